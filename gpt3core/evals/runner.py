@@ -1,0 +1,170 @@
+"""Scoring: held-out loss with its standard error, and tasks at K examples with binomial error, chance and prior."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt3core.data import tokenizer as tokenizers
+from gpt3core.data.shards import Shards
+from gpt3core.evals import tasks
+from gpt3core.model.gpt import GPT, loss_per_token
+from gpt3core.spec import RunSpec
+
+BATCH_TOKENS = 4096
+TERMINATOR = "\n"  # an exact match must also end where the answer ends
+
+
+def validation_loss(model: GPT, spec: RunSpec, data: Shards, device: str = "cpu") -> dict[str, float]:
+    """Mean loss on held-out text, all in fp32: nats per token, its standard error over windows, and bits per byte."""
+    n_ctx = spec.model.n_ctx
+    available = (len(data.validation) - 1) // n_ctx
+    windows = min(available, max(1, spec.evals.validation_tokens // n_ctx))
+    if windows < 2:
+        raise ValueError(f"the held-out text has {len(data.validation)} tokens, 2 windows of {n_ctx} are needed: give more text")
+    means = []
+    per_batch = max(1, BATCH_TOKENS // n_ctx)
+    for first in range(0, windows, per_batch):
+        starts = [n_ctx * w for w in range(first, min(first + per_batch, windows))]
+        batch = np.stack([data.validation[s : s + n_ctx + 1] for s in starts]).astype(np.int64)
+        ids = torch.from_numpy(batch).to(device)
+        with torch.inference_mode():
+            losses = loss_per_token(model(ids[:, :-1]), ids[:, 1:])
+        means.extend(losses.double().mean(1).tolist())
+    loss = math.fsum(means) / windows
+    variance = math.fsum((m - loss) ** 2 for m in means) / (windows - 1)
+    tokens_per_byte = data.meta["tokens"]["validation"] / data.meta["bytes"]["validation"]
+    return {
+        "loss": loss,
+        "loss_se": math.sqrt(variance / windows),
+        "bits_per_byte": loss * tokens_per_byte / math.log(2),
+    }
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as tokens: context, answer, and the alternatives to it (the answer first), each non-empty."""
+
+    context: tuple[int, ...]
+    options: tuple[tuple[int, ...], ...]
+
+
+@functools.lru_cache(maxsize=256)
+def _cell(task: str, shots: int, count: int, n_ctx: int, tokenizer: str, data: Shards) -> tuple[list[Encoded], dict[str, Any]]:
+    """The encoded prompts of a task at K examples and its baselines; no prompts where they do not fit the context."""
+    encoding = tokenizers.load(tokenizer)
+    queries, pool = tasks.items(task, count, data, tokenizer)
+    prompts = [tasks.prompt(task, item, shots, pool, number) for number, item in enumerate(queries)]
+    encoded = []
+    for p in prompts:
+        others = [c for c in p.choices if c != p.answer]
+        options = [p.answer, *others] if p.choices else [p.answer + TERMINATOR]
+        context = (encoding.eot_token, *encoding.encode_ordinary(p.text))
+        encoded.append(Encoded(context, tuple(tuple(encoding.encode_ordinary(o)) for o in options)))
+    fits = all(len(e.context) + max(map(len, e.options)) <= n_ctx + 1 for e in encoded)
+    return (encoded if fits else []), _baselines(queries, pool)
+
+
+def _baselines(queries: list[tasks.Item], pool: list[tasks.Item]) -> dict[str, Any]:
+    """Chance, and what the pool's answers alone would score: the likeliest answer, and the mean log-probability."""
+    counts = Counter(item.answer for item in pool)
+    distinct = len(counts) + 1
+    logprob = [math.log((counts[q.answer] + 1) / (len(pool) + distinct)) for q in queries]
+    if not queries[0].choices:
+        commonest = counts.most_common(1)[0][0]
+        prior = [float(q.answer == commonest) for q in queries]
+        return {"chance": 0.0, "prior_accuracy": float(np.mean(prior)), "prior_logprob": float(np.mean(logprob))}
+    prior = []
+    for q in queries:
+        best = max(counts[c] for c in q.choices)
+        likeliest = [c for c in q.choices if counts[c] == best]
+        prior.append((q.answer in likeliest) / len(likeliest))
+    chance = float(np.mean([1 / len(q.choices) for q in queries]))
+    return {"chance": chance, "prior_accuracy": float(np.mean(prior)), "prior_logprob": float(np.mean(logprob))}
+
+
+def few_shot(model: GPT, spec: RunSpec, data: Shards, device: str = "cpu") -> dict[str, list[Any]]:
+    """Accuracy and log-probability of every task at every number of examples, as columns.
+
+    ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy decoding
+    gives the answer and its end). ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error too.
+    ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and the scores are
+    missing, where K examples do not fit the context.
+    """
+    rows: list[dict[str, Any]] = []
+    for task in spec.evals.tasks:
+        for shots in spec.evals.shots:
+            cell = _cell(task, shots, spec.evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
+            encoded, baselines = cell
+            row: dict[str, Any] = {"task": task, "shots": shots, "items": spec.evals.items, "fits": bool(encoded)}
+            row.update(metric=None, accuracy=None, accuracy_se=None, logprob=None, logprob_se=None)
+            if encoded:
+                row.update(_score(model, encoded, device))
+            rows.append({**row, **baselines})
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def _score(model: GPT, encoded: list[Encoded], device: str) -> dict[str, Any]:
+    exact = len(encoded[0].options) == 1
+    right, logprobs = [], []
+    for item, (sums, greedy) in zip(encoded, _options(model, encoded, device), strict=True):
+        per_token = [s / len(o) for s, o in zip(sums, item.options, strict=True)]
+        right.append(greedy[0] if exact else per_token[0] > max(per_token[1:]))
+        logprobs.append(sums[0])
+    n, hits = len(right), sum(right)
+    smoothed = (hits + 1) / (n + 2)
+    return {
+        "metric": "exact" if exact else "choice",
+        "accuracy": hits / n,
+        "accuracy_se": math.sqrt(smoothed * (1 - smoothed) / n),
+        "logprob": math.fsum(logprobs) / n,
+        "logprob_se": float(np.std(logprobs, ddof=1) / math.sqrt(n)) if n > 1 else 0.0,
+    }
+
+
+def _options(model: GPT, encoded: list[Encoded], device: str) -> list[tuple[list[float], list[bool]]]:
+    """For every item and option: the summed log-probability, and whether greedy decoding would give it.
+
+    One-token options share one forward pass of their context; others are rows of their own.
+    """
+    rows: list[tuple[int, int, tuple[int, ...], tuple[int, ...]]] = []  # item, option or -1 for all, context, option
+    for number, item in enumerate(encoded):
+        if len(item.options) > 1 and all(len(o) == 1 for o in item.options):
+            rows.append((number, -1, item.context, ()))
+        else:
+            rows.extend((number, index, item.context, option) for index, option in enumerate(item.options))
+    found = [([0.0] * len(item.options), [False] * len(item.options)) for item in encoded]
+    rows.sort(key=lambda row: (len(row[2]) + len(row[3]), row[0], row[1]))
+    longest = len(rows[-1][2]) + len(rows[-1][3])
+    per_batch = max(1, BATCH_TOKENS // longest)
+    for first in range(0, len(rows), per_batch):
+        chunk = rows[first : first + per_batch]
+        length = max(len(context) + max(0, len(option) - 1) for _, _, context, option in chunk)
+        ids = torch.zeros(len(chunk), length, dtype=torch.long)
+        for line, (_, _, context, option) in enumerate(chunk):
+            inputs = context + option[:-1]
+            ids[line, : len(inputs)] = torch.tensor(inputs)
+        with torch.inference_mode():
+            logits: Tensor = model(ids.to(device)).float().cpu()  # (B, T, V)
+        for line, (number, index, context, option) in enumerate(chunk):
+            sums, greedy = found[number]
+            start = len(context) - 1
+            if index < 0:
+                scores = torch.log_softmax(logits[line, start].double(), -1)
+                for k, (token,) in enumerate(encoded[number].options):
+                    sums[k] = float(scores[token])
+                continue
+            scores = torch.log_softmax(logits[line, start : start + len(option)].double(), -1)
+            target = torch.tensor(option)
+            greedy[index] = bool((scores.argmax(-1) == target).all())
+            # the terminator decides whether the match is exact; it is not part of the answer's probability
+            counted = len(option) - 1 if len(encoded[number].options) == 1 else len(option)
+            sums[index] = float(scores[:counted].gather(1, target[:counted, None]).sum())
+    return found

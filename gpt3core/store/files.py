@@ -1,0 +1,149 @@
+"""Atomic files and locks. A file is either absent or whole: temporary file, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class StoreError(Exception):
+    """Something about the store that its user must know, in one sentence."""
+
+
+class DiskFullError(StoreError):
+    """There is no room left for a write; whatever was there before is untouched."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and creations in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder and its parents, or say in one sentence why that cannot be."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one sentence: what was being written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(
+                f"no room to write {path} ({error.strerror}): nothing was overwritten; free space there or set "
+                "ISOFLOP_ROOT to another disk, and start again: finished runs stay, the others resume"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(f"cannot write {path} ({error.strerror}): name a writable folder by ISOFLOP_ROOT") from error
+        raise
+
+
+class AlreadyWritten(Exception):
+    """An exclusive write found the file there."""
+
+
+def write_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+    """Write a whole file atomically and durably.
+
+    Args:
+        exclusive: never replace: the first writer wins, a later one raises AlreadyWritten.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with explained(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if exclusive:
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    raise AlreadyWritten(str(path)) from None
+            else:
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, data: Any, *, exclusive: bool = False) -> None:
+    """Write JSON atomically: sorted keys, NaN refused."""
+    write_bytes(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), exclusive=exclusive)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or say which file is unreadable."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is not readable JSON ({error}): restore it from a copy or move it away") from error
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line and flush it. A torn last line (after a crash) is skipped by ``read_lines``."""
+    with explained(path), open(path, "ab") as file:
+        file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole JSON lines of a file; none when it does not exist."""
+    records = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+    return records
+
+
+def sha256_file(path: Path) -> str:
+    """The hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that a crash cannot leave half of it under its own name."""
+    grave = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(folder, grave)
+        shutil.rmtree(grave, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold an exclusive lock on a file for the block; yields whether it was obtained.
+
+    The kernel releases the lock when its holder dies, however it dies, so there is no stale lock to break.
+    """
+    make_folder(path.parent)
+    with explained(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.uname().nodename} pid {os.getpid()}\n".encode())
+        yield True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Training one run exactly: numerics, optimizer, schedule in tokens, checkpoints, the loop."""

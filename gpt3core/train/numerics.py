@@ -1,0 +1,91 @@
+"""Precision and attention kernel, chosen by a short timing, never assumed.
+
+What is fastest differs by CPU: on one, the bf16 backward of SDPA was six times slower than a plain softmax. The choice is
+remembered per machine and torch version, recorded with every run, and kept when a run resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt3core.data.corpus import cache_folder
+from gpt3core.model.gpt import GPT, loss_per_token
+from gpt3core.spec import ModelSpec
+from gpt3core.store import files
+
+ROUNDS = 5
+GAIN = 0.95  # a later candidate must be 5% faster than the best before it: near-ties go to the plainer one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """How the arithmetic of a run is done."""
+
+    precision: str  # fp32 | bf16 (autocast; weights, optimizer and loss stay fp32)
+    kernel: str  # softmax | sdpa
+
+    def autocast(self, device: str = "cpu") -> AbstractContextManager[Any]:
+        """The context in which the model's forward pass runs."""
+        return torch.autocast(device, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+CANDIDATES = tuple(Numerics(precision=p, kernel=k) for p in ("fp32", "bf16") for k in ("softmax", "sdpa"))
+
+
+def machine(device: str = "cpu") -> str:
+    """The processor's name, as far as the system tells it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def choose(model: ModelSpec, precision: str = "auto", kernel: str = "auto", device: str = "cpu") -> Numerics:
+    """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second)."""
+    allowed = [c for c in CANDIDATES if precision in ("auto", c.precision) and kernel in ("auto", c.kernel)]
+    if len(allowed) == 1:
+        return allowed[0]
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    key = repr((machine(device), capabilities, torch.__version__, model, precision, kernel))
+    remembered = cache_folder() / "numerics" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    if remembered.exists():
+        return Numerics(**files.read_json(remembered)["chosen"])
+    times = {candidate: _step_seconds(model, candidate, device) for candidate in allowed}
+    best = allowed[0]
+    for candidate in allowed[1:]:
+        if times[candidate] < GAIN * times[best]:
+            best = candidate
+    files.make_folder(remembered.parent)
+    report = {f"{c.precision}/{c.kernel}": round(1000 * seconds, 3) for c, seconds in times.items()}
+    files.write_json(remembered, {"chosen": vars(best), "milliseconds": report, "machine": machine(device)})
+    return best
+
+
+def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
+    """Median seconds of a forward and backward pass of about 1,024 tokens."""
+    network = GPT(model, kernel=numerics.kernel).to(device)
+    network.init_weights(0)
+    ids = torch.randint(model.vocab_size, (max(1, 1024 // model.n_ctx), model.n_ctx + 1)).to(device)
+    seconds = []
+    for _ in range(ROUNDS + 1):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        with numerics.autocast(device):
+            logits = network(ids[:, :-1])
+        loss_per_token(logits, ids[:, 1:]).mean().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

@@ -1,0 +1,1 @@
+"""Which runs, where, when, and surviving it all."""

@@ -1,0 +1,178 @@
+"""A recipe becomes runs: pure arithmetic from sizes x budgets to specifications, and a reason for every cell left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gpt3core import costs, sizes
+from gpt3core.cli import UsageError, nearest
+from gpt3core.data import tokenizer
+from gpt3core.spec import DataSpec, EvalSpec, ModelSpec, OptimSpec, RunSpec
+from sweeps.recipe import Recipe
+
+GPT3_COSINE_TOKENS = 260e9  # Brown et al. 2020, appendix B: cosine over 260B tokens, warm-up over 375M
+GPT3_WARMUP_TOKENS = 375e6
+GPT3_TOKENS = 300e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """A cell of the grid that is not run, and why."""
+
+    size: str
+    budget: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The runs of a recipe."""
+
+    runs: list[RunSpec]
+    left: list[Left]
+
+
+def build(recipe: Recipe, corpus_sha256: str) -> Grid:
+    """The specifications of a recipe's runs, in the order of budgets and sizes.
+
+    Raises:
+        UsageError: when the recipe describes no run, or an impossible one.
+    """
+    if recipe.family == "nano":
+        grid = _nano(recipe, corpus_sha256)
+    elif recipe.family == "gpt3":
+        grid = _gpt3(recipe, corpus_sha256)
+    else:
+        raise UsageError(f"family={recipe.family!r}: allowed are nano, gpt3")
+    if not grid.runs:
+        reasons = "; ".join(f"{c.size} at {c.budget:.3g}: {c.reason}" for c in grid.left[:3])
+        raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
+    return grid
+
+
+def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
+    runs, left = [], []
+    vocab = tokenizer.vocab_size(recipe.data.tokenizer)
+    _positive(recipe, "min_tokens", "center_params", "center_flops", "span", "replicas")
+    for budget in sorted(set(recipe.budgets)):
+        if not budget > 0:
+            raise UsageError(f"budgets={recipe.budgets}: every budget must be positive (training FLOPs, like 1e12)")
+        center = recipe.center_params * (budget / recipe.center_flops) ** recipe.center_exponent
+        for width in sorted(set(recipe.widths)):
+            if width < 1:
+                raise UsageError(f"widths={recipe.widths}: every width must be positive")
+            model = _model(recipe, width, vocab)
+            size = f"d{width}"
+            n, tokens = costs.params(model).nonembedding, costs.tokens_for(model, budget)
+            if not center / recipe.span <= n <= center * recipe.span:
+                left.append(Left(size=size, budget=budget, reason=f"N={n:.3g} is more than {recipe.span:g}x from {center:.3g}"))
+            elif tokens < recipe.min_tokens:
+                reason = f"{tokens:.3g} tokens, fewer than min_tokens={recipe.min_tokens:.3g}"
+                left.append(Left(size=size, budget=budget, reason=reason))
+            else:
+                replicas = recipe.replicas if budget <= recipe.replicas_below_flops else 1
+                runs += [
+                    _run(recipe, model, size, budget, tokens, recipe.seed + i, corpus_sha256) for i in range(replicas)
+                ]
+    return Grid(runs=runs, left=left)
+
+
+def _positive(recipe: Recipe, *names: str) -> None:
+    for name in names:
+        if not getattr(recipe, name) > 0:
+            raise UsageError(f"{name}={getattr(recipe, name)}: it must be positive")
+
+
+def _model(recipe: Recipe, width: int, vocab: int) -> ModelSpec:
+    shape = recipe.model
+    try:
+        return sizes.nano(
+            width, n_layer=shape.n_layer, n_ctx=shape.n_ctx, vocab_size=vocab, attention=shape.attention, band=shape.band
+        )
+    except ValueError as error:
+        raise UsageError(f"width {width} with model={vars(shape)}: {error}") from error
+
+
+def _run(
+    recipe: Recipe, model: ModelSpec, size: str, budget: float, tokens: float, seed: int, corpus_sha256: str
+) -> RunSpec:
+    rules = recipe.optim
+    wanted = rules.batch_tokens_at_1m * math.sqrt(tokens / 1e6)
+    clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
+    batch = model.n_ctx * max(1, round(clipped / model.n_ctx))
+    steps = max(1, round(tokens / batch))
+    try:
+        return RunSpec(
+            model=model,
+            data=_data(recipe, corpus_sha256),
+            optim=OptimSpec(
+                lr=min(rules.lr_max, rules.lr_times_width / model.d_model),
+                batch_tokens=batch,
+                warmup_tokens=round(rules.warmup_fraction * steps) * batch,
+                decay_tokens=steps * batch,
+                final_fraction=rules.final_fraction,
+                weight_decay=rules.weight_decay,
+                clip=rules.clip,
+            ),
+            evals=_evals(recipe),
+            tokens=steps * batch,
+            seed=seed,
+            precision=recipe.precision,
+            kernel=recipe.kernel,
+            size=size,
+            budget_flops=budget,
+        )
+    except ValueError as error:
+        raise UsageError(f"{size} at {budget:.3g} FLOPs: {error}") from error
+
+
+def _gpt3(recipe: Recipe, corpus_sha256: str) -> Grid:
+    runs = []
+    for name in recipe.sizes:
+        if name not in sizes.GPT3:
+            raise UsageError(f"sizes: unknown size {name!r}{nearest(name, list(sizes.GPT3))}; allowed are {', '.join(sizes.GPT3)}")
+        row = sizes.GPT3[name]
+        model = row.model(recipe.model.n_ctx, tokenizer.vocab_size(recipe.data.tokenizer), recipe.model.band)
+        # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
+        batch = 256 * model.n_ctx * max(1, round(row.batch_tokens / (256 * model.n_ctx)))
+        for tokens in recipe.tokens:
+            if not tokens > 0:
+                raise UsageError(f"tokens={recipe.tokens}: every number of training tokens must be positive (like 300e9)")
+            steps = max(1, round(tokens / batch))
+            shrink = min(1.0, tokens / GPT3_TOKENS)  # smaller budgets keep the schedule's proportions
+            optim = OptimSpec(
+                lr=row.lr,
+                batch_tokens=batch,
+                warmup_tokens=round(GPT3_WARMUP_TOKENS * shrink),
+                decay_tokens=round(GPT3_COSINE_TOKENS * shrink),
+            )
+            spec = RunSpec(
+                model=model,
+                data=_data(recipe, corpus_sha256),
+                optim=optim,
+                evals=_evals(recipe),
+                tokens=steps * batch,
+                seed=recipe.seed,
+                precision=recipe.precision,
+                kernel=recipe.kernel,
+                size=name,
+            )
+            runs.append(spec)
+    return Grid(runs=runs, left=[])
+
+
+def _data(recipe: Recipe, corpus_sha256: str) -> DataSpec:
+    return DataSpec(
+        corpus=recipe.data.corpus,
+        corpus_sha256=corpus_sha256,
+        tokenizer=recipe.data.tokenizer,
+        validation_fraction=recipe.data.validation_fraction,
+    )
+
+
+def _evals(recipe: Recipe) -> EvalSpec:
+    rules = recipe.evals
+    return EvalSpec(
+        tasks=tuple(rules.tasks), shots=tuple(rules.shots), items=rules.items, validation_tokens=rules.validation_tokens
+    )
