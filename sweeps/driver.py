@@ -1,0 +1,360 @@
+"""The loop of a sweep: look at the store and the workers, let the scheduler decide, act; until every run is settled.
+
+The store is the truth: a run is done if and only if it has its result. A driver that starts again therefore trains only what is
+missing, adopts the workers that go on, and resumes the rest from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+from gpt3core import costs
+from gpt3core import spec as specs
+from gpt3core.spec import RunSpec
+from gpt3core.store import files
+from gpt3core.store.files import StoreError
+from gpt3core.store.rundir import RunDir, open_root
+from sweeps import plan as planning
+from sweeps import recipe as recipes
+from sweeps import scheduler
+from sweeps.inventory import Inventory, Resources
+from sweeps.launcher import Update
+from sweeps.progress import Display, Snapshot
+from sweeps.recipe import Recipe
+from sweeps.scheduler import Allocation, Hold, Job, Refuse, Running, Start
+
+TICK_SECONDS = 0.1
+BUSY_SECONDS = 5.0  # before looking again at a run that another process has
+STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
+TRAIN = "sweeps.worker:train"
+PREPARE = "sweeps.worker:prepare"
+PREPARATION = "preparation"
+
+
+class Cluster(Protocol):
+    """What the driver needs of a launcher."""
+
+    def inventory(self) -> Inventory: ...  # noqa: D102
+    def running(self) -> list[Running]: ...  # noqa: D102
+    def poll(self) -> list[Update]: ...  # noqa: D102
+    def start(  # noqa: D102
+        self, run_id: str, allocation: Allocation, shape: Resources, entry: str, payload: dict[str, Any]
+    ) -> None: ...
+    def stop(self) -> None: ...  # noqa: D102
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """How a sweep ended."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+@contextmanager
+def owned(root: Path, name: str) -> Iterator[Path]:
+    """The sweep's folder, for one driver at a time.
+
+    Raises:
+        StoreError: when another driver has it.
+    """
+    open_root(root, create=True)
+    folder = files.make_folder(root / "sweeps" / name)
+    with files.locked(folder / "driver.lock") as mine:
+        if not mine:
+            holder = (folder / "driver.lock").read_text().strip()
+            raise StoreError(
+                f"the sweep {name} in {root} has a driver already ({holder}): wait for it, stop it, or give this sweep "
+                "another name (name=...) or folder (ISOFLOP_ROOT)"
+            )
+        yield folder
+
+
+def namespace(root: Path, name: str) -> str:
+    """The Ray namespace of a sweep's workers: the same for every driver of it."""
+    return f"isoflop-{hashlib.sha256(f'{root}:{name}'.encode()).hexdigest()[:12]}"
+
+
+class Driver:
+    """Drives one sweep on one cluster."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        runs: list[RunSpec],
+        root: Path,
+        folder: Path,
+        cluster: Cluster,
+        display: Display,
+        *,
+        entry: str = TRAIN,
+    ) -> None:
+        """Record the sweep in the store.
+
+        Args:
+            entry: ``module:function`` that a worker runs for each run; tests put something quick here.
+        """
+        self.recipe, self.root, self.folder, self.cluster, self.display = recipe, root, folder, cluster, display
+        self.entry = entry
+        self.runs = {run.run_id: run for run in runs}
+        self.shape = Resources(cpus=recipe.placement.cpus, gpus=recipe.placement.gpus)
+        self.outcome = Outcome()
+        self.measured: dict[str, list[float]] = {}
+        self.failures: dict[str, int] = {}
+        self.not_before: dict[str, float] = {}
+        self.ends: dict[str, float] = {}
+        self.progress: dict[str, dict[str, Any]] = {}
+        self.waiting: dict[str, str] = {}
+        self.stopping = 0
+        self.record = self._record()
+        files.write_bytes(folder / "recipe.yaml", recipes.to_yaml(recipe).encode())
+        for run in runs:
+            RunDir(root, run.run_id).create(run)
+
+    def _record(self) -> dict[str, Any]:
+        path = self.folder / "sweep.json"
+        record: dict[str, Any] = files.read_json(path) if path.exists() else {"name": self.recipe.name, "numerics": None}
+        record["runs"] = sorted({*record.get("runs", []), *self.runs})
+        files.write_json(path, record)
+        return record
+
+    def _event(self, what: str, **details: Any) -> None:
+        files.append_line(self.folder / "events.jsonl", {"time": round(time.time(), 3), "event": what, **details})
+
+    # ----------------------------------------------------------------------------------------------------- the loop
+
+    def drive(self) -> Outcome:
+        """Run until every run is done, refused or failed for good, or until interrupted."""
+        with self._signals():
+            for run_id in self.runs:
+                self._settle_if_done(run_id)
+            before = len(self.outcome.done)
+            self._event("driver", runs=len(self.runs), done=before)
+            if before:
+                self.display.say(f"{before} of {len(self.runs)} runs are done already")
+            if len(self.outcome.done) < len(self.runs):
+                self._prepare()
+                self._loop(self._act)
+        self.display.close()
+        return self.outcome
+
+    def _loop(self, act: Callable[[], bool]) -> None:
+        """Poll and act until ``act`` says that nothing is left, or until stopped."""
+        deadline = math.inf
+        while True:
+            for update in self.cluster.poll():
+                self._take(update)
+            if self.stopping:
+                if deadline == math.inf:
+                    deadline = time.monotonic() + STOP_SECONDS
+                    self.outcome.interrupted = True
+                    self.display.say("stopping: runs write their checkpoints (Ctrl-C again to leave at once)")
+                    self.cluster.stop()
+                if not self.cluster.running() or self.stopping > 1 or time.monotonic() > deadline:
+                    return
+            elif not act():
+                return
+            self.display.show(self._snapshot())
+            time.sleep(TICK_SECONDS)
+
+    def _prepare(self) -> None:
+        """Text and numerics first, on one worker: what is wrong with them concerns every run."""
+        if self.entry != TRAIN or (self.record["numerics"] is not None and self.cluster.running()):
+            return
+        shape = max(self.runs.values(), key=lambda run: costs.train_flops(run.model, run.tokens))
+        payload = {"spec": specs.to_json(shape), "device": self._device()}
+        ready: dict[str, Any] = {}
+
+        def act() -> bool:
+            if PREPARATION in ready:
+                return False
+            if not any(run.run_id == PREPARATION for run in self.cluster.running()):
+                job = Job(run_id=PREPARATION, worker=self.shape, queued=0.0)
+                (decision,) = scheduler.plan(time.time(), self.cluster.inventory(), [job], self.cluster.running())
+                if isinstance(decision, Refuse):
+                    raise StoreError(f"no run can start: each {decision.reason}")
+                if isinstance(decision, Start):
+                    self.cluster.start(PREPARATION, decision.allocation, self.shape, PREPARE, payload)
+            return True
+
+        self._on_preparation = ready
+        self._loop(act)
+
+    def _act(self) -> bool:
+        """Start what the scheduler says. False when nothing is left to wait for."""
+        now = time.time()
+        running = {run.run_id for run in self.cluster.running()}
+        settled = {*self.outcome.done, *self.outcome.failed}
+        open_runs = [run for run_id, run in self.runs.items() if run_id not in settled and run_id not in running]
+        if not open_runs and not running:
+            return False
+        queue = [self._job(run) for run in open_runs if self.not_before.get(run.run_id, 0.0) <= now]
+        holding = [replace(run, ends=self.ends.get(run.run_id, math.inf)) for run in self.cluster.running()]
+        reasons = {run.run_id: self.waiting.get(run.run_id, "") for run in open_runs}
+        for decision in scheduler.plan(now, self.cluster.inventory(), queue, holding):
+            if isinstance(decision, Start):
+                reasons.pop(decision.run_id, None)
+                self._start(self.runs[decision.run_id], decision.allocation, now)
+            elif isinstance(decision, Refuse):
+                reasons.pop(decision.run_id, None)
+                self._fail(decision.run_id, decision.reason)
+            elif isinstance(decision, Hold):
+                reasons[decision.run_id] = decision.reason
+        self.waiting = reasons
+        return True
+
+    def _job(self, run: RunSpec) -> Job:
+        return Job(run_id=run.run_id, worker=self.shape, workers=self.recipe.placement.workers, seconds=self._seconds(run))
+
+    def _seconds(self, run: RunSpec) -> float:
+        speeds = {size: median(found) for size, found in self.measured.items()}
+        return planning.seconds(run, self.recipe.placement.workers, speeds)
+
+    def _device(self) -> str:
+        return "cuda" if self.recipe.placement.gpus else "cpu"
+
+    def _start(self, run: RunSpec, allocation: Allocation, now: float) -> None:
+        payload = {
+            "spec": specs.to_json(run),
+            "root": str(self.root),
+            "device": self._device(),
+            "numerics": self.record["numerics"],
+            "checkpoint_seconds": self.recipe.placement.checkpoint_seconds,
+        }
+        try:
+            self.cluster.start(run.run_id, allocation, self.shape, self.entry, payload)
+        except RuntimeError as error:  # the cluster changed under the plan: look again
+            self.not_before[run.run_id] = now + BUSY_SECONDS
+            self.waiting[run.run_id] = str(error)
+            return
+        self.ends[run.run_id] = now + self._seconds(run)
+        self.progress[run.run_id] = {}
+        self._event("start", run_id=run.run_id, allocation=dict(allocation))
+
+    # --------------------------------------------------------------------------------------------------- what happened
+
+    def _take(self, update: Update) -> None:
+        run_id = update.run_id
+        if update.state == "running":
+            self.progress[run_id] = update.progress
+            return
+        self.progress.pop(run_id, None)
+        if run_id == PREPARATION:
+            self._take_preparation(update)
+        elif run_id not in self.runs:
+            return  # of an earlier form of the recipe; its result, if any, is in the store
+        elif update.state == "done":
+            self._event("done", run_id=run_id)
+            if not self._settle_if_done(run_id, update.result):
+                self._fail(run_id, "its worker says done, but there is no result in the store: is the folder shared by all nodes?")
+        elif update.state == "busy":
+            self.not_before[run_id] = time.time() + BUSY_SECONDS
+            self.waiting[run_id] = update.error
+        elif update.state == "stopped":
+            self.waiting[run_id] = "stopped, its checkpoint is written"
+        else:
+            self._take_failure(update)
+
+    def _take_preparation(self, update: Update) -> None:
+        if update.state == "done" and update.result is not None:
+            if self.record["numerics"] is None:
+                self.record["numerics"] = update.result["numerics"]
+                files.write_json(self.folder / "sweep.json", self.record)
+            numerics, data = self.record["numerics"], update.result["data"]
+            self.display.say(
+                f"text: {data['tokens']['train'] / 1e6:.2f}M training and {data['tokens']['validation'] / 1e6:.2f}M validation "
+                f"tokens; numerics: {numerics['precision']}, {numerics['kernel']} attention"
+            )
+            self._on_preparation[PREPARATION] = True
+        elif update.fatal:
+            raise StoreError(update.error)
+        else:
+            self.failures[PREPARATION] = self.failures.get(PREPARATION, 0) + 1
+            if self.failures[PREPARATION] >= self.recipe.placement.max_failures:
+                raise StoreError(f"the preparation failed {self.failures[PREPARATION]} times; at last: {update.error}")
+
+    def _take_failure(self, update: Update) -> None:
+        run_id = update.run_id
+        self.failures[run_id] = self.failures.get(run_id, 0) + 1
+        self._event("failed", run_id=run_id, error=update.error, fatal=update.fatal)
+        if update.fatal or self.failures[run_id] >= self.recipe.placement.max_failures:
+            self._fail(run_id, update.error)
+        else:
+            self.not_before[run_id] = time.time() + 2.0 ** self.failures[run_id] - 1
+            self.waiting[run_id] = f"starts again after: {update.error}"
+            self.display.say(f"again   {run_id}: {update.error}")
+
+    def _fail(self, run_id: str, reason: str) -> None:
+        self.outcome.failed[run_id] = reason
+        self.display.say(f"failed  {run_id}: {reason}")
+
+    def _settle_if_done(self, run_id: str, fresh: dict[str, Any] | None = None) -> bool:
+        result = RunDir(self.root, run_id).result()
+        if result is None:
+            return False
+        self.outcome.done.append(run_id)
+        if self._device() in ("cpu",) and result.get("flops_per_second"):
+            per_worker = result["flops_per_second"] / max(1, result.get("devices", 1))
+            self.measured.setdefault(self.runs[run_id].size, []).append(per_worker)
+        if fresh is not None:
+            self.outcome.damage += fresh.get("damage", [])
+            for sentence in fresh.get("damage", []):
+                self.display.say(f"damage  {sentence}")
+            self.display.say(self._summary(run_id, result))
+        return True
+
+    def _summary(self, run_id: str, result: dict[str, Any]) -> str:
+        run = self.runs[run_id]
+        n = costs.params(run.model).nonembedding
+        head = f"done    {run_id}  N {n:>11,}  D {run.tokens / 1e6:6.2f}M  C {costs.train_flops(run.model, run.tokens):.2e}"
+        if result.get("status") == "diverged":
+            return f"{head}  DIVERGED"
+        if "loss" not in result:
+            return head
+        speed = result["tokens_per_second"] / 1000
+        repeats = f"  {result['epochs']:.2f} epochs" if result["epochs"] > 1 else ""
+        return f"{head}  loss {result['loss']:.4f} +- {result['loss_se']:.4f}  {speed:.0f}k tok/s{repeats}"
+
+    # ------------------------------------------------------------------------------------------------------- display
+
+    def _snapshot(self) -> Snapshot:
+        now = time.time()
+        left = sum(self._seconds(self.runs[run_id]) for run_id in self.waiting if run_id in self.runs)
+        for run_id, live in self.progress.items():
+            if run_id in self.runs:
+                share = live["step"] / live["steps"] if live else 0.0
+                left += (1 - share) * self._seconds(self.runs[run_id])
+        slots = max(1, len(self.cluster.running()))
+        longest = max((self.ends.get(run_id, now) - now for run_id in self.progress), default=0.0)
+        return Snapshot(
+            name=self.recipe.name,
+            total=len(self.runs),
+            done=len(self.outcome.done),
+            eta_seconds=max(left / slots, min(longest, left)),
+            running=dict(self.progress),
+            waiting=dict(self.waiting),
+            failed=dict(self.outcome.failed),
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def asked(*_: Any) -> None:
+            self.stopping += 1
+
+        before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,312 @@
+"""The hands of the scheduler: workers and gangs on a Ray cluster. This file and worker.py are the only ones to import ray.
+
+A run of one worker goes to a warm worker of its shape on its node, or to a new one. A gang gets a placement group, asked for
+only when the scheduler says that it fits, pinned to the scheduler's nodes, all or nothing. Everything is detached and named in
+the sweep's namespace, so that a new driver adopts what a dead one left running.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt3core.store.files import StoreError
+from sweeps.inventory import Inventory, Node, Resources
+from sweeps.scheduler import Allocation, Running
+
+CODE = Path(__file__).resolve().parent.parent
+GANG_SECONDS = 30.0  # a group that fits now is created in milliseconds; a second try can take one more second
+RELEASE_SECONDS = 0.3  # the cluster's view of free resources is that old
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What became of a run: state is running, done, stopped, busy, failed (fatal or not), or lost (its worker died)."""
+
+    run_id: str
+    state: str
+    progress: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] | None = None
+    error: str = ""
+    fatal: bool = False
+
+
+@dataclass(kw_only=True)
+class _Member:
+    actor: Any
+    name: str
+    node: str
+    shape: Resources
+
+
+@dataclass(kw_only=True)
+class _Team:
+    """The workers of a run, and the placement group of a gang."""
+
+    run_id: str
+    members: list[_Member]
+    group: Any = None
+
+
+class Launcher:
+    """Starts runs on a Ray cluster and tells what became of them."""
+
+    def __init__(self, namespace: str, address: str | None = None, cpus: int | None = None) -> None:
+        """Connect.
+
+        Args:
+            namespace: of the detached workers; one sweep's drivers share it.
+            address: of a running cluster; None takes RAY_ADDRESS (which ``ray job submit`` sets), or else starts a local
+                Ray that ends with this process.
+            cpus: cores of a local Ray; by default those of the machine.
+        """
+        address = address or os.environ.get("RAY_ADDRESS")
+        self.local = address is None
+        self._temporary: str | None = None
+        if self.local:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            if os.environ["RAY_AUTH_MODE"] == "token" and not Path("~/.ray/auth_token").expanduser().exists():
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray = ray
+        options: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
+        if self.local:
+            self._temporary = tempfile.mkdtemp(prefix="isoflop-ray-", dir="/tmp")
+            options |= {"num_cpus": cpus or len(os.sched_getaffinity(0)), "include_dashboard": False}
+            options |= {"_temp_dir": self._temporary, "object_store_memory": 100_000_000}
+        try:
+            ray.init(address or "local", **options)
+        except ConnectionError as error:
+            raise StoreError(
+                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS to run locally"
+            ) from error
+        self._idle: list[_Member] = []
+        self._teams: dict[str, _Team] = {}
+        self._freed = 0.0
+        self._adopt()
+
+    # ---------------------------------------------------------------------------------------------- what there is
+
+    def inventory(self) -> Inventory:
+        """The living nodes and all that they have."""
+        nodes = []
+        for node in self._ray.nodes():
+            if node["Alive"]:
+                have = node["Resources"]
+                total = Resources(cpus=have.get("CPU", 0.0), gpus=have.get("GPU", 0.0))
+                nodes.append(Node(name=node["NodeID"], total=total, labels=node.get("Labels", {})))
+        return sorted(nodes, key=lambda n: n.name)
+
+    def running(self) -> list[Running]:
+        """The runs that hold resources."""
+        found = []
+        for team in self._teams.values():
+            allocation: dict[str, int] = {}
+            for member in team.members:
+                allocation[member.node] = allocation.get(member.node, 0) + 1
+            found.append(Running(run_id=team.run_id, worker=team.members[0].shape, allocation=allocation))
+        return found
+
+    def poll(self) -> list[Update]:
+        """The state of every running run; finished ones are released."""
+        updates = []
+        asked = [(team, [m.actor.poll.remote() for m in team.members]) for team in self._teams.values()]
+        for team, references in asked:
+            states = []
+            for reference in references:
+                try:
+                    states.append(self._ray.get(reference, timeout=60))
+                except (self._ray.exceptions.RayError, TimeoutError) as error:
+                    states.append({"state": "lost", "error": f"its worker died ({type(error).__name__})"})
+            update = _combine(team.run_id, states)
+            updates.append(update)
+            if update.state != "running":
+                self._release(team, update)
+        return updates
+
+    # -------------------------------------------------------------------------------------------------- what to do
+
+    def start(self, run_id: str, allocation: Allocation, shape: Resources, entry: str, payload: dict[str, Any]) -> None:
+        """Start a run where the scheduler said: on one warm or new worker, or on a gang.
+
+        Raises:
+            RuntimeError: when the gang's placement group is not there in time; nothing is left behind.
+        """
+        size = sum(allocation.values())
+        if size == 1:
+            (node,) = allocation
+            team = _Team(run_id=run_id, members=[self._single(node, shape)])
+        else:
+            team = self._gang(run_id, allocation, shape)
+        address = self._ray.get(team.members[0].actor.address.remote(), timeout=120) if size > 1 else ""
+        self._teams[run_id] = team
+        for rank, member in enumerate(team.members):
+            job = {"entry": entry, "run_id": run_id, "rank": rank, "size": size, "address": address, "payload": payload}
+            member.actor.start.remote({**job, "node": member.node, "shape": [shape.cpus, shape.gpus]})
+
+    def stop(self) -> None:
+        """Ask every running run to write a checkpoint and end; ``poll`` then says "stopped"."""
+        for team in self._teams.values():
+            for member in team.members:
+                member.actor.stop.remote()
+
+    def close(self) -> None:
+        """End all workers of this sweep, and the local Ray if there is one."""
+        for team in list(self._teams.values()):
+            self._dissolve(team)
+        for member in self._idle:
+            self._ray.kill(member.actor)
+        self._idle.clear()
+        self._ray.shutdown()
+        if self._temporary:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------------------ one worker
+
+    def _single(self, node: str, shape: Resources) -> _Member:
+        for member in self._idle:
+            if member.node == node and member.shape == shape:
+                self._idle.remove(member)
+                return member
+        self._make_room(node)
+        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        return self._member(node, shape, strategy)
+
+    def _make_room(self, *nodes: str) -> None:
+        """End idle workers of other shapes on these nodes: the scheduler counts them as free."""
+        for member in [m for m in self._idle if m.node in nodes]:
+            self._idle.remove(member)
+            self._ray.kill(member.actor)
+            self._freed = time.monotonic()
+        time.sleep(max(0.0, self._freed + RELEASE_SECONDS - time.monotonic()) if self._freed else 0.0)
+
+    def _member(self, node: str, shape: Resources, strategy: Any) -> _Member:
+        from sweeps.worker import Worker
+
+        name = f"worker-{uuid.uuid4().hex[:12]}"
+        variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": _python_path()}
+        actor = (
+            self._ray.remote(Worker)
+            .options(
+                name=name,
+                lifetime="detached",
+                max_restarts=0,
+                num_cpus=shape.cpus,
+                num_gpus=shape.gpus,
+                scheduling_strategy=strategy,
+                runtime_env={"env_vars": variables},
+            )
+            .remote()
+        )
+        return _Member(actor=actor, name=name, node=node, shape=shape)
+
+    # --------------------------------------------------------------------------------------------------- a gang
+
+    def _gang(self, run_id: str, allocation: Allocation, shape: Resources) -> _Team:
+        util = self._ray.util
+        self._make_room(*allocation)
+        nodes = list(allocation)
+        group = util.placement_group(
+            [_bundle(shape.times(allocation[node])) for node in nodes],
+            strategy="STRICT_SPREAD" if len(nodes) > 1 else "STRICT_PACK",
+            name=f"gang-{run_id}",
+            lifetime="detached",
+            bundle_label_selector=[{"ray.io/node-id": node} for node in nodes],
+        )
+        if not group.wait(GANG_SECONDS):
+            util.remove_placement_group(group)
+            raise RuntimeError(f"no placement group for {run_id} within {GANG_SECONDS:g} s")
+        team = _Team(run_id=run_id, members=[], group=group)
+        for index, node in enumerate(nodes):
+            strategy = util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+            team.members += [self._member(node, shape, strategy) for _ in range(allocation[node])]
+        return team
+
+    def _release(self, team: _Team, update: Update) -> None:
+        """A sound single worker stays warm; gangs and workers after an error end."""
+        if team.group is None and update.state in ("done", "stopped", "busy"):
+            team.members[0].actor.clear.remote()
+            self._idle.append(team.members[0])
+            del self._teams[team.run_id]
+        else:
+            self._dissolve(team)
+
+    def _dissolve(self, team: _Team) -> None:
+        for member in team.members:
+            self._ray.kill(member.actor)
+        if team.group is not None:
+            self._ray.util.remove_placement_group(team.group)
+        self._teams.pop(team.run_id, None)
+        self._freed = time.monotonic()
+
+    # ---------------------------------------------------------------------------------------------------- adoption
+
+    def _adopt(self) -> None:
+        """Take over the workers that an earlier driver of this sweep left; end what cannot be put together again."""
+        teams: dict[str, list[tuple[int, int, _Member]]] = {}
+        for name in self._ray.util.list_named_actors():
+            if not name.startswith("worker-"):
+                continue
+            actor = self._ray.get_actor(name)
+            try:
+                state = self._ray.get(actor.poll.remote(), timeout=10)
+            except (self._ray.exceptions.RayError, TimeoutError):
+                self._ray.kill(actor)
+                continue
+            job = state.get("job")
+            if job is None:
+                self._ray.kill(actor)
+                continue
+            shape = Resources(cpus=job["shape"][0], gpus=job["shape"][1])
+            member = _Member(actor=actor, name=name, node=job["node"], shape=shape)
+            teams.setdefault(job["run_id"], []).append((job["rank"], job["size"], member))
+        for run_id, found in teams.items():
+            found.sort(key=lambda item: item[0])
+            group = None
+            if found[0][1] > 1:
+                try:
+                    group = self._ray.util.get_placement_group(f"gang-{run_id}")
+                except ValueError:
+                    group = None
+            team = _Team(run_id=run_id, members=[member for _, _, member in found], group=group)
+            if len(found) == found[0][1]:
+                self._teams[run_id] = team
+            else:
+                self._dissolve(team)
+
+    def adopted(self) -> list[str]:
+        """Runs that are running now, for a driver that has just connected."""
+        return list(self._teams)
+
+
+def _bundle(resources: Resources) -> dict[str, float]:
+    bundle = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return {name: amount for name, amount in bundle.items() if amount > 0}
+
+
+def _python_path() -> str:
+    """Workers import the code that the driver runs, wherever it came from."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    return f"{CODE}:{inherited}" if inherited else str(CODE)
+
+
+def _combine(run_id: str, states: list[Mapping[str, Any]]) -> Update:
+    """A gang is done when all are, and failed when one is; rank 0 has the progress and the result."""
+    for bad in ("lost", "failed", "busy", "stopped"):
+        for state in states:
+            if state["state"] == bad:
+                fatal = bool(state.get("fatal"))
+                return Update(run_id=run_id, state=bad, error=state.get("error", ""), fatal=fatal)
+    if all(state["state"] == "done" for state in states):
+        return Update(run_id=run_id, state="done", result=states[0].get("result"))
+    return Update(run_id=run_id, state="running", progress=states[0].get("progress", {}))

@@ -1,0 +1,135 @@
+"""From FLOPs to hours, money, memory, GPUs and degrees of parallelism, before anything is spent. No torch, no cluster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpt3core import costs
+from gpt3core.cli import UsageError, nearest
+from gpt3core.spec import RunSpec
+from sweeps.recipe import Plan
+
+CPU_FLOPS = 6e10  # per core, until the store has runs to measure by
+EVALUATION_SECONDS = 3.0
+NODE_GPUS = 8
+MEMORY_USED = 0.9  # of a GPU: the rest is fragmentation, buffers and the CUDA context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU: dense 16-bit peak, memory, and what training reaches on it.
+
+    Peaks: makers' data sheets. MFU: what has been published for GPT-3-like models, as noted; an assumption for a plan, to
+    be replaced by ``plan.mfu`` once a run has measured it. Prices are round on-demand figures of 2025, for orientation:
+    set ``plan.usd_per_gpu_hour`` to yours.
+    """
+
+    peak_flops: float
+    memory_bytes: float
+    mfu: float
+    usd_per_hour: float
+    source: str
+
+
+GPUS = {
+    "H100": Gpu(peak_flops=989e12, memory_bytes=80e9, mfu=0.40, usd_per_hour=3.0, source="llm-foundry, Megatron-LM: 35-49%"),
+    "H200": Gpu(peak_flops=989e12, memory_bytes=141e9, mfu=0.40, usd_per_hour=3.8, source="as H100"),
+    "A100": Gpu(peak_flops=312e12, memory_bytes=80e9, mfu=0.45, usd_per_hour=1.8, source="Narayanan 2021: 43-52%"),
+    "V100": Gpu(peak_flops=125e12, memory_bytes=32e9, mfu=0.20, usd_per_hour=1.5, source="GPT-3: 24.6 of 125 TFLOP/s"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a run is cut over GPUs."""
+
+    data: int
+    tensor: int
+    pipeline: int
+    recompute: str
+    memory_bytes: float
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return self.data * self.tensor * self.pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuPlan:
+    """A run on GPUs: how many, how cut, how long, how much; or why it does not fit."""
+
+    layout: Layout | None
+    days: float = math.nan
+    usd: float = math.nan
+    mfu: float = math.nan
+    reason: str = ""
+
+
+def gpu(plan: Plan) -> Gpu:
+    """The GPU of a plan.
+
+    Raises:
+        UsageError: for an unknown GPU or an impossible assumption.
+    """
+    if plan.gpu not in GPUS:
+        raise UsageError(f"plan.gpu={plan.gpu}: unknown GPU{nearest(plan.gpu, list(GPUS))}; allowed are {', '.join(GPUS)}")
+    if plan.mfu is not None and not 0 < plan.mfu <= 1:
+        raise UsageError(f"plan.mfu={plan.mfu}: it is a share of the peak, between 0 and 1")
+    if not plan.max_days > 0:
+        raise UsageError(f"plan.max_days={plan.max_days}: it must be positive")
+    return GPUS[plan.gpu]
+
+
+def on_gpus(spec: RunSpec, plan: Plan) -> GpuPlan:
+    """The fewest GPUs (powers of two, whole nodes above eight) that hold the run and end it in ``plan.max_days``."""
+    device = gpu(plan)
+    mfu = plan.mfu if plan.mfu is not None else device.mfu
+    flops = costs.train_flops(spec.model, spec.tokens)
+    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    fastest: GpuPlan | None = None
+    gpus = 1
+    while gpus <= sequences * NODE_GPUS * spec.model.n_layer:
+        layout = cut(spec, gpus, device, sequences)
+        if layout is not None:
+            days = flops / (gpus * device.peak_flops * mfu) / 86_400
+            price = plan.usd_per_gpu_hour if plan.usd_per_gpu_hour is not None else device.usd_per_hour
+            fastest = GpuPlan(layout=layout, days=days, usd=gpus * days * 24 * price, mfu=mfu)
+            if days <= plan.max_days:
+                return fastest
+        gpus *= 2
+    if fastest is None:
+        return GpuPlan(layout=None, reason=f"no layout fits {device.memory_bytes / 1e9:.0f} GB a GPU")
+    return fastest
+
+
+def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
+    """Degrees for so many GPUs: the least model parallelism that fits, tensor inside a node first, recompute last."""
+    model = spec.model
+    for recompute in ("selective", "full"):
+        for pipeline in (p for p in range(1, model.n_layer + 1) if model.n_layer % p == 0):
+            for tensor in (1, 2, 4, 8):
+                divides = model.n_head % tensor == 0 and model.d_model % tensor == 0
+                if not divides or gpus % (tensor * pipeline) or (pipeline > 1 and tensor < min(NODE_GPUS, model.n_head)):
+                    continue
+                data = gpus // (tensor * pipeline)
+                if sequences % data:
+                    continue
+                memory = costs.memory_per_device(model, data=data, tensor=tensor, pipeline=pipeline, recompute=recompute)
+                if memory.total <= MEMORY_USED * device.memory_bytes:
+                    return Layout(
+                        data=data, tensor=tensor, pipeline=pipeline, recompute=recompute, memory_bytes=memory.total
+                    )
+    return None
+
+
+def seconds(spec: RunSpec, workers: int, measured: Mapping[str, float]) -> float:
+    """How long a run takes on CPU cores: by the speed of finished runs of its size, of any size, or a first guess.
+
+    Args:
+        measured: size -> FLOP/s of one worker.
+    """
+    known = measured.get(spec.size) or (sorted(measured.values())[len(measured) // 2] if measured else CPU_FLOPS)
+    return costs.train_flops(spec.model, spec.tokens) / (known * workers) + EVALUATION_SECONDS
