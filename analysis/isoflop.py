@@ -71,6 +71,7 @@ def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> P
     if solution[0] <= 0:
         return without("the parabola opens downwards: no minimum")
     at = -solution[1] / (2 * solution[0])
+    inside = bool(x.min() <= at + centre <= x.max())
     leverage = np.einsum("ij,ji->i", design, np.linalg.pinv(design))
     a, b, c = solution
     return Parabola(
@@ -80,10 +81,10 @@ def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> P
         coefficients=np.array([a, b - 2 * a * centre, c - b * centre + a * centre**2]),
         leverage=leverage,
         residuals=y - design @ solution,
-        n_star=float(np.exp(at + centre)),
+        n_star=float(np.exp(at + centre)) if inside else float("nan"),
         loss_star=float(np.exp(solution[2] - solution[1] ** 2 / (4 * solution[0]))),
-        inside=bool(x.min() <= at + centre <= x.max()),
-        reason="" if x.min() <= at + centre <= x.max() else "the minimum lies outside the sizes that were run",
+        inside=inside,
+        reason="" if inside else "the minimum lies outside the sizes that were run",
     )
 
 
@@ -131,7 +132,7 @@ def analyse(table: pd.DataFrame, *, size: str, compute: str, draws: int, seed: i
             assert p.coefficients is not None
             y = np.polyval(p.coefficients, x) + rng.choice(pool, len(x))
             redrawn.append(_fit(p.budget, p.run_ids, [], x, y))
-        if all(r.coefficients is not None for r in redrawn):
+        if all(r.ok for r in redrawn):  # a draw without a minimum inside the sizes would not have been used either
             slope, level = np.polyfit(log_c, np.log([r.n_star for r in redrawn]), 1)
             found.append([slope, level, *(np.log(r.loss_star) for r in redrawn)])
     return Minima(

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import isoflop, uncertainty
-from analysis.study import LawFit, Study
+from analysis.laws import Array
+from analysis.study import NO_FLOOR, LawFit, Study
 from gpt3core.store import files
 
 
@@ -169,6 +170,16 @@ def _span(values: list[float] | None, digits: int = 3) -> str:
     return "not available" if values is None else f"{_number(values[0], digits)} to {_number(values[1], digits)}"
 
 
+def _parameter(name: str, value: float) -> str:
+    return "0 (at its bound)" if name == "E" and value < NO_FLOOR else _number(value, 4)
+
+
+def _floored(name: str, draws: Array) -> list[float]:
+    """The interval of a parameter; an irreducible loss too small to matter is printed as zero."""
+    low, high = uncertainty.interval(draws)
+    return [0.0 if v < NO_FLOOR else v for v in (low, high)] if name == "E" else [low, high]
+
+
 def _laws(study: Study) -> list[Row]:
     rows = []
     for law in (study.frontier, study.floored, study.chinchilla):
@@ -176,8 +187,8 @@ def _laws(study: Study) -> list[Row]:
         rows.append(
             [
                 law.fit.law.equation,
-                ", ".join(f"{name} {_number(value, 4)}" for name, value in law.fit.params.items()) or "-",
-                ", ".join(f"{name} {_span(uncertainty.interval(values))}" for name, values in published.items()) or "-",
+                ", ".join(f"{name} {_parameter(name, value)}" for name, value in law.fit.params.items()) or "-",
+                ", ".join(f"{name} {_span(_floored(name, values))}" for name, values in published.items()) or "-",
                 law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
             ]
         )

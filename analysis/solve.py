@@ -17,6 +17,7 @@ DELTA = 1e-3  # Hoffmann et al. 2022
 STARTS_KEPT = 60
 ITERATIONS = 300
 TOLERANCE = 1e-12  # relative decrease of the objective at which a row has converged
+BASINS, BASIN_FACTOR = 5, 2.0
 SAME_OPTIMUM = 1e-3  # relative difference of objectives of starts that found "the" optimum
 
 
@@ -39,6 +40,7 @@ class Fit:
     objective: float = float("nan")
     condition: float = float("nan")  # of the scaled Jacobian at the optimum
     share_at_optimum: float = float("nan")  # of the starts kept
+    basins: Array | None = None  # (few, k) solutions almost as good as the best, far apart: where resamples may prefer to lie
     runs: int = 0
     reason: str = ""
 
@@ -85,9 +87,35 @@ def fit(law: Law, data: Data, loss: Array, *, delta: float = DELTA) -> Fit:
         objective=float(objective[best]),
         condition=condition,
         share_at_optimum=share,
+        basins=_basins(theta, objective),
         runs=n,
         reason=reason,
     )
+
+
+def _basins(theta: Array, objective: Array) -> Array:
+    """Up to BASINS solutions within a factor of the best objective, chosen one after another as far apart as there are."""
+    good = theta[np.isfinite(objective) & (objective <= BASIN_FACTOR * objective.min())]
+    scale = np.maximum(np.ptp(good, axis=0), 1e-9)
+    chosen = [theta[int(np.argmin(objective))]]
+    while len(chosen) < min(BASINS, len(good)):
+        distance = np.min([(((good - c) / scale) ** 2).sum(1) for c in chosen], axis=0)
+        if distance.max() < 1e-6:
+            break
+        chosen.append(good[int(np.argmax(distance))])
+    return np.array(chosen)
+
+
+def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None, delta: float = DELTA) -> Array:
+    """Refit many resamples at once, each from every basin of the original fit; the best solution of each, (P, k)."""
+    assert fit.basins is not None
+    solutions = []
+    for basin in fit.basins:
+        start = np.broadcast_to(basin, (len(observed), len(basin)))
+        solutions.append(minimise(fit.law, data, observed, start, weights=weights, delta=delta))
+    best = np.argmin(np.stack([value for _, value in solutions]), axis=0)
+    chosen: Array = np.stack([theta for theta, _ in solutions])[best, np.arange(len(observed))]
+    return chosen
 
 
 def minimise(

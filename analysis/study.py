@@ -20,6 +20,7 @@ from analysis.uncertainty import Backtest, Widening
 SIZES = {"nonembedding": "params_nonembedding", "total": "params_total"}
 COMPUTES = {"exact": "flops_model", "6nd": "flops_6nd"}
 LEAST_SQUARES = 1e3  # a Huber delta beyond any residual: minima are smoothed already
+NO_FLOOR = 1e-2  # nats: an irreducible loss below this is at its bound, zero
 LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
 
 
@@ -155,9 +156,7 @@ def _frontiers(minima: Minima) -> tuple[LawFit, LawFit]:
         fit = solve.fit(law, data, loss, delta=LEAST_SQUARES)
         draws = None
         if fit.theta is not None and minima.draws is not None:
-            observed = minima.draws[:, 2:]
-            start = np.broadcast_to(fit.theta, (len(observed), len(fit.theta)))
-            draws = solve.minimise(law, data, observed, start, delta=LEAST_SQUARES)[0]
+            draws = solve.refit(fit, data, minima.draws[:, 2:], delta=LEAST_SQUARES)
         found.append(_judged(LawFit(fit=fit, draws=draws)))
     return found[0], found[1]
 
@@ -179,8 +178,9 @@ def _judged(law: LawFit) -> LawFit:
         low, high = uncertainty.interval(draws)
         if name in ("alpha", "beta", "alpha_C") and (low <= 0 or high / low > LOOSE):
             loose.append(f"{name} {low:.3g} to {high:.3g}")
-        if name == "E" and high - low > 0.5 * law.fit.params["E"]:
-            loose.append(f"E {low:.3g} to {high:.3g}")
+        if name == "E" and (law.fit.params["E"] < NO_FLOOR or high - low > 0.5 * law.fit.params["E"]):
+            bound = "E is at its bound, zero" if law.fit.params["E"] < NO_FLOOR else "E"
+            loose.append(f"{bound} ({max(low, 0.0):.2f} to {high:.2f})")
     if not loose or law.fit.status is not FitStatus.OK:
         return law
     fit = Fit(**{**vars(law.fit), "status": FitStatus.ILL_DETERMINED, "reason": "95% intervals: " + ", ".join(loose)})

@@ -21,14 +21,12 @@ def interval(draws: Array, level: float = LEVEL) -> list[float]:
 
 
 def bootstrap(fit: Fit, data: Data, loss: Array, *, draws: int, seed: int, delta: float) -> Array:
-    """Parameters (draws, k) refitted to runs drawn with replacement, all draws at once, from the best fit's optimum."""
-    assert fit.theta is not None
+    """Parameters (draws, k) refitted to runs drawn with replacement, all draws at once."""
     n = len(loss)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
     observed = np.broadcast_to(np.log(loss), (draws, n))
-    start = np.broadcast_to(fit.theta, (draws, len(fit.theta)))
-    return solve.minimise(fit.law, data, observed, start, weights=counts, delta=delta)[0]
+    return solve.refit(fit, data, observed, weights=counts, delta=delta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,9 +69,12 @@ def merge_config(schema: Any, written: Any, where: str) -> Any:
 
 def check_keys(config: Any, keys: Sequence[str]) -> None:
     """Refuse keys that the configuration does not have."""
+    from omegaconf import OmegaConf
+
     known = known_keys(config)
+    mappings = tuple(f"{key}." for key in config if OmegaConf.get_type(config, key) is dict)
     for key in keys:
-        if key not in known:
+        if key not in known and not key.startswith(mappings):
             raise UsageError(f"unknown key {key!r}{nearest(key, known)}; known keys are {', '.join(sorted(known))}")
 
 

@@ -225,10 +225,14 @@ class Driver:
         return "cuda" if self.recipe.placement.gpus else "cpu"
 
     def _start(self, run: RunSpec, allocation: Allocation, now: float) -> None:
+        gpu = planning.gpu(self.recipe.plan) if self.recipe.placement.gpus else None
+        price = self.recipe.plan.usd_per_gpu_hour
         payload = {
             "spec": specs.to_json(run),
             "root": str(self.root),
             "device": self._device(),
+            "peak_flops": gpu.peak_flops if gpu else None,
+            "usd_per_hour": (gpu.usd_per_hour if price is None else price) if gpu else 0.0,
             "numerics": self.record["numerics"],
             "checkpoint_seconds": self.recipe.placement.checkpoint_seconds,
         }

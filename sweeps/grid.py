@@ -59,13 +59,15 @@ def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
         if not budget > 0:
             raise UsageError(f"budgets={recipe.budgets}: every budget must be positive (training FLOPs, like 1e12)")
         center = recipe.center_params * (budget / recipe.center_flops) ** recipe.center_exponent
-        for width in sorted(set(recipe.widths)):
+        chosen = recipe.widths_at.get(budget)
+        for width in sorted(set(recipe.widths if chosen is None else chosen)):
             if width < 1:
                 raise UsageError(f"widths={recipe.widths}: every width must be positive")
             model = _model(recipe, width, vocab)
             size = f"d{width}"
-            n, tokens = costs.params(model).nonembedding, costs.tokens_for(model, budget)
-            if not center / recipe.span <= n <= center * recipe.span:
+            n = costs.params(model).nonembedding
+            batch, tokens = _batch(recipe, model, costs.tokens_for(model, budget))
+            if chosen is None and not center / recipe.span <= n <= center * recipe.span:
                 left.append(Left(size=size, budget=budget, reason=f"N={n:.3g} is more than {recipe.span:g}x from {center:.3g}"))
             elif tokens < recipe.min_tokens:
                 reason = f"{tokens:.3g} tokens, fewer than min_tokens={recipe.min_tokens:.3g}"
@@ -73,7 +75,8 @@ def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
             else:
                 replicas = recipe.replicas if budget <= recipe.replicas_below_flops else 1
                 runs += [
-                    _run(recipe, model, size, budget, tokens, recipe.seed + i, corpus_sha256) for i in range(replicas)
+                    _run(recipe, model, size, budget, batch, tokens, recipe.seed + i, corpus_sha256)
+                    for i in range(replicas)
                 ]
     return Grid(runs=runs, left=left)
 
@@ -94,14 +97,19 @@ def _model(recipe: Recipe, width: int, vocab: int) -> ModelSpec:
         raise UsageError(f"width {width} with model={vars(shape)}: {error}") from error
 
 
-def _run(
-    recipe: Recipe, model: ModelSpec, size: str, budget: float, tokens: float, seed: int, corpus_sha256: str
-) -> RunSpec:
+def _batch(recipe: Recipe, model: ModelSpec, tokens: float) -> tuple[int, int]:
+    """Tokens per step by the recipe's rule, and the run's tokens, rounded up to whole steps."""
     rules = recipe.optim
     wanted = rules.batch_tokens_at_1m * math.sqrt(tokens / 1e6)
     clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
     batch = model.n_ctx * max(1, round(clipped / model.n_ctx))
-    steps = max(1, round(tokens / batch))
+    return batch, batch * math.ceil(tokens / batch)
+
+
+def _run(
+    recipe: Recipe, model: ModelSpec, size: str, budget: float, batch: int, tokens: int, seed: int, corpus_sha256: str
+) -> RunSpec:
+    rules = recipe.optim
     try:
         return RunSpec(
             model=model,
@@ -109,14 +117,14 @@ def _run(
             optim=OptimSpec(
                 lr=min(rules.lr_max, rules.lr_times_width / model.d_model),
                 batch_tokens=batch,
-                warmup_tokens=round(rules.warmup_fraction * steps) * batch,
-                decay_tokens=steps * batch,
+                warmup_tokens=round(rules.warmup_fraction * tokens / batch) * batch,
+                decay_tokens=tokens,
                 final_fraction=rules.final_fraction,
                 weight_decay=rules.weight_decay,
                 clip=rules.clip,
             ),
             evals=_evals(recipe),
-            tokens=steps * batch,
+            tokens=tokens,
             seed=seed,
             precision=recipe.precision,
             kernel=recipe.kernel,

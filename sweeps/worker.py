@@ -125,6 +125,8 @@ def train(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any] | None:
             suggested=suggested,
             device=payload["device"],
             checkpoint_seconds=payload["checkpoint_seconds"],
+            peak_flops=payload["peak_flops"],
+            usd_per_hour=payload["usd_per_hour"],
             report=report,
             stop=stop,
         )

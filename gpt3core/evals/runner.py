@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
 from gpt3core.evals import tasks
 from gpt3core.model.gpt import GPT, loss_per_token
 from gpt3core.spec import RunSpec
+from gpt3core.train.numerics import Numerics
 
 BATCH_TOKENS = 4096
 TERMINATOR = "\n"  # an exact match must also end where the answer ends
@@ -90,7 +90,9 @@ def _baselines(queries: list[tasks.Item], pool: list[tasks.Item]) -> dict[str, A
     return {"chance": chance, "prior_accuracy": float(np.mean(prior)), "prior_logprob": float(np.mean(logprob))}
 
 
-def few_shot(model: GPT, spec: RunSpec, data: Shards, device: str = "cpu") -> dict[str, list[Any]]:
+def few_shot(
+    model: GPT, spec: RunSpec, data: Shards, numerics: Numerics, device: str = "cpu"
+) -> dict[str, list[Any]]:
     """Accuracy and log-probability of every task at every number of examples, as columns.
 
     ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy decoding
@@ -106,15 +108,15 @@ def few_shot(model: GPT, spec: RunSpec, data: Shards, device: str = "cpu") -> di
             row: dict[str, Any] = {"task": task, "shots": shots, "items": spec.evals.items, "fits": bool(encoded)}
             row.update(metric=None, accuracy=None, accuracy_se=None, logprob=None, logprob_se=None)
             if encoded:
-                row.update(_score(model, encoded, device))
+                row.update(_score(model, encoded, numerics, device))
             rows.append({**row, **baselines})
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
-def _score(model: GPT, encoded: list[Encoded], device: str) -> dict[str, Any]:
+def _score(model: GPT, encoded: list[Encoded], numerics: Numerics, device: str) -> dict[str, Any]:
     exact = len(encoded[0].options) == 1
     right, logprobs = [], []
-    for item, (sums, greedy) in zip(encoded, _options(model, encoded, device), strict=True):
+    for item, (sums, greedy) in zip(encoded, _options(model, encoded, numerics, device), strict=True):
         per_token = [s / len(o) for s, o in zip(sums, item.options, strict=True)]
         right.append(greedy[0] if exact else per_token[0] > max(per_token[1:]))
         logprobs.append(sums[0])
@@ -129,7 +131,7 @@ def _score(model: GPT, encoded: list[Encoded], device: str) -> dict[str, Any]:
     }
 
 
-def _options(model: GPT, encoded: list[Encoded], device: str) -> list[tuple[list[float], list[bool]]]:
+def _options(model: GPT, encoded: list[Encoded], numerics: Numerics, device: str) -> list[tuple[list[float], list[bool]]]:
     """For every item and option: the summed log-probability, and whether greedy decoding would give it.
 
     One-token options share one forward pass of their context; others are rows of their own.
@@ -152,19 +154,20 @@ def _options(model: GPT, encoded: list[Encoded], device: str) -> list[tuple[list
             inputs = context + option[:-1]
             ids[line, : len(inputs)] = torch.tensor(inputs)
         with torch.inference_mode():
-            logits: Tensor = model(ids.to(device)).float().cpu()  # (B, T, V)
-        for line, (number, index, context, option) in enumerate(chunk):
-            sums, greedy = found[number]
-            start = len(context) - 1
-            if index < 0:
-                scores = torch.log_softmax(logits[line, start].double(), -1)
-                for k, (token,) in enumerate(encoded[number].options):
-                    sums[k] = float(scores[token])
-                continue
-            scores = torch.log_softmax(logits[line, start : start + len(option)].double(), -1)
-            target = torch.tensor(option)
-            greedy[index] = bool((scores.argmax(-1) == target).all())
-            # the terminator decides whether the match is exact; it is not part of the answer's probability
-            counted = len(option) - 1 if len(encoded[number].options) == 1 else len(option)
-            sums[index] = float(scores[:counted].gather(1, target[:counted, None]).sum())
+            with numerics.autocast(device):
+                hidden = model.hidden(ids.to(device)).float()  # (B, T, D)
+            for line, (number, index, context, option) in enumerate(chunk):
+                sums, greedy = found[number]
+                start = len(context) - 1
+                logits = model.head(hidden[line, start : start + max(1, len(option))]).cpu()  # fp32, scored positions only
+                scores = torch.log_softmax(logits.double(), -1)
+                if index < 0:
+                    for k, (token,) in enumerate(encoded[number].options):
+                        sums[k] = float(scores[0, token])
+                    continue
+                target = torch.tensor(option)
+                greedy[index] = bool((scores.argmax(-1) == target).all())
+                # the terminator decides whether the match is exact; it is not part of the answer's probability
+                counted = len(option) - 1 if len(encoded[number].options) == 1 else len(option)
+                sums[index] = float(scores[:counted].gather(1, target[:counted, None]).sum())
     return found

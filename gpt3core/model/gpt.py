@@ -62,13 +62,21 @@ class GPT(nn.Module):
         for window in {spec.window(layer) for layer in range(spec.n_layer)}:
             self.register_buffer(f"mask_{window}", band_mask(spec.n_ctx, window), persistent=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Normalised residual stream before the head: (B, T) to (B, T, D)."""
         t = ids.size(1)
         x = self.tokens(ids) + self.positions.weight[:t]  # (B, T, D)
         for layer, block in enumerate(self.blocks):
             mask = getattr(self, f"mask_{self.spec.window(layer)}")[:t, :t]
             x = block(x, mask)
-        return F.linear(self.norm(x), self.tokens.weight)  # (B, T, V)
+        return self.norm(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of any positions: (..., D) to (..., V)."""
+        return F.linear(hidden, self.tokens.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.hidden(ids))
 
     def init_weights(self, seed: int) -> None:
         """GPT-2's initialisation: N(0, init_std) for matrices and embeddings (positions half of it), zero biases,

@@ -50,6 +50,8 @@ class Run:
         device: str = "cpu",
         group: Group | None = None,
         checkpoint_seconds: float = 10.0,
+        peak_flops: float | None = None,
+        usd_per_hour: float = 0.0,
         report: Callable[[dict[str, Any]], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -58,12 +60,14 @@ class Run:
         Args:
             suggested: the sweep's choice of numerics; the one recorded with the run, if any, wins over it.
             group: this process's place among the ranks; rank 0 writes.
+            peak_flops, usd_per_hour: of one device, for the result's mfu and cost; on CPUs there is no peak to speak of.
             report: called about twice a second with live progress.
             stop: asked at every step; true means checkpoint and raise Stopped.
         """
         settle_process(device)
         self.spec, self.dir, self.device, self.group = spec, RunDir(root, spec.run_id), device, group or Group()
         self.checkpoint_seconds, self.report, self.stop = checkpoint_seconds, report, stop
+        self.peak_flops, self.usd_per_hour = peak_flops, usd_per_hour
         self.data: Shards = shard_cache.prepare(spec.data)
         sequences = spec.optim.batch_tokens // spec.model.n_ctx
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, batch_size=sequences, seed=spec.seed)
@@ -187,11 +191,12 @@ class Run:
         table: dict[str, list[Any]] = {}
         if status == "done":
             scores = runner.validation_loss(self.model, self.spec, self.data, self.device)
-            table = runner.few_shot(self.model, self.spec, self.data, self.device)
+            table = runner.few_shot(self.model, self.spec, self.data, self.numerics, self.device)
             if table:
                 self.dir.write_table(self.attempt / "evals" / "few_shot.parquet", table)
         tokens = self.step * self.spec.optim.batch_tokens
-        flops = costs.train_flops(self.spec.model, tokens)
+        speed = costs.train_flops(self.spec.model, tokens) / max(self.train_seconds, 1e-9)
+        device_hours = self.group.size * self.train_seconds / 3600
         result = {
             "status": status,
             "run_id": self.spec.run_id,
@@ -207,9 +212,11 @@ class Run:
             "eval_seconds": round(time.monotonic() - started, 3),
             "devices": self.group.size,
             "device": numerics.machine(self.device),
-            "gpu_hours": self.group.size * self.train_seconds / 3600 if self.device == "cuda" else 0.0,
+            "gpu_hours": device_hours if self.device == "cuda" else 0.0,
+            "cost": device_hours * self.usd_per_hour,
+            "mfu": speed / (self.group.size * self.peak_flops) if self.peak_flops else None,
             "tokens_per_second": round(tokens / max(self.train_seconds, 1e-9), 1),
-            "flops_per_second": round(flops / max(self.train_seconds, 1e-9)),
+            "flops_per_second": round(speed),
             "torch": torch.__version__,
             "damage": self.damage,
         }
@@ -253,3 +260,4 @@ def settle_process(device: str) -> None:
             pass  # not glibc
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every new tensor twice

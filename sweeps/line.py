@@ -1,0 +1,142 @@
+"""The whole line on this machine: a Ray head of its own, the sweep as a Ray job, the fit, the report; then that head is stopped.
+
+  python -m sweeps.line recipe=laptop        what ``make sweep`` runs; takes the settings of sweeps/sizes.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gpt3core import cli
+from gpt3core.data import corpus
+from gpt3core.store import rundir
+from gpt3core.store.files import StoreError
+from sweeps import grid, recipe
+
+CODE = Path(__file__).resolve().parent.parent
+START_SECONDS = 120.0
+STOP_SECONDS = 20.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command: the exit code of the first step that fails, or of the sweep."""
+    settings, flags = cli.split(argv, ("--help",))
+    if "--help" in flags:
+        print(__doc__)
+        return 0
+    chosen = recipe.load(settings)
+    grid.build(chosen, corpus.fingerprint(chosen.data.corpus))  # refuse a bad recipe before a cluster is started
+    started = time.monotonic()
+    with head() as environment:
+        swept = _run(["ray", "job", "submit", "--", "sweeps/sizes.py", *(shlex.quote(s) for s in settings)], environment)
+    root = f"runs={rundir.default_root()}"
+    sweep = f"sweep={chosen.name}"
+    if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
+        return swept
+    for module in ("analysis.fit", "dashboards.report"):
+        if code := _run([sys.executable, "-m", module, root, sweep], dict(os.environ)):
+            return code
+    print(f"the whole line took {time.monotonic() - started:.0f} s")
+    return swept
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    print(f"$ {' '.join(command)}", flush=True)
+    return subprocess.run(command, env=environment, cwd=CODE, check=False).returncode
+
+
+@contextlib.contextmanager
+def head() -> Iterator[dict[str, str]]:
+    """A Ray head for the block, on loopback, with ports, folder and token of its own; yields the environment that reaches it.
+
+    ``ray stop`` would end every Ray on the machine, so the head is a child of this process and ends with it.
+    """
+    folder = tempfile.mkdtemp(prefix="isoflop-ray-", dir="/tmp")  # short: unix sockets' paths are limited
+    port, dashboard, client, agent = _free_ports(4)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+        environment.pop(name, None)
+    command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", f"--temp-dir={folder}"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
+    log = open(Path(folder) / "head.log", "wb")  # noqa: SIM115  # closed below, after the child
+    child = subprocess.Popen(command, env=environment, cwd=CODE, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_for(address, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
+        print(f"started a Ray head on 127.0.0.1:{port} (this one only; it stops with the sweep)", flush=True)
+        yield {**environment, "RAY_API_SERVER_ADDRESS": address}
+    finally:
+        _stop(child, folder)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def _wait_for(address: str, token: str, child: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Until the job server answers, which is after the head itself."""
+    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            break
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
+            return
+        time.sleep(0.3)
+    last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    raise StoreError(f"the local Ray head did not start ({last}): see whether ray start --head works here")
+
+
+def _stop(child: "subprocess.Popen[bytes]", folder: str) -> None:
+    """End the head and whatever of it is left: the processes of its session, or with its folder on their command line."""
+    child.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(STOP_SECONDS)
+    for pid in _processes(folder, child.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    child.wait()
+
+
+def _processes(folder: str, session: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            words = (entry / "cmdline").read_bytes()
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            if folder.encode() in words or int(fields[3]) == session:
+                found.append(int(entry.name))
+    return found
+
+
+if __name__ == "__main__":
+    cli.run(main)
