@@ -59,7 +59,13 @@ def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant
     common = {"task": task, "shots": shots, "items": int(first["items"]), "chance": chance, "baseline": baseline}
     if not group.fits.all():
         return Trend(
-            **common, **empty, metric="", runs=0, logprob_per_decade=np.nan, logprob_per_decade_se=np.nan, verdict="not measured"
+            **common,
+            **empty,
+            metric="",
+            runs=0,
+            logprob_per_decade=np.nan,
+            logprob_per_decade_se=np.nan,
+            verdict="not measured",
         )
     n = group["items"].to_numpy(float)
     hits = np.round(group.accuracy.to_numpy(float) * n)
@@ -68,7 +74,9 @@ def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant
     third = max(1, len(group) // 3)
     large, large_n = hits[-third:].sum(), n[-third:].sum()
     slope_lp, slope_lp_se = _line(x, group.logprob.to_numpy(float))
-    above = stats.binomtest(int(hits.sum()), int(n.sum()), max(baseline, 1e-9), alternative="greater").pvalue < significant
+    above = (
+        stats.binomtest(int(hits.sum()), int(n.sum()), max(baseline, 1e-9), alternative="greater").pvalue < significant
+    )
     fields = {
         **common,
         "metric": str(first.metric),
@@ -103,7 +111,9 @@ def _logistic(x: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> t
     """
 
     def negative(theta: np.ndarray) -> float:
-        p = np.clip(floor + (1 - floor) * special.expit(theta[0] + (theta[1] * x if len(theta) > 1 else 0.0)), 1e-12, 1 - 1e-12)
+        p = np.clip(
+            floor + (1 - floor) * special.expit(theta[0] + (theta[1] * x if len(theta) > 1 else 0.0)), 1e-12, 1 - 1e-12
+        )
         return float(-(hits * np.log(p) + (n - hits) * np.log1p(-p)).sum())
 
     start = special.logit(np.clip((hits.sum() / n.sum() - floor) / (1 - floor), 0.01, 0.99))

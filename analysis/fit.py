@@ -1,12 +1,12 @@
 """Fit scaling laws to a sweep: ``python -m analysis.fit runs=ROOT``.
 
-  runs=ROOT            the store (default: ISOFLOP_ROOT or ~/.isoflop/runs)
-  sweep=NAME           which sweep of it (default: the one last driven)
-  out=DIR              where fit.json, runs.parquet and law.md go (default: ROOT/sweeps/NAME/fit)
-  N=nonembedding       or total;  C=exact or 6nd: the conventions of the laws
-  target_compute=[1e14]  FLOPs to predict (default: ten times the largest budget)
-  min_tokens=4e5       rule short-run (default: the recipe's)
-  bootstrap=1000 seed=0 delta=1e-3
+runs=ROOT            the store (default: ISOFLOP_ROOT or ~/.isoflop/runs)
+sweep=NAME           which sweep of it (default: the one last driven)
+out=DIR              where fit.json, runs.parquet and law.md go (default: ROOT/sweeps/NAME/fit)
+N=nonembedding       or total;  C=exact or 6nd: the conventions of the laws
+target_compute=[1e14]  FLOPs to predict (default: ten times the largest budget)
+min_tokens=4e5       rule short-run (default: the recipe's)
+bootstrap=1000 seed=0 delta=1e-3
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def analyse(given: Settings):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def analyse(given: Settings):  # type: ignore[no-untyped-def]
     """The study that the settings ask for, and the sweep's folder."""
     from analysis import runs as tables
     from analysis.study import Options, study
@@ -93,7 +93,7 @@ def analyse(given: Settings):  # type: ignore[no-untyped-def]  # noqa: ANN201
     return study(loaded, options), root / "sweeps" / loaded.sweep
 
 
-def _print(study) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _print(study) -> None:  # type: ignore[no-untyped-def]
     from rich.console import Console
     from rich.table import Table
 

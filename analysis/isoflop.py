@@ -60,7 +60,9 @@ def parabola(group: pd.DataFrame, size: str, compute: str) -> Parabola:
 
 def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> Parabola:
     def without(reason: str) -> Parabola:
-        return Parabola(budget=budget, run_ids=ids, far=far, coefficients=None, leverage=None, residuals=None, reason=reason)
+        return Parabola(
+            budget=budget, run_ids=ids, far=far, coefficients=None, leverage=None, residuals=None, reason=reason
+        )
 
     sizes = len(np.unique(x))
     if sizes < MIN_SIZES:

@@ -68,7 +68,10 @@ class ComputeFrontier:
 
     def describe(self, theta: Array) -> dict[str, float]:
         level, alpha = theta
-        return {"C_c": float(np.exp(level / alpha)) if alpha > 0 and level / alpha < 700 else float("nan"), "alpha_C": float(alpha)}
+        return {
+            "C_c": float(np.exp(level / alpha)) if alpha > 0 and level / alpha < 700 else float("nan"),
+            "alpha_C": float(alpha),
+        }
 
 
 class ComputeFrontierWithFloor:
@@ -123,9 +126,21 @@ class Chinchilla:
 
     def starts(self, data: Data, loss: Array) -> Array:
         """Hoffmann et al.'s grid of 4,500 (appendix D.3)."""
-        axes = (np.arange(-1, 1.1, 0.5), np.arange(0, 26, 5), np.arange(0, 26, 5), np.arange(0, 2.1, 0.5), np.arange(0, 2.1, 0.5))
+        axes = (
+            np.arange(-1, 1.1, 0.5),
+            np.arange(0, 26, 5),
+            np.arange(0, 26, 5),
+            np.arange(0, 2.1, 0.5),
+            np.arange(0, 2.1, 0.5),
+        )
         return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 5)
 
     def describe(self, theta: Array) -> dict[str, float]:
         e, a, b, alpha, beta = theta
-        return {"E": float(np.exp(e)), "A": float(np.exp(a)), "B": float(np.exp(b)), "alpha": float(alpha), "beta": float(beta)}
+        return {
+            "E": float(np.exp(e)),
+            "A": float(np.exp(a)),
+            "B": float(np.exp(b)),
+            "alpha": float(alpha),
+            "beta": float(beta),
+        }

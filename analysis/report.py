@@ -36,9 +36,7 @@ def to_json(study: Study) -> dict[str, Any]:
     minima = study.minima
     draws = None if minima.draws is None else minima.draws[:, 0]
     document = {
-        "laws": {
-            law.fit.law.name: _law(law) for law in (study.frontier, study.floored, study.chinchilla)
-        }
+        "laws": {law.fit.law.name: _law(law) for law in (study.frontier, study.floored, study.chinchilla)}
         | {
             "n_star": {
                 "equation": "N*(C) = k C^a",
@@ -46,12 +44,24 @@ def to_json(study: Study) -> dict[str, Any]:
                 "interval95": {} if draws is None else {"a": uncertainty.interval(draws)},
                 "status": "ok" if len(minima.used) > 2 else "too few runs",
                 "minima": [
-                    {"compute": p.budget, "N": p.n_star, "loss": p.loss_star, "inside": p.inside, "runs": p.run_ids, "reason": p.reason}
+                    {
+                        "compute": p.budget,
+                        "N": p.n_star,
+                        "loss": p.loss_star,
+                        "inside": p.inside,
+                        "runs": p.run_ids,
+                        "reason": p.reason,
+                    }
                     for p in minima.parabolas
                 ],
             }
         },
-        "conventions": {"N": study.options.size, "C": study.options.compute, "loss": "nats per token", "all": study.conventions},
+        "conventions": {
+            "N": study.options.size,
+            "C": study.options.compute,
+            "loss": "nats per token",
+            "all": study.conventions,
+        },
         "rules": [{"name": r.name, "meaning": r.meaning, "excluded": r.excluded} for r in study.rules],
         "predictions": [
             {
@@ -83,7 +93,9 @@ def _law(law: LawFit) -> dict[str, Any]:
         "equation": fit.law.equation,
         "params": fit.params,
         "interval95": {name: uncertainty.interval(values) for name, values in published.items()},
-        "standard_error": {name: float(np.nanstd(values, ddof=1)) for name, values in published.items() if len(values) > 1},
+        "standard_error": {
+            name: float(np.nanstd(values, ddof=1)) for name, values in published.items() if len(values) > 1
+        },
         "objective": fit.objective,
         "status": fit.status.value,
         "reason": fit.reason,
@@ -136,7 +148,11 @@ def tables(study: Study) -> list[tuple[str, list[str], list[Row]]]:
     n_name = {"nonembedding": "non-embedding", "total": "total"}[study.options.size]
     c_name = {"exact": "exact training FLOPs", "6nd": "6ND"}[study.options.compute]
     return [
-        (f"Laws (N {n_name}, C {c_name}, loss in nats per token)", ["law", "parameters", "95% interval of the mean law", "status"], _laws(study)),
+        (
+            f"Laws (N {n_name}, C {c_name}, loss in nats per token)",
+            ["law", "parameters", "95% interval of the mean law", "status"],
+            _laws(study),
+        ),
         ("IsoFLOP minima", ["C", "runs", "N*", "D/N at N*", "L*", "note"], _minima(study)),
         ("Exponents by convention", ["N", "C", "a of N* ~ C^a", "alpha_C"], _conventions(study)),
         (
@@ -144,10 +160,22 @@ def tables(study: Study) -> list[tuple[str, list[str], list[Row]]]:
             ["law", "C", "beyond the data", "N*", "D*", "loss", "95% of the mean law", "95% of a new run"],
             _predictions(study),
         ),
-        ("Backtests (fit below, predict above)", ["fitted to", "target", "decades", "predicted", "measured", "error"], _backtests(study)),
+        (
+            "Backtests (fit below, predict above)",
+            ["fitted to", "target", "decades", "predicted", "measured", "error"],
+            _backtests(study),
+        ),
         (
             "Few-shot accuracy against compute",
-            ["task", "K", "chance", "best baseline", "accuracy, small -> large runs", "ln p(answer) per decade", "verdict"],
+            [
+                "task",
+                "K",
+                "chance",
+                "best baseline",
+                "accuracy, small -> large runs",
+                "ln p(answer) per decade",
+                "verdict",
+            ],
             _few_shot(study),
         ),
         ("What K examples bring over none (mean over runs)", ["task", "K", "accuracy", "ln p(answer)"], _gains(study)),
@@ -209,7 +237,16 @@ def _minima(study: Study) -> list[Row]:
         slope, level = np.polyfit(np.log(group[study.size_column].astype(float)), np.log(group.tokens.astype(float)), 1)
         tokens = math.exp(level + slope * math.log(p.n_star))
         note = f"{len(p.far)} far runs out" if p.far else ""
-        rows.append([f"{p.budget:.3g}", str(len(p.run_ids)), _count(p.n_star), f"{tokens / p.n_star:.0f}", f"{p.loss_star:.4f}", note])
+        rows.append(
+            [
+                f"{p.budget:.3g}",
+                str(len(p.run_ids)),
+                _count(p.n_star),
+                f"{tokens / p.n_star:.0f}",
+                f"{p.loss_star:.4f}",
+                note,
+            ]
+        )
     return rows
 
 
@@ -235,7 +272,14 @@ def _predictions(study: Study) -> list[Row]:
 
 def _backtests(study: Study) -> list[Row]:
     return [
-        [f"{b.fitted_to:.3g}", f"{b.target:.3g}", f"{b.decades:.1f}", f"{b.predicted:.3f}", f"{b.measured:.3f}", f"{-b.miss:+.1%}"]
+        [
+            f"{b.fitted_to:.3g}",
+            f"{b.target:.3g}",
+            f"{b.decades:.1f}",
+            f"{b.predicted:.3f}",
+            f"{b.measured:.3f}",
+            f"{-b.miss:+.1%}",
+        ]
         for b in study.backtests
     ]
 
@@ -249,7 +293,9 @@ def _few_shot(study: Study) -> list[Row]:
             accuracy, logprob = "-", "-"
             verdict = "not measured: does not fit n_ctx"
         else:
-            verdict = t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
+            verdict = (
+                t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
+            )
         rows.append([t.task, str(t.shots), f"{t.chance:.2f}", f"{t.baseline:.3f}", accuracy, logprob, verdict])
     return rows
 
@@ -269,12 +315,20 @@ def _gains(study: Study) -> list[Row]:
 def _rules(study: Study) -> list[Row]:
     rows = [[r.name, r.meaning, ", ".join(r.excluded) or "none"] for r in study.rules]
     far = [run_id for p in study.minima.parabolas for run_id in p.far]
-    return [*rows, ["near", f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss", ", ".join(far) or "none"]]
+    return [
+        *rows,
+        ["near", f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss", ", ".join(far) or "none"],
+    ]
 
 
 def to_markdown(study: Study) -> str:
     """The tables as Markdown, ready for a paper's appendix."""
-    lines = [f"# Scaling law of the sweep {study.runs.sweep}", "", f"{len(study.table)} of {len(study.runs.table)} runs fitted.", ""]
+    lines = [
+        f"# Scaling law of the sweep {study.runs.sweep}",
+        "",
+        f"{len(study.table)} of {len(study.runs.table)} runs fitted.",
+        "",
+    ]
     for title, header, rows in tables(study):
         if rows:
             lines += [f"## {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]

@@ -21,7 +21,11 @@ class Rule:
 def apply(table: pd.DataFrame, min_tokens: float) -> tuple[pd.DataFrame, list[Rule]]:
     """The runs that pass every rule, and the rules."""
     checks = (
-        ("diverged", "the loss is missing or not finite, or the run says that it diverged", table.loss.isna() | (table.status != "done")),
+        (
+            "diverged",
+            "the loss is missing or not finite, or the run says that it diverged",
+            table.loss.isna() | (table.status != "done"),
+        ),
         (
             "short-run",
             f"fewer than {min_tokens:,.0f} training tokens (min_tokens): such a run is still between a unigram and a bigram model",

@@ -40,7 +40,9 @@ class Fit:
     objective: float = float("nan")
     condition: float = float("nan")  # of the scaled Jacobian at the optimum
     share_at_optimum: float = float("nan")  # of the starts kept
-    basins: Array | None = None  # (few, k) solutions almost as good as the best, far apart: where resamples may prefer to lie
+    basins: Array | None = (
+        None  # (few, k) solutions almost as good as the best, far apart: where resamples may prefer to lie
+    )
     runs: int = 0
     reason: str = ""
 
@@ -66,7 +68,9 @@ def fit(law: Law, data: Data, loss: Array, *, delta: float = DELTA) -> Fit:
     """The best fit from the law's starts."""
     k, n = len(law.parameters), len(loss)
     if n <= k:
-        return Fit(law=law, status=FitStatus.TOO_FEW_RUNS, runs=n, reason=f"{n} runs for {k} parameters, {k + 1} are needed")
+        return Fit(
+            law=law, status=FitStatus.TOO_FEW_RUNS, runs=n, reason=f"{n} runs for {k} parameters, {k + 1} are needed"
+        )
     starts = law.starts(data, loss)
     observed = np.log(loss)
     value = huber(observed - law.log_loss(starts, data)[0], delta).sum(1)

@@ -196,7 +196,11 @@ def _conventions(table: pd.DataFrame, options: Options) -> list[dict[str, Any]]:
             if not table.empty:
                 minima = isoflop.analyse(table, size=size, compute=compute, draws=0, seed=0)
             data, loss = _points(minima)
-            alpha = solve.fit(laws.ComputeFrontier(), data, loss, delta=LEAST_SQUARES).params.get("alpha_C") if len(loss) > 2 else None
+            alpha = (
+                solve.fit(laws.ComputeFrontier(), data, loss, delta=LEAST_SQUARES).params.get("alpha_C")
+                if len(loss) > 2
+                else None
+            )
             exponent = minima.exponent if len(minima.used) > 1 else None
             found.append({"N": size_name, "C": compute_name, "a": exponent, "alpha_C": alpha})
     return found
@@ -263,7 +267,9 @@ def _notes(study: Study) -> list[Note]:
     notes = []
     for rule in study.rules:
         if rule.excluded:
-            notes.append(Note(code=f"rule-{rule.name}", severity="info", message=f"{len(rule.excluded)} runs: {rule.meaning}"))
+            notes.append(
+                Note(code=f"rule-{rule.name}", severity="info", message=f"{len(rule.excluded)} runs: {rule.meaning}")
+            )
     for p in study.minima.parabolas:
         if p.far:
             message = f"C={p.budget:.3g}: {len(p.far)} runs more than {isoflop.NEAR:.0%} above the best stay out of the parabola: {', '.join(p.far)}"
@@ -273,7 +279,9 @@ def _notes(study: Study) -> list[Note]:
     for law in (study.frontier, study.floored, study.chinchilla):
         if law.fit.status is not FitStatus.OK:
             message = f"{law.fit.law.equation} is {law.fit.status.value}: {law.fit.reason}"
-            notes.append(Note(code="fit-" + law.fit.status.name.lower().replace("_", "-"), severity="warning", message=message))
+            notes.append(
+                Note(code="fit-" + law.fit.status.name.lower().replace("_", "-"), severity="warning", message=message)
+            )
     if study.predictions and study.widening.tests < 2:
         message = "fewer than two budgets could be backtested: there is no calibrated interval for a new run"
         notes.append(Note(code="no-calibration", severity="warning", message=message))
@@ -286,7 +294,13 @@ def _notes(study: Study) -> list[Note]:
     repeated = study.table[study.table.epochs > 1]
     if len(repeated):
         listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.itertuples())
-        notes.append(Note(code="repeated-data", severity="info", message=f"{len(repeated)} runs saw the text more than once (epochs): {listed}"))
+        notes.append(
+            Note(
+                code="repeated-data",
+                severity="info",
+                message=f"{len(repeated)} runs saw the text more than once (epochs): {listed}",
+            )
+        )
     if study.runs.missing:
         message = f"{len(study.runs.missing)} runs of the sweep have no result yet: {', '.join(study.runs.missing)}"
         notes.append(Note(code="unfinished", severity="warning", message=message))

@@ -12,7 +12,16 @@ import plotly.graph_objects as go
 
 from analysis.study import Study
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")  # Okabe and Ito 2008, for all eyes
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#8C564B",
+)  # Okabe and Ito 2008, for all eyes
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 CURVE_POINTS = 400
 LOSS = "loss, nats per token"
@@ -43,7 +52,9 @@ def _style(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool
         legend={"font": {"size": 11}},
         hoverlabel={"align": "left"},
     )
-    figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power", showline=True, linecolor="#888")
+    figure.update_xaxes(
+        title=x, type="log" if log_x else "linear", exponentformat="power", showline=True, linecolor="#888"
+    )
     figure.update_yaxes(title=y, type="log" if log_y else "linear", showline=True, linecolor="#888")
     values = [v for trace in figure.data for v in (trace.y if trace.y is not None else ()) if v is not None and v > 0]
     if log_y and values:  # a log axis of less than a decade would have one label
@@ -69,7 +80,19 @@ def _sizes(table: pd.DataFrame) -> list[str]:
     return list(table.sort_values("params_nonembedding")["size"].drop_duplicates())
 
 
-BEHIND = ["run_id", "size", "params_nonembedding", "params_total", "tokens", "flops_model", "flops_6nd", "seed", "loss", "loss_se", "epochs"]
+BEHIND = [
+    "run_id",
+    "size",
+    "params_nonembedding",
+    "params_total",
+    "tokens",
+    "flops_model",
+    "flops_6nd",
+    "seed",
+    "loss",
+    "loss_se",
+    "epochs",
+]
 
 
 def frontier(study: Study) -> Page:
@@ -80,14 +103,22 @@ def frontier(study: Study) -> Page:
     for i, size in enumerate(_sizes(table)):
         rows = table[table["size"] == size].sort_values(c)
         marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 7, "opacity": 0.6}
-        figure.add_scatter(x=rows[c], y=rows.loss, mode="markers", name=size, marker=marker, text=_hover(rows), hoverinfo="text")
+        figure.add_scatter(
+            x=rows[c], y=rows.loss, mode="markers", name=size, marker=marker, text=_hover(rows), hoverinfo="text"
+        )
     used = study.minima.used
     if used:
         best = [p.budget for p in used]
         text = [f"minimum at C={p.budget:.3g}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}" for p in used]
         marker = {"symbol": "circle-open", "size": 14, "color": "#000000", "line": {"width": 2}}
         figure.add_scatter(
-            x=best, y=[p.loss_star for p in used], mode="markers", name="IsoFLOP minimum", marker=marker, text=text, hoverinfo="text"
+            x=best,
+            y=[p.loss_star for p in used],
+            mode="markers",
+            name="IsoFLOP minimum",
+            marker=marker,
+            text=text,
+            hoverinfo="text",
         )
         _law_lines(figure, study, min(best))
     _style(figure, "compute, " + {"flops_model": "exact training FLOPs", "flops_6nd": "6ND"}[c], LOSS, log_y=True)
@@ -106,7 +137,9 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in law.fit.params.items())
         doubt = "" if law.fit.status.value == "ok" else f", {law.fit.status.value}"
         line = {"color": color, "dash": dash, "width": 2}
-        figure.add_scatter(x=grid, y=law.fit.loss({"C": grid}), mode="lines", name=f"{law.fit.law.equation}: {shown}{doubt}", line=line)
+        figure.add_scatter(
+            x=grid, y=law.fit.loss({"C": grid}), mode="lines", name=f"{law.fit.law.equation}: {shown}{doubt}", line=line
+        )
         if law is study.frontier and law.draws is not None:
             band = np.exp(law.fit.law.log_loss(law.draws, {"C": grid})[0])
             low, high = np.quantile(band, [0.025, 0.975], axis=0)
@@ -125,13 +158,24 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
         if p.law != study.frontier.fit.law.name:
             continue
         new = p.interval_new_run
-        error = {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]} if new else None
+        error = (
+            {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]}
+            if new
+            else None
+        )
         text = f"prediction {p.decades:.1f} decades beyond the data<br>loss {p.loss:.3f}" + (
             f"<br>95% of a new run {new[0]:.3f} to {new[1]:.3f}" if new else "<br>no calibrated interval of a new run"
         )
         marker = {"symbol": "star", "size": 14, "color": "#D55E00"}
         figure.add_scatter(
-            x=[p.compute], y=[p.loss], mode="markers", name="prediction", marker=marker, error_y=error, text=[text], hoverinfo="text"
+            x=[p.compute],
+            y=[p.loss],
+            mode="markers",
+            name="prediction",
+            marker=marker,
+            error_y=error,
+            text=[text],
+            hoverinfo="text",
         )
 
 
@@ -142,28 +186,51 @@ def isoflop(study: Study) -> Page:
     figure = go.Figure()
     for i, p in enumerate(study.minima.parabolas):
         color, name = PALETTE[i % len(PALETTE)], f"C = {p.budget:.2e}"
-        for ids, symbol, label in ((p.run_ids, MARKERS[i % len(MARKERS)], name), (p.far, "circle-open", f"{name}, not fitted")):
+        for ids, symbol, label in (
+            (p.run_ids, MARKERS[i % len(MARKERS)], name),
+            (p.far, "circle-open", f"{name}, not fitted"),
+        ):
             rows = table.loc[ids].sort_values(n)
             if len(rows):
                 marker = {"symbol": symbol, "color": color, "size": 9}
                 figure.add_scatter(
-                    x=rows[n], y=rows.loss, mode="markers", name=label, marker=marker, text=_hover(rows), hoverinfo="text", legendgroup=name
+                    x=rows[n],
+                    y=rows.loss,
+                    mode="markers",
+                    name=label,
+                    marker=marker,
+                    text=_hover(rows),
+                    hoverinfo="text",
+                    legendgroup=name,
                 )
         if p.coefficients is not None:
             sizes = table.loc[p.run_ids][n].astype(float)
             grid = np.geomspace(sizes.min(), sizes.max(), 60)
             curve = np.exp(np.polyval(p.coefficients, np.log(grid)))
             line = {"color": color, "width": 1.5}
-            figure.add_scatter(x=grid, y=curve, mode="lines", line=line, showlegend=False, hoverinfo="skip", legendgroup=name)
+            figure.add_scatter(
+                x=grid, y=curve, mode="lines", line=line, showlegend=False, hoverinfo="skip", legendgroup=name
+            )
         if p.ok:
             marker = {"symbol": "star", "size": 13, "color": color, "line": {"width": 1, "color": "#000"}}
             text = f"minimum at {name}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}"
             figure.add_scatter(
-                x=[p.n_star], y=[p.loss_star], mode="markers", marker=marker, showlegend=False, text=[text], hoverinfo="text", legendgroup=name
+                x=[p.n_star],
+                y=[p.loss_star],
+                mode="markers",
+                marker=marker,
+                showlegend=False,
+                text=[text],
+                hoverinfo="text",
+                legendgroup=name,
             )
     _style(figure, f"parameters, {study.options.size}", LOSS, log_y=True)
     exponent = study.minima.exponent
-    law = f" N* grows as C^{exponent:.2f} ({study.options.size}, C {study.options.compute})." if math.isfinite(exponent) else ""
+    law = (
+        f" N* grows as C^{exponent:.2f} ({study.options.size}, C {study.options.compute})."
+        if math.isfinite(exponent)
+        else ""
+    )
     about = f"One colour a budget; stars are the minima of the parabolas; open circles stay out of them by the rule near.{law}"
     return Page(slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=study.table[BEHIND])
 
@@ -179,7 +246,13 @@ def curves(study: Study) -> Page:
         hover = f"<b>{run.run_id}</b><br>%{{x:,}} tokens<br>training loss %{{y:.3f}}<extra></extra>"
         line = {"color": color, "width": 1.2}
         figure.add_scatter(
-            x=thin.tokens, y=thin.loss, mode="lines", name=run.run_id, line=line, hovertemplate=hover, legendgroup=run.size
+            x=thin.tokens,
+            y=thin.loss,
+            mode="lines",
+            name=run.run_id,
+            line=line,
+            hovertemplate=hover,
+            legendgroup=run.size,
         )
     _style(figure, "training tokens", "training loss, nats per token", log_y=True)
     about = f"One line a run, coloured by size, smoothed over neighbouring batches to at most {CURVE_POINTS} points; the files hold every step."
@@ -209,7 +282,13 @@ def residuals(study: Study) -> Page:
             mask = (table["size"] == size).to_numpy()
             marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 9}
             figure.add_scatter(
-                x=table.tokens[mask], y=residual[mask], mode="markers", name=size, marker=marker, text=_hover(table[mask]), hoverinfo="text"
+                x=table.tokens[mask],
+                y=residual[mask],
+                mode="markers",
+                name=size,
+                marker=marker,
+                text=_hover(table[mask]),
+                hoverinfo="text",
             )
         figure.add_hline(y=0, line={"color": "#888", "width": 1})
         shown = ", ".join(f"{name} {value:.3g}" for name, value in fit.params.items())
@@ -222,7 +301,20 @@ def residuals(study: Study) -> Page:
 
 def _evals(study: Study) -> pd.DataFrame:
     if study.runs.evals.empty:
-        return pd.DataFrame(columns=["task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size"])
+        return pd.DataFrame(
+            columns=[
+                "task",
+                "shots",
+                "accuracy",
+                "accuracy_se",
+                "chance",
+                "prior_accuracy",
+                "logprob",
+                "fits",
+                "run_id",
+                "size",
+            ]
+        )
     columns = ["run_id", "size", "params_nonembedding", "tokens", study.compute_column, "loss"]
     return study.runs.evals.merge(study.runs.table[columns], on="run_id")
 
@@ -238,7 +330,10 @@ def accuracy_compute(study: Study) -> Page:
         trend = verdicts[str(task)]
         group = group.sort_values(study.compute_column)
         color = PALETTE[i % len(PALETTE)]
-        hover = [f"<b>{r.run_id}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}<br>chance {r.chance:.2f}" for r in group.itertuples()]
+        hover = [
+            f"<b>{r.run_id}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}<br>chance {r.chance:.2f}"
+            for r in group.itertuples()
+        ]
         if trend.verdict == "at chance":
             chance_only.append(str(task))
         figure.add_scatter(
@@ -257,7 +352,13 @@ def accuracy_compute(study: Study) -> Page:
             grid = np.geomspace(group[study.compute_column].min(), group[study.compute_column].max(), 50)
             line = {"color": color, "width": 2}
             figure.add_scatter(
-                x=grid, y=[trend.accuracy(c) for c in grid], mode="lines", line=line, showlegend=False, legendgroup=str(task), hoverinfo="skip"
+                x=grid,
+                y=[trend.accuracy(c) for c in grid],
+                mode="lines",
+                line=line,
+                showlegend=False,
+                legendgroup=str(task),
+                hoverinfo="skip",
             )
             figure.add_scatter(
                 x=[grid[0], grid[-1]],
@@ -283,7 +384,9 @@ def accuracy_shots(study: Study) -> Page:
         series = [t for t in study.trends if t.task == task and t.verdict != "not measured"]
         if not series:
             continue
-        hover = [f"{task}, K={t.shots}<br>{t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}<br>{t.verdict}" for t in series]
+        hover = [
+            f"{task}, K={t.shots}<br>{t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}<br>{t.verdict}" for t in series
+        ]
         figure.add_scatter(
             x=[str(t.shots) for t in series],
             y=[t.accuracy_large for t in series],
@@ -299,8 +402,18 @@ def accuracy_shots(study: Study) -> Page:
     figure.update_xaxes(type="category")
     gains = [g for g in study.gains if abs(float(g["accuracy_gain"])) > 3 * float(g["accuracy_gain_se"]) > 0]
     said = ", ".join(f"{g['task']} K={g['shots']} {g['accuracy_gain']:+.3f}" for g in gains)
-    about = f"Gains over no examples beyond three standard errors: {said}." if said else "No gain from examples is beyond three standard errors."
-    return Page(slug="accuracy-shots", title="Accuracy against examples", about=about + " Dotted: at chance.", figure=figure, rows=rows)
+    about = (
+        f"Gains over no examples beyond three standard errors: {said}."
+        if said
+        else "No gain from examples is beyond three standard errors."
+    )
+    return Page(
+        slug="accuracy-shots",
+        title="Accuracy against examples",
+        about=about + " Dotted: at chance.",
+        figure=figure,
+        rows=rows,
+    )
 
 
 PAGES: dict[str, Callable[[Study], Page]] = {

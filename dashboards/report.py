@@ -65,7 +65,8 @@ def write(study: Any, out: Path) -> None:
 def _document(study: Any, pages: list[Any], current: str, title: str, body: str) -> str:
     links = [("index", "Summary"), *((p.slug, p.title) for p in pages)]
     nav = "".join(
-        f'<a href="{slug}.html"{" aria-current=page" if slug == current else ""}>{html.escape(name)}</a>' for slug, name in links
+        f'<a href="{slug}.html"{" aria-current=page" if slug == current else ""}>{html.escape(name)}</a>'
+        for slug, name in links
     )
     policy = "default-src 'none'; script-src 'self' 'unsafe-inline' file:; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
     return (
@@ -115,7 +116,9 @@ def _index(study: Any, pages: list[Any]) -> str:
     for title, header, rows in report.tables(study):
         if rows:
             parts.append(f"<h2>{html.escape(title)}</h2>{_table(header, rows)}")
-    notes = "".join(f'<li class="{n.severity}">{html.escape(n.message)} <code>{n.code}</code></li>' for n in study.notes)
+    notes = "".join(
+        f'<li class="{n.severity}">{html.escape(n.message)} <code>{n.code}</code></li>' for n in study.notes
+    )
     parts.append(f"<h2>Notes</h2><ul>{notes}</ul>")
     return _document(study, pages, "index", f"isoflop: {study.runs.sweep}", "".join(parts))
 

@@ -61,7 +61,7 @@ def _drive(chosen: Recipe, cells: grid.Grid) -> int:
     return _conclude(chosen, cells.runs, outcome, root)
 
 
-def _conclude(chosen: Recipe, runs: list[RunSpec], outcome: "driver.Outcome", root: Path) -> int:  # type: ignore[name-defined]  # noqa: F821
+def _conclude(chosen: Recipe, runs: list[RunSpec], outcome: driver.Outcome, root: Path) -> int:  # type: ignore[name-defined]  # noqa: F821
     print(f"{len(outcome.done)} of {len(runs)} runs done, {len(outcome.failed)} failed; store {root}")
     if outcome.interrupted:
         print("interrupted: start the same command again to go on where it stopped")
@@ -107,13 +107,26 @@ def show_plan(chosen: Recipe, cells: grid.Grid) -> None:
 def _cpu_plan(console: Console, chosen: Recipe, cells: grid.Grid) -> None:
     root = rundir.default_root()
     table = Table(title=f"{chosen.name}: {len(cells.runs)} runs", title_justify="left")
-    for name in ("run", "budget", "N non-emb.", "N total", "D tokens", "steps", "batch", "lr", "C exact", "C 6ND", "core-min", "state"):
+    for name in (
+        "run",
+        "budget",
+        "N non-emb.",
+        "N total",
+        "D tokens",
+        "steps",
+        "batch",
+        "lr",
+        "C exact",
+        "C 6ND",
+        "core-min",
+        "state",
+    ):
         table.add_column(name, justify="left" if name in ("run", "state") else "right")
     workers = chosen.placement.workers
     total = 0.0
     for run in cells.runs:
         counts, flops = costs.params(run.model), costs.train_flops(run.model, run.tokens)
-        seconds = planning.seconds(run, workers, {})
+        seconds = planning.seconds(run, workers)
         done = rundir.RunDir(root, run.run_id).done
         total += 0.0 if done else seconds * workers
         table.add_row(
@@ -132,10 +145,11 @@ def _cpu_plan(console: Console, chosen: Recipe, cells: grid.Grid) -> None:
         )
     console.print(table)
     if cells.left:
-        console.print("left out: " + "; ".join(f"{c.size} at {c.budget:.3g} ({c.reason})" for c in cells.left), style="dim")
+        console.print(
+            "left out: " + "; ".join(f"{c.size} at {c.budget:.3g} ({c.reason})" for c in cells.left), style="dim"
+        )
     console.print(
-        f"to train: {total / 60:.0f} core-minutes at {planning.CPU_FLOPS / 1e9:.0f} GFLOP/s a core (a first guess; measured speeds "
-        f"replace it during the sweep); store {root}"
+        f"to train: {total / 60:.0f} core-minutes by a first guess of speed (the sweep corrects it as runs finish); store {root}"
     )
 
 
@@ -146,7 +160,20 @@ def _gpu_plan(console: Console, chosen: Recipe, runs: list[RunSpec]) -> None:
         f"assumed MFU from {device.source}"
     )
     table = Table(title=title, title_justify="left")
-    columns = ("size", "tokens", "parameters", "of D.1", "6ND of D.1", "C exact", "PF-days", "GPUs", "data", "tensor", "pipe", "recompute")
+    columns = (
+        "size",
+        "tokens",
+        "parameters",
+        "of D.1",
+        "6ND of D.1",
+        "C exact",
+        "PF-days",
+        "GPUs",
+        "data",
+        "tensor",
+        "pipe",
+        "recompute",
+    )
     for name in (*columns, "GB/GPU", "days", "USD", "MFU"):
         table.add_column(name, justify="left" if name == "size" else "right")
     for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
@@ -167,8 +194,15 @@ def _gpu_plan(console: Console, chosen: Recipe, runs: list[RunSpec]) -> None:
             cells += ["-"] * 8 + [planned.reason]
         else:
             cells += [f"{layout.gpus:,}", str(layout.data), str(layout.tensor), str(layout.pipeline), layout.recompute]
-            late = "" if planned.days <= chosen.plan.max_days or math.isinf(chosen.plan.max_days) else " (over max_days)"
-            cells += [f"{layout.memory_bytes / 1e9:.0f}", f"{planned.days:.1f}{late}", f"{planned.usd:,.0f}", f"{planned.mfu:.0%}"]
+            late = (
+                "" if planned.days <= chosen.plan.max_days or math.isinf(chosen.plan.max_days) else " (over max_days)"
+            )
+            cells += [
+                f"{layout.memory_bytes / 1e9:.0f}",
+                f"{planned.days:.1f}{late}",
+                f"{planned.usd:,.0f}",
+                f"{planned.mfu:.0%}",
+            ]
         table.add_row(*cells)
     console.print(table)
     console.print(
@@ -177,4 +211,6 @@ def _gpu_plan(console: Console, chosen: Recipe, runs: list[RunSpec]) -> None:
         "d_model 5120). Days at the assumed MFU with no failures."
     )
     if chosen.plan.usd_per_gpu_hour is None:
-        console.print(f"USD at {device.usd_per_hour:.2f} a GPU-hour, a round figure: set plan.usd_per_gpu_hour to yours.")
+        console.print(
+            f"USD at {device.usd_per_hour:.2f} a GPU-hour, a round figure: set plan.usd_per_gpu_hour to yours."
+        )

@@ -32,7 +32,7 @@ from sweeps.progress import Display, Snapshot
 from sweeps.recipe import Recipe
 from sweeps.scheduler import Allocation, Hold, Job, Refuse, Running, Start
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.25
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 TRAIN = "sweeps.worker:train"
@@ -110,7 +110,7 @@ class Driver:
         self.runs = {run.run_id: run for run in runs}
         self.shape = Resources(cpus=recipe.placement.cpus, gpus=recipe.placement.gpus)
         self.outcome = Outcome()
-        self.measured: dict[str, list[float]] = {}
+        self.speedups: list[float] = []
         self.failures: dict[str, int] = {}
         self.not_before: dict[str, float] = {}
         self.ends: dict[str, float] = {}
@@ -124,7 +124,9 @@ class Driver:
 
     def _record(self) -> dict[str, Any]:
         path = self.folder / "sweep.json"
-        record: dict[str, Any] = files.read_json(path) if path.exists() else {"name": self.recipe.name, "numerics": None}
+        record: dict[str, Any] = (
+            files.read_json(path) if path.exists() else {"name": self.recipe.name, "numerics": None}
+        )
         record["runs"] = sorted({*record.get("runs", []), *self.runs})
         files.write_json(path, record)
         return record
@@ -201,25 +203,25 @@ class Driver:
             return False
         queue = [self._job(run) for run in open_runs if self.not_before.get(run.run_id, 0.0) <= now]
         holding = [replace(run, ends=self.ends.get(run.run_id, math.inf)) for run in self.cluster.running()]
-        reasons = {run.run_id: self.waiting.get(run.run_id, "") for run in open_runs}
+        reasons: dict[str, str] = {}
         for decision in scheduler.plan(now, self.cluster.inventory(), queue, holding):
             if isinstance(decision, Start):
-                reasons.pop(decision.run_id, None)
                 self._start(self.runs[decision.run_id], decision.allocation, now)
             elif isinstance(decision, Refuse):
-                reasons.pop(decision.run_id, None)
                 self._fail(decision.run_id, decision.reason)
             elif isinstance(decision, Hold):
                 reasons[decision.run_id] = decision.reason
-        self.waiting = reasons
+        delayed = {run.run_id for run in open_runs if self.not_before.get(run.run_id, 0.0) > now}
+        self.waiting = {**reasons, **{run_id: self.waiting.get(run_id, "") for run_id in sorted(delayed)}}
         return True
 
     def _job(self, run: RunSpec) -> Job:
-        return Job(run_id=run.run_id, worker=self.shape, workers=self.recipe.placement.workers, seconds=self._seconds(run))
+        return Job(
+            run_id=run.run_id, worker=self.shape, workers=self.recipe.placement.workers, seconds=self._seconds(run)
+        )
 
     def _seconds(self, run: RunSpec) -> float:
-        speeds = {size: median(found) for size, found in self.measured.items()}
-        return planning.seconds(run, self.recipe.placement.workers, speeds)
+        return planning.seconds(run, self.recipe.placement.workers, median(self.speedups) if self.speedups else 1.0)
 
     def _device(self) -> str:
         return "cuda" if self.recipe.placement.gpus else "cpu"
@@ -261,7 +263,10 @@ class Driver:
         elif update.state == "done":
             self._event("done", run_id=run_id)
             if not self._settle_if_done(run_id, update.result):
-                self._fail(run_id, "its worker says done, but there is no result in the store: is the folder shared by all nodes?")
+                self._fail(
+                    run_id,
+                    "its worker says done, but there is no result in the store: is the folder shared by all nodes?",
+                )
         elif update.state == "busy":
             self.not_before[run_id] = time.time() + BUSY_SECONDS
             self.waiting[run_id] = update.error
@@ -308,9 +313,9 @@ class Driver:
         if result is None:
             return False
         self.outcome.done.append(run_id)
-        if self._device() in ("cpu",) and result.get("flops_per_second"):
+        if result.get("flops_per_second"):
             per_worker = result["flops_per_second"] / max(1, result.get("devices", 1))
-            self.measured.setdefault(self.runs[run_id].size, []).append(per_worker)
+            self.speedups.append(per_worker / planning.core_flops(self.runs[run_id]))
         if fresh is not None:
             self.outcome.damage += fresh.get("damage", [])
             for sentence in fresh.get("damage", []):

@@ -68,7 +68,9 @@ def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
             n = costs.params(model).nonembedding
             batch, tokens = _batch(recipe, model, costs.tokens_for(model, budget))
             if chosen is None and not center / recipe.span <= n <= center * recipe.span:
-                left.append(Left(size=size, budget=budget, reason=f"N={n:.3g} is more than {recipe.span:g}x from {center:.3g}"))
+                left.append(
+                    Left(size=size, budget=budget, reason=f"N={n:.3g} is more than {recipe.span:g}x from {center:.3g}")
+                )
             elif tokens < recipe.min_tokens:
                 reason = f"{tokens:.3g} tokens, fewer than min_tokens={recipe.min_tokens:.3g}"
                 left.append(Left(size=size, budget=budget, reason=reason))
@@ -91,7 +93,12 @@ def _model(recipe: Recipe, width: int, vocab: int) -> ModelSpec:
     shape = recipe.model
     try:
         return sizes.nano(
-            width, n_layer=shape.n_layer, n_ctx=shape.n_ctx, vocab_size=vocab, attention=shape.attention, band=shape.band
+            width,
+            n_layer=shape.n_layer,
+            n_ctx=shape.n_ctx,
+            vocab_size=vocab,
+            attention=shape.attention,
+            band=shape.band,
         )
     except ValueError as error:
         raise UsageError(f"width {width} with model={vars(shape)}: {error}") from error
@@ -139,14 +146,18 @@ def _gpt3(recipe: Recipe, corpus_sha256: str) -> Grid:
     runs = []
     for name in recipe.sizes:
         if name not in sizes.GPT3:
-            raise UsageError(f"sizes: unknown size {name!r}{nearest(name, list(sizes.GPT3))}; allowed are {', '.join(sizes.GPT3)}")
+            raise UsageError(
+                f"sizes: unknown size {name!r}{nearest(name, list(sizes.GPT3))}; allowed are {', '.join(sizes.GPT3)}"
+            )
         row = sizes.GPT3[name]
         model = row.model(recipe.model.n_ctx, tokenizer.vocab_size(recipe.data.tokenizer), recipe.model.band)
         # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
         batch = 256 * model.n_ctx * max(1, round(row.batch_tokens / (256 * model.n_ctx)))
         for tokens in recipe.tokens:
             if not tokens > 0:
-                raise UsageError(f"tokens={recipe.tokens}: every number of training tokens must be positive (like 300e9)")
+                raise UsageError(
+                    f"tokens={recipe.tokens}: every number of training tokens must be positive (like 300e9)"
+                )
             steps = max(1, round(tokens / batch))
             shrink = min(1.0, tokens / GPT3_TOKENS)  # smaller budgets keep the schedule's proportions
             optim = OptimSpec(

@@ -24,6 +24,7 @@ from sweeps.scheduler import Allocation, Running
 
 CODE = Path(__file__).resolve().parent.parent
 GANG_SECONDS = 30.0  # a group that fits now is created in milliseconds; a second try can take one more second
+INVENTORY_SECONDS = 2.0
 RELEASE_SECONDS = 0.3  # the cluster's view of free resources is that old
 
 
@@ -93,19 +94,24 @@ class Launcher:
         self._idle: list[_Member] = []
         self._teams: dict[str, _Team] = {}
         self._freed = 0.0
+        self._nodes: Inventory = []
+        self._looked = -INVENTORY_SECONDS
         self._adopt()
 
     # ---------------------------------------------------------------------------------------------- what there is
 
     def inventory(self) -> Inventory:
-        """The living nodes and all that they have."""
+        """The living nodes and all that they have, at most INVENTORY_SECONDS old."""
+        if time.monotonic() - self._looked < INVENTORY_SECONDS:
+            return self._nodes
         nodes = []
         for node in self._ray.nodes():
             if node["Alive"]:
                 have = node["Resources"]
                 total = Resources(cpus=have.get("CPU", 0.0), gpus=have.get("GPU", 0.0))
                 nodes.append(Node(name=node["NodeID"], total=total, labels=node.get("Labels", {})))
-        return sorted(nodes, key=lambda n: n.name)
+        self._nodes, self._looked = sorted(nodes, key=lambda n: n.name), time.monotonic()
+        return self._nodes
 
     def running(self) -> list[Running]:
         """The runs that hold resources."""
@@ -228,7 +234,9 @@ class Launcher:
             raise RuntimeError(f"no placement group for {run_id} within {GANG_SECONDS:g} s")
         team = _Team(run_id=run_id, members=[], group=group)
         for index, node in enumerate(nodes):
-            strategy = util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+            strategy = util.scheduling_strategies.PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=index
+            )
             team.members += [self._member(node, shape, strategy) for _ in range(allocation[node])]
         return team
 

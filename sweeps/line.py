@@ -1,11 +1,12 @@
 """The whole line on this machine: a Ray head of its own, the sweep as a Ray job, the fit, the report; then that head is stopped.
 
-  python -m sweeps.line recipe=laptop        what ``make sweep`` runs; takes the settings of sweeps/sizes.py
+python -m sweeps.line recipe=laptop        what ``make sweep`` runs; takes the settings of sweeps/sizes.py
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shlex
@@ -41,7 +42,9 @@ def main(argv: Sequence[str]) -> int:
     grid.build(chosen, corpus.fingerprint(chosen.data.corpus))  # refuse a bad recipe before a cluster is started
     started = time.monotonic()
     with head() as environment:
-        swept = _run(["ray", "job", "submit", "--", "sweeps/sizes.py", *(shlex.quote(s) for s in settings)], environment)
+        swept = _run(
+            ["ray", "job", "submit", "--", "sweeps/sizes.py", *(shlex.quote(s) for s in settings)], environment
+        )
     root = f"runs={rundir.default_root()}"
     sweep = f"sweep={chosen.name}"
     if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
@@ -78,8 +81,12 @@ def head() -> Iterator[dict[str, str]]:
     command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", f"--temp-dir={folder}"]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGHUP, _as_interrupt)
     log = open(Path(folder) / "head.log", "wb")  # noqa: SIM115  # closed below, after the child
-    child = subprocess.Popen(command, env=environment, cwd=CODE, stdout=log, stderr=log, start_new_session=True)
+    child = subprocess.Popen(
+        command, env=environment, cwd=CODE, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
+    )
     address = f"http://127.0.0.1:{dashboard}"
     try:
         _wait_for(address, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
@@ -89,6 +96,16 @@ def head() -> Iterator[dict[str, str]]:
         _stop(child, folder)
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end the head when this process dies, even by kill -9 (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_ports(count: int) -> list[int]:
@@ -102,7 +119,7 @@ def _free_ports(count: int) -> list[int]:
             s.close()
 
 
-def _wait_for(address: str, token: str, child: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_for(address: str, token: str, child: subprocess.Popen[bytes], log: Path) -> None:
     """Until the job server answers, which is after the head itself."""
     request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
     deadline = time.monotonic() + START_SECONDS
@@ -116,7 +133,7 @@ def _wait_for(address: str, token: str, child: "subprocess.Popen[bytes]", log: P
     raise StoreError(f"the local Ray head did not start ({last}): see whether ray start --head works here")
 
 
-def _stop(child: "subprocess.Popen[bytes]", folder: str) -> None:
+def _stop(child: subprocess.Popen[bytes], folder: str) -> None:
     """End the head and whatever of it is left: the processes of its session, or with its folder on their command line."""
     child.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

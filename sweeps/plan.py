@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpt3core import costs
@@ -11,7 +10,6 @@ from gpt3core.cli import UsageError, nearest
 from gpt3core.spec import RunSpec
 from sweeps.recipe import Plan
 
-CPU_FLOPS = 6e10  # per core, until the store has runs to measure by
 EVALUATION_SECONDS = 3.0
 NODE_GPUS = 8
 MEMORY_USED = 0.9  # of a GPU: the rest is fragmentation, buffers and the CUDA context
@@ -34,7 +32,9 @@ class Gpu:
 
 
 GPUS = {
-    "H100": Gpu(peak_flops=989e12, memory_bytes=80e9, mfu=0.40, usd_per_hour=3.0, source="llm-foundry, Megatron-LM: 35-49%"),
+    "H100": Gpu(
+        peak_flops=989e12, memory_bytes=80e9, mfu=0.40, usd_per_hour=3.0, source="llm-foundry, Megatron-LM: 35-49%"
+    ),
     "H200": Gpu(peak_flops=989e12, memory_bytes=141e9, mfu=0.40, usd_per_hour=3.8, source="as H100"),
     "A100": Gpu(peak_flops=312e12, memory_bytes=80e9, mfu=0.45, usd_per_hour=1.8, source="Narayanan 2021: 43-52%"),
     "V100": Gpu(peak_flops=125e12, memory_bytes=32e9, mfu=0.20, usd_per_hour=1.5, source="GPT-3: 24.6 of 125 TFLOP/s"),
@@ -75,7 +75,9 @@ def gpu(plan: Plan) -> Gpu:
         UsageError: for an unknown GPU or an impossible assumption.
     """
     if plan.gpu not in GPUS:
-        raise UsageError(f"plan.gpu={plan.gpu}: unknown GPU{nearest(plan.gpu, list(GPUS))}; allowed are {', '.join(GPUS)}")
+        raise UsageError(
+            f"plan.gpu={plan.gpu}: unknown GPU{nearest(plan.gpu, list(GPUS))}; allowed are {', '.join(GPUS)}"
+        )
     if plan.mfu is not None and not 0 < plan.mfu <= 1:
         raise UsageError(f"plan.mfu={plan.mfu}: it is a share of the peak, between 0 and 1")
     if not plan.max_days > 0:
@@ -112,12 +114,18 @@ def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
         for pipeline in (p for p in range(1, model.n_layer + 1) if model.n_layer % p == 0):
             for tensor in (1, 2, 4, 8):
                 divides = model.n_head % tensor == 0 and model.d_model % tensor == 0
-                if not divides or gpus % (tensor * pipeline) or (pipeline > 1 and tensor < min(NODE_GPUS, model.n_head)):
+                if (
+                    not divides
+                    or gpus % (tensor * pipeline)
+                    or (pipeline > 1 and tensor < min(NODE_GPUS, model.n_head))
+                ):
                     continue
                 data = gpus // (tensor * pipeline)
                 if sequences % data:
                     continue
-                memory = costs.memory_per_device(model, data=data, tensor=tensor, pipeline=pipeline, recompute=recompute)
+                memory = costs.memory_per_device(
+                    model, data=data, tensor=tensor, pipeline=pipeline, recompute=recompute
+                )
                 if memory.total <= MEMORY_USED * device.memory_bytes:
                     return Layout(
                         data=data, tensor=tensor, pipeline=pipeline, recompute=recompute, memory_bytes=memory.total
@@ -125,11 +133,15 @@ def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
     return None
 
 
-def seconds(spec: RunSpec, workers: int, measured: Mapping[str, float]) -> float:
-    """How long a run takes on CPU cores: by the speed of finished runs of its size, of any size, or a first guess.
+def core_flops(spec: RunSpec) -> float:
+    """FLOP/s of one core, a first guess: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k (measured, AMD Zen 5)."""
+    return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
+
+
+def seconds(spec: RunSpec, workers: int, speedup: float = 1.0) -> float:
+    """How long a run takes on CPU cores.
 
     Args:
-        measured: size -> FLOP/s of one worker.
+        speedup: of this machine over ``core_flops``, as its finished runs have shown.
     """
-    known = measured.get(spec.size) or (sorted(measured.values())[len(measured) // 2] if measured else CPU_FLOPS)
-    return costs.train_flops(spec.model, spec.tokens) / (known * workers) + EVALUATION_SECONDS
+    return costs.train_flops(spec.model, spec.tokens) / (core_flops(spec) * speedup * workers) + EVALUATION_SECONDS

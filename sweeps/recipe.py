@@ -89,7 +89,9 @@ class Recipe:
     budgets: list[float] = field(default_factory=list)  # nano: exact training FLOPs of each IsoFLOP budget
     tokens: list[float] = field(default_factory=list)  # gpt3: training tokens of each budget
     min_tokens: float = 4e5  # cells with fewer tokens are left out, and such runs out of the fit
-    widths_at: dict[float, list[int]] = field(default_factory=dict)  # nano: the sizes of a budget, in place of the rule:
+    widths_at: dict[float, list[int]] = field(
+        default_factory=dict
+    )  # nano: the sizes of a budget, in place of the rule:
     # sizes within a factor `span` of center_params * (budget / center_flops) ** center_exponent
     center_params: float = 9e3
     center_flops: float = 1e11

@@ -75,7 +75,9 @@ def plan(now: float, inventory: Inventory, queue: Sequence[Job], running: Sequen
     free = _without(totals, running)
     reservation: _Reservation | None = None
     decisions: list[Decision] = []
-    for job in sorted(queue, key=lambda j: (-j.priority, j.queued, -j.seconds if j.seconds < math.inf else 0, j.run_id)):
+    for job in sorted(
+        queue, key=lambda j: (-j.priority, j.queued, -j.seconds if j.seconds < math.inf else 0, j.run_id)
+    ):
         if (reason := impossible(job, inventory)) is not None:
             decisions.append(Refuse(run_id=job.run_id, reason=reason))
             continue
@@ -136,7 +138,9 @@ def place(job: Job, free: Free) -> Allocation | None:
 
 def _capacity(left: Resources, shape: Resources) -> int:
     limits = [
-        math.floor((have + EPSILON) / need) for have, need in ((left.cpus, shape.cpus), (left.gpus, shape.gpus)) if need > 0
+        math.floor((have + EPSILON) / need)
+        for have, need in ((left.cpus, shape.cpus), (left.gpus, shape.gpus))
+        if need > 0
     ]
     return max(0, min(limits, default=0))
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Sweep model sizes x compute budgets: ``ray job submit sweeps/sizes.py``, or ``python sweeps/sizes.py`` on one machine.
 
-  python sweeps/sizes.py recipe=laptop seed=1 budgets='[1e11,1e12]'   any key of the recipe, by its dotted name
-  python sweeps/sizes.py recipe=gpt3 --plan                           what would run, where, how long, at what cost
-  python sweeps/sizes.py recipe=my.yaml --keys                        all keys with their values
+python sweeps/sizes.py recipe=laptop seed=1 budgets='[1e11,1e12]'   any key of the recipe, by its dotted name
+python sweeps/sizes.py recipe=gpt3 --plan                           what would run, where, how long, at what cost
+python sweeps/sizes.py recipe=my.yaml --keys                        all keys with their values
 """
 
 import sys

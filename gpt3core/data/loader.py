@@ -18,7 +18,9 @@ class Loader:
         self.tokens, self.n_ctx, self.batch_size, self.seed = tokens, n_ctx, batch_size, seed
         self.n_sequences = (len(tokens) - 1) // n_ctx
         if self.n_sequences < 1:
-            raise ValueError(f"the training text has {len(tokens)} tokens, one sequence needs {n_ctx + 1}: give more text")
+            raise ValueError(
+                f"the training text has {len(tokens)} tokens, one sequence needs {n_ctx + 1}: give more text"
+            )
 
     def batch(self, step: int) -> np.ndarray:
         """The batch of a step (counted from 0): int64 (batch_size, n_ctx + 1), inputs and targets overlapping by one."""

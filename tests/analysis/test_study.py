@@ -1,0 +1,174 @@
+"""The analysis of a whole sweep, on simulated sweeps whose law is known."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import fewshot, isoflop, report, rules, runs
+from analysis.study import Options, study
+from gpt3core.store.files import StoreError
+from gpt3core.store.rundir import RunDir
+from tests.analysis.synthetic import make_store, true_loss
+
+OPTIONS = Options(bootstrap=50)
+
+
+@pytest.fixture
+def store(isolated):
+    root = isolated / "root"
+    make_store(root, noise=0.002)
+    return root
+
+
+def test_the_tidy_table_is_designs(store):
+    table = runs.load(store).table
+    design = (
+        "run_id, sweep, status, n_layer, d_model, n_head, d_head, n_ctx, attention, vocab, params_total, params_nonembedding, tokens, "
+        "flops_6nd, flops_model, pf_days, batch_tokens, lr, seed, schedule, parent, loss, loss_se, bits_per_byte, gpu_hours, cost, "
+        "tokens_per_second, mfu, attempts"
+    )
+    assert list(table.columns)[:29] == design.split(", ")
+    assert list(table.run_id) == sorted(table.run_id)
+
+
+def test_minima_are_where_the_true_law_has_them(isolated):
+    make_store(isolated / "root")
+    found = study(runs.load(isolated / "root"), OPTIONS)
+    table = found.table
+    for parabola in found.minima.used:
+        group = table[table.run_id.isin(parabola.run_ids)]
+        sizes = np.geomspace(group.params_nonembedding.min(), group.params_nonembedding.max(), 2000)
+        fine = np.interp(
+            np.log(sizes),
+            np.log(np.sort(group.params_nonembedding)),
+            np.log(group.sort_values("params_nonembedding").tokens),
+        )
+        losses = true_loss(sizes, np.exp(fine))
+        assert parabola.loss_star == pytest.approx(losses.min(), rel=0.01)
+    assert len(found.minima.used) >= 3
+
+
+def test_a_parabola_is_found_exactly_and_refused_where_there_is_no_minimum():
+    x = np.log(np.array([1e4, 2e4, 4e4, 8e4]))
+    table = pd.DataFrame({"size": list("abcd"), "run_id": list("abcd"), "N": np.exp(x), "C": 1e12})
+    exact = isoflop.parabola(table.assign(loss=np.exp(1.0 + 0.05 * (x - np.log(3e4)) ** 2)), "N", "C")
+    assert exact.n_star == pytest.approx(3e4)
+    assert exact.loss_star == pytest.approx(np.e)
+    falling = isoflop.parabola(table.assign(loss=np.exp(1.0 + 0.001 * (x - np.log(1e9)) ** 2)), "N", "C")
+    assert not falling.ok
+    assert "outside the sizes" in falling.reason
+    arch = isoflop.parabola(table.assign(loss=np.exp(1.0 - 0.001 * (x - np.log(3e4)) ** 2)), "N", "C")
+    assert not arch.ok
+    assert "downwards" in arch.reason
+
+
+def test_rules_take_runs_out_by_name_and_list_them(store):
+    table = runs.load(store).table
+    table.loc[0, "loss"] = np.nan
+    table.loc[1, "tokens"] = 1000
+    table.loc[2, "epochs"] = 9.0
+    kept, applied = rules.apply(table, 4e5)
+    assert {rule.name: rule.excluded for rule in applied} == {
+        "diverged": [table.run_id[0]],
+        "short-run": [table.run_id[1]],
+        "repeated-data": [table.run_id[2]],
+    }
+    assert len(kept) == len(table) - 3
+
+
+def test_rising_accuracy_is_a_trend_and_chance_is_not(store):
+    found = {(t.task, t.shots): t for t in study(runs.load(store), OPTIONS).trends}
+    assert found["rising", 0].verdict == "rises"
+    assert found["rising", 0].slope == pytest.approx(
+        np.log(10) / np.log(10), abs=0.4
+    )  # logit slope 1 a decade in the simulation
+    assert found["guessing", 0].verdict == "at chance"
+    assert found["guessing", 0].slope is None
+    assert found["rising", 16].verdict == "not measured"
+
+
+def test_pure_noise_is_called_a_trend_no_more_often_than_it_says():
+    rng = np.random.default_rng(0)
+    false = 0
+    for _ in range(100):
+        rows = pd.DataFrame(
+            {
+                "run_id": [f"r{i}" for i in range(26)],
+                "task": "t",
+                "shots": 0,
+                "items": 200,
+                "fits": True,
+                "metric": "choice",
+            }
+        )
+        rows = rows.assign(accuracy=rng.binomial(200, 0.5, 26) / 200, logprob=-1.0, chance=0.25, prior_accuracy=0.25)
+        table = pd.DataFrame({"run_id": rows.run_id, "flops_model": np.geomspace(1e11, 1e13, 26)})
+        (trend,) = fewshot.trends(rows, table, "flops_model")
+        false += trend.verdict in ("rises", "falls")
+        assert trend.verdict != "at chance", "half right is far above a quarter"
+    assert false <= 5
+
+
+def test_the_same_runs_give_the_same_bytes(store, isolated):
+    for out in ("a", "b"):
+        subprocess.run(
+            [sys.executable, "-m", "analysis.fit", f"runs={store}", f"out={isolated / out}", "bootstrap=50"],
+            check=True,
+            capture_output=True,
+        )
+    for name in ("fit.json", "runs.parquet", "law.md"):
+        assert (isolated / "a" / name).read_bytes() == (isolated / "b" / name).read_bytes(), name
+    document = json.loads((isolated / "a" / "fit.json").read_text())
+    assert {"laws", "predictions", "backtest", "notes", "receipt"} <= set(document)
+    assert set(document["laws"]["chinchilla"]["params"]) == {"E", "A", "B", "alpha", "beta"}
+    (prediction,) = [p for p in document["predictions"] if p["law"] == "compute_frontier"]
+    assert prediction["decades_beyond_data"] == pytest.approx(1.0)
+    low, high = prediction["interval95_new_run"]
+    assert low < prediction["loss"] < high
+
+
+def test_a_result_that_changes_changes_the_receipt(store):
+    before = report.to_json(study(runs.load(store), OPTIONS))["receipt"]["data_sha256"]
+    loaded = runs.load(store)
+    table = loaded.table.copy()
+    table.loc[0, "loss"] += 1e-12
+    assert report.to_json(study(replace(loaded, table=table), OPTIONS))["receipt"]["data_sha256"] != before
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 5])
+def test_few_runs_give_statuses_and_notes_and_no_crash(isolated, keep):
+    root = isolated / "root"
+    for run_id in make_store(root)[keep:]:
+        (RunDir(root, run_id).path / "result.json").unlink()
+    if keep == 0:
+        with pytest.raises(StoreError, match="no finished run yet"):
+            runs.load(root)
+        return
+    found = study(runs.load(root), OPTIONS)
+    assert found.frontier.fit.status.value == "too few runs"
+    assert any(note.code == "unfinished" for note in found.notes)
+    json.dumps(report.to_json(found), allow_nan=False)
+    report.to_markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["runs=/nowhere"], "holds no isoflop store"),
+        (["sweep=other"], "no sweep 'other'; there are laptop"),
+        (["N=embedding"], "allowed are nonembedding, total"),
+        (["bootstrp=5"], "did you mean bootstrap"),
+        (["target_compute=[-1]"], "FLOPs, positive"),
+        (["bootstrap=0"], "must be positive"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(store, words, sentence):
+    done = subprocess.run([sys.executable, "-m", "analysis.fit", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

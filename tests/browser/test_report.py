@@ -1,0 +1,43 @@
+"""The report in a real browser, from disk: it draws, it says nothing to the network, it offers no upload."""
+
+import shutil
+
+import pytest
+
+from analysis import runs
+from analysis.study import Options, study
+from dashboards import figures, report
+from tests.analysis.synthetic import make_store
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_every_page_draws_offline(isolated):
+    from playwright.sync_api import sync_playwright
+
+    make_store(isolated / "root", noise=0.002)
+    report.write(study(runs.load(isolated / "root"), Options(bootstrap=30)), isolated / "report")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        page = browser.new_page()
+        asked, errors = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        for slug in ("index", *figures.PAGES):
+            page.goto((isolated / "report" / f"{slug}.html").as_uri())
+            page.wait_for_selector(".plotly .main-svg")
+            if slug in ("frontier", "isoflop", "residuals"):
+                assert page.locator(".scatterlayer .trace").count() > 3, slug
+            assert page.get_by_text("Share chart").count() == 0
+            assert page.locator("[data-title*='loud']").count() == 0
+        page.goto((isolated / "report" / "frontier.html").as_uri())
+        point = page.locator(".scatterlayer .trace .points path").first
+        point.hover(force=True)
+        page.wait_for_selector(".hoverlayer .hovertext")
+        assert "non-embedding" in (page.locator(".hoverlayer").text_content() or "")
+        browser.close()
+    assert errors == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

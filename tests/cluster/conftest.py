@@ -1,0 +1,65 @@
+"""One mock cluster for all cluster tests: a head without GPUs and four nodes of eight fake ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+import pytest
+
+NODES, GPUS = 4, 8
+
+
+@pytest.fixture(scope="session")
+def mock_cluster() -> Iterator[str]:
+    """The address of a running 4 x 8 GPU mock cluster."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    import ray
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="isoflop-mock-", dir="/tmp")
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "object_store_memory": 80_000_000,
+        "_system_config": {},
+        "temp_dir": folder,
+    }
+    head.pop("_system_config")
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for index in range(NODES):
+        labels = {"ray.io/accelerator-type": "H100", "rack": f"r{index // 2}"}
+        cluster.add_node(num_cpus=16, num_gpus=GPUS, object_store_memory=80_000_000, labels=labels)
+    cluster.wait_for_nodes()
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.environ.pop("RAY_AUTH_MODE", None)
+
+
+@pytest.fixture
+def launcher(mock_cluster: str, tmp_path, monkeypatch):
+    """A launcher on the mock cluster, in a namespace of its own; everything must be free again afterwards."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    from sweeps.launcher import Launcher
+
+    launcher = Launcher(f"test-{tmp_path.name}", address=mock_cluster)
+    yield launcher
+    for team in list(launcher._teams.values()):
+        launcher._dissolve(team)
+    for member in launcher._idle:
+        ray.kill(member.actor)
+    launcher._idle.clear()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and ray.available_resources().get("GPU") != NODES * GPUS:
+        time.sleep(0.1)
+    free = ray.available_resources().get("GPU")
+    ray.shutdown()
+    assert free == NODES * GPUS, "something still holds GPUs"

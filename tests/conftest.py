@@ -1,0 +1,104 @@
+"""Fixtures: every test has a store and a cache of its own, and a small corpus of made-up English."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+import pytest
+
+from gpt3core.data import corpus
+from gpt3core.sizes import nano
+from gpt3core.spec import DataSpec, EvalSpec, OptimSpec, RunSpec
+
+NOUNS = [
+    "river",
+    "mountain",
+    "king",
+    "garden",
+    "winter",
+    "letter",
+    "bridge",
+    "soldier",
+    "window",
+    "harbour",
+    "morning",
+    "village",
+    "candle",
+    "forest",
+    "island",
+]
+VERBS = ["watches", "carries", "follows", "remembers", "builds", "crosses", "answers", "forgets", "gathers", "measures"]
+PLACES = [
+    "near the old mill",
+    "beyond the northern gate",
+    "under the quiet stars",
+    "along the broken road",
+    "before the great hall",
+]
+
+
+def sentence(rng: random.Random) -> str:
+    """A grammatical, learnable sentence."""
+    a, b = rng.sample(NOUNS, 2)
+    return f"the {a} {rng.choice(VERBS)} the {b} {rng.choice(PLACES)}."
+
+
+def write_corpus(folder: Path, documents: int = 400, seed: int = 0) -> Path:
+    """A JSONL corpus of short documents."""
+    rng = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tales.jsonl"
+    lines = ('{"text": "' + " ".join(sentence(rng) for _ in range(12)) + '"}\n' for _ in range(documents))
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store and a cache of the test's own."""
+    monkeypatch.setenv("ISOFLOP_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def tales(tmp_path: Path) -> Path:
+    """The path of a small corpus."""
+    return write_corpus(tmp_path / "text")
+
+
+@pytest.fixture
+def tiny_run(tales: Path) -> RunSpec:
+    """A run that trains in a second or two."""
+    return make_run(tales)
+
+
+def make_run(text: Path, *, steps: int = 30, seed: int = 0, width: int = 16, **evals: object) -> RunSpec:
+    """A small run on a corpus of one's own."""
+    model = nano(width, n_layer=2, n_ctx=32, vocab_size=300, attention="alternating", band=4)
+    tokens = steps * 128
+    return RunSpec(
+        model=model,
+        data=DataSpec(
+            corpus=str(text), corpus_sha256=corpus.fingerprint(str(text)), tokenizer="gpt2:300", validation_fraction=0.1
+        ),
+        optim=OptimSpec(lr=0.01, batch_tokens=128, warmup_tokens=tokens // 5, decay_tokens=tokens),
+        evals=EvalSpec(**{"tasks": ("addition_2",), "shots": (0, 1), "items": 8, "validation_tokens": 2048, **evals}),  # type: ignore[arg-type]
+        tokens=tokens,
+        seed=seed,
+        precision="fp32",
+        kernel="softmax",
+        size=f"d{width}",
+    )
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,159 @@
+"""The driver on a fake cluster: what is done stays done, failures are retried or reported, two drivers cannot meet."""
+
+import pytest
+
+from gpt3core.store.files import StoreError
+from gpt3core.store.rundir import RunDir
+from sweeps import driver, grid, recipe
+from sweeps.inventory import Node, Resources
+from sweeps.launcher import Update
+from sweeps.scheduler import Running
+
+
+class FakeCluster:
+    """Finishes every run at the next poll, as ``behaviour(run_id, how often it was started)`` says."""
+
+    def __init__(self, root, behaviour=lambda run_id, n: "done", cpus=2.0):
+        self.root, self.behaviour, self.cpus = root, behaviour, cpus
+        self.started, self._running = [], {}
+
+    def inventory(self):
+        return [Node(name="n", total=Resources(cpus=self.cpus))]
+
+    def running(self):
+        return list(self._running.values())
+
+    def start(self, run_id, allocation, shape, entry, payload):
+        self.started.append(run_id)
+        self._running[run_id] = Running(run_id=run_id, worker=shape, allocation=allocation)
+
+    def stop(self):
+        pass
+
+    def poll(self):
+        updates = []
+        for run_id in list(self._running):
+            del self._running[run_id]
+            state = self.behaviour(run_id, self.started.count(run_id))
+            if state == "done":
+                RunDir(self.root, run_id).finish({"loss": 1.0})
+            fatal = state == "fatal"
+            updates.append(
+                Update(run_id=run_id, state="failed" if fatal else state, error="because", fatal=fatal, result={})
+            )
+        return updates
+
+
+class Silent:
+    def __init__(self):
+        self.lines, self.snapshots = [], []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def show(self, snapshot):
+        self.snapshots.append(snapshot)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def smoke(isolated, monkeypatch):
+    monkeypatch.setattr(driver, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(driver, "BUSY_SECONDS", 0.0)
+    chosen = recipe.load(["recipe=smoke"])
+    return chosen, grid.build(chosen, "0" * 64).runs, isolated / "root"
+
+
+def drive(smoke, cluster, display=None):
+    chosen, runs, root = smoke
+    with driver.owned(root, chosen.name) as folder:
+        return driver.Driver(chosen, runs, root, folder, cluster, display or Silent(), entry="fake:fake").drive()
+
+
+def test_a_second_sweep_trains_nothing_and_a_larger_one_only_what_is_new(smoke):
+    chosen, runs, root = smoke
+    first = FakeCluster(root)
+    assert len(drive((chosen, runs[:2], root), first).done) == 2
+    assert sorted(first.started) == sorted(run.run_id for run in runs[:2])
+    second = FakeCluster(root)
+    assert len(drive(smoke, second).done) == 4
+    assert sorted(second.started) == sorted(run.run_id for run in runs[2:])
+    third = FakeCluster(root)
+    assert len(drive(smoke, third).done) == 4
+    assert third.started == []
+
+
+def test_long_runs_start_first(smoke):
+    cluster = FakeCluster(smoke[2], cpus=1.0)
+    drive(smoke, cluster)
+    flops = {run.run_id: run.budget_flops for run in smoke[1]}
+    assert [flops[run_id] for run_id in cluster.started] == [2e10, 2e10, 1e10, 1e10]
+
+
+def test_a_lost_worker_is_replaced_and_a_hopeless_run_given_up(smoke, monkeypatch):
+    monkeypatch.setattr(driver.time, "time", _clock())
+    victim, hopeless, wrong = (run.run_id for run in smoke[1][:3])
+    ends = {victim: lambda n: "lost" if n == 1 else "done", hopeless: lambda n: "lost", wrong: lambda n: "fatal"}
+    cluster = FakeCluster(smoke[2], lambda run_id, n: ends.get(run_id, lambda n: "done")(n))
+    outcome = drive(smoke, cluster)
+    assert cluster.started.count(victim) == 2
+    assert cluster.started.count(hopeless) == smoke[0].placement.max_failures
+    assert cluster.started.count(wrong) == 1
+    assert outcome.failed == {hopeless: "because", wrong: "because"}
+    assert len(outcome.done) == 2
+
+
+def _clock():
+    now = [0.0]
+
+    def tick():
+        now[0] += 1.0
+        return now[0]
+
+    return tick
+
+
+def test_a_busy_run_is_looked_at_again(smoke):
+    busy = smoke[1][0].run_id
+    cluster = FakeCluster(smoke[2], lambda run_id, n: "busy" if run_id == busy and n < 3 else "done")
+    assert len(drive(smoke, cluster).done) == 4
+    assert cluster.started.count(busy) == 3
+
+
+def test_an_impossible_run_is_refused_with_the_reason(smoke):
+    display = Silent()
+    outcome = drive(smoke, FakeCluster(smoke[2], cpus=0.5), display)
+    assert len(outcome.failed) == 4
+    assert all("needs 1 core" in reason for reason in outcome.failed.values())
+
+
+def test_every_waiting_run_has_its_reason_on_display(smoke):
+    display = Silent()
+    drive(smoke, FakeCluster(smoke[2], cpus=1.0), display)
+    waiting = [snapshot.waiting for snapshot in display.snapshots if snapshot.waiting]
+    assert waiting
+    assert all(reason for snapshot in waiting for reason in snapshot.values())
+
+
+def test_two_drivers_of_one_sweep_cannot_meet(isolated):
+    with driver.owned(isolated, "s"):
+        with pytest.raises(StoreError, match="has a driver already .*pid"), driver.owned(isolated, "s"):
+            pass
+        with driver.owned(isolated, "another"):
+            pass
+    with driver.owned(isolated, "s"):
+        pass
+
+
+def test_workers_that_say_done_without_a_result_are_not_believed(smoke):
+    elsewhere = FakeCluster(smoke[2])
+    elsewhere.behaviour = lambda run_id, n: "vanished"
+    elsewhere.poll = lambda: [
+        Update(run_id=run.run_id, state="done", result={})
+        for run in [elsewhere._running.pop(r) for r in list(elsewhere._running)]
+    ]
+    outcome = drive(smoke, elsewhere)
+    assert len(outcome.failed) == 4
+    assert "shared by all nodes" in next(iter(outcome.failed.values()))

@@ -1,0 +1,181 @@
+"""The scheduler as a pure function: examples from Ray's own failures, and properties that hold for every cluster and queue."""
+
+import math
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.inventory import Node, Resources
+from sweeps.scheduler import Hold, Job, Refuse, Running, Start, plan
+
+GPU = Resources(cpus=1, gpus=1)
+
+
+def cluster(nodes, gpus=8):
+    return [Node(name=f"n{i}", total=Resources(cpus=16, gpus=gpus)) for i in range(nodes)]
+
+
+def job(name, workers=1, seconds=10.0, **kw):
+    return Job(run_id=name, worker=GPU, workers=workers, seconds=seconds, **kw)
+
+
+def kinds(decisions):
+    return {d.run_id: type(d).__name__ for d in decisions}
+
+
+def test_a_gang_starts_whole_on_whole_nodes():
+    (start,) = plan(0, cluster(4), [job("big", workers=32)], [])
+    assert start == Start(run_id="big", allocation={"n0": 8, "n1": 8, "n2": 8, "n3": 8})
+
+
+def test_a_gang_that_fits_one_node_is_not_spread():
+    busy = [Running(run_id="x", worker=GPU, allocation={"n0": 6}, ends=100)]
+    (start,) = plan(0, cluster(2), [job("four", workers=4)], busy)
+    assert start.allocation == {"n1": 4}
+
+
+def test_small_runs_fill_the_fullest_node_first():
+    busy = [Running(run_id="x", worker=GPU, allocation={"n1": 6}, ends=100)]
+    (start,) = plan(0, cluster(2), [job("one")], busy)
+    assert start.allocation == {"n1": 1}
+
+
+@pytest.mark.parametrize("workers", [33, 64])
+def test_an_impossible_run_is_refused_at_once_with_the_reason(workers):
+    (refused,) = plan(0, cluster(4), [job("huge", workers=workers)], [])
+    assert isinstance(refused, Refuse)
+    assert f"{workers} workers of 1 GPU" in refused.reason
+    assert "4 nodes" in refused.reason
+    assert "placement" in refused.reason
+
+
+def test_a_stream_of_small_runs_never_delays_the_big_one():
+    """What Ray's own placement groups do: an 8-GPU group behind 1-GPU groups never started. Simulated here second by second."""
+    nodes, now, running, started = cluster(1), 0.0, [], None
+    running = [Running(run_id=f"s{i}", worker=GPU, allocation={"n0": 1}, ends=1.0 + i) for i in range(8)]
+    for second in range(60):
+        now = float(second)
+        running = [r for r in running if r.ends > now]
+        queue = [job("big", workers=8, queued=0.0)] if started is None else []
+        queue += [job(f"t{second}-{i}", seconds=20.0, queued=now + 1) for i in range(4)]
+        for decision in plan(now, nodes, queue, running):
+            if isinstance(decision, Start):
+                length = 20.0
+                running.append(
+                    Running(run_id=decision.run_id, worker=GPU, allocation=decision.allocation, ends=now + length)
+                )
+                if decision.run_id == "big":
+                    started = now
+        if started is not None:
+            break
+    assert started == 8.0, "the moment at which the last of the eight running runs ended"
+
+
+def test_backfill_uses_the_gap_only_if_the_head_is_not_delayed():
+    busy = [Running(run_id="x", worker=GPU, allocation={"n0": 4}, ends=100)]
+    queue = [job("head", workers=8, queued=0), job("short", seconds=90, queued=1), job("long", seconds=200, queued=2)]
+    decisions = plan(0, cluster(1), queue, busy)
+    assert kinds(decisions) == {"head": "Hold", "short": "Start", "long": "Hold"}
+    assert decisions[0].eta == 100
+    assert "would delay head" in decisions[2].reason
+
+
+def test_a_long_run_may_start_beside_the_reservation():
+    busy = [Running(run_id="x", worker=GPU, allocation={"n0": 8}, ends=100)]
+    queue = [job("head", workers=12, queued=0), job("beside", seconds=1e6, queued=1)]
+    nodes = [*cluster(2), Node(name="small", total=Resources(cpus=16, gpus=1))]
+    decisions = plan(0, nodes, queue, busy)
+    started = {d.run_id: d.allocation for d in decisions if isinstance(d, Start)}
+    assert started == {"beside": {"small": 1}}
+
+
+def test_priority_then_age_then_length():
+    queue = [
+        job("young", queued=5),
+        job("old-short", seconds=1, queued=1),
+        job("old-long", seconds=9, queued=1),
+        job("vip", priority=1, queued=9),
+    ]
+    nodes = [Node(name="n", total=Resources(cpus=1, gpus=1))]
+    order = []
+    while queue:
+        (start,) = [d for d in plan(0, nodes, queue, []) if isinstance(d, Start)]
+        order.append(start.run_id)
+        queue = [j for j in queue if j.run_id != start.run_id]
+    assert order == ["vip", "old-long", "old-short", "young"]
+
+
+nodes_st = st.lists(
+    st.builds(Resources, cpus=st.integers(1, 16).map(float), gpus=st.integers(0, 8).map(float)), min_size=1, max_size=5
+).map(lambda totals: [Node(name=f"n{i}", total=t) for i, t in enumerate(totals)])
+shape_st = st.builds(Resources, cpus=st.sampled_from([0.5, 1.0, 2.0]), gpus=st.sampled_from([0.0, 1.0, 2.0]))
+jobs_st = st.lists(
+    st.tuples(shape_st, st.integers(1, 20), st.sampled_from([1.0, 5.0, 50.0, math.inf]), st.integers(0, 2)), max_size=12
+).map(
+    lambda rows: [
+        Job(run_id=f"j{i}", worker=s, workers=w, seconds=t, priority=p, queued=float(i))
+        for i, (s, w, t, p) in enumerate(rows)
+    ]
+)
+
+
+def simulate(nodes, queue):
+    """Run everything to the end; returns when each run started, checking the node limits at every moment."""
+    now, running, started = 0.0, [], {}
+    for _ in range(10 * len(queue) + 10):
+        decisions = plan(now, nodes, queue, running)
+        assert len(decisions) == len(queue)
+        by_id = {j.run_id: j for j in queue}
+        for d in decisions:
+            if isinstance(d, Start):
+                j = by_id[d.run_id]
+                assert sum(d.allocation.values()) == j.workers, "all or nothing"
+                length = j.seconds if j.seconds < math.inf else 7.0
+                running.append(Running(run_id=d.run_id, worker=j.worker, allocation=d.allocation, ends=now + length))
+                started[d.run_id] = now
+        for node in nodes:
+            used = Resources()
+            for r in running:
+                used = used.plus(r.worker.times(r.allocation.get(node.name, 0)))
+            assert node.total.fits(used), "a node is over-committed"
+        settled = {d.run_id for d in decisions if not isinstance(d, Hold)}
+        queue = [j for j in queue if j.run_id not in settled]
+        if not queue:
+            return started
+        assert running, "nothing runs and somebody waits: a deadlock"
+        now = min(r.ends for r in running)
+        running = [r for r in running if r.ends > now]
+    raise AssertionError("the queue never emptied")
+
+
+@settings(max_examples=150, deadline=None)
+@given(nodes=nodes_st, queue=jobs_st)
+def test_every_queue_empties_and_no_node_is_ever_over_committed(nodes, queue):
+    simulate(nodes, queue)
+
+
+@settings(max_examples=100, deadline=None)
+@given(nodes=nodes_st, queue=jobs_st)
+def test_the_same_input_gives_the_same_decisions(nodes, queue):
+    assert plan(0, nodes, queue, []) == plan(0, list(nodes), list(reversed(queue)), [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(nodes=nodes_st, queue=jobs_st)
+def test_the_head_starts_no_later_than_promised(nodes, queue):
+    queue = [Job(**{**vars(j), "seconds": min(j.seconds, 50.0)}) for j in queue]
+    held = [d for d in plan(0, nodes, queue, []) if isinstance(d, Hold) and d.eta is not None]
+    if held:
+        assert simulate(nodes, queue)[held[0].run_id] <= held[0].eta + 1e-6
+
+
+def test_a_thousand_runs_on_128_nodes_are_planned_in_a_moment():
+    queue = [job(f"j{i}", workers=[1, 1, 1, 8, 64][i % 5], queued=float(i)) for i in range(1000)] + [
+        job("gpt3", workers=1024, queued=-1.0)
+    ]
+    began = time.process_time()
+    decisions = plan(0, cluster(128), queue, [])
+    assert time.process_time() - began < 5.0
+    assert decisions[0] == Start(run_id="gpt3", allocation={f"n{i}": 8 for i in range(128)})
