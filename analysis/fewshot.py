@@ -1,11 +1,13 @@
 """Trends of accuracy: per task and number of examples, against compute, beside chance and the best trivial baseline.
 
-Only a series whose span is clear of its binomial noise gets a trend; the rest is said to be at chance, flat, or not measured.
+Only a series whose span is clear of its binomial noise gets a trend; the rest is said to be at chance, flat, or not
+measured.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,14 +51,22 @@ def trends(evals: pd.DataFrame, table: pd.DataFrame, compute: str) -> list[Trend
         return []
     joined = evals.merge(table[["run_id", compute]], on="run_id").sort_values([compute, "run_id"])
     groups = list(joined.groupby(["task", "shots"], sort=False))
-    return [_trend(str(task), int(shots), group, compute, SIGNIFICANT / len(groups)) for (task, shots), group in groups]
+    return [
+        _trend(str(task), int(str(shots)), group, compute, SIGNIFICANT / len(groups)) for (task, shots), group in groups
+    ]
 
 
 def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant: float) -> Trend:
     first = group.iloc[0]
     chance, baseline = float(first.chance), float(max(first.chance, first.prior_accuracy))
-    empty = {"accuracy_small": np.nan, "accuracy_large": np.nan, "accuracy_large_se": np.nan}
-    common = {"task": task, "shots": shots, "items": int(first["items"]), "chance": chance, "baseline": baseline}
+    empty: dict[str, Any] = {"accuracy_small": np.nan, "accuracy_large": np.nan, "accuracy_large_se": np.nan}
+    common: dict[str, Any] = {
+        "task": task,
+        "shots": shots,
+        "items": int(first["items"]),
+        "chance": chance,
+        "baseline": baseline,
+    }
     if not group.fits.all():
         return Trend(
             **common,
@@ -77,7 +87,7 @@ def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant
     above = (
         stats.binomtest(int(hits.sum()), int(n.sum()), max(baseline, 1e-9), alternative="greater").pvalue < significant
     )
-    fields = {
+    fields: dict[str, Any] = {
         **common,
         "metric": str(first.metric),
         "runs": len(group),
@@ -104,9 +114,11 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _logistic(x: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> tuple[float, float, float, float]:
-    """Binomial fit of floor + (1-floor) expit(level + slope x): level, slope, its error, and the p-value against a constant.
+    """Binomial fit of floor + (1-floor) expit(level + slope x): level, slope, its error, and the p-value against a
+    constant.
 
-    All runs answer the same items, which share their difficulty; what is left between runs beyond the binomial noise is taken as overdispersion
+    All runs answer the same items, which share their difficulty; what is left between runs beyond the binomial noise
+    is taken as overdispersion
     (never below 1), so that a few odd runs do not make a trend.
     """
 
@@ -127,7 +139,8 @@ def _logistic(x: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> t
 
 
 def shot_gains(evals: pd.DataFrame) -> list[dict[str, float | str]]:
-    """What K examples bring over none: paired over runs, the mean gain in accuracy and log-probability with its standard error."""
+    """What K examples bring over none: paired over runs, the mean gain in accuracy and log-probability with its
+    standard error."""
     if evals.empty:
         return []
     found: list[dict[str, float | str]] = []
@@ -135,7 +148,7 @@ def shot_gains(evals: pd.DataFrame) -> list[dict[str, float | str]]:
     for task, group in measured.groupby("task", sort=False):
         accuracy = group.pivot_table(index="run_id", columns="shots", values="accuracy")
         logprob = group.pivot_table(index="run_id", columns="shots", values="logprob")
-        for shots in [k for k in accuracy.columns if k > 0 and 0 in accuracy.columns]:
+        for shots in [k for k in accuracy.columns if int(k) > 0 and 0 in accuracy.columns]:
             gain, nats = accuracy[shots] - accuracy[0], logprob[shots] - logprob[0]
             runs = max(1, len(gain))
             found.append(

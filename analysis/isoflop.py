@@ -1,6 +1,7 @@
 """IsoFLOP analysis (Hoffmann et al. 2022, approach 2): a parabola in ln N at every budget, and the laws of its minima.
 
-At each budget ln L is fitted by a parabola in ln N by least squares, on the runs within NEAR of the budget's best loss: farther out the curve
+At each budget ln L is fitted by a parabola in ln N by least squares, on the runs within NEAR of the budget's best
+loss: farther out the curve
 is no parabola. The minimum gives N*(C) and L*(C); D* follows from the runs' own C(N, D).
 """
 
@@ -114,7 +115,8 @@ class Minima:
 def analyse(table: pd.DataFrame, *, size: str, compute: str, draws: int, seed: int) -> Minima:
     """Parabolas of all budgets, N*(C) = k C^a through their minima, and a bootstrap of it all.
 
-    The bootstrap draws the parabolas' residuals, scaled by their leverage and pooled over budgets (a budget has too few runs to resample runs).
+    The bootstrap draws the parabolas' residuals, scaled by their leverage and pooled over budgets (a budget has too
+    few runs to resample runs).
     """
     parabolas = [parabola(group, size, compute) for group in by_budget(table, compute)]
     used = [p for p in parabolas if p.ok]
@@ -148,7 +150,8 @@ def analyse(table: pd.DataFrame, *, size: str, compute: str, draws: int, seed: i
 
 
 def _scaled(p: Parabola) -> Array:
-    """Residuals with the variance of the errors: divided by sqrt(1 - leverage). A perfectly fitted point tells nothing."""
+    """Residuals with the variance of the errors: divided by sqrt(1 - leverage). A perfectly fitted point tells
+    nothing."""
     assert p.residuals is not None and p.leverage is not None
     free = 1 - p.leverage
     kept = free > 0.05

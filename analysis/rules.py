@@ -1,4 +1,5 @@
-"""Which runs enter a fit: rules with names, each listed in the output with the runs that it takes out. Nothing drops in silence."""
+"""Which runs enter a fit: rules with names, each listed in the output with the runs that it takes out. Nothing drops
+in silence."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def apply(table: pd.DataFrame, min_tokens: float) -> tuple[pd.DataFrame, list[Ru
         ),
         (
             "short-run",
-            f"fewer than {min_tokens:,.0f} training tokens (min_tokens): such a run is still between a unigram and a bigram model",
+            f"fewer than {min_tokens:,.0f} training tokens (min_tokens): such a run is still between a unigram and "
+            f"a bigram model",
             table.tokens < min_tokens,
         ),
         ("repeated-data", f"the text was seen more than {MAX_EPOCHS:g} times", table.epochs > MAX_EPOCHS),

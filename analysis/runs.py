@@ -154,13 +154,14 @@ def _row(run: RunDir, sweep: str) -> dict[str, Any] | None:
 
 
 _FROM_RESULT = (
-    "status", "loss", "loss_se", "bits_per_byte", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "attempt",
-    "epochs", "precision", "kernel",
-)  # fmt: skip
+    *("status", "loss", "loss_se", "bits_per_byte", "gpu_hours", "cost", "tokens_per_second", "mfu"),
+    *("attempts", "attempt", "epochs", "precision", "kernel"),
+)
 
 
 def _min_tokens(recipe: Path) -> float:
     from omegaconf import OmegaConf
 
-    written = OmegaConf.load(recipe) if recipe.exists() else {}
-    return float(written.get("min_tokens", 0.0))
+    if not recipe.exists():
+        return 0.0
+    return float(OmegaConf.select(OmegaConf.load(recipe), "min_tokens", default=0.0))

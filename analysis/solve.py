@@ -1,7 +1,9 @@
 """Robust fits of a law: screened multi-start, and Levenberg-Marquardt batched over starts or bootstrap resamples.
 
-The objective is the sum over runs of weight x Huber_delta(ln L_observed - ln L_law). Sums, not means: with means the stopping rules of
-general optimisers end early. Huber is minimised by iteratively reweighted least squares inside the Levenberg-Marquardt steps.
+The objective is the sum over runs of weight x Huber_delta(ln L_observed - ln L_law). Sums, not means: with means the
+stopping rules of
+general optimisers end early. Huber is minimised by iteratively reweighted least squares inside the Levenberg-Marquardt
+steps.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.laws import Array, Data, Law
 
@@ -98,7 +101,8 @@ def fit(law: Law, data: Data, loss: Array, *, delta: float = DELTA) -> Fit:
 
 
 def _basins(theta: Array, objective: Array) -> Array:
-    """Up to BASINS solutions within a factor of the best objective, chosen one after another as far apart as there are."""
+    """Up to BASINS solutions within a factor of the best objective, chosen one after another as far apart as there
+    are."""
     good = theta[np.isfinite(objective) & (objective <= BASIN_FACTOR * objective.min())]
     scale = np.maximum(np.ptp(good, axis=0), 1e-9)
     chosen = [theta[int(np.argmin(objective))]]
@@ -138,7 +142,7 @@ def minimise(
     theta = theta.copy()
     weights = np.ones_like(observed) if weights is None else weights
 
-    def objective(rows: Array, which: Array) -> Array:
+    def objective(rows: Array, which: NDArray[np.intp]) -> Array:
         with np.errstate(all="ignore"):
             residual = observed[which] - law.log_loss(rows, data)[0]
             total = (weights[which] * huber(residual, delta)).sum(1)

@@ -152,7 +152,8 @@ def _frontiers(minima: Minima) -> tuple[LawFit, LawFit]:
     """L*(C) through the parabolas' minima, without and with an irreducible term."""
     data, loss = _points(minima)
     found = []
-    for law in (laws.ComputeFrontier(), laws.ComputeFrontierWithFloor()):
+    frontiers: tuple[laws.Law, ...] = (laws.ComputeFrontier(), laws.ComputeFrontierWithFloor())
+    for law in frontiers:
         fit = solve.fit(law, data, loss, delta=LEAST_SQUARES)
         draws = None
         if fit.theta is not None and minima.draws is not None:
@@ -264,15 +265,17 @@ def _optimal_tokens(minima: Minima, table: pd.DataFrame) -> Array:
 
 
 def _notes(study: Study) -> list[Note]:
-    notes = []
-    for rule in study.rules:
-        if rule.excluded:
-            notes.append(
-                Note(code=f"rule-{rule.name}", severity="info", message=f"{len(rule.excluded)} runs: {rule.meaning}")
-            )
+    notes = [
+        Note(code=f"rule-{rule.name}", severity="info", message=f"{len(rule.excluded)} runs: {rule.meaning}")
+        for rule in study.rules
+        if rule.excluded
+    ]
     for p in study.minima.parabolas:
         if p.far:
-            message = f"C={p.budget:.3g}: {len(p.far)} runs more than {isoflop.NEAR:.0%} above the best stay out of the parabola: {', '.join(p.far)}"
+            message = (
+                f"C={p.budget:.3g}: {len(p.far)} runs more than {isoflop.NEAR:.0%} above the best stay out of the "
+                f"parabola: {', '.join(p.far)}"
+            )
             notes.append(Note(code="rule-near", severity="info", message=message))
         if not p.ok:
             notes.append(Note(code="no-minimum", severity="warning", message=f"C={p.budget:.3g}: {p.reason}"))
@@ -288,7 +291,8 @@ def _notes(study: Study) -> list[Note]:
     elif study.predictions:
         message = (
             f"the interval of a new run rests on {study.widening.tests} backtested budgets, none farther than "
-            f"{max(b.decades for b in study.backtests):.1f} decades: beyond that it is an extrapolation of the error itself"
+            f"{max(b.decades for b in study.backtests):.1f} decades: beyond that it is an extrapolation of the "
+            f"error itself"
         )
         notes.append(Note(code="thin-calibration", severity="info", message=message))
     repeated = study.table[study.table.epochs > 1]

@@ -1,4 +1,5 @@
-"""Two kinds of interval: of the mean law (its parameters' doubt), and of a new run (what the user wants), which widens with distance."""
+"""Two kinds of interval: of the mean law (its parameters' doubt), and of a new run (what the user wants), which
+widens with distance."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Backtest:
 
 
 def backtest_power_law(compute: Array, loss: Array, shortest: int = 3) -> list[Backtest]:
-    """Fit L = (C_c/C)^alpha to the cheapest budgets, predict every dearer one; for every cut with ``shortest`` budgets below it."""
+    """Fit L = (C_c/C)^alpha to the cheapest budgets, predict every dearer one; for every cut with ``shortest``
+    budgets below it."""
     found = []
     order = np.argsort(compute)
     c, y = np.log(compute[order]), np.log(loss[order])
@@ -82,7 +84,8 @@ class Widening:
 
 
 def widening(backtests: list[Backtest], noise: float) -> Widening:
-    """From the backtests' misses. Overlapping cuts are not independent: the degrees of freedom are the distinct targets."""
+    """From the backtests' misses. Overlapping cuts are not independent: the degrees of freedom are the distinct
+    targets."""
     if not backtests:
         return Widening(noise=noise, per_decade=float("nan"), tests=0)
     rates = [(abs(b.miss) ** 2 - noise**2) / b.decades**2 for b in backtests]

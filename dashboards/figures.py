@@ -70,8 +70,10 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _hover(rows: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{r.run_id}</b><br>N {r.params_nonembedding:,} non-embedding, {r.params_total:,} total<br>D {r.tokens:,} tokens, "
-        f"{r.epochs:.2f} epochs<br>C {r.flops_model:.3g} FLOPs<br>loss {r.loss:.4f} +- {r.loss_se:.4f}<br>lr {r.lr:.4g}, seed {r.seed}"
+        f"<b>{r.run_id}</b><br>N {r.params_nonembedding:,} non-embedding, {r.params_total:,} total<br>D "
+        f"{r.tokens:,} tokens, "
+        f"{r.epochs:.2f} epochs<br>C {r.flops_model:.3g} FLOPs<br>loss {r.loss:.4f} +- {r.loss_se:.4f}<br>lr "
+        f"{r.lr:.4g}, seed {r.seed}"
         for r in rows.itertuples()
     ]
 
@@ -122,7 +124,10 @@ def frontier(study: Study) -> Page:
         )
         _law_lines(figure, study, min(best))
     _style(figure, "compute, " + {"flops_model": "exact training FLOPs", "flops_6nd": "6ND"}[c], LOSS, log_y=True)
-    about = "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars what a new run would reach."
+    about = (
+        "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
+        "what a new run would reach."
+    )
     if not used:
         about = "Each point a run. No budget has a minimum inside its sizes, so there is no law to draw."
     return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=table[BEHIND])
@@ -231,7 +236,10 @@ def isoflop(study: Study) -> Page:
         if math.isfinite(exponent)
         else ""
     )
-    about = f"One colour a budget; stars are the minima of the parabolas; open circles stay out of them by the rule near.{law}"
+    about = (
+        f"One colour a budget; stars are the minima of the parabolas; open circles stay out of them by the rule "
+        f"near.{law}"
+    )
     return Page(slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=study.table[BEHIND])
 
 
@@ -241,21 +249,25 @@ def curves(study: Study) -> Page:
     table = study.runs.table.sort_values(["params_nonembedding", "flops_model"])
     order = {size: i for i, size in enumerate(_sizes(table))}
     for run in table.itertuples():
-        thin = thinned(study.runs.curve(run.run_id))
-        color = PALETTE[order[run.size] % len(PALETTE)]
-        hover = f"<b>{run.run_id}</b><br>%{{x:,}} tokens<br>training loss %{{y:.3f}}<extra></extra>"
+        run_id, size = str(run.run_id), str(run.size)
+        thin = thinned(study.runs.curve(run_id))
+        color = PALETTE[order[size] % len(PALETTE)]
+        hover = f"<b>{run_id}</b><br>%{{x:,}} tokens<br>training loss %{{y:.3f}}<extra></extra>"
         line = {"color": color, "width": 1.2}
         figure.add_scatter(
             x=thin.tokens,
             y=thin.loss,
             mode="lines",
-            name=run.run_id,
+            name=run_id,
             line=line,
             hovertemplate=hover,
-            legendgroup=run.size,
+            legendgroup=size,
         )
     _style(figure, "training tokens", "training loss, nats per token", log_y=True)
-    about = f"One line a run, coloured by size, smoothed over neighbouring batches to at most {CURVE_POINTS} points; the files hold every step."
+    about = (
+        f"One line a run, coloured by size, smoothed over neighbouring batches to at most {CURVE_POINTS} points; "
+        f"the files hold every step."
+    )
     return Page(slug="curves", title="Loss curves", about=about, figure=figure, rows=study.runs.table[BEHIND])
 
 
@@ -292,7 +304,10 @@ def residuals(study: Study) -> Page:
             )
         figure.add_hline(y=0, line={"color": "#888", "width": 1})
         shown = ", ".join(f"{name} {value:.3g}" for name, value in fit.params.items())
-        about = f"{fit.law.equation} with {shown}: {fit.status.value}{' - ' + fit.reason if fit.reason else ''}. Patterns here are misfit, not noise."
+        about = (
+            f"{fit.law.equation} with {shown}: {fit.status.value}{' - ' + fit.reason if fit.reason else ''}. "
+            f"Patterns here are misfit, not noise."
+        )
     else:
         about = f"{fit.law.equation} was not fitted: {fit.reason}."
     _style(figure, "training tokens", "ln measured - ln fitted")
@@ -370,7 +385,10 @@ def accuracy_compute(study: Study) -> Page:
                 showlegend=False,
             )
     _style(figure, "compute, FLOPs", "accuracy without examples")
-    about = "Bars are binomial standard errors, dotted lines the best trivial baseline; a curve is drawn only where the trend is clear of the noise."
+    about = (
+        "Bars are binomial standard errors, dotted lines the best trivial baseline; a curve is drawn only where "
+        "the trend is clear of the noise."
+    )
     if chance_only:
         about += f" At chance, hidden until clicked in the legend: {', '.join(chance_only)}."
     return Page(slug="accuracy-compute", title="Accuracy against compute", about=about, figure=figure, rows=rows)

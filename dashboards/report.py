@@ -68,9 +68,13 @@ def _document(study: Any, pages: list[Any], current: str, title: str, body: str)
         f'<a href="{slug}.html"{" aria-current=page" if slug == current else ""}>{html.escape(name)}</a>'
         for slug, name in links
     )
-    policy = "default-src 'none'; script-src 'self' 'unsafe-inline' file:; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+    policy = (
+        "default-src 'none'; script-src 'self' 'unsafe-inline' file:; style-src 'unsafe-inline'; img-src data: "
+        "blob:; font-src data:"
+    )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body><header><h1>isoflop: sweep "
         f"{html.escape(study.runs.sweep)}</h1><nav>{nav}</nav></header><main>{body}</main></body></html>"

@@ -45,11 +45,15 @@ def merge(base: Any, settings: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
+    mappings = [key for key in config if OmegaConf.get_type(config, key) is dict]
     for setting in settings:
         key = setting.split("=", 1)[0]
         check_keys(config, [key])
         try:
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([setting]))
+            given = OmegaConf.from_dotlist([setting])
+            if OmegaConf.is_dict(OmegaConf.select(given, key)) and key in mappings:
+                OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
+            config = OmegaConf.merge(config, given)
         except (OmegaConfBaseException, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"{setting}: {reason}; {key} is {_describe(config, key)} now") from error
@@ -104,7 +108,8 @@ def _describe(config: Any, key: str) -> str:
 
 
 def run(main: Callable[[list[str]], int]) -> None:
-    """Run a command: one sentence and a non-zero exit for whatever its user can mend; a traceback is a defect of ours."""
+    """Run a command: one sentence and a non-zero exit for whatever its user can mend; a traceback is a defect of
+    ours."""
     try:
         code = main(sys.argv[1:])
     except (UsageError, StoreError) as error:

@@ -177,7 +177,7 @@ def from_dict(cls: type[Any], data: dict[str, Any]) -> Any:
     for name, f in known.items():
         if name in data:
             nested = is_dataclass(types[name])
-            values[name] = from_dict(types[name], data[name]) if nested else data[name]  # type: ignore[arg-type]
+            values[name] = from_dict(types[name], data[name]) if nested else data[name]
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"{cls.__name__}: field {name!r} is missing")
     return cls(**values)

@@ -22,7 +22,8 @@ DONE, FAILED, DAMAGED, INTERRUPTED = 0, 1, 3, 130
 
 
 def sweep(argv: Sequence[str], usage: str) -> int:
-    """Run a sweep command; returns the exit code: 0 done, 1 runs failed, 2 cannot be run, 3 done but a checkpoint was damaged."""
+    """Run a sweep command; returns the exit code: 0 done, 1 runs failed, 2 cannot be run, 3 done but a checkpoint
+    was damaged."""
     settings, flags = cli.split(argv, FLAGS)
     if "--help" in flags:
         print(usage)
@@ -149,14 +150,16 @@ def _cpu_plan(console: Console, chosen: Recipe, cells: grid.Grid) -> None:
             "left out: " + "; ".join(f"{c.size} at {c.budget:.3g} ({c.reason})" for c in cells.left), style="dim"
         )
     console.print(
-        f"to train: {total / 60:.0f} core-minutes by a first guess of speed (the sweep corrects it as runs finish); store {root}"
+        f"to train: {total / 60:.0f} core-minutes by a first guess of speed (the sweep corrects it as runs "
+        f"finish); store {root}"
     )
 
 
 def _gpu_plan(console: Console, chosen: Recipe, runs: list[RunSpec]) -> None:
     device = planning.gpu(chosen.plan)
     title = (
-        f"{chosen.name} on {chosen.plan.gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and {device.memory_bytes / 1e9:.0f} GB a GPU; "
+        f"{chosen.name} on {chosen.plan.gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and "
+        f"{device.memory_bytes / 1e9:.0f} GB a GPU; "
         f"assumed MFU from {device.source}"
     )
     table = Table(title=title, title_justify="left")
@@ -206,8 +209,10 @@ def _gpu_plan(console: Console, chosen: Recipe, runs: list[RunSpec]) -> None:
         table.add_row(*cells)
     console.print(table)
     console.print(
-        "parameters: exact, head tied; 6ND of D.1: with Table D.1's parameter counts and tokens in whole billions; C exact: matrix "
-        "products incl. head and the pairs that causal and banded masks leave, x3. 1.3B and 13B are built as D.1 counts them (16 heads; "
+        "parameters: exact, head tied; 6ND of D.1: with Table D.1's parameter counts and tokens in whole billions; "
+        "C exact: matrix "
+        "products incl. head and the pairs that causal and banded masks leave, x3. 1.3B and 13B are built as D.1 "
+        "counts them (16 heads; "
         "d_model 5120). Days at the assumed MFU with no failures."
     )
     if chosen.plan.usd_per_gpu_hour is None:

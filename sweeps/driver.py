@@ -1,6 +1,7 @@
 """The loop of a sweep: look at the store and the workers, let the scheduler decide, act; until every run is settled.
 
-The store is the truth: a run is done if and only if it has its result. A driver that starts again therefore trains only what is
+The store is the truth: a run is done if and only if it has its result. A driver that starts again therefore trains
+only what is
 missing, adopts the workers that go on, and resumes the rest from their checkpoints.
 """
 
@@ -282,7 +283,8 @@ class Driver:
                 files.write_json(self.folder / "sweep.json", self.record)
             numerics, data = self.record["numerics"], update.result["data"]
             self.display.say(
-                f"text: {data['tokens']['train'] / 1e6:.2f}M training and {data['tokens']['validation'] / 1e6:.2f}M validation "
+                f"text: {data['tokens']['train'] / 1e6:.2f}M training and "
+                f"{data['tokens']['validation'] / 1e6:.2f}M validation "
                 f"tokens; numerics: {numerics['precision']}, {numerics['kernel']} attention"
             )
             self._on_preparation[PREPARATION] = True
@@ -326,7 +328,10 @@ class Driver:
     def _summary(self, run_id: str, result: dict[str, Any]) -> str:
         run = self.runs[run_id]
         n = costs.params(run.model).nonembedding
-        head = f"done    {run_id}  N {n:>11,}  D {run.tokens / 1e6:6.2f}M  C {costs.train_flops(run.model, run.tokens):.2e}"
+        head = (
+            f"done    {run_id}  N {n:>11,}  D {run.tokens / 1e6:6.2f}M  C "
+            f"{costs.train_flops(run.model, run.tokens):.2e}"
+        )
         if result.get("status") == "diverged":
             return f"{head}  DIVERGED"
         if "loss" not in result:

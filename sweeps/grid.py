@@ -1,4 +1,5 @@
-"""A recipe becomes runs: pure arithmetic from sizes x budgets to specifications, and a reason for every cell left out."""
+"""A recipe becomes runs: pure arithmetic from sizes x budgets to specifications, and a reason for every cell left
+out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""The hands of the scheduler: workers and gangs on a Ray cluster. This file and worker.py are the only ones to import ray.
+"""The hands of the scheduler: workers and gangs on a Ray cluster. This file and worker.py are the only ones to import
+ray.
 
-A run of one worker goes to a warm worker of its shape on its node, or to a new one. A gang gets a placement group, asked for
-only when the scheduler says that it fits, pinned to the scheduler's nodes, all or nothing. Everything is detached and named in
+A run of one worker goes to a warm worker of its shape on its node, or to a new one. A gang gets a placement group,
+asked for
+only when the scheduler says that it fits, pinned to the scheduler's nodes, all or nothing. Everything is detached and
+named in
 the sweep's namespace, so that a new driver adopts what a dead one left running.
 """
 
@@ -65,7 +68,8 @@ class Launcher:
 
         Args:
             namespace: of the detached workers; one sweep's drivers share it.
-            address: of a running cluster; None takes RAY_ADDRESS (which ``ray job submit`` sets), or else starts a local
+            address: of a running cluster; None takes RAY_ADDRESS (which ``ray job submit`` sets), or else starts a
+            local
                 Ray that ends with this process.
             cpus: cores of a local Ray; by default those of the machine.
         """
@@ -89,7 +93,8 @@ class Launcher:
             ray.init(address or "local", **options)
         except ConnectionError as error:
             raise StoreError(
-                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS to run locally"
+                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS to run "
+                f"locally"
             ) from error
         self._idle: list[_Member] = []
         self._teams: dict[str, _Team] = {}

@@ -1,4 +1,5 @@
-"""The whole line on this machine: a Ray head of its own, the sweep as a Ray job, the fit, the report; then that head is stopped.
+"""The whole line on this machine: a Ray head of its own, the sweep as a Ray job, the fit, the report; then that head
+is stopped.
 
 python -m sweeps.line recipe=laptop        what ``make sweep`` runs; takes the settings of sweeps/sizes.py
 """
@@ -63,7 +64,8 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 @contextlib.contextmanager
 def head() -> Iterator[dict[str, str]]:
-    """A Ray head for the block, on loopback, with ports, folder and token of its own; yields the environment that reaches it.
+    """A Ray head for the block, on loopback, with ports, folder and token of its own; yields the environment that
+    reaches it.
 
     ``ray stop`` would end every Ray on the machine, so the head is a child of this process and ends with it.
     """
@@ -134,7 +136,8 @@ def _wait_for(address: str, token: str, child: subprocess.Popen[bytes], log: Pat
 
 
 def _stop(child: subprocess.Popen[bytes], folder: str) -> None:
-    """End the head and whatever of it is left: the processes of its session, or with its folder on their command line."""
+    """End the head and whatever of it is left: the processes of its session, or with its folder on their command
+    line."""
     child.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(STOP_SECONDS)

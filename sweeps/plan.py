@@ -1,4 +1,5 @@
-"""From FLOPs to hours, money, memory, GPUs and degrees of parallelism, before anything is spent. No torch, no cluster."""
+"""From FLOPs to hours, money, memory, GPUs and degrees of parallelism, before anything is spent. No torch, no
+cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ MEMORY_USED = 0.9  # of a GPU: the rest is fragmentation, buffers and the CUDA c
 class Gpu:
     """A GPU: dense 16-bit peak, memory, and what training reaches on it.
 
-    Peaks: makers' data sheets. MFU: what has been published for GPT-3-like models, as noted; an assumption for a plan, to
+    Peaks: makers' data sheets. MFU: what has been published for GPT-3-like models, as noted; an assumption for a plan,
+    to
     be replaced by ``plan.mfu`` once a run has measured it. Prices are round on-demand figures of 2025, for orientation:
     set ``plan.usd_per_gpu_hour`` to yours.
     """
@@ -134,7 +136,8 @@ def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
 
 
 def core_flops(spec: RunSpec) -> float:
-    """FLOP/s of one core, a first guess: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k (measured, AMD Zen 5)."""
+    """FLOP/s of one core, a first guess: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k
+    (measured, AMD Zen 5)."""
     return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
 
 

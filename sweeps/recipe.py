@@ -1,4 +1,5 @@
-"""What a researcher writes: a recipe, as a YAML file over typed defaults, with ``key=value`` on the command line on top."""
+"""What a researcher writes: a recipe, as a YAML file over typed defaults, with ``key=value`` on the command line on
+top."""
 
 from __future__ import annotations
 

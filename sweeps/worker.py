@@ -1,6 +1,7 @@
 """A worker: a Ray actor that imported torch once and runs one run after another in a thread of its own.
 
-Workers are detached: they outlive their driver, and the next driver finds them by name. One that hears of no driver for a
+Workers are detached: they outlive their driver, and the next driver finds them by name. One that hears of no driver
+for a
 while after its work is done ends itself.
 """
 
@@ -80,8 +81,8 @@ class Worker:
 def _outcome(error: Exception) -> dict[str, Any]:
     """What a driver needs to know of an exception: whether trying again makes sense, and one sentence."""
     kind = type(error).__name__
-    if kind in ("Stopped", "Busy"):
-        return {"state": kind.lower(), "error": str(error)}
+    if kind in ("StoppedError", "BusyError"):
+        return {"state": kind.removesuffix("Error").lower(), "error": str(error)}
     if kind in ("StoreError", "DiskFullError") or isinstance(error, ValueError):
         return {"state": "failed", "error": str(error), "fatal": True}
     last = traceback.extract_tb(error.__traceback__)[-1]

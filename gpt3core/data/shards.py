@@ -38,12 +38,12 @@ class Shards:
     @cached_property
     def train(self) -> np.ndarray:
         """Training tokens."""
-        return np.load(self.folder / "train.npy", mmap_mode="r")
+        return np.asarray(np.load(self.folder / "train.npy", mmap_mode="r"))
 
     @cached_property
     def validation(self) -> np.ndarray:
         """Validation tokens."""
-        return np.load(self.folder / "validation.npy", mmap_mode="r")
+        return np.asarray(np.load(self.folder / "validation.npy", mmap_mode="r"))
 
     @cached_property
     def validation_documents(self) -> list[dict[str, str]]:

@@ -59,8 +59,8 @@ def ranks(size: int) -> dict[bytes, int]:
     # the file writes an unprintable byte as a letter beyond 255
     spelling = {chr(b) if i < len(printable) else chr(BYTES + i - len(printable)): b for i, b in enumerate(order)}
     tokens = [bytes([b]) for b in order]
-    for line in _merges().splitlines()[1:]:
-        tokens.append(b"".join(bytes(spelling[c] for c in part) for part in line.split()))
+    merges = _merges().splitlines()[1:]
+    tokens += [b"".join(bytes(spelling[c] for c in part) for part in line.split()) for line in merges]
     return {token: rank for rank, token in enumerate(tokens[:size])}
 
 

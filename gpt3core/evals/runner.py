@@ -98,7 +98,8 @@ def few_shot(model: GPT, spec: RunSpec, data: Shards, numerics: Numerics, device
     """Accuracy and log-probability of every task at every number of examples, as columns.
 
     ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy decoding
-    gives the answer and its end). ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error too.
+    gives the answer and its end). ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error
+    too.
     ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and the scores are
     missing, where K examples do not fit the context.
     """

@@ -1,6 +1,7 @@
 """What an evaluation item is, and how K examples and a query become one prompt.
 
-A task is a generator of items: GPT-3's own synthetic ones (``synthetic.py``) or a cloze on held-out text (here). Items are a
+A task is a generator of items: GPT-3's own synthetic ones (``synthetic.py``) or a cloze on held-out text (here). Items
+are a
 function of the task's name and the data, never of the model: every run answers the same questions.
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CLOZE_TOKENS = 24  # context of a cloze query
 CLOZE_EXAMPLE_TOKENS = 4  # context of a cloze example: 16 of them and the query fit 128 tokens
+MIN_WORDS = 24
 PRIOR_POOL = 1000  # items whose answers make up the prior baseline
 
 
@@ -59,7 +61,7 @@ def items(task: str, count: int, data: Shards, tokenizer: str) -> tuple[list[Ite
     Raises:
         ValueError: for an unknown task, or too little held-out text for a cloze.
     """
-    from gpt3core.evals.synthetic import MAKERS
+    from gpt3core.evals.synthetic import MAKERS, WORD_TASKS
 
     encoding = tokenizers.load(tokenizer)
     rng = random.Random(f"isoflop:{task}")
@@ -73,8 +75,8 @@ def items(task: str, count: int, data: Shards, tokenizer: str) -> tuple[list[Ite
     words = data.words
     if task in ("copy", "induction"):  # one-token words, so that the choices differ in one position
         words = [word for word in words if len(encoding.encode_ordinary(f" {word}")) == 1]
-    if len(words) < 50:
-        raise ValueError(f"task {task}: the corpus has {len(words)} frequent words that serve, 50 are needed")
+    if task in WORD_TASKS and len(words) < MIN_WORDS:
+        raise ValueError(f"task {task}: the corpus has {len(words)} frequent words that serve, {MIN_WORDS} are needed")
     made = [MAKERS[task](rng, words) for _ in range(count + PRIOR_POOL)]
     return made[:count], made[count:]
 
@@ -106,8 +108,11 @@ def _cloze(domain: str, data: Shards, encoding: tiktoken.Encoding, rng: random.R
         for match in rng.sample(places, min(4, len(places))):
             before = encoding.encode_ordinary(text[: match.start()])
             if len(before) >= CLOZE_TOKENS:
-                long, short = before[-CLOZE_TOKENS:], before[-CLOZE_EXAMPLE_TOKENS:]
-                found.append((encoding.decode(long), encoding.decode(short), match[0]))
+                context, short = (
+                    encoding.decode(before[-CLOZE_TOKENS:]),
+                    encoding.decode(before[-CLOZE_EXAMPLE_TOKENS:]),
+                )
+                found.append((context, short, match[0]))
     rng.shuffle(found)
     answers = Counter(answer for _, _, answer in found)
     if len(answers) < 8:

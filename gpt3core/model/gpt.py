@@ -26,11 +26,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(spec.d_model, 3 * inner)
         self.out = nn.Linear(inner, spec.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # (B, T, D), (T, T)
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) and an additive (T, T) mask to (B, T, D)."""
         b, t, _ = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.n_head, self.d_head).permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, K)
         mixed = attend(q, k, v, mask, dense=self.dense, kernel=self.kernel)
-        return self.out(mixed.transpose(1, 2).reshape(b, t, self.n_head * self.d_head))
+        projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, self.n_head * self.d_head))
+        return projected
 
 
 class Block(nn.Module):
@@ -45,8 +47,10 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * spec.d_model, spec.d_model)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) and an additive (T, T) mask to (B, T, D)."""
         x = x + self.attention(self.norm1(x), mask)
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        added: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        return x + added
 
 
 class GPT(nn.Module):
@@ -69,13 +73,15 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             mask = getattr(self, f"mask_{self.spec.window(layer)}")[:t, :t]
             x = block(x, mask)
-        return self.norm(x)
+        normed: Tensor = self.norm(x)
+        return normed
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits of any positions: (..., D) to (..., V)."""
         return F.linear(hidden, self.tokens.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Token ids (B, T) to logits (B, T, V)."""
         return self.head(self.hidden(ids))
 
     def init_weights(self, seed: int) -> None:

@@ -57,7 +57,7 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
-class AlreadyWritten(Exception):
+class AlreadyWrittenError(Exception):
     """An exclusive write found the file there."""
 
 
@@ -65,7 +65,7 @@ def write_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> None:
     """Write a whole file atomically and durably.
 
     Args:
-        exclusive: never replace: the first writer wins, a later one raises AlreadyWritten.
+        exclusive: never replace: the first writer wins, a later one raises AlreadyWrittenError.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with explained(path):
@@ -78,7 +78,7 @@ def write_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> None:
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
-                    raise AlreadyWritten(str(path)) from None
+                    raise AlreadyWrittenError(str(path)) from None
             else:
                 os.replace(temporary, path)
         finally:

@@ -69,7 +69,7 @@ class RunDir:
         files.make_folder(self.path)
         try:
             files.write_bytes(self.path / "spec.json", specs.to_json(spec).encode(), exclusive=True)
-        except files.AlreadyWritten:
+        except files.AlreadyWrittenError:
             if self.spec().hashed() != spec.hashed():
                 raise StoreError(f"{self.path}/spec.json holds another run's specification: move it away") from None
 
@@ -97,7 +97,7 @@ class RunDir:
         """Write the result; the first one stays."""
         try:
             files.write_json(self.path / "result.json", result, exclusive=True)
-        except files.AlreadyWritten:
+        except files.AlreadyWrittenError:
             return
 
     # ------------------------------------------------------------------------------------------------- attempts
@@ -206,7 +206,7 @@ class RunDir:
 
         A damaged checkpoint is kept, renamed to ``damaged-...``, for whoever wants to look at it.
         """
-        damage = []
+        damage: list[str] = []
         for step in reversed(self.checkpoint_steps()):
             folder = self.checkpoints / f"step-{step:08d}"
             problem = damaged(folder)
@@ -215,7 +215,8 @@ class RunDir:
             aside = folder.with_name(f"damaged-{folder.name}-{uuid.uuid4().hex[:8]}")
             os.rename(folder, aside)
             damage.append(
-                f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as {aside}, "
+                f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as "
+                f"{aside}, "
                 "and the run went back to the one before: the result is not affected, but check that disk"
             )
         return None, damage

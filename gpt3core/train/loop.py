@@ -30,11 +30,11 @@ REPORT_SECONDS = 0.5
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The run was asked to stop; its checkpoint is written."""
 
 
-class Busy(Exception):
+class BusyError(Exception):
     """Another live process is training this run."""
 
 
@@ -60,9 +60,10 @@ class Run:
         Args:
             suggested: the sweep's choice of numerics; the one recorded with the run, if any, wins over it.
             group: this process's place among the ranks; rank 0 writes.
-            peak_flops, usd_per_hour: of one device, for the result's mfu and cost; on CPUs there is no peak to speak of.
+            peak_flops, usd_per_hour: of one device, for the result's mfu and cost; on CPUs there is no peak to speak
+            of.
             report: called about twice a second with live progress.
-            stop: asked at every step; true means checkpoint and raise Stopped.
+            stop: asked at every step; true means checkpoint and raise StoppedError.
         """
         settle_process(device)
         self.spec, self.dir, self.device, self.group = spec, RunDir(root, spec.run_id), device, group or Group()
@@ -108,7 +109,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- training
 
     def train(self) -> str:
-        """Train to the last step. Returns "done" or "diverged"; raises Stopped."""
+        """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
         rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         started = saved = reported = time.monotonic()
         before = self.train_seconds
@@ -136,7 +137,7 @@ class Run:
                 saved = time.monotonic()
             if stopping and self.step < self.spec.steps:
                 self._event("stopped", step=self.step)
-                raise Stopped
+                raise StoppedError
         if rows["step"] and self.attempt is not None:
             self.dir.write_metrics(self.attempt, rows)
         return status
@@ -147,11 +148,11 @@ class Run:
         batch = torch.from_numpy(self.group.rows(self.loader.batch(self.step))).to(self.device)  # (B, T+1)
         micro = max(1, MICRO_BATCH_TOKENS // spec.model.n_ctx)
         total = torch.zeros((), device=self.device)
-        for rows in batch.split(micro):
+        for rows in torch.split(batch, micro):
             with self.numerics.autocast(self.device):
                 logits = self.model(rows[:, :-1])
             loss = loss_per_token(logits, rows[:, 1:]).sum() / (len(batch) * spec.model.n_ctx)
-            loss.backward()
+            torch.autograd.backward(loss)
             total += loss.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.group.mean_([*gradients, total])
@@ -230,7 +231,8 @@ class Run:
 def run(spec: RunSpec, root: Path, *, group: Group | None = None, **options: Any) -> dict[str, Any] | None:
     """Train and evaluate one run, once; returns its result on rank 0, None on the others.
 
-    See ``Run`` for the options. Raises Busy when another live process has the run, Stopped when asked to stop.
+    See ``Run`` for the options. Raises BusyError when another live process has the run, StoppedError when asked to
+    stop.
     """
     if group is not None and group.rank > 0:
         Run(spec, root, group=group, **options).train()
@@ -239,7 +241,7 @@ def run(spec: RunSpec, root: Path, *, group: Group | None = None, **options: Any
     folder.create(spec)
     with files.locked(folder.path / "lock") as mine:
         if not mine:
-            raise Busy(
+            raise BusyError(
                 f"run {spec.run_id} is being trained by another process ({(folder.path / 'lock').read_text().strip()})"
             )
         if (result := folder.result()) is not None:
@@ -264,4 +266,5 @@ def settle_process(device: str) -> None:
             pass  # not glibc
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every new tensor twice
+    # a debugging aid that writes every new tensor twice
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """Precision and attention kernel, chosen by a short timing, never assumed.
 
-What is fastest differs by CPU: on one, the bf16 backward of SDPA was six times slower than a plain softmax. The choice is
+What is fastest differs by CPU: on one, the bf16 backward of SDPA was six times slower than a plain softmax. The choice
+is
 remembered per machine and torch version, recorded with every run, and kept when a run resumes.
 """
 
@@ -84,7 +85,7 @@ def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
         start = time.perf_counter()
         with numerics.autocast(device):
             logits = network(ids[:, :-1])
-        loss_per_token(logits, ids[:, 1:]).mean().backward()
+        torch.autograd.backward(loss_per_token(logits, ids[:, 1:]).mean())
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)

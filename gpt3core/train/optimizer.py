@@ -23,7 +23,8 @@ def build(model: nn.Module, spec: OptimSpec) -> torch.optim.AdamW:
 def learning_rate(spec: OptimSpec, tokens: int) -> float:
     """The learning rate of the step that starts after ``tokens`` tokens and trains one batch.
 
-    Linear warm-up to ``lr`` over ``warmup_tokens``, cosine to ``final_fraction`` of it at ``decay_tokens``, constant after.
+    Linear warm-up to ``lr`` over ``warmup_tokens``, cosine to ``final_fraction`` of it at ``decay_tokens``, constant
+    after.
     """
     seen = tokens + spec.batch_tokens
     if seen < spec.warmup_tokens:

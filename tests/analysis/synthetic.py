@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir, open_root
@@ -89,4 +88,4 @@ def few_shot(log_compute: float, rng: np.random.Generator) -> dict[str, list]:
                     "prior_logprob": -4.0,
                 }
             )
-    return pd.DataFrame(rows).to_dict("list")
+    return {name: [row[name] for row in rows] for name in rows[0]}

@@ -28,8 +28,10 @@ def store(isolated):
 def test_the_tidy_table_is_designs(store):
     table = runs.load(store).table
     design = (
-        "run_id, sweep, status, n_layer, d_model, n_head, d_head, n_ctx, attention, vocab, params_total, params_nonembedding, tokens, "
-        "flops_6nd, flops_model, pf_days, batch_tokens, lr, seed, schedule, parent, loss, loss_se, bits_per_byte, gpu_hours, cost, "
+        "run_id, sweep, status, n_layer, d_model, n_head, d_head, n_ctx, attention, vocab, params_total, "
+        "params_nonembedding, tokens, "
+        "flops_6nd, flops_model, pf_days, batch_tokens, lr, seed, schedule, parent, loss, loss_se, bits_per_byte, "
+        "gpu_hours, cost, "
         "tokens_per_second, mfu, attempts"
     )
     assert list(table.columns)[:29] == design.split(", ")

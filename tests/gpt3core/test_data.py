@@ -89,7 +89,7 @@ def test_a_package_with_a_wrong_checksum_is_refused(isolated):
     folder = corpus.cache_folder() / "starter"
     folder.mkdir(parents=True)
     (folder / corpus.STARTER[0].filename).write_bytes(b"truncated")
-    with pytest.raises(ValueError, match="truncated or altered.*delete that file"):
+    with pytest.raises(ValueError, match=r"truncated or altered.*delete that file"):
         corpus.fetch_starter()
 
 

@@ -103,7 +103,7 @@ class Oracle(torch.nn.Module):
 
 def test_scores_of_a_model_that_knows_the_answers(data):
     encoding = tokenizer.load("gpt2:300")
-    queries, pool = tasks.items("addition_2", 6, data, "gpt2:300")
+    queries, _ = tasks.items("addition_2", 6, data, "gpt2:300")
     texts = [
         [encoding.eot_token, *encoding.encode_ordinary(q.context), *encoding.encode_ordinary(q.answer + "\n")]
         for q in queries
@@ -123,7 +123,7 @@ def test_choices_are_scored_per_token_and_chance_is_chance():
     items = [runner.Encoded((1, 2, 3), ((5,), (6,), (7,), (8,))) for _ in range(4)]
     flat = runner._score(model, items, FP32, "cpu")
     assert flat["accuracy"] == 0.0, "a tie is not a right answer"
-    assert flat["logprob"] == pytest.approx(math.log(0.1 / 299), rel=1e-5)
+    assert flat["logprob"] == pytest.approx(-math.log(300), rel=1e-5)
     knows = runner._score(Oracle([[1, 2, 3, 5]], 300), items, FP32, "cpu")
     assert knows["accuracy"] == 1.0
     long = [runner.Encoded((1, 2, 3), ((5, 9), (6, 9, 9)))]

@@ -21,7 +21,7 @@ def save(run, step, content=b"weights"):
 
 def test_an_exclusive_write_never_replaces(tmp_path):
     files.write_json(tmp_path / "a.json", {"x": 1}, exclusive=True)
-    with pytest.raises(files.AlreadyWritten):
+    with pytest.raises(files.AlreadyWrittenError):
         files.write_json(tmp_path / "a.json", {"x": 2}, exclusive=True)
     assert files.read_json(tmp_path / "a.json") == {"x": 1}
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
@@ -30,7 +30,7 @@ def test_an_exclusive_write_never_replaces(tmp_path):
 def test_a_store_of_a_newer_version_is_refused_and_untouched(tmp_path):
     open_root(tmp_path, create=True)
     (tmp_path / "store.json").write_text('{"format": 99}')
-    with pytest.raises(StoreError, match="newer isoflop .store format 99"):
+    with pytest.raises(StoreError, match=r"newer isoflop .store format 99"):
         open_root(tmp_path, create=True)
     assert json.loads((tmp_path / "store.json").read_text()) == {"format": 99}
 

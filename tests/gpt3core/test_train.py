@@ -64,7 +64,7 @@ def test_a_run_interrupted_at_every_stage_ends_with_the_same_bits(tiny_run, isol
         root = isolated / f"stopped-{'-'.join(map(str, stops))}"
         for after in stops:
             count = itertools.count(1)
-            with pytest.raises(loop.Stopped):
+            with pytest.raises(loop.StoppedError):
                 loop.run(tiny_run, root, stop=lambda count=count, after=after: next(count) >= after)
         loop.run(tiny_run, root)
         assert outcome(root, tiny_run.run_id) == outcome(whole, tiny_run.run_id), stops
@@ -79,7 +79,7 @@ def test_the_same_specification_is_never_trained_twice(tiny_run, isolated):
 def test_a_run_in_the_hands_of_another_process_is_busy(tiny_run, isolated):
     run = RunDir(isolated, tiny_run.run_id)
     run.create(tiny_run)
-    with files.locked(run.path / "lock"), pytest.raises(loop.Busy, match="is being trained by another process"):
+    with files.locked(run.path / "lock"), pytest.raises(loop.BusyError, match="is being trained by another process"):
         loop.run(tiny_run, isolated)
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_costs_steps_and_not_the_result(tiny_run, isolated)
     loop.run(tiny_run, whole)
     for after in (5, 5):
         count = itertools.count(1)
-        with pytest.raises(loop.Stopped):
+        with pytest.raises(loop.StoppedError):
             loop.run(tiny_run, hurt, stop=lambda count=count, after=after: next(count) >= after)
     run = RunDir(hurt, tiny_run.run_id)
     victim = run.checkpoints / "step-00000010" / "optimizer.safetensors"
@@ -105,7 +105,7 @@ def test_numerics_recorded_with_a_run_win_over_what_a_resume_suggests(tiny_run, 
     run = replace(tiny_run, precision="auto", kernel="auto")
     first = numerics.Numerics(precision="fp32", kernel="sdpa")
     count = itertools.count(1)
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(loop.StoppedError):
         loop.run(run, isolated, suggested=first, stop=lambda: next(count) >= 3)
     result = loop.run(run, isolated, suggested=numerics.Numerics(precision="bf16", kernel="softmax"))
     assert (result["precision"], result["kernel"]) == ("fp32", "sdpa")

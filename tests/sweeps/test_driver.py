@@ -36,7 +36,7 @@ class FakeCluster:
             del self._running[run_id]
             state = self.behaviour(run_id, self.started.count(run_id))
             if state == "done":
-                RunDir(self.root, run_id).finish({"loss": 1.0})
+                RunDir(self.root, run_id).finish({"status": "done"})
             fatal = state == "fatal"
             updates.append(
                 Update(run_id=run_id, state="failed" if fatal else state, error="because", fatal=fatal, result={})
@@ -139,7 +139,7 @@ def test_every_waiting_run_has_its_reason_on_display(smoke):
 
 def test_two_drivers_of_one_sweep_cannot_meet(isolated):
     with driver.owned(isolated, "s"):
-        with pytest.raises(StoreError, match="has a driver already .*pid"), driver.owned(isolated, "s"):
+        with pytest.raises(StoreError, match=r"has a driver already .*pid"), driver.owned(isolated, "s"):
             pass
         with driver.owned(isolated, "another"):
             pass

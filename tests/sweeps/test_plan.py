@@ -19,7 +19,8 @@ def gpt3(size):
 
 
 def test_175b_on_a100s_takes_as_long_as_megatron_says():
-    """Narayanan et al. 2021: GPT-3 on 1,024 A100s at 140 TFLOP/s with recomputation takes 34 days; OPT-175B 33 ideal days."""
+    """Narayanan et al. 2021: GPT-3 on 1,024 A100s at 140 TFLOP/s with recomputation takes 34 days; OPT-175B 33 ideal
+    days."""
     run = gpt3("175B")
     planned = plan.on_gpus(
         run, Plan(gpu="A100", max_days=40, mfu=140 / 312 * 3 / 4)
@@ -70,7 +71,10 @@ def test_the_plan_of_gpt3_needs_no_cluster_and_takes_under_a_second():
 
 
 def test_light_modules_import_neither_torch_nor_ray():
-    light = "gpt3core.spec gpt3core.sizes gpt3core.costs gpt3core.store.rundir sweeps.command analysis.fit analysis.study analysis.runs"
+    light = (
+        "gpt3core.spec gpt3core.sizes gpt3core.costs gpt3core.store.rundir sweeps.command analysis.fit "
+        "analysis.study analysis.runs"
+    )
     code = f"import sys, {', '.join(light.split())}; print([m for m in ('torch', 'ray') if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
