@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gpt3core import costs, sizes
 from gpt3core.cli import UsageError, nearest
 from gpt3core.data import tokenizer
+from gpt3core.evals import tasks
 from gpt3core.spec import DataSpec, EvalSpec, ModelSpec, OptimSpec, RunSpec
 from sweeps.recipe import Recipe
 
@@ -193,6 +194,12 @@ def _data(recipe: Recipe, corpus_sha256: str) -> DataSpec:
 
 def _evals(recipe: Recipe) -> EvalSpec:
     rules = recipe.evals
+    for task in rules.tasks:
+        if task not in tasks.names() and not task.startswith("cloze_"):
+            raise UsageError(
+                f"evals.tasks: unknown task {task!r}{nearest(task, tasks.names())}; allowed are "
+                f"{', '.join(tasks.names())} and cloze_<domain of the corpus>"
+            )
     return EvalSpec(
         tasks=tuple(rules.tasks), shots=tuple(rules.shots), items=rules.items, validation_tokens=rules.validation_tokens
     )

@@ -166,7 +166,7 @@ class _Reservation:
 
     def allows(self, job: Job, allocation: Allocation, now: float) -> bool:
         """Whether a run may start ahead of the reserved one."""
-        if now + job.seconds <= self.time + EPSILON and job.seconds < math.inf:
+        if now + job.seconds <= self.time + EPSILON and self.time < math.inf:
             return True
         return all(self.spare[name].fits(job.worker.times(workers)) for name, workers in allocation.items())
 

@@ -47,11 +47,11 @@ class Prompt:
     choices: tuple[str, ...]
 
 
-def names(domains: set[str] | None = None) -> list[str]:
-    """The tasks there are; ``cloze_<domain>`` for each domain of the corpus."""
+def names() -> list[str]:
+    """The generated tasks; beside them there is ``cloze_<domain>`` for every domain of the corpus."""
     from gpt3core.evals.synthetic import MAKERS
 
-    return [*MAKERS, *(f"cloze_{domain}" for domain in sorted(domains or ()))]
+    return list(MAKERS)
 
 
 @functools.lru_cache(maxsize=64)

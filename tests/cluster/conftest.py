@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,14 +23,14 @@ def mock_cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="isoflop-mock-", dir="/tmp")
+    os.environ["RAY_TMPDIR"] = folder  # where Cluster notes its address: not where others look
+    Path(folder, "ray").mkdir()
     head = {
         "num_cpus": 0,
         "include_dashboard": False,
         "object_store_memory": 80_000_000,
-        "_system_config": {},
         "temp_dir": folder,
     }
-    head.pop("_system_config")
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for index in range(NODES):
         labels = {"ray.io/accelerator-type": "H100", "rack": f"r{index // 2}"}
@@ -39,7 +40,8 @@ def mock_cluster() -> Iterator[str]:
     ray.shutdown()
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
-    os.environ.pop("RAY_AUTH_MODE", None)
+    for name in ("RAY_AUTH_MODE", "RAY_TMPDIR"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture

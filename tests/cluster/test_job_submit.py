@@ -20,7 +20,7 @@ TINY = [
     "min_tokens=1e3",
     "center_params=3e3",
     "center_flops=1e9",
-    "evals.tasks=[copy]",
+    "evals.tasks=[addition_2]",
     "evals.items=8",
 ]
 
