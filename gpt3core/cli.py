@@ -43,6 +43,7 @@ def merge(base: Any, settings: Sequence[str]) -> Any:
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
     mappings = [key for key in config if OmegaConf.get_type(config, key) is dict]
@@ -54,8 +55,10 @@ def merge(base: Any, settings: Sequence[str]) -> Any:
             if OmegaConf.is_dict(OmegaConf.select(given, key)) and key in mappings:
                 OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
             config = OmegaConf.merge(config, given)
-        except (OmegaConfBaseException, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except (OmegaConfBaseException, ValueError, YAMLError) as error:
+            reason = " ".join(
+                str(error).splitlines()[-2:] if isinstance(error, YAMLError) else str(error).splitlines()[:1]
+            )
             raise UsageError(f"{setting}: {reason}; {key} is {_describe(config, key)} now") from error
     return config
 

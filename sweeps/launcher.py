@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3core.store.files import StoreError
+from sweeps import scratch
 from sweeps.inventory import Inventory, Node, Resources
 from sweeps.scheduler import Allocation, Running
 
@@ -86,7 +86,7 @@ class Launcher:
         self._ray = ray
         options: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
         if self.local:
-            self._temporary = tempfile.mkdtemp(prefix="isoflop-ray-", dir="/tmp")
+            self._temporary = scratch.make()
             options |= {"num_cpus": cpus or len(os.sched_getaffinity(0)), "include_dashboard": False}
             options |= {"_temp_dir": self._temporary, "object_store_memory": 100_000_000}
         try:

@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from gpt3core import cli
 from gpt3core.data import corpus
 from gpt3core.store import rundir
 from gpt3core.store.files import StoreError
-from sweeps import grid, recipe
+from sweeps import grid, recipe, scratch
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -69,7 +68,7 @@ def head() -> Iterator[dict[str, str]]:
 
     ``ray stop`` would end every Ray on the machine, so the head is a child of this process and ends with it.
     """
-    folder = tempfile.mkdtemp(prefix="isoflop-ray-", dir="/tmp")  # short: unix sockets' paths are limited
+    folder = scratch.make()
     port, dashboard, client, agent = _free_ports(4)
     environment = {
         **os.environ,
@@ -93,7 +92,7 @@ def head() -> Iterator[dict[str, str]]:
     try:
         _wait_for(address, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
         print(f"started a Ray head on 127.0.0.1:{port} (this one only; it stops with the sweep)", flush=True)
-        yield {**environment, "RAY_API_SERVER_ADDRESS": address}
+        yield {**environment, "RAY_API_SERVER_ADDRESS": address, "RAY_ADDRESS": f"127.0.0.1:{port}"}
     finally:
         _stop(child, folder)
         log.close()

@@ -98,7 +98,8 @@ def _outcome(error: Exception) -> dict[str, Any]:
 
 
 def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
-    """Fetch and tokenize the text, make the evaluation's items, and choose the numerics by a short timing on one shape."""
+    """Fetch and tokenize the text, make the evaluation's items, and choose the numerics by a short timing on one
+    shape."""
     from gpt3core import spec as specs
     from gpt3core.data import shards
     from gpt3core.evals import tasks

@@ -69,6 +69,8 @@ def test_gpt3s_runs_are_table_2_1():
         (["data.tokenizer=gpt4"], "allowed are gpt2 and gpt2:K"),
         (["family=llama"], "allowed are nano, gpt3"),
         (["model.attention=sparse"], "allowed are dense, alternating"),
+        (["widths_at={1e11:[8]}"], "widths_at=.*found unexpected ':'"),
+        (["budgets=[1e11"], "budgets="),
         (["evals.tasks=[adition_2]"], "unknown task 'adition_2', did you mean addition_2"),
         (["precision=fp8"], "allowed are auto, fp32, bf16"),
         (["recipe=gpt3", "sizes=[126M]"], "unknown size '126M', did you mean 125M"),

@@ -1,0 +1,97 @@
+"""The figures of a sweep, live in a browser: ``python -m dashboards.app runs=ROOT``. Takes the settings of
+analysis.fit.
+
+Serves on 127.0.0.1 only (port=8050): whoever may use this machine may see the pages, nobody else. The figures follow
+the store: new
+results appear within seconds. Needs the extra ``app`` (pip install 'isoflop[app]').
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis import fit
+from gpt3core import cli
+from gpt3core.store.files import StoreError
+from gpt3core.store.rundir import default_root
+
+POLL_SECONDS = 3
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command."""
+    if "--help" in argv:
+        print(__doc__)
+        return 0
+    words = [word for word in argv if not word.startswith("port=")]
+    ports = [word.split("=", 1)[1] for word in argv if word.startswith("port=")]
+    if ports and not (ports[-1].isdecimal() and 0 < int(ports[-1]) < 65_536):
+        raise cli.UsageError(f"port={ports[-1]}: a number from 1 to 65535")
+    given = fit.settings(words)
+    fit.analyse(given)  # what is wrong with the store is said here, before a server starts
+    app = build(given)
+    app.run(host="127.0.0.1", port=int(ports[-1]) if ports else 8050, debug=False)
+    return 0
+
+
+def build(given: fit.Settings) -> Any:
+    """The Dash app over a store."""
+    try:
+        import dash
+        from dash import dcc, html
+    except ImportError as error:
+        raise StoreError("dashboards.app needs dash: pip install 'isoflop[app]', or use dashboards.report") from error
+
+    from dashboards import figures, report
+
+    root = Path(given.runs).expanduser().absolute() if given.runs else default_root()
+    cache: dict[str, Any] = {"token": None, "pages": []}
+
+    def pages() -> list[figures.Page]:
+        token = _token(root)
+        if cache["token"] != token:
+            study, _ = fit.analyse(given)
+            cache.update(token=token, pages=figures.pages(study), sweep=study.runs.sweep)
+        return list(cache["pages"])
+
+    made = pages()
+    app = dash.Dash("isoflop", title=f"isoflop: {cache['sweep']}", update_title="")
+    app.layout = html.Main(
+        [
+            html.H1(f"isoflop: sweep {cache['sweep']}"),
+            dcc.Tabs(id="tab", value=made[0].slug, children=[dcc.Tab(label=p.title, value=p.slug) for p in made]),
+            html.P(id="about"),
+            dcc.Graph(id="figure", config=report.CONFIG, style={"height": "70vh"}),
+            html.P(id="state", role="status"),
+            dcc.Interval(id="tick", interval=1000 * POLL_SECONDS),
+        ],
+        style={"maxWidth": "1200px", "margin": "0 auto", "fontFamily": "system-ui, sans-serif"},
+    )
+
+    @app.callback(
+        *(dash.Output("figure", "figure"), dash.Output("about", "children"), dash.Output("state", "children")),
+        *(dash.Input("tab", "value"), dash.Input("tick", "n_intervals")),
+    )
+    def show(slug: str, _: int | None) -> tuple[Any, Any, str]:
+        before = cache["token"]
+        found = {page.slug: page for page in pages()}
+        page = found.get(slug, next(iter(found.values())))
+        if dash.ctx.triggered_id == "tick" and cache["token"] == before:
+            raise dash.exceptions.PreventUpdate
+        page.figure.update_layout(height=None, uirevision=slug)  # a reader's zoom survives an update
+        return page.figure, page.about, f"{len(page.rows)} rows behind it, as of {time.strftime('%H:%M:%S')}"
+
+    return app
+
+
+def _token(root: Path) -> tuple[int, float]:
+    """Changes when a result is added."""
+    times = [path.stat().st_mtime for path in root.glob("runs/*/result.json")]
+    return len(times), max(times, default=0.0)
+
+
+if __name__ == "__main__":
+    cli.run(main)
