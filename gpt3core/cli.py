@@ -56,9 +56,8 @@ def merge(base: Any, settings: Sequence[str]) -> Any:
                 OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
             config = OmegaConf.merge(config, given)
         except (OmegaConfBaseException, ValueError, YAMLError) as error:
-            reason = " ".join(
-                str(error).splitlines()[-2:] if isinstance(error, YAMLError) else str(error).splitlines()[:1]
-            )
+            said = str(error).splitlines()
+            reason = " ".join(said[-2:] if isinstance(error, YAMLError) else said[:1])
             raise UsageError(f"{setting}: {reason}; {key} is {_describe(config, key)} now") from error
     return config
 

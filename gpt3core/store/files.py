@@ -146,8 +146,9 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.uname().nodename} pid {os.getpid()}\n".encode())
+        with explained(path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.uname().nodename} pid {os.getpid()}\n".encode())
         yield True
     finally:
         os.close(descriptor)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from gpt3core.store import files
@@ -23,8 +24,9 @@ def save(run: RunDir, step: int, model: nn.Module, optimizer: torch.optim.Optimi
         for moment in ("exp_avg", "exp_avg_sq", "step")
     }
     writers = {
-        "model.safetensors": lambda path: save_file(weights, path),
-        "optimizer.safetensors": lambda path: save_file(moments, path),
+        # through bytes: safetensors' own writer hides a full disk behind an error of its own
+        "model.safetensors": lambda path: path.write_bytes(to_bytes(weights)),
+        "optimizer.safetensors": lambda path: path.write_bytes(to_bytes(moments)),
     }
     run.save_checkpoint(step, writers, state)
 
