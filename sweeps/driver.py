@@ -118,6 +118,7 @@ class Driver:
         self.progress: dict[str, dict[str, Any]] = {}
         self.waiting: dict[str, str] = {}
         self.stopping = 0
+        self.prepared = False
         self.record = self._record()
         files.write_bytes(folder / "recipe.yaml", recipes.to_yaml(recipe).encode())
         for run in runs:
@@ -177,10 +178,9 @@ class Driver:
             return
         shape = max(self.runs.values(), key=lambda run: costs.train_flops(run.model, run.tokens))
         payload = {"spec": specs.to_json(shape), "device": self._device()}
-        ready: dict[str, Any] = {}
 
         def act() -> bool:
-            if PREPARATION in ready:
+            if self.prepared:
                 return False
             if not any(run.run_id == PREPARATION for run in self.cluster.running()):
                 job = Job(run_id=PREPARATION, worker=self.shape, queued=0.0)
@@ -191,7 +191,6 @@ class Driver:
                     self.cluster.start(PREPARATION, decision.allocation, self.shape, PREPARE, payload)
             return True
 
-        self._on_preparation = ready
         self._loop(act)
 
     def _act(self) -> bool:
@@ -287,7 +286,9 @@ class Driver:
                 f"{data['tokens']['validation'] / 1e6:.2f}M validation "
                 f"tokens; numerics: {numerics['precision']}, {numerics['kernel']} attention"
             )
-            self._on_preparation[PREPARATION] = True
+            for licence in update.result["licences"]:
+                self.display.say(f"text licence: {licence}")
+            self.prepared = True
         elif update.fatal:
             raise StoreError(update.error)
         else:

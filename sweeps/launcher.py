@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -89,13 +90,11 @@ class Launcher:
             self._temporary = scratch.make()
             options |= {"num_cpus": cpus or len(os.sched_getaffinity(0)), "include_dashboard": False}
             options |= {"_temp_dir": self._temporary, "object_store_memory": 100_000_000}
-        try:
-            ray.init(address or "local", **options)
-        except ConnectionError as error:
+        if address is not None and not _answers(address):
             raise StoreError(
-                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS to run "
-                f"locally"
-            ) from error
+                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS for a local Ray"
+            )
+        ray.init(address or "local", **options)
         self._idle: list[_Member] = []
         self._teams: dict[str, _Team] = {}
         self._freed = 0.0
@@ -300,6 +299,18 @@ class Launcher:
     def adopted(self) -> list[str]:
         """Runs that are running now, for a driver that has just connected."""
         return list(self._teams)
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at ``host:port``; Ray itself would wait for minutes. Other forms are left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return True
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _bundle(resources: Resources) -> dict[str, float]:

@@ -101,7 +101,7 @@ def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
     """Fetch and tokenize the text, make the evaluation's items, and choose the numerics by a short timing on one
     shape."""
     from gpt3core import spec as specs
-    from gpt3core.data import shards
+    from gpt3core.data import corpus, shards
     from gpt3core.evals import tasks
     from gpt3core.train import loop, numerics
 
@@ -111,7 +111,11 @@ def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
     for task in run.evals.tasks:  # what they lack is better known before the training than after it
         tasks.items(task, run.evals.items, data, run.data.tokenizer)
     chosen = numerics.choose(run.model, run.precision, run.kernel, job["payload"]["device"])
-    return {"numerics": vars(chosen), "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")}}
+    return {
+        "numerics": vars(chosen),
+        "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},
+        "licences": corpus.licences() if run.data.corpus == "starter" else [],
+    }
 
 
 def train(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any] | None:

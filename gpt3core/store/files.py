@@ -50,7 +50,7 @@ def explained(path: Path) -> Iterator[None]:
                 f"no room to write {path} ({error.strerror}): nothing was overwritten; free space there or set "
                 "ISOFLOP_ROOT to another disk, and start again: finished runs stay, the others resume"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise StoreError(
                 f"cannot write {path} ({error.strerror}): name a writable folder by ISOFLOP_ROOT"
             ) from error

@@ -4,7 +4,7 @@ import pytest
 
 from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir
-from sweeps import driver, grid, recipe
+from sweeps import command, driver, grid, recipe
 from sweeps.inventory import Node, Resources
 from sweeps.launcher import Update
 from sweeps.scheduler import Running
@@ -157,3 +157,18 @@ def test_workers_that_say_done_without_a_result_are_not_believed(smoke):
     outcome = drive(smoke, elsewhere)
     assert len(outcome.failed) == 4
     assert "shared by all nodes" in next(iter(outcome.failed.values()))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"),
+    [
+        (driver.Outcome(done=["a"]), 0, "next: python -m analysis.fit"),
+        (driver.Outcome(done=["a"], failed={"b": "because"}), 1, "b: because"),
+        (driver.Outcome(done=["a"], damage=["run a: the checkpoint of step 5 is damaged"]), 3, "is damaged"),
+        (driver.Outcome(interrupted=True), 130, "start the same command again"),
+    ],
+)
+def test_the_exit_code_tells_how_a_sweep_ended(smoke, capsys, outcome, code, said):
+    chosen, runs, root = smoke
+    assert command._conclude(chosen, runs, outcome, root) == code
+    assert said in capsys.readouterr().out
