@@ -19,6 +19,7 @@ from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import default_root
 
 POLL_SECONDS = 3
+_SHOWN = (("figure", "figure"), ("about", "children"), ("state", "children"), ("shown", "data"))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,11 +47,12 @@ def build(given: fit.Settings) -> Any:
         raise StoreError("dashboards.app needs dash: pip install 'isoflop[app]', or use dashboards.report") from error
 
     from dashboards import figures, report
+    from dashboards.style import Page
 
     root = Path(given.runs).expanduser().absolute() if given.runs else default_root()
     cache: dict[str, Any] = {"token": None, "pages": []}
 
-    def pages() -> list[figures.Page]:
+    def pages() -> list[Page]:
         token = _token(root)
         if cache["token"] != token:
             study, _ = fit.analyse(given)
@@ -66,23 +68,26 @@ def build(given: fit.Settings) -> Any:
             html.P(id="about"),
             dcc.Graph(id="figure", config=report.CONFIG, style={"height": "70vh"}),
             html.P(id="state", role="status"),
+            dcc.Store(id="shown"),
             dcc.Interval(id="tick", interval=1000 * POLL_SECONDS),
         ],
         style={"maxWidth": "1200px", "margin": "0 auto", "fontFamily": "system-ui, sans-serif"},
     )
 
     @app.callback(
-        *(dash.Output("figure", "figure"), dash.Output("about", "children"), dash.Output("state", "children")),
-        *(dash.Input("tab", "value"), dash.Input("tick", "n_intervals")),
+        *(dash.Output(name, what) for name, what in _SHOWN),
+        *(dash.Input("tab", "value"), dash.Input("tick", "n_intervals"), dash.State("shown", "data")),
     )
-    def show(slug: str, _: int | None) -> tuple[Any, Any, str]:
-        before = cache["token"]
+    def show(slug: str, _: int | None, shown: list[Any] | None) -> tuple[Any, Any, str, list[Any]]:
         found = {page.slug: page for page in pages()}
-        page = found.get(slug, next(iter(found.values())))
-        if dash.ctx.triggered_id == "tick" and cache["token"] == before:
+        now = [slug, *cache["token"]]
+        # compared with what the browser has, not with what was sent: a slow answer that a later tick overtook is
+        # discarded
+        if shown == now:
             raise dash.exceptions.PreventUpdate
+        page = found.get(slug, next(iter(found.values())))
         page.figure.update_layout(height=None, uirevision=slug)  # a reader's zoom survives an update
-        return page.figure, page.about, f"{len(page.rows)} rows behind it, as of {time.strftime('%H:%M:%S')}"
+        return page.figure, page.about, f"{len(page.rows)} rows behind it, as of {time.strftime('%H:%M:%S')}", now
 
     return app
 

@@ -1,87 +1,19 @@
-"""Figures: pure functions from a study to (plotly figure, the rows behind it)."""
+"""Figures: pure functions from a study to a page (a plotly figure and the rows behind it)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.study import Study
+from dashboards.accuracy import accuracy_compute, accuracy_shots
+from dashboards.style import LOSS, MARKERS, PALETTE, Page, axes, by_size, hover
 
-PALETTE = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#8C564B",
-)  # Okabe and Ito 2008, for all eyes
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 CURVE_POINTS = 400
-LOSS = "loss, nats per token"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """A figure with its title, a sentence on how to read it, and the rows behind it."""
-
-    slug: str
-    title: str
-    about: str
-    figure: go.Figure
-    rows: pd.DataFrame
-
-
-def pages(study: Study) -> list[Page]:
-    """All figures of a study."""
-    return [make(study) for make in (frontier, isoflop, curves, residuals, accuracy_compute, accuracy_shots)]
-
-
-def _style(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool = False) -> go.Figure:
-    figure.update_layout(
-        template="plotly_white",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 70, "r": 30, "t": 30, "b": 60},
-        height=560,
-        legend={"font": {"size": 11}},
-        hoverlabel={"align": "left"},
-    )
-    figure.update_xaxes(
-        title=x, type="log" if log_x else "linear", exponentformat="power", showline=True, linecolor="#888"
-    )
-    figure.update_yaxes(title=y, type="log" if log_y else "linear", showline=True, linecolor="#888")
-    values = [v for trace in figure.data for v in (trace.y if trace.y is not None else ()) if v is not None and v > 0]
-    if log_y and values:  # a log axis of less than a decade would have one label
-        figure.update_yaxes(tickmode="array", tickvals=_ticks(min(values), max(values)), tickformat=".2~f")
-    return figure
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values between two losses, about eight of them."""
-    step = next((s for s in (0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / s <= 9), 2.0)
-    return [round(k * step, 2) for k in range(int(low / step), int(high / step) + 2)]
-
-
-def _hover(rows: pd.DataFrame) -> list[str]:
-    return [
-        f"<b>{r.run_id}</b><br>N {r.params_nonembedding:,} non-embedding, {r.params_total:,} total<br>D "
-        f"{r.tokens:,} tokens, "
-        f"{r.epochs:.2f} epochs<br>C {r.flops_model:.3g} FLOPs<br>loss {r.loss:.4f} +- {r.loss_se:.4f}<br>lr "
-        f"{r.lr:.4g}, seed {r.seed}"
-        for r in rows.itertuples()
-    ]
-
-
-def _sizes(table: pd.DataFrame) -> list[str]:
-    return list(table.sort_values("params_nonembedding")["size"].drop_duplicates())
-
-
 BEHIND = [
     "run_id",
     "size",
@@ -102,11 +34,11 @@ def frontier(study: Study) -> Page:
     c = study.compute_column
     table = study.runs.table
     figure = go.Figure()
-    for i, size in enumerate(_sizes(table)):
+    for i, size in enumerate(by_size(table)):
         rows = table[table["size"] == size].sort_values(c)
         marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 7, "opacity": 0.6}
         figure.add_scatter(
-            x=rows[c], y=rows.loss, mode="markers", name=size, marker=marker, text=_hover(rows), hoverinfo="text"
+            x=rows[c], y=rows.loss, mode="markers", name=size, marker=marker, text=hover(rows), hoverinfo="text"
         )
     used = study.minima.used
     if used:
@@ -123,7 +55,7 @@ def frontier(study: Study) -> Page:
             hoverinfo="text",
         )
         _law_lines(figure, study, min(best))
-    _style(figure, "compute, " + {"flops_model": "exact training FLOPs", "flops_6nd": "6ND"}[c], LOSS, log_y=True)
+    axes(figure, "compute, " + {"flops_model": "exact training FLOPs", "flops_6nd": "6ND"}[c], LOSS, log_y=True)
     about = (
         "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
         "what a new run would reach."
@@ -204,7 +136,7 @@ def isoflop(study: Study) -> Page:
                     mode="markers",
                     name=label,
                     marker=marker,
-                    text=_hover(rows),
+                    text=hover(rows),
                     hoverinfo="text",
                     legendgroup=name,
                 )
@@ -229,7 +161,7 @@ def isoflop(study: Study) -> Page:
                 hoverinfo="text",
                 legendgroup=name,
             )
-    _style(figure, f"parameters, {study.options.size}", LOSS, log_y=True)
+    axes(figure, f"parameters, {study.options.size}", LOSS, log_y=True)
     exponent = study.minima.exponent
     law = (
         f" N* grows as C^{exponent:.2f} ({study.options.size}, C {study.options.compute})."
@@ -247,12 +179,12 @@ def curves(study: Study) -> Page:
     """Training loss against tokens, thinned for display; first, last and lowest points are kept."""
     figure = go.Figure()
     table = study.runs.table.sort_values(["params_nonembedding", "flops_model"])
-    order = {size: i for i, size in enumerate(_sizes(table))}
+    order = {size: i for i, size in enumerate(by_size(table))}
     for run in table.itertuples():
         run_id, size = str(run.run_id), str(run.size)
         thin = thinned(study.runs.curve(run_id))
         color = PALETTE[order[size] % len(PALETTE)]
-        hover = f"<b>{run_id}</b><br>%{{x:,}} tokens<br>training loss %{{y:.3f}}<extra></extra>"
+        template = f"<b>{run_id}</b><br>%{{x:,}} tokens<br>training loss %{{y:.3f}}<extra></extra>"
         line = {"color": color, "width": 1.2}
         figure.add_scatter(
             x=thin.tokens,
@@ -260,10 +192,10 @@ def curves(study: Study) -> Page:
             mode="lines",
             name=run_id,
             line=line,
-            hovertemplate=hover,
+            hovertemplate=template,
             legendgroup=size,
         )
-    _style(figure, "training tokens", "training loss, nats per token", log_y=True)
+    axes(figure, "training tokens", "training loss, nats per token", log_y=True)
     about = (
         f"One line a run, coloured by size, smoothed over neighbouring batches to at most {CURVE_POINTS} points; "
         f"the files hold every step."
@@ -290,7 +222,7 @@ def residuals(study: Study) -> Page:
         data = {"N": table[study.size_column].to_numpy(float), "D": table.tokens.to_numpy(float)}
         residual = np.log(table.loss.to_numpy(float) / fit.loss(data))
         rows = rows.assign(predicted=fit.loss(data), ln_residual=residual)
-        for i, size in enumerate(_sizes(table)):
+        for i, size in enumerate(by_size(table)):
             mask = (table["size"] == size).to_numpy()
             marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 9}
             figure.add_scatter(
@@ -299,7 +231,7 @@ def residuals(study: Study) -> Page:
                 mode="markers",
                 name=size,
                 marker=marker,
-                text=_hover(table[mask]),
+                text=hover(table[mask]),
                 hoverinfo="text",
             )
         figure.add_hline(y=0, line={"color": "#888", "width": 1})
@@ -310,128 +242,8 @@ def residuals(study: Study) -> Page:
         )
     else:
         about = f"{fit.law.equation} was not fitted: {fit.reason}."
-    _style(figure, "training tokens", "ln measured - ln fitted")
+    axes(figure, "training tokens", "ln measured - ln fitted")
     return Page(slug="residuals", title="Residuals of L(N,D)", about=about, figure=figure, rows=rows)
-
-
-def _evals(study: Study) -> pd.DataFrame:
-    if study.runs.evals.empty:
-        return pd.DataFrame(
-            columns=[
-                "task",
-                "shots",
-                "accuracy",
-                "accuracy_se",
-                "chance",
-                "prior_accuracy",
-                "logprob",
-                "fits",
-                "run_id",
-                "size",
-            ]
-        )
-    columns = ["run_id", "size", "params_nonembedding", "tokens", study.compute_column, "loss"]
-    return study.runs.evals.merge(study.runs.table[columns], on="run_id")
-
-
-def accuracy_compute(study: Study) -> Page:
-    """Zero-shot accuracy against compute, with binomial errors; a curve only where there is a trend."""
-    figure = go.Figure()
-    rows = _evals(study)
-    shown = rows[(rows.shots == 0) & rows.fits.astype(bool)] if len(rows) else rows
-    verdicts = {t.task: t for t in study.trends if t.shots == 0}
-    chance_only = []
-    for i, (task, group) in enumerate(shown.groupby("task", sort=False)):
-        trend = verdicts[str(task)]
-        group = group.sort_values(study.compute_column)
-        color = PALETTE[i % len(PALETTE)]
-        hover = [
-            f"<b>{r.run_id}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}<br>chance {r.chance:.2f}"
-            for r in group.itertuples()
-        ]
-        if trend.verdict == "at chance":
-            chance_only.append(str(task))
-        figure.add_scatter(
-            x=group[study.compute_column],
-            y=group.accuracy,
-            error_y={"type": "data", "array": group.accuracy_se, "width": 0, "thickness": 1},
-            mode="markers",
-            name=f"{task} ({trend.verdict})",
-            marker={"color": color, "symbol": MARKERS[i % len(MARKERS)], "size": 7},
-            text=hover,
-            hoverinfo="text",
-            legendgroup=str(task),
-            visible="legendonly" if trend.verdict == "at chance" else True,
-        )
-        if trend.slope is not None:
-            grid = np.geomspace(group[study.compute_column].min(), group[study.compute_column].max(), 50)
-            line = {"color": color, "width": 2}
-            figure.add_scatter(
-                x=grid,
-                y=[trend.accuracy(c) for c in grid],
-                mode="lines",
-                line=line,
-                showlegend=False,
-                legendgroup=str(task),
-                hoverinfo="skip",
-            )
-            figure.add_scatter(
-                x=[grid[0], grid[-1]],
-                y=[trend.baseline] * 2,
-                mode="lines",
-                line={"color": color, "width": 1, "dash": "dot"},
-                name=f"{task}: best baseline",
-                legendgroup=str(task),
-                showlegend=False,
-            )
-    _style(figure, "compute, FLOPs", "accuracy without examples")
-    about = (
-        "Bars are binomial standard errors, dotted lines the best trivial baseline; a curve is drawn only where "
-        "the trend is clear of the noise."
-    )
-    if chance_only:
-        about += f" At chance, hidden until clicked in the legend: {', '.join(chance_only)}."
-    return Page(slug="accuracy-compute", title="Accuracy against compute", about=about, figure=figure, rows=rows)
-
-
-def accuracy_shots(study: Study) -> Page:
-    """Accuracy against the number of examples, mean over the dearest third of the runs."""
-    figure = go.Figure()
-    rows = _evals(study)
-    for i, task in enumerate(dict.fromkeys(t.task for t in study.trends)):
-        series = [t for t in study.trends if t.task == task and t.verdict != "not measured"]
-        if not series:
-            continue
-        hover = [
-            f"{task}, K={t.shots}<br>{t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}<br>{t.verdict}" for t in series
-        ]
-        figure.add_scatter(
-            x=[str(t.shots) for t in series],
-            y=[t.accuracy_large for t in series],
-            error_y={"type": "data", "array": [t.accuracy_large_se for t in series], "width": 2, "thickness": 1},
-            mode="lines+markers",
-            name=f"{task} (chance {series[0].chance:.2f})",
-            marker={"color": PALETTE[i % len(PALETTE)], "symbol": MARKERS[i % len(MARKERS)], "size": 8},
-            line={"width": 1, "dash": "dot" if all(t.verdict == "at chance" for t in series) else "solid"},
-            text=hover,
-            hoverinfo="text",
-        )
-    _style(figure, "examples in the context (K)", "accuracy, largest third of the runs", log_x=False)
-    figure.update_xaxes(type="category")
-    gains = [g for g in study.gains if abs(float(g["accuracy_gain"])) > 3 * float(g["accuracy_gain_se"]) > 0]
-    said = ", ".join(f"{g['task']} K={g['shots']} {g['accuracy_gain']:+.3f}" for g in gains)
-    about = (
-        f"Gains over no examples beyond three standard errors: {said}."
-        if said
-        else "No gain from examples is beyond three standard errors."
-    )
-    return Page(
-        slug="accuracy-shots",
-        title="Accuracy against examples",
-        about=about + " Dotted: at chance.",
-        figure=figure,
-        rows=rows,
-    )
 
 
 PAGES: dict[str, Callable[[Study], Page]] = {
@@ -442,3 +254,8 @@ PAGES: dict[str, Callable[[Study], Page]] = {
     "accuracy-compute": accuracy_compute,
     "accuracy-shots": accuracy_shots,
 }
+
+
+def pages(study: Study) -> list[Page]:
+    """All figures of a study."""
+    return [make(study) for make in PAGES.values()]

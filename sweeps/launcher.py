@@ -92,7 +92,8 @@ class Launcher:
             options |= {"_temp_dir": self._temporary, "object_store_memory": 100_000_000}
         if address is not None and not _answers(address):
             raise StoreError(
-                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS for a local Ray"
+                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS "
+                "for a local Ray"
             )
         ray.init(address or "local", **options)
         self._idle: list[_Member] = []

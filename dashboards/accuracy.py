@@ -1,0 +1,130 @@
+"""Figures of accuracy: against compute, and against the number of examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.study import Study
+from dashboards.style import MARKERS, PALETTE, Page, axes
+
+
+def _evals(study: Study) -> pd.DataFrame:
+    if study.runs.evals.empty:
+        return pd.DataFrame(
+            columns=[
+                "task",
+                "shots",
+                "accuracy",
+                "accuracy_se",
+                "chance",
+                "prior_accuracy",
+                "logprob",
+                "fits",
+                "run_id",
+                "size",
+            ]
+        )
+    columns = ["run_id", "size", "params_nonembedding", "tokens", study.compute_column, "loss"]
+    return study.runs.evals.merge(study.runs.table[columns], on="run_id")
+
+
+def accuracy_compute(study: Study) -> Page:
+    """Zero-shot accuracy against compute, with binomial errors; a curve only where there is a trend."""
+    figure = go.Figure()
+    rows = _evals(study)
+    shown = rows[(rows.shots == 0) & rows.fits.astype(bool)] if len(rows) else rows
+    verdicts = {t.task: t for t in study.trends if t.shots == 0}
+    chance_only = []
+    for i, (task, group) in enumerate(shown.groupby("task", sort=False)):
+        trend = verdicts[str(task)]
+        group = group.sort_values(study.compute_column)
+        color = PALETTE[i % len(PALETTE)]
+        hover = [
+            f"<b>{r.run_id}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}<br>chance {r.chance:.2f}"
+            for r in group.itertuples()
+        ]
+        if trend.verdict == "at chance":
+            chance_only.append(str(task))
+        figure.add_scatter(
+            x=group[study.compute_column],
+            y=group.accuracy,
+            error_y={"type": "data", "array": group.accuracy_se, "width": 0, "thickness": 1},
+            mode="markers",
+            name=f"{task} ({trend.verdict})",
+            marker={"color": color, "symbol": MARKERS[i % len(MARKERS)], "size": 7},
+            text=hover,
+            hoverinfo="text",
+            legendgroup=str(task),
+            visible="legendonly" if trend.verdict == "at chance" else True,
+        )
+        if trend.slope is not None:
+            grid = np.geomspace(group[study.compute_column].min(), group[study.compute_column].max(), 50)
+            line = {"color": color, "width": 2}
+            figure.add_scatter(
+                x=grid,
+                y=[trend.accuracy(c) for c in grid],
+                mode="lines",
+                line=line,
+                showlegend=False,
+                legendgroup=str(task),
+                hoverinfo="skip",
+            )
+            figure.add_scatter(
+                x=[grid[0], grid[-1]],
+                y=[trend.baseline] * 2,
+                mode="lines",
+                line={"color": color, "width": 1, "dash": "dot"},
+                name=f"{task}: best baseline",
+                legendgroup=str(task),
+                showlegend=False,
+            )
+    axes(figure, "compute, FLOPs", "accuracy without examples")
+    about = (
+        "Bars are binomial standard errors, dotted lines the best trivial baseline; a curve is drawn only where "
+        "the trend is clear of the noise."
+    )
+    if chance_only:
+        about += f" At chance, hidden until clicked in the legend: {', '.join(chance_only)}."
+    return Page(slug="accuracy-compute", title="Accuracy against compute", about=about, figure=figure, rows=rows)
+
+
+def accuracy_shots(study: Study) -> Page:
+    """Accuracy against the number of examples, mean over the dearest third of the runs."""
+    figure = go.Figure()
+    rows = _evals(study)
+    for i, task in enumerate(dict.fromkeys(t.task for t in study.trends)):
+        series = [t for t in study.trends if t.task == task and t.verdict != "not measured"]
+        if not series:
+            continue
+        hover = [
+            f"{task}, K={t.shots}<br>{t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}<br>{t.verdict}" for t in series
+        ]
+        figure.add_scatter(
+            x=[str(t.shots) for t in series],
+            y=[t.accuracy_large for t in series],
+            error_y={"type": "data", "array": [t.accuracy_large_se for t in series], "width": 2, "thickness": 1},
+            mode="lines+markers",
+            name=f"{task} (chance {series[0].chance:.2f})",
+            marker={"color": PALETTE[i % len(PALETTE)], "symbol": MARKERS[i % len(MARKERS)], "size": 8},
+            line={"width": 1, "dash": "dot" if all(t.verdict == "at chance" for t in series) else "solid"},
+            text=hover,
+            hoverinfo="text",
+        )
+    axes(figure, "examples in the context (K)", "accuracy, largest third of the runs", log_x=False)
+    figure.update_xaxes(type="category")
+    gains = [g for g in study.gains if abs(float(g["accuracy_gain"])) > 3 * float(g["accuracy_gain_se"]) > 0]
+    said = ", ".join(f"{g['task']} K={g['shots']} {g['accuracy_gain']:+.3f}" for g in gains)
+    about = (
+        f"Gains over no examples beyond three standard errors: {said}."
+        if said
+        else "No gain from examples is beyond three standard errors."
+    )
+    return Page(
+        slug="accuracy-shots",
+        title="Accuracy against examples",
+        about=about + " Dotted: at chance.",
+        figure=figure,
+        rows=rows,
+    )

@@ -1,0 +1,74 @@
+"""What the figures share: colours, axes, and the page that carries a figure and the rows behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#8C564B",
+)  # Okabe and Ito 2008, for all eyes
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
+LOSS = "loss, nats per token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A figure with its title, a sentence on how to read it, and the rows behind it."""
+
+    slug: str
+    title: str
+    about: str
+    figure: go.Figure
+    rows: pd.DataFrame
+
+
+def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool = False) -> go.Figure:
+    """Set the axes and the look; returns the figure."""
+    figure.update_layout(
+        template="plotly_white",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        margin={"l": 70, "r": 30, "t": 30, "b": 60},
+        height=560,
+        legend={"font": {"size": 11}},
+        hoverlabel={"align": "left"},
+    )
+    figure.update_xaxes(
+        title=x, type="log" if log_x else "linear", exponentformat="power", showline=True, linecolor="#888"
+    )
+    figure.update_yaxes(title=y, type="log" if log_y else "linear", showline=True, linecolor="#888")
+    values = [v for trace in figure.data for v in (trace.y if trace.y is not None else ()) if v is not None and v > 0]
+    if log_y and values:  # a log axis of less than a decade would have one label
+        figure.update_yaxes(tickmode="array", tickvals=_ticks(min(values), max(values)), tickformat=".2~f")
+    return figure
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values between two losses, about eight of them."""
+    step = next((s for s in (0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / s <= 9), 2.0)
+    return [round(k * step, 2) for k in range(int(low / step), int(high / step) + 2)]
+
+
+def hover(rows: pd.DataFrame) -> list[str]:
+    """A hover text a run."""
+    return [
+        f"<b>{r.run_id}</b><br>N {r.params_nonembedding:,} non-embedding, {r.params_total:,} total<br>D "
+        f"{r.tokens:,} tokens, "
+        f"{r.epochs:.2f} epochs<br>C {r.flops_model:.3g} FLOPs<br>loss {r.loss:.4f} +- {r.loss_se:.4f}<br>lr "
+        f"{r.lr:.4g}, seed {r.seed}"
+        for r in rows.itertuples()
+    ]
+
+
+def by_size(table: pd.DataFrame) -> list[str]:
+    """Names of the sizes, smallest first."""
+    return list(table.sort_values("params_nonembedding")["size"].drop_duplicates())
