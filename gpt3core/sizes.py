@@ -73,18 +73,20 @@ GPT3 = {
 }
 
 
-def nano(width: int, *, n_layer: int, n_ctx: int, vocab_size: int, attention: str, band: int) -> ModelSpec:
-    """A model of the nano ladder: GPT-3's shape at a width of 8 to a few hundred, heads about 32 wide.
+def nano(
+    width: int, *, n_layer: int, n_ctx: int, vocab_size: int, attention: str, band: int, n_head: int | None = None
+) -> ModelSpec:
+    """A model of the nano ladder: GPT-3's shape at a width of 8 to a few hundred, heads about 32 wide unless given.
 
     Raises:
-        ValueError: when no whole number of heads divides the width.
+        ValueError: when the heads do not divide the width.
     """
-    n_head = max(1, round(width / 32))
-    if width % n_head:
-        raise ValueError(
-            f"width {width} does not divide into {n_head} heads of about 32: take a multiple of {n_head}, "
-            f"for instance {width // n_head * n_head or n_head}"
-        )
+    given = n_head
+    n_head = given if given is not None else max(1, round(width / 32))
+    if n_head < 1 or width % n_head:
+        what = f"n_head={given}" if given is not None else f"{n_head} heads of about 32"
+        divisors = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
+        raise ValueError(f"width {width} does not divide into {what}: allowed are n_head {divisors}, or another width")
     return ModelSpec(
         n_layer=n_layer,
         d_model=width,

@@ -315,6 +315,8 @@ class Driver:
         result = RunDir(self.root, run_id).result()
         if result is None:
             return False
+        if run_id in self.outcome.done:  # a worker that finished while no driver was there
+            return True
         self.outcome.done.append(run_id)
         if result.get("flops_per_second"):
             per_worker = result["flops_per_second"] / max(1, result.get("devices", 1))

@@ -94,16 +94,9 @@ def _positive(recipe: Recipe, *names: str) -> None:
 def _model(recipe: Recipe, width: int, vocab: int) -> ModelSpec:
     shape = recipe.model
     try:
-        return sizes.nano(
-            width,
-            n_layer=shape.n_layer,
-            n_ctx=shape.n_ctx,
-            vocab_size=vocab,
-            attention=shape.attention,
-            band=shape.band,
-        )
+        return sizes.nano(width, vocab_size=vocab, **vars(shape))
     except ValueError as error:
-        raise UsageError(f"width {width} with model={vars(shape)}: {error}") from error
+        raise UsageError(f"model: {error}") from error
 
 
 def _batch(recipe: Recipe, model: ModelSpec, tokens: float) -> tuple[int, int]:

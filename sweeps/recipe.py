@@ -19,6 +19,7 @@ class Model:
     """The shape that all sizes of a nano ladder share."""
 
     n_layer: int = 2
+    n_head: int | None = None  # by default heads about 32 wide
     n_ctx: int = 128
     attention: str = "alternating"  # alternating (banded, dense, ...) | dense
     band: int = 4

@@ -172,3 +172,17 @@ def test_the_exit_code_tells_how_a_sweep_ended(smoke, capsys, outcome, code, sai
     chosen, runs, root = smoke
     assert command._conclude(chosen, runs, outcome, root) == code
     assert said in capsys.readouterr().out
+
+
+def test_a_run_that_finished_while_no_driver_was_there_counts_once(smoke):
+    chosen, runs, root = smoke
+    cluster = FakeCluster(root)
+    from gpt3core.store.rundir import open_root
+
+    open_root(root, create=True)
+    RunDir(root, runs[0].run_id).create(runs[0])
+    RunDir(root, runs[0].run_id).finish({"status": "done"})
+    shape = Resources(cpus=1.0)
+    cluster._running[runs[0].run_id] = Running(run_id=runs[0].run_id, worker=shape, allocation={"n": 1})
+    outcome = drive(smoke, cluster)
+    assert sorted(outcome.done) == sorted(run.run_id for run in runs)

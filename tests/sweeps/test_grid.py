@@ -66,6 +66,8 @@ def test_gpt3s_runs_are_table_2_1():
         (["budgets=[1e3]"], "describes no run"),
         (["widths=[]", "widths_at={}"], "describes no run"),
         (["widths=[85]", "widths_at={}", "span=1e9"], "does not divide into 3 heads"),
+        (["model.n_head=7"], "width 8 does not divide into n_head=7: allowed are n_head 1, 2, 4, 8"),
+        (["model.n_layer=0"], "n_layer=0: it must be positive"),
         (["data.tokenizer=gpt4"], "allowed are gpt2 and gpt2:K"),
         (["family=llama"], "allowed are nano, gpt3"),
         (["model.attention=sparse"], "allowed are dense, alternating"),
