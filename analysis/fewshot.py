@@ -84,9 +84,10 @@ def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant
     third = max(1, len(group) // 3)
     large, large_n = hits[-third:].sum(), n[-third:].sum()
     slope_lp, slope_lp_se = _line(x, group.logprob.to_numpy(float))
-    above = (
-        stats.binomtest(int(hits.sum()), int(n.sum()), max(baseline, 1e-9), alternative="greater").pvalue < significant
-    )
+    # all runs answer the same items, so they count once: the mean accuracy of the large runs on so many items
+    large_items = int(n[-third:].mean())
+    correct = round(float(large / large_n) * large_items)
+    above = stats.binomtest(correct, large_items, max(baseline, 1e-9), alternative="greater").pvalue < significant
     fields: dict[str, Any] = {
         **common,
         "metric": str(first.metric),
@@ -98,7 +99,7 @@ def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant
         "logprob_per_decade_se": slope_lp_se,
     }
     fitted = _logistic(x - center, hits, n, chance) if hits.sum() and len(np.unique(x)) > 2 else None
-    if fitted is not None and fitted[3] < significant:
+    if fitted is not None and fitted[3] < significant and (fitted[1] < 0 or above):
         level, slope, slope_se, _ = fitted
         verdict = "rises" if slope > 0 else "falls"
         return Trend(**fields, verdict=verdict, level=level, slope=slope, slope_se=slope_se, center=float(10**center))
@@ -118,8 +119,7 @@ def _logistic(x: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> t
     constant.
 
     All runs answer the same items, which share their difficulty; what is left between runs beyond the binomial noise
-    is taken as overdispersion
-    (never below 1), so that a few odd runs do not make a trend.
+    is taken as overdispersion (never below 1), so that a few odd runs do not make a trend.
     """
 
     def negative(theta: np.ndarray) -> float:
@@ -134,13 +134,20 @@ def _logistic(x: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> t
     p = np.clip(floor + (1 - floor) * special.expit(full.x[0] + full.x[1] * x), 1e-9, 1 - 1e-9)
     dispersion = max(1.0, float(((hits - n * p) ** 2 / (n * p * (1 - p))).sum() / max(1, len(x) - 2)))
     statistic = 2 * (flat.fun - full.fun) / dispersion
-    error = float(np.sqrt(max(full.hess_inv[1, 1], 0.0) * dispersion))
-    return float(full.x[0]), float(full.x[1]), error, float(stats.chi2.sf(max(statistic, 0.0), 1))
+    sigmoid = special.expit(full.x[0] + full.x[1] * x)
+    weight = (
+        n * ((1 - floor) * sigmoid * (1 - sigmoid)) ** 2 / (p * (1 - p))
+    )  # Fisher information of the linear predictor
+    spread = (weight * x**2).sum() - (weight * x).sum() ** 2 / weight.sum()
+    error = float(np.sqrt(dispersion / spread)) if spread > 0 else float("inf")
+    p_value = float(stats.f.sf(max(statistic, 0.0), 1, max(1, len(x) - 2)))
+    return float(full.x[0]), float(full.x[1]), error, p_value
 
 
 def shot_gains(evals: pd.DataFrame) -> list[dict[str, float | str]]:
     """What K examples bring over none: paired over runs, the mean gain in accuracy and log-probability with its
-    standard error."""
+    standard error.
+    """
     if evals.empty:
         return []
     found: list[dict[str, float | str]] = []

@@ -1,8 +1,7 @@
 """IsoFLOP analysis (Hoffmann et al. 2022, approach 2): a parabola in ln N at every budget, and the laws of its minima.
 
 At each budget ln L is fitted by a parabola in ln N by least squares, on the runs within NEAR of the budget's best
-loss: farther out the curve
-is no parabola. The minimum gives N*(C) and L*(C); D* follows from the runs' own C(N, D).
+loss: farther out the curve is no parabola. The minimum gives N*(C) and L*(C); D* follows from the runs' own C(N, D).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from analysis.laws import Array
 NEAR = 0.06  # runs more than this above their budget's best loss stay out of its parabola
 SAME_BUDGET = 0.05  # relative spread of compute within one budget
 MIN_SIZES = 3
+MIN_RESIDUALS = 4  # residuals that are free to differ from zero, over all budgets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,13 @@ def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> P
     )
 
 
+def tokens_at(parabola: Parabola, table: pd.DataFrame, size: str) -> float:
+    """D at a budget's minimum: the line of ln D over ln N through the budget's own runs, read off at N*."""
+    group = table[table.run_id.isin(parabola.run_ids)]
+    line = np.polyfit(np.log(group[size].astype(float)), np.log(group.tokens.astype(float)), 1)
+    return float(np.exp(np.polyval(line, np.log(parabola.n_star))))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Minima:
     """The minima of all budgets and the power laws through them, with bootstrap draws of both."""
@@ -101,6 +108,7 @@ class Minima:
     exponent: float = float("nan")  # a of N* = k C^a
     coefficient: float = float("nan")  # k
     draws: Array | None = None  # (draws, 2 + budgets): a, ln k, ln L* of each used budget
+    asked: int = 0  # draws asked for; those without a minimum inside the sizes of every budget are not among ``draws``
 
     @property
     def used(self) -> list[Parabola]:
@@ -125,7 +133,9 @@ def analyse(table: pd.DataFrame, *, size: str, compute: str, draws: int, seed: i
     log_c = np.log([p.budget for p in used])
     a, ln_k = np.polyfit(log_c, np.log([p.n_star for p in used]), 1)
     pool = np.concatenate([_scaled(p) for p in used])
-    pool -= pool.mean()
+    if len(pool) < MIN_RESIDUALS:  # parabolas through all their points leave nothing to draw from
+        draws = 0
+    pool -= pool.mean() if len(pool) else 0.0
     rng = np.random.default_rng(seed)
     found = []
     sizes = table.set_index("run_id")[size].astype(float)
@@ -146,13 +156,15 @@ def analyse(table: pd.DataFrame, *, size: str, compute: str, draws: int, seed: i
         exponent=float(a),
         coefficient=float(np.exp(ln_k)),
         draws=np.array(found) if found else None,
+        asked=draws,
     )
 
 
 def _scaled(p: Parabola) -> Array:
     """Residuals with the variance of the errors: divided by sqrt(1 - leverage). A perfectly fitted point tells
-    nothing."""
+    nothing.
+    """
     assert p.residuals is not None and p.leverage is not None
     free = 1 - p.leverage
     kept = free > 0.05
-    return p.residuals[kept] / np.sqrt(free[kept]) if kept.any() else np.zeros(1)
+    return p.residuals[kept] / np.sqrt(free[kept])

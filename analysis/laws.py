@@ -1,8 +1,8 @@
 """Each law in one place: log loss and its gradient, vectorised over batches of parameters.
 
 Parameters are the rows of ``theta`` (P, k) in the coordinates in which the fit is well behaved (logarithms of
-coefficients); a law
-maps them and the data (n,) to log losses (P, n) and gradients (P, n, k). ``describe`` gives the published names back.
+coefficients); a law maps them and the data (n,) to log losses (P, n) and gradients (P, n, k). ``describe`` gives the
+published names back.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def _sum_of_powers(terms: Array, slopes: Array) -> tuple[Array, Array]:
 
 
 class ComputeFrontier:
-    """L(C) = (C_c / C)^alpha_C (Kaplan et al. 2020, eq. 1.3; Brown et al. 2020, figure 3.1). theta = (ln A, alpha),
-    A = C_c^alpha."""
+    """L(C) = (C_c / C)^alpha_C (Kaplan et al. 2020, eq. 1.3; Brown et al. 2020, figure 3.1). theta = (ln A, alpha), A
+    = C_c^alpha.
+    """
 
     name = "compute_frontier"
     equation = "L(C) = (C_c/C)^alpha_C"
@@ -120,8 +121,10 @@ class ComputeFrontierWithFloor:
 
 
 class Chinchilla:
-    """L(N, D) = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022, approach 3). theta = (ln E, ln A, ln B, alpha,
-    beta)."""
+    """L(N, D) = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022, approach 3).
+
+    theta = (ln E, ln A, ln B, alpha, beta).
+    """
 
     name = "chinchilla"
     equation = "L(N,D) = E + A/N^alpha + B/D^beta"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis import isoflop, uncertainty
 from analysis.laws import Array
@@ -154,7 +153,11 @@ def tables(study: Study) -> list[tuple[str, list[str], list[Row]]]:
             _laws(study),
         ),
         ("IsoFLOP minima", ["C", "runs", "N*", "D/N at N*", "L*", "note"], _minima(study)),
-        ("Exponents by convention", ["N", "C", "a of N* ~ C^a", "alpha_C"], _conventions(study)),
+        (
+            "Exponents by convention (budgets are groups of equal exact C in all of them)",
+            ["N", "C", "a of N* ~ C^a", "alpha_C"],
+            _conventions(study),
+        ),
         (
             "Predictions",
             ["law", "C", "beyond the data", "N*", "D*", "loss", "95% of the mean law", "95% of a new run"],
@@ -233,9 +236,7 @@ def _minima(study: Study) -> list[Row]:
         if not p.ok:
             rows.append([f"{p.budget:.3g}", str(len(p.run_ids)), "-", "-", "-", p.reason])
             continue
-        group = study.table[study.table.run_id.isin(p.run_ids)]
-        slope, level = np.polyfit(np.log(group[study.size_column].astype(float)), np.log(group.tokens.astype(float)), 1)
-        tokens = math.exp(level + slope * math.log(p.n_star))
+        tokens = isoflop.tokens_at(p, study.table, study.size_column)
         note = f"{len(p.far)} far runs out" if p.far else ""
         rows.append(
             [
@@ -335,9 +336,3 @@ def to_markdown(study: Study) -> str:
             lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
     lines += ["## Notes", "", *[f"- {n.severity} `{n.code}`: {n.message}" for n in study.notes], ""]
     return "\n".join(lines)
-
-
-def frame(study: Study) -> pd.DataFrame:
-    """The table of all runs, with whether each was fitted."""
-    fitted = set(study.table.run_id)
-    return study.runs.table.assign(fitted=[run_id in fitted for run_id in study.runs.table.run_id])

@@ -1,5 +1,6 @@
 """Which runs enter a fit: rules with names, each listed in the output with the runs that it takes out. Nothing drops
-in silence."""
+in silence.
+"""
 
 from __future__ import annotations
 

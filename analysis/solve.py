@@ -1,9 +1,8 @@
 """Robust fits of a law: screened multi-start, and Levenberg-Marquardt batched over starts or bootstrap resamples.
 
 The objective is the sum over runs of weight x Huber_delta(ln L_observed - ln L_law). Sums, not means: with means the
-stopping rules of
-general optimisers end early. Huber is minimised by iteratively reweighted least squares inside the Levenberg-Marquardt
-steps.
+stopping rules of general optimisers end early. Huber is minimised by iteratively reweighted least squares inside the
+Levenberg-Marquardt steps.
 """
 
 from __future__ import annotations
@@ -102,7 +101,8 @@ def fit(law: Law, data: Data, loss: Array, *, delta: float = DELTA) -> Fit:
 
 def _basins(theta: Array, objective: Array) -> Array:
     """Up to BASINS solutions within a factor of the best objective, chosen one after another as far apart as there
-    are."""
+    are.
+    """
     good = theta[np.isfinite(objective) & (objective <= BASIN_FACTOR * objective.min())]
     scale = np.maximum(np.ptp(good, axis=0), 1e-9)
     chosen = [theta[int(np.argmin(objective))]]

@@ -20,6 +20,7 @@ from analysis.uncertainty import Backtest, Widening
 SIZES = {"nonembedding": "params_nonembedding", "total": "params_total"}
 COMPUTES = {"exact": "flops_model", "6nd": "flops_6nd"}
 LEAST_SQUARES = 1e3  # a Huber delta beyond any residual: minima are smoothed already
+MOST_DRAWS = 0.9
 NO_FLOOR = 1e-2  # nats: an irreducible loss below this is at its bound, zero
 LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
 
@@ -131,7 +132,7 @@ def study(runs: Runs, options: Options) -> Study:
         widening=widening,
         predictions=_predictions(minima, frontier, floored, widening, table, options),
         trends=fewshot.trends(runs.evals, table, compute),
-        gains=fewshot.shot_gains(runs.evals),
+        gains=fewshot.shot_gains(runs.evals[runs.evals.run_id.isin(table.run_id)] if len(runs.evals) else runs.evals),
     )
     result.notes.extend(_notes(result))
     return result
@@ -236,7 +237,7 @@ def _predictions(
             data = {"C": np.array([target])}
             loss = float(law.fit.loss(data)[0])
             draws = law.fit.law.log_loss(law.draws, data)[0][:, 0]
-            half = widening.half_width(max(0.0, decades))
+            half = widening.half_width(max(0.0, decades), float(np.std(draws, ddof=1)) if len(draws) > 1 else 0.0)
             new = [float(loss * np.exp(-half)), float(loss * np.exp(half))] if np.isfinite(half) else None
             prediction = Prediction(
                 compute=float(target),
@@ -254,12 +255,8 @@ def _predictions(
 
 def _optimal_tokens(minima: Minima, table: pd.DataFrame) -> Array:
     """ln D* as a line in ln C: D at each minimum, read off the budget's own runs."""
-    points = []
-    for p in minima.used:
-        group = table[table.run_id.isin(p.run_ids)]
-        slope, level = np.polyfit(np.log(group[minima.size].astype(float)), np.log(group.tokens.astype(float)), 1)
-        points.append((np.log(p.budget), level + slope * np.log(p.n_star)))
-    c, d = zip(*points, strict=True)
+    c = [np.log(p.budget) for p in minima.used]
+    d = [np.log(isoflop.tokens_at(p, table, minima.size)) for p in minima.used]
     line: Array = np.polyfit(c, d, 1)
     return line
 
@@ -295,6 +292,14 @@ def _notes(study: Study) -> list[Note]:
             f"error itself"
         )
         notes.append(Note(code="thin-calibration", severity="info", message=message))
+    kept = 0 if study.minima.draws is None else len(study.minima.draws)
+    if study.minima.asked and kept < MOST_DRAWS * study.minima.asked:
+        message = (
+            f"{study.minima.asked - kept} of {study.minima.asked} bootstrap draws had a budget without a minimum "
+            f"inside its "
+            "sizes and are not in the intervals of the frontier and of N*: they are too narrow; run sizes farther out"
+        )
+        notes.append(Note(code="draws-without-minimum", severity="warning", message=message))
     repeated = study.table[study.table.epochs > 1]
     if len(repeated):
         listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.itertuples())

@@ -1,5 +1,6 @@
 """Two kinds of interval: of the mean law (its parameters' doubt), and of a new run (what the user wants), which
-widens with distance."""
+widens with distance.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Backtest:
 
 def backtest_power_law(compute: Array, loss: Array, shortest: int = 3) -> list[Backtest]:
     """Fit L = (C_c/C)^alpha to the cheapest budgets, predict every dearer one; for every cut with ``shortest``
-    budgets below it."""
+    budgets below it.
+    """
     found = []
     order = np.argsort(compute)
     c, y = np.log(compute[order]), np.log(loss[order])
@@ -69,23 +71,28 @@ def backtest_power_law(compute: Array, loss: Array, shortest: int = 3) -> list[B
 
 @dataclass(frozen=True, kw_only=True)
 class Widening:
-    """The error of a new run at a distance: sigma^2 = noise^2 + (per_decade * decades)^2, in ln L, t-distributed."""
+    """The error of a new run at a distance, in ln L: sigma^2 = noise^2 + (per_decade * decades)^2, t-distributed."""
 
     noise: float
     per_decade: float
     tests: int
 
-    def half_width(self, decades: float, level: float = LEVEL) -> float:
-        """Half of the interval's width in ln L at so many decades beyond the data; infinite without backtests."""
+    def half_width(self, decades: float, of_mean: float = 0.0, level: float = LEVEL) -> float:
+        """Half of the interval's width in ln L at so many decades beyond the data; infinite without backtests.
+
+        Args:
+            of_mean: standard deviation of the mean law itself there, from its bootstrap; it comes on top.
+        """
         if self.tests == 0:
             return float("inf")
         quantile = stats.t.ppf((1 + level) / 2, df=self.tests)
-        return float(quantile * np.hypot(self.noise, self.per_decade * decades))
+        return float(quantile * np.sqrt(self.noise**2 + (self.per_decade * decades) ** 2 + of_mean**2))
 
 
 def widening(backtests: list[Backtest], noise: float) -> Widening:
     """From the backtests' misses. Overlapping cuts are not independent: the degrees of freedom are the distinct
-    targets."""
+    targets.
+    """
     if not backtests:
         return Widening(noise=noise, per_decade=float("nan"), tests=0)
     rates = [(abs(b.miss) ** 2 - noise**2) / b.decades**2 for b in backtests]

@@ -2,8 +2,7 @@
 analysis.fit.
 
 Serves on 127.0.0.1 only (port=8050): whoever may use this machine may see the pages, nobody else. The figures follow
-the store: new
-results appear within seconds. Needs the extra ``app`` (pip install 'isoflop[app]').
+the store: new results appear within seconds. Needs the extra ``app`` (pip install 'isoflop[app]').
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ def _describe(config: Any, key: str) -> str:
 
 def run(main: Callable[[list[str]], int]) -> None:
     """Run a command: one sentence and a non-zero exit for whatever its user can mend; a traceback is a defect of
-    ours."""
+    ours.
+    """
     try:
         code = main(sys.argv[1:])
     except (UsageError, StoreError) as error:

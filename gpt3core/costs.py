@@ -98,10 +98,10 @@ def memory_per_device(
     """Bytes per device for mixed-precision AdamW with a distributed optimizer.
 
     States: 6 + 12/d bytes a parameter (bf16 weights, fp32 gradients; Megatron-LM's distributed optimizer).
-    Activations: Korthikanti et al. 2022 (arXiv 2205.05198), sequence parallel with the tensor degree t:
-    s b h L (34/t) with selective recomputation, s b h L 2/t with full; 1F1B keeps p micro-batches of L/p layers on the
-    first stage, so the pipeline degree does not divide them. The fp32 logits (s b V / t) sit on the last stage and
-    are counted where there is one stage only.
+    Activations: Korthikanti et al. 2022 (arXiv 2205.05198), sequence parallel with the tensor degree t: s b h L
+    (34/t) with selective recomputation, s b h L 2/t with full; 1F1B keeps p micro-batches of L/p layers on the first
+    stage, so the pipeline degree does not divide them. The fp32 logits (s b V / t) sit on the last stage and are
+    counted where there is one stage only.
     """
     if recompute not in ("selective", "full"):
         raise ValueError(f"recompute={recompute!r}: allowed are selective, full")

@@ -13,9 +13,10 @@ GPT2_VOCAB = 50_257
 class Gpt3Size:
     """A row of Table 2.1 (Brown et al. 2020) with the parameter count of Table D.1, where they differ.
 
-    Two rows cannot be what their columns say, and Table D.1's parameter counts tell how they were built: XL prints
-    24 heads x 128 = 3072 with d_model 2048, which would have 1,517M parameters, and 16 x 128 has 1,316M (D.1: 1,320M);
-    13B prints d_model 5140 with 40 x 128 = 5120, and 5120 has 12,853M (D.1: 12,850M; 5140: 12,936M). Both are built so.
+    Two rows cannot be what their columns say, and Table D.1's parameter counts tell how they were built: XL prints 24
+    heads x 128 = 3072 with d_model 2048, which would have 1,517M parameters, and 16 x 128 has 1,316M (D.1: 1,320M);
+    13B prints d_model 5140 with 40 x 128 = 5120, and 5120 has 12,853M (D.1: 12,850M; 5140: 12,936M). Both are built
+    so.
     """
 
     name: str

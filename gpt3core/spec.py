@@ -111,6 +111,8 @@ class EvalSpec:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         object.__setattr__(self, "shots", tuple(int(k) for k in self.shots))
         _positive(self, "items", "validation_tokens")
+        if any(k < 0 for k in self.shots):
+            raise ValueError(f"evals.shots={list(self.shots)}: numbers of examples, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ DONE, FAILED, DAMAGED, INTERRUPTED = 0, 1, 3, 130
 
 
 def sweep(argv: Sequence[str], usage: str) -> int:
-    """Run a sweep command; returns the exit code: 0 done, 1 runs failed, 2 cannot be run, 3 done but a checkpoint
-    was damaged."""
+    """Run a sweep command; returns the exit code: 0 done, 1 runs failed, 2 cannot be run, 3 done but a checkpoint was
+    damaged.
+    """
     settings, flags = cli.split(argv, FLAGS)
     if "--help" in flags:
         print(usage)

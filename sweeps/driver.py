@@ -1,8 +1,7 @@
 """The loop of a sweep: look at the store and the workers, let the scheduler decide, act; until every run is settled.
 
 The store is the truth: a run is done if and only if it has its result. A driver that starts again therefore trains
-only what is
-missing, adopts the workers that go on, and resumes the rest from their checkpoints.
+only what is missing, adopts the workers that go on, and resumes the rest from their checkpoints.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ class Cluster(Protocol):
 
     def inventory(self) -> Inventory: ...  # noqa: D102
     def running(self) -> list[Running]: ...  # noqa: D102
+    def others(self) -> list[Running]: ...  # noqa: D102
     def poll(self) -> list[Update]: ...  # noqa: D102
     def start(  # noqa: D102
         self, run_id: str, allocation: Allocation, shape: Resources, entry: str, payload: dict[str, Any]
@@ -129,7 +129,7 @@ class Driver:
         record: dict[str, Any] = (
             files.read_json(path) if path.exists() else {"name": self.recipe.name, "numerics": None}
         )
-        record["runs"] = sorted({*record.get("runs", []), *self.runs})
+        record["runs"] = sorted(self.runs)  # the recipe as it is now: runs of an earlier form stay in the store
         files.write_json(path, record)
         return record
 
@@ -148,8 +148,14 @@ class Driver:
             if before:
                 self.display.say(f"{before} of {len(self.runs)} runs are done already")
             if len(self.outcome.done) < len(self.runs):
+                for (
+                    run
+                ) in self.cluster.running():  # of an earlier driver: when it began is not known, so at its longest
+                    if run.run_id in self.runs:
+                        self.ends[run.run_id] = time.time() + self._seconds(self.runs[run.run_id])
                 self._prepare()
-                self._loop(self._act)
+                if not self.outcome.interrupted:
+                    self._loop(self._act)
         self.display.close()
         return self.outcome
 
@@ -174,7 +180,7 @@ class Driver:
 
     def _prepare(self) -> None:
         """Text and numerics first, on one worker: what is wrong with them concerns every run."""
-        if self.entry != TRAIN or (self.record["numerics"] is not None and self.cluster.running()):
+        if self.entry != TRAIN or (self._numerics() is not None and self.cluster.running()):
             return
         shape = max(self.runs.values(), key=lambda run: costs.train_flops(run.model, run.tokens))
         payload = {"spec": specs.to_json(shape), "device": self._device()}
@@ -184,7 +190,9 @@ class Driver:
                 return False
             if not any(run.run_id == PREPARATION for run in self.cluster.running()):
                 job = Job(run_id=PREPARATION, worker=self.shape, queued=0.0)
-                (decision,) = scheduler.plan(time.time(), self.cluster.inventory(), [job], self.cluster.running())
+                (decision,) = scheduler.plan(
+                    time.time(), self.cluster.inventory(), [job], [*self.cluster.running(), *self.cluster.others()]
+                )
                 if isinstance(decision, Refuse):
                     raise StoreError(f"no run can start: each {decision.reason}")
                 if isinstance(decision, Start):
@@ -199,10 +207,11 @@ class Driver:
         running = {run.run_id for run in self.cluster.running()}
         settled = {*self.outcome.done, *self.outcome.failed}
         open_runs = [run for run_id, run in self.runs.items() if run_id not in settled and run_id not in running]
-        if not open_runs and not running:
+        if not open_runs and not running & set(self.runs):  # workers on runs of an earlier recipe are not waited for
             return False
         queue = [self._job(run) for run in open_runs if self.not_before.get(run.run_id, 0.0) <= now]
         holding = [replace(run, ends=self.ends.get(run.run_id, math.inf)) for run in self.cluster.running()]
+        holding += self.cluster.others()
         reasons: dict[str, str] = {}
         for decision in scheduler.plan(now, self.cluster.inventory(), queue, holding):
             if isinstance(decision, Start):
@@ -226,6 +235,15 @@ class Driver:
     def _device(self) -> str:
         return "cuda" if self.recipe.placement.gpus else "cpu"
 
+    def _numerics(self) -> dict[str, str] | None:
+        """The sweep's choice on this kind of device, once it is made; a run whose specification wants others gets
+        them.
+        """
+        chosen = self.record["numerics"]
+        if chosen is None or chosen.get("device") != self._device():
+            return None
+        return {name: chosen[name] for name in ("precision", "kernel")}
+
     def _start(self, run: RunSpec, allocation: Allocation, now: float) -> None:
         gpu = planning.gpu(self.recipe.plan) if self.recipe.placement.gpus else None
         price = self.recipe.plan.usd_per_gpu_hour
@@ -235,7 +253,7 @@ class Driver:
             "device": self._device(),
             "peak_flops": gpu.peak_flops if gpu else None,
             "usd_per_hour": (gpu.usd_per_hour if price is None else price) if gpu else 0.0,
-            "numerics": self.record["numerics"],
+            "numerics": self._numerics(),
             "checkpoint_seconds": self.recipe.placement.checkpoint_seconds,
         }
         try:
@@ -262,7 +280,7 @@ class Driver:
             return  # of an earlier form of the recipe; its result, if any, is in the store
         elif update.state == "done":
             self._event("done", run_id=run_id)
-            if not self._settle_if_done(run_id, update.result):
+            if not self._settle_if_done(run_id, fresh=True):
                 self._fail(
                     run_id,
                     "its worker says done, but there is no result in the store: is the folder shared by all nodes?",
@@ -277,10 +295,10 @@ class Driver:
 
     def _take_preparation(self, update: Update) -> None:
         if update.state == "done" and update.result is not None:
-            if self.record["numerics"] is None:
-                self.record["numerics"] = update.result["numerics"]
+            if self._numerics() is None:
+                self.record["numerics"] = {**update.result["numerics"], "device": self._device()}
                 files.write_json(self.folder / "sweep.json", self.record)
-            numerics, data = self.record["numerics"], update.result["data"]
+            numerics, data = self._numerics() or {}, update.result["data"]
             self.display.say(
                 f"text: {data['tokens']['train'] / 1e6:.2f}M training and "
                 f"{data['tokens']['validation'] / 1e6:.2f}M validation "
@@ -299,7 +317,9 @@ class Driver:
     def _take_failure(self, update: Update) -> None:
         run_id = update.run_id
         self.failures[run_id] = self.failures.get(run_id, 0) + 1
-        self._event("failed", run_id=run_id, error=update.error, fatal=update.fatal)
+        self._event("failed", run_id=run_id, error=update.error, fatal=update.fatal, traceback=update.traceback)
+        if self._settle_if_done(run_id, fresh=True):
+            return
         if update.fatal or self.failures[run_id] >= self.recipe.placement.max_failures:
             self._fail(run_id, update.error)
         else:
@@ -311,19 +331,19 @@ class Driver:
         self.outcome.failed[run_id] = reason
         self.display.say(f"failed  {run_id}: {reason}")
 
-    def _settle_if_done(self, run_id: str, fresh: dict[str, Any] | None = None) -> bool:
+    def _settle_if_done(self, run_id: str, *, fresh: bool = False) -> bool:
+        """Whether the run has its result; ``fresh`` reports it as news."""
         result = RunDir(self.root, run_id).result()
         if result is None:
             return False
-        if run_id in self.outcome.done:  # a worker that finished while no driver was there
-            return True
-        self.outcome.done.append(run_id)
-        if result.get("flops_per_second"):
-            per_worker = result["flops_per_second"] / max(1, result.get("devices", 1))
-            self.speedups.append(per_worker / planning.core_flops(self.runs[run_id]))
-        if fresh is not None:
-            self.outcome.damage += fresh.get("damage", [])
-            for sentence in fresh.get("damage", []):
+        if run_id not in self.outcome.done:
+            self.outcome.done.append(run_id)
+            if result.get("flops_per_second"):
+                per_worker = result["flops_per_second"] / max(1, result.get("devices", 1))
+                self.speedups.append(per_worker / planning.core_flops(self.runs[run_id]))
+        if fresh:
+            self.outcome.damage += result.get("damage", [])
+            for sentence in result.get("damage", []):
                 self.display.say(f"damage  {sentence}")
             self.display.say(self._summary(run_id, result))
         return True

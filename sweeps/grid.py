@@ -1,9 +1,11 @@
 """A recipe becomes runs: pure arithmetic from sizes x budgets to specifications, and a reason for every cell left
-out."""
+out.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from gpt3core import costs, sizes
@@ -41,16 +43,46 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
     Raises:
         UsageError: when the recipe describes no run, or an impossible one.
     """
+    _check(recipe)
     if recipe.family == "nano":
         grid = _nano(recipe, corpus_sha256)
     elif recipe.family == "gpt3":
         grid = _gpt3(recipe, corpus_sha256)
     else:
         raise UsageError(f"family={recipe.family!r}: allowed are nano, gpt3")
+    _check_placement(recipe, grid.runs)
     if not grid.runs:
         reasons = "; ".join(f"{c.size} at {c.budget:.3g}: {c.reason}" for c in grid.left[:3])
         raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
     return grid
+
+
+def _check(recipe: Recipe) -> None:
+    """What can be wrong with any recipe."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
+        raise UsageError(f"name={recipe.name!r}: letters, digits, '.', '_' and '-', for it names a folder")
+    place = recipe.placement
+    for name in ("workers", "max_failures", "checkpoint_seconds"):
+        if not getattr(place, name) > 0:
+            raise UsageError(f"placement.{name}={getattr(place, name)}: it must be positive")
+    if place.cpus < 0 or place.gpus < 0 or place.cpus + place.gpus == 0:
+        raise UsageError(f"placement.cpus={place.cpus:g}, placement.gpus={place.gpus:g}: a worker needs some of either")
+    unused = {"nano": ("sizes", "tokens"), "gpt3": ("widths", "budgets", "widths_at")}.get(recipe.family, ())
+    for name in unused:
+        if getattr(recipe, name):
+            raise UsageError(f"{name}: the family {recipe.family} does not use it; remove it or choose another family")
+
+
+def _check_placement(recipe: Recipe, runs: list[RunSpec]) -> None:
+    """Data-parallel ranks must divide every run's batch."""
+    for run in runs:
+        sequences = run.optim.batch_tokens // run.model.n_ctx
+        if sequences % recipe.placement.workers and recipe.family == "nano":
+            raise UsageError(
+                f"placement.workers={recipe.placement.workers}: the batch of {run.run_id} has {sequences} "
+                f"sequences, which "
+                "do not divide over them; take a divisor, or set optim.batch_tokens_min and _max to one batch for all"
+            )
 
 
 def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
@@ -58,7 +90,7 @@ def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
     vocab = tokenizer.vocab_size(recipe.data.tokenizer)
     _positive(recipe, "min_tokens", "center_params", "center_flops", "span", "replicas")
     for budget in sorted(set(recipe.budgets)):
-        if not budget > 0:
+        if not 0 < budget < math.inf:
             raise UsageError(f"budgets={recipe.budgets}: every budget must be positive (training FLOPs, like 1e12)")
         center = recipe.center_params * (budget / recipe.center_flops) ** recipe.center_exponent
         chosen = recipe.widths_at.get(budget)
@@ -149,7 +181,7 @@ def _gpt3(recipe: Recipe, corpus_sha256: str) -> Grid:
         # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
         batch = 256 * model.n_ctx * max(1, round(row.batch_tokens / (256 * model.n_ctx)))
         for tokens in recipe.tokens:
-            if not tokens > 0:
+            if not 0 < tokens < math.inf:
                 raise UsageError(
                     f"tokens={recipe.tokens}: every number of training tokens must be positive (like 300e9)"
                 )

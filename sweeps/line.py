@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import socket
@@ -29,7 +28,7 @@ from sweeps import grid, recipe, scratch
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 8.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,9 +41,7 @@ def main(argv: Sequence[str]) -> int:
     grid.build(chosen, corpus.fingerprint(chosen.data.corpus))  # refuse a bad recipe before a cluster is started
     started = time.monotonic()
     with head() as environment:
-        swept = _run(
-            ["ray", "job", "submit", "--", "sweeps/sizes.py", *(shlex.quote(s) for s in settings)], environment
-        )
+        swept = _run(["ray", "job", "submit", "--", "sweeps/sizes.py", *settings], environment)
     root = f"runs={rundir.default_root()}"
     sweep = f"sweep={chosen.name}"
     if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
@@ -136,7 +133,8 @@ def _wait_for(address: str, token: str, child: subprocess.Popen[bytes], log: Pat
 
 def _stop(child: subprocess.Popen[bytes], folder: str) -> None:
     """End the head and whatever of it is left: the processes of its session, or with its folder on their command
-    line."""
+    line.
+    """
     child.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(STOP_SECONDS)

@@ -1,5 +1,6 @@
 """From FLOPs to hours, money, memory, GPUs and degrees of parallelism, before anything is spent. No torch, no
-cluster."""
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +21,9 @@ MEMORY_USED = 0.9  # of a GPU: the rest is fragmentation, buffers and the CUDA c
 class Gpu:
     """A GPU: dense 16-bit peak, memory, and what training reaches on it.
 
-    Peaks: makers' data sheets. MFU: what has been published for GPT-3-like models, as noted; an assumption for a plan,
-    to
-    be replaced by ``plan.mfu`` once a run has measured it. Prices are round on-demand figures of 2025, for orientation:
-    set ``plan.usd_per_gpu_hour`` to yours.
+    Peaks: makers' data sheets. MFU: what has been published for GPT-3-like models, as noted; an assumption for a
+    plan, to be replaced by ``plan.mfu`` once a run has measured it. Prices are round on-demand figures of 2025, for
+    orientation: set ``plan.usd_per_gpu_hour`` to yours.
     """
 
     peak_flops: float
@@ -137,7 +137,8 @@ def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
 
 def core_flops(spec: RunSpec) -> float:
     """FLOP/s of one core, a first guess: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k
-    (measured, AMD Zen 5)."""
+    (measured, AMD Zen 5).
+    """
     return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
 
 

@@ -1,5 +1,6 @@
 """What a researcher writes: a recipe, as a YAML file over typed defaults, with ``key=value`` on the command line on
-top."""
+top.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
 """Which waiting run starts now, and why the others wait: a pure function of the cluster, the queue and what is running.
 
 Ray starts any gang that fits, in no order, so a large gang behind a stream of small runs may never start, and an
-impossible
-one waits for ever without an error. Here the queue is ordered (priority, age, then longest first); the first run that
-does
-not fit gets a reservation at the earliest time the running ones leave room, and others may start ahead of it only if
-they
-end before that time or stay off its nodes (EASY backfill, Lifka 1995). An impossible run is refused at once.
+impossible one waits for ever without an error. Here the queue is ordered (priority, age, then longest first); the
+first run that does not fit gets a reservation at the earliest time the running ones leave room, and others may start
+ahead of it only if they end before that time or stay off its nodes (EASY backfill, Lifka 1995). An impossible run is
+refused at once.
 """
 
 from __future__ import annotations
@@ -117,7 +115,8 @@ def impossible(job: Job, inventory: Inventory) -> str | None:
     return (
         f"needs {_describe(job)}, which this cluster of {len(inventory)} node{'s' * (len(inventory) != 1)} "
         f"({nodes} a node) "
-        "can never offer: add nodes, or ask for fewer by placement.workers, placement.gpus and placement.cpus"
+        "can never offer (a gang takes one node, or equal shares of several): add nodes, or ask for fewer by "
+        "placement.workers, placement.gpus and placement.cpus"
     )
 
 

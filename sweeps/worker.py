@@ -1,8 +1,7 @@
 """A worker: a Ray actor that imported torch once and runs one run after another in a thread of its own.
 
 Workers are detached: they outlive their driver, and the next driver finds them by name. One that hears of no driver
-for a
-while after its work is done ends itself.
+for a while after its work is done ends itself.
 """
 
 from __future__ import annotations
@@ -99,17 +98,17 @@ def _outcome(error: Exception) -> dict[str, Any]:
 
 def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
     """Fetch and tokenize the text, make the evaluation's items, and choose the numerics by a short timing on one
-    shape."""
+    shape.
+    """
     from gpt3core import spec as specs
     from gpt3core.data import corpus, shards
-    from gpt3core.evals import tasks
+    from gpt3core.evals import runner
     from gpt3core.train import loop, numerics
 
     run = specs.from_json(job["payload"]["spec"])
     loop.settle_process(job["payload"]["device"])
     data = shards.prepare(run.data)
-    for task in run.evals.tasks:  # what they lack is better known before the training than after it
-        tasks.items(task, run.evals.items, data, run.data.tokenizer)
+    runner.check(run, data)
     chosen = numerics.choose(run.model, run.precision, run.kernel, job["payload"]["device"])
     return {
         "numerics": vars(chosen),

@@ -249,7 +249,9 @@ def _user_documents(corpus: str) -> list[Document]:
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it") from error
         if path.suffix == ".jsonl":
-            for number, line in enumerate(raw.splitlines(), start=1):
+            for number, line in enumerate(raw.split("\n"), start=1):
+                if not line.strip():
+                    continue
                 try:
                     text = json.loads(line)["text"]
                 except (ValueError, KeyError, TypeError) as error:

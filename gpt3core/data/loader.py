@@ -23,8 +23,7 @@ class Loader:
             )
 
     def batch(self, step: int) -> np.ndarray:
-        """The batch of a step (counted from 0): int64 (batch_size, n_ctx + 1), inputs and targets overlapping by
-        one."""
+        """The batch of a step (from 0): int64 (batch_size, n_ctx + 1), inputs and targets overlap by one."""
         first = step * self.batch_size
         rows = [self._sequence(first + i) for i in range(self.batch_size)]
         return np.stack(rows).astype(np.int64)

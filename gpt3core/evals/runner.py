@@ -22,15 +22,34 @@ BATCH_TOKENS = 4096
 TERMINATOR = "\n"  # an exact match must also end where the answer ends
 
 
+def check(spec: RunSpec, data: Shards) -> None:
+    """Make everything that the evaluation needs: what it lacks is better known before the training than after it.
+
+    Raises:
+        ValueError: for an unknown task, or too little text for it or for the held-out loss.
+    """
+    _windows(spec, data)
+    for task in spec.evals.tasks:
+        for shots in spec.evals.shots:
+            _cell(task, shots, spec.evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
+
+
+def _windows(spec: RunSpec, data: Shards) -> int:
+    """Held-out windows of n_ctx tokens to evaluate."""
+    n_ctx = spec.model.n_ctx
+    windows = min((len(data.validation) - 1) // n_ctx, spec.evals.validation_tokens // n_ctx)
+    if windows < 2:
+        raise ValueError(
+            f"the held-out text has {len(data.validation)} tokens and evals.validation_tokens is "
+            f"{spec.evals.validation_tokens}; 2 windows of {n_ctx} are needed: give more text or more tokens"
+        )
+    return windows
+
+
 def validation_loss(model: GPT, spec: RunSpec, data: Shards, device: str = "cpu") -> dict[str, float]:
     """Mean loss on held-out text, all in fp32: nats per token, its standard error over windows, and bits per byte."""
     n_ctx = spec.model.n_ctx
-    available = (len(data.validation) - 1) // n_ctx
-    windows = min(available, max(1, spec.evals.validation_tokens // n_ctx))
-    if windows < 2:
-        raise ValueError(
-            f"the held-out text has {len(data.validation)} tokens, 2 windows of {n_ctx} are needed: give more text"
-        )
+    windows = _windows(spec, data)
     means = []
     per_batch = max(1, BATCH_TOKENS // n_ctx)
     for first in range(0, windows, per_batch):
@@ -97,11 +116,10 @@ def _baselines(queries: list[tasks.Item], pool: list[tasks.Item]) -> dict[str, A
 def few_shot(model: GPT, spec: RunSpec, data: Shards, numerics: Numerics, device: str = "cpu") -> dict[str, list[Any]]:
     """Accuracy and log-probability of every task at every number of examples, as columns.
 
-    ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy decoding
-    gives the answer and its end). ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error
-    too.
-    ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and the scores are
-    missing, where K examples do not fit the context.
+    ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy
+    decoding gives the answer and its end). ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has
+    an error too. ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and
+    the scores are missing, where K examples do not fit the context.
     """
     rows: list[dict[str, Any]] = []
     for task in spec.evals.tasks:

@@ -1,11 +1,9 @@
 """Generated tasks: GPT-3's arithmetic and word scrambling in the formats of its released files, and two that small
-models
-can begin to do: copying a word, and induction (a word that followed another one before follows it again).
+models can begin to do: copying a word, and induction (a word that followed another one before follows it again).
 
 Arithmetic (Brown et al. 2020, section 3.9.1): operands uniform on [0, 10^d), subtraction may be negative. For single-
-digit
-three-operation items the released files are followed: digits 1-9, parentheses round the first two.
-Words (section 3.9.2): completion of "<scrambled> =".
+digit three-operation items the released files are followed: digits 1-9, parentheses round the first two. Words
+(section 3.9.2): completion of "<scrambled> =".
 """
 
 from __future__ import annotations
@@ -66,7 +64,8 @@ def _copy(rng: random.Random, words: list[str]) -> Item:
 
 def _induction(rng: random.Random, words: list[str]) -> Item:
     """The item of K = 1 example: "A B" among other words, then "A". ``examples_inside`` adds occurrences for larger
-    K."""
+    K.
+    """
     cue, answer, *fillers = rng.sample(words, 2 + FILLERS + CHOICES - 1)
     fillers, others = fillers[:FILLERS], fillers[FILLERS:]
     return Item(context=f" {cue}", answer=f" {answer}", choices=_mixed(rng, answer, others), fillers=tuple(fillers))

@@ -1,8 +1,7 @@
 """What an evaluation item is, and how K examples and a query become one prompt.
 
-A task is a generator of items: GPT-3's own synthetic ones (``synthetic.py``) or a cloze on held-out text (here). Items
-are a
-function of the task's name and the data, never of the model: every run answers the same questions.
+A task is a generator of items: GPT-3's own synthetic ones (``synthetic.py``) or a cloze on held-out text (here).
+Items are a function of the task's name and the data, never of the model: every run answers the same questions.
 """
 
 from __future__ import annotations
@@ -87,6 +86,8 @@ def prompt(task: str, item: Item, shots: int, pool: list[Item], seed: int) -> Pr
     if task == "induction":
         parts = [f"{item.context}{item.answer} {' '.join(_shuffled(rng, item.fillers))}" for _ in range(shots)]
         return Prompt(text="".join(parts) + item.context, answer=item.answer, choices=item.choices)
+    if shots > len(pool):
+        raise ValueError(f"task {task}: K={shots} examples, and there are {len(pool)} items to draw them from")
     examples = rng.sample(pool, shots)
     shown = "".join((e.context if e.short_context is None else e.short_context) + e.answer for e in examples)
     return Prompt(text=shown + item.context, answer=item.answer, choices=item.choices)

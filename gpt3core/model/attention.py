@@ -1,8 +1,7 @@
 """Causal attention, dense or locally banded, by one of two kernels that agree to rounding.
 
 Shapes: B sequences, H heads, T positions, K head width. A band of w lets query q see keys q-w+1 ... q (Child et al.
-2019,
-the ``local`` attention of openai/sparse_attention).
+2019, the ``local`` attention of openai/sparse_attention).
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ class GPT(nn.Module):
 
     def init_weights(self, seed: int) -> None:
         """GPT-2's initialisation: N(0, init_std) for matrices and embeddings (positions half of it), zero biases,
-        residual projections scaled by 1/sqrt(2 n_layer). Drawn on the CPU in a fixed order: the seed decides."""
+        residual projections scaled by 1/sqrt(2 n_layer). Drawn on the CPU in a fixed order: the seed decides.
+        """
         generator = torch.Generator().manual_seed(seed)
         residual = self.spec.init_std / math.sqrt(2 * self.spec.n_layer)
         for name, parameter in self.named_parameters():

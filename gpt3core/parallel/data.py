@@ -1,7 +1,7 @@
 """Data parallelism: every rank takes its rows of the same global batch, gradients are averaged.
 
-The batch, the schedule and the order of the data are the run's, so the number of ranks changes the cost of a point and
-not the point (sums in another order differ in the last bits).
+The batch, the schedule and the order of the data are the run's, so the number of ranks changes the cost of a point
+and not the point (sums in another order differ in the last bits).
 """
 
 from __future__ import annotations

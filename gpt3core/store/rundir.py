@@ -127,6 +127,11 @@ class RunDir:
         """Append to the attempt's log."""
         files.append_line(attempt / "events.jsonl", {"time": round(time.time(), 3), "event": what, **details})
 
+    def damage(self) -> list[str]:
+        """What was found damaged in any attempt."""
+        events = (event for attempt in self.attempts() for event in files.read_lines(attempt / "events.jsonl"))
+        return [sentence for event in events for sentence in event.get("damage", [])]
+
     # -------------------------------------------------------------------------------------------------- metrics
 
     @staticmethod
@@ -157,13 +162,6 @@ class RunDir:
             return pd.DataFrame(columns=["step", "tokens", "loss", "lr", "grad_norm", "attempt"])
         rows = pd.concat(parts, ignore_index=True)
         return rows.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
-
-    def tail(self) -> dict[str, Any]:
-        """The last line of the latest attempt's live progress."""
-        for attempt in reversed(self.attempts()):
-            if lines := files.read_lines(attempt / "tail.jsonl"):
-                return lines[-1]
-        return {}
 
     # ---------------------------------------------------------------------------------------------- checkpoints
 

@@ -1,8 +1,7 @@
 """Precision and attention kernel, chosen by a short timing, never assumed.
 
-What is fastest differs by CPU: on one, the bf16 backward of SDPA was six times slower than a plain softmax. The choice
-is
-remembered per machine and torch version, recorded with every run, and kept when a run resumes.
+What is fastest differs by CPU: on one, the bf16 backward of SDPA was six times slower than a plain softmax. The
+choice is remembered per machine and torch version, recorded with every run, and kept when a run resumes.
 """
 
 from __future__ import annotations
@@ -34,6 +33,10 @@ class Numerics:
     precision: str  # fp32 | bf16 (autocast; weights, optimizer and loss stay fp32)
     kernel: str  # softmax | sdpa
 
+    def satisfies(self, precision: str, kernel: str) -> bool:
+        """Whether a specification's wishes ("auto" is none) are met."""
+        return precision in ("auto", self.precision) and kernel in ("auto", self.kernel)
+
     def autocast(self, device: str = "cpu") -> AbstractContextManager[Any]:
         """The context in which the model's forward pass runs."""
         return torch.autocast(device, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -54,7 +57,7 @@ def machine(device: str = "cpu") -> str:
 
 def choose(model: ModelSpec, precision: str = "auto", kernel: str = "auto", device: str = "cpu") -> Numerics:
     """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second)."""
-    allowed = [c for c in CANDIDATES if precision in ("auto", c.precision) and kernel in ("auto", c.kernel)]
+    allowed = [c for c in CANDIDATES if c.satisfies(precision, kernel)]
     if len(allowed) == 1:
         return allowed[0]
     capabilities = torch.backends.cpu.get_cpu_capability()

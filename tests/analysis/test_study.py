@@ -174,3 +174,33 @@ def test_bad_input_is_one_sentence_and_exit_2(store, words, sentence):
     assert done.returncode == 2
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_interval_of_a_new_run_is_never_narrower_than_that_of_the_mean(store):
+    for prediction in study(runs.load(store), replace(OPTIONS, target_compute=(1e14, 1e17, 1e22))).predictions:
+        assert prediction.interval_new_run is not None
+        new, mean = (np.diff(np.log(i))[0] for i in (prediction.interval_new_run, prediction.interval_mean))
+        assert new > mean
+
+
+def test_parabolas_through_all_their_points_give_no_interval():
+    sizes = np.log(np.array([1e4, 2e4, 4e4]))
+    rows = [
+        {"run_id": f"r{b}{i}", "size": f"s{i}", "N": np.exp(x), "tokens": 1e12 / np.exp(x), "C": 10.0 ** (11 + b)}
+        | {"budget_flops": 10.0 ** (11 + b), "loss": np.exp(1.5 - 0.1 * b + 0.05 * (x - np.log(2e4)) ** 2)}
+        for b in range(4)
+        for i, x in enumerate(sizes)
+    ]
+    found = isoflop.analyse(pd.DataFrame(rows), size="N", compute="C", draws=20, seed=0)
+    assert len(found.used) == 4
+    assert found.draws is None
+
+
+def test_accuracy_below_the_trivial_baseline_is_no_trend():
+    rows = pd.DataFrame({"run_id": [f"r{i}" for i in range(12)], "task": "t", "shots": 0, "items": 200, "fits": True})
+    rows = rows.assign(
+        metric="exact", accuracy=np.linspace(0.0, 0.06, 12), logprob=-1.0, chance=0.0, prior_accuracy=0.12
+    )
+    table = pd.DataFrame({"run_id": rows.run_id, "flops_model": np.geomspace(1e11, 1e13, 12)})
+    (trend,) = fewshot.trends(rows, table, "flops_model")
+    assert trend.verdict == "at chance"

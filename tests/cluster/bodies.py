@@ -22,6 +22,8 @@ def hold(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "start": time.time(),
     }
+    files.make_folder(root / "started")
+    (root / "started" / f"{job['run_id']}-{job['rank']}").touch()
     report({"phase": "training", "step": 0, "steps": 1, "loss": None, "tokens_per_second": 0.0})
     deadline = time.monotonic() + 120
     while not (root / "release").exists() and not (root / f"release-{job['run_id']}").exists():

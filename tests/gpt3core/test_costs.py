@@ -60,7 +60,8 @@ def test_state_memory_is_18_bytes_a_parameter_on_one_gpu_and_shards():
 
 def test_activation_memory_is_korthikantis():
     """Korthikanti et al. 2022: 34 s b h L / t bytes with selective recomputation and sequence parallelism, 2 s b h L
-    with full."""
+    with full.
+    """
     model = sizes.GPT3["175B"].model()
     first = 2048 * 12288 * 96
     assert costs.memory_per_device(model, data=1, tensor=8, pipeline=8).activations == pytest.approx(34 * first / 8)

@@ -1,13 +1,12 @@
-"""Kill a sweep with SIGKILL at random moments until it is done, and compare its table with an undisturbed sweep's, bit
-by bit.
+"""Kill a sweep with SIGKILL at random moments until it is done, and compare its table with an undisturbed sweep's,
+bit by bit.
 
   python tests/reliability/kill_sweep.py --kills 20 --seed 0
 
-Kills go to the driver, to a worker, or to everything at once, on a local Ray (which dies with its driver) and on a Ray
-head that
-outlives its drivers (whose workers go on and are adopted). Compared are all columns of the table but time, cost,
-throughput and
-attempts, every evaluation, and every loss curve. Exit 0 if all are equal and no process is left behind.
+Kills go to the driver, to a worker, or to everything at once, on a local Ray (which dies with its driver) and on a
+Ray head that outlives its drivers (whose workers go on and are adopted). Compared are all columns of the table but
+time, cost, throughput and attempts, every evaluation, and every loss curve. Exit 0 if all are equal and no process is
+left behind.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """A disk that is really full, in the whole line: one sentence, a non-zero exit, nothing lost, and it goes on when
-there is room."""
+there is room.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gpt3core.store.files import StoreError
-from gpt3core.store.rundir import RunDir
+from gpt3core.store.rundir import RunDir, open_root
 from sweeps import command, driver, grid, recipe
 from sweeps.inventory import Node, Resources
 from sweeps.launcher import Update
@@ -22,6 +22,9 @@ class FakeCluster:
 
     def running(self):
         return list(self._running.values())
+
+    def others(self):
+        return []
 
     def start(self, run_id, allocation, shape, entry, payload):
         self.started.append(run_id)
@@ -175,9 +178,8 @@ def test_the_exit_code_tells_how_a_sweep_ended(smoke, capsys, outcome, code, sai
 
 
 def test_a_run_that_finished_while_no_driver_was_there_counts_once(smoke):
-    chosen, runs, root = smoke
+    _, runs, root = smoke
     cluster = FakeCluster(root)
-    from gpt3core.store.rundir import open_root
 
     open_root(root, create=True)
     RunDir(root, runs[0].run_id).create(runs[0])

@@ -20,7 +20,8 @@ def gpt3(size):
 
 def test_175b_on_a100s_takes_as_long_as_megatron_says():
     """Narayanan et al. 2021: GPT-3 on 1,024 A100s at 140 TFLOP/s with recomputation takes 34 days; OPT-175B 33 ideal
-    days."""
+    days.
+    """
     run = gpt3("175B")
     planned = plan.on_gpus(
         run, Plan(gpu="A100", max_days=40, mfu=140 / 312 * 3 / 4)

@@ -1,5 +1,6 @@
 """The scheduler as a pure function: examples from Ray's own failures, and properties that hold for every cluster and
-queue."""
+queue.
+"""
 
 import math
 import time
@@ -54,7 +55,8 @@ def test_an_impossible_run_is_refused_at_once_with_the_reason(workers):
 
 def test_a_stream_of_small_runs_never_delays_the_big_one():
     """What Ray's own placement groups do: an 8-GPU group behind 1-GPU groups never started. Simulated here second by
-    second."""
+    second.
+    """
     nodes, now, running, started = cluster(1), 0.0, [], None
     running = [Running(run_id=f"s{i}", worker=GPU, allocation={"n0": 1}, ends=1.0 + i) for i in range(8)]
     for second in range(60):
