@@ -128,7 +128,7 @@ def _cpu_plan(console: Console, chosen: Recipe, cells: grid.Grid) -> None:
     total = 0.0
     for run in cells.runs:
         counts, flops = costs.params(run.model), costs.train_flops(run.model, run.tokens)
-        seconds = planning.seconds(run, workers)
+        seconds = planning.seconds(run, workers=workers, gpus=chosen.placement.gpus, plan=chosen.plan)
         done = rundir.RunDir(root, run.run_id).done
         total += 0.0 if done else seconds * workers
         table.add_row(

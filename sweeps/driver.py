@@ -230,7 +230,8 @@ class Driver:
         )
 
     def _seconds(self, run: RunSpec) -> float:
-        return planning.seconds(run, self.recipe.placement.workers, median(self.speedups) if self.speedups else 1.0)
+        place, speedup = self.recipe.placement, median(self.speedups) if self.speedups else 1.0
+        return planning.seconds(run, workers=place.workers, gpus=place.gpus, plan=self.recipe.plan, speedup=speedup)
 
     def _device(self) -> str:
         return "cuda" if self.recipe.placement.gpus else "cpu"
@@ -340,7 +341,9 @@ class Driver:
             self.outcome.done.append(run_id)
             if result.get("flops_per_second"):
                 per_worker = result["flops_per_second"] / max(1, result.get("devices", 1))
-                self.speedups.append(per_worker / planning.core_flops(self.runs[run_id]))
+                place = self.recipe.placement
+                expected = planning.worker_flops(self.runs[run_id], gpus=place.gpus, plan=self.recipe.plan)
+                self.speedups.append(per_worker / expected)
         if fresh:
             self.outcome.damage += result.get("damage", [])
             for sentence in result.get("damage", []):

@@ -135,17 +135,23 @@ def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
     return None
 
 
-def core_flops(spec: RunSpec) -> float:
-    """FLOP/s of one core, a first guess: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k
+def worker_flops(spec: RunSpec, *, gpus: float, plan: Plan) -> float:
+    """FLOP/s that one worker is expected to reach, until finished runs tell.
+
+    A GPU: its peak times the plan's MFU. A core: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k
     (measured, AMD Zen 5).
     """
+    if gpus:
+        device = gpu(plan)
+        return gpus * device.peak_flops * (plan.mfu if plan.mfu is not None else device.mfu)
     return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
 
 
-def seconds(spec: RunSpec, workers: int, speedup: float = 1.0) -> float:
-    """How long a run takes on CPU cores.
+def seconds(spec: RunSpec, *, workers: int, gpus: float, plan: Plan, speedup: float = 1.0) -> float:
+    """How long a run takes on its workers.
 
     Args:
-        speedup: of this machine over ``core_flops``, as its finished runs have shown.
+        speedup: of this cluster's workers over ``worker_flops``, as finished runs have shown.
     """
-    return costs.train_flops(spec.model, spec.tokens) / (core_flops(spec) * speedup * workers) + EVALUATION_SECONDS
+    rate = worker_flops(spec, gpus=gpus, plan=plan) * speedup * workers
+    return costs.train_flops(spec.model, spec.tokens) / rate + EVALUATION_SECONDS

@@ -12,7 +12,6 @@ from rich.live import Live
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0
-SHOWN_WAITING = 5
 
 
 @dataclass(kw_only=True)
@@ -66,6 +65,17 @@ def _live(progress: Mapping[str, Any]) -> tuple[str, str, str]:
     return done, loss, f"{progress['tokens_per_second'] / 1000:.0f}k tok/s"
 
 
+def _waiting(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Every waiting run's reason: runs that wait for the same are one entry, named by the first of them."""
+    groups: dict[str, list[str]] = {}
+    for run, reason in snapshot.waiting.items():
+        groups.setdefault(reason, []).append(run)
+    return [
+        (runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more", reason)
+        for reason, runs in groups.items()
+    ]
+
+
 class _Plain:
     """Lines, at every event and at most one summary every few seconds."""
 
@@ -81,7 +91,7 @@ class _Plain:
         self._next = time.monotonic() + PLAIN_SECONDS
         live = ", ".join(f"{run} {' '.join(filter(None, _live(p)))}" for run, p in snapshot.running.items())
         failed = f", {len(snapshot.failed)} failed" if snapshot.failed else ""
-        held = next((f"; next: {run}: {why}" for run, why in snapshot.waiting.items() if why), "")
+        held = "".join(f"; {runs}: {reason}" for runs, reason in _waiting(snapshot))
         print(
             f"{snapshot.name}: {snapshot.done}/{snapshot.total} done{failed}, {len(snapshot.waiting)} waiting, "
             f"ETA {duration(snapshot.eta_seconds)}; running: {live or 'none'}{held}",
@@ -115,10 +125,8 @@ class _Terminal:
             table.add_row(run, *_live(progress), "")
         for run, reason in snapshot.failed.items():
             table.add_row(run, "failed", "", "", reason, style="red")
-        for run, reason in list(snapshot.waiting.items())[:SHOWN_WAITING]:
-            table.add_row(run, "waiting", "", "", reason, style="dim")
-        if len(snapshot.waiting) > SHOWN_WAITING:
-            table.add_row(f"... {len(snapshot.waiting) - SHOWN_WAITING} more", "waiting", "", "", "", style="dim")
+        for runs, reason in _waiting(snapshot):
+            table.add_row(runs, "waiting", "", "", reason, style="dim")
         self._live.update(table)
 
     def close(self) -> None:
