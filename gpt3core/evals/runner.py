@@ -179,20 +179,23 @@ def _options(
         with torch.inference_mode():
             with numerics.autocast(device):
                 hidden = model.hidden(ids.to(device)).float()  # (B, T, D)
-            for line, (number, index, context, option) in enumerate(chunk):
-                sums, greedy = found[number]
-                start = len(context) - 1
-                logits = model.head(
-                    hidden[line, start : start + max(1, len(option))]
-                ).cpu()  # fp32, scored positions only
-                scores = torch.log_softmax(logits.double(), -1)
-                if index < 0:
-                    for k, (token,) in enumerate(encoded[number].options):
-                        sums[k] = float(scores[0, token])
-                    continue
-                target = torch.tensor(option)
-                greedy[index] = bool((scores.argmax(-1) == target).all())
-                # the terminator decides whether the match is exact; it is not part of the answer's probability
-                counted = len(option) - 1 if len(encoded[number].options) == 1 else len(option)
-                sums[index] = float(scores[:counted].gather(1, target[:counted, None]).sum())
+            spans = [range(len(c) - 1, len(c) - 1 + max(1, len(o))) for _, _, c, o in chunk]
+            lines = torch.tensor([line for line, span in enumerate(spans) for _ in span])
+            places = torch.tensor([t for span in spans for t in span])
+            # the head in fp32, on the scored positions only: (scored, V)
+            scores = torch.log_softmax(model.head(hidden[lines, places]).double(), -1).cpu()
+        first_score = 0
+        for (number, index, _, option), span in zip(chunk, spans, strict=True):
+            mine = scores[first_score : first_score + len(span)]
+            first_score += len(span)
+            sums, greedy = found[number]
+            if index < 0:
+                for k, (token,) in enumerate(encoded[number].options):
+                    sums[k] = float(mine[0, token])
+                continue
+            target = torch.tensor(option)
+            greedy[index] = bool((mine.argmax(-1) == target).all())
+            # the terminator decides whether the match is exact; it is not part of the answer's probability
+            counted = len(option) - 1 if len(encoded[number].options) == 1 else len(option)
+            sums[index] = float(mine[:counted].gather(1, target[:counted, None]).sum())
     return found
