@@ -71,11 +71,15 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
     for law, dash, color in ((study.frontier, "solid", "#000000"), (study.floored, "dot", "#777777")):
         if law.fit.theta is None:
             continue
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in law.fit.params.items())
-        doubt = "" if law.fit.status.value == "ok" else f", {law.fit.status.value}"
-        line = {"color": color, "dash": dash, "width": 2}
+        label = "power law" if law is study.frontier else "with irreducible E"
+        doubt = "" if law.fit.status.value == "ok" else f" ({law.fit.status.value})"
         figure.add_scatter(
-            x=grid, y=law.fit.loss({"C": grid}), mode="lines", name=f"{law.fit.law.equation}: {shown}{doubt}", line=line
+            x=grid,
+            y=law.fit.loss({"C": grid}),
+            mode="lines",
+            name=f"{label}: alpha_C {law.fit.params['alpha_C']:.4f}{doubt}",
+            line={"color": color, "dash": dash, "width": 2},
+            hovertemplate=f"{law.fit.law.equation}<br>C %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
         )
         if law is study.frontier and law.draws is not None:
             band = np.exp(law.fit.law.log_loss(law.draws, {"C": grid})[0])
