@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -148,9 +148,8 @@ class Driver:
             if before:
                 self.display.say(f"{before} of {len(self.runs)} runs are done already")
             if len(self.outcome.done) < len(self.runs):
-                for (
-                    run
-                ) in self.cluster.running():  # of an earlier driver: when it began is not known, so at its longest
+                # runs of an earlier driver: when they began is not known here, so they count as just begun
+                for run in self.cluster.running():
                     if run.run_id in self.runs:
                         self.ends[run.run_id] = time.time() + self._seconds(self.runs[run.run_id])
                 self._prepare()
@@ -196,7 +195,8 @@ class Driver:
                 if isinstance(decision, Refuse):
                     raise StoreError(f"no run can start: each {decision.reason}")
                 if isinstance(decision, Start):
-                    self.cluster.start(PREPARATION, decision.allocation, self.shape, PREPARE, payload)
+                    with suppress(RuntimeError):  # the cluster changed under the plan: look again
+                        self.cluster.start(PREPARATION, decision.allocation, self.shape, PREPARE, payload)
             return True
 
         self._loop(act)
