@@ -1,7 +1,8 @@
-"""Trends of accuracy: per task and number of examples, against compute, beside chance and the best trivial baseline.
+"""Trends of accuracy: per task and number of examples and in the mean of the tasks, against compute and against loss,
+beside chance and the best trivial baseline.
 
 Only a series whose span is clear of its binomial noise gets a trend; the rest is said to be at chance, flat, or not
-measured.
+measured, and cannot be predicted. A prediction chains compute -> loss -> accuracy and carries the doubt of each step.
 """
 
 from __future__ import annotations
@@ -11,8 +12,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import stats
 
+from analysis.laws import Array
+from analysis.laws.accuracy import Bounded, fit_bounded
+
+MEAN = "mean of tasks"
+DRAWS = 2000
+LEVEL = 0.95
 SIGNIFICANT = 0.01  # of a series' test, before Bonferroni over the series of a sweep
 
 
@@ -33,30 +40,52 @@ class Trend:
     logprob_per_decade: float  # slope of the right answer's mean log-probability, nats per decade of compute
     logprob_per_decade_se: float
     verdict: str  # rises | falls | flat above baseline | at chance | not measured
-    slope: float | None = None  # of the logistic per decade, where there is a trend
-    level: float | None = None  # its intercept at the geometric mean compute
-    center: float | None = None  # that compute, FLOPs
+    slope: float | None = None  # of the bounded law per decade, where there is a trend
     slope_se: float | None = None
+    by_compute: Bounded | None = None  # against log10 FLOPs
+    by_loss: Bounded | None = None  # against minus the loss
 
-    def accuracy(self, compute: float) -> float:
-        """The fitted accuracy at a compute (only where there is a trend)."""
-        assert self.slope is not None and self.level is not None and self.center is not None
-        x = np.log10(compute / self.center)
-        return float(self.chance + (1 - self.chance) * special.expit(self.level + self.slope * x))
+    @property
+    def predictable(self) -> bool:
+        """Whether there is a trend to carry on."""
+        return self.by_compute is not None
 
 
-def trends(evals: pd.DataFrame, table: pd.DataFrame, compute: str) -> list[Trend]:
-    """A trend, or the reason for none, for every task and number of examples."""
+def trends(evals: pd.DataFrame, table: pd.DataFrame) -> list[Trend]:
+    """A trend, or the reason for none, for every task and number of examples, and for their mean.
+
+    Args:
+        evals: one row a run, task and number of examples: accuracy, items, chance, prior_accuracy, logprob, fits.
+        table: run_id, C, loss of the runs that count.
+    """
     if evals.empty:
         return []
-    joined = evals.merge(table[["run_id", compute]], on="run_id").sort_values([compute, "run_id"])
+    joined = evals.merge(table[["run_id", "C", "loss"]], on="run_id").sort_values(["C", "run_id"])
+    joined = pd.concat([joined, _means(joined)], ignore_index=True)
     groups = list(joined.groupby(["task", "shots"], sort=False))
-    return [
-        _trend(str(task), int(str(shots)), group, compute, SIGNIFICANT / len(groups)) for (task, shots), group in groups
-    ]
+    return [_trend(str(task), int(str(shots)), group, SIGNIFICANT / len(groups)) for (task, shots), group in groups]
 
 
-def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant: float) -> Trend:
+def _means(joined: pd.DataFrame) -> pd.DataFrame:
+    """The mean over the tasks that every run measured at a number of examples, as a task of its own."""
+    rows = []
+    for shots, group in joined.groupby("shots", sort=False):
+        whole = group.groupby("task").fits.all()
+        tasks = group[group.task.isin(whole.index[whole])]
+        if tasks.task.nunique() < 2:
+            continue
+        means = tasks.groupby(["run_id", "C", "loss"], sort=False, as_index=False).agg(
+            accuracy=("accuracy", "mean"),
+            logprob=("logprob", "mean"),
+            chance=("chance", "mean"),
+            prior_accuracy=("prior_accuracy", "mean"),
+            items=("items", "sum"),
+        )
+        rows.append(means.assign(task=MEAN, shots=shots, metric="mean", fits=True))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=joined.columns)
+
+
+def _trend(task: str, shots: int, group: pd.DataFrame, significant: float) -> Trend:
     first = group.iloc[0]
     chance, baseline = float(first.chance), float(max(first.chance, first.prior_accuracy))
     empty: dict[str, Any] = {"accuracy_small": np.nan, "accuracy_large": np.nan, "accuracy_large_se": np.nan}
@@ -79,8 +108,7 @@ def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant
         )
     n = group["items"].to_numpy(float)
     hits = np.round(group.accuracy.to_numpy(float) * n)
-    x = np.log10(group[compute].to_numpy(float))
-    center = float(x.mean())
+    x = np.log10(group.C.to_numpy(float))
     third = max(1, len(group) // 3)
     large, large_n = hits[-third:].sum(), n[-third:].sum()
     slope_lp, slope_lp_se = _line(x, group.logprob.to_numpy(float))
@@ -98,12 +126,64 @@ def _trend(task: str, shots: int, group: pd.DataFrame, compute: str, significant
         "logprob_per_decade": slope_lp,
         "logprob_per_decade_se": slope_lp_se,
     }
-    fitted = _logistic(x - center, hits, n, chance) if hits.sum() and len(np.unique(x)) > 2 else None
-    if fitted is not None and fitted[3] < significant and (fitted[1] < 0 or above):
-        level, slope, slope_se, _ = fitted
-        verdict = "rises" if slope > 0 else "falls"
-        return Trend(**fields, verdict=verdict, level=level, slope=slope, slope_se=slope_se, center=float(10**center))
+    fitted = fit_bounded(x, hits, n, floor=chance)
+    if fitted is not None and fitted.p_value < significant and (fitted.slope < 0 or above):
+        return Trend(
+            **fields,
+            verdict="rises" if fitted.slope > 0 else "falls",
+            slope=fitted.slope,
+            slope_se=fitted.slope_se,
+            by_compute=fitted,
+            by_loss=fit_bounded(-group.loss.to_numpy(float), hits, n, floor=chance),
+        )
     return Trend(**fields, verdict="flat above baseline" if above else "at chance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What a run of some compute and loss would score."""
+
+    task: str
+    shots: int
+    accuracy: float | None  # None where these runs do not tell
+    interval_mean: list[float] | None  # of the trend
+    interval_new_run: list[float] | None  # of a measured score on as many items
+    reason: str = ""  # why there is none
+
+
+def predict(trends: list[Trend], ln_loss: float, ln_loss_sigma: float, seed: int = 0) -> list[Accuracy]:
+    """Accuracies at a predicted loss: the chain's second step, with the loss's doubt drawn along.
+
+    Args:
+        ln_loss_sigma: standard deviation of the new run's ln loss.
+    """
+    found = []
+    rng = np.random.default_rng(seed)
+    losses = np.exp(ln_loss + ln_loss_sigma * rng.standard_normal(DRAWS))
+    for t in trends:
+        if t.verdict == "not measured":
+            continue
+        if t.by_loss is None:
+            reason = "not predictable from these runs: their span lies inside the noise"
+            nothing: dict[str, Any] = {"accuracy": None, "interval_mean": None, "interval_new_run": None}
+            found.append(Accuracy(task=t.task, shots=t.shots, reason=reason, **nothing))
+            continue
+        mean, new = t.by_loss.draws(-losses, t.items, rng)
+        found.append(
+            Accuracy(
+                task=t.task,
+                shots=t.shots,
+                accuracy=float(t.by_loss.at(np.array(-np.exp(ln_loss)))),
+                interval_mean=_central(mean),
+                interval_new_run=_central(new),
+            )
+        )
+    return found
+
+
+def _central(draws: Array) -> list[float]:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(low), float(high)]
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -112,36 +192,6 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     fitted = stats.linregress(x, y)
     return float(fitted.slope), float(fitted.stderr)
-
-
-def _logistic(x: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> tuple[float, float, float, float]:
-    """Binomial fit of floor + (1-floor) expit(level + slope x): level, slope, its error, and the p-value against a
-    constant.
-
-    All runs answer the same items, which share their difficulty; what is left between runs beyond the binomial noise
-    is taken as overdispersion (never below 1), so that a few odd runs do not make a trend.
-    """
-
-    def negative(theta: np.ndarray) -> float:
-        p = np.clip(
-            floor + (1 - floor) * special.expit(theta[0] + (theta[1] * x if len(theta) > 1 else 0.0)), 1e-12, 1 - 1e-12
-        )
-        return float(-(hits * np.log(p) + (n - hits) * np.log1p(-p)).sum())
-
-    start = special.logit(np.clip((hits.sum() / n.sum() - floor) / (1 - floor), 0.01, 0.99))
-    flat = optimize.minimize(negative, [start], method="BFGS")
-    full = optimize.minimize(negative, [start, 0.0], method="BFGS")
-    p = np.clip(floor + (1 - floor) * special.expit(full.x[0] + full.x[1] * x), 1e-9, 1 - 1e-9)
-    dispersion = max(1.0, float(((hits - n * p) ** 2 / (n * p * (1 - p))).sum() / max(1, len(x) - 2)))
-    statistic = 2 * (flat.fun - full.fun) / dispersion
-    sigmoid = special.expit(full.x[0] + full.x[1] * x)
-    weight = (
-        n * ((1 - floor) * sigmoid * (1 - sigmoid)) ** 2 / (p * (1 - p))
-    )  # Fisher information of the linear predictor
-    spread = (weight * x**2).sum() - (weight * x).sum() ** 2 / weight.sum()
-    error = float(np.sqrt(dispersion / spread)) if spread > 0 else float("inf")
-    p_value = float(stats.f.sf(max(statistic, 0.0), 1, max(1, len(x) - 2)))
-    return float(full.x[0]), float(full.x[1]), error, p_value
 
 
 def shot_gains(evals: pd.DataFrame) -> list[dict[str, float | str]]:

@@ -2,6 +2,10 @@
 
 At each budget ln L is fitted by a parabola in ln N by least squares, on the runs within NEAR of the budget's best
 loss: farther out the curve is no parabola. The minimum gives N*(C) and L*(C); D* follows from the runs' own C(N, D).
+Beside it stand a cubic, and the minimum that the parametric law implies: a parabola through a curve that is not one
+is biased when the sizes lie off centre or alpha differs from beta (arXiv 2603.22339), and ``bias`` says by how much.
+
+Tables are the frames of Runs.points: run_id, size, N, D, C, loss, budget_flops.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Array
+from analysis.solve import Fit
 
 NEAR = 0.06  # runs more than this above their budget's best loss stay out of its parabola
 SAME_BUDGET = 0.05  # relative spread of compute within one budget
 MIN_SIZES = 3
+CUBIC_SIZES = 5  # a cubic through four sizes has nothing left to be judged by
+TRUSTED = 0.5  # of the bootstrap draws have a minimum inside the sizes at every budget
 MIN_RESIDUALS = 4  # residuals that are free to differ from zero, over all budgets
 
 
@@ -33,6 +40,7 @@ class Parabola:
     loss_star: float = float("nan")
     inside: bool = False  # the minimum lies within the fitted sizes
     reason: str = ""  # why there is no minimum
+    n_cubic: float = float("nan")  # the cubic's minimum, where there are sizes enough and it has one inside
 
     @property
     def ok(self) -> bool:
@@ -40,23 +48,30 @@ class Parabola:
         return self.coefficients is not None and self.inside
 
 
-def by_budget(table: pd.DataFrame, compute: str) -> list[pd.DataFrame]:
-    """Runs grouped by budget, cheapest first: by the recipe's budget, or by compute where there is none."""
-    if table.budget_flops.notna().all():
+def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Runs grouped by budget, cheapest first: by the recipe's budget, or by compute where there is none. Groups
+    without MIN_SIZES sizes are no budgets: in a table without them there is no approach 2.
+    """
+    if "budget_flops" in table and table.budget_flops.notna().all():
         return [group for _, group in table.groupby("budget_flops", sort=True)]
-    ordered = table.sort_values(compute)
-    steps = np.log(ordered[compute]).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
-    return [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
+    ordered = table.sort_values("C")
+    steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
+    groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
+    return [group for group in groups if group.N.nunique() >= MIN_SIZES and _same_compute(group)]
 
 
-def parabola(group: pd.DataFrame, size: str, compute: str) -> Parabola:
-    """Fit one budget's parabola over the column ``size`` (params_nonembedding or params_total)."""
-    budget = float(np.exp(np.log(group[compute]).mean()))
-    mean_loss = group.groupby("size").loss.transform("mean")
-    near = group[mean_loss <= mean_loss.min() * (1 + NEAR)].sort_values([size, "run_id"])
+def _same_compute(group: pd.DataFrame) -> bool:
+    """Chains of neighbours in a dense table are no budget."""
+    return bool(group.C.max() <= group.C.min() * (1 + SAME_BUDGET) ** 2)
+
+
+def parabola(group: pd.DataFrame) -> Parabola:
+    """Fit one budget's parabola over N."""
+    budget = float(np.exp(np.log(group.C).mean()))
+    mean_loss = group.groupby("N").loss.transform("mean")
+    near = group[mean_loss <= mean_loss.min() * (1 + NEAR)].sort_values(["N", "run_id"])
     ids, far = list(near.run_id), sorted(set(group.run_id) - set(near.run_id))
-    x, y = np.log(near[size].to_numpy(float)), np.log(near.loss.to_numpy(float))
-    return _fit(budget, ids, far, x, y)
+    return _fit(budget, ids, far, np.log(near.N.to_numpy(float)), np.log(near.loss.to_numpy(float)))
 
 
 def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> Parabola:
@@ -88,22 +103,64 @@ def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> P
         loss_star=float(np.exp(solution[2] - solution[1] ** 2 / (4 * solution[0]))),
         inside=inside,
         reason="" if inside else "the minimum lies outside the sizes that were run",
+        n_cubic=_cubic_minimum(x, y) if sizes >= CUBIC_SIZES else float("nan"),
     )
 
 
-def tokens_at(parabola: Parabola, table: pd.DataFrame, size: str) -> float:
-    """D at a budget's minimum: the line of ln D over ln N through the budget's own runs, read off at N*."""
+def _cubic_minimum(x: Array, y: Array) -> float:
+    """N at the minimum of a cubic inside the sizes; nan where it has none."""
+    centre = x.mean()
+    cubic = np.polyfit(x - centre, y, 3)
+    roots = np.roots(np.polyder(cubic))
+    real = roots[np.isreal(roots)].real
+    minima = [r for r in real if np.polyval(np.polyder(cubic, 2), r) > 0 and x.min() <= r + centre <= x.max()]
+    return float(np.exp(minima[0] + centre)) if minima else float("nan")
+
+
+def _tokens_line(parabola: Parabola, table: pd.DataFrame) -> Array:
+    """ln D as a line in ln N through a budget's own runs."""
     group = table[table.run_id.isin(parabola.run_ids)]
-    line = np.polyfit(np.log(group[size].astype(float)), np.log(group.tokens.astype(float)), 1)
-    return float(np.exp(np.polyval(line, np.log(parabola.n_star))))
+    line: Array = np.polyfit(np.log(group.N.astype(float)), np.log(group.D.astype(float)), 1)
+    return line
+
+
+def tokens_at(parabola: Parabola, table: pd.DataFrame) -> float:
+    """D at a budget's minimum, read off at N*."""
+    return float(np.exp(np.polyval(_tokens_line(parabola, table), np.log(parabola.n_star))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implied:
+    """What a parametric law L(N, D) says of one budget."""
+
+    n_star: float  # the law's own minimum along the budget
+    bias: float  # ln of (parabola through the law's noise-free losses at the runs' sizes / the law's minimum)
+
+
+def implied(parabola: Parabola, table: pd.DataFrame, law: Fit) -> Implied | None:
+    """The minimum of a fitted L(N, D) along a budget, and how far this budget's parabola would miss it without any
+    noise. None where there is no law, or its minimum lies outside four times the sizes that were run.
+    """
+    if law.theta is None or not parabola.run_ids:
+        return None
+    group = table[table.run_id.isin(parabola.run_ids)].sort_values(["N", "run_id"])
+    line = _tokens_line(parabola, table)
+    x = np.log(group.N.to_numpy(float))
+    grid = np.linspace(x.min() - np.log(4), x.max() + np.log(4), 2000)
+    losses = law.predict({"N": np.exp(grid), "D": np.exp(np.polyval(line, grid))})
+    at = int(np.argmin(losses))
+    if at in (0, len(grid) - 1):
+        return None
+    exact = np.log(law.predict({"N": np.exp(x), "D": np.exp(np.polyval(line, x))}))
+    through = _fit(parabola.budget, parabola.run_ids, [], x, exact)
+    bias = float(np.log(through.n_star) - grid[at]) if through.ok else float("nan")
+    return Implied(n_star=float(np.exp(grid[at])), bias=bias)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Minima:
     """The minima of all budgets and the power laws through them, with bootstrap draws of both."""
 
-    size: str
-    compute: str
     parabolas: list[Parabola]
     exponent: float = float("nan")  # a of N* = k C^a
     coefficient: float = float("nan")  # k
@@ -115,21 +172,27 @@ class Minima:
         """Budgets with a minimum inside their sizes."""
         return [p for p in self.parabolas if p.ok]
 
+    @property
+    def trusted(self) -> bool:
+        """Whether N*(C) is to be read off these minima: three budgets or more that keep theirs when redrawn."""
+        kept = 0 if self.draws is None else len(self.draws)
+        return len(self.used) >= 3 and kept >= TRUSTED * self.asked
+
     def n_star(self, compute: float) -> float:
         """Optimal parameters at a compute, by the power law."""
         return float(self.coefficient * compute**self.exponent)
 
 
-def analyse(table: pd.DataFrame, *, size: str, compute: str, draws: int, seed: int) -> Minima:
+def analyse(table: pd.DataFrame, *, draws: int, seed: int) -> Minima:
     """Parabolas of all budgets, N*(C) = k C^a through their minima, and a bootstrap of it all.
 
     The bootstrap draws the parabolas' residuals, scaled by their leverage and pooled over budgets (a budget has too
     few runs to resample runs).
     """
-    parabolas = [parabola(group, size, compute) for group in by_budget(table, compute)]
+    parabolas = [parabola(group) for group in by_budget(table)]
     used = [p for p in parabolas if p.ok]
     if len(used) < 2:
-        return Minima(size=size, compute=compute, parabolas=parabolas)
+        return Minima(parabolas=parabolas)
     log_c = np.log([p.budget for p in used])
     a, ln_k = np.polyfit(log_c, np.log([p.n_star for p in used]), 1)
     pool = np.concatenate([_scaled(p) for p in used])
@@ -137,27 +200,36 @@ def analyse(table: pd.DataFrame, *, size: str, compute: str, draws: int, seed: i
         draws = 0
     pool -= pool.mean() if len(pool) else 0.0
     rng = np.random.default_rng(seed)
-    found = []
-    sizes = table.set_index("run_id")[size].astype(float)
-    for _ in range(draws):
-        redrawn = []
-        for p in used:
-            x = np.log(sizes.loc[p.run_ids].to_numpy())
-            assert p.coefficients is not None
-            y = np.polyval(p.coefficients, x) + rng.choice(pool, len(x))
-            redrawn.append(_fit(p.budget, p.run_ids, [], x, y))
-        if all(r.ok for r in redrawn):  # a draw without a minimum inside the sizes would not have been used either
-            slope, level = np.polyfit(log_c, np.log([r.n_star for r in redrawn]), 1)
-            found.append([slope, level, *(np.log(r.loss_star) for r in redrawn)])
+    sizes = table.set_index("run_id").N.astype(float)
+    redrawn = [_redrawn(p, np.log(sizes.loc[p.run_ids].to_numpy()), pool, draws, rng) for p in used]
+    n_star, loss_star = (np.stack([r[i] for r in redrawn], 1) for i in (0, 1))  # (draws, budgets), logarithms
+    whole = np.isfinite(n_star).all(1)  # a draw without a minimum inside the sizes would not have been used either
+    found = None
+    if whole.any():
+        slope, level = np.polyfit(log_c, n_star[whole].T, 1)
+        found = np.column_stack([slope, level, loss_star[whole]])
     return Minima(
-        size=size,
-        compute=compute,
         parabolas=parabolas,
         exponent=float(a),
         coefficient=float(np.exp(ln_k)),
-        draws=np.array(found) if found else None,
+        draws=found,
         asked=draws,
     )
+
+
+def _redrawn(p: Parabola, x: Array, pool: Array, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """ln N* and ln L* of a budget's parabola with residuals drawn anew, (draws,) each; nan without a minimum inside."""
+    assert p.coefficients is not None
+    if not draws:
+        return np.empty(0), np.empty(0)
+    centre = x.mean()
+    design = np.stack([(x - centre) ** 2, x - centre, np.ones_like(x)], 1)
+    y = np.polyval(p.coefficients, x) + rng.choice(pool, (draws, len(x)))
+    a, b, c = np.linalg.pinv(design) @ y.T
+    with np.errstate(all="ignore"):
+        at = -b / (2 * a)
+        inside = (a > 0) & (x.min() <= at + centre) & (at + centre <= x.max())
+        return np.where(inside, at + centre, np.nan), np.where(inside, c - b**2 / (4 * a), np.nan)
 
 
 def _scaled(p: Parabola) -> Array:

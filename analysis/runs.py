@@ -1,17 +1,24 @@
-"""One tidy table of runs, their evaluations and their curves, from a store."""
+"""One tidy table of runs with their evaluations and curves: a sweep of a store, or anybody's table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis import tables
+from analysis.curves import LEAST_POINTS, Curve, forecast
 from gpt3core import costs
 from gpt3core.store import files
 from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir, open_root
+from gpt3core.train.schedule import learning_rate
+
+BUCKETS = 24  # of a curve: between the end of the warm-up and the end of the run
 
 # name -> type; the first block is DESIGN's tidy table, the second what a reader of it asks next
 COLUMNS = {
@@ -55,18 +62,29 @@ COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """The runs of a sweep: ``table`` one row a run, ``evals`` one row a run, task and number of examples."""
+    """Runs: ``table`` one row a run, ``evals`` one row a run, task and number of examples."""
 
-    root: Path
-    sweep: str
+    source: Path  # the store's root, or the table's file
+    name: str  # of the sweep, or of the file
+    store: bool
     table: pd.DataFrame
-    evals: pd.DataFrame
-    missing: list[str]  # runs of the sweep without a result
-    min_tokens: float  # the recipe's floor for a run to count
+    evals: pd.DataFrame = field(default_factory=pd.DataFrame)
+    missing: list[str] = field(default_factory=list)  # runs of the sweep without a result
+    min_tokens: float = 0.0  # the recipe's floor for a run to count
 
     def curve(self, run_id: str) -> pd.DataFrame:
         """The loss curve of a run: step, tokens, loss, lr, grad_norm."""
-        return RunDir(self.root, run_id).curve()
+        return RunDir(self.source, run_id).curve()
+
+
+def read_table(path: Path, columns: Mapping[str, str], exclude: Sequence[str] = ()) -> Runs:
+    """Anybody's CSV, Parquet or JSON lines; see analysis.tables.
+
+    Raises:
+        UsageError: when no law could be fitted to it, with the reason and the row.
+    """
+    table = tables.check_runs(tables.read(path, columns), path, exclude)
+    return Runs(source=path, name=path.name.split(".")[0], store=False, table=table)
 
 
 def sweeps(root: Path) -> list[str]:
@@ -109,8 +127,9 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
     return Runs(
-        root=root,
-        sweep=name,
+        source=root,
+        name=name,
+        store=True,
         table=tidy(pd.DataFrame(rows)),
         evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
         missing=missing,
@@ -122,6 +141,48 @@ def tidy(table: pd.DataFrame) -> pd.DataFrame:
     """The columns in their order and types, sorted by run_id."""
     typed = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
     return typed.sort_values("run_id", ignore_index=True)
+
+
+def unfinished(runs: Runs) -> pd.DataFrame:
+    """Forecasts of the final training loss of runs without a result: run_id, done (share), loss, low, high, method."""
+    if not runs.missing:
+        return pd.DataFrame()
+    curves = {run_id: _curve(RunDir(runs.source, run_id)) for run_id in [*runs.missing, *runs.table.run_id]}
+    finished = [(c, float(c.loss[-1])) for run_id, c in curves.items() if c is not None and run_id not in runs.missing]
+    rows = []
+    for run_id in runs.missing:
+        curve = curves[run_id]
+        if curve is None or len(curve.steps) < LEAST_POINTS:
+            continue
+        found = forecast(curve, finished)
+        done = float(curve.steps[-1] / len(curve.lr))
+        low, high = found.interval
+        rows.append(
+            {"run_id": run_id, "done": done, "loss": found.loss, "low": low, "high": high, "method": found.method}
+        )
+    return pd.DataFrame(rows)
+
+
+def _curve(run: RunDir) -> Curve | None:
+    """A run's training loss after the warm-up, mean over buckets of equal width in ln(step)."""
+    rows = run.curve()
+    if rows.empty:
+        return None
+    spec = run.spec()
+    lr = np.array([learning_rate(spec.optim, step * spec.optim.batch_tokens) for step in range(spec.steps)])
+    rows = rows[rows.step > int(lr.argmax())]
+    if rows.empty:
+        return None
+    edges = np.geomspace(max(1, int(lr.argmax())), spec.steps, BUCKETS)
+    means = rows.groupby(np.searchsorted(edges, rows.step.to_numpy(float))).agg(
+        step=("step", "max"), loss=("loss", "mean")
+    )
+    return Curve(
+        steps=means.step.to_numpy(float),
+        loss=means.loss.to_numpy(float),
+        lr=lr,
+        cost=costs.run_costs(spec)["flops_model"],
+    )
 
 
 def _row(run: RunDir, sweep: str) -> dict[str, Any] | None:

@@ -1,19 +1,19 @@
-"""Two kinds of interval: of the mean law (its parameters' doubt), and of a new run (what the user wants), which
-widens with distance.
-"""
+"""What the runs leave open: bootstrap by run or by cluster, intervals, and the noise of seeds and evaluations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import pandas as pd
 
 from analysis import solve
 from analysis.laws import Array, Data
 from analysis.solve import Fit
 
 LEVEL = 0.95
+CLUSTERS = ("run", "size", "budget")
+BUDGET_DECADES = 0.5  # runs without stated budgets are clustered by half decades of compute
 
 
 def interval(draws: Array, level: float = LEVEL) -> list[float]:
@@ -22,82 +22,63 @@ def interval(draws: Array, level: float = LEVEL) -> list[float]:
     return [float(low), float(high)]
 
 
-def bootstrap(fit: Fit, data: Data, loss: Array, *, draws: int, seed: int, delta: float) -> Array:
-    """Parameters (draws, k) refitted to runs drawn with replacement, all draws at once."""
-    n = len(loss)
+def clusters(table: pd.DataFrame, by: str) -> Array:
+    """A label for each run (n,): itself, its size, or its budget.
+
+    Seeds of one point stay together under every choice: they share the point's misfit.
+    """
+    if by == "size":
+        key = table.N
+    elif by == "budget":
+        stated = "budget_flops" in table and table.budget_flops.notna().all()
+        key = table.budget_flops if stated else np.round(np.log10(table.C) / BUDGET_DECADES)
+    else:
+        key = table.groupby(["N", "D"]).ngroup()
+    return np.asarray(pd.factorize(key)[0])
+
+
+def resamples(labels: Array, *, draws: int, seed: int) -> Array:
+    """How often each run (n,) is drawn, (draws, n): whole clusters, with replacement."""
+    count = int(labels.max()) + 1
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
-    observed = np.broadcast_to(np.log(loss), (draws, n))
-    return solve.refit(fit, data, observed, weights=counts, delta=delta)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    return np.asarray(drawn[:, labels])
+
+
+def bootstrap(fit: Fit, data: Data, loss: Array, counts: Array, weights: Array | None = None) -> Array:
+    """Parameters (draws, k) refitted to the resamples, all draws at once.
+
+    Args:
+        counts: of ``resamples``, (draws, n).
+        weights: of the runs in the original fit, (n,).
+    """
+    return solve.refit(fit, data, np.log(loss), weights=counts if weights is None else counts * weights)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backtest:
-    """One step of a rolling-origin test: fitted up to a compute, asked about a larger one."""
+class Noise:
+    """Standard deviations in ln L that no law can explain; nan where the data do not tell."""
 
-    fitted_to: float  # FLOPs of the largest budget fitted
-    target: float  # FLOPs predicted
-    decades: float
-    predicted: float
-    measured: float
+    seed: float  # between seeds of one point
+    evaluation: float  # of one measurement
+    replicated: int  # degrees of freedom behind ``seed``
 
     @property
-    def miss(self) -> float:
-        """ln measured - ln predicted."""
-        return float(np.log(self.measured / self.predicted))
+    def known(self) -> float:
+        """Both together, what is not known counted as nothing."""
+        return float(np.sqrt(np.nansum([self.seed**2, self.evaluation**2])))
 
 
-def backtest_power_law(compute: Array, loss: Array, shortest: int = 3) -> list[Backtest]:
-    """Fit L = (C_c/C)^alpha to the cheapest budgets, predict every dearer one; for every cut with ``shortest``
-    budgets below it.
-    """
-    found = []
-    order = np.argsort(compute)
-    c, y = np.log(compute[order]), np.log(loss[order])
-    for cut in range(shortest, len(c)):
-        slope, level = np.polyfit(c[:cut], y[:cut], 1)
-        found += [
-            Backtest(
-                fitted_to=float(np.exp(c[cut - 1])),
-                target=float(np.exp(c[j])),
-                decades=float((c[j] - c[cut - 1]) / np.log(10)),
-                predicted=float(np.exp(level + slope * c[j])),
-                measured=float(np.exp(y[j])),
-            )
-            for j in range(cut, len(c))
-        ]
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Widening:
-    """The error of a new run at a distance, in ln L: sigma^2 = noise^2 + (per_decade * decades)^2, t-distributed."""
-
-    noise: float
-    per_decade: float
-    tests: int
-
-    def half_width(self, decades: float, of_mean: float = 0.0, level: float = LEVEL) -> float:
-        """Half of the interval's width in ln L at so many decades beyond the data; infinite without backtests.
-
-        Args:
-            of_mean: standard deviation of the mean law itself there, from its bootstrap; it comes on top.
-        """
-        if self.tests == 0:
-            return float("inf")
-        quantile = stats.t.ppf((1 + level) / 2, df=self.tests)
-        return float(quantile * np.sqrt(self.noise**2 + (self.per_decade * decades) ** 2 + of_mean**2))
-
-
-def widening(backtests: list[Backtest], noise: float) -> Widening:
-    """From the backtests' misses. Overlapping cuts are not independent: the degrees of freedom are the distinct
-    targets.
-    """
-    if not backtests:
-        return Widening(noise=noise, per_decade=float("nan"), tests=0)
-    rates = [(abs(b.miss) ** 2 - noise**2) / b.decades**2 for b in backtests]
-    return Widening(
-        noise=noise,
-        per_decade=float(np.sqrt(max(0.0, float(np.mean(rates))))),
-        tests=len({round(b.target, -3) for b in backtests}),
-    )
+def noise(table: pd.DataFrame) -> Noise:
+    """From replicated points (equal N and D) and from the column loss_se."""
+    ln = np.log(table.loss.to_numpy(float))
+    group = clusters(table, "run")
+    freedom = len(ln) - len(np.unique(group))
+    seed = float("nan")
+    if freedom:
+        centre = np.bincount(group, ln) / np.bincount(group)
+        seed = float(np.sqrt(((ln - centre[group]) ** 2).sum() / freedom))
+    evaluation = float("nan")
+    if "loss_se" in table and table.loss_se.notna().any():
+        evaluation = float(np.sqrt(np.nanmean((table.loss_se / table.loss) ** 2)))
+    return Noise(seed=seed, evaluation=evaluation, replicated=int(freedom))

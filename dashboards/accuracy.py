@@ -26,8 +26,8 @@ def _evals(study: Study) -> pd.DataFrame:
                 "size",
             ]
         )
-    columns = ["run_id", "size", "params_nonembedding", "tokens", study.compute_column, "loss"]
-    return study.runs.evals.merge(study.runs.table[columns], on="run_id")
+    columns = ["run_id", "size", "N", "D", "C", "loss"]
+    return study.runs.evals.merge(study.everything[columns], on="run_id")
 
 
 def accuracy_compute(study: Study) -> Page:
@@ -41,7 +41,7 @@ def accuracy_compute(study: Study) -> Page:
         trend = verdicts.get(str(task))
         if trend is None:  # every run of the task was taken out by a rule
             continue
-        group = group.sort_values(study.compute_column)
+        group = group.sort_values("C")
         color = PALETTE[i % len(PALETTE)]
         hover = [
             f"<b>{r.run_id}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}<br>chance {r.chance:.2f}"
@@ -50,7 +50,7 @@ def accuracy_compute(study: Study) -> Page:
         if trend.verdict == "at chance":
             chance_only.append(str(task))
         figure.add_scatter(
-            x=group[study.compute_column],
+            x=group["C"],
             y=group.accuracy,
             error_y={"type": "data", "array": group.accuracy_se, "width": 0, "thickness": 1},
             mode="markers",
@@ -61,12 +61,12 @@ def accuracy_compute(study: Study) -> Page:
             legendgroup=str(task),
             visible="legendonly" if trend.verdict == "at chance" else True,
         )
-        if trend.slope is not None:
-            grid = np.geomspace(group[study.compute_column].min(), group[study.compute_column].max(), 50)
+        if trend.by_compute is not None:
+            grid = np.geomspace(group["C"].min(), group["C"].max(), 50)
             line = {"color": color, "width": 2}
             figure.add_scatter(
                 x=grid,
-                y=[trend.accuracy(c) for c in grid],
+                y=trend.by_compute.at(np.log10(grid)),
                 mode="lines",
                 line=line,
                 showlegend=False,

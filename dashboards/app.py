@@ -55,7 +55,7 @@ def build(given: fit.Settings) -> Any:
         token = _token(root)
         if cache["token"] != token:
             study, _ = fit.analyse(given)
-            cache.update(token=token, pages=figures.pages(study), sweep=study.runs.sweep)
+            cache.update(token=token, pages=figures.pages(study), sweep=study.runs.name)
         return list(cache["pages"])
 
     made = pages()
@@ -93,7 +93,7 @@ def build(given: fit.Settings) -> Any:
 
 def _token(root: Path) -> tuple[int, float]:
     """Changes when a result is added."""
-    times = [path.stat().st_mtime for path in root.glob("runs/*/result.json")]
+    times = [path.stat().st_mtime for path in ([root] if root.is_file() else root.glob("runs/*/result.json"))]
     return len(times), max(times, default=0.0)
 
 

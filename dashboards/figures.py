@@ -9,30 +9,25 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.conventions import LABELS
+from analysis.laws import CHINCHILLA
+from analysis.solve import Fit, FitStatus
 from analysis.study import Study
 from dashboards.accuracy import accuracy_compute, accuracy_shots
 from dashboards.style import LOSS, MARKERS, PALETTE, Page, axes, by_size, hover
 
 CURVE_POINTS = 400
-BEHIND = [
-    "run_id",
-    "size",
-    "params_nonembedding",
-    "params_total",
-    "tokens",
-    "flops_model",
-    "flops_6nd",
-    "seed",
-    "loss",
-    "loss_se",
-    "epochs",
-]
+BEHIND = ["run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se"]
+
+
+def _behind(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[name for name in BEHIND if name in table]]
 
 
 def frontier(study: Study) -> Page:
     """Loss against compute, the minima of the budgets, and the fitted laws carried to ten times the largest budget."""
-    c = study.compute_column
-    table = study.runs.table
+    c = "C"
+    table = study.everything
     figure = go.Figure()
     for i, size in enumerate(by_size(table)):
         rows = table[table["size"] == size].sort_values(c)
@@ -54,35 +49,39 @@ def frontier(study: Study) -> Page:
             text=text,
             hoverinfo="text",
         )
-        _law_lines(figure, study, min(best))
-    axes(figure, "compute, " + {"flops_model": "exact training FLOPs", "flops_6nd": "6ND"}[c], LOSS, log_y=True)
+    _law_lines(figure, study, float(table.C.min()))
+    axes(figure, f"compute, {LABELS[study.compute]}", LOSS, log_y=True)
     about = (
         "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
         "what a new run would reach."
     )
     if not used:
-        about = "Each point a run. No budget has a minimum inside its sizes, so there is no law to draw."
-    return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=table[BEHIND])
+        about = "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs."
+    return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=_behind(table))
 
 
 def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
     highest = max([p.compute for p in study.predictions], default=lowest)
     grid = np.geomspace(lowest / 1.5, highest, 80)
-    for law, dash, color in ((study.frontier, "solid", "#000000"), (study.floored, "dot", "#777777")):
-        if law.fit.theta is None:
+    for name, dash, color in (
+        ("compute_frontier", "solid", "#000000"),
+        ("compute_frontier_irreducible", "dot", "#777777"),
+    ):
+        law = study.laws.get(name)
+        if law is None or law.fit.theta is None:
             continue
-        label = "power law" if law is study.frontier else "with irreducible E"
+        label = "power law" if name == "compute_frontier" else "with irreducible E"
         doubt = "" if law.fit.status.value == "ok" else f" ({law.fit.status.value})"
         figure.add_scatter(
             x=grid,
-            y=law.fit.loss({"C": grid}),
+            y=law.fit.predict({"C": grid}),
             mode="lines",
             name=f"{label}: alpha_C {law.fit.params['alpha_C']:.4f}{doubt}",
             line={"color": color, "dash": dash, "width": 2},
             hovertemplate=f"{law.fit.law.equation}<br>C %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
         )
-        if law is study.frontier and law.draws is not None:
-            band = np.exp(law.fit.law.log_loss(law.draws, {"C": grid})[0])
+        if name == "compute_frontier" and law.draws is not None:
+            band = np.exp(law.fit.law.on({"C": grid})(law.draws)[0])
             low, high = np.quantile(band, [0.025, 0.975], axis=0)
             outline = np.concatenate([grid, grid[::-1]])
             figure.add_scatter(
@@ -96,8 +95,6 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
                 hoverinfo="skip",
             )
     for p in study.predictions:
-        if p.law != study.frontier.fit.law.name:
-            continue
         new = p.interval_new_run
         error = (
             {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]}
@@ -122,7 +119,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
 
 def isoflop(study: Study) -> Page:
     """Loss against size at each budget, with the parabola and its minimum."""
-    n = study.size_column
+    n = "N"
     table = study.table.set_index("run_id", drop=False)
     figure = go.Figure()
     for i, p in enumerate(study.minima.parabolas):
@@ -165,10 +162,10 @@ def isoflop(study: Study) -> Page:
                 hoverinfo="text",
                 legendgroup=name,
             )
-    axes(figure, f"parameters, {study.options.size}", LOSS, log_y=True)
+    axes(figure, f"parameters, {LABELS[study.size]}", LOSS, log_y=True)
     exponent = study.minima.exponent
     law = (
-        f" N* grows as C^{exponent:.2f} ({study.options.size}, C {study.options.compute})."
+        f" N* grows as C^{exponent:.2f} (N {LABELS[study.size]}, C {LABELS[study.compute]})."
         if math.isfinite(exponent)
         else ""
     )
@@ -176,13 +173,13 @@ def isoflop(study: Study) -> Page:
         f"One colour a budget; stars are the minima of the parabolas; open circles stay out of them by the rule "
         f"near.{law}"
     )
-    return Page(slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=study.table[BEHIND])
+    return Page(slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=_behind(study.table))
 
 
 def curves(study: Study) -> Page:
     """Training loss against tokens, thinned for display; first, last and lowest points are kept."""
     figure = go.Figure()
-    table = study.runs.table.sort_values(["params_nonembedding", "flops_model"])
+    table = study.everything.sort_values(["N", "C"])
     order = {size: i for i, size in enumerate(by_size(table))}
     for run in table.itertuples():
         run_id, size = str(run.run_id), str(run.size)
@@ -204,7 +201,7 @@ def curves(study: Study) -> Page:
         f"One line a run, coloured by size, smoothed over neighbouring batches to at most {CURVE_POINTS} points; "
         f"the files hold every step."
     )
-    return Page(slug="curves", title="Loss curves", about=about, figure=figure, rows=study.runs.table[BEHIND])
+    return Page(slug="curves", title="Loss curves", about=about, figure=figure, rows=_behind(study.everything))
 
 
 def thinned(curve: pd.DataFrame) -> pd.DataFrame:
@@ -219,18 +216,22 @@ def thinned(curve: pd.DataFrame) -> pd.DataFrame:
 def residuals(study: Study) -> Page:
     """What L(N,D) = E + A/N^alpha + B/D^beta leaves unexplained."""
     figure = go.Figure()
-    fit = study.chinchilla.fit
+    fit = (
+        study.laws["chinchilla"].fit
+        if "chinchilla" in study.laws
+        else Fit(law=CHINCHILLA, status=FitStatus.NOT_APPLICABLE)
+    )
     table = study.table
-    rows = table[BEHIND]
+    rows = _behind(table)
     if fit.theta is not None:
-        data = {"N": table[study.size_column].to_numpy(float), "D": table.tokens.to_numpy(float)}
-        residual = np.log(table.loss.to_numpy(float) / fit.loss(data))
-        rows = rows.assign(predicted=fit.loss(data), ln_residual=residual)
+        predicted = fit.predict({"N": table.N.to_numpy(float), "D": table.D.to_numpy(float)})
+        residual = np.log(table.loss.to_numpy(float) / predicted)
+        rows = rows.assign(predicted=predicted, ln_residual=residual)
         for i, size in enumerate(by_size(table)):
             mask = (table["size"] == size).to_numpy()
             marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 9}
             figure.add_scatter(
-                x=table.tokens[mask],
+                x=table.D[mask],
                 y=residual[mask],
                 mode="markers",
                 name=size,
@@ -260,6 +261,9 @@ PAGES: dict[str, Callable[[Study], Page]] = {
 }
 
 
+OF_STORES = ("curves", "accuracy-compute", "accuracy-shots")
+
+
 def pages(study: Study) -> list[Page]:
-    """All figures of a study."""
-    return [make(study) for make in PAGES.values()]
+    """All figures of a study; a table of finished runs has no curves and no evaluations."""
+    return [make(study) for slug, make in PAGES.items() if study.runs.store or slug not in OF_STORES]

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     given = fit.settings(argv)
     study, folder = fit.analyse(given)
-    out = Path(given.out).expanduser().absolute() if given.out else folder / "report"
+    out = Path(given.out).expanduser().absolute() if given.out else folder.parent / "report"
     write(study, out)
     print(f"report: {out / 'index.html'}")
     return 0
@@ -62,6 +62,23 @@ def write(study: Any, out: Path) -> None:
     files.write_bytes(out / "index.html", _index(study, made).encode())
 
 
+def write_svg(study: Any, out: Path) -> None:
+    """The figures as SVG too, where kaleido and a browser are there to draw them."""
+    import importlib.util
+
+    from dashboards import figures
+
+    if importlib.util.find_spec("kaleido") is None:
+        return
+    for page in figures.pages(study):
+        try:
+            image = page.figure.to_image(format="svg", width=900, height=560)
+        except (RuntimeError, ValueError, OSError) as error:  # no browser: the HTML is there
+            print(f"no SVG figures: {' '.join(str(error).split())[:120]}")
+            return
+        files.write_bytes(out / f"{page.slug}.svg", image)
+
+
 def _document(study: Any, pages: list[Any], current: str, title: str, body: str) -> str:
     links = [("index", "Summary"), *((p.slug, p.title) for p in pages)]
     nav = "".join(
@@ -76,8 +93,8 @@ def _document(study: Any, pages: list[Any], current: str, title: str, body: str)
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body><header><h1>isoflop: sweep "
-        f"{html.escape(study.runs.sweep)}</h1><nav>{nav}</nav></header><main>{body}</main></body></html>"
+        f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body><header><h1>isoflop: "
+        f"{html.escape(study.runs.name)}</h1><nav>{nav}</nav></header><main>{body}</main></body></html>"
     )
 
 
@@ -109,22 +126,23 @@ def _cell(value: Any) -> str:
 
 
 def _index(study: Any, pages: list[Any]) -> str:
-    from analysis import report
+    from analysis import text
+    from analysis.conventions import LABELS
 
     parts = [
-        f"<p>{len(study.table)} of {len(study.runs.table)} runs fitted; N {html.escape(study.options.size)}, C "
-        f"{html.escape(study.options.compute)}; loss in nats per token.</p>",
+        f"<p>{len(study.table)} of {len(study.everything)} runs fitted; N {html.escape(LABELS[study.size])}, C "
+        f"{html.escape(LABELS[study.compute])}; loss in nats per token.</p>",
         _plot(pages[0]),
         f"<p>{html.escape(pages[0].about)}</p>",
     ]
-    for title, header, rows in report.tables(study):
+    for title, header, rows in text.tables(study):
         if rows:
             parts.append(f"<h2>{html.escape(title)}</h2>{_table(header, rows)}")
     notes = "".join(
         f'<li class="{n.severity}">{html.escape(n.message)} <code>{n.code}</code></li>' for n in study.notes
     )
     parts.append(f"<h2>Notes</h2><ul>{notes}</ul>")
-    return _document(study, pages, "index", f"isoflop: {study.runs.sweep}", "".join(parts))
+    return _document(study, pages, "index", f"isoflop: {study.runs.name}", "".join(parts))
 
 
 if __name__ == "__main__":

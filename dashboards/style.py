@@ -61,14 +61,12 @@ def _ticks(low: float, high: float) -> list[float]:
 def hover(rows: pd.DataFrame) -> list[str]:
     """A hover text a run."""
     return [
-        f"<b>{r.run_id}</b><br>N {r.params_nonembedding:,} non-embedding, {r.params_total:,} total<br>D "
-        f"{r.tokens:,} tokens, "
-        f"{r.epochs:.2f} epochs<br>C {r.flops_model:.3g} FLOPs<br>loss {r.loss:.4f} +- {r.loss_se:.4f}<br>lr "
-        f"{r.lr:.4g}, seed {r.seed}"
+        f"<b>{r.run_id}</b><br>N {r.N:,.4g}, D {r.D:,.4g} tokens, {r.epochs:.2f} epochs<br>C {r.C:.3g} FLOPs<br>loss "
+        f"{r.loss:.4f}" + (f" +- {r.loss_se:.4f}" if "loss_se" in rows else "") + f"<br>seed {r.seed}"
         for r in rows.itertuples()
     ]
 
 
 def by_size(table: pd.DataFrame) -> list[str]:
     """Names of the sizes, smallest first."""
-    return list(table.sort_values("params_nonembedding")["size"].drop_duplicates())
+    return list(table.sort_values("N")["size"].drop_duplicates())

@@ -22,7 +22,7 @@ from gpt3core.parallel.data import Group
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, numerics, optimizer
+from gpt3core.train import checkpoint, numerics, optimizer, schedule
 from gpt3core.train.numerics import Numerics
 
 MICRO_BATCH_TOKENS = 16_384  # larger batches are accumulated; a constant, so that resume adds in the same order
@@ -118,7 +118,7 @@ class Run:
         before = self.train_seconds
         status = "done"
         while self.step < self.spec.steps:
-            lr = optimizer.learning_rate(self.spec.optim, self.step * self.spec.optim.batch_tokens)
+            lr = schedule.learning_rate(self.spec.optim, self.step * self.spec.optim.batch_tokens)
             loss, norm = self._update(lr)
             self.step += 1
             now = time.monotonic()

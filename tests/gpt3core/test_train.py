@@ -16,7 +16,7 @@ from gpt3core.sizes import nano
 from gpt3core.spec import OptimSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import loop, numerics, optimizer
+from gpt3core.train import loop, numerics, optimizer, schedule
 from tests.conftest import make_run, write_corpus
 
 RESULT = ("status", "loss", "loss_se", "bits_per_byte", "steps", "tokens", "epochs", "precision", "kernel")
@@ -34,7 +34,7 @@ def outcome(root: Path, run_id: str) -> tuple:
 
 def test_the_schedule_is_gpt3s():
     spec = OptimSpec(lr=6e-4, batch_tokens=100, warmup_tokens=1000, decay_tokens=11_000)
-    rates = [optimizer.learning_rate(spec, tokens) for tokens in range(0, 15_000, 100)]
+    rates = [schedule.learning_rate(spec, tokens) for tokens in range(0, 15_000, 100)]
     assert rates[0] == pytest.approx(6e-5)
     assert rates[4] == pytest.approx(3e-4)
     assert max(rates) == pytest.approx(6e-4)

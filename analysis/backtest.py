@@ -1,0 +1,205 @@
+"""Rolling-origin backtests over compute: fitted below a cut, asked about every run above it; and what they teach.
+
+The miss of a law beyond its data is misspecification, not noise: reruns differ by 0.03% where laws miss by 0.3 to 5% a
+decade out. So the interval of a new run is taken from the misses themselves: their variance grows like that of a
+random walk in ln C, at a rate that the cuts measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.laws import Array
+
+STEP = 0.25  # decades between cuts
+MOST_CUTS = 10
+LEAST_RUNS, LEAST_SHARE = 10, 0.25  # below a cut, of all
+LEAST_ABOVE = 2
+LEAST_CUTS = 2  # fewer, and there is no calibrated interval
+
+# How the variance of a miss, in ln L, grows: sigma^2 = noise^2 + rate (decades + NEAR). Linear beat quadratic growth
+# in interval score on every reference table and simulated ladder (tests/benchmarks/backtest.py prints them); the t's
+# degrees of freedom stand for the few independent cuts, the prior for the least misfit that a law has to be allowed.
+NEAR = 0.02
+FREEDOM = 6.0
+PRIOR_RATE, PRIOR_CUTS = 0.008**2, 1.0
+
+Predictor = Callable[[pd.DataFrame], Array]
+"""Points (columns N, D, C) -> ln L of every choice, (n, choices); nan where a choice has none."""
+Fitter = Callable[[pd.DataFrame], Predictor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backtests:
+    """What every choice predicted for the runs above each cut."""
+
+    rows: pd.DataFrame  # fitted_to, fitted_runs, run_id, N, D, C, decades, measured; one row a cut and run above it
+    ln_predicted: Array  # (rows, choices)
+
+    @property
+    def cuts(self) -> int:
+        """How many cuts there were."""
+        return int(self.rows.fitted_to.nunique()) if len(self.rows) else 0
+
+    def misses(self, weights: Array) -> Array:
+        """ln measured - ln predicted of a weighted mean of the choices, (rows,)."""
+        return np.asarray(np.log(self.rows.measured.to_numpy(float)) - combine(self.ln_predicted, weights))
+
+    def errors(self) -> Array:
+        """Mean absolute miss of each choice, cuts counting equally, (choices,); nan where it never predicted."""
+        missed = np.abs(np.log(self.rows.measured.to_numpy(float))[:, None] - self.ln_predicted)
+        table = pd.DataFrame(missed).groupby(self.rows.fitted_to.to_numpy()).mean()
+        return np.asarray(table.mean().to_numpy(float))
+
+
+def cuts(compute: Array) -> list[float]:
+    """Computes to cut at, dearest first: every quarter decade below the top with enough runs on either side."""
+    ordered = np.sort(compute)
+    found: list[float] = []
+    counts: set[int] = set()
+    for k in range(1, 200):
+        cut = ordered[-1] / 10 ** (STEP * k)
+        below = int((ordered < cut).sum())
+        if below < max(LEAST_RUNS, LEAST_SHARE * len(ordered)) or len(found) == MOST_CUTS:
+            break
+        if below not in counts and len(ordered) - below >= LEAST_ABOVE:
+            counts.add(below)
+            found.append(float(cut))
+    return found
+
+
+def run(
+    table: pd.DataFrame, fitter: Fitter, targets: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+) -> Backtests:
+    """Fit below every cut, predict what lies above.
+
+    Args:
+        table: run_id, N, D, C, loss; what ``fitter`` needs.
+        targets: makes the points to predict from the runs above a cut; by default the runs themselves.
+    """
+    rows, predicted = [], []
+    for cut in cuts(table.C.to_numpy(float)):
+        below, above = table[cut > table.C].reset_index(drop=True), table[cut <= table.C]
+        above = (above if targets is None else targets(above)).reset_index(drop=True)
+        if above.empty:
+            continue
+        top = float(below.C.max())
+        predicted.append(fitter(below)(above))
+        rows.append(
+            pd.DataFrame(
+                {
+                    "fitted_to": top,
+                    "fitted_runs": len(below),
+                    "run_id": above.run_id.astype(str),
+                    "N": above.N,
+                    "D": above.D,
+                    "C": above.C,
+                    "decades": np.log10(above.C / top),
+                    "measured": above.loss,
+                }
+            )
+        )
+    if not rows:
+        return Backtests(rows=pd.DataFrame({"fitted_to": []}), ln_predicted=np.empty((0, 0)))
+    return Backtests(rows=pd.concat(rows, ignore_index=True), ln_predicted=np.concatenate(predicted))
+
+
+def combine(ln_predicted: Array, weights: Array) -> Array:
+    """Weighted mean over the choices that predict a point, (n,)."""
+    there = np.isfinite(ln_predicted)
+    share = there * weights
+    with np.errstate(invalid="ignore"):
+        mean = (np.where(there, ln_predicted, 0.0) * share).sum(1) / share.sum(1)
+    return np.asarray(mean)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The error of a new run, in ln L, by its distance beyond the data."""
+
+    noise: float  # of a run around the law within the data
+    rate: float  # variance per decade
+    cuts: int
+    farthest: float  # decades that the backtests reached
+
+    @property
+    def supported(self) -> bool:
+        """Whether there are backtests enough for an interval."""
+        return self.cuts >= LEAST_CUTS
+
+    @property
+    def reason(self) -> str:
+        """Why there is no interval, or how far it is one of experience."""
+        if not self.supported:
+            return (
+                f"{self.cuts} cuts have {LEAST_RUNS} runs below and {LEAST_ABOVE} above, {LEAST_CUTS} are needed: "
+                f"there is no calibrated interval for a new run"
+            )
+        return (
+            f"the interval of a new run rests on {self.cuts} overlapping backtests that reach {self.farthest:.1f} "
+            f"decades: beyond that it is an extrapolation of the error itself"
+        )
+
+    def sigma(self, decades: Array) -> Array:
+        """Scale of the miss at so many decades beyond the data (0 within)."""
+        return np.asarray(np.sqrt(self.noise**2 + self.rate * (np.maximum(decades, 0.0) + NEAR)))
+
+    def half_width(self, decades: Array, level: float) -> Array:
+        """Half of the interval's width in ln L; infinite where the data do not support one."""
+        if not self.supported:
+            return np.full(np.shape(decades), np.inf)
+        return np.asarray(stats.t.ppf((1 + level) / 2, df=FREEDOM) * self.sigma(decades))
+
+
+def calibrate(tests: Backtests, weights: Array, noise: float) -> Calibration:
+    """The rate at which the misses of a weighted mean of the choices grow, cuts counting equally."""
+    rates: list[float] = []
+    if tests.cuts:
+        table = pd.DataFrame({"cut": tests.rows.fitted_to, "d": tests.rows.decades, "miss": tests.misses(weights)})
+        for _, rows in table.dropna().groupby("cut"):
+            excess = max(0.0, float((rows.miss**2).mean()) - noise**2)
+            rates.append(excess / float((rows.d + NEAR).mean()))
+    return Calibration(
+        noise=noise,
+        rate=(PRIOR_CUTS * PRIOR_RATE + sum(rates)) / (PRIOR_CUTS + len(rates)),
+        cuts=len(rates),
+        farthest=float(tests.rows.decades.max()) if rates else 0.0,
+    )
+
+
+def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = (0.8, 0.95)) -> pd.DataFrame:
+    """By decades of extrapolation: median error, bias, and the coverage of intervals calibrated without the cut that
+    they are judged on.
+
+    Returns:
+        decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95.
+    """
+    if tests.cuts < LEAST_CUTS + 1:
+        return pd.DataFrame()
+    miss, rows = tests.misses(weights), tests.rows
+    inside = np.full((len(rows), len(levels)), np.nan)
+    for cut in rows.fitted_to.unique():
+        judged = (rows.fitted_to == cut).to_numpy()
+        others = Backtests(rows=rows[~judged], ln_predicted=tests.ln_predicted[~judged])
+        calibration = calibrate(others, weights, noise)
+        for j, level in enumerate(levels):
+            half = calibration.half_width(rows.decades.to_numpy(float)[judged], level)
+            inside[judged, j] = np.abs(miss[judged]) <= half
+    edges = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0])
+    table = pd.DataFrame(
+        {
+            "decades": edges[np.searchsorted(edges, rows.decades.to_numpy(float))],
+            "miss": miss,
+            **{f"coverage{round(100 * level)}": inside[:, j] for j, level in enumerate(levels)},
+        }
+    ).dropna()
+    grouped = table.groupby("decades")
+    found = grouped.mean().rename(columns={"miss": "mean_miss"})
+    found.insert(0, "tests", grouped.size())
+    found.insert(1, "median_abs_error", table.assign(e=table.miss.abs()).groupby("decades").e.median())
+    return found.reset_index()

@@ -1,0 +1,53 @@
+"""Each law in one place: its value and analytic gradient, vectorised over batches of parameters."""
+
+from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
+from analysis.laws.broken import BROKEN
+from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation
+from analysis.laws.kaplan import (
+    LOSS_OF_C,
+    LOSS_OF_C_MIN,
+    LOSS_OF_C_WITH_FLOOR,
+    LOSS_OF_D,
+    LOSS_OF_N,
+    LOSS_OF_N_AND_D,
+    LOSS_OF_N_AND_S,
+)
+from analysis.laws.repeated import DATA_CONSTRAINED
+
+LAWS: dict[str, Law] = {
+    law.name: law
+    for law in (
+        LOSS_OF_C,
+        LOSS_OF_C_WITH_FLOOR,
+        BROKEN,
+        LOSS_OF_C_MIN,
+        LOSS_OF_N,
+        LOSS_OF_D,
+        LOSS_OF_N_AND_D,
+        LOSS_OF_N_AND_S,
+        CHINCHILLA,
+        OVER_TRAINING,
+        DATA_CONSTRAINED,
+    )
+}
+
+__all__ = [
+    "BROKEN",
+    "CHINCHILLA",
+    "DATA_CONSTRAINED",
+    "LAWS",
+    "LOSS_OF_C",
+    "LOSS_OF_C_MIN",
+    "LOSS_OF_C_WITH_FLOOR",
+    "LOSS_OF_D",
+    "LOSS_OF_N",
+    "LOSS_OF_N_AND_D",
+    "LOSS_OF_N_AND_S",
+    "OVER_TRAINING",
+    "Array",
+    "Data",
+    "Evaluated",
+    "Law",
+    "PowerSum",
+    "allocation",
+]

@@ -1,0 +1,188 @@
+"""What a law is to the solver, and the form that most published laws share: a sum of powers.
+
+Parameters are the rows of ``theta`` (P, k) in the coordinates in which a fit is well behaved (logarithms of
+coefficients); a law maps them and the data (n,) to log losses (P, n) and gradients (P, k, n). ``describe`` gives the
+published names back. Everything is vectorised over P: the starts of one fit, or the resamples of a bootstrap.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Data = Mapping[str, Array]
+"""Columns (n,): "C" in FLOPs, "N" in parameters, "D" in tokens, "U" in unique tokens, "S" in optimizer steps."""
+
+Evaluated = Callable[[Array], tuple[Array, Array]]
+"""theta (P, k) -> ln L (P, n) and its gradient (P, k, n)."""
+
+EXPONENTS = np.geomspace(0.02, 2.0, 14)  # of a start: 0.05 (Kaplan) to 1 and beyond, in steps of 1.4
+ABSENT = np.log(1e-9)  # ln of a coefficient that a start sets to zero, relative to the loss
+
+
+class Law(Protocol):
+    """What the solver needs of a law."""
+
+    @property
+    def name(self) -> str:
+        """Key in fit.json."""
+
+    @property
+    def equation(self) -> str:
+        """As a paper would print it."""
+
+    @property
+    def source(self) -> str:
+        """Where it was published."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Published names."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of the data that it reads."""
+
+    @property
+    def size(self) -> int:
+        """k, the columns of theta."""
+
+    def on(self, data: Data) -> Evaluated:
+        """The law on fixed data: ln L and its gradient as a function of theta."""
+
+    def starts(self, data: Data, loss: Array) -> Array:
+        """Starting points (P, k)."""
+
+    def describe(self, theta: Array) -> dict[str, float]:
+        """Published parameters of one row."""
+
+
+Factor = tuple[int, str | None]
+"""(column of theta, what multiplies it in a term's exponent: minus ln of a variable, or one where it is None)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerSum:
+    """ln L = p ln sum_j exp(term_j), each term linear in theta: coefficients times powers of the variables.
+
+    ``terms[j]`` lists the factors of term j; ``fixed[j]`` is a variable whose exponent in term j is one and not
+    fitted; ``outer`` is the column of theta that holds ln p, where the sum as a whole is raised to a power.
+    """
+
+    name: str
+    equation: str
+    source: str
+    parameters: tuple[str, ...]
+    needs: tuple[str, ...]
+    size: int
+    terms: tuple[tuple[Factor, ...], ...]
+    published: Callable[[Array], tuple[float, ...]]
+    fixed: Mapping[int, str] = field(default_factory=dict)
+    outer: int | None = None
+
+    def on(self, data: Data) -> Evaluated:
+        """The law on fixed data; see Law."""
+        n = len(data[self.needs[0]])
+        logs = {name: log_variable(data, name) for term in self.terms for _, name in term if name is not None}
+        offsets = {j: -log_variable(data, name) for j, name in self.fixed.items()}
+
+        def evaluate(theta: Array) -> tuple[Array, Array]:
+            rows = len(theta)
+            terms = np.empty((len(self.terms), rows, n))
+            for j, factors in enumerate(self.terms):
+                terms[j] = offsets.get(j, 0.0)
+                for column, name in factors:
+                    terms[j] += theta[:, column, None] * (1.0 if name is None else -logs[name])
+            top = terms.max(0)
+            np.exp(np.subtract(terms, top, out=terms), out=terms)
+            total = terms.sum(0)
+            value = top + np.log(total)
+            power = np.exp(theta[:, self.outer, None]) if self.outer is not None else 1.0
+            share = terms * (power / total)
+            gradient = np.zeros((rows, self.size, n))
+            for j, factors in enumerate(self.terms):
+                for column, name in factors:
+                    gradient[:, column] += share[j] if name is None else share[j] * -logs[name]
+            if self.outer is not None:
+                value = power * value
+                gradient[:, self.outer] = value
+            return value, gradient
+
+        return evaluate
+
+    def starts(self, data: Data, loss: Array) -> Array:
+        """Variable projection on a grid: for every choice of exponents (and outer power) the coefficients solve a
+        linear least-squares problem with non-negative solutions, tried on every subset of the terms.
+        """
+        columns = sorted({column for term in self.terms for column, name in term if name is not None})
+        grid = [EXPONENTS] * len(columns)
+        powers = np.geomspace(0.05, 1.0, 8) if self.outer is not None else np.ones(1)
+        exponents = np.stack(np.meshgrid(*grid, powers, indexing="ij"), -1).reshape(-1, len(columns) + 1)
+        theta = np.zeros((len(exponents), self.size))
+        theta[:, columns] = exponents[:, :-1]
+        if self.outer is not None:
+            theta[:, self.outer] = np.log(exponents[:, -1])
+        target = np.log(loss)[None] / exponents[:, -1:]  # of the sum inside the outer power
+        basis = np.empty((len(self.terms), len(theta), len(loss)))
+        for j, factors in enumerate(self.terms):
+            basis[j] = -log_variable(data, self.fixed[j]) if j in self.fixed else 0.0
+            for column, name in factors:
+                if name is not None:
+                    basis[j] -= theta[:, column, None] * log_variable(data, name)
+        coefficients = _non_negative(np.exp(basis - target))
+        for j, factors in enumerate(self.terms):
+            column = next(column for column, name in factors if name is None)
+            theta[:, column] = coefficients[j]
+        return theta
+
+    def describe(self, theta: Array) -> dict[str, float]:
+        """Published parameters of one row of theta."""
+        with np.errstate(all="ignore"):
+            return dict(zip(self.parameters, (float(v) for v in self.published(theta)), strict=True))
+
+
+def log_variable(data: Data, name: str) -> Array:
+    """ln of a column, or of a derived one: "C/M" and "CM" with C = 6ND and M = D/N tokens per parameter."""
+    if name == "C/M":
+        return np.asarray(np.log(6.0) + 2 * np.log(data["N"]))
+    if name == "CM":
+        return np.asarray(np.log(6.0) + 2 * np.log(data["D"]))
+    return np.asarray(np.log(data[name]))
+
+
+def _non_negative(basis: Array) -> Array:
+    """ln of the coefficients c >= 0 that bring sum_j c_j basis_j closest to one, (J, P).
+
+    Args:
+        basis: (J, P, n), already divided by the loss, so that errors are relative.
+    """
+    count, rows, _ = basis.shape
+    scale = np.maximum(basis.max(2), 1e-300)  # (J, P): columns of order one
+    scaled = basis / scale[..., None]
+    gram = np.einsum("ipn,jpn->pij", scaled, scaled)
+    right = scaled.sum(2).T  # (P, J)
+    best, found = np.full(rows, np.inf), np.full((count, rows), ABSENT)
+    for chosen in itertools.chain.from_iterable(itertools.combinations(range(count), r) for r in range(1, count + 1)):
+        pick = list(chosen)
+        ridge = 1e-10 * np.eye(len(pick))
+        solution = np.linalg.solve(gram[:, pick][:, :, pick] + ridge, right[:, pick, None])[..., 0]
+        gain = -(solution * right[:, pick]).sum(1)  # the sum of squares, up to a constant
+        better = (solution > 0).all(1) & (gain < best)
+        best[better] = gain[better]
+        found[:, better] = ABSENT
+        for place, j in enumerate(pick):
+            found[j, better] = np.log(solution[better, place])
+    return np.asarray(found - np.log(scale))
+
+
+def scale_of(log_coefficient: float, exponent: float) -> float:
+    """X_c of a power written (X_c/X)^exponent, from ln of its coefficient; nan where it does not exist."""
+    if exponent <= 0 or log_coefficient / exponent > 700:
+        return float("nan")
+    return float(np.exp(log_coefficient / exponent))

@@ -1,0 +1,124 @@
+"""Rolling-origin backtests, their calibration, and the stack of fit choices."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import backtest, solve, stacking, uncertainty
+from analysis.backtest import Backtests
+from tests.analysis.test_laws_and_solver import ladder
+
+
+def runs(noise=0.002, seed=0, count=80, bend=0.0):
+    data, loss = ladder(noise=noise, seed=seed, runs=count)
+    table = pd.DataFrame({name: data[name] for name in ("N", "D", "C")}).assign(run_id=[f"r{i}" for i in range(count)])
+    table["U"] = table.D
+    table["loss"] = loss * np.exp(bend * np.maximum(0.0, np.log10(table.C / 1e19)) ** 2)
+    return table
+
+
+def test_no_cut_sees_what_it_predicts():
+    table, seen = runs(), []
+
+    def fitter(below):
+        seen.append(float(below.C.max()))
+        return lambda points: np.full((len(points), 1), float(below.C.max()))
+
+    found = backtest.run(table, fitter)
+    assert found.cuts == len(seen) >= 3
+    assert (found.rows.C > found.rows.fitted_to).all()
+    np.testing.assert_array_equal(found.ln_predicted[:, 0], found.rows.fitted_to)
+    assert (found.rows.decades > 0).all()
+
+
+def test_cuts_leave_runs_on_either_side():
+    compute = np.geomspace(1e18, 1e22, 40)
+    found = backtest.cuts(compute)
+    assert found == sorted(found, reverse=True)
+    for cut in found:
+        assert (compute < cut).sum() >= backtest.LEAST_RUNS
+        assert (compute >= cut).sum() >= backtest.LEAST_ABOVE
+    assert backtest.cuts(np.geomspace(1e18, 1e22, 8)) == []
+
+
+def backtests_of(miss_per_sqrt_decade, noise, seed=0):
+    """Backtests whose misses are a random walk of a known rate plus noise."""
+    rng = np.random.default_rng(seed)
+    rows, predicted = [], []
+    for cut in range(60):
+        walk = rng.standard_normal() * miss_per_sqrt_decade
+        for d in (0.25, 0.5, 1.0):
+            miss = walk * np.sqrt(d) + noise * rng.standard_normal()
+            rows.append({"fitted_to": 10.0**cut, "decades": d, "measured": float(np.exp(miss)), "run_id": "r"})
+            predicted.append([0.0])
+    return Backtests(rows=pd.DataFrame(rows), ln_predicted=np.array(predicted))
+
+
+def test_calibration_finds_the_rate_of_a_random_walk():
+    found = backtest.calibrate(backtests_of(0.02, 0.003), np.ones(1), noise=0.003)
+    assert np.sqrt(found.rate) == pytest.approx(0.02, rel=0.25)
+    assert found.supported
+    widths = found.half_width(np.array([0.0, 0.5, 1.0, 2.0]), 0.95)
+    assert (np.diff(widths) > 0).all()
+
+
+def test_without_backtests_there_is_no_interval_and_a_reason():
+    found = backtest.calibrate(
+        Backtests(rows=pd.DataFrame({"fitted_to": []}), ln_predicted=np.empty((0, 1))), np.ones(1), 0.01
+    )
+    assert not found.supported
+    assert np.isinf(found.half_width(np.array([1.0]), 0.95)).all()
+    assert "2 are needed" in found.reason
+
+
+def test_the_choice_that_misses_gets_little_weight_and_the_true_law_predicts():
+    table = runs()
+    below = table[table.C < table.C.max() / 10].reset_index(drop=True)
+    above = table[table.C >= table.C.max() / 10]
+    found = stacking.stack(below)
+    weights = {choice.law.name: 0.0 for choice in found.choices}
+    for choice, weight in zip(found.choices, found.weights, strict=True):
+        weights[choice.law.name] += weight
+    assert weights["kaplan_nd"] < 0.1 < weights["chinchilla"]  # the truth has an irreducible loss
+    miss = np.log(above.loss) - found.ln_loss(above)[0]
+    assert np.median(np.abs(miss)) < 0.005
+    half = found.calibration.half_width(found.decades(above), 0.95)
+    assert np.mean(np.abs(miss) <= half) > 0.85
+
+
+def test_a_bend_that_no_law_has_widens_the_interval():
+    straight, bent = stacking.stack(runs()), stacking.stack(runs(bend=0.01))
+    assert bent.calibration.rate > 3 * straight.calibration.rate
+
+
+def test_replicates_tell_the_seed_noise():
+    table = pd.concat([runs(noise=0.0, count=200)] * 3, ignore_index=True)
+    table["loss"] *= np.exp(0.004 * np.random.default_rng(0).standard_normal(len(table)))
+    table["loss_se"] = 0.01 * table.loss
+    found = uncertainty.noise(table)
+    assert found.seed == pytest.approx(0.004, rel=0.1)
+    assert found.evaluation == pytest.approx(0.01)
+    assert found.replicated == 400
+
+
+def test_clusters_are_drawn_whole():
+    table = pd.DataFrame({"N": [1.0, 1.0, 2.0, 2.0, 3.0], "D": [1.0, 1.0, 2.0, 3.0, 4.0], "C": 10.0 ** np.arange(5)})
+    by_size = uncertainty.clusters(table, "size")
+    counts = uncertainty.resamples(by_size, draws=50, seed=0)
+    assert (counts[:, 0] == counts[:, 1]).all()
+    assert (counts[:, 2] == counts[:, 3]).all()
+    by_run = uncertainty.clusters(table, "run")
+    assert by_run[0] == by_run[1]  # two seeds of one point
+    assert len(set(by_run)) == 4
+
+
+def test_a_noisy_evaluation_counts_less():
+    table = runs(noise=0.0)
+    table["loss_se"] = 0.001
+    noisy = table.index % 2 == 0
+    table.loc[noisy, "loss"] *= np.exp(0.05 * np.random.default_rng(0).standard_normal(noisy.sum()))
+    table.loc[noisy, "loss_se"] = 0.2
+    choice = stacking.Choice(law=stacking.laws.CHINCHILLA, loss=solve.LEAST_SQUARES)
+    told = stacking.fit(choice, table).params
+    untold = stacking.fit(choice, table.drop(columns="loss_se")).params
+    assert abs(told["beta"] - 0.28) < abs(untold["beta"] - 0.28)

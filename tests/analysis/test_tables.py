@@ -1,0 +1,119 @@
+"""Anybody's table: names, units, formats, and what is refused in one sentence."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import tables
+from gpt3core.cli import UsageError
+from tests.analysis.test_laws_and_solver import ladder
+
+
+def rows(runs=40, noise=0.003):
+    data, loss = ladder(noise=noise, runs=runs)
+    return pd.DataFrame({"N": data["N"], "D": data["D"], "loss": loss})
+
+
+def fit(*words, cwd):
+    command = [sys.executable, "-m", "analysis.fit", "bootstrap=20", "figures=false", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".csv.gz"])
+def test_formats_names_and_units(tmp_path, suffix):
+    table = rows().rename(columns={"N": "params", "loss": "val_loss"}).assign(tokens_billion=lambda t: t.D / 1e9)
+    path = tmp_path / f"t{suffix}"
+    table = table.drop(columns="D")
+    if suffix == ".parquet":
+        table.to_parquet(path)
+    elif suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False)
+    found = tables.check_runs(tables.read(path, {"D": "tokens_billion*1e9"}), path)
+    np.testing.assert_allclose(found.D, rows().D, rtol=1e-9)
+    np.testing.assert_allclose(found.C, 6 * rows().N * rows().D, rtol=1e-9)
+    assert list(found.run_id[:2]) == ["row-1", "row-2"]
+
+
+def test_products_of_integer_columns_do_not_overflow(tmp_path):
+    table = pd.DataFrame({"N": [10**12] * 7, "D": [10**13] * 7, "loss": [2.0] * 7})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    found = tables.check_runs(tables.read(tmp_path / "t.csv", {}), tmp_path / "t.csv")
+    assert (found.C == 6e25).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "sentence"),
+    [
+        (lambda t: t.assign(loss=t.loss.where(t.index != 3)), [], "row 4: loss is missing or not a number"),
+        (lambda t: t.assign(N=t.N.where(t.index != 2, -5.0)), [], "row 3: N is -5"),
+        (lambda t: t.assign(D=t.D.where(t.index > 1, 0.0)), [], "row 1 (and 1 more): D is 0"),
+        (lambda t: t.assign(loss=t.loss.astype(object).where(t.index != 0, "low")), [], "row 1: loss is 'low'"),
+        (lambda t: t.drop(columns="loss"), [], "no column for loss"),
+        (lambda t: t.drop(columns="D"), [], "no column for D"),
+        (lambda t: t.head(4), [], "at least 6 are needed"),
+        (lambda t: t.head(0), [], "holds no rows"),
+        (lambda t: t, ["columns.N=parms"], "no column 'parms'"),
+        (lambda t: t, ["columns.X=N"], "known names are"),
+        (lambda t: t, ["law=chinchila"], "did you mean chinchilla"),
+        (lambda t: t, ["loss_function=hubr"], "allowed are huber"),
+        (lambda t: t, ["N=total"], "do not say it"),
+        (lambda t: t, ["exclude=[nobody]"], "no run has this name"),
+        (lambda t: t, ["target=gpt4"], "known are gpt3-125m"),
+        (lambda t: t, ["predict=none.csv"], "there is no file"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_sentence_and_no_file(tmp_path, change, words, sentence):
+    change(rows()).to_csv(tmp_path / "t.csv", index=False)
+    done = fit("runs=t.csv", "out=o", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_points_come_back_in_the_files_order(tmp_path):
+    table = rows()
+    table["C"] = 6 * table.N * table.D
+    table.nsmallest(30, "C").to_csv(tmp_path / "t.csv", index=False)
+    points = table.nlargest(10, "C").sample(frac=1, random_state=0)
+    points[["N", "D"]].to_csv(tmp_path / "p.csv", index=False)
+    done = fit("runs=t.csv", "predict=p.csv", "out=o", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "o" / "fit.json").read_text())
+    found = pd.DataFrame(document["predictions"])
+    np.testing.assert_allclose(found.N, points.N, rtol=1e-12)
+    np.testing.assert_allclose(found.D, points.D, rtol=1e-12)
+    np.testing.assert_allclose(found.loss, points.loss, rtol=0.05)
+    for _, p in found.iterrows():
+        assert p.interval95_new_run[0] <= p.interval95_mean[0] <= p.loss <= p.interval95_mean[1]
+    points[["C"]].to_csv(tmp_path / "c.csv", index=False)
+    done = fit("runs=t.csv", "predict=c.csv", "out=o2", "target_compute=[1e25]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = pd.DataFrame(json.loads((tmp_path / "o2" / "fit.json").read_text())["predictions"])
+    np.testing.assert_allclose(found.compute, [1e25, *points.C], rtol=1e-12)
+    np.testing.assert_allclose(6 * found.N * found.D, found.compute, rtol=1e-6)
+
+
+def test_a_run_that_did_not_finish_is_listed_and_not_refused(tmp_path):
+    table = rows().assign(status="done", name=[f"r{i}" for i in range(40)])
+    table.loc[3, ["loss", "status"]] = [np.nan, "diverged"]
+    table.loc[7, "loss"] = np.nan
+    table.to_csv(tmp_path / "t.csv", index=False)
+    done = fit("runs=t.csv", "exclude=[r7]", "out=o", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rules = {r["name"]: r["excluded"] for r in json.loads((tmp_path / "o" / "fit.json").read_text())["rules"]}
+    assert rules["diverged"] == ["r3"]
+    assert rules["excluded"] == ["r7"]
+
+
+def test_aliases_of_one_letter_are_not_guessed_from_another_case(tmp_path):
+    path = tmp_path / "t.csv"
+    rows().rename(columns={"D": "d"}).to_csv(path, index=False)
+    with pytest.raises(UsageError, match="no column for D"):
+        tables.check_runs(tables.read(path, {}), path)
