@@ -2,7 +2,7 @@ RECIPE ?= laptop
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test
+.PHONY: install sweep test peers
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -19,3 +19,8 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# what tests/benchmarks compares with; it asks for Python 3.12 and runs on 3.11
+peers: install
+	$(BIN)/pip install --quiet --disable-pip-version-check polars pyyaml
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python simple-scaling-laws==0.2.0

@@ -104,22 +104,15 @@ def analyse(given: Settings):  # type: ignore[no-untyped-def]
         UsageError, StoreError: in one sentence, before anything is written.
     """
     from analysis import laws, solve, tables
-    from analysis import runs as sources
     from analysis.conventions import Compute, Parameters
     from analysis.study import Options, study
-    from gpt3core.store.rundir import default_root
 
     if given.law not in ("all", *laws.LAWS):
         raise cli.UsageError(
             f"law={given.law}{cli.nearest(given.law, tuple(laws.LAWS))}: allowed are all, {', '.join(laws.LAWS)}"
         )
-    root = Path(given.runs).expanduser().absolute() if given.runs else default_root()
-    if root.suffix and not root.is_dir():
-        loaded, folder = sources.read_table(root, given.columns, given.exclude), Path.cwd()
-        folder = folder / f"{loaded.name}-fit"
-    else:
-        loaded = sources.load(root, given.sweep)
-        folder = root / "sweeps" / loaded.name / "fit"
+    loaded = source(given)
+    folder = loaded.source / "sweeps" / loaded.name / "fit" if loaded.store else Path.cwd() / f"{loaded.name}-fit"
     points = tables.points(Path(given.predict).expanduser().absolute(), given.columns) if given.predict else None
     targets = tuple(given.target_compute) + ((_published(given.target),) if given.target else ())
     options = Options(
@@ -134,6 +127,17 @@ def analyse(given: Settings):  # type: ignore[no-untyped-def]
         target_compute=targets,
     )
     return study(loaded, options, points), folder
+
+
+def source(given: Settings):  # type: ignore[no-untyped-def]
+    """The runs that the settings name: a store's sweep, or a table."""
+    from analysis import runs
+    from gpt3core.store.rundir import default_root
+
+    path = Path(given.runs).expanduser().absolute() if given.runs else default_root()
+    if path.suffix and not path.is_dir():
+        return runs.read_table(path, given.columns, given.exclude)
+    return runs.load(path, given.sweep)
 
 
 def _published(name: str) -> float:
