@@ -43,6 +43,7 @@ PRIOR_SPREADS = (0.5, 1.0, 1.0)  # ... and their standard deviations, in logarit
 EXPONENT, EXPONENT_SPREAD = 0.35, 0.3  # of alpha and beta
 BILL = 3.0  # a candidate's cost counts from this times what is spent already
 STOP = 0.9
+FARTHER = 10.0  # times the dearest run: the target where none is given
 LAWS: tuple[PowerSum, ...] = (laws.CHINCHILLA, laws.OVER_TRAINING)
 TARGETS = ("loss", "n_star", "accuracy")
 
@@ -348,7 +349,7 @@ def main(argv: Sequence[str]) -> int:
     candidates = _candidates(Path(given.candidates), given.columns)
     running = _candidates(Path(given.running), given.columns) if given.running else None
     _same_unit([candidates, finished, *([running] if running is not None else [])])
-    compute = given.target_compute or 10 * float(finished.C.max())
+    compute = given.target_compute or FARTHER * float(finished.C.max())
     found = propose(
         finished, candidates, compute=compute, running=running, batch=given.batch, target=given.target, stop=given.stop
     )

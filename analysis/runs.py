@@ -115,10 +115,12 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = sweep or known[0]
     folder = root / "sweeps" / name
     rows, evals, missing = [], [], []
-    for run_id in files.read_json(folder / "sweep.json")["runs"]:
+    record = files.read_json(folder / "sweep.json")
+    for run_id in record["runs"]:
         row = _row(RunDir(root, run_id), name)
         if row is None:
-            missing.append(run_id)
+            if run_id not in record.get("not_taken", ()):
+                missing.append(run_id)
             continue
         rows.append(row)
         table = root / "runs" / run_id / row.pop("attempt") / "evals" / "few_shot.parquet"

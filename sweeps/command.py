@@ -64,7 +64,8 @@ def _drive(chosen: Recipe, cells: grid.Grid) -> int:
 
 
 def _conclude(chosen: Recipe, runs: list[RunSpec], outcome: driver.Outcome, root: Path) -> int:  # type: ignore[name-defined]  # noqa: F821
-    print(f"{len(outcome.done)} of {len(runs)} runs done, {len(outcome.failed)} failed; store {root}")
+    without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
+    print(f"{len(outcome.done)} of {len(runs)} runs done, {len(outcome.failed)} failed{without}; store {root}")
     if outcome.interrupted:
         print("interrupted: start the same command again to go on where it stopped")
         return INTERRUPTED

@@ -23,9 +23,9 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir, open_root
+from sweeps import adaptive, scheduler
 from sweeps import plan as planning
 from sweeps import recipe as recipes
-from sweeps import scheduler
 from sweeps.inventory import Inventory, Resources
 from sweeps.launcher import Update
 from sweeps.progress import Display, Snapshot
@@ -59,6 +59,7 @@ class Outcome:
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    not_taken: list[str] = field(default_factory=list)  # runs that an adaptive sweep did without
     damage: list[str] = field(default_factory=list)
     interrupted: bool = False
 
@@ -119,6 +120,8 @@ class Driver:
         self.waiting: dict[str, str] = {}
         self.stopping = 0
         self.prepared = False
+        self.admitted: set[str] = set() if recipe.adaptive else set(self.runs)
+        self.over = ""
         self.record = self._record()
         files.write_bytes(folder / "recipe.yaml", recipes.to_yaml(recipe).encode())
         for run in runs:
@@ -130,6 +133,7 @@ class Driver:
             files.read_json(path) if path.exists() else {"name": self.recipe.name, "numerics": None}
         )
         record["runs"] = sorted(self.runs)  # the recipe as it is now: runs of an earlier form stay in the store
+        record["not_taken"] = []
         files.write_json(path, record)
         return record
 
@@ -206,7 +210,9 @@ class Driver:
         now = time.time()
         running = {run.run_id for run in self.cluster.running()}
         settled = {*self.outcome.done, *self.outcome.failed}
-        open_runs = [run for run_id, run in self.runs.items() if run_id not in settled and run_id not in running]
+        if self.recipe.adaptive:
+            self._admit(settled | (running & set(self.runs)))
+        open_runs = [self.runs[i] for i in self.runs if i in self.admitted - settled - running]
         if not open_runs and not running & set(self.runs):  # workers on runs of an earlier recipe are not waited for
             return False
         queue = [self._job(run) for run in open_runs if self.not_before.get(run.run_id, 0.0) <= now]
@@ -223,6 +229,26 @@ class Driver:
         delayed = {run.run_id for run in open_runs if self.not_before.get(run.run_id, 0.0) > now}
         self.waiting = {**reasons, **{run_id: self.waiting.get(run_id, "") for run_id in sorted(delayed)}}
         return True
+
+    def _admit(self, taken: set[str]) -> None:
+        """Take the next run once none that was taken waits: the choice is made with all that is known by then."""
+        self.admitted |= taken
+        if self.over or self.admitted - taken:
+            return
+        losses = {}
+        for run_id in self.outcome.done:
+            result = RunDir(self.root, run_id).result() or {}
+            if result.get("status") == "done" and "loss" in result:
+                losses[run_id] = float(result["loss"])
+        found = adaptive.next_run(self.recipe, self.runs, losses, taken, self._seconds)
+        if found.run_id is not None:
+            self.admitted.add(found.run_id)
+        elif found.over:
+            self.over = found.over
+            self.outcome.not_taken = sorted(set(self.runs) - taken)
+            self.record["not_taken"] = self.outcome.not_taken
+            files.write_json(self.folder / "sweep.json", self.record)
+            self.display.say(f"no further runs: {found.over}")
 
     def _job(self, run: RunSpec) -> Job:
         return Job(

@@ -67,6 +67,10 @@ def _check(recipe: Recipe) -> None:
             raise UsageError(f"placement.{name}={getattr(place, name)}: it must be positive")
     if place.cpus < 0 or place.gpus < 0 or place.cpus + place.gpus == 0:
         raise UsageError(f"placement.cpus={place.cpus:g}, placement.gpus={place.gpus:g}: a worker needs some of either")
+    if not 0 < recipe.adaptive_share <= 1:
+        raise UsageError(f"adaptive_share={recipe.adaptive_share}: a share of the grid's FLOPs, above 0 and at most 1")
+    if recipe.adaptive_target is not None and not recipe.adaptive_target > 0:
+        raise UsageError(f"adaptive_target={recipe.adaptive_target}: FLOPs, positive (like 1e14)")
     unused = {"nano": ("sizes", "tokens"), "gpt3": ("widths", "budgets", "widths_at")}.get(recipe.family, ())
     for name in unused:
         if getattr(recipe, name):

@@ -103,6 +103,9 @@ class Recipe:
     seed: int = 0
     replicas: int = 1  # seeds per cell ...
     replicas_below_flops: float = 0.0  # ... of budgets up to this one; above it one
+    adaptive: bool = False  # take the runs one by one, each where it tells most about adaptive_target
+    adaptive_share: float = 0.5  # of the grid's FLOPs that may be spent so
+    adaptive_target: float | None = None  # FLOPs; by default ten times the dearest run's
     precision: str = "auto"
     kernel: str = "auto"
     model: Model = field(default_factory=Model)

@@ -1,10 +1,15 @@
 """The driver on a fake cluster: what is done stays done, failures are retried or reported, two drivers cannot meet."""
 
+import time
+
 import pytest
 
+from gpt3core import costs
+from gpt3core.cli import UsageError
+from gpt3core.store import files
 from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir, open_root
-from sweeps import command, driver, grid, recipe
+from sweeps import adaptive, command, driver, grid, recipe
 from sweeps.inventory import Node, Resources
 from sweeps.launcher import Update
 from sweeps.scheduler import Running
@@ -188,3 +193,61 @@ def test_a_run_that_finished_while_no_driver_was_there_counts_once(smoke):
     cluster._running[runs[0].run_id] = Running(run_id=runs[0].run_id, worker=shape, allocation={"n": 1})
     outcome = drive(smoke, cluster)
     assert sorted(outcome.done) == sorted(run.run_id for run in runs)
+
+
+class Learning(FakeCluster):
+    """Finishes runs with the losses of a known law, two at a time, and times every look of the driver."""
+
+    def poll(self):
+        updates = super().poll()
+        for update in updates:
+            result = RunDir(self.root, update.run_id).path / "result.json"
+            run = self.runs[update.run_id]
+            n = costs.params(run.model).nonembedding
+            loss = 1.2 + 6.0 * (n / 1e3) ** -0.25 + 30.0 * (run.tokens / 1e3) ** -0.3
+            result.unlink()
+            RunDir(self.root, update.run_id).finish({"status": "done", "loss": loss, **STATISTICS})
+        return updates
+
+
+STATISTICS = {"tokens_per_second": 1e4, "epochs": 0.1, "loss_se": 0.01}
+
+
+def test_an_adaptive_sweep_spends_its_share_on_the_runs_that_tell_most(isolated, monkeypatch):
+    monkeypatch.setattr(driver, "TICK_SECONDS", 0.0)
+    chosen = recipe.load(["recipe=laptop", "adaptive=true", "adaptive_share=0.45"])
+    runs, root = grid.build(chosen, "0" * 64).runs, isolated / "root"
+    cluster = Learning(root)
+    cluster.runs = {run.run_id: run for run in runs}
+    display = Silent()
+    outcome = drive((chosen, runs, root), cluster, display)
+    flops = {run.run_id: costs.train_flops(run.model, run.tokens) for run in runs}
+    spent = sum(flops[run_id] for run_id in outcome.done)
+    assert spent <= 0.45 * sum(flops.values())
+    assert sorted([*outcome.done, *outcome.not_taken]) == sorted(flops)
+    assert outcome.not_taken
+    assert any("no further runs" in line for line in display.lines)
+    cheapest = sorted({run.budget_flops for run in runs})[:2]
+    assert {cluster.runs[i].budget_flops for i in cluster.started[:6]} == set(cheapest)
+    dearest = max(flops[run_id] for run_id in cluster.started)
+    assert dearest >= 0.9 * max(run.budget_flops for run in runs), "a run near the target tells most"
+    assert set(files.read_json(root / "sweeps" / chosen.name / "sweep.json")["not_taken"]) == set(outcome.not_taken)
+    again = Learning(root)
+    again.runs = cluster.runs
+    assert drive((chosen, runs, root), again).done == sorted(outcome.done, key=list(flops).index)
+    assert again.started == []
+
+
+def test_choosing_the_next_run_takes_less_than_a_second(isolated):
+    chosen = recipe.load(["recipe=laptop", "adaptive=true", "adaptive_share=1.0"])
+    runs = {run.run_id: run for run in grid.build(chosen, "0" * 64).runs}
+    losses = {run_id: 3.0 + 1e6 / run.tokens for run_id, run in list(runs.items())[:20]}
+    began = time.process_time()
+    found = adaptive.next_run(chosen, runs, losses, set(losses), lambda run: run.tokens / 1e4)
+    assert time.process_time() - began < 1.0
+    assert found.run_id not in losses
+
+
+def test_impossible_adaptive_settings_are_refused():
+    with pytest.raises(UsageError, match="adaptive_share"):
+        grid.build(recipe.load(["adaptive=true", "adaptive_share=1.5"]), "0" * 64)
