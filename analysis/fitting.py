@@ -78,8 +78,8 @@ def fit_all(table: pd.DataFrame, minima: Minima, request: Request) -> dict[str, 
 
 
 def _frontier(law: Law, table: pd.DataFrame, minima: Minima, request: Request) -> LawFit:
-    """L*(C): through the minima of the budgets; without budgets, through the runs that no cheaper run beats."""
-    if len(minima.used) < 3 and len(envelope.best_by(table, "C")) >= LEAST_BEST:
+    """L*(C): through the minima of the budgets; where these are not to be trusted, through the best runs."""
+    if not minima.trusted and len(envelope.best_by(table, "C")) >= LEAST_BEST:
         return _best_by(law, "C", table, request)
     data = {"C": np.array([p.budget for p in minima.used])}
     loss = np.array([p.loss_star for p in minima.used])

@@ -107,7 +107,7 @@ def study(runs: Runs, options: Options, points: pd.DataFrame | None = None) -> S
     joint = fitted.get("chinchilla")
     beyond = (BEYOND * float(table.C.max()),) if len(table) else ()
     targets = options.target_compute or (beyond if points is None else ())
-    frontier = len(minima.used) >= 3
+    frontier = minima.trusted
     stack = stacking.stack(table, law=options.law, loss=options.loss, frontier=frontier) if len(table) else None
     trends = fewshot.trends(runs.evals, table)
     predictions = _at_compute(targets, stack, table, minima, trends, options)
@@ -187,7 +187,7 @@ def _conventions(runs: Runs, table: pd.DataFrame, size: Parameters, compute: Com
         if points.empty:
             continue
         minima = isoflop.analyse(points, draws=0, seed=0)
-        if len(minima.used) > 2:
+        if minima.trusted:
             data = {"C": np.array([p.budget for p in minima.used])}
             loss = np.array([p.loss_star for p in minima.used])
         else:

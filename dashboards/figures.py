@@ -10,11 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.conventions import LABELS
-from analysis.laws import CHINCHILLA
+from analysis.laws import CHINCHILLA, allocation
 from analysis.solve import Fit, FitStatus
 from analysis.study import Study
 from dashboards.accuracy import accuracy_compute, accuracy_shots
-from dashboards.style import LOSS, MARKERS, PALETTE, Page, axes, by_size, hover
+from dashboards.style import LOSS, MARKERS, PALETTE, Page, add_runs, axes, by_size, hover
 
 CURVE_POINTS = 400
 BEHIND = ["run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se"]
@@ -29,12 +29,7 @@ def frontier(study: Study) -> Page:
     c = "C"
     table = study.everything
     figure = go.Figure()
-    for i, size in enumerate(by_size(table)):
-        rows = table[table["size"] == size].sort_values(c)
-        marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 7, "opacity": 0.6}
-        figure.add_scatter(
-            x=rows[c], y=rows.loss, mode="markers", name=size, marker=marker, text=hover(rows), hoverinfo="text"
-        )
+    add_runs(figure, table, table[c], table.loss)
     used = study.minima.used
     if used:
         best = [p.budget for p in used]
@@ -56,7 +51,10 @@ def frontier(study: Study) -> Page:
         "what a new run would reach."
     )
     if not used:
-        about = "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs."
+        about = (
+            "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs, bars are "
+            "what a new run would reach."
+        )
     return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=_behind(table))
 
 
@@ -93,6 +91,17 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
                 fillcolor="rgba(0,0,0,0.12)",
                 name="95% of the mean law",
                 hoverinfo="skip",
+            )
+    joint = study.laws.get("chinchilla")
+    if joint is not None and joint.fit.theta is not None:
+        n, d = allocation(joint.fit.params, grid)
+        if np.all(np.isfinite(n)):
+            figure.add_scatter(
+                x=grid,
+                y=joint.fit.predict({"N": n, "D": d}),
+                mode="lines",
+                name="L(N,D) at its optimum, 6ND = C",
+                line={"color": "#0072B2", "dash": "dash", "width": 1.5},
             )
     for p in study.predictions:
         new = p.interval_new_run
@@ -227,18 +236,7 @@ def residuals(study: Study) -> Page:
         predicted = fit.predict({"N": table.N.to_numpy(float), "D": table.D.to_numpy(float)})
         residual = np.log(table.loss.to_numpy(float) / predicted)
         rows = rows.assign(predicted=predicted, ln_residual=residual)
-        for i, size in enumerate(by_size(table)):
-            mask = (table["size"] == size).to_numpy()
-            marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 9}
-            figure.add_scatter(
-                x=table.D[mask],
-                y=residual[mask],
-                mode="markers",
-                name=size,
-                marker=marker,
-                text=hover(table[mask]),
-                hoverinfo="text",
-            )
+        add_runs(figure, table, table.D, pd.Series(residual, index=table.index))
         figure.add_hline(y=0, line={"color": "#888", "width": 1})
         shown = ", ".join(f"{name} {value:.3g}" for name, value in fit.params.items())
         about = (

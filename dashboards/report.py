@@ -48,18 +48,27 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write(study: Any, out: Path) -> None:
-    """Write the report's pages, the rows behind each figure as CSV, and plotly's script once."""
-    from plotly.offline import get_plotlyjs
-
+    """Write a study's pages: a summary, and one for each figure."""
     from dashboards import figures
 
-    files.make_folder(out / "data")
     made = figures.pages(study)
+    write_pages(study.runs.name, made, out, _summary(study, made[0]))
+
+
+def write_pages(name: str, made: list[Any], out: Path, summary: str) -> None:
+    """Write pages, the rows behind each figure as CSV, and plotly's script once.
+
+    Args:
+        summary: HTML of the index page.
+    """
+    from plotly.offline import get_plotlyjs
+
+    files.make_folder(out / "data")
     files.write_bytes(out / "plotly.min.js", get_plotlyjs().encode())
     for page in made:
         files.write_bytes(out / "data" / f"{page.slug}.csv", page.rows.to_csv(index=False).encode())
-        files.write_bytes(out / f"{page.slug}.html", _figure_page(study, made, page).encode())
-    files.write_bytes(out / "index.html", _index(study, made).encode())
+        files.write_bytes(out / f"{page.slug}.html", _figure_page(name, made, page).encode())
+    files.write_bytes(out / "index.html", _document(name, made, "index", f"isoflop: {name}", summary).encode())
 
 
 def write_svg(study: Any, out: Path) -> None:
@@ -79,11 +88,11 @@ def write_svg(study: Any, out: Path) -> None:
         files.write_bytes(out / f"{page.slug}.svg", image)
 
 
-def _document(study: Any, pages: list[Any], current: str, title: str, body: str) -> str:
+def _document(name: str, pages: list[Any], current: str, title: str, body: str) -> str:
     links = [("index", "Summary"), *((p.slug, p.title) for p in pages)]
     nav = "".join(
-        f'<a href="{slug}.html"{" aria-current=page" if slug == current else ""}>{html.escape(name)}</a>'
-        for slug, name in links
+        f'<a href="{slug}.html"{" aria-current=page" if slug == current else ""}>{html.escape(label)}</a>'
+        for slug, label in links
     )
     policy = (
         "default-src 'none'; script-src 'self' 'unsafe-inline' file:; style-src 'unsafe-inline'; img-src data: "
@@ -94,7 +103,7 @@ def _document(study: Any, pages: list[Any], current: str, title: str, body: str)
         '<meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body><header><h1>isoflop: "
-        f"{html.escape(study.runs.name)}</h1><nav>{nav}</nav></header><main>{body}</main></body></html>"
+        f"{html.escape(name)}</h1><nav>{nav}</nav></header><main>{body}</main></body></html>"
     )
 
 
@@ -109,14 +118,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _figure_page(study: Any, pages: list[Any], page: Any) -> str:
+def _figure_page(name: str, pages: list[Any], page: Any) -> str:
     rows = [[_cell(value) for value in row] for row in page.rows.itertuples(index=False)]
     body = (
         f"<h2>{html.escape(page.title)}</h2><p>{html.escape(page.about)}</p>{_plot(page)}"
         f'<h2>The {len(page.rows)} rows behind it</h2><p><a href="data/{page.slug}.csv" download>as CSV</a></p>'
         f"{_table(list(page.rows.columns), rows)}"
     )
-    return _document(study, pages, page.slug, page.title, body)
+    return _document(name, pages, page.slug, page.title, body)
 
 
 def _cell(value: Any) -> str:
@@ -125,15 +134,15 @@ def _cell(value: Any) -> str:
     return "" if value is None or value is pd.NA else str(value)
 
 
-def _index(study: Any, pages: list[Any]) -> str:
+def _summary(study: Any, first: Any) -> str:
     from analysis import text
     from analysis.conventions import LABELS
 
     parts = [
         f"<p>{len(study.table)} of {len(study.everything)} runs fitted; N {html.escape(LABELS[study.size])}, C "
         f"{html.escape(LABELS[study.compute])}; loss in nats per token.</p>",
-        _plot(pages[0]),
-        f"<p>{html.escape(pages[0].about)}</p>",
+        _plot(first),
+        f"<p>{html.escape(first.about)}</p>",
     ]
     for title, header, rows in text.tables(study):
         if rows:
@@ -142,7 +151,7 @@ def _index(study: Any, pages: list[Any]) -> str:
         f'<li class="{n.severity}">{html.escape(n.message)} <code>{n.code}</code></li>' for n in study.notes
     )
     parts.append(f"<h2>Notes</h2><ul>{notes}</ul>")
-    return _document(study, pages, "index", f"isoflop: {study.runs.name}", "".join(parts))
+    return "".join(parts)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -19,6 +20,7 @@ PALETTE = (
 )  # Okabe and Ito 2008, for all eyes
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
+MOST_SIZES = 20  # in a legend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,24 @@ def hover(rows: pd.DataFrame) -> list[str]:
         f"{r.loss:.4f}" + (f" +- {r.loss_se:.4f}" if "loss_se" in rows else "") + f"<br>seed {r.seed}"
         for r in rows.itertuples()
     ]
+
+
+def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
+    """Points of runs: a colour and a symbol a size; many sizes share a scale of colours."""
+    sizes = by_size(rows)
+    if len(sizes) > MOST_SIZES:
+        ticks = np.unique(np.round(np.log10(rows.N)))
+        scale = {"title": "N", "tickvals": ticks, "ticktext": [f"{10**t:.0e}" for t in ticks]}
+        marker = {"color": np.log10(rows.N), "colorscale": "Viridis", "colorbar": scale, "size": 7, "opacity": 0.8}
+        figure.add_scatter(x=x, y=y, mode="markers", name="runs", marker=marker, text=hover(rows), hoverinfo="text")
+        figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0})
+        return
+    for i, size in enumerate(sizes):
+        mask = (rows["size"] == size).to_numpy()
+        marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 7, "opacity": 0.6}
+        figure.add_scatter(
+            x=x[mask], y=y[mask], mode="markers", name=size, marker=marker, text=hover(rows[mask]), hoverinfo="text"
+        )
 
 
 def by_size(table: pd.DataFrame) -> list[str]:
