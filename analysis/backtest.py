@@ -18,7 +18,7 @@ from analysis.laws import Array
 
 STEP = 0.25  # decades between cuts
 MOST_CUTS = 10
-LEAST_RUNS, LEAST_SHARE = 10, 0.25  # below a cut, of all
+LEAST_RUNS, LEAST_SHARE = 8, 0.25  # below a cut, of all
 LEAST_ABOVE = 2
 LEAST_CUTS = 2  # fewer, and there is no calibrated interval
 

@@ -17,8 +17,10 @@ from analysis.laws.base import Array, Data, Evaluated, Law
 
 DELTA = 1e-3  # Hoffmann et al. 2022
 STARTS_KEPT = 24  # of the screened starts: the best
+MANY_RUNS, SAMPLE_KEPT = 500, 6  # beyond so many runs, starts are tried on a sample, and so many go on
 ITERATIONS = 300
 TOLERANCE = 1e-12  # relative decrease of the objective at which a row has converged
+RESAMPLED = 1e-9  # the same for a resample: its standard errors are a converged bootstrap's to four digits
 BASINS, BASIN_FACTOR = 5, 2.0
 SAME_OPTIMUM = 1e-3  # relative difference of objectives of starts that found "the" optimum
 ILL_CONDITIONED = 1e6
@@ -138,8 +140,8 @@ def fit(law: Law, data: Data, loss: Array, *, function: Loss = HUBER, weights: A
         )
     evaluate, observed = law.on(data), np.log(loss)
     weights = np.ones(n) if weights is None else weights
+    starts = _starts(law, data, loss, function)
     with np.errstate(all="ignore"):
-        starts = law.starts(data, loss)
         value = np.concatenate([function.rho(observed - evaluate(chunk)[0]) @ weights for chunk in _chunks(starts)])
     value = np.where(np.isfinite(value), value, np.inf)
     kept = starts[np.argsort(value, kind="stable")[:STARTS_KEPT]]
@@ -170,6 +172,20 @@ def fit(law: Law, data: Data, loss: Array, *, function: Loss = HUBER, weights: A
     )
 
 
+def _starts(law: Law, data: Data, loss: Array, function: Loss) -> Array:
+    """The law's starts; for many runs, where these end on an even sample of them."""
+    with np.errstate(all="ignore"):
+        if len(loss) <= MANY_RUNS:
+            return law.starts(data, loss)
+        sample = np.linspace(0, len(loss) - 1, MANY_RUNS // 2).astype(int)
+        few, observed = {name: column[sample] for name, column in data.items()}, np.log(loss[sample])
+        starts, evaluate = law.starts(few, loss[sample]), law.on(few)
+        value = np.concatenate([function.rho(observed - evaluate(chunk)[0]).sum(1) for chunk in _chunks(starts)])
+        kept = starts[np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")[:STARTS_KEPT]]
+        found = minimise(evaluate, observed, kept, function=function)
+        return found.theta[np.argsort(found.objective, kind="stable")[:SAMPLE_KEPT]]
+
+
 def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None) -> Array:
     """Refit many resamples at once, each from the basin of the original fit that suits it best, (P, k).
 
@@ -187,11 +203,17 @@ def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None
         else np.einsum("pbn,pn->pb", np.broadcast_to(rho, (len(weights), *rho.shape[1:])), weights)
     )
     start = fit.basins[np.argmin(value, axis=1)]
-    return minimise(evaluate, observed, start, function=fit.loss, weights=weights).theta
+    return minimise(evaluate, observed, start, function=fit.loss, weights=weights, tolerance=RESAMPLED).theta
 
 
 def minimise(
-    evaluate: Evaluated, observed: Array, theta: Array, *, function: Loss = HUBER, weights: Array | None = None
+    evaluate: Evaluated,
+    observed: Array,
+    theta: Array,
+    *,
+    function: Loss = HUBER,
+    weights: Array | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Solution:
     """Minimise from many starts at once.
 
@@ -205,7 +227,7 @@ def minimise(
     observed = np.broadcast_to(observed, shape)
     weights = np.broadcast_to(np.ones(1) if weights is None else weights, shape)
     parts = [
-        _minimise(evaluate, observed[i : i + ROWS], theta[i : i + ROWS], function, weights[i : i + ROWS])
+        _minimise(evaluate, observed[i : i + ROWS], theta[i : i + ROWS], function, weights[i : i + ROWS], tolerance)
         for i in range(0, len(theta), ROWS)
     ]
     return Solution(
@@ -215,7 +237,9 @@ def minimise(
     )
 
 
-def _minimise(evaluate: Evaluated, observed: Array, theta: Array, function: Loss, weights: Array) -> Solution:
+def _minimise(
+    evaluate: Evaluated, observed: Array, theta: Array, function: Loss, weights: Array, tolerance: float
+) -> Solution:
     """One batch. A row that failed to improve keeps its gradient and only raises its damping."""
     theta, k = theta.copy(), theta.shape[1]
     with np.errstate(all="ignore"):
@@ -248,7 +272,7 @@ def _minimise(evaluate: Evaluated, observed: Array, theta: Array, function: Loss
             theta[improved], value[improved] = trial[better], trial_value[better]
             residual[improved], gradient[improved] = trial_residual[better], trial_gradient[better]
             stale[improved] = True
-            small = gain <= TOLERANCE * np.maximum(value[active], 1e-300)
+            small = gain <= tolerance * np.maximum(value[active], 1e-300)
             finished = np.where(better, small, damping[active] > 1e10)
             damping[active] = np.where(better, np.maximum(damping[active] / 5, 1e-12), damping[active] * 4)
             active = active[~finished]

@@ -49,9 +49,14 @@ def read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     Raises:
         UsageError: for a missing file, an unreadable format, or a name that the file does not have.
     """
-    raw = _load(path)
+    return named(_load(path), columns, path)
+
+
+def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
+    """The same for a table that is in memory; ``path`` is what errors call it."""
     if raw.empty:
         raise UsageError(f"{path} holds no rows")
+    raw = raw.reset_index(drop=True)
     unknown = sorted(set(columns) - set(ALIASES))
     if unknown:
         raise UsageError(f"columns.{unknown[0]}: known names are {', '.join(ALIASES)}")
@@ -120,12 +125,22 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 
 def points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Points to predict, in the file's order: N and D, or C alone (nan elsewhere).
+    """Points to predict, in the file's order; see check_points.
+
+    A name that the runs' file needed and this one lacks is looked for under its usual names.
+    """
+    raw = _load(path)
+    given = {name: column for name, column in columns.items() if column in raw or _column(column) in raw}
+    return check_points(named(raw, given, path), path)
+
+
+def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """N, D, C and U of points to predict; N and D are nan where C alone is given.
 
     Raises:
         UsageError: when the file says neither, or a value cannot be used.
     """
-    table = _with_n(read(path, columns))
+    table = _with_n(table)
     for name in ("N", "D", "C", "U"):
         if name in table:
             _positive(table[name], name, path, must=pd.Series(True, index=table.index))
@@ -161,6 +176,12 @@ def _load(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:  # parser errors of pandas and pyarrow are ValueErrors
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     return table
+
+
+def _column(expression: str) -> str:
+    """The column of an expression like tokens_billion*1e9."""
+    match = _UNIT.match(expression)
+    return match["column"] if match else expression
 
 
 def _given(raw: pd.DataFrame, name: str, expression: str, path: Path) -> pd.Series:

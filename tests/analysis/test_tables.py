@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import tables
+from analysis import api, tables
 from gpt3core.cli import UsageError
 from tests.analysis.test_laws_and_solver import ladder
 
@@ -98,6 +98,22 @@ def test_points_come_back_in_the_files_order(tmp_path):
     found = pd.DataFrame(json.loads((tmp_path / "o2" / "fit.json").read_text())["predictions"])
     np.testing.assert_allclose(found.compute, [1e25, *points.C], rtol=1e-12)
     np.testing.assert_allclose(6 * found.N * found.D, found.compute, rtol=1e-6)
+
+
+def test_python_gives_what_the_command_gives(tmp_path):
+    table = rows()
+    path = tmp_path / "t.csv"
+    table.rename(columns={"D": "billions"}).assign(billions=table.D / 1e9).to_csv(path, index=False)
+    points = pd.DataFrame({"N": [1e11, 2e11], "D": [1e12, 3e12]})
+    points.to_csv(tmp_path / "p.csv", index=False)
+    done = fit("runs=t.csv", "columns.D=billions*1e9", "predict=p.csv", "out=o", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    command = json.loads((tmp_path / "o" / "fit.json").read_text())["predictions"]
+    found = api.fit(table, predict=points, bootstrap=20).predicted_points
+    np.testing.assert_allclose([p.loss for p in found], [p["loss"] for p in command], rtol=1e-6)
+    one = api.fit(table, predict=points, bootstrap=20, law="chinchilla")
+    assert list(one.laws) == ["chinchilla"]
+    assert list(one.predicted_points[0].by_choice) == ["chinchilla, huber 0.001"]
 
 
 def test_a_run_that_did_not_finish_is_listed_and_not_refused(tmp_path):

@@ -1,0 +1,119 @@
+"""What to run next: against closed forms, and the command."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import design, laws
+from tests.analysis.test_laws_and_solver import TRUE
+
+FINISHED = [(1e7, 1e8), (1e7, 1e9), (3e7, 3e8), (3e7, 3e9), (1e8, 1e9), (1e8, 4e9)]
+
+
+def runs(cells, loss=True):
+    n, d = np.array(cells, float).T
+    table = pd.DataFrame({"N": n, "D": d, "C": 6 * n * d, "cost": 6 * n * d})
+    if loss:
+        table["loss"] = TRUE["E"] + TRUE["A"] / n ** TRUE["alpha"] + TRUE["B"] / d ** TRUE["beta"]
+    return table
+
+
+def grid():
+    return runs([(n, n * m) for n in (1e7, 3e7, 1e8, 3e8, 1e9) for m in (5, 20, 80)], loss=False)
+
+
+def test_a_measured_run_conditions_as_a_gaussian_does():
+    """Against numpy's block formula, and one by one against all at once."""
+    theta, prior = design._posterior_mode(laws.CHINCHILLA, runs(FINISHED), 1e22)
+    both = [design._Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss") for _ in range(2)]
+    matrix, noise = both[0].matrix.copy(), both[0].noise
+    gain = both[0].gain()
+    both[0].condition([2])
+    both[0].condition([7])
+    both[1].condition([2, 7])
+    np.testing.assert_allclose(both[0].matrix, both[1].matrix, rtol=1e-6, atol=1e-12)
+    precision = np.linalg.inv(matrix + 1e-9 * np.eye(len(matrix)))
+    for i in (2, 7):
+        precision[i, i] += 1 / noise[i]
+    assert both[1].target_variance == pytest.approx(np.linalg.inv(precision)[-1, -1], rel=1e-2)
+    alone = design._Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss")
+    before = alone.target_variance
+    alone.condition([7])
+    assert gain[7] == pytest.approx(np.log(before / alone.target_variance))
+
+
+def test_the_prior_gradient_is_the_finite_difference():
+    prior = design.Prior.of(laws.OVER_TRAINING, runs(FINISHED))
+    theta = prior.mode()
+    evaluate = prior.with_data(laws.OVER_TRAINING.on({"N": np.array([1e8]), "D": np.array([1e10])}))
+    value, gradient = evaluate(theta[None])
+    np.testing.assert_allclose(value[0, 1:], prior.mean, rtol=1e-9)
+    for k in range(len(theta)):
+        step = np.zeros(len(theta))
+        step[k] = 1e-6
+        slope = (evaluate((theta + step)[None])[0] - evaluate((theta - step)[None])[0]) / 2e-6
+        np.testing.assert_allclose(gradient[0, k], slope[0], rtol=1e-5, atol=1e-7)
+
+
+def test_information_is_bought_where_the_target_is_and_never_twice():
+    found = design.propose(runs(FINISHED), grid(), compute=1e22, batch=4)
+    assert len({p.index for p in found.proposals}) == 4
+    intervals = [p.interval for p in found.proposals]
+    assert intervals == sorted(intervals, reverse=True)
+    assert found.everything <= intervals[-1] < 1
+    assert max(p.n for p in found.proposals) >= 3e8, "a larger model than any that was run"
+    assert found.worth
+
+
+def test_runs_in_flight_count_without_their_outcome():
+    best = design.propose(runs(FINISHED), grid(), compute=1e22).proposals[0]
+    running = grid().iloc[[best.index]]
+    after = design.propose(
+        runs(FINISHED), grid().drop(index=best.index).reset_index(drop=True), compute=1e22, running=running
+    )
+    assert (after.proposals[0].n, after.proposals[0].d) != (best.n, best.d)
+    second = design.propose(runs(FINISHED), grid(), compute=1e22, batch=2).proposals[1]
+    assert (after.proposals[0].n, after.proposals[0].d) == (second.n, second.d)
+
+
+def test_when_nothing_is_left_to_learn_it_says_stop():
+    cheap = runs([(1e7, 1.1e8), (1.1e7, 1e8)], loss=False)
+    found = design.propose(runs(FINISHED), cheap, compute=1e22)
+    assert not found.worth
+    assert found.everything > design.STOP
+
+
+def test_the_size_can_be_the_target_and_nonsense_cannot():
+    found = design.propose(runs(FINISHED), grid(), compute=1e22, target="n_star", batch=2)
+    assert found.everything < 1
+    with pytest.raises(ValueError, match="allowed are loss, n_star"):
+        design.propose(runs(FINISHED), grid(), compute=1e22, target="fame")
+    with pytest.raises(ValueError, match="two are needed"):
+        design.propose(runs(FINISHED[:1]), grid(), compute=1e22)
+
+
+def test_the_command(tmp_path):
+    runs(FINISHED)[["N", "D", "loss"]].to_csv(tmp_path / "t.csv", index=False)
+    grid()[["N", "D"]].assign(gpu_hours=1.0).to_csv(tmp_path / "g.csv", index=False)
+    words = ["runs=t.csv", "candidates=g.csv", "target_compute=1e22", "batch=2", "out=o"]
+    command = [sys.executable, "-m", "analysis.design", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "go on" in done.stdout
+    document = json.loads((tmp_path / "o" / "design.json").read_text())
+    assert len(document["proposals"]) == 2
+    for words, sentence in (
+        (["runs=t.csv"], "candidates=FILE is needed"),
+        (["runs=t.csv", "candidates=none.csv"], "there is no file"),
+        (["runs=t.csv", "candidates=g.csv", "stop=2"], "between 0 and 1"),
+        (["runs=t.csv", "candidates=g.csv", "target=fame"], "allowed are loss"),
+    ):
+        command = [sys.executable, "-m", "analysis.design", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 2
+        assert sentence in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
