@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
     sweep = f"sweep={chosen.name}"
     if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
         return swept
-    for module in ("analysis.fit", "dashboards.report"):
-        if code := _run([sys.executable, "-m", module, root, sweep], dict(os.environ)):
+    for words in (["analysis.fit", "figures=false"], ["dashboards.report"]):  # the report has the figures
+        if code := _run([sys.executable, "-m", *words, root, sweep], dict(os.environ)):
             return code
     print(f"the whole line took {time.monotonic() - started:.0f} s")
     return swept

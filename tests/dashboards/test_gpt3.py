@@ -1,5 +1,7 @@
 """The paper's figures, and a foreign table's pages."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,11 @@ def test_a_table_of_many_sizes_has_pages_with_one_scale(tmp_path):
     assert np.ptp(points.marker.color) > 1
     report.write(found, tmp_path)
     assert (tmp_path / "index.html").exists()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser to draw SVG")
+def test_figures_are_drawn_as_svg_where_kaleido_is(tmp_path):
+    pytest.importorskip("kaleido")
+    found = api.fit(reference("hoffmann2022_runs_234.csv").head(40), bootstrap=20)
+    report.write_svg(found, tmp_path)
+    assert (tmp_path / "frontier.svg").read_bytes().startswith(b"<svg")

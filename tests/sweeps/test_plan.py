@@ -74,7 +74,7 @@ def test_the_plan_of_gpt3_needs_no_cluster_and_takes_under_a_second():
 def test_light_modules_import_neither_torch_nor_ray():
     light = (
         "gpt3core.spec gpt3core.sizes gpt3core.costs gpt3core.store.rundir sweeps.command analysis.fit "
-        "analysis.study analysis.runs"
+        "analysis.study analysis.runs analysis.api analysis.design analysis.forecast analysis.curves"
     )
     code = f"import sys, {', '.join(light.split())}; print([m for m in ('torch', 'ray') if m in sys.modules])"
     assert (
