@@ -81,7 +81,12 @@ def _fits(study: Study) -> Iterator[Note]:
 
 def _predictions(study: Study) -> Iterator[Note]:
     stack = study.stack
-    if stack is None or not (study.predictions or study.predicted_points):
+    if stack is None:
+        asked = "" if study.options.law == "all" else f" by law={study.options.law}"
+        message = f"nothing can be predicted{asked}: no law of N and D, and none of C with budgets, could be fitted"
+        yield Note(code="no-prediction", severity="warning", message=message)
+        return
+    if not (study.predictions or study.predicted_points):
         return
     supported = stack.calibration.supported
     yield Note(
@@ -89,6 +94,14 @@ def _predictions(study: Study) -> Iterator[Note]:
         severity="info" if supported else "warning",
         message=stack.calibration.reason,
     )
+    everywhere = [*study.predictions, *study.predicted_points]
+    untold = [f"N={p.n:.3g} D={p.d:.3g}" for p in everywhere if supported and p.interval_new_run is None]
+    if untold:
+        message = (
+            f"the runs vary along one line of ln N and ln D only and tell nothing of {', '.join(untold[:5])}: "
+            "no interval of a new run there, and the prediction rests on the form of the laws alone"
+        )
+        yield Note(code="not-told", severity="warning", message=message)
     for p in study.predictions:
         low, high = p.spread
         if high / low - 1 > SPREAD:

@@ -55,7 +55,7 @@ def predict(
         row = int(np.flatnonzero(~np.isfinite(ln_loss))[0])
         raise ValueError(f"point {row + 1}: no law here speaks of it (text repeated too often?)")
     decades = stack.decades(points)
-    half = stack.calibration.half_width(decades, uncertainty.LEVEL)
+    half = np.where(stack.told(points), stack.calibration.half_width(decades, uncertainty.LEVEL), np.inf)
     drawn = mean_draws(stack, table, points, minima, draws=max(LEAST_DRAWS, draws // DRAWS_SHARE), seed=seed)
     found = []
     for i in range(len(points)):

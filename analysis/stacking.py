@@ -1,7 +1,8 @@
 """Many defensible fits instead of one: law, loss function and weighting crossed, weighted by their backtests.
 
 No single choice is best on every public table: Huber on all runs wins on one, the same with dear runs weighing more
-on the next. The mean of them, each weighted by one over its squared mean miss in rolling-origin backtests, is near the
+on the next. (Kaplan's L(N,D), without an irreducible loss, is no such choice: a decade out it misses by several
+percent.) The mean of them, each weighted by one over its squared mean miss in rolling-origin backtests, is near the
 best on all; and the spread between them shows what the choice is worth (tests/benchmarks/backtest.py).
 """
 
@@ -18,10 +19,12 @@ from analysis.laws import Array, Data, Law
 from analysis.solve import HUBER, LEAST_SQUARES, Fit, Loss
 
 WIDE_HUBER = Loss(delta=1e-2)  # between absolute deviations and least squares
-RECENCY = 0.25  # weight of a run grows with this power of its compute, where dear runs weigh more
+RECENCY = 0.1  # weight of a run grows with this power of its compute, where dear runs weigh more
 SHARPNESS = 2.0  # of the weights: a choice that misses twice as much gets a quarter
 LEAST_ERROR = 1e-3  # mean miss below which choices are not told apart
 FRONTIERS = ("compute_frontier", "compute_frontier_irreducible", "broken")  # laws of the budgets' minima
+FLAT = 0.05  # standard deviation of ln N or ln D below which runs do not vary in that direction ...
+OFF_LINE = 0.5  # ... and how far from them a point may then lie in it
 FREEDOM_USED = 5  # parameters of L(N, D)
 REPEATED_RUNS = 5  # runs of more than one epoch from which on the law of repeated data takes part
 
@@ -52,7 +55,7 @@ def choices(table: pd.DataFrame, *, law: str, loss: Loss, frontier: bool) -> lis
     if law != "all":
         one = Choice(law=laws.LAWS[law], loss=loss, frontier=law in FRONTIERS)
         return [one] if (frontier or not one.frontier) and set(one.law.needs) <= {"N", "D", "U", "C"} else []
-    forms: list[Law] = [laws.CHINCHILLA, laws.OVER_TRAINING, laws.LOSS_OF_N_AND_D]
+    forms: list[Law] = [laws.CHINCHILLA, laws.OVER_TRAINING]
     if (table.D > 1.05 * table.U).sum() >= REPEATED_RUNS:
         forms.append(laws.DATA_CONSTRAINED)
     functions = (loss, WIDE_HUBER) if loss != WIDE_HUBER else (loss,)
@@ -136,11 +139,22 @@ class Stack:
     tests: Backtests
     calibration: Calibration
     largest: float  # FLOPs of the dearest run fitted
+    centre: Array  # (2,) mean ln N and ln D of the runs
+    missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
 
     def ln_loss(self, points: pd.DataFrame) -> tuple[Array, Array]:
         """The weighted mean (n,), and every choice (n, choices)."""
         each = predictor(self.choices, self.fits)(points)
         return backtest.combine(each, self.weights), each
+
+    def told(self, points: pd.DataFrame) -> Array:
+        """Whether the runs tell of each point at all, (n,): runs of one size say nothing of another, runs on one ray of
+        tokens per parameter nothing beside it.
+        """
+        if self.missing is None:
+            return np.ones(len(points), bool)
+        off = (np.log(points[["N", "D"]].to_numpy(float)) - self.centre) @ self.missing
+        return np.asarray(np.abs(off) <= OFF_LINE)
 
     def decades(self, points: pd.DataFrame) -> Array:
         """How far beyond the dearest run, (n,); zero within."""
@@ -184,7 +198,16 @@ def stack(
         tests=done,
         calibration=backtest.calibrate(done, share, noise),
         largest=float(table.C.max()),
+        centre=np.log(table[["N", "D"]].to_numpy(float)).mean(0),
+        missing=_missing_direction(table),
     )
+
+
+def _missing_direction(table: pd.DataFrame) -> Array | None:
+    """The unit vector of (ln N, ln D) along which the runs do not vary; None where there is none."""
+    x = np.log(table[["N", "D"]].to_numpy(float))
+    _, spread, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    return np.asarray(axes[-1]) if spread[-1] / np.sqrt(len(x)) < FLAT else None
 
 
 def _spread(table: pd.DataFrame, choices: list[Choice], fits: list[Fit], share: Array) -> float:

@@ -25,11 +25,16 @@ def _as_floats(instance: Any) -> None:
             object.__setattr__(instance, f.name, float(value))
 
 
-def _positive(instance: Any, *names: str) -> None:
+def require_positive(instance: Any, *names: str, where: str = "") -> None:
+    """Refuse fields that are not above zero.
+
+    Raises:
+        ValueError: naming the first of them, after ``where``.
+    """
     for name in names:
         value = getattr(instance, name)
         if not value > 0:
-            raise ValueError(f"{name}={value}: it must be positive")
+            raise ValueError(f"{where}{name}={value}: it must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _as_floats(self)
-        _positive(self, "n_layer", "d_model", "n_head", "d_head", "n_ctx", "vocab_size", "band", "init_std")
+        require_positive(self, "n_layer", "d_model", "n_head", "d_head", "n_ctx", "vocab_size", "band", "init_std")
         if self.attention not in ATTENTION_PATTERNS:
             raise ValueError(f"model.attention={self.attention!r}: allowed are {', '.join(ATTENTION_PATTERNS)}")
 
@@ -91,7 +96,7 @@ class OptimSpec:
 
     def __post_init__(self) -> None:
         _as_floats(self)
-        _positive(self, "lr", "batch_tokens", "decay_tokens", "eps", "clip")
+        require_positive(self, "lr", "batch_tokens", "decay_tokens", "eps", "clip")
         if self.schedule != "cosine":
             raise ValueError(f"optim.schedule={self.schedule!r}: allowed is cosine")
         if not 0 <= self.warmup_tokens <= self.decay_tokens:
@@ -110,7 +115,7 @@ class EvalSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         object.__setattr__(self, "shots", tuple(int(k) for k in self.shots))
-        _positive(self, "items", "validation_tokens")
+        require_positive(self, "items", "validation_tokens")
         if any(k < 0 for k in self.shots):
             raise ValueError(f"evals.shots={list(self.shots)}: numbers of examples, 0 or more")
 
@@ -132,7 +137,7 @@ class RunSpec:
     budget_flops: float | None = field(default=None, metadata={"hashed": False})
 
     def __post_init__(self) -> None:
-        _positive(self, "tokens")
+        require_positive(self, "tokens")
         for name, value, allowed in (("precision", self.precision, PRECISIONS), ("kernel", self.kernel, KERNELS)):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")

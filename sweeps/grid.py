@@ -12,7 +12,7 @@ from gpt3core import costs, sizes
 from gpt3core.cli import UsageError, nearest
 from gpt3core.data import tokenizer
 from gpt3core.evals import tasks
-from gpt3core.spec import DataSpec, EvalSpec, ModelSpec, OptimSpec, RunSpec
+from gpt3core.spec import DataSpec, EvalSpec, ModelSpec, OptimSpec, RunSpec, require_positive
 from sweeps.recipe import Recipe
 
 GPT3_COSINE_TOKENS = 260e9  # Brown et al. 2020, appendix B: cosine over 260B tokens, warm-up over 375M
@@ -41,7 +41,7 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
     """The specifications of a recipe's runs, in the order of budgets and sizes.
 
     Raises:
-        UsageError: when the recipe describes no run, or an impossible one.
+        ValueError: when the recipe describes no run, or an impossible one.
     """
     _check(recipe)
     if recipe.family == "nano":
@@ -62,9 +62,7 @@ def _check(recipe: Recipe) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
         raise UsageError(f"name={recipe.name!r}: letters, digits, '.', '_' and '-', for it names a folder")
     place = recipe.placement
-    for name in ("workers", "max_failures", "checkpoint_seconds"):
-        if not getattr(place, name) > 0:
-            raise UsageError(f"placement.{name}={getattr(place, name)}: it must be positive")
+    require_positive(place, "workers", "max_failures", "checkpoint_seconds", where="placement.")
     if place.cpus < 0 or place.gpus < 0 or place.cpus + place.gpus == 0:
         raise UsageError(f"placement.cpus={place.cpus:g}, placement.gpus={place.gpus:g}: a worker needs some of either")
     if not 0 < recipe.adaptive_share <= 1:
@@ -92,7 +90,7 @@ def _check_placement(recipe: Recipe, runs: list[RunSpec]) -> None:
 def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
     runs, left = [], []
     vocab = tokenizer.vocab_size(recipe.data.tokenizer)
-    _positive(recipe, "min_tokens", "center_params", "center_flops", "span", "replicas")
+    require_positive(recipe, "min_tokens", "center_params", "center_flops", "span", "replicas")
     for budget in sorted(set(recipe.budgets)):
         if not 0 < budget < math.inf:
             raise UsageError(f"budgets={recipe.budgets}: every budget must be positive (training FLOPs, like 1e12)")
@@ -119,12 +117,6 @@ def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
                     for i in range(replicas)
                 ]
     return Grid(runs=runs, left=left)
-
-
-def _positive(recipe: Recipe, *names: str) -> None:
-    for name in names:
-        if not getattr(recipe, name) > 0:
-            raise UsageError(f"{name}={getattr(recipe, name)}: it must be positive")
 
 
 def _model(recipe: Recipe, width: int, vocab: int) -> ModelSpec:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import backtest, solve, stacking, uncertainty
+from analysis import api, backtest, solve, stacking, uncertainty
 from analysis.backtest import Backtests
 from tests.analysis.test_laws_and_solver import ladder
 
@@ -76,10 +76,11 @@ def test_the_choice_that_misses_gets_little_weight_and_the_true_law_predicts():
     below = table[table.C < table.C.max() / 10].reset_index(drop=True)
     above = table[table.C >= table.C.max() / 10]
     found = stacking.stack(below)
-    weights = {choice.law.name: 0.0 for choice in found.choices}
-    for choice, weight in zip(found.choices, found.weights, strict=True):
-        weights[choice.law.name] += weight
-    assert weights["kaplan_nd"] < 0.1 < weights["chinchilla"]  # the truth has an irreducible loss
+    weight = dict(zip((choice.law.name for choice in found.choices), found.weights, strict=False))
+    order = np.argsort(found.errors)
+    assert (np.diff(found.weights[order]) <= 0).all()
+    assert found.weights.sum() == pytest.approx(1)
+    assert set(weight) == {"chinchilla", "over_training"}
     miss = np.log(above.loss) - found.ln_loss(above)[0]
     assert np.median(np.abs(miss)) < 0.005
     half = found.calibration.half_width(found.decades(above), 0.95)
@@ -122,3 +123,14 @@ def test_a_noisy_evaluation_counts_less():
     told = stacking.fit(choice, table).params
     untold = stacking.fit(choice, table.drop(columns="loss_se")).params
     assert abs(told["beta"] - 0.28) < abs(untold["beta"] - 0.28)
+
+
+def test_runs_of_one_size_tell_nothing_of_another():
+    n, d = np.full(24, 1e8), np.geomspace(1e9, 1e11, 24)
+    table = pd.DataFrame({"N": n, "D": d, "loss": 1.8 + 400 / n**0.34 + 1200 / d**0.33})
+    points = pd.DataFrame({"N": [1e8, 1e10], "D": [3e11, 3e11]})
+    found = api.fit(table, predict=points, bootstrap=20)
+    same, other = found.predicted_points
+    assert same.interval_new_run is not None
+    assert other.interval_new_run is None
+    assert "not-told" in {note.code for note in found.notes}

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import conventions, fewshot, isoflop, report, rules, runs, text
+from analysis import conventions, fewshot, isoflop, laws, report, rules, runs, solve, text
 from analysis.conventions import Compute, Parameters
 from analysis.study import Options, study
 from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir
+from gpt3core.train.schedule import learning_rate
 from tests.analysis.synthetic import make_store, true_loss
 
 OPTIONS = Options(bootstrap=50)
@@ -220,3 +221,61 @@ def test_accuracy_below_the_trivial_baseline_is_no_trend():
     table = pd.DataFrame({"run_id": rows.run_id, "C": np.geomspace(1e11, 1e13, 12), "loss": 4.0})
     (trend,) = fewshot.trends(rows, table)
     assert trend.verdict == "at chance"
+
+
+def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
+    """Curves that drop with their schedule; one run has done 60%, and ends where its siblings say."""
+    root, ends = isolated / "root", {}
+    ids = make_store(root)
+    unfinished = ids[5]
+    for i, run_id in enumerate(ids):
+        run = RunDir(root, run_id)
+        spec = run.spec()
+        lr = np.array([learning_rate(spec.optim, s * spec.optim.batch_tokens) for s in range(spec.steps)])
+        steps = np.arange(11, spec.steps + 1)
+        loss = 3.5 + 0.02 * i + 2.0 * steps**-0.5 + (0.3 + 0.002 * i) * np.sqrt(lr[steps - 1] / lr.max())
+        ends[run_id] = float(loss[-1])
+        seen = steps <= (0.6 if run_id == unfinished else 1.0) * spec.steps
+        columns = {"step": steps[seen], "tokens": steps[seen] * spec.optim.batch_tokens, "loss": loss[seen]}
+        run.write_metrics(run.attempts()[-1], {name: values.tolist() for name, values in columns.items()})
+    (RunDir(root, unfinished).path / "result.json").unlink()
+    found = study(runs.load(root), OPTIONS)
+    (row,) = found.forecasts.to_dict("records")
+    assert (row["run_id"], row["method"]) == (unfinished, "siblings")
+    assert row["done"] == pytest.approx(0.6, abs=0.05)
+    assert row["loss"] == pytest.approx(ends[unfinished], rel=0.005)
+    assert row["low"] < row["loss"] < row["high"]
+    assert report.to_json(found)["forecasts"][0]["run_id"] == unfinished
+
+
+def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(store):
+    (prediction,) = study(runs.load(store), OPTIONS).predictions
+    found = {(a.task, a.shots): a for a in prediction.accuracies}
+    rising = found["rising", 0]
+    largest = study(runs.load(store), OPTIONS).table.C.max()
+    truth = 0.25 + 0.75 / (1 + np.exp(-(np.log10(10 * largest) - 12.5)))  # the simulation, one decade on
+    assert rising.accuracy == pytest.approx(truth, abs=0.12)
+    assert rising.interval_new_run[0] <= rising.interval_mean[0] < rising.accuracy < rising.interval_new_run[1]
+    assert found["guessing", 0].accuracy is None
+    assert "not predictable" in found["guessing", 0].reason
+
+
+def test_an_asked_for_law_that_cannot_predict_says_so(store):
+    found = study(runs.load(store), replace(OPTIONS, law="kaplan_ns"))
+    assert list(found.laws) == ["kaplan_ns"]
+    assert found.predictions == []
+    assert "no-prediction" in {note.code for note in found.notes}
+
+
+def test_the_bias_of_a_parabola_is_found_without_noise():
+    """A law with alpha far from beta: wide sizes bend as no parabola does, close ones do not show it."""
+    theta = np.array([np.log(1.0), np.log(1e7), np.log(40), 0.8, 0.15])
+    fit = solve.Fit(law=laws.CHINCHILLA, status=solve.FitStatus.OK, theta=theta)
+    n_star, _ = laws.allocation(fit.params, np.array(1e20))
+    for spread, biased in ((np.geomspace(0.8, 1.25, 7), False), (np.geomspace(0.25, 4, 7), True)):
+        n = n_star * spread
+        table = pd.DataFrame({"run_id": list("abcdefg"), "N": n, "D": 1e20 / (6 * n), "C": 1e20})
+        table["loss"] = fit.predict({"N": n, "D": 1e20 / (6 * n)})
+        found = isoflop.implied(isoflop.parabola(table), table, fit)
+        assert found.n_star == pytest.approx(float(n_star), rel=0.01)
+        assert (abs(found.bias) > 0.05) == biased
