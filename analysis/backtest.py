@@ -20,7 +20,8 @@ STEP = 0.25  # decades between cuts
 MOST_CUTS = 10
 LEAST_RUNS, LEAST_SHARE = 8, 0.25  # below a cut, of all
 LEAST_ABOVE = 2
-LEAST_CUTS = 2  # fewer, and there is no calibrated interval
+LEAST_CUTS = 1  # fewer, and there is no calibrated interval
+THIN_CUTS = 3  # fewer, and a reader is warned
 
 # How the variance of a miss, in ln L, grows: sigma^2 = noise^2 + rate (decades + NEAR). Linear beat quadratic growth
 # in interval score on every reference table and simulated ladder (tests/benchmarks/backtest.py prints them); the t's
@@ -137,11 +138,11 @@ class Calibration:
         """Why there is no interval, or how far it is one of experience."""
         if not self.supported:
             return (
-                f"{self.cuts} cuts have {LEAST_RUNS} runs below and {LEAST_ABOVE} above, {LEAST_CUTS} are needed: "
-                f"there is no calibrated interval for a new run"
+                f"no cut leaves {LEAST_RUNS} runs below it and {LEAST_ABOVE} above: nothing can be backtested, and there "
+                f"is no calibrated interval for a new run"
             )
         return (
-            f"the interval of a new run rests on {self.cuts} overlapping backtests that reach {self.farthest:.1f} "
+            f"the interval of a new run rests on {self.cuts} backtests (overlapping) that reach {self.farthest:.1f} "
             f"decades: beyond that it is an extrapolation of the error itself"
         )
 
@@ -179,7 +180,7 @@ def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[fl
     Returns:
         decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95.
     """
-    if tests.cuts < LEAST_CUTS + 1:
+    if tests.cuts < 2:
         return pd.DataFrame()
     miss, rows = tests.misses(weights), tests.rows
     inside = np.full((len(rows), len(levels)), np.nan)

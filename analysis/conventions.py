@@ -68,6 +68,8 @@ def points(table: pd.DataFrame, n: Parameters, c: Compute) -> pd.DataFrame:
         UsageError: when the table does not know the convention asked for.
     """
     renamed = table.rename(columns=_STORE)
+    if not {"N_total", "N_nonembedding"} & set(renamed):  # the table does not say what its N counts: the user may
+        renamed = renamed.assign(**{_COUNTED[n]: renamed.N})
     if _COUNTED[n] not in renamed:
         there = ", ".join(sorted({str(n) for n, _ in available(table)}))
         raise UsageError(f"N={n}: these runs do not say it; they have N={there}")

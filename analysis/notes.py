@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import isoflop
+from analysis.backtest import THIN_CUTS
 from analysis.solve import FitStatus
 from analysis.study import Study
 
@@ -91,7 +92,7 @@ def _predictions(study: Study) -> Iterator[Note]:
     supported = stack.calibration.supported
     yield Note(
         code="thin-calibration" if supported else "no-calibration",
-        severity="info" if supported else "warning",
+        severity="info" if stack.calibration.cuts >= THIN_CUTS else "warning",
         message=stack.calibration.reason,
     )
     everywhere = [*study.predictions, *study.predicted_points]

@@ -68,7 +68,7 @@ def test_without_backtests_there_is_no_interval_and_a_reason():
     )
     assert not found.supported
     assert np.isinf(found.half_width(np.array([1.0]), 0.95)).all()
-    assert "2 are needed" in found.reason
+    assert "nothing can be backtested" in found.reason
 
 
 def test_the_choice_that_misses_gets_little_weight_and_the_true_law_predicts():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import design, laws
+from analysis import design, information, laws
 from tests.analysis.test_laws_and_solver import TRUE
 
 FINISHED = [(1e7, 1e8), (1e7, 1e9), (3e7, 3e8), (3e7, 3e9), (1e8, 1e9), (1e8, 4e9)]
@@ -28,8 +28,8 @@ def grid():
 
 def test_a_measured_run_conditions_as_a_gaussian_does():
     """Against numpy's block formula, and one by one against all at once."""
-    theta, prior = design._posterior_mode(laws.CHINCHILLA, runs(FINISHED), 1e22)
-    both = [design._Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss") for _ in range(2)]
+    theta, prior = information.posterior_mode(laws.CHINCHILLA, runs(FINISHED), 1e22)
+    both = [information.Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss") for _ in range(2)]
     matrix, noise = both[0].matrix.copy(), both[0].noise
     gain = both[0].gain()
     both[0].condition([2])
@@ -40,14 +40,14 @@ def test_a_measured_run_conditions_as_a_gaussian_does():
     for i in (2, 7):
         precision[i, i] += 1 / noise[i]
     assert both[1].target_variance == pytest.approx(np.linalg.inv(precision)[-1, -1], rel=1e-2)
-    alone = design._Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss")
+    alone = information.Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss")
     before = alone.target_variance
     alone.condition([7])
     assert gain[7] == pytest.approx(np.log(before / alone.target_variance))
 
 
 def test_the_prior_gradient_is_the_finite_difference():
-    prior = design.Prior.of(laws.OVER_TRAINING, runs(FINISHED))
+    prior = information.Prior.of(laws.OVER_TRAINING, runs(FINISHED))
     theta = prior.mode()
     evaluate = prior.with_data(laws.OVER_TRAINING.on({"N": np.array([1e8]), "D": np.array([1e10])}))
     value, gradient = evaluate(theta[None])

@@ -62,7 +62,7 @@ def test_products_of_integer_columns_do_not_overflow(tmp_path):
         (lambda t: t, ["columns.X=N"], "known names are"),
         (lambda t: t, ["law=chinchila"], "did you mean chinchilla"),
         (lambda t: t, ["loss_function=hubr"], "allowed are huber"),
-        (lambda t: t, ["N=total"], "do not say it"),
+        (lambda t: t.rename(columns={"N": "params_total"}), ["N=nonembedding"], "do not say it"),
         (lambda t: t, ["exclude=[nobody]"], "no run has this name"),
         (lambda t: t, ["target=gpt4"], "known are gpt3-125m"),
         (lambda t: t, ["predict=none.csv"], "there is no file"),
@@ -133,3 +133,8 @@ def test_aliases_of_one_letter_are_not_guessed_from_another_case(tmp_path):
     rows().rename(columns={"D": "d"}).to_csv(path, index=False)
     with pytest.raises(UsageError, match="no column for D"):
         tables.check_runs(tables.read(path, {}), path)
+
+
+def test_the_user_may_say_what_an_unnamed_n_counts():
+    assert api.fit(rows(), bootstrap=20, N="total").size == "total"
+    assert api.fit(rows(), bootstrap=20).size == "given"

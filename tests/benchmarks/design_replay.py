@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import design, laws
+from analysis import design, information, laws
 
 DATA = Path(__file__).parent / "data" / "gadre2024_models.csv"
 LOSSES = ("loss_c4_val", "loss_openlm")
@@ -47,14 +47,14 @@ class Problem:
         self.pool = table[table.C <= table.C.max() / 10].reset_index(drop=True)
         self.at = (float(self.target.N), float(self.target.D))
         self.compute = 6 * self.at[0] * self.at[1]
-        self.prior = design.Prior.of(laws.CHINCHILLA, self.pool)
+        self.prior = information.Prior.of(laws.CHINCHILLA, self.pool)
 
     def errors(self, order: list[int], begin: int) -> tuple[np.ndarray, np.ndarray]:
         """FLOPs spent and absolute error of ln L at the target after each run of an order."""
         seen = np.zeros((len(order) - begin + 1, len(self.pool)))
         for row in range(len(seen)):
             seen[row, order[: begin + row]] = 1.0
-        theta = design.modes(laws.CHINCHILLA, self.prior, self.pool, self.compute, seen)
+        theta = information.modes(laws.CHINCHILLA, self.prior, self.pool, self.compute, seen)
         predicted = laws.CHINCHILLA.on({"N": np.array([self.at[0]]), "D": np.array([self.at[1]])})(theta)[0][:, 0]
         return seen @ self.pool.C.to_numpy(), np.abs(predicted - np.log(self.target.loss))
 
