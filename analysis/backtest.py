@@ -138,8 +138,8 @@ class Calibration:
         """Why there is no interval, or how far it is one of experience."""
         if not self.supported:
             return (
-                f"no cut leaves {LEAST_RUNS} runs below it and {LEAST_ABOVE} above: nothing can be backtested, and there "
-                f"is no calibrated interval for a new run"
+                f"no cut leaves {LEAST_RUNS} runs below it and {LEAST_ABOVE} above: nothing can be backtested, and "
+                f"there is no calibrated interval for a new run"
             )
         return (
             f"the interval of a new run rests on {self.cuts} backtests (overlapping) that reach {self.farthest:.1f} "
