@@ -20,6 +20,7 @@ STEP = 0.25  # decades between cuts
 MOST_CUTS = 10
 LEAST_RUNS, LEAST_SHARE = 8, 0.25  # below a cut, of all
 LEAST_ABOVE = 2
+MOST_WEIGHT = 0.5  # of the choices, that a cut must have fitted to count
 LEAST_CUTS = 1  # fewer, and there is no calibrated interval
 THIN_CUTS = 3  # fewer, and a reader is warned
 
@@ -39,7 +40,7 @@ Fitter = Callable[[pd.DataFrame], Predictor]
 class Backtests:
     """What every choice predicted for the runs above each cut."""
 
-    rows: pd.DataFrame  # fitted_to, fitted_runs, run_id, N, D, C, decades, measured; one row a cut and run above it
+    rows: pd.DataFrame  # fitted_to, fitted_runs, run_id, N, D, C, optimal, decades, measured: a cut and run above it
     ln_predicted: Array  # (rows, choices)
 
     @property
@@ -47,9 +48,17 @@ class Backtests:
         """How many cuts there were."""
         return int(self.rows.fitted_to.nunique()) if len(self.rows) else 0
 
+    def where(self, chosen: Array) -> Backtests:
+        """Some of the rows."""
+        return Backtests(rows=self.rows[chosen].reset_index(drop=True), ln_predicted=self.ln_predicted[chosen])
+
     def misses(self, weights: Array) -> Array:
-        """ln measured - ln predicted of a weighted mean of the choices, (rows,)."""
-        return np.asarray(np.log(self.rows.measured.to_numpy(float)) - combine(self.ln_predicted, weights))
+        """ln measured - ln predicted of a weighted mean of the choices, (rows,); nan where choices of less than half of
+        the weight could be fitted: what is left is another mean.
+        """
+        there = np.isfinite(self.ln_predicted) @ weights >= MOST_WEIGHT * weights.sum()
+        miss = np.log(self.rows.measured.to_numpy(float)) - combine(self.ln_predicted, weights)
+        return np.asarray(np.where(there, miss, np.nan))
 
     def errors(self) -> Array:
         """Mean absolute miss of each choice, cuts counting equally, (choices,); nan where it never predicted."""
@@ -100,6 +109,7 @@ def run(
                     "N": above.N,
                     "D": above.D,
                     "C": above.C,
+                    "optimal": above.optimal if "optimal" in above else False,
                     "decades": np.log10(above.C / top),
                     "measured": above.loss,
                 }
@@ -186,8 +196,7 @@ def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[fl
     inside = np.full((len(rows), len(levels)), np.nan)
     for cut in rows.fitted_to.unique():
         judged = (rows.fitted_to == cut).to_numpy()
-        others = Backtests(rows=rows[~judged], ln_predicted=tests.ln_predicted[~judged])
-        calibration = calibrate(others, weights, noise)
+        calibration = calibrate(tests.where(~judged), weights, noise)
         for j, level in enumerate(levels):
             half = calibration.half_width(rows.decades.to_numpy(float)[judged], level)
             inside[judged, j] = np.abs(miss[judged]) <= half

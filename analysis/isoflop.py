@@ -232,6 +232,14 @@ def _redrawn(p: Parabola, x: Array, pool: Array, draws: int, rng: np.random.Gene
         return np.where(inside, at + centre, np.nan), np.where(inside, c - b**2 / (4 * a), np.nan)
 
 
+def noise(parabolas: list[Parabola]) -> float:
+    """Standard deviation of a run around its budget's parabola, in ln L; zero where nothing is left to tell it."""
+    used = [p for p in parabolas if p.ok and p.residuals is not None]
+    freedom = sum(max(0, len(p.run_ids) - 3) for p in used)
+    squares = sum(float((p.residuals**2).sum()) for p in used if p.residuals is not None)
+    return float(np.sqrt(squares / freedom)) if freedom else 0.0
+
+
 def _scaled(p: Parabola) -> Array:
     """Residuals with the variance of the errors: divided by sqrt(1 - leverage). A perfectly fitted point tells
     nothing.

@@ -12,6 +12,7 @@ from analysis.backtest import THIN_CUTS
 from analysis.solve import FitStatus
 from analysis.study import Study
 
+MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 MOST_DRAWS = 0.9
 BIASED = 0.05  # ln N*: a parabola off by more than this is said to be biased
 SPREAD = 0.01  # relative: choices that differ by more at a target are pointed out
@@ -74,7 +75,8 @@ def _fits(study: Study) -> Iterator[Note]:
         fit = law.fit
         if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED):
             message = f"{fit.law.equation} is {fit.status.value}: {fit.reason}"
-            yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity="warning", message=message)
+            severity = "warning" if fit.law.name in (*MAIN_LAWS, study.options.law) else "info"
+            yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity=severity, message=message)
         elif fit.status is FitStatus.OK and fit.share_at_optimum < FEW_STARTS:
             message = f"{fit.law.equation}: {fit.share_at_optimum:.0%} of the starts found the optimum"
             yield Note(code="fragile-optimum", severity="info", message=message)
@@ -89,11 +91,12 @@ def _predictions(study: Study) -> Iterator[Note]:
         return
     if not (study.predictions or study.predicted_points):
         return
-    supported = stack.calibration.supported
+    calibration = (stack.optimal if study.predictions else stack.anywhere).calibration
+    supported = calibration.supported
     yield Note(
         code="thin-calibration" if supported else "no-calibration",
-        severity="info" if stack.calibration.cuts >= THIN_CUTS else "warning",
-        message=stack.calibration.reason,
+        severity="info" if calibration.cuts >= THIN_CUTS else "warning",
+        message=calibration.reason,
     )
     everywhere = [*study.predictions, *study.predicted_points]
     untold = [f"N={p.n:.3g} D={p.d:.3g}" for p in everywhere if supported and p.interval_new_run is None]

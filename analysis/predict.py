@@ -55,7 +55,7 @@ def predict(
         row = int(np.flatnonzero(~np.isfinite(ln_loss))[0])
         raise ValueError(f"point {row + 1}: no law here speaks of it (text repeated too often?)")
     decades = stack.decades(points)
-    half = np.where(stack.told(points), stack.calibration.half_width(decades, uncertainty.LEVEL), np.inf)
+    half = stack.half_width(points, uncertainty.LEVEL)
     drawn = mean_draws(stack, table, points, minima, draws=max(LEAST_DRAWS, draws // DRAWS_SHARE), seed=seed)
     found = []
     for i in range(len(points)):
@@ -101,8 +101,7 @@ def mean_draws(
         else:
             continue
         each[j] = stacking.ln_loss(choice, theta, points)
-    mixed = [backtest.combine(each[:, i].T, stack.weights) for i in range(draws)]
-    return np.array(mixed)
+    return np.array([stack.mixed(each[:, i].T, points) for i in range(draws)])
 
 
 def optimal_points(compute: Array, stack: Stack, table: pd.DataFrame, minima: Minima) -> pd.DataFrame:

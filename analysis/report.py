@@ -20,6 +20,7 @@ from analysis.fitting import LawFit
 from analysis.isoflop import Minima
 from analysis.laws import Array
 from analysis.predict import Prediction
+from analysis.stacking import Mixture, Stack
 from analysis.study import Study, coverage
 from gpt3core.store import files
 from gpt3core.store.files import StoreError
@@ -84,14 +85,8 @@ def to_json(study: Study) -> dict[str, Any]:
         "predictions": [_prediction(p) for p in [*study.predictions, *study.predicted_points]],
         "stack": None
         if stack is None
-        else {
-            "choices": [
-                {"choice": c.name, "weight": w, "backtest_error": e, "status": f.status.value}
-                for c, f, w, e in zip(stack.choices, stack.fits, stack.weights, stack.errors, strict=True)
-            ],
-            "calibration": {**vars(stack.calibration), "supported": stack.calibration.supported},
-        },
-        "backtest": [] if stack is None else _backtest(study),
+        else {"anywhere": _mixed(stack, stack.anywhere), "optimal": _mixed(stack, stack.optimal)},
+        "backtest": [] if stack is None else _backtest(stack),
         "coverage": coverage(study).to_dict("records"),
         "influence": [vars(i) for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
@@ -190,17 +185,36 @@ def _prediction(p: Prediction) -> dict[str, Any]:
     }
 
 
-def _backtest(study: Study) -> list[dict[str, Any]]:
-    stack = study.stack
-    assert stack is not None
-    if not stack.tests.cuts:
-        return []
-    miss = stack.tests.misses(stack.weights)
-    rows = stack.tests.rows.assign(ln_error=miss, predicted=stack.tests.rows.measured * np.exp(-miss))
-    columns = ["fitted_to", "fitted_runs", "run_id", "C", "decades", "predicted", "measured", "ln_error"]
-    return [
-        {str(k): v for k, v in row.items()} for row in rows[columns].rename(columns={"C": "target"}).to_dict("records")
+def _mixed(stack: Stack, mixture: Mixture) -> dict[str, Any]:
+    return {
+        "choices": [
+            {"choice": c.name, "weight": w, "backtest_error": e, "status": f.status.value}
+            for c, f, w, e in zip(stack.choices, stack.fits, mixture.weights, mixture.errors, strict=True)
+        ],
+        "calibration": {**vars(mixture.calibration), "supported": mixture.calibration.supported},
+    }
+
+
+def _backtest(stack: Stack) -> list[dict[str, Any]]:
+    """Every prediction of a backtest, by the weights of its kind of point."""
+    columns = [
+        "fitted_to",
+        "fitted_runs",
+        "run_id",
+        "target",
+        "decades",
+        "optimal",
+        "predicted",
+        "measured",
+        "ln_error",
     ]
+    found: list[dict[str, Any]] = []
+    for mixture in [stack.anywhere] if stack.optimal is stack.anywhere else [stack.anywhere, stack.optimal]:
+        if mixture.tests.cuts:
+            miss, rows = mixture.tests.misses(mixture.weights), mixture.tests.rows.rename(columns={"C": "target"})
+            rows = rows.assign(ln_error=miss, predicted=rows.measured * np.exp(-miss))
+            found += [{str(k): v for k, v in row.items()} for row in rows[columns].to_dict("records")]
+    return found
 
 
 def _trend(trend: Any) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def fit(law: Law, data: Data, loss: Array, *, function: Loss = HUBER, weights: A
     condition = _condition(evaluate(theta[None])[1][0])
     at_bounds = _at_bounds(law, data, theta)
     status, reason = FitStatus.OK, ""
-    if not found.converged[best]:
+    if not found.converged[best] and not at_bounds:  # a coefficient on its way to zero never arrives
         status, reason = FitStatus.NOT_CONVERGED, f"{ITERATIONS} iterations did not suffice"
     elif not condition <= ILL_CONDITIONED:
         status, reason = FitStatus.ILL_DETERMINED, f"the Jacobian's condition number is {condition:.1e}"

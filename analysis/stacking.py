@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis import backtest, isoflop, laws, rules, solve, uncertainty
 from analysis.backtest import Backtests, Calibration, Predictor
@@ -82,7 +83,7 @@ def fit(choice: Choice, table: pd.DataFrame) -> Fit:
     )
 
 
-def covered(law: Law, table: pd.DataFrame) -> Array:
+def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows a law speaks of, (n,): one without repetition does not speak of many epochs."""
     most = rules.WORTHLESS_EPOCHS if "U" in law.needs else rules.MAX_EPOCHS
     return np.ones(len(table), bool) if "U" not in table else np.asarray(~(most * 1.001 * table.U < table.D))
@@ -124,20 +125,28 @@ def ln_loss(choice: Choice, theta: Array, points: pd.DataFrame) -> Array:
         values = choice.law.on(columns(points))(theta)[0]
     speaks = covered(choice.law, points)
     if choice.frontier:
-        speaks = speaks & (points.optimal.to_numpy(bool) if "optimal" in points else np.zeros(len(points), bool))
+        speaks = speaks & _optimal(points)
     return np.where(np.isfinite(values) & speaks, values, np.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """The choices' weights for one kind of point, and the calibration of their mean."""
+
+    tests: Backtests  # at points of this kind
+    errors: Array  # (choices,) mean absolute miss
+    weights: Array  # (choices,), summing to one
+    calibration: Calibration
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stack:
-    """The choices with their fits, their weights, and what the backtests say of their mean."""
+    """The choices with their fits, mixed by what the backtests say of them."""
 
     choices: list[Choice]
     fits: list[Fit]
-    weights: Array  # (choices,), summing to one
-    errors: Array  # (choices,) mean absolute miss in the backtests
-    tests: Backtests
-    calibration: Calibration
+    anywhere: Mixture  # for runs of any N and D
+    optimal: Mixture  # for compute-optimal ones: the same where there are no budgets
     largest: float  # FLOPs of the dearest run fitted
     centre: Array  # (2,) mean ln N and ln D of the runs
     missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
@@ -145,7 +154,25 @@ class Stack:
     def ln_loss(self, points: pd.DataFrame) -> tuple[Array, Array]:
         """The weighted mean (n,), and every choice (n, choices)."""
         each = predictor(self.choices, self.fits)(points)
-        return backtest.combine(each, self.weights), each
+        return self.mixed(each, points), each
+
+    def mixed(self, each: Array, points: pd.DataFrame) -> Array:
+        """The weighted mean over the choices, (n,), each point by the weights of its kind."""
+        return np.where(
+            _optimal(points),
+            backtest.combine(each, self.optimal.weights),
+            backtest.combine(each, self.anywhere.weights),
+        )
+
+    def half_width(self, points: pd.DataFrame, level: float) -> Array:
+        """Half of a new run's interval in ln L, (n,); infinite where the data do not support one."""
+        decades = self.decades(points)
+        half = np.where(
+            _optimal(points),
+            self.optimal.calibration.half_width(decades, level),
+            self.anywhere.calibration.half_width(decades, level),
+        )
+        return np.where(self.told(points), half, np.inf)
 
     def told(self, points: pd.DataFrame) -> Array:
         """Whether the runs tell of each point at all, (n,): runs of one size say nothing of another, runs on one ray of
@@ -161,9 +188,7 @@ class Stack:
         return np.asarray(np.maximum(0.0, np.log10(points.C.to_numpy(float) / self.largest)))
 
 
-def stack(
-    table: pd.DataFrame, *, law: str = "all", loss: Loss = HUBER, frontier: bool = False, tests: bool = True
-) -> Stack | None:
+def stack(table: pd.DataFrame, *, law: str = "all", loss: Loss = HUBER, frontier: bool = False) -> Stack | None:
     """Fit all choices, backtest them, weigh them and calibrate their mean; None when none can be fitted.
 
     Args:
@@ -171,7 +196,6 @@ def stack(
         law: all, or the name of the one that predicts alone.
         loss: the loss function asked for.
         frontier: whether there are budgets, so that laws of C alone take part at compute-optimal points.
-        tests: whether to backtest; without, weights are equal and there is no calibration.
     """
     tried = choices(table, law=law, loss=loss, frontier=frontier)
     fitted = [(c, fit(c, table)) for c in tried]
@@ -180,27 +204,43 @@ def stack(
         return None
     kept = [c for c, _ in fitted]
     fits = [f for _, f in fitted]
-    done = Backtests(rows=pd.DataFrame({"fitted_to": []}), ln_predicted=np.empty((0, len(kept))))
-    if tests:
-        done = backtest.run(
-            table, lambda below: predictor(kept, [fit(c, below) for c in kept]), with_minima if frontier else None
-        )
-    errors = done.errors() if done.cuts else np.full(len(kept), np.nan)
-    worst = float(np.nanmax(errors)) if done.cuts else 1.0
-    share = np.maximum(np.nan_to_num(errors, nan=worst), LEAST_ERROR) ** -SHARPNESS
-    share /= share.sum()
-    noise = max(_spread(table, kept, fits, share), uncertainty.noise(table).known)
+    targets = with_minima if frontier else None
+    done = backtest.run(table, lambda below: predictor(kept, [fit(c, below) for c in kept]), targets)
+    known = uncertainty.noise(table).known
+    best = done.rows.optimal.to_numpy(bool) if done.cuts else np.zeros(0, bool)
+    runs = done.where(~best) if done.cuts else done
+    errors, weights = _weights(runs, len(kept))
+    anywhere = _mixture(runs, errors, weights, max(known, _spread(table, kept, fits, weights)))
+    optimal = anywhere
+    if best.any():
+        around = isoflop.noise([isoflop.parabola(group) for group in isoflop.by_budget(table)])
+        optimal = _mixture(done.where(best), *_weights(done.where(best), len(kept)), max(known, around))
     return Stack(
         choices=kept,
         fits=fits,
-        weights=share,
-        errors=errors,
-        tests=done,
-        calibration=backtest.calibrate(done, share, noise),
+        anywhere=anywhere,
+        optimal=optimal,
         largest=float(table.C.max()),
         centre=np.log(table[["N", "D"]].to_numpy(float)).mean(0),
         missing=_missing_direction(table),
     )
+
+
+def _weights(tests: Backtests, choices: int) -> tuple[Array, Array]:
+    """Errors and weights of the choices by their misses; one that was never tested weighs as the worst does."""
+    errors = tests.errors() if tests.cuts else np.full(choices, np.nan)
+    worst = float(np.nanmax(errors)) if np.isfinite(errors).any() else 1.0
+    weights = np.maximum(np.nan_to_num(errors, nan=worst), LEAST_ERROR) ** -SHARPNESS
+    return errors, np.asarray(weights / weights.sum())
+
+
+def _mixture(tests: Backtests, errors: Array, weights: Array, noise: float) -> Mixture:
+    calibration = backtest.calibrate(tests, weights, noise)
+    return Mixture(tests=tests, errors=errors, weights=weights, calibration=calibration)
+
+
+def _optimal(points: pd.DataFrame) -> NDArray[np.bool_]:
+    return points.optimal.to_numpy(bool) if "optimal" in points else np.zeros(len(points), bool)
 
 
 def _missing_direction(table: pd.DataFrame) -> Array | None:

@@ -30,7 +30,7 @@ from analysis.predict import Influence, Prediction
 from analysis.rules import Rule
 from analysis.runs import Runs, unfinished
 from analysis.solve import Loss
-from analysis.stacking import Stack
+from analysis.stacking import Mixture, Stack
 from analysis.uncertainty import Noise, noise
 from gpt3core.cli import UsageError
 
@@ -208,8 +208,16 @@ def _conventions(runs: Runs, table: pd.DataFrame, size: Parameters, compute: Com
     return found
 
 
-def coverage(found: Study) -> pd.DataFrame:
-    """Backtests of the stack by decades of extrapolation; see backtest.coverage."""
+def mixture(found: Study) -> Mixture | None:
+    """How the choices are mixed for what this study predicts first: compute-optimal runs, or points of a file."""
     if found.stack is None:
+        return None
+    return found.stack.optimal if found.predictions else found.stack.anywhere
+
+
+def coverage(found: Study) -> pd.DataFrame:
+    """Backtests of that mixture by decades of extrapolation; see backtest.coverage."""
+    chosen = mixture(found)
+    if chosen is None:
         return pd.DataFrame()
-    return backtest.coverage(found.stack.tests, found.stack.weights, found.stack.calibration.noise)
+    return backtest.coverage(chosen.tests, chosen.weights, chosen.calibration.noise)

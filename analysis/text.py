@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from analysis import isoflop, uncertainty
 from analysis.conventions import LABELS
 from analysis.fitting import NO_FLOOR
 from analysis.laws import Array
 from analysis.solve import FitStatus
-from analysis.study import Study, coverage
+from analysis.study import Study, coverage, mixture
 
 Row = list[str]
 MOST_INFLUENCES = 6
+MOST_PREDICTIONS = 40
 
 
 def tables(study: Study) -> list[tuple[str, list[str], list[Row]]]:
@@ -129,7 +132,8 @@ def _conventions(study: Study) -> list[Row]:
 
 
 def _predictions(study: Study) -> list[Row]:
-    return [
+    every = [*study.predictions, *study.predicted_points]
+    rows = [
         [
             f"{p.compute:.3g}",
             f"{p.decades:.1f} decades",
@@ -140,20 +144,23 @@ def _predictions(study: Study) -> list[Row]:
             _span(p.interval_new_run, 4),
             _span(p.spread, 4),
         ]
-        for p in [*study.predictions, *study.predicted_points]
+        for p in every[:MOST_PREDICTIONS]
     ]
+    more = len(every) - len(rows)
+    return [*rows, [f"and {more} more in fit.json", *[""] * 7]] if more else rows
 
 
 def _choices(study: Study) -> list[Row]:
-    if study.stack is None:
+    mixed = mixture(study)
+    if study.stack is None or mixed is None:
         return []
     target = study.predictions[0].by_choice if study.predictions else {}
-    order = sorted(range(len(study.stack.choices)), key=lambda i: -study.stack.weights[i] if study.stack else 0)
+    order = np.argsort(-mixed.weights, kind="stable")
     return [
         [
             study.stack.choices[i].name,
-            f"{study.stack.weights[i]:.2f}",
-            "-" if math.isnan(study.stack.errors[i]) else f"{study.stack.errors[i]:.2%}",
+            f"{mixed.weights[i]:.2f}",
+            "-" if math.isnan(mixed.errors[i]) else f"{mixed.errors[i]:.2%}",
             _number(target.get(study.stack.choices[i].name), 4),
         ]
         for i in order

@@ -17,7 +17,9 @@ BUDGET_DECADES = 0.5  # runs without stated budgets are clustered by half decade
 
 
 def interval(draws: Array, level: float = LEVEL) -> list[float]:
-    """The central interval of bootstrap draws."""
+    """The central interval of bootstrap draws; nan where no draw has a value."""
+    if not np.isfinite(draws).any():
+        return [float("nan"), float("nan")]
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return [float(low), float(high)]
 

@@ -76,20 +76,20 @@ def test_the_choice_that_misses_gets_little_weight_and_the_true_law_predicts():
     below = table[table.C < table.C.max() / 10].reset_index(drop=True)
     above = table[table.C >= table.C.max() / 10]
     found = stacking.stack(below)
-    weight = dict(zip((choice.law.name for choice in found.choices), found.weights, strict=False))
-    order = np.argsort(found.errors)
-    assert (np.diff(found.weights[order]) <= 0).all()
-    assert found.weights.sum() == pytest.approx(1)
+    weight = dict(zip((choice.law.name for choice in found.choices), found.anywhere.weights, strict=False))
+    order = np.argsort(found.anywhere.errors)
+    assert (np.diff(found.anywhere.weights[order]) <= 0).all()
+    assert found.anywhere.weights.sum() == pytest.approx(1)
     assert set(weight) == {"chinchilla", "over_training"}
     miss = np.log(above.loss) - found.ln_loss(above)[0]
     assert np.median(np.abs(miss)) < 0.005
-    half = found.calibration.half_width(found.decades(above), 0.95)
+    half = found.half_width(above, 0.95)
     assert np.mean(np.abs(miss) <= half) > 0.85
 
 
 def test_a_bend_that_no_law_has_widens_the_interval():
     straight, bent = stacking.stack(runs()), stacking.stack(runs(bend=0.01))
-    assert bent.calibration.rate > 3 * straight.calibration.rate
+    assert bent.anywhere.calibration.rate > 3 * straight.anywhere.calibration.rate
 
 
 def test_replicates_tell_the_seed_noise():

@@ -120,7 +120,7 @@ def ours(below: pd.DataFrame, above: pd.DataFrame) -> Predicted:
     found = stacking.stack(kept)
     assert found is not None
     centre, _ = found.ln_loss(above)
-    half = found.calibration.half_width(found.decades(above), 1 - ALPHA)
+    half = found.half_width(above, 1 - ALPHA)
     return centre, centre - half, centre + half
 
 
