@@ -170,16 +170,19 @@ class Calibration:
 def calibrate(tests: Backtests, weights: Array, noise: float) -> Calibration:
     """The rate at which the misses of a weighted mean of the choices grow, cuts counting equally."""
     rates: list[float] = []
+    farthest = 0.0
     if tests.cuts:
         table = pd.DataFrame({"cut": tests.rows.fitted_to, "d": tests.rows.decades, "miss": tests.misses(weights)})
-        for _, rows in table.dropna().groupby("cut"):
+        table = table.dropna()
+        farthest = float(table.d.max()) if len(table) else 0.0
+        for _, rows in table.groupby("cut"):
             excess = max(0.0, float((rows.miss**2).mean()) - noise**2)
             rates.append(excess / float((rows.d + NEAR).mean()))
     return Calibration(
         noise=noise,
         rate=(PRIOR_CUTS * PRIOR_RATE + sum(rates)) / (PRIOR_CUTS + len(rates)),
         cuts=len(rates),
-        farthest=float(tests.rows.decades.max()) if rates else 0.0,
+        farthest=farthest,
     )
 
 

@@ -199,7 +199,7 @@ def stack(table: pd.DataFrame, *, law: str = "all", loss: Loss = HUBER, frontier
     """
     tried = choices(table, law=law, loss=loss, frontier=frontier)
     fitted = [(c, fit(c, table)) for c in tried]
-    fitted = [(c, f) for c, f in fitted if f.theta is not None]
+    fitted = [(c, f) for c, f in fitted if f.theta is not None and (law != "all" or _enough(c, f))]
     if not fitted:
         return None
     kept = [c for c, _ in fitted]
@@ -241,6 +241,11 @@ def _mixture(tests: Backtests, errors: Array, weights: Array, noise: float) -> M
 
 def _optimal(points: pd.DataFrame) -> NDArray[np.bool_]:
     return points.optimal.to_numpy(bool) if "optimal" in points else np.zeros(len(points), bool)
+
+
+def _enough(choice: Choice, fit: Fit) -> bool:
+    """Whether a law of the minima has twice as many of them as parameters: minima are few."""
+    return not choice.frontier or fit.runs >= 2 * choice.law.size
 
 
 def _missing_direction(table: pd.DataFrame) -> Array | None:

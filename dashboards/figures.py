@@ -93,7 +93,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
                 hoverinfo="skip",
             )
     joint = study.laws.get("chinchilla")
-    if joint is not None and joint.fit.theta is not None:
+    if joint is not None and joint.fit.status is FitStatus.OK:
         n, d = allocation(joint.fit.params, grid)
         if np.all(np.isfinite(n)):
             figure.add_scatter(
