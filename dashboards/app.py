@@ -7,6 +7,7 @@ the store: new results appear within seconds. Needs the extra ``app`` (pip insta
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,12 +52,15 @@ def build(given: fit.Settings) -> Any:
     root = Path(given.runs).expanduser().absolute() if given.runs else default_root()
     cache: dict[str, Any] = {"token": None, "pages": []}
 
+    one_at_a_time = threading.Lock()  # a fit takes longer than a tick: the ticks behind it wait and find it done
+
     def pages() -> list[Page]:
-        token = _token(root)
-        if cache["token"] != token:
-            study, _ = fit.analyse(given)
-            cache.update(token=token, pages=figures.pages(study), sweep=study.runs.name)
-        return list(cache["pages"])
+        with one_at_a_time:
+            token = _token(root)
+            if cache["token"] != token:
+                study, _ = fit.analyse(given)
+                cache.update(token=token, pages=figures.pages(study), sweep=study.runs.name)
+            return list(cache["pages"])
 
     made = pages()
     app = dash.Dash("isoflop", title=f"isoflop: {cache['sweep']}", update_title="")

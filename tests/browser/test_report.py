@@ -40,7 +40,7 @@ def test_every_page_draws_offline(isolated):
         point = page.locator(".scatterlayer .trace .points path").first
         point.hover(force=True)
         page.wait_for_selector(".hoverlayer .hovertext")
-        assert "non-embedding" in (page.locator(".hoverlayer").text_content() or "")
+        assert "epochs" in (page.locator(".hoverlayer").text_content() or "")
         browser.close()
     assert errors == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
