@@ -88,7 +88,7 @@ def at_random(finished: pd.DataFrame, left: pd.DataFrame, rng: np.random.Generat
 
 
 def peer(problem: Problem, per_cost: bool) -> Policy:
-    """simple-scaling-laws' suggest_runs among the pool's runs; it needs seven runs, the cheapest stand in before."""
+    """simple-scaling-laws' suggest_runs among the pool's runs; where it cannot say, the cheapest run stands in."""
     import polars as pl
     import simple_scaling_laws
     from simple_scaling_laws import design as their_design
@@ -110,7 +110,7 @@ def peer(problem: Problem, per_cost: bool) -> Policy:
             found = simple_scaling_laws.suggest_runs(model, [problem.compute], cost, n=1, per_cost=per_cost)
             n, d = (float(found[name][0]) for name in ("model_size__n_params", "dataset_size__n_tokens"))
             return int(left.index[int(np.argmin(np.abs(np.log(left.N / n)) + np.abs(np.log(left.D / d))))])
-        except (ValueError, RuntimeError, simple_scaling_laws.ScalingLawError):
+        except ValueError:
             return int(left.C.idxmin())
 
     return policy
