@@ -57,6 +57,12 @@ def available(table: pd.DataFrame) -> list[tuple[Parameters, Compute]]:
     return found
 
 
+def chosen(table: pd.DataFrame, n: Parameters | None, c: Compute | None) -> tuple[Parameters, Compute]:
+    """What was asked for, and the preferred convention for what was not."""
+    first = available(table)[0]
+    return n or first[0], c or first[1]
+
+
 def points(table: pd.DataFrame, n: Parameters, c: Compute) -> pd.DataFrame:
     """The runs as a law sees them: run_id, size, N, D, C, U, loss, loss_se, epochs, status, seed, budget_flops; with
     batch_tokens also the steps and the compute at the critical batch, S_min and C_min (Kaplan et al. 2020).

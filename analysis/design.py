@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -155,10 +154,7 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv:
         print(__doc__)
         return 0
-    from omegaconf import OmegaConf
-
-    words, _ = cli.split(argv, ("--help",))
-    given: Any = OmegaConf.to_object(cli.merge(Settings(), words))
+    given = cli.settings(Settings(), argv)
     if given.candidates is None:
         raise cli.UsageError("candidates=FILE is needed: a table of runs that could be made, columns N and D")
     if given.batch < 1 or not 0 < given.stop < 1:
@@ -188,8 +184,8 @@ def _finished(given: Settings) -> pd.DataFrame:
 
     settings = fits.Settings(runs=given.runs, sweep=given.sweep, columns=given.columns)
     loaded = fits.source(settings)
-    n, c = conventions.available(loaded.table)[0]
-    n, c = conventions.Parameters(given.N or n), conventions.Compute(given.C or c)
+    asked = conventions.Parameters(given.N) if given.N else None, conventions.Compute(given.C) if given.C else None
+    n, c = conventions.chosen(loaded.table, *asked)
     points = conventions.points(loaded.table, n, c)
     kept, _ = rules.apply(points, min_tokens=loaded.min_tokens)
     return _with_cost(kept)
@@ -198,8 +194,9 @@ def _finished(given: Settings) -> pd.DataFrame:
 def _candidates(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     from analysis import tables
 
-    raw = tables.read(path.expanduser().absolute(), columns)
-    points = tables.points(path.expanduser().absolute(), columns)
+    path = path.expanduser().absolute()
+    raw = tables.read_points(path, columns)
+    points = tables.check_points(raw, path)
     if points.N.isna().any():
         raise cli.UsageError(f"{path}: a candidate needs N and D")
     return _with_cost(points.assign(**({"gpu_hours": raw.gpu_hours} if "gpu_hours" in raw else {})))

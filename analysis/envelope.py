@@ -1,8 +1,8 @@
 """The envelope of training curves (Hoffmann et al. 2022, approach 1): which size is best at every compute.
 
-Points are moments of runs: final results, or whole curves where a store has them. Moments in the middle of a schedule
-that decays with the run's end lie above what a run planned to stop there would reach, and bias the envelope towards
-sizes whose runs end there; with final results alone there is no such bias, and fewer points.
+Points are moments of runs: final results, and whatever checkpoints a table lists as rows. Moments in the middle of a
+schedule that decays with the run's end lie above what a run planned to stop there would reach, and bias the envelope
+towards sizes whose runs end there; with final results alone there is no such bias, and fewer points.
 """
 
 from __future__ import annotations

@@ -45,11 +45,6 @@ class Trend:
     by_compute: Bounded | None = None  # against log10 FLOPs
     by_loss: Bounded | None = None  # against minus the loss
 
-    @property
-    def predictable(self) -> bool:
-        """Whether there is a trend to carry on."""
-        return self.by_compute is not None
-
 
 def trends(evals: pd.DataFrame, table: pd.DataFrame) -> list[Trend]:
     """A trend, or the reason for none, for every task and number of examples, and for their mean.

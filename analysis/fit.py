@@ -57,11 +57,7 @@ def settings(argv: Sequence[str]) -> Settings:
     Raises:
         UsageError: for unknown keys and impossible values.
     """
-    from omegaconf import OmegaConf
-
-    words, _ = cli.split(argv, ("--help",))
-    given = OmegaConf.to_object(cli.merge(Settings(), words))
-    assert isinstance(given, Settings)
+    given = cli.settings(Settings(), argv)
     for name, allowed in (("N", COUNTS), ("C", COMPUTES)):
         value = getattr(given, name)
         if value is not None and value not in allowed:

@@ -5,7 +5,7 @@ loss: farther out the curve is no parabola. The minimum gives N*(C) and L*(C); D
 Beside it stand a cubic, and the minimum that the parametric law implies: a parabola through a curve that is not one
 is biased when the sizes lie off centre or alpha differs from beta (arXiv 2603.22339), and ``bias`` says by how much.
 
-Tables are the frames of Runs.points: run_id, size, N, D, C, loss, budget_flops.
+Tables are the frames of conventions.points: run_id, size, N, D, C, loss, budget_flops.
 """
 
 from __future__ import annotations

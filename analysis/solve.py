@@ -8,7 +8,7 @@ Levenberg-Marquardt steps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -121,7 +121,7 @@ class Solution:
 
     theta: Array  # (P, k)
     objective: Array  # (P,)
-    converged: Array = field(default_factory=lambda: np.ones(0, bool))  # (P,) False where the iterations ran out
+    converged: Array  # (P,) False where the iterations ran out
 
 
 def fit(law: Law, data: Data, loss: Array, *, function: Loss = HUBER, weights: Array | None = None) -> Fit:
@@ -140,11 +140,7 @@ def fit(law: Law, data: Data, loss: Array, *, function: Loss = HUBER, weights: A
         )
     evaluate, observed = law.on(data), np.log(loss)
     weights = np.ones(n) if weights is None else weights
-    starts = _starts(law, data, loss, function)
-    with np.errstate(all="ignore"):
-        value = np.concatenate([function.rho(observed - evaluate(chunk)[0]) @ weights for chunk in _chunks(starts)])
-    value = np.where(np.isfinite(value), value, np.inf)
-    kept = starts[np.argsort(value, kind="stable")[:STARTS_KEPT]]
+    kept = _screened(evaluate, observed, _starts(law, data, loss, function), function, weights)
     found = minimise(evaluate, observed, kept, function=function, weights=weights)
     best = int(np.argmin(found.objective))
     if not np.isfinite(found.objective[best]):
@@ -179,11 +175,18 @@ def _starts(law: Law, data: Data, loss: Array, function: Loss) -> Array:
             return law.starts(data, loss)
         sample = np.linspace(0, len(loss) - 1, MANY_RUNS // 2).astype(int)
         few, observed = {name: column[sample] for name, column in data.items()}, np.log(loss[sample])
-        starts, evaluate = law.starts(few, loss[sample]), law.on(few)
-        value = np.concatenate([function.rho(observed - evaluate(chunk)[0]).sum(1) for chunk in _chunks(starts)])
-        kept = starts[np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")[:STARTS_KEPT]]
-        found = minimise(evaluate, observed, kept, function=function)
-        return found.theta[np.argsort(found.objective, kind="stable")[:SAMPLE_KEPT]]
+        evaluate = law.on(few)
+        kept = _screened(evaluate, observed, law.starts(few, loss[sample]), function, np.ones(len(sample)))
+    found = minimise(evaluate, observed, kept, function=function)
+    return found.theta[np.argsort(found.objective, kind="stable")[:SAMPLE_KEPT]]
+
+
+def _screened(evaluate: Evaluated, observed: Array, starts: Array, function: Loss, weights: Array) -> Array:
+    """The STARTS_KEPT starts with the lowest objective."""
+    chunks = [starts[i : i + 4 * ROWS] for i in range(0, len(starts), 4 * ROWS)]
+    with np.errstate(all="ignore"):
+        value = np.concatenate([function.rho(observed - evaluate(chunk)[0]) @ weights for chunk in chunks])
+    return starts[np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")[:STARTS_KEPT]]
 
 
 def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None) -> Array:
@@ -279,10 +282,6 @@ def _minimise(
     converged = np.ones(len(theta), bool)
     converged[active] = False
     return Solution(theta=theta, objective=value, converged=converged)
-
-
-def _chunks(rows: Array) -> list[Array]:
-    return [rows[i : i + 4 * ROWS] for i in range(0, len(rows), 4 * ROWS)]
 
 
 def _basins(found: Solution) -> Array:

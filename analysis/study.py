@@ -22,6 +22,7 @@ from analysis import (
     stacking,
 )
 from analysis.conventions import Compute, Parameters
+from analysis.design import FARTHER
 from analysis.envelope import Envelope
 from analysis.fewshot import Trend
 from analysis.fitting import LawFit, Request
@@ -35,7 +36,6 @@ from analysis.uncertainty import Noise, noise
 from gpt3core.cli import UsageError
 
 LEAST_RUNS = 6  # of a foreign table: a law of five parameters and one run to judge it by
-BEYOND = 10.0  # times the dearest run: what is predicted where no target is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def study(runs: Runs, options: Options, points: pd.DataFrame | None = None) -> S
     """
     from analysis import notes
 
-    size, compute = _convention(runs, options)
+    size, compute = conventions.chosen(runs.table, options.size, options.compute)
     everything = conventions.points(runs.table, size, compute)
     floor = options.min_tokens if options.min_tokens is not None else runs.min_tokens
     table, applied = rules.apply(everything, min_tokens=floor, exclude=options.exclude)
@@ -105,7 +105,7 @@ def study(runs: Runs, options: Options, points: pd.DataFrame | None = None) -> S
     request = Request(law=options.law, loss=options.loss, bootstrap=options.bootstrap, seed=options.seed)
     fitted = fitting.fit_all(table, minima, request)
     joint = fitted.get("chinchilla")
-    beyond = (BEYOND * float(table.C.max()),) if len(table) else ()
+    beyond = (FARTHER * float(table.C.max()),) if len(table) else ()
     targets = options.target_compute or (beyond if points is None else ())
     frontier = minima.trusted
     stack = stacking.stack(table, law=options.law, loss=options.loss, frontier=frontier) if len(table) else None
@@ -135,11 +135,6 @@ def study(runs: Runs, options: Options, points: pd.DataFrame | None = None) -> S
     )
     found.notes.extend(notes.notes(found))
     return found
-
-
-def _convention(runs: Runs, options: Options) -> tuple[Parameters, Compute]:
-    first = conventions.available(runs.table)[0]
-    return options.size or first[0], options.compute or first[1]
 
 
 def _at_compute(

@@ -124,14 +124,19 @@ def _names(table: pd.DataFrame) -> list[str]:
     return [f"{name} ({row})" if name else row for name, row in zip(named, rows, strict=True)]
 
 
-def points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Points to predict, in the file's order; see check_points.
+def read_points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A file of points under isoflop's names, in its order.
 
     A name that the runs' file needed and this one lacks is looked for under its usual names.
     """
     raw = _load(path)
     given = {name: column for name, column in columns.items() if column in raw or _column(column) in raw}
-    return check_points(named(raw, given, path), path)
+    return named(raw, given, path)
+
+
+def points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Points to predict, in the file's order; see check_points."""
+    return check_points(read_points(path, columns), path)
 
 
 def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:

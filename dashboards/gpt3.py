@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -114,10 +113,7 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv:
         print(__doc__)
         return 0
-    from omegaconf import OmegaConf
-
-    words, _ = cli.split(argv, ("--help",))
-    given: Any = OmegaConf.to_object(cli.merge(Settings(), words))
+    given = cli.settings(Settings(), argv)
     out = Path(given.out).expanduser().absolute()
     pages = [symbol_insertion(), aggregate(), loss_of_compute()]
     report.write_pages("GPT-3", pages, out, "".join(f"<p>{page.about}</p>" for page in pages))

@@ -62,6 +62,20 @@ def merge(base: Any, settings: Sequence[str]) -> Any:
     return config
 
 
+def settings(defaults: T, argv: Sequence[str]) -> T:
+    """A dataclass of defaults with the ``key=value`` words of a command over it.
+
+    Raises:
+        UsageError: for a flag other than --help, an unknown key or a wrong value.
+    """
+    from omegaconf import OmegaConf
+
+    words, _ = split(argv, ("--help",))
+    given = OmegaConf.to_object(merge(defaults, words))
+    assert isinstance(given, type(defaults))
+    return given
+
+
 def merge_config(schema: Any, written: Any, where: str) -> Any:
     """A configuration file over a schema; UsageError names the file for a value of the wrong type."""
     from omegaconf import OmegaConf
