@@ -13,9 +13,9 @@ from gpt3core import cli, costs, sizes
 from gpt3core.data import corpus
 from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
-from sweeps import grid, recipe
-from sweeps import plan as planning
-from sweeps.recipe import Recipe
+from sweeps.planning import estimate as planning
+from sweeps.planning import grid, recipe
+from sweeps.planning.recipe import Recipe
 
 FLAGS = ("--plan", "--keys", "--help")
 DONE, FAILED, DAMAGED, INTERRUPTED = 0, 1, 3, 130
@@ -42,8 +42,8 @@ def sweep(argv: Sequence[str], usage: str) -> int:
 
 
 def _drive(chosen: Recipe, cells: grid.Grid) -> int:
-    from sweeps import driver, progress
-    from sweeps.launcher import Launcher
+    from sweeps.cluster.launcher import Launcher
+    from sweeps.driving import driver, progress
 
     _refuse_unbuilt(chosen, cells.runs)
     root = rundir.default_root()

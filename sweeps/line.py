@@ -24,7 +24,8 @@ from gpt3core import cli
 from gpt3core.data import corpus
 from gpt3core.store import rundir
 from gpt3core.store.files import StoreError
-from sweeps import grid, recipe, scratch
+from sweeps.cluster import scratch
+from sweeps.planning import grid, recipe
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0

@@ -8,7 +8,8 @@ import numpy as np
 
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir, open_root
-from sweeps import driver, grid, recipe
+from sweeps.driving import driver
+from sweeps.planning import grid, recipe
 
 A, ALPHA, B, BETA, E = 6.0, 0.25, 30.0, 0.30, 1.2
 

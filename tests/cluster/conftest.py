@@ -50,7 +50,7 @@ def launcher(mock_cluster: str, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     import ray
 
-    from sweeps.launcher import Launcher
+    from sweeps.cluster.launcher import Launcher
 
     launcher = Launcher(f"test-{tmp_path.name}", address=mock_cluster)
     yield launcher

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from gpt3core.store.rundir import open_root
-from sweeps import driver, grid, recipe
-from sweeps.inventory import Resources
-from sweeps.launcher import Launcher
-from sweeps.scheduler import Job, Refuse, Start, plan
+from sweeps.cluster.launcher import Launcher
+from sweeps.driving import driver
+from sweeps.planning import grid, recipe
+from sweeps.scheduling.inventory import Resources
+from sweeps.scheduling.scheduler import Job, Refuse, Start, plan
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 GPU = Resources(cpus=1, gpus=1)
@@ -173,7 +174,7 @@ def test_data_parallel_training_on_a_gang(launcher, tmp_path, isolated):
         "checkpoint_seconds": 1.0,
     }
     payload |= {"peak_flops": None, "usd_per_hour": 0.0}
-    step(launcher, [Job(run_id=run.run_id, worker=GPU, workers=2)], payload, entry="sweeps.worker:train")
+    step(launcher, [Job(run_id=run.run_id, worker=GPU, workers=2)], payload, entry="sweeps.cluster.worker:train")
     assert finish(launcher, tmp_path, [run.run_id]) == {run.run_id: "done"}
     result = RunDir(tmp_path, run.run_id).result()
     assert result is not None

@@ -9,10 +9,12 @@ from gpt3core.cli import UsageError
 from gpt3core.store import files
 from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir, open_root
-from sweeps import adaptive, command, driver, grid, recipe
-from sweeps.inventory import Node, Resources
-from sweeps.launcher import Update
-from sweeps.scheduler import Running
+from sweeps import command
+from sweeps.cluster.launcher import Update
+from sweeps.driving import adaptive, driver
+from sweeps.planning import grid, recipe
+from sweeps.scheduling.inventory import Node, Resources
+from sweeps.scheduling.scheduler import Running
 
 
 class FakeCluster:

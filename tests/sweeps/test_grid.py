@@ -4,7 +4,7 @@ import pytest
 
 from gpt3core import costs
 from gpt3core.cli import UsageError
-from sweeps import grid, recipe
+from sweeps.planning import grid, recipe
 
 SHA = "0" * 64
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from gpt3core import costs
-from sweeps import grid, plan, recipe
-from sweeps.recipe import Plan
+from sweeps.planning import estimate as plan
+from sweeps.planning import grid, recipe
+from sweeps.planning.recipe import Plan
 
 
 def gpt3(size):

@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from sweeps import progress
-from sweeps.progress import Snapshot
+from sweeps.driving import progress
+from sweeps.driving.progress import Snapshot
 
 LIVE = {"phase": "training", "step": 50, "steps": 200, "loss": 4.1234, "tokens_per_second": 52_345.0}
 SNAPSHOT = Snapshot(

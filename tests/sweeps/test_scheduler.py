@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.inventory import Node, Resources
-from sweeps.scheduler import Hold, Job, Refuse, Running, Start, plan
+from sweeps.scheduling.inventory import Node, Resources
+from sweeps.scheduling.scheduler import Hold, Job, Refuse, Running, Start, plan
 
 GPU = Resources(cpus=1, gpus=1)
 

@@ -13,7 +13,7 @@ from gpt3core.cli import UsageError, nearest
 from gpt3core.data import tokenizer
 from gpt3core.evals import tasks
 from gpt3core.spec import DataSpec, EvalSpec, ModelSpec, OptimSpec, RunSpec, require_positive
-from sweeps.recipe import Recipe
+from sweeps.planning.recipe import Recipe
 
 GPT3_COSINE_TOKENS = 260e9  # Brown et al. 2020, appendix B: cosine over 260B tokens, warm-up over 375M
 GPT3_WARMUP_TOKENS = 375e6

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from gpt3core.store.files import StoreError
-from sweeps import scratch
-from sweeps.inventory import Inventory, Node, Resources
-from sweeps.scheduler import Allocation, Running
+from sweeps.cluster import scratch
+from sweeps.scheduling.inventory import Inventory, Node, Resources
+from sweeps.scheduling.scheduler import Allocation, Running
 
 # one arena for all threads: every run has a new thread, and an arena each would keep memory; large pages: 3-8% faster
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
-CODE = Path(__file__).resolve().parent.parent
+CODE = Path(__file__).resolve().parent.parent.parent
 GANG_SECONDS = 30.0  # a group that fits now is created in milliseconds; a second try can take one more second
 INVENTORY_SECONDS = 2.0
 POLL_SECONDS = 2.0
@@ -245,7 +245,7 @@ class Launcher:
         time.sleep(max(0.0, self._freed + RELEASE_SECONDS - time.monotonic()) if self._freed else 0.0)
 
     def _member(self, node: str, shape: Resources, strategy: Any) -> _Member:
-        from sweeps.worker import Worker
+        from sweeps.cluster.worker import Worker
 
         name = f"worker-{uuid.uuid4().hex[:12]}"
         variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": _python_path(), **MALLOC}

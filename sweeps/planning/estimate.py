@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gpt3core import costs
 from gpt3core.cli import UsageError, nearest
 from gpt3core.spec import RunSpec
-from sweeps.recipe import Plan
+from sweeps.planning.recipe import Plan
 
 EVALUATION_SECONDS = 3.0
 NODE_GPUS = 8

@@ -23,20 +23,21 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir, open_root
-from sweeps import adaptive, scheduler
-from sweeps import plan as planning
-from sweeps import recipe as recipes
-from sweeps.inventory import Inventory, Resources
-from sweeps.launcher import Update
-from sweeps.progress import Display, Snapshot
-from sweeps.recipe import Recipe
-from sweeps.scheduler import Allocation, Hold, Job, Refuse, Running, Start
+from sweeps.cluster.launcher import Update
+from sweeps.driving import adaptive
+from sweeps.driving.progress import Display, Snapshot
+from sweeps.planning import estimate as planning
+from sweeps.planning import recipe as recipes
+from sweeps.planning.recipe import Recipe
+from sweeps.scheduling import scheduler
+from sweeps.scheduling.inventory import Inventory, Resources
+from sweeps.scheduling.scheduler import Allocation, Hold, Job, Refuse, Running, Start
 
 TICK_SECONDS = 0.25
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
-TRAIN = "sweeps.worker:train"
-PREPARE = "sweeps.worker:prepare"
+TRAIN = "sweeps.cluster.worker:train"
+PREPARE = "sweeps.cluster.worker:prepare"
 PREPARATION = "preparation"
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import design
 from gpt3core import costs
 from gpt3core.spec import RunSpec
-from sweeps.recipe import Recipe
+from sweeps.planning.recipe import Recipe
 
 FIRST_BUDGETS = 2
 LEAST_RESULTS = 4  # before the law is asked

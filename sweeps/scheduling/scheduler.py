@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.inventory import EPSILON, Inventory, Resources
+from sweeps.scheduling.inventory import EPSILON, Inventory, Resources
 
 Allocation = Mapping[str, int]  # node name -> workers there
 

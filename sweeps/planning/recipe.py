@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt3core import cli
 
-FOLDER = Path(__file__).parent / "recipes"
+FOLDER = Path(__file__).parent.parent / "recipes"
 MAX_BYTES = 1_000_000
 
 

@@ -1,0 +1,1 @@
+"""Ray: connection, workers and gangs. The only folder that imports ray."""

@@ -1,0 +1,1 @@
+"""From a recipe to runs, and from runs to hours, memory and money; pure, nothing is started."""

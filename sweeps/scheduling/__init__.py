@@ -1,0 +1,1 @@
+"""The cluster as data, and who starts now; pure."""
