@@ -17,7 +17,7 @@ from analysis.curves import forecast as forecast_loss
 from analysis.design import propose
 from analysis.forecast import forecast as forecast_scores
 from analysis.study import Options, Study, study
-from gpt3core.cli import UsageError
+from gpt3core.errors import UsageError
 
 __all__ = ["fit", "forecast_loss", "forecast_scores", "propose"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import kaplan
-from gpt3core.cli import UsageError
+from gpt3core.errors import UsageError
 
 
 class Parameters(StrEnum):

@@ -29,6 +29,7 @@ from analysis import laws
 from analysis.information import Covariance, optimum, posterior_mode
 from analysis.laws import PowerSum
 from gpt3core import cli
+from gpt3core.errors import UsageError
 
 BILL = 3.0  # a candidate's cost counts from this times what is spent already
 STOP = 0.9
@@ -156,9 +157,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     given = cli.settings(Settings(), argv)
     if given.candidates is None:
-        raise cli.UsageError("candidates=FILE is needed: a table of runs that could be made, columns N and D")
+        raise UsageError("candidates=FILE is needed: a table of runs that could be made, columns N and D")
     if given.batch < 1 or not 0 < given.stop < 1:
-        raise cli.UsageError(f"batch={given.batch}, stop={given.stop}: batch is at least 1, stop lies between 0 and 1")
+        raise UsageError(f"batch={given.batch}, stop={given.stop}: batch is at least 1, stop lies between 0 and 1")
     finished = _finished(given)
     candidates = _candidates(Path(given.candidates), given.columns)
     running = _candidates(Path(given.running), given.columns) if given.running else None
@@ -198,7 +199,7 @@ def _candidates(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     raw = tables.read_points(path, columns)
     points = tables.check_points(raw, path)
     if points.N.isna().any():
-        raise cli.UsageError(f"{path}: a candidate needs N and D")
+        raise UsageError(f"{path}: a candidate needs N and D")
     return _with_cost(points.assign(**({"gpu_hours": raw.gpu_hours} if "gpu_hours" in raw else {})))
 
 

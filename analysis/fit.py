@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt3core import cli
+from gpt3core.errors import UsageError
 
 COUNTS = ("nonembedding", "total", "given")
 COMPUTES = ("exact", "6nd", "kaplan")
@@ -61,11 +62,11 @@ def settings(argv: Sequence[str]) -> Settings:
     for name, allowed in (("N", COUNTS), ("C", COMPUTES)):
         value = getattr(given, name)
         if value is not None and value not in allowed:
-            raise cli.UsageError(f"{name}={value}: allowed are {', '.join(allowed)}")
+            raise UsageError(f"{name}={value}: allowed are {', '.join(allowed)}")
     if given.bootstrap < 1 or not given.delta > 0:
-        raise cli.UsageError(f"bootstrap={given.bootstrap}, delta={given.delta}: both must be positive")
+        raise UsageError(f"bootstrap={given.bootstrap}, delta={given.delta}: both must be positive")
     if any(not c > 0 for c in given.target_compute):
-        raise cli.UsageError(f"target_compute={given.target_compute}: FLOPs, positive (like 1e14)")
+        raise UsageError(f"target_compute={given.target_compute}: FLOPs, positive (like 1e14)")
     return given
 
 
@@ -104,7 +105,7 @@ def analyse(given: Settings):  # type: ignore[no-untyped-def]
     from analysis.study import Options, study
 
     if given.law not in ("all", *laws.LAWS):
-        raise cli.UsageError(
+        raise UsageError(
             f"law={given.law}{cli.nearest(given.law, tuple(laws.LAWS))}: allowed are all, {', '.join(laws.LAWS)}"
         )
     loaded = source(given)
@@ -142,9 +143,7 @@ def _published(name: str) -> float:
 
     models = gpt3_models().set_index("size").train_flops
     if name not in models.index:
-        raise cli.UsageError(
-            f"target={name}{cli.nearest(name, tuple(models.index))}: known are {', '.join(models.index)}"
-        )
+        raise UsageError(f"target={name}{cli.nearest(name, tuple(models.index))}: known are {', '.join(models.index)}")
     return float(models[name])
 
 
@@ -153,11 +152,11 @@ def _print(study) -> None:  # type: ignore[no-untyped-def]
     from rich.table import Table
 
     from analysis import text
-    from analysis.runs import sweeps
+    from gpt3core.store import sweepdir
 
     console = Console(width=None if Console().is_terminal else 150, highlight=False)
     runs = study.runs
-    others = [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []
+    others = [name for name in sweepdir.names(runs.source) if name != runs.name] if runs.store else []
     console.print(
         f"{'sweep ' if runs.store else ''}{runs.name}: {len(study.table)} of {len(study.everything)} runs fitted, "
         f"from {runs.source}" + (f"; other sweeps there: {', '.join(others)} (sweep=NAME)" if others else "")

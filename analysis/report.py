@@ -22,8 +22,8 @@ from analysis.laws import Array
 from analysis.predict import Prediction
 from analysis.stacking import Mixture, Stack
 from analysis.study import Study, coverage
+from gpt3core.errors import StoreError
 from gpt3core.store import files
-from gpt3core.store.files import StoreError
 
 PACKAGES = ("isoflop", "numpy", "scipy", "pandas")
 

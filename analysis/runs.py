@@ -13,10 +13,12 @@ import pandas as pd
 from analysis import tables
 from analysis.curves import LEAST_POINTS, Curve, forecast
 from gpt3core import costs
-from gpt3core.store import files
-from gpt3core.store.files import StoreError
+from gpt3core.errors import StoreError
+from gpt3core.evals.spec import HELD_OUT
+from gpt3core.schedule import learning_rate
+from gpt3core.store import sweepdir
 from gpt3core.store.rundir import RunDir, open_root
-from gpt3core.train.schedule import learning_rate
+from gpt3core.store.sweepdir import SweepDir
 
 BUCKETS = 24  # of a curve: between the end of the warm-up and the end of the run
 
@@ -87,16 +89,6 @@ def read_table(path: Path, columns: Mapping[str, str], exclude: Sequence[str] = 
     return Runs(source=path, name=path.name.split(".")[0], store=False, table=table)
 
 
-def sweeps(root: Path) -> list[str]:
-    """Names of the sweeps of a store, the one last driven first."""
-    logs = {path.parent.name: path.parent / "events.jsonl" for path in (root / "sweeps").glob("*/sweep.json")}
-    return sorted(logs, key=lambda name: (-_last_driven(logs[name]), name))
-
-
-def _last_driven(log: Path) -> float:
-    return max((event["time"] for event in files.read_lines(log)), default=0.0)
-
-
 def load(root: Path, sweep: str | None = None) -> Runs:
     """Read a sweep's finished runs, sorted by run_id.
 
@@ -107,25 +99,26 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         StoreError: when there is no store, no such sweep, or no finished run in it.
     """
     open_root(root, create=False)
-    known = sweeps(root)
+    known = sweepdir.names(root)
     if not known:
         raise StoreError(f"{root} holds no sweep yet: run python sweeps/sizes.py first")
     if sweep is not None and sweep not in known:
         raise StoreError(f"{root} holds no sweep {sweep!r}; there are {', '.join(known)}")
     name = sweep or known[0]
-    folder = root / "sweeps" / name
     rows, evals, missing = [], [], []
-    record = files.read_json(folder / "sweep.json")
-    for run_id in record["runs"]:
-        row = _row(RunDir(root, run_id), name)
+    record = SweepDir(root, name).record()
+    assert record is not None, "listed by its record"
+    for run_id in record.runs:
+        run = RunDir(root, run_id)
+        measured = run.evaluation(record.evals.eval_id)
+        row = _row(run, name, measured)
         if row is None:
-            if run_id not in record.get("not_taken", ()):
+            if run_id not in record.not_taken:
                 missing.append(run_id)
             continue
         rows.append(row)
-        table = root / "runs" / run_id / row.pop("attempt") / "evals" / "few_shot.parquet"
-        if table.exists():
-            evals.append(pd.read_parquet(table).assign(run_id=run_id))
+        if measured is not None:
+            evals.append(measured[measured.task != HELD_OUT].assign(run_id=run_id))
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
     return Runs(
@@ -135,7 +128,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         table=tidy(pd.DataFrame(rows)),
         evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
         missing=missing,
-        min_tokens=_min_tokens(folder / "recipe.yaml"),
+        min_tokens=record.min_tokens,
     )
 
 
@@ -187,44 +180,35 @@ def _curve(run: RunDir) -> Curve | None:
     )
 
 
-def _row(run: RunDir, sweep: str) -> dict[str, Any] | None:
+def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, Any] | None:
+    """A finished run's row; None for one that is not trained, or not measured yet."""
     result = run.result()
-    if result is None:
+    if result is None or (measured is None and result["status"] == "done"):
         return None
+    held_out: Any = {} if measured is None else measured[measured.task == HELD_OUT].iloc[0]
     spec = run.spec()
     return {
         "run_id": run.run_id,
         "sweep": sweep,
-        "n_layer": spec.model.n_layer,
-        "d_model": spec.model.d_model,
-        "n_head": spec.model.n_head,
-        "d_head": spec.model.d_head,
-        "n_ctx": spec.model.n_ctx,
-        "attention": spec.model.attention,
+        **{name: getattr(spec.model, name, None) for name in _FROM_MODEL},
         "vocab": spec.model.vocab_size,
         "tokens": spec.tokens,
         "batch_tokens": spec.optim.batch_tokens,
         "lr": spec.optim.lr,
         "seed": spec.seed,
         "schedule": spec.optim.schedule,
-        "parent": None,
-        "size": spec.size,
+        "parent": None if spec.parent is None else f"{spec.parent.run_id}@{spec.parent.step}",
+        "size": spec.label,
         "budget_flops": spec.budget_flops,
         "corpus_sha256": spec.data.corpus_sha256,
         **costs.run_costs(spec),
         **{name: result.get(name) for name in _FROM_RESULT},
+        **{name: held_out.get(name) for name in ("loss", "loss_se", "bits_per_byte")},
     }
 
 
+_FROM_MODEL = ("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention")
 _FROM_RESULT = (
-    *("status", "loss", "loss_se", "bits_per_byte", "gpu_hours", "cost", "tokens_per_second", "mfu"),
-    *("attempts", "attempt", "epochs", "precision", "kernel"),
+    *("status", "gpu_hours", "cost", "tokens_per_second", "mfu"),
+    *("attempts", "epochs", "precision", "kernel"),
 )
-
-
-def _min_tokens(recipe: Path) -> float:
-    from omegaconf import OmegaConf
-
-    if not recipe.exists():
-        return 0.0
-    return float(OmegaConf.select(OmegaConf.load(recipe), "min_tokens", default=0.0))

@@ -33,7 +33,7 @@ from analysis.runs import Runs, unfinished
 from analysis.solve import Loss
 from analysis.stacking import Mixture, Stack
 from analysis.uncertainty import Noise, noise
-from gpt3core.cli import UsageError
+from gpt3core.errors import UsageError
 
 LEAST_RUNS = 6  # of a foreign table: a law of five parameters and one run to judge it by
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gpt3core.cli import UsageError
+from gpt3core.errors import UsageError
 
 ALIASES = {
     "N": ("N", "params", "n_params", "num_params", "parameters", "n_parameters", "model_size", "model_params"),

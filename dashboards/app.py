@@ -15,7 +15,7 @@ from typing import Any
 
 from analysis import fit
 from gpt3core import cli
-from gpt3core.store.files import StoreError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.store.rundir import default_root
 
 POLL_SECONDS = 3
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     words = [word for word in argv if not word.startswith("port=")]
     ports = [word.split("=", 1)[1] for word in argv if word.startswith("port=")]
     if ports and not (ports[-1].isdecimal() and 0 < int(ports[-1]) < 65_536):
-        raise cli.UsageError(f"port={ports[-1]}: a number from 1 to 65535")
+        raise UsageError(f"port={ports[-1]}: a number from 1 to 65535")
     given = fit.settings(words)
     fit.analyse(given)  # what is wrong with the store is said here, before a server starts
     app = build(given)

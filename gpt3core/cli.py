@@ -7,13 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from gpt3core.store.files import StoreError
+from gpt3core.errors import StoreError, UsageError
 
 T = TypeVar("T")
-
-
-class UsageError(ValueError):
-    """Something the user typed cannot be used; the message says what, what is allowed, and what to do."""
 
 
 def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:

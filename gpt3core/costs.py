@@ -5,50 +5,30 @@ Conventions:
     params non-embedding    total without token and position embeddings (Kaplan et al. 2020)
     flops 6ND               6 x parameters x tokens, of the parameters that the caller names
     flops model ("exact")   3 x forward; forward = 2 FLOPs per multiply-add of every matrix product: linear layers,
-    head,
-                            and the query-key pairs that causal and banded masks leave; embeddings, softmax, norms not
+                            head, and the query-key pairs that causal and banded masks leave; embeddings, softmax and
+                            norms not
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpt3core.spec import ModelSpec, RunSpec
+from gpt3core.model import registry
+from gpt3core.model.architecture import ModelSpec, Params
+from gpt3core.spec import RunSpec
 
 PF_DAY = 1e15 * 86_400  # FLOPs in one petaflop/s-day
 FORWARD_AND_BACKWARD = 3  # the backward pass costs twice the forward pass
 
 
-@dataclass(frozen=True, kw_only=True)
-class Params:
-    """Parameter counts of a model."""
-
-    total: int
-    nonembedding: int
-
-
 def params(model: ModelSpec) -> Params:
-    """Exact counts: weights, biases, LayerNorms, embeddings; the head is the token embedding."""
-    d, inner = model.d_model, model.n_head * model.d_head
-    attention = d * 3 * inner + 3 * inner + inner * d + d
-    mlp = d * 4 * d + 4 * d + 4 * d * d + d
-    norms = 4 * d
-    nonembedding = model.n_layer * (attention + mlp + norms) + 2 * d
-    return Params(total=nonembedding + (model.vocab_size + model.n_ctx) * d, nonembedding=nonembedding)
-
-
-def mean_keys(n_ctx: int, window: int) -> float:
-    """Keys that a query attends to, averaged over a sequence: causal, the last ``window`` positions."""
-    window = min(window, n_ctx)
-    return (window * (window + 1) / 2 + (n_ctx - window) * window) / n_ctx
+    """Exact parameter counts of a model."""
+    return registry.of(model).params(model)
 
 
 def forward_flops_per_token(model: ModelSpec) -> float:
     """Matrix-product FLOPs of a forward pass, per token of a full sequence."""
-    d, inner = model.d_model, model.n_head * model.d_head
-    linear = model.n_layer * (d * 3 * inner + inner * d + 8 * d * d) + d * model.vocab_size
-    pairs = sum(2 * inner * mean_keys(model.n_ctx, model.window(layer)) for layer in range(model.n_layer))
-    return 2 * (linear + pairs)
+    return registry.of(model).forward_flops_per_token(model)
 
 
 def train_flops(model: ModelSpec, tokens: float) -> float:
@@ -105,12 +85,13 @@ def memory_per_device(
     """
     if recompute not in ("selective", "full"):
         raise ValueError(f"recompute={recompute!r}: allowed are selective, full")
-    counts = params(model)
-    layers = -(-model.n_layer // pipeline)
-    per_layer = (counts.nonembedding - 2 * model.d_model) / model.n_layer
+    counts, architecture = params(model), registry.of(model)
+    n_layer, width = architecture.n_layer(model), architecture.width(model)
+    layers = -(-n_layer // pipeline)
+    per_layer = (counts.nonembedding - 2 * width) / n_layer
     on_device = (per_layer * layers + counts.total - counts.nonembedding) / tensor
-    token_width = model.n_ctx * micro_batch * model.d_model
-    activations = token_width * model.n_layer * (34 if recompute == "selective" else 2) / tensor
+    token_width = model.n_ctx * micro_batch * width
+    activations = token_width * n_layer * (34 if recompute == "selective" else 2) / tensor
     if pipeline == 1:
         activations += 4.0 * 2 * model.n_ctx * micro_batch * model.vocab_size / tensor  # logits and their gradient
     return Memory(

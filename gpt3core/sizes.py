@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpt3core.spec import ModelSpec
+from gpt3core.model import registry
+from gpt3core.model.architecture import ModelSpec
+from gpt3core.model.gpt_spec import GPTSpec
 
 GPT2_VOCAB = 50_257
 
@@ -30,9 +32,9 @@ class Gpt3Size:
     d_model_built: int | None = None
     n_head_built: int | None = None
 
-    def model(self, n_ctx: int = 2048, vocab_size: int = GPT2_VOCAB, band: int = 128) -> ModelSpec:
+    def model(self, n_ctx: int = 2048, vocab_size: int = GPT2_VOCAB, band: int = 128) -> GPTSpec:
         """The shape as built."""
-        return ModelSpec(
+        return GPTSpec(
             n_layer=self.n_layer,
             d_model=self.d_model_built or self.d_model,
             n_head=self.n_head_built or self.n_head,
@@ -74,9 +76,19 @@ GPT3 = {
 }
 
 
+def label(model: ModelSpec) -> str:
+    """What a shape is called: the name of Table 2.1's row that is built so, or ``d<width>``."""
+    if isinstance(model, GPTSpec):
+        for size in GPT3.values():
+            built = size.model()
+            if all(getattr(model, name) == getattr(built, name) for name in ("n_layer", "d_model", "n_head", "d_head")):
+                return size.name
+    return f"d{registry.of(model).width(model)}"
+
+
 def nano(
     width: int, *, n_layer: int, n_ctx: int, vocab_size: int, attention: str, band: int, n_head: int | None = None
-) -> ModelSpec:
+) -> GPTSpec:
     """A model of the nano ladder: GPT-3's shape at a width of 8 to a few hundred, heads about 32 wide unless given.
 
     Raises:
@@ -88,7 +100,7 @@ def nano(
         what = f"n_head={given}" if given is not None else f"{n_head} heads of about 32"
         divisors = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
         raise ValueError(f"width {width} does not divide into {what}: allowed are n_head {divisors}, or another width")
-    return ModelSpec(
+    return GPTSpec(
         n_layer=n_layer,
         d_model=width,
         n_head=n_head,

@@ -1,79 +1,43 @@
 """The specification of a run: frozen dataclasses, canonical JSON, and the run_id that is its hash.
 
-Every field that can change the result is hashed into ``run_id``; labels (``size``, ``budget_flops``) are not, and
-placement (devices, retries, checkpoint interval) is not here at all: it changes the cost of a point, never the point.
+Every field that can change the trained weights is hashed into ``run_id``, and nothing else is: labels and the path of
+the text are not, and what is evaluated (``gpt3core.evals.spec``) and where a run is placed are not here at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from typing import Any, get_type_hints
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cached_property
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
-ATTENTION_PATTERNS = ("dense", "alternating")
-PRECISIONS = ("auto", "fp32", "bf16")
-KERNELS = ("auto", "softmax", "sdpa")
-TRAINER_VERSION = 1  # raise when the same specification would train to another loss
+from gpt3core import sizes
+from gpt3core.checks import as_floats, require_between, require_positive
+from gpt3core.model import registry
+from gpt3core.model.architecture import ModelSpec
+from gpt3core.numerics import AUTO, KERNELS, PRECISIONS
 
-
-def _as_floats(instance: Any) -> None:
-    """Store integers given for float fields as floats, so that 1 and 1.0 are the same specification."""
-    for f in fields(instance):
-        value = getattr(instance, f.name)
-        if f.type in ("float", float) and isinstance(value, int) and not isinstance(value, bool):
-            object.__setattr__(instance, f.name, float(value))
-
-
-def require_positive(instance: Any, *names: str, where: str = "") -> None:
-    """Refuse fields that are not above zero.
-
-    Raises:
-        ValueError: naming the first of them, after ``where``.
-    """
-    for name in names:
-        value = getattr(instance, name)
-        if not value > 0:
-            raise ValueError(f"{where}{name}={value}: it must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """Shape of a GPT-3 decoder (Brown et al. 2020, section 2.1): pre-LayerNorm, learned positions, GELU, tied head."""
-
-    n_layer: int
-    d_model: int
-    n_head: int
-    d_head: int
-    n_ctx: int
-    vocab_size: int
-    attention: str = "alternating"  # dense | alternating: layer 0 locally banded, layer 1 dense, layer 2 banded, ...
-    band: int = 128  # keys that a banded layer sees, itself included (the paper does not print GPT-3's)
-    init_std: float = 0.02  # GPT-2; residual projections get init_std / sqrt(2 n_layer)
-
-    def __post_init__(self) -> None:
-        _as_floats(self)
-        require_positive(self, "n_layer", "d_model", "n_head", "d_head", "n_ctx", "vocab_size", "band", "init_std")
-        if self.attention not in ATTENTION_PATTERNS:
-            raise ValueError(f"model.attention={self.attention!r}: allowed are {', '.join(ATTENTION_PATTERNS)}")
-
-    def window(self, layer: int) -> int:
-        """Keys that a query of this layer can see at most (itself included)."""
-        banded = self.attention == "alternating" and layer % 2 == 0
-        return min(self.band, self.n_ctx) if banded else self.n_ctx
+TRAINER_VERSION = 2  # raise when the same specification would train to other weights
+PIPELINE_VERSION = 2  # raise when the same text would give other tokens, in another order or split
+OBJECTIVES = ("next_token",)
+LABEL = {"hashed": False}  # metadata of a field that cannot change the weights
+ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """Which text, cut into which tokens, split how."""
 
-    corpus: str  # "starter", or the path of a text file, a JSONL file or a folder of them
-    corpus_sha256: str  # of the raw text's packages or files: the same text is the same data
+    corpus: str = field(metadata=LABEL)  # "starter", or the path of a text file, a JSONL file or a folder of them
+    corpus_sha256: str  # of the text's content, wherever it lies
     tokenizer: str = "gpt2:1024"  # the first k ranks of the GPT-2 BPE, end-of-text included
-    validation_fraction: float = 0.06  # of the document groups, by hash
+    validation_fraction: float = 0.06  # of the text, held out by whole groups of documents
+    pipeline_version: int = PIPELINE_VERSION
 
     def __post_init__(self) -> None:
-        _as_floats(self)
+        as_floats(self)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"data.validation_fraction={self.validation_fraction}: it must lie between 0 and 1")
 
@@ -95,8 +59,10 @@ class OptimSpec:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _as_floats(self)
-        require_positive(self, "lr", "batch_tokens", "decay_tokens", "eps", "clip")
+        as_floats(self)
+        require_positive(self, "lr", "batch_tokens", "decay_tokens", "eps", "clip", where="optim.")
+        require_between(self, 0, 1, "final_fraction", "weight_decay", where="optim.")
+        require_between(self, 0, 1 - 1e-9, "beta1", "beta2", where="optim.")
         if self.schedule != "cosine":
             raise ValueError(f"optim.schedule={self.schedule!r}: allowed is cosine")
         if not 0 <= self.warmup_tokens <= self.decay_tokens:
@@ -104,20 +70,14 @@ class OptimSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSpec:
-    """What is measured at the end of the run."""
+class Parent:
+    """The checkpoint that a run goes on from, in place of fresh weights."""
 
-    tasks: tuple[str, ...] = ()
-    shots: tuple[int, ...] = (0, 1, 4, 16)
-    items: int = 128  # per task and number of shots
-    validation_tokens: int = 262_144
+    run_id: str
+    step: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", tuple(self.tasks))
-        object.__setattr__(self, "shots", tuple(int(k) for k in self.shots))
-        require_positive(self, "items", "validation_tokens")
-        if any(k < 0 for k in self.shots):
-            raise ValueError(f"evals.shots={list(self.shots)}: numbers of examples, 0 or more")
+        require_positive(self, "step", where="parent.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +87,23 @@ class RunSpec:
     model: ModelSpec
     data: DataSpec
     optim: OptimSpec
-    evals: EvalSpec
     tokens: int
+    objective: str = "next_token"
+    parent: Parent | None = None
     seed: int = 0
-    precision: str = "auto"  # auto: timed once on the machine, recorded with the run, kept on resume
-    kernel: str = "auto"
+    precision: str = AUTO  # what was asked for: "auto" stays "auto"
+    kernel: str = AUTO
     trainer_version: int = TRAINER_VERSION
-    size: str = field(default="model", metadata={"hashed": False})
-    budget_flops: float | None = field(default=None, metadata={"hashed": False})
+    budget_flops: float | None = field(default=None, metadata=LABEL)
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens")
-        for name, value, allowed in (("precision", self.precision, PRECISIONS), ("kernel", self.kernel, KERNELS)):
+        require_between(self, 0, 2**63 - 1, "seed")
+        for name, value, allowed in (
+            ("precision", self.precision, PRECISIONS),
+            ("kernel", self.kernel, KERNELS),
+            ("objective", self.objective, OBJECTIVES),
+        ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
         if self.tokens % self.optim.batch_tokens:
@@ -150,18 +115,34 @@ class RunSpec:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps."""
+        """Optimizer steps, counted from the first of the parent where there is one."""
         return self.tokens // self.optim.batch_tokens
 
     @property
-    def run_id(self) -> str:
-        """``<size>-<12 hex digits of the sha256 of the hashed fields>``."""
-        return f"{self.size}-{hashlib.sha256(canonical_json(self.hashed()).encode()).hexdigest()[:12]}"
+    def label(self) -> str:
+        """The size's name: GPT-3's where the shape is one of Table 2.1, else its width."""
+        return sizes.label(self.model)
 
-    def hashed(self) -> dict[str, Any]:
-        """The fields that can change the result, as plain data."""
-        labels = {f.name for f in fields(self) if not f.metadata.get("hashed", True)}
-        return {name: value for name, value in asdict(self).items() if name not in labels}
+    @cached_property
+    def run_id(self) -> str:
+        """``<label>-<12 hex digits of the sha256 of the hashed fields>``."""
+        return f"{self.label}-{hashlib.sha256(canonical_json(hashed(self)).encode()).hexdigest()[:12]}"
+
+
+def hashed(spec: Any) -> dict[str, Any]:
+    """The fields of a specification that can change the trained weights, as plain data."""
+    found: dict[str, Any] = {}
+    for f in fields(spec):
+        value = getattr(spec, f.name)
+        if f.metadata.get("hashed", True) and not (f.metadata.get("added") and value == f.default):
+            found[f.name] = hashed(value) if is_dataclass(value) else value
+    return found
+
+
+def as_dict(spec: Any) -> dict[str, Any]:
+    """All fields of a specification, labels included, as plain data."""
+    values = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    return {name: as_dict(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
 def canonical_json(data: Any) -> str:
@@ -169,13 +150,17 @@ def canonical_json(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def to_json(spec: RunSpec) -> str:
+def to_json(spec: Any) -> str:
     """The whole specification, labels included, as readable JSON."""
-    return json.dumps(asdict(spec), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(as_dict(spec), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def from_dict(cls: type[Any], data: dict[str, Any]) -> Any:
+def from_dict(cls: type[Any], data: Any) -> Any:
     """Rebuild a specification from plain data. Raises ValueError for missing or unknown fields."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{cls.__name__}: an object with fields is needed, not {data!r:.50}")
+    if cls is ModelSpec:
+        cls = registry.named(data.get("architecture")).spec
     types = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     if unknown := sorted(set(data) - set(known)):
@@ -183,11 +168,19 @@ def from_dict(cls: type[Any], data: dict[str, Any]) -> Any:
     values = {}
     for name, f in known.items():
         if name in data:
-            nested = is_dataclass(types[name])
-            values[name] = from_dict(types[name], data[name]) if nested else data[name]
+            nested = _dataclass_of(types[name])
+            values[name] = data[name] if nested is None or data[name] is None else from_dict(nested, data[name])
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"{cls.__name__}: field {name!r} is missing")
     return cls(**values)
+
+
+def _dataclass_of(annotation: Any) -> type[Any] | None:
+    """The dataclass of a field's type, optional or not; None for plain values."""
+    for kind in (annotation, *(a for a in get_args(annotation) if a is not NoneType)):
+        if is_dataclass(kind) and isinstance(kind, type):
+            return kind
+    return None
 
 
 def from_json(text: str) -> RunSpec:
@@ -198,11 +191,13 @@ def from_json(text: str) -> RunSpec:
 
 def explain(a: RunSpec, b: RunSpec) -> list[str]:
     """The hashed fields in which two specifications differ, as ``model.d_model: 64 -> 96``."""
+    left, right = _flat("", as_dict(a)), _flat("", as_dict(b))
+    counted = {*_flat("", hashed(a)), *_flat("", hashed(b))}
+    names = [name for name in dict.fromkeys([*left, *right]) if name in counted]
+    return [f"{n}: {left.get(n)} -> {right.get(n)}" for n in names if left.get(n) != right.get(n)]
 
-    def flat(prefix: str, value: Any) -> dict[str, Any]:
-        if isinstance(value, dict):
-            return {k: v for name, item in value.items() for k, v in flat(f"{prefix}{name}.", item).items()}
-        return {prefix[:-1]: value}
 
-    left, right = flat("", a.hashed()), flat("", b.hashed())
-    return [f"{name}: {left[name]} -> {right[name]}" for name in left if left[name] != right[name]]
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, item in value.items() for k, v in _flat(f"{prefix}{name}.", item).items()}
+    return {prefix[:-1]: value}

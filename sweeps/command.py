@@ -11,6 +11,7 @@ from rich.table import Table
 
 from gpt3core import cli, costs, sizes
 from gpt3core.data import corpus
+from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
 from sweeps.planning import estimate as planning
@@ -55,7 +56,7 @@ def _drive(chosen: Recipe, cells: grid.Grid) -> int:
         try:
             display = progress.display()
             try:
-                outcome = driver.Driver(chosen, cells.runs, root, folder, launcher, display).drive()
+                outcome = driver.Driver(chosen, cells, root, folder, launcher, display).drive()
             finally:
                 display.close()
         finally:
@@ -89,8 +90,8 @@ def _refuse_unbuilt(chosen: Recipe, runs: list[RunSpec]) -> None:
         layout = planning.on_gpus(run, chosen.plan).layout
         if layout is None or layout.tensor * layout.pipeline > 1:
             degrees = f"tensor {layout.tensor} x pipeline {layout.pipeline}" if layout else "more memory than a GPU has"
-            raise cli.UsageError(
-                f"{run.size} needs {degrees} on {chosen.plan.gpu}, and this version trains data-parallel only: "
+            raise UsageError(
+                f"{run.label} needs {degrees} on {chosen.plan.gpu}, and this version trains data-parallel only: "
                 "use --plan, or give smaller sizes (sizes=[125M,350M])"
             )
 
@@ -130,7 +131,7 @@ def _cpu_plan(console: Console, chosen: Recipe, cells: grid.Grid) -> None:
     for run in cells.runs:
         counts, flops = costs.params(run.model), costs.train_flops(run.model, run.tokens)
         seconds = planning.seconds(run, workers=workers, gpus=chosen.placement.gpus, plan=chosen.plan)
-        done = rundir.RunDir(root, run.run_id).done
+        done = rundir.RunDir(root, run.run_id).trained
         total += 0.0 if done else seconds * workers
         table.add_row(
             run.run_id,
@@ -182,11 +183,11 @@ def _gpu_plan(console: Console, chosen: Recipe, runs: list[RunSpec]) -> None:
     for name in (*columns, "GB/GPU", "days", "USD", "MFU"):
         table.add_column(name, justify="left" if name == "size" else "right")
     for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
-        row = sizes.GPT3[run.size]
+        row = sizes.GPT3[run.label]
         counts, flops = costs.params(run.model), costs.train_flops(run.model, run.tokens)
         planned = planning.on_gpus(run, chosen.plan)
         cells = [
-            run.size,
+            run.label,
             f"{run.tokens / 1e9:.0f}B",
             f"{counts.total:,}",
             f"{row.params_printed / 1e6:,.0f}M",

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from gpt3core import cli
 from gpt3core.data import corpus
+from gpt3core.errors import StoreError
 from gpt3core.store import rundir
-from gpt3core.store.files import StoreError
 from sweeps.cluster import scratch
 from sweeps.planning import grid, recipe
 

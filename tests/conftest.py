@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from gpt3core.data import corpus
+from gpt3core.evals.spec import EvalSpec
 from gpt3core.sizes import nano
-from gpt3core.spec import DataSpec, EvalSpec, OptimSpec, RunSpec
+from gpt3core.spec import DataSpec, OptimSpec, RunSpec
 
 NOUNS = [
     "river",
@@ -77,7 +78,7 @@ def tiny_run(tales: Path) -> RunSpec:
     return make_run(tales)
 
 
-def make_run(text: Path, *, steps: int = 30, seed: int = 0, width: int = 16, **evals: object) -> RunSpec:
+def make_run(text: Path, *, steps: int = 30, seed: int = 0, width: int = 16) -> RunSpec:
     """A small run on a corpus of one's own."""
     model = nano(width, n_layer=2, n_ctx=32, vocab_size=300, attention="alternating", band=4)
     tokens = steps * 128
@@ -87,13 +88,14 @@ def make_run(text: Path, *, steps: int = 30, seed: int = 0, width: int = 16, **e
             corpus=str(text), corpus_sha256=corpus.fingerprint(str(text)), tokenizer="gpt2:300", validation_fraction=0.1
         ),
         optim=OptimSpec(lr=0.01, batch_tokens=128, warmup_tokens=tokens // 5, decay_tokens=tokens),
-        evals=EvalSpec(**{"tasks": ("addition_2",), "shots": (0, 1), "items": 8, "validation_tokens": 2048, **evals}),  # type: ignore[arg-type]
         tokens=tokens,
         seed=seed,
         precision="fp32",
         kernel="softmax",
-        size=f"d{width}",
     )
+
+
+EVALS = EvalSpec(tasks=("addition_2",), shots=(0, 1), items=8, validation_tokens=2048)
 
 
 @pytest.fixture

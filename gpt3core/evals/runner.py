@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,42 +15,46 @@ import torch
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
 from gpt3core.evals import tasks
-from gpt3core.model.gpt import GPT, loss_per_token
+from gpt3core.evals.spec import HELD_OUT, EvalSpec
+from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
-from gpt3core.train.numerics import Numerics
+from gpt3core.train.objective import loss_per_token
+from gpt3core.train.timing import autocast
 
 BATCH_TOKENS = 4096
 TERMINATOR = "\n"  # an exact match must also end where the answer ends
 
 
-def check(spec: RunSpec, data: Shards) -> None:
+def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
     """Make everything that the evaluation needs: what it lacks is better known before the training than after it.
 
     Raises:
         ValueError: for an unknown task, or too little text for it or for the held-out loss.
     """
-    _windows(spec, data)
-    for task in spec.evals.tasks:
-        for shots in spec.evals.shots:
-            _cell(task, shots, spec.evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
+    _windows(spec, evals.validation_tokens, data)
+    for task in evals.tasks:
+        for shots in evals.shots:
+            _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
 
 
-def _windows(spec: RunSpec, data: Shards) -> int:
+def _windows(spec: RunSpec, validation_tokens: int, data: Shards) -> int:
     """Held-out windows of n_ctx tokens to evaluate."""
     n_ctx = spec.model.n_ctx
-    windows = min((len(data.validation) - 1) // n_ctx, spec.evals.validation_tokens // n_ctx)
+    windows = min((len(data.validation) - 1) // n_ctx, validation_tokens // n_ctx)
     if windows < 2:
         raise ValueError(
             f"the held-out text has {len(data.validation)} tokens and evals.validation_tokens is "
-            f"{spec.evals.validation_tokens}; 2 windows of {n_ctx} are needed: give more text or more tokens"
+            f"{validation_tokens}; 2 windows of {n_ctx} are needed: give more text or more tokens"
         )
     return windows
 
 
-def validation_loss(model: GPT, spec: RunSpec, data: Shards, device: str = "cpu") -> dict[str, float]:
+def validation_loss(
+    model: Any, spec: RunSpec, validation_tokens: int, data: Shards, device: str = "cpu"
+) -> dict[str, float]:
     """Mean loss on held-out text, all in fp32: nats per token, its standard error over windows, and bits per byte."""
     n_ctx = spec.model.n_ctx
-    windows = _windows(spec, data)
+    windows = _windows(spec, validation_tokens, data)
     means = []
     per_batch = max(1, BATCH_TOKENS // n_ctx)
     for first in range(0, windows, per_batch):
@@ -113,28 +118,50 @@ def _baselines(queries: list[tasks.Item], pool: list[tasks.Item]) -> dict[str, A
     return {"chance": chance, "prior_accuracy": float(np.mean(prior)), "prior_logprob": float(np.mean(logprob))}
 
 
-def few_shot(model: GPT, spec: RunSpec, data: Shards, numerics: Numerics, device: str = "cpu") -> dict[str, list[Any]]:
-    """Accuracy and log-probability of every task at every number of examples, as columns.
+COLUMNS = (
+    *("task", "shots", "items", "version", "fits", "metric", "accuracy", "accuracy_se", "logprob", "logprob_se"),
+    *("chance", "prior_accuracy", "prior_logprob", "loss", "loss_se", "bits_per_byte"),
+)
 
-    ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy
-    decoding gives the answer and its end). ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has
-    an error too. ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and
+
+def evaluate(
+    model: Any,
+    spec: RunSpec,
+    evals: EvalSpec,
+    data: Shards,
+    numerics: Numerics,
+    device: str = "cpu",
+    known: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, list[Any]]:
+    """The held-out loss, then every task at every number of examples, a row each, as columns.
+
+    The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, and as items its tokens. In the
+    others ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy
+    decoding gives the answer and its end); ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has
+    an error too; ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and
     the scores are missing, where K examples do not fit the context.
+
+    Args:
+        known: rows of earlier evaluations of the same model; what they answer is not asked again.
     """
-    rows: list[dict[str, Any]] = []
-    for task in spec.evals.tasks:
-        for shots in spec.evals.shots:
-            cell = _cell(task, shots, spec.evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
-            encoded, baselines = cell
-            row: dict[str, Any] = {"task": task, "shots": shots, "items": spec.evals.items, "fits": bool(encoded)}
-            row.update(metric=None, accuracy=None, accuracy_se=None, logprob=None, logprob_se=None)
-            if encoded:
-                row.update(_score(model, encoded, numerics, device))
-            rows.append({**row, **baselines})
-    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    answered = {tuple(row.get(name) for name in COLUMNS[:4]): row for row in known}
+    rows: list[Mapping[str, Any]] = []
+    questions = [
+        (HELD_OUT, 0, evals.validation_tokens),
+        *((t, k, evals.items) for t in evals.tasks for k in evals.shots),
+    ]
+    for task, shots, items in questions:
+        row = answered.get((task, shots, items, evals.version))
+        if row is None and task == HELD_OUT:
+            row = {"fits": True, **validation_loss(model, spec, items, data, device)}
+        elif row is None:
+            encoded, baselines = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data)
+            row = {"fits": bool(encoded), **baselines, **(_score(model, encoded, numerics, device) if encoded else {})}
+        rows.append({**row, "task": task, "shots": shots, "items": items, "version": evals.version})
+    return {name: [row.get(name) for row in rows] for name in COLUMNS}
 
 
-def _score(model: GPT, encoded: list[Encoded], numerics: Numerics, device: str) -> dict[str, Any]:
+def _score(model: Any, encoded: list[Encoded], numerics: Numerics, device: str) -> dict[str, Any]:
     exact = len(encoded[0].options) == 1
     right, logprobs = [], []
     for item, (sums, greedy) in zip(encoded, _options(model, encoded, numerics, device), strict=True):
@@ -153,7 +180,7 @@ def _score(model: GPT, encoded: list[Encoded], numerics: Numerics, device: str) 
 
 
 def _options(
-    model: GPT, encoded: list[Encoded], numerics: Numerics, device: str
+    model: Any, encoded: list[Encoded], numerics: Numerics, device: str
 ) -> list[tuple[list[float], list[bool]]]:
     """For every item and option: the summed log-probability, and whether greedy decoding would give it.
 
@@ -177,7 +204,7 @@ def _options(
             inputs = context + option[:-1]
             ids[line, : len(inputs)] = torch.tensor(inputs)
         with torch.inference_mode():
-            with numerics.autocast(device):
+            with autocast(numerics, device):
                 hidden = model.hidden(ids.to(device)).float()  # (B, T, D)
             spans = [range(len(c) - 1, len(c) - 1 + max(1, len(o))) for _, _, c, o in chunk]
             lines = torch.tensor([line for line, span in enumerate(spans) for _ in span])

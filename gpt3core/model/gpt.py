@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core.model.attention import attend, band_mask
-from gpt3core.spec import ModelSpec
+from gpt3core.model.gpt_spec import GPTSpec
 
 
 class Attention(nn.Module):
     """Multi-head causal attention of one layer."""
 
-    def __init__(self, spec: ModelSpec, layer: int, kernel: str) -> None:
+    def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.n_head, self.d_head, self.kernel = spec.n_head, spec.d_head, kernel
         self.dense = spec.window(layer) == spec.n_ctx
@@ -38,7 +38,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each on the normalised residual stream."""
 
-    def __init__(self, spec: ModelSpec, layer: int, kernel: str) -> None:
+    def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(spec.d_model)
         self.attention = Attention(spec, layer, kernel)
@@ -56,7 +56,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """The whole model: token ids (B, T) to logits (B, T, V)."""
 
-    def __init__(self, spec: ModelSpec, *, kernel: str = "sdpa") -> None:
+    def __init__(self, spec: GPTSpec, *, kernel: str = "sdpa") -> None:
         super().__init__()
         self.spec = spec
         self.tokens = nn.Embedding(spec.vocab_size, spec.d_model)
@@ -100,9 +100,3 @@ class GPT(nn.Module):
                     std = residual if name.endswith(("out.weight", "down.weight")) else self.spec.init_std
                     std = std / 2 if name == "positions.weight" else std
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-
-
-def loss_per_token(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats, always in fp32 (bf16's is wrong in the third digit): (B, T, V), (B, T) -> (B, T)."""
-    flat = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return flat.view_as(targets)

@@ -14,13 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
-class StoreError(Exception):
-    """Something about the store that its user must know, in one sentence."""
-
-
-class DiskFullError(StoreError):
-    """There is no room left for a write; whatever was there before is untouched."""
+from gpt3core.errors import DiskFullError, StoreError
 
 
 def sync_folder(folder: Path) -> None:
@@ -101,6 +95,16 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} is not readable JSON ({error}): restore it from a copy or move it away") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object that is not empty, or say which file holds something else."""
+    found = read_json(path)
+    if not isinstance(found, dict) or not found:
+        raise StoreError(
+            f"{path} holds {found!r:.40} where an object is expected: restore it from a copy or move it away"
+        )
+    return found
+
+
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON line and flush it. A torn last line (after a crash) is skipped by ``read_lines``."""
     with explained(path), open(path, "ab") as file:
@@ -113,7 +117,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
-                records.append(json.loads(line))
+                if isinstance(record := json.loads(line), dict):
+                    records.append(record)
     return records
 
 
@@ -129,6 +134,22 @@ def remove_folder(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.rename(folder, grave)
         shutil.rmtree(grave, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder; only for a folder whose writers hold a lock that is held here."""
+    for leftover in folder.glob(".*.tmp"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder out of the way, for whoever wants to look at it; returns its new path."""
+    aside = path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:8]}")
+    os.rename(path, aside)
+    return aside
 
 
 @contextlib.contextmanager

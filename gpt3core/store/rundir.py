@@ -1,30 +1,30 @@
-"""One run's folder: specification, attempts, metric parts, checkpoints, and the result that says that it is done.
+"""One run's folder: specification, attempts, metric parts, checkpoints, evaluations, and the result.
 
 ROOT/store.json                       the format's version
 ROOT/runs/<run_id>/spec.json
-                   attempt-001/       events.jsonl, tail.jsonl, metrics/*.parquet, evals/*.parquet
-                   checkpoints/       step-00001200/{model,optimizer}.safetensors, state.json, manifest.json
-                   result.json        written last: the run is done if and only if it exists
+                   attempt-001/       events.jsonl, tail.jsonl, metrics/*.parquet
+                   checkpoints/       step-00001200/{*.safetensors, state.json, manifest.json}
+                   result.json        written last: the run is trained if and only if it exists
+                   evals/             <eval_id>.parquet, what was measured of the last checkpoint
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
-import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3core import spec as specs
+from gpt3core.errors import StoreError
 from gpt3core.store import files
-from gpt3core.store.files import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 KEPT_CHECKPOINTS = 2
 
 
@@ -37,7 +37,7 @@ def open_root(root: Path, *, create: bool) -> Path:
     """Check the store's version, or start a store.
 
     Raises:
-        StoreError: for a store of a newer version, or none where one must exist.
+        StoreError: for a store of another version, or none where one must exist.
     """
     marker = root / "store.json"
     if not marker.exists():
@@ -45,11 +45,13 @@ def open_root(root: Path, *, create: bool) -> Path:
             raise StoreError(f"{root} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT")
         files.make_folder(root / "runs")
         files.write_json(marker, {"format": FORMAT})
-    version = files.read_json(marker).get("format")
-    if not isinstance(version, int) or version > FORMAT:
+    version = files.read_object(marker).get("format")
+    if version != FORMAT:
+        older = isinstance(version, int) and version < FORMAT
+        advice = "the isoflop that wrote it still reads it" if older else "update isoflop"
         raise StoreError(
-            f"{root} was written by a newer isoflop (store format {version}, this one knows up to {FORMAT}): "
-            "update isoflop, or name another folder by ISOFLOP_ROOT; nothing was touched"
+            f"{root} has store format {version}, this isoflop reads and writes format {FORMAT}: {advice}; "
+            "here, name another folder by ISOFLOP_ROOT; nothing was touched"
         )
     return root
 
@@ -65,33 +67,49 @@ class RunDir:
     # ------------------------------------------------------------------------------------- specification and result
 
     def create(self, spec: specs.RunSpec) -> None:
-        """Write the specification, once."""
-        files.make_folder(self.path)
-        try:
-            files.write_bytes(self.path / "spec.json", specs.to_json(spec).encode(), exclusive=True)
-        except files.AlreadyWrittenError:
-            if self.spec().hashed() != spec.hashed():
-                raise StoreError(f"{self.path}/spec.json holds another run's specification: move it away") from None
+        """Write the specification, once.
+
+        Raises:
+            StoreError: when the folder holds another run's.
+        """
+        path = self.path / "spec.json"
+        if not path.exists():
+            files.make_folder(self.path)
+            try:
+                files.write_bytes(path, specs.to_json(spec).encode(), exclusive=True)
+                return
+            except files.AlreadyWrittenError:
+                pass  # another driver was faster: compare
+        if specs.hashed(self.spec()) != specs.hashed(spec):
+            raise StoreError(f"{path} holds another run's specification: move it away")
 
     def spec(self) -> specs.RunSpec:
-        """The run's specification."""
+        """The run's specification.
+
+        Raises:
+            StoreError: when it is missing or unreadable.
+        """
+        path = self.path / "spec.json"
         try:
-            return specs.from_dict(specs.RunSpec, files.read_json(self.path / "spec.json"))  # type: ignore[no-any-return]
-        except (ValueError, TypeError) as error:
-            raise StoreError(f"{self.path}/spec.json is not a specification ({error}): move it away") from error
+            return specs.from_dict(specs.RunSpec, files.read_json(path))  # type: ignore[no-any-return]
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{path} is not a specification ({error}): move it away") from error
 
     @property
-    def done(self) -> bool:
+    def trained(self) -> bool:
         """Whether the run has its result."""
         return (self.path / "result.json").exists()
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None while the run is not done."""
-        path = self.path / "result.json"
-        if not path.exists():
+        """How the training ended, or None while it has not.
+
+        Raises:
+            StoreError: when the file is unreadable.
+        """
+        try:
+            return files.read_object(self.path / "result.json")
+        except FileNotFoundError:
             return None
-        result: dict[str, Any] = files.read_json(path)
-        return result
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the first one stays."""
@@ -100,11 +118,50 @@ class RunDir:
         except files.AlreadyWrittenError:
             return
 
+    # ---------------------------------------------------------------------------------------------- evaluations
+
+    def evaluation_path(self, eval_id: str) -> Path:
+        """Where the table of an evaluation lies, whether it exists or not."""
+        return self.path / "evals" / f"{eval_id}.parquet"
+
+    def write_evaluation(self, eval_id: str, columns: dict[str, list[Any]]) -> None:
+        """Write the table of an evaluation, a row a measurement."""
+        files.make_folder(self.path / "evals")
+        self.write_table(self.evaluation_path(eval_id), columns)
+
+    def evaluation(self, eval_id: str) -> pd.DataFrame | None:
+        """The table of an evaluation, or None where it was not made.
+
+        Raises:
+            StoreError: when the file is unreadable.
+        """
+        import pandas as pd
+
+        path = self.evaluation_path(eval_id)
+        try:
+            return pd.read_parquet(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is not a readable table ({error}): delete it, and it is made again") from error
+
+    def measurements(self) -> list[dict[str, Any]]:
+        """The rows of every readable evaluation of this run, for another one that asks the same questions."""
+        rows: list[dict[str, Any]] = []
+        for path in sorted((self.path / "evals").glob("*.parquet")):
+            with contextlib.suppress(StoreError):
+                table = self.evaluation(path.stem)
+                if table is not None:
+                    whole = table.astype(object).where(table.notna(), None)
+                    rows += [dict(zip(whole.columns, row, strict=True)) for row in whole.itertuples(index=False)]
+        return rows
+
     # ------------------------------------------------------------------------------------------------- attempts
 
     def attempts(self) -> list[Path]:
         """Attempt folders, oldest first."""
-        return sorted(self.path.glob("attempt-[0-9]*"))
+        found = ((re.fullmatch(r"attempt-(\d+)", f.name), f) for f in self.path.glob("attempt-*"))
+        return [folder for _, folder in sorted((int(match[1]), folder) for match, folder in found if match)]
 
     def new_attempt(self) -> Path:
         """Create the next attempt's folder; two callers never get the same one."""
@@ -120,7 +177,6 @@ class RunDir:
                 number += 1
                 continue
             files.make_folder(folder / "metrics")
-            files.make_folder(folder / "evals")
             return folder
 
     def event(self, attempt: Path, what: str, **details: Any) -> None:
@@ -165,33 +221,33 @@ class RunDir:
 
     # ---------------------------------------------------------------------------------------------- checkpoints
 
-    def save_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], state: dict[str, Any]) -> Path:
-        """Write a checkpoint folder whole or not at all, and drop all but the newest few.
+    def checkpoint(self, step: int) -> Path:
+        """The folder of a step's checkpoint, whether it exists or not."""
+        return self.checkpoints / f"step-{step:08d}"
+
+    def begin_checkpoint(self, step: int, attempt: str) -> Path:
+        """The folder in which the ranks of an attempt write their files of a step, before it is committed."""
+        return files.make_folder(self.checkpoints / f".step-{step:08d}.{attempt}.tmp")
+
+    def commit_checkpoint(self, step: int, begun: Path, state: dict[str, Any], sha256: dict[str, str]) -> Path:
+        """Make a begun checkpoint the step's, whole or not at all, and drop all but the newest few.
 
         Args:
-            writers: file name -> function that writes that file at the path it is given.
             state: plain data for state.json.
+            sha256: file name -> checksum of every file that the ranks wrote, as they computed it from what they wrote.
         """
-        final = self.checkpoints / f"step-{step:08d}"
+        final = self.checkpoint(step)
         if final.exists():
+            files.remove_folder(begun)
             return final
-        temporary = files.make_folder(self.checkpoints / f".step-{step:08d}.{uuid.uuid4().hex[:8]}.tmp")
         with files.explained(final):
-            try:
-                for name, write in writers.items():
-                    write(temporary / name)
-                    with open(temporary / name, "rb+") as file:
-                        os.fsync(file.fileno())
-                files.write_json(temporary / "state.json", {**state, "step": step})
-                manifest = {file.name: files.sha256_file(file) for file in sorted(temporary.iterdir())}
-                files.write_json(temporary / "manifest.json", manifest)
-                os.rename(temporary, final)
-                files.sync_folder(self.checkpoints)
-            except BaseException:
-                files.remove_folder(temporary)
-                raise
+            files.write_json(begun / "state.json", {**state, "step": step})
+            manifest = {**sha256, "state.json": files.sha256_file(begun / "state.json")}
+            files.write_json(begun / "manifest.json", manifest)
+            os.rename(begun, final)
+            files.sync_folder(self.checkpoints)
         for old in self.checkpoint_steps()[:-KEPT_CHECKPOINTS]:
-            files.remove_folder(self.checkpoints / f"step-{old:08d}")
+            files.remove_folder(self.checkpoint(old))
         return final
 
     def checkpoint_steps(self) -> list[int]:
@@ -199,31 +255,32 @@ class RunDir:
         names = (folder.name for folder in self.checkpoints.glob("step-*"))
         return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name)))
 
-    def latest_checkpoint(self) -> tuple[Path | None, list[str]]:
-        """The newest checkpoint whose files match their checksums, and a sentence for each damaged one.
+    def latest_checkpoint(self) -> tuple[int | None, list[str]]:
+        """The step of the newest checkpoint whose files match their checksums, and a sentence for each damaged one.
 
         A damaged checkpoint is kept, renamed to ``damaged-...``, for whoever wants to look at it.
         """
         damage: list[str] = []
         for step in reversed(self.checkpoint_steps()):
-            folder = self.checkpoints / f"step-{step:08d}"
-            problem = damaged(folder)
+            problem = damaged(self.checkpoint(step))
             if problem is None:
-                return folder, damage
-            aside = folder.with_name(f"damaged-{folder.name}-{uuid.uuid4().hex[:8]}")
-            os.rename(folder, aside)
-            damage.append(
-                f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as "
-                f"{aside}, "
-                "and the run went back to the one before: the result is not affected, but check that disk"
-            )
+                return step, damage
+            damage.append(self.set_checkpoint_aside(step, problem))
         return None, damage
+
+    def set_checkpoint_aside(self, step: int, problem: str) -> str:
+        """Rename a damaged checkpoint; the sentence that says so."""
+        aside = files.set_aside(self.checkpoint(step))
+        return (
+            f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as {aside}, "
+            "and the run went back to the one before: the result is not affected, but check that disk"
+        )
 
 
 def damaged(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint folder, or None."""
     try:
-        manifest = files.read_json(checkpoint / "manifest.json")
+        manifest = files.read_object(checkpoint / "manifest.json")
     except (OSError, StoreError) as error:
         return f"manifest.json: {error}"
     for name, expected in manifest.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 
 
-def save(run: RunDir, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def save(
+    run: RunDir, step: int, attempt: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
     """Write model, optimizer moments and ``state`` as the checkpoint of a step."""
     weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     moments = {
@@ -23,12 +26,12 @@ def save(run: RunDir, step: int, model: nn.Module, optimizer: torch.optim.Optimi
         if p in optimizer.state
         for moment in ("exp_avg", "exp_avg_sq", "step")
     }
-    writers = {
-        # through bytes: safetensors' own writer hides a full disk behind an error of its own
-        "model.safetensors": lambda path: path.write_bytes(to_bytes(weights)),
-        "optimizer.safetensors": lambda path: path.write_bytes(to_bytes(moments)),
-    }
-    run.save_checkpoint(step, writers, state)
+    # through bytes: safetensors' own writer hides a full disk behind an error of its own
+    parts = {"model.safetensors": to_bytes(weights), "optimizer.safetensors": to_bytes(moments)}
+    begun = run.begin_checkpoint(step, attempt)
+    for name, data in parts.items():
+        files.write_bytes(begun / name, data)
+    run.commit_checkpoint(step, begun, state, {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()})
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:

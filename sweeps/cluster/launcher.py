@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt3core.store.files import StoreError
+from gpt3core.errors import StoreError
 from sweeps.cluster import scratch
 from sweeps.scheduling.inventory import Inventory, Node, Resources
 from sweeps.scheduling.scheduler import Allocation, Running

@@ -7,6 +7,7 @@ for a while after its work is done ends itself.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import socket
 import threading
@@ -103,13 +104,14 @@ def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
     from gpt3core import spec as specs
     from gpt3core.data import corpus, shards
     from gpt3core.evals import runner
-    from gpt3core.train import loop, numerics
+    from gpt3core.evals.spec import EvalSpec
+    from gpt3core.train import loop, timing
 
     run = specs.from_json(job["payload"]["spec"])
     loop.settle_process(job["payload"]["device"])
     data = shards.prepare(run.data)
-    runner.check(run, data)
-    chosen = numerics.choose(run.model, run.precision, run.kernel, job["payload"]["device"])
+    runner.check(run, specs.from_dict(EvalSpec, json.loads(job["payload"]["evals"])), data)
+    chosen = timing.choose(run.model, run.precision, run.kernel, job["payload"]["device"])
     return {
         "numerics": vars(chosen),
         "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},
@@ -119,15 +121,18 @@ def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
 
 def train(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any] | None:
     """Train and evaluate one run."""
+    from gpt3core import run as runs
     from gpt3core import spec as specs
-    from gpt3core.parallel import data as parallel
-    from gpt3core.train import loop, numerics
+    from gpt3core.evals.spec import EvalSpec
+    from gpt3core.numerics import Numerics
+    from gpt3core.parallel import mesh
 
     payload = job["payload"]
-    suggested = numerics.Numerics(**payload["numerics"]) if payload["numerics"] else None
-    with parallel.joined(job["rank"], job["size"], job["address"], payload["device"]) as group:
-        return loop.run(
+    suggested = Numerics(**payload["numerics"]) if payload["numerics"] else None
+    with mesh.joined(job["rank"], job["size"], job["address"], payload["device"]) as group:
+        return runs.run(
             specs.from_json(payload["spec"]),
+            specs.from_dict(EvalSpec, json.loads(payload["evals"])),
             Path(payload["root"]),
             group=group,
             suggested=suggested,

@@ -19,15 +19,17 @@ from typing import Any, Protocol
 
 from gpt3core import costs
 from gpt3core import spec as specs
+from gpt3core.errors import StoreError
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
-from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir, open_root
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.cluster.launcher import Update
 from sweeps.driving import adaptive
 from sweeps.driving.progress import Display, Snapshot
 from sweeps.planning import estimate as planning
 from sweeps.planning import recipe as recipes
+from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Inventory, Resources
@@ -95,7 +97,7 @@ class Driver:
     def __init__(
         self,
         recipe: Recipe,
-        runs: list[RunSpec],
+        cells: Grid,
         root: Path,
         folder: Path,
         cluster: Cluster,
@@ -110,7 +112,8 @@ class Driver:
         """
         self.recipe, self.root, self.folder, self.cluster, self.display = recipe, root, folder, cluster, display
         self.entry = entry
-        self.runs = {run.run_id: run for run in runs}
+        self.evals, self.sweep = cells.evals, SweepDir(root, recipe.name)
+        self.runs = {run.run_id: run for run in cells.runs}
         self.shape = Resources(cpus=recipe.placement.cpus, gpus=recipe.placement.gpus)
         self.outcome = Outcome()
         self.speedups: list[float] = []
@@ -124,22 +127,23 @@ class Driver:
         self.admitted: set[str] = set() if recipe.adaptive else set(self.runs)
         self.over = ""
         self.record = self._record()
-        files.write_bytes(folder / "recipe.yaml", recipes.to_yaml(recipe).encode())
-        for run in runs:
+        self.sweep.write_recipe(recipes.to_yaml(recipe))
+        for run in cells.runs:
             RunDir(root, run.run_id).create(run)
 
-    def _record(self) -> dict[str, Any]:
-        path = self.folder / "sweep.json"
-        record: dict[str, Any] = (
-            files.read_json(path) if path.exists() else {"name": self.recipe.name, "numerics": None}
+    def _record(self) -> SweepRecord:
+        before = self.sweep.record()
+        record = SweepRecord(
+            runs=tuple(self.runs),  # the recipe as it is now: runs of an earlier form stay in the store
+            evals=self.evals,
+            numerics=before.numerics if before else {},
+            min_tokens=self.recipe.min_tokens,
         )
-        record["runs"] = sorted(self.runs)  # the recipe as it is now: runs of an earlier form stay in the store
-        record["not_taken"] = []
-        files.write_json(path, record)
+        self.sweep.write_record(record)
         return record
 
     def _event(self, what: str, **details: Any) -> None:
-        files.append_line(self.folder / "events.jsonl", {"time": round(time.time(), 3), "event": what, **details})
+        self.sweep.event(what, **details)
 
     # ----------------------------------------------------------------------------------------------------- the loop
 
@@ -187,7 +191,7 @@ class Driver:
         if self.entry != TRAIN or (self._numerics() is not None and self.cluster.running()):
             return
         shape = max(self.runs.values(), key=lambda run: costs.train_flops(run.model, run.tokens))
-        payload = {"spec": specs.to_json(shape), "device": self._device()}
+        payload = {"spec": specs.to_json(shape), "evals": specs.to_json(self.evals), "device": self._device()}
 
         def act() -> bool:
             if self.prepared:
@@ -247,8 +251,8 @@ class Driver:
         elif found.over:
             self.over = found.over
             self.outcome.not_taken = sorted(set(self.runs) - taken)
-            self.record["not_taken"] = self.outcome.not_taken
-            files.write_json(self.folder / "sweep.json", self.record)
+            self.record = replace(self.record, not_taken=tuple(self.outcome.not_taken))
+            self.sweep.write_record(self.record)
             self.display.say(f"no further runs: {found.over}")
 
     def _job(self, run: RunSpec) -> Job:
@@ -267,16 +271,14 @@ class Driver:
         """The sweep's choice on this kind of device, once it is made; a run whose specification wants others gets
         them.
         """
-        chosen = self.record["numerics"]
-        if chosen is None or chosen.get("device") != self._device():
-            return None
-        return {name: chosen[name] for name in ("precision", "kernel")}
+        return self.record.numerics.get(self._device())
 
     def _start(self, run: RunSpec, allocation: Allocation, now: float) -> None:
         gpu = planning.gpu(self.recipe.plan) if self.recipe.placement.gpus else None
         price = self.recipe.plan.usd_per_gpu_hour
         payload = {
             "spec": specs.to_json(run),
+            "evals": specs.to_json(self.evals),
             "root": str(self.root),
             "device": self._device(),
             "peak_flops": gpu.peak_flops if gpu else None,
@@ -324,8 +326,9 @@ class Driver:
     def _take_preparation(self, update: Update) -> None:
         if update.state == "done" and update.result is not None:
             if self._numerics() is None:
-                self.record["numerics"] = {**update.result["numerics"], "device": self._device()}
-                files.write_json(self.folder / "sweep.json", self.record)
+                settled = {**self.record.numerics, self._device(): update.result["numerics"]}
+                self.record = replace(self.record, numerics=settled)
+                self.sweep.write_record(self.record)
             numerics, data = self._numerics() or {}, update.result["data"]
             self.display.say(
                 f"text: {data['tokens']['train'] / 1e6:.2f}M training and "
@@ -361,8 +364,11 @@ class Driver:
 
     def _settle_if_done(self, run_id: str, *, fresh: bool = False) -> bool:
         """Whether the run has its result; ``fresh`` reports it as news."""
-        result = RunDir(self.root, run_id).result()
+        run = RunDir(self.root, run_id)
+        result = run.result()
         if result is None:
+            return False
+        if result["status"] == "done" and not run.evaluation_path(self.evals.eval_id).exists():
             return False
         if run_id not in self.outcome.done:
             self.outcome.done.append(run_id)

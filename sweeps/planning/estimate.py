@@ -8,12 +8,15 @@ import math
 from dataclasses import dataclass
 
 from gpt3core import costs
-from gpt3core.cli import UsageError, nearest
+from gpt3core.cli import nearest
+from gpt3core.errors import UsageError
+from gpt3core.model import registry
 from gpt3core.spec import RunSpec
 from sweeps.planning.recipe import Plan
 
 EVALUATION_SECONDS = 3.0
 NODE_GPUS = 8
+TENSOR_DEGREES = (1, 2, 4, 8)
 MEMORY_USED = 0.9  # of a GPU: the rest is fragmentation, buffers and the CUDA context
 
 
@@ -95,7 +98,7 @@ def on_gpus(spec: RunSpec, plan: Plan) -> GpuPlan:
     sequences = spec.optim.batch_tokens // spec.model.n_ctx
     fastest: GpuPlan | None = None
     gpus = 1
-    while gpus <= sequences * NODE_GPUS * spec.model.n_layer:
+    while gpus <= sequences * NODE_GPUS * registry.of(spec.model).n_layer(spec.model):
         layout = cut(spec, gpus, device, sequences)
         if layout is not None:
             days = flops / (gpus * device.peak_flops * mfu) / 86_400
@@ -111,16 +114,12 @@ def on_gpus(spec: RunSpec, plan: Plan) -> GpuPlan:
 
 def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
     """Degrees for so many GPUs: the least model parallelism that fits, tensor inside a node first, recompute last."""
-    model = spec.model
+    model, architecture = spec.model, registry.of(spec.model)
+    n_layer = architecture.n_layer(model)
     for recompute in ("selective", "full"):
-        for pipeline in (p for p in range(1, model.n_layer + 1) if model.n_layer % p == 0):
-            for tensor in (1, 2, 4, 8):
-                divides = model.n_head % tensor == 0 and model.d_model % tensor == 0
-                if (
-                    not divides
-                    or gpus % (tensor * pipeline)
-                    or (pipeline > 1 and tensor < min(NODE_GPUS, model.n_head))
-                ):
+        for pipeline in (p for p in range(1, n_layer + 1) if n_layer % p == 0):
+            for tensor in (t for t in TENSOR_DEGREES if architecture.divides(model, t)):
+                if gpus % (tensor * pipeline) or (pipeline > 1 and tensor < NODE_GPUS):
                     continue
                 data = gpus // (tensor * pipeline)
                 if sequences % data:

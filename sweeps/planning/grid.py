@@ -9,10 +9,14 @@ import re
 from dataclasses import dataclass
 
 from gpt3core import costs, sizes
-from gpt3core.cli import UsageError, nearest
+from gpt3core.checks import require_positive
+from gpt3core.cli import nearest
 from gpt3core.data import tokenizer
+from gpt3core.errors import UsageError
 from gpt3core.evals import tasks
-from gpt3core.spec import DataSpec, EvalSpec, ModelSpec, OptimSpec, RunSpec, require_positive
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.spec import DataSpec, OptimSpec, RunSpec
 from sweeps.planning.recipe import Recipe
 
 GPT3_COSINE_TOKENS = 260e9  # Brown et al. 2020, appendix B: cosine over 260B tokens, warm-up over 375M
@@ -35,6 +39,7 @@ class Grid:
 
     runs: list[RunSpec]
     left: list[Left]
+    evals: EvalSpec
 
 
 def build(recipe: Recipe, corpus_sha256: str) -> Grid:
@@ -116,10 +121,10 @@ def _nano(recipe: Recipe, corpus_sha256: str) -> Grid:
                     _run(recipe, model, size, budget, batch, tokens, recipe.seed + i, corpus_sha256)
                     for i in range(replicas)
                 ]
-    return Grid(runs=runs, left=left)
+    return Grid(runs=runs, left=left, evals=_evals(recipe))
 
 
-def _model(recipe: Recipe, width: int, vocab: int) -> ModelSpec:
+def _model(recipe: Recipe, width: int, vocab: int) -> GPTSpec:
     shape = recipe.model
     try:
         return sizes.nano(width, vocab_size=vocab, **vars(shape))
@@ -127,7 +132,7 @@ def _model(recipe: Recipe, width: int, vocab: int) -> ModelSpec:
         raise UsageError(f"model: {error}") from error
 
 
-def _batch(recipe: Recipe, model: ModelSpec, tokens: float) -> tuple[int, int]:
+def _batch(recipe: Recipe, model: GPTSpec, tokens: float) -> tuple[int, int]:
     """Tokens per step by the recipe's rule, and the run's tokens, rounded up to whole steps."""
     rules = recipe.optim
     wanted = rules.batch_tokens_at_1m * math.sqrt(tokens / 1e6)
@@ -137,7 +142,7 @@ def _batch(recipe: Recipe, model: ModelSpec, tokens: float) -> tuple[int, int]:
 
 
 def _run(
-    recipe: Recipe, model: ModelSpec, size: str, budget: float, batch: int, tokens: int, seed: int, corpus_sha256: str
+    recipe: Recipe, model: GPTSpec, size: str, budget: float, batch: int, tokens: int, seed: int, corpus_sha256: str
 ) -> RunSpec:
     rules = recipe.optim
     try:
@@ -153,12 +158,10 @@ def _run(
                 weight_decay=rules.weight_decay,
                 clip=rules.clip,
             ),
-            evals=_evals(recipe),
             tokens=tokens,
             seed=seed,
             precision=recipe.precision,
             kernel=recipe.kernel,
-            size=size,
             budget_flops=budget,
         )
     except ValueError as error:
@@ -193,15 +196,13 @@ def _gpt3(recipe: Recipe, corpus_sha256: str) -> Grid:
                 model=model,
                 data=_data(recipe, corpus_sha256),
                 optim=optim,
-                evals=_evals(recipe),
                 tokens=steps * batch,
                 seed=recipe.seed,
                 precision=recipe.precision,
                 kernel=recipe.kernel,
-                size=name,
             )
             runs.append(spec)
-    return Grid(runs=runs, left=[])
+    return Grid(runs=runs, left=[], evals=_evals(recipe))
 
 
 def _data(recipe: Recipe, corpus_sha256: str) -> DataSpec:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3core import cli
+from gpt3core.errors import UsageError
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 MAX_BYTES = 1_000_000
@@ -134,19 +135,19 @@ def load(settings: Sequence[str], default: str = "laptop") -> Recipe:
     name = chosen[-1] if chosen else default
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
-        raise cli.UsageError(
+        raise UsageError(
             f"recipe={name}: no such recipe{cli.nearest(name, available())}; there are {', '.join(available())}, "
             "or give the path of a .yaml file"
         )
     if path.stat().st_size > MAX_BYTES:
-        raise cli.UsageError(f"recipe={name}: {path} is larger than {MAX_BYTES} bytes, which no recipe is")
+        raise UsageError(f"recipe={name}: {path} is larger than {MAX_BYTES} bytes, which no recipe is")
     schema = OmegaConf.structured(Recipe)
     try:
         written = OmegaConf.load(path)
     except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise cli.UsageError(f"recipe={name}: {path} is not readable YAML ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"recipe={name}: {path} is not readable YAML ({str(error).splitlines()[0]})") from error
     if not OmegaConf.is_dict(written):
-        raise cli.UsageError(f"recipe={name}: {path} must hold key: value lines")
+        raise UsageError(f"recipe={name}: {path} must hold key: value lines")
     cli.check_keys(schema, cli.known_keys(written))
     config = cli.merge_config(schema, written, str(path))
     if "name" not in written:

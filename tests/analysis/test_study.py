@@ -12,9 +12,9 @@ import pytest
 from analysis import conventions, fewshot, isoflop, laws, report, rules, runs, solve, text
 from analysis.conventions import Compute, Parameters
 from analysis.study import Options, study
-from gpt3core.store.files import StoreError
+from gpt3core.errors import StoreError
+from gpt3core.schedule import learning_rate
 from gpt3core.store.rundir import RunDir
-from gpt3core.train.schedule import learning_rate
 from tests.analysis.synthetic import make_store, true_loss
 
 OPTIONS = Options(bootstrap=50)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import api, tables
-from gpt3core.cli import UsageError
+from gpt3core.errors import UsageError
 from tests.analysis.test_laws_and_solver import ladder
 
 

@@ -10,7 +10,7 @@ import torch
 from gpt3core.data import shards, tokenizer
 from gpt3core.evals import runner, tasks
 from gpt3core.evals.synthetic import MAKERS
-from gpt3core.train.numerics import Numerics
+from gpt3core.numerics import Numerics
 from tests.conftest import make_run
 
 FP32 = Numerics(precision="fp32", kernel="softmax")

@@ -5,9 +5,8 @@ import time
 import pytest
 
 from gpt3core import costs
-from gpt3core.cli import UsageError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files
-from gpt3core.store.files import StoreError
 from gpt3core.store.rundir import RunDir, open_root
 from sweeps import command
 from sweeps.cluster.launcher import Update

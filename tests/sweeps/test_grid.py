@@ -3,7 +3,7 @@
 import pytest
 
 from gpt3core import costs
-from gpt3core.cli import UsageError
+from gpt3core.errors import UsageError
 from sweeps.planning import grid, recipe
 
 SHA = "0" * 64
@@ -45,7 +45,7 @@ def test_overrides_change_the_runs():
 
 
 def test_gpt3s_runs_are_table_2_1():
-    runs = {run.size: run for run in built("recipe=gpt3").runs if run.tokens > 2.9e11}
+    runs = {run.label: run for run in built("recipe=gpt3").runs if run.tokens > 2.9e11}
     assert len(runs) == 8
     big = runs["175B"]
     assert (big.model.n_layer, big.model.d_model, big.model.n_head, big.model.d_head) == (96, 12288, 96, 128)

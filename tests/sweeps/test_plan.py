@@ -16,7 +16,7 @@ from sweeps.planning.recipe import Plan
 
 def gpt3(size):
     runs = grid.build(recipe.load(["recipe=gpt3"]), "0" * 64).runs
-    return max((run for run in runs if run.size == size), key=lambda run: run.tokens)
+    return max((run for run in runs if run.label == size), key=lambda run: run.tokens)
 
 
 def test_175b_on_a100s_takes_as_long_as_megatron_says():

@@ -1,4 +1,4 @@
-"""The learning rate, in tokens (Brown et al. 2020, appendix B). No torch: forecasts read it too."""
+"""The learning rate, in tokens (Brown et al. 2020, appendix B). No torch: forecasts of curves read it too."""
 
 from __future__ import annotations
 

@@ -11,38 +11,25 @@ import platform
 import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gpt3core.data.corpus import cache_folder
-from gpt3core.model.gpt import GPT, loss_per_token
-from gpt3core.spec import ModelSpec
+from gpt3core.model import registry
+from gpt3core.model.architecture import ModelSpec
+from gpt3core.numerics import AUTO, CANDIDATES, Numerics
 from gpt3core.store import files
+from gpt3core.train.objective import loss_per_token
 
 ROUNDS = 5
 GAIN = 0.95  # a later candidate must be 5% faster than the best before it: near-ties go to the plainer one
 
 
-@dataclass(frozen=True, kw_only=True)
-class Numerics:
-    """How the arithmetic of a run is done."""
-
-    precision: str  # fp32 | bf16 (autocast; weights, optimizer and loss stay fp32)
-    kernel: str  # softmax | sdpa
-
-    def satisfies(self, precision: str, kernel: str) -> bool:
-        """Whether a specification's wishes ("auto" is none) are met."""
-        return precision in ("auto", self.precision) and kernel in ("auto", self.kernel)
-
-    def autocast(self, device: str = "cpu") -> AbstractContextManager[Any]:
-        """The context in which the model's forward pass runs."""
-        return torch.autocast(device, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
-
-
-CANDIDATES = tuple(Numerics(precision=p, kernel=k) for p in ("fp32", "bf16") for k in ("softmax", "sdpa"))
+def autocast(numerics: Numerics, device: str = "cpu") -> AbstractContextManager[Any]:
+    """The context in which a model's forward pass runs."""
+    return torch.autocast(device, dtype=torch.bfloat16) if numerics.precision == "bf16" else nullcontext()
 
 
 def machine(device: str = "cpu") -> str:
@@ -55,7 +42,7 @@ def machine(device: str = "cpu") -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def choose(model: ModelSpec, precision: str = "auto", kernel: str = "auto", device: str = "cpu") -> Numerics:
+def choose(model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: str = "cpu") -> Numerics:
     """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second)."""
     allowed = [c for c in CANDIDATES if c.satisfies(precision, kernel)]
     if len(allowed) == 1:
@@ -78,7 +65,7 @@ def choose(model: ModelSpec, precision: str = "auto", kernel: str = "auto", devi
 
 def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
     """Median seconds of a forward and backward pass of about 1,024 tokens."""
-    network = GPT(model, kernel=numerics.kernel).to(device)
+    network = registry.of(model).build(model, kernel=numerics.kernel).to(device)
     network.init_weights(0)
     ids = torch.randint(model.vocab_size, (max(1, 1024 // model.n_ctx), model.n_ctx + 1)).to(device)
     seconds = []
@@ -86,7 +73,7 @@ def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        with numerics.autocast(device):
+        with autocast(numerics, device):
             logits = network(ids[:, :-1])
         torch.autograd.backward(loss_per_token(logits, ids[:, 1:]).mean())
         if device == "cuda":

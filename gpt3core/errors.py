@@ -1,0 +1,23 @@
+"""What can go wrong that a user can mend, or that a driver must tell apart; each message is one sentence."""
+
+from __future__ import annotations
+
+
+class UsageError(ValueError):
+    """Something the user typed cannot be used; the message says what, what is allowed, and what to do."""
+
+
+class StoreError(Exception):
+    """Something about the store that its user must know."""
+
+
+class DiskFullError(StoreError):
+    """There is no room left for a write; whatever was there before is untouched."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+class BusyError(Exception):
+    """Another live process is training this run."""

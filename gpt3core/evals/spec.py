@@ -1,0 +1,44 @@
+"""What is measured of a finished run, and the identity of such a measurement. No torch.
+
+Measurements live under the run as ``evals/<eval_id>.parquet``. They never enter the run's identity: asking for one
+more task evaluates the finished checkpoint and trains nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from gpt3core import spec as specs
+from gpt3core.checks import require_positive
+
+EVALS_VERSION = 2  # raise when the same question would be asked or scored in another way
+HELD_OUT = "held_out"  # the row of an evaluation's table that has the loss on held-out text
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSpec:
+    """The held-out loss, and tasks at numbers of examples."""
+
+    tasks: tuple[str, ...] = ()
+    shots: tuple[int, ...] = (0, 1, 4, 16)
+    items: int = 128  # per task and number of shots
+    validation_tokens: int = 262_144
+    version: int = EVALS_VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        object.__setattr__(self, "shots", tuple(int(k) for k in self.shots))
+        require_positive(self, "items", "validation_tokens", where="evals.")
+        if any(k < 0 for k in self.shots):
+            raise ValueError(f"evals.shots={list(self.shots)}: numbers of examples, 0 or more")
+        for name in ("tasks", "shots"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"evals.{name}={list(values)}: each once")
+
+    @cached_property
+    def eval_id(self) -> str:
+        """12 hex digits of the sha256 of all fields."""
+        return hashlib.sha256(specs.canonical_json(specs.as_dict(self)).encode()).hexdigest()[:12]

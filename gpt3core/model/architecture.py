@@ -1,0 +1,63 @@
+"""What isoflop must know of an architecture without torch: shape, parameters, FLOPs, and how it can be cut."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gpt3core.checks import require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What every architecture's specification has; each adds the fields of its shape."""
+
+    architecture: str  # its name in the registry
+    n_ctx: int
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        require_positive(self, "n_ctx", "vocab_size", where="model.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Parameter counts of a model."""
+
+    total: int
+    nonembedding: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """How a module's parts may be cut over devices, by the suffix of a parameter's or module's name.
+
+    ``columns`` are cut along their outputs and ``rows`` along their inputs (Shoeybi et al. 2019, section 3);
+    ``layers`` names the list of blocks that a pipeline deals out.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    layers: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """An entry of the registry."""
+
+    name: str
+    spec: type[ModelSpec]
+    module: str  # "module:class", imported when a model is built; called with (spec, kernel=...)
+    params: Callable[[Any], Params]
+    forward_flops_per_token: Callable[[Any], float]  # matrix products of a full sequence, per token
+    n_layer: Callable[[Any], int]  # equal blocks, which a pipeline may deal out
+    width: Callable[[Any], int]  # of the residual stream
+    divides: Callable[[Any, int], bool]  # whether so many devices can share every matrix
+    cuts: Cuts
+
+    def build(self, spec: ModelSpec, *, kernel: str) -> Any:
+        """The torch module of a specification, its weights not yet drawn."""
+        file, _, name = self.module.partition(":")
+        return getattr(importlib.import_module(file), name)(spec, kernel=kernel)

@@ -1,0 +1,77 @@
+"""GPT-3's architecture without torch (Brown et al. 2020, section 2.1): shape, parameters, FLOPs, cuts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpt3core.checks import as_floats, require_positive
+from gpt3core.model.architecture import Architecture, Cuts, ModelSpec, Params
+
+ATTENTION_PATTERNS = ("dense", "alternating")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTSpec(ModelSpec):
+    """Shape of a GPT-3 decoder: pre-LayerNorm, learned positions, GELU, tied head."""
+
+    architecture: str = "gpt"
+    n_layer: int
+    d_model: int
+    n_head: int
+    d_head: int
+    attention: str = "alternating"  # dense | alternating: layer 0 locally banded, layer 1 dense, layer 2 banded, ...
+    band: int = 128  # keys that a banded layer sees, itself included (the paper does not print GPT-3's)
+    init_std: float = 0.02  # GPT-2; residual projections get init_std / sqrt(2 n_layer)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        as_floats(self)
+        require_positive(self, "n_layer", "d_model", "n_head", "d_head", "band", "init_std", where="model.")
+        if self.attention not in ATTENTION_PATTERNS:
+            raise ValueError(f"model.attention={self.attention!r}: allowed are {', '.join(ATTENTION_PATTERNS)}")
+
+    def window(self, layer: int) -> int:
+        """Keys that a query of this layer can see at most (itself included)."""
+        banded = self.attention == "alternating" and layer % 2 == 0
+        return min(self.band, self.n_ctx) if banded else self.n_ctx
+
+
+def params(model: GPTSpec) -> Params:
+    """Exact counts: weights, biases, LayerNorms, embeddings; the head is the token embedding."""
+    d, inner = model.d_model, model.n_head * model.d_head
+    attention = d * 3 * inner + 3 * inner + inner * d + d
+    mlp = d * 4 * d + 4 * d + 4 * d * d + d
+    norms = 4 * d
+    nonembedding = model.n_layer * (attention + mlp + norms) + 2 * d
+    return Params(total=nonembedding + (model.vocab_size + model.n_ctx) * d, nonembedding=nonembedding)
+
+
+def mean_keys(n_ctx: int, window: int) -> float:
+    """Keys that a query attends to, averaged over a sequence: causal, the last ``window`` positions."""
+    window = min(window, n_ctx)
+    return (window * (window + 1) / 2 + (n_ctx - window) * window) / n_ctx
+
+
+def forward_flops_per_token(model: GPTSpec) -> float:
+    """Matrix-product FLOPs of a forward pass, per token of a full sequence."""
+    d, inner = model.d_model, model.n_head * model.d_head
+    linear = model.n_layer * (d * 3 * inner + inner * d + 8 * d * d) + d * model.vocab_size
+    pairs = sum(2 * inner * mean_keys(model.n_ctx, model.window(layer)) for layer in range(model.n_layer))
+    return 2 * (linear + pairs)
+
+
+ENTRY = Architecture(
+    name="gpt",
+    spec=GPTSpec,
+    module="gpt3core.model.gpt:GPT",
+    params=params,
+    forward_flops_per_token=forward_flops_per_token,
+    n_layer=lambda model: model.n_layer,
+    width=lambda model: model.d_model,
+    divides=lambda model, degree: model.n_head % degree == 0 and model.d_model % degree == 0,
+    cuts=Cuts(
+        columns=("attention.query", "attention.key", "attention.value", "up"),
+        rows=("attention.out", "down"),
+        layers="blocks",
+    ),
+)

@@ -1,0 +1,24 @@
+"""How the arithmetic of a run is done: precision and attention kernel, by name. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AUTO = "auto"  # timed once on the machine that trains, recorded with the run, kept on resume
+PRECISIONS = (AUTO, "fp32", "bf16")
+KERNELS = (AUTO, "softmax", "sdpa")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """A choice of both; weights, optimizer and loss stay fp32 in either precision."""
+
+    precision: str  # fp32 | bf16 (autocast)
+    kernel: str  # softmax | sdpa
+
+    def satisfies(self, precision: str, kernel: str) -> bool:
+        """Whether a specification's wishes ("auto" is none) are met."""
+        return precision in (AUTO, self.precision) and kernel in (AUTO, self.kernel)
+
+
+CANDIDATES = tuple(Numerics(precision=p, kernel=k) for p in PRECISIONS[1:] for k in KERNELS[1:])

@@ -1,0 +1,124 @@
+"""A sweep's folder: what was asked under its name, its numerics, how it stands, and what happened.
+
+ROOT/sweeps/<name>/recipe.yaml        the recipe of the last command, defaults included
+                   sweep.json         what was asked: runs, evaluation; what was settled for all runs: numerics
+                   status.json        how it stands, kept current by the driver; a viewer needs no cluster
+                   events.jsonl       starts, ends and failures
+                   driver.lock        held by the one driver
+                   fit/               written by the analysis
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt3core import spec as specs
+from gpt3core.errors import StoreError
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.store import files
+from gpt3core.store.rundir import open_root
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # it names a folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """What was asked under a sweep's name, and what holds for all of its runs."""
+
+    runs: tuple[str, ...]  # ids of all runs asked
+    evals: EvalSpec = field(default_factory=EvalSpec)
+    numerics: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # device -> {"precision", "kernel"}: "auto" settled
+    not_taken: tuple[str, ...] = ()  # runs that an adaptive sweep did without
+    min_tokens: float = 0.0  # shorter runs stay out of a fit
+
+    def __post_init__(self) -> None:
+        for name in ("runs", "not_taken"):
+            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
+
+
+class SweepDir:
+    """Reads and writes one sweep's folder."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root, self.name, self.path = root, name, root / "sweeps" / name
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the sweep's one driver for the block.
+
+        Raises:
+            StoreError: when another driver is.
+        """
+        open_root(self.root, create=True)
+        files.make_folder(self.path)
+        lock = self.path / "driver.lock"
+        with files.locked(lock) as mine:
+            if not mine:
+                raise StoreError(
+                    f"the sweep {self.name} in {self.root} has a driver already ({lock.read_text().strip()}): wait for "
+                    "it, stop it, or give this sweep another name (name=...) or folder (ISOFLOP_ROOT)"
+                )
+            files.remove_leftovers(self.path)
+            yield
+
+    def record(self) -> SweepRecord | None:
+        """What was asked, or None where nothing was yet.
+
+        Raises:
+            StoreError: when the file is unreadable or not a sweep's.
+        """
+        path = self.path / "sweep.json"
+        if not path.exists():
+            return None
+        try:
+            found: SweepRecord = specs.from_dict(SweepRecord, files.read_object(path))
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{path} is not a sweep's record ({error}): restore it from a copy or move it away"
+            ) from error
+        return found
+
+    def write_record(self, record: SweepRecord) -> None:
+        """Replace the record."""
+        files.write_json(self.path / "sweep.json", specs.as_dict(record))
+
+    def write_recipe(self, text: str) -> None:
+        """Keep the recipe of the last command, as YAML."""
+        files.write_bytes(self.path / "recipe.yaml", text.encode())
+
+    def event(self, what: str, **details: Any) -> None:
+        """Append to the sweep's log."""
+        files.append_line(self.path / "events.jsonl", {"time": round(time.time(), 3), "event": what, **details})
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Replace how the sweep stands; for the driver, a few times a minute."""
+        files.write_json(self.path / "status.json", status)
+
+    def status(self) -> dict[str, Any] | None:
+        """How the sweep stands by its driver's last word, or None where it has not spoken.
+
+        Raises:
+            StoreError: when the file is unreadable.
+        """
+        try:
+            return files.read_object(self.path / "status.json")
+        except FileNotFoundError:
+            return None
+
+
+def names(root: Path) -> list[str]:
+    """The sweeps of a store, the one last driven first."""
+    logs = {path.parent.name: path.parent / "events.jsonl" for path in (root / "sweeps").glob("*/sweep.json")}
+    return sorted(logs, key=lambda name: (-_last_event(logs[name]), name))
+
+
+def _last_event(log: Path) -> float:
+    return max((float(event.get("time", 0.0)) for event in files.read_lines(log)), default=0.0)
