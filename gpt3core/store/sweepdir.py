@@ -41,7 +41,10 @@ class SweepRecord:
 
     def __post_init__(self) -> None:
         for name in ("runs", "not_taken"):
-            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
+            ids = getattr(self, name)
+            if not isinstance(ids, list | tuple) or not all(isinstance(run_id, str) for run_id in ids):
+                raise ValueError(f"{name}={ids!r:.50}: a list of run ids is needed")
+            object.__setattr__(self, name, tuple(sorted(ids)))
 
 
 class SweepDir:

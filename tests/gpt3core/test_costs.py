@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt3core import costs, sizes
-from gpt3core.model.gpt import GPT
+from gpt3core.model import gpt_spec, registry
 
 # Brown et al. 2020, Table D.1: parameters in millions, training FLOPs
 TABLE_D1 = {
@@ -31,13 +31,13 @@ def test_sizes_have_the_parameters_and_flops_of_table_d1(name):
 @pytest.mark.parametrize("attention", ["dense", "alternating"])
 def test_parameters_and_flops_are_torchs(attention):
     spec = sizes.nano(64, n_layer=3, n_ctx=32, vocab_size=300, attention=attention, band=4)
-    model = GPT(spec, kernel="softmax")
+    model = registry.of(spec).build(spec, kernel="softmax")
     assert sum(p.numel() for p in model.parameters()) == costs.params(spec).total
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, 32, dtype=torch.long)).sum().backward()
     # torch computes every query-key pair; ours counts the ones that the masks leave
     inner = spec.n_head * spec.d_head
-    pairs = sum(32 - costs.mean_keys(32, spec.window(layer)) for layer in range(3))
+    pairs = sum(32 - gpt_spec.mean_keys(32, spec.window(layer)) for layer in range(3))
     masked = 3 * 2 * 2 * inner * pairs * 2 * 32
     assert counter.get_total_flops() == pytest.approx(costs.train_flops(spec, 64) + masked, rel=1e-9)
 
@@ -45,7 +45,7 @@ def test_parameters_and_flops_are_torchs(attention):
 @pytest.mark.parametrize(("n_ctx", "window"), [(8, 8), (8, 3), (5, 1), (4, 9)])
 def test_mean_keys_is_what_counting_gives(n_ctx, window):
     seen = [min(q + 1, window) for q in range(n_ctx)]
-    assert costs.mean_keys(n_ctx, window) == pytest.approx(sum(seen) / n_ctx)
+    assert gpt_spec.mean_keys(n_ctx, window) == pytest.approx(sum(seen) / n_ctx)
 
 
 def test_state_memory_is_18_bytes_a_parameter_on_one_gpu_and_shards():
@@ -59,9 +59,7 @@ def test_state_memory_is_18_bytes_a_parameter_on_one_gpu_and_shards():
 
 
 def test_activation_memory_is_korthikantis():
-    """Korthikanti et al. 2022: 34 s b h L / t bytes with selective recomputation and sequence parallelism, 2 s b h L
-    with full.
-    """
+    """Korthikanti et al. 2022: s b h L 34/t bytes with selective recomputation, s b h L 2 with full."""
     model = sizes.GPT3["175B"].model()
     first = 2048 * 12288 * 96
     assert costs.memory_per_device(model, data=1, tensor=8, pipeline=8).activations == pytest.approx(34 * first / 8)

@@ -1,56 +1,179 @@
-"""The identity of a run."""
+"""The identity of a run: what can change the weights is hashed, nothing else, and old ids stay."""
 
-from dataclasses import replace
+import dataclasses
+import json
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gpt3core import sizes
 from gpt3core import spec as specs
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.spec import DataSpec, OptimSpec, Parent, RunSpec
 from tests.conftest import make_run
 
+# The ids of specifications that were trained once: a change here trains everything anew, for everybody.
+GOLDEN = {
+    "d16-595b7212f58a": {},
+    "d16-3ba92c46e96b": {"seed": 1, "precision": "fp32", "kernel": "sdpa"},
+    "d16-a156acee40f4": {"parent": Parent(run_id="d16-000000000000", step=10)},
+}
+GOLDEN_175B = "175B-e751b0460c54"
 
-def test_json_round_trip_keeps_the_identity(tiny_run):
-    again = specs.from_json(specs.to_json(tiny_run))
-    assert again == tiny_run
-    assert again.run_id == tiny_run.run_id
+NOT_HASHED = {"data.corpus", "budget_flops"}
+# a value for each field that differs from the base's and is allowed there
+OTHER = {
+    **{"model.n_layer": 3, "model.d_model": 32, "model.n_head": 4, "model.d_head": 4, "model.n_ctx": 16},
+    **{"model.vocab_size": 301, "model.attention": "dense", "model.band": 8, "model.init_std": 0.03},
+    **{"data.corpus": "/elsewhere", "data.corpus_sha256": "1" * 64, "data.tokenizer": "gpt2:301"},
+    **{"data.validation_fraction": 0.2, "data.pipeline_version": 99},
+    **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},
+    **{"optim.final_fraction": 0.2, "optim.beta1": 0.8, "optim.beta2": 0.9, "optim.eps": 1e-7},
+    **{"optim.weight_decay": 0.0, "optim.clip": 2.0, "tokens": 7680, "seed": 1, "precision": "fp32"},
+    **{"kernel": "sdpa", "trainer_version": 99, "budget_flops": 1e9, "parent": Parent(run_id="d16-0", step=1)},
+}
+ONE_VALUE = {"model.architecture", "optim.schedule", "objective"}  # registries with one entry so far
 
 
-def test_every_hashed_field_changes_the_id_and_labels_do_not(tiny_run):
-    changed = [
-        replace(tiny_run, seed=1),
-        replace(tiny_run, tokens=tiny_run.tokens + 128),
-        replace(tiny_run, precision="bf16"),
-        replace(tiny_run, optim=replace(tiny_run.optim, lr=0.02)),
-        replace(tiny_run, model=replace(tiny_run.model, band=8)),
-        replace(tiny_run, data=replace(tiny_run.data, corpus_sha256="0")),
-        replace(tiny_run, evals=replace(tiny_run.evals, items=9)),
+def base() -> RunSpec:
+    model = GPTSpec(n_layer=2, d_model=16, n_head=2, d_head=8, n_ctx=32, vocab_size=300, band=4)
+    return RunSpec(
+        model=model,
+        data=DataSpec(corpus="/text", corpus_sha256="0" * 64, tokenizer="gpt2:300", validation_fraction=0.1),
+        optim=OptimSpec(lr=0.01, batch_tokens=128, warmup_tokens=768, decay_tokens=3840),
+        tokens=3840,
+    )
+
+
+def leaves(spec, prefix=""):
+    for f in dataclasses.fields(spec):
+        value = getattr(spec, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}"
+
+
+def changed(spec, path, value):
+    name, _, rest = path.partition(".")
+    return replace(spec, **{name: changed(getattr(spec, name), rest, value) if rest else value})
+
+
+def test_the_ids_of_old_runs_stay():
+    assert {replace(base(), **changes).run_id: changes for changes in GOLDEN.values()} == GOLDEN
+    row = sizes.GPT3["175B"]
+    run = replace(
+        base(),
+        model=row.model(),
+        optim=OptimSpec(lr=row.lr, batch_tokens=3_145_728, warmup_tokens=375_000_000, decay_tokens=260_000_000_000),
+        tokens=3_145_728 * 95_367,
+    )
+    assert run.run_id == GOLDEN_175B
+
+
+def test_every_field_is_hashed_or_named_here_as_a_label():
+    spec = base()
+    paths = set(leaves(spec))
+    assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
+    same = set()
+    for path, value in OTHER.items():
+        other = changed(spec, path, value)
+        assert other != spec, path
+        if other.run_id.rpartition("-")[2] == spec.run_id.rpartition("-")[2]:
+            same.add(path)
+    assert same == NOT_HASHED
+    hashed = specs.hashed(spec)
+    assert hashed["model"]["architecture"] == "gpt"
+    assert hashed["optim"]["schedule"] == "cosine"
+    assert hashed["objective"] == "next_token"
+
+
+def test_a_corpus_moved_elsewhere_is_the_same_run():
+    spec = base()
+    assert replace(spec, data=replace(spec.data, corpus="/moved/text")).run_id == spec.run_id
+
+
+def test_a_field_added_later_leaves_old_ids_alone_while_it_has_its_default():
+    @dataclass(frozen=True, kw_only=True)
+    class Grown(RunSpec):
+        dropout: float = field(default=0.0, metadata=specs.ADDED)
+
+    values = {f.name: getattr(base(), f.name) for f in dataclasses.fields(RunSpec)}
+    assert Grown(**values).run_id == base().run_id
+    assert Grown(**values, dropout=0.1).run_id != base().run_id
+
+
+def test_what_is_evaluated_is_not_part_of_a_run_and_has_an_id_of_its_own():
+    assert "evals" not in specs.as_dict(base())
+    asked = EvalSpec(tasks=("copy",), shots=(0, 1), items=8, validation_tokens=2048)
+    others = [
+        replace(asked, tasks=("copy", "addition_2")),
+        replace(asked, shots=(0,)),
+        replace(asked, items=9),
+        replace(asked, validation_tokens=4096),
+        replace(asked, version=99),
     ]
-    assert len({run.run_id for run in [tiny_run, *changed]}) == len(changed) + 1
-    assert replace(tiny_run, budget_flops=1e9).run_id == tiny_run.run_id
+    assert len({e.eval_id for e in [asked, *others]}) == 6
+    assert len(others) == len(dataclasses.fields(EvalSpec))
+    assert specs.from_dict(EvalSpec, json.loads(specs.to_json(asked))) == asked
 
 
-def test_integers_and_floats_of_one_value_are_one_specification(tiny_run):
-    assert replace(tiny_run, optim=replace(tiny_run.optim, clip=1)).run_id == tiny_run.run_id
+@pytest.mark.parametrize("name", list(sizes.GPT3))
+def test_a_run_is_labelled_by_table_2_1_where_it_is_built_so(name):
+    model = sizes.GPT3[name].model(n_ctx=512, vocab_size=1024)
+    assert sizes.label(model) == name
+    assert sizes.label(replace(model, n_layer=model.n_layer + 1)) == f"d{model.d_model}"
 
 
-def test_explain_names_the_differing_fields(tiny_run):
-    other = replace(tiny_run, seed=3, optim=replace(tiny_run.optim, lr=0.02))
-    assert specs.explain(tiny_run, other) == ["optim.lr: 0.01 -> 0.02", "seed: 0 -> 3"]
+def test_json_round_trip_keeps_the_identity():
+    for spec in (base(), replace(base(), parent=Parent(run_id="d16-0", step=3), budget_flops=1e9)):
+        again = specs.from_json(specs.to_json(spec))
+        assert again == spec
+        assert again.run_id == spec.run_id
+
+
+def test_integers_and_floats_of_one_value_are_one_specification():
+    assert changed(base(), "optim.clip", 1).run_id == base().run_id
+    assert changed(base(), "model.init_std", 1).run_id == changed(base(), "model.init_std", 1.0).run_id
+
+
+def test_explain_names_the_differing_fields_that_are_hashed():
+    other = changed(changed(changed(base(), "seed", 3), "optim.lr", 0.02), "data.corpus", "/moved")
+    assert specs.explain(base(), other) == ["optim.lr: 0.01 -> 0.02", "seed: 0 -> 3"]
+    branch = replace(base(), parent=Parent(run_id="d16-0", step=3))
+    assert specs.explain(base(), branch) == ["parent.run_id: None -> d16-0", "parent.step: None -> 3"]
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("path", "value", "sentence"),
     [
-        ({"tokens": 100}, "whole number of batches"),
-        ({"precision": "fp8"}, "allowed are auto, fp32, bf16"),
-        ({"tokens": 0}, "must be positive"),
+        ("tokens", 100, "whole number of batches"),
+        ("tokens", 0, "must be positive"),
+        ("precision", "fp8", "allowed are auto, fp32, bf16"),
+        ("objective", "masked", "allowed are next_token"),
+        ("seed", -1, "seed=-1: it must lie from 0 to"),
+        ("seed", 10**20, "it must lie from 0 to"),
+        ("optim.final_fraction", 7.0, r"optim.final_fraction=7.0: it must lie from 0 to 1"),
+        ("optim.weight_decay", -5.0, "optim.weight_decay=-5.0"),
+        ("optim.beta2", 1.0, "optim.beta2=1.0"),
+        ("optim.lr", float("nan"), "optim.lr=nan: it must be positive and finite"),
+        ("optim.clip", float("inf"), "optim.clip=inf"),
+        ("model.d_head", 0, "model.d_head=0"),
+        ("model.n_ctx", 31, "not a whole number of sequences"),
+        ("model.attention", "sparse", "allowed are dense, alternating"),
     ],
 )
-def test_impossible_runs_are_refused(tiny_run, change, sentence):
+def test_impossible_runs_are_refused(path, value, sentence):
     with pytest.raises(ValueError, match=sentence):
-        replace(tiny_run, **change)
+        changed(base(), path, value)
 
 
-def test_unknown_fields_are_refused(tales):
-    data = {**specs.json.loads(specs.to_json(make_run(tales))), "colour": 1}
+def test_unknown_fields_and_architectures_are_refused(tales):
+    data = json.loads(specs.to_json(make_run(tales)))
     with pytest.raises(ValueError, match="unknown field 'colour'"):
-        specs.from_dict(specs.RunSpec, data)
+        specs.from_dict(RunSpec, {**data, "colour": 1})
+    with pytest.raises(ValueError, match=r"model.architecture='rnn': allowed are gpt"):
+        specs.from_dict(RunSpec, {**data, "model": {**data["model"], "architecture": "rnn"}})
+    with pytest.raises(ValueError, match="an object with fields is needed"):
+        specs.from_dict(RunSpec, [])

@@ -1,6 +1,6 @@
 """The store: atomic files, versions, locks, checkpoints."""
 
-import json
+import hashlib
 import multiprocessing
 import os
 import random
@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from gpt3core.store import files
-from gpt3core.store.files import DiskFullError, StoreError
+from gpt3core.errors import DiskFullError, StoreError
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.store import files, sweepdir
 from gpt3core.store.rundir import RunDir, open_root
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
 
 
 def save(run, step, content=b"weights"):
-    return run.save_checkpoint(
-        step, {"model.safetensors": lambda path: path.write_bytes(content)}, {"train_seconds": 1.0}
-    )
+    begun = run.begin_checkpoint(step, "attempt-001")
+    files.write_bytes(begun / "model.safetensors", content)
+    checksums = {"model.safetensors": hashlib.sha256(content).hexdigest()}
+    return run.commit_checkpoint(step, begun, {"train_seconds": 1.0}, checksums)
 
 
 def test_an_exclusive_write_never_replaces(tmp_path):
@@ -27,18 +30,30 @@ def test_an_exclusive_write_never_replaces(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
-def test_a_store_of_a_newer_version_is_refused_and_untouched(tmp_path):
+@pytest.mark.parametrize(
+    ("marker", "sentence"),
+    [
+        ('{"format": 99}', "has store format 99, this isoflop reads and writes format 2: update isoflop"),
+        ('{"format": 1}', "has store format 1, this isoflop reads and writes format 2: the isoflop that wrote it"),
+        ('{"format": "2"}', "has store format 2, this isoflop"),
+        ("{}", "where an object is expected"),
+        ("[]", "where an object is expected"),
+        ('{"form', "is not readable JSON"),
+    ],
+)
+def test_a_store_of_another_version_is_refused_and_untouched(tmp_path, marker, sentence):
     open_root(tmp_path, create=True)
-    (tmp_path / "store.json").write_text('{"format": 99}')
-    with pytest.raises(StoreError, match=r"newer isoflop .store format 99"):
-        open_root(tmp_path, create=True)
-    assert json.loads((tmp_path / "store.json").read_text()) == {"format": 99}
+    (tmp_path / "store.json").write_text(marker)
+    for create in (True, False):
+        with pytest.raises(StoreError, match=sentence):
+            open_root(tmp_path, create=create)
+    assert (tmp_path / "store.json").read_text() == marker
 
 
 def test_the_first_result_stays(tmp_path, tiny_run):
     run = RunDir(tmp_path, tiny_run.run_id)
     run.create(tiny_run)
-    assert not run.done
+    assert not run.trained
     run.finish({"loss": 1.0})
     run.finish({"loss": 2.0})
     assert run.result() == {"loss": 1.0}
@@ -48,6 +63,10 @@ def test_attempts_are_numbered_and_never_shared(tmp_path, tiny_run):
     run = RunDir(tmp_path, tiny_run.run_id)
     run.create(tiny_run)
     assert [run.new_attempt().name for _ in range(3)] == ["attempt-001", "attempt-002", "attempt-003"]
+    (run.path / "attempt-1000").mkdir()
+    (run.path / "attempt-999").mkdir()
+    assert [folder.name for folder in run.attempts()][-2:] == ["attempt-999", "attempt-1000"]
+    assert run.new_attempt().name == "attempt-1001"
 
 
 def test_later_attempts_win_where_curves_overlap(tmp_path, tiny_run):
@@ -71,9 +90,8 @@ def test_any_flipped_bit_is_found_and_the_run_goes_back_one_checkpoint(tmp_path,
         raw = bytearray(victim.read_bytes())
         raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
         victim.write_bytes(raw)
-        folder, damage = run.latest_checkpoint()
-        assert folder is not None
-        assert folder.name == "step-00000010", trial
+        step, damage = run.latest_checkpoint()
+        assert step == 10, trial
         assert len(damage) == 1
         assert "damaged" in damage[0]
         assert not newest.exists()
@@ -88,7 +106,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path, tiny_run):
     assert run.checkpoint_steps() == [3, 4]
 
 
-@pytest.mark.parametrize("fail_at", range(12))
+@pytest.mark.parametrize("fail_at", range(10))
 def test_a_failing_disk_never_leaves_half_a_checkpoint(tmp_path, tiny_run, monkeypatch, fail_at):
     """The n-th fsync fails with ENOSPC, for every n: the last good checkpoint is still the latest."""
     run = RunDir(tmp_path, tiny_run.run_id)
@@ -111,10 +129,11 @@ def test_a_failing_disk_never_leaves_half_a_checkpoint(tmp_path, tiny_run, monke
         assert "free space" in str(error)
         assert "finished runs stay" in str(error)
     monkeypatch.setattr(os, "fsync", real)
-    folder, damage = run.latest_checkpoint()
+    step, damage = run.latest_checkpoint()
     assert damage == []
-    assert folder is not None
-    assert folder.name in ("step-00000010", "step-00000020")
+    assert step in (10, 20)
+    save(run, 20, content=b"again")
+    assert run.latest_checkpoint() == (20, []), "the next attempt is not in the way of what the failed one left"
 
 
 def _hold(path, ready, release):
@@ -142,3 +161,60 @@ def test_a_torn_last_line_is_skipped(tmp_path):
     files.append_line(path, {"a": 1})
     path.write_bytes(path.read_bytes() + b'{"a": 2')
     assert files.read_lines(path) == [{"a": 1}]
+
+
+def test_evaluations_live_under_the_run_and_their_rows_can_be_used_again(tmp_path, tiny_run):
+    run = RunDir(tmp_path, tiny_run.run_id)
+    run.create(tiny_run)
+    assert run.evaluation("aaa") is None
+    run.write_evaluation("aaa", {"task": ["copy"], "shots": [0], "accuracy": [None], "loss": [None]})
+    run.write_evaluation("bbb", {"task": ["held_out"], "shots": [0], "accuracy": [None], "loss": [2.5]})
+    assert list(run.evaluation("bbb").loss) == [2.5]
+    assert run.measurements() == [
+        {"task": "copy", "shots": 0, "accuracy": None, "loss": None},
+        {"task": "held_out", "shots": 0, "accuracy": None, "loss": 2.5},
+    ]
+    run.evaluation_path("aaa").write_bytes(b"PAR1 torn")
+    with pytest.raises(StoreError, match="delete it, and it is made again"):
+        run.evaluation("aaa")
+    assert [row["task"] for row in run.measurements()] == ["held_out"]
+
+
+def test_what_a_sweep_was_asked_is_kept_and_has_one_driver(tmp_path):
+    sweep = SweepDir(tmp_path, "mine")
+    record = SweepRecord(
+        runs=("b", "a"),
+        evals=EvalSpec(tasks=("copy",)),
+        numerics={"cpu": {"precision": "fp32", "kernel": "sdpa"}},
+        min_tokens=4e5,
+    )
+    with sweep.owned():
+        assert sweep.record() is None
+        sweep.write_record(record)
+        sweep.event("driver")
+        with pytest.raises(StoreError, match="has a driver already"), SweepDir(tmp_path, "mine").owned():
+            pass
+    assert sweep.record() == record
+    assert record.runs == ("a", "b")
+    assert sweepdir.names(tmp_path) == ["mine"]
+    assert sweep.status() is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "null", '{"runs": "a"', '{"runs": ["a"], "evals": []}', '{"run": []}', '{"runs": "abc"}']
+)
+def test_a_sweeps_record_that_is_none_is_a_sentence(tmp_path, text):
+    sweep = SweepDir(tmp_path, "mine")
+    files.make_folder(sweep.path)
+    (sweep.path / "sweep.json").write_text(text)
+    with pytest.raises(StoreError, match=r"sweep.json"):
+        sweep.record()
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_owner(tmp_path):
+    sweep = SweepDir(tmp_path, "mine")
+    with sweep.owned():
+        (sweep.path / ".status.json.0a1b2c3d.tmp").write_text("torn")
+        (sweep.path / ".grave.0a1b2c3d.tmp").mkdir()
+    with sweep.owned():
+        assert not list(sweep.path.glob(".*"))
