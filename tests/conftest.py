@@ -56,6 +56,18 @@ def write_corpus(folder: Path, documents: int = 400, seed: int = 0) -> Path:
     return path
 
 
+# they start clusters and browsers: one process each when tests run in parallel, and first, for they take longest
+TOGETHER = ("reliability", "cluster", "browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order and group the tests for pytest -n."""
+    for item in items:
+        if item.path.parent.name in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+    items.sort(key=lambda item: item.path.parent.name not in TOGETHER)
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store and a cache of the test's own."""

@@ -1,0 +1,153 @@
+"""The structure of the code: arrows between rooms, no circles between files, files and functions of a readable length.
+
+``python -m tests.test_house`` prints the map: files past 400 lines, functions past 50, circles.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CODE = Path(__file__).resolve().parent.parent
+ROOMS = ("gpt3core", "sweeps", "analysis", "dashboards")
+FILE_LINES, FUNCTION_LINES = 400, 50
+
+# room or file -> what it may never import, directly or through others
+FORBIDDEN = {
+    "gpt3core": {"ray", "sweeps", "analysis", "dashboards"},
+    "analysis": {"torch", "ray", "sweeps", "dashboards"},
+    "dashboards": {"torch", "ray", "sweeps"},
+    "sweeps.planning": {"torch", "ray"},
+    "sweeps.scheduling": {"torch", "ray"},
+    "sweeps.driving": {"torch", "ray"},
+    "gpt3core.store": {"torch"},
+    "gpt3core.spec": {"torch"},
+    "gpt3core.costs": {"torch"},
+    "gpt3core.sizes": {"torch"},
+    "gpt3core.schedule": {"torch"},
+    "gpt3core.errors": {"torch"},
+    "gpt3core.numerics": {"torch"},
+    "gpt3core.evals.spec": {"torch"},
+    "gpt3core.model": {"torch.distributed"},
+}
+
+
+def modules(root: Path = CODE) -> dict[str, Path]:
+    """Every file of the four packages by its dotted name."""
+    found = {}
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = path
+    return found
+
+
+def imported(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """What a file imports anywhere in it: in functions and under TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in known else str(node.module)
+
+
+def arrows(root: Path = CODE) -> dict[str, set[str]]:
+    """Who imports whom, outsiders by their full name."""
+    known = modules(root)
+    return {name: set(imported(name, path, known)) - {name} for name, path in known.items()}
+
+
+def reached(name: str, graph: dict[str, set[str]]) -> set[str]:
+    """Everything that importing a file may bring in."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for other in graph.get(waiting.pop(), ()):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of files that import one another."""
+    closure = {name: reached(name, graph) for name in graph}
+    groups = {frozenset({name, *(o for o in closure[name] if o in graph and name in closure[o])}) for name in graph}
+    return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+def long_files(root: Path = CODE) -> dict[str, int]:
+    """Files past FILE_LINES."""
+    lines = {name: len(path.read_text().splitlines()) for name, path in modules(root).items()}
+    return {name: n for name, n in lines.items() if n > FILE_LINES}
+
+
+def long_functions(root: Path = CODE) -> dict[str, int]:
+    """Functions past FUNCTION_LINES."""
+    found = {}
+    for name, path in modules(root).items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > FUNCTION_LINES:
+                    found[f"{name}:{node.name}"] = length
+    return found
+
+
+def test_no_files_import_one_another_in_a_circle():
+    assert circles(arrows()) == []
+
+
+def test_no_file_and_no_function_is_longer_than_one_reads():
+    assert long_files() == {}
+    assert long_functions() == {}
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_arrows_go_down_only(room):
+    graph = arrows()
+    mine = [name for name in graph if name == room or name.startswith(f"{room}.")]
+    assert mine, f"there is no {room} any more"
+    direct = {
+        f"{name} -> {other}" for name in mine for other in graph[name] for no in FORBIDDEN[room] if _is(other, no)
+    }
+    assert direct == set()
+
+
+def test_only_the_cluster_imports_ray():
+    graph = arrows()
+    users = {name.rpartition(".")[0] for name, others in graph.items() if any(_is(other, "ray") for other in others)}
+    assert users == {"sweeps.cluster"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["gpt3core.spec", "gpt3core.costs", "gpt3core.store.sweepdir", "gpt3core.schedule", "sweeps.planning.grid"],
+)
+def test_what_plans_imports_neither_torch_nor_ray(module):
+    heavy = f"import sys, {module}; print(sorted({{'torch', 'ray', 'pandas', 'scipy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True, cwd=CODE)
+    assert done.stdout.strip() == "[]"
+
+
+def _is(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def main(root: Path) -> None:
+    """Print the map."""
+    graph = arrows(root)
+    print(f"{len(graph)} files, {sum(len(p.read_text().splitlines()) for p in modules(root).values())} lines")
+    print(f"files past {FILE_LINES} lines: {len(long_files(root))} {long_files(root)}")
+    print(f"functions past {FUNCTION_LINES} lines: {len(long_functions(root))} {long_functions(root)}")
+    print(f"circles between files: {len(circles(graph))} {circles(graph)}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else CODE)
