@@ -1,6 +1,7 @@
 RECIPE ?= laptop
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -9,7 +10,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -c constraints.txt "torch==2.13.0"
+	$(PIP) -c constraints.txt $(TORCH)
 	$(PIP) -c constraints.txt -e ".[app,dev]"
 	touch $@
 

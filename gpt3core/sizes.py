@@ -76,14 +76,17 @@ GPT3 = {
 }
 
 
+def _shape(model: GPTSpec) -> tuple[int, ...]:
+    return model.n_layer, model.d_model, model.n_head, model.d_head
+
+
+_BUILT = {_shape(size.model()): size.name for size in GPT3.values()}
+
+
 def label(model: ModelSpec) -> str:
     """What a shape is called: the name of Table 2.1's row that is built so, or ``d<width>``."""
-    if isinstance(model, GPTSpec):
-        for size in GPT3.values():
-            built = size.model()
-            if all(getattr(model, name) == getattr(built, name) for name in ("n_layer", "d_model", "n_head", "d_head")):
-                return size.name
-    return f"d{registry.of(model).width(model)}"
+    built = _BUILT.get(_shape(model)) if isinstance(model, GPTSpec) else None
+    return built or f"d{registry.of(model).width(model)}"
 
 
 def nano(
