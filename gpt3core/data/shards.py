@@ -4,6 +4,10 @@ CACHE/tokens/<key>/train.npy validation.npy   uint16 (uint32 above 65,535 tokens
                    documents.jsonl            validation documents (text, domain), for evaluation
                    words.json                 frequent words of the training text, for the word tasks
                    meta.json                  counts, sizes and sha256 of the files; written last
+
+The key covers what can change these files: the text's content, the tokenizer, the share held out and the version of
+the preparation. A folder gets its name when it is whole. The names of a user's files are no part of the content, so
+the domains of own text are looked up when they are asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import os
 import re
+import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +26,14 @@ from typing import Any
 import numpy as np
 
 from gpt3core.data import corpus as corpora
+from gpt3core.data import starter
 from gpt3core.data import tokenizer as tokenizers
+from gpt3core.data.cache import cache_folder
+from gpt3core.data.document import Document
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
 
-SHARDS_VERSION = 1
+FORMAT = 2  # of the files named above
 WORDS_KEPT = 6000
 
 
@@ -33,6 +42,7 @@ class Shards:
     """A prepared corpus. Arrays are memory-mapped and 1-d."""
 
     folder: Path
+    spec: DataSpec
     meta: dict[str, Any] = field(compare=False)
 
     @cached_property
@@ -47,8 +57,16 @@ class Shards:
 
     @cached_property
     def validation_documents(self) -> list[dict[str, str]]:
-        """Validation documents as {"text", "domain"}."""
-        return files.read_lines(self.folder / "documents.jsonl")
+        """Validation documents as {"text", "domain"}; the domains of own text are the names that its files have now.
+
+        Raises:
+            ValueError: when own text is no longer at its path.
+        """
+        found: list[dict[str, str]] = files.read_lines(self.folder / "documents.jsonl")
+        if self.spec.corpus != starter.NAME:
+            domains = {d.text: d.domain for d in corpora.documents(self.spec)}
+            found = [{**document, "domain": domains[document["text"]]} for document in found]
+        return found
 
     @cached_property
     def words(self) -> list[str]:
@@ -56,13 +74,16 @@ class Shards:
         return list(files.read_json(self.folder / "words.json"))
 
 
-def in_validation(group: str, fraction: float) -> bool:
-    """Whether a document group is held out: by its hash, whatever else the corpus holds."""
-    return int.from_bytes(hashlib.sha256(f"split:{group}".encode()).digest()[:8], "big") < fraction * 2**64
+def folder_of(spec: DataSpec) -> Path:
+    """Where the shards of a corpus are kept, wherever its files lie."""
+    named = [FORMAT, spec.pipeline_version, spec.corpus_sha256, spec.tokenizer, spec.validation_fraction]
+    return cache_folder() / "tokens" / hashlib.sha256(canonical_json(named).encode()).hexdigest()[:16]
 
 
-def _order(document: corpora.Document) -> bytes:
-    return hashlib.sha256(f"order:{document.text}".encode()).digest()
+def cached_meta(spec: DataSpec) -> dict[str, Any] | None:
+    """The counts of shards that are in the cache, None where they are not; their checksums are not verified."""
+    path = folder_of(spec) / "meta.json"
+    return files.read_object(path) if path.exists() else None
 
 
 def prepare(spec: DataSpec) -> Shards:
@@ -70,51 +91,59 @@ def prepare(spec: DataSpec) -> Shards:
 
     Raises:
         ValueError: when the corpus is missing, empty, too small or damaged.
+        DiskFullError: when there is no room for them; nothing half made stays.
     """
-    key = hashlib.sha256(
-        canonical_json([SHARDS_VERSION, spec.corpus_sha256, spec.tokenizer, spec.validation_fraction]).encode()
-    )
-    folder = corpora.cache_folder() / "tokens" / key.hexdigest()[:16]
+    corpora.check_version(spec)
+    folder = folder_of(spec)
     with files.locked(folder.with_suffix(".lock"), wait=True):
         if not (folder / "meta.json").exists():
             _build(spec, folder)
-        meta = files.read_json(folder / "meta.json")
+        meta = files.read_object(folder / "meta.json")
         for name, expected in meta["sha256"].items():
             path = folder / name
             if not path.exists() or files.sha256_file(path) != expected:
                 raise ValueError(
                     f"{path} is damaged (its sha256 is not the recorded one): delete {folder} and start again"
                 )
-    return Shards(folder, meta)
+    return Shards(folder, spec, meta)
 
 
 def _build(spec: DataSpec, folder: Path) -> None:
+    """Make the shards under another name, and rename them when they are whole; the lock of the folder is held."""
+    train, validation = corpora.sides(spec)
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    for leftover in (unfinished, folder):  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        with files.explained(folder, setting="ISOFLOP_CACHE"):
+            unfinished.mkdir()
+            _write(spec, unfinished, train, validation)
+            os.rename(unfinished, folder)
+            files.sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write(spec: DataSpec, folder: Path, train: list[Document], validation: list[Document]) -> None:
     encoding = tokenizers.load(spec.tokenizer)
-    documents = sorted(corpora.documents(spec.corpus, spec.corpus_sha256), key=_order)
-    sides: dict[str, list[corpora.Document]] = {"train": [], "validation": []}
-    for document in documents:
-        held_out = in_validation(document.group, spec.validation_fraction)
-        sides["validation" if held_out else "train"].append(document)
-    files.make_folder(folder)
     meta: dict[str, Any] = {"tokens": {}, "bytes": {}, "documents": {}, "sha256": {}}
     dtype = np.uint16 if encoding.n_vocab <= 2**16 else np.uint32
-    for side, chosen in sides.items():
-        if not chosen:
-            raise ValueError(
-                f"corpus={spec.corpus!r} is too small: no document is left for {side} at "
-                f"validation_fraction={spec.validation_fraction}; give more text or another fraction"
-            )
+    for side, chosen in (("train", train), ("validation", validation)):
         pieces = [np.array([*encoding.encode_ordinary(d.text), encoding.eot_token], dtype=dtype) for d in chosen]
         tokens = np.concatenate(pieces)
-        with files.explained(folder / f"{side}.npy"):
-            np.save(folder / f"{side}.npy", tokens)
+        np.save(folder / f"{side}.npy", tokens)
         meta["tokens"][side] = len(tokens)
         meta["bytes"][side] = sum(len(d.text.encode()) for d in chosen)
         meta["documents"][side] = len(chosen)
-    held_out_text = "".join(json.dumps({"text": d.text, "domain": d.domain}) + "\n" for d in sides["validation"])
-    files.write_bytes(folder / "documents.jsonl", held_out_text.encode())
-    counts = collections.Counter(word for d in sides["train"] for word in re.findall(r"\b[a-z]{3,14}\b", d.text))
-    files.write_json(folder / "words.json", [word for word, _ in counts.most_common(WORDS_KEPT)])
-    for name in ("train.npy", "validation.npy", "documents.jsonl", "words.json"):
-        meta["sha256"][name] = files.sha256_file(folder / name)
-    files.write_json(folder / "meta.json", meta)
+    records = ({"text": d.text, "domain": d.domain if spec.corpus == starter.NAME else ""} for d in validation)
+    (folder / "documents.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    counts = collections.Counter(word for d in train for word in re.findall(r"\b[a-z]{3,14}\b", d.text))
+    (folder / "words.json").write_text(json.dumps([word for word, _ in counts.most_common(WORDS_KEPT)]))
+    for path in sorted(folder.iterdir()):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        meta["sha256"][path.name] = files.sha256_file(path)
+    with open(folder / "meta.json", "w") as meta_file:
+        json.dump(meta, meta_file, indent=1, sort_keys=True)
+        meta_file.flush()
+        os.fsync(meta_file.fileno())

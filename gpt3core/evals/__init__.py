@@ -1,3 +1,1 @@
-"""Evaluation at the end of a run: held-out loss, and zero-, one- and few-shot tasks beside chance and trivial
-baselines.
-"""
+"""What a trained model is asked: the held-out loss, and zero-, one- and few-shot tasks beside chance and baselines."""

@@ -34,20 +34,22 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one sentence: what was being written, and what to do."""
+def explained(path: Path, *, setting: str = "ISOFLOP_ROOT") -> Iterator[None]:
+    """Turn the operating system's refusals into one sentence: what was being written, and what to do.
+
+    Args:
+        setting: the environment variable that says where such files go.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(
                 f"no room to write {path} ({error.strerror}): nothing was overwritten; free space there or set "
-                "ISOFLOP_ROOT to another disk, and start again: finished runs stay, the others resume"
+                f"{setting} to another disk, and start again: finished runs stay, the others resume"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-            raise StoreError(
-                f"cannot write {path} ({error.strerror}): name a writable folder by ISOFLOP_ROOT"
-            ) from error
+            raise StoreError(f"cannot write {path} ({error.strerror}): name a writable folder by {setting}") from error
         raise
 
 

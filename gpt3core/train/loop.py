@@ -135,7 +135,7 @@ class Trainer:
     def _update(self, lr: float) -> tuple[float, float]:
         """One optimizer step; returns the batch's loss (nats per token) and the gradient's norm before clipping."""
         spec = self.spec
-        batch = torch.from_numpy(self.group.rows(self.loader.batch(self.step))).to(self.device)  # (B, T+1)
+        batch = torch.from_numpy(self.group.rows(self.loader.batch(self.step).tokens)).to(self.device)  # (B, T+1)
         micro = max(1, MICRO_BATCH_TOKENS // spec.model.n_ctx)
         total = torch.zeros((), device=self.device)
         for rows in torch.split(batch, micro):

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from gpt3core.data.corpus import cache_folder
+from gpt3core.data.cache import cache_folder
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import AUTO, CANDIDATES, Numerics

@@ -102,7 +102,7 @@ def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
     shape.
     """
     from gpt3core import spec as specs
-    from gpt3core.data import corpus, shards
+    from gpt3core.data import shards, starter
     from gpt3core.evals import runner
     from gpt3core.evals.spec import EvalSpec
     from gpt3core.train import loop, timing
@@ -115,7 +115,7 @@ def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
     return {
         "numerics": vars(chosen),
         "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},
-        "licences": corpus.licences() if run.data.corpus == "starter" else [],
+        "licences": starter.licences() if run.data.corpus == starter.NAME else [],
     }
 
 

