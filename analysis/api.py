@@ -1,4 +1,4 @@
-"""The same as the commands, from Python: four functions.
+"""The same as the commands, from Python, and the one way from settings to runs to a study behind all of them.
 
 ``fit`` (laws, intervals, predictions), ``propose`` (what to run next), ``forecast_scores`` (a family's next model) and
 ``forecast_loss`` (the end of an unfinished run). Losses are nats per token, N parameters, D tokens, C FLOPs.
@@ -7,19 +7,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import laws, runs, solve, tables
-from analysis.conventions import Compute, Parameters
-from analysis.curves import forecast as forecast_loss
-from analysis.design import propose
-from analysis.forecast import forecast as forecast_scores
-from analysis.study import Options, Study, study
+from analysis import laws
+from analysis.accuracy.score_forecast import forecast_scores
+from analysis.analyse import analyse
+from analysis.estimation.curve_forecast import forecast_loss
+from analysis.estimation.design import FARTHER, Design, propose
+from analysis.estimation.solve import Rho
+from analysis.estimation.unfinished import unfinished
+from analysis.output import saved
+from analysis.output.notes import notes
+from analysis.output.receipt import receipt
+from analysis.reference.tables import gpt3_models
+from analysis.runs import candidates, foreign, selection
+from analysis.runs.selection import Selection
+from analysis.settings import DELTA, RHO, DesignSettings, FitSettings
+from analysis.study import Options, Study
+from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
-__all__ = ["fit", "forecast_loss", "forecast_scores", "propose"]
+__all__ = ["design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
+
+LEAST_RUNS = 6  # of a foreign table: a law of five parameters and one run to judge it by
 
 
 def fit(
@@ -27,52 +40,158 @@ def fit(
     *,
     columns: Mapping[str, str] | None = None,
     sweep: str | None = None,
-    predict: pd.DataFrame | None = None,
-    target_compute: Sequence[float] = (),
-    law: str = "all",
-    loss_function: str = "huber",
-    delta: float = solve.DELTA,
     N: str | None = None,
     C: str | None = None,
     exclude: Sequence[str] = (),
+    min_tokens: float | None = None,
+    precision: str | None = None,
+    law: str = "all",
+    loss_function: str = RHO,
+    delta: float = DELTA,
+    target_compute: Sequence[float] = (),
+    target: str | None = None,
+    predict: pd.DataFrame | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
-    """Fit scaling laws to runs; see analysis.fit for what each setting means.
+    """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
 
     Args:
         source: a table with a run a row (columns N, D, loss, ...), its file, or a store's folder.
         columns: names of a table's columns, ``{"D": "tokens_billion*1e9"}``.
-        predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
         target_compute: FLOPs of compute-optimal runs to predict, in ``Study.predictions``.
+        predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
 
     Returns:
-        Everything that fit.json holds: ``laws[name].fit.params``, ``stack``, ``predictions``, ``notes``, ...
+        All that fit.json holds: ``laws[name].fit.params``, ``exponents``, ``ensemble``, ``predictions``, ``notes``, ...
 
     Raises:
-        UsageError: in one sentence, when no law could be fitted.
+        UsageError, StoreError: in one sentence, when there is nothing to fit.
     """
-    if law not in ("all", *laws.LAWS):
-        raise UsageError(f"law={law}: allowed are all, {', '.join(laws.LAWS)}")
-    if isinstance(source, pd.DataFrame):
-        where = Path("table")
-        table = tables.check_runs(tables.named(source, columns or {}, where), where, exclude)
-        loaded = runs.Runs(source=where, name="table", store=False, table=table)
-    elif Path(source).is_dir():
-        loaded = runs.load(Path(source).absolute(), sweep)
-    else:
-        loaded = runs.read_table(Path(source).absolute(), columns or {}, exclude)
-    points = (
-        None if predict is None else tables.check_points(tables.named(predict, {}, Path("predict")), Path("predict"))
-    )
-    options = Options(
-        size=Parameters(N) if N else None,
-        compute=Compute(C) if C else None,
+    table = source if isinstance(source, pd.DataFrame) else None
+    settings = FitSettings(
+        runs=None if table is not None else str(source),
+        columns=dict(columns or {}),
+        sweep=sweep,
+        N=N,
+        C=C,
+        exclude=list(exclude),
+        min_tokens=min_tokens,
+        precision=precision,
         law=law,
-        loss=solve.Loss(name=loss_function, delta=delta),
+        loss_function=loss_function,
+        delta=delta,
+        target_compute=list(map(float, target_compute)),
+        target=target,
         bootstrap=bootstrap,
         seed=seed,
-        exclude=tuple(exclude),
-        target_compute=tuple(target_compute),
     )
-    return study(loaded, options, points)
+    return study(settings, table=table, points=predict)[0]
+
+
+def study(
+    settings: FitSettings,
+    *,
+    table: pd.DataFrame | None = None,
+    points: pd.DataFrame | None = None,
+    reuse: bool = False,
+) -> tuple[Study, Path]:
+    """The study that settings ask for, and the folder where ``analysis.fit`` keeps its files by default.
+
+    Args:
+        table: runs in memory, instead of ``settings.runs``.
+        points: in memory, instead of the file ``settings.predict``.
+        reuse: take what is in that folder, if its receipt says that it is of the same runs, options and versions.
+
+    Raises:
+        UsageError, StoreError: in one sentence, before anything is written.
+    """
+    options = _options(settings)
+    selected = selection.select(settings, table)
+    if not selected.runs.store:
+        _enough(selected)
+    if points is not None:
+        points = foreign.check_points(foreign.named(points, {}, Path("predict")), Path("predict"))
+    elif settings.predict:
+        points = foreign.points(Path(settings.predict).expanduser().absolute(), settings.columns)
+    return _study(selected, options, points, reuse=reuse), folder(selected)
+
+
+def folder(selected: Selection) -> Path:
+    """Where ``analysis.fit`` keeps its files by default."""
+    runs = selected.runs
+    return runs.source / "sweeps" / runs.name / "fit" if runs.store else Path.cwd() / f"{runs.name}-fit"
+
+
+def design(settings: DesignSettings) -> tuple[Design, str]:
+    """What to run next, and the unit of its costs; see estimation.design.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    selected = selection.select(settings)
+    assert settings.candidates is not None
+    running = candidates.read(Path(settings.running), settings.columns) if settings.running else None
+    known = candidates.costed(selected, candidates.read(Path(settings.candidates), settings.columns), running)
+    if selected.table.empty:
+        raise UsageError(f"{selected.runs.source} holds no run that the rules let pass: two are needed")
+    found = propose(
+        known.finished,
+        known.candidates,
+        compute=settings.target_compute or FARTHER * float(selected.table.C.max()),
+        running=known.running,
+        batch=settings.batch,
+        target=settings.target,
+        stop=settings.stop,
+    )
+    return found, known.unit
+
+
+def _study(selected: Selection, options: Options, points: pd.DataFrame | None = None, *, reuse: bool = False) -> Study:
+    """Fit, or take what is on disk; curves of unfinished runs grow all the time and are forecast anew."""
+    proof = receipt(selected, options, points)
+    fitted = saved.read(folder(selected), proof) if reuse else None
+    found = Study(
+        **vars(selected),
+        **vars(fitted or analyse(selected, options, points)),
+        options=options,
+        receipt=proof,
+        forecasts=unfinished(selected.runs),
+    )
+    return replace(found, notes=notes(found))
+
+
+def _options(settings: FitSettings) -> Options:
+    """What is fitted, checked."""
+    settings.check()
+    if settings.law not in ("all", *laws.LAWS):
+        known = tuple(laws.LAWS)
+        raise UsageError(f"law={settings.law}{nearest(settings.law, known)}: allowed are all, {', '.join(known)}")
+    targets = tuple(settings.target_compute) + ((_published(settings.target),) if settings.target else ())
+    return Options(
+        law=settings.law,
+        rho=Rho(name=settings.loss_function, delta=settings.delta),
+        bootstrap=settings.bootstrap,
+        seed=settings.seed,
+        target_compute=targets,
+    )
+
+
+def _published(name: str) -> float:
+    """Training FLOPs of a published model (Brown et al. 2020, table D.1)."""
+    models = gpt3_models().set_index("size").train_flops
+    if name not in models.index:
+        known = tuple(models.index)
+        raise UsageError(f"target={name}{nearest(name, known)}: known are {', '.join(known)}")
+    return float(models[name])
+
+
+def _enough(selected: Selection) -> None:
+    """Refuse a foreign table of too few runs."""
+    if len(selected.table) >= LEAST_RUNS:
+        return
+    out = "; ".join(f"{len(rule.excluded)} {rule.name}" for rule in selected.rules if rule.excluded)
+    raise UsageError(
+        f"{selected.runs.source} holds {len(selected.everything)} runs, {len(selected.table)} of them usable"
+        f"{f' ({out})' if out else ''}: at least {LEAST_RUNS} are needed"
+    )

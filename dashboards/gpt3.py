@@ -1,7 +1,4 @@
-"""Figures 1.2, 1.3 and 3.1 of Brown et al. 2020 from the shipped tables, with what the smaller sizes foretell of 175B.
-
-``python -m dashboards.gpt3 out=DIR`` writes a folder of offline HTML (default: ./gpt3-figures).
-"""
+"""Figures of the GPT-3 paper: ``python -m dashboards.gpt3 out=DIR`` writes offline HTML (default ./gpt3-figures)."""
 
 from __future__ import annotations
 
@@ -9,96 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import plotly.graph_objects as go
-
-from analysis.forecast import ACCURACIES, forecast_gpt3, gpt3_models, gpt3_scores, reference
-from dashboards import report
-from dashboards.style import MARKERS, PALETTE, Page, axes
 from gpt3core import cli
-from gpt3core.costs import PF_DAY
-
-SETTINGS = ("zero-shot", "one-shot", "few-shot")
-LAW = (2.57, 0.048)  # L = 2.57 C^-0.048, C in PF-days of non-embedding compute: the legend of figure 3.1
-
-
-def symbol_insertion() -> Page:
-    """Figure 1.2: larger models use the examples in their context better."""
-    rows = reference("gpt3_figure_1_2.csv")
-    figure = go.Figure()
-    for i, (model, group) in enumerate(rows.groupby("model", sort=False)):
-        group = group.sort_values("K")
-        figure.add_scatter(
-            x=group.K + 1,
-            y=group.accuracy_pct,
-            mode="lines+markers",
-            name=str(model),
-            line={"color": PALETTE[i % len(PALETTE)]},
-            marker={"symbol": MARKERS[i % len(MARKERS)]},
-        )
-    axes(figure, "examples in the context + 1", "accuracy, %")
-    about = "Removing random symbols from words: the points of the figure that table H.1 has, for every size."
-    return Page(slug="figure-1-2", title="Figure 1.2: symbol insertion", about=about, figure=figure, rows=rows)
-
-
-def aggregate() -> Page:
-    """Figure 1.3: the mean of 42 accuracies against size, and 175B as 125M to 13B foretell it."""
-    wide, _ = gpt3_scores()
-    wide = wide[wide.metric.isin(ACCURACIES)]
-    models = gpt3_models()
-    found = forecast_gpt3()
-    found = found[found.metric.isin(ACCURACIES)]
-    means = wide.groupby("setting")[list(models.model)].mean().T.loc[list(models.model), list(SETTINGS)]
-    figure = go.Figure()
-    for i, setting in enumerate(SETTINGS):
-        color = PALETTE[i]
-        series = wide[wide.setting == setting][list(models.model)].to_numpy(float)
-        for row in series:
-            line = {"color": color, "width": 0.5}
-            figure.add_scatter(
-                x=models.params, y=row, mode="lines", line=line, opacity=0.15, showlegend=False, hoverinfo="skip"
-            )
-        line = {"color": color, "width": 3}
-        figure.add_scatter(x=models.params, y=means[setting], mode="lines+markers", name=setting, line=line)
-        foretold = float(found[found.setting == setting].predicted.mean())
-        marker = {"symbol": "star-open", "size": 15, "color": color}
-        figure.add_scatter(
-            x=[models.params.iloc[-1]], y=[foretold], mode="markers", name=f"{setting}, foretold", marker=marker
-        )
-    axes(figure, "parameters", "accuracy, mean of 42 benchmarks, %")
-    about = (
-        "Thin lines are the benchmarks of table H.1 (accuracy or exact match), thick ones their means; stars are the "
-        "means of 175B as forecast from the sizes up to 13B."
-    )
-    rows = means.reset_index().rename(columns={"index": "model"}).assign(params=models.params.to_numpy())
-    return Page(slug="figure-1-3", title="Figure 1.3: aggregate performance", about=about, figure=figure, rows=rows)
-
-
-def loss_of_compute() -> Page:
-    """Figure 3.1: the frontier of loss against compute, with the eight sizes where the law puts them."""
-    models = gpt3_models()
-    scale, exponent = LAW
-    rows = models.assign(pf_days=models.train_flops / PF_DAY)
-    rows["loss_by_law"] = scale * rows.pf_days**-exponent
-    grid = np.geomspace(1e-6, 1e4, 60)
-    figure = go.Figure()
-    figure.add_scatter(
-        x=grid,
-        y=scale * grid**-exponent,
-        mode="lines",
-        name="L = 2.57 C^-0.048",
-        line={"color": "#000", "dash": "dash"},
-    )
-    marker = {"size": 10, "color": PALETTE[0]}
-    figure.add_scatter(
-        x=rows.pf_days, y=rows.loss_by_law, mode="markers", name="GPT-3, by the law", marker=marker, text=rows.model
-    )
-    axes(figure, "compute, PF-days", "validation loss, nats per token", log_y=True)
-    about = (
-        "The printed law; the paper gives no table of losses, so the sizes stand where the law puts their total "
-        "training compute (table D.1)."
-    )
-    return Page(slug="figure-3-1", title="Figure 3.1: loss against compute", about=about, figure=figure, rows=rows)
 
 
 @dataclass
@@ -114,9 +22,13 @@ def main(argv: Sequence[str]) -> int:
         print(__doc__)
         return 0
     given = cli.settings(Settings(), argv)
+
+    from dashboards.figures.gpt3 import aggregate, loss_of_compute, symbol_insertion
+    from dashboards.pages import html
+
     out = Path(given.out).expanduser().absolute()
     pages = [symbol_insertion(), aggregate(), loss_of_compute()]
-    report.write_pages("GPT-3", pages, out, "".join(f"<p>{page.about}</p>" for page in pages))
+    html.write_pages("GPT-3", pages, out, "".join(f"<p>{page.about}</p>" for page in pages))
     print(f"figures: {out / 'index.html'}")
     return 0
 

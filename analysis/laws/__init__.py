@@ -1,8 +1,8 @@
 """Each law in one place: its value and analytic gradient, vectorised over batches of parameters."""
 
-from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
+from analysis.laws.base import EXPONENT_NAMES, Array, Data, Evaluated, Law, PowerSum, not_falling
 from analysis.laws.broken import BROKEN
-from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation
+from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation, optimal_exponents
 from analysis.laws.kaplan import (
     LOSS_OF_C,
     LOSS_OF_C_MIN,
@@ -35,6 +35,7 @@ __all__ = [
     "BROKEN",
     "CHINCHILLA",
     "DATA_CONSTRAINED",
+    "EXPONENT_NAMES",
     "LAWS",
     "LOSS_OF_C",
     "LOSS_OF_C_MIN",
@@ -50,4 +51,6 @@ __all__ = [
     "Law",
     "PowerSum",
     "allocation",
+    "not_falling",
+    "optimal_exponents",
 ]

@@ -23,6 +23,7 @@ Evaluated = Callable[[Array], tuple[Array, Array]]
 """theta (P, k) -> ln L (P, n) and its gradient (P, k, n)."""
 
 EXPONENTS = np.geomspace(0.02, 2.0, 14)  # of a start: 0.05 (Kaplan) to 1 and beyond, in steps of 1.4
+EXPONENT_NAMES = ("alpha", "beta", "eta", "alpha_C", "alpha_N", "alpha_D", "alpha_S")  # published, positive in theory
 ABSENT = np.log(1e-9)  # ln of a coefficient that a start sets to zero, relative to the loss
 
 
@@ -50,7 +51,7 @@ class Law(Protocol):
         """Columns of the data that it reads."""
 
     @property
-    def size(self) -> int:
+    def dimension(self) -> int:
         """k, the columns of theta."""
 
     def on(self, data: Data) -> Evaluated:
@@ -80,7 +81,7 @@ class PowerSum:
     source: str
     parameters: tuple[str, ...]
     needs: tuple[str, ...]
-    size: int
+    dimension: int
     terms: tuple[tuple[Factor, ...], ...]
     published: Callable[[Array], tuple[float, ...]]
     fixed: Mapping[int, str] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class PowerSum:
             value = top + np.log(total)
             power = np.exp(theta[:, self.outer, None]) if self.outer is not None else 1.0
             share = terms * (power / total)
-            gradient = np.zeros((rows, self.size, n))
+            gradient = np.zeros((rows, self.dimension, n))
             for j, factors in enumerate(self.terms):
                 for column, name in factors:
                     gradient[:, column] += share[j] if name is None else share[j] * -logs[name]
@@ -124,7 +125,7 @@ class PowerSum:
         grid = [EXPONENTS] * len(columns)
         powers = np.geomspace(0.05, 1.0, 8) if self.outer is not None else np.ones(1)
         exponents = np.stack(np.meshgrid(*grid, powers, indexing="ij"), -1).reshape(-1, len(columns) + 1)
-        theta = np.zeros((len(exponents), self.size))
+        theta = np.zeros((len(exponents), self.dimension))
         theta[:, columns] = exponents[:, :-1]
         if self.outer is not None:
             theta[:, self.outer] = np.log(exponents[:, -1])
@@ -186,3 +187,8 @@ def scale_of(log_coefficient: float, exponent: float) -> float:
     if exponent <= 0 or log_coefficient / exponent > 700:
         return float("nan")
     return float(np.exp(log_coefficient / exponent))
+
+
+def not_falling(params: Mapping[str, float]) -> list[str]:
+    """The exponents of a fitted law that are not positive: with them the loss would not fall with scale."""
+    return [name for name, value in params.items() if name in EXPONENT_NAMES and not value > 0]

@@ -18,7 +18,7 @@ class Broken:
     source = "Caballero et al. 2023 (arXiv 2210.14891), eq. 1 with one break"
     parameters = ("E", "b", "c0", "c1", "d1", "f1")
     needs = ("C",)
-    size = 6
+    dimension = 6
 
     def on(self, data: Data) -> Evaluated:
         """The law on fixed data; see Law."""

@@ -21,7 +21,7 @@ def _single(name: str, variable: str, equation: str) -> PowerSum:
         source=f"Kaplan et al. 2020, {equation}",
         parameters=(f"{variable}_c", f"alpha_{variable}"),
         needs=(variable,),
-        size=2,
+        dimension=2,
         terms=(((0, None), (1, variable)),),
         published=lambda theta: (scale_of(theta[0], theta[1]), theta[1]),
     )
@@ -36,7 +36,7 @@ LOSS_OF_C_MIN = PowerSum(
     source="Kaplan et al. 2020, eq. 1.3 and 5.5",
     parameters=("C_c", "alpha_C"),
     needs=("C_min",),
-    size=2,
+    dimension=2,
     terms=(((0, None), (1, "C_min")),),
     published=lambda theta: (scale_of(theta[0], theta[1]), theta[1]),
 )
@@ -47,7 +47,7 @@ LOSS_OF_C_WITH_FLOOR = PowerSum(
     source="Henighan et al. 2020 (arXiv 2010.14701), eq. 1.1",
     parameters=("E", "C_c", "alpha_C"),
     needs=("C",),
-    size=3,
+    dimension=3,
     terms=(((0, None),), ((1, None), (2, "C"))),
     published=lambda theta: (np.exp(theta[0]), scale_of(theta[1], theta[2]), theta[2]),
 )
@@ -59,7 +59,7 @@ LOSS_OF_N_AND_D = PowerSum(
     source="Kaplan et al. 2020, eq. 1.5",
     parameters=("N_c", "D_c", "alpha_N", "alpha_D"),
     needs=("N", "D"),
-    size=4,
+    dimension=4,
     terms=(((0, None), (2, "N")), ((1, None),)),
     fixed={1: "D"},
     outer=3,
@@ -72,7 +72,7 @@ LOSS_OF_N_AND_S = PowerSum(
     source="Kaplan et al. 2020, eq. 1.6",
     parameters=("N_c", "S_c", "alpha_N", "alpha_S"),
     needs=("N", "S_min"),
-    size=4,
+    dimension=4,
     terms=(((0, None), (1, "N")), ((2, None), (3, "S_min"))),
     published=lambda t: (scale_of(t[0], t[1]), scale_of(t[2], t[3]), t[1], t[3]),
 )

@@ -23,7 +23,7 @@ class DataConstrained:
     source = "Muennighoff et al. 2023 (arXiv 2305.16264), eq. 5 to 7"
     parameters = ("E", "A", "B", "alpha", "beta", "R_D", "R_N")
     needs = ("N", "D", "U")
-    size = 7
+    dimension = 7
 
     def on(self, data: Data) -> Evaluated:
         """The law on fixed data; see Law."""
@@ -65,7 +65,7 @@ class DataConstrained:
     def starts(self, data: Data, loss: Array) -> Array:
         """Those of L(N,D) on the runs without repetition (on all where these are few), times a grid of R*."""
         fresh = data["D"] <= 1.05 * data["U"]
-        chosen = fresh if fresh.sum() > CHINCHILLA.size else np.ones(len(loss), bool)
+        chosen = fresh if fresh.sum() > CHINCHILLA.dimension else np.ones(len(loss), bool)
         subset = {name: column[chosen] for name, column in data.items()}
         rows = CHINCHILLA.starts(subset, loss[chosen])
         error = np.abs(np.log(loss[chosen]) - CHINCHILLA.on(subset)(rows)[0]).sum(1)

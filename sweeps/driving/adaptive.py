@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis import design
+from analysis.estimation import design
 from gpt3core import costs
 from gpt3core.spec import RunSpec
 from sweeps.planning.recipe import Recipe

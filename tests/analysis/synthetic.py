@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt3core.store import files
+from gpt3core.evals.runner import COLUMNS
+from gpt3core.evals.spec import HELD_OUT
 from gpt3core.store.rundir import RunDir, open_root
-from sweeps.driving import driver
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import grid, recipe
 
 A, ALPHA, B, BETA, E = 6.0, 0.25, 30.0, 0.30, 1.2
@@ -21,15 +22,15 @@ def true_loss(n, d):
 def make_store(root: Path, *settings: str, noise: float = 0.0, evals: bool = True) -> list[str]:
     """A finished sweep of the laptop recipe whose losses follow ``true_loss``; returns its run_ids."""
     chosen = recipe.load(["recipe=laptop", *settings])
-    runs = grid.build(chosen, "0" * 64).runs
     rng = np.random.default_rng(0)
     open_root(root, create=True)
-    with driver.owned(root, chosen.name) as folder:
-        files.write_json(
-            folder / "sweep.json", {"name": chosen.name, "numerics": None, "runs": sorted(r.run_id for r in runs)}
-        )
-        files.write_bytes(folder / "recipe.yaml", recipe.to_yaml(chosen).encode())
-        files.append_line(folder / "events.jsonl", {"time": 1.0, "event": "driver"})
+    cells = grid.build(chosen, "0" * 64)
+    runs, sweep = cells.runs, SweepDir(root, chosen.name)
+    with sweep.owned():
+        asked = SweepRecord(runs=tuple(r.run_id for r in runs), evals=cells.evals, min_tokens=chosen.min_tokens)
+        sweep.write_record(asked)
+        sweep.write_recipe(recipe.to_yaml(chosen))
+        sweep.event("driver")
     from gpt3core import costs
 
     for spec in runs:
@@ -42,31 +43,17 @@ def make_store(root: Path, *settings: str, noise: float = 0.0, evals: bool = Tru
         run.write_metrics(
             attempt, {"step": steps, "tokens": [s * 100 for s in steps], "loss": [loss + 1 / s for s in steps]}
         )
-        if evals:
-            run.write_table(
-                attempt / "evals" / "few_shot.parquet",
-                few_shot(np.log10(costs.train_flops(spec.model, spec.tokens)), rng),
-            )
-        result = {
-            "status": "done",
-            "loss": loss,
-            "loss_se": 0.01,
-            "bits_per_byte": loss / 1.6,
-            "gpu_hours": 0.0,
-            "cost": 0.0,
-        }
-        result |= {
-            "tokens_per_second": 1e4,
-            "mfu": None,
-            "attempts": 1,
-            "attempt": attempt.name,
-            "epochs": spec.tokens / 8e6,
-        }
-        run.finish({**result, "precision": "bf16", "kernel": "softmax"})
+        scores = few_shot(np.log10(costs.train_flops(spec.model, spec.tokens)), rng) if evals else []
+        held_out = {"task": HELD_OUT, "shots": 0, "loss": loss, "loss_se": 0.01, "bits_per_byte": loss / 1.6}
+        rows = [held_out, *scores]
+        run.write_evaluation(cells.evals.eval_id, {name: [row.get(name) for row in rows] for name in COLUMNS})
+        result = {"status": "done", "gpu_hours": 0.0, "cost": 0.0, "tokens_per_second": 1e4, "mfu": None}
+        result |= {"attempts": 1, "epochs": spec.tokens / 8e6, "precision": "bf16", "kernel": "softmax"}
+        run.finish(result)
     return sorted(r.run_id for r in runs)
 
 
-def few_shot(log_compute: float, rng: np.random.Generator) -> dict[str, list]:
+def few_shot(log_compute: float, rng: np.random.Generator) -> list[dict]:
     """One task that rises with compute, one at chance, and a cell that does not fit."""
     rows = []
     for task, p in (("rising", 0.25 + 0.75 / (1 + np.exp(-(log_compute - 12.5)))), ("guessing", 0.25)):
@@ -89,4 +76,4 @@ def few_shot(log_compute: float, rng: np.random.Generator) -> dict[str, list]:
                     "prior_logprob": -4.0,
                 }
             )
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return rows

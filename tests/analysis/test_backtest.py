@@ -1,11 +1,12 @@
-"""Rolling-origin backtests, their calibration, and the stack of fit choices."""
+"""Rolling-origin backtests, their calibration, and the ensemble of fit choices."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import api, backtest, solve, stacking, uncertainty
-from analysis.backtest import Backtests
+from analysis import api, laws
+from analysis.estimation import backtest, ensemble, solve, uncertainty
+from analysis.estimation.backtest import Backtests
 from tests.analysis.test_laws_and_solver import ladder
 
 
@@ -75,7 +76,7 @@ def test_the_choice_that_misses_gets_little_weight_and_the_true_law_predicts():
     table = runs()
     below = table[table.C < table.C.max() / 10].reset_index(drop=True)
     above = table[table.C >= table.C.max() / 10]
-    found = stacking.stack(below)
+    found = ensemble.fit_ensemble(below)
     weight = dict(zip((choice.law.name for choice in found.choices), found.anywhere.weights, strict=False))
     order = np.argsort(found.anywhere.errors)
     assert (np.diff(found.anywhere.weights[order]) <= 0).all()
@@ -88,7 +89,7 @@ def test_the_choice_that_misses_gets_little_weight_and_the_true_law_predicts():
 
 
 def test_a_bend_that_no_law_has_widens_the_interval():
-    straight, bent = stacking.stack(runs()), stacking.stack(runs(bend=0.01))
+    straight, bent = ensemble.fit_ensemble(runs()), ensemble.fit_ensemble(runs(bend=0.01))
     assert bent.anywhere.calibration.rate > 3 * straight.anywhere.calibration.rate
 
 
@@ -119,9 +120,9 @@ def test_a_noisy_evaluation_counts_less():
     noisy = table.index % 2 == 0
     table.loc[noisy, "loss"] *= np.exp(0.05 * np.random.default_rng(0).standard_normal(noisy.sum()))
     table.loc[noisy, "loss_se"] = 0.2
-    choice = stacking.Choice(law=stacking.laws.CHINCHILLA, loss=solve.LEAST_SQUARES)
-    told = stacking.fit(choice, table).params
-    untold = stacking.fit(choice, table.drop(columns="loss_se")).params
+    choice = ensemble.Choice(law=laws.CHINCHILLA, rho=solve.LEAST_SQUARES)
+    told = ensemble.fit_choice(choice, table).params
+    untold = ensemble.fit_choice(choice, table.drop(columns="loss_se")).params
     assert abs(told["beta"] - 0.28) < abs(untold["beta"] - 0.28)
 
 
@@ -133,4 +134,4 @@ def test_runs_of_one_size_tell_nothing_of_another():
     same, other = found.predicted_points
     assert same.interval_new_run is not None
     assert other.interval_new_run is None
-    assert "not-told" in {note.code for note in found.notes}
+    assert "off-line" in {note.code for note in found.notes}

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import design, information, laws
+from analysis import laws
+from analysis.estimation import design, information
 from tests.analysis.test_laws_and_solver import TRUE
 
 FINISHED = [(1e7, 1e8), (1e7, 1e9), (3e7, 3e8), (3e7, 3e9), (1e8, 1e9), (1e8, 4e9)]

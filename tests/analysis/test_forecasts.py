@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from analysis import curves
-from analysis.curves import Curve
-from analysis.forecast import ACCURACIES, forecast, forecast_gpt3, gpt3_scores
+from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3, forecast_scores
+from analysis.estimation.curve_forecast import Curve, forecast_loss
+from analysis.reference.tables import gpt3_scores
 
 
 def test_table_h1_is_the_papers():
@@ -34,7 +34,7 @@ def test_smaller_sizes_predict_13b_better_than_the_best_simple_way():
 
 def test_too_few_sizes_are_said():
     with pytest.raises(ValueError, match="too few to calibrate"):
-        forecast(np.full((3, 3), 50.0), np.array([1e20, 1e21, 1e22]), 1e23, pools=["a"] * 3, kinds=["a"] * 3)
+        forecast_scores(np.full((3, 3), 50.0), np.array([1e20, 1e21, 1e22]), 1e23, pools=["a"] * 3, kinds=["a"] * 3)
 
 
 def cosine(total=5000, warm_up=100, peak=2e-4):
@@ -54,20 +54,20 @@ def simulated(end, drop, seed):
 
 def test_the_drop_of_the_schedule_is_foreseen():
     curve = simulated(2.0, 0.18, 0)
-    found = curves.forecast(curve.until(0.4))
+    found = forecast_loss(curve.until(0.4))
     assert found.method == "alone"
     assert found.loss == pytest.approx(curve.loss[-1], rel=0.01)
     assert found.interval[0] < curve.loss[-1] < found.interval[1]
     assert curve.until(0.4).loss[-1] / curve.loss[-1] > 1.05
 
 
-def test_siblings_tell_what_the_curve_alone_cannot():
+def test_finished_runs_tell_what_the_curve_alone_cannot():
     """A drop that no prior knows: twenty finished runs of the same schedule do."""
     finished = [(c, float(c.loss[-1])) for c in (simulated(2 + 0.05 * i, 0.6 + 0.01 * i, i) for i in range(20))]
     curve = simulated(2.47, 0.694, 99)
-    found = curves.forecast(curve.until(0.3), finished)
-    alone = curves.forecast(curve.until(0.3))
-    assert found.method == "siblings"
+    found = forecast_loss(curve.until(0.3), finished)
+    alone = forecast_loss(curve.until(0.3))
+    assert found.method == "finished runs"
     assert found.loss == pytest.approx(curve.loss[-1], rel=0.005)
     assert abs(found.loss - curve.loss[-1]) < abs(alone.loss - curve.loss[-1])
     assert found.interval[0] < curve.loss[-1] < found.interval[1]
@@ -75,4 +75,4 @@ def test_siblings_tell_what_the_curve_alone_cannot():
 
 def test_a_curve_of_three_points_is_refused():
     with pytest.raises(ValueError, match="4 are needed"):
-        curves.forecast(simulated(2.0, 0.2, 0).until(0.04))
+        forecast_loss(simulated(2.0, 0.2, 0).until(0.04))

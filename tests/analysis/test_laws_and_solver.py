@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from analysis import laws, solve, uncertainty
-from analysis.forecast import reference
+from analysis import laws
+from analysis.estimation import solve, uncertainty
+from analysis.estimation.solve import FitStatus, Rho
 from analysis.laws import kaplan
-from analysis.solve import FitStatus, Loss
+from analysis.reference.tables import reference
 
 TRUE = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}  # Hoffmann et al. 2022
 
@@ -33,7 +34,7 @@ def test_gradients_are_the_finite_differences(law):
     value = np.abs(np.log(loss) - evaluate(starts)[0]).sum(1)
     theta = starts[np.argsort(value)[:4]] + 0.05
     _, gradient = evaluate(theta)
-    for k in range(law.size):
+    for k in range(law.dimension):
         up, down = theta.copy(), theta.copy()
         up[:, k] += 1e-6
         down[:, k] -= 1e-6
@@ -98,7 +99,7 @@ def test_the_law_of_repeated_data_is_muennighoffs():
 def test_a_break_is_found_where_it_is():
     c = np.geomspace(1e18, 1e24, 60)
     loss = 1.5 + 500 * c**-0.15 * (1 + (c / 1e21) ** (1 / 0.5)) ** (-0.1 * 0.5)
-    fit = solve.fit(laws.BROKEN, {"C": c}, loss, function=solve.LEAST_SQUARES)
+    fit = solve.fit(laws.BROKEN, {"C": c}, loss, rho=solve.LEAST_SQUARES)
     assert fit.predict({"C": c}) == pytest.approx(loss, rel=1e-4)
     assert fit.params["d1"] == pytest.approx(1e21, rel=0.5)
 
@@ -133,7 +134,7 @@ def test_the_objective_is_no_worse_than_scipys():
     def objective(theta):
         value, gradient = evaluate(theta[None])
         residual = observed - value[0]
-        return solve.HUBER.rho(residual).sum(), -gradient[0] @ np.clip(residual, -solve.DELTA, solve.DELTA)
+        return solve.HUBER.value(residual).sum(), -gradient[0] @ np.clip(residual, -solve.DELTA, solve.DELTA)
 
     axes = (np.arange(-1, 1.1, 0.5), *[np.arange(0, 26, 5)] * 2, *[np.arange(0, 2.1, 0.5)] * 2)
     starts = np.array(list(itertools.product(*axes)), float)
@@ -146,8 +147,8 @@ def test_the_objective_is_no_worse_than_scipys():
 def test_loss_functions_are_scipys(name):
     """scipy's least_squares minimises delta^2/2 sum rho((r/delta)^2) over the same residuals."""
     data, loss = ladder(noise=0.01, seed=1)
-    function = Loss(name=name, delta=1e-2)
-    fit = solve.fit(laws.CHINCHILLA, data, loss, function=function)
+    rho = Rho(name=name, delta=1e-2)
+    fit = solve.fit(laws.CHINCHILLA, data, loss, rho=rho)
     evaluate = laws.CHINCHILLA.on(data)
     theirs = optimize.least_squares(
         lambda theta: np.log(loss) - evaluate(theta[None])[0][0],
@@ -159,8 +160,8 @@ def test_loss_functions_are_scipys(name):
     )
     assert fit.objective == pytest.approx(theirs.cost, rel=1e-6)
     residual = np.linspace(-0.05, 0.05, 7)
-    slope = (function.rho(residual + 1e-7) - function.rho(residual - 1e-7)) / 2e-7
-    np.testing.assert_allclose(function.weight(residual) * residual, slope, atol=1e-6)
+    slope = (rho.value(residual + 1e-7) - rho.value(residual - 1e-7)) / 2e-7
+    np.testing.assert_allclose(rho.weight(residual) * residual, slope, atol=1e-6)
 
 
 def test_one_outlier_does_not_move_a_huber_fit():
@@ -199,7 +200,7 @@ def test_bootstrap_intervals_cover_the_truth_of_a_true_law():
     hits = 0
     for seed in range(40):
         data, loss = ladder(noise=0.005, seed=seed)
-        fit = solve.fit(laws.CHINCHILLA, data, loss, function=solve.LEAST_SQUARES)
+        fit = solve.fit(laws.CHINCHILLA, data, loss, rho=solve.LEAST_SQUARES)
         counts = uncertainty.resamples(np.arange(len(loss)), draws=100, seed=0)
         draws = uncertainty.bootstrap(fit, data, loss, counts)
         low, high = uncertainty.interval(draws[:, 4])
@@ -220,5 +221,5 @@ def test_a_batch_of_resamples_is_each_of_them_alone():
     repeated = {name: column[drawn] for name, column in data.items()}
     by_hand = solve.fit(laws.CHINCHILLA, repeated, loss[drawn])
     evaluate = laws.CHINCHILLA.on(repeated)
-    value = solve.HUBER.rho(np.log(loss[drawn]) - evaluate(together[:1])[0][0]).sum()
+    value = solve.HUBER.value(np.log(loss[drawn]) - evaluate(together[:1])[0][0]).sum()
     assert value == pytest.approx(by_hand.objective, rel=1e-3)

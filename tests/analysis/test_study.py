@@ -9,15 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import conventions, fewshot, isoflop, laws, report, rules, runs, solve, text
-from analysis.conventions import Compute, Parameters
-from analysis.study import Options, study
+from analysis import api, laws
+from analysis.accuracy.trends import trends
+from analysis.estimation import isoflop, solve
+from analysis.output import documents, text
+from analysis.output.receipt import receipt
+from analysis.runs import conventions, rules
+from analysis.runs import store as runs
+from analysis.runs.conventions import Compute, Convention, Parameters
+from analysis.runs.selection import chosen
+from analysis.settings import FitSettings
+from analysis.study import Options
 from gpt3core.errors import StoreError
 from gpt3core.schedule import learning_rate
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store, true_loss
-
-OPTIONS = Options(bootstrap=50)
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def test_the_tidy_table_is_designs(store):
 
 def test_minima_are_where_the_true_law_has_them(isolated):
     make_store(isolated / "root")
-    found = study(runs.load(isolated / "root"), OPTIONS)
+    found = api.fit(isolated / "root", bootstrap=50)
     table = found.table
     for parabola in found.minima.used:
         group = table[table.run_id.isin(parabola.run_ids)].sort_values("N")
@@ -55,9 +61,10 @@ def test_minima_are_where_the_true_law_has_them(isolated):
 
 def test_a_parabola_is_found_exactly_and_refused_where_there_is_no_minimum():
     x = np.log(np.array([1e4, 2e4, 4e4, 8e4]))
-    table = pd.DataFrame({"run_id": list("abcd"), "N": np.exp(x), "C": 1e12})
+    table = pd.DataFrame({"run_id": list("abcd"), "N": np.exp(x), "D": 1e12 / (6 * np.exp(x)), "C": 1e12})
     exact = isoflop.parabola(table.assign(loss=np.exp(1.0 + 0.05 * (x - np.log(3e4)) ** 2)))
     assert exact.n_star == pytest.approx(3e4)
+    assert exact.d_star == pytest.approx(1e12 / (6 * 3e4))
     assert exact.loss_star == pytest.approx(np.e)
     falling = isoflop.parabola(table.assign(loss=np.exp(1.0 + 0.001 * (x - np.log(1e9)) ** 2)))
     assert not falling.ok
@@ -68,12 +75,12 @@ def test_a_parabola_is_found_exactly_and_refused_where_there_is_no_minimum():
 
 
 def test_rules_take_runs_out_by_name_and_list_them(store):
-    table = conventions.points(runs.load(store).table, Parameters.NONEMBEDDING, Compute.EXACT)
+    table = conventions.points(runs.load(store).table, Convention(n=Parameters.NONEMBEDDING, c=Compute.EXACT))
     names = list(table.run_id)
     table.loc[0, "loss"] = np.nan
     table.loc[1, "D"] = 1000
     table.loc[2, "epochs"] = 90.0
-    table.loc[3, "loss"] *= 1.5  # the dearest size at the largest budget has smaller ones below it
+    table.loc[3, "loss"] *= 1.5  # the largest size at the largest budget has smaller ones below it
     table.loc[3, ["N", "D"]] = table[["N", "D"]].max() * 2
     table.loc[4, "N"] = table.D[4] * 2
     kept, applied = rules.apply(table, min_tokens=4e5, exclude=[names[5]])
@@ -91,7 +98,7 @@ def test_rules_take_runs_out_by_name_and_list_them(store):
 
 
 def test_rising_accuracy_is_a_trend_and_chance_is_not(store):
-    found = {(t.task, t.shots): t for t in study(runs.load(store), OPTIONS).trends}
+    found = {(t.task, t.shots): t for t in api.fit(store, bootstrap=50).trends}
     assert found["rising", 0].verdict == "rises"
     assert found["rising", 0].slope == pytest.approx(
         np.log(10) / np.log(10), abs=0.4
@@ -117,7 +124,7 @@ def test_pure_noise_is_called_a_trend_no_more_often_than_it_says():
         )
         rows = rows.assign(accuracy=rng.binomial(200, 0.5, 26) / 200, logprob=-1.0, chance=0.25, prior_accuracy=0.25)
         table = pd.DataFrame({"run_id": rows.run_id, "C": np.geomspace(1e11, 1e13, 26), "loss": 4.0})
-        (trend,) = fewshot.trends(rows, table)
+        (trend,) = trends(rows, table)
         false += trend.verdict in ("rises", "falls")
         assert trend.verdict != "at chance", "half right is far above a quarter"
     assert false <= 5
@@ -152,11 +159,15 @@ def test_the_same_runs_give_the_same_bytes(store, isolated):
 
 
 def test_a_result_that_changes_changes_the_receipt(store):
-    before = report.to_json(study(runs.load(store), OPTIONS))["receipt"]["data_sha256"]
     loaded = runs.load(store)
     table = loaded.table.copy()
     table.loc[0, "loss"] += 1e-12
-    assert report.to_json(study(replace(loaded, table=table), OPTIONS))["receipt"]["data_sha256"] != before
+    before, after, again = (
+        receipt(chosen(found, FitSettings()), Options())["data_sha256"]
+        for found in (loaded, replace(loaded, table=table), runs.load(store))
+    )
+    assert before == again
+    assert before != after
 
 
 @pytest.mark.parametrize("keep", [0, 1, 3, 5])
@@ -168,10 +179,10 @@ def test_few_runs_give_statuses_and_notes_and_no_crash(isolated, keep):
         with pytest.raises(StoreError, match="no finished run yet"):
             runs.load(root)
         return
-    found = study(runs.load(root), OPTIONS)
+    found = api.fit(root, bootstrap=50)
     assert found.laws["compute_frontier"].fit.status.value == "too few runs"
     assert any(note.code == "unfinished" for note in found.notes)
-    json.dumps(report.to_json(found), allow_nan=False)
+    json.dumps(documents.to_json(found), allow_nan=False)
     text.to_markdown(found)
 
 
@@ -194,7 +205,7 @@ def test_bad_input_is_one_sentence_and_exit_2(store, words, sentence):
 
 
 def test_an_interval_of_a_new_run_is_never_narrower_than_that_of_the_mean(store):
-    for prediction in study(runs.load(store), replace(OPTIONS, target_compute=(1e14, 1e17, 1e22))).predictions:
+    for prediction in api.fit(store, bootstrap=50, target_compute=(1e14, 1e17, 1e22)).predictions:
         assert prediction.interval_new_run is not None
         new, mean = (np.diff(np.log(i))[0] for i in (prediction.interval_new_run, prediction.interval_mean))
         assert new >= mean
@@ -219,7 +230,7 @@ def test_accuracy_below_the_trivial_baseline_is_no_trend():
         metric="exact", accuracy=np.linspace(0.0, 0.06, 12), logprob=-1.0, chance=0.0, prior_accuracy=0.12
     )
     table = pd.DataFrame({"run_id": rows.run_id, "C": np.geomspace(1e11, 1e13, 12), "loss": 4.0})
-    (trend,) = fewshot.trends(rows, table)
+    (trend,) = trends(rows, table)
     assert trend.verdict == "at chance"
 
 
@@ -239,20 +250,21 @@ def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
         columns = {"step": steps[seen], "tokens": steps[seen] * spec.optim.batch_tokens, "loss": loss[seen]}
         run.write_metrics(run.attempts()[-1], {name: values.tolist() for name, values in columns.items()})
     (RunDir(root, unfinished).path / "result.json").unlink()
-    found = study(runs.load(root), OPTIONS)
+    found = api.fit(root, bootstrap=50)
     (row,) = found.forecasts.to_dict("records")
-    assert (row["run_id"], row["method"]) == (unfinished, "siblings")
+    assert (row["run_id"], row["method"]) == (unfinished, "finished runs")
     assert row["done"] == pytest.approx(0.6, abs=0.05)
     assert row["loss"] == pytest.approx(ends[unfinished], rel=0.005)
     assert row["low"] < row["loss"] < row["high"]
-    assert report.to_json(found)["forecasts"][0]["run_id"] == unfinished
+    assert documents.to_json(found)["forecasts"][0]["run_id"] == unfinished
 
 
 def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(store):
-    (prediction,) = study(runs.load(store), OPTIONS).predictions
-    found = {(a.task, a.shots): a for a in prediction.accuracies}
+    study = api.fit(store, bootstrap=50)
+    (accuracies,) = study.accuracies
+    found = {(a.task, a.shots): a for a in accuracies}
     rising = found["rising", 0]
-    largest = study(runs.load(store), OPTIONS).table.C.max()
+    largest = study.table.C.max()
     truth = 0.25 + 0.75 / (1 + np.exp(-(np.log10(10 * largest) - 12.5)))  # the simulation, one decade on
     assert rising.accuracy == pytest.approx(truth, abs=0.12)
     assert rising.interval_new_run[0] <= rising.interval_mean[0] < rising.accuracy < rising.interval_new_run[1]
@@ -261,7 +273,7 @@ def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(store):
 
 
 def test_an_asked_for_law_that_cannot_predict_says_so(store):
-    found = study(runs.load(store), replace(OPTIONS, law="kaplan_ns"))
+    found = api.fit(store, bootstrap=50, law="kaplan_ns")
     assert list(found.laws) == ["kaplan_ns"]
     assert found.predictions == []
     assert "no-prediction" in {note.code for note in found.notes}

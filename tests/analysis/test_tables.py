@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import api, tables
+from analysis import api
+from analysis.runs import foreign
 from gpt3core.errors import UsageError
 from tests.analysis.test_laws_and_solver import ladder
 
@@ -34,7 +35,7 @@ def test_formats_names_and_units(tmp_path, suffix):
         table.to_json(path, orient="records", lines=True)
     else:
         table.to_csv(path, index=False)
-    found = tables.check_runs(tables.read(path, {"D": "tokens_billion*1e9"}), path)
+    found = foreign.check_runs(foreign.read(path, {"D": "tokens_billion*1e9"}), path)
     np.testing.assert_allclose(found.D, rows().D, rtol=1e-9)
     np.testing.assert_allclose(found.C, 6 * rows().N * rows().D, rtol=1e-9)
     assert list(found.run_id[:2]) == ["row-1", "row-2"]
@@ -43,7 +44,7 @@ def test_formats_names_and_units(tmp_path, suffix):
 def test_products_of_integer_columns_do_not_overflow(tmp_path):
     table = pd.DataFrame({"N": [10**12] * 7, "D": [10**13] * 7, "loss": [2.0] * 7})
     table.to_csv(tmp_path / "t.csv", index=False)
-    found = tables.check_runs(tables.read(tmp_path / "t.csv", {}), tmp_path / "t.csv")
+    found = foreign.check_runs(foreign.read(tmp_path / "t.csv", {}), tmp_path / "t.csv")
     assert (found.C == 6e25).all()
 
 
@@ -132,9 +133,9 @@ def test_aliases_of_one_letter_are_not_guessed_from_another_case(tmp_path):
     path = tmp_path / "t.csv"
     rows().rename(columns={"D": "d"}).to_csv(path, index=False)
     with pytest.raises(UsageError, match="no column for D"):
-        tables.check_runs(tables.read(path, {}), path)
+        foreign.check_runs(foreign.read(path, {}), path)
 
 
 def test_the_user_may_say_what_an_unnamed_n_counts():
-    assert api.fit(rows(), bootstrap=20, N="total").size == "total"
-    assert api.fit(rows(), bootstrap=20).size == "given"
+    assert api.fit(rows(), bootstrap=20, N="total").convention.n == "total"
+    assert api.fit(rows(), bootstrap=20).convention.n == "given"

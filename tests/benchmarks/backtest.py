@@ -1,7 +1,7 @@
 """Predictions beyond the data and their intervals, beside the peers, on public runs and on simulated ladders.
 
 ``python -m tests.benchmarks.backtest [--public | --simulated]``. Every table is cut at one tenth and at one thirtieth
-of its largest compute (where 20 runs are left); what lies above is predicted from what lies below by our stack (what
+of its largest compute (where 20 runs are left); what lies above is predicted from what lies below by our ensemble (what
 ``python -m analysis.fit predict=`` prints), by plain Huber and least-squares fits of L(N,D) with the intervals of a
 pair bootstrap plus resampled residuals, and by simple-scaling-laws 0.2.0 (its default law; its mean and its new-run
 intervals). Tables are cut again after dropping the runs above a fifth of their largest compute, so that short ones are
@@ -26,8 +26,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import laws, rules, solve, stacking, uncertainty
-from analysis.forecast import reference
+from analysis import laws
+from analysis.estimation import ensemble, solve, uncertainty
+from analysis.reference.tables import reference
+from analysis.runs import rules
 
 DATA = Path(__file__).parent / "data"
 CUTS, LEAST_RUNS, TOPS = (10, 30), 20, (1, 5)
@@ -115,22 +117,22 @@ Predicted = tuple[np.ndarray, np.ndarray, np.ndarray]  # ln L: centre, low, high
 
 
 def ours(below: pd.DataFrame, above: pd.DataFrame) -> Predicted:
-    """The stack, after the rules."""
+    """The ensemble, after the rules."""
     kept, _ = rules.apply(below)
-    found = stacking.stack(kept)
+    found = ensemble.fit_ensemble(kept)
     assert found is not None
     centre, _ = found.ln_loss(above)
     half = found.half_width(above, 1 - ALPHA)
     return centre, centre - half, centre + half
 
 
-def plain(below: pd.DataFrame, above: pd.DataFrame, function: solve.Loss) -> Predicted:
+def plain(below: pd.DataFrame, above: pd.DataFrame, rho: solve.Rho) -> Predicted:
     """One fit of L(N,D); a bootstrap of its parameters with residuals drawn on top."""
-    data, loss = stacking.columns(below), below.loss.to_numpy(float)
-    fit = solve.fit(laws.CHINCHILLA, data, loss, function=function)
+    data, loss = ensemble.columns(below), below.loss.to_numpy(float)
+    fit = solve.fit(laws.CHINCHILLA, data, loss, rho=rho)
     counts = uncertainty.resamples(np.arange(len(loss)), draws=400, seed=0)
     theta = uncertainty.bootstrap(fit, data, loss, counts)
-    target = stacking.columns(above)
+    target = ensemble.columns(above)
     residual = np.log(loss / fit.predict(data))
     drawn = np.random.default_rng(0).choice(residual, (len(theta), len(above)))
     low, high = np.nanquantile(laws.CHINCHILLA.on(target)(theta)[0] + drawn, [ALPHA / 2, 1 - ALPHA / 2], axis=0)

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import curves, laws, solve
-from analysis.curves import Curve
+from analysis import laws
+from analysis.estimation import curve_forecast, solve
+from analysis.estimation.curve_forecast import Curve
 
 DATA = Path(__file__).parent / "data" / "clark2022_routing_curves.csv.gz"
 STEPS, WARM_UP, PEAK = 250_000, 1_500, 2e-4
@@ -45,7 +46,7 @@ def load(column: str) -> list[tuple[int, Curve, float]]:
 
 def power_law(curve: Curve) -> float:
     """E + A t^-p fitted to the curve so far, read off at its end."""
-    found = solve.fit(laws.LOSS_OF_C_WITH_FLOOR, {"C": curve.steps}, curve.loss, function=solve.LEAST_SQUARES)
+    found = solve.fit(laws.LOSS_OF_C_WITH_FLOOR, {"C": curve.steps}, curve.loss, rho=solve.LEAST_SQUARES)
     return float(found.predict({"C": np.array([float(len(curve.lr))])})[0])
 
 
@@ -62,11 +63,11 @@ def main() -> None:
                 cheaper = [(other, loss) for _, other, loss in runs if other.cost < curve.cost]
                 rows.setdefault("last value", []).append((abs(seen.loss[-1] / final - 1), np.nan, np.nan))
                 rows.setdefault("power law in steps", []).append((abs(power_law(seen) / final - 1), np.nan, np.nan))
-                found = {"alone, all runs": curves.forecast(seen, level=0.9)}
+                found = {"alone, all runs": curve_forecast.forecast_loss(seen, level=0.9)}
                 if place not in half:
                     found["alone, other half"] = found["alone, all runs"]
-                if len(cheaper) >= curves.LEAST_SIBLINGS:
-                    found["siblings, cheaper only"] = curves.forecast(seen, cheaper, level=0.9)
+                if len(cheaper) >= curve_forecast.LEAST_FINISHED:
+                    found["siblings, cheaper only"] = curve_forecast.forecast_loss(seen, cheaper, level=0.9)
                 for name, f in found.items():
                     inside = f.interval[0] <= final <= f.interval[1]
                     width = (f.interval[1] - f.interval[0]) / 2 / final

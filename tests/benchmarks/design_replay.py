@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import design, information, laws
+from analysis import laws
+from analysis.estimation import design, information
 
 DATA = Path(__file__).parent / "data" / "gadre2024_models.csv"
 LOSSES = ("loss_c4_val", "loss_openlm")

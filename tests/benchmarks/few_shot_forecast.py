@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import optimize
 
-from analysis.forecast import ACCURACIES, forecast_gpt3, gpt3_scores
+from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3
+from analysis.reference.tables import gpt3_scores
 
 PAIRS = ((5, 5), (5, 6), (6, 6), (7, 7))  # how many sizes are known, which is predicted
 

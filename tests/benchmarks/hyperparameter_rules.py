@@ -12,7 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from analysis import runs
+from analysis.runs import store as runs
 from gpt3core.store.rundir import default_root
 from sweeps import line
 

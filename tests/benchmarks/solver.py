@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from analysis import laws, solve
+from analysis import laws
+from analysis.estimation import solve
 
 DRAWS = 4000
 
@@ -51,7 +52,7 @@ def with_gradient(theta: np.ndarray, evaluate, observed: np.ndarray, weights: np
     value, gradient = evaluate(theta[None])
     residual = observed - value[0]
     slope = weights * solve.HUBER.weight(residual) * residual
-    return 1e4 * float(weights @ solve.HUBER.rho(residual)), -1e4 * gradient[0] @ slope
+    return 1e4 * float(weights @ solve.HUBER.value(residual)), -1e4 * gradient[0] @ slope
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def main() -> None:
 
     evaluate, observed = laws.CHINCHILLA.on(data), np.log(loss)
     screened = laws.CHINCHILLA.starts(data, loss)
-    rough = np.array([solve.HUBER.rho(observed - evaluate(row[None])[0]).sum() for row in screened])
+    rough = np.array([solve.HUBER.value(observed - evaluate(row[None])[0]).sum() for row in screened])
     best_starts = screened[np.argsort(rough)[:6]]
     chosen = range(0, DRAWS, 4 if short else 1)
     converged = np.array(

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from analysis import runs
-from analysis.study import Options, study
-from dashboards import figures, report
+from analysis import api
+from dashboards import report
+from dashboards.figures import catalogue
 from tests.analysis.synthetic import make_store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -22,14 +22,14 @@ def test_every_page_draws_offline(isolated):
     from playwright.sync_api import sync_playwright
 
     make_store(isolated / "root", noise=0.002)
-    report.write(study(runs.load(isolated / "root"), Options(bootstrap=30)), isolated / "report")
+    report.write(api.fit(isolated / "root", bootstrap=30), isolated / "report")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         page = browser.new_page()
         asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        for slug in ("index", *figures.PAGES):
+        for slug in ("index", *catalogue.SLUGS):
             page.goto((isolated / "report" / f"{slug}.html").as_uri())
             page.wait_for_selector(".plotly .main-svg")
             if slug in ("frontier", "isoflop", "residuals"):

@@ -3,9 +3,13 @@
 import pandas as pd
 import pytest
 
-from analysis import runs
-from analysis.study import Options, study
-from dashboards import figures, report
+from analysis import api
+from dashboards import report
+from dashboards.figures import catalogue
+from dashboards.figures.accuracy import accuracy_compute
+from dashboards.figures.curves import CURVE_POINTS, thinned
+from dashboards.figures.frontier import frontier
+from dashboards.figures.isoflop import isoflop
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 
@@ -13,11 +17,11 @@ from tests.analysis.synthetic import make_store
 @pytest.fixture
 def made(isolated):
     make_store(isolated / "root", noise=0.002)
-    return study(runs.load(isolated / "root"), Options(bootstrap=30))
+    return api.fit(isolated / "root", bootstrap=30)
 
 
 def test_every_run_is_on_the_frontier_and_behind_it(made):
-    page = figures.frontier(made)
+    page = frontier(made)
     shown = [text for trace in page.figure.data if trace.text is not None for text in trace.text]
     for run_id in made.runs.table.run_id:
         assert any(run_id in text for text in shown)
@@ -27,12 +31,12 @@ def test_every_run_is_on_the_frontier_and_behind_it(made):
 
 
 def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(made):
-    stars = [t for t in figures.isoflop(made).figure.data if t.marker.symbol == "star"]
+    stars = [t for t in isoflop(made).figure.data if t.marker.symbol == "star"]
     assert [s.x[0] for s in stars] == pytest.approx([p.n_star for p in made.minima.used])
 
 
 def test_what_is_at_chance_gets_no_curve(made):
-    page = figures.accuracy_compute(made)
+    page = accuracy_compute(made)
     guessing = [t for t in page.figure.data if t.legendgroup == "guessing"]
     assert [t.mode for t in guessing] == ["markers"]
     assert guessing[0].visible == "legendonly"
@@ -42,8 +46,8 @@ def test_what_is_at_chance_gets_no_curve(made):
 
 def test_long_curves_are_thinned_evenly_and_keep_their_ends():
     curve = pd.DataFrame({"tokens": range(1, 10_001), "loss": [5.0] * 10_000})
-    thin = figures.thinned(curve)
-    assert len(thin) <= figures.CURVE_POINTS
+    thin = thinned(curve)
+    assert len(thin) <= CURVE_POINTS
     assert thin.tokens.iloc[0] == 1
     assert thin.tokens.iloc[-1] == 10_000
 
@@ -51,8 +55,8 @@ def test_long_curves_are_thinned_evenly_and_keep_their_ends():
 def test_the_report_has_a_page_a_figure_and_its_rows(made, isolated):
     report.write(made, isolated / "report")
     pages = {path.stem for path in (isolated / "report").glob("*.html")}
-    assert pages == {"index", *figures.PAGES}
-    for slug in figures.PAGES:
+    assert pages == {"index", *catalogue.SLUGS}
+    for slug in catalogue.SLUGS:
         rows = pd.read_csv(isolated / "report" / "data" / f"{slug}.csv")
         assert len(rows)
     for path in (isolated / "report").glob("*.html"):
@@ -72,6 +76,6 @@ def test_a_report_of_few_runs_says_what_is_missing(isolated, keep):
     root = isolated / "root"
     for run_id in make_store(root, evals=False)[keep:]:
         (RunDir(root, run_id).path / "result.json").unlink()
-    few = study(runs.load(root), Options(bootstrap=10))
+    few = api.fit(root, bootstrap=10)
     report.write(few, isolated / "report")
     assert "too few runs" in (isolated / "report" / "index.html").read_text()

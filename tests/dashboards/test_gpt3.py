@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from analysis import api
-from analysis.forecast import reference
-from dashboards import figures, gpt3, report
+from analysis.reference.tables import reference
+from dashboards import gpt3 as command
+from dashboards import report
+from dashboards.figures import catalogue, gpt3
 
 
 def test_figure_1_3_has_the_papers_means_and_the_forecasts():
@@ -15,7 +17,7 @@ def test_figure_1_3_has_the_papers_means_and_the_forecasts():
     means = page.rows.set_index("model")
     assert means.loc["GPT-3 175B", "few-shot"] == pytest.approx(57.37, abs=0.01)  # figure 1.3 by eye: 57
     assert means.loc["GPT-3 125M", "zero-shot"] == pytest.approx(23.25, abs=0.01)
-    stars = [trace for trace in page.figure.data if "foretold" in (trace.name or "")]
+    stars = [trace for trace in page.figure.data if "forecast" in (trace.name or "")]
     assert len(stars) == 3
 
 
@@ -28,14 +30,14 @@ def test_figures_1_2_and_3_1_hold_their_points():
 
 
 def test_the_command_writes_an_offline_folder(tmp_path):
-    assert gpt3.main([f"out={tmp_path / 'g'}"]) == 0
+    assert command.main([f"out={tmp_path / 'g'}"]) == 0
     for name in ("index", "figure-1-2", "figure-1-3", "figure-3-1"):
         assert "https://" not in (tmp_path / "g" / f"{name}.html").read_text().replace("https://plotly.com", "")
 
 
 def test_a_table_of_many_sizes_has_pages_with_one_scale(tmp_path):
     found = api.fit(reference("hoffmann2022_runs_234.csv"), bootstrap=20)
-    pages = {page.slug: page for page in figures.pages(found)}
+    pages = {page.slug: page for page in catalogue.pages(found)}
     assert set(pages) == {"frontier", "isoflop", "residuals"}
     (points,) = [trace for trace in pages["frontier"].figure.data if trace.name == "runs"]
     assert len(points.x) == 234

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import runs
+from analysis.runs import store as runs
 from gpt3core.store.rundir import RunDir
 from sweeps import line
 

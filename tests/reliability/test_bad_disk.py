@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import runs
+from analysis.runs import store as runs
 from sweeps import line
 from tests.conftest import write_corpus
 

@@ -1,0 +1,106 @@
+"""All that is estimated from a selection of runs, in the order in which it is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.accuracy.trends import predict_accuracies, shot_gains, trends
+from analysis.estimation import envelope, exponents, fitted_laws, influence, isoflop, predict
+from analysis.estimation.design import FARTHER
+from analysis.estimation.ensemble import Ensemble, fit_ensemble
+from analysis.estimation.envelope import Envelope
+from analysis.estimation.fitted_laws import Request
+from analysis.estimation.isoflop import Minima
+from analysis.estimation.predict import Prediction
+from analysis.estimation.uncertainty import noise
+from analysis.runs.selection import Selection
+from analysis.study import Fitted, Options
+from gpt3core.errors import UsageError
+
+
+def analyse(selection: Selection, options: Options, points: pd.DataFrame | None = None) -> Fitted:
+    """Fit, test, predict. Too little data gives statuses and empty lists.
+
+    Args:
+        points: N, D, C, U to predict as well; N and D may be nan where C is given.
+
+    Raises:
+        UsageError: when there are points and no law to predict them by.
+    """
+    table, evals = selection.table, selection.runs.evals
+    request = Request(law=options.law, rho=options.rho, bootstrap=options.bootstrap, seed=options.seed)
+    minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed)
+    laws = fitted_laws.fit_laws(table, minima, request)
+    joint = laws.get("chinchilla")
+    ensemble = None
+    if len(table):
+        ensemble = fit_ensemble(table, law=options.law, rho=options.rho, frontier=minima.trusted)
+    targets = _targets(options, table, with_default=points is None)
+    found, without = _at_compute(targets, ensemble, table, minima, options)
+    scores = trends(evals, table)
+    influences = []
+    if joint is not None and len(table):
+        influences = influence.influences(joint.fit, table, float((*targets, *_beyond(table))[0]))
+    return Fitted(
+        minima=minima,
+        implied=[isoflop.implied(p, table, joint.fit) if joint else None for p in minima.parabolas],
+        envelope=envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs"),
+        laws=laws,
+        exponents=exponents.by_convention(selection.runs.table, table, selection.convention, minima, laws, request),
+        noise=noise(table),
+        ensemble=ensemble,
+        predictions=found,
+        accuracies=[predict_accuracies(scores, p.ln_loss, p.sigma, options.seed) for p in found],
+        predicted_points=_at_points(points, ensemble, table, minima, options),
+        without_optimum=without,
+        influences=influences,
+        trends=scores,
+        gains=shot_gains(evals[evals.run_id.isin(table.run_id)] if len(evals) else evals),
+    )
+
+
+def _beyond(table: pd.DataFrame) -> tuple[float, ...]:
+    """The target where none is given."""
+    return (FARTHER * float(table.C.max()),) if len(table) else ()
+
+
+def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tuple[float, ...]:
+    return options.target_compute or (_beyond(table) if with_default else ())
+
+
+def _at_compute(
+    targets: tuple[float, ...], ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options
+) -> tuple[list[Prediction], list[float]]:
+    """Compute-optimal runs, and the targets that have no optimum."""
+    if ensemble is None or not targets:
+        return [], []
+    points = predict.optimal_points(np.array(targets), ensemble, table, minima)
+    without = [float(c) for c in points.C[points.N.isna()]]
+    points = points[points.N.notna()].reset_index(drop=True)
+    if points.empty:
+        return [], without
+    return predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed), without
+
+
+def _at_points(
+    points: pd.DataFrame | None, ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options
+) -> list[Prediction]:
+    """Points by the laws of N and D; those that give C alone are compute-optimal runs."""
+    if points is None or points.empty:
+        return []
+    if ensemble is None:
+        raise UsageError("no law could be fitted, so there is nothing to predict the points with")
+    whole = points.assign(optimal=points.N.isna())
+    if whole.optimal.any():
+        found = predict.optimal_points(points.C[whole.optimal].to_numpy(float), ensemble, table, minima)
+        whole.loc[whole.optimal, ["N", "D"]] = found[["N", "D"]].to_numpy()
+    if whole.N.isna().any():
+        row = int(np.flatnonzero(whole.N.isna())[0])
+        raise UsageError(
+            f"point {row + 1}: no size is best at C={whole.C.iloc[row]:.3g} by the laws fitted here: give its N and D"
+        )
+    if all(choice.frontier for choice in ensemble.choices) and not whole.optimal.all():
+        raise UsageError(f"law={options.law} is a law of compute alone: give points by C, without N and D")
+    whole["U"] = whole.U.fillna(whole.D)
+    return predict.predict(ensemble, table, whole, minima, draws=options.bootstrap, seed=options.seed)

@@ -1,0 +1,193 @@
+"""Every law fitted to the runs that it speaks of, with a bootstrap of its parameters and a verdict on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimation import envelope, solve, uncertainty
+from analysis.estimation.ensemble import REPEATED_RUNS, Choice, columns, covered, run_weights
+from analysis.estimation.isoflop import Minima
+from analysis.estimation.solve import LEAST_SQUARES, Fit, FitStatus, Rho
+from analysis.laws import DATA_CONSTRAINED, EXPONENT_NAMES, LAWS, Array, Data, Law, not_falling, optimal_exponents
+
+NO_FLOOR = 1e-2  # nats: an irreducible loss below this is at its bound, zero
+LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
+LEAST_BEST = 8  # runs on an envelope that a frontier may be drawn through
+CLUSTER_SHARE = 4  # bootstraps by size and by budget take this part of the draws
+OF_MINIMA = ("compute_frontier", "compute_frontier_irreducible", "broken")  # laws of C alone
+BY_BEST = {"kaplan_n": "N", "kaplan_d": "D", "kaplan_c_min": "C_min"}  # laws of what the runs are then best by
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedLaw:
+    """A fitted law with bootstrap draws of its parameters."""
+
+    fit: Fit
+    fitted_to: str = ""  # which points
+    draws: Array | None = None  # (draws, k) of theta, resampled by run
+    by_cluster: dict[str, Array] = field(default_factory=dict)  # the same by size and by budget
+
+    @cached_property
+    def published(self) -> dict[str, Array]:
+        """Draws of the published parameters, (draws,) each; empty where there are none."""
+        return {} if self.draws is None else named(self.fit.law, self.draws)
+
+    @property
+    def exponents(self) -> tuple[float, float]:
+        """a and b of N* ~ C^a, D* ~ C^b by a fitted E + A/N^alpha + B/D^beta under 6ND = C; nan where it has none."""
+        params = self.fit.params
+        return optimal_exponents(params) if {"alpha", "beta"} <= set(params) else (np.nan, np.nan)
+
+    @cached_property
+    def exponent_draws(self) -> Array:
+        """Bootstrap draws of that a, (draws,); nan where a draw has none."""
+        if not {"alpha", "beta"} <= set(self.published):
+            return np.empty(0)
+        rows = zip(self.published["alpha"], self.published["beta"], strict=True)
+        return np.array([optimal_exponents({"alpha": alpha, "beta": beta})[0] for alpha, beta in rows])
+
+
+def named(law: Law, draws: Array) -> dict[str, Array]:
+    """The published parameters of rows of theta, (rows,) each."""
+    described = [law.describe(theta) for theta in draws]
+    return {name: np.array([row[name] for row in described]) for name in law.parameters}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is fitted and how."""
+
+    law: str = "all"
+    rho: Rho = solve.HUBER
+    bootstrap: int = 1000
+    seed: int = 0
+
+    def wants(self, law: Law) -> bool:
+        """Whether a law was asked for."""
+        return self.law in ("all", law.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Observed:
+    """What one law is fitted to: the columns that it needs, losses, weights, and the runs behind them, if any."""
+
+    data: Data
+    loss: Array
+    fitted_to: str
+    rho: Rho
+    weights: Array | None = None
+    runs: pd.DataFrame | None = None  # None: minima of budgets
+
+    def fit(self, law: Law) -> Fit:
+        """The law fitted to it."""
+        return solve.fit(law, self.data, self.loss, rho=self.rho, weights=self.weights)
+
+
+def fit_laws(table: pd.DataFrame, minima: Minima, request: Request) -> dict[str, FittedLaw]:
+    """The laws asked for, by name; one that the runs cannot carry is there with a status and a reason.
+
+    Args:
+        table: the runs that passed the rules.
+    """
+    return {law.name: _fit_law(law, table, minima, request) for law in LAWS.values() if request.wants(law)}
+
+
+def fit_once(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> FittedLaw:
+    """A law fitted to the runs that it speaks of, without a bootstrap: the numbers that every table shows."""
+    observed = _observed(law, table, minima, rho)
+    if isinstance(observed, str):
+        return FittedLaw(fit=Fit(law=law, status=FitStatus.NOT_APPLICABLE, reason=observed))
+    return FittedLaw(fit=observed.fit(law), fitted_to=observed.fitted_to)
+
+
+def _fit_law(law: Law, table: pd.DataFrame, minima: Minima, request: Request) -> FittedLaw:
+    observed = _observed(law, table, minima, request.rho)
+    if isinstance(observed, str):
+        return FittedLaw(fit=Fit(law=law, status=FitStatus.NOT_APPLICABLE, reason=observed))
+    fit = observed.fit(law)
+    draws, by_cluster = None, {}
+    if fit.theta is not None and observed.runs is not None:
+        draws = _drawn(fit, observed, "run", request.bootstrap, request.seed)
+        if law.name not in (*OF_MINIMA, *BY_BEST):
+            few = max(2, request.bootstrap // CLUSTER_SHARE)
+            labels = {by: uncertainty.clusters(observed.runs, by) for by in uncertainty.CLUSTERS[1:]}
+            enough = [by for by, label in labels.items() if len(np.unique(label)) > law.dimension]
+            by_cluster = {by: _drawn(fit, observed, by, few, request.seed) for by in enough}
+    elif fit.theta is not None and minima.draws is not None:
+        draws = solve.refit(fit, observed.data, minima.draws[:, 2:])
+    return judged(FittedLaw(fit=fit, fitted_to=observed.fitted_to, draws=draws, by_cluster=by_cluster))
+
+
+def _drawn(fit: Fit, observed: _Observed, by: str, draws: int, seed: int) -> Array:
+    assert observed.runs is not None
+    counts = uncertainty.resamples(uncertainty.clusters(observed.runs, by), draws=draws, seed=seed)
+    return uncertainty.bootstrap(fit, observed.data, observed.loss, counts, observed.weights)
+
+
+def _observed(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> _Observed | str:
+    """What a law is fitted to, or why it is not fitted."""
+    if law.name in OF_MINIMA:
+        return _frontier(law, table, minima, rho)
+    if law.name in BY_BEST:
+        return _best_by(law, BY_BEST[law.name], table, rho)
+    missing = [name for name in law.needs if name not in table or table[name].isna().any()]
+    if missing:
+        return f"the runs do not say {' and '.join(missing)}"
+    if law is DATA_CONSTRAINED and int((table.D > 1.05 * table.U).sum()) < REPEATED_RUNS:
+        return f"fewer than {REPEATED_RUNS} runs saw their text more than once"
+    return _of_runs(law, table[covered(law, table)].reset_index(drop=True), "all runs", rho)
+
+
+def _frontier(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> _Observed | str:
+    """L*(C): through the minima of the budgets; where these are not to be trusted, through the best runs."""
+    if not minima.trusted and len(envelope.best_by(table, "C")) >= LEAST_BEST:
+        return _best_by(law, "C", table, rho)
+    data = {"C": np.array([p.budget for p in minima.used])}
+    loss = np.array([p.loss_star for p in minima.used])  # smoothed already: least squares
+    return _Observed(data=data, loss=loss, fitted_to="the minima of the budgets", rho=LEAST_SQUARES)
+
+
+def _best_by(law: Law, column: str, table: pd.DataFrame, rho: Rho) -> _Observed | str:
+    """L of one quantity where the others do not limit: the runs that none with less of it beats."""
+    if column not in table or table[column].isna().any():
+        return f"the runs do not say {column} (batch_tokens is needed)"
+    best = envelope.best_by(table, column)
+    return _of_runs(law, best, f"the {len(best)} runs that none with less {column} beats", rho)
+
+
+def _of_runs(law: Law, runs: pd.DataFrame, fitted_to: str, rho: Rho) -> _Observed:
+    return _Observed(
+        data=columns(runs),
+        loss=runs.loss.to_numpy(float),
+        weights=run_weights(Choice(law=law, rho=rho), runs),
+        fitted_to=fitted_to,
+        rho=rho,
+        runs=runs,
+    )
+
+
+def judged(law: FittedLaw) -> FittedLaw:
+    """Mark a fit whose loss does not fall with scale, or whose parameters its own bootstrap cannot pin down."""
+    if law.fit.theta is None:
+        return law
+    params = law.fit.params
+    if wrong := not_falling(params):
+        named_wrong = ", ".join(f"{name} {params[name]:.3g}" for name in wrong)
+        reason = f"the loss would not fall with scale ({named_wrong}): these runs do not tell N from D"
+        return replace(law, fit=replace(law.fit, status=FitStatus.ILL_DETERMINED, reason=reason))
+    loose = []
+    for name, draws in law.published.items():
+        low, high = uncertainty.interval(draws)
+        if name in EXPONENT_NAMES and (low <= 0 or high / low > LOOSE):
+            loose.append(f"{name} {low:.3g} to {high:.3g}")
+        if name == "E" and (params["E"] < NO_FLOOR or high - low > 0.5 * params["E"]):
+            bound = "E is at its bound, zero" if params["E"] < NO_FLOOR else "E"
+            loose.append(f"{bound} ({max(low, 0.0):.2f} to {high:.2f})")
+    if not loose or law.fit.status is not FitStatus.OK:
+        return law
+    reason = "95% intervals: " + ", ".join(loose)
+    return replace(law, fit=replace(law.fit, status=FitStatus.ILL_DETERMINED, reason=reason))

@@ -1,0 +1,46 @@
+"""Where a loss is lowest along a budget: continuously, for any law or mean of laws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from analysis.laws import Array, Law
+
+REACH = 1e3  # how far beyond the sizes that were run an optimum is looked for, as a factor
+GRID = 401  # points of each look; each one looks between the neighbours of the lowest point of the one before
+LOOKS = 5  # from a factor of 1e12 in N down to one of 1 + 1e-8
+
+
+def lowest(ln_loss: Callable[[Array], Array], low: float, high: float) -> float | None:
+    """ln N of the minimum between two ln N; None where the loss is lowest at an end: then there is no optimum.
+
+    Args:
+        ln_loss: ln L at every ln N, (n,) -> (n,); nan where there is no value.
+    """
+    ends = low, high
+    for _ in range(LOOKS):
+        x = np.linspace(*ends, GRID)
+        with np.errstate(all="ignore"):
+            values = np.asarray(ln_loss(x), float)
+        values = np.where(np.isfinite(values), values, np.inf)
+        at = int(np.argmin(values))
+        if not np.isfinite(values[at]) or at in (0, GRID - 1):
+            return None
+        ends = float(x[at - 1]), float(x[at + 1])
+    return float(np.mean(ends))
+
+
+def within_reach(sizes: Array) -> tuple[float, float]:
+    """ln N between which an optimum is looked for, from the sizes that were run."""
+    return float(np.log(sizes.min() / REACH)), float(np.log(sizes.max() * REACH))
+
+
+def of_law(law: Law, theta: Array, compute: float, ends: tuple[float, float]) -> float | None:
+    """ln N where a law of N and D is lowest along 6ND = compute, between two ln N; None where it has no optimum."""
+
+    def along(x: Array) -> Array:
+        return law.on({"N": np.exp(x), "D": compute / (6 * np.exp(x))})(theta[None])[0][0]
+
+    return lowest(along, *ends)

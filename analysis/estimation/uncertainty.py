@@ -1,0 +1,86 @@
+"""What the runs leave open: bootstrap by run or by cluster, intervals, and the noise of seeds and evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimation import solve
+from analysis.estimation.solve import Fit
+from analysis.laws import Array, Data
+
+LEVEL = 0.95
+CLUSTERS = ("run", "size", "budget")
+BUDGET_DECADES = 0.5  # runs without stated budgets are clustered by half decades of compute
+
+
+def interval(draws: Array, level: float = LEVEL) -> list[float]:
+    """The central interval of bootstrap draws; nan where no draw has a value."""
+    if not np.isfinite(draws).any():
+        return [float("nan"), float("nan")]
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return [float(low), float(high)]
+
+
+def clusters(table: pd.DataFrame, by: str) -> Array:
+    """A label for each run (n,): itself, its size, or its budget.
+
+    Seeds of one point stay together under every choice: they share the point's misfit.
+    """
+    if by == "size":
+        key = table.N
+    elif by == "budget":
+        stated = "budget_flops" in table and table.budget_flops.notna().all()
+        key = table.budget_flops if stated else np.round(np.log10(table.C) / BUDGET_DECADES)
+    else:
+        key = table.groupby(["N", "D"]).ngroup()
+    return np.asarray(pd.factorize(key)[0])
+
+
+def resamples(labels: Array, *, draws: int, seed: int) -> Array:
+    """How often each run (n,) is drawn, (draws, n): whole clusters, with replacement."""
+    count = int(labels.max()) + 1
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    return np.asarray(drawn[:, labels])
+
+
+def bootstrap(fit: Fit, data: Data, loss: Array, counts: Array, weights: Array | None = None) -> Array:
+    """Parameters (draws, k) refitted to the resamples, all draws at once.
+
+    Args:
+        counts: of ``resamples``, (draws, n).
+        weights: of the runs in the original fit, (n,).
+    """
+    return solve.refit(fit, data, np.log(loss), weights=counts if weights is None else counts * weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Standard deviations in ln L that no law can explain; nan where the data do not tell."""
+
+    seed: float  # between seeds of one point
+    evaluation: float  # of one measurement
+    replicated: int  # degrees of freedom behind ``seed``
+
+    @property
+    def known(self) -> float:
+        """Both together, what is not known counted as nothing."""
+        return float(np.sqrt(np.nansum([self.seed**2, self.evaluation**2])))
+
+
+def noise(table: pd.DataFrame) -> Noise:
+    """From replicated points (equal N and D) and from the column loss_se."""
+    ln = np.log(table.loss.to_numpy(float))
+    group = clusters(table, "run")
+    freedom = len(ln) - len(np.unique(group))
+    seed = float("nan")
+    if freedom:
+        centre = np.bincount(group, ln) / np.bincount(group)
+        seed = float(np.sqrt(((ln - centre[group]) ** 2).sum() / freedom))
+    evaluation = float("nan")
+    if "loss_se" in table and table.loss_se.notna().any():
+        evaluation = float(np.sqrt(np.nanmean((table.loss_se / table.loss) ** 2)))
+    return Noise(seed=seed, evaluation=evaluation, replicated=int(freedom))

@@ -1,0 +1,50 @@
+"""Final training losses of a sweep's unfinished runs, forecast from their curves and those of the finished ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimation.curve_forecast import LEAST_POINTS, Curve, forecast_loss
+from analysis.runs import store
+from analysis.runs.tidy import Runs
+
+BUCKETS = 24  # of a curve: between the end of the warm-up and the end of the run
+
+
+def unfinished(runs: Runs) -> pd.DataFrame:
+    """Forecasts of runs without a result: run_id, done (share), loss, low, high, method."""
+    if not runs.missing:
+        return pd.DataFrame()
+    curves = {run_id: _curve(runs.source, run_id) for run_id in [*runs.missing, *runs.table.run_id]}
+    finished = [(c, float(c.loss[-1])) for run_id, c in curves.items() if c is not None and run_id not in runs.missing]
+    rows = []
+    for run_id in runs.missing:
+        curve = curves[run_id]
+        if curve is None or len(curve.steps) < LEAST_POINTS:
+            continue
+        found = forecast_loss(curve, finished)
+        done = float(curve.steps[-1] / len(curve.lr))
+        low, high = found.interval
+        rows.append(
+            {"run_id": run_id, "done": done, "loss": found.loss, "low": low, "high": high, "method": found.method}
+        )
+    return pd.DataFrame(rows)
+
+
+def _curve(root: Path, run_id: str) -> Curve | None:
+    """A run's training loss after the warm-up, mean over buckets of equal width in ln(step)."""
+    rows = store.curve(root, run_id)
+    if rows.empty:
+        return None
+    lr, cost = store.schedule(root, run_id)
+    rows = rows[rows.step > int(lr.argmax())]
+    if rows.empty:
+        return None
+    edges = np.geomspace(max(1, int(lr.argmax())), len(lr), BUCKETS)
+    means = rows.groupby(np.searchsorted(edges, rows.step.to_numpy(float))).agg(
+        step=("step", "max"), loss=("loss", "mean")
+    )
+    return Curve(steps=means.step.to_numpy(float), loss=means.loss.to_numpy(float), lr=lr, cost=cost)

@@ -1,0 +1,149 @@
+"""What a reader must know beside the numbers; every note has a code for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from analysis.estimation import isoflop
+from analysis.estimation.backtest import THIN_CUTS
+from analysis.estimation.predict import Prediction
+from analysis.estimation.solve import FitStatus
+from analysis.study import Note, Study
+
+MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
+MOST_DRAWS = 0.9
+BIASED = 0.05  # ln N*: a parabola off by more than this is said to be biased
+SPREAD = 0.01  # relative: fits that differ by more at a target are pointed out
+MOVES = 0.01  # relative: something whose absence moves the prediction by more is pointed out
+FEW_STARTS = 0.2  # share of starts at the optimum under which a fit is called fragile
+
+
+def notes(study: Study) -> list[Note]:
+    """All notes of a study, in the order of its parts."""
+    return [*_rules(study), *_isoflop(study), *_fits(study), *_predictions(study), *_runs(study)]
+
+
+def _rules(study: Study) -> Iterator[Note]:
+    for rule in study.rules:
+        if rule.excluded:
+            message = f"{len(rule.excluded)} runs: {rule.meaning}: {', '.join(rule.excluded)}"
+            yield Note(code=f"rule-{rule.name}", severity="info", message=message)
+    if not study.runs.store and study.table.C.equals(6 * study.table.N * study.table.D):
+        yield Note(code="compute-6nd", severity="info", message="C is 6ND: the table has no column of compute")
+
+
+def _isoflop(study: Study) -> Iterator[Note]:
+    minima = study.minima
+    for p, implied in zip(minima.parabolas, study.implied, strict=True):
+        if p.far:
+            message = (
+                f"C={p.budget:.3g}: {len(p.far)} runs more than {isoflop.NEAR:.0%} above the best stay out of the "
+                f"parabola: {', '.join(p.far)}"
+            )
+            yield Note(code="rule-near", severity="info", message=message)
+        if not p.ok:
+            yield Note(code="no-minimum", severity="warning", message=f"C={p.budget:.3g}: {p.reason}")
+        elif implied is not None and abs(implied.bias) > BIASED:
+            message = (
+                f"C={p.budget:.3g}: a parabola through L(N,D)'s own losses at these sizes puts N* "
+                f"{np.expm1(implied.bias):+.0%} off the law's minimum: trust the parametric minimum more, or run sizes "
+                f"centred on it"
+            )
+            yield Note(code="parabola-biased", severity="warning", message=message)
+    kept = 0 if minima.draws is None else len(minima.draws)
+    if minima.asked and kept < MOST_DRAWS * minima.asked:
+        message = (
+            f"{minima.asked - kept} of {minima.asked} bootstrap draws had a budget without a minimum inside its sizes "
+            "and are not in the intervals of the frontier and of N*: they are too narrow; run sizes farther out"
+        )
+        yield Note(code="draws-without-minimum", severity="warning", message=message)
+
+
+def _fits(study: Study) -> Iterator[Note]:
+    for law in study.laws.values():
+        fit = law.fit
+        if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED):
+            message = f"{fit.law.equation} is {fit.status.value}: {fit.reason}"
+            severity = "warning" if fit.law.name in (*MAIN_LAWS, study.options.law) else "info"
+            yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity=severity, message=message)
+        elif fit.status is FitStatus.OK and fit.share_at_optimum < FEW_STARTS:
+            message = f"{fit.law.equation}: {fit.share_at_optimum:.0%} of the starts found the optimum"
+            yield Note(code="fragile-optimum", severity="info", message=message)
+
+
+def _predictions(study: Study) -> Iterator[Note]:
+    if study.ensemble is None:
+        asked = "" if study.options.law == "all" else f" by law={study.options.law}"
+        message = f"nothing can be predicted{asked}: no law of N and D, and none of C with budgets, could be fitted"
+        yield Note(code="no-prediction", severity="warning", message=message)
+        return
+    if study.without_optimum:
+        listed = ", ".join(f"{c:.3g}" for c in study.without_optimum)
+        message = (
+            f"no size is best at C={listed} by these laws, within a factor 1000 of the sizes that were run: no "
+            "prediction; run sizes on both sides of the best, or give N and D of a point by predict="
+        )
+        yield Note(code="no-optimum", severity="warning", message=message)
+    everywhere = [*study.predictions, *study.predicted_points]
+    if everywhere:
+        calibration = (study.ensemble.optimal if study.predictions else study.ensemble.anywhere).calibration
+        yield Note(
+            code="thin-calibration" if calibration.supported else "no-calibration",
+            severity="info" if calibration.cuts >= THIN_CUTS else "warning",
+            message=calibration.reason,
+        )
+        yield from _informed(study, everywhere, supported=calibration.supported)
+    for p in study.predictions:
+        low, high = p.spread
+        if high / low - 1 > SPREAD:
+            message = (
+                f"C={p.compute:.3g}: the {len(p.by_choice)} fits differ by {high / low - 1:.1%} there "
+                f"({low:.3f} to {high:.3f})"
+            )
+            yield Note(code="fits-differ", severity="info", message=message)
+    for i in [i for i in study.influences if abs(i.loss_change) > MOVES][:3]:
+        message = (
+            f"without {i.left_out} L(N,D)'s prediction moves by {i.loss_change:+.1%}, its N* by {i.n_star_change:+.0%}"
+        )
+        yield Note(code="influential", severity="warning", message=message)
+
+
+def _informed(study: Study, predictions: list[Prediction], *, supported: bool) -> Iterator[Note]:
+    """What runs along one line of ln N and ln D say, and what they do not."""
+    assert study.ensemble is not None
+    if study.ensemble.missing is not None and study.predictions and not study.minima.trusted:
+        message = (
+            "the runs vary along one line of ln N and ln D only, so that no size is known to be best: predictions at a "
+            "compute continue that line, and exponents of L(N,D) mean nothing; run other ratios D/N too"
+        )
+        yield Note(code="one-line", severity="warning", message=message)
+    outside = [f"N={p.n:.3g} D={p.d:.3g}" for p in predictions if supported and p.interval_new_run is None]
+    if outside:
+        message = (
+            f"the runs vary along one line of ln N and ln D only and tell nothing of {', '.join(outside[:5])}: "
+            "no interval of a new run there, and the prediction rests on the form of the laws alone"
+        )
+        yield Note(code="off-line", severity="warning", message=message)
+
+
+def _runs(study: Study) -> Iterator[Note]:
+    if "precision" in study.table and study.table.precision.nunique() > 1:
+        counts = study.table.precision.value_counts().sort_index()
+        listed = ", ".join(f"{name} ({count} runs)" for name, count in counts.items())
+        message = (
+            f"the runs fitted were trained in different precisions, {listed}: their losses may differ for that alone; "
+            f"precision={counts.idxmax()} leaves the others out"
+        )
+        yield Note(code="mixed-precision", severity="warning", message=message)
+    repeated = study.table[study.table.epochs > 1]
+    if len(repeated):
+        listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.head(30).itertuples())
+        more = "" if len(repeated) <= 30 else f" and {len(repeated) - 30} more"
+        message = f"{len(repeated)} runs saw the text more than once (epochs): {listed}{more}"
+        yield Note(code="repeated-data", severity="info", message=message)
+    if study.runs.missing:
+        listed = ", ".join(study.runs.missing)
+        message = f"{len(study.runs.missing)} runs of the sweep have no result yet: {listed}"
+        yield Note(code="unfinished", severity="warning", message=message)

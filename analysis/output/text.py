@@ -1,0 +1,310 @@
+"""A study as tables of words: what the command prints, the report shows and law.md holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from analysis.estimation import isoflop, uncertainty
+from analysis.estimation.fitted_laws import NO_FLOOR
+from analysis.estimation.solve import FitStatus
+from analysis.laws import Array
+from analysis.runs.conventions import LABELS
+from analysis.study import Study
+
+Row = list[str]
+MOST_INFLUENCES = 6
+MOST_PREDICTIONS = 40
+
+
+def tables(study: Study) -> list[tuple[str, list[str], list[Row]]]:
+    """The report as (title, header, rows); a table without rows has nothing to say."""
+    return [(title.format(**_named(study)), header, make(study)) for title, header, make in _TABLES]
+
+
+def _named(study: Study) -> dict[str, str]:
+    return {"N": LABELS[study.convention.n], "C": LABELS[study.convention.c]}
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def _count(value: float) -> str:
+    """1234567 -> 1.23M."""
+    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= scale:
+            return f"{value / scale:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def _change(value: float, digits: int = 0) -> str:
+    return f"{value:+.{digits}%}" if math.isfinite(value) else "-"
+
+
+def _span(values: list[float] | None, digits: int = 3) -> str:
+    return (
+        "-"
+        if values is None or not all(map(math.isfinite, values))
+        else f"{_number(values[0], digits)} to {_number(values[1], digits)}"
+    )
+
+
+def _parameter(name: str, value: float) -> str:
+    return "0 (at its bound)" if name == "E" and value < NO_FLOOR else _number(value, 4)
+
+
+def _floored(name: str, draws: Array) -> list[float]:
+    """The interval of a parameter; an irreducible loss too small to matter is printed as zero."""
+    low, high = uncertainty.interval(draws)
+    return [0.0 if v < NO_FLOOR else v for v in (low, high)] if name == "E" else [low, high]
+
+
+def _laws(study: Study) -> list[Row]:
+    rows = []
+    for law in study.laws.values():
+        if law.fit.status is FitStatus.NOT_APPLICABLE:
+            rows.append([law.fit.law.equation, "-", "-", f"{law.fit.status.value} ({law.fit.reason})"])
+            continue
+        published = law.published
+        rows.append(
+            [
+                law.fit.law.equation,
+                ", ".join(f"{name} {_parameter(name, value)}" for name, value in law.fit.params.items()) or "-",
+                ", ".join(f"{name} {_span(_floored(name, values))}" for name, values in published.items()) or "-",
+                law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
+            ]
+        )
+    return rows
+
+
+def _optimum(study: Study) -> list[Row]:
+    """The exponent of N* by each of Hoffmann et al.'s approaches."""
+    rows = []
+    env, minima = study.envelope, study.minima
+    what = f"{len(env.points)} runs that no cheaper one beats"
+    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or what])
+    spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
+    count = f"{len(minima.used)} budgets with a minimum"
+    if len(minima.used) > 1:
+        rows.append(["2, IsoFLOP parabolas", _number(minima.exponent), _number(1 - minima.exponent), spread, count])
+    else:
+        rows.append(["2, IsoFLOP parabolas", "-", "-", "-", count + ", 2 are needed"])
+    joint = study.laws.get("chinchilla")
+    if joint is not None and joint.fit.theta is not None:
+        inside = uncertainty.interval(joint.exponent_draws) if len(joint.exponent_draws) else None
+        a, b = joint.exponents
+        rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
+    return rows
+
+
+def _minima(study: Study) -> list[Row]:
+    rows = []
+    for p, implied in zip(study.minima.parabolas, study.implied, strict=True):
+        if not p.ok:
+            rows.append([f"{p.budget:.3g}", str(len(p.run_ids)), "-", "-", "-", "-", "-", p.reason])
+            continue
+        bias = "" if implied is None or not math.isfinite(implied.bias) else f"parabola {math.expm1(implied.bias):+.0%}"
+        note = "; ".join(part for part in (bias, f"{len(p.far)} far runs out" if p.far else "") if part)
+        rows.append(
+            [
+                f"{p.budget:.3g}",
+                str(len(p.run_ids)),
+                _count(p.n_star),
+                _count(p.n_cubic) if math.isfinite(p.n_cubic) else "-",
+                "-" if implied is None else _count(implied.n_star),
+                f"{p.d_star / p.n_star:.0f}",
+                f"{p.loss_star:.4f}",
+                note,
+            ]
+        )
+    return rows
+
+
+def _exponents(study: Study) -> list[Row]:
+    return [
+        [
+            str(e.convention.n) + (" *" if e.chosen else ""),
+            str(e.convention.c),
+            _number(e.isoflop),
+            _number(e.parametric),
+            _number(e.alpha_c, 4),
+        ]
+        for e in study.exponents
+    ]
+
+
+def _predictions(study: Study) -> list[Row]:
+    every = [*study.predictions, *study.predicted_points]
+    rows = [
+        [
+            f"{p.compute:.3g}",
+            f"{p.decades:.1f} decades",
+            _count(p.n),
+            _count(p.d),
+            f"{p.loss:.3f}",
+            _span(p.interval_mean, 4),
+            _span(p.interval_new_run, 4),
+            _span(p.spread, 4),
+        ]
+        for p in every[:MOST_PREDICTIONS]
+    ]
+    more = len(every) - len(rows)
+    return [*rows, [f"and {more} more in fit.json", *[""] * 7]] if more else rows
+
+
+def _choices(study: Study) -> list[Row]:
+    weighting = study.weighting
+    if study.ensemble is None or weighting is None:
+        return []
+    target = study.predictions[0].by_choice if study.predictions else {}
+    order = np.argsort(-weighting.weights, kind="stable")
+    return [
+        [
+            study.ensemble.choices[i].name,
+            f"{weighting.weights[i]:.2f}",
+            "-" if math.isnan(weighting.errors[i]) else f"{weighting.errors[i]:.2%}",
+            _number(target.get(study.ensemble.choices[i].name), 4),
+        ]
+        for i in order
+    ]
+
+
+def _coverage(study: Study) -> list[Row]:
+    return [
+        [
+            f"up to {r.decades:g}",
+            str(r.tests),
+            f"{r.median_abs_error:.2%}",
+            f"{r.mean_miss:+.2%}",
+            f"{r.coverage80:.0%}",
+            f"{r.coverage95:.0%}",
+        ]
+        for r in study.coverage.itertuples()
+    ]
+
+
+def _influence(study: Study) -> list[Row]:
+    return [
+        [i.left_out, i.kind, str(i.runs), _change(i.loss_change, 2), _change(i.n_star_change)]
+        for i in study.influences[:MOST_INFLUENCES]
+    ]
+
+
+def _forecasts(study: Study) -> list[Row]:
+    return [
+        [r["run_id"], f"{r['done']:.0%}", f"{r['loss']:.4f}", _span([r["low"], r["high"]], 4), r["method"]]
+        for r in study.forecasts.to_dict("records")
+    ]
+
+
+def _few_shot(study: Study) -> list[Row]:
+    rows = []
+    for t in study.trends:
+        accuracy = f"{t.accuracy_small:.3f} -> {t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}"
+        logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}"
+        if t.verdict == "not measured":
+            accuracy, logprob = "-", "-"
+            verdict = "not measured: does not fit n_ctx"
+        else:
+            verdict = (
+                t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
+            )
+        rows.append([t.task, str(t.shots), f"{t.chance:.2f}", f"{t.baseline:.3f}", accuracy, logprob, verdict])
+    return rows
+
+
+def _accuracies(study: Study) -> list[Row]:
+    rows = []
+    for p, accuracies in zip(study.predictions, study.accuracies, strict=True):
+        for a in accuracies:
+            score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
+            spans = [_span(a.interval_mean), _span(a.interval_new_run)]
+            rows.append([f"{p.compute:.3g}", a.task, str(a.shots), score, *spans, a.reason])
+    return rows
+
+
+def _gains(study: Study) -> list[Row]:
+    return [
+        [
+            str(g["task"]),
+            str(g["shots"]),
+            f"{g['accuracy_gain']:+.3f} +- {g['accuracy_gain_se']:.3f}",
+            f"{g['logprob_gain']:+.2f} +- {g['logprob_gain_se']:.2f}",
+        ]
+        for g in study.gains
+    ]
+
+
+def _rules(study: Study) -> list[Row]:
+    rows = [[r.name, r.meaning, ", ".join(r.excluded) or "none"] for r in study.rules]
+    far = [run_id for p in study.minima.parabolas for run_id in p.far]
+    near = f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss"
+    return [*rows, ["near", near, ", ".join(far) or "none"]] if study.minima.parabolas else rows
+
+
+_TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
+    (
+        "Laws (N {N}, C {C}, loss in nats per token)",
+        ["law", "parameters", "95% interval of the mean law", "status"],
+        _laws,
+    ),
+    ("N* ~ C^a, D* ~ C^b (N {N}, C {C})", ["approach", "a", "b", "95% of a", "from"], _optimum),
+    (
+        "IsoFLOP minima (N {N}, C {C})",
+        ["C", "runs", "N* parabola", "cubic", "L(N,D)", "D/N at N*", "L*", "note"],
+        _minima,
+    ),
+    (
+        "Exponents by convention (* chosen; budgets are groups of equal recorded C in all of them)",
+        ["N", "C", "a, IsoFLOP", "a, parametric", "alpha_C"],
+        _exponents,
+    ),
+    (
+        "Predictions: mean of the ensemble of fits below, weighted by their backtests",
+        ["C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
+        _predictions,
+    ),
+    ("Ensemble of fits", ["fit", "weight", "mean miss in backtests", "loss at the first target"], _choices),
+    (
+        "Backtests (fitted below a cut, predicted above), by distance",
+        ["decades", "predictions", "median error", "bias", "80% intervals cover", "95% intervals cover"],
+        _coverage,
+    ),
+    (
+        "Influence on L(N,D) at the first target",
+        ["left out", "kind", "runs", "loss", "N*"],
+        _influence,
+    ),
+    ("Unfinished runs: final training loss", ["run", "done", "forecast", "95%", "from"], _forecasts),
+    (
+        "Few-shot accuracy against compute",
+        ["task", "K", "chance", "best baseline", "accuracy, small -> large runs", "ln p(answer) per decade", "verdict"],
+        _few_shot,
+    ),
+    (
+        "Predicted accuracy (compute -> loss -> accuracy)",
+        ["C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
+        _accuracies,
+    ),
+    ("What K examples bring over none (mean over runs)", ["task", "K", "accuracy", "ln p(answer)"], _gains),
+    ("Rules", ["rule", "meaning", "runs out"], _rules),
+)
+
+
+def to_markdown(study: Study) -> str:
+    """The tables as Markdown, ready for a paper's appendix."""
+    lines = [
+        f"# Scaling law of {study.runs.name}",
+        "",
+        f"{len(study.table)} of {len(study.everything)} runs fitted.",
+        "",
+    ]
+    for title, header, rows in tables(study):
+        if rows:
+            lines += [f"## {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+            lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
+    lines += ["## Notes", "", *[f"- {n.severity} `{n.code}`: {n.message}" for n in study.notes], ""]
+    return "\n".join(lines)

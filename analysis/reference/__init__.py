@@ -1,0 +1,1 @@
+"""Published tables that the package ships, with their sources in SOURCES.md."""

@@ -1,0 +1,34 @@
+"""The published tables, as frames."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pandas as pd
+
+from analysis.laws.base import Array
+
+
+def reference(name: str) -> pd.DataFrame:
+    """A table by its file's name; SOURCES.md says where each comes from."""
+    with resources.as_file(resources.files("analysis") / "reference" / name) as path:
+        return pd.read_csv(path)
+
+
+def gpt3_models() -> pd.DataFrame:
+    """The eight GPT-3 models: model, size (as in target=), params, train_tokens, train_flops."""
+    return reference("gpt3_models.csv")
+
+
+def gpt3_scores() -> tuple[pd.DataFrame, Array]:
+    """Table H.1 of Brown et al. 2020, without the test-server scores, which exist for 175B alone.
+
+    Returns:
+        One row a series (task, category, metric, setting), one column a size, in percent; and the sizes' training
+        FLOPs (table D.1).
+    """
+    models, scores = gpt3_models(), reference("gpt3_table_H1.csv")
+    scores = scores[scores.split != "test_server"]
+    key = ["task", "category", "metric", "setting"]
+    wide = scores.pivot_table(index=key, columns="model", values="value", sort=False)[list(models.model)]
+    return wide.reset_index(), models.train_flops.to_numpy(float)

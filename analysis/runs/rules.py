@@ -1,0 +1,110 @@
+"""Which runs enter a fit: rules with names, each listed in the output with the runs that it takes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from gpt3core.errors import UsageError
+
+MAX_EPOCHS = 4.0  # up to about four epochs repeated data is nearly as good as new (Muennighoff et al. 2023)
+WORTHLESS_EPOCHS = 40.0  # beyond, repeating is worth nothing and models overfit: no law here speaks of it (the same)
+MIN_TOKENS_PER_PARAMETER = 1.0  # below, a run has not left the first drop of its curve
+DIVERGED_ABOVE = 0.05  # relative: more than this above a run with no more parameters and no more tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A named rule and the runs it took out."""
+
+    name: str
+    meaning: str
+    excluded: list[str]
+
+
+def apply(
+    table: pd.DataFrame, *, min_tokens: float = 0.0, exclude: Sequence[str] = (), precision: str | None = None
+) -> tuple[pd.DataFrame, list[Rule]]:
+    """The runs that pass every rule, and the rules. A run is listed under the first rule that takes it out.
+
+    Args:
+        table: run_id, N, D, U, loss, status, epochs; precision where it is known.
+        min_tokens: of training, below which a run does not count.
+        exclude: run_ids that the user takes out.
+        precision: the only one that the runs may have been trained in; any by default.
+
+    Raises:
+        UsageError: for a name in ``exclude`` that no run has, or a precision that none was trained in.
+    """
+    _check_asked(table, exclude, precision)
+    rules, out = [], pd.Series(False, index=table.index)
+    for name, meaning, hit in _checks(table, min_tokens, exclude, precision):
+        rules.append(Rule(name=name, meaning=meaning, excluded=sorted(table.run_id[hit & ~out])))
+        out |= hit
+    return table[~out].reset_index(drop=True), rules
+
+
+def _check_asked(table: pd.DataFrame, exclude: Sequence[str], precision: str | None) -> None:
+    """Refuse what names nothing."""
+    strangers = sorted(set(exclude) - set(table.run_id))
+    if strangers:
+        raise UsageError(f"exclude={strangers[0]}: no run has this name; names are like {', '.join(table.run_id[:3])}")
+    if precision is None:
+        return
+    if "precision" not in table:
+        raise UsageError(
+            f"precision={precision}: these runs do not say it (a column precision is needed): leave it out"
+        )
+    there = sorted(set(table.precision))
+    if precision not in there:
+        raise UsageError(f"precision={precision}: no run was trained in it; there are {', '.join(there)}")
+
+
+def _checks(
+    table: pd.DataFrame, min_tokens: float, exclude: Sequence[str], precision: str | None
+) -> Iterator[tuple[str, str, pd.Series]]:
+    """(name, meaning, which runs it takes out) of every rule that applies here."""
+    yield "excluded", "taken out by exclude=", table.run_id.isin(list(exclude))
+    yield (
+        "diverged",
+        "the loss is missing or not finite, or the run's status says so",
+        ~np.isfinite(table.loss.astype(float)) | (table.status != "done"),
+    )
+    if precision is not None:
+        yield "precision", f"not trained in {precision} (precision={precision})", table.precision != precision
+    yield (
+        "repeated-data",
+        f"the text was seen more than {WORTHLESS_EPOCHS:g} times (laws without repetition leave out runs beyond "
+        f"{MAX_EPOCHS:g} epochs too)",
+        table.epochs > WORTHLESS_EPOCHS * 1.001,
+    )
+    yield (
+        "worse-than-smaller",
+        f"its loss lies more than {DIVERGED_ABOVE:.0%} above that of a run with no more parameters and no more "
+        f"tokens: unstable or badly tuned",
+        _worse_than_smaller(table),
+    )
+    yield (
+        "short-run",
+        f"fewer than {min_tokens:,.0f} training tokens (min_tokens): such a run is still between a unigram and "
+        f"a bigram model",
+        min_tokens > table.D,
+    )
+    yield (
+        "under-trained",
+        f"fewer than {MIN_TOKENS_PER_PARAMETER:g} training token per parameter, where no min_tokens is given",
+        (table.D < MIN_TOKENS_PER_PARAMETER * table.N) & (not min_tokens),
+    )
+
+
+def _worse_than_smaller(table: pd.DataFrame) -> pd.Series:
+    n, d, u, loss = (table[name].to_numpy(float) for name in ("N", "D", "U", "loss"))
+    known = np.where(np.isfinite(loss), loss, np.inf)
+    found = np.zeros(len(table), bool)
+    for i in range(len(table)):
+        smaller = (n <= n[i]) & (d <= d[i]) & (u <= u[i])
+        found[i] = bool(loss[i] > (1 + DIVERGED_ABOVE) * known[smaller].min(initial=np.inf))
+    return pd.Series(found, index=table.index)

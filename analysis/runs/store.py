@@ -1,0 +1,138 @@
+"""A sweep of a store as one tidy table, with its evaluations and loss curves: all that analysis reads of gpt3core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.laws.base import Array
+from analysis.runs.tidy import Runs, tidy
+from gpt3core import costs
+from gpt3core.errors import StoreError
+from gpt3core.evals.spec import HELD_OUT
+from gpt3core.schedule import learning_rate
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir, default_root, open_root
+from gpt3core.store.sweepdir import SweepDir
+from gpt3core.store.sweepdir import names as sweeps
+
+__all__ = ["curve", "default_root", "in_flight", "load", "schedule", "sweeps"]
+
+_FROM_RESULT = (
+    *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
+)
+_FROM_HELD_OUT = ("loss", "loss_se", "bits_per_byte")
+_FROM_MODEL = ("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention")  # a shape without one leaves it empty
+
+
+def load(root: Path, sweep: str | None = None) -> Runs:
+    """Read a sweep's finished runs, diverged ones among them, sorted by run_id.
+
+    Args:
+        sweep: its name; by default the one last driven.
+
+    Raises:
+        StoreError: when there is no store, no such sweep, or no finished run in it.
+    """
+    name = _known(root, sweep)
+    record = SweepDir(root, name).record()
+    assert record is not None, "a sweep is listed by its record"
+    rows, evals, missing = [], [], []
+    for run_id in record.runs:
+        run = RunDir(root, run_id)
+        measured = run.evaluation(record.evals.eval_id)
+        row = _row(run, name, measured)
+        if row is None:
+            if run_id not in record.not_taken:
+                missing.append(run_id)
+            continue
+        rows.append(row)
+        if measured is not None:
+            evals.append(measured[measured.task != HELD_OUT].drop(columns=list(_FROM_HELD_OUT)).assign(run_id=run_id))
+    if not rows:
+        raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
+    return Runs(
+        source=root,
+        name=name,
+        store=True,
+        table=tidy(pd.DataFrame(rows)),
+        evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
+        missing=missing,
+        min_tokens=record.min_tokens,
+    )
+
+
+def in_flight(runs: Runs) -> pd.DataFrame:
+    """Runs of a sweep that were started and have neither ended nor failed: a row a run, as in the tidy table.
+
+    A run has failed when the driver's last word on it is that it failed for good.
+    """
+    failed = _failed(runs.source / "sweeps" / runs.name / "events.jsonl")
+    found = [RunDir(runs.source, run_id) for run_id in runs.missing if run_id not in failed]
+    return pd.DataFrame([_planned(run, runs.name) for run in found if run.attempts()])
+
+
+def curve(root: Path, run_id: str) -> pd.DataFrame:
+    """The loss curve of a run, one row a step: step, tokens, loss, lr, grad_norm."""
+    return RunDir(root, run_id).curve()
+
+
+def schedule(root: Path, run_id: str) -> tuple[Array, float]:
+    """The learning rate of every step of a run, (steps,), and the FLOPs of the whole run."""
+    spec = RunDir(root, run_id).spec()
+    rates = [learning_rate(spec.optim, step * spec.optim.batch_tokens) for step in range(spec.steps)]
+    return np.array(rates), float(costs.run_costs(spec)["flops_model"])
+
+
+def _known(root: Path, sweep: str | None) -> str:
+    """The sweep asked for, or the one last driven."""
+    open_root(root, create=False)
+    known = sweeps(root)
+    if not known:
+        raise StoreError(f"{root} holds no sweep yet: run python sweeps/sizes.py first")
+    if sweep is not None and sweep not in known:
+        raise StoreError(f"{root} holds no sweep {sweep!r}; there are {', '.join(known)}")
+    return sweep or known[0]
+
+
+def _failed(log: Path) -> set[str]:
+    """Runs whose last event is a failure that is not tried again."""
+    last = {event["run_id"]: event for event in files.read_lines(log) if "run_id" in event}
+    return {run_id for run_id, event in last.items() if event["event"] == "failed"}
+
+
+def _planned(run: RunDir, sweep: str) -> dict[str, Any]:
+    """What a run's specification says of it."""
+    spec = run.spec()
+    return {
+        "run_id": run.run_id,
+        "sweep": sweep,
+        **{name: getattr(spec.model, name, None) for name in _FROM_MODEL},
+        "vocab": spec.model.vocab_size,
+        "tokens": spec.tokens,
+        "batch_tokens": spec.optim.batch_tokens,
+        "lr": spec.optim.lr,
+        "seed": spec.seed,
+        "schedule": spec.optim.schedule,
+        "parent": None if spec.parent is None else f"{spec.parent.run_id}@{spec.parent.step}",
+        "size": spec.label,
+        "budget_flops": spec.budget_flops,
+        "corpus_sha256": spec.data.corpus_sha256,
+        **costs.run_costs(spec),
+    }
+
+
+def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, Any] | None:
+    """A run that ended: trained and measured, or diverged. None for any other."""
+    result = run.result()
+    if result is None or (measured is None and result["status"] == "done"):
+        return None
+    held_out: Any = {} if measured is None else measured[measured.task == HELD_OUT].iloc[0]
+    return (
+        _planned(run, sweep)
+        | {name: result.get(name) for name in _FROM_RESULT}
+        | {name: held_out.get(name) for name in _FROM_HELD_OUT}
+    )

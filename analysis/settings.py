@@ -1,0 +1,91 @@
+"""What a user may set as key=value: which runs, how they are counted, and what is fitted to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpt3core.errors import UsageError
+
+COUNTS = ("nonembedding", "total", "given")
+COMPUTES = ("exact", "6nd", "kaplan")
+RHO = "huber"
+DELTA = 1e-3  # of ln L; Hoffmann et al. 2022
+
+
+@dataclass(kw_only=True)
+class RunSettings:
+    """Which runs, and what their N and C mean; the same for every command."""
+
+    runs: str | None = None
+    sweep: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    N: str | None = None
+    C: str | None = None
+    exclude: list[str] = field(default_factory=list)
+    min_tokens: float | None = None
+    precision: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            UsageError: in one sentence.
+        """
+        for name, allowed in (("N", COUNTS), ("C", COMPUTES)):
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise UsageError(f"{name}={value}: allowed are {', '.join(allowed)}")
+        if self.min_tokens is not None and not self.min_tokens >= 0:
+            raise UsageError(f"min_tokens={self.min_tokens}: tokens, zero or more (like 4e5)")
+
+
+@dataclass(kw_only=True)
+class FitSettings(RunSettings):
+    """What ``analysis.fit`` takes; the report and the app take the same."""
+
+    out: str | None = None
+    law: str = "all"
+    loss_function: str = RHO
+    delta: float = DELTA
+    target_compute: list[float] = field(default_factory=list)
+    target: str | None = None
+    predict: str | None = None
+    bootstrap: int = 1000
+    seed: int = 0
+    figures: bool = True
+
+    def check(self) -> None:
+        """Refuse what cannot be meant; see RunSettings."""
+        super().check()
+        if self.bootstrap < 1 or not self.delta > 0:
+            raise UsageError(f"bootstrap={self.bootstrap}, delta={self.delta}: both must be positive")
+        if any(not 0 < c < float("inf") for c in self.target_compute):
+            raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e14)")
+
+    def folder(self, default: Path) -> Path:
+        """Where files go: what the user said, or a default."""
+        return Path(self.out).expanduser().absolute() if self.out else default
+
+
+@dataclass(kw_only=True)
+class DesignSettings(RunSettings):
+    """What ``analysis.design`` takes."""
+
+    candidates: str | None = None
+    running: str | None = None
+    target: str = "loss"
+    target_compute: float | None = None
+    batch: int = 4
+    stop: float = 0.9
+    out: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be meant; see RunSettings."""
+        super().check()
+        if self.candidates is None:
+            raise UsageError("candidates=FILE is needed: a table of runs that could be made, columns N and D")
+        if self.batch < 1 or not 0 < self.stop < 1:
+            raise UsageError(f"batch={self.batch}, stop={self.stop}: batch is at least 1, stop lies between 0 and 1")
+        if self.target_compute is not None and not 0 < self.target_compute < float("inf"):
+            raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e24)")

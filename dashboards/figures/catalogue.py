@@ -1,0 +1,37 @@
+"""All figures of a study, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from analysis.study import Study
+from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
+from dashboards.figures.curves import curves
+from dashboards.figures.frontier import frontier
+from dashboards.figures.isoflop import isoflop
+from dashboards.figures.residuals import residuals
+from dashboards.figures.style import Page
+
+PAGES: dict[str, Callable[[Study], Page]] = {
+    "frontier": frontier,
+    "isoflop": isoflop,
+    "residuals": residuals,
+    "accuracy-compute": accuracy_compute,
+    "accuracy-shots": accuracy_shots,
+}
+OF_STORES = ("accuracy-compute", "accuracy-shots")
+SLUGS = ("frontier", "isoflop", "curves", "residuals", *OF_STORES)  # of a store's sweep
+
+
+def pages(study: Study, losses: Mapping[str, pd.DataFrame] | None = None) -> list[Page]:
+    """The figures of a study; a table of finished runs has no curves and no evaluations.
+
+    Args:
+        losses: the loss curve of each run (columns tokens, loss), where there are any.
+    """
+    made = {slug: make(study) for slug, make in PAGES.items() if study.runs.store or slug not in OF_STORES}
+    if losses is not None:
+        made["curves"] = curves(study, losses)
+    return [made[slug] for slug in SLUGS if slug in made]

@@ -1,0 +1,118 @@
+"""Loss against compute, with the fitted laws and what they predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+
+from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.predict import Prediction
+from analysis.estimation.solve import FitStatus
+from analysis.laws import Array, allocation
+from analysis.runs.conventions import LABELS
+from analysis.study import Study
+from dashboards.figures.style import LOSS, Page, add_runs, axes, behind
+
+
+def frontier(study: Study) -> Page:
+    """Loss against compute, the minima of the budgets, and the fitted laws carried to ten times the largest budget."""
+    table = study.everything
+    figure = go.Figure()
+    add_runs(figure, table, table["C"], table.loss)
+    used = study.minima.used
+    if used:
+        best = [p.budget for p in used]
+        text = [f"minimum at C={p.budget:.3g}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}" for p in used]
+        marker = {"symbol": "circle-open", "size": 14, "color": "#000000", "line": {"width": 2}}
+        figure.add_scatter(
+            x=best,
+            y=[p.loss_star for p in used],
+            mode="markers",
+            name="IsoFLOP minimum",
+            marker=marker,
+            text=text,
+            hoverinfo="text",
+        )
+    _law_lines(figure, study, float(table.C.min()))
+    for p in study.predictions:
+        _add_prediction(figure, p)
+    axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)
+    about = (
+        "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
+        "what a new run would reach."
+    )
+    if not used:
+        about = (
+            "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs, bars are "
+            "what a new run would reach."
+        )
+    return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=behind(table))
+
+
+def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
+    """The laws of compute with their band, and L(N,D) at its optimum, up to the farthest target."""
+    highest = max([p.compute for p in study.predictions], default=lowest)
+    grid = np.geomspace(lowest / 1.5, highest, 80)
+    for name, label, dash, color in (
+        ("compute_frontier", "power law", "solid", "#000000"),
+        ("compute_frontier_irreducible", "with irreducible E", "dot", "#777777"),
+    ):
+        law = study.laws.get(name)
+        if law is None or law.fit.theta is None:
+            continue
+        doubt = "" if law.fit.status is FitStatus.OK else f" ({law.fit.status.value})"
+        figure.add_scatter(
+            x=grid,
+            y=law.fit.predict({"C": grid}),
+            mode="lines",
+            name=f"{label}: alpha_C {law.fit.params['alpha_C']:.4f}{doubt}",
+            line={"color": color, "dash": dash, "width": 2},
+            hovertemplate=f"{law.fit.law.equation}<br>C %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
+        )
+        if name == "compute_frontier":
+            _add_band(figure, law, grid)
+    joint = study.laws.get("chinchilla")
+    if joint is not None and joint.fit.status is FitStatus.OK:
+        n, d = allocation(joint.fit.params, grid)
+        figure.add_scatter(
+            x=grid,
+            y=joint.fit.predict({"N": n, "D": d}),
+            mode="lines",
+            name="L(N,D) at its optimum, 6ND = C",
+            line={"color": "#0072B2", "dash": "dash", "width": 1.5},
+        )
+
+
+def _add_band(figure: go.Figure, law: FittedLaw, grid: Array) -> None:
+    """The 95% interval of a law of compute."""
+    if law.draws is None:
+        return
+    low, high = np.quantile(np.exp(law.fit.law.on({"C": grid})(law.draws)[0]), [0.025, 0.975], axis=0)
+    figure.add_scatter(
+        x=np.concatenate([grid, grid[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
+        fill="toself",
+        mode="lines",
+        line={"width": 0},
+        fillcolor="rgba(0,0,0,0.12)",
+        name="95% of the mean law",
+        hoverinfo="skip",
+    )
+
+
+def _add_prediction(figure: go.Figure, p: Prediction) -> None:
+    """A star, with the interval of a new run where there is one."""
+    new, error, said = p.interval_new_run, None, "no calibrated interval of a new run"
+    if new is not None:
+        error = {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]}
+        said = f"95% of a new run {new[0]:.3f} to {new[1]:.3f}"
+    figure.add_scatter(
+        x=[p.compute],
+        y=[p.loss],
+        mode="markers",
+        name="prediction",
+        marker={"symbol": "star", "size": 14, "color": "#D55E00"},
+        error_y=error,
+        text=[f"prediction {p.decades:.1f} decades beyond the data<br>loss {p.loss:.3f}<br>{said}"],
+        hoverinfo="text",
+    )
