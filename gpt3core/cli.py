@@ -81,8 +81,6 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
         UsageError: for an unknown key (naming the nearest ones), one given twice, or a value of the wrong type.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
     kind = OmegaConf.get_type(config)
@@ -99,7 +97,7 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
             if key in mappings and isinstance(plain, dict) and isinstance(plain[key], dict):
                 OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
             config = OmegaConf.merge(config, OmegaConf.create(_listed(kind, plain)))
-        except (OmegaConfBaseException, ValueError, YAMLError, RecursionError) as error:
+        except _unusable() as error:
             now = f"{key} is {_describe(config, key)} now"
             raise UsageError(f"{_short(setting)}: {_reason(error)}; {now}") from error
     return config
@@ -108,24 +106,22 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
 def merge_config(schema: Any, written: Any, where: str, *, command: str = ALL_KEYS) -> Any:
     """A file's plain data over a schema; UsageError names the file for an unknown key or a value of the wrong type."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     config = OmegaConf.structured(schema)
     try:
         check_keys(config, dotted(written), command=command)
         return OmegaConf.merge(config, OmegaConf.create(_listed(OmegaConf.get_type(config), written)))
-    except (OmegaConfBaseException, ValueError, RecursionError) as error:
+    except _unusable() as error:
         raise UsageError(f"{where}: {_reason(error)}") from error
 
 
 def to_object(config: Any, where: str) -> Any:
     """The dataclass of a merged configuration; UsageError for a value that is missing or refers to nothing."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         return OmegaConf.to_object(config)
-    except (OmegaConfBaseException, ValueError, RecursionError) as error:
+    except _unusable() as error:
         raise UsageError(f"{where}: {_reason(error)}") from error
 
 
@@ -140,8 +136,20 @@ def _listed(kind: Any, value: Any) -> Any:
     if origin is dict and isinstance(value, dict):
         return {name: _listed(inner[1], item) for name, item in value.items()}
     if origin is list and value is not None:
-        return [_listed(inner[0], item) for item in (value if isinstance(value, list) else [value])]
+        items = [_listed(inner[0], item) for item in (value if isinstance(value, list) else [value])]
+        wrong = [item for item in items if item is None or isinstance(item, (dict, list))]
+        if wrong and not is_dataclass(inner[0]):  # OmegaConf would let it pass
+            raise ValueError(f"a list of {inner[0].__name__} is meant, and {wrong[0]!r} is in it")
+        return items
     return value
+
+
+def _unusable() -> tuple[type[Exception], ...]:
+    """What OmegaConf and YAML raise for a value that is not what a field holds; they let some of Python's own pass."""
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    return OmegaConfBaseException, YAMLError, ValueError, TypeError, OverflowError, RecursionError
 
 
 def _reason(error: BaseException) -> str:
@@ -180,7 +188,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         text = path.read_text(encoding="utf-8")
@@ -189,9 +196,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if _nodes(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MAX_NODES:
             raise UsageError(f"{path} has aliases that stand for more than {MAX_NODES} values: write out what is meant")
         written = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        if isinstance(error, UsageError):
-            raise
+    except UsageError:
+        raise
+    except (OSError, *_unusable()) as error:
         raise UsageError(f"{path} is not readable YAML ({_reason(error)})") from error
     if not isinstance(written, dict) or not all(isinstance(key, str) for key in written):
         raise UsageError(f"{path} must hold key: value lines")

@@ -72,7 +72,11 @@ def read(settings: Sequence[str]) -> Order:
             unreadable.
     """
     chosen = recipe.load(settings)
-    cells = grid.build(chosen, corpus.fingerprint(chosen.data.corpus))
+    try:
+        fingerprint = corpus.fingerprint(chosen.data.corpus)
+    except OSError as error:
+        raise UsageError(f"data.corpus={chosen.data.corpus:.200}: not readable ({error.strerror})") from error
+    cells = grid.build(chosen, fingerprint)
     root = rundir.default_root()
     return Order(
         recipe=chosen,

@@ -42,9 +42,17 @@ def show(recipe: Recipe, grid: Grid, text: Text, trained: set[str], remarks: Seq
         cells = "; ".join(f"{c.label} at {c.at} ({c.reason})" for c in grid.left[:LEFT_SHOWN])
         more = f"; and {len(grid.left) - LEFT_SHOWN:,} more" if len(grid.left) > LEFT_SHOWN else ""
         out.print(f"left out: {cells}{more}", style="dim", markup=False)
+    out.print(_placement(recipe), markup=False)
     out.print(_text(recipe, text), markup=False)
     for remark in remarks:
         out.print(remark, markup=False, style="bold")
+
+
+def _placement(recipe: Recipe) -> str:
+    place = recipe.placement
+    gpus = f"{place.gpus:g} GPU{'s' * (place.gpus > 1)} and " if place.gpus else ""
+    worker = f"{gpus}{place.cpus:g} core{'s' * (place.cpus != 1)}"
+    return f"placed, each run: {worker}" if place.workers == 1 else f"placed, each run: {place.workers} x ({worker})"
 
 
 def _text(recipe: Recipe, text: Text) -> str:
@@ -85,9 +93,10 @@ def _grid(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text, tra
     out.print(table)
     left = [run for run in runs if run.run_id not in trained]
     total = sum(seconds[run.run_id] for run in left) * devices
+    minutes, device = total / 60, unit.removesuffix("-min")
     out.print(
-        f"to train: {total / 60:,.0f} {unit}utes by a first guess of speed (the sweep corrects it as runs finish)"
-        f"{_money(recipe, total)}",
+        f"to train: {minutes:,.{0 if minutes > 10 else 1}f} {device}-minutes by a first guess of speed (the sweep "
+        f"corrects it as runs finish){_money(recipe, total)}",
         markup=False,
     )
     days = max((seconds[run.run_id] for run in left), default=0.0) / 86_400
