@@ -128,6 +128,8 @@ def to_object(config: Any, where: str) -> Any:
 def _listed(kind: Any, value: Any) -> Any:
     """Plain data with a list of one wherever a dataclass wants a list and has something else."""
     origin, inner = get_origin(kind), get_args(kind)
+    if value == "???":  # OmegaConf's word for a missing value: it would be ignored
+        raise ValueError("'???' is not a value")
     if NoneType in inner:
         return _listed(next(a for a in inner if a is not NoneType), value)
     if is_dataclass(kind) and isinstance(value, dict):
@@ -255,7 +257,8 @@ def known_keys(config: Any, prefix: str = "") -> list[str]:
 
 def nearest_keys(word: str, known: Sequence[str], count: int = 3) -> list[str]:
     """The known dotted keys most like a word: as a whole, or by last names (``lr`` is like ``optim.lr_max``)."""
-    scored = [(_likeness(word, key), key) for key in known]
+    sections = {key.rpartition(".")[0] for key in known}
+    scored = [(_likeness(word, key), key) for key in known if key not in sections]
     best = sorted((item for item in scored if item[0] >= 0.6), key=lambda item: (-item[0], len(item[1]), item[1]))
     return [key for score, key in best[:count] if score >= best[0][0] - 0.15]
 
