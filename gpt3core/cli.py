@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from gpt3core.errors import StoreError, UsageError
 
 T = TypeVar("T")
+
+MAX_BYTES = 1_000_000  # of a file of settings
+MAX_NODES = 100_000  # of what its aliases stand for
+SHOWN = 120  # characters of a value in an error
+ALL_KEYS = "--keys"  # the flag of a command
 
 
 def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -23,75 +31,216 @@ def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str
         if word in flags:
             given.add(word)
         elif word.startswith("-"):
-            raise UsageError(f"unknown flag {word}{nearest(word, flags)}; flags are {', '.join(flags)}")
+            raise UsageError(f"unknown flag {_short(word)}{nearest(word, flags)}; flags are {', '.join(flags)}")
         elif "=" in word:
             settings.append(word)
         else:
-            raise UsageError(f"{word!r} is neither key=value nor a flag ({', '.join(flags)})")
+            raise UsageError(f"{_short(word)!r} is neither key=value nor a flag ({', '.join(flags)})")
     return settings, given
 
 
-def merge(base: Any, settings: Sequence[str]) -> Any:
-    """Typed settings over a structured OmegaConf node (a dataclass, or one already merged with a recipe).
-
-    Raises:
-        UsageError: for an unknown key (naming the nearest known one) or a value of the wrong type.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
-    mappings = [key for key in config if OmegaConf.get_type(config, key) is dict]
-    for setting in settings:
-        key = setting.split("=", 1)[0]
-        check_keys(config, [key])
-        try:
-            given = OmegaConf.from_dotlist([setting])
-            if OmegaConf.is_dict(OmegaConf.select(given, key)) and key in mappings:
-                OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
-            config = OmegaConf.merge(config, given)
-        except (OmegaConfBaseException, ValueError, YAMLError) as error:
-            said = str(error).splitlines()
-            reason = " ".join(said[-2:] if isinstance(error, YAMLError) else said[:1])
-            raise UsageError(f"{setting}: {reason}; {key} is {_describe(config, key)} now") from error
-    return config
-
-
 def settings(defaults: T, argv: Sequence[str]) -> T:
-    """A dataclass of defaults with the ``key=value`` words of a command over it.
+    """A dataclass of defaults with the ``key=value`` words of a command over it; ``--keys`` prints them and ends.
 
     Raises:
-        UsageError: for a flag other than --help, an unknown key or a wrong value.
+        UsageError: for a flag other than --help and --keys, an unknown key or a wrong value.
     """
     from omegaconf import OmegaConf
 
-    words, _ = split(argv, ("--help",))
-    given = OmegaConf.to_object(merge(defaults, words))
+    words, flags = split(argv, ("--help", "--keys"))
+    given = to_object(merge(defaults, words, command=f"{_command(type(defaults).__module__)} --keys"), "settings")
     assert isinstance(given, type(defaults))
+    if "--keys" in flags:
+        print(OmegaConf.to_yaml(OmegaConf.structured(given)), end="")
+        raise SystemExit(0)
     return given
 
 
-def merge_config(schema: Any, written: Any, where: str) -> Any:
-    """A configuration file over a schema; UsageError names the file for a value of the wrong type."""
+def _command(module: str) -> str:
+    """How the command that reads settings of a module's dataclass is started."""
+    if module == "__main__":
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is None:
+            return f"python {sys.argv[0]}"
+        module = spec.name
+    return f"python -m {module}"
+
+
+# ------------------------------------------------------------------------------------------------------------ merging
+
+
+def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any:
+    """Typed settings over a structured OmegaConf node (a dataclass, or one already merged with a recipe).
+
+    A scalar is taken where a list of one is meant.
+
+    Args:
+        command: prints all keys; errors name it.
+
+    Raises:
+        UsageError: for an unknown key (naming the nearest ones), one given twice, or a value of the wrong type.
+    """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+
+    config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
+    kind = OmegaConf.get_type(config)
+    mappings = [key for key in config if OmegaConf.get_type(config, key) is dict]
+    seen: dict[str, str] = {}
+    for setting in settings:
+        key = setting.split("=", 1)[0]
+        check_keys(config, [key], command=command)
+        if key in seen:
+            raise UsageError(f"{_short(setting)}: {_short(seen[key])} was given too; leave one out")
+        seen[key] = setting
+        try:
+            plain = OmegaConf.to_container(OmegaConf.from_dotlist([setting]))
+            if key in mappings and isinstance(plain, dict) and isinstance(plain[key], dict):
+                OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
+            config = OmegaConf.merge(config, OmegaConf.create(_listed(kind, plain)))
+        except _unusable() as error:
+            now = f"{key} is {_describe(config, key)} now"
+            raise UsageError(f"{_short(setting)}: {_reason(error)}; {now}") from error
+    return config
+
+
+def merge_config(schema: Any, written: Any, where: str, *, command: str = ALL_KEYS) -> Any:
+    """A file's plain data over a schema; UsageError names the file for an unknown key or a value of the wrong type."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.structured(schema)
+    try:
+        check_keys(config, dotted(written), command=command)
+        return OmegaConf.merge(config, OmegaConf.create(_listed(OmegaConf.get_type(config), written)))
+    except _unusable() as error:
+        raise UsageError(f"{where}: {_reason(error)}") from error
+
+
+def to_object(config: Any, where: str) -> Any:
+    """The dataclass of a merged configuration; UsageError for a value that is missing or refers to nothing."""
+    from omegaconf import OmegaConf
 
     try:
-        return OmegaConf.merge(schema, written)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UsageError(f"{where}: {' '.join(str(error).split())}") from error
+        return OmegaConf.to_object(config)
+    except _unusable() as error:
+        raise UsageError(f"{where}: {_reason(error)}") from error
 
 
-def check_keys(config: Any, keys: Sequence[str]) -> None:
-    """Refuse keys that the configuration does not have."""
+def _listed(kind: Any, value: Any) -> Any:
+    """Plain data with a list of one wherever a dataclass wants a list and has something else."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if value == "???":  # OmegaConf's word for a missing value: it would be ignored
+        raise ValueError("'???' is not a value")
+    if NoneType in inner:
+        return _listed(next(a for a in inner if a is not NoneType), value)
+    if is_dataclass(kind) and isinstance(value, dict):
+        types = get_type_hints(kind)
+        return {name: _listed(types.get(name), item) for name, item in value.items()}
+    if origin is dict and isinstance(value, dict):
+        return {name: _listed(inner[1], item) for name, item in value.items()}
+    if origin is list and value is not None:
+        items = [_listed(inner[0], item) for item in (value if isinstance(value, list) else [value])]
+        wrong = [item for item in items if item is None or isinstance(item, (dict, list))]
+        if wrong and not is_dataclass(inner[0]):  # OmegaConf would let it pass
+            raise ValueError(f"a list of {inner[0].__name__} is meant, and {wrong[0]!r} is in it")
+        return items
+    return value
+
+
+def _unusable() -> tuple[type[Exception], ...]:
+    """What OmegaConf and YAML raise for a value that is not what a field holds; they let some of Python's own pass."""
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    return OmegaConfBaseException, YAMLError, ValueError, TypeError, OverflowError, RecursionError
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of OmegaConf or YAML says, on one line."""
+    from yaml import YAMLError
+
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    said = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    return _short(" ".join(said[-2:] if isinstance(error, YAMLError) else said[:1]), 300)
+
+
+def _describe(config: Any, key: str) -> str:
+    from omegaconf import OmegaConf
+
+    value = OmegaConf.select(config, key)
+    if OmegaConf.is_list(value):
+        return f"the list {_short(str(value))}"
+    return f"{type(value).__name__} {_short(repr(value))}"
+
+
+def _short(text: str, length: int = SHOWN) -> str:
+    """A user's word as it can stand in a sentence."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, as plain data with OmegaConf's spelling of numbers (1e12 is one).
+
+    Raises:
+        UsageError: when it is unreadable, no mapping, or larger than settings can be, its aliases spelled out.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len(text) > MAX_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_BYTES} bytes, which no file of settings is")
+        if _nodes(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MAX_NODES:
+            raise UsageError(f"{path} has aliases that stand for more than {MAX_NODES} values: write out what is meant")
+        written = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+    except UsageError:
+        raise
+    except (OSError, *_unusable()) as error:
+        raise UsageError(f"{path} is not readable YAML ({_reason(error)})") from error
+    if not isinstance(written, dict) or not all(isinstance(key, str) for key in written):
+        raise UsageError(f"{path} must hold key: value lines")
+    return {str(key): value for key, value in written.items()}
+
+
+def _nodes(node: Any, sizes: dict[int, float]) -> float:
+    """Values that a YAML node stands for, every alias spelled out; infinite where one holds itself."""
+    if node is None or isinstance(node.value, str):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = float("inf")
+        children = [c for pair in node.value for c in (pair if isinstance(pair, tuple) else (pair,))]
+        sizes[id(node)] = 1 + sum(_nodes(child, sizes) for child in children)
+    return sizes[id(node)]
+
+
+def dotted(written: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of plain data: of its leaves, an empty mapping counting as one."""
+    for name, value in written.items():
+        if isinstance(value, dict) and value:
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+# --------------------------------------------------------------------------------------------------------------- keys
+
+
+def check_keys(config: Any, keys: Iterator[str] | Sequence[str], *, command: str = ALL_KEYS) -> None:
+    """Refuse keys that the configuration does not have, naming the nearest ones and the command that prints all."""
     from omegaconf import OmegaConf
 
     known = known_keys(config)
     mappings = tuple(f"{key}." for key in config if OmegaConf.get_type(config, key) is dict)
     for key in keys:
         if key not in known and not key.startswith(mappings):
-            raise UsageError(f"unknown key {key!r}{nearest(key, known)}; known keys are {', '.join(sorted(known))}")
+            near = nearest_keys(key, known)
+            meant = f", did you mean {' or '.join(near)}?" if near else ";"
+            raise UsageError(f"unknown key {_short(key)!r}{meant} {command} prints all keys")
 
 
 def known_keys(config: Any, prefix: str = "") -> list[str]:
@@ -106,19 +255,30 @@ def known_keys(config: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def nearest_keys(word: str, known: Sequence[str], count: int = 3) -> list[str]:
+    """The known dotted keys most like a word: as a whole, or by last names (``lr`` is like ``optim.lr_max``)."""
+    sections = {key.rpartition(".")[0] for key in known}
+    scored = [(_likeness(word, key), key) for key in known if key not in sections]
+    best = sorted((item for item in scored if item[0] >= 0.6), key=lambda item: (-item[0], len(item[1]), item[1]))
+    return [key for score, key in best[:count] if score >= best[0][0] - 0.15]
+
+
+def _likeness(word: str, key: str) -> float:
+    """From 0 to 1; a last name that contains the other counts more than letters in common."""
+    mine, other = word[:SHOWN].rpartition(".")[2].lower(), key.rpartition(".")[2].lower()
+    ratios = [difflib.SequenceMatcher(None, *pair).ratio() for pair in ((word[:SHOWN].lower(), key), (mine, other))]
+    contained = bool(mine) and (mine in other or other in mine)
+    starts = contained and (other.startswith(mine) or mine.startswith(other))
+    return max(*ratios, 0.9 if starts else 0.8 if contained and min(len(mine), len(other)) > 2 else 0.0)
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """``, did you mean X?`` or nothing."""
-    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word[:SHOWN], known, n=1, cutoff=0.5)
     return f", did you mean {matches[0]}?" if matches else ""
 
 
-def _describe(config: Any, key: str) -> str:
-    from omegaconf import OmegaConf
-
-    value = OmegaConf.select(config, key)
-    return f"{type(value).__name__} {value!r}"
-
-
+# ------------------------------------------------------------------------------------------------------------ running
 def run(main: Callable[[list[str]], int]) -> None:
     """Run a command: one sentence and a non-zero exit for whatever its user can mend; a traceback is a defect of
     ours.

@@ -1,224 +1,179 @@
-"""The command behind the entry points: read the recipe, then plan it or drive it."""
+"""The command behind the entry points: read the recipe, then show its plan or drive it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from gpt3core import cli, costs, sizes
+from gpt3core import cli
 from gpt3core.data import corpus
 from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
-from sweeps.planning import estimate as planning
-from sweeps.planning import grid, recipe
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
+from sweeps.planning import asked, estimate, grid, recipe
+from sweeps.planning import text as texts
+from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
+from sweeps.planning.text import Text
+
+if TYPE_CHECKING:
+    from sweeps.driving.driver import Outcome
 
 FLAGS = ("--plan", "--keys", "--help")
 DONE, FAILED, DAMAGED, INTERRUPTED = 0, 1, 3, 130
 
 
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a command asks for, read and checked; nothing is started."""
+
+    recipe: Recipe
+    grid: Grid
+    text: Text
+    root: Path
+    record: SweepRecord | None  # of the sweep's name, before this command
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Of the runs asked."""
+        return [run.run_id for run in self.grid.runs]
+
+
 def sweep(argv: Sequence[str], usage: str) -> int:
-    """Run a sweep command; returns the exit code: 0 done, 1 runs failed, 2 cannot be run, 3 done but a checkpoint was
-    damaged.
+    """Run a sweep command; the exit code is 0 when done, 1 when runs failed, 3 when done but a checkpoint was damaged.
+
+    Raises:
+        UsageError, StoreError: for what cannot be run (2), in one sentence.
     """
     settings, flags = cli.split(argv, FLAGS)
     if "--help" in flags:
         print(usage)
         print(f"recipes: {', '.join(recipe.available())}, or the path of a .yaml file; store: {rundir.default_root()}")
         return DONE
-    chosen = recipe.load(settings)
     if "--keys" in flags:
-        print(recipe.to_yaml(chosen), end="")
+        print(recipe.to_yaml(recipe.load(settings), commands=True), end="")
         return DONE
-    runs = grid.build(chosen, corpus.fingerprint(chosen.data.corpus))
+    order = read(settings)
     if "--plan" in flags:
-        show_plan(chosen, runs)
+        _show(order)
         return DONE
-    return _drive(chosen, runs)
+    refuse(order)
+    return _drive(order)
 
 
-def _drive(chosen: Recipe, cells: grid.Grid) -> int:
+def read(settings: Sequence[str]) -> Order:
+    """What the settings ask for.
+
+    Raises:
+        UsageError, StoreError: when they describe no runs, their text is missing or too small, or the sweep's record is
+            unreadable.
+    """
+    chosen = recipe.load(settings)
+    try:
+        fingerprint = corpus.fingerprint(chosen.data.corpus)
+    except OSError as error:
+        raise UsageError(f"data.corpus={chosen.data.corpus:.200}: not readable ({error.strerror})") from error
+    cells = grid.build(chosen, fingerprint)
+    root = rundir.default_root()
+    return Order(
+        recipe=chosen,
+        grid=cells,
+        text=texts.describe(cells.runs, cells.evals),
+        root=root,
+        record=SweepDir(root, chosen.name).record(),
+    )
+
+
+def refuse(order: Order) -> None:
+    """Refuse what may be planned but not run.
+
+    Raises:
+        UsageError: where the text is too small, runs would drop out of the sweep, or a run needs what is not built.
+    """
+    if reason := texts.refusal(order.text, order.recipe, order.grid.runs) or _unbuilt(order):
+        raise UsageError(reason)
+    asked.union(order.record, order.run_ids, replace=order.recipe.replace, extend=order.recipe.extend)
+
+
+def _unbuilt(order: Order) -> str:
+    """Tensor and pipeline parallelism are planned, not built: what to say before anything starts."""
+    if order.recipe.family != "gpt3":
+        return ""
+    for run in order.grid.runs:
+        layout = estimate.on_gpus(run, order.recipe.plan).layout
+        if layout is None or layout.tensor * layout.pipeline > 1:
+            degrees = f"tensor {layout.tensor} x pipeline {layout.pipeline}" if layout else "more memory than a GPU has"
+            return (
+                f"{run.label} needs {degrees} on {order.recipe.plan.gpu}, and this version trains data-parallel only: "
+                "use --plan, or give smaller sizes (sizes=[125M,350M])"
+            )
+    return ""
+
+
+def _show(order: Order) -> None:
+    from sweeps.planning import show
+
+    chosen, runs = order.recipe, order.grid.runs
+    trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
+    refusals = [texts.refusal(order.text, chosen, runs), _unbuilt(order)]
+    remarks = [texts.repeated(order.text, chosen, runs), _forgotten(order)]
+    remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
+    show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark])
+    print(f"store: {order.root}")
+
+
+def _forgotten(order: Order) -> str:
+    """What the command would do to runs that its sweep has beside those asked; empty where it has none."""
+    missing = asked.forgotten(order.record, order.run_ids)
+    if not missing:
+        return ""
+    said = asked.sentence(missing, order.run_ids)
+    if order.recipe.extend:
+        return f"{said}: extend=true keeps them in the sweep"
+    if order.recipe.replace:
+        return f"{said}: replace=true drops them from the sweep"
+    return f"{said}: to run this, give it another name (name=...), extend=true or replace=true"
+
+
+def _drive(order: Order) -> int:
     from sweeps.cluster.launcher import Launcher
     from sweeps.driving import driver, progress
 
-    _refuse_unbuilt(chosen, cells.runs)
-    root = rundir.default_root()
+    chosen, root = order.recipe, order.root
     with driver.owned(root, chosen.name) as folder:
-        print(f"sweep {chosen.name}: {len(cells.runs)} runs, store {root}", flush=True)
+        print(f"sweep {chosen.name}: {len(order.grid.runs)} runs, store {root}", flush=True)
+        if said := texts.repeated(order.text, chosen, order.grid.runs):
+            print(said, flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))
         if launcher.local:
             print("no cluster was named by RAY_ADDRESS: started a local Ray for this sweep", flush=True)
         try:
             display = progress.display()
             try:
-                outcome = driver.Driver(chosen, cells, root, folder, launcher, display).drive()
+                outcome = driver.Driver(chosen, order.grid, root, folder, launcher, display).drive()
             finally:
                 display.close()
         finally:
             launcher.close()
-    return _conclude(chosen, cells.runs, outcome, root)
+    return _conclude(chosen, order.grid.runs, outcome, root)
 
 
-def _conclude(chosen: Recipe, runs: list[RunSpec], outcome: driver.Outcome, root: Path) -> int:  # type: ignore[name-defined]  # noqa: F821
+def _conclude(chosen: Recipe, runs: list[RunSpec], outcome: Outcome, root: Path) -> int:
+    record = SweepDir(root, chosen.name).record()
+    total = len(record.runs) if record else len(runs)  # with those of earlier commands that extend=true keeps
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
-    print(f"{len(outcome.done)} of {len(runs)} runs done, {len(outcome.failed)} failed{without}; store {root}")
+    print(f"{len(outcome.done)} of {total} runs done, {len(outcome.failed)} failed{without}; store {root}")
+    for run_id, reason in outcome.failed.items():
+        print(f"  {run_id}: {reason}")
     if outcome.interrupted:
         print("interrupted: start the same command again to go on where it stopped")
         return INTERRUPTED
-    for run_id, reason in outcome.failed.items():
-        print(f"  {run_id}: {reason}")
     if outcome.failed:
         return FAILED
     print(f"next: python -m analysis.fit runs={root} sweep={chosen.name}")
-    if outcome.damage:
-        for sentence in outcome.damage:
-            print(f"  {sentence}")
-        return DAMAGED
-    return DONE
-
-
-def _refuse_unbuilt(chosen: Recipe, runs: list[RunSpec]) -> None:
-    """Tensor and pipeline parallelism are planned, not built: say so before anything starts."""
-    if chosen.family != "gpt3":
-        return
-    for run in runs:
-        layout = planning.on_gpus(run, chosen.plan).layout
-        if layout is None or layout.tensor * layout.pipeline > 1:
-            degrees = f"tensor {layout.tensor} x pipeline {layout.pipeline}" if layout else "more memory than a GPU has"
-            raise UsageError(
-                f"{run.label} needs {degrees} on {chosen.plan.gpu}, and this version trains data-parallel only: "
-                "use --plan, or give smaller sizes (sizes=[125M,350M])"
-            )
-
-
-# --------------------------------------------------------------------------------------------------------------- plan
-
-
-def show_plan(chosen: Recipe, cells: grid.Grid) -> None:
-    """Print what would run and what it would cost."""
-    console = Console(width=None if Console().is_terminal else 160, highlight=False)
-    if chosen.family == "gpt3":
-        _gpu_plan(console, chosen, cells.runs)
-    else:
-        _cpu_plan(console, chosen, cells)
-
-
-def _cpu_plan(console: Console, chosen: Recipe, cells: grid.Grid) -> None:
-    root = rundir.default_root()
-    table = Table(title=f"{chosen.name}: {len(cells.runs)} runs", title_justify="left")
-    for name in (
-        "run",
-        "budget",
-        "N non-emb.",
-        "N total",
-        "D tokens",
-        "steps",
-        "batch",
-        "lr",
-        "C exact",
-        "C 6ND",
-        "core-min",
-        "state",
-    ):
-        table.add_column(name, justify="left" if name in ("run", "state") else "right")
-    workers = chosen.placement.workers
-    total = 0.0
-    for run in cells.runs:
-        counts, flops = costs.params(run.model), costs.train_flops(run.model, run.tokens)
-        seconds = planning.seconds(run, workers=workers, gpus=chosen.placement.gpus, plan=chosen.plan)
-        done = rundir.RunDir(root, run.run_id).trained
-        total += 0.0 if done else seconds * workers
-        table.add_row(
-            run.run_id,
-            f"{run.budget_flops:.3g}",
-            f"{counts.nonembedding:,}",
-            f"{counts.total:,}",
-            f"{run.tokens / 1e6:.2f}M",
-            f"{run.steps:,}",
-            str(run.optim.batch_tokens),
-            f"{run.optim.lr:.4f}",
-            f"{flops:.3g}",
-            f"{costs.six_nd(counts.nonembedding, run.tokens):.3g}",
-            f"{seconds * workers / 60:.1f}",
-            "done" if done else "to train",
-        )
-    console.print(table)
-    if cells.left:
-        console.print(
-            "left out: " + "; ".join(f"{c.size} at {c.budget:.3g} ({c.reason})" for c in cells.left), style="dim"
-        )
-    console.print(
-        f"to train: {total / 60:.0f} core-minutes by a first guess of speed (the sweep corrects it as runs "
-        f"finish); store {root}"
-    )
-
-
-def _gpu_plan(console: Console, chosen: Recipe, runs: list[RunSpec]) -> None:
-    device = planning.gpu(chosen.plan)
-    title = (
-        f"{chosen.name} on {chosen.plan.gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and "
-        f"{device.memory_bytes / 1e9:.0f} GB a GPU; "
-        f"assumed MFU from {device.source}"
-    )
-    table = Table(title=title, title_justify="left")
-    columns = (
-        "size",
-        "tokens",
-        "parameters",
-        "of D.1",
-        "6ND of D.1",
-        "C exact",
-        "PF-days",
-        "GPUs",
-        "data",
-        "tensor",
-        "pipe",
-        "recompute",
-    )
-    for name in (*columns, "GB/GPU", "days", "USD", "MFU"):
-        table.add_column(name, justify="left" if name == "size" else "right")
-    for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
-        row = sizes.GPT3[run.label]
-        counts, flops = costs.params(run.model), costs.train_flops(run.model, run.tokens)
-        planned = planning.on_gpus(run, chosen.plan)
-        cells = [
-            run.label,
-            f"{run.tokens / 1e9:.0f}B",
-            f"{counts.total:,}",
-            f"{row.params_printed / 1e6:,.0f}M",
-            f"{costs.six_nd(row.params_printed, round(run.tokens, -9)):.3g}",
-            f"{flops:.3g}",
-            f"{flops / costs.PF_DAY:,.1f}",
-        ]
-        layout = planned.layout
-        if layout is None:
-            cells += ["-"] * 8 + [planned.reason]
-        else:
-            cells += [f"{layout.gpus:,}", str(layout.data), str(layout.tensor), str(layout.pipeline), layout.recompute]
-            late = (
-                "" if planned.days <= chosen.plan.max_days or math.isinf(chosen.plan.max_days) else " (over max_days)"
-            )
-            cells += [
-                f"{layout.memory_bytes / 1e9:.0f}",
-                f"{planned.days:.1f}{late}",
-                f"{planned.usd:,.0f}",
-                f"{planned.mfu:.0%}",
-            ]
-        table.add_row(*cells)
-    console.print(table)
-    console.print(
-        "parameters: exact, head tied; 6ND of D.1: with Table D.1's parameter counts and tokens in whole billions; "
-        "C exact: matrix "
-        "products incl. head and the pairs that causal and banded masks leave, x3. 1.3B and 13B are built as D.1 "
-        "counts them (16 heads; "
-        "d_model 5120). Days at the assumed MFU with no failures."
-    )
-    if chosen.plan.usd_per_gpu_hour is None:
-        console.print(
-            f"USD at {device.usd_per_hour:.2f} a GPU-hour, a round figure: set plan.usd_per_gpu_hour to yours."
-        )
+    for sentence in outcome.damage:
+        print(f"  {sentence}")
+    return DAMAGED if outcome.damage else DONE

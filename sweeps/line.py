@@ -1,5 +1,4 @@
-"""The whole line on this machine: a Ray head of its own, the sweep as a Ray job, the fit, the report; then that head
-is stopped.
+"""The whole line on this machine: a Ray head of its own, the sweep as a Ray job, the fit, the report.
 
 python -m sweeps.line recipe=laptop        what ``make sweep`` runs; takes the settings of sweeps/sizes.py
 """
@@ -21,11 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt3core import cli
-from gpt3core.data import corpus
 from gpt3core.errors import StoreError
-from gpt3core.store import rundir
+from sweeps import command
 from sweeps.cluster import scratch
-from sweeps.planning import grid, recipe
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -34,17 +31,19 @@ STOP_SECONDS = 8.0
 
 def main(argv: Sequence[str]) -> int:
     """The command: the exit code of the first step that fails, or of the sweep."""
-    settings, flags = cli.split(argv, ("--help",))
+    settings, flags = cli.split(argv, ("--help", "--keys"))
     if "--help" in flags:
         print(__doc__)
         return 0
-    chosen = recipe.load(settings)
-    grid.build(chosen, corpus.fingerprint(chosen.data.corpus))  # refuse a bad recipe before a cluster is started
+    if "--keys" in flags:
+        return command.sweep(argv, usage="")
+    order = command.read(settings)
+    command.refuse(order)  # before a cluster is started
     started = time.monotonic()
     with head() as environment:
         swept = _run(["ray", "job", "submit", "--", "sweeps/sizes.py", *settings], environment)
-    root = f"runs={rundir.default_root()}"
-    sweep = f"sweep={chosen.name}"
+    root = f"runs={order.root}"
+    sweep = f"sweep={order.recipe.name}"
     if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
         return swept
     for words in (["analysis.fit", "figures=false"], ["dashboards.report"]):  # the report has the figures
@@ -61,10 +60,12 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 @contextlib.contextmanager
 def head() -> Iterator[dict[str, str]]:
-    """A Ray head for the block, on loopback, with ports, folder and token of its own; yields the environment that
-    reaches it.
+    """A Ray head for the block, with ports, folder and token of its own; yields the environment that reaches it.
 
-    ``ray stop`` would end every Ray on the machine, so the head is a child of this process and ends with it.
+    All of it listens on loopback alone. ``--node-ip-address=127.0.0.1`` is not enough for that: ``ray start`` puts the
+    machine's address in its place, and GCS, raylet and workers then listen on all interfaces, unless Ray is told that
+    there is no cluster but this machine (a switch that it has for Windows and macOS). ``ray stop`` would end every Ray
+    on the machine, so the head is a child of this process and ends with it.
     """
     folder = scratch.make()
     port, dashboard, client, agent = _free_ports(4)
@@ -74,6 +75,7 @@ def head() -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: all processes on loopback
     }
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
         environment.pop(name, None)
@@ -89,7 +91,10 @@ def head() -> Iterator[dict[str, str]]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         _wait_for(address, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
-        print(f"started a Ray head on 127.0.0.1:{port} (this one only; it stops with the sweep)", flush=True)
+        print(
+            f"started a Ray head on 127.0.0.1:{port} (loopback only, with a token of its own; it stops with the sweep)",
+            flush=True,
+        )
         yield {**environment, "RAY_API_SERVER_ADDRESS": address, "RAY_ADDRESS": f"127.0.0.1:{port}"}
     finally:
         _stop(child, folder)
@@ -133,9 +138,7 @@ def _wait_for(address: str, token: str, child: subprocess.Popen[bytes], log: Pat
 
 
 def _stop(child: subprocess.Popen[bytes], folder: str) -> None:
-    """End the head and whatever of it is left: the processes of its session, or with its folder on their command
-    line.
-    """
+    """End the head and what is left of it: processes of its session, or with its folder on their command line."""
     child.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(STOP_SECONDS)

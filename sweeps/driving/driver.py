@@ -28,6 +28,7 @@ from sweeps.cluster.launcher import Update
 from sweeps.driving import adaptive
 from sweeps.driving.progress import Display, Snapshot
 from sweeps.planning import estimate as planning
+from sweeps.planning import hardware
 from sweeps.planning import recipe as recipes
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
@@ -274,7 +275,7 @@ class Driver:
         return self.record.numerics.get(self._device())
 
     def _start(self, run: RunSpec, allocation: Allocation, now: float) -> None:
-        gpu = planning.gpu(self.recipe.plan) if self.recipe.placement.gpus else None
+        gpu = hardware.gpu(self.recipe.plan) if self.recipe.placement.gpus else None
         price = self.recipe.plan.usd_per_gpu_hour
         payload = {
             "spec": specs.to_json(run),

@@ -1,6 +1,4 @@
-"""From FLOPs to hours, money, memory, GPUs and degrees of parallelism, before anything is spent. No torch, no
-cluster.
-"""
+"""From FLOPs to hours, money, memory and degrees of parallelism, before anything is spent. No torch, no cluster."""
 
 from __future__ import annotations
 
@@ -8,42 +6,16 @@ import math
 from dataclasses import dataclass
 
 from gpt3core import costs
-from gpt3core.cli import nearest
-from gpt3core.errors import UsageError
 from gpt3core.model import registry
 from gpt3core.spec import RunSpec
-from sweeps.planning.recipe import Plan
+from sweeps.planning import hardware
+from sweeps.planning.hardware import Gpu
+from sweeps.planning.recipe import Hardware
 
 EVALUATION_SECONDS = 3.0
 NODE_GPUS = 8
 TENSOR_DEGREES = (1, 2, 4, 8)
 MEMORY_USED = 0.9  # of a GPU: the rest is fragmentation, buffers and the CUDA context
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A GPU: dense 16-bit peak, memory, and what training reaches on it.
-
-    Peaks: makers' data sheets. MFU: what has been published for GPT-3-like models, as noted; an assumption for a
-    plan, to be replaced by ``plan.mfu`` once a run has measured it. Prices are round on-demand figures of 2025, for
-    orientation: set ``plan.usd_per_gpu_hour`` to yours.
-    """
-
-    peak_flops: float
-    memory_bytes: float
-    mfu: float
-    usd_per_hour: float
-    source: str
-
-
-GPUS = {
-    "H100": Gpu(
-        peak_flops=989e12, memory_bytes=80e9, mfu=0.40, usd_per_hour=3.0, source="llm-foundry, Megatron-LM: 35-49%"
-    ),
-    "H200": Gpu(peak_flops=989e12, memory_bytes=141e9, mfu=0.40, usd_per_hour=3.8, source="as H100"),
-    "A100": Gpu(peak_flops=312e12, memory_bytes=80e9, mfu=0.45, usd_per_hour=1.8, source="Narayanan 2021: 43-52%"),
-    "V100": Gpu(peak_flops=125e12, memory_bytes=32e9, mfu=0.20, usd_per_hour=1.5, source="GPT-3: 24.6 of 125 TFLOP/s"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +35,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuPlan:
+class GpuEstimate:
     """A run on GPUs: how many, how cut, how long, how much; or why it does not fit."""
 
     layout: Layout | None
@@ -73,42 +45,26 @@ class GpuPlan:
     reason: str = ""
 
 
-def gpu(plan: Plan) -> Gpu:
-    """The GPU of a plan.
-
-    Raises:
-        UsageError: for an unknown GPU or an impossible assumption.
-    """
-    if plan.gpu not in GPUS:
-        raise UsageError(
-            f"plan.gpu={plan.gpu}: unknown GPU{nearest(plan.gpu, list(GPUS))}; allowed are {', '.join(GPUS)}"
-        )
-    if plan.mfu is not None and not 0 < plan.mfu <= 1:
-        raise UsageError(f"plan.mfu={plan.mfu}: it is a share of the peak, between 0 and 1")
-    if not plan.max_days > 0:
-        raise UsageError(f"plan.max_days={plan.max_days}: it must be positive")
-    return GPUS[plan.gpu]
-
-
-def on_gpus(spec: RunSpec, plan: Plan) -> GpuPlan:
+def on_gpus(spec: RunSpec, plan: Hardware) -> GpuEstimate:
     """The fewest GPUs (powers of two, whole nodes above eight) that hold the run and end it in ``plan.max_days``."""
-    device = gpu(plan)
-    mfu = plan.mfu if plan.mfu is not None else device.mfu
+    device = hardware.gpu(plan)
+    hardware.check(plan)
+    mfu = hardware.mfu(plan)
     flops = costs.train_flops(spec.model, spec.tokens)
     sequences = spec.optim.batch_tokens // spec.model.n_ctx
-    fastest: GpuPlan | None = None
+    fastest: GpuEstimate | None = None
     gpus = 1
     while gpus <= sequences * NODE_GPUS * registry.of(spec.model).n_layer(spec.model):
         layout = cut(spec, gpus, device, sequences)
         if layout is not None:
             days = flops / (gpus * device.peak_flops * mfu) / 86_400
-            price = plan.usd_per_gpu_hour if plan.usd_per_gpu_hour is not None else device.usd_per_hour
-            fastest = GpuPlan(layout=layout, days=days, usd=gpus * days * 24 * price, mfu=mfu)
+            usd = gpus * days * 24 * hardware.usd_per_hour(plan)
+            fastest = GpuEstimate(layout=layout, days=days, usd=usd, mfu=mfu)
             if days <= plan.max_days:
                 return fastest
         gpus *= 2
     if fastest is None:
-        return GpuPlan(layout=None, reason=f"no layout fits {device.memory_bytes / 1e9:.0f} GB a GPU")
+        return GpuEstimate(layout=None, reason=f"no layout fits {device.memory_bytes / 1e9:.0f} GB a GPU")
     return fastest
 
 
@@ -134,19 +90,19 @@ def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
     return None
 
 
-def worker_flops(spec: RunSpec, *, gpus: float, plan: Plan) -> float:
+def worker_flops(spec: RunSpec, *, gpus: float, plan: Hardware) -> float:
     """FLOP/s that one worker is expected to reach, until finished runs tell.
 
     A GPU: its peak times the plan's MFU. A core: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k
     (measured, AMD Zen 5).
     """
     if gpus:
-        device = gpu(plan)
-        return gpus * device.peak_flops * (plan.mfu if plan.mfu is not None else device.mfu)
+        device = hardware.gpu(plan)
+        return gpus * device.peak_flops * hardware.mfu(plan)
     return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
 
 
-def seconds(spec: RunSpec, *, workers: int, gpus: float, plan: Plan, speedup: float = 1.0) -> float:
+def seconds(spec: RunSpec, *, workers: int, gpus: float, plan: Hardware, speedup: float = 1.0) -> float:
     """How long a run takes on its workers.
 
     Args:

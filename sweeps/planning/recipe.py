@@ -1,23 +1,27 @@
-"""What a researcher writes: a recipe, as a YAML file over typed defaults, with ``key=value`` on the command line on
-top.
+"""What a researcher writes: a recipe, a YAML file over typed defaults, with ``key=value`` of the command line on top.
+
+``family`` selects the ladder of model sizes and with it the dataclass: a key that a ladder does not use is one that it
+does not have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt3core import cli
 from gpt3core.errors import UsageError
+from sweeps.planning import precedence
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-MAX_BYTES = 1_000_000
+KEYS = "python sweeps/sizes.py --keys"
+COMMANDS = ("replace", "extend")  # what this one command does to a sweep's name; never kept
 
 
 @dataclass
-class Model:
+class NanoModel:
     """The shape that all sizes of a nano ladder share."""
 
     n_layer: int = 2
@@ -28,12 +32,31 @@ class Model:
 
 
 @dataclass
+class ShapesModel:
+    """What all shapes of a list share."""
+
+    n_ctx: int = 128
+    attention: str = "alternating"
+    band: int = 4
+
+
+@dataclass
+class Gpt3Model:
+    """What Table 2.1 leaves open."""
+
+    n_ctx: int = 2048
+    attention: str = "alternating"
+    band: int = 128
+
+
+@dataclass
 class Data:
     """The text."""
 
     corpus: str = "starter"  # or the path of .txt / .jsonl files
     tokenizer: str = "gpt2:1024"
     validation_fraction: float = 0.06
+    max_epochs: float = 40.0  # a run that would see its text more often is refused
 
 
 @dataclass
@@ -46,6 +69,18 @@ class Optim:
     batch_tokens_min: int = 256
     batch_tokens_max: int = 2048
     warmup_fraction: float = 0.2  # of the run's tokens
+    final_fraction: float = 0.1
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+
+@dataclass
+class Gpt3Optim:
+    """Around Table 2.1's learning rates and batches: appendix B of the paper, in proportion where tokens are fewer."""
+
+    lr_factor: float = 1.0  # times the table's learning rate
+    warmup_tokens: float = 375e6  # of a run of 300e9 tokens
+    cosine_tokens: float = 260e9  # of a run of 300e9 tokens; constant after
     final_fraction: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -66,15 +101,15 @@ class Placement:
     """Where runs go. Changes the cost of a run, never its result; not part of its identity."""
 
     workers: int = 1  # data-parallel ranks a run
-    cpus: float = 1.0  # cores a rank
-    gpus: float = 0.0  # GPUs a rank
+    cpus: float = 1.0  # cores a rank: as many threads, where it trains on them
+    gpus: float = 0.0  # GPUs a rank; below one, so many runs share a GPU
     max_failures: int = 3
     checkpoint_seconds: float = 10.0
 
 
 @dataclass
-class Plan:
-    """What --plan assumes about hardware."""
+class Hardware:
+    """What is assumed about GPUs, for --plan and for estimates of time."""
 
     gpu: str = "H100"
     max_days: float = 30.0
@@ -82,39 +117,80 @@ class Plan:
     usd_per_gpu_hour: float | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Recipe:
-    """A sweep: model sizes x compute budgets."""
+    """A sweep: model sizes x budgets. What every ladder has; each adds its own fields."""
 
     name: str = "custom"
-    family: str = "nano"  # nano (by width) | gpt3 (Table 2.1)
-    widths: list[int] = field(default_factory=list)  # nano: d_model of each size
-    sizes: list[str] = field(default_factory=list)  # gpt3: names of Table 2.1
-    budgets: list[float] = field(default_factory=list)  # nano: exact training FLOPs of each IsoFLOP budget
-    tokens: list[float] = field(default_factory=list)  # gpt3: training tokens of each budget
+    family: str = "nano"
     min_tokens: float = 4e5  # cells with fewer tokens are left out, and such runs out of the fit
-    widths_at: dict[float, list[int]] = field(
-        default_factory=dict
-    )  # nano: the sizes of a budget, in place of the rule:
-    # sizes within a factor `span` of center_params * (budget / center_flops) ** center_exponent
+    seed: int = 0
+    replicas: int = 1  # seeds per cell: seed, seed + 1, ...
+    replicas_below_flops: float | None = None  # only for cells of at most so many training FLOPs
+    adaptive: bool = False  # take the runs one by one, each where it tells most about adaptive_target
+    adaptive_share: float = 0.5  # of the grid's FLOPs that may be spent so
+    adaptive_target: float | None = None  # FLOPs; by default ten times the largest run's
+    precision: str = "auto"  # auto | fp32 | bf16
+    kernel: str = "auto"  # auto | softmax | sdpa
+    data: Data = field(default_factory=Data)
+    evals: Evals = field(default_factory=Evals)
+    placement: Placement = field(default_factory=Placement)
+    plan: Hardware = field(default_factory=Hardware)
+    replace: bool = False  # drop the runs that this name has and this command does not ask for
+    extend: bool = False  # keep them too
+
+
+@dataclass(kw_only=True)
+class NanoRecipe(Recipe):
+    """GPT-3's shape at small widths, each budget with the widths around its minimum."""
+
+    widths: list[int] = field(default_factory=list)  # d_model of each size
+    budgets: list[float] = field(default_factory=list)  # exact training FLOPs of each IsoFLOP budget
+    # of these, a budget's sizes are those within a factor span of
+    # center_params * (budget / center_flops) ** center_exponent non-embedding parameters
     center_params: float = 9e3
     center_flops: float = 1e11
     center_exponent: float = 0.72
     span: float = 5.0
-    seed: int = 0
-    replicas: int = 1  # seeds per cell ...
-    replicas_below_flops: float = 0.0  # ... of budgets up to this one; above it one
-    adaptive: bool = False  # take the runs one by one, each where it tells most about adaptive_target
-    adaptive_share: float = 0.5  # of the grid's FLOPs that may be spent so
-    adaptive_target: float | None = None  # FLOPs; by default ten times the dearest run's
-    precision: str = "auto"
-    kernel: str = "auto"
-    model: Model = field(default_factory=Model)
-    data: Data = field(default_factory=Data)
+    widths_at: dict[float, list[int]] = field(default_factory=dict)  # a budget's sizes, in place of the rule
+    model: NanoModel = field(default_factory=NanoModel)
     optim: Optim = field(default_factory=Optim)
-    evals: Evals = field(default_factory=Evals)
-    placement: Placement = field(default_factory=Placement)
-    plan: Plan = field(default_factory=Plan)
+
+
+@dataclass(kw_only=True)
+class Gpt3Recipe(Recipe):
+    """Sizes of GPT-3's Table 2.1, each at every number of tokens."""
+
+    family: str = "gpt3"
+    sizes: list[str] = field(default_factory=list)  # names of Table 2.1
+    tokens: list[float] = field(default_factory=list)
+    model: Gpt3Model = field(default_factory=Gpt3Model)
+    optim: Gpt3Optim = field(default_factory=Gpt3Optim)
+
+
+@dataclass
+class Shape:
+    """One size of a list of explicit shapes."""
+
+    n_layer: int = 0
+    d_model: int = 0
+    n_head: int = 0
+    d_head: int | None = None  # d_model / n_head by default
+
+
+@dataclass(kw_only=True)
+class ShapesRecipe(Recipe):
+    """A list of explicit shapes, each at every budget and at every number of tokens."""
+
+    family: str = "shapes"
+    shapes: list[Shape] = field(default_factory=list)
+    budgets: list[float] = field(default_factory=list)  # exact training FLOPs
+    tokens: list[float] = field(default_factory=list)
+    model: ShapesModel = field(default_factory=ShapesModel)
+    optim: Optim = field(default_factory=Optim)
+
+
+FAMILIES: dict[str, type[Recipe]] = {"nano": NanoRecipe, "gpt3": Gpt3Recipe, "shapes": ShapesRecipe}
 
 
 def available() -> list[str]:
@@ -128,38 +204,79 @@ def load(settings: Sequence[str], default: str = "laptop") -> Recipe:
     Raises:
         UsageError: for an unknown recipe, key or value.
     """
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
     chosen = [s.split("=", 1)[1] for s in settings if s.startswith("recipe=")]
-    name = chosen[-1] if chosen else default
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        raise UsageError(
-            f"recipe={name}: no such recipe{cli.nearest(name, available())}; there are {', '.join(available())}, "
-            "or give the path of a .yaml file"
-        )
-    if path.stat().st_size > MAX_BYTES:
-        raise UsageError(f"recipe={name}: {path} is larger than {MAX_BYTES} bytes, which no recipe is")
-    schema = OmegaConf.structured(Recipe)
-    try:
-        written = OmegaConf.load(path)
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe={name}: {path} is not readable YAML ({str(error).splitlines()[0]})") from error
-    if not OmegaConf.is_dict(written):
-        raise UsageError(f"recipe={name}: {path} must hold key: value lines")
-    cli.check_keys(schema, cli.known_keys(written))
-    config = cli.merge_config(schema, written, str(path))
-    if "name" not in written:
-        config.name = path.stem
-    config = cli.merge(config, [s for s in settings if not s.startswith("recipe=")])
-    recipe: Any = OmegaConf.to_object(config)
+    typed = [s for s in settings if not s.startswith("recipe=")]
+    if len(chosen) > 1:
+        raise UsageError(f"recipe={chosen[0]} and recipe={chosen[1]}: one command drives one recipe; leave one out")
+    path = _path(chosen[0] if chosen else default)
+    written = cli.read_yaml(path)
+    keys = f"{KEYS} recipe={chosen[0]}" if chosen else KEYS
+    family = _family(written.get("family", "nano"), typed, path)
+    for key in [*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)]:
+        _check_ladder(key, family)
+    base = cli.merge_config(FAMILIES[family](name=path.stem), written, str(path), command=keys)
+    recipe: Any = cli.to_object(cli.merge(base, typed, command=keys), str(path))
     assert isinstance(recipe, Recipe)
+    precedence.settle(recipe, {s.split("=", 1)[0] for s in typed})
     return recipe
 
 
-def to_yaml(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as YAML."""
+def _path(name: str) -> Path:
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # a name too long for a file, or with a zero byte
+        found = False
+    if not found:
+        raise UsageError(
+            f"recipe={name:.200}: no such recipe{cli.nearest(name, available())}; there are {', '.join(available())}, "
+            "or give the path of a .yaml file"
+        )
+    return path
+
+
+def _family(written: Any, typed: Sequence[str], path: Path) -> str:
+    """The ladder's name, from the recipe: its other keys are that ladder's."""
+    asked = [s.split("=", 1)[1] for s in typed if s.startswith("family=")]
+    for name in (written, *asked):
+        if not isinstance(name, str) or name not in FAMILIES:
+            near = cli.nearest(str(name), tuple(FAMILIES))
+            raise UsageError(f"family={name!r:.80}{near}: allowed are {', '.join(FAMILIES)}")
+        if name != written:
+            raise UsageError(
+                f"family={name}: the recipe {path.stem} is of the family {written}; name a recipe of that family by "
+                f"recipe=..., or write a file with family: {name}"
+            )
+    return str(written)
+
+
+def _check_ladder(key: str, family: str) -> None:
+    """Refuse a key that only another ladder has, by saying whose it is."""
+    owners = [name for name, kind in FAMILIES.items() if key in keys_of(kind)]
+    if owners and family not in owners:
+        near = cli.nearest(key, keys_of(FAMILIES[family]))
+        raise UsageError(
+            f"{key}: the family {family} does not have it, only {' and '.join(owners)} (an unknown key here{near})"
+        )
+
+
+def keys_of(kind: type[Any], prefix: str = "") -> tuple[str, ...]:
+    """All dotted keys of a recipe's dataclass, leaves only."""
+    found: list[str] = []
+    for f in fields(kind):
+        section = f.default_factory if isinstance(f.default_factory, type) and is_dataclass(f.default_factory) else None
+        found += keys_of(section, f"{prefix}{f.name}.") if section else [f"{prefix}{f.name}"]
+    return tuple(found)
+
+
+def to_yaml(recipe: Recipe, *, commands: bool = False) -> str:
+    """The whole recipe, defaults included, as YAML that ``recipe=PATH`` reads back.
+
+    Args:
+        commands: with the keys that say what one command does (``replace``, ``extend``), which no file keeps.
+    """
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(recipe))
+    config = OmegaConf.to_container(OmegaConf.structured(recipe))
+    assert isinstance(config, dict)
+    return OmegaConf.to_yaml({key: value for key, value in config.items() if commands or key not in COMMANDS})

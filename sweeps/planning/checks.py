@@ -1,0 +1,141 @@
+"""What can be wrong with a recipe before any run is specified, each in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from gpt3core.checks import require_between, require_positive
+from gpt3core.cli import nearest
+from gpt3core.errors import UsageError
+from gpt3core.evals import tasks
+from gpt3core.spec import RunSpec
+from gpt3core.store import sweepdir
+from sweeps.planning import hardware, precedence
+from sweeps.planning.recipe import Evals, Optim, Placement, Recipe
+
+# beyond any experiment, and short of where arithmetic or memory gives out
+MOST_FLOPS = 1e36
+MOST_TOKENS = 1e18
+MOST_LAYERS = 10_000
+MOST_WIDTH = 1_000_000
+MOST_CONTEXT = 100_000_000
+MOST_REPLICAS = 10_000
+LEAST_SHARE = 0.01  # of a GPU or of a loader's core
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe whose values have no meaning, alone or together.
+
+    Raises:
+        ValueError: naming the first key that is wrong, what is allowed and what to do.
+    """
+    if not sweepdir.NAME.fullmatch(recipe.name):
+        raise UsageError(
+            f"name={recipe.name[:90]!r}: at most 80 letters, digits, '.', '_' and '-', the first a letter or a digit, "
+            "for it names a folder"
+        )
+    if recipe.replace and recipe.extend:
+        raise UsageError("replace=true and extend=true: one drops the earlier runs, the other keeps them; give one")
+    require_positive(recipe, "min_tokens")
+    require_between(recipe, 0, 2**63 - 1 - MOST_REPLICAS, "seed")
+    require_between(recipe, 1, MOST_REPLICAS, "replicas")
+    if recipe.replicas_below_flops is not None:
+        require_positive(recipe, "replicas_below_flops")
+    if not 0 < recipe.adaptive_share <= 1:
+        raise UsageError(f"adaptive_share={recipe.adaptive_share}: a share of the grid's FLOPs, above 0 and at most 1")
+    if recipe.adaptive_target is not None and not 0 < recipe.adaptive_target <= MOST_FLOPS:
+        raise UsageError(f"adaptive_target={recipe.adaptive_target}: FLOPs, positive (like 1e14)")
+    require_positive(recipe.data, "max_epochs", where="data.")
+    _check_placement(recipe.placement)
+    _check_evals(recipe.evals)
+    hardware.check(recipe.plan)
+    check_model(recipe.family, recipe)
+    precedence.check(recipe)
+
+
+def check_model(family: str, recipe: Any) -> None:
+    """Refuse shared parts of a shape that no run can have."""
+    model = recipe.model
+    require_between(model, 1, MOST_CONTEXT, "n_ctx", where="model.")
+    if family == "nano":
+        require_between(model, 1, MOST_LAYERS, "n_layer", where="model.")
+    if model.attention == "alternating" and not 1 <= model.band <= model.n_ctx:
+        raise UsageError(
+            f"model.band={model.band}: keys that a banded layer sees, from 1 to model.n_ctx={model.n_ctx}; "
+            "or give model.attention=dense"
+        )
+
+
+def check_numbers(name: str, values: Sequence[float], most: float, what: str) -> None:
+    """Refuse a list of numbers with one that is not positive and finite, or beyond ``most``."""
+    for value in values:
+        if not 0 < value <= most:
+            raise UsageError(f"{name}: {str(value)[:40]} must be positive and at most {most:g} ({what})")
+
+
+def check_optim(rules: Optim) -> None:
+    """Refuse rules of the nano ladder and of explicit shapes that give no hyperparameters."""
+    names = ("lr_max", "lr_times_width", "batch_tokens_at_1m", "batch_tokens_min", "batch_tokens_max")
+    require_positive(rules, *names, where="optim.")
+    require_between(rules, 0, 1, "warmup_fraction", where="optim.")
+    if rules.batch_tokens_min > rules.batch_tokens_max:
+        raise UsageError(
+            f"optim.batch_tokens_min={rules.batch_tokens_min} is more than "
+            f"optim.batch_tokens_max={rules.batch_tokens_max}: give both"
+        )
+
+
+def _check_placement(place: Placement) -> None:
+    require_positive(place, "workers", "max_failures", "checkpoint_seconds", where="placement.")
+    cpus, gpus = place.cpus, place.gpus
+    for name, value in (("cpus", cpus), ("gpus", gpus)):
+        if not 0 <= value < math.inf:
+            raise UsageError(f"placement.{name}={value:g}: a finite number, 0 or more")
+        if value != int(value) and not LEAST_SHARE <= value < 1:
+            raise UsageError(
+                f"placement.{name}={value:g}: a whole number, or a share from {LEAST_SHARE} to below 1, for a worker "
+                "has whole devices or a part of one"
+            )
+    if not gpus and (cpus < 1 or cpus != int(cpus)):
+        raise UsageError(
+            f"placement.cpus={cpus:g}, placement.gpus=0: a run without GPUs trains on placement.cpus threads, a whole "
+            "number of 1 or more"
+        )
+    if 0 < gpus < 1 and place.workers > 1:
+        raise UsageError(
+            f"placement.gpus={gpus:g}, placement.workers={place.workers}: Ray packs shares of a GPU onto one device, "
+            "where two ranks of one run cannot talk; give placement.workers=1, or placement.gpus=1"
+        )
+
+
+def _check_evals(rules: Evals) -> None:
+    known = tasks.names()
+    for task in rules.tasks:
+        if task not in known and not task.startswith("cloze_"):
+            raise UsageError(
+                f"evals.tasks: unknown task {task[:80]!r}{nearest(task, known)}; allowed are "
+                f"{', '.join(known)} and cloze_<domain of the corpus>"
+            )
+    require_between(rules, 1, 1_000_000, "items", where="evals.")
+    require_between(rules, 1, MOST_TOKENS, "validation_tokens", where="evals.")
+    if rules.tasks and not rules.shots:
+        raise UsageError("evals.shots=[]: tasks are asked with at least one number of examples, like [0]")
+
+
+def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
+    """Refuse data-parallel ranks that do not divide every run's batch."""
+    workers = recipe.placement.workers
+    for run in runs:
+        sequences = run.optim.batch_tokens // run.model.n_ctx
+        if sequences % workers:
+            remedy = (
+                f"take a divisor of {sequences}"
+                if recipe.family == "gpt3"
+                else "take a divisor, or set optim.batch_tokens_min and _max to one batch for all"
+            )
+            raise UsageError(
+                f"placement.workers={workers}: the batch of {run.run_id} has {sequences} sequences, which do not "
+                f"divide over them; {remedy}"
+            )

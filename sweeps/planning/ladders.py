@@ -1,0 +1,179 @@
+"""Ladders of model sizes: each turns its recipe into cells, a shape at a budget with its hyperparameters; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from gpt3core import costs, sizes
+from gpt3core.checks import require_between, require_positive
+from gpt3core.cli import nearest
+from gpt3core.data import tokenizer
+from gpt3core.errors import UsageError
+from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.spec import OptimSpec
+from sweeps.planning import checks
+from sweeps.planning.recipe import Gpt3Recipe, NanoRecipe, Optim, Recipe, Shape, ShapesRecipe
+
+GPT3_TOKENS = 300e9  # Brown et al. 2020, appendix B: what warm-up and cosine of optim are printed for
+GPT3_BATCH_SEQUENCES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A size at a budget: what its runs share, or why it is left out."""
+
+    label: str
+    at: str  # the budget in words
+    model: GPTSpec
+    tokens: int = 0
+    budget: float | None = None  # exact training FLOPs that were asked
+    optim: OptimSpec | None = None
+    reason: str = ""  # why it is left out, if it is
+
+
+def cells(recipe: Recipe) -> Iterator[Cell]:
+    """All cells of a recipe's ladder, by budget and then by size.
+
+    Raises:
+        ValueError: for a size, a budget or a rule that makes no run.
+    """
+    if isinstance(recipe, NanoRecipe):
+        return _nano(recipe)
+    if isinstance(recipe, Gpt3Recipe):
+        return _gpt3(recipe)
+    assert isinstance(recipe, ShapesRecipe)
+    return _shapes(recipe)
+
+
+def _nano(recipe: NanoRecipe) -> Iterator[Cell]:
+    vocab = tokenizer.vocab_size(recipe.data.tokenizer)
+    require_positive(recipe, "center_params", "center_flops", "span")
+    require_between(recipe, 1, checks.MOST_FLOPS, "center_flops")
+    require_between(recipe, 0, 2, "center_exponent")
+    checks.check_optim(recipe.optim)
+    checks.check_numbers("budgets", recipe.budgets, checks.MOST_FLOPS, "training FLOPs, like 1e12")
+    every = [*recipe.widths, *(width for widths in recipe.widths_at.values() for width in widths)]
+    checks.check_numbers("widths", every, checks.MOST_WIDTH, "d_model of a size")
+    models = {width: _nano_model(recipe, width, vocab) for width in sorted(set(every))}
+    for budget in sorted(set(recipe.budgets)):
+        center = recipe.center_params * (budget / recipe.center_flops) ** recipe.center_exponent
+        chosen = recipe.widths_at.get(budget)
+        for width in sorted(set(recipe.widths if chosen is None else chosen)):
+            n = costs.params(models[width]).nonembedding
+            if chosen is None and not center / recipe.span <= n <= center * recipe.span:
+                reason = f"N={n:.3g} is more than {recipe.span:g}x from {center:.3g}"
+                yield Cell(label=f"d{width}", at=_flops(budget), model=models[width], reason=reason)
+            else:
+                yield _by_flops(f"d{width}", models[width], budget, recipe.optim)
+
+
+def _nano_model(recipe: NanoRecipe, width: int, vocab: int) -> GPTSpec:
+    try:
+        return sizes.nano(width, vocab_size=vocab, **vars(recipe.model))
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+
+
+def _shapes(recipe: ShapesRecipe) -> Iterator[Cell]:
+    checks.check_optim(recipe.optim)
+    checks.check_numbers("budgets", recipe.budgets, checks.MOST_FLOPS, "training FLOPs, like 1e12")
+    checks.check_numbers("tokens", recipe.tokens, checks.MOST_TOKENS, "training tokens, like 1e9")
+    models = list(dict.fromkeys(_shape_model(recipe, shape) for shape in recipe.shapes))
+    for budget in sorted(set(recipe.budgets)):
+        for model in models:
+            yield _by_flops(_name(model), model, budget, recipe.optim)
+    for tokens in sorted(set(recipe.tokens)):
+        for model in models:
+            yield _by_tokens(_name(model), _tokens(tokens), model, tokens, recipe.optim)
+
+
+def _name(model: GPTSpec) -> str:
+    return f"{model.n_layer}x{model.d_model}"
+
+
+def _shape_model(recipe: ShapesRecipe, shape: Shape) -> GPTSpec:
+    require_between(shape, 1, checks.MOST_LAYERS, "n_layer", where="shapes: ")
+    require_between(shape, 1, checks.MOST_WIDTH, "d_model", "n_head", where="shapes: ")
+    if shape.d_head is not None:
+        require_between(shape, 1, checks.MOST_WIDTH, "d_head", where="shapes: ")
+    elif shape.d_model % shape.n_head:
+        raise UsageError(
+            f"shapes: n_head={shape.n_head} does not divide d_model={shape.d_model}: give d_head, or another n_head"
+        )
+    return GPTSpec(
+        n_layer=shape.n_layer,
+        d_model=shape.d_model,
+        n_head=shape.n_head,
+        d_head=shape.d_head or shape.d_model // shape.n_head,
+        vocab_size=tokenizer.vocab_size(recipe.data.tokenizer),
+        **vars(recipe.model),
+    )
+
+
+def _by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
+    cell = _by_tokens(label, _flops(budget), model, costs.tokens_for(model, budget), rules)
+    return replace(cell, budget=budget)
+
+
+def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim) -> Cell:
+    """Hyperparameters by the recipe's rules; the tokens rounded up to whole steps."""
+    wanted = rules.batch_tokens_at_1m * math.sqrt(tokens / 1e6)
+    clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
+    batch = model.n_ctx * max(1, round(clipped / model.n_ctx))
+    whole = batch * math.ceil(tokens / batch)
+    if whole > checks.MOST_TOKENS:
+        raise UsageError(f"{label} at {at}: {whole:.3g} tokens, and at most {checks.MOST_TOKENS:g} are possible")
+    try:
+        optim = OptimSpec(
+            lr=min(rules.lr_max, rules.lr_times_width / model.d_model),
+            batch_tokens=batch,
+            warmup_tokens=round(rules.warmup_fraction * whole / batch) * batch,
+            decay_tokens=whole,
+            final_fraction=rules.final_fraction,
+            weight_decay=rules.weight_decay,
+            clip=rules.clip,
+        )
+    except ValueError as error:
+        raise UsageError(f"{label} at {at}: {error}") from error
+    return Cell(label=label, at=at, model=model, tokens=whole, optim=optim)
+
+
+def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
+    rules, vocab = recipe.optim, tokenizer.vocab_size(recipe.data.tokenizer)
+    require_positive(rules, "lr_factor", "cosine_tokens", where="optim.")
+    require_between(rules, 0, rules.cosine_tokens, "warmup_tokens", where="optim.")
+    checks.check_numbers("tokens", recipe.tokens, checks.MOST_TOKENS, "training tokens, like 300e9")
+    for name in dict.fromkeys(recipe.sizes):
+        if name not in sizes.GPT3:
+            raise UsageError(
+                f"sizes: unknown size {name[:80]!r}{nearest(name, list(sizes.GPT3))}; "
+                f"allowed are {', '.join(sizes.GPT3)}"
+            )
+        row = sizes.GPT3[name]
+        model = replace(row.model(recipe.model.n_ctx, vocab, recipe.model.band), attention=recipe.model.attention)
+        # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
+        unit = GPT3_BATCH_SEQUENCES * model.n_ctx
+        batch = unit * max(1, round(row.batch_tokens / unit))
+        for tokens in dict.fromkeys(recipe.tokens):
+            shrink = min(1.0, tokens / GPT3_TOKENS)  # smaller budgets keep the schedule's proportions
+            optim = OptimSpec(
+                lr=row.lr * rules.lr_factor,
+                batch_tokens=batch,
+                warmup_tokens=round(rules.warmup_tokens * shrink),
+                decay_tokens=max(1, round(rules.cosine_tokens * shrink)),
+                final_fraction=rules.final_fraction,
+                weight_decay=rules.weight_decay,
+                clip=rules.clip,
+            )
+            whole = batch * max(1, round(tokens / batch))
+            yield Cell(label=name, at=_tokens(tokens), model=model, tokens=whole, optim=optim)
+
+
+def _flops(budget: float) -> str:
+    return f"{budget:.3g} FLOPs"
+
+
+def _tokens(tokens: float) -> str:
+    return f"{tokens:.3g} tokens"

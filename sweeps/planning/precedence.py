@@ -1,0 +1,110 @@
+"""One rule for a recipe's keys: what is typed wins over what the file says, and takes effect.
+
+Some keys do nothing beside others (``adaptive_share`` without ``adaptive``, ``span`` where every budget has its
+widths). Where one was typed and the other comes from the file, the file's goes back to its default; where both were
+typed, or both stand in the file, ``check`` refuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import MISSING, fields
+from typing import Any
+
+from gpt3core.errors import UsageError
+
+RULE = ("widths", "span", "center_params", "center_flops", "center_exponent")
+
+
+def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
+    """(switch, keys that do nothing as it stands, what to do) of a recipe."""
+    found: list[tuple[str, tuple[str, ...], str]] = []
+    if not recipe.adaptive:
+        found.append(("adaptive", ("adaptive_share", "adaptive_target"), "adaptive=true"))
+    if recipe.replicas == 1:
+        found.append(("replicas", ("replicas_below_flops",), "replicas=2 or more"))
+    if not recipe.evals.tasks:
+        found.append(("evals.tasks", ("evals.shots", "evals.items"), "evals.tasks"))
+    if recipe.model.attention == "dense":
+        found.append(("model.attention", ("model.band",), "model.attention=alternating"))
+    if not recipe.placement.gpus and recipe.family != "gpt3":
+        keys = tuple(f"plan.{f.name}" for f in fields(recipe.plan))
+        found.append(("placement.gpus", keys, "placement.gpus=1"))
+    return found
+
+
+def settle(recipe: Any, typed: Set[str]) -> None:
+    """Let the typed keys win over those of the file, in place.
+
+    Raises:
+        UsageError: where two typed keys leave one of them without effect.
+    """
+    for switch, keys, _ in _off(recipe):
+        if switch in typed:
+            for key in keys:
+                if key not in typed:
+                    _set(recipe, key, _default(recipe, key))
+    if recipe.replicas > 1 and "replicas" in typed and "replicas_below_flops" not in typed:
+        recipe.replicas_below_flops = None
+    if hasattr(recipe, "widths_at"):
+        _settle_widths(recipe, typed)
+
+
+def _settle_widths(recipe: Any, typed: Set[str]) -> None:
+    """A typed part of the rule holds for every budget; typed budgets need no widths of other budgets."""
+    rule = sorted(typed & set(RULE))
+    if not any(key.partition(".")[0] == "widths_at" for key in typed):
+        if rule:
+            recipe.widths_at = {}
+        elif "budgets" in typed:
+            recipe.widths_at = {b: widths for b, widths in recipe.widths_at.items() if b in recipe.budgets}
+    elif rule and set(recipe.budgets) <= set(recipe.widths_at):
+        raise UsageError(
+            f"{rule[0]} has no effect beside widths_at, which names the widths of every budget: leave one of them out"
+        )
+
+
+def check(recipe: Any) -> None:
+    """Refuse keys that would have no effect beside the others.
+
+    Raises:
+        UsageError: naming the first of them and what gives it one.
+    """
+    for switch, keys, remedy in _off(recipe):
+        for key in keys:
+            value = _get(recipe, key)
+            if value != _default(recipe, key):
+                now = _written(_get(recipe, switch))
+                raise UsageError(
+                    f"{key}={_written(value)} has no effect with {switch}={now}: leave it out, or give {remedy}"
+                )
+    for budget in getattr(recipe, "widths_at", {}):
+        if budget not in recipe.budgets:
+            raise UsageError(
+                f"widths_at names {budget:g}, which is none of the budgets: add it to budgets, or leave it out"
+            )
+
+
+def _written(value: Any) -> str:
+    """A value as a user writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _get(recipe: Any, key: str) -> Any:
+    for part in key.split("."):
+        recipe = getattr(recipe, part)
+    return recipe
+
+
+def _set(recipe: Any, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    setattr(_get(recipe, ".".join(path)) if path else recipe, last, value)
+
+
+def _default(recipe: Any, key: str) -> Any:
+    *path, last = key.split(".")
+    owner = _get(recipe, ".".join(path)) if path else recipe
+    (found,) = (f for f in fields(owner) if f.name == last)
+    return found.default if found.default_factory is MISSING else found.default_factory()

@@ -1,0 +1,209 @@
+"""What --plan prints: the runs, their costs by a first estimate, and what to know before they start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+
+from gpt3core import costs, sizes
+from gpt3core.spec import RunSpec
+from sweeps.planning import estimate, hardware
+from sweeps.planning.grid import Grid
+from sweeps.planning.recipe import Recipe
+from sweeps.planning.text import Text
+
+MOST_ROWS = 300  # more runs are summed by budget
+LEFT_SHOWN = 40  # cells left out that are listed
+WIDTH = 180  # where the output is no terminal
+
+
+def _console() -> Console:
+    """Where a plan is printed."""
+    return Console(width=None if Console().is_terminal else WIDTH, highlight=False, soft_wrap=False)
+
+
+def show(recipe: Recipe, grid: Grid, text: Text, trained: set[str], remarks: Sequence[str]) -> None:
+    """Print a plan.
+
+    Args:
+        trained: run_ids that the store has already.
+        remarks: sentences that the reader must not miss.
+    """
+    out = _console()
+    if recipe.family == "gpt3":
+        _gpt3(out, recipe, grid.runs, text)
+    else:
+        _grid(out, recipe, grid.runs, text, trained)
+    if grid.left:
+        cells = "; ".join(f"{c.label} at {c.at} ({c.reason})" for c in grid.left[:LEFT_SHOWN])
+        more = f"; and {len(grid.left) - LEFT_SHOWN:,} more" if len(grid.left) > LEFT_SHOWN else ""
+        out.print(f"left out: {cells}{more}", style="dim", markup=False)
+    out.print(_placement(recipe), markup=False)
+    out.print(_text(recipe, text), markup=False)
+    for remark in remarks:
+        out.print(remark, markup=False, style="bold")
+
+
+def _placement(recipe: Recipe) -> str:
+    place = recipe.placement
+    gpus = f"{place.gpus:g} GPU{'s' * (place.gpus > 1)} and " if place.gpus else ""
+    worker = f"{gpus}{place.cpus:g} core{'s' * (place.cpus != 1)}"
+    return f"placed, each run: {worker}" if place.workers == 1 else f"placed, each run: {place.workers} x ({worker})"
+
+
+def _text(recipe: Recipe, text: Text) -> str:
+    about = "" if text.exact else "about "
+    return (
+        f"text: {recipe.data.corpus}, {about}{text.train_tokens / 1e6:,.2f}M training and "
+        f"{text.validation_tokens / 1e6:,.2f}M validation tokens of {text.documents:,} documents; losses are measured "
+        f"on {text.measured_tokens / 1e6:,.2f}M of them, which tell differences above {text.resolution:.2g} nats apart"
+    )
+
+
+def _table(title: str, columns: Sequence[str], words: Sequence[str]) -> Table:
+    """An empty table; columns of words are set to the left, of numbers to the right."""
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name in words else "right")
+    return table
+
+
+# --------------------------------------------------------------------------------------------- nano ladder and shapes
+
+
+def _grid(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text, trained: set[str]) -> None:
+    seconds = {run.run_id: _seconds(recipe, run) for run in runs}
+    devices = recipe.placement.workers * (recipe.placement.gpus or recipe.placement.cpus)
+    unit = "GPU-min" if recipe.placement.gpus else "core-min"
+    title = f"{recipe.name}: {len(runs):,} run{'s' * (len(runs) != 1)}"
+    if len(runs) <= MOST_ROWS:
+        columns = ("run", "budget", "N non-emb.", "N total", "D tokens", "epochs", "steps", "batch", "lr")
+        table = _table(title, (*columns, "C exact", "C 6ND", unit, "state"), ("run", "state"))
+        for run in runs:
+            state = "trained" if run.run_id in trained else "to train"
+            table.add_row(*_run_row(run, text), f"{seconds[run.run_id] * devices / 60:.1f}", state)
+    else:
+        table = _table(f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), ())
+        for name, group in groupby(sorted(runs, key=_budget), key=_budget):
+            table.add_row(*_budget_row(name, list(group), seconds, devices, trained))
+    out.print(table)
+    left = [run for run in runs if run.run_id not in trained]
+    total = sum(seconds[run.run_id] for run in left) * devices
+    minutes, device = total / 60, unit.removesuffix("-min")
+    out.print(
+        f"to train: {minutes:,.{0 if minutes > 10 else 1}f} {device}-minutes by a first guess of speed (the sweep "
+        f"corrects it as runs finish){_money(recipe, total)}",
+        markup=False,
+    )
+    days = max((seconds[run.run_id] for run in left), default=0.0) / 86_400
+    if recipe.placement.gpus and days > recipe.plan.max_days:
+        out.print(f"the longest run takes {days:,.1f} days, more than plan.max_days={recipe.plan.max_days:g}")
+
+
+def _seconds(recipe: Recipe, run: RunSpec) -> float:
+    place = recipe.placement
+    return estimate.seconds(run, workers=place.workers, gpus=place.gpus, plan=recipe.plan)
+
+
+def _money(recipe: Recipe, device_seconds: float) -> str:
+    if not recipe.placement.gpus:
+        return ""
+    price = hardware.usd_per_hour(recipe.plan)
+    return f"; {device_seconds / 3600 * price:,.2f} USD at {price:.2f} a {recipe.plan.gpu}-hour"
+
+
+def _run_row(run: RunSpec, text: Text) -> list[str]:
+    counts = costs.params(run.model)
+    return [
+        run.run_id,
+        "-" if run.budget_flops is None else f"{run.budget_flops:.3g}",
+        f"{counts.nonembedding:,}",
+        f"{counts.total:,}",
+        f"{run.tokens / 1e6:.2f}M",
+        f"{text.epochs(run):.2f}",
+        f"{run.steps:,}",
+        str(run.optim.batch_tokens),
+        f"{run.optim.lr:.4f}",
+        f"{costs.train_flops(run.model, run.tokens):.3g}",
+        f"{costs.six_nd(counts.nonembedding, run.tokens):.3g}",
+    ]
+
+
+def _budget(run: RunSpec) -> float:
+    return run.budget_flops if run.budget_flops is not None else float(run.tokens)
+
+
+def _budget_row(
+    budget: float, runs: list[RunSpec], seconds: dict[str, float], devices: float, trained: set[str]
+) -> list[str]:
+    labels = list(dict.fromkeys(run.label for run in runs))
+    tokens = sorted(run.tokens for run in runs)
+    return [
+        f"{budget:.3g}",
+        f"{len(runs):,}",
+        labels[0] if len(labels) == 1 else f"{len(labels)}: {labels[0]} to {labels[-1]}",
+        f"{tokens[0] / 1e6:.2f}M to {tokens[-1] / 1e6:.2f}M",
+        f"{sum(seconds[run.run_id] for run in runs) * devices / 60:,.0f}",
+        f"{sum(run.run_id in trained for run in runs):,}",
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------- GPT-3
+
+
+def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> None:
+    device = hardware.gpu(recipe.plan)
+    title = (
+        f"{recipe.name} on {recipe.plan.gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and "
+        f"{device.memory_bytes / 1e9:.0f} GB a GPU; assumed MFU from {device.source}"
+    )
+    columns = ("size", "tokens", "parameters", "of D.1", "6ND of D.1", "C exact", "PF-days", "epochs")
+    layout = ("GPUs", "data", "tensor", "pipe", "recompute", "GB/GPU", "days", "USD", "MFU")
+    table = _table(title, (*columns, *layout), ("size",))
+    for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
+        table.add_row(*_gpt3_row(run, text), *_layout_row(estimate.on_gpus(run, recipe.plan), recipe.plan.max_days))
+    out.print(table)
+    out.print(
+        "parameters: exact, head tied; 6ND of D.1: with Table D.1's parameter counts and tokens in whole billions; "
+        "C exact: matrix products incl. head and the pairs that causal and banded masks leave, x3. 1.3B and 13B are "
+        "built as D.1 counts them (16 heads; d_model 5120). Days at the assumed MFU with no failures."
+    )
+    if recipe.plan.usd_per_gpu_hour is None:
+        out.print(f"USD at {device.usd_per_hour:.2f} a GPU-hour, a round figure: set plan.usd_per_gpu_hour to yours.")
+
+
+def _gpt3_row(run: RunSpec, text: Text) -> list[str]:
+    row = sizes.GPT3[run.label]
+    flops, epochs = costs.train_flops(run.model, run.tokens), text.epochs(run)
+    return [
+        run.label,
+        f"{run.tokens / 1e9:,.0f}B" if run.tokens >= 1e9 else f"{run.tokens / 1e6:,.2f}M",
+        f"{costs.params(run.model).total:,}",
+        f"{row.params_printed / 1e6:,.0f}M",
+        f"{costs.six_nd(row.params_printed, round(run.tokens, -9) or run.tokens):.3g}",
+        f"{flops:.3g}",
+        f"{flops / costs.PF_DAY:,.1f}",
+        f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2f}",
+    ]
+
+
+def _layout_row(found: estimate.GpuEstimate, max_days: float) -> list[str]:
+    layout = found.layout
+    if layout is None:
+        return ["-"] * 8 + [found.reason]
+    late = " (over max_days)" if found.days > max_days and not math.isinf(max_days) else ""
+    return [
+        f"{layout.gpus:,}",
+        str(layout.data),
+        str(layout.tensor),
+        str(layout.pipeline),
+        layout.recompute,
+        f"{layout.memory_bytes / 1e9:.0f}",
+        f"{found.days:.1f}{late}",
+        f"{found.usd:,.0f}",
+        f"{found.mfu:.0%}",
+    ]

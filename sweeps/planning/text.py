@@ -1,0 +1,90 @@
+"""What a sweep's text is good for, before anything starts: how often each run would see it, and what loss it resolves.
+
+Up to four epochs are nearly as good as new text, and beyond forty repeating teaches nothing (Muennighoff et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpt3core.errors import UsageError
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.spec import RunSpec
+from sweeps.planning.recipe import Recipe
+
+HARMLESS_EPOCHS = 4.0
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Counts of a tokenized text, and the least difference of losses that its held-out part tells apart."""
+
+    documents: int
+    train_tokens: int
+    validation_tokens: int
+    measured_tokens: int  # validation tokens that an evaluation reads
+    resolution: float  # nats per token
+    exact: bool  # counted, not estimated from the text's length
+
+    def epochs(self, run: RunSpec) -> float:
+        """How often a run sees its text."""
+        return run.tokens / self.train_tokens
+
+
+def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
+    """The text of a sweep, whose runs share it.
+
+    Raises:
+        ValueError: when it is too small to train on and to hold text out.
+    """
+    from gpt3core.data import facts
+
+    data, n_ctx = runs[0].data, runs[0].model.n_ctx
+    found = facts.describe(data)
+    if found.train_tokens < n_ctx or found.validation_tokens < n_ctx:
+        raise UsageError(
+            f"data.corpus={data.corpus!r} is too small: {found.train_tokens:,} tokens to train on and "
+            f"{found.validation_tokens:,} held out (data.validation_fraction={data.validation_fraction:g}), and a "
+            f"sequence has model.n_ctx={n_ctx}; give more text, another fraction or a shorter context"
+        )
+    measured = min(evals.validation_tokens, found.validation_tokens) // n_ctx * n_ctx
+    return Text(
+        documents=found.documents,
+        train_tokens=found.train_tokens,
+        validation_tokens=found.validation_tokens,
+        measured_tokens=measured,
+        resolution=found.loss_resolution(measured, n_ctx),
+        exact=found.exact,
+    )
+
+
+def repeated(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
+    """What to say of runs that see their text more than four times; empty when there are none."""
+    many = [run for run in runs if text.epochs(run) > HARMLESS_EPOCHS]
+    if not many or refusal(text, recipe, runs):
+        return ""
+    return (
+        f"{len(many)} of {len(runs)} runs see their text more than {HARMLESS_EPOCHS:g} times ({_worst(text, many)}): "
+        "repeated text teaches less than new text, and their losses lie above the law of fresh text"
+    )
+
+
+def refusal(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
+    """Why the sweep must not train on so little text; empty when it may."""
+    most = recipe.data.max_epochs
+    many = [run for run in runs if text.epochs(run) > most]
+    if not many:
+        return ""
+    return (
+        f"data.corpus={recipe.data.corpus}: {len(many)} of {len(runs)} runs would see its "
+        f"{text.train_tokens / 1e6:,.2f}M training tokens more than {most:g} times ({_worst(text, many)}); give more "
+        "text, fewer tokens, or data.max_epochs=... if that is meant"
+    )
+
+
+def _worst(text: Text, runs: Sequence[RunSpec]) -> str:
+    """The runs that repeat most, with their epochs."""
+    most = sorted(runs, key=lambda run: (-run.tokens, run.run_id))[:EXAMPLES]
+    return ", ".join(f"{run.run_id} {text.epochs(run):,.1f}" for run in most)

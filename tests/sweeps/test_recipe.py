@@ -1,0 +1,405 @@
+"""A recipe says what it does: every key of every ladder changes something, and what cannot be is one sentence."""
+
+import ast
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sweeps.driving
+from gpt3core import cli
+from gpt3core import spec as specs
+from gpt3core.errors import UsageError
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.store.rundir import default_root, open_root
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
+from sweeps import command
+from sweeps.planning import grid, recipe
+from tests.conftest import write_corpus
+
+SHA = "0" * 64
+COMMON = """
+name: base
+min_tokens: 2.0e+5
+seed: 5
+replicas: 2
+adaptive: true
+data: {max_epochs: 100}
+evals: {tasks: [copy], items: 20, validation_tokens: 100000}
+placement: {gpus: 1}
+plan: {max_days: 1.0e-6}
+"""
+BASES = {
+    "nano": COMMON
+    + """
+widths: [16, 32, 64, 128]
+budgets: [1.0e+11, 1.0e+16]
+widths_at: {1.0e+16: [32]}
+replicas_below_flops: 2.0e+11
+optim: {batch_tokens_min: 512}
+""",
+    "gpt3": COMMON
+    + """
+family: gpt3
+sizes: [125M, 350M]
+tokens: [1.0e+7, 5.0e+8]
+replicas_below_flops: 5.0e+17
+""",
+    "shapes": COMMON
+    + """
+family: shapes
+shapes: [{n_layer: 1, d_model: 64, n_head: 2}, {n_layer: 4, d_model: 32, n_head: 1, d_head: 32}]
+budgets: [1.0e+12, 1.0e+16]
+tokens: [3.0e+6]
+replicas_below_flops: 2.0e+12
+optim: {batch_tokens_min: 512}
+""",
+}
+CHANGES = {
+    "name": "other",
+    "min_tokens": "5e5",
+    "seed": "6",
+    "replicas": "3",
+    "replicas_below_flops": "null",
+    "adaptive": "false",
+    "adaptive_share": "0.3",
+    "adaptive_target": "1e14",
+    "precision": "fp32",
+    "kernel": "sdpa",
+    "data.corpus": "",  # another file, made by the test
+    "data.tokenizer": "gpt2:2048",
+    "data.validation_fraction": "0.1",
+    "data.max_epochs": "1e-3",
+    "evals.tasks": "[copy,induction]",
+    "evals.shots": "0",
+    "evals.items": "30",
+    "evals.validation_tokens": "50000",
+    "placement.workers": "2",  # changes the plan, or does not divide a batch
+    "placement.cpus": "2",
+    "placement.gpus": "2",
+    "placement.max_failures": "5",
+    "placement.checkpoint_seconds": "3",
+    "plan.gpu": "A100",
+    "plan.max_days": "1000",
+    "plan.mfu": "0.3",
+    "plan.usd_per_gpu_hour": "1",
+    "replace": "true",
+    "extend": "true",
+    "widths": "[16,32]",
+    "budgets": "[1e11,1e12]",
+    "widths_at": "{}",
+    "center_params": "20000",
+    "center_flops": "5e10",
+    "center_exponent": "0.2",
+    "span": "2",
+    "sizes": "125M",
+    "tokens": "[3e8]",
+    "shapes": "[{n_layer: 1, d_model: 64, n_head: 2}]",
+    "model.n_layer": "3",
+    "model.n_head": "2",
+    "model.n_ctx": "64",
+    "model.attention": "dense",
+    "model.band": "8",
+    "optim.lr_max": "0.001",
+    "optim.lr_times_width": "0.3",
+    "optim.lr_factor": "0.5",
+    "optim.batch_tokens_at_1m": "2000",
+    "optim.batch_tokens_min": "1024",
+    "optim.batch_tokens_max": "512",
+    "optim.warmup_fraction": "0.1",
+    "optim.warmup_tokens": "1e8",
+    "optim.cosine_tokens": "300e9",
+    "optim.final_fraction": "0",
+    "optim.weight_decay": "0.2",
+    "optim.clip": "0.5",
+}
+OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("shapes", "min_tokens"): "2.5e6"}
+READ_BY_DRIVER = {  # nothing of a plan shows them
+    "adaptive",
+    "adaptive_share",
+    "adaptive_target",
+    "placement.max_failures",
+    "placement.checkpoint_seconds",
+}
+SETTABLE = [
+    (family, key)
+    for family, kind in recipe.FAMILIES.items()
+    for key in recipe.keys_of(kind)
+    if key != "family"  # selects the ladder
+]
+
+
+@pytest.fixture
+def base(tmp_path, known_text):
+    """Writes a ladder's base recipe and gives the words that name it; the store has one more run under its name."""
+
+    def words(family):
+        (tmp_path / "base.yaml").write_text(BASES[family] + f"\n# {family}")
+        text = write_corpus(tmp_path / "one")
+        return [f"recipe={tmp_path / 'base.yaml'}", f"data.corpus={text}"]
+
+    open_root(default_root(), create=True)
+    (default_root() / "sweeps" / "base").mkdir(parents=True)
+    SweepDir(default_root(), "base").write_record(SweepRecord(runs=("d8-forgotten",)))
+    return words
+
+
+def consequences(words, capsys):
+    """All that a command of these words would do, short of starting it."""
+    order = command.read(words)
+    try:
+        refused = command.refuse(order) or ""
+    except UsageError as error:
+        refused = str(error)
+    assert command.sweep([*words, "--plan"], usage="") == 0
+    return [specs.to_json(run) for run in order.grid.runs], order.grid.evals, refused, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("family", "key"), SETTABLE, ids=lambda value: value)
+def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, tmp_path):
+    words = base(family)
+    value = OF_FAMILY.get((family, key), CHANGES[key]) or str(write_corpus(tmp_path / "other", seed=1))
+    changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
+    if key in READ_BY_DRIVER:
+        assert getattr_names(sweeps.driving) >= {key.rpartition(".")[2]}
+        assert recipe.to_yaml(recipe.load(changed)) != recipe.to_yaml(recipe.load(words))
+        return
+    before = consequences(words, capsys)
+    try:
+        assert consequences(changed, capsys) != before
+    except UsageError as error:
+        assert key == "placement.workers", "a value that has a meaning"
+        assert "which do not divide" in str(error)
+
+
+def getattr_names(package):
+    """Attributes that a package's code reads."""
+    trees = (ast.parse(path.read_text()) for path in Path(package.__file__).parent.glob("*.py"))
+    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["adaptive_share=0.4"], "adaptive_share=0.4 has no effect with adaptive=false: .* adaptive=true"),
+        (["adaptive_target=1e14"], "adaptive_target=1e\\+14 has no effect"),
+        (["replicas_below_flops=1e12"], "replicas_below_flops=1e\\+12 has no effect with replicas=1"),
+        (["replicas=2", "replicas_below_flops=1e10"], "replicas=2 has no effect: no cell"),
+        (["model.attention=dense", "model.band=8"], "model.band=8 has no effect with model.attention=dense"),
+        (["plan.gpu=A100"], "plan.gpu=A100 has no effect with placement.gpus=0"),
+        (["evals.tasks=[]", "evals.items=10"], "evals.items=10 has no effect"),
+        (["evals.shots=[]"], "evals.shots=\\[\\]: tasks are asked"),
+        (["widths_at={1e15: [8]}"], "widths_at names 1e\\+15, which is none of the budgets"),
+        (["budgets=[1e12]", "widths_at={1e12: [32]}", "span=3"], "span has no effect beside widths_at"),
+        (["model.band=200"], "model.band=200: .* from 1 to model.n_ctx=128"),
+        (["seed=1", "seed=2"], "seed=2: seed=1 was given too"),
+        (["recipe=smoke", "recipe=laptop"], "one command drives one recipe"),
+        (["replace=true", "extend=true"], "give one"),
+        (["family=gpt3"], "the recipe laptop is of the family nano"),
+        (["sizes=125M"], "sizes: the family nano does not have it, only gpt3"),
+        (["recipe=gpt3", "widths=8"], "widths: the family gpt3 does not have it, only nano"),
+        (["recipe=gpt3", "model.n_layer=3"], "model.n_layer: the family gpt3 does not have it"),
+        (["recipe=gpt3", "optim.lr_max=1"], "optim.lr_max: .* did you mean optim.lr_factor"),
+        (["recipe=gpt3", "placement.workers=3"], "placement.workers=3: the batch of .* a divisor of 256"),
+        (["recipe=depth", "placement.workers=3"], "placement.workers=3: the batch of"),
+        (["placement.workers=3"], "placement.workers=3: the batch of"),
+        (["evals.shots=[0,0]"], "evals.shots=\\[0, 0\\]: each once"),
+        (["evals.tasks=[copy,copy]"], "evals.tasks=.*: each once"),
+        (["placement.cpus=0.5"], "placement.cpus=0.5, .* whole number of 1 or more"),
+        (["placement.cpus=1.5"], "placement.cpus=1.5: a whole number"),
+        (["placement.cpus=0"], "trains on placement.cpus threads"),
+        (["placement.cpus=nan"], "placement.cpus=nan: a finite number"),
+        (["placement.cpus=-1"], "placement.cpus=-1: a finite number"),
+        (["placement.gpus=1.5"], "placement.gpus=1.5: a whole number, or a share"),
+        (["placement.gpus=0.5", "placement.workers=2"], "Ray packs shares of a GPU onto one device"),
+        (["name=" + 300 * "a"], "at most 80 letters"),
+        (["optim.final_fraction=7"], "final_fraction=7.0: it must lie from 0 to 1"),
+        (["optim.weight_decay=-5"], "weight_decay=-5.0: it must lie from 0 to 1"),
+        (["seed=1e20"], "seed"),
+        (["seed=-1"], "seed=-1: it must lie from 0"),
+        (["budgets=[nan]"], "budgets: nan must be positive"),
+        (["widths=[0]"], "widths: 0 must be positive"),
+        (["widths=1" + 300 * "0"], "widths: 1000.* must be positive and at most"),
+        (["model.n_layer=100000000000"], "n_layer=100000000000"),
+        (["replicas=1000000000"], "replicas=1000000000: it must lie from 1"),
+        (["optim.batch_tokens_min=4096"], "optim.batch_tokens_min=4096 is more than"),
+        (["name=${name}"], "nterpolation"),
+        (["plan.mfu=40", "placement.gpus=1"], "plan.mfu=40.0: it is a share"),
+        (["recipe=" + 5000 * "x"], "no such recipe"),
+        (["recipe=depth", "shapes={n_layer: 2, d_model: 30, n_head: 4}"], "n_head=4 does not divide d_model=30"),
+        (["recipe=depth", "shapes={n_layer: 2, width: 30}"], "shapes=.*'width' not in 'Shape'"),
+        (["recipe=depth", "shapes={n_layer: 2}"], "shapes: d_model=0"),
+    ],
+)
+def test_what_has_no_effect_or_no_meaning_is_one_sentence(settings, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        grid.build(recipe.load(settings), SHA)
+    assert "\n" not in str(caught.value)
+
+
+def widths(*settings):
+    runs = grid.build(recipe.load(["recipe=laptop", *settings]), SHA).runs
+    return {(run.budget_flops, run.model.d_model) for run in runs}
+
+
+def test_typed_widths_win_over_the_files_widths_at():
+    assert widths("widths=[32,64]") == {(3.16e11, 32), (1e12, 32), (1e12, 64), (3.16e12, 64)}
+    assert widths("widths=14") == {(1e11, 14)}, "a width that no budget of the file names"
+    assert widths("budgets=1e12") == {(1e12, d) for d in (32, 40, 48, 64, 80)}
+    assert widths("budgets=1e12", "widths_at={1e12: 64}") == {(1e12, 64)}
+
+
+def test_replicas_are_seeds_of_every_cell_unless_limited():
+    runs = grid.build(recipe.load(["recipe=smoke", "replicas=2"]), SHA).runs
+    assert len(runs) == 8
+    assert {run.seed for run in runs} == {0, 1}
+
+
+def test_a_switch_that_is_typed_takes_the_files_keys_with_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("widths: [16]\nbudgets: [1.0e+11]\nadaptive: true\nadaptive_share: 0.3\n")
+    assert recipe.load([f"recipe={path}"]).adaptive_share == 0.3
+    plain = recipe.load([f"recipe={path}", "adaptive=false"])
+    assert grid.build(plain, SHA).runs
+
+
+def test_one_is_taken_for_a_list_of_one(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("widths: 16\nbudgets: 1.0e+11\nevals: {tasks: copy, shots: 0}\n")
+    assert grid.build(recipe.load([f"recipe={path}"]), SHA).evals == EvalSpec(tasks=("copy",), shots=(0,), items=200)
+    listed = recipe.load(["widths=[16]", "budgets=[1e11]", "evals.tasks=[copy]"])
+    assert recipe.load(["widths=16", "budgets=1e11", "evals.tasks=copy"]) == listed
+    assert recipe.load(["recipe=gpt3", "sizes=125M", "tokens=1e9"]).sizes == ["125M"]
+
+
+def test_what_is_given_twice_in_a_list_is_one_run():
+    once = grid.build(recipe.load(["recipe=depth"]), SHA).runs
+    shapes = "[{n_layer: 2, d_model: 64, n_head: 2}, {n_layer: 2, d_model: 64, n_head: 2, d_head: 32}]"
+    doubled = grid.build(recipe.load(["recipe=depth", f"shapes={shapes}", "budgets=[1e12,1e12]"]), SHA).runs
+    assert [run.run_id for run in doubled] == [r.run_id for r in once if (r.model.n_layer, r.budget_flops) == (2, 1e12)]
+    assert len(grid.build(recipe.load(["recipe=gpt3", "sizes=[125M,125M]", "tokens=[1e9,1e9]"]), SHA).runs) == 1
+
+
+def test_shapes_are_as_written_at_every_budget():
+    runs = grid.build(recipe.load(["recipe=depth", "tokens=2e6"]), SHA).runs
+    written = recipe.load(["recipe=depth"])
+    assert len(runs) == len(written.shapes) * (len(written.budgets) + 1)
+    for run in runs:
+        assert run.optim.lr == pytest.approx(min(0.012, 0.6 / run.model.d_model))
+        assert (run.model.n_layer, run.model.d_model) in {(s.n_layer, s.d_model) for s in written.shapes}
+    assert sum(run.tokens == pytest.approx(2e6, rel=0.01) for run in runs) >= len(written.shapes)
+
+
+def test_gpt3s_sizes_take_what_a_researcher_varies():
+    (run,) = grid.build(
+        recipe.load(
+            [
+                "recipe=gpt3",
+                "sizes=125M",
+                "tokens=300e9",
+                "optim.lr_factor=2",
+                "optim.clip=0.5",
+                "optim.weight_decay=0",
+                "model.attention=dense",
+                "optim.warmup_tokens=1e9",
+                "optim.cosine_tokens=300e9",
+            ]
+        ),
+        SHA,
+    ).runs
+    assert (run.optim.lr, run.optim.clip, run.optim.weight_decay) == (1.2e-3, 0.5, 0.0)
+    assert (run.optim.warmup_tokens, run.optim.decay_tokens) == (1e9, 300e9)
+    assert run.model.attention == "dense"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["recipe=laptop"],
+        ["recipe=laptop", "budgets=1e12", "replicas=2"],
+        ["recipe=laptop", "widths=[32,64]", "extend=true"],
+        ["recipe=smoke", "placement.gpus=1", "plan.gpu=A100"],
+        ["recipe=gpt3", "seed=3", "model.n_ctx=1024"],
+        ["recipe=depth", "model.attention=dense"],
+    ],
+)
+def test_the_recipe_that_a_sweep_keeps_gives_the_same_runs_again(settings, tmp_path):
+    first = recipe.load(settings)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml(first))
+    again = recipe.load([f"recipe={path}"])
+    assert grid.build(again, SHA) == grid.build(first, SHA)
+    assert not (again.replace or again.extend)
+    assert again.name == first.name
+
+
+NONSENSE = ["nan", "inf", "-1", "0", "1e400", "9" * 400, "true", "null", "", "[]", "[1]", "{}", "{a: 1}", "[[1]]"]
+NONSENSE += [
+    "???",
+    "${x}",
+    "${oc.env:HOME}",
+    "a b\tc",
+    "'",
+    "[1",
+    "é\x00",
+    "1e-300",
+    "[" * 2000,
+    "!!python/name:os.system",
+]
+
+
+QUICK = 4  # values a key in the quick test; the long one takes all
+OWN = [(family, key) for family, key in SETTABLE if family == "nano" or key not in recipe.keys_of(recipe.NanoRecipe)]
+
+
+def ends_well(words, capsys, monkeypatch):
+    """Exit 2 with one line that says error, or a plan."""
+    monkeypatch.setattr(sys, "argv", ["sizes.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda argv: command.read(argv) and 0)
+    said = capsys.readouterr().err
+    assert ended.value.code in (0, 2)
+    assert said.startswith("error: ") == (ended.value.code == 2), said
+    assert said.count("\n") == (ended.value.code == 2), said
+
+
+@pytest.mark.parametrize("values", [QUICK, pytest.param(len(NONSENSE), marks=pytest.mark.long)])
+@pytest.mark.parametrize(("family", "key"), OWN, ids=lambda value: str(value))
+def test_nonsense_is_one_sentence_or_a_plan(family, key, values, base, capsys, monkeypatch):
+    words = base(family)[: 1 if key == "data.corpus" else 2]
+    first = OWN.index((family, key)) * QUICK  # another part of the list for every key
+    for i in range(values):
+        ends_well([*words, f"{key}={NONSENSE[(first + i) % len(NONSENSE)]}"], capsys, monkeypatch)
+
+
+PAIRS = list(
+    itertools.product(
+        itertools.combinations(["widths", "budgets", "center_exponent", "model.n_ctx", "optim.lr_max", "span"], 2),
+        ["1e-300", "1e300", "[3]", "7"],
+        ["1e-300", "1e300", "[3]", "7"],
+    )
+)
+
+
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.long)])
+def test_pairs_of_nonsense_are_one_sentence_or_a_plan(every, base, capsys, monkeypatch):
+    words = base("nano")
+    for (a, b), x, y in PAIRS[::every]:
+        ends_well([*words, f"{a}={x}", f"{b}={y}"], capsys, monkeypatch)
+
+
+def test_help_and_keys_answer_at_once_and_the_keys_of_the_hint_are_all(known_text, capsys):
+    heavy = "{'torch', 'pandas', 'scipy', 'ray', 'numpy', 'pyarrow'}"
+    code = (
+        "import sys; from sweeps import command; "
+        "command.sweep(['--help'], ''); command.sweep(['--keys', 'recipe=gpt3'], ''); "
+        f"print({heavy} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.rstrip().endswith("set()")
+    assert command.sweep(["--keys", "recipe=gpt3"], "") == 0
+    printed = capsys.readouterr().out
+    for key in recipe.keys_of(recipe.Gpt3Recipe):
+        assert f"{key.rpartition('.')[2]}:" in printed
