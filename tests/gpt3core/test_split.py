@@ -1,0 +1,102 @@
+"""The split, by whole groups: its share, its two sides, and what it must not depend on."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt3core.data import corpus, split
+from gpt3core.spec import DataSpec
+from tests.conftest import sentence
+
+
+def spec(path, fraction=0.06):
+    return DataSpec(
+        corpus=str(path),
+        corpus_sha256=corpus.fingerprint(str(path)),
+        tokenizer="gpt2:300",
+        validation_fraction=fraction,
+    )
+
+
+def write(folder, kind, size, seed):
+    """A text of about ``size`` bytes: lines of one to four sentences, or documents of up to a hundredth of it."""
+    rng = random.Random(seed)
+    path = folder / f"text-{kind}-{size}-{seed}.{kind}"
+    longest = max(1, min(40, size // 100 // 60))
+    with open(path, "w") as file:
+        while file.tell() < size:
+            line = " ".join(
+                f"{sentence(rng)} {rng.random()}" for _ in range(rng.randint(1, 4 if kind == "txt" else longest))
+            )
+            file.write(f"{line}\n" if kind == "txt" else json.dumps({"text": line}) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", [20_000, 100_000, 650_000, 2_000_000])
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_the_share_held_out_is_the_one_asked_for(tmp_path, kind, size, seed):
+    train, validation = corpus.sides(spec(write(tmp_path, kind, size, seed)))
+    train_bytes, validation_bytes = (sum(len(d.text.encode()) for d in side) for side in (train, validation))
+    assert 0.054 < validation_bytes / (train_bytes + validation_bytes) < 0.066
+    assert not {d.group for d in train} & {d.group for d in validation}
+    assert not {d.text for d in train} & {d.text for d in validation}
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.2, 0.5, 0.9])
+def test_other_shares_are_met_too(tmp_path, fraction):
+    train, validation = corpus.sides(spec(write(tmp_path, "txt", 300_000, 0), fraction))
+    share = sum(len(d.text) for d in validation) / sum(len(d.text) for d in (*train, *validation))
+    assert share == pytest.approx(fraction, rel=0.1)
+
+
+@given(st.dictionaries(st.text(), st.integers(1, 10**6), min_size=2, max_size=60), st.floats(0.001, 0.999))
+def test_neither_side_is_empty_and_no_group_is_worth_moving_alone(sizes, fraction):
+    chosen = split.held_out(sizes, fraction)
+    assert 0 < len(chosen) < len(sizes)
+    total, held = sum(sizes.values()), sum(sizes[group] for group in chosen)
+    missed = abs(held - fraction * total)
+    within_reach = [size for size in sizes.values() if size <= 2 * fraction * total]
+    if within_reach and len(chosen) < len(sizes) - 1:
+        # it stopped nearer the share than half of a group that was in reach, or there was none left to take
+        assert missed <= max(within_reach) / 2 + 1e-6 or chosen == {
+            g for g in sizes if sizes[g] <= 2 * fraction * total
+        }
+
+
+@given(st.dictionaries(st.text(), st.integers(1, 10**6), min_size=2, max_size=60), st.randoms())
+def test_the_order_of_groups_does_not_matter(sizes, rng):
+    shuffled = rng.sample(list(sizes.items()), len(sizes))
+    assert split.held_out(dict(shuffled), 0.1) == split.held_out(sizes, 0.1)
+
+
+def test_a_document_larger_than_the_share_is_not_held_out_in_place_of_nothing():
+    for seed in range(20):
+        assert split.held_out({f"huge {seed}": 900, f"a {seed}": 50, f"b {seed}": 50}, 0.05) != {f"huge {seed}"}
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab \n\té\u4e2d", max_size=400), st.integers(1, 50))
+def test_pieces_lose_only_white_space_and_keep_to_the_length(text, chars):
+    found = list(split.pieces(text, chars))
+    assert all(0 < len(piece) <= chars for piece in found)
+    assert "".join("".join(found).split()) == "".join(text.split())
+
+
+def test_long_lines_are_cut_at_spaces():
+    words = " ".join(f"word{n}" for n in range(500))
+    found = list(split.pieces(words, 100))
+    assert " ".join(found) == words
+    assert len(found) > 30
+
+
+def test_a_single_document_is_one_sentence(tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"text": "' + "a whole book " * 1000 + '"}\n')
+    with pytest.raises(ValueError, match="is one piece of 13000 bytes, which cannot be split"):
+        corpus.sides(spec(path))
