@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import random
+from typing import TYPE_CHECKING
 
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.shards import Shards
 from gpt3core.evals.item import Item
 from gpt3core.evals.tasks import arithmetic, words
 from gpt3core.evals.tasks.cloze import Cloze
 from gpt3core.evals.tasks.task import Task
+
+if TYPE_CHECKING:
+    from gpt3core.data.shards import Shards
 
 TASKS: dict[str, Task] = {**arithmetic.TASKS, **words.TASKS}
 CLOZE = "cloze_"  # and a domain of the corpus

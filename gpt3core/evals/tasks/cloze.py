@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpt3core.data.shards import Shards
 from gpt3core.evals.item import Item
 from gpt3core.evals.prompts import Prompter, few_shot
 
 if TYPE_CHECKING:
     import tiktoken
+
+    from gpt3core.data.shards import Shards
 
 QUERY_TOKENS = 24  # context of a query
 EXAMPLE_TOKENS = 4  # context of an example: 16 of them and the query fit 128 tokens

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from gpt3core.data.shards import Shards
 from gpt3core.evals.item import Item
 from gpt3core.evals.prompts import Prompter, few_shot
 
 if TYPE_CHECKING:
     import tiktoken
+
+    from gpt3core.data.shards import Shards
 
 MIN_WORDS = 24
 PRIOR_POOL = 1000  # items whose answers make up the prior baseline
