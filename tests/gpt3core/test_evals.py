@@ -18,6 +18,7 @@ from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.evals.tasks import words
 from gpt3core.model import registry
 from gpt3core.numerics import Numerics
+from gpt3core.store.rundir import RunDir
 from tests.conftest import make_run
 
 FP32 = Numerics(precision="fp32", kernel="softmax")
@@ -174,7 +175,7 @@ class Counting:
         return self.model.head(hidden)
 
 
-def test_adding_a_task_asks_only_that_task(model, tiny_run, data):
+def test_adding_a_task_asks_only_that_task(model, tiny_run, data, tmp_path):
     few = EvalSpec(tasks=("addition_2",), shots=(0, 1), items=8, validation_tokens=2048)
     more = EvalSpec(tasks=("addition_2", "reversed_words"), shots=(0, 1), items=8, validation_tokens=2048)
     only = EvalSpec(tasks=("reversed_words",), shots=(0, 1), items=8, validation_tokens=2048)
@@ -185,7 +186,10 @@ def test_adding_a_task_asks_only_that_task(model, tiny_run, data):
 
     first, _ = asked(few)
     everything, _ = asked(more)
-    added, calls = asked(more, known=rows(first))
+    folder = RunDir(tmp_path / "root", tiny_run.run_id)
+    folder.create(tiny_run)
+    folder.write_evaluation(few.eval_id, first)
+    added, calls = asked(more, known=folder.measurements())
     _, of_the_task = asked(only, known=[row for row in rows(first) if row["task"] == HELD_OUT])
     assert added == everything
     assert calls == of_the_task
