@@ -16,6 +16,7 @@ from gpt3core.evals.baselines import baselines
 from gpt3core.evals.item import Item
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.evals.tasks import words
+from gpt3core.evals.tasks.task import Generated
 from gpt3core.model import registry
 from gpt3core.numerics import Numerics
 from gpt3core.store.rundir import RunDir
@@ -195,6 +196,16 @@ def test_adding_a_task_asks_only_that_task(model, tiny_run, data, tmp_path):
     assert calls == of_the_task
     assert len(calls) > 0
     assert asked(more, known=rows(everything)) == (everything, []), "what is known is not asked again"
+
+
+def test_a_task_is_added_by_an_entry(model, tiny_run, data, monkeypatch):
+    parrot = Generated(lambda rng, _: Item(context=f"\n{(n := rng.randrange(10))}", answer=f" {n}"))
+    monkeypatch.setitem(tasks.TASKS, "parrot", parrot)
+    assert "parrot" in tasks.names()
+    asked = EvalSpec(tasks=("parrot",), shots=(0, 2), items=8, validation_tokens=2048)
+    _, zero_shot, two_shot = rows(runner.evaluate(model, tiny_run, asked, data, FP32))
+    assert (zero_shot["metric"], two_shot["fits"]) == ("exact", True)
+    assert zero_shot["prior_logprob"] == pytest.approx(math.log(1 / 10), abs=0.2)
 
 
 def test_known_rows_of_another_question_are_not_answers(model, tiny_run, data):
