@@ -1,5 +1,6 @@
 """Evaluation: formats against GPT-3's paper and files, scores against a model whose answers are known."""
 
+import itertools
 import math
 import random
 import re
@@ -77,6 +78,16 @@ def test_items_are_the_same_for_every_run_and_examples_do_not_leak(data):
     assert shown.text.endswith(queries[0].context)
     assert prompts.few_shot(random.Random(0), queries[0], 4, pool) == shown
     assert prompts.few_shot(random.Random(1), queries[0], 4, pool) != shown
+
+
+def test_a_text_without_words_for_a_task_is_one_sentence(tmp_path):
+    short = ["".join(letters) for letters in itertools.product("bdgk", "aeo", "nt")]
+    path = tmp_path / "short.jsonl"
+    path.write_text("".join(f'{{"text": "{" ".join(random.Random(n).sample(short, 9))}"}}\n' for n in range(400)))
+    data = shards.prepare(make_run(path).data)
+    assert len(data.words) == 24
+    with pytest.raises(ValueError, match="task reversed_words: the corpus has 0 frequent words with 5 letters or more"):
+        tasks.items("reversed_words", 8, data, "gpt2:300")
 
 
 def test_more_examples_than_items_are_refused():
@@ -199,7 +210,7 @@ def test_adding_a_task_asks_only_that_task(model, tiny_run, data, tmp_path):
 
 
 def test_a_task_is_added_by_an_entry(model, tiny_run, data, monkeypatch):
-    parrot = Generated(lambda rng, _: Item(context=f"\n{(n := rng.randrange(10))}", answer=f" {n}"))
+    parrot = Generated(make=lambda rng, _: Item(context=f"\n{(n := rng.randrange(10))}", answer=f" {n}"))
     monkeypatch.setitem(tasks.TASKS, "parrot", parrot)
     assert "parrot" in tasks.names()
     asked = EvalSpec(tasks=("parrot",), shots=(0, 2), items=8, validation_tokens=2048)
