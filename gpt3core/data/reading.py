@@ -56,15 +56,17 @@ def text_files(corpus: str) -> list[Path]:
     Raises:
         ValueError: for a path that does not exist, files that are none of the formats, and loops of links.
     """
-    path = Path(corpus).expanduser()
     try:
+        if not corpus:
+            raise FileNotFoundError  # an empty path is not the current folder
+        path = Path(corpus).expanduser()
         mode = path.stat().st_mode
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            raise _unreadable(path, error) from error
+    except (FileNotFoundError, RuntimeError):  # the second for the home of an unknown user
         raise ValueError(
             f"corpus={corpus!r}: no such file or folder; give starter, or the path of a file or folder: {ALLOWED}"
         ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     found = sorted(_walk(path, ())) if stat.S_ISDIR(mode) else [path]
     if refused := [p for p in found if not _format(p) or not p.is_file()]:
         more = f" and {len(refused) - NAMED} more" if len(refused) > NAMED else ""

@@ -1,5 +1,6 @@
 """Evaluation: formats against GPT-3's paper and files, scores against a model whose answers are known."""
 
+import itertools
 import math
 import random
 import re
@@ -16,8 +17,10 @@ from gpt3core.evals.baselines import baselines
 from gpt3core.evals.item import Item
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.evals.tasks import words
+from gpt3core.evals.tasks.task import Generated
 from gpt3core.model import registry
 from gpt3core.numerics import Numerics
+from gpt3core.store.rundir import RunDir
 from tests.conftest import make_run
 
 FP32 = Numerics(precision="fp32", kernel="softmax")
@@ -75,6 +78,16 @@ def test_items_are_the_same_for_every_run_and_examples_do_not_leak(data):
     assert shown.text.endswith(queries[0].context)
     assert prompts.few_shot(random.Random(0), queries[0], 4, pool) == shown
     assert prompts.few_shot(random.Random(1), queries[0], 4, pool) != shown
+
+
+def test_a_text_without_words_for_a_task_is_one_sentence(tmp_path):
+    short = ["".join(letters) for letters in itertools.product("bdgk", "aeo", "nt")]
+    path = tmp_path / "short.jsonl"
+    path.write_text("".join(f'{{"text": "{" ".join(random.Random(n).sample(short, 9))}"}}\n' for n in range(400)))
+    data = shards.prepare(make_run(path).data)
+    assert len(data.words) == 24
+    with pytest.raises(ValueError, match="task reversed_words: the corpus has 0 frequent words with 5 letters or more"):
+        tasks.items("reversed_words", 8, data, "gpt2:300")
 
 
 def test_more_examples_than_items_are_refused():
@@ -174,7 +187,7 @@ class Counting:
         return self.model.head(hidden)
 
 
-def test_adding_a_task_asks_only_that_task(model, tiny_run, data):
+def test_adding_a_task_asks_only_that_task(model, tiny_run, data, tmp_path):
     few = EvalSpec(tasks=("addition_2",), shots=(0, 1), items=8, validation_tokens=2048)
     more = EvalSpec(tasks=("addition_2", "reversed_words"), shots=(0, 1), items=8, validation_tokens=2048)
     only = EvalSpec(tasks=("reversed_words",), shots=(0, 1), items=8, validation_tokens=2048)
@@ -185,12 +198,25 @@ def test_adding_a_task_asks_only_that_task(model, tiny_run, data):
 
     first, _ = asked(few)
     everything, _ = asked(more)
-    added, calls = asked(more, known=rows(first))
+    folder = RunDir(tmp_path / "root", tiny_run.run_id)
+    folder.create(tiny_run)
+    folder.write_evaluation(few.eval_id, first)
+    added, calls = asked(more, known=folder.measurements())
     _, of_the_task = asked(only, known=[row for row in rows(first) if row["task"] == HELD_OUT])
     assert added == everything
     assert calls == of_the_task
     assert len(calls) > 0
     assert asked(more, known=rows(everything)) == (everything, []), "what is known is not asked again"
+
+
+def test_a_task_is_added_by_an_entry(model, tiny_run, data, monkeypatch):
+    parrot = Generated(make=lambda rng, _: Item(context=f"\n{(n := rng.randrange(10))}", answer=f" {n}"))
+    monkeypatch.setitem(tasks.TASKS, "parrot", parrot)
+    assert "parrot" in tasks.names()
+    asked = EvalSpec(tasks=("parrot",), shots=(0, 2), items=8, validation_tokens=2048)
+    _, zero_shot, two_shot = rows(runner.evaluate(model, tiny_run, asked, data, FP32))
+    assert (zero_shot["metric"], two_shot["fits"]) == ("exact", True)
+    assert zero_shot["prior_logprob"] == pytest.approx(math.log(1 / 10), abs=0.2)
 
 
 def test_known_rows_of_another_question_are_not_answers(model, tiny_run, data):

@@ -138,6 +138,12 @@ def test_what_cannot_be_read_is_one_sentence(folder, case, beside):
         assert str(raised.value) == str(planned.value), "the plan and the preparation say the same"
 
 
+@pytest.mark.parametrize("path", ["", "no/such/folder", "~nobody-of-that-name/text"])
+def test_text_that_is_not_there_is_one_sentence(path):
+    with pytest.raises(ValueError, match="no such file or folder; give starter, or the path"):
+        corpus.fingerprint(path)
+
+
 def test_unreadable_files_are_counted_and_the_first_are_named(folder):
     for n in range(5):
         (folder / f"{n}.html").write_text("x")

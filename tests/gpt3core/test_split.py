@@ -55,6 +55,7 @@ def test_other_shares_are_met_too(tmp_path, fraction):
     assert share == pytest.approx(fraction, rel=0.1)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.integers(1, 10**6), min_size=2, max_size=60), st.floats(0.001, 0.999))
 def test_neither_side_is_empty_and_no_group_is_worth_moving_alone(sizes, fraction):
     chosen = split.held_out(sizes, fraction)
@@ -69,6 +70,7 @@ def test_neither_side_is_empty_and_no_group_is_worth_moving_alone(sizes, fractio
         }
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.integers(1, 10**6), min_size=2, max_size=60), st.randoms())
 def test_the_order_of_groups_does_not_matter(sizes, rng):
     shuffled = rng.sample(list(sizes.items()), len(sizes))

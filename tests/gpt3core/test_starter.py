@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 
@@ -134,8 +133,9 @@ def test_no_work_is_on_both_sides_and_the_recorded_figures_hold(monkeypatch, tmp
     assert len(train & validation) / len(validation) < 0.005
     assert {"kjv", "shakespeare", "wikipedia"} <= {document.domain for document in sides[1]}
     estimated = facts._starter(spec)
+    fetched = cache_folder() / "starter"
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path))
-    (tmp_path / "starter").symlink_to(Path("~/.cache/isoflop/starter").expanduser())
+    (tmp_path / "starter").symlink_to(fetched)
     meta = shards.prepare(spec).meta
     assert sum(meta["documents"].values()) == estimated.documents
     assert sum(meta["bytes"].values()) == estimated.bytes

@@ -22,7 +22,7 @@ def _arithmetic(digits: int, word: str) -> Generated:
         result = {"plus": a + b, "minus": a - b, "times": a * b}[word]
         return _question(f"What is {a} {word} {b}?", result)
 
-    return Generated(make)
+    return Generated(make=make)
 
 
 def _three_operations(rng: random.Random, _: list[str]) -> Item:
@@ -36,5 +36,5 @@ TASKS: dict[str, Task] = {
     **{f"addition_{d}": _arithmetic(d, "plus") for d in (2, 3, 4, 5)},
     **{f"subtraction_{d}": _arithmetic(d, "minus") for d in (2, 3, 4, 5)},
     "multiplication_2": _arithmetic(2, "times"),
-    "three_operations": Generated(_three_operations),
+    "three_operations": Generated(make=_three_operations),
 }

@@ -42,12 +42,13 @@ class Task(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Generated:
     """A task whose items are drawn by rule, some of them from the training text's frequent words."""
 
     make: Maker
     words: str = NO_WORDS
+    shortest: int = 1  # letters of a word that serves
     ask: Prompter = few_shot
 
     def items(
@@ -56,8 +57,13 @@ class Generated:
         """``count`` queries and ``PRIOR_POOL`` others."""
         words: list[str] = []
         if self.words != NO_WORDS:
-            words = [w for w in data.words if self.words == FREQUENT or len(encoding.encode_ordinary(f" {w}")) == 1]
+            words = [word for word in data.words if len(word) >= self.shortest]
+            if self.words == ONE_TOKEN:
+                words = [word for word in words if len(encoding.encode_ordinary(f" {word}")) == 1]
             if len(words) < MIN_WORDS:
-                raise ValueError(f"the corpus has {len(words)} {self.words}, {MIN_WORDS} are needed: give more text")
+                raise ValueError(
+                    f"the corpus has {len(words)} {self.words} with {self.shortest} letters or more, {MIN_WORDS} are "
+                    "needed: give more text"
+                )
         made = [self.make(rng, words) for _ in range(count + PRIOR_POOL)]
         return made[:count], made[count:]

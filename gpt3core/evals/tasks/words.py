@@ -29,10 +29,10 @@ def _cycled(rng: random.Random, word: str) -> str:
 
 def _words(scramble: Callable[[random.Random, str], str], shortest: int) -> Generated:
     def make(rng: random.Random, words: list[str]) -> Item:
-        word = rng.choice([w for w in words if len(w) >= shortest])
+        word = rng.choice(words)
         return Item(context=f"\n{scramble(rng, word)} =", answer=f" {word}")
 
-    return Generated(make, FREQUENT)
+    return Generated(make=make, words=FREQUENT, shortest=shortest)
 
 
 def _copy(rng: random.Random, words: list[str]) -> Item:
@@ -41,7 +41,7 @@ def _copy(rng: random.Random, words: list[str]) -> Item:
 
 
 def _induction(rng: random.Random, words: list[str]) -> Item:
-    """ "A", and the words that stand between its occurrences as "A B" (``prompts.repeated``)."""
+    """A cue, its answer, and the words between their occurrences, which ``prompts.repeated`` makes K of."""
     cue, answer, *fillers = rng.sample(words, 2 + FILLERS + CHOICES - 1)
     fillers, others = fillers[:FILLERS], fillers[FILLERS:]
     return Item(context=f" {cue}", answer=f" {answer}", choices=_mixed(rng, answer, others), fillers=tuple(fillers))
@@ -60,6 +60,6 @@ TASKS: dict[str, Task] = {
     "anagrams_2": _words(lambda rng, w: w[:2] + _shuffled(rng, w[2:-2]) + w[-2:], 6),
     "random_insertion": _words(lambda rng, w: "".join(c + rng.choice(INSERTED) for c in w[:-1]) + w[-1], 5),
     "reversed_words": _words(lambda _, w: w[::-1], 5),
-    "copy": Generated(_copy, ONE_TOKEN),
-    "induction": Generated(_induction, ONE_TOKEN, repeated),
+    "copy": Generated(make=_copy, words=ONE_TOKEN),
+    "induction": Generated(make=_induction, words=ONE_TOKEN, ask=repeated),
 }
