@@ -18,6 +18,7 @@ MAX_BYTES = 1_000_000  # of a file of settings
 MAX_NODES = 100_000  # of what its aliases stand for
 SHOWN = 120  # characters of a value in an error
 ALL_KEYS = "--keys"  # the flag of a command
+PACKAGES = ("analysis", "dashboards", "sweeps")  # whose modules are commands
 
 
 def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -48,7 +49,7 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     from omegaconf import OmegaConf
 
     words, flags = split(argv, ("--help", "--keys"))
-    given = to_object(merge(defaults, words, command=f"{_command(type(defaults).__module__)} --keys"), "settings")
+    given = to_object(merge(defaults, words, command=f"{_command()} --keys".strip()), "settings")
     assert isinstance(given, type(defaults))
     if "--keys" in flags:
         print(OmegaConf.to_yaml(OmegaConf.structured(given)), end="")
@@ -56,14 +57,11 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     return given
 
 
-def _command(module: str) -> str:
-    """How the command that reads settings of a module's dataclass is started."""
-    if module == "__main__":
-        spec = getattr(sys.modules["__main__"], "__spec__", None)
-        if spec is None:
-            return f"python {sys.argv[0]}"
-        module = spec.name
-    return f"python -m {module}"
+def _command() -> str:
+    """How this process was started, if by one of isoflop's commands; nothing where another program uses it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    ours = spec is not None and spec.name.partition(".")[0] in PACKAGES
+    return f"python -m {spec.name}" if ours else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ merging
