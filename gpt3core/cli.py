@@ -60,8 +60,8 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
 def _command() -> str:
     """How this process was started, if by one of isoflop's commands; nothing where another program uses it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    ours = spec is not None and spec.name.partition(".")[0] in PACKAGES
-    return f"python -m {spec.name}" if ours else ""
+    name = "" if spec is None else spec.name
+    return f"python -m {name}" if name.partition(".")[0] in PACKAGES else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ merging
@@ -144,12 +144,12 @@ def _listed(kind: Any, value: Any) -> Any:
     return value
 
 
-def _unusable() -> tuple[type[Exception], ...]:
+def _unusable(*more: type[Exception]) -> tuple[type[Exception], ...]:
     """What OmegaConf and YAML raise for a value that is not what a field holds; they let some of Python's own pass."""
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    return OmegaConfBaseException, YAMLError, ValueError, TypeError, OverflowError, RecursionError
+    return OmegaConfBaseException, YAMLError, ValueError, TypeError, OverflowError, RecursionError, *more
 
 
 def _reason(error: BaseException) -> str:
@@ -198,7 +198,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         written = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except UsageError:
         raise
-    except (OSError, *_unusable()) as error:
+    except _unusable(OSError) as error:
         raise UsageError(f"{path} is not readable YAML ({_reason(error)})") from error
     if not isinstance(written, dict) or not all(isinstance(key, str) for key in written):
         raise UsageError(f"{path} must hold key: value lines")
