@@ -18,6 +18,7 @@ MAX_BYTES = 1_000_000  # of a file of settings
 MAX_NODES = 100_000  # of what its aliases stand for
 SHOWN = 120  # characters of a value in an error
 ALL_KEYS = "--keys"  # the flag of a command
+PACKAGES = ("analysis", "dashboards", "sweeps")  # whose modules are commands
 
 
 def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -48,7 +49,7 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     from omegaconf import OmegaConf
 
     words, flags = split(argv, ("--help", "--keys"))
-    given = to_object(merge(defaults, words, command=f"{_command(type(defaults).__module__)} --keys"), "settings")
+    given = to_object(merge(defaults, words, command=f"{_command()} --keys".strip()), "settings")
     assert isinstance(given, type(defaults))
     if "--keys" in flags:
         print(OmegaConf.to_yaml(OmegaConf.structured(given)), end="")
@@ -56,14 +57,11 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     return given
 
 
-def _command(module: str) -> str:
-    """How the command that reads settings of a module's dataclass is started."""
-    if module == "__main__":
-        spec = getattr(sys.modules["__main__"], "__spec__", None)
-        if spec is None:
-            return f"python {sys.argv[0]}"
-        module = spec.name
-    return f"python -m {module}"
+def _command() -> str:
+    """How this process was started, if by one of isoflop's commands; nothing where another program uses it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = "" if spec is None else spec.name
+    return f"python -m {name}" if name.partition(".")[0] in PACKAGES else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ merging
@@ -146,12 +144,12 @@ def _listed(kind: Any, value: Any) -> Any:
     return value
 
 
-def _unusable() -> tuple[type[Exception], ...]:
+def _unusable(*more: type[Exception]) -> tuple[type[Exception], ...]:
     """What OmegaConf and YAML raise for a value that is not what a field holds; they let some of Python's own pass."""
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    return OmegaConfBaseException, YAMLError, ValueError, TypeError, OverflowError, RecursionError
+    return OmegaConfBaseException, YAMLError, ValueError, TypeError, OverflowError, RecursionError, *more
 
 
 def _reason(error: BaseException) -> str:
@@ -200,7 +198,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         written = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except UsageError:
         raise
-    except (OSError, *_unusable()) as error:
+    except _unusable(OSError) as error:
         raise UsageError(f"{path} is not readable YAML ({_reason(error)})") from error
     if not isinstance(written, dict) or not all(isinstance(key, str) for key in written):
         raise UsageError(f"{path} must hold key: value lines")

@@ -16,6 +16,7 @@ from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import asked, estimate, grid, recipe
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
+from sweeps.planning.idle import idle
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
 
@@ -35,6 +36,7 @@ class Order:
     text: Text
     root: Path
     record: SweepRecord | None  # of the sweep's name, before this command
+    idle: list[str]  # settings that change nothing here
 
     @property
     def run_ids(self) -> list[str]:
@@ -84,6 +86,7 @@ def read(settings: Sequence[str]) -> Order:
         text=texts.describe(cells.runs, cells.evals),
         root=root,
         record=SweepDir(root, chosen.name).record(),
+        idle=idle(settings, chosen, cells),
     )
 
 
@@ -119,10 +122,17 @@ def _show(order: Order) -> None:
     chosen, runs = order.recipe, order.grid.runs
     trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
     refusals = [texts.refusal(order.text, chosen, runs), _unbuilt(order)]
-    remarks = [texts.repeated(order.text, chosen, runs), _forgotten(order)]
+    remarks = [*_remarks(order), _forgotten(order)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark])
     print(f"store: {order.root}")
+
+
+def _remarks(order: Order) -> list[str]:
+    """What to know of a sweep that may run, whether it is planned or driven."""
+    found = [f"{word} changes none of these runs, nor how they are evaluated" for word in order.idle]
+    repeated = texts.repeated(order.text, order.recipe, order.grid.runs)
+    return [*found, repeated] if repeated else found
 
 
 def _forgotten(order: Order) -> str:
@@ -145,8 +155,8 @@ def _drive(order: Order) -> int:
     chosen, root = order.recipe, order.root
     with driver.owned(root, chosen.name) as folder:
         print(f"sweep {chosen.name}: {len(order.grid.runs)} runs, store {root}", flush=True)
-        if said := texts.repeated(order.text, chosen, order.grid.runs):
-            print(said, flush=True)
+        for remark in _remarks(order):
+            print(remark, flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))
         if launcher.local:
             print("no cluster was named by RAY_ADDRESS: started a local Ray for this sweep", flush=True)

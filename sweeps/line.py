@@ -46,16 +46,16 @@ def main(argv: Sequence[str]) -> int:
     sweep = f"sweep={order.recipe.name}"
     if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
         return swept
-    for words in (["analysis.fit", "figures=false"], ["dashboards.report"]):  # the report has the figures
-        if code := _run([sys.executable, "-m", *words, root, sweep], dict(os.environ)):
+    for step in (["analysis.fit", "figures=false"], ["dashboards.report"]):  # the report has the figures
+        if code := _run([sys.executable, "-m", *step, root, sweep], dict(os.environ)):
             return code
     print(f"the whole line took {time.monotonic() - started:.0f} s")
     return swept
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
-    print(f"$ {' '.join(command)}", flush=True)
-    return subprocess.run(command, env=environment, cwd=CODE, check=False).returncode
+def _run(words: list[str], environment: dict[str, str]) -> int:
+    print(f"$ {' '.join(words)}", flush=True)
+    return subprocess.run(words, env=environment, cwd=CODE, check=False).returncode
 
 
 @contextlib.contextmanager
@@ -79,14 +79,14 @@ def head() -> Iterator[dict[str, str]]:
     }
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
         environment.pop(name, None)
-    command = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", f"--temp-dir={folder}"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
+    words = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", f"--temp-dir={folder}"]
+    words += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    words += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
     signal.signal(signal.SIGTERM, _as_interrupt)
     signal.signal(signal.SIGHUP, _as_interrupt)
     log = open(Path(folder) / "head.log", "wb")  # noqa: SIM115  # closed below, after the child
     child = subprocess.Popen(
-        command, env=environment, cwd=CODE, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
+        words, env=environment, cwd=CODE, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
     )
     address = f"http://127.0.0.1:{dashboard}"
     try:
@@ -97,7 +97,7 @@ def head() -> Iterator[dict[str, str]]:
         )
         yield {**environment, "RAY_API_SERVER_ADDRESS": address, "RAY_ADDRESS": f"127.0.0.1:{port}"}
     finally:
-        _stop(child, folder)
+        _stop(child, folder, environment["RAY_AUTH_TOKEN"])
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -137,24 +137,26 @@ def _wait_for(address: str, token: str, child: subprocess.Popen[bytes], log: Pat
     raise StoreError(f"the local Ray head did not start ({last}): see whether ray start --head works here")
 
 
-def _stop(child: subprocess.Popen[bytes], folder: str) -> None:
-    """End the head and what is left of it: processes of its session, or with its folder on their command line."""
+def _stop(child: subprocess.Popen[bytes], folder: str, token: str) -> None:
+    """End the head and all that it started: jobs and workers too, which have sessions of their own."""
     child.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(STOP_SECONDS)
-    for pid in _processes(folder, child.pid):
+    for pid in _processes(folder, child.pid, token):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     child.wait()
 
 
-def _processes(folder: str, session: int) -> list[int]:
+def _processes(folder: str, session: int, token: str) -> list[int]:
+    """Processes of a session, with a folder on their command line, or with a token in their environment."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
             words = (entry / "cmdline").read_bytes()
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            if folder.encode() in words or int(fields[3]) == session:
+            known = token.encode() in (entry / "environ").read_bytes()
+            if known or folder.encode() in words or int(fields[3]) == session:
                 found.append(int(entry.name))
     return found
 

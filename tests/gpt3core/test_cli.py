@@ -1,5 +1,6 @@
 """The grammar of all commands: key=value over dataclasses, errors of one sentence that name what was meant."""
 
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,8 +77,15 @@ def test_an_unknown_key_names_the_nearest_and_the_command_that_prints_all(key, n
 
 
 def test_every_commands_hint_prints_its_own_keys(capsys):
-    with pytest.raises(UsageError, match=rf"python -m {__name__} --keys prints all keys"):
+    with pytest.raises(UsageError, match=r"did you mean seed\? --keys prints all keys"):
         read("sead=1")
+    command = [sys.executable, "-m", "dashboards.gpt3"]
+    wrong = subprocess.run([*command, "uot=x"], capture_output=True, text=True, check=False)
+    hint = "python -m dashboards.gpt3 --keys prints all keys"
+    assert wrong.stderr == f"error: unknown key 'uot', did you mean out? {hint}\n"
+    assert wrong.returncode == 2
+    printed = subprocess.run([*command, "--keys"], capture_output=True, text=True, check=True)
+    assert "out:" in printed.stdout
     with pytest.raises(SystemExit) as ended:
         read("seed=3", "--keys")
     assert ended.value.code == 0

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -40,14 +42,17 @@ def test_a_local_head_listens_on_loopback_alone_and_leaves_nothing():
         deadline = time.monotonic() + 30
         found = set()
         while len(found) < 6 and time.monotonic() < deadline:  # GCS, raylet (two), dashboard, monitor, metrics
-            pids = line._processes(str(folder), -1)
+            pids = line._processes(str(folder), -1, environment["RAY_AUTH_TOKEN"])
             found = set(listening(pids))
             time.sleep(0.2)
         assert port in {p for _, p in found}
         assert len(found) >= 6
         assert {address for address, _ in found} <= LOOPBACK
+        # a job has a session of its own, and nothing of the head's on its command line
+        job = subprocess.Popen(["sleep", "300"], env=environment, start_new_session=True)
+    assert job.wait(5) == -signal.SIGKILL
     assert not folders()
-    assert not line._processes(str(folder), -1)
+    assert not line._processes(str(folder), -1, environment["RAY_AUTH_TOKEN"])
 
 
 def test_what_cannot_run_is_refused_before_a_head_is_started(known_text, monkeypatch):

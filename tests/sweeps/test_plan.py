@@ -145,6 +145,15 @@ def test_a_sweeps_name_is_not_taken_from_it_in_silence(known_text, capsys):
     assert "replace=true drops them" in plan_of(["recipe=smoke", "seed=1", "replace=true"], capsys)
 
 
+def test_a_setting_that_changes_nothing_is_said_to(known_text, capsys):
+    said = plan_of(["recipe=smoke", "optim.lr_max=0.5", "min_tokens=4.9e4", "widths=8"], capsys)
+    assert "min_tokens=4.9e4 changes none of these runs, nor how they are evaluated" in said
+    assert "lr_max=0.5 changes" not in said
+    assert "changes none" not in plan_of(["recipe=smoke", "min_tokens=5e4", "name=x", "placement.cpus=2"], capsys)
+    words = ["recipe=laptop", "widths=[96,128]", "optim.lr_max=0.02"]
+    assert command.read(words).idle == ["optim.lr_max=0.02"], "0.6 / 96 is less"
+
+
 def test_asked_is_the_union_or_what_replaces_it():
     record = SweepRecord(runs=("a", "b", "c"))
     assert asked.union(None, ["a"], replace=False, extend=False) == Asked(runs=("a",))
