@@ -41,6 +41,6 @@ def of_law(law: Law, theta: Array, compute: float, ends: tuple[float, float]) ->
     """ln N where a law of N and D is lowest along 6ND = compute, between two ln N; None where it has no optimum."""
 
     def along(x: Array) -> Array:
-        return law.on({"N": np.exp(x), "D": compute / (6 * np.exp(x))})(theta[None])[0][0]
+        return np.asarray(law.on({"N": np.exp(x), "D": compute / (6 * np.exp(x))})(theta[None])[0][0])
 
     return lowest(along, *ends)

@@ -76,7 +76,7 @@ def predict(
                 n=float(points.N.iloc[i]),
                 d=float(points.D.iloc[i]),
                 ln_loss=float(centre),
-                sigma=(new[1] - new[0]) / 2 / QUANTILE,
+                sigma=float(new[1] - new[0]) / 2 / QUANTILE,
                 interval_mean=np.exp(mean).tolist(),
                 interval_new_run=np.exp(new).tolist() if np.isfinite(half[i]) else None,
                 decades=float(decades[i]),

@@ -152,7 +152,9 @@ def _exponents(found: Exponents) -> dict[str, Any]:
 
 
 def _errors(published: dict[str, Array]) -> dict[str, float]:
-    return {name: float(np.nanstd(values, ddof=1)) for name, values in published.items() if len(values) > 1}
+    """Standard errors of the parameters; not finite where a draw lies beyond all numbers."""
+    with np.errstate(all="ignore"):
+        return {name: float(np.std(values, ddof=1)) for name, values in published.items() if len(values) > 1}
 
 
 def _n_star(minima: Minima, study: Study) -> dict[str, Any]:

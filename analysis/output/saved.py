@@ -32,7 +32,7 @@ def write(fitted: Fitted, receipt: dict[str, Any], folder: Path) -> None:
     arrays: list[np.ndarray] = []
     tree = {"receipt": receipt, "fitted": _plain(fitted, Fitted, arrays)}
     buffer = io.BytesIO()
-    text = np.frombuffer(json.dumps(tree, sort_keys=True).encode(), dtype=np.uint8)
+    text = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
     np.savez_compressed(buffer, tree=text, **{f"a{i}": array for i, array in enumerate(arrays)})  # type: ignore[arg-type]
     files.write_bytes(folder / NAME, buffer.getvalue())
 

@@ -94,8 +94,9 @@ def _optimum(study: Study) -> list[Row]:
         rows.append(["2, IsoFLOP parabolas", "-", "-", "-", count + ", 2 are needed"])
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.theta is not None:
-        inside = uncertainty.interval(joint.exponent_draws) if len(joint.exponent_draws) else None
         a, b = joint.exponents
+        told = math.isfinite(a) and len(joint.exponent_draws) > 0
+        inside = uncertainty.interval(joint.exponent_draws) if told else None
         rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
     return rows
 

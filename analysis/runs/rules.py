@@ -71,7 +71,7 @@ def _checks(
     yield (
         "diverged",
         "the loss is missing or not finite, or the run's status says so",
-        ~np.isfinite(table.loss.astype(float)) | (table.status != "done"),
+        (table.status != "done") | ~np.isfinite(table.loss.astype(float)),
     )
     if precision is not None:
         yield "precision", f"not trained in {precision} (precision={precision})", table.precision != precision

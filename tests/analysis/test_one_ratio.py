@@ -1,0 +1,65 @@
+"""Ladders that train every size at one ratio of tokens to parameters: they say nothing of which size is best."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import api, fit
+from analysis.estimation.ensemble import fit_ensemble
+from analysis.laws import allocation, optimal_exponents
+
+
+def one_ratio(seed, ratio=20, runs=14):
+    """N and D = 20 N by Hoffmann et al.'s published law, with seed noise."""
+    n = np.geomspace(1e7, 3e9, runs)
+    noise = np.exp(0.005 * np.random.default_rng(seed).standard_normal(runs))
+    return pd.DataFrame({"N": n, "D": ratio * n, "loss": truth(n, ratio * n) * noise})
+
+
+def truth(n, d):
+    return 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_command_predicts_along_the_line_and_says_that_no_size_is_known_to_be_best(tmp_path, capsys, seed):
+    """Four of these six seeds fit a negative exponent, whose allocation is a complex number."""
+    one_ratio(seed).to_csv(tmp_path / "t.csv", index=False)
+    words = [f"runs={tmp_path / 't.csv'}", f"out={tmp_path / 'o'}", "bootstrap=20", "figures=false"]
+    assert fit.main(words) == 0
+    assert "no size is known to be best" in " ".join(capsys.readouterr().out.split())
+    document = json.loads((tmp_path / "o" / "fit.json").read_text())
+    (prediction,) = document["predictions"]
+    assert prediction["D"] / prediction["N"] == pytest.approx(20, rel=1e-6)
+    assert 6 * prediction["N"] * prediction["D"] == pytest.approx(prediction["compute"], rel=1e-9)
+    assert prediction["loss"] == pytest.approx(float(truth(prediction["N"], prediction["D"])), rel=0.03)
+    law = document["laws"]["chinchilla"]
+    assert law["status"] in ("ill-determined", "not converged")
+    if min(law["params"]["alpha"], law["params"]["beta"]) <= 0:
+        assert "would not fall with scale" in law["reason"]
+        assert "optimum" not in law
+
+
+def test_a_law_with_a_negative_exponent_has_no_optimum():
+    params = {"E": 1.0, "A": 2.0, "B": 3.0, "alpha": -0.05, "beta": 0.3}
+    n, d = allocation(params, np.array([1e20, 1e21]))
+    assert n.dtype == d.dtype == float
+    assert np.isnan([*n, *d, *optimal_exponents(params)]).all()
+
+
+def test_what_does_not_fall_with_scale_takes_no_part_in_a_prediction():
+    for seed in range(6):
+        table = one_ratio(seed).assign(run_id=[f"r{i}" for i in range(14)], C=lambda t: 6 * t.N * t.D, U=lambda t: t.D)
+        found = fit_ensemble(table)
+        for f in found.fits:
+            assert all(f.params[name] > 0 for name in ("alpha", "beta", "eta") if name in f.params)
+
+
+def test_runs_of_one_size_continue_at_that_size():
+    n, d = np.full(24, 1e8), np.geomspace(1e9, 1e11, 24)
+    found = api.fit(pd.DataFrame({"N": n, "D": d, "loss": truth(n, d)}), target_compute=[6e20], bootstrap=20)
+    (prediction,) = found.predictions
+    assert prediction.n == pytest.approx(1e8, rel=1e-6)
+    assert prediction.d == pytest.approx(1e12, rel=1e-6)
+    assert "one-line" in {note.code for note in found.notes}

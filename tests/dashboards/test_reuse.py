@@ -1,0 +1,145 @@
+"""Pages drawn from the fit on disk: the same as from a fresh one, and nothing is fitted for them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import api, fit
+from analysis.estimation import solve
+from analysis.output import documents, saved, text
+from analysis.settings import FitSettings
+from dashboards import data, report
+from dashboards.figures import catalogue
+from gpt3core.store.rundir import RunDir
+from tests.analysis.synthetic import make_store
+
+
+@pytest.fixture
+def root(isolated):
+    make_store(isolated / "root", noise=0.002)
+    return isolated / "root"
+
+
+def write(root, *words):
+    assert fit.main([f"runs={root}", "bootstrap=30", "figures=false", *words]) == 0
+
+
+def settings(root, **changed):
+    return FitSettings(runs=str(root), **{"bootstrap": 30, **changed})
+
+
+class FittedError(Exception):
+    """Somebody fitted."""
+
+
+@pytest.fixture
+def no_solver(monkeypatch):
+    def raises(*_, **__):
+        raise FittedError
+
+    for name in ("fit", "refit", "minimise"):
+        monkeypatch.setattr(solve, name, raises)
+
+
+def drawn(study):
+    """All that a reader sees of a study, as JSON and words."""
+    pages = catalogue.pages(study, data.losses(study.runs))
+    return (
+        [(page.slug, page.title, page.about, page.figure.to_json(), page.rows.to_csv()) for page in pages],
+        text.tables(study),
+        documents.to_json(study),
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("law=chinchilla", "target_compute=[1e14,3e15]"), ("N=total", "C=6nd")])
+def test_what_is_drawn_from_the_disk_is_what_a_fresh_fit_draws(root, words):
+    write(root, *words)
+    changed = {"law": "chinchilla", "target_compute": [1e14, 3e15]} if words and "law" in words[0] else {}
+    changed |= {"N": "total", "C": "6nd"} if words and "N=" in words[0] else {}
+    fresh, _ = api.study(settings(root, **changed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "analyse", None)
+        kept, _ = data.load(settings(root, **changed))
+    assert drawn(kept) == drawn(fresh)
+
+
+def test_without_a_fit_on_disk_the_report_fits(root, isolated, no_solver):
+    with pytest.raises(FittedError):
+        report.main([f"runs={root}", "bootstrap=30", f"out={isolated / 'r'}"])
+    assert not (isolated / "r").exists()
+
+
+def test_the_report_is_drawn_from_the_disk(root, isolated, request):
+    write(root)
+    request.getfixturevalue("no_solver")
+    assert report.main([f"runs={root}", "bootstrap=30", f"out={isolated / 'r'}"]) == 0
+    assert (isolated / "r" / "index.html").exists()
+
+
+def test_a_table_of_runs_is_read_back_too(isolated, monkeypatch):
+    monkeypatch.chdir(isolated)
+    n, d = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
+    table = pd.DataFrame({"N": n.ravel(), "D": d.ravel()})
+    table["loss"] = 1.7 + 400 / table.N**0.34 + 400 / table.D**0.28
+    table.to_csv("t.csv", index=False)
+    table.head(3)[["N", "D"]].to_csv("p.csv", index=False)
+    write("t.csv", "predict=p.csv")
+    fresh, _ = api.study(settings("t.csv", predict="p.csv"))
+    monkeypatch.setattr(api, "analyse", None)
+    kept, _ = data.load(settings("t.csv", predict="p.csv"))
+    assert drawn(kept) == drawn(fresh)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"bootstrap": 31}, {"seed": 1}, {"law": "chinchilla"}, {"C": "6nd"}, {"delta": 2e-3}, {"min_tokens": 1e6}],
+)
+def test_other_settings_are_fitted_anew(root, changed, monkeypatch):
+    write(root)
+    monkeypatch.setattr(api, "analyse", _fitted)
+    data.load(settings(root))
+    with pytest.raises(FittedError):
+        data.load(settings(root, **changed))
+
+
+def _fitted(*_):
+    raise FittedError
+
+
+def test_new_results_other_code_and_damage_are_fitted_anew(root, monkeypatch):
+    late = RunDir(root, api.fit(root, bootstrap=2).table.run_id[0]).path / "result.json"
+    content = late.read_bytes()
+    result = json.loads(content)
+    write(root)
+    monkeypatch.setattr(api, "analyse", _fitted)
+    data.load(settings(root))
+    late.write_text(json.dumps({**result, "loss": result["loss"] + 1e-9}))
+    with pytest.raises(FittedError):
+        data.load(settings(root))
+    late.write_bytes(content)
+    data.load(settings(root))
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.output.receipt.code", lambda: "another")
+        with pytest.raises(FittedError):
+            data.load(settings(root))
+    kept = root / "sweeps" / "laptop" / "fit" / saved.NAME
+    kept.write_bytes(kept.read_bytes()[:-100])
+    with pytest.raises(FittedError):
+        data.load(settings(root))
+    kept.unlink()
+    with pytest.raises(FittedError):
+        data.load(settings(root))
+
+
+def test_no_pickle_is_read(root, monkeypatch):
+    """An archive that holds an object is as none: numpy refuses it."""
+    write(root)
+    kept = root / "sweeps" / "laptop" / "fit" / saved.NAME
+    with np.load(kept) as archive:
+        arrays = dict(archive)
+    np.savez(kept, **{**arrays, "tree": np.array([{"receipt": 1}], dtype=object)})
+    monkeypatch.setattr(api, "analyse", _fitted)
+    with pytest.raises(FittedError):
+        data.load(settings(root))
