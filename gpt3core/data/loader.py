@@ -7,8 +7,17 @@ until an epoch ends (Brown et al. 2020, section 2.4 and appendix B).
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The sequences of a step, and which of their tokens count."""
+
+    tokens: np.ndarray  # int64 (B, T+1): inputs and targets overlap by one
+    mask: np.ndarray  # (B, T): 1 where the target counts and 0 where not
 
 
 class Loader:
@@ -22,11 +31,11 @@ class Loader:
                 f"the training text has {len(tokens)} tokens, one sequence needs {n_ctx + 1}: give more text"
             )
 
-    def batch(self, step: int) -> np.ndarray:
-        """The batch of a step (from 0): int64 (batch_size, n_ctx + 1), inputs and targets overlap by one."""
+    def batch(self, step: int) -> Batch:
+        """The batch of a step (from 0)."""
         first = step * self.batch_size
         rows = [self._sequence(first + i) for i in range(self.batch_size)]
-        return np.stack(rows).astype(np.int64)
+        return Batch(np.stack(rows).astype(np.int64), np.ones((self.batch_size, self.n_ctx), dtype=np.float32))
 
     def epochs(self, tokens: int) -> float:
         """How often the text is seen in ``tokens`` training tokens."""
