@@ -67,12 +67,16 @@ def save(
 
 
 def _write(begun: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, dict[str, Any]]:
-    """Write this rank's files; file -> its checksum and index. Replicas hold the same, so the first one writes."""
-    if mesh.data_rank > 0:
-        return {}
-    kinds = {"model": dict(_weights(model)), "optimizer": dict(_moments(model, optimizer))}
+    """Write this rank's files, if it has any; file -> its checksum and index.
+
+    What is cut is written by each that holds a cut, what is whole by the first replica only.
+    """
+    kinds = {"model": _weights(model), "optimizer": _moments(model, optimizer)}
     written = {}
-    for kind, parts in kinds.items():
+    for kind, held in kinds.items():
+        parts = {n: part for n, part in held if mesh.data_rank == 0 or part.values.shape != torch.Size(part.shape)}
+        if not parts:
+            continue
         # through bytes: safetensors' own writer hides a full disk behind an error of its own
         data = to_bytes({name: part.values.cpu().contiguous() for name, part in parts.items()})
         file = f"{kind}-{mesh.rank:05d}.safetensors"
@@ -121,7 +125,8 @@ class Contents:
         """
         shape, missing = wanted.values.shape, wanted.values.numel()
         found = torch.empty(shape)
-        for piece in self.pieces.get(name, []):
+        pieces = {(piece.start, piece.values.shape): piece for piece in self.pieces.get(name, [])}
+        for piece in pieces.values():  # each place once, however many ranks held it
             if piece.shape != wanted.shape:
                 raise StoreError(
                     f"the checkpoint has {name} of shape {piece.shape}, this model has {wanted.shape}: "
@@ -184,13 +189,11 @@ def load(contents: Contents, model: nn.Module, optimizer: torch.optim.Optimizer)
         for parameter, name in names.items():
             part = part_of(parameter)
             part.values.copy_(contents.part(name, part))
-    scalar = Part(values=torch.zeros(()), shape=(), start=())
-    moments: dict[int, dict[str, Tensor]] = {}
-    for number, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        part = part_of(parameter)
-        moments[number] = {
-            moment: contents.part(f"{names[parameter]}.{moment}", scalar if moment == "step" else part)
-            for moment in MOMENTS
-        }
+        moments: dict[int, dict[str, Tensor]] = {}
+        for number, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+            moments[number] = {m: torch.zeros(()) if m == "step" else torch.zeros_like(parameter) for m in MOMENTS}
+            for moment, tensor in moments[number].items():
+                part = part_of(tensor)
+                part.values.copy_(contents.part(f"{names[parameter]}.{moment}", part))
     # torch's own loading knows where each kind of AdamW wants its step (pytorch#104767)
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -21,10 +21,10 @@ def settle_process(device: str, threads: int = 1) -> None:
     Raises:
         ValueError: when it is not a whole number above zero.
     """
-    if isinstance(threads, bool) or threads != int(threads) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads={threads}: a whole number of 1 or more is needed")
     if device == "cpu":
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(threads)
         try:
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD

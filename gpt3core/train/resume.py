@@ -155,10 +155,6 @@ def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimi
 def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     assert spec.parent is not None
     step = spec.parent.step
-    if step >= spec.steps:
-        raise StoreError(
-            f"run {run.run_id} has {spec.steps} steps and would go on from step {step} of its parent: give more tokens"
-        )
     parent = RunDir(run.path.parent.parent, spec.parent.run_id)
     folder = parent.checkpoint(step)
     if not folder.exists():
@@ -172,6 +168,10 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
         raise StoreError(
             f"run {run.run_id} has batches of {spec.optim.batch_tokens} tokens and its parent {parent.run_id} of "
             f"{batch}: step {step} would be another place in the text; give both the same optim.batch_tokens"
+        )
+    if step >= spec.steps:
+        raise StoreError(
+            f"run {run.run_id} has {spec.steps} steps and would go on from step {step} of its parent: give more tokens"
         )
     try:
         checkpoint.load(checkpoint.read(folder, parent.run_id), model, optimizer)
