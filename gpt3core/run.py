@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from gpt3core import costs
 from gpt3core.errors import BusyError, StoreError
 from gpt3core.evals import runner
 from gpt3core.evals.spec import EvalSpec
-from gpt3core.parallel.mesh import Group
+from gpt3core.parallel.mesh import Mesh
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
@@ -24,16 +26,18 @@ def run(
     evals: EvalSpec,
     root: Path,
     *,
-    group: Group | None = None,
+    mesh: Mesh | None = None,
     peak_flops: float | None = None,
     usd_per_hour: float = 0.0,
     **options: Any,
 ) -> dict[str, Any] | None:
     """Train one run, once, and evaluate it; returns its result on rank 0, None on the others.
 
-    A run that is trained already is only evaluated, and only where this evaluation was not made.
+    A run that is trained already is only evaluated, and only where this evaluation was not made. Every rank goes
+    through the same steps, to the end; what fails on one of them fails on all.
 
     Args:
+        mesh: this process's place among the ranks.
         peak_flops, usd_per_hour: of one device, for the result's mfu and cost; on CPUs there is no peak to speak of.
         options: see ``Trainer``.
 
@@ -41,51 +45,90 @@ def run(
         BusyError: when another live process has the run.
         StoppedError: when asked to stop.
     """
-    if group is not None and group.rank > 0:
-        Trainer(spec, root, group=group, **options).train()
-        return None
+    mesh = mesh or Mesh()
     folder = RunDir(root, spec.run_id)
-    folder.create(spec)
-    with files.locked(folder.path / "lock") as mine:
-        if not mine:
-            raise BusyError(
-                f"run {spec.run_id} is being trained by another process ({(folder.path / 'lock').read_text().strip()})"
-            )
-        result = folder.result()
-        if result is not None and (result["status"] != "done" or folder.evaluation_path(evals.eval_id).exists()):
-            return result
-        here = Trainer(spec, root, group=group, **options)
+    with contextlib.ExitStack() as held:
+        result, damage = mesh.first(lambda: _claim(folder, spec, held))
+        if mesh.first(lambda: _finished(folder, result, evals)):
+            return result if mesh.rank == 0 else None
+        here = Trainer(spec, root, mesh=mesh, damage=damage, **options)
         if result is not None and here.step < spec.steps:
             raise StoreError(
                 f"run {spec.run_id} is trained, but its last checkpoint is gone, so nothing more can be measured of "
                 f"it: bring {folder.checkpoints} back, or move {folder.path} away to train it anew"
             )
         status = here.train()
-        if result is None:
-            result = _result(here, status, peak_flops, usd_per_hour)
         if status == "done":
-            _evaluate(here, evals)
-        folder.finish(result)
-        return result
+            status = _evaluate(here, evals)
+        if result is None:
+            result = mesh.first(lambda: _result(here, status, peak_flops, usd_per_hour))
+            mesh.first(lambda: folder.finish(result))
+        return result if mesh.rank == 0 else None
 
 
-def _evaluate(here: Trainer, evals: EvalSpec) -> None:
-    """Measure the trained model and write the table, unless it is there."""
-    if here.dir.evaluation_path(evals.eval_id).exists():
-        return
+def _claim(folder: RunDir, spec: RunSpec, held: contextlib.ExitStack) -> tuple[dict[str, Any] | None, list[str]]:
+    """Lock a run's folder and clear what killed attempts left; its result, if any, and what was found damaged.
+
+    Raises:
+        BusyError: when another live process has the run.
+    """
+    folder.create(spec)
+    lock = folder.path / "lock"
+    if not held.enter_context(files.locked(lock)):
+        raise BusyError(f"run {spec.run_id} is being trained by another process ({lock.read_text().strip()})")
+    for place in (folder.path, folder.checkpoints, folder.path / "evals"):
+        files.remove_leftovers(place)
+    try:
+        result = folder.result()
+        if result is not None and result.get("status") not in ("done", "diverged"):
+            raise StoreError(f"{folder.path / 'result.json'} has no status")
+        return result, []
+    except StoreError as error:
+        aside = files.set_aside(folder.path / "result.json")
+        return None, [
+            f"run {spec.run_id}: its result is damaged ({error}); it was set aside as {aside} and made again from the "
+            "last checkpoint, but check that disk"
+        ]
+
+
+def _finished(folder: RunDir, result: dict[str, Any] | None, evals: EvalSpec) -> bool:
+    """Whether nothing is left to train or to measure."""
+    return result is not None and (result["status"] != "done" or folder.evaluation_path(evals.eval_id).exists())
+
+
+def _evaluate(here: Trainer, evals: EvalSpec) -> str:
+    """Measure the trained model, and write the table unless it is there; "done", or "diverged".
+
+    Every rank measures all of it, so none waits for another longer than that takes.
+    """
+    run, mesh = here.dir, here.mesh
+    if mesh.first(lambda: run.evaluation_path(evals.eval_id).exists()):
+        return "done"
     here.progress("evaluating", None)
-    known = here.dir.measurements()
-    table = runner.evaluate(here.model, here.spec, evals, here.data, here.numerics, here.device, known)
-    here.dir.write_evaluation(evals.eval_id, table)
+    known = mesh.first(lambda: [{name: _plain(value) for name, value in row.items()} for row in run.measurements()])
+    table = mesh.together(
+        lambda: runner.evaluate(here.model, here.spec, evals, here.data, here.numerics, here.device, known)
+    )
+    losses = [loss for loss in table["loss"] if loss is not None]
+    if mesh.agree(not all(map(math.isfinite, losses))):
+        here.event("diverged", step=here.step, reason="the held-out loss is not finite")
+        return "diverged"
+    mesh.first(lambda: run.write_evaluation(evals.eval_id, table))
+    return "done"
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's own."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: float) -> dict[str, Any]:
     """What result.json says of a training that ended."""
-    spec, seconds = here.spec, max(here.train_seconds, 1e-9)
+    spec, size, seconds = here.spec, here.mesh.size, max(here.train_seconds, 1e-9)
     tokens = here.step * spec.optim.batch_tokens
-    speed = costs.train_flops(spec.model, tokens) / seconds
-    device_hours = here.group.size * here.train_seconds / 3600
-    assert here.attempt is not None
+    trained = tokens - (spec.parent.step * spec.optim.batch_tokens if spec.parent else 0)
+    speed = costs.train_flops(spec.model, trained) / seconds
+    device_hours = size * here.train_seconds / 3600
     return {
         "status": status,
         "run_id": spec.run_id,
@@ -93,15 +136,16 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "tokens": tokens,
         "epochs": here.loader.epochs(tokens),
         **vars(here.numerics),
-        "attempt": here.attempt.name,
+        "threads": here.threads,
+        "attempt": here.attempt_name,
         "attempts": len(here.dir.attempts()),
         "train_seconds": round(here.train_seconds, 3),
-        "devices": here.group.size,
+        "devices": size,
         "device": timing.machine(here.device),
         "gpu_hours": device_hours if here.device == "cuda" else 0.0,
         "cost": device_hours * usd_per_hour,
-        "mfu": speed / (here.group.size * peak_flops) if peak_flops else None,
-        "tokens_per_second": round(tokens / seconds, 1),
+        "mfu": speed / (size * peak_flops) if peak_flops else None,
+        "tokens_per_second": round(trained / seconds, 1),
         "flops_per_second": round(speed),
         "torch": torch.__version__,
         "damage": here.dir.damage(),

@@ -6,6 +6,7 @@ Shapes: B sequences, H heads, T positions, K head width. A band of w lets query 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -13,25 +14,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def band_mask(n_ctx: int, window: int) -> Tensor:
-    """Additive mask (T, T): 0 where query (row) may see key (column), -inf elsewhere."""
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
+def band_mask(
+    n_ctx: int, window: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> Tensor:
+    """Additive mask (T, T): 0 where query (row) may see key (column), -inf elsewhere; shared by all layers."""
     query, key = torch.arange(n_ctx)[:, None], torch.arange(n_ctx)[None, :]
     allowed = (key <= query) & (key > query - window)
-    return torch.zeros(n_ctx, n_ctx).masked_fill(~allowed, -math.inf)
+    return torch.zeros(n_ctx, n_ctx).masked_fill(~allowed, -math.inf).to(device, dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, dense: bool, kernel: str) -> Tensor:
-    """Attention over (B, H, T, K) tensors with an additive (T, T) mask.
+def attend(q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str) -> Tensor:
+    """Attention over (B, H, T, K) tensors, T up to ``n_ctx``, each query seeing ``window`` keys.
 
     Args:
-        dense: the mask is plainly causal, so that SDPA may use its causal path.
         kernel: "softmax" (matrix products and a softmax, in the input's precision; on some CPUs its bf16 backward is
             several times faster than SDPA's) or "sdpa".
     """
+    t = q.size(2)
+    if kernel == "sdpa" and window >= n_ctx:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    mask = band_mask(n_ctx, window, q.dtype, q.device)[:t, :t]
     if kernel == "sdpa":
-        if dense:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
-    scores = (q * (1 / math.sqrt(q.size(-1)))) @ k.transpose(-2, -1) + mask.to(q.dtype)  # (B, H, T, T)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q * (1 / math.sqrt(q.size(-1)))) @ k.transpose(-2, -1) + mask  # (B, H, T, T)
     # under autocast softmax would run in fp32 and return fp32: keep the activations' type, as SDPA does
     return torch.softmax(scores, dim=-1, dtype=q.dtype) @ v

@@ -1,18 +1,21 @@
 """GPT-3 (Brown et al. 2020, section 2.1): pre-LayerNorm, learned positions, GELU, tied head, alternating attention.
 
-Shape legend: B sequences, T positions, D d_model, H heads, K d_head, V vocabulary.
+Shape legend: B sequences, T positions, D d_model, H heads, K d_head, V vocabulary. The modules can be cut from outside
+(``gpt_spec.ENTRY.cuts``): a layer cut by heads holds fewer of them, and a stage of a pipeline lacks some parts.
 """
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt3core.model.attention import attend, band_mask
+from gpt3core.model.attention import attend
 from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.model.parameters import PartOf, draw_, named, whole
 
 
 class Attention(nn.Module):
@@ -20,18 +23,20 @@ class Attention(nn.Module):
 
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
-        self.n_head, self.d_head, self.kernel = spec.n_head, spec.d_head, kernel
-        self.dense = spec.window(layer) == spec.n_ctx
+        self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
         inner = spec.n_head * spec.d_head
-        self.qkv = nn.Linear(spec.d_model, 3 * inner)
+        self.query = nn.Linear(spec.d_model, inner)
+        self.key = nn.Linear(spec.d_model, inner)
+        self.value = nn.Linear(spec.d_model, inner)
         self.out = nn.Linear(inner, spec.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) and an additive (T, T) mask to (B, T, D)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
         b, t, _ = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.n_head, self.d_head).permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, K)
-        mixed = attend(q, k, v, mask, dense=self.dense, kernel=self.kernel)
-        projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, self.n_head * self.d_head))
+        # as many heads as the projections hold here: (B, H, T, K)
+        q, k, v = (cut(x).view(b, t, -1, self.d_head).transpose(1, 2) for cut in (self.query, self.key, self.value))
+        mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
+        projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
         return projected
 
 
@@ -46,57 +51,75 @@ class Block(nn.Module):
         self.up = nn.Linear(spec.d_model, 4 * spec.d_model)
         self.down = nn.Linear(4 * spec.d_model, spec.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) and an additive (T, T) mask to (B, T, D)."""
-        x = x + self.attention(self.norm1(x), mask)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        x = x + self.attention(self.norm1(x))
         added: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
         return x + added
 
 
+class Head(nn.Module):
+    """Logits from the token embedding's own weight (V, D)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        assert isinstance(weight, nn.Parameter)
+        self.weight = weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits of any positions: (..., D) to (..., V)."""
+        return F.linear(hidden, self.weight)
+
+
 class GPT(nn.Module):
-    """The whole model: token ids (B, T) to logits (B, T, V)."""
+    """Token ids (B, T) to logits (B, T, V); as a pipeline's stage, from or to the residual stream (B, T, D).
+
+    A stage is made by setting ``tokens`` and ``positions`` (not the first), ``norm`` and ``head`` (not the last) to
+    None and deleting the blocks of other stages; what is left keeps its names.
+    """
+
+    tied: ClassVar[dict[str, str]] = {"head.weight": "tokens.weight"}
 
     def __init__(self, spec: GPTSpec, *, kernel: str = "sdpa") -> None:
         super().__init__()
         self.spec = spec
-        self.tokens = nn.Embedding(spec.vocab_size, spec.d_model)
-        self.positions = nn.Embedding(spec.n_ctx, spec.d_model)
-        self.blocks = nn.ModuleList(Block(spec, layer, kernel) for layer in range(spec.n_layer))
-        self.norm = nn.LayerNorm(spec.d_model)
-        for window in {spec.window(layer) for layer in range(spec.n_layer)}:
-            self.register_buffer(f"mask_{window}", band_mask(spec.n_ctx, window), persistent=False)
+        embedding = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.tokens: nn.Embedding | None = embedding
+        self.positions: nn.Embedding | None = nn.Embedding(spec.n_ctx, spec.d_model)
+        self.blocks = nn.ModuleDict({str(layer): Block(spec, layer, kernel) for layer in range(spec.n_layer)})
+        self.norm: nn.LayerNorm | None = nn.LayerNorm(spec.d_model)
+        self.head: Head | None = Head(embedding.weight)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Normalised residual stream before the head: (B, T) to (B, T, D)."""
-        t = ids.size(1)
-        x = self.tokens(ids) + self.positions.weight[:t]  # (B, T, D)
-        for layer, block in enumerate(self.blocks):
-            mask = getattr(self, f"mask_{self.spec.window(layer)}")[:t, :t]
-            x = block(x, mask)
-        normed: Tensor = self.norm(x)
-        return normed
+    def hidden(self, x: Tensor) -> Tensor:
+        """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D)."""
+        if self.tokens is not None and self.positions is not None:
+            x = self.tokens(x) + self.positions.weight[: x.size(1)]  # (B, T, D)
+        for block in self.blocks.values():
+            x = block(x)
+        return x if self.norm is None else self.norm(x)
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits of any positions: (..., D) to (..., V)."""
-        return F.linear(hidden, self.tokens.weight)
-
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Token ids (B, T) to logits (B, T, V)."""
-        return self.head(self.hidden(ids))
+        hidden = self.hidden(x)
+        return hidden if self.head is None else self.head(hidden)
 
-    def init_weights(self, seed: int) -> None:
-        """GPT-2's initialisation: N(0, init_std) for matrices and embeddings (positions half of it), zero biases,
-        residual projections scaled by 1/sqrt(2 n_layer). Drawn on the CPU in a fixed order: the seed decides.
+    @torch.no_grad()
+    def init_weights(self, seed: int, part_of: PartOf = whole) -> None:
+        """GPT-2's initialisation, a parameter at a time, keyed by seed and name.
+
+        N(0, init_std) for matrices and embeddings (positions half of it), zero biases, residual projections scaled by
+        1/sqrt(2 n_layer).
+
+        Args:
+            part_of: what this device holds of a parameter, and all that is drawn.
         """
-        generator = torch.Generator().manual_seed(seed)
         residual = self.spec.init_std / math.sqrt(2 * self.spec.n_layer)
-        for name, parameter in self.named_parameters():
-            with torch.no_grad():
-                if "norm" in name:
-                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-                elif name.endswith("bias"):
-                    parameter.zero_()
-                else:
-                    std = residual if name.endswith(("out.weight", "down.weight")) else self.spec.init_std
-                    std = std / 2 if name == "positions.weight" else std
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        for name, parameter in named(self):
+            part = part_of(parameter)
+            if "norm" in name:
+                part.values.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith("bias"):
+                part.values.zero_()
+            else:
+                std = residual if name.endswith(("out.weight", "down.weight")) else self.spec.init_std
+                draw_(part, seed, name, std / 2 if name == "positions.weight" else std)

@@ -1,53 +1,199 @@
-"""Saving and loading the state of a run: safetensors and JSON only, no pickle anywhere."""
+"""The state of a run as files: each rank's parts as safetensors, an index in JSON, no pickle anywhere.
+
+step-00001200/model-00000.safetensors       what rank 0 holds of the weights, by name
+              optimizer-00000.safetensors   and of the moments, as <name>.<moment>
+              state.json                    the run, the step, and the index: file -> name -> start and whole shape
+              manifest.json                 file -> sha256
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
-from torch import nn
+from torch import Tensor, nn
 
+from gpt3core.errors import StoreError
+from gpt3core.model.parameters import Part, named
+from gpt3core.parallel.mesh import Mesh
+from gpt3core.parallel.parts import part_of
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class DamageError(Exception):
+    """A checkpoint is not what was written; the message says what is wrong with it."""
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
 
 def save(
-    run: RunDir, step: int, attempt: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    run: RunDir,
+    step: int,
+    attempt: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    mesh: Mesh,
 ) -> None:
-    """Write model, optimizer moments and ``state`` as the checkpoint of a step."""
-    weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-    moments = {
-        f"{name}.{moment}": optimizer.state[p][moment].detach().cpu().contiguous()
-        for name, p in model.named_parameters()
-        if p in optimizer.state
-        for moment in ("exp_avg", "exp_avg_sq", "step")
-    }
-    # through bytes: safetensors' own writer hides a full disk behind an error of its own
-    parts = {"model.safetensors": to_bytes(weights), "optimizer.safetensors": to_bytes(moments)}
+    """Write the checkpoint of a step: every rank its own files, then rank 0 commits them all, or none.
+
+    Args:
+        state: plain data to keep with it.
+
+    Raises:
+        StoreError: on every rank, when any rank cannot write.
+    """
     begun = run.begin_checkpoint(step, attempt)
-    for name, data in parts.items():
-        files.write_bytes(begun / name, data)
-    run.commit_checkpoint(step, begun, state, {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()})
+    try:
+        written = mesh.each(lambda: _write(begun, model, optimizer, mesh))
+        index = {name: entry["index"] for files_of in written for name, entry in files_of.items()}
+        sha256 = {name: entry["sha256"] for files_of in written for name, entry in files_of.items()}
+        whole = {**state, "run_id": run.run_id, "index": index}
+        mesh.first(lambda: str(run.commit_checkpoint(step, begun, whole, sha256)))
+    except StoreError:
+        if mesh.rank == 0:
+            files.remove_folder(begun)
+        raise
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
-    """Put a checkpoint (already verified) into a model and its optimizer; returns the state."""
-    weights = load_file(folder / "model.safetensors")
-    named = dict(model.named_parameters())
+def _write(begun: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, dict[str, Any]]:
+    """Write this rank's files, if it has any; file -> its checksum and index.
+
+    What is cut is written by each that holds a cut, what is whole by the first replica only.
+    """
+    kinds = {"model": _weights(model), "optimizer": _moments(model, optimizer)}
+    written = {}
+    for kind, held in kinds.items():
+        parts = {n: part for n, part in held if mesh.data_rank == 0 or part.values.shape != torch.Size(part.shape)}
+        if not parts:
+            continue
+        # through bytes: safetensors' own writer hides a full disk behind an error of its own
+        data = to_bytes({name: part.values.cpu().contiguous() for name, part in parts.items()})
+        file = f"{kind}-{mesh.rank:05d}.safetensors"
+        files.write_bytes(begun / file, data)
+        index = {name: {"start": part.start, "shape": part.shape} for name, part in parts.items()}
+        written[file] = {"sha256": hashlib.sha256(data).hexdigest(), "index": index}
+    return written
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, Part]]:
+    for name, parameter in named(model):
+        yield name, part_of(parameter)
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Part]]:
+    for name, parameter in named(model):
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            yield f"{name}.{moment}", part_of(value)
+
+
+def digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """A hash of the weights and moments that this rank holds: replicas must have the same."""
+    found = hashlib.sha256()
+    for name, part in (*_weights(model), *_moments(model, optimizer)):
+        found.update(name.encode())
+        found.update(part.values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """A checkpoint that was read whole and matches its checksums."""
+
+    state: dict[str, Any]
+    pieces: dict[str, list[Part]]  # by name, from all files
+
+    def part(self, name: str, wanted: Part) -> Tensor:
+        """The values of a part, put together from the pieces that overlap it, on the CPU.
+
+        Raises:
+            DamageError: when some of them are in no piece.
+            StoreError: when the tensor has another shape.
+        """
+        shape, missing = wanted.values.shape, wanted.values.numel()
+        found = torch.empty(shape)
+        pieces = {(piece.start, piece.values.shape): piece for piece in self.pieces.get(name, [])}
+        for piece in pieces.values():  # each place once, however many ranks held it
+            if piece.shape != wanted.shape:
+                raise StoreError(
+                    f"the checkpoint has {name} of shape {piece.shape}, this model has {wanted.shape}: "
+                    "it belongs to a model of another shape"
+                )
+            low = [max(a, b) for a, b in zip(piece.start, wanted.start, strict=True)]
+            high = [
+                min(a + n, b + m)
+                for a, n, b, m in zip(piece.start, piece.values.shape, wanted.start, shape, strict=True)
+            ]
+            if all(a < b for a, b in zip(low, high, strict=True)):
+                there = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, piece.start, strict=True))
+                here = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, wanted.start, strict=True))
+                found[here] = piece.values[there]
+                missing -= found[here].numel()
+        if missing:
+            raise DamageError(f"{missing} values of {name} are in none of its files")
+        return found
+
+
+def read(folder: Path, run_id: str) -> Contents:
+    """Read a checkpoint, each file once, and check what was read.
+
+    Raises:
+        DamageError: when a file is missing, differs from its checksum, or is of another run.
+    """
+    try:
+        manifest = files.read_object(folder / "manifest.json")
+        data = {name: (folder / name).read_bytes() for name in manifest}
+    except OSError as error:
+        raise DamageError(f"{Path(error.filename or folder).name}: {error.strerror}") from error
+    except StoreError as error:
+        raise DamageError(f"manifest.json: {error}") from error
+    for name, expected in manifest.items():
+        if (found := hashlib.sha256(data[name]).hexdigest()) != expected:
+            raise DamageError(f"{name} has sha256 {found[:12]}..., its manifest says {expected!s:.12}...")
+    if "state.json" not in data:
+        raise DamageError("its manifest lacks state.json")
+    state = files.read_object(folder / "state.json")
+    if state["run_id"] != run_id:
+        raise DamageError(f"its state.json is of run {state['run_id']}")
+    pieces: dict[str, list[Part]] = {}
+    for name, index in state["index"].items():
+        tensors = from_bytes(data[name])
+        for tensor, place in index.items():
+            part = Part(values=tensors[tensor], shape=tuple(place["shape"]), start=tuple(place["start"]))
+            pieces.setdefault(tensor, []).append(part)
+    return Contents(state=state, pieces=pieces)
+
+
+def load(contents: Contents, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint into this rank's parts of a model and its optimizer, by name.
+
+    Raises:
+        DamageError: when values are missing.
+        StoreError: when shapes differ.
+    """
+    names = {parameter: name for name, parameter in named(model)}
     with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(weights[name])
-    if optimizer is not None:
-        moments = load_file(folder / "optimizer.safetensors")
-        for name, parameter in named.items():
-            if f"{name}.step" in moments:
-                optimizer.state[parameter] = {
-                    moment: moments[f"{name}.{moment}"].to("cpu" if moment == "step" else parameter.device)
-                    for moment in ("exp_avg", "exp_avg_sq", "step")
-                }
-    state: dict[str, Any] = files.read_json(folder / "state.json")
-    return state
+        for parameter, name in names.items():
+            part = part_of(parameter)
+            part.values.copy_(contents.part(name, part))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for number, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+            moments[number] = {m: torch.zeros(()) if m == "step" else torch.zeros_like(parameter) for m in MOMENTS}
+            for moment, tensor in moments[number].items():
+                part = part_of(tensor)
+                part.values.copy_(contents.part(f"{names[parameter]}.{moment}", part))
+    # torch's own loading knows where each kind of AdamW wants its step (pytorch#104767)
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

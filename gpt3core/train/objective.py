@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What a model reads and what it is asked there."""
+
+    inputs: Tensor  # (B, T) token ids
+    targets: Tensor  # (B, T) token ids
+    mask: Tensor  # (B, T), 1 where the target counts and 0 where not
+
+
+Objective = Callable[[Tensor, Tensor], Examples]
+
+
+def next_token(tokens: Tensor, mask: Tensor) -> Examples:
+    """Every position predicts the token after it: (B, T+1) tokens and the mask (B, T) of their targets."""
+    return Examples(inputs=tokens[:, :-1], targets=tokens[:, 1:], mask=mask)
+
+
+OBJECTIVES: dict[str, Objective] = {"next_token": next_token}  # by ``RunSpec.objective``
 
 
 def loss_per_token(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats, in fp32 (bf16's is wrong in the third digit): (B, T, V), (B, T) -> (B, T)."""
     flat = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
     return flat.view_as(targets)
+
+
+def loss_sum(logits: Tensor, examples: Examples) -> Tensor:
+    """The summed loss of the targets that count, in nats and fp32."""
+    return (loss_per_token(logits, examples.targets) * examples.mask).sum()

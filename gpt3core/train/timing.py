@@ -48,7 +48,7 @@ def choose(model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: 
     if len(allowed) == 1:
         return allowed[0]
     capabilities = torch.backends.cpu.get_cpu_capability()
-    key = repr((machine(device), capabilities, torch.__version__, model, precision, kernel))
+    key = repr((machine(device), capabilities, torch.get_num_threads(), torch.__version__, model, precision, kernel))
     remembered = cache_folder() / "numerics" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if remembered.exists():
         return Numerics(**files.read_json(remembered)["chosen"])

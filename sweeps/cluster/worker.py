@@ -129,12 +129,12 @@ def train(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any] | None:
 
     payload = job["payload"]
     suggested = Numerics(**payload["numerics"]) if payload["numerics"] else None
-    with mesh.joined(job["rank"], job["size"], job["address"], payload["device"]) as group:
+    with mesh.joined(job["rank"], job["size"], job["address"], payload["device"]) as here:
         return runs.run(
             specs.from_json(payload["spec"]),
             specs.from_dict(EvalSpec, json.loads(payload["evals"])),
             Path(payload["root"]),
-            group=group,
+            mesh=here,
             suggested=suggested,
             device=payload["device"],
             checkpoint_seconds=payload["checkpoint_seconds"],

@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
+from gpt3core.model import parameters
 from gpt3core.model.attention import attend, band_mask
-from gpt3core.model.gpt import GPT, loss_per_token
+from gpt3core.model.gpt import GPT
 from gpt3core.sizes import nano
+from gpt3core.train.objective import loss_per_token
 
 
 def softmax(x):
@@ -31,15 +34,17 @@ def by_hand(model: GPT, ids: list[int]) -> np.ndarray:
     xs = [w["tokens.weight"][token] + w["positions.weight"][t] for t, token in enumerate(ids)]
     for layer in range(spec.n_layer):
         block = f"blocks.{layer}"
-        qkv = [
-            linear(norm(x, f"{block}.norm1"), f"{block}.attention.qkv").reshape(3, spec.n_head, spec.d_head) for x in xs
-        ]
+        normed = [norm(x, f"{block}.norm1") for x in xs]
+        q, k, v = (
+            [linear(x, f"{block}.attention.{name}").reshape(spec.n_head, spec.d_head) for x in normed]
+            for name in ("query", "key", "value")
+        )
         for t in range(len(xs)):
             seen = range(max(0, t - spec.window(layer) + 1), t + 1)
             heads = []
             for h in range(spec.n_head):
-                scores = np.array([qkv[t][0, h] @ qkv[s][1, h] / math.sqrt(spec.d_head) for s in seen])
-                heads.append(softmax(scores) @ np.array([qkv[s][2, h] for s in seen]))
+                scores = np.array([q[t][h] @ k[s][h] / math.sqrt(spec.d_head) for s in seen])
+                heads.append(softmax(scores) @ np.array([v[s][h] for s in seen]))
             xs[t] = xs[t] + linear(np.concatenate(heads), f"{block}.attention.out")
         for t, x in enumerate(xs):
             h = linear(norm(x, f"{block}.norm2"), f"{block}.up")
@@ -65,10 +70,10 @@ def test_logits_are_the_papers(kernel):
 def test_kernels_agree_with_their_gradients(window, dtype, tolerance):
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, 3, 16, 8, generator=generator).to(dtype) for _ in range(3)]
-    mask, found = band_mask(16, window), []
+    found = []
     for kernel in ("softmax", "sdpa"):
         q, k, v = (x.clone().requires_grad_() for x in inputs)
-        out = attend(q, k, v, mask, dense=window == 16, kernel=kernel)
+        out = attend(q, k, v, n_ctx=16, window=window, kernel=kernel)
         out.float().square().sum().backward()
         found.append([out, q.grad, k.grad, v.grad])
     for a, b in zip(*found, strict=True):
@@ -99,3 +104,89 @@ def test_the_loss_is_computed_in_fp32():
     targets = torch.randint(1024, (4, 32), generator=torch.Generator().manual_seed(1))
     exact = -torch.log_softmax(logits.double(), -1).gather(-1, targets[..., None])[..., 0]
     torch.testing.assert_close(loss_per_token(logits, targets).double(), exact, atol=1e-5, rtol=1e-6)
+
+
+def test_a_mask_made_while_evaluating_serves_training():
+    q = torch.randn(1, 1, 6, 4, requires_grad=True)
+    with torch.inference_mode():
+        attend(q, q, q, n_ctx=6, window=3, kernel="sdpa")
+    attend(q, q, q, n_ctx=6, window=3, kernel="sdpa").sum().backward()
+    assert q.grad is not None
+
+
+# ----------------------------------------------------------------------------------------------------- initial weights
+
+
+def test_draws_are_independent_standard_normals():
+    drawn = parameters.normal(7, "blocks.0.up.weight", 403, range(500), range(403))
+    assert drawn.dtype == np.float32
+    flat = drawn.ravel().astype(float)
+    n = len(flat)
+    assert abs(flat.mean()) < 4 / math.sqrt(n)
+    assert abs(flat.std() - 1) < 4 / math.sqrt(2 * n)
+    assert stats.kstest(flat, "norm").pvalue > 1e-3
+    assert abs(stats.skew(flat)) < 4 * math.sqrt(6 / n)
+    assert abs(stats.kurtosis(flat)) < 4 * math.sqrt(24 / n)
+    for lag in (1, 4, 8, 403):  # neighbours, the two of a pair, the next counter, the next row
+        assert abs(np.corrcoef(flat[:-lag], flat[lag:])[0, 1]) < 4 / math.sqrt(n), lag
+    assert len(np.unique(flat)) > 0.99 * n
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 64, 403])
+def test_a_part_has_the_bits_that_the_whole_has_there(width):
+    whole = parameters.normal(3, "w", width, range(50), range(width))
+    for rows in (range(0, 50), range(0, 1), range(13, 37), range(49, 50)):
+        for columns in (range(width), range(width // 2), range(width // 3, width), range(width - 1, width)):
+            part = parameters.normal(3, "w", width, rows, columns)
+            np.testing.assert_array_equal(part, whole[rows.start : rows.stop, columns.start : columns.stop])
+
+
+def test_draws_depend_on_seed_and_name():
+    def drawn(seed, name):
+        return parameters.normal(seed, name, 16, range(2000), range(16)).ravel()
+
+    first = drawn(0, "a")
+    np.testing.assert_array_equal(first, drawn(0, "a"))
+    for other in (drawn(1, "a"), drawn(0, "b")):
+        assert abs(np.corrcoef(first, other)[0, 1]) < 4 / math.sqrt(len(first))
+
+
+def weights(n_layer, vocab_size=50, seed=0):
+    model = GPT(nano(16, n_layer=n_layer, n_ctx=8, vocab_size=vocab_size, attention="dense", band=4))
+    model.init_weights(seed)
+    return {name: p.detach() for name, p in parameters.named(model)}
+
+
+def test_one_more_layer_leaves_the_other_draws_alone():
+    shallow, deep = weights(2), weights(3)
+    for name, values in shallow.items():
+        scale = math.sqrt(2 / 3) if name.endswith(("out.weight", "down.weight")) else 1  # 1/sqrt(2 n_layer)
+        torch.testing.assert_close(deep[name], values * scale, rtol=1e-6, atol=0)
+    wider = weights(2, vocab_size=60)
+    assert torch.equal(wider["tokens.weight"][:50], shallow["tokens.weight"])
+
+
+# ------------------------------------------------------------------------------------------------------------- cutting
+
+
+def test_the_head_is_the_token_embedding_and_is_kept_once():
+    model = GPT(nano(16, n_layer=1, n_ctx=8, vocab_size=50, attention="dense", band=4))
+    assert model.head.weight is model.tokens.weight
+    names = [name for name, _ in parameters.named(model)]
+    assert "tokens.weight" in names
+    assert "head.weight" not in names
+
+
+def test_two_stages_of_a_pipeline_give_the_models_logits():
+    spec = nano(16, n_layer=3, n_ctx=8, vocab_size=50, attention="alternating", band=3)
+    model, first, last = (GPT(spec) for _ in range(3))
+    first.norm = first.head = None
+    last.tokens = last.positions = None
+    del first.blocks["1"], first.blocks["2"], last.blocks["0"]
+    for part in (model, first, last):
+        part.init_weights(5)
+    ids = torch.randint(50, (2, 8), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(last(first(ids)), model(ids)), "weights are drawn by name, windows by layer"
+    assert {name for part in (first, last) for name, _ in parameters.named(part)} == {
+        name for name, _ in parameters.named(model)
+    }

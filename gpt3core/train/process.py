@@ -1,0 +1,37 @@
+"""Settings of a process that trains: threads, determinism, and an allocator that keeps its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import torch
+
+
+def settle_process(device: str, threads: int = 1) -> None:
+    """Settle this process for training on a device.
+
+    glibc returns large blocks to the system at every free and takes page faults at every step. In a process of one
+    thread, keeping them made a step 1.75 times faster at width 16 and 1.25 times at width 64 (2,000 to 3,700 faults
+    a step became none).
+
+    Args:
+        threads: of one operation on the CPU. Sums are cut by threads, so their number changes the last bits.
+
+    Raises:
+        ValueError: when it is not a whole number above zero.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads={threads}: a whole number of 1 or more is needed")
+    if device == "cpu":
+        torch.set_num_threads(threads)
+        try:
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        except (OSError, AttributeError):
+            pass  # not glibc
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # a debugging aid that writes every new tensor twice
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,195 @@
+"""Where a run starts: its numerics, and its newest sound checkpoint, its parent's, or fresh weights.
+
+Rank 0 says which, and the others do just that or all stop: no rank ever trains from a state of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpt3core.errors import StoreError
+from gpt3core.numerics import AUTO, KERNELS, PRECISIONS, Numerics
+from gpt3core.parallel.mesh import Mesh
+from gpt3core.parallel.parts import part_of
+from gpt3core.spec import RunSpec
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir
+from gpt3core.train import checkpoint, timing
+
+VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
+ARITHMETIC = ("precision", "kernel", "threads")  # what a run keeps for all its attempts
+
+
+# ----------------------------------------------------------------------------------------------------------- numerics
+
+
+def arithmetic(
+    run: RunDir, spec: RunSpec, suggested: Numerics | None, threads: int, device: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Precision, kernel and threads of a run, and a sentence for what was found damaged.
+
+    They are chosen once and recorded: all three change the last bits, so a resumed run keeps them.
+
+    Raises:
+        StoreError: when the record is damaged, and the attempts do not tell either what it said.
+    """
+    path, damage = run.path / "numerics.json", []
+    try:
+        return _valid(files.read_object(path)), []
+    except FileNotFoundError:
+        pass
+    except (StoreError, ValueError) as error:
+        aside = files.set_aside(path)
+        damage.append(f"run {run.run_id}: numerics.json is damaged ({error}); it was set aside as {aside}")
+    if damage and (known := _told_by_attempts(run)):
+        damage[0] += ", and written again from what the run's attempts logged"
+        chosen = known
+    elif damage and run.checkpoint_steps():
+        raise StoreError(
+            f"{damage[0]}, and no attempt logged what it said: bring the file back, or move {run.path} away to train "
+            "the run anew"
+        )
+    else:
+        fits = suggested is not None and suggested.satisfies(spec.precision, spec.kernel)
+        numerics = suggested if fits else timing.choose(spec.model, spec.precision, spec.kernel, device)
+        chosen = {**vars(numerics), "threads": threads}
+    files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
+    return chosen, damage
+
+
+def _valid(record: dict[str, Any]) -> dict[str, Any]:
+    """The arithmetic of a record, or ValueError."""
+    found = {name: record.get(name) for name in ARITHMETIC}
+    sound = found["precision"] in PRECISIONS and found["kernel"] in KERNELS and AUTO not in found.values()
+    if not sound or not isinstance(found["threads"], int) or found["threads"] < 1:
+        raise ValueError(f"it says {found}")
+    return found
+
+
+def _told_by_attempts(run: RunDir) -> dict[str, Any] | None:
+    """The arithmetic that the newest attempt logged at its start."""
+    for attempt in reversed(run.attempts()):
+        for event in files.read_lines(attempt / "events.jsonl"):
+            try:
+                return _valid(event)
+            except ValueError:
+                continue
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------- state
+
+
+def restore(
+    run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimizer, mesh: Mesh
+) -> tuple[dict[str, Any], list[str]]:
+    """Put the run's newest sound checkpoint, its parent's, or fresh weights into the model, on all ranks alike.
+
+    Returns:
+        ``step`` and ``train_seconds`` so far, and a sentence for each checkpoint that was found damaged by any rank.
+
+    Raises:
+        StoreError: when the parent's checkpoint is missing, damaged or of another shape, or the ranks differ.
+        TimeoutError, PeerError: when some rank does not see what rank 0 sees.
+    """
+    damage: list[str] = []
+    while True:
+        step = mesh.first(lambda: max(run.checkpoint_steps(), default=None))
+        if step is None:
+            state = _begin(run, spec, model, optimizer, mesh)
+            break
+        loaded = mesh.each(lambda step=step: _try_load(run, step, model, optimizer, mesh))  # type: ignore[misc]
+        if found := [(rank, problem) for rank, problem in enumerate(loaded) if isinstance(problem, str)]:
+            rank, problem = found[0]
+            reason = problem if mesh.size == 1 else f"seen by rank {rank}: {problem}"
+            damage.append(mesh.first(lambda step=step, reason=reason: run.set_checkpoint_aside(step, reason)))  # type: ignore[misc]
+        else:
+            assert not isinstance(loaded[0], str)
+            state = loaded[0]
+            break
+    _require_equal(model, optimizer, mesh)
+    return state, damage
+
+
+def _try_load(
+    run: RunDir, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh
+) -> dict[str, Any] | str:
+    """Load a checkpoint of this run; step and seconds, or what is wrong with it."""
+    folder = run.checkpoint(step)
+    _wait_until_seen(folder, mesh)
+    try:
+        contents = checkpoint.read(folder, run.run_id)
+        checkpoint.load(contents, model, optimizer)
+    except checkpoint.DamageError as error:
+        return str(error)
+    return {name: contents.state[name] for name in ("step", "train_seconds")}
+
+
+def _wait_until_seen(folder: Path, mesh: Mesh) -> None:
+    """Wait for what rank 0 sees: another node's listing may be old."""
+    until = time.monotonic() + VISIBLE_SECONDS
+    while mesh.rank > 0 and not folder.exists():
+        if time.monotonic() > until:
+            raise TimeoutError(
+                f"rank 0 resumes from {folder}, which is not seen here after {VISIBLE_SECONDS:g} s: do all nodes share "
+                "this file system? nothing was trained, trying again is safe"
+            )
+        time.sleep(0.2)
+
+
+def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, Any]:
+    """Start from the parent's checkpoint, or from fresh weights."""
+    optimizer.state.clear()  # of a checkpoint that another rank found damaged
+    if spec.parent is None:
+        model.init_weights(spec.seed, part_of)
+        return {"step": 0, "train_seconds": 0.0}
+    mesh.together(lambda: _load_parent(run, spec, model, optimizer))
+    return {"step": spec.parent.step, "train_seconds": 0.0}
+
+
+def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    assert spec.parent is not None
+    step = spec.parent.step
+    parent = RunDir(run.path.parent.parent, spec.parent.run_id)
+    folder = parent.checkpoint(step)
+    if not folder.exists():
+        kept = ", ".join(map(str, parent.checkpoint_steps())) or "none"
+        raise StoreError(
+            f"run {run.run_id} goes on from step {step} of {parent.run_id}, and {folder} is not there "
+            f"(checkpoints of it: {kept}): train the parent to that step first, or name one of these steps"
+        )
+    batch = parent.spec().optim.batch_tokens
+    if batch != spec.optim.batch_tokens:
+        raise StoreError(
+            f"run {run.run_id} has batches of {spec.optim.batch_tokens} tokens and its parent {parent.run_id} of "
+            f"{batch}: step {step} would be another place in the text; give both the same optim.batch_tokens"
+        )
+    if step >= spec.steps:
+        raise StoreError(
+            f"run {run.run_id} has {spec.steps} steps and would go on from step {step} of its parent: give more tokens"
+        )
+    try:
+        checkpoint.load(checkpoint.read(folder, parent.run_id), model, optimizer)
+    except (checkpoint.DamageError, StoreError) as error:
+        raise StoreError(
+            f"run {run.run_id} cannot go on from step {step} of {parent.run_id}: {error}; restore {folder} from a "
+            "copy, or name another parent"
+        ) from error
+
+
+def _require_equal(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> None:
+    """Refuse to train replicas that differ."""
+    if mesh.size == 1:
+        return
+    digests = mesh.gather(checkpoint.digest(model, optimizer))
+    other = next((rank for rank, found in enumerate(digests) if found != digests[0]), None)
+    if other is not None:
+        raise StoreError(
+            f"rank {other} holds other weights than rank 0 before the first step: nothing was trained; check the disk "
+            "and the memory of its node"
+        )

@@ -1,0 +1,54 @@
+"""Real processes for tests of what ranks do together; one that does not end in time fails the test."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["gpt3core.run", "torch.distributed.tensor.parallel", "tests.conftest"])
+
+
+def run(body: Callable[..., Any], size: int, *args: Any, seconds: float = 60.0) -> list[Any]:
+    """Run ``body(rank, size, address, *args)`` in each of ``size`` processes.
+
+    Returns:
+        what each of them returned, or its exception's type and sentence as a tuple, or None where it was killed.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = {name: value for name, value in os.environ.items() if name.startswith("ISOFLOP_")}
+    until, started, found = time.monotonic() + seconds, [], []
+    for rank in range(size):
+        here, there = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_child, args=(there, environment, body, (rank, size, address, *args)))
+        process.start()
+        there.close()
+        started.append((process, here))
+    for process, pipe in started:
+        in_time = pipe.poll(max(0.0, until - time.monotonic()))
+        try:
+            found.append(pipe.recv() if in_time else "hangs")
+        except EOFError:
+            found.append(None)
+        if not in_time:
+            process.kill()
+        process.join(10)
+    assert "hangs" not in found, found
+    return found
+
+
+def _child(pipe: Any, environment: dict[str, str], body: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    try:
+        pipe.send(body(*args))
+    except Exception as error:
+        pipe.send((type(error).__name__, str(error)))
