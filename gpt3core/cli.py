@@ -190,9 +190,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > MAX_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path} is larger than {MAX_BYTES} bytes, which no file of settings is")
+        text = path.read_text(encoding="utf-8")
         if _nodes(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MAX_NODES:
             raise UsageError(f"{path} has aliases that stand for more than {MAX_NODES} values: write out what is meant")
         written = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}

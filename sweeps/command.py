@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt3core import cli
-from gpt3core.data import corpus
 from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
@@ -73,6 +72,8 @@ def read(settings: Sequence[str]) -> Order:
         UsageError, StoreError: when they describe no runs, their text is missing or too small, or the sweep's record is
             unreadable.
     """
+    from gpt3core.data import corpus  # numpy, which --help and --keys do without
+
     chosen = recipe.load(settings)
     try:
         fingerprint = corpus.fingerprint(chosen.data.corpus)

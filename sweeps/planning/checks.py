@@ -9,7 +9,6 @@ from typing import Any
 from gpt3core.checks import require_between, require_positive
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
-from gpt3core.evals import tasks
 from gpt3core.spec import RunSpec
 from gpt3core.store import sweepdir
 from sweeps.planning import hardware, precedence
@@ -111,6 +110,8 @@ def _check_placement(place: Placement) -> None:
 
 
 def _check_evals(rules: Evals) -> None:
+    from gpt3core.evals import tasks  # numpy, which --help and --keys do without
+
     known = tasks.names()
     for task in rules.tasks:
         if task not in known and not task.startswith("cloze_"):

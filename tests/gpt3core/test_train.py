@@ -278,7 +278,7 @@ def test_the_loss_is_the_mean_over_what_the_mask_leaves_of_the_whole_batch(tiny_
     rng = np.random.default_rng(0)
     whole = Loader.batch(trainer(tiny_run, isolated).loader, 0)
     mask = (rng.random(whole.mask.shape) < [[0.9], [0.1], [0.5], [0.5]]).astype(np.float32)
-    monkeypatch.setattr(Loader, "batch", lambda *_: Batch(whole.tokens, mask))
+    monkeypatch.setattr(Loader, "batch", lambda *_: Batch(tokens=whole.tokens, mask=mask))
     monkeypatch.setattr(loop, "MICRO_BATCH_TOKENS", 32)  # four micro-batches with other counts each
     here = trainer(tiny_run, isolated)
     with torch.no_grad():
