@@ -70,7 +70,7 @@ ENTRY = Architecture(
     width=lambda model: model.d_model,
     divides=lambda model, degree: model.n_head % degree == 0 and model.d_model % degree == 0,
     cuts=Cuts(
-        columns=("attention.query", "attention.key", "attention.value", "up"),
+        columns=("attention.qkv", "up"),
         rows=("attention.out", "down"),
         layers="blocks",
     ),

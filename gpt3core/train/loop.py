@@ -122,13 +122,15 @@ class Trainer:
         ranks.
         """
         batch = self.loader.batch(self.step)
-        share = self.mesh.data_size / max(1.0, float(batch.mask.sum()))  # the ranks' means are averaged
+        counted = float(batch.mask.sum())
+        share = self.mesh.data_size / max(1.0, counted)  # the ranks' means are averaged
         tokens = torch.from_numpy(self.mesh.rows(batch.tokens)).to(self.device)  # (B, T+1)
         mask = torch.from_numpy(self.mesh.rows(batch.mask)).to(self.device)  # (B, T)
+        whole = counted == batch.mask.size  # nothing to multiply by
         micro = max(1, MICRO_BATCH_TOKENS // self.spec.model.n_ctx)
         total = torch.zeros((), device=self.device)
-        for rows, counted in zip(torch.split(tokens, micro), torch.split(mask, micro), strict=True):
-            examples = OBJECTIVES[self.spec.objective](rows, counted)
+        for rows, counts in zip(torch.split(tokens, micro), torch.split(mask, micro), strict=True):
+            examples = OBJECTIVES[self.spec.objective](rows, None if whole else counts)
             with timing.autocast(self.numerics, self.device):
                 logits = self.model(examples.inputs)
             loss = loss_sum(logits, examples) * share

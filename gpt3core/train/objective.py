@@ -15,13 +15,13 @@ class Examples:
 
     inputs: Tensor  # (B, T) token ids
     targets: Tensor  # (B, T) token ids
-    mask: Tensor  # (B, T), 1 where the target counts and 0 where not
+    mask: Tensor | None  # (B, T), 1 where the target counts and 0 where not; None where all do
 
 
-Objective = Callable[[Tensor, Tensor], Examples]
+Objective = Callable[[Tensor, Tensor | None], Examples]
 
 
-def next_token(tokens: Tensor, mask: Tensor) -> Examples:
+def next_token(tokens: Tensor, mask: Tensor | None) -> Examples:
     """Every position predicts the token after it: (B, T+1) tokens and the mask (B, T) of their targets."""
     return Examples(inputs=tokens[:, :-1], targets=tokens[:, 1:], mask=mask)
 
@@ -37,4 +37,5 @@ def loss_per_token(logits: Tensor, targets: Tensor) -> Tensor:
 
 def loss_sum(logits: Tensor, examples: Examples) -> Tensor:
     """The summed loss of the targets that count, in nats and fp32."""
-    return (loss_per_token(logits, examples.targets) * examples.mask).sum()
+    losses = loss_per_token(logits, examples.targets)
+    return (losses if examples.mask is None else losses * examples.mask).sum()

@@ -38,23 +38,23 @@ def arithmetic(
     Raises:
         StoreError: when the record is damaged, and the attempts do not tell either what it said.
     """
-    path, damage = run.path / "numerics.json", []
+    path, problem, damage = run.path / "numerics.json", "", []
     try:
         return _valid(files.read_object(path)), []
     except FileNotFoundError:
-        pass
+        problem = "is missing" if run.checkpoint_steps() else ""
     except (StoreError, ValueError) as error:
-        aside = files.set_aside(path)
-        damage.append(f"run {run.run_id}: numerics.json is damaged ({error}); it was set aside as {aside}")
-    if damage and (known := _told_by_attempts(run)):
-        damage[0] += ", and written again from what the run's attempts logged"
-        chosen = known
-    elif damage and run.checkpoint_steps():
+        problem = f"is damaged ({error})"
+    chosen = _told_by_attempts(run) if problem else None
+    if chosen is None and run.checkpoint_steps():
         raise StoreError(
-            f"{damage[0]}, and no attempt logged what it said: bring the file back, or move {run.path} away to train "
-            "the run anew"
+            f"run {run.run_id}: numerics.json {problem}, and no attempt logged what it said: bring it back from a "
+            f"copy, or move {run.path} away to train the run anew"
         )
-    else:
+    if problem:
+        aside = f"; it was set aside as {files.set_aside(path)}" if path.exists() else ""
+        damage.append(f"run {run.run_id}: numerics.json {problem}{aside}, and was written again, but check that disk")
+    if chosen is None:
         fits = suggested is not None and suggested.satisfies(spec.precision, spec.kernel)
         numerics = suggested if fits else timing.choose(spec.model, spec.precision, spec.kernel, device)
         chosen = {**vars(numerics), "threads": threads}

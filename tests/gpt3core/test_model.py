@@ -35,17 +35,15 @@ def by_hand(model: GPT, ids: list[int]) -> np.ndarray:
     for layer in range(spec.n_layer):
         block = f"blocks.{layer}"
         normed = [norm(x, f"{block}.norm1") for x in xs]
-        q, k, v = (
-            [linear(x, f"{block}.attention.{name}").reshape(spec.n_head, spec.d_head) for x in normed]
-            for name in ("query", "key", "value")
-        )
+        heads = [linear(x, f"{block}.attention.qkv").reshape(spec.n_head, 3, spec.d_head) for x in normed]
+        q, k, v = ([x[:, kind] for x in heads] for kind in range(3))
         for t in range(len(xs)):
             seen = range(max(0, t - spec.window(layer) + 1), t + 1)
-            heads = []
+            mixed = []
             for h in range(spec.n_head):
                 scores = np.array([q[t][h] @ k[s][h] / math.sqrt(spec.d_head) for s in seen])
-                heads.append(softmax(scores) @ np.array([v[s][h] for s in seen]))
-            xs[t] = xs[t] + linear(np.concatenate(heads), f"{block}.attention.out")
+                mixed.append(softmax(scores) @ np.array([v[s][h] for s in seen]))
+            xs[t] = xs[t] + linear(np.concatenate(mixed), f"{block}.attention.out")
         for t, x in enumerate(xs):
             h = linear(norm(x, f"{block}.norm2"), f"{block}.up")
             gelu = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in h])

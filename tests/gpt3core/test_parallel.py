@@ -97,7 +97,7 @@ def _cut(rank, size, address, how):
         return int(sharded)
 
 
-@pytest.mark.parametrize(("how", "sharded"), [("cut_by_heads", 2 * 10), ("over_all_blocks", 2 + 2 + 2 * 16)])
+@pytest.mark.parametrize(("how", "sharded"), [("cut_by_heads", 2 * 6), ("over_all_blocks", 2 + 2 + 2 * 12)])
 def test_a_cut_model_has_the_logits_and_gradients_of_one_process(how, sharded):
     assert ranks.run(_cut, 2, how) == [sharded] * 2
 
