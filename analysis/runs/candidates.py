@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.runs import conventions, foreign, store
@@ -66,7 +67,10 @@ def in_flight(selection: Selection) -> pd.DataFrame | None:
     if not selection.runs.store:
         return None
     found = store.in_flight(selection.runs)
-    return conventions.points(found, selection.convention)[["run_id", "N", "D", "C"]] if len(found) else None
+    if found.empty:
+        return None
+    planned = found.assign(status="running", epochs=1.0, loss=np.nan)
+    return conventions.points(planned, selection.convention)[["run_id", "N", "D", "C"]]
 
 
 def _has_hours(table: pd.DataFrame) -> bool:

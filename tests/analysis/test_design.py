@@ -8,8 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import design as command
 from analysis import laws
 from analysis.estimation import design, information
+from analysis.runs import candidates
+from analysis.runs.selection import select
+from analysis.settings import RunSettings
+from gpt3core import costs
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir
+from tests.analysis.synthetic import make_store
 from tests.analysis.test_laws_and_solver import TRUE
 
 FINISHED = [(1e7, 1e8), (1e7, 1e9), (3e7, 3e8), (3e7, 3e9), (1e8, 1e9), (1e8, 4e9)]
@@ -86,6 +94,67 @@ def test_when_nothing_is_left_to_learn_it_says_stop():
     found = design.propose(runs(FINISHED), cheap, compute=1e22)
     assert not found.worth
     assert found.everything > design.STOP
+
+
+def test_a_run_that_ended_without_a_loss_tells_nothing_and_is_not_proposed_again():
+    lost = grid().iloc[[design.propose(runs(FINISHED), grid(), compute=1e22).proposals[0].index]]
+    never = design.propose(runs(FINISHED), grid(), compute=1e22, batch=99)
+    for ended in (lost.assign(loss=np.nan, status="done"), lost.assign(loss=9.0, status="diverged")):
+        finished = pd.concat([runs(FINISHED).assign(status="done"), ended])
+        found = design.propose(finished, grid(), compute=1e22, batch=99)
+        assert len(found.proposals) == len(never.proposals) - 1
+        assert (lost.N.iloc[0], lost.D.iloc[0]) not in {(p.n, p.d) for p in found.proposals}
+        without = grid().drop(index=lost.index)
+        same = design.propose(runs(FINISHED), without, compute=1e22, batch=99)
+        assert found.everything == pytest.approx(same.everything), "what it might have taught is not known"
+
+
+def test_a_run_in_flight_counts_as_made_and_a_lost_one_does_not():
+    best = grid().iloc[[design.propose(runs(FINISHED), grid(), compute=1e22).proposals[0].index]]
+    left = grid().drop(index=best.index).reset_index(drop=True)
+    lost = design.propose(pd.concat([runs(FINISHED), best.assign(loss=np.nan)]), left, compute=1e22)
+    flying = design.propose(runs(FINISHED), left, compute=1e22, running=best)
+    assert lost.everything < flying.everything, "less is left to learn once the best run is counted as made"
+
+
+def test_runs_without_a_loss_alone_are_too_few():
+    finished = runs(FINISHED).assign(loss=[2.5, *[np.nan] * 5])
+    with pytest.raises(ValueError, match="1 runs ended with a loss: two are needed"):
+        design.propose(finished, grid(), compute=1e22)
+
+
+def test_a_store_says_which_runs_diverged_failed_or_are_in_flight(isolated, capsys):
+    root = isolated / "root"
+    ids = make_store(root)
+    diverged, failed, flying = ids[0], ids[5], ids[9]
+    result = RunDir(root, diverged).path / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "status": "diverged"}))
+    for run_id in (failed, flying):
+        (RunDir(root, run_id).path / "result.json").unlink()
+    log = root / "sweeps" / "laptop" / "events.jsonl"
+    files.append_line(log, {"time": 2.0, "event": "failed", "run_id": flying})
+    files.append_line(log, {"time": 3.0, "event": "start", "run_id": flying})
+    files.append_line(log, {"time": 4.0, "event": "failed", "run_id": failed})
+    selected = select(RunSettings(runs=str(root)))
+    every = {run_id: RunDir(root, run_id).spec() for run_id in ids}
+    grid = pd.DataFrame(
+        {
+            "N": [float(costs.params(s.model).nonembedding) for s in every.values()],
+            "D": [s.tokens for s in every.values()],
+        }
+    )
+    grid.to_csv(isolated / "g.csv", index=False)
+    known = candidates.costed(selected, candidates.read(isolated / "g.csv", {}))
+    assert known.unit == "FLOPs"
+    status = dict(zip(known.finished.run_id, known.finished.status, strict=True))
+    assert status == {i: "out" if i == diverged else "done" for i in ids if i not in (failed, flying)}
+    assert list(known.running.run_id) == [flying]
+    out = isolated / "o"
+    words = [f"runs={root}", f"candidates={isolated / 'g.csv'}", "batch=99", f"out={out}"]
+    assert command.main(words) == 0
+    proposed = {(p["n"], p["d"]) for p in json.loads((out / "design.json").read_text())["proposals"]}
+    assert (grid.N[0], grid.D[0]) not in proposed
+    assert len(proposed) == len(ids) - 1
 
 
 def test_the_size_can_be_the_target_and_nonsense_cannot():

@@ -50,12 +50,18 @@ def test_minima_are_where_the_true_law_has_them(isolated):
     make_store(isolated / "root")
     found = api.fit(isolated / "root", bootstrap=50)
     table = found.table
-    for parabola in found.minima.used:
+    for parabola, implied in zip(found.minima.parabolas, found.implied, strict=True):
+        if not parabola.ok:
+            continue
         group = table[table.run_id.isin(parabola.run_ids)].sort_values("N")
         sizes = np.geomspace(group.N.min(), group.N.max(), 2000)
-        fine = np.interp(np.log(sizes), np.log(group.N), np.log(group.D))
-        losses = true_loss(sizes, np.exp(fine))
+        tokens = np.exp(np.interp(np.log(sizes), np.log(group.N), np.log(group.D)))
+        losses = true_loss(sizes, tokens)
         assert parabola.loss_star == pytest.approx(losses.min(), rel=0.01)
+        best = int(losses.argmin())
+        assert parabola.n_star == pytest.approx(sizes[best], rel=0.2), "a parabola through a curve that is not one"
+        assert parabola.d_star == pytest.approx(tokens[best], rel=0.2)
+        assert implied.n_star == pytest.approx(sizes[best], rel=0.15), "D(N) of exact FLOPs is a line only roughly"
     assert len(found.minima.used) >= 3
 
 

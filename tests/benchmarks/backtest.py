@@ -18,6 +18,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib.util
 import sys
 import warnings
 from collections.abc import Iterator
@@ -30,10 +31,12 @@ from analysis import laws
 from analysis.estimation import ensemble, solve, uncertainty
 from analysis.reference.tables import reference
 from analysis.runs import rules
+from tests.benchmarks.target import target
 
 DATA = Path(__file__).parent / "data"
 CUTS, LEAST_RUNS, TOPS = (10, 30), 20, (1, 5)
 ALPHA = 0.05
+OURS, PEER, WHAT = "isoflop", "simple-scaling-laws", ("error", "cover", "width", "score")
 KINDS = ("none", "learning rate", "warm-up", "embedding", "repeated", "break")
 
 
@@ -132,15 +135,17 @@ def plain(below: pd.DataFrame, above: pd.DataFrame, rho: solve.Rho) -> Predicted
     fit = solve.fit(laws.CHINCHILLA, data, loss, rho=rho)
     counts = uncertainty.resamples(np.arange(len(loss)), draws=400, seed=0)
     theta = uncertainty.bootstrap(fit, data, loss, counts)
-    target = ensemble.columns(above)
+    points = ensemble.columns(above)
     residual = np.log(loss / fit.predict(data))
     drawn = np.random.default_rng(0).choice(residual, (len(theta), len(above)))
-    low, high = np.nanquantile(laws.CHINCHILLA.on(target)(theta)[0] + drawn, [ALPHA / 2, 1 - ALPHA / 2], axis=0)
-    return np.log(fit.predict(target)), low, high
+    low, high = np.nanquantile(laws.CHINCHILLA.on(points)(theta)[0] + drawn, [ALPHA / 2, 1 - ALPHA / 2], axis=0)
+    return np.log(fit.predict(points)), low, high
 
 
 def peer(below: pd.DataFrame, above: pd.DataFrame) -> dict[str, Predicted]:
-    """simple-scaling-laws with its defaults: intervals of a new run, and of the mean."""
+    """simple-scaling-laws with its defaults: intervals of a new run, and of the mean; nothing where it is missing."""
+    if importlib.util.find_spec("simple_scaling_laws") is None:
+        return {}
     import polars as pl
     import simple_scaling_laws
 
@@ -171,42 +176,57 @@ def judge(predicted: Predicted, measured: np.ndarray) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Print the tables."""
-    warnings.simplefilter("ignore")
+def measured() -> pd.DataFrame:
+    """A row a table, split and method."""
     chosen = {} if "--simulated" in sys.argv else public()
     chosen |= {} if "--public" in sys.argv else simulated()
     rows = []
     for name, table in chosen.items():
         for below, above in splits(table):
             above = above[above.D <= rules.WORTHLESS_EPOCHS * above.U]
-            measured = np.log(above.loss.to_numpy(float))
             methods = {
-                "isoflop": ours(below, above),
+                OURS: ours(below, above),
                 "Huber, bootstrap + residuals": plain(below, above, solve.HUBER),
                 "least squares, the same": plain(below, above, solve.LEAST_SQUARES),
                 **peer(below, above),
             }
-            for method, predicted in methods.items():
-                rows.append({"table": name, "method": method, "splits": 1, **judge(predicted, measured)})
-    found = pd.DataFrame(rows)
-    by_table = found.groupby(["table", "method"], sort=False).agg(
-        splits=("splits", "sum"),
-        error=("error", "mean"),
-        cover=("cover", "mean"),
-        width=("width", "mean"),
-        score=("score", "mean"),
-    )
+            ln_loss = np.log(above.loss.to_numpy(float))
+            rows += [
+                {"table": name, "method": method, "splits": 1, **judge(predicted, ln_loss)}
+                for method, predicted in methods.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Print the tables, and the targets for the public ones."""
+    warnings.simplefilter("ignore")
+    by_table = measured().groupby(["table", "method"], sort=False).agg({"splits": "sum", **dict.fromkeys(WHAT, "mean")})
     print((by_table * [1, 100, 100, 100, 100]).round(2).to_string())
     kind = by_table.index.get_level_values("table").str.extract(r"^(simulated|\w+)", expand=False)
     means = by_table.drop(columns="splits").assign(family=kind).reset_index()
-    by_family = means.groupby(["family", "method"], sort=False)[["error", "cover", "width", "score"]].mean()
+    by_family = means.groupby(["family", "method"], sort=False)[list(WHAT)].mean()
     print("\nmean over the tables of a family, %\n" + (100 * by_family).round(2).to_string())
+    everything = means.groupby("method", sort=False)[list(WHAT)].mean()
+    print("\nmean over all tables, %\n" + (100 * everything).round(2).to_string())
     if "--simulated" not in sys.argv:
         public_mean = by_family.drop("simulated", errors="ignore").groupby("method", sort=False).mean()
         print("\nmean over the public families, %\n" + (100 * public_mean).round(2).to_string())
-    everything = means.groupby("method", sort=False)[["error", "cover", "width", "score"]].mean()
-    print("\nmean over all tables, %\n" + (100 * everything).round(2).to_string())
+        targets(public_mean)
+
+
+def targets(public_mean: pd.DataFrame) -> None:
+    """Coverage, score and error on the public families, beside the best of the others."""
+    own = public_mean.loc[OURS]
+    plain_fits = public_mean.drop(index=[OURS, *[name for name in public_mean.index if PEER in name]])
+    peers = public_mean[public_mean.index.str.contains(PEER)]
+    target("backtest_coverage95_at_least", float(own.cover), ">=", 0.88)
+    target("backtest_coverage95_at_most", float(own.cover), "<=", 0.99)
+    target("backtest_median_error_over_best_plain_fit", float(own.error / plain_fits.error.min()), "<=", 1.0)
+    error = None if peers.empty else float(own.error / peers.error.min())
+    score = None if peers.empty else float(own.score / peers.score.min())
+    target("backtest_median_error_over_simple_scaling_laws", error, "<=", 1.0)
+    target("backtest_interval_score_over_simple_scaling_laws", score, "<=", 1.0)
 
 
 if __name__ == "__main__":

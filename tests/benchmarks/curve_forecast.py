@@ -4,7 +4,7 @@
 
 Prints the median and 90th percentile of the absolute relative error and the coverage of 90% intervals at 30, 50 and
 70% of the run, beside the last value and a plain power law with a floor. "alone" is judged on the half of the runs
-that its constants were not chosen on; "siblings" sees only runs that are cheaper than the one it predicts.
+that its constants were not chosen on; "beside finished runs" sees only cheaper runs than the one it predicts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import pandas as pd
 from analysis import laws
 from analysis.estimation import curve_forecast, solve
 from analysis.estimation.curve_forecast import Curve
+from tests.benchmarks.target import target
 
 DATA = Path(__file__).parent / "data" / "clark2022_routing_curves.csv.gz"
+ALONE, BESIDE = "alone, other half", "beside finished runs, cheaper"
 STEPS, WARM_UP, PEAK = 250_000, 1_500, 2e-4
 
 
@@ -50,36 +52,46 @@ def power_law(curve: Curve) -> float:
     return float(found.predict({"C": np.array([float(len(curve.lr))])})[0])
 
 
+def at(fraction: float, runs: list[tuple[int, Curve, float]], half: set[int]) -> dict[str, np.ndarray]:
+    """By way: (runs, 3) of relative error, whether the 90% interval covers, and its half width."""
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    for place, (_, curve, final) in enumerate(runs):
+        seen = curve.until(fraction)
+        cheaper = [(other, loss) for _, other, loss in runs if other.cost < curve.cost]
+        rows.setdefault("last value", []).append((abs(seen.loss[-1] / final - 1), np.nan, np.nan))
+        rows.setdefault("power law in steps", []).append((abs(power_law(seen) / final - 1), np.nan, np.nan))
+        found = {"alone, all runs": curve_forecast.forecast_loss(seen, level=0.9)}
+        if place not in half:
+            found[ALONE] = found["alone, all runs"]
+        if len(cheaper) >= curve_forecast.LEAST_FINISHED:
+            found[BESIDE] = curve_forecast.forecast_loss(seen, cheaper, level=0.9)
+        for name, f in found.items():
+            inside = f.interval[0] <= final <= f.interval[1]
+            width = (f.interval[1] - f.interval[0]) / 2 / final
+            rows.setdefault(name, []).append((abs(f.loss / final - 1), float(inside), width))
+    return {name: np.array(values) for name, values in rows.items()}
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     half = set(np.random.RandomState(0).permutation(223)[:111])  # the one that the constants were chosen on
+    medians: dict[tuple[str, float, str], float] = {}
     for column in ("loss_validation", "loss_c4"):
         runs = load(column)
         print(f"{column}: median / p90 of |error| in %, coverage of the 90% interval, median half width in %")
         for fraction in (0.3, 0.5, 0.7):
-            rows: dict[str, list[tuple[float, float, float]]] = {}
-            for place, (_, curve, final) in enumerate(runs):
-                seen = curve.until(fraction)
-                cheaper = [(other, loss) for _, other, loss in runs if other.cost < curve.cost]
-                rows.setdefault("last value", []).append((abs(seen.loss[-1] / final - 1), np.nan, np.nan))
-                rows.setdefault("power law in steps", []).append((abs(power_law(seen) / final - 1), np.nan, np.nan))
-                found = {"alone, all runs": curve_forecast.forecast_loss(seen, level=0.9)}
-                if place not in half:
-                    found["alone, other half"] = found["alone, all runs"]
-                if len(cheaper) >= curve_forecast.LEAST_FINISHED:
-                    found["siblings, cheaper only"] = curve_forecast.forecast_loss(seen, cheaper, level=0.9)
-                for name, f in found.items():
-                    inside = f.interval[0] <= final <= f.interval[1]
-                    width = (f.interval[1] - f.interval[0]) / 2 / final
-                    rows.setdefault(name, []).append((abs(f.loss / final - 1), float(inside), width))
-            for name, values in rows.items():
-                error, inside, width = np.array(values).T
+            for name, values in at(fraction, runs, half).items():
+                error, inside, width = values.T
                 median, tail = 100 * np.median(error), 100 * np.quantile(error, 0.9)
                 covered, half_width = 100 * np.mean(inside), 100 * np.median(width)
+                medians[column, fraction, name] = float(median)
                 print(
-                    f"  {fraction:.0%} {name:24s} n {len(error):3d}  {median:5.2f} / {tail:5.2f}   "
+                    f"  {fraction:.0%} {name:28s} n {len(error):3d}  {median:5.2f} / {tail:5.2f}   "
                     f"{covered:4.0f}%  {half_width:5.2f}"
                 )
+    for name, way in (("alone", ALONE), ("beside_finished", BESIDE)):
+        value = medians["loss_validation", 0.5, way]
+        target(f"curve_forecast_{name}_at_half_median_error_percent", value, "<=", 0.5)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
@@ -28,11 +29,16 @@ import pandas as pd
 
 from analysis import laws
 from analysis.estimation import design, information
+from tests.benchmarks.target import target
 
 DATA = Path(__file__).parent / "data" / "gadre2024_models.csv"
 LOSSES = ("loss_c4_val", "loss_openlm")
 SHARES = np.geomspace(0.002, 1.0, 160)
 LEVELS = (0.005, 0.01, 0.02)
+PRINTED = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+OURS, RANDOM, PEERS = "isoflop", "random order", ("suggest_runs, per cost", "suggest_runs, in total")
+
+Curves = dict[str, np.ndarray]
 
 Policy = Callable[[pd.DataFrame, pd.DataFrame, np.random.Generator], int]
 """(finished, left) -> index label of the run to make next."""
@@ -143,28 +149,12 @@ def reached(curves: np.ndarray, level: np.ndarray) -> np.ndarray:
     return SHARES[np.minimum(last + 1, len(SHARES) - 1)]
 
 
-def main() -> None:
-    """Run the replays and print."""
-    warnings.simplefilter("ignore")
-    settings = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
-    count, drop, peers = (
-        int(settings.get("--replays", 200)),
-        float(settings.get("--drop", 0)),
-        int(settings.get("--peer", 0)),
-    )
+def replayed(policies: dict[str, tuple[Callable[[Problem], Policy], int]], count: int, drop: float) -> Curves:
+    """The error at each share, (replays, shares) pooled over problems, by policy."""
     models = pd.read_csv(DATA)
     problems = [Problem(rows, loss) for _, rows in models.groupby("dataset_name") for loss in LOSSES]
-    policies: dict[str, tuple[Callable[[Problem], Policy], int]] = {
-        "random order": (lambda p: at_random, count),
-        "isoflop": (ours, count),
-        "cheapest first": (lambda p: by("C"), count),
-        "grid, by size": (lambda p: by("N", "D"), count),
-        "grid, by tokens per parameter": (lambda p: by("M", "N"), count),
-    }
-    if peers:
-        policies["suggest_runs, per cost"] = (lambda p: peer(p, True), peers)
-        policies["suggest_runs, in total"] = (lambda p: peer(p, False), peers)
-    curves = {}
+    print(f"{len(problems)} problems, {count} replays, {drop:.0%} of the pool dropped: FLOPs over {RANDOM}'s")
+    found = {}
     for name, (policy, most) in policies.items():
         parts = []
         for problem in problems:
@@ -174,26 +164,54 @@ def main() -> None:
                 order = problem.order(start, pool, policy(problem), rng)
                 rows.append(on_shares(*problem.errors(order, len(start))))
             parts.append(rows)
-        curves[name] = np.mean(parts, axis=0)  # (replays, shares), pooled over problems
+        found[name] = np.mean(parts, axis=0)
+    return found
+
+
+def flops_ratios(curves: Curves, name: str, other: str, margin: float) -> np.ndarray:
+    """FLOPs of one policy over those of another to come within a margin of what the whole pool gives, (replays,)."""
+    most = min(len(curves[name]), len(curves[other]))
+    level = curves[RANDOM][:most, -1] + margin
+    return reached(curves[name][:most], level) / reached(curves[other][:most], level)
+
+
+def main() -> None:
+    """Run the replays and print."""
+    warnings.simplefilter("ignore")
+    settings = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    count, drop = int(settings.get("--replays", 200)), float(settings.get("--drop", 0))
+    peers = int(settings.get("--peer", 0)) if importlib.util.find_spec("simple_scaling_laws") else 0
+    policies: dict[str, tuple[Callable[[Problem], Policy], int]] = {
+        RANDOM: (lambda p: at_random, count),
+        OURS: (ours, count),
+        "cheapest first": (lambda p: by("C"), count),
+        "grid, by size": (lambda p: by("N", "D"), count),
+        "grid, by tokens per parameter": (lambda p: by("M", "N"), count),
+    }
+    if peers:
+        policies[PEERS[0]] = (lambda p: peer(p, True), peers)
+        policies[PEERS[1]] = (lambda p: peer(p, False), peers)
+    curves = replayed(policies, count, drop)
     rng = np.random.default_rng(0)
-    print(
-        f"{len(problems)} problems, {count} replays, {drop:.0%} of the pool dropped: FLOPs over those of random order"
-    )
     for name, own in curves.items():
         cells = []
         for margin in LEVELS:
-            level = curves["random order"][: len(own), -1] + margin
-            ratio = reached(own, level) / reached(curves["random order"][: len(own)], level)
+            ratio = flops_ratios(curves, name, RANDOM, margin)
             low, high = np.quantile(
                 np.median(ratio[rng.integers(0, len(ratio), (400, len(ratio)))], axis=1), [0.025, 0.975]
             )
             cells.append(f"+{margin:.1%}: {np.median(ratio):.2f} ({low:.2f} to {high:.2f})")
         print(f"  {name:30s} n {len(own):3d}  " + "   ".join(cells))
-    shares = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-    print("median pooled error, %, at a share of the pool's FLOPs of " + " ".join(f"{s:.0%}" for s in shares))
+    print("median pooled error, %, at a share of the pool's FLOPs of " + " ".join(f"{s:.0%}" for s in PRINTED))
     for name, own in curves.items():
-        at = [np.median(own[:, np.searchsorted(SHARES, s * (1 - 1e-9))]) for s in shares]
+        at = [np.median(own[:, np.searchsorted(SHARES, s * (1 - 1e-9))]) for s in PRINTED]
         print(f"  {name:30s} " + " ".join(f"{100 * v:5.1f}" for v in at))
+    for margin in LEVELS[:2]:
+        word = f"{100 * margin:g}".replace(".", "p")
+        value = float(np.median(flops_ratios(curves, OURS, RANDOM, margin)))
+        target(f"design_flops_over_random_within_{word}_percent", value, "<=", 0.5)
+        best = [float(np.median(flops_ratios(curves, OURS, name, margin))) for name in PEERS if name in curves]
+        target(f"design_flops_over_suggest_runs_within_{word}_percent", max(best) if best else None, "<=", 1.0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from scipy import optimize
 
 from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3
 from analysis.reference.tables import gpt3_scores
+from tests.benchmarks.target import target
 
 PAIRS = ((5, 5), (5, 6), (6, 6), (7, 7))  # how many sizes are known, which is predicted
 
@@ -47,19 +48,23 @@ def main() -> None:
     wide = wide[wide.metric.isin(ACCURACIES)].reset_index(drop=True)
     sizes = [name for name in wide.columns if str(name).startswith("GPT-3")]
     values, x = wide[sizes].to_numpy(float), np.log10(compute)
-    for known, target in PAIRS:
-        print(f"\n{sizes[target]} from {sizes[0][6:]} to {sizes[known - 1][6:]}: points, all (few, one, zero)")
-        found = forecast_gpt3(last=known, target=target)
+    for known, size in PAIRS:
+        print(f"\n{sizes[size]} from {sizes[0][6:]} to {sizes[known - 1][6:]}: points, all (few, one, zero)")
+        found = forecast_gpt3(last=known, target=size)
         found = found[found.metric.isin(ACCURACIES)].reset_index(drop=True)
-        every = {"isoflop": found.predicted.to_numpy(), **ways(values[:, :known], x[:known], float(x[target]))}
+        every = {"isoflop": found.predicted.to_numpy(), **ways(values[:, :known], x[:known], float(x[size]))}
         for name, predicted in every.items():
-            error = np.abs(predicted - values[:, target])
+            error = np.abs(predicted - values[:, size])
             by = [
                 error[(wide.setting == setting).to_numpy()].mean() for setting in ("few-shot", "one-shot", "zero-shot")
             ]
             print(f"  {name:24s} {error.mean():5.2f} ({by[0]:5.2f}, {by[1]:5.2f}, {by[2]:5.2f})")
         inside = ((found.low <= found.measured) & (found.measured <= found.high)).mean()
         print(f"  90% interval covers {inside:.1%}, mean width {np.mean(found.high - found.low):.1f}")
+    error = float(np.abs(found.predicted - found.measured).mean())  # of the last pair: 175B from 125M to 13B
+    target("few_shot_mean_error_points", error, "<", 8.98)
+    target("few_shot_coverage_at_least", float(inside), ">=", 0.80)
+    target("few_shot_coverage_at_most", float(inside), "<=", 0.97)
 
 
 if __name__ == "__main__":

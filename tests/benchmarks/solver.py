@@ -25,6 +25,7 @@ from scipy import optimize
 
 from analysis import laws
 from analysis.estimation import solve
+from tests.benchmarks.target import target
 
 DRAWS = 4000
 
@@ -130,6 +131,12 @@ def main() -> None:
     print(f"standard errors over the same {len(chosen)} resamples, ours | converged:")
     print("  " + ", ".join(f"{name} {x:.5g} | {y:.5g}" for name, x, y in zip(names, a, b, strict=True)))
     print(f"  largest difference {worst:.2%}")
+    target("solver_point_cpu_seconds", point, "<=", 1.0)
+    target("solver_point_times_lbfgsb", theirs / point, ">=", 50.0)
+    target("solver_objective_relative_excess", mine / best - 1, "<=", 1e-9)
+    target("solver_bootstrap4000_cpu_seconds", boot, "<=", 20.0)
+    target("solver_bootstrap4000_times_bfgs", slow / boot, ">=", 5.0)
+    target("solver_standard_errors_relative_difference", worst, "<=", 0.02)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """Figures and the report, without a browser."""
 
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -65,10 +70,90 @@ def test_the_report_has_a_page_a_figure_and_its_rows(made, isolated):
         assert '"showSendToCloud": false' in text
 
 
-def test_names_are_escaped(made, isolated):
-    made.runs.__dict__["sweep"] = "<script>alert(1)</script>"
-    report.write(made, isolated / "report")
-    assert "<script>alert" not in (isolated / "report" / "index.html").read_text()
+EVIL = '<img src=x onerror="alert(1)">', '<a href="javascript:alert(1)">run</a>', "<script>alert(1)</script>"
+FIGURE_TAGS = {"<b>", "</b>", "<br>", "<extra>", "</extra>"}  # what our own hover texts are marked up with
+
+
+class Elements(HTMLParser):
+    """The elements of a page: (tag, attributes)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def strings(value):
+    """All strings inside a figure."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from strings(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def outside():
+    """A table whose runs, sizes and precisions are named by somebody else, one of them taken out by a rule."""
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4)))
+    names = [f"{EVIL[i % 3]}{i}" for i in range(16)]
+    table = pd.DataFrame({"N": n, "D": d, "loss": 1.7 + 400 / n**0.34 + 400 / d**0.28, "name": names})
+    return table.assign(size=[EVIL[i % 3] for i in range(16)], precision=[EVIL[i % 2] for i in range(16)])
+
+
+def named(found):
+    """The study under a name of the same kind."""
+    return replace(found, runs=replace(found.runs, name=EVIL[0]))
+
+
+def test_names_from_outside_are_text_in_the_pages(isolated):
+    found = named(api.fit(outside(), exclude=[f"{EVIL[0]}0"], bootstrap=10))
+    assert any(EVIL[0] in note.message for note in found.notes), "a note names a run, or this shows nothing"
+    report.write(found, isolated / "report")
+    pages = {path.stem: path.read_text() for path in (isolated / "report").glob("*.html")}
+    assert "&lt;img src=x" in pages["index"]
+    for name, text in pages.items():
+        elements = Elements(text).found
+        assert not [tag for tag, _ in elements if tag in ("img", "iframe", "object")], name
+        assert not [a for _, attributes in elements for a in attributes if a.startswith("on")], name
+        links = [attributes.get("href", "") for tag, attributes in elements if tag == "a"]
+        assert all(link.endswith((".html", ".csv")) for link in links), name
+        assert "alert(1)</script>" not in text, name
+
+
+def test_names_from_outside_are_text_in_the_figures(isolated, made):
+    """plotly reads a subset of HTML, links among it, in names, hover texts and annotations."""
+    store = made.everything.run_id.iloc[0]
+    renamed = {name: getattr(made, name).replace({store: EVIL[1]}) for name in ("everything", "table")}
+    evals = made.runs.evals.replace({store: EVIL[1], "rising": EVIL[1]})
+    trends = [replace(t, task=EVIL[1]) if t.task == "rising" else t for t in made.trends]
+    losses = {EVIL[1]: pd.DataFrame({"tokens": [1, 2], "loss": [3.0, 2.0]})}
+    parabolas = [
+        replace(
+            p,
+            run_ids=[EVIL[1] if i == store else i for i in p.run_ids],
+            far=[EVIL[1] if i == store else i for i in p.far],
+        )
+        for p in made.minima.parabolas
+    ]
+    of_store = replace(
+        made,
+        **renamed,
+        runs=replace(made.runs, evals=evals),
+        trends=trends,
+        minima=replace(made.minima, parabolas=parabolas),
+    )
+    pages = [*catalogue.pages(of_store, losses), *catalogue.pages(named(api.fit(outside(), bootstrap=10)))]
+    assert {page.slug for page in pages} == set(catalogue.SLUGS)
+    shown = [text for page in pages for text in strings(page.figure.to_plotly_json())]
+    assert sum("javascript:alert" in text for text in shown) > 10, "the names are in the figures"
+    for text in shown:
+        assert set(re.findall("<[^>]*>", text)) <= FIGURE_TAGS, text
 
 
 @pytest.mark.parametrize("keep", [1, 4])

@@ -115,7 +115,7 @@ def test_new_results_other_code_and_damage_are_fitted_anew(root, monkeypatch):
     write(root)
     monkeypatch.setattr(api, "analyse", _fitted)
     data.load(settings(root))
-    late.write_text(json.dumps({**result, "loss": result["loss"] + 1e-9}))
+    late.write_text(json.dumps({**result, "precision": "fp32"}))
     with pytest.raises(FittedError):
         data.load(settings(root))
     late.write_bytes(content)

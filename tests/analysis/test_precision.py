@@ -1,0 +1,62 @@
+"""Runs of one table that were trained in different precisions: said, and taken out when asked."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from analysis import api
+from gpt3core.cli import UsageError
+from gpt3core.store.rundir import RunDir
+from tests.analysis.synthetic import make_store
+from tests.analysis.test_tables import fit, rows
+
+
+def mixed():
+    return rows().assign(precision=["fp32" if i % 4 else "bf16" for i in range(40)], name=[f"r{i}" for i in range(40)])
+
+
+def note(study):
+    (found,) = [n.message for n in study.notes if n.code == "mixed-precision"]
+    return found
+
+
+def test_a_table_that_mixes_precisions_says_so_with_counts():
+    found = note(api.fit(mixed(), bootstrap=5))
+    assert "bf16 (10 runs), fp32 (29 runs)" in found  # one is under-trained
+    assert "precision=fp32 leaves the others out" in found
+
+
+def test_a_store_that_mixes_precisions_says_so(isolated):
+    ids = make_store(isolated / "root")
+    assert not [n for n in api.fit(isolated / "root", bootstrap=5).notes if n.code == "mixed-precision"]
+    for run_id in ids[:3]:
+        path = RunDir(isolated / "root", run_id).path / "result.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "fp32"}))
+    assert "bf16 (22 runs), fp32 (3 runs)" in note(api.fit(isolated / "root", bootstrap=5))
+    kept = api.fit(isolated / "root", bootstrap=5, precision="bf16")
+    assert set(kept.table.run_id) == set(ids[3:])
+
+
+def test_the_rule_takes_the_others_out_by_name(tmp_path):
+    mixed().to_csv(tmp_path / "t.csv", index=False)
+    done = fit("runs=t.csv", "precision=fp32", "out=o", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "o" / "fit.json").read_text())
+    (rule,) = [r for r in document["rules"] if r["name"] == "precision"]
+    assert rule["excluded"] == sorted(f"r{i}" for i in range(0, 40, 4))
+    assert "mixed-precision" not in {n["code"] for n in document["notes"]}
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [(mixed(), "precision=fp8: no run was trained in it; there are bf16, fp32"), (rows(), "these runs do not say it")],
+)
+def test_a_precision_that_is_not_there_is_refused_with_those_that_are(table, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        api.fit(pd.DataFrame(table), precision="fp8")
+
+
+def test_a_table_has_no_sweeps():
+    with pytest.raises(UsageError, match="a table has no sweeps"):
+        api.fit(rows(), sweep="laptop")
