@@ -22,8 +22,8 @@ from typing import Any
 
 from gpt3core.errors import StoreError
 from sweeps.cluster import scratch
-from sweeps.scheduling.inventory import Inventory, Node, Resources
-from sweeps.scheduling.scheduler import Allocation, Running
+from sweeps.scheduling.inventory import Allocation, Inventory, Node, Resources
+from sweeps.scheduling.scheduler import Running
 
 # one arena for all threads: every run has a new thread, and an arena each would keep memory; large pages: 3-8% faster
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}

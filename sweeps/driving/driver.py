@@ -32,8 +32,8 @@ from sweeps.planning import recipe as recipes
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
-from sweeps.scheduling.inventory import Inventory, Resources
-from sweeps.scheduling.scheduler import Allocation, Hold, Job, Refuse, Running, Start
+from sweeps.scheduling.inventory import Allocation, Inventory, Resources
+from sweeps.scheduling.scheduler import Hold, Job, Refuse, Running, Start
 
 TICK_SECONDS = 0.25
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
@@ -198,7 +198,7 @@ class Driver:
                 return False
             if not any(run.run_id == PREPARATION for run in self.cluster.running()):
                 job = Job(run_id=PREPARATION, worker=self.shape, queued=0.0)
-                (decision,) = scheduler.plan(
+                (decision,) = scheduler.decide(
                     time.time(), self.cluster.inventory(), [job], [*self.cluster.running(), *self.cluster.others()]
                 )
                 if isinstance(decision, Refuse):
@@ -224,7 +224,7 @@ class Driver:
         holding = [replace(run, ends=self.ends.get(run.run_id, math.inf)) for run in self.cluster.running()]
         holding += self.cluster.others()
         reasons: dict[str, str] = {}
-        for decision in scheduler.plan(now, self.cluster.inventory(), queue, holding):
+        for decision in scheduler.decide(now, self.cluster.inventory(), queue, holding):
             if isinstance(decision, Start):
                 self._start(self.runs[decision.run_id], decision.allocation, now)
             elif isinstance(decision, Refuse):

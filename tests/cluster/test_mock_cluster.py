@@ -13,7 +13,7 @@ from sweeps.cluster.launcher import Launcher
 from sweeps.driving import driver
 from sweeps.planning import grid, recipe
 from sweeps.scheduling.inventory import Resources
-from sweeps.scheduling.scheduler import Job, Refuse, Start, plan
+from sweeps.scheduling.scheduler import Job, Refuse, Start, decide
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 GPU = Resources(cpus=1, gpus=1)
@@ -29,7 +29,7 @@ def wait_until(condition, seconds=60.0):
 
 def step(launcher, queue, payload, entry=HOLD):
     """One turn of a driver: plan, start; returns the decisions."""
-    decisions = plan(time.time(), launcher.inventory(), queue, launcher.running())
+    decisions = decide(time.time(), launcher.inventory(), queue, launcher.running())
     for decision in decisions:
         if isinstance(decision, Start):
             launcher.start(decision.run_id, decision.allocation, GPU, entry, payload)
@@ -79,7 +79,7 @@ def test_a_gang_that_spans_all_nodes_waits_for_them_and_is_not_starved(launcher,
     step(launcher, small, {"root": str(tmp_path)})
     big = Job(run_id="all", worker=GPU, workers=32, seconds=60, queued=1.0)
     more = [Job(run_id=f"t{i}", worker=GPU, seconds=1e6, queued=2.0) for i in range(4)]
-    held = plan(time.time(), launcher.inventory(), [big, *more], launcher.running())
+    held = decide(time.time(), launcher.inventory(), [big, *more], launcher.running())
     assert not any(isinstance(d, Start) for d in held), "long small runs must not pass the gang"
     assert "first in the queue" in held[0].reason
     for i in range(4):
