@@ -14,6 +14,7 @@ from gpt3core.data import corpus
 from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
+from gpt3core.store.sweepdir import SweepDir
 from sweeps.planning import estimate as planning
 from sweeps.planning import grid, recipe
 from sweeps.planning.recipe import Recipe
@@ -44,35 +45,38 @@ def sweep(argv: Sequence[str], usage: str) -> int:
 
 def _drive(chosen: Recipe, cells: grid.Grid) -> int:
     from sweeps.cluster.launcher import Launcher
-    from sweeps.driving import driver, progress
+    from sweeps.driving import driver, progress, taking
 
     _refuse_unbuilt(chosen, cells.runs)
     root = rundir.default_root()
-    with driver.owned(root, chosen.name) as folder:
-        print(f"sweep {chosen.name}: {len(cells.runs)} runs, store {root}", flush=True)
+    sweep = SweepDir(root, chosen.name)
+    with sweep.owned():
+        taken = taking.take(chosen, cells, sweep)
+        print(f"sweep {chosen.name}: {len(taken.runs)} runs, store {root}", flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))
         if launcher.local:
             print("no cluster was named by RAY_ADDRESS: started a local Ray for this sweep", flush=True)
         try:
             display = progress.display()
             try:
-                outcome = driver.Driver(chosen, cells, root, folder, launcher, display).drive()
+                outcome = driver.Driver(chosen, taken, launcher, display).drive()
             finally:
                 display.close()
         finally:
             launcher.close()
-    return _conclude(chosen, cells.runs, outcome, root)
+    return _conclude(chosen, taken.runs, outcome, root)
 
 
-def _conclude(chosen: Recipe, runs: list[RunSpec], outcome: driver.Outcome, root: Path) -> int:  # type: ignore[name-defined]  # noqa: F821
+def _conclude(chosen: Recipe, runs: Sequence[RunSpec], outcome: driver.Outcome, root: Path) -> int:  # type: ignore[name-defined]  # noqa: F821
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
-    print(f"{len(outcome.done)} of {len(runs)} runs done, {len(outcome.failed)} failed{without}; store {root}")
+    held = f", {len(outcome.held)} held" if outcome.held else ""
+    print(f"{len(outcome.done)} of {len(runs)} runs done, {len(outcome.failed)} failed{held}{without}; store {root}")
     if outcome.interrupted:
         print("interrupted: start the same command again to go on where it stopped")
         return INTERRUPTED
-    for run_id, reason in outcome.failed.items():
+    for run_id, reason in {**outcome.failed, **outcome.held}.items():
         print(f"  {run_id}: {reason}")
-    if outcome.failed:
+    if outcome.failed or outcome.held:
         return FAILED
     print(f"next: python -m analysis.fit runs={root} sweep={chosen.name}")
     if outcome.damage:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir, open_root
-from sweeps.driving import driver
+from gpt3core.store.sweepdir import SweepDir
 from sweeps.planning import grid, recipe
 
 A, ALPHA, B, BETA, E = 6.0, 0.25, 30.0, 0.30, 1.2
@@ -24,7 +24,8 @@ def make_store(root: Path, *settings: str, noise: float = 0.0, evals: bool = Tru
     runs = grid.build(chosen, "0" * 64).runs
     rng = np.random.default_rng(0)
     open_root(root, create=True)
-    with driver.owned(root, chosen.name) as folder:
+    folder = files.make_folder(root / "sweeps" / chosen.name)
+    with SweepDir(root, chosen.name).owned():
         files.write_json(
             folder / "sweep.json", {"name": chosen.name, "numerics": None, "runs": sorted(r.run_id for r in runs)}
         )
