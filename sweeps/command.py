@@ -151,11 +151,13 @@ def _forgotten(order: Order) -> str:
 
 def _drive(order: Order) -> int:
     from sweeps.cluster.launcher import Launcher
-    from sweeps.driving import driver, progress
+    from sweeps.driving import driver, progress, taking
 
     chosen, root = order.recipe, order.root
-    with driver.owned(root, chosen.name) as folder:
-        print(f"sweep {chosen.name}: {len(order.grid.runs)} runs, store {root}", flush=True)
+    sweep = SweepDir(root, chosen.name)
+    with sweep.owned():
+        taken = taking.take(chosen, order.grid, sweep)
+        print(f"sweep {chosen.name}: {len(taken.runs)} runs, store {root}", flush=True)
         for remark in _remarks(order):
             print(remark, flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))
@@ -164,27 +166,27 @@ def _drive(order: Order) -> int:
         try:
             display = progress.display()
             try:
-                outcome = driver.Driver(chosen, order.grid, root, folder, launcher, display).drive()
+                outcome = driver.Driver(chosen, taken, launcher, display).drive()
             finally:
                 display.close()
         finally:
             launcher.close()
-    return _conclude(chosen, order.grid.runs, outcome, root)
+    return _conclude(order, len(taken.runs), outcome)
 
 
-def _conclude(chosen: Recipe, runs: list[RunSpec], outcome: Outcome, root: Path) -> int:
-    record = SweepDir(root, chosen.name).record()
-    total = len(record.runs) if record else len(runs)  # with those of earlier commands that extend=true keeps
+def _conclude(order: Order, total: int, outcome: Outcome) -> int:
+    held = f", {len(outcome.held)} held" if outcome.held else ""
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
-    print(f"{len(outcome.done)} of {total} runs done, {len(outcome.failed)} failed{without}; store {root}")
-    for run_id, reason in outcome.failed.items():
+    failed = f"{len(outcome.failed)} failed"
+    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{without}; store {order.root}")
+    for run_id, reason in {**outcome.failed, **outcome.held}.items():
         print(f"  {run_id}: {reason}")
     if outcome.interrupted:
         print("interrupted: start the same command again to go on where it stopped")
         return INTERRUPTED
-    if outcome.failed:
+    if outcome.failed or outcome.held:
         return FAILED
-    print(f"next: python -m analysis.fit runs={root} sweep={chosen.name}")
+    print(f"next: python -m analysis.fit runs={order.root} sweep={order.recipe.name}")
     for sentence in outcome.damage:
         print(f"  {sentence}")
     return DAMAGED if outcome.damage else DONE

@@ -5,6 +5,7 @@ ROOT/sweeps/<name>/recipe.yaml        the recipe of the last command, defaults i
                    status.json        how it stands, kept current by the driver; a viewer needs no cluster
                    events.jsonl       starts, ends and failures
                    driver.lock        held by the one driver
+                   stop/<run_id>      left by anybody: while it is there, that run is held, its checkpoint written
                    fit/               written by the analysis
 """
 
@@ -104,6 +105,21 @@ class SweepDir:
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace how the sweep stands; for the driver, a few times a minute."""
         files.write_json(self.path / "status.json", status)
+
+    def request_stop(self, run_id: str) -> None:
+        """Have a run write its checkpoint and hold it, until ``withdraw_stop``."""
+        files.write_bytes(files.make_folder(self.path / "stop") / run_id, b"")
+
+    def withdraw_stop(self, run_id: str) -> None:
+        """Let a stopped run go on."""
+        (self.path / "stop" / run_id).unlink(missing_ok=True)
+
+    def stop_requests(self) -> set[str]:
+        """The runs that were asked to stop."""
+        try:
+            return {path.name for path in (self.path / "stop").iterdir() if not path.name.startswith(".")}
+        except FileNotFoundError:
+            return set()
 
     def status(self) -> dict[str, Any] | None:
         """How the sweep stands by its driver's last word, or None where it has not spoken.

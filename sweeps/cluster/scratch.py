@@ -1,5 +1,6 @@
-"""Folders for a local Ray's sockets and logs: short paths (unix sockets allow about 100 characters), removed with
-their owner.
+"""Folders for a local Ray's sockets and logs, removed with their owner.
+
+Their paths are short: unix sockets allow about 100 characters.
 """
 
 from __future__ import annotations

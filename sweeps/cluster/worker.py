@@ -1,31 +1,48 @@
 """A worker: a Ray actor that imported torch once and runs one run after another in a thread of its own.
 
 Workers are detached: they outlive their driver, and the next driver finds them by name. One that hears of no driver
-for a while after its work is done ends itself.
+for a while after its work is done ends itself, and a gang's removes the placement group, which nobody else would.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import json
 import os
+import re
 import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
-ORPHAN_SECONDS = 60.0
+from gpt3core.errors import BusyError, StoppedError, StoreError
+from sweeps.cluster.job import Assignment, Progress, Report
+
+WATCH_SECONDS = 1.0
+COLLECTIVE = re.compile(
+    r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout", re.I
+)
 
 
 class Worker:
     """The actor. ``start`` returns at once; ``poll`` tells what became of it."""
 
-    def __init__(self) -> None:
-        self._state: dict[str, Any] = {"state": "idle"}
+    def __init__(self, orphan_seconds: float, group: str = "", leader: str = "") -> None:
+        """Wait for work.
+
+        Args:
+            orphan_seconds: of silence after which a worker without work ends.
+            group: name of the gang's placement group.
+            leader: name of the gang's rank 0, empty for that rank and for single workers.
+        """
+        self._group, self._leader, self._orphan_seconds = group, leader, orphan_seconds
+        self._report = Report()
         self._stop = threading.Event()
         self._heard = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -38,108 +55,129 @@ class Worker:
             probe.bind((host, 0))
             return f"{host}:{probe.getsockname()[1]}"
 
-    def start(self, job: dict[str, Any]) -> None:
-        """Begin a job: {"entry": "module:function", "run_id", "rank", "size", "address", "payload"}."""
+    def start(self, assignment: Assignment, address: str = "") -> None:
+        """Begin; a gang's ranks meet at the address, which Ray hands over once the leader has said it."""
         self._heard = time.monotonic()
-        assert self._state["state"] != "running", "a worker runs one job at a time"
+        assignment = replace(assignment, address=address)
+        assert self._report.state != "running", "a worker runs one run at a time"
         self._stop.clear()
-        self._state = {"state": "running", "job": job, "progress": {}}
-        threading.Thread(target=self._work, args=(job,), daemon=True).start()
+        self._report = Report(state="running", assignment=assignment)
+        threading.Thread(target=self._work, args=(assignment,), daemon=True).start()
 
-    def poll(self) -> dict[str, Any]:
-        """{"state": idle | running | done | stopped | busy | failed, "job", "progress", "result", "error", "fatal"}."""
+    def poll(self) -> Report:
+        """What became of it."""
         self._heard = time.monotonic()
-        return self._state
+        return self._report
 
     def clear(self) -> None:
-        """Forget the finished job."""
-        self._state = {"state": "idle"}
+        """Forget the finished run."""
+        self._report = Report()
 
     def stop(self) -> None:
-        """Ask the job to write its checkpoint and end."""
+        """Ask the run to write its checkpoint and end."""
         self._stop.set()
 
-    def _work(self, job: dict[str, Any]) -> None:
-        module, function = job["entry"].split(":")
+    def _work(self, assignment: Assignment) -> None:
+        def report(live: Mapping[str, Any]) -> None:
+            self._report = Report(state="running", assignment=assignment, progress=Progress.of(live))
 
-        def report(progress: dict[str, Any]) -> None:
-            self._state = {"state": "running", "job": job, "progress": progress}
-
-        try:
-            body = getattr(importlib.import_module(module), function)
-            outcome = {"state": "done", "result": body(job, report, self._stop.is_set)}
-        except Exception as error:
-            outcome = _outcome(error)
-        self._state = {**outcome, "job": job}
+        self._report = perform(assignment, report, self._stop.is_set)
 
     def _watch(self) -> None:
-        while time.monotonic() - self._heard < ORPHAN_SECONDS or self._state["state"] == "running":
-            time.sleep(1.0)
+        while not self._orphaned():
+            time.sleep(WATCH_SECONDS)
+        if self._group:
+            with contextlib.suppress(Exception):  # whatever Ray says, this process ends now
+                ray.util.remove_placement_group(ray.util.get_placement_group(self._group))
         os._exit(0)
 
+    def _orphaned(self) -> bool:
+        """No driver has asked for long, and nothing is left to do, for this rank nor for its gang's rank 0."""
+        if time.monotonic() - self._heard < self._orphan_seconds or self._report.state == "running":
+            return False
+        if not self._leader:
+            return True
+        try:
+            ray.get_actor(self._leader)
+        except ValueError:  # it is gone
+            return True
+        return False
 
-def _outcome(error: Exception) -> dict[str, Any]:
-    """What a driver needs to know of an exception: whether trying again makes sense, and one sentence."""
-    kind = type(error).__name__
-    if kind in ("StoppedError", "BusyError"):
-        return {"state": kind.removesuffix("Error").lower(), "error": str(error)}
-    if kind in ("StoreError", "DiskFullError") or isinstance(error, ValueError):
-        return {"state": "failed", "error": str(error), "fatal": True}
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return {
-        "state": "failed",
-        "error": f"{kind}: {error} ({Path(last.filename).name}:{last.lineno})",
-        "fatal": isinstance(error, MemoryError),
-        "traceback": traceback.format_exc(),
-    }
+
+def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]) -> Report:
+    """Run the entry to its end, however it ends: a thread that died in silence would look busy for ever."""
+    try:
+        module, function = assignment.entry.split(":")
+        result = getattr(importlib.import_module(module), function)(assignment, report, stop)
+        return Report(state="done", assignment=assignment, result=result)
+    except StoppedError as error:
+        return Report(state="stopped", assignment=assignment, error=str(error))
+    except BusyError as error:
+        return Report(state="busy", assignment=assignment, error=str(error))
+    except (StoreError, ValueError) as error:
+        return Report(state="failed", assignment=assignment, error=str(error), fatal=True)
+    except BaseException as error:
+        kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+        return Report(
+            state="failed",
+            assignment=assignment,
+            error=f"{kind}: {error} ({Path(last.filename).name}:{last.lineno})",
+            fatal=isinstance(error, MemoryError),
+            collective=_of_a_collective(error),
+            traceback=traceback.format_exc(),
+        )
+
+
+def _of_a_collective(error: BaseException) -> bool:
+    """Whether a failure may only be the echo of another rank's: torch has a type for some of these, text for others."""
+    return type(error).__name__.startswith("Dist") or (
+        isinstance(error, RuntimeError | ConnectionError) and COLLECTIVE.search(str(error)) is not None
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- job bodies
 
 
-def prepare(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
-    """Fetch and tokenize the text, make the evaluation's items, and choose the numerics by a short timing on one
-    shape.
-    """
-    from gpt3core import spec as specs
+def prepare(
+    assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Fetch and tokenize the text, make the evaluation's items, and time the numerics on one shape."""
     from gpt3core.data import shards, starter
     from gpt3core.evals import runner
-    from gpt3core.evals.spec import EvalSpec
-    from gpt3core.train import loop, timing
+    from gpt3core.train import process, timing
 
-    run = specs.from_json(job["payload"]["spec"])
-    loop.settle_process(job["payload"]["device"])
-    data = shards.prepare(run.data)
-    runner.check(run, specs.from_dict(EvalSpec, json.loads(job["payload"]["evals"])), data)
-    chosen = timing.choose(run.model, run.precision, run.kernel, job["payload"]["device"])
+    job = assignment.job
+    process.settle_process(job.device, job.threads)
+    data = shards.prepare(job.spec.data)
+    runner.check(job.spec, job.evals, data)
+    chosen = timing.choose(job.spec.model, job.spec.precision, job.spec.kernel, job.device)
     return {
         "numerics": vars(chosen),
         "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},
-        "licences": starter.licences() if run.data.corpus == starter.NAME else [],
+        "licences": starter.licences() if job.spec.data.corpus == "starter" else [],
     }
 
 
-def train(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any] | None:
+def train(
+    assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
+) -> dict[str, Any] | None:
     """Train and evaluate one run."""
     from gpt3core import run as runs
-    from gpt3core import spec as specs
-    from gpt3core.evals.spec import EvalSpec
-    from gpt3core.numerics import Numerics
     from gpt3core.parallel import mesh
 
-    payload = job["payload"]
-    suggested = Numerics(**payload["numerics"]) if payload["numerics"] else None
-    with mesh.joined(job["rank"], job["size"], job["address"], payload["device"]) as here:
+    job = assignment.job
+    with mesh.joined(assignment.rank, assignment.world_size, assignment.address, job.device) as here:
         return runs.run(
-            specs.from_json(payload["spec"]),
-            specs.from_dict(EvalSpec, json.loads(payload["evals"])),
-            Path(payload["root"]),
+            job.spec,
+            job.evals,
+            job.root,
             mesh=here,
-            suggested=suggested,
-            device=payload["device"],
-            checkpoint_seconds=payload["checkpoint_seconds"],
-            peak_flops=payload["peak_flops"],
-            usd_per_hour=payload["usd_per_hour"],
+            threads=job.threads,
+            suggested=job.numerics,
+            device=job.device,
+            checkpoint_seconds=job.checkpoint_seconds,
+            peak_flops=job.peak_flops,
+            usd_per_hour=job.usd_per_hour,
             report=report,
             stop=stop,
         )

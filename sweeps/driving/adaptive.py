@@ -33,8 +33,10 @@ class Next:
 def next_run(
     recipe: Recipe,
     runs: Mapping[str, RunSpec],
+    *,
     losses: Mapping[str, float],
     taken: Set[str],
+    under_way: Set[str],
     seconds: Callable[[RunSpec], float],
 ) -> Next:
     """The run to take, or that there is none.
@@ -42,7 +44,8 @@ def next_run(
     Args:
         runs: the whole grid.
         losses: of runs that ended with one.
-        taken: runs started, finished or failed.
+        taken: runs started, finished or failed: their FLOPs are spent.
+        under_way: those of them that may still end with a loss; failed and diverged runs tell nothing.
         seconds: estimate of a run's device time, the cost that is weighed.
     """
     flops = {run_id: costs.train_flops(run.model, run.tokens) for run_id, run in runs.items()}
@@ -58,14 +61,13 @@ def next_run(
     if not affordable:
         return Next(over=f"the runs left cost more than what remains of {most:.3g} FLOPs (adaptive_share)")
     if len(losses) < LEAST_RESULTS:
-        waited = any(run_id not in losses for run_id in taken)
-        return Next() if waited else Next(over=f"{len(losses)} runs ended with a loss, {LEAST_RESULTS} are needed")
+        return Next() if under_way else Next(over=f"{len(losses)} runs ended with a loss, {LEAST_RESULTS} are needed")
     finished = _table([runs[i] for i in losses], seconds).assign(loss=[losses[i] for i in losses])
     found = design.propose(
         finished,
         _table([runs[i] for i in affordable], seconds),
         compute=recipe.adaptive_target or design.FARTHER * max(flops.values()),
-        running=_table([runs[i] for i in sorted(taken - set(losses))], seconds),
+        running=_table([runs[i] for i in sorted(under_way)], seconds),
     )
     if not found.worth:
         percent = f"{found.everything:.0%}"

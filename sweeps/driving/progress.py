@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
+
+from sweeps.cluster.job import Progress
 
 PLAIN_SECONDS = 10.0
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """The state of a sweep at one moment."""
 
@@ -22,9 +27,23 @@ class Snapshot:
     total: int
     done: int
     eta_seconds: float | None
-    running: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # run_id -> live progress
+    running: Mapping[str, Progress | None] = field(default_factory=dict)  # run_id -> live progress, None at first
     waiting: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
+    held: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     failed: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
+
+    def grouped(self) -> list[tuple[list[str], str]]:
+        """The waiting runs by their reason."""
+        groups: dict[str, list[str]] = {}
+        for run, reason in self.waiting.items():
+            groups.setdefault(reason, []).append(run)
+        return [(runs, reason) for reason, runs in groups.items()]
+
+    def counts(self) -> str:
+        """``2/9 done, 1 failed, 3 waiting``."""
+        told = ((len(self.failed), "failed"), (len(self.held), "held"))
+        parts = [f"{self.done}/{self.total} done", *(f"{n} {what}" for n, what in told if n)]
+        return ", ".join([*parts, f"{len(self.waiting)} waiting"])
 
 
 class Display(Protocol):
@@ -43,7 +62,40 @@ class Display(Protocol):
 def display() -> Display:
     """The display for where the output goes."""
     console = Console()
-    return _Terminal(console) if console.is_terminal else _Plain()
+    return Sturdy(_Terminal(console) if console.is_terminal else _Plain())
+
+
+class Sturdy:
+    """A display that cannot end a sweep: one that raises is dropped with a line, and plain lines go on."""
+
+    def __init__(self, shown: Display) -> None:
+        self._shown: Display | None = shown
+
+    def say(self, line: str) -> None:
+        """One lasting line."""
+        self._try(lambda shown: shown.say(line))
+
+    def show(self, snapshot: Snapshot) -> None:
+        """The state now."""
+        self._try(lambda shown: shown.show(snapshot))
+
+    def close(self) -> None:
+        """No more to show."""
+        self._try(lambda shown: shown.close())
+
+    def _try(self, act: Callable[[Display], None]) -> None:
+        if self._shown is None:
+            return
+        try:
+            act(self._shown)
+        except Exception as error:  # whatever it is, the runs matter more
+            broken, self._shown = self._shown, None if isinstance(self._shown, _Plain) else _Plain()
+            with contextlib.suppress(Exception):
+                print(f"the display broke ({type(error).__name__}: {error}); the sweep goes on", file=sys.stderr)
+            with contextlib.suppress(Exception):
+                broken.close()
+            if self._shown is not None:
+                self._try(act)
 
 
 def duration(seconds: float | None) -> str:
@@ -55,25 +107,18 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
-def _live(progress: Mapping[str, Any]) -> tuple[str, str, str]:
+def _live(progress: Progress | None) -> tuple[str, str, str]:
     """Progress, loss and speed of a running run, as text."""
-    if not progress:
+    if progress is None:
         return "starting", "", ""
-    share = progress["step"] / progress["steps"]
-    done = f"{100 * share:3.0f}%" if progress["phase"] == "training" else progress["phase"]
-    loss = f"{progress['loss']:.3f}" if progress["loss"] is not None else ""
-    return done, loss, f"{progress['tokens_per_second'] / 1000:.0f}k tok/s"
+    done = f"{100 * progress.step / progress.steps:3.0f}%" if progress.phase == "training" else progress.phase
+    loss = f"{progress.loss:.3f}" if progress.loss is not None else ""
+    return done, loss, f"{progress.tokens_per_second / 1000:.0f}k tok/s"
 
 
-def _waiting(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Every waiting run's reason: runs that wait for the same are one entry, named by the first of them."""
-    groups: dict[str, list[str]] = {}
-    for run, reason in snapshot.waiting.items():
-        groups.setdefault(reason, []).append(run)
-    return [
-        (runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more", reason)
-        for reason, runs in groups.items()
-    ]
+def _named(runs: list[str]) -> str:
+    """Runs that wait for the same are one entry, named by the first of them."""
+    return runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
 
 
 class _Plain:
@@ -90,11 +135,10 @@ class _Plain:
             return
         self._next = time.monotonic() + PLAIN_SECONDS
         live = ", ".join(f"{run} {' '.join(filter(None, _live(p)))}" for run, p in snapshot.running.items())
-        failed = f", {len(snapshot.failed)} failed" if snapshot.failed else ""
-        held = "".join(f"; {runs}: {reason}" for runs, reason in _waiting(snapshot))
+        queue = "".join(f"; {_named(runs)}: {reason}" for runs, reason in snapshot.grouped())
         print(
-            f"{snapshot.name}: {snapshot.done}/{snapshot.total} done{failed}, {len(snapshot.waiting)} waiting, "
-            f"ETA {duration(snapshot.eta_seconds)}; running: {live or 'none'}{held}",
+            f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}; running: {live or 'none'}"
+            f"{queue}",
             flush=True,
         )
 
@@ -113,20 +157,16 @@ class _Terminal:
         self._live.console.print(line, markup=False, highlight=False)
 
     def show(self, snapshot: Snapshot) -> None:
-        failed = f"  [red]{len(snapshot.failed)} failed[/red]" if snapshot.failed else ""
-        title = (
-            f"{snapshot.name}: {snapshot.done}/{snapshot.total} done{failed}, {len(snapshot.waiting)} waiting, "
-            f"ETA {duration(snapshot.eta_seconds)}"
-        )
+        title = Text(f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}")
         table = Table(title=title, title_justify="left", expand=False)
         for column in ("run", "progress", "loss", "speed", "why it waits or failed"):
             table.add_column(column, justify="right" if column in ("loss", "speed") else "left")
-        for run, progress in snapshot.running.items():
-            table.add_row(run, *_live(progress), "")
-        for run, reason in snapshot.failed.items():
-            table.add_row(run, "failed", "", "", reason, style="red")
-        for runs, reason in _waiting(snapshot):
-            table.add_row(runs, "waiting", "", "", reason, style="dim")
+        rows = [((run, *_live(progress), ""), "") for run, progress in snapshot.running.items()]
+        rows += [((run, "failed", "", "", reason), "red") for run, reason in snapshot.failed.items()]
+        rows += [((run, "held", "", "", reason), "yellow") for run, reason in snapshot.held.items()]
+        rows += [((_named(runs), "waiting", "", "", reason), "dim") for runs, reason in snapshot.grouped()]
+        for cells, style in rows:
+            table.add_row(*map(Text, cells), style=style)  # text, not markup: a reason may begin with "[/"
         self._live.update(table)
 
     def close(self) -> None:

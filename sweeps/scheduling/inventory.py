@@ -46,3 +46,4 @@ class Node:
 
 
 Inventory = list[Node]
+Allocation = Mapping[str, int]  # node name -> workers there

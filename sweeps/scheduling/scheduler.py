@@ -3,19 +3,17 @@
 Ray starts any gang that fits, in no order, so a large gang behind a stream of small runs may never start, and an
 impossible one waits for ever without an error. Here the queue is ordered (priority, age, then longest first); the
 first run that does not fit gets a reservation at the earliest time the running ones leave room, and others may start
-ahead of it only if they end before that time or stay off its nodes (EASY backfill, Lifka 1995). An impossible run is
-refused at once.
+ahead of it only if they end before that time or stay off its nodes (EASY backfill, Lifka 1995).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from sweeps.scheduling.inventory import EPSILON, Inventory, Resources
-
-Allocation = Mapping[str, int]  # node name -> workers there
+from sweeps.scheduling.capacity import Capacity, Taken
+from sweeps.scheduling.inventory import EPSILON, Allocation, Inventory, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,140 +57,159 @@ class Hold:
 
 @dataclass(frozen=True, kw_only=True)
 class Refuse:
-    """This run can never start on this cluster."""
+    """This run can never start on this cluster, nor on the largest that it was."""
 
     run_id: str
     reason: str
 
 
 Decision = Start | Hold | Refuse
-Free = dict[str, Resources]
+Kind = tuple[Resources, int]  # shape of a worker and their number: runs of one kind fit alike
 
 
-def plan(now: float, inventory: Inventory, queue: Sequence[Job], running: Sequence[Running]) -> list[Decision]:
-    """One decision for every queued run."""
-    totals: Free = {node.name: node.total for node in inventory}
-    running = list(running)
-    free = _without(totals, running)
-    reservation: _Reservation | None = None
-    decisions: list[Decision] = []
-    for job in sorted(
-        queue, key=lambda j: (-j.priority, j.queued, -j.seconds if j.seconds < math.inf else 0, j.run_id)
-    ):
-        if (reason := impossible(job, inventory)) is not None:
-            decisions.append(Refuse(run_id=job.run_id, reason=reason))
-            continue
-        allocation = place(job, free)
-        if allocation is not None and reservation is not None and not reservation.allows(job, allocation, now):
-            beside = place(job, {name: _least(free[name], reservation.spare[name]) for name in free})
-            if beside is None:
-                reason = f"would delay {reservation.run_id}, which is first in the queue{_at(reservation.time, now)}"
-                decisions.append(Hold(run_id=job.run_id, reason=reason))
-                continue
-            allocation = beside
-        if allocation is not None:
-            started = Running(run_id=job.run_id, worker=job.worker, allocation=allocation, ends=now + job.seconds)
-            running.append(started)
-            free = _without(totals, running)
-            if reservation is not None and started.ends > reservation.time + EPSILON:
-                reservation = reservation.taken(started)
-            decisions.append(Start(run_id=job.run_id, allocation=allocation))
-        elif reservation is None:
-            reservation = _reserve(job, now, totals, running)
-            eta = reservation.time if reservation.time < math.inf else None
-            wait = f"first in the queue, needs {_describe(job)}{_at(reservation.time, now)}"
-            decisions.append(Hold(run_id=job.run_id, reason=wait, eta=eta))
-        else:
-            decisions.append(Hold(run_id=job.run_id, reason=f"needs {_describe(job)}, behind {reservation.run_id}"))
-    return decisions
+def decide(
+    now: float,
+    inventory: Inventory,
+    queue: Sequence[Job],
+    running: Sequence[Running],
+    largest: Inventory | None = None,
+) -> list[Decision]:
+    """One decision for every queued run, in the order of the queue.
+
+    Args:
+        now: and the runs' ends in seconds of one clock.
+        largest: the largest cluster seen: what fits it and not the nodes that are alive now is held, not refused.
+    """
+    turn = _Pass(now, inventory, running, largest or inventory)
+    ordered = sorted(queue, key=lambda j: (-j.priority, j.queued, -j.seconds if j.seconds < math.inf else 0, j.run_id))
+    return [turn.decision(job) for job in ordered]
 
 
-def impossible(job: Job, inventory: Inventory) -> str | None:
-    """Why a run can never start on this cluster, or None."""
-    if place(job, {node.name: node.total for node in inventory}) is not None:
+def impossible(kind: Kind, inventory: Inventory) -> str | None:
+    """Why runs of a kind can never start on a cluster, or None."""
+    if Capacity.of(inventory).holds(*kind):
         return None
     nodes = ", ".join(sorted({str(node.total) for node in inventory})) or "nothing"
     return (
-        f"needs {_describe(job)}, which this cluster of {len(inventory)} node{'s' * (len(inventory) != 1)} "
-        f"({nodes} a node) "
-        "can never offer (a gang takes one node, or equal shares of several): add nodes, or ask for fewer by "
-        "placement.workers, placement.gpus and placement.cpus"
+        f"needs {_describe(kind)}, which this cluster of {len(inventory)} node{'s' * (len(inventory) != 1)} "
+        f"({nodes} a node) can never offer (a gang takes one node, or equal shares of several): add nodes, or ask for "
+        "fewer by placement.workers, placement.gpus and placement.cpus"
     )
 
 
-def place(job: Job, free: Free) -> Allocation | None:
-    """Nodes for a gang: one node if it fits on one (the fullest that can), else whole nodes with equal shares."""
-    shape = job.worker
-    capacity = {name: _capacity(left, shape) for name, left in free.items()}
-    single = [name for name, k in capacity.items() if k >= job.workers]
-    if single:
-        best = min(single, key=lambda name: (capacity[name], free[name].gpus, free[name].cpus, name))
-        return {best: job.workers}
-    most = max(capacity.values(), default=0)
-    for share in range(most, 0, -1):  # the fewest nodes that carry equal shares
-        if job.workers % share:
-            continue
-        able = sorted((k, name) for name, k in capacity.items() if k >= share)
-        count = job.workers // share
-        if len(able) >= count:
-            return {name: share for _, name in able[:count]}
-    return None
-
-
-def _capacity(left: Resources, shape: Resources) -> int:
-    limits = [
-        math.floor((have + EPSILON) / need)
-        for have, need in ((left.cpus, shape.cpus), (left.gpus, shape.gpus))
-        if need > 0
-    ]
-    return max(0, min(limits, default=0))
-
-
-def _without(totals: Free, running: Sequence[Running]) -> Free:
-    free = dict(totals)
-    for run in running:
-        for name, workers in run.allocation.items():
-            if name in free:
-                free[name] = free[name].minus(run.worker.times(workers))
-    return free
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Reservation:
+    """The first run that did not fit: when it will, and what it leaves free then."""
+
     run_id: str
     time: float
-    spare: Free  # what the reserved run leaves free at that time
-
-    def allows(self, job: Job, allocation: Allocation, now: float) -> bool:
-        """Whether a run may start ahead of the reserved one."""
-        if now + job.seconds <= self.time + EPSILON and self.time < math.inf:
-            return True
-        return all(self.spare[name].fits(job.worker.times(workers)) for name, workers in allocation.items())
-
-    def taken(self, run: Running) -> _Reservation:
-        spare = dict(self.spare)
-        for name, workers in run.allocation.items():
-            spare[name] = spare[name].minus(run.worker.times(workers))
-        return _Reservation(run_id=self.run_id, time=self.time, spare=spare)
+    spare: Capacity
+    both: Capacity  # free now and spare then: where a long run may start ahead of it
 
 
-def _reserve(job: Job, now: float, totals: Free, running: Sequence[Running]) -> _Reservation:
-    """The earliest time at which the running runs leave room for a job, and what is free beside it then."""
-    for time in sorted({max(now, run.ends) for run in running}):
-        free = _without(totals, [run for run in running if run.ends > time])
-        allocation = place(job, free)
-        if allocation is not None:
-            held = [Running(run_id=job.run_id, worker=job.worker, allocation=allocation)]
-            return _Reservation(run_id=job.run_id, time=time, spare=_without(free, held))
-    return _Reservation(run_id=job.run_id, time=math.inf, spare={name: Resources() for name in totals})
+@dataclass
+class _Pass:
+    """One look at the queue. Within it room only shrinks: what did not fit once does not fit again."""
+
+    now: float
+    inventory: Inventory
+    running: Sequence[Running]
+    largest: Inventory
+    reservation: _Reservation | None = None
+    impossible: dict[Kind, Refuse | Hold | None] = field(default_factory=dict)
+    full: set[Kind] = field(default_factory=set)  # kinds for which nothing is free
+    late: set[Kind] = field(default_factory=set)  # kinds that would delay the reservation wherever they start
+
+    def __post_init__(self) -> None:
+        self.free = Capacity.of(self.inventory)
+        self.held: list[tuple[Running, dict[str, Taken]]] = []
+        for run in self.running:
+            self.held.append((run, self.free.take(run.worker, run.allocation)))
+
+    def decision(self, job: Job) -> Decision:
+        kind = job.worker, job.workers
+        if kind not in self.impossible:
+            self.impossible[kind] = self._impossible(kind)
+        if (verdict := self.impossible[kind]) is not None:
+            return type(verdict)(run_id=job.run_id, reason=verdict.reason)
+        ahead = self.reservation is None or self._ends_before(job, self.reservation)
+        if not ahead and kind in self.late:
+            return self._delaying(job)
+        allocation = None if kind in self.full else self.free.place(*kind)
+        if allocation is None:
+            self.full.add(kind)
+            return self._hold(job)
+        if not ahead and not self._beside(kind, allocation):
+            assert self.reservation is not None
+            allocation = self.reservation.both.place(*kind)
+            if allocation is None:
+                self.late.add(kind)
+                return self._delaying(job)
+        return self._start(job, allocation)
+
+    def _impossible(self, kind: Kind) -> Refuse | Hold | None:
+        """Why runs of a kind cannot start here, whatever runs: for ever, or until nodes come back."""
+        if (reason := impossible(kind, self.largest)) is not None:
+            return Refuse(run_id="", reason=reason)
+        if impossible(kind, self.inventory) is None:
+            return None
+        alive = f"{len(self.inventory)} node{'s' * (len(self.inventory) != 1)}"
+        reason = f"needs {_describe(kind)}: more than the {alive} alive now can offer; waits for nodes to come back"
+        return Hold(run_id="", reason=reason)
+
+    def _ends_before(self, job: Job, reservation: _Reservation) -> bool:
+        return self.now + job.seconds <= reservation.time + EPSILON and reservation.time < math.inf
+
+    def _beside(self, kind: Kind, allocation: Allocation) -> bool:
+        """Whether the reserved run would not miss what an allocation takes."""
+        assert self.reservation is not None
+        spare = self.reservation.spare.free
+        return all(spare[name].workers(kind[0]) >= workers for name, workers in allocation.items())
+
+    def _start(self, job: Job, allocation: Allocation) -> Start:
+        started = Running(run_id=job.run_id, worker=job.worker, allocation=allocation, ends=self.now + job.seconds)
+        self.held.append((started, self.free.take(job.worker, allocation)))
+        if self.reservation is not None:
+            if not self._ends_before(job, self.reservation):
+                self.reservation.spare.take(job.worker, allocation)
+            for name in allocation:
+                self.reservation.both.free[name] = self.free.free[name].least(self.reservation.spare.free[name])
+            self.reservation.both.changed(allocation)
+        return Start(run_id=job.run_id, allocation=allocation)
+
+    def _hold(self, job: Job) -> Hold:
+        """The first that does not fit gets a reservation, the others wait behind it."""
+        needs = _describe((job.worker, job.workers))
+        if self.reservation is not None:
+            return Hold(run_id=job.run_id, reason=f"needs {needs}, behind {self.reservation.run_id}")
+        time, spare = self._earliest(job)
+        self.reservation = _Reservation(run_id=job.run_id, time=time, spare=spare, both=self.free.least(spare))
+        reason = f"first in the queue, needs {needs}{_at(time, self.now)}"
+        return Hold(run_id=job.run_id, reason=reason, eta=time if time < math.inf else None)
+
+    def _earliest(self, job: Job) -> tuple[float, Capacity]:
+        """When the running runs leave room for a job at the earliest, and what is free beside it then."""
+        then = self.free.copy()
+        by_end = sorted(self.held, key=lambda held: held[0].ends)
+        for i, (run, taken) in enumerate(by_end):
+            then.give(run.worker, run.allocation, taken)
+            more = i + 1 < len(by_end) and by_end[i + 1][0].ends <= max(self.now, run.ends)
+            if not more and then.holds(job.worker, job.workers):
+                break
+        allocation = then.place(job.worker, job.workers)
+        assert allocation is not None, "an empty cluster has room for what is not impossible on it"
+        then.take(job.worker, allocation)
+        return max(self.now, run.ends), then
+
+    def _delaying(self, job: Job) -> Hold:
+        assert self.reservation is not None
+        first = f"{self.reservation.run_id}, which is first in the queue{_at(self.reservation.time, self.now)}"
+        return Hold(run_id=job.run_id, reason=f"would delay {first}")
 
 
-def _least(a: Resources, b: Resources) -> Resources:
-    return Resources(cpus=min(a.cpus, b.cpus), gpus=min(a.gpus, b.gpus))
-
-
-def _describe(job: Job) -> str:
-    return str(job.worker) if job.workers == 1 else f"{job.workers} workers of {job.worker} at once"
+def _describe(kind: Kind) -> str:
+    shape, workers = kind
+    return str(shape) if workers == 1 else f"{workers} workers of {shape} at once"
 
 
 def _at(time: float, now: float) -> str:

@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpt3core import spec as specs
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
+from sweeps.cluster.job import Assignment
+
+Say = Callable[[Mapping[str, Any]], None]
+Asked = Callable[[], bool]
 
 
-def hold(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
+def hold(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
     """Note where and with whom it runs, wait for the file ``release``, and leave a result (rank 0)."""
-    payload = job["payload"]
-    root = Path(payload["root"])
+    root = work.job.root
     place = {
-        "node": job["node"],
+        "node": work.node,
         "pid": os.getpid(),
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "start": time.time(),
     }
     files.make_folder(root / "started")
-    (root / "started" / f"{job['run_id']}-{job['rank']}").touch()
+    (root / "started" / f"{work.run_id}-{work.rank}").touch()
     report({"phase": "training", "step": 0, "steps": 1, "loss": None, "tokens_per_second": 0.0})
     deadline = time.monotonic() + 120
-    while not (root / "release").exists() and not (root / f"release-{job['run_id']}").exists():
+    while not (root / "release").exists() and not (root / f"release-{work.run_id}").exists():
         if stop() or time.monotonic() > deadline:
             break
         time.sleep(0.05)
     place["end"] = time.time()
     files.make_folder(root / "places")
-    files.write_json(root / "places" / f"{job['run_id']}-{job['rank']}.json", {**place, "size": job["size"]})
-    if job["rank"] == 0 and "spec" in payload:
-        run = RunDir(root, specs.from_json(payload["spec"]).run_id)
+    files.write_json(root / "places" / f"{work.run_id}-{work.rank}.json", {**place, "size": work.world_size})
+    if work.rank == 0 and work.run_id == work.job.spec.run_id:
+        run = RunDir(root, work.run_id)
+        run.write_evaluation(work.job.evals.eval_id, {"task": ["held_out"], "loss": [4.0], "loss_se": [0.1]})
         run.finish({"status": "done"})
     return {}
 
 
-def crash(job: dict[str, Any], report: Any, stop: Any) -> dict[str, Any]:
+def crash(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
     """Die the first time, as a worker does whose node is lost; succeed the second time."""
-    marker = Path(job["payload"]["root"]) / f"crashed-{job['run_id']}"
+    marker = work.job.root / f"crashed-{work.run_id}"
     if not marker.exists():
         marker.touch()
         os._exit(1)
-    return hold(job, report, stop)
+    return hold(work, report, stop)
+
+
+def leave(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
+    """End by SystemExit, as a library may."""
+    sys.exit("a library gave up")
+
+
+def break_up(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
+    """Rank 1 finds a damaged file; rank 0 sees its connection close at once, and rank 1 says why a little later."""
+    if work.rank == 0:
+        raise RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3465")
+    time.sleep(1.0)
+    raise ValueError("train.npy is damaged")

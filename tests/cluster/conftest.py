@@ -1,4 +1,4 @@
-"""One mock cluster for all cluster tests: a head without GPUs and four nodes of eight fake ones."""
+"""One mock cluster for all cluster tests: a head without GPUs and three nodes of four fake ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-NODES, GPUS = 4, 8
+NODES, GPUS = 3, 4
 
 
 @pytest.fixture(scope="session")
 def mock_cluster() -> Iterator[str]:
-    """The address of a running 4 x 8 GPU mock cluster."""
+    """The address of a running 3 x 4 GPU mock cluster."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     import ray
@@ -34,7 +34,7 @@ def mock_cluster() -> Iterator[str]:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for index in range(NODES):
         labels = {"ray.io/accelerator-type": "H100", "rack": f"r{index // 2}"}
-        cluster.add_node(num_cpus=16, num_gpus=GPUS, object_store_memory=80_000_000, labels=labels)
+        cluster.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80_000_000, labels=labels)
     cluster.wait_for_nodes()
     yield cluster.address
     ray.shutdown()
@@ -56,12 +56,19 @@ def launcher(mock_cluster: str, tmp_path, monkeypatch):
     yield launcher
     for team in list(launcher._teams.values()):
         launcher._dissolve(team)
-    for member in launcher._idle:
-        ray.kill(member.actor)
-    launcher._idle.clear()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and ray.available_resources().get("GPU") != NODES * GPUS:
-        time.sleep(0.1)
-    free = ray.available_resources().get("GPU")
+    launcher._pool.end(launcher._pool.idle)
+    free = everything_free()
     ray.shutdown()
-    assert free == NODES * GPUS, "something still holds GPUs"
+    assert free, "something still holds GPUs"
+
+
+def everything_free(seconds: float = 30.0) -> bool:
+    """Whether all GPUs of the mock cluster are free within so long."""
+    import ray
+
+    deadline = time.monotonic() + seconds
+    while ray.available_resources().get("GPU") != NODES * GPUS:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True

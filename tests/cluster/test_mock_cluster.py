@@ -1,19 +1,29 @@
-"""Gangs through the real launcher on a mock Ray cluster of four nodes with eight fake GPUs each."""
+"""Gangs through the real launcher on a mock Ray cluster of three nodes with four fake GPUs each."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
 import pytest
 
-from gpt3core.store.rundir import open_root
+from gpt3core.store.rundir import RunDir
+from gpt3core.store.sweepdir import SweepDir
+from sweeps.cluster import pool
+from sweeps.cluster.job import Job
 from sweeps.cluster.launcher import Launcher
-from sweeps.driving import driver
+from sweeps.driving import driver, taking
 from sweeps.planning import grid, recipe
 from sweeps.scheduling.inventory import Resources
-from sweeps.scheduling.scheduler import Job, Refuse, Start, plan
+from sweeps.scheduling.scheduler import Job as Queued
+from sweeps.scheduling.scheduler import Refuse, Start, decide
+from tests.cluster.conftest import everything_free
+from tests.conftest import EVALS, make_run, write_corpus
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 GPU = Resources(cpus=1, gpus=1)
@@ -27,12 +37,18 @@ def wait_until(condition, seconds=60.0):
         time.sleep(0.1)
 
 
-def step(launcher, queue, payload, entry=HOLD):
-    """One turn of a driver: plan, start; returns the decisions."""
-    decisions = plan(time.time(), launcher.inventory(), queue, launcher.running())
+def a_job(root):
+    """Something to hand to the bodies; they need its root only."""
+    spec = make_run(write_corpus(root / "text", documents=1), steps=1)
+    return Job(spec=spec, evals=EVALS, root=root, device="cpu")
+
+
+def step(launcher, queue, job, entry=HOLD):
+    """One turn of a driver: decide, start; returns the decisions."""
+    decisions = decide(time.time(), launcher.inventory(), queue, launcher.running())
     for decision in decisions:
         if isinstance(decision, Start):
-            launcher.start(decision.run_id, decision.allocation, GPU, entry, payload)
+            launcher.start(decision.run_id, decision.allocation, GPU, entry, job)
     return decisions
 
 
@@ -54,52 +70,53 @@ def places(root, name):
 
 
 def test_gangs_of_different_sizes_are_placed_whole_and_small_runs_fill_the_gaps(launcher, tmp_path):
-    queue = [Job(run_id="g16", worker=GPU, workers=16, seconds=60), Job(run_id="g6", worker=GPU, workers=6, seconds=60)]
-    queue += [Job(run_id=f"s{i}", worker=GPU, seconds=30) for i in range(3)]
-    decisions = step(launcher, queue, {"root": str(tmp_path)})
+    queue = [
+        Queued(run_id="g8", worker=GPU, workers=8, seconds=60),
+        Queued(run_id="g2", worker=GPU, workers=2, seconds=60),
+    ]
+    queue += [Queued(run_id=f"s{i}", worker=GPU, seconds=30) for i in range(2)]
+    decisions = step(launcher, queue, a_job(tmp_path))
     assert all(isinstance(d, Start) for d in decisions)
     allocation = {d.run_id: dict(d.allocation) for d in decisions}
-    assert sorted(allocation["g16"].values()) == [8, 8]
-    (six,) = allocation["g6"]
-    assert allocation["s0"] == allocation["s1"] == {six: 1}, "the gap of the six-GPU gang is filled first"
-    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 25)  # nobody is released before all ranks run
+    assert sorted(allocation["g8"].values()) == [4, 4]
+    (two,) = allocation["g2"]
+    assert allocation["s0"] == allocation["s1"] == {two: 1}, "they fill the gap beside the small gang"
+    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 12)  # nobody is released before all ranks run
     states = finish(launcher, tmp_path, [job.run_id for job in queue])
     assert set(states.values()) == {"done"}
     for name, expected in allocation.items():
         found = places(tmp_path, name)
         nodes = [p["node"] for p in found]
         assert {node: nodes.count(node) for node in nodes} == expected, f"{name} ran where the plan put it"
-    sixteen = places(tmp_path, "g16")
-    assert max(p["start"] for p in sixteen) < min(p["end"] for p in sixteen), "all ranks at once"
-    assert len({(p["node"], p["gpus"]) for p in sixteen}) == 16, "every rank has a GPU of its own"
+    eight = places(tmp_path, "g8")
+    assert max(p["start"] for p in eight) < min(p["end"] for p in eight), "all ranks at once"
+    assert len({(p["node"], p["gpus"]) for p in eight}) == 8, "every rank has a GPU of its own"
 
 
 def test_a_gang_that_spans_all_nodes_waits_for_them_and_is_not_starved(launcher, tmp_path):
-    small = [Job(run_id=f"s{i}", worker=GPU, seconds=5, queued=0.0) for i in range(4)]
-    step(launcher, small, {"root": str(tmp_path)})
-    big = Job(run_id="all", worker=GPU, workers=32, seconds=60, queued=1.0)
-    more = [Job(run_id=f"t{i}", worker=GPU, seconds=1e6, queued=2.0) for i in range(4)]
-    held = plan(time.time(), launcher.inventory(), [big, *more], launcher.running())
+    small = [Queued(run_id=f"s{i}", worker=GPU, seconds=5, queued=0.0) for i in range(3)]
+    step(launcher, small, a_job(tmp_path))
+    big = Queued(run_id="all", worker=GPU, workers=12, seconds=60, queued=1.0)
+    more = [Queued(run_id=f"t{i}", worker=GPU, seconds=1e6, queued=2.0) for i in range(4)]
+    held = decide(time.time(), launcher.inventory(), [big, *more], launcher.running())
     assert not any(isinstance(d, Start) for d in held), "long small runs must not pass the gang"
     assert "first in the queue" in held[0].reason
-    for i in range(4):
+    for i in range(3):
         (tmp_path / f"release-s{i}").touch()
     wait_until(lambda: all(u.state != "running" for u in launcher.poll()))
-    began = time.monotonic()
-    (start, *_) = step(launcher, [big], {"root": str(tmp_path)})
-    assert sorted(start.allocation.values()) == [8, 8, 8, 8]
+    (start, *_) = step(launcher, [big], a_job(tmp_path))
+    assert sorted(start.allocation.values()) == [4, 4, 4]
     assert finish(launcher, tmp_path, ["all"]) == {"all": "done"}
-    assert len(places(tmp_path, "all")) == 32
-    assert len({p["node"] for p in places(tmp_path, "all")}) == 4
-    assert time.monotonic() - began < 100
+    assert len(places(tmp_path, "all")) == 12
+    assert len({p["node"] for p in places(tmp_path, "all")}) == 3
 
 
 def test_an_impossible_run_is_refused_at_once(launcher, tmp_path):
-    queue = [Job(run_id="huge", worker=GPU, workers=40), Job(run_id="ok", worker=GPU)]
-    decisions = step(launcher, queue, {"root": str(tmp_path)})
+    queue = [Queued(run_id="huge", worker=GPU, workers=14), Queued(run_id="ok", worker=GPU)]
+    decisions = step(launcher, queue, a_job(tmp_path))
     refused = [d for d in decisions if isinstance(d, Refuse)]
     assert [d.run_id for d in refused] == ["huge"]
-    assert "40 workers of 1 GPU and 1 core at once, which this cluster of 5 nodes" in refused[0].reason
+    assert "14 workers of 1 GPU and 1 core at once, which this cluster of 4 nodes" in refused[0].reason
     assert finish(launcher, tmp_path, ["ok"]) == {"ok": "done"}
 
 
@@ -107,76 +124,187 @@ def test_warm_workers_are_reused_and_make_room_for_gangs(launcher, tmp_path):
     (tmp_path / "release").touch()
     pids = []
     for i in range(3):
-        decisions = step(launcher, [Job(run_id=f"w{i}", worker=GPU)], {"root": str(tmp_path)})
+        decisions = step(launcher, [Queued(run_id=f"w{i}", worker=GPU)], a_job(tmp_path))
         finish(launcher, tmp_path, [f"w{i}"])
         pids.append(places(tmp_path, f"w{i}")[0]["pid"])
     assert len(set(pids)) == 1
     warm = next(iter(decisions[0].allocation))
-    launcher.start("gang", {warm: 8}, GPU, HOLD, {"root": str(tmp_path)})
+    launcher.start("gang", {warm: 4}, GPU, HOLD, a_job(tmp_path))
     assert finish(launcher, tmp_path, ["gang"]) == {"gang": "done"}, "the idle worker made room for the gang"
 
 
 def test_a_dead_worker_is_reported_lost(launcher, tmp_path):
     (tmp_path / "release").touch()
-    step(launcher, [Job(run_id="x", worker=GPU)], {"root": str(tmp_path)}, entry="tests.cluster.bodies:crash")
+    step(launcher, [Queued(run_id="x", worker=GPU)], a_job(tmp_path), entry="tests.cluster.bodies:crash")
     assert finish(launcher, tmp_path, ["x"]) == {"x": "lost"}
-    step(launcher, [Job(run_id="x", worker=GPU)], {"root": str(tmp_path)}, entry="tests.cluster.bodies:crash")
+    step(launcher, [Queued(run_id="x", worker=GPU)], a_job(tmp_path), entry="tests.cluster.bodies:crash")
     assert finish(launcher, tmp_path, ["x"]) == {"x": "done"}
 
 
 def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster, tmp_path):
-    queue = [Job(run_id="gang", worker=GPU, workers=8), Job(run_id="one", worker=GPU)]
-    step(launcher, queue, {"root": str(tmp_path)})
+    queue = [Queued(run_id="gang", worker=GPU, workers=4), Queued(run_id="one", worker=GPU)]
+    step(launcher, queue, a_job(tmp_path))
     wait_until(lambda: all(u.progress for u in launcher.poll()))
     import ray
 
     namespace = launcher._namespace
     ray.shutdown()  # the first driver is gone without a word
     adopted = Launcher(namespace, address=mock_cluster)
-    launcher._teams, launcher._idle, launcher._ray = adopted._teams, adopted._idle, adopted._ray
+    launcher._teams, launcher._pool = adopted._teams, adopted._pool  # for the fixture to end
     assert sorted(run.run_id for run in adopted.running()) == ["gang", "one"]
-    assert sorted(sum(run.allocation.values()) for run in adopted.running()) == [1, 8]
+    assert sorted(sum(run.allocation.values()) for run in adopted.running()) == [1, 4]
     assert finish(adopted, tmp_path, ["gang", "one"]) == {"gang": "done", "one": "done"}
-    launcher._idle = adopted._idle  # for the fixture to end
-    assert len({p["pid"] for p in places(tmp_path, "gang")}) == 8, "no rank was started twice"
+    assert len({p["pid"] for p in places(tmp_path, "gang")}) == 4, "no rank was started twice"
 
 
 def test_a_whole_sweep_of_gangs(launcher, tmp_path):
-    chosen = recipe.load(["recipe=smoke", "placement.workers=8", "placement.gpus=1", "optim.batch_tokens_min=1024"])
-    runs = grid.build(chosen, "0" * 64).runs
-    runs += [replace(run, seed=1) for run in runs]
-    open_root(tmp_path, create=True)
+    chosen = recipe.load(["recipe=smoke", "placement.workers=2", "placement.gpus=1", "optim.batch_tokens_min=1024"])
+    cells = grid.build(chosen, "0" * 64)
+    cells.runs.extend([replace(run, seed=1) for run in cells.runs])
     (tmp_path / "release").touch()
-
-    class Quiet:
-        def say(self, line): ...
-        def show(self, snapshot): ...
-        def close(self): ...
-
-    with driver.owned(tmp_path, chosen.name) as folder:
-        outcome = driver.Driver(chosen, runs, tmp_path, folder, launcher, Quiet(), entry=HOLD).drive()
-    assert sorted(outcome.done) == sorted(run.run_id for run in runs)
+    sweep = SweepDir(tmp_path, chosen.name)
+    with sweep.owned():
+        taken = taking.take(chosen, cells, sweep)
+        outcome = driver.Driver(chosen, taken, launcher, Quiet(), entry=HOLD).drive()
+    assert sorted(outcome.done) == sorted(run.run_id for run in cells.runs)
     assert outcome.failed == {}
+
+
+class Quiet:
+    def say(self, line): ...
+    def show(self, snapshot): ...
+    def close(self): ...
 
 
 def test_data_parallel_training_on_a_gang(launcher, tmp_path, isolated):
     """Two ranks on fake GPUs train on the CPU by gloo and leave one result."""
-    from gpt3core import spec as specs
-    from gpt3core.store.rundir import RunDir
-    from tests.conftest import make_run, write_corpus
-
     run = make_run(write_corpus(tmp_path / "text"), steps=10)
-    payload = {
-        "spec": specs.to_json(run),
-        "root": str(tmp_path),
-        "device": "cpu",
-        "numerics": None,
-        "checkpoint_seconds": 1.0,
-    }
-    payload |= {"peak_flops": None, "usd_per_hour": 0.0}
-    step(launcher, [Job(run_id=run.run_id, worker=GPU, workers=2)], payload, entry="sweeps.cluster.worker:train")
+    job = Job(spec=run, evals=EVALS, root=tmp_path, device="cpu", checkpoint_seconds=1.0)
+    step(launcher, [Queued(run_id=run.run_id, worker=GPU, workers=2)], job, entry="sweeps.cluster.worker:train")
     assert finish(launcher, tmp_path, [run.run_id]) == {run.run_id: "done"}
     result = RunDir(tmp_path, run.run_id).result()
     assert result is not None
     assert result["devices"] == 2
     assert result["status"] == "done"
+
+
+def test_the_rank_that_knows_the_cause_is_heard(launcher, tmp_path):
+    queue = [Queued(run_id="x", worker=GPU, workers=2)]
+    step(launcher, queue, a_job(tmp_path), entry="tests.cluster.bodies:break_up")
+    ended = []
+    wait_until(lambda: ended.extend(u for u in launcher.poll() if u.state != "running") or ended)
+    assert (ended[0].error, ended[0].fatal) == ("train.npy is damaged", True)
+    assert "Connection closed" in ended[0].ranks[0]
+    assert "train.npy is damaged" in ended[0].ranks[1]
+
+
+def test_a_system_exit_in_a_worker_is_a_failure(launcher, tmp_path):
+    step(launcher, [Queued(run_id="x", worker=GPU)], a_job(tmp_path), entry="tests.cluster.bodies:leave")
+    ended = []
+    wait_until(lambda: ended.extend(u for u in launcher.poll() if u.state != "running") or ended, 30)
+    assert ended[0].state == "failed"
+    assert "SystemExit: a library gave up" in ended[0].error
+
+
+def test_one_run_is_stopped_and_the_others_go_on(launcher, tmp_path):
+    step(launcher, [Queued(run_id=name, worker=GPU) for name in ("a", "b")], a_job(tmp_path))
+    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 2)
+    launcher.stop("a")
+    wait_until(lambda: [run.run_id for run in (launcher.poll(), launcher.running())[1]] == ["b"])
+    assert len(list(tmp_path.glob("places/a-0.json"))) == 1
+    assert finish(launcher, tmp_path, ["b"]) == {"b": "done"}
+
+
+def test_idle_workers_give_back_what_they_hold(launcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.5)
+    (tmp_path / "release").touch()
+    step(launcher, [Queued(run_id="x", worker=GPU)], a_job(tmp_path))
+    assert finish(launcher, tmp_path, ["x"]) == {"x": "done"}
+    wait_until(lambda: (launcher.poll(), not launcher._pool.idle)[1], 20)
+    assert everything_free()
+
+
+def test_a_worker_that_never_begins_is_taken_back_and_delays_nobody(launcher, tmp_path, monkeypatch):
+    """As when somebody else takes the GPU between the look and the start."""
+    import ray
+
+    monkeypatch.setattr(pool, "START_SECONDS", 3.0)
+    node = next(n for n in launcher.inventory() if n.total.gpus)
+    others = ray.remote(lambda: time.sleep(60)).options(
+        num_cpus=0,
+        num_gpus=4,
+        scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.name, soft=False),
+    )
+    holding = others.remote()
+    wait_until(lambda: ray.available_resources().get("GPU") == 8)
+    launcher.start("x", {node.name: 1}, GPU, HOLD, a_job(tmp_path))
+    began, polls, ended = time.monotonic(), 0, []
+    while not ended:
+        ended = [u for u in launcher.poll() if u.state != "running"]
+        polls += 1
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    assert ended[0].state == "unstarted"
+    assert "did not start" in ended[0].error
+    assert polls > 10, "a poll does not wait for a worker that is not there"
+    assert launcher.running() == []
+    ray.cancel(holding, force=True)
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from sweeps.cluster.launcher import Launcher
+from sweeps.scheduling.inventory import Resources
+from tests.cluster.test_mock_cluster import GPU, HOLD, a_job
+launcher = Launcher(sys.argv[1], address=sys.argv[2], orphan_seconds=2.0)
+nodes = [n.name for n in launcher.inventory() if n.total.gpus]
+job = a_job(Path(sys.argv[3]))
+launcher.start("gang", {nodes[0]: 2, nodes[1]: 2}, GPU, HOLD, job)
+launcher.start("one", {nodes[2]: 1}, GPU, HOLD, job)
+if sys.argv[4:] == ["raise"]:
+    while not len(list(Path(sys.argv[3]).glob("started/*"))) == 5:
+        launcher.poll()
+        time.sleep(0.1)
+    launcher.close()
+    sys.exit(7)
+while True:
+    launcher.poll()
+    time.sleep(0.1)
+"""
+
+
+def start_driver(mock_cluster, root, *words):
+    (root / "driver.py").write_text(DRIVER)
+    environment = {**os.environ, "PYTHONPATH": str(pool.CODE), "RAY_AUTH_MODE": "disabled"}
+    return subprocess.Popen(
+        [sys.executable, str(root / "driver.py"), f"killed-{root.name}", mock_cluster, str(root), *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_what_a_killed_driver_leaves_ends_by_itself_and_frees_the_cluster(launcher, mock_cluster, tmp_path):
+    """The runs go on to their ends; then no group and no worker is left, though no driver comes back."""
+    killed = start_driver(mock_cluster, tmp_path)
+    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 5)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert len(list(tmp_path.glob("places/*"))) == 0, "nothing has ended by the driver's death"
+    (tmp_path / "release").touch()
+    assert everything_free(60)
+    assert len(list(tmp_path.glob("places/*"))) == 5, "every rank ended in peace"
+
+
+def test_a_driver_that_leaves_by_an_exception_ends_no_run(launcher, mock_cluster, tmp_path):
+    left = start_driver(mock_cluster, tmp_path, "raise")
+    said, _ = left.communicate(timeout=90)
+    assert left.returncode == 7, said
+    assert "2 runs are under way: they go on without it" in said
+    assert len(list(tmp_path.glob("places/*"))) == 0
+    adopted = Launcher(f"killed-{tmp_path.name}", address=mock_cluster)
+    launcher._teams, launcher._pool = adopted._teams, adopted._pool  # for the fixture to end
+    assert sorted(run.run_id for run in adopted.running()) == ["gang", "one"]
+    assert finish(adopted, tmp_path, ["gang", "one"]) == {"gang": "done", "one": "done"}

@@ -1,0 +1,111 @@
+"""The connection to a Ray cluster, or to a local Ray that ends with this process, and what its nodes have."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from gpt3core.errors import StoreError
+from sweeps.cluster import scratch
+from sweeps.scheduling.inventory import Inventory, Node, Resources
+
+INVENTORY_SECONDS = 2.0
+
+
+class Connection:
+    """Ray, connected: the module itself, and the nodes as plain data."""
+
+    def __init__(self, namespace: str, address: str | None = None, cpus: int | None = None) -> None:
+        """Connect.
+
+        Args:
+            namespace: of the detached workers; one sweep's drivers share it.
+            address: of a running cluster; None takes RAY_ADDRESS (which ``ray job submit`` sets), or else starts a
+                local Ray that ends with this process.
+            cpus: cores of a local Ray; by default those of the machine.
+
+        Raises:
+            StoreError: when nothing answers at the address.
+        """
+        address = address or os.environ.get("RAY_ADDRESS")
+        self.local, self.namespace = address is None, namespace
+        if address is not None and not _answers(address):
+            raise StoreError(
+                f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS "
+                "for a local Ray"
+            )
+        self._temporary = scratch.make() if self.local else None
+        _settle_environment(self.local)
+        import ray
+
+        self.ray: Any = ray
+        options: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
+        if self.local:
+            options |= {"num_cpus": cpus or len(os.sched_getaffinity(0)), "include_dashboard": False}
+            options |= {"_temp_dir": self._temporary, "object_store_memory": 100_000_000}
+        ray.init(address or "local", **options)
+        self._nodes: Inventory = []
+        self._unused: dict[str, Resources] = {}
+        self._looked = -INVENTORY_SECONDS
+
+    def inventory(self) -> Inventory:
+        """The living nodes and all that they have, at most INVENTORY_SECONDS old."""
+        if time.monotonic() - self._looked >= INVENTORY_SECONDS:
+            alive = [node for node in self.ray.nodes() if node["Alive"]]
+            unused = _available(self.ray)
+            self._unused = {n["NodeID"]: _resources(unused.get(n["NodeID"], n["Resources"])) for n in alive}
+            nodes = [
+                Node(name=n["NodeID"], total=_resources(n["Resources"]), labels=n.get("Labels", {})) for n in alive
+            ]
+            self._nodes, self._looked = sorted(nodes, key=lambda n: n.name), time.monotonic()
+        return self._nodes
+
+    def unused(self, node: Node) -> Resources:
+        """What Ray has not given away of a node of the inventory, to anybody."""
+        return self._unused.get(node.name, node.total)
+
+    def close(self) -> None:
+        """Leave the cluster, or end the local Ray and all that runs in it."""
+        self.ray.shutdown()
+        if self._temporary:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _available(ray: Any) -> dict[str, dict[str, float]]:
+    """What is free on each node, by its id.
+
+    Private, and used here alone: as of Ray 2.60 ray.available_resources() adds all nodes up, ray.nodes() and
+    ray.util.state.list_nodes() tell totals only, and the request to publish this one is open (ray issue 60134).
+    """
+    found: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()
+    return found
+
+
+def _resources(amounts: dict[str, float]) -> Resources:
+    return Resources(cpus=amounts.get("CPU", 0.0), gpus=amounts.get("GPU", 0.0))
+
+
+def _settle_environment(local: bool) -> None:
+    """What Ray reads at its import: a token for a local Ray, and GPUs left visible to workers that ask for none."""
+    if local:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token" and not Path("~/.ray/auth_token").expanduser().exists():
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at ``host:port``; Ray itself would wait for minutes. Other forms are left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return True
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,133 @@
+"""The workers of a run together: a placement group for several, and one verdict from what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.cluster.connect import Connection
+from sweeps.cluster.job import Report, Update
+from sweeps.cluster.pool import Member, Pool, new_name
+from sweeps.scheduling.inventory import Allocation, Resources
+
+GROUP_SECONDS = 30.0  # a group that fits now is created in milliseconds; a second try can take one more second
+CAUSE_SECONDS = 5.0  # for the rank that knows the cause, when another one says only that the connection broke
+
+
+@dataclass(kw_only=True)
+class Team:
+    """The workers of a run, and the placement group of a gang."""
+
+    run_id: str
+    members: list[Member] = field(default_factory=list)
+    group: Any = None
+    broke: float | None = None  # when a collective was first seen to fail
+
+    def allocation(self) -> dict[str, int]:
+        """Node -> workers there."""
+        found: dict[str, int] = {}
+        for member in self.members:
+            found[member.node] = found.get(member.node, 0) + 1
+        return found
+
+    def update(self) -> Update:
+        """What became of the run."""
+        reports = [member.report for member in self.members]
+        if self.broke is None and any(report.collective for report in reports):
+            self.broke = time.monotonic()
+        waited = self.broke is not None and time.monotonic() - self.broke > CAUSE_SECONDS
+        return combine(self.run_id, reports, waited=waited)
+
+
+class Gangs:
+    """Placement groups of one sweep, by the run's name."""
+
+    def __init__(self, connection: Connection, pool: Pool) -> None:
+        self._ray, self._pool = connection.ray, pool
+        self._prefix = f"gang-{connection.namespace}-"
+
+    def fill(self, team: Team, allocation: Allocation, shape: Resources) -> None:
+        """Create the group on the scheduler's nodes, all or nothing, and its workers.
+
+        Raises:
+            TimeoutError: when the group is not there in time.
+        """
+        util, nodes, name = self._ray.util, list(allocation), self.name(team.run_id)
+        self._pool.make_room(*nodes)
+        team.group = util.placement_group(
+            [_bundle(shape.times(allocation[node])) for node in nodes],
+            strategy="STRICT_SPREAD" if len(nodes) > 1 else "STRICT_PACK",
+            name=name,
+            lifetime="detached",
+            bundle_label_selector=[{"ray.io/node-id": node} for node in nodes],
+        )
+        if not team.group.wait(GROUP_SECONDS):
+            raise TimeoutError(f"no placement group within {GROUP_SECONDS:g} s")
+        leader = new_name()
+        for index, node in enumerate(nodes):
+            strategy = util.scheduling_strategies.PlacementGroupSchedulingStrategy(
+                team.group, placement_group_bundle_index=index
+            )
+            for _ in range(allocation[node]):
+                words = {"leader": leader} if team.members else {"name": leader}
+                team.members.append(self._pool.member(node, shape, strategy, group=name, **words))
+
+    def remove(self, group: Any) -> None:
+        """Remove a group, and whatever still runs in it."""
+        self._ray.util.remove_placement_group(group)
+
+    def name(self, run_id: str) -> str:
+        """A run's group."""
+        return f"{self._prefix}{run_id}"
+
+    def existing(self) -> dict[str, Any]:
+        """This sweep's groups by name."""
+        found = {}
+        for entry in self._ray.util.placement_group_table().values():
+            if entry["name"].startswith(self._prefix) and entry["state"] != "REMOVED":
+                with contextlib.suppress(ValueError):
+                    found[entry["name"]] = self._ray.util.get_placement_group(entry["name"])
+        return found
+
+
+def combine(run_id: str, reports: Sequence[Report], *, waited: bool = True) -> Update:
+    """What a gang's workers say together.
+
+    Rank 0 has the progress and the result; a run that is done, or another's, has not failed because its other ranks
+    missed rank 0. Of failures the cause counts: a fatal one, then one that is not a collective's, then a dead worker.
+
+    Args:
+        waited: whether ranks that are still running had their time to say more than that a collective failed.
+    """
+    lead, kinds = reports[0], {report.state for report in reports}
+    finished = kinds == {"done"} or (lead.state == "done" and lead.result is not None)
+    echo = not waited and all(r.state in ("running", "done") or r.collective for r in reports)
+    if "running" in kinds and (finished or echo or kinds <= {"running", "done"}):
+        return Update(run_id=run_id, state="running", progress=lead.progress)
+    if finished:
+        return Update(run_id=run_id, state="done", result=lead.result)
+    worst = min((r for r in reports if r.state not in ("running", "done", "idle")), key=_weight, default=lead)
+    ranks = tuple(f"rank {i} {r.state}: {r.error}" for i, r in enumerate(reports)) if len(reports) > 1 else ()
+    return Update(
+        run_id=run_id,
+        state=worst.state if worst.state != "idle" else "lost",
+        error=worst.error,
+        traceback=worst.traceback,
+        fatal=worst.fatal,
+        ranks=ranks,
+    )
+
+
+def _weight(report: Report) -> int:
+    """How near to the cause a rank's word is, the nearest first."""
+    if report.state == "failed":
+        return 1 if report.fatal else 4 if report.collective else 2
+    return {"busy": 0, "lost": 3, "unstarted": 3}.get(report.state, 5)
+
+
+def _bundle(resources: Resources) -> dict[str, float]:
+    bundle = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return {name: amount for name, amount in bundle.items() if amount > 0}

@@ -1,0 +1,77 @@
+"""How long the runs of a sweep take, corrected by those that have finished, and what their devices cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from gpt3core.spec import RunSpec
+from sweeps.driving.run_state import Phase, RunState
+from sweeps.planning import estimate, hardware
+from sweeps.planning.recipe import Recipe
+from sweeps.scheduling.inventory import Resources
+from sweeps.scheduling.scheduler import Job
+
+
+class Estimates:
+    """Seconds of each run, and its place in the queue."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.plan, self.place = recipe.plan, recipe.placement
+        self.shape = Resources(cpus=self.place.cpus, gpus=self.place.gpus)
+        self._speedups: list[float] = []
+        self._speedup = 1.0
+        self._guesses: dict[str, float] = {}  # seconds of training at a speedup of one
+        self._jobs: dict[tuple[str, bool], Job] = {}
+
+    def device(self) -> tuple[float | None, float]:
+        """Peak FLOP/s and USD per hour of a GPU; of a core there is nothing to say."""
+        if not self.place.gpus:
+            return None, 0.0
+        return hardware.gpu(self.plan).peak_flops, hardware.usd_per_hour(self.plan)
+
+    def learn(self, run: RunSpec, result: Mapping[str, Any]) -> None:
+        """Take a finished run's speed into account."""
+        reached = result.get("flops_per_second")
+        if not isinstance(reached, int | float) or not reached > 0:
+            return
+        expected = estimate.worker_flops(run, gpus=self.place.gpus, plan=self.plan)
+        self._speedups.append(reached / max(1, result.get("devices", 1)) / expected)
+        speedup = median(self._speedups)
+        if speedup != self._speedup:
+            self._speedup = speedup
+            self._jobs.clear()
+
+    def seconds(self, run: RunSpec) -> float:
+        """How long a run takes on its workers, evaluation included."""
+        if run.run_id not in self._guesses:
+            whole = estimate.seconds(run, workers=self.place.workers, gpus=self.place.gpus, plan=self.plan)
+            self._guesses[run.run_id] = whole - estimate.EVALUATION_SECONDS
+        return self._guesses[run.run_id] / self._speedup + estimate.EVALUATION_SECONDS
+
+    def left(self, state: RunState) -> float:
+        """How long a run still takes once it runs."""
+        if state.trained:
+            return estimate.EVALUATION_SECONDS
+        share = state.progress.step / state.progress.steps if state.progress else 0.0
+        return (1 - share) * self.seconds(state.spec)
+
+    def job(self, state: RunState) -> Job:
+        """A waiting run as the scheduler sees it."""
+        key = (state.run_id, state.trained)
+        if key not in self._jobs:
+            self._jobs[key] = Job(
+                run_id=state.run_id,
+                worker=self.shape,
+                workers=self.place.workers,
+                seconds=estimate.EVALUATION_SECONDS if state.trained else self.seconds(state.spec),
+            )
+        return self._jobs[key]
+
+    def eta(self, states: Iterable[RunState], running: int, now: float) -> float:
+        """Seconds until all is done: the work left over the workers there are, and no less than the longest run's."""
+        open_states = [state for state in states if state.phase in (Phase.WAITING, Phase.RUNNING)]
+        left = sum(self.left(state) for state in open_states)
+        ends = [state.ends - now for state in open_states if state.phase == Phase.RUNNING]
+        return max(left / max(1, running), min(max(ends, default=0.0), left))

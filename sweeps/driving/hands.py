@@ -1,0 +1,31 @@
+"""What the driver needs of whoever starts its runs: the launcher on a cluster, or a fake one in tests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sweeps.cluster.job import Job, Update
+from sweeps.scheduling.inventory import Allocation, Inventory, Resources
+from sweeps.scheduling.scheduler import Running
+
+
+class Cluster(Protocol):
+    """Nodes, and runs on them."""
+
+    def inventory(self) -> Inventory:
+        """The living nodes."""
+
+    def running(self) -> list[Running]:
+        """The runs that hold resources, those of an earlier driver among them."""
+
+    def others(self) -> list[Running]:
+        """What somebody else holds."""
+
+    def poll(self) -> list[Update]:
+        """What became of every run that was started; whoever ended is told of once."""
+
+    def start(self, run_id: str, allocation: Allocation, shape: Resources, entry: str, job: Job) -> None:
+        """Start a run; raises StartError when that cannot be."""
+
+    def stop(self, run_id: str | None = None) -> None:
+        """Ask one run, or all, to write a checkpoint and end."""

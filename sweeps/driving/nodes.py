@@ -1,0 +1,65 @@
+"""Whether the cluster can ever take the runs of a sweep, when nodes come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sweeps.driving.run_state import Phase, RunState
+from sweeps.scheduling import scheduler
+from sweeps.scheduling.inventory import Inventory, Resources
+
+GRACE_SECONDS = 600.0  # for nodes to come back
+
+
+class Nodes:
+    """The largest cluster seen, and how long the runs have had no place on the living one."""
+
+    def __init__(self, shape: Resources, workers: int, say: Callable[[str], None]) -> None:
+        self._kind, self._say = (shape, workers), say
+        self.largest: Inventory = []
+        self._since: float | None = None
+        self._warned = False
+        self._seen: Inventory | None = None
+        self._missing: str | None = None  # why a run has no place on the nodes seen
+
+    def look(self, inventory: Inventory, runs: Sequence[RunState], *, begun: bool, now: float) -> bool:
+        """Judge the living nodes; whether runs were settled by it.
+
+        Runs that do not fit fail only while nothing of the sweep has begun, and only if the largest cluster seen had
+        no place for them. Otherwise nodes were lost: the runs wait, which is said aloud after a grace, and once
+        nothing runs any more they are held for a later start.
+
+        Args:
+            runs: that are on the way.
+            begun: whether any run of the sweep has ever started.
+        """
+        if inventory != self._seen:
+            self._seen, self._missing = inventory, scheduler.impossible(self._kind, inventory)
+            self.largest = max(self.largest, inventory, key=_size)
+        waiting = [state for state in runs if state.phase == Phase.WAITING]
+        if self._missing is None or not waiting:
+            self._since, self._warned = None, False
+            return False
+        if not begun and scheduler.impossible(self._kind, self.largest) is not None:
+            return self._settle(waiting, Phase.FAILED, self._missing)
+        self._since = now if self._since is None else self._since
+        if now - self._since < GRACE_SECONDS:
+            return False
+        minutes = f"{GRACE_SECONDS / 60:.0f} minutes"
+        if not self._warned:
+            self._warned = True
+            self._say(f"WAITING for nodes since {minutes}: {len(waiting)} runs, each {self._missing}")
+        if len(waiting) < len(runs):
+            return False  # something still runs: the sweep goes on with it
+        reason = f"no node for it came back within {minutes}; start the same command again when there are nodes"
+        return self._settle(waiting, Phase.HELD, reason)
+
+    def _settle(self, runs: Sequence[RunState], phase: Phase, reason: str) -> bool:
+        for state in runs:
+            state.settle(phase, reason)
+        self._say(f"{phase.value:7} {len(runs)} runs: {reason}")
+        return True
+
+
+def _size(inventory: Inventory) -> tuple[float, float]:
+    return sum(node.total.gpus for node in inventory), sum(node.total.cpus for node in inventory)

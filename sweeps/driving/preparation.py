@@ -1,0 +1,79 @@
+"""What comes before the first run, on one worker: text and numerics, because what is wrong there concerns every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gpt3core.errors import StoreError
+from sweeps.cluster.job import Job, StartError, Update
+from sweeps.driving.hands import Cluster
+from sweeps.driving.run_state import backoff
+from sweeps.scheduling import scheduler
+from sweeps.scheduling.inventory import Resources
+
+NAME = "preparation"
+ENTRY = "sweeps.cluster.worker:prepare"
+
+
+class Preparation:
+    """Runs until it has an answer."""
+
+    def __init__(self, cluster: Cluster, shape: Resources, job: Job, limit: int, say: Callable[[str], None]) -> None:
+        """Prepare.
+
+        Args:
+            job: of the run with the largest shape, for the numerics are timed on it.
+            limit: failures after which it is given up.
+        """
+        self._cluster, self._shape, self._job, self._limit, self._say = cluster, shape, job, limit, say
+        self._failures = 0
+        self._not_before = 0.0
+        self.result: Mapping[str, Any] | None = None
+
+    def act(self, now: float) -> bool:
+        """Start it where there is room. False once it is over.
+
+        Raises:
+            StoreError: when no node has room for a worker of this sweep, or it failed too often.
+        """
+        if self.result is not None:
+            return False
+        running = self._cluster.running()
+        if now < self._not_before or any(run.run_id == NAME for run in running):
+            return True
+        queue = [scheduler.Job(run_id=NAME, worker=self._shape)]
+        (decision,) = scheduler.decide(now, self._cluster.inventory(), queue, [*running, *self._cluster.others()])
+        if isinstance(decision, scheduler.Refuse):
+            raise StoreError(f"no run can start: each {decision.reason}")
+        if isinstance(decision, scheduler.Start):
+            try:
+                self._cluster.start(NAME, decision.allocation, self._shape, ENTRY, self._job)
+            except StartError as error:
+                self._failed(str(error), now)
+        return True
+
+    def take(self, update: Update, now: float) -> None:
+        """What became of it.
+
+        Raises:
+            StoreError: when it failed for good.
+        """
+        if update.state == "done" and update.result is not None:
+            self.result = update.result
+            tokens = update.result["data"]["tokens"]
+            self._say(
+                f"text: {tokens['train'] / 1e6:.2f}M training and {tokens['validation'] / 1e6:.2f}M validation tokens"
+            )
+            for licence in update.result["licences"]:
+                self._say(f"text licence: {licence}")
+        elif update.fatal:
+            raise StoreError(update.error)
+        elif update.state not in ("running", "stopped"):
+            self._failed(update.error, now)
+
+    def _failed(self, error: str, now: float) -> None:
+        self._failures += 1
+        self._not_before = now + backoff(self._failures)
+        if self._failures >= self._limit:
+            raise StoreError(f"the preparation failed {self._failures} times; at last: {error}")

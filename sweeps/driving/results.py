@@ -1,0 +1,57 @@
+"""What the store says of a run: whether it is done for this sweep, and whether its result can be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpt3core import costs
+from gpt3core.errors import StoreError
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.spec import RunSpec
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir
+from sweeps.driving.proposers import held_out_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at a run's folder."""
+
+    result: dict[str, Any] | None = None
+    complete: bool = False  # nothing is left to do: trained, and evaluated where there is something to evaluate
+    damage: str = ""  # what was found damaged and set aside, in a sentence
+
+
+def look(run: RunDir, evals: EvalSpec) -> Look:
+    """Read a run's result; an unreadable one is set aside, and the run is finished again from its last checkpoint."""
+    try:
+        result = run.result()
+        if result is not None and not isinstance(result.get("status"), str):
+            raise StoreError(f"{run.path / 'result.json'} has no status")
+    except StoreError as error:
+        aside = files.set_aside(run.path / "result.json")
+        return Look(
+            damage=f"run {run.run_id}: its result was damaged ({error}) and set aside as {aside}; the run is finished "
+            "again from its last checkpoint"
+        )
+    if result is None:
+        return Look()
+    complete = result["status"] != "done" or run.evaluation_path(evals.eval_id).exists()
+    return Look(result=result, complete=complete)
+
+
+def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any]) -> str:
+    """A finished run in a line."""
+    n, flops = costs.params(run.model).nonembedding, costs.train_flops(run.model, run.tokens)
+    head = f"done    {run.run_id}  N {n:>11,}  D {run.tokens / 1e6:6.2f}M  C {flops:.2e}"
+    if result["status"] == "diverged":
+        return f"{head}  DIVERGED"
+    parts = [head]
+    if (measured := held_out_loss(folder, evals)) is not None:
+        parts.append(f"loss {measured[0]:.4f} +- {measured[1]:.4f}")
+    if result.get("tokens_per_second"):
+        parts.append(f"{result['tokens_per_second'] / 1000:.0f}k tok/s")
+    if result.get("epochs", 0.0) > 1:
+        parts.append(f"{result['epochs']:.2f} epochs")
+    return "  ".join(parts)

@@ -1,0 +1,115 @@
+"""Where one run of a sweep stands, and when its failures are too many. Times are of the monotonic clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpt3core.spec import RunSpec
+from sweeps.cluster.job import Progress, Update
+
+LONGEST_WAIT = 60.0  # seconds between two tries
+
+
+class Phase(StrEnum):
+    """Where a run stands."""
+
+    SPARE = "spare"  # not proposed (yet)
+    WAITING = "waiting"
+    RUNNING = "running"
+    AWAITED = "awaited"  # its worker says that it is done; the store does not show it yet
+    DONE = "done"
+    FAILED = "failed"  # for good
+    HELD = "held"  # on request, or for nodes that did not come back; goes on when asked
+
+
+OPEN = (Phase.WAITING, Phase.RUNNING, Phase.AWAITED)  # on the way to a result
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """One run of the sweep."""
+
+    spec: RunSpec
+    phase: Phase = Phase.SPARE
+    reason: str = ""  # why it waits, failed or is held
+    trained: bool = False  # only its evaluation is missing
+    progress: Progress | None = None
+    not_before: float = -math.inf  # of its next start
+    ends: float = math.inf  # when it is expected to end, while it runs
+    awaited: float = math.inf  # since when its result is awaited
+    stopping: bool = False  # it was asked to stop
+    failures: int = 0
+    losses: int = 0  # of workers, one after another without a step of progress between them
+    misstarts: int = 0  # one after another on the same cluster
+    cluster: object = None  # as it was at the last of them
+    farthest: int = 0  # step that was reached
+    lost_at: int = field(default=0, repr=False)  # step that was reached when a worker was lost last
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.spec.run_id
+
+    def started(self, ends: float) -> None:
+        """Its workers have it."""
+        self.phase, self.reason, self.ends, self.progress = Phase.RUNNING, "", ends, None
+        self.stopping = False
+
+    def heard(self, progress: Progress | None) -> None:
+        """Its workers say how far it is."""
+        self.progress = progress
+        if progress is not None:
+            self.farthest = max(self.farthest, progress.step)
+            if progress.step:
+                self.misstarts = 0
+
+    def settle(self, phase: Phase, reason: str = "") -> None:
+        """It no longer runs."""
+        self.phase, self.reason, self.progress, self.ends, self.stopping = phase, reason, None, math.inf, False
+
+    def wait(self, reason: str, until: float = -math.inf) -> None:
+        """It waits for its turn, and is not started before ``until``."""
+        self.settle(Phase.WAITING, reason)
+        self.not_before = until
+
+    def failed(self, update: Update, limit: int, now: float) -> bool:
+        """Count a failure: it is tried again a little later, or has failed for good (True).
+
+        Lost workers count apart, and only while the run makes no progress between them: a long run on machines that
+        come and go is sound.
+        """
+        if update.state == "lost":
+            self.losses = 1 if self.farthest > self.lost_at else self.losses + 1
+            self.lost_at = self.farthest
+        else:
+            self.failures += 1
+        if update.fatal or max(self.failures, self.losses) >= limit:
+            self.settle(Phase.FAILED, update.error)
+            return True
+        self.wait(f"starts again after: {update.error}", now + backoff(self.failures + self.losses))
+        return False
+
+    def misstarted(self, error: str, cluster: object, limit: int, now: float) -> bool:
+        """Count a start that the cluster refused: tried again later, or failed for good on an unchanged cluster (True).
+
+        Args:
+            cluster: whatever compares equal as long as nothing has changed there.
+        """
+        self.misstarts = self.misstarts + 1 if cluster == self.cluster else 1
+        self.cluster = cluster
+        if self.misstarts >= limit:
+            self.settle(
+                Phase.FAILED,
+                f"{error}; it was tried {self.misstarts} times on an unchanged cluster: check placement.workers, "
+                "placement.cpus and placement.gpus against what one node has",
+            )
+            return True
+        self.wait(f"starts again after: {error}", now + backoff(self.misstarts + 2))
+        return False
+
+
+def backoff(tries: int) -> float:
+    """Seconds until the next try: 1, 3, 7, 15, ... up to a minute."""
+    return min(LONGEST_WAIT, 2.0 ** min(tries, 10) - 1)

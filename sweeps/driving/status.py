@@ -1,0 +1,103 @@
+"""How a sweep stands, for anybody who can read the store: written by its driver, read without a cluster.
+
+The driver speaks at every change, at most once a second, and at least every few seconds while it lives.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gpt3core.errors import DiskFullError, StoreError
+from gpt3core.store.sweepdir import SweepDir
+from sweeps.driving.progress import Snapshot
+
+WRITE_SECONDS = 1.0  # between two writings
+SPEAK_SECONDS = 10.0  # a driver speaks that often even if nothing changes
+SILENT_SECONDS = 60.0  # after which it is taken for dead where its process cannot be seen
+NAMED = 20  # runs of one reason that are named; all are counted
+DRIVING, ENDED, INTERRUPTED = "driving", "ended", "interrupted"
+
+
+class Status:
+    """Keeps status.json current."""
+
+    def __init__(self, sweep: SweepDir) -> None:
+        self._sweep = sweep
+        self._next = 0.0
+        self._said: object = None
+        self._spoke = 0.0
+
+    def tell(
+        self, snapshot: Snapshot, damage: Sequence[str], *, nodes: int, state: str = DRIVING, now: float | None = None
+    ) -> None:
+        """Write how the sweep stands, unless that was just done or nothing has changed.
+
+        Args:
+            nodes: living nodes of the cluster.
+            state: driving, or how it ended, which is written at once.
+            now: of the monotonic clock.
+        """
+        now = time.monotonic() if now is None else now
+        if state == DRIVING and now < self._next:
+            return
+        said = (snapshot, tuple(damage), nodes, state)
+        if said == self._said and now < self._spoke + SPEAK_SECONDS:
+            return
+        try:
+            self._sweep.write_status(_plain(snapshot, damage, nodes, state))
+        except DiskFullError:
+            return  # the runs say so themselves; a status is never worth a sweep
+        self._said, self._spoke, self._next = said, now, now + WRITE_SECONDS
+
+
+def _plain(snapshot: Snapshot, damage: Sequence[str], nodes: int, state: str) -> dict[str, Any]:
+    return {
+        "sweep": snapshot.name,
+        "state": state,
+        "time": round(time.time(), 3),
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "nodes": nodes,
+        "asked": snapshot.total,
+        "done": snapshot.done,
+        "failed": dict(snapshot.failed),
+        "held": dict(snapshot.held),
+        "running": {i: asdict(p) if p is not None else None for i, p in snapshot.running.items()},
+        "waiting": [
+            {"reason": reason, "count": len(runs), "runs": runs[:NAMED]} for runs, reason in snapshot.grouped()
+        ],
+        "eta_seconds": None if snapshot.eta_seconds is None else round(snapshot.eta_seconds, 1),
+        "damage": list(damage),
+    }
+
+
+def driver(status: Mapping[str, Any] | None, now: float | None = None) -> str:
+    """What became of a sweep's driver by its last word: "driving", "ended", "interrupted", "dead" or "none".
+
+    Args:
+        status: of ``SweepDir.status``.
+        now: seconds since the epoch.
+    """
+    if status is None:
+        return "none"
+    if status.get("state") != DRIVING:
+        return str(status.get("state", "none"))
+    if status.get("host") == os.uname().nodename and Path("/proc").is_dir():
+        return DRIVING if Path(f"/proc/{status.get('pid')}").exists() else "dead"
+    spoke = status.get("time")
+    silent = (time.time() if now is None else now) - float(spoke) if isinstance(spoke, int | float) else float("inf")
+    return DRIVING if silent < SILENT_SECONDS else "dead"
+
+
+def read(sweep: SweepDir) -> tuple[dict[str, Any] | None, str]:
+    """A sweep's status and what became of its driver; a status that is damaged tells nothing."""
+    try:
+        found = sweep.status()
+    except StoreError:
+        found = None
+    return found, driver(found)

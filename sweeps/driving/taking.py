@@ -1,0 +1,93 @@
+"""Taking a sweep: what was asked under its name and is asked now, written down before anything starts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from gpt3core import spec as specs
+from gpt3core.errors import StoreError
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.spec import RunSpec
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
+from sweeps.planning import asked
+from sweeps.planning import recipe as recipes
+from sweeps.planning.grid import Grid
+from sweeps.planning.recipe import Recipe
+
+WRITERS = 16  # specifications are written side by side: each waits for the disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A sweep to drive."""
+
+    sweep: SweepDir
+    runs: tuple[RunSpec, ...]  # all that was asked, in order
+    evals: EvalSpec
+    record: SweepRecord
+    damage: tuple[str, ...] = ()  # sentences
+
+
+def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
+    """Join what a command asks to what was asked under the name before, and write it down; under ``sweep.owned()``.
+
+    What is damaged is set aside and said: it concerns its run, never the sweep.
+
+    Raises:
+        UsageError: when runs asked before would drop out and the recipe does not say that they may.
+    """
+    before, damage = _before(sweep)
+    asked_now = {run.run_id: run for run in cells.runs}
+    joined = asked.union(before, list(asked_now), replace=recipe.replace, extend=recipe.extend)
+    runs = []
+    for run_id in joined.runs:
+        try:
+            runs.append(asked_now[run_id] if run_id in asked_now else RunDir(sweep.root, run_id).spec())
+        except StoreError as error:
+            damage.append(f"run {run_id}, which was asked before, stays out: {error}")
+    record = SweepRecord(
+        runs=joined.runs,
+        evals=cells.evals,
+        numerics=before.numerics if before else {},
+        min_tokens=recipe.min_tokens,
+    )
+    sweep.write_record(record)
+    sweep.write_recipe(recipes.to_yaml(recipe))
+    if joined.dropped:
+        sweep.event("dropped", runs=list(joined.dropped))
+    with ThreadPoolExecutor(WRITERS) as pool:
+        damage += [sentence for sentence in pool.map(lambda run: _create(sweep, run), runs) if sentence]
+    return Taken(sweep=sweep, runs=tuple(runs), evals=cells.evals, record=record, damage=tuple(damage))
+
+
+def _before(sweep: SweepDir) -> tuple[SweepRecord | None, list[str]]:
+    """The sweep's record; a damaged one is set aside, and what it alone knew is forgotten aloud."""
+    try:
+        return sweep.record(), []
+    except StoreError as error:
+        aside = files.set_aside(sweep.path / "sweep.json")
+        return None, [
+            f"sweep {sweep.name}: its record was damaged ({error}) and set aside as {aside}: runs asked before and not "
+            "now are forgotten, unless they are asked again"
+        ]
+
+
+def _create(sweep: SweepDir, run: RunSpec) -> str:
+    """Write a run's specification, unless it is there; a sentence where a damaged one was."""
+    folder = RunDir(sweep.root, run.run_id)
+    path = folder.path / "spec.json"
+    try:
+        if path.read_bytes() == specs.to_json(run).encode():
+            return ""
+        folder.spec()
+    except FileNotFoundError:
+        pass
+    except StoreError as error:
+        aside = files.set_aside(path)
+        folder.create(run)
+        return f"run {run.run_id}: its specification was damaged ({error}), set aside as {aside} and written again"
+    folder.create(run)
+    return ""
