@@ -26,7 +26,8 @@ def union(record: SweepRecord | None, run_ids: Sequence[str], *, replace: bool, 
     if replace and extend:
         raise UsageError("replace=true and extend=true: one drops the earlier runs, the other keeps them; give one")
     asked = tuple(dict.fromkeys(run_ids))
-    missing = tuple(i for i in record.runs if i not in set(asked)) if record else ()
+    known = set(asked)
+    missing = tuple(run_id for run_id in record.runs if run_id not in known) if record else ()
     if extend:
         return Asked(runs=(*asked, *missing))
     if missing and not replace:
