@@ -170,9 +170,9 @@ class Driver:
 
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""
-        self.requests.look(self.states, now)
         self._look_again(now)
         self._propose()
+        self.requests.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return False

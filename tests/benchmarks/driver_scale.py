@@ -96,7 +96,7 @@ class Quiet:
 
 
 def sweep(root: Path) -> tuple[float, float, float, float]:
-    """Seconds (wall, with the disk) of taking 10,000 runs, new and again; milliseconds of a tick, deciding and quiet."""
+    """Seconds (wall) of taking 10,000 runs, new and again; milliseconds of a tick, deciding and quiet."""
     chosen = recipe.load(["recipe=smoke", "placement.gpus=1"])
     cells = grid.build(chosen, "0" * 64)
     runs: list[RunSpec] = []
