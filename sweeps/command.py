@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from gpt3core import cli
 from gpt3core.errors import UsageError
-from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import asked, estimate, grid, recipe
@@ -171,14 +170,14 @@ def _drive(order: Order) -> int:
                 display.close()
         finally:
             launcher.close()
-    return _conclude(order, len(taken.runs), outcome)
+    return _conclude(sweep, len(taken.runs), outcome)
 
 
-def _conclude(order: Order, total: int, outcome: Outcome) -> int:
+def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     held = f", {len(outcome.held)} held" if outcome.held else ""
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
     failed = f"{len(outcome.failed)} failed"
-    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{without}; store {order.root}")
+    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{without}; store {sweep.root}")
     for run_id, reason in {**outcome.failed, **outcome.held}.items():
         print(f"  {run_id}: {reason}")
     if outcome.interrupted:
@@ -186,7 +185,7 @@ def _conclude(order: Order, total: int, outcome: Outcome) -> int:
         return INTERRUPTED
     if outcome.failed or outcome.held:
         return FAILED
-    print(f"next: python -m analysis.fit runs={order.root} sweep={order.recipe.name}")
+    print(f"next: python -m analysis.fit runs={sweep.root} sweep={sweep.name}")
     for sentence in outcome.damage:
         print(f"  {sentence}")
     return DAMAGED if outcome.damage else DONE

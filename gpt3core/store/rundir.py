@@ -255,19 +255,6 @@ class RunDir:
         names = (folder.name for folder in self.checkpoints.glob("step-*"))
         return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name)))
 
-    def latest_checkpoint(self) -> tuple[int | None, list[str]]:
-        """The step of the newest checkpoint whose files match their checksums, and a sentence for each damaged one.
-
-        A damaged checkpoint is kept, renamed to ``damaged-...``, for whoever wants to look at it.
-        """
-        damage: list[str] = []
-        for step in reversed(self.checkpoint_steps()):
-            problem = damaged(self.checkpoint(step))
-            if problem is None:
-                return step, damage
-            damage.append(self.set_checkpoint_aside(step, problem))
-        return None, damage
-
     def set_checkpoint_aside(self, step: int, problem: str) -> str:
         """Rename a damaged checkpoint; the sentence that says so."""
         aside = files.set_aside(self.checkpoint(step))
@@ -275,19 +262,3 @@ class RunDir:
             f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as {aside}, "
             "and the run went back to the one before: the result is not affected, but check that disk"
         )
-
-
-def damaged(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None."""
-    try:
-        manifest = files.read_object(checkpoint / "manifest.json")
-    except (OSError, StoreError) as error:
-        return f"manifest.json: {error}"
-    for name, expected in manifest.items():
-        try:
-            found = files.sha256_file(checkpoint / name)
-        except OSError as error:
-            return f"{name}: {error.strerror}"
-        if found != expected:
-            return f"{name} has sha256 {found[:12]}..., its manifest says {expected[:12]}..."
-    return None

@@ -47,6 +47,7 @@ class Connection:
         options: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
         if self.local:
             options |= {"num_cpus": cpus or len(os.sched_getaffinity(0)), "include_dashboard": False}
+            options |= {"_node_ip_address": "127.0.0.1"}
             options |= {"_temp_dir": self._temporary, "object_store_memory": 100_000_000}
         ray.init(address or "local", **options)
         self._nodes: Inventory = []
@@ -56,13 +57,17 @@ class Connection:
     def inventory(self) -> Inventory:
         """The living nodes and all that they have, at most INVENTORY_SECONDS old."""
         if time.monotonic() - self._looked >= INVENTORY_SECONDS:
-            alive = [node for node in self.ray.nodes() if node["Alive"]]
-            unused = _available(self.ray)
-            self._unused = {n["NodeID"]: _resources(unused.get(n["NodeID"], n["Resources"])) for n in alive}
-            nodes = [
-                Node(name=n["NodeID"], total=_resources(n["Resources"]), labels=n.get("Labels", {})) for n in alive
+            # the one public view of what is free on each node: ray.available_resources() adds all nodes up, and
+            # ray.nodes() and ray.util.state.list_nodes() tell totals only (ray issue 60134)
+            from ray.autoscaler.v2 import sdk
+
+            status = sdk.get_cluster_status(self.ray.get_runtime_context().gcs_address)
+            alive = sorted((*status.active_nodes, *status.idle_nodes), key=lambda node: node.node_id)
+            self._unused = {n.node_id: _resources(n.available_resources()) for n in alive}
+            self._nodes = [
+                Node(name=n.node_id, total=_resources(n.total_resources()), labels=n.labels or {}) for n in alive
             ]
-            self._nodes, self._looked = sorted(nodes, key=lambda n: n.name), time.monotonic()
+            self._looked = time.monotonic()
         return self._nodes
 
     def unused(self, node: Node) -> Resources:
@@ -76,16 +81,6 @@ class Connection:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def _available(ray: Any) -> dict[str, dict[str, float]]:
-    """What is free on each node, by its id.
-
-    Private, and used here alone: as of Ray 2.60 ray.available_resources() adds all nodes up, ray.nodes() and
-    ray.util.state.list_nodes() tell totals only, and the request to publish this one is open (ray issue 60134).
-    """
-    found: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()
-    return found
-
-
 def _resources(amounts: dict[str, float]) -> Resources:
     return Resources(cpus=amounts.get("CPU", 0.0), gpus=amounts.get("GPU", 0.0))
 
@@ -96,6 +91,7 @@ def _settle_environment(local: bool) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         if os.environ["RAY_AUTH_MODE"] == "token" and not Path("~/.ray/auth_token").expanduser().exists():
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # one machine: all processes on loopback
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 

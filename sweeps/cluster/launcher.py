@@ -124,12 +124,13 @@ class Launcher:
     def close(self) -> None:
         """Leave: workers without work end; runs go on where the cluster outlives this process."""
         if self._teams:
-            runs = f"{len(self._teams)} run{'s' * (len(self._teams) != 1)}"
-            after = "end with the local Ray, and resume from their checkpoints" if self.local else "go on without it"
-            print(
-                f"this driver leaves while {runs} are under way: they {after} when the same command is started again",
-                file=sys.stderr,
+            runs = "1 run is" if len(self._teams) == 1 else f"{len(self._teams)} runs are"
+            after = (
+                "end with the local Ray; start the same command again, and they resume from their checkpoints"
+                if self.local
+                else "go on without it; start the same command again to take them over"
             )
+            print(f"this driver leaves while {runs} under way: they {after}", file=sys.stderr)
         self._pool.end(self._pool.idle)
         self._connection.close()
 

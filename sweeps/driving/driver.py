@@ -36,9 +36,10 @@ from sweeps.driving.taking import Taken
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
-from sweeps.scheduling.scheduler import Hold, Refuse, Start
+from sweeps.scheduling.scheduler import Start
 
 TICK_SECONDS = 0.25
+DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 VISIBLE_SECONDS = (
@@ -88,6 +89,8 @@ class Driver:
         self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
         self.damage = list(taken.damage)
+        self._seen: object = None  # what the scheduler was shown last, and when
+        self._decided = -math.inf
         self.over = ""
         self.begun = False  # whether any run of the sweep has ever started
         self.interrupts = 0
@@ -167,9 +170,9 @@ class Driver:
 
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""
-        self.requests.look(self.states, now)
         self._look_again(now)
         self._propose()
+        self.requests.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return False
@@ -178,21 +181,25 @@ class Driver:
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
         queue = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
+        running, others = self.cluster.running(), self.cluster.others()
+        seen = (inventory, queue, [run.run_id for run in running], others)
+        if seen == self._seen and now < self._decided + DECIDE_SECONDS:
+            return True
+        self._seen, self._decided = seen, now
         holding = [
-            replace(run, ends=self.states[run.run_id].ends) if run.run_id in self.states else run
-            for run in self.cluster.running()
+            replace(run, ends=self.states[run.run_id].ends) if run.run_id in self.states else run for run in running
         ]
         for decision in scheduler.decide(
             now,
             inventory,
             [self.estimates.job(state) for state in queue],
-            [*holding, *self.cluster.others()],
+            [*holding, *others],
             self.nodes.largest,
         ):
             state = self.states[decision.run_id]
             if isinstance(decision, Start):
                 self._start(state, decision.allocation, now)
-            elif isinstance(decision, Hold | Refuse):
+            else:
                 state.reason = decision.reason
         return True
 

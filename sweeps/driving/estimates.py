@@ -71,7 +71,11 @@ class Estimates:
 
     def eta(self, states: Iterable[RunState], running: int, now: float) -> float:
         """Seconds until all is done: the work left over the workers there are, and no less than the longest run's."""
-        open_states = [state for state in states if state.phase in (Phase.WAITING, Phase.RUNNING)]
-        left = sum(self.left(state) for state in open_states)
-        ends = [state.ends - now for state in open_states if state.phase == Phase.RUNNING]
-        return max(left / max(1, running), min(max(ends, default=0.0), left))
+        left = longest = 0.0
+        for state in states:
+            if state.phase == Phase.WAITING:
+                left += self.job(state).seconds
+            elif state.phase == Phase.RUNNING:
+                left += self.left(state)
+                longest = max(longest, state.ends - now)
+        return max(left / max(1, running), min(longest, left))

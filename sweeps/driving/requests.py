@@ -39,7 +39,7 @@ class Requests:
             state.stopping = True
             self._cluster.stop(state.run_id)
             self._say(f"stopping {state.run_id}: it writes its checkpoint")
-        elif state.phase in (Phase.WAITING, Phase.SPARE):
+        elif state.phase == Phase.WAITING:
             path = self._sweep.path / "stop" / state.run_id
             state.settle(Phase.HELD, f"stopped on request; to go on, delete {path} (and start the sweep if it ended)")
             self._say(f"held    {state.run_id}: {state.reason}")

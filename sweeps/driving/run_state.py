@@ -27,7 +27,7 @@ class Phase(StrEnum):
 OPEN = (Phase.WAITING, Phase.RUNNING, Phase.AWAITED)  # on the way to a result
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class RunState:
     """One run of the sweep."""
 

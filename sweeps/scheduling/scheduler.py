@@ -117,7 +117,7 @@ class _Pass:
     largest: Inventory
     reservation: _Reservation | None = None
     impossible: dict[Kind, Refuse | Hold | None] = field(default_factory=dict)
-    full: set[Kind] = field(default_factory=set)  # kinds for which nothing is free
+    full: dict[Kind, str] = field(default_factory=dict)  # kinds for which nothing is free, and why they wait
     late: set[Kind] = field(default_factory=set)  # kinds that would delay the reservation wherever they start
 
     def __post_init__(self) -> None:
@@ -128,6 +128,8 @@ class _Pass:
 
     def decision(self, job: Job) -> Decision:
         kind = job.worker, job.workers
+        if (reason := self.full.get(kind)) is not None and kind not in self.late:
+            return Hold(run_id=job.run_id, reason=reason)
         if kind not in self.impossible:
             self.impossible[kind] = self._impossible(kind)
         if (verdict := self.impossible[kind]) is not None:
@@ -137,7 +139,6 @@ class _Pass:
             return self._delaying(job)
         allocation = None if kind in self.full else self.free.place(*kind)
         if allocation is None:
-            self.full.add(kind)
             return self._hold(job)
         if not ahead and not self._beside(kind, allocation):
             assert self.reservation is not None
@@ -179,9 +180,12 @@ class _Pass:
 
     def _hold(self, job: Job) -> Hold:
         """The first that does not fit gets a reservation, the others wait behind it."""
-        needs = _describe((job.worker, job.workers))
+        kind = job.worker, job.workers
+        needs = _describe(kind)
+        first = job.run_id if self.reservation is None else self.reservation.run_id
+        self.full[kind] = f"needs {needs}, behind {first}"
         if self.reservation is not None:
-            return Hold(run_id=job.run_id, reason=f"needs {needs}, behind {self.reservation.run_id}")
+            return Hold(run_id=job.run_id, reason=self.full[kind])
         time, spare = self._earliest(job)
         self.reservation = _Reservation(run_id=job.run_id, time=time, spare=spare, both=self.free.least(spare))
         reason = f"first in the queue, needs {needs}{_at(time, self.now)}"

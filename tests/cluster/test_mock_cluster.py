@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -147,7 +146,7 @@ def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster
     wait_until(lambda: all(u.progress for u in launcher.poll()))
     import ray
 
-    namespace = launcher._namespace
+    namespace = launcher._connection.namespace
     ray.shutdown()  # the first driver is gone without a word
     adopted = Launcher(namespace, address=mock_cluster)
     launcher._teams, launcher._pool = adopted._teams, adopted._pool  # for the fixture to end
@@ -160,7 +159,6 @@ def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster
 def test_a_whole_sweep_of_gangs(launcher, tmp_path):
     chosen = recipe.load(["recipe=smoke", "placement.workers=2", "placement.gpus=1", "optim.batch_tokens_min=1024"])
     cells = grid.build(chosen, "0" * 64)
-    cells.runs.extend([replace(run, seed=1) for run in cells.runs])
     (tmp_path / "release").touch()
     sweep = SweepDir(tmp_path, chosen.name)
     with sweep.owned():
@@ -299,11 +297,14 @@ def test_what_a_killed_driver_leaves_ends_by_itself_and_frees_the_cluster(launch
 
 
 def test_a_driver_that_leaves_by_an_exception_ends_no_run(launcher, mock_cluster, tmp_path):
+    import ray
+
     left = start_driver(mock_cluster, tmp_path, "raise")
     said, _ = left.communicate(timeout=90)
     assert left.returncode == 7, said
     assert "2 runs are under way: they go on without it" in said
     assert len(list(tmp_path.glob("places/*"))) == 0
+    ray.shutdown()
     adopted = Launcher(f"killed-{tmp_path.name}", address=mock_cluster)
     launcher._teams, launcher._pool = adopted._teams, adopted._pool  # for the fixture to end
     assert sorted(run.run_id for run in adopted.running()) == ["gang", "one"]

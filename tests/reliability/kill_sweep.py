@@ -1,5 +1,4 @@
-"""Kill a sweep with SIGKILL at random moments until it is done, and compare its table with an undisturbed sweep's,
-bit by bit.
+"""Kill a sweep with SIGKILL at random moments until it is done, and compare it with an undisturbed one, bit by bit.
 
   python tests/reliability/kill_sweep.py --kills 20 --seed 0
 

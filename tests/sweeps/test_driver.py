@@ -235,7 +235,7 @@ def test_a_result_that_is_seen_a_minute_late_is_taken_and_nothing_is_trained_twi
 )
 def test_the_exit_code_tells_how_a_sweep_ended(smoke, capsys, outcome, code, said):
     chosen, cells, root = smoke
-    assert command._conclude(chosen, cells.runs, outcome, root) == code
+    assert command._conclude(SweepDir(root, chosen.name), len(cells.runs), outcome) == code
     assert said in capsys.readouterr().out
 
 
@@ -460,7 +460,7 @@ def test_a_damaged_result_concerns_its_run_only(smoke, damaged):
     assert cluster.started == [victim]
     assert sorted(outcome.done) == sorted(ids(smoke))
     assert victim in outcome.damage[0]
-    assert command._conclude(smoke[0], smoke[1].runs, outcome, root) == 3
+    assert command._conclude(SweepDir(root, smoke[0].name), 4, outcome) == 3
     assert list(RunDir(root, victim).path.glob("damaged-result.json-*"))
 
 
