@@ -278,9 +278,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ running
 def run(main: Callable[[list[str]], int]) -> None:
-    """Run a command: one sentence and a non-zero exit for whatever its user can mend; a traceback is a defect of
-    ours.
-    """
+    """Run a command: what its user can mend is one sentence and a non-zero exit; a traceback is a defect of ours."""
     try:
         code = main(sys.argv[1:])
     except (UsageError, StoreError) as error:

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Sweep model sizes x compute budgets: ``ray job submit sweeps/sizes.py``, or ``python sweeps/sizes.py`` on one
-machine.
+"""Sweep model sizes x compute budgets: ``ray job submit sweeps/sizes.py``, or ``python sweeps/sizes.py`` here.
 
 python sweeps/sizes.py recipe=laptop seed=1 budgets='[1e11,1e12]'   any key of the recipe, by its dotted name
 python sweeps/sizes.py recipe=gpt3 --plan                           what would run, where, how long, at what cost

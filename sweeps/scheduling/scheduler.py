@@ -171,7 +171,7 @@ class _Pass:
         started = Running(run_id=job.run_id, worker=job.worker, allocation=allocation, ends=self.now + job.seconds)
         self.held.append((started, self.free.take(job.worker, allocation)))
         if self.reservation is not None:
-            if not self._ends_before(job, self.reservation):
+            if started.ends > self.reservation.time + EPSILON:
                 self.reservation.spare.take(job.worker, allocation)
             for name in allocation:
                 self.reservation.both.free[name] = self.free.free[name].least(self.reservation.spare.free[name])

@@ -1,6 +1,4 @@
-"""A disk that is really full, in the whole line: one sentence, a non-zero exit, nothing lost, and it goes on when
-there is room.
-"""
+"""A disk that is really full, in the whole line: a sentence, a non-zero exit, nothing lost, and it goes on later."""
 
 from __future__ import annotations
 
