@@ -1,5 +1,4 @@
-"""Are the laptop recipe's rules near the best? Loss of a few cells with one rule changed at a time, through the real
-sweep.
+"""Are the laptop recipe's rules near the best? Losses with one rule changed at a time, through the real sweep.
 
   python tests/benchmarks/hyperparameter_rules.py        about five minutes on two cores; the store is ISOFLOP_ROOT
 
