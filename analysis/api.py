@@ -25,7 +25,7 @@ from analysis.output.receipt import receipt
 from analysis.reference.tables import gpt3_models
 from analysis.runs import candidates, foreign, selection
 from analysis.runs.selection import Selection
-from analysis.settings import DELTA, RHO, DesignSettings, FitSettings
+from analysis.settings import DELTA, RHO, DesignSettings, StudySettings
 from analysis.study import Options, Study
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
@@ -56,20 +56,18 @@ def fit(
 ) -> Study:
     """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
 
+    The study holds all that fit.json does: ``laws[name].fit.params``, ``exponents``, ``predictions``, ``notes``, ...
+
     Args:
-        source: a table with a run a row (columns N, D, loss, ...), its file, or a store's folder.
-        columns: names of a table's columns, ``{"D": "tokens_billion*1e9"}``.
+        source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
         target_compute: FLOPs of compute-optimal runs to predict, in ``Study.predictions``.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
-
-    Returns:
-        All that fit.json holds: ``laws[name].fit.params``, ``exponents``, ``ensemble``, ``predictions``, ``notes``, ...
 
     Raises:
         UsageError, StoreError: in one sentence, when there is nothing to fit.
     """
     table = source if isinstance(source, pd.DataFrame) else None
-    settings = FitSettings(
+    settings = StudySettings(
         runs=None if table is not None else str(source),
         columns=dict(columns or {}),
         sweep=sweep,
@@ -90,7 +88,7 @@ def fit(
 
 
 def study(
-    settings: FitSettings,
+    settings: StudySettings,
     *,
     table: pd.DataFrame | None = None,
     points: pd.DataFrame | None = None,
@@ -110,6 +108,9 @@ def study(
     selected = selection.select(settings, table)
     if not selected.runs.store:
         _enough(selected)
+    elif settings.columns and not settings.predict:
+        named = next(iter(settings.columns))
+        raise UsageError(f"columns.{named}: a store's runs name their columns themselves: leave it out")
     if points is not None:
         points = foreign.check_points(foreign.named(points, {}, Path("predict")), Path("predict"))
     elif settings.predict:
@@ -161,7 +162,7 @@ def _study(selected: Selection, options: Options, points: pd.DataFrame | None = 
     return replace(found, notes=notes(found))
 
 
-def _options(settings: FitSettings) -> Options:
+def _options(settings: StudySettings) -> Options:
     """What is fitted, checked."""
     settings.check()
     if settings.law not in ("all", *laws.LAWS):

@@ -41,10 +41,9 @@ class RunSettings:
 
 
 @dataclass(kw_only=True)
-class FitSettings(RunSettings):
-    """What ``analysis.fit`` takes; the report and the app take the same."""
+class StudySettings(RunSettings):
+    """What is fitted to them and predicted; the same for whatever shows a study."""
 
-    out: str | None = None
     law: str = "all"
     loss_function: str = RHO
     delta: float = DELTA
@@ -53,19 +52,34 @@ class FitSettings(RunSettings):
     predict: str | None = None
     bootstrap: int = 1000
     seed: int = 0
-    figures: bool = True
 
     def check(self) -> None:
         """Refuse what cannot be meant; see RunSettings."""
         super().check()
         if self.bootstrap < 1 or not self.delta > 0:
             raise UsageError(f"bootstrap={self.bootstrap}, delta={self.delta}: both must be positive")
+        if self.loss_function == "least_squares" and self.delta != DELTA:
+            raise UsageError(f"delta={self.delta}: least squares turn nowhere; leave it out, or name another function")
         if any(not 0 < c < float("inf") for c in self.target_compute):
             raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e14)")
+
+
+@dataclass(kw_only=True)
+class ReportSettings(StudySettings):
+    """What ``dashboards.report`` takes."""
+
+    out: str | None = None
 
     def folder(self, default: Path) -> Path:
         """Where files go: what the user said, or a default."""
         return Path(self.out).expanduser().absolute() if self.out else default
+
+
+@dataclass(kw_only=True)
+class FitSettings(ReportSettings):
+    """What ``analysis.fit`` takes."""
+
+    figures: bool = True
 
 
 @dataclass(kw_only=True)

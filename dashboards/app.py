@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.settings import FitSettings
+from analysis.settings import StudySettings
 from gpt3core import cli
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store.rundir import default_root
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     ports = [word.split("=", 1)[1] for word in argv if word.startswith("port=")]
     if ports and not (ports[-1].isdecimal() and 0 < int(ports[-1]) < 65_536):
         raise UsageError(f"port={ports[-1]}: a number from 1 to 65535")
-    given = cli.settings(FitSettings(), words)
+    given = cli.settings(StudySettings(), words)
     given.check()
     app = build(given)  # what is wrong with the store is said here, before a server starts
     app.run(host="127.0.0.1", port=int(ports[-1]) if ports else 8050, debug=False)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 class Live:
     """The pages of a study, drawn anew when a result was added to its runs; one thread at a time."""
 
-    def __init__(self, given: FitSettings) -> None:
+    def __init__(self, given: StudySettings) -> None:
         self._given = given
         self._root = Path(given.runs).expanduser().absolute() if given.runs else default_root()
         self._one_at_a_time = threading.Lock()  # a fit takes longer than a tick: the ticks behind it find it done
@@ -66,7 +66,7 @@ class Live:
             return list(self._pages)
 
 
-def build(given: FitSettings) -> Any:
+def build(given: StudySettings) -> Any:
     """The Dash app over a store."""
     try:
         import dash

@@ -9,12 +9,12 @@ import pandas as pd
 from analysis import api
 from analysis.runs import store
 from analysis.runs.tidy import Runs
-from analysis.settings import FitSettings
+from analysis.settings import StudySettings
 from analysis.study import Study
 from dashboards.figures.curves import thinned
 
 
-def load(settings: FitSettings) -> tuple[Study, Path]:
+def load(settings: StudySettings) -> tuple[Study, Path]:
     """The study, and the folder that ``analysis.fit`` writes to; nothing is fitted when what is there is up to date.
 
     Raises:

@@ -1,7 +1,8 @@
-"""A study as one folder of offline HTML: ``python -m dashboards.report runs=ROOT``. Takes the settings of analysis.fit.
+"""A study as one folder of offline HTML: ``python -m dashboards.report runs=ROOT``.
 
-The folder (default ROOT/sweeps/NAME/report) opens from disk: no server, no network, no upload button. What
-``analysis.fit`` wrote for the same runs and settings is drawn as it stands; otherwise the laws are fitted first.
+Takes the settings of analysis.fit. The folder (default ROOT/sweeps/NAME/report) opens from disk: no server, no
+network, no upload button. What ``analysis.fit`` wrote for the same runs and settings is drawn as it stands; otherwise
+the laws are fitted first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.settings import FitSettings
+from analysis.settings import ReportSettings
 from gpt3core import cli
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         print(__doc__)
         print(fit.__doc__)
         return 0
-    given = cli.settings(FitSettings(), argv)
+    given = cli.settings(ReportSettings(), argv)
     given.check()
 
     from dashboards import data

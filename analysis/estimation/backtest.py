@@ -53,8 +53,9 @@ class Backtests:
         return Backtests(rows=self.rows[chosen].reset_index(drop=True), ln_predicted=self.ln_predicted[chosen])
 
     def misses(self, weights: Array) -> Array:
-        """ln measured - ln predicted of a weighted mean of the choices, (rows,); nan where choices of less than half of
-        the weight could be fitted: what is left is another mean.
+        """ln measured - ln predicted of a weighted mean of the choices, (rows,).
+
+        nan where choices of less than half of the weight could be fitted: what is left is another mean.
         """
         there = np.isfinite(self.ln_predicted) @ weights >= MOST_WEIGHT * weights.sum()
         miss = np.log(self.rows.measured.to_numpy(float)) - combine(self.ln_predicted, weights)
@@ -68,7 +69,7 @@ class Backtests:
 
 
 def cuts(compute: Array) -> list[float]:
-    """Computes to cut at, dearest first: every quarter decade below the top with enough runs on either side."""
+    """Computes to cut at, the highest first: every quarter decade below the top with enough runs on either side."""
     ordered = np.sort(compute)
     found: list[float] = []
     counts: set[int] = set()
@@ -187,8 +188,7 @@ def calibrate(tests: Backtests, weights: Array, noise: float) -> Calibration:
 
 
 def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = (0.8, 0.95)) -> pd.DataFrame:
-    """By decades of extrapolation: median error, bias, and the coverage of intervals calibrated without the cut that
-    they are judged on.
+    """Median error, bias and coverage by decades of extrapolation; intervals are calibrated without the cut judged.
 
     Returns:
         decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95.

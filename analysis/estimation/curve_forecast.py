@@ -24,7 +24,7 @@ SLOPE_PRIOR = (0.593, 0.12)  # A, nats x (sum of rates)^1/2: the mean of Luo et 
 DECAY_PRIOR = (0.18, 0.07)  # B, nats
 NOISE = 0.0007  # of a curve's points, relative
 EARLY = 0.003  # relative error of the form at 4% of the run; it falls as 1/t
-UNTOLD = 0.06  # of the drop still to come: error of the form
+REMAINING = 0.06  # of the drop still to come: error of the form
 LATE = 0.35  # of the curve so far: where its slope begins to be taken
 RIDGE = 1e-3
 LEAST_FINISHED = 8
@@ -93,7 +93,7 @@ def _alone(curve: Curve, level: float) -> FinalLoss:
     solution = np.linalg.solve(hessian, rows.T @ (curve.loss / spread) + precision @ mean)
     end = design(np.array([total - 1]))[0]
     loss = float(end @ solution)
-    variance = end @ np.linalg.solve(hessian, end) + (NOISE * now) ** 2 + (UNTOLD * max(now - loss, 0.0)) ** 2
+    variance = end @ np.linalg.solve(hessian, end) + (NOISE * now) ** 2 + (REMAINING * max(now - loss, 0.0)) ** 2
     half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
     return FinalLoss(loss=loss, interval=(float(loss - half), float(loss + half)), method="alone")
 

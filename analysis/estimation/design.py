@@ -78,8 +78,8 @@ def propose(
     """
     if target not in TARGETS:
         raise UsageError(f"target={target}: allowed are {', '.join(TARGETS)}")
-    told = _told(finished)
-    data, lost = finished[told], finished[~told]
+    counts = _counts(finished)
+    data, lost = finished[counts], finished[~counts]
     if len(data) < 2:
         raise UsageError(f"{len(data)} runs ended with a loss: two are needed before a next one can be proposed")
     pending = data[:0] if running is None else running
@@ -97,7 +97,7 @@ def propose(
     return Design(proposals=proposals, everything=after, worth=after < stop, target=target, compute=compute)
 
 
-def _told(finished: pd.DataFrame) -> NDArray[np.bool_]:
+def _counts(finished: pd.DataFrame) -> NDArray[np.bool_]:
     """Which runs ended with a loss that counts, (n,)."""
     done = finished.status == "done" if "status" in finished else True
     return np.asarray(np.isfinite(finished.loss.to_numpy(float)) & done, bool)

@@ -285,8 +285,9 @@ def _minimise(
 
 
 def _basins(found: Solution) -> Array:
-    """Up to BASINS solutions within a factor of the best objective, chosen one after another as far apart as there
-    are: where resamples may prefer to lie.
+    """Up to BASINS solutions within a factor of the best objective: where resamples may prefer to lie.
+
+    They are chosen one after another, each as far from those before it as there are.
     """
     good = found.theta[np.isfinite(found.objective) & (found.objective <= BASIN_FACTOR * found.objective.min())]
     scale = np.maximum(np.ptp(good, axis=0), 1e-9)

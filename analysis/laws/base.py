@@ -118,8 +118,10 @@ class PowerSum:
         return evaluate
 
     def starts(self, data: Data, loss: Array) -> Array:
-        """Variable projection on a grid: for every choice of exponents (and outer power) the coefficients solve a
-        linear least-squares problem with non-negative solutions, tried on every subset of the terms.
+        """Variable projection on a grid of exponents (and outer powers).
+
+        At each point the coefficients solve a linear least-squares problem with non-negative solutions, tried on every
+        subset of the terms.
         """
         columns = sorted({column for term in self.terms for column, name in term if name is not None})
         grid = [EXPONENTS] * len(columns)

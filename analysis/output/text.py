@@ -95,8 +95,8 @@ def _optimum(study: Study) -> list[Row]:
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.theta is not None:
         a, b = joint.exponents
-        told = math.isfinite(a) and len(joint.exponent_draws) > 0
-        inside = uncertainty.interval(joint.exponent_draws) if told else None
+        known = math.isfinite(a) and len(joint.exponent_draws) > 0
+        inside = uncertainty.interval(joint.exponent_draws) if known else None
         rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
     return rows
 

@@ -91,8 +91,9 @@ def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataF
 
 
 def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = ()) -> pd.DataFrame:
-    """A table of runs that a law can be fitted to: N, D, C and loss complete and positive; ids and sizes made up where
-    there are none.
+    """A table of runs that a law can be fitted to: N, D, C and loss complete and positive.
+
+    Names and sizes are made up where there are none.
 
     Args:
         exclude: names of runs that a rule will take out: these, and runs whose column status says that they did not

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis import api
-from gpt3core.cli import UsageError
+from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_tables import fit, rows

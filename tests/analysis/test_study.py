@@ -201,6 +201,9 @@ def test_few_runs_give_statuses_and_notes_and_no_crash(isolated, keep):
         (["bootstrp=5"], "did you mean bootstrap"),
         (["target_compute=[-1]"], "FLOPs, positive"),
         (["bootstrap=0"], "must be positive"),
+        (["columns.N=params"], "columns.N: a store's runs name their columns themselves"),
+        (["loss_function=least_squares", "delta=0.1"], "delta=0.1: least squares turn nowhere"),
+        (["min_tokens=-1"], "tokens, zero or more"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(store, words, sentence):

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from analysis.settings import FitSettings
+from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
@@ -23,7 +23,7 @@ def test_new_results_appear_by_themselves(isolated, monkeypatch):
     late = RunDir(root, make_store(root)[0]).path / "result.json"
     content = late.read_bytes()
     late.unlink()
-    app = dashboard.build(FitSettings(runs=str(root), bootstrap=10))
+    app = dashboard.build(StudySettings(runs=str(root), bootstrap=10))
     server = make_server("127.0.0.1", 0, app.server, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -9,7 +9,7 @@ import pytest
 from analysis import api, fit
 from analysis.estimation import solve
 from analysis.output import documents, saved, text
-from analysis.settings import FitSettings
+from analysis.settings import StudySettings
 from dashboards import data, report
 from dashboards.figures import catalogue
 from gpt3core.store.rundir import RunDir
@@ -27,7 +27,7 @@ def write(root, *words):
 
 
 def settings(root, **changed):
-    return FitSettings(runs=str(root), **{"bootstrap": 30, **changed})
+    return StudySettings(runs=str(root), **{"bootstrap": 30, **changed})
 
 
 class FittedError(Exception):
