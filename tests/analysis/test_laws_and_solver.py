@@ -1,6 +1,4 @@
-"""Laws against finite differences, known parameters and published fits; the solver against scipy from the published
-grid of starts.
-"""
+"""Laws against finite differences, known parameters and published fits; the solver against scipy."""
 
 import itertools
 
