@@ -117,8 +117,9 @@ def _layout(name: str, made: list[Page]) -> Any:
 
 
 def _token(root: Path) -> tuple[int, float]:
-    """Changes when a result is added."""
-    times = [path.stat().st_mtime for path in ([root] if root.is_file() else root.glob("runs/*/result.json"))]
+    """Changes when a result or an evaluation is added."""
+    written = [root] if root.is_file() else [*root.glob("runs/*/result.json"), *root.glob("runs/*/evals/*.parquet")]
+    times = [path.stat().st_mtime for path in written]
     return len(times), max(times, default=0.0)
 
 

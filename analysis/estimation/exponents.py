@@ -62,7 +62,7 @@ def by_convention(
                 convention=convention,
                 chosen=convention == chosen,
                 isoflop=here.exponent,
-                parametric=joint.exponents[0],
+                parametric=joint.a_and_b[0],
                 alpha_c=frontier.fit.params.get("alpha_C", float("nan")),
             )
         )

@@ -34,16 +34,16 @@ class FittedLaw:
     @cached_property
     def published(self) -> dict[str, Array]:
         """Draws of the published parameters, (draws,) each; empty where there are none."""
-        return {} if self.draws is None else named(self.fit.law, self.draws)
+        return {} if self.draws is None else described(self.fit.law, self.draws)
 
     @property
-    def exponents(self) -> tuple[float, float]:
+    def a_and_b(self) -> tuple[float, float]:
         """a and b of N* ~ C^a, D* ~ C^b by a fitted E + A/N^alpha + B/D^beta under 6ND = C; nan where it has none."""
         params = self.fit.params
         return optimal_exponents(params) if {"alpha", "beta"} <= set(params) else (np.nan, np.nan)
 
     @cached_property
-    def exponent_draws(self) -> Array:
+    def a_draws(self) -> Array:
         """Bootstrap draws of that a, (draws,); nan where a draw has none."""
         if not {"alpha", "beta"} <= set(self.published):
             return np.empty(0)
@@ -51,10 +51,10 @@ class FittedLaw:
         return np.array([optimal_exponents({"alpha": alpha, "beta": beta})[0] for alpha, beta in rows])
 
 
-def named(law: Law, draws: Array) -> dict[str, Array]:
+def described(law: Law, draws: Array) -> dict[str, Array]:
     """The published parameters of rows of theta, (rows,) each."""
-    described = [law.describe(theta) for theta in draws]
-    return {name: np.array([row[name] for row in described]) for name in law.parameters}
+    rows = [law.describe(theta) for theta in draws]
+    return {name: np.array([row[name] for row in rows]) for name in law.parameters}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +176,8 @@ def judged(law: FittedLaw) -> FittedLaw:
         return law
     params = law.fit.params
     if wrong := not_falling(params):
-        named_wrong = ", ".join(f"{name} {params[name]:.3g}" for name in wrong)
-        reason = f"the loss would not fall with scale ({named_wrong}): these runs do not tell N from D"
+        listed = ", ".join(f"{name} {params[name]:.3g}" for name in wrong)
+        reason = f"the loss would not fall with scale ({listed}): these runs do not tell N from D"
         return replace(law, fit=replace(law.fit, status=FitStatus.ILL_DETERMINED, reason=reason))
     loose = []
     for name, draws in law.published.items():

@@ -19,7 +19,7 @@ from analysis.estimation.design import Design
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.exponents import Exponents
-from analysis.estimation.fitted_laws import FittedLaw, named
+from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.laws import Array
@@ -68,7 +68,7 @@ def bootstrap(study: Study) -> pd.DataFrame:
     """Every draw of every law's parameters: law, resampled (by run, size or budget), draw, parameter, value."""
     parts = []
     for name, law in study.laws.items():
-        by_cluster = {by: named(law.fit.law, draws) for by, draws in law.by_cluster.items()}
+        by_cluster = {by: described(law.fit.law, draws) for by, draws in law.by_cluster.items()}
         for by, published in {"run": law.published, **by_cluster}.items():
             for parameter, values in published.items():
                 fixed = {"law": name, "resampled": by, "draw": np.arange(len(values)), "parameter": parameter}
@@ -120,7 +120,7 @@ def _law(law: FittedLaw) -> dict[str, Any]:
         "interval95": {name: uncertainty.interval(values) for name, values in published.items()},
         "standard_error": _errors(published),
         "interval95_by": {
-            by: {name: uncertainty.interval(values) for name, values in named(fit.law, draws).items()}
+            by: {name: uncertainty.interval(values) for name, values in described(fit.law, draws).items()}
             for by, draws in law.by_cluster.items()
         },
         "loss_function": vars(fit.rho),
@@ -133,10 +133,10 @@ def _law(law: FittedLaw) -> dict[str, Any]:
         "at_bounds": list(fit.at_bounds),
         "share_of_starts_at_optimum": fit.share_at_optimum,
     }
-    if math.isfinite(law.exponents[0]):
-        entry["optimum"] = {"a": law.exponents[0], "b": law.exponents[1]}
-        if len(law.exponent_draws):
-            entry["optimum"]["interval95_a"] = uncertainty.interval(law.exponent_draws)
+    if math.isfinite(law.a_and_b[0]):
+        entry["optimum"] = {"a": law.a_and_b[0], "b": law.a_and_b[1]}
+        if len(law.a_draws):
+            entry["optimum"]["interval95_a"] = uncertainty.interval(law.a_draws)
     return entry
 
 

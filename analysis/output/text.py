@@ -94,9 +94,9 @@ def _optimum(study: Study) -> list[Row]:
         rows.append(["2, IsoFLOP parabolas", "-", "-", "-", count + ", 2 are needed"])
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.theta is not None:
-        a, b = joint.exponents
-        known = math.isfinite(a) and len(joint.exponent_draws) > 0
-        inside = uncertainty.interval(joint.exponent_draws) if known else None
+        a, b = joint.a_and_b
+        known = math.isfinite(a) and len(joint.a_draws) > 0
+        inside = uncertainty.interval(joint.a_draws) if known else None
         rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
     return rows
 
