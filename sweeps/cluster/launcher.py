@@ -16,7 +16,7 @@ from sweeps.cluster.pool import ORPHAN_SECONDS, Member, Pool
 from sweeps.scheduling.inventory import Allocation, Inventory, Resources
 from sweeps.scheduling.scheduler import Running
 
-ADOPT_SECONDS = 10.0  # for the answer of a worker that was found
+ADOPT_SECONDS = 30.0  # for a worker of an earlier driver to answer, on a busy node too
 
 
 class Launcher:

@@ -32,7 +32,6 @@ def ray(*words, environment):
 def test_ray_job_submit_with_and_without_a_working_directory(isolated, monkeypatch):
     text = write_corpus(isolated / "text", documents=1500)
     settings = [*TINY, f"data.corpus={text}", "data.tokenizer=gpt2:300", "evals.validation_tokens=4096"]
-    before = set(_ray_processes())
     with line.head() as environment:
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         plain = ray("job", "submit", "sweeps/sizes.py", *settings, environment=environment)
@@ -47,21 +46,21 @@ def test_ray_job_submit_with_and_without_a_working_directory(isolated, monkeypat
         assert wrong.returncode != 0
         assert "did you mean smoke" in wrong.stdout
         assert "Traceback" not in wrong.stdout
-    assert set(_ray_processes()) <= before, "the head that was started is gone, and only that"
+    assert _processes_with(environment["RAY_AUTH_TOKEN"]) == [], "all that was started is gone"
     out = subprocess.run([sys.executable, "-m", "analysis.fit"], capture_output=True, text=True, check=True)
     assert "2 of 2 runs fitted" in out.stdout
     assert len(pd.read_parquet(isolated / "root" / "sweeps" / "smoke" / "fit" / "runs.parquet")) == 2
 
 
-def _ray_processes() -> list[str]:
+def _processes_with(token: str) -> list[str]:
+    """What still runs of a head and its jobs: they inherit its token."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            words = (entry / "cmdline").read_bytes()
+            if token.encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().decode(errors="replace"))
         except OSError:
             continue
-        if b"raylet" in words or b"gcs_server" in words:
-            found.append(entry.name)
     return found
 
 

@@ -143,6 +143,7 @@ def test_a_dead_worker_is_reported_lost(launcher, tmp_path):
 def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster, tmp_path):
     queue = [Queued(run_id="gang", worker=GPU, workers=4), Queued(run_id="one", worker=GPU)]
     step(launcher, queue, a_job(tmp_path))
+    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 5)  # every rank has begun
     wait_until(lambda: all(u.progress for u in launcher.poll()))
     import ray
 
