@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gpt3core import cli
+
+
+@dataclass
+class Nothing:
+    """There is nothing to set: the table is the paper's."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -12,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv:
         print(__doc__)
         return 0
-    cli.split(argv, ("--help",))
+    cli.settings(Nothing(), argv)
 
     from rich.console import Console
     from rich.table import Table

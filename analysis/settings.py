@@ -58,6 +58,8 @@ class StudySettings(RunSettings):
         super().check()
         if self.bootstrap < 1 or not self.delta > 0:
             raise UsageError(f"bootstrap={self.bootstrap}, delta={self.delta}: both must be positive")
+        if self.seed < 0:
+            raise UsageError(f"seed={self.seed}: zero or more")
         if self.loss_function == "least_squares" and self.delta != DELTA:
             raise UsageError(f"delta={self.delta}: least squares turn nowhere; leave it out, or name another function")
         if any(not 0 < c < float("inf") for c in self.target_compute):
@@ -69,6 +71,12 @@ class ReportSettings(StudySettings):
     """What ``dashboards.report`` takes."""
 
     out: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be meant; see RunSettings."""
+        super().check()
+        if self.out and Path(self.out).expanduser().is_file():
+            raise UsageError(f"out={self.out}: a file is there; name a folder")
 
     def folder(self, default: Path) -> Path:
         """Where files go: what the user said, or a default."""

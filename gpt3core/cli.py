@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
@@ -279,6 +280,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------------------------ running
 def run(main: Callable[[list[str]], int]) -> None:
     """Run a command: what its user can mend is one sentence and a non-zero exit; a traceback is a defect of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what cannot be spelt here is no reason to stop
     try:
         code = main(sys.argv[1:])
     except (UsageError, StoreError) as error:

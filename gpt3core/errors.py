@@ -21,3 +21,7 @@ class StoppedError(Exception):
 
 class BusyError(Exception):
     """Another live process is training this run."""
+
+
+class PeerError(Exception):
+    """Another rank of this run failed, died or stopped answering."""

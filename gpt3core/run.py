@@ -14,7 +14,7 @@ from gpt3core.errors import BusyError, StoreError
 from gpt3core.evals import runner
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.parallel.mesh import Mesh
-from gpt3core.spec import RunSpec
+from gpt3core.spec import TRAINER_VERSION, RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import timing
@@ -51,6 +51,12 @@ def run(
         result, damage = mesh.first(lambda: _claim(folder, spec, held))
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
+        if result is None and spec.trainer_version != TRAINER_VERSION:
+            raise StoreError(
+                f"run {spec.run_id} was specified for trainer version {spec.trainer_version}, this is version "
+                f"{TRAINER_VERSION}, which would train it to other weights: leave it out (replace=true), or train it "
+                "with the isoflop that specified it"
+            )
         here = Trainer(spec, root, mesh=mesh, damage=damage, **options)
         if result is not None and here.step < spec.steps:
             raise StoreError(
@@ -93,7 +99,7 @@ def _claim(folder: RunDir, spec: RunSpec, held: contextlib.ExitStack) -> tuple[d
 
 def _finished(folder: RunDir, result: dict[str, Any] | None, evals: EvalSpec) -> bool:
     """Whether nothing is left to train or to measure."""
-    return result is not None and (result["status"] != "done" or folder.evaluation_path(evals.eval_id).exists())
+    return result is not None and (result["status"] != "done" or folder.evaluated(evals.eval_id))
 
 
 def _evaluate(here: Trainer, evals: EvalSpec) -> str:
@@ -102,7 +108,7 @@ def _evaluate(here: Trainer, evals: EvalSpec) -> str:
     Every rank measures all of it, so none waits for another longer than that takes.
     """
     run, mesh = here.dir, here.mesh
-    if mesh.first(lambda: run.evaluation_path(evals.eval_id).exists()):
+    if mesh.first(lambda: run.evaluated(evals.eval_id)):
         return "done"
     here.progress("evaluating", None)
     known = mesh.first(lambda: [{name: _plain(value) for name, value in row.items()} for row in run.measurements()])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt3core import cli
-from gpt3core.errors import UsageError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import rundir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import asked, estimate, grid, recipe
@@ -85,9 +86,18 @@ def read(settings: Sequence[str]) -> Order:
         grid=cells,
         text=texts.describe(cells.runs, cells.evals),
         root=root,
-        record=SweepDir(root, chosen.name).record(),
+        record=_record(SweepDir(root, chosen.name)),
         idle=idle(settings, chosen, cells),
     )
+
+
+def _record(sweep: SweepDir) -> SweepRecord | None:
+    """What was asked before; a damaged record says nothing, and the driver sets it aside aloud."""
+    try:
+        return sweep.record()
+    except StoreError as error:
+        print(f"{error}; it is set aside when the sweep is driven", file=sys.stderr)
+        return None
 
 
 def refuse(order: Order) -> None:
@@ -131,8 +141,12 @@ def _show(order: Order) -> None:
 def _remarks(order: Order) -> list[str]:
     """What to know of a sweep that may run, whether it is planned or driven."""
     found = [f"{word} changes none of these runs, nor how they are evaluated" for word in order.idle]
-    repeated = texts.repeated(order.text, order.recipe, order.grid.runs)
-    return [*found, repeated] if repeated else found
+    if order.record is not None and (lost := set(order.record.evals.questions) - set(order.grid.evals.questions)):
+        tasks = ", ".join(sorted({task for task, *_ in lost}))
+        found.append(f"asked before under this name and not now, so no longer shown nor fitted: {tasks}")
+    if repeated := texts.repeated(order.text, order.recipe, order.grid.runs):
+        found.append(repeated)
+    return found
 
 
 def _forgotten(order: Order) -> str:

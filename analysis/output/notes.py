@@ -143,6 +143,13 @@ def _runs(study: Study) -> Iterator[Note]:
         more = "" if len(repeated) <= 30 else f" and {len(repeated) - 30} more"
         message = f"{len(repeated)} runs saw the text more than once (epochs): {listed}{more}"
         yield Note(code="repeated-data", severity="info", message=message)
+    if study.runs.unmeasured:
+        listed = ", ".join(study.runs.unmeasured)
+        message = (
+            f"{len(study.runs.unmeasured)} runs are trained and not measured on every task that is asked for now "
+            f"(start the sweep again): {listed}"
+        )
+        yield Note(code="unmeasured", severity="warning", message=message)
     if study.runs.missing:
         listed = ", ".join(study.runs.missing)
         message = f"{len(study.runs.missing)} runs of the sweep have no result yet: {listed}"

@@ -24,6 +24,7 @@ def receipt(selection: Selection, options: Options, points: pd.DataFrame | None 
         points: that are predicted beside the targets.
     """
     tables = {
+        "runs": selection.runs.table,  # under every convention
         "everything": selection.everything,
         "fitted": selection.table[["run_id"]],
         "evals": selection.runs.evals,

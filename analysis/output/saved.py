@@ -13,6 +13,7 @@ import json
 import types
 import typing
 import zipfile
+import zlib
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ def write(fitted: Fitted, receipt: dict[str, Any], folder: Path) -> None:
     files.write_bytes(folder / NAME, buffer.getvalue())
 
 
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
 def read(folder: Path, receipt: dict[str, Any]) -> Fitted | None:
     """What was estimated, if the file there is of this receipt; None where there is none, or one that is damaged."""
     try:
@@ -46,7 +53,17 @@ def read(folder: Path, receipt: dict[str, Any]) -> Fitted | None:
                 return None
             arrays = [archive[f"a{i}"] for i in range(len(archive.files) - 1)]
         found: Fitted = _value(tree["fitted"], Fitted, arrays)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+    ):
         return None
     return found
 

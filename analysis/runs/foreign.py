@@ -212,13 +212,23 @@ def _given(raw: pd.DataFrame, name: str, expression: str, path: Path) -> pd.Seri
         match = _UNIT.match(expression)
         if match:
             column = match["column"]
-            factor = float(match["factor"]) if match["operation"] == "*" else 1 / float(match["factor"])
+            factor = _factor(match["operation"], match["factor"], f"columns.{name}={expression}")
     if column not in raw.columns:
         listed = ", ".join(str(c) for c in raw.columns[:30])
         raise UsageError(f"columns.{name}={expression}: {path} has no column {column!r}; it has {listed}")
     if name not in NUMBERS:
         return raw[column].astype("string")
     return _number(raw[column], column, path) * factor
+
+
+def _factor(operation: str, digits: str, where: str) -> float:
+    try:
+        factor = float(digits) if operation == "*" else 1 / float(digits)
+    except (ValueError, ZeroDivisionError):
+        factor = float("nan")
+    if not 0 < factor < float("inf"):
+        raise UsageError(f"{where}: {operation}{digits} is no unit; multiply or divide by a number above zero (*1e9)")
+    return factor
 
 
 def _number(column: pd.Series, name: str, path: Path) -> pd.Series:

@@ -12,7 +12,7 @@ from analysis.laws.base import Array
 from analysis.runs.tidy import Runs, tidy
 from gpt3core import costs
 from gpt3core.errors import StoreError
-from gpt3core.evals.spec import HELD_OUT
+from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec
 from gpt3core.schedule import learning_rate
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir, default_root, open_root
@@ -40,16 +40,18 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = _known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, evals, missing = [], [], []
+    rows, evals, missing, unmeasured = [], [], [], []
     for run_id in record.runs:
         run = RunDir(root, run_id)
-        measured = run.evaluation(record.evals.eval_id)
+        measured = _measured(run, record.evals)
         row = _row(run, name, measured)
         if row is None:
             if run_id not in record.not_taken:
                 missing.append(run_id)
             continue
         rows.append(row)
+        if measured is not None and len(measured) < len(record.evals.questions):
+            unmeasured.append(run_id)
         if measured is not None:
             evals.append(measured[measured.task != HELD_OUT].drop(columns=list(_FROM_HELD_OUT)).assign(run_id=run_id))
     if not rows:
@@ -61,6 +63,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         table=tidy(pd.DataFrame(rows)),
         evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
         missing=missing,
+        unmeasured=unmeasured,
         min_tokens=record.min_tokens,
     )
 
@@ -123,6 +126,16 @@ def _planned(run: RunDir, sweep: str) -> dict[str, Any]:
         "corpus_sha256": spec.data.corpus_sha256,
         **costs.run_costs(spec),
     }
+
+
+def _measured(run: RunDir, asked: EvalSpec) -> pd.DataFrame | None:
+    """The evaluation asked for; where it was not made, what earlier ones answer of it; None without a held-out loss."""
+    whole = run.evaluation(asked.eval_id)
+    if whole is not None:
+        return whole
+    known = {tuple(row.get(name) for name in QUESTION): row for row in run.measurements()}
+    rows = [known[question] for question in asked.questions if question in known]
+    return pd.DataFrame(rows) if rows and rows[0]["task"] == HELD_OUT else None
 
 
 def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, Any] | None:

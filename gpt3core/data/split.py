@@ -25,8 +25,9 @@ def group_chars(total_chars: int, fraction: float) -> int:
 def held_out(sizes: Mapping[str, int], fraction: float) -> set[str]:
     """The groups that are held out, given every group's bytes of text.
 
-    A group of more than twice the share cannot bring it nearer and stays in the training text. The first one that would
-    overshoot is taken if the share is nearer with it than without. Of two groups or more neither side is empty.
+    A group of more than twice the share cannot bring it nearer and stays in the training text. One that would overshoot
+    is taken if the share is nearer with it than without, and passed over else. Of two groups or more neither side is
+    empty.
     """
     target = fraction * sum(sizes.values())
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"split:{group}".encode()).digest())
@@ -36,7 +37,7 @@ def held_out(sizes: Mapping[str, int], fraction: float) -> set[str]:
     for group in small[: len(order) - 1]:
         missing = target - size
         if abs(missing - sizes[group]) > missing and chosen:
-            break
+            continue  # a smaller one may follow
         chosen.add(group)
         size += sizes[group]
         if size >= target:

@@ -26,14 +26,14 @@ def vocab_size(name: str) -> int:
     """Tokens of a tokenizer's vocabulary, end-of-text included.
 
     Raises:
-        ValueError: for a name that is neither ``gpt2`` nor ``gpt2:<257 to 50257>``.
+        ValueError: for a name that is neither ``gpt2`` nor ``gpt2:<257 to 50256>``; each has one spelling.
     """
-    base, _, size = name.partition(":")
-    if base == "gpt2" and not size:
+    if name == "gpt2":
         return GPT2_VOCAB
-    if base == "gpt2" and size.isdecimal() and BYTES < int(size) <= GPT2_VOCAB:
+    base, _, size = name.partition(":")
+    if base == "gpt2" and size.isdecimal() and BYTES < int(size) < GPT2_VOCAB and size == str(int(size)):
         return int(size)
-    raise ValueError(f"tokenizer={name!r}: allowed are gpt2 and gpt2:K with K from {BYTES + 1} to {GPT2_VOCAB}")
+    raise ValueError(f"tokenizer={name!r}: allowed are gpt2 and gpt2:K with K from {BYTES + 1} to {GPT2_VOCAB - 1}")
 
 
 def _merges() -> str:

@@ -12,7 +12,7 @@ from gpt3core.data.shards import Shards
 from gpt3core.evals import scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import Encoded
-from gpt3core.evals.spec import HELD_OUT, EvalSpec
+from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 
@@ -21,7 +21,6 @@ COLUMNS = (
     *("task", "shots", "items", "version", "fits", "metric", "accuracy", "accuracy_se", "logprob", "logprob_se"),
     *("chance", "prior_accuracy", "prior_logprob", "loss", "loss_se", "bits_per_byte"),
 )
-QUESTION = COLUMNS[:4]
 
 
 def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
@@ -62,12 +61,8 @@ def evaluate(
     """
     answered = {tuple(row.get(name) for name in QUESTION): row for row in known}
     rows: list[Mapping[str, Any]] = []
-    questions = [
-        (HELD_OUT, 0, evals.validation_tokens),
-        *((task, shots, evals.items) for task in evals.tasks for shots in evals.shots),
-    ]
-    for task, shots, items in questions:
-        question = (task, shots, items, evals.version)
+    for question in evals.questions:
+        task, shots, items, _ = question
         row = answered.get(question)
         if row is None and task == HELD_OUT:
             row = {"fits": True, **scoring.held_out_loss(model, data, spec.model.n_ctx, items, device)}

@@ -14,6 +14,7 @@ from gpt3core import spec as specs
 from gpt3core.checks import require_positive
 
 EVALS_VERSION = 2  # raise when the same question would be asked or scored in another way
+QUESTION = ("task", "shots", "items", "version")  # the columns that say what a row answers
 HELD_OUT = "held_out"  # the row of an evaluation's table that has the loss on held-out text
 
 
@@ -37,6 +38,12 @@ class EvalSpec:
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"evals.{name}={list(values)}: each once")
+
+    @property
+    def questions(self) -> list[tuple[str, int, int, int]]:
+        """Task, examples, items (tokens of held-out text) and version of every row of the table."""
+        asked = [(HELD_OUT, 0, self.validation_tokens, self.version)]
+        return asked + [(task, shots, self.items, self.version) for task in self.tasks for shots in self.shots]
 
     @cached_property
     def eval_id(self) -> str:

@@ -7,7 +7,7 @@ Shape legend: B sequences, T positions, D d_model, H heads, K d_head, V vocabula
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,10 @@ class GPT(nn.Module):
         Args:
             part_of: what this device holds of a parameter, and all that is drawn.
         """
+        if self.tokens is not None and self.head is not None:
+            self.head.weight = cast(
+                "nn.Parameter", self.tokens.weight
+            )  # a model that was built without memory comes out untied
         residual = self.spec.init_std / math.sqrt(2 * self.spec.n_layer)
         for name, parameter in named(self):
             part = part_of(parameter)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 BLOCK = 8  # normals from one Philox counter: four words of 64 bits, a pair from each (Box and Muller 1958)
+WRAPPERS = ("_checkpoint_wrapped_module", "_orig_mod", "_fsdp_wrapped_module")  # of torch, around our modules
 CHUNK = 1 << 16  # normals drawn at a time: what fits a processor's cache
 
 
@@ -42,9 +43,13 @@ def named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     ``model.tied`` (name -> name) says under which name a shared parameter goes where its first holder is absent, as in
     the last stage of a pipeline.
     """
-    tied = getattr(model, "tied", {})
-    for name, parameter in model.named_parameters():
-        yield tied.get(name, name), parameter
+    tied, seen = getattr(model, "tied", {}), set()
+    for path, parameter in model.named_parameters():
+        name = ".".join(part for part in path.split(".") if part not in WRAPPERS)
+        name = tied.get(name, name)
+        assert name not in seen, f"{name} twice: a copy untied what was one parameter; init_weights ties it again"
+        seen.add(name)
+        yield name, parameter
 
 
 def draw_(part: Part, seed: int, name: str, std: float) -> None:

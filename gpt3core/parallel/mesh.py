@@ -24,15 +24,12 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from gpt3core import errors
+from gpt3core.errors import PeerError
 
 COLLECTIVE_SECONDS = 600.0
 KINDS = {kind.__name__: kind for kind in (*vars(errors).values(), ValueError) if isinstance(kind, type)}
 
 T = TypeVar("T")
-
-
-class PeerError(Exception):
-    """Another rank of this run failed, died or stopped answering."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,22 +15,25 @@ if TYPE_CHECKING:
 def part_of(tensor: Tensor) -> Part:
     """This rank's part: the shard of a DTensor, or the whole of a plain tensor.
 
+    Axes of the mesh that cut the same dimension nest: those that torch calls strided (FSDP2 over a tensor-parallel cut)
+    cut what the plain ones leave.
+
     Raises:
-        ValueError: where two axes of the mesh cut the same dimension, or a sum is still to be taken.
+        ValueError: where a sum is still to be taken.
     """
     if not hasattr(tensor, "placements"):
         return whole(tensor)
-    spread, start, cut = cast("DTensor", tensor), [0] * tensor.dim(), set()
+    spread = cast("DTensor", tensor)
     coordinate = spread.device_mesh.get_coordinate()
     assert coordinate is not None, "this rank is not in the tensor's mesh"
-    for axis, placement in enumerate(spread.placements):
-        if placement.is_replicate():
-            continue
-        dim = getattr(placement, "dim", None)
-        if not placement.is_shard() or dim is None or dim in cut:
-            raise ValueError(f"a tensor placed as {spread.placements} has no part here: cut each dimension once")
-        cut.add(dim)
-        length = spread.shape[dim]
-        size = -(-length // spread.device_mesh.size(axis))  # as torch.chunk cuts
-        start[dim] = min(length, coordinate[axis] * size)
+    start, length = [0] * tensor.dim(), list(spread.shape)
+    axes = [axis for axis, placement in enumerate(spread.placements) if not placement.is_replicate()]
+    for axis in sorted(axes, key=lambda axis: hasattr(spread.placements[axis], "split_factor")):
+        dim = getattr(spread.placements[axis], "dim", None)
+        if dim is None:
+            raise ValueError(f"a tensor placed as {spread.placements} has no part here: its sum is still to be taken")
+        size = -(-length[dim] // spread.device_mesh.size(axis))  # as torch.chunk cuts
+        offset = min(length[dim], coordinate[axis] * size)
+        start[dim] += offset
+        length[dim] = min(size, length[dim] - offset)
     return Part(values=spread.to_local().detach(), shape=tuple(spread.shape), start=tuple(start))

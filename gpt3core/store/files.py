@@ -93,7 +93,11 @@ def read_json(path: Path) -> Any:
     """Read JSON, or say which file is unreadable."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read now ({error.strerror}): check that disk") from error
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not readable JSON ({error}): restore it from a copy or move it away") from error
 
 

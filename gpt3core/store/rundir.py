@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 KEPT_CHECKPOINTS = 2
+PARQUET = b"PAR1"
 
 
 def default_root() -> Path:
@@ -123,6 +124,15 @@ class RunDir:
     def evaluation_path(self, eval_id: str) -> Path:
         """Where the table of an evaluation lies, whether it exists or not."""
         return self.path / "evals" / f"{eval_id}.parquet"
+
+    def evaluated(self, eval_id: str) -> bool:
+        """Whether an evaluation was made and its table is whole, by the mark at the end of a Parquet file."""
+        try:
+            with open(self.evaluation_path(eval_id), "rb") as file:
+                file.seek(-len(PARQUET), os.SEEK_END)
+                return file.read() == PARQUET
+        except OSError:
+            return False
 
     def write_evaluation(self, eval_id: str, columns: dict[str, list[Any]]) -> None:
         """Write the table of an evaluation, a row a measurement."""

@@ -9,6 +9,7 @@ step-00001200/model-00000.safetensors       what rank 0 holds of the weights, by
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def save(
     Raises:
         StoreError: on every rank, when any rank cannot write.
     """
-    begun = run.begin_checkpoint(step, attempt)
+    begun = mesh.together(lambda: run.begin_checkpoint(step, attempt))
     try:
         written = mesh.each(lambda: _write(begun, model, optimizer, mesh))
         index = {name: entry["index"] for files_of in written for name, entry in files_of.items()}
@@ -97,13 +98,16 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tup
             yield f"{name}.{moment}", part_of(value)
 
 
-def digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """A hash of the weights and moments that this rank holds: replicas must have the same."""
-    found = hashlib.sha256()
+def digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[str, str]:
+    """Hashes of which parts of the weights and moments this rank holds, and of their values.
+
+    Ranks that hold the same parts must hold the same values.
+    """
+    places, values = hashlib.sha256(), hashlib.sha256()
     for name, part in (*_weights(model), *_moments(model, optimizer)):
-        found.update(name.encode())
-        found.update(part.values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        places.update(f"{name} {part.start} {tuple(part.values.shape)}\n".encode())
+        values.update(part.values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return places.hexdigest(), values.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -165,7 +169,7 @@ def read(folder: Path, run_id: str) -> Contents:
             raise DamageError(f"{name} has sha256 {found[:12]}..., its manifest says {expected!s:.12}...")
     if "state.json" not in data:
         raise DamageError("its manifest lacks state.json")
-    state = files.read_object(folder / "state.json")
+    state = json.loads(data["state.json"])
     if state["run_id"] != run_id:
         raise DamageError(f"its state.json is of run {state['run_id']}")
     pieces: dict[str, list[Part]] = {}

@@ -186,10 +186,11 @@ def _require_equal(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mes
     """Refuse to train replicas that differ."""
     if mesh.size == 1:
         return
-    digests = mesh.gather(checkpoint.digest(model, optimizer))
-    other = next((rank for rank, found in enumerate(digests) if found != digests[0]), None)
-    if other is not None:
-        raise StoreError(
-            f"rank {other} holds other weights than rank 0 before the first step: nothing was trained; check the disk "
-            "and the memory of its node"
-        )
+    first: dict[str, tuple[int, str]] = {}  # parts -> who holds them first, and their values
+    for rank, (parts, values) in enumerate(mesh.gather(checkpoint.digest(model, optimizer))):
+        holder, expected = first.setdefault(parts, (rank, values))
+        if values != expected:
+            raise StoreError(
+                f"rank {rank} holds other weights than rank {holder} before the first step: nothing was trained; check "
+                "the disk and the memory of its node"
+            )

@@ -7,7 +7,9 @@ detached and named in the sweep's namespace, so that a new driver adopts what a 
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from typing import Any
 
 from sweeps.cluster.connect import Connection
 from sweeps.cluster.gang import Gangs, Team
@@ -153,8 +155,15 @@ class Launcher:
     def _adopt(self) -> None:
         """Take over the workers that an earlier driver of this sweep left; end what cannot be put together again."""
         found: dict[str, list[tuple[Assignment, Member]]] = {}
+        actors = []
         for name in self._ray.util.list_named_actors():
-            if name.startswith("worker-") and (adopted := self._adopted(name)) is not None:
+            with contextlib.suppress(ValueError):  # it ended meanwhile
+                actors += [self._ray.get_actor(name)] if name.startswith("worker-") else []
+        asked = [actor.poll.remote() for actor in actors]
+        if asked:
+            self._ray.wait(asked, num_returns=len(asked), timeout=ADOPT_SECONDS)
+        for actor, answer in zip(actors, asked, strict=True):
+            if (adopted := self._adopted(actor, answer)) is not None:
                 found.setdefault(adopted[0].run_id, []).append(adopted)
         groups = self._gangs.existing()
         for run_id, ranks in found.items():
@@ -168,14 +177,10 @@ class Launcher:
         for group in groups.values():  # of gangs that ended, or never began, while no driver was there
             self._gangs.remove(group)
 
-    def _adopted(self, name: str) -> tuple[Assignment, Member] | None:
+    def _adopted(self, actor: Any, answer: Any) -> tuple[Assignment, Member] | None:
         """A worker that was found by name and has work; one without is ended."""
         try:
-            actor = self._ray.get_actor(name)
-        except ValueError:  # it ended meanwhile
-            return None
-        try:
-            report = self._ray.get(actor.poll.remote(), timeout=ADOPT_SECONDS)
+            report = self._ray.get(answer, timeout=0)
         except (self._ray.exceptions.RayError, TimeoutError):
             report = None
         if report is None or report.assignment is None:

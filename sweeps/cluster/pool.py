@@ -19,6 +19,7 @@ MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
 CODE = Path(__file__).resolve().parent.parent.parent
 POLL_SECONDS = 2.0  # for an answer of a worker that has answered before
 START_SECONDS = 120.0  # for the first answer of a new one, which imports torch before it
+SILENT_SECONDS = 300.0  # a worker that has answered before and does not any more is taken for lost
 IDLE_SECONDS = 30.0  # a worker without work keeps its cores and GPUs from others for so long
 ORPHAN_SECONDS = 60.0  # a worker that has neither work nor driver ends itself after so long
 RELEASE_SECONDS = 0.3  # the cluster's view of free resources is that old
@@ -123,9 +124,13 @@ class Pool:
         """Take a worker's answer, if it has come."""
         ready, _ = self._ray.wait([member.asked], timeout=0)
         if not ready:
-            if not member.born and time.monotonic() - member.since > START_SECONDS:
+            silent = time.monotonic() - member.since
+            if not member.born and silent > START_SECONDS:
                 error = f"its worker did not start on node {member.node[:8]} within {START_SECONDS:g} s"
                 member.report = Report(state="unstarted", error=error)
+            elif member.born and silent > SILENT_SECONDS:
+                error = f"its worker on node {member.node[:8]} has not answered for {SILENT_SECONDS:g} s"
+                member.report = Report(state="lost", error=error)
             return
         try:
             member.report, member.born = self._ray.get(member.asked), True

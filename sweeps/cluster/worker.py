@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 
-from gpt3core.errors import BusyError, StoppedError, StoreError
+from gpt3core.errors import BusyError, PeerError, StoppedError, StoreError
 from sweeps.cluster.job import Assignment, Progress, Report
 
 WATCH_SECONDS = 1.0
@@ -101,6 +101,8 @@ class Worker:
             ray.get_actor(self._leader)
         except ValueError:  # it is gone
             return True
+        except ray.exceptions.RayError:  # the cluster does not answer now
+            return False
         return False
 
 
@@ -129,8 +131,8 @@ def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None],
 
 
 def _of_a_collective(error: BaseException) -> bool:
-    """Whether a failure may only be the echo of another rank's: torch has a type for some of these, text for others."""
-    return type(error).__name__.startswith("Dist") or (
+    """Whether a failure may only be the echo of another rank's, as the mesh says it or a library beside it."""
+    return isinstance(error, PeerError) or (
         isinstance(error, RuntimeError | ConnectionError) and COLLECTIVE.search(str(error)) is not None
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3core import costs
+from gpt3core.errors import StoreError
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
@@ -93,6 +94,7 @@ class Driver:
         self._decided = -math.inf
         self.over = ""
         self.begun = False  # whether any run of the sweep has ever started
+        self.mute = False  # the log could not be written
         self.interrupts = 0
         self.interrupted = False
 
@@ -106,8 +108,8 @@ class Driver:
             for state in self.states.values():
                 self._settle_if_done(state)
             done = self._count(Phase.DONE)
-            self.begun = done > 0
-            self.sweep.event("driver", runs=len(self.states), done=done)
+            self.begun = done > 0 or any(RunDir(self.root, run_id).attempts() for run_id in self.states)
+            self._note("driver", runs=len(self.states), done=done)
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
             self._adopt()
@@ -158,7 +160,12 @@ class Driver:
             return
         largest = max((s.spec for s in self.states.values()), key=lambda run: costs.train_flops(run.model, run.tokens))
         self.preparation = Preparation(
-            self.cluster, self.estimates.shape, self._job(largest), self.place.max_failures, self.display.say
+            self.cluster,
+            self.estimates.shape,
+            self._job(largest),
+            self.place.max_failures,
+            self.display.say,
+            begun=self.begun,
         )
         self._loop(self.preparation.act)
         if self.preparation.result is not None and self._numerics() is None:
@@ -223,7 +230,7 @@ class Driver:
             self._misstarted(state, str(error), now)
             return
         state.started(now + self.estimates.left(state))
-        self.sweep.event("start", run_id=state.run_id, allocation=dict(allocation))
+        self._note("start", run_id=state.run_id, allocation=dict(allocation))
 
     def _job(self, run: RunSpec) -> Job:
         peak, price = self.estimates.device()
@@ -260,7 +267,7 @@ class Driver:
         if update.state == "running":
             state.heard(update.progress)
         elif update.state == "done":
-            self.sweep.event("done", run_id=state.run_id)
+            self._note("done", run_id=state.run_id)
             if not self._settle_if_done(state, fresh=True):
                 state.settle(Phase.AWAITED, "its worker says done: waiting for the result to be seen in the store")
                 state.awaited = now
@@ -275,7 +282,7 @@ class Driver:
 
     def _failed(self, state: RunState, update: Update, now: float) -> None:
         details = {"ranks": list(update.ranks)} if update.ranks else {}
-        self.sweep.event(
+        self._note(
             "failed",
             run_id=state.run_id,
             error=update.error,
@@ -289,8 +296,9 @@ class Driver:
         self.display.say(f"{'failed ' if final else 'again  '} {state.run_id}: {update.error}")
 
     def _misstarted(self, state: RunState, error: str, now: float) -> None:
-        self.sweep.event("misstart", run_id=state.run_id, error=error)
-        final = state.misstarted(error, tuple(self.cluster.inventory()), self.place.max_failures, now)
+        self._note("misstart", run_id=state.run_id, error=error)
+        cluster = [*self.cluster.inventory(), *self.cluster.others()]
+        final = state.misstarted(error, cluster, self.place.max_failures, now)
         self.display.say(f"{'failed ' if final else 'again  '} {state.run_id}: {state.reason}")
 
     def _look_again(self, now: float) -> None:
@@ -317,10 +325,19 @@ class Driver:
             self.display.say(results.summary(state.spec, folder, self.evals, found.result))
         return True
 
+    def _note(self, what: str, **details: Any) -> None:
+        """Log an event; a log line is never worth a sweep."""
+        try:
+            self.sweep.event(what, **details)
+        except (StoreError, OSError) as error:
+            if not self.mute:
+                self.mute = True
+                self.display.say(f"events.jsonl is not written any more: {error}")
+
     def _damaged(self, sentences: list[str]) -> None:
         self.damage += sentences
         for sentence in sentences:
-            self.sweep.event("damage", sentence=sentence)
+            self._note("damage", sentence=sentence)
             self.display.say(f"damage  {sentence}")
 
     def _loss(self, run_id: str) -> float | None:
@@ -335,6 +352,12 @@ class Driver:
     def _reasons(self, *phases: Phase) -> dict[str, str]:
         return {i: state.reason for i, state in self.states.items() if state.phase in phases}
 
+    def _waiting(self) -> dict[str, str]:
+        preparing = self.preparation is not None and self.preparation.result is None
+        if preparing and self.preparation is not None and self.preparation.reason:
+            return {i: self.preparation.reason for i, state in self.states.items() if state.phase == Phase.SPARE}
+        return self._reasons(Phase.WAITING, Phase.AWAITED)
+
     def _show(self, how: str = "driving") -> None:
         snapshot = Snapshot(
             name=self.sweep.name,
@@ -342,7 +365,7 @@ class Driver:
             done=self._count(Phase.DONE),
             eta_seconds=self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic()),
             running={i: state.progress for i, state in self.states.items() if state.phase == Phase.RUNNING},
-            waiting=self._reasons(Phase.WAITING, Phase.AWAITED),
+            waiting=self._waiting(),
             held=self._reasons(Phase.HELD),
             failed=self._reasons(Phase.FAILED),
         )

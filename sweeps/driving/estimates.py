@@ -54,7 +54,7 @@ class Estimates:
         """How long a run still takes once it runs."""
         if state.trained:
             return estimate.EVALUATION_SECONDS
-        share = state.progress.step / state.progress.steps if state.progress else 0.0
+        share = state.progress.step / max(1, state.progress.steps) if state.progress else 0.0
         return (1 - share) * self.seconds(state.spec)
 
     def job(self, state: RunState) -> Job:

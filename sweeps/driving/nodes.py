@@ -33,6 +33,8 @@ class Nodes:
             runs: that are on the way.
             begun: whether any run of the sweep has ever started.
         """
+        if not inventory:
+            return False  # the cluster is just starting, or cannot be seen now
         if inventory != self._seen:
             self._seen, self._missing = inventory, scheduler.impossible(self._kind, inventory)
             self.largest = max(self.largest, inventory, key=_size)

@@ -8,6 +8,7 @@ from typing import Any
 from gpt3core.errors import StoreError
 from sweeps.cluster.job import Job, StartError, Update
 from sweeps.driving.hands import Cluster
+from sweeps.driving.nodes import GRACE_SECONDS
 from sweeps.driving.run_state import backoff
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Resources
@@ -19,14 +20,20 @@ ENTRY = "sweeps.cluster.worker:prepare"
 class Preparation:
     """Runs until it has an answer."""
 
-    def __init__(self, cluster: Cluster, shape: Resources, job: Job, limit: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, shape: Resources, job: Job, limit: int, say: Callable[[str], None], *, begun: bool
+    ) -> None:
         """Prepare.
 
         Args:
+            begun: whether the sweep has run before: then nodes that are missing are waited for.
             job: of the run with the largest shape, for the numerics are timed on it.
             limit: failures after which it is given up.
         """
         self._cluster, self._shape, self._job, self._limit, self._say = cluster, shape, job, limit, say
+        self._begun = begun
+        self.reason = ""  # why it waits
+        self._without: float | None = None  # since when no node has room for it
         self._failures = 0
         self._not_before = 0.0
         self.result: Mapping[str, Any] | None = None
@@ -43,9 +50,15 @@ class Preparation:
         if now < self._not_before or any(run.run_id == NAME for run in running):
             return True
         queue = [scheduler.Job(run_id=NAME, worker=self._shape)]
-        (decision,) = scheduler.decide(now, self._cluster.inventory(), queue, [*running, *self._cluster.others()])
+        inventory = self._cluster.inventory()
+        (decision,) = scheduler.decide(now, inventory, queue, [*running, *self._cluster.others()])
+        self.reason = "" if isinstance(decision, scheduler.Start) else f"the preparation {decision.reason}"
         if isinstance(decision, scheduler.Refuse):
-            raise StoreError(f"no run can start: each {decision.reason}")
+            self._without = now if self._without is None else self._without
+            if (inventory and not self._begun) or now - self._without > GRACE_SECONDS:
+                raise StoreError(f"no run can start: each {decision.reason}")
+        else:
+            self._without = None
         if isinstance(decision, scheduler.Start):
             try:
                 self._cluster.start(NAME, decision.allocation, self._shape, ENTRY, self._job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +28,11 @@ def look(run: RunDir, evals: EvalSpec) -> Look:
     """Read a run's result; an unreadable one is set aside, and the run is finished again from its last checkpoint."""
     try:
         result = run.result()
-        if result is not None and not isinstance(result.get("status"), str):
-            raise StoreError(f"{run.path / 'result.json'} has no status")
+        if result is not None and (wrong := _wrong(result)):
+            raise StoreError(f"{run.path / 'result.json'} has {wrong}")
     except StoreError as error:
+        if isinstance(error.__cause__, OSError):
+            return Look()  # the disk does not answer now: not seen yet
         aside = files.set_aside(run.path / "result.json")
         return Look(
             damage=f"run {run.run_id}: its result was damaged ({error}) and set aside as {aside}; the run is finished "
@@ -37,8 +40,27 @@ def look(run: RunDir, evals: EvalSpec) -> Look:
         )
     if result is None:
         return Look()
-    complete = result["status"] != "done" or run.evaluation_path(evals.eval_id).exists()
+    table = run.evaluation_path(evals.eval_id)
+    if result["status"] == "done" and table.exists() and not run.evaluated(evals.eval_id):
+        aside = files.set_aside(table)
+        said = f"run {run.run_id}: its evaluation was damaged and set aside as {aside}; it is measured again"
+        return Look(result=result, damage=said)
+    complete = result["status"] != "done" or run.evaluated(evals.eval_id)
     return Look(result=result, complete=complete)
+
+
+def _wrong(result: dict[str, Any]) -> str:
+    """What no trainer would write, or nothing."""
+    if result.get("status") not in ("done", "diverged"):
+        return f"status {result.get('status')!r:.40}"
+    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs"):
+        value = result.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{name} {value!r:.40}"
+    damage = result.get("damage", [])
+    if not isinstance(damage, list) or not all(isinstance(sentence, str) for sentence in damage):
+        return f"damage {damage!r:.40}"
+    return ""
 
 
 def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any]) -> str:

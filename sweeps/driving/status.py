@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpt3core.errors import DiskFullError, StoreError
+from gpt3core.errors import StoreError
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving.progress import Snapshot
 
@@ -50,8 +50,8 @@ class Status:
             return
         try:
             self._sweep.write_status(_plain(snapshot, damage, nodes, state))
-        except DiskFullError:
-            return  # the runs say so themselves; a status is never worth a sweep
+        except (StoreError, OSError):
+            return  # a status is never worth a sweep; the runs write to the same disk, and say what is wrong with it
         self._said, self._spoke, self._next = said, now, now + WRITE_SECONDS
 
 
@@ -87,8 +87,9 @@ def driver(status: Mapping[str, Any] | None, now: float | None = None) -> str:
         return "none"
     if status.get("state") != DRIVING:
         return str(status.get("state", "none"))
-    if status.get("host") == os.uname().nodename and Path("/proc").is_dir():
-        return DRIVING if Path(f"/proc/{status.get('pid')}").exists() else "dead"
+    here = status.get("host") == os.uname().nodename and Path("/proc").is_dir()
+    if here and not Path(f"/proc/{status.get('pid')}").exists():
+        return "dead"
     spoke = status.get("time")
     silent = (time.time() if now is None else now) - float(spoke) if isinstance(spoke, int | float) else float("inf")
     return DRIVING if silent < SILENT_SECONDS else "dead"

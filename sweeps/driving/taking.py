@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt3core import spec as specs
 from gpt3core.errors import StoreError
@@ -45,13 +45,14 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
     runs = []
     for run_id in joined.runs:
         try:
-            runs.append(asked_now[run_id] if run_id in asked_now else RunDir(sweep.root, run_id).spec())
+            runs.append(asked_now[run_id] if run_id in asked_now else _moved(RunDir(sweep.root, run_id).spec(), cells))
         except StoreError as error:
             damage.append(f"run {run_id}, which was asked before, stays out: {error}")
     record = SweepRecord(
         runs=joined.runs,
         evals=cells.evals,
         numerics=before.numerics if before else {},
+        not_taken=before.not_taken if before and set(before.runs) == set(joined.runs) else (),
         min_tokens=recipe.min_tokens,
     )
     sweep.write_record(record)
@@ -61,6 +62,12 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
     with ThreadPoolExecutor(WRITERS) as pool:
         damage += [sentence for sentence in pool.map(lambda run: _create(sweep, run), runs) if sentence]
     return Taken(sweep=sweep, runs=tuple(runs), evals=cells.evals, record=record, damage=tuple(damage))
+
+
+def _moved(run: RunSpec, cells: Grid) -> RunSpec:
+    """An earlier run, its text looked for where the runs asked now have the same one."""
+    here = {spec.data.corpus_sha256: spec.data.corpus for spec in cells.runs}
+    return replace(run, data=replace(run.data, corpus=here.get(run.data.corpus_sha256, run.data.corpus)))
 
 
 def _before(sweep: SweepDir) -> tuple[SweepRecord | None, list[str]]:
@@ -82,7 +89,8 @@ def _create(sweep: SweepDir, run: RunSpec) -> str:
     try:
         if path.read_bytes() == specs.to_json(run).encode():
             return ""
-        folder.spec()
+        folder.create(run)
+        return ""
     except FileNotFoundError:
         pass
     except StoreError as error:

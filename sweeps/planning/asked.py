@@ -54,7 +54,8 @@ def forgotten(record: SweepRecord | None, run_ids: Sequence[str]) -> tuple[str, 
 def sentence(missing: Sequence[str], asked: Sequence[str]) -> str:
     """What would drop out of a sweep, in words."""
     shown = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
+    others = f"{len(missing)} other runs were" if len(missing) != 1 else "1 other run was"
     return (
-        f"under this sweep's name {len(missing)} other run{'s' * (len(missing) != 1)} were asked before ({shown}), "
+        f"under this sweep's name {others} asked before ({shown}), "
         f"which this command of {len(asked)} run{'s' * (len(asked) != 1)} does not ask for"
     )

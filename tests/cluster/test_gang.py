@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpt3core.errors import BusyError, DiskFullError, StoppedError
+from gpt3core.errors import BusyError, DiskFullError, PeerError, StoppedError
 from sweeps.cluster import worker
 from sweeps.cluster.gang import CAUSE_SECONDS, Team, combine
 from sweeps.cluster.job import Assignment, Job, Progress, Report
@@ -77,6 +77,7 @@ def fails(error):
         (RuntimeError("NCCL error: remote process exited"), "failed", False, True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed", False, False),
         (MemoryError(), "failed", True, False),
+        (PeerError("another rank of this run failed"), "failed", False, True),
     ],
 )
 def test_a_worker_tells_every_end(tmp_path, monkeypatch, error, state, fatal, collective):

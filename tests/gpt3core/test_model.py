@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gpt3core.model import parameters
+from gpt3core.model import parameters, registry
 from gpt3core.model.attention import attend, band_mask
 from gpt3core.model.gpt import GPT
 from gpt3core.sizes import nano
@@ -188,3 +188,29 @@ def test_two_stages_of_a_pipeline_give_the_models_logits():
     assert {name for part in (first, last) for name, _ in parameters.named(part)} == {
         name for name, _ in parameters.named(model)
     }
+
+
+def test_a_model_built_without_memory_comes_out_with_its_head_tied():
+    shape = nano(16, n_layer=2, n_ctx=8, vocab_size=40, attention="dense", band=4)
+    with torch.device("meta"):
+        empty = registry.of(shape).build(shape, kernel="softmax")
+    empty = empty.to_empty(device="cpu")
+    whole = registry.of(shape).build(shape, kernel="softmax")
+    for model in (empty, whole):
+        model.init_weights(0)
+    assert empty.head.weight is empty.tokens.weight
+    assert all(
+        torch.equal(a, b) for (_, a), (_, b) in zip(parameters.named(empty), parameters.named(whole), strict=True)
+    )
+
+
+def test_torchs_wrappers_around_a_block_change_neither_names_nor_draws():
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    shape = nano(16, n_layer=2, n_ctx=8, vocab_size=40, attention="dense", band=4)
+    plain, wrapped = (registry.of(shape).build(shape, kernel="softmax") for _ in range(2))
+    wrapped.blocks["1"] = checkpoint_wrapper(wrapped.blocks["1"])
+    for model in (plain, wrapped):
+        model.init_weights(3)
+    drawn = dict(parameters.named(wrapped))
+    assert all(torch.equal(p, drawn[name]) for name, p in parameters.named(plain))

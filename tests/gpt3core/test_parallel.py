@@ -102,6 +102,27 @@ def test_a_cut_model_has_the_logits_and_gradients_of_one_process(how, sharded):
     assert ranks.run(_cut, 2, how) == [sharded] * 2
 
 
+def _nested(rank, size, address):
+    """Cut by heads, and each cut over the data-parallel ranks: what a rank draws is what it should hold."""
+    with mesh.joined(rank, size, address, "cpu"):
+        devices = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+        model = over_all_blocks(cut_by_heads(built(), devices["tensor"]), devices["data"])
+        expected = {name: p.detach().clone() for name, p in parameters.named(built())}
+        nested = 0
+        for name, p in parameters.named(model):
+            torch.testing.assert_close(full(p).detach(), expected[name], atol=0, rtol=0, msg=name)
+            part = part_of(p)
+            ends = zip(part.start, part.values.shape, strict=True)
+            here = expected[name][tuple(slice(start, start + length) for start, length in ends)]
+            torch.testing.assert_close(part.values, here, atol=0, rtol=0, msg=name)
+            nested += part.values.numel() * 4 == p.numel()
+        return nested
+
+
+def test_cuts_nest_and_every_rank_knows_its_part():
+    assert ranks.run(_nested, 4) == [2 * 6] * 4  # of each block: qkv and up with their biases, out and down
+
+
 def _saved(rank, size, address, root, spec):
     """Train a sharded model for two steps, write it by all ranks, and hand out what it should be."""
     with mesh.joined(rank, size, address, "cpu") as here:

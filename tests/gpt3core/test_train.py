@@ -11,8 +11,10 @@ import torch
 
 from gpt3core import run as runs
 from gpt3core import schedule
+from gpt3core import spec as specs
 from gpt3core.data.loader import Batch, Loader
 from gpt3core.errors import BusyError, StoppedError, StoreError
+from gpt3core.model import registry
 from gpt3core.numerics import Numerics
 from gpt3core.sizes import nano
 from gpt3core.spec import OptimSpec, Parent
@@ -368,3 +370,59 @@ def test_no_pickle_is_written(tiny_run, isolated):
     json.dumps(result, allow_nan=False)
     suffixes = {path.suffix for path in isolated.joinpath("runs").rglob("*") if path.is_file()}
     assert suffixes <= {".json", ".jsonl", ".parquet", ".safetensors", ""}
+
+
+def test_three_updates_are_those_of_adamw_written_down(tiny_run, isolated):
+    """Loshchilov and Hutter 2019, algorithm 2, with the gradient clipped to a norm of one and decay on matrices."""
+    spec = tiny_run.optim
+    here = trainer(tiny_run, isolated)
+    before = {name: p.detach().double().clone() for name, p in here.model.named_parameters()}
+    moments = {name: [torch.zeros_like(p), torch.zeros_like(p)] for name, p in before.items()}
+    for step in range(1, 4):
+        batch = torch.from_numpy(here.loader.batch(step - 1).tokens)
+        twin = registry.of(tiny_run.model).build(tiny_run.model, kernel="softmax")
+        twin.load_state_dict({name: p.detach() for name, p in here.model.state_dict().items()})
+        objective.loss_per_token(twin(batch[:, :-1]), batch[:, 1:]).mean().backward()
+        gradients = {name: p.grad.double() for name, p in twin.named_parameters()}
+        norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
+        lr = schedule.learning_rate(spec, (step - 1) * spec.batch_tokens)
+        here.step = step - 1
+        _, found = here._update(lr)
+        assert found == pytest.approx(norm, rel=1e-4)
+        for name, p in before.items():
+            g = gradients[name] * min(1.0, spec.clip / (norm + 1e-6))
+            first, second = moments[name]
+            first.mul_(spec.beta1).add_(g, alpha=1 - spec.beta1)
+            second.mul_(spec.beta2).add_(g * g, alpha=1 - spec.beta2)
+            p *= 1 - lr * (spec.weight_decay if p.dim() > 1 else 0.0)
+            p -= lr * (first / (1 - spec.beta1**step)) / ((second / (1 - spec.beta2**step)).sqrt() + spec.eps)
+            torch.testing.assert_close(
+                dict(here.model.named_parameters())[name].detach().double(), p, atol=3e-5, rtol=1e-3
+            )
+
+
+def test_a_trained_run_without_its_checkpoint_is_not_trained_again(tiny_run, isolated):
+    runs.run(tiny_run, EVALS, isolated)
+    for folder in RunDir(isolated, tiny_run.run_id).checkpoints.iterdir():
+        files.remove_folder(folder)
+    more = replace(EVALS, items=9)
+    with pytest.raises(StoreError, match="is trained, but its last checkpoint is gone"):
+        runs.run(tiny_run, more, isolated)
+
+
+def test_a_damaged_evaluation_is_made_again(tiny_run, isolated):
+    runs.run(tiny_run, EVALS, isolated)
+    table = RunDir(isolated, tiny_run.run_id).evaluation_path(EVALS.eval_id)
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-3])
+    runs.run(tiny_run, EVALS, isolated)
+    assert table.read_bytes() == whole
+
+
+def test_a_run_of_another_trainer_is_not_trained(tiny_run, isolated):
+    with pytest.raises(StoreError, match="was specified for trainer version 1, this is version 2"):
+        runs.run(replace(tiny_run, trainer_version=1), EVALS, isolated)
+
+
+def test_the_objectives_of_a_specification_are_those_that_can_be_trained():
+    assert specs.OBJECTIVES == tuple(objective.OBJECTIVES)
