@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt3core.evals.runner import COLUMNS
-from gpt3core.evals.spec import HELD_OUT
+from gpt3core.evals.spec import QUESTION
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import grid, recipe
@@ -44,7 +44,8 @@ def make_store(root: Path, *settings: str, noise: float = 0.0, evals: bool = Tru
             attempt, {"step": steps, "tokens": [s * 100 for s in steps], "loss": [loss + 1 / s for s in steps]}
         )
         scores = few_shot(np.log10(costs.train_flops(spec.model, spec.tokens)), rng) if evals else []
-        held_out = {"task": HELD_OUT, "shots": 0, "loss": loss, "loss_se": 0.01, "bits_per_byte": loss / 1.6}
+        held_out = dict(zip(QUESTION, cells.evals.questions[0], strict=True))
+        held_out |= {"loss": loss, "loss_se": 0.01, "bits_per_byte": loss / 1.6}
         rows = [held_out, *scores]
         run.write_evaluation(cells.evals.eval_id, {name: [row.get(name) for row in rows] for name in COLUMNS})
         result = {"status": "done", "gpu_hours": 0.0, "cost": 0.0, "tokens_per_second": 1e4, "mfu": None}

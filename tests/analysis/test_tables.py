@@ -52,6 +52,9 @@ def test_products_of_integer_columns_do_not_overflow(tmp_path):
     ("change", "words", "sentence"),
     [
         (lambda t: t.assign(loss=t.loss.where(t.index != 3)), [], "row 4: loss is missing or not a number"),
+        (lambda t: t, ["columns.D=D/0"], "columns.D=D/0: /0 is no unit"),
+        (lambda t: t, ["columns.D=D*1.2.3"], "columns.D=D"),
+        (lambda t: t, ["seed=-1"], "seed=-1: zero or more"),
         (lambda t: t.assign(N=t.N.where(t.index != 2, -5.0)), [], "row 3: N is -5"),
         (lambda t: t.assign(D=t.D.where(t.index > 1, 0.0)), [], "row 1 (and 1 more): D is 0"),
         (lambda t: t.assign(loss=t.loss.astype(object).where(t.index != 0, "low")), [], "row 1: loss is 'low'"),

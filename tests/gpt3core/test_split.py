@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,3 +103,15 @@ def test_a_single_document_is_one_sentence(tmp_path):
     path.write_text('{"text": "' + "a whole book " * 1000 + '"}\n')
     with pytest.raises(ValueError, match="is one piece of 13000 bytes, which cannot be split"):
         corpus.sides(spec(path))
+
+
+@pytest.mark.parametrize(("sigma", "count"), [(1.0, 20), (2.0, 100), (2.0, 2000)])
+def test_documents_of_uneven_length_meet_the_share_too(sigma, count):
+    """Log-normal lengths: a group too large is passed over for a smaller one, it does not end the search."""
+    shares = []
+    for seed in range(100):
+        lengths = np.exp(np.random.default_rng(seed).normal(8.0, sigma, count)).astype(int) + 1
+        sizes = {f"{seed}/{i}": int(n) for i, n in enumerate(lengths)}
+        shares.append(sum(sizes[group] for group in split.held_out(sizes, 0.06)) / sum(sizes.values()))
+    assert np.quantile(shares, 0.05) > 0.055
+    assert np.quantile(shares, 0.95) < 0.115
