@@ -22,8 +22,9 @@ def test_one_more_task_hides_no_run_until_it_is_measured(isolated):
     assert after.unmeasured == ids
     longer = replace(asked, validation_tokens=2 * asked.validation_tokens)
     sweep.write_record(replace(record, evals=longer))
-    table = RunDir(root, ids[0]).evaluation(record.evals.eval_id).assign(items=longer.validation_tokens)
-    RunDir(root, ids[0]).write_evaluation(longer.eval_id, table.to_dict("list"))
+    run = RunDir(root, ids[0])
+    rows = [{**row, "items": longer.validation_tokens} for row in run.measurements()]
+    run.write_evaluation(longer.eval_id, {name: [row[name] for row in rows] for name in rows[0]})
     only = store.load(root)
     assert list(only.table.run_id) == ids[:1], "another measure of the loss is another loss"
     assert only.missing == ids[1:]
