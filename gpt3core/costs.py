@@ -78,22 +78,19 @@ def memory_per_device(
     """Bytes per device for mixed-precision AdamW with a distributed optimizer.
 
     States: 6 + 12/d bytes a parameter (bf16 weights, fp32 gradients; Megatron-LM's distributed optimizer).
-    Activations: Korthikanti et al. 2022 (arXiv 2205.05198), sequence parallel with the tensor degree t: s b h L
-    (34/t) with selective recomputation, s b h L 2/t with full; 1F1B keeps p micro-batches of L/p layers on the first
-    stage, so the pipeline degree does not divide them. The fp32 logits (s b V / t) sit on the last stage and are
-    counted where there is one stage only.
+    Activations: the architecture's bytes a token and layer, sequence parallel with the tensor degree; 1F1B keeps p
+    micro-batches of L/p layers on the first stage, so the pipeline degree does not divide them. The fp32 logits
+    (s b V / t) sit on the last stage and are counted where there is one stage only.
     """
     if recompute not in ("selective", "full"):
         raise ValueError(f"recompute={recompute!r}: allowed are selective, full")
     counts, architecture = params(model), registry.of(model)
-    n_layer, width = architecture.n_layer(model), architecture.width(model)
+    n_layer, tokens = architecture.n_layer(model), model.n_ctx * micro_batch
     layers = -(-n_layer // pipeline)
-    per_layer = (counts.nonembedding - 2 * width) / n_layer
-    on_device = (per_layer * layers + counts.total - counts.nonembedding) / tensor
-    token_width = model.n_ctx * micro_batch * width
-    activations = token_width * n_layer * (34 if recompute == "selective" else 2) / tensor
+    on_device = (architecture.layer_params(model) * layers + counts.total - counts.nonembedding) / tensor
+    activations = tokens * n_layer * architecture.activation_bytes(model, recompute) / tensor
     if pipeline == 1:
-        activations += 4.0 * 2 * model.n_ctx * micro_batch * model.vocab_size / tensor  # logits and their gradient
+        activations += 4.0 * 2 * tokens * model.vocab_size / tensor  # logits and their gradient
     return Memory(
         weights_and_gradients=STATE_BYTES * on_device,
         optimizer=OPTIMIZER_BYTES * on_device / data,

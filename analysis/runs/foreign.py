@@ -114,7 +114,7 @@ def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = ()) -> 
         table["C"] = 6 * table.N * table.D
     if "status" not in table:
         table["status"] = "done"
-    done = table.status.fillna("").str.lower().isin(FINISHED)
+    done = table.status.fillna("").str.strip().str.lower().isin(FINISHED)
     table["status"] = table.status.where(~done, "done").fillna("done")
     table["run_id"] = _names(table)
     counted = done & ~table.run_id.isin(list(exclude))

@@ -54,6 +54,8 @@ class Architecture:
     forward_flops_per_token: Callable[[Any], float]  # matrix products of a full sequence, per token
     n_layer: Callable[[Any], int]  # equal blocks, which a pipeline may deal out
     width: Callable[[Any], int]  # of the residual stream
+    layer_params: Callable[[Any], float]  # of one block
+    activation_bytes: Callable[[Any, str], float]  # kept for the backward pass, a token and block, by recomputation
     divides: Callable[[Any, int], bool]  # whether so many devices can share every matrix
     cuts: Cuts
 

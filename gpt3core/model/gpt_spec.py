@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from gpt3core.checks import as_floats, require_positive
 from gpt3core.model.architecture import Architecture, Cuts, ModelSpec, Params
 
+# a token and unit of width in 16 bits: Korthikanti et al. 2022 (arXiv 2205.05198), s b h 34 and s b h 2
+ACTIVATION_BYTES = {"selective": 34.0, "full": 2.0}
 ATTENTION_PATTERNS = ("dense", "alternating")
 
 
@@ -68,6 +70,8 @@ ENTRY = Architecture(
     forward_flops_per_token=forward_flops_per_token,
     n_layer=lambda model: model.n_layer,
     width=lambda model: model.d_model,
+    layer_params=lambda model: (params(model).nonembedding - 2 * model.d_model) / model.n_layer,  # less the last norm
+    activation_bytes=lambda model, recompute: ACTIVATION_BYTES[recompute] * model.d_model,
     divides=lambda model, degree: model.n_head % degree == 0 and model.d_model % degree == 0,
     cuts=Cuts(
         columns=("attention.qkv", "up"),

@@ -157,6 +157,10 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
         unit = GPT3_BATCH_SEQUENCES * model.n_ctx
         batch = unit * max(1, round(row.batch_tokens / unit))
         for tokens in dict.fromkeys(recipe.tokens):
+            if tokens < batch / 2:
+                raise UsageError(
+                    f"tokens={tokens:g}: less than half of one batch of {name}, {batch:,} tokens; give more"
+                )
             shrink = min(1.0, tokens / GPT3_TOKENS)  # smaller budgets keep the schedule's proportions
             optim = OptimSpec(
                 lr=row.lr * rules.lr_factor,

@@ -76,6 +76,7 @@ def test_gpt3s_runs_are_table_2_1():
         (["evals.tasks=[adition_2]"], "unknown task 'adition_2', did you mean addition_2"),
         (["precision=fp8"], "allowed are auto, fp32, bf16"),
         (["recipe=gpt3", "sizes=[126M]"], "unknown size '126M', did you mean 125M"),
+        (["recipe=gpt3", "tokens=[1e3]"], "tokens=1000: less than half of one batch of 125M, 524,288 tokens"),
         (["optim.warmup_fraction=1.5"], "optim.warmup_fraction=1.5: it must lie from 0 to 1"),
         (["seed"], "neither key=value nor a flag"),
         (["--paln"], "unknown flag --paln, did you mean --plan"),
