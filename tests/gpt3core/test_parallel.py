@@ -231,8 +231,13 @@ def _train(rank, size, address, root, spec, stop_after=None, hurt=None, evals=EV
         globals()[hurt](rank)
     count = itertools.count(1)
     stop = (lambda: next(count) >= stop_after) if stop_after else (lambda: False)
+    seconds = 0.0 if hurt == "_is_in_a_hurry" and rank == 1 else 1000.0
     with mesh.joined(rank, size, address, "cpu", seconds=20) as here:
-        return runs.run(spec, evals, Path(root), mesh=here, stop=stop, checkpoint_seconds=1000.0)
+        return runs.run(spec, evals, Path(root), mesh=here, stop=stop, checkpoint_seconds=seconds)
+
+
+def _is_in_a_hurry(rank):
+    """Rank 1 finds a checkpoint due at every step: its clock is its own."""
 
 
 def test_two_data_parallel_ranks_reach_the_loss_of_one(spec, isolated):
@@ -243,6 +248,13 @@ def test_two_data_parallel_ranks_reach_the_loss_of_one(spec, isolated):
     json.dumps(result, allow_nan=False)
     losses = [RunDir(isolated / root, spec.run_id).evaluation(EVALS.eval_id)["loss"][0] for root in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_a_checkpoint_that_one_rank_finds_due_is_written_by_both(spec, isolated):
+    result, _ = ranks.run(_train, 2, str(isolated), spec, None, "_is_in_a_hurry")
+    assert result["status"] == "done"
+    parts = sorted(path.name for path in RunDir(isolated, spec.run_id).attempts()[0].glob("metrics/*"))
+    assert parts == [f"part-{step:08d}.parquet" for step in range(1, spec.steps + 1)]
 
 
 def test_a_resume_of_two_ranks_has_the_same_bits(spec, isolated):
