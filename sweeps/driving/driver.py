@@ -353,17 +353,19 @@ class Driver:
         return {i: state.reason for i, state in self.states.items() if state.phase in phases}
 
     def _waiting(self) -> dict[str, str]:
-        preparing = self.preparation is not None and self.preparation.result is None
-        if preparing and self.preparation is not None and self.preparation.reason:
-            return {i: self.preparation.reason for i, state in self.states.items() if state.phase == Phase.SPARE}
+        if self.preparation is not None and self.preparation.result is None:
+            reason = self.preparation.reason or "text and numerics are prepared first"
+            return {i: reason for i, state in self.states.items() if state.phase == Phase.SPARE}
         return self._reasons(Phase.WAITING, Phase.AWAITED)
 
     def _show(self, how: str = "driving") -> None:
+        preparing = self.preparation is not None and self.preparation.result is None
+        eta = self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic())
         snapshot = Snapshot(
             name=self.sweep.name,
             total=len(self.states),
             done=self._count(Phase.DONE),
-            eta_seconds=self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic()),
+            eta_seconds=None if preparing else eta,
             running={i: state.progress for i, state in self.states.items() if state.phase == Phase.RUNNING},
             waiting=self._waiting(),
             held=self._reasons(Phase.HELD),
