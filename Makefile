@@ -23,7 +23,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 2
 
 # what tests/benchmarks compares with; it asks for Python 3.12 and runs on 3.11
 peers: install
