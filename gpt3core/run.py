@@ -99,7 +99,7 @@ def _claim(folder: RunDir, spec: RunSpec, held: contextlib.ExitStack) -> tuple[d
 
 def _finished(folder: RunDir, result: dict[str, Any] | None, evals: EvalSpec) -> bool:
     """Whether nothing is left to train or to measure."""
-    return result is not None and (result["status"] != "done" or folder.evaluated(evals.eval_id))
+    return result is not None and folder.complete(result, evals.eval_id)
 
 
 def _evaluate(here: Trainer, evals: EvalSpec) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,19 @@ def read_object(path: Path) -> dict[str, Any]:
             f"{path} holds {found!r:.40} where an object is expected: restore it from a copy or move it away"
         )
     return found
+
+
+def find_object(path: Path) -> dict[str, Any] | None:
+    """The same, or None where there is no such file."""
+    try:
+        return read_object(path)
+    except FileNotFoundError:
+        return None
+
+
+def append_event(path: Path, what: str, details: dict[str, Any]) -> None:
+    """Append what happened, and when, to a log."""
+    append_line(path, {"time": round(time.time(), 3), "event": what, **details})
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,10 +106,7 @@ class RunDir:
         Raises:
             StoreError: when the file is unreadable.
         """
-        try:
-            return files.read_object(self.path / "result.json")
-        except FileNotFoundError:
-            return None
+        return files.find_object(self.path / "result.json")
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the first one stays."""
@@ -133,6 +129,10 @@ class RunDir:
                 return file.read() == PARQUET
         except OSError:
             return False
+
+    def complete(self, result: dict[str, Any], eval_id: str) -> bool:
+        """Whether nothing is left to do of a run with this result: it diverged, or it was evaluated so."""
+        return result["status"] != "done" or self.evaluated(eval_id)
 
     def write_evaluation(self, eval_id: str, columns: dict[str, list[Any]]) -> None:
         """Write the table of an evaluation, a row a measurement."""
@@ -191,7 +191,7 @@ class RunDir:
 
     def event(self, attempt: Path, what: str, **details: Any) -> None:
         """Append to the attempt's log."""
-        files.append_line(attempt / "events.jsonl", {"time": round(time.time(), 3), "event": what, **details})
+        files.append_event(attempt / "events.jsonl", what, details)
 
     def damage(self) -> list[str]:
         """What was found damaged in any attempt."""

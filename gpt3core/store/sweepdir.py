@@ -12,7 +12,6 @@ ROOT/sweeps/<name>/recipe.yaml        the recipe of the last command, defaults i
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,7 +99,7 @@ class SweepDir:
 
     def event(self, what: str, **details: Any) -> None:
         """Append to the sweep's log."""
-        files.append_line(self.path / "events.jsonl", {"time": round(time.time(), 3), "event": what, **details})
+        files.append_event(self.path / "events.jsonl", what, details)
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace how the sweep stands; for the driver, a few times a minute."""
@@ -127,10 +126,7 @@ class SweepDir:
         Raises:
             StoreError: when the file is unreadable.
         """
-        try:
-            return files.read_object(self.path / "status.json")
-        except FileNotFoundError:
-            return None
+        return files.find_object(self.path / "status.json")
 
 
 def names(root: Path) -> list[str]:

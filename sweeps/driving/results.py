@@ -40,12 +40,11 @@ def look(run: RunDir, evals: EvalSpec) -> Look:
         )
     if result is None:
         return Look()
-    table = run.evaluation_path(evals.eval_id)
-    if result["status"] == "done" and table.exists() and not run.evaluated(evals.eval_id):
+    complete, table = run.complete(result, evals.eval_id), run.evaluation_path(evals.eval_id)
+    if not complete and table.exists():
         aside = files.set_aside(table)
         said = f"run {run.run_id}: its evaluation was damaged and set aside as {aside}; it is measured again"
         return Look(result=result, damage=said)
-    complete = result["status"] != "done" or run.evaluated(evals.eval_id)
     return Look(result=result, complete=complete)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -42,10 +43,10 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
     before, damage = _before(sweep)
     asked_now = {run.run_id: run for run in cells.runs}
     joined = asked.union(before, list(asked_now), replace=recipe.replace, extend=recipe.extend)
-    runs = []
+    runs, places = [], {run.data.corpus_sha256: run.data.corpus for run in cells.runs}
     for run_id in joined.runs:
         try:
-            runs.append(asked_now[run_id] if run_id in asked_now else _moved(RunDir(sweep.root, run_id).spec(), cells))
+            runs.append(asked_now.get(run_id) or _moved(RunDir(sweep.root, run_id).spec(), places))
         except StoreError as error:
             damage.append(f"run {run_id}, which was asked before, stays out: {error}")
     record = SweepRecord(
@@ -64,10 +65,9 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
     return Taken(sweep=sweep, runs=tuple(runs), evals=cells.evals, record=record, damage=tuple(damage))
 
 
-def _moved(run: RunSpec, cells: Grid) -> RunSpec:
+def _moved(run: RunSpec, places: Mapping[str, str]) -> RunSpec:
     """An earlier run, its text looked for where the runs asked now have the same one."""
-    here = {spec.data.corpus_sha256: spec.data.corpus for spec in cells.runs}
-    return replace(run, data=replace(run.data, corpus=here.get(run.data.corpus_sha256, run.data.corpus)))
+    return replace(run, data=replace(run.data, corpus=places.get(run.data.corpus_sha256, run.data.corpus)))
 
 
 def _before(sweep: SweepDir) -> tuple[SweepRecord | None, list[str]]:
@@ -86,16 +86,14 @@ def _create(sweep: SweepDir, run: RunSpec) -> str:
     """Write a run's specification, unless it is there; a sentence where a damaged one was."""
     folder = RunDir(sweep.root, run.run_id)
     path = folder.path / "spec.json"
+    if path.exists() and path.read_bytes() == specs.to_json(run).encode():
+        return ""
     try:
-        if path.read_bytes() == specs.to_json(run).encode():
-            return ""
         folder.create(run)
         return ""
-    except FileNotFoundError:
-        pass
     except StoreError as error:
+        if not path.exists():
+            raise
         aside = files.set_aside(path)
         folder.create(run)
         return f"run {run.run_id}: its specification was damaged ({error}), set aside as {aside} and written again"
-    folder.create(run)
-    return ""
