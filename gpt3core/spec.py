@@ -183,12 +183,6 @@ def _dataclass_of(annotation: Any) -> type[Any] | None:
     return None
 
 
-def from_json(text: str) -> RunSpec:
-    """Rebuild a RunSpec from ``to_json``."""
-    spec: RunSpec = from_dict(RunSpec, json.loads(text))
-    return spec
-
-
 def explain(a: RunSpec, b: RunSpec) -> list[str]:
     """The hashed fields in which two specifications differ, as ``model.d_model: 64 -> 96``."""
     left, right = _flat("", as_dict(a)), _flat("", as_dict(b))

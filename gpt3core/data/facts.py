@@ -56,10 +56,13 @@ class TextFacts:
         """The smallest difference of two runs' losses, in nats per token, that an evaluation tells from none.
 
         Two standard errors of the mean difference per token of two runs scored on the same text:
-        ``2 * PAIRED_SD / sqrt(tokens)``, over the whole windows of ``n_ctx`` in the held-out text, at most
-        ``validation_tokens`` of them. Infinite where there is no such window.
+        ``2 * PAIRED_SD / sqrt(tokens)``, over what ``measured_tokens`` says. Infinite where that is nothing.
         """
-        return smallest_difference(min(validation_tokens, self.validation_tokens - 1) // n_ctx * n_ctx)
+        return smallest_difference(self.measured_tokens(validation_tokens, n_ctx))
+
+    def measured_tokens(self, validation_tokens: int, n_ctx: int) -> int:
+        """The tokens that an evaluation reads: whole windows of ``n_ctx`` in the held-out text, at most so many."""
+        return min(validation_tokens, self.validation_tokens - 1) // n_ctx * n_ctx
 
 
 def smallest_difference(tokens: int) -> float:

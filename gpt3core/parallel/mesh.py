@@ -82,10 +82,6 @@ class Mesh:
             dist.all_reduce(votes)
             return bool(votes.item())
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        self.agree(False)
-
     def broadcast(self, data: T) -> T:
         """Rank 0's plain data on every rank."""
         return self.gather(data if self.rank == 0 else None)[0]  # type: ignore[return-value]

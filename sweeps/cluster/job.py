@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,6 @@ class Update:
     traceback: str = ""
     fatal: bool = False
     ranks: tuple[str, ...] = field(default=())  # what each rank of a failed gang said
-
-
-Body = Callable[[Assignment, Callable[[Mapping[str, Any]], None], Callable[[], bool]], dict[str, Any] | None]
 
 
 class StartError(Exception):

@@ -121,10 +121,6 @@ class Driver:
         self.display.close()
         return self._outcome()
 
-    def stop(self, run_id: str) -> None:
-        """Have one run write its checkpoint and hold it, as any process can by ``SweepDir.request_stop``."""
-        self.sweep.request_stop(run_id)
-
     def _loop(self, act: Callable[[float], bool]) -> None:
         """Poll and act until ``act`` says that nothing is left, or until stopped."""
         deadline = math.inf

@@ -49,13 +49,12 @@ def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
             f"{found.validation_tokens:,} held out (data.validation_fraction={data.validation_fraction:g}), and a "
             f"sequence has model.n_ctx={n_ctx}; give more text, another fraction or a shorter context"
         )
-    measured = min(evals.validation_tokens, found.validation_tokens) // n_ctx * n_ctx
     return Text(
         documents=found.documents,
         train_tokens=found.train_tokens,
         validation_tokens=found.validation_tokens,
-        measured_tokens=measured,
-        resolution=found.loss_resolution(measured, n_ctx),
+        measured_tokens=found.measured_tokens(evals.validation_tokens, n_ctx),
+        resolution=found.loss_resolution(evals.validation_tokens, n_ctx),
         exact=found.exact,
     )
 

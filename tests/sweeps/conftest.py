@@ -23,6 +23,9 @@ class Facts:
     def loss_resolution(self, validation_tokens: int, n_ctx: int) -> float:
         return 0.7 / (validation_tokens / n_ctx) ** 0.5
 
+    def measured_tokens(self, validation_tokens: int, n_ctx: int) -> int:
+        return min(validation_tokens, self.validation_tokens)
+
 
 @pytest.fixture
 def known_text(monkeypatch: pytest.MonkeyPatch) -> Facts:
