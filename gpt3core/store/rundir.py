@@ -11,6 +11,7 @@ ROOT/runs/<run_id>/spec.json
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from pathlib import Path
@@ -107,6 +108,17 @@ class RunDir:
             StoreError: when the file is unreadable.
         """
         return files.find_object(self.path / "result.json")
+
+    def sound_result(self) -> dict[str, Any] | None:
+        """The result, or None while there is none, for whoever goes on with the run.
+
+        Raises:
+            StoreError: when the file is unreadable or holds what no trainer would write.
+        """
+        result = self.result()
+        if result is not None and (wrong := _wrong(result)):
+            raise StoreError(f"{self.path / 'result.json'} has {wrong}")
+        return result
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the first one stays."""
@@ -272,3 +284,17 @@ class RunDir:
             f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as {aside}, "
             "and the run went back to the one before: the result is not affected, but check that disk"
         )
+
+
+def _wrong(result: dict[str, Any]) -> str:
+    """What no trainer would write, or nothing."""
+    if result.get("status") not in ("done", "diverged"):
+        return f"status {result.get('status')!r:.40}"
+    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs"):
+        value = result.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{name} {value!r:.40}"
+    damage = result.get("damage", [])
+    if not isinstance(damage, list) or not all(isinstance(sentence, str) for sentence in damage):
+        return f"damage {damage!r:.40}"
+    return ""

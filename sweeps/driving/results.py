@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +26,7 @@ class Look:
 def look(run: RunDir, evals: EvalSpec) -> Look:
     """Read a run's result; an unreadable one is set aside, and the run is finished again from its last checkpoint."""
     try:
-        result = run.result()
-        if result is not None and (wrong := _wrong(result)):
-            raise StoreError(f"{run.path / 'result.json'} has {wrong}")
+        result = run.sound_result()
     except StoreError as error:
         if isinstance(error.__cause__, OSError):
             return Look()  # the disk does not answer now: not seen yet
@@ -46,20 +43,6 @@ def look(run: RunDir, evals: EvalSpec) -> Look:
         said = f"run {run.run_id}: its evaluation was damaged and set aside as {aside}; it is measured again"
         return Look(result=result, damage=said)
     return Look(result=result, complete=complete)
-
-
-def _wrong(result: dict[str, Any]) -> str:
-    """What no trainer would write, or nothing."""
-    if result.get("status") not in ("done", "diverged"):
-        return f"status {result.get('status')!r:.40}"
-    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs"):
-        value = result.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"{name} {value!r:.40}"
-    damage = result.get("damage", [])
-    if not isinstance(damage, list) or not all(isinstance(sentence, str) for sentence in damage):
-        return f"damage {damage!r:.40}"
-    return ""
 
 
 def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any]) -> str:
