@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.accuracy.trends import predict_accuracies, shot_gains, trends
-from analysis.estimation import envelope, exponents, fitted_laws, influence, isoflop, predict
+from analysis.estimation import envelope, exponents, fitted_laws, influence, isoflop, optimal_size, predict
 from analysis.estimation.design import FARTHER
 from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.envelope import Envelope
@@ -14,6 +14,7 @@ from analysis.estimation.fitted_laws import Request
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.uncertainty import noise
+from analysis.laws import Array
 from analysis.runs.selection import Selection
 from analysis.study import Fitted, Options
 from gpt3core.errors import UsageError
@@ -37,7 +38,11 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     if len(table):
         ensemble = fit_ensemble(table, law=options.law, rho=options.rho, frontier=minima.trusted)
     targets = _targets(options, table, with_default=points is None)
-    found, without = _at_compute(targets, ensemble, table, minima, options)
+    thetas = None
+    if ensemble is not None and (targets or points is not None):
+        few = predict.mean_share(options.bootstrap)
+        thetas = optimal_size.choice_draws(ensemble, table, minima, draws=few, seed=options.seed)
+    found, without = _at_compute(targets, ensemble, table, minima, options, thetas)
     scores = trends(evals, table)
     influences = []
     if joint is not None and len(table):
@@ -52,7 +57,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         ensemble=ensemble,
         predictions=found,
         accuracies=[predict_accuracies(scores, p.ln_loss, p.sigma, options.seed) for p in found],
-        predicted_points=_at_points(points, ensemble, table, minima, options),
+        predicted_points=_at_points(points, ensemble, table, minima, options, thetas),
         without_optimum=without,
         influences=influences,
         trends=scores,
@@ -70,21 +75,32 @@ def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tu
 
 
 def _at_compute(
-    targets: tuple[float, ...], ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options
+    targets: tuple[float, ...],
+    ensemble: Ensemble | None,
+    table: pd.DataFrame,
+    minima: Minima,
+    options: Options,
+    thetas: list[Array] | None,
 ) -> tuple[list[Prediction], list[float]]:
     """Compute-optimal runs, and the targets that have no optimum."""
     if ensemble is None or not targets:
         return [], []
-    points = predict.optimal_points(np.array(targets), ensemble, table, minima)
+    points = optimal_size.optimal_points(np.array(targets), ensemble, table, minima, thetas, seed=options.seed)
     without = [float(c) for c in points.C[points.N.isna()]]
     points = points[points.N.notna()].reset_index(drop=True)
     if points.empty:
         return [], without
-    return predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed), without
+    seeds = {"draws": options.bootstrap, "seed": options.seed}
+    return predict.predict(ensemble, table, points, minima, **seeds, thetas=thetas), without
 
 
 def _at_points(
-    points: pd.DataFrame | None, ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options
+    points: pd.DataFrame | None,
+    ensemble: Ensemble | None,
+    table: pd.DataFrame,
+    minima: Minima,
+    options: Options,
+    thetas: list[Array] | None,
 ) -> list[Prediction]:
     """Points by the laws of N and D; those that give C alone are compute-optimal runs."""
     if points is None or points.empty:
@@ -93,8 +109,11 @@ def _at_points(
         raise UsageError("no law could be fitted, so there is nothing to predict the points with")
     whole = points.assign(optimal=points.N.isna())
     if whole.optimal.any():
-        found = predict.optimal_points(points.C[whole.optimal].to_numpy(float), ensemble, table, minima)
-        whole.loc[whole.optimal, ["N", "D"]] = found[["N", "D"]].to_numpy()
+        compute = points.C[whole.optimal].to_numpy(float)
+        found = optimal_size.optimal_points(compute, ensemble, table, minima, thetas, seed=options.seed)
+        estimated = ["N", "D", "N_low", "N_high", "D_low", "D_high"]
+        whole = whole.reindex(columns=[*whole.columns, *estimated[2:]])
+        whole.loc[whole.optimal, estimated] = found[estimated].to_numpy()
     if whole.N.isna().any():
         row = int(np.flatnonzero(whole.N.isna())[0])
         raise UsageError(
@@ -103,4 +122,5 @@ def _at_points(
     if all(choice.frontier for choice in ensemble.choices) and not whole.optimal.all():
         raise UsageError(f"law={options.law} is a law of compute alone: give points by C, without N and D")
     whole["U"] = whole.U.fillna(whole.D)
-    return predict.predict(ensemble, table, whole, minima, draws=options.bootstrap, seed=options.seed)
+    seeds = {"draws": options.bootstrap, "seed": options.seed}
+    return predict.predict(ensemble, table, whole, minima, **seeds, thetas=thetas)

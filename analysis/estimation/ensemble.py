@@ -166,6 +166,10 @@ class Ensemble:
         each = predictor(self.choices, self.fits)(points)
         return self.weighted(each, points), each
 
+    def weights(self, points: pd.DataFrame) -> Array:
+        """Of the choices at each point, (n, choices)."""
+        return np.where(_optimal(points)[:, None], self.optimal.weights, self.anywhere.weights)
+
     def weighted(self, each: Array, points: pd.DataFrame) -> Array:
         """The weighted mean over the choices, (n,), each point by the weights of its kind."""
         return np.where(
@@ -302,12 +306,12 @@ def with_minima(table: pd.DataFrame) -> pd.DataFrame:
             "N": p.n_star,
             "D": p.d_star,
             "C": p.budget,
-            "U": p.d_star,
+            "U": p.u_star,
             "loss": p.loss_star,
             "optimal": True,
         }
         for p in isoflop.parabolas(table)
-        if p.ok
+        if p.inside  # those of repeated text too: the law of repeated data speaks of them
     ]
     found = table.assign(optimal=False)
     return pd.concat([found, pd.DataFrame(rows)], ignore_index=True) if rows else found

@@ -39,19 +39,23 @@ def by_convention(
 ) -> list[Exponents]:
     """One entry a convention, all by the same fits: those of the chosen one are the very ones given.
 
+    Budgets are the chosen convention's in all of them: runs of one compute are not of one under another count.
+
     Args:
         runs: all runs, as they were read.
         table: those that passed the rules, under the chosen convention.
         minima, fitted: of ``table``.
     """
     found = []
+    budgets = [[*p.run_ids, *p.far] for p in minima.parabolas]
     for convention in conventions.available(runs):
         if convention == chosen:
             points, here, known = table, minima, dict(fitted)
         else:
             points = conventions.points(runs, convention)
             points = points[points.run_id.isin(table.run_id)].reset_index(drop=True)
-            here, known = isoflop.analyse(points, draws=request.bootstrap, seed=request.seed), {}
+            here = isoflop.analyse(points, draws=request.bootstrap, seed=request.seed, budgets=budgets)
+            known = {}
         if points.empty:
             continue
         joint, frontier = (

@@ -4,27 +4,32 @@ At each budget ln L is fitted by a parabola in ln N by least squares, on the run
 loss: farther out the curve is no parabola. The minimum gives N*(C) and L*(C); D* follows from the runs' own C(N, D).
 Beside it stand a cubic, and the minimum that the parametric law implies: a parabola through a curve that is not one
 is biased when the sizes lie off centre or alpha differs from beta (arXiv 2603.22339), and ``bias`` says by how much.
+What is carried on to other computes comes from all budgets at once: estimation.family.
 
 Tables are the frames of conventions.points: run_id, size, N, D, C, loss, budget_flops.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
+from analysis.estimation import family
+from analysis.estimation.family import LEAST_BUDGETS, Family
 from analysis.estimation.optimum import lowest
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
+from analysis.runs.rules import MAX_EPOCHS
 
 NEAR = 0.06  # runs more than this above their budget's best loss stay out of its parabola
 SAME_BUDGET = 0.05  # relative spread of compute within one budget
 MIN_SIZES = 3
 CUBIC_SIZES = 5  # a cubic through four sizes has nothing left to be judged by
-TRUSTED = 0.5  # of the bootstrap draws have a minimum inside the sizes at every budget
-MIN_RESIDUALS = 4  # residuals that are free to differ from zero, over all budgets
+IN_BUDGETS = 0.5  # of the runs lie in groups of equal compute, or these are accidents
+MOST_DOUBT = 0.5  # standard error of ln N* at a budget beyond which its minimum is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,27 +45,39 @@ class Parabola:
     n_star: float = float("nan")
     loss_star: float = float("nan")
     d_star: float = float("nan")  # tokens at the minimum, by the budget's own D(N)
+    u_star: float = float("nan")  # unique tokens there, by the budget's own U(N)
     inside: bool = False  # the minimum lies within the fitted sizes
     reason: str = ""  # why there is no minimum
     n_cubic: float = float("nan")  # the cubic's minimum, where there are sizes enough and it has one inside
 
     @property
     def ok(self) -> bool:
-        """Whether there is a minimum to use."""
-        return self.coefficients is not None and self.inside
+        """Whether there is a minimum to use: one of fresh text, which laws of C alone speak of."""
+        return self.coefficients is not None and self.inside and not self.d_star > MAX_EPOCHS * 1.001 * self.u_star
 
 
 def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Runs grouped by budget, cheapest first: by the recipe's budget, or by compute where there is none.
 
-    Groups without MIN_SIZES sizes are no budgets: in a table without them there is no approach 2.
+    Groups without MIN_SIZES sizes are no budgets, nor are accidents of a table most of whose runs lie in none: then
+    there is no approach 2. Of the runs of one size in a budget the freshest count.
     """
     if "budget_flops" in table and table.budget_flops.notna().all():
-        return [group for _, group in table.groupby("budget_flops", sort=True)]
+        return [_freshest(group) for _, group in table.groupby("budget_flops", sort=True)]
     ordered = table.sort_values("C")
     steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
     groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
-    return [group for group in groups if group.N.nunique() >= MIN_SIZES and _same_compute(group)]
+    groups = [group for group in groups if group.N.nunique() >= MIN_SIZES and _same_compute(group)]
+    if sum(map(len, groups)) < IN_BUDGETS * len(table):
+        return []
+    return [_freshest(group) for group in groups]
+
+
+def _freshest(group: pd.DataFrame) -> pd.DataFrame:
+    """Of the runs of one size those with the most unique tokens."""
+    if "U" not in group:
+        return group
+    return group[group.U >= group.groupby("N").U.transform("max") / (1 + SAME_BUDGET)]
 
 
 def _same_compute(group: pd.DataFrame) -> bool:
@@ -78,7 +95,13 @@ def parabola(group: pd.DataFrame) -> Parabola:
     found = _fit(budget, ids, far, x, y)
     if not found.ok:
         return found
-    return replace(found, d_star=float(np.exp(np.polyval(_tokens_line(near), np.log(found.n_star)))))
+    at = np.log(found.n_star)
+    tokens = float(np.exp(np.polyval(_tokens_line(near), at)))
+    unique = float(np.exp(np.interp(at, x, np.log(near.U.to_numpy(float))))) if "U" in near else tokens
+    found = replace(found, d_star=tokens, u_star=min(unique, tokens))
+    if found.ok:
+        return found
+    return replace(found, reason=f"the text was seen {tokens / unique:.1f} times there: laws of C are of fresh text")
 
 
 def parabolas(table: pd.DataFrame) -> list[Parabola]:
@@ -167,13 +190,14 @@ def implied(parabola: Parabola, table: pd.DataFrame, law: Fit) -> Implied | None
 
 @dataclass(frozen=True, kw_only=True)
 class Minima:
-    """The minima of all budgets and the power laws through them, with bootstrap draws of both."""
+    """The minima of all budgets, the family through them and its power law, with draws of what it leaves open."""
 
     parabolas: list[Parabola]
+    family: Family | None = None  # of the budgets used
     exponent: float = float("nan")  # a of N* = k C^a
     coefficient: float = float("nan")  # k
     draws: Array | None = None  # (draws, 2 + budgets): a, ln k, ln L* of each used budget
-    asked: int = 0  # draws asked for; those without a minimum inside the sizes of every budget are not among ``draws``
+    held_out: pd.DataFrame = field(default_factory=pd.DataFrame)  # N* of higher budgets by lower ones: family.held_out
 
     @property
     def used(self) -> list[Parabola]:
@@ -181,65 +205,64 @@ class Minima:
         return [p for p in self.parabolas if p.ok]
 
     @property
+    def unsure(self) -> list[Parabola]:
+        """Used budgets whose minimum is known to no better than MOST_DOUBT."""
+        if self.family is None:
+            return []
+        doubt = np.sqrt(np.diag(self.family.of_centre))
+        return [p for p, by in zip(self.used, doubt, strict=True) if by > MOST_DOUBT]
+
+    @property
     def trusted(self) -> bool:
-        """Whether N*(C) is to be read off these minima: three budgets or more that keep theirs when redrawn."""
-        kept = 0 if self.draws is None else len(self.draws)
-        return len(self.used) >= 3 and kept >= TRUSTED * self.asked
-
-    def optimum(self, compute: Array) -> tuple[Array, Array]:
-        """N* and D* at each compute, by the power laws through the minima."""
-        c, d = np.log([p.budget for p in self.used]), np.log([p.d_star for p in self.used])
-        tokens = np.exp(np.polyval(np.polyfit(c, d, 1), np.log(compute)))
-        return np.asarray(self.coefficient * compute**self.exponent), np.asarray(tokens)
+        """Whether N*(C) is to be read off these minima: three budgets or more, most of whose minima are known."""
+        return len(self.used) >= LEAST_BUDGETS and 2 * len(self.unsure) < len(self.used)
 
 
-def analyse(table: pd.DataFrame, *, draws: int, seed: int) -> Minima:
-    """Parabolas of all budgets, N*(C) = k C^a through their minima, and a bootstrap of it all.
+def analyse(table: pd.DataFrame, *, draws: int, seed: int, budgets: Sequence[Sequence[str]] | None = None) -> Minima:
+    """Parabolas of all budgets, the family of curves through them, and N*(C) = k C^a through its minima.
 
-    The bootstrap draws the parabolas' residuals, scaled by their leverage and pooled over budgets (a budget has too
-    few runs to resample runs).
+    Args:
+        budgets: the run_ids of each, where they are known otherwise than by ``table``.
     """
-    every = parabolas(table)
+    if budgets is None:
+        every = parabolas(table)
+    else:
+        every = [parabola(table[table.run_id.isin(ids)]) for ids in budgets]
     used = [p for p in every if p.ok]
     if len(used) < 2:
         return Minima(parabolas=every)
-    log_c = np.log([p.budget for p in used])
-    a, ln_k = np.polyfit(log_c, np.log([p.n_star for p in used]), 1)
-    pool = np.concatenate([_scaled(p) for p in used])
-    if len(pool) < MIN_RESIDUALS:  # parabolas through all their points leave nothing to draw from
-        draws = 0
-    pool -= pool.mean() if len(pool) else 0.0
-    rng = np.random.default_rng(seed)
-    sizes = table.set_index("run_id").N.astype(float)
-    redrawn = [_redrawn(p, np.log(sizes.loc[p.run_ids].to_numpy()), pool, draws, rng) for p in used]
-    n_star, loss_star = (np.stack([r[i] for r in redrawn], 1) for i in (0, 1))  # (draws, budgets), logarithms
-    whole = np.isfinite(n_star).all(1)  # a draw without a minimum inside the sizes would not have been used either
-    found = None
-    if whole.any():
-        slope, level = np.polyfit(log_c, n_star[whole].T, 1)
-        found = np.column_stack([slope, level, loss_star[whole]])
+    whole = through(used, table)
+    tests = family.held_out(whole, [through(used[:k], table) for k in range(LEAST_BUDGETS, len(used))])
+    whole = replace(whole, inflation=family.inflation(tests))
+    levels, centres = whole.draws(draws, np.random.default_rng(seed))
+    line = whole.line()
+    a, ln_k = line @ whole.centre
     return Minima(
         parabolas=every,
+        family=whole,
         exponent=float(a),
         coefficient=float(np.exp(ln_k)),
-        draws=found,
-        asked=draws,
+        draws=np.column_stack([centres @ line.T, levels]) if draws else None,
+        held_out=tests,
     )
 
 
-def _redrawn(p: Parabola, x: Array, pool: Array, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """ln N* and ln L* of a budget's parabola with residuals drawn anew, (draws,) each; nan without a minimum inside."""
+def through(used: Sequence[Parabola], table: pd.DataFrame) -> Family:
+    """The family of curves through budgets that each have a minimum."""
+    runs = table.set_index("run_id")
+    rows = [runs.loc[p.run_ids] for p in used]
+    return family.fit(
+        np.repeat(np.arange(len(used)), [len(group) for group in rows]),
+        np.log(np.concatenate([group.N.to_numpy(float) for group in rows])),
+        np.log(np.concatenate([group.loss.to_numpy(float) for group in rows])),
+        np.log([p.budget for p in used]),
+        np.stack([np.array([np.log(p.loss_star), np.log(p.n_star), _bend(p)]) for p in used], 1),
+    )
+
+
+def _bend(p: Parabola) -> float:
     assert p.coefficients is not None
-    if not draws:
-        return np.empty(0), np.empty(0)
-    centre = x.mean()
-    design = np.stack([(x - centre) ** 2, x - centre, np.ones_like(x)], 1)
-    y = np.polyval(p.coefficients, x) + rng.choice(pool, (draws, len(x)))
-    a, b, c = np.linalg.pinv(design) @ y.T
-    with np.errstate(all="ignore"):
-        at = -b / (2 * a)
-        inside = (a > 0) & (x.min() <= at + centre) & (at + centre <= x.max())
-        return np.where(inside, at + centre, np.nan), np.where(inside, c - b**2 / (4 * a), np.nan)
+    return float(p.coefficients[0])
 
 
 def noise(parabolas: list[Parabola]) -> float:
@@ -248,11 +271,3 @@ def noise(parabolas: list[Parabola]) -> float:
     freedom = sum(max(0, len(p.run_ids) - 3) for p in used)
     squares = sum(float((p.residuals**2).sum()) for p in used if p.residuals is not None)
     return float(np.sqrt(squares / freedom)) if freedom else 0.0
-
-
-def _scaled(p: Parabola) -> Array:
-    """Residuals with the variance of the errors: divided by sqrt(1 - leverage), where a point has any left to tell."""
-    assert p.residuals is not None and p.leverage is not None
-    free = 1 - p.leverage
-    kept = free > 0.05
-    return p.residuals[kept] / np.sqrt(free[kept])

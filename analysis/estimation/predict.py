@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.estimation import backtest, optimum, solve, uncertainty
-from analysis.estimation.ensemble import Ensemble, choice_ln_loss, columns, covered, run_weights
+from analysis.estimation import backtest, uncertainty
+from analysis.estimation.ensemble import Ensemble, choice_ln_loss
 from analysis.estimation.isoflop import Minima
+from analysis.estimation.optimal_size import choice_draws
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
@@ -27,10 +28,12 @@ class Prediction:
     d: float
     ln_loss: float  # of the weighted mean of the choices
     sigma: float  # scale of a new run's ln loss, t-distributed; of the mean law's where that is all the data support
-    interval_mean: list[float]  # of the loss by the mean law
+    interval_mean: list[float] | None  # of the loss by the mean law and the choice of it; None where runs do not tell
     interval_new_run: list[float] | None  # of one new run's loss; None where the data do not support it
     decades: float  # beyond the highest-compute run
     by_choice: dict[str, float] = field(default_factory=dict)
+    interval_n: list[float] | None = None  # of N*, where the point is a compute-optimal one that the runs tell of
+    interval_d: list[float] | None = None  # of D* there
 
     @property
     def loss(self) -> float:
@@ -43,14 +46,27 @@ class Prediction:
         return [min(self.by_choice.values()), max(self.by_choice.values())]
 
 
+def mean_share(draws: int) -> int:
+    """Bootstrap draws for each choice, of those asked for."""
+    return max(LEAST_DRAWS, draws // DRAWS_SHARE)
+
+
 def predict(
-    ensemble: Ensemble, table: pd.DataFrame, points: pd.DataFrame, minima: Minima, *, draws: int, seed: int
+    ensemble: Ensemble,
+    table: pd.DataFrame,
+    points: pd.DataFrame,
+    minima: Minima,
+    *,
+    draws: int,
+    seed: int,
+    thetas: list[Array] | None = None,
 ) -> list[Prediction]:
     """A prediction a point, in their order.
 
     Args:
         table: the runs that the ensemble was fitted to.
-        points: N, D, C, U.
+        points: N, D, C, U; N_low and so on where N and D are estimates: see optimal_size.optimal_points.
+        thetas: of optimal_size.choice_draws, where they are drawn already.
 
     Raises:
         UsageError: for a point that no law here speaks of.
@@ -59,14 +75,15 @@ def predict(
     if not np.all(np.isfinite(ln_loss)):
         row = int(np.flatnonzero(~np.isfinite(ln_loss))[0])
         raise UsageError(f"point {row + 1}: no law here speaks of it (text repeated too often?); leave it out")
-    decades = ensemble.decades(points)
+    decades, informed = ensemble.decades(points), ensemble.informed(points)
     half = ensemble.half_width(points, uncertainty.LEVEL)
-    drawn = mean_draws(ensemble, table, points, minima, draws=max(LEAST_DRAWS, draws // DRAWS_SHARE), seed=seed)
+    if thetas is None:
+        thetas = choice_draws(ensemble, table, minima, draws=mean_share(draws), seed=seed)
+    spans = mean_intervals(ensemble, points, thetas)
     names = [choice.name for choice in ensemble.choices]
     found = []
     for i, centre in enumerate(ln_loss):
-        low, high = uncertainty.interval(drawn[:, i])
-        mean = [min(low, centre), max(high, centre)]
+        mean = [min(spans[i, 0], centre), max(spans[i, 1], centre)]
         new = mean  # what holds of a new run is never surer than the mean law
         if np.isfinite(half[i]):
             new = [min(mean[0], centre - half[i]), max(mean[1], centre + half[i])]
@@ -77,64 +94,30 @@ def predict(
                 d=float(points.D.iloc[i]),
                 ln_loss=float(centre),
                 sigma=float(new[1] - new[0]) / 2 / QUANTILE,
-                interval_mean=np.exp(mean).tolist(),
+                interval_mean=np.exp(mean).tolist() if informed[i] else None,
                 interval_new_run=np.exp(new).tolist() if np.isfinite(half[i]) else None,
                 decades=float(decades[i]),
                 by_choice={n: float(np.exp(v)) for n, v in zip(names, each[i], strict=True) if np.isfinite(v)},
+                interval_n=_interval(points, "N", i),
+                interval_d=_interval(points, "D", i),
             )
         )
     return found
 
 
-def mean_draws(
-    ensemble: Ensemble, table: pd.DataFrame, points: pd.DataFrame, minima: Minima, *, draws: int, seed: int
-) -> Array:
-    """Draws of the mean law's ln L at points, (draws, n).
-
-    Every choice is refitted to the same resamples of runs; a draw is their weighted mean.
-    """
-    counts = uncertainty.resamples(uncertainty.clusters(table, "run"), draws=draws, seed=seed)
-    each = np.full((len(ensemble.choices), draws, len(points)), np.nan)
-    for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
-        if not choice.frontier:
-            chosen = covered(choice.law, table)
-            rows = table[chosen].reset_index(drop=True)
-            weights = run_weights(choice, rows)
-            loss = rows.loss.to_numpy(float)
-            theta = uncertainty.bootstrap(fit, columns(rows), loss, counts[:, chosen], weights)
-        elif minima.draws is not None:
-            used = {"C": np.array([p.budget for p in minima.used])}
-            theta = solve.refit(fit, used, minima.draws[np.arange(draws) % len(minima.draws), 2:])
-        else:
-            continue
-        each[j] = choice_ln_loss(choice, theta, points)
-    return np.array([ensemble.weighted(each[:, i].T, points) for i in range(draws)])
+def _interval(points: pd.DataFrame, name: str, row: int) -> list[float] | None:
+    """Of N* or D* at a point, if it has one."""
+    if f"{name}_low" not in points or not np.isfinite(points[f"{name}_low"].iloc[row]):
+        return None
+    return [float(points[f"{name}_{end}"].iloc[row]) for end in ("low", "high")]
 
 
-def optimal_points(compute: Array, ensemble: Ensemble, table: pd.DataFrame, minima: Minima) -> pd.DataFrame:
-    """Compute-optimal runs, a row each: N, D, C, U and ``optimal``; N and D are nan where there is no optimum.
-
-    By the budgets' minima where these can be trusted, else where the ensemble is lowest along 6ND = C. Runs that vary
-    along one line of ln N and ln D only do not tell an optimum: then the points continue that line.
-    """
-    if minima.trusted:
-        n, d = minima.optimum(compute)
-    elif (line := ensemble.on_line(compute)) is not None:
-        n, d = line
-    else:
-        ends = optimum.within_reach(table.N.to_numpy(float))
-        found = [_lowest(ensemble, float(c), ends) for c in compute]
-        n = np.array([np.nan if ln_n is None else np.exp(ln_n) for ln_n in found])
-        d = compute / (6 * n)
-    return pd.DataFrame({"N": n, "D": d, "C": compute, "U": d, "optimal": True})
-
-
-def _lowest(ensemble: Ensemble, compute: float, ends: tuple[float, float]) -> float | None:
-    """ln N where the ensemble is lowest along 6ND = compute."""
-
-    def along(ln_n: Array) -> Array:
-        n = np.exp(ln_n)
-        d = compute / (6 * n)
-        return ensemble.ln_loss(pd.DataFrame({"N": n, "D": d, "C": compute, "U": d}))[0]
-
-    return optimum.lowest(along, *ends)
+def mean_intervals(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> Array:
+    """95% of ln L by the mean law, (n, 2): over the resamples of runs, and over the choices by their weights."""
+    pairs = zip(ensemble.choices, thetas, strict=True)
+    each = np.stack([choice_ln_loss(choice, theta, points) for choice, theta in pairs])  # (choices, draws, n)
+    weights = ensemble.weights(points)
+    shares = np.broadcast_to(weights.T[:, None], each.shape) / each.shape[1]
+    return np.array(
+        [uncertainty.weighted_interval(each[:, :, i].ravel(), shares[:, :, i].ravel()) for i in range(len(points))]
+    ).reshape(-1, 2)

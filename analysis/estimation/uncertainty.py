@@ -24,6 +24,18 @@ def interval(draws: Array, level: float = LEVEL) -> list[float]:
     return [float(low), float(high)]
 
 
+def weighted_interval(draws: Array, weights: Array, level: float = LEVEL) -> list[float]:
+    """The same of draws that weigh differently, both (n,); draws without a value do not count."""
+    there = np.isfinite(draws)
+    if not weights[there].sum() > 0:
+        return [float("nan"), float("nan")]
+    order = np.argsort(draws[there], kind="stable")
+    values, share = draws[there][order], weights[there][order]
+    reached = (np.cumsum(share) - share / 2) / share.sum()
+    low, high = np.interp([(1 - level) / 2, (1 + level) / 2], reached, values)
+    return [float(low), float(high)]
+
+
 def clusters(table: pd.DataFrame, by: str) -> Array:
     """A label for each run (n,): itself, its size, or its budget.
 

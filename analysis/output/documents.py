@@ -164,6 +164,8 @@ def _n_star(minima: Minima, study: Study) -> dict[str, Any]:
         "source": "Hoffmann et al. 2022, approach 2",
         "params": {"k": minima.coefficient, "a": minima.exponent},
         "interval95": {} if draws is None else {"a": uncertainty.interval(draws)},
+        "held_out": minima.held_out.to_dict("records"),
+        "inflation": None if minima.family is None else minima.family.inflation,
         "status": "ok" if len(minima.used) > 2 else "too few runs",
         "minima": [
             {
@@ -173,6 +175,7 @@ def _n_star(minima: Minima, study: Study) -> dict[str, Any]:
                 "N_parametric": None if implied is None else implied.n_star,
                 "parabola_bias": None if implied is None else implied.bias,
                 "D": p.d_star,
+                "unique_tokens": p.u_star,
                 "loss": p.loss_star,
                 "inside": p.inside,
                 "runs": p.run_ids,
@@ -203,6 +206,8 @@ def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
         "sigma": p.sigma,
         "interval95_mean": p.interval_mean,
         "interval95_new_run": p.interval_new_run,
+        "interval95_N": p.interval_n,
+        "interval95_D": p.interval_d,
         "decades_beyond_data": p.decades,
         "by_choice": p.by_choice,
         "accuracies": [vars(a) for a in accuracies],

@@ -13,7 +13,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.study import Note, Study
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
-MOST_DRAWS = 0.9
+INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out
 BIASED = 0.05  # ln N*: a parabola off by more than this is said to be biased
 SPREAD = 0.01  # relative: fits that differ by more at a target are pointed out
 MOVES = 0.01  # relative: something whose absence moves the prediction by more is pointed out
@@ -52,13 +52,21 @@ def _isoflop(study: Study) -> Iterator[Note]:
                 f"centred on it"
             )
             yield Note(code="parabola-biased", severity="warning", message=message)
-    kept = 0 if minima.draws is None else len(minima.draws)
-    if minima.asked and kept < MOST_DRAWS * minima.asked:
+    if minima.unsure:
+        listed = ", ".join(f"{p.budget:.3g}" for p in minima.unsure)
+        left = "" if minima.trusted else ": N* is read off the laws of N and D instead"
         message = (
-            f"{minima.asked - kept} of {minima.asked} bootstrap draws had a budget without a minimum inside its sizes "
-            "and are not in the intervals of the frontier and of N*: they are too narrow; run sizes farther out"
+            f"the runs at C={listed} do not tell where their minimum lies, to within a factor "
+            f"{np.exp(isoflop.MOST_DOUBT):.1f}{left}; run more sizes there, or farther out"
         )
-        yield Note(code="draws-without-minimum", severity="warning", message=message)
+        yield Note(code="minimum-unsure", severity="warning", message=message)
+    if minima.family is not None and minima.family.inflation > INFLATED:
+        missed = int((~minima.held_out.covered95.astype(bool)).sum())
+        message = (
+            f"{missed} of {len(minima.held_out)} minima of higher budgets lie outside what the lower ones said of them: "
+            f"intervals of N* are widened {minima.family.inflation:.1f} times"
+        )
+        yield Note(code="n-star-held-out", severity="info", message=message)
 
 
 def _fits(study: Study) -> Iterator[Note]:

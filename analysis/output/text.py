@@ -40,6 +40,11 @@ def _count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _size(value: float, interval: list[float] | None) -> str:
+    """A size with what it may be, where it is an estimate."""
+    return _count(value) if interval is None else f"{_count(value)} ({' to '.join(map(_count, interval))})"
+
+
 def _change(value: float, digits: int = 0) -> str:
     return f"{value:+.{digits}%}" if math.isfinite(value) else "-"
 
@@ -143,8 +148,8 @@ def _predictions(study: Study) -> list[Row]:
         [
             f"{p.compute:.3g}",
             f"{p.decades:.1f} decades",
-            _count(p.n),
-            _count(p.d),
+            _size(p.n, p.interval_n),
+            _size(p.d, p.interval_d),
             f"{p.loss:.3f}",
             _span(p.interval_mean, 4),
             _span(p.interval_new_run, 4),
@@ -170,6 +175,20 @@ def _choices(study: Study) -> list[Row]:
             _number(target.get(study.ensemble.choices[i].name), 4),
         ]
         for i in order
+    ]
+
+
+def _held_out(study: Study) -> list[Row]:
+    return [
+        [
+            f"{r.fitted_to:.3g}",
+            f"{r.compute:.3g}",
+            _count(r.predicted),
+            _count(r.measured),
+            _change(r.measured / r.predicted - 1),
+            "inside" if r.covered95 else "outside",
+        ]
+        for r in study.minima.held_out.itertuples()
     ]
 
 
@@ -259,13 +278,18 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _minima,
     ),
     (
-        "Exponents by convention (* chosen; budgets are groups of equal recorded C in all of them)",
+        "N* of held-out budgets (by the budgets up to a compute)",
+        ["fitted up to C", "budget", "N* predicted", "measured", "off by", "95% interval"],
+        _held_out,
+    ),
+    (
+        "Exponents by convention (* chosen; budgets are the chosen convention's in all of them)",
         ["N", "C", "a, IsoFLOP", "a, parametric", "alpha_C"],
         _exponents,
     ),
     (
         "Predictions: mean of the ensemble of fits below, weighted by their backtests",
-        ["C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
+        ["C", "beyond the data", "N (95%)", "D (95%)", "loss", "95% of the mean law", "95% of a new run", "the fits"],
         _predictions,
     ),
     ("Ensemble of fits", ["fit", "weight", "mean miss in backtests", "loss at the first target"], _choices),

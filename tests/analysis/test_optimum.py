@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import api, laws
-from analysis.estimation import information, isoflop, optimum, predict, solve
+from analysis.estimation import information, isoflop, optimal_size, optimum, solve
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.output import documents, text
 from tests.analysis.test_laws_and_solver import TRUE
@@ -114,7 +114,7 @@ def test_all_conventions_are_fitted_the_same_way():
 def test_the_mean_of_an_ensemble_is_lowest_where_it_says():
     table = ladder(0.002).assign(run_id=[f"r{i}" for i in range(42)], C=lambda t: 6 * t.N * t.D, U=lambda t: t.D)
     ensemble, compute = fit_ensemble(table), 1e23
-    (point,) = predict.optimal_points(
+    (point,) = optimal_size.optimal_points(
         np.array([compute]), ensemble, table, isoflop.analyse(table, draws=10, seed=0)
     ).to_dict("records")
     n = point["N"] * np.exp(np.array([0.0, -0.01, 0.01]))

@@ -1,0 +1,182 @@
+"""Compute-optimal runs: N* and D* at a compute, with intervals.
+
+By the minima of the budgets where these are to be trusted (estimation.family), else where the laws of N and D are
+lowest along C(N, D). A law that ties alpha to beta has a = 1/2 by its form and does not measure N*, so it has no say
+where another law has one. Runs that vary along one line of ln N and ln D only do not tell an optimum: then points
+continue that line, without an interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import laws
+from analysis.estimation import optimum, solve, uncertainty
+from analysis.estimation.ensemble import Choice, Ensemble, columns, covered, run_weights
+from analysis.estimation.isoflop import Minima
+from analysis.laws import Array
+
+TIED = (laws.OVER_TRAINING.name,)
+SAMPLES = 4000  # of ln N* by the budgets: cheap
+MOST_WITHOUT = 0.025  # of the draws may have no optimum, or there is no interval
+TARGETS = ("N", "D")
+GRID_STEP = 0.025  # of ln N, where draws are looked at
+PLAIN, TINY = 1e-9, 1e-12  # relative departures from 6ND that are looked at as a power law, or as none
+MOST_BELOW, MOST_ABOVE = 0.9, 1e6  # such departures where a power law is carried far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """ln C/(6ND) as a function of ln N: zero for 6ND, a power law where head and attention count, else a line."""
+
+    line: Array  # (2,) of the ratio, or of ln |ratio - 1|
+    sign: float  # of ratio - 1 where it is a power law; zero where it is a line
+    ends: tuple[float, float]  # ln N between which a line holds
+
+    @staticmethod
+    def of(table: pd.DataFrame) -> Cost:
+        """As the runs count it."""
+        x = np.log(table.N.to_numpy(float))
+        ratio = np.log(table.C.to_numpy(float) / (6 * table.N * table.D).to_numpy(float))
+        ends = float(x.min()), float(x.max())
+        if np.abs(ratio).max() < TINY:
+            return Cost(line=np.zeros(2), sign=0.0, ends=ends)
+        excess = np.expm1(ratio)
+        degree = int(len(np.unique(x)) > 1)
+        for sign in (1.0, -1.0):
+            if (sign * excess > PLAIN).all() and (np.abs(ratio) < np.log(10)).all():
+                return Cost(line=_line(x, np.log(sign * excess), degree), sign=sign, ends=ends)
+        return Cost(line=_line(x, ratio, degree), sign=0.0, ends=ends)
+
+    def tokens(self, ln_n: Array, compute: Array | float) -> Array:
+        """D of runs of a size at a compute."""
+        if self.sign:
+            most = np.log(MOST_BELOW if self.sign < 0 else MOST_ABOVE)
+            ratio = np.log1p(self.sign * np.exp(np.minimum(np.polyval(self.line, ln_n), most)))
+        else:
+            ratio = np.polyval(self.line, np.clip(ln_n, *self.ends))
+        return np.asarray(np.exp(np.log(compute) - np.log(6.0) - ratio - ln_n))
+
+
+def _line(x: Array, y: Array, degree: int) -> Array:
+    found = np.polyfit(x, y, degree)
+    return np.asarray(np.concatenate([np.zeros(2 - len(found)), found]))
+
+
+def choice_draws(ensemble: Ensemble, table: pd.DataFrame, minima: Minima, *, draws: int, seed: int) -> list[Array]:
+    """Parameters of every choice refitted to the same resamples of runs, (draws, k) each."""
+    counts = uncertainty.resamples(uncertainty.clusters(table, "run"), draws=draws, seed=seed)
+    found = []
+    for choice, fit in zip(ensemble.choices, ensemble.fits, strict=True):
+        if not choice.frontier:
+            chosen = covered(choice.law, table)
+            rows = table[chosen].reset_index(drop=True)
+            weights, loss = run_weights(choice, rows), rows.loss.to_numpy(float)
+            found.append(uncertainty.bootstrap(fit, columns(rows), loss, counts[:, chosen], weights))
+        elif minima.draws is not None:
+            used = {"C": np.array([p.budget for p in minima.used])}
+            found.append(solve.refit(fit, used, minima.draws[np.arange(draws) % len(minima.draws), 2:]))
+        else:
+            found.append(np.full((draws, choice.law.dimension), np.nan))
+    return found
+
+
+def optimal_points(
+    compute: Array,
+    ensemble: Ensemble,
+    table: pd.DataFrame,
+    minima: Minima,
+    thetas: list[Array] | None = None,
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compute-optimal runs of fresh text, a row each.
+
+    Args:
+        thetas: of ``choice_draws``; without them there are intervals by the budgets alone.
+
+    Returns:
+        N, D, C, U and ``optimal``, nan where there is no optimum; N_low, N_high, D_low, D_high of the 95% intervals,
+        nan where the runs do not tell.
+    """
+    cost = Cost.of(table)
+    nothing = np.full((len(compute), 2), np.nan)
+    if minima.trusted and minima.family is not None:
+        carried = minima.family.carried(np.log(compute))
+        ln_n, rng = carried.mean, np.random.default_rng(seed)
+        drawn = carried.draws(SAMPLES, minima.family.freedom, minima.family.inflation, rng)
+        share = np.full(len(drawn), 1 / len(drawn))
+    elif (line := ensemble.on_line(compute)) is not None:
+        n, d = line
+        return _points(np.log(n), d, compute, nothing, nothing)
+    else:
+        ln_n, drawn, share = _by_laws(compute, ensemble, cost, table, thetas)
+    sizes, tokens = nothing.copy(), nothing.copy()
+    for i, c in enumerate(compute):
+        there = np.isfinite(drawn[:, i])
+        if thetas is None and not minima.trusted:
+            continue
+        if not np.isfinite(ln_n[i]) or share[~there].sum() > MOST_WITHOUT:
+            continue
+        low, high = uncertainty.weighted_interval(drawn[there, i], share[there])
+        between = np.array([min(low, ln_n[i]), max(high, ln_n[i])])
+        sizes[i], tokens[i] = np.exp(between), np.sort(cost.tokens(between, float(c)))
+    return _points(ln_n, cost.tokens(ln_n, compute), compute, sizes, tokens)
+
+
+def _points(ln_n: Array, d: Array, compute: Array, sizes: Array, tokens: Array) -> pd.DataFrame:
+    found = pd.DataFrame({"N": np.exp(ln_n), "D": d, "C": compute, "U": d, "optimal": True})
+    for name, ends in zip(TARGETS, (sizes, tokens), strict=True):
+        found[f"{name}_low"], found[f"{name}_high"] = ends[:, 0], ends[:, 1]
+    return found
+
+
+def _by_laws(
+    compute: Array, ensemble: Ensemble, cost: Cost, table: pd.DataFrame, thetas: list[Array] | None
+) -> tuple[Array, Array, Array]:
+    """ln N* (n,) by the mean of the laws, draws of it (draws, n) and their weights (draws,)."""
+    ends = optimum.within_reach(table.N.to_numpy(float))
+    with_n = [j for j, choice in enumerate(ensemble.choices) if not choice.frontier]
+    measuring = [j for j in with_n if ensemble.choices[j].law.name not in TIED]
+    centres, weights, draws, shares = [], [], [], []
+    for j in measuring or with_n:
+        choice, fit, weight = ensemble.choices[j], ensemble.fits[j], float(ensemble.anywhere.weights[j])
+        assert fit.theta is not None
+        centres.append([_lowest(choice, fit.theta, float(c), cost, ends) for c in compute])
+        weights.append(weight)
+        theta = fit.theta[None] if thetas is None else thetas[j]
+        draws.append(np.stack([_lowest_of_draws(choice, theta, float(c), cost, ends) for c in compute], 1))
+        shares.append(np.full(len(theta), weight / len(theta)))
+    total = np.array(weights) @ np.isfinite(centres)
+    with np.errstate(all="ignore"):
+        mean = np.array(weights) @ np.nan_to_num(centres) / np.where(2 * total >= sum(weights), total, np.nan)
+    return np.asarray(mean), np.vstack(draws), np.concatenate(shares) / sum(weights)
+
+
+def _lowest(choice: Choice, theta: Array, compute: float, cost: Cost, ends: tuple[float, float]) -> float:
+    """ln N where a law is lowest along a compute; nan where it has no optimum."""
+    found = optimum.lowest(lambda x: _ln_loss(choice, theta[None], x, cost.tokens(x, compute))[0], *ends)
+    return np.nan if found is None else found
+
+
+def _lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Cost, ends: tuple[float, float]) -> Array:
+    """The same for many parameters (P,), to a part of GRID_STEP: a parabola through the lowest point's neighbours."""
+    x = np.arange(ends[0], ends[1] + GRID_STEP, GRID_STEP)
+    values = _ln_loss(choice, theta, x, cost.tokens(x, compute))
+    values = np.where(np.isfinite(values), values, np.inf)
+    at = values.argmin(1)
+    inner, rows = np.clip(at, 1, len(x) - 2), np.arange(len(theta))
+    with np.errstate(all="ignore"):
+        left, centre, right = (values[rows, inner + step] for step in (-1, 0, 1))
+        off = 0.5 * (left - right) / (left - 2 * centre + right)
+    return np.where((at == inner) & np.isfinite(off), x[inner] + off * GRID_STEP, np.nan)
+
+
+def _ln_loss(choice: Choice, theta: Array, ln_n: Array, d: Array) -> Array:
+    """ln L of fresh text along sizes, (P, n)."""
+    data = {"N": np.exp(ln_n), "D": d, "U": d}
+    with np.errstate(all="ignore"):
+        return np.asarray(choice.law.on(data)(theta)[0])
