@@ -4,8 +4,8 @@ At budget b, ln L = l_b + k_b (z^2 + g z^3) with z = ln N - m_b and ln k_b a lin
 they bend and how skew they are, so that a budget of few or off-centre sizes still tells where its minimum lies. For
 L = E + A/N^alpha + B/D^beta along 6ND = C the skewness g is (beta - alpha)/3 at every budget.
 
-ln N*(C) is then a line whose slope drifts: integrated Brownian motion in ln C, its rate averaged over by its likelihood.
-Without drift it is Hoffmann et al.'s N* = k C^a; with it an interval widens with the distance from the budgets, and more
+ln N*(C) is then a line whose slope drifts: integrated Brownian motion in ln C, its rate averaged over by likelihood.
+Without drift it is Hoffmann et al.'s N* = k C^a; with it an interval widens with the distance from the budgets, more
 so where the exponent was seen to change. What it would have said of the higher budgets from the lower ones is tested.
 """
 

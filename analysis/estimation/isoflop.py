@@ -224,10 +224,7 @@ def analyse(table: pd.DataFrame, *, draws: int, seed: int, budgets: Sequence[Seq
     Args:
         budgets: the run_ids of each, where they are known otherwise than by ``table``.
     """
-    if budgets is None:
-        every = parabolas(table)
-    else:
-        every = [parabola(table[table.run_id.isin(ids)]) for ids in budgets]
+    every = parabolas(table) if budgets is None else [parabola(table[table.run_id.isin(ids)]) for ids in budgets]
     used = [p for p in every if p.ok]
     if len(used) < 2:
         return Minima(parabolas=every)

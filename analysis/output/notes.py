@@ -63,8 +63,8 @@ def _isoflop(study: Study) -> Iterator[Note]:
     if minima.family is not None and minima.family.inflation > INFLATED:
         missed = int((~minima.held_out.covered95.astype(bool)).sum())
         message = (
-            f"{missed} of {len(minima.held_out)} minima of higher budgets lie outside what the lower ones said of them: "
-            f"intervals of N* are widened {minima.family.inflation:.1f} times"
+            f"{missed} of {len(minima.held_out)} minima of higher budgets lie outside what the lower ones said of "
+            f"them: intervals of N* are widened {minima.family.inflation:.1f} times"
         )
         yield Note(code="n-star-held-out", severity="info", message=message)
 

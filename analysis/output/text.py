@@ -181,14 +181,14 @@ def _choices(study: Study) -> list[Row]:
 def _held_out(study: Study) -> list[Row]:
     return [
         [
-            f"{r.fitted_to:.3g}",
-            f"{r.compute:.3g}",
-            _count(r.predicted),
-            _count(r.measured),
-            _change(r.measured / r.predicted - 1),
-            "inside" if r.covered95 else "outside",
+            f"{r['fitted_to']:.3g}",
+            f"{r['compute']:.3g}",
+            _count(r["predicted"]),
+            _count(r["measured"]),
+            _change(r["measured"] / r["predicted"] - 1),
+            "inside" if r["covered95"] else "outside",
         ]
-        for r in study.minima.held_out.itertuples()
+        for r in study.minima.held_out.to_dict("records")
     ]
 
 
