@@ -1,8 +1,8 @@
 """Compute-optimal runs: N* and D* at a compute, with intervals.
 
 By the minima of the budgets where these are to be trusted (estimation.family), else where the laws of N and D are
-lowest along C(N, D). A law that ties alpha to beta has a = 1/2 by its form and does not measure N*, so it has no say
-where another law has one. Runs that vary along one line of ln N and ln D only do not tell an optimum: then points
+lowest along C(N, D). A law that ties alpha to beta has a = 1/2 by its form and does not measure N*, and one that takes
+repeated text for fresh measures another N*: neither has a say where another law has one. Runs that vary along one line of ln N and ln D only do not tell an optimum: then points
 continue that line, without an interval.
 """
 
@@ -141,6 +141,7 @@ def _by_laws(
     ends = optimum.within_reach(table.N.to_numpy(float))
     with_n = [j for j, choice in enumerate(ensemble.choices) if not choice.frontier]
     measuring = [j for j in with_n if ensemble.choices[j].law.name not in TIED]
+    measuring = [j for j in measuring if ensemble.choices[j].law is laws.DATA_CONSTRAINED] or measuring
     centres, weights, draws, shares = [], [], [], []
     for j in measuring or with_n:
         choice, fit, weight = ensemble.choices[j], ensemble.fits[j], float(ensemble.anywhere.weights[j])

@@ -77,11 +77,9 @@ def predict(
         raise UsageError(f"point {row + 1}: no law here speaks of it (text repeated too often?); leave it out")
     decades, informed = ensemble.decades(points), ensemble.informed(points)
     half = ensemble.half_width(points, uncertainty.LEVEL)
-    if thetas is None:
-        thetas = choice_draws(ensemble, table, minima, draws=mean_share(draws), seed=seed)
-    spans = mean_intervals(ensemble, points, thetas)
-    names = [choice.name for choice in ensemble.choices]
-    found = []
+    drawn = thetas or choice_draws(ensemble, table, minima, draws=mean_share(draws), seed=seed)
+    spans = mean_intervals(ensemble, points, drawn)
+    found, names = [], [choice.name for choice in ensemble.choices]
     for i, centre in enumerate(ln_loss):
         mean = [min(spans[i, 0], centre), max(spans[i, 1], centre)]
         new = mean  # what holds of a new run is never surer than the mean law

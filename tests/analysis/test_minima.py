@@ -47,12 +47,13 @@ def test_a_family_of_curves_is_found_exactly():
 
 
 def test_the_skewness_of_a_family_is_that_of_the_law():
-    """(beta - alpha)/3 along 6ND = C; parabolas of these off-centre sizes miss the closed form by up to a tenth."""
+    """(beta - alpha)/3 along 6ND = C; with it the minima are the closed form's, which parabolas miss."""
     minima = isoflop.analyse(ladder(0, 0.0, sizes=7), draws=10, seed=0)
     assert minima.family.skew == pytest.approx((0.28 - 0.34) / 3, abs=0.01)
     truth = np.log([true_size(p.budget) for p in minima.used])
-    assert np.abs(minima.family.centre - truth).max() < 0.01
-    assert np.abs(np.log([p.n_star for p in minima.used]) - truth).max() > 0.02
+    missed = np.abs(minima.family.centre - truth).max()
+    assert missed < 0.005
+    assert np.abs(np.log([p.n_star for p in minima.used]) - truth).max() > 3 * missed
 
 
 def test_n_star_is_unbiased_and_covered_two_decades_out():
@@ -206,7 +207,7 @@ def test_known_truth_is_covered_in_short():
 def test_the_laptop_ladder_says_what_ten_times_its_largest_budget_gave():
     """Four sizes at 1e14 FLOPs, minimum inside: N* 0.81M, L* 2.970; a line through five minima said 1.05M to 2.0M."""
     table = pd.read_csv(LADDER)
-    (p,) = api.fit(table, target_compute=[1e14], bootstrap=200).predictions
+    (p,) = api.fit(table, min_tokens=4e5, target_compute=[1e14], bootstrap=200).predictions
     assert p.interval_n[0] < 0.81e6 < p.interval_n[1]
     assert p.interval_n[1] / p.interval_n[0] < 12
     assert p.interval_new_run[0] < 2.970 < p.interval_new_run[1]

@@ -111,14 +111,17 @@ def test_all_conventions_are_fitted_the_same_way():
     assert (exact.parametric, exact.alpha_c) == (six.parametric, six.alpha_c)
 
 
-def test_the_mean_of_an_ensemble_is_lowest_where_it_says():
+def test_n_star_of_an_ensemble_is_the_mean_of_the_laws_that_measure_it():
+    """Their closed forms (Hoffmann et al. 2022, eq. 4) by their weights; a tied law has a = 1/2 whatever the runs."""
     table = ladder(0.002).assign(run_id=[f"r{i}" for i in range(42)], C=lambda t: 6 * t.N * t.D, U=lambda t: t.D)
     ensemble, compute = fit_ensemble(table), 1e23
-    (point,) = optimal_size.optimal_points(
-        np.array([compute]), ensemble, table, isoflop.analyse(table, draws=10, seed=0)
-    ).to_dict("records")
-    n = point["N"] * np.exp(np.array([0.0, -0.01, 0.01]))
-    losses, _ = ensemble.ln_loss(pd.DataFrame({"N": n, "D": compute / (6 * n), "C": compute, "U": compute / (6 * n)}))
-    assert losses[0] < losses[1]
-    assert losses[0] < losses[2]
-    assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[0], rel=0.02), "in the middle, not on a grid"
+    minima = isoflop.analyse(table, draws=10, seed=0)
+    thetas = optimal_size.choice_draws(ensemble, table, minima, draws=20, seed=0)
+    (point,) = optimal_size.optimal_points(np.array([compute]), ensemble, table, minima, thetas).to_dict("records")
+    every = zip(ensemble.choices, ensemble.fits, ensemble.anywhere.weights, strict=True)
+    free = [(weight, fit.params) for choice, fit, weight in every if choice.law is laws.CHINCHILLA]
+    assert 0 < len(free) < len(ensemble.choices)
+    closed = [np.log(float(laws.allocation(params, np.array(compute))[0])) for _, params in free]
+    assert np.log(point["N"]) == pytest.approx(np.average(closed, weights=[weight for weight, _ in free]), abs=1e-6)
+    assert 6 * point["N"] * point["D"] == pytest.approx(compute)
+    assert point["N_low"] < float(laws.allocation(TRUE, np.array(compute))[0]) < point["N_high"]

@@ -154,7 +154,8 @@ def _of_prediction(
 
 
 def _exponents(study: Study) -> Iterator[Judged]:
-    joint = study.laws["chinchilla"]
+    again = study.laws["data_constrained"]  # the truth where text is repeated
+    joint = again if again.fit.theta is not None else study.laws["chinchilla"]
     params, draws = joint.fit.params, joint.published
     for name, truth in (("alpha", ALPHA), ("beta", BETA), ("E", E)):
         yield name, params[name], truth, uncertainty.interval(draws[name])
