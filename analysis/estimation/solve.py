@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.laws.base import Array, Data, Evaluated, Law
 
@@ -25,7 +26,7 @@ BASINS, BASIN_FACTOR = 5, 2.0
 SAME_OPTIMUM = 1e-3  # relative difference of objectives of starts that found "the" optimum
 ILL_CONDITIONED = 1e6
 VANISHED = 1e-3  # a term that is nowhere more than this share of the loss is at its bound, zero
-ROWS = 128  # of a batch: its arrays stay in the cache
+BATCH, ROWS = 2**14, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
 
 
 class FitStatus(Enum):
@@ -121,7 +122,7 @@ class Solution:
 
     theta: Array  # (P, k)
     objective: Array  # (P,)
-    converged: Array  # (P,) False where the iterations ran out
+    converged: NDArray[np.bool_]  # (P,) False where the iterations ran out
 
 
 def fit(law: Law, data: Data, loss: Array, *, rho: Rho = HUBER, weights: Array | None = None) -> Fit:
@@ -183,7 +184,7 @@ def _starts(law: Law, data: Data, loss: Array, rho: Rho) -> Array:
 
 def _screened(evaluate: Evaluated, observed: Array, starts: Array, rho: Rho, weights: Array) -> Array:
     """The STARTS_KEPT starts with the lowest objective."""
-    chunks = [starts[i : i + 4 * ROWS] for i in range(0, len(starts), 4 * ROWS)]
+    chunks = [starts[i : i + ROWS] for i in range(0, len(starts), ROWS)]
     with np.errstate(all="ignore"):
         value = np.concatenate([rho.value(observed - evaluate(chunk)[0]) @ weights for chunk in chunks])
     return starts[np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")[:STARTS_KEPT]]
@@ -226,62 +227,80 @@ def minimise(
         theta: starting points (P, k).
         weights: of the runs, (n,) or one row a start, (P, n).
     """
-    shape = (len(theta), observed.shape[-1])
-    observed = np.broadcast_to(observed, shape)
-    weights = np.broadcast_to(np.ones(1) if weights is None else weights, shape)
-    parts = [
-        _minimise(evaluate, observed[i : i + ROWS], theta[i : i + ROWS], rho, weights[i : i + ROWS], tolerance)
-        for i in range(0, len(theta), ROWS)
-    ]
-    return Solution(
-        theta=np.concatenate([part.theta for part in parts]),
-        objective=np.concatenate([part.objective for part in parts]),
-        converged=np.concatenate([part.converged for part in parts]),
+    rows, n = len(theta), observed.shape[-1]
+    observed = np.broadcast_to(observed, (rows, n))
+    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))
+    batch = int(np.clip(BATCH // n, 1, ROWS))
+    state = _State(
+        theta=theta.copy(),
+        value=np.full(rows, np.inf),
+        normal=np.zeros((rows, theta.shape[1], theta.shape[1])),
+        right=np.zeros(theta.shape),
+        damping=np.full(rows, 1e-3),
     )
-
-
-def _minimise(
-    evaluate: Evaluated, observed: Array, theta: Array, rho: Rho, weights: Array, tolerance: float
-) -> Solution:
-    """One batch. A row that failed to improve keeps its gradient and only raises its damping."""
-    theta, k = theta.copy(), theta.shape[1]
+    left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
-        predicted, gradient = evaluate(theta)
-        residual = observed - predicted
-        value = np.nan_to_num((weights * rho.value(residual)).sum(1), nan=np.inf, posinf=np.inf)
-        damping = np.full(len(theta), 1e-3)
-        active = np.flatnonzero(np.isfinite(value))
-        normal, right = np.zeros((len(theta), k, k)), np.zeros((len(theta), k))
-        stale = np.ones(len(theta), bool)  # rows whose normal equations are not those of theta
-        for _ in range(ITERATIONS):
-            if not len(active):
-                break
-            fresh = active[stale[active]]
-            irls = weights[fresh] * rho.weight(residual[fresh])
-            weighted = gradient[fresh] * irls[:, None]
-            normal[fresh] = weighted @ gradient[fresh].transpose(0, 2, 1)
-            right[fresh] = (weighted @ residual[fresh][..., None])[..., 0]
-            stale[fresh] = False
-            diagonal = np.einsum("pkk->pk", normal[active])
-            ridge = damping[active, None] * diagonal + 1e-14 * (1 + diagonal.max(1, keepdims=True))
-            step = np.linalg.solve(normal[active] + ridge[:, :, None] * np.eye(k), right[active][..., None])[..., 0]
-            trial = theta[active] + step
-            trial_predicted, trial_gradient = evaluate(trial)
-            trial_residual = observed[active] - trial_predicted
-            trial_value = (weights[active] * rho.value(trial_residual)).sum(1)
-            better = trial_value < value[active]
-            gain = np.where(better, value[active] - trial_value, 0.0)
-            improved = active[better]
-            theta[improved], value[improved] = trial[better], trial_value[better]
-            residual[improved], gradient[improved] = trial_residual[better], trial_gradient[better]
-            stale[improved] = True
-            small = gain <= tolerance * np.maximum(value[active], 1e-300)
-            finished = np.where(better, small, damping[active] > 1e10)
-            damping[active] = np.where(better, np.maximum(damping[active] / 5, 1e-12), damping[active] * 4)
-            active = active[~finished]
-    converged = np.ones(len(theta), bool)
-    converged[active] = False
-    return Solution(theta=theta, objective=value, converged=converged)
+        while len(active) or admitted < rows:
+            if len(active) <= batch // 2 and admitted < rows:  # rows that have ended make room for others
+                new = np.arange(admitted, min(rows, admitted + batch - len(active)))
+                admitted = int(new[-1]) + 1
+                found = _look(evaluate, theta[new], observed[new], weights[new], rho)
+                state.put(new, theta[new], *found)
+                active = np.concatenate([active, new[np.isfinite(found[0])]])
+            if len(active):
+                ended = _step(state, active, evaluate, observed[active], weights[active], rho, tolerance)
+                left[active] -= ~ended
+                active = active[~ended & (left[active] > 0)]
+    return Solution(theta=state.theta, objective=state.value, converged=left > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """Where every row of a batch is; the arrays are written to."""
+
+    theta: Array  # (P, k)
+    value: Array  # (P,) the objective there
+    normal: Array  # (P, k, k) the normal equations there: the matrix ...
+    right: Array  # (P, k) ... and the right-hand side
+    damping: Array  # (P,)
+
+    def put(self, rows: NDArray[np.int_], theta: Array, value: Array, normal: Array, right: Array) -> None:
+        """Move some rows; an objective that is not a number is infinite."""
+        self.theta[rows], self.normal[rows], self.right[rows] = theta, normal, right
+        self.value[rows] = np.nan_to_num(value, nan=np.inf, posinf=np.inf)
+
+
+def _look(evaluate: Evaluated, theta: Array, observed: Array, weights: Array, rho: Rho) -> tuple[Array, Array, Array]:
+    """The objective of each row (P,), and its normal equations (P, k, k) and (P, k)."""
+    predicted, gradient = evaluate(theta)
+    residual = observed - predicted
+    value = (weights * rho.value(residual)).sum(1)
+    weighted = gradient * (weights * rho.weight(residual))[:, None]
+    return value, weighted @ gradient.transpose(0, 2, 1), (weighted @ residual[..., None])[..., 0]
+
+
+def _step(
+    state: _State,
+    rows: NDArray[np.int_],
+    evaluate: Evaluated,
+    observed: Array,
+    weights: Array,
+    rho: Rho,
+    tolerance: float,
+) -> NDArray[np.bool_]:
+    """Try a step of some rows, and whether each has ended; one that does not improve stays and raises its damping."""
+    damping, before, k = state.damping[rows], state.value[rows], state.theta.shape[1]
+    normal = state.normal[rows]
+    diagonal = np.einsum("pkk->pk", normal)
+    ridge = damping[:, None] * diagonal + 1e-14 * (1 + diagonal.max(1, keepdims=True))
+    step = np.linalg.solve(normal + ridge[:, :, None] * np.eye(k), state.right[rows][..., None])[..., 0]
+    trial = state.theta[rows] + step
+    found = _look(evaluate, trial, observed, weights, rho)
+    better = found[0] < before
+    gain = np.where(better, before - found[0], 0.0)
+    state.put(rows[better], trial[better], *(part[better] for part in found))
+    state.damping[rows] = np.where(better, np.maximum(damping / 5, 1e-12), damping * 4)
+    return np.where(better, gain <= tolerance * np.maximum(state.value[rows], 1e-300), damping > 1e10)
 
 
 def _basins(found: Solution) -> Array:
