@@ -78,6 +78,16 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of simulated runs to read, or to copy from."""
+    from tests.analysis.synthetic import make_store
+
+    root = tmp_path_factory.mktemp("simulated") / "root"
+    make_store(root, noise=0.002)
+    return root
+
+
 @pytest.fixture
 def tales(tmp_path: Path) -> Path:
     """The path of a small corpus."""
