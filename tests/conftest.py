@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from pathlib import Path
 
 import pytest
+
+# threads of torch that wait spin, and on a busy machine a test of two threads then takes twenty times as long; read
+# when torch is first loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from gpt3core.data import corpus
 from gpt3core.evals.spec import EvalSpec
