@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# threads of torch that wait spin, and on a busy machine a test of two threads then takes twenty times as long; read
-# when torch is first loaded
+# threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
+# a second; read when torch is first loaded
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from gpt3core.data import corpus
