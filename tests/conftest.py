@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
+# a second; read when torch is first loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from gpt3core.data import corpus
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.sizes import nano
