@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
+# a second; read when torch is first loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from gpt3core.data import corpus
 from gpt3core.evals.spec import EvalSpec
@@ -56,16 +62,46 @@ def write_corpus(folder: Path, documents: int = 400, seed: int = 0) -> Path:
     return path
 
 
-# they start clusters and browsers: one process each when tests run in parallel, and first, for they take longest
-TOGETHER = ("reliability", "cluster", "browser")
+# what starts a cluster or a browser: one process each when tests run in parallel, and first, for they take longest
+TOGETHER = {"mock_cluster": "mock cluster", "head": "head"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order and group the tests for pytest -n."""
+    """Order and group the tests for pytest -n (which keeps the order by --no-loadscope-reorder)."""
+    groups = {}
     for item in items:
-        if item.path.parent.name in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
-    items.sort(key=lambda item: item.path.parent.name not in TOGETHER)
+        asked = getattr(item, "fixturenames", ())
+        found = [group for fixture, group in TOGETHER.items() if fixture in asked]
+        found += ["browser"] if item.path.parent.name == "browser" else []
+        if found:
+            groups[item] = found[0]
+            item.add_marker(pytest.mark.xdist_group(found[0]))
+    order = [*TOGETHER.values(), "browser"]
+    items.sort(key=lambda item: order.index(groups[item]) if item in groups else len(order))
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment that reaches a Ray head which outlives its drivers: the one that ``make sweep`` starts.
+
+    Its jobs and workers have the store and the cache of its environment, not of the test.
+    """
+    from sweeps import line
+
+    def folders() -> set[Path]:
+        return set(Path("/tmp").glob(f"{line.scratch.PREFIX}{os.getpid()}-*"))
+
+    before = folders()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("root", "cache"):
+            patch.setenv(f"ISOFLOP_{name.upper()}", str(tmp_path_factory.mktemp(name)))
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            patch.delenv(name, raising=False)
+        with line.head() as environment:
+            (folder,) = folders() - before
+            yield environment
+    assert not folders() - before
+    assert line._processes(str(folder), -1, environment["RAY_AUTH_TOKEN"]) == [], "all that was started is gone"
 
 
 @pytest.fixture(autouse=True)

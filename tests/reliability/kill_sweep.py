@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +30,7 @@ from gpt3core.store.rundir import RunDir
 from sweeps import line
 
 MEASURED = ["gpu_hours", "cost", "tokens_per_second", "mfu", "attempts"]
-SETTINGS = ["recipe=smoke", "placement.checkpoint_seconds=0.3", "placement.max_failures=1000"]
+SETTINGS = ("recipe=smoke", "placement.checkpoint_seconds=0.3", "placement.max_failures=1000")
 LONGEST = 18.0  # seconds until a kill; a driver takes about six to get its workers going
 PATIENCE = 300.0
 LINGER = 120.0  # two of Ray's agents notice the death of their node only after half a minute
@@ -84,9 +84,9 @@ def alive(pids: list[int]) -> list[int]:
     return found
 
 
-def start(root: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A driver, in a session of its own."""
-    command = [sys.executable, "sweeps/sizes.py", *SETTINGS]
+def start(root: Path, environment: dict[str, str], settings: Sequence[str] = SETTINGS) -> subprocess.Popen[bytes]:
+    """A driver, in a session of its own; what it says is appended to ``root.log``."""
+    command = [sys.executable, "sweeps/sizes.py", *settings]
     log = (root.parent / f"{root.name}.log").open("ab")
     environment = {**environment, "ISOFLOP_ROOT": str(root)}
     return subprocess.Popen(command, env=environment, cwd=line.CODE, stdout=log, stderr=log, start_new_session=True)
@@ -139,11 +139,16 @@ def disturbed(root: Path, rng: random.Random, kills: int, lasting: bool) -> Coun
             driver.wait()
             killed += tree
             driver = start(root, environment)
-    deadline = time.monotonic() + LINGER
-    while alive(killed) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    done["left behind"] += len(alive(killed))
+    done["left behind"] += len(lingering(killed))
     return done
+
+
+def lingering(killed: list[int]) -> list[int]:
+    """Those that are still there after the time that Ray's own processes take to notice."""
+    deadline = time.monotonic() + LINGER
+    while (left := alive(killed)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
 
 
 def main() -> int:

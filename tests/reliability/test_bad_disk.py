@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(small_disk, isolated):
+def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(head, small_disk, isolated):
     text = write_corpus(isolated / "text", documents=1500)
     settings = [
         "recipe=smoke",
@@ -47,7 +46,7 @@ def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(smal
         "data.tokenizer=gpt2:300",
         "evals.validation_tokens=4096",
     ]
-    environment = {**os.environ, "ISOFLOP_ROOT": str(small_disk / "root")}
+    environment = {**head, "ISOFLOP_ROOT": str(small_disk / "root")}
     command = [sys.executable, "sweeps/sizes.py", *settings]
     full = subprocess.run(command, env=environment, cwd=line.CODE, capture_output=True, text=True, check=False)
     assert full.returncode == 1, full.stdout + full.stderr

@@ -1,19 +1,75 @@
-"""The short form of kill_sweep.py: a few kills in every test run, the long form by hand."""
+"""The short form of kill_sweep.py, with kills in the midst of training: the long form is a script."""
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
+from tests.conftest import write_corpus
+from tests.reliability.kill_sweep import descendants, kill, lingering, outcome, same, start, workers
 
-@pytest.mark.cluster
-@pytest.mark.timeout(400)
-def test_a_killed_sweep_ends_with_the_same_bits(isolated, monkeypatch):
-    monkeypatch.delenv("ISOFLOP_CACHE")  # the starter corpus is fetched once, not for every test
-    command = [sys.executable, "-m", "tests.reliability.kill_sweep", "--kills", "2", "--per-sweep", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "bit-identical: True; processes left behind: 0" in done.stdout
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def settings(isolated):
+    """Two runs of a few seconds, with many checkpoints."""
+    return [
+        "recipe=smoke",
+        "budgets=[5e9]",
+        f"data.corpus={write_corpus(isolated / 'text', documents=1500)}",
+        "data.tokenizer=gpt2:300",
+        "data.max_epochs=1000",
+        "evals.tasks=[addition_2]",
+        "evals.items=8",
+        "evals.validation_tokens=4096",
+        "placement.checkpoint_seconds=0.2",
+    ]
+
+
+def said(root):
+    return root.with_name(f"{root.name}.log").read_text()
+
+
+def until_it_trains(root, driver):
+    """Until a checkpoint is written, and no run has ended yet."""
+    deadline = time.monotonic() + 90
+    while not list(root.glob("runs/*/checkpoints/step-*/manifest.json")):
+        assert driver.poll() is None, said(root)
+        assert time.monotonic() < deadline, said(root)
+        time.sleep(0.02)
+    assert not list(root.glob("runs/*/result.json")), "the runs are too short to be killed"
+
+
+def test_a_killed_sweep_ends_with_the_same_bits(head, isolated, settings):
+    whole, lasting, local = (isolated / name for name in ("whole", "lasting", "local"))
+    assert start(whole, head, settings).wait() == 0, said(whole)
+    expected = outcome(whole)
+
+    # on a head that outlives its drivers: the driver and a worker; the other worker goes on and is adopted
+    driver = start(lasting, head, settings)
+    until_it_trains(lasting, driver)
+    kill([driver.pid, workers(descendants(os.getpid()))[0]])
+    driver.wait()
+    assert start(lasting, head, settings).wait() == 0, said(lasting)
+    assert same(outcome(lasting), expected)
+
+    # on a local Ray, which starts by itself and dies with its driver: everything
+    driver = start(local, dict(os.environ), settings)
+    until_it_trains(local, driver)
+    assert "started a local Ray" in said(local)
+    second = start(local, dict(os.environ), settings)
+    assert second.wait() == 2, "a second driver is refused"
+    assert "has a driver already" in said(local)
+    tree = descendants(driver.pid)
+    kill([driver.pid, *tree])
+    driver.wait()
+    assert start(local, dict(os.environ), settings).wait() == 0, said(local)
+    assert "2 of 2 runs done" in said(local)
+    assert same(outcome(local), expected)
+    assert lingering(tree) == []
 
 
 @pytest.mark.long
