@@ -105,12 +105,12 @@ def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataF
 
 def source_of(table: pd.DataFrame, name: str) -> str:
     """The file's own name of a column, as ``columns.X=`` would give it without a unit."""
-    return _column(table.attrs.get("sources", {}).get(name, name))
+    return column_of(table.attrs.get("sources", {}).get(name, name))
 
 
 def has_unit(expression: str) -> bool:
     """Whether a column was given with a unit, like tokens_billion*1e9."""
-    return _column(expression) != expression
+    return column_of(expression) != expression
 
 
 def _headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -208,13 +208,8 @@ def read_points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     A name that the runs' file needed and this one lacks is looked for under its usual names.
     """
     raw = _load(path)
-    given = {name: column for name, column in columns.items() if column in raw or _column(column) in raw}
+    given = {name: column for name, column in columns.items() if column in raw or column_of(column) in raw}
     return named(raw, given, path)
-
-
-def points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Points to predict, in the file's order; see check_points."""
-    return check_points(read_points(path, columns), path)
 
 
 def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -261,7 +256,7 @@ def _load(path: Path) -> pd.DataFrame:
     return table
 
 
-def _column(expression: str) -> str:
+def column_of(expression: str) -> str:
     """The column of an expression like tokens_billion*1e9."""
     match = _UNIT.match(expression)
     return match["column"] if match else expression

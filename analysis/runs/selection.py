@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.runs import conventions, foreign, rules, store, units
-from analysis.runs.conventions import Compute, Convention, Parameters
+from analysis.runs.conventions import COUNTED, Compute, Convention, Parameters
 from analysis.runs.rules import Rule
 from analysis.runs.tidy import Runs
 from analysis.settings import RunSettings
@@ -43,7 +43,7 @@ def select(settings: RunSettings, table: pd.DataFrame | None = None) -> Selectio
 def chosen(runs: Runs, settings: RunSettings) -> Selection:
     """The same for runs that were read before."""
     asked = Parameters(settings.N) if settings.N else None, Compute(settings.C) if settings.C else None
-    convention = conventions.chosen(runs.table, *asked)
+    convention = conventions.chosen(runs.table, *asked, named=settings.columns)
     everything = conventions.points(runs.table, convention)
     floor = runs.min_tokens if settings.min_tokens is None else settings.min_tokens
     off = settings.rules_off
@@ -69,6 +69,9 @@ def _read(settings: RunSettings, table: pd.DataFrame | None) -> Runs:
 
 
 def _foreign(table: pd.DataFrame, path: Path, settings: RunSettings) -> Runs:
-    """Anybody's table as runs, its units questioned."""
+    """Anybody's table as runs, its units questioned; a column named for N counts what N= says that it does."""
+    count = COUNTED[Parameters(settings.N)] if settings.N else "N"
+    if "N" in settings.columns and count not in settings.columns:
+        table[count] = table.N
     notes = units.question(table, settings.columns, path, uses_c=settings.C in (None, Compute.EXACT))
     return foreign.runs_of(table, path, settings.exclude, notes)
