@@ -49,7 +49,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
     if by_chance:
         message = (
             f"{sum(map(len, by_chance))} of {len(study.table)} runs lie in {len(by_chance)} groups of equal compute: "
-            "an accident and no budgets, so there is no approach 2; a column budget_flops says which runs are meant as one"
+            "an accident and no budgets, so there is no approach 2; a column budget_flops says which runs are one"
         )
         yield Note(code="no-budgets", severity="info", message=message)
     for p, implied in zip(minima.parabolas, study.implied, strict=True):

@@ -96,7 +96,7 @@ def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataF
         if found is not None:
             table[name] = _number(raw[found], found, path) if name in NUMBERS else raw[found].astype("string")
             sources[name] = found
-    repeated = raw[[name for name in raw if not name.startswith(COUNTER)]].astype(str).duplicated()
+    repeated = raw[[name for name in raw if not str(name).startswith(COUNTER)]].astype(str).duplicated()
     if repeated.any():
         table["duplicate"] = repeated
     table.attrs |= {"sources": sources | dict(columns), "columns": list(raw.columns)}

@@ -42,12 +42,12 @@ def model(name: str, convention: Convention) -> Model:
     published one where the convention's is what runs record.
     """
     check(name)
-    row = gpt3_models().set_index("size").loc[name]
-    total, tokens = float(row.params), float(row.train_tokens)
+    (row,) = gpt3_models().set_index("size").loc[[name]].to_dict("records")
+    total, tokens = float(row["params"]), float(row["train_tokens"])
     without = float(costs.params(GPT3[name.removeprefix(PREFIX).upper()].model()).nonembedding)
     n = without if convention.n is Parameters.NONEMBEDDING else total
     compute = {
-        Compute.EXACT: float(row.train_flops),
+        Compute.EXACT: float(row["train_flops"]),
         Compute.SIX_ND: costs.six_nd(n, tokens),
         Compute.KAPLAN: costs.six_nd(without, tokens),
     }

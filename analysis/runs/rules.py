@@ -101,7 +101,7 @@ def _checks(
     table: pd.DataFrame, min_tokens: float, exclude: Sequence[str], precision: str | None, off: Sequence[str]
 ) -> Iterator[tuple[str, str, pd.Series]]:
     """(name, meaning, which runs it takes out) of every rule that applies here."""
-    lost = ~(np.isfinite(table.loss.astype(float)) & (table.loss > 0))
+    lost = ~(table.loss.astype(float).abs().lt(np.inf) & (table.loss > 0))
     yield "excluded", "taken out by exclude=", table.run_id.isin(list(exclude))
     if "duplicate" in table:
         yield (
