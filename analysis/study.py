@@ -19,6 +19,8 @@ from analysis.estimation.isoflop import Implied, Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import Rho
 from analysis.estimation.uncertainty import Noise
+from analysis.note import Note
+from analysis.runs.published import Model
 from analysis.runs.selection import Selection
 
 
@@ -31,6 +33,7 @@ class Options:
     bootstrap: int = 1000
     seed: int = 0
     target_compute: tuple[float, ...] = ()
+    models: tuple[Model, ...] = ()  # to predict as they were trained, the optimum at their compute beside them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +47,13 @@ class Fitted:
     exponents: list[Exponents]  # one a convention
     noise: Noise
     ensemble: Ensemble | None
-    predictions: list[Prediction]  # at target_compute
+    predictions: list[Prediction]  # of published models, and compute-optimal ones at their compute and target_compute
     accuracies: list[list[Accuracy]]  # of each of these
     predicted_points: list[Prediction]  # of the file predict=, in its order
     without_optimum: list[float]  # FLOPs of targets that no size is best at
     influences: list[Influence]
     trends: list[Trend]
     gains: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """Something a reader must know."""
-
-    code: str
-    severity: str  # info | warning
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +70,8 @@ class Study(Selection, Fitted):
         """How the ensemble is weighted for what is predicted first: compute-optimal runs, or points of a file."""
         if self.ensemble is None:
             return None
-        return self.ensemble.optimal if self.predictions else self.ensemble.anywhere
+        best = bool(self.predictions) and self.predictions[0].optimal
+        return self.ensemble.optimal if best else self.ensemble.anywhere
 
     @cached_property
     def coverage(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.estimation import isoflop, uncertainty
-from analysis.estimation.fitted_laws import NO_FLOOR
+from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.runs.conventions import LABELS
@@ -52,14 +52,14 @@ def _span(values: list[float] | None, digits: int = 3) -> str:
     )
 
 
-def _parameter(name: str, value: float) -> str:
-    return "0 (at its bound)" if name == "E" and value < NO_FLOOR else _number(value, 4)
+def _parameter(name: str, value: float, no_floor: float) -> str:
+    return "0 (at its bound)" if name == "E" and value < no_floor else _number(value, 4)
 
 
-def _floored(name: str, draws: Array) -> list[float]:
+def _floored(name: str, draws: Array, no_floor: float) -> list[float]:
     """The interval of a parameter; an irreducible loss too small to matter is printed as zero."""
     low, high = uncertainty.interval(draws)
-    return [0.0 if v < NO_FLOOR else v for v in (low, high)] if name == "E" else [low, high]
+    return [0.0 if v < no_floor else v for v in (low, high)] if name == "E" else [low, high]
 
 
 def _laws(study: Study) -> list[Row]:
@@ -72,8 +72,9 @@ def _laws(study: Study) -> list[Row]:
         rows.append(
             [
                 law.fit.law.equation,
-                ", ".join(f"{name} {_parameter(name, value)}" for name, value in law.fit.params.items()) or "-",
-                ", ".join(f"{name} {_span(_floored(name, values))}" for name, values in published.items()) or "-",
+                ", ".join(f"{name} {_parameter(name, value, law.no_floor)}" for name, value in law.fit.params.items())
+                or "-",
+                ", ".join(f"{name} {_span(_floored(name, v, law.no_floor))}" for name, v in published.items()) or "-",
                 law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
             ]
         )
@@ -85,7 +86,7 @@ def _optimum(study: Study) -> list[Row]:
     rows = []
     env, minima = study.envelope, study.minima
     what = f"{len(env.points)} runs that no cheaper one beats"
-    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or what])
+    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or f"{what}; not tested"])
     spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
     count = f"{len(minima.used)} budgets with a minimum"
     if len(minima.used) > 1:
@@ -141,6 +142,7 @@ def _predictions(study: Study) -> list[Row]:
     every = [*study.predictions, *study.predicted_points]
     rows = [
         [
+            _what(p),
             f"{p.compute:.3g}",
             f"{p.decades:.1f} decades",
             _count(p.n),
@@ -153,7 +155,14 @@ def _predictions(study: Study) -> list[Row]:
         for p in every[:MOST_PREDICTIONS]
     ]
     more = len(every) - len(rows)
-    return [*rows, [f"and {more} more in fit.json", *[""] * 7]] if more else rows
+    return [*rows, [f"and {more} more in fit.json", *[""] * 8]] if more else rows
+
+
+def _what(p: Prediction) -> str:
+    """Which model a prediction is of."""
+    if not p.optimal:
+        return p.name or "as given"
+    return f"best at C of {p.name}" if p.name else "best at C"
 
 
 def _choices(study: Study) -> list[Row]:
@@ -223,7 +232,7 @@ def _accuracies(study: Study) -> list[Row]:
         for a in accuracies:
             score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
             spans = [_span(a.interval_mean), _span(a.interval_new_run)]
-            rows.append([f"{p.compute:.3g}", a.task, str(a.shots), score, *spans, a.reason])
+            rows.append([_what(p), f"{p.compute:.3g}", a.task, str(a.shots), score, *spans, a.reason])
     return rows
 
 
@@ -240,10 +249,15 @@ def _gains(study: Study) -> list[Row]:
 
 
 def _rules(study: Study) -> list[Row]:
-    rows = [[r.name, r.meaning, ", ".join(r.excluded) or "none"] for r in study.rules]
+    rows = [[r.name, r.meaning, _out(r.on, r.excluded)] for r in study.rules]
     far = [run_id for p in study.minima.parabolas for run_id in p.far]
     near = f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss"
-    return [*rows, ["near", near, ", ".join(far) or "none"]] if study.minima.parabolas else rows
+    return [*rows, ["near", near, _out("near" not in study.rules_off, far)]] if study.minima.parabolas else rows
+
+
+def _out(on: bool, runs: list[str]) -> str:
+    """The runs that a rule took out."""
+    return ", ".join(runs) or "none" if on else "off"
 
 
 _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
@@ -264,8 +278,8 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _exponents,
     ),
     (
-        "Predictions: mean of the ensemble of fits below, weighted by their backtests",
-        ["C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
+        "Predictions (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
+        ["of", "C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
         _predictions,
     ),
     ("Ensemble of fits", ["fit", "weight", "mean miss in backtests", "loss at the first target"], _choices),
@@ -287,7 +301,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
     ),
     (
         "Predicted accuracy (compute -> loss -> accuracy)",
-        ["C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
+        ["of", "C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
         _accuracies,
     ),
     ("What K examples bring over none (mean over runs)", ["task", "K", "accuracy", "ln p(answer)"], _gains),
