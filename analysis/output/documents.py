@@ -246,7 +246,8 @@ def _trend(trend: Trend) -> dict[str, Any]:
     for name in ("by_compute", "by_loss"):
         law = getattr(trend, name)
         if law is not None:
-            entry[name] = {k: v for k, v in vars(law).items() if k != "covariance"}
+            told = {k: getattr(law, k) for k in ("ceiling", "ceiling_interval", "slope", "slope_se")}
+            entry[name] = {k: v for k, v in vars(law).items() if not isinstance(v, np.ndarray)} | told
     return entry
 
 

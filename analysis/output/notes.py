@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from analysis.accuracy.trends import averaged
 from analysis.estimation import isoflop
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
@@ -22,7 +23,8 @@ FEW_STARTS = 0.2  # share of starts at the optimum under which a fit is called f
 
 def notes(study: Study) -> list[Note]:
     """All notes of a study, in the order of its parts."""
-    return [*_rules(study), *_isoflop(study), *_fits(study), *_predictions(study), *_runs(study)]
+    parts = (_rules, _isoflop, _fits, _predictions, _scores, _runs)
+    return [note for part in parts for note in part(study)]
 
 
 def _rules(study: Study) -> Iterator[Note]:
@@ -126,6 +128,23 @@ def _informed(study: Study, predictions: list[Prediction], *, supported: bool) -
             "no interval of a new run there, and the prediction rests on the form of the laws alone"
         )
         yield Note(code="off-line", severity="warning", message=message)
+
+
+def _scores(study: Study) -> Iterator[Note]:
+    evals = study.runs.evals
+    if evals.empty:
+        return
+    evals = evals[evals.run_id.isin(study.table.run_id)]
+    found = averaged(evals) if len(evals) else None
+    if found is None or not (found.left_out or found.without):
+        return
+    listed = ", ".join(map(str, found.shots))
+    message = f"the mean of tasks is that of {', '.join(found.tasks)}, which every run measured at every K shown ({listed})"
+    if found.left_out:
+        message += f"; left out: {', '.join(found.left_out)}"
+    if found.without:
+        message += f"; no mean at K={', '.join(map(str, found.without))}, where fewer tasks are measured"
+    yield Note(code="mean-of-tasks", severity="info", message=message)
 
 
 def _runs(study: Study) -> Iterator[Note]:

@@ -205,14 +205,17 @@ def _few_shot(study: Study) -> list[Row]:
     rows = []
     for t in study.trends:
         accuracy = f"{t.accuracy_small:.3f} -> {t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}"
-        logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}"
+        known = math.isfinite(t.logprob_per_decade)
+        logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}" if known else "-"
         if t.verdict == "not measured":
             accuracy, logprob = "-", "-"
-            verdict = "not measured: does not fit n_ctx"
+            verdict = "not measured: does not fit n_ctx" if t.items is not None else "not measured: too few runs"
         else:
             verdict = (
                 t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
             )
+            if t.by_compute is not None:
+                verdict += f", ceiling {_span(t.by_compute.ceiling_interval, 2)}"
         rows.append([t.task, str(t.shots), f"{t.chance:.2f}", f"{t.baseline:.3f}", accuracy, logprob, verdict])
     return rows
 
