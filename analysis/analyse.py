@@ -29,7 +29,13 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         UsageError: when there are points and no law to predict them by.
     """
     table, evals = selection.table, selection.runs.evals
-    request = Request(law=options.law, rho=options.rho, bootstrap=options.bootstrap, seed=options.seed)
+    request = Request(
+        law=options.law,
+        rho=options.rho,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+        rules_off=selection.rules_off,
+    )
     minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed)
     laws = fitted_laws.fit_laws(table, minima, request)
     joint = laws.get("chinchilla")

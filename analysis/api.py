@@ -25,7 +25,7 @@ from analysis.output.receipt import receipt
 from analysis.reference.tables import gpt3_models
 from analysis.runs import candidates, foreign, selection
 from analysis.runs.selection import Selection
-from analysis.settings import DELTA, RHO, DesignSettings, StudySettings
+from analysis.settings import DELTA, EVERY, RHO, DesignSettings, StudySettings
 from analysis.study import Options, Study
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
@@ -43,6 +43,7 @@ def fit(
     N: str | None = None,
     C: str | None = None,
     exclude: Sequence[str] = (),
+    rules: str | Sequence[str] = EVERY,
     min_tokens: float | None = None,
     precision: str | None = None,
     law: str = "all",
@@ -74,6 +75,7 @@ def fit(
         N=N,
         C=C,
         exclude=list(exclude),
+        rules=[rules] if isinstance(rules, str) else list(rules),
         min_tokens=min_tokens,
         precision=precision,
         law=law,
@@ -165,12 +167,15 @@ def _study(selected: Selection, options: Options, points: pd.DataFrame | None = 
 def _options(settings: StudySettings) -> Options:
     """What is fitted, checked."""
     settings.check()
-    if settings.law not in ("all", *laws.LAWS):
-        known = tuple(laws.LAWS)
-        raise UsageError(f"law={settings.law}{nearest(settings.law, known)}: allowed are all, {', '.join(known)}")
+    law = settings.law if settings.law == EVERY else laws.named(settings.law)
+    if law is None:
+        near, authors = nearest(settings.law, (*laws.LAWS, *laws.AUTHORS)), ", ".join(laws.AUTHORS)
+        raise UsageError(
+            f"law={settings.law}{near}: allowed are all, {', '.join(laws.LAWS)}, or by their authors {authors}"
+        )
     targets = tuple(settings.target_compute) + ((_published(settings.target),) if settings.target else ())
     return Options(
-        law=settings.law,
+        law=law,
         rho=Rho(name=settings.loss_function, delta=settings.delta),
         bootstrap=settings.bootstrap,
         seed=settings.seed,
@@ -192,6 +197,10 @@ def _enough(selected: Selection) -> None:
     if len(selected.table) >= LEAST_RUNS:
         return
     out = "; ".join(f"{len(rule.excluded)} {rule.name}" for rule in selected.rules if rule.excluded)
+    words = sorted(set(selected.everything.status) - {"done"})
+    if words:
+        finished = ", ".join(word for word in foreign.FINISHED if word)
+        out += f"; status {', '.join(map(repr, words[:5]))}, and runs that finished are {finished}"
     raise UsageError(
         f"{selected.runs.source} holds {len(selected.everything)} runs, {len(selected.table)} of them usable"
         f"{f' ({out})' if out else ''}: at least {LEAST_RUNS} are needed"

@@ -19,6 +19,7 @@ from analysis.estimation.isoflop import Implied, Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import Rho
 from analysis.estimation.uncertainty import Noise
+from analysis.note import Note
 from analysis.runs.selection import Selection
 
 
@@ -51,15 +52,6 @@ class Fitted:
     influences: list[Influence]
     trends: list[Trend]
     gains: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """Something a reader must know."""
-
-    code: str
-    severity: str  # info | warning
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,9 @@ def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows a law speaks of, (n,): one without repetition does not speak of many epochs."""
     most = rules.WORTHLESS_EPOCHS if "U" in law.needs else rules.MAX_EPOCHS
-    return np.ones(len(table), bool) if "U" not in table else np.asarray(~(most * 1.001 * table.U < table.D))
+    if "U" not in table:
+        return np.ones(len(table), bool)
+    return np.asarray(~(most * 1.001 * table.U < table.D)) | rules.exempted(table, "repeated-data")
 
 
 def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:

@@ -18,6 +18,7 @@ import pandas as pd
 from analysis.estimation.optimum import lowest
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
+from analysis.runs import rules
 
 NEAR = 0.06  # runs more than this above their budget's best loss stay out of its parabola
 SAME_BUDGET = 0.05  # relative spread of compute within one budget
@@ -72,7 +73,8 @@ def parabola(group: pd.DataFrame) -> Parabola:
     """Fit one budget's parabola over N."""
     budget = float(np.exp(np.log(group.C).mean()))
     mean_loss = group.groupby("N").loss.transform("mean")
-    near = group[mean_loss <= mean_loss.min() * (1 + NEAR)].sort_values(["N", "run_id"])
+    near = (mean_loss <= mean_loss.min() * (1 + NEAR)) | rules.exempted(group, "near")
+    near = group[near].sort_values(["N", "run_id"])
     ids, far = list(near.run_id), sorted(set(group.run_id) - set(near.run_id))
     x, y = np.log(near.N.to_numpy(float)), np.log(near.loss.to_numpy(float))
     found = _fit(budget, ids, far, x, y)

@@ -92,6 +92,7 @@ def to_json(study: Study) -> dict[str, Any]:
             "all": [_exponents(e) for e in study.exponents],
         },
         "rules": [vars(r) for r in study.rules],
+        "rules_off": list(study.rules_off),
         "noise": vars(study.noise),
         "predictions": [_prediction(p, scores) for p, scores in predictions],
         "without_optimum": study.without_optimum,

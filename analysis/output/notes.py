@@ -11,7 +11,8 @@ from analysis.estimation import isoflop
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
-from analysis.study import Note, Study
+from analysis.note import Note
+from analysis.study import Study
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 MOST_DRAWS = 0.9
@@ -24,7 +25,7 @@ FEW_STARTS = 0.2  # share of starts at the optimum under which a fit is called f
 def notes(study: Study) -> list[Note]:
     """All notes of a study, in the order of its parts."""
     parts = (_rules, _isoflop, _fits, _predictions, _scores, _runs)
-    return [note for part in parts for note in part(study)]
+    return [*study.runs.notes, *(note for part in parts for note in part(study))]
 
 
 def _rules(study: Study) -> Iterator[Note]:
@@ -32,6 +33,10 @@ def _rules(study: Study) -> Iterator[Note]:
         if rule.excluded:
             message = f"{len(rule.excluded)} runs: {rule.meaning}: {', '.join(rule.excluded)}"
             yield Note(code=f"rule-{rule.name}", severity="info", message=message)
+    if study.rules_off:
+        would = [f"{r.name} would take out {len(r.would_exclude)}" for r in study.rules if r.would_exclude]
+        message = "; ".join([f"rules that are off (rules=): {', '.join(study.rules_off)}", *would])
+        yield Note(code="rules-off", severity="info", message=message)
     if not study.runs.store and study.table.C.equals(6 * study.table.N * study.table.D):
         yield Note(code="compute-6nd", severity="info", message="C is 6ND: the table has no column of compute")
 

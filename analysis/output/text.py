@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.estimation import isoflop, uncertainty
-from analysis.estimation.fitted_laws import NO_FLOOR
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.runs.conventions import LABELS
@@ -52,14 +51,14 @@ def _span(values: list[float] | None, digits: int = 3) -> str:
     )
 
 
-def _parameter(name: str, value: float) -> str:
-    return "0 (at its bound)" if name == "E" and value < NO_FLOOR else _number(value, 4)
+def _parameter(name: str, value: float, no_floor: float) -> str:
+    return "0 (at its bound)" if name == "E" and value < no_floor else _number(value, 4)
 
 
-def _floored(name: str, draws: Array) -> list[float]:
+def _floored(name: str, draws: Array, no_floor: float) -> list[float]:
     """The interval of a parameter; an irreducible loss too small to matter is printed as zero."""
     low, high = uncertainty.interval(draws)
-    return [0.0 if v < NO_FLOOR else v for v in (low, high)] if name == "E" else [low, high]
+    return [0.0 if v < no_floor else v for v in (low, high)] if name == "E" else [low, high]
 
 
 def _laws(study: Study) -> list[Row]:
@@ -72,8 +71,9 @@ def _laws(study: Study) -> list[Row]:
         rows.append(
             [
                 law.fit.law.equation,
-                ", ".join(f"{name} {_parameter(name, value)}" for name, value in law.fit.params.items()) or "-",
-                ", ".join(f"{name} {_span(_floored(name, values))}" for name, values in published.items()) or "-",
+                ", ".join(f"{name} {_parameter(name, value, law.no_floor)}" for name, value in law.fit.params.items())
+                or "-",
+                ", ".join(f"{name} {_span(_floored(name, v, law.no_floor))}" for name, v in published.items()) or "-",
                 law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
             ]
         )
@@ -243,10 +243,15 @@ def _gains(study: Study) -> list[Row]:
 
 
 def _rules(study: Study) -> list[Row]:
-    rows = [[r.name, r.meaning, ", ".join(r.excluded) or "none"] for r in study.rules]
+    rows = [[r.name, r.meaning, _out(r.on, r.excluded)] for r in study.rules]
     far = [run_id for p in study.minima.parabolas for run_id in p.far]
     near = f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss"
-    return [*rows, ["near", near, ", ".join(far) or "none"]] if study.minima.parabolas else rows
+    return [*rows, ["near", near, _out("near" not in study.rules_off, far)]] if study.minima.parabolas else rows
+
+
+def _out(on: bool, runs: list[str]) -> str:
+    """The runs that a rule took out."""
+    return ", ".join(runs) or "none" if on else "off"
 
 
 _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (

@@ -104,6 +104,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
         if name in renamed:
             frame[name] = renamed[name].astype(float)
     frame["status"] = renamed.status.astype(str)
+    if "duplicate" in renamed:
+        frame["duplicate"] = renamed.duplicate
     if "precision" in renamed:
         frame["precision"] = renamed.precision.astype("string").fillna("unknown").astype(str)
     frame["seed"] = renamed.seed if "seed" in renamed else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import conventions, foreign, rules, store
+from analysis.runs import conventions, foreign, rules, store, units
 from analysis.runs.conventions import Compute, Convention, Parameters
 from analysis.runs.rules import Rule
 from analysis.runs.tidy import Runs
@@ -24,6 +24,7 @@ class Selection:
     everything: pd.DataFrame  # all runs as points: run_id, size, N, D, C, U, loss, ...
     table: pd.DataFrame  # those that passed the rules
     rules: list[Rule]
+    rules_off: tuple[str, ...] = ()  # of settings.RULES
 
 
 def select(settings: RunSettings, table: pd.DataFrame | None = None) -> Selection:
@@ -45,8 +46,11 @@ def chosen(runs: Runs, settings: RunSettings) -> Selection:
     convention = conventions.chosen(runs.table, *asked)
     everything = conventions.points(runs.table, convention)
     floor = runs.min_tokens if settings.min_tokens is None else settings.min_tokens
-    table, applied = rules.apply(everything, min_tokens=floor, exclude=settings.exclude, precision=settings.precision)
-    return Selection(runs=runs, convention=convention, everything=everything, table=table, rules=applied)
+    off = settings.rules_off
+    table, applied = rules.apply(
+        everything, min_tokens=floor, exclude=settings.exclude, precision=settings.precision, off=off
+    )
+    return Selection(runs=runs, convention=convention, everything=everything, table=table, rules=applied, rules_off=off)
 
 
 def _read(settings: RunSettings, table: pd.DataFrame | None) -> Runs:
@@ -55,10 +59,16 @@ def _read(settings: RunSettings, table: pd.DataFrame | None) -> Runs:
         path = Path("table")
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: a table has no sweeps: leave it out")
-        return foreign.runs_of(foreign.named(table, settings.columns, path), path, settings.exclude)
+        return _foreign(foreign.named(table, settings.columns, path), path, settings)
     path = Path(settings.runs).expanduser().absolute() if settings.runs else store.default_root()
     if path.suffix and not path.is_dir():
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: {path} is a table, which has no sweeps: leave it out")
-        return foreign.read_table(path, settings.columns, settings.exclude)
+        return _foreign(foreign.read(path, settings.columns), path, settings)
     return store.load(path, settings.sweep)
+
+
+def _foreign(table: pd.DataFrame, path: Path, settings: RunSettings) -> Runs:
+    """Anybody's table as runs, its units questioned."""
+    notes = units.question(table, settings.columns, path, uses_c=settings.C in (None, Compute.EXACT))
+    return foreign.runs_of(table, path, settings.exclude, notes)
