@@ -24,6 +24,7 @@ from analysis.output.notes import notes
 from analysis.output.receipt import receipt
 from analysis.reference.tables import gpt3_models
 from analysis.runs import candidates, foreign, selection
+from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DELTA, EVERY, RHO, DesignSettings, StudySettings
 from analysis.study import Options, Study
@@ -39,6 +40,10 @@ def fit(
     source: pd.DataFrame | Path | str,
     *,
     columns: Mapping[str, str] | None = None,
+    scores: Sequence[str] = (),
+    chance: Mapping[str, float] | None = None,
+    items: Mapping[str, int] | None = None,
+    shots: Mapping[str, int] | None = None,
     sweep: str | None = None,
     N: str | None = None,
     C: str | None = None,
@@ -71,6 +76,10 @@ def fit(
     settings = StudySettings(
         runs=None if table is not None else str(source),
         columns=dict(columns or {}),
+        scores=list(scores),
+        chance=dict(chance or {}),
+        items=dict(items or {}),
+        shots=dict(shots or {}),
         sweep=sweep,
         N=N,
         C=C,
@@ -107,7 +116,8 @@ def study(
         UsageError, StoreError: in one sentence, before anything is written.
     """
     options = _options(settings)
-    selected = selection.select(settings, table)
+    asked = Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
+    selected = selection.select(settings, table, asked)
     if not selected.runs.store:
         _enough(selected)
     elif settings.columns and not settings.predict:

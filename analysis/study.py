@@ -47,6 +47,7 @@ class Fitted:
     ensemble: Ensemble | None
     predictions: list[Prediction]  # at target_compute
     accuracies: list[list[Accuracy]]  # of each of these
+    score_forecasts: list[Accuracy]  # at target_compute by the trends against it, where there is no loss to go through
     predicted_points: list[Prediction]  # of the file predict=, in its order
     without_optimum: list[float]  # FLOPs of targets that no size is best at
     influences: list[Influence]

@@ -80,9 +80,8 @@ def averaged(evals: pd.DataFrame) -> Averaged | None:
     runs = evals.run_id.nunique()
     counts = evals[evals.fits.astype(bool)].groupby(["task", "shots"], sort=False).run_id.nunique()
     whole: dict[int, set[str]] = {int(k): set() for k in sorted(evals.shots.unique())}
-    for (task, shots), count in counts.items():
-        if count == runs:
-            whole[int(shots)].add(str(task))
+    for row in counts[counts == runs].reset_index().itertuples():
+        whole[int(row.shots)].add(str(row.task))
     shots = sorted(whole, key=lambda k: (-len(whole[k]), k))
     candidates = [(set.intersection(*(whole[k] for k in shots[:n])), shots[:n]) for n in range(1, len(shots) + 1)]
     candidates = [(common, kept) for common, kept in candidates if len(common) > 1]

@@ -191,7 +191,7 @@ def _over(ceilings: Array, z: Array, hits: Array, items: Array, floor: float) ->
     return _Over(
         ceilings=ceilings,
         theta=theta,
-        covariances=np.linalg.inv(information),
+        covariances=np.asarray(np.linalg.inv(information), float),
         likelihood=likelihood,
         dispersion=dispersion,
         weights=weight / weight.sum(),
@@ -209,7 +209,7 @@ def _information(theta: Array, z: Array, items: Array, floor: float, ceilings: A
     sigmoid = special.expit(theta[:, :1] + theta[:, 1:] * z)
     p = _probability(theta, z, floor, ceilings)
     weight = items * ((ceilings[:, None] - floor) * sigmoid * (1 - sigmoid)) ** 2 / (p * (1 - p))
-    return (weight @ np.stack([np.ones_like(z), z, z, z**2], 1)).reshape(-1, 2, 2)
+    return np.asarray(weight @ np.stack([np.ones_like(z), z, z, z**2], 1)).reshape(-1, 2, 2)
 
 
 def _scored(ceilings: Array, z: Array, hits: Array, items: Array, floor: float, precision: Array) -> Array:

@@ -103,6 +103,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "coverage": study.coverage.to_dict("records"),
         "influence": [vars(i) for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
+        "score_forecasts": [vars(a) for a in study.score_forecasts],
         "few_shot": [_trend(t) for t in study.trends],
         "shot_gains": study.gains,
         "notes": [vars(n) for n in study.notes],

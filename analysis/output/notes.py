@@ -81,6 +81,10 @@ def _fits(study: Study) -> Iterator[Note]:
 
 
 def _predictions(study: Study) -> Iterator[Note]:
+    if study.ensemble is None and study.table.loss.isna().all() and len(study.table):
+        message = "the runs have no loss: accuracies are held against compute alone, and no law of the loss is fitted"
+        yield Note(code="no-loss", severity="info", message=message)
+        return
     if study.ensemble is None:
         asked = "" if study.options.law == "all" else f" by law={study.options.law}"
         message = f"nothing can be predicted{asked}: no law of N and D, and none of C with budgets, could be fitted"
@@ -144,7 +148,9 @@ def _scores(study: Study) -> Iterator[Note]:
     if found is None or not (found.left_out or found.without):
         return
     listed = ", ".join(map(str, found.shots))
-    message = f"the mean of tasks is that of {', '.join(found.tasks)}, which every run measured at every K shown ({listed})"
+    message = (
+        f"the mean of tasks is that of {', '.join(found.tasks)}, which every run measured at every K shown ({listed})"
+    )
     if found.left_out:
         message += f"; left out: {', '.join(found.left_out)}"
     if found.without:

@@ -82,8 +82,10 @@ def _laws(study: Study) -> list[Row]:
 
 def _optimum(study: Study) -> list[Row]:
     """The exponent of N* by each of Hoffmann et al.'s approaches."""
-    rows = []
+    rows: list[Row] = []
     env, minima = study.envelope, study.minima
+    if not study.laws and study.ensemble is None and study.score_forecasts:
+        return rows  # there is no loss
     what = f"{len(env.points)} runs that no cheaper one beats"
     rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or what])
     spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
@@ -222,11 +224,12 @@ def _few_shot(study: Study) -> list[Row]:
 
 def _accuracies(study: Study) -> list[Row]:
     rows = []
-    for p, accuracies in zip(study.predictions, study.accuracies, strict=True):
-        for a in accuracies:
-            score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
-            spans = [_span(a.interval_mean), _span(a.interval_new_run)]
-            rows.append([f"{p.compute:.3g}", a.task, str(a.shots), score, *spans, a.reason])
+    chained = [(p.compute, a) for p, each in zip(study.predictions, study.accuracies, strict=True) for a in each]
+    for compute, a in [*chained, *((a.compute, a) for a in study.score_forecasts)]:
+        score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
+        spans = [_span(a.interval_mean), _span(a.interval_new_run)]
+        note = a.reason or ("by compute alone" if study.score_forecasts else "")
+        rows.append([f"{compute:.3g}", a.task, str(a.shots), score, *spans, note])
     return rows
 
 
@@ -294,7 +297,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _few_shot,
     ),
     (
-        "Predicted accuracy (compute -> loss -> accuracy)",
+        "Predicted accuracy (compute -> loss -> accuracy, where there is a loss)",
         ["C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
         _accuracies,
     ),

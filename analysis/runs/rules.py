@@ -102,6 +102,8 @@ def _checks(
 ) -> Iterator[tuple[str, str, pd.Series]]:
     """(name, meaning, which runs it takes out) of every rule that applies here."""
     lost = ~(np.isfinite(table.loss.astype(float)) & (table.loss > 0))
+    if table.loss.isna().all() and (table.status == "done").all():
+        lost &= False  # a table of scores alone: none of its runs has a loss
     yield "excluded", "taken out by exclude=", table.run_id.isin(list(exclude))
     if "duplicate" in table:
         yield (

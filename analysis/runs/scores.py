@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.note import Note
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
@@ -65,19 +66,12 @@ class Asked:
                     allowed = {"chance": "0 or more and below 1", "items": "one or more", "shots": "zero or more"}[key]
                     raise UsageError(f"{key}.{task}={value:g}: {allowed}")
             if getattr(self, key) and not self.scores:
-                raise UsageError(f"{key}.{next(iter(getattr(self, key)))}: there are no scores; name them by scores=[...]")
+                raise UsageError(
+                    f"{key}.{next(iter(getattr(self, key)))}: there are no scores; name them by scores=[...]"
+                )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Scores as evaluations, and what a reader must know of how they were read."""
-
-    evals: pd.DataFrame
-    unread: list[str]  # columns that look like scores
-    assumed: list[str]  # sentences
-
-
-def read(raw: pd.DataFrame, run_ids: Sequence[str], asked: Asked, path: Path) -> Scores:
+def read(raw: pd.DataFrame, run_ids: Sequence[str], asked: Asked, path: Path) -> pd.DataFrame:
     """The columns asked for as evaluations: run_id, task, shots, items, fits, metric, accuracy, chance, ...
 
     Args:
@@ -96,11 +90,30 @@ def read(raw: pd.DataFrame, run_ids: Sequence[str], asked: Asked, path: Path) ->
         columns[column] = expression
         parts.append(_evals(column, values, run_ids, asked))
     _check_tasks(asked, columns)
-    return Scores(
-        evals=pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(),
-        unread=[str(name) for name in raw.columns if name not in columns and looks_like(raw[name], str(name))],
-        assumed=list(_assumed(columns, asked)),
-    )
+    return pd.concat(parts, ignore_index=True)
+
+
+def unread(raw: pd.DataFrame, asked: Asked, used: Sequence[str]) -> list[str]:
+    """Columns that look like scores and are read neither as these nor as anything else (``used``)."""
+    known = {*used, *(_column(raw, expression) for expression in asked.scores)}
+    return [str(name) for name in raw.columns if name not in known and looks_like(raw[name], str(name))]
+
+
+def remarks(raw: pd.DataFrame, asked: Asked, unread: Sequence[str]) -> list[Note]:
+    """What a reader must know of how the scores were read, and which were not."""
+    tasks = [match["column"] for match in map(_SCORE.match, asked.scores) if match]
+    found = [Note(code="scores-assumed", severity="info", message=sentence) for sentence in _assumed(tasks, asked)]
+    for expression, column in ((e, _column(raw, e)) for e in asked.scores):
+        most = pd.to_numeric(raw[column], errors="coerce").max() if column in raw else float("nan")
+        if column != expression and expression.endswith("100") and 0 < most <= 1:
+            message = f"scores={expression}: {column} is at most {most:g}: is it a fraction already ({column})?"
+            found.append(Note(code="scores-scale", severity="warning", message=message))
+    if unread:
+        message = (
+            f"{len(unread)} columns look like scores and are not read: {', '.join(unread)}; scores=[...] reads them"
+        )
+        found.append(Note(code="scores-unread", severity="info", message=message))
+    return found
 
 
 def looks_like(column: pd.Series, name: str) -> bool:
@@ -110,6 +123,12 @@ def looks_like(column: pd.Series, name: str) -> bool:
         return False
     values = pd.to_numeric(column, errors="coerce").dropna()
     return bool(len(values) and values.between(0, 100).all())
+
+
+def _column(raw: pd.DataFrame, expression: str) -> str:
+    """The column of an expression like 1-err_piqa."""
+    match = _SCORE.match(expression)
+    return expression if match is None or expression in raw.columns else match["column"]
 
 
 def _accuracy(raw: pd.DataFrame, expression: str, path: Path) -> tuple[str, pd.Series]:
@@ -122,7 +141,9 @@ def _accuracy(raw: pd.DataFrame, expression: str, path: Path) -> tuple[str, pd.S
     if column not in raw.columns:
         known = [str(name) for name in raw.columns]
         listed = ", ".join(known[:30])
-        raise UsageError(f"scores={expression}: {path} has no column {column!r}{nearest(column, known)}; it has {listed}")
+        raise UsageError(
+            f"scores={expression}: {path} has no column {column!r}{nearest(column, known)}; it has {listed}"
+        )
     values = pd.to_numeric(raw[column], errors="coerce").astype(float)
     wrong = raw[column].notna() & values.isna()
     if wrong.any():
@@ -141,11 +162,11 @@ def _check_scale(column: str, values: pd.Series, *, percent: bool, path: Path) -
         row = int(np.flatnonzero(outside)[0])
         said = f"{path}, row {row + 1}: {column} is {values.iloc[row]:g}"
         if not percent and values.dropna().between(0, 100).all():
-            raise UsageError(f"{said}, an accuracy lies between 0 and 1: is it in percent? then give scores=[{column}/100]")
-        raise UsageError(f"{said}, {'a percentage lies between 0 and 100' if percent else 'an accuracy lies between 0 and 1'}")
-    if percent and values.notna().any() and values.max() <= 1:
+            raise UsageError(
+                f"{said}, an accuracy lies between 0 and 1: is it in percent? then give scores=[{column}/100]"
+            )
         raise UsageError(
-            f"scores={column}/100: {column} is at most {values.max():g}, a fraction already: give scores=[{column}]"
+            f"{said}, {'a percentage lies between 0 and 100' if percent else 'an accuracy lies between 0 and 1'}"
         )
 
 
@@ -159,7 +180,7 @@ def _evals(task: str, values: pd.Series, run_ids: Sequence[str], asked: Asked) -
     share = (accuracy * items + 1) / (items + 2)  # Laplace's estimate, so that none of n has an error too
     found = found.assign(accuracy_se=np.sqrt(share * (1 - share) / items), logprob=np.nan, logprob_se=np.nan)
     found = found.assign(chance=chance, prior_accuracy=chance, prior_logprob=np.nan)
-    return found[np.isfinite(accuracy)]
+    return found.loc[np.isfinite(accuracy)]
 
 
 def _check_tasks(asked: Asked, columns: Mapping[str, str]) -> None:
@@ -170,7 +191,7 @@ def _check_tasks(asked: Asked, columns: Mapping[str, str]) -> None:
                 raise UsageError(f"{key}.{task}: no score has this name{near}; there are {', '.join(columns)}")
 
 
-def _assumed(columns: Mapping[str, str], asked: Asked) -> list[str]:
+def _assumed(columns: Sequence[str], asked: Asked) -> list[str]:
     """What was taken for known of the tasks, in sentences."""
     said = []
     published = [t for t in columns if _known(t) and not (t in asked.chance and t in asked.items)]
