@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -46,6 +48,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         ensemble = fit_ensemble(table, law=options.law, rho=options.rho, frontier=minima.trusted)
     targets = _targets(options, table, with_default=points is None)
     found, without = _at_compute(targets, ensemble, table, minima, options)
+    found = [*_as_trained(options, ensemble, table, minima), *found]
     scores = trends(evals, table)
     influences = []
     if joint is not None and len(table):
@@ -101,7 +104,8 @@ def _beyond(table: pd.DataFrame) -> tuple[float, ...]:
 
 
 def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tuple[float, ...]:
-    return options.target_compute or (_beyond(table) if with_default else ())
+    given = (*(model.c for model in options.models), *options.target_compute)
+    return given or (_beyond(table) if with_default else ())
 
 
 def _at_compute(
@@ -115,7 +119,19 @@ def _at_compute(
     points = points[points.N.notna()].reset_index(drop=True)
     if points.empty:
         return [], without
-    return predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed), without
+    found = predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed)
+    names = {model.c: model.name for model in options.models}
+    return [replace(p, optimal=True, name=names.get(p.compute, "")) for p in found], without
+
+
+def _as_trained(options: Options, ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima) -> list[Prediction]:
+    """The models asked for with their own N and D; none where no law of N and D predicts."""
+    if ensemble is None or not options.models or all(choice.frontier for choice in ensemble.choices):
+        return []
+    rows = [{"N": model.n, "D": model.d, "C": model.c, "U": model.d} for model in options.models]
+    points = pd.DataFrame(rows).assign(optimal=False)
+    found = predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed)
+    return [replace(p, name=model.name) for p, model in zip(found, options.models, strict=True)]
 
 
 def _at_points(

@@ -35,8 +35,10 @@ def main(argv: Sequence[str]) -> int:
 
     from analysis import api
 
-    found, unit = api.design(given)
+    found, unit, notes = api.design(given)
     _print(found, unit)
+    for note in notes:
+        print(f"{note.severity}: {note.message} [{note.code}]")
     if given.out:
         from analysis.output import documents
 

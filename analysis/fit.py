@@ -11,7 +11,8 @@ law=all              or one law, which then predicts alone: chinchilla, kaplan_n
                      author: hoffmann, kaplan, muennighoff, gadre, caballero
 loss_function=huber  or least_squares, soft_l1, cauchy;  delta=1e-3: of ln L, where they turn
 N=nonembedding       or total;  C=exact, 6nd or kaplan: the conventions of the laws
-target_compute=[1e24]  FLOPs to predict (default: ten times the largest run's);  target=gpt3-175b: a published model's
+target_compute=[1e24]  FLOPs to predict (default: ten times the largest run's)
+target=gpt3-175b     a published model as it was trained, and beside it the best one of its compute
 predict=POINTS.csv   one prediction a row, in the file's order: columns N and D, or C (same columns.X=...)
 exclude=[NAME]       runs to leave out;  min_tokens=4e5: rule short-run (default: the recipe's)
 rules=all            which rules take runs out: all, none (a replication takes every run), or a list of duplicate,

@@ -63,7 +63,7 @@ class RunSettings:
                 )
         if self.min_tokens is not None and "short-run" in self.rules_off:
             raise UsageError(
-                f"min_tokens={self.min_tokens:g} is the rule short-run, which {written} turns off: leave one of them out"
+                f"min_tokens={self.min_tokens:g} is the rule short-run, which {written} turns off: leave one out"
             )
 
 

@@ -20,6 +20,7 @@ from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import Rho
 from analysis.estimation.uncertainty import Noise
 from analysis.note import Note
+from analysis.runs.published import Model
 from analysis.runs.selection import Selection
 
 
@@ -32,6 +33,7 @@ class Options:
     bootstrap: int = 1000
     seed: int = 0
     target_compute: tuple[float, ...] = ()
+    models: tuple[Model, ...] = ()  # to predict as they were trained, the optimum at their compute beside them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Fitted:
     exponents: list[Exponents]  # one a convention
     noise: Noise
     ensemble: Ensemble | None
-    predictions: list[Prediction]  # at target_compute
+    predictions: list[Prediction]  # of published models, and compute-optimal ones at their compute and target_compute
     accuracies: list[list[Accuracy]]  # of each of these
     score_forecasts: list[Accuracy]  # at target_compute by the trends against it, where there is no loss to go through
     predicted_points: list[Prediction]  # of the file predict=, in its order
@@ -69,7 +71,8 @@ class Study(Selection, Fitted):
         """How the ensemble is weighted for what is predicted first: compute-optimal runs, or points of a file."""
         if self.ensemble is None:
             return None
-        return self.ensemble.optimal if self.predictions else self.ensemble.anywhere
+        best = bool(self.predictions) and self.predictions[0].optimal
+        return self.ensemble.optimal if best else self.ensemble.anywhere
 
     @cached_property
     def coverage(self) -> pd.DataFrame:

@@ -66,6 +66,7 @@ def write_corpus(folder: Path, documents: int = 400, seed: int = 0) -> Path:
 TOGETHER = {"mock_cluster": "mock cluster", "head": "head"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order and group the tests for pytest -n (which keeps the order by --no-loadscope-reorder)."""
     groups = {}

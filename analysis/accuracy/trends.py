@@ -81,7 +81,7 @@ def averaged(evals: pd.DataFrame) -> Averaged | None:
     counts = evals[evals.fits.astype(bool)].groupby(["task", "shots"], sort=False).run_id.nunique()
     whole: dict[int, set[str]] = {int(k): set() for k in sorted(evals.shots.unique())}
     for row in counts[counts == runs].reset_index().itertuples():
-        whole[int(row.shots)].add(str(row.task))
+        whole[int(str(row.shots))].add(str(row.task))
     shots = sorted(whole, key=lambda k: (-len(whole[k]), k))
     candidates = [(set.intersection(*(whole[k] for k in shots[:n])), shots[:n]) for n in range(1, len(shots) + 1)]
     candidates = [(common, kept) for common, kept in candidates if len(common) > 1]

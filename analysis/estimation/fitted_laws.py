@@ -184,6 +184,9 @@ def judged(law: FittedLaw) -> FittedLaw:
         listed = ", ".join(f"{name} {params[name]:.3g}" for name in wrong)
         reason = f"the loss would not fall with scale ({listed}): these runs do not tell N from D"
         return replace(law, fit=replace(law.fit, status=FitStatus.ILL_DETERMINED, reason=reason))
+    if law.draws is None and law.fit.status is FitStatus.OK:
+        reason = f"{law.fit.runs} points, and nothing to draw anew: no interval"
+        return replace(law, fit=replace(law.fit, status=FitStatus.UNTESTED, reason=reason))
     loose = []
     for name, draws in law.published.items():
         low, high = uncertainty.interval(draws)

@@ -31,6 +31,8 @@ class Prediction:
     interval_new_run: list[float] | None  # of one new run's loss; None where the data do not support it
     decades: float  # beyond the highest-compute run
     by_choice: dict[str, float] = field(default_factory=dict)
+    optimal: bool = False  # of the size that is best at its compute
+    name: str = ""  # of the published model that it is, or is at the compute of
 
     @property
     def loss(self) -> float:

@@ -22,6 +22,7 @@ from analysis.estimation.exponents import Exponents
 from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
+from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.output import saved, text
 from analysis.study import Fitted, Study
@@ -166,7 +167,7 @@ def _n_star(minima: Minima, study: Study) -> dict[str, Any]:
         "source": "Hoffmann et al. 2022, approach 2",
         "params": {"k": minima.coefficient, "a": minima.exponent},
         "interval95": {} if draws is None else {"a": uncertainty.interval(draws)},
-        "status": "ok" if len(minima.used) > 2 else "too few runs",
+        "status": "too few runs" if len(minima.used) < 3 else "ok" if draws is not None else FitStatus.UNTESTED.value,
         "minima": [
             {
                 "compute": p.budget,
@@ -190,7 +191,7 @@ def _envelope(envelope: Envelope) -> dict[str, Any]:
         "equation": "N*(C) = k C^a, D*(C) ~ C^b",
         "source": "Hoffmann et al. 2022, approach 1",
         "params": {"k": envelope.k, "a": envelope.a, "b": envelope.b},
-        "status": "too few runs" if envelope.reason else "ok",
+        "status": "too few runs" if envelope.reason else FitStatus.UNTESTED.value,
         "reason": envelope.reason,
         "runs": list(envelope.points.run_id) if len(envelope.points) else [],
     }
@@ -198,6 +199,8 @@ def _envelope(envelope: Envelope) -> dict[str, Any]:
 
 def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
     return {
+        "target": p.name or None,
+        "optimal": p.optimal,
         "compute": p.compute,
         "N": p.n,
         "D": p.d,

@@ -12,6 +12,7 @@ from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.note import Note
+from analysis.runs.conventions import Parameters, counts
 from analysis.study import Study
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
@@ -37,12 +38,24 @@ def _rules(study: Study) -> Iterator[Note]:
         would = [f"{r.name} would take out {len(r.would_exclude)}" for r in study.rules if r.would_exclude]
         message = "; ".join([f"rules that are off (rules=): {', '.join(study.rules_off)}", *would])
         yield Note(code="rules-off", severity="info", message=message)
+    if not study.runs.store and study.convention.n is not Parameters.GIVEN and "N" in counts(study.runs.table):
+        message = f"the table has an N of its own beside the {study.convention.n} count fitted to: N=given takes it"
+        yield Note(code="other-count", severity="info", message=message)
     if not study.runs.store and study.table.C.equals(6 * study.table.N * study.table.D):
         yield Note(code="compute-6nd", severity="info", message="C is 6ND: the table has no column of compute")
 
 
 def _isoflop(study: Study) -> Iterator[Note]:
+    if study.table.loss.isna().all():
+        return
     minima = study.minima
+    by_chance = [] if minima.parabolas else isoflop.equal_compute(study.table)
+    if by_chance:
+        message = (
+            f"{sum(map(len, by_chance))} of {len(study.table)} runs lie in {len(by_chance)} groups of equal compute: "
+            "an accident and no budgets, so there is no approach 2; a column budget_flops says which runs are one"
+        )
+        yield Note(code="no-budgets", severity="info", message=message)
     for p, implied in zip(minima.parabolas, study.implied, strict=True):
         if p.far:
             message = (
@@ -71,7 +84,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
 def _fits(study: Study) -> Iterator[Note]:
     for law in study.laws.values():
         fit = law.fit
-        if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED):
+        if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED, FitStatus.UNTESTED):
             message = f"{fit.law.equation} is {fit.status.value}: {fit.reason}"
             severity = "warning" if fit.law.name in (*MAIN_LAWS, study.options.law) else "info"
             yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity=severity, message=message)
@@ -97,9 +110,11 @@ def _predictions(study: Study) -> Iterator[Note]:
             "prediction; run sizes on both sides of the best, or give N and D of a point by predict="
         )
         yield Note(code="no-optimum", severity="warning", message=message)
+    yield from _models(study)
     everywhere = [*study.predictions, *study.predicted_points]
     if everywhere:
-        calibration = (study.ensemble.optimal if study.predictions else study.ensemble.anywhere).calibration
+        assert study.weighting is not None
+        calibration = study.weighting.calibration
         yield Note(
             code="thin-calibration" if calibration.supported else "no-calibration",
             severity="info" if calibration.cuts >= THIN_CUTS else "warning",
@@ -119,6 +134,21 @@ def _predictions(study: Study) -> Iterator[Note]:
             f"without {i.left_out} L(N,D)'s prediction moves by {i.loss_change:+.1%}, its N* by {i.n_star_change:+.0%}"
         )
         yield Note(code="influential", severity="warning", message=message)
+
+
+def _models(study: Study) -> Iterator[Note]:
+    """How a published model is counted, and one that is not predicted itself."""
+    own = {p.name for p in study.predictions if p.name and not p.optimal}
+    for model in study.options.models:
+        if model.name not in own:
+            message = f"law={study.options.law} is of compute alone: {model.name} itself, its N and D, is not predicted"
+            yield Note(code="target-not-predicted", severity="warning", message=message)
+        elif study.convention.n is Parameters.GIVEN:
+            message = (
+                f"N of {model.name} is its {model.n:.4g} parameters in total, and the table does not say what its N "
+                "counts: N=total or N=nonembedding says it"
+            )
+            yield Note(code="target-count", severity="warning", message=message)
 
 
 def _informed(study: Study, predictions: list[Prediction], *, supported: bool) -> Iterator[Note]:

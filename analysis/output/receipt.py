@@ -42,6 +42,7 @@ def receipt(selection: Selection, options: Options, points: pd.DataFrame | None 
             "bootstrap": options.bootstrap,
             "seed": options.seed,
             "target_compute": list(options.target_compute),
+            "models": [vars(model) for model in options.models],
         },
         "versions": {name: _version(name) for name in PACKAGES},
         "code_sha256": code(),

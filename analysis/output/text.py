@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.estimation import isoflop, uncertainty
+from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.runs.conventions import LABELS
@@ -87,7 +88,7 @@ def _optimum(study: Study) -> list[Row]:
     if not study.laws and study.ensemble is None and study.score_forecasts:
         return rows  # there is no loss
     what = f"{len(env.points)} runs that no cheaper one beats"
-    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or what])
+    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or f"{what}; not tested"])
     spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
     count = f"{len(minima.used)} budgets with a minimum"
     if len(minima.used) > 1:
@@ -143,6 +144,7 @@ def _predictions(study: Study) -> list[Row]:
     every = [*study.predictions, *study.predicted_points]
     rows = [
         [
+            _what(p),
             f"{p.compute:.3g}",
             f"{p.decades:.1f} decades",
             _count(p.n),
@@ -155,7 +157,14 @@ def _predictions(study: Study) -> list[Row]:
         for p in every[:MOST_PREDICTIONS]
     ]
     more = len(every) - len(rows)
-    return [*rows, [f"and {more} more in fit.json", *[""] * 7]] if more else rows
+    return [*rows, [f"and {more} more in fit.json", *[""] * 8]] if more else rows
+
+
+def _what(p: Prediction) -> str:
+    """Which model a prediction is of."""
+    if not p.optimal:
+        return p.name or "as given"
+    return f"best at C of {p.name}" if p.name else "best at C"
 
 
 def _choices(study: Study) -> list[Row]:
@@ -224,12 +233,14 @@ def _few_shot(study: Study) -> list[Row]:
 
 def _accuracies(study: Study) -> list[Row]:
     rows = []
-    chained = [(p.compute, a) for p, each in zip(study.predictions, study.accuracies, strict=True) for a in each]
-    for compute, a in [*chained, *((a.compute, a) for a in study.score_forecasts)]:
+    chained = [
+        (_what(p), p.compute, a) for p, each in zip(study.predictions, study.accuracies, strict=True) for a in each
+    ]
+    for what, compute, a in [*chained, *(("compute", a.compute, a) for a in study.score_forecasts)]:
         score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
         spans = [_span(a.interval_mean), _span(a.interval_new_run)]
         note = a.reason or ("by compute alone" if study.score_forecasts else "")
-        rows.append([f"{compute:.3g}", a.task, str(a.shots), score, *spans, note])
+        rows.append([what, f"{compute:.3g}", a.task, str(a.shots), score, *spans, note])
     return rows
 
 
@@ -275,8 +286,8 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _exponents,
     ),
     (
-        "Predictions: mean of the ensemble of fits below, weighted by their backtests",
-        ["C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
+        "Predictions (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
+        ["of", "C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
         _predictions,
     ),
     ("Ensemble of fits", ["fit", "weight", "mean miss in backtests", "loss at the first target"], _choices),
@@ -298,7 +309,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
     ),
     (
         "Predicted accuracy (compute -> loss -> accuracy, where there is a loss)",
-        ["C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
+        ["of", "C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
         _accuracies,
     ),
     ("What K examples bring over none (mean over runs)", ["task", "K", "accuracy", "ln p(answer)"], _gains),

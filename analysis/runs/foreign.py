@@ -106,7 +106,7 @@ def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataF
         if found is not None:
             table[name] = _number(raw[found], found, path) if name in NUMBERS else raw[found].astype("string")
             sources[name] = found
-    repeated = raw[[name for name in raw if not name.startswith(COUNTER)]].astype(str).duplicated()
+    repeated = raw[[name for name in raw if not str(name).startswith(COUNTER)]].astype(str).duplicated()
     if repeated.any():
         table["duplicate"] = repeated
     table.attrs |= {"sources": sources | dict(columns), "columns": list(raw.columns)}
@@ -115,12 +115,12 @@ def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataF
 
 def source_of(table: pd.DataFrame, name: str) -> str:
     """The file's own name of a column, as ``columns.X=`` would give it without a unit."""
-    return _column(table.attrs.get("sources", {}).get(name, name))
+    return column_of(table.attrs.get("sources", {}).get(name, name))
 
 
 def has_unit(expression: str) -> bool:
     """Whether a column was given with a unit, like tokens_billion*1e9."""
-    return _column(expression) != expression
+    return column_of(expression) != expression
 
 
 def headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -198,17 +198,24 @@ def _lossless(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         )
     if {"N", "C"} <= set(table) and "D" not in table:
         table = table.assign(D=table.C / (6 * table.N))
-    return table.assign(**{name: np.nan for name in ("N", "D", "loss") if name not in table})
+    table = table.assign(**{name: np.nan for name in ("N", "D", "loss") if name not in table})
+    known = table.C.fillna(6 * table.N * table.D) if "C" in table else 6 * table.N * table.D
+    if not known.notna().any():
+        raise UsageError(
+            f"{path} says the compute of no run: columns.C=NAME, or columns.N and columns.D; {_has(table)}"
+        )
+    status = table.status if "status" in table else pd.Series("done", index=table.index)
+    return table.assign(C=known, status=status.where(known.notna(), "compute unknown"))
 
 
-def _check_numbers(table: pd.DataFrame, path: Path, counted: pd.Series) -> None:
-    """Refuse values that a column cannot have; a loss may lack where a run is not ``counted``."""
+def _check_numbers(table: pd.DataFrame, path: Path, counted: pd.Series, *, lossless: bool = False) -> None:
+    """Refuse values that a column cannot have; a loss may lack where none ``counted``, or everywhere."""
     everywhere = pd.Series(True, index=table.index)
-    for name in table:
-        if name in POSITIVE:
-            _positive(table[name], name, path, must=counted if name == "loss" else everywhere)
-        elif name in WHERE_GIVEN:
+    for name in map(str, table):
+        if name in WHERE_GIVEN or (lossless and name in POSITIVE):
             _positive(table[name], name, path, must=table[name].notna())
+        elif name in POSITIVE:
+            _positive(table[name], name, path, must=counted if name == "loss" else everywhere)
         elif name in NOT_NEGATIVE:
             _positive(table[name], name, path, must=table[name].notna(), zero=True)
 
@@ -234,13 +241,8 @@ def read_points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     A name that the runs' file needed and this one lacks is looked for under its usual names.
     """
     raw = load(path)
-    given = {name: column for name, column in columns.items() if column in raw or _column(column) in raw}
+    given = {name: column for name, column in columns.items() if column in raw or column_of(column) in raw}
     return named(raw, given, path)
-
-
-def points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Points to predict, in the file's order; see check_points."""
-    return check_points(read_points(path, columns), path)
 
 
 def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -292,7 +294,7 @@ def load(path: Path) -> pd.DataFrame:
     return table
 
 
-def _column(expression: str) -> str:
+def column_of(expression: str) -> str:
     """The column of an expression like tokens_billion*1e9."""
     match = _UNIT.match(expression)
     return match["column"] if match else expression

@@ -101,9 +101,11 @@ def _checks(
     table: pd.DataFrame, min_tokens: float, exclude: Sequence[str], precision: str | None, off: Sequence[str]
 ) -> Iterator[tuple[str, str, pd.Series]]:
     """(name, meaning, which runs it takes out) of every rule that applies here."""
-    lost = ~(np.isfinite(table.loss.astype(float)) & (table.loss > 0))
-    if table.loss.isna().all() and (table.status == "done").all():
+    lost = ~(table.loss.astype(float).abs().lt(np.inf) & (table.loss > 0))
+    why = "the loss is missing or not finite, or the run's status says so"
+    if table.loss.isna().all() and (table.status == "done").any():
         lost &= False  # a table of scores alone: none of its runs has a loss
+        why = "the run's compute is not known, or its status says so"
     yield "excluded", "taken out by exclude=", table.run_id.isin(list(exclude))
     if "duplicate" in table:
         yield (
@@ -113,7 +115,7 @@ def _checks(
         )
     yield (
         "diverged",
-        "the loss is missing or not finite, or the run's status says so",
+        why,
         (table.status != "done") | lost,
     )
     if "diverged" in off:

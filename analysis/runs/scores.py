@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,12 @@ class Asked:
     chance: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, int] = field(default_factory=dict)
     shots: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same as key=value would give it."""
+        words = {"chance": self.chance, "items": self.items, "shots": self.shots}
+        return {"scores": list(self.scores), **{name: dict(given) for name, given in words.items()}}
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -180,7 +187,7 @@ def _evals(task: str, values: pd.Series, run_ids: Sequence[str], asked: Asked) -
     share = (accuracy * items + 1) / (items + 2)  # Laplace's estimate, so that none of n has an error too
     found = found.assign(accuracy_se=np.sqrt(share * (1 - share) / items), logprob=np.nan, logprob_se=np.nan)
     found = found.assign(chance=chance, prior_accuracy=chance, prior_logprob=np.nan)
-    return found.loc[np.isfinite(accuracy)]
+    return pd.DataFrame(found[np.isfinite(accuracy)])
 
 
 def _check_tasks(asked: Asked, columns: Mapping[str, str]) -> None:

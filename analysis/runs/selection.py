@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.runs import conventions, foreign, rules, scores, store, units
-from analysis.runs.conventions import Compute, Convention, Parameters
+from analysis.runs.conventions import COUNTED, Compute, Convention, Parameters
 from analysis.runs.rules import Rule
 from analysis.runs.scores import Asked
 from analysis.runs.tidy import Runs
@@ -45,7 +45,7 @@ def select(settings: RunSettings, table: pd.DataFrame | None = None, asked: Aske
 def chosen(runs: Runs, settings: RunSettings) -> Selection:
     """The same for runs that were read before."""
     asked = Parameters(settings.N) if settings.N else None, Compute(settings.C) if settings.C else None
-    convention = conventions.chosen(runs.table, *asked)
+    convention = conventions.chosen(runs.table, *asked, named=settings.columns)
     everything = conventions.points(runs.table, convention)
     floor = runs.min_tokens if settings.min_tokens is None else settings.min_tokens
     off = settings.rules_off
@@ -73,8 +73,11 @@ def _read(settings: RunSettings, table: pd.DataFrame | None, asked: Asked) -> Ru
 
 
 def _foreign(raw: pd.DataFrame, path: Path, settings: RunSettings, asked: Asked) -> Runs:
-    """Anybody's table as runs, its units questioned."""
+    """Anybody's table as runs, its units questioned; a column named for N counts what N= says that it does."""
     table = foreign.named(raw, settings.columns, path)
+    count = COUNTED[Parameters(settings.N)] if settings.N else "N"
+    if "N" in settings.columns and count not in settings.columns:
+        table[count] = table.N
     raw = foreign.headed(raw, path)
     unread = scores.unread(raw, asked, [foreign.source_of(table, str(name)) for name in table])
     if not asked.scores and "loss" not in table and unread:

@@ -22,7 +22,7 @@ def table(runs=16, seed=0):
 
 
 def test_scores_without_a_loss_are_trends_against_compute_and_forecasts():
-    found = api.fit(table(), scores=["MMLU", "sums"], items={"sums": 500}, target_compute=[1e25])
+    found = api.fit(table(), scores=scores.Asked(scores=["MMLU", "sums"], items={"sums": 500}), target_compute=[1e25])
     trends = {t.task: t for t in found.trends}
     assert (trends["MMLU"].verdict, trends["MMLU"].chance, trends["MMLU"].items) == ("rises", 0.25, 14042)
     assert (trends["sums"].chance, trends["sums"].items) == (0.0, 500)
@@ -79,7 +79,7 @@ def test_a_percentage_below_one_percent_is_asked_about_and_read():
 )
 def test_what_cannot_be_meant_is_one_sentence(change, words, sentence):
     with pytest.raises(UsageError, match=sentence):
-        api.fit(change(table()), **{"scores": ["MMLU"], **words})
+        api.fit(change(table()), scores=scores.Asked(**{"scores": ["MMLU"], **words}))
 
 
 def test_beside_a_loss_scores_go_through_it():
@@ -107,3 +107,13 @@ def test_gpt3s_smaller_sizes_predict_the_largest_within_their_intervals():
     ]
     assert len(inside) >= 8
     assert np.mean(inside) >= 0.7
+
+
+def test_models_of_unknown_compute_are_listed_and_the_others_count():
+    t = table(20).rename(columns={"flops": "FLOPs (1E21)"})
+    t["FLOPs (1E21)"] = (t["FLOPs (1E21)"] / 1e21).where(t.index % 5 > 0)
+    found = api.fit(t, columns={"C": "FLOPs (1E21)*1e21"}, scores=["MMLU"])
+    assert found.trends[0].runs == 16
+    assert found.trends[0].verdict == "rises"
+    out = {rule.name: rule.excluded for rule in found.rules}
+    assert out["diverged"] == ["m0", "m10", "m15", "m5"]
