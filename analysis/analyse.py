@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.accuracy.trends import at_compute, predict_accuracies, shot_gains, trends
 from analysis.estimation import envelope, exponents, fitted_laws, influence, isoflop, predict
+from analysis.estimation.approaches import Advice, advise
 from analysis.estimation.design import FARTHER
 from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.envelope import Envelope
@@ -53,10 +54,12 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     influences = []
     if joint is not None and len(table):
         influences = influence.influences(joint.fit, table, float((*targets, *_beyond(table))[0]))
+    along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
     return Fitted(
         minima=minima,
         implied=[isoflop.implied(p, table, joint.fit) if joint else None for p in minima.parabolas],
-        envelope=envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs"),
+        envelope=along,
+        advice=advise(table, minima, along, joint),
         laws=laws,
         exponents=exponents.by_convention(selection.runs.table, table, selection.convention, minima, laws, request),
         noise=noise(table),
@@ -83,6 +86,7 @@ def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | No
         minima=Minima(parabolas=[]),
         implied=[],
         envelope=Envelope(points=table.head(0), reason="the runs have no loss"),
+        advice=Advice(reason="the runs have no loss"),
         laws={},
         exponents=[],
         noise=Noise(seed=float("nan"), evaluation=float("nan"), replicated=0),

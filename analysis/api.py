@@ -60,8 +60,6 @@ def fit(
 ) -> Study:
     """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
 
-    The study holds all that fit.json does: ``laws[name].fit.params``, ``exponents``, ``predictions``, ``notes``, ...
-
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.accuracy.trends import Accuracy, Trend
 from analysis.estimation import backtest, solve
+from analysis.estimation.approaches import Advice
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.exponents import Exponents
@@ -43,6 +44,7 @@ class Fitted:
     minima: Minima
     implied: list[Implied | None]  # by L(N, D), one a parabola
     envelope: Envelope
+    advice: Advice  # which of the three approaches to use
     laws: dict[str, FittedLaw]
     exponents: list[Exponents]  # one a convention
     noise: Noise

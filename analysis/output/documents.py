@@ -86,6 +86,7 @@ def to_json(study: Study) -> dict[str, Any]:
     document: dict[str, Any] = {
         "laws": {name: _law(law) for name, law in study.laws.items()}
         | {"n_star": _n_star(study.minima, study), "envelope": _envelope(study.envelope)},
+        "advice": vars(study.advice),
         "conventions": {
             "N": str(study.convention.n),
             "C": str(study.convention.c),
@@ -210,6 +211,7 @@ def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
         "interval95_new_run": p.interval_new_run,
         "decades_beyond_data": p.decades,
         "by_choice": p.by_choice,
+        "weight_by_choice": p.weights,
         "accuracies": [vars(a) for a in accuracies],
     }
 

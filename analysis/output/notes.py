@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from analysis.accuracy.trends import averaged
-from analysis.estimation import isoflop
+from analysis.estimation import isoflop, predict
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
@@ -72,6 +72,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
                 f"centred on it"
             )
             yield Note(code="parabola-biased", severity="warning", message=message)
+    yield from _which_exponent(study)
     kept = 0 if minima.draws is None else len(minima.draws)
     if minima.asked and kept < MOST_DRAWS * minima.asked:
         message = (
@@ -79,6 +80,17 @@ def _isoflop(study: Study) -> Iterator[Note]:
             "and are not in the intervals of the frontier and of N*: they are too narrow; run sizes farther out"
         )
         yield Note(code="draws-without-minimum", severity="warning", message=message)
+
+
+def _which_exponent(study: Study) -> Iterator[Note]:
+    """One line: which of the three approaches to use, and why."""
+    advice = study.advice
+    if advice.approach:
+        message = f"of the three approaches to N* ~ C^a use a = {advice.a:.2f} ({advice.approach}): {advice.reason}"
+        yield Note(code="which-exponent", severity="info", message=message)
+    elif advice.reason and len(study.table):
+        message = f"none of the three approaches to N* ~ C^a is to be used: {advice.reason}"
+        yield Note(code="which-exponent", severity="info", message=message)
 
 
 def _fits(study: Study) -> Iterator[Note]:
@@ -125,8 +137,8 @@ def _predictions(study: Study) -> Iterator[Note]:
         low, high = p.spread
         if high / low - 1 > SPREAD:
             message = (
-                f"C={p.compute:.3g}: the {len(p.by_choice)} fits differ by {high / low - 1:.1%} there "
-                f"({low:.3f} to {high:.3f})"
+                f"C={p.compute:.3g}: the fits that hold {predict.HEAVY:.0%} of the weight differ by "
+                f"{high / low - 1:.1%} there ({low:.3f} to {high:.3f})"
             )
             yield Note(code="fits-differ", severity="info", message=message)
     for i in [i for i in study.influences if abs(i.loss_change) > MOVES][:3]:

@@ -101,7 +101,7 @@ def _optimum(study: Study) -> list[Row]:
         known = math.isfinite(a) and len(joint.a_draws) > 0
         inside = uncertainty.interval(joint.a_draws) if known else None
         rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
-    return rows
+    return [[name + (" *" if name == study.advice.approach else ""), *rest] for name, *rest in rows]
 
 
 def _minima(study: Study) -> list[Row]:
@@ -274,7 +274,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         ["law", "parameters", "95% interval of the mean law", "status"],
         _laws,
     ),
-    ("N* ~ C^a, D* ~ C^b (N {N}, C {C})", ["approach", "a", "b", "95% of a", "from"], _optimum),
+    ("N* ~ C^a, D* ~ C^b (N {N}, C {C}; * to be used)", ["approach", "a", "b", "95% of a", "from"], _optimum),
     (
         "IsoFLOP minima (N {N}, C {C})",
         ["C", "runs", "N* parabola", "cubic", "L(N,D)", "D/N at N*", "L*", "note"],
