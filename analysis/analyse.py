@@ -52,8 +52,9 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     found = [*_as_trained(options, ensemble, table, minima), *found]
     scores = trends(evals, table)
     influences = []
-    if joint is not None and len(table):
-        influences = influence.influences(joint.fit, table, float((*targets, *_beyond(table))[0]))
+    if ensemble is not None:
+        first = predict.optimal_points(np.array((*targets, *_beyond(table))[:1]), ensemble, table, minima)
+        influences = influence.influences(ensemble, table, first, minima)
     along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
     return Fitted(
         minima=minima,

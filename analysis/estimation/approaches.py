@@ -6,6 +6,7 @@ minima tell. Without budgets enough for that, the first approach that the runs d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,7 +71,7 @@ def _tests(table: pd.DataFrame, minima: Minima, joint: FittedLaw | None) -> dict
     used = sorted(minima.used, key=lambda p: p.budget)
     cuts = range(LEAST_BELOW, len(used))
     ln_c, ln_n = np.log([p.budget for p in used]), np.log([p.n_star for p in used])
-    below = [1.0 * (table.C.to_numpy(float) <= used[k - 1].budget * 1.1) for k in cuts]
+    below = [np.asarray(table.C.to_numpy(float) <= used[k - 1].budget * 1.1, float) for k in cuts]
     laws_below = _refitted(table, below, joint)
     missed: dict[str, list[float]] = {ENVELOPE: [], PARABOLAS: [], PARAMETRIC: []}
     for cut, rows, theta in zip(cuts, below, laws_below, strict=True):
@@ -85,7 +86,7 @@ def _tests(table: pd.DataFrame, minima: Minima, joint: FittedLaw | None) -> dict
     return {name: np.abs(np.array(values)) for name, values in missed.items()}
 
 
-def _refitted(table: pd.DataFrame, below: list[Array], joint: FittedLaw | None) -> list[Array | None]:
+def _refitted(table: pd.DataFrame, below: Sequence[Array], joint: FittedLaw | None) -> list[Array | None]:
     """L(N, D) fitted to the runs below each cut; None where there is no such law."""
     if joint is None or joint.fit.theta is None or not below:
         return [None] * len(below)

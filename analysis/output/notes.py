@@ -142,8 +142,8 @@ def _predictions(study: Study) -> Iterator[Note]:
             )
             yield Note(code="fits-differ", severity="info", message=message)
     for i in [i for i in study.influences if abs(i.loss_change) > MOVES][:3]:
-        message = (
-            f"without {i.left_out} L(N,D)'s prediction moves by {i.loss_change:+.1%}, its N* by {i.n_star_change:+.0%}"
+        message = f"without {i.left_out} the prediction at the first target moves by {i.loss_change:+.1%}" + (
+            f", its N* by {i.n_star_change:+.0%}" if np.isfinite(i.n_star_change) else ""
         )
         yield Note(code="influential", severity="warning", message=message)
 

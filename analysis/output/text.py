@@ -297,7 +297,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _coverage,
     ),
     (
-        "Influence on L(N,D) at the first target",
+        "Influence on the prediction at the first target (the weights of the fits kept)",
         ["left out", "kind", "runs", "loss", "N*"],
         _influence,
     ),
