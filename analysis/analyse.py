@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.accuracy.trends import predict_accuracies, shot_gains, trends
+from analysis.accuracy.trends import at_compute, predict_accuracies, shot_gains, trends
 from analysis.estimation import envelope, exponents, fitted_laws, influence, isoflop, predict
+from analysis.estimation.approaches import Advice, advise
 from analysis.estimation.design import FARTHER
 from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.fitted_laws import Request
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
-from analysis.estimation.uncertainty import noise
+from analysis.estimation.uncertainty import Noise, noise
 from analysis.runs.selection import Selection
 from analysis.study import Fitted, Options
 from gpt3core.errors import UsageError
@@ -31,6 +32,8 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         UsageError: when there are points and no law to predict them by.
     """
     table, evals = selection.table, selection.runs.evals
+    if len(table) and table.loss.isna().all():
+        return _of_scores(selection, options, points)
     request = Request(
         law=options.law,
         rho=options.rho,
@@ -49,23 +52,54 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     found = [*_as_trained(options, ensemble, table, minima), *found]
     scores = trends(evals, table)
     influences = []
-    if joint is not None and len(table):
-        influences = influence.influences(joint.fit, table, float((*targets, *_beyond(table))[0]))
+    if ensemble is not None:
+        first = predict.optimal_points(np.array((*targets, *_beyond(table))[:1]), ensemble, table, minima)
+        influences = influence.influences(ensemble, table, first, minima)
+    along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
     return Fitted(
         minima=minima,
         implied=[isoflop.implied(p, table, joint.fit) if joint else None for p in minima.parabolas],
-        envelope=envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs"),
+        envelope=along,
+        advice=advise(table, minima, along, joint),
         laws=laws,
         exponents=exponents.by_convention(selection.runs.table, table, selection.convention, minima, laws, request),
         noise=noise(table),
         ensemble=ensemble,
         predictions=found,
+        score_forecasts=[],
         accuracies=[predict_accuracies(scores, p.ln_loss, p.sigma, options.seed) for p in found],
         predicted_points=_at_points(points, ensemble, table, minima, options),
         without_optimum=without,
         influences=influences,
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)] if len(evals) else evals),
+    )
+
+
+def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | None) -> Fitted:
+    """The trends of accuracies against compute, for runs without a loss, and what they say at the targets."""
+    if points is not None:
+        raise UsageError("predict=: these runs have no loss, so only scores can be predicted, at target_compute=[...]")
+    table, evals = selection.table, selection.runs.evals
+    scores = trends(evals, table)
+    targets = _targets(options, table, with_default=True)
+    return Fitted(
+        minima=Minima(parabolas=[]),
+        implied=[],
+        envelope=Envelope(points=table.head(0), reason="the runs have no loss"),
+        advice=Advice(reason="the runs have no loss"),
+        laws={},
+        exponents=[],
+        noise=Noise(seed=float("nan"), evaluation=float("nan"), replicated=0),
+        ensemble=None,
+        predictions=[],
+        accuracies=[],
+        score_forecasts=[a for c in targets for a in at_compute(scores, c, options.seed)],
+        predicted_points=[],
+        without_optimum=[],
+        influences=[],
+        trends=scores,
+        gains=shot_gains(evals[evals.run_id.isin(table.run_id)]),
     )
 
 

@@ -25,6 +25,7 @@ from analysis.output.notes import notes
 from analysis.output.receipt import receipt
 from analysis.runs import candidates, foreign, published, selection
 from analysis.runs.points import counted
+from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DELTA, EVERY, RHO, DesignSettings, StudySettings
 from analysis.study import Options, Study
@@ -40,6 +41,7 @@ def fit(
     source: pd.DataFrame | Path | str,
     *,
     columns: Mapping[str, str] | None = None,
+    scores: Sequence[str] | Asked = (),
     sweep: str | None = None,
     N: str | None = None,
     C: str | None = None,
@@ -58,8 +60,6 @@ def fit(
 ) -> Study:
     """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
 
-    The study holds all that fit.json does: ``laws[name].fit.params``, ``exponents``, ``predictions``, ``notes``, ...
-
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
@@ -70,6 +70,7 @@ def fit(
     settings = StudySettings(
         runs=None if isinstance(source, pd.DataFrame) else str(source),
         columns=dict(columns or {}),
+        **(scores if isinstance(scores, Asked) else Asked(scores=scores)).settings,
         sweep=sweep,
         N=N,
         C=C,
@@ -106,7 +107,8 @@ def study(
         UsageError, StoreError: in one sentence, before anything is written.
     """
     options = _options(settings)
-    selected = selection.select(settings, table)
+    asked = Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
+    selected = selection.select(settings, table, asked)
     if not selected.runs.store:
         _enough(selected)
     elif settings.columns and not settings.predict:

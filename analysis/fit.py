@@ -3,6 +3,8 @@
 runs=PATH            a store (default: ISOFLOP_ROOT or ~/.isoflop/runs), or a CSV, Parquet or JSON-lines file with a run
                      a row: columns N, D and loss; C where it is known; unique_tokens, loss_se, seed, status as given
 columns.N=params     a file's own names and units: columns.D=tokens_billion*1e9, columns.loss=val_loss, columns.C=...
+scores=[MMLU,GSM8K/100]  a table's columns of accuracy (1-err_piqa: of errors); chance.MMLU=0.25 items.MMLU=14042
+                     shots.MMLU=5 say what a guesser scores, how many items and how many examples; a loss may then lack
 sweep=NAME           which sweep of a store (default: the one last driven)
 out=DIR              where the files go (default: ROOT/sweeps/NAME/fit, or ./NAME-fit for a file)
 law=all              or one law, which then predicts alone: chinchilla, kaplan_nd, compute_frontier, ..., or its

@@ -71,6 +71,11 @@ class RunSettings:
 class StudySettings(RunSettings):
     """What is fitted to them and predicted; the same for whatever shows a study."""
 
+    scores: list[str] = field(default_factory=list)
+    chance: dict[str, float] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+    shots: dict[str, int] = field(default_factory=dict)
+
     law: str = "all"
     loss_function: str = RHO
     delta: float = DELTA

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.accuracy.trends import Accuracy, Trend
 from analysis.estimation import backtest, solve
+from analysis.estimation.approaches import Advice
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.exponents import Exponents
@@ -43,12 +44,14 @@ class Fitted:
     minima: Minima
     implied: list[Implied | None]  # by L(N, D), one a parabola
     envelope: Envelope
+    advice: Advice  # which of the three approaches to use
     laws: dict[str, FittedLaw]
     exponents: list[Exponents]  # one a convention
     noise: Noise
     ensemble: Ensemble | None
     predictions: list[Prediction]  # of published models, and compute-optimal ones at their compute and target_compute
     accuracies: list[list[Accuracy]]  # of each of these
+    score_forecasts: list[Accuracy]  # at target_compute by the trends against it, where there is no loss to go through
     predicted_points: list[Prediction]  # of the file predict=, in its order
     without_optimum: list[float]  # FLOPs of targets that no size is best at
     influences: list[Influence]

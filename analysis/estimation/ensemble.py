@@ -182,6 +182,10 @@ class Ensemble:
         each = predictor(self.choices, self.fits)(points)
         return self.weighted(each, points), each
 
+    def weights(self, points: pd.DataFrame) -> Array:
+        """The weights of the choices at each point, (n, choices)."""
+        return np.where(_optimal(points)[:, None], self.optimal.weights, self.anywhere.weights)
+
     def weighted(self, each: Array, points: pd.DataFrame) -> Array:
         """The weighted mean over the choices, (n,), each point by the weights of its kind."""
         return np.where(

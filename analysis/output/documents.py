@@ -86,6 +86,7 @@ def to_json(study: Study) -> dict[str, Any]:
     document: dict[str, Any] = {
         "laws": {name: _law(law) for name, law in study.laws.items()}
         | {"n_star": _n_star(study.minima, study), "envelope": _envelope(study.envelope)},
+        "advice": vars(study.advice),
         "conventions": {
             "N": str(study.convention.n),
             "C": str(study.convention.c),
@@ -104,6 +105,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "coverage": study.coverage.to_dict("records"),
         "influence": [vars(i) for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
+        "score_forecasts": [vars(a) for a in study.score_forecasts],
         "few_shot": [_trend(t) for t in study.trends],
         "shot_gains": study.gains,
         "notes": [vars(n) for n in study.notes],
@@ -209,6 +211,7 @@ def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
         "interval95_new_run": p.interval_new_run,
         "decades_beyond_data": p.decades,
         "by_choice": p.by_choice,
+        "weight_by_choice": p.weights,
         "accuracies": [vars(a) for a in accuracies],
     }
 
@@ -254,7 +257,8 @@ def _trend(trend: Trend) -> dict[str, Any]:
     for name in ("by_compute", "by_loss"):
         law = getattr(trend, name)
         if law is not None:
-            entry[name] = {k: v for k, v in vars(law).items() if k != "covariance"}
+            told = {k: getattr(law, k) for k in ("ceiling", "ceiling_interval", "slope", "slope_se")}
+            entry[name] = {k: v for k, v in vars(law).items() if not isinstance(v, np.ndarray)} | told
     return entry
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.estimation import isoflop
+from analysis.accuracy.trends import averaged
+from analysis.estimation import isoflop, predict
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
@@ -24,7 +25,8 @@ FEW_STARTS = 0.2  # share of starts at the optimum under which a fit is called f
 
 def notes(study: Study) -> list[Note]:
     """All notes of a study, in the order of its parts."""
-    return [*study.runs.notes, *_rules(study), *_isoflop(study), *_fits(study), *_predictions(study), *_runs(study)]
+    parts = (_rules, _isoflop, _fits, _predictions, _scores, _runs)
+    return [*study.runs.notes, *(note for part in parts for note in part(study))]
 
 
 def _rules(study: Study) -> Iterator[Note]:
@@ -44,6 +46,8 @@ def _rules(study: Study) -> Iterator[Note]:
 
 
 def _isoflop(study: Study) -> Iterator[Note]:
+    if study.table.loss.isna().all():
+        return
     minima = study.minima
     by_chance = [] if minima.parabolas else isoflop.equal_compute(study.table)
     if by_chance:
@@ -68,6 +72,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
                 f"centred on it"
             )
             yield Note(code="parabola-biased", severity="warning", message=message)
+    yield from _which_exponent(study)
     kept = 0 if minima.draws is None else len(minima.draws)
     if minima.asked and kept < MOST_DRAWS * minima.asked:
         message = (
@@ -75,6 +80,17 @@ def _isoflop(study: Study) -> Iterator[Note]:
             "and are not in the intervals of the frontier and of N*: they are too narrow; run sizes farther out"
         )
         yield Note(code="draws-without-minimum", severity="warning", message=message)
+
+
+def _which_exponent(study: Study) -> Iterator[Note]:
+    """One line: which of the three approaches to use, and why."""
+    advice = study.advice
+    if advice.approach:
+        message = f"of the three approaches to N* ~ C^a use a = {advice.a:.2f} ({advice.approach}): {advice.reason}"
+        yield Note(code="which-exponent", severity="info", message=message)
+    elif advice.reason and len(study.table):
+        message = f"none of the three approaches to N* ~ C^a is to be used: {advice.reason}"
+        yield Note(code="which-exponent", severity="info", message=message)
 
 
 def _fits(study: Study) -> Iterator[Note]:
@@ -90,6 +106,10 @@ def _fits(study: Study) -> Iterator[Note]:
 
 
 def _predictions(study: Study) -> Iterator[Note]:
+    if study.ensemble is None and study.table.loss.isna().all() and len(study.table):
+        message = "the runs have no loss: accuracies are held against compute alone, and no law of the loss is fitted"
+        yield Note(code="no-loss", severity="info", message=message)
+        return
     if study.ensemble is None:
         asked = "" if study.options.law == "all" else f" by law={study.options.law}"
         message = f"nothing can be predicted{asked}: no law of N and D, and none of C with budgets, could be fitted"
@@ -117,13 +137,13 @@ def _predictions(study: Study) -> Iterator[Note]:
         low, high = p.spread
         if high / low - 1 > SPREAD:
             message = (
-                f"C={p.compute:.3g}: the {len(p.by_choice)} fits differ by {high / low - 1:.1%} there "
-                f"({low:.3f} to {high:.3f})"
+                f"C={p.compute:.3g}: the fits that hold {predict.HEAVY:.0%} of the weight differ by "
+                f"{high / low - 1:.1%} there ({low:.3f} to {high:.3f})"
             )
             yield Note(code="fits-differ", severity="info", message=message)
     for i in [i for i in study.influences if abs(i.loss_change) > MOVES][:3]:
-        message = (
-            f"without {i.left_out} L(N,D)'s prediction moves by {i.loss_change:+.1%}, its N* by {i.n_star_change:+.0%}"
+        message = f"without {i.left_out} the prediction at the first target moves by {i.loss_change:+.1%}" + (
+            f", its N* by {i.n_star_change:+.0%}" if np.isfinite(i.n_star_change) else ""
         )
         yield Note(code="influential", severity="warning", message=message)
 
@@ -159,6 +179,25 @@ def _informed(study: Study, predictions: list[Prediction], *, supported: bool) -
             "no interval of a new run there, and the prediction rests on the form of the laws alone"
         )
         yield Note(code="off-line", severity="warning", message=message)
+
+
+def _scores(study: Study) -> Iterator[Note]:
+    evals = study.runs.evals
+    if evals.empty:
+        return
+    evals = evals[evals.run_id.isin(study.table.run_id)]
+    found = averaged(evals) if len(evals) else None
+    if found is None or not (found.left_out or found.without):
+        return
+    listed = ", ".join(map(str, found.shots))
+    message = (
+        f"the mean of tasks is that of {', '.join(found.tasks)}, which every run measured at every K shown ({listed})"
+    )
+    if found.left_out:
+        message += f"; left out: {', '.join(found.left_out)}"
+    if found.without:
+        message += f"; no mean at K={', '.join(map(str, found.without))}, where fewer tasks are measured"
+    yield Note(code="mean-of-tasks", severity="info", message=message)
 
 
 def _runs(study: Study) -> Iterator[Note]:

@@ -83,8 +83,10 @@ def _laws(study: Study) -> list[Row]:
 
 def _optimum(study: Study) -> list[Row]:
     """The exponent of N* by each of Hoffmann et al.'s approaches."""
-    rows = []
+    rows: list[Row] = []
     env, minima = study.envelope, study.minima
+    if not study.laws and study.ensemble is None and study.score_forecasts:
+        return rows  # there is no loss
     what = f"{len(env.points)} runs that no cheaper one beats"
     rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or f"{what}; not tested"])
     spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
@@ -99,7 +101,7 @@ def _optimum(study: Study) -> list[Row]:
         known = math.isfinite(a) and len(joint.a_draws) > 0
         inside = uncertainty.interval(joint.a_draws) if known else None
         rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
-    return rows
+    return [[name + (" *" if name == study.advice.approach else ""), *rest] for name, *rest in rows]
 
 
 def _minima(study: Study) -> list[Row]:
@@ -214,25 +216,31 @@ def _few_shot(study: Study) -> list[Row]:
     rows = []
     for t in study.trends:
         accuracy = f"{t.accuracy_small:.3f} -> {t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}"
-        logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}"
+        known = math.isfinite(t.logprob_per_decade)
+        logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}" if known else "-"
         if t.verdict == "not measured":
             accuracy, logprob = "-", "-"
-            verdict = "not measured: does not fit n_ctx"
+            verdict = "not measured: does not fit n_ctx" if t.items is not None else "not measured: too few runs"
         else:
             verdict = (
                 t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
             )
+            if t.by_compute is not None:
+                verdict += f", ceiling {_span(t.by_compute.ceiling_interval, 2)}"
         rows.append([t.task, str(t.shots), f"{t.chance:.2f}", f"{t.baseline:.3f}", accuracy, logprob, verdict])
     return rows
 
 
 def _accuracies(study: Study) -> list[Row]:
     rows = []
-    for p, accuracies in zip(study.predictions, study.accuracies, strict=True):
-        for a in accuracies:
-            score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
-            spans = [_span(a.interval_mean), _span(a.interval_new_run)]
-            rows.append([_what(p), f"{p.compute:.3g}", a.task, str(a.shots), score, *spans, a.reason])
+    chained = [
+        (_what(p), p.compute, a) for p, each in zip(study.predictions, study.accuracies, strict=True) for a in each
+    ]
+    for what, compute, a in [*chained, *(("compute", a.compute, a) for a in study.score_forecasts)]:
+        score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
+        spans = [_span(a.interval_mean), _span(a.interval_new_run)]
+        note = a.reason or ("by compute alone" if study.score_forecasts else "")
+        rows.append([what, f"{compute:.3g}", a.task, str(a.shots), score, *spans, note])
     return rows
 
 
@@ -266,7 +274,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         ["law", "parameters", "95% interval of the mean law", "status"],
         _laws,
     ),
-    ("N* ~ C^a, D* ~ C^b (N {N}, C {C})", ["approach", "a", "b", "95% of a", "from"], _optimum),
+    ("N* ~ C^a, D* ~ C^b (N {N}, C {C}; * to be used)", ["approach", "a", "b", "95% of a", "from"], _optimum),
     (
         "IsoFLOP minima (N {N}, C {C})",
         ["C", "runs", "N* parabola", "cubic", "L(N,D)", "D/N at N*", "L*", "note"],
@@ -289,7 +297,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _coverage,
     ),
     (
-        "Influence on L(N,D) at the first target",
+        "Influence on the prediction at the first target (the weights of the fits kept)",
         ["left out", "kind", "runs", "loss", "N*"],
         _influence,
     ),
@@ -300,7 +308,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _few_shot,
     ),
     (
-        "Predicted accuracy (compute -> loss -> accuracy)",
+        "Predicted accuracy (compute -> loss -> accuracy, where there is a loss)",
         ["of", "C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
         _accuracies,
     ),

@@ -48,18 +48,28 @@ MOST_NAMES = 30  # of columns in an error
 _UNIT = re.compile(r"^(?P<column>.+?)\s*(?P<operation>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?[0-9]+)?)$")
 
 
-def runs_of(table: pd.DataFrame, path: Path, exclude: Sequence[str] = (), notes: Sequence[Note] = ()) -> Runs:
+def runs_of(
+    table: pd.DataFrame,
+    path: Path,
+    exclude: Sequence[str] = (),
+    notes: Sequence[Note] = (),
+    evaluations: Callable[[Sequence[str]], pd.DataFrame] | None = None,
+) -> Runs:
     """A table under isoflop's names as runs, in an order of their own; ``path`` is what errors call it.
 
     Sums and resamples depend on the order of runs: the same runs in any order of rows give the same numbers.
 
+    Args:
+        evaluations: the scores of the rows that have these names, where there are any: then a loss may lack.
+
     Raises:
         UsageError: when no law could be fitted to it, with the reason and the row; see check_runs.
     """
-    checked = check_runs(table, path, exclude)
+    checked = check_runs(table, path, exclude, scored=evaluations is not None)
+    evals = pd.DataFrame() if evaluations is None else evaluations(list(checked.run_id))
     order = [name for name in ("duplicate", *NUMBERS, "precision", "status") if name in checked]
     ordered = checked.sort_values(order, kind="stable", ignore_index=True)
-    return Runs(source=path, name=path.name.split(".")[0], store=False, table=ordered, notes=list(notes))
+    return Runs(source=path, name=path.name.split(".")[0], store=False, table=ordered, evals=evals, notes=list(notes))
 
 
 def read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -71,14 +81,14 @@ def read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     Raises:
         UsageError: for a missing file, an unreadable format, or a name that the file does not have.
     """
-    return named(_load(path), columns, path)
+    return named(load(path), columns, path)
 
 
 def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
     """The same for a table that is in memory; ``path`` is what errors call it."""
     if raw.empty:
         raise UsageError(f"{path} holds no rows")
-    raw = _headed(raw, path)
+    raw = headed(raw, path)
     unknown = sorted(set(columns) - set(ALIASES))
     if unknown:
         raise UsageError(f"columns.{unknown[0]}: known names are {', '.join(ALIASES)}")
@@ -113,7 +123,7 @@ def has_unit(expression: str) -> bool:
     return column_of(expression) != expression
 
 
-def _headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
+def headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The rows with their columns' names as words without blanks around them."""
     names = [str(name).strip() for name in raw.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -134,7 +144,7 @@ def _has(table: pd.DataFrame) -> str:
     return f"it has {', '.join(names[:MOST_NAMES])}{', ...' if len(names) > MOST_NAMES else ''}"
 
 
-def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = ()) -> pd.DataFrame:
+def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = (), *, scored: bool = False) -> pd.DataFrame:
     """A table of runs that a law can be fitted to: N, D, C and loss complete and positive.
 
     Names and sizes are made up where there are none.
@@ -142,11 +152,15 @@ def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = ()) -> 
     Args:
         exclude: names of runs that a rule will take out: these, and runs whose column status says that they did not
             finish, may lack a loss.
+        scored: whether there are scores: then a table without any loss will do, and C is all that it needs.
 
     Raises:
         UsageError: in one sentence: what is missing or wrong, and where.
     """
     table = _with_n(table)
+    lossless = scored and ("loss" not in table or bool(table.loss.isna().all()))
+    if lossless:
+        table = _lossless(table, path)
     if "loss" not in table:
         raise UsageError(f"{path} has no column for loss: give it as columns.loss=NAME; {_has(table)}")
     if "D" not in table and {"N", "C"} <= set(table):
@@ -165,9 +179,9 @@ def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = ()) -> 
     table["status"] = table.status.where(~done, "done")
     table["run_id"] = _names(table)
     counted = done & ~table.run_id.isin(list(exclude))
-    _check_numbers(table, path, counted)
+    _check_numbers(table, path, counted, lossless=lossless)
     if "size" not in table:
-        table["size"] = [f"{n:.4g}" for n in table.N]
+        table["size"] = [f"{n:.4g}" if n > 0 else name for n, name in zip(table.N, table.run_id, strict=True)]
     if "epochs" not in table:
         table["epochs"] = table.D / table.U if "U" in table else 1.0
     if "U" not in table:
@@ -175,14 +189,33 @@ def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = ()) -> 
     return table.reset_index(drop=True)
 
 
-def _check_numbers(table: pd.DataFrame, path: Path, counted: pd.Series) -> None:
-    """Refuse values that a column cannot have; a loss may lack where a run is not ``counted``."""
+def _lossless(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table of scores alone, whose trends are against compute; what it does not say of N, D and loss is nan."""
+    if "C" not in table and not {"N", "D"} <= set(table):
+        raise UsageError(
+            f"{path} has no column for compute: give it as columns.C=NAME (or NAME*1e21), or columns.N and columns.D; "
+            f"{_has(table)}"
+        )
+    if {"N", "C"} <= set(table) and "D" not in table:
+        table = table.assign(D=table.C / (6 * table.N))
+    table = table.assign(**{name: np.nan for name in ("N", "D", "loss") if name not in table})
+    known = table.C.fillna(6 * table.N * table.D) if "C" in table else 6 * table.N * table.D
+    if not known.notna().any():
+        raise UsageError(
+            f"{path} says the compute of no run: columns.C=NAME, or columns.N and columns.D; {_has(table)}"
+        )
+    status = table.status if "status" in table else pd.Series("done", index=table.index)
+    return table.assign(C=known, status=status.where(known.notna(), "compute unknown"))
+
+
+def _check_numbers(table: pd.DataFrame, path: Path, counted: pd.Series, *, lossless: bool = False) -> None:
+    """Refuse values that a column cannot have; a loss may lack where none ``counted``, or everywhere."""
     everywhere = pd.Series(True, index=table.index)
-    for name in table:
-        if name in POSITIVE:
-            _positive(table[name], name, path, must=counted if name == "loss" else everywhere)
-        elif name in WHERE_GIVEN:
+    for name in map(str, table):
+        if name in WHERE_GIVEN or (lossless and name in POSITIVE):
             _positive(table[name], name, path, must=table[name].notna())
+        elif name in POSITIVE:
+            _positive(table[name], name, path, must=counted if name == "loss" else everywhere)
         elif name in NOT_NEGATIVE:
             _positive(table[name], name, path, must=table[name].notna(), zero=True)
 
@@ -207,7 +240,7 @@ def read_points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
     A name that the runs' file needed and this one lacks is looked for under its usual names.
     """
-    raw = _load(path)
+    raw = load(path)
     given = {name: column for name, column in columns.items() if column in raw or column_of(column) in raw}
     return named(raw, given, path)
 
@@ -235,7 +268,12 @@ def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table.reindex(columns=["N", "D", "C", "U"]).reset_index(drop=True)
 
 
-def _load(path: Path) -> pd.DataFrame:
+def load(path: Path) -> pd.DataFrame:
+    """A file's rows as they are.
+
+    Raises:
+        UsageError: for a missing file or an unreadable format.
+    """
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": pd.read_csv,
         ".tsv": lambda p: pd.read_csv(p, sep="\t"),

@@ -102,6 +102,10 @@ def _checks(
 ) -> Iterator[tuple[str, str, pd.Series]]:
     """(name, meaning, which runs it takes out) of every rule that applies here."""
     lost = ~(table.loss.astype(float).abs().lt(np.inf) & (table.loss > 0))
+    why = "the loss is missing or not finite, or the run's status says so"
+    if table.loss.isna().all() and (table.status == "done").any():
+        lost &= False  # a table of scores alone: none of its runs has a loss
+        why = "the run's compute is not known, or its status says so"
     yield "excluded", "taken out by exclude=", table.run_id.isin(list(exclude))
     if "duplicate" in table:
         yield (
@@ -111,7 +115,7 @@ def _checks(
         )
     yield (
         "diverged",
-        "the loss is missing or not finite, or the run's status says so",
+        why,
         (table.status != "done") | lost,
     )
     if "diverged" in off:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import conventions, foreign, rules, store, units
+from analysis.runs import conventions, foreign, rules, scores, store, units
 from analysis.runs.conventions import COUNTED, Compute, Convention, Parameters
 from analysis.runs.rules import Rule
+from analysis.runs.scores import Asked
 from analysis.runs.tidy import Runs
 from analysis.settings import RunSettings
 from gpt3core.errors import UsageError
@@ -27,17 +28,18 @@ class Selection:
     rules_off: tuple[str, ...] = ()  # of settings.RULES
 
 
-def select(settings: RunSettings, table: pd.DataFrame | None = None) -> Selection:
+def select(settings: RunSettings, table: pd.DataFrame | None = None, asked: Asked | None = None) -> Selection:
     """Read the runs that the settings name and apply the rules.
 
     Args:
         table: runs in memory, instead of ``settings.runs``.
+        asked: which columns of a table are accuracies.
 
     Raises:
         UsageError, StoreError: in one sentence.
     """
     settings.check()
-    return chosen(_read(settings, table), settings)
+    return chosen(_read(settings, table, asked or Asked()), settings)
 
 
 def chosen(runs: Runs, settings: RunSettings) -> Selection:
@@ -54,25 +56,37 @@ def chosen(runs: Runs, settings: RunSettings) -> Selection:
     return Selection(runs=runs, convention=convention, everything=everything, table=table, rules=applied, rules_off=off)
 
 
-def _read(settings: RunSettings, table: pd.DataFrame | None) -> Runs:
+def _read(settings: RunSettings, table: pd.DataFrame | None, asked: Asked) -> Runs:
     """A table in memory, a table's file, or a store's sweep."""
     if table is not None:
         path = Path("table")
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: a table has no sweeps: leave it out")
-        return _foreign(foreign.named(table, settings.columns, path), path, settings)
+        return _foreign(table, path, settings, asked)
     path = Path(settings.runs).expanduser().absolute() if settings.runs else store.default_root()
     if path.suffix and not path.is_dir():
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: {path} is a table, which has no sweeps: leave it out")
-        return _foreign(foreign.read(path, settings.columns), path, settings)
+        return _foreign(foreign.load(path), path, settings, asked)
+    if asked.scores:
+        raise UsageError(f"scores=[{asked.scores[0]}]: a store's runs have their own evaluations: leave it out")
     return store.load(path, settings.sweep)
 
 
-def _foreign(table: pd.DataFrame, path: Path, settings: RunSettings) -> Runs:
+def _foreign(raw: pd.DataFrame, path: Path, settings: RunSettings, asked: Asked) -> Runs:
     """Anybody's table as runs, its units questioned; a column named for N counts what N= says that it does."""
+    table = foreign.named(raw, settings.columns, path)
     count = COUNTED[Parameters(settings.N)] if settings.N else "N"
     if "N" in settings.columns and count not in settings.columns:
         table[count] = table.N
+    raw = foreign.headed(raw, path)
+    unread = scores.unread(raw, asked, [foreign.source_of(table, str(name)) for name in table])
+    if not asked.scores and "loss" not in table and unread:
+        raise UsageError(
+            f"{path} has no column for loss: give it as columns.loss=NAME; or, for trends of accuracy against compute "
+            f"alone, name the scores: scores=[{','.join(unread[:5])}]"
+        )
     notes = units.question(table, settings.columns, path, uses_c=settings.C in (None, Compute.EXACT))
-    return foreign.runs_of(table, path, settings.exclude, notes)
+    notes += scores.remarks(raw, asked, unread)
+    evaluations = (lambda names: scores.read(raw, names, asked, path)) if asked.scores else None
+    return foreign.runs_of(table, path, settings.exclude, notes, evaluations)
