@@ -8,6 +8,7 @@ all; and the spread between them shows what the choice is worth (tests/benchmark
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,20 +77,34 @@ def columns(table: pd.DataFrame) -> Data:
 
 def fit_choice(choice: Choice, table: pd.DataFrame) -> Fit:
     """Fit one choice to a table of runs (run_id, N, D, C, U, loss)."""
-    if choice.frontier:
-        used = [p for p in isoflop.parabolas(table) if p.ok]
-        data = {"C": np.array([p.budget for p in used])}
-        return solve.fit(choice.law, data, np.array([p.loss_star for p in used]), rho=choice.rho)
-    table = table[covered(choice.law, table)]
-    return solve.fit(
-        choice.law, columns(table), table.loss.to_numpy(float), rho=choice.rho, weights=run_weights(choice, table)
-    )
+    return fit_choices([choice], table)[0]
+
+
+def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
+    """Fit choices to a table of runs, those of one law at once."""
+    fits: dict[int, Fit] = {}
+    minima = isoflop.parabolas(table) if any(choice.frontier for choice in choices) else []
+    for name in dict.fromkeys(choice.law.name for choice in choices):
+        here = [i for i, choice in enumerate(choices) if choice.law.name == name]
+        law = choices[here[0]].law
+        if choices[here[0]].frontier:
+            data: Data = {"C": np.array([p.budget for p in minima if p.ok])}
+            loss = np.array([p.loss_star for p in minima if p.ok])
+            asked: list[tuple[Rho, Array | None]] = [(choices[i].rho, None) for i in here]
+        else:
+            rows = table[covered(law, table)]
+            data, loss = columns(rows), rows.loss.to_numpy(float)
+            asked = [(choices[i].rho, run_weights(choices[i], rows)) for i in here]
+        fits |= zip(here, solve.fit_each(law, data, loss, asked), strict=True)
+    return [fits[i] for i in range(len(choices))]
 
 
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows a law speaks of, (n,): one without repetition does not speak of many epochs."""
     most = rules.WORTHLESS_EPOCHS if "U" in law.needs else rules.MAX_EPOCHS
-    return np.ones(len(table), bool) if "U" not in table else np.asarray(~(most * 1.001 * table.U < table.D))
+    if "U" not in table:
+        return np.ones(len(table), bool)
+    return np.asarray(~(most * 1.001 * table.U < table.D)) | rules.exempted(table, "repeated-data")
 
 
 def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:
@@ -153,6 +168,7 @@ class Ensemble:
     anywhere: Weighting  # for runs of any N and D
     at_optimum: Weighting | None  # for compute-optimal ones; None without budgets: then the same
     largest: float  # FLOPs of the highest-compute run fitted
+    span: float  # decades of compute over which the runs lie
     centre: Array  # (2,) mean ln N and ln D of the runs
     missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
 
@@ -167,7 +183,7 @@ class Ensemble:
         return self.weighted(each, points), each
 
     def weights(self, points: pd.DataFrame) -> Array:
-        """Of the choices at each point, (n, choices)."""
+        """The weights of the choices at each point, (n, choices)."""
         return np.where(_optimal(points)[:, None], self.optimal.weights, self.anywhere.weights)
 
     def weighted(self, each: Array, points: pd.DataFrame) -> Array:
@@ -183,8 +199,8 @@ class Ensemble:
         decades = self.decades(points)
         half = np.where(
             _optimal(points),
-            self.optimal.calibration.half_width(decades, level),
-            self.anywhere.calibration.half_width(decades, level),
+            self.optimal.calibration.half_width(decades, self.span, level),
+            self.anywhere.calibration.half_width(decades, self.span, level),
         )
         return np.where(self.informed(points), half, np.inf)
 
@@ -227,14 +243,14 @@ def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, fro
         frontier: whether there are budgets, so that laws of C alone take part at compute-optimal points.
     """
     tried = choices(table, law=law, rho=rho, frontier=frontier)
-    fitted = [(c, fit_choice(c, table)) for c in tried]
+    fitted = list(zip(tried, fit_choices(tried, table), strict=True))
     fitted = [(c, f) for c, f in fitted if f.theta is not None and (law != "all" or _enough(c, f)) and _falls(f)]
     if not fitted:
         return None
     kept = [c for c, _ in fitted]
     fits = [f for _, f in fitted]
     targets = with_minima if frontier else None
-    done = backtest.run(table, lambda below: predictor(kept, [fit_choice(c, below) for c in kept]), targets)
+    done = backtest.run(table, lambda below: predictor(kept, fit_choices(kept, below)), targets)
     known = uncertainty.noise(table).known
     best = done.rows.optimal.to_numpy(bool) if done.cuts else np.zeros(0, bool)
     runs = done.where(~best) if done.cuts else done
@@ -250,6 +266,7 @@ def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, fro
         anywhere=anywhere,
         at_optimum=at_optimum,
         largest=float(table.C.max()),
+        span=backtest.span(table.C.to_numpy(float)),
         centre=np.log(table[["N", "D"]].to_numpy(float)).mean(0),
         missing=_missing_direction(table),
     )

@@ -22,7 +22,7 @@ from analysis.estimation.family import LEAST_BUDGETS, Family
 from analysis.estimation.optimum import lowest
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
-from analysis.runs.rules import MAX_EPOCHS
+from analysis.runs import rules
 
 NEAR = 0.06  # runs more than this above their budget's best loss stay out of its parabola
 SAME_BUDGET = 0.05  # relative spread of compute within one budget
@@ -53,17 +53,25 @@ class Parabola:
     @property
     def ok(self) -> bool:
         """Whether there is a minimum to use: one of fresh text, which laws of C alone speak of."""
-        return self.coefficients is not None and self.inside and not self.d_star > MAX_EPOCHS * 1.001 * self.u_star
+        return (
+            self.coefficients is not None and self.inside and not self.d_star > rules.MAX_EPOCHS * 1.001 * self.u_star
+        )
 
 
 def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Runs grouped by budget, cheapest first: by the recipe's budget, or by compute where there is none.
 
-    Groups without MIN_SIZES sizes are no budgets, nor are accidents of a table most of whose runs lie in none: then
+    Groups without MIN_SIZES sizes are no budgets, nor are the accidents of a table most of whose runs lie in none: then
     there is no approach 2. Of the runs of one size in a budget the freshest count.
     """
     if "budget_flops" in table and table.budget_flops.notna().all():
         return [_freshest(group) for _, group in table.groupby("budget_flops", sort=True)]
+    groups = equal_compute(table)
+    return [_freshest(group) for group in groups] if sum(map(len, groups)) >= IN_BUDGETS * len(table) else []
+
+
+def equal_compute(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Groups of MIN_SIZES sizes or more at the same compute, cheapest first, meant as budgets or not."""
     ordered = table.sort_values("C")
     steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
     groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
@@ -89,7 +97,8 @@ def parabola(group: pd.DataFrame) -> Parabola:
     """Fit one budget's parabola over N."""
     budget = float(np.exp(np.log(group.C).mean()))
     mean_loss = group.groupby("N").loss.transform("mean")
-    near = group[mean_loss <= mean_loss.min() * (1 + NEAR)].sort_values(["N", "run_id"])
+    near = (mean_loss <= mean_loss.min() * (1 + NEAR)) | rules.exempted(group, "near")
+    near = group[near].sort_values(["N", "run_id"])
     ids, far = list(near.run_id), sorted(set(group.run_id) - set(near.run_id))
     x, y = np.log(near.N.to_numpy(float)), np.log(near.loss.to_numpy(float))
     found = _fit(budget, ids, far, x, y)

@@ -2,8 +2,8 @@
 
 By the minima of the budgets where these are to be trusted (estimation.family), else where the laws of N and D are
 lowest along C(N, D). A law that ties alpha to beta has a = 1/2 by its form and does not measure N*, and one that takes
-repeated text for fresh measures another N*: neither has a say where another law has one. Runs that vary along one line of ln N and ln D only do not tell an optimum: then points
-continue that line, without an interval.
+repeated text for fresh measures another N*: neither has a say where another law has one. Runs that vary along one line
+of ln N and ln D only do not tell an optimum: then points continue that line, without an interval.
 """
 
 from __future__ import annotations

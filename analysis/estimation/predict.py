@@ -15,7 +15,8 @@ from analysis.estimation.optimal_size import choice_draws
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
-QUANTILE = float(stats.t.ppf((1 + uncertainty.LEVEL) / 2, df=backtest.FREEDOM))  # intervals are so many sigmas
+QUANTILE = float(stats.t.ppf((1 + uncertainty.LEVEL) / 2, df=backtest.GROWTH.freedom))  # intervals are so many sigmas
+HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 
 
@@ -34,6 +35,9 @@ class Prediction:
     by_choice: dict[str, float] = field(default_factory=dict)
     interval_n: list[float] | None = None  # of N*, where the point is a compute-optimal one that the runs tell of
     interval_d: list[float] | None = None  # of D* there
+    weights: dict[str, float] = field(default_factory=dict)  # of these choices, summing to one
+    optimal: bool = False  # of the size that is best at its compute
+    name: str = ""  # of the published model that it is, or is at the compute of
 
     @property
     def loss(self) -> float:
@@ -42,8 +46,11 @@ class Prediction:
 
     @property
     def spread(self) -> list[float]:
-        """The lowest and highest loss of the choices."""
-        return [min(self.by_choice.values()), max(self.by_choice.values())]
+        """The lowest and highest loss of the heaviest choices, those that hold HEAVY of the weight together."""
+        heaviest = sorted(self.by_choice, key=lambda name: -self.weights.get(name, 1.0))
+        held = np.cumsum([self.weights.get(name, 1.0) for name in heaviest])
+        counted = [self.by_choice[name] for name in heaviest[: 1 + int(np.searchsorted(held, HEAVY * (1 - 1e-9)))]]
+        return [min(counted), max(counted)]
 
 
 def mean_share(draws: int) -> int:
@@ -78,9 +85,11 @@ def predict(
     decades, informed = ensemble.decades(points), ensemble.informed(points)
     half = ensemble.half_width(points, uncertainty.LEVEL)
     drawn = thetas or choice_draws(ensemble, table, minima, draws=mean_share(draws), seed=seed)
-    spans = mean_intervals(ensemble, points, drawn)
+    spans, weights = mean_intervals(ensemble, points, drawn), ensemble.weights(points)
     found, names = [], [choice.name for choice in ensemble.choices]
     for i, centre in enumerate(ln_loss):
+        there = np.isfinite(each[i])
+        share = there * weights[i] / weights[i][there].sum()
         mean = [min(spans[i, 0], centre), max(spans[i, 1], centre)]
         new = mean  # what holds of a new run is never surer than the mean law
         if np.isfinite(half[i]):
@@ -98,6 +107,7 @@ def predict(
                 by_choice={n: float(np.exp(v)) for n, v in zip(names, each[i], strict=True) if np.isfinite(v)},
                 interval_n=_interval(points, "N", i),
                 interval_d=_interval(points, "D", i),
+                weights={n: float(w) for n, w, ok in zip(names, share, there, strict=True) if ok},
             )
         )
     return found

@@ -31,7 +31,25 @@ LAWS: dict[str, Law] = {
     )
 }
 
+AUTHORS = {  # the law that each is known for
+    "hoffmann": CHINCHILLA.name,
+    "hestness": LOSS_OF_D.name,
+    "kaplan": LOSS_OF_N_AND_D.name,
+    "muennighoff": DATA_CONSTRAINED.name,
+    "gadre": OVER_TRAINING.name,
+    "caballero": BROKEN.name,
+    "bnsl": BROKEN.name,
+}
+
+
+def named(word: str) -> str | None:
+    """The key in LAWS of a law by its name or its author's; None for a stranger."""
+    word = word.strip().lower()
+    return word if word in LAWS else AUTHORS.get(word)
+
+
 __all__ = [
+    "AUTHORS",
     "BROKEN",
     "CHINCHILLA",
     "DATA_CONSTRAINED",
@@ -51,6 +69,7 @@ __all__ = [
     "Law",
     "PowerSum",
     "allocation",
+    "named",
     "not_falling",
     "optimal_exponents",
 ]

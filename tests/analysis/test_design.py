@@ -19,6 +19,7 @@ from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_laws_and_solver import TRUE
+from tests.commands import called
 
 FINISHED = [(1e7, 1e8), (1e7, 1e9), (3e7, 3e8), (3e7, 3e9), (1e8, 1e9), (1e8, 4e9)]
 
@@ -144,7 +145,7 @@ def test_a_store_says_which_runs_diverged_failed_or_are_in_flight(isolated, caps
         }
     )
     grid.to_csv(isolated / "g.csv", index=False)
-    known = candidates.costed(selected, candidates.read(isolated / "g.csv", {}))
+    known = candidates.costed(selected, candidates.read(isolated / "g.csv", {}, selected)[0])
     assert known.unit == "FLOPs"
     status = dict(zip(known.finished.run_id, known.finished.status, strict=True))
     assert status == {i: "out" if i == diverged else "done" for i in ids if i not in (failed, flying)}
@@ -170,8 +171,8 @@ def test_the_command(tmp_path):
     runs(FINISHED)[["N", "D", "loss"]].to_csv(tmp_path / "t.csv", index=False)
     grid()[["N", "D"]].assign(gpu_hours=1.0).to_csv(tmp_path / "g.csv", index=False)
     words = ["runs=t.csv", "candidates=g.csv", "target_compute=1e22", "batch=2", "out=o"]
-    command = [sys.executable, "-m", "analysis.design", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    process = [sys.executable, "-m", "analysis.design", *words]
+    done = subprocess.run(process, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "go on" in done.stdout
     document = json.loads((tmp_path / "o" / "design.json").read_text())
@@ -182,8 +183,7 @@ def test_the_command(tmp_path):
         (["runs=t.csv", "candidates=g.csv", "stop=2"], "between 0 and 1"),
         (["runs=t.csv", "candidates=g.csv", "target=fame"], "allowed are loss"),
     ):
-        command = [sys.executable, "-m", "analysis.design", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        done = called(command.main, words, tmp_path)
         assert done.returncode == 2
         assert sentence in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
