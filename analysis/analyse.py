@@ -35,13 +35,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     table, evals = selection.table, selection.runs.evals
     if len(table) and table.loss.isna().all():
         return _of_scores(selection, options, points)
-    request = Request(
-        law=options.law,
-        rho=options.rho,
-        bootstrap=options.bootstrap,
-        seed=options.seed,
-        rules_off=selection.rules_off,
-    )
+    request = _request(selection, options)
     minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed)
     laws = fitted_laws.fit_laws(table, minima, request)
     joint = laws.get("chinchilla")
@@ -49,10 +43,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     if len(table):
         ensemble = fit_ensemble(table, law=options.law, rho=options.rho, frontier=minima.trusted)
     targets = _targets(options, table, with_default=points is None)
-    thetas = None
-    if ensemble is not None and (targets or options.models or points is not None):
-        few = predict.mean_share(options.bootstrap)
-        thetas = optimal_size.choice_draws(ensemble, table, minima, draws=few, seed=options.seed)
+    thetas = _drawn(ensemble, table, minima, options)
     found, without = _at_compute(targets, ensemble, table, minima, options, thetas)
     found = [*_as_trained(options, ensemble, table, minima, thetas), *found]
     scores = trends(evals, table)
@@ -78,6 +69,17 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         influences=influences,
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)] if len(evals) else evals),
+    )
+
+
+def _request(selection: Selection, options: Options) -> Request:
+    """What is fitted and how."""
+    return Request(
+        law=options.law,
+        rho=options.rho,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+        rules_off=selection.rules_off,
     )
 
 
@@ -116,6 +118,14 @@ def _beyond(table: pd.DataFrame) -> tuple[float, ...]:
 def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tuple[float, ...]:
     given = (*(model.c for model in options.models), *options.target_compute)
     return given or (_beyond(table) if with_default else ())
+
+
+def _drawn(ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options) -> list[Array] | None:
+    """Draws of every choice's parameters, which all predictions share."""
+    if ensemble is None:
+        return None
+    few = predict.mean_share(options.bootstrap)
+    return optimal_size.choice_draws(ensemble, table, minima, draws=few, seed=options.seed)
 
 
 def _at_compute(

@@ -80,10 +80,9 @@ def predict(
     """
     ln_loss, each = ensemble.ln_loss(points)
     if not np.all(np.isfinite(ln_loss)):
-        row = int(np.flatnonzero(~np.isfinite(ln_loss))[0])
-        raise UsageError(f"point {row + 1}: no law here speaks of it (text repeated too often?); leave it out")
-    decades, informed = ensemble.decades(points), ensemble.informed(points)
-    half = ensemble.half_width(points, uncertainty.LEVEL)
+        row = 1 + int(np.flatnonzero(~np.isfinite(ln_loss))[0])
+        raise UsageError(f"point {row}: no law here speaks of it (text repeated too often?); leave it out")
+    informed, half = ensemble.informed(points), ensemble.half_width(points, uncertainty.LEVEL)
     drawn = thetas or choice_draws(ensemble, table, minima, draws=mean_share(draws), seed=seed)
     spans, weights = mean_intervals(ensemble, points, drawn), ensemble.weights(points)
     found, names = [], [choice.name for choice in ensemble.choices]
@@ -91,9 +90,7 @@ def predict(
         there = np.isfinite(each[i])
         share = there * weights[i] / weights[i][there].sum()
         mean = [min(spans[i, 0], centre), max(spans[i, 1], centre)]
-        new = mean  # what holds of a new run is never surer than the mean law
-        if np.isfinite(half[i]):
-            new = [min(mean[0], centre - half[i]), max(mean[1], centre + half[i])]
+        new = _no_surer(mean, centre, half[i])
         found.append(
             Prediction(
                 compute=float(points.C.iloc[i]),
@@ -103,7 +100,7 @@ def predict(
                 sigma=float(new[1] - new[0]) / 2 / QUANTILE,
                 interval_mean=np.exp(mean).tolist() if informed[i] else None,
                 interval_new_run=np.exp(new).tolist() if np.isfinite(half[i]) else None,
-                decades=float(decades[i]),
+                decades=float(ensemble.decades(points)[i]),
                 by_choice={n: float(np.exp(v)) for n, v in zip(names, each[i], strict=True) if np.isfinite(v)},
                 interval_n=_interval(points, "N", i),
                 interval_d=_interval(points, "D", i),
@@ -111,6 +108,11 @@ def predict(
             )
         )
     return found
+
+
+def _no_surer(mean: list[float], centre: float, half: float) -> list[float]:
+    """The interval of a new run in ln L, which is never surer than the mean law; the mean's where there is none."""
+    return [min(mean[0], centre - half), max(mean[1], centre + half)] if np.isfinite(half) else mean
 
 
 def _interval(points: pd.DataFrame, name: str, row: int) -> list[float] | None:
