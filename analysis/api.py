@@ -16,14 +16,15 @@ from analysis import laws
 from analysis.accuracy.score_forecast import forecast_scores
 from analysis.analyse import analyse
 from analysis.estimation.curve_forecast import forecast_loss
-from analysis.estimation.design import FARTHER, Design, propose
+from analysis.estimation.design import propose
 from analysis.estimation.solve import Rho
 from analysis.estimation.unfinished import unfinished
+from analysis.next_runs import NextRuns, next_runs
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
 from analysis.reference.tables import gpt3_models
-from analysis.runs import candidates, foreign, selection
+from analysis.runs import foreign, selection
 from analysis.runs.selection import Selection
 from analysis.settings import DELTA, RHO, DesignSettings, StudySettings
 from analysis.study import Options, Study
@@ -124,28 +125,13 @@ def folder(selected: Selection) -> Path:
     return runs.source / "sweeps" / runs.name / "fit" if runs.store else Path.cwd() / f"{runs.name}-fit"
 
 
-def design(settings: DesignSettings) -> tuple[Design, str]:
-    """What to run next, and the unit of its costs; see estimation.design.
+def design(settings: DesignSettings) -> NextRuns:
+    """What to run next, what it costs, and the commands that run it; see next_runs.
 
     Raises:
         UsageError, StoreError: in one sentence.
     """
-    selected = selection.select(settings)
-    assert settings.candidates is not None
-    running = candidates.read(Path(settings.running), settings.columns) if settings.running else None
-    known = candidates.costed(selected, candidates.read(Path(settings.candidates), settings.columns), running)
-    if selected.table.empty:
-        raise UsageError(f"{selected.runs.source} holds no run that the rules let pass: two are needed")
-    found = propose(
-        known.finished,
-        known.candidates,
-        compute=settings.target_compute or FARTHER * float(selected.table.C.max()),
-        running=known.running,
-        batch=settings.batch,
-        target=settings.target,
-        stop=settings.stop,
-    )
-    return found, known.unit
+    return next_runs(settings)
 
 
 def _study(selected: Selection, options: Options, points: pd.DataFrame | None = None, *, reuse: bool = False) -> Study:
