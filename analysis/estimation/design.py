@@ -93,10 +93,9 @@ def propose(
     """The next runs, greedily, each knowing those before it.
 
     Args:
-        finished: N, D, loss and cost of the runs that ended. Those without a loss, or whose ``status`` is not done,
-            tell nothing; what they cost is spent all the same.
-        candidates: N, D and cost of the runs that could be made, in the same unit (FLOPs, hours, USD). One that ended
-            or is in flight already (the same N and D, and the same seed where both say one) is not proposed again.
+        finished: N, D, loss and cost of runs that ended; without a loss, or a ``status`` of done, they tell nothing.
+        candidates: N, D and cost of runs that could be made, in the same unit (FLOPs, hours, USD). One that ended or is
+            in flight (the same N and D, and the same seed where both say one) is not proposed again.
         running: N, D and cost of the runs in flight: they count as made, whatever their outcome will be.
         compute: FLOPs of the target.
         target: loss, n_star, or accuracy:TASK with its ``trend``.
@@ -105,31 +104,17 @@ def propose(
         limit: the most that a tenth off the interval may cost; by default cost has no say in whether to go on.
 
     Raises:
-        UsageError: for an unknown target, a compute that is none, fewer than two runs with a loss, or a target of which
-            these runs tell nothing.
+        UsageError: for an unknown target, a compute that is none, or fewer than two runs with a loss.
     """
-    if not 0 < compute < float("inf"):
-        raise UsageError(f"target_compute={compute}: FLOPs, positive (like 1e24)")
-    counts = _counts(finished)
-    data, lost = finished[counts], finished[~counts]
-    if len(data) < 2:
-        raise UsageError(f"{len(data)} runs ended with a loss: two are needed before a next one can be proposed")
-    pending = data[:0] if running is None else running
+    counts = _counts(finished, compute)
+    data, pending = finished[counts], finished[:0] if running is None else running
     known = len(data) + len(pending)
     everything = pd.concat([part[["N", "D", "cost"]] for part in (data, pending, candidates)], ignore_index=True)
     information, centre = _information(data, everything, compute, target, at, trend)
-    for each in information:
-        each.condition(range(known))
-    made = [part for part in (finished, pending) if len(part)]
-    left = [known + i for i in range(len(candidates)) if not any(_same_run(candidates.iloc[i], p) for p in made)]
-    spent, sigma = float(everything.cost[:known].sum() + lost.cost.sum()), _width(information)
-    path = _greedy(
-        information, everything, left, known, spent, batch if limit is None else max(batch, FAR_SIGHT), limit
-    )
-    for each in information:
-        each.condition([i for i in left if i - known not in {p.index for p in path}])
-    after = _width(information) / sigma
-    price = _least_price(path) if limit is not None else None
+    left = known + np.flatnonzero(~_made(candidates, finished) & ~_made(candidates, pending))
+    spent = float(everything.cost[:known].sum() + finished[~counts].cost.sum())
+    path, sigma, after = _look_ahead(information, everything, left.tolist(), known, spent, batch, limit)
+    price = None if limit is None else _least_price(path)
     return Design(
         proposals=_affordable(path, batch, limit),
         everything=after,
@@ -144,18 +129,25 @@ def propose(
     )
 
 
-def _counts(finished: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which runs ended with a loss that counts, (n,)."""
+def _counts(finished: pd.DataFrame, compute: float) -> NDArray[np.bool_]:
+    """Which runs ended with a loss that counts, (n,); there must be two, and a target that is one."""
+    if not 0 < compute < float("inf"):
+        raise UsageError(f"target_compute={compute}: FLOPs, positive (like 1e24)")
     done = finished.status == "done" if "status" in finished else True
-    return np.asarray(np.isfinite(finished.loss.to_numpy(float)) & done, bool)
+    counts = np.asarray(np.isfinite(finished.loss.to_numpy(float)) & done, bool)
+    if counts.sum() < 2:
+        raise UsageError(f"{counts.sum()} runs ended with a loss: two are needed before a next one can be proposed")
+    return counts
 
 
-def _same_run(candidate: pd.Series, runs: pd.DataFrame) -> bool:
-    """Whether a candidate is one of these runs."""
-    same = (runs.N / candidate.N - 1).abs().lt(SAME) & (runs.D / candidate.D - 1).abs().lt(SAME)
-    if "seed" in candidate and "seed" in runs:
-        same &= runs.seed == candidate.seed
-    return bool(same.any())
+def _made(candidates: pd.DataFrame, runs: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which candidates are among these runs, (n,)."""
+    same = np.ones((len(candidates), len(runs)), bool)
+    for name in ("N", "D"):
+        same &= np.abs(runs[name].to_numpy(float) / candidates[name].to_numpy(float)[:, None] - 1) < SAME
+    if "seed" in candidates and "seed" in runs:
+        same &= runs.seed.to_numpy() == candidates.seed.to_numpy()[:, None]
+    return np.asarray(same.any(1), bool)
 
 
 def _information(
@@ -186,6 +178,8 @@ def _information(
     by_loss = trend.by_loss
     assert by_loss is not None, "a trend is one against the loss"
     scored = np.arange(len(everything)) < len(data)
+    measured = np.log(data.loss.to_numpy(float))
+    expected = [np.concatenate([measured, e[len(data) :]]) for e in expected]
     scores = [ScoreCovariance.of(c, by_loss, trend.items, e, scored) for c, e in zip(losses, expected, strict=True)]
     return scores, float(np.mean([by_loss.at(-np.exp(ln_loss[-1])) for ln_loss in expected]))
 
@@ -194,6 +188,26 @@ def _ln_loss(law: PowerSum, theta: Array, runs: pd.DataFrame, point: tuple[float
     """ln L at every run and, last, at a point."""
     whole = pd.concat([runs[["N", "D"]], pd.DataFrame({"N": [point[0]], "D": [point[1]]})], ignore_index=True)
     return np.asarray(law.on(columns(whole))(theta[None])[0][0])
+
+
+def _look_ahead(
+    information: Sequence[Information],
+    everything: pd.DataFrame,
+    left: Sequence[int],
+    known: int,
+    spent: float,
+    batch: int,
+    limit: float | None,
+) -> tuple[list[Proposal], float, float]:
+    """The greedy path, the target's standard deviation now, and what all candidates together would leave of it."""
+    for each in information:
+        each.condition(range(known))
+    sigma = _width(information)
+    count = batch if limit is None else max(batch, FAR_SIGHT)
+    path = _greedy(information, everything, left, known, spent, count, limit)
+    for each in information:
+        each.condition([i for i in left if i - known not in {p.index for p in path}])
+    return path, sigma, _width(information) / sigma
 
 
 def _greedy(

@@ -36,19 +36,21 @@ class ScoreCovariance:
 
         Args:
             trend: accuracy against minus the loss.
-            ln_loss: expected at every run and at the target, which is last, (runs + 1,).
+            ln_loss: measured or expected at every run and expected at the target, which is last, (runs + 1,).
             scored: which runs the trend was fitted to, (runs,).
         """
         x = -np.exp(ln_loss)
         p, z = trend.at(x), x - trend.center
         level = (trend.at(x + STEP) - trend.at(x - STEP)) / (2 * STEP * trend.slope)  # d accuracy / d level
         weight = items * level**2 / np.clip(p * (1 - p), 1e-9, None) / trend.dispersion
+        points = np.stack([np.ones(len(z)), z], 1)
+        seen = points[:-1][scored]
         return ScoreCovariance(
             loss=loss,
             by_loss=float(level[-1] * trend.slope * x[-1]),
-            by_trend=np.array([level[-1], level[-1] * z[-1]]),
-            trend=trend.covariance,
-            points=np.stack([np.ones(len(z) - 1), z[:-1]], 1),
+            by_trend=level[-1] * points[-1],
+            trend=np.linalg.pinv(seen.T @ (weight[:-1][scored, None] * seen)),  # of binomial scores, as in the fit
+            points=points[:-1],
             precision=np.where(scored, 0.0, weight[:-1]),
         )
 

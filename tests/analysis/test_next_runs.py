@@ -173,20 +173,25 @@ def test_an_accuracy_without_a_trend_is_refused(target, sentence, isolated):
         designing.main([f"runs={root}", f"target={target}"])
 
 
-def test_what_a_score_tells_is_what_refitting_with_it_tells():
-    """Against refits: the doubt of the trend at the target with 200 more scored runs, predicted and made."""
+def test_what_a_score_tells_is_the_scatter_of_refits_with_it():
+    """The doubt of the trend at the target now and with forty more scored runs, against fits to scores drawn anew."""
     rng = np.random.default_rng(0)
-    losses, items, at = np.linspace(4.5, 3.4, 30), 400, 3.2
-    p = lambda loss: 0.25 + 0.75 * special.expit(2.0 * (3.6 - loss))  # noqa: E731
-    more = np.linspace(3.8, 3.2, 40)
-    fit = lambda l: fit_bounded(-l, rng.binomial(items, p(l)).astype(float), np.full(len(l), items), floor=0.25)  # noqa: E731, E741
-    before, after = fit(losses), fit(np.concatenate([losses, more]))
-    sure = Covariance(matrix=np.zeros((len(more) + 1, len(more) + 1)), noise=np.ones(len(more)))
-    found = ScoreCovariance.of(sure, before, items, np.log(np.append(more, at)), np.zeros(len(more), bool))
-    begin, gains = found.target_variance, found.gain()
-    found.condition([7])
-    assert gains[7] == pytest.approx(np.log(begin / found.target_variance))
-    found.condition([i for i in range(len(more)) if i != 7])
-    reference = after.draws(np.full(20_000, -at), items, rng)[0].var()
-    assert found.target_variance == pytest.approx(reference, rel=0.6)
-    assert begin > 2 * found.target_variance
+    losses, more, items, at = np.linspace(4.5, 3.4, 30), np.linspace(3.8, 3.2, 40), 400, 3.2
+    every = np.concatenate([losses, more])
+
+    def fitted(at_losses):
+        right = 0.25 + 0.75 * special.expit(2.0 * (3.6 - at_losses))
+        hits = rng.binomial(items, right).astype(float)
+        return fit_bounded(-at_losses, hits, np.full(len(at_losses), items), floor=0.25)
+
+    sure = Covariance(matrix=np.zeros((len(every) + 1, len(every) + 1)), noise=np.ones(len(every)))
+    scored = np.arange(len(every)) < len(losses)
+    found = ScoreCovariance.of(sure, fitted(losses), items, np.log(np.append(every, at)), scored)
+    before, gains = found.target_variance, found.gain()
+    assert np.all(gains[scored] == 0), "what is known tells nothing more"
+    found.condition([37])
+    assert gains[37] == pytest.approx(np.log(before / found.target_variance))
+    found.condition([i for i in np.flatnonzero(~scored) if i != 37])
+    for told, seen in ((before, losses), (found.target_variance, every)):
+        scatter = np.std([fitted(seen).at(np.array(-at)) for _ in range(40)])
+        assert 1 / 1.5 < np.sqrt(told) / scatter < 1.5
