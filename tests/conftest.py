@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
+# a second; read when torch is first loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from gpt3core.data import corpus
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.sizes import nano
@@ -62,6 +66,7 @@ def write_corpus(folder: Path, documents: int = 400, seed: int = 0) -> Path:
 TOGETHER = {"mock_cluster": "mock cluster", "head": "head"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order and group the tests for pytest -n (which keeps the order by --no-loadscope-reorder)."""
     groups = {}
@@ -108,6 +113,16 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of simulated runs to read, or to copy from."""
+    from tests.analysis.synthetic import make_store
+
+    root = tmp_path_factory.mktemp("simulated") / "root"
+    make_store(root, noise=0.002)
+    return root
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ all; and the spread between them shows what the choice is worth (tests/benchmark
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,14 +77,26 @@ def columns(table: pd.DataFrame) -> Data:
 
 def fit_choice(choice: Choice, table: pd.DataFrame) -> Fit:
     """Fit one choice to a table of runs (run_id, N, D, C, U, loss)."""
-    if choice.frontier:
-        used = [p for p in isoflop.parabolas(table) if p.ok]
-        data = {"C": np.array([p.budget for p in used])}
-        return solve.fit(choice.law, data, np.array([p.loss_star for p in used]), rho=choice.rho)
-    table = table[covered(choice.law, table)]
-    return solve.fit(
-        choice.law, columns(table), table.loss.to_numpy(float), rho=choice.rho, weights=run_weights(choice, table)
-    )
+    return fit_choices([choice], table)[0]
+
+
+def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
+    """Fit choices to a table of runs, those of one law at once."""
+    fits: dict[int, Fit] = {}
+    minima = isoflop.parabolas(table) if any(choice.frontier for choice in choices) else []
+    for name in dict.fromkeys(choice.law.name for choice in choices):
+        here = [i for i, choice in enumerate(choices) if choice.law.name == name]
+        law = choices[here[0]].law
+        if choices[here[0]].frontier:
+            data: Data = {"C": np.array([p.budget for p in minima if p.ok])}
+            loss = np.array([p.loss_star for p in minima if p.ok])
+            asked: list[tuple[Rho, Array | None]] = [(choices[i].rho, None) for i in here]
+        else:
+            rows = table[covered(law, table)]
+            data, loss = columns(rows), rows.loss.to_numpy(float)
+            asked = [(choices[i].rho, run_weights(choices[i], rows)) for i in here]
+        fits |= zip(here, solve.fit_each(law, data, loss, asked), strict=True)
+    return [fits[i] for i in range(len(choices))]
 
 
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -223,14 +236,14 @@ def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, fro
         frontier: whether there are budgets, so that laws of C alone take part at compute-optimal points.
     """
     tried = choices(table, law=law, rho=rho, frontier=frontier)
-    fitted = [(c, fit_choice(c, table)) for c in tried]
+    fitted = list(zip(tried, fit_choices(tried, table), strict=True))
     fitted = [(c, f) for c, f in fitted if f.theta is not None and (law != "all" or _enough(c, f)) and _falls(f)]
     if not fitted:
         return None
     kept = [c for c, _ in fitted]
     fits = [f for _, f in fitted]
     targets = with_minima if frontier else None
-    done = backtest.run(table, lambda below: predictor(kept, [fit_choice(c, below) for c in kept]), targets)
+    done = backtest.run(table, lambda below: predictor(kept, fit_choices(kept, below)), targets)
     known = uncertainty.noise(table).known
     best = done.rows.optimal.to_numpy(bool) if done.cuts else np.zeros(0, bool)
     runs = done.where(~best) if done.cuts else done

@@ -7,11 +7,13 @@ Levenberg-Marquardt steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.laws.base import Array, Data, Evaluated, Law
 
@@ -25,7 +27,7 @@ BASINS, BASIN_FACTOR = 5, 2.0
 SAME_OPTIMUM = 1e-3  # relative difference of objectives of starts that found "the" optimum
 ILL_CONDITIONED = 1e6
 VANISHED = 1e-3  # a term that is nowhere more than this share of the loss is at its bound, zero
-ROWS = 128  # of a batch: its arrays stay in the cache
+BATCH, ROWS = 2**14, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
 
 
 class FitStatus(Enum):
@@ -61,13 +63,13 @@ class Rho:
         return RHOS[self.name][1](residual, self.delta)
 
 
-def _huber(residual: Array, delta: float) -> Array:
+def _huber(residual: Array, delta: Array | float) -> Array:
     size = np.abs(residual)
     inside = np.minimum(size, delta)
     return np.asarray(inside * (size - 0.5 * inside))
 
 
-_Function = Callable[[Array, float], Array]
+_Function = Callable[[Array, Array | float], Array]  # of residuals and delta, which broadcasts against them
 RHOS: dict[str, tuple[_Function, _Function]] = {
     # r^2/2 within delta, linear outside (Huber 1964)
     "huber": (_huber, lambda r, delta: delta / np.maximum(np.abs(r), delta)),
@@ -121,7 +123,11 @@ class Solution:
 
     theta: Array  # (P, k)
     objective: Array  # (P,)
-    converged: Array  # (P,) False where the iterations ran out
+    converged: NDArray[np.bool_]  # (P,) False where the iterations ran out
+
+    def of(self, rows: NDArray[np.int_]) -> Solution:
+        """Some of the rows."""
+        return Solution(theta=self.theta[rows], objective=self.objective[rows], converged=self.converged[rows])
 
 
 def fit(law: Law, data: Data, loss: Array, *, rho: Rho = HUBER, weights: Array | None = None) -> Fit:
@@ -133,20 +139,48 @@ def fit(law: Law, data: Data, loss: Array, *, rho: Rho = HUBER, weights: Array |
         rho: what is summed over the residuals of ln L.
         weights: (n,) of the runs; one each by default.
     """
+    return fit_each(law, data, loss, [(rho, weights)])[0]
+
+
+def fit_each(law: Law, data: Data, loss: Array, asked: Sequence[tuple[Rho, Array | None]]) -> list[Fit]:
+    """The same under several robust functions and weights of the runs, all at once."""
     k, n = law.dimension, len(loss)
     if n <= k:
-        return Fit(
-            law=law, status=FitStatus.TOO_FEW_RUNS, runs=n, reason=f"{n} runs for {k} parameters, {k + 1} are needed"
-        )
+        reason = f"{n} runs for {k} parameters, {k + 1} are needed"
+        return [Fit(law=law, status=FitStatus.TOO_FEW_RUNS, runs=n, reason=reason)] * len(asked)
     evaluate, observed = law.on(data), np.log(loss)
-    weights = np.ones(n) if weights is None else weights
-    kept = _screened(evaluate, observed, _starts(law, data, loss, rho), rho, weights)
-    found = minimise(evaluate, observed, kept, rho=rho, weights=weights)
+    weights = [np.ones(n) if given is None else given for _, given in asked]
+    starts = {rho: _starts(law, data, loss, rho) for rho, _ in asked if n > MANY_RUNS}
+    with np.errstate(all="ignore"):
+        every = law.starts(data, loss) if not starts else np.empty(0)
+    kept = [
+        _screened(evaluate, observed, starts.get(rho, every), rho, w)
+        for (rho, _), w in zip(asked, weights, strict=True)
+    ]
+    fits: dict[int, Fit] = {}
+    for name in {rho.name for rho, _ in asked}:
+        chosen = [i for i, (rho, _) in enumerate(asked) if rho.name == name]
+        counts = [len(kept[i]) for i in chosen]
+        found = minimise(
+            evaluate,
+            observed,
+            np.concatenate([kept[i] for i in chosen]),
+            rho=asked[chosen[0]][0],
+            deltas=np.repeat([asked[i][0].delta for i in chosen], counts),
+            weights=np.repeat([weights[i] for i in chosen], counts, axis=0),
+        )
+        for i, rows in zip(chosen, np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]), strict=True):
+            fits[i] = _best(law, data, found.of(rows), asked[i][0], n)
+    return [fits[i] for i in range(len(asked))]
+
+
+def _best(law: Law, data: Data, found: Solution, rho: Rho, n: int) -> Fit:
+    """The fit that the solutions from all starts give."""
     best = int(np.argmin(found.objective))
     if not np.isfinite(found.objective[best]):
         return Fit(law=law, status=FitStatus.NOT_CONVERGED, runs=n, reason="no start reached a finite objective")
     theta = found.theta[best]
-    condition = _condition(evaluate(theta[None])[1][0])
+    condition = _condition(law.on(data)(theta[None])[1][0])
     at_bounds = _at_bounds(law, data, theta)
     status, reason = FitStatus.OK, ""
     if not found.converged[best] and not at_bounds:  # a coefficient on its way to zero never arrives
@@ -169,21 +203,20 @@ def fit(law: Law, data: Data, loss: Array, *, rho: Rho = HUBER, weights: Array |
 
 
 def _starts(law: Law, data: Data, loss: Array, rho: Rho) -> Array:
-    """The law's starts; for many runs, where these end on an even sample of them."""
+    """Where the law's starts end on an even sample of many runs."""
+    sample = np.linspace(0, len(loss) - 1, MANY_RUNS // 2).astype(int)
+    few, observed = {name: column[sample] for name, column in data.items()}, np.log(loss[sample])
+    evaluate = law.on(few)
     with np.errstate(all="ignore"):
-        if len(loss) <= MANY_RUNS:
-            return law.starts(data, loss)
-        sample = np.linspace(0, len(loss) - 1, MANY_RUNS // 2).astype(int)
-        few, observed = {name: column[sample] for name, column in data.items()}, np.log(loss[sample])
-        evaluate = law.on(few)
-        kept = _screened(evaluate, observed, law.starts(few, loss[sample]), rho, np.ones(len(sample)))
+        starts = law.starts(few, loss[sample])
+    kept = _screened(evaluate, observed, starts, rho, np.ones(len(sample)))
     found = minimise(evaluate, observed, kept, rho=rho)
     return found.theta[np.argsort(found.objective, kind="stable")[:SAMPLE_KEPT]]
 
 
 def _screened(evaluate: Evaluated, observed: Array, starts: Array, rho: Rho, weights: Array) -> Array:
     """The STARTS_KEPT starts with the lowest objective."""
-    chunks = [starts[i : i + 4 * ROWS] for i in range(0, len(starts), 4 * ROWS)]
+    chunks = [starts[i : i + ROWS] for i in range(0, len(starts), ROWS)]
     with np.errstate(all="ignore"):
         value = np.concatenate([rho.value(observed - evaluate(chunk)[0]) @ weights for chunk in chunks])
     return starts[np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")[:STARTS_KEPT]]
@@ -215,6 +248,7 @@ def minimise(
     theta: Array,
     *,
     rho: Rho = HUBER,
+    deltas: Array | None = None,
     weights: Array | None = None,
     tolerance: float = TOLERANCE,
 ) -> Solution:
@@ -224,64 +258,88 @@ def minimise(
         evaluate: the law on its data.
         observed: ln loss, (n,) or one row a start, (P, n).
         theta: starting points (P, k).
+        deltas: of the robust function, (P,), where the rows differ.
         weights: of the runs, (n,) or one row a start, (P, n).
     """
-    shape = (len(theta), observed.shape[-1])
-    observed = np.broadcast_to(observed, shape)
-    weights = np.broadcast_to(np.ones(1) if weights is None else weights, shape)
-    parts = [
-        _minimise(evaluate, observed[i : i + ROWS], theta[i : i + ROWS], rho, weights[i : i + ROWS], tolerance)
-        for i in range(0, len(theta), ROWS)
-    ]
-    return Solution(
-        theta=np.concatenate([part.theta for part in parts]),
-        objective=np.concatenate([part.objective for part in parts]),
-        converged=np.concatenate([part.converged for part in parts]),
+    rows, n = len(theta), observed.shape[-1]
+    observed = np.broadcast_to(observed, (rows, n))
+    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))
+    delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
+    batch = int(np.clip(BATCH // n, 1, ROWS))
+    state = _State(
+        theta=theta.copy(),
+        value=np.full(rows, np.inf),
+        normal=np.zeros((rows, theta.shape[1], theta.shape[1])),
+        right=np.zeros(theta.shape),
+        damping=np.full(rows, 1e-3),
     )
-
-
-def _minimise(
-    evaluate: Evaluated, observed: Array, theta: Array, rho: Rho, weights: Array, tolerance: float
-) -> Solution:
-    """One batch. A row that failed to improve keeps its gradient and only raises its damping."""
-    theta, k = theta.copy(), theta.shape[1]
+    look = partial(_look, evaluate, RHOS[rho.name])
+    left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
-        predicted, gradient = evaluate(theta)
-        residual = observed - predicted
-        value = np.nan_to_num((weights * rho.value(residual)).sum(1), nan=np.inf, posinf=np.inf)
-        damping = np.full(len(theta), 1e-3)
-        active = np.flatnonzero(np.isfinite(value))
-        normal, right = np.zeros((len(theta), k, k)), np.zeros((len(theta), k))
-        stale = np.ones(len(theta), bool)  # rows whose normal equations are not those of theta
-        for _ in range(ITERATIONS):
-            if not len(active):
-                break
-            fresh = active[stale[active]]
-            irls = weights[fresh] * rho.weight(residual[fresh])
-            weighted = gradient[fresh] * irls[:, None]
-            normal[fresh] = weighted @ gradient[fresh].transpose(0, 2, 1)
-            right[fresh] = (weighted @ residual[fresh][..., None])[..., 0]
-            stale[fresh] = False
-            diagonal = np.einsum("pkk->pk", normal[active])
-            ridge = damping[active, None] * diagonal + 1e-14 * (1 + diagonal.max(1, keepdims=True))
-            step = np.linalg.solve(normal[active] + ridge[:, :, None] * np.eye(k), right[active][..., None])[..., 0]
-            trial = theta[active] + step
-            trial_predicted, trial_gradient = evaluate(trial)
-            trial_residual = observed[active] - trial_predicted
-            trial_value = (weights[active] * rho.value(trial_residual)).sum(1)
-            better = trial_value < value[active]
-            gain = np.where(better, value[active] - trial_value, 0.0)
-            improved = active[better]
-            theta[improved], value[improved] = trial[better], trial_value[better]
-            residual[improved], gradient[improved] = trial_residual[better], trial_gradient[better]
-            stale[improved] = True
-            small = gain <= tolerance * np.maximum(value[active], 1e-300)
-            finished = np.where(better, small, damping[active] > 1e10)
-            damping[active] = np.where(better, np.maximum(damping[active] / 5, 1e-12), damping[active] * 4)
-            active = active[~finished]
-    converged = np.ones(len(theta), bool)
-    converged[active] = False
-    return Solution(theta=theta, objective=value, converged=converged)
+        while len(active) or admitted < rows:
+            if len(active) <= batch // 2 and admitted < rows:  # rows that have ended make room for others
+                new = np.arange(admitted, min(rows, admitted + batch - len(active)))
+                admitted = int(new[-1]) + 1
+                found = look(theta[new], observed=observed[new], weights=weights[new], delta=delta[new])
+                state.put(new, theta[new], *found)
+                active = np.concatenate([active, new[np.isfinite(found[0])]])
+            if len(active):
+                at = partial(look, observed=observed[active], weights=weights[active], delta=delta[active])
+                ended = _step(state, active, at, tolerance)
+                left[active] -= ~ended
+                active = active[~ended & (left[active] > 0)]
+    return Solution(theta=state.theta, objective=state.value, converged=left > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """Where every row of a batch is; the arrays are written to."""
+
+    theta: Array  # (P, k)
+    value: Array  # (P,) the objective there
+    normal: Array  # (P, k, k) the normal equations there: the matrix ...
+    right: Array  # (P, k) ... and the right-hand side
+    damping: Array  # (P,)
+
+    def put(self, rows: NDArray[np.int_], theta: Array, value: Array, normal: Array, right: Array) -> None:
+        """Move some rows; an objective that is not a number is infinite."""
+        self.theta[rows], self.normal[rows], self.right[rows] = theta, normal, right
+        self.value[rows] = np.where(np.isnan(value), np.inf, value)
+
+
+def _look(
+    evaluate: Evaluated,
+    rho: tuple[_Function, _Function],
+    theta: Array,
+    *,
+    observed: Array,
+    weights: Array,
+    delta: Array,
+) -> tuple[Array, Array, Array]:
+    """The objective of each row (P,), and its normal equations (P, k, k) and (P, k)."""
+    predicted, gradient = evaluate(theta)
+    residual = observed - predicted
+    value = (weights * rho[0](residual, delta)).sum(1)
+    weighted = gradient * (weights * rho[1](residual, delta))[:, None]
+    return value, weighted @ gradient.transpose(0, 2, 1), (weighted @ residual[..., None])[..., 0]
+
+
+def _step(
+    state: _State, rows: NDArray[np.int_], look: Callable[[Array], tuple[Array, Array, Array]], tolerance: float
+) -> NDArray[np.bool_]:
+    """Try a step of some rows, and whether each has ended; one that does not improve stays and raises its damping."""
+    damping, before, k = state.damping[rows], state.value[rows], state.theta.shape[1]
+    normal = state.normal[rows]
+    diagonal = np.einsum("pkk->pk", normal)
+    ridge = damping[:, None] * diagonal + 1e-14 * (1 + diagonal.max(1, keepdims=True))
+    step = np.linalg.solve(normal + ridge[:, :, None] * np.eye(k), state.right[rows][..., None])[..., 0]
+    trial = state.theta[rows] + step
+    found = look(trial)
+    better = found[0] < before
+    gain = np.where(better, before - found[0], 0.0)
+    state.put(rows[better], trial[better], *(part[better] for part in found))
+    state.damping[rows] = np.where(better, np.maximum(damping / 5, 1e-12), damping * 4)
+    return np.where(better, gain <= tolerance * np.maximum(state.value[rows], 1e-300), damping > 1e10)
 
 
 def _basins(found: Solution) -> Array:

@@ -90,26 +90,25 @@ class PowerSum:
     def on(self, data: Data) -> Evaluated:
         """The law on fixed data; see Law."""
         n = len(data[self.needs[0]])
-        logs = {name: log_variable(data, name) for term in self.terms for _, name in term if name is not None}
+        falls = {name: -log_variable(data, name) for term in self.terms for _, name in term if name is not None}
         offsets = {j: -log_variable(data, name) for j, name in self.fixed.items()}
 
         def evaluate(theta: Array) -> tuple[Array, Array]:
-            rows = len(theta)
-            terms = np.empty((len(self.terms), rows, n))
+            terms = np.empty((len(self.terms), len(theta), n))
             for j, factors in enumerate(self.terms):
                 terms[j] = offsets.get(j, 0.0)
                 for column, name in factors:
-                    terms[j] += theta[:, column, None] * (1.0 if name is None else -logs[name])
+                    terms[j] += theta[:, column, None] * (1.0 if name is None else falls[name])
             top = terms.max(0)
             np.exp(np.subtract(terms, top, out=terms), out=terms)
             total = terms.sum(0)
             value = top + np.log(total)
             power = np.exp(theta[:, self.outer, None]) if self.outer is not None else 1.0
-            share = terms * (power / total)
-            gradient = np.zeros((rows, self.dimension, n))
+            share = np.multiply(terms, power / total, out=terms)
+            gradient = np.zeros((len(theta), self.dimension, n))
             for j, factors in enumerate(self.terms):
                 for column, name in factors:
-                    gradient[:, column] += share[j] if name is None else share[j] * -logs[name]
+                    gradient[:, column] += share[j] if name is None else share[j] * falls[name]
             if self.outer is not None:
                 value = power * value
                 gradient[:, self.outer] = value

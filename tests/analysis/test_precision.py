@@ -22,25 +22,27 @@ def note(study):
 
 
 def test_a_table_that_mixes_precisions_says_so_with_counts():
-    found = note(api.fit(mixed(), bootstrap=5))
+    found = note(api.fit(mixed(), bootstrap=5, law="chinchilla"))
     assert "bf16 (10 runs), fp32 (29 runs)" in found  # one is under-trained
     assert "precision=fp32 leaves the others out" in found
 
 
 def test_a_store_that_mixes_precisions_says_so(isolated):
     ids = make_store(isolated / "root")
-    assert not [n for n in api.fit(isolated / "root", bootstrap=5).notes if n.code == "mixed-precision"]
+    assert not [
+        n for n in api.fit(isolated / "root", bootstrap=5, law="chinchilla").notes if n.code == "mixed-precision"
+    ]
     for run_id in ids[:3]:
         path = RunDir(isolated / "root", run_id).path / "result.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "fp32"}))
-    assert "bf16 (22 runs), fp32 (3 runs)" in note(api.fit(isolated / "root", bootstrap=5))
-    kept = api.fit(isolated / "root", bootstrap=5, precision="bf16")
+    assert "bf16 (22 runs), fp32 (3 runs)" in note(api.fit(isolated / "root", bootstrap=5, law="chinchilla"))
+    kept = api.fit(isolated / "root", bootstrap=5, precision="bf16", law="chinchilla")
     assert set(kept.table.run_id) == set(ids[3:])
 
 
 def test_the_rule_takes_the_others_out_by_name(tmp_path):
     mixed().to_csv(tmp_path / "t.csv", index=False)
-    done = fit("runs=t.csv", "precision=fp32", "out=o", cwd=tmp_path)
+    done = fit("runs=t.csv", "precision=fp32", "law=chinchilla", "out=o", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "o" / "fit.json").read_text())
     (rule,) = [r for r in document["rules"] if r["name"] == "precision"]

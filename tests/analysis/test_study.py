@@ -1,6 +1,7 @@
 """The analysis of a whole sweep, on simulated sweeps whose law is known."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import api, laws
+from analysis import api, fit, laws
 from analysis.accuracy.trends import trends
 from analysis.estimation import isoflop, solve
 from analysis.output import documents, text
@@ -24,13 +25,19 @@ from gpt3core.errors import StoreError
 from gpt3core.schedule import learning_rate
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store, true_loss
+from tests.commands import called
+
+pytestmark = pytest.mark.xdist_group("study")
 
 
 @pytest.fixture
-def store(isolated):
-    root = isolated / "root"
-    make_store(root, noise=0.002)
-    return root
+def store(isolated, simulated):
+    return shutil.copytree(simulated, isolated / "root")
+
+
+@pytest.fixture(scope="module")
+def study(simulated):
+    return api.fit(simulated, bootstrap=50)
 
 
 def test_the_tidy_table_is_designs(store):
@@ -103,8 +110,8 @@ def test_rules_take_runs_out_by_name_and_list_them(store):
     assert names[4] in {rule.name: rule.excluded for rule in without_floor}["under-trained"]
 
 
-def test_rising_accuracy_is_a_trend_and_chance_is_not(store):
-    found = {(t.task, t.shots): t for t in api.fit(store, bootstrap=50).trends}
+def test_rising_accuracy_is_a_trend_and_chance_is_not(study):
+    found = {(t.task, t.shots): t for t in study.trends}
     assert found["rising", 0].verdict == "rises"
     assert found["rising", 0].slope == pytest.approx(
         np.log(10) / np.log(10), abs=0.4
@@ -137,20 +144,11 @@ def test_pure_noise_is_called_a_trend_no_more_often_than_it_says():
 
 
 def test_the_same_runs_give_the_same_bytes(store, isolated):
-    for out in ("a", "b"):
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "analysis.fit",
-                f"runs={store}",
-                f"out={isolated / out}",
-                "bootstrap=50",
-                "figures=false",
-            ],
-            check=True,
-            capture_output=True,
-        )
+    """Once in a process of its own, once in this one."""
+    words = [f"runs={store}", "bootstrap=50", "figures=false"]
+    process = [sys.executable, "-m", "analysis.fit", *words, f"out={isolated / 'a'}"]
+    subprocess.run(process, check=True, capture_output=True)
+    assert called(fit.main, [*words, f"out={isolated / 'b'}"], isolated).returncode == 0
     for name in ("runs.parquet", "bootstrap.parquet", "law.md"):
         assert (isolated / "a" / name).read_bytes() == (isolated / "b" / name).read_bytes(), name
     document, second = (json.loads((isolated / out / "fit.json").read_text()) for out in ("a", "b"))
@@ -207,10 +205,16 @@ def test_few_runs_give_statuses_and_notes_and_no_crash(isolated, keep):
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(store, words, sentence):
-    done = subprocess.run([sys.executable, "-m", "analysis.fit", *words], capture_output=True, text=True, check=False)
+    done = called(fit.main, words, store)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_bad_input_ends_a_process_alike(isolated):
+    done = subprocess.run([sys.executable, "-m", "analysis.fit", "runs=/nowhere"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == called(fit.main, ["runs=/nowhere"], isolated).stderr
 
 
 def test_an_interval_of_a_new_run_is_never_narrower_than_that_of_the_mean(store):
@@ -268,8 +272,7 @@ def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
     assert documents.to_json(found)["forecasts"][0]["run_id"] == unfinished
 
 
-def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(store):
-    study = api.fit(store, bootstrap=50)
+def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(study):
     (accuracies,) = study.accuracies
     found = {(a.task, a.shots): a for a in accuracies}
     rising = found["rising", 0]

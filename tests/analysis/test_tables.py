@@ -1,17 +1,17 @@
 """Anybody's table: names, units, formats, and what is refused in one sentence."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import api
+from analysis import fit as command
 from analysis.runs import foreign
 from gpt3core.errors import UsageError
 from tests.analysis.test_laws_and_solver import ladder
+from tests.commands import called
 
 
 def rows(runs=40, noise=0.003):
@@ -20,8 +20,7 @@ def rows(runs=40, noise=0.003):
 
 
 def fit(*words, cwd):
-    command = [sys.executable, "-m", "analysis.fit", "bootstrap=20", "figures=false", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return called(command.main, ["bootstrap=20", "figures=false", *words], cwd)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".csv.gz"])
@@ -112,9 +111,9 @@ def test_python_gives_what_the_command_gives(tmp_path):
     points.to_csv(tmp_path / "p.csv", index=False)
     done = fit("runs=t.csv", "columns.D=billions*1e9", "predict=p.csv", "out=o", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    command = json.loads((tmp_path / "o" / "fit.json").read_text())["predictions"]
+    written = json.loads((tmp_path / "o" / "fit.json").read_text())["predictions"]
     found = api.fit(table, predict=points, bootstrap=20).predicted_points
-    np.testing.assert_allclose([p.loss for p in found], [p["loss"] for p in command], rtol=1e-6)
+    np.testing.assert_allclose([p.loss for p in found], [p["loss"] for p in written], rtol=1e-6)
     one = api.fit(table, predict=points, bootstrap=20, law="chinchilla")
     assert list(one.laws) == ["chinchilla"]
     assert list(one.predicted_points[0].by_choice) == ["chinchilla, huber 0.001"]
@@ -125,7 +124,7 @@ def test_a_run_that_did_not_finish_is_listed_and_not_refused(tmp_path):
     table.loc[3, ["loss", "status"]] = [np.nan, "diverged"]
     table.loc[7, "loss"] = np.nan
     table.to_csv(tmp_path / "t.csv", index=False)
-    done = fit("runs=t.csv", "exclude=[r7]", "out=o", cwd=tmp_path)
+    done = fit("runs=t.csv", "exclude=[r7]", "law=chinchilla", "out=o", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rules = {r["name"]: r["excluded"] for r in json.loads((tmp_path / "o" / "fit.json").read_text())["rules"]}
     assert rules["diverged"] == ["r3"]
@@ -140,5 +139,5 @@ def test_aliases_of_one_letter_are_not_guessed_from_another_case(tmp_path):
 
 
 def test_the_user_may_say_what_an_unnamed_n_counts():
-    assert api.fit(rows(), bootstrap=20, N="total").convention.n == "total"
-    assert api.fit(rows(), bootstrap=20).convention.n == "given"
+    assert api.fit(rows(), bootstrap=20, law="chinchilla", N="total").convention.n == "total"
+    assert api.fit(rows(), bootstrap=20, law="chinchilla").convention.n == "given"

@@ -18,11 +18,12 @@ from dashboards.figures.isoflop import isoflop
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 
+pytestmark = pytest.mark.xdist_group("figures")
 
-@pytest.fixture
-def made(isolated):
-    make_store(isolated / "root", noise=0.002)
-    return api.fit(isolated / "root", bootstrap=30)
+
+@pytest.fixture(scope="module")
+def made(simulated):
+    return api.fit(simulated, bootstrap=30)
 
 
 def test_every_run_is_on_the_frontier_and_behind_it(made):

@@ -1,6 +1,7 @@
 """Pages drawn from the fit on disk: the same as from a fresh one, and nothing is fitted for them."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,17 +10,31 @@ import pytest
 from analysis import api, fit
 from analysis.estimation import solve
 from analysis.output import documents, saved, text
+from analysis.runs.selection import select
 from analysis.settings import StudySettings
 from dashboards import data, report
 from dashboards.figures import catalogue
 from gpt3core.store.rundir import RunDir
-from tests.analysis.synthetic import make_store
+
+pytestmark = pytest.mark.xdist_group("reuse")
 
 
 @pytest.fixture
-def root(isolated):
-    make_store(isolated / "root", noise=0.002)
-    return isolated / "root"
+def root(isolated, simulated):
+    return shutil.copytree(simulated, isolated / "root")
+
+
+@pytest.fixture(scope="module")
+def fitted(simulated, tmp_path_factory):
+    """A store with its fit, to copy from."""
+    root = shutil.copytree(simulated, tmp_path_factory.mktemp("fitted") / "root")
+    write(root)
+    return root
+
+
+@pytest.fixture
+def written(isolated, fitted):
+    return shutil.copytree(fitted, isolated / "root")
 
 
 def write(root, *words):
@@ -71,10 +86,8 @@ def test_without_a_fit_on_disk_the_report_fits(root, isolated, no_solver):
     assert not (isolated / "r").exists()
 
 
-def test_the_report_is_drawn_from_the_disk(root, isolated, request):
-    write(root)
-    request.getfixturevalue("no_solver")
-    assert report.main([f"runs={root}", "bootstrap=30", f"out={isolated / 'r'}"]) == 0
+def test_the_report_is_drawn_from_the_disk(written, isolated, no_solver):
+    assert report.main([f"runs={written}", "bootstrap=30", f"out={isolated / 'r'}"]) == 0
     assert (isolated / "r" / "index.html").exists()
 
 
@@ -92,10 +105,9 @@ def test_a_table_of_runs_is_read_back_too(isolated, monkeypatch):
     assert drawn(kept) == drawn(fresh)
 
 
-def test_other_settings_are_fitted_anew(root, monkeypatch):
-    write(root)
+def test_other_settings_are_fitted_anew(written, monkeypatch):
     monkeypatch.setattr(api, "analyse", _fitted)
-    data.load(settings(root))
+    data.load(settings(written))
     for changed in (
         {"bootstrap": 31},
         {"seed": 1},
@@ -105,45 +117,43 @@ def test_other_settings_are_fitted_anew(root, monkeypatch):
         {"min_tokens": 1e6},
     ):
         with pytest.raises(FittedError):
-            data.load(settings(root, **changed))
+            data.load(settings(written, **changed))
 
 
 def _fitted(*_):
     raise FittedError
 
 
-def test_new_results_other_code_and_damage_are_fitted_anew(root, monkeypatch):
-    late = RunDir(root, api.fit(root, bootstrap=2).table.run_id[0]).path / "result.json"
+def test_new_results_other_code_and_damage_are_fitted_anew(written, monkeypatch):
+    late = RunDir(written, select(settings(written)).table.run_id[0]).path / "result.json"
     content = late.read_bytes()
     result = json.loads(content)
-    write(root)
     monkeypatch.setattr(api, "analyse", _fitted)
-    data.load(settings(root))
+    data.load(settings(written))
     late.write_text(json.dumps({**result, "precision": "fp32"}))
     with pytest.raises(FittedError):
-        data.load(settings(root))
+        data.load(settings(written))
     late.write_bytes(content)
-    data.load(settings(root))
+    data.load(settings(written))
     with monkeypatch.context() as patch:
         patch.setattr("analysis.output.receipt.code", lambda: "another")
         with pytest.raises(FittedError):
-            data.load(settings(root))
-    kept = root / "sweeps" / "laptop" / "fit" / saved.NAME
+            data.load(settings(written))
+    kept = written / "sweeps" / "laptop" / "fit" / saved.NAME
     kept.write_bytes(kept.read_bytes()[:-100])
     with pytest.raises(FittedError):
-        data.load(settings(root))
+        data.load(settings(written))
     kept.unlink()
     with pytest.raises(FittedError):
-        data.load(settings(root))
+        data.load(settings(written))
 
 
-def test_no_pickle_is_read(root, monkeypatch):
+def test_no_pickle_is_read(written, monkeypatch):
     """An archive that holds an object is as none: numpy refuses it."""
-    write(root)
-    kept = root / "sweeps" / "laptop" / "fit" / saved.NAME
+    kept = written / "sweeps" / "laptop" / "fit" / saved.NAME
     with np.load(kept) as archive:
         arrays = dict(archive)
     np.savez(kept, **{**arrays, "tree": np.array([{"receipt": 1}], dtype=object)})
     monkeypatch.setattr(api, "analyse", _fitted)
     with pytest.raises(FittedError):
-        data.load(settings(root))
+        data.load(settings(written))

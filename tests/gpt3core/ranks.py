@@ -5,12 +5,26 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+# what a rank imports sooner or later: once, in the fork server, and not in every child (torch._inductor, which torch
+# imports at a process's first optimizer, takes more than all the rest of a small run)
+PRELOADED = (
+    "gpt3core.run",
+    "gpt3core.model.gpt",
+    "torch._inductor.config",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
+    "pandas",
+    "pyarrow.parquet",
+    "tiktoken_ext.openai_public",
+    "tests.conftest",
+)
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["gpt3core.run", "torch.distributed.tensor.parallel", "tests.conftest"])
+CONTEXT.set_forkserver_preload(list(PRELOADED))
 
 
 def run(body: Callable[..., Any], size: int, *args: Any, seconds: float = 60.0) -> list[Any]:
@@ -49,6 +63,8 @@ def _child(pipe: Any, environment: dict[str, str], body: Callable[..., Any], arg
     torch.set_num_threads(1)
     os.environ.update(environment)
     try:
+        missing = set(PRELOADED) - set(sys.modules)
+        assert not missing, f"the fork server has not loaded {missing}"  # it says nothing of an import that fails
         pipe.send(body(*args))
     except Exception as error:
         pipe.send((type(error).__name__, str(error)))

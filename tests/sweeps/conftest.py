@@ -1,19 +1,23 @@
-"""Facts of a text that needs no download: the plan asks gpt3core.data.facts, which counts or estimates a real one."""
+"""Facts of a text that needs no download, and a small sweep whose driver reads a clock of the test's own."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from gpt3core.spec import DataSpec
+from sweeps.driving import driver
+from sweeps.planning import grid, recipe
+from tests.sweeps.fake_cluster import Clock
 
 
 @dataclass
 class Facts:
-    """What the starter text has, in round figures."""
+    """What the starter text has, in round figures: the plan asks gpt3core.data.facts, which counts a real one."""
 
     documents: int = 14_000
     train_tokens: int = 8_000_000
@@ -42,3 +46,18 @@ def known_text(monkeypatch: pytest.MonkeyPatch) -> Facts:
     monkeypatch.setitem(sys.modules, "gpt3core.data.facts", module)
     monkeypatch.setattr("gpt3core.data.facts", module, raising=False)
     return facts
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the driver takes for ``time``."""
+    found = Clock()
+    monkeypatch.setattr(driver, "time", found)
+    return found
+
+
+@pytest.fixture
+def smoke(isolated: Path, clock: Clock) -> tuple[recipe.Recipe, grid.Grid, Path]:
+    """A recipe of four runs, its grid, and the root of a store."""
+    chosen = recipe.load(["recipe=smoke"])
+    return chosen, grid.build(chosen, "0" * 64), isolated / "root"

@@ -1,0 +1,74 @@
+"""What ranks tell one another, with real processes on gloo: data, failures, and that one of them is gone."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from gpt3core.errors import StoppedError, StoreError
+from gpt3core.parallel import mesh
+from tests.gpt3core import ranks
+
+pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
+
+
+def _mesh(rank, size, address):
+    with mesh.joined(rank, size, address, "cpu", seconds=20) as here:
+        values = torch.tensor([float(rank), 1.0])
+        here.mean_([values])
+        failures = []
+        for kind, failing in ((StoreError, 1), (StoppedError, 0), (KeyError, 1)):
+
+            def work(kind=kind, failing=failing):
+                if rank == failing:
+                    raise kind("because")
+
+            try:
+                here.together(work)
+            except Exception as error:
+                failures.append((type(error).__name__, str(error)))
+        return {
+            "place": (here.rank, here.size, here.data_rank, here.data_size),
+            "rows": here.rows(np.arange(6)).tolist(),
+            "mean": values.tolist(),
+            "agree": [here.agree(rank == 1), here.agree(False)],
+            "broadcast": here.broadcast({"from": rank}),
+            "gather": here.gather([rank, "é" * rank, math.inf]),
+            "first": here.first(lambda: [rank]),
+            "failures": failures,
+        }
+
+
+def test_what_ranks_tell_one_another():
+    one, two = ranks.run(_mesh, 2)
+    assert (one["place"], two["place"]) == ((0, 2, 0, 2), (1, 2, 1, 2))
+    assert (one["rows"], two["rows"]) == ([0, 2, 4], [1, 3, 5])
+    for found in (one, two):
+        assert found["mean"] == [0.5, 1.0]
+        assert found["agree"] == [True, False]
+        assert found["broadcast"] == {"from": 0}
+        assert found["gather"] == [[0, "", math.inf], [1, "é", math.inf]]
+        assert found["first"] == [0]
+    store, stopped, unknown = zip(one["failures"], two["failures"], strict=True)
+    assert store == (("StoreError", "rank 1: because"), ("StoreError", "because"))
+    assert stopped == (("StoppedError", "because"), ("StoppedError", "rank 0: because"))
+    assert unknown == (("PeerError", "rank 1: 'because'"), ("KeyError", "'because'"))
+
+
+def _silent(rank, size, address, told):
+    """Rank 1 stays away, its connections open, until rank 0 has told that it waits no longer."""
+    with mesh.joined(rank, size, address, "cpu", seconds=2) as here:
+        try:
+            while rank == 1 and not told.exists():
+                time.sleep(0.05)
+            return here.agree(False)
+        finally:
+            told.touch()
+
+
+def test_a_rank_that_does_not_come_is_not_waited_for_for_ever(isolated):
+    kind, sentence = ranks.run(_silent, 2, isolated / "told", seconds=30)[0]
+    assert kind == "PeerError"
+    assert "stopped answering" in sentence

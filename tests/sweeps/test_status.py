@@ -1,0 +1,52 @@
+"""What a driver shows and keeps for others to read, and that nothing it shows ends it."""
+
+import os
+import time
+
+from gpt3core.store.sweepdir import SweepDir
+from sweeps.driving import status
+from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids
+
+
+class Broken(Silent):
+    def show(self, snapshot):
+        raise RuntimeError("[/tmp/x] markup")
+
+    say = show
+
+
+def test_a_display_that_breaks_ends_nothing(smoke, capsys):
+    assert len(drive(smoke, FakeCluster(smoke[2]), Broken()).done) == 4
+    printed = capsys.readouterr()
+    assert printed.err.count("the display broke") == 1
+    assert printed.out.count("done    ") >= 3, "plain lines go on"
+
+
+def test_the_status_is_kept_for_those_without_a_cluster(smoke, monkeypatch):
+    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    chosen, _, root = smoke
+    sweep, seen = SweepDir(root, chosen.name), []
+    cluster = FakeCluster(root, lambda run_id, n: "fatal" if run_id == ids(smoke)[0] else "done", cpus=1.0)
+    display = Silent()
+    display.show = lambda snapshot: seen.append(status.read(sweep))
+    drive(smoke, cluster, display)
+    during = [s for s, who in seen if s is not None and s["running"] and s["waiting"]]
+    assert during
+    assert all(who == "driving" for _, who in seen[1:])
+    group = during[0]["waiting"][0]
+    assert group["count"] >= 1
+    assert group["reason"]
+    assert during[0]["eta_seconds"] > 0
+    after, who = status.read(sweep)
+    assert who == "ended"
+    assert (after["asked"], after["done"], list(after["failed"])) == (4, 3, [ids(smoke)[0]])
+
+
+def test_a_dead_driver_is_told_from_a_living_one():
+    here = {"state": "driving", "host": os.uname().nodename, "pid": os.getpid(), "time": time.time()}
+    assert status.driver(here) == "driving"
+    assert status.driver({**here, "pid": 2**22 + 1}) == "dead"
+    away = {**here, "host": "elsewhere", "time": 1000.0}
+    assert status.driver(away, now=1030.0) == "driving"
+    assert status.driver(away, now=1000.0 + status.SILENT_SECONDS + 1) == "dead"
+    assert status.driver(None) == "none"
