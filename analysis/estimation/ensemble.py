@@ -168,6 +168,7 @@ class Ensemble:
     anywhere: Weighting  # for runs of any N and D
     at_optimum: Weighting | None  # for compute-optimal ones; None without budgets: then the same
     largest: float  # FLOPs of the highest-compute run fitted
+    span: float  # decades of compute over which the runs lie
     centre: Array  # (2,) mean ln N and ln D of the runs
     missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
 
@@ -198,8 +199,8 @@ class Ensemble:
         decades = self.decades(points)
         half = np.where(
             _optimal(points),
-            self.optimal.calibration.half_width(decades, level),
-            self.anywhere.calibration.half_width(decades, level),
+            self.optimal.calibration.half_width(decades, self.span, level),
+            self.anywhere.calibration.half_width(decades, self.span, level),
         )
         return np.where(self.informed(points), half, np.inf)
 
@@ -265,6 +266,7 @@ def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, fro
         anywhere=anywhere,
         at_optimum=at_optimum,
         largest=float(table.C.max()),
+        span=backtest.span(table.C.to_numpy(float)),
         centre=np.log(table[["N", "D"]].to_numpy(float)).mean(0),
         missing=_missing_direction(table),
     )

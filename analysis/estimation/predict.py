@@ -14,7 +14,7 @@ from analysis.estimation.isoflop import Minima
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
-QUANTILE = float(stats.t.ppf((1 + uncertainty.LEVEL) / 2, df=backtest.FREEDOM))  # intervals are so many sigmas
+QUANTILE = float(stats.t.ppf((1 + uncertainty.LEVEL) / 2, df=backtest.GROWTH.freedom))  # intervals are so many sigmas
 HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 

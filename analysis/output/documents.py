@@ -222,7 +222,11 @@ def _weighted(ensemble: Ensemble, weighting: Weighting) -> dict[str, Any]:
             {"choice": c.name, "weight": w, "backtest_error": e, "status": f.status.value}
             for c, f, w, e in zip(ensemble.choices, ensemble.fits, weighting.weights, weighting.errors, strict=True)
         ],
-        "calibration": {**vars(weighting.calibration), "supported": weighting.calibration.supported},
+        "calibration": {
+            **vars(weighting.calibration),
+            "growth": vars(weighting.calibration.growth),
+            "supported": weighting.calibration.supported,
+        },
     }
 
 

@@ -45,7 +45,8 @@ def select(settings: RunSettings, table: pd.DataFrame | None = None, asked: Aske
 def chosen(runs: Runs, settings: RunSettings) -> Selection:
     """The same for runs that were read before."""
     asked = Parameters(settings.N) if settings.N else None, Compute(settings.C) if settings.C else None
-    convention = conventions.chosen(runs.table, *asked, named=settings.columns)
+    named = () if runs.store else settings.columns  # a store's runs name their own: these are of points
+    convention = conventions.chosen(runs.table, *asked, named=named)
     everything = conventions.points(runs.table, convention)
     floor = runs.min_tokens if settings.min_tokens is None else settings.min_tokens
     off = settings.rules_off

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from sweeps import line
+from tests.reliability.kill_sweep import descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 LISTEN = "0A"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}  # as /proc/net has it
-PARTS = ("gcs_server", "raylet/raylet", "dashboard/dashboard.py", "ray::DashboardAgent")
+PARTS = ("gcs_server", "raylet/raylet", "dashboard/dashboard.py")
 
 
 def listening(pid):
@@ -31,9 +32,12 @@ def listening(pid):
 
 
 def listeners(environment):
-    """The listening sockets of all of a head's processes, by the processes' command lines."""
+    """The listening sockets of all of a head's processes, by the processes' command lines.
+
+    They inherit its token, but one that gives itself a title may hide that: all that comes from here counts too.
+    """
     found = {}
-    for pid in line._processes("no folder", -1, environment["RAY_AUTH_TOKEN"]):
+    for pid in {*descendants(os.getpid()), *line._processes("no folder", -1, environment["RAY_AUTH_TOKEN"])}:
         with contextlib.suppress(OSError):
             found[Path(f"/proc/{pid}/cmdline").read_text()] = set(listening(pid))
     return found
