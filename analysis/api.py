@@ -1,13 +1,14 @@
 """The same as the commands, from Python, and the one way from settings to runs to a study behind all of them.
 
-``fit`` (laws, intervals, predictions), ``propose`` (what to run next), ``forecast_scores`` (a family's next model) and
-``forecast_loss`` (the end of an unfinished run). Losses are nats per token, N parameters, D tokens, C FLOPs.
+``fit`` (laws, intervals, predictions), ``compare`` (is B better than A), ``propose`` (what to run next),
+``forecast_scores`` (a family's next model) and ``forecast_loss`` (the end of an unfinished run). Losses are nats per
+token, N parameters, D tokens, C FLOPs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,22 +16,25 @@ import pandas as pd
 from analysis import laws
 from analysis.accuracy.score_forecast import forecast_scores
 from analysis.analyse import analyse
+from analysis.estimation import compare as comparing
+from analysis.estimation.compare import Comparison
 from analysis.estimation.curve_forecast import forecast_loss
 from analysis.estimation.design import FARTHER, Design, propose
+from analysis.estimation.ensemble import covered
 from analysis.estimation.solve import Rho
 from analysis.estimation.unfinished import unfinished
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
 from analysis.reference.tables import gpt3_models
-from analysis.runs import candidates, foreign, selection
+from analysis.runs import candidates, foreign, ladders, selection
 from analysis.runs.selection import Selection
-from analysis.settings import DELTA, RHO, DesignSettings, StudySettings
+from analysis.settings import DELTA, RHO, CompareSettings, DesignSettings, Fix, StudySettings
 from analysis.study import Options, Study
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
-__all__ = ["design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
+__all__ = ["compare", "comparisons", "design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
 
 LEAST_RUNS = 6  # of a foreign table: a law of five parameters and one run to judge it by
 
@@ -51,24 +55,23 @@ def fit(
     target_compute: Sequence[float] = (),
     target: str | None = None,
     predict: pd.DataFrame | None = None,
+    fix: Mapping[str, float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
     """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
 
-    The study holds all that fit.json does: ``laws[name].fit.params``, ``exponents``, ``predictions``, ``notes``, ...
+    The study holds all that fit.json does: ``laws[name].fit.params``, ``predictions``, ``notes``, ...
 
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
-        target_compute: FLOPs of compute-optimal runs to predict, in ``Study.predictions``.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
 
     Raises:
         UsageError, StoreError: in one sentence, when there is nothing to fit.
     """
-    table = source if isinstance(source, pd.DataFrame) else None
     settings = StudySettings(
-        runs=None if table is not None else str(source),
+        runs=None if isinstance(source, pd.DataFrame) else str(source),
         columns=dict(columns or {}),
         sweep=sweep,
         N=N,
@@ -81,10 +84,11 @@ def fit(
         delta=delta,
         target_compute=list(map(float, target_compute)),
         target=target,
+        fix=_fix(fix),
         bootstrap=bootstrap,
         seed=seed,
     )
-    return study(settings, table=table, points=predict)[0]
+    return study(settings, table=source if isinstance(source, pd.DataFrame) else None, points=predict)[0]
 
 
 def study(
@@ -116,6 +120,76 @@ def study(
     elif settings.predict:
         points = foreign.points(Path(settings.predict).expanduser().absolute(), settings.columns)
     return _study(selected, options, points, reuse=reuse), folder(selected)
+
+
+def compare(
+    a: pd.DataFrame | Path | str,
+    b: pd.DataFrame | Path | str,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    columns: Mapping[str, str] | None = None,
+    domains: Mapping[str, str] | None = None,
+    sweep: Sequence[str] = (),
+    N: str | None = None,
+    C: str | None = None,
+    exclude: Sequence[str] = (),
+    paired: bool | None = None,
+    target_compute: Sequence[float] = (),
+    fix: Mapping[str, float] | None = None,
+) -> list[Comparison]:
+    """Is ladder ``b`` better than ``a``, and by how much compute; ``python -m analysis.compare --help`` says more.
+
+    Args:
+        a, b: both tables in memory, or both files or stores.
+        names: of tables in memory.
+        fix: exponents held fixed, as ``{"a": 0.5}`` or ``{"alpha_equals_beta": True}``.
+
+    Returns:
+        One comparison for each held-out domain; its ``at`` and ``beyond`` hold the multipliers.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    tables = {n: t for n, t in zip(names, (a, b), strict=True) if isinstance(t, pd.DataFrame)}
+    if len(tables) == 1:
+        raise UsageError("compare takes two tables in memory or two paths, and was given one of each")
+    settings = CompareSettings(
+        runs=[] if tables else [str(a)] if str(a) == str(b) else [str(a), str(b)],
+        sweep=list(sweep),
+        columns=dict(columns or {}),
+        domains=dict(domains or {}),
+        N=N,
+        C=C,
+        exclude=list(exclude),
+        paired=paired,
+        target_compute=list(map(float, target_compute)),
+        fix=_fix(fix),
+    )
+    return comparisons(settings, tables)
+
+
+def comparisons(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | None = None) -> list[Comparison]:
+    """The comparison of two ladders on each held-out domain.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    law = _joint(settings.fix)
+    found = []
+    for pair in ladders.ladders(settings, tables):
+        a, b = (covered(law, s.table) for s in (pair.a, pair.b))
+        found.append(
+            comparing.compare(
+                pair.a.table[a],
+                pair.b.table[b],
+                names=pair.names,
+                domain=pair.domain,
+                paired=settings.paired,
+                targets=tuple(settings.target_compute),
+                law=law,
+            )
+        )
+    return found
 
 
 def folder(selected: Selection) -> Path:
@@ -175,7 +249,23 @@ def _options(settings: StudySettings) -> Options:
         bootstrap=settings.bootstrap,
         seed=settings.seed,
         target_compute=targets,
+        joint=_joint(settings.fix),
+        fixed_a=settings.fix.a,
     )
+
+
+def _fix(given: Mapping[str, float] | None) -> Fix:
+    """Exponents to hold fixed, from Python."""
+    known = tuple(field.name for field in fields(Fix))
+    for name in given or {}:
+        if name not in known:
+            raise UsageError(f"fix: {name}{nearest(name, known)}: allowed are {', '.join(known)}")
+    return Fix(**dict(given or {}))  # type: ignore[arg-type]
+
+
+def _joint(fix: Fix) -> laws.Law:
+    """The law of N and D, with what the user fixed."""
+    return laws.fixed(fix.alpha, fix.beta, fix.a, equal=fix.alpha_equals_beta) or laws.CHINCHILLA
 
 
 def _published(name: str) -> float:

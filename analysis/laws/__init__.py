@@ -3,6 +3,8 @@
 from analysis.laws.base import EXPONENT_NAMES, Array, Data, Evaluated, Law, PowerSum, not_falling
 from analysis.laws.broken import BROKEN
 from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation, optimal_exponents
+from analysis.laws.fixed import FixedExponents, fixed
+from analysis.laws.fixed import named as fixed_named
 from analysis.laws.kaplan import (
     LOSS_OF_C,
     LOSS_OF_C_MIN,
@@ -31,6 +33,12 @@ LAWS: dict[str, Law] = {
     )
 }
 
+
+def named(name: str) -> Law:
+    """The law of a name, one with fixed exponents among them."""
+    return LAWS.get(name) or fixed_named(name)
+
+
 __all__ = [
     "BROKEN",
     "CHINCHILLA",
@@ -48,9 +56,12 @@ __all__ = [
     "Array",
     "Data",
     "Evaluated",
+    "FixedExponents",
     "Law",
     "PowerSum",
     "allocation",
+    "fixed",
+    "named",
     "not_falling",
     "optimal_exponents",
 ]

@@ -65,7 +65,7 @@ def read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     Raises:
         UsageError: for a missing file, an unreadable format, or a name that the file does not have.
     """
-    return named(_load(path), columns, path)
+    return named(load(path), columns, path)
 
 
 def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
@@ -146,7 +146,7 @@ def read_points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
     A name that the runs' file needed and this one lacks is looked for under its usual names.
     """
-    raw = _load(path)
+    raw = load(path)
     given = {name: column for name, column in columns.items() if column in raw or _column(column) in raw}
     return named(raw, given, path)
 
@@ -179,7 +179,12 @@ def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table.reindex(columns=["N", "D", "C", "U"]).reset_index(drop=True)
 
 
-def _load(path: Path) -> pd.DataFrame:
+def load(path: Path) -> pd.DataFrame:
+    """A file's rows under its own names.
+
+    Raises:
+        UsageError: for a missing file or an unreadable format.
+    """
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": pd.read_csv,
         ".tsv": lambda p: pd.read_csv(p, sep="\t"),

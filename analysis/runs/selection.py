@@ -36,7 +36,7 @@ def select(settings: RunSettings, table: pd.DataFrame | None = None) -> Selectio
         UsageError, StoreError: in one sentence.
     """
     settings.check()
-    return chosen(_read(settings, table), settings)
+    return chosen(read(settings, table), settings)
 
 
 def chosen(runs: Runs, settings: RunSettings) -> Selection:
@@ -49,10 +49,10 @@ def chosen(runs: Runs, settings: RunSettings) -> Selection:
     return Selection(runs=runs, convention=convention, everything=everything, table=table, rules=applied)
 
 
-def _read(settings: RunSettings, table: pd.DataFrame | None) -> Runs:
-    """A table in memory, a table's file, or a store's sweep."""
+def read(settings: RunSettings, table: pd.DataFrame | None = None, called: Path = Path("table")) -> Runs:
+    """A table in memory (``called`` so in errors), a table's file, or a store's sweep."""
     if table is not None:
-        path = Path("table")
+        path = called
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: a table has no sweeps: leave it out")
         return foreign.runs_of(foreign.named(table, settings.columns, path), path, settings.exclude)
