@@ -23,13 +23,15 @@ from analysis.estimation.design import FARTHER, Design, propose
 from analysis.estimation.ensemble import covered
 from analysis.estimation.solve import Rho
 from analysis.estimation.unfinished import unfinished
+from analysis.note import Note
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
-from analysis.reference.tables import gpt3_models
-from analysis.runs import candidates, foreign, ladders, selection
+from analysis.runs import candidates, foreign, ladders, published, selection
+from analysis.runs.points import counted
+from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
-from analysis.settings import DELTA, RHO, CompareSettings, DesignSettings, Fix, StudySettings
+from analysis.settings import DELTA, EVERY, RHO, CompareSettings, DesignSettings, Fix, StudySettings
 from analysis.study import Options, Study
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
@@ -43,10 +45,12 @@ def fit(
     source: pd.DataFrame | Path | str,
     *,
     columns: Mapping[str, str] | None = None,
+    scores: Sequence[str] | Asked = (),
     sweep: str | None = None,
     N: str | None = None,
     C: str | None = None,
     exclude: Sequence[str] = (),
+    rules: str | Sequence[str] = EVERY,
     min_tokens: float | None = None,
     precision: str | None = None,
     law: str = "all",
@@ -61,8 +65,6 @@ def fit(
 ) -> Study:
     """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
 
-    The study holds all that fit.json does: ``laws[name].fit.params``, ``predictions``, ``notes``, ...
-
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
@@ -73,10 +75,12 @@ def fit(
     settings = StudySettings(
         runs=None if isinstance(source, pd.DataFrame) else str(source),
         columns=dict(columns or {}),
+        **(scores if isinstance(scores, Asked) else Asked(scores=scores)).settings,
         sweep=sweep,
         N=N,
         C=C,
         exclude=list(exclude),
+        rules=[rules] if isinstance(rules, str) else list(rules),
         min_tokens=min_tokens,
         precision=precision,
         law=law,
@@ -109,17 +113,29 @@ def study(
         UsageError, StoreError: in one sentence, before anything is written.
     """
     options = _options(settings)
-    selected = selection.select(settings, table)
+    asked = Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
+    selected = selection.select(settings, table, asked)
     if not selected.runs.store:
         _enough(selected)
     elif settings.columns and not settings.predict:
         named = next(iter(settings.columns))
         raise UsageError(f"columns.{named}: a store's runs name their columns themselves: leave it out")
-    if points is not None:
-        points = foreign.check_points(foreign.named(points, {}, Path("predict")), Path("predict"))
-    elif settings.predict:
-        points = foreign.points(Path(settings.predict).expanduser().absolute(), settings.columns)
-    return _study(selected, options, points, reuse=reuse), folder(selected)
+    if settings.target:
+        options = replace(options, models=(published.model(settings.target, selected.convention),))
+    points, doubts = _points(settings, selected, points)
+    return _study(selected, options, points, doubts, reuse=reuse), folder(selected)
+
+
+def _points(
+    settings: StudySettings, selected: Selection, table: pd.DataFrame | None
+) -> tuple[pd.DataFrame | None, list[Note]]:
+    """The points to predict, from memory or the file ``settings.predict``, and notes on what they count."""
+    path = Path(settings.predict).expanduser().absolute() if settings.predict else Path("predict")
+    if table is None and not settings.predict:
+        return None, []
+    columns = {} if table is not None else settings.columns
+    raw = foreign.read_points(path, columns) if table is None else foreign.named(table, columns, path)
+    return counted(raw, selected, path, columns)
 
 
 def compare(
@@ -177,7 +193,7 @@ def comparisons(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | 
     law = _joint(settings.fix)
     found = []
     for pair in ladders.ladders(settings, tables):
-        a, b = (covered(law, s.table) for s in (pair.a, pair.b))
+        a, b = (covered(law, s.table) & s.table.loss.notna().to_numpy() for s in (pair.a, pair.b))
         found.append(
             comparing.compare(
                 pair.a.table[a],
@@ -198,16 +214,20 @@ def folder(selected: Selection) -> Path:
     return runs.source / "sweeps" / runs.name / "fit" if runs.store else Path.cwd() / f"{runs.name}-fit"
 
 
-def design(settings: DesignSettings) -> tuple[Design, str]:
-    """What to run next, and the unit of its costs; see estimation.design.
+def design(settings: DesignSettings) -> tuple[Design, str, list[Note]]:
+    """What to run next, the unit of its costs, and notes on the candidates; see estimation.design.
 
     Raises:
         UsageError, StoreError: in one sentence.
     """
     selected = selection.select(settings)
     assert settings.candidates is not None
-    running = candidates.read(Path(settings.running), settings.columns) if settings.running else None
-    known = candidates.costed(selected, candidates.read(Path(settings.candidates), settings.columns), running)
+    possible, doubts = candidates.read(Path(settings.candidates), settings.columns, selected)
+    running = None
+    if settings.running:
+        running, more = candidates.read(Path(settings.running), settings.columns, selected)
+        doubts += more
+    known = candidates.costed(selected, possible, running)
     if selected.table.empty:
         raise UsageError(f"{selected.runs.source} holds no run that the rules let pass: two are needed")
     found = propose(
@@ -219,10 +239,12 @@ def design(settings: DesignSettings) -> tuple[Design, str]:
         target=settings.target,
         stop=settings.stop,
     )
-    return found, known.unit
+    return found, known.unit, doubts
 
 
-def _study(selected: Selection, options: Options, points: pd.DataFrame | None = None, *, reuse: bool = False) -> Study:
+def _study(
+    selected: Selection, options: Options, points: pd.DataFrame | None, doubts: list[Note], *, reuse: bool
+) -> Study:
     """Fit, or take what is on disk; curves of unfinished runs grow all the time and are forecast anew."""
     proof = receipt(selected, options, points)
     fitted = saved.read(folder(selected), proof) if reuse else None
@@ -233,22 +255,26 @@ def _study(selected: Selection, options: Options, points: pd.DataFrame | None = 
         receipt=proof,
         forecasts=unfinished(selected.runs),
     )
-    return replace(found, notes=notes(found))
+    return replace(found, notes=[*notes(found), *doubts])
 
 
 def _options(settings: StudySettings) -> Options:
     """What is fitted, checked."""
     settings.check()
-    if settings.law not in ("all", *laws.LAWS):
-        known = tuple(laws.LAWS)
-        raise UsageError(f"law={settings.law}{nearest(settings.law, known)}: allowed are all, {', '.join(known)}")
-    targets = tuple(settings.target_compute) + ((_published(settings.target),) if settings.target else ())
+    law = settings.law if settings.law == EVERY else laws.named(settings.law)
+    if law is None:
+        near, authors = nearest(settings.law, (*laws.LAWS, *laws.AUTHORS)), ", ".join(laws.AUTHORS)
+        raise UsageError(
+            f"law={settings.law}{near}: allowed are all, {', '.join(laws.LAWS)}, or by their authors {authors}"
+        )
+    if settings.target:
+        published.check(settings.target)
     return Options(
-        law=settings.law,
+        law=law,
         rho=Rho(name=settings.loss_function, delta=settings.delta),
         bootstrap=settings.bootstrap,
         seed=settings.seed,
-        target_compute=targets,
+        target_compute=tuple(settings.target_compute),
         joint=_joint(settings.fix),
         fixed_a=settings.fix.a,
     )
@@ -268,20 +294,15 @@ def _joint(fix: Fix) -> laws.Law:
     return laws.fixed(fix.alpha, fix.beta, fix.a, equal=fix.alpha_equals_beta) or laws.CHINCHILLA
 
 
-def _published(name: str) -> float:
-    """Training FLOPs of a published model (Brown et al. 2020, table D.1)."""
-    models = gpt3_models().set_index("size").train_flops
-    if name not in models.index:
-        known = tuple(models.index)
-        raise UsageError(f"target={name}{nearest(name, known)}: known are {', '.join(known)}")
-    return float(models[name])
-
-
 def _enough(selected: Selection) -> None:
     """Refuse a foreign table of too few runs."""
     if len(selected.table) >= LEAST_RUNS:
         return
     out = "; ".join(f"{len(rule.excluded)} {rule.name}" for rule in selected.rules if rule.excluded)
+    words = sorted(set(selected.everything.status) - {"done"})
+    if words:
+        finished = ", ".join(word for word in foreign.FINISHED if word)
+        out += f"; status {', '.join(map(repr, words[:5]))}, and runs that finished are {finished}"
     raise UsageError(
         f"{selected.runs.source} holds {len(selected.everything)} runs, {len(selected.table)} of them usable"
         f"{f' ({out})' if out else ''}: at least {LEAST_RUNS} are needed"

@@ -1,6 +1,6 @@
 """What to run next: ``python -m analysis.design runs=PATH candidates=GRID.csv target_compute=1e24``.
 
-runs=PATH            runs made: a store or a table; with sweep=, columns.X=, N=, C=, exclude=, min_tokens=,
+runs=PATH            runs made: a store or a table; with sweep=, columns.X=, N=, C=, exclude=, rules=, min_tokens=,
                      precision= as for analysis.fit. A store's runs in flight count as made, whatever their outcome
                      will be; runs that diverged or failed tell nothing and are not proposed again
 candidates=FILE      a row a run that could be made: columns N and D, and gpu_hours where cost is not FLOPs
@@ -35,8 +35,10 @@ def main(argv: Sequence[str]) -> int:
 
     from analysis import api
 
-    found, unit = api.design(given)
+    found, unit, notes = api.design(given)
     _print(found, unit)
+    for note in notes:
+        print(f"{note.severity}: {note.message} [{note.code}]")
     if given.out:
         from analysis.output import documents
 

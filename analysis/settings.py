@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
 COUNTS = ("nonembedding", "total", "given")
 COMPUTES = ("exact", "6nd", "kaplan")
 RHO = "huber"
 DELTA = 1e-3  # of ln L; Hoffmann et al. 2022
+RULES = ("duplicate", "diverged", "repeated-data", "worse-than-smaller", "short-run", "under-trained", "near")
+EVERY, NO = "all", "none"  # words of rules=
 
 
 @dataclass(kw_only=True)
@@ -57,8 +60,16 @@ class RunSettings:
     N: str | None = None
     C: str | None = None
     exclude: list[str] = field(default_factory=list)
+    rules: list[str] = field(default_factory=lambda: [EVERY])
     min_tokens: float | None = None
     precision: str | None = None
+
+    @property
+    def rules_off(self) -> tuple[str, ...]:
+        """The rules that take no run out."""
+        if self.rules == [EVERY]:
+            return ()
+        return tuple(name for name in RULES if self.rules == [NO] or name not in self.rules)
 
     def check(self) -> None:
         """Refuse what cannot be meant.
@@ -66,6 +77,7 @@ class RunSettings:
         Raises:
             UsageError: in one sentence.
         """
+        self._check_rules()
         for name, allowed in (("N", COUNTS), ("C", COMPUTES)):
             value = getattr(self, name)
             if value is not None and value not in allowed:
@@ -73,10 +85,30 @@ class RunSettings:
         if self.min_tokens is not None and not self.min_tokens >= 0:
             raise UsageError(f"min_tokens={self.min_tokens}: tokens, zero or more (like 4e5)")
 
+    def _check_rules(self) -> None:
+        written = f"rules=[{', '.join(self.rules)}]"
+        for name in self.rules:
+            if name in (EVERY, NO) and len(self.rules) > 1:
+                raise UsageError(f"{written}: {name} stands alone")
+            if name not in (EVERY, NO, *RULES):
+                raise UsageError(
+                    f"rules={name}{nearest(name, (*RULES, EVERY, NO))}: allowed are {EVERY}, {NO}, or a list of "
+                    f"{', '.join(RULES)}; what exclude= and precision= take out stays out"
+                )
+        if self.min_tokens is not None and "short-run" in self.rules_off:
+            raise UsageError(
+                f"min_tokens={self.min_tokens:g} is the rule short-run, which {written} turns off: leave one out"
+            )
+
 
 @dataclass(kw_only=True)
 class StudySettings(RunSettings):
     """What is fitted to them and predicted; the same for whatever shows a study."""
+
+    scores: list[str] = field(default_factory=list)
+    chance: dict[str, float] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+    shots: dict[str, int] = field(default_factory=dict)
 
     law: str = "all"
     loss_function: str = RHO
@@ -92,7 +124,7 @@ class StudySettings(RunSettings):
         """Refuse what cannot be meant; see RunSettings."""
         super().check()
         self.fix.check()
-        if self.fix.words and self.law not in ("all", "chinchilla"):
+        if self.fix.words and self.law not in ("all", "chinchilla", "hoffmann"):
             raise UsageError(
                 f"fix.: {self.fix.words} concerns law=chinchilla (or all), not law={self.law}: leave it out"
             )
@@ -167,6 +199,7 @@ class CompareSettings:
     C: str | None = None
     exclude: list[str] = field(default_factory=list)
     min_tokens: float | None = None
+    rules: list[str] = field(default_factory=lambda: [EVERY])
     precision: str | None = None
     fix: Fix = field(default_factory=Fix)
     paired: bool | None = None
@@ -199,5 +232,6 @@ class CompareSettings:
             C=self.C,
             exclude=self.exclude,
             min_tokens=self.min_tokens,
+            rules=self.rules,
             precision=self.precision,
         )

@@ -74,8 +74,10 @@ def propose(
         at: N and D of the target; by default the compute-optimal ones by the fit.
 
     Raises:
-        UsageError: for an unknown target or fewer than two runs with a loss.
+        UsageError: for an unknown target, a compute that is none, or fewer than two runs with a loss.
     """
+    if not 0 < compute < np.inf:
+        raise UsageError(f"compute={compute}: FLOPs, positive (like 1e24)")
     if target not in TARGETS:
         raise UsageError(f"target={target}: allowed are {', '.join(TARGETS)}")
     counts = _counts(finished)

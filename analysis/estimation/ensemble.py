@@ -103,7 +103,9 @@ def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows a law speaks of, (n,): one without repetition does not speak of many epochs."""
     most = rules.WORTHLESS_EPOCHS if "U" in law.needs else rules.MAX_EPOCHS
-    return np.ones(len(table), bool) if "U" not in table else np.asarray(~(most * 1.001 * table.U < table.D))
+    if "U" not in table:
+        return np.ones(len(table), bool)
+    return np.asarray(~(most * 1.001 * table.U < table.D)) | rules.exempted(table, "repeated-data")
 
 
 def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:
@@ -167,6 +169,7 @@ class Ensemble:
     anywhere: Weighting  # for runs of any N and D
     at_optimum: Weighting | None  # for compute-optimal ones; None without budgets: then the same
     largest: float  # FLOPs of the highest-compute run fitted
+    span: float  # decades of compute over which the runs lie
     centre: Array  # (2,) mean ln N and ln D of the runs
     missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
 
@@ -179,6 +182,10 @@ class Ensemble:
         """The weighted mean (n,), and every choice (n, choices)."""
         each = predictor(self.choices, self.fits)(points)
         return self.weighted(each, points), each
+
+    def weights(self, points: pd.DataFrame) -> Array:
+        """The weights of the choices at each point, (n, choices)."""
+        return np.where(_optimal(points)[:, None], self.optimal.weights, self.anywhere.weights)
 
     def weighted(self, each: Array, points: pd.DataFrame) -> Array:
         """The weighted mean over the choices, (n,), each point by the weights of its kind."""
@@ -193,8 +200,8 @@ class Ensemble:
         decades = self.decades(points)
         half = np.where(
             _optimal(points),
-            self.optimal.calibration.half_width(decades, level),
-            self.anywhere.calibration.half_width(decades, level),
+            self.optimal.calibration.half_width(decades, self.span, level),
+            self.anywhere.calibration.half_width(decades, self.span, level),
         )
         return np.where(self.informed(points), half, np.inf)
 
@@ -268,6 +275,7 @@ def fit_ensemble(
         anywhere=anywhere,
         at_optimum=at_optimum,
         largest=float(table.C.max()),
+        span=backtest.span(table.C.to_numpy(float)),
         centre=np.log(table[["N", "D"]].to_numpy(float)).mean(0),
         missing=_missing_direction(table),
     )

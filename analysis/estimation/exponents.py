@@ -14,7 +14,7 @@ from analysis import laws
 from analysis.estimation import isoflop
 from analysis.estimation.fitted_laws import FittedLaw, Request, fit_once
 from analysis.estimation.isoflop import Minima
-from analysis.runs import conventions
+from analysis.runs import conventions, rules
 from analysis.runs.conventions import Convention
 
 
@@ -50,7 +50,7 @@ def by_convention(
             points, here, known = table, minima, dict(fitted)
         else:
             points = conventions.points(runs, convention)
-            points = points[points.run_id.isin(table.run_id)].reset_index(drop=True)
+            points = rules.exempt(points[points.run_id.isin(table.run_id)].reset_index(drop=True), request.rules_off)
             here, known = _minima(points, request), {}
         if points.empty:
             continue

@@ -24,7 +24,7 @@ from analysis.laws import (
     optimal_exponents,
 )
 
-NO_FLOOR = 1e-2  # nats: an irreducible loss below this is at its bound, zero
+NO_FLOOR = 3e-3  # of the lowest loss fitted: an irreducible loss below this is at its bound, zero
 LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
 LEAST_BEST = 8  # runs on an envelope that a frontier may be drawn through
 CLUSTER_SHARE = 4  # bootstraps by size and by budget take this part of the draws
@@ -40,6 +40,7 @@ class FittedLaw:
     fitted_to: str = ""  # which points
     draws: Array | None = None  # (draws, k) of theta, resampled by run
     by_cluster: dict[str, Array] = field(default_factory=dict)  # the same by size and by budget
+    no_floor: float = 0.0  # an irreducible loss below this is at its bound, zero; in the unit of the losses
 
     @cached_property
     def published(self) -> dict[str, Array]:
@@ -77,6 +78,7 @@ class Request:
     rho: Rho = solve.HUBER
     bootstrap: int = 1000
     seed: int = 0
+    rules_off: tuple[str, ...] = ()  # of settings.RULES
 
     def wants(self, law: Law) -> bool:
         """Whether a law was asked for."""
@@ -132,7 +134,10 @@ def _fit_law(law: Law, table: pd.DataFrame, minima: Minima, request: Request) ->
             by_cluster = {by: _drawn(fit, observed, by, few, request.seed) for by in enough}
     elif fit.theta is not None and minima.draws is not None:
         draws = solve.refit(fit, observed.data, minima.draws[:, 2:])
-    return judged(FittedLaw(fit=fit, fitted_to=observed.fitted_to, draws=draws, by_cluster=by_cluster))
+    no_floor = NO_FLOOR * float(observed.loss.min()) if len(observed.loss) else 0.0
+    return judged(
+        FittedLaw(fit=fit, fitted_to=observed.fitted_to, draws=draws, by_cluster=by_cluster, no_floor=no_floor)
+    )
 
 
 def _drawn(fit: Fit, observed: _Observed, by: str, draws: int, seed: int) -> Array:
@@ -192,13 +197,16 @@ def judged(law: FittedLaw) -> FittedLaw:
         listed = ", ".join(f"{name} {params[name]:.3g}" for name in wrong)
         reason = f"the loss would not fall with scale ({listed}): these runs do not tell N from D"
         return replace(law, fit=replace(law.fit, status=FitStatus.ILL_DETERMINED, reason=reason))
+    if law.draws is None and law.fit.status is FitStatus.OK:
+        reason = f"{law.fit.runs} points, and nothing to draw anew: no interval"
+        return replace(law, fit=replace(law.fit, status=FitStatus.UNTESTED, reason=reason))
     loose = []
     for name, draws in law.published.items():
         low, high = uncertainty.interval(draws)
         if name in EXPONENT_NAMES and (low <= 0 or high / low > LOOSE):
             loose.append(f"{name} {low:.3g} to {high:.3g}")
-        if name == "E" and (params["E"] < NO_FLOOR or high - low > 0.5 * params["E"]):
-            bound = "E is at its bound, zero" if params["E"] < NO_FLOOR else "E"
+        if name == "E" and (params["E"] < law.no_floor or high - low > 0.5 * params["E"]):
+            bound = "E is at its bound, zero" if params["E"] < law.no_floor else "E"
             loose.append(f"{bound} ({max(low, 0.0):.2f} to {high:.2f})")
     if not loose or law.fit.status is not FitStatus.OK:
         return law

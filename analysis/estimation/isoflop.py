@@ -18,10 +18,12 @@ import pandas as pd
 from analysis.estimation.optimum import lowest
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
+from analysis.runs import rules
 
 NEAR = 0.06  # runs more than this above their budget's best loss stay out of its parabola
 SAME_BUDGET = 0.05  # relative spread of compute within one budget
 MIN_SIZES = 3
+IN_BUDGETS = 0.5  # of the runs lie in groups of equal compute, or these are accidents
 CUBIC_SIZES = 5  # a cubic through four sizes has nothing left to be judged by
 TRUSTED = 0.5  # of the bootstrap draws have a minimum inside the sizes at every budget
 MIN_RESIDUALS = 4  # residuals that are free to differ from zero, over all budgets
@@ -53,10 +55,17 @@ class Parabola:
 def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Runs grouped by budget, cheapest first: by the recipe's budget, or by compute where there is none.
 
-    Groups without MIN_SIZES sizes are no budgets: in a table without them there is no approach 2.
+    Groups without MIN_SIZES sizes are no budgets, nor are the accidents of a table most of whose runs lie in none: then
+    there is no approach 2.
     """
     if "budget_flops" in table and table.budget_flops.notna().all():
         return [group for _, group in table.groupby("budget_flops", sort=True)]
+    groups = equal_compute(table)
+    return groups if sum(map(len, groups)) >= IN_BUDGETS * len(table) else []
+
+
+def equal_compute(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Groups of MIN_SIZES sizes or more at the same compute, cheapest first, meant as budgets or not."""
     ordered = table.sort_values("C")
     steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
     groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
@@ -72,7 +81,8 @@ def parabola(group: pd.DataFrame) -> Parabola:
     """Fit one budget's parabola over N."""
     budget = float(np.exp(np.log(group.C).mean()))
     mean_loss = group.groupby("N").loss.transform("mean")
-    near = group[mean_loss <= mean_loss.min() * (1 + NEAR)].sort_values(["N", "run_id"])
+    near = (mean_loss <= mean_loss.min() * (1 + NEAR)) | rules.exempted(group, "near")
+    near = group[near].sort_values(["N", "run_id"])
     ids, far = list(near.run_id), sorted(set(group.run_id) - set(near.run_id))
     x, y = np.log(near.N.to_numpy(float)), np.log(near.loss.to_numpy(float))
     found = _fit(budget, ids, far, x, y)

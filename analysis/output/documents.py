@@ -22,6 +22,7 @@ from analysis.estimation.exponents import Exponents
 from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
+from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.output import saved, text
 from analysis.study import Fitted, Study
@@ -85,6 +86,7 @@ def to_json(study: Study) -> dict[str, Any]:
     document: dict[str, Any] = {
         "laws": {name: _law(law) for name, law in study.laws.items()}
         | {"n_star": _n_star(study.minima, study), "envelope": _envelope(study.envelope)},
+        "advice": vars(study.advice),
         "conventions": {
             "N": str(study.convention.n),
             "C": str(study.convention.c),
@@ -92,6 +94,7 @@ def to_json(study: Study) -> dict[str, Any]:
             "all": [_exponents(e) for e in study.exponents],
         },
         "rules": [vars(r) for r in study.rules],
+        "rules_off": list(study.rules_off),
         "noise": vars(study.noise),
         "predictions": [_prediction(p, scores) for p, scores in predictions],
         "without_optimum": study.without_optimum,
@@ -103,6 +106,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "fixed_exponents": None if study.fixed is None else dict(vars(study.fixed)),
         "influence": [vars(i) for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
+        "score_forecasts": [vars(a) for a in study.score_forecasts],
         "few_shot": [_trend(t) for t in study.trends],
         "shot_gains": study.gains,
         "notes": [vars(n) for n in study.notes],
@@ -165,7 +169,7 @@ def _n_star(minima: Minima, study: Study) -> dict[str, Any]:
         "source": "Hoffmann et al. 2022, approach 2",
         "params": {"k": minima.coefficient, "a": minima.exponent},
         "interval95": {} if draws is None else {"a": uncertainty.interval(draws)},
-        "status": "ok" if len(minima.used) > 2 else "too few runs",
+        "status": "too few runs" if len(minima.used) < 3 else "ok" if draws is not None else FitStatus.UNTESTED.value,
         "minima": [
             {
                 "compute": p.budget,
@@ -189,7 +193,7 @@ def _envelope(envelope: Envelope) -> dict[str, Any]:
         "equation": "N*(C) = k C^a, D*(C) ~ C^b",
         "source": "Hoffmann et al. 2022, approach 1",
         "params": {"k": envelope.k, "a": envelope.a, "b": envelope.b},
-        "status": "too few runs" if envelope.reason else "ok",
+        "status": "too few runs" if envelope.reason else FitStatus.UNTESTED.value,
         "reason": envelope.reason,
         "runs": list(envelope.points.run_id) if len(envelope.points) else [],
     }
@@ -197,6 +201,8 @@ def _envelope(envelope: Envelope) -> dict[str, Any]:
 
 def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
     return {
+        "target": p.name or None,
+        "optimal": p.optimal,
         "compute": p.compute,
         "N": p.n,
         "D": p.d,
@@ -206,6 +212,7 @@ def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
         "interval95_new_run": p.interval_new_run,
         "decades_beyond_data": p.decades,
         "by_choice": p.by_choice,
+        "weight_by_choice": p.weights,
         "accuracies": [vars(a) for a in accuracies],
     }
 
@@ -216,7 +223,11 @@ def _weighted(ensemble: Ensemble, weighting: Weighting) -> dict[str, Any]:
             {"choice": c.name, "weight": w, "backtest_error": e, "status": f.status.value}
             for c, f, w, e in zip(ensemble.choices, ensemble.fits, weighting.weights, weighting.errors, strict=True)
         ],
-        "calibration": {**vars(weighting.calibration), "supported": weighting.calibration.supported},
+        "calibration": {
+            **vars(weighting.calibration),
+            "growth": vars(weighting.calibration.growth),
+            "supported": weighting.calibration.supported,
+        },
     }
 
 
@@ -247,7 +258,8 @@ def _trend(trend: Trend) -> dict[str, Any]:
     for name in ("by_compute", "by_loss"):
         law = getattr(trend, name)
         if law is not None:
-            entry[name] = {k: v for k, v in vars(law).items() if k != "covariance"}
+            told = {k: getattr(law, k) for k in ("ceiling", "ceiling_interval", "slope", "slope_se")}
+            entry[name] = {k: v for k, v in vars(law).items() if not isinstance(v, np.ndarray)} | told
     return entry
 
 

@@ -34,6 +34,7 @@ def receipt(selection: Selection, options: Options, points: pd.DataFrame | None 
         "runs": len(selection.everything),
         "name": selection.runs.name,
         "convention": {"N": str(selection.convention.n), "C": str(selection.convention.c)},
+        "rules_off": list(selection.rules_off),
         "data_sha256": _digest(f"{name}\n{_plain(table)}" for name, table in tables.items()),
         "options": {
             "law": options.law,
@@ -42,6 +43,7 @@ def receipt(selection: Selection, options: Options, points: pd.DataFrame | None 
             "bootstrap": options.bootstrap,
             "seed": options.seed,
             "target_compute": list(options.target_compute),
+            "models": [vars(model) for model in options.models],
         },
         "versions": {name: _version(name) for name in PACKAGES},
         "code_sha256": code(),

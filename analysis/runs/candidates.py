@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.runs import conventions, foreign, store
+from analysis.note import Note
+from analysis.runs import conventions, foreign, points, store
 from analysis.runs.selection import Selection
 from gpt3core.errors import UsageError
 
@@ -24,18 +25,18 @@ class Costed:
     unit: str
 
 
-def read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """A file of runs to make: N, D, C, and gpu_hours where it says them.
+def read(path: Path, columns: Mapping[str, str], selection: Selection) -> tuple[pd.DataFrame, list[Note]]:
+    """A file of runs to make: N, D, C as a selection counts them, and gpu_hours where it says them; and notes.
 
     Raises:
-        UsageError: when N or D is missing.
+        UsageError: when N or D is missing, or N counts other parameters than the selection's.
     """
     path = path.expanduser().absolute()
     raw = foreign.read_points(path, columns)
-    points = foreign.check_points(raw, path)
-    if points.N.isna().any():
+    found, notes = points.counted(raw, selection, path, columns)
+    if found.N.isna().any():
         raise UsageError(f"{path}: a candidate needs N and D")
-    return points.assign(gpu_hours=raw.gpu_hours) if "gpu_hours" in raw else points
+    return found.assign(gpu_hours=raw.gpu_hours) if "gpu_hours" in raw else found, notes
 
 
 def costed(selection: Selection, candidates: pd.DataFrame, running: pd.DataFrame | None = None) -> Costed:

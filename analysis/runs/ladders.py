@@ -153,7 +153,7 @@ def _domains(settings: CompareSettings, sources: tuple[_Source, _Source]) -> dic
 
 def _read(source: _Source, settings: CompareSettings, column: str | None) -> Runs:
     asked = settings.of(source.path, source.sweep, column)
-    return selection.read(asked, source.table, Path(source.path))
+    return selection.read(asked, source.table, called=Path(source.path))
 
 
 def _selected(runs: list[Runs], settings: CompareSettings) -> tuple[Selection, Selection]:

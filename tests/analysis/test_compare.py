@@ -201,7 +201,7 @@ def test_the_figure_carries_every_number_and_no_markup(files):
 def test_fixed_exponents_stay_and_the_rest_is_fitted(given, dimension):
     law = laws.fixed(given.get("alpha"), given.get("beta"), given.get("a"), equal=False)
     assert law.dimension == dimension
-    assert laws.named(law.name) == law
+    assert laws.by_name(law.name) == law
     n, d = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
     data = {"N": n.ravel(), "D": d.ravel()}
     found = solve.fit(law, data, np.exp(ln_loss(data["N"], data["D"], NONE)))
