@@ -61,7 +61,7 @@ def write_design(found: NextRuns, out: str) -> list[Path]:
         "interval95_after": design.interval(chosen),
         "commands": found.commands,
     }
-    files.write_json(folder / "design.json", _finite(document))
+    files.write_json(folder / "design.json", finite(document))
     shown = [name for name in ("size", "N", "D", "C", "hours", "usd", "interval") if name in found.table]
     files.write_bytes(folder / "next.csv", found.table[shown].to_csv(index=False).encode())
     return [folder / "design.json", folder / "next.csv"]
@@ -114,6 +114,7 @@ def to_json(study: Study) -> dict[str, Any]:
         else {"anywhere": _weighted(ensemble, ensemble.anywhere), "optimal": _weighted(ensemble, ensemble.optimal)},
         "backtest": [] if ensemble is None else _backtest(ensemble),
         "coverage": study.coverage.to_dict("records"),
+        "fixed_exponents": None if study.fixed is None else dict(vars(study.fixed)),
         "influence": [vars(i) for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
         "score_forecasts": [vars(a) for a in study.score_forecasts],
@@ -122,7 +123,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "notes": [vars(n) for n in study.notes],
         "receipt": dict(study.receipt),
     }
-    cleaned: dict[str, Any] = _finite(document)
+    cleaned: dict[str, Any] = finite(document)
     return cleaned
 
 
@@ -273,11 +274,12 @@ def _trend(trend: Trend) -> dict[str, Any]:
     return entry
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data for JSON: numpy's numbers as Python's, what is not finite as null."""
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
