@@ -49,7 +49,9 @@ class ScoreCovariance:
             loss=loss,
             by_loss=float(level[-1] * trend.slope * x[-1]),
             by_trend=level[-1] * points[-1],
-            trend=np.linalg.pinv(seen.T @ (weight[:-1][scored, None] * seen)),  # of binomial scores, as in the fit
+            trend=np.asarray(
+                np.linalg.pinv(seen.T @ (weight[:-1][scored, None] * seen)), float
+            ),  # of binomial scores, as in the fit
             points=points[:-1],
             precision=np.where(scored, 0.0, weight[:-1]),
         )
