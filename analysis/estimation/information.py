@@ -39,7 +39,7 @@ def modes(law: PowerSum, prior: Prior, runs: pd.DataFrame, compute: float, seen:
     Args:
         seen: (P, n) weights, zero for runs that a fit does not see.
     """
-    distance = np.log(compute / (6 * runs.N * runs.D).to_numpy(float))
+    distance = np.log(compute / (6 * runs.N.to_numpy(float) * runs.D.to_numpy(float)))
     weights = seen / (NOISE**2 + (DISTANT_FIT * distance) ** 2)
     found = solve.minimise(
         prior.with_data(law.on(columns(runs))),

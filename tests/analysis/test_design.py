@@ -107,6 +107,15 @@ def _not_made(candidates, made):
     return [i for i, cell in enumerate(zip(candidates.N, candidates.D, strict=True)) if cell not in known]
 
 
+def test_counts_may_be_whole_numbers():
+    """6ND of large runs is beyond 64 bits."""
+    large = runs([(100 * n, 1000 * d) for n, d in FINISHED])
+    whole = large.astype({"N": "int64", "D": "int64"})
+    for target in ("loss", "n_star"):
+        found = [design.propose(table, grid(), compute=1e25, target=target) for table in (large, whole)]
+        assert found[0].everything == pytest.approx(found[1].everything)
+
+
 @pytest.mark.parametrize("compute", [-1.0, 0.0, float("nan"), float("inf")])
 def test_a_target_is_a_positive_number_of_flops(compute):
     with pytest.raises(UsageError, match="FLOPs, positive"):
