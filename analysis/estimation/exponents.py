@@ -54,12 +54,12 @@ def by_convention(
         else:
             points = conventions.points(runs, convention)
             points = rules.exempt(points[points.run_id.isin(table.run_id)].reset_index(drop=True), request.rules_off)
-            here = isoflop.analyse(points, draws=request.bootstrap, seed=request.seed, budgets=budgets)
-            known = {}
+            here, known = _minima(points, request, budgets), {}
         if points.empty:
             continue
         joint, frontier = (
-            known.get(law.name) or fit_once(law, points, here, request.rho) for law in (laws.CHINCHILLA, laws.LOSS_OF_C)
+            known.get(name) or fit_once(law, points, here, request.rho)
+            for name, law in ((laws.CHINCHILLA.name, request.joint), (laws.LOSS_OF_C.name, laws.LOSS_OF_C))
         )
         found.append(
             Exponents(
@@ -71,3 +71,7 @@ def by_convention(
             )
         )
     return found
+
+
+def _minima(points: pd.DataFrame, request: Request, budgets: list[list[str]]) -> Minima:
+    return isoflop.analyse(points, draws=request.bootstrap, seed=request.seed, a=request.fixed_a, budgets=budgets)

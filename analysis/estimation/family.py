@@ -22,6 +22,7 @@ from analysis.laws import Array
 BEND_SPREAD, SKEW_SPREAD = 0.15, 0.1  # prior standard deviations of d ln k / d ln C and of g, around zero
 PRIOR_NOISE, PRIOR_FREEDOM = 0.002, 1.0  # of a run around its budget's curve, in ln L
 SLOPE, SLOPE_SPREAD = 0.55, 0.25  # prior of the exponent, loose: between Hoffmann et al.'s and Kaplan et al.'s
+FIXED_SPREAD = 1e-6  # of an exponent that is given
 DRIFTS = np.array([0.0, 0.02, 0.04, 0.08, 0.16, 0.32])  # standard deviation of the exponent over a decade ...
 DRIFT_PRIOR = np.array([0.25, 0.2, 0.2, 0.15, 0.1, 0.1])  # ... and how likely each is before the budgets are seen
 LEAST_BUDGETS = 3  # that N* is carried on from
@@ -41,6 +42,7 @@ class Family:
     skew: float  # g
     noise: float  # of a run, in ln L
     freedom: float  # degrees of freedom that ``noise`` rests on
+    fixed: float | None = None  # the exponent, where it is given
     inflation: float = 1.0  # of the interval of a higher budget's minimum, by the held-out ones
 
     @property
@@ -56,15 +58,19 @@ class Family:
         drawn = rng.standard_normal((count, 2 * b)) @ factor.T * _tails(self.freedom, count, rng)
         return self.level + drawn[:, :b], self.centre + drawn[:, b:]
 
-    def line(self) -> Array:
-        """What takes centres (B,) to the exponent and the level of the line through them, (2, B): by their errors."""
-        basis = np.stack([self.ln_compute, np.ones_like(self.ln_compute)], 1)
-        precision = np.linalg.inv(self.of_centre)
-        return np.asarray(np.linalg.solve(basis.T @ precision @ basis, basis.T @ precision))
+    def line(self, centres: Array) -> Array:
+        """The exponent and the level of the line through rows of centres (P, B), weighed by their errors: (P, 2)."""
+        x, precision = self.ln_compute, np.linalg.inv(self.of_centre)
+        if self.fixed is not None:
+            level = (centres - self.fixed * x) @ precision.sum(1) / precision.sum()
+            return np.column_stack([np.full(len(centres), self.fixed), level])
+        basis = np.stack([x, np.ones_like(x)], 1)
+        return np.asarray(centres @ np.linalg.solve(basis.T @ precision @ basis, basis.T @ precision).T)
 
     def carried(self, ln_compute: Array) -> Carried:
         """ln N* at other computes."""
-        return _carried(self.ln_compute, self.centre, self.of_centre, np.asarray(ln_compute, float))
+        at = np.asarray(ln_compute, float)
+        return _carried(self.ln_compute, self.centre, self.of_centre, at, self.fixed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,29 +176,31 @@ def _least_squares(
     return theta, jacobian.T @ jacobian + np.diag(penalty**2), float(residual @ residual)
 
 
-def _carried(ln_compute: Array, centre: Array, covariance: Array, at: Array) -> Carried:
-    """Gaussian regression on a line whose slope drifts, under each of the DRIFTS."""
+def _carried(ln_compute: Array, centre: Array, covariance: Array, at: Array, fixed: float | None = None) -> Carried:
+    """Gaussian regression on a line whose slope drifts, under each of the DRIFTS; a fixed slope does not."""
+    slope, spread = (SLOPE, SLOPE_SPREAD) if fixed is None else (fixed, FIXED_SPREAD)
+    drifts, prior = (DRIFTS, DRIFT_PRIOR) if fixed is None else (DRIFTS[:1], DRIFT_PRIOR[:1])
     origin = ln_compute.mean()
     t, s = ln_compute - ln_compute.min(), at - ln_compute.min()
     h, h_at = (np.stack([np.ones_like(v), v - origin], 1) for v in (ln_compute, at))
-    prior_precision = np.diag([0.0, SLOPE_SPREAD**-2])
+    prior_precision = np.diag([0.0, spread**-2])
     likelihoods, means, variances = [], [], []
-    for drift in DRIFTS:
+    for drift in drifts:
         rate = drift**2 / np.log(10)
         v = covariance + rate * _integrated(t, t)
         cross, own = rate * _integrated(s, t), rate * np.diag(_integrated(s, s))
         precision = np.linalg.inv(v)
         information = h.T @ precision @ h + prior_precision
-        beta = np.linalg.solve(information, h.T @ precision @ centre + prior_precision @ [0.0, SLOPE])
+        beta = np.linalg.solve(information, h.T @ precision @ centre + prior_precision @ [0.0, slope])
         left = centre - h @ beta
         gain = cross @ precision
         rest = h_at - gain @ h
         means.append(h_at @ beta + gain @ left)
         known = np.einsum("ij,jk,ik->i", rest, np.linalg.inv(information), rest)
         variances.append(np.maximum(own - np.einsum("ij,ij->i", gain, cross), 0.0) + known)
-        misfit = left @ precision @ left + ((beta[1] - SLOPE) / SLOPE_SPREAD) ** 2
+        misfit = left @ precision @ left + ((beta[1] - slope) / spread) ** 2
         likelihoods.append(-0.5 * (np.linalg.slogdet(v)[1] + np.linalg.slogdet(information)[1] + misfit))
-    share = np.exp(np.array(likelihoods) - max(likelihoods)) * DRIFT_PRIOR
+    share = np.exp(np.array(likelihoods) - max(likelihoods)) * prior
     return Carried(weights=share / share.sum(), means=np.array(means), variances=np.array(variances))
 
 

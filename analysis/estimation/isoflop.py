@@ -227,28 +227,36 @@ class Minima:
         return len(self.used) >= LEAST_BUDGETS and 2 * len(self.unsure) < len(self.used)
 
 
-def analyse(table: pd.DataFrame, *, draws: int, seed: int, budgets: Sequence[Sequence[str]] | None = None) -> Minima:
+def analyse(
+    table: pd.DataFrame,
+    *,
+    draws: int,
+    seed: int,
+    a: float | None = None,
+    budgets: Sequence[Sequence[str]] | None = None,
+) -> Minima:
     """Parabolas of all budgets, the family of curves through them, and N*(C) = k C^a through its minima.
 
     Args:
+        a: the exponent where it is fixed: then only k is fitted.
         budgets: the run_ids of each, where they are known otherwise than by ``table``.
     """
     every = parabolas(table) if budgets is None else [parabola(table[table.run_id.isin(ids)]) for ids in budgets]
     used = [p for p in every if p.ok]
     if len(used) < 2:
         return Minima(parabolas=every)
-    whole = through(used, table)
-    tests = family.held_out(whole, [through(used[:k], table) for k in range(LEAST_BUDGETS, len(used))])
+    whole = replace(through(used, table), fixed=a)
+    below = [replace(through(used[:k], table), fixed=a) for k in range(LEAST_BUDGETS, len(used))]
+    tests = family.held_out(whole, below)
     whole = replace(whole, inflation=family.inflation(tests))
     levels, centres = whole.draws(draws, np.random.default_rng(seed))
-    line = whole.line()
-    a, ln_k = line @ whole.centre
+    slope, ln_k = whole.line(whole.centre[None])[0]
     return Minima(
         parabolas=every,
         family=whole,
-        exponent=float(a),
+        exponent=float(slope),
         coefficient=float(np.exp(ln_k)),
-        draws=np.column_stack([centres @ line.T, levels]) if draws else None,
+        draws=np.column_stack([whole.line(centres), levels]) if draws else None,
         held_out=tests,
     )
 

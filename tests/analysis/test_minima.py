@@ -43,7 +43,7 @@ def test_a_family_of_curves_is_found_exactly():
     np.testing.assert_allclose(found.level, level, atol=1e-4)
     np.testing.assert_allclose(found.bend, bend, rtol=0.01)
     assert found.skew == pytest.approx(-0.04, abs=0.003)
-    assert float(found.line()[0] @ found.centre) == pytest.approx(0.5, abs=1e-3)
+    assert float(found.line(found.centre[None])[0, 0]) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_skewness_of_a_family_is_that_of_the_law():
