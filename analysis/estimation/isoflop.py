@@ -75,10 +75,7 @@ def equal_compute(table: pd.DataFrame) -> list[pd.DataFrame]:
     ordered = table.sort_values("C")
     steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
     groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
-    groups = [group for group in groups if group.N.nunique() >= MIN_SIZES and _same_compute(group)]
-    if sum(map(len, groups)) < IN_BUDGETS * len(table):
-        return []
-    return [_freshest(group) for group in groups]
+    return [group for group in groups if group.N.nunique() >= MIN_SIZES and _same_compute(group)]
 
 
 def _freshest(group: pd.DataFrame) -> pd.DataFrame:
