@@ -35,15 +35,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     table, evals = selection.table, selection.runs.evals
     if len(table) and table.loss.isna().all():
         return _of_scores(selection, options, points)
-    request = Request(
-        law=options.law,
-        joint=options.joint,
-        fixed_a=options.fixed_a,
-        rho=options.rho,
-        bootstrap=options.bootstrap,
-        seed=options.seed,
-        rules_off=selection.rules_off,
-    )
+    request = _request(selection, options)
     minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed, a=options.fixed_a)
     laws = fitted_laws.fit_laws(table, minima, request)
     joint = laws.get("chinchilla")
@@ -105,6 +97,18 @@ def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | No
         fixed=None,
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)]),
+    )
+
+
+def _request(selection: Selection, options: Options) -> Request:
+    return Request(
+        law=options.law,
+        joint=options.joint,
+        fixed_a=options.fixed_a,
+        rho=options.rho,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+        rules_off=selection.rules_off,
     )
 
 
