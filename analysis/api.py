@@ -19,15 +19,16 @@ from analysis.analyse import analyse
 from analysis.estimation import compare as comparing
 from analysis.estimation.compare import Comparison
 from analysis.estimation.curve_forecast import forecast_loss
-from analysis.estimation.design import FARTHER, Design, propose
+from analysis.estimation.design import propose
 from analysis.estimation.ensemble import covered
 from analysis.estimation.solve import Rho
 from analysis.estimation.unfinished import unfinished
+from analysis.next_runs import NextRuns, next_runs
 from analysis.note import Note
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
-from analysis.runs import candidates, foreign, ladders, published, selection
+from analysis.runs import foreign, ladders, published, selection
 from analysis.runs.points import counted
 from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
@@ -211,32 +212,13 @@ def folder(selected: Selection) -> Path:
     return runs.source / "sweeps" / runs.name / "fit" if runs.store else Path.cwd() / f"{runs.name}-fit"
 
 
-def design(settings: DesignSettings) -> tuple[Design, str, list[Note]]:
-    """What to run next, the unit of its costs, and notes on the candidates; see estimation.design.
+def design(settings: DesignSettings) -> NextRuns:
+    """What to run next, what it costs, and the commands that run it; see next_runs.
 
     Raises:
         UsageError, StoreError: in one sentence.
     """
-    selected = selection.select(settings)
-    assert settings.candidates is not None
-    possible, doubts = candidates.read(Path(settings.candidates), settings.columns, selected)
-    running = None
-    if settings.running:
-        running, more = candidates.read(Path(settings.running), settings.columns, selected)
-        doubts += more
-    known = candidates.costed(selected, possible, running)
-    if selected.table.empty:
-        raise UsageError(f"{selected.runs.source} holds no run that the rules let pass: two are needed")
-    found = propose(
-        known.finished,
-        known.candidates,
-        compute=settings.target_compute or FARTHER * float(selected.table.C.max()),
-        running=known.running,
-        batch=settings.batch,
-        target=settings.target,
-        stop=settings.stop,
-    )
-    return found, known.unit, doubts
+    return next_runs(settings)
 
 
 def _study(

@@ -170,19 +170,31 @@ class DesignSettings(RunSettings):
     running: str | None = None
     target: str = "loss"
     target_compute: float | None = None
+    largest: float | None = None
     batch: int = 4
     stop: float = 0.9
+    worth: float | None = None
+    usd_per_hour: float | None = None
     out: str | None = None
 
     def check(self) -> None:
         """Refuse what cannot be meant; see RunSettings."""
         super().check()
-        if self.candidates is None:
-            raise UsageError("candidates=FILE is needed: a table of runs that could be made, columns N and D")
         if self.batch < 1 or not 0 < self.stop < 1:
             raise UsageError(f"batch={self.batch}, stop={self.stop}: batch is at least 1, stop lies between 0 and 1")
-        if self.target_compute is not None and not 0 < self.target_compute < float("inf"):
-            raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e24)")
+        for name, what in (
+            ("target_compute", "FLOPs, positive (like 1e24)"),
+            ("largest", "FLOPs of the largest run that may be proposed, positive (like 1e23)"),
+            ("worth", "the most that a tenth off the interval may cost, positive"),
+            ("usd_per_hour", "the price of an hour of a run, positive"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{name}={value}: {what}")
+        if self.largest is not None and self.candidates is not None:
+            raise UsageError(
+                f"largest={self.largest:g} has no effect with candidates=: leave it out, or shorten the file"
+            )
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,6 @@ import pandas as pd
 
 from analysis.accuracy.trends import Accuracy, Trend
 from analysis.estimation import uncertainty
-from analysis.estimation.design import Design
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.exponents import Exponents
@@ -24,6 +23,7 @@ from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
+from analysis.next_runs import NextRuns
 from analysis.output import saved, text
 from analysis.study import Fitted, Study
 from gpt3core.errors import StoreError
@@ -48,12 +48,23 @@ def write(study: Study, out: Path) -> None:
     saved.write(Fitted(**{field.name: getattr(study, field.name) for field in fields(Fitted)}), study.receipt, out)
 
 
-def write_design(design: Design, out: str) -> Path:
-    """Write what to run next as design.json; returns its path."""
+def write_design(found: NextRuns, out: str) -> list[Path]:
+    """Write what to run next as design.json, and the choice as next.csv; returns their paths."""
     folder = files.make_folder(Path(out).expanduser().absolute())
-    document = {**vars(design), "proposals": [vars(p) for p in design.proposals]}
+    design = found.design
+    chosen = design.proposals[-1].interval if design.proposals else 1.0
+    document = {
+        **vars(design),
+        "proposals": [vars(p) for p in design.proposals],
+        "unit": found.unit,
+        "interval95_now": design.interval(),
+        "interval95_after": design.interval(chosen),
+        "commands": found.commands,
+    }
     files.write_json(folder / "design.json", finite(document))
-    return folder / "design.json"
+    shown = [name for name in ("size", "N", "D", "C", "hours", "usd", "interval") if name in found.table]
+    files.write_bytes(folder / "next.csv", found.table[shown].to_csv(index=False).encode())
+    return [folder / "design.json", folder / "next.csv"]
 
 
 def _stands(path: Path, document: dict[str, Any]) -> bool:
