@@ -115,6 +115,18 @@ def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | No
     )
 
 
+def _request(selection: Selection, options: Options) -> Request:
+    return Request(
+        law=options.law,
+        joint=options.joint,
+        fixed_a=options.fixed_a,
+        rho=options.rho,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+        rules_off=selection.rules_off,
+    )
+
+
 def _beyond(table: pd.DataFrame) -> tuple[float, ...]:
     """The target where none is given."""
     return (FARTHER * float(table.C.max()),) if len(table) else ()

@@ -69,9 +69,6 @@ def fit(
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
-
-    Raises:
-        UsageError, StoreError: in one sentence, when there is nothing to fit.
     """
     settings = StudySettings(
         runs=None if isinstance(source, pd.DataFrame) else str(source),
