@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from analysis.estimation.fitted_laws import Request
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.uncertainty import Noise, noise
+from analysis.runs.published import Model
 from analysis.runs.selection import Selection
 from analysis.study import Fitted, Options
 from gpt3core.errors import UsageError
@@ -34,13 +36,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     table, evals = selection.table, selection.runs.evals
     if len(table) and table.loss.isna().all():
         return _of_scores(selection, options, points)
-    request = Request(
-        law=options.law,
-        rho=options.rho,
-        bootstrap=options.bootstrap,
-        seed=options.seed,
-        rules_off=selection.rules_off,
-    )
+    request = _request(selection, options)
     minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed)
     laws = fitted_laws.fit_laws(table, minima, request)
     joint = laws.get("chinchilla")
@@ -113,6 +109,22 @@ def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tu
     return given or (_beyond(table) if with_default else ())
 
 
+def _request(selection: Selection, options: Options) -> Request:
+    return Request(
+        law=options.law,
+        rho=options.rho,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+        rules_off=selection.rules_off,
+    )
+
+
+def _points_of(models: Sequence[Model]) -> pd.DataFrame:
+    """Published models as points of their own N and D, each token seen once."""
+    rows = [{"N": model.n, "D": model.d, "C": model.c, "U": model.d, "optimal": False} for model in models]
+    return pd.DataFrame(rows)
+
+
 def _at_compute(
     targets: tuple[float, ...], ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options
 ) -> tuple[list[Prediction], list[float]]:
@@ -133,8 +145,7 @@ def _as_trained(options: Options, ensemble: Ensemble | None, table: pd.DataFrame
     """The models asked for with their own N and D; none where no law of N and D predicts."""
     if ensemble is None or not options.models or all(choice.frontier for choice in ensemble.choices):
         return []
-    rows = [{"N": model.n, "D": model.d, "C": model.c, "U": model.d} for model in options.models]
-    points = pd.DataFrame(rows).assign(optimal=False)
+    points = _points_of(options.models)
     found = predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed)
     return [replace(p, name=model.name) for p, model in zip(found, options.models, strict=True)]
 
