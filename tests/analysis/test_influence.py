@@ -42,7 +42,7 @@ def test_an_influence_is_the_ensembles_and_the_spoilt_run_leads(ladder):
     minima = isoflop.analyse(spoilt, draws=50, seed=0)
     found = influences(fit_ensemble(spoilt, rho=LEAST_SQUARES, frontier=True), spoilt, point, minima)
     assert found[0].loss_change < 0, "without what was too high the prediction falls"
-    assert [i.left_out for i in found if i.kind == "run"][0] == "r34"
+    assert next(i.left_out for i in found if i.kind == "run") == "r34"
     assert any(np.isfinite(i.n_star_change) for i in found)
 
 
