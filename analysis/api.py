@@ -64,14 +64,11 @@ def fit(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
-    """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
+    """Fit scaling laws to runs, as ``python -m analysis.fit --help`` says; UsageError or StoreError in one sentence.
 
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
-
-    Raises:
-        UsageError, StoreError: in one sentence, when there is nothing to fit.
     """
     settings = StudySettings(
         runs=None if isinstance(source, pd.DataFrame) else str(source),
