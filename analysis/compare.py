@@ -3,7 +3,7 @@
 runs=[A.csv,B.csv]   two tables of runs (see analysis.fit), the baseline first; runs=A,B is the same
 runs=ROOT sweep=[A,B]  two sweeps of a store;  runs=[ROOT_A,ROOT_B] two stores, with sweep=[A,B] where not the last ones
 runs=TABLE by=COLUMN arms=[A,B]   two arms of one table: rows by the value of a column, such as a data mixture
-columns.N=params     names and units of the file, as for analysis.fit; N=, C=, exclude=, min_tokens=, rules=, precision= too
+columns.N=params     names and units, as for analysis.fit; N=, C=, exclude=, rules=, min_tokens=, precision= too
 domains.web=val_web  losses on held-out domains, each compared by itself (default: all columns named loss.NAME)
 paired=true          cell by cell (default: where half of the cells have equal N and D, or size and budget); or false
 target_compute=[1e24]  FLOPs beyond the data (default: ten times the largest run's)
