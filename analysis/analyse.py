@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.uncertainty import Noise, noise
 from analysis.laws import Array
+from analysis.runs.published import Model
 from analysis.runs.selection import Selection
 from analysis.study import Fitted, Options
 from gpt3core.errors import UsageError
@@ -115,18 +117,6 @@ def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | No
     )
 
 
-def _request(selection: Selection, options: Options) -> Request:
-    return Request(
-        law=options.law,
-        joint=options.joint,
-        fixed_a=options.fixed_a,
-        rho=options.rho,
-        bootstrap=options.bootstrap,
-        seed=options.seed,
-        rules_off=selection.rules_off,
-    )
-
-
 def _beyond(table: pd.DataFrame) -> tuple[float, ...]:
     """The target where none is given."""
     return (FARTHER * float(table.C.max()),) if len(table) else ()
@@ -143,6 +133,12 @@ def _drawn(ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, optio
         return None
     few = predict.mean_share(options.bootstrap)
     return optimal_size.choice_draws(ensemble, table, minima, draws=few, seed=options.seed)
+
+
+def _points_of(models: Sequence[Model]) -> pd.DataFrame:
+    """Published models as points of their own N and D, each token seen once."""
+    rows = [{"N": model.n, "D": model.d, "C": model.c, "U": model.d, "optimal": False} for model in models]
+    return pd.DataFrame(rows)
 
 
 def _at_compute(
@@ -173,10 +169,8 @@ def _as_trained(
     """The models asked for with their own N and D; none where no law of N and D predicts."""
     if ensemble is None or not options.models or all(choice.frontier for choice in ensemble.choices):
         return []
-    rows = [{"N": model.n, "D": model.d, "C": model.c, "U": model.d} for model in options.models]
-    points = pd.DataFrame(rows).assign(optimal=False)
     seeds = {"draws": options.bootstrap, "seed": options.seed}
-    found = predict.predict(ensemble, table, points, minima, **seeds, thetas=thetas)
+    found = predict.predict(ensemble, table, _points_of(options.models), minima, **seeds, thetas=thetas)
     return [replace(p, name=model.name) for p, model in zip(found, options.models, strict=True)]
 
 

@@ -64,7 +64,7 @@ def fit(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
-    """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
+    """Fit scaling laws to runs, as ``python -m analysis.fit --help`` says; UsageError or StoreError in one sentence.
 
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
