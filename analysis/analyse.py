@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
-from analysis.accuracy.trends import predict_accuracies, shot_gains, trends
+from analysis.accuracy.trends import at_compute, predict_accuracies, shot_gains, trends
 from analysis.estimation import envelope, exponents, fitted_laws, influence, isoflop, predict
+from analysis.estimation.approaches import Advice, advise
 from analysis.estimation.design import FARTHER
 from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.fitted_laws import Request
+from analysis.estimation.fixed_cost import fixed_cost
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
-from analysis.estimation.uncertainty import noise
+from analysis.estimation.uncertainty import Noise, noise
 from analysis.runs.selection import Selection
 from analysis.study import Fitted, Options
 from gpt3core.errors import UsageError
@@ -29,34 +33,78 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         UsageError: when there are points and no law to predict them by.
     """
     table, evals = selection.table, selection.runs.evals
-    request = Request(law=options.law, rho=options.rho, bootstrap=options.bootstrap, seed=options.seed)
-    minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed)
+    if len(table) and table.loss.isna().all():
+        return _of_scores(selection, options, points)
+    request = Request(
+        law=options.law,
+        joint=options.joint,
+        fixed_a=options.fixed_a,
+        rho=options.rho,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+        rules_off=selection.rules_off,
+    )
+    minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed, a=options.fixed_a)
     laws = fitted_laws.fit_laws(table, minima, request)
     joint = laws.get("chinchilla")
     ensemble = None
     if len(table):
-        ensemble = fit_ensemble(table, law=options.law, rho=options.rho, frontier=minima.trusted)
+        ensemble = fit_ensemble(table, law=options.law, joint=options.joint, rho=options.rho, frontier=minima.trusted)
     targets = _targets(options, table, with_default=points is None)
     found, without = _at_compute(targets, ensemble, table, minima, options)
+    found = [*_as_trained(options, ensemble, table, minima), *found]
     scores = trends(evals, table)
     influences = []
-    if joint is not None and len(table):
-        influences = influence.influences(joint.fit, table, float((*targets, *_beyond(table))[0]))
+    if ensemble is not None:
+        first = predict.optimal_points(np.array((*targets, *_beyond(table))[:1]), ensemble, table, minima)
+        influences = influence.influences(ensemble, table, first, minima)
+    along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
     return Fitted(
         minima=minima,
         implied=[isoflop.implied(p, table, joint.fit) if joint else None for p in minima.parabolas],
-        envelope=envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs"),
+        envelope=along,
+        advice=advise(table, minima, along, joint),
         laws=laws,
         exponents=exponents.by_convention(selection.runs.table, table, selection.convention, minima, laws, request),
         noise=noise(table),
         ensemble=ensemble,
         predictions=found,
+        score_forecasts=[],
         accuracies=[predict_accuracies(scores, p.ln_loss, p.sigma, options.seed) for p in found],
         predicted_points=_at_points(points, ensemble, table, minima, options),
         without_optimum=without,
         influences=influences,
+        fixed=fixed_cost(table, options.joint, options.rho),
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)] if len(evals) else evals),
+    )
+
+
+def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | None) -> Fitted:
+    """The trends of accuracies against compute, for runs without a loss, and what they say at the targets."""
+    if points is not None:
+        raise UsageError("predict=: these runs have no loss, so only scores can be predicted, at target_compute=[...]")
+    table, evals = selection.table, selection.runs.evals
+    scores = trends(evals, table)
+    targets = _targets(options, table, with_default=True)
+    return Fitted(
+        minima=Minima(parabolas=[]),
+        implied=[],
+        envelope=Envelope(points=table.head(0), reason="the runs have no loss"),
+        advice=Advice(reason="the runs have no loss"),
+        laws={},
+        exponents=[],
+        noise=Noise(seed=float("nan"), evaluation=float("nan"), replicated=0),
+        ensemble=None,
+        predictions=[],
+        accuracies=[],
+        score_forecasts=[a for c in targets for a in at_compute(scores, c, options.seed)],
+        predicted_points=[],
+        without_optimum=[],
+        influences=[],
+        fixed=None,
+        trends=scores,
+        gains=shot_gains(evals[evals.run_id.isin(table.run_id)]),
     )
 
 
@@ -66,7 +114,8 @@ def _beyond(table: pd.DataFrame) -> tuple[float, ...]:
 
 
 def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tuple[float, ...]:
-    return options.target_compute or (_beyond(table) if with_default else ())
+    given = (*(model.c for model in options.models), *options.target_compute)
+    return given or (_beyond(table) if with_default else ())
 
 
 def _at_compute(
@@ -80,7 +129,19 @@ def _at_compute(
     points = points[points.N.notna()].reset_index(drop=True)
     if points.empty:
         return [], without
-    return predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed), without
+    found = predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed)
+    names = {model.c: model.name for model in options.models}
+    return [replace(p, optimal=True, name=names.get(p.compute, "")) for p in found], without
+
+
+def _as_trained(options: Options, ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima) -> list[Prediction]:
+    """The models asked for with their own N and D; none where no law of N and D predicts."""
+    if ensemble is None or not options.models or all(choice.frontier for choice in ensemble.choices):
+        return []
+    rows = [{"N": model.n, "D": model.d, "C": model.c, "U": model.d} for model in options.models]
+    points = pd.DataFrame(rows).assign(optimal=False)
+    found = predict.predict(ensemble, table, points, minima, draws=options.bootstrap, seed=options.seed)
+    return [replace(p, name=model.name) for p, model in zip(found, options.models, strict=True)]
 
 
 def _at_points(

@@ -1,13 +1,14 @@
 """The same as the commands, from Python, and the one way from settings to runs to a study behind all of them.
 
-``fit`` (laws, intervals, predictions), ``propose`` (what to run next), ``forecast_scores`` (a family's next model) and
-``forecast_loss`` (the end of an unfinished run). Losses are nats per token, N parameters, D tokens, C FLOPs.
+``fit`` (laws, intervals, predictions), ``compare`` (is B better than A), ``propose`` (what to run next),
+``forecast_scores`` (a family's next model) and ``forecast_loss`` (the end of an unfinished run). Losses are nats per
+token, N parameters, D tokens, C FLOPs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,23 +16,28 @@ import pandas as pd
 from analysis import laws
 from analysis.accuracy.score_forecast import forecast_scores
 from analysis.analyse import analyse
+from analysis.estimation import compare as comparing
+from analysis.estimation.compare import Comparison
 from analysis.estimation.curve_forecast import forecast_loss
 from analysis.estimation.design import propose
+from analysis.estimation.ensemble import covered
 from analysis.estimation.solve import Rho
 from analysis.estimation.unfinished import unfinished
 from analysis.next_runs import NextRuns, next_runs
+from analysis.note import Note
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
-from analysis.reference.tables import gpt3_models
-from analysis.runs import foreign, selection
+from analysis.runs import foreign, ladders, published, selection
+from analysis.runs.points import counted
+from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
-from analysis.settings import DELTA, RHO, DesignSettings, StudySettings
+from analysis.settings import DELTA, EVERY, RHO, CompareSettings, DesignSettings, Fix, StudySettings
 from analysis.study import Options, Study
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
-__all__ = ["design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
+__all__ = ["compare", "comparisons", "design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
 
 LEAST_RUNS = 6  # of a foreign table: a law of five parameters and one run to judge it by
 
@@ -40,10 +46,12 @@ def fit(
     source: pd.DataFrame | Path | str,
     *,
     columns: Mapping[str, str] | None = None,
+    scores: Sequence[str] | Asked = (),
     sweep: str | None = None,
     N: str | None = None,
     C: str | None = None,
     exclude: Sequence[str] = (),
+    rules: str | Sequence[str] = EVERY,
     min_tokens: float | None = None,
     precision: str | None = None,
     law: str = "all",
@@ -52,29 +60,28 @@ def fit(
     target_compute: Sequence[float] = (),
     target: str | None = None,
     predict: pd.DataFrame | None = None,
+    fix: Mapping[str, float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
     """Fit scaling laws to runs; ``python -m analysis.fit --help`` says what each setting means.
 
-    The study holds all that fit.json does: ``laws[name].fit.params``, ``exponents``, ``predictions``, ``notes``, ...
-
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
-        target_compute: FLOPs of compute-optimal runs to predict, in ``Study.predictions``.
         predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
 
     Raises:
         UsageError, StoreError: in one sentence, when there is nothing to fit.
     """
-    table = source if isinstance(source, pd.DataFrame) else None
     settings = StudySettings(
-        runs=None if table is not None else str(source),
+        runs=None if isinstance(source, pd.DataFrame) else str(source),
         columns=dict(columns or {}),
+        **(scores if isinstance(scores, Asked) else Asked(scores=scores)).settings,
         sweep=sweep,
         N=N,
         C=C,
         exclude=list(exclude),
+        rules=[rules] if isinstance(rules, str) else list(rules),
         min_tokens=min_tokens,
         precision=precision,
         law=law,
@@ -82,10 +89,11 @@ def fit(
         delta=delta,
         target_compute=list(map(float, target_compute)),
         target=target,
+        fix=_fix(fix),
         bootstrap=bootstrap,
         seed=seed,
     )
-    return study(settings, table=table, points=predict)[0]
+    return study(settings, table=source if isinstance(source, pd.DataFrame) else None, points=predict)[0]
 
 
 def study(
@@ -106,17 +114,99 @@ def study(
         UsageError, StoreError: in one sentence, before anything is written.
     """
     options = _options(settings)
-    selected = selection.select(settings, table)
+    asked = Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
+    selected = selection.select(settings, table, asked)
     if not selected.runs.store:
         _enough(selected)
     elif settings.columns and not settings.predict:
         named = next(iter(settings.columns))
         raise UsageError(f"columns.{named}: a store's runs name their columns themselves: leave it out")
-    if points is not None:
-        points = foreign.check_points(foreign.named(points, {}, Path("predict")), Path("predict"))
-    elif settings.predict:
-        points = foreign.points(Path(settings.predict).expanduser().absolute(), settings.columns)
-    return _study(selected, options, points, reuse=reuse), folder(selected)
+    if settings.target:
+        options = replace(options, models=(published.model(settings.target, selected.convention),))
+    points, doubts = _points(settings, selected, points)
+    return _study(selected, options, points, doubts, reuse=reuse), folder(selected)
+
+
+def _points(
+    settings: StudySettings, selected: Selection, table: pd.DataFrame | None
+) -> tuple[pd.DataFrame | None, list[Note]]:
+    """The points to predict, from memory or the file ``settings.predict``, and notes on what they count."""
+    path = Path(settings.predict).expanduser().absolute() if settings.predict else Path("predict")
+    if table is None and not settings.predict:
+        return None, []
+    columns = {} if table is not None else settings.columns
+    raw = foreign.read_points(path, columns) if table is None else foreign.named(table, columns, path)
+    return counted(raw, selected, path, columns)
+
+
+def compare(
+    a: pd.DataFrame | Path | str,
+    b: pd.DataFrame | Path | str,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    columns: Mapping[str, str] | None = None,
+    domains: Mapping[str, str] | None = None,
+    sweep: Sequence[str] = (),
+    N: str | None = None,
+    C: str | None = None,
+    exclude: Sequence[str] = (),
+    paired: bool | None = None,
+    target_compute: Sequence[float] = (),
+    fix: Mapping[str, float] | None = None,
+) -> list[Comparison]:
+    """Is ladder ``b`` better than ``a``, and by how much compute; ``python -m analysis.compare --help`` says more.
+
+    Args:
+        a, b: both tables in memory, or both files or stores.
+        names: of tables in memory.
+        fix: exponents held fixed, as ``{"a": 0.5}`` or ``{"alpha_equals_beta": True}``.
+
+    Returns:
+        One comparison for each held-out domain; its ``at`` and ``beyond`` hold the multipliers.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    tables = {n: t for n, t in zip(names, (a, b), strict=True) if isinstance(t, pd.DataFrame)}
+    if len(tables) == 1:
+        raise UsageError("compare takes two tables in memory or two paths, and was given one of each")
+    settings = CompareSettings(
+        runs=[] if tables else [str(a)] if str(a) == str(b) else [str(a), str(b)],
+        sweep=list(sweep),
+        columns=dict(columns or {}),
+        domains=dict(domains or {}),
+        N=N,
+        C=C,
+        exclude=list(exclude),
+        paired=paired,
+        target_compute=list(map(float, target_compute)),
+        fix=_fix(fix),
+    )
+    return comparisons(settings, tables)
+
+
+def comparisons(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | None = None) -> list[Comparison]:
+    """The comparison of two ladders on each held-out domain.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    law = _joint(settings.fix)
+    found = []
+    for pair in ladders.ladders(settings, tables):
+        a, b = (covered(law, s.table) & s.table.loss.notna().to_numpy() for s in (pair.a, pair.b))
+        found.append(
+            comparing.compare(
+                pair.a.table[a],
+                pair.b.table[b],
+                names=pair.names,
+                domain=pair.domain,
+                paired=settings.paired,
+                targets=tuple(settings.target_compute),
+                law=law,
+            )
+        )
+    return found
 
 
 def folder(selected: Selection) -> Path:
@@ -134,7 +224,9 @@ def design(settings: DesignSettings) -> NextRuns:
     return next_runs(settings)
 
 
-def _study(selected: Selection, options: Options, points: pd.DataFrame | None = None, *, reuse: bool = False) -> Study:
+def _study(
+    selected: Selection, options: Options, points: pd.DataFrame | None, doubts: list[Note], *, reuse: bool
+) -> Study:
     """Fit, or take what is on disk; curves of unfinished runs grow all the time and are forecast anew."""
     proof = receipt(selected, options, points)
     fitted = saved.read(folder(selected), proof) if reuse else None
@@ -145,32 +237,43 @@ def _study(selected: Selection, options: Options, points: pd.DataFrame | None = 
         receipt=proof,
         forecasts=unfinished(selected.runs),
     )
-    return replace(found, notes=notes(found))
+    return replace(found, notes=[*notes(found), *doubts])
 
 
 def _options(settings: StudySettings) -> Options:
     """What is fitted, checked."""
     settings.check()
-    if settings.law not in ("all", *laws.LAWS):
-        known = tuple(laws.LAWS)
-        raise UsageError(f"law={settings.law}{nearest(settings.law, known)}: allowed are all, {', '.join(known)}")
-    targets = tuple(settings.target_compute) + ((_published(settings.target),) if settings.target else ())
+    law = settings.law if settings.law == EVERY else laws.named(settings.law)
+    if law is None:
+        near, authors = nearest(settings.law, (*laws.LAWS, *laws.AUTHORS)), ", ".join(laws.AUTHORS)
+        raise UsageError(
+            f"law={settings.law}{near}: allowed are all, {', '.join(laws.LAWS)}, or by their authors {authors}"
+        )
+    if settings.target:
+        published.check(settings.target)
     return Options(
-        law=settings.law,
+        law=law,
         rho=Rho(name=settings.loss_function, delta=settings.delta),
         bootstrap=settings.bootstrap,
         seed=settings.seed,
-        target_compute=targets,
+        target_compute=tuple(settings.target_compute),
+        joint=_joint(settings.fix),
+        fixed_a=settings.fix.a,
     )
 
 
-def _published(name: str) -> float:
-    """Training FLOPs of a published model (Brown et al. 2020, table D.1)."""
-    models = gpt3_models().set_index("size").train_flops
-    if name not in models.index:
-        known = tuple(models.index)
-        raise UsageError(f"target={name}{nearest(name, known)}: known are {', '.join(known)}")
-    return float(models[name])
+def _fix(given: Mapping[str, float] | None) -> Fix:
+    """Exponents to hold fixed, from Python."""
+    known = tuple(field.name for field in fields(Fix))
+    for name in given or {}:
+        if name not in known:
+            raise UsageError(f"fix: {name}{nearest(name, known)}: allowed are {', '.join(known)}")
+    return Fix(**dict(given or {}))  # type: ignore[arg-type]
+
+
+def _joint(fix: Fix) -> laws.Law:
+    """The law of N and D, with what the user fixed."""
+    return laws.fixed(fix.alpha, fix.beta, fix.a, equal=fix.alpha_equals_beta) or laws.CHINCHILLA
 
 
 def _enough(selected: Selection) -> None:
@@ -178,6 +281,10 @@ def _enough(selected: Selection) -> None:
     if len(selected.table) >= LEAST_RUNS:
         return
     out = "; ".join(f"{len(rule.excluded)} {rule.name}" for rule in selected.rules if rule.excluded)
+    words = sorted(set(selected.everything.status) - {"done"})
+    if words:
+        finished = ", ".join(word for word in foreign.FINISHED if word)
+        out += f"; status {', '.join(map(repr, words[:5]))}, and runs that finished are {finished}"
     raise UsageError(
         f"{selected.runs.source} holds {len(selected.everything)} runs, {len(selected.table)} of them usable"
         f"{f' ({out})' if out else ''}: at least {LEAST_RUNS} are needed"

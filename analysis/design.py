@@ -1,6 +1,6 @@
 """What to run next, what it costs, and the command that runs it: ``python -m analysis.design runs=PATH``.
 
-runs=PATH            runs made: a store or a table; with sweep=, columns.X=, N=, C=, exclude=, min_tokens=,
+runs=PATH            runs made: a store or a table; with sweep=, columns.X=, N=, C=, exclude=, rules=, min_tokens=,
                      precision= as for analysis.fit. A store's runs in flight count as made, whatever their outcome
                      will be; runs that ended, failed ones among them, are not proposed again
 target=loss          the loss at target_compute; or n_star, the compute-optimal size there; or accuracy:TASK (or

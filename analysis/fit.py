@@ -3,14 +3,22 @@
 runs=PATH            a store (default: ISOFLOP_ROOT or ~/.isoflop/runs), or a CSV, Parquet or JSON-lines file with a run
                      a row: columns N, D and loss; C where it is known; unique_tokens, loss_se, seed, status as given
 columns.N=params     a file's own names and units: columns.D=tokens_billion*1e9, columns.loss=val_loss, columns.C=...
+scores=[MMLU,GSM8K/100]  a table's columns of accuracy (1-err_piqa: of errors); chance.MMLU=0.25 items.MMLU=14042
+                     shots.MMLU=5 say what a guesser scores, how many items and how many examples; a loss may then lack
 sweep=NAME           which sweep of a store (default: the one last driven)
 out=DIR              where the files go (default: ROOT/sweeps/NAME/fit, or ./NAME-fit for a file)
-law=all              or one law, which then predicts alone: chinchilla, kaplan_nd, compute_frontier, ...
+law=all              or one law, which then predicts alone: chinchilla, kaplan_nd, compute_frontier, ..., or its
+                     author: hoffmann, kaplan, muennighoff, gadre, caballero
 loss_function=huber  or least_squares, soft_l1, cauchy;  delta=1e-3: of ln L, where they turn
 N=nonembedding       or total;  C=exact, 6nd or kaplan: the conventions of the laws
-target_compute=[1e24]  FLOPs to predict (default: ten times the largest run's);  target=gpt3-175b: a published model's
+fix.a=0.5            hold a of N* ~ C^a fixed; or fix.alpha=0.34, fix.beta=0.28, fix.alpha_equals_beta=true: a note says
+                     what it costs in backtests
+target_compute=[1e24]  FLOPs to predict (default: ten times the largest run's)
+target=gpt3-175b     a published model as it was trained, and beside it the best one of its compute
 predict=POINTS.csv   one prediction a row, in the file's order: columns N and D, or C (same columns.X=...)
 exclude=[NAME]       runs to leave out;  min_tokens=4e5: rule short-run (default: the recipe's)
+rules=all            which rules take runs out: all, none (a replication takes every run), or a list of duplicate,
+                     diverged, repeated-data, worse-than-smaller, short-run, under-trained, near (parabolas only)
 precision=fp32       only runs that were trained in it (a store's runs say it, or a table's column precision)
 bootstrap=1000 seed=0 figures=true
 

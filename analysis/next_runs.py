@@ -49,7 +49,10 @@ def next_runs(settings: DesignSettings) -> NextRuns:
     highest = float(selected.table.C.max())
     compute = settings.target_compute or FARTHER * highest
     possible, ladder, remarks = _candidates(settings, selected, min(compute, FARTHER * highest))
-    running = candidates.read(Path(settings.running), settings.columns) if settings.running else None
+    running = None
+    if settings.running:
+        running, doubts = candidates.read(Path(settings.running), settings.columns, selected)
+        remarks += [doubt.message for doubt in doubts]
     known = candidates.costed(selected, possible, running, settings.usd_per_hour)
     if settings.usd_per_hour is not None and known.unit != "USD":
         raise UsageError(f"usd_per_hour={settings.usd_per_hour:g} has no effect: these runs do not say their hours")
@@ -94,7 +97,8 @@ def _candidates(
 ) -> tuple[pd.DataFrame, Ladder | None, list[str]]:
     """The runs that could be made: a file's, those of the sweep's recipe, or a grid about a table's range."""
     if settings.candidates is not None:
-        return candidates.read(Path(settings.candidates), settings.columns), None, []
+        points, doubts = candidates.read(Path(settings.candidates), settings.columns, selected)
+        return points, None, [doubt.message for doubt in doubts]
     largest = settings.largest or farthest
     if selected.runs.store:
         points, ladder = candidates.of_recipe(selected, largest)

@@ -10,15 +10,20 @@ import pandas as pd
 
 from analysis.accuracy.trends import Accuracy, Trend
 from analysis.estimation import backtest, solve
+from analysis.estimation.approaches import Advice
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.exponents import Exponents
 from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.fixed_cost import FixedCost
 from analysis.estimation.influence import Influence
 from analysis.estimation.isoflop import Implied, Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import Rho
 from analysis.estimation.uncertainty import Noise
+from analysis.laws import CHINCHILLA, Law
+from analysis.note import Note
+from analysis.runs.published import Model
 from analysis.runs.selection import Selection
 
 
@@ -27,10 +32,13 @@ class Options:
     """The choices behind every number that is fitted; which runs these are is another matter."""
 
     law: str = "all"
+    joint: Law = CHINCHILLA  # of N and D; with fixed exponents where the user fixed some
+    fixed_a: float | None = None  # of N* ~ C^a
     rho: Rho = solve.HUBER
     bootstrap: int = 1000
     seed: int = 0
     target_compute: tuple[float, ...] = ()
+    models: tuple[Model, ...] = ()  # to predict as they were trained, the optimum at their compute beside them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +48,20 @@ class Fitted:
     minima: Minima
     implied: list[Implied | None]  # by L(N, D), one a parabola
     envelope: Envelope
+    advice: Advice  # which of the three approaches to use
     laws: dict[str, FittedLaw]
     exponents: list[Exponents]  # one a convention
     noise: Noise
     ensemble: Ensemble | None
-    predictions: list[Prediction]  # at target_compute
+    predictions: list[Prediction]  # of published models, and compute-optimal ones at their compute and target_compute
     accuracies: list[list[Accuracy]]  # of each of these
+    score_forecasts: list[Accuracy]  # at target_compute by the trends against it, where there is no loss to go through
     predicted_points: list[Prediction]  # of the file predict=, in its order
     without_optimum: list[float]  # FLOPs of targets that no size is best at
     influences: list[Influence]
+    fixed: FixedCost | None  # what fixed exponents cost in backtest; None where none are fixed
     trends: list[Trend]
     gains: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """Something a reader must know."""
-
-    code: str
-    severity: str  # info | warning
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,8 @@ class Study(Selection, Fitted):
         """How the ensemble is weighted for what is predicted first: compute-optimal runs, or points of a file."""
         if self.ensemble is None:
             return None
-        return self.ensemble.optimal if self.predictions else self.ensemble.anywhere
+        best = bool(self.predictions) and self.predictions[0].optimal
+        return self.ensemble.optimal if best else self.ensemble.anywhere
 
     @cached_property
     def coverage(self) -> pd.DataFrame:

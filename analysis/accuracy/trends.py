@@ -1,6 +1,6 @@
 """Trends of accuracy against compute and against loss, beside chance and the best trivial baseline.
 
-There is one for each task and number of examples, and for the mean of the tasks.
+There is one for each task and number of examples, and for the mean of the tasks that are measured at all of these.
 
 Only a series whose span is clear of its binomial noise gets a trend; the rest is said to be at chance, flat, or not
 measured, and cannot be predicted. A prediction chains compute -> loss -> accuracy and carries the doubt of each step.
@@ -16,12 +16,13 @@ import pandas as pd
 from scipy import stats
 
 from analysis.laws import Array
-from analysis.laws.accuracy import Bounded, fit_bounded
+from analysis.laws.accuracy import Bounded, fit_bounded, worth_of_scatter
 
 MEAN = "mean of tasks"
 DRAWS = 2000
 LEVEL = 0.95
 SIGNIFICANT = 0.01  # of a series' test, before Bonferroni over the series of a sweep
+LEAST_RUNS = 5  # of a series whose items nobody counted: its own scatter is then the noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +31,14 @@ class Trend:
 
     task: str
     shots: int
-    items: int
+    items: int | None  # None where nobody says how many there are: then the scatter of the runs is the noise
     chance: float
     baseline: float  # the larger of chance and the answers' own prior
     metric: str = ""
     runs: int = 0
     accuracy_small: float = float("nan")  # mean over the lowest-compute third of the runs
     accuracy_large: float = float("nan")  # mean over the highest-compute third
-    accuracy_large_se: float = float("nan")
+    accuracy_large_se: float = float("nan")  # of the items: all runs answer the same ones, so they count once
     logprob_per_decade: float = float("nan")  # of the right answer's mean log-probability, nats per decade of compute
     logprob_per_decade_se: float = float("nan")
     verdict: str = "not measured"  # rises | falls | flat above baseline | at chance | not measured
@@ -51,80 +52,116 @@ def trends(evals: pd.DataFrame, table: pd.DataFrame) -> list[Trend]:
     """A trend, or the reason for none, for every task and number of examples, and for their mean.
 
     Args:
-        evals: one row a run, task and number of examples: accuracy, items, chance, prior_accuracy, logprob, fits.
-        table: run_id, C, loss of the runs that count.
+        evals: one row a run, task and number of examples: accuracy, items (nan where they were not counted), chance,
+            prior_accuracy, logprob, fits.
+        table: run_id, C, loss of the runs that count; a loss may be missing.
     """
     if evals.empty:
         return []
     joined = evals.merge(table[["run_id", "C", "loss"]], on="run_id").sort_values(["C", "run_id"])
-    joined = pd.concat([joined, _means(joined)], ignore_index=True)
+    means = _means(joined)
+    joined = pd.concat([joined, means], ignore_index=True) if len(means) else joined
     groups = list(joined.groupby(["task", "shots"], sort=False))
     return [_trend(str(task), int(str(shots)), group, SIGNIFICANT / len(groups)) for (task, shots), group in groups]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """Which tasks the mean of tasks is of: the same ones at every number of examples at which it is shown."""
+
+    tasks: list[str]
+    shots: list[int]
+    left_out: list[str]  # tasks that some run did not measure at one of these
+    without: list[int]  # numbers of examples at which too few of these tasks are measured
+
+
+def averaged(evals: pd.DataFrame) -> Averaged | None:
+    """The tasks and numbers of examples that every run measured, as many cells as there are; None without two tasks."""
+    runs = evals.run_id.nunique()
+    counts = evals[evals.fits.astype(bool)].groupby(["task", "shots"], sort=False).run_id.nunique()
+    whole: dict[int, set[str]] = {int(k): set() for k in sorted(evals.shots.unique())}
+    for row in counts[counts == runs].reset_index().itertuples():
+        whole[int(str(row.shots))].add(str(row.task))
+    shots = sorted(whole, key=lambda k: (-len(whole[k]), k))
+    candidates = [(set.intersection(*(whole[k] for k in shots[:n])), shots[:n]) for n in range(1, len(shots) + 1)]
+    candidates = [(common, kept) for common, kept in candidates if len(common) > 1]
+    if not candidates:
+        return None
+    common, kept = max(candidates, key=lambda c: (len(c[0]) * len(c[1]), len(c[1])))
+    every = [str(task) for task in dict.fromkeys(evals.task)]
+    return Averaged(
+        tasks=[task for task in every if task in common],
+        shots=sorted(kept),
+        left_out=[task for task in every if task not in common],
+        without=sorted(set(whole) - set(kept)),
+    )
+
+
 def _means(joined: pd.DataFrame) -> pd.DataFrame:
-    """The mean over the tasks that every run measured at a number of examples, as a task of its own."""
-    rows = []
-    for shots, group in joined.groupby("shots", sort=False):
-        whole = group.groupby("task").fits.all()
-        tasks = group[group.task.isin(whole.index[whole])]
-        if tasks.task.nunique() < 2:
-            continue
-        means = tasks.groupby(["run_id", "C", "loss"], sort=False, as_index=False).agg(
-            accuracy=("accuracy", "mean"),
-            logprob=("logprob", "mean"),
-            chance=("chance", "mean"),
-            prior_accuracy=("prior_accuracy", "mean"),
-            items=("items", "sum"),
-        )
-        rows.append(means.assign(task=MEAN, shots=shots, metric="mean", fits=True))
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=joined.columns)
+    """The mean over the tasks that every run measured at every number of examples shown, as a task of its own."""
+    found = averaged(joined)
+    if found is None:
+        return pd.DataFrame()
+    tasks = joined[joined.task.isin(found.tasks) & joined.shots.isin(found.shots)]
+    means = tasks.groupby(["run_id", "C", "loss", "shots"], sort=False, as_index=False, dropna=False).agg(
+        accuracy=("accuracy", "mean"),
+        logprob=("logprob", "mean"),
+        chance=("chance", "mean"),
+        prior_accuracy=("prior_accuracy", "mean"),
+        items=("items", lambda items: items.sum(skipna=False)),
+    )
+    return means.assign(task=MEAN, metric="mean", fits=True)
 
 
 def _trend(task: str, shots: int, group: pd.DataFrame, significant: float) -> Trend:
     """One series, its runs in the order of compute."""
     first = group.iloc[0]
     chance, baseline = float(first.chance), float(max(first.chance, first.prior_accuracy))
-    common = Trend(task=task, shots=shots, items=int(first["items"]), chance=chance, baseline=baseline)
-    if not group.fits.all():
+    counted = None if group["items"].isna().any() else int(first["items"])
+    common = Trend(task=task, shots=shots, items=counted, chance=chance, baseline=baseline)
+    if not group.fits.all() or (counted is None and len(group) < LEAST_RUNS):
         return common
-    n = group["items"].to_numpy(float)
-    hits = np.round(group.accuracy.to_numpy(float) * n)
-    x = np.log10(group.C.to_numpy(float))
+    x, accuracy = np.log10(group.C.to_numpy(float)), group.accuracy.to_numpy(float)
+    if counted is None:
+        n = np.full(len(group), worth_of_scatter(x, accuracy, floor=chance))
+        hits = accuracy * n
+    else:
+        n = group["items"].to_numpy(float)
+        hits = np.round(accuracy * n)
     third = max(1, len(group) // 3)
-    large, large_n = hits[-third:].sum(), n[-third:].sum()
-    share = (large + 1) / (large_n + 2)
+    small, large = hits[:third].sum() / n[:third].sum(), hits[-third:].sum() / n[-third:].sum()
     per_decade, per_decade_se = _line(x, group.logprob.to_numpy(float))
+    large_items = max(1, int(n[-third:].mean()))  # all runs answer the same items, so these count once
+    correct = round(large * large_items)
+    share = (correct + 1) / (large_items + 2)
     measured = replace(
         common,
         metric=str(first.metric),
         runs=len(group),
-        accuracy_small=float(hits[:third].sum() / n[:third].sum()),
-        accuracy_large=float(large / large_n),
-        accuracy_large_se=float(np.sqrt(share * (1 - share) / large_n)),
+        accuracy_small=float(small),
+        accuracy_large=float(large),
+        accuracy_large_se=float(np.sqrt(share * (1 - share) / large_items)),
         logprob_per_decade=per_decade,
         logprob_per_decade_se=per_decade_se,
     )
-    # all runs answer the same items, so they count once: the mean accuracy of the large runs on so many items
-    large_items = int(n[-third:].mean())
-    correct = round(measured.accuracy_large * large_items)
     above = stats.binomtest(correct, large_items, max(baseline, 1e-9), alternative="greater").pvalue < significant
-    fitted = fit_bounded(x, hits, n, floor=chance)
-    if fitted is None or fitted.p_value >= significant or not (fitted.slope < 0 or above):
+    fitted = fit_bounded(x, hits, n, floor=chance, significant=significant)
+    if fitted is None or not (fitted.slope < 0 or above):
         return replace(measured, verdict="flat above baseline" if above else "at chance")
+    losses = group.loss.to_numpy(float)
     return replace(
         measured,
         verdict="rises" if fitted.slope > 0 else "falls",
         slope=fitted.slope,
         slope_se=fitted.slope_se,
         by_compute=fitted,
-        by_loss=fit_bounded(-group.loss.to_numpy(float), hits, n, floor=chance),
+        by_loss=fit_bounded(-losses, hits, n, floor=chance) if np.isfinite(losses).all() else None,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """What a run of some compute and loss would score."""
+    """What a run of some compute, or of some compute and loss, would score."""
 
     task: str
     shots: int
@@ -132,6 +169,10 @@ class Accuracy:
     interval_mean: list[float] | None  # of the trend
     interval_new_run: list[float] | None  # of a measured score on as many items
     reason: str = ""  # why there is none
+    compute: float = float("nan")  # FLOPs
+
+
+UNTOLD = "not predictable from these runs: their span lies inside the noise"
 
 
 def predict_accuracies(trends: list[Trend], ln_loss: float, sigma: float, seed: int = 0) -> list[Accuracy]:
@@ -140,28 +181,30 @@ def predict_accuracies(trends: list[Trend], ln_loss: float, sigma: float, seed: 
     Args:
         sigma: scale of the new run's ln loss.
     """
-    found = []
     rng = np.random.default_rng(seed)
-    losses = np.exp(ln_loss + sigma * rng.standard_normal(DRAWS))
-    for t in trends:
-        if t.verdict == "not measured":
-            continue
-        if t.by_loss is None:
-            reason = "not predictable from these runs: their span lies inside the noise"
-            nothing: dict[str, Any] = {"accuracy": None, "interval_mean": None, "interval_new_run": None}
-            found.append(Accuracy(task=t.task, shots=t.shots, reason=reason, **nothing))
-            continue
-        mean, new = t.by_loss.draws(-losses, t.items, rng)
-        found.append(
-            Accuracy(
-                task=t.task,
-                shots=t.shots,
-                accuracy=float(t.by_loss.at(np.array(-np.exp(ln_loss)))),
-                interval_mean=_central(mean),
-                interval_new_run=_central(new),
-            )
-        )
-    return found
+    x = -np.exp(ln_loss + sigma * rng.standard_normal(DRAWS))
+    return [_at(t, t.by_loss, -float(np.exp(ln_loss)), x, rng) for t in trends if t.verdict != "not measured"]
+
+
+def at_compute(trends: list[Trend], compute: float, seed: int = 0) -> list[Accuracy]:
+    """Accuracies at a compute by their trends against it alone: where no loss is known to go through."""
+    rng, at = np.random.default_rng(seed), float(np.log10(compute))
+    found = [_at(t, t.by_compute, at, np.full(DRAWS, at), rng) for t in trends if t.verdict != "not measured"]
+    return [replace(a, compute=compute) for a in found]
+
+
+def _at(trend: Trend, law: Bounded | None, at: float, draws: Array, rng: np.random.Generator) -> Accuracy:
+    """A trend's score at a point; ``draws`` carry the doubt about where that is."""
+    common: dict[str, Any] = {"task": trend.task, "shots": trend.shots}
+    if law is None:
+        return Accuracy(accuracy=None, interval_mean=None, interval_new_run=None, reason=UNTOLD, **common)
+    mean, new = law.draws(draws, rng)
+    return Accuracy(
+        accuracy=float(law.at(np.array(at))),
+        interval_mean=_central(mean),
+        interval_new_run=_central(new),
+        **common,
+    )
 
 
 def _central(draws: Array) -> list[float]:
@@ -171,7 +214,7 @@ def _central(draws: Array) -> list[float]:
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Slope and its standard error by least squares."""
-    if len(x) < 3 or np.ptp(x) == 0:
+    if len(x) < 3 or np.ptp(x) == 0 or not np.isfinite(y).all():
         return float("nan"), float("nan")
     fitted = stats.linregress(x, y)
     return float(fitted.slope), float(fitted.stderr)

@@ -180,7 +180,7 @@ def _information(
     scored = np.arange(len(everything)) < len(data)
     measured = np.log(data.loss.to_numpy(float))
     expected = [np.concatenate([measured, e[len(data) :]]) for e in expected]
-    scores = [ScoreCovariance.of(c, by_loss, trend.items, e, scored) for c, e in zip(losses, expected, strict=True)]
+    scores = [ScoreCovariance.of(c, by_loss, by_loss.items, e, scored) for c, e in zip(losses, expected, strict=True)]
     return scores, float(np.mean([by_loss.at(-np.exp(ln_loss[-1])) for ln_loss in expected]))
 
 

@@ -50,18 +50,19 @@ class Choice:
         return f"{self.law.name}, {rho}" + (", high-compute runs weigh more" if self.recent else "")
 
 
-def choices(table: pd.DataFrame, *, law: str, rho: Rho, frontier: bool) -> list[Choice]:
+def choices(table: pd.DataFrame, *, law: str, rho: Rho, frontier: bool, joint: Law = laws.CHINCHILLA) -> list[Choice]:
     """The choices that take part; one alone where a law was asked for.
 
     Args:
         rho: the robust function asked for; beside it a Huber ten times as wide takes part.
         frontier: whether there are budgets: laws of C alone take part too, for compute-optimal points.
+        joint: of N and D: with fixed exponents it stands alone, for the others would not keep them.
     """
     if law != "all":
-        one = Choice(law=laws.LAWS[law], rho=rho, frontier=law in FRONTIERS)
+        one = Choice(law=joint if law == laws.CHINCHILLA.name else laws.LAWS[law], rho=rho, frontier=law in FRONTIERS)
         return [one] if (frontier or not one.frontier) and set(one.law.needs) <= {"N", "D", "U", "C"} else []
-    forms: list[Law] = [laws.CHINCHILLA, laws.OVER_TRAINING]
-    if (table.D > 1.05 * table.U).sum() >= REPEATED_RUNS:
+    forms: list[Law] = [joint] if joint is not laws.CHINCHILLA else [laws.CHINCHILLA, laws.OVER_TRAINING]
+    if joint is laws.CHINCHILLA and (table.D > 1.05 * table.U).sum() >= REPEATED_RUNS:
         forms.append(laws.DATA_CONSTRAINED)
     functions = (rho, WIDE_HUBER) if rho != WIDE_HUBER else (rho,)
     found = [Choice(law=f, rho=function, recent=r) for f in forms for function in functions for r in (False, True)]
@@ -102,7 +103,9 @@ def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows a law speaks of, (n,): one without repetition does not speak of many epochs."""
     most = rules.WORTHLESS_EPOCHS if "U" in law.needs else rules.MAX_EPOCHS
-    return np.ones(len(table), bool) if "U" not in table else np.asarray(~(most * 1.001 * table.U < table.D))
+    if "U" not in table:
+        return np.ones(len(table), bool)
+    return np.asarray(~(most * 1.001 * table.U < table.D)) | rules.exempted(table, "repeated-data")
 
 
 def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:
@@ -166,6 +169,7 @@ class Ensemble:
     anywhere: Weighting  # for runs of any N and D
     at_optimum: Weighting | None  # for compute-optimal ones; None without budgets: then the same
     largest: float  # FLOPs of the highest-compute run fitted
+    span: float  # decades of compute over which the runs lie
     centre: Array  # (2,) mean ln N and ln D of the runs
     missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
 
@@ -178,6 +182,10 @@ class Ensemble:
         """The weighted mean (n,), and every choice (n, choices)."""
         each = predictor(self.choices, self.fits)(points)
         return self.weighted(each, points), each
+
+    def weights(self, points: pd.DataFrame) -> Array:
+        """The weights of the choices at each point, (n, choices)."""
+        return np.where(_optimal(points)[:, None], self.optimal.weights, self.anywhere.weights)
 
     def weighted(self, each: Array, points: pd.DataFrame) -> Array:
         """The weighted mean over the choices, (n,), each point by the weights of its kind."""
@@ -192,8 +200,8 @@ class Ensemble:
         decades = self.decades(points)
         half = np.where(
             _optimal(points),
-            self.optimal.calibration.half_width(decades, level),
-            self.anywhere.calibration.half_width(decades, level),
+            self.optimal.calibration.half_width(decades, self.span, level),
+            self.anywhere.calibration.half_width(decades, self.span, level),
         )
         return np.where(self.informed(points), half, np.inf)
 
@@ -226,7 +234,14 @@ class Ensemble:
         return np.asarray(np.maximum(0.0, np.log10(points.C.to_numpy(float) / self.largest)))
 
 
-def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, frontier: bool = False) -> Ensemble | None:
+def fit_ensemble(
+    table: pd.DataFrame,
+    *,
+    law: str = "all",
+    rho: Rho = HUBER,
+    frontier: bool = False,
+    joint: Law = laws.CHINCHILLA,
+) -> Ensemble | None:
     """Fit all choices, backtest them, weigh them and calibrate their mean; None when none can be fitted.
 
     Args:
@@ -234,8 +249,9 @@ def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, fro
         law: all, or the name of the one that predicts alone.
         rho: the robust function asked for.
         frontier: whether there are budgets, so that laws of C alone take part at compute-optimal points.
+        joint: the law of N and D.
     """
-    tried = choices(table, law=law, rho=rho, frontier=frontier)
+    tried = choices(table, law=law, rho=rho, frontier=frontier, joint=joint)
     fitted = list(zip(tried, fit_choices(tried, table), strict=True))
     fitted = [(c, f) for c, f in fitted if f.theta is not None and (law != "all" or _enough(c, f)) and _falls(f)]
     if not fitted:
@@ -259,6 +275,7 @@ def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, fro
         anywhere=anywhere,
         at_optimum=at_optimum,
         largest=float(table.C.max()),
+        span=backtest.span(table.C.to_numpy(float)),
         centre=np.log(table[["N", "D"]].to_numpy(float)).mean(0),
         missing=_missing_direction(table),
     )

@@ -14,7 +14,7 @@ from analysis import laws
 from analysis.estimation import isoflop
 from analysis.estimation.fitted_laws import FittedLaw, Request, fit_once
 from analysis.estimation.isoflop import Minima
-from analysis.runs import conventions
+from analysis.runs import conventions, rules
 from analysis.runs.conventions import Convention
 
 
@@ -50,12 +50,13 @@ def by_convention(
             points, here, known = table, minima, dict(fitted)
         else:
             points = conventions.points(runs, convention)
-            points = points[points.run_id.isin(table.run_id)].reset_index(drop=True)
-            here, known = isoflop.analyse(points, draws=request.bootstrap, seed=request.seed), {}
+            points = rules.exempt(points[points.run_id.isin(table.run_id)].reset_index(drop=True), request.rules_off)
+            here, known = _minima(points, request), {}
         if points.empty:
             continue
         joint, frontier = (
-            known.get(law.name) or fit_once(law, points, here, request.rho) for law in (laws.CHINCHILLA, laws.LOSS_OF_C)
+            known.get(name) or fit_once(law, points, here, request.rho)
+            for name, law in ((laws.CHINCHILLA.name, request.joint), (laws.LOSS_OF_C.name, laws.LOSS_OF_C))
         )
         found.append(
             Exponents(
@@ -67,3 +68,7 @@ def by_convention(
             )
         )
     return found
+
+
+def _minima(points: pd.DataFrame, request: Request) -> Minima:
+    return isoflop.analyse(points, draws=request.bootstrap, seed=request.seed, a=request.fixed_a)

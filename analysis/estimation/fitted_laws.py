@@ -12,9 +12,19 @@ from analysis.estimation import envelope, solve, uncertainty
 from analysis.estimation.ensemble import REPEATED_RUNS, Choice, columns, covered, run_weights
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.solve import LEAST_SQUARES, Fit, FitStatus, Rho
-from analysis.laws import DATA_CONSTRAINED, EXPONENT_NAMES, LAWS, Array, Data, Law, not_falling, optimal_exponents
+from analysis.laws import (
+    CHINCHILLA,
+    DATA_CONSTRAINED,
+    EXPONENT_NAMES,
+    LAWS,
+    Array,
+    Data,
+    Law,
+    not_falling,
+    optimal_exponents,
+)
 
-NO_FLOOR = 1e-2  # nats: an irreducible loss below this is at its bound, zero
+NO_FLOOR = 3e-3  # of the lowest loss fitted: an irreducible loss below this is at its bound, zero
 LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
 LEAST_BEST = 8  # runs on an envelope that a frontier may be drawn through
 CLUSTER_SHARE = 4  # bootstraps by size and by budget take this part of the draws
@@ -30,6 +40,7 @@ class FittedLaw:
     fitted_to: str = ""  # which points
     draws: Array | None = None  # (draws, k) of theta, resampled by run
     by_cluster: dict[str, Array] = field(default_factory=dict)  # the same by size and by budget
+    no_floor: float = 0.0  # an irreducible loss below this is at its bound, zero; in the unit of the losses
 
     @cached_property
     def published(self) -> dict[str, Array]:
@@ -62,9 +73,12 @@ class Request:
     """What is fitted and how."""
 
     law: str = "all"
+    joint: Law = CHINCHILLA  # of N and D; with fixed exponents where the user fixed some
+    fixed_a: float | None = None  # of N* ~ C^a
     rho: Rho = solve.HUBER
     bootstrap: int = 1000
     seed: int = 0
+    rules_off: tuple[str, ...] = ()  # of settings.RULES
 
     def wants(self, law: Law) -> bool:
         """Whether a law was asked for."""
@@ -93,7 +107,8 @@ def fit_laws(table: pd.DataFrame, minima: Minima, request: Request) -> dict[str,
     Args:
         table: the runs that passed the rules.
     """
-    return {law.name: _fit_law(law, table, minima, request) for law in LAWS.values() if request.wants(law)}
+    asked = [law for law in LAWS.values() if request.wants(law)]
+    return {law.name: _fit_law(request.joint if law is CHINCHILLA else law, table, minima, request) for law in asked}
 
 
 def fit_once(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> FittedLaw:
@@ -119,7 +134,10 @@ def _fit_law(law: Law, table: pd.DataFrame, minima: Minima, request: Request) ->
             by_cluster = {by: _drawn(fit, observed, by, few, request.seed) for by in enough}
     elif fit.theta is not None and minima.draws is not None:
         draws = solve.refit(fit, observed.data, minima.draws[:, 2:])
-    return judged(FittedLaw(fit=fit, fitted_to=observed.fitted_to, draws=draws, by_cluster=by_cluster))
+    no_floor = NO_FLOOR * float(observed.loss.min()) if len(observed.loss) else 0.0
+    return judged(
+        FittedLaw(fit=fit, fitted_to=observed.fitted_to, draws=draws, by_cluster=by_cluster, no_floor=no_floor)
+    )
 
 
 def _drawn(fit: Fit, observed: _Observed, by: str, draws: int, seed: int) -> Array:
@@ -179,13 +197,16 @@ def judged(law: FittedLaw) -> FittedLaw:
         listed = ", ".join(f"{name} {params[name]:.3g}" for name in wrong)
         reason = f"the loss would not fall with scale ({listed}): these runs do not tell N from D"
         return replace(law, fit=replace(law.fit, status=FitStatus.ILL_DETERMINED, reason=reason))
+    if law.draws is None and law.fit.status is FitStatus.OK:
+        reason = f"{law.fit.runs} points, and nothing to draw anew: no interval"
+        return replace(law, fit=replace(law.fit, status=FitStatus.UNTESTED, reason=reason))
     loose = []
     for name, draws in law.published.items():
         low, high = uncertainty.interval(draws)
         if name in EXPONENT_NAMES and (low <= 0 or high / low > LOOSE):
             loose.append(f"{name} {low:.3g} to {high:.3g}")
-        if name == "E" and (params["E"] < NO_FLOOR or high - low > 0.5 * params["E"]):
-            bound = "E is at its bound, zero" if params["E"] < NO_FLOOR else "E"
+        if name == "E" and (params["E"] < law.no_floor or high - low > 0.5 * params["E"]):
+            bound = "E is at its bound, zero" if params["E"] < law.no_floor else "E"
             loose.append(f"{bound} ({max(low, 0.0):.2f} to {high:.2f})")
     if not loose or law.fit.status is not FitStatus.OK:
         return law

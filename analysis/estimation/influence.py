@@ -1,4 +1,8 @@
-"""What moves the prediction: L(N, D) refitted without each run, each size and each budget."""
+"""What moves the prediction: the ensemble refitted without each run, each size and each budget, its weights kept.
+
+Every choice is refitted from where it stands, all groups at once. Where there are many runs a first-order form of the
+same (an influence function) says which ones are worth it.
+"""
 
 from __future__ import annotations
 
@@ -8,58 +12,145 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis import laws
-from analysis.estimation import solve, uncertainty
-from analysis.estimation.ensemble import columns, covered
+from analysis.estimation import backtest, isoflop, solve, uncertainty
+from analysis.estimation.ensemble import Choice, Ensemble, choice_ln_loss, columns, covered, run_weights
+from analysis.estimation.isoflop import Minima
 from analysis.estimation.solve import Fit
+from analysis.laws import Array
+
+MOST = 60  # groups that are refitted
+LEAST_LEFT = 8  # runs that stay
+GRID = np.linspace(-1.5, 1.5, 61)  # of ln N around the prediction's, where its lowest loss is looked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Influence:
-    """What changes at a target when something is left out of L(N, D) = E + A/N^alpha + B/D^beta."""
+    """What changes in the ensemble's prediction at a target when something is left out."""
 
     left_out: str  # a run's name, "size N" or "budget C"
     kind: str  # run | size | budget
     runs: int
     loss: float  # predicted at the target without it
     loss_change: float  # relative
-    n_star: float
+    n_star: float  # where the ensemble is lowest at the target's compute without it; nan where there is no such size
     n_star_change: float
 
 
-def influences(fit: Fit, table: pd.DataFrame, compute: float) -> list[Influence]:
-    """Refit without each run, each size and each budget, all at once; the largest change of the loss first.
-
-    Empty where the law has no optimum at the target. What leaves no optimum when it is left out has nan for its loss.
+def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, minima: Minima) -> list[Influence]:
+    """Refit without each run, each size and each budget; the largest change of the loss first.
 
     Args:
-        fit: of the law chinchilla to ``table``.
-        compute: FLOPs of the target.
+        table: the runs that the ensemble was fitted to.
+        point: the target, one row: N, D, C, U, optimal.
+        minima: of the budgets.
     """
-    if fit.theta is None or fit.law is not laws.CHINCHILLA:
+    groups = _groups(table, len(table) - LEAST_LEFT)
+    if not groups or not np.isfinite(point.N.iloc[0]):
         return []
-    base_n, base_loss = _optimum(fit.params, compute)
-    if not np.isfinite(base_n):
-        return []
-    table = table[covered(fit.law, table)].reset_index(drop=True)
-    groups = _groups(table, len(table) - fit.law.dimension - 1)
-    weights = np.stack([~hit for _, _, hit in groups]).astype(np.float64)
-    theta = solve.refit(fit, columns(table), np.log(table.loss.to_numpy(float)), weights=weights)
+    left_out = np.stack([hit for _, _, hit in groups])
+    if len(groups) > MOST:
+        first = first_order(ensemble, table, point, left_out)
+        worth = np.sort(np.argsort(-np.abs(first), kind="stable")[:MOST])
+        groups, left_out = [groups[i] for i in worth], left_out[worth]
+    n = float(point.N.iloc[0]) * np.exp(GRID)
+    curve = pd.DataFrame({"N": n, "D": point.C.iloc[0] / (6 * n), "C": point.C.iloc[0]}).assign(U=lambda t: t.D)
+    points = pd.concat([point, curve.assign(optimal=False)], ignore_index=True)
+    base, *rest = predictions(ensemble, table, points, np.vstack([np.zeros((1, len(table)), bool), left_out]), minima)
+    base_n = _lowest(n, base[1:])
     found = []
-    for (name, kind, hit), row in zip(groups, theta, strict=True):
-        n, loss = _optimum(fit.law.describe(row), compute)
+    for (name, kind, hit), row in zip(groups, rest, strict=True):
+        without = _lowest(n, row[1:])
         found.append(
             Influence(
                 left_out=name,
                 kind=kind,
                 runs=int(hit.sum()),
-                loss=loss,
-                loss_change=loss / base_loss - 1,
-                n_star=n,
-                n_star_change=n / base_n - 1,
+                loss=float(np.exp(row[0])),
+                loss_change=float(np.expm1(row[0] - base[0])),
+                n_star=without,
+                n_star_change=without / base_n - 1,
             )
         )
     return sorted(found, key=lambda f: -abs(np.nan_to_num(f.loss_change)))
+
+
+def predictions(
+    ensemble: Ensemble, table: pd.DataFrame, points: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima
+) -> Array:
+    """ln L of the ensemble at points without the runs of each group, (groups, points), the weights of choices kept.
+
+    Args:
+        left_out: (groups, runs).
+    """
+    each = np.full((len(ensemble.choices), len(left_out), len(points)), np.nan)
+    loss = np.log(table.loss.to_numpy(float))
+    for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
+        if choice.frontier:
+            theta = _of_minima(fit, table, left_out, minima)
+        else:
+            rows = covered(choice.law, table)
+            weights = run_weights(choice, table[rows])
+            kept = (~left_out[:, rows]).astype(float) * (1.0 if weights is None else weights)
+            theta = solve.refit(fit, columns(table[rows]), loss[rows], weights=kept)
+        each[j] = choice_ln_loss(choice, theta, points)
+    return np.array([ensemble.weighted(each[:, i].T, points) for i in range(len(left_out))])
+
+
+def first_order(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, left_out: NDArray[np.bool_]) -> Array:
+    """Change of the ensemble's ln L at a point by an influence function, (groups,); laws of the minima stay out."""
+    changes = np.full((len(ensemble.choices), len(table)), np.nan)
+    for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
+        if not choice.frontier:
+            changes[j] = _per_run(choice, fit, table, point)
+    weights = ensemble.weights(point)[0]
+    return np.asarray(left_out @ np.nan_to_num(backtest.combine(changes.T, weights)))
+
+
+def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame) -> Array:
+    """Change of one choice's ln L when each run is left out, (n,)."""
+    assert fit.theta is not None
+    rows = covered(choice.law, table)
+    runs = table[rows]
+    weights = run_weights(choice, runs)
+    values, gradient = (part[0] for part in choice.law.on(columns(runs))(fit.theta[None]))
+    residual = np.log(runs.loss.to_numpy(float)) - values
+    curvature = fit.rho.weight(residual) * (1.0 if weights is None else weights)
+    hessian = (gradient * curvature) @ gradient.T
+    hessian += 1e-9 * np.diag(np.diag(hessian))
+    at = choice.law.on(columns(point))(fit.theta[None])[1][0][:, 0]
+    moves = np.linalg.pinv(hessian, hermitian=True) @ gradient
+    leverage = np.clip(curvature * (gradient * moves).sum(0), 0.0, 0.9)
+    found = np.zeros(len(table))
+    found[rows] = -(at @ moves) * curvature * residual / (1 - leverage)
+    return found
+
+
+def _of_minima(fit: Fit, table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> Array:
+    """A law of compute through the budgets' minima without the runs of each group, (groups, k)."""
+    used = minima.used
+    members = [table.run_id.isin([*p.run_ids, *p.far]).to_numpy(bool) for p in used]
+    loss = np.tile(np.log([p.loss_star for p in used]), (len(left_out), 1))
+    kept = np.ones(loss.shape)
+    for i, out in enumerate(left_out):
+        for k, member in enumerate(members):
+            if (out & member).any():
+                again = isoflop.parabola(table[member & ~out]) if (member & ~out).any() else None
+                loss[i, k], kept[i, k] = (
+                    (np.log(again.loss_star), 1.0) if again is not None and again.ok else (0.0, 0.0)
+                )
+    theta = solve.refit(fit, {"C": np.array([p.budget for p in used])}, loss, weights=kept)
+    return np.where((kept.sum(1) > fit.law.dimension)[:, None], theta, np.nan)
+
+
+def _lowest(n: Array, ln_loss: Array) -> float:
+    """Where a curve is lowest, between its points; nan at an end."""
+    i = int(np.argmin(np.where(np.isfinite(ln_loss), ln_loss, np.inf)))
+    if not 0 < i < len(n) - 1 or not np.isfinite(ln_loss[i - 1 : i + 2]).all():
+        return float("nan")
+    left, here, right = ln_loss[i - 1 : i + 2]
+    bend = left - 2 * here + right
+    shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
+    return float(n[i] * np.exp(shift * (GRID[1] - GRID[0])))
 
 
 def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.bool_]]]:
@@ -74,11 +165,3 @@ def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.b
             if 1 < hit.sum() <= most:
                 groups.append((name, kind, hit))
     return groups
-
-
-def _optimum(params: dict[str, float], compute: float) -> tuple[float, float]:
-    """N* and the loss there, under 6ND = C; nan where the law has no optimum."""
-    with np.errstate(all="ignore"):
-        n, d = laws.allocation(params, np.array(compute))
-        loss = params["E"] + params["A"] / n ** params["alpha"] + params["B"] / d ** params["beta"]
-    return float(n), float(loss)

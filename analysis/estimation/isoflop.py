@@ -18,10 +18,12 @@ import pandas as pd
 from analysis.estimation.optimum import lowest
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
+from analysis.runs import rules
 
 NEAR = 0.06  # runs more than this above their budget's best loss stay out of its parabola
 SAME_BUDGET = 0.05  # relative spread of compute within one budget
 MIN_SIZES = 3
+IN_BUDGETS = 0.5  # of the runs lie in groups of equal compute, or these are accidents
 CUBIC_SIZES = 5  # a cubic through four sizes has nothing left to be judged by
 TRUSTED = 0.5  # of the bootstrap draws have a minimum inside the sizes at every budget
 MIN_RESIDUALS = 4  # residuals that are free to differ from zero, over all budgets
@@ -53,10 +55,17 @@ class Parabola:
 def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Runs grouped by budget, cheapest first: by the recipe's budget, or by compute where there is none.
 
-    Groups without MIN_SIZES sizes are no budgets: in a table without them there is no approach 2.
+    Groups without MIN_SIZES sizes are no budgets, nor are the accidents of a table most of whose runs lie in none: then
+    there is no approach 2.
     """
     if "budget_flops" in table and table.budget_flops.notna().all():
         return [group for _, group in table.groupby("budget_flops", sort=True)]
+    groups = equal_compute(table)
+    return groups if sum(map(len, groups)) >= IN_BUDGETS * len(table) else []
+
+
+def equal_compute(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Groups of MIN_SIZES sizes or more at the same compute, cheapest first, meant as budgets or not."""
     ordered = table.sort_values("C")
     steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
     groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
@@ -72,7 +81,8 @@ def parabola(group: pd.DataFrame) -> Parabola:
     """Fit one budget's parabola over N."""
     budget = float(np.exp(np.log(group.C).mean()))
     mean_loss = group.groupby("N").loss.transform("mean")
-    near = group[mean_loss <= mean_loss.min() * (1 + NEAR)].sort_values(["N", "run_id"])
+    near = (mean_loss <= mean_loss.min() * (1 + NEAR)) | rules.exempted(group, "near")
+    near = group[near].sort_values(["N", "run_id"])
     ids, far = list(near.run_id), sorted(set(group.run_id) - set(near.run_id))
     x, y = np.log(near.N.to_numpy(float)), np.log(near.loss.to_numpy(float))
     found = _fit(budget, ids, far, x, y)
@@ -193,18 +203,21 @@ class Minima:
         return np.asarray(self.coefficient * compute**self.exponent), np.asarray(tokens)
 
 
-def analyse(table: pd.DataFrame, *, draws: int, seed: int) -> Minima:
+def analyse(table: pd.DataFrame, *, draws: int, seed: int, a: float | None = None) -> Minima:
     """Parabolas of all budgets, N*(C) = k C^a through their minima, and a bootstrap of it all.
 
     The bootstrap draws the parabolas' residuals, scaled by their leverage and pooled over budgets (a budget has too
     few runs to resample runs).
+
+    Args:
+        a: the exponent where it is fixed: then only k is fitted.
     """
     every = parabolas(table)
     used = [p for p in every if p.ok]
     if len(used) < 2:
         return Minima(parabolas=every)
     log_c = np.log([p.budget for p in used])
-    a, ln_k = np.polyfit(log_c, np.log([p.n_star for p in used]), 1)
+    exponent, ln_k = _power(log_c, np.log([p.n_star for p in used]), a)
     pool = np.concatenate([_scaled(p) for p in used])
     if len(pool) < MIN_RESIDUALS:  # parabolas through all their points leave nothing to draw from
         draws = 0
@@ -216,15 +229,23 @@ def analyse(table: pd.DataFrame, *, draws: int, seed: int) -> Minima:
     whole = np.isfinite(n_star).all(1)  # a draw without a minimum inside the sizes would not have been used either
     found = None
     if whole.any():
-        slope, level = np.polyfit(log_c, n_star[whole].T, 1)
+        slope, level = _power(log_c, n_star[whole].T, a)
         found = np.column_stack([slope, level, loss_star[whole]])
     return Minima(
         parabolas=every,
-        exponent=float(a),
+        exponent=float(exponent),
         coefficient=float(np.exp(ln_k)),
         draws=found,
         asked=draws,
     )
+
+
+def _power(log_c: Array, log_n: Array, a: float | None) -> Array:
+    """Slope and level of ln N* in ln C, each a number or (draws,) for log_n (budgets, draws)."""
+    if a is None:
+        return np.asarray(np.polyfit(log_c, log_n, 1))
+    level = (log_n.T - a * log_c).T.mean(0)
+    return np.stack([np.full_like(level, a), level])
 
 
 def _redrawn(p: Parabola, x: Array, pool: Array, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -14,7 +14,8 @@ from analysis.estimation.isoflop import Minima
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
-QUANTILE = float(stats.t.ppf((1 + uncertainty.LEVEL) / 2, df=backtest.FREEDOM))  # intervals are so many sigmas
+QUANTILE = float(stats.t.ppf((1 + uncertainty.LEVEL) / 2, df=backtest.GROWTH.freedom))  # intervals are so many sigmas
+HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 
 
@@ -31,6 +32,9 @@ class Prediction:
     interval_new_run: list[float] | None  # of one new run's loss; None where the data do not support it
     decades: float  # beyond the highest-compute run
     by_choice: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)  # of these choices, summing to one
+    optimal: bool = False  # of the size that is best at its compute
+    name: str = ""  # of the published model that it is, or is at the compute of
 
     @property
     def loss(self) -> float:
@@ -39,8 +43,11 @@ class Prediction:
 
     @property
     def spread(self) -> list[float]:
-        """The lowest and highest loss of the choices."""
-        return [min(self.by_choice.values()), max(self.by_choice.values())]
+        """The lowest and highest loss of the heaviest choices, those that hold HEAVY of the weight together."""
+        heaviest = sorted(self.by_choice, key=lambda name: -self.weights.get(name, 1.0))
+        held = np.cumsum([self.weights.get(name, 1.0) for name in heaviest])
+        counted = [self.by_choice[name] for name in heaviest[: 1 + int(np.searchsorted(held, HEAVY * (1 - 1e-9)))]]
+        return [min(counted), max(counted)]
 
 
 def predict(
@@ -63,8 +70,11 @@ def predict(
     half = ensemble.half_width(points, uncertainty.LEVEL)
     drawn = mean_draws(ensemble, table, points, minima, draws=max(LEAST_DRAWS, draws // DRAWS_SHARE), seed=seed)
     names = [choice.name for choice in ensemble.choices]
+    weights = ensemble.weights(points)
     found = []
     for i, centre in enumerate(ln_loss):
+        there = np.isfinite(each[i])
+        share = there * weights[i] / weights[i][there].sum()
         low, high = uncertainty.interval(drawn[:, i])
         mean = [min(low, centre), max(high, centre)]
         new = mean  # what holds of a new run is never surer than the mean law
@@ -81,6 +91,7 @@ def predict(
                 interval_new_run=np.exp(new).tolist() if np.isfinite(half[i]) else None,
                 decades=float(decades[i]),
                 by_choice={n: float(np.exp(v)) for n, v in zip(names, each[i], strict=True) if np.isfinite(v)},
+                weights={n: float(w) for n, w, ok in zip(names, share, there, strict=True) if ok},
             )
         )
     return found

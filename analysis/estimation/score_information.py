@@ -31,7 +31,9 @@ class ScoreCovariance:
     precision: Array  # (runs,): ... with this precision; zero for runs whose scores the trend has already
 
     @staticmethod
-    def of(loss: Covariance, trend: Bounded, items: int, ln_loss: Array, scored: NDArray[np.bool_]) -> ScoreCovariance:
+    def of(
+        loss: Covariance, trend: Bounded, items: float, ln_loss: Array, scored: NDArray[np.bool_]
+    ) -> ScoreCovariance:
         """Before the runs are measured.
 
         Args:

@@ -34,6 +34,7 @@ class FitStatus(Enum):
     """How a fit ended. Anything but OK is a result that says so, never a silent number."""
 
     OK = "ok"
+    UNTESTED = "not tested"  # fitted, and nothing was left over to tell how well
     ILL_DETERMINED = "ill-determined"
     TOO_FEW_RUNS = "too few runs"
     NOT_CONVERGED = "not converged"

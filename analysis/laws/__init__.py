@@ -3,6 +3,8 @@
 from analysis.laws.base import EXPONENT_NAMES, Array, Data, Evaluated, Law, PowerSum, not_falling
 from analysis.laws.broken import BROKEN
 from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation, optimal_exponents
+from analysis.laws.fixed import FixedExponents, fixed
+from analysis.laws.fixed import named as fixed_named
 from analysis.laws.kaplan import (
     LOSS_OF_C,
     LOSS_OF_C_MIN,
@@ -31,7 +33,30 @@ LAWS: dict[str, Law] = {
     )
 }
 
+AUTHORS = {  # the law that each is known for
+    "hoffmann": CHINCHILLA.name,
+    "hestness": LOSS_OF_D.name,
+    "kaplan": LOSS_OF_N_AND_D.name,
+    "muennighoff": DATA_CONSTRAINED.name,
+    "gadre": OVER_TRAINING.name,
+    "caballero": BROKEN.name,
+    "bnsl": BROKEN.name,
+}
+
+
+def named(word: str) -> str | None:
+    """The key in LAWS of a law by its name or its author's; None for a stranger."""
+    word = word.strip().lower()
+    return word if word in LAWS else AUTHORS.get(word)
+
+
+def by_name(name: str) -> Law:
+    """The law of a name, one with fixed exponents among them."""
+    return LAWS.get(name) or fixed_named(name)
+
+
 __all__ = [
+    "AUTHORS",
     "BROKEN",
     "CHINCHILLA",
     "DATA_CONSTRAINED",
@@ -48,9 +73,13 @@ __all__ = [
     "Array",
     "Data",
     "Evaluated",
+    "FixedExponents",
     "Law",
     "PowerSum",
     "allocation",
+    "by_name",
+    "fixed",
+    "named",
     "not_falling",
     "optimal_exponents",
 ]

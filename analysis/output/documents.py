@@ -21,6 +21,7 @@ from analysis.estimation.exponents import Exponents
 from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
+from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.next_runs import NextRuns
 from analysis.output import saved, text
@@ -60,7 +61,7 @@ def write_design(found: NextRuns, out: str) -> list[Path]:
         "interval95_after": design.interval(chosen),
         "commands": found.commands,
     }
-    files.write_json(folder / "design.json", _finite(document))
+    files.write_json(folder / "design.json", finite(document))
     shown = [name for name in ("size", "N", "D", "C", "hours", "usd", "interval") if name in found.table]
     files.write_bytes(folder / "next.csv", found.table[shown].to_csv(index=False).encode())
     return [folder / "design.json", folder / "next.csv"]
@@ -96,6 +97,7 @@ def to_json(study: Study) -> dict[str, Any]:
     document: dict[str, Any] = {
         "laws": {name: _law(law) for name, law in study.laws.items()}
         | {"n_star": _n_star(study.minima, study), "envelope": _envelope(study.envelope)},
+        "advice": vars(study.advice),
         "conventions": {
             "N": str(study.convention.n),
             "C": str(study.convention.c),
@@ -103,6 +105,7 @@ def to_json(study: Study) -> dict[str, Any]:
             "all": [_exponents(e) for e in study.exponents],
         },
         "rules": [vars(r) for r in study.rules],
+        "rules_off": list(study.rules_off),
         "noise": vars(study.noise),
         "predictions": [_prediction(p, scores) for p, scores in predictions],
         "without_optimum": study.without_optimum,
@@ -111,14 +114,16 @@ def to_json(study: Study) -> dict[str, Any]:
         else {"anywhere": _weighted(ensemble, ensemble.anywhere), "optimal": _weighted(ensemble, ensemble.optimal)},
         "backtest": [] if ensemble is None else _backtest(ensemble),
         "coverage": study.coverage.to_dict("records"),
+        "fixed_exponents": None if study.fixed is None else dict(vars(study.fixed)),
         "influence": [vars(i) for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
+        "score_forecasts": [vars(a) for a in study.score_forecasts],
         "few_shot": [_trend(t) for t in study.trends],
         "shot_gains": study.gains,
         "notes": [vars(n) for n in study.notes],
         "receipt": dict(study.receipt),
     }
-    cleaned: dict[str, Any] = _finite(document)
+    cleaned: dict[str, Any] = finite(document)
     return cleaned
 
 
@@ -175,7 +180,7 @@ def _n_star(minima: Minima, study: Study) -> dict[str, Any]:
         "source": "Hoffmann et al. 2022, approach 2",
         "params": {"k": minima.coefficient, "a": minima.exponent},
         "interval95": {} if draws is None else {"a": uncertainty.interval(draws)},
-        "status": "ok" if len(minima.used) > 2 else "too few runs",
+        "status": "too few runs" if len(minima.used) < 3 else "ok" if draws is not None else FitStatus.UNTESTED.value,
         "minima": [
             {
                 "compute": p.budget,
@@ -199,7 +204,7 @@ def _envelope(envelope: Envelope) -> dict[str, Any]:
         "equation": "N*(C) = k C^a, D*(C) ~ C^b",
         "source": "Hoffmann et al. 2022, approach 1",
         "params": {"k": envelope.k, "a": envelope.a, "b": envelope.b},
-        "status": "too few runs" if envelope.reason else "ok",
+        "status": "too few runs" if envelope.reason else FitStatus.UNTESTED.value,
         "reason": envelope.reason,
         "runs": list(envelope.points.run_id) if len(envelope.points) else [],
     }
@@ -207,6 +212,8 @@ def _envelope(envelope: Envelope) -> dict[str, Any]:
 
 def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
     return {
+        "target": p.name or None,
+        "optimal": p.optimal,
         "compute": p.compute,
         "N": p.n,
         "D": p.d,
@@ -216,6 +223,7 @@ def _prediction(p: Prediction, accuracies: list[Accuracy]) -> dict[str, Any]:
         "interval95_new_run": p.interval_new_run,
         "decades_beyond_data": p.decades,
         "by_choice": p.by_choice,
+        "weight_by_choice": p.weights,
         "accuracies": [vars(a) for a in accuracies],
     }
 
@@ -226,7 +234,11 @@ def _weighted(ensemble: Ensemble, weighting: Weighting) -> dict[str, Any]:
             {"choice": c.name, "weight": w, "backtest_error": e, "status": f.status.value}
             for c, f, w, e in zip(ensemble.choices, ensemble.fits, weighting.weights, weighting.errors, strict=True)
         ],
-        "calibration": {**vars(weighting.calibration), "supported": weighting.calibration.supported},
+        "calibration": {
+            **vars(weighting.calibration),
+            "growth": vars(weighting.calibration.growth),
+            "supported": weighting.calibration.supported,
+        },
     }
 
 
@@ -257,15 +269,17 @@ def _trend(trend: Trend) -> dict[str, Any]:
     for name in ("by_compute", "by_loss"):
         law = getattr(trend, name)
         if law is not None:
-            entry[name] = {k: v for k, v in vars(law).items() if k != "covariance"}
+            told = {k: getattr(law, k) for k in ("ceiling", "ceiling_interval", "slope", "slope_se")}
+            entry[name] = {k: v for k, v in vars(law).items() if not isinstance(v, np.ndarray)} | told
     return entry
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data for JSON: numpy's numbers as Python's, what is not finite as null."""
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.estimation import isoflop
+from analysis.accuracy.trends import averaged
+from analysis.estimation import isoflop, predict
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
-from analysis.study import Note, Study
+from analysis.note import Note
+from analysis.runs.conventions import Parameters, counts
+from analysis.study import Study
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 MOST_DRAWS = 0.9
@@ -22,7 +25,8 @@ FEW_STARTS = 0.2  # share of starts at the optimum under which a fit is called f
 
 def notes(study: Study) -> list[Note]:
     """All notes of a study, in the order of its parts."""
-    return [*_rules(study), *_isoflop(study), *_fits(study), *_predictions(study), *_runs(study)]
+    parts = (_rules, _isoflop, _fits, _fixed, _predictions, _scores, _runs)
+    return [*study.runs.notes, *(note for part in parts for note in part(study))]
 
 
 def _rules(study: Study) -> Iterator[Note]:
@@ -30,12 +34,28 @@ def _rules(study: Study) -> Iterator[Note]:
         if rule.excluded:
             message = f"{len(rule.excluded)} runs: {rule.meaning}: {', '.join(rule.excluded)}"
             yield Note(code=f"rule-{rule.name}", severity="info", message=message)
+    if study.rules_off:
+        would = [f"{r.name} would take out {len(r.would_exclude)}" for r in study.rules if r.would_exclude]
+        message = "; ".join([f"rules that are off (rules=): {', '.join(study.rules_off)}", *would])
+        yield Note(code="rules-off", severity="info", message=message)
+    if not study.runs.store and study.convention.n is not Parameters.GIVEN and "N" in counts(study.runs.table):
+        message = f"the table has an N of its own beside the {study.convention.n} count fitted to: N=given takes it"
+        yield Note(code="other-count", severity="info", message=message)
     if not study.runs.store and study.table.C.equals(6 * study.table.N * study.table.D):
         yield Note(code="compute-6nd", severity="info", message="C is 6ND: the table has no column of compute")
 
 
 def _isoflop(study: Study) -> Iterator[Note]:
+    if study.table.loss.isna().all():
+        return
     minima = study.minima
+    by_chance = [] if minima.parabolas else isoflop.equal_compute(study.table)
+    if by_chance:
+        message = (
+            f"{sum(map(len, by_chance))} of {len(study.table)} runs lie in {len(by_chance)} groups of equal compute: "
+            "an accident and no budgets, so there is no approach 2; a column budget_flops says which runs are one"
+        )
+        yield Note(code="no-budgets", severity="info", message=message)
     for p, implied in zip(minima.parabolas, study.implied, strict=True):
         if p.far:
             message = (
@@ -52,6 +72,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
                 f"centred on it"
             )
             yield Note(code="parabola-biased", severity="warning", message=message)
+    yield from _which_exponent(study)
     kept = 0 if minima.draws is None else len(minima.draws)
     if minima.asked and kept < MOST_DRAWS * minima.asked:
         message = (
@@ -61,10 +82,21 @@ def _isoflop(study: Study) -> Iterator[Note]:
         yield Note(code="draws-without-minimum", severity="warning", message=message)
 
 
+def _which_exponent(study: Study) -> Iterator[Note]:
+    """One line: which of the three approaches to use, and why."""
+    advice = study.advice
+    if advice.approach:
+        message = f"of the three approaches to N* ~ C^a use a = {advice.a:.2f} ({advice.approach}): {advice.reason}"
+        yield Note(code="which-exponent", severity="info", message=message)
+    elif advice.reason and len(study.table):
+        message = f"none of the three approaches to N* ~ C^a is to be used: {advice.reason}"
+        yield Note(code="which-exponent", severity="info", message=message)
+
+
 def _fits(study: Study) -> Iterator[Note]:
     for law in study.laws.values():
         fit = law.fit
-        if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED):
+        if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED, FitStatus.UNTESTED):
             message = f"{fit.law.equation} is {fit.status.value}: {fit.reason}"
             severity = "warning" if fit.law.name in (*MAIN_LAWS, study.options.law) else "info"
             yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity=severity, message=message)
@@ -73,7 +105,25 @@ def _fits(study: Study) -> Iterator[Note]:
             yield Note(code="fragile-optimum", severity="info", message=message)
 
 
+def _fixed(study: Study) -> Iterator[Note]:
+    if study.fixed is None:
+        return
+    cost = study.fixed
+    if not cost.cuts:
+        message = f"{study.options.joint.equation}: no cut leaves enough runs to backtest what fixing costs"
+    else:
+        message = (
+            f"{study.options.joint.equation}: in {cost.cuts} backtests the law misses by {cost.fixed:.2%} in the mean, "
+            f"and by {cost.free:.2%} with free exponents"
+        )
+    yield Note(code="fixed-exponents", severity="info", message=message)
+
+
 def _predictions(study: Study) -> Iterator[Note]:
+    if study.ensemble is None and study.table.loss.isna().all() and len(study.table):
+        message = "the runs have no loss: accuracies are held against compute alone, and no law of the loss is fitted"
+        yield Note(code="no-loss", severity="info", message=message)
+        return
     if study.ensemble is None:
         asked = "" if study.options.law == "all" else f" by law={study.options.law}"
         message = f"nothing can be predicted{asked}: no law of N and D, and none of C with budgets, could be fitted"
@@ -86,9 +136,11 @@ def _predictions(study: Study) -> Iterator[Note]:
             "prediction; run sizes on both sides of the best, or give N and D of a point by predict="
         )
         yield Note(code="no-optimum", severity="warning", message=message)
+    yield from _models(study)
     everywhere = [*study.predictions, *study.predicted_points]
     if everywhere:
-        calibration = (study.ensemble.optimal if study.predictions else study.ensemble.anywhere).calibration
+        assert study.weighting is not None
+        calibration = study.weighting.calibration
         yield Note(
             code="thin-calibration" if calibration.supported else "no-calibration",
             severity="info" if calibration.cuts >= THIN_CUTS else "warning",
@@ -99,15 +151,30 @@ def _predictions(study: Study) -> Iterator[Note]:
         low, high = p.spread
         if high / low - 1 > SPREAD:
             message = (
-                f"C={p.compute:.3g}: the {len(p.by_choice)} fits differ by {high / low - 1:.1%} there "
-                f"({low:.3f} to {high:.3f})"
+                f"C={p.compute:.3g}: the fits that hold {predict.HEAVY:.0%} of the weight differ by "
+                f"{high / low - 1:.1%} there ({low:.3f} to {high:.3f})"
             )
             yield Note(code="fits-differ", severity="info", message=message)
     for i in [i for i in study.influences if abs(i.loss_change) > MOVES][:3]:
-        message = (
-            f"without {i.left_out} L(N,D)'s prediction moves by {i.loss_change:+.1%}, its N* by {i.n_star_change:+.0%}"
+        message = f"without {i.left_out} the prediction at the first target moves by {i.loss_change:+.1%}" + (
+            f", its N* by {i.n_star_change:+.0%}" if np.isfinite(i.n_star_change) else ""
         )
         yield Note(code="influential", severity="warning", message=message)
+
+
+def _models(study: Study) -> Iterator[Note]:
+    """How a published model is counted, and one that is not predicted itself."""
+    own = {p.name for p in study.predictions if p.name and not p.optimal}
+    for model in study.options.models:
+        if model.name not in own:
+            message = f"law={study.options.law} is of compute alone: {model.name} itself, its N and D, is not predicted"
+            yield Note(code="target-not-predicted", severity="warning", message=message)
+        elif study.convention.n is Parameters.GIVEN:
+            message = (
+                f"N of {model.name} is its {model.n:.4g} parameters in total, and the table does not say what its N "
+                "counts: N=total or N=nonembedding says it"
+            )
+            yield Note(code="target-count", severity="warning", message=message)
 
 
 def _informed(study: Study, predictions: list[Prediction], *, supported: bool) -> Iterator[Note]:
@@ -126,6 +193,25 @@ def _informed(study: Study, predictions: list[Prediction], *, supported: bool) -
             "no interval of a new run there, and the prediction rests on the form of the laws alone"
         )
         yield Note(code="off-line", severity="warning", message=message)
+
+
+def _scores(study: Study) -> Iterator[Note]:
+    evals = study.runs.evals
+    if evals.empty:
+        return
+    evals = evals[evals.run_id.isin(study.table.run_id)]
+    found = averaged(evals) if len(evals) else None
+    if found is None or not (found.left_out or found.without):
+        return
+    listed = ", ".join(map(str, found.shots))
+    message = (
+        f"the mean of tasks is that of {', '.join(found.tasks)}, which every run measured at every K shown ({listed})"
+    )
+    if found.left_out:
+        message += f"; left out: {', '.join(found.left_out)}"
+    if found.without:
+        message += f"; no mean at K={', '.join(map(str, found.without))}, where fewer tasks are measured"
+    yield Note(code="mean-of-tasks", severity="info", message=message)
 
 
 def _runs(study: Study) -> Iterator[Note]:

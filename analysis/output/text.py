@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.estimation import isoflop, uncertainty
-from analysis.estimation.fitted_laws import NO_FLOOR
+from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.runs.conventions import LABELS
@@ -52,14 +52,14 @@ def _span(values: list[float] | None, digits: int = 3) -> str:
     )
 
 
-def _parameter(name: str, value: float) -> str:
-    return "0 (at its bound)" if name == "E" and value < NO_FLOOR else _number(value, 4)
+def _parameter(name: str, value: float, no_floor: float) -> str:
+    return "0 (at its bound)" if name == "E" and value < no_floor else _number(value, 4)
 
 
-def _floored(name: str, draws: Array) -> list[float]:
+def _floored(name: str, draws: Array, no_floor: float) -> list[float]:
     """The interval of a parameter; an irreducible loss too small to matter is printed as zero."""
     low, high = uncertainty.interval(draws)
-    return [0.0 if v < NO_FLOOR else v for v in (low, high)] if name == "E" else [low, high]
+    return [0.0 if v < no_floor else v for v in (low, high)] if name == "E" else [low, high]
 
 
 def _laws(study: Study) -> list[Row]:
@@ -72,8 +72,9 @@ def _laws(study: Study) -> list[Row]:
         rows.append(
             [
                 law.fit.law.equation,
-                ", ".join(f"{name} {_parameter(name, value)}" for name, value in law.fit.params.items()) or "-",
-                ", ".join(f"{name} {_span(_floored(name, values))}" for name, values in published.items()) or "-",
+                ", ".join(f"{name} {_parameter(name, value, law.no_floor)}" for name, value in law.fit.params.items())
+                or "-",
+                ", ".join(f"{name} {_span(_floored(name, v, law.no_floor))}" for name, v in published.items()) or "-",
                 law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
             ]
         )
@@ -82,10 +83,12 @@ def _laws(study: Study) -> list[Row]:
 
 def _optimum(study: Study) -> list[Row]:
     """The exponent of N* by each of Hoffmann et al.'s approaches."""
-    rows = []
+    rows: list[Row] = []
     env, minima = study.envelope, study.minima
+    if not study.laws and study.ensemble is None and study.score_forecasts:
+        return rows  # there is no loss
     what = f"{len(env.points)} runs that no cheaper one beats"
-    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or what])
+    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or f"{what}; not tested"])
     spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
     count = f"{len(minima.used)} budgets with a minimum"
     if len(minima.used) > 1:
@@ -98,7 +101,7 @@ def _optimum(study: Study) -> list[Row]:
         known = math.isfinite(a) and len(joint.a_draws) > 0
         inside = uncertainty.interval(joint.a_draws) if known else None
         rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
-    return rows
+    return [[name + (" *" if name == study.advice.approach else ""), *rest] for name, *rest in rows]
 
 
 def _minima(study: Study) -> list[Row]:
@@ -141,6 +144,7 @@ def _predictions(study: Study) -> list[Row]:
     every = [*study.predictions, *study.predicted_points]
     rows = [
         [
+            _what(p),
             f"{p.compute:.3g}",
             f"{p.decades:.1f} decades",
             _count(p.n),
@@ -153,7 +157,14 @@ def _predictions(study: Study) -> list[Row]:
         for p in every[:MOST_PREDICTIONS]
     ]
     more = len(every) - len(rows)
-    return [*rows, [f"and {more} more in fit.json", *[""] * 7]] if more else rows
+    return [*rows, [f"and {more} more in fit.json", *[""] * 8]] if more else rows
+
+
+def _what(p: Prediction) -> str:
+    """Which model a prediction is of."""
+    if not p.optimal:
+        return p.name or "as given"
+    return f"best at C of {p.name}" if p.name else "best at C"
 
 
 def _choices(study: Study) -> list[Row]:
@@ -205,25 +216,31 @@ def _few_shot(study: Study) -> list[Row]:
     rows = []
     for t in study.trends:
         accuracy = f"{t.accuracy_small:.3f} -> {t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}"
-        logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}"
+        known = math.isfinite(t.logprob_per_decade)
+        logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}" if known else "-"
         if t.verdict == "not measured":
             accuracy, logprob = "-", "-"
-            verdict = "not measured: does not fit n_ctx"
+            verdict = "not measured: does not fit n_ctx" if t.items is not None else "not measured: too few runs"
         else:
             verdict = (
                 t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
             )
+            if t.by_compute is not None:
+                verdict += f", ceiling {_span(t.by_compute.ceiling_interval, 2)}"
         rows.append([t.task, str(t.shots), f"{t.chance:.2f}", f"{t.baseline:.3f}", accuracy, logprob, verdict])
     return rows
 
 
 def _accuracies(study: Study) -> list[Row]:
     rows = []
-    for p, accuracies in zip(study.predictions, study.accuracies, strict=True):
-        for a in accuracies:
-            score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
-            spans = [_span(a.interval_mean), _span(a.interval_new_run)]
-            rows.append([f"{p.compute:.3g}", a.task, str(a.shots), score, *spans, a.reason])
+    chained = [
+        (_what(p), p.compute, a) for p, each in zip(study.predictions, study.accuracies, strict=True) for a in each
+    ]
+    for what, compute, a in [*chained, *(("compute", a.compute, a) for a in study.score_forecasts)]:
+        score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
+        spans = [_span(a.interval_mean), _span(a.interval_new_run)]
+        note = a.reason or ("by compute alone" if study.score_forecasts else "")
+        rows.append([what, f"{compute:.3g}", a.task, str(a.shots), score, *spans, note])
     return rows
 
 
@@ -240,10 +257,15 @@ def _gains(study: Study) -> list[Row]:
 
 
 def _rules(study: Study) -> list[Row]:
-    rows = [[r.name, r.meaning, ", ".join(r.excluded) or "none"] for r in study.rules]
+    rows = [[r.name, r.meaning, _out(r.on, r.excluded)] for r in study.rules]
     far = [run_id for p in study.minima.parabolas for run_id in p.far]
     near = f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss"
-    return [*rows, ["near", near, ", ".join(far) or "none"]] if study.minima.parabolas else rows
+    return [*rows, ["near", near, _out("near" not in study.rules_off, far)]] if study.minima.parabolas else rows
+
+
+def _out(on: bool, runs: list[str]) -> str:
+    """The runs that a rule took out."""
+    return ", ".join(runs) or "none" if on else "off"
 
 
 _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
@@ -252,7 +274,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         ["law", "parameters", "95% interval of the mean law", "status"],
         _laws,
     ),
-    ("N* ~ C^a, D* ~ C^b (N {N}, C {C})", ["approach", "a", "b", "95% of a", "from"], _optimum),
+    ("N* ~ C^a, D* ~ C^b (N {N}, C {C}; * to be used)", ["approach", "a", "b", "95% of a", "from"], _optimum),
     (
         "IsoFLOP minima (N {N}, C {C})",
         ["C", "runs", "N* parabola", "cubic", "L(N,D)", "D/N at N*", "L*", "note"],
@@ -264,8 +286,8 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _exponents,
     ),
     (
-        "Predictions: mean of the ensemble of fits below, weighted by their backtests",
-        ["C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
+        "Predictions (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
+        ["of", "C", "beyond the data", "N", "D", "loss", "95% of the mean law", "95% of a new run", "the fits"],
         _predictions,
     ),
     ("Ensemble of fits", ["fit", "weight", "mean miss in backtests", "loss at the first target"], _choices),
@@ -275,7 +297,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _coverage,
     ),
     (
-        "Influence on L(N,D) at the first target",
+        "Influence on the prediction at the first target (the weights of the fits kept)",
         ["left out", "kind", "runs", "loss", "N*"],
         _influence,
     ),
@@ -286,8 +308,8 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _few_shot,
     ),
     (
-        "Predicted accuracy (compute -> loss -> accuracy)",
-        ["C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
+        "Predicted accuracy (compute -> loss -> accuracy, where there is a loss)",
+        ["of", "C", "task", "K", "accuracy", "95% of the trend", "95% of a new run", "note"],
         _accuracies,
     ),
     ("What K examples bring over none (mean over runs)", ["task", "K", "accuracy", "ln p(answer)"], _gains),

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Array
-from analysis.runs import conventions, foreign, ladder, store
+from analysis.note import Note
+from analysis.runs import conventions, foreign, ladder, points, store
 from analysis.runs.ladder import Ladder
 from analysis.runs.selection import Selection
 from gpt3core.errors import UsageError
@@ -31,18 +32,18 @@ class Costed:
     unit: str
 
 
-def read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """A file of runs to make: N, D, C, and gpu_hours and seed where it says them.
+def read(path: Path, columns: Mapping[str, str], selection: Selection) -> tuple[pd.DataFrame, list[Note]]:
+    """A file of runs to make: N, D, C as a selection counts them, gpu_hours and seed where it says them; and notes.
 
     Raises:
-        UsageError: when N or D is missing.
+        UsageError: when N or D is missing, or N counts other parameters than the selection's.
     """
     path = path.expanduser().absolute()
     raw = foreign.read_points(path, columns)
-    points = foreign.check_points(raw, path)
-    if points.N.isna().any():
+    found, notes = points.counted(raw, selection, path, columns)
+    if found.N.isna().any():
         raise UsageError(f"{path}: a candidate needs N and D")
-    return points.assign(**{name: raw[name] for name in ("gpu_hours", "seed") if name in raw})
+    return found.assign(**{name: raw[name] for name in ("gpu_hours", "seed") if name in raw}), notes
 
 
 def of_recipe(selection: Selection, largest: float) -> tuple[pd.DataFrame, Ladder]:

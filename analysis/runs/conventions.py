@@ -6,6 +6,7 @@ Song 2024, arXiv 2406.12907), so a law is fitted under one of each and the repor
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,26 +51,37 @@ LABELS = {
 }
 
 _STORE = {"params_total": "N_total", "params_nonembedding": "N_nonembedding", "tokens": "D", "flops_model": "C"}
-_COUNTED = {Parameters.NONEMBEDDING: "N_nonembedding", Parameters.TOTAL: "N_total", Parameters.GIVEN: "N"}
+COUNTED = {Parameters.NONEMBEDDING: "N_nonembedding", Parameters.TOTAL: "N_total", Parameters.GIVEN: "N"}
 
 
 def available(table: pd.DataFrame) -> list[Convention]:
     """The conventions under which a table of runs can be read, the preferred first."""
-    renamed = table.rename(columns=_STORE)
-    counts = [n for n in (Parameters.NONEMBEDDING, Parameters.TOTAL) if _COUNTED[n] in renamed]
-    counts = counts or [Parameters.GIVEN]
+    there = counts(table)
     found = []
-    for n in counts:
+    for n in (n for n in COUNTED if COUNTED[n] in there):
         found += [Convention(n=n, c=Compute.EXACT), Convention(n=n, c=Compute.SIX_ND)]
-        if n is Parameters.TOTAL and Parameters.NONEMBEDDING in counts:
+        if n is Parameters.TOTAL and COUNTED[Parameters.NONEMBEDDING] in there:
             found.append(Convention(n=n, c=Compute.KAPLAN))
     return found
 
 
-def chosen(table: pd.DataFrame, n: Parameters | None, c: Compute | None) -> Convention:
-    """What was asked for, and the preferred convention for what was not."""
+def counts(table: pd.DataFrame) -> list[str]:
+    """The counts of parameters that a table of runs has: N_nonembedding, N_total, and N where it is neither."""
+    renamed = table.rename(columns=_STORE)
+    found = [COUNTED[n] for n in (Parameters.NONEMBEDDING, Parameters.TOTAL) if COUNTED[n] in renamed]
+    own = "N" in renamed and not any(renamed.N.equals(renamed[name]) for name in found)
+    return [*found, "N"] if own else found
+
+
+def chosen(table: pd.DataFrame, n: Parameters | None, c: Compute | None, named: Collection[str] = ()) -> Convention:
+    """What was asked for, and the preferred convention for what was not.
+
+    Args:
+        named: columns that the user named: a count among them is preferred, N first.
+    """
     first = available(table)[0]
-    return Convention(n=n or first.n, c=c or first.c)
+    preferred = next((known for known in reversed(COUNTED) if COUNTED[known] in named), first.n)
+    return Convention(n=n or preferred, c=c or first.c)
 
 
 def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
@@ -87,14 +99,14 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     n, c = convention.n, convention.c
     renamed = table.rename(columns=_STORE)
     if not {"N_total", "N_nonembedding"} & set(renamed):  # the table does not say what its N counts: the user may
-        renamed = renamed.assign(**{_COUNTED[n]: renamed.N})
-    if _COUNTED[n] not in renamed:
+        renamed = renamed.assign(**{COUNTED[n]: renamed.N})
+    if COUNTED[n] not in renamed:
         there = ", ".join(sorted({str(known.n) for known in available(table)}))
         raise UsageError(f"N={n}: these runs do not say it; they have N={there}")
     if c is Compute.KAPLAN and "N_nonembedding" not in renamed:
         raise UsageError("C=kaplan needs the non-embedding parameters, which these runs do not say")
     frame = pd.DataFrame({"run_id": renamed.run_id.astype(str), "size": renamed["size"].astype(str)})
-    frame["N"] = renamed[_COUNTED[n]].astype(float)
+    frame["N"] = renamed[COUNTED[n]].astype(float)
     frame["D"] = renamed.D.astype(float)
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
     frame["C"] = renamed.C.astype(float) if c is Compute.EXACT else 6 * counted * frame.D
@@ -104,6 +116,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
         if name in renamed:
             frame[name] = renamed[name].astype(float)
     frame["status"] = renamed.status.astype(str)
+    if "duplicate" in renamed:
+        frame["duplicate"] = renamed.duplicate
     if "precision" in renamed:
         frame["precision"] = renamed.precision.astype("string").fillna("unknown").astype(str)
     frame["seed"] = renamed.seed if "seed" in renamed else 0

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from analysis.settings import RULES
 from gpt3core.errors import UsageError
 
 MAX_EPOCHS = 4.0  # up to about four epochs repeated data is nearly as good as new (Muennighoff et al. 2023)
 WORTHLESS_EPOCHS = 40.0  # beyond, repeating is worth nothing and models overfit: no law here speaks of it (the same)
 MIN_TOKENS_PER_PARAMETER = 1.0  # below, a run has not left the first drop of its curve
 DIVERGED_ABOVE = 0.05  # relative: more than this above a run with no more parameters and no more tokens
+EXEMPT = {
+    "near": "keep_far",
+    "repeated-data": "keep_repeated",
+}  # rule -> column by which a table of runs says it is off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,28 +29,56 @@ class Rule:
     name: str
     meaning: str
     excluded: list[str]
+    on: bool = True
+    would_exclude: list[str] = field(default_factory=list)  # of a rule that is off
 
 
 def apply(
-    table: pd.DataFrame, *, min_tokens: float = 0.0, exclude: Sequence[str] = (), precision: str | None = None
+    table: pd.DataFrame,
+    *,
+    min_tokens: float = 0.0,
+    exclude: Sequence[str] = (),
+    precision: str | None = None,
+    off: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[Rule]]:
     """The runs that pass every rule, and the rules. A run is listed under the first rule that takes it out.
 
+    Rules of single laws (EXEMPT) are applied where these are fitted: the table says by a column which are off.
+
     Args:
-        table: run_id, N, D, U, loss, status, epochs; precision where it is known.
+        table: run_id, N, D, U, loss, status, epochs; precision and duplicate where they are known.
         min_tokens: of training, below which a run does not count.
         exclude: run_ids that the user takes out.
         precision: the only one that the runs may have been trained in; any by default.
+        off: rules of RULES that take no run out.
 
     Raises:
         UsageError: for a name in ``exclude`` that no run has, or a precision that none was trained in.
     """
     _check_asked(table, exclude, precision)
+    assert set(off) <= set(RULES)
     rules, out = [], pd.Series(False, index=table.index)
-    for name, meaning, hit in _checks(table, min_tokens, exclude, precision):
-        rules.append(Rule(name=name, meaning=meaning, excluded=sorted(table.run_id[hit & ~out])))
-        out |= hit
-    return table[~out].reset_index(drop=True), rules
+    for name, meaning, hit in _checks(table, min_tokens, exclude, precision, off):
+        found = sorted(table.run_id[hit & ~out])
+        if name in off:
+            rules.append(Rule(name=name, meaning=meaning, excluded=[], on=False, would_exclude=found))
+        else:
+            rules.append(Rule(name=name, meaning=meaning, excluded=found))
+            out |= hit
+    return exempt(table[~out].reset_index(drop=True), off), rules
+
+
+def exempt(table: pd.DataFrame, off: Sequence[str]) -> pd.DataFrame:
+    """The runs, with a column for each rule of EXEMPT that is off."""
+    return table.assign(**{column: True for name, column in EXEMPT.items() if name in off})
+
+
+def exempted(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
+    """Which rows (n,) a rule of EXEMPT is off for."""
+    column = EXEMPT[rule]
+    if column not in table:
+        return np.zeros(len(table), bool)
+    return np.array([value is True for value in table[column].astype(object)], bool)  # points beside runs have none
 
 
 def _check_asked(table: pd.DataFrame, exclude: Sequence[str], precision: str | None) -> None:
@@ -64,15 +98,28 @@ def _check_asked(table: pd.DataFrame, exclude: Sequence[str], precision: str | N
 
 
 def _checks(
-    table: pd.DataFrame, min_tokens: float, exclude: Sequence[str], precision: str | None
+    table: pd.DataFrame, min_tokens: float, exclude: Sequence[str], precision: str | None, off: Sequence[str]
 ) -> Iterator[tuple[str, str, pd.Series]]:
     """(name, meaning, which runs it takes out) of every rule that applies here."""
+    lost = ~(table.loss.astype(float).abs().lt(np.inf) & (table.loss > 0))
+    why = "the loss is missing or not finite, or the run's status says so"
+    if table.loss.isna().all() and (table.status == "done").any():
+        lost &= False  # a table of scores alone: none of its runs has a loss
+        why = "the run's compute is not known, or its status says so"
     yield "excluded", "taken out by exclude=", table.run_id.isin(list(exclude))
+    if "duplicate" in table:
+        yield (
+            "duplicate",
+            "its row is the same as an earlier one: identical rows are one run",
+            table.duplicate.astype(bool),
+        )
     yield (
         "diverged",
-        "the loss is missing or not finite, or the run's status says so",
-        (table.status != "done") | ~np.isfinite(table.loss.astype(float)),
+        why,
+        (table.status != "done") | lost,
     )
+    if "diverged" in off:
+        yield "no-loss", "the loss is missing, not finite or not positive: there is nothing to fit", lost
     if precision is not None:
         yield "precision", f"not trained in {precision} (precision={precision})", table.precision != precision
     yield (

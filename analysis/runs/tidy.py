@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.note import Note
+
 # name -> type, of a store's runs
 COLUMNS = {
     "run_id": "string",
@@ -59,6 +61,7 @@ class Runs:
     missing: list[str] = field(default_factory=list)  # runs of the sweep without a result
     unmeasured: list[str] = field(default_factory=list)  # runs that lack some of the scores asked for now
     min_tokens: float = 0.0  # the recipe's floor for a run to count
+    notes: list[Note] = field(default_factory=list)  # what reading them left open
 
 
 def tidy(table: pd.DataFrame) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         x=[p.compute],
         y=[p.loss],
         mode="markers",
-        name="prediction",
+        name=f"prediction of {p.name}" if p.name and not p.optimal else "prediction",
         marker={"symbol": "star", "size": 14, "color": "#D55E00"},
         error_y=error,
         text=[f"prediction {p.decades:.1f} decades beyond the data<br>loss {p.loss:.3f}<br>{said}"],

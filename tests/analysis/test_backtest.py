@@ -50,7 +50,8 @@ def backtests_of(miss_per_sqrt_decade, noise, seed=0):
         walk = rng.standard_normal() * miss_per_sqrt_decade
         for d in (0.25, 0.5, 1.0):
             miss = walk * np.sqrt(d) + noise * rng.standard_normal()
-            rows.append({"fitted_to": 10.0**cut, "decades": d, "measured": float(np.exp(miss)), "run_id": "r"})
+            row = {"fitted_to": 10.0**cut, "decades": d, "span": 1e9, "measured": float(np.exp(miss)), "run_id": "r"}
+            rows.append(row)
             predicted.append([0.0])
     return Backtests(rows=pd.DataFrame(rows), ln_predicted=np.array(predicted))
 
@@ -59,8 +60,19 @@ def test_calibration_finds_the_rate_of_a_random_walk():
     found = backtest.calibrate(backtests_of(0.02, 0.003), np.ones(1), noise=0.003)
     assert np.sqrt(found.rate) == pytest.approx(0.02, rel=0.25)
     assert found.supported
-    widths = found.half_width(np.array([0.0, 0.5, 1.0, 2.0]), 0.95)
+    widths = found.half_width(np.array([0.0, 0.5, 1.0, 2.0]), 1.0, 0.95)
     assert (np.diff(widths) > 0).all()
+    # a decade is farther from data that span one than from data that span four
+    near, far = found.half_width(np.ones(2), np.array([4.0, 1.0]), 0.95)
+    assert far > 1.3 * near
+
+
+def test_a_few_badly_tuned_runs_do_not_rule_the_interval():
+    clean, cloud = backtests_of(0.01, 0.003), backtests_of(0.01, 0.003)
+    cloud.rows.loc[::12, "measured"] *= 1.1
+    rates = [backtest.calibrate(found, np.ones(1), noise=0.003).rate for found in (clean, cloud)]
+    mean_square = np.mean(np.log(cloud.rows.measured) ** 2 / cloud.rows.decades)
+    assert rates[0] < rates[1] < 0.7 * mean_square
 
 
 def test_without_backtests_there_is_no_interval_and_a_reason():
@@ -68,7 +80,7 @@ def test_without_backtests_there_is_no_interval_and_a_reason():
         Backtests(rows=pd.DataFrame({"fitted_to": []}), ln_predicted=np.empty((0, 1))), np.ones(1), 0.01
     )
     assert not found.supported
-    assert np.isinf(found.half_width(np.array([1.0]), 0.95)).all()
+    assert np.isinf(found.half_width(np.array([1.0]), 2.0, 0.95)).all()
     assert "nothing can be backtested" in found.reason
 
 

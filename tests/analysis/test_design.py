@@ -177,7 +177,7 @@ def test_a_store_says_which_runs_diverged_failed_or_are_in_flight(isolated, caps
         }
     )
     grid.to_csv(isolated / "g.csv", index=False)
-    known = candidates.costed(selected, candidates.read(isolated / "g.csv", {}))
+    known = candidates.costed(selected, candidates.read(isolated / "g.csv", {}, selected)[0])
     assert known.unit == "hours", "the store's runs say how many tokens a second they took"
     status = dict(zip(known.finished.run_id, known.finished.status, strict=True))
     assert status == {i: "out" if i == diverged else "done" for i in ids if i not in (failed, flying)}

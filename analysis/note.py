@@ -1,0 +1,14 @@
+"""Something that a reader must know beside the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Something a reader must know."""
+
+    code: str
+    severity: str  # info | warning
+    message: str

@@ -1,0 +1,76 @@
+"""Points to predict and runs to propose, counted as the laws count: their N and C under the convention of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.note import Note
+from analysis.runs import conventions, foreign
+from analysis.runs.conventions import COUNTED, LABELS, Compute, Parameters
+from analysis.runs.selection import Selection
+from gpt3core.errors import UsageError
+
+NAMES = {"N_nonembedding": "non-embedding parameters", "N_total": "total parameters"}
+
+
+def counted(
+    raw: pd.DataFrame, selection: Selection, path: Path, columns: Mapping[str, str]
+) -> tuple[pd.DataFrame, list[Note]]:
+    """N, D, C and U of points as the laws of a selection count them, in the file's order; see foreign.check_points.
+
+    Args:
+        raw: under isoflop's names, as of foreign.named.
+        columns: that the user gave for the runs, and for the points as far as they have them.
+
+    Returns:
+        The points, and notes where nothing says what their N counts.
+
+    Raises:
+        UsageError: where their N is known to count other parameters than the laws do.
+    """
+    table, count = raw.copy(), COUNTED[selection.convention.n]
+    if count in table:
+        table["N"] = table[count]
+    notes = _doubts(table, selection, path, columns)
+    if "N" not in table:
+        for name in NAMES:
+            if name in table:
+                table["N"] = table[name]
+    return foreign.check_points(_compute(table, selection.convention.c), path), notes
+
+
+def _doubts(table: pd.DataFrame, selection: Selection, path: Path, columns: Mapping[str, str]) -> list[Note]:
+    """Notes on an N that may count other parameters than the laws do; what certainly does is refused."""
+    n, other = selection.convention.n, [name for name in NAMES if name in table]
+    said = set(conventions.counts(selection.runs.table))
+    if COUNTED[n] in table and n is not Parameters.GIVEN:
+        return []
+    label = f"N {LABELS[n]}"
+    if "N" not in table:
+        if other and (n is not Parameters.GIVEN or said & set(other)):
+            raise UsageError(
+                f"{path} has {NAMES[other[0]]} ({foreign.source_of(table, other[0])}), and the laws are fitted to "
+                f"{label}: give those parameters, or fit with another N="
+            )
+        source = foreign.source_of(table, other[0]) if other else ""
+    else:
+        source = foreign.source_of(table, "N")
+        same = n is Parameters.GIVEN or COUNTED[n] not in said  # the runs leave it open too
+        if source == foreign.column_of(columns["N"]) if "N" in columns else same:
+            return []
+    if not source:
+        return []
+    message = f"{path}: {source} is taken to count the parameters that the laws are fitted to ({label})"
+    return [Note(code="points-count", severity="warning", message=message)]
+
+
+def _compute(table: pd.DataFrame, c: Compute) -> pd.DataFrame:
+    """C by the convention, where N and D are there to say it."""
+    if c is Compute.SIX_ND and {"N", "D"} <= set(table):
+        return table.assign(C=6 * table.N * table.D)
+    if c is Compute.KAPLAN and {"N_nonembedding", "D"} <= set(table):
+        return table.assign(C=6 * table.N_nonembedding * table.D)
+    return table
