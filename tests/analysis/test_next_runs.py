@@ -197,3 +197,17 @@ def test_what_a_score_tells_is_the_scatter_of_refits_with_it():
     for told, seen in ((before, losses), (found.target_variance, every)):
         scatter = np.std([fitted(seen).at(np.array(-at)) for _ in range(40)])
         assert 1 / 1.5 < np.sqrt(told) / scatter < 1.5
+
+
+def test_a_tables_scores_are_a_target_too(tmp_path):
+    rng = np.random.default_rng(0)
+    n, d = (axis.ravel() for axis in np.meshgrid([1e7, 3e7, 1e8, 3e8, 1e9], [5e8, 2e9, 8e9]))
+    loss = 1.7 + 480 / n**0.34 + 2000 / d**0.37
+    arc = 0.25 + 0.5 * special.expit(4 * (2.9 - loss)) + 0.01 * rng.standard_normal(15)
+    path = tmp_path / "t.csv"
+    pd.DataFrame({"N": n, "D": d, "loss": loss, "arc": arc}).to_csv(path, index=False)
+    asked = DesignSettings(runs=str(path), scores=["arc"], chance={"arc": 0.25}, min_tokens=1, target="accuracy:arc")
+    low, high = next_runs(asked).design.interval()
+    assert 0.4 < low < high < 0.9
+    with pytest.raises(UsageError, match="has no effect with target=loss"):
+        next_runs(DesignSettings(runs=str(path), scores=["arc"]))
