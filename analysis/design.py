@@ -5,6 +5,8 @@ runs=PATH            runs made: a store or a table; with sweep=, columns.X=, N=,
                      will be; runs that ended, failed ones among them, are not proposed again
 target=loss          the loss at target_compute; or n_star, the compute-optimal size there; or accuracy:TASK (or
                      accuracy:TASK:K, with K examples), through the trend of that accuracy over the loss
+scores=[arc]         a table's columns of accuracy, for such a target; with chance., items. and shots. as for
+                     analysis.fit
 target_compute=1e24  FLOPs (default: ten times the highest-compute run)
 candidates=FILE      a row a run that could be made: columns N and D, and gpu_hours where cost is not FLOPs. Without
                      it a sweep's recipe is continued, or a grid is laid about a table's range

@@ -15,6 +15,7 @@ from analysis.estimation.information import compute_optimal, posterior_mode
 from analysis.runs import candidates, selection, store
 from analysis.runs.candidates import Costed
 from analysis.runs.ladder import Ladder
+from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DesignSettings
 from gpt3core.cli import nearest
@@ -42,7 +43,8 @@ def next_runs(settings: DesignSettings) -> NextRuns:
         UsageError, StoreError: in one sentence.
     """
     settings.check()
-    selected = selection.select(settings)
+    asked = Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
+    selected = selection.chosen(selection.read(settings, asked=asked), settings)
     if selected.table.empty:
         raise UsageError(f"{selected.runs.source} holds no run that the rules let pass: two are needed")
     target, trend = _target(settings.target, selected)
@@ -122,7 +124,7 @@ def _target(asked: str, selected: Selection) -> tuple[str, Trend | None]:
     kind, _, rest = asked.partition(":")
     if kind != ACCURACY:
         return asked, None
-    found = trends(selected.runs.evals, selected.table)  # a foreign table's scores enter here once it has some
+    found = trends(selected.runs.evals, selected.table)
     if not found:
         raise UsageError(f"target={asked}: {selected.runs.source} has no scores: take target=loss, or evaluate tasks")
     tasks = list(dict.fromkeys(trend.task for trend in found))

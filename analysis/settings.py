@@ -168,6 +168,10 @@ class DesignSettings(RunSettings):
 
     candidates: str | None = None
     running: str | None = None
+    scores: list[str] = field(default_factory=list)
+    chance: dict[str, float] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+    shots: dict[str, int] = field(default_factory=dict)
     target: str = "loss"
     target_compute: float | None = None
     largest: float | None = None
@@ -191,6 +195,8 @@ class DesignSettings(RunSettings):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{name}={value}: {what}")
+        if self.scores and not self.target.startswith("accuracy"):
+            raise UsageError(f"scores=[{self.scores[0]}] has no effect with target={self.target}: leave it out")
         if self.largest is not None and self.candidates is not None:
             raise UsageError(
                 f"largest={self.largest:g} has no effect with candidates=: leave it out, or shorten the file"

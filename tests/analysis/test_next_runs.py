@@ -23,6 +23,13 @@ from tests.analysis.test_design import FINISHED, grid, runs
 from tests.conftest import write_corpus
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A finished laptop sweep whose losses follow a known law within 0.3%, and its run_ids; nothing writes to it."""
+    root = tmp_path_factory.mktemp("store") / "root"
+    return root, make_store(root, noise=0.003)
+
+
 def planned(line, monkeypatch, capsys):
     """What sizes.py --plan says of a printed line, typed as a shell would."""
     words = shlex.split(line)
@@ -55,9 +62,8 @@ def test_the_printed_line_plans_the_choice_and_nothing_else(recipe, settings, te
     assert all("extend=true keeps them in the sweep" in plan for plan in plans)
 
 
-def test_a_recipe_is_continued_beyond_its_runs_and_none_is_made_twice(isolated):
-    root = isolated / "root"
-    ids = make_store(root, noise=0.003)
+def test_a_recipe_is_continued_beyond_its_runs_and_none_is_made_twice(store):
+    root, ids = store
     found = next_runs(DesignSettings(runs=str(root), batch=500, target_compute=1e14, worth=1e9))
     specs = [RunDir(root, run_id).spec() for run_id in ids]
     made = {(spec.label, spec.budget_flops) for spec in specs}
@@ -70,10 +76,9 @@ def test_a_recipe_is_continued_beyond_its_runs_and_none_is_made_twice(isolated):
     assert highest.N.max() / highest.N.min() < 2.5**2, "within the recipe's own span"
 
 
-def test_the_price_is_that_of_the_runs_own_speed_and_of_the_hour(isolated):
+def test_the_price_is_that_of_the_runs_own_speed_and_of_the_hour(store):
     """The store's runs made 10,000 tokens a second."""
-    root = isolated / "root"
-    make_store(root, noise=0.003)
+    root, _ = store
     found = next_runs(DesignSettings(runs=str(root), largest=1e13))
     assert found.unit == "hours"
     within = found.table[found.table.N.between(5e3, 1e6)]
@@ -83,9 +88,8 @@ def test_the_price_is_that_of_the_runs_own_speed_and_of_the_hour(isolated):
     np.testing.assert_allclose(priced.table.usd, 3.0 * priced.table.hours)
 
 
-def test_it_says_stop_in_money_and_with_its_numbers(isolated, capsys):
-    root = isolated / "root"
-    make_store(root, noise=0.003)
+def test_it_says_stop_in_money_and_with_its_numbers(store, capsys):
+    root, _ = store
     assert designing.main([f"runs={root}", "usd_per_hour=3", "worth=1e-3"]) == 0
     out = capsys.readouterr().out
     assert "stop, further runs are not worth their cost: a tenth off costs at least" in out
@@ -143,9 +147,8 @@ def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):
 # ------------------------------------------------------------------------------------------------------------- scores
 
 
-def test_an_accuracy_is_a_target_of_its_own(isolated, capsys):
-    root = isolated / "root"
-    make_store(root, noise=0.003)
+def test_an_accuracy_is_a_target_of_its_own(store, capsys):
+    root, _ = store
     found = next_runs(DesignSettings(runs=str(root), target="accuracy:rising:4"))
     low, high = found.design.interval()
     assert found.design.target == "accuracy:rising:4"
@@ -166,9 +169,8 @@ def test_an_accuracy_is_a_target_of_its_own(isolated, capsys):
         ("accuracy:risin", "no task 'risin', did you mean rising?"),
     ],
 )
-def test_an_accuracy_without_a_trend_is_refused(target, sentence, isolated):
-    root = isolated / "root"
-    make_store(root, noise=0.003)
+def test_an_accuracy_without_a_trend_is_refused(target, sentence, store):
+    root, _ = store
     with pytest.raises(UsageError, match=sentence):
         designing.main([f"runs={root}", f"target={target}"])
 
@@ -195,3 +197,17 @@ def test_what_a_score_tells_is_the_scatter_of_refits_with_it():
     for told, seen in ((before, losses), (found.target_variance, every)):
         scatter = np.std([fitted(seen).at(np.array(-at)) for _ in range(40)])
         assert 1 / 1.5 < np.sqrt(told) / scatter < 1.5
+
+
+def test_a_tables_scores_are_a_target_too(tmp_path):
+    rng = np.random.default_rng(0)
+    n, d = (axis.ravel() for axis in np.meshgrid([1e7, 3e7, 1e8, 3e8, 1e9], [5e8, 2e9, 8e9]))
+    loss = 1.7 + 480 / n**0.34 + 2000 / d**0.37
+    arc = 0.25 + 0.5 * special.expit(4 * (2.9 - loss)) + 0.01 * rng.standard_normal(15)
+    path = tmp_path / "t.csv"
+    pd.DataFrame({"N": n, "D": d, "loss": loss, "arc": arc}).to_csv(path, index=False)
+    asked = DesignSettings(runs=str(path), scores=["arc"], chance={"arc": 0.25}, min_tokens=1, target="accuracy:arc")
+    low, high = next_runs(asked).design.interval()
+    assert 0.4 < low < high < 0.9
+    with pytest.raises(UsageError, match="has no effect with target=loss"):
+        next_runs(DesignSettings(runs=str(path), scores=["arc"]))
