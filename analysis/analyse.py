@@ -14,6 +14,7 @@ from analysis.estimation.design import FARTHER
 from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.fitted_laws import Request
+from analysis.estimation.fixed_cost import fixed_cost
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.uncertainty import Noise, noise
@@ -36,21 +37,22 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         return _of_scores(selection, options, points)
     request = Request(
         law=options.law,
+        joint=options.joint,
+        fixed_a=options.fixed_a,
         rho=options.rho,
         bootstrap=options.bootstrap,
         seed=options.seed,
         rules_off=selection.rules_off,
     )
-    minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed)
+    minima = isoflop.analyse(table, draws=options.bootstrap, seed=options.seed, a=options.fixed_a)
     laws = fitted_laws.fit_laws(table, minima, request)
     joint = laws.get("chinchilla")
     ensemble = None
     if len(table):
-        ensemble = fit_ensemble(table, law=options.law, rho=options.rho, frontier=minima.trusted)
-    targets = _targets(options, table, with_default=points is None)
+        ensemble = fit_ensemble(table, law=options.law, joint=options.joint, rho=options.rho, frontier=minima.trusted)
+    targets, scores = _targets(options, table, with_default=points is None), trends(evals, table)
     found, without = _at_compute(targets, ensemble, table, minima, options)
     found = [*_as_trained(options, ensemble, table, minima), *found]
-    scores = trends(evals, table)
     along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
     return Fitted(
         minima=minima,
@@ -67,6 +69,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         predicted_points=_at_points(points, ensemble, table, minima, options),
         without_optimum=without,
         influences=_influences(ensemble, table, minima, (*targets, *_beyond(table))),
+        fixed=fixed_cost(table, options.joint, options.rho),
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)] if len(evals) else evals),
     )
@@ -94,6 +97,7 @@ def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | No
         predicted_points=[],
         without_optimum=[],
         influences=[],
+        fixed=None,
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)]),
     )

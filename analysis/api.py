@@ -1,38 +1,44 @@
 """The same as the commands, from Python, and the one way from settings to runs to a study behind all of them.
 
-``fit`` (laws, intervals, predictions), ``propose`` (what to run next), ``forecast_scores`` (a family's next model) and
-``forecast_loss`` (the end of an unfinished run). Losses are nats per token, N parameters, D tokens, C FLOPs.
+``fit`` (laws, intervals, predictions), ``compare`` (is B better than A), ``propose`` (what to run next),
+``forecast_scores`` (a family's next model) and ``forecast_loss`` (the end of an unfinished run). Losses are nats per
+token, N parameters, D tokens, C FLOPs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis import laws
 from analysis.accuracy.score_forecast import forecast_scores
 from analysis.analyse import analyse
+from analysis.estimation import compare as comparing
+from analysis.estimation.compare import Comparison
 from analysis.estimation.curve_forecast import forecast_loss
-from analysis.estimation.design import FARTHER, Design, propose
+from analysis.estimation.design import propose
+from analysis.estimation.ensemble import covered
 from analysis.estimation.solve import Rho
 from analysis.estimation.unfinished import unfinished
+from analysis.next_runs import NextRuns, next_runs
 from analysis.note import Note
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
-from analysis.runs import candidates, foreign, published, selection
+from analysis.runs import foreign, ladders, published, selection
 from analysis.runs.points import counted
 from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
-from analysis.settings import DELTA, EVERY, RHO, DesignSettings, StudySettings
+from analysis.settings import DELTA, EVERY, RHO, CompareSettings, DesignSettings, Fix, StudySettings
 from analysis.study import Options, Study
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
-__all__ = ["design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
+__all__ = ["compare", "comparisons", "design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
 
 LEAST_RUNS = 6  # of a foreign table: a law of five parameters and one run to judge it by
 
@@ -55,6 +61,7 @@ def fit(
     target_compute: Sequence[float] = (),
     target: str | None = None,
     predict: pd.DataFrame | None = None,
+    fix: Mapping[str, float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
@@ -62,15 +69,13 @@ def fit(
 
     Args:
         source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
-        predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
 
     Raises:
         UsageError, StoreError: in one sentence, when there is nothing to fit.
     """
     settings = StudySettings(
         runs=None if isinstance(source, pd.DataFrame) else str(source),
-        columns=dict(columns or {}),
-        **(scores if isinstance(scores, Asked) else Asked(scores=scores)).settings,
+        **_named(columns, scores),
         sweep=sweep,
         N=N,
         C=C,
@@ -83,10 +88,17 @@ def fit(
         delta=delta,
         target_compute=list(map(float, target_compute)),
         target=target,
+        fix=_fix(fix),
         bootstrap=bootstrap,
         seed=seed,
     )
     return study(settings, table=source if isinstance(source, pd.DataFrame) else None, points=predict)[0]
+
+
+def _named(columns: Mapping[str, str] | None, scores: Sequence[str] | Asked) -> dict[str, Any]:
+    """What the columns of a table are, as settings."""
+    asked = scores if isinstance(scores, Asked) else Asked(scores=scores)
+    return {"columns": dict(columns or {}), **asked.settings}
 
 
 def study(
@@ -132,38 +144,89 @@ def _points(
     return counted(raw, selected, path, columns)
 
 
+def compare(
+    a: pd.DataFrame | Path | str,
+    b: pd.DataFrame | Path | str,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    columns: Mapping[str, str] | None = None,
+    domains: Mapping[str, str] | None = None,
+    sweep: Sequence[str] = (),
+    N: str | None = None,
+    C: str | None = None,
+    exclude: Sequence[str] = (),
+    paired: bool | None = None,
+    target_compute: Sequence[float] = (),
+    fix: Mapping[str, float] | None = None,
+) -> list[Comparison]:
+    """Is ladder ``b`` better than ``a``, and by how much compute; ``python -m analysis.compare --help`` says more.
+
+    Args:
+        a, b: both tables in memory, or both files or stores.
+        names: of tables in memory.
+        fix: exponents held fixed, as ``{"a": 0.5}`` or ``{"alpha_equals_beta": True}``.
+
+    Returns:
+        One comparison for each held-out domain; its ``at`` and ``beyond`` hold the multipliers.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    tables = {n: t for n, t in zip(names, (a, b), strict=True) if isinstance(t, pd.DataFrame)}
+    if len(tables) == 1:
+        raise UsageError("compare takes two tables in memory or two paths, and was given one of each")
+    settings = CompareSettings(
+        runs=[] if tables else [str(a)] if str(a) == str(b) else [str(a), str(b)],
+        sweep=list(sweep),
+        columns=dict(columns or {}),
+        domains=dict(domains or {}),
+        N=N,
+        C=C,
+        exclude=list(exclude),
+        paired=paired,
+        target_compute=list(map(float, target_compute)),
+        fix=_fix(fix),
+    )
+    return comparisons(settings, tables)
+
+
+def comparisons(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | None = None) -> list[Comparison]:
+    """The comparison of two ladders on each held-out domain.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    law = _joint(settings.fix)
+    found = []
+    for pair in ladders.ladders(settings, tables):
+        a, b = (covered(law, s.table) & s.table.loss.notna().to_numpy() for s in (pair.a, pair.b))
+        found.append(
+            comparing.compare(
+                pair.a.table[a],
+                pair.b.table[b],
+                names=pair.names,
+                domain=pair.domain,
+                paired=settings.paired,
+                targets=tuple(settings.target_compute),
+                law=law,
+            )
+        )
+    return found
+
+
 def folder(selected: Selection) -> Path:
     """Where ``analysis.fit`` keeps its files by default."""
     runs = selected.runs
     return runs.source / "sweeps" / runs.name / "fit" if runs.store else Path.cwd() / f"{runs.name}-fit"
 
 
-def design(settings: DesignSettings) -> tuple[Design, str, list[Note]]:
-    """What to run next, the unit of its costs, and notes on the candidates; see estimation.design.
+def design(settings: DesignSettings) -> NextRuns:
+    """What to run next, what it costs, and the commands that run it; see next_runs.
 
     Raises:
         UsageError, StoreError: in one sentence.
     """
-    selected = selection.select(settings)
-    assert settings.candidates is not None
-    possible, doubts = candidates.read(Path(settings.candidates), settings.columns, selected)
-    running = None
-    if settings.running:
-        running, more = candidates.read(Path(settings.running), settings.columns, selected)
-        doubts += more
-    known = candidates.costed(selected, possible, running)
-    if selected.table.empty:
-        raise UsageError(f"{selected.runs.source} holds no run that the rules let pass: two are needed")
-    found = propose(
-        known.finished,
-        known.candidates,
-        compute=settings.target_compute or FARTHER * float(selected.table.C.max()),
-        running=known.running,
-        batch=settings.batch,
-        target=settings.target,
-        stop=settings.stop,
-    )
-    return found, known.unit, doubts
+    return next_runs(settings)
 
 
 def _study(
@@ -199,7 +262,23 @@ def _options(settings: StudySettings) -> Options:
         bootstrap=settings.bootstrap,
         seed=settings.seed,
         target_compute=tuple(settings.target_compute),
+        joint=_joint(settings.fix),
+        fixed_a=settings.fix.a,
     )
+
+
+def _fix(given: Mapping[str, float] | None) -> Fix:
+    """Exponents to hold fixed, from Python."""
+    known = tuple(field.name for field in fields(Fix))
+    for name in given or {}:
+        if name not in known:
+            raise UsageError(f"fix: {name}{nearest(name, known)}: allowed are {', '.join(known)}")
+    return Fix(**dict(given or {}))  # type: ignore[arg-type]
+
+
+def _joint(fix: Fix) -> laws.Law:
+    """The law of N and D, with what the user fixed."""
+    return laws.fixed(fix.alpha, fix.beta, fix.a, equal=fix.alpha_equals_beta) or laws.CHINCHILLA
 
 
 def _enough(selected: Selection) -> None:

@@ -11,6 +11,8 @@ law=all              or one law, which then predicts alone: chinchilla, kaplan_n
                      author: hoffmann, kaplan, muennighoff, gadre, caballero
 loss_function=huber  or least_squares, soft_l1, cauchy;  delta=1e-3: of ln L, where they turn
 N=nonembedding       or total;  C=exact, 6nd or kaplan: the conventions of the laws
+fix.a=0.5            hold a of N* ~ C^a fixed; or fix.alpha=0.34, fix.beta=0.28, fix.alpha_equals_beta=true: a note says
+                     what it costs in backtests
 target_compute=[1e24]  FLOPs to predict (default: ten times the largest run's)
 target=gpt3-175b     a published model as it was trained, and beside it the best one of its compute
 predict=POINTS.csv   one prediction a row, in the file's order: columns N and D, or C (same columns.X=...)

@@ -17,6 +17,40 @@ EVERY, NO = "all", "none"  # words of rules=
 
 
 @dataclass(kw_only=True)
+class Fix:
+    """Exponents that a user holds fixed: of L = E + A/N^alpha + B/D^beta, and a of N* ~ C^a."""
+
+    a: float | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    alpha_equals_beta: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be meant, or would be fixed twice; see RunSettings."""
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 3:
+                raise UsageError(f"fix.{name}={value}: an exponent lies between 0 and 3 (like 0.34)")
+        if self.a is not None and not 0 < self.a < 1:
+            raise UsageError(f"fix.a={self.a}: the exponent of N* ~ C^a lies between 0 and 1 (like 0.5)")
+        fixed = [name for name in ("a", "alpha_equals_beta") if getattr(self, name)]
+        if len(fixed) > 1:
+            raise UsageError("fix.a and fix.alpha_equals_beta both tie alpha to beta (a = 0.5 where they are equal)")
+        if self.alpha is not None and self.beta is not None and fixed:
+            raise UsageError(
+                f"fix.alpha, fix.beta and fix.{fixed[0]}: two exponents are fixed three times; leave one out"
+            )
+
+    @property
+    def words(self) -> str:
+        """As a user would write it; empty where nothing is fixed."""
+        given = [
+            f"{name} = {getattr(self, name):g}" for name in ("a", "alpha", "beta") if getattr(self, name) is not None
+        ]
+        return ", ".join(given + (["alpha = beta"] if self.alpha_equals_beta else []))
+
+
+@dataclass(kw_only=True)
 class RunSettings:
     """Which runs, and what their N and C mean; the same for every command."""
 
@@ -82,12 +116,18 @@ class StudySettings(RunSettings):
     target_compute: list[float] = field(default_factory=list)
     target: str | None = None
     predict: str | None = None
+    fix: Fix = field(default_factory=Fix)
     bootstrap: int = 1000
     seed: int = 0
 
     def check(self) -> None:
         """Refuse what cannot be meant; see RunSettings."""
         super().check()
+        self.fix.check()
+        if self.fix.words and self.law not in ("all", "chinchilla", "hoffmann"):
+            raise UsageError(
+                f"fix.: {self.fix.words} concerns law=chinchilla (or all), not law={self.law}: leave it out"
+            )
         if self.bootstrap < 1 or not self.delta > 0:
             raise UsageError(f"bootstrap={self.bootstrap}, delta={self.delta}: both must be positive")
         if self.seed < 0:
@@ -130,16 +170,80 @@ class DesignSettings(RunSettings):
     running: str | None = None
     target: str = "loss"
     target_compute: float | None = None
+    largest: float | None = None
     batch: int = 4
     stop: float = 0.9
+    worth: float | None = None
+    usd_per_hour: float | None = None
     out: str | None = None
 
     def check(self) -> None:
         """Refuse what cannot be meant; see RunSettings."""
         super().check()
-        if self.candidates is None:
-            raise UsageError("candidates=FILE is needed: a table of runs that could be made, columns N and D")
         if self.batch < 1 or not 0 < self.stop < 1:
             raise UsageError(f"batch={self.batch}, stop={self.stop}: batch is at least 1, stop lies between 0 and 1")
-        if self.target_compute is not None and not 0 < self.target_compute < float("inf"):
-            raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e24)")
+        for name, what in (
+            ("target_compute", "FLOPs, positive (like 1e24)"),
+            ("largest", "FLOPs of the largest run that may be proposed, positive (like 1e23)"),
+            ("worth", "the most that a tenth off the interval may cost, positive"),
+            ("usd_per_hour", "the price of an hour of a run, positive"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{name}={value}: {what}")
+        if self.largest is not None and self.candidates is not None:
+            raise UsageError(
+                f"largest={self.largest:g} has no effect with candidates=: leave it out, or shorten the file"
+            )
+
+
+@dataclass(kw_only=True)
+class CompareSettings:
+    """What ``analysis.compare`` takes: two ladders, A first, and what is the same for both."""
+
+    runs: list[str] = field(default_factory=list)
+    sweep: list[str] = field(default_factory=list)
+    by: str | None = None
+    arms: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, str] = field(default_factory=dict)
+    N: str | None = None
+    C: str | None = None
+    exclude: list[str] = field(default_factory=list)
+    min_tokens: float | None = None
+    rules: list[str] = field(default_factory=lambda: [EVERY])
+    precision: str | None = None
+    fix: Fix = field(default_factory=Fix)
+    paired: bool | None = None
+    target_compute: list[float] = field(default_factory=list)
+    out: str | None = None
+    figures: bool = True
+
+    def check(self) -> None:
+        """Refuse what cannot be meant; see RunSettings."""
+        self.of("").check()
+        self.fix.check()
+        if any(not 0 < c < float("inf") for c in self.target_compute):
+            raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e14)")
+        if self.arms and self.by is None:
+            raise UsageError(f"arms=[{', '.join(self.arms)}]: by=COLUMN says which column of the table they are of")
+        if self.out and Path(self.out).expanduser().is_file():
+            raise UsageError(f"out={self.out}: a file is there; name a folder")
+
+    def of(self, runs: str, sweep: str | None = None, loss: str | None = None) -> RunSettings:
+        """The settings of one ladder.
+
+        Args:
+            loss: the column of one held-out domain, in the place of ``columns.loss``.
+        """
+        return RunSettings(
+            runs=runs,
+            sweep=sweep,
+            columns=self.columns | ({"loss": loss} if loss else {}),
+            N=self.N,
+            C=self.C,
+            exclude=self.exclude,
+            min_tokens=self.min_tokens,
+            rules=self.rules,
+            precision=self.precision,
+        )

@@ -15,11 +15,13 @@ from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.exponents import Exponents
 from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.fixed_cost import FixedCost
 from analysis.estimation.influence import Influence
 from analysis.estimation.isoflop import Implied, Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import Rho
 from analysis.estimation.uncertainty import Noise
+from analysis.laws import CHINCHILLA, Law
 from analysis.note import Note
 from analysis.runs.published import Model
 from analysis.runs.selection import Selection
@@ -30,6 +32,8 @@ class Options:
     """The choices behind every number that is fitted; which runs these are is another matter."""
 
     law: str = "all"
+    joint: Law = CHINCHILLA  # of N and D; with fixed exponents where the user fixed some
+    fixed_a: float | None = None  # of N* ~ C^a
     rho: Rho = solve.HUBER
     bootstrap: int = 1000
     seed: int = 0
@@ -55,6 +59,7 @@ class Fitted:
     predicted_points: list[Prediction]  # of the file predict=, in its order
     without_optimum: list[float]  # FLOPs of targets that no size is best at
     influences: list[Influence]
+    fixed: FixedCost | None  # what fixed exponents cost in backtest; None where none are fixed
     trends: list[Trend]
     gains: list[dict[str, Any]]
 

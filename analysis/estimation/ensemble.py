@@ -50,18 +50,19 @@ class Choice:
         return f"{self.law.name}, {rho}" + (", high-compute runs weigh more" if self.recent else "")
 
 
-def choices(table: pd.DataFrame, *, law: str, rho: Rho, frontier: bool) -> list[Choice]:
+def choices(table: pd.DataFrame, *, law: str, rho: Rho, frontier: bool, joint: Law = laws.CHINCHILLA) -> list[Choice]:
     """The choices that take part; one alone where a law was asked for.
 
     Args:
         rho: the robust function asked for; beside it a Huber ten times as wide takes part.
         frontier: whether there are budgets: laws of C alone take part too, for compute-optimal points.
+        joint: of N and D: with fixed exponents it stands alone, for the others would not keep them.
     """
     if law != "all":
-        one = Choice(law=laws.LAWS[law], rho=rho, frontier=law in FRONTIERS)
+        one = Choice(law=joint if law == laws.CHINCHILLA.name else laws.LAWS[law], rho=rho, frontier=law in FRONTIERS)
         return [one] if (frontier or not one.frontier) and set(one.law.needs) <= {"N", "D", "U", "C"} else []
-    forms: list[Law] = [laws.CHINCHILLA, laws.OVER_TRAINING]
-    if (table.D > 1.05 * table.U).sum() >= REPEATED_RUNS:
+    forms: list[Law] = [joint] if joint is not laws.CHINCHILLA else [laws.CHINCHILLA, laws.OVER_TRAINING]
+    if joint is laws.CHINCHILLA and (table.D > 1.05 * table.U).sum() >= REPEATED_RUNS:
         forms.append(laws.DATA_CONSTRAINED)
     functions = (rho, WIDE_HUBER) if rho != WIDE_HUBER else (rho,)
     found = [Choice(law=f, rho=function, recent=r) for f in forms for function in functions for r in (False, True)]
@@ -233,7 +234,14 @@ class Ensemble:
         return np.asarray(np.maximum(0.0, np.log10(points.C.to_numpy(float) / self.largest)))
 
 
-def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, frontier: bool = False) -> Ensemble | None:
+def fit_ensemble(
+    table: pd.DataFrame,
+    *,
+    law: str = "all",
+    rho: Rho = HUBER,
+    frontier: bool = False,
+    joint: Law = laws.CHINCHILLA,
+) -> Ensemble | None:
     """Fit all choices, backtest them, weigh them and calibrate their mean; None when none can be fitted.
 
     Args:
@@ -241,8 +249,9 @@ def fit_ensemble(table: pd.DataFrame, *, law: str = "all", rho: Rho = HUBER, fro
         law: all, or the name of the one that predicts alone.
         rho: the robust function asked for.
         frontier: whether there are budgets, so that laws of C alone take part at compute-optimal points.
+        joint: the law of N and D.
     """
-    tried = choices(table, law=law, rho=rho, frontier=frontier)
+    tried = choices(table, law=law, rho=rho, frontier=frontier, joint=joint)
     fitted = list(zip(tried, fit_choices(tried, table), strict=True))
     fitted = [(c, f) for c, f in fitted if f.theta is not None and (law != "all" or _enough(c, f)) and _falls(f)]
     if not fitted:

@@ -51,11 +51,12 @@ def by_convention(
         else:
             points = conventions.points(runs, convention)
             points = rules.exempt(points[points.run_id.isin(table.run_id)].reset_index(drop=True), request.rules_off)
-            here, known = isoflop.analyse(points, draws=request.bootstrap, seed=request.seed), {}
+            here, known = _minima(points, request), {}
         if points.empty:
             continue
         joint, frontier = (
-            known.get(law.name) or fit_once(law, points, here, request.rho) for law in (laws.CHINCHILLA, laws.LOSS_OF_C)
+            known.get(name) or fit_once(law, points, here, request.rho)
+            for name, law in ((laws.CHINCHILLA.name, request.joint), (laws.LOSS_OF_C.name, laws.LOSS_OF_C))
         )
         found.append(
             Exponents(
@@ -67,3 +68,7 @@ def by_convention(
             )
         )
     return found
+
+
+def _minima(points: pd.DataFrame, request: Request) -> Minima:
+    return isoflop.analyse(points, draws=request.bootstrap, seed=request.seed, a=request.fixed_a)

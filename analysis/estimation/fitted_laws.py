@@ -12,7 +12,17 @@ from analysis.estimation import envelope, solve, uncertainty
 from analysis.estimation.ensemble import REPEATED_RUNS, Choice, columns, covered, run_weights
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.solve import LEAST_SQUARES, Fit, FitStatus, Rho
-from analysis.laws import DATA_CONSTRAINED, EXPONENT_NAMES, LAWS, Array, Data, Law, not_falling, optimal_exponents
+from analysis.laws import (
+    CHINCHILLA,
+    DATA_CONSTRAINED,
+    EXPONENT_NAMES,
+    LAWS,
+    Array,
+    Data,
+    Law,
+    not_falling,
+    optimal_exponents,
+)
 
 NO_FLOOR = 3e-3  # of the lowest loss fitted: an irreducible loss below this is at its bound, zero
 LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
@@ -63,6 +73,8 @@ class Request:
     """What is fitted and how."""
 
     law: str = "all"
+    joint: Law = CHINCHILLA  # of N and D; with fixed exponents where the user fixed some
+    fixed_a: float | None = None  # of N* ~ C^a
     rho: Rho = solve.HUBER
     bootstrap: int = 1000
     seed: int = 0
@@ -95,7 +107,8 @@ def fit_laws(table: pd.DataFrame, minima: Minima, request: Request) -> dict[str,
     Args:
         table: the runs that passed the rules.
     """
-    return {law.name: _fit_law(law, table, minima, request) for law in LAWS.values() if request.wants(law)}
+    asked = [law for law in LAWS.values() if request.wants(law)]
+    return {law.name: _fit_law(request.joint if law is CHINCHILLA else law, table, minima, request) for law in asked}
 
 
 def fit_once(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> FittedLaw:

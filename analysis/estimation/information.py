@@ -24,7 +24,6 @@ DISTANT_FIT = 0.01  # the same, as the fit weighs runs
 DRIFT = {"N": 0.01, "D": 0.01, "M": 0.03}  # of the law, in ln L per square root of ln N, ln D and ln D/N
 PRIOR_SHARES = (0.55, 0.2, 0.2)  # of the loss at the centre of the runs: E, A/N^alpha, B/D^beta ...
 PRIOR_SPREADS = (0.5, 1.0, 1.0)  # ... and their standard deviations, in logarithms
-STEP, NEIGHBOURHOOD = 1e-3, 1.5  # of theta in a difference quotient, and in ln N where its optimum is looked for
 EXPONENT, EXPONENT_SPREAD = 0.35, 0.3  # of alpha and beta
 
 
@@ -40,7 +39,7 @@ def modes(law: PowerSum, prior: Prior, runs: pd.DataFrame, compute: float, seen:
     Args:
         seen: (P, n) weights, zero for runs that a fit does not see.
     """
-    distance = np.log(compute / (6 * runs.N * runs.D).to_numpy(float))
+    distance = np.log(compute / (6 * runs.N.to_numpy(float) * runs.D.to_numpy(float)))
     weights = seen / (NOISE**2 + (DISTANT_FIT * distance) ** 2)
     found = solve.minimise(
         prior.with_data(law.on(columns(runs))),
@@ -93,6 +92,15 @@ class Prior:
         theta[others] = np.linalg.solve(self.terms[:, others], right)
         return theta
 
+    def away(self, theta: Array) -> Array:
+        """How far theta lies from the prior's mean, in standard deviations, (3 + exponents,)."""
+        there = np.concatenate([self.terms @ theta, np.log(theta[list(self.exponents)])])
+        return np.asarray((there - self.mean) / self.spread)
+
+    def whitening(self, theta: Array) -> Array:
+        """d theta / d (standard normal variables of the prior) about theta, (k, 3 + exponents)."""
+        return np.asarray(np.linalg.inv(self.jacobian(theta)) * self.spread)
+
     def jacobian(self, theta: Array) -> Array:
         """d (terms, ln exponents) / d theta, (3 + exponents, k)."""
         rows = np.zeros((len(self.exponents), len(theta)))
@@ -114,6 +122,14 @@ class Prior:
         return both
 
 
+def residuals(law: PowerSum, theta: Array, prior: Prior, runs: pd.DataFrame) -> Array:
+    """ln L of the runs less that of the prior's mean law, linearised at theta, (runs,)."""
+    value, gradient = (both[0] for both in law.on(columns(runs))(theta[None]))
+    return np.asarray(
+        np.log(runs.loss.to_numpy(float)) - value + gradient.T @ prior.whitening(theta) @ prior.away(theta)
+    )
+
+
 def compute_optimal(law: Law, theta: Array, runs: pd.DataFrame, compute: float) -> tuple[float, float]:
     """N and D where the law is lowest along 6ND = compute; where it has no optimum, at the runs' mean D/N."""
     ln_n = optimum.of_law(law, theta, compute, optimum.within_reach(runs.N.to_numpy(float)))
@@ -130,9 +146,7 @@ class Covariance:
     noise: Array  # independent variance of a run
 
     @staticmethod
-    def of(
-        law: PowerSum, theta: Array, prior: Prior, runs: pd.DataFrame, point: tuple[float, float], target: str
-    ) -> Covariance:
+    def of(law: PowerSum, theta: Array, prior: Prior, runs: pd.DataFrame, point: tuple[float, float]) -> Covariance:
         """Before anything is measured.
 
         Args:
@@ -142,15 +156,23 @@ class Covariance:
         n, d = runs.N.to_numpy(float), runs.D.to_numpy(float)
         data = {"N": np.append(n, point[0]), "D": np.append(d, point[1])}
         gradient = law.on(data)(theta[None])[1][0].T  # (runs + 1, k)
-        if target == "n_star":
-            gradient[-1] = _of_the_optimum(law, theta, float(np.log(point[0])), 6 * point[0] * point[1])
-        whitened = gradient @ np.linalg.inv(prior.jacobian(theta)) * prior.spread
+        whitened = gradient @ prior.whitening(theta)
         matrix = whitened @ whitened.T
         for name, drift in DRIFT.items():
             at = {"N": data["N"], "D": data["D"], "M": data["D"] / data["N"]}[name]
             matrix += drift**2 * _pinned(np.log(at / at[-1]))
         distance = np.log(6 * point[0] * point[1] / (6 * n * d))
         return Covariance(matrix=matrix, noise=NOISE**2 + (DISTANT * distance) ** 2)
+
+    def surprise(self, residual: Array) -> float:
+        """Sum of squares of the first runs' residuals in standard deviations: about one a run where the scale is right.
+
+        Args:
+            residual: of ln L from the prior's mean law, (runs,).
+        """
+        seen = slice(len(residual))
+        matrix = self.matrix[seen, seen] + np.diag(self.noise[seen])
+        return float(residual @ np.linalg.solve(matrix, residual))
 
     @property
     def target_variance(self) -> float:
@@ -176,18 +198,3 @@ def _pinned(x: Array) -> Array:
     """Covariance of a two-sided Brownian motion that is zero at x = 0."""
     same = np.sign(x)[:, None] == np.sign(x)[None]
     return np.where(same, np.minimum(np.abs(x)[:, None], np.abs(x)[None]), 0.0)
-
-
-def _of_the_optimum(law: Law, theta: Array, ln_n: float, compute: float) -> Array:
-    """d ln N* / d theta, by central differences of the optimum along the budget, (k,); zero where there is none."""
-    found = np.zeros(len(theta))
-    for j in range(len(theta)):
-        step = np.zeros(len(theta))
-        step[j] = STEP
-        low, high = (
-            optimum.of_law(law, theta + sign * step, compute, (ln_n - NEIGHBOURHOOD, ln_n + NEIGHBOURHOOD))
-            for sign in (-1, 1)
-        )
-        if low is not None and high is not None:
-            found[j] = (high - low) / (2 * STEP)
-    return found

@@ -203,18 +203,21 @@ class Minima:
         return np.asarray(self.coefficient * compute**self.exponent), np.asarray(tokens)
 
 
-def analyse(table: pd.DataFrame, *, draws: int, seed: int) -> Minima:
+def analyse(table: pd.DataFrame, *, draws: int, seed: int, a: float | None = None) -> Minima:
     """Parabolas of all budgets, N*(C) = k C^a through their minima, and a bootstrap of it all.
 
     The bootstrap draws the parabolas' residuals, scaled by their leverage and pooled over budgets (a budget has too
     few runs to resample runs).
+
+    Args:
+        a: the exponent where it is fixed: then only k is fitted.
     """
     every = parabolas(table)
     used = [p for p in every if p.ok]
     if len(used) < 2:
         return Minima(parabolas=every)
     log_c = np.log([p.budget for p in used])
-    a, ln_k = np.polyfit(log_c, np.log([p.n_star for p in used]), 1)
+    exponent, ln_k = _power(log_c, np.log([p.n_star for p in used]), a)
     pool = np.concatenate([_scaled(p) for p in used])
     if len(pool) < MIN_RESIDUALS:  # parabolas through all their points leave nothing to draw from
         draws = 0
@@ -226,15 +229,23 @@ def analyse(table: pd.DataFrame, *, draws: int, seed: int) -> Minima:
     whole = np.isfinite(n_star).all(1)  # a draw without a minimum inside the sizes would not have been used either
     found = None
     if whole.any():
-        slope, level = np.polyfit(log_c, n_star[whole].T, 1)
+        slope, level = _power(log_c, n_star[whole].T, a)
         found = np.column_stack([slope, level, loss_star[whole]])
     return Minima(
         parabolas=every,
-        exponent=float(a),
+        exponent=float(exponent),
         coefficient=float(np.exp(ln_k)),
         draws=found,
         asked=draws,
     )
+
+
+def _power(log_c: Array, log_n: Array, a: float | None) -> Array:
+    """Slope and level of ln N* in ln C, each a number or (draws,) for log_n (budgets, draws)."""
+    if a is None:
+        return np.asarray(np.polyfit(log_c, log_n, 1))
+    level = (log_n.T - a * log_c).T.mean(0)
+    return np.stack([np.full_like(level, a), level])
 
 
 def _redrawn(p: Parabola, x: Array, pool: Array, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:

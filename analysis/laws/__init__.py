@@ -3,6 +3,8 @@
 from analysis.laws.base import EXPONENT_NAMES, Array, Data, Evaluated, Law, PowerSum, not_falling
 from analysis.laws.broken import BROKEN
 from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation, optimal_exponents
+from analysis.laws.fixed import FixedExponents, fixed
+from analysis.laws.fixed import named as fixed_named
 from analysis.laws.kaplan import (
     LOSS_OF_C,
     LOSS_OF_C_MIN,
@@ -48,6 +50,11 @@ def named(word: str) -> str | None:
     return word if word in LAWS else AUTHORS.get(word)
 
 
+def by_name(name: str) -> Law:
+    """The law of a name, one with fixed exponents among them."""
+    return LAWS.get(name) or fixed_named(name)
+
+
 __all__ = [
     "AUTHORS",
     "BROKEN",
@@ -66,9 +73,12 @@ __all__ = [
     "Array",
     "Data",
     "Evaluated",
+    "FixedExponents",
     "Law",
     "PowerSum",
     "allocation",
+    "by_name",
+    "fixed",
     "named",
     "not_falling",
     "optimal_exponents",

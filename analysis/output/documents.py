@@ -15,7 +15,6 @@ import pandas as pd
 
 from analysis.accuracy.trends import Accuracy, Trend
 from analysis.estimation import uncertainty
-from analysis.estimation.design import Design
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
 from analysis.estimation.exponents import Exponents
@@ -24,6 +23,7 @@ from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
+from analysis.next_runs import NextRuns
 from analysis.output import saved, text
 from analysis.study import Fitted, Study
 from gpt3core.errors import StoreError
@@ -48,12 +48,23 @@ def write(study: Study, out: Path) -> None:
     saved.write(Fitted(**{field.name: getattr(study, field.name) for field in fields(Fitted)}), study.receipt, out)
 
 
-def write_design(design: Design, out: str) -> Path:
-    """Write what to run next as design.json; returns its path."""
+def write_design(found: NextRuns, out: str) -> list[Path]:
+    """Write what to run next as design.json, and the choice as next.csv; returns their paths."""
     folder = files.make_folder(Path(out).expanduser().absolute())
-    document = {**vars(design), "proposals": [vars(p) for p in design.proposals]}
-    files.write_json(folder / "design.json", _finite(document))
-    return folder / "design.json"
+    design = found.design
+    chosen = design.proposals[-1].interval if design.proposals else 1.0
+    document = {
+        **vars(design),
+        "proposals": [vars(p) for p in design.proposals],
+        "unit": found.unit,
+        "interval95_now": design.interval(),
+        "interval95_after": design.interval(chosen),
+        "commands": found.commands,
+    }
+    files.write_json(folder / "design.json", finite(document))
+    shown = [name for name in ("size", "N", "D", "C", "hours", "usd", "interval") if name in found.table]
+    files.write_bytes(folder / "next.csv", found.table[shown].to_csv(index=False).encode())
+    return [folder / "design.json", folder / "next.csv"]
 
 
 def _stands(path: Path, document: dict[str, Any]) -> bool:
@@ -103,6 +114,7 @@ def to_json(study: Study) -> dict[str, Any]:
         else {"anywhere": _weighted(ensemble, ensemble.anywhere), "optimal": _weighted(ensemble, ensemble.optimal)},
         "backtest": [] if ensemble is None else _backtest(ensemble),
         "coverage": study.coverage.to_dict("records"),
+        "fixed_exponents": None if study.fixed is None else dict(vars(study.fixed)),
         "influence": [vars(i) for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
         "score_forecasts": [vars(a) for a in study.score_forecasts],
@@ -111,7 +123,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "notes": [vars(n) for n in study.notes],
         "receipt": dict(study.receipt),
     }
-    cleaned: dict[str, Any] = _finite(document)
+    cleaned: dict[str, Any] = finite(document)
     return cleaned
 
 
@@ -262,11 +274,12 @@ def _trend(trend: Trend) -> dict[str, Any]:
     return entry
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data for JSON: numpy's numbers as Python's, what is not finite as null."""
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

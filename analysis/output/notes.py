@@ -25,7 +25,7 @@ FEW_STARTS = 0.2  # share of starts at the optimum under which a fit is called f
 
 def notes(study: Study) -> list[Note]:
     """All notes of a study, in the order of its parts."""
-    parts = (_rules, _isoflop, _fits, _predictions, _scores, _runs)
+    parts = (_rules, _isoflop, _fits, _fixed, _predictions, _scores, _runs)
     return [*study.runs.notes, *(note for part in parts for note in part(study))]
 
 
@@ -103,6 +103,20 @@ def _fits(study: Study) -> Iterator[Note]:
         elif fit.status is FitStatus.OK and fit.share_at_optimum < FEW_STARTS:
             message = f"{fit.law.equation}: {fit.share_at_optimum:.0%} of the starts found the optimum"
             yield Note(code="fragile-optimum", severity="info", message=message)
+
+
+def _fixed(study: Study) -> Iterator[Note]:
+    if study.fixed is None:
+        return
+    cost = study.fixed
+    if not cost.cuts:
+        message = f"{study.options.joint.equation}: no cut leaves enough runs to backtest what fixing costs"
+    else:
+        message = (
+            f"{study.options.joint.equation}: in {cost.cuts} backtests the law misses by {cost.fixed:.2%} in the mean, "
+            f"and by {cost.free:.2%} with free exponents"
+        )
+    yield Note(code="fixed-exponents", severity="info", message=message)
 
 
 def _predictions(study: Study) -> Iterator[Note]:

@@ -38,6 +38,7 @@ def receipt(selection: Selection, options: Options, points: pd.DataFrame | None 
         "data_sha256": _digest(f"{name}\n{_plain(table)}" for name, table in tables.items()),
         "options": {
             "law": options.law,
+            "joint": options.joint.name,
             "loss_function": vars(options.rho),
             "bootstrap": options.bootstrap,
             "seed": options.seed,

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.laws import LAWS, Law
+from analysis import laws
+from analysis.laws import Law
 from analysis.study import Fitted
 from gpt3core.store import files
 
@@ -103,7 +104,7 @@ def _value(plain: Any, kind: Any, arrays: list[np.ndarray]) -> Any:
     if origin in (typing.Union, types.UnionType):
         return None if plain is None else _value(plain, next(a for a in arguments if a is not type(None)), arrays)
     if kind is Law:
-        return LAWS[plain]
+        return laws.by_name(plain)
     if origin is np.ndarray or kind is np.ndarray:
         return arrays[plain]
     if origin is list:

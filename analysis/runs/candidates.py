@@ -1,4 +1,4 @@
-"""Runs that could be made and runs that are being made, with their costs in one unit."""
+"""Runs that could be made and runs that are being made, with what they cost: FLOPs, hours and US dollars."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.laws import Array
 from analysis.note import Note
-from analysis.runs import conventions, foreign, points, store
+from analysis.runs import conventions, foreign, ladder, points, store
+from analysis.runs.ladder import Ladder
 from analysis.runs.selection import Selection
 from gpt3core.errors import UsageError
+
+UNITS = {"usd": "USD", "hours": "hours", "C": "FLOPs"}  # of costs, the dearest to a user first
+SIZES = 5  # of a budget, where a foreign table's range makes the grid
+SPAN = 4.0  # of their N about the best one
+HALF_DECADE = 10**0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costed:
-    """Tables with N, D, C and ``cost``, all in one unit."""
+    """Tables with N, D, C, hours and usd (nan where nothing says them) and ``cost``, all in one unit."""
 
     finished: pd.DataFrame  # with loss, and a status that is done for those that count
     running: pd.DataFrame
@@ -26,7 +33,7 @@ class Costed:
 
 
 def read(path: Path, columns: Mapping[str, str], selection: Selection) -> tuple[pd.DataFrame, list[Note]]:
-    """A file of runs to make: N, D, C as a selection counts them, and gpu_hours where it says them; and notes.
+    """A file of runs to make: N, D, C as a selection counts them, gpu_hours and seed where it says them; and notes.
 
     Raises:
         UsageError: when N or D is missing, or N counts other parameters than the selection's.
@@ -36,31 +43,69 @@ def read(path: Path, columns: Mapping[str, str], selection: Selection) -> tuple[
     found, notes = points.counted(raw, selection, path, columns)
     if found.N.isna().any():
         raise UsageError(f"{path}: a candidate needs N and D")
-    return found.assign(gpu_hours=raw.gpu_hours) if "gpu_hours" in raw else found, notes
+    return found.assign(**{name: raw[name] for name in ("gpu_hours", "seed") if name in raw}), notes
 
 
-def costed(selection: Selection, candidates: pd.DataFrame, running: pd.DataFrame | None = None) -> Costed:
-    """Runs made, in flight and possible, with costs in GPU-hours where runs and candidates all have them, else FLOPs.
+def of_recipe(selection: Selection, largest: float) -> tuple[pd.DataFrame, Ladder]:
+    """What a store's sweep could run next by its own recipe, as points, and the ladder that names the command.
 
-    Runs that the rules took out tell nothing: they get the status "out". A run in flight costs per FLOP what the
-    finished runs did in the median.
+    Args:
+        largest: C of the largest run that may be proposed, as the selection counts it.
+    """
+    runs = selection.runs
+    unfinished = store.unfinished(runs)
+    made = pd.concat([runs.table, unfinished], ignore_index=True) if len(unfinished) else runs.table
+    exact = largest * float((runs.table.flops_model.to_numpy(float) / selection.everything.C.to_numpy(float)).max())
+    found = ladder.read(store.recipe(runs), made, exact)
+    return conventions.points(found.table(), selection.convention), found
+
+
+def about(best: Mapping[float, float]) -> pd.DataFrame:
+    """A plain grid: sizes a factor of two apart about the best N of every budget; C = 6ND.
+
+    Args:
+        best: N by budget, FLOPs.
+    """
+    rows = [(n * factor, c) for c, n in best.items() for factor in np.geomspace(1 / SPAN, SPAN, SIZES)]
+    table = pd.DataFrame(rows, columns=["N", "C"]).map(lambda value: float(f"{value:.3g}"))
+    return table.assign(D=(table.C / (6 * table.N)).map(lambda value: float(f"{value:.3g}")))[["N", "D", "C"]]
+
+
+def budgets(highest: float, largest: float) -> list[float]:
+    """Budgets of half decades from one below the highest-compute run's to the largest run's."""
+    count = int(np.floor(np.log(largest / highest) / np.log(HALF_DECADE) + 1e-9))
+    return [float(f"{highest * HALF_DECADE**k:.3g}") for k in range(-1, count + 1)]
+
+
+def costed(
+    selection: Selection,
+    candidates: pd.DataFrame,
+    running: pd.DataFrame | None = None,
+    usd_per_hour: float | None = None,
+) -> Costed:
+    """Runs made, in flight and possible, with costs in USD or else hours where all of them have these, else FLOPs.
+
+    Runs that the rules took out tell nothing: they get the status "out". Hours are GPU-hours, or those that a run took
+    where it did not run on GPUs; a run that does not say them takes what runs of its size took a FLOP.
 
     Args:
         running: runs in flight besides those that a store knows of.
+        usd_per_hour: price of an hour; by default what the runs themselves recorded, if they did.
     """
     kept = selection.everything.run_id.isin(selection.table.run_id)
-    finished = selection.everything.assign(status=kept.map({True: "done", False: "out"}))
+    status = kept.map({True: "done", False: "out"})
+    finished = selection.everything.assign(status=status, hours=_hours(selection), usd=_usd(selection))
     parts = [part for part in (in_flight(selection), running) if part is not None and len(part)]
     pending = pd.concat(parts, ignore_index=True) if parts else finished[:0]
-    if _has_hours(selection.table) and _has_hours(candidates):
-        rate = float((selection.table.gpu_hours / selection.table.C).median())
-        tables = [
-            table.assign(cost=table.gpu_hours.fillna(rate * table.C) if "gpu_hours" in table else rate * table.C)
-            for table in (finished, pending, candidates)
-        ]
-        return Costed(finished=tables[0], running=tables[1], candidates=tables[2], unit="GPU-hours")
-    tables = [table.assign(cost=table.C) for table in (finished, pending, candidates)]
-    return Costed(finished=tables[0], running=tables[1], candidates=tables[2], unit="FLOPs")
+    tables = [_with_hours(table, finished) for table in (finished, pending, candidates)]
+    if usd_per_hour is not None:
+        tables = [table.assign(usd=table.hours * usd_per_hour) for table in tables]
+    else:
+        rate = float((finished.usd / finished.hours).median()) if (finished.usd > 0).any() else np.nan
+        tables = [tables[0], *(table.assign(usd=table.hours * rate) for table in tables[1:])]
+    unit = next(name for name in UNITS if all(bool((table[name] > 0).all()) for table in tables))
+    done, flying, possible = (table.assign(cost=table[unit]) for table in tables)
+    return Costed(finished=done, running=flying, candidates=possible, unit=UNITS[unit])
 
 
 def in_flight(selection: Selection) -> pd.DataFrame | None:
@@ -74,5 +119,32 @@ def in_flight(selection: Selection) -> pd.DataFrame | None:
     return conventions.points(planned, selection.convention)[["run_id", "N", "D", "C"]]
 
 
-def _has_hours(table: pd.DataFrame) -> bool:
-    return "gpu_hours" in table and bool((table.gpu_hours > 0).all())
+def _recorded(selection: Selection, name: str) -> Array:
+    """A column of the runs as they were read, in the order of ``everything``; nan where they do not say it."""
+    table = selection.runs.table
+    if name not in table:
+        return np.full(len(table), np.nan)
+    values = table[name].to_numpy(float)
+    return np.where(values > 0, values, np.nan)
+
+
+def _hours(selection: Selection) -> Array:
+    """Of every run: GPU-hours, or else the hours that its tokens took at its speed."""
+    took = selection.everything.D.to_numpy(float) / _recorded(selection, "tokens_per_second") / 3600
+    gpu = _recorded(selection, "gpu_hours")
+    return gpu if np.isfinite(gpu).any() else took
+
+
+def _usd(selection: Selection) -> Array:
+    return _recorded(selection, "cost")
+
+
+def _with_hours(table: pd.DataFrame, finished: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column of hours: its own, or what runs of its sizes took a FLOP (of the nearest size beyond)."""
+    own = table.hours if "hours" in table else table.gpu_hours if "gpu_hours" in table else np.nan
+    known = finished[finished.hours > 0]
+    if known.empty:
+        return table.assign(hours=own)
+    rate = known.assign(rate=np.log(known.hours / known.C)).groupby("N").rate.median()
+    guess = table.C * np.exp(np.interp(np.log(table.N.to_numpy(float)), np.log(rate.index), rate.to_numpy(float)))
+    return table.assign(hours=guess.where(~(pd.Series(own, index=table.index) > 0), own))

@@ -39,7 +39,7 @@ def select(settings: RunSettings, table: pd.DataFrame | None = None, asked: Aske
         UsageError, StoreError: in one sentence.
     """
     settings.check()
-    return chosen(_read(settings, table, asked or Asked()), settings)
+    return chosen(read(settings, table, asked), settings)
 
 
 def chosen(runs: Runs, settings: RunSettings) -> Selection:
@@ -56,10 +56,16 @@ def chosen(runs: Runs, settings: RunSettings) -> Selection:
     return Selection(runs=runs, convention=convention, everything=everything, table=table, rules=applied, rules_off=off)
 
 
-def _read(settings: RunSettings, table: pd.DataFrame | None, asked: Asked) -> Runs:
-    """A table in memory, a table's file, or a store's sweep."""
+def read(
+    settings: RunSettings,
+    table: pd.DataFrame | None = None,
+    asked: Asked | None = None,
+    called: Path = Path("table"),
+) -> Runs:
+    """A table in memory (``called`` so in errors), a table's file, or a store's sweep."""
+    asked = asked or Asked()
     if table is not None:
-        path = Path("table")
+        path = called
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: a table has no sweeps: leave it out")
         return _foreign(table, path, settings, asked)

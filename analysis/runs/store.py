@@ -19,7 +19,7 @@ from gpt3core.store.rundir import RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir
 from gpt3core.store.sweepdir import names as sweeps
 
-__all__ = ["curve", "default_root", "in_flight", "load", "schedule", "sweeps"]
+__all__ = ["curve", "default_root", "in_flight", "load", "recipe", "schedule", "sweeps", "unfinished"]
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
@@ -76,6 +76,18 @@ def in_flight(runs: Runs) -> pd.DataFrame:
     failed = _failed(runs.source / "sweeps" / runs.name / "events.jsonl")
     found = [RunDir(runs.source, run_id) for run_id in runs.missing if run_id not in failed]
     return pd.DataFrame([_planned(run, runs.name) for run in found if run.attempts()])
+
+
+def unfinished(runs: Runs) -> pd.DataFrame:
+    """Runs of a sweep that were started and have no result, failed ones among them, as ``in_flight`` gives them."""
+    found = [RunDir(runs.source, run_id) for run_id in runs.missing]
+    rows = [_planned(run, runs.name) for run in found if run.attempts()]
+    return pd.DataFrame(rows).assign(status="unfinished", epochs=np.nan)
+
+
+def recipe(runs: Runs) -> Path:
+    """The file of a sweep's recipe."""
+    return SweepDir(runs.source, runs.name).recipe
 
 
 def curve(root: Path, run_id: str) -> pd.DataFrame:

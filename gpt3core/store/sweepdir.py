@@ -93,9 +93,14 @@ class SweepDir:
         """Replace the record."""
         files.write_json(self.path / "sweep.json", specs.as_dict(record))
 
+    @property
+    def recipe(self) -> Path:
+        """The file of the last command's recipe, as ``recipe=PATH`` reads it back."""
+        return self.path / "recipe.yaml"
+
     def write_recipe(self, text: str) -> None:
         """Keep the recipe of the last command, as YAML."""
-        files.write_bytes(self.path / "recipe.yaml", text.encode())
+        files.write_bytes(self.recipe, text.encode())
 
     def event(self, what: str, **details: Any) -> None:
         """Append to the sweep's log."""

@@ -92,6 +92,7 @@ def _table(runs: list[RunSpec], seconds: Callable[[RunSpec], float]) -> pd.DataF
         {
             "N": np.array([costs.params(run.model).nonembedding for run in runs], float),
             "D": np.array([run.tokens for run in runs], float),
+            "seed": np.array([run.seed for run in runs], int),  # another seed of a run that ended is another run
             "cost": np.array([seconds(run) / 3600 for run in runs], float),
         }
     )

@@ -19,16 +19,18 @@ def true_loss(n, d):
     return E + A * (n / 1e3) ** -ALPHA + B * (d / 1e3) ** -BETA
 
 
-def make_store(root: Path, *settings: str, noise: float = 0.0, evals: bool = True) -> list[str]:
-    """A finished sweep of the laptop recipe whose losses follow ``true_loss``; returns its run_ids."""
-    chosen = recipe.load(["recipe=laptop", *settings])
+def make_store(
+    root: Path, *settings: str, noise: float = 0.0, evals: bool = True, asked: str = "laptop", text: float = 8e6
+) -> list[str]:
+    """A finished sweep of a recipe (laptop) whose losses follow ``true_loss``; returns its run_ids."""
+    chosen = recipe.load([f"recipe={asked}", *settings])
     rng = np.random.default_rng(0)
     open_root(root, create=True)
     cells = grid.build(chosen, "0" * 64)
     runs, sweep = cells.runs, SweepDir(root, chosen.name)
     with sweep.owned():
-        asked = SweepRecord(runs=tuple(r.run_id for r in runs), evals=cells.evals, min_tokens=chosen.min_tokens)
-        sweep.write_record(asked)
+        record = SweepRecord(runs=tuple(r.run_id for r in runs), evals=cells.evals, min_tokens=chosen.min_tokens)
+        sweep.write_record(record)
         sweep.write_recipe(recipe.to_yaml(chosen))
         sweep.event("driver")
     from gpt3core import costs
@@ -49,7 +51,7 @@ def make_store(root: Path, *settings: str, noise: float = 0.0, evals: bool = Tru
         rows = [held_out, *scores]
         run.write_evaluation(cells.evals.eval_id, {name: [row.get(name) for row in rows] for name in COLUMNS})
         result = {"status": "done", "gpu_hours": 0.0, "cost": 0.0, "tokens_per_second": 1e4, "mfu": None}
-        result |= {"attempts": 1, "epochs": spec.tokens / 8e6, "precision": "bf16", "kernel": "softmax"}
+        result |= {"attempts": 1, "epochs": spec.tokens / text, "precision": "bf16", "kernel": "softmax"}
         run.finish(result)
     return sorted(r.run_id for r in runs)
 

@@ -15,6 +15,7 @@ from analysis.runs import candidates
 from analysis.runs.selection import select
 from analysis.settings import RunSettings
 from gpt3core import costs
+from gpt3core.errors import UsageError
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
@@ -39,7 +40,7 @@ def grid():
 def test_a_measured_run_conditions_as_a_gaussian_does():
     """Against numpy's block formula, and one by one against all at once."""
     theta, prior = information.posterior_mode(laws.CHINCHILLA, runs(FINISHED), 1e22)
-    both = [information.Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss") for _ in range(2)]
+    both = [information.Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11)) for _ in range(2)]
     matrix, noise = both[0].matrix.copy(), both[0].noise
     gain = both[0].gain()
     both[0].condition([2])
@@ -50,7 +51,7 @@ def test_a_measured_run_conditions_as_a_gaussian_does():
     for i in (2, 7):
         precision[i, i] += 1 / noise[i]
     assert both[1].target_variance == pytest.approx(np.linalg.inv(precision)[-1, -1], rel=1e-2)
-    alone = information.Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11), "loss")
+    alone = information.Covariance.of(laws.CHINCHILLA, theta, prior, grid(), (1e10, 2e11))
     before = alone.target_variance
     alone.condition([7])
     assert gain[7] == pytest.approx(np.log(before / alone.target_variance))
@@ -88,6 +89,37 @@ def test_runs_in_flight_count_without_their_outcome():
     assert (after.proposals[0].n, after.proposals[0].d) != (best.n, best.d)
     second = design.propose(runs(FINISHED), grid(), compute=1e22, batch=2).proposals[1]
     assert (after.proposals[0].n, after.proposals[0].d) == (second.n, second.d)
+
+
+def test_a_run_that_ended_is_not_proposed_again_and_another_seed_of_it_is():
+    made = runs(FINISHED)
+    both = pd.concat([grid(), made[["N", "D", "C", "cost"]]], ignore_index=True)
+    found = design.propose(made, both, compute=1e22, batch=99)
+    assert sorted(p.index for p in found.proposals) == _not_made(both, made)
+    seeded = design.propose(made.assign(seed=0), made.assign(seed=1), compute=1e22, batch=99)
+    assert len(seeded.proposals) == len(made)
+    nothing = design.propose(made, made, compute=1e22)
+    assert (nothing.proposals, nothing.everything, nothing.worth) == ([], 1.0, False)
+
+
+def _not_made(candidates, made):
+    known = set(zip(made.N, made.D, strict=True))
+    return [i for i, cell in enumerate(zip(candidates.N, candidates.D, strict=True)) if cell not in known]
+
+
+def test_counts_may_be_whole_numbers():
+    """6ND of large runs is beyond 64 bits."""
+    large = runs([(100 * n, 1000 * d) for n, d in FINISHED])
+    whole = large.astype({"N": "int64", "D": "int64"})
+    for target in ("loss", "n_star"):
+        found = [design.propose(table, grid(), compute=1e25, target=target) for table in (large, whole)]
+        assert found[0].everything == pytest.approx(found[1].everything)
+
+
+@pytest.mark.parametrize("compute", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_target_is_a_positive_number_of_flops(compute):
+    with pytest.raises(UsageError, match="FLOPs, positive"):
+        design.propose(runs(FINISHED), grid(), compute=compute)
 
 
 def test_when_nothing_is_left_to_learn_it_says_stop():
@@ -146,7 +178,7 @@ def test_a_store_says_which_runs_diverged_failed_or_are_in_flight(isolated, caps
     )
     grid.to_csv(isolated / "g.csv", index=False)
     known = candidates.costed(selected, candidates.read(isolated / "g.csv", {}, selected)[0])
-    assert known.unit == "FLOPs"
+    assert known.unit == "hours", "the store's runs say how many tokens a second they took"
     status = dict(zip(known.finished.run_id, known.finished.status, strict=True))
     assert status == {i: "out" if i == diverged else "done" for i in ids if i not in (failed, flying)}
     assert list(known.running.run_id) == [flying]
@@ -154,8 +186,8 @@ def test_a_store_says_which_runs_diverged_failed_or_are_in_flight(isolated, caps
     words = [f"runs={root}", f"candidates={isolated / 'g.csv'}", "batch=99", f"out={out}"]
     assert command.main(words) == 0
     proposed = {(p["n"], p["d"]) for p in json.loads((out / "design.json").read_text())["proposals"]}
-    assert (grid.N[0], grid.D[0]) not in proposed
-    assert len(proposed) == len(ids) - 1
+    again = RunDir(root, failed).spec()
+    assert proposed == {(costs.params(again.model).nonembedding, again.tokens)}, "all others ended or are in flight"
 
 
 def test_the_size_can_be_the_target_and_nonsense_cannot():
@@ -178,7 +210,12 @@ def test_the_command(tmp_path):
     document = json.loads((tmp_path / "o" / "design.json").read_text())
     assert len(document["proposals"]) == 2
     for words, sentence in (
-        (["runs=t.csv"], "candidates=FILE is needed"),
+        (["runs=t.csv", "target_compute=-1"], "target_compute=-1.0: FLOPs, positive"),
+        (["runs=t.csv", "target_compute=0"], "target_compute=0.0: FLOPs, positive"),
+        (["runs=t.csv", "worth=0"], "worth=0.0: the most that"),
+        (["runs=t.csv", "usd_per_hour=3"], "these runs do not say their hours"),
+        (["runs=t.csv", "target=accuracy:arithmetic"], "has no scores"),
+        (["runs=t.csv", "candidates=g.csv", "largest=1e20"], "largest=1e+20 has no effect"),
         (["runs=t.csv", "candidates=none.csv"], "there is no file"),
         (["runs=t.csv", "candidates=g.csv", "stop=2"], "between 0 and 1"),
         (["runs=t.csv", "candidates=g.csv", "target=fame"], "allowed are loss"),

@@ -5,12 +5,13 @@ the intervals (backtest.Growth) are chosen anew for every family of tables, on a
 around those that are in use, and the figures are those of the family left out. ``--steplaw=FILE`` adds the runs of
 Li et al. 2025 (arXiv 2503.04715), which have no stated licence and are not shipped, as two more families.
 
-Every table is cut at one tenth and at one thirtieth of its largest compute (where 20 runs are left); what lies above is predicted from what lies below by our ensemble (what
-``python -m analysis.fit predict=`` prints), by plain Huber and least-squares fits of L(N,D) with the intervals of a
-pair bootstrap plus resampled residuals, and by simple-scaling-laws 0.2.0 (its default law; its mean and its new-run
-intervals). Tables are cut again after dropping the runs above a fifth of their largest compute, so that short ones are
-judged more than twice. Printed: median absolute error, coverage and width of nominal 95% intervals of a new run, and
-their interval score on log loss (Gneiting and Raftery 2007; smaller is better), by table and in the mean.
+Every table is cut at one tenth and at one thirtieth of its largest compute (where 20 runs are left); what lies above is
+predicted from what lies below by our ensemble (what ``python -m analysis.fit predict=`` prints), by plain Huber and
+least-squares fits of L(N,D) with the intervals of a pair bootstrap plus resampled residuals, and by simple-scaling-laws
+0.2.0 (its default law; its mean and its new-run intervals). Tables are cut again after dropping the runs above a fifth
+of their largest compute, so that short ones are judged more than twice. Printed: median absolute error, coverage and
+width of nominal 95% intervals of a new run, and their interval score on log loss (Gneiting and Raftery 2007; smaller is
+better), by table and in the mean.
 
 The peer is installed by ``make peers``. The simulated ladders have known kinds of misspecification: the learning rate
 off for large models, a warm-up that short runs pay for, embeddings counted as parameters, repeated data, a break.

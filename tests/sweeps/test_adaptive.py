@@ -95,6 +95,18 @@ def test_the_next_run_is_one_that_was_not_taken():
     assert found.run_id in set(runs) - set(losses)
 
 
+def test_another_seed_of_a_run_that_ended_may_be_taken():
+    chosen = recipe.load(["recipe=laptop", "replicas=2", "adaptive=true", "adaptive_share=1.0"])
+    runs = {run.run_id: run for run in grid.build(chosen, "0" * 64).runs}
+    losses = {i: 3.0 + 1e6 / run.tokens for i, run in runs.items() if run.seed == 0}
+    first = set(adaptive._first(runs))
+    found = adaptive.next_run(
+        chosen, runs, losses=losses, taken=set(losses) | first, under_way=set(), seconds=lambda run: run.tokens / 1e4
+    )
+    assert found.run_id in set(runs) - set(losses) or "not worth it" in found.over
+    assert "to 100%" not in found.over, "they tell something"
+
+
 def test_impossible_adaptive_settings_are_refused():
     with pytest.raises(UsageError, match="adaptive_share"):
         grid.build(recipe.load(["adaptive=true", "adaptive_share=1.5"]), "0" * 64)

@@ -1,0 +1,239 @@
+"""Is ladder B better than ladder A, and by how much compute: the multiplier at equal loss along the frontier.
+
+m(C) is such that A needs m C for the loss that B reaches with C: L_A*(m C) = L_B*(C). Where the two ladders share
+cells, m is fitted to the differences of ln loss there, so that what no law explains of a cell cancels; elsewhere to
+all runs of both at once. See estimation.shift for the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis import laws
+from analysis.estimation import isoflop, multiplier, uncertainty
+from analysis.estimation.multiplier import Shifted, of_shift
+from analysis.estimation.pairs import LEAST, Pairs, pairs
+from analysis.estimation.shift import GROW
+from analysis.laws import Array, Law
+from gpt3core.errors import UsageError
+
+LEAST_RUNS = 4  # of each ladder
+MOST_BUDGETS = 8  # that are listed; more are no budgets, but a cloud of runs
+SPREAD = 5  # computes that are listed for a cloud
+FARTHER = 10.0  # times the largest compute, where no target is given
+LEVEL = uncertainty.LEVEL
+SURE = 0.98  # of the band that must exclude one: stricter than 95%, for the shape was chosen by the same runs
+CUT = 0.9  # decades below the largest compute, at which the comparison is backtested
+SAME = "not told apart"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multiplier:
+    """At one compute."""
+
+    compute: float
+    value: float  # m
+    interval: list[float]  # 95%
+    told_apart: bool  # from one, at all budgets run at once
+    loss_a: float  # on each frontier, by the law of both
+    loss_b: float
+    decades: float  # beyond the data of the ladder that has less
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backtest:
+    """Both ladders fitted below a cut, and the losses above it predicted."""
+
+    cut: float  # FLOPs
+    runs: int  # above it
+    difference: float  # root mean square miss of ln L_B - ln L_A at shared cells; nan where there are none
+    loss: float  # median absolute miss of ln L
+    free: float  # the same without the fixed exponents; nan where none is fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two ladders."""
+
+    names: tuple[str, str]
+    domain: str  # held-out text; empty where there is one only
+    paired: bool
+    cells: int  # shared
+    runs: tuple[int, int]
+    law: str  # equation of the surface
+    at: list[Multiplier]  # the budgets that were run
+    beyond: list[Multiplier]  # targets
+    verdict: str  # of B: better | worse | crosses | not told apart
+    growth: float  # factor of m a decade of compute, by the line in ln C
+    growth_interval: list[float]
+    scatter: float  # standard deviation of a run around the comparison, in ln L
+    noise: tuple[float, float]  # between seeds of one point in each ladder, in ln L; nan where there are none
+    resolved: float  # the smallest multiplier above one that would be told from one at some budget
+    shapes: dict[str, float]  # weights
+    backtest: Backtest | None
+    cellwise: pd.DataFrame  # of each shared cell: N, D, C, difference (ln L_B - ln L_A)
+
+
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    domain: str = "",
+    paired: bool | None = None,
+    targets: tuple[float, ...] = (),
+    law: Law = laws.CHINCHILLA,
+    backtested: bool = True,
+) -> Comparison:
+    """Compare two ladders of runs that passed the rules (run_id, size, N, D, C, U, loss).
+
+    Args:
+        paired: whether cell by cell; by default where they share enough cells.
+        targets: FLOPs; ten times the largest compute by default.
+        law: of N and D: chinchilla, or the same with fixed exponents.
+        backtested: fit below a decade under the top too.
+
+    Raises:
+        UsageError: when there are too few runs, or too few shared cells for a paired comparison that was asked for.
+    """
+    shared = pairs(a, b)
+    by_cell = _checked(a, b, shared, names, paired)
+    found = multiplier.fit(a, b, shared if by_cell else None, law)
+    run = _at(found, _budgets(a, b), (a, b))
+    beyond = np.array(targets or (FARTHER * max(a.C.max(), b.C.max()),), float)
+    growth, growth_interval = _growth(found)
+    return Comparison(
+        names=names,
+        domain=domain,
+        paired=by_cell,
+        cells=len(shared.a),
+        runs=(len(a), len(b)),
+        law=found.law.law.equation,
+        at=run,
+        beyond=_at(found, beyond, (a, b)),
+        verdict=_verdict(run),
+        growth=growth,
+        growth_interval=growth_interval,
+        scatter=found.estimates[found.best].scatter,
+        noise=(uncertainty.noise(a).seed, uncertainty.noise(b).seed),
+        resolved=float(np.exp(_reach(found, np.array([m.compute for m in run])).min())),
+        shapes={m.shape: float(w) for m, w in zip(found.models, found.weights, strict=True)},
+        backtest=_backtest(a, b, by_cell, law, found) if backtested else None,
+        cellwise=shared.a[["N", "D", "C"]].assign(difference=shared.b.ln_loss - shared.a.ln_loss),
+    )
+
+
+def _checked(a: pd.DataFrame, b: pd.DataFrame, shared: Pairs, names: tuple[str, str], paired: bool | None) -> bool:
+    """Whether to compare cell by cell, when there are runs enough at all."""
+    for name, table in zip(names, (a, b), strict=True):
+        if len(table) < LEAST_RUNS:
+            raise UsageError(f"{name} has {len(table)} usable runs: {LEAST_RUNS} are needed to compare ladders")
+    if paired and len(shared.a) < LEAST:
+        raise UsageError(
+            f"paired=true: {names[0]} and {names[1]} share {len(shared.a)} cells of equal N and D, {LEAST} are needed"
+        )
+    return shared.enough if paired is None else paired
+
+
+def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Multiplier]:
+    """Multipliers at computes; ``told_apart`` by a band that holds at all computes at once."""
+    low, middle, high = found.interval(compute).T
+    centre = found.by_shape(compute)[0][found.best]
+    apart = np.abs(centre) > _reach(found, compute)
+    loss_a, loss_b = found.frontier(compute)
+    top = min(float(table.C.max()) for table in tables)
+    return [
+        Multiplier(
+            compute=float(c),
+            value=float(np.exp(middle[i])),
+            interval=np.exp([low[i], high[i]]).tolist(),
+            told_apart=bool(apart[i]),
+            loss_a=float(loss_a[i]),
+            loss_b=float(loss_b[i]),
+            decades=max(0.0, float(np.log10(c / top))),
+        )
+        for i, c in enumerate(compute)
+    ]
+
+
+def _reach(found: Shifted, compute: Array) -> Array:
+    """Half widths in ln m of Scheffe's band of the two coefficients: it holds at every compute at once."""
+    estimate = found.estimates[found.best]
+    spread = found.by_shape(compute)[1][found.best]
+    return np.asarray(np.sqrt(2 * stats.f.ppf(SURE, 2, max(estimate.freedom, 1.0))) * spread)
+
+
+def _verdict(run: list[Multiplier]) -> str:
+    better = any(m.told_apart and m.value > 1 for m in run)
+    worse = any(m.told_apart and m.value < 1 for m in run)
+    return "crosses" if better and worse else "better" if better else "worse" if worse else SAME
+
+
+def _growth(found: Shifted) -> tuple[float, list[float]]:
+    """The factor by which m grows in a decade, by the line in ln C, and its interval."""
+    estimate = found.estimates[[m.shape for m in found.models].index("line")]
+    p, covariance = of_shift(estimate)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, estimate.freedom) * np.sqrt(covariance[GROW, GROW]))
+    return float(np.exp(p[GROW])), np.exp([p[GROW] - half, p[GROW] + half]).tolist()
+
+
+def _budgets(a: pd.DataFrame, b: pd.DataFrame) -> Array:
+    """The computes to compare at: budgets of either ladder, or some through the range that both share."""
+    groups = [group for table in (a, b) for group in isoflop.by_budget(table)]
+    every = np.sort([float(np.exp(np.log(group.C).mean())) for group in groups])
+    if len(every):
+        apart = np.diff(np.log(every), prepend=-np.inf) > np.log1p(isoflop.SAME_BUDGET)
+        every = every[apart]
+    if 0 < len(every) <= MOST_BUDGETS:
+        return np.asarray(every)
+    low, high = max(a.C.min(), b.C.min()), min(a.C.max(), b.C.max())
+    if low >= high:  # no common compute
+        low, high = min(a.C.min(), b.C.min()), max(a.C.max(), b.C.max())
+    return np.geomspace(low, high, SPREAD)
+
+
+def _backtest(a: pd.DataFrame, b: pd.DataFrame, by_cell: bool, law: Law, whole: Shifted) -> Backtest | None:
+    """Fitted to the runs below a cut of the compute, asked about those above; None where either side has too few."""
+    cut = max(a.C.max(), b.C.max()) / 10**CUT
+    below, above = [t[cut > t.C] for t in (a, b)], [t[cut <= t.C] for t in (a, b)]
+    if min(map(len, below)) < LEAST_RUNS or not min(map(len, above)):
+        return None
+    shared = pairs(*below)
+    if by_cell and len(shared.a) < LEAST:
+        return None
+    found = _fit_below(below, shared if by_cell else None, law, whole)
+    if found is None:
+        return None
+    missed = np.concatenate([_misses(found, t, shifted) for t, shifted in zip(above, (False, True), strict=True)])
+    free = None if law is laws.CHINCHILLA else _fit_below(below, shared if by_cell else None, laws.CHINCHILLA, whole)
+    at = pairs(*above)
+    differences = _difference_misses(found, at) if len(at.a) else np.array([np.nan])
+    unfixed = [] if free is None else [_misses(free, t, s) for t, s in zip(above, (False, True), strict=True)]
+    return Backtest(
+        cut=float(cut),
+        runs=sum(map(len, above)),
+        difference=float(np.sqrt((differences**2).mean())),
+        loss=float(np.median(np.abs(missed))),
+        free=float(np.median(np.abs(np.concatenate(unfixed)))) if unfixed else float("nan"),
+    )
+
+
+def _fit_below(below: list[pd.DataFrame], shared: Pairs | None, law: Law, whole: Shifted) -> Shifted | None:
+    try:
+        return multiplier.fit(below[0], below[1], shared, law, whole)
+    except UsageError:  # too few runs below the cut
+        return None
+
+
+def _misses(found: Shifted, table: pd.DataFrame, shifted: bool) -> Array:
+    """Measured - predicted ln L of runs by the law."""
+    return np.asarray(np.log(table.loss.to_numpy(float)) - found.predict(table, shifted=shifted))
+
+
+def _difference_misses(found: Shifted, cells: Pairs) -> Array:
+    measured = (cells.b.ln_loss - cells.a.ln_loss).to_numpy(float)
+    return np.asarray(measured - found.predict(cells.b, shifted=True) + found.predict(cells.a, shifted=False))

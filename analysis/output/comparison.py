@@ -1,0 +1,131 @@
+"""Comparisons of ladders as words and files: compare.json and compare.md."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from analysis.estimation.compare import SAME, Comparison, Multiplier
+from analysis.output.documents import finite
+from gpt3core.store import files
+
+Row = list[str]
+HEADER = ["C", "loss A", "loss B", "multiplier", "95%", "told apart"]
+DIRECTIONS = {"better": "B is better", "worse": "B is worse", "crosses": "B is better at some budgets, worse at others"}
+
+
+def sentences(found: Comparison) -> list[str]:
+    """The answer, how it moves with compute, and what it rests on."""
+    top = found.at[-1]
+    answer = DIRECTIONS.get(found.verdict, f"{SAME}: the difference is inside the noise")
+    here = f"{answer}: at C={top.compute:.3g} B is worth {top.value:.3g}x the compute ({_span(top.interval)})"
+    low, high = found.growth_interval
+    trend = "grows" if low > 1 else "shrinks" if high < 1 else "no trend is told"
+    how = f"paired over {found.cells} shared cells" if found.paired else "not paired: all runs of both, with one law"
+    lines = [
+        here,
+        f"with compute the multiplier {trend}: x{found.growth:.3g} a decade ({_span(found.growth_interval)})"
+        if trend != "no trend is told"
+        else f"{trend} in the multiplier: x{found.growth:.3g} a decade ({_span(found.growth_interval)})",
+        f"{how}; a run scatters by {found.scatter:.2%} in loss{_seeds(found)}: multipliers under {found.resolved:.3g} "
+        "would not be told from one",
+    ]
+    if len(found.shapes) > 1:
+        lines.append(f"surface {found.law}; shapes of ln m in ln C: {_shares(found.shapes)}")
+    return [*lines, *_backtest(found)]
+
+
+def _seeds(found: Comparison) -> str:
+    known = [
+        f"{name} {noise:.2%}" for name, noise in zip(found.names, found.noise, strict=True) if not math.isnan(noise)
+    ]
+    return f" (seeds of one point: {', '.join(known)})" if known else ""
+
+
+def _shares(shapes: dict[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.0%}" for name, weight in shapes.items())
+
+
+def _backtest(found: Comparison) -> list[str]:
+    test = found.backtest
+    if test is None:
+        return ["no backtest: too few runs lie a decade below the largest compute"]
+    line = f"fitted below C={test.cut:.3g}, the {test.runs} runs above are missed by {test.loss:.2%} (median)"
+    if not math.isnan(test.free):
+        line += f", by {test.free:.2%} without the fixed exponents"
+    if not math.isnan(test.difference):
+        line += f"; differences of paired losses there by {test.difference:.2%} (root mean square)"
+    return [line]
+
+
+def rows(found: Comparison) -> list[Row]:
+    """One for each budget that was run, then the targets."""
+    every = [(m, "") for m in found.at] + [(m, f", {m.decades:.1f} decades beyond") for m in found.beyond]
+    return [
+        [
+            f"{m.compute:.3g}{where}",
+            _loss(m.loss_a),
+            _loss(m.loss_b),
+            f"{m.value:.3f}",
+            _span(m.interval, 3),
+            ("yes" if m.told_apart else "no") if not where else "-",
+        ]
+        for m, where in every
+    ]
+
+
+def title(found: Comparison) -> str:
+    """What is compared."""
+    domain = f" on {found.domain}" if found.domain else ""
+    return f"A = {found.names[0]} ({found.runs[0]} runs), B = {found.names[1]} ({found.runs[1]} runs){domain}"
+
+
+def to_markdown(comparisons: list[Comparison]) -> str:
+    """A short report."""
+    lines = ["# Is B better than A, and by how much compute", ""]
+    for found in comparisons:
+        lines += [f"## {_cell(title(found))}", "", *[f"- {_cell(line)}" for line in sentences(found)], ""]
+        lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows(found)] + [""]
+    return "\n".join(lines)
+
+
+def to_json(comparisons: list[Comparison]) -> dict[str, Any]:
+    """The contract that scripts rely on. Numbers that do not exist are null."""
+    document = {"comparisons": [_entry(found) for found in comparisons]}
+    cleaned: dict[str, Any] = finite(document)
+    return cleaned
+
+
+def write(comparisons: list[Comparison], out: Path) -> None:
+    """Write compare.json and compare.md."""
+    files.make_folder(out)
+    files.write_json(out / "compare.json", to_json(comparisons))
+    files.write_bytes(out / "compare.md", to_markdown(comparisons).encode())
+
+
+def _entry(found: Comparison) -> dict[str, Any]:
+    entry = dict(vars(found))
+    entry["at"], entry["beyond"] = ([_multiplier(m) for m in part] for part in (found.at, found.beyond))
+    entry["cellwise"] = found.cellwise.to_dict("records")
+    entry["backtest"] = None if found.backtest is None else dict(vars(found.backtest))
+    return entry
+
+
+def _multiplier(m: Multiplier) -> dict[str, Any]:
+    entry = dict(vars(m))
+    entry["interval95"] = entry.pop("interval")
+    return entry
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "-"
+
+
+def _span(interval: list[float], digits: int = 3) -> str:
+    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"

@@ -1,0 +1,247 @@
+"""Two ladders compared, on pairs whose compute multiplier is known; and exponents that are held fixed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import api, compare, fit, laws
+from analysis.estimation import compare as comparing
+from analysis.estimation import multiplier, solve
+from analysis.estimation.compare import SAME
+from analysis.estimation.fixed_cost import fixed_cost
+from analysis.estimation.pairs import pairs
+from analysis.output import comparison, saved
+from dashboards.figures.comparison import multipliers
+from gpt3core.errors import UsageError
+from tests.analysis.synthetic import make_store
+from tests.benchmarks import compare_truth
+from tests.benchmarks.compare_truth import NONE, Scenario, badly_tuned, judged, ladders, ln_loss
+
+CLEAN = Scenario(name="clean", multiplier=1.2, noise=1e-6, budgets=4, sizes=4)
+
+
+def compared(scenario, seed=0, **given):
+    (found,) = api.compare(*ladders(scenario, seed), **given)
+    return found
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize(("m", "growth"), [(1.2, 1.0), (0.8, 1.1)])
+def test_a_clean_pair_gives_its_multiplier(paired, m, growth):
+    scenario = replace(CLEAN, multiplier=m, growth=growth, paired=paired)
+    found = compared(scenario)
+    assert found.paired is paired
+    for at in (*found.at, *found.beyond):
+        assert np.log(at.value) == pytest.approx(scenario.ln_m(np.array([at.compute]))[0], abs=2e-3)
+    assert found.growth == pytest.approx(growth, abs=2e-3)
+    assert found.verdict == ("better" if m > 1 else "worse")
+
+
+def test_the_two_the_other_way_round_give_the_inverse():
+    a, b = ladders(replace(CLEAN, noise=0.001), 3)
+    (there,), (back,) = api.compare(a, b), api.compare(b, a)
+    for m, w in zip(there.at, back.at, strict=True):
+        assert m.value * w.value == pytest.approx(1.0, abs=2e-3)
+
+
+def test_what_both_share_cancels_in_pairs():
+    scenario = Scenario(name="", multiplier=1.2, noise=2e-4, shared=badly_tuned, budgets=4, sizes=4)
+    by_cell, not_so = compared(scenario), compared(scenario, paired=False)
+    assert abs(np.log(by_cell.at[1].value / 1.2)) < 0.01
+    width = [np.log(c.at[1].interval[1] / c.at[1].interval[0]) for c in (by_cell, not_so)]
+    assert width[0] < width[1] / 3
+
+
+def test_intervals_hold_in_a_few_draws_of_each_kind():
+    """Some CPU-seconds: the short form of tests/benchmarks/compare_truth.py, which judges 200 draws of 23 kinds."""
+    kinds = [Scenario(name="", multiplier=m, noise=0.005, paired=p, budgets=4) for m in (1, 1.2) for p in (True, False)]
+    found = [(kind, comparing.compare(*ladders(kind, seed), backtested=False)) for kind in kinds for seed in range(3)]
+    held = np.array([judged(kind, c) for kind, c in found])
+    assert 0.85 <= held.mean() <= 1.0
+    null = [c.verdict for kind, c in found if kind.multiplier == 1]
+    assert null.count(SAME) >= len(null) - 1
+
+
+def test_noise_hides_a_difference_and_seeds_are_said():
+    scenario = replace(CLEAN, multiplier=1.02, noise=0.01)
+    a, b = (pd.concat([t, t.assign(loss=t.loss * 1.01)], ignore_index=True) for t in ladders(scenario, 1))
+    (found,) = api.compare(a.assign(run_id=range(len(a))), b.assign(run_id=range(len(b))))
+    assert found.verdict == SAME
+    assert found.resolved > 1.02
+    assert found.noise[0] == pytest.approx(np.log(1.01) / np.sqrt(2), rel=1e-3)
+    assert "not told apart" in comparison.sentences(found)[0]
+
+
+def test_a_token_that_costs_more_than_6n_counts_in_the_multiplier():
+    """The truth by brute force: both frontiers on a grid of sizes with C = (6N + 500 N^0.6) D."""
+    n = np.geomspace(1e6, 1e12, 4001)
+
+    def frontier(compute):
+        return ln_loss(n, compute / (6 * n + 500 * n**0.6), NONE).min()
+
+    a, b = ladders(replace(CLEAN, multiplier=1.44, tilt=-np.log(1.2), noise=1e-6), 0)  # tokens worth 1.73, N 0.83
+    cost = (6 * a.N + 500 * a.N**0.6) * a.D
+    a, b = a.assign(C=cost), b.assign(C=cost)
+    found = multiplier.fit(a, b, pairs(a, b), laws.CHINCHILLA)
+    compute = float(cost.median())
+    target = _shifted(n, compute)
+    needed = np.geomspace(compute, 3 * compute, 1001)
+    truth = needed[np.argmin([abs(frontier(c) - target) for c in needed])] / compute
+    assert np.exp(found.interval(np.array([compute]))[0, 1]) == pytest.approx(truth, rel=0.01)
+
+
+def _shifted(n, compute):
+    """B's frontier."""
+    d = compute / (6 * n + 500 * n**0.6)
+    parameters, tokens = np.exp(np.log(1.44) / 2 - np.log(1.2)), np.exp(np.log(1.44) / 2 + np.log(1.2))
+    return ln_loss(n * parameters, d * tokens, NONE).min()
+
+
+def test_ladders_of_one_ratio_are_compared_by_compute():
+    n = np.geomspace(1e7, 1e9, 10)
+    table = pd.DataFrame({"N": n, "D": 20 * n, "C": 120 * n**2})
+    a = table.assign(loss=1.7 + 40 * table.C**-0.09)
+    b = table.assign(loss=1.7 + 40 * (1.3 * table.C) ** -0.09)
+    (found,) = api.compare(a, b)
+    assert "L(C)" in found.law
+    assert [m.value for m in found.at] == pytest.approx([1.3] * len(found.at), rel=5e-3)
+
+
+# ------------------------------------------------------------------------------------------------ grammar and files
+
+
+@pytest.fixture
+def files(tmp_path):
+    a, b = ladders(replace(CLEAN, noise=0.001), 0)
+    for name, table in (("a", a), ("b", b)):
+        table = table[["run_id", "N", "D", "C", "loss"]]
+        table.assign(**{"loss.web": table.loss * 1.1, "code": table.loss}).to_csv(tmp_path / f"{name}.csv", index=False)
+    both = pd.concat([a.assign(mix="old"), b.assign(mix="new")])
+    both.to_csv(tmp_path / "both.csv", index=False)
+    return tmp_path
+
+
+def run(files, *words):
+    assert compare.main([*words, f"out={files / 'out'}", "figures=false"]) == 0
+    return json.loads((files / "out" / "compare.json").read_text())["comparisons"]
+
+
+def test_every_way_to_name_two_ladders_gives_the_same(files, capsys):
+    a, b = files / "a.csv", files / "b.csv"
+    listed = run(files, f"runs=[{a},{b}]")
+    assert [c["domain"] for c in listed] == ["", "web"]
+    assert listed == run(files, f"runs={a},{b}")
+    (arms,) = run(files, f"runs={files / 'both.csv'}", "by=mix", "arms=[old,new]")
+    assert arms["names"] == ["old", "new"]
+    assert arms["at"] == listed[0]["at"]
+    assert "B is better" in capsys.readouterr().out
+    (_, code) = run(files, f"runs=[{a},{b}]", "domains.code=code")
+    assert code["at"] == listed[0]["at"]
+    assert "| C | loss A |" in (files / "out" / "compare.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["runs={a}"], "do not say which two ladders"),
+        (["runs=[{a},{a}]"], "not compared with itself"),
+        (["runs=[{a},{b},{a}]"], "3 ladders are named, two are compared"),
+        (["runs=[{a},{b}]", "sweep=[x,y]"], "a table has no sweeps"),
+        (["runs={both}", "by=mox"], "did you mean mix"),
+        (["runs={both}", "by=mix", "arms=[old,nwe]"], "did you mean new"),
+        (["runs=[{a},{b}]", "by=mix"], "name one table"),
+        (["runs=[{a},{b}]", "arms=[x,y]"], "by=COLUMN"),
+        (["runs=[{a},{b}]", "domains.x=nothing"], "has no column 'nothing'"),
+        (["runs=[{a},{b}]", "exclude=[nobody]"], "no run of either ladder"),
+        (["runs=[{a},{b}]", "fix.a=0.5", "fix.alpha_equals_beta=true"], "both tie alpha to beta"),
+        (["runs=[{a},{b}]", "fix.a=1.5"], "between 0 and 1"),
+        (["runs=[{a},{b}]", "target_compute=-1"], "FLOPs, positive"),
+    ],
+)
+def test_what_is_ambiguous_is_refused_in_a_sentence(files, words, match):
+    names = {name: files / f"{name}.csv" for name in ("a", "b", "both")}
+    with pytest.raises(UsageError, match=match):
+        run(files, *[w.format(**names) for w in words])
+
+
+def test_two_sweeps_of_a_store_that_hold_the_same_runs_are_not_told_apart(isolated):
+    root = isolated / "root"
+    for name in ("one", "two"):
+        make_store(root, f"name={name}", noise=0.002, evals=False)
+    (found,) = run(isolated, f"runs={root}", "sweep=[one,two]")
+    assert found["names"] == ["one", "two"]
+    assert found["verdict"] == SAME
+    assert found["at"][0]["value"] == pytest.approx(1.0)
+    with pytest.raises(UsageError, match="one held-out text"):
+        run(isolated, f"runs={root}", "sweep=[one,two]", "domains.web=x")
+
+
+def test_the_figure_carries_every_number_and_no_markup(files):
+    a, b = ladders(replace(CLEAN, noise=0.001), 0)
+    found = api.compare(a, b, names=("<b>x</b>", "y"), target_compute=[1e23])
+    page = multipliers(found)
+    assert list(page.figure.data[0].y) == [m.value for m in (*found[0].at, *found[0].beyond)]
+    assert found[0].beyond[0].compute == 1e23
+    assert "<b>" not in page.figure.layout.yaxis.title.text
+    (files / "o").mkdir()
+    comparison.write(found, files / "o")
+    assert "<b>" not in (files / "o" / "compare.md").read_text()
+
+
+# ---------------------------------------------------------------------------------------------------- fixed exponents
+
+
+@pytest.mark.parametrize(
+    ("given", "dimension"),
+    [({"a": 0.4}, 4), ({"alpha": 0.34}, 4), ({"alpha": 0.3, "beta": 0.2}, 3), ({"a": 0.5, "beta": 0.3}, 3)],
+)
+def test_fixed_exponents_stay_and_the_rest_is_fitted(given, dimension):
+    law = laws.fixed(given.get("alpha"), given.get("beta"), given.get("a"), equal=False)
+    assert law.dimension == dimension
+    assert laws.by_name(law.name) == law
+    n, d = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
+    data = {"N": n.ravel(), "D": d.ravel()}
+    found = solve.fit(law, data, np.exp(ln_loss(data["N"], data["D"], NONE)))
+    params = found.params
+    for name in ("alpha", "beta"):
+        if name in given:
+            assert params[name] == pytest.approx(given[name])
+    if "a" in given:
+        assert laws.optimal_exponents(params)[0] == pytest.approx(given["a"])
+    value, gradient = law.on(data)(found.theta[None])
+    for j in range(dimension):
+        step = np.zeros(dimension)
+        step[j] = 1e-6
+        moved = law.on(data)((found.theta + step)[None])[0]
+        assert gradient[0, j] == pytest.approx((moved - value)[0] / 1e-6, abs=1e-4)
+
+
+def test_right_exponents_cost_nothing_and_wrong_ones_are_said_to_cost():
+    table = ladders(Scenario(name="", noise=0.001, budgets=6, sizes=4), 0)[0]
+    law = [laws.fixed(None, beta, None, equal=False) for beta in (compare_truth.BETA, 1.0)]
+    right, wrong = (fixed_cost(table, which, solve.HUBER) for which in law)
+    assert right.cuts == wrong.cuts > 0
+    assert right.fixed <= right.free * 1.05
+    assert wrong.fixed > 2 * wrong.free
+
+
+def test_a_fixed_a_holds_in_every_table_and_file(tmp_path):
+    ladders(Scenario(name="", noise=0.001, budgets=5, sizes=5), 0)[0].to_csv(tmp_path / "a.csv", index=False)
+    words = [f"runs={tmp_path / 'a.csv'}", f"out={tmp_path / 'out'}", "fix.a=0.5", "bootstrap=20", "figures=false"]
+    assert fit.main(words) == 0
+    document = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert document["laws"]["n_star"]["params"]["a"] == pytest.approx(0.5)
+    assert document["laws"]["chinchilla"]["optimum"]["a"] == pytest.approx(0.5)
+    assert document["fixed_exponents"]["cuts"] > 0
+    assert [n for n in document["notes"] if n["code"] == "fixed-exponents"]
+    receipt = {k: v for k, v in document["receipt"].items() if k != "made"}
+    assert saved.read(tmp_path / "out", receipt).laws["chinchilla"].fit.law.ratio == 1.0
+
+
+def test_exponents_fixed_for_another_law_are_refused():
+    table = ladders(CLEAN, 0)[0]
+    with pytest.raises(UsageError, match="concerns law=chinchilla"):
+        api.fit(table, law="over_training", fix={"a": 0.5})
