@@ -50,10 +50,6 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     found, without = _at_compute(targets, ensemble, table, minima, options, thetas)
     found = [*_as_trained(options, ensemble, table, minima, thetas), *found]
     scores = trends(evals, table)
-    influences = []
-    if ensemble is not None:
-        first = optimal_size.optimal_points(np.array((*targets, *_beyond(table))[:1]), ensemble, table, minima)
-        influences = influence.influences(ensemble, table, first, minima)
     along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
     return Fitted(
         minima=minima,
@@ -69,7 +65,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         accuracies=[predict_accuracies(scores, p.ln_loss, p.sigma, options.seed) for p in found],
         predicted_points=_at_points(points, ensemble, table, minima, options, thetas),
         without_optimum=without,
-        influences=influences,
+        influences=_influences(ensemble, table, minima, (*targets, *_beyond(table))),
         fixed=fixed_cost(table, options.joint, options.rho),
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)] if len(evals) else evals),
@@ -115,6 +111,16 @@ def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | No
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)]),
     )
+
+
+def _influences(
+    ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, targets: tuple[float, ...]
+) -> list[influence.Influence]:
+    """On the prediction at the first target, where its best size is known."""
+    if ensemble is None:
+        return []
+    first = optimal_size.optimal_points(np.array(targets[:1]), ensemble, table, minima)
+    return influence.influences(ensemble, table, first, minima)
 
 
 def _beyond(table: pd.DataFrame) -> tuple[float, ...]:
