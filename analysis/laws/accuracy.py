@@ -27,7 +27,10 @@ ITEMS_AT_MOST = 1e6  # where scatter alone says how sharp a score is
 
 @dataclass(frozen=True, kw_only=True)
 class Bounded:
-    """p(x) = floor + (ceiling - floor) expit(level + slope (x - center)), a mixture over (G,) ceilings."""
+    """p(x) = floor + (ceiling - floor) expit(level + slope (x - center)), a mixture over (G,) ceilings.
+
+    Means over the mixture are sums, not products of BLAS, whose last bits depend on where an array lies in memory.
+    """
 
     floor: float
     center: float
@@ -44,7 +47,7 @@ class Bounded:
     @property
     def ceiling(self) -> float:
         """Posterior mean of the ceiling."""
-        return float(self.weights @ self.ceilings)
+        return float((self.weights * self.ceilings).sum())
 
     @property
     def ceiling_interval(self) -> list[float]:
@@ -55,17 +58,17 @@ class Bounded:
     @property
     def slope(self) -> float:
         """Posterior mean of the slope, logits per unit of x."""
-        return float(self.weights @ self.slopes)
+        return float((self.weights * self.slopes).sum())
 
     @property
     def slope_se(self) -> float:
         """Standard deviation of the slope, the doubt about the ceiling included."""
-        return float(np.sqrt(self.weights @ (self.covariances[:, 1, 1] + (self.slopes - self.slope) ** 2)))
+        return float(np.sqrt((self.weights * (self.covariances[:, 1, 1] + (self.slopes - self.slope) ** 2)).sum()))
 
     def at(self, x: Array) -> Array:
         """The mean over the mixture at x."""
         z = np.asarray(x, float)[..., None] - self.center
-        return np.asarray(_curve(self.levels + self.slopes * z, self.floor, self.ceilings) @ self.weights)
+        return np.asarray((_curve(self.levels + self.slopes * z, self.floor, self.ceilings) * self.weights).sum(-1))
 
     def draws(self, x: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draws of the mean accuracy at x (one draw an entry of x), and of what a new run would score on its items."""

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import api, laws
-from analysis.estimation import information, isoflop, optimal_size, optimum, solve
+from analysis.estimation import information, isoflop, optimal_size, optimum, size_information, solve
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.output import documents, text
 from tests.analysis.test_laws_and_solver import TRUE
@@ -67,9 +67,9 @@ def test_the_design_looks_at_the_laws_own_optimum():
 def test_the_slope_of_the_optimum_is_that_of_the_closed_form():
     """d ln N*/d ln A = 1/(alpha + beta) and d ln N*/d ln B = -1/(alpha + beta)."""
     theta = np.array([np.log(TRUE["E"]), np.log(TRUE["A"]), np.log(TRUE["B"]), TRUE["alpha"], TRUE["beta"]])
-    at = float(np.log(laws.allocation(TRUE, np.array(1e23))[0]))
-    slope = information._of_the_optimum(laws.CHINCHILLA, theta, at, 1e23)
-    assert slope[:3] == pytest.approx([0, 1 / 0.62, -1 / 0.62], abs=1e-3)
+    n = float(laws.allocation(TRUE, np.array(1e23))[0])
+    bend, curvature = size_information._along(laws.CHINCHILLA, theta, (n, 1e23 / (6 * n)))
+    assert (-bend / curvature)[:3] == pytest.approx([0, 1 / 0.62, -1 / 0.62], abs=1e-3)
 
 
 def test_the_minimum_that_a_law_implies_for_a_budget_is_its_own():

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sweeps import line
-from tests.reliability.kill_sweep import descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 LISTEN = "0A"
@@ -32,12 +31,17 @@ def listening(pid):
 
 
 def listeners(environment):
-    """The listening sockets of all of a head's processes, by the processes' command lines.
-
-    They inherit its token, but one that gives itself a title may hide that: all that comes from here counts too.
-    """
+    """The listening sockets of all of a head's processes, by the processes' command lines."""
     found = {}
-    for pid in {*descendants(os.getpid()), *line._processes("no folder", -1, environment["RAY_AUTH_TOKEN"])}:
+    for folder in Path("/tmp").glob(f"{line.scratch.PREFIX}{os.getpid()}-*"):
+        pids = line._processes(str(folder), -1, environment["RAY_AUTH_TOKEN"])
+        found |= _by_command(pids)
+    return found
+
+
+def _by_command(pids):
+    found = {}
+    for pid in pids:
         with contextlib.suppress(OSError):
             found[Path(f"/proc/{pid}/cmdline").read_text()] = set(listening(pid))
     return found
