@@ -28,9 +28,9 @@ THIN_CUTS = 3  # fewer, and a reader is warned
 # / span of the data). The constants are the best of a grid on the mean of 19 families of tables, public and simulated;
 # leaving a family out chooses the same ones in most (tests/benchmarks/backtest.py --leave-one-out): a reach beside the
 # span mends the too narrow intervals of ladders that span a decade; a rate from squared misses alone is ruled by badly
-# tuned runs. Moving the prediction by the mean signed miss of the cuts, shrunk by how well they agree, gained nothing in
-# that mean. The t's degrees of freedom stand for the few independent cuts, the prior for the least misfit that a law has
-# to be allowed.
+# tuned runs. Moving the prediction by the mean signed miss of the cuts, shrunk by how well they agree, gained nothing
+# in that mean. The t's degrees of freedom stand for the few independent cuts, the prior for the least misfit that a law
+# has to be allowed.
 NEAR = 0.02
 LEAST_SPAN, BOTTOM = 0.3, 0.05  # decades; the share of the runs that lie below what the data span
 
