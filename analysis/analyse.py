@@ -48,7 +48,7 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     targets = _targets(options, table, with_default=points is None)
     thetas = _drawn(ensemble, table, minima, options)
     found, without = _at_compute(targets, ensemble, table, minima, options, thetas)
-    found = [*_as_trained(options, ensemble, table, minima, thetas), *found]
+    found = [*_as_trained(options, ensemble, thetas), *found]
     scores = trends(evals, table)
     along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
     return Fitted(
@@ -133,10 +133,10 @@ def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tu
     return given or (_beyond(table) if with_default else ())
 
 
-def _drawn(ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options) -> list[Array] | None:
+def _drawn(ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options) -> list[Array]:
     """Draws of every choice's parameters, which all predictions share."""
     if ensemble is None:
-        return None
+        return []
     few = predict.mean_share(options.bootstrap)
     return optimal_size.choice_draws(ensemble, table, minima, draws=few, seed=options.seed)
 
@@ -153,7 +153,7 @@ def _at_compute(
     table: pd.DataFrame,
     minima: Minima,
     options: Options,
-    thetas: list[Array] | None,
+    thetas: list[Array],
 ) -> tuple[list[Prediction], list[float]]:
     """Compute-optimal runs, and the targets that have no optimum."""
     if ensemble is None or not targets:
@@ -163,20 +163,16 @@ def _at_compute(
     points = points[points.N.notna()].reset_index(drop=True)
     if points.empty:
         return [], without
-    seeds = {"draws": options.bootstrap, "seed": options.seed}
-    found = predict.predict(ensemble, table, points, minima, **seeds, thetas=thetas)
+    found = predict.predict(ensemble, points, thetas)
     names = {model.c: model.name for model in options.models}
     return [replace(p, optimal=True, name=names.get(p.compute, "")) for p in found], without
 
 
-def _as_trained(
-    options: Options, ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, thetas: list[Array] | None
-) -> list[Prediction]:
+def _as_trained(options: Options, ensemble: Ensemble | None, thetas: list[Array]) -> list[Prediction]:
     """The models asked for with their own N and D; none where no law of N and D predicts."""
     if ensemble is None or not options.models or all(choice.frontier for choice in ensemble.choices):
         return []
-    seeds = {"draws": options.bootstrap, "seed": options.seed}
-    found = predict.predict(ensemble, table, _points_of(options.models), minima, **seeds, thetas=thetas)
+    found = predict.predict(ensemble, _points_of(options.models), thetas)
     return [replace(p, name=model.name) for p, model in zip(found, options.models, strict=True)]
 
 
@@ -186,7 +182,7 @@ def _at_points(
     table: pd.DataFrame,
     minima: Minima,
     options: Options,
-    thetas: list[Array] | None,
+    thetas: list[Array],
 ) -> list[Prediction]:
     """Points by the laws of N and D; those that give C alone are compute-optimal runs."""
     if points is None or points.empty:
@@ -208,5 +204,4 @@ def _at_points(
     if all(choice.frontier for choice in ensemble.choices) and not whole.optimal.all():
         raise UsageError(f"law={options.law} is a law of compute alone: give points by C, without N and D")
     whole["U"] = whole.U.fillna(whole.D)
-    seeds = {"draws": options.bootstrap, "seed": options.seed}
-    return predict.predict(ensemble, table, whole, minima, **seeds, thetas=thetas)
+    return predict.predict(ensemble, whole, thetas)

@@ -111,8 +111,7 @@ def study(
         UsageError, StoreError: in one sentence, before anything is written.
     """
     options = _options(settings)
-    asked = Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
-    selected = selection.select(settings, table, asked)
+    selected = selection.select(settings, table, Asked.of(settings))
     if not selected.runs.store:
         _enough(selected)
     elif settings.columns and not settings.predict:

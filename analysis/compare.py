@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from analysis.output import comparison
 
     found = api.comparisons(given)
-    out = Path(given.out).expanduser().absolute() if given.out else Path.cwd() / _folder(found[0])
+    out = given.folder(Path.cwd() / _folder(found[0]))
     comparison.write(found, out)
     _print(found)
     print(f"written: {out}/compare.json, compare.md")

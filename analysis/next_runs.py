@@ -31,7 +31,6 @@ class NextRuns:
     design: Design
     unit: str  # of costs: USD, hours or FLOPs
     table: pd.DataFrame  # the runs proposed, in their order: size, N, D, C, hours, usd, cost, interval
-    given: bool  # whether a file gave the candidates
     commands: list[str] = field(default_factory=list)  # that run the choice; none without a sweep's recipe
     remarks: list[str] = field(default_factory=list)
 
@@ -42,9 +41,7 @@ def next_runs(settings: DesignSettings) -> NextRuns:
     Raises:
         UsageError, StoreError: in one sentence.
     """
-    settings.check()
-    asked = Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
-    selected = selection.chosen(selection.read(settings, asked=asked), settings)
+    selected = selection.select(settings, asked=Asked.of(settings))
     if selected.table.empty:
         raise UsageError(f"{selected.runs.source} holds no run that the rules let pass: two are needed")
     target, trend = _target(settings.target, selected)
@@ -77,7 +74,6 @@ def next_runs(settings: DesignSettings) -> NextRuns:
         design=replace(found, compute=compute),
         unit=known.unit,
         table=table.reset_index(drop=True),
-        given=settings.candidates is not None,
         commands=ladder.commands(chosen, environment) if ladder and chosen else [],
         remarks=remarks,
     )

@@ -102,13 +102,18 @@ class RunSettings:
 
 
 @dataclass(kw_only=True)
-class StudySettings(RunSettings):
-    """What is fitted to them and predicted; the same for whatever shows a study."""
+class ScoredSettings(RunSettings):
+    """The same with the columns of a table that are accuracies; see runs.scores."""
 
     scores: list[str] = field(default_factory=list)
     chance: dict[str, float] = field(default_factory=dict)
     items: dict[str, int] = field(default_factory=dict)
     shots: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class StudySettings(ScoredSettings):
+    """What is fitted to them and predicted; the same for whatever shows a study."""
 
     law: str = "all"
     loss_function: str = RHO
@@ -134,8 +139,7 @@ class StudySettings(RunSettings):
             raise UsageError(f"seed={self.seed}: zero or more")
         if self.loss_function == "least_squares" and self.delta != DELTA:
             raise UsageError(f"delta={self.delta}: least squares turn nowhere; leave it out, or name another function")
-        if any(not 0 < c < float("inf") for c in self.target_compute):
-            raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e14)")
+        _check_targets(self.target_compute)
 
 
 @dataclass(kw_only=True)
@@ -147,12 +151,11 @@ class ReportSettings(StudySettings):
     def check(self) -> None:
         """Refuse what cannot be meant; see RunSettings."""
         super().check()
-        if self.out and Path(self.out).expanduser().is_file():
-            raise UsageError(f"out={self.out}: a file is there; name a folder")
+        _check_folder(self.out)
 
     def folder(self, default: Path) -> Path:
         """Where files go: what the user said, or a default."""
-        return Path(self.out).expanduser().absolute() if self.out else default
+        return _folder(self.out, default)
 
 
 @dataclass(kw_only=True)
@@ -163,15 +166,11 @@ class FitSettings(ReportSettings):
 
 
 @dataclass(kw_only=True)
-class DesignSettings(RunSettings):
+class DesignSettings(ScoredSettings):
     """What ``analysis.design`` takes."""
 
     candidates: str | None = None
     running: str | None = None
-    scores: list[str] = field(default_factory=list)
-    chance: dict[str, float] = field(default_factory=dict)
-    items: dict[str, int] = field(default_factory=dict)
-    shots: dict[str, int] = field(default_factory=dict)
     target: str = "loss"
     target_compute: float | None = None
     largest: float | None = None
@@ -229,12 +228,14 @@ class CompareSettings:
         """Refuse what cannot be meant; see RunSettings."""
         self.of("").check()
         self.fix.check()
-        if any(not 0 < c < float("inf") for c in self.target_compute):
-            raise UsageError(f"target_compute={self.target_compute}: FLOPs, positive (like 1e14)")
+        _check_targets(self.target_compute)
         if self.arms and self.by is None:
             raise UsageError(f"arms=[{', '.join(self.arms)}]: by=COLUMN says which column of the table they are of")
-        if self.out and Path(self.out).expanduser().is_file():
-            raise UsageError(f"out={self.out}: a file is there; name a folder")
+        _check_folder(self.out)
+
+    def folder(self, default: Path) -> Path:
+        """Where files go: what the user said, or a default."""
+        return _folder(self.out, default)
 
     def of(self, runs: str, sweep: str | None = None, loss: str | None = None) -> RunSettings:
         """The settings of one ladder.
@@ -253,3 +254,17 @@ class CompareSettings:
             rules=self.rules,
             precision=self.precision,
         )
+
+
+def _check_targets(compute: list[float]) -> None:
+    if any(not 0 < c < float("inf") for c in compute):
+        raise UsageError(f"target_compute={compute}: FLOPs, positive (like 1e14)")
+
+
+def _check_folder(out: str | None) -> None:
+    if out and Path(out).expanduser().is_file():
+        raise UsageError(f"out={out}: a file is there; name a folder")
+
+
+def _folder(out: str | None, default: Path) -> Path:
+    return Path(out).expanduser().absolute() if out else default

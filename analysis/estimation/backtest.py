@@ -56,9 +56,8 @@ Fitter = Callable[[pd.DataFrame], Predictor]
 class Backtests:
     """What every choice predicted for the runs above each cut."""
 
-    rows: (
-        pd.DataFrame
-    )  # fitted_to, fitted_runs, run_id, N, D, C, optimal, decades, span, measured: a cut and a run above it
+    # a cut and a run above it a row: fitted_to, fitted_runs, run_id, N, D, C, optimal, decades, span, measured
+    rows: pd.DataFrame
     ln_predicted: Array  # (rows, choices)
 
     @property

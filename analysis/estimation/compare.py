@@ -15,6 +15,7 @@ from scipy import stats
 
 from analysis import laws
 from analysis.estimation import isoflop, multiplier, uncertainty
+from analysis.estimation.design import FARTHER
 from analysis.estimation.multiplier import Shifted, of_shift
 from analysis.estimation.pairs import LEAST, Pairs, pairs
 from analysis.estimation.shift import GROW
@@ -24,7 +25,6 @@ from gpt3core.errors import UsageError
 LEAST_RUNS = 4  # of each ladder
 MOST_BUDGETS = 8  # that are listed; more are no budgets, but a cloud of runs
 SPREAD = 5  # computes that are listed for a cloud
-FARTHER = 10.0  # times the largest compute, where no target is given
 LEVEL = uncertainty.LEVEL
 SURE = 0.98  # of the band that must exclude one: stricter than 95%, for the shape was chosen by the same runs
 CUT = 0.9  # decades below the largest compute, at which the comparison is backtested

@@ -277,7 +277,7 @@ def fit_ensemble(
         largest=float(table.C.max()),
         span=backtest.span(table.C.to_numpy(float)),
         centre=np.log(table[["N", "D"]].to_numpy(float)).mean(0),
-        missing=_missing_direction(table),
+        missing=missing_direction(table),
     )
 
 
@@ -308,7 +308,7 @@ def _falls(fit: Fit) -> bool:
     return not laws.not_falling(fit.params)
 
 
-def _missing_direction(table: pd.DataFrame) -> Array | None:
+def missing_direction(table: pd.DataFrame) -> Array | None:
     """The unit vector of (ln N, ln D) along which the runs do not vary; None where there is none."""
     x = np.log(table[["N", "D"]].to_numpy(float))
     _, spread, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.estimation import backtest, isoflop, solve, uncertainty
+from analysis.estimation import backtest, isoflop, optimum, solve, uncertainty
 from analysis.estimation.ensemble import Choice, Ensemble, choice_ln_loss, columns, covered, run_weights
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.solve import Fit
@@ -52,14 +52,14 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
         first = first_order(ensemble, table, point, left_out)
         worth = np.sort(np.argsort(-np.abs(first), kind="stable")[:MOST])
         groups, left_out = [groups[i] for i in worth], left_out[worth]
-    n = float(point.N.iloc[0]) * np.exp(GRID)
+    x = np.log(float(point.N.iloc[0])) + GRID
+    n = np.exp(x)
     curve = pd.DataFrame({"N": n, "D": point.C.iloc[0] / (6 * n), "C": point.C.iloc[0]}).assign(U=lambda t: t.D)
     points = pd.concat([point, curve.assign(optimal=False)], ignore_index=True)
     base, *rest = predictions(ensemble, table, points, np.vstack([np.zeros((1, len(table)), bool), left_out]), minima)
-    base_n = _lowest(n, base[1:])
+    base_n, *sizes = np.exp(optimum.on_grid(x, np.array([base, *rest])[:, 1:])).tolist()
     found = []
-    for (name, kind, hit), row in zip(groups, rest, strict=True):
-        without = _lowest(n, row[1:])
+    for (name, kind, hit), row, without in zip(groups, rest, sizes, strict=True):
         found.append(
             Influence(
                 left_out=name,
@@ -140,17 +140,6 @@ def _of_minima(fit: Fit, table: pd.DataFrame, left_out: NDArray[np.bool_], minim
                 )
     theta = solve.refit(fit, {"C": np.array([p.budget for p in used])}, loss, weights=kept)
     return np.where((kept.sum(1) > fit.law.dimension)[:, None], theta, np.nan)
-
-
-def _lowest(n: Array, ln_loss: Array) -> float:
-    """Where a curve is lowest, between its points; nan at an end."""
-    i = int(np.argmin(np.where(np.isfinite(ln_loss), ln_loss, np.inf)))
-    if not 0 < i < len(n) - 1 or not np.isfinite(ln_loss[i - 1 : i + 2]).all():
-        return float("nan")
-    left, here, right = ln_loss[i - 1 : i + 2]
-    bend = left - 2 * here + right
-    shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
-    return float(n[i] * np.exp(shift * (GRID[1] - GRID[0])))
 
 
 def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.bool_]]]:

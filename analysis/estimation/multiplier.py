@@ -16,13 +16,13 @@ from scipy import stats
 
 from analysis import laws
 from analysis.estimation import optimum, shift, solve, uncertainty
+from analysis.estimation.ensemble import missing_direction
 from analysis.estimation.pairs import Pairs
 from analysis.estimation.shift import LN10, SHAPES, TILTED, Estimate, Model, Points
 from analysis.laws import Array, Law
 from gpt3core.errors import UsageError
 
 SPARE = 4  # runs of both ladders beyond the parameters of a law of N and D
-FLAT = 0.05  # standard deviation of ln N and ln D off a line, below which runs vary along that line only
 GAMMA = (0.02, 0.6)  # between which the exponent of a frontier is believed
 BISECTIONS = 60
 
@@ -178,7 +178,7 @@ def fit(a: pd.DataFrame, b: pd.DataFrame, cells: Pairs | None, law: Law, like: S
     """
     table = pd.concat([a, b], ignore_index=True)
     points = points_of(table, np.repeat([0.0, 1.0], [len(a), len(b)]), np.ones(len(table)))
-    line = _along_a_line(table)
+    line = missing_direction(table) is not None
     law = laws.LOSS_OF_C_WITH_FLOOR if line else law
     if len(table) < law.dimension + SPARE:
         raise UsageError(f"both ladders together have {len(table)} runs: {law.dimension + SPARE} are needed")
@@ -212,12 +212,6 @@ def points_of(table: pd.DataFrame, shifted: Array, runs: Array) -> Points:
     n, d, c = (np.log(table[name].to_numpy(float)) for name in ("N", "D", "C"))
     loss = table.ln_loss.to_numpy(float) if "ln_loss" in table else np.log(table.loss.to_numpy(float))
     return Points(ln_n=n, ln_d=d, ln_c=c, ln_loss=loss, shifted=shifted, runs=runs)
-
-
-def _along_a_line(table: pd.DataFrame) -> bool:
-    """Whether runs vary along one line of ln N and ln D only."""
-    x = np.log(table[["N", "D"]].to_numpy(float))
-    return bool(np.linalg.svd(x - x.mean(0), compute_uv=False)[-1] / np.sqrt(len(x)) < FLAT)
 
 
 def _start(law: Law, a: pd.DataFrame, b: pd.DataFrame) -> Array:

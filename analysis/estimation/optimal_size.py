@@ -164,16 +164,9 @@ def _lowest(choice: Choice, theta: Array, compute: float, cost: Cost, ends: tupl
 
 
 def _lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Cost, ends: tuple[float, float]) -> Array:
-    """The same for many parameters (P,), to a part of GRID_STEP: a parabola through the lowest point's neighbours."""
+    """The same for many parameters, (P,), to a part of GRID_STEP."""
     x = np.arange(ends[0], ends[1] + GRID_STEP, GRID_STEP)
-    values = _ln_loss(choice, theta, x, cost.tokens(x, compute))
-    values = np.where(np.isfinite(values), values, np.inf)
-    at = values.argmin(1)
-    inner, rows = np.clip(at, 1, len(x) - 2), np.arange(len(theta))
-    with np.errstate(all="ignore"):
-        left, centre, right = (values[rows, inner + step] for step in (-1, 0, 1))
-        off = 0.5 * (left - right) / (left - 2 * centre + right)
-    return np.where((at == inner) & np.isfinite(off), x[inner] + off * GRID_STEP, np.nan)
+    return optimum.on_grid(x, _ln_loss(choice, theta, x, cost.tokens(x, compute)))
 
 
 def _ln_loss(choice: Choice, theta: Array, ln_n: Array, d: Array) -> Array:

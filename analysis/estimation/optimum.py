@@ -32,6 +32,26 @@ def lowest(ln_loss: Callable[[Array], Array], low: float, high: float) -> float 
     return float(np.mean(ends))
 
 
+def on_grid(x: Array, values: Array) -> Array:
+    """Where each row of values is lowest on an even grid, (P,): by a parabola through its lowest point and neighbours.
+
+    Args:
+        x: (n,) ln N.
+        values: (P, n) ln L; nan where there is no value.
+
+    Returns:
+        nan where a row is lowest at an end, or beside a point without a value.
+    """
+    values = np.where(np.isfinite(values), values, np.inf)
+    at = values.argmin(1)
+    inner, rows = np.clip(at, 1, len(x) - 2), np.arange(len(values))
+    with np.errstate(all="ignore"):
+        left, centre, right = (values[rows, inner + step] for step in (-1, 0, 1))
+        bend = left - 2 * centre + right
+        off = np.where(bend > 0, 0.5 * (left - right) / bend, 0.0)
+    return np.where((at == inner) & np.isfinite(off), x[inner] + off * (x[1] - x[0]), np.nan)
+
+
 def within_reach(sizes: Array) -> tuple[float, float]:
     """ln N between which an optimum is looked for, from the sizes that were run."""
     return float(np.log(sizes.min() / REACH)), float(np.log(sizes.max() * REACH))

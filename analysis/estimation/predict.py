@@ -10,8 +10,6 @@ from scipy import stats
 
 from analysis.estimation import backtest, uncertainty
 from analysis.estimation.ensemble import Ensemble, choice_ln_loss
-from analysis.estimation.isoflop import Minima
-from analysis.estimation.optimal_size import choice_draws
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
@@ -58,22 +56,12 @@ def mean_share(draws: int) -> int:
     return max(LEAST_DRAWS, draws // DRAWS_SHARE)
 
 
-def predict(
-    ensemble: Ensemble,
-    table: pd.DataFrame,
-    points: pd.DataFrame,
-    minima: Minima,
-    *,
-    draws: int,
-    seed: int,
-    thetas: list[Array] | None = None,
-) -> list[Prediction]:
+def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> list[Prediction]:
     """A prediction a point, in their order.
 
     Args:
-        table: the runs that the ensemble was fitted to.
         points: N, D, C, U; N_low and so on where N and D are estimates: see optimal_size.optimal_points.
-        thetas: of optimal_size.choice_draws, where they are drawn already.
+        thetas: parameters of the ensemble's choices under resamples: see optimal_size.choice_draws.
 
     Raises:
         UsageError: for a point that no law here speaks of.
@@ -83,8 +71,11 @@ def predict(
         row = 1 + int(np.flatnonzero(~np.isfinite(ln_loss))[0])
         raise UsageError(f"point {row}: no law here speaks of it (text repeated too often?); leave it out")
     informed, half = ensemble.informed(points), ensemble.half_width(points, uncertainty.LEVEL)
-    drawn = thetas or choice_draws(ensemble, table, minima, draws=mean_share(draws), seed=seed)
-    spans, weights = mean_intervals(ensemble, points, drawn), ensemble.weights(points)
+    spans, weights, decades = (
+        mean_intervals(ensemble, points, thetas),
+        ensemble.weights(points),
+        ensemble.decades(points),
+    )
     found, names = [], [choice.name for choice in ensemble.choices]
     for i, centre in enumerate(ln_loss):
         there = np.isfinite(each[i])
@@ -100,7 +91,7 @@ def predict(
                 sigma=float(new[1] - new[0]) / 2 / QUANTILE,
                 interval_mean=np.exp(mean).tolist() if informed[i] else None,
                 interval_new_run=np.exp(new).tolist() if np.isfinite(half[i]) else None,
-                decades=float(ensemble.decades(points)[i]),
+                decades=float(decades[i]),
                 by_choice={n: float(np.exp(v)) for n, v in zip(names, each[i], strict=True) if np.isfinite(v)},
                 interval_n=_interval(points, "N", i),
                 interval_d=_interval(points, "D", i),

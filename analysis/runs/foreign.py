@@ -140,8 +140,12 @@ def _layers(column: pd.Series, alias: str) -> bool:
 
 def _has(table: pd.DataFrame) -> str:
     """The file's columns, for an error."""
-    names = table.attrs.get("columns", list(table.columns))
-    return f"it has {', '.join(names[:MOST_NAMES])}{', ...' if len(names) > MOST_NAMES else ''}"
+    return f"it has {listed(table.attrs.get('columns', list(table.columns)))}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for an error: not too many of them."""
+    return f"{', '.join(map(str, names[:MOST_NAMES]))}{', ...' if len(names) > MOST_NAMES else ''}"
 
 
 def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = (), *, scored: bool = False) -> pd.DataFrame:

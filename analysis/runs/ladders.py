@@ -112,7 +112,7 @@ def _arms(settings: CompareSettings, places: list[_Source]) -> tuple[_Source, _S
     raw = place.raw
     if by not in raw:
         known = tuple(map(str, raw.columns))
-        raise UsageError(f"by={by}{nearest(by, known)}: {place.path} has the columns {', '.join(known[:30])}")
+        raise UsageError(f"by={by}{nearest(by, known)}: {place.path} has the columns {foreign.listed(known)}")
     there = tuple(map(str, raw[by].dropna().astype(str).unique()))
     arms = settings.arms or list(there)
     if len(arms) != 2 or arms[0] == arms[1]:

@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.note import Note
+from analysis.runs.foreign import listed
+from analysis.settings import ScoredSettings
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
@@ -54,6 +56,11 @@ class Asked:
     chance: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, int] = field(default_factory=dict)
     shots: Mapping[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(settings: ScoredSettings) -> Asked:
+        """What settings ask for."""
+        return Asked(scores=settings.scores, chance=settings.chance, items=settings.items, shots=settings.shots)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -147,9 +154,8 @@ def _accuracy(raw: pd.DataFrame, expression: str, path: Path) -> tuple[str, pd.S
         errors, column, percent = False, expression, False
     if column not in raw.columns:
         known = [str(name) for name in raw.columns]
-        listed = ", ".join(known[:30])
         raise UsageError(
-            f"scores={expression}: {path} has no column {column!r}{nearest(column, known)}; it has {listed}"
+            f"scores={expression}: {path} has no column {column!r}{nearest(column, known)}; it has {listed(known)}"
         )
     values = pd.to_numeric(raw[column], errors="coerce").astype(float)
     wrong = raw[column].notna() & values.isna()
