@@ -57,16 +57,17 @@ def test_a_killed_sweep_ends_with_the_same_bits(head, isolated, settings):
     assert same(outcome(lasting), expected)
 
     # on a local Ray, which starts by itself and dies with its driver: everything
-    driver = start(local, dict(os.environ), settings)
+    alone = {**os.environ, "ISOFLOP_CACHE": head["ISOFLOP_CACHE"]}  # where numerics are kept
+    driver = start(local, alone, settings)
     until_it_trains(local, driver)
     assert "started a local Ray" in said(local)
-    second = start(local, dict(os.environ), settings)
+    second = start(local, alone, settings)
     assert second.wait() == 2, "a second driver is refused"
     assert "has a driver already" in said(local)
     tree = descendants(driver.pid)
     kill([driver.pid, *tree])
     driver.wait()
-    assert start(local, dict(os.environ), settings).wait() == 0, said(local)
+    assert start(local, alone, settings).wait() == 0, said(local)
     assert "2 of 2 runs done" in said(local)
     assert same(outcome(local), expected)
     assert lingering(tree) == []
