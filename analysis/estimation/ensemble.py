@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from analysis import laws
 from analysis.estimation import backtest, isoflop, solve, uncertainty
 from analysis.estimation.backtest import Backtests, Calibration, Predictor
-from analysis.estimation.solve import HUBER, LEAST_SQUARES, Fit, Rho
+from analysis.estimation.robust import HUBER, LEAST_SQUARES, Rho
+from analysis.estimation.solve import Fit
 from analysis.laws import Array, Data, Law
 from analysis.runs import rules
 

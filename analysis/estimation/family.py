@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.laws import Array
 
@@ -235,7 +235,7 @@ def held_out(whole: Family, below: list[Family]) -> pd.DataFrame:
                     "predicted": np.exp(said.mean),
                     "measured": np.exp(whole.centre[b:]),
                     "z": z,
-                    "covered95": np.abs(z) <= stats.t.ppf(0.975, family.freedom),
+                    "covered95": np.abs(z) <= special.stdtrit(family.freedom, 0.975),
                 }
             )
         )

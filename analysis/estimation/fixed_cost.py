@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.estimation import backtest
 from analysis.estimation.ensemble import Choice, fit_choices, predictor
-from analysis.estimation.solve import Rho
+from analysis.estimation.robust import Rho
 from analysis.laws import CHINCHILLA, Law
 
 

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws
-from analysis.estimation import ensemble, solve, uncertainty
+from analysis.estimation import ensemble, robust, solve, uncertainty
 from analysis.estimation.ensemble import Ensemble
 from analysis.reference.tables import reference
 from analysis.runs import rules
@@ -154,7 +154,7 @@ def ours(found: Ensemble, above: pd.DataFrame) -> Predicted:
     return centre, centre - half, centre + half
 
 
-def plain(below: pd.DataFrame, above: pd.DataFrame, rho: solve.Rho) -> Predicted:
+def plain(below: pd.DataFrame, above: pd.DataFrame, rho: robust.Rho) -> Predicted:
     """One fit of L(N,D); a bootstrap of its parameters with residuals drawn on top."""
     data, loss = ensemble.columns(below), below.loss.to_numpy(float)
     fit = solve.fit(laws.CHINCHILLA, data, loss, rho=rho)
@@ -216,8 +216,8 @@ def measured() -> pd.DataFrame:
             methods = {
                 OURS: ours(found, above),
                 **trials,
-                "Huber, bootstrap + residuals": plain(below, above, solve.HUBER),
-                "least squares, the same": plain(below, above, solve.LEAST_SQUARES),
+                "Huber, bootstrap + residuals": plain(below, above, robust.HUBER),
+                "least squares, the same": plain(below, above, robust.LEAST_SQUARES),
                 **peer(below, above),
             }
             ln_loss = np.log(above.loss.to_numpy(float))
