@@ -62,14 +62,7 @@ def minimise(
     weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))
     delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
     batch = int(np.clip(BATCH // n, 1, ROWS))
-    state = _State(
-        theta=theta.copy(),
-        value=np.full(rows, np.inf),
-        newton=np.zeros((rows, theta.shape[1], theta.shape[1])),
-        reweighted=np.zeros((rows, theta.shape[1], theta.shape[1])),
-        right=np.zeros(theta.shape),
-        damping=np.full(rows, 1e-3),
-    )
+    state = _State.before(theta)
     look = partial(_look, evaluate, RHOS[rho.name])
     left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
@@ -101,6 +94,19 @@ class _State:
     right: Array  # (P, k) ... and the right-hand side of both
     damping: Array  # (P,)
 
+    @staticmethod
+    def before(theta: Array) -> _State:
+        """Nothing known yet."""
+        rows, k = theta.shape
+        return _State(
+            theta=theta.copy(),
+            value=np.full(rows, np.inf),
+            newton=np.zeros((rows, k, k)),
+            reweighted=np.zeros((rows, k, k)),
+            right=np.zeros((rows, k)),
+            damping=np.full(rows, 1e-3),
+        )
+
     def put(self, rows: NDArray[np.int_], theta: Array, value: Array, *equations: Array) -> None:
         """Move some rows; an objective that is not a number is infinite."""
         self.theta[rows], self.value[rows] = theta, np.where(np.isnan(value), np.inf, value)
@@ -109,7 +115,7 @@ class _State:
 
 def _look(
     evaluate: Evaluated,
-    rho: tuple[Function, Function, Function],
+    rho: Function,
     theta: Array,
     *,
     observed: Array,
@@ -119,7 +125,7 @@ def _look(
     """The objective of each row (P,), and its equations: see _State."""
     predicted, gradient = evaluate(theta)
     residual, transposed = observed - predicted, gradient.transpose(0, 2, 1)
-    value, slope, curvature = (weights * function(residual, delta) for function in rho)
+    value, slope, curvature = (weights * part for part in rho(residual, delta))
     weighted = gradient * slope[:, None]
     right = (weighted @ residual[..., None])[..., 0]
     return value.sum(1), (gradient * curvature[:, None]) @ transposed, weighted @ transposed, right

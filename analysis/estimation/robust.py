@@ -28,44 +28,46 @@ class Rho:
 
     def value(self, residual: Array) -> Array:
         """Its value."""
-        return RHOS[self.name][0](residual, self.delta)
+        return RHOS[self.name](residual, self.delta)[0]
 
     def weight(self, residual: Array) -> Array:
         """rho'(r)/r, the weight of iteratively reweighted least squares."""
-        return RHOS[self.name][1](residual, self.delta)
+        return RHOS[self.name](residual, self.delta)[1]
 
 
-def _huber(residual: Array, delta: Array | float) -> Array:
+Function = Callable[[Array, Array | float], tuple[Array, Array, Array]]
+"""Of residuals and delta, which broadcasts against them: rho, rho'(r)/r, and rho'' where it is positive."""
+
+
+def _huber(residual: Array, delta: Array | float) -> tuple[Array, Array, Array]:
+    """r^2/2 within delta, linear outside (Huber 1964)."""
     size = np.abs(residual)
     inside = np.minimum(size, delta)
-    return np.asarray(inside * (size - 0.5 * inside))
+    return inside * (size - 0.5 * inside), delta / np.maximum(size, delta), (size <= delta).astype(float)
 
 
-Function = Callable[[Array, Array | float], Array]  # of residuals and delta, which broadcasts against them
-RHOS: dict[str, tuple[Function, Function, Function]] = {  # rho, rho'(r)/r, and rho'' where it is positive
-    # r^2/2 within delta, linear outside (Huber 1964)
-    "huber": (
-        _huber,
-        lambda r, delta: delta / np.maximum(np.abs(r), delta),
-        lambda r, delta: (np.abs(r) <= delta).astype(float),
-    ),
-    "least_squares": (
-        lambda r, delta: 0.5 * r**2,
-        lambda r, delta: np.ones_like(r),
-        lambda r, delta: np.ones_like(r),
-    ),
-    # a Huber without the kink: delta^2 (sqrt(1 + (r/delta)^2) - 1)
-    "soft_l1": (
-        lambda r, delta: delta**2 * (np.sqrt(1 + (r / delta) ** 2) - 1),
-        lambda r, delta: 1 / np.sqrt(1 + (r / delta) ** 2),
-        lambda r, delta: (1 + (r / delta) ** 2) ** -1.5,
-    ),
-    # forgets far runs: delta^2/2 ln(1 + (r/delta)^2)
-    "cauchy": (
-        lambda r, delta: 0.5 * delta**2 * np.log1p((r / delta) ** 2),
-        lambda r, delta: 1 / (1 + (r / delta) ** 2),
-        lambda r, delta: np.maximum(1 - (r / delta) ** 2, 0.0) / (1 + (r / delta) ** 2) ** 2,
-    ),
+def _least_squares(residual: Array, delta: Array | float) -> tuple[Array, Array, Array]:
+    one = np.ones_like(residual)
+    return 0.5 * residual**2, one, one
+
+
+def _soft_l1(residual: Array, delta: Array | float) -> tuple[Array, Array, Array]:
+    """A Huber without the kink: delta^2 (sqrt(1 + (r/delta)^2) - 1)."""
+    root = np.sqrt(1 + (residual / delta) ** 2)
+    return delta**2 * (root - 1), 1 / root, root**-3
+
+
+def _cauchy(residual: Array, delta: Array | float) -> tuple[Array, Array, Array]:
+    """Forgets far runs: delta^2/2 ln(1 + (r/delta)^2)."""
+    square = (residual / delta) ** 2
+    return 0.5 * delta**2 * np.log1p(square), 1 / (1 + square), np.maximum(1 - square, 0.0) / (1 + square) ** 2
+
+
+RHOS: dict[str, Function] = {
+    "huber": _huber,
+    "least_squares": _least_squares,
+    "soft_l1": _soft_l1,
+    "cauchy": _cauchy,
 }
 HUBER = Rho()
 LEAST_SQUARES = Rho(name="least_squares")
