@@ -20,7 +20,7 @@ from scipy import special
 from analysis import laws
 from analysis.accuracy.trends import Trend
 from analysis.estimation import size_information
-from analysis.estimation.ensemble import columns
+from analysis.estimation.choices import columns
 from analysis.estimation.information import Covariance, compute_optimal, posterior_mode, residuals
 from analysis.estimation.score_information import ScoreCovariance
 from analysis.laws import Array, PowerSum

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimation import envelope, robust, solve, uncertainty
-from analysis.estimation.ensemble import REPEATED_RUNS, Choice, columns, covered, run_weights
+from analysis.estimation.choices import REPEATED_RUNS, Choice, columns, covered, run_weights
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.robust import LEAST_SQUARES, Rho
 from analysis.estimation.solve import Fit, FitStatus

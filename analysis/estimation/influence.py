@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.estimation import backtest, isoflop, optimum, solve, uncertainty
-from analysis.estimation.ensemble import Choice, Ensemble, choice_ln_loss, columns, covered, run_weights
+from analysis.estimation.choices import Choice, choice_ln_loss, refitted, run_weights
+from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
@@ -85,15 +86,13 @@ def predictions(
         left_out: (groups, runs).
     """
     each = np.full((len(ensemble.choices), len(left_out), len(points)), np.nan)
-    loss = np.log(table.loss.to_numpy(float))
+    kept = np.ones((len(left_out), len(ensemble.runs)))
+    kept[:, : len(table)] = ~left_out
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
         if choice.frontier:
             theta = _of_minima(fit, table, left_out, minima)
         else:
-            rows = covered(choice.law, table)
-            weights = run_weights(choice, table[rows])
-            kept = (~left_out[:, rows]).astype(float) * (1.0 if weights is None else weights)
-            theta = solve.refit(fit, columns(table[rows]), loss[rows], weights=kept)
+            theta = refitted(choice, fit, ensemble.runs, kept)
         each[j] = choice_ln_loss(choice, theta, points)
     return np.array([ensemble.weighted(each[:, i].T, points) for i in range(len(left_out))])
 
@@ -106,22 +105,22 @@ def first_order(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame) ->
     changes = np.full((len(ensemble.choices), len(table)), np.nan)
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
         if not choice.frontier:
-            changes[j] = _per_run(choice, fit, table, point)
+            changes[j] = _per_run(choice, fit, ensemble.runs, point)[: len(table)]
     return np.nan_to_num(backtest.combine(changes.T, ensemble.weights(point)[0]))
 
 
 def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame) -> Array:
     """Change of one choice's ln L when each run is left out, (n,)."""
     assert fit.theta is not None
-    rows = covered(choice.law, table)
+    rows = choice.takes(table)
     runs = table[rows]
     weights = run_weights(choice, runs)
-    values, gradient = (part[0] for part in choice.law.on(columns(runs))(fit.theta[None]))
+    values, gradient = (part[0] for part in choice.law.on(choice.columns(runs))(fit.theta[None]))
     residual = np.log(runs.loss.to_numpy(float)) - values
     curvature = fit.rho.weight(residual) * (1.0 if weights is None else weights)
     hessian = (gradient * curvature) @ gradient.T
     hessian += 1e-9 * np.diag(np.diag(hessian))
-    at = choice.law.on(columns(point))(fit.theta[None])[1][0][:, 0]
+    at = choice.law.on(choice.columns(point))(fit.theta[None])[1][0][:, 0]
     moves = np.linalg.pinv(hessian, hermitian=True) @ gradient
     leverage = np.clip(curvature * (gradient * moves).sum(0), 0.0, 0.9)
     found = np.zeros(len(table))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimation import optimum, robust
-from analysis.estimation.ensemble import columns
+from analysis.estimation.choices import columns
 from analysis.estimation.minimise import minimise
 from analysis.laws import Array, Law
 from analysis.laws.base import Evaluated, PowerSum, log_variable

@@ -9,7 +9,8 @@ import pandas as pd
 from scipy import special
 
 from analysis.estimation import backtest, uncertainty
-from analysis.estimation.ensemble import Ensemble, choice_ln_loss
+from analysis.estimation.choices import choice_ln_loss
+from analysis.estimation.ensemble import Ensemble
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 

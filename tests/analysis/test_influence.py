@@ -6,7 +6,8 @@ import pytest
 
 from analysis.estimation import isoflop
 from analysis.estimation.backtest import combine
-from analysis.estimation.ensemble import choice_ln_loss, fit_choice, fit_ensemble
+from analysis.estimation.choices import choice_ln_loss, fit_choice
+from analysis.estimation.ensemble import fit_ensemble
 from analysis.estimation.influence import first_order, influences, predictions
 from analysis.estimation.robust import LEAST_SQUARES
 from tests.analysis.test_approaches import budgets
