@@ -21,7 +21,7 @@ STARTS_KEPT = 24  # of the screened starts: the best
 MANY_RUNS, SAMPLE_KEPT = 500, 6  # beyond so many runs, starts are tried on a sample, and so many go on
 RESAMPLED = 1e-7  # relative decrease at which a resample has converged: to 1% of its standard error
 LINEAR_STEPS, LINEAR_CHECKED = 4, 20  # of resamples of many runs, where a law is linear enough ...
-LINEAR_MISS = 0.1  # ... to be followed to this part of a standard error
+LINEAR_MISS, LINEAR_REACH = 0.2, 4.0  # ... to be followed to this part of a standard error, and so many far
 DIFFERENCE = 1e-4  # of a parameter, for second derivatives
 BASINS, BASIN_FACTOR = 5, 2.0
 SAME_OPTIMUM = 1e-3  # relative difference of objectives of starts that found "the" optimum
@@ -236,8 +236,10 @@ def _linearised(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) 
             _, slope, curvature = (weights[rows] * of for of in function(left, delta))
             last[part] = step(curvature @ products.T, (slope * left) @ gradient.T + moved[rows] @ bent)
         moved[moving] += last
-        moving = moving[~(np.abs(last) <= LINEAR_MISS * moved.std(0)).all(1)]
-    return fit.theta + moved, moving
+        low, middle, high = np.quantile(moved, (0.16, 0.5, 0.84), axis=0)
+        moving = moving[~(np.abs(last) <= LINEAR_MISS * (high - low) / 2).all(1)]
+    strayed = ~(np.abs(moved - middle) <= LINEAR_REACH * (high - low) / 2).all(1)
+    return fit.theta + moved, np.union1d(moving, np.flatnonzero(strayed))
 
 
 def _bent(evaluate: Evaluated, theta: Array, pull: Array) -> Array:
