@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.laws import Array
 
@@ -190,7 +190,7 @@ class Calibration:
         """Half of the interval's width in ln L; infinite where the data do not support one."""
         if not self.supported:
             return np.full(np.shape(decades), np.inf)
-        return np.asarray(stats.t.ppf((1 + level) / 2, df=self.growth.freedom) * self.sigma(decades, span))
+        return np.asarray(special.stdtrit(self.growth.freedom, (1 + level) / 2) * self.sigma(decades, span))
 
 
 def _reach(decades: Array, span: Array | float, growth: Growth) -> Array:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.laws.base import Array
 
@@ -94,7 +94,7 @@ def _alone(curve: Curve, level: float) -> FinalLoss:
     end = design(np.array([total - 1]))[0]
     loss = float(end @ solution)
     variance = end @ np.linalg.solve(hessian, end) + (NOISE * now) ** 2 + (REMAINING * max(now - loss, 0.0)) ** 2
-    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    half = special.ndtri((1 + level) / 2) * np.sqrt(variance)
     return FinalLoss(loss=loss, interval=(float(loss - half), float(loss + half)), method="alone")
 
 
@@ -111,7 +111,7 @@ def _beside(curve: Curve, finished: Sequence[tuple[Curve, float]], level: float)
     spread = np.sqrt(np.mean(fitted.left_out**2))
     spread = max(spread, _forward_error(features, drops, np.array([other.cost for other, _ in kept])), FLOOR)
     drop, leverage = fitted.predict(_features(curve))
-    half = stats.t.ppf((1 + level) / 2, df=max(1, len(kept) - 3)) * spread * np.sqrt(1 + leverage)
+    half = special.stdtrit(max(1, len(kept) - 3), (1 + level) / 2) * spread * np.sqrt(1 + leverage)
     centre = float(np.log(curve.loss[-1]) - drop)
     return FinalLoss(
         loss=float(np.exp(centre)),

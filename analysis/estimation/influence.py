@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.estimation import backtest, isoflop, optimum, solve, uncertainty
-from analysis.estimation.ensemble import Choice, Ensemble, choice_ln_loss, columns, covered, run_weights
+from analysis.estimation.choices import Choice, choice_ln_loss, refitted, run_weights
+from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
@@ -47,11 +48,13 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
     groups = _groups(table, len(table) - LEAST_LEFT)
     if not groups or not np.isfinite(point.N.iloc[0]):
         return []
-    left_out = np.stack([hit for _, _, hit in groups])
     if len(groups) > MOST:
-        first = first_order(ensemble, table, point, left_out)
-        worth = np.sort(np.argsort(-np.abs(first), kind="stable")[:MOST])
-        groups, left_out = [groups[i] for i in worth], left_out[worth]
+        alone = first_order(ensemble, table, point)
+        change = np.array([abs(alone[rows].sum()) for _, _, rows in groups])
+        groups = [groups[i] for i in np.sort(np.argsort(-change, kind="stable")[:MOST])]
+    left_out = np.zeros((len(groups), len(table)), bool)
+    for out, (_, _, rows) in zip(left_out, groups, strict=True):
+        out[rows] = True
     x = np.log(float(point.N.iloc[0])) + GRID
     n = np.exp(x)
     curve = pd.DataFrame({"N": n, "D": point.C.iloc[0] / (6 * n), "C": point.C.iloc[0]}).assign(U=lambda t: t.D)
@@ -59,12 +62,12 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
     base, *rest = predictions(ensemble, table, points, np.vstack([np.zeros((1, len(table)), bool), left_out]), minima)
     base_n, *sizes = np.exp(optimum.on_grid(x, np.array([base, *rest])[:, 1:])).tolist()
     found = []
-    for (name, kind, hit), row, without in zip(groups, rest, sizes, strict=True):
+    for (name, kind, out), row, without in zip(groups, rest, sizes, strict=True):
         found.append(
             Influence(
                 left_out=name,
                 kind=kind,
-                runs=int(hit.sum()),
+                runs=len(out),
                 loss=float(np.exp(row[0])),
                 loss_change=float(np.expm1(row[0] - base[0])),
                 n_star=without,
@@ -83,41 +86,41 @@ def predictions(
         left_out: (groups, runs).
     """
     each = np.full((len(ensemble.choices), len(left_out), len(points)), np.nan)
-    loss = np.log(table.loss.to_numpy(float))
+    kept = np.ones((len(left_out), len(ensemble.runs)))
+    kept[:, : len(table)] = ~left_out
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
         if choice.frontier:
             theta = _of_minima(fit, table, left_out, minima)
         else:
-            rows = covered(choice.law, table)
-            weights = run_weights(choice, table[rows])
-            kept = (~left_out[:, rows]).astype(float) * (1.0 if weights is None else weights)
-            theta = solve.refit(fit, columns(table[rows]), loss[rows], weights=kept)
+            theta = refitted(choice, fit, ensemble.runs, kept)
         each[j] = choice_ln_loss(choice, theta, points)
     return np.array([ensemble.weighted(each[:, i].T, points) for i in range(len(left_out))])
 
 
-def first_order(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, left_out: NDArray[np.bool_]) -> Array:
-    """Change of the ensemble's ln L at a point by an influence function, (groups,); laws of the minima stay out."""
+def first_order(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame) -> Array:
+    """Change of the ensemble's ln L at a point without each run, (n,), by an influence function; those of runs add up.
+
+    Laws of the minima stay out.
+    """
     changes = np.full((len(ensemble.choices), len(table)), np.nan)
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
         if not choice.frontier:
-            changes[j] = _per_run(choice, fit, table, point)
-    weights = ensemble.weights(point)[0]
-    return np.asarray(left_out @ np.nan_to_num(backtest.combine(changes.T, weights)))
+            changes[j] = _per_run(choice, fit, ensemble.runs, point)[: len(table)]
+    return np.nan_to_num(backtest.combine(changes.T, ensemble.weights(point)[0]))
 
 
 def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame) -> Array:
     """Change of one choice's ln L when each run is left out, (n,)."""
     assert fit.theta is not None
-    rows = covered(choice.law, table)
+    rows = choice.takes(table)
     runs = table[rows]
     weights = run_weights(choice, runs)
-    values, gradient = (part[0] for part in choice.law.on(columns(runs))(fit.theta[None]))
+    values, gradient = (part[0] for part in choice.law.on(choice.columns(runs))(fit.theta[None]))
     residual = np.log(runs.loss.to_numpy(float)) - values
     curvature = fit.rho.weight(residual) * (1.0 if weights is None else weights)
     hessian = (gradient * curvature) @ gradient.T
     hessian += 1e-9 * np.diag(np.diag(hessian))
-    at = choice.law.on(columns(point))(fit.theta[None])[1][0][:, 0]
+    at = choice.law.on(choice.columns(point))(fit.theta[None])[1][0][:, 0]
     moves = np.linalg.pinv(hessian, hermitian=True) @ gradient
     leverage = np.clip(curvature * (gradient * moves).sum(0), 0.0, 0.9)
     found = np.zeros(len(table))
@@ -142,15 +145,14 @@ def _of_minima(fit: Fit, table: pd.DataFrame, left_out: NDArray[np.bool_], minim
     return np.where((kept.sum(1) > fit.law.dimension)[:, None], theta, np.nan)
 
 
-def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.bool_]]]:
+def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.int_]]]:
     """(name, kind, rows) of what is left out: every run, and sizes and budgets of 2 to ``most`` runs."""
-    groups = [(str(name), "run", (table.run_id == name).to_numpy(bool)) for name in table.run_id]
-    for kind, by in (("size", "size"), ("budget", "budget")):
-        labels = uncertainty.clusters(table, by)
-        for label in np.unique(labels):
-            hit = np.asarray(labels == label)
-            first = table[hit].iloc[0]
-            name = f"size {first.N:.3g}" if kind == "size" else f"budget {np.exp(np.log(table.C[hit]).mean()):.2g}"
-            if 1 < hit.sum() <= most:
-                groups.append((name, kind, hit))
+    groups = [(str(name), "run", np.array([row])) for row, name in enumerate(table.run_id)]
+    for kind in ("size", "budget"):
+        labels = uncertainty.clusters(table, kind)
+        order = np.argsort(labels, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+            if 1 < len(rows) <= most:
+                n, c = table.N.iloc[rows[0]], np.exp(np.log(table.C.iloc[rows]).mean())
+                groups.append((f"size {n:.3g}" if kind == "size" else f"budget {c:.2g}", kind, rows))
     return groups

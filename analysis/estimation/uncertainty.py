@@ -55,8 +55,10 @@ def resamples(labels: Array, *, draws: int, seed: int) -> Array:
     """How often each run (n,) is drawn, (draws, n): whole clusters, with replacement."""
     count = int(labels.max()) + 1
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
-    return np.asarray(drawn[:, labels])
+    drawn = np.empty((draws, count))
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
+    return drawn if count == len(labels) and np.array_equal(labels, np.arange(count)) else drawn[:, labels]
 
 
 def bootstrap(fit: Fit, data: Data, loss: Array, counts: Array, weights: Array | None = None) -> Array:

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws
-from analysis.estimation import ensemble, solve, uncertainty
+from analysis.estimation import choices, ensemble, robust, solve, uncertainty
 from analysis.estimation.ensemble import Ensemble
 from analysis.reference.tables import reference
 from analysis.runs import rules
@@ -154,13 +154,13 @@ def ours(found: Ensemble, above: pd.DataFrame) -> Predicted:
     return centre, centre - half, centre + half
 
 
-def plain(below: pd.DataFrame, above: pd.DataFrame, rho: solve.Rho) -> Predicted:
+def plain(below: pd.DataFrame, above: pd.DataFrame, rho: robust.Rho) -> Predicted:
     """One fit of L(N,D); a bootstrap of its parameters with residuals drawn on top."""
-    data, loss = ensemble.columns(below), below.loss.to_numpy(float)
+    data, loss = choices.columns(below), below.loss.to_numpy(float)
     fit = solve.fit(laws.CHINCHILLA, data, loss, rho=rho)
     counts = uncertainty.resamples(np.arange(len(loss)), draws=400, seed=0)
     theta = uncertainty.bootstrap(fit, data, loss, counts)
-    points = ensemble.columns(above)
+    points = choices.columns(above)
     residual = np.log(loss / fit.predict(data))
     drawn = np.random.default_rng(0).choice(residual, (len(theta), len(above)))
     low, high = np.nanquantile(laws.CHINCHILLA.on(points)(theta)[0] + drawn, [ALPHA / 2, 1 - ALPHA / 2], axis=0)
@@ -216,8 +216,8 @@ def measured() -> pd.DataFrame:
             methods = {
                 OURS: ours(found, above),
                 **trials,
-                "Huber, bootstrap + residuals": plain(below, above, solve.HUBER),
-                "least squares, the same": plain(below, above, solve.LEAST_SQUARES),
+                "Huber, bootstrap + residuals": plain(below, above, robust.HUBER),
+                "least squares, the same": plain(below, above, robust.LEAST_SQUARES),
                 **peer(below, above),
             }
             ln_loss = np.log(above.loss.to_numpy(float))
