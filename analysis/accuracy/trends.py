@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from analysis.estimation.backtest import GROWTH
 from analysis.laws import Array
 from analysis.laws.accuracy import Bounded, fit_bounded, worth_of_scatter
 
@@ -179,10 +180,10 @@ def predict_accuracies(trends: list[Trend], ln_loss: float, sigma: float, seed: 
     """Accuracies at a predicted loss: the chain's second step, with the loss's doubt drawn along.
 
     Args:
-        sigma: scale of the new run's ln loss.
+        sigma: scale of the new run's ln loss, t-distributed as its interval is.
     """
     rng = np.random.default_rng(seed)
-    x = -np.exp(ln_loss + sigma * rng.standard_normal(DRAWS))
+    x = -np.exp(ln_loss + sigma * rng.standard_t(GROWTH.freedom, DRAWS))
     return [_at(t, t.by_loss, -float(np.exp(ln_loss)), x, rng) for t in trends if t.verdict != "not measured"]
 
 

@@ -15,18 +15,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import laws
-from analysis.estimation import isoflop, solve
+from analysis.estimation import envelope, isoflop, solve
 from analysis.estimation.backtest import Predictor
-from analysis.estimation.ratio import Ratio
 from analysis.estimation.robust import LEAST_SQUARES, Rho
 from analysis.estimation.solve import Fit
 from analysis.laws import Array, Data, Law
 from analysis.runs import rules
+from analysis.runs.ratio import Ratio
 from analysis.runs.rules import RULED_OUT
 
 WIDE_HUBER = Rho(delta=1e-2)  # between absolute deviations and least squares
 RECENCY = 0.1  # weight of a run grows with this power of its compute, where high-compute runs weigh more
 FRONTIERS = ("compute_frontier", "compute_frontier_irreducible", "broken")  # laws of the budgets' minima
+BY_BEST = {"kaplan_n": "N", "kaplan_d": "D", "kaplan_c_min": "C_min"}  # laws of what the runs are then best by
 REPEATED_RUNS = 5  # runs of more than one epoch from which on the law of repeated data takes part
 OTHER_N = "N_other"  # column: the count of parameters that was not asked for
 LEAST_APART = 0.05  # spread of ln(N_other/N) below which another count is the same law with another coefficient
@@ -67,7 +68,11 @@ class Choice:
 
     def takes(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Which runs it is fitted to, (n,)."""
-        return covered(self.law, table) & (self.lenient | ~ruled_out(table))
+        taken = covered(self.law, table) & (self.lenient | ~ruled_out(table))
+        if self.law.name in BY_BEST:
+            best = envelope.best_by(table[taken].reset_index(drop=True), BY_BEST[self.law.name])
+            taken &= table.run_id.isin(best.run_id).to_numpy(bool)
+        return taken
 
 
 def ruled_out(table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -84,10 +89,12 @@ def choices(table: pd.DataFrame, *, law: str, rho: Rho, frontier: bool, joint: L
         joint: of N and D: with fixed exponents it stands alone, for the others would not keep them.
     """
     if law != "all":
-        one = Choice(law=joint if law == laws.CHINCHILLA.name else laws.LAWS[law], rho=rho, frontier=law in FRONTIERS)
+        frontal = law in FRONTIERS
+        form = joint if law == laws.CHINCHILLA.name else laws.LAWS[law]
+        one = Choice(law=form, rho=LEAST_SQUARES if frontal else rho, frontier=frontal)  # minima are smoothed already
         return [one] if (frontier or not one.frontier) and set(one.law.needs) <= {"N", "D", "U", "C"} else []
     forms: list[Law] = [joint] if joint is not laws.CHINCHILLA else [laws.CHINCHILLA, laws.OVER_TRAINING]
-    if joint is laws.CHINCHILLA and (table.D > 1.05 * table.U).sum() >= REPEATED_RUNS:
+    if joint is laws.CHINCHILLA and repeats(table):
         forms.append(laws.DATA_CONSTRAINED)
     functions = (rho, WIDE_HUBER) if rho != WIDE_HUBER else (rho,)
     found = [Choice(law=f, rho=function, recent=r) for f in forms for function in functions for r in (False, True)]
@@ -98,6 +105,11 @@ def choices(table: pd.DataFrame, *, law: str, rho: Rho, frontier: bool, joint: L
     if frontier:
         found += [Choice(law=laws.LAWS[name], rho=LEAST_SQUARES, frontier=True) for name in FRONTIERS[:2]]
     return found
+
+
+def repeats(table: pd.DataFrame) -> bool:
+    """Whether runs enough saw their text more than once for the law of repeated data."""
+    return bool((table.D > laws.FRESH * table.U).sum() >= REPEATED_RUNS)
 
 
 def _other_count(table: pd.DataFrame) -> Ratio | None:
@@ -165,14 +177,15 @@ def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:
     """Of the runs, (n,); None where they are equal.
 
     Measured standard errors of the loss count, where there are any: a run's variance is its own plus the median one,
-    which stands for what the law cannot explain.
+    which stands for what the law cannot explain, and for its own where that is not given.
     """
     found = np.ones(len(table))
     if choice.recent:
         found = (table.C / table.C.max()).to_numpy(float) ** RECENCY
-    if "loss_se" in table and table.loss_se.notna().all() and (table.loss_se > 0).any():
+    if "loss_se" in table and (table.loss_se > 0).any():
         variance = (table.loss_se / table.loss).to_numpy(float) ** 2
-        found = found * 2 * np.median(variance) / (variance + np.median(variance))
+        usual = np.median(variance[variance > 0])
+        found = found * 2 * usual / (np.where(np.isfinite(variance), variance, usual) + usual)
     return None if np.all(found == found[0]) else found / found.mean()
 
 

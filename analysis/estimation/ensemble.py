@@ -20,6 +20,7 @@ from analysis.estimation.choices import Choice, choices, fit_choices, optimal, p
 from analysis.estimation.robust import HUBER, Rho
 from analysis.estimation.solve import Fit
 from analysis.laws import Array, Law
+from analysis.runs.ratio import STEPS, Ratio
 
 SHARPNESS = 2.0  # of the weights: a choice that misses twice as much gets a quarter
 LEAST_ERROR = 1e-3  # mean miss below which choices are not told apart
@@ -95,10 +96,13 @@ class Ensemble:
         off = (np.log(points[["N", "D"]].to_numpy(float)) - self.centre) @ self.missing
         return np.asarray(np.abs(off) <= OFF_LINE)
 
-    def on_line(self, compute: Array) -> tuple[Array, Array] | None:
-        """N and D of each compute on the one line along which the runs vary, under 6ND = C.
+    def on_line(self, compute: Array, cost: Ratio) -> tuple[Array, Array] | None:
+        """N and D of each compute on the one line along which the runs vary.
 
         None where the runs vary in both directions, or along a line of equal compute.
+
+        Args:
+            cost: C/(6ND) by size.
         """
         if self.missing is None:
             return None
@@ -106,6 +110,9 @@ class Ensemble:
         if abs(along.sum()) < LEVEL_LINE:
             return None
         step = (np.log(compute / 6) - self.centre.sum()) / along.sum()
+        for _ in range(STEPS):
+            left = np.log(compute / 6) - cost.ln(self.centre[0] + along[0] * step) - self.centre.sum()
+            step = left / along.sum()
         n, d = np.exp(self.centre[:, None] + along[:, None] * step)
         return n, d
 

@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimation import envelope, robust, solve, uncertainty
-from analysis.estimation.choices import REPEATED_RUNS, Choice, columns, covered, run_weights
+from analysis.estimation.choices import (
+    BY_BEST,
+    FRONTIERS,
+    REPEATED_RUNS,
+    Choice,
+    columns,
+    covered,
+    repeats,
+    run_weights,
+)
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.robust import LEAST_SQUARES, Rho
 from analysis.estimation.solve import Fit, FitStatus
@@ -29,8 +38,6 @@ NO_FLOOR = 3e-3  # of the lowest loss fitted: an irreducible loss below this is 
 LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
 LEAST_BEST = 8  # runs on an envelope that a frontier may be drawn through
 CLUSTER_SHARE = 4  # bootstraps by size and by budget take this part of the draws
-OF_MINIMA = ("compute_frontier", "compute_frontier_irreducible", "broken")  # laws of C alone
-BY_BEST = {"kaplan_n": "N", "kaplan_d": "D", "kaplan_c_min": "C_min"}  # laws of what the runs are then best by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +150,7 @@ def _drawn(fit: Fit, observed: _Observed, minima: Minima, request: Request) -> A
 
 def _by_cluster(fit: Fit, observed: _Observed, request: Request) -> dict[str, Array]:
     """The same by size and by budget, of the laws of all runs."""
-    if observed.runs is None or fit.law.name in (*OF_MINIMA, *BY_BEST):
+    if observed.runs is None or fit.law.name in (*FRONTIERS, *BY_BEST):
         return {}
     few = max(2, request.bootstrap // CLUSTER_SHARE)
     labels = {by: uncertainty.clusters(observed.runs, by) for by in uncertainty.CLUSTERS[1:]}
@@ -158,14 +165,14 @@ def _resampled(fit: Fit, observed: _Observed, runs: pd.DataFrame, by: str, draws
 
 def _observed(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> _Observed | str:
     """What a law is fitted to, or why it is not fitted."""
-    if law.name in OF_MINIMA:
+    if law.name in FRONTIERS:
         return _frontier(law, table, minima, rho)
     if law.name in BY_BEST:
         return _best_by(law, BY_BEST[law.name], table, rho)
     missing = [name for name in law.needs if name not in table or table[name].isna().any()]
     if missing:
         return f"the runs do not say {' and '.join(missing)}"
-    if law is DATA_CONSTRAINED and int((table.D > 1.05 * table.U).sum()) < REPEATED_RUNS:
+    if law is DATA_CONSTRAINED and not repeats(table):
         return f"fewer than {REPEATED_RUNS} runs saw their text more than once"
     return _of_runs(law, table[covered(law, table)].reset_index(drop=True), "all runs", rho)
 

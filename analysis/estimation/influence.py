@@ -6,7 +6,7 @@ same (an influence function) says which ones are worth it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from analysis.estimation import backtest, isoflop, optimum, solve, uncertainty
 from analysis.estimation.choices import Choice, choice_ln_loss, refitted, run_weights
 from analysis.estimation.ensemble import Ensemble
-from analysis.estimation.isoflop import Minima
+from analysis.estimation.family import LEAST_BUDGETS
+from analysis.estimation.isoflop import Minima, Parabola
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
+from analysis.runs.ratio import per_6nd, tokens
 
 MOST = 60  # groups that are refitted
 LEAST_LEFT = 8  # runs that stay
@@ -33,7 +35,7 @@ class Influence:
     runs: int
     loss: float  # predicted at the target without it
     loss_change: float  # relative
-    n_star: float  # where the ensemble is lowest at the target's compute without it; nan where there is no such size
+    n_star: float  # the best size at the target's compute without it, found as the prediction's is; nan where none is
     n_star_change: float
 
 
@@ -55,12 +57,19 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
     left_out = np.zeros((len(groups), len(table)), bool)
     for out, (_, _, rows) in zip(left_out, groups, strict=True):
         out[rows] = True
-    x = np.log(float(point.N.iloc[0])) + GRID
-    n = np.exp(x)
-    curve = pd.DataFrame({"N": n, "D": point.C.iloc[0] / (6 * n), "C": point.C.iloc[0]}).assign(U=lambda t: t.D)
+    compute, x = float(point.C.iloc[0]), np.log(float(point.N.iloc[0])) + GRID
+    d = tokens(per_6nd(table), x, compute)
+    curve = pd.DataFrame({"N": np.exp(x), "D": d, "C": compute, "U": d})
     points = pd.concat([point, curve.assign(optimal=False)], ignore_index=True)
-    base, *rest = predictions(ensemble, table, points, np.vstack([np.zeros((1, len(table)), bool), left_out]), minima)
-    base_n, *sizes = np.exp(optimum.on_grid(x, np.array([base, *rest])[:, 1:])).tolist()
+    left_out = np.vstack([np.zeros((1, len(table)), bool), left_out])
+    base, *rest = predictions(ensemble, table, points, left_out, minima)
+    by_family = minima.trusted and minima.family is not None
+    ln_n = (
+        _by_family(table, left_out, minima, compute)
+        if by_family
+        else optimum.on_grid(x, np.array([base, *rest])[:, 1:])
+    )
+    base_n, *sizes = np.exp(ln_n).tolist()
     found = []
     for (name, kind, out), row, without in zip(groups, rest, sizes, strict=True):
         found.append(
@@ -128,20 +137,37 @@ def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame)
     return found
 
 
+def _parabolas(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> list[list[Parabola | None]]:
+    """The used budgets' parabolas without the runs of each group; None where a budget has no minimum then."""
+    members = [table.run_id.isin([*p.run_ids, *p.far]).to_numpy(bool) for p in minima.used]
+
+    def without(p: Parabola, member: NDArray[np.bool_], out: NDArray[np.bool_]) -> Parabola | None:
+        if not (out & member).any():
+            return p
+        again = isoflop.parabola(table[member & ~out]) if (member & ~out).any() else None
+        return again if again is not None and again.ok else None
+
+    return [[without(p, m, out) for p, m in zip(minima.used, members, strict=True)] for out in left_out]
+
+
+def _by_family(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima, compute: float) -> Array:
+    """ln N* at a compute by the family of the budgets without the runs of each group, (groups,)."""
+    assert minima.family is not None
+    found = np.full(len(left_out), np.nan)
+    for i, every in enumerate(_parabolas(table, left_out, minima)):
+        used = [p for p in every if p is not None]
+        if len(used) >= LEAST_BUDGETS:
+            family = replace(isoflop.through(used, table), fixed=minima.family.fixed)
+            found[i] = family.carried(np.log([compute])).mean[0]
+    return found
+
+
 def _of_minima(fit: Fit, table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> Array:
     """A law of compute through the budgets' minima without the runs of each group, (groups, k)."""
-    used = minima.used
-    members = [table.run_id.isin([*p.run_ids, *p.far]).to_numpy(bool) for p in used]
-    loss = np.tile(np.log([p.loss_star for p in used]), (len(left_out), 1))
-    kept = np.ones(loss.shape)
-    for i, out in enumerate(left_out):
-        for k, member in enumerate(members):
-            if (out & member).any():
-                again = isoflop.parabola(table[member & ~out]) if (member & ~out).any() else None
-                loss[i, k], kept[i, k] = (
-                    (np.log(again.loss_star), 1.0) if again is not None and again.ok else (0.0, 0.0)
-                )
-    theta = solve.refit(fit, {"C": np.array([p.budget for p in used])}, loss, weights=kept)
+    found = _parabolas(table, left_out, minima)
+    loss = np.array([[0.0 if p is None else np.log(p.loss_star) for p in every] for every in found])
+    kept = np.array([[float(p is not None) for p in every] for every in found])
+    theta = solve.refit(fit, {"C": np.array([p.budget for p in minima.used])}, loss, weights=kept)
     return np.where((kept.sum(1) > fit.law.dimension)[:, None], theta, np.nan)
 
 

@@ -16,26 +16,14 @@ from analysis.estimation import optimum, solve, uncertainty
 from analysis.estimation.choices import Choice, refitted
 from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.isoflop import Minima
-from analysis.estimation.ratio import Ratio
 from analysis.laws import Array
+from analysis.runs.ratio import Ratio, per_6nd, tokens
 
 TIED = (laws.OVER_TRAINING.name,)
 SAMPLES = 4000  # of ln N* by the budgets: cheap
 MOST_WITHOUT = 0.025  # of the draws may have no optimum, or there is no interval
 TARGETS = ("N", "D")
 GRID_STEP = 0.025  # of ln N, where draws are looked at
-
-
-def cost(table: pd.DataFrame) -> Ratio:
-    """C/(6ND) of the runs as a function of their size."""
-    return Ratio.of(
-        np.log(table.N.to_numpy(float)), np.log(table.C.to_numpy(float) / (6 * table.N * table.D).to_numpy(float))
-    )
-
-
-def tokens(per_6nd: Ratio, ln_n: Array, compute: Array | float) -> Array:
-    """D of runs of a size at a compute."""
-    return np.asarray(np.exp(np.log(compute) - np.log(6.0) - per_6nd.ln(ln_n) - ln_n))
 
 
 def choice_draws(ensemble: Ensemble, minima: Minima, *, draws: int, seed: int) -> list[Array]:
@@ -71,18 +59,18 @@ def optimal_points(
         N, D, C, U and ``optimal``, nan where there is no optimum; N_low, N_high, D_low, D_high of the 95% intervals,
         nan where the runs do not tell.
     """
-    per_6nd = cost(table)
+    cost = per_6nd(table)
     nothing = np.full((len(compute), 2), np.nan)
     if minima.trusted and minima.family is not None:
         carried = minima.family.carried(np.log(compute))
         ln_n, rng = carried.mean, np.random.default_rng(seed)
         drawn = carried.draws(SAMPLES, minima.family.freedom, minima.family.inflation, rng)
         share = np.full(len(drawn), 1 / len(drawn))
-    elif (line := ensemble.on_line(compute)) is not None:
+    elif (line := ensemble.on_line(compute, cost)) is not None:
         n, d = line
         return _points(np.log(n), d, compute, nothing, nothing)
     else:
-        ln_n, drawn, share = _by_laws(compute, ensemble, per_6nd, table, thetas)
+        ln_n, drawn, share = _by_laws(compute, ensemble, cost, table, thetas)
     sizes, fed = nothing.copy(), nothing.copy()
     for i, c in enumerate(compute):
         there = np.isfinite(drawn[:, i])
@@ -92,8 +80,8 @@ def optimal_points(
             continue
         low, high = uncertainty.weighted_interval(drawn[there, i], share[there])
         between = np.array([min(low, ln_n[i]), max(high, ln_n[i])])
-        sizes[i], fed[i] = np.exp(between), np.sort(tokens(per_6nd, between, float(c)))
-    return _points(ln_n, tokens(per_6nd, ln_n, compute), compute, sizes, fed)
+        sizes[i], fed[i] = np.exp(between), np.sort(tokens(cost, between, float(c)))
+    return _points(ln_n, tokens(cost, ln_n, compute), compute, sizes, fed)
 
 
 def _points(ln_n: Array, d: Array, compute: Array, sizes: Array, tokens: Array) -> pd.DataFrame:
@@ -104,7 +92,7 @@ def _points(ln_n: Array, d: Array, compute: Array, sizes: Array, tokens: Array) 
 
 
 def _by_laws(
-    compute: Array, ensemble: Ensemble, per_6nd: Ratio, table: pd.DataFrame, thetas: list[Array] | None
+    compute: Array, ensemble: Ensemble, cost: Ratio, table: pd.DataFrame, thetas: list[Array] | None
 ) -> tuple[Array, Array, Array]:
     """ln N* (n,) by the mean of the laws, draws of it (draws, n) and their weights (draws,)."""
     ends = optimum.within_reach(table.N.to_numpy(float))
@@ -115,10 +103,10 @@ def _by_laws(
     for j in measuring or with_n:
         choice, fit, weight = ensemble.choices[j], ensemble.fits[j], float(ensemble.anywhere.weights[j])
         assert fit.theta is not None
-        centres.append([_lowest(choice, fit.theta, float(c), per_6nd, ends) for c in compute])
+        centres.append([_lowest(choice, fit.theta, float(c), cost, ends) for c in compute])
         weights.append(weight)
         theta = fit.theta[None] if thetas is None else thetas[j]
-        draws.append(np.stack([_lowest_of_draws(choice, theta, float(c), per_6nd, ends) for c in compute], 1))
+        draws.append(np.stack([_lowest_of_draws(choice, theta, float(c), cost, ends) for c in compute], 1))
         shares.append(np.full(len(theta), weight / len(theta)))
     total = np.array(weights) @ np.isfinite(centres)
     with np.errstate(all="ignore"):
@@ -126,16 +114,16 @@ def _by_laws(
     return np.asarray(mean), np.vstack(draws), np.concatenate(shares) / sum(weights)
 
 
-def _lowest(choice: Choice, theta: Array, compute: float, per_6nd: Ratio, ends: tuple[float, float]) -> float:
+def _lowest(choice: Choice, theta: Array, compute: float, cost: Ratio, ends: tuple[float, float]) -> float:
     """ln N where a law is lowest along a compute; nan where it has no optimum."""
-    found = optimum.lowest(lambda x: _ln_loss(choice, theta[None], x, tokens(per_6nd, x, compute))[0], *ends)
+    found = optimum.lowest(lambda x: _ln_loss(choice, theta[None], x, tokens(cost, x, compute))[0], *ends)
     return np.nan if found is None else found
 
 
-def _lowest_of_draws(choice: Choice, theta: Array, compute: float, per_6nd: Ratio, ends: tuple[float, float]) -> Array:
+def _lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Ratio, ends: tuple[float, float]) -> Array:
     """The same for many parameters, (P,), to a part of GRID_STEP."""
     x = np.arange(ends[0], ends[1] + GRID_STEP, GRID_STEP)
-    return optimum.on_grid(x, _ln_loss(choice, theta, x, tokens(per_6nd, x, compute)))
+    return optimum.on_grid(x, _ln_loss(choice, theta, x, tokens(cost, x, compute)))
 
 
 def _ln_loss(choice: Choice, theta: Array, ln_n: Array, d: Array) -> Array:

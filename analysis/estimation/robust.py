@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.laws import Array
-
-DELTA = 1e-3  # Hoffmann et al. 2022
+from analysis.settings import DELTA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ MAX_EPOCHS = 4.0  # up to about four epochs repeated data is nearly as good as n
 WORTHLESS_EPOCHS = 40.0  # beyond, repeating is worth nothing and models overfit: no law here speaks of it (the same)
 MIN_TOKENS_PER_PARAMETER = 1.0  # below, a run has not left the first drop of its curve
 DIVERGED_ABOVE = 0.05  # relative: more than this above a run with no more parameters and no more tokens
-OF_JUDGEMENT = ("worse-than-smaller", "short-run", "under-trained")  # a reader may see these runs otherwise
+OF_JUDGEMENT = ("worse-than-smaller", "under-trained")  # a reader may see these runs otherwise
 RULED_OUT = "ruled_out"  # column: taken out by one of these
 EXEMPT = {
     "near": "keep_far",

@@ -6,7 +6,7 @@ import pytest
 
 from analysis import api, laws
 from analysis.estimation import solve
-from analysis.estimation.ratio import Ratio
+from analysis.runs.ratio import Ratio
 
 E, A, B, ALPHA, BETA = 1.69, 406.4, 410.7, 0.34, 0.28  # Hoffmann et al. 2022, approach 3
 

@@ -189,12 +189,20 @@ def peer(below: pd.DataFrame, above: pd.DataFrame) -> dict[str, Predicted]:
     return found
 
 
-def judge(predicted: Predicted, measured: np.ndarray) -> dict[str, float]:
-    """Median absolute error, coverage, median half width, interval score; all on ln L."""
+def judge(predicted: Predicted, measured: np.ndarray, told: np.ndarray) -> dict[str, float]:
+    """Median absolute error, coverage, median half width, interval score; all on ln L.
+
+    Args:
+        told: (n,) points that isoflop gives an interval for: the intervals of all methods are judged on these.
+    """
     centre, low, high = predicted
+    error = float(np.median(np.abs(measured - centre)))
+    low, high, measured = low[told], high[told], measured[told]
+    if not told.any():
+        return {"error": error, **dict.fromkeys(WHAT[1:], np.nan)}
     missed = np.maximum(low - measured, 0) + np.maximum(measured - high, 0)
     return {
-        "error": float(np.median(np.abs(measured - centre))),
+        "error": error,
         "cover": float(np.mean((low <= measured) & (measured <= high))),
         "width": float(np.median(high - low) / 2),
         "score": float(np.mean(high - low + 2 / ALPHA * missed)),
@@ -221,8 +229,12 @@ def measured() -> pd.DataFrame:
                 **peer(below, above),
             }
             ln_loss = np.log(above.loss.to_numpy(float))
+            told = np.isfinite(methods[OURS][1])
+            print(
+                f"{name}: {len(below)} below, {len(above)} above, {told.mean():.0%} with an interval", file=sys.stderr
+            )
             rows += [
-                {"table": name, "method": method, "splits": 1, **judge(predicted, ln_loss)}
+                {"table": name, "method": method, "splits": 1, **judge(predicted, ln_loss, told)}
                 for method, predicted in methods.items()
             ]
     return pd.DataFrame(rows)

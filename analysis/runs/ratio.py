@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from analysis.laws import Array
 
 PLAIN, TINY = 1e-9, 1e-12  # relative departures from one that are looked at as a power law, or as none
 MOST_BELOW, MOST_ABOVE = 0.9, 1e6  # such departures where a power law is carried far
+STEPS = 50  # of the fixed point that a size is
 LARGEST = 100.0  # ratio of runs from which on it is none that grows out of a model's parts
 
 
@@ -47,3 +49,27 @@ class Ratio:
 def _line(x: Array, y: Array) -> Array:
     """Slope and level; no slope where there is one size."""
     return np.polyfit(x, y, 1) if len(np.unique(x)) > 1 else np.array([0.0, y.mean()])
+
+
+def per_6nd(table: pd.DataFrame) -> Ratio:
+    """C/(6ND) of runs as a function of their size."""
+    n, d, c = (np.log(table[name].to_numpy(float)) for name in ("N", "D", "C"))
+    return Ratio.of(n, c - np.log(6.0) - n - d)
+
+
+def tokens(cost: Ratio, ln_n: Array, compute: Array | float) -> Array:
+    """D of runs of some sizes at a compute.
+
+    Args:
+        cost: of ``per_6nd``.
+    """
+    return np.asarray(np.exp(np.log(compute) - np.log(6.0) - cost.ln(ln_n) - ln_n))
+
+
+def sizes(cost: Ratio, ln_d: Array, compute: Array) -> Array:
+    """N of runs of some tokens at a compute."""
+    ln_n = np.log(compute) - np.log(6.0) - ln_d
+    found = ln_n.copy()
+    for _ in range(STEPS):  # the ratio moves slowly with the size
+        found = ln_n - cost.ln(found)
+    return np.asarray(np.exp(found))
