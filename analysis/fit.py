@@ -73,11 +73,12 @@ def _draw(study: Study, folder: Path) -> None:
 def _print(study: Study) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from analysis.output import text
     from analysis.runs.store import sweeps
 
-    console = Console(width=None if Console().is_terminal else 150, highlight=False)
+    console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
     runs = study.runs
     others = [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []
     console.print(
@@ -86,14 +87,14 @@ def _print(study: Study) -> None:
     )
     for title, header, rows in text.tables(study):
         if rows:
-            table = Table(title=title, title_justify="left")
+            table = Table(title=Text(title), title_justify="left", title_style="italic")
             for name in header:
-                table.add_column(name, overflow="fold")
+                table.add_column(Text(name), overflow="fold")
             for row in rows:
-                table.add_row(*map(str, row))
+                table.add_row(*(Text(str(cell)) for cell in row))
             console.print(table)
     for note in study.notes:
-        console.print(f"{note.severity}: {note.message} [{note.code}]", markup=False)
+        console.print(f"{note.severity}: {note.message} [{note.code}]")
 
 
 if __name__ == "__main__":

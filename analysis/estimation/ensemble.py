@@ -8,7 +8,7 @@ all; and the spread between them shows what the choice is worth (tests/benchmark
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -138,7 +138,7 @@ def fit_ensemble(
         frontier: whether there are budgets, so that laws of C alone take part at compute-optimal points.
         joint: the law of N and D.
     """
-    runs, out = table[~ruled_out(table)].reset_index(drop=True), table[ruled_out(table)]
+    runs, out = _testable(table)
     table = pd.concat([runs, out], ignore_index=True) if len(out) else runs
     tried = choices(table, law=law, rho=rho, frontier=frontier, joint=joint)
     fitted = zip(tried, fit_choices(tried, table), strict=True)
@@ -149,7 +149,10 @@ def fit_ensemble(
 
     def below_cut(below: pd.DataFrame) -> Predictor:
         cheap = out[out.C <= below.C.max()]
-        return predictor(kept, fit_choices(kept, pd.concat([below, cheap]) if len(cheap) else below))
+        found = fit_choices(kept, pd.concat([below, cheap]) if len(cheap) else below)
+        if cheap.empty:  # lenient choices are judged by the cuts that held what they are lenient to
+            found = [replace(f, theta=None) if c.lenient else f for c, f in zip(kept, found, strict=True)]
+        return predictor(kept, found)
 
     done = backtest.run(runs, below_cut, with_minima if frontier else None)
     known = uncertainty.noise(runs).known
@@ -168,6 +171,13 @@ def fit_ensemble(
         centre=np.log(runs[["N", "D"]].to_numpy(float)).mean(0),
         missing=missing_direction(runs),
     )
+
+
+def _testable(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs that passed the rules, and of the others those that lie below a cut: the rest no backtest can judge."""
+    runs, out = table[~ruled_out(table)].reset_index(drop=True), table[ruled_out(table)]
+    cuts = backtest.cuts(runs.C.to_numpy(float))
+    return runs, out[out.C < cuts[0]] if cuts else out[:0]
 
 
 def _at_optimum(tests: Backtests, choices: int, runs: pd.DataFrame, known: float) -> Weighting:

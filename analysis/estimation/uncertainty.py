@@ -97,5 +97,5 @@ def noise(table: pd.DataFrame) -> Noise:
         seed = float(np.sqrt(((ln - centre[group]) ** 2).sum() / freedom))
     evaluation = float("nan")
     if "loss_se" in table and table.loss_se.notna().any():
-        evaluation = float(np.sqrt(np.nanmean((table.loss_se / table.loss) ** 2)))
+        evaluation = float(np.nanmedian(table.loss_se / table.loss))  # one that is badly measured is not all of them
     return Noise(seed=seed, evaluation=evaluation, replicated=int(freedom))

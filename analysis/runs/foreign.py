@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.note import Note
+from analysis.runs.conventions import UNRECORDED
 from analysis.runs.ratio import Ratio, sizes, tokens
 from analysis.runs.tidy import Runs
 from gpt3core.errors import UsageError
@@ -177,7 +178,7 @@ def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = (), *, 
                 f"{path} has no column for {name}: give it as columns.{name}=NAME (or NAME*1e9); {_has(table)}"
             )
     if "C" not in table:
-        table["C"] = 6 * table.N * table.D
+        table["C"], table[UNRECORDED] = 6 * table.N * table.D, True
     if "status" not in table:
         table["status"] = "done"
     table["status"] = table.status.fillna("").str.strip()

@@ -106,3 +106,75 @@ def test_a_misspelt_loss_function_is_one_sentence():
     with pytest.raises(UsageError, match=r"loss_function=hubber, did you mean huber\?"):
         StudySettings(runs="x.csv", loss_function="hubber").check()
     assert set(robust.RHOS) == set(LOSS_FUNCTIONS)
+
+
+def true(n, d):
+    return 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28
+
+
+@pytest.mark.parametrize("rho", ["huber", "least_squares"])
+def test_what_no_backtest_saw_of_the_runs_a_rule_took_out_moves_nothing(rho):
+    """Runs at three times their loss above every cut: the rule took them out, and no choice brings them back."""
+    table = plain()
+    top = table.N * table.D >= (table.N * table.D).nlargest(3).min()
+    spoilt = table.assign(loss=table.loss.where(~top, 3 * table.loss))
+    study = api.fit(spoilt, loss_function=rho, target_compute=[1e21], bootstrap=20)
+    assert sum(len(rule.excluded) for rule in study.rules) == 3
+    (prediction,) = study.predictions
+    assert prediction.loss == pytest.approx(float(true(prediction.n, prediction.d)), rel=0.01)
+    assert prediction.interval_mean[1] < 1.02 * prediction.loss
+
+
+def test_without_backtests_no_choice_is_lenient():
+    table = plain().iloc[::4].head(7)
+    bad = table.tail(3).assign(loss=lambda t: 3 * t.loss, D=lambda t: 2 * t.D)
+    study = api.fit(pd.concat([table, bad]), target_compute=[1e20], bootstrap=20)
+    assert study.rules and not study.ensemble.anywhere.tests.cuts
+    assert not any(choice.lenient for choice in study.ensemble.choices)
+
+
+@pytest.mark.parametrize("same", ["D", "N"])
+def test_many_runs_of_one_size_or_length_are_fitted_too(same):
+    rng = np.random.default_rng(0)
+    n, d = np.exp(rng.uniform(17, 23, 1100)), np.exp(rng.uniform(22, 26, 1100))
+    table = pd.DataFrame({"N": n, "D": d}) if not same else pd.DataFrame({"N": n, "D": d}).assign(**{same: 1e10})
+    table["loss"] = true(table.N, table.D) * np.exp(0.002 * rng.standard_normal(1100))
+    assert api.fit(table, bootstrap=100).laws["chinchilla"].fit.theta is not None
+
+
+def test_one_badly_measured_run_does_not_widen_every_interval():
+    point = pd.DataFrame({"N": [1e9], "D": [1e11]})
+    table = plain().assign(loss_se=0.004)
+    widths = []
+    for worst in (0.004, 3.0):
+        found = api.fit(table.assign(loss_se=table.loss_se.where(table.index != 5, worst)), predict=point, bootstrap=20)
+        low, high = found.predicted_points[0].interval_new_run
+        widths.append(high - low)
+    assert widths[1] < 1.2 * widths[0]
+
+
+def test_compute_that_is_not_recorded_is_that_of_the_count_fitted_to():
+    table = plain().rename(columns={"N": "N_total"})
+    table["N_nonembedding"] = table.N_total - 300 * np.sqrt(table.N_total)
+    study = api.fit(table, N="total", bootstrap=10)
+    assert (study.table.C / (6 * study.table.N * study.table.D)).to_numpy() == pytest.approx(1.0)
+    assert "compute-6nd" in {note.code for note in study.notes}
+
+
+def test_a_count_with_a_gap_is_left_out_with_a_note():
+    table = plain().rename(columns={"N": "N_nonembedding"})
+    table["N_total"] = (1.5 * table.N_nonembedding).where(table.index != 3)
+    study = api.fit(table, bootstrap=10)
+    assert len(study.table) == len(table)
+    assert "count-incomplete" in {note.code for note in study.notes}
+    with pytest.raises(UsageError, match="N_total is missing"):
+        api.fit(table.drop(columns="N_nonembedding"), bootstrap=10)
+
+
+def test_ladders_without_a_common_compute_are_not_told_apart():
+    a = plain()
+    b = a.assign(N=1e3 * a.N, D=1e3 * a.D, loss=lambda t: 0.99 * true(t.N, t.D))
+    (found,) = api.compare(a.assign(run_id=a.index.astype(str)), b.assign(run_id=b.index.astype(str)))
+    assert found.verdict == "no common compute"
+    assert not any(m.told_apart for m in found.at)
+    assert all(m.decades > 0 for m in (*found.at, *found.beyond))

@@ -141,3 +141,21 @@ def test_aliases_of_one_letter_are_not_guessed_from_another_case(tmp_path):
 def test_the_user_may_say_what_an_unnamed_n_counts():
     assert api.fit(rows(), bootstrap=20, law="chinchilla", N="total").convention.n == "total"
     assert api.fit(rows(), bootstrap=20, law="chinchilla").convention.n == "given"
+
+
+def test_names_with_brackets_are_printed_as_they_are(tmp_path):
+    """Text from outside is no markup: neither a style nor the end of one."""
+    names = [f"mix[red]{i}" if i % 2 else f"r{i}[/x]" for i in range(len(rows()))]
+    rows().assign(run_id=names).to_csv(tmp_path / "t[red]x[b].csv", index=False)
+    done = fit("runs=t[red]x[b].csv", "out=o", "exclude=['mix[red]7']", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "t[red]x[b]" in done.stdout
+    assert "mix[red]7" in done.stdout
+
+
+def test_columns_named_twice_are_refused(tmp_path):
+    text = rows().to_csv(index=False).replace("N,D,loss", "loss,D,loss", 1)
+    (tmp_path / "t.csv").write_text(text)
+    done = fit("runs=t.csv", "out=o", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "more than one column 'loss': name them apart" in done.stderr
