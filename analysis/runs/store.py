@@ -19,7 +19,7 @@ from gpt3core.store.rundir import RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir
 from gpt3core.store.sweepdir import names as sweeps
 
-__all__ = ["curve", "default_root", "in_flight", "load", "recipe", "schedule", "sweeps", "unfinished"]
+__all__ = ["curve", "default_root", "in_flight", "load", "rates", "recipe", "schedule", "sweeps", "unfinished"]
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
@@ -90,9 +90,9 @@ def recipe(runs: Runs) -> Path:
     return SweepDir(runs.source, runs.name).recipe
 
 
-def curve(root: Path, run_id: str) -> pd.DataFrame:
-    """The loss curve of a run, one row a step: step, tokens, loss, lr, grad_norm."""
-    return RunDir(root, run_id).curve()
+def curve(root: Path, run_id: str, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """The loss curve of a run, one row a step: step, tokens, loss, lr, grad_norm, or the columns wanted of these."""
+    return RunDir(root, run_id).curve(columns)
 
 
 def schedule(root: Path, run_id: str) -> tuple[Array, float]:
@@ -100,6 +100,15 @@ def schedule(root: Path, run_id: str) -> tuple[Array, float]:
     spec = RunDir(root, run_id).spec()
     rates = [learning_rate(spec.optim, step * spec.optim.batch_tokens) for step in range(spec.steps)]
     return np.array(rates), float(costs.run_costs(spec)["flops_model"])
+
+
+def rates(root: Path, run_id: str, progress: Array) -> tuple[int, Array]:
+    """The steps of a whole run, and its learning rate after these shares of them, relative to the highest (n,)."""
+    spec = RunDir(root, run_id).spec()
+    at = np.clip(np.round(progress * spec.steps).astype(int), 1, spec.steps) - 1
+    peak = min(spec.steps - 1, max(0, -(-spec.optim.warmup_tokens // spec.optim.batch_tokens) - 1))
+    every = [learning_rate(spec.optim, int(step) * spec.optim.batch_tokens) for step in [*at, peak]]
+    return spec.steps, np.array(every[:-1]) / max(every)
 
 
 def _known(root: Path, sweep: str | None) -> str:
