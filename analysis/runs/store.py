@@ -40,13 +40,15 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = _known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, evals, missing, unmeasured = [], [], [], []
+    rows, evals, missing, pruned, unmeasured = [], [], [], [], []
     for run_id in record.runs:
         run = RunDir(root, run_id)
         measured = _measured(run, record.evals)
         row = _row(run, name, measured)
         if row is None:
-            if run_id not in record.not_taken:
+            if run_id in record.pruned and not run.trained:
+                pruned.append(run_id)
+            elif run_id not in record.not_taken:
                 missing.append(run_id)
             continue
         rows.append(row)
@@ -63,6 +65,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         table=tidy(pd.DataFrame(rows)),
         evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
         missing=missing,
+        pruned=pruned,
         unmeasured=unmeasured,
         min_tokens=record.min_tokens,
     )
@@ -79,8 +82,8 @@ def in_flight(runs: Runs) -> pd.DataFrame:
 
 
 def unfinished(runs: Runs) -> pd.DataFrame:
-    """Runs of a sweep that were started and have no result, failed ones among them, as ``in_flight`` gives them."""
-    found = [RunDir(runs.source, run_id) for run_id in runs.missing]
+    """Runs that were started and have no result, failed and pruned ones among them, as ``in_flight`` gives them."""
+    found = [RunDir(runs.source, run_id) for run_id in [*runs.missing, *runs.pruned]]
     rows = [_planned(run, runs.name) for run in found if run.attempts()]
     return pd.DataFrame(rows).assign(status="unfinished", epochs=np.nan)
 
