@@ -4,10 +4,11 @@ The answer is the ensemble's prediction at a target compute and N* there. It is 
 is whole: runs that ended with their losses, those that wait with what the law says of them, those that run with their
 forecasts. A run may be pruned when, with any loss in its forecast's interval, both parts of the answer move by no more
 than a share of their own 95% intervals against the answer without it. Runs pruned before count with it, at their
-forecasts' ends: the share is what all of them together may move, and SPENT of it is used. A run that may yet be the
-best of its budget is never pruned.
+forecasts' ends: the share is what all of them together may move. A run that may yet be the best of its budget is never
+pruned.
 
-Weights of the ensemble are those that the finished runs' backtests give, and stay (as in estimation.influence).
+Weights of the ensemble are those that the finished runs' backtests give, and stay (as in estimation.influence); what is
+left is held against an ensemble weighed anew without the runs, once for all of them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ LEAST_FINISHED = 12  # runs with a loss, before a law is asked
 DRAWS = 40  # of the runs, for the intervals of the answer
 MOST = 8  # candidates of one look: those whose forecast lies farthest above its budget's best
 NEAREST = 0.01  # a run that may end within this of its budget's best loss is never pruned
-SPENT = 0.5  # of the share: the rest is for what moves while the sweep goes on, the ensemble's weights and intervals
 SAME_COMPUTE = 1 + isoflop.SAME_BUDGET
 ENDS = ("low", "middle", "high")
 
@@ -89,6 +89,7 @@ def prune(
         compute: FLOPs of the target.
         share: of the answer's intervals that pruning may move it by.
     """
+    finished, waiting, running = (t.sort_values("run_id", ignore_index=True) for t in (finished, waiting, running))
     if len(finished) < LEAST_FINISHED:
         return Verdict(reason=f"{len(finished)} runs ended with a loss, {LEAST_FINISHED} are needed for a law")
     if running.empty or running.pruned.all():
@@ -96,11 +97,12 @@ def prune(
     found = _answer(finished, waiting, running, compute)
     if isinstance(found, str):
         return Verdict(reason=found)
-    stopped = [str(run_id) for run_id in running.run_id[running.pruned]]
+    before = [str(run_id) for run_id in running.run_id[running.pruned]]
+    stopped = list(before)
     forecasts = running.set_index("run_id")
     alone = {run_id: _change(found, forecasts, [run_id]) for run_id in _candidates(found.table, running)}
     stop = []
-    allowed = SPENT * share * found.widths
+    allowed = share * found.widths
     for run_id in sorted(alone, key=lambda run_id: (float(np.max(alone[run_id] / found.widths)), run_id)):
         if not np.all(alone[run_id] <= allowed):
             break  # so do the others
@@ -108,7 +110,23 @@ def prune(
         if np.all(change <= allowed):
             stopped.append(run_id)
             stop.append(_figures(run_id, forecasts, change, found.widths))
+    while stop and not np.all(_refitted(found, [*before, *(p.run_id for p in stop)]) <= allowed):
+        stop.pop()
     return Verdict(stop=stop)
+
+
+def _refitted(found: _Answer, stopped: Sequence[str]) -> Array:
+    """How far ln L and ln N* move without these runs when the choices are weighed anew, (2,)."""
+    answers = []
+    for table in (found.table, found.table[~found.table.run_id.isin(list(stopped))].reset_index(drop=True)):
+        minima = _minima(found, table)
+        ensemble = fit_ensemble(table, frontier=minima.trusted)
+        if ensemble is None:
+            return np.full(2, np.inf)
+        n = optimal_size.optimal_points(found.point.C.to_numpy(float), ensemble, table, minima).N.iloc[0]
+        answers.append([ensemble.ln_loss(found.point)[0][0], np.log(n)])
+    moved = np.abs(np.diff(answers, axis=0)[0])
+    return np.asarray(np.where(np.isfinite(moved), moved, np.inf))
 
 
 def _figures(run_id: str, forecasts: pd.DataFrame, change: Array, widths: Array) -> Pruned:

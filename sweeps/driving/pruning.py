@@ -7,6 +7,7 @@ that is killed in between is followed by one that stops it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,13 +92,13 @@ class Pruning:
         for run_id, figures in more.items():
             figures |= {"share": self._share, "saved_flops": _left(states[run_id])}
         try:
-            for run_id in sorted(more):
-                self._sweep.event("pruned", run_id=run_id, **more[run_id])
             self._keep(pruned={**pruned, **more})
         except (StoreError, OSError) as error:
             self._say(f"nothing is pruned now: {error}")
             return pruned
         for run_id in sorted(more):
+            with contextlib.suppress(StoreError, OSError):  # a log line is never worth a sweep
+                self._sweep.event("pruned", run_id=run_id, **more[run_id])
             self._say(f"pruned  {run_id}: {reason(more[run_id])}")
         return {**pruned, **more}
 

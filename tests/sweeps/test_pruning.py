@@ -1,5 +1,6 @@
 """Runs that can no longer change the law are stopped, written down and stay stopped; off by default."""
 
+import re
 from concurrent.futures import Future
 
 import numpy as np
@@ -14,11 +15,13 @@ from gpt3core import costs
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import HELD_OUT
 from gpt3core.schedule import learning_rate
+from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import command
 from sweeps.driving import driver, evidence, pruning
 from sweeps.planning import grid, recipe
+from sweeps.planning import text as texts
 from sweeps.scheduling.scheduler import Running
 from tests.analysis.synthetic import true_loss
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
@@ -167,6 +170,8 @@ def test_runs_that_cannot_change_the_law_are_stopped_and_stay_so_until_pruning_i
             0.4 * costs.train_flops(cluster.runs[run_id].model, cluster.runs[run_id].tokens)
         )
         assert any(line.startswith(f"pruned  {run_id}") for line in display.lines)
+    log = files.read_lines(folder.path / "events.jsonl")
+    assert {event["run_id"] for event in log if event["event"] == "pruned"} == set(outcome.pruned)
     assert f"{len(outcome.pruned)} pruned" in display.snapshots[-1].counts()
     assert command._conclude(folder, len(cluster.runs), outcome) == command.DONE, "a pruned run is no failure"
     assert f"{len(outcome.pruned)} pruned (which saved" in capsys.readouterr().out
@@ -177,6 +182,27 @@ def test_runs_that_cannot_change_the_law_are_stopped_and_stay_so_until_pruning_i
     assert len(drive(lifted, cluster).done) == len(cluster.runs)
     assert sorted(cluster.started) == sorted(outcome.pruned)
     assert folder.record().pruned == {}
+
+
+def test_a_plan_says_which_runs_stay_pruned_and_which_go_on(wide, known_text, capsys):
+    sweep, cluster = wide(ON)
+    outcome = drive(sweep, cluster)
+    record = SweepDir(sweep[2], sweep[0].name).record()
+
+    def shown(*words):
+        (chosen, cells, root), _ = wide(*words, cluster=cluster)
+        text = texts.describe(cells.runs, cells.evals)
+        order = command.Order(recipe=chosen, grid=cells, text=text, root=root, record=record, idle=[])
+        command._show(order)
+        return capsys.readouterr().out
+
+    count = len(outcome.pruned)
+    planned = shown(ON)
+    assert f"{count} of {count} runs pruned before stay pruned (prune.by_value)" in planned
+    assert len(re.findall(r"pruned +│", planned)) == count
+    lifted = shown()
+    assert f"0 of {count} runs pruned before stay pruned; {count} go on" in lifted
+    assert len(re.findall(r"to train +│", lifted)) == count
 
 
 def test_the_cheap_budgets_come_first(wide):
