@@ -57,7 +57,7 @@ class Pruning:
         self._pool: ThreadPoolExecutor | None = None
         self._asked: Future[_Told] | None = None
         self._next = 0.0
-        self._seen: frozenset[str] = frozenset()  # runs that had ended at the last question
+        self._seen: object = None  # how far the runs were at the last question
 
     def look(self, states: Mapping[str, RunState], pruned: Mapping[str, dict[str, Any]], now: float) -> None:
         """Stop what is pruned; take an answer that has come; ask again when there is more to go by."""
@@ -68,10 +68,11 @@ class Pruning:
             self._asked = None
         for run_id in sorted(set(pruned) & set(states)):
             self._hold(states[run_id], pruned[run_id])
-        done = frozenset(i for i, state in states.items() if state.phase == Phase.DONE)
-        under_way = any(s.phase == Phase.RUNNING and not s.stopping and not s.trained for s in states.values())
-        if self._asked is None and now >= self._next and under_way and done != self._seen:
-            self._seen = done
+        if self._asked is not None or now < self._next:
+            return
+        stages = _stages(states)
+        if stages != self._seen and any(s.phase == Phase.RUNNING and not s.stopping for s in states.values()):
+            self._seen = stages
             self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="pruning")
             self._asked = self._pool.submit(_answer, self._evidence, _asked(states, pruned))
 
@@ -118,6 +119,13 @@ def _asked(states: Mapping[str, RunState], pruned: Mapping[str, Any]) -> Asked:
     under_way = [i for i, s in states.items() if s.phase == Phase.RUNNING and not s.trained and i not in pruned]
     others = [i for i, state in states.items() if state.phase in OPEN and i not in {*under_way, *held}]
     return Asked(specs=specs, done=done, running=under_way, waiting=others, pruned={i: pruned[i] for i in held})
+
+
+def _stages(states: Mapping[str, RunState]) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """How many runs have ended, and how many tenths of its way each running one has come."""
+    done = sum(state.phase == Phase.DONE for state in states.values())
+    running = ((i, s.progress) for i, s in states.items() if s.phase == Phase.RUNNING)
+    return done, tuple((i, 10 * p.step // max(1, p.steps)) for i, p in running if p is not None)
 
 
 def _answer(evidence: Evidence, asked: Asked) -> _Told:

@@ -13,18 +13,18 @@ from analysis.runs import selection, store
 from analysis.settings import RunSettings
 from gpt3core import costs
 from gpt3core.errors import UsageError
-from gpt3core.evals.spec import HELD_OUT
-from gpt3core.schedule import learning_rate
 from gpt3core.store import files
-from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import command
+from sweeps.cluster.job import Progress
 from sweeps.driving import driver, evidence, pruning
+from sweeps.driving.run_state import Phase, RunState
 from sweeps.planning import grid, recipe
 from sweeps.planning import text as texts
 from sweeps.scheduling.scheduler import Running
 from tests.analysis.synthetic import true_loss
-from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
+from tests.sweeps.fake_cluster import Silent, drive
+from tests.sweeps.training_cluster import Training
 
 WORDS = ["recipe=laptop", "name=wide", "span=14", "min_tokens=2e4", "widths=[8,16,24,32,48,64,96,128,192,256]"]
 WORDS += ["budgets=[1e11,3.16e11,1e12,3.16e12]"]
@@ -33,44 +33,6 @@ SHARE = 0.5  # of a law of few runs: large enough to prune some
 
 class Killed(BaseException):
     """The driver dies."""
-
-
-class Training(FakeCluster):
-    """Runs whose curves grow in the store, eight polls each, towards the losses of a known law."""
-
-    def __init__(self, root, runs):
-        super().__init__(root, self.grow, cpus=6.0)
-        self.runs, self.age = runs, {}
-
-    def grow(self, run_id, _):
-        self.age[run_id] = self.age.get(run_id, 0) + 1
-        return "done" if self.age[run_id] > 8 else ("running", 60)
-
-    def start(self, run_id, allocation, shape, entry, job):
-        super().start(run_id, allocation, shape, entry, job)
-        folder = RunDir(self.root, run_id)
-        self.write(folder, folder.new_attempt(), self.runs[run_id], 0.6)
-
-    def stop(self, run_id=None):
-        super().stop(run_id)
-        self.age.pop(run_id, None)
-
-    def write(self, folder, attempt, run, share):
-        every = max(1, run.steps // 400)
-        step = np.arange(every, int(share * run.steps) + 1, every)
-        rate = np.array([learning_rate(run.optim, int(s) * run.optim.batch_tokens) for s in step]) / run.optim.lr
-        n = costs.params(run.model).nonembedding
-        loss = true_loss(n, run.optim.batch_tokens * step) + 0.2 * (np.sqrt(rate) - np.sqrt(0.1))
-        folder.write_metrics(attempt, {"step": list(step), "loss": list(loss)})
-
-    def finish(self, run_id):
-        run, folder = self.runs[run_id], RunDir(self.root, run_id)
-        self.write(folder, folder.attempts()[-1], run, 1.0)
-        loss = true_loss(costs.params(run.model).nonembedding, run.tokens)
-        noise = 1 + 0.002 * np.sin(37 * list(self.runs).index(run_id))
-        rows = {"task": [HELD_OUT], "loss": [loss * noise], "loss_se": [0.01], "bits_per_byte": [loss]}
-        folder.write_evaluation(self.evals.eval_id, rows)
-        folder.finish({"status": "done", "tokens_per_second": 1e4, "epochs": 0.1, "precision": "fp32", "attempts": 1})
 
 
 class AtOnce:
@@ -358,6 +320,25 @@ def test_a_tick_does_not_wait_for_the_answer(wide, monkeypatch):
     sweep, cluster = wide(ON)
     assert len(drive(sweep, cluster).done) == len(cluster.runs)
     assert len(asked) == 1
+
+
+def test_it_is_asked_again_when_runs_have_come_farther_though_none_has_ended(wide):
+    sweep, _ = wide(ON)
+    runs = sweep[1].runs[:2]
+    states = {run.run_id: RunState(spec=run, phase=Phase.RUNNING) for run in runs}
+    asked = []
+
+    class Counting(AtOnce):
+        def submit(self, act, *words):
+            asked.append(words)
+            return super().submit(lambda: pruning._Told(figures={}, seconds=0.0))
+
+    one = pruning.Pruning(sweep[0], SweepDir(sweep[2], "wide"), sweep[1].evals, None, None, print)
+    one._pool = Counting()
+    for now, step in ((10, 0), (20, 0), (30, 5), (40, 12), (50, 14), (60, 23)):
+        states[runs[0].run_id].heard(Progress(phase="training", step=step, steps=100))
+        one.look(states, {}, float(now))  # takes the answer before, asks where there is more to go by
+    assert len(asked) == 3, "at the start, at a tenth, at two tenths"
 
 
 def test_an_adopted_pruned_worker_of_a_finished_sweep_is_asked_to_stop(wide):
