@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: install sweep lint test peers
+.PHONY: install sweep lint test pytest peers
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -22,7 +22,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# lint fills the time in which the tests wait for Ray
+test: install
+	@$(MAKE) --no-print-directory -j 2 lint pytest
+
+pytest: install
 	$(BIN)/pytest -n 2
 
 # what tests/benchmarks compares with; it asks for Python 3.12 and runs on 3.11

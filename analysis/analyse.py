@@ -32,6 +32,7 @@ from analysis.estimation.uncertainty import Noise, noise
 from analysis.laws import Array
 from analysis.runs.curves import TrainingCurves
 from analysis.runs.published import Model
+from analysis.runs.rules import with_ruled_out
 from analysis.runs.selection import Selection
 from analysis.study import Fitted, Options
 from gpt3core.errors import UsageError
@@ -58,9 +59,10 @@ def analyse(
     joint = laws.get("chinchilla")
     ensemble = None
     if len(table):
-        ensemble = fit_ensemble(table, law=options.law, joint=options.joint, rho=options.rho, frontier=minima.trusted)
+        runs = with_ruled_out(table, selection.everything, selection.rules)
+        ensemble = fit_ensemble(runs, law=options.law, joint=options.joint, rho=options.rho, frontier=minima.trusted)
     targets = _targets(options, table, with_default=points is None)
-    thetas = _drawn(ensemble, table, minima, options)
+    thetas = _drawn(ensemble, minima, options)
     found, without = _at_compute(targets, ensemble, table, minima, options, thetas)
     found = [*_as_trained(options, ensemble, thetas), *found]
     scores = trends(evals, table)
@@ -158,12 +160,12 @@ def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tu
     return given or (_beyond(table) if with_default else ())
 
 
-def _drawn(ensemble: Ensemble | None, table: pd.DataFrame, minima: Minima, options: Options) -> list[Array]:
+def _drawn(ensemble: Ensemble | None, minima: Minima, options: Options) -> list[Array]:
     """Draws of every choice's parameters, which all predictions share."""
     if ensemble is None:
         return []
     few = predict.mean_share(options.bootstrap)
-    return optimal_size.choice_draws(ensemble, table, minima, draws=few, seed=options.seed)
+    return optimal_size.choice_draws(ensemble, minima, draws=few, seed=options.seed)
 
 
 def _points_of(models: Sequence[Model]) -> pd.DataFrame:

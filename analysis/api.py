@@ -17,11 +17,11 @@ from analysis import laws
 from analysis.accuracy.score_forecast import forecast_scores
 from analysis.analyse import analyse
 from analysis.estimation import compare as comparing
+from analysis.estimation.choices import covered
 from analysis.estimation.compare import Comparison
 from analysis.estimation.curve_forecast import forecast_loss
 from analysis.estimation.design import propose
-from analysis.estimation.ensemble import covered
-from analysis.estimation.solve import Rho
+from analysis.estimation.robust import Rho
 from analysis.estimation.unfinished import unfinished
 from analysis.next_runs import NextRuns, next_runs
 from analysis.note import Note

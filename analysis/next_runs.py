@@ -15,6 +15,7 @@ from analysis.estimation.information import compute_optimal, posterior_mode
 from analysis.runs import candidates, selection, store
 from analysis.runs.candidates import Costed
 from analysis.runs.ladder import Ladder
+from analysis.runs.ratio import per_6nd
 from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DesignSettings
@@ -108,7 +109,7 @@ def _candidates(
     for budget in candidates.budgets(float(table.C.max()), largest):
         theta, _ = posterior_mode(laws.CHINCHILLA, table, budget * _six_nd(table))
         best[budget] = compute_optimal(laws.CHINCHILLA, theta, table, budget * _six_nd(table))[0]
-    return candidates.about(best), None, []
+    return candidates.about(best, per_6nd(table)), None, []
 
 
 def _target(asked: str, selected: Selection) -> tuple[str, Trend | None]:

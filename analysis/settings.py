@@ -11,6 +11,7 @@ from gpt3core.errors import UsageError
 COUNTS = ("nonembedding", "total", "given")
 COMPUTES = ("exact", "6nd", "kaplan")
 RHO = "huber"
+LOSS_FUNCTIONS = ("huber", "least_squares", "soft_l1", "cauchy")  # those of estimation.robust
 DELTA = 1e-3  # of ln L; Hoffmann et al. 2022
 RULES = ("duplicate", "diverged", "repeated-data", "worse-than-smaller", "short-run", "under-trained", "near")
 EVERY, NO = "all", "none"  # words of rules=
@@ -139,6 +140,9 @@ class StudySettings(ScoredSettings):
             raise UsageError(f"seed={self.seed}: zero or more")
         if self.loss_function == "least_squares" and self.delta != DELTA:
             raise UsageError(f"delta={self.delta}: least squares turn nowhere; leave it out, or name another function")
+        if self.loss_function not in LOSS_FUNCTIONS:
+            near = nearest(self.loss_function, LOSS_FUNCTIONS)
+            raise UsageError(f"loss_function={self.loss_function}{near}: allowed are {', '.join(LOSS_FUNCTIONS)}")
         _check_targets(self.target_compute)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.accuracy.trends import Accuracy, Trend
-from analysis.estimation import backtest, solve
+from analysis.estimation import backtest, robust
 from analysis.estimation.approaches import Advice
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
@@ -19,7 +19,7 @@ from analysis.estimation.fixed_cost import FixedCost
 from analysis.estimation.influence import Influence
 from analysis.estimation.isoflop import Implied, Minima
 from analysis.estimation.predict import Prediction
-from analysis.estimation.solve import Rho
+from analysis.estimation.robust import Rho
 from analysis.estimation.training_curves import CurveEnvelope
 from analysis.estimation.uncertainty import Noise
 from analysis.laws import CHINCHILLA, Law
@@ -35,7 +35,7 @@ class Options:
     law: str = "all"
     joint: Law = CHINCHILLA  # of N and D; with fixed exponents where the user fixed some
     fixed_a: float | None = None  # of N* ~ C^a
-    rho: Rho = solve.HUBER
+    rho: Rho = robust.HUBER
     bootstrap: int = 1000
     seed: int = 0
     target_compute: tuple[float, ...] = ()

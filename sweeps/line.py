@@ -22,7 +22,7 @@ from pathlib import Path
 from gpt3core import cli
 from gpt3core.errors import StoreError
 from sweeps import command
-from sweeps.cluster import scratch
+from sweeps.cluster import connect, scratch
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -76,6 +76,7 @@ def head() -> Iterator[dict[str, str]]:
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: all processes on loopback
+        **connect.UNUSED,
     }
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
         environment.pop(name, None)

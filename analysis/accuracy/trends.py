@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
+from analysis.estimation.backtest import GROWTH
 from analysis.laws import Array
 from analysis.laws.accuracy import Bounded, fit_bounded, worth_of_scatter
 
@@ -144,7 +145,7 @@ def _trend(task: str, shots: int, group: pd.DataFrame, significant: float) -> Tr
         logprob_per_decade=per_decade,
         logprob_per_decade_se=per_decade_se,
     )
-    above = stats.binomtest(correct, large_items, max(baseline, 1e-9), alternative="greater").pvalue < significant
+    above = special.bdtrc(correct - 1, large_items, max(baseline, 1e-9)) < significant  # one-sided binomial test
     fitted = fit_bounded(x, hits, n, floor=chance, significant=significant)
     if fitted is None or not (fitted.slope < 0 or above):
         return replace(measured, verdict="flat above baseline" if above else "at chance")
@@ -179,10 +180,10 @@ def predict_accuracies(trends: list[Trend], ln_loss: float, sigma: float, seed: 
     """Accuracies at a predicted loss: the chain's second step, with the loss's doubt drawn along.
 
     Args:
-        sigma: scale of the new run's ln loss.
+        sigma: scale of the new run's ln loss, t-distributed as its interval is.
     """
     rng = np.random.default_rng(seed)
-    x = -np.exp(ln_loss + sigma * rng.standard_normal(DRAWS))
+    x = -np.exp(ln_loss + sigma * rng.standard_t(GROWTH.freedom, DRAWS))
     return [_at(t, t.by_loss, -float(np.exp(ln_loss)), x, rng) for t in trends if t.verdict != "not measured"]
 
 
@@ -216,8 +217,8 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Slope and its standard error by least squares."""
     if len(x) < 3 or np.ptp(x) == 0 or not np.isfinite(y).all():
         return float("nan"), float("nan")
-    fitted = stats.linregress(x, y)
-    return float(fitted.slope), float(fitted.stderr)
+    (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
+    return float(slope), float(np.sqrt(covariance[0, 0]))
 
 
 def shot_gains(evals: pd.DataFrame) -> list[dict[str, float | str]]:

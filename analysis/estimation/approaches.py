@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import laws
 from analysis.estimation import solve, training_curves
-from analysis.estimation.ensemble import Choice, columns, covered, run_weights
+from analysis.estimation.choices import Choice, columns, covered, run_weights
 from analysis.estimation.envelope import Envelope, envelope
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.isoflop import Minima

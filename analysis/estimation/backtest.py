@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.laws import Array
 
@@ -79,10 +79,21 @@ class Backtests:
         return np.asarray(np.where(there, miss, np.nan))
 
     def errors(self) -> Array:
-        """Mean absolute miss of each choice, cuts counting equally, (choices,); nan where it never predicted."""
+        """Mean absolute miss of each choice, cuts counting equally, (choices,); nan where it never predicted.
+
+        A choice that was fitted below some cuts only is judged by how it did there beside those that were fitted below
+        all: its cuts may be the easier ones.
+        """
         missed = np.abs(np.log(self.rows.measured.to_numpy(float))[:, None] - self.ln_predicted)
-        table = pd.DataFrame(missed).groupby(self.rows.fitted_to.to_numpy()).mean()
-        return np.asarray(table.mean().to_numpy(float))
+        table = pd.DataFrame(missed).groupby(self.rows.fitted_to.to_numpy()).mean().to_numpy(float)  # (cuts, choices)
+        there = np.isfinite(table)
+        everywhere = there.all(0)
+        if everywhere.all() or not everywhere.any():
+            return np.asarray(pd.DataFrame(table).mean().to_numpy(float))
+        usual = table[:, everywhere].mean(1)  # (cuts,)
+        with np.errstate(invalid="ignore"):
+            beside = np.where(there, table, 0.0).sum(0) / (there * usual[:, None]).sum(0)
+        return np.asarray(beside * usual.mean())
 
 
 def cuts(compute: Array) -> list[float]:
@@ -190,7 +201,7 @@ class Calibration:
         """Half of the interval's width in ln L; infinite where the data do not support one."""
         if not self.supported:
             return np.full(np.shape(decades), np.inf)
-        return np.asarray(stats.t.ppf((1 + level) / 2, df=self.growth.freedom) * self.sigma(decades, span))
+        return np.asarray(special.stdtrit(self.growth.freedom, (1 + level) / 2) * self.sigma(decades, span))
 
 
 def _reach(decades: Array, span: Array | float, growth: Growth) -> Array:
@@ -226,6 +237,8 @@ def _variance(miss: Array) -> float:
 
 def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = (0.8, 0.95)) -> pd.DataFrame:
     """Median error, bias and coverage by decades of extrapolation; intervals are calibrated without the cut judged.
+
+    The weights of the choices and the noise are those of all cuts.
 
     Returns:
         decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95.

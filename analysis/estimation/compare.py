@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis import laws
 from analysis.estimation import isoflop, multiplier, uncertainty
@@ -164,7 +164,7 @@ def _reach(found: Shifted, compute: Array) -> Array:
     """Half widths in ln m of Scheffe's band of the two coefficients: it holds at every compute at once."""
     estimate = found.estimates[found.best]
     spread = found.by_shape(compute)[1][found.best]
-    return np.asarray(np.sqrt(2 * stats.f.ppf(SURE, 2, max(estimate.freedom, 1.0))) * spread)
+    return np.asarray(np.sqrt(2 * special.fdtri(2, max(estimate.freedom, 1.0), SURE)) * spread)
 
 
 def _verdict(run: list[Multiplier]) -> str:
@@ -177,7 +177,7 @@ def _growth(found: Shifted) -> tuple[float, list[float]]:
     """The factor by which m grows in a decade, by the line in ln C, and its interval."""
     estimate = found.estimates[[m.shape for m in found.models].index("line")]
     p, covariance = of_shift(estimate)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, estimate.freedom) * np.sqrt(covariance[GROW, GROW]))
+    half = float(special.stdtrit(estimate.freedom, (1 + LEVEL) / 2) * np.sqrt(covariance[GROW, GROW]))
     return float(np.exp(p[GROW])), np.exp([p[GROW] - half, p[GROW] + half]).tolist()
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.laws.base import Array
 
@@ -88,7 +88,7 @@ def forecast_held_out(
     """
     training = forecast_loss(curve, [(other, float(other.loss[-1])) for other, _ in finished], level=level)
     gaps = np.log([loss / other.loss[-1] for other, loss in finished])
-    spread = stats.t.ppf((1 + level) / 2, df=len(gaps) - 1) * gaps.std(ddof=1) * np.sqrt(1 + 1 / len(gaps))
+    spread = special.stdtrit(len(gaps) - 1, (1 + level) / 2) * gaps.std(ddof=1) * np.sqrt(1 + 1 / len(gaps))
     centre = np.log(training.loss) + gaps.mean()
     down, up = (np.hypot(np.log(training.loss / end), spread) for end in training.interval)
     return float(np.exp(centre - down)), float(np.exp(centre)), float(np.exp(centre + up))
@@ -113,7 +113,7 @@ def _alone(curve: Curve, level: float) -> FinalLoss:
     end = design(np.array([total - 1]))[0]
     loss = float(end @ solution)
     variance = end @ np.linalg.solve(hessian, end) + (NOISE * now) ** 2 + (REMAINING * max(now - loss, 0.0)) ** 2
-    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    half = special.ndtri((1 + level) / 2) * np.sqrt(variance)
     return FinalLoss(loss=loss, interval=(float(loss - half), float(loss + half)), method="alone")
 
 
@@ -130,7 +130,7 @@ def _beside(curve: Curve, finished: Sequence[tuple[Curve, float]], level: float)
     spread = np.sqrt(np.mean(fitted.left_out**2))
     spread = max(spread, _forward_error(features, drops, np.array([other.cost for other, _ in kept])), FLOOR)
     drop, leverage = fitted.predict(_features(curve))
-    half = stats.t.ppf((1 + level) / 2, df=max(1, len(kept) - 3)) * spread * np.sqrt(1 + leverage)
+    half = special.stdtrit(max(1, len(kept) - 3), (1 + level) / 2) * spread * np.sqrt(1 + leverage)
     centre = float(np.log(curve.loss[-1]) - drop)
     return FinalLoss(
         loss=float(np.exp(centre)),

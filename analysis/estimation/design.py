@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from analysis import laws
 from analysis.accuracy.trends import Trend
 from analysis.estimation import size_information
-from analysis.estimation.ensemble import columns
+from analysis.estimation.choices import columns
 from analysis.estimation.information import Covariance, compute_optimal, posterior_mode, residuals
 from analysis.estimation.score_information import ScoreCovariance
 from analysis.laws import Array, PowerSum
@@ -37,7 +37,7 @@ SAME = 1e-6  # relative: N and D that differ by less are one run's
 FARTHER = 10.0  # times the highest-compute run: the target where none is given
 LAWS: tuple[PowerSum, ...] = (laws.CHINCHILLA, laws.OVER_TRAINING)
 TARGETS = ("loss", "n_star", "accuracy:TASK")
-NORMAL95 = float(stats.norm.ppf(0.975))
+NORMAL95 = float(special.ndtri(0.975))
 
 Information = Covariance | ScoreCovariance
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
+from analysis.estimation.minimise import minimise
+from analysis.estimation.robust import LEAST_SQUARES
 from analysis.laws import Array
 
 BEND_SPREAD, SKEW_SPREAD = 0.15, 0.1  # prior standard deviations of d ln k / d ln C and of g, around zero
@@ -27,7 +29,6 @@ DRIFTS = np.array([0.0, 0.02, 0.04, 0.08, 0.16, 0.32])  # standard deviation of 
 DRIFT_PRIOR = np.array([0.25, 0.2, 0.2, 0.15, 0.1, 0.1])  # ... and how likely each is before the budgets are seen
 LEAST_BUDGETS = 3  # that N* is carried on from
 TEST_PRIOR = 3.0  # held-out cuts that the stated widths count for
-ITERATIONS, LEAST_STEP = 60, 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,41 +140,30 @@ def fit(budget: Array, x: Array, y: Array, ln_compute: Array, start: Array) -> F
 def _least_squares(
     theta: Array, budget: Array, x: Array, y: Array, c: Array, ridge: Array
 ) -> tuple[Array, Array, float]:
-    """Where the squares are least, the normal matrix there, and the squares of the runs alone."""
-    b, k = len(c), len(theta)
-    penalty = np.concatenate([np.zeros(k - 2), ridge])
-    rows, at = np.arange(len(y)), budget.astype(int)
+    """Where the squares are least, the normal matrix there, and the squares of the runs alone.
 
-    def look(theta: Array) -> tuple[Array, Array]:
-        z, bend = x - theta[b + at], np.exp(theta[2 * b] + theta[2 * b + 1] * c[at])
-        shape = bend * (z**2 + theta[-1] * z**3)
-        jacobian = np.zeros((len(y), k))
-        jacobian[rows, at] = 1.0
-        jacobian[rows, b + at] = -bend * (2 * z + 3 * theta[-1] * z**2)
-        jacobian[:, 2 * b], jacobian[:, 2 * b + 1], jacobian[:, -1] = shape, c[at] * shape, bend * z**3
-        return y - theta[at] - shape, jacobian
+    Args:
+        ridge: (2,) weights of the last two of theta, the shape's, as if each had been measured as zero.
+    """
+    b, k, n = len(c), len(theta), len(y)
+    rows, at = np.arange(n), budget.astype(int)
 
-    def cost(theta: Array, residual: Array) -> float:
-        return float(residual @ residual + ((penalty * theta) ** 2).sum())
+    def evaluate(many: Array) -> tuple[Array, Array]:
+        found, gradient = np.empty((len(many), n + 2)), np.zeros((len(many), k, n + 2))
+        for value, slope, theta in zip(found, gradient, many, strict=True):
+            z, bend = x - theta[b + at], np.exp(theta[2 * b] + theta[2 * b + 1] * c[at])
+            shape = bend * (z**2 + theta[-1] * z**3)
+            value[:n], value[n:] = theta[at] + shape, theta[-2:]
+            slope[at, rows] = 1.0
+            slope[b + at, rows] = -bend * (2 * z + 3 * theta[-1] * z**2)
+            slope[2 * b, :n], slope[2 * b + 1, :n], slope[-1, :n] = shape, c[at] * shape, bend * z**3
+            slope[-2, n], slope[-1, n + 1] = 1.0, 1.0
+        return found, gradient
 
-    damping = 1e-3
-    residual, jacobian = look(theta)
-    for _ in range(ITERATIONS):
-        normal = jacobian.T @ jacobian + np.diag(penalty**2)
-        right = jacobian.T @ residual - penalty**2 * theta
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), right)
-        trial = theta + step
-        with np.errstate(all="ignore"):
-            found = look(trial)
-        if cost(trial, found[0]) <= cost(theta, residual):
-            theta, (residual, jacobian), damping = trial, found, max(damping / 5, 1e-12)
-            if np.abs(step).max() < LEAST_STEP:
-                break
-        elif damping > 1e10:
-            break
-        else:
-            damping *= 5
-    return theta, jacobian.T @ jacobian + np.diag(penalty**2), float(residual @ residual)
+    observed, weights = np.concatenate([y, np.zeros(2)]), np.concatenate([np.ones(n), ridge**2])
+    theta = minimise(evaluate, observed, theta[None], rho=LEAST_SQUARES, weights=weights).theta[0]
+    (value,), (gradient,) = evaluate(theta[None])
+    return theta, (gradient * weights) @ gradient.T, float(((y - value[:n]) ** 2).sum())
 
 
 def _carried(ln_compute: Array, centre: Array, covariance: Array, at: Array, fixed: float | None = None) -> Carried:
@@ -235,7 +225,7 @@ def held_out(whole: Family, below: list[Family]) -> pd.DataFrame:
                     "predicted": np.exp(said.mean),
                     "measured": np.exp(whole.centre[b:]),
                     "z": z,
-                    "covered95": np.abs(z) <= stats.t.ppf(0.975, family.freedom),
+                    "covered95": np.abs(z) <= special.stdtrit(family.freedom, 0.975),
                 }
             )
         )

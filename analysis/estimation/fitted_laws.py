@@ -8,10 +8,20 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.estimation import envelope, solve, uncertainty
-from analysis.estimation.ensemble import REPEATED_RUNS, Choice, columns, covered, run_weights
+from analysis.estimation import envelope, robust, solve, uncertainty
+from analysis.estimation.choices import (
+    BY_BEST,
+    FRONTIERS,
+    REPEATED_RUNS,
+    Choice,
+    columns,
+    covered,
+    repeats,
+    run_weights,
+)
 from analysis.estimation.isoflop import Minima
-from analysis.estimation.solve import LEAST_SQUARES, Fit, FitStatus, Rho
+from analysis.estimation.robust import LEAST_SQUARES, Rho
+from analysis.estimation.solve import Fit, FitStatus
 from analysis.laws import (
     CHINCHILLA,
     DATA_CONSTRAINED,
@@ -28,8 +38,6 @@ NO_FLOOR = 3e-3  # of the lowest loss fitted: an irreducible loss below this is 
 LOOSE = 2.0  # an exponent whose interval spans more than this factor, or an E that may be nothing, is not determined
 LEAST_BEST = 8  # runs on an envelope that a frontier may be drawn through
 CLUSTER_SHARE = 4  # bootstraps by size and by budget take this part of the draws
-OF_MINIMA = ("compute_frontier", "compute_frontier_irreducible", "broken")  # laws of C alone
-BY_BEST = {"kaplan_n": "N", "kaplan_d": "D", "kaplan_c_min": "C_min"}  # laws of what the runs are then best by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +66,8 @@ class FittedLaw:
         """Bootstrap draws of that a, (draws,); nan where a draw has none."""
         if not {"alpha", "beta"} <= set(self.published):
             return np.empty(0)
-        rows = zip(self.published["alpha"], self.published["beta"], strict=True)
-        return np.array([optimal_exponents({"alpha": alpha, "beta": beta})[0] for alpha, beta in rows])
+        alpha, beta = self.published["alpha"], self.published["beta"]
+        return np.where((alpha > 0) & (beta > 0), beta / (alpha + beta), np.nan)
 
 
 def described(law: Law, draws: Array) -> dict[str, Array]:
@@ -75,7 +83,7 @@ class Request:
     law: str = "all"
     joint: Law = CHINCHILLA  # of N and D; with fixed exponents where the user fixed some
     fixed_a: float | None = None  # of N* ~ C^a
-    rho: Rho = solve.HUBER
+    rho: Rho = robust.HUBER
     bootstrap: int = 1000
     seed: int = 0
     rules_off: tuple[str, ...] = ()  # of settings.RULES
@@ -124,38 +132,47 @@ def _fit_law(law: Law, table: pd.DataFrame, minima: Minima, request: Request) ->
     if isinstance(observed, str):
         return FittedLaw(fit=Fit(law=law, status=FitStatus.NOT_APPLICABLE, reason=observed))
     fit = observed.fit(law)
-    draws, by_cluster = None, {}
-    if fit.theta is not None and observed.runs is not None:
-        draws = _drawn(fit, observed, "run", request.bootstrap, request.seed)
-        if law.name not in (*OF_MINIMA, *BY_BEST):
-            few = max(2, request.bootstrap // CLUSTER_SHARE)
-            labels = {by: uncertainty.clusters(observed.runs, by) for by in uncertainty.CLUSTERS[1:]}
-            enough = [by for by, label in labels.items() if len(np.unique(label)) > law.dimension]
-            by_cluster = {by: _drawn(fit, observed, by, few, request.seed) for by in enough}
-    elif fit.theta is not None and minima.draws is not None:
-        draws = solve.refit(fit, observed.data, minima.draws[:, 2:])
     no_floor = NO_FLOOR * float(observed.loss.min()) if len(observed.loss) else 0.0
-    return judged(
-        FittedLaw(fit=fit, fitted_to=observed.fitted_to, draws=draws, by_cluster=by_cluster, no_floor=no_floor)
-    )
+    fitted = FittedLaw(fit=fit, fitted_to=observed.fitted_to, no_floor=no_floor)
+    if fit.status is FitStatus.OK:  # where the solver found no optimum, resamples scatter by their starts
+        fitted = replace(
+            fitted, draws=_drawn(fit, observed, minima, request), by_cluster=_by_cluster(fit, observed, request)
+        )
+    return judged(fitted)
 
 
-def _drawn(fit: Fit, observed: _Observed, by: str, draws: int, seed: int) -> Array:
-    assert observed.runs is not None
-    counts = uncertainty.resamples(uncertainty.clusters(observed.runs, by), draws=draws, seed=seed)
+def _drawn(fit: Fit, observed: _Observed, minima: Minima, request: Request) -> Array | None:
+    """Parameters under resampled runs, or through the drawn minima of the budgets; None where nothing can be drawn."""
+    if observed.runs is not None:
+        return _resampled(fit, observed, observed.runs, "run", request.bootstrap, request.seed)
+    return None if minima.draws is None else solve.refit(fit, observed.data, minima.draws[:, 2:])
+
+
+def _by_cluster(fit: Fit, observed: _Observed, request: Request) -> dict[str, Array]:
+    """The same by size and by budget, of the laws of all runs."""
+    if observed.runs is None or fit.law.name in (*FRONTIERS, *BY_BEST):
+        return {}
+    few = max(2, request.bootstrap // CLUSTER_SHARE)
+    labels = {by: uncertainty.clusters(observed.runs, by) for by in uncertainty.CLUSTERS[1:]}
+    enough = [by for by, label in labels.items() if len(np.unique(label)) > fit.law.dimension]
+    return {by: _resampled(fit, observed, observed.runs, by, few, request.seed) for by in enough}
+
+
+def _resampled(fit: Fit, observed: _Observed, runs: pd.DataFrame, by: str, draws: int, seed: int) -> Array:
+    counts = uncertainty.resamples(uncertainty.clusters(runs, by), draws=draws, seed=seed)
     return uncertainty.bootstrap(fit, observed.data, observed.loss, counts, observed.weights)
 
 
 def _observed(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> _Observed | str:
     """What a law is fitted to, or why it is not fitted."""
-    if law.name in OF_MINIMA:
+    if law.name in FRONTIERS:
         return _frontier(law, table, minima, rho)
     if law.name in BY_BEST:
         return _best_by(law, BY_BEST[law.name], table, rho)
     missing = [name for name in law.needs if name not in table or table[name].isna().any()]
     if missing:
         return f"the runs do not say {' and '.join(missing)}"
-    if law is DATA_CONSTRAINED and int((table.D > 1.05 * table.U).sum()) < REPEATED_RUNS:
+    if law is DATA_CONSTRAINED and not repeats(table):
         return f"fewer than {REPEATED_RUNS} runs saw their text more than once"
     return _of_runs(law, table[covered(law, table)].reset_index(drop=True), "all runs", rho)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.estimation import backtest
-from analysis.estimation.ensemble import Choice, fit_choices, predictor
-from analysis.estimation.solve import Rho
+from analysis.estimation.choices import Choice, fit_choices, predictor
+from analysis.estimation.robust import Rho
 from analysis.laws import CHINCHILLA, Law
 
 

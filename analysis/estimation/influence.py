@@ -6,17 +6,20 @@ same (an influence function) says which ones are worth it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.estimation import backtest, isoflop, optimum, solve, uncertainty
-from analysis.estimation.ensemble import Choice, Ensemble, choice_ln_loss, columns, covered, run_weights
-from analysis.estimation.isoflop import Minima
+from analysis.estimation.choices import Choice, choice_ln_loss, refitted, run_weights
+from analysis.estimation.ensemble import Ensemble
+from analysis.estimation.family import LEAST_BUDGETS
+from analysis.estimation.isoflop import Minima, Parabola
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
+from analysis.runs.ratio import per_6nd, tokens
 
 MOST = 60  # groups that are refitted
 LEAST_LEFT = 8  # runs that stay
@@ -32,7 +35,7 @@ class Influence:
     runs: int
     loss: float  # predicted at the target without it
     loss_change: float  # relative
-    n_star: float  # where the ensemble is lowest at the target's compute without it; nan where there is no such size
+    n_star: float  # the best size at the target's compute without it, found as the prediction's is; nan where none is
     n_star_change: float
 
 
@@ -47,24 +50,33 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
     groups = _groups(table, len(table) - LEAST_LEFT)
     if not groups or not np.isfinite(point.N.iloc[0]):
         return []
-    left_out = np.stack([hit for _, _, hit in groups])
     if len(groups) > MOST:
-        first = first_order(ensemble, table, point, left_out)
-        worth = np.sort(np.argsort(-np.abs(first), kind="stable")[:MOST])
-        groups, left_out = [groups[i] for i in worth], left_out[worth]
-    x = np.log(float(point.N.iloc[0])) + GRID
-    n = np.exp(x)
-    curve = pd.DataFrame({"N": n, "D": point.C.iloc[0] / (6 * n), "C": point.C.iloc[0]}).assign(U=lambda t: t.D)
+        alone = first_order(ensemble, table, point)
+        change = np.array([abs(alone[rows].sum()) for _, _, rows in groups])
+        groups = [groups[i] for i in np.sort(np.argsort(-change, kind="stable")[:MOST])]
+    left_out = np.zeros((len(groups), len(table)), bool)
+    for out, (_, _, rows) in zip(left_out, groups, strict=True):
+        out[rows] = True
+    compute, x = float(point.C.iloc[0]), np.log(float(point.N.iloc[0])) + GRID
+    d = tokens(per_6nd(table), x, compute)
+    curve = pd.DataFrame({"N": np.exp(x), "D": d, "C": compute, "U": d})
     points = pd.concat([point, curve.assign(optimal=False)], ignore_index=True)
-    base, *rest = predictions(ensemble, table, points, np.vstack([np.zeros((1, len(table)), bool), left_out]), minima)
-    base_n, *sizes = np.exp(optimum.on_grid(x, np.array([base, *rest])[:, 1:])).tolist()
+    left_out = np.vstack([np.zeros((1, len(table)), bool), left_out])
+    base, *rest = predictions(ensemble, table, points, left_out, minima)
+    by_family = minima.trusted and minima.family is not None
+    ln_n = (
+        _by_family(table, left_out, minima, compute)
+        if by_family
+        else optimum.on_grid(x, np.array([base, *rest])[:, 1:])
+    )
+    base_n, *sizes = np.exp(ln_n).tolist()
     found = []
-    for (name, kind, hit), row, without in zip(groups, rest, sizes, strict=True):
+    for (name, kind, out), row, without in zip(groups, rest, sizes, strict=True):
         found.append(
             Influence(
                 left_out=name,
                 kind=kind,
-                runs=int(hit.sum()),
+                runs=len(out),
                 loss=float(np.exp(row[0])),
                 loss_change=float(np.expm1(row[0] - base[0])),
                 n_star=without,
@@ -83,41 +95,41 @@ def predictions(
         left_out: (groups, runs).
     """
     each = np.full((len(ensemble.choices), len(left_out), len(points)), np.nan)
-    loss = np.log(table.loss.to_numpy(float))
+    kept = np.ones((len(left_out), len(ensemble.runs)))
+    kept[:, : len(table)] = ~left_out
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
         if choice.frontier:
             theta = _of_minima(fit, table, left_out, minima)
         else:
-            rows = covered(choice.law, table)
-            weights = run_weights(choice, table[rows])
-            kept = (~left_out[:, rows]).astype(float) * (1.0 if weights is None else weights)
-            theta = solve.refit(fit, columns(table[rows]), loss[rows], weights=kept)
+            theta = refitted(choice, fit, ensemble.runs, kept)
         each[j] = choice_ln_loss(choice, theta, points)
     return np.array([ensemble.weighted(each[:, i].T, points) for i in range(len(left_out))])
 
 
-def first_order(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, left_out: NDArray[np.bool_]) -> Array:
-    """Change of the ensemble's ln L at a point by an influence function, (groups,); laws of the minima stay out."""
+def first_order(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame) -> Array:
+    """Change of the ensemble's ln L at a point without each run, (n,), by an influence function; those of runs add up.
+
+    Laws of the minima stay out.
+    """
     changes = np.full((len(ensemble.choices), len(table)), np.nan)
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
         if not choice.frontier:
-            changes[j] = _per_run(choice, fit, table, point)
-    weights = ensemble.weights(point)[0]
-    return np.asarray(left_out @ np.nan_to_num(backtest.combine(changes.T, weights)))
+            changes[j] = _per_run(choice, fit, ensemble.runs, point)[: len(table)]
+    return np.nan_to_num(backtest.combine(changes.T, ensemble.weights(point)[0]))
 
 
 def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame) -> Array:
     """Change of one choice's ln L when each run is left out, (n,)."""
     assert fit.theta is not None
-    rows = covered(choice.law, table)
+    rows = choice.takes(table)
     runs = table[rows]
     weights = run_weights(choice, runs)
-    values, gradient = (part[0] for part in choice.law.on(columns(runs))(fit.theta[None]))
+    values, gradient = (part[0] for part in choice.law.on(choice.columns(runs))(fit.theta[None]))
     residual = np.log(runs.loss.to_numpy(float)) - values
     curvature = fit.rho.weight(residual) * (1.0 if weights is None else weights)
     hessian = (gradient * curvature) @ gradient.T
     hessian += 1e-9 * np.diag(np.diag(hessian))
-    at = choice.law.on(columns(point))(fit.theta[None])[1][0][:, 0]
+    at = choice.law.on(choice.columns(point))(fit.theta[None])[1][0][:, 0]
     moves = np.linalg.pinv(hessian, hermitian=True) @ gradient
     leverage = np.clip(curvature * (gradient * moves).sum(0), 0.0, 0.9)
     found = np.zeros(len(table))
@@ -125,32 +137,48 @@ def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame)
     return found
 
 
+def _parabolas(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> list[list[Parabola | None]]:
+    """The used budgets' parabolas without the runs of each group; None where a budget has no minimum then."""
+    members = [table.run_id.isin([*p.run_ids, *p.far]).to_numpy(bool) for p in minima.used]
+
+    def without(p: Parabola, member: NDArray[np.bool_], out: NDArray[np.bool_]) -> Parabola | None:
+        if not (out & member).any():
+            return p
+        again = isoflop.parabola(table[member & ~out]) if (member & ~out).any() else None
+        return again if again is not None and again.ok else None
+
+    return [[without(p, m, out) for p, m in zip(minima.used, members, strict=True)] for out in left_out]
+
+
+def _by_family(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima, compute: float) -> Array:
+    """ln N* at a compute by the family of the budgets without the runs of each group, (groups,)."""
+    assert minima.family is not None
+    found = np.full(len(left_out), np.nan)
+    for i, every in enumerate(_parabolas(table, left_out, minima)):
+        used = [p for p in every if p is not None]
+        if len(used) >= LEAST_BUDGETS:
+            family = replace(isoflop.through(used, table), fixed=minima.family.fixed)
+            found[i] = family.carried(np.log([compute])).mean[0]
+    return found
+
+
 def _of_minima(fit: Fit, table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> Array:
     """A law of compute through the budgets' minima without the runs of each group, (groups, k)."""
-    used = minima.used
-    members = [table.run_id.isin([*p.run_ids, *p.far]).to_numpy(bool) for p in used]
-    loss = np.tile(np.log([p.loss_star for p in used]), (len(left_out), 1))
-    kept = np.ones(loss.shape)
-    for i, out in enumerate(left_out):
-        for k, member in enumerate(members):
-            if (out & member).any():
-                again = isoflop.parabola(table[member & ~out]) if (member & ~out).any() else None
-                loss[i, k], kept[i, k] = (
-                    (np.log(again.loss_star), 1.0) if again is not None and again.ok else (0.0, 0.0)
-                )
-    theta = solve.refit(fit, {"C": np.array([p.budget for p in used])}, loss, weights=kept)
+    found = _parabolas(table, left_out, minima)
+    loss = np.array([[0.0 if p is None else np.log(p.loss_star) for p in every] for every in found])
+    kept = np.array([[float(p is not None) for p in every] for every in found])
+    theta = solve.refit(fit, {"C": np.array([p.budget for p in minima.used])}, loss, weights=kept)
     return np.where((kept.sum(1) > fit.law.dimension)[:, None], theta, np.nan)
 
 
-def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.bool_]]]:
+def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.int_]]]:
     """(name, kind, rows) of what is left out: every run, and sizes and budgets of 2 to ``most`` runs."""
-    groups = [(str(name), "run", (table.run_id == name).to_numpy(bool)) for name in table.run_id]
-    for kind, by in (("size", "size"), ("budget", "budget")):
-        labels = uncertainty.clusters(table, by)
-        for label in np.unique(labels):
-            hit = np.asarray(labels == label)
-            first = table[hit].iloc[0]
-            name = f"size {first.N:.3g}" if kind == "size" else f"budget {np.exp(np.log(table.C[hit]).mean()):.2g}"
-            if 1 < hit.sum() <= most:
-                groups.append((name, kind, hit))
+    groups = [(str(name), "run", np.array([row])) for row, name in enumerate(table.run_id)]
+    for kind in ("size", "budget"):
+        labels = uncertainty.clusters(table, kind)
+        order = np.argsort(labels, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+            if 1 < len(rows) <= most:
+                n, c = table.N.iloc[rows[0]], np.exp(np.log(table.C.iloc[rows]).mean())
+                groups.append((f"size {n:.3g}" if kind == "size" else f"budget {c:.2g}", kind, rows))
     return groups

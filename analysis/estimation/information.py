@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.estimation import optimum, solve
-from analysis.estimation.ensemble import columns
+from analysis.estimation import optimum, robust
+from analysis.estimation.choices import columns
+from analysis.estimation.minimise import minimise
 from analysis.laws import Array, Law
 from analysis.laws.base import Evaluated, PowerSum, log_variable
 
@@ -41,11 +42,11 @@ def modes(law: PowerSum, prior: Prior, runs: pd.DataFrame, compute: float, seen:
     """
     distance = np.log(compute / (6 * runs.N.to_numpy(float) * runs.D.to_numpy(float)))
     weights = seen / (NOISE**2 + (DISTANT_FIT * distance) ** 2)
-    found = solve.minimise(
+    found = minimise(
         prior.with_data(law.on(columns(runs))),
         np.concatenate([np.log(runs.loss.to_numpy(float)), prior.mean]),
         np.tile(prior.mode(), (len(seen), 1)),
-        rho=solve.LEAST_SQUARES,
+        rho=robust.LEAST_SQUARES,
         weights=np.hstack([weights, np.tile(prior.spread**-2, (len(seen), 1))]),
     )
     return found.theta

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis import laws
 from analysis.estimation import optimum, shift, solve, uncertainty
@@ -150,12 +150,12 @@ class Shifted:
 
     def _quantile(self, centre: Array, spread: Array, q: float) -> Array:
         freedom = np.array([e.freedom for e in self.estimates])[:, None]
-        reach = 2 + stats.t.ppf(1 - 1e-6, freedom)
+        reach = 2 + special.stdtrit(freedom, 1 - 1e-6)
         low, high = (centre - reach * spread).min(0), (centre + reach * spread).max(0)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             with np.errstate(all="ignore"):
-                below = self.weights @ stats.t.cdf((middle - centre) / spread, freedom) < q
+                below = self.weights @ special.stdtr(freedom, (middle - centre) / spread) < q
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return np.asarray((low + high) / 2)
 

@@ -8,74 +8,31 @@ of ln N and ln D only do not tell an optimum: then points continue that line, wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
 from analysis import laws
 from analysis.estimation import optimum, solve, uncertainty
-from analysis.estimation.ensemble import Choice, Ensemble, columns, covered, run_weights
+from analysis.estimation.choices import Choice, refitted
+from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.isoflop import Minima
 from analysis.laws import Array
+from analysis.runs.ratio import Ratio, per_6nd, tokens
 
 TIED = (laws.OVER_TRAINING.name,)
 SAMPLES = 4000  # of ln N* by the budgets: cheap
 MOST_WITHOUT = 0.025  # of the draws may have no optimum, or there is no interval
 TARGETS = ("N", "D")
 GRID_STEP = 0.025  # of ln N, where draws are looked at
-PLAIN, TINY = 1e-9, 1e-12  # relative departures from 6ND that are looked at as a power law, or as none
-MOST_BELOW, MOST_ABOVE = 0.9, 1e6  # such departures where a power law is carried far
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """ln C/(6ND) as a function of ln N: zero for 6ND, a power law where head and attention count, else a line."""
-
-    line: Array  # (2,) of the ratio, or of ln |ratio - 1|
-    sign: float  # of ratio - 1 where it is a power law; zero where it is a line
-    ends: tuple[float, float]  # ln N between which a line holds
-
-    @staticmethod
-    def of(table: pd.DataFrame) -> Cost:
-        """As the runs count it."""
-        x = np.log(table.N.to_numpy(float))
-        ratio = np.log(table.C.to_numpy(float) / (6 * table.N * table.D).to_numpy(float))
-        ends = float(x.min()), float(x.max())
-        if np.abs(ratio).max() < TINY:
-            return Cost(line=np.zeros(2), sign=0.0, ends=ends)
-        excess = np.expm1(ratio)
-        degree = int(len(np.unique(x)) > 1)
-        for sign in (1.0, -1.0):
-            if (sign * excess > PLAIN).all() and (np.abs(ratio) < np.log(10)).all():
-                return Cost(line=_line(x, np.log(sign * excess), degree), sign=sign, ends=ends)
-        return Cost(line=_line(x, ratio, degree), sign=0.0, ends=ends)
-
-    def tokens(self, ln_n: Array, compute: Array | float) -> Array:
-        """D of runs of a size at a compute."""
-        if self.sign:
-            most = np.log(MOST_BELOW if self.sign < 0 else MOST_ABOVE)
-            ratio = np.log1p(self.sign * np.exp(np.minimum(np.polyval(self.line, ln_n), most)))
-        else:
-            ratio = np.polyval(self.line, np.clip(ln_n, *self.ends))
-        return np.asarray(np.exp(np.log(compute) - np.log(6.0) - ratio - ln_n))
-
-
-def _line(x: Array, y: Array, degree: int) -> Array:
-    found = np.polyfit(x, y, degree)
-    return np.asarray(np.concatenate([np.zeros(2 - len(found)), found]))
-
-
-def choice_draws(ensemble: Ensemble, table: pd.DataFrame, minima: Minima, *, draws: int, seed: int) -> list[Array]:
+def choice_draws(ensemble: Ensemble, minima: Minima, *, draws: int, seed: int) -> list[Array]:
     """Parameters of every choice refitted to the same resamples of runs, (draws, k) each."""
-    counts = uncertainty.resamples(uncertainty.clusters(table, "run"), draws=draws, seed=seed)
+    counts = uncertainty.resamples(uncertainty.clusters(ensemble.runs, "run"), draws=draws, seed=seed)
     found = []
     for choice, fit in zip(ensemble.choices, ensemble.fits, strict=True):
         if not choice.frontier:
-            chosen = covered(choice.law, table)
-            rows = table[chosen].reset_index(drop=True)
-            weights, loss = run_weights(choice, rows), rows.loss.to_numpy(float)
-            found.append(uncertainty.bootstrap(fit, columns(rows), loss, counts[:, chosen], weights))
+            found.append(refitted(choice, fit, ensemble.runs, counts))
         elif minima.draws is not None:
             used = {"C": np.array([p.budget for p in minima.used])}
             found.append(solve.refit(fit, used, minima.draws[np.arange(draws) % len(minima.draws), 2:]))
@@ -102,19 +59,19 @@ def optimal_points(
         N, D, C, U and ``optimal``, nan where there is no optimum; N_low, N_high, D_low, D_high of the 95% intervals,
         nan where the runs do not tell.
     """
-    cost = Cost.of(table)
+    cost = per_6nd(table)
     nothing = np.full((len(compute), 2), np.nan)
     if minima.trusted and minima.family is not None:
         carried = minima.family.carried(np.log(compute))
         ln_n, rng = carried.mean, np.random.default_rng(seed)
         drawn = carried.draws(SAMPLES, minima.family.freedom, minima.family.inflation, rng)
         share = np.full(len(drawn), 1 / len(drawn))
-    elif (line := ensemble.on_line(compute)) is not None:
+    elif (line := ensemble.on_line(compute, cost)) is not None:
         n, d = line
         return _points(np.log(n), d, compute, nothing, nothing)
     else:
         ln_n, drawn, share = _by_laws(compute, ensemble, cost, table, thetas)
-    sizes, tokens = nothing.copy(), nothing.copy()
+    sizes, fed = nothing.copy(), nothing.copy()
     for i, c in enumerate(compute):
         there = np.isfinite(drawn[:, i])
         if thetas is None and not minima.trusted:
@@ -123,8 +80,8 @@ def optimal_points(
             continue
         low, high = uncertainty.weighted_interval(drawn[there, i], share[there])
         between = np.array([min(low, ln_n[i]), max(high, ln_n[i])])
-        sizes[i], tokens[i] = np.exp(between), np.sort(cost.tokens(between, float(c)))
-    return _points(ln_n, cost.tokens(ln_n, compute), compute, sizes, tokens)
+        sizes[i], fed[i] = np.exp(between), np.sort(tokens(cost, between, float(c)))
+    return _points(ln_n, tokens(cost, ln_n, compute), compute, sizes, fed)
 
 
 def _points(ln_n: Array, d: Array, compute: Array, sizes: Array, tokens: Array) -> pd.DataFrame:
@@ -135,7 +92,7 @@ def _points(ln_n: Array, d: Array, compute: Array, sizes: Array, tokens: Array) 
 
 
 def _by_laws(
-    compute: Array, ensemble: Ensemble, cost: Cost, table: pd.DataFrame, thetas: list[Array] | None
+    compute: Array, ensemble: Ensemble, cost: Ratio, table: pd.DataFrame, thetas: list[Array] | None
 ) -> tuple[Array, Array, Array]:
     """ln N* (n,) by the mean of the laws, draws of it (draws, n) and their weights (draws,)."""
     ends = optimum.within_reach(table.N.to_numpy(float))
@@ -157,20 +114,20 @@ def _by_laws(
     return np.asarray(mean), np.vstack(draws), np.concatenate(shares) / sum(weights)
 
 
-def _lowest(choice: Choice, theta: Array, compute: float, cost: Cost, ends: tuple[float, float]) -> float:
+def _lowest(choice: Choice, theta: Array, compute: float, cost: Ratio, ends: tuple[float, float]) -> float:
     """ln N where a law is lowest along a compute; nan where it has no optimum."""
-    found = optimum.lowest(lambda x: _ln_loss(choice, theta[None], x, cost.tokens(x, compute))[0], *ends)
+    found = optimum.lowest(lambda x: _ln_loss(choice, theta[None], x, tokens(cost, x, compute))[0], *ends)
     return np.nan if found is None else found
 
 
-def _lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Cost, ends: tuple[float, float]) -> Array:
+def _lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Ratio, ends: tuple[float, float]) -> Array:
     """The same for many parameters, (P,), to a part of GRID_STEP."""
     x = np.arange(ends[0], ends[1] + GRID_STEP, GRID_STEP)
-    return optimum.on_grid(x, _ln_loss(choice, theta, x, cost.tokens(x, compute)))
+    return optimum.on_grid(x, _ln_loss(choice, theta, x, tokens(cost, x, compute)))
 
 
 def _ln_loss(choice: Choice, theta: Array, ln_n: Array, d: Array) -> Array:
     """ln L of fresh text along sizes, (P, n)."""
-    data = {"N": np.exp(ln_n), "D": d, "U": d}
+    data = choice.columns(pd.DataFrame({"N": np.exp(ln_n), "D": d, "U": d}))
     with np.errstate(all="ignore"):
         return np.asarray(choice.law.on(data)(theta)[0])

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.estimation import backtest, uncertainty
-from analysis.estimation.ensemble import Ensemble, choice_ln_loss
+from analysis.estimation.choices import choice_ln_loss
+from analysis.estimation.ensemble import Ensemble
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
-QUANTILE = float(stats.t.ppf((1 + uncertainty.LEVEL) / 2, df=backtest.GROWTH.freedom))  # intervals are so many sigmas
+QUANTILE = float(special.stdtrit(backtest.GROWTH.freedom, (1 + uncertainty.LEVEL) / 2))  # intervals are so many sigmas
 HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 

@@ -21,15 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.estimation import isoflop, optimal_size, predict, solve
-from analysis.estimation.ensemble import (
-    Ensemble,
-    choice_ln_loss,
-    columns,
-    covered,
-    fit_choices,
-    fit_ensemble,
-    run_weights,
-)
+from analysis.estimation.choices import choice_ln_loss, fit_choices, run_weights
+from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.family import LEAST_BUDGETS
 from analysis.estimation.isoflop import Minima
 from analysis.laws import Array
@@ -156,9 +149,9 @@ def _answer(finished: pd.DataFrame, waiting: pd.DataFrame, running: pd.DataFrame
     fits = fit_choices(ensemble.choices, table)
     if any(fit.theta is None for fit in fits):
         return "the law does not hold with what is expected of the unfinished runs"
-    whole = replace(ensemble, fits=fits)
+    whole = replace(ensemble, fits=fits, runs=table)
     minima = isoflop.analyse(table, draws=DRAWS, seed=0)
-    thetas = optimal_size.choice_draws(whole, table, minima, draws=DRAWS, seed=0)
+    thetas = optimal_size.choice_draws(whole, minima, draws=DRAWS, seed=0)
     point = optimal_size.optimal_points(np.array([compute]), whole, table, minima, thetas)
     if not np.isfinite(point.N.iloc[0]):
         return f"no size is best at C={compute:.3g} by these runs"
@@ -205,10 +198,10 @@ def _answers(found: _Answer, ln_loss: Array, kept: NDArray[np.bool_]) -> Array:
         if choice.frontier:
             thetas.append(np.stack([_of_minima(fit, each) for each in minima]))
             continue
-        rows = covered(choice.law, table)
+        rows = choice.takes(table)
         weights = run_weights(choice, table[rows])
         counts = kept[:, rows].astype(float) * (1.0 if weights is None else weights)
-        thetas.append(solve.refit(fit, columns(table[rows]), ln_loss[:, rows], weights=counts))
+        thetas.append(solve.refit(fit, choice.columns(table[rows]), ln_loss[:, rows], weights=counts))
     pairs = zip(whole.choices, thetas, strict=True)
     each = np.stack([choice_ln_loss(choice, theta, found.point)[:, 0] for choice, theta in pairs])
     answers = []

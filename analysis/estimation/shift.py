@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.estimation.minimise import minimise
+from analysis.estimation.robust import LEAST_SQUARES
 from analysis.laws import Array, Law
 
 LN10 = float(np.log(10))
@@ -27,7 +29,7 @@ GROWTH, TILT = 0.5, 0.5  # of the growth of ln m a decade and of the tilt: they 
 LOOSE = {"E": 2.0, "alpha": 0.3, "beta": 0.3, "alpha_C": 0.3}  # of theta around the first fit's, ln E among them
 LOOSE_COEFFICIENT = 10.0  # of the others, logarithms of coefficients
 TURN = 2.5  # scatters from which on a run's residual counts linearly, not squared
-ROUNDS, ITERATIONS = 4, 40
+ROUNDS, CONVERGED = 4, 1e-10
 LEVEL, GROW, TILTED = 0, 1, 2  # places in p
 
 
@@ -176,21 +178,21 @@ def _minimise(
 ) -> Estimate:
     """Huber's estimate by damped Gauss-Newton steps, with the scatter from the residuals and a normal prior."""
     centre = start if centre is None else centre
-    parameters, precision = start.copy(), np.diag(prior**-2.0)
+    parameters, precision = start.copy(), prior**-2.0
     residual, jacobian = residuals(parameters)
     scatter = max(float(np.sqrt((weights * residual**2).mean())), 1e-9)
     for _ in range(ROUNDS):
         robust = weights * np.minimum(1.0, TURN * scatter / np.maximum(np.abs(residual) * np.sqrt(weights), 1e-300))
         parameters, residual, jacobian = _descend(residuals, parameters, centre, precision, robust / scatter**2)
         normal = (jacobian * robust[:, None]).T @ jacobian / scatter**2
-        covariance = np.linalg.inv(normal + precision)
+        covariance = np.linalg.inv(normal + np.diag(precision))
         used = float(np.trace(covariance @ normal))
         freedom = max(len(residual) - used - 1, 0.5)  # one more: the shape is chosen by the same runs
         scatter = max(float(np.sqrt((robust * residual**2).sum() / freedom)), 1e-9)
     normal = (jacobian * robust[:, None]).T @ jacobian / scatter**2
     return Estimate(
         parameters=parameters,
-        covariance=np.linalg.inv(normal + precision),
+        covariance=np.linalg.inv(normal + np.diag(precision)),
         scatter=scatter,
         freedom=freedom,
         misfit=float((robust * residual**2).sum()),
@@ -201,27 +203,21 @@ def _minimise(
 def _descend(
     residuals: Residuals, parameters: Array, centre: Array, precision: Array, weights: Array
 ) -> tuple[Array, Array, Array]:
-    """Where the weighted sum of squares with the prior is lowest: parameters, residuals (n,), derivatives (n, k)."""
+    """Where the weighted sum of squares with the prior is lowest: parameters, residuals (n,), derivatives (n, k).
 
-    def value(r: Array, at: Array) -> float:
-        return float((weights * r**2).sum() + (at - centre) @ precision @ (at - centre))
+    Args:
+        precision: (k,) of the prior around ``centre``.
+    """
+    n, k = len(weights), len(parameters)
 
-    residual, jacobian = residuals(parameters)
-    now, damping = value(residual, parameters), 1e-3
-    for _ in range(ITERATIONS):
-        normal = (jacobian * weights[:, None]).T @ jacobian + precision
-        right = jacobian.T @ (weights * residual) - precision @ (parameters - centre)
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
-        with np.errstate(all="ignore"):
-            trial, slopes = residuals(parameters + step)
-        after = value(trial, parameters + step) if np.all(np.isfinite(trial)) else np.inf
-        if after >= now:
-            damping *= 8
-            if damping > 1e8:
-                break
-            continue
-        gain, parameters, residual, jacobian = now - after, parameters + step, trial, slopes
-        now, damping = after, max(damping / 8, 1e-12)
-        if gain < 1e-10 * max(now, 1e-12):
-            break
-    return parameters, residual, jacobian
+    def evaluate(many: Array) -> tuple[Array, Array]:
+        found, gradient = np.empty((len(many), n + k)), np.zeros((len(many), k, n + k))
+        for value, slope, at in zip(found, gradient, many, strict=True):
+            residual, jacobian = residuals(at)
+            value[:n], value[n:] = -residual, at
+            slope[:, :n], slope[:, n:] = jacobian.T, np.eye(k)
+        return found, gradient
+
+    observed, weighted = np.concatenate([np.zeros(n), centre]), np.concatenate([weights, precision])
+    found = minimise(evaluate, observed, parameters[None], rho=LEAST_SQUARES, weights=weighted, tolerance=CONVERGED)
+    return found.theta[0], *residuals(found.theta[0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.estimation.ensemble import columns
+from analysis.estimation.choices import columns
 from analysis.estimation.information import Covariance, compute_optimal, posterior_mode, residuals
 from analysis.laws import Array
 from analysis.laws.base import PowerSum

@@ -1,33 +1,33 @@
-"""Robust fits of a law: screened multi-start, and Levenberg-Marquardt batched over starts or bootstrap resamples.
+"""Robust fits of a law: from screened starts, and again on bootstrap resamples.
 
 The objective is the sum over runs of weight x rho(ln L_observed - ln L_law). Sums, not means: with means the stopping
-rules of general optimisers end early. A robust rho is minimised by iteratively reweighted least squares inside the
-Levenberg-Marquardt steps.
+rules of general optimisers end early.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.laws.base import Array, Data, Evaluated, Law
+from analysis.estimation.minimise import BATCH, ITERATIONS, ROWS, Solution, minimise
+from analysis.estimation.robust import HUBER, RHOS, Rho
+from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
 
-DELTA = 1e-3  # Hoffmann et al. 2022
 STARTS_KEPT = 24  # of the screened starts: the best
 MANY_RUNS, SAMPLE_KEPT = 500, 6  # beyond so many runs, starts are tried on a sample, and so many go on
-ITERATIONS = 300
-TOLERANCE = 1e-12  # relative decrease of the objective at which a row has converged
-RESAMPLED = 1e-9  # the same for a resample: its standard errors are a converged bootstrap's to four digits
+RESAMPLED = 1e-7  # relative decrease at which a resample has converged: to 1% of its standard error
+LINEAR_STEPS, LINEAR_CHECKED = 4, 20  # of resamples of many runs, where a law is linear enough ...
+LINEAR_MISS, LINEAR_REACH = 0.2, 4.0  # ... to be followed to this part of a standard error, and so many far
+DIFFERENCE = 1e-4  # of a parameter, for second derivatives
 BASINS, BASIN_FACTOR = 5, 2.0
 SAME_OPTIMUM = 1e-3  # relative difference of objectives of starts that found "the" optimum
+NOTHING = 1e-18  # an objective of exact data is rounding
 ILL_CONDITIONED = 1e6
 VANISHED = 1e-3  # a term that is nowhere more than this share of the loss is at its bound, zero
-BATCH, ROWS = 2**14, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
 
 
 class FitStatus(Enum):
@@ -39,55 +39,6 @@ class FitStatus(Enum):
     TOO_FEW_RUNS = "too few runs"
     NOT_CONVERGED = "not converged"
     NOT_APPLICABLE = "not applicable"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rho:
-    """The robust function of the residual that an objective sums; see ``RHOS``."""
-
-    name: str = "huber"
-    delta: float = DELTA
-
-    def __post_init__(self) -> None:
-        """Refuse unknown names."""
-        if self.name not in RHOS:
-            raise ValueError(f"loss_function={self.name}: allowed are {', '.join(RHOS)}")
-        if not self.delta > 0:
-            raise ValueError(f"delta={self.delta}: it must be positive")
-
-    def value(self, residual: Array) -> Array:
-        """Its value."""
-        return RHOS[self.name][0](residual, self.delta)
-
-    def weight(self, residual: Array) -> Array:
-        """rho'(r)/r, the weight of iteratively reweighted least squares."""
-        return RHOS[self.name][1](residual, self.delta)
-
-
-def _huber(residual: Array, delta: Array | float) -> Array:
-    size = np.abs(residual)
-    inside = np.minimum(size, delta)
-    return np.asarray(inside * (size - 0.5 * inside))
-
-
-_Function = Callable[[Array, Array | float], Array]  # of residuals and delta, which broadcasts against them
-RHOS: dict[str, tuple[_Function, _Function]] = {
-    # r^2/2 within delta, linear outside (Huber 1964)
-    "huber": (_huber, lambda r, delta: delta / np.maximum(np.abs(r), delta)),
-    "least_squares": (lambda r, delta: 0.5 * r**2, lambda r, delta: np.ones_like(r)),
-    # a Huber without the kink: delta^2 (sqrt(1 + (r/delta)^2) - 1)
-    "soft_l1": (
-        lambda r, delta: delta**2 * (np.sqrt(1 + (r / delta) ** 2) - 1),
-        lambda r, delta: 1 / np.sqrt(1 + (r / delta) ** 2),
-    ),
-    # forgets far runs: delta^2/2 ln(1 + (r/delta)^2)
-    "cauchy": (
-        lambda r, delta: 0.5 * delta**2 * np.log1p((r / delta) ** 2),
-        lambda r, delta: 1 / (1 + (r / delta) ** 2),
-    ),
-}
-HUBER = Rho()
-LEAST_SQUARES = Rho(name="least_squares")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,19 +67,6 @@ class Fit:
         assert self.theta is not None, "there is no fit to predict with"
         values: Array = np.exp(self.law.on(data)(self.theta[None])[0][0])
         return values
-
-
-@dataclass(frozen=True, kw_only=True)
-class Solution:
-    """Where each row of a batch ended."""
-
-    theta: Array  # (P, k)
-    objective: Array  # (P,)
-    converged: NDArray[np.bool_]  # (P,) False where the iterations ran out
-
-    def of(self, rows: NDArray[np.int_]) -> Solution:
-        """Some of the rows."""
-        return Solution(theta=self.theta[rows], objective=self.objective[rows], converged=self.converged[rows])
 
 
 def fit(law: Law, data: Data, loss: Array, *, rho: Rho = HUBER, weights: Array | None = None) -> Fit:
@@ -169,6 +107,7 @@ def fit_each(law: Law, data: Data, loss: Array, asked: Sequence[tuple[Rho, Array
             rho=asked[chosen[0]][0],
             deltas=np.repeat([asked[i][0].delta for i in chosen], counts),
             weights=np.repeat([weights[i] for i in chosen], counts, axis=0),
+            contest=np.repeat(np.arange(len(chosen)), counts) if _gives_up(law, asked[chosen[0]][0]) else None,
         )
         for i, rows in zip(chosen, np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]), strict=True):
             fits[i] = _best(law, data, found.of(rows), asked[i][0], n)
@@ -195,7 +134,7 @@ def _best(law: Law, data: Data, found: Solution, rho: Rho, n: int) -> Fit:
         rho=rho,
         objective=float(found.objective[best]),
         condition=condition,
-        share_at_optimum=float(np.mean(found.objective <= found.objective[best] * (1 + SAME_OPTIMUM))),
+        share_at_optimum=_share(found, best),
         at_bounds=at_bounds,
         basins=_basins(found),
         runs=n,
@@ -203,15 +142,31 @@ def _best(law: Law, data: Data, found: Solution, rho: Rho, n: int) -> Fit:
     )
 
 
+def _gives_up(law: Law, rho: Rho) -> bool:
+    """Whether starts that fall behind are given up: where the way to the optimum is a straight one.
+
+    That of a sum of powers is, under a convex function; the valleys of other laws are curved, and the pace of a step
+    says little there.
+    """
+    return isinstance(law, PowerSum) and rho.name != "cauchy"
+
+
+def _share(found: Solution, best: int) -> float:
+    """Of the starts that arrived somewhere, those that found the best."""
+    arrived = found.objective[found.converged] if found.converged.any() else found.objective
+    return float(np.mean(arrived <= found.objective[best] * (1 + SAME_OPTIMUM) + NOTHING))
+
+
 def _starts(law: Law, data: Data, loss: Array, rho: Rho) -> Array:
-    """Where the law's starts end on an even sample of many runs."""
-    sample = np.linspace(0, len(loss) - 1, MANY_RUNS // 2).astype(int)
+    """Where the law's starts end on a sample of many runs."""
+    sample = np.random.default_rng(0).permutation(len(loss))[: MANY_RUNS // 2]
     few, observed = {name: column[sample] for name, column in data.items()}, np.log(loss[sample])
     evaluate = law.on(few)
     with np.errstate(all="ignore"):
         starts = law.starts(few, loss[sample])
     kept = _screened(evaluate, observed, starts, rho, np.ones(len(sample)))
-    found = minimise(evaluate, observed, kept, rho=rho)
+    contest = np.zeros(len(kept), int) if _gives_up(law, rho) else None
+    found = minimise(evaluate, observed, kept, rho=rho, contest=contest)
     return found.theta[np.argsort(found.objective, kind="stable")[:SAMPLE_KEPT]]
 
 
@@ -232,115 +187,84 @@ def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None
     """
     assert fit.basins is not None, "there is no fit to start from"
     evaluate = fit.law.on(data)
+    if weights is not None and observed.ndim == 1 and len(observed) > MANY_RUNS and len(weights) > 2 * LINEAR_CHECKED:
+        return _mostly_linear(fit, evaluate, observed, weights)
+    return _refit(fit, evaluate, observed, weights)
+
+
+def _refit(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array | None) -> Array:
+    """Each resample to its optimum, (P, k)."""
+    assert fit.basins is not None
     residual = np.atleast_2d(observed)[:, None] - evaluate(fit.basins)[0][None]  # (P or 1, basins, n)
     each = fit.rho.value(residual)
     value = (
         each.sum(2)
         if weights is None
-        else np.einsum("pbn,pn->pb", np.broadcast_to(each, (len(weights), *each.shape[1:])), weights)
+        else (each @ weights[..., None])[..., 0]
+        if len(each) > 1
+        else weights @ each[0].T
     )
     start = fit.basins[np.argmin(value, axis=1)]
     return minimise(evaluate, observed, start, rho=fit.rho, weights=weights, tolerance=RESAMPLED).theta
 
 
-def minimise(
-    evaluate: Evaluated,
-    observed: Array,
-    theta: Array,
-    *,
-    rho: Rho = HUBER,
-    deltas: Array | None = None,
-    weights: Array | None = None,
-    tolerance: float = TOLERANCE,
-) -> Solution:
-    """Minimise from many starts at once.
+def _mostly_linear(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> Array:
+    """Resamples of many runs by the law linearised at the fit, (P, k): a tenth of the work, and checked.
 
-    Args:
-        evaluate: the law on its data.
-        observed: ln loss, (n,) or one row a start, (P, n).
-        theta: starting points (P, k).
-        deltas: of the robust function, (P,), where the rows differ.
-        weights: of the runs, (n,) or one row a start, (P, n).
+    The more runs, the nearer resamples lie to the fit (the k-step bootstrap: Davidson and MacKinnon 1999, Andrews
+    2002). Some are refitted to their optimum: where one misses it, all are. Those that are still moving are too.
     """
-    rows, n = len(theta), observed.shape[-1]
-    observed = np.broadcast_to(observed, (rows, n))
-    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))
-    delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
-    batch = int(np.clip(BATCH // n, 1, ROWS))
-    state = _State(
-        theta=theta.copy(),
-        value=np.full(rows, np.inf),
-        normal=np.zeros((rows, theta.shape[1], theta.shape[1])),
-        right=np.zeros(theta.shape),
-        damping=np.full(rows, 1e-3),
-    )
-    look = partial(_look, evaluate, RHOS[rho.name])
-    left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
-        while len(active) or admitted < rows:
-            if len(active) <= batch // 2 and admitted < rows:  # rows that have ended make room for others
-                new = np.arange(admitted, min(rows, admitted + batch - len(active)))
-                admitted = int(new[-1]) + 1
-                found = look(theta[new], observed=observed[new], weights=weights[new], delta=delta[new])
-                state.put(new, theta[new], *found)
-                active = np.concatenate([active, new[np.isfinite(found[0])]])
-            if len(active):
-                at = partial(look, observed=observed[active], weights=weights[active], delta=delta[active])
-                ended = _step(state, active, at, tolerance)
-                left[active] -= ~ended
-                active = active[~ended & (left[active] > 0)]
-    return Solution(theta=state.theta, objective=state.value, converged=left > 0)
+        theta, moving = _linearised(fit, evaluate, observed, weights)
+    checked = np.linspace(0, len(weights) - 1, LINEAR_CHECKED).astype(int)
+    exact = _refit(fit, evaluate, observed, weights[checked])
+    settled = ~np.isin(checked, moving)
+    if not (np.abs(theta[checked] - exact)[settled] <= LINEAR_MISS * exact.std(0)).all():
+        return _refit(fit, evaluate, observed, weights)
+    if len(moving):
+        theta[moving] = _refit(fit, evaluate, observed, weights[moving])
+    return theta
 
 
-@dataclass(frozen=True, kw_only=True)
-class _State:
-    """Where every row of a batch is; the arrays are written to."""
+def _linearised(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> tuple[Array, NDArray[np.int_]]:
+    """Where a few Newton steps from the fit lead under each row of weights, (P, k), and the rows that go on moving."""
+    assert fit.theta is not None
+    predicted, gradient = (part[0] for part in evaluate(fit.theta[None]))  # (n,), (k, n)
+    residual, function, delta = observed - predicted, RHOS[fit.rho.name], fit.rho.delta
+    _, slope, curvature = function(residual, delta)
+    mean = weights.mean(0)
+    bent = _bent(evaluate, fit.theta, mean * slope * residual)
+    first, second = np.triu_indices(len(gradient))
+    products = gradient[first] * gradient[second]
 
-    theta: Array  # (P, k)
-    value: Array  # (P,) the objective there
-    normal: Array  # (P, k, k) the normal equations there: the matrix ...
-    right: Array  # (P, k) ... and the right-hand side
-    damping: Array  # (P,)
+    def step(curved: Array, right: Array) -> Array:
+        matrix = np.empty((len(right), len(gradient), len(gradient)))
+        matrix[:, first, second] = matrix[:, second, first] = curved
+        return np.asarray(np.linalg.solve(matrix - bent, right[..., None])[..., 0])
 
-    def put(self, rows: NDArray[np.int_], theta: Array, value: Array, normal: Array, right: Array) -> None:
-        """Move some rows; an objective that is not a number is infinite."""
-        self.theta[rows], self.normal[rows], self.right[rows] = theta, normal, right
-        self.value[rows] = np.where(np.isnan(value), np.inf, value)
-
-
-def _look(
-    evaluate: Evaluated,
-    rho: tuple[_Function, _Function],
-    theta: Array,
-    *,
-    observed: Array,
-    weights: Array,
-    delta: Array,
-) -> tuple[Array, Array, Array]:
-    """The objective of each row (P,), and its normal equations (P, k, k) and (P, k)."""
-    predicted, gradient = evaluate(theta)
-    residual = observed - predicted
-    value = (weights * rho[0](residual, delta)).sum(1)
-    weighted = gradient * (weights * rho[1](residual, delta))[:, None]
-    return value, weighted @ gradient.transpose(0, 2, 1), (weighted @ residual[..., None])[..., 0]
+    # the first step starts from one place for all
+    moved = step(weights @ (curvature * products).T, weights @ (slope * residual * gradient).T)
+    moving, batch = np.arange(len(weights)), max(1, 8 * BATCH // len(observed))
+    for _ in range(LINEAR_STEPS - 1):
+        last = np.empty((len(moving), len(gradient)))
+        for part in np.split(np.arange(len(moving)), range(batch, len(moving), batch)):
+            rows = moving[part]
+            left = residual - moved[rows] @ gradient
+            _, slope, curvature = (weights[rows] * of for of in function(left, delta))
+            last[part] = step(curvature @ products.T, (slope * left) @ gradient.T + moved[rows] @ bent)
+        moved[moving] += last
+        low, middle, high = np.quantile(moved, (0.16, 0.5, 0.84), axis=0)
+        moving = moving[~(np.abs(last) <= LINEAR_MISS * (high - low) / 2).all(1)]
+    strayed = ~(np.abs(moved - middle) <= LINEAR_REACH * (high - low) / 2).all(1)
+    return fit.theta + moved, np.union1d(moving, np.flatnonzero(strayed))
 
 
-def _step(
-    state: _State, rows: NDArray[np.int_], look: Callable[[Array], tuple[Array, Array, Array]], tolerance: float
-) -> NDArray[np.bool_]:
-    """Try a step of some rows, and whether each has ended; one that does not improve stays and raises its damping."""
-    damping, before, k = state.damping[rows], state.value[rows], state.theta.shape[1]
-    normal = state.normal[rows]
-    diagonal = np.einsum("pkk->pk", normal)
-    ridge = damping[:, None] * diagonal + 1e-14 * (1 + diagonal.max(1, keepdims=True))
-    step = np.linalg.solve(normal + ridge[:, :, None] * np.eye(k), state.right[rows][..., None])[..., 0]
-    trial = state.theta[rows] + step
-    found = look(trial)
-    better = found[0] < before
-    gain = np.where(better, before - found[0], 0.0)
-    state.put(rows[better], trial[better], *(part[better] for part in found))
-    state.damping[rows] = np.where(better, np.maximum(damping / 5, 1e-12), damping * 4)
-    return np.where(better, gain <= tolerance * np.maximum(state.value[rows], 1e-300), damping > 1e10)
+def _bent(evaluate: Evaluated, theta: Array, pull: Array) -> Array:
+    """The sum over runs of pull times the law's second derivatives, (k, k): it counts where a law misses its runs."""
+    apart = np.eye(len(theta)) * DIFFERENCE * np.maximum(1.0, np.abs(theta))
+    up, down = (evaluate(theta + sign * apart)[1] @ pull for sign in (0.5, -0.5))
+    found = (up - down) / np.diag(apart)[:, None]
+    return np.asarray((found + found.T) / 2)
 
 
 def _basins(found: Solution) -> Array:
@@ -374,4 +298,4 @@ def _condition(jacobian: Array) -> float:
     norms = np.linalg.norm(jacobian, axis=1)
     if not np.all(norms > 0) or not np.all(np.isfinite(norms)):
         return float("inf")
-    return float(np.linalg.cond(jacobian / norms[:, None]))
+    return float(np.linalg.cond(np.linalg.qr((jacobian / norms[:, None]).T, mode="r")))

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from analysis.estimation.uncertainty import LEVEL
 from analysis.laws import Array
@@ -98,7 +98,7 @@ def envelope_of(curves: TrainingCurves) -> CurveEnvelope:
         spread, freedom = _redrawn(cells, over), over
     else:
         spread, freedom = _jackknife(cells, line), max(1, len(np.unique(lowest)) - 2)
-    half = stats.t.ppf((1 + LEVEL) / 2, df=freedom) * spread
+    half = special.stdtrit(freedom, (1 + LEVEL) / 2) * spread
     return replace(
         empty,
         a=float(line[0, 0]),

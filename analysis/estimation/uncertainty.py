@@ -39,7 +39,8 @@ def weighted_interval(draws: Array, weights: Array, level: float = LEVEL) -> lis
 def clusters(table: pd.DataFrame, by: str) -> Array:
     """A label for each run (n,): itself, its size, or its budget.
 
-    Seeds of one point stay together under every choice: they share the point's misfit.
+    Seeds of one point stay together under every choice: they share the point's misfit. A point is N, D and, where it
+    is known, the unique tokens: text seen twice is another point.
     """
     if by == "size":
         key = table.N
@@ -47,7 +48,7 @@ def clusters(table: pd.DataFrame, by: str) -> Array:
         stated = "budget_flops" in table and table.budget_flops.notna().all()
         key = table.budget_flops if stated else np.round(np.log10(table.C) / BUDGET_DECADES)
     else:
-        key = table.groupby(["N", "D"]).ngroup()
+        key = table.groupby([name for name in ("N", "D", "U") if name in table]).ngroup()
     return np.asarray(pd.factorize(key)[0])
 
 
@@ -55,8 +56,10 @@ def resamples(labels: Array, *, draws: int, seed: int) -> Array:
     """How often each run (n,) is drawn, (draws, n): whole clusters, with replacement."""
     count = int(labels.max()) + 1
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
-    return np.asarray(drawn[:, labels])
+    drawn = np.empty((draws, count))
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
+    return drawn if count == len(labels) and np.array_equal(labels, np.arange(count)) else drawn[:, labels]
 
 
 def bootstrap(fit: Fit, data: Data, loss: Array, counts: Array, weights: Array | None = None) -> Array:
@@ -84,7 +87,7 @@ class Noise:
 
 
 def noise(table: pd.DataFrame) -> Noise:
-    """From replicated points (equal N and D) and from the column loss_se."""
+    """From replicated points (equal N, D and U) and from the column loss_se."""
     ln = np.log(table.loss.to_numpy(float))
     group = clusters(table, "run")
     freedom = len(ln) - len(np.unique(group))

@@ -14,7 +14,7 @@ from analysis.laws.kaplan import (
     LOSS_OF_N_AND_D,
     LOSS_OF_N_AND_S,
 )
-from analysis.laws.repeated import DATA_CONSTRAINED
+from analysis.laws.repeated import DATA_CONSTRAINED, FRESH
 
 LAWS: dict[str, Law] = {
     law.name: law
@@ -61,6 +61,7 @@ __all__ = [
     "CHINCHILLA",
     "DATA_CONSTRAINED",
     "EXPONENT_NAMES",
+    "FRESH",
     "LAWS",
     "LOSS_OF_C",
     "LOSS_OF_C_MIN",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 from analysis.laws.base import Array
 
@@ -143,27 +143,16 @@ def _curve(trend: Array, floor: float, ceiling: Array | float) -> Array:
 
 def _against_flat(z: Array, hits: Array, items: Array, floor: float) -> float | None:
     """The p value of a trend under a ceiling of one against none; None where a trend cannot be told at all."""
-    span = 1 - floor
-
-    def probability(theta: Array) -> Array:
-        trend = theta[0] + (theta[1] * z if len(theta) > 1 else 0.0)
-        return np.asarray(np.clip(floor + span * special.expit(trend), 1e-12, 1 - 1e-12))
-
-    def negative(theta: Array) -> float:
-        p = probability(theta)
-        return float(-(hits * np.log(p) + (items - hits) * np.log1p(-p)).sum())
-
-    start = float(special.logit(np.clip((hits.sum() / items.sum() - floor) / span, 0.01, 0.99)))
-    flat = optimize.minimize(negative, [start], method="BFGS")
-    full = optimize.minimize(negative, [start, 0.0], method="BFGS")
-    p = probability(full.x)
+    one, spread = np.ones(1), max(float(z.std()), 1e-12)
+    theta = _scored(one, z, hits, items, floor, np.array([WIDE, WIDE / spread]) ** -2.0)
+    p = _probability(theta, z, floor, one)[0]
+    flat = np.clip(hits.sum() / items.sum(), max(floor, 1e-12), 1 - 1e-12)
+    gain = (hits * np.log(p / flat) + (items - hits) * np.log((1 - p) / (1 - flat))).sum()
     freedom = max(1, len(z) - 2)
     dispersion = max(1.0, float(((hits - items * p) ** 2 / (items * p * (1 - p))).sum() / freedom))
-    sigmoid = special.expit(full.x[0] + full.x[1] * z)
-    weight = items * (span * sigmoid * (1 - sigmoid)) ** 2 / (p * (1 - p))  # Fisher information of level + slope z
-    if not np.linalg.cond(np.array([[weight.sum(), weight @ z], [weight @ z, weight @ z**2]])) < 1e12:
+    if not np.linalg.cond(_information(theta, z, items, floor, one)[0]) < 1e12:
         return None
-    return float(stats.f.sf(max(2 * (flat.fun - full.fun) / dispersion, 0.0), 1, freedom))
+    return float(special.fdtrc(1, freedom, max(2 * gain / dispersion, 0.0)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,15 +90,18 @@ class PowerSum:
     def on(self, data: Data) -> Evaluated:
         """The law on fixed data; see Law."""
         n = len(data[self.needs[0]])
-        falls = {name: -log_variable(data, name) for term in self.terms for _, name in term if name is not None}
+        # what a term's factors are multiplied with, (factors, n), and what is added to it
+        bases = [np.stack([_factor(data, name) for _, name in term]) for term in self.terms]
+        places = [[column for column, _ in term] for term in self.terms]
         offsets = {j: -log_variable(data, name) for j, name in self.fixed.items()}
+        alone = [column for column in range(self.dimension) if sum(place.count(column) for place in places) == 1]
 
         def evaluate(theta: Array) -> tuple[Array, Array]:
             terms = np.empty((len(self.terms), len(theta), n))
-            for j, factors in enumerate(self.terms):
-                terms[j] = offsets.get(j, 0.0)
-                for column, name in factors:
-                    terms[j] += theta[:, column, None] * (1.0 if name is None else falls[name])
+            for j, (basis, place) in enumerate(zip(bases, places, strict=True)):
+                np.matmul(theta[:, place], basis, out=terms[j])
+                if j in offsets:
+                    terms[j] += offsets[j]
             top = terms.max(0)
             np.exp(np.subtract(terms, top, out=terms), out=terms)
             total = terms.sum(0)
@@ -106,9 +109,12 @@ class PowerSum:
             power = np.exp(theta[:, self.outer, None]) if self.outer is not None else 1.0
             share = np.multiply(terms, power / total, out=terms)
             gradient = np.zeros((len(theta), self.dimension, n))
-            for j, factors in enumerate(self.terms):
-                for column, name in factors:
-                    gradient[:, column] += share[j] if name is None else share[j] * falls[name]
+            for j, (basis, place) in enumerate(zip(bases, places, strict=True)):
+                for row, column in zip(basis, place, strict=True):
+                    if column in alone:
+                        np.multiply(share[j], row, out=gradient[:, column])
+                    else:
+                        gradient[:, column] += share[j] * row
             if self.outer is not None:
                 value = power * value
                 gradient[:, self.outer] = value
@@ -147,6 +153,11 @@ class PowerSum:
         """Published parameters of one row of theta."""
         with np.errstate(all="ignore"):
             return dict(zip(self.parameters, (float(v) for v in self.published(theta)), strict=True))
+
+
+def _factor(data: Data, name: str | None) -> Array:
+    """What multiplies a column of theta in a term, (n,): see Factor."""
+    return np.ones(len(next(iter(data.values())))) if name is None else -log_variable(data, name)
 
 
 def log_variable(data: Data, name: str) -> Array:

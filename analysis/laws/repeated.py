@@ -12,6 +12,7 @@ import numpy as np
 from analysis.laws.base import Array, Data, Evaluated
 from analysis.laws.chinchilla import CHINCHILLA
 
+FRESH = 1.05  # epochs up to which text counts as seen once
 _R_STARTS = np.log([1.0, 5.0, 15.0, 50.0])
 
 
@@ -64,7 +65,7 @@ class DataConstrained:
 
     def starts(self, data: Data, loss: Array) -> Array:
         """Those of L(N,D) on the runs without repetition (on all where these are few), times a grid of R*."""
-        fresh = data["D"] <= 1.05 * data["U"]
+        fresh = data["D"] <= FRESH * data["U"]
         chosen = fresh if fresh.sum() > CHINCHILLA.dimension else np.ones(len(loss), bool)
         subset = {name: column[chosen] for name, column in data.items()}
         rows = CHINCHILLA.starts(subset, loss[chosen])

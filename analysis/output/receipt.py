@@ -39,6 +39,7 @@ def receipt(selection: Selection, options: Options, points: pd.DataFrame | None 
         "options": {
             "law": options.law,
             "joint": options.joint.name,
+            "fixed_a": options.fixed_a,
             "loss_function": vars(options.rho),
             "bootstrap": options.bootstrap,
             "seed": options.seed,

@@ -54,17 +54,7 @@ def read(folder: Path, receipt: dict[str, Any]) -> Fitted | None:
                 return None
             arrays = [archive[f"a{i}"] for i in range(len(archive.files) - 1)]
         found: Fitted = _value(tree["fitted"], Fitted, arrays)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-    ):
+    except DAMAGE:
         return None
     return found
 

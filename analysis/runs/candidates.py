@@ -13,6 +13,7 @@ from analysis.laws import Array
 from analysis.note import Note
 from analysis.runs import conventions, foreign, ladder, points, store
 from analysis.runs.ladder import Ladder
+from analysis.runs.ratio import Ratio, tokens
 from analysis.runs.selection import Selection
 from gpt3core.errors import UsageError
 
@@ -60,15 +61,17 @@ def of_recipe(selection: Selection, largest: float) -> tuple[pd.DataFrame, Ladde
     return conventions.points(found.table(), selection.convention), found
 
 
-def about(best: Mapping[float, float]) -> pd.DataFrame:
-    """A plain grid: sizes a factor of two apart about the best N of every budget; C = 6ND.
+def about(best: Mapping[float, float], cost: Ratio) -> pd.DataFrame:
+    """A plain grid: sizes a factor of two apart about the best N of every budget.
 
     Args:
-        best: N by budget, FLOPs.
+        best: N by budget, FLOPs as the runs count them.
+        cost: C/(6ND) of the runs by size.
     """
     rows = [(n * factor, c) for c, n in best.items() for factor in np.geomspace(1 / SPAN, SPAN, SIZES)]
     table = pd.DataFrame(rows, columns=["N", "C"]).map(lambda value: float(f"{value:.3g}"))
-    return table.assign(D=(table.C / (6 * table.N)).map(lambda value: float(f"{value:.3g}")))[["N", "D", "C"]]
+    d = pd.Series(tokens(cost, np.log(table.N.to_numpy()), table.C.to_numpy()))
+    return table.assign(D=d.map(lambda value: float(f"{value:.3g}")))[["N", "D", "C"]]
 
 
 def budgets(highest: float, largest: float) -> list[float]:

@@ -87,8 +87,9 @@ def chosen(table: pd.DataFrame, n: Parameters | None, c: Compute | None, named: 
 def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     """The runs as a law sees them, one row each, under one convention of N and one of C.
 
-    Columns: run_id, size, N, D, C, U, loss, epochs, status, seed; loss_se, budget_flops, gpu_hours and precision where
-    they are known; with batch_tokens also S_min and C_min, steps and compute at the critical batch (Kaplan et al.).
+    Columns: run_id, size, N, D, C, U, loss, epochs, status, seed; N_other (the total for the non-embedding count and
+    the other way round), loss_se, budget_flops, gpu_hours and precision where they are known; with batch_tokens also
+    S_min and C_min, steps and compute at the critical batch (Kaplan et al.).
 
     Args:
         table: of a store, or of foreign.check_runs.
@@ -107,6 +108,9 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
         raise UsageError("C=kaplan needs the non-embedding parameters, which these runs do not say")
     frame = pd.DataFrame({"run_id": renamed.run_id.astype(str), "size": renamed["size"].astype(str)})
     frame["N"] = renamed[COUNTED[n]].astype(float)
+    other = COUNTED[Parameters.TOTAL if n is Parameters.NONEMBEDDING else Parameters.NONEMBEDDING]
+    if n is not Parameters.GIVEN and other in renamed:
+        frame["N_other"] = renamed[other].astype(float)
     frame["D"] = renamed.D.astype(float)
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
     frame["C"] = renamed.C.astype(float) if c is Compute.EXACT else 6 * counted * frame.D

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.note import Note
+from analysis.runs.ratio import Ratio, sizes, tokens
 from analysis.runs.tidy import Runs
 from gpt3core.errors import UsageError
 
@@ -249,8 +250,11 @@ def read_points(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     return named(raw, given, path)
 
 
-def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """N, D, C and U of points to predict; N and D are nan where C alone is given.
+def check_points(table: pd.DataFrame, path: Path, cost: Ratio) -> pd.DataFrame:
+    """N, D, C and U of points to predict, and N_other if they have it; N and D are nan where C alone is given.
+
+    Args:
+        cost: C/(6ND) of the runs by size, for what two of the three say of the third.
 
     Raises:
         UsageError: when the file says neither, or a value cannot be used.
@@ -260,16 +264,17 @@ def check_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         if name in table:
             _positive(table[name], name, path, must=pd.Series(True, index=table.index))
     if {"N", "C"} <= set(table) and "D" not in table:
-        table["D"] = table.C / (6 * table.N)
+        table["D"] = tokens(cost, np.log(table.N.to_numpy(float)), table.C.to_numpy(float))
     if {"D", "C"} <= set(table) and "N" not in table:
-        table["N"] = table.C / (6 * table.D)
+        table["N"] = sizes(cost, np.log(table.D.to_numpy(float)), table.C.to_numpy(float))
     if {"N", "D"} <= set(table) and "C" not in table:
-        table["C"] = 6 * table.N * table.D
+        table["C"] = 6 * table.N * table.D * np.exp(cost.ln(np.log(table.N.to_numpy(float))))
     if "C" not in table:
         raise UsageError(
             f"{path} has neither N and D nor C: give them as columns.N=NAME, columns.D=NAME, columns.C=NAME"
         )
-    return table.reindex(columns=["N", "D", "C", "U"]).reset_index(drop=True)
+    names = ["N", "D", "C", "U", *(["N_other"] if "N_other" in table else [])]
+    return table.reindex(columns=names).reset_index(drop=True)
 
 
 def load(path: Path) -> pd.DataFrame:

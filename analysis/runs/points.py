@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.note import Note
 from analysis.runs import conventions, foreign
 from analysis.runs.conventions import COUNTED, LABELS, Compute, Parameters
+from analysis.runs.ratio import per_6nd
 from analysis.runs.selection import Selection
 from gpt3core.errors import UsageError
 
@@ -39,7 +40,10 @@ def counted(
         for name in NAMES:
             if name in table:
                 table["N"] = table[name]
-    return foreign.check_points(_compute(table, selection.convention.c), path), notes
+    other = COUNTED[Parameters.TOTAL if selection.convention.n is Parameters.NONEMBEDDING else Parameters.NONEMBEDDING]
+    if selection.convention.n is not Parameters.GIVEN and other in table:
+        table["N_other"] = table[other]
+    return foreign.check_points(_compute(table, selection.convention.c), path, per_6nd(selection.table)), notes
 
 
 def _doubts(table: pd.DataFrame, selection: Selection, path: Path, columns: Mapping[str, str]) -> list[Note]:

@@ -16,6 +16,8 @@ MAX_EPOCHS = 4.0  # up to about four epochs repeated data is nearly as good as n
 WORTHLESS_EPOCHS = 40.0  # beyond, repeating is worth nothing and models overfit: no law here speaks of it (the same)
 MIN_TOKENS_PER_PARAMETER = 1.0  # below, a run has not left the first drop of its curve
 DIVERGED_ABOVE = 0.05  # relative: more than this above a run with no more parameters and no more tokens
+OF_JUDGEMENT = ("worse-than-smaller", "under-trained")  # a reader may see these runs otherwise
+RULED_OUT = "ruled_out"  # column: taken out by one of these
 EXEMPT = {
     "near": "keep_far",
     "repeated-data": "keep_repeated",
@@ -71,6 +73,20 @@ def apply(
 def exempt(table: pd.DataFrame, off: Sequence[str]) -> pd.DataFrame:
     """The runs, with a column for each rule of EXEMPT that is off."""
     return table.assign(**{column: True for name, column in EXEMPT.items() if name in off})
+
+
+def with_ruled_out(table: pd.DataFrame, everything: pd.DataFrame, applied: Sequence[Rule]) -> pd.DataFrame:
+    """The runs that passed and, marked, behind them those that rules of judgement took out; as they are if none did.
+
+    Args:
+        everything: all runs as points.
+        applied: the rules with the runs that each took out.
+    """
+    names = {name for rule in applied if rule.name in OF_JUDGEMENT for name in rule.excluded}
+    out = everything[everything.run_id.isin(names)]
+    if out.empty:
+        return table
+    return pd.concat([table.assign(**{RULED_OUT: False}), out.assign(**{RULED_OUT: True})], ignore_index=True)
 
 
 def exempted(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:

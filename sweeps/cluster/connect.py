@@ -15,6 +15,9 @@ from sweeps.cluster import scratch
 from sweeps.scheduling.inventory import Inventory, Node, Resources
 
 INVENTORY_SECONDS = 2.0
+# what Ray on this machine alone does without: a worker a core before there is work, of which none would ever be used,
+# for those of a sweep have an environment of their own
+UNUSED = {"RAY_prestart_worker_first_driver": "0"}
 
 
 class Connection:
@@ -92,6 +95,8 @@ def _settle_environment(local: bool) -> None:
         if os.environ["RAY_AUTH_MODE"] == "token" and not Path("~/.ray/auth_token").expanduser().exists():
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # one machine: all processes on loopback
+        for name, value in UNUSED.items():
+            os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimation import pruning
+from analysis.estimation.choices import OTHER_N
 from analysis.estimation.curve_forecast import LEAST_POINTS, Curve, forecast_held_out
 from analysis.estimation.design import FARTHER
 from analysis.estimation.unfinished import so_far
@@ -109,7 +110,7 @@ class Evidence:
     def _points(self, asked: Asked, run_ids: Sequence[str], text: float, *, budgets: bool) -> pd.DataFrame:
         """Runs without a loss as points."""
         specs = [asked.specs[run_id] for run_id in run_ids]
-        table = pd.DataFrame([_point(run, text) for run in specs], columns=["run_id", "N", "D", "C", "U"])
+        table = pd.DataFrame([_point(run, text) for run in specs], columns=["run_id", "N", OTHER_N, "D", "C", "U"])
         if budgets:
             table["budget_flops"] = np.array([run.budget_flops for run in specs], float)
         return table
@@ -126,5 +127,6 @@ def _point(run: RunSpec, text: float) -> dict[str, Any]:
         text: tokens of unique text there are.
     """
     tokens = float(run.tokens)
-    n, flops = float(costs.params(run.model).nonembedding), costs.train_flops(run.model, run.tokens)
-    return {"run_id": run.run_id, "N": n, "D": tokens, "C": flops, "U": min(tokens, text)}
+    counts, flops = costs.params(run.model), costs.train_flops(run.model, run.tokens)
+    n, other = float(counts.nonembedding), float(counts.total)
+    return {"run_id": run.run_id, "N": n, OTHER_N: other, "D": tokens, "C": flops, "U": min(tokens, text)}

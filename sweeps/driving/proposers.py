@@ -11,7 +11,6 @@ from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
-from sweeps.driving import adaptive
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.planning.recipe import Recipe
 
@@ -61,6 +60,8 @@ class Adaptive:
 
     def propose(self, states: Mapping[str, RunState]) -> Proposal:
         """The next run, once none that was taken waits."""
+        from sweeps.driving import adaptive  # scipy and the laws, which other sweeps do without
+
         phases = {i: state.phase for i, state in states.items() if state.phase != Phase.SPARE}
         if self._over or Phase.WAITING in phases.values() or phases == self._seen:
             return Proposal(over=self._over)

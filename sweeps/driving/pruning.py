@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt3core import costs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.driving.evidence import Asked, Evidence
 from sweeps.driving.hands import Cluster
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.planning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sweeps.driving.evidence import Asked, Evidence
 
 ASK_SECONDS = 30.0  # between two questions, at least ...
 DUTY = 0.02  # ... and so long that they take no more than this share of one core
@@ -53,7 +55,8 @@ class Pruning:
         """
         self._share, self._cluster, self._say = recipe.prune.by_value, cluster, say
         self._sweep, self._keep = sweep, keep
-        self._evidence = Evidence(recipe, sweep.root, evals)
+        self._recipe, self._evals = recipe, evals
+        self._evidence: Evidence | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._asked: Future[_Told] | None = None
         self._next = 0.0
@@ -73,8 +76,14 @@ class Pruning:
         stages = _stages(states)
         if stages != self._seen and any(s.phase == Phase.RUNNING and not s.stopping for s in states.values()):
             self._seen = stages
-            self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="pruning")
-            self._asked = self._pool.submit(_answer, self._evidence, _asked(states, pruned))
+            self._ask(states, pruned)
+
+    def _ask(self, states: Mapping[str, RunState], pruned: Mapping[str, dict[str, Any]]) -> None:
+        from sweeps.driving.evidence import Evidence  # the laws, which other sweeps do without
+
+        self._evidence = self._evidence or Evidence(self._recipe, self._sweep.root, self._evals)
+        self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="pruning")
+        self._asked = self._pool.submit(_answer, self._evidence, _asked(states, pruned))
 
     def _take(
         self, answer: Future[_Told], states: Mapping[str, RunState], pruned: dict[str, dict[str, Any]], now: float
@@ -113,6 +122,8 @@ class Pruning:
 
 def _asked(states: Mapping[str, RunState], pruned: Mapping[str, Any]) -> Asked:
     """Where the runs stand, as the thread may read it."""
+    from sweeps.driving.evidence import Asked
+
     specs: dict[str, RunSpec] = {i: state.spec for i, state in states.items()}
     done = [i for i, state in states.items() if state.phase == Phase.DONE]
     held = [i for i, state in states.items() if i in pruned and state.phase != Phase.DONE]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import api, laws
-from analysis.estimation import backtest, ensemble, solve, uncertainty
+from analysis.estimation import backtest, choices, ensemble, robust, uncertainty
 from analysis.estimation.backtest import Backtests
 from tests.analysis.test_laws_and_solver import ladder
 
@@ -132,9 +132,9 @@ def test_a_noisy_evaluation_counts_less():
     noisy = table.index % 2 == 0
     table.loc[noisy, "loss"] *= np.exp(0.05 * np.random.default_rng(0).standard_normal(noisy.sum()))
     table.loc[noisy, "loss_se"] = 0.2
-    choice = ensemble.Choice(law=laws.CHINCHILLA, rho=solve.LEAST_SQUARES)
-    told = ensemble.fit_choice(choice, table).params
-    untold = ensemble.fit_choice(choice, table.drop(columns="loss_se")).params
+    choice = choices.Choice(law=laws.CHINCHILLA, rho=robust.LEAST_SQUARES)
+    told = choices.fit_choice(choice, table).params
+    untold = choices.fit_choice(choice, table.drop(columns="loss_se")).params
     assert abs(told["beta"] - 0.28) < abs(untold["beta"] - 0.28)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import api, compare, fit, laws
 from analysis.estimation import compare as comparing
-from analysis.estimation import multiplier, solve
+from analysis.estimation import multiplier, robust, solve
 from analysis.estimation.compare import SAME
 from analysis.estimation.fixed_cost import fixed_cost
 from analysis.estimation.pairs import pairs
@@ -222,7 +222,7 @@ def test_fixed_exponents_stay_and_the_rest_is_fitted(given, dimension):
 def test_right_exponents_cost_nothing_and_wrong_ones_are_said_to_cost():
     table = ladders(Scenario(name="", noise=0.001, budgets=6, sizes=4), 0)[0]
     law = [laws.fixed(None, beta, None, equal=False) for beta in (compare_truth.BETA, 1.0)]
-    right, wrong = (fixed_cost(table, which, solve.HUBER) for which in law)
+    right, wrong = (fixed_cost(table, which, robust.HUBER) for which in law)
     assert right.cuts == wrong.cuts > 0
     assert right.fixed <= right.free * 1.05
     assert wrong.fixed > 2 * wrong.free

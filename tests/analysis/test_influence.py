@@ -6,9 +6,10 @@ import pytest
 
 from analysis.estimation import isoflop
 from analysis.estimation.backtest import combine
-from analysis.estimation.ensemble import choice_ln_loss, fit_choice, fit_ensemble
+from analysis.estimation.choices import choice_ln_loss, fit_choice
+from analysis.estimation.ensemble import fit_ensemble
 from analysis.estimation.influence import first_order, influences, predictions
-from analysis.estimation.solve import LEAST_SQUARES
+from analysis.estimation.robust import LEAST_SQUARES
 from tests.analysis.test_approaches import budgets
 
 
@@ -52,6 +53,6 @@ def test_the_first_order_form_is_near_the_refits(ladder):
     one_each = np.eye(len(table), dtype=bool)
     base, *rest = predictions(ensemble, table, point, np.vstack([np.zeros(len(table), bool), one_each]), minima)[:, 0]
     changes = np.array(rest) - base
-    first = first_order(ensemble, table, point, one_each)
+    first = first_order(ensemble, table, point)
     assert np.corrcoef(first, changes)[0, 1] > 0.95
     assert np.abs(first - changes).max() < 0.5 * np.abs(changes).max()

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis import api
-from analysis.estimation import family, isoflop, optimal_size
+from analysis.estimation import family, isoflop
 from analysis.output import documents, text
+from analysis.runs.ratio import per_6nd, tokens
 from tests.benchmarks import known_truth
 from tests.benchmarks.known_truth import EXPONENT, budgets, true_loss
 from tests.benchmarks.known_truth import optimal_size as true_size
@@ -143,10 +144,10 @@ def test_tokens_at_a_compute_follow_the_runs_own_count(extra):
     n = np.geomspace(1e4, 1e7, 8)
     d = 20 * n
     table = pd.DataFrame({"N": n, "D": d, "C": 6 * n * d * (1 + extra * (n / 1e4) ** -0.5)})
-    cost = optimal_size.Cost.of(table)
+    cost = per_6nd(table)
     for at in (2e4, 1e9):
         compute = 6 * at * 1e10 * (1 + extra * (at / 1e4) ** -0.5)
-        assert float(cost.tokens(np.log(np.array([at])), compute)[0]) == pytest.approx(1e10, rel=1e-6)
+        assert float(tokens(cost, np.log(np.array([at])), compute)[0]) == pytest.approx(1e10, rel=1e-6)
 
 
 def test_the_unique_tokens_of_a_budget_are_carried_to_its_minimum():

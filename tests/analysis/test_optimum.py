@@ -116,7 +116,7 @@ def test_n_star_of_an_ensemble_is_the_mean_of_the_laws_that_measure_it():
     table = ladder(0.002).assign(run_id=[f"r{i}" for i in range(42)], C=lambda t: 6 * t.N * t.D, U=lambda t: t.D)
     ensemble, compute = fit_ensemble(table), 1e23
     minima = isoflop.analyse(table, draws=10, seed=0)
-    thetas = optimal_size.choice_draws(ensemble, table, minima, draws=20, seed=0)
+    thetas = optimal_size.choice_draws(ensemble, minima, draws=20, seed=0)
     (point,) = optimal_size.optimal_points(np.array([compute]), ensemble, table, minima, thetas).to_dict("records")
     every = zip(ensemble.choices, ensemble.fits, ensemble.anywhere.weights, strict=True)
     free = [(weight, fit.params) for choice, fit, weight in every if choice.law is laws.CHINCHILLA]

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws
-from analysis.estimation import ensemble, solve, uncertainty
+from analysis.estimation import choices, ensemble, robust, solve, uncertainty
 from analysis.estimation.ensemble import Ensemble
 from analysis.reference.tables import reference
 from analysis.runs import rules
@@ -154,13 +154,13 @@ def ours(found: Ensemble, above: pd.DataFrame) -> Predicted:
     return centre, centre - half, centre + half
 
 
-def plain(below: pd.DataFrame, above: pd.DataFrame, rho: solve.Rho) -> Predicted:
+def plain(below: pd.DataFrame, above: pd.DataFrame, rho: robust.Rho) -> Predicted:
     """One fit of L(N,D); a bootstrap of its parameters with residuals drawn on top."""
-    data, loss = ensemble.columns(below), below.loss.to_numpy(float)
+    data, loss = choices.columns(below), below.loss.to_numpy(float)
     fit = solve.fit(laws.CHINCHILLA, data, loss, rho=rho)
     counts = uncertainty.resamples(np.arange(len(loss)), draws=400, seed=0)
     theta = uncertainty.bootstrap(fit, data, loss, counts)
-    points = ensemble.columns(above)
+    points = choices.columns(above)
     residual = np.log(loss / fit.predict(data))
     drawn = np.random.default_rng(0).choice(residual, (len(theta), len(above)))
     low, high = np.nanquantile(laws.CHINCHILLA.on(points)(theta)[0] + drawn, [ALPHA / 2, 1 - ALPHA / 2], axis=0)
@@ -189,12 +189,20 @@ def peer(below: pd.DataFrame, above: pd.DataFrame) -> dict[str, Predicted]:
     return found
 
 
-def judge(predicted: Predicted, measured: np.ndarray) -> dict[str, float]:
-    """Median absolute error, coverage, median half width, interval score; all on ln L."""
+def judge(predicted: Predicted, measured: np.ndarray, told: np.ndarray) -> dict[str, float]:
+    """Median absolute error, coverage, median half width, interval score; all on ln L.
+
+    Args:
+        told: (n,) points that isoflop gives an interval for: the intervals of all methods are judged on these.
+    """
     centre, low, high = predicted
+    error = float(np.median(np.abs(measured - centre)))
+    low, high, measured = low[told], high[told], measured[told]
+    if not told.any():
+        return {"error": error, **dict.fromkeys(WHAT[1:], np.nan)}
     missed = np.maximum(low - measured, 0) + np.maximum(measured - high, 0)
     return {
-        "error": float(np.median(np.abs(measured - centre))),
+        "error": error,
         "cover": float(np.mean((low <= measured) & (measured <= high))),
         "width": float(np.median(high - low) / 2),
         "score": float(np.mean(high - low + 2 / ALPHA * missed)),
@@ -216,13 +224,17 @@ def measured() -> pd.DataFrame:
             methods = {
                 OURS: ours(found, above),
                 **trials,
-                "Huber, bootstrap + residuals": plain(below, above, solve.HUBER),
-                "least squares, the same": plain(below, above, solve.LEAST_SQUARES),
+                "Huber, bootstrap + residuals": plain(below, above, robust.HUBER),
+                "least squares, the same": plain(below, above, robust.LEAST_SQUARES),
                 **peer(below, above),
             }
             ln_loss = np.log(above.loss.to_numpy(float))
+            told = np.isfinite(methods[OURS][1])
+            print(
+                f"{name}: {len(below)} below, {len(above)} above, {told.mean():.0%} with an interval", file=sys.stderr
+            )
             rows += [
-                {"table": name, "method": method, "splits": 1, **judge(predicted, ln_loss)}
+                {"table": name, "method": method, "splits": 1, **judge(predicted, ln_loss, told)}
                 for method, predicted in methods.items()
             ]
     return pd.DataFrame(rows)

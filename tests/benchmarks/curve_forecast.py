@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws
-from analysis.estimation import curve_forecast, solve
+from analysis.estimation import curve_forecast, robust, solve
 from analysis.estimation.curve_forecast import Curve
 from tests.benchmarks.target import target
 
@@ -48,7 +48,7 @@ def load(column: str) -> list[tuple[int, Curve, float]]:
 
 def power_law(curve: Curve) -> float:
     """E + A t^-p fitted to the curve so far, read off at its end."""
-    found = solve.fit(laws.LOSS_OF_C_WITH_FLOOR, {"C": curve.steps}, curve.loss, rho=solve.LEAST_SQUARES)
+    found = solve.fit(laws.LOSS_OF_C_WITH_FLOOR, {"C": curve.steps}, curve.loss, rho=robust.LEAST_SQUARES)
     return float(found.predict({"C": np.array([float(len(curve.lr))])})[0])
 
 

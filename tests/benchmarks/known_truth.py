@@ -158,8 +158,8 @@ def _exponents(study: Study) -> Iterator[Judged]:
     joint = again if again.fit.theta is not None else study.laws["chinchilla"]
     params, draws = joint.fit.params, joint.published
     for name, truth in (("alpha", ALPHA), ("beta", BETA), ("E", E)):
-        yield name, params[name], truth, uncertainty.interval(draws[name])
-    yield "a, L(N,D)", joint.a_and_b[0], EXPONENT, uncertainty.interval(joint.a_draws)
+        yield name, params[name], truth, uncertainty.interval(draws[name]) if name in draws else None
+    yield "a, L(N,D)", joint.a_and_b[0], EXPONENT, uncertainty.interval(joint.a_draws) if len(joint.a_draws) else None
     if study.minima.trusted and study.minima.draws is not None:
         yield "a, budgets", study.minima.exponent, EXPONENT, uncertainty.interval(study.minima.draws[:, 0])
 

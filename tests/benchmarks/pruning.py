@@ -40,7 +40,7 @@ def law(table: pd.DataFrame, compute: float) -> Prediction:
     minima = isoflop.analyse(table, draws=100, seed=0)
     ensemble = fit_ensemble(table, frontier=minima.trusted)
     assert ensemble is not None
-    thetas = optimal_size.choice_draws(ensemble, table, minima, draws=100, seed=0)
+    thetas = optimal_size.choice_draws(ensemble, minima, draws=100, seed=0)
     points = optimal_size.optimal_points(np.array([compute]), ensemble, table, minima, thetas)
     return predict.predict(ensemble, points, thetas)[0]
 

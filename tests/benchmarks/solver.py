@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import optimize
 
 from analysis import laws
-from analysis.estimation import solve
+from analysis.estimation import robust, solve
 from tests.benchmarks.target import target
 
 DRAWS = 4000
@@ -44,7 +44,7 @@ def objective(theta: np.ndarray, data: dict[str, np.ndarray], loss: np.ndarray, 
     top = terms.max(0)
     residual = np.log(loss) - top - np.log(np.exp(terms - top).sum(0))
     size = np.abs(residual)
-    rho = np.where(size <= solve.DELTA, 0.5 * size**2, solve.DELTA * (size - 0.5 * solve.DELTA))
+    rho = np.where(size <= robust.DELTA, 0.5 * size**2, robust.DELTA * (size - 0.5 * robust.DELTA))
     return float(weights @ rho)
 
 
@@ -52,8 +52,8 @@ def with_gradient(theta: np.ndarray, evaluate, observed: np.ndarray, weights: np
     """The same through our law, with its analytic gradient, for the converged bootstrap."""
     value, gradient = evaluate(theta[None])
     residual = observed - value[0]
-    slope = weights * solve.HUBER.weight(residual) * residual
-    return 1e4 * float(weights @ solve.HUBER.value(residual)), -1e4 * gradient[0] @ slope
+    slope = weights * robust.HUBER.weight(residual) * residual
+    return 1e4 * float(weights @ robust.HUBER.value(residual)), -1e4 * gradient[0] @ slope
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
 
     evaluate, observed = laws.CHINCHILLA.on(data), np.log(loss)
     screened = laws.CHINCHILLA.starts(data, loss)
-    rough = np.array([solve.HUBER.value(observed - evaluate(row[None])[0]).sum() for row in screened])
+    rough = np.array([robust.HUBER.value(observed - evaluate(row[None])[0]).sum() for row in screened])
     best_starts = screened[np.argsort(rough)[:6]]
     chosen = range(0, DRAWS, 4 if short else 1)
     converged = np.array(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.cluster import connect
+
 NODES, GPUS = 3, 4
 
 
@@ -19,6 +21,7 @@ def mock_cluster() -> Iterator[str]:
     """The address of a running 3 x 4 GPU mock cluster."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    os.environ.update(connect.UNUSED)
     import ray
     from ray.cluster_utils import Cluster
 
@@ -40,7 +43,7 @@ def mock_cluster() -> Iterator[str]:
     ray.shutdown()
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
-    for name in ("RAY_AUTH_MODE", "RAY_TMPDIR"):
+    for name in ("RAY_AUTH_MODE", "RAY_TMPDIR", *connect.UNUSED):
         os.environ.pop(name, None)
 
 

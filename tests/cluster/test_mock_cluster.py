@@ -26,6 +26,8 @@ from tests.conftest import EVALS, make_run, write_corpus
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 GPU = Resources(cpus=1, gpus=1)
+PAIR = Resources(cpus=1, gpus=2)  # half a node
+WHOLE = Resources(cpus=1, gpus=4)  # all of a node
 HOLD = "tests.cluster.bodies:hold"
 
 
@@ -47,7 +49,8 @@ def step(launcher, queue, job, entry=HOLD):
     decisions = decide(time.time(), launcher.inventory(), queue, launcher.running())
     for decision in decisions:
         if isinstance(decision, Start):
-            launcher.start(decision.run_id, decision.allocation, GPU, entry, job)
+            (asked,) = (queued for queued in queue if queued.run_id == decision.run_id)
+            launcher.start(decision.run_id, decision.allocation, asked.worker, entry, job)
     return decisions
 
 
@@ -70,32 +73,32 @@ def places(root, name):
 
 def test_gangs_of_different_sizes_are_placed_whole_and_small_runs_fill_the_gaps(launcher, tmp_path):
     queue = [
-        Queued(run_id="g8", worker=GPU, workers=8, seconds=60),
+        Queued(run_id="g4", worker=PAIR, workers=4, seconds=60),
         Queued(run_id="g2", worker=GPU, workers=2, seconds=60),
     ]
     queue += [Queued(run_id=f"s{i}", worker=GPU, seconds=30) for i in range(2)]
     decisions = step(launcher, queue, a_job(tmp_path))
     assert all(isinstance(d, Start) for d in decisions)
     allocation = {d.run_id: dict(d.allocation) for d in decisions}
-    assert sorted(allocation["g8"].values()) == [4, 4]
+    assert sorted(allocation["g4"].values()) == [2, 2]
     (two,) = allocation["g2"]
     assert allocation["s0"] == allocation["s1"] == {two: 1}, "they fill the gap beside the small gang"
-    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 12)  # nobody is released before all ranks run
+    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 8)  # nobody is released before all ranks run
     states = finish(launcher, tmp_path, [job.run_id for job in queue])
     assert set(states.values()) == {"done"}
     for name, expected in allocation.items():
         found = places(tmp_path, name)
         nodes = [p["node"] for p in found]
         assert {node: nodes.count(node) for node in nodes} == expected, f"{name} ran where the plan put it"
-    eight = places(tmp_path, "g8")
-    assert max(p["start"] for p in eight) < min(p["end"] for p in eight), "all ranks at once"
-    assert len({(p["node"], p["gpus"]) for p in eight}) == 8, "every rank has a GPU of its own"
+    four = places(tmp_path, "g4")
+    assert max(p["start"] for p in four) < min(p["end"] for p in four), "all ranks at once"
+    assert len({(p["node"], gpu) for p in four for gpu in p["gpus"].split(",")}) == 8, "GPUs of its own for every rank"
 
 
 def test_a_gang_that_spans_all_nodes_waits_for_them_and_is_not_starved(launcher, tmp_path):
     small = [Queued(run_id=f"s{i}", worker=GPU, seconds=5, queued=0.0) for i in range(3)]
     step(launcher, small, a_job(tmp_path))
-    big = Queued(run_id="all", worker=GPU, workers=12, seconds=60, queued=1.0)
+    big = Queued(run_id="all", worker=WHOLE, workers=3, seconds=60, queued=1.0)
     more = [Queued(run_id=f"t{i}", worker=GPU, seconds=1e6, queued=2.0) for i in range(4)]
     held = decide(time.time(), launcher.inventory(), [big, *more], launcher.running())
     assert not any(isinstance(d, Start) for d in held), "long small runs must not pass the gang"
@@ -104,9 +107,9 @@ def test_a_gang_that_spans_all_nodes_waits_for_them_and_is_not_starved(launcher,
         (tmp_path / f"release-s{i}").touch()
     wait_until(lambda: all(u.state != "running" for u in launcher.poll()))
     (start, *_) = step(launcher, [big], a_job(tmp_path))
-    assert sorted(start.allocation.values()) == [4, 4, 4]
+    assert sorted(start.allocation.values()) == [1, 1, 1]
     assert finish(launcher, tmp_path, ["all"]) == {"all": "done"}
-    assert len(places(tmp_path, "all")) == 12
+    assert [len(p["gpus"].split(",")) for p in places(tmp_path, "all")] == [4, 4, 4]
     assert len({p["node"] for p in places(tmp_path, "all")}) == 3
 
 
@@ -128,7 +131,7 @@ def test_warm_workers_are_reused_and_make_room_for_gangs(launcher, tmp_path):
         pids.append(places(tmp_path, f"w{i}")[0]["pid"])
     assert len(set(pids)) == 1
     warm = next(iter(decisions[0].allocation))
-    launcher.start("gang", {warm: 4}, GPU, HOLD, a_job(tmp_path))
+    launcher.start("gang", {warm: 2}, PAIR, HOLD, a_job(tmp_path))
     assert finish(launcher, tmp_path, ["gang"]) == {"gang": "done"}, "the idle worker made room for the gang"
 
 
@@ -141,9 +144,9 @@ def test_a_dead_worker_is_reported_lost(launcher, tmp_path):
 
 
 def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster, tmp_path):
-    queue = [Queued(run_id="gang", worker=GPU, workers=4), Queued(run_id="one", worker=GPU)]
+    queue = [Queued(run_id="gang", worker=GPU, workers=2), Queued(run_id="one", worker=GPU)]
     step(launcher, queue, a_job(tmp_path))
-    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 5)  # every rank has begun
+    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 3)  # every rank has begun
     wait_until(lambda: all(u.progress for u in launcher.poll()))
     import ray
 
@@ -152,14 +155,16 @@ def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster
     adopted = Launcher(namespace, address=mock_cluster)
     launcher._teams, launcher._pool = adopted._teams, adopted._pool  # for the fixture to end
     assert sorted(run.run_id for run in adopted.running()) == ["gang", "one"]
-    assert sorted(sum(run.allocation.values()) for run in adopted.running()) == [1, 4]
+    assert sorted(sum(run.allocation.values()) for run in adopted.running()) == [1, 2]
     assert finish(adopted, tmp_path, ["gang", "one"]) == {"gang": "done", "one": "done"}
-    assert len({p["pid"] for p in places(tmp_path, "gang")}) == 4, "no rank was started twice"
+    assert len({p["pid"] for p in places(tmp_path, "gang")}) == 2, "no rank was started twice"
 
 
 def test_a_whole_sweep_of_gangs(launcher, tmp_path):
-    chosen = recipe.load(["recipe=smoke", "placement.workers=2", "placement.gpus=1", "optim.batch_tokens_min=1024"])
+    words = ["recipe=smoke", "budgets=[1e10]", "placement.workers=2", "placement.gpus=1", "optim.batch_tokens_min=1024"]
+    chosen = recipe.load(words)
     cells = grid.build(chosen, "0" * 64)
+    assert len(cells.runs) == 2
     (tmp_path / "release").touch()
     sweep = SweepDir(tmp_path, chosen.name)
     with sweep.owned():
@@ -259,10 +264,10 @@ from tests.cluster.test_mock_cluster import GPU, HOLD, a_job
 launcher = Launcher(sys.argv[1], address=sys.argv[2], orphan_seconds=2.0)
 nodes = [n.name for n in launcher.inventory() if n.total.gpus]
 job = a_job(Path(sys.argv[3]))
-launcher.start("gang", {nodes[0]: 2, nodes[1]: 2}, GPU, HOLD, job)
+launcher.start("gang", {nodes[0]: 1, nodes[1]: 1}, GPU, HOLD, job)
 launcher.start("one", {nodes[2]: 1}, GPU, HOLD, job)
 if sys.argv[4:] == ["raise"]:
-    while not len(list(Path(sys.argv[3]).glob("started/*"))) == 5:
+    while not len(list(Path(sys.argv[3]).glob("started/*"))) == 3:
         launcher.poll()
         time.sleep(0.1)
     launcher.close()
@@ -288,13 +293,13 @@ def start_driver(mock_cluster, root, *words):
 def test_what_a_killed_driver_leaves_ends_by_itself_and_frees_the_cluster(launcher, mock_cluster, tmp_path):
     """The runs go on to their ends; then no group and no worker is left, though no driver comes back."""
     killed = start_driver(mock_cluster, tmp_path)
-    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 5)
+    wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 3)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert len(list(tmp_path.glob("places/*"))) == 0, "nothing has ended by the driver's death"
     (tmp_path / "release").touch()
     assert everything_free(60)
-    assert len(list(tmp_path.glob("places/*"))) == 5, "every rank ended in peace"
+    assert len(list(tmp_path.glob("places/*"))) == 3, "every rank ended in peace"
 
 
 def test_a_driver_that_leaves_by_an_exception_ends_no_run(launcher, mock_cluster, tmp_path):

@@ -191,7 +191,7 @@ def answer(table, compute):
     """The prediction at a compute, by the parts that analysis.fit is made of."""
     minima = isoflop.analyse(table, draws=40, seed=0)
     ensemble = fit_ensemble(table, frontier=minima.trusted)
-    thetas = optimal_size.choice_draws(ensemble, table, minima, draws=40, seed=0)
+    thetas = optimal_size.choice_draws(ensemble, minima, draws=40, seed=0)
     point = optimal_size.optimal_points(np.array([compute]), ensemble, table, minima, thetas)
     return predict.predict(ensemble, point, thetas)[0]
 
