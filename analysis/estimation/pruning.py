@@ -4,8 +4,8 @@ The answer is the ensemble's prediction at a target compute and N* there. It is 
 is whole: runs that ended with their losses, those that wait with what the law says of them, those that run with their
 forecasts. A run may be pruned when, with any loss in its forecast's interval, both parts of the answer move by no more
 than a share of their own 95% intervals against the answer without it. Runs pruned before count with it, at their
-forecasts' ends: the share is what all of them together may move. A run that may yet be the best of its budget is never
-pruned.
+forecasts' ends: the share is what all of them together may move, and SPENT of it is used, for weights and intervals
+move while the sweep goes on. A run that may yet be the best of its budget is never pruned.
 
 Weights of the ensemble are those that the finished runs' backtests give, and stay (as in estimation.influence); what is
 left is held against an ensemble weighed anew without the runs, once for all of them.
@@ -31,6 +31,7 @@ LEAST_FINISHED = 12  # runs with a loss, before a law is asked
 DRAWS = 40  # of the runs, for the intervals of the answer
 MOST = 8  # candidates of one look: those whose forecast lies farthest above its budget's best
 NEAREST = 0.01  # a run that may end within this of its budget's best loss is never pruned
+SPENT = 0.5  # of the share: all of it spent, one sweep of tests/benchmarks/pruning.py moved its law by 1.1 shares
 SAME_COMPUTE = 1 + isoflop.SAME_BUDGET
 ENDS = ("low", "middle", "high")
 
@@ -95,7 +96,7 @@ def prune(
     forecasts = running.set_index("run_id")
     alone = {run_id: _change(found, forecasts, [run_id]) for run_id in _candidates(found.table, running)}
     stop = []
-    allowed = share * found.widths
+    allowed = SPENT * share * found.widths
     for run_id in sorted(alone, key=lambda run_id: (float(np.max(alone[run_id] / found.widths)), run_id)):
         if not np.all(alone[run_id] <= allowed):
             break  # so do the others

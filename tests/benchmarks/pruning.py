@@ -23,7 +23,7 @@ from analysis.estimation import isoflop, optimal_size, predict
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.estimation.predict import Prediction
 from analysis.estimation.pruning import prune
-from tests.analysis.test_pruning import CELLS, ladder
+from tests.analysis.test_prunable import CELLS, ladder
 from tests.benchmarks.target import target
 
 SLOTS, SEEN, FORECAST = 6, 0.5, 0.004  # runs at once; the share of each that has run; standard error of its forecast
