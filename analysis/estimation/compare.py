@@ -29,6 +29,7 @@ LEVEL = uncertainty.LEVEL
 SURE = 0.98  # of the band that must exclude one: stricter than 95%, for the shape was chosen by the same runs
 CUT = 0.9  # decades below the largest compute, at which the comparison is backtested
 SAME = "not told apart"
+APART = "no common compute"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Multiplier:
     told_apart: bool  # from one, at all budgets run at once
     loss_a: float  # on each frontier, by the law of both
     loss_b: float
-    decades: float  # beyond the data of the ladder that has less
+    decades: float  # outside the computes that both ladders reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Comparison:
     law: str  # equation of the surface
     at: list[Multiplier]  # the budgets that were run
     beyond: list[Multiplier]  # targets
-    verdict: str  # of B: better | worse | crosses | not told apart
+    verdict: str  # of B: better | worse | crosses | not told apart | no common compute
     growth: float  # factor of m a decade of compute, by the line in ln C
     growth_interval: list[float]
     scatter: float  # standard deviation of a run around the comparison, in ln L
@@ -140,21 +141,23 @@ def _checked(a: pd.DataFrame, b: pd.DataFrame, shared: Pairs, names: tuple[str, 
 
 
 def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Multiplier]:
-    """Multipliers at computes; ``told_apart`` by a band that holds at all computes at once."""
+    """Multipliers at computes; ``told_apart`` by a band that holds at all of them at once, where both ladders reach."""
     low, middle, high = found.interval(compute).T
     centre = found.by_shape(compute)[0][found.best]
     apart = np.abs(centre) > _reach(found, compute)
     loss_a, loss_b = found.frontier(compute)
-    top = min(float(table.C.max()) for table in tables)
+    bottom, top = max(float(t.C.min()) for t in tables), min(float(t.C.max()) for t in tables)
+    outside = np.log10(np.maximum(np.maximum(compute / top, bottom / compute), 1.0))
+    outside = np.where(outside <= np.log10(1 + isoflop.SAME_BUDGET), 0.0, outside)  # a budget is its runs' mean compute
     return [
         Multiplier(
             compute=float(c),
             value=float(np.exp(middle[i])),
             interval=np.exp([low[i], high[i]]).tolist(),
-            told_apart=bool(apart[i]),
+            told_apart=bool(apart[i] and not outside[i]),
             loss_a=float(loss_a[i]),
             loss_b=float(loss_b[i]),
-            decades=max(0.0, float(np.log10(c / top))),
+            decades=float(outside[i]),
         )
         for i, c in enumerate(compute)
     ]
@@ -168,6 +171,9 @@ def _reach(found: Shifted, compute: Array) -> Array:
 
 
 def _verdict(run: list[Multiplier]) -> str:
+    """By the computes that both ladders reach."""
+    if all(m.decades for m in run):
+        return APART
     better = any(m.told_apart and m.value > 1 for m in run)
     worse = any(m.told_apart and m.value < 1 for m in run)
     return "crosses" if better and worse else "better" if better else "worse" if worse else SAME

@@ -20,7 +20,7 @@ def interval(draws: Array, level: float = LEVEL) -> list[float]:
     """The central interval of bootstrap draws; nan where no draw has a value."""
     if not np.isfinite(draws).any():
         return [float("nan"), float("nan")]
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(np.where(np.isfinite(draws), draws, np.nan), [(1 - level) / 2, (1 + level) / 2])
     return [float(low), float(high)]
 
 

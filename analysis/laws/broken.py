@@ -51,15 +51,10 @@ class Broken:
 
     def describe(self, theta: Array) -> dict[str, float]:
         """Published parameters of one row of theta."""
-        e, b, c0, c1, d, f = theta
-        return {
-            "E": float(np.exp(e)),
-            "b": float(np.exp(b)),
-            "c0": float(c0),
-            "c1": float(c1),
-            "d1": float(np.exp(d)),
-            "f1": float(np.exp(f)),
-        }
+        c0, c1 = (float(theta[i]) for i in (2, 3))
+        with np.errstate(over="ignore"):
+            e, b, d, f = (float(np.exp(theta[i])) for i in (0, 1, 4, 5))
+        return {"E": e, "b": b, "c0": c0, "c1": c1, "d1": d, "f1": f}
 
 
 BROKEN = Broken()

@@ -6,18 +6,23 @@ import math
 from pathlib import Path
 from typing import Any
 
-from analysis.estimation.compare import SAME, Comparison, Multiplier
+from analysis.estimation.compare import APART, SAME, Comparison, Multiplier
 from analysis.output.documents import finite
 from gpt3core.store import files
 
 Row = list[str]
 HEADER = ["C", "loss A", "loss B", "multiplier", "95%", "told apart"]
-DIRECTIONS = {"better": "B is better", "worse": "B is worse", "crosses": "B is better at some budgets, worse at others"}
+DIRECTIONS = {
+    APART: "nothing is told: the ladders have no compute in common, and one of them is carried on to the other's",
+    "better": "B is better",
+    "worse": "B is worse",
+    "crosses": "B is better at some budgets, worse at others",
+}
 
 
 def sentences(found: Comparison) -> list[str]:
     """The answer, how it moves with compute, and what it rests on."""
-    top = found.at[-1]
+    top = ([m for m in found.at if not m.decades] or found.at)[-1]
     answer = DIRECTIONS.get(found.verdict, f"{SAME}: the difference is inside the noise")
     here = f"{answer}: at C={top.compute:.3g} B is worth {top.value:.3g}x the compute ({_span(top.interval)})"
     low, high = found.growth_interval
@@ -61,7 +66,7 @@ def _backtest(found: Comparison) -> list[str]:
 
 def rows(found: Comparison) -> list[Row]:
     """One for each budget that was run, then the targets."""
-    every = [(m, "") for m in found.at] + [(m, f", {m.decades:.1f} decades beyond") for m in found.beyond]
+    every = [(m, f", {m.decades:.1f} decades beyond" if m.decades else "") for m in (*found.at, *found.beyond)]
     return [
         [
             f"{m.compute:.3g}{where}",

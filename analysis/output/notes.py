@@ -41,6 +41,10 @@ def _rules(study: Study) -> Iterator[Note]:
     if not study.runs.store and study.convention.n is not Parameters.GIVEN and "N" in counts(study.runs.table):
         message = f"the table has an N of its own beside the {study.convention.n} count fitted to: N=given takes it"
         yield Note(code="other-count", severity="info", message=message)
+    for name in ("N_total", "N_nonembedding"):
+        if name in study.runs.table and (lacking := int(study.runs.table[name].isna().sum())):
+            message = f"{name} is missing in {lacking} rows: that count of parameters is left out"
+            yield Note(code="count-incomplete", severity="info", message=message)
     if not study.runs.store and study.table.C.equals(6 * study.table.N * study.table.D):
         yield Note(code="compute-6nd", severity="info", message="C is 6ND: the table has no column of compute")
 

@@ -50,6 +50,7 @@ LABELS = {
     Compute.KAPLAN: "6ND of non-embedding N",
 }
 
+UNRECORDED = "compute_unrecorded"  # column of a table that says no compute: it is 6ND, of the N that is fitted to
 _STORE = {"params_total": "N_total", "params_nonembedding": "N_nonembedding", "tokens": "D", "flops_model": "C"}
 COUNTED = {Parameters.NONEMBEDDING: "N_nonembedding", Parameters.TOTAL: "N_total", Parameters.GIVEN: "N"}
 
@@ -58,8 +59,9 @@ def available(table: pd.DataFrame) -> list[Convention]:
     """The conventions under which a table of runs can be read, the preferred first."""
     there = counts(table)
     found = []
+    meant = [Compute.SIX_ND] if UNRECORDED in table else [Compute.EXACT, Compute.SIX_ND]
     for n in (n for n in COUNTED if COUNTED[n] in there):
-        found += [Convention(n=n, c=Compute.EXACT), Convention(n=n, c=Compute.SIX_ND)]
+        found += [Convention(n=n, c=c) for c in meant]
         if n is Parameters.TOTAL and COUNTED[Parameters.NONEMBEDDING] in there:
             found.append(Convention(n=n, c=Compute.KAPLAN))
     return found
@@ -69,6 +71,7 @@ def counts(table: pd.DataFrame) -> list[str]:
     """The counts of parameters that a table of runs has: N_nonembedding, N_total, and N where it is neither."""
     renamed = table.rename(columns=_STORE)
     found = [COUNTED[n] for n in (Parameters.NONEMBEDDING, Parameters.TOTAL) if COUNTED[n] in renamed]
+    found = [name for name in found if renamed[name].notna().all()]
     own = "N" in renamed and not any(renamed.N.equals(renamed[name]) for name in found)
     return [*found, "N"] if own else found
 
@@ -113,7 +116,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
         frame["N_other"] = renamed[other].astype(float)
     frame["D"] = renamed.D.astype(float)
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
-    frame["C"] = renamed.C.astype(float) if c is Compute.EXACT else 6 * counted * frame.D
+    recorded = c is Compute.EXACT and UNRECORDED not in renamed
+    frame["C"] = renamed.C.astype(float) if recorded else 6 * counted * frame.D
     frame["epochs"] = renamed.epochs.astype(float)
     frame["U"] = renamed.U.astype(float) if "U" in renamed else frame.D / np.maximum(frame.epochs, 1.0)
     for name in ("loss", "loss_se", "budget_flops", "batch_tokens", "gpu_hours"):

@@ -41,9 +41,11 @@ ALIASES = {
 }
 NUMBERS = tuple(name for name in ALIASES if name not in ("status", "run_id", "size", "precision"))
 POSITIVE = ("N", "N_total", "N_nonembedding", "D", "C", "loss", "U", "epochs", "batch_tokens", "steps")
+COUNTS = ("N", "N_total", "N_nonembedding")  # one of them has to be complete
 WHERE_GIVEN = ("budget_flops",)  # positive where a row has one
 NOT_NEGATIVE = ("loss_se", "gpu_hours")  # the same, and zero is a value
 FINISHED = ("done", "ok", "finished", "complete", "completed", "success", "succeeded", "")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COUNTER = "Unnamed:"  # pandas' name for a column without one: the index of a frame that was written with it
 MOST_NAMES = 30  # of columns in an error
 _UNIT = re.compile(r"^(?P<column>.+?)\s*(?P<operation>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?[0-9]+)?)$")
@@ -128,8 +130,7 @@ def headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The rows with their columns' names as words without blanks around them."""
     names = [str(name).strip() for name in raw.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"{path} has more than one column {twice[0]!r}: name them apart")
+    _refuse_names(twice, path)
     return raw.reset_index(drop=True).set_axis(names, axis=1)
 
 
@@ -220,7 +221,9 @@ def _check_numbers(table: pd.DataFrame, path: Path, counted: pd.Series, *, lossl
         if name in WHERE_GIVEN or (lossless and name in POSITIVE):
             _positive(table[name], name, path, must=table[name].notna())
         elif name in POSITIVE:
-            _positive(table[name], name, path, must=counted if name == "loss" else everywhere)
+            spare = name in COUNTS and any(other in table and table[other].notna().all() for other in COUNTS)
+            must = counted if name == "loss" else table[name].notna() if spare else everywhere
+            _positive(table[name], name, path, must=must)
         elif name in NOT_NEGATIVE:
             _positive(table[name], name, path, must=table[name].notna(), zero=True)
 
@@ -298,9 +301,22 @@ def load(path: Path) -> pd.DataFrame:
         raise UsageError(f"there is no file {path}")
     try:
         table = reader(path)
+        named_twice = _named_twice(path, SEPARATORS[suffixes[-1]]) if suffixes[-1] in SEPARATORS else []
     except (ValueError, OSError) as error:  # parser errors of pandas and pyarrow are ValueErrors
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    _refuse_names(named_twice, path)
     return table
+
+
+def _named_twice(path: Path, separator: str) -> list[str]:
+    """The names that a file's first line has more than once; pandas would tell them apart itself."""
+    first = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna().str.strip()
+    return sorted(set(first[first.duplicated()]))
+
+
+def _refuse_names(twice: Sequence[str], path: Path) -> None:
+    if twice:
+        raise UsageError(f"{path} has more than one column {twice[0]!r}: name them apart")
 
 
 def column_of(expression: str) -> str:
@@ -360,8 +376,8 @@ def _with_n(table: pd.DataFrame) -> pd.DataFrame:
     """One column N, whatever the file counts."""
     table = table.copy()
     if "N" not in table:
-        for name in ("N_nonembedding", "N_total"):
-            if name in table:
-                table["N"] = table[name]
-                break
+        there = [name for name in ("N_nonembedding", "N_total") if name in table]
+        if there:
+            whole = [name for name in there if table[name].notna().all()]
+            table["N"] = table[(whole or there)[0]]
     return table

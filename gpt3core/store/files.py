@@ -46,7 +46,7 @@ def explained(path: Path, *, setting: str = "ISOFLOP_ROOT") -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(
-                f"no room to write {path} ({error.strerror}): nothing was overwritten; free space there or set "
+                f"no room to write {path} ({error.strerror}): what was there is as it was; free space there or set "
                 f"{setting} to another disk, and start again: finished runs stay, the others resume"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):

@@ -230,9 +230,7 @@ def measured() -> pd.DataFrame:
             }
             ln_loss = np.log(above.loss.to_numpy(float))
             told = np.isfinite(methods[OURS][1])
-            print(
-                f"{name}: {len(below)} below, {len(above)} above, {told.mean():.0%} with an interval", file=sys.stderr
-            )
+            print(f"{name}: {len(below)} below, {told.sum()} of {len(above)} above with an interval", file=sys.stderr)
             rows += [
                 {"table": name, "method": method, "splits": 1, **judge(predicted, ln_loss, told)}
                 for method, predicted in methods.items()
