@@ -9,17 +9,28 @@ import numpy as np
 import pandas as pd
 
 from analysis.accuracy.trends import at_compute, predict_accuracies, shot_gains, trends
-from analysis.estimation import envelope, exponents, fitted_laws, influence, isoflop, optimal_size, predict
+from analysis.estimation import (
+    envelope,
+    exponents,
+    fitted_laws,
+    influence,
+    isoflop,
+    optimal_size,
+    predict,
+    training_curves,
+)
 from analysis.estimation.approaches import Advice, advise
 from analysis.estimation.design import FARTHER
 from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.envelope import Envelope
-from analysis.estimation.fitted_laws import Request
+from analysis.estimation.fitted_laws import FittedLaw, Request
 from analysis.estimation.fixed_cost import fixed_cost
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
+from analysis.estimation.training_curves import CurveEnvelope
 from analysis.estimation.uncertainty import Noise, noise
 from analysis.laws import Array
+from analysis.runs.curves import TrainingCurves
 from analysis.runs.published import Model
 from analysis.runs.rules import with_ruled_out
 from analysis.runs.selection import Selection
@@ -27,11 +38,14 @@ from analysis.study import Fitted, Options
 from gpt3core.errors import UsageError
 
 
-def analyse(selection: Selection, options: Options, points: pd.DataFrame | None = None) -> Fitted:
+def analyse(
+    selection: Selection, options: Options, points: pd.DataFrame | None = None, curves: TrainingCurves | None = None
+) -> Fitted:
     """Fit, test, predict. Too little data gives statuses and empty lists.
 
     Args:
         points: N, D, C, U to predict as well; N and D may be nan where C is given.
+        curves: of the runs of ``selection.table``, where they are of a store.
 
     Raises:
         UsageError: when there are points and no law to predict them by.
@@ -52,12 +66,13 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
     found, without = _at_compute(targets, ensemble, table, minima, options, thetas)
     found = [*_as_trained(options, ensemble, thetas), *found]
     scores = trends(evals, table)
-    along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
+    along, lowest, advice = _approaches(table, minima, joint, curves)
     return Fitted(
         minima=minima,
         implied=[isoflop.implied(p, table, joint.fit) if joint else None for p in minima.parabolas],
         envelope=along,
-        advice=advise(table, minima, along, joint),
+        training_curves=lowest,
+        advice=advice,
         laws=laws,
         exponents=exponents.by_convention(selection.runs.table, table, selection.convention, minima, laws, request),
         noise=noise(table),
@@ -72,6 +87,15 @@ def analyse(selection: Selection, options: Options, points: pd.DataFrame | None 
         trends=scores,
         gains=shot_gains(evals[evals.run_id.isin(table.run_id)] if len(evals) else evals),
     )
+
+
+def _approaches(
+    table: pd.DataFrame, minima: Minima, joint: FittedLaw | None, curves: TrainingCurves | None
+) -> tuple[Envelope, CurveEnvelope | None, Advice]:
+    """Approach 1 by final results and by training curves, and which approach to use."""
+    along = envelope.envelope(table) if len(table) else Envelope(points=table, reason="no runs")
+    lowest = None if curves is None else training_curves.envelope_of(curves)
+    return along, lowest, advise(table, minima, along, joint, curves, lowest)
 
 
 def _request(selection: Selection, options: Options) -> Request:
@@ -98,6 +122,7 @@ def _of_scores(selection: Selection, options: Options, points: pd.DataFrame | No
         minima=Minima(parabolas=[]),
         implied=[],
         envelope=Envelope(points=table.head(0), reason="the runs have no loss"),
+        training_curves=None,
         advice=Advice(reason="the runs have no loss"),
         laws={},
         exponents=[],

@@ -28,7 +28,7 @@ from analysis.note import Note
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
-from analysis.runs import foreign, ladders, published, selection
+from analysis.runs import curves, foreign, ladders, published, selection
 from analysis.runs.points import counted
 from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
@@ -226,9 +226,12 @@ def _study(
     """Fit, or take what is on disk; curves of unfinished runs grow all the time and are forecast anew."""
     proof = receipt(selected, options, points)
     fitted = saved.read(folder(selected), proof) if reuse else None
+    if fitted is None:
+        read = curves.read(selected.runs.source, selected.table) if selected.runs.store else None
+        fitted = analyse(selected, options, points, read)
     found = Study(
         **vars(selected),
-        **vars(fitted or analyse(selected, options, points)),
+        **vars(fitted),
         options=options,
         receipt=proof,
         forecasts=unfinished(selected.runs),

@@ -20,6 +20,7 @@ from analysis.estimation.influence import Influence
 from analysis.estimation.isoflop import Implied, Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.robust import Rho
+from analysis.estimation.training_curves import CurveEnvelope
 from analysis.estimation.uncertainty import Noise
 from analysis.laws import CHINCHILLA, Law
 from analysis.note import Note
@@ -47,7 +48,8 @@ class Fitted:
 
     minima: Minima
     implied: list[Implied | None]  # by L(N, D), one a parabola
-    envelope: Envelope
+    envelope: Envelope  # of final results
+    training_curves: CurveEnvelope | None  # the first approach proper; None for a table, which has no curves
     advice: Advice  # which of the three approaches to use
     laws: dict[str, FittedLaw]
     exponents: list[Exponents]  # one a convention

@@ -131,10 +131,11 @@ def _show(order: Order) -> None:
 
     chosen, runs = order.recipe, order.grid.runs
     trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
+    pruned = set(_pruned(order)) - trained
     refusals = [texts.refusal(order.text, chosen, runs), _unbuilt(order)]
     remarks = [*_remarks(order), _forgotten(order)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
-    show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark])
+    show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     print(f"store: {order.root}")
 
 
@@ -144,9 +145,19 @@ def _remarks(order: Order) -> list[str]:
     if order.record is not None and (lost := set(order.record.evals.questions) - set(order.grid.evals.questions)):
         tasks = ", ".join(sorted({task for task, *_ in lost}))
         found.append(f"asked before under this name and not now, so no longer shown nor fitted: {tasks}")
+    if order.record is not None and order.record.pruned:
+        stay, before = _pruned(order), len(set(order.record.pruned) & set(order.run_ids))
+        goes = f"; {before - len(stay)} go on" if before > len(stay) else ""
+        found.append(f"{len(stay)} of {before} runs pruned before stay pruned{goes} (prune.by_value)")
     if repeated := texts.repeated(order.text, order.recipe, order.grid.runs):
         found.append(repeated)
     return found
+
+
+def _pruned(order: Order) -> list[str]:
+    """The runs asked that were pruned before and stay so."""
+    before, share = order.record, order.recipe.prune.by_value
+    return [] if before is None else [i for i in before.still_pruned(share) if i in set(order.run_ids)]
 
 
 def _forgotten(order: Order) -> str:
@@ -187,11 +198,22 @@ def _drive(order: Order) -> int:
     return _conclude(sweep, len(taken.runs), outcome)
 
 
+def _saved(sweep: SweepDir, outcome: Outcome) -> str:
+    """How many runs were pruned, and the FLOPs that this saved."""
+    record = sweep.record() if outcome.pruned else None
+    if record is None:
+        return ""
+    flops = sum(record.pruned[i].get("saved_flops", 0.0) for i in outcome.pruned if i in record.pruned)
+    return f", {len(outcome.pruned)} pruned (which saved {flops:.2g} FLOPs)"
+
+
 def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     held = f", {len(outcome.held)} held" if outcome.held else ""
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
-    failed = f"{len(outcome.failed)} failed"
-    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{without}; store {sweep.root}")
+    failed, saved = f"{len(outcome.failed)} failed", _saved(sweep, outcome)
+    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {sweep.root}")
+    for run_id, reason in outcome.pruned.items():
+        print(f"  pruned {run_id}: {reason}")
     for run_id, reason in {**outcome.failed, **outcome.held}.items():
         print(f"  {run_id}: {reason}")
     if outcome.interrupted:

@@ -13,17 +13,21 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws
-from analysis.estimation import solve
+from analysis.estimation import solve, training_curves
 from analysis.estimation.choices import Choice, columns, covered, run_weights
 from analysis.estimation.envelope import Envelope, envelope
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.solve import FitStatus
+from analysis.estimation.training_curves import CurveEnvelope
 from analysis.laws import Array
+from analysis.runs.curves import TrainingCurves
 
-ENVELOPE, PARABOLAS, PARAMETRIC = "1, envelope", "2, IsoFLOP parabolas", "3, parametric"
+CURVES, ENVELOPE = "1, training curves", "1, envelope"
+PARABOLAS, PARAMETRIC = "2, IsoFLOP parabolas", "3, parametric"
 LEAST_BELOW = 2  # budgets that a power law of N* is drawn through
 LEAST_TESTS = 2  # budgets foreseen
+SAME = 1.1  # runs up to this factor above a budget are of it or below it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +40,29 @@ class Advice:
     misses: dict[str, float] = field(default_factory=dict)  # mean |ln N*| of the budgets foreseen, by approach
 
 
-def advise(table: pd.DataFrame, minima: Minima, found: Envelope, joint: FittedLaw | None) -> Advice:
+def advise(
+    table: pd.DataFrame,
+    minima: Minima,
+    found: Envelope,
+    joint: FittedLaw | None,
+    curves: TrainingCurves | None = None,
+    lowest: CurveEnvelope | None = None,
+) -> Advice:
     """Say which exponent to use.
 
     Args:
         table: runs: run_id, N, D, C, loss.
-        minima, found, joint: what the three approaches found in them.
+        minima, found, joint: what the approaches found in them.
+        curves, lowest: of the runs, and what approach 1 found in them, where they are of a store.
     """
     exponents = {
         PARABOLAS: minima.exponent,
         PARAMETRIC: float("nan") if joint is None else joint.a_and_b[0],
+        CURVES: float("nan") if lowest is None else lowest.a,
         ENVELOPE: found.a,
     }
     exponents = {name: a for name, a in exponents.items() if np.isfinite(a)}
-    tests = _tests(table, minima, joint)
+    tests = _tests(table, minima, joint, curves)
     misses = {n: float(np.mean(m)) for n, m in tests.items() if n in exponents and len(m) and np.isfinite(m).all()}
     if misses and min(len(tests[name]) for name in misses) >= LEAST_TESTS:
         best = min(misses, key=lambda name: misses[name])
@@ -66,19 +79,24 @@ def advise(table: pd.DataFrame, minima: Minima, found: Envelope, joint: FittedLa
     return Advice(reason=f"{untested}, and the runs determine neither the minima nor the parameters")
 
 
-def _tests(table: pd.DataFrame, minima: Minima, joint: FittedLaw | None) -> dict[str, Array]:
+def _tests(
+    table: pd.DataFrame, minima: Minima, joint: FittedLaw | None, curves: TrainingCurves | None
+) -> dict[str, Array]:
     """|ln N* foreseen - ln N* measured| of every budget above every cut, by approach."""
     used = sorted(minima.used, key=lambda p: p.budget)
     cuts = range(LEAST_BELOW, len(used))
     ln_c, ln_n = np.log([p.budget for p in used]), np.log([p.n_star for p in used])
-    below = [np.asarray(table.C.to_numpy(float) <= used[k - 1].budget * 1.1, float) for k in cuts]
+    below = [np.asarray(table.C.to_numpy(float) <= used[k - 1].budget * SAME, float) for k in cuts]
     laws_below = _refitted(table, below, joint)
-    missed: dict[str, list[float]] = {ENVELOPE: [], PARABOLAS: [], PARAMETRIC: []}
+    missed: dict[str, list[float]] = {CURVES: [], ENVELOPE: [], PARABOLAS: [], PARAMETRIC: []}
     for cut, rows, theta in zip(cuts, below, laws_below, strict=True):
         next_c, truth = ln_c[cut], ln_n[cut]  # the next budget above: farther ones are tested by the cuts to come
         missed[PARABOLAS].append(float(np.polyval(np.polyfit(ln_c[:cut], ln_n[:cut], 1), next_c) - truth))
         along = envelope(table[rows > 0])
         missed[ENVELOPE].append(float(np.log(along.k) + along.a * next_c - truth))
+        if curves is not None:
+            lower = training_curves.below(curves, used[cut - 1].budget * SAME)
+            missed[CURVES].append(float(np.log(training_curves.foreseen(lower, float(np.exp(next_c)))) - truth))
         if theta is not None and joint is not None:
             with np.errstate(all="ignore"):
                 n, _ = laws.allocation(joint.fit.law.describe(theta), np.exp(np.array(next_c)))

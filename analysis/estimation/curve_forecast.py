@@ -75,6 +75,25 @@ def forecast_loss(curve: Curve, finished: Sequence[tuple[Curve, float]] = (), *,
     return _alone(curve, level)
 
 
+def forecast_held_out(
+    curve: Curve, finished: Sequence[tuple[Curve, float]], *, level: float = 0.95
+) -> tuple[float, float, float]:
+    """The held-out loss at the end: its central interval's low end, the forecast, and the high end.
+
+    The forecast of the training loss, shifted by what finished runs have between the two and widened by how much that
+    differs between them.
+
+    Args:
+        finished: at least two runs' curves, and their held-out losses at the end.
+    """
+    training = forecast_loss(curve, [(other, float(other.loss[-1])) for other, _ in finished], level=level)
+    gaps = np.log([loss / other.loss[-1] for other, loss in finished])
+    spread = special.stdtrit(len(gaps) - 1, (1 + level) / 2) * gaps.std(ddof=1) * np.sqrt(1 + 1 / len(gaps))
+    centre = np.log(training.loss) + gaps.mean()
+    down, up = (np.hypot(np.log(training.loss / end), spread) for end in training.interval)
+    return float(np.exp(centre - down)), float(np.exp(centre)), float(np.exp(centre + up))
+
+
 def _alone(curve: Curve, level: float) -> FinalLoss:
     """Bayesian linear regression on the curve's own points."""
     total = len(curve.lr)

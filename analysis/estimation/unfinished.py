@@ -18,7 +18,7 @@ def unfinished(runs: Runs) -> pd.DataFrame:
     """Forecasts of runs without a result: run_id, done (share), loss, low, high, method."""
     if not runs.missing:
         return pd.DataFrame()
-    curves = {run_id: _curve(runs.source, run_id) for run_id in [*runs.missing, *runs.table.run_id]}
+    curves = {run_id: so_far(runs.source, run_id) for run_id in [*runs.missing, *runs.table.run_id]}
     finished = [(c, float(c.loss[-1])) for run_id, c in curves.items() if c is not None and run_id not in runs.missing]
     rows = []
     for run_id in runs.missing:
@@ -34,7 +34,7 @@ def unfinished(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _curve(root: Path, run_id: str) -> Curve | None:
+def so_far(root: Path, run_id: str) -> Curve | None:
     """A run's training loss after the warm-up, mean over buckets of equal width in ln(step)."""
     rows = store.curve(root, run_id)
     if rows.empty:

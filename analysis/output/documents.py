@@ -22,6 +22,7 @@ from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.estimation.isoflop import Minima
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
+from analysis.estimation.training_curves import CurveEnvelope
 from analysis.laws import Array
 from analysis.next_runs import NextRuns
 from analysis.output import saved, text
@@ -96,7 +97,8 @@ def to_json(study: Study) -> dict[str, Any]:
     predictions = zip([*study.predictions, *study.predicted_points], accuracies, strict=True)
     document: dict[str, Any] = {
         "laws": {name: _law(law) for name, law in study.laws.items()}
-        | {"n_star": _n_star(study.minima, study), "envelope": _envelope(study.envelope)},
+        | {"n_star": _n_star(study.minima, study), "envelope": _envelope(study.envelope)}
+        | ({} if study.training_curves is None else {"training_curves": _training_curves(study.training_curves)}),
         "advice": vars(study.advice),
         "conventions": {
             "N": str(study.convention.n),
@@ -210,6 +212,24 @@ def _envelope(envelope: Envelope) -> dict[str, Any]:
         "status": "too few runs" if envelope.reason else FitStatus.UNTESTED.value,
         "reason": envelope.reason,
         "runs": list(envelope.points.run_id) if len(envelope.points) else [],
+    }
+
+
+def _training_curves(found: CurveEnvelope) -> dict[str, Any]:
+    there = not found.reason
+    return {
+        "equation": "N*(C) = k C^a, D*(C) ~ C^b",
+        "source": "Hoffmann et al. 2022, approach 1",
+        "params": {"k": found.k, "a": found.a, "b": found.b},
+        "interval95": {"a": found.interval_a, "b": found.interval_b} if there else {},
+        "status": FitStatus.OK.value if there else "too few runs",
+        "reason": found.reason,
+        "compute": found.compute,
+        "sizes": found.sizes,
+        "runs": found.runs,
+        "left_out": {"repeated_text": found.repeated, "no_curve": found.without},
+        "pairs": found.pairs,
+        "largest_correction": found.correction,
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from analysis.accuracy.trends import averaged
-from analysis.estimation import isoflop, predict
+from analysis.estimation import isoflop, predict, training_curves
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
@@ -76,6 +76,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
                 f"centred on it"
             )
             yield Note(code="parabola-biased", severity="warning", message=message)
+    yield from _training_curves(study)
     yield from _which_exponent(study)
     if minima.unsure:
         listed = ", ".join(f"{p.budget:.3g}" for p in minima.unsure)
@@ -92,6 +93,27 @@ def _isoflop(study: Study) -> Iterator[Note]:
             f"them: intervals of N* are widened {minima.family.inflation:.1f} times"
         )
         yield Note(code="n-star-held-out", severity="info", message=message)
+
+
+def _training_curves(study: Study) -> Iterator[Note]:
+    """What approach 1 rests on."""
+    found = study.training_curves
+    if found is None or found.reason:
+        return
+    by = (
+        f"brought to the end of a schedule of their own (by up to {found.correction:.1%}) by {found.pairs} pairs of "
+        "runs of one size"
+        if found.pairs >= training_curves.LEAST_PAIRS
+        else f"of the ends of schedules alone: {found.pairs} pairs of runs of one size and two lengths tell what a "
+        f"schedule's end brings, {training_curves.LEAST_PAIRS} are needed"
+    )
+    message = (
+        f"approach 1 takes the lowest of the training curves of {len(found.runs)} runs at every compute, smoothed, set "
+        f"to end at the held-out losses, and {by}"
+    )
+    if found.repeated or found.without:
+        message += f"; left out: {len(found.repeated)} that saw text twice, {len(found.without)} without a curve"
+    yield Note(code="training-curves", severity="info", message=message)
 
 
 def _which_exponent(study: Study) -> Iterator[Note]:

@@ -93,6 +93,10 @@ def _optimum(study: Study) -> list[Row]:
     if not study.laws and study.ensemble is None and study.score_forecasts:
         return rows  # there is no loss
     what = f"{len(env.points)} runs that no cheaper one beats"
+    if (low := study.training_curves) is not None:
+        seen = f"{len(low.runs)} curves, {low.sizes} sizes lowest"
+        seen = low.reason or f"{seen} from C={_span(low.compute)}"
+        rows.append(["1, training curves", _number(low.a), _number(low.b), _span(low.interval_a or None), seen])
     rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or f"{what}; not tested"])
     spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
     count = f"{len(minima.used)} budgets with a minimum"

@@ -15,6 +15,8 @@ from analysis.runs.tidy import Runs
 from analysis.settings import RunSettings
 from gpt3core.errors import UsageError
 
+PRUNED = "stopped by the sweep before its end, for no loss of it could change the law (prune.by_value); it has none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -53,6 +55,8 @@ def chosen(runs: Runs, settings: RunSettings) -> Selection:
     table, applied = rules.apply(
         everything, min_tokens=floor, exclude=settings.exclude, precision=settings.precision, off=off
     )
+    if runs.pruned:
+        applied = [Rule(name="pruned", meaning=PRUNED, excluded=sorted(runs.pruned)), *applied]
     return Selection(runs=runs, convention=convention, everything=everything, table=table, rules=applied, rules_off=off)
 
 

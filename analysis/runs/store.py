@@ -19,7 +19,7 @@ from gpt3core.store.rundir import RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir
 from gpt3core.store.sweepdir import names as sweeps
 
-__all__ = ["curve", "default_root", "in_flight", "load", "recipe", "schedule", "sweeps", "unfinished"]
+__all__ = ["curve", "default_root", "in_flight", "load", "rates", "recipe", "schedule", "sweeps", "unfinished"]
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
@@ -40,13 +40,15 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = _known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, evals, missing, unmeasured = [], [], [], []
+    rows, evals, missing, pruned, unmeasured = [], [], [], [], []
     for run_id in record.runs:
         run = RunDir(root, run_id)
         measured = _measured(run, record.evals)
         row = _row(run, name, measured)
         if row is None:
-            if run_id not in record.not_taken:
+            if run_id in record.pruned and not run.trained:
+                pruned.append(run_id)
+            elif run_id not in record.not_taken:
                 missing.append(run_id)
             continue
         rows.append(row)
@@ -63,6 +65,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         table=tidy(pd.DataFrame(rows)),
         evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
         missing=missing,
+        pruned=pruned,
         unmeasured=unmeasured,
         min_tokens=record.min_tokens,
     )
@@ -79,8 +82,8 @@ def in_flight(runs: Runs) -> pd.DataFrame:
 
 
 def unfinished(runs: Runs) -> pd.DataFrame:
-    """Runs of a sweep that were started and have no result, failed ones among them, as ``in_flight`` gives them."""
-    found = [RunDir(runs.source, run_id) for run_id in runs.missing]
+    """Runs that were started and have no result, failed and pruned ones among them, as ``in_flight`` gives them."""
+    found = [RunDir(runs.source, run_id) for run_id in [*runs.missing, *runs.pruned]]
     rows = [_planned(run, runs.name) for run in found if run.attempts()]
     return pd.DataFrame(rows).assign(status="unfinished", epochs=np.nan)
 
@@ -90,9 +93,9 @@ def recipe(runs: Runs) -> Path:
     return SweepDir(runs.source, runs.name).recipe
 
 
-def curve(root: Path, run_id: str) -> pd.DataFrame:
-    """The loss curve of a run, one row a step: step, tokens, loss, lr, grad_norm."""
-    return RunDir(root, run_id).curve()
+def curve(root: Path, run_id: str, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """The loss curve of a run, one row a step: step, tokens, loss, lr, grad_norm, or the columns wanted of these."""
+    return RunDir(root, run_id).curve(columns)
 
 
 def schedule(root: Path, run_id: str) -> tuple[Array, float]:
@@ -100,6 +103,15 @@ def schedule(root: Path, run_id: str) -> tuple[Array, float]:
     spec = RunDir(root, run_id).spec()
     rates = [learning_rate(spec.optim, step * spec.optim.batch_tokens) for step in range(spec.steps)]
     return np.array(rates), float(costs.run_costs(spec)["flops_model"])
+
+
+def rates(root: Path, run_id: str, progress: Array) -> tuple[int, Array]:
+    """The steps of a whole run, and its learning rate after these shares of them, relative to the highest (n,)."""
+    spec = RunDir(root, run_id).spec()
+    at = np.clip(np.round(progress * spec.steps).astype(int), 1, spec.steps) - 1
+    peak = min(spec.steps - 1, max(0, -(-spec.optim.warmup_tokens // spec.optim.batch_tokens) - 1))
+    every = [learning_rate(spec.optim, int(step) * spec.optim.batch_tokens) for step in [*at, peak]]
+    return spec.steps, np.array(every[:-1]) / max(every)
 
 
 def _known(root: Path, sweep: str | None) -> str:

@@ -59,6 +59,7 @@ class Runs:
     table: pd.DataFrame
     evals: pd.DataFrame = field(default_factory=pd.DataFrame)
     missing: list[str] = field(default_factory=list)  # runs of the sweep without a result
+    pruned: list[str] = field(default_factory=list)  # runs that the sweep stopped, their value for the law being nil
     unmeasured: list[str] = field(default_factory=list)  # runs that lack some of the scores asked for now
     min_tokens: float = 0.0  # the recipe's floor for a run to count
     notes: list[Note] = field(default_factory=list)  # what reading them left open

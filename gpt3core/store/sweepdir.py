@@ -38,6 +38,7 @@ class SweepRecord:
     )  # device -> {"precision", "kernel"}: "auto" settled
     not_taken: tuple[str, ...] = ()  # runs that an adaptive sweep did without
     min_tokens: float = 0.0  # shorter runs stay out of a fit
+    pruned: dict[str, dict[str, float]] = field(default_factory=dict)  # runs stopped for good: the figures behind it
 
     def __post_init__(self) -> None:
         for name in ("runs", "not_taken"):
@@ -45,6 +46,13 @@ class SweepRecord:
             if not isinstance(ids, list | tuple) or not all(isinstance(run_id, str) for run_id in ids):
                 raise ValueError(f"{name}={ids!r:.50}: a list of run ids is needed")
             object.__setattr__(self, name, tuple(sorted(ids)))
+        for run_id, figures in self.pruned.items():
+            if not isinstance(figures, dict) or not all(isinstance(v, int | float) for v in figures.values()):
+                raise ValueError(f"pruned.{run_id}={figures!r:.50}: numbers by their names are needed")
+
+    def still_pruned(self, share: float | None) -> dict[str, dict[str, float]]:
+        """The runs that stay pruned under a share: none where there is no pruning, none pruned for a larger share."""
+        return {} if share is None else {i: f for i, f in self.pruned.items() if f.get("share", 1.0) <= share}
 
 
 class SweepDir:

@@ -30,6 +30,7 @@ from sweeps.driving.nodes import Nodes
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.progress import Display, Snapshot, Sturdy
 from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
+from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
@@ -43,9 +44,7 @@ TICK_SECONDS = 0.25
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
-VISIBLE_SECONDS = (
-    120.0  # until a result that a worker has written is seen here: network file systems cache for a minute
-)
+VISIBLE_SECONDS = 120.0  # until a worker's result is seen here: network file systems cache for a minute
 TRAIN = "sweeps.cluster.worker:train"
 UNSEEN = "its worker says done, but there is no result in the store: is the folder shared by all nodes?"
 
@@ -57,6 +56,7 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)  # stopped on request, or for want of nodes: run -> reason
+    pruned: dict[str, str] = field(default_factory=dict)  # runs that could not change the law any more: run -> reason
     not_taken: list[str] = field(default_factory=list)  # runs that an adaptive sweep did without
     damage: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -86,6 +86,7 @@ class Driver:
             Adaptive(recipe, self._loss, self.estimates.seconds) if recipe.adaptive else WholeGrid()
         )
         self.requests = Requests(self.sweep, cluster, self.display.say)
+        self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.nodes = Nodes(self.estimates.shape, self.place.workers, self.display.say)
         self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
@@ -113,7 +114,8 @@ class Driver:
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
             self._adopt()
-            if done < len(self.states):
+            self.pruning.look(self.states, self.record.pruned, time.monotonic())
+            if done + self._count(Phase.PRUNED) < len(self.states):
                 self._prepare()
                 if not self.interrupted:
                     self._loop(self._act)
@@ -166,8 +168,7 @@ class Driver:
         self._loop(self.preparation.act)
         if self.preparation.result is not None and self._numerics() is None:
             settled = {**self.record.numerics, self._device(): self.preparation.result["numerics"]}
-            self.record = replace(self.record, numerics=settled)
-            self.sweep.write_record(self.record)
+            self._record(numerics=settled)
         if (numerics := self._numerics()) is not None:
             self.display.say(f"numerics: {numerics.precision}, {numerics.kernel} attention")
 
@@ -176,6 +177,7 @@ class Driver:
         self._look_again(now)
         self._propose()
         self.requests.look(self.states, now)
+        self.pruning.look(self.states, self.record.pruned, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return False
@@ -215,8 +217,7 @@ class Driver:
         if proposal.over:
             self.over = proposal.over
             spare = tuple(i for i, state in self.states.items() if state.phase == Phase.SPARE)
-            self.record = replace(self.record, not_taken=spare)
-            self.sweep.write_record(self.record)
+            self._record(not_taken=spare)
             self.display.say(f"no further runs: {proposal.over}")
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
@@ -321,6 +322,10 @@ class Driver:
             self.display.say(results.summary(state.spec, folder, self.evals, found.result))
         return True
 
+    def _record(self, **changes: Any) -> None:
+        self.record = replace(self.record, **changes)
+        self.sweep.write_record(self.record)
+
     def _note(self, what: str, **details: Any) -> None:
         """Log an event; a log line is never worth a sweep."""
         try:
@@ -366,6 +371,7 @@ class Driver:
             waiting=self._waiting(),
             held=self._reasons(Phase.HELD),
             failed=self._reasons(Phase.FAILED),
+            pruned=self._reasons(Phase.PRUNED),
         )
         self.display.show(snapshot)
         self.status.tell(snapshot, self.damage, nodes=len(self.cluster.inventory()), state=how)
@@ -375,6 +381,7 @@ class Driver:
             done=[i for i, state in self.states.items() if state.phase == Phase.DONE],
             failed=self._reasons(Phase.FAILED),
             held=self._reasons(Phase.HELD),
+            pruned=self._reasons(Phase.PRUNED),
             not_taken=list(self.record.not_taken) if self.over else [],
             damage=list(self.damage),
             interrupted=self.interrupted,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
+from gpt3core import costs
 from gpt3core.spec import RunSpec
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.planning import estimate, hardware
@@ -20,6 +22,7 @@ class Estimates:
     def __init__(self, recipe: Recipe) -> None:
         self.plan, self.place = recipe.plan, recipe.placement
         self.shape = Resources(cpus=self.place.cpus, gpus=self.place.gpus)
+        self._cheap_first = recipe.prune.by_value is not None  # a law is known before the costly runs are far
         self._speedups: list[float] = []
         self._speedup = 1.0
         self._guesses: dict[str, float] = {}  # seconds of training at a speedup of one
@@ -66,8 +69,15 @@ class Estimates:
                 worker=self.shape,
                 workers=self.place.workers,
                 seconds=estimate.EVALUATION_SECONDS if state.trained else self.seconds(state.spec),
+                priority=self._priority(state.spec),
             )
         return self._jobs[key]
+
+    def _priority(self, run: RunSpec) -> int:
+        """Runs of the cheaper budgets first, where runs are pruned: in steps of a tenth of a decade."""
+        if not self._cheap_first:
+            return 0
+        return -round(10 * math.log10(costs.train_flops(run.model, run.tokens)))
 
     def eta(self, states: Iterable[RunState], running: int, now: float) -> float:
         """Seconds until all is done: the work left over the workers there are, and no less than the longest run's."""

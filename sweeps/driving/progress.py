@@ -31,6 +31,7 @@ class Snapshot:
     waiting: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     held: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     failed: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
+    pruned: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
 
     def grouped(self) -> list[tuple[list[str], str]]:
         """The waiting runs by their reason."""
@@ -41,7 +42,7 @@ class Snapshot:
 
     def counts(self) -> str:
         """``2/9 done, 1 failed, 3 waiting``."""
-        told = ((len(self.failed), "failed"), (len(self.held), "held"))
+        told = ((len(self.failed), "failed"), (len(self.held), "held"), (len(self.pruned), "pruned"))
         parts = [f"{self.done}/{self.total} done", *(f"{n} {what}" for n, what in told if n)]
         return ", ".join([*parts, f"{len(self.waiting)} waiting"])
 
@@ -164,6 +165,7 @@ class _Terminal:
         rows = [((run, *_live(progress), ""), "") for run, progress in snapshot.running.items()]
         rows += [((run, "failed", "", "", reason), "red") for run, reason in snapshot.failed.items()]
         rows += [((run, "held", "", "", reason), "yellow") for run, reason in snapshot.held.items()]
+        rows += [((run, "pruned", "", "", reason), "dim") for run, reason in snapshot.pruned.items()]
         rows += [((_named(runs), "waiting", "", "", reason), "dim") for runs, reason in snapshot.grouped()]
         for cells, style in rows:
             table.add_row(*map(Text, cells), style=style)  # text, not markup: a reason may begin with "[/"

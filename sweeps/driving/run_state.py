@@ -21,6 +21,7 @@ class Phase(StrEnum):
     AWAITED = "awaited"  # its worker says that it is done; the store does not show it yet
     DONE = "done"
     FAILED = "failed"  # for good
+    PRUNED = "pruned"  # no loss of it could change the law; its checkpoint is kept
     HELD = "held"  # on request, or for nodes that did not come back; goes on when asked
 
 

@@ -41,6 +41,7 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
         UsageError: when runs asked before would drop out and the recipe does not say that they may.
     """
     before, damage = _before(sweep)
+    share = recipe.prune.by_value
     asked_now = {run.run_id: run for run in cells.runs}
     joined = asked.union(before, list(asked_now), replace=recipe.replace, extend=recipe.extend)
     runs, places = [], {run.data.corpus_sha256: run.data.corpus for run in cells.runs}
@@ -55,9 +56,12 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
         numerics=before.numerics if before else {},
         not_taken=before.not_taken if before and set(before.runs) == set(joined.runs) else (),
         min_tokens=recipe.min_tokens,
+        pruned={} if before is None else {i: f for i, f in before.still_pruned(share).items() if i in joined.runs},
     )
     sweep.write_record(record)
     sweep.write_recipe(recipes.to_yaml(recipe))
+    if before and (again := sorted(set(before.pruned) & set(joined.runs) - set(record.pruned))):
+        sweep.event("unpruned", runs=again)
     if joined.dropped:
         sweep.event("dropped", runs=list(joined.dropped))
     with ThreadPoolExecutor(WRITERS) as pool:

@@ -12,7 +12,7 @@ from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from gpt3core.store import sweepdir
 from sweeps.planning import hardware, precedence
-from sweeps.planning.recipe import Evals, Optim, Placement, Recipe
+from sweeps.planning.recipe import Evals, Optim, Placement, Prune, Recipe
 
 # beyond any experiment, and short of where arithmetic or memory gives out
 MOST_FLOPS = 1e36
@@ -46,6 +46,7 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"adaptive_share={recipe.adaptive_share}: a share of the grid's FLOPs, above 0 and at most 1")
     if recipe.adaptive_target is not None and not 0 < recipe.adaptive_target <= MOST_FLOPS:
         raise UsageError(f"adaptive_target={recipe.adaptive_target}: FLOPs, positive (like 1e14)")
+    _check_prune(recipe.prune)
     require_positive(recipe.data, "max_epochs", where="data.")
     _check_placement(recipe.placement)
     _check_evals(recipe.evals)
@@ -84,6 +85,16 @@ def check_optim(rules: Optim) -> None:
             f"optim.batch_tokens_min={rules.batch_tokens_min} is more than "
             f"optim.batch_tokens_max={rules.batch_tokens_max}: give both"
         )
+
+
+def _check_prune(prune: Prune) -> None:
+    if prune.by_value is not None and not 0 < prune.by_value <= 1:
+        raise UsageError(
+            f"prune.by_value={prune.by_value}: a share of the law's 95% intervals, above 0 and at most 1 (like 0.05); "
+            "null prunes nothing"
+        )
+    if prune.target is not None and not 0 < prune.target <= MOST_FLOPS:
+        raise UsageError(f"prune.target={prune.target}: FLOPs, positive (like 1e14)")
 
 
 def _check_placement(place: Placement) -> None:

@@ -21,6 +21,8 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
     found: list[tuple[str, tuple[str, ...], str]] = []
     if not recipe.adaptive:
         found.append(("adaptive", ("adaptive_share", "adaptive_target"), "adaptive=true"))
+    if recipe.prune.by_value is None:
+        found.append(("prune.by_value", ("prune.target",), "prune.by_value=0.05"))
     if recipe.replicas == 1:
         found.append(("replicas", ("replicas_below_flops",), "replicas=2 or more"))
     if not recipe.evals.tasks:

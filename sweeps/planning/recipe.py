@@ -97,6 +97,14 @@ class Evals:
 
 
 @dataclass
+class Prune:
+    """Whether runs under way are stopped that can no longer change the law, each with its checkpoint and its reason."""
+
+    by_value: float | None = None  # share of the law's own 95% intervals that all of them together may move it by
+    target: float | None = None  # FLOPs at which the law is asked; by default ten times the largest run's
+
+
+@dataclass
 class Placement:
     """Where runs go. Changes the cost of a run, never its result; not part of its identity."""
 
@@ -130,6 +138,7 @@ class Recipe:
     adaptive: bool = False  # take the runs one by one, each where it tells most about adaptive_target
     adaptive_share: float = 0.5  # of the grid's FLOPs that may be spent so
     adaptive_target: float | None = None  # FLOPs; by default ten times the largest run's
+    prune: Prune = field(default_factory=Prune)
     precision: str = "auto"  # auto | fp32 | bf16
     kernel: str = "auto"  # auto | softmax | sdpa
     data: Data = field(default_factory=Data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import groupby
 
 from rich.console import Console
@@ -26,18 +26,26 @@ def _console() -> Console:
     return Console(width=None if Console().is_terminal else WIDTH, highlight=False, soft_wrap=False)
 
 
-def show(recipe: Recipe, grid: Grid, text: Text, trained: set[str], remarks: Sequence[str]) -> None:
+def show(
+    recipe: Recipe,
+    grid: Grid,
+    text: Text,
+    trained: set[str],
+    remarks: Sequence[str],
+    pruned: Set[str] = frozenset(),
+) -> None:
     """Print a plan.
 
     Args:
         trained: run_ids that the store has already.
         remarks: sentences that the reader must not miss.
+        pruned: run_ids that will not be started.
     """
     out = _console()
     if recipe.family == "gpt3":
         _gpt3(out, recipe, grid.runs, text)
     else:
-        _grid(out, recipe, grid.runs, text, trained)
+        _grid(out, recipe, grid.runs, text, trained, pruned)
     if grid.left:
         cells = "; ".join(f"{c.label} at {c.at} ({c.reason})" for c in grid.left[:LEFT_SHOWN])
         more = f"; and {len(grid.left) - LEFT_SHOWN:,} more" if len(grid.left) > LEFT_SHOWN else ""
@@ -75,7 +83,9 @@ def _table(title: str, columns: Sequence[str], words: Sequence[str]) -> Table:
 # --------------------------------------------------------------------------------------------- nano ladder and shapes
 
 
-def _grid(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text, trained: set[str]) -> None:
+def _grid(
+    out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text, trained: set[str], pruned: Set[str]
+) -> None:
     seconds = {run.run_id: _seconds(recipe, run) for run in runs}
     devices = recipe.placement.workers * (recipe.placement.gpus or recipe.placement.cpus)
     unit = "GPU-min" if recipe.placement.gpus else "core-min"
@@ -84,14 +94,14 @@ def _grid(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text, tra
         columns = ("run", "budget", "N non-emb.", "N total", "D tokens", "epochs", "steps", "batch", "lr")
         table = _table(title, (*columns, "C exact", "C 6ND", unit, "state"), ("run", "state"))
         for run in runs:
-            state = "trained" if run.run_id in trained else "to train"
+            state = "trained" if run.run_id in trained else "pruned" if run.run_id in pruned else "to train"
             table.add_row(*_run_row(run, text), f"{seconds[run.run_id] * devices / 60:.1f}", state)
     else:
         table = _table(f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), ())
         for name, group in groupby(sorted(runs, key=_budget), key=_budget):
             table.add_row(*_budget_row(name, list(group), seconds, devices, trained))
     out.print(table)
-    left = [run for run in runs if run.run_id not in trained]
+    left = [run for run in runs if run.run_id not in trained and run.run_id not in pruned]
     total = sum(seconds[run.run_id] for run in left) * devices
     minutes, device = total / 60, unit.removesuffix("-min")
     out.print(

@@ -25,6 +25,7 @@ min_tokens: 2.0e+5
 seed: 5
 replicas: 2
 adaptive: true
+prune: {by_value: 0.1}
 data: {max_epochs: 100}
 evals: {tasks: [copy], items: 20, validation_tokens: 100000}
 placement: {gpus: 1}
@@ -65,6 +66,8 @@ CHANGES = {
     "adaptive": "false",
     "adaptive_share": "0.3",
     "adaptive_target": "1e14",
+    "prune.by_value": "0.2",
+    "prune.target": "1e14",
     "precision": "fp32",
     "kernel": "sdpa",
     "data.corpus": "",  # another file, made by the test
@@ -119,6 +122,8 @@ READ_BY_DRIVER = {  # nothing of a plan shows them
     "adaptive",
     "adaptive_share",
     "adaptive_target",
+    "prune.by_value",
+    "prune.target",
     "placement.max_failures",
     "placement.checkpoint_seconds",
 }
