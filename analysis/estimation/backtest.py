@@ -41,7 +41,7 @@ class Growth:
 
     reach: float = 3.0
     freedom: float = 6.0
-    prior_rate: float = 0.006**2
+    prior_rate: float = 0.003**2
     prior_cuts: float = 1.0
 
 

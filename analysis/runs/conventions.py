@@ -59,9 +59,8 @@ def available(table: pd.DataFrame) -> list[Convention]:
     """The conventions under which a table of runs can be read, the preferred first."""
     there = counts(table)
     found = []
-    meant = [Compute.SIX_ND] if UNRECORDED in table else [Compute.EXACT, Compute.SIX_ND]
     for n in (n for n in COUNTED if COUNTED[n] in there):
-        found += [Convention(n=n, c=c) for c in meant]
+        found += [Convention(n=n, c=Compute.EXACT), Convention(n=n, c=Compute.SIX_ND)]
         if n is Parameters.TOTAL and COUNTED[Parameters.NONEMBEDDING] in there:
             found.append(Convention(n=n, c=Compute.KAPLAN))
     return found
