@@ -180,5 +180,7 @@ def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.i
         for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
             if 1 < len(rows) <= most:
                 n, c = table.N.iloc[rows[0]], np.exp(np.log(table.C.iloc[rows]).mean())
-                groups.append((f"size {n:.3g}" if kind == "size" else f"budget {c:.2g}", kind, rows))
+                stated = "budget_flops" in table and table.budget_flops.iloc[rows].notna().all()
+                name = f"size {n:.3g}" if kind == "size" else f"{'budget' if stated else 'C about'} {c:.2g}"
+                groups.append((name, kind, rows))
     return groups

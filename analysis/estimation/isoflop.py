@@ -64,7 +64,7 @@ def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
     Groups without MIN_SIZES sizes are no budgets, nor are the accidents of a table most of whose runs lie in none: then
     there is no approach 2. Of the runs of one size in a budget the freshest count.
     """
-    if "budget_flops" in table and table.budget_flops.notna().all():
+    if "budget_flops" in table and table.budget_flops.notna().mean() >= IN_BUDGETS:  # the others are of none
         return [_freshest(group) for _, group in table.groupby("budget_flops", sort=True)]
     groups = equal_compute(table)
     return [_freshest(group) for group in groups] if sum(map(len, groups)) >= IN_BUDGETS * len(table) else []

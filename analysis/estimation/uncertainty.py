@@ -37,7 +37,7 @@ def weighted_interval(draws: Array, weights: Array, level: float = LEVEL) -> lis
 
 
 def clusters(table: pd.DataFrame, by: str) -> Array:
-    """A label for each run (n,): itself, its size, or its budget.
+    """A label for each run (n,): itself, its size, or its budget; half decades of compute where no budget is stated.
 
     Seeds of one point stay together under every choice: they share the point's misfit. A point is N, D and, where it
     is known, the unique tokens: text seen twice is another point.
@@ -45,8 +45,8 @@ def clusters(table: pd.DataFrame, by: str) -> Array:
     if by == "size":
         key = table.N
     elif by == "budget":
-        stated = "budget_flops" in table and table.budget_flops.notna().all()
-        key = table.budget_flops if stated else np.round(np.log10(table.C) / BUDGET_DECADES)
+        bins = -np.round(np.log10(table.C) / BUDGET_DECADES)  # negative: no budget
+        key = table.budget_flops.fillna(bins) if "budget_flops" in table else bins
     else:
         key = table.groupby([name for name in ("N", "D", "U") if name in table]).ngroup()
     return np.asarray(pd.factorize(key)[0])
