@@ -23,8 +23,7 @@ def settings(isolated):
     """Two runs of a few seconds, with many checkpoints."""
     return [
         "recipe=smoke",
-        "budgets=[2e9]",
-        "min_tokens=1e4",
+        "budgets=[5e9]",
         f"data.corpus={write_corpus(isolated / 'text', documents=1500)}",
         "data.tokenizer=gpt2:300",
         "data.max_epochs=1000",
