@@ -88,7 +88,7 @@ class Backtests:
         table = pd.DataFrame(missed).groupby(self.rows.fitted_to.to_numpy()).mean().to_numpy(float)  # (cuts, choices)
         there = np.isfinite(table)
         everywhere = there.all(0)
-        if everywhere.all() or not everywhere.any():
+        if not everywhere.any():
             return np.asarray(pd.DataFrame(table).mean().to_numpy(float))
         usual = table[:, everywhere].mean(1)  # (cuts,)
         with np.errstate(invalid="ignore"):

@@ -21,6 +21,7 @@ from analysis.estimation.robust import LEAST_SQUARES, Rho
 from analysis.estimation.solve import Fit
 from analysis.laws import Array, Data, Law
 from analysis.runs import rules
+from analysis.runs.conventions import OTHER_N
 from analysis.runs.ratio import Ratio
 from analysis.runs.rules import RULED_OUT
 
@@ -29,7 +30,6 @@ RECENCY = 0.1  # weight of a run grows with this power of its compute, where hig
 FRONTIERS = ("compute_frontier", "compute_frontier_irreducible", "broken")  # laws of the budgets' minima
 BY_BEST = {"kaplan_n": "N", "kaplan_d": "D", "kaplan_c_min": "C_min"}  # laws of what the runs are then best by
 REPEATED_RUNS = 5  # runs of more than one epoch from which on the law of repeated data takes part
-OTHER_N = "N_other"  # column: the count of parameters that was not asked for
 LEAST_APART = 0.05  # spread of ln(N_other/N) below which another count is the same law with another coefficient
 
 
@@ -125,13 +125,8 @@ def columns(table: pd.DataFrame) -> Data:
     return {name: table[name].to_numpy(float) for name in ("N", "D", "C", "U", "C_min", "S_min") if name in table}
 
 
-def fit_choice(choice: Choice, table: pd.DataFrame) -> Fit:
-    """Fit one choice to a table of runs (run_id, N, D, C, U, loss)."""
-    return fit_choices([choice], table)[0]
-
-
 def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
-    """Fit choices to a table of runs, those of one law and the same runs at once."""
+    """Fit choices to a table of runs (run_id, N, D, C, U, loss), those of one law and the same runs at once."""
     fits: dict[int, Fit] = {}
     minima = isoflop.parabolas(table[~ruled_out(table)]) if any(choice.frontier for choice in choices) else []
     alike: dict[tuple[str, bool, bool], list[int]] = {}
@@ -151,18 +146,20 @@ def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
     return [fits[i] for i in range(len(choices))]
 
 
-def refitted(choice: Choice, fit: Fit, table: pd.DataFrame, counts: Array) -> Array:
+def refitted(choice: Choice, fit: Fit, table: pd.DataFrame, counts: Array, ln_loss: Array | None = None) -> Array:
     """Parameters of a choice with each run counted so often, (P, k).
 
     Args:
         fit: of the choice to the table.
         counts: (P, n).
+        ln_loss: (P, n) in place of the table's.
     """
     taken = choice.takes(table)
     rows = table[taken]
-    weights, loss = run_weights(choice, rows), np.log(rows.loss.to_numpy(float))
+    weights = run_weights(choice, rows)
     counted = counts[:, taken] if weights is None else counts[:, taken] * weights
-    return solve.refit(fit, choice.columns(rows), loss, weights=counted)
+    observed = np.log(rows.loss.to_numpy(float)) if ln_loss is None else ln_loss[:, taken]
+    return solve.refit(fit, choice.columns(rows), observed, weights=counted)
 
 
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:

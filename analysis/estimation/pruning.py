@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.estimation import isoflop, optimal_size, predict, solve
-from analysis.estimation.choices import choice_ln_loss, fit_choices, run_weights
+from analysis.estimation.choices import choice_ln_loss, fit_choices, refitted
 from analysis.estimation.ensemble import Ensemble, fit_ensemble
 from analysis.estimation.family import LEAST_BUDGETS
 from analysis.estimation.isoflop import Minima
@@ -198,11 +198,8 @@ def _answers(found: _Answer, ln_loss: Array, kept: NDArray[np.bool_]) -> Array:
     for choice, fit in zip(whole.choices, whole.fits, strict=True):
         if choice.frontier:
             thetas.append(np.stack([_of_minima(fit, each) for each in minima]))
-            continue
-        rows = choice.takes(table)
-        weights = run_weights(choice, table[rows])
-        counts = kept[:, rows].astype(float) * (1.0 if weights is None else weights)
-        thetas.append(solve.refit(fit, choice.columns(table[rows]), ln_loss[:, rows], weights=counts))
+        else:
+            thetas.append(refitted(choice, fit, table, kept.astype(float), ln_loss))
     pairs = zip(whole.choices, thetas, strict=True)
     each = np.stack([choice_ln_loss(choice, theta, found.point)[:, 0] for choice, theta in pairs])
     answers = []

@@ -199,13 +199,7 @@ def _refit(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array | None
     assert fit.basins is not None
     residual = np.atleast_2d(observed)[:, None] - evaluate(fit.basins)[0][None]  # (P or 1, basins, n)
     each = fit.rho.value(residual)
-    value = (
-        each.sum(2)
-        if weights is None
-        else (each @ weights[..., None])[..., 0]
-        if len(each) > 1
-        else weights @ each[0].T
-    )
+    value = each.sum(2) if weights is None else (each @ weights[..., None])[..., 0]  # (P or 1, basins)
     start = fit.basins[np.argmin(value, axis=1)]
     return minimise(evaluate, observed, start, rho=fit.rho, weights=weights, tolerance=RESAMPLED).theta
 

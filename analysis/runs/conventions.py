@@ -54,6 +54,9 @@ UNRECORDED = "compute_unrecorded"  # column of a table that says no compute: it 
 _STORE = {"params_total": "N_total", "params_nonembedding": "N_nonembedding", "tokens": "D", "flops_model": "C"}
 COUNTED = {Parameters.NONEMBEDDING: "N_nonembedding", Parameters.TOTAL: "N_total", Parameters.GIVEN: "N"}
 
+OTHER_COUNT = {Parameters.NONEMBEDDING: "N_total", Parameters.TOTAL: "N_nonembedding"}  # column, by what N counts
+OTHER_N = "N_other"  # column of points: the count of parameters that was not asked for
+
 
 def available(table: pd.DataFrame) -> list[Convention]:
     """The conventions under which a table of runs can be read, the preferred first."""
@@ -110,9 +113,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
         raise UsageError("C=kaplan needs the non-embedding parameters, which these runs do not say")
     frame = pd.DataFrame({"run_id": renamed.run_id.astype(str), "size": renamed["size"].astype(str)})
     frame["N"] = renamed[COUNTED[n]].astype(float)
-    other = COUNTED[Parameters.TOTAL if n is Parameters.NONEMBEDDING else Parameters.NONEMBEDDING]
-    if n is not Parameters.GIVEN and other in renamed:
-        frame["N_other"] = renamed[other].astype(float)
+    if (other := OTHER_COUNT.get(n)) in renamed:
+        frame[OTHER_N] = renamed[other].astype(float)
     frame["D"] = renamed.D.astype(float)
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
     recorded = c is Compute.EXACT and UNRECORDED not in renamed

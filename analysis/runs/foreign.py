@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.note import Note
-from analysis.runs.conventions import UNRECORDED
+from analysis.runs.conventions import OTHER_N, UNRECORDED
 from analysis.runs.ratio import Ratio, sizes, tokens
 from analysis.runs.tidy import Runs
 from gpt3core.errors import UsageError
@@ -277,7 +277,7 @@ def check_points(table: pd.DataFrame, path: Path, cost: Ratio) -> pd.DataFrame:
         raise UsageError(
             f"{path} has neither N and D nor C: give them as columns.N=NAME, columns.D=NAME, columns.C=NAME"
         )
-    names = ["N", "D", "C", "U", *(["N_other"] if "N_other" in table else [])]
+    names = ["N", "D", "C", "U", *([OTHER_N] if OTHER_N in table else [])]
     return table.reindex(columns=names).reset_index(drop=True)
 
 

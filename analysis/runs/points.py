@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.note import Note
 from analysis.runs import conventions, foreign
-from analysis.runs.conventions import COUNTED, LABELS, Compute, Parameters
+from analysis.runs.conventions import COUNTED, LABELS, OTHER_COUNT, OTHER_N, Compute, Parameters
 from analysis.runs.ratio import per_6nd
 from analysis.runs.selection import Selection
 from gpt3core.errors import UsageError
@@ -40,9 +40,8 @@ def counted(
         for name in NAMES:
             if name in table:
                 table["N"] = table[name]
-    other = COUNTED[Parameters.TOTAL if selection.convention.n is Parameters.NONEMBEDDING else Parameters.NONEMBEDDING]
-    if selection.convention.n is not Parameters.GIVEN and other in table:
-        table["N_other"] = table[other]
+    if (other := OTHER_COUNT.get(selection.convention.n)) in table:
+        table[OTHER_N] = table[other]
     return foreign.check_points(_compute(table, selection.convention.c), path, per_6nd(selection.table)), notes
 
 

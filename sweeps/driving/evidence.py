@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimation import pruning
-from analysis.estimation.choices import OTHER_N
 from analysis.estimation.curve_forecast import LEAST_POINTS, Curve, forecast_held_out
 from analysis.estimation.design import FARTHER
 from analysis.estimation.unfinished import so_far
 from analysis.runs import rules
+from analysis.runs.conventions import OTHER_N
 from gpt3core import costs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec

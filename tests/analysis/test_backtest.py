@@ -133,8 +133,8 @@ def test_a_noisy_evaluation_counts_less():
     table.loc[noisy, "loss"] *= np.exp(0.05 * np.random.default_rng(0).standard_normal(noisy.sum()))
     table.loc[noisy, "loss_se"] = 0.2
     choice = choices.Choice(law=laws.CHINCHILLA, rho=robust.LEAST_SQUARES)
-    told = choices.fit_choice(choice, table).params
-    untold = choices.fit_choice(choice, table.drop(columns="loss_se")).params
+    told = choices.fit_choices([choice], table)[0].params
+    untold = choices.fit_choices([choice], table.drop(columns="loss_se"))[0].params
     assert abs(told["beta"] - 0.28) < abs(untold["beta"] - 0.28)
 
 

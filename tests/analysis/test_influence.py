@@ -6,7 +6,7 @@ import pytest
 
 from analysis.estimation import isoflop
 from analysis.estimation.backtest import combine
-from analysis.estimation.choices import choice_ln_loss, fit_choice
+from analysis.estimation.choices import choice_ln_loss, fit_choices
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.estimation.influence import first_order, influences, predictions
 from analysis.estimation.robust import LEAST_SQUARES
@@ -30,7 +30,7 @@ def test_refits_at_once_are_those_of_every_choice_one_by_one(ladder):
     table, minima, point, ensemble = ladder
     for out in ([4], [28, 29], list(range(28, 35))):
         hit = table.index.isin(out)
-        again = [fit_choice(choice, table[~hit].reset_index(drop=True)) for choice in ensemble.choices]
+        again = [fit_choices([choice], table[~hit].reset_index(drop=True))[0] for choice in ensemble.choices]
         each = [choice_ln_loss(c, f.theta[None], point)[0] for c, f in zip(ensemble.choices, again, strict=True)]
         by_hand = combine(np.array(each).T, ensemble.weights(point)[0])[0]
         at_once = predictions(ensemble, table, point, hit[None], minima)[0, 0]

@@ -137,7 +137,7 @@ def test_without_backtests_no_choice_is_lenient():
 def test_many_runs_of_one_size_or_length_are_fitted_too(same):
     rng = np.random.default_rng(0)
     n, d = np.exp(rng.uniform(17, 23, 1100)), np.exp(rng.uniform(22, 26, 1100))
-    table = pd.DataFrame({"N": n, "D": d}) if not same else pd.DataFrame({"N": n, "D": d}).assign(**{same: 1e10})
+    table = pd.DataFrame({"N": n, "D": d}).assign(**{same: 1e10})
     table["loss"] = true(table.N, table.D) * np.exp(0.002 * rng.standard_normal(1100))
     assert api.fit(table, bootstrap=100).laws["chinchilla"].fit.theta is not None
 
