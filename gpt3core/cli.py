@@ -157,7 +157,7 @@ def _reason(error: BaseException) -> str:
     """What an error of OmegaConf or YAML says, on one line."""
     from yaml import YAMLError
 
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError) or "nesting depth" in str(error):  # PyYAML has a limit since 6.0.4
         return "it is nested too deeply"
     said = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
     return _short(" ".join(said[-2:] if isinstance(error, YAMLError) else said[:1]), 300)
