@@ -19,7 +19,7 @@ MAX_BYTES = 1_000_000  # of a file of settings
 MAX_NODES = 100_000  # of what its aliases stand for
 SHOWN = 120  # characters of a value in an error
 ALL_KEYS = "--keys"  # the flag of a command
-PACKAGES = ("analysis", "dashboards", "sweeps")  # whose modules are commands
+PACKAGES = ("analysis", "dashboards", "gpt3core", "sweeps")  # whose modules are commands
 
 
 def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -58,10 +58,22 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     return given
 
 
+def verbatim(argv: Sequence[str], key: str) -> tuple[list[str], str | None]:
+    """The words without ``key=TEXT``, and its text just as it was typed: YAML would read a number or a list in some.
+
+    Raises:
+        UsageError: when it is given twice.
+    """
+    texts = [word.partition("=")[2] for word in argv if word.startswith(f"{key}=")]
+    if len(texts) > 1:
+        raise UsageError(f"{key}={_short(texts[1])}: {key}={_short(texts[0])} was given too; leave one out")
+    return [word for word in argv if not word.startswith(f"{key}=")], texts[0] if texts else None
+
+
 def _command() -> str:
     """How this process was started, if by one of isoflop's commands; nothing where another program uses it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    name = "" if spec is None else spec.name
+    name = "" if spec is None else spec.name.removesuffix(".__main__")
     return f"python -m {name}" if name.partition(".")[0] in PACKAGES else ""
 
 

@@ -7,15 +7,30 @@ Shape legend: B sequences, T positions, D d_model, H heads, K d_head, V vocabula
 from __future__ import annotations
 
 import math
-from typing import ClassVar, cast
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core.model.attention import attend
-from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.model.gpt_spec import GELU, GPTSpec
 from gpt3core.model.parameters import PartOf, draw_, named, whole
+
+
+class Seen(Protocol):
+    """The keys and values that a layer has seen (``gpt3core.generate.cache``)."""
+
+    def read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Take in (B, H, T, K); what one query then sees, (B, H, S, K) twice and a mask, or None for a whole prompt."""
+
+
+class Past(Protocol):
+    """What a model has read so far: a layer each, and the positions (B, T) or (T) of the tokens that come now."""
+
+    layers: dict[str, Seen]
+
+    def places(self, t: int) -> Tensor: ...
 
 
 class Attention(nn.Module):
@@ -29,11 +44,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(spec.d_model, 3 * inner)
         self.out = nn.Linear(inner, spec.d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         b, t, _ = x.shape
         q, k, v = self.qkv(x).view(b, t, -1, 3, self.d_head).permute(3, 0, 2, 1, 4)  # 3 x (B, the heads here, T, K)
-        mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
+        seen = None if past is None else past.read(k, v)
+        if seen is None:
+            mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
+        else:
+            mixed = F.scaled_dot_product_attention(q, *seen)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
         return projected
 
@@ -49,10 +68,10 @@ class Block(nn.Module):
         self.up = nn.Linear(spec.d_model, 4 * spec.d_model)
         self.down = nn.Linear(4 * spec.d_model, spec.d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.attention(self.norm1(x))
-        added: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        x = x + self.attention(self.norm1(x), past)
+        added: Tensor = self.down(F.gelu(self.up(self.norm2(x)), approximate=GELU))
         return x + added
 
 
@@ -88,12 +107,17 @@ class GPT(nn.Module):
         self.norm: nn.LayerNorm | None = nn.LayerNorm(spec.d_model)
         self.head: Head | None = Head(embedding.weight)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D)."""
+    def hidden(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D).
+
+        Args:
+            past: what was read before; it takes in what is read now.
+        """
         if self.tokens is not None and self.positions is not None:
-            x = self.tokens(x) + self.positions.weight[: x.size(1)]  # (B, T, D)
-        for block in self.blocks.values():
-            x = block(x)
+            t = x.size(1)
+            x = self.tokens(x) + (self.positions.weight[:t] if past is None else self.positions(past.places(t)))
+        for layer, block in self.blocks.items():
+            x = block(x) if past is None else block(x, past.layers[layer])
         return x if self.norm is None else self.norm(x)
 
     def forward(self, x: Tensor) -> Tensor:

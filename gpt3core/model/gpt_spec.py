@@ -10,6 +10,7 @@ from gpt3core.model.architecture import Architecture, Cuts, ModelSpec, Params
 # a token and unit of width in 16 bits: Korthikanti et al. 2022 (arXiv 2205.05198), s b h 34 and s b h 2
 ACTIVATION_BYTES = {"selective": 34.0, "full": 2.0}
 ATTENTION_PATTERNS = ("dense", "alternating")
+GELU = "none"  # torch's name of the form that the module computes: "none" (erf) or "tanh"; what is exported says so too
 
 
 @dataclass(frozen=True, kw_only=True)

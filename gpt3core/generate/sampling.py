@@ -1,0 +1,88 @@
+"""Which token comes next: the likeliest, or a draw from the model's distribution, sharpened and cut.
+
+Logits are divided by the temperature, the ``top_k`` likeliest tokens are kept (Fan et al. 2018), and of those the
+smallest set whose probability reaches ``top_p`` (nucleus sampling, Holtzman et al. 2020). Of equal logits the lower id
+is the likelier one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn; ``temperature`` 0 takes the likeliest.
+
+    Raises:
+        ValueError: for values that mean nothing.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature}: zero (the likeliest token) or more is needed")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k}: 1 or more is needed; leave it out to draw from all tokens")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: it must lie above 0 and be at most 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: zero or more is needed")
+
+
+def probabilities(logits: Tensor, how: Sampling) -> Tensor:
+    """What tokens are drawn with: logits (B, V) to float64 (B, V), each row of sum 1."""
+    ordered, ids = torch.sort(logits.double(), dim=-1, descending=True, stable=True)
+    # from the largest down, so that a tiny temperature divides zero by it and not infinity by infinity
+    below = ordered - ordered[:, :1]
+    if how.temperature == 0:
+        below[:, 1:] = -math.inf
+    else:
+        below = torch.where(below == 0, below, below / how.temperature)
+    if how.top_k is not None:
+        below[:, how.top_k :] = -math.inf
+    kept = torch.softmax(below, -1)
+    if how.top_p is not None:
+        before = kept.cumsum(-1) - kept
+        kept = torch.where(before < how.top_p, kept, 0.0)
+    return torch.zeros_like(kept).scatter(-1, ids, kept / kept.sum(-1, keepdim=True))
+
+
+class Sampler:
+    """Draws for the rows of a batch; a row's draws depend on the seed and its number, not on the other rows."""
+
+    def __init__(self, how: Sampling) -> None:
+        self.how = how
+        self._streams: dict[int, np.random.Generator] = {}
+
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
+        """One token for each row of logits (B, V).
+
+        Args:
+            rows: the number of each row in the whole batch.
+        """
+        if self.how.temperature == 0:
+            likeliest: list[int] = logits.argmax(-1).tolist()
+            return likeliest
+        sums = probabilities(logits, self.how).cumsum(-1).cpu().numpy()
+        return [self._draw(row, line) for row, line in zip(rows, sums, strict=True)]
+
+    def _draw(self, row: int, sums: np.ndarray) -> int:
+        """The token whose stretch of the cumulative probabilities a uniform number falls into."""
+        if row not in self._streams:
+            key = int.from_bytes(hashlib.sha256(f"{self.how.seed}:{row}".encode()).digest()[:16], "little")
+            self._streams[row] = np.random.Generator(np.random.Philox(key=key))
+        place = self._streams[row].random() * sums[-1]
+        # rounding may bring it to the end: the last token that has a stretch
+        return min(int(np.searchsorted(sums, place, side="right")), int(np.searchsorted(sums, sums[-1])))
