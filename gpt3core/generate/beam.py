@@ -72,7 +72,8 @@ def beam_search(
         return Hypothesis(tokens=found, logprob=logprob, score=logprob / length**length_penalty, ended=why)
 
     for left in range(tokens - 1, -1, -1):
-        parents, grown = [], []
+        parents: list[int] = []
+        grown: list[tuple[tuple[int, ...], float]] = []
         for rank, (line, token, logprob) in enumerate(_best(reader.logits, [sum_ for _, sum_ in live], 2 * beam)):
             if token != end and len(grown) < beam:
                 parents.append(line)

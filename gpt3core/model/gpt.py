@@ -7,7 +7,7 @@ Shape legend: B sequences, T positions, D d_model, H heads, K d_head, V vocabula
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +16,7 @@ from torch.nn import functional as F
 from gpt3core.model.attention import attend
 from gpt3core.model.gpt_spec import GELU, GPTSpec
 from gpt3core.model.parameters import PartOf, draw_, named, whole
-
-
-class Seen(Protocol):
-    """The keys and values that a layer has seen (``gpt3core.generate.cache``)."""
-
-    def read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """Take in (B, H, T, K); what one query then sees, (B, H, S, K) twice and a mask, or None for a whole prompt."""
-
-
-class Past(Protocol):
-    """What a model has read so far: a layer each, and the positions (B, T) or (T) of the tokens that come now."""
-
-    layers: dict[str, Seen]
-
-    def places(self, t: int) -> Tensor: ...
+from gpt3core.model.past import Past, Seen
 
 
 class Attention(nn.Module):
