@@ -1,13 +1,10 @@
 """Beam search: the continuation that is likeliest as a whole, among the best few at every step.
 
-GPT-3 generates free-form answers with 4 beams and a length penalty of 0.6 (Brown et al. 2020, section 2.4, which does
-not print the formula): here a text's score is its log-probability divided by ``length ** length_penalty``, its end
-counted as a token.
+A text's score is its log-probability divided by ``length ** length_penalty``, its end counted as a token.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt3core.generate.choices import Search
 from gpt3core.generate.decode import CONTEXT, END, LENGTH
 from gpt3core.generate.reader import Reader
-
-BEAM, LENGTH_PENALTY = 4, 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,64 +27,51 @@ class Hypothesis:
     ended: str  # END, LENGTH or CONTEXT
 
 
-def check(beam: int, length_penalty: float) -> None:
-    """Refuse what means nothing.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    if beam < 1:
-        raise ValueError(f"beam={beam}: 1 or more is needed")
-    if not 0 <= length_penalty < math.inf:
-        raise ValueError(f"length_penalty={length_penalty}: zero (none) or more is needed")
-
-
 def beam_search(
     model: Any,
     prompt: Sequence[int],
     *,
     tokens: int,
     end: int | None = None,
-    beam: int = BEAM,
-    length_penalty: float = LENGTH_PENALTY,
+    how: Search | None = None,
     vocab: int | None = None,
     cached: bool = True,
 ) -> list[Hypothesis]:
-    """The best continuations of a prompt, at most ``beam`` of them, the best one first.
+    """The best continuations of a prompt, at most ``how.beam`` of them, the best one first.
 
-    The search ends when ``beam`` texts have ended, or at ``tokens`` or the end of the context: then those under way
+    The search ends when so many texts have ended, or at ``tokens`` or the end of the context: then those under way
     count too. With one beam it is the greedy choice.
 
     Raises:
-        ValueError: for a prompt that cannot be read, or a beam or penalty that means nothing.
+        ValueError: for a prompt that cannot be read.
     """
-    check(beam, length_penalty)
+    how = how or Search()
     reader = Reader(model, [prompt], tokens=tokens, vocab=vocab, cached=cached)
     live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]  # tokens and log-probability of each line of the reader
     ended: list[Hypothesis] = []
 
     def hypothesis(found: tuple[int, ...], logprob: float, why: str) -> Hypothesis:
         length = max(1, len(found) + (why == END))
-        return Hypothesis(tokens=found, logprob=logprob, score=logprob / length**length_penalty, ended=why)
+        return Hypothesis(tokens=found, logprob=logprob, score=logprob / length**how.length_penalty, ended=why)
 
     for left in range(tokens - 1, -1, -1):
         parents: list[int] = []
         grown: list[tuple[tuple[int, ...], float]] = []
-        for rank, (line, token, logprob) in enumerate(_best(reader.logits, [sum_ for _, sum_ in live], 2 * beam)):
-            if token != end and len(grown) < beam:
+        for rank, (line, token, logprob) in enumerate(_best(reader.logits, [sum_ for _, sum_ in live], 2 * how.beam)):
+            if token != end and len(grown) < how.beam:
                 parents.append(line)
                 grown.append(((*live[line][0], token), logprob))
-            elif token == end and rank < beam:
+            elif token == end and rank < how.beam:
                 ended.append(hypothesis(live[line][0], logprob, END))
         over = not left or reader.full(0)
         live = grown
-        if len(ended) >= beam or not live:
+        if len(ended) >= how.beam or not live:
             break
         if over:
             ended += [hypothesis(*line, CONTEXT if left else LENGTH) for line in live]
             break
         reader.extend(parents, [found[-1] for found, _ in live])
-    return sorted(ended, key=lambda one: -one.score)[:beam]
+    return sorted(ended, key=lambda one: -one.score)[: how.beam]
 
 
 def _best(logits: Tensor, sums: list[float], count: int) -> list[tuple[int, int, float]]:

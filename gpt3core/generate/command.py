@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from gpt3core import cli
 from gpt3core.errors import UsageError
+from gpt3core.generate.choices import Sampling, Search
 
 if TYPE_CHECKING:
     from gpt3core.generate.trained import Trained
@@ -54,11 +55,11 @@ class GenerateSettings:
     length_penalty: float | None = None
     roll: bool = False
 
-    def check(self) -> None:
-        """Refuse what cannot be meant or would have no effect.
+    def how(self) -> Sampling | Search:
+        """How tokens are chosen.
 
         Raises:
-            UsageError: in one sentence.
+            ValueError: in one sentence, for what cannot be meant or would have no effect.
         """
         if self.run is None:
             raise UsageError("run=ID is needed: the id, the label, or the beginning of the id of a trained run")
@@ -68,27 +69,35 @@ class GenerateSettings:
             raise UsageError(f"tokens={self.tokens}: zero or more is needed")
         if self.n < 1:
             raise UsageError(f"n={self.n}: 1 or more is needed")
-        drawing = [name for name in ("top_k", "top_p", "seed") if getattr(self, name) is not None]
         if self.beam is not None:
-            self._check_beam(drawing)
-        elif self.length_penalty is not None:
+            return self._search()
+        if self.length_penalty is not None:
             raise UsageError(f"length_penalty={self.length_penalty:g} has no effect without beam=: give both or none")
-        elif self.temperature == 0 and (drawing or self.n > 1):
-            name = drawing[0] if drawing else "n"
+        if self.temperature == 0 and (name := next(iter([*self._drawing(), *(["n"] if self.n > 1 else [])]), None)):
             raise UsageError(
                 f"{name}={getattr(self, name)} has no effect with temperature=0, which always gives the same text: "
                 "leave one out"
             )
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return Sampling(temperature=temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed or 0)
 
-    def _check_beam(self, drawing: list[str]) -> None:
-        without = (["temperature"] if self.temperature is not None else []) + drawing + (["roll"] if self.roll else [])
-        if without:
+    def _drawing(self) -> list[str]:
+        """What is given that says how tokens are drawn."""
+        return [name for name in ("top_k", "top_p", "seed") if getattr(self, name) is not None]
+
+    def _search(self) -> Search:
+        assert self.beam is not None
+        penalty = Search.length_penalty if self.length_penalty is None else self.length_penalty
+        search = Search(beam=self.beam, length_penalty=penalty)
+        without = ["temperature"] if self.temperature is not None else []
+        if without := [*without, *self._drawing(), *(["roll"] if self.roll else [])]:
             raise UsageError(
                 f"beam={self.beam} searches for the likeliest text within the context, so "
                 f"{without[0]}={getattr(self, without[0])} has no effect: leave one out"
             )
-        if self.beam is not None and self.n > self.beam:
+        if self.n > self.beam:
             raise UsageError(f"n={self.n}: a search of beam={self.beam} ends with {self.beam} texts at most")
+        return search
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
     words, prompt = cli.verbatim(argv, "prompt")
     given = cli.settings(GenerateSettings(), words)
     given.prompt = prompt
-    given.check()
+    how = given.how()
 
     import torch
 
@@ -116,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
     ids = text.encode(here.encoding, _prompt(given))
     if len(ids) > (n_ctx := here.spec.model.n_ctx):
         raise UsageError(f"the prompt has {len(ids)} tokens, and {n_ctx} fit the context of this run: shorten it")
-    cut = _search(here, ids, given) if given.beam is not None else _draw(here, ids, given)
+    cut = _search(here, ids, given, how) if isinstance(how, Search) else _draw(here, ids, given, how)
     if cut:
         print(f"note: the text ends where the context of {n_ctx} tokens does; roll=true goes on", file=sys.stderr)
     return 0
@@ -145,24 +154,17 @@ def _prompt(given: GenerateSettings) -> str:
         raise UsageError(f"prompt_file={given.prompt_file} is not UTF-8 text ({error.reason})") from error
 
 
-def _draw(here: Trained, ids: list[int], given: GenerateSettings) -> bool:
+def _draw(here: Trained, ids: list[int], given: GenerateSettings, how: Sampling) -> bool:
     """Write texts token by token, several after one another; whether one was cut by the context's end."""
     from gpt3core.generate.decode import CONTEXT, stream
-    from gpt3core.generate.sampling import Sampler, Sampling
+    from gpt3core.generate.sampling import Sampler
 
-    how = Sampling(
-        temperature=1.0 if given.temperature is None else given.temperature,
-        top_k=given.top_k,
-        top_p=given.top_p,
-        seed=given.seed or 0,
-    )
-    end = here.encoding.eot_token
     texts = stream(
         here.model,
         [ids] * given.n,
         tokens=given.tokens,
         choose=Sampler(how),
-        end=end,
+        end=here.encoding.eot_token,
         vocab=here.encoding.n_vocab,
         roll=given.roll,
     )
@@ -174,23 +176,15 @@ def _draw(here: Trained, ids: list[int], given: GenerateSettings) -> bool:
     return cut
 
 
-def _search(here: Trained, ids: list[int], given: GenerateSettings) -> bool:
+def _search(here: Trained, ids: list[int], given: GenerateSettings, how: Search) -> bool:
     """Write the best texts of a beam search; whether one was cut by the context's end."""
-    from gpt3core.generate import beam
+    from gpt3core.generate.beam import beam_search
     from gpt3core.generate.decode import CONTEXT
 
-    assert given.beam is not None
-    best = beam.beam_search(
-        here.model,
-        ids,
-        tokens=given.tokens,
-        end=here.encoding.eot_token,
-        beam=given.beam,
-        length_penalty=beam.LENGTH_PENALTY if given.length_penalty is None else given.length_penalty,
-        vocab=here.encoding.n_vocab,
-    )[: given.n]
-    out = Output(here, len(best))
-    out.show([list(one.tokens) for one in best])
+    end, vocab = here.encoding.eot_token, here.encoding.n_vocab
+    best = beam_search(here.model, ids, tokens=given.tokens, end=end, how=how, vocab=vocab)[: given.n]
+    out = Output(here, max(1, len(best)))
+    out.show([list(one.tokens) for one in best] or [[]])
     out.close()
     return any(one.ended == CONTEXT for one in best)
 

@@ -10,35 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How tokens are drawn; ``temperature`` 0 takes the likeliest.
-
-    Raises:
-        ValueError: for values that mean nothing.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature}: zero (the likeliest token) or more is needed")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k}: 1 or more is needed; leave it out to draw from all tokens")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: it must lie above 0 and be at most 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: zero or more is needed")
+from gpt3core.generate.choices import Sampling
 
 
 def probabilities(logits: Tensor, how: Sampling) -> Tensor:

@@ -36,6 +36,7 @@ CONFIG, WEIGHTS, INDEX, ABOUT = "config.json", "model.safetensors", "model.safet
 # what other versions of transformers keep beside the weights: masks, which follow from the configuration
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".attn.attention.bias", ".attn.attention.masked_bias")
 HEAD = "lm_head.weight"
+WRITTEN = {CONFIG, WEIGHTS, ABOUT, *tokenizers.FILES}  # what an export holds
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -94,18 +95,18 @@ def export_gpt2(
 
 def _check_free(folder: Path, replace: bool) -> None:
     """Refuse a folder that holds something, but for an earlier export that may be replaced."""
-    if not folder.exists():
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
         return
-    if not folder.is_dir():
-        raise UsageError(f"out={folder} is a file: name a folder")
-    found = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise UsageError(f"out={folder} cannot be a folder ({error.strerror}): name another one") from error
     if not found:
         return
-    known = {CONFIG, WEIGHTS, ABOUT, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"}
     if not replace:
         raise UsageError(f"out={folder} is not empty: name another folder, or give replace=true")
-    if ABOUT not in found or found - known:
-        other = min(found - known, default=f"no {ABOUT}")
+    if ABOUT not in found or found - WRITTEN:
+        other = min(found - WRITTEN, default=f"no {ABOUT}")
         raise UsageError(
             f"out={folder} is no export of isoflop's alone ({other}): it is not replaced; name another one"
         )
@@ -113,13 +114,17 @@ def _check_free(folder: Path, replace: bool) -> None:
 
 def _write(folder: Path, content: dict[str, bytes]) -> None:
     """Write a folder under another name, then give it its own."""
-    begun = files.make_folder(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"))
+    begun = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        for name, data in content.items():
-            files.write_bytes(begun / name, data)
-        if folder.exists():
-            files.remove_folder(folder)
-        with files.explained(folder):
+        with files.explained(folder, setting="out="):
+            begun.mkdir(parents=True)
+            for name, data in content.items():
+                with open(begun / name, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if folder.exists():
+                files.remove_folder(folder)
             os.rename(begun, folder)
             files.sync_folder(folder.parent)
     finally:

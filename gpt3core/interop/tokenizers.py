@@ -8,6 +8,8 @@ from typing import Any
 from gpt3core.data import tokenizer
 from gpt3core.data.tokenizer import END_OF_TEXT
 
+FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+
 
 def files(name: str, n_ctx: int) -> dict[str, bytes]:
     """File name -> content, for a tokenizer's name and a model's context."""
@@ -15,22 +17,17 @@ def files(name: str, n_ctx: int) -> dict[str, bytes]:
     letters, merges = tokenizer.letters(), tokenizer.merges(size - 1)
     vocab = {token: rank for rank, token in enumerate([*letters.values(), *(m.replace(" ", "") for m in merges)])}
     vocab[END_OF_TEXT] = size - 1
-    return {
-        "vocab.json": _json(vocab),
-        "merges.txt": "\n".join(["#version: 0.2", *merges, ""]).encode(),
-        "tokenizer.json": _json(_fast(vocab, merges)),
-        "tokenizer_config.json": _json(
-            {
-                "tokenizer_class": "GPT2Tokenizer",
-                "model_max_length": n_ctx,
-                "add_prefix_space": False,
-                "clean_up_tokenization_spaces": False,
-                "bos_token": END_OF_TEXT,
-                "eos_token": END_OF_TEXT,
-                "unk_token": END_OF_TEXT,
-            }
-        ),
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "model_max_length": n_ctx,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
     }
+    pairs = "\n".join(["#version: 0.2", *merges, ""]).encode()
+    return dict(zip(FILES, (_json(vocab), pairs, _json(_fast(vocab, merges)), _json(settings)), strict=True))
 
 
 def _fast(vocab: dict[str, int], merges: list[str]) -> dict[str, Any]:

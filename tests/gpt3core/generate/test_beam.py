@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gpt3core.generate.beam import beam_search
+from gpt3core.generate.choices import Sampling, Search
 from gpt3core.generate.decode import CONTEXT, END, LENGTH, complete
-from gpt3core.generate.sampling import Sampler, Sampling
+from gpt3core.generate.sampling import Sampler
 from gpt3core.model.gpt import GPT
 from gpt3core.sizes import nano
 
@@ -45,7 +46,9 @@ def test_a_beam_that_holds_all_texts_finds_the_best_ones(seed, penalty, cached):
     model, prompt = make(seed), [0, 2]
     texts = by_enumeration(model, prompt, penalty)
     assert len(texts) == 1 + 3 + 9 + 27 + 81
-    found = beam_search(model, prompt, tokens=DEPTH, end=END_ID, beam=len(texts), length_penalty=penalty, cached=cached)
+    found = beam_search(
+        model, prompt, tokens=DEPTH, end=END_ID, how=Search(beam=len(texts), length_penalty=penalty), cached=cached
+    )
     assert len(found) == len(texts)
     for one, (score, text) in zip(found[:20], texts, strict=False):
         assert one.tokens == text
@@ -57,7 +60,7 @@ def test_a_beam_that_holds_all_texts_finds_the_best_ones(seed, penalty, cached):
 def test_one_beam_is_the_greedy_choice(seed):
     model = make(seed)
     for prompt in ([0], [1, 2, 0]):
-        (found,) = beam_search(model, prompt, tokens=8, end=END_ID, beam=1)
+        (found,) = beam_search(model, prompt, tokens=8, end=END_ID, how=Search(beam=1))
         (greedy,) = complete(model, [prompt], tokens=8, choose=Sampler(Sampling(temperature=0)), end=END_ID)
         assert (list(found.tokens), found.ended) == (greedy.tokens, greedy.ended)
 
@@ -66,7 +69,9 @@ def test_more_beams_find_texts_that_greed_misses():
     better = 0
     for seed in range(8):
         model = make(seed, vocab=12)
-        one, four = (beam_search(model, [1], tokens=6, beam=n, length_penalty=0.0)[0].logprob for n in (1, 4))
+        one, four = (
+            beam_search(model, [1], tokens=6, how=Search(beam=n, length_penalty=0.0))[0].logprob for n in (1, 4)
+        )
         better += four > one + 1e-6
         assert four >= one - 1e-6 or better  # a beam may lose what greed finds, but seldom
     assert better >= 2
@@ -88,4 +93,4 @@ def test_a_search_ends_with_the_context():
 )
 def test_settings_that_mean_nothing_are_refused(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        beam_search(make(0), [0], tokens=3, **wrong)
+        Search(**wrong)

@@ -8,9 +8,10 @@ import torch
 from scipy import stats
 
 from gpt3core.generate.cache import Cache, last_logits
+from gpt3core.generate.choices import Sampling
 from gpt3core.generate.decode import CONTEXT, END, LENGTH, complete, stream
 from gpt3core.generate.reader import Reader
-from gpt3core.generate.sampling import Sampler, Sampling, probabilities
+from gpt3core.generate.sampling import Sampler, probabilities
 from gpt3core.model.gpt import GPT
 from gpt3core.sizes import nano
 

@@ -11,8 +11,9 @@ import torch
 from gpt3core.data import tokenizer
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.generate.beam import beam_search
+from gpt3core.generate.choices import Sampling
 from gpt3core.generate.decode import complete
-from gpt3core.generate.sampling import Sampler, Sampling
+from gpt3core.generate.sampling import Sampler
 from gpt3core.interop import gpt2
 from gpt3core.interop.folder import export_gpt2, import_gpt2
 from gpt3core.model.gpt import GPT
