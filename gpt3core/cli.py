@@ -58,16 +58,23 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     return given
 
 
-def verbatim(argv: Sequence[str], key: str) -> tuple[list[str], str | None]:
-    """The words without ``key=TEXT``, and its text just as it was typed: YAML would read a number or a list in some.
+def verbatim(argv: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words without ``key=TEXT``, and these texts just as they were typed: YAML would read a number or a list.
 
     Raises:
-        UsageError: when it is given twice.
+        UsageError: when a key is given twice.
     """
-    texts = [word.partition("=")[2] for word in argv if word.startswith(f"{key}=")]
-    if len(texts) > 1:
-        raise UsageError(f"{key}={_short(texts[1])}: {key}={_short(texts[0])} was given too; leave one out")
-    return [word for word in argv if not word.startswith(f"{key}=")], texts[0] if texts else None
+    rest: list[str] = []
+    texts: dict[str, str] = {}
+    for word in argv:
+        key, equals, text = word.partition("=")
+        if not equals or key not in keys:
+            rest.append(word)
+        elif key in texts:
+            raise UsageError(f"{_short(word)}: {key}={_short(texts[key])} was given too; leave one out")
+        else:
+            texts[key] = text
+    return rest, texts
 
 
 def _command() -> str:

@@ -105,9 +105,9 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv:
         print(__doc__)
         return 0
-    words, prompt = cli.verbatim(argv, "prompt")
+    words, texts = cli.verbatim(argv, ("prompt", "prompt_file"))
     given = cli.settings(GenerateSettings(), words)
-    given.prompt = prompt
+    given.prompt, given.prompt_file = texts.get("prompt"), texts.get("prompt_file")
     how = given.how()
 
     import torch

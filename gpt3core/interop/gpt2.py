@@ -175,11 +175,10 @@ def from_layout(tensors: Weights, spec: GPTSpec) -> Weights:
         for a, b in LINEAR.items():
             found[f"{ours}{a}.weight"] = tensors[f"{theirs}{b}.weight"].T
             found[f"{ours}{a}.bias"] = tensors[f"{theirs}{b}.bias"]
-        rows = tensors[f"{theirs}attn.c_attn.weight"].T.unflatten(0, (3, -1))
+        rows = tensors[f"{theirs}attn.c_attn.weight"].T.reshape(3, spec.d_model, spec.d_model)
         found[f"{ours}attention.qkv.weight"] = by_head(rows, spec.d_head)
-        found[f"{ours}attention.qkv.bias"] = by_head(
-            tensors[f"{theirs}attn.c_attn.bias"].unflatten(0, (3, -1)), spec.d_head
-        )
+        biases = tensors[f"{theirs}attn.c_attn.bias"].reshape(3, spec.d_model)
+        found[f"{ours}attention.qkv.bias"] = by_head(biases, spec.d_head)
     return found
 
 
@@ -197,12 +196,12 @@ def inside(tensors: Weights) -> Weights:
 
 def by_kind(rows: Tensor, d_head: int) -> Tensor:
     """Our rows (H 3 K, ...) of q, k and v as (3, H K, ...)."""
-    return rows.unflatten(0, (-1, 3, d_head)).transpose(0, 1).flatten(1, 2)
+    return rows.reshape(-1, 3, d_head, *rows.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
 def by_head(rows: Tensor, d_head: int) -> Tensor:
     """The reverse: (3, H K, ...) to (H 3 K, ...)."""
-    return rows.unflatten(1, (-1, d_head)).transpose(0, 1).flatten(0, 2)
+    return rows.reshape(3, -1, d_head, *rows.shape[2:]).transpose(0, 1).flatten(0, 2)
 
 
 def contiguous(tensors: Weights) -> Weights:

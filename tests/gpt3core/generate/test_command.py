@@ -15,12 +15,9 @@ from gpt3core.generate.text import Text, encode, visible
 from gpt3core.generate.trained import open_run
 from gpt3core.store.rundir import RunDir
 from tests.commands import called
-from tests.gpt3core.generate import store as stores
+from tests.gpt3core import stores
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return stores.train(tmp_path_factory.mktemp("trained"))
+pytestmark = pytest.mark.xdist_group("trained store")  # trained once, in one process
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A store with a finished run and one that was stopped, trained once for all tests of a file."""
+"""A store with a finished run and one that was stopped, trained once for all tests that read it."""
 
 from __future__ import annotations
 
