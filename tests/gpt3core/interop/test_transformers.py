@@ -3,8 +3,6 @@
 import json
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
-
 import pytest
 import torch
 
@@ -20,11 +18,17 @@ from gpt3core.model.gpt import GPT
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.sizes import nano
 
-transformers = pytest.importorskip("transformers", exc_type=ImportError)
-pytestmark = pytest.mark.xdist_group("transformers")  # importing it takes seconds: in one process only
+pytestmark = pytest.mark.xdist_group("transformers")  # importing it takes seconds: in one process, and when needed
 
 VOCAB, END = 300, 299
 ACTIVATION = gpt2.ACTIVATIONS[0]
+
+
+def hugging_face():
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
+    import transformers
+
+    return transformers
 
 
 def stir(model: torch.nn.Module) -> None:
@@ -54,7 +58,7 @@ def some_ids(length: int = 24) -> torch.Tensor:
 
 def exported(model: GPT, folder, name: str = "gpt2:300"):
     export_gpt2(model, folder, tokenizer=name)
-    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    return hugging_face().AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -88,6 +92,7 @@ def test_an_exported_model_has_our_logits(tmp_path, attention, n_layer, band, ki
 
 def saved(kind: str, folder, save=None, **changes):
     """A random model of transformers in a folder."""
+    transformers = hugging_face()
     if kind == "gpt2":
         shape = {"n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 2}
         config, cls = transformers.GPT2Config, transformers.GPT2LMHeadModel
@@ -192,7 +197,7 @@ def test_token_ids_are_those_of_their_tokenizer(tmp_path, name, tales):
 
     for file, content in tokenizers.files(name, 24).items():
         (tmp_path / file).write_bytes(content)
-    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), tokenizer.load(name)
+    theirs, ours = hugging_face().AutoTokenizer.from_pretrained(tmp_path), tokenizer.load(name)
     rng = torch.Generator().manual_seed(0)
     noise = ["".join(map(chr, torch.randint(1, 0xD7FF, (60,), generator=rng).tolist())) for _ in range(20)]
     texts = [*TEXTS, *noise, tales.read_text()[:20_000]]
