@@ -21,7 +21,8 @@ class LayerCache:
     def __init__(self, slots: int, lengths: list[int]) -> None:
         self.slots = slots
         self.lengths = lengths  # of each sequence before what is read now: the cache's own list
-        self.kept: Tensor | None = None  # (2, B, H, S, K)
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
     def read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Take in the keys and values of whole prompts, or of one token a sequence.
@@ -30,32 +31,38 @@ class LayerCache:
             None for prompts, which need no others; for one token the keys and values (B, H, S, K) that its query sees,
             and a mask (B, 1, 1, S) where some sequences fill fewer slots than others.
         """
-        new, lengths = torch.stack([k, v]), torch.tensor(self.lengths, device=k.device)
-        slots = torch.arange(self.slots, device=k.device)
-        if self.kept is None:  # padded on the right; the newest position of every slot, anything where there is none
-            newest = lengths[:, None] - 1  # (B, 1)
-            position = (newest - (newest - slots) % self.slots).clamp(min=0)  # (B, S)
-            index = position[None, :, None, :, None].expand(2, -1, k.size(1), -1, k.size(3))
-            self.kept = new.gather(3, index)
+        if self.keys is None or self.values is None:
+            self.keys, self.values = self._newest(k), self._newest(v)
             return None
         assert k.size(2) == 1, "one token at a time after the prompt"
-        self.kept[:, torch.arange(k.size(0)), :, lengths % self.slots] = new[:, :, :, 0].transpose(0, 1)
-        used = min(max(self.lengths) + 1, self.slots)
-        mask = None
-        if min(self.lengths) + 1 < used:
-            mask = (slots[:used] <= lengths[:, None])[:, None, None]
-        keys, values = self.kept[:, :, :, :used]
-        return keys, values, mask
+        shortest, longest = min(self.lengths), max(self.lengths)
+        used, mask = min(longest + 1, self.slots), None
+        if shortest == longest:
+            self.keys[:, :, longest % self.slots], self.values[:, :, longest % self.slots] = k[:, :, 0], v[:, :, 0]
+        else:
+            lengths, rows = torch.tensor(self.lengths, device=k.device), torch.arange(k.size(0), device=k.device)
+            self.keys[rows, :, lengths % self.slots] = k[:, :, 0]
+            self.values[rows, :, lengths % self.slots] = v[:, :, 0]
+            if shortest + 1 < used:
+                mask = (torch.arange(used, device=k.device) <= lengths[:, None])[:, None, None]
+        return self.keys[:, :, :used], self.values[:, :, :used], mask
+
+    def _newest(self, x: Tensor) -> Tensor:
+        """What stays of prompts (B, H, T, K), padded on the right: the newest position of every slot (B, H, S, K)."""
+        newest = torch.tensor(self.lengths, device=x.device)[:, None] - 1  # (B, 1)
+        slots = torch.arange(self.slots, device=x.device)
+        position = (newest - (newest - slots) % self.slots).clamp(min=0)  # (B, S), anything where there is none yet
+        return x.gather(2, position[:, None, :, None].expand(-1, x.size(1), -1, x.size(3)))
 
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order; one may be taken several times."""
-        if self.kept is not None:
-            self.kept = self.kept.index_select(1, rows)
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
 
     @property
     def nbytes(self) -> int:
         """What is kept, in bytes."""
-        return 0 if self.kept is None else self.kept.nbytes
+        return sum(kept.nbytes for kept in (self.keys, self.values) if kept is not None)
 
 
 class Cache:
