@@ -28,24 +28,20 @@ LINEAR = {"attention.out": "attn.attention.out_proj", "up": "mlp.c_fc", "down": 
 
 def config(spec: GPTSpec, end: int) -> dict[str, Any]:
     """What config.json says of a model; ``end`` is its end of text."""
-    types: list[list[Any]] = [[[LOCAL, GLOBAL], spec.n_layer // 2]] if spec.n_layer > 1 else []
+    layers = [LOCAL if spec.window(layer) < spec.n_ctx else GLOBAL for layer in range(spec.n_layer)]
     return {
         "max_position_embeddings": spec.n_ctx,
         "hidden_size": spec.d_model,
         "num_layers": spec.n_layer,
         "num_heads": spec.n_head,
         "intermediate_size": None,
-        "attention_types": types + ([[[LOCAL], 1]] if spec.n_layer % 2 else []),
-        "attention_layers": [_kind(spec, layer) for layer in range(spec.n_layer)],
-        "window_size": spec.window(0),
+        "attention_types": [[layers, 1]],
+        "attention_layers": layers,
+        "window_size": spec.band,
         "attention_dropout": 0.0,
         "embed_dropout": 0.0,
         **gpt2.common(spec, end, MODEL_TYPE, ARCHITECTURE),
     }
-
-
-def _kind(spec: GPTSpec, layer: int) -> str:
-    return LOCAL if spec.window(layer) < spec.n_ctx else GLOBAL
 
 
 def spec(config: dict[str, Any]) -> GPTSpec:
