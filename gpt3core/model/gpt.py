@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core.model.attention import attend
-from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.model.blocks import split_heads
+from gpt3core.model.gpt_spec import GELU, GPTSpec
 from gpt3core.model.parameters import PartOf, draw_, named, whole
 
 
@@ -24,6 +25,8 @@ class Attention(nn.Module):
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
+        pattern = spec.pattern(layer)
+        self.sparse = {"sparse": pattern} if pattern.kind in ("strided", "fixed") else {}
         inner = spec.n_head * spec.d_head
         # rows (H, 3, K): a cut of them is whole heads, and one product is faster than three at small widths
         self.qkv = nn.Linear(spec.d_model, 3 * inner)
@@ -32,8 +35,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         b, t, _ = x.shape
-        q, k, v = self.qkv(x).view(b, t, -1, 3, self.d_head).permute(3, 0, 2, 1, 4)  # 3 x (B, the heads here, T, K)
-        mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
+        q, k, v = split_heads(self.qkv(x).view(b, t, -1, 3, self.d_head))  # (B, the heads here, T, K) each
+        mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel, **self.sparse)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
         return projected
 
@@ -52,7 +55,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         x = x + self.attention(self.norm1(x))
-        added: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        added: Tensor = self.down(F.gelu(self.up(self.norm2(x)), approximate=GELU))
         return x + added
 
 
