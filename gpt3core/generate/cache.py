@@ -14,12 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt3core.model.patterns import Pattern
+
 
 class LayerCache:
     """Keys and values of one layer, (B, H, S, K) each."""
 
-    def __init__(self, slots: int, lengths: list[int]) -> None:
+    def __init__(self, slots: int, lengths: list[int], pattern: Pattern) -> None:
         self.slots = slots
+        self.sparse = pattern if pattern.kind in ("strided", "fixed") else None  # all keys are kept, some are seen
         self.lengths = lengths  # of each sequence before what is read now: the cache's own list
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
@@ -29,22 +32,26 @@ class LayerCache:
 
         Returns:
             None for prompts, which need no others; for one token the keys and values (B, H, S, K) that its query sees,
-            and a mask (B, 1, 1, S) where some sequences fill fewer slots than others.
+            and a mask (B, 1, 1, S) where some sequences fill fewer slots than others, or the pattern leaves some out.
         """
         if self.keys is None or self.values is None:
             self.keys, self.values = self._newest(k), self._newest(v)
             return None
         assert k.size(2) == 1, "one token at a time after the prompt"
         shortest, longest = min(self.lengths), max(self.lengths)
-        used, mask = min(longest + 1, self.slots), None
+        used = min(longest + 1, self.slots)
+        lengths = torch.tensor(self.lengths, device=k.device)
         if shortest == longest:
             self.keys[:, :, longest % self.slots], self.values[:, :, longest % self.slots] = k[:, :, 0], v[:, :, 0]
         else:
-            lengths, rows = torch.tensor(self.lengths, device=k.device), torch.arange(k.size(0), device=k.device)
+            rows = torch.arange(k.size(0), device=k.device)
             self.keys[rows, :, lengths % self.slots] = k[:, :, 0]
             self.values[rows, :, lengths % self.slots] = v[:, :, 0]
-            if shortest + 1 < used:
-                mask = (torch.arange(used, device=k.device) <= lengths[:, None])[:, None, None]
+        mask, slots = None, torch.arange(used, device=k.device)
+        if self.sparse is not None:
+            mask = self.sparse.sees(lengths[:, None], slots)[:, None, None]
+        elif shortest + 1 < used:
+            mask = (slots <= lengths[:, None])[:, None, None]
         return self.keys[:, :, :used], self.values[:, :, :used], mask
 
     def _newest(self, x: Tensor) -> Tensor:
@@ -69,11 +76,13 @@ class Cache:
     """What a model has read of a batch of sequences, a layer each."""
 
     def __init__(self, model: Any, limit: int) -> None:
-        """For sequences of at most ``limit`` tokens; the model's ``spec`` knows each layer's ``window``."""
-        self.device = device_of(model)
+        """For sequences of at most ``limit`` tokens; the model's ``spec`` knows what each layer sees."""
+        self.device, spec = device_of(model), model.spec
         self.lengths: list[int] = []
-        slots = [min(model.spec.window(layer), limit) for layer in range(model.spec.n_layer)]
-        self.layers = {str(layer): LayerCache(n, self.lengths) for layer, n in enumerate(slots)}
+        self.layers = {
+            str(layer): LayerCache(min(spec.window(layer), limit), self.lengths, spec.pattern(layer))
+            for layer in range(spec.n_layer)
+        }
 
     def places(self, t: int) -> Tensor:
         """The positions of what is read now: (T) of prompts, (B, 1) of one token a sequence."""

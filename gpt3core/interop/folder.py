@@ -48,16 +48,19 @@ def layout_of(spec: Any) -> ModuleType:
     Raises:
         UsageError: when none does.
     """
-    if not isinstance(spec, GPTSpec) or spec.attention not in ("dense", "alternating"):
-        kind = spec.attention if isinstance(spec, GPTSpec) else spec.architecture
-        raise UsageError(f"a model with {kind} attention has no layout in transformers: dense and alternating have one")
+    if not isinstance(spec, GPTSpec):
+        raise UsageError(f"a model of architecture {spec.architecture} has no layout in transformers here")
+    kinds = {spec.pattern(layer).kind for layer in range(spec.n_layer)}
+    if strange := kinds - {"dense", "banded"}:
+        raise UsageError(
+            f"a model with {min(strange)} layers has no layout in transformers: dense and banded ones have"
+        )
     if spec.n_head * spec.d_head != spec.d_model:
         raise UsageError(
             f"{spec.n_head} heads of {spec.d_head} are {spec.n_head * spec.d_head} wide and the model {spec.d_model}: "
             "the layouts of transformers need heads that make up the width; train one with n_head * d_head = d_model"
         )
-    banded = any(spec.window(layer) < spec.n_ctx for layer in range(spec.n_layer))
-    return gpt_neo if banded else gpt2
+    return gpt_neo if "banded" in kinds else gpt2
 
 
 def export_gpt2(

@@ -18,17 +18,19 @@ from torch import Tensor
 from gpt3core.interop import gpt2
 from gpt3core.interop.gpt2 import BLOCK_NORMS, BOTH, Weights, whole
 from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.model.patterns import ALTERNATING
 
 MODEL_TYPE = "gpt_neo"
 ARCHITECTURE = "GPTNeoForCausalLM"
-LOCAL, GLOBAL = "local", "global"
+KINDS = {"local": "banded", "global": "dense"}  # of layers, theirs and ours
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 LINEAR = {"attention.out": "attn.attention.out_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
 
 
 def config(spec: GPTSpec, end: int) -> dict[str, Any]:
     """What config.json says of a model; ``end`` is its end of text."""
-    layers = [LOCAL if spec.window(layer) < spec.n_ctx else GLOBAL for layer in range(spec.n_layer)]
+    names = {ours: theirs for theirs, ours in KINDS.items()}
+    layers = [names[spec.pattern(layer).kind] for layer in range(spec.n_layer)]
     return {
         "max_position_embeddings": spec.n_ctx,
         "hidden_size": spec.d_model,
@@ -57,12 +59,6 @@ def spec(config: dict[str, Any]) -> GPTSpec:
     layers = _layers(config.get("attention_types"))
     if len(layers) != n_layer:
         raise ValueError(f"config.json has {n_layer} layers and attention_types of {len(layers)}")
-    alternating = [GLOBAL if layer % 2 else LOCAL for layer in range(n_layer)]
-    if layers not in (alternating, [GLOBAL] * n_layer):
-        raise ValueError(
-            f"config.json has layers {', '.join(layers[:4])}, ...: this model's are all {GLOBAL}, or {LOCAL}, {GLOBAL} "
-            "and so on from the first one"
-        )
     return GPTSpec(
         n_ctx=whole(config, "max_position_embeddings"),
         vocab_size=whole(config, "vocab_size"),
@@ -70,7 +66,7 @@ def spec(config: dict[str, Any]) -> GPTSpec:
         d_model=d_model,
         n_head=n_head,
         d_head=gpt2.divided(d_model, n_head),
-        attention="alternating" if layers == alternating else "dense",
+        attention=_attention([KINDS[kind] for kind in layers]),
         band=whole(config, "window_size"),
         init_std=float(config.get("initializer_range", 0.02)),
     )
@@ -83,11 +79,22 @@ def _layers(types: Any) -> list[str]:
         ValueError: for what is no list of [[kinds], times].
     """
     try:
-        return [str(kind) for kinds, times in types for _ in range(times) for kind in kinds]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"config.json has attention_types={types!r:.60}: a list of [[kinds], times] is needed") from (
-            error
+        found = [str(kind) for kinds, times in types for _ in range(times) for kind in kinds]
+    except (TypeError, ValueError):
+        found = ["?"]
+    if not set(found) <= set(KINDS):
+        raise ValueError(
+            f"config.json has attention_types={types!r:.60}: a list of [[kinds], times] is needed, kinds of "
+            f"{' and '.join(KINDS)}"
         )
+    return found
+
+
+def _attention(kinds: list[str]) -> str:
+    """Our name for the kinds of all layers: the shortest that repeats."""
+    shortest = next(n for n in range(1, len(kinds) + 1) if all(k == kinds[i % n] for i, k in enumerate(kinds)))
+    name = ",".join(kinds[:shortest])
+    return "alternating" if name == ",".join(ALTERNATING) else name
 
 
 # ------------------------------------------------------------------------------------------------------------- weights

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core.model.attention import attend
+from gpt3core.model.blocks import split_heads
 from gpt3core.model.gpt_spec import GELU, GPTSpec
 from gpt3core.model.parameters import PartOf, draw_, named, whole
 from gpt3core.model.past import Past, Seen
@@ -25,6 +26,8 @@ class Attention(nn.Module):
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
+        pattern = spec.pattern(layer)
+        self.sparse = {"sparse": pattern} if pattern.kind in ("strided", "fixed") else {}
         inner = spec.n_head * spec.d_head
         # rows (H, 3, K): a cut of them is whole heads, and one product is faster than three at small widths
         self.qkv = nn.Linear(spec.d_model, 3 * inner)
@@ -33,10 +36,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         b, t, _ = x.shape
-        q, k, v = self.qkv(x).view(b, t, -1, 3, self.d_head).permute(3, 0, 2, 1, 4)  # 3 x (B, the heads here, T, K)
+        q, k, v = split_heads(self.qkv(x).view(b, t, -1, 3, self.d_head))  # (B, the heads here, T, K) each
         seen = None if past is None else past.read(k, v)
         if seen is None:
-            mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
+            mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel, **self.sparse)
         else:
             mixed = F.scaled_dot_product_attention(q, *seen)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))

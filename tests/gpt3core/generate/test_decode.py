@@ -1,6 +1,7 @@
 """Texts with a cache against texts without one, and draws against the distribution in closed form."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ LENGTHS = (1, 3, 4, 5, 11)
 
 def make(attention: str = "dense", *, n_ctx: int = 24, vocab: int = 37, band: int = 4, seed: int = 0) -> GPT:
     """A model with weights large enough that no two tokens are alike."""
-    model = GPT(nano(32, n_layer=3, n_ctx=n_ctx, vocab_size=vocab, attention=attention, band=band))
+    spec = nano(32, n_layer=3, n_ctx=n_ctx, vocab_size=vocab, attention=attention, band=band)
+    if "strided" in attention or "fixed" in attention:
+        spec = replace(spec, stride=3, **({"summary": 2} if "fixed" in attention else {}))
+    model = GPT(spec)
     model.init_weights(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -38,7 +42,10 @@ def prompts(vocab: int = 37, lengths=LENGTHS) -> list[list[int]]:
 # --------------------------------------------------------------------------------------------------------------- cache
 
 
-@pytest.mark.parametrize(("attention", "band"), [("dense", 4), ("alternating", 4), ("alternating", 1)])
+@pytest.mark.parametrize(
+    ("attention", "band"),
+    [("dense", 4), ("alternating", 4), ("alternating", 1), ("strided,dense", 4), ("fixed,banded,strided", 4)],
+)
 def test_logits_with_the_cache_are_those_of_the_whole_text(attention, band):
     model, texts = make(attention, band=band), prompts()
     reader = Reader(model, texts, tokens=10)
@@ -51,7 +58,7 @@ def test_logits_with_the_cache_are_those_of_the_whole_text(attention, band):
         reader.extend(range(len(texts)), new)
 
 
-@pytest.mark.parametrize("attention", ["dense", "alternating"])
+@pytest.mark.parametrize("attention", ["dense", "alternating", "strided,fixed"])
 @pytest.mark.parametrize("how", [Sampling(temperature=0), Sampling(temperature=1.3, top_k=20, top_p=0.95, seed=3)])
 @pytest.mark.parametrize("roll", [False, True])
 def test_tokens_are_the_same_with_and_without_the_cache(attention, how, roll):

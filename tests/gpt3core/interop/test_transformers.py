@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,7 +41,8 @@ def stir(model: torch.nn.Module) -> None:
 
 
 def make(attention: str, *, n_layer: int = 3, band: int = 5) -> GPT:
-    model = GPT(nano(32, n_layer=n_layer, n_ctx=24, vocab_size=VOCAB, attention=attention, band=band, n_head=2))
+    spec = nano(32, n_layer=n_layer, n_ctx=24, vocab_size=VOCAB, attention=attention, band=band, n_head=2)
+    model = GPT(replace(spec, stride=4) if "strided" in attention else spec)
     model.init_weights(0)
     stir(model)
     return model.eval()
@@ -71,6 +73,7 @@ def exported(model: GPT, folder, name: str = "gpt2:300"):
         ("alternating", 3, 5, "GPTNeoForCausalLM"),
         ("alternating", 2, 1, "GPTNeoForCausalLM"),
         ("alternating", 1, 23, "GPTNeoForCausalLM"),
+        ("dense,banded,banded", 4, 5, "GPTNeoForCausalLM"),
         ("alternating", 2, 24, "GPT2LMHeadModel"),  # the band is the context: there is none
     ],
 )
@@ -98,7 +101,7 @@ def saved(kind: str, folder, save=None, **changes):
         config, cls = transformers.GPT2Config, transformers.GPT2LMHeadModel
     else:
         shape = {"max_position_embeddings": 24, "hidden_size": 32, "num_layers": 3, "num_heads": 2}
-        shape |= {"window_size": 5, "attention_types": [[["local", "global"], 1], [["local"], 1]]}
+        shape |= {"window_size": 5, "attention_types": [[["global", "local"], 1], [["global"], 1]]}
         config, cls = transformers.GPTNeoConfig, transformers.GPTNeoForCausalLM
     ends = {"bos_token_id": END, "eos_token_id": END}
     model = cls(config(vocab_size=VOCAB, activation_function=ACTIVATION, **ends, **{**shape, **changes})).eval()
@@ -113,7 +116,7 @@ def test_an_imported_model_has_their_logits(tmp_path, kind, save):
     theirs = saved(kind, tmp_path, save)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == bool(save)
     ours = import_gpt2(tmp_path)
-    assert ours.spec.attention == ("dense" if kind == "gpt2" else "alternating")
+    assert ours.spec.attention == ("dense" if kind == "gpt2" else "dense,banded")
     expected = logits(theirs, some_ids())
     torch.testing.assert_close(logits(ours, some_ids()), expected, atol=1e-5, rtol=1e-5)
 
@@ -256,7 +259,7 @@ def test_a_model_that_ours_is_not_is_refused(tmp_path, change, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"attention_types": [[["global", "local"], 1], [["global"], 1]]}, "has layers global, local, global, ..."),
+        ({"attention_types": [[["global", "near"], 1], [["global"], 1]]}, "attention_types=.*near"),
         ({"attention_types": [[["local"], 2]]}, "3 layers and attention_types of 2"),
         ({"attention_types": 7}, "attention_types=7: a list of"),
         ({"window_size": 0}, "window_size=0"),
@@ -305,6 +308,9 @@ def test_an_untied_head_is_refused(tmp_path):
 
 
 def test_a_shape_that_no_layout_has_is_refused(tmp_path):
+    strided = make("dense,strided")
+    with pytest.raises(UsageError, match="a model with strided layers has no layout"):
+        export_gpt2(strided, tmp_path / "out", tokenizer="gpt2:300")
     wide = GPTSpec(n_ctx=8, vocab_size=VOCAB, n_layer=1, d_model=32, n_head=3, d_head=16)
     with pytest.raises(UsageError, match="3 heads of 16 are 48 wide and the model 32"):
         export_gpt2(GPT(wide), tmp_path / "out", tokenizer="gpt2:300")
