@@ -26,8 +26,8 @@ def attend(
 
     Args:
         kernel: "softmax" (matrix products and a softmax with a backward pass of our own, in the input's precision; on
-            some CPUs SDPA's in bf16 is several times slower) or "sdpa": torch's SDPA, and FlexAttention for what is not
-            dense on a GPU (it has no backward pass on CPUs).
+            some CPUs SDPA's in bf16 is several times slower), "native" (the same with functions in C), or "sdpa":
+            torch's SDPA, and FlexAttention for what is not dense on a GPU (it has no backward pass on CPUs).
         sparse: a strided or fixed pattern in place of the window; on CPUs it has one way to be computed.
     """
     t = q.size(2)
@@ -36,12 +36,14 @@ def attend(
     if window >= min(t, n_ctx) and sparse is None:
         if kernel == "sdpa":
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return blocks.dense(q, k, v)
+        return blocks.dense(q, k, v, built=kernel == "native")
     if kernel == "sdpa" and q.is_cuda:
         return flex(q, k, v, sparse or Pattern(kind="banded", size=window))
     if sparse is not None:
         return _strided(q, k, v, sparse.size) if sparse.kind == "strided" else _fixed(q, k, v, sparse)
-    return blocks.banded(q, k, v, window) if kernel == "softmax" else _banded_sdpa(q, k, v, window)
+    return (
+        _banded_sdpa(q, k, v, window) if kernel == "sdpa" else blocks.banded(q, k, v, window, built=kernel == "native")
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- GPU

@@ -16,24 +16,38 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gpt3core.model import native
+
 DENSE_BLOCK = 64  # less computes fewer pairs that no one sees, in products too small for the processor
 BAND_BLOCK = 16  # or half of the window, if that is more
+NEIGHBOURS = 16  # keys up to which one at a time beats products of blocks
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention: (B, H, T, K) three times to (B, H, T, K)."""
-    found: Tensor = _Dense.apply(q, k, v)  # type: ignore[no-untyped-call]
+def dense(q: Tensor, k: Tensor, v: Tensor, *, built: bool = False) -> Tensor:
+    """Causal attention: (B, H, T, K) three times to (B, H, T, K).
+
+    Args:
+        built: whether to use the functions of native.c, where they know the kind of tensor.
+    """
+    found: Tensor = _Dense.apply(q, k, v, built and native.knows(q))  # type: ignore[no-untyped-call]
     return found
 
 
-def banded(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """Attention to the last ``window`` keys, the query's own included: (B, H, T, K) three times to (B, H, T, K)."""
+def banded(q: Tensor, k: Tensor, v: Tensor, window: int, *, built: bool = False) -> Tensor:
+    """Attention to the last ``window`` keys, the query's own included: (B, H, T, K) three times to (B, H, T, K).
+
+    Args:
+        built: whether to use the functions of native.c, where they know the kind of tensor and win.
+    """
+    if built and window <= NEIGHBOURS and native.knows(q):
+        near: Tensor = _Neighbours.apply(q, k, v, window)  # type: ignore[no-untyped-call]
+        return near
     found: Tensor = _Banded.apply(q, k, v, window)  # type: ignore[no-untyped-call]
     return found
 
 
 def split_heads(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of (B, T, H, 3, K), each (B, H, T, K), in one pass over memory each way."""
+    """Queries, keys and values of (B, T, H, 3, K) as views (B, H, T, K), whose gradient is put together in one pass."""
     found: tuple[Tensor, Tensor, Tensor] = _Split.apply(qkv)  # type: ignore[no-untyped-call]
     return found
 
@@ -62,7 +76,7 @@ def _mask(rows: int, halo: int, causal: bool, dtype: torch.dtype, device: torch.
 class _Split(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = qkv.permute(3, 0, 2, 1, 4).contiguous()
+        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind()
         return q, k, v
 
     @staticmethod
@@ -77,7 +91,7 @@ class _Split(torch.autograd.Function):
 
 class _Dense(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, built: bool) -> Tensor:
         b, h, t, width = q.shape
         scale = 1 / math.sqrt(width)
         queries, keys, values = ((x.reshape(b * h, t, width)) for x in (q * scale, k, v))
@@ -85,16 +99,19 @@ class _Dense(torch.autograd.Function):
         for first in range(0, t, DENSE_BLOCK):
             last = min(first + DENSE_BLOCK, t)
             scores = torch.bmm(queries[:, first:last], keys[:, :last].transpose(1, 2))  # (N, c, last)
-            scores[:, :, first:] += _mask(last - first, 0, True, q.dtype, q.device)
-            shares.append(torch.softmax(scores, dim=-1, dtype=q.dtype))
+            if built:
+                shares.append(native.causal_softmax_(scores, first))
+            else:
+                scores[:, :, first:] += _mask(last - first, 0, True, q.dtype, q.device)
+                shares.append(torch.softmax(scores, dim=-1, dtype=q.dtype))
             mixed.append(torch.bmm(shares[-1], values[:, :last]))
         ctx.save_for_backward(queries, keys, values, *shares)
-        ctx.scale = scale
+        ctx.scale, ctx.built = scale, built
         return (mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)).view(b, h, t, width)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         queries, keys, values, *shares = ctx.saved_tensors
         t = queries.size(1)
         arriving = gradient.reshape(queries.shape).to(queries.dtype)
@@ -103,7 +120,8 @@ class _Dense(torch.autograd.Function):
             first, share = number * DENSE_BLOCK, shares[number]
             last = min(first + DENSE_BLOCK, t)
             here = arriving[:, first:last]
-            slope = _slope(torch.bmm(here, values[:, :last].transpose(1, 2)), share)
+            slope = torch.bmm(here, values[:, :last].transpose(1, 2))
+            slope = native.causal_slope_(slope, share, first) if ctx.built else _slope(slope, share)
             dq[:, first:last] = torch.bmm(slope, keys[:, :last])
             to_keys = torch.bmm(slope.transpose(1, 2), queries[:, first:last])
             to_values = torch.bmm(share.transpose(1, 2), here)
@@ -112,7 +130,21 @@ class _Dense(torch.autograd.Function):
             else:
                 dk[:, :last] += to_keys
                 dv[:, :last] += to_values
-        return (dq * ctx.scale).view_as(gradient), dk.view_as(gradient), dv.view_as(gradient)
+        return dq.mul_(ctx.scale).view_as(gradient), dk.view_as(gradient), dv.view_as(gradient), None
+
+
+class _Neighbours(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        mixed, shares = native.band_forward(q, k, v, window)
+        ctx.save_for_backward(q, k, v, shares)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, shares = ctx.saved_tensors
+        return *native.band_backward(q, k, v, shares, gradient), None
 
 
 class _Banded(torch.autograd.Function):

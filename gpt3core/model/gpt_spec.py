@@ -11,8 +11,7 @@ from gpt3core.model.patterns import Pattern
 
 # a token and unit of width in 16 bits: Korthikanti et al. 2022 (arXiv 2205.05198), s b h 34 and s b h 2
 ACTIVATION_BYTES = {"selective": 34.0, "full": 2.0}
-# The GELU is GPT-2's, which approximates it by a tanh (openai/gpt-2, src/model.py, gelu): GPT-3 uses "the same model
-# and architecture as GPT-2" but for its attention (section 2.1), and says nothing else about it.
+# GPT-2's form, which GPT-3 keeps (see ``gelu.py``); torch's name of it
 GELU = "tanh"
 
 

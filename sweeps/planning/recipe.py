@@ -153,7 +153,7 @@ class Recipe:
     adaptive_target: float | None = None  # FLOPs; by default ten times the largest run's
     prune: Prune = field(default_factory=Prune)
     precision: str = "auto"  # auto | fp32 | bf16
-    kernel: str = "auto"  # auto | softmax | sdpa
+    kernel: str = "auto"  # auto | softmax | sdpa | native
     data: Data = field(default_factory=Data)
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)
