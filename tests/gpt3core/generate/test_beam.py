@@ -72,8 +72,7 @@ def test_more_beams_find_texts_that_greed_misses():
         one, four = (
             beam_search(model, [1], tokens=6, how=Search(beam=n, length_penalty=0.0))[0].logprob for n in (1, 4)
         )
-        better += four > one + 1e-6
-        assert four >= one - 1e-6 or better  # a beam may lose what greed finds, but seldom
+        better += four > one + 1e-3
     assert better >= 2
 
 
