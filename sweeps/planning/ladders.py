@@ -212,7 +212,7 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
             yield Cell(label=name, at=_tokens(tokens), model=model, tokens=whole, optim=optim)
 
 
-def _ramp(rules: Gpt3Optim, model: GPTSpec, batch: int, shrink: float) -> dict[str, int]:
+def _ramp(rules: Gpt3Optim, model: GPTSpec, batch: int, shrink: float) -> dict[str, Any]:
     """The fields of a ramp: from the divisor of the batch's sequences that is next below what was asked."""
     if not rules.ramp_start:
         return {}
