@@ -11,6 +11,7 @@ top_k=40 top_p=0.9   draw from the 40 likeliest tokens, and of these from the li
 seed=0 n=1           draws are the same for the same seed; n texts
 beam=4               the likeliest text as a whole, by a search of 4 (GPT-3's choice) in place of draws; n of the best
 length_penalty=0.6   a text's log-probability is divided by its length to this power
+threads=1            of the CPU; more pay for models beyond some tens of millions of parameters
 roll=false           go on past the end of the context: its newest half is read anew; false stops there and says so
 
 The text goes to standard output as it comes, without the prompt; several are set apart by lines. The arithmetic is
@@ -53,6 +54,7 @@ class GenerateSettings:
     n: int = 1
     beam: int | None = None
     length_penalty: float | None = None
+    threads: int = 1
     roll: bool = False
 
     def how(self) -> Sampling | Search:
@@ -118,8 +120,8 @@ def main(argv: Sequence[str]) -> int:
     assert given.run is not None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     root = Path(given.runs).expanduser().absolute() if given.runs else None
+    settle_process(device, given.threads)
     here = trained.open_run(given.run, root=root, step=given.step, device=device)
-    settle_process(device)
     if given.step is not None:
         print(f"{here.run.run_id} at step {here.step} of {here.spec.steps}", file=sys.stderr)
     ids = text.encode(here.encoding, _prompt(given))

@@ -52,7 +52,8 @@ class Sampler:
         if self.how.temperature == 0:
             likeliest: list[int] = logits.argmax(-1).tolist()
             return likeliest
-        sums = probabilities(logits, self.how).cumsum(-1).cpu().numpy()
+        # on the CPU: sums along a row on a GPU may differ from one time to the next
+        sums = probabilities(logits.cpu(), self.how).cumsum(-1).numpy()
         return [self._draw(row, line) for row, line in zip(rows, sums, strict=True)]
 
     def _draw(self, row: int, sums: np.ndarray) -> int:

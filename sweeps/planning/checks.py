@@ -163,7 +163,7 @@ def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
     """Refuse data-parallel ranks that do not divide every run's batch."""
     workers = recipe.placement.workers
     for run in runs:
-        sequences = run.optim.batch_tokens // run.model.n_ctx
+        sequences = run.optim.ramp.start // run.model.n_ctx  # of the first batch; later ones are multiples
         if sequences % workers:
             remedy = (
                 f"take a divisor of {sequences}"

@@ -178,6 +178,7 @@ def test_a_run_that_diverged_is_one_sentence(store, generate, tmp_path):
         (["run=DONE", "top_k=0"], "top_k=0"),
         (["run=DONE", "seed=-3"], "seed=-3"),
         (["run=DONE", "n=0"], "n=0: 1 or more"),
+        (["run=DONE", "threads=0"], "threads=0: a whole number of 1 or more"),
         (["run=DONE", "n=2", "temperature=0"], "n=2 has no effect with temperature=0"),
         (["run=DONE", "top_k=5", "temperature=0"], "top_k=5 has no effect with temperature=0"),
         (["run=DONE", "beam=4", "temperature=0.7"], "beam=4 searches .*temperature=0.7 has no effect"),
