@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gpt3core.model import native
 
 CHUNK_BYTES = 1 << 25  # of fp32 logits at a time: what a processor's last cache holds
+NARROW = 64  # widths up to which the weight's gradient is faster transposed (MKL: five times at 8, the same at 96)
 CHUNK_ROWS = 256  # but no fewer rows: the weight's gradient is read and written once a chunk
 
 
@@ -44,6 +45,11 @@ def _rows_(logits: Tensor, targets: Tensor, counts: Tensor | None, built: bool) 
     return losses, gradient
 
 
+def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """(M, V), (M, D) to (V, D)."""
+    return (b.t() @ a).t().contiguous() if b.size(1) <= NARROW else a.t() @ b
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -69,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             gradient = gradient.to(dtype)
             torch.mm(gradient, w, out=dx[some])
             if dw is None:
-                dw = gradient.t() @ x[some]
+                dw = _transposed_product(gradient, x[some])
                 dw = dw if whole else dw.float()
             elif dw.dtype == dtype:
                 dw.addmm_(gradient.t(), x[some])
