@@ -31,6 +31,7 @@ FORBIDDEN = {
     "gpt3core.errors": {"torch"},
     "gpt3core.numerics": {"torch"},
     "gpt3core.evals.spec": {"torch"},
+    "gpt3core.parallel.layout": {"torch"},
     "gpt3core.model": {"torch.distributed"},
 }
 

@@ -56,7 +56,7 @@ class Architecture:
     width: Callable[[Any], int]  # of the residual stream
     layer_params: Callable[[Any], float]  # of one block
     activation_bytes: Callable[[Any, str], float]  # kept for the backward pass, a token and block, by recomputation
-    divides: Callable[[Any, int], bool]  # whether so many devices can share every matrix
+    shared_widths: Callable[[Any], dict[str, int]]  # by key: what devices that share every matrix must divide
     cuts: Cuts
 
     def build(self, spec: ModelSpec, *, kernel: str) -> Any:

@@ -72,7 +72,7 @@ ENTRY = Architecture(
     width=lambda model: model.d_model,
     layer_params=lambda model: (params(model).nonembedding - 2 * model.d_model) / model.n_layer,  # less the last norm
     activation_bytes=lambda model, recompute: ACTIVATION_BYTES[recompute] * model.d_model,
-    divides=lambda model, degree: model.n_head % degree == 0 and model.d_model % degree == 0,
+    shared_widths=lambda model: {"model.n_head": model.n_head, "model.d_model": model.d_model},
     cuts=Cuts(
         columns=("attention.qkv", "up"),
         rows=("attention.out", "down"),

@@ -71,10 +71,12 @@ def on_gpus(spec: RunSpec, plan: Hardware) -> GpuEstimate:
 def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
     """Degrees for so many GPUs: the least model parallelism that fits, tensor inside a node first, recompute last."""
     model, architecture = spec.model, registry.of(spec.model)
-    n_layer = architecture.n_layer(model)
+    n_layer, widths = architecture.n_layer(model), architecture.shared_widths(model).values()
     for recompute in ("selective", "full"):
         for pipeline in (p for p in range(1, n_layer + 1) if n_layer % p == 0):
-            for tensor in (t for t in TENSOR_DEGREES if architecture.divides(model, t)):
+            for tensor in (
+                t for t in TENSOR_DEGREES if not any(width % t for width in architecture.shared_widths(model).values())
+            ):
                 if gpus % (tensor * pipeline) or (pipeline > 1 and tensor < NODE_GPUS):
                     continue
                 data = gpus // (tensor * pipeline)
