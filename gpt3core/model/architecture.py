@@ -32,15 +32,26 @@ class Params:
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts:
-    """How a module's parts may be cut over devices, by the suffix of a parameter's or module's name.
+    """How a module's parts may be cut over devices, by the names of its modules.
 
-    ``columns`` are cut along their outputs and ``rows`` along their inputs (Shoeybi et al. 2019, section 3);
-    ``layers`` names the list of blocks that a pipeline deals out.
+    ``columns`` are cut along their outputs and ``rows`` along their inputs (Shoeybi et al. 2019, section 3); what
+    ``norms`` do is the same at every position, so devices that share the matrices share the positions there
+    (Korthikanti et al. 2022, section 4.2.2). These are names in a block; ``layers`` names the list of blocks, which a
+    pipeline deals out. ``attention`` names the module of a block whose ``attend`` mixes positions.
+
+    Around the blocks: ``tokens`` and ``head`` (maybe tied) have a row a token of the vocabulary, ``positions`` maps
+    places in a sequence to vectors, and ``norm`` comes before the head.
     """
 
     columns: tuple[str, ...]
     rows: tuple[str, ...]
+    norms: tuple[str, ...]
     layers: str
+    attention: str
+    tokens: str
+    positions: str
+    norm: str
+    head: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ from gpt3core.model.parameters import PartOf, draw_, named, whole
 class Attention(nn.Module):
     """Multi-head causal attention of one layer."""
 
+    attend = staticmethod(attend)  # replaced from outside where positions are shared, or computed again
+
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
@@ -31,9 +33,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        b, t, _ = x.shape
-        q, k, v = self.qkv(x).view(b, t, -1, 3, self.d_head).permute(3, 0, 2, 1, 4)  # 3 x (B, the heads here, T, K)
-        mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
+        qkv = self.qkv(x)
+        b, t, _ = qkv.shape  # from outside x may hold some of the positions only
+        q, k, v = qkv.view(b, t, -1, 3, self.d_head).permute(3, 0, 2, 1, 4)  # 3 x (B, the heads here, T, K)
+        mixed = self.attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
         return projected
 
@@ -91,7 +94,7 @@ class GPT(nn.Module):
     def hidden(self, x: Tensor) -> Tensor:
         """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D)."""
         if self.tokens is not None and self.positions is not None:
-            x = self.tokens(x) + self.positions.weight[: x.size(1)]  # (B, T, D)
+            x = self.tokens(x) + self.positions(torch.arange(x.size(1), device=x.device))  # (B, T, D)
         for block in self.blocks.values():
             x = block(x)
         return x if self.norm is None else self.norm(x)

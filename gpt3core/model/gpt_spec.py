@@ -76,6 +76,12 @@ ENTRY = Architecture(
     cuts=Cuts(
         columns=("attention.qkv", "up"),
         rows=("attention.out", "down"),
+        norms=("norm1", "norm2"),
         layers="blocks",
+        attention="attention",
+        tokens="tokens",
+        positions="positions",
+        norm="norm",
+        head="head",
     ),
 )

@@ -27,6 +27,7 @@ class Layout:
     pipeline: int = 1  # devices that share the blocks, each with ``virtual`` runs of neighbours
     context: int = 1  # devices that share a sequence's positions
     virtual: int = 1  # stages a pipeline device holds: 1 is 1F1B, more is interleaved
+    zero_bubble: bool = False  # the weights' part of backward passes is put off to where a device would wait
     micro_batch: int = 1  # sequences of one forward and backward pass of a replica
     recompute: str = "none"  # none | selective | full
 
@@ -41,6 +42,13 @@ class Layout:
             raise ValueError(f"shard={self.shard} does not divide data={self.data}: give one of {_divisors(self.data)}")
         if self.virtual > 1 and self.pipeline == 1:
             raise ValueError(f"virtual={self.virtual} without a pipeline: give virtual=1, or a pipeline of 2 or more")
+        if self.zero_bubble and self.pipeline == 1:
+            raise ValueError("zero_bubble=True without a pipeline: leave it out, or give a pipeline of 2 or more")
+        if self.zero_bubble and self.shard > 1:
+            raise ValueError(
+                f"zero_bubble=True with shard={self.shard}: torch's zero-bubble schedule loses gradients of sharded "
+                "weights; give shard=1, or leave zero_bubble out"
+            )
 
     @property
     def world_size(self) -> int:
@@ -74,6 +82,7 @@ class Layout:
         words = " x ".join(f"{name} {degree}" for name, degree in named if degree > 1) or "one device"
         shared = f", state over {self.shard} of them" if self.shard > 1 else ""
         virtual = f", {self.virtual} stages a device" if self.virtual > 1 else ""
+        virtual += ", zero bubble" if self.zero_bubble else ""
         again = f", {self.recompute} recompute" if self.recompute != "none" else ""
         return f"{words}{shared}{virtual}, micro-batch {self.micro_batch}{again}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +16,17 @@ from gpt3core.data import shards as shard_cache
 from gpt3core.data.loader import Loader
 from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError
-from gpt3core.model import registry
 from gpt3core.numerics import Numerics
+from gpt3core.parallel import gradients, layout
 from gpt3core.parallel.mesh import Mesh
+from gpt3core.parallel.parallelize import parallelize
+from gpt3core.parallel.parts import local
+from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, optimizer, resume, timing
-from gpt3core.train.objective import OBJECTIVES, loss_sum
+from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
 
 MICRO_BATCH_TOKENS = 16_384  # larger batches are accumulated; a constant, so that resume adds in the same order
@@ -62,6 +66,8 @@ class Trainer:
         self.checkpoint_seconds, self.report, self.stop = checkpoint_seconds, report, stop
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         sequences = spec.optim.batch_tokens // spec.model.n_ctx
+        if self.mesh.planned:
+            layout.check(self.mesh.layout, spec.model, sequences)
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, batch_size=sequences, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
@@ -69,12 +75,15 @@ class Trainer:
         self.threads = chosen.pop("threads")
         self.numerics = Numerics(**chosen)
         settle_process(device, self.threads)
-        self.model = registry.of(spec.model).build(spec.model, kernel=self.numerics.kernel).to(device)
+        autocast = functools.partial(timing.autocast, self.numerics, device)
+        self.held = parallelize(spec.model, self.mesh, kernel=self.numerics.kernel, device=device, autocast=autocast)
+        self.model = self.held.model
         self.optimizer = optimizer.build(self.model, spec.optim)
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh)
         self.step, self.train_seconds = state["step"], state["train_seconds"]
         self.damage = [*damage, *unreadable, *damaged]
-        self.event("start", step=self.step, damage=self.damage, threads=self.threads, **vars(self.numerics))
+        numerics, cut = vars(self.numerics), vars(self.mesh.layout)
+        self.event("start", step=self.step, damage=self.damage, threads=self.threads, **numerics, layout=cut)
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""
@@ -123,31 +132,47 @@ class Trainer:
         """
         batch = self.loader.batch(self.step)
         counted = float(batch.mask.sum())
-        share = self.mesh.data_size / max(1.0, counted)  # the ranks' means are averaged
+        share = self.mesh.terms / max(1.0, counted)  # the ranks' means are averaged
         tokens = torch.from_numpy(self.mesh.rows(batch.tokens)).to(self.device)  # (B, T+1)
         mask = torch.from_numpy(self.mesh.rows(batch.mask)).to(self.device)  # (B, T)
         whole = counted == batch.mask.size  # nothing to multiply by
-        micro = max(1, MICRO_BATCH_TOKENS // self.spec.model.n_ctx)
-        total = torch.zeros((), device=self.device)
-        for rows, counts in zip(torch.split(tokens, micro), torch.split(mask, micro), strict=True):
-            examples = OBJECTIVES[self.spec.objective](rows, None if whole else counts)
-            with timing.autocast(self.numerics, self.device):
-                logits = self.model(examples.inputs)
-            loss = loss_sum(logits, examples) * share
-            torch.autograd.backward(loss)
-            total += loss.detach()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.mesh.mean_([*gradients, total])
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.optim.clip)
+        examples = [
+            self._own(OBJECTIVES[self.spec.objective](rows, None if whole else counts))
+            for rows, counts in zip(torch.split(tokens, self.micro), torch.split(mask, self.micro), strict=True)
+        ]
+        loss = self.held.backward(examples, share)
+        loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return total.item(), norm.item()
+        return loss.item(), norm.item()
+
+    def _own(self, examples: Examples) -> Examples:
+        """This rank's positions of its rows."""
+        degree, place = self.mesh.layout.context, self.mesh.place("context")
+        if degree == 1:
+            return examples
+        inputs, targets = (whole.chunk(degree, dim=1)[place] for whole in (examples.inputs, examples.targets))
+        mask = None if examples.mask is None else examples.mask.chunk(degree, dim=1)[place]
+        return Examples(inputs=inputs, targets=targets, mask=mask)
+
+    @property
+    def micro(self) -> int:
+        """Sequences of a micro-batch."""
+        if self.mesh.planned:
+            return self.mesh.layout.micro_batch
+        return max(1, MICRO_BATCH_TOKENS // self.spec.model.n_ctx)
+
+    @property
+    def answers(self) -> Any:
+        """The model as an evaluation asks it, all of it on every rank."""
+        cut = self.mesh.layout.model_parallel * self.mesh.layout.shard > 1
+        return Whole(self.held, self.spec.model, self.mesh) if cut else self.model
 
     def _finite(self) -> bool:
         """Whether every weight is a number."""
-        return all(bool(p.isfinite().all()) for p in self.model.parameters())
+        return all(bool(local(p).isfinite().all()) for p in self.model.parameters())
 
     def _diverged(self, reason: str, rows: dict[str, list[Any]]) -> str:
         """Note the end of a run that diverged, and keep its curve."""
