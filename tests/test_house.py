@@ -32,6 +32,7 @@ FORBIDDEN = {
     "gpt3core.numerics": {"torch"},
     "gpt3core.evals.spec": {"torch"},
     "gpt3core.parallel.layout": {"torch"},
+    "gpt3core.parallel.memory": {"torch"},
     "gpt3core.model": {"torch.distributed"},
 }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt3core.checks import require_positive
+from gpt3core.numerics import Numerics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,20 @@ class Params:
 
     total: int
     nonembedding: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockBytes:
+    """What one block keeps of one token for its backward pass, in bytes on one device."""
+
+    entry: float  # the residual stream that goes in: all that full recomputation keeps
+    inside: float  # the attention's scores and what only they need: what selective recomputation does not keep
+    rest: float
+
+    @property
+    def all(self) -> float:
+        """Without recomputation."""
+        return self.entry + self.inside + self.rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +81,7 @@ class Architecture:
     n_layer: Callable[[Any], int]  # equal blocks, which a pipeline may deal out
     width: Callable[[Any], int]  # of the residual stream
     layer_params: Callable[[Any], float]  # of one block
-    activation_bytes: Callable[[Any, str], float]  # kept for the backward pass, a token and block, by recomputation
+    activation_bytes: Callable[[Any, Numerics, int], BlockBytes]  # of one block cut over so many tensor devices
     shared_widths: Callable[[Any], dict[str, int]]  # by key: what devices that share every matrix must divide
     cuts: Cuts
 

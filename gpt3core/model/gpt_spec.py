@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpt3core.checks import as_floats, require_positive
-from gpt3core.model.architecture import Architecture, Cuts, ModelSpec, Params
+from gpt3core.model.architecture import Architecture, BlockBytes, Cuts, ModelSpec, Params
+from gpt3core.numerics import Numerics
 
-# a token and unit of width in 16 bits: Korthikanti et al. 2022 (arXiv 2205.05198), s b h 34 and s b h 2
-ACTIVATION_BYTES = {"selective": 34.0, "full": 2.0}
 ATTENTION_PATTERNS = ("dense", "alternating")
 
 
@@ -62,6 +61,27 @@ def forward_flops_per_token(model: GPTSpec) -> float:
     return 2 * (linear + pairs)
 
 
+def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int) -> BlockBytes:
+    """What a block keeps of a token: Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1, for what is built here.
+
+    Theirs is 34 h + 5 a s bytes with a stream of 16 bits and three dropout masks; here the stream is fp32 (2 x 2 h
+    more), nothing is dropped (3 h and 3 a s less), and the softmax keeps its probabilities alone. A tensor-parallel
+    layer keeps its gathered input whole: theirs keeps a shard and gathers again in the backward pass.
+    """
+    d, inner, e = model.d_model, model.n_head * model.d_head, numerics.element_bytes
+    norm = 4 * d + 8  # the norm's input, mean and inverse deviation, in fp32
+    gathered = 2 * e * d  # what qkv and up read
+    mixed = 3 * e * inner + e * inner  # queries, keys and values; what the attention gives and out reads
+    mlp = 2 * 4 * e * d  # what the GELU reads, and what down reads
+    # the probabilities of the softmax kernel; of the others the logarithm of each row's sum
+    inside = e * model.n_head * model.n_ctx if numerics.kernel == "softmax" else 4 * model.n_head
+    return BlockBytes(
+        entry=4 * d / tensor,
+        inside=inside / tensor,
+        rest=(norm + 8 + mixed + mlp) / tensor + gathered,
+    )
+
+
 ENTRY = Architecture(
     name="gpt",
     spec=GPTSpec,
@@ -71,7 +91,7 @@ ENTRY = Architecture(
     n_layer=lambda model: model.n_layer,
     width=lambda model: model.d_model,
     layer_params=lambda model: (params(model).nonembedding - 2 * model.d_model) / model.n_layer,  # less the last norm
-    activation_bytes=lambda model, recompute: ACTIVATION_BYTES[recompute] * model.d_model,
+    activation_bytes=activation_bytes,
     shared_widths=lambda model: {"model.n_head": model.n_head, "model.d_model": model.d_model},
     cuts=Cuts(
         columns=("attention.qkv", "up"),

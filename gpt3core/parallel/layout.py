@@ -27,7 +27,7 @@ class Layout:
     pipeline: int = 1  # devices that share the blocks, each with ``virtual`` runs of neighbours
     context: int = 1  # devices that share a sequence's positions
     virtual: int = 1  # stages a pipeline device holds: 1 is 1F1B, more is interleaved
-    zero_bubble: bool = False  # the weights' part of backward passes is put off to where a device would wait
+    zero_bubble: bool = False  # the weights' part of the backward pass fills the bubble
     micro_batch: int = 1  # sequences of one forward and backward pass of a replica
     recompute: str = "none"  # none | selective | full
 
@@ -40,10 +40,9 @@ class Layout:
             raise ValueError(f"recompute={self.recompute!r}: allowed are {', '.join(RECOMPUTE)}")
         if self.data % self.shard:
             raise ValueError(f"shard={self.shard} does not divide data={self.data}: give one of {_divisors(self.data)}")
-        if self.virtual > 1 and self.pipeline == 1:
-            raise ValueError(f"virtual={self.virtual} without a pipeline: give virtual=1, or a pipeline of 2 or more")
-        if self.zero_bubble and self.pipeline == 1:
-            raise ValueError("zero_bubble=True without a pipeline: leave it out, or give a pipeline of 2 or more")
+        if self.pipeline == 1 and (self.virtual > 1 or self.zero_bubble):
+            key = "zero_bubble=True" if self.zero_bubble else f"virtual={self.virtual}"
+            raise ValueError(f"{key} without a pipeline: leave it out, or give a pipeline of 2 or more")
         if self.zero_bubble and self.shard > 1:
             raise ValueError(
                 f"zero_bubble=True with shard={self.shard}: torch's zero-bubble schedule loses gradients of sharded "
@@ -72,7 +71,7 @@ class Layout:
     def bubble(self, sequences: int) -> float:
         """Time that a device waits in the pipeline over the time that it works.
 
-        (p - 1) / (v m) (Narayanan et al. 2021, arXiv 2104.04473, section 2.2).
+        (p - 1) / (v m) (Narayanan et al. 2021, arXiv 2104.04473, section 2.2), of 1F1B too where zero_bubble has less.
         """
         return (self.pipeline - 1) / (self.virtual * self.micro_batches(sequences))
 

@@ -30,6 +30,7 @@ def test_the_published_layout_of_the_175b_is_one():
         ({"data": 2.0}, "data=2.0: a whole number"),
         ({"recompute": "all"}, "allowed are none, selective, full"),
         ({"virtual": 2}, "virtual=2 without a pipeline"),
+        ({"zero_bubble": True}, "zero_bubble=True without a pipeline"),
     ],
 )
 def test_a_layout_that_is_none_is_one_sentence(given, sentence):
