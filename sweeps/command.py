@@ -112,16 +112,17 @@ def refuse(order: Order) -> None:
 
 
 def _unbuilt(order: Order) -> str:
-    """Tensor and pipeline parallelism are planned, not built: what to say before anything starts."""
-    if order.recipe.family != "gpt3":
+    """Degrees beyond replicas are planned, not built: what to say before anything starts."""
+    place = order.recipe.placement
+    if pinned := [f"placement.{name}={d}" for name, d in vars(estimate.pins(place)).items() if d is not None and d > 1]:
+        return f"{', '.join(pinned)}: planned, but this version trains on replicas only: leave it out, or use --plan"
+    if order.recipe.family != "gpt3" and not place.gpus:
         return ""
     for run in order.grid.runs:
-        layout = estimate.on_gpus(run, order.recipe.plan).layout
-        if layout is None or layout.tensor * layout.pipeline > 1:
-            degrees = f"tensor {layout.tensor} x pipeline {layout.pipeline}" if layout else "more memory than a GPU has"
+        if reason := estimate.misfit(run, order.recipe):
             return (
-                f"{run.label} needs {degrees} on {order.recipe.plan.gpu}, and this version trains data-parallel only: "
-                "use --plan, or give smaller sizes (sizes=[125M,350M])"
+                f"{reason}; this version trains on replicas that each hold the whole model: use --plan, or give smaller "
+                "sizes"
             )
     return ""
 

@@ -7,7 +7,7 @@ that FSDP2 gathers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt3core.costs import params
 from gpt3core.model import registry
@@ -20,6 +20,8 @@ GATHERED_BLOCKS = 2  # FSDP2 holds the block at work and gathers the next
 BUCKET = 1 << 24  # gradients that are averaged at a time, or one tensor
 MLP_SHARE = 2 / 3  # of what a block keeps beside its entry and the attention's inside
 MATRIX_SHARE = 1 / 3  # of a block's parameters that are its largest matrix
+USABLE = 0.9  # of a device's memory: the rest is fragmentation, buffers of libraries and the context
+MICRO_BATCH_TOKENS = 16_384  # of a replica at most: more is no faster, and smaller batches are not padded to it
 LOSS_BYTES = 12.0  # a logit in fp32: log-softmax kept; its gradient and the logit's, made when the loss goes back
 
 
@@ -58,6 +60,33 @@ def memory(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numeri
     """
     held = [_of_stage(model, layout, stage, sequences, numerics) for stage in sorted({0, layout.pipeline - 1})]
     return max(held, key=lambda m: m.total)
+
+
+def micro_batch(
+    model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numerics, memory_bytes: float | None
+) -> int:
+    """Sequences of a micro-batch: as many as 16,384 tokens hold, and where memory is known as fit and divide the rows.
+
+    Args:
+        layout: its own micro-batch is not read.
+        memory_bytes: of one device; None on CPUs, where it is the host's affair.
+
+    Raises:
+        ValueError: when not even one sequence fits, with what it takes.
+    """
+    most = max(1, MICRO_BATCH_TOKENS // model.n_ctx)
+    if memory_bytes is None:
+        return most
+    rows = max(1, sequences // layout.data)
+    for size in (k for k in range(min(most, rows), 0, -1) if rows % k == 0):
+        needed = memory(model, replace(layout, micro_batch=size), sequences=sequences, numerics=numerics)
+        if needed.total <= USABLE * memory_bytes:
+            return size
+    raise ValueError(
+        f"{layout.describe()}: {needed.total / 1e9:.0f} GB a device are needed at least ({needed.describe()}) and "
+        f"{USABLE * memory_bytes / 1e9:.0f} of its {memory_bytes / 1e9:.0f} GB are usable; give a smaller model, a "
+        "larger device, or more of them that share the model"
+    )
 
 
 def stage_params(model: ModelSpec, layout: Layout, place: int) -> float:
@@ -122,9 +151,7 @@ def _copies(model: ModelSpec, layout: Layout, held: float, numerics: Numerics) -
     return (WEIGHT + GRADIENT) * at_once, cast
 
 
-def _blocks(
-    model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics
-) -> tuple[float, float]:
+def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:
     """Bytes a token: kept by the blocks, and at most on top of it while one that is computed again goes back."""
     architecture, e, tensor = registry.of(model), numerics.element_bytes, layout.tensor
     width, n_layer = architecture.width(model), architecture.n_layer(model)

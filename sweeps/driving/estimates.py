@@ -39,7 +39,7 @@ class Estimates:
         reached = result.get("flops_per_second")
         if not isinstance(reached, int | float) or not reached > 0:
             return
-        expected = estimate.worker_flops(run, gpus=self.place.gpus, plan=self.plan)
+        expected = estimate.worker_flops(run, gpus=self.place.gpus, plan=self.plan, workers=self.place.workers)
         self._speedups.append(reached / max(1, result.get("devices", 1)) / expected)
         speedup = median(self._speedups)
         if speedup != self._speedup:

@@ -1,0 +1,230 @@
+"""Which layout a model gets on so many devices: of those that fit, the fastest; and in a few lines why. No torch.
+
+The order of preference is Narayanan et al. 2021's (arXiv 2104.04473, section 3): replicas while a model fits one
+device, a sharded state, tensor parallelism up to a node's devices, and a pipeline over nodes; recomputation where
+memory asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from gpt3core.model import registry
+from gpt3core.model.architecture import ModelSpec
+from gpt3core.numerics import Numerics
+from gpt3core.parallel import layout as layouts
+from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.memory import MICRO_BATCH_TOKENS, USABLE, Memory, memory
+from gpt3core.parallel.speed import Device, Step, step
+
+VIRTUAL = (1, 2, 3, 4)  # stages a pipeline device may hold
+NEAR = 1.03  # layouts that are slower by less are as good: the simplest of them is taken
+SAME = 1.005
+MORE_STAGES = 8  # times the stages of the fastest so far: longer pipelines are not looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """Degrees that the user has fixed; the others are chosen."""
+
+    tensor: int | None = None
+    pipeline: int | None = None
+    context: int | None = None
+
+    def __bool__(self) -> bool:
+        return any(value is not None for value in vars(self).values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be laid out."""
+
+    model: ModelSpec
+    sequences: int  # of the global batch
+    numerics: Numerics
+    device: Device
+    pins: Pins = Pins()
+    utilisation: float | None = None  # see ``speed.step``
+
+    def step(self, layout: Layout) -> Step:
+        """The time of a layout's step."""
+        return step(
+            self.model,
+            layout,
+            sequences=self.sequences,
+            device=self.device,
+            numerics=self.numerics,
+            utilisation=self.utilisation,
+        )
+
+    def memory(self, layout: Layout) -> Memory:
+        """The bytes of a layout's fullest device."""
+        return memory(self.model, layout, sequences=self.sequences, numerics=self.numerics)
+
+    @property
+    def room(self) -> float:
+        """Bytes of a device that a run may take."""
+        return USABLE * self.device.memory_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A layout with its memory and time; or the one that comes nearest to fitting, and no time."""
+
+    layout: Layout
+    memory: Memory
+    step: Step | None
+
+
+@lru_cache(maxsize=4096)
+def choose(task: Task, world: int) -> Choice | None:
+    """The layout of so many devices; None where none divides model and batch.
+
+    A choice without a step does not fit: it is the one that needs least.
+    """
+    fitting: list[Choice] = []
+    least: Choice | None = None
+    for pipeline, tensor, context in _model_parallel(task, world):
+        if fitting and pipeline > MORE_STAGES * min(fitting, key=_seconds).layout.pipeline:
+            break
+        for layout in _cuts(task, world, pipeline, tensor, context):
+            held = task.memory(layout)
+            if held.total <= task.room:
+                fitting.append(Choice(layout=layout, memory=held, step=task.step(layout)))
+            elif least is None or held.total < least.memory.total:
+                least = Choice(layout=layout, memory=held, step=None)
+    return _best(fitting) if fitting else least
+
+
+def _best(fitting: list[Choice]) -> Choice:
+    """The simplest of the fastest."""
+    fastest = min(_seconds(choice) for choice in fitting)
+    near = [choice for choice in fitting if _seconds(choice) <= NEAR * fastest]
+    plainest = min(_plainness(choice.layout) for choice in near)
+    alike = [choice for choice in near if _plainness(choice.layout) == plainest]
+    fastest = min(map(_seconds, alike))
+    # few kernels of many tokens rather than many of few, which the model of time hardly tells apart
+    return max((c for c in alike if _seconds(c) <= SAME * fastest), key=lambda c: c.layout.micro_batch)
+
+
+def _seconds(choice: Choice) -> float:
+    assert choice.step is not None
+    return choice.step.seconds
+
+
+def _plainness(layout: Layout) -> tuple[int, ...]:
+    again = layouts.RECOMPUTE.index(layout.recompute)
+    return layout.pipeline, layout.tensor, layout.context, layout.shard, layout.virtual, again
+
+
+def _model_parallel(task: Task, world: int) -> Iterator[tuple[int, int, int]]:
+    """Degrees of pipeline, tensor and context that divide model and devices, the shortest pipeline first.
+
+    A pipeline comes when the tensor degree is the largest that a node and the model allow.
+    """
+    architecture, pins = registry.of(task.model), task.pins
+    widths, n_layer = architecture.shared_widths(task.model).values(), architecture.n_layer(task.model)
+    allowed = [t for t in range(1, min(task.device.node, world) + 1) if task.device.node % t == 0 or t == pins.tensor]
+    tensors = [t for t in allowed if not any(width % t for width in widths) and world % t == 0]
+    if pins.tensor is not None:
+        tensors = [t for t in tensors if t == pins.tensor]
+    context = pins.context or 1
+    for pipeline in (p for p in range(1, n_layer + 1) if n_layer % p == 0 and pins.pipeline in (None, p)):
+        for tensor in tensors:
+            alone = pipeline > 1 and pins.pipeline is None and tensor < tensors[-1]
+            if not alone and world % (pipeline * tensor * context) == 0:
+                yield pipeline, tensor, context
+
+
+def _cuts(task: Task, world: int, pipeline: int, tensor: int, context: int) -> Iterator[Layout]:
+    """Layouts of given degrees: sharing of the state, stages a device, recomputation, micro-batches, that divide."""
+    data = world // (pipeline * tensor * context)
+    rows, rest = divmod(task.sequences, data)
+    if rest:
+        return
+    in_node = math.gcd(data, max(1, task.device.node // tensor))
+    again = ("none", "full") if task.numerics.kernel != "softmax" else layouts.RECOMPUTE
+    most = max(1, MICRO_BATCH_TOKENS // task.model.n_ctx)
+    micros = [k for k in (2**i for i in range(most.bit_length())) if k <= most and rows % k == 0]
+    for virtual in VIRTUAL if pipeline > 1 else (1,):
+        for micro in micros:
+            whole = Layout(
+                data=data, tensor=tensor, pipeline=pipeline, context=context, virtual=virtual, micro_batch=micro
+            )
+            try:
+                layouts.check(whole, task.model, task.sequences)
+            except ValueError:
+                continue
+            for shard in sorted({1, in_node, data}):
+                yield from (replace(whole, shard=shard, recompute=name) for name in again)
+
+
+# ---------------------------------------------------------------------------------------------------------------- why
+
+
+def explain(task: Task, choice: Choice) -> list[str]:
+    """A choice in a sentence, and one for each simpler way that was tried: what it would take."""
+    lines = [_of(task, choice)]
+    chosen, said = choice.layout, {choice.layout}
+    for what, pins, kept in () if task.pins else _simpler(chosen):
+        freer = replace(task, pins=pins)
+        world = chosen.world_size
+        cuts = [c for degrees in _model_parallel(freer, world) for c in _cuts(freer, world, *degrees)]
+        tried = [_tried(task, layout) for layout in cuts if kept(layout)]
+        fit = [other for other in tried if other.step is not None]
+        best = _best(fit) if fit else min(tried, key=lambda other: other.memory.total, default=choice)
+        if best.layout not in said:
+            said.add(best.layout)
+            lines.append(f"{what}: {_against(task, best, choice)}")
+    return lines
+
+
+def _tried(task: Task, layout: Layout) -> Choice:
+    held = task.memory(layout)
+    return Choice(layout=layout, memory=held, step=task.step(layout) if held.total <= task.room else None)
+
+
+def _of(task: Task, choice: Choice) -> str:
+    held, whole = choice.memory.total / 1e9, task.device.memory_bytes / 1e9
+    words = f"{choice.layout.describe()}: {held:,.0f} of {whole:.0f} GB ({choice.memory.describe()})"
+    if choice.step is None:
+        return f"{words}, and {task.room / 1e9:.0f} are usable"
+    parts = {"recompute": choice.step.recompute, "bubble": choice.step.bubble, "messages of tensor": choice.step.tensor}
+    parts["messages of data"] = choice.step.data
+    shares = ", ".join(
+        f"{name} {s / choice.step.seconds:.0%}" for name, s in parts.items() if s >= 0.005 * choice.step.seconds
+    )
+    return f"{words}; a step takes {choice.step.seconds:,.3g} s{f', of it {shares}' if shares else ''}"
+
+
+def _against(task: Task, other: Choice, choice: Choice) -> str:
+    words = other.layout.describe()
+    if other.step is None:
+        return f"at least {other.memory.total / 1e9:,.0f} GB a device ({words})"
+    assert choice.step is not None
+    slower = other.step.seconds / choice.step.seconds - 1
+    return f"{slower:.0%} slower ({words})" if slower > 0 else f"{-slower:.0%} faster, within what is as good ({words})"
+
+
+def _simpler(chosen: Layout) -> Iterator[tuple[str, Pins, Callable[[Layout], bool]]]:
+    """Ways simpler than a layout: a name, the degrees to look among, and which of these count."""
+    alone = Pins(tensor=1, pipeline=1)
+    yield "replicas alone", alone, lambda layout: layout.shard == 1
+    if chosen.shard > 1 or chosen.model_parallel > 1:
+        yield "a shared state alone", alone, lambda layout: layout.shard > 1
+    if chosen.pipeline > 1:
+        yield "no pipeline", Pins(pipeline=1), lambda layout: layout.tensor > 1
+    if chosen.recompute != "none":
+        yield "no recomputation", Pins(), lambda layout: layout.recompute == "none"
+
+
+def nothing_fits(task: Task, counts: Sequence[int]) -> str:
+    """Why no layout of these numbers of devices was taken."""
+    tried = [choice for choice in (choose(task, world) for world in counts) if choice is not None]
+    limit = f"{max(counts):,} device{'s' * (max(counts) > 1)}"
+    if not tried:
+        return f"no layout of up to {limit} divides the model and its batch of {task.sequences} sequences"
+    return f"no layout of up to {limit} fits; nearest is {_of(task, min(tried, key=lambda c: c.memory.total))}"
