@@ -158,14 +158,17 @@ def _of(spec: RunSpec) -> str:
 
 
 def misfit(spec: RunSpec, recipe: Recipe) -> str:
-    """Why a run does not fit its GPUs as it is trained today, on replicas that each hold all of it; empty if it does."""
+    """Why a run does not fit its GPUs as trained today, on replicas that each hold all of it; empty if it does."""
     place, device = recipe.placement, hardware.gpu(recipe.plan)
     room = device.memory_bytes * min(1.0, place.gpus or 1.0)
+    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    if sequences % place.workers:
+        return f"placement.workers={place.workers}: the batch of {spec.run_id} has {sequences} sequences"
     try:
         memory.micro_batch(
             spec.model,
             Layout(data=place.workers),
-            sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+            sequences=sequences,
             numerics=numerics(spec),
             memory_bytes=room,
         )
