@@ -121,8 +121,8 @@ def _unbuilt(order: Order) -> str:
     for run in order.grid.runs:
         if reason := estimate.misfit(run, order.recipe):
             return (
-                f"{reason}; this version trains on replicas that each hold the whole model: use --plan, or give smaller "
-                "sizes"
+                f"{reason}; this version trains on replicas that each hold the whole model: use --plan, or give "
+                "smaller sizes"
             )
     return ""
 

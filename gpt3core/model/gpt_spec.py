@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gpt3core.checks import as_floats, require_positive
 from gpt3core.model.architecture import Architecture, BlockBytes, Cuts, ModelSpec, Params
@@ -37,6 +38,7 @@ class GPTSpec(ModelSpec):
         return min(self.band, self.n_ctx) if banded else self.n_ctx
 
 
+@lru_cache(maxsize=1024)  # a plan asks thousands of times
 def params(model: GPTSpec) -> Params:
     """Exact counts: weights, biases, LayerNorms, embeddings; the head is the token embedding."""
     d, inner = model.d_model, model.n_head * model.d_head
@@ -53,6 +55,7 @@ def mean_keys(n_ctx: int, window: int) -> float:
     return (window * (window + 1) / 2 + (n_ctx - window) * window) / n_ctx
 
 
+@lru_cache(maxsize=1024)
 def forward_flops_per_token(model: GPTSpec) -> float:
     """Matrix-product FLOPs of a forward pass, per token of a full sequence."""
     d, inner = model.d_model, model.n_head * model.d_head

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
@@ -23,7 +24,7 @@ from gpt3core.parallel.speed import Device, Step, step
 VIRTUAL = (1, 2, 3, 4)  # stages a pipeline device may hold
 NEAR = 1.03  # layouts that are slower by less are as good: the simplest of them is taken
 SAME = 1.005
-MORE_STAGES = 8  # times the stages of the fastest so far: longer pipelines are not looked at
+MORE_STAGES = 4  # times the stages of the fastest so far: longer pipelines are not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +88,20 @@ def choose(task: Task, world: int) -> Choice | None:
     """
     fitting: list[Choice] = []
     least: Choice | None = None
+    full: set[tuple[Any, ...]] = set()  # what does not fit with a micro-batch does not with a larger one
     for pipeline, tensor, context in _model_parallel(task, world):
         if fitting and pipeline > MORE_STAGES * min(fitting, key=_seconds).layout.pipeline:
             break
         for layout in _cuts(task, world, pipeline, tensor, context):
+            but_micro = (pipeline, tensor, layout.virtual, layout.shard, layout.recompute)
+            if but_micro in full:
+                continue
             held = task.memory(layout)
             if held.total <= task.room:
                 fitting.append(Choice(layout=layout, memory=held, step=task.step(layout)))
-            elif least is None or held.total < least.memory.total:
+                continue
+            full.add(but_micro)
+            if least is None or held.total < least.memory.total:
                 least = Choice(layout=layout, memory=held, step=None)
     return _best(fitting) if fitting else least
 
@@ -121,10 +128,7 @@ def _plainness(layout: Layout) -> tuple[int, ...]:
 
 
 def _model_parallel(task: Task, world: int) -> Iterator[tuple[int, int, int]]:
-    """Degrees of pipeline, tensor and context that divide model and devices, the shortest pipeline first.
-
-    A pipeline comes when the tensor degree is the largest that a node and the model allow.
-    """
+    """Degrees of pipeline, tensor (inside a node) and context that divide model and devices, short pipelines first."""
     architecture, pins = registry.of(task.model), task.pins
     widths, n_layer = architecture.shared_widths(task.model).values(), architecture.n_layer(task.model)
     allowed = [t for t in range(1, min(task.device.node, world) + 1) if task.device.node % t == 0 or t == pins.tensor]
@@ -134,8 +138,7 @@ def _model_parallel(task: Task, world: int) -> Iterator[tuple[int, int, int]]:
     context = pins.context or 1
     for pipeline in (p for p in range(1, n_layer + 1) if n_layer % p == 0 and pins.pipeline in (None, p)):
         for tensor in tensors:
-            alone = pipeline > 1 and pins.pipeline is None and tensor < tensors[-1]
-            if not alone and world % (pipeline * tensor * context) == 0:
+            if world % (pipeline * tensor * context) == 0:
                 yield pipeline, tensor, context
 
 
@@ -174,8 +177,11 @@ def explain(task: Task, choice: Choice) -> list[str]:
         world = chosen.world_size
         cuts = [c for degrees in _model_parallel(freer, world) for c in _cuts(freer, world, *degrees)]
         tried = [_tried(task, layout) for layout in cuts if kept(layout)]
+        if not tried:
+            lines.append(f"{what}: {world:,} devices do not divide model and batch")
+            continue
         fit = [other for other in tried if other.step is not None]
-        best = _best(fit) if fit else min(tried, key=lambda other: other.memory.total, default=choice)
+        best = _best(fit) if fit else min(tried, key=lambda other: other.memory.total)
         if best.layout not in said:
             said.add(best.layout)
             lines.append(f"{what}: {_against(task, best, choice)}")
@@ -191,7 +197,7 @@ def _of(task: Task, choice: Choice) -> str:
     held, whole = choice.memory.total / 1e9, task.device.memory_bytes / 1e9
     words = f"{choice.layout.describe()}: {held:,.0f} of {whole:.0f} GB ({choice.memory.describe()})"
     if choice.step is None:
-        return f"{words}, and {task.room / 1e9:.0f} are usable"
+        return f"{words}, and {task.room / 1e9:.3g} are usable"
     parts = {"recompute": choice.step.recompute, "bubble": choice.step.bubble, "messages of tensor": choice.step.tensor}
     parts["messages of data"] = choice.step.data
     shares = ", ".join(
@@ -224,7 +230,7 @@ def _simpler(chosen: Layout) -> Iterator[tuple[str, Pins, Callable[[Layout], boo
 def nothing_fits(task: Task, counts: Sequence[int]) -> str:
     """Why no layout of these numbers of devices was taken."""
     tried = [choice for choice in (choose(task, world) for world in counts) if choice is not None]
-    limit = f"{max(counts):,} device{'s' * (max(counts) > 1)}"
+    limit = f"{'up to ' * (len(counts) > 1)}{max(counts):,} device{'s' * (max(counts) > 1)}"
     if not tried:
-        return f"no layout of up to {limit} divides the model and its batch of {task.sequences} sequences"
-    return f"no layout of up to {limit} fits; nearest is {_of(task, min(tried, key=lambda c: c.memory.total))}"
+        return f"no layout of {limit} divides the model and its batch of {task.sequences} sequences"
+    return f"no layout of {limit} fits; nearest is {_of(task, min(tried, key=lambda c: c.memory.total))}"

@@ -8,6 +8,7 @@ that FSDP2 gathers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from gpt3core.costs import params
 from gpt3core.model import registry
@@ -94,21 +95,26 @@ def stage_params(model: ModelSpec, layout: Layout, place: int) -> float:
 
     A pipeline's last place has the head, which is the token embedding once more.
     """
-    counts, width = params(model), registry.of(model).width(model)
-    blocks = registry.of(model).layer_params(model) * (registry.of(model).n_layer(model) / layout.pipeline)
-    held = blocks
-    embedding, first, last = model.vocab_size * width, place == 0, place == layout.pipeline - 1
+    return _held(model, layout.pipeline, place) / layout.tensor
+
+
+@lru_cache(maxsize=1024)
+def _held(model: ModelSpec, pipeline: int, place: int) -> float:
+    architecture, counts = registry.of(model), params(model)
+    blocks = architecture.layer_params(model) * architecture.n_layer(model)
+    embedding, first, last = model.vocab_size * architecture.width(model), place == 0, place == pipeline - 1
+    held = blocks / pipeline
     if first or last:
         held += embedding
     if first:
         held += counts.total - counts.nonembedding - embedding  # positions
     if last:
-        held += counts.nonembedding - registry.of(model).layer_params(model) * registry.of(model).n_layer(model)
-    return held / layout.tensor
+        held += counts.nonembedding - blocks  # the last norm
+    return held
 
 
 def _of_stage(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> Memory:
-    """Bytes at one place of the pipeline: the larger of when the forward pass ends and when the backward pass begins."""
+    """Bytes at one place of the pipeline: the larger of the end of the forward pass and the start of the backward."""
     held = stage_params(model, layout, place)
     e, last = numerics.element_bytes, place == layout.pipeline - 1
     tokens = layout.micro_batch * model.n_ctx / layout.context

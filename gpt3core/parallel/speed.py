@@ -2,8 +2,8 @@
 
 A device works at a share of its peak in matrix products, moves what the other operations read and write at its memory's
 speed, and sends what tensor and data parallelism need over links inside a node and a network between nodes. The
-constants are fitted to published runs (``tests/benchmarks/plan_published.py``); the formulas are those of Narayanan et al.
-2021 (arXiv 2104.04473) and Korthikanti et al. 2022 (arXiv 2205.05198).
+constants are fitted to published runs (``tests/benchmarks/plan_published.py``); the formulas are those of Narayanan
+et al. 2021 (arXiv 2104.04473) and Korthikanti et al. 2022 (arXiv 2205.05198).
 """
 
 from __future__ import annotations

@@ -58,13 +58,7 @@ def check(recipe: Recipe) -> None:
 
 def _check_cluster(recipe: Recipe) -> None:
     gpus, place = recipe.plan.gpus, recipe.placement
-    if gpus is None:
-        return
-    if recipe.family != "gpt3" and not place.gpus:
-        raise UsageError(
-            f"plan.gpus={gpus}: these runs train on cores (placement.gpus=0); give placement.gpus=1, or leave it out"
-        )
-    if place.workers * (place.gpus or 1) > gpus:
+    if gpus is not None and place.workers * (place.gpus or 1) > gpus:
         raise UsageError(
             f"plan.gpus={gpus}: a run takes placement.workers={place.workers} of placement.gpus={place.gpus or 1:g}; "
             "give a larger cluster, or fewer workers"

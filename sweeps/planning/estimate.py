@@ -138,14 +138,15 @@ def _planned_by_memory(spec: RunSpec, recipe: Recipe) -> bool:
 
 def _as_pinned(spec: RunSpec, place: Placement) -> Layout:
     """Pinned degrees as they are, and replicas over the other ranks."""
-    degrees = {name: getattr(place, name) or 1 for name in ("tensor", "pipeline", "context")}
-    data, rest = divmod(place.workers, math.prod(degrees.values()))
+    tensor, pipeline, context = place.tensor or 1, place.pipeline or 1, place.context or 1
+    data, rest = divmod(place.workers, tensor * pipeline * context)
     if rest:
-        words = " x ".join(f"placement.{name}={degree}" for name, degree in degrees.items() if degree > 1)
+        given = [(name, degree) for name, degree in vars(pins(place)).items() if degree is not None]
+        words = " x ".join(f"placement.{name}={degree}" for name, degree in given)
         raise UsageError(
             f"placement.workers={place.workers} does not divide by {words}: give a multiple of the product"
         )
-    cut = Layout(data=data, **degrees)
+    cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context)
     try:
         layout.check(cut, spec.model, spec.optim.batch_tokens // spec.model.n_ctx)
     except ValueError as error:
@@ -158,14 +159,17 @@ def _of(spec: RunSpec) -> str:
 
 
 def misfit(spec: RunSpec, recipe: Recipe) -> str:
-    """Why a run does not fit its GPUs as it is trained today, on replicas that each hold all of it; empty if it does."""
+    """Why a run does not fit its GPUs as trained today, on replicas that each hold all of it; empty if it does."""
     place, device = recipe.placement, hardware.gpu(recipe.plan)
     room = device.memory_bytes * min(1.0, place.gpus or 1.0)
+    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    if sequences % place.workers:
+        return f"placement.workers={place.workers}: the batch of {spec.run_id} has {sequences} sequences"
     try:
         memory.micro_batch(
             spec.model,
             Layout(data=place.workers),
-            sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+            sequences=sequences,
             numerics=numerics(spec),
             memory_bytes=room,
         )

@@ -27,7 +27,7 @@ class Spell:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
-    """How a queue went: every run's time, in the order of their starts, and those that never started with the reason."""
+    """How a queue went: every run's time, in the order of starts, and why those that never started did not."""
 
     spells: list[Spell]
     refused: dict[str, str]

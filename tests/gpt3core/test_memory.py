@@ -61,7 +61,7 @@ def saved_bytes(model, spec, numerics):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _, logits = loss_of(model, spec, numerics)
+        _loss, _logits = loss_of(model, spec, numerics)
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
@@ -69,7 +69,7 @@ def peak_bytes(model, spec, numerics):
     """The most that forward and backward pass hold beside weights and gradients."""
     loss_of(model, spec, numerics)[0].backward()  # so that the gradients are there
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
-        loss, logits = loss_of(model, spec, numerics)
+        loss, _logits = loss_of(model, spec, numerics)
         loss.backward()
     events = sorted((e.start_ns(), e.nbytes()) for e in run.profiler.kineto_results.events() if e.name() == "[memory]")
     held = most = 0
