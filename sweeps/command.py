@@ -106,24 +106,18 @@ def refuse(order: Order) -> None:
     Raises:
         UsageError: where the text is too small, runs would drop out of the sweep, or a run needs what is not built.
     """
-    if reason := texts.refusal(order.text, order.recipe, order.grid.runs) or _unbuilt(order):
+    if reason := texts.refusal(order.text, order.recipe, order.grid.runs) or _misfit(order):
         raise UsageError(reason)
     asked.union(order.record, order.run_ids, replace=order.recipe.replace, extend=order.recipe.extend)
 
 
-def _unbuilt(order: Order) -> str:
-    """Degrees beyond replicas are planned, not built: what to say before anything starts."""
-    place = order.recipe.placement
-    if pinned := [f"placement.{name}={d}" for name, d in vars(estimate.pins(place)).items() if d is not None and d > 1]:
-        return f"{', '.join(pinned)}: planned, but this version trains on replicas only: leave it out, or use --plan"
-    if order.recipe.family != "gpt3" and not place.gpus:
-        return ""
+def _misfit(order: Order) -> str:
+    """Why a run cannot be placed as the recipe says: what to say before anything starts."""
     for run in order.grid.runs:
-        if reason := estimate.misfit(run, order.recipe):
-            return (
-                f"{reason}; this version trains on replicas that each hold the whole model: use --plan, or give "
-                "smaller sizes"
-            )
+        try:
+            estimate.placed(run, order.recipe)
+        except UsageError as error:
+            return str(error)
     return ""
 
 
@@ -133,7 +127,7 @@ def _show(order: Order) -> None:
     chosen, runs = order.recipe, order.grid.runs
     trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
-    refusals = [texts.refusal(order.text, chosen, runs), _unbuilt(order)]
+    refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
     remarks = [*_remarks(order), _forgotten(order)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)

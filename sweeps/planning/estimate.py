@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt3core import costs
 from gpt3core.errors import UsageError
@@ -130,6 +130,36 @@ def layout_of(spec: RunSpec, recipe: Recipe) -> Layout:
     return _as_pinned(spec, place)
 
 
+def placed(spec: RunSpec, recipe: Recipe) -> Layout | None:
+    """How a run that is started is cut over its workers; None where each holds all of it and takes rows of its own.
+
+    Raises:
+        UsageError: in one sentence, where it cannot be cut so, or does not fit.
+    """
+    place = recipe.placement
+    if pins(place):
+        return layout_of(spec, recipe)
+    if not (recipe.family == "gpt3" or place.gpus):
+        return None
+    reason = misfit(spec, recipe)
+    if place.gpus >= 1 and (reason or recipe.family == "gpt3"):
+        wanted = task(spec, recipe.plan, place)
+        choice = choose.choose(wanted, place.workers)
+        if choice is not None and choice.step is not None:
+            return choice.layout
+        reason = f"{spec.label} on {recipe.plan.gpu}: {choose.nothing_fits(wanted, [place.workers])}"
+    if reason:
+        enough = on_gpus(spec, recipe.plan, replace(place, workers=1)).layout
+        more = f"placement.gpus=1 placement.workers={enough.world_size} would do" if enough else "no number would do"
+        raise UsageError(f"{reason}: {more}; or give smaller sizes, or look with --plan")
+    return None
+
+
+def together(cut: Layout | None) -> int:
+    """How many neighbouring ranks of a run must share a node: those of a tensor group."""
+    return 1 if cut is None else cut.tensor
+
+
 def _planned_by_memory(spec: RunSpec, recipe: Recipe) -> bool:
     """Whether degrees are chosen: for Table 2.1, and on GPUs that do not hold all of a run each."""
     on_whole_gpus = recipe.placement.gpus >= 1 and recipe.placement.workers > 1
@@ -146,9 +176,13 @@ def _as_pinned(spec: RunSpec, place: Placement) -> Layout:
         raise UsageError(
             f"placement.workers={place.workers} does not divide by {words}: give a multiple of the product"
         )
-    cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context)
+    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    rows = sequences // (data * pipeline)  # of a replica, a share a stage: a pipeline is full from so many on
+    most = max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx)
+    micro = max((k for k in range(1, min(rows, most) + 1) if sequences % (data * k * pipeline) == 0), default=1)
+    cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro)
     try:
-        layout.check(cut, spec.model, spec.optim.batch_tokens // spec.model.n_ctx)
+        layout.check(cut, spec.model, sequences)
     except ValueError as error:
         raise UsageError(f"{_of(spec)}{error}") from error
     return cut
@@ -159,7 +193,7 @@ def _of(spec: RunSpec) -> str:
 
 
 def misfit(spec: RunSpec, recipe: Recipe) -> str:
-    """Why a run does not fit its GPUs as trained today, on replicas that each hold all of it; empty if it does."""
+    """Why a run does not fit its GPUs as replicas that each hold all of it; empty if it does."""
     place, device = recipe.placement, hardware.gpu(recipe.plan)
     room = device.memory_bytes * min(1.0, place.gpus or 1.0)
     sequences = spec.optim.batch_tokens // spec.model.n_ctx
