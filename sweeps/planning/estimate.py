@@ -177,9 +177,9 @@ def _as_pinned(spec: RunSpec, place: Placement) -> Layout:
             f"placement.workers={place.workers} does not divide by {words}: give a multiple of the product"
         )
     sequences = spec.optim.batch_tokens // spec.model.n_ctx
-    rows = sequences // (data * pipeline)  # of a replica, a share a stage: a pipeline is full from so many on
-    most = max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx)
-    micro = max((k for k in range(1, min(rows, most) + 1) if sequences % (data * k * pipeline) == 0), default=1)
+    rows = sequences // data
+    most = min(rows // pipeline, max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx))  # a micro-batch a stage
+    micro = max((k for k in range(1, most + 1) if rows % k == 0), default=1)
     cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro)
     try:
         layout.check(cut, spec.model, sequences)
