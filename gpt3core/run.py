@@ -13,6 +13,7 @@ from gpt3core import costs
 from gpt3core.errors import BusyError, StoreError
 from gpt3core.evals import runner
 from gpt3core.evals.spec import EvalSpec
+from gpt3core.parallel import layout
 from gpt3core.parallel.mesh import Mesh, require_same
 from gpt3core.spec import TRAINER_VERSION, RunSpec, as_dict
 from gpt3core.store import files
@@ -42,7 +43,7 @@ def run(
         options: see ``Trainer``.
 
     Raises:
-        ValueError: when ranks were given different specifications.
+        ValueError: when ranks were given different specifications, or a layout that cannot cut the run.
         BusyError: when another live process has the run.
         StoppedError: when asked to stop.
     """
@@ -71,9 +72,11 @@ def run(
 
 
 def _agree(mesh: Mesh, spec: RunSpec, evals: EvalSpec) -> None:
-    """Refuse to start where ranks were given different work, or would do it by different code."""
+    """Refuse to start where ranks were given different work, or would do it by different code, or cannot be cut so."""
     mine = {**as_dict(spec), "run_id": spec.run_id, "evals": evals.eval_id, "torch": torch.__version__}
     require_same(mesh, "specification", {**mine, "trainer": TRAINER_VERSION})
+    if mesh.planned:
+        layout.check(mesh.layout, spec.model, spec.optim.batch_tokens // spec.model.n_ctx)
 
 
 def _require_version(spec: RunSpec) -> None:
@@ -142,7 +145,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
     """What result.json says of a training that ended."""
     spec, size, seconds = here.spec, here.mesh.size, max(here.train_seconds, 1e-9)
     tokens = here.step * spec.optim.batch_tokens
-    trained = tokens - (spec.parent.step * spec.optim.batch_tokens if spec.parent else 0)
+    trained = tokens - here.first_step * spec.optim.batch_tokens
     speed = costs.train_flops(spec.model, trained) / seconds
     device_hours = size * here.train_seconds / 3600
     return {
@@ -153,6 +156,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "epochs": here.loader.epochs(tokens),
         **vars(here.numerics),
         "threads": here.threads,
+        "trunk": here.trunk,
         "attempt": here.attempt_name,
         "attempts": len(here.dir.attempts()),
         "train_seconds": round(here.train_seconds, 3),
