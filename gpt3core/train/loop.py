@@ -77,8 +77,7 @@ class Trainer:
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
         asked = suggested, threads, device, prefix
         chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, spec, *asked))
-        self.threads = chosen.pop("threads")
-        self.numerics = Numerics(**chosen)
+        self.threads, self.numerics = chosen.pop("threads"), Numerics(**chosen)
         settle_process(device, self.threads)
         self.held = self._built()
         self.model = self.held.model
