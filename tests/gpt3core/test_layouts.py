@@ -9,13 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpt3core import run as runs
+from gpt3core.model import parameters
 from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.parallelize import parallelize
+from gpt3core.parallel.parts import part_of
 from gpt3core.sizes import nano
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import loop
+from gpt3core.train.objective import Examples
 from tests import conftest
 from tests.conftest import make_run, write_corpus
 from tests.gpt3core import ranks
@@ -170,6 +175,13 @@ def test_a_stage_that_dies_or_hangs_stops_the_others_with_a_sentence(one, isolat
     assert not list(RunDir(isolated, spec.run_id).checkpoints.glob("*")), "nothing half is left"
 
 
+def test_a_divergence_is_one_on_all_ranks(one, isolated):
+    spec, _ = one
+    wild = replace(spec, optim=replace(spec.optim, lr=1e30))
+    result, other = cut(isolated, wild, Layout(pipeline=2))
+    assert (result["status"], other) == ("diverged", None)
+
+
 def _another_seed(spec, layout):
     return replace(spec, seed=1), layout
 
@@ -208,6 +220,30 @@ def test_a_layout_that_does_not_divide_is_refused(one, isolated, layout, words):
     for kind, sentence in cut(isolated, spec, layout):
         assert kind == "ValueError"
         assert words in sentence
+
+
+def _compiled(rank, size, address, spec):
+    """Gradients of compiled blocks, recomputed and sharded, beside the plain model's."""
+    ids = torch.randint(spec.model.vocab_size, (4, spec.model.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+    examples = [Examples(inputs=ids[:, :-1], targets=ids[:, 1:], mask=None)]
+    with mesh.joined(rank, size, address, "cpu", layout=Layout(data=2, shard=2, recompute="full")) as here:
+        found = {}
+        for name, place, compiled in (("plain", mesh.Mesh(), False), ("cut", here, True)):
+            held = parallelize(spec.model, place, kernel="softmax", device="cpu", compiled=compiled)
+            held.model.init_weights(0, part_of)
+            held.backward(examples, 1.0)
+            gradients = {n: p.grad for n, p in parameters.named(held.model)}
+            found[name] = {n: g.full_tensor() if compiled else g for n, g in gradients.items()}
+        for name, gradient in found["plain"].items():
+            torch.testing.assert_close(found["cut"][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+        return len(found["plain"])
+
+
+@pytest.mark.long  # the C++ compiler takes a minute
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_blocks_have_the_gradients_of_plain_ones(one):
+    spec, _ = one
+    assert ranks.run(_compiled, 2, spec, seconds=400) == [2 + 2 + 4 * 12] * 2
 
 
 def _four(rank, size, address):
