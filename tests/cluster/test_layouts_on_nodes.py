@@ -48,18 +48,25 @@ def two_nodes(tmp_path, monkeypatch):
     Path(folder, "ray").mkdir()
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "include_dashboard": True, "object_store_memory": 80_000_000, "temp_dir": folder}
+    dashboard, *agents = line._free_ports(4)  # another Ray of this machine may have the usual ones
+    small = [{"object_store_memory": 80_000_000, "dashboard_agent_listen_port": port} for port in agents]
+    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": dashboard, "temp_dir": folder, **small[0]}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=4, object_store_memory=80_000_000) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=4, **each) for each in small[1:]]
     cluster.wait_for_nodes()
     raylets = [info.process.pid for node in nodes for info in node.all_processes["raylet"]]
-    yield {**os.environ, "RAY_ADDRESS": f"http://{cluster.head_node.webui_url}"}, root, raylets
+    environment = {**os.environ, "RAY_ADDRESS": f"http://{cluster.head_node.webui_url}"}
+    deadline = time.monotonic() + 180
+    while submit(["-c", "0"], environment).wait():  # the head's agent, which starts jobs, comes late
+        assert time.monotonic() < deadline, "no job can be submitted"
+    yield environment, root, raylets
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def submit(words, environment):
-    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--", sys.executable, "sweeps/sizes.py"]
+    """``ray job submit`` of a Python file with its arguments."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--", sys.executable]
     return subprocess.Popen(
         [*command, *words],
         env=environment,
@@ -90,7 +97,13 @@ def test_a_cut_run_is_killed_and_goes_on_by_another_layout_to_the_losses_of_one_
     recipe = tmp_path / "cut.yaml"
     recipe.write_text(RECIPE)
     corpus = write_corpus(tmp_path / "text", documents=1500)
-    words = [f"recipe={recipe}", f"data.corpus={corpus}", "data.tokenizer=gpt2:300", "placement.max_failures=1"]
+    words = [
+        "sweeps/sizes.py",
+        f"recipe={recipe}",
+        f"data.corpus={corpus}",
+        "data.tokenizer=gpt2:300",
+        "placement.max_failures=1",
+    ]
     words += ["placement.checkpoint_seconds=0.5"]
     first = submit([*words, "placement.workers=8", "placement.tensor=2", "placement.pipeline=2"], environment)
     while (run := run_in(root)) is None or not run.checkpoint_steps():
