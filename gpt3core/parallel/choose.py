@@ -49,6 +49,7 @@ class Task:
     device: Device
     pins: Pins = Pins()
     utilisation: float | None = None  # see ``speed.step``
+    first: int | None = None  # sequences of the first batch where batches grow, by multiples of it
 
     def step(self, layout: Layout) -> Step:
         """The time of a layout's step."""
@@ -158,7 +159,7 @@ def _cuts(task: Task, world: int, pipeline: int, tensor: int, context: int) -> I
                 data=data, tensor=tensor, pipeline=pipeline, context=context, virtual=virtual, micro_batch=micro
             )
             try:
-                layouts.check(whole, task.model, task.sequences)
+                layouts.check(whole, task.model, task.first or task.sequences)
             except ValueError:
                 continue
             for shard in sorted({1, in_node, data}):

@@ -42,11 +42,17 @@ def task(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> Task:
     return Task(
         model=spec.model,
         sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+        first=_first(spec),
         numerics=numerics(spec),
         device=hardware.gpu(plan),
         pins=pins(place),
         utilisation=plan.mfu,
     )
+
+
+def _first(spec: RunSpec) -> int:
+    """Sequences of a run's first batch; later ones are multiples of it."""
+    return spec.optim.ramp.start // spec.model.n_ctx
 
 
 def numerics(spec: RunSpec) -> Numerics:
@@ -176,7 +182,7 @@ def _as_pinned(spec: RunSpec, place: Placement) -> Layout:
         raise UsageError(
             f"placement.workers={place.workers} does not divide by {words}: give a multiple of the product"
         )
-    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    sequences = _first(spec)
     rows = sequences // data
     most = min(rows // pipeline, max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx))  # a micro-batch a stage
     micro = max((k for k in range(1, most + 1) if rows % k == 0), default=1)
@@ -196,7 +202,7 @@ def misfit(spec: RunSpec, recipe: Recipe) -> str:
     """Why a run does not fit its GPUs as replicas that each hold all of it; empty if it does."""
     place, device = recipe.placement, hardware.gpu(recipe.plan)
     room = device.memory_bytes * min(1.0, place.gpus or 1.0)
-    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    sequences = _first(spec)
     if sequences % place.workers:
         return f"placement.workers={place.workers}: the batch of {spec.run_id} has {sequences} sequences"
     try:
