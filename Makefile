@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: install sweep lint test pytest peers
+.PHONY: install sweep lint test pytest soak peers
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -28,6 +28,9 @@ test: install
 
 pytest: install
 	$(BIN)/pytest -n 2
+
+soak: install
+	$(BIN)/pytest -n 2 -m soak
 
 # what tests/benchmarks compares with; it asks for Python 3.12 and runs on 3.11
 peers: install

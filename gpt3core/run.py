@@ -129,7 +129,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
     """What result.json says of a training that ended."""
     spec, size, seconds = here.spec, here.mesh.size, max(here.train_seconds, 1e-9)
     tokens = here.step * spec.optim.batch_tokens
-    trained = tokens - (spec.parent.step * spec.optim.batch_tokens if spec.parent else 0)
+    trained = tokens - here.first_step * spec.optim.batch_tokens
     speed = costs.train_flops(spec.model, trained) / seconds
     device_hours = size * here.train_seconds / 3600
     return {
@@ -140,6 +140,8 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "epochs": here.loader.epochs(tokens),
         **vars(here.numerics),
         "threads": here.threads,
+        "micro_batch": here.micro_batch,
+        "trunk": here.trunk,
         "attempt": here.attempt_name,
         "attempts": len(here.dir.attempts()),
         "train_seconds": round(here.train_seconds, 3),

@@ -10,11 +10,22 @@ from gpt3core.spec import OptimSpec
 def learning_rate(spec: OptimSpec, tokens: int) -> float:
     """The learning rate of the step that starts after ``tokens`` tokens and trains one batch.
 
-    Linear warm-up to ``lr`` over ``warmup_tokens``, cosine to ``final_fraction`` of it at ``decay_tokens``, constant
-    after.
+    Linear warm-up to ``lr`` over ``warmup_tokens``. Then, to ``final_fraction`` of it at ``decay_tokens`` and constant
+    after: a cosine, or under ``wsd`` constant up to ``stable_tokens`` and from there a line or one less the square root
+    (Hägele et al. 2024, arXiv 2405.18392, section 3).
     """
     seen = tokens + spec.batch_tokens
     if seen < spec.warmup_tokens:
         return spec.lr * seen / spec.warmup_tokens
-    progress = min(1.0, (seen - spec.warmup_tokens) / max(1, spec.decay_tokens - spec.warmup_tokens))
-    return spec.lr * (spec.final_fraction + (1 - spec.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
+    begin = spec.stable_tokens if spec.schedule == "wsd" else spec.warmup_tokens
+    if seen <= begin:
+        return spec.lr
+    progress = min(1.0, (seen - begin) / max(1, spec.decay_tokens - begin))
+    return spec.lr * (spec.final_fraction + (1 - spec.final_fraction) * _left(spec, progress))
+
+
+def _left(spec: OptimSpec, progress: float) -> float:
+    """What is left of the way down, from 1 to 0, at a share of the decay."""
+    if spec.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - (progress if spec.decay_shape == "linear" else math.sqrt(progress))

@@ -22,6 +22,8 @@ from gpt3core.numerics import AUTO, KERNELS, PRECISIONS
 TRAINER_VERSION = 2  # raise when the same specification would train to other weights
 PIPELINE_VERSION = 2  # raise when the same text would give other tokens, in another order or split
 OBJECTIVES = ("next_token",)
+SCHEDULES = ("cosine", "wsd")
+DECAYS = ("linear", "1-sqrt")
 LABEL = {"hashed": False}  # metadata of a field that cannot change the weights
 ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
 
@@ -50,23 +52,32 @@ class OptimSpec:
     batch_tokens: int
     warmup_tokens: int
     schedule: str = "cosine"
-    decay_tokens: int  # the cosine ends here, and stays at final_fraction
+    decay_tokens: int  # the decay ends here, and stays at final_fraction
     final_fraction: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1  # on matrices only
     clip: float = 1.0
+    stable_tokens: int = field(default=0, metadata=ADDED)  # of wsd: the decay begins here
+    decay_shape: str = field(default="linear", metadata=ADDED)  # of wsd: linear | 1-sqrt
 
     def __post_init__(self) -> None:
         as_floats(self)
         require_positive(self, "lr", "batch_tokens", "decay_tokens", "eps", "clip", where="optim.")
         require_between(self, 0, 1, "final_fraction", "weight_decay", where="optim.")
         require_between(self, 0, 1 - 1e-9, "beta1", "beta2", where="optim.")
-        if self.schedule != "cosine":
-            raise ValueError(f"optim.schedule={self.schedule!r}: allowed is cosine")
-        if not 0 <= self.warmup_tokens <= self.decay_tokens:
-            raise ValueError(f"optim.warmup_tokens={self.warmup_tokens}: it must lie in 0..{self.decay_tokens}")
+        for name, value, allowed in (("schedule", self.schedule, SCHEDULES), ("decay_shape", self.decay_shape, DECAYS)):
+            if value not in allowed:
+                raise ValueError(f"optim.{name}={value!r}: allowed are {', '.join(allowed)}")
+        wsd = self.schedule == "wsd"
+        if not wsd and (self.stable_tokens, self.decay_shape) != (0, "linear"):
+            raise ValueError(f"optim.schedule={self.schedule}: stable_tokens and decay_shape are of wsd only")
+        if not 0 <= self.stable_tokens <= self.decay_tokens:
+            raise ValueError(f"optim.stable_tokens={self.stable_tokens}: it must lie in 0..{self.decay_tokens}")
+        most = self.stable_tokens if wsd else self.decay_tokens
+        if not 0 <= self.warmup_tokens <= most:
+            raise ValueError(f"optim.warmup_tokens={self.warmup_tokens}: it must lie in 0..{most}")
 
 
 @dataclass(frozen=True, kw_only=True)

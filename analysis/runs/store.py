@@ -170,6 +170,7 @@ def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, An
     held_out: Any = {} if measured is None else measured[measured.task == HELD_OUT].iloc[0]
     return (
         _planned(run, sweep)
+        | ({"parent": result["trunk"]} if result.get("trunk") else {})
         | {name: result.get(name) for name in _FROM_RESULT}
         | {name: held_out.get(name) for name in _FROM_HELD_OUT}
     )

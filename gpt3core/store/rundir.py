@@ -14,6 +14,7 @@ import contextlib
 import math
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,12 +260,15 @@ class RunDir:
         """The folder in which the ranks of an attempt write their files of a step, before it is committed."""
         return files.make_folder(self.checkpoints / f".step-{step:08d}.{attempt}.tmp")
 
-    def commit_checkpoint(self, step: int, begun: Path, state: dict[str, Any], sha256: dict[str, str]) -> Path:
+    def commit_checkpoint(
+        self, step: int, begun: Path, state: dict[str, Any], sha256: dict[str, str], keep: Collection[int] = ()
+    ) -> Path:
         """Make a begun checkpoint the step's, whole or not at all, and drop all but the newest few.
 
         Args:
             state: plain data for state.json.
             sha256: file name -> checksum of every file that the ranks wrote, as they computed it from what they wrote.
+            keep: steps whose checkpoints stay.
         """
         final = self.checkpoint(step)
         if final.exists():
@@ -277,7 +281,8 @@ class RunDir:
             os.rename(begun, final)
             files.sync_folder(self.checkpoints)
         for old in self.checkpoint_steps()[:-KEPT_CHECKPOINTS]:
-            files.remove_folder(self.checkpoint(old))
+            if old not in keep:
+                files.remove_folder(self.checkpoint(old))
         return final
 
     def checkpoint_steps(self) -> list[int]:

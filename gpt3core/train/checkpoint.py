@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     mesh: Mesh,
+    keep: Collection[int] = (),
 ) -> None:
     """Write the checkpoint of a step: every rank its own files, then rank 0 commits them all, or none.
 
     Args:
         state: plain data to keep with it.
+        keep: steps whose checkpoints stay beside the newest.
 
     Raises:
         StoreError: on every rank, when any rank cannot write.
@@ -60,7 +62,7 @@ def save(
         index = {name: entry["index"] for files_of in written for name, entry in files_of.items()}
         sha256 = {name: entry["sha256"] for files_of in written for name, entry in files_of.items()}
         whole = {**state, "run_id": run.run_id, "index": index}
-        mesh.first(lambda: str(run.commit_checkpoint(step, begun, whole, sha256)))
+        mesh.first(lambda: str(run.commit_checkpoint(step, begun, whole, sha256, keep)))
     except StoreError:
         if mesh.rank == 0:
             files.remove_folder(begun)

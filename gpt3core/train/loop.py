@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpt3core import schedule
+from gpt3core import schedule, trunk
 from gpt3core.data import shards as shard_cache
 from gpt3core.data.loader import Loader
 from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError
 from gpt3core.model import registry
 from gpt3core.numerics import Numerics
+from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, optimizer, resume, timing
+from gpt3core.train import checkpoint, interval, optimizer, resume, timing
 from gpt3core.train.objective import OBJECTIVES, loss_sum
 from gpt3core.train.process import settle_process
+from gpt3core.trunk import Prefix
 
-MICRO_BATCH_TOKENS = 16_384  # larger batches are accumulated; a constant, so that resume adds in the same order
 REPORT_SECONDS = 0.5
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
@@ -46,6 +47,8 @@ class Trainer:
         report: Callable[[dict[str, Any]], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
         damage: Sequence[str] = (),
+        prefix: Prefix | None = None,
+        keep: Collection[int] = (),
     ) -> None:
         """Prepare the data, the model, and the latest sound checkpoint.
 
@@ -56,25 +59,32 @@ class Trainer:
             report: called about twice a second with live progress.
             stop: asked at every step; true means checkpoint and raise StoppedError.
             damage: what was found damaged in the run's folder before.
+            prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
+            keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
-        self.checkpoint_seconds, self.report, self.stop = checkpoint_seconds, report, stop
+        self.report, self.stop = report, stop
+        self.interval = self.checkpoint_seconds = checkpoint_seconds  # the interval grows where saves are slow
+        self.keep = frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         sequences = spec.optim.batch_tokens // spec.model.n_ctx
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, batch_size=sequences, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
-        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, spec, suggested, threads, device))
-        self.threads = chosen.pop("threads")
+        asked = spec, suggested, threads, device, prefix, Layout(data=self.mesh.data_size)
+        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, *asked))
+        self.threads, self.micro_batch = chosen.pop("threads"), chosen.pop("micro_batch")
         self.numerics = Numerics(**chosen)
         settle_process(device, self.threads)
         self.model = registry.of(spec.model).build(spec.model, kernel=self.numerics.kernel).to(device)
         self.optimizer = optimizer.build(self.model, spec.optim)
-        state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh)
-        self.step, self.train_seconds = state["step"], state["train_seconds"]
+        state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
+        self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
+        self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.damage = [*damage, *unreadable, *damaged]
-        self.event("start", step=self.step, damage=self.damage, threads=self.threads, **vars(self.numerics))
+        begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
+        self.event("start", **begun, **vars(self.numerics))
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""
@@ -103,13 +113,14 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 return self._diverged("the loss or the gradient is not finite", rows)
             stopping = self.mesh.agree(self.stop())
-            due = self.mesh.agree(now - saved >= self.checkpoint_seconds)
-            if stopping or due or self.step == self.spec.steps:
+            due = self.mesh.agree(now - saved >= self.interval)
+            if stopping or due or self.step == self.spec.steps or self.step in self.keep:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
                 self._save(rows)
                 rows = {name: [] for name in COLUMNS}
                 saved = time.monotonic()
+                self.interval = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
             if stopping and self.step < self.spec.steps:
                 self.event("stopped", step=self.step)
                 raise StoppedError
@@ -127,7 +138,7 @@ class Trainer:
         tokens = torch.from_numpy(self.mesh.rows(batch.tokens)).to(self.device)  # (B, T+1)
         mask = torch.from_numpy(self.mesh.rows(batch.mask)).to(self.device)  # (B, T)
         whole = counted == batch.mask.size  # nothing to multiply by
-        micro = max(1, MICRO_BATCH_TOKENS // self.spec.model.n_ctx)
+        micro = self.micro_batch
         total = torch.zeros((), device=self.device)
         for rows, counts in zip(torch.split(tokens, micro), torch.split(mask, micro), strict=True):
             examples = OBJECTIVES[self.spec.objective](rows, None if whole else counts)
@@ -162,15 +173,15 @@ class Trainer:
     def _save(self, rows: dict[str, list[Any]]) -> None:
         """Write the curve so far and a checkpoint, on all ranks or on none."""
         self.mesh.first(lambda: self._write_metrics(rows))
-        state = {"train_seconds": self.train_seconds}
-        checkpoint.save(self.dir, self.step, self.attempt_name, self.model, self.optimizer, state, self.mesh)
+        state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
+        where = self.dir, self.step, self.attempt_name
+        checkpoint.save(*where, self.model, self.optimizer, state, self.mesh, self.keep)
 
     def progress(self, phase: str, loss: float | None) -> None:
         """Tell the driver and the attempt's tail how far the run is (rank 0)."""
         if self.attempt is None:
             return
-        first = self.spec.parent.step if self.spec.parent else 0
-        tokens = (self.step - first) * self.spec.optim.batch_tokens
+        tokens = (self.step - self.first_step) * self.spec.optim.batch_tokens
         live = {
             "phase": phase,
             "step": self.step,

@@ -1,4 +1,4 @@
-"""Where a run starts: its numerics, and its newest sound checkpoint, its parent's, or fresh weights.
+"""Where a run starts: its numerics, and its newest sound checkpoint, its trunk's, its parent's, or fresh weights.
 
 Rank 0 says which, and the others do just that or all stop: no rank ever trains from a state of its own.
 """
@@ -14,14 +14,19 @@ from torch import nn
 
 from gpt3core.errors import StoreError
 from gpt3core.numerics import AUTO, KERNELS, PRECISIONS, Numerics
+from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.memory import micro_batch
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parts import part_of
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, timing
+from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
+STATE = ("step", "train_seconds", "first_step", "trunk")  # of a run, beside its tensors
+ALONE = Layout()
 ARITHMETIC = ("precision", "kernel", "threads")  # what a run keeps for all its attempts
 
 
@@ -29,23 +34,31 @@ ARITHMETIC = ("precision", "kernel", "threads")  # what a run keeps for all its 
 
 
 def arithmetic(
-    run: RunDir, spec: RunSpec, suggested: Numerics | None, threads: int, device: str
+    run: RunDir,
+    spec: RunSpec,
+    suggested: Numerics | None,
+    threads: int,
+    device: str,
+    prefix: Prefix | None = None,
+    layout: Layout = ALONE,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Precision, kernel and threads of a run, and a sentence for what was found damaged.
+    """Precision, kernel, threads and micro-batch of a run, and a sentence for what was found damaged.
 
-    They are chosen once and recorded: all three change the last bits, so a resumed run keeps them.
+    They are chosen once and recorded: each changes the last bits, so a resumed run keeps them, and one that starts from
+    another's checkpoint takes its.
 
     Raises:
         StoreError: when the record is damaged, and the attempts do not tell either what it said.
+        ValueError: when no micro-batch fits the device.
     """
     path, problem, damage = run.path / "numerics.json", "", []
     try:
-        return _valid(files.read_object(path)), []
+        return _with_micro_batch(_valid(files.read_object(path)), spec, device, layout), []
     except FileNotFoundError:
         problem = "is missing" if run.checkpoint_steps() else ""
     except (StoreError, ValueError) as error:
         problem = f"is damaged ({error})"
-    chosen = _told_by_attempts(run) if problem else None
+    chosen = _told_by_attempts(run) if problem else _of_the_trunk(run, spec, prefix)
     if chosen is None and run.checkpoint_steps():
         raise StoreError(
             f"run {run.run_id}: numerics.json {problem}, and no attempt logged what it said: bring it back from a "
@@ -58,17 +71,53 @@ def arithmetic(
         fits = suggested is not None and suggested.satisfies(spec.precision, spec.kernel)
         numerics = suggested if fits else timing.choose(spec.model, spec.precision, spec.kernel, device)
         chosen = {**vars(numerics), "threads": threads}
+    chosen = _with_micro_batch(chosen, spec, device, layout)
     files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
     return chosen, damage
 
 
+def _with_micro_batch(chosen: dict[str, Any], spec: RunSpec, device: str, layout: Layout) -> dict[str, Any]:
+    """The arithmetic with the micro-batch (sequences) of its record, or of the rule where there is none yet."""
+    if "micro_batch" in chosen:
+        return chosen
+    size = micro_batch(
+        spec.model,
+        layout,
+        sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+        numerics=Numerics(precision=chosen["precision"], kernel=chosen["kernel"]),
+        memory_bytes=torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
+    )
+    return {**chosen, "micro_batch": size}
+
+
 def _valid(record: dict[str, Any]) -> dict[str, Any]:
-    """The arithmetic of a record, or ValueError."""
+    """The arithmetic of a record, or ValueError; the micro-batch only where it has one."""
     found = {name: record.get(name) for name in ARITHMETIC}
+    if (size := record.get("micro_batch")) is not None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"it says micro_batch={size!r}")
+        found["micro_batch"] = size
     sound = found["precision"] in PRECISIONS and found["kernel"] in KERNELS and AUTO not in found.values()
     if not sound or not isinstance(found["threads"], int) or found["threads"] < 1:
         raise ValueError(f"it says {found}")
     return found
+
+
+def _of_the_trunk(run: RunDir, spec: RunSpec, prefix: Prefix | None) -> dict[str, Any] | None:
+    """The arithmetic of the run that did the first steps, where it is known and allowed."""
+    if prefix is None:
+        return None
+    try:
+        found = _valid(files.read_object(_other(run, prefix.run_id).path / "numerics.json"))
+    except (OSError, StoreError, ValueError):
+        return None
+    allowed = Numerics(precision=found["precision"], kernel=found["kernel"]).satisfies(spec.precision, spec.kernel)
+    return found if allowed else None
+
+
+def _other(run: RunDir, run_id: str) -> RunDir:
+    """Another run of the same store."""
+    return RunDir(run.path.parent.parent, run_id)
 
 
 def _told_by_attempts(run: RunDir) -> dict[str, Any] | None:
@@ -86,12 +135,18 @@ def _told_by_attempts(run: RunDir) -> dict[str, Any] | None:
 
 
 def restore(
-    run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimizer, mesh: Mesh
+    run: RunDir,
+    spec: RunSpec,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    mesh: Mesh,
+    prefix: Prefix | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Put the run's newest sound checkpoint, its parent's, or fresh weights into the model, on all ranks alike.
+    """Put the newest sound checkpoint (the run's, its trunk's, its parent's) or fresh weights into all ranks' models.
 
     Returns:
-        ``step`` and ``train_seconds`` so far, and a sentence for each checkpoint that was found damaged by any rank.
+        ``step`` and ``train_seconds`` so far, ``first_step`` that this run did itself and the ``trunk`` it began from;
+        and a sentence for each checkpoint that was found damaged by any rank.
 
     Raises:
         StoreError: when the parent's checkpoint is missing, damaged or of another shape, or the ranks differ.
@@ -100,10 +155,16 @@ def restore(
     damage: list[str] = []
     while True:
         step = mesh.first(lambda: max(run.checkpoint_steps(), default=None))
+        if step is None and prefix is not None:
+            begun = _branch(run, spec, model, optimizer, mesh, prefix)
+            if not isinstance(begun, str):
+                state = begun
+                break
+            damage.append(begun)
         if step is None:
             state = _begin(run, spec, model, optimizer, mesh)
             break
-        loaded = mesh.each(lambda step=step: _try_load(run, step, model, optimizer, mesh))  # type: ignore[misc]
+        loaded = mesh.each(lambda step=step: _try_load(run, spec, step, model, optimizer, mesh))  # type: ignore[misc]
         if found := [(rank, problem) for rank, problem in enumerate(loaded) if isinstance(problem, str)]:
             rank, problem = found[0]
             reason = problem if mesh.size == 1 else f"seen by rank {rank}: {problem}"
@@ -117,7 +178,7 @@ def restore(
 
 
 def _try_load(
-    run: RunDir, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh
+    run: RunDir, spec: RunSpec, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh
 ) -> dict[str, Any] | str:
     """Load a checkpoint of this run; step and seconds, or what is wrong with it."""
     folder = run.checkpoint(step)
@@ -127,7 +188,8 @@ def _try_load(
         checkpoint.load(contents, model, optimizer)
     except checkpoint.DamageError as error:
         return str(error)
-    return {name: contents.state[name] for name in ("step", "train_seconds")}
+    first = 0 if spec.parent is None else spec.parent.step
+    return {"first_step": first, "trunk": None, **{n: v for n, v in contents.state.items() if n in STATE}}
 
 
 def _wait_until_seen(folder: Path, mesh: Mesh) -> None:
@@ -142,20 +204,42 @@ def _wait_until_seen(folder: Path, mesh: Mesh) -> None:
         time.sleep(0.2)
 
 
+def _branch(
+    run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimizer, mesh: Mesh, prefix: Prefix
+) -> dict[str, Any] | str:
+    """Start where another run has done the first steps alike; a sentence where that cannot be."""
+    trunk = _other(run, prefix.run_id)
+    if mesh.first(lambda: steps_in_common(spec, trunk.spec())) < prefix.step:
+        raise StoreError(
+            f"run {run.run_id} does not begin as {prefix.run_id} does up to step {prefix.step}, so it cannot start "
+            "from there: nothing was trained"
+        )
+    problem = mesh.first(lambda: "" if trunk.checkpoint(prefix.step).exists() else "it is not there")
+    if not problem:
+        loaded = mesh.each(lambda: _try_load(trunk, spec, prefix.step, model, optimizer, mesh))
+        problem = next((found for found in loaded if isinstance(found, str)), "")
+    if problem:
+        return (
+            f"run {run.run_id} could not start from step {prefix.step} of {prefix.run_id} ({problem}) and did these "
+            "steps itself: the result is not affected, but check that disk"
+        )
+    return {"step": prefix.step, "train_seconds": 0.0, "first_step": prefix.step, "trunk": str(prefix)}
+
+
 def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, Any]:
     """Start from the parent's checkpoint, or from fresh weights."""
     optimizer.state.clear()  # of a checkpoint that another rank found damaged
     if spec.parent is None:
         model.init_weights(spec.seed, part_of)
-        return {"step": 0, "train_seconds": 0.0}
+        return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None}
     mesh.together(lambda: _load_parent(run, spec, model, optimizer))
-    return {"step": spec.parent.step, "train_seconds": 0.0}
+    return {"step": spec.parent.step, "train_seconds": 0.0, "first_step": spec.parent.step, "trunk": None}
 
 
 def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     assert spec.parent is not None
     step = spec.parent.step
-    parent = RunDir(run.path.parent.parent, spec.parent.run_id)
+    parent = _other(run, spec.parent.run_id)
     folder = parent.checkpoint(step)
     if not folder.exists():
         kept = ", ".join(map(str, parent.checkpoint_steps())) or "none"

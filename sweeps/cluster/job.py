@@ -10,6 +10,7 @@ from typing import Any
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
+from gpt3core.trunk import Prefix
 from sweeps.scheduling.inventory import Resources
 
 
@@ -24,6 +25,8 @@ class Job:
     threads: int = 1  # of a rank
     numerics: Numerics | None = None  # the sweep's choice where the specification says "auto"
     checkpoint_seconds: float = 10.0
+    prefix: Prefix | None = None  # where another run has done the first steps
+    keep: tuple[int, ...] = ()  # steps whose checkpoints others wait for
     peak_flops: float | None = None  # of one device
     usd_per_hour: float = 0.0  # of one device
 

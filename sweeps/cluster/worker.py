@@ -178,6 +178,8 @@ def train(
             suggested=job.numerics,
             device=job.device,
             checkpoint_seconds=job.checkpoint_seconds,
+            prefix=job.prefix,
+            keep=job.keep,
             peak_flops=job.peak_flops,
             usd_per_hour=job.usd_per_hour,
             report=report,

@@ -35,6 +35,7 @@ from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
 from sweeps.driving.taking import Taken
+from sweeps.driving.trunks import Trunks
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
@@ -87,6 +88,7 @@ class Driver:
         )
         self.requests = Requests(self.sweep, cluster, self.display.say)
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
+        self.trunks = Trunks(self.root, self.states.values())
         self.nodes = Nodes(self.estimates.shape, self.place.workers, self.display.say)
         self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
@@ -185,7 +187,8 @@ class Driver:
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
-        queue = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
+        waiting = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
+        queue = self.trunks.ready(waiting, now)
         running, others = self.cluster.running(), self.cluster.others()
         seen = (inventory, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + DECIDE_SECONDS:
@@ -194,13 +197,8 @@ class Driver:
         holding = [
             replace(run, ends=self.states[run.run_id].ends) if run.run_id in self.states else run for run in running
         ]
-        for decision in scheduler.decide(
-            now,
-            inventory,
-            [self.estimates.job(state) for state in queue],
-            [*holding, *others],
-            self.nodes.largest,
-        ):
+        jobs = [self.estimates.job(state) for state in queue]
+        for decision in scheduler.decide(now, inventory, jobs, [*holding, *others], self.nodes.largest):
             state = self.states[decision.run_id]
             if isinstance(decision, Start):
                 self._start(state, decision.allocation, now)
@@ -222,7 +220,8 @@ class Driver:
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:
-            self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, self._job(state.spec))
+            job = replace(self._job(state.spec), prefix=state.prefix, keep=self.trunks.keep(state))
+            self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, job)
         except StartError as error:
             self._misstarted(state, str(error), now)
             return

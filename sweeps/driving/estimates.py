@@ -26,7 +26,7 @@ class Estimates:
         self._speedups: list[float] = []
         self._speedup = 1.0
         self._guesses: dict[str, float] = {}  # seconds of training at a speedup of one
-        self._jobs: dict[tuple[str, bool], Job] = {}
+        self._jobs: dict[tuple[str, bool, float], Job] = {}
 
     def device(self) -> tuple[float | None, float]:
         """Peak FLOP/s and USD per hour of a GPU; of a core there is nothing to say."""
@@ -58,17 +58,18 @@ class Estimates:
         if state.trained:
             return estimate.EVALUATION_SECONDS
         share = state.progress.step / max(1, state.progress.steps) if state.progress else 0.0
-        return (1 - share) * self.seconds(state.spec)
+        return (1 - max(share, _done_by_others(state))) * self.seconds(state.spec)
 
     def job(self, state: RunState) -> Job:
         """A waiting run as the scheduler sees it."""
-        key = (state.run_id, state.trained)
+        done = _done_by_others(state)
+        key = (state.run_id, state.trained, done)
         if key not in self._jobs:
             self._jobs[key] = Job(
                 run_id=state.run_id,
                 worker=self.shape,
                 workers=self.place.workers,
-                seconds=estimate.EVALUATION_SECONDS if state.trained else self.seconds(state.spec),
+                seconds=estimate.EVALUATION_SECONDS if state.trained else (1 - done) * self.seconds(state.spec),
                 priority=self._priority(state.spec),
             )
         return self._jobs[key]
@@ -89,3 +90,9 @@ class Estimates:
                 left += self.left(state)
                 longest = max(longest, state.ends - now)
         return max(left / max(1, running), min(longest, left))
+
+
+def _done_by_others(state: RunState) -> float:
+    """The share of a run that it need not do, for it starts from another's checkpoint."""
+    prefix = state.prefix or state.awaits
+    return 0.0 if prefix is None else prefix.step / state.spec.steps

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpt3core.spec import RunSpec
+from gpt3core.trunk import Prefix
 from sweeps.cluster.job import Progress, Update
 
 LONGEST_WAIT = 60.0  # seconds between two tries
@@ -37,6 +38,8 @@ class RunState:
     reason: str = ""  # why it waits, failed or is held
     trained: bool = False  # only its evaluation is missing
     progress: Progress | None = None
+    prefix: Prefix | None = None  # where it would start, in place of its first step
+    awaits: Prefix | None = None  # the checkpoint that it waits for
     not_before: float = -math.inf  # of its next start
     ends: float = math.inf  # when it is expected to end, while it runs
     awaited: float = math.inf  # since when its result is awaited

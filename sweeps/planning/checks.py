@@ -9,10 +9,10 @@ from typing import Any
 from gpt3core.checks import require_between, require_positive
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
-from gpt3core.spec import RunSpec
+from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
 from gpt3core.store import sweepdir
 from sweeps.planning import estimate, hardware, precedence
-from sweeps.planning.recipe import Evals, Optim, Placement, Prune, Recipe
+from sweeps.planning.recipe import Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
 
 # beyond any experiment, and short of where arithmetic or memory gives out
 MOST_FLOPS = 1e36
@@ -90,10 +90,23 @@ def check_optim(rules: Optim) -> None:
     names = ("lr_max", "lr_times_width", "batch_tokens_at_1m", "batch_tokens_min", "batch_tokens_max")
     require_positive(rules, *names, where="optim.")
     require_between(rules, 0, 1, "warmup_fraction", where="optim.")
+    check_schedule(rules)
     if rules.batch_tokens_min > rules.batch_tokens_max:
         raise UsageError(
             f"optim.batch_tokens_min={rules.batch_tokens_min} is more than "
             f"optim.batch_tokens_max={rules.batch_tokens_max}: give both"
+        )
+
+
+def check_schedule(rules: Optim | Gpt3Optim) -> None:
+    """Refuse a schedule that does not exist, or a decay that is none or all of a run."""
+    for name, allowed in (("schedule", SCHEDULES), ("decay_shape", DECAYS)):
+        value = getattr(rules, name)
+        if value not in allowed:
+            raise UsageError(f"optim.{name}={value[:80]!r}{nearest(value, allowed)}: allowed are {', '.join(allowed)}")
+    if not 0 < rules.decay_fraction < 1:
+        raise UsageError(
+            f"optim.decay_fraction={rules.decay_fraction:g}: a share of a run's tokens, above 0 and below 1"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gpt3core import costs, sizes
 from gpt3core.checks import require_between, require_positive
@@ -14,10 +15,11 @@ from gpt3core.errors import UsageError
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.spec import OptimSpec
 from sweeps.planning import checks
-from sweeps.planning.recipe import Gpt3Recipe, NanoRecipe, Optim, Recipe, Shape, ShapesRecipe
+from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, Recipe, Shape, ShapesRecipe
 
 GPT3_TOKENS = 300e9  # Brown et al. 2020, appendix B: what warm-up and cosine of optim are printed for
 GPT3_BATCH_SEQUENCES = 256
+OWN_TOKENS_PER_PARAM = 20.0  # Hoffmann et al. 2022: batch and warm-up follow from them where lengths share a trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,18 +121,19 @@ def _by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
 
 def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim) -> Cell:
     """Hyperparameters by the recipe's rules; the tokens rounded up to whole steps."""
-    wanted = rules.batch_tokens_at_1m * math.sqrt(tokens / 1e6)
+    basis = _own_tokens(model) if rules.schedule == "wsd" else tokens
+    wanted = rules.batch_tokens_at_1m * math.sqrt(basis / 1e6)
     clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
     batch = model.n_ctx * max(1, round(clipped / model.n_ctx))
     whole = batch * math.ceil(tokens / batch)
     if whole > checks.MOST_TOKENS:
         raise UsageError(f"{label} at {at}: {whole:.3g} tokens, and at most {checks.MOST_TOKENS:g} are possible")
+    warmup = round(rules.warmup_fraction * (basis if rules.schedule == "wsd" else whole) / batch) * batch
     try:
         optim = OptimSpec(
             lr=min(rules.lr_max, rules.lr_times_width / model.d_model),
             batch_tokens=batch,
-            warmup_tokens=round(rules.warmup_fraction * whole / batch) * batch,
-            decay_tokens=whole,
+            **_schedule(rules, warmup=warmup, whole=whole, cosine=whole, batch=batch),
             final_fraction=rules.final_fraction,
             weight_decay=rules.weight_decay,
             clip=rules.clip,
@@ -140,10 +143,36 @@ def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim)
     return Cell(label=label, at=at, model=model, tokens=whole, optim=optim)
 
 
+def _own_tokens(model: GPTSpec) -> float:
+    """The tokens that suit a size, whatever a run of it has."""
+    return OWN_TOKENS_PER_PARAM * costs.params(model).total
+
+
+def _schedule(rules: Optim | Gpt3Optim, *, warmup: int, whole: int, cosine: int, batch: int) -> dict[str, Any]:
+    """The fields of a schedule, in tokens.
+
+    Args:
+        warmup: of the size; a run of which it would leave nothing before the decay has a shorter one, of its own.
+        whole: of the run.
+        cosine: at the end of the cosine.
+    """
+    if rules.schedule != "wsd":
+        return {"schedule": rules.schedule, "warmup_tokens": warmup, "decay_tokens": cosine}
+    stable = whole - round(rules.decay_fraction * whole / batch) * batch
+    return {
+        "schedule": "wsd",
+        "warmup_tokens": min(warmup, stable),
+        "stable_tokens": stable,
+        "decay_tokens": whole,
+        "decay_shape": rules.decay_shape,
+    }
+
+
 def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
     rules, vocab = recipe.optim, tokenizer.vocab_size(recipe.data.tokenizer)
     require_positive(rules, "lr_factor", "cosine_tokens", where="optim.")
     require_between(rules, 0, rules.cosine_tokens, "warmup_tokens", where="optim.")
+    checks.check_schedule(rules)
     checks.check_numbers("tokens", recipe.tokens, checks.MOST_TOKENS, "training tokens, like 300e9")
     for name in dict.fromkeys(recipe.sizes):
         if name not in sizes.GPT3:
@@ -161,17 +190,19 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
                 raise UsageError(
                     f"tokens={tokens:g}: less than half of one batch of {name}, {batch:,} tokens; give more"
                 )
-            shrink = min(1.0, tokens / GPT3_TOKENS)  # smaller budgets keep the schedule's proportions
+            whole = batch * max(1, round(tokens / batch))
+            wsd = rules.schedule == "wsd"
+            # smaller budgets keep the schedule's proportions
+            shrink = min(1.0, (_own_tokens(model) if wsd else tokens) / GPT3_TOKENS)
+            warmup, cosine = round(rules.warmup_tokens * shrink), max(1, round(rules.cosine_tokens * shrink))
             optim = OptimSpec(
                 lr=row.lr * rules.lr_factor,
                 batch_tokens=batch,
-                warmup_tokens=round(rules.warmup_tokens * shrink),
-                decay_tokens=max(1, round(rules.cosine_tokens * shrink)),
+                **_schedule(rules, warmup=warmup, whole=whole, cosine=cosine, batch=batch),
                 final_fraction=rules.final_fraction,
                 weight_decay=rules.weight_decay,
                 clip=rules.clip,
             )
-            whole = batch * max(1, round(tokens / batch))
             yield Cell(label=name, at=_tokens(tokens), model=model, tokens=whole, optim=optim)
 
 

@@ -27,6 +27,10 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("replicas", ("replicas_below_flops",), "replicas=2 or more"))
     if not recipe.evals.tasks:
         found.append(("evals.tasks", ("evals.shots", "evals.items"), "evals.tasks"))
+    if recipe.optim.schedule == "wsd" and recipe.family == "gpt3":
+        found.append(("optim.schedule", ("optim.cosine_tokens",), "optim.schedule=cosine"))
+    if recipe.optim.schedule != "wsd":
+        found.append(("optim.schedule", ("optim.decay_fraction", "optim.decay_shape"), "optim.schedule=wsd"))
     if recipe.model.attention == "dense":
         found.append(("model.attention", ("model.band",), "model.attention=alternating"))
     if not recipe.placement.gpus and recipe.family != "gpt3":

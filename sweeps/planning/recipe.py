@@ -65,10 +65,14 @@ class Optim:
 
     lr_max: float = 0.012
     lr_times_width: float = 0.6  # lr = min(lr_max, lr_times_width / d_model)
-    batch_tokens_at_1m: float = 768  # tokens per step = this * sqrt(tokens / 1e6), in whole sequences, clipped:
+    # tokens per step = this * sqrt(tokens / 1e6), in whole sequences, clipped; under wsd of 20 tokens a parameter
+    batch_tokens_at_1m: float = 768
     batch_tokens_min: int = 256
     batch_tokens_max: int = 2048
-    warmup_fraction: float = 0.2  # of the run's tokens
+    warmup_fraction: float = 0.2  # of the run's tokens; under wsd of 20 a parameter
+    schedule: str = "cosine"  # cosine | wsd: runs of one size share all steps before their decay
+    decay_fraction: float = 0.2  # of the run's tokens, under wsd
+    decay_shape: str = "linear"  # linear | 1-sqrt, under wsd
     final_fraction: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -81,6 +85,9 @@ class Gpt3Optim:
     lr_factor: float = 1.0  # times the table's learning rate
     warmup_tokens: float = 375e6  # of a run of 300e9 tokens
     cosine_tokens: float = 260e9  # of a run of 300e9 tokens; constant after
+    schedule: str = "cosine"  # cosine | wsd: runs of one size share all steps before their decay
+    decay_fraction: float = 0.2  # of the run's tokens, under wsd
+    decay_shape: str = "linear"  # linear | 1-sqrt, under wsd
     final_fraction: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0

@@ -12,7 +12,7 @@ from rich.table import Table
 from gpt3core import costs, sizes
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
-from sweeps.planning import estimate, hardware, totals
+from sweeps.planning import estimate, hardware, totals, trunks
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
@@ -51,12 +51,30 @@ def show(
         cells = "; ".join(f"{c.label} at {c.at} ({c.reason})" for c in grid.left[:LEFT_SHOWN])
         more = f"; and {len(grid.left) - LEFT_SHOWN:,} more" if len(grid.left) > LEFT_SHOWN else ""
         out.print(f"left out: {cells}{more}", style="dim", markup=False)
+    if shared := _trunks(grid.runs):
+        out.print(shared, markup=False)
     out.print(_placement(recipe), markup=False)
     for line in totals.lines(recipe, [r for r in grid.runs if r.run_id not in trained and r.run_id not in pruned]):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)
     for remark in remarks:
         out.print(remark, markup=False, style="bold")
+
+
+def _trunks(runs: Sequence[RunSpec]) -> str:
+    """How many runs start from a longer one's checkpoint, and what that saves."""
+    prefixes = trunks.prefixes(runs)
+    if not prefixes:
+        return ""
+    whole = sum(costs.train_flops(run.model, run.tokens) for run in runs)
+    own = sum(
+        trunks.own_share(run, prefixes.get(run.run_id)) * costs.train_flops(run.model, run.tokens) for run in runs
+    )
+    return (
+        f"trunks: {len(prefixes):,} of {len(runs):,} runs start from a checkpoint of a longer run of their size, with "
+        f"the bits that they would have alone: {whole - own:.3g} of {whole:.3g} training FLOPs ({1 - own / whole:.0%}) "
+        "are saved"
+    )
 
 
 def _placement(recipe: Recipe) -> str:
@@ -92,7 +110,8 @@ def _table(title: str, columns: Sequence[str], words: Sequence[str]) -> Table:
 def _grid(
     out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text, trained: set[str], pruned: Set[str]
 ) -> None:
-    seconds = {run.run_id: _seconds(recipe, run) for run in runs}
+    prefixes = trunks.prefixes(runs)
+    seconds = {run.run_id: trunks.own_share(run, prefixes.get(run.run_id)) * _seconds(recipe, run) for run in runs}
     devices = recipe.placement.workers * (recipe.placement.gpus or recipe.placement.cpus)
     unit = "GPU-min" if recipe.placement.gpus else "core-min"
     title = f"{recipe.name}: {len(runs):,} run{'s' * (len(runs) != 1)}"

@@ -183,13 +183,13 @@ def test_ladders_without_a_common_compute_are_not_told_apart():
 def test_one_missing_budget_leaves_the_others_what_they_are():
     """Quarter-decade budgets: half decades of compute would throw two of them together."""
     rows = []
-    for compute in np.geomspace(1e18, 1e20, 9):
+    for compute in np.geomspace(1e18, 1e19, 5):
         n = (compute / 120) ** 0.5 * np.geomspace(0.3, 3, 5)
         rows.append(pd.DataFrame({"N": n, "D": compute / (6 * n), "budget_flops": compute}))
     table = pd.concat(rows, ignore_index=True).assign(loss=lambda t: true(t.N, t.D))
     whole = api.fit(table, bootstrap=10)
     gap = api.fit(table.assign(budget_flops=table.budget_flops.where(table.index != 2)), bootstrap=10)
-    assert len(gap.minima.parabolas) == len(whole.minima.parabolas) == 9
-    assert [len(p.run_ids) + len(p.far) for p in gap.minima.parabolas] == [4, *[5] * 8]
+    assert len(gap.minima.parabolas) == len(whole.minima.parabolas) == 5
+    assert [len(p.run_ids) + len(p.far) for p in gap.minima.parabolas] == [4, *[5] * 4]
     names = {i.left_out for i in api.fit(table.drop(columns="budget_flops"), bootstrap=10).influences}
     assert not any(name.startswith("budget") for name in names), "what is no budget is not called one"

@@ -68,15 +68,16 @@ def drawn(study):
     )
 
 
-@pytest.mark.parametrize("words", [(), ("law=chinchilla", "target_compute=[1e14,3e15]"), ("N=total", "C=6nd")])
-def test_what_is_drawn_from_the_disk_is_what_a_fresh_fit_draws(root, words):
-    write(root, *words)
-    changed = {"law": "chinchilla", "target_compute": [1e14, 3e15]} if words and "law" in words[0] else {}
-    changed |= {"N": "total", "C": "6nd"} if words and "N=" in words[0] else {}
-    fresh, _ = api.study(settings(root, **changed))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "analyse", None)
-        kept, _ = data.load(settings(root, **changed))
+CHANGED = {"law": "chinchilla", "target_compute": [1e14, 3e15], "N": "total", "C": "6nd"}
+
+
+@pytest.mark.parametrize("changed", [{}, CHANGED], ids=["defaults", "changed"])
+def test_what_is_drawn_from_the_disk_is_what_a_fresh_fit_draws(written, changed, monkeypatch):
+    if changed:
+        write(written, *(f"{key}={value}" for key, value in changed.items()))
+    fresh, _ = api.study(settings(written, **changed))
+    monkeypatch.setattr(api, "analyse", None)
+    kept, _ = data.load(settings(written, **changed))
     assert drawn(kept) == drawn(fresh)
 
 

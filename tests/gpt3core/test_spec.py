@@ -31,9 +31,11 @@ OTHER = {
     **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},
     **{"optim.final_fraction": 0.2, "optim.beta1": 0.8, "optim.beta2": 0.9, "optim.eps": 1e-7},
     **{"optim.weight_decay": 0.0, "optim.clip": 2.0, "tokens": 7680, "seed": 1, "precision": "fp32"},
+    **{"optim.schedule": "cosine", "optim.stable_tokens": 128, "optim.decay_shape": "1-sqrt"},
     **{"kernel": "sdpa", "trainer_version": 99, "budget_flops": 1e9, "parent": Parent(run_id="d16-0", step=1)},
 }
-ONE_VALUE = {"model.architecture", "optim.schedule", "objective"}  # registries with one entry so far
+OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule
+ONE_VALUE = {"model.architecture", "objective"}  # registries with one entry so far
 
 
 def base() -> RunSpec:
@@ -74,13 +76,15 @@ def test_the_ids_of_old_runs_stay():
 
 def test_every_field_is_hashed_or_named_here_as_a_label():
     spec = base()
+    wsd = replace(spec, optim=replace(spec.optim, schedule="wsd", warmup_tokens=0))
     paths = set(leaves(spec))
     assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
     same = set()
     for path, value in OTHER.items():
-        other = changed(spec, path, value)
-        assert other != spec, path
-        if other.run_id.rpartition("-")[2] == spec.run_id.rpartition("-")[2]:
+        before = wsd if path in OF_WSD else spec
+        other = changed(before, path, value)
+        assert other != before, path
+        if other.run_id.rpartition("-")[2] == before.run_id.rpartition("-")[2]:
             same.add(path)
     assert same == NOT_HASHED
     hashed = specs.hashed(spec)

@@ -12,7 +12,7 @@ from analysis.runs import store as runs
 from sweeps import line
 from tests.conftest import write_corpus
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -62,32 +62,33 @@ def undisturbed(swept, root):
     return outcome(root)
 
 
-def test_a_killed_sweep_ends_with_the_same_bits(head, isolated, settings):
-    whole, lasting, local = (isolated / name for name in ("whole", "lasting", "local"))
-
-    # on a head that outlives its drivers: the driver and a worker; the other worker goes on and is adopted
-    driver = start(lasting, head, settings)
-    until_it_trains(lasting, driver)
+def test_a_killed_driver_and_worker_leave_the_same_bits(head, isolated, settings):
+    """On a head that outlives its drivers: the other worker goes on and is adopted."""
+    whole, swept = isolated / "whole", isolated / "swept"
+    driver = start(swept, head, settings)
+    until_it_trains(swept, driver)
     kill([driver.pid, workers(descendants(os.getpid()))[0]])
     driver.wait()
-    assert start(lasting, head, settings).wait() == 0, said(lasting)
-    expected = undisturbed(lasting, whole)
-    assert same(outcome(lasting), expected)
+    assert start(swept, head, settings).wait() == 0, said(swept)
+    assert same(outcome(swept), undisturbed(swept, whole))
 
-    # on a local Ray, which starts by itself and dies with its driver: everything
-    alone = {**os.environ, "ISOFLOP_CACHE": head["ISOFLOP_CACHE"]}  # where numerics are kept
-    driver = start(local, alone, settings)
-    until_it_trains(local, driver)
-    assert "started a local Ray" in said(local)
-    second = start(local, alone, settings)
+
+@pytest.mark.soak
+def test_a_sweep_killed_with_its_local_ray_ends_with_the_same_bits(isolated, settings):
+    """Ray started by the driver dies with it: everything is killed at once."""
+    whole, swept = isolated / "whole", isolated / "swept"
+    driver = start(swept, os.environ, settings)
+    until_it_trains(swept, driver)
+    assert "started a local Ray" in said(swept)
+    second = start(swept, os.environ, settings)
     assert second.wait() == 2, "a second driver is refused"
-    assert "has a driver already" in said(local)
+    assert "has a driver already" in said(swept)
     tree = descendants(driver.pid)
     kill([driver.pid, *tree])
     driver.wait()
-    assert start(local, alone, settings).wait() == 0, said(local)
-    assert "2 of 2 runs done" in said(local)
-    assert same(outcome(local), expected)
+    assert start(swept, os.environ, settings).wait() == 0, said(swept)
+    assert "2 of 2 runs done" in said(swept)
+    assert same(outcome(swept), undisturbed(swept, whole))
     assert lingering(tree) == []
 
 

@@ -118,11 +118,15 @@ CHANGES = {
     "optim.warmup_fraction": "0.1",
     "optim.warmup_tokens": "1e8",
     "optim.cosine_tokens": "300e9",
+    "optim.schedule": "wsd",
+    "optim.decay_fraction": "0.1",
+    "optim.decay_shape": "1-sqrt",
     "optim.final_fraction": "0",
     "optim.weight_decay": "0.2",
     "optim.clip": "0.5",
 }
 OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("shapes", "min_tokens"): "2.5e6"}
+OF_WSD = ("optim.decay_fraction", "optim.decay_shape")
 READ_BY_DRIVER = {  # nothing of a plan shows them
     "adaptive",
     "adaptive_share",
@@ -176,23 +180,23 @@ def consequences(words, capsys):
     return [specs.to_json(run) for run in order.grid.runs], order.grid.evals, refused, capsys.readouterr().out
 
 
-UNCHANGED = {}  # ladder -> the consequences of its base recipe
+UNCHANGED = {}  # ladder, and whether its schedule is wsd -> the consequences of its base recipe
 
 
 @pytest.mark.parametrize(("family", "key"), SETTABLE, ids=lambda value: value)
 def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, folder):
-    words = base(family)
+    words = [*base(family), *(["optim.schedule=wsd"] if key in OF_WSD else [])]
     value = OF_FAMILY.get((family, key), CHANGES[key]) or str(folder / "other")
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
     if key in READ_BY_DRIVER:
         assert getattr_names(sweeps.driving) >= {key.rpartition(".")[2]}
         assert recipe.to_yaml(recipe.load(changed)) != recipe.to_yaml(recipe.load(words))
         return
-    if family not in UNCHANGED:
-        UNCHANGED[family] = consequences(words, capsys)
-        assert consequences(words, capsys) == UNCHANGED[family], "nothing but the words decides"
+    if (before := (family, key in OF_WSD)) not in UNCHANGED:
+        UNCHANGED[before] = consequences(words, capsys)
+        assert consequences(words, capsys) == UNCHANGED[before], "nothing but the words decides"
     try:
-        assert consequences(changed, capsys) != UNCHANGED[family]
+        assert consequences(changed, capsys) != UNCHANGED[before]
     except UsageError as error:
         assert key in {f"placement.{name}" for name in ("workers", "tensor", "pipeline", "context")}, "it has a meaning"
         assert re.search("do(es)? not divide", str(error))
