@@ -64,8 +64,7 @@ class Trainer:
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
-        self.report, self.stop = report, stop
-        self.interval = self.checkpoint_seconds = checkpoint_seconds  # the interval grows where saves are slow
+        self.checkpoint_seconds, self.report, self.stop = checkpoint_seconds, report, stop
         self.keep = frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         sequences = spec.optim.batch_tokens // spec.model.n_ctx
@@ -97,7 +96,7 @@ class Trainer:
         """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
         rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         started = saved = reported = time.monotonic()
-        before = self.train_seconds
+        before, every = self.train_seconds, self.checkpoint_seconds
         while self.step < self.spec.steps:
             lr = schedule.learning_rate(self.spec.optim, self.step * self.spec.optim.batch_tokens)
             loss, norm = self._update(lr)
@@ -113,14 +112,14 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 return self._diverged("the loss or the gradient is not finite", rows)
             stopping = self.mesh.agree(self.stop())
-            due = self.mesh.agree(now - saved >= self.interval)
+            due = self.mesh.agree(now - saved >= every)
             if stopping or due or self.step == self.spec.steps or self.step in self.keep:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
                 self._save(rows)
                 rows = {name: [] for name in COLUMNS}
                 saved = time.monotonic()
-                self.interval = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
+                every = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
             if stopping and self.step < self.spec.steps:
                 self.event("stopped", step=self.step)
                 raise StoppedError
