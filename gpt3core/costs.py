@@ -2,7 +2,8 @@
 
 Conventions:
     params total            every trained number; the head is tied to the token embedding and counted once
-    params non-embedding    total without token and position embeddings (Kaplan et al. 2020)
+    params non-embedding    total without token and position embeddings
+    params kaplan           the matrices of the blocks: 2 d n_layer (2 d_attn + d_ff) (Kaplan et al. 2020, table 1)
     flops 6ND               6 x parameters x tokens, of the parameters that the caller names
     flops model ("exact")   3 x forward; forward = 2 FLOPs per multiply-add of every matrix product: linear layers,
                             head, and the query-key pairs that causal and banded masks leave; embeddings, softmax and

@@ -156,6 +156,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "epochs": here.loader.epochs(tokens),
         **vars(here.numerics),
         "threads": here.threads,
+        "micro_batch": here.micro_batch,
         "trunk": here.trunk,
         "attempt": here.attempt_name,
         "attempts": len(here.dir.attempts()),

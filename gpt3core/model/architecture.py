@@ -29,6 +29,7 @@ class Params:
 
     total: int
     nonembedding: int
+    kaplan: int  # the blocks' matrices alone: 2 d n_layer (2 d_attn + d_ff) (Kaplan et al. 2020, table 1)
 
 
 @dataclass(frozen=True, kw_only=True)

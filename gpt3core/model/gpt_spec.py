@@ -46,7 +46,11 @@ def params(model: GPTSpec) -> Params:
     mlp = d * 4 * d + 4 * d + 4 * d * d + d
     norms = 4 * d
     nonembedding = model.n_layer * (attention + mlp + norms) + 2 * d
-    return Params(total=nonembedding + (model.vocab_size + model.n_ctx) * d, nonembedding=nonembedding)
+    return Params(
+        total=nonembedding + (model.vocab_size + model.n_ctx) * d,
+        nonembedding=nonembedding,
+        kaplan=model.n_layer * (4 * d * inner + 8 * d * d),
+    )
 
 
 def mean_keys(n_ctx: int, window: int) -> float:

@@ -11,14 +11,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import Numerics
 from gpt3core.parallel import layout as layouts
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.memory import MICRO_BATCH_TOKENS, USABLE, Memory, memory
+from gpt3core.parallel.memory import MICRO_BATCH_TOKENS, USABLE, Memory, memory, stage_params
 from gpt3core.parallel.speed import Device, Step, step
 
 VIRTUAL = (1, 2, 3, 4)  # stages a pipeline device may hold
@@ -74,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A layout with its memory and time; or the one that comes nearest to fitting, and no time."""
+    """A layout with its memory, and its time where it fits."""
 
     layout: Layout
     memory: Memory
@@ -83,28 +82,13 @@ class Choice:
 
 @lru_cache(maxsize=4096)
 def choose(task: Task, world: int) -> Choice | None:
-    """The layout of so many devices; None where none divides model and batch.
-
-    A choice without a step does not fit: it is the one that needs least.
-    """
+    """The layout of so many devices; None where none divides model and batch, and fits."""
     fitting: list[Choice] = []
-    least: Choice | None = None
-    full: set[tuple[Any, ...]] = set()  # what does not fit with a micro-batch does not with a larger one
-    for pipeline, tensor, context in _model_parallel(task, world):
-        if fitting and pipeline > MORE_STAGES * min(fitting, key=_seconds).layout.pipeline:
+    for degrees in _model_parallel(task, world):
+        if fitting and degrees[0] > MORE_STAGES * min(fitting, key=_seconds).layout.pipeline:
             break
-        for layout in _cuts(task, world, pipeline, tensor, context):
-            but_micro = (pipeline, tensor, layout.virtual, layout.shard, layout.recompute)
-            if but_micro in full:
-                continue
-            held = task.memory(layout)
-            if held.total <= task.room:
-                fitting.append(Choice(layout=layout, memory=held, step=task.step(layout)))
-                continue
-            full.add(but_micro)
-            if least is None or held.total < least.memory.total:
-                least = Choice(layout=layout, memory=held, step=None)
-    return _best(fitting) if fitting else least
+        fitting += [choice for choice in _cuts(task, world, *degrees) if choice.step is not None]
+    return _best(fitting) if fitting else None
 
 
 def _best(fitting: list[Choice]) -> Choice:
@@ -143,27 +127,59 @@ def _model_parallel(task: Task, world: int) -> Iterator[tuple[int, int, int]]:
                 yield pipeline, tensor, context
 
 
-def _cuts(task: Task, world: int, pipeline: int, tensor: int, context: int) -> Iterator[Layout]:
-    """Layouts of given degrees: sharing of the state, stages a device, recomputation, micro-batches, that divide."""
+def _cuts(
+    task: Task, world: int, pipeline: int, tensor: int, context: int, *, hopeless: bool = False
+) -> Iterator[Choice]:
+    """Layouts of given degrees that divide: those that fit, less what is slower for sure, and the leanest of others.
+
+    Sharing the state costs time, recomputation too: more of either is not looked at once less of both fits.
+
+    Args:
+        hopeless: with those whose state alone does not fit.
+    """
     data = world // (pipeline * tensor * context)
     rows, rest = divmod(task.sequences, data)
     if rest:
         return
     in_node = math.gcd(data, max(1, task.device.node // tensor))
-    again = ("none", "full") if task.numerics.kernel != "softmax" else layouts.RECOMPUTE
     most = max(1, MICRO_BATCH_TOKENS // task.model.n_ctx)
     micros = [k for k in (2**i for i in range(most.bit_length())) if k <= most and rows % k == 0]
     for virtual in VIRTUAL if pipeline > 1 else (1,):
+        cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, virtual=virtual)
+        least = 16 * stage_params(task.model, cut, 0)
+        shards = [shard for shard in sorted({1, in_node, data}) if hopeless or least / shard <= task.room]
+        allowed = [k for k in micros if _divides(task, replace(cut, micro_batch=k))] if shards else []
+        for shard in shards if allowed else ():
+            found = list(_with_less_memory(task, replace(cut, shard=shard), allowed))
+            yield from found
+            if found[0].step is not None and found[0].layout.recompute == "none":
+                break
+
+
+def _divides(task: Task, layout: Layout) -> bool:
+    try:
+        layouts.check(layout, task.model, task.first or task.sequences)
+    except ValueError:
+        return False
+    return True
+
+
+def _with_less_memory(task: Task, cut: Layout, micros: Sequence[int]) -> Iterator[Choice]:
+    """A layout with the least recomputation that fits, in each micro-batch that does; what does not fit with the least.
+
+    Without a pipeline the largest micro-batch is as fast as any.
+    """
+    for recompute in ("none", "full") if task.numerics.kernel != "softmax" else layouts.RECOMPUTE:
+        fitting = []
         for micro in micros:
-            whole = Layout(
-                data=data, tensor=tensor, pipeline=pipeline, context=context, virtual=virtual, micro_batch=micro
-            )
-            try:
-                layouts.check(whole, task.model, task.first or task.sequences)
-            except ValueError:
-                continue
-            for shard in sorted({1, in_node, data}):
-                yield from (replace(whole, shard=shard, recompute=name) for name in again)
+            tried = _tried(task, replace(cut, micro_batch=micro, recompute=recompute))
+            if tried.step is None:
+                break
+            fitting.append(tried)
+        if fitting:
+            yield from fitting if cut.pipeline > 1 else fitting[-1:]
+            return
+        yield tried
 
 
 # ---------------------------------------------------------------------------------------------------------------- why
@@ -176,8 +192,12 @@ def explain(task: Task, choice: Choice) -> list[str]:
     for what, pins, kept in () if task.pins else _simpler(chosen):
         freer = replace(task, pins=pins)
         world = chosen.world_size
-        cuts = [c for degrees in _model_parallel(freer, world) for c in _cuts(freer, world, *degrees)]
-        tried = [_tried(task, layout) for layout in cuts if kept(layout)]
+        cuts = [
+            choice
+            for degrees in _model_parallel(freer, world)
+            for choice in _cuts(freer, world, *degrees, hopeless=True)
+        ]
+        tried = [choice for choice in cuts if kept(choice.layout)]
         if not tried:
             lines.append(f"{what}: {world:,} devices do not divide model and batch")
             continue
@@ -230,7 +250,12 @@ def _simpler(chosen: Layout) -> Iterator[tuple[str, Pins, Callable[[Layout], boo
 
 def nothing_fits(task: Task, counts: Sequence[int]) -> str:
     """Why no layout of these numbers of devices was taken."""
-    tried = [choice for choice in (choose(task, world) for world in counts) if choice is not None]
+    tried = [
+        choice
+        for world in counts
+        for degrees in _model_parallel(task, world)
+        for choice in _cuts(task, world, *degrees, hopeless=True)
+    ]
     limit = f"{'up to ' * (len(counts) > 1)}{max(counts):,} device{'s' * (max(counts) > 1)}"
     if not tried:
         return f"no layout of {limit} divides the model and its batch of {task.sequences} sequences"

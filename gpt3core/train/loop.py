@@ -25,12 +25,11 @@ from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, optimizer, resume, timing
+from gpt3core.train import checkpoint, interval, optimizer, resume, timing
 from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
 from gpt3core.trunk import Prefix
 
-MICRO_BATCH_TOKENS = 16_384  # larger batches are accumulated; a constant, so that resume adds in the same order
 REPORT_SECONDS = 0.5
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
@@ -74,9 +73,10 @@ class Trainer:
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
-        asked = suggested, threads, device, prefix
-        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, spec, *asked))
-        self.threads, self.numerics = chosen.pop("threads"), Numerics(**chosen)
+        asked = spec, suggested, threads, device, prefix, self.mesh
+        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, *asked))
+        self.threads, self.micro_batch = chosen.pop("threads"), chosen.pop("micro_batch")
+        self.numerics = Numerics(**chosen)
         settle_process(device, self.threads)
         self.held = self._built()
         self.model = self.held.model
@@ -85,7 +85,7 @@ class Trainer:
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.damage = [*damage, *unreadable, *damaged]
-        begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads")}
+        begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
 
     def _built(self) -> Held:
@@ -106,7 +106,7 @@ class Trainer:
         """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
         rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         started = saved = reported = time.monotonic()
-        before = self.train_seconds
+        before, every = self.train_seconds, self.checkpoint_seconds
         while self.step < self.spec.steps:
             lr = schedule.learning_rate(self.spec.optim, self.step)
             loss, norm = self._update(lr)
@@ -122,13 +122,14 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 return self._diverged("the loss or the gradient is not finite", rows)
             stopping = self.mesh.agree(self.stop())
-            due = self.mesh.agree(now - saved >= self.checkpoint_seconds)
+            due = self.mesh.agree(now - saved >= every)
             if stopping or due or self.step == self.spec.steps or self.step in self.keep:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
                 self._save(rows)
                 rows = {name: [] for name in COLUMNS}
                 saved = time.monotonic()
+                every = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
             if stopping and self.step < self.spec.steps:
                 self.event("stopped", step=self.step)
                 raise StoppedError
@@ -149,7 +150,9 @@ class Trainer:
         whole = counted == batch.mask.size  # nothing to multiply by
         examples = [
             self._own(OBJECTIVES[self.spec.objective](rows, None if whole else counts))
-            for rows, counts in zip(torch.split(tokens, self.micro), torch.split(mask, self.micro), strict=True)
+            for rows, counts in zip(
+                torch.split(tokens, self.micro_batch), torch.split(mask, self.micro_batch), strict=True
+            )
         ]
         loss = self.held.backward(examples, share)
         loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
@@ -167,13 +170,6 @@ class Trainer:
         inputs, targets = (whole.chunk(degree, dim=1)[place] for whole in (examples.inputs, examples.targets))
         mask = None if examples.mask is None else examples.mask.chunk(degree, dim=1)[place]
         return Examples(inputs=inputs, targets=targets, mask=mask)
-
-    @property
-    def micro(self) -> int:
-        """Sequences of a micro-batch."""
-        if self.mesh.planned:
-            return self.mesh.layout.micro_batch
-        return max(1, MICRO_BATCH_TOKENS // self.spec.model.n_ctx)
 
     @property
     def answers(self) -> Any:

@@ -106,8 +106,9 @@ def _counts(wanted: Task, plan: Hardware, place: Placement) -> list[int]:
 def _on(spec: RunSpec, plan: Hardware, wanted: Task, gpus: int) -> GpuEstimate | None:
     """The estimate for so many GPUs, if a layout of them fits."""
     choice = choose.choose(wanted, gpus)
-    if choice is None or choice.step is None:
+    if choice is None:
         return None
+    assert choice.step is not None
     days = choice.step.seconds * spec.tokens / spec.optim.batch_tokens / 86_400
     return GpuEstimate(
         task=wanted,

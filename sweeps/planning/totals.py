@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt3core.spec import RunSpec
-from sweeps.planning import estimate, hardware
+from sweeps.planning import estimate, hardware, trunks
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import simulator
 from sweeps.scheduling.inventory import Resources
@@ -20,13 +20,15 @@ class Timed:
     """A run that is still to be trained, and how long it takes on how many workers."""
 
     spec: RunSpec
-    seconds: float
+    seconds: float  # of its own: from another's checkpoint on, where it starts from one
     workers: int
+    after: tuple[str, float] | None = None  # that other run, and the seconds after which the checkpoint is there
 
 
 def timed(recipe: Recipe, runs: Sequence[RunSpec]) -> tuple[list[Timed], dict[str, str]]:
     """The runs by estimate, and those without one with the reason."""
     place, found, without = recipe.placement, [], {}
+    prefixes = trunks.prefixes(runs)
     for run in runs:
         if recipe.family == "gpt3":
             planned = estimate.on_gpus(run, recipe.plan, place)
@@ -37,7 +39,9 @@ def timed(recipe: Recipe, runs: Sequence[RunSpec]) -> tuple[list[Timed], dict[st
         else:
             workers = place.workers
             seconds = estimate.seconds(run, workers=workers, gpus=place.gpus, plan=recipe.plan)
-        found.append(Timed(spec=run, seconds=seconds, workers=workers))
+        share, prefix = trunks.own_share(run, prefixes.get(run.run_id)), prefixes.get(run.run_id)
+        after = None if prefix is None else (prefix.run_id, (1 - share) * seconds)  # the trunk does these steps as fast
+        found.append(Timed(spec=run, seconds=share * seconds, workers=workers, after=after))
     return found, without
 
 
@@ -71,7 +75,7 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> str:
     worker = Resources(gpus=place.gpus or 1.0, cpus=place.cpus)
     nodes = simulator.cluster(total, device.node, max(1.0, place.cpus / min(1.0, worker.gpus)))
     jobs = [Job(run_id=t.spec.run_id, worker=worker, workers=t.workers, seconds=t.seconds) for t in known]
-    done = simulator.simulate(nodes, jobs)
+    done = simulator.simulate(nodes, jobs, {t.spec.run_id: t.after for t in known if t.after is not None})
     if not done.spells:
         return f"on {total:,} GPUs: no run starts ({next(iter(done.refused.values()), 'nothing is left to train')})"
     never = f"; {len(done.refused):,} never start" if done.refused else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sweeps.scheduling.inventory import Inventory, Node, Resources
@@ -42,20 +42,27 @@ class Simulated:
         return sum((spell.ended - spell.started) * spell.resources.gpus for spell in self.spells)
 
 
-def simulate(inventory: Inventory, jobs: Sequence[Job]) -> Simulated:
+def simulate(
+    inventory: Inventory, jobs: Sequence[Job], after: Mapping[str, tuple[str, float]] | None = None
+) -> Simulated:
     """Run a queue to its end.
 
     Args:
         jobs: with estimates of their length, which must be finite; a job waits from its ``queued`` on.
+        after: jobs that wait from so many seconds after another's start on: what they need is not there before.
 
     Raises:
         ValueError: where a length is not known.
     """
     if unknown := [job.run_id for job in jobs if not 0 <= job.seconds < float("inf")]:
         raise ValueError(f"{unknown[0]}: a run of unknown length cannot be simulated; estimate it first")
-    state = _State(inventory=inventory)
+    state, names = _State(inventory=inventory), {job.run_id for job in jobs}
     for job in jobs:
-        state.push(job.queued, job)
+        other, seconds = (after or {}).get(job.run_id, ("", 0.0))
+        if other in names:
+            state.later.setdefault(other, []).append((seconds, job))
+        else:
+            state.push(job.queued, job)
     while state.events:
         now = state.events[0][0]
         while state.events and state.events[0][0] <= now:
@@ -63,6 +70,8 @@ def simulate(inventory: Inventory, jobs: Sequence[Job]) -> Simulated:
         state.decide(now)
     for job in state.waiting.values():  # held, and nothing runs that could make room
         state.refused[job.run_id] = state.reasons[job.run_id]
+    for other, waiting in state.later.items():
+        state.refused |= {job.run_id: f"waits for {other}, which never starts" for _, job in waiting}
     return Simulated(spells=state.spells, refused=state.refused)
 
 
@@ -73,6 +82,7 @@ class _State:
     inventory: Inventory
     events: list[tuple[float, int, Job | str]] = field(default_factory=list)  # a job that comes, a run that ends
     waiting: dict[str, Job] = field(default_factory=dict)
+    later: dict[str, list[tuple[float, Job]]] = field(default_factory=dict)  # by the run that they wait for
     running: dict[str, Running] = field(default_factory=dict)
     spells: list[Spell] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -105,6 +115,8 @@ class _State:
             held = job.worker.times(job.workers)
             self.spells.append(Spell(run_id=job.run_id, started=now, ended=run.ends, resources=held))
             self.push(run.ends, job.run_id)
+            for seconds, other in self.later.pop(job.run_id, []):
+                self.push(now + seconds, replace(other, queued=now + seconds))
 
 
 def cluster(gpus: int, node: int, cores: float) -> Inventory:

@@ -1,12 +1,15 @@
 """Counts against GPT-3's tables and against torch's own counters."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt3core import costs, sizes
-from gpt3core.model import gpt_spec, registry
+from gpt3core.model import gpt_spec, parameters, registry
 
+AROUND = ("tokens", "positions", "head")
 # Brown et al. 2020, Table D.1: parameters in millions, training FLOPs
 TABLE_D1 = {
     "125M": (125, 2.25e20),
@@ -26,6 +29,36 @@ def test_sizes_have_the_parameters_and_flops_of_table_d1(name):
     counts = costs.params(sizes.GPT3[name].model())
     assert counts.total == pytest.approx(millions * 1e6, rel=0.005)
     assert costs.six_nd(sizes.GPT3[name].params_printed, 300e9) == pytest.approx(flops, rel=0.005)
+
+
+@pytest.mark.parametrize("name", TABLE_D1)
+def test_every_convention_counts_the_module_as_built(name):
+    """All eight sizes on the meta device: total, without embeddings, and the matrices that Kaplan et al. 2020 count."""
+    spec = sizes.GPT3[name].model()
+    with torch.device("meta"):
+        model = registry.of(spec).build(spec, kernel="sdpa")
+    held = dict(parameters.named(model))
+    blocks = [p for path, p in held.items() if path.startswith("blocks.")]
+    counts = costs.params(spec)
+    assert counts.total == sum(p.numel() for p in held.values())
+    assert counts.nonembedding == sum(p.numel() for path, p in held.items() if path.split(".")[0] not in AROUND)
+    assert counts.kaplan == sum(p.numel() for p in blocks if p.dim() == 2)
+    assert registry.of(spec).layer_params(spec) * spec.n_layer == sum(p.numel() for p in blocks)
+    if name == "175B":
+        assert counts.total == 174_604_259_328
+        assert counts.kaplan == 12 * 96 * 12288**2
+
+
+@pytest.mark.parametrize("name", ["125M", "1.3B"])
+def test_forward_flops_of_a_whole_size_are_torchs(name):
+    """On the meta device: linear layers, head and attention, of which torch counts every query-key pair."""
+    spec = replace(sizes.GPT3[name].model(), attention="dense")
+    with torch.device("meta"):
+        model = registry.of(spec).build(spec, kernel="softmax")
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 2048, dtype=torch.long))
+    unseen = 2 * 2 * spec.n_layer * spec.n_head * spec.d_head * (2048 - 2049 / 2)
+    assert counter.get_total_flops() == 2048 * (costs.forward_flops_per_token(spec) + unseen)
 
 
 @pytest.mark.parametrize("attention", ["dense", "alternating"])

@@ -11,11 +11,12 @@ import pytest
 
 from gpt3core import costs
 from gpt3core.errors import UsageError
-from gpt3core.parallel import choose, layout
+from gpt3core.parallel import choose, layout, memory
+from gpt3core.parallel.layout import Layout
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps import command
-from sweeps.planning import asked, estimate, grid, hardware, recipe
+from sweeps.planning import asked, estimate, grid, hardware, recipe, totals
 from sweeps.planning.asked import Asked
 from sweeps.planning.recipe import Hardware, Placement
 
@@ -145,6 +146,65 @@ def test_the_plan_says_what_the_text_is_good_for(known_text, capsys):
     said = plan_of(["recipe=smoke"], capsys)
     assert "about 0.04M training" in said
     assert re.search(r"runs see their text more than 4 times \(d\d+-\w+ \d+\.\d", said)
+
+
+def test_a_plan_ends_with_what_it_takes_in_all(known_text, capsys):
+    """GPU-hours and dollars are the table's; the wall-clock is what the scheduler makes of them on that cluster."""
+    words = ["recipe=gpt3", "sizes=[125M,1.3B]", "tokens=[30e9,300e9]", "plan.gpu=A100", "data.max_epochs=1e6"]
+    said = plan_of(words, capsys)
+    runs = grid.build(recipe.load(words), "0" * 64).runs
+    found = [estimate.on_gpus(run, Hardware(gpu="A100")) for run in runs]
+    hours = sum(f.days * 24 * f.layout.world_size for f in found if f.layout)
+    assert f"in all: {hours:,.0f} GPU-hours, {hours * 1.8:,.0f} USD at 1.80 a A100-hour for 4 runs" in said
+    assert "GPUs at work" not in said
+    one = plan_of([*words, "plan.gpus=1", "plan.max_days=1e6"], capsys)
+    alone = [estimate.on_gpus(run, Hardware(gpu="A100", gpus=1, max_days=1e6)).days for run in runs]
+    assert f"on 1 GPUs: {sum(alone):,.1f} days from the first start to the last end" in one
+    assert "GPUs at work 100% of it" in one
+    many = plan_of([*words, "plan.gpus=64", "plan.max_days=1e6"], capsys)
+    assert f"on 64 GPUs: {max(alone):,.1f} days" in many  # side by side, each on the one GPU that max_days allows
+
+
+def test_totals_are_of_runs_on_gpus_and_share_their_trunks(known_text, capsys):
+    assert "in all:" not in plan_of(["recipe=smoke"], capsys)
+    words = ["recipe=smoke", "placement.gpus=0.5", "plan.gpus=2"]
+    said = plan_of(words, capsys)
+    assert re.search(r"in all: [\d,]+ GPU-hours, [\d,]+ USD at 3.00 a H100-hour for 4 runs", said)
+    assert re.search(r"on 2 GPUs: [\d.]+ seconds from the first start", said)
+    timed, _ = totals.timed(recipe.load(words), grid.build(recipe.load(words), "0" * 64).runs)
+    assert {t.workers for t in timed} == {1}
+    shared = [*words, "optim.schedule=wsd"]
+    timed, _ = totals.timed(recipe.load(shared), grid.build(recipe.load(shared), "0" * 64).runs)
+    branches = [t for t in timed if t.after is not None]
+    assert branches, "runs of one size share their first steps"
+    for branch in branches:
+        whole = estimate.seconds(branch.spec, workers=1, gpus=0.5, plan=Hardware())
+        assert branch.seconds + branch.after[1] == pytest.approx(whole)
+
+
+def test_the_micro_batch_is_what_memory_allows_and_divides_the_rows():
+    run = gpt3("1.3B")
+    words = {"sequences": 512, "numerics": estimate.numerics(run)}
+    on_cpu = memory.micro_batch(run.model, Layout(), memory_bytes=None, **words)
+    assert on_cpu == 16_384 // 2048
+    sizes = [memory.micro_batch(run.model, Layout(data=8), memory_bytes=gb * 1e9, **words) for gb in (36, 48, 80, 800)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == 8
+    for gb, size in zip((36, 48, 80), sizes, strict=False):
+        assert memory.memory(run.model, Layout(data=8, micro_batch=size), **words).total <= 0.9 * gb * 1e9
+    assert memory.micro_batch(run.model, Layout(data=512 // 6), memory_bytes=80e9, **words) == 6
+    with pytest.raises(
+        ValueError, match=r"data 8, micro-batch 1: 29 GB a device are needed .* 18 of its 20 GB are usable"
+    ):
+        memory.micro_batch(run.model, Layout(data=8), memory_bytes=20e9, **words)
+
+
+def test_what_no_gpu_can_train_is_refused_in_every_family(known_text):
+    shape = "shapes=[{n_layer: 48, d_model: 6144, n_head: 48}]"
+    words = ["recipe=depth", shape, "model.n_ctx=128", "budgets=[]", "tokens=[5e6]", "data.max_epochs=1e6"]
+    command.refuse(command.read(words))  # on cores memory is the host's
+    would = r"d6144 on A100: no layout of 1 device fits; .* 72 are usable: .*workers=8 would do"
+    with pytest.raises(UsageError, match=would):
+        command.refuse(command.read([*words, "placement.gpus=1", "plan.gpu=A100"]))
 
 
 def test_a_text_with_nothing_to_hold_out_is_refused_when_planned(known_text):
