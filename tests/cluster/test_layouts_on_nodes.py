@@ -41,7 +41,8 @@ kernel: softmax
 def two_nodes(tmp_path, monkeypatch):
     """The environment that reaches a mock cluster of two nodes with room for four workers each, and its processes."""
     root, folder = tmp_path / "root", tempfile.mkdtemp(prefix="isoflop-two-", dir="/tmp")
-    for name, value in {**connect.UNUSED, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}.items():
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # see sweeps/line.py
+    for name, value in {**connect.UNUSED, **loopback, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ISOFLOP_ROOT", str(root))
     monkeypatch.setenv("PYTHONPATH", str(line.CODE))
