@@ -18,7 +18,7 @@ from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.model.parameters import tie
 from gpt3core.parallel.mesh import Mesh, explained
-from gpt3core.train.objective import Examples, loss_sum
+from gpt3core.train.objective import Examples, loss_sum, model_loss_sum
 
 if TYPE_CHECKING:
     from gpt3core.parallel.pipeline import Pipeline
@@ -53,12 +53,18 @@ class Held:
             total = torch.zeros((), device=examples[0].inputs.device)
             for number, some in enumerate(examples):
                 _last(self.model, number == len(examples) - 1)
-                with self.autocast():
-                    logits = self.model(some.inputs)
-                found = loss(logits, some)
+                found = self._of(some) * share
                 torch.autograd.backward(found)
                 total += found.detach()
             return total
+
+    def _of(self, some: Examples) -> Tensor:
+        """The summed loss of a micro-batch: without all its logits at once, where the head is whole."""
+        with self.autocast():
+            if self.loss is loss_sum:
+                return model_loss_sum(self.model, some)
+            logits = self.model(some.inputs)
+        return self.loss(logits, some)
 
 
 def _last(model: nn.Module, last: bool) -> None:
