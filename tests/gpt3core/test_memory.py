@@ -143,7 +143,7 @@ def test_sixteen_bytes_a_parameter_are_shared_by_the_ranks_that_shard():
     hybrid = memory(model, Layout(data=8, shard=4), sequences=512, numerics=BF16)
     assert one.state == 16 * total
     assert (eight.state, hybrid.state) == (2 * total, 4 * total)
-    assert one.copies == 2 * total  # autocast's
+    assert one.copies == 2 * (24 * registry.of(model).layer_params(model) + 50_257 * 2048)  # autocast's
     assert memory(model, Layout(data=8), sequences=512, numerics=BF16).state == 16 * total
 
 
@@ -155,6 +155,18 @@ def test_2_7b_is_not_for_one_h100():
     assert said.activations == pytest.approx(36 * 2560 * 32 * 16384, rel=0.02)
     assert said.total > 100e9
     assert memory(sizes.GPT3["6.7B"].model(), Layout(recompute="full"), sequences=1024, numerics=BF16).total > 100e9
+
+
+def test_every_micro_batch_in_flight_has_casts_of_its_own():
+    model = sizes.GPT3["175B"].model()
+    blocks = 96 * registry.of(model).layer_params(model) / 64
+    none, full = (
+        memory(model, Layout(pipeline=8, tensor=8, recompute=how), sequences=1536, numerics=BF16)
+        for how in ("none", "full")
+    )
+    assert none.copies == pytest.approx(2 * 8 * blocks)  # of the first device, with 8 of them
+    assert full.copies <= 2 * blocks
+    assert memory(model, Layout(pipeline=8, tensor=8), sequences=1536, numerics=FP32).copies == 0
 
 
 def test_the_first_device_of_a_pipeline_keeps_p_micro_batches_and_interleaving_more():

@@ -85,7 +85,7 @@ def test_the_reasons_name_what_simpler_ways_would_take():
     found = estimate.on_gpus(gpt3("175B"), Hardware(gpu="A100"), Placement(workers=512))
     assert found.choice is not None
     said = choose.explain(found.task, found.choice)
-    assert "tensor 8 x pipeline" in said[0] and "bubble" in said[0] and "of 80 GB (" in said[0]
+    assert re.search(r"tensor \d x pipeline \d", said[0]) and "bubble" in said[0] and "of 80 GB (" in said[0]
     # 16 bytes a parameter and autocast's copies of one block and more: nothing that a device holds
     alone = next(line for line in said if line.startswith("replicas alone: at least"))
     assert float(re.search(r"at least ([\d,]+) GB", alone)[1].replace(",", "")) > 16 * 174.6
