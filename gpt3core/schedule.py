@@ -7,14 +7,14 @@ import math
 from gpt3core.spec import OptimSpec
 
 
-def learning_rate(spec: OptimSpec, tokens: int) -> float:
-    """The learning rate of the step that starts after ``tokens`` tokens and trains one batch.
+def learning_rate(spec: OptimSpec, step: int) -> float:
+    """The learning rate of a step, by the tokens that are trained when it has ended.
 
     Linear warm-up to ``lr`` over ``warmup_tokens``. Then, to ``final_fraction`` of it at ``decay_tokens`` and constant
     after: a cosine, or under ``wsd`` constant up to ``stable_tokens`` and from there a line or one less the square root
     (Hägele et al. 2024, arXiv 2405.18392, section 3).
     """
-    seen = tokens + spec.batch_tokens
+    seen = spec.ramp.tokens_at(step + 1)
     if seen < spec.warmup_tokens:
         return spec.lr * seen / spec.warmup_tokens
     begin = spec.stable_tokens if spec.schedule == "wsd" else spec.warmup_tokens

@@ -18,6 +18,7 @@ from gpt3core.checks import as_floats, require_between, require_positive
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import AUTO, KERNELS, PRECISIONS
+from gpt3core.ramp import Ramp
 
 TRAINER_VERSION = 2  # raise when the same specification would train to other weights
 PIPELINE_VERSION = 2  # raise when the same text would give other tokens, in another order or split
@@ -61,6 +62,8 @@ class OptimSpec:
     clip: float = 1.0
     stable_tokens: int = field(default=0, metadata=ADDED)  # of wsd: the decay begins here
     decay_shape: str = field(default="linear", metadata=ADDED)  # of wsd: linear | 1-sqrt
+    ramp_start: int = field(default=0, metadata=ADDED)  # tokens of the first batches, of which later ones are multiples
+    ramp_tokens: int = field(default=0, metadata=ADDED)  # after which a batch has batch_tokens
 
     def __post_init__(self) -> None:
         as_floats(self)
@@ -78,6 +81,22 @@ class OptimSpec:
         most = self.stable_tokens if wsd else self.decay_tokens
         if not 0 <= self.warmup_tokens <= most:
             raise ValueError(f"optim.warmup_tokens={self.warmup_tokens}: it must lie in 0..{most}")
+        if (self.ramp_start == 0) != (self.ramp_tokens == 0):
+            raise ValueError(
+                f"optim.ramp_start={self.ramp_start}, optim.ramp_tokens={self.ramp_tokens}: a ramp needs both, no ramp "
+                "none"
+            )
+        require_between(self, 0, 10**18, "ramp_start", "ramp_tokens", where="optim.")
+        if self.ramp_start and self.batch_tokens % self.ramp_start:
+            raise ValueError(
+                f"optim.ramp_start={self.ramp_start}: batch_tokens={self.batch_tokens} is no multiple of it, and a "
+                "batch grows by whole first batches"
+            )
+
+    @cached_property
+    def ramp(self) -> Ramp:
+        """The batch of every step."""
+        return Ramp(batch_tokens=self.batch_tokens, start=self.ramp_start or self.batch_tokens, tokens=self.ramp_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +136,22 @@ class RunSpec:
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
-        if self.tokens % self.optim.batch_tokens:
-            raise ValueError(f"tokens={self.tokens} is not a whole number of batches of {self.optim.batch_tokens}")
-        if self.optim.batch_tokens % self.model.n_ctx:
+        for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
+            if batch % self.model.n_ctx:
+                raise ValueError(f"{name}={batch} is not a whole number of sequences of n_ctx={self.model.n_ctx}")
+        if (whole := self.tokens_at(self.steps)) != self.tokens:
             raise ValueError(
-                f"batch_tokens={self.optim.batch_tokens} is not a whole number of sequences of n_ctx={self.model.n_ctx}"
+                f"tokens={self.tokens} is not a whole number of batches of {self.optim.batch_tokens}: {whole} are"
             )
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Optimizer steps, counted from the first of the parent where there is one."""
-        return self.tokens // self.optim.batch_tokens
+        return self.optim.ramp.steps_within(self.tokens)
+
+    def tokens_at(self, step: int) -> int:
+        """Tokens trained before a step, those of the parent included."""
+        return self.optim.ramp.tokens_at(step)
 
     @property
     def label(self) -> str:

@@ -30,7 +30,7 @@ def stable_steps(run: RunSpec) -> int:
     """Steps before the decay begins; 0 where a schedule depends on the length from its start."""
     if run.optim.schedule != "wsd":
         return 0
-    return min(run.steps, run.optim.stable_tokens // run.optim.batch_tokens)
+    return min(run.steps, run.optim.ramp.steps_within(run.optim.stable_tokens))
 
 
 def family(run: RunSpec) -> str:

@@ -64,13 +64,13 @@ def read(root: Path, table: pd.DataFrame) -> TrainingCurves:
 def _curve(root: Path, run_id: str, row: Mapping[Hashable, Any]) -> TrainingCurve | None:
     """One run's, or None where there is not enough of it."""
     try:
-        rows = store.curve(root, run_id, ("step", "loss"))
+        rows = store.curve(root, run_id, ("step", "tokens", "loss"))
     except (OSError, ValueError):
         return None  # damaged: the run's result stands without it
     if rows.empty:
         return None
     total, rate = store.rates(root, run_id, PROGRESS)
-    progress, loss = rows.step.to_numpy(float) / total, rows.loss.to_numpy(float)
+    progress, loss = rows.tokens.to_numpy(float) / total, rows.loss.to_numpy(float)
     kept = (progress >= FROM) & (progress <= 1.0) & (loss > 0) & np.isfinite(loss)
     ln_progress, ln_loss = np.log(progress[kept]), np.log(loss[kept])
     at = np.clip((BINS * (1 - ln_progress / np.log(FROM))).astype(int), 0, BINS - 1)

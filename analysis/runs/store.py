@@ -101,17 +101,17 @@ def curve(root: Path, run_id: str, columns: tuple[str, ...] | None = None) -> pd
 def schedule(root: Path, run_id: str) -> tuple[Array, float]:
     """The learning rate of every step of a run, (steps,), and the FLOPs of the whole run."""
     spec = RunDir(root, run_id).spec()
-    rates = [learning_rate(spec.optim, step * spec.optim.batch_tokens) for step in range(spec.steps)]
+    rates = [learning_rate(spec.optim, step) for step in range(spec.steps)]
     return np.array(rates), float(costs.run_costs(spec)["flops_model"])
 
 
 def rates(root: Path, run_id: str, progress: Array) -> tuple[int, Array]:
-    """The steps of a whole run, and its learning rate after these shares of them, relative to the highest (n,)."""
+    """The tokens of a whole run, and its learning rate after these shares of them, relative to the highest (n,)."""
     spec = RunDir(root, run_id).spec()
-    at = np.clip(np.round(progress * spec.steps).astype(int), 1, spec.steps) - 1
-    peak = min(spec.steps - 1, max(0, -(-spec.optim.warmup_tokens // spec.optim.batch_tokens) - 1))
-    every = [learning_rate(spec.optim, int(step) * spec.optim.batch_tokens) for step in [*at, peak]]
-    return spec.steps, np.array(every[:-1]) / max(every)
+    at = [max(1, spec.optim.ramp.steps_within(round(share * spec.tokens))) - 1 for share in progress]
+    peak = min(spec.steps - 1, spec.optim.ramp.steps_within(max(0, spec.optim.warmup_tokens - 1)))
+    every = [learning_rate(spec.optim, step) for step in [*at, peak]]
+    return spec.tokens, np.array(every[:-1]) / max(every)
 
 
 def _known(root: Path, sweep: str | None) -> str:

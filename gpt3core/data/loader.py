@@ -1,4 +1,4 @@
-"""Batches as a function of the step: no state to save, so resume is exact by construction.
+"""Batches as a function of their place: no state to save, so resume is exact by construction.
 
 Sequences are packed and always full, documents delimited by end-of-text without masking, drawn without replacement
 until an epoch ends (Brown et al. 2020, section 2.4 and appendix B).
@@ -23,18 +23,17 @@ class Batch:
 class Loader:
     """Cuts a token array into sequences of ``n_ctx`` and deals them in an order set by the seed."""
 
-    def __init__(self, tokens: np.ndarray, *, n_ctx: int, batch_size: int, seed: int) -> None:
-        self.tokens, self.n_ctx, self.batch_size, self.seed = tokens, n_ctx, batch_size, seed
+    def __init__(self, tokens: np.ndarray, *, n_ctx: int, seed: int) -> None:
+        self.tokens, self.n_ctx, self.seed = tokens, n_ctx, seed
         self.n_sequences = (len(tokens) - 1) // n_ctx
         if self.n_sequences < 1:
             raise ValueError(
                 f"the training text has {len(tokens)} tokens, one sequence needs {n_ctx + 1}: give more text"
             )
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step (from 0): B = batch_size and T = n_ctx; in packed text every target counts."""
-        first = step * self.batch_size
-        rows = [self._sequence(first + i) for i in range(self.batch_size)]
+    def batch(self, first: int, last: int) -> Batch:
+        """The B sequences first ... last - 1 of the run, of T = n_ctx positions; in packed text every target counts."""
+        rows = [self._sequence(index) for index in range(first, last)]
         return Batch(tokens=np.stack(rows).astype(np.int64), mask=np.ones((len(rows), self.n_ctx), dtype=np.bool_))
 
     def epochs(self, tokens: int) -> float:

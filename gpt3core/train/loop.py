@@ -67,8 +67,7 @@ class Trainer:
         self.checkpoint_seconds, self.report, self.stop = checkpoint_seconds, report, stop
         self.keep = frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
-        sequences = spec.optim.batch_tokens // spec.model.n_ctx
-        self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, batch_size=sequences, seed=spec.seed)
+        self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
         asked = spec, suggested, threads, device, prefix, Layout(data=self.mesh.data_size)
@@ -98,12 +97,12 @@ class Trainer:
         started = saved = reported = time.monotonic()
         before, every = self.train_seconds, self.checkpoint_seconds
         while self.step < self.spec.steps:
-            lr = schedule.learning_rate(self.spec.optim, self.step * self.spec.optim.batch_tokens)
+            lr = schedule.learning_rate(self.spec.optim, self.step)
             loss, norm = self._update(lr)
             self.step += 1
             now = time.monotonic()
             self.train_seconds = before + now - started
-            values = (self.step, self.step * self.spec.optim.batch_tokens, loss, lr, norm)
+            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm)
             for name, value in zip(COLUMNS, values, strict=True):
                 rows[name].append(value)
             if now - reported >= REPORT_SECONDS:
@@ -131,7 +130,8 @@ class Trainer:
         The loss is the mean over the targets that count in the global batch, however they fall on micro-batches and
         ranks.
         """
-        batch = self.loader.batch(self.step)
+        n_ctx, first, last = self.spec.model.n_ctx, *(self.spec.tokens_at(self.step + i) for i in (0, 1))
+        batch = self.loader.batch(first // n_ctx, last // n_ctx)
         counted = float(batch.mask.sum())
         share = self.mesh.data_size / max(1.0, counted)  # the ranks' means are averaged
         tokens = torch.from_numpy(self.mesh.rows(batch.tokens)).to(self.device)  # (B, T+1)
@@ -180,7 +180,7 @@ class Trainer:
         """Tell the driver and the attempt's tail how far the run is (rank 0)."""
         if self.attempt is None:
             return
-        tokens = (self.step - self.first_step) * self.spec.optim.batch_tokens
+        tokens = self.spec.tokens_at(self.step) - self.spec.tokens_at(self.first_step)
         live = {
             "phase": phase,
             "step": self.step,

@@ -83,7 +83,7 @@ def _with_micro_batch(chosen: dict[str, Any], spec: RunSpec, device: str, layout
     size = micro_batch(
         spec.model,
         layout,
-        sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+        sequences=spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
         numerics=Numerics(precision=chosen["precision"], kernel=chosen["kernel"]),
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
     )
@@ -247,11 +247,12 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
             f"run {run.run_id} goes on from step {step} of {parent.run_id}, and {folder} is not there "
             f"(checkpoints of it: {kept}): train the parent to that step first, or name one of these steps"
         )
-    batch = parent.spec().optim.batch_tokens
-    if batch != spec.optim.batch_tokens:
+    there = parent.spec()
+    if there.optim.ramp != spec.optim.ramp:
         raise StoreError(
             f"run {run.run_id} has batches of {spec.optim.batch_tokens} tokens and its parent {parent.run_id} of "
-            f"{batch}: step {step} would be another place in the text; give both the same optim.batch_tokens"
+            f"{there.optim.batch_tokens}, or another ramp to them: step {step} would be another place in the text; "
+            "give both the same optim.batch_tokens, ramp_start and ramp_tokens"
         )
     if step >= spec.steps:
         raise StoreError(

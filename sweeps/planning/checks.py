@@ -166,7 +166,7 @@ def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
     """Refuse ranks over which a run cannot be cut: pinned degrees that do not divide it, replicas without rows."""
     workers = recipe.placement.workers
     for run in runs:
-        sequences = run.optim.batch_tokens // run.model.n_ctx
+        sequences = run.optim.ramp.start // run.model.n_ctx  # of the first batch; later ones are multiples
         if estimate.pins(recipe.placement) or recipe.family == "gpt3":
             if workers > 1 or recipe.family != "gpt3":
                 estimate.layout_of(run, recipe)

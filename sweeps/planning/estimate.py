@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt3core import costs
 from gpt3core.errors import UsageError
@@ -42,11 +42,17 @@ def task(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> Task:
     return Task(
         model=spec.model,
         sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+        first=_first(spec),
         numerics=numerics(spec),
         device=hardware.gpu(plan),
         pins=pins(place),
         utilisation=plan.mfu,
     )
+
+
+def _first(spec: RunSpec) -> int:
+    """Sequences of the first batch, of which later ones are multiples."""
+    return spec.optim.ramp.start // spec.model.n_ctx
 
 
 def numerics(spec: RunSpec) -> Numerics:
@@ -103,14 +109,27 @@ def _on(spec: RunSpec, plan: Hardware, wanted: Task, gpus: int) -> GpuEstimate |
     if choice is None:
         return None
     assert choice.step is not None
-    days = choice.step.seconds * spec.tokens / spec.optim.batch_tokens / 86_400
+    days = _training_seconds(spec, wanted, choice) / 86_400
     return GpuEstimate(
         task=wanted,
         choice=choice,
         days=days,
         usd=gpus * days * 24 * hardware.usd_per_hour(plan),
-        mfu=choice.step.mfu(gpus, wanted.device.peak_flops),
+        mfu=costs.train_flops(spec.model, spec.tokens) / (gpus * days * 86_400 * wanted.device.peak_flops),
     )
+
+
+def _training_seconds(spec: RunSpec, wanted: Task, choice: Choice) -> float:
+    """Of all steps; while the batch grows they are shorter, and wait longer in a pipeline."""
+    assert choice.step is not None
+    phases, total = spec.optim.ramp.phases, 0.0
+    for phase, after in zip(phases, [*phases[1:], None], strict=True):
+        last = spec.steps if after is None else min(after.step, spec.steps)
+        same = phase.batch_tokens == spec.optim.batch_tokens
+        sequences = phase.batch_tokens // spec.model.n_ctx
+        taken = choice.step if same else replace(wanted, sequences=sequences).step(choice.layout)
+        total += max(0, last - phase.step) * taken.seconds
+    return total
 
 
 # ----------------------------------------------------------------------------------------- runs as a recipe places them
@@ -149,7 +168,7 @@ def _as_pinned(spec: RunSpec, place: Placement) -> Layout:
         )
     cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context)
     try:
-        layout.check(cut, spec.model, spec.optim.batch_tokens // spec.model.n_ctx)
+        layout.check(cut, spec.model, _first(spec))
     except ValueError as error:
         raise UsageError(f"{_of(spec)}{error}") from error
     return cut
@@ -163,7 +182,7 @@ def misfit(spec: RunSpec, recipe: Recipe) -> str:
     """Why a run does not fit its GPUs as trained today, on replicas that each hold all of it; empty if it does."""
     place, device = recipe.placement, hardware.gpu(recipe.plan)
     room = device.memory_bytes * min(1.0, place.gpus or 1.0)
-    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    sequences = _first(spec)
     if sequences % place.workers:
         return f"placement.workers={place.workers}: the batch of {spec.run_id} has {sequences} sequences"
     try:

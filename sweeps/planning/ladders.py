@@ -13,6 +13,7 @@ from gpt3core.cli import nearest
 from gpt3core.data import tokenizer
 from gpt3core.errors import UsageError
 from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.ramp import Ramp
 from gpt3core.spec import OptimSpec
 from sweeps.planning import checks
 from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, Recipe, Shape, ShapesRecipe
@@ -173,6 +174,9 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
     require_positive(rules, "lr_factor", "cosine_tokens", where="optim.")
     require_between(rules, 0, rules.cosine_tokens, "warmup_tokens", where="optim.")
     checks.check_schedule(rules)
+    require_between(rules, 0, checks.MOST_TOKENS, "ramp_start", where="optim.")
+    if rules.ramp_tokens is not None:
+        require_positive(rules, "ramp_tokens", where="optim.")
     checks.check_numbers("tokens", recipe.tokens, checks.MOST_TOKENS, "training tokens, like 300e9")
     for name in dict.fromkeys(recipe.sizes):
         if name not in sizes.GPT3:
@@ -190,20 +194,48 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
                 raise UsageError(
                     f"tokens={tokens:g}: less than half of one batch of {name}, {batch:,} tokens; give more"
                 )
-            whole = batch * max(1, round(tokens / batch))
             wsd = rules.schedule == "wsd"
             # smaller budgets keep the schedule's proportions
             shrink = min(1.0, (_own_tokens(model) if wsd else tokens) / GPT3_TOKENS)
+            ramp = _ramp(rules, model, batch, shrink)
+            whole = _whole(tokens, batch, **ramp)
             warmup, cosine = round(rules.warmup_tokens * shrink), max(1, round(rules.cosine_tokens * shrink))
             optim = OptimSpec(
                 lr=row.lr * rules.lr_factor,
                 batch_tokens=batch,
                 **_schedule(rules, warmup=warmup, whole=whole, cosine=cosine, batch=batch),
+                **ramp,
                 final_fraction=rules.final_fraction,
                 weight_decay=rules.weight_decay,
                 clip=rules.clip,
             )
             yield Cell(label=name, at=_tokens(tokens), model=model, tokens=whole, optim=optim)
+
+
+def _ramp(rules: Gpt3Optim, model: GPTSpec, batch: int, shrink: float) -> dict[str, Any]:
+    """The fields of a ramp: from the divisor of the batch's sequences that is next below what was asked."""
+    if not rules.ramp_start:
+        return {}
+    sequences = batch // model.n_ctx
+    asked = max(1, min(sequences, int(rules.ramp_start // model.n_ctx)))
+    start = next(count for count in range(asked, 0, -1) if sequences % count == 0)
+    tokens = rules.ramp_tokens if rules.ramp_tokens is not None else _ramp_tokens(costs.params(model).total)
+    return {"ramp_start": start * model.n_ctx, "ramp_tokens": max(1, round(tokens * shrink))}
+
+
+def _ramp_tokens(params: float) -> float:
+    """Tokens until the batch is full, "4-12 billion [...] depending on the model size": as a power of the size."""
+    small, large = (sizes.GPT3[name].params_printed for name in ("125M", "175B"))
+    share = math.log(params / small) / math.log(large / small)
+    return 4e9 * math.pow(3.0, min(1.0, max(0.0, share)))
+
+
+def _whole(tokens: float, batch: int, ramp_start: int = 0, ramp_tokens: int = 0) -> int:
+    """About so many tokens, in whole steps."""
+    ramp = Ramp(batch_tokens=batch, start=ramp_start or batch, tokens=ramp_tokens)
+    before = ramp.tokens_at(steps := ramp.steps_within(round(tokens)))
+    after = ramp.tokens_at(steps + 1)
+    return after if steps == 0 or after - tokens < tokens - before else before
 
 
 def _flops(budget: float) -> str:

@@ -29,6 +29,8 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("evals.tasks", ("evals.shots", "evals.items"), "evals.tasks"))
     if recipe.optim.schedule == "wsd" and recipe.family == "gpt3":
         found.append(("optim.schedule", ("optim.cosine_tokens",), "optim.schedule=cosine"))
+    if recipe.family == "gpt3" and not recipe.optim.ramp_start:
+        found.append(("optim.ramp_start", ("optim.ramp_tokens",), "optim.ramp_start=32768"))
     if recipe.optim.schedule != "wsd":
         found.append(("optim.schedule", ("optim.decay_fraction", "optim.decay_shape"), "optim.schedule=wsd"))
     if recipe.model.attention == "dense":

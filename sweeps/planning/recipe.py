@@ -83,6 +83,8 @@ class Gpt3Optim:
     """Around Table 2.1's learning rates and batches: appendix B of the paper, in proportion where tokens are fewer."""
 
     lr_factor: float = 1.0  # times the table's learning rate
+    ramp_start: float = 0.0  # tokens of the first batches (the paper's are 32k), in whole sequences; 0 for no ramp
+    ramp_tokens: float | None = None  # until a batch is the table's; by default 4e9 for 125M to 12e9 for 175B
     warmup_tokens: float = 375e6  # of a run of 300e9 tokens
     cosine_tokens: float = 260e9  # of a run of 300e9 tokens; constant after
     schedule: str = "cosine"  # cosine | wsd: runs of one size share all steps before their decay

@@ -257,7 +257,7 @@ def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
     for i, run_id in enumerate(ids):
         run = RunDir(root, run_id)
         spec = run.spec()
-        lr = np.array([learning_rate(spec.optim, s * spec.optim.batch_tokens) for s in range(spec.steps)])
+        lr = np.array([learning_rate(spec.optim, s) for s in range(spec.steps)])
         steps = np.arange(11, spec.steps + 1)
         loss = 3.5 + 0.02 * i + 2.0 * steps**-0.5 + (0.3 + 0.002 * i) * np.sqrt(lr[steps - 1] / lr.max())
         ends[run_id] = float(loss[-1])

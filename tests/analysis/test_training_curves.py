@@ -177,13 +177,13 @@ def written(root, *, odd=()):
         spec = folder.spec()
         n = costs.params(spec.model).nonembedding
         step = np.arange(1, spec.steps + 1)
-        rate = np.array([learning_rate(spec.optim, int(s - 1) * spec.optim.batch_tokens) for s in step])
+        rate = np.array([learning_rate(spec.optim, int(s - 1)) for s in step])
         s1, s2 = annealing(rate)
         loss = true_loss(n, spec.tokens * s1) + 0.2 * (1 - s2) + 0.05 * rng.standard_normal(spec.steps)
         for part in (folder.path / "attempt-001" / "metrics").iterdir():
             part.unlink()
         half = spec.steps // 2 if run_id in odd else spec.steps
-        rows = {"step": step, "loss": loss}
+        rows = {"step": step, "tokens": step * spec.optim.batch_tokens, "loss": loss}
         first = {name: list(values[: half + 20]) for name, values in rows.items()}
         if half < spec.steps:
             first["loss"][-20:] = [99.0] * 20  # an attempt that was killed: what it did beyond its checkpoint is redone
@@ -277,6 +277,6 @@ def test_diverged_runs_stay_out(stored, tmp_path):
 def test_the_rates_read_are_those_of_the_whole_schedule(stored):
     run_id = stored[1][0]
     whole, _ = store.schedule(stored[0], run_id)
-    steps, rates = store.rates(stored[0], run_id, np.arange(1, len(whole) + 1) / len(whole))
-    assert steps == len(whole)
+    tokens, rates = store.rates(stored[0], run_id, np.arange(1, len(whole) + 1) / len(whole))
+    assert tokens == RunDir(stored[0], run_id).spec().tokens
     assert rates == pytest.approx(whole / whole.max())

@@ -72,19 +72,19 @@ def test_altered_text_is_not_the_specified_text(tales):
 
 
 def test_every_sequence_is_seen_once_an_epoch_and_batches_need_no_state():
-    loader = Loader(np.arange(1001), n_ctx=10, batch_size=4, seed=1)
-    first_epoch = np.concatenate([loader.batch(step).tokens[:, 0] for step in range(25)])
+    loader = Loader(np.arange(1001), n_ctx=10, seed=1)
+    first_epoch = np.concatenate([loader.batch(i, i + 4).tokens[:, 0] for i in range(0, 100, 4)])
     assert sorted(first_epoch) == list(range(0, 1000, 10))
-    again = Loader(np.arange(1001), n_ctx=10, batch_size=4, seed=1)
-    assert (loader.batch(7).tokens == again.batch(7).tokens).all()
-    second_epoch = np.concatenate([loader.batch(step).tokens[:, 0] for step in range(25, 50)])
+    again = Loader(np.arange(1001), n_ctx=10, seed=1)
+    assert (loader.batch(28, 32).tokens == again.batch(28, 32).tokens).all()
+    second_epoch = np.concatenate([loader.batch(i, i + 4).tokens[:, 0] for i in range(100, 200, 4)])
     assert sorted(second_epoch) == sorted(first_epoch)
     assert list(second_epoch) != list(first_epoch)
-    assert (np.diff(loader.batch(3).tokens) == 1).all()
+    assert (np.diff(loader.batch(12, 16).tokens) == 1).all()
 
 
 def test_a_batch_says_which_targets_count():
-    batch = Loader(np.arange(1001), n_ctx=10, batch_size=4, seed=1).batch(0)
+    batch = Loader(np.arange(1001), n_ctx=10, seed=1).batch(0, 4)
     assert (batch.tokens.shape, batch.tokens.dtype) == ((4, 11), np.int64)
     assert (batch.mask.shape, batch.mask.dtype) == ((4, 10), np.bool_)
     assert batch.mask.all(), "packed text: every target counts"
@@ -92,7 +92,7 @@ def test_a_batch_says_which_targets_count():
 
 def test_too_little_text_for_a_sequence_is_one_sentence():
     with pytest.raises(ValueError, match="has 10 tokens, one sequence needs 11: give more text"):
-        Loader(np.arange(10), n_ctx=10, batch_size=1, seed=0)
+        Loader(np.arange(10), n_ctx=10, seed=0)
 
 
 def test_words_and_documents_are_kept_for_evaluation(tales):

@@ -32,8 +32,10 @@ OTHER = {
     **{"optim.final_fraction": 0.2, "optim.beta1": 0.8, "optim.beta2": 0.9, "optim.eps": 1e-7},
     **{"optim.weight_decay": 0.0, "optim.clip": 2.0, "tokens": 7680, "seed": 1, "precision": "fp32"},
     **{"optim.schedule": "cosine", "optim.stable_tokens": 128, "optim.decay_shape": "1-sqrt"},
+    **{"optim.ramp_start": 128, "optim.ramp_tokens": 512},
     **{"kernel": "sdpa", "trainer_version": 99, "budget_flops": 1e9, "parent": Parent(run_id="d16-0", step=1)},
 }
+RAMPED = {"optim.ramp_start", "optim.ramp_tokens"}  # changed on a run that has a ramp
 OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule
 ONE_VALUE = {"model.architecture", "objective"}  # registries with one entry so far
 
@@ -77,11 +79,12 @@ def test_the_ids_of_old_runs_stay():
 def test_every_field_is_hashed_or_named_here_as_a_label():
     spec = base()
     wsd = replace(spec, optim=replace(spec.optim, schedule="wsd", warmup_tokens=0))
+    ramped = replace(spec, optim=replace(spec.optim, ramp_start=64, ramp_tokens=128))
     paths = set(leaves(spec))
     assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
     same = set()
     for path, value in OTHER.items():
-        before = wsd if path in OF_WSD else spec
+        before = wsd if path in OF_WSD else ramped if path in RAMPED else spec
         other = changed(before, path, value)
         assert other != before, path
         if other.run_id.rpartition("-")[2] == before.run_id.rpartition("-")[2]:

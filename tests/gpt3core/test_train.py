@@ -137,8 +137,8 @@ def test_a_diverging_run_is_a_result_that_says_so(tales, isolated):
 @pytest.mark.parametrize(("last", "reason"), [(math.inf, "the weights are"), (1e37, "the held-out loss is")])
 def test_divergence_in_the_last_update_is_one(tiny_run, isolated, monkeypatch, last, reason):
     rate = schedule.learning_rate
-    final = (tiny_run.steps - 1) * tiny_run.optim.batch_tokens
-    monkeypatch.setattr(schedule, "learning_rate", lambda spec, tokens: last if tokens == final else rate(spec, tokens))
+    final = tiny_run.steps - 1
+    monkeypatch.setattr(schedule, "learning_rate", lambda spec, step: last if step == final else rate(spec, step))
     result = run(tiny_run, isolated)
     assert result["status"] == "diverged"
     folder = RunDir(isolated, tiny_run.run_id)

@@ -20,7 +20,7 @@ from tests.gpt3core.outcomes import run
 
 def test_the_schedule_is_gpt3s():
     spec = OptimSpec(lr=6e-4, batch_tokens=100, warmup_tokens=1000, decay_tokens=11_000)
-    rates = [schedule.learning_rate(spec, tokens) for tokens in range(0, 15_000, 100)]
+    rates = [schedule.learning_rate(spec, step) for step in range(150)]
     assert rates[0] == pytest.approx(6e-5)
     assert rates[4] == pytest.approx(3e-4)
     assert max(rates) == pytest.approx(6e-4)
@@ -56,7 +56,7 @@ def trainer(spec, root):
 
 def test_micro_batches_add_up_to_one_batch(tiny_run, isolated):
     one, many = (trainer(tiny_run, isolated / name) for name in ("one", "many"))
-    rates = [schedule.learning_rate(tiny_run.optim, 128 * step) for step in range(5)]
+    rates = [schedule.learning_rate(tiny_run.optim, step) for step in range(5)]
     expected = [one._update(rate) for rate in rates]
     calls = []
     many.model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
@@ -72,7 +72,7 @@ def test_micro_batches_add_up_to_one_batch(tiny_run, isolated):
 
 def test_the_loss_is_the_mean_over_what_the_mask_leaves_of_the_whole_batch(tiny_run, isolated, monkeypatch):
     rng = np.random.default_rng(0)
-    whole = Loader.batch(trainer(tiny_run, isolated).loader, 0)
+    whole = Loader.batch(trainer(tiny_run, isolated).loader, 0, 4)
     mask = (rng.random(whole.mask.shape) < [[0.9], [0.1], [0.5], [0.5]]).astype(np.float32)
     monkeypatch.setattr(Loader, "batch", lambda *_: Batch(tokens=whole.tokens, mask=mask))
     here = trainer(tiny_run, isolated)
@@ -102,13 +102,13 @@ def test_three_updates_are_those_of_adamw_written_down(tiny_run, isolated):
     before = {name: p.detach().double().clone() for name, p in here.model.named_parameters()}
     moments = {name: [torch.zeros_like(p), torch.zeros_like(p)] for name, p in before.items()}
     for step in range(1, 4):
-        batch = torch.from_numpy(here.loader.batch(step - 1).tokens)
+        batch = torch.from_numpy(here.loader.batch(4 * (step - 1), 4 * step).tokens)
         twin = registry.of(tiny_run.model).build(tiny_run.model, kernel="softmax")
         twin.load_state_dict({name: p.detach() for name, p in here.model.state_dict().items()})
         objective.loss_per_token(twin(batch[:, :-1]), batch[:, 1:]).mean().backward()
         gradients = {name: p.grad.double() for name, p in twin.named_parameters()}
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
-        lr = schedule.learning_rate(spec, (step - 1) * spec.batch_tokens)
+        lr = schedule.learning_rate(spec, step - 1)
         here.step = step - 1
         _, found = here._update(lr)
         assert found == pytest.approx(norm, rel=1e-4)

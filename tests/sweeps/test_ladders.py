@@ -102,3 +102,14 @@ def test_the_recipe_that_a_sweep_keeps_gives_the_same_runs_again(settings, tmp_p
     assert grid.build(again, SHA) == grid.build(first, SHA)
     assert not (again.replace or again.extend)
     assert again.name == first.name
+
+
+@pytest.mark.parametrize(("size", "batch", "ramp"), [("125M", 524_288, 4e9), ("175B", 3_145_728, 12e9)])
+def test_gpt3s_batch_grows_from_32k_tokens_over_4_to_12_billion(size, batch, ramp):
+    words = ["recipe=gpt3", f"sizes=[{size}]", "tokens=[300e9]", "data.max_epochs=1e9", "optim.ramp_start=32768"]
+    (run,) = grid.build(recipe.load(words), "0" * 64).runs
+    assert run.optim.ramp.phases[0].batch_tokens == 32_768
+    assert run.optim.ramp.phases[-1].batch_tokens == batch
+    assert run.optim.ramp_tokens == pytest.approx(ramp, rel=0.02)
+    assert run.tokens == pytest.approx(300e9, abs=batch)
+    assert run.steps > run.tokens / batch

@@ -71,6 +71,23 @@ def test_pinned_degrees_are_kept_and_the_number_of_workers_too():
     assert refused.reason == "no layout of 63 devices divides the model and its batch of 1024 sequences"
 
 
+def test_a_batch_that_grows_is_cut_as_its_first_one_and_takes_longer():
+    words = ["recipe=gpt3", "sizes=13B", "tokens=300e9", "plan.gpu=A100"]
+    plain, grows = (
+        grid.build(recipe.load([*words, *more]), "0" * 64).runs[0] for more in ((), ("optim.ramp_start=32e3",))
+    )
+    on = Hardware(gpu="A100"), Placement(workers=64)
+    found, steady = estimate.on_gpus(grows, *on), estimate.on_gpus(plain, *on)
+    first = grows.optim.ramp.start // 2048
+    assert first < 1024 / 60  # 32,000 tokens, in sequences that divide the batch
+    assert found.choice is not None and found.layout is not None and found.choice.step is not None
+    assert first % (found.layout.data * found.layout.micro_batch) == 0
+    # the steps of the ramp are more than its tokens make of full batches, and each is paid for
+    assert found.days * 86_400 > found.choice.step.seconds * grows.tokens / grows.optim.batch_tokens
+    assert found.days > steady.days
+    assert found.mfu < found.choice.step.mfu(64, 312e12)
+
+
 def test_a_model_that_fits_nothing_says_so(monkeypatch):
     tiny = replace(hardware.GPUS["V100"], memory_bytes=1e9)
     monkeypatch.setitem(hardware.GPUS, "V100", tiny)

@@ -118,6 +118,8 @@ CHANGES = {
     "optim.warmup_fraction": "0.1",
     "optim.warmup_tokens": "1e8",
     "optim.cosine_tokens": "300e9",
+    "optim.ramp_start": "32768",
+    "optim.ramp_tokens": "1e9",
     "optim.schedule": "wsd",
     "optim.decay_fraction": "0.1",
     "optim.decay_shape": "1-sqrt",
@@ -126,7 +128,11 @@ CHANGES = {
     "optim.clip": "0.5",
 }
 OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("shapes", "min_tokens"): "2.5e6"}
-OF_WSD = ("optim.decay_fraction", "optim.decay_shape")
+BESIDE = {  # what gives a key its meaning
+    "optim.decay_fraction": "optim.schedule=wsd",
+    "optim.decay_shape": "optim.schedule=wsd",
+    "optim.ramp_tokens": "optim.ramp_start=65536",
+}
 READ_BY_DRIVER = {  # nothing of a plan shows them
     "adaptive",
     "adaptive_share",
@@ -180,19 +186,19 @@ def consequences(words, capsys):
     return [specs.to_json(run) for run in order.grid.runs], order.grid.evals, refused, capsys.readouterr().out
 
 
-UNCHANGED = {}  # ladder, and whether its schedule is wsd -> the consequences of its base recipe
+UNCHANGED = {}  # ladder and word beside its base recipe -> the consequences
 
 
 @pytest.mark.parametrize(("family", "key"), SETTABLE, ids=lambda value: value)
 def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, folder):
-    words = [*base(family), *(["optim.schedule=wsd"] if key in OF_WSD else [])]
+    words = [*base(family), *([BESIDE[key]] if key in BESIDE else [])]
     value = OF_FAMILY.get((family, key), CHANGES[key]) or str(folder / "other")
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
     if key in READ_BY_DRIVER:
         assert getattr_names(sweeps.driving) >= {key.rpartition(".")[2]}
         assert recipe.to_yaml(recipe.load(changed)) != recipe.to_yaml(recipe.load(words))
         return
-    if (before := (family, key in OF_WSD)) not in UNCHANGED:
+    if (before := (family, BESIDE.get(key))) not in UNCHANGED:
         UNCHANGED[before] = consequences(words, capsys)
         assert consequences(words, capsys) == UNCHANGED[before], "nothing but the words decides"
     try:

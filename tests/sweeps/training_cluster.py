@@ -33,10 +33,12 @@ class Training(FakeCluster):
     def write(self, folder, attempt, run, share):
         every = max(1, run.steps // 400)
         step = np.arange(every, int(share * run.steps) + 1, every)
-        rate = np.array([learning_rate(run.optim, int(s) * run.optim.batch_tokens) for s in step]) / run.optim.lr
+        rate = np.array([learning_rate(run.optim, int(s)) for s in step]) / run.optim.lr
         n = costs.params(run.model).nonembedding
         loss = true_loss(n, run.optim.batch_tokens * step) + 0.2 * (np.sqrt(rate) - np.sqrt(0.1))
-        folder.write_metrics(attempt, {"step": list(step), "loss": list(loss)})
+        folder.write_metrics(
+            attempt, {"step": list(step), "tokens": list(step * run.optim.batch_tokens), "loss": list(loss)}
+        )
 
     def finish(self, run_id):
         run, folder = self.runs[run_id], RunDir(self.root, run_id)
