@@ -44,11 +44,11 @@ class Task:
 
     model: ModelSpec
     sequences: int  # of the global batch
-    first: int  # of the first batches, where it grows by whole ones of them; else the same
     numerics: Numerics
     device: Device
     pins: Pins = Pins()
     utilisation: float | None = None  # see ``speed.step``
+    first: int | None = None  # sequences of the first batch where batches grow, by multiples of it
 
     def step(self, layout: Layout) -> Step:
         """The time of a layout's step."""
@@ -138,7 +138,7 @@ def _cuts(
         hopeless: with those whose state alone does not fit.
     """
     data = world // (pipeline * tensor * context)
-    rows, rest = divmod(task.first, data)
+    rows, rest = divmod(task.first or task.sequences, data)
     if rest:
         return
     in_node = math.gcd(data, max(1, task.device.node // tensor))
@@ -158,7 +158,7 @@ def _cuts(
 
 def _divides(task: Task, layout: Layout) -> bool:
     try:
-        layouts.check(layout, task.model, task.first)
+        layouts.check(layout, task.model, task.first or task.sequences)
     except ValueError:
         return False
     return True
@@ -258,5 +258,5 @@ def nothing_fits(task: Task, counts: Sequence[int]) -> str:
     ]
     limit = f"{'up to ' * (len(counts) > 1)}{max(counts):,} device{'s' * (max(counts) > 1)}"
     if not tried:
-        return f"no layout of {limit} divides the model and its batch of {task.first} sequences"
+        return f"no layout of {limit} divides the model and its batch of {task.first or task.sequences} sequences"
     return f"no layout of {limit} fits; nearest is {_of(task, min(tried, key=lambda c: c.memory.total))}"
