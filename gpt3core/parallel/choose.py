@@ -38,6 +38,9 @@ class Pins:
         return any(value is not None for value in vars(self).values())
 
 
+ALONE = Pins(tensor=1, pipeline=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is to be laid out."""
@@ -191,15 +194,16 @@ def explain(task: Task, choice: Choice) -> list[str]:
     chosen, said = choice.layout, {choice.layout}
     for what, pins, kept in () if task.pins else _simpler(chosen):
         freer = replace(task, pins=pins)
-        world = chosen.world_size
+        world, hopeless = chosen.world_size, pins == ALONE
         cuts = [
-            choice
+            other
             for degrees in _model_parallel(freer, world)
-            for choice in _cuts(freer, world, *degrees, hopeless=True)
+            for other in _cuts(freer, world, *degrees, hopeless=hopeless)
         ]
-        tried = [choice for choice in cuts if kept(choice.layout)]
+        tried = [other for other in cuts if kept(other.layout)]
         if not tried:
-            lines.append(f"{what}: {world:,} devices do not divide model and batch")
+            why = "do not divide model and batch" if hopeless else "do not hold the state alone"
+            lines.append(f"{what}: {world:,} devices {why}")
             continue
         fit = [other for other in tried if other.step is not None]
         best = _best(fit) if fit else min(tried, key=lambda other: other.memory.total)
@@ -238,10 +242,9 @@ def _against(task: Task, other: Choice, choice: Choice) -> str:
 
 def _simpler(chosen: Layout) -> Iterator[tuple[str, Pins, Callable[[Layout], bool]]]:
     """Ways simpler than a layout: a name, the degrees to look among, and which of these count."""
-    alone = Pins(tensor=1, pipeline=1)
-    yield "replicas alone", alone, lambda layout: layout.shard == 1
+    yield "replicas alone", ALONE, lambda layout: layout.shard == 1
     if chosen.shard > 1 or chosen.model_parallel > 1:
-        yield "a shared state alone", alone, lambda layout: layout.shard > 1
+        yield "a shared state alone", ALONE, lambda layout: layout.shard > 1
     if chosen.pipeline > 1:
         yield "no pipeline", Pins(pipeline=1), lambda layout: layout.tensor > 1
     if chosen.recompute != "none":

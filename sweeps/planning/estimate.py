@@ -75,7 +75,8 @@ def on_gpus(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> GpuEstim
     """
     hardware.check(plan)
     wanted = task(spec, plan, place)
-    ideal = costs.train_flops(spec.model, spec.tokens) / (wanted.device.peak_flops * 86_400)
+    share = wanted.device.matmul if plan.mfu is None else plan.mfu
+    ideal = costs.train_flops(spec.model, spec.tokens) / (wanted.device.peak_flops * share * 86_400)  # of one GPU
     counts = _counts(wanted, plan, place)
     worth = [gpus for gpus in counts if ideal / gpus <= plan.max_days]  # the others cannot end in time
     fastest: GpuEstimate | None = None
