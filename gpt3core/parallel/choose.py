@@ -88,10 +88,24 @@ def choose(task: Task, world: int) -> Choice | None:
     """The layout of so many devices; None where none divides model and batch, and fits."""
     fitting: list[Choice] = []
     for degrees in _model_parallel(task, world):
-        if fitting and degrees[0] > MORE_STAGES * min(fitting, key=_seconds).layout.pipeline:
-            break
+        if fitting:
+            fastest = min(fitting, key=_seconds)
+            if degrees[0] > MORE_STAGES * fastest.layout.pipeline:
+                break
+            if _least_seconds(task, world, *degrees) > NEAR * _seconds(fastest):
+                continue
         fitting += [choice for choice in _cuts(task, world, *degrees) if choice.step is not None]
     return _best(fitting) if fitting else None
+
+
+def _least_seconds(task: Task, world: int, pipeline: int, tensor: int, context: int) -> float:
+    """What no layout of these degrees is faster than: without recomputation and messages of data, most interleaved."""
+    data = world // (pipeline * tensor * context)
+    rows = max(1, task.sequences // data)
+    micro = max(1, min(rows, MICRO_BATCH_TOKENS // task.model.n_ctx))
+    taken = task.step(Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro))
+    works = taken.model + taken.tensor
+    return works * (1 + (pipeline - 1) / (max(VIRTUAL) * rows))
 
 
 def _best(fitting: list[Choice]) -> Choice:
