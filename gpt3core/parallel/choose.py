@@ -101,7 +101,9 @@ def choose(task: Task, world: int) -> Choice | None:
 def _least_seconds(task: Task, world: int, pipeline: int, tensor: int, context: int) -> float:
     """What no layout of these degrees is faster than: without recomputation and messages of data, most interleaved."""
     data = world // (pipeline * tensor * context)
-    rows = max(1, task.sequences // data)
+    rows = task.sequences // data
+    if not rows:
+        return math.inf
     micro = max(1, min(rows, MICRO_BATCH_TOKENS // task.model.n_ctx))
     taken = task.step(Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro))
     works = taken.model + taken.tensor
