@@ -19,7 +19,7 @@ MAX_BYTES = 1_000_000  # of a file of settings
 MAX_NODES = 100_000  # of what its aliases stand for
 SHOWN = 120  # characters of a value in an error
 ALL_KEYS = "--keys"  # the flag of a command
-PACKAGES = ("analysis", "dashboards", "sweeps")  # whose modules are commands
+PACKAGES = ("analysis", "dashboards", "gpt3core", "sweeps")  # whose modules are commands
 
 
 def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -58,10 +58,29 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     return given
 
 
+def verbatim(argv: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words without ``key=TEXT``, and these texts just as they were typed: YAML would read a number or a list.
+
+    Raises:
+        UsageError: when a key is given twice.
+    """
+    rest: list[str] = []
+    texts: dict[str, str] = {}
+    for word in argv:
+        key, equals, text = word.partition("=")
+        if not equals or key not in keys:
+            rest.append(word)
+        elif key in texts:
+            raise UsageError(f"{_short(word)}: {key}={_short(texts[key])} was given too; leave one out")
+        else:
+            texts[key] = text
+    return rest, texts
+
+
 def _command() -> str:
     """How this process was started, if by one of isoflop's commands; nothing where another program uses it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    name = "" if spec is None else spec.name
+    name = "" if spec is None else spec.name.removesuffix(".__main__")
     return f"python -m {name}" if name.partition(".")[0] in PACKAGES else ""
 
 

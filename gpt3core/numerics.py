@@ -1,4 +1,4 @@
-"""How the arithmetic of a run is done: precision and attention kernel, by name. No torch."""
+"""How the arithmetic of a run is done: precision and kernel, by name. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 AUTO = "auto"  # timed once on the machine that trains, recorded with the run, kept on resume
 PRECISIONS = (AUTO, "fp32", "bf16")
-KERNELS = (AUTO, "softmax", "sdpa")
+KERNELS = (AUTO, "softmax", "sdpa", "native")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class Numerics:
     """A choice of both; weights, optimizer and loss stay fp32 in either precision."""
 
     precision: str  # fp32 | bf16 (autocast)
-    kernel: str  # softmax | sdpa
+    kernel: str  # softmax | sdpa: of the attention | native: functions of our own wherever torch makes several passes
 
     @property
     def element_bytes(self) -> int:

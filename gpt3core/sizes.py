@@ -90,7 +90,16 @@ def label(model: ModelSpec) -> str:
 
 
 def nano(
-    width: int, *, n_layer: int, n_ctx: int, vocab_size: int, attention: str, band: int, n_head: int | None = None
+    width: int,
+    *,
+    n_layer: int,
+    n_ctx: int,
+    vocab_size: int,
+    attention: str,
+    band: int,
+    n_head: int | None = None,
+    stride: int = 128,
+    summary: int = 8,
 ) -> GPTSpec:
     """A model of the nano ladder: GPT-3's shape at a width of 8 to a few hundred, heads about 32 wide unless given.
 
@@ -112,4 +121,6 @@ def nano(
         vocab_size=vocab_size,
         attention=attention,
         band=band,
+        stride=stride,
+        summary=summary,
     )

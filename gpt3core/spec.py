@@ -16,17 +16,17 @@ from typing import Any, get_args, get_type_hints
 from gpt3core import sizes
 from gpt3core.checks import as_floats, require_between, require_positive
 from gpt3core.model import registry
+from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import AUTO, KERNELS, PRECISIONS
 from gpt3core.ramp import Ramp
 
-TRAINER_VERSION = 2  # raise when the same specification would train to other weights
+TRAINER_VERSION = 3  # raise when the same specification would train to other weights
 PIPELINE_VERSION = 2  # raise when the same text would give other tokens, in another order or split
 OBJECTIVES = ("next_token",)
 SCHEDULES = ("cosine", "wsd")
 DECAYS = ("linear", "1-sqrt")
 LABEL = {"hashed": False}  # metadata of a field that cannot change the weights
-ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
 
 
 @dataclass(frozen=True, kw_only=True)

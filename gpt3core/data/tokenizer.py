@@ -49,18 +49,27 @@ def _merges() -> str:
     return raw.decode()
 
 
+def letters() -> dict[int, str]:
+    """How GPT-2's files write each byte, in the order of their ranks: printable ones first, and as they are."""
+    printable = [b for b in range(BYTES) if chr(b).isprintable() and chr(b) != " "]
+    others = [b for b in range(BYTES) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(BYTES + i) for i, b in enumerate(others)}
+
+
+def merges(size: int) -> list[str]:
+    """The merges of the first ``size`` ranks in order, each as the file has it: two tokens in letters."""
+    return _merges().splitlines()[1 : 1 + max(0, size - BYTES)]
+
+
 def ranks(size: int) -> dict[bytes, int]:
-    """The first ``size`` byte-pair ranks: the 256 bytes in GPT-2's order (printable ones first), then the merges.
+    """The first ``size`` byte-pair ranks: the 256 bytes in GPT-2's order, then the merges.
 
     tiktoken's own reader of these files keeps a copy in a shared temporary folder and trusts it; this one does not.
     """
-    printable = [b for b in range(BYTES) if chr(b).isprintable() and chr(b) != " "]
-    order = printable + [b for b in range(BYTES) if b not in printable]
-    # the file writes an unprintable byte as a letter beyond 255
-    spelling = {chr(b) if i < len(printable) else chr(BYTES + i - len(printable)): b for i, b in enumerate(order)}
-    tokens = [bytes([b]) for b in order]
-    merges = _merges().splitlines()[1 : 1 + max(0, size - BYTES)]  # decoding all 50,000 takes a quarter of a second
-    tokens += [b"".join(bytes(spelling[c] for c in part) for part in line.split()) for line in merges]
+    spelling = {letter: b for b, letter in letters().items()}
+    tokens = [bytes([b]) for b in spelling.values()]
+    # decoding all 50,000 takes a quarter of a second
+    tokens += [b"".join(bytes(spelling[c] for c in part) for part in line.split()) for line in merges(size)]
     return {token: rank for rank, token in enumerate(tokens[:size])}
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from gpt3core.checks import require_positive
 from gpt3core.numerics import Numerics
 
+ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:

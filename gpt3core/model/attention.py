@@ -1,43 +1,157 @@
-"""Causal attention, dense or locally banded, by one of two kernels that agree to rounding.
+"""Causal attention, and the one place that picks how it is computed; a layer costs about what its pattern lets it see.
 
-Shapes: B sequences, H heads, T positions, K head width. A band of w lets query q see keys q-w+1 ... q (Child et al.
-2019, the ``local`` attention of openai/sparse_attention).
+Shapes: B sequences, H heads, T positions, K head width; N = B H. No backend holds a mask of T x T.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt3core.model import blocks
+from gpt3core.model.patterns import Pattern
+
+SDPA_BLOCK = 64  # queries that share a run of keys, at least, where SDPA computes a band
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str, sparse: Pattern | None = None
+) -> Tensor:
+    """Attention over (B, H, T, K) tensors, T up to ``n_ctx``, each query seeing the last ``window`` keys.
+
+    Args:
+        kernel: "softmax" (matrix products and a softmax with a backward pass of our own, in the input's precision; on
+            some CPUs SDPA's in bf16 is several times slower), "native" (the same with functions in C), or "sdpa":
+            torch's SDPA, and FlexAttention for what is not dense on a GPU (it has no backward pass on CPUs).
+        sparse: a strided or fixed pattern in place of the window; on CPUs it has one way to be computed.
+    """
+    t = q.size(2)
+    if sparse is not None and t <= sparse.size:
+        sparse, window = None, n_ctx  # all inside the first block
+    if window >= min(t, n_ctx) and sparse is None:
+        if kernel == "sdpa":
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return blocks.dense(q, k, v, built=kernel == "native")
+    if kernel == "sdpa" and q.is_cuda:
+        return flex(q, k, v, sparse or Pattern(kind="banded", size=window))
+    if sparse is not None:
+        return _strided(q, k, v, sparse.size) if sparse.kind == "strided" else _fixed(q, k, v, sparse)
+    return (
+        _banded_sdpa(q, k, v, window) if kernel == "sdpa" else blocks.banded(q, k, v, window, built=kernel == "native")
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- GPU
+
+
+def flex(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
+    """FlexAttention (arXiv 2412.05496), which skips the blocks that no query sees; compiled on a GPU."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    mask = _block_mask(pattern, q.size(2), q.device)
+    attention = _compiled_flex() if q.is_cuda else flex_attention
+    found: Tensor = attention(q, k, v, block_mask=mask)
+    return found
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention)  # uncompiled it computes all pairs
+
+
+@functools.lru_cache(maxsize=16)
+def _block_mask(pattern: Pattern, t: int, device: torch.device) -> Any:
+    """Which blocks of keys each block of queries needs, a bit for every 128 x 128 pairs; shared by all layers."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return create_block_mask(lambda b, h, query, key: pattern.sees(query, key), None, None, t, t, device=str(device))
+
+
+# ---------------------------------------------------------------------------------------------------------------- CPU
+
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
-def band_mask(
-    n_ctx: int, window: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-) -> Tensor:
-    """Additive mask (T, T): 0 where query (row) may see key (column), -inf elsewhere; shared by all layers."""
-    query, key = torch.arange(n_ctx)[:, None], torch.arange(n_ctx)[None, :]
-    allowed = (key <= query) & (key > query - window)
-    return torch.zeros(n_ctx, n_ctx).masked_fill(~allowed, -math.inf).to(device, dtype)
+def additive(query: range, key: range, pattern: Pattern, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 where a query (row) may see a key (column; none before position 0), -inf elsewhere: (queries, keys)."""
+    rows = torch.arange(query.start, query.stop, query.step)[:, None]
+    columns = torch.arange(key.start, key.stop, key.step)[None]
+    allowed = pattern.sees(rows, columns) & (columns >= 0)
+    return torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf).to(device, dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str) -> Tensor:
-    """Attention over (B, H, T, K) tensors, T up to ``n_ctx``, each query seeing ``window`` keys.
+def _in_blocks(x: Tensor, size: int) -> Tensor:
+    """(B, H, T, K) to (N, blocks, size, K), the last block filled up with zeros."""
+    b, h, t, width = x.shape
+    return F.pad(x, (0, 0, 0, -t % size)).reshape(b * h, -1, size, width)
 
-    Args:
-        kernel: "softmax" (matrix products and a softmax, in the input's precision; on some CPUs its bf16 backward is
-            several times faster than SDPA's) or "sdpa".
-    """
-    t = q.size(2)
-    if kernel == "sdpa" and window >= n_ctx:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    mask = band_mask(n_ctx, window, q.dtype, q.device)[:t, :t]
-    if kernel == "sdpa":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    scores = (q * (1 / math.sqrt(q.size(-1)))) @ k.transpose(-2, -1) + mask  # (B, H, T, T)
+
+def _with_previous(x: Tensor, size: int) -> Tensor:
+    """Each block after the last ``size`` positions of the one before: (N, blocks, c, K) to (N, blocks, size + c, K)."""
+    before = F.pad(x[:, :-1, x.size(2) - size :], (0, 0, 0, 0, 1, 0))
+    return torch.cat([before, x], dim=2)
+
+
+def _run_masks(n: int, size: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Additive masks of a band for blocks and the keys before them: (n, size, window - 1 + size)."""
+    halo, band = window - 1, Pattern(kind="banded", size=window)
+    first, other = (
+        additive(range(start, start + size), range(start - halo, start + size), band, dtype, device)
+        for start in (0, size * window)
+    )
+    return torch.stack([first, *[other] * (n - 1)])  # only the first block lacks the one before it
+
+
+def _banded_sdpa(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    size = max(SDPA_BLOCK, window)
+    queries = _in_blocks(q, size)
+    keys, values = (_with_previous(_in_blocks(x, size), window - 1) for x in (k, v))
+    mask = _run_masks(queries.size(1), size, window, q.dtype, q.device)
+    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask[None])
+    return mixed.flatten(1, 2)[:, : q.size(2)].view_as(q)
+
+
+def _joint(scores: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """One softmax over several pieces of each query's scores."""
     # under autocast softmax would run in fp32 and return fp32: keep the activations' type, as SDPA does
-    return torch.softmax(scores, dim=-1, dtype=q.dtype) @ v
+    shares = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=dtype)
+    return list(torch.split(shares, [s.size(-1) for s in scores], dim=-1))
+
+
+def _strided(q: Tensor, k: Tensor, v: Tensor, stride: int) -> Tensor:
+    """The last ``stride`` keys by blocks, and every stride-th before as dense attention along columns of blocks."""
+    queries, keys, values = (_in_blocks(x, stride) for x in (q * (1 / math.sqrt(q.size(-1))), k, v))  # (N, n, l, K)
+    n = queries.size(1)
+    near_keys, near_values = _with_previous(keys, stride - 1), _with_previous(values, stride - 1)
+    columns = [x.transpose(1, 2) for x in (queries, keys, values)]  # (N, l, n, K)
+    near = queries @ near_keys.transpose(-2, -1)  # (N, n, l, stride - 1 + l)
+    near = near + _run_masks(n, stride, stride, q.dtype, q.device)
+    earlier = additive(range(n), range(1, n + 1), Pattern(kind="dense"), q.dtype, q.device)  # its own is in the band
+    far = (columns[0] @ columns[1].transpose(-2, -1) + earlier).transpose(1, 2)  # (N, n, l, n)
+    near, far = _joint([near, far], q.dtype)
+    mixed = near @ near_values + (far.transpose(1, 2) @ columns[2]).transpose(1, 2)
+    return mixed.flatten(1, 2)[:, : q.size(2)].view_as(q)
+
+
+def _fixed(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
+    """Each query's own block, and the last ``summary`` keys of every block before."""
+    size, summary = pattern.size, pattern.summary
+    queries, keys, values = (_in_blocks(x, size) for x in (q * (1 / math.sqrt(q.size(-1))), k, v))  # (N, n, l, K)
+    n = queries.size(1)
+    last_keys, last_values = (
+        x[:, :, size - summary :].flatten(1, 2)[:, None] for x in (keys, values)
+    )  # (N, 1, n c, K)
+    causal, block = Pattern(kind="dense"), range(size)
+    own = queries @ keys.transpose(-2, -1) + additive(block, block, causal, q.dtype, q.device)  # (N, n, l, l)
+    earlier = additive(range(n), range(1, n + 1), causal, q.dtype, q.device).repeat_interleave(summary, dim=1)
+    far = queries @ last_keys.transpose(-2, -1) + earlier[:, None]  # (N, n, l, n c)
+    own, far = _joint([own, far], q.dtype)
+    mixed = own @ values + far @ last_values
+    return mixed.flatten(1, 2)[:, : q.size(2)].view_as(q)

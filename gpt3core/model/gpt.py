@@ -13,9 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt3core.model import native
 from gpt3core.model.attention import attend
+from gpt3core.model.blocks import split_heads
+from gpt3core.model.gelu import gelu
 from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.model.losses import cross_entropy_sum
 from gpt3core.model.parameters import PartOf, draw_, named, whole
+from gpt3core.model.past import Past, Seen
 
 
 class Attention(nn.Module):
@@ -24,16 +29,22 @@ class Attention(nn.Module):
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
+        pattern = spec.pattern(layer)
+        self.sparse = {"sparse": pattern} if pattern.kind in ("strided", "fixed") else {}
         inner = spec.n_head * spec.d_head
         # rows (H, 3, K): a cut of them is whole heads, and one product is faster than three at small widths
         self.qkv = nn.Linear(spec.d_model, 3 * inner)
         self.out = nn.Linear(inner, spec.d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         b, t, _ = x.shape
-        q, k, v = self.qkv(x).view(b, t, -1, 3, self.d_head).permute(3, 0, 2, 1, 4)  # 3 x (B, the heads here, T, K)
-        mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel)
+        q, k, v = split_heads(self.qkv(x).view(b, t, -1, 3, self.d_head))  # (B, the heads here, T, K) each
+        seen = None if past is None else past.read(k, v)
+        if seen is None:
+            mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel, **self.sparse)
+        else:
+            mixed = F.scaled_dot_product_attention(q, *seen)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
         return projected
 
@@ -43,30 +54,36 @@ class Block(nn.Module):
 
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
+        self.built = kernel == "native"
         self.norm1 = nn.LayerNorm(spec.d_model)
         self.attention = Attention(spec, layer, kernel)
         self.norm2 = nn.LayerNorm(spec.d_model)
         self.up = nn.Linear(spec.d_model, 4 * spec.d_model)
         self.down = nn.Linear(4 * spec.d_model, spec.d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.attention(self.norm1(x))
-        added: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        x = x + self.attention(self.norm1(x), past)
+        added: Tensor = self.down(gelu(self.up(self.norm2(x)), built=self.built))
         return x + added
 
 
 class Head(nn.Module):
     """Logits from the token embedding's own weight (V, D)."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, kernel: str) -> None:
         super().__init__()
         assert isinstance(weight, nn.Parameter)
-        self.weight = weight
+        self.weight, self.built = weight, kernel == "native"
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits of any positions: (..., D) to (..., V)."""
         return F.linear(hidden, self.weight)
+
+    def loss_sum(self, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
+        """The summed loss in nats and fp32: (B, T, D), targets (B, T), and how much each counts, if not all one."""
+        counts = None if counts is None else counts.flatten()
+        return cross_entropy_sum(hidden.flatten(0, 1), self.weight, targets.flatten(), counts, built=self.built)
 
 
 class GPT(nn.Module):
@@ -80,26 +97,35 @@ class GPT(nn.Module):
 
     def __init__(self, spec: GPTSpec, *, kernel: str = "sdpa") -> None:
         super().__init__()
+        if kernel == "native":
+            native.require()
         self.spec = spec
         embedding = nn.Embedding(spec.vocab_size, spec.d_model)
         self.tokens: nn.Embedding | None = embedding
         self.positions: nn.Embedding | None = nn.Embedding(spec.n_ctx, spec.d_model)
         self.blocks = nn.ModuleDict({str(layer): Block(spec, layer, kernel) for layer in range(spec.n_layer)})
         self.norm: nn.LayerNorm | None = nn.LayerNorm(spec.d_model)
-        self.head: Head | None = Head(embedding.weight)
+        self.head: Head | None = Head(embedding.weight, kernel)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D)."""
+    def hidden(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D).
+
+        Args:
+            past: what was read before; it takes in what is read now.
+        """
         if self.tokens is not None and self.positions is not None:
-            x = self.tokens(x) + self.positions.weight[: x.size(1)]  # (B, T, D)
-        for block in self.blocks.values():
-            x = block(x)
+            t = x.size(1)
+            x = self.tokens(x) + (self.positions.weight[:t] if past is None else self.positions(past.places(t)))
+        for layer, block in self.blocks.items():
+            x = block(x) if past is None else block(x, past.layers[layer])
         return x if self.norm is None else self.norm(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Token ids (B, T) to logits (B, T, V)."""
+    def forward(self, x: Tensor, targets: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
+        """Token ids (B, T) to logits (B, T, V), or with targets (B, T) to their summed loss, each times its count."""
         hidden = self.hidden(x)
-        return hidden if self.head is None else self.head(hidden)
+        if self.head is None:
+            return hidden
+        return self.head(hidden) if targets is None else self.head.loss_sum(hidden, targets, counts)
 
     @torch.no_grad()
     def init_weights(self, seed: int, part_of: PartOf = whole) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gpt3core.checks import as_floats, require_positive
-from gpt3core.model.architecture import Architecture, BlockBytes, Cuts, ModelSpec, Params
+from gpt3core.model import patterns
+from gpt3core.model.architecture import ADDED, Architecture, BlockBytes, Cuts, ModelSpec, Params
+from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
 
-ATTENTION_PATTERNS = ("dense", "alternating")
+# GPT-2's form, which GPT-3 keeps (see ``gelu.py``); torch's name of it
+GELU = "tanh"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,21 +24,38 @@ class GPTSpec(ModelSpec):
     d_model: int
     n_head: int
     d_head: int
-    attention: str = "alternating"  # dense | alternating: layer 0 locally banded, layer 1 dense, layer 2 banded, ...
+    attention: str = "alternating"  # layer 0 banded, layer 1 dense, ...; or other kinds (``patterns.layers``)
     band: int = 128  # keys that a banded layer sees, itself included (the paper does not print GPT-3's)
     init_std: float = 0.02  # GPT-2; residual projections get init_std / sqrt(2 n_layer)
+    stride: int = field(default=128, metadata=ADDED)  # of strided and fixed layers (Child et al. 2019, section 4.2)
+    summary: int = field(default=8, metadata=ADDED)  # keys at the end of a fixed layer's blocks that all later ones see
 
     def __post_init__(self) -> None:
         super().__post_init__()
         as_floats(self)
         require_positive(self, "n_layer", "d_model", "n_head", "d_head", "band", "init_std", where="model.")
-        if self.attention not in ATTENTION_PATTERNS:
-            raise ValueError(f"model.attention={self.attention!r}: allowed are {', '.join(ATTENTION_PATTERNS)}")
+        require_positive(self, "stride", "summary", where="model.")
+        kinds = patterns.layers(self.attention)
+        for name, users in (("stride", {"strided", "fixed"}), ("summary", {"fixed"})):
+            value, default = getattr(self, name), GPTSpec.__dataclass_fields__[name].default
+            if value != default and not users & set(kinds):
+                raise ValueError(f"model.{name}={value}: no layer of model.attention={self.attention!r} has it")
+        if "fixed" in kinds and self.summary > self.stride:
+            raise ValueError(f"model.summary={self.summary}: at most model.stride={self.stride}")
+
+    def pattern(self, layer: int) -> Pattern:
+        """Which keys the queries of a layer see."""
+        kinds = patterns.layers(self.attention)
+        kind = kinds[layer % len(kinds)]
+        size = {"dense": 0, "banded": self.band}.get(kind, self.stride)
+        if size >= self.n_ctx:
+            kind, size = "dense", 0
+        return Pattern(kind=kind, size=size, summary=self.summary if kind == "fixed" else 0)
 
     def window(self, layer: int) -> int:
-        """Keys that a query of this layer can see at most (itself included)."""
-        banded = self.attention == "alternating" and layer % 2 == 0
-        return min(self.band, self.n_ctx) if banded else self.n_ctx
+        """How far back a query of this layer can see, in keys, itself included."""
+        pattern = self.pattern(layer)
+        return pattern.size if pattern.kind == "banded" else self.n_ctx
 
 
 @lru_cache(maxsize=1024)  # a plan asks thousands of times
@@ -53,18 +73,12 @@ def params(model: GPTSpec) -> Params:
     )
 
 
-def mean_keys(n_ctx: int, window: int) -> float:
-    """Keys that a query attends to, averaged over a sequence: causal, the last ``window`` positions."""
-    window = min(window, n_ctx)
-    return (window * (window + 1) / 2 + (n_ctx - window) * window) / n_ctx
-
-
 @lru_cache(maxsize=1024)
 def forward_flops_per_token(model: GPTSpec) -> float:
     """Matrix-product FLOPs of a forward pass, per token of a full sequence."""
     d, inner = model.d_model, model.n_head * model.d_head
     linear = model.n_layer * (d * 3 * inner + inner * d + 8 * d * d) + d * model.vocab_size
-    pairs = sum(2 * inner * mean_keys(model.n_ctx, model.window(layer)) for layer in range(model.n_layer))
+    pairs = sum(2 * inner * model.pattern(layer).mean_keys(model.n_ctx) for layer in range(model.n_layer))
     return 2 * (linear + pairs)
 
 

@@ -23,7 +23,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, interval, optimizer, resume, timing
-from gpt3core.train.objective import OBJECTIVES, loss_sum
+from gpt3core.train.objective import OBJECTIVES, model_loss_sum
 from gpt3core.train.process import settle_process
 from gpt3core.trunk import Prefix
 
@@ -142,8 +142,7 @@ class Trainer:
         for rows, counts in zip(torch.split(tokens, micro), torch.split(mask, micro), strict=True):
             examples = OBJECTIVES[self.spec.objective](rows, None if whole else counts)
             with timing.autocast(self.numerics, self.device):
-                logits = self.model(examples.inputs)
-            loss = loss_sum(logits, examples) * share
+                loss = model_loss_sum(self.model, examples) * share
             torch.autograd.backward(loss)
             total += loss.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

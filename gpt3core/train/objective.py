@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -39,3 +39,9 @@ def loss_sum(logits: Tensor, examples: Examples) -> Tensor:
     """The summed loss of the targets that count, in nats and fp32."""
     losses = loss_per_token(logits, examples.targets)
     return (losses if examples.mask is None else losses * examples.mask).sum()
+
+
+def model_loss_sum(model: nn.Module, examples: Examples) -> Tensor:
+    """The same of a model that has its whole head: without logits of the whole batch."""
+    found: Tensor = model(examples.inputs, examples.targets, examples.mask)
+    return found

@@ -68,8 +68,13 @@ def arithmetic(
         aside = f"; it was set aside as {files.set_aside(path)}" if path.exists() else ""
         damage.append(f"run {run.run_id}: numerics.json {problem}{aside}, and was written again, but check that disk")
     if chosen is None:
-        fits = suggested is not None and suggested.satisfies(spec.precision, spec.kernel)
-        numerics = suggested if fits else timing.choose(spec.model, spec.precision, spec.kernel, device)
+        numerics = suggested
+        if (
+            numerics is None
+            or not numerics.satisfies(spec.precision, spec.kernel)
+            or not timing.possible(numerics, device)
+        ):
+            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device)
         chosen = {**vars(numerics), "threads": threads}
     chosen = _with_micro_batch(chosen, spec, device, layout)
     files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})

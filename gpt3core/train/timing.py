@@ -1,4 +1,4 @@
-"""Precision and attention kernel, chosen by a short timing, never assumed.
+"""Precision and kernel, chosen by a short timing, never assumed.
 
 What is fastest differs by CPU: on one, the bf16 backward of SDPA was six times slower than a plain softmax. The
 choice is remembered per machine and torch version, recorded with every run, and kept when a run resumes.
@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from gpt3core.data.cache import cache_folder
-from gpt3core.model import registry
+from gpt3core.model import native, registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import AUTO, CANDIDATES, Numerics
+from gpt3core.spec import TRAINER_VERSION
 from gpt3core.store import files
-from gpt3core.train.objective import loss_per_token
+from gpt3core.train.objective import model_loss_sum, next_token
 
 ROUNDS = 5
 GAIN = 0.95  # a later candidate must be 5% faster than the best before it: near-ties go to the plainer one
@@ -43,12 +44,17 @@ def machine(device: str = "cpu") -> str:
 
 
 def choose(model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: str = "cpu") -> Numerics:
-    """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second)."""
-    allowed = [c for c in CANDIDATES if c.satisfies(precision, kernel)]
+    """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second).
+
+    Raises:
+        ValueError: when the kernel that is asked for cannot be had here.
+    """
+    allowed = [c for c in CANDIDATES if c.satisfies(precision, kernel) and (kernel == c.kernel or possible(c, device))]
     if len(allowed) == 1:
         return allowed[0]
     capabilities = torch.backends.cpu.get_cpu_capability()
-    key = repr((machine(device), capabilities, torch.get_num_threads(), torch.__version__, model, precision, kernel))
+    here = (machine(device), capabilities, torch.get_num_threads(), torch.__version__, TRAINER_VERSION)
+    key = repr((*here, model, allowed))
     remembered = cache_folder() / "numerics" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if remembered.exists():
         return Numerics(**files.read_json(remembered)["chosen"])
@@ -63,6 +69,11 @@ def choose(model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: 
     return best
 
 
+def possible(numerics: Numerics, device: str) -> bool:
+    """Whether this machine can train so: the native kernel is the CPU's, and needs a C compiler."""
+    return numerics.kernel != "native" or (device == "cpu" and native.library() is not None)
+
+
 def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
     """Median seconds of a forward and backward pass of about 1,024 tokens."""
     network = registry.of(model).build(model, kernel=numerics.kernel).to(device)
@@ -74,8 +85,8 @@ def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
             torch.cuda.synchronize()
         start = time.perf_counter()
         with autocast(numerics, device):
-            logits = network(ids[:, :-1])
-        torch.autograd.backward(loss_per_token(logits, ids[:, 1:]).mean())
+            loss = model_loss_sum(network, next_token(ids, None))
+        torch.autograd.backward(loss / ids[:, 1:].numel())
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)

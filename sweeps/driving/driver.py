@@ -172,7 +172,7 @@ class Driver:
             settled = {**self.record.numerics, self._device(): self.preparation.result["numerics"]}
             self._record(numerics=settled)
         if (numerics := self._numerics()) is not None:
-            self.display.say(f"numerics: {numerics.precision}, {numerics.kernel} attention")
+            self.display.say(f"numerics: {numerics.precision}, kernel {numerics.kernel}")
 
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""

@@ -9,6 +9,7 @@ from typing import Any
 from gpt3core.checks import require_between, require_positive
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.model import patterns
 from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
 from gpt3core.store import sweepdir
 from sweeps.planning import estimate, hardware, precedence
@@ -71,10 +72,19 @@ def check_model(family: str, recipe: Any) -> None:
     require_between(model, 1, MOST_CONTEXT, "n_ctx", where="model.")
     if family == "nano":
         require_between(model, 1, MOST_LAYERS, "n_layer", where="model.")
-    if model.attention == "alternating" and not 1 <= model.band <= model.n_ctx:
+    try:
+        kinds = patterns.layers(model.attention)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if "banded" in kinds and not 1 <= model.band <= model.n_ctx:
         raise UsageError(
             f"model.band={model.band}: keys that a banded layer sees, from 1 to model.n_ctx={model.n_ctx}; "
             "or give model.attention=dense"
+        )
+    if {"strided", "fixed"} & set(kinds) and not 1 <= model.stride < model.n_ctx:
+        raise UsageError(
+            f"model.stride={model.stride}: of strided and fixed layers, from 1 to below model.n_ctx={model.n_ctx}, "
+            "where they would be dense"
         )
 
 

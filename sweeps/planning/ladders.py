@@ -185,7 +185,7 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
                 f"allowed are {', '.join(sizes.GPT3)}"
             )
         row = sizes.GPT3[name]
-        model = replace(row.model(recipe.model.n_ctx, vocab, recipe.model.band), attention=recipe.model.attention)
+        model = replace(row.model(vocab_size=vocab), **vars(recipe.model))
         # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
         unit = GPT3_BATCH_SEQUENCES * model.n_ctx
         batch = unit * max(1, round(row.batch_tokens / unit))

@@ -33,8 +33,13 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("optim.ramp_start", ("optim.ramp_tokens",), "optim.ramp_start=32768"))
     if recipe.optim.schedule != "wsd":
         found.append(("optim.schedule", ("optim.decay_fraction", "optim.decay_shape"), "optim.schedule=wsd"))
-    if recipe.model.attention == "dense":
+    kinds = set(recipe.model.attention.split(",")) | ({"banded"} if recipe.model.attention == "alternating" else set())
+    if "banded" not in kinds:
         found.append(("model.attention", ("model.band",), "model.attention=alternating"))
+    if not kinds & {"strided", "fixed"}:
+        found.append(("model.attention", ("model.stride",), "model.attention=strided,dense"))
+    if "fixed" not in kinds:
+        found.append(("model.attention", ("model.summary",), "model.attention=fixed,dense"))
     if not recipe.placement.gpus and recipe.family != "gpt3":
         keys = tuple(f"plan.{f.name}" for f in fields(recipe.plan))
         found.append(("placement.gpus", keys, "placement.gpus=1"))

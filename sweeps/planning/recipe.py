@@ -27,8 +27,10 @@ class NanoModel:
     n_layer: int = 2
     n_head: int | None = None  # by default heads about 32 wide
     n_ctx: int = 128
-    attention: str = "alternating"  # alternating (banded, dense, ...) | dense
-    band: int = 4
+    attention: str = "alternating"  # banded,dense; or other kinds of layers in turn: dense, banded, strided, fixed
+    band: int = 4  # keys of a banded layer
+    stride: int = 128  # of strided and fixed layers (Child et al. 2019)
+    summary: int = 8  # keys at the end of a fixed layer's blocks that all later ones see
 
 
 @dataclass
@@ -38,6 +40,8 @@ class ShapesModel:
     n_ctx: int = 128
     attention: str = "alternating"
     band: int = 4
+    stride: int = 128
+    summary: int = 8
 
 
 @dataclass
@@ -47,6 +51,8 @@ class Gpt3Model:
     n_ctx: int = 2048
     attention: str = "alternating"
     band: int = 128
+    stride: int = 128
+    summary: int = 8
 
 
 @dataclass
@@ -153,7 +159,7 @@ class Recipe:
     adaptive_target: float | None = None  # FLOPs; by default ten times the largest run's
     prune: Prune = field(default_factory=Prune)
     precision: str = "auto"  # auto | fp32 | bf16
-    kernel: str = "auto"  # auto | softmax | sdpa
+    kernel: str = "auto"  # auto | softmax | sdpa | native
     data: Data = field(default_factory=Data)
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)

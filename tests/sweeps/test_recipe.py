@@ -31,6 +31,7 @@ data: {max_epochs: 100}
 evals: {tasks: [copy], items: 20, validation_tokens: 100000}
 placement: {gpus: 1}
 plan: {max_days: 1.0e-6}
+model: {attention: "banded,fixed", stride: 32}
 """
 BASES = {
     "nano": COMMON
@@ -109,6 +110,8 @@ CHANGES = {
     "model.n_ctx": "64",
     "model.attention": "dense",
     "model.band": "8",
+    "model.stride": "16",
+    "model.summary": "4",
     "optim.lr_max": "0.001",
     "optim.lr_times_width": "0.3",
     "optim.lr_factor": "0.5",
@@ -227,6 +230,8 @@ def getattr_names(package):
         (["evals.shots=[]"], "evals.shots=\\[\\]: tasks are asked"),
         (["widths_at={1e15: [8]}"], "widths_at names 1e\\+15, which is none of the budgets"),
         (["budgets=[1e12]", "widths_at={1e12: [32]}", "span=3"], "span has no effect beside widths_at"),
+        (["model.stride=16"], "model.stride=16 has no effect with model.attention=alternating"),
+        (["model.attention=strided", "model.stride=128"], "model.stride=128: .* from 1 to below model.n_ctx=128"),
         (["model.band=200"], "model.band=200: .* from 1 to model.n_ctx=128"),
         (["seed=1", "seed=2"], "seed=2: seed=1 was given too"),
         (["recipe=smoke", "recipe=laptop"], "one command drives one recipe"),

@@ -1,0 +1,197 @@
+"""Causal and banded attention in blocks of queries, with the backward pass written down (it beats autograd's on CPUs).
+
+A dense layer computes the lower triangle of blocks, a band of w the block and the w - 1 keys before it. Probabilities
+are kept for the backward pass, in the input's precision. Shapes: B sequences, H heads, T positions, K head width, N =
+B H, c queries a block, n blocks of a sequence, w - 1 = halo.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from gpt3core.model import native
+
+DENSE_BLOCK = 64  # less computes fewer pairs that no one sees, in products too small for the processor
+BAND_BLOCK = 16  # or half of the window, if that is more
+NEIGHBOURS = 16  # keys up to which one at a time beats products of blocks
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, *, built: bool = False) -> Tensor:
+    """Causal attention: (B, H, T, K) three times to (B, H, T, K).
+
+    Args:
+        built: whether to use the functions of native.c, where they know the kind of tensor.
+    """
+    found: Tensor = _Dense.apply(q, k, v, built and native.knows(q))  # type: ignore[no-untyped-call]
+    return found
+
+
+def banded(q: Tensor, k: Tensor, v: Tensor, window: int, *, built: bool = False) -> Tensor:
+    """Attention to the last ``window`` keys, the query's own included: (B, H, T, K) three times to (B, H, T, K).
+
+    Args:
+        built: whether to use the functions of native.c, where they know the kind of tensor and win.
+    """
+    if built and window <= NEIGHBOURS and native.knows(q):
+        near: Tensor = _Neighbours.apply(q, k, v, window)  # type: ignore[no-untyped-call]
+        return near
+    found: Tensor = _Banded.apply(q, k, v, window)  # type: ignore[no-untyped-call]
+    return found
+
+
+def split_heads(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of (B, T, H, 3, K) as views (B, H, T, K), whose gradient is put together in one pass."""
+    found: tuple[Tensor, Tensor, Tensor] = _Split.apply(qkv)  # type: ignore[no-untyped-call]
+    return found
+
+
+def band_block(window: int) -> int:
+    """Queries a block: each computes ``window - 1`` and so many scores."""
+    return max(BAND_BLOCK, window // 2)
+
+
+def _slope(gradient: Tensor, shares: Tensor) -> Tensor:
+    """The gradient of scores from that of their softmax."""
+    return torch.ops.aten._softmax_backward_data(gradient, shares, -1, shares.dtype)  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
+def _mask(rows: int, halo: int, causal: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 where a query (row) may see a key (column, from ``halo`` before the first query), -inf elsewhere."""
+    query, key = torch.arange(rows)[:, None], torch.arange(-halo, rows)[None]
+    allowed = key <= query
+    if not causal:
+        allowed &= query - key <= halo
+    return torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf).to(device, dtype)
+
+
+class _Split(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind()
+        return q, k, v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        b, h, t, width = gradients[0].shape
+        found = gradients[0].new_empty(b, t, h, 3, width)
+        for part, gradient in zip(found.unbind(3), gradients, strict=True):
+            part.copy_(gradient.transpose(1, 2))
+        return found
+
+
+class _Dense(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, built: bool) -> Tensor:
+        b, h, t, width = q.shape
+        scale = 1 / math.sqrt(width)
+        queries, keys, values = ((x.reshape(b * h, t, width)) for x in (q * scale, k, v))
+        shares, mixed = [], []
+        for first in range(0, t, DENSE_BLOCK):
+            last = min(first + DENSE_BLOCK, t)
+            scores = torch.bmm(queries[:, first:last], keys[:, :last].transpose(1, 2))  # (N, c, last)
+            if built:
+                shares.append(native.causal_softmax_(scores, first))
+            else:
+                scores[:, :, first:] += _mask(last - first, 0, True, q.dtype, q.device)
+                shares.append(torch.softmax(scores, dim=-1, dtype=q.dtype))
+            mixed.append(torch.bmm(shares[-1], values[:, :last]))
+        ctx.save_for_backward(queries, keys, values, *shares)
+        ctx.scale, ctx.built = scale, built
+        return (mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)).view(b, h, t, width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        queries, keys, values, *shares = ctx.saved_tensors
+        t = queries.size(1)
+        arriving = gradient.reshape(queries.shape).to(queries.dtype)
+        dq, dk, dv = torch.empty_like(queries), keys, values
+        for number in reversed(range(len(shares))):  # the last block sees all keys, and the others add to what it gives
+            first, share = number * DENSE_BLOCK, shares[number]
+            last = min(first + DENSE_BLOCK, t)
+            here = arriving[:, first:last]
+            slope = torch.bmm(here, values[:, :last].transpose(1, 2))
+            slope = native.causal_slope_(slope, share, first) if ctx.built else _slope(slope, share)
+            dq[:, first:last] = torch.bmm(slope, keys[:, :last])
+            to_keys = torch.bmm(slope.transpose(1, 2), queries[:, first:last])
+            to_values = torch.bmm(share.transpose(1, 2), here)
+            if last == t:
+                dk, dv = to_keys, to_values
+            else:
+                dk[:, :last] += to_keys
+                dv[:, :last] += to_values
+        return dq.mul_(ctx.scale).view_as(gradient), dk.view_as(gradient), dv.view_as(gradient), None
+
+
+class _Neighbours(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        mixed, shares = native.band_forward(q, k, v, window)
+        ctx.save_for_backward(q, k, v, shares)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, shares = ctx.saved_tensors
+        return *native.band_backward(q, k, v, shares, gradient), None
+
+
+class _Banded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        b, h, t, width = q.shape
+        size, halo, scale = band_block(window), window - 1, 1 / math.sqrt(width)
+        tail = -t % size
+        n = (t + tail) // size
+        queries = F.pad(q * scale, (0, 0, 0, tail)).reshape(b * h * n, size, width)
+        keys, values = (_runs(F.pad(x, (0, 0, 0, tail)).reshape(-1, width), size, halo) for x in (k, v))
+        scores = torch.bmm(queries, keys.transpose(1, 2))  # (N n, c, halo + c)
+        scores += _mask(size, halo, False, q.dtype, q.device)
+        of_sequence = scores.view(b * h, n, size, halo + size)
+        for block in range(min(n, -(-halo // size))):  # the run reaches into the sequence before
+            of_sequence[:, block, :, : halo - block * size] = -math.inf
+        share = torch.softmax(scores, dim=-1, dtype=q.dtype)
+        ctx.save_for_backward(queries, keys, values, share)
+        ctx.halo, ctx.scale, ctx.tail = halo, scale, tail
+        return torch.bmm(share, values).view(b, h, n * size, width)[:, :, :t]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        queries, keys, values, share = ctx.saved_tensors
+        b, h, t, width = gradient.shape
+        arriving = F.pad(gradient, (0, 0, 0, ctx.tail)).reshape(queries.shape).to(queries.dtype)
+        slope = _slope(torch.bmm(arriving, values.transpose(1, 2)), share)
+        dq = torch.bmm(slope, keys).mul_(ctx.scale)
+        dk = _sum_runs(torch.bmm(slope.transpose(1, 2), queries), ctx.halo)
+        dv = _sum_runs(torch.bmm(share.transpose(1, 2), arriving), ctx.halo)
+        dq, dk, dv = (x.view(b, h, t + ctx.tail, width)[:, :, :t] for x in (dq, dk, dv))
+        return dq, dk, dv, None
+
+
+def _runs(x: Tensor, size: int, halo: int) -> Tensor:
+    """Each block with the rows before it, as a view: (rows, K) to (blocks, halo + size, K)."""
+    x = F.pad(x, (0, 0, halo, 0))
+    return x.as_strided(((x.size(0) - halo) // size, halo + size, x.size(1)), (size * x.size(1), x.size(1), 1))
+
+
+def _sum_runs(runs: Tensor, halo: int) -> Tensor:
+    """What all runs say of a row, summed: (blocks, halo + size, K) to (blocks, size, K)."""
+    size = runs.size(1) - halo
+    found = runs[:, halo:].contiguous()
+    for back in range(1, -(-halo // size) + 1):  # rows of the block ``back`` before, whose last ones a run has
+        stop = halo - (back - 1) * size
+        start = max(0, stop - size)
+        found[:-back, size - (stop - start) :] += runs[back:, start:stop]
+    return found

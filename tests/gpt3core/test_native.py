@@ -1,0 +1,170 @@
+"""The functions in C and the fused head against torch's own, and what happens without a C compiler."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpt3core.model import losses, native, registry
+from gpt3core.model.attention import attend
+from gpt3core.model.gelu import gelu
+from gpt3core.numerics import Numerics
+from gpt3core.sizes import nano
+from gpt3core.train import objective, timing
+from gpt3core.train.objective import loss_per_token, loss_sum
+from tests.gpt3core.outcomes import outcome, run, stopped
+
+built = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="no C compiler")
+BOTH = [False, pytest.param(True, marks=built)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library(tmp_path_factory):
+    """Built once for these tests, which have a cache of their own each."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("ISOFLOP_CACHE", str(tmp_path_factory.mktemp("built")))
+    native.library.cache_clear()
+    native.library()
+    patch.undo()
+
+
+@pytest.mark.parametrize("how", BOTH)
+def test_gelu_is_gpt2s_with_its_gradient(how):
+    x = torch.cat([torch.linspace(-30, 30, 4001), torch.tensor([0.0, -1e15, 1e15, 1e-30])]).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    F.gelu(exact, approximate="tanh").sum().backward()
+    gelu(x, built=how).sum().backward()
+    torch.testing.assert_close(gelu(x, built=how).double(), F.gelu(exact, approximate="tanh"), atol=2e-7, rtol=2e-6)
+    torch.testing.assert_close(x.grad.double(), exact.grad, atol=2e-6, rtol=2e-6)
+    assert gelu(torch.tensor([math.nan, 1.0]), built=how).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("counted", [False, True])
+def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_ROWS", 7)  # several chunks, the last of them short
+    monkeypatch.setattr(losses, "CHUNK_BYTES", 1)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 12, generator=generator) for n in (20, 33))
+    targets = torch.randint(33, (20,), generator=generator)
+    counts = torch.rand(20, generator=generator).round(decimals=1) if counted else None
+    x, w = hidden.double().requires_grad_(), weight.double().requires_grad_()
+    each = F.cross_entropy(F.linear(x, w), targets, reduction="none")
+    expected = (each if counts is None else each * counts).sum()
+    (expected / 3).backward()
+    a, b = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    found = losses.cross_entropy_sum(a, b, targets, counts, built=how)
+    (found / 3).backward()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(a.grad.double(), x.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(b.grad.double(), w.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", BOTH)
+def test_the_fused_loss_is_fp32_under_autocast(how):
+    """bf16 products, but logarithm and sum in fp32: torch's own bf16 cross-entropy is off in the third digit."""
+    hidden, weight = torch.randn(64, 32), 0.02 * torch.randn(500, 32)
+    targets = torch.randint(500, (64,))
+    exact = F.cross_entropy(F.linear(hidden.bfloat16(), weight.bfloat16()).double(), targets, reduction="sum")
+    w = weight.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = losses.cross_entropy_sum(hidden, w, targets, None, built=how)
+    found.backward()
+    assert found.dtype == w.grad.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("how", BOTH)
+def test_scores_that_are_extreme_or_no_numbers(how):
+    weight = torch.eye(4)
+    far = losses.cross_entropy_sum(
+        torch.tensor([[300.0, -300.0, 0.0, 0.0]]), weight, torch.tensor([1]), None, built=how
+    )
+    assert far.item() == pytest.approx(600.0)
+    for bad in (math.nan, math.inf):
+        hidden = torch.tensor([[bad, 0.0, 0.0, 0.0]])
+        assert not math.isfinite(losses.cross_entropy_sum(hidden, weight, torch.tensor([1]), None, built=how))
+
+
+@built
+@pytest.mark.parametrize("window", [1, 4, 16, 17, 200])
+def test_native_attention_is_the_softmax_kernels(window):
+    for t in (1, 3, 64, 130):
+        qkv, gradient = torch.randn(2, t, 3, 3, 8), torch.randn(2, 3, t, 8)
+        found = []
+        for kernel in ("softmax", "native"):
+            leaf = qkv.clone().requires_grad_()
+            q, k, v = leaf.permute(3, 0, 2, 1, 4)  # views, as a model has them
+            out = attend(q, k, v, n_ctx=t, window=window, kernel=kernel)
+            found.append([out.detach(), *torch.autograd.grad(out, leaf, gradient)])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+
+
+@built
+def test_a_model_gives_the_same_loss_and_gradients_by_every_kernel():
+    shape = nano(64, n_layer=2, n_ctx=32, vocab_size=300, attention="alternating", band=4)
+    ids = torch.randint(300, (3, 33), generator=torch.Generator().manual_seed(0))
+    found = {}
+    for kernel in ("plain", "softmax", "sdpa", "native"):
+        model = registry.of(shape).build(shape, kernel="softmax" if kernel == "plain" else kernel)
+        model.init_weights(0)
+        examples = objective.next_token(ids, None)
+        plain = kernel == "plain"
+        loss = loss_sum(model(examples.inputs), examples) if plain else objective.model_loss_sum(model, examples)
+        loss.backward()
+        found[kernel] = [loss.detach(), *(p.grad for p in model.parameters())]
+    for kernel, values in found.items():
+        for a, b in zip(values, found["plain"], strict=True):
+            torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=kernel)
+
+
+def test_the_loss_of_a_model_is_that_of_its_logits_under_a_mask():
+    shape = nano(16, n_layer=1, n_ctx=8, vocab_size=50, attention="dense", band=4)
+    model = registry.of(shape).build(shape, kernel="softmax")
+    model.init_weights(0)
+    ids, mask = torch.randint(50, (2, 9)), torch.rand(2, 8).round()
+    examples = objective.next_token(ids, mask)
+    expected = (loss_per_token(model(ids[:, :-1]), ids[:, 1:]) * mask).sum()
+    torch.testing.assert_close(objective.model_loss_sum(model, examples), expected)
+
+
+# ------------------------------------------------------------------------------------------------- without a C compiler
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setattr(native.shutil, "which", lambda _: None)
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+def test_without_a_compiler_another_kernel_is_taken_and_native_is_one_sentence(no_compiler, tiny_run, isolated):
+    assert timing.choose(tiny_run.model, "fp32").kernel in ("softmax", "sdpa")
+    suggested = Numerics(precision="fp32", kernel="native")
+    assert not timing.possible(suggested, "cpu")
+    with pytest.raises(ValueError, match=r"kernel=native needs a C compiler .*a run keeps its kernel"):
+        registry.of(tiny_run.model).build(tiny_run.model, kernel="native")
+
+
+def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path):
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(native.shutil, "which", lambda _: str(broken))
+    native.library.cache_clear()
+    assert native.library() is None
+    native.library.cache_clear()
+
+
+@built
+def test_a_run_by_the_native_kernel_resumes_to_the_bit(tiny_run, isolated):
+    spec = replace(tiny_run, kernel="native")
+    run(spec, isolated / "whole")
+    stopped(spec, isolated / "killed", 13)
+    run(spec, isolated / "killed")
+    assert outcome(isolated / "killed", spec) == outcome(isolated / "whole", spec)
