@@ -38,6 +38,9 @@ class Pins:
         return any(value is not None for value in vars(self).values())
 
 
+ALONE = Pins(tensor=1, pipeline=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is to be laid out."""
@@ -85,10 +88,26 @@ def choose(task: Task, world: int) -> Choice | None:
     """The layout of so many devices; None where none divides model and batch, and fits."""
     fitting: list[Choice] = []
     for degrees in _model_parallel(task, world):
-        if fitting and degrees[0] > MORE_STAGES * min(fitting, key=_seconds).layout.pipeline:
-            break
+        if fitting:
+            fastest = min(fitting, key=_seconds)
+            if degrees[0] > MORE_STAGES * fastest.layout.pipeline:
+                break
+            if _least_seconds(task, world, *degrees) > NEAR * _seconds(fastest):
+                continue
         fitting += [choice for choice in _cuts(task, world, *degrees) if choice.step is not None]
     return _best(fitting) if fitting else None
+
+
+def _least_seconds(task: Task, world: int, pipeline: int, tensor: int, context: int) -> float:
+    """What no layout of these degrees is faster than: without recomputation and messages of data, most interleaved."""
+    data = world // (pipeline * tensor * context)
+    rows = task.sequences // data
+    if not rows:
+        return math.inf
+    micro = max(1, min(rows, MICRO_BATCH_TOKENS // task.model.n_ctx))
+    taken = task.step(Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro))
+    works = taken.model + taken.tensor
+    return works * (1 + (pipeline - 1) / (max(VIRTUAL) * rows))
 
 
 def _best(fitting: list[Choice]) -> Choice:
@@ -138,7 +157,7 @@ def _cuts(
         hopeless: with those whose state alone does not fit.
     """
     data = world // (pipeline * tensor * context)
-    rows, rest = divmod(task.sequences, data)
+    rows, rest = divmod(task.first or task.sequences, data)
     if rest:
         return
     in_node = math.gcd(data, max(1, task.device.node // tensor))
@@ -191,15 +210,16 @@ def explain(task: Task, choice: Choice) -> list[str]:
     chosen, said = choice.layout, {choice.layout}
     for what, pins, kept in () if task.pins else _simpler(chosen):
         freer = replace(task, pins=pins)
-        world = chosen.world_size
+        world, hopeless = chosen.world_size, pins == ALONE
         cuts = [
-            choice
+            other
             for degrees in _model_parallel(freer, world)
-            for choice in _cuts(freer, world, *degrees, hopeless=True)
+            for other in _cuts(freer, world, *degrees, hopeless=hopeless)
         ]
-        tried = [choice for choice in cuts if kept(choice.layout)]
+        tried = [other for other in cuts if kept(other.layout)]
         if not tried:
-            lines.append(f"{what}: {world:,} devices do not divide model and batch")
+            why = "do not divide model and batch" if hopeless else "do not hold the state alone"
+            lines.append(f"{what}: {world:,} devices {why}")
             continue
         fit = [other for other in tried if other.step is not None]
         best = _best(fit) if fit else min(tried, key=lambda other: other.memory.total)
@@ -238,10 +258,9 @@ def _against(task: Task, other: Choice, choice: Choice) -> str:
 
 def _simpler(chosen: Layout) -> Iterator[tuple[str, Pins, Callable[[Layout], bool]]]:
     """Ways simpler than a layout: a name, the degrees to look among, and which of these count."""
-    alone = Pins(tensor=1, pipeline=1)
-    yield "replicas alone", alone, lambda layout: layout.shard == 1
+    yield "replicas alone", ALONE, lambda layout: layout.shard == 1
     if chosen.shard > 1 or chosen.model_parallel > 1:
-        yield "a shared state alone", alone, lambda layout: layout.shard > 1
+        yield "a shared state alone", ALONE, lambda layout: layout.shard > 1
     if chosen.pipeline > 1:
         yield "no pipeline", Pins(pipeline=1), lambda layout: layout.tensor > 1
     if chosen.recompute != "none":
@@ -258,5 +277,5 @@ def nothing_fits(task: Task, counts: Sequence[int]) -> str:
     ]
     limit = f"{'up to ' * (len(counts) > 1)}{max(counts):,} device{'s' * (max(counts) > 1)}"
     if not tried:
-        return f"no layout of {limit} divides the model and its batch of {task.sequences} sequences"
+        return f"no layout of {limit} divides the model and its batch of {task.first or task.sequences} sequences"
     return f"no layout of {limit} fits; nearest is {_of(task, min(tried, key=lambda c: c.memory.total))}"

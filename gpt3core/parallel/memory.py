@@ -120,7 +120,8 @@ def _of_stage(model: ModelSpec, layout: Layout, place: int, sequences: int, nume
     tokens = layout.micro_batch * model.n_ctx / layout.context
     kept, again = _blocks(model, layout, place, sequences, numerics)
     head, logit = _head(model, layout, numerics) if last else (0.0, 0.0)
-    copies, cast = _copies(model, layout, held, numerics)
+    copies = _copies(model, layout, held)
+    cast, left = _casts(model, layout, place, sequences, numerics)
     loss = e + LOSS_BYTES
     # a matrix's gradient, cast to fp32 and not yet added to what is there; the head's comes when the logits' is there
     block = registry.of(model).layer_params(model) / layout.tensor
@@ -128,8 +129,6 @@ def _of_stage(model: ModelSpec, layout: Layout, place: int, sequences: int, nume
     loss_peak = max(tokens * loss * logit, 2 * e * tokens * logit + fresh * logit * registry.of(model).width(model))
     block_peak = tokens * (again + e * logit) + fresh * MATRIX_SHARE * block  # the loop holds the logits
     forward = copies + cast + tokens * (kept + head + e * logit)
-    # casts of a block computed again are made again, and the others are gone
-    left = cast if layout.recompute != "full" else cast / max(1.0, registry.of(model).n_layer(model) / layout.stages)
     backward = copies + left + tokens * (kept + head) + max(loss_peak, block_peak)
     early = max(0.0, forward - backward)
     return Memory(
@@ -142,19 +141,36 @@ def _of_stage(model: ModelSpec, layout: Layout, place: int, sequences: int, nume
     )
 
 
-def _copies(model: ModelSpec, layout: Layout, held: float, numerics: Numerics) -> tuple[float, float]:
-    """Bytes of weights and gradients beside the state: gathered or in one piece; and cast by autocast for a pass."""
-    e, architecture = numerics.element_bytes, registry.of(model)
-    cast = e * held if e < WEIGHT else 0.0  # made in the forward pass, kept for the backward pass
+def _copies(model: ModelSpec, layout: Layout, held: float) -> float:
+    """Bytes of weights and gradients beside the state: gathered by FSDP2, or in one piece to be averaged."""
+    architecture = registry.of(model)
     if layout.shard == 1:
         largest = model.vocab_size * architecture.width(model) / layout.tensor
-        return (GRADIENT * min(held, max(BUCKET, largest)) if layout.data * layout.context > 1 else 0.0), cast
+        return GRADIENT * min(held, max(BUCKET, largest)) if layout.data * layout.context > 1 else 0.0
     if layout.pipeline > 1:  # gathered for all micro-batches, and gradients summed over these before they are shared
-        return (WEIGHT + GRADIENT) * held, cast
+        return (WEIGHT + GRADIENT) * held
     n_layer = architecture.n_layer(model)
     block = architecture.layer_params(model) / layout.tensor
     at_once = GATHERED_BLOCKS * block + (held - n_layer * block)  # embeddings and last norm stay
-    return (WEIGHT + GRADIENT) * at_once, cast
+    return (WEIGHT + GRADIENT) * at_once
+
+
+def _casts(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:
+    """Bytes of the weights that autocast casts, at the end of the forward pass and in the backward pass.
+
+    Each micro-batch in flight has casts of its own, from its forward to its backward pass; with full recomputation a
+    block makes its own again.
+    """
+    e, architecture = numerics.element_bytes, registry.of(model)
+    if e == WEIGHT:
+        return 0.0, 0.0
+    block = e * architecture.layer_params(model) / layout.tensor
+    head = e * model.vocab_size * architecture.width(model) / layout.tensor if place == layout.pipeline - 1 else 0.0
+    stage = block * architecture.n_layer(model) / layout.stages
+    if layout.recompute == "full":
+        return stage + head, block + head
+    every = stage * _in_flight(layout, place, layout.micro_batches(sequences)) + head
+    return every, every
 
 
 def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:

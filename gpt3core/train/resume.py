@@ -88,7 +88,7 @@ def _with_micro_batch(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: 
     size = micro_batch(
         spec.model,
         mesh.layout,
-        sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+        sequences=spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
         numerics=Numerics(precision=chosen["precision"], kernel=chosen["kernel"]),
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
     )

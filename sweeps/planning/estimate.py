@@ -51,7 +51,7 @@ def task(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> Task:
 
 
 def _first(spec: RunSpec) -> int:
-    """Sequences of a run's first batch; later ones are multiples of it."""
+    """Sequences of the first batch, of which later ones are multiples."""
     return spec.optim.ramp.start // spec.model.n_ctx
 
 
@@ -75,7 +75,8 @@ def on_gpus(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> GpuEstim
     """
     hardware.check(plan)
     wanted = task(spec, plan, place)
-    ideal = costs.train_flops(spec.model, spec.tokens) / (wanted.device.peak_flops * 86_400)
+    share = wanted.device.matmul if plan.mfu is None else plan.mfu
+    ideal = costs.train_flops(spec.model, spec.tokens) / (wanted.device.peak_flops * share * 86_400)  # of one GPU
     counts = _counts(wanted, plan, place)
     worth = [gpus for gpus in counts if ideal / gpus <= plan.max_days]  # the others cannot end in time
     fastest: GpuEstimate | None = None
@@ -109,14 +110,27 @@ def _on(spec: RunSpec, plan: Hardware, wanted: Task, gpus: int) -> GpuEstimate |
     if choice is None:
         return None
     assert choice.step is not None
-    days = choice.step.seconds * spec.tokens / spec.optim.batch_tokens / 86_400
+    days = _training_seconds(spec, wanted, choice) / 86_400
     return GpuEstimate(
         task=wanted,
         choice=choice,
         days=days,
         usd=gpus * days * 24 * hardware.usd_per_hour(plan),
-        mfu=choice.step.mfu(gpus, wanted.device.peak_flops),
+        mfu=costs.train_flops(spec.model, spec.tokens) / (gpus * days * 86_400 * wanted.device.peak_flops),
     )
+
+
+def _training_seconds(spec: RunSpec, wanted: Task, choice: Choice) -> float:
+    """Of all steps; while the batch grows they are shorter, and wait longer in a pipeline."""
+    assert choice.step is not None
+    phases, total = spec.optim.ramp.phases, 0.0
+    for phase, after in zip(phases, [*phases[1:], None], strict=True):
+        last = spec.steps if after is None else min(after.step, spec.steps)
+        same = phase.batch_tokens == spec.optim.batch_tokens
+        sequences = phase.batch_tokens // spec.model.n_ctx
+        taken = choice.step if same else replace(wanted, sequences=sequences).step(choice.layout)
+        total += max(0, last - phase.step) * taken.seconds
+    return total
 
 
 # ----------------------------------------------------------------------------------------- runs as a recipe places them

@@ -19,7 +19,7 @@ from sweeps.planning.text import Text
 
 MOST_ROWS = 300  # more runs are summed by budget
 LEFT_SHOWN = 40  # cells left out that are listed
-WIDTH = 180  # where the output is no terminal
+WIDTH = 210  # where the output is no terminal
 
 
 def _console() -> Console:
