@@ -54,7 +54,7 @@ def test_forward_flops_of_a_whole_size_are_torchs(name):
     """On the meta device: linear layers, head and attention, of which torch counts every query-key pair."""
     spec = replace(sizes.GPT3[name].model(), attention="dense")
     with torch.device("meta"):
-        model = registry.of(spec).build(spec, kernel="softmax")
+        model = registry.of(spec).build(spec, kernel="sdpa")
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 2048, dtype=torch.long))
     unseen = 2 * 2 * spec.n_layer * spec.n_head * spec.d_head * (2048 - 2049 / 2)
