@@ -28,7 +28,7 @@ def gelu(x: Tensor, *, built: bool = False) -> Tensor:
     Args:
         built: whether to use the functions of native.c.
     """
-    if x.dtype != torch.float32 or x.device.type != "cpu":
+    if x.device.type != "cpu":
         return F.gelu(x, approximate=GELU)  # one kernel, in fp32 inside
     found: Tensor = _Gelu.apply(x, built)  # type: ignore[no-untyped-call]
     return found
@@ -36,7 +36,8 @@ def gelu(x: Tensor, *, built: bool = False) -> Tensor:
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, built: bool) -> Tensor:
+    def forward(ctx: Any, given: Tensor, built: bool) -> Tensor:
+        x = given.float()
         if built:
             value, slope = native.gelu(x, slope=ctx.needs_input_grad[0])
         else:
@@ -47,8 +48,8 @@ class _Gelu(torch.autograd.Function):
             if ctx.needs_input_grad[0]:  # share + value (1 - share) 2 u'
                 slope = square.mul_(3 * CUBIC).add_(LINEAR).mul_((1 - share).mul_(value)).add_(share)
         if slope is not None:
-            ctx.save_for_backward(slope)
-        return value
+            ctx.save_for_backward(slope.to(given.dtype))
+        return value.to(given.dtype)
 
     @staticmethod
     @once_differentiable

@@ -117,8 +117,8 @@ class GPT(nn.Module):
             past: what was read before; it takes in what is read now.
         """
         if self.tokens is not None and self.positions is not None:
-            t = x.size(1)
-            x = self.tokens(x) + self.positions(torch.arange(t, device=x.device) if past is None else past.places(t))
+            places = torch.arange(x.size(1), device=x.device) if past is None else past.places(x.size(1))
+            x = self.tokens(x) + self.positions(places)  # (B, T, D)
         for layer, block in self.blocks.items():
             x = block(x) if past is None else block(x, past.layers[layer])
         return x if self.norm is None else self.norm(x)

@@ -34,7 +34,7 @@ class Held:
     stages: tuple[nn.Module, ...]  # of the pipeline, in their order; the model itself where there is one
     pipeline: Pipeline | None
     autocast: Callable[[], AbstractContextManager[Any]]  # what a forward pass runs in
-    loss: Callable[[Tensor, Examples], Tensor]  # summed over the targets that count, from the logits here
+    loss: Callable[[Tensor, Examples], Tensor] | None  # summed over the targets that count, from cut logits
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
 
     def backward(self, examples: list[Examples], share: float) -> Tensor:
@@ -44,27 +44,25 @@ class Held:
             PeerError: when a rank that takes part is gone.
         """
 
-        def loss(logits: Tensor, some: Examples) -> Tensor:
-            return self.loss(logits, some) * share
-
         with explained(all_of_them=False), self.around():
             if self.pipeline is not None:
-                return self.pipeline.backward(examples, loss)
+                from_logits = self.loss or loss_sum
+                return self.pipeline.backward(examples, lambda logits, some: from_logits(logits, some) * share)
             total = torch.zeros((), device=examples[0].inputs.device)
             for number, some in enumerate(examples):
                 _last(self.model, number == len(examples) - 1)
-                found = self._of(some) * share
+                found = self._loss_sum(some) * share
                 torch.autograd.backward(found)
                 total += found.detach()
             return total
 
-    def _of(self, some: Examples) -> Tensor:
-        """The summed loss of a micro-batch: without all its logits at once, where the head is whole."""
+    def _loss_sum(self, examples: Examples) -> Tensor:
+        """Of a model in one stage."""
         with self.autocast():
-            if self.loss is loss_sum:
-                return model_loss_sum(self.model, some)
-            logits = self.model(some.inputs)
-        return self.loss(logits, some)
+            if self.loss is None:
+                return model_loss_sum(self.model, examples)
+            logits = self.model(examples.inputs)
+        return self.loss(logits, examples)
 
 
 def _last(model: nn.Module, last: bool) -> None:
@@ -126,7 +124,7 @@ def _held(
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Held:
     """What was cut, with the loss and the schedule that fit the cut."""
-    loss: Callable[[Tensor, Examples], Tensor] = loss_sum
+    loss: Callable[[Tensor, Examples], Tensor] | None = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     pipeline = None
     if mesh.layout.tensor > 1:

@@ -38,12 +38,12 @@ def test_every_convention_counts_the_module_as_built(name):
     with torch.device("meta"):
         model = registry.of(spec).build(spec, kernel="sdpa")
     held = dict(parameters.named(model))
-    blocks = [p for path, p in held.items() if path.startswith("blocks.")]
+    layers = [p for path, p in held.items() if path.startswith("blocks.")]
     counts = costs.params(spec)
     assert counts.total == sum(p.numel() for p in held.values())
     assert counts.nonembedding == sum(p.numel() for path, p in held.items() if path.split(".")[0] not in AROUND)
-    assert counts.kaplan == sum(p.numel() for p in blocks if p.dim() == 2)
-    assert registry.of(spec).layer_params(spec) * spec.n_layer == sum(p.numel() for p in blocks)
+    assert counts.kaplan == sum(p.numel() for p in layers if p.dim() == 2)
+    assert registry.of(spec).layer_params(spec) * spec.n_layer == sum(p.numel() for p in layers)
     if name == "175B":
         assert counts.total == 174_604_259_328
         assert counts.kaplan == 12 * 96 * 12288**2

@@ -43,6 +43,18 @@ def test_gelu_is_gpt2s_with_its_gradient(how):
 
 
 @pytest.mark.parametrize("how", BOTH)
+def test_gelu_in_bf16_is_fp32s_rounded_once(how):
+    x = torch.linspace(-8, 8, 999).bfloat16().requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    F.gelu(exact, approximate="tanh").sum().backward()
+    found = gelu(x, built=how)
+    found.sum().backward()
+    assert found.dtype == x.grad.dtype == torch.bfloat16
+    for a, b in ((found, F.gelu(exact, approximate="tanh")), (x.grad, exact.grad)):
+        torch.testing.assert_close(a.double(), b, atol=2e-7, rtol=2**-8)
+
+
+@pytest.mark.parametrize("how", BOTH)
 @pytest.mark.parametrize("counted", [False, True])
 def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_ROWS", 7)  # several chunks, the last of them short
