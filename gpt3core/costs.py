@@ -1,8 +1,9 @@
-"""Parameters, FLOPs and memory of a model, each by a named convention. No torch.
+"""Parameters and FLOPs of a model, each by a named convention. No torch.
 
 Conventions:
     params total            every trained number; the head is tied to the token embedding and counted once
-    params non-embedding    total without token and position embeddings (Kaplan et al. 2020)
+    params non-embedding    total without token and position embeddings
+    params kaplan           the matrices of the blocks: 2 d n_layer (2 d_attn + d_ff) (Kaplan et al. 2020, table 1)
     flops 6ND               6 x parameters x tokens, of the parameters that the caller names
     flops model ("exact")   3 x forward; forward = 2 FLOPs per multiply-add of every matrix product: linear layers,
                             head, and the query-key pairs that causal and banded masks leave; embeddings, softmax and
@@ -10,8 +11,6 @@ Conventions:
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec, Params
@@ -44,58 +43,6 @@ def six_nd(n_params: float, tokens: float) -> float:
 def tokens_for(model: ModelSpec, flops: float) -> float:
     """Tokens that a compute budget buys."""
     return flops / train_flops(model, 1)
-
-
-# ------------------------------------------------------------------------------------------- memory of one device
-
-STATE_BYTES = 6.0  # bf16 weight + fp32 gradient, on every data-parallel replica
-OPTIMIZER_BYTES = 12.0  # fp32 master weight and two moments, sharded over the data-parallel ranks
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes on the fullest device (the first pipeline stage)."""
-
-    weights_and_gradients: float
-    optimizer: float
-    activations: float
-
-    @property
-    def total(self) -> float:
-        """All of it, in bytes."""
-        return self.weights_and_gradients + self.optimizer + self.activations
-
-
-def memory_per_device(
-    model: ModelSpec,
-    *,
-    data: int,
-    tensor: int,
-    pipeline: int,
-    micro_batch: int = 1,
-    recompute: str = "selective",
-) -> Memory:
-    """Bytes per device for mixed-precision AdamW with a distributed optimizer.
-
-    States: 6 + 12/d bytes a parameter (bf16 weights, fp32 gradients; Megatron-LM's distributed optimizer).
-    Activations: the architecture's bytes a token and layer, sequence parallel with the tensor degree; 1F1B keeps p
-    micro-batches of L/p layers on the first stage, so the pipeline degree does not divide them. The fp32 logits
-    (s b V / t) sit on the last stage and are counted where there is one stage only.
-    """
-    if recompute not in ("selective", "full"):
-        raise ValueError(f"recompute={recompute!r}: allowed are selective, full")
-    counts, architecture = params(model), registry.of(model)
-    n_layer, tokens = architecture.n_layer(model), model.n_ctx * micro_batch
-    layers = -(-n_layer // pipeline)
-    on_device = (architecture.layer_params(model) * layers + counts.total - counts.nonembedding) / tensor
-    activations = tokens * n_layer * architecture.activation_bytes(model, recompute) / tensor
-    if pipeline == 1:
-        activations += 4.0 * 2 * tokens * model.vocab_size / tensor  # logits and their gradient
-    return Memory(
-        weights_and_gradients=STATE_BYTES * on_device,
-        optimizer=OPTIMIZER_BYTES * on_device / data,
-        activations=activations,
-    )
 
 
 def run_costs(spec: RunSpec) -> dict[str, float]:

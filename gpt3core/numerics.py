@@ -16,6 +16,11 @@ class Numerics:
     precision: str  # fp32 | bf16 (autocast)
     kernel: str  # softmax | sdpa: of the attention | native: functions of our own wherever torch makes several passes
 
+    @property
+    def element_bytes(self) -> int:
+        """Of one number in matrix products and what they keep."""
+        return 4 if self.precision == "fp32" else 2
+
     def satisfies(self, precision: str, kernel: str) -> bool:
         """Whether a specification's wishes ("auto" is none) are met."""
         return precision in (AUTO, self.precision) and kernel in (AUTO, self.kernel)

@@ -13,8 +13,9 @@ from gpt3core import costs
 from gpt3core.errors import BusyError, StoreError
 from gpt3core.evals import runner
 from gpt3core.evals.spec import EvalSpec
-from gpt3core.parallel.mesh import Mesh
-from gpt3core.spec import TRAINER_VERSION, RunSpec
+from gpt3core.parallel import layout
+from gpt3core.parallel.mesh import Mesh, require_same
+from gpt3core.spec import TRAINER_VERSION, RunSpec, as_dict
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import timing
@@ -42,21 +43,19 @@ def run(
         options: see ``Trainer``.
 
     Raises:
+        ValueError: when ranks were given different specifications, or a layout that cannot cut the run.
         BusyError: when another live process has the run.
         StoppedError: when asked to stop.
     """
     mesh = mesh or Mesh()
     folder = RunDir(root, spec.run_id)
+    _agree(mesh, spec, evals)
     with contextlib.ExitStack() as held:
         result, damage = mesh.first(lambda: _claim(folder, spec, held))
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
-        if result is None and spec.trainer_version != TRAINER_VERSION:
-            raise StoreError(
-                f"run {spec.run_id} was specified for trainer version {spec.trainer_version}, this is version "
-                f"{TRAINER_VERSION}, which would train it to other weights: leave it out (replace=true), or train it "
-                "with the isoflop that specified it"
-            )
+        if result is None:
+            _require_version(spec)
         here = Trainer(spec, root, mesh=mesh, damage=damage, **options)
         if result is not None and here.step < spec.steps:
             raise StoreError(
@@ -70,6 +69,23 @@ def run(
             result = mesh.first(lambda: _result(here, status, peak_flops, usd_per_hour))
             mesh.first(lambda: folder.finish(result))
         return result if mesh.rank == 0 else None
+
+
+def _agree(mesh: Mesh, spec: RunSpec, evals: EvalSpec) -> None:
+    """Refuse to start where ranks were given different work, or would do it by different code, or cannot be cut so."""
+    mine = {**as_dict(spec), "run_id": spec.run_id, "evals": evals.eval_id, "torch": torch.__version__}
+    require_same(mesh, "specification", {**mine, "trainer": TRAINER_VERSION})
+    if mesh.planned:
+        layout.check(mesh.layout, spec.model, spec.optim.ramp.start // spec.model.n_ctx)  # later batches are multiples
+
+
+def _require_version(spec: RunSpec) -> None:
+    if spec.trainer_version != TRAINER_VERSION:
+        raise StoreError(
+            f"run {spec.run_id} was specified for trainer version {spec.trainer_version}, this is version "
+            f"{TRAINER_VERSION}, which would train it to other weights: leave it out (replace=true), or train it "
+            "with the isoflop that specified it"
+        )
 
 
 def _claim(folder: RunDir, spec: RunSpec, held: contextlib.ExitStack) -> tuple[dict[str, Any] | None, list[str]]:
@@ -110,7 +126,7 @@ def _evaluate(here: Trainer, evals: EvalSpec) -> str:
     here.progress("evaluating", None)
     known = mesh.first(lambda: [{name: _plain(value) for name, value in row.items()} for row in run.measurements()])
     table = mesh.together(
-        lambda: runner.evaluate(here.model, here.spec, evals, here.data, here.numerics, here.device, known)
+        lambda: runner.evaluate(here.answers, here.spec, evals, here.data, here.numerics, here.device, known)
     )
     losses = [loss for loss in table["loss"] if loss is not None]
     if mesh.agree(not all(map(math.isfinite, losses))):
@@ -140,6 +156,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "epochs": here.loader.epochs(tokens),
         **vars(here.numerics),
         "threads": here.threads,
+        "micro_batch": here.micro_batch,
         "trunk": here.trunk,
         "attempt": here.attempt_name,
         "attempts": len(here.dir.attempts()),

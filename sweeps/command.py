@@ -106,23 +106,18 @@ def refuse(order: Order) -> None:
     Raises:
         UsageError: where the text is too small, runs would drop out of the sweep, or a run needs what is not built.
     """
-    if reason := texts.refusal(order.text, order.recipe, order.grid.runs) or _unbuilt(order):
+    if reason := texts.refusal(order.text, order.recipe, order.grid.runs) or _misfit(order):
         raise UsageError(reason)
     asked.union(order.record, order.run_ids, replace=order.recipe.replace, extend=order.recipe.extend)
 
 
-def _unbuilt(order: Order) -> str:
-    """Tensor and pipeline parallelism are planned, not built: what to say before anything starts."""
-    if order.recipe.family != "gpt3":
-        return ""
+def _misfit(order: Order) -> str:
+    """Why a run cannot be placed as the recipe says: what to say before anything starts."""
     for run in order.grid.runs:
-        layout = estimate.on_gpus(run, order.recipe.plan).layout
-        if layout is None or layout.tensor * layout.pipeline > 1:
-            degrees = f"tensor {layout.tensor} x pipeline {layout.pipeline}" if layout else "more memory than a GPU has"
-            return (
-                f"{run.label} needs {degrees} on {order.recipe.plan.gpu}, and this version trains data-parallel only: "
-                "use --plan, or give smaller sizes (sizes=[125M,350M])"
-            )
+        try:
+            estimate.placed(run, order.recipe)
+        except UsageError as error:
+            return str(error)
     return ""
 
 
@@ -132,7 +127,7 @@ def _show(order: Order) -> None:
     chosen, runs = order.recipe, order.grid.runs
     trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
-    refusals = [texts.refusal(order.text, chosen, runs), _unbuilt(order)]
+    refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
     remarks = [*_remarks(order), _forgotten(order)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)

@@ -31,6 +31,10 @@ FORBIDDEN = {
     "gpt3core.errors": {"torch"},
     "gpt3core.numerics": {"torch"},
     "gpt3core.evals.spec": {"torch"},
+    "gpt3core.parallel.layout": {"torch"},
+    "gpt3core.parallel.memory": {"torch"},
+    "gpt3core.parallel.speed": {"torch"},
+    "gpt3core.parallel.choose": {"torch"},
     "gpt3core.model": {"torch.distributed"},
 }
 

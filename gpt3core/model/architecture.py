@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt3core.checks import require_positive
+from gpt3core.numerics import Numerics
 
 ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
 
@@ -30,19 +31,45 @@ class Params:
 
     total: int
     nonembedding: int
+    kaplan: int  # the blocks' matrices alone: 2 d n_layer (2 d_attn + d_ff) (Kaplan et al. 2020, table 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockBytes:
+    """What one block keeps of one token for its backward pass, in bytes on one device."""
+
+    entry: float  # the residual stream that goes in: all that full recomputation keeps
+    inside: float  # the attention's scores and what only they need: what selective recomputation does not keep
+    rest: float
+
+    @property
+    def all(self) -> float:
+        """Without recomputation."""
+        return self.entry + self.inside + self.rest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts:
-    """How a module's parts may be cut over devices, by the suffix of a parameter's or module's name.
+    """How a module's parts may be cut over devices, by the names of its modules.
 
-    ``columns`` are cut along their outputs and ``rows`` along their inputs (Shoeybi et al. 2019, section 3);
-    ``layers`` names the list of blocks that a pipeline deals out.
+    ``columns`` are cut along their outputs and ``rows`` along their inputs (Shoeybi et al. 2019, section 3); what
+    ``norms`` do is the same at every position, so devices that share the matrices share the positions there
+    (Korthikanti et al. 2022, section 4.2.2). These are names in a block; ``layers`` names the list of blocks, which a
+    pipeline deals out. ``attention`` names the module of a block whose ``attend`` mixes positions.
+
+    Around the blocks: ``tokens`` and ``head`` (maybe tied) have a row a token of the vocabulary, ``positions`` maps
+    places in a sequence to vectors, and ``norm`` comes before the head.
     """
 
     columns: tuple[str, ...]
     rows: tuple[str, ...]
+    norms: tuple[str, ...]
     layers: str
+    attention: str
+    tokens: str
+    positions: str
+    norm: str
+    head: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +84,8 @@ class Architecture:
     n_layer: Callable[[Any], int]  # equal blocks, which a pipeline may deal out
     width: Callable[[Any], int]  # of the residual stream
     layer_params: Callable[[Any], float]  # of one block
-    activation_bytes: Callable[[Any, str], float]  # kept for the backward pass, a token and block, by recomputation
-    divides: Callable[[Any, int], bool]  # whether so many devices can share every matrix
+    activation_bytes: Callable[[Any, Numerics, int], BlockBytes]  # of one block cut over so many tensor devices
+    shared_widths: Callable[[Any], dict[str, int]]  # by key: what devices that share every matrix must divide
     cuts: Cuts
 
     def build(self, spec: ModelSpec, *, kernel: str) -> Any:

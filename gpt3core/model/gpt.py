@@ -26,6 +26,8 @@ from gpt3core.model.past import Past, Seen
 class Attention(nn.Module):
     """Multi-head causal attention of one layer."""
 
+    attend = staticmethod(attend)  # replaced from outside where positions are shared, or computed again
+
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
@@ -38,11 +40,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        b, t, _ = x.shape
-        q, k, v = split_heads(self.qkv(x).view(b, t, -1, 3, self.d_head))  # (B, the heads here, T, K) each
+        qkv = self.qkv(x)
+        b, t, _ = qkv.shape  # from outside x may hold some of the positions only
+        q, k, v = split_heads(qkv.view(b, t, -1, 3, self.d_head))  # (B, the heads here, T, K) each
         seen = None if past is None else past.read(k, v)
         if seen is None:
-            mixed = attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel, **self.sparse)
+            mixed = self.attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel, **self.sparse)
         else:
             mixed = F.scaled_dot_product_attention(q, *seen)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
@@ -114,8 +117,8 @@ class GPT(nn.Module):
             past: what was read before; it takes in what is read now.
         """
         if self.tokens is not None and self.positions is not None:
-            t = x.size(1)
-            x = self.tokens(x) + (self.positions.weight[:t] if past is None else self.positions(past.places(t)))
+            places = torch.arange(x.size(1), device=x.device) if past is None else past.places(x.size(1))
+            x = self.tokens(x) + self.positions(places)  # (B, T, D)
         for layer, block in self.blocks.items():
             x = block(x) if past is None else block(x, past.layers[layer])
         return x if self.norm is None else self.norm(x)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from gpt3core.checks import as_floats, require_positive
 from gpt3core.model import patterns
-from gpt3core.model.architecture import ADDED, Architecture, Cuts, ModelSpec, Params
+from gpt3core.model.architecture import ADDED, Architecture, BlockBytes, Cuts, ModelSpec, Params
 from gpt3core.model.patterns import Pattern
+from gpt3core.numerics import Numerics
 
-# a token and unit of width in 16 bits: Korthikanti et al. 2022 (arXiv 2205.05198), s b h 34 and s b h 2
-ACTIVATION_BYTES = {"selective": 34.0, "full": 2.0}
 # GPT-2's form, which GPT-3 keeps (see ``gelu.py``); torch's name of it
 GELU = "tanh"
 
@@ -58,6 +58,7 @@ class GPTSpec(ModelSpec):
         return pattern.size if pattern.kind == "banded" else self.n_ctx
 
 
+@lru_cache(maxsize=1024)  # a plan asks thousands of times
 def params(model: GPTSpec) -> Params:
     """Exact counts: weights, biases, LayerNorms, embeddings; the head is the token embedding."""
     d, inner = model.d_model, model.n_head * model.d_head
@@ -65,15 +66,41 @@ def params(model: GPTSpec) -> Params:
     mlp = d * 4 * d + 4 * d + 4 * d * d + d
     norms = 4 * d
     nonembedding = model.n_layer * (attention + mlp + norms) + 2 * d
-    return Params(total=nonembedding + (model.vocab_size + model.n_ctx) * d, nonembedding=nonembedding)
+    return Params(
+        total=nonembedding + (model.vocab_size + model.n_ctx) * d,
+        nonembedding=nonembedding,
+        kaplan=model.n_layer * (4 * d * inner + 8 * d * d),
+    )
 
 
+@lru_cache(maxsize=1024)
 def forward_flops_per_token(model: GPTSpec) -> float:
     """Matrix-product FLOPs of a forward pass, per token of a full sequence."""
     d, inner = model.d_model, model.n_head * model.d_head
     linear = model.n_layer * (d * 3 * inner + inner * d + 8 * d * d) + d * model.vocab_size
     pairs = sum(2 * inner * model.pattern(layer).mean_keys(model.n_ctx) for layer in range(model.n_layer))
     return 2 * (linear + pairs)
+
+
+def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int) -> BlockBytes:
+    """What a block keeps of a token: Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1, for what is built here.
+
+    Theirs is 34 h + 5 a s bytes with a stream of 16 bits and three dropout masks; here the stream is fp32 (2 x 2 h
+    more), nothing is dropped (3 h and 3 a s less), and the softmax keeps its probabilities alone. A tensor-parallel
+    layer keeps its gathered input whole: theirs keeps a shard and gathers again in the backward pass.
+    """
+    d, inner, e = model.d_model, model.n_head * model.d_head, numerics.element_bytes
+    norm = 4 * d + 8  # the norm's input, mean and inverse deviation, in fp32
+    gathered = 2 * e * d  # what qkv and up read
+    mixed = 3 * e * inner + e * inner  # queries, keys and values; what the attention gives and out reads
+    mlp = 2 * 4 * e * d  # what the GELU reads, and what down reads
+    # the probabilities of the softmax kernel; of the others the logarithm of each row's sum
+    inside = e * model.n_head * model.n_ctx if numerics.kernel == "softmax" else 4 * model.n_head
+    return BlockBytes(
+        entry=4 * d / tensor,
+        inside=inside / tensor,
+        rest=(norm + 8 + mixed + mlp) / tensor + gathered,
+    )
 
 
 ENTRY = Architecture(
@@ -85,11 +112,17 @@ ENTRY = Architecture(
     n_layer=lambda model: model.n_layer,
     width=lambda model: model.d_model,
     layer_params=lambda model: (params(model).nonembedding - 2 * model.d_model) / model.n_layer,  # less the last norm
-    activation_bytes=lambda model, recompute: ACTIVATION_BYTES[recompute] * model.d_model,
-    divides=lambda model, degree: model.n_head % degree == 0 and model.d_model % degree == 0,
+    activation_bytes=activation_bytes,
+    shared_widths=lambda model: {"model.n_head": model.n_head, "model.d_model": model.d_model},
     cuts=Cuts(
         columns=("attention.qkv", "up"),
         rows=("attention.out", "down"),
+        norms=("norm1", "norm2"),
         layers="blocks",
+        attention="attention",
+        tokens="tokens",
+        positions="positions",
+        norm="norm",
+        head="head",
     ),
 )

@@ -52,6 +52,21 @@ def named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         yield name, parameter
 
 
+def twice_held(model: nn.Module) -> set[str]:
+    """Names of parameters of which a stage has a second copy: their first holder is in another stage."""
+    tied = getattr(model, "tied", {})
+    return {tied[path] for path, _ in model.named_parameters() if path in tied}
+
+
+def tie(model: nn.Module) -> None:
+    """Make one parameter again of those that are tied: a model that is given memory comes out untied."""
+    for later, first in getattr(model, "tied", {}).items():
+        holders = [name.rpartition(".")[0] for name in (later, first)]
+        if all(getattr(model, holder, None) is not None for holder in holders):
+            weight = model.get_parameter(first)
+            setattr(model.get_submodule(holders[0]), later.rpartition(".")[2], weight)
+
+
 def draw_(part: Part, seed: int, name: str, std: float) -> None:
     """Fill a part of a matrix with its draws of N(0, std^2)."""
     (height, width), (row, column) = part.values.shape, part.start

@@ -1,8 +1,10 @@
 """The processes of a run: who this one is among them, and what they do together.
 
-So far every rank is a data-parallel one: it takes its rows of the same global batch, and gradients are averaged. The
-batch, the schedule and the order of the data are the run's, so the number of ranks changes the cost of a point and not
-the point (sums in another order differ in the last bits).
+Ranks lie on axes, outermost first: pipeline, replicate, shard, context, tensor; so the ranks of a tensor group are
+neighbours, on one node where a node has a whole number of groups. Replicate x shard are the data-parallel ranks: each
+takes its rows of the same global batch, and gradients are averaged. The batch, the learning rate and the order of the
+data are the run's, so a layout changes the cost of a point and not the point (sums in another order differ in the last
+bits).
 
 What ranks tell one another besides tensors is JSON, and goes through the CPU. Every collective has a timeout, and one
 that breaks raises PeerError: the reason is with the rank that broke it.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,12 +25,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 
 from gpt3core import errors
 from gpt3core.errors import PeerError
+from gpt3core.parallel.layout import Layout
 
+AXES = ("pipeline", "replicate", "shard", "context", "tensor")
 COLLECTIVE_SECONDS = 600.0
+BUCKET = 1 << 24  # values reduced at a time, so that no copy of all gradients is made
+# what torch and its transports say of a collective that broke, or a send to a rank that is gone
+COLLECTIVE = re.compile(
+    r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout"
+    r"|timed out waiting",
+    re.I,
+)
 KINDS = {kind.__name__: kind for kind in (*vars(errors).values(), ValueError) if isinstance(kind, type)}
+
+ALONE = Layout()
 
 T = TypeVar("T")
 
@@ -38,17 +53,56 @@ class Mesh:
 
     rank: int = 0
     size: int = 1
-    devices: DeviceMesh | None = None  # its axes by name, where torch.distributed is on
+    layout: Layout = ALONE
+    planned: bool = False  # whether somebody chose the layout, its micro-batch too
+    devices: DeviceMesh | None = None  # the axes of more than one rank, by name
+    ends: dist.ProcessGroup | None = None  # of the first and last stage, on those, in a pipeline
+
+    def degree(self, axis: str) -> int:
+        """The ranks along an axis."""
+        return degrees(self.layout)[axis]
+
+    def place(self, axis: str) -> int:
+        """This rank's place along an axis."""
+        return 0 if self.degree(axis) == 1 else int(self._axes.get_local_rank(axis))
+
+    def group(self, axis: str) -> dist.ProcessGroup:
+        """The ranks along an axis, of which this is one."""
+        return self._axes.get_group(axis)
+
+    def axes(self, *names: str) -> DeviceMesh:
+        """The device mesh of axes that have more than one rank."""
+        return self._axes[names if len(names) > 1 else names[0]]
+
+    @property
+    def _axes(self) -> DeviceMesh:
+        assert self.devices is not None, "a run of one rank has no axes"
+        return self.devices
 
     @property
     def data_rank(self) -> int:
-        """The place along the data-parallel axis."""
-        return 0 if self.devices is None else int(self.devices.get_local_rank("data"))
+        """The place among the data-parallel ranks."""
+        return self.place("replicate") * self.degree("shard") + self.place("shard")
 
     @property
     def data_size(self) -> int:
-        """The number of replicas, each with rows of its own."""
-        return 1 if self.devices is None else int(self.devices["data"].size())
+        """The number of data-parallel ranks, each with rows of its own."""
+        return self.layout.data
+
+    @property
+    def terms(self) -> int:
+        """The number of ranks whose gradients of the same weight are averaged: those with rows or positions."""
+        return self.layout.data * self.layout.context
+
+    @property
+    def first_stage(self) -> bool:
+        """Whether this rank holds the first stage of the pipeline."""
+        return self.place("pipeline") == 0
+
+    @property
+    def last_stage(self) -> bool:
+        """Whether this rank holds the last stage of the pipeline."""
+        return self.place("pipeline") == self.degree("pipeline") - 1
 
     def rows(self, batch: np.ndarray) -> np.ndarray:
         """This replica's rows of a global batch."""
@@ -59,26 +113,21 @@ class Mesh:
             )
         return batch[self.data_rank :: self.data_size]
 
-    def mean_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its mean over the replicas."""
-        if self.devices is None:
-            return
-        tensors = list(tensors)
-        flat = torch.cat([t.flatten() for t in tensors])
-        with _explained():
-            dist.all_reduce(flat, group=self.devices.get_group("data"))
-        flat /= self.data_size
-        start = 0
-        for tensor in tensors:
-            tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-            start += tensor.numel()
+    def mean_(self, tensors: Iterable[Tensor], axis: str = "replicate") -> None:
+        """Replace each tensor by its mean over the ranks of an axis."""
+        self.sum_(tensors, axis, divide=self.degree(axis))
+
+    def sum_(self, tensors: Iterable[Tensor], axis: str, *, divide: int = 1) -> None:
+        """Replace each tensor by its sum over the ranks of an axis, a bucket of them at a time."""
+        if self.degree(axis) > 1:
+            sum_(tensors, self.group(axis), divide=divide)
 
     def agree(self, flag: bool) -> bool:
         """Whether any rank says so."""
         if self.size == 1:
             return flag
         votes = torch.tensor([float(flag)])
-        with _explained():
+        with explained():
             dist.all_reduce(votes)
             return bool(votes.item())
 
@@ -91,7 +140,7 @@ class Mesh:
         if self.size == 1:
             return [data]
         mine = torch.frombuffer(bytearray(json.dumps(data).encode()), dtype=torch.uint8)
-        with _explained():
+        with explained():
             sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
             dist.all_gather(sizes, torch.tensor([len(mine)]))
             longest = int(max(sizes))
@@ -136,45 +185,148 @@ class Mesh:
         return done[0]
 
 
+def degrees(layout: Layout) -> dict[str, int]:
+    """The ranks along each axis, outermost first."""
+    split = layout.data // layout.shard, layout.shard
+    return dict(zip(AXES, (layout.pipeline, *split, layout.context, layout.tensor), strict=True))
+
+
+def sum_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None, *, divide: int = 1) -> None:
+    """Replace each tensor by its sum over a group's ranks."""
+    for bucket in _buckets(tensors):
+        flat = torch.cat([t.flatten() for t in bucket])
+        with explained():
+            dist.all_reduce(flat, group=group)
+        if divide > 1:
+            flat /= divide
+        for tensor, part in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in their order, a few at a time."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Say of a broken collective what it means."""
+def explained(*, all_of_them: bool = True) -> Iterator[None]:
+    """Say of a broken collective what it means.
+
+    Args:
+        all_of_them: whether every RuntimeError in the block is one of a collective's, or only those that say so.
+    """
     try:
         yield
     except RuntimeError as error:
+        if not all_of_them and not any(COLLECTIVE.search(str(e)) for e in _causes(error)):
+            raise
         raise PeerError(
             f"another rank of this run failed, died or stopped answering, so this one stops too ({error!s:.200})"
         ) from error
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 @contextlib.contextmanager
 def joined(
-    rank: int, world_size: int, address: str, device: str, *, seconds: float = COLLECTIVE_SECONDS
+    rank: int,
+    world_size: int,
+    address: str,
+    device: str,
+    *,
+    layout: Layout | None = None,
+    seconds: float = COLLECTIVE_SECONDS,
 ) -> Iterator[Mesh]:
     """Join the run's processes for the block (gloo on CPUs, NCCL beside it on GPUs).
 
     Args:
         address: ``host:port`` of rank 0's node.
+        layout: how the run is cut over its ranks; by default they are data-parallel.
         seconds: after which a collective that some rank does not come to fails.
 
     Raises:
+        ValueError: when the layout is of another number of ranks, or another rank's differs.
         PeerError: when the others do not come, or one of them breaks a collective in the block.
     """
+    planned, layout = layout is not None, layout or Layout(data=world_size)
     if world_size == 1:
-        yield Mesh()
+        _require_size(layout, world_size)
+        yield Mesh(layout=layout, planned=planned)
         return
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    timeout = datetime.timedelta(seconds=seconds)
     try:
-        with _explained():
+        with explained():
             dist.init_process_group(
                 backend,
                 init_method=f"tcp://{address}",
                 rank=rank,
                 world_size=world_size,
-                timeout=datetime.timedelta(seconds=seconds),
+                timeout=timeout,
             )
-            devices = init_device_mesh(device, (world_size,), mesh_dim_names=("data",))
-        yield Mesh(rank=rank, size=world_size, devices=devices)
+        require_same(Mesh(rank=rank, size=world_size), "layout", vars(layout))
+        _require_size(layout, world_size)
+        with explained():
+            devices = _axes(layout, device, timeout)
+            ends = _ends(layout, timeout)
+        yield Mesh(rank=rank, size=world_size, layout=layout, planned=planned, devices=devices, ends=ends)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _require_size(layout: Layout, world_size: int) -> None:
+    if layout.world_size != world_size:
+        raise ValueError(
+            f"a layout of {layout.describe()} is of {layout.world_size} ranks, and this run has {world_size}: give "
+            "degrees whose product is the number of workers"
+        )
+
+
+def _axes(layout: Layout, device: str, timeout: datetime.timedelta) -> DeviceMesh:
+    """The device mesh of the axes that have more than one rank."""
+    wide = {axis: degree for axis, degree in degrees(layout).items() if degree > 1}
+    devices = init_device_mesh(device, tuple(wide.values()), mesh_dim_names=tuple(wide))
+    for axis in wide:  # torch gives a new group half an hour
+        set_timeout(timeout, devices.get_group(axis))
+    return devices
+
+
+def _ends(layout: Layout, timeout: datetime.timedelta) -> dist.ProcessGroup | None:
+    """The group of the first and last stage that this rank is one of, if it is; every rank helps to make all."""
+    if layout.pipeline == 1:
+        return None
+    stage, mine = layout.world_size // layout.pipeline, None
+    for first in range(stage):
+        ranks = [first, first + (layout.pipeline - 1) * stage]
+        made = dist.new_group(ranks, timeout=timeout)
+        mine = made if dist.get_rank() in ranks else mine
+    return mine
+
+
+def require_same(mesh: Mesh, what: str, mine: dict[str, Any]) -> None:
+    """Refuse to go on where ranks differ in something that all must have alike.
+
+    Raises:
+        ValueError: on every rank, with the first rank that differs from rank 0 and what differs.
+    """
+    told = mesh.gather(mine)
+    for rank, other in enumerate(told):
+        if other != told[0]:
+            found = ", ".join(f"{n} {told[0].get(n)} and {v}" for n, v in other.items() if v != told[0].get(n))
+            raise ValueError(
+                f"rank 0 and rank {rank} of this run disagree about its {what} ({found:.200}): nothing was trained; "
+                "start all of them with the same isoflop and the same command"
+            )

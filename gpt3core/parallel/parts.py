@@ -1,4 +1,4 @@
-"""Which part of a parameter this rank holds, as torch's DTensor says it."""
+"""Which part of a parameter this rank holds, as torch's DTensor says it, and along which axes it is cut."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def part_of(tensor: Tensor) -> Part:
         start[dim] += offset
         length[dim] = min(size, length[dim] - offset)
     return Part(values=spread.to_local().detach(), shape=tuple(spread.shape), start=tuple(start))
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor, in place: what is written there is the tensor's."""
+    return cast("DTensor", tensor)._local_tensor if hasattr(tensor, "placements") else tensor
+
+
+def sharded_axes(tensor: Tensor) -> list[str]:
+    """The axes of the mesh along which ranks hold different parts of a tensor."""
+    if not hasattr(tensor, "placements"):
+        return []
+    spread = cast("DTensor", tensor)
+    names = spread.device_mesh.mesh_dim_names or ()
+    return [name for name, placement in zip(names, spread.placements, strict=True) if not placement.is_replicate()]

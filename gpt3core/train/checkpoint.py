@@ -21,9 +21,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from gpt3core.errors import StoreError
-from gpt3core.model.parameters import Part, named
-from gpt3core.parallel.mesh import Mesh
-from gpt3core.parallel.parts import part_of
+from gpt3core.model.parameters import Part, named, twice_held
+from gpt3core.parallel.mesh import AXES, Mesh
+from gpt3core.parallel.parts import part_of, sharded_axes
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 
@@ -72,12 +72,17 @@ def save(
 def _write(begun: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, dict[str, Any]]:
     """Write this rank's files, if it has any; file -> its checksum and index.
 
-    What is cut is written by each that holds a cut, what is whole by the first replica only.
+    Of the ranks that hold the same part the first writes it.
     """
-    kinds = {"model": _weights(model), "optimizer": _moments(model, optimizer)}
+    twice = twice_held(model)
+    mine = {n: value for n, value in _moments(model, optimizer) if n.rpartition(".")[0] not in twice}
+    kinds: dict[str, dict[str, Tensor]] = {
+        "model": {n: p for n, p in named(model) if n not in twice},
+        "optimizer": mine,
+    }
     written = {}
     for kind, held in kinds.items():
-        parts = {n: part for n, part in held if mesh.data_rank == 0 or part.values.shape != torch.Size(part.shape)}
+        parts = {n: part_of(value) for n, value in held.items() if _first(value, mesh)}
         if not parts:
             continue
         # through bytes: safetensors' own writer hides a full disk behind an error of its own
@@ -89,15 +94,16 @@ def _write(begun: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mesh
     return written
 
 
-def _weights(model: nn.Module) -> Iterator[tuple[str, Part]]:
-    for name, parameter in named(model):
-        yield name, part_of(parameter)
+def _first(tensor: Tensor, mesh: Mesh) -> bool:
+    """Whether no rank of this stage before this one holds the same part."""
+    cut = sharded_axes(tensor)
+    return all(mesh.place(axis) == 0 for axis in AXES if axis not in ("pipeline", *cut))
 
 
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Part]]:
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in named(model):
         for moment, value in optimizer.state.get(parameter, {}).items():
-            yield f"{name}.{moment}", part_of(value)
+            yield f"{name}.{moment}", value
 
 
 def digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[str, str]:
@@ -106,7 +112,8 @@ def digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[str, str
     Ranks that hold the same parts must hold the same values.
     """
     places, values = hashlib.sha256(), hashlib.sha256()
-    for name, part in (*_weights(model), *_moments(model, optimizer)):
+    for name, tensor in (*named(model), *_moments(model, optimizer)):
+        part = part_of(tensor)
         places.update(f"{name} {part.start} {tuple(part.values.shape)}\n".encode())
         values.update(part.values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return places.hexdigest(), values.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -15,18 +16,20 @@ from gpt3core.data import shards as shard_cache
 from gpt3core.data.loader import Loader
 from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError
-from gpt3core.model import registry
 from gpt3core.numerics import Numerics
+from gpt3core.parallel import gradients
 from gpt3core.parallel.mesh import Mesh
+from gpt3core.parallel.parallelize import Held, parallelize
+from gpt3core.parallel.parts import local
+from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, optimizer, resume, timing
-from gpt3core.train.objective import OBJECTIVES, model_loss_sum
+from gpt3core.train import checkpoint, interval, optimizer, resume, timing
+from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
 from gpt3core.trunk import Prefix
 
-MICRO_BATCH_TOKENS = 16_384  # larger batches are accumulated; a constant, so that resume adds in the same order
 REPORT_SECONDS = 0.5
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
@@ -70,19 +73,27 @@ class Trainer:
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
-        asked = suggested, threads, device, prefix
-        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, spec, *asked))
-        self.threads = chosen.pop("threads")
+        asked = spec, suggested, threads, device, prefix, self.mesh
+        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, *asked))
+        self.threads, self.micro_batch = chosen.pop("threads"), chosen.pop("micro_batch")
         self.numerics = Numerics(**chosen)
         settle_process(device, self.threads)
-        self.model = registry.of(spec.model).build(spec.model, kernel=self.numerics.kernel).to(device)
+        self.held = self._built()
+        self.model = self.held.model
         self.optimizer = optimizer.build(self.model, spec.optim)
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.damage = [*damage, *unreadable, *damaged]
-        begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads")}
-        self.event("start", **begun, **vars(self.numerics))
+        begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
+        self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
+
+    def _built(self) -> Held:
+        """What this rank holds of the model, its weights not yet drawn."""
+        autocast = functools.partial(timing.autocast, self.numerics, self.device)
+        return parallelize(
+            self.spec.model, self.mesh, kernel=self.numerics.kernel, device=self.device, autocast=autocast
+        )
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""
@@ -95,7 +106,7 @@ class Trainer:
         """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
         rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         started = saved = reported = time.monotonic()
-        before = self.train_seconds
+        before, every = self.train_seconds, self.checkpoint_seconds
         while self.step < self.spec.steps:
             lr = schedule.learning_rate(self.spec.optim, self.step)
             loss, norm = self._update(lr)
@@ -111,13 +122,14 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 return self._diverged("the loss or the gradient is not finite", rows)
             stopping = self.mesh.agree(self.stop())
-            due = self.mesh.agree(now - saved >= self.checkpoint_seconds)
+            due = self.mesh.agree(now - saved >= every)
             if stopping or due or self.step == self.spec.steps or self.step in self.keep:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
                 self._save(rows)
                 rows = {name: [] for name in COLUMNS}
                 saved = time.monotonic()
+                every = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
             if stopping and self.step < self.spec.steps:
                 self.event("stopped", step=self.step)
                 raise StoppedError
@@ -132,30 +144,42 @@ class Trainer:
         n_ctx, first, last = self.spec.model.n_ctx, *(self.spec.tokens_at(self.step + i) for i in (0, 1))
         batch = self.loader.batch(first // n_ctx, last // n_ctx)
         counted = float(batch.mask.sum())
-        share = self.mesh.data_size / max(1.0, counted)  # the ranks' means are averaged
+        share = self.mesh.terms / max(1.0, counted)  # the ranks' means are averaged
         tokens = torch.from_numpy(self.mesh.rows(batch.tokens)).to(self.device)  # (B, T+1)
         mask = torch.from_numpy(self.mesh.rows(batch.mask)).to(self.device)  # (B, T)
         whole = counted == batch.mask.size  # nothing to multiply by
-        micro = max(1, MICRO_BATCH_TOKENS // self.spec.model.n_ctx)
-        total = torch.zeros((), device=self.device)
-        for rows, counts in zip(torch.split(tokens, micro), torch.split(mask, micro), strict=True):
-            examples = OBJECTIVES[self.spec.objective](rows, None if whole else counts)
-            with timing.autocast(self.numerics, self.device):
-                loss = model_loss_sum(self.model, examples) * share
-            torch.autograd.backward(loss)
-            total += loss.detach()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.mesh.mean_([*gradients, total])
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.optim.clip)
+        examples = [
+            self._own(OBJECTIVES[self.spec.objective](rows, None if whole else counts))
+            for rows, counts in zip(
+                torch.split(tokens, self.micro_batch), torch.split(mask, self.micro_batch), strict=True
+            )
+        ]
+        loss = self.held.backward(examples, share)
+        loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return total.item(), norm.item()
+        return loss.item(), norm.item()
+
+    def _own(self, examples: Examples) -> Examples:
+        """This rank's positions of its rows."""
+        degree, place = self.mesh.layout.context, self.mesh.place("context")
+        if degree == 1:
+            return examples
+        inputs, targets = (whole.chunk(degree, dim=1)[place] for whole in (examples.inputs, examples.targets))
+        mask = None if examples.mask is None else examples.mask.chunk(degree, dim=1)[place]
+        return Examples(inputs=inputs, targets=targets, mask=mask)
+
+    @property
+    def answers(self) -> Any:
+        """The model as an evaluation asks it, all of it on every rank."""
+        cut = self.mesh.layout.model_parallel * self.mesh.layout.shard > 1
+        return Whole(self.held, self.spec.model, self.mesh) if cut else self.model
 
     def _finite(self) -> bool:
         """Whether every weight is a number."""
-        return all(bool(p.isfinite().all()) for p in self.model.parameters())
+        return all(bool(local(p).isfinite().all()) for p in self.model.parameters())
 
     def _diverged(self, reason: str, rows: dict[str, list[Any]]) -> str:
         """Note the end of a run that diverged, and keep its curve."""

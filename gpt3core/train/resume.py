@@ -14,6 +14,7 @@ from torch import nn
 
 from gpt3core.errors import StoreError
 from gpt3core.numerics import AUTO, KERNELS, PRECISIONS, Numerics
+from gpt3core.parallel.memory import micro_batch
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parts import part_of
 from gpt3core.spec import RunSpec
@@ -37,18 +38,20 @@ def arithmetic(
     threads: int,
     device: str,
     prefix: Prefix | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Precision, kernel and threads of a run, and a sentence for what was found damaged.
+    """Precision, kernel, threads and micro-batch of a run, and a sentence for what was found damaged.
 
-    They are chosen once and recorded: all three change the last bits, so a resumed run keeps them, and one that starts
-    from another's checkpoint takes its.
+    They are chosen once and recorded: each changes the last bits, so a resumed run keeps them, and one that starts from
+    another's checkpoint takes its.
 
     Raises:
         StoreError: when the record is damaged, and the attempts do not tell either what it said.
+        ValueError: when no micro-batch fits the device.
     """
     path, problem, damage = run.path / "numerics.json", "", []
     try:
-        return _valid(files.read_object(path)), []
+        return _with_micro_batch(_valid(files.read_object(path)), spec, device, mesh or Mesh()), []
     except FileNotFoundError:
         problem = "is missing" if run.checkpoint_steps() else ""
     except (StoreError, ValueError) as error:
@@ -71,13 +74,34 @@ def arithmetic(
         ):
             numerics = timing.choose(spec.model, spec.precision, spec.kernel, device)
         chosen = {**vars(numerics), "threads": threads}
+    chosen = _with_micro_batch(chosen, spec, device, mesh or Mesh())
     files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
     return chosen, damage
 
 
+def _with_micro_batch(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh) -> dict[str, Any]:
+    """The arithmetic with the micro-batch (sequences) of its record, or of the rule where there is none yet."""
+    if mesh.planned:  # a layout says it: another layout, another micro-batch
+        return {**chosen, "micro_batch": mesh.layout.micro_batch}
+    if "micro_batch" in chosen:
+        return chosen
+    size = micro_batch(
+        spec.model,
+        mesh.layout,
+        sequences=spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
+        numerics=Numerics(precision=chosen["precision"], kernel=chosen["kernel"]),
+        memory_bytes=torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
+    )
+    return {**chosen, "micro_batch": size}
+
+
 def _valid(record: dict[str, Any]) -> dict[str, Any]:
-    """The arithmetic of a record, or ValueError."""
+    """The arithmetic of a record, or ValueError; the micro-batch only where it has one."""
     found = {name: record.get(name) for name in ARITHMETIC}
+    if (size := record.get("micro_batch")) is not None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"it says micro_batch={size!r}")
+        found["micro_batch"] = size
     sound = found["precision"] in PRECISIONS and found["kernel"] in KERNELS and AUTO not in found.values()
     if not sound or not isinstance(found["threads"], int) or found["threads"] < 1:
         raise ValueError(f"it says {found}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.numerics import Numerics
+from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
 from sweeps.scheduling.inventory import Resources
@@ -29,6 +30,7 @@ class Job:
     keep: tuple[int, ...] = ()  # steps whose checkpoints others wait for
     peak_flops: float | None = None  # of one device
     usd_per_hour: float = 0.0  # of one device
+    layout: Layout | None = None  # over the gang's ranks; replicas by default
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,7 +168,8 @@ def train(
     from gpt3core.parallel import mesh
 
     job = assignment.job
-    with mesh.joined(assignment.rank, assignment.world_size, assignment.address, job.device) as here:
+    place = assignment.rank, assignment.world_size, assignment.address
+    with mesh.joined(*place, job.device, layout=job.layout) as here:
         return runs.run(
             job.spec,
             job.evals,

@@ -89,14 +89,13 @@ class Driver:
         self.requests = Requests(self.sweep, cluster, self.display.say)
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
-        self.nodes = Nodes(self.estimates.shape, self.place.workers, self.display.say)
+        self.nodes = Nodes(self.estimates.kind, self.display.say)
         self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
         self.damage = list(taken.damage)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided = -math.inf
-        self.over = ""
-        self.begun = False  # whether any run of the sweep has ever started
+        self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
         self.mute = False  # the log could not be written
         self.interrupts = 0
         self.interrupted = False
@@ -240,6 +239,7 @@ class Driver:
             checkpoint_seconds=self.place.checkpoint_seconds,
             peak_flops=peak,
             usd_per_hour=price,
+            layout=self.estimates.layout(run),
         )
 
     def _device(self) -> str:

@@ -8,12 +8,13 @@ from statistics import median
 from typing import Any
 
 from gpt3core import costs
+from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.planning import estimate, hardware
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling.inventory import Resources
-from sweeps.scheduling.scheduler import Job
+from sweeps.scheduling.scheduler import Job, Kind
 
 
 class Estimates:
@@ -27,6 +28,19 @@ class Estimates:
         self._speedup = 1.0
         self._guesses: dict[str, float] = {}  # seconds of training at a speedup of one
         self._jobs: dict[tuple[str, bool, float], Job] = {}
+        self._recipe = recipe
+        self._layouts: dict[str, Layout | None] = {}
+
+    @property
+    def kind(self) -> Kind:
+        """What every run asks of the cluster at least."""
+        return self.shape, self.place.workers, self.place.tensor or 1
+
+    def layout(self, run: RunSpec) -> Layout | None:
+        """How a run is cut over its workers, where more than replicas are asked for or needed."""
+        if run.run_id not in self._layouts:
+            self._layouts[run.run_id] = estimate.placed(run, self._recipe)
+        return self._layouts[run.run_id]
 
     def device(self) -> tuple[float | None, float]:
         """Peak FLOP/s and USD per hour of a GPU; of a core there is nothing to say."""
@@ -39,7 +53,7 @@ class Estimates:
         reached = result.get("flops_per_second")
         if not isinstance(reached, int | float) or not reached > 0:
             return
-        expected = estimate.worker_flops(run, gpus=self.place.gpus, plan=self.plan)
+        expected = estimate.worker_flops(run, gpus=self.place.gpus, plan=self.plan, workers=self.place.workers)
         self._speedups.append(reached / max(1, result.get("devices", 1)) / expected)
         speedup = median(self._speedups)
         if speedup != self._speedup:
@@ -69,6 +83,7 @@ class Estimates:
                 run_id=state.run_id,
                 worker=self.shape,
                 workers=self.place.workers,
+                together=estimate.together(self.layout(state.spec)),
                 seconds=estimate.EVALUATION_SECONDS if state.trained else (1 - done) * self.seconds(state.spec),
                 priority=self._priority(state.spec),
             )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.scheduling import scheduler
-from sweeps.scheduling.inventory import Inventory, Resources
+from sweeps.scheduling.inventory import Inventory
+from sweeps.scheduling.scheduler import Kind
 
 GRACE_SECONDS = 600.0  # for nodes to come back
 
@@ -14,8 +15,8 @@ GRACE_SECONDS = 600.0  # for nodes to come back
 class Nodes:
     """The largest cluster seen, and how long the runs have had no place on the living one."""
 
-    def __init__(self, shape: Resources, workers: int, say: Callable[[str], None]) -> None:
-        self._kind, self._say = (shape, workers), say
+    def __init__(self, kind: Kind, say: Callable[[str], None]) -> None:
+        self._kind, self._say = kind, say
         self.largest: Inventory = []
         self._since: float | None = None
         self._warned = False

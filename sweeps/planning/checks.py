@@ -12,7 +12,7 @@ from gpt3core.errors import UsageError
 from gpt3core.model import patterns
 from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
 from gpt3core.store import sweepdir
-from sweeps.planning import hardware, precedence
+from sweeps.planning import estimate, hardware, precedence
 from sweeps.planning.recipe import Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
 
 # beyond any experiment, and short of where arithmetic or memory gives out
@@ -52,8 +52,18 @@ def check(recipe: Recipe) -> None:
     _check_placement(recipe.placement)
     _check_evals(recipe.evals)
     hardware.check(recipe.plan)
+    _check_cluster(recipe)
     check_model(recipe.family, recipe)
     precedence.check(recipe)
+
+
+def _check_cluster(recipe: Recipe) -> None:
+    gpus, place = recipe.plan.gpus, recipe.placement
+    if gpus is not None and place.workers * (place.gpus or 1) > gpus:
+        raise UsageError(
+            f"plan.gpus={gpus}: a run takes placement.workers={place.workers} of placement.gpus={place.gpus or 1:g}; "
+            "give a larger cluster, or fewer workers"
+        )
 
 
 def check_model(family: str, recipe: Any) -> None:
@@ -122,6 +132,9 @@ def _check_prune(prune: Prune) -> None:
 
 def _check_placement(place: Placement) -> None:
     require_positive(place, "workers", "max_failures", "checkpoint_seconds", where="placement.")
+    for name, value in vars(estimate.pins(place)).items():
+        if value is not None and value < 1:
+            raise UsageError(f"placement.{name}={value}: ranks that share a model, 1 or more")
     cpus, gpus = place.cpus, place.gpus
     for name, value in (("cpus", cpus), ("gpus", gpus)):
         if not 0 <= value < math.inf:
@@ -160,17 +173,15 @@ def _check_evals(rules: Evals) -> None:
 
 
 def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
-    """Refuse data-parallel ranks that do not divide every run's batch."""
+    """Refuse ranks over which a run cannot be cut: pinned degrees that do not divide it, replicas without rows."""
     workers = recipe.placement.workers
     for run in runs:
         sequences = run.optim.ramp.start // run.model.n_ctx  # of the first batch; later ones are multiples
-        if sequences % workers:
-            remedy = (
-                f"take a divisor of {sequences}"
-                if recipe.family == "gpt3"
-                else "take a divisor, or set optim.batch_tokens_min and _max to one batch for all"
-            )
+        if estimate.pins(recipe.placement) or recipe.family == "gpt3":
+            if workers > 1 or recipe.family != "gpt3":
+                estimate.layout_of(run, recipe)
+        elif sequences % workers:
             raise UsageError(
                 f"placement.workers={workers}: the batch of {run.run_id} has {sequences} sequences, which do not "
-                f"divide over them; {remedy}"
+                "divide over them; take a divisor, or set optim.batch_tokens_min and _max to one batch for all"
             )

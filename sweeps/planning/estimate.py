@@ -3,103 +3,260 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt3core import costs
+from gpt3core.errors import UsageError
 from gpt3core.model import registry
+from gpt3core.numerics import AUTO, Numerics
+from gpt3core.parallel import choose, layout, memory, speed
+from gpt3core.parallel.choose import Choice, Pins, Task
+from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
 from sweeps.planning import hardware
-from sweeps.planning.hardware import Gpu
-from sweeps.planning.recipe import Hardware
+from sweeps.planning.recipe import Hardware, Placement, Recipe
 
 EVALUATION_SECONDS = 3.0
-NODE_GPUS = 8
-TENSOR_DEGREES = (1, 2, 4, 8)
-MEMORY_USED = 0.9  # of a GPU: the rest is fragmentation, buffers and the CUDA context
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How a run is cut over GPUs."""
-
-    data: int
-    tensor: int
-    pipeline: int
-    recompute: str
-    memory_bytes: float
-
-    @property
-    def gpus(self) -> int:
-        """GPUs in all."""
-        return self.data * self.tensor * self.pipeline
+ALONE = Placement()
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuEstimate:
     """A run on GPUs: how many, how cut, how long, how much; or why it does not fit."""
 
-    layout: Layout | None
+    task: Task
+    choice: Choice | None  # one that fits
     days: float = math.nan
     usd: float = math.nan
     mfu: float = math.nan
     reason: str = ""
 
+    @property
+    def layout(self) -> Layout | None:
+        """How it is cut, where it fits."""
+        return None if self.choice is None else self.choice.layout
 
-def on_gpus(spec: RunSpec, plan: Hardware) -> GpuEstimate:
-    """The fewest GPUs (powers of two, whole nodes above eight) that hold the run and end it in ``plan.max_days``."""
-    device = hardware.gpu(plan)
+
+def task(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> Task:
+    """What is to be laid out: the model and batch of a run, and the GPU that is assumed."""
+    return Task(
+        model=spec.model,
+        sequences=spec.optim.batch_tokens // spec.model.n_ctx,
+        first=_first(spec),
+        numerics=numerics(spec),
+        device=hardware.gpu(plan),
+        pins=pins(place),
+        utilisation=plan.mfu,
+    )
+
+
+def _first(spec: RunSpec) -> int:
+    """Sequences of the first batch, of which later ones are multiples."""
+    return spec.optim.ramp.start // spec.model.n_ctx
+
+
+def numerics(spec: RunSpec) -> Numerics:
+    """The arithmetic that a run has on GPUs: bf16 and fused attention unless the recipe says otherwise."""
+    return Numerics(
+        precision="bf16" if spec.precision == AUTO else spec.precision,
+        kernel="sdpa" if spec.kernel == AUTO else spec.kernel,
+    )
+
+
+def pins(place: Placement) -> Pins:
+    """The degrees that a recipe fixes."""
+    return Pins(tensor=place.tensor, pipeline=place.pipeline, context=place.context)
+
+
+def on_gpus(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> GpuEstimate:
+    """A run on ``placement.workers`` GPUs, or on the fewest that end it in ``plan.max_days``, or on the fastest number.
+
+    Numbers are powers of two up to ``plan.gpus`` (itself too), or as far as the batch and the blocks can be dealt out.
+    """
     hardware.check(plan)
-    mfu = hardware.mfu(plan)
-    flops = costs.train_flops(spec.model, spec.tokens)
-    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    wanted = task(spec, plan, place)
+    share = wanted.device.matmul if plan.mfu is None else plan.mfu
+    ideal = costs.train_flops(spec.model, spec.tokens) / (wanted.device.peak_flops * share * 86_400)  # of one GPU
+    counts = _counts(wanted, plan, place)
+    worth = [gpus for gpus in counts if ideal / gpus <= plan.max_days]  # the others cannot end in time
     fastest: GpuEstimate | None = None
-    gpus = 1
-    while gpus <= sequences * NODE_GPUS * registry.of(spec.model).n_layer(spec.model):
-        layout = cut(spec, gpus, device, sequences)
-        if layout is not None:
-            days = flops / (gpus * device.peak_flops * mfu) / 86_400
-            usd = gpus * days * 24 * hardware.usd_per_hour(plan)
-            fastest = GpuEstimate(layout=layout, days=days, usd=usd, mfu=mfu)
-            if days <= plan.max_days:
-                return fastest
-        gpus *= 2
-    if fastest is None:
-        return GpuEstimate(layout=None, reason=f"no layout fits {device.memory_bytes / 1e9:.0f} GB a GPU")
-    return fastest
+    for gpus in (*worth, *(gpus for gpus in reversed(counts) if gpus not in worth)):
+        found = _on(spec, plan, wanted, gpus)
+        if found is not None and (fastest is None or found.days < fastest.days):
+            fastest = found
+        if found is not None and found.days <= plan.max_days:
+            return found
+        if fastest is not None and gpus not in worth:
+            break  # fewer are slower
+    if fastest is not None:
+        return fastest
+    return GpuEstimate(task=wanted, choice=None, reason=choose.nothing_fits(wanted, counts))
 
 
-def cut(spec: RunSpec, gpus: int, device: Gpu, sequences: int) -> Layout | None:
-    """Degrees for so many GPUs: the least model parallelism that fits, tensor inside a node first, recompute last."""
-    model, architecture = spec.model, registry.of(spec.model)
-    n_layer = architecture.n_layer(model)
-    for recompute in ("selective", "full"):
-        for pipeline in (p for p in range(1, n_layer + 1) if n_layer % p == 0):
-            for tensor in (t for t in TENSOR_DEGREES if architecture.divides(model, t)):
-                if gpus % (tensor * pipeline) or (pipeline > 1 and tensor < NODE_GPUS):
-                    continue
-                data = gpus // (tensor * pipeline)
-                if sequences % data:
-                    continue
-                memory = costs.memory_per_device(
-                    model, data=data, tensor=tensor, pipeline=pipeline, recompute=recompute
-                )
-                if memory.total <= MEMORY_USED * device.memory_bytes:
-                    return Layout(
-                        data=data, tensor=tensor, pipeline=pipeline, recompute=recompute, memory_bytes=memory.total
-                    )
+def _counts(wanted: Task, plan: Hardware, place: Placement) -> list[int]:
+    """Numbers of GPUs to look at, fewest first."""
+    if place.workers > 1:
+        return [place.workers]
+    most = wanted.sequences * wanted.device.node * registry.of(wanted.model).n_layer(wanted.model)
+    if plan.gpus is not None:
+        most = min(most, plan.gpus)
+    counts = [2**i for i in range(most.bit_length())]
+    return [*counts, most] if plan.gpus == most and most not in counts else counts
+
+
+def _on(spec: RunSpec, plan: Hardware, wanted: Task, gpus: int) -> GpuEstimate | None:
+    """The estimate for so many GPUs, if a layout of them fits."""
+    choice = choose.choose(wanted, gpus)
+    if choice is None:
+        return None
+    assert choice.step is not None
+    days = _training_seconds(spec, wanted, choice) / 86_400
+    return GpuEstimate(
+        task=wanted,
+        choice=choice,
+        days=days,
+        usd=gpus * days * 24 * hardware.usd_per_hour(plan),
+        mfu=costs.train_flops(spec.model, spec.tokens) / (gpus * days * 86_400 * wanted.device.peak_flops),
+    )
+
+
+def _training_seconds(spec: RunSpec, wanted: Task, choice: Choice) -> float:
+    """Of all steps; while the batch grows they are shorter, and wait longer in a pipeline."""
+    assert choice.step is not None
+    phases, total = spec.optim.ramp.phases, 0.0
+    for phase, after in zip(phases, [*phases[1:], None], strict=True):
+        last = spec.steps if after is None else min(after.step, spec.steps)
+        same = phase.batch_tokens == spec.optim.batch_tokens
+        sequences = phase.batch_tokens // spec.model.n_ctx
+        taken = choice.step if same else replace(wanted, sequences=sequences).step(choice.layout)
+        total += max(0, last - phase.step) * taken.seconds
+    return total
+
+
+# ----------------------------------------------------------------------------------------- runs as a recipe places them
+
+
+def layout_of(spec: RunSpec, recipe: Recipe) -> Layout:
+    """How a run is cut over ``placement.workers`` ranks: chosen by memory and time on GPUs, else replicas and pins.
+
+    Raises:
+        UsageError: in one sentence, where model and batch cannot be cut so, or nothing fits.
+    """
+    place = recipe.placement
+    if _planned_by_memory(spec, recipe):
+        found = on_gpus(spec, recipe.plan, place)
+        if found.layout is None:
+            raise UsageError(f"{_of(spec)}placement.workers={place.workers} on {recipe.plan.gpu}: {found.reason}")
+        return found.layout
+    return _as_pinned(spec, place)
+
+
+def placed(spec: RunSpec, recipe: Recipe) -> Layout | None:
+    """How a run that is started is cut over its workers; None where each holds all of it and takes rows of its own.
+
+    Raises:
+        UsageError: in one sentence, where it cannot be cut so, or does not fit.
+    """
+    place = recipe.placement
+    if pins(place):
+        return layout_of(spec, recipe)
+    if not (recipe.family == "gpt3" or place.gpus):
+        return None
+    reason = misfit(spec, recipe)
+    if place.gpus >= 1 and (reason or recipe.family == "gpt3"):
+        wanted = task(spec, recipe.plan, place)
+        choice = choose.choose(wanted, place.workers)
+        if choice is not None and choice.step is not None:
+            return choice.layout
+        reason = f"{spec.label} on {recipe.plan.gpu}: {choose.nothing_fits(wanted, [place.workers])}"
+    if reason:
+        enough = on_gpus(spec, recipe.plan, replace(place, workers=1)).layout
+        more = f"placement.gpus=1 placement.workers={enough.world_size} would do" if enough else "no number would do"
+        raise UsageError(f"{reason}: {more}; or give smaller sizes, or look with --plan")
     return None
 
 
-def worker_flops(spec: RunSpec, *, gpus: float, plan: Hardware) -> float:
-    """FLOP/s that one worker is expected to reach, until finished runs tell.
+def together(cut: Layout | None) -> int:
+    """How many neighbouring ranks of a run must share a node: those of a tensor group."""
+    return 1 if cut is None else cut.tensor
 
-    A GPU: its peak times the plan's MFU. A core: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k
-    (measured, AMD Zen 5).
+
+def _planned_by_memory(spec: RunSpec, recipe: Recipe) -> bool:
+    """Whether degrees are chosen: for Table 2.1, and on GPUs that do not hold all of a run each."""
+    on_whole_gpus = recipe.placement.gpus >= 1 and recipe.placement.workers > 1
+    return recipe.family == "gpt3" or (on_whole_gpus and not pins(recipe.placement) and bool(misfit(spec, recipe)))
+
+
+def _as_pinned(spec: RunSpec, place: Placement) -> Layout:
+    """Pinned degrees as they are, and replicas over the other ranks."""
+    tensor, pipeline, context = place.tensor or 1, place.pipeline or 1, place.context or 1
+    data, rest = divmod(place.workers, tensor * pipeline * context)
+    if rest:
+        given = [(name, degree) for name, degree in vars(pins(place)).items() if degree is not None]
+        words = " x ".join(f"placement.{name}={degree}" for name, degree in given)
+        raise UsageError(
+            f"placement.workers={place.workers} does not divide by {words}: give a multiple of the product"
+        )
+    sequences = _first(spec)
+    rows = sequences // data
+    most = min(rows // pipeline, max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx))  # a micro-batch a stage
+    micro = max((k for k in range(1, most + 1) if rows % k == 0), default=1)
+    cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro)
+    try:
+        layout.check(cut, spec.model, sequences)
+    except ValueError as error:
+        raise UsageError(f"{_of(spec)}{error}") from error
+    return cut
+
+
+def _of(spec: RunSpec) -> str:
+    return f"{spec.run_id}: "
+
+
+def misfit(spec: RunSpec, recipe: Recipe) -> str:
+    """Why a run does not fit its GPUs as replicas that each hold all of it; empty if it does."""
+    place, device = recipe.placement, hardware.gpu(recipe.plan)
+    room = device.memory_bytes * min(1.0, place.gpus or 1.0)
+    sequences = _first(spec)
+    if sequences % place.workers:
+        return f"placement.workers={place.workers}: the batch of {spec.run_id} has {sequences} sequences"
+    try:
+        memory.micro_batch(
+            spec.model,
+            Layout(data=place.workers),
+            sequences=sequences,
+            numerics=numerics(spec),
+            memory_bytes=room,
+        )
+    except ValueError as error:
+        return f"{spec.label} on {recipe.plan.gpu} does not fit: {error}"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------------------- time
+
+
+def worker_flops(spec: RunSpec, *, gpus: float, plan: Hardware, workers: int = 1) -> float:
+    """FLOP/s that one of a run's workers is expected to reach, until finished runs tell.
+
+    A GPU: by ``speed.step``. A core: 13 GFLOP/s at 6.6k parameters, growing as their root to 110 at 890k (measured,
+    AMD Zen 5).
     """
-    if gpus:
-        device = hardware.gpu(plan)
-        return gpus * device.peak_flops * hardware.mfu(plan)
-    return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
+    if not gpus:
+        return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
+    wanted = task(spec, plan)
+    rows = max(1, wanted.sequences // workers)
+    most = max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx)
+    micro = max(k for k in range(1, min(most, rows) + 1) if rows % k == 0)
+    taken = speed.step(
+        spec.model,
+        Layout(data=workers, micro_batch=micro),
+        sequences=rows * workers,
+        device=wanted.device,
+        numerics=wanted.numerics,
+        utilisation=plan.mfu,
+    )
+    return gpus * taken.flops / taken.seconds / workers
 
 
 def seconds(spec: RunSpec, *, workers: int, gpus: float, plan: Hardware, speedup: float = 1.0) -> float:
@@ -108,5 +265,5 @@ def seconds(spec: RunSpec, *, workers: int, gpus: float, plan: Hardware, speedup
     Args:
         speedup: of this cluster's workers over ``worker_flops``, as finished runs have shown.
     """
-    rate = worker_flops(spec, gpus=gpus, plan=plan) * speedup * workers
+    rate = worker_flops(spec, gpus=gpus, plan=plan, workers=workers) * speedup * workers
     return costs.train_flops(spec.model, spec.tokens) / rate + EVALUATION_SECONDS

@@ -6,34 +6,46 @@ from dataclasses import dataclass
 
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.parallel.speed import Device
 from sweeps.planning.recipe import Hardware
 
 MOST_USD = 1e6  # an hour of one GPU
+MOST_GPUS = 1_000_000  # of a cluster
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A GPU: dense 16-bit peak, memory, and what training reaches on it.
+class Gpu(Device):
+    """A GPU: what it can do and hold, what one costs, and where the share of its peak comes from.
 
-    Peaks: makers' data sheets. MFU: what has been published for GPT-3-like models, as noted; an assumption for a
-    plan, to be replaced by ``plan.mfu`` once a run has measured it. Prices are round on-demand figures of 2025, for
-    orientation: set ``plan.usd_per_gpu_hour`` to yours.
+    Peaks, memory and links: makers' data sheets, nodes of eight. The share that training reaches is fitted to what was
+    published for GPT-3-like models; once a run has measured more, give ``plan.mfu``. Prices are round on-demand figures
+    of 2025, for orientation: set ``plan.usd_per_gpu_hour`` to yours.
     """
 
-    peak_flops: float
-    memory_bytes: float
-    mfu: float
     usd_per_hour: float
     source: str
 
 
+def _gpu(tflops: float, matmul: float, gb: float, speeds: tuple[float, float, float], usd: float, source: str) -> Gpu:
+    """A row of the table: TFLOP/s, GB, and GB/s of the memory, of the links in a node and of the network."""
+    memory, link, network = (1e9 * speed for speed in speeds)
+    return Gpu(
+        peak_flops=tflops * 1e12,
+        matmul=matmul,
+        memory_bytes=gb * 1e9,
+        memory_speed=memory,
+        link_speed=link,
+        network_speed=network,
+        usd_per_hour=usd,
+        source=source,
+    )
+
+
 GPUS = {
-    "H100": Gpu(
-        peak_flops=989e12, memory_bytes=80e9, mfu=0.40, usd_per_hour=3.0, source="llm-foundry, Megatron-LM: 35-49%"
-    ),
-    "H200": Gpu(peak_flops=989e12, memory_bytes=141e9, mfu=0.40, usd_per_hour=3.8, source="as H100"),
-    "A100": Gpu(peak_flops=312e12, memory_bytes=80e9, mfu=0.45, usd_per_hour=1.8, source="Narayanan 2021: 43-52%"),
-    "V100": Gpu(peak_flops=125e12, memory_bytes=32e9, mfu=0.20, usd_per_hour=1.5, source="GPT-3: 24.6 of 125 TFLOP/s"),
+    "H100": _gpu(989, 0.58, 80, (3350, 450, 50), 3.0, "llm-foundry and Megatron-LM on H100: 38-46% MFU"),
+    "H200": _gpu(989, 0.58, 141, (4800, 450, 50), 3.8, "as H100"),
+    "A100": _gpu(312, 0.72, 80, (2039, 300, 25), 1.8, "Narayanan 2021 and Korthikanti 2022: 33-56% MFU"),
+    "V100": _gpu(125, 0.32, 32, (900, 150, 12.5), 1.5, "GPT-3 itself: 24.6 of 125 TFLOP/s"),
 }
 
 
@@ -50,11 +62,6 @@ def gpu(plan: Hardware) -> Gpu:
     return GPUS[plan.gpu]
 
 
-def mfu(plan: Hardware) -> float:
-    """The share of its peak that a GPU is assumed to reach."""
-    return plan.mfu if plan.mfu is not None else gpu(plan).mfu
-
-
 def usd_per_hour(plan: Hardware) -> float:
     """The assumed price of one GPU."""
     return plan.usd_per_gpu_hour if plan.usd_per_gpu_hour is not None else gpu(plan).usd_per_hour
@@ -69,6 +76,8 @@ def check(plan: Hardware) -> None:
     gpu(plan)
     if plan.mfu is not None and not 0 < plan.mfu <= 1:
         raise UsageError(f"plan.mfu={plan.mfu}: it is a share of the peak, above 0 and at most 1")
+    if plan.gpus is not None and not 1 <= plan.gpus <= MOST_GPUS:
+        raise UsageError(f"plan.gpus={plan.gpus}: GPUs of the whole cluster, from 1 to {MOST_GPUS:,}")
     if not plan.max_days > 0:
         raise UsageError(f"plan.max_days={plan.max_days}: days that a run may take, above 0")
     price = plan.usd_per_gpu_hour

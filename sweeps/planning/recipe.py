@@ -123,7 +123,10 @@ class Prune:
 class Placement:
     """Where runs go. Changes the cost of a run, never its result; not part of its identity."""
 
-    workers: int = 1  # data-parallel ranks a run
+    workers: int = 1  # ranks a run
+    tensor: int | None = None  # of these, ranks that share every matrix; chosen where runs are large, else 1
+    pipeline: int | None = None  # ranks that share the blocks
+    context: int | None = None  # ranks that share the positions of a sequence
     cpus: float = 1.0  # cores a rank: as many threads, where it trains on them
     gpus: float = 0.0  # GPUs a rank; below one, so many runs share a GPU
     max_failures: int = 3
@@ -136,7 +139,8 @@ class Hardware:
 
     gpu: str = "H100"
     max_days: float = 30.0
-    mfu: float | None = None  # model FLOPs utilisation; the table's figure for the GPU by default
+    gpus: int | None = None  # of a cluster: the most that a run may take, and the whole sweep's wall-clock on it
+    mfu: float | None = None  # share of the peak that a working GPU reaches; recomputation and bubbles come on top
     usd_per_gpu_hour: float | None = None
 
 

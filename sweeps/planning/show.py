@@ -10,15 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from gpt3core import costs, sizes
+from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
-from sweeps.planning import estimate, hardware, trunks
+from sweeps.planning import estimate, hardware, totals, trunks
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
 
 MOST_ROWS = 300  # more runs are summed by budget
 LEFT_SHOWN = 40  # cells left out that are listed
-WIDTH = 180  # where the output is no terminal
+WIDTH = 210  # where the output is no terminal
 
 
 def _console() -> Console:
@@ -53,6 +54,8 @@ def show(
     if shared := _trunks(grid.runs):
         out.print(shared, markup=False)
     out.print(_placement(recipe), markup=False)
+    for line in totals.lines(recipe, [r for r in grid.runs if r.run_id not in trained and r.run_id not in pruned]):
+        out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)
     for remark in remarks:
         out.print(remark, markup=False, style="bold")
@@ -78,7 +81,10 @@ def _placement(recipe: Recipe) -> str:
     place = recipe.placement
     gpus = f"{place.gpus:g} GPU{'s' * (place.gpus > 1)} and " if place.gpus else ""
     worker = f"{gpus}{place.cpus:g} core{'s' * (place.cpus != 1)}"
-    return f"placed, each run: {worker}" if place.workers == 1 else f"placed, each run: {place.workers} x ({worker})"
+    degrees = ", ".join(f"{name} {degree}" for name, degree in vars(estimate.pins(place)).items() if degree is not None)
+    cut = f", {degrees}" if degrees else ""
+    each = worker if place.workers == 1 else f"{place.workers} x ({worker})"
+    return f"placed, each run: {each}{cut}"
 
 
 def _text(recipe: Recipe, text: Text) -> str:
@@ -125,7 +131,7 @@ def _grid(
     minutes, device = total / 60, unit.removesuffix("-min")
     out.print(
         f"to train: {minutes:,.{0 if minutes > 10 else 1}f} {device}-minutes by a first guess of speed (the sweep "
-        f"corrects it as runs finish){_money(recipe, total)}",
+        f"corrects it as runs finish)",
         markup=False,
     )
     days = max((seconds[run.run_id] for run in left), default=0.0) / 86_400
@@ -136,13 +142,6 @@ def _grid(
 def _seconds(recipe: Recipe, run: RunSpec) -> float:
     place = recipe.placement
     return estimate.seconds(run, workers=place.workers, gpus=place.gpus, plan=recipe.plan)
-
-
-def _money(recipe: Recipe, device_seconds: float) -> str:
-    if not recipe.placement.gpus:
-        return ""
-    price = hardware.usd_per_hour(recipe.plan)
-    return f"; {device_seconds / 3600 * price:,.2f} USD at {price:.2f} a {recipe.plan.gpu}-hour"
 
 
 def _run_row(run: RunSpec, text: Text) -> list[str]:
@@ -188,21 +187,36 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
     device = hardware.gpu(recipe.plan)
     title = (
         f"{recipe.name} on {recipe.plan.gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and "
-        f"{device.memory_bytes / 1e9:.0f} GB a GPU; assumed MFU from {device.source}"
+        f"{device.memory_bytes / 1e9:.0f} GB a GPU; time by {_speed(recipe, device)}"
     )
     columns = ("size", "tokens", "parameters", "of D.1", "6ND of D.1", "C exact", "PF-days", "epochs")
-    layout = ("GPUs", "data", "tensor", "pipe", "recompute", "GB/GPU", "days", "USD", "MFU")
+    layout = ("GPUs", "data", "state", "tensor", "pipe", "micro", "again", "GB", "bubble", "days", "USD", "MFU")
     table = _table(title, (*columns, *layout), ("size",))
+    why: dict[str, str] = {}
     for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
-        table.add_row(*_gpt3_row(run, text), *_layout_row(estimate.on_gpus(run, recipe.plan), recipe.plan.max_days))
+        found = estimate.on_gpus(run, recipe.plan, recipe.placement)
+        table.add_row(*_gpt3_row(run, text), *_layout_row(found, recipe.plan.max_days))
+        if run.label not in why and found.choice is not None:
+            why[run.label] = "; ".join(choose.explain(found.task, found.choice))
     out.print(table)
+    for name, words in why.items():
+        out.print(f"{name}: {words}", markup=False)
     out.print(
         "parameters: exact, head tied; 6ND of D.1: with Table D.1's parameter counts and tokens in whole billions; "
         "C exact: matrix products incl. head and the pairs that causal and banded masks leave, x3. 1.3B and 13B are "
-        "built as D.1 counts them (16 heads; d_model 5120). Days at the assumed MFU with no failures."
+        "built as D.1 counts them (16 heads; d_model 5120). State: replicas that share weights, gradients and moments; "
+        "micro: sequences of a micro-batch; again: what is computed again. Days with the bubble, recomputation and "
+        "messages, and with no failures; MFU is of the model's own FLOPs. Saves take at most 4% of the time."
     )
     if recipe.plan.usd_per_gpu_hour is None:
         out.print(f"USD at {device.usd_per_hour:.2f} a GPU-hour, a round figure: set plan.usd_per_gpu_hour to yours.")
+
+
+def _speed(recipe: Recipe, device: hardware.Gpu) -> str:
+    """Where the time of a step comes from."""
+    if recipe.plan.mfu is not None:
+        return f"plan.mfu, {recipe.plan.mfu:.0%} of the peak while a GPU works"
+    return f"what was published ({device.source})"
 
 
 def _gpt3_row(run: RunSpec, text: Text) -> list[str]:
@@ -221,17 +235,19 @@ def _gpt3_row(run: RunSpec, text: Text) -> list[str]:
 
 
 def _layout_row(found: estimate.GpuEstimate, max_days: float) -> list[str]:
-    layout = found.layout
-    if layout is None:
-        return ["-"] * 8 + [found.reason]
+    if found.choice is None or found.choice.step is None:
+        return ["-"] * 11 + [found.reason]
+    layout, step = found.choice.layout, found.choice.step
     late = " (over max_days)" if found.days > max_days and not math.isinf(max_days) else ""
+    degrees = (layout.data, layout.shard, layout.tensor)
     return [
-        f"{layout.gpus:,}",
-        str(layout.data),
-        str(layout.tensor),
-        str(layout.pipeline),
+        f"{layout.world_size:,}",
+        *(f"{degree:,}" for degree in degrees),
+        f"{layout.pipeline}" + (f" x {layout.virtual}" if layout.virtual > 1 else ""),
+        str(layout.micro_batch),
         layout.recompute,
-        f"{layout.memory_bytes / 1e9:.0f}",
+        f"{found.choice.memory.total / 1e9:.0f}",
+        f"{step.bubble / step.seconds:.0%}",
         f"{found.days:.1f}{late}",
         f"{found.usd:,.0f}",
         f"{found.mfu:.0%}",

@@ -120,29 +120,34 @@ class Capacity:
                 nodes.room[name] = room
                 self._push(nodes, name)
 
-    def holds(self, shape: Resources, workers: int) -> bool:
+    def holds(self, shape: Resources, workers: int, together: int = 1) -> bool:
         """Whether ``place`` would find room."""
         counts = self._nodes(shape).counts
         most = max((room for room, n in counts.items() if n), default=0)
-        return most >= workers or self._share(counts, most, workers) is not None
+        return most >= workers or self._share(counts, most, workers, together) is not None
 
-    def place(self, shape: Resources, workers: int) -> Allocation | None:
-        """Nodes for a gang: one node if it fits on one (the fullest that can), else whole nodes with equal shares."""
+    def place(self, shape: Resources, workers: int, together: int = 1) -> Allocation | None:
+        """Nodes for a gang: one node if it fits on one (the fullest that can), else whole nodes with equal shares.
+
+        Args:
+            together: workers that must share a node; the share of a node is a multiple of it.
+        """
         nodes = self._nodes(shape)
         rooms = sorted(room for room, n in nodes.counts.items() if n)
         for room in rooms:
             if room >= workers:
                 return {self._fullest(nodes, room): workers}
-        share = self._share(nodes.counts, rooms[-1] if rooms else 0, workers)
+        share = self._share(nodes.counts, rooms[-1] if rooms else 0, workers, together)
         if share is None:
             return None
         able = sorted((room, name) for name, room in nodes.room.items() if room >= share)
         return {name: share for _, name in able[: workers // share]}
 
     @staticmethod
-    def _share(counts: Counter[int], most: int, workers: int) -> int | None:
+    def _share(counts: Counter[int], most: int, workers: int, together: int) -> int | None:
         """The largest equal share of a gang that enough nodes can take."""
-        for share in range(min(most, workers - 1), 0, -1):
+        most = min(most, workers - 1)
+        for share in range(most - most % together, 0, -together):
             if workers % share == 0 and workers // share <= sum(n for room, n in counts.items() if room >= share):
                 return share
         return None

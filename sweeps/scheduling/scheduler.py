@@ -18,14 +18,20 @@ from sweeps.scheduling.inventory import EPSILON, Allocation, Inventory, Resource
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run that waits. A gang of ``workers`` starts all at once or not at all."""
+    """A run that waits. A gang of ``workers`` starts all at once or not at all, each ``together`` of them on a node."""
 
     run_id: str
     worker: Resources
     workers: int = 1
+    together: int = 1
     seconds: float = math.inf  # estimate of its length; unknown is never backfilled ahead of a reservation
     priority: int = 0
     queued: float = 0.0
+
+    @property
+    def kind(self) -> Kind:
+        """What its fit depends on."""
+        return self.worker, self.workers, self.together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ class Refuse:
 
 
 Decision = Start | Hold | Refuse
-Kind = tuple[Resources, int]  # shape of a worker and their number: runs of one kind fit alike
+Kind = tuple[Resources, int, int]  # shape of a worker, their number, and how many of them share a node
 
 
 def decide(
@@ -127,7 +133,7 @@ class _Pass:
             self.held.append((run, self.free.take(run.worker, run.allocation)))
 
     def decision(self, job: Job) -> Decision:
-        kind = job.worker, job.workers
+        kind = job.kind
         if (reason := self.full.get(kind)) is not None and kind not in self.late:
             return Hold(run_id=job.run_id, reason=reason)
         if kind not in self.impossible:
@@ -180,7 +186,7 @@ class _Pass:
 
     def _hold(self, job: Job) -> Hold:
         """The first that does not fit gets a reservation, the others wait behind it."""
-        kind = job.worker, job.workers
+        kind = job.kind
         needs = _describe(kind)
         first = job.run_id if self.reservation is None else self.reservation.run_id
         self.full[kind] = f"needs {needs}, behind {first}"
@@ -198,9 +204,9 @@ class _Pass:
         for i, (run, taken) in enumerate(by_end):
             then.give(run.worker, run.allocation, taken)
             more = i + 1 < len(by_end) and by_end[i + 1][0].ends <= max(self.now, run.ends)
-            if not more and then.holds(job.worker, job.workers):
+            if not more and then.holds(*job.kind):
                 break
-        allocation = then.place(job.worker, job.workers)
+        allocation = then.place(*job.kind)
         assert allocation is not None, "an empty cluster has room for what is not impossible on it"
         then.take(job.worker, allocation)
         return max(self.now, run.ends), then
@@ -212,8 +218,9 @@ class _Pass:
 
 
 def _describe(kind: Kind) -> str:
-    shape, workers = kind
-    return str(shape) if workers == 1 else f"{workers} workers of {shape} at once"
+    shape, workers, together = kind
+    groups = f" (each {together} on one node)" if together > 1 else ""
+    return str(shape) if workers == 1 else f"{workers} workers of {shape} at once{groups}"
 
 
 def _at(time: float, now: float) -> str:

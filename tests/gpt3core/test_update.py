@@ -54,13 +54,13 @@ def trainer(spec, root):
     return loop.Trainer(spec, root)
 
 
-def test_micro_batches_add_up_to_one_batch(tiny_run, isolated, monkeypatch):
+def test_micro_batches_add_up_to_one_batch(tiny_run, isolated):
     one, many = (trainer(tiny_run, isolated / name) for name in ("one", "many"))
     rates = [schedule.learning_rate(tiny_run.optim, step) for step in range(5)]
     expected = [one._update(rate) for rate in rates]
     calls = []
     many.model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    monkeypatch.setattr(loop, "MICRO_BATCH_TOKENS", 3 * 32)
+    many.micro_batch = 3
     found = [many._update(rate) for rate in rates]
     assert calls == [3, 1] * 5
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -75,8 +75,8 @@ def test_the_loss_is_the_mean_over_what_the_mask_leaves_of_the_whole_batch(tiny_
     whole = Loader.batch(trainer(tiny_run, isolated).loader, 0, 4)
     mask = (rng.random(whole.mask.shape) < [[0.9], [0.1], [0.5], [0.5]]).astype(np.float32)
     monkeypatch.setattr(Loader, "batch", lambda *_: Batch(tokens=whole.tokens, mask=mask))
-    monkeypatch.setattr(loop, "MICRO_BATCH_TOKENS", 32)  # four micro-batches with other counts each
     here = trainer(tiny_run, isolated)
+    here.micro_batch = 1  # four of them with other counts each
     with torch.no_grad():
         logits = here.model(torch.from_numpy(whole.tokens[:, :-1])).double()
     targets = torch.from_numpy(whole.tokens[:, 1:, None])

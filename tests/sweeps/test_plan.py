@@ -11,12 +11,14 @@ import pytest
 
 from gpt3core import costs
 from gpt3core.errors import UsageError
+from gpt3core.parallel import choose, layout, memory
+from gpt3core.parallel.layout import Layout
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps import command
-from sweeps.planning import asked, estimate, grid, hardware, recipe
+from sweeps.planning import asked, estimate, grid, hardware, recipe, totals
 from sweeps.planning.asked import Asked
-from sweeps.planning.recipe import Hardware
+from sweeps.planning.recipe import Hardware, Placement
 
 
 def gpt3(size):
@@ -24,37 +26,87 @@ def gpt3(size):
     return max((run for run in runs if run.label == size), key=lambda run: run.tokens)
 
 
-def test_175b_on_a100s_takes_as_long_as_megatron_says():
-    """Narayanan et al. 2021: GPT-3 on 1,024 A100s at 140 TFLOP/s with recomputation takes 34 days."""
-    run = gpt3("175B")
-    planned = estimate.on_gpus(
-        run, Hardware(gpu="A100", max_days=40, mfu=140 / 312 * 3 / 4)
-    )  # 140 counts recomputed FLOPs: 3 of 4 are the model's
-    assert planned.layout is not None
-    assert planned.layout.gpus == 1024
-    assert planned.days == pytest.approx(34, rel=0.05)
-    assert planned.layout.tensor == 8
+def test_175b_in_a_day_waits_for_its_pipeline_and_says_so():
+    """What takes 3 micro-batches through a pipeline of 4 waits half of its time: no MFU of 40%, and it is not a day."""
+    found = estimate.on_gpus(gpt3("175B"), Hardware(max_days=1))
+    assert found.choice is not None and found.choice.step is not None and found.layout is not None
+    step, cut = found.choice.step, found.layout
+    assert cut.bubble(1536) == pytest.approx((cut.pipeline - 1) / (cut.virtual * 1536 / cut.data / cut.micro_batch))
+    assert step.bubble >= 0.9 * cut.bubble(1536) * step.model
+    assert found.days > 1
+    assert found.mfu < 0.35
+    assert found.days == pytest.approx(3.17e23 / (found.mfu * cut.world_size * 989e12 * 86_400), rel=0.01)
 
 
 def test_memory_fits_the_gpu_and_degrees_multiply():
     for size in ("125M", "1.3B", "13B", "175B"):
         for gpu, device in hardware.GPUS.items():
             run = gpt3(size)
-            layout = estimate.on_gpus(run, Hardware(gpu=gpu)).layout
-            assert layout is not None, (size, gpu)
-            assert layout.memory_bytes <= 0.9 * device.memory_bytes
-            assert layout.data * layout.tensor * layout.pipeline == layout.gpus
-            assert run.model.n_head % layout.tensor == 0
-            assert run.model.n_layer % layout.pipeline == 0
-            assert (run.optim.batch_tokens // run.model.n_ctx) % layout.data == 0
+            found = estimate.on_gpus(run, Hardware(gpu=gpu))
+            assert found.choice is not None and found.layout is not None, (size, gpu)
+            assert found.choice.memory.total <= 0.9 * device.memory_bytes
+            layout.check(found.layout, run.model, run.optim.batch_tokens // run.model.n_ctx)
+            assert found.layout.tensor <= device.node
+            assert 0.05 < found.mfu < 0.65
+
+
+@pytest.mark.parametrize(("size", "replicas"), [("125M", True), ("2.7B", True), ("6.7B", False), ("13B", False)])
+def test_a_run_that_one_gpu_cannot_train_is_cut(size, replicas):
+    found = estimate.on_gpus(gpt3(size), Hardware()).layout
+    assert found is not None
+    assert (found.world_size == found.data and found.shard == 1) is replicas
+
+
+def test_pinned_degrees_are_kept_and_the_number_of_workers_too():
+    run = gpt3("13B")
+    found = estimate.on_gpus(run, Hardware(), Placement(workers=64, tensor=2, pipeline=4))
+    assert found.layout is not None
+    assert (found.layout.world_size, found.layout.tensor, found.layout.pipeline) == (64, 2, 4)
+    alone = estimate.on_gpus(run, Hardware(), Placement(workers=64))
+    assert alone.layout is not None and alone.layout.world_size == 64
+    assert alone.days <= 1.03 * found.days
+    by_context = estimate.on_gpus(run, Hardware(), Placement(workers=64, context=2)).layout
+    assert by_context is not None and by_context.context == 2
+    refused = estimate.on_gpus(run, Hardware(), Placement(workers=63))
+    assert refused.reason == "no layout of 63 devices divides the model and its batch of 1024 sequences"
+
+
+def test_a_batch_that_grows_is_cut_as_its_first_one_and_takes_longer():
+    words = ["recipe=gpt3", "sizes=13B", "tokens=300e9", "plan.gpu=A100"]
+    plain, grows = (
+        grid.build(recipe.load([*words, *more]), "0" * 64).runs[0] for more in ((), ("optim.ramp_start=32e3",))
+    )
+    on = Hardware(gpu="A100"), Placement(workers=64)
+    found, steady = estimate.on_gpus(grows, *on), estimate.on_gpus(plain, *on)
+    first = grows.optim.ramp.start // 2048
+    assert first < 1024 / 60  # 32,000 tokens, in sequences that divide the batch
+    assert found.choice is not None and found.layout is not None and found.choice.step is not None
+    assert first % (found.layout.data * found.layout.micro_batch) == 0
+    # the steps of the ramp are more than its tokens make of full batches, and each is paid for
+    assert found.days * 86_400 > found.choice.step.seconds * grows.tokens / grows.optim.batch_tokens
+    assert found.days > steady.days
+    assert found.mfu < found.choice.step.mfu(64, 312e12)
 
 
 def test_a_model_that_fits_nothing_says_so(monkeypatch):
     tiny = replace(hardware.GPUS["V100"], memory_bytes=1e9)
     monkeypatch.setitem(hardware.GPUS, "V100", tiny)
-    planned = estimate.on_gpus(gpt3("175B"), Hardware(gpu="V100"))
+    planned = estimate.on_gpus(gpt3("175B"), Hardware(gpu="V100", gpus=64))
     assert planned.layout is None
-    assert "no layout fits 1 GB" in planned.reason
+    assert re.match(
+        r"no layout of up to 64 devices fits; nearest is .*tensor 8.* GB \(.*0.9 are usable$", planned.reason
+    )
+
+
+def test_the_reasons_name_what_simpler_ways_would_take():
+    found = estimate.on_gpus(gpt3("175B"), Hardware(gpu="A100"), Placement(workers=512))
+    assert found.choice is not None
+    said = choose.explain(found.task, found.choice)
+    assert re.search(r"tensor \d x pipeline \d", said[0]) and "bubble" in said[0] and "of 80 GB (" in said[0]
+    # 16 bytes a parameter and autocast's copies of one block and more: nothing that a device holds
+    alone = next(line for line in said if line.startswith("replicas alone: at least"))
+    assert float(re.search(r"at least ([\d,]+) GB", alone)[1].replace(",", "")) > 16 * 174.6
+    assert any(line.startswith("no pipeline: ") and "slower" in line for line in said)
 
 
 @pytest.mark.parametrize("settings", [Hardware(gpu="H1000"), Hardware(mfu=40.0), Hardware(max_days=0.0)])
@@ -74,10 +126,14 @@ def test_the_plan_of_gpt3_needs_no_cluster_and_answers_at_once():
 from sweeps import command
 code = command.sweep(['recipe=gpt3', '--plan'], '')
 print({heavy} & set(sys.modules), code)"""
-    began = cpu_seconds_of_children()
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    for _ in range(3):  # two threads of one core take up to twice the time of one
+        began = cpu_seconds_of_children()
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        took = cpu_seconds_of_children() - began
+        if took < 1.0:
+            break
+    assert took < 1.0
     assert done.stdout.splitlines()[-1] == "set() 0"
-    assert cpu_seconds_of_children() - began < 1.0
     rows = [re.split(r"\s*│\s*", line.strip("│ ")) for line in done.stdout.splitlines() if "300B" in line]
     assert [row[0] for row in rows] == ["125M", "350M", "760M", "1.3B", "2.7B", "6.7B", "13B", "175B"]
     assert float(rows[-1][4]) == pytest.approx(3.14e23, rel=0.005)  # Table D.1
@@ -92,7 +148,9 @@ def plan_of(words, capsys):
 def test_gpt3_on_the_starter_text_is_planned_and_not_run(known_text, capsys):
     said = plan_of(["recipe=gpt3"], capsys)
     assert "only to plan, not to run as it stands: data.corpus=starter: 24 of 24 runs would see its 8.00M" in said
-    assert re.search(r"only to plan, not to run as it stands: [\d.]+B needs tensor \d", said)
+    assert re.search(
+        r"only to plan, not to run as it stands: 6.7B on H100 does not fit: one device, micro-batch 1", said
+    )
     with pytest.raises(UsageError, match=r"more than 40 times \(.* 37,50.*data.max_epochs"):
         command.refuse(command.read(["recipe=gpt3"]))
     words = ["recipe=gpt3", "sizes=125M", "tokens=30e9", "data.max_epochs=1e5"]
@@ -109,6 +167,65 @@ def test_the_plan_says_what_the_text_is_good_for(known_text, capsys):
     said = plan_of(["recipe=smoke"], capsys)
     assert "about 0.04M training" in said
     assert re.search(r"runs see their text more than 4 times \(d\d+-\w+ \d+\.\d", said)
+
+
+def test_a_plan_ends_with_what_it_takes_in_all(known_text, capsys):
+    """GPU-hours and dollars are the table's; the wall-clock is what the scheduler makes of them on that cluster."""
+    words = ["recipe=gpt3", "sizes=[125M,1.3B]", "tokens=[30e9,300e9]", "plan.gpu=A100", "data.max_epochs=1e6"]
+    said = plan_of(words, capsys)
+    runs = grid.build(recipe.load(words), "0" * 64).runs
+    found = [estimate.on_gpus(run, Hardware(gpu="A100")) for run in runs]
+    hours = sum(f.days * 24 * f.layout.world_size for f in found if f.layout)
+    assert f"in all: {hours:,.0f} GPU-hours, {hours * 1.8:,.0f} USD at 1.80 a A100-hour for 4 runs" in said
+    assert "GPUs at work" not in said
+    one = plan_of([*words, "plan.gpus=1", "plan.max_days=1e6"], capsys)
+    alone = [estimate.on_gpus(run, Hardware(gpu="A100", gpus=1, max_days=1e6)).days for run in runs]
+    assert f"on 1 GPUs: {sum(alone):,.1f} days from the first start to the last end" in one
+    assert "GPUs at work 100% of it" in one
+    many = plan_of([*words, "plan.gpus=64", "plan.max_days=1e6"], capsys)
+    assert f"on 64 GPUs: {max(alone):,.1f} days" in many  # side by side, each on the one GPU that max_days allows
+
+
+def test_totals_are_of_runs_on_gpus_and_share_their_trunks(known_text, capsys):
+    assert "in all:" not in plan_of(["recipe=smoke"], capsys)
+    words = ["recipe=smoke", "placement.gpus=0.5", "plan.gpus=2"]
+    said = plan_of(words, capsys)
+    assert re.search(r"in all: [\d,]+ GPU-hours, [\d,]+ USD at 3.00 a H100-hour for 4 runs", said)
+    assert re.search(r"on 2 GPUs: [\d.]+ seconds from the first start", said)
+    timed, _ = totals.timed(recipe.load(words), grid.build(recipe.load(words), "0" * 64).runs)
+    assert {t.workers for t in timed} == {1}
+    shared = [*words, "optim.schedule=wsd"]
+    timed, _ = totals.timed(recipe.load(shared), grid.build(recipe.load(shared), "0" * 64).runs)
+    branches = [t for t in timed if t.after is not None]
+    assert branches, "runs of one size share their first steps"
+    for branch in branches:
+        whole = estimate.seconds(branch.spec, workers=1, gpus=0.5, plan=Hardware())
+        assert branch.seconds + branch.after[1] == pytest.approx(whole)
+
+
+def test_the_micro_batch_is_what_memory_allows_and_divides_the_rows():
+    run = gpt3("1.3B")
+    words = {"sequences": 512, "numerics": estimate.numerics(run)}
+    on_cpu = memory.micro_batch(run.model, Layout(), memory_bytes=None, **words)
+    assert on_cpu == 16_384 // 2048
+    sizes = [memory.micro_batch(run.model, Layout(data=8), memory_bytes=gb * 1e9, **words) for gb in (36, 48, 80, 800)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == 8
+    for gb, size in zip((36, 48, 80), sizes, strict=False):
+        assert memory.memory(run.model, Layout(data=8, micro_batch=size), **words).total <= 0.9 * gb * 1e9
+    assert memory.micro_batch(run.model, Layout(data=512 // 6), memory_bytes=80e9, **words) == 6
+    with pytest.raises(
+        ValueError, match=r"data 8, micro-batch 1: 29 GB a device are needed .* 18 of its 20 GB are usable"
+    ):
+        memory.micro_batch(run.model, Layout(data=8), memory_bytes=20e9, **words)
+
+
+def test_what_no_gpu_can_train_is_refused_in_every_family(known_text):
+    shape = "shapes=[{n_layer: 48, d_model: 6144, n_head: 48}]"
+    words = ["recipe=depth", shape, "model.n_ctx=128", "budgets=[]", "tokens=[5e6]", "data.max_epochs=1e6"]
+    command.refuse(command.read(words))  # on cores memory is the host's
+    would = r"d6144 on A100: no layout of 1 device fits; .* 72 are usable: .*workers=8 would do"
+    with pytest.raises(UsageError, match=would):
+        command.refuse(command.read([*words, "placement.gpus=1", "plan.gpu=A100"]))
 
 
 def test_a_text_with_nothing_to_hold_out_is_refused_when_planned(known_text):

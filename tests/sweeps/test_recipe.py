@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,12 +81,16 @@ CHANGES = {
     "evals.items": "30",
     "evals.validation_tokens": "50000",
     "placement.workers": "2",  # changes the plan, or does not divide a batch
+    "placement.tensor": "2",
+    "placement.pipeline": "2",
+    "placement.context": "2",
     "placement.cpus": "2",
     "placement.gpus": "2",
     "placement.max_failures": "5",
     "placement.checkpoint_seconds": "3",
     "plan.gpu": "A100",
     "plan.max_days": "1000",
+    "plan.gpus": "64",
     "plan.mfu": "0.3",
     "plan.usd_per_gpu_hour": "1",
     "replace": "true",
@@ -202,8 +207,8 @@ def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, fold
     try:
         assert consequences(changed, capsys) != UNCHANGED[before]
     except UsageError as error:
-        assert key == "placement.workers", "a value that has a meaning"
-        assert "which do not divide" in str(error)
+        assert key in {f"placement.{name}" for name in ("workers", "tensor", "pipeline", "context")}, "it has a meaning"
+        assert re.search("do(es)? not divide", str(error))
 
 
 def getattr_names(package):
@@ -236,7 +241,16 @@ def getattr_names(package):
         (["recipe=gpt3", "widths=8"], "widths: the family gpt3 does not have it, only nano"),
         (["recipe=gpt3", "model.n_layer=3"], "model.n_layer: the family gpt3 does not have it"),
         (["recipe=gpt3", "optim.lr_max=1"], "optim.lr_max: .* did you mean optim.lr_factor"),
-        (["recipe=gpt3", "placement.workers=3"], "placement.workers=3: the batch of .* a divisor of 256"),
+        (
+            ["recipe=gpt3", "placement.workers=7"],
+            "placement.workers=7 on H100: no layout of 7 devices divides the model",
+        ),
+        (["placement.workers=4", "placement.tensor=3"], "placement.workers=4 does not divide by placement.tensor=3"),
+        (["placement.workers=2", "placement.pipeline=2", "model.n_layer=3"], "n_layer=3 blocks evenly: .* 1, 3"),
+        (["placement.context=0"], "placement.context=0: ranks that share a model, 1 or more"),
+        (["recipe=gpt3", "placement.workers=16", "plan.gpus=8"], "plan.gpus=8: a run takes placement.workers=16"),
+        (["plan.gpus=8"], "plan.gpus=8 .*placement.gpus=0"),
+        (["recipe=gpt3", "plan.gpus=0"], "plan.gpus=0: GPUs of the whole cluster, from 1"),
         (["recipe=depth", "placement.workers=3"], "placement.workers=3: the batch of"),
         (["placement.workers=3"], "placement.workers=3: the batch of"),
         (["evals.shots=[0,0]"], "evals.shots=\\[0, 0\\]: each once"),

@@ -248,3 +248,14 @@ def test_thousands_of_runs_on_a_thousand_nodes_share_their_placements():
         decisions = decide(0, cluster(1000), queue, [])
     assert decisions[0] == Start(run_id="gpt3", allocation={f"n{i}": 8 for i in sorted(range(1000), key=str)})
     assert asked < 10
+
+
+def test_workers_that_belong_together_share_a_node():
+    nodes = cluster(3, gpus=3)
+    (start,) = decide(0, nodes, [job("six", workers=6)], [])
+    assert start.allocation == {"n0": 3, "n1": 3}
+    (start,) = decide(0, nodes, [job("pairs", workers=6, together=2)], [])
+    assert start.allocation == {"n0": 2, "n1": 2, "n2": 2}, "three on a node would part a pair"
+    (refused,) = decide(0, nodes, [job("fours", workers=8, together=4)], [])
+    assert isinstance(refused, Refuse)
+    assert "8 workers of 1 GPU and 1 core at once (each 4 on one node)" in refused.reason

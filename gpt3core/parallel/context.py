@@ -1,0 +1,84 @@
+"""Context parallelism: each device of a group has some of a sequence's positions, and all weights.
+
+Only attention looks at other positions: there every device gathers the keys and values of the group, of which a band
+needs a part, and masks them by their true distance. (torch's own ``context_parallel`` has no CPU path.) Runs of
+neighbouring positions are cut, so in a dense layer the last device has the most to do.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt3core.model.architecture import Cuts
+from gpt3core.parallel.mesh import Mesh
+
+
+def share(model: nn.Module, cuts: Cuts, mesh: Mesh) -> None:
+    """Make a model work on this device's positions of every sequence."""
+    group, place, degree = mesh.group("context"), mesh.place("context"), mesh.degree("context")
+    positions = getattr(model, cuts.positions, None)
+    if positions is not None:
+        positions.register_forward_pre_hook(lambda _, ids: (ids[0] + place * len(ids[0]),))
+    for block in getattr(model, cuts.layers).values():
+        attention = block.get_submodule(cuts.attention)
+        attention.attend = attend_over(group, place, degree)
+
+
+def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[..., Tensor]:
+    """Attention whose queries are this device's and whose keys are the group's; as ``model.attention.attend``."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str, sparse: Any = None) -> Tensor:
+        t = q.size(2)  # positions here
+        first = 0 if sparse is not None else max(0, place * t - window + 1)  # the first key that any query here sees
+        gathered: Tensor = _Gather.apply(torch.stack([k, v]), group, degree)  # type: ignore[no-untyped-call]
+        keys, values = gathered[..., first : (place + 1) * t, :]  # (2, B, H, keys, K)
+        mask = distance_mask(place * t, t, first, sparse or window, q.dtype, q.device)
+        if kernel == "softmax":
+            scores = (q * (1 / math.sqrt(q.size(-1)))) @ keys.transpose(-2, -1) + mask
+            mixed: Tensor = torch.softmax(scores, dim=-1, dtype=q.dtype) @ values
+            return mixed
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+
+    return attend
+
+
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
+def distance_mask(start: int, t: int, first: int, seen: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Additive mask: queries at ``start`` ... by keys from ``first`` to the last query: 0 where it may see the key.
+
+    Args:
+        seen: the width of the band that ends at the query, or a pattern that says which keys a query ``sees``.
+    """
+    query, key = torch.arange(start, start + t)[:, None], torch.arange(first, start + t)[None, :]
+    allowed = (key <= query) & (key > query - seen) if isinstance(seen, int) else seen.sees(query, key)
+    return torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf).to(device, dtype)
+
+
+class _Gather(torch.autograd.Function):
+    """All positions of a group, in order; the gradient of a position is the sum of all devices' at it."""
+
+    @staticmethod
+    def forward(ctx: Any, here: Tensor, group: dist.ProcessGroup, degree: int) -> Tensor:
+        """(2, B, H, T here, K) to (2, B, H, T, K)."""
+        ctx.group, ctx.degree = group, degree
+        here = here.contiguous()
+        found = [torch.empty_like(here) for _ in range(degree)]
+        dist.all_gather(found, here, group=group)
+        return torch.cat(found, dim=3)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """(2, B, H, T, K) to (2, B, H, T here, K)."""
+        parts = [part.contiguous() for part in gradients[0].chunk(ctx.degree, dim=3)]
+        here = torch.empty_like(parts[0])
+        dist.reduce_scatter(here, parts, group=ctx.group)
+        return here, None, None

@@ -1,0 +1,98 @@
+"""Gradients of a step over all ranks: summed where they belong, their norm, and its clipping.
+
+After the backward passes a rank has gradients of what it holds, from its rows and positions. Summed are: what devices
+of a tensor group have of weights that are whole on each; the shared weight of first and last stage; and the mean over
+the data-parallel ranks and positions (FSDP2 has taken it over the ranks that share the state).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gpt3core.model.parameters import named, twice_held
+from gpt3core.parallel.mesh import Mesh, explained, sum_
+from gpt3core.parallel.parts import local, sharded_axes
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+
+def finish(model: nn.Module, mesh: Mesh, loss: Tensor, most: float) -> tuple[Tensor, Tensor]:
+    """Make every gradient here that of the global batch, clipped; the batch's loss, and the norm before clipping.
+
+    Args:
+        loss: of this rank's rows and positions, times the number of ranks that have some; zero but on the last stage.
+        most: the norm that gradients are scaled down to.
+
+    Raises:
+        PeerError: when another rank is gone.
+    """
+    if mesh.size == 1:
+        return loss, torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+    _reduce(model, mesh)
+    norm, loss = _norm_and_loss(model, mesh, loss)
+    _clip(model, norm, most)
+    return loss, norm
+
+
+def _reduce(model: nn.Module, mesh: Mesh) -> None:
+    _complete(model, mesh)
+    if mesh.ends is not None:
+        shared = set(getattr(model, "tied", {}).values())
+        ends = sorted((name, p) for name, p in named(model) if name in shared)
+        sum_([local(p.grad) for _, p in ends if p.grad is not None], mesh.ends)
+    gradients = [local(p.grad) for p in model.parameters() if p.grad is not None]
+    if mesh.degree("shard") == 1:
+        mesh.mean_(gradients, "replicate")
+    mesh.mean_(gradients, "context")
+
+
+def _complete(model: nn.Module, mesh: Mesh) -> None:
+    """Sum over a tensor group what its devices have of the gradient of a weight that is whole on each."""
+    partial = [(p, cast("DTensor", p.grad)) for p in model.parameters() if _partial(p.grad)]
+    parts = [gradient.to_local() for _, gradient in partial]
+    mesh.sum_(parts, "tensor")
+    for (p, gradient), part in zip(partial, parts, strict=True):
+        placements = cast("DTensor", p).placements
+        assert all(placement.is_replicate() for placement in placements), "a cut weight has a cut gradient"
+        p.grad = type(gradient).from_local(part, gradient.device_mesh, placements, run_check=False)
+
+
+def _partial(gradient: Tensor | None) -> bool:
+    return any(placement.is_partial() for placement in getattr(gradient, "placements", ()))
+
+
+def _norm_and_loss(model: nn.Module, mesh: Mesh, loss: Tensor) -> tuple[Tensor, Tensor]:
+    """The global gradient's norm and the batch's loss, the same on every rank."""
+    squares = torch.zeros((), dtype=torch.float64, device=loss.device)
+    for copies, gradient in _counted(model, mesh):
+        squares += torch.linalg.vector_norm(gradient).double().square() / copies
+    both = torch.stack([squares, loss.double() / (mesh.terms * mesh.degree("tensor"))])
+    with explained():
+        dist.all_reduce(both)
+    return both[0].sqrt().float(), both[1].float()
+
+
+def _counted(model: nn.Module, mesh: Mesh) -> Iterator[tuple[int, Tensor]]:
+    """The gradients here, and by how many ranks each value is held; what the first stage has too is left to it."""
+    twice = twice_held(model)
+    stage = mesh.size // mesh.degree("pipeline")
+    for name, p in named(model):
+        if p.grad is not None and name not in twice:
+            copies = stage
+            for axis in sharded_axes(p):
+                copies //= mesh.degree(axis)
+            yield copies, local(p.grad)
+
+
+def _clip(model: nn.Module, norm: Tensor, most: float) -> None:
+    """Scale gradients of a known norm, as torch's ``clip_grads_with_norm_`` does."""
+    scale = torch.clamp(most / (norm + 1e-6), max=1.0)
+    for p in model.parameters():
+        if p.grad is not None:
+            local(p.grad).mul_(scale)

@@ -1,0 +1,216 @@
+"""Bytes on the fullest device of a layout: of what is built here, not of what could be. No torch.
+
+A parameter is 16 bytes: the fp32 weight, its gradient and AdamW's two moments, divided by ``shard``. Beside them lie
+what torch makes of the weights for a pass: in bf16 the copies that autocast casts, or, with a sharded state, the blocks
+that FSDP2 gathers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from gpt3core.costs import params
+from gpt3core.model import registry
+from gpt3core.model.architecture import BlockBytes, ModelSpec
+from gpt3core.numerics import Numerics
+from gpt3core.parallel.layout import Layout
+
+WEIGHT, GRADIENT, MOMENTS = 4.0, 4.0, 8.0  # fp32, a parameter
+GATHERED_BLOCKS = 2  # FSDP2 holds the block at work and gathers the next
+BUCKET = 1 << 24  # gradients that are averaged at a time, or one tensor
+MLP_SHARE = 2 / 3  # of what a block keeps beside its entry and the attention's inside
+MATRIX_SHARE = 1 / 3  # of a block's parameters that are its largest matrix
+USABLE = 0.9  # of a device's memory: the rest is fragmentation, buffers of libraries and the context
+MICRO_BATCH_TOKENS = 16_384  # of a replica at most: more is no faster, and smaller batches are not padded to it
+LOSS_BYTES = 12.0  # a logit in fp32: log-softmax kept; its gradient and the logit's, made when the loss goes back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on the fullest device."""
+
+    weights: float  # fp32, this device's share
+    gradients: float
+    optimizer: float
+    copies: float  # of weights and gradients, made for a pass
+    activations: float  # kept for the backward pass
+    loss: float  # logits and what is made of them; zero where another stage has the head
+
+    @property
+    def state(self) -> float:
+        """What stays between steps."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.state + self.copies + self.activations + self.loss
+
+    def describe(self) -> str:
+        """The parts in GB, the largest first."""
+        parts = sorted(vars(self).items(), key=lambda part: -part[1])
+        return ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts if size >= 5e7)
+
+
+def memory(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numerics) -> Memory:
+    """Bytes on the fullest device of a layout.
+
+    Args:
+        sequences: of the global batch.
+    """
+    held = [_of_stage(model, layout, stage, sequences, numerics) for stage in sorted({0, layout.pipeline - 1})]
+    return max(held, key=lambda m: m.total)
+
+
+def micro_batch(
+    model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numerics, memory_bytes: float | None
+) -> int:
+    """Sequences of a micro-batch: as many as 16,384 tokens hold, and where memory is known as fit and divide the rows.
+
+    Args:
+        layout: its own micro-batch is not read.
+        memory_bytes: of one device; None on CPUs, where it is the host's affair.
+
+    Raises:
+        ValueError: when not even one sequence fits, with what it takes.
+    """
+    most = max(1, MICRO_BATCH_TOKENS // model.n_ctx)
+    if memory_bytes is None:
+        return most
+    rows = max(1, sequences // layout.data)
+    for size in (k for k in range(min(most, rows), 0, -1) if rows % k == 0):
+        needed = memory(model, replace(layout, micro_batch=size), sequences=sequences, numerics=numerics)
+        if needed.total <= USABLE * memory_bytes:
+            return size
+    raise ValueError(
+        f"{layout.describe()}: {needed.total / 1e9:.0f} GB a device are needed at least ({needed.describe()}) and "
+        f"{USABLE * memory_bytes / 1e9:.0f} of its {memory_bytes / 1e9:.0f} GB are usable; give a smaller model, a "
+        "larger device, or more of them that share the model"
+    )
+
+
+def stage_params(model: ModelSpec, layout: Layout, place: int) -> float:
+    """Parameters on one device before the state is sharded, at a place of the pipeline.
+
+    A pipeline's last place has the head, which is the token embedding once more.
+    """
+    return _held(model, layout.pipeline, place) / layout.tensor
+
+
+@lru_cache(maxsize=1024)
+def _held(model: ModelSpec, pipeline: int, place: int) -> float:
+    architecture, counts = registry.of(model), params(model)
+    blocks = architecture.layer_params(model) * architecture.n_layer(model)
+    embedding, first, last = model.vocab_size * architecture.width(model), place == 0, place == pipeline - 1
+    held = blocks / pipeline
+    if first or last:
+        held += embedding
+    if first:
+        held += counts.total - counts.nonembedding - embedding  # positions
+    if last:
+        held += counts.nonembedding - blocks  # the last norm
+    return held
+
+
+def _of_stage(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> Memory:
+    """Bytes at one place of the pipeline: the larger of the end of the forward pass and the start of the backward."""
+    held = stage_params(model, layout, place)
+    e, last = numerics.element_bytes, place == layout.pipeline - 1
+    tokens = layout.micro_batch * model.n_ctx / layout.context
+    kept, again = _blocks(model, layout, place, sequences, numerics)
+    head, logit = _head(model, layout, numerics) if last else (0.0, 0.0)
+    copies = _copies(model, layout, held)
+    cast, left = _casts(model, layout, place, sequences, numerics)
+    loss = e + LOSS_BYTES
+    # a matrix's gradient, cast to fp32 and not yet added to what is there; the head's comes when the logits' is there
+    block = registry.of(model).layer_params(model) / layout.tensor
+    fresh = GRADIENT + (e if e < WEIGHT else 0)
+    loss_peak = max(tokens * loss * logit, 2 * e * tokens * logit + fresh * logit * registry.of(model).width(model))
+    block_peak = tokens * (again + e * logit) + fresh * MATRIX_SHARE * block  # the loop holds the logits
+    forward = copies + cast + tokens * (kept + head + e * logit)
+    backward = copies + left + tokens * (kept + head) + max(loss_peak, block_peak)
+    early = max(0.0, forward - backward)
+    return Memory(
+        weights=WEIGHT * held / layout.shard,
+        gradients=GRADIENT * held / layout.shard,
+        optimizer=MOMENTS * held / layout.shard,
+        copies=copies + left + early,
+        loss=tokens * head + loss_peak,
+        activations=tokens * kept + max(0.0, block_peak - loss_peak),
+    )
+
+
+def _copies(model: ModelSpec, layout: Layout, held: float) -> float:
+    """Bytes of weights and gradients beside the state: gathered by FSDP2, or in one piece to be averaged."""
+    architecture = registry.of(model)
+    if layout.shard == 1:
+        largest = model.vocab_size * architecture.width(model) / layout.tensor
+        return GRADIENT * min(held, max(BUCKET, largest)) if layout.data * layout.context > 1 else 0.0
+    if layout.pipeline > 1:  # gathered for all micro-batches, and gradients summed over these before they are shared
+        return (WEIGHT + GRADIENT) * held
+    n_layer = architecture.n_layer(model)
+    block = architecture.layer_params(model) / layout.tensor
+    at_once = GATHERED_BLOCKS * block + (held - n_layer * block)  # embeddings and last norm stay
+    return (WEIGHT + GRADIENT) * at_once
+
+
+def _casts(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:
+    """Bytes of the weights that autocast casts, at the end of the forward pass and in the backward pass.
+
+    Each micro-batch in flight has casts of its own, from its forward to its backward pass; with full recomputation a
+    block makes its own again.
+    """
+    e, architecture = numerics.element_bytes, registry.of(model)
+    if e == WEIGHT:
+        return 0.0, 0.0
+    block = e * architecture.layer_params(model) / layout.tensor
+    head = e * model.vocab_size * architecture.width(model) / layout.tensor if place == layout.pipeline - 1 else 0.0
+    stage = block * architecture.n_layer(model) / layout.stages
+    if layout.recompute == "full":
+        return stage + head, block + head
+    every = stage * _in_flight(layout, place, layout.micro_batches(sequences)) + head
+    return every, every
+
+
+def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:
+    """Bytes a token: kept by the blocks, and at most on top of it while one that is computed again goes back."""
+    architecture, e, tensor = registry.of(model), numerics.element_bytes, layout.tensor
+    width, n_layer = architecture.width(model), architecture.n_layer(model)
+    block: BlockBytes = architecture.activation_bytes(model, numerics, tensor)
+    kept = {"none": block.all, "selective": block.entry + block.rest, "full": block.entry}[layout.recompute]
+    stages = _in_flight(layout, place, layout.micro_batches(sequences))
+    blocks = kept * stages * n_layer / layout.stages
+    if layout.pipeline > 1:
+        blocks += 4 * width / tensor * stages  # what each stage gave, held until its gradient comes
+    return blocks, _going_back(block, layout.recompute, e * width / tensor)
+
+
+def _going_back(block: BlockBytes, recompute: str, width: float) -> float:
+    """Bytes a token that a block holds on top of what all of them keep, when it holds most.
+
+    That is when its MLP goes back (with gradients of 4 widths), or, where it is computed again, its attention, when the
+    MLP's part is gone.
+    """
+    mlp, gradients = MLP_SHARE * block.rest, 4 * width + block.entry
+    attention = 3 * block.inside - mlp  # probabilities, their gradient and that of the scores
+    if recompute == "full":
+        return block.rest + max(block.inside + gradients, attention)
+    return gradients if recompute == "none" else max(gradients, attention)
+
+
+def _head(model: ModelSpec, layout: Layout, numerics: Numerics) -> tuple[float, float]:
+    """Of a token: bytes that the last norm and the head keep, and the logits here."""
+    e, width = numerics.element_bytes, registry.of(model).width(model)
+    return (4 * width + 8) / layout.tensor + e * width + 16, model.vocab_size / layout.tensor  # 16: the ids
+
+
+def _in_flight(layout: Layout, place: int, micro_batches: int) -> int:
+    """Stages (virtual ones of one micro-batch) that a device keeps at once at most, from forward to backward.
+
+    1F1B: p - place. Interleaved: 2 (p - place - 1) + (v - 1) p + 1 (Narayanan et al. 2021); over the blocks of the
+    first device this is the factor 1 + (p - 1)/(p v) of Korthikanti et al. 2022, section 4.2.3.
+    """
+    p, v = layout.pipeline, layout.virtual
+    most = p - place if v == 1 else 2 * (p - place - 1) + (v - 1) * p + 1
+    return min(most, v * micro_batches)

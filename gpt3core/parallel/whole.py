@@ -1,0 +1,83 @@
+"""A model in parts that answers as a whole one: every rank asks the same, and every rank has the answer."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt3core.model import registry
+from gpt3core.model.architecture import ModelSpec
+from gpt3core.parallel.mesh import Mesh, explained
+from gpt3core.parallel.parallelize import Held
+
+
+class Whole:
+    """``hidden`` and ``head`` of a model over the ranks that hold it, without gradients; as ``evals.scoring`` asks."""
+
+    def __init__(self, held: Held, spec: ModelSpec, mesh: Mesh) -> None:
+        self._held, self._mesh, self._cuts, self._vocabulary = held, mesh, registry.of(spec).cuts, spec.vocab_size
+        self._width = registry.of(spec).width(spec)
+
+    @torch.inference_mode(False)  # DTensor and FSDP keep what they make, and it must serve a backward pass too
+    @torch.no_grad()
+    def hidden(self, ids: Tensor) -> Tensor:
+        """The normalised residual stream before the head: (B, T) to (B, T, D)."""
+        mesh, length = self._mesh, ids.size(1)
+        grain = mesh.layout.context * mesh.layout.tensor
+        x = F.pad(ids.clone(), (0, -length % grain))  # on the right: causal
+        x = x.chunk(mesh.layout.context, dim=1)[mesh.place("context")]
+        with explained(all_of_them=False):
+            x = self._through(x)
+            if mesh.layout.tensor > 1:
+                from gpt3core.parallel.tensor import gather_positions
+
+                x = gather_positions(x, mesh.axes("tensor"))
+            if mesh.layout.context > 1:
+                found = [torch.empty_like(x) for _ in range(mesh.layout.context)]
+                dist.all_gather(found, x.contiguous(), group=mesh.group("context"))
+                x = torch.cat(found, dim=1)
+        return x[:, :length]
+
+    def _through(self, x: Tensor) -> Tensor:
+        """Through all stages, one after another."""
+        layout = self._mesh.layout
+        if layout.pipeline == 1:
+            return self._held.model.hidden(x)  # type: ignore[operator,no-any-return]
+        shape = len(x), x.size(1) // layout.tensor, self._width
+        stages = iter(self._held.stages)
+        for number in range(layout.stages):
+            place = number % layout.pipeline
+            mine = place == self._mesh.place("pipeline")
+            y = next(stages).hidden(x).float() if mine else torch.empty(shape, device=x.device)  # type: ignore[operator]
+            x = self._from(place, y)
+        return x
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def head(self, x: Tensor) -> Tensor:
+        """Logits of any positions: (..., D) to (..., V)."""
+        mesh, x = self._mesh, x.clone()
+        with explained(all_of_them=False):
+            logits = self._logits(x) if mesh.last_stage else torch.empty(*x.shape[:-1], self._vocabulary).to(x)
+            return logits if mesh.layout.pipeline == 1 else self._from(mesh.layout.pipeline - 1, logits)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        last, layout = self._held.stages[-1], self._mesh.layout
+        if layout.shard > 1:
+            last.unshard()  # type: ignore[operator]
+        weight = last.get_submodule(self._cuts.head).weight
+        assert isinstance(weight, Tensor)
+        if layout.tensor == 1:
+            return F.linear(x, weight)
+        from gpt3core.parallel.tensor import logits_of
+
+        return logits_of(x, weight, self._mesh.axes("tensor"))
+
+    def _from(self, place: int, x: Tensor) -> Tensor:
+        """What a stage's device has, on all of the pipeline."""
+        group = self._mesh.group("pipeline")
+        x = x.contiguous()
+        dist.broadcast(x, src=dist.get_global_rank(group, place), group=group)
+        return x

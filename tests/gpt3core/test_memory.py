@@ -1,0 +1,184 @@
+"""The memory model against what torch holds: state on built modules, saved tensors by hooks, peaks by the profiler."""
+
+import functools
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
+
+from gpt3core import costs, sizes
+from gpt3core.model import gpt, registry
+from gpt3core.numerics import Numerics
+from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.memory import memory, stage_params
+from gpt3core.spec import OptimSpec
+from gpt3core.train import optimizer, timing
+from gpt3core.train.objective import loss_sum, next_token
+from tests.gpt3core.test_cuts import SHAPE
+
+BF16, FP32 = (Numerics(precision=p, kernel="sdpa") for p in ("bf16", "fp32"))
+SOFTMAX = Numerics(precision="bf16", kernel="softmax")
+ROWS = 4
+# dense: on GPUs a banded layer keeps no more (FlexAttention), on CPUs it copies its blocks of keys and values
+SHAPES = {
+    "many tokens": sizes.nano(64, n_layer=2, n_ctx=64, vocab_size=1024, attention="dense", band=4, n_head=2),
+    "deep": sizes.nano(64, n_layer=6, n_ctx=64, vocab_size=50, attention="dense", band=4, n_head=4),
+    "wide": sizes.nano(160, n_layer=3, n_ctx=32, vocab_size=300, attention="dense", band=8),
+}
+
+
+def built(spec, kernel, recompute, patch):
+    """A model whose blocks, or attentions, are computed again."""
+    model = registry.of(spec).build(spec, kernel=kernel)
+    model.init_weights(0)
+    if recompute == "full":
+        for block in model.blocks.values():
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+    elif recompute == "selective":
+        again = functools.partial(checkpoint, gpt.attend, use_reentrant=False)
+        patch.setattr(gpt, "attend", again)
+        patch.setattr(gpt.Attention, "attend", staticmethod(again), raising=False)
+    return model
+
+
+def loss_of(model, spec, numerics):
+    ids = torch.randint(spec.vocab_size, (ROWS, spec.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+    examples = next_token(ids, None)
+    with timing.autocast(numerics):
+        logits = model(examples.inputs)
+    return loss_sum(logits, examples), logits  # which the loop holds until the gradients are there
+
+
+def saved_bytes(model, spec, numerics):
+    """Bytes that the backward pass of a batch keeps, each storage once, weights not."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    held = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = tensor  # alive, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _loss, _logits = loss_of(model, spec, numerics)
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def peak_bytes(model, spec, numerics):
+    """The most that forward and backward pass hold beside weights and gradients."""
+    loss_of(model, spec, numerics)[0].backward()  # so that the gradients are there
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        loss, _logits = loss_of(model, spec, numerics)
+        loss.backward()
+    events = sorted((e.start_ns(), e.nbytes()) for e in run.profiler.kineto_results.events() if e.name() == "[memory]")
+    held = most = 0
+    for _, size in events:
+        held += size
+        most = max(most, held)
+    return most
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("numerics", [FP32, BF16, SOFTMAX], ids=repr)
+def test_what_is_kept_for_the_backward_pass_is_what_torch_saves(name, recompute, numerics, monkeypatch):
+    """Within 2%: blocks, last norm, head, log-softmax, and the casts of the weights."""
+    spec, e = SHAPES[name], numerics.element_bytes
+    block = registry.of(spec).activation_bytes(spec, numerics, 1)
+    kept = {"none": block.all, "selective": block.entry + block.rest, "full": block.entry}[recompute]
+    around = (4 + e) * spec.d_model + 4 * spec.vocab_size
+    counts = costs.params(spec)
+    cast = counts.total if recompute != "full" else spec.vocab_size * spec.d_model  # the head is no part of a block
+    expected = ROWS * spec.n_ctx * (spec.n_layer * kept + around) + (2 * cast if e == 2 else 0)
+    model = built(spec, numerics.kernel, recompute, monkeypatch)
+    assert saved_bytes(model, spec, numerics) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["deep", "wide"])
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("numerics", [BF16, SOFTMAX], ids=repr)  # GELU in fp32 on CPUs has tensors of its own
+def test_the_peak_of_a_step_is_the_one_that_torch_reaches(name, recompute, numerics, monkeypatch):
+    """Never more than 2% below it, and 10% above: what is refused does not fit, what is planned does."""
+    spec = SHAPES[name]
+    model = built(spec, numerics.kernel, recompute, monkeypatch)
+    said = memory(spec, Layout(micro_batch=ROWS, recompute=recompute), sequences=ROWS, numerics=numerics)
+    assert 0.90 <= peak_bytes(model, spec, numerics) / (said.total - said.state) <= 1.02
+
+
+def test_the_state_is_what_a_module_and_its_optimizer_hold():
+    spec = SHAPES["many tokens"]
+    model = built(spec, "sdpa", "none", None)
+    adam = optimizer.build(model, OptimSpec(lr=1e-3, batch_tokens=512, warmup_tokens=0, decay_tokens=512))
+    loss_of(model, spec, FP32)[0].backward()
+    adam.step()
+    said = memory(spec, Layout(micro_batch=ROWS), sequences=ROWS, numerics=FP32)
+    assert said.weights == sum(p.nbytes for p in model.parameters())
+    assert said.gradients == sum(p.grad.nbytes for p in model.parameters())
+    assert said.optimizer == sum(m.nbytes for s in adam.state.values() for name, m in s.items() if name != "step")
+    assert said.copies == 0
+
+
+@pytest.mark.parametrize("pipeline", [1, 2])
+def test_a_stage_has_the_parameters_of_the_module_cut_so(pipeline):
+    layout = Layout(pipeline=pipeline)
+    each = SHAPE.n_layer // pipeline
+    for place in range(pipeline):
+        model = registry.of(SHAPE).build(SHAPE, kernel="sdpa")
+        for layer in range(SHAPE.n_layer):
+            if layer // each != place:
+                del model.blocks[str(layer)]
+        if place > 0:
+            model.tokens = model.positions = None
+        if place < pipeline - 1:
+            model.norm = model.head = None
+        assert stage_params(SHAPE, layout, place) == sum(p.numel() for p in model.parameters())
+
+
+def test_sixteen_bytes_a_parameter_are_shared_by_the_ranks_that_shard():
+    model = sizes.GPT3["1.3B"].model()
+    total = costs.params(model).total
+    one = memory(model, Layout(), sequences=512, numerics=BF16)
+    eight = memory(model, Layout(data=8, shard=8), sequences=512, numerics=BF16)
+    hybrid = memory(model, Layout(data=8, shard=4), sequences=512, numerics=BF16)
+    assert one.state == 16 * total
+    assert (eight.state, hybrid.state) == (2 * total, 4 * total)
+    assert one.copies == 2 * (24 * registry.of(model).layer_params(model) + 50_257 * 2048)  # autocast's
+    assert memory(model, Layout(data=8), sequences=512, numerics=BF16).state == 16 * total
+
+
+def test_2_7b_is_not_for_one_h100():
+    """16 bytes a parameter alone are 42 GB, micro-batches of 16,384 tokens without recomputation 48 more."""
+    model = sizes.GPT3["2.7B"].model()
+    said = memory(model, Layout(micro_batch=8), sequences=512, numerics=BF16)
+    assert said.state == pytest.approx(42.4e9, rel=0.01)
+    assert said.activations == pytest.approx(36 * 2560 * 32 * 16384, rel=0.02)
+    assert said.total > 100e9
+    assert memory(sizes.GPT3["6.7B"].model(), Layout(recompute="full"), sequences=1024, numerics=BF16).total > 100e9
+
+
+def test_every_micro_batch_in_flight_has_casts_of_its_own():
+    model = sizes.GPT3["175B"].model()
+    blocks = 96 * registry.of(model).layer_params(model) / 64
+    none, full = (
+        memory(model, Layout(pipeline=8, tensor=8, recompute=how), sequences=1536, numerics=BF16)
+        for how in ("none", "full")
+    )
+    assert none.copies == pytest.approx(2 * 8 * blocks)  # of the first device, with 8 of them
+    assert full.copies <= 2 * blocks
+    assert memory(model, Layout(pipeline=8, tensor=8), sequences=1536, numerics=FP32).copies == 0
+
+
+def test_the_first_device_of_a_pipeline_keeps_p_micro_batches_and_interleaving_more():
+    """Korthikanti et al. 2022, section 4.2.3: p micro-batches of L/p layers, times 1 + (p-1)/(p v) interleaved."""
+    model, n = sizes.GPT3["175B"].model(), 2048 * 12288
+    block = 32 + 4  # theirs 34 of a 16-bit stream with dropout
+    for layout, factor in ((Layout(pipeline=8), 1), (Layout(pipeline=8, virtual=3), 1 + 7 / 24)):
+        said = memory(model, layout, sequences=1536, numerics=BF16)
+        outputs = 4 * n * layout.pipeline * layout.virtual * factor  # of each stage, until its gradient comes
+        inside = (4 * 2 + 4) * n + 6 * 4 * 12288**2  # gradients while one block goes back
+        assert said.activations - outputs - inside == pytest.approx(96 * block * n * factor, rel=0.01)
+    # with full recomputation each of the 96 blocks keeps its input, and one block at work the rest
+    full = memory(model, Layout(pipeline=8, recompute="full"), sequences=1536, numerics=BF16)
+    assert full.activations == pytest.approx((96 * 4 + 8 * 4 + block - 4) * n + inside, rel=0.01)
