@@ -54,8 +54,7 @@ def run(
         result, damage = mesh.first(lambda: _claim(folder, spec, held))
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
-        if result is None:
-            _require_version(spec)
+        _require_version(spec)
         here = Trainer(spec, root, mesh=mesh, damage=damage, **options)
         if result is not None and here.step < spec.steps:
             raise StoreError(
@@ -83,8 +82,8 @@ def _require_version(spec: RunSpec) -> None:
     if spec.trainer_version != TRAINER_VERSION:
         raise StoreError(
             f"run {spec.run_id} was specified for trainer version {spec.trainer_version}, this is version "
-            f"{TRAINER_VERSION}, which would train it to other weights: leave it out (replace=true), or train it "
-            "with the isoflop that specified it"
+            f"{TRAINER_VERSION}, which would train it to other weights and measure other losses of them: leave it out "
+            "(replace=true), or train and evaluate it with the isoflop that specified it"
         )
 
 

@@ -4,11 +4,13 @@ import functools
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
 from gpt3core import costs, sizes
 from gpt3core.model import gpt, registry
+from gpt3core.model.gpt_spec import GELU
 from gpt3core.numerics import Numerics
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.memory import memory, stage_params
@@ -98,10 +100,12 @@ def test_what_is_kept_for_the_backward_pass_is_what_torch_saves(name, recompute,
 
 @pytest.mark.parametrize("name", ["deep", "wide"])
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
-@pytest.mark.parametrize("numerics", [BF16, SOFTMAX], ids=repr)  # GELU in fp32 on CPUs has tensors of its own
+@pytest.mark.parametrize("numerics", [BF16, SOFTMAX], ids=repr)
 def test_the_peak_of_a_step_is_the_one_that_torch_reaches(name, recompute, numerics, monkeypatch):
     """Never more than 2% below it, and 10% above: what is refused does not fit, what is planned does."""
     spec = SHAPES[name]
+    # as on a GPU, in one kernel: on CPUs it is computed in fp32 with tensors of its own
+    monkeypatch.setattr(gpt, "gelu", lambda x, built: F.gelu(x, approximate=GELU))
     model = built(spec, numerics.kernel, recompute, monkeypatch)
     said = memory(spec, Layout(micro_batch=ROWS, recompute=recompute), sequences=ROWS, numerics=numerics)
     assert 0.90 <= peak_bytes(model, spec, numerics) / (said.total - said.state) <= 1.02

@@ -217,3 +217,13 @@ def test_no_pickle_is_written(tiny_run, isolated):
 def test_a_run_of_another_trainer_is_not_trained(tiny_run, isolated):
     with pytest.raises(StoreError, match=f"was specified for trainer version 1, this is version {TRAINER_VERSION}"):
         runs.run(replace(tiny_run, trainer_version=1), EVALS, isolated)
+
+
+def test_what_another_trainer_trained_is_not_measured_by_this_one(tiny_run, isolated, monkeypatch):
+    old = replace(tiny_run, trainer_version=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "TRAINER_VERSION", 1)
+        result = run(old, isolated)
+    assert runs.run(old, EVALS, isolated) == result, "nothing is left to do of it"
+    with pytest.raises(StoreError, match="measure other losses"):
+        runs.run(old, replace(EVALS, items=9), isolated)
