@@ -20,7 +20,8 @@ def test_new_results_appear_by_themselves(isolated, monkeypatch):
 
     monkeypatch.setattr(dashboard, "POLL_SECONDS", 1)
     root = isolated / "root"
-    late = RunDir(root, make_store(root)[0]).path / "result.json"
+    ids = make_store(root)
+    late = RunDir(root, ids[0]).path / "result.json"
     content = late.read_bytes()
     late.unlink()
     app = dashboard.build(StudySettings(runs=str(root), bootstrap=10))
@@ -34,9 +35,9 @@ def test_new_results_appear_by_themselves(isolated, monkeypatch):
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.wait_for_selector(".plotly .main-svg")
-        page.get_by_text("24 rows behind it").wait_for()
+        page.get_by_text(f"{len(ids) - 1} rows behind it").wait_for()
         late.write_bytes(content)
-        page.get_by_text("25 rows behind it").wait_for()
+        page.get_by_text(f"{len(ids)} rows behind it").wait_for()
         page.get_by_text("IsoFLOP curves").click()
         page.get_by_text("One colour a budget").wait_for()
         assert page.get_by_text("Share chart").count() == 0
