@@ -1,6 +1,6 @@
 """What one trunk for many budgets saves on the laptop ladder, and whether the law moves. Minutes to an hour.
 
-``python -m tests.benchmarks.trunk [budgets=[1e11,3.16e11,1e12]]``
+``python -m tests.benchmarks.trunk [budgets=[1e11,3.16e11,1e12,3.16e12]]``
 
 Two sweeps of the laptop recipe on a local Ray in an empty store: with the cosine, and with warm-up, stable, decay,
 whose shorter runs start from the longest of their size. Then two of these are trained alone, from their first step.
@@ -31,7 +31,7 @@ from sweeps.planning import trunks
 from tests.benchmarks.target import target
 from tests.gpt3core.outcomes import weights
 
-BUDGETS = "budgets=[1e11,3.16e11,1e12]"
+BUDGETS = "budgets=[1e11,3.16e11,1e12,3.16e12]"
 ALONE = 2  # branches that are trained once more from their first step
 
 
@@ -89,13 +89,18 @@ def main() -> int:
         for budget, difference in moved.items():
             print(f"budget {budget:.3g}: lowest loss {lowest['cosine'][budget]:.4f} cosine, {difference:+.4f} wsd")
         laws = {name: api.fit(root, sweep=name).laws["compute_frontier"] for name in swept}
-        low, high = np.nanquantile(laws["cosine"].published["alpha_C"], [0.025, 0.975])
-        alphas = {name: law.fit.params["alpha_C"] for name, law in laws.items()}
-        print(f"alpha_C {alphas['cosine']:.4f} ({low:.4f} to {high:.4f}) cosine, {alphas['wsd']:.4f} wsd")
+        moved_by = None
+        if "alpha_C" in laws["cosine"].published and "alpha_C" in laws["wsd"].published:
+            low, high = np.nanquantile(laws["cosine"].published["alpha_C"], [0.025, 0.975])
+            alphas = {name: law.fit.params["alpha_C"] for name, law in laws.items()}
+            print(f"alpha_C {alphas['cosine']:.4f} ({low:.4f} to {high:.4f}) cosine, {alphas['wsd']:.4f} wsd")
+            moved_by = abs(alphas["wsd"] - alphas["cosine"]) / ((high - low) / 2)
+        else:
+            print("too few budgets with a minimum for a law of the minima: give more")
     target("branches_that_started_from_their_trunk", len(branches) / max(1, len(planned)), "==", 1)
     target("branches_with_the_bits_of_the_run_alone", sum(equal) / ALONE, "==", 1)
     target("flops_saved_share", 1 - costs_of["wsd"][0] / costs_of["cosine"][0], ">=", 0.1)
-    target("law_moved_by_half_widths", abs(alphas["wsd"] - alphas["cosine"]) / ((high - low) / 2), "<=", 1)
+    target("law_moved_by_half_widths", moved_by, "<=", 1)
     return 0
 
 
