@@ -44,6 +44,7 @@ def family(run: RunSpec) -> str:
 
 def steps_in_common(a: RunSpec, b: RunSpec) -> int:
     """The number of first steps that two runs do alike."""
-    if not family(a) or family(a) != family(b):
+    name = family(a)
+    if not name or name != family(b):
         return 0
     return min(stable_steps(a), stable_steps(b))

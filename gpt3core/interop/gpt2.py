@@ -138,11 +138,9 @@ def check_common(config: dict[str, Any]) -> None:
 
 def shapes(spec: GPTSpec) -> dict[str, tuple[int, ...]]:
     """Every tensor of the layout and its shape."""
-    d = spec.d_model
-    found = {"wte.weight": (spec.vocab_size, d), "wpe.weight": (spec.n_ctx, d), "ln_f.weight": (d,), "ln_f.bias": (d,)}
+    d, found = spec.d_model, common_shapes(spec)
     for layer in range(spec.n_layer):
         block = f"h.{layer}."
-        found |= {f"{block}{norm}.{kind}": (d,) for norm in ("ln_1", "ln_2") for kind in BOTH}
         wide = {"attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d), "mlp.c_fc": (d, 4 * d), "mlp.c_proj": (4 * d, d)}
         found |= {f"{block}{name}.weight": shape for name, shape in wide.items()}
         found |= {f"{block}{name}.bias": shape[1:] for name, shape in wide.items()}
@@ -180,6 +178,14 @@ def from_layout(tensors: Weights, spec: GPTSpec) -> Weights:
         biases = tensors[f"{theirs}attn.c_attn.bias"].reshape(3, spec.d_model)
         found[f"{ours}attention.qkv.bias"] = by_head(biases, spec.d_head)
     return found
+
+
+def common_shapes(spec: GPTSpec) -> dict[str, tuple[int, ...]]:
+    """The tensors that both layouts have, embeddings and norms, and their shapes."""
+    d = spec.d_model
+    found = {"wte.weight": (spec.vocab_size, d), "wpe.weight": (spec.n_ctx, d)}
+    norms = [*NORMS.values(), *(f"h.{layer}.{norm}" for layer in range(spec.n_layer) for norm in BLOCK_NORMS.values())]
+    return found | {f"{norm}.{kind}": (d,) for norm in norms for kind in BOTH}
 
 
 def outside(weights: Weights) -> Weights:

@@ -102,11 +102,9 @@ def _attention(kinds: list[str]) -> str:
 
 def shapes(spec: GPTSpec) -> dict[str, tuple[int, ...]]:
     """Every tensor of the layout and its shape."""
-    d = spec.d_model
-    found = {"wte.weight": (spec.vocab_size, d), "wpe.weight": (spec.n_ctx, d), "ln_f.weight": (d,), "ln_f.bias": (d,)}
+    d, found = spec.d_model, gpt2.common_shapes(spec)
     for layer in range(spec.n_layer):
         block = f"h.{layer}."
-        found |= {f"{block}{norm}.{kind}": (d,) for norm in ("ln_1", "ln_2") for kind in BOTH}
         found |= {f"{block}attn.attention.{name}.weight": (d, d) for name in PROJECTIONS}
         wide = {"attn.attention.out_proj": (d, d), "mlp.c_fc": (4 * d, d), "mlp.c_proj": (d, 4 * d)}
         found |= {f"{block}{name}.weight": shape for name, shape in wide.items()}

@@ -48,13 +48,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
-        info = Path("/proc/cpuinfo")
-        model = (
-            [s for s in info.read_text().splitlines() if s.startswith(("model name", "flags"))][:2]
-            if info.exists()
-            else []
-        )
-        key = hashlib.sha256(repr((SOURCE.read_bytes(), FLAGS, version, platform.machine(), model)).encode())
+        key = hashlib.sha256(repr((SOURCE.read_bytes(), FLAGS, version, _processor())).encode())
         built = cache_folder() / "native" / f"{key.hexdigest()[:16]}.so"
         if not built.exists():
             _build(compiler, built)

@@ -17,7 +17,7 @@ from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import Numerics
 from gpt3core.parallel import layout as layouts
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.memory import MICRO_BATCH_TOKENS, USABLE, Memory, memory, stage_params
+from gpt3core.parallel.memory import USABLE, Memory, memory, most_sequences, stage_params
 from gpt3core.parallel.speed import Device, Step, step
 
 VIRTUAL = (1, 2, 3, 4)  # stages a pipeline device may hold
@@ -104,7 +104,7 @@ def _least_seconds(task: Task, world: int, pipeline: int, tensor: int, context: 
     rows = task.sequences // data
     if not rows:
         return math.inf
-    micro = max(1, min(rows, MICRO_BATCH_TOKENS // task.model.n_ctx))
+    micro = max(1, min(rows, most_sequences(task.model)))
     taken = task.step(Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro))
     works = taken.model + taken.tensor
     return works * (1 + (pipeline - 1) / (max(VIRTUAL) * rows))
@@ -161,7 +161,7 @@ def _cuts(
     if rest:
         return
     in_node = math.gcd(data, max(1, task.device.node // tensor))
-    most = max(1, MICRO_BATCH_TOKENS // task.model.n_ctx)
+    most = most_sequences(task.model)
     micros = [k for k in (2**i for i in range(most.bit_length())) if k <= most and rows % k == 0]
     for virtual in VIRTUAL if pipeline > 1 else (1,):
         cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, virtual=virtual)

@@ -7,7 +7,6 @@ neighbouring positions are cut, so in a dense layer the last device has the most
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core.model.architecture import Cuts
+from gpt3core.model.attention import additive
+from gpt3core.model.patterns import Pattern
 from gpt3core.parallel.mesh import Mesh
 
 
@@ -35,12 +36,15 @@ def share(model: nn.Module, cuts: Cuts, mesh: Mesh) -> None:
 def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[..., Tensor]:
     """Attention whose queries are this device's and whose keys are the group's; as ``model.attention.attend``."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str, sparse: Any = None) -> Tensor:
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str, sparse: Pattern | None = None
+    ) -> Tensor:
         t = q.size(2)  # positions here
         first = 0 if sparse is not None else max(0, place * t - window + 1)  # the first key that any query here sees
         gathered: Tensor = _Gather.apply(torch.stack([k, v]), group, degree)  # type: ignore[no-untyped-call]
         keys, values = gathered[..., first : (place + 1) * t, :]  # (2, B, H, keys, K)
-        mask = distance_mask(place * t, t, first, sparse or window, q.dtype, q.device)
+        last, pattern = (place + 1) * t, sparse or Pattern(kind="banded", size=window)
+        mask = additive(range(place * t, last), range(first, last), pattern, q.dtype, q.device)
         if kernel == "softmax":
             scores = (q * (1 / math.sqrt(q.size(-1)))) @ keys.transpose(-2, -1) + mask
             mixed: Tensor = torch.softmax(scores, dim=-1, dtype=q.dtype) @ values
@@ -48,19 +52,6 @@ def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[.
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
 
     return attend
-
-
-@functools.lru_cache(maxsize=8)
-@torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
-def distance_mask(start: int, t: int, first: int, seen: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Additive mask: queries at ``start`` ... by keys from ``first`` to the last query: 0 where it may see the key.
-
-    Args:
-        seen: the width of the band that ends at the query, or a pattern that says which keys a query ``sees``.
-    """
-    query, key = torch.arange(start, start + t)[:, None], torch.arange(first, start + t)[None, :]
-    allowed = (key <= query) & (key > query - seen) if isinstance(seen, int) else seen.sees(query, key)
-    return torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf).to(device, dtype)
 
 
 class _Gather(torch.autograd.Function):

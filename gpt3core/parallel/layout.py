@@ -141,5 +141,10 @@ def _check_pipeline(layout: Layout, model: ModelSpec, sequences: int) -> None:
         )
 
 
+def largest_divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is no more than ``most``, one at least."""
+    return next((k for k in range(most, 1, -1) if n % k == 0), 1)
+
+
 def _divisors(n: int, most: int = 0) -> str:
     return ", ".join(str(k) for k in range(1, (most or n) + 1) if n % k == 0)

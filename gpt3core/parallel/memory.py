@@ -63,6 +63,11 @@ def memory(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numeri
     return max(held, key=lambda m: m.total)
 
 
+def most_sequences(model: ModelSpec) -> int:
+    """Sequences of the largest micro-batch."""
+    return max(1, MICRO_BATCH_TOKENS // model.n_ctx)
+
+
 def micro_batch(
     model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numerics, memory_bytes: float | None
 ) -> int:
@@ -75,7 +80,7 @@ def micro_batch(
     Raises:
         ValueError: when not even one sequence fits, with what it takes.
     """
-    most = max(1, MICRO_BATCH_TOKENS // model.n_ctx)
+    most = most_sequences(model)
     if memory_bytes is None:
         return most
     rows = max(1, sequences // layout.data)

@@ -24,7 +24,7 @@ from torch.distributed.pipelining import (
 from gpt3core.model import registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.mesh import Mesh, explained
+from gpt3core.parallel.mesh import Mesh
 from gpt3core.train.objective import Examples
 
 Loss = Callable[[Tensor, Examples], Tensor]
@@ -93,7 +93,7 @@ class Pipeline:
         """The gradients of all micro-batches, added where they belong; their losses' sum, on the last stage's device.
 
         Raises:
-            PeerError: when another stage's rank is gone.
+            RuntimeError: when another stage's rank is gone; ``Held.backward`` says what that means.
         """
         count, mesh = len(examples), self._mesh
         self._examples, self._loss = examples, loss
@@ -105,8 +105,7 @@ class Pipeline:
         losses: list[Tensor] = []
         if mesh.last_stage:
             words |= {"target": torch.arange(count), "losses": losses}
-        with explained(all_of_them=False):
-            self._schedules[shape].step(*inputs, **words)
+        self._schedules[shape].step(*inputs, **words)
         return (
             torch.stack([found.detach() for found in losses]).sum() if losses else torch.zeros((), device=self._device)
         )

@@ -199,8 +199,8 @@ def _as_pinned(spec: RunSpec, place: Placement) -> Layout:
         )
     sequences = _first(spec)
     rows = sequences // data
-    most = min(rows // pipeline, max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx))  # a micro-batch a stage
-    micro = max((k for k in range(1, most + 1) if rows % k == 0), default=1)
+    most = min(rows // pipeline, memory.most_sequences(spec.model))  # a micro-batch a stage
+    micro = layout.largest_divisor(rows, most)
     cut = Layout(data=data, tensor=tensor, pipeline=pipeline, context=context, micro_batch=micro)
     try:
         layout.check(cut, spec.model, sequences)
@@ -246,8 +246,7 @@ def worker_flops(spec: RunSpec, *, gpus: float, plan: Hardware, workers: int = 1
         return min(1.1e11, 1.3e10 * math.sqrt(costs.params(spec.model).nonembedding / 6.6e3))
     wanted = task(spec, plan)
     rows = max(1, wanted.sequences // workers)
-    most = max(1, memory.MICRO_BATCH_TOKENS // spec.model.n_ctx)
-    micro = max(k for k in range(1, min(most, rows) + 1) if rows % k == 0)
+    micro = layout.largest_divisor(rows, min(rows, memory.most_sequences(spec.model)))
     taken = speed.step(
         spec.model,
         Layout(data=workers, micro_batch=micro),

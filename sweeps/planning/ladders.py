@@ -13,6 +13,7 @@ from gpt3core.cli import nearest
 from gpt3core.data import tokenizer
 from gpt3core.errors import UsageError
 from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.parallel.layout import largest_divisor
 from gpt3core.ramp import Ramp
 from gpt3core.spec import OptimSpec
 from sweeps.planning import checks
@@ -217,8 +218,8 @@ def _ramp(rules: Gpt3Optim, model: GPTSpec, batch: int, shrink: float) -> dict[s
     if not rules.ramp_start:
         return {}
     sequences = batch // model.n_ctx
-    asked = max(1, min(sequences, int(rules.ramp_start // model.n_ctx)))
-    start = next(count for count in range(asked, 0, -1) if sequences % count == 0)
+    asked = min(sequences, int(rules.ramp_start // model.n_ctx))
+    start = largest_divisor(sequences, asked)
     tokens = rules.ramp_tokens if rules.ramp_tokens is not None else _ramp_tokens(costs.params(model).total)
     return {"ramp_start": start * model.n_ctx, "ramp_tokens": max(1, round(tokens * shrink))}
 

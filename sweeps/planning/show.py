@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from itertools import groupby
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 from gpt3core import costs, sizes
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
+from gpt3core.trunk import Prefix
 from sweeps.planning import estimate, hardware, totals, trunks
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
@@ -42,16 +43,16 @@ def show(
         remarks: sentences that the reader must not miss.
         pruned: run_ids that will not be started.
     """
-    out = _console()
+    out, prefixes = _console(), trunks.prefixes(grid.runs)
     if recipe.family == "gpt3":
         _gpt3(out, recipe, grid.runs, text)
     else:
-        _grid(out, recipe, grid.runs, text, trained, pruned)
+        _grid(out, recipe, grid.runs, text, trained, pruned, prefixes)
     if grid.left:
         cells = "; ".join(f"{c.label} at {c.at} ({c.reason})" for c in grid.left[:LEFT_SHOWN])
         more = f"; and {len(grid.left) - LEFT_SHOWN:,} more" if len(grid.left) > LEFT_SHOWN else ""
         out.print(f"left out: {cells}{more}", style="dim", markup=False)
-    if shared := _trunks(grid.runs):
+    if shared := _trunks(grid.runs, prefixes):
         out.print(shared, markup=False)
     out.print(_placement(recipe), markup=False)
     for line in totals.lines(recipe, [r for r in grid.runs if r.run_id not in trained and r.run_id not in pruned]):
@@ -61,9 +62,8 @@ def show(
         out.print(remark, markup=False, style="bold")
 
 
-def _trunks(runs: Sequence[RunSpec]) -> str:
+def _trunks(runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix]) -> str:
     """How many runs start from a longer one's checkpoint, and what that saves."""
-    prefixes = trunks.prefixes(runs)
     if not prefixes:
         return ""
     whole = sum(costs.train_flops(run.model, run.tokens) for run in runs)
@@ -108,9 +108,14 @@ def _table(title: str, columns: Sequence[str], words: Sequence[str]) -> Table:
 
 
 def _grid(
-    out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text, trained: set[str], pruned: Set[str]
+    out: Console,
+    recipe: Recipe,
+    runs: Sequence[RunSpec],
+    text: Text,
+    trained: set[str],
+    pruned: Set[str],
+    prefixes: Mapping[str, Prefix],
 ) -> None:
-    prefixes = trunks.prefixes(runs)
     seconds = {run.run_id: trunks.own_share(run, prefixes.get(run.run_id)) * _seconds(recipe, run) for run in runs}
     devices = recipe.placement.workers * (recipe.placement.gpus or recipe.placement.cpus)
     unit = "GPU-min" if recipe.placement.gpus else "core-min"

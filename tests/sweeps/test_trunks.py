@@ -142,6 +142,7 @@ def test_the_plan_says_what_is_saved(sweep):
     *branches, _ = sorted(sweep[1].runs, key=lambda run: run.tokens)
     shared = sum(trunk.stable_steps(run) * run.optim.batch_tokens for run in branches)
     saved = shared / sum(run.tokens for run in sweep[1].runs)
-    assert f"({saved:.0%}) are saved" in show._trunks(sweep[1].runs)
-    assert show._trunks([replace(run, seed=i) for i, run in enumerate(sweep[1].runs)]) == ""
+    runs, others = sweep[1].runs, [replace(run, seed=i) for i, run in enumerate(sweep[1].runs)]
+    assert f"({saved:.0%}) are saved" in show._trunks(runs, trunks.prefixes(runs))
+    assert show._trunks(others, trunks.prefixes(others)) == ""
     assert len(ids(sweep)) == 3
