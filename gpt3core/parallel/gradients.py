@@ -7,7 +7,7 @@ the data-parallel ranks and positions (FSDP2 has taken it over the ranks that sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -22,22 +22,28 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def finish(model: nn.Module, mesh: Mesh, loss: Tensor, most: float) -> tuple[Tensor, Tensor]:
-    """Make every gradient here that of the global batch, clipped; the batch's loss, and the norm before clipping.
+def finish(model: nn.Module, mesh: Mesh, loss: Tensor, most: float, wishes: Sequence[bool] = ()) -> Tensor:
+    """Make every gradient here that of the global batch, clipped.
 
     Args:
         loss: of this rank's rows and positions, times the number of ranks that have some; zero but on the last stage.
         most: the norm that gradients are scaled down to.
+        wishes: of this rank, which go with the sums that are made anyway.
+
+    Returns:
+        The batch's loss, the norm before clipping, and how many ranks have each wish: the same on every rank, in fp32
+        and where the loss is.
 
     Raises:
         PeerError: when another rank is gone.
     """
+    votes = [torch.full_like(loss, float(wish)) for wish in wishes]  # no copy from the host, which would wait
     if mesh.size == 1:
-        return loss, torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+        return torch.stack([loss, torch.nn.utils.clip_grad_norm_(model.parameters(), most), *votes])
     _reduce(model, mesh)
-    norm, loss = _norm_and_loss(model, mesh, loss)
-    _clip(model, norm, most)
-    return loss, norm
+    said = _summed(model, mesh, loss, votes)
+    _clip(model, said[1], most)
+    return said
 
 
 def _reduce(model: nn.Module, mesh: Mesh) -> None:
@@ -67,15 +73,17 @@ def _partial(gradient: Tensor | None) -> bool:
     return any(placement.is_partial() for placement in getattr(gradient, "placements", ()))
 
 
-def _norm_and_loss(model: nn.Module, mesh: Mesh, loss: Tensor) -> tuple[Tensor, Tensor]:
-    """The global gradient's norm and the batch's loss, the same on every rank."""
+def _summed(model: nn.Module, mesh: Mesh, loss: Tensor, votes: list[Tensor]) -> Tensor:
+    """The batch's loss, the global gradient's norm, and the votes, the same on every rank."""
     squares = torch.zeros((), dtype=torch.float64, device=loss.device)
     for copies, gradient in _counted(model, mesh):
         squares += torch.linalg.vector_norm(gradient).double().square() / copies
-    both = torch.stack([squares, loss.double() / (mesh.terms * mesh.degree("tensor"))])
+    mean = loss.double() / (mesh.terms * mesh.degree("tensor"))
+    found = torch.stack([mean, squares, *(vote.double() for vote in votes)])
     with explained():
-        dist.all_reduce(both)
-    return both[0].sqrt().float(), both[1].float()
+        dist.all_reduce(found)
+    found[1].sqrt_()
+    return found.float()
 
 
 def _counted(model: nn.Module, mesh: Mesh) -> Iterator[tuple[int, Tensor]]:

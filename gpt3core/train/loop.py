@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from gpt3core import schedule, trunk
 from gpt3core.data import shards as shard_cache
@@ -28,6 +30,7 @@ from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, interval, optimizer, resume, timing
 from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
+from gpt3core.train.readback import Readback
 from gpt3core.trunk import Prefix
 
 REPORT_SECONDS = 0.5
@@ -36,6 +39,8 @@ COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
 class Trainer:
     """The state of a run in this process."""
+
+    save_at = math.inf  # on the clock: when the next checkpoint is due
 
     def __init__(
         self,
@@ -60,7 +65,7 @@ class Trainer:
             threads: of one operation on the CPU; the number recorded with the run, if any, wins over it.
             mesh: this process's place among the ranks; rank 0 writes the logs.
             report: called about twice a second with live progress.
-            stop: asked at every step; true means checkpoint and raise StoppedError.
+            stop: asked at every step; true means checkpoint and raise StoppedError (on a GPU a step later).
             damage: what was found damaged in the run's folder before.
             prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
@@ -105,62 +110,71 @@ class Trainer:
     def train(self) -> str:
         """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
         rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-        started = saved = reported = time.monotonic()
-        before, every = self.train_seconds, self.checkpoint_seconds
+        readback, started = Readback(self.device), time.monotonic()
+        reported, before, self.save_at = started, self.train_seconds, started + self.checkpoint_seconds
         while self.step < self.spec.steps:
             lr = schedule.learning_rate(self.spec.optim, self.step)
-            loss, norm = self._update(lr)
+            said = self._update(lr)
             self.step += 1
+            readback.add(said, step=self.step, tokens=self.spec.tokens_at(self.step), lr=lr)
+            save = self.step == self.spec.steps or self.step in self.keep
+            told = readback.read(everything=save)
+            if any(step.stop or step.due for step in told):
+                told, save = [*told, *readback.read(everything=True)], True
             now = time.monotonic()
             self.train_seconds = before + now - started
-            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm)
-            for name, value in zip(COLUMNS, values, strict=True):
-                rows[name].append(value)
-            if now - reported >= REPORT_SECONDS:
+            for step in told:
+                for name in COLUMNS:
+                    rows[name].append(getattr(step, name))
+                if not step.finite:
+                    self.step = step.step
+                    return self._diverged("the loss or the gradient is not finite", rows)
+            if told and now - reported >= REPORT_SECONDS:
                 reported = now
-                self.progress("training", loss)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                return self._diverged("the loss or the gradient is not finite", rows)
-            stopping = self.mesh.agree(self.stop())
-            due = self.mesh.agree(now - saved >= every)
-            if stopping or due or self.step == self.spec.steps or self.step in self.keep:
+                self.progress("training", told[-1].loss)
+            if save:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
                 self._save(rows)
                 rows = {name: [] for name in COLUMNS}
                 saved = time.monotonic()
-                every = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
-            if stopping and self.step < self.spec.steps:
+                self.save_at = saved + interval.seconds_between(saved - now, least=self.checkpoint_seconds)
+            if any(step.stop for step in told) and self.step < self.spec.steps:
                 self.event("stopped", step=self.step)
                 raise StoppedError
         return "done"
 
-    def _update(self, lr: float) -> tuple[float, float]:
-        """One optimizer step; returns the batch's loss (nats per token) and the gradient's norm before clipping.
+    def _update(self, lr: float) -> Tensor:
+        """One optimizer step, without waiting for the device.
 
-        The loss is the mean over the targets that count in the global batch, however they fall on micro-batches and
-        ranks.
+        Returns:
+            Where the device is: the batch's loss (nats per token), the gradient's norm before clipping, and the number
+            of ranks that were asked to stop and that find a checkpoint due. The loss is the mean over the targets that
+            count in the global batch, however they fall on micro-batches and ranks.
         """
         n_ctx, first, last = self.spec.model.n_ctx, *(self.spec.tokens_at(self.step + i) for i in (0, 1))
         batch = self.loader.batch(first // n_ctx, last // n_ctx)
         counted = float(batch.mask.sum())
         share = self.mesh.terms / max(1.0, counted)  # the ranks' means are averaged
-        tokens = torch.from_numpy(self.mesh.rows(batch.tokens)).to(self.device)  # (B, T+1)
-        mask = torch.from_numpy(self.mesh.rows(batch.mask)).to(self.device)  # (B, T)
-        whole = counted == batch.mask.size  # nothing to multiply by
-        examples = [
-            self._own(OBJECTIVES[self.spec.objective](rows, None if whole else counts))
-            for rows, counts in zip(
-                torch.split(tokens, self.micro_batch), torch.split(mask, self.micro_batch), strict=True
-            )
-        ]
+        tokens = torch.split(self._sent(batch.tokens), self.micro_batch)  # (B, T+1) each
+        masks: Sequence[Tensor | None] = [None] * len(tokens)  # nothing to multiply by
+        if counted != batch.mask.size:
+            masks = torch.split(self._sent(batch.mask.astype(np.float32, copy=False)), self.micro_batch)  # (B, T) each
+        ask = OBJECTIVES[self.spec.objective]
+        examples = [self._own(ask(rows, mask)) for rows, mask in zip(tokens, masks, strict=True)]
         loss = self.held.backward(examples, share)
-        loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
+        wishes = self.stop(), time.monotonic() >= self.save_at
+        said = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip, wishes)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.item(), norm.item()
+        return said
+
+    def _sent(self, batch: np.ndarray) -> Tensor:
+        """This rank's rows of a batch on their way to its device, which the host does not wait for."""
+        rows = torch.from_numpy(self.mesh.rows(batch))
+        return rows.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else rows
 
     def _own(self, examples: Examples) -> Examples:
         """This rank's positions of its rows."""
@@ -179,7 +193,7 @@ class Trainer:
 
     def _finite(self) -> bool:
         """Whether every weight is a number."""
-        return all(bool(local(p).isfinite().all()) for p in self.model.parameters())
+        return bool(torch.stack([local(p).isfinite().all() for p in self.model.parameters()]).all())
 
     def _diverged(self, reason: str, rows: dict[str, list[Any]]) -> str:
         """Note the end of a run that diverged, and keep its curve."""

@@ -1,0 +1,96 @@
+"""What a step says arrives later than it is said: no wait in a step, and nothing lost or misplaced by the delay."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gpt3core import schedule
+from gpt3core.errors import StoppedError
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir
+from gpt3core.train import loop, readback
+from tests.gpt3core.outcomes import outcome, run, weights
+
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim"}
+
+
+class Asked(TorchDispatchMode):
+    """Every operator that ran, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def behind(monkeypatch):
+    """The host one step ahead of what it reads, as on a GPU."""
+    monkeypatch.setitem(readback.LAG, "cpu", 1)
+
+
+@pytest.mark.parametrize("kernel", ["softmax", "sdpa"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_operator_of_a_step_brings_a_value_to_the_host(tiny_run, isolated, kernel, precision):
+    spec = replace(tiny_run, kernel=kernel, precision=precision)
+    RunDir(isolated, spec.run_id).create(spec)
+    here = loop.Trainer(spec, isolated)
+    here.micro_batch = 3
+    here._update(1e-3)
+    with Asked() as asked:
+        said = here._update(1e-3)
+        assert said.shape == (4,)
+    assert "mm" in asked.names or "addmm" in asked.names
+    assert not WAITS & set(asked.names)
+    with Asked() as asked:
+        said[0].item()
+    assert WAITS & set(asked.names), "what would have shown a wait"
+
+
+def test_a_run_that_reads_late_has_the_same_bits(tiny_run, isolated, behind, monkeypatch):
+    run(tiny_run, isolated / "late")
+    monkeypatch.setitem(readback.LAG, "cpu", 0)
+    run(tiny_run, isolated / "soon")
+    assert outcome(isolated / "late", tiny_run) == outcome(isolated / "soon", tiny_run)
+
+
+def test_a_stop_is_honoured_one_step_late_with_every_row_of_the_curve(tiny_run, isolated, behind):
+    count = itertools.count(1)
+    with pytest.raises(StoppedError):
+        run(tiny_run, isolated, stop=lambda: next(count) >= 5)
+    folder = RunDir(isolated, tiny_run.run_id)
+    assert folder.checkpoint_steps()[-1] == 6
+    assert folder.curve()["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    run(tiny_run, isolated)
+    run(tiny_run, isolated / "whole")
+    assert weights(isolated, tiny_run) == weights(isolated / "whole", tiny_run)
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_divergence_is_recorded_where_it_happened(tiny_run, isolated, monkeypatch, lag):
+    monkeypatch.setitem(readback.LAG, "cpu", lag)
+    rate = schedule.learning_rate
+    monkeypatch.setattr(schedule, "learning_rate", lambda spec, step: math.inf if step == 7 else rate(spec, step))
+    result = run(tiny_run, isolated)
+    folder = RunDir(isolated, tiny_run.run_id)
+    (event,) = [e for e in files.read_lines(folder.attempts()[0] / "events.jsonl") if e["event"] == "diverged"]
+    assert (result["status"], result["steps"], event["step"]) == ("diverged", 9, 9), "step 8's update broke the weights"
+    assert folder.curve()["step"].tolist() == list(range(1, 10))
+    assert not folder.checkpoint_steps()
+
+
+def test_nothing_is_read_before_it_may_be():
+    late = readback.Readback("cuda")
+    for step in range(1, 4):
+        late.add(torch.tensor([1.0 * step, 0.5, step == 2, 0]), step=step, tokens=step * 10, lr=0.1)
+        assert [told.step for told in late.read()] == ([step - 1] if step > 1 else [])
+    (last,) = late.read(everything=True)
+    assert (last.step, last.tokens, last.loss, last.stop, last.due, last.finite) == (3, 30, 3.0, False, False, True)
+    assert late.read(everything=True) == []
