@@ -7,6 +7,7 @@ from dataclasses import dataclass
 AUTO = "auto"  # timed once on the machine that trains, recorded with the run, kept on resume
 PRECISIONS = (AUTO, "fp32", "bf16")
 KERNELS = (AUTO, "softmax", "sdpa", "native")
+COMPILES = (AUTO, "none", "blocks")  # blocks: one by one, by torch.compile; the native kernel cannot be compiled so
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,6 +155,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "epochs": here.loader.epochs(tokens),
         **vars(here.numerics),
         "threads": here.threads,
+        "compile": here.compile,
         "micro_batch": here.micro_batch,
         "trunk": here.trunk,
         "attempt": here.attempt_name,

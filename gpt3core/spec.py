@@ -18,7 +18,7 @@ from gpt3core.checks import as_floats, require_between, require_positive
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
-from gpt3core.numerics import AUTO, KERNELS, PRECISIONS
+from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS
 from gpt3core.ramp import Ramp
 
 TRAINER_VERSION = 3  # raise when the same specification would train to other weights
@@ -123,6 +123,7 @@ class RunSpec:
     seed: int = 0
     precision: str = AUTO  # what was asked for: "auto" stays "auto"
     kernel: str = AUTO
+    compile: str = field(default=AUTO, metadata=ADDED)  # none | blocks
     trainer_version: int = TRAINER_VERSION
     budget_flops: float | None = field(default=None, metadata=LABEL)
 
@@ -132,10 +133,13 @@ class RunSpec:
         for name, value, allowed in (
             ("precision", self.precision, PRECISIONS),
             ("kernel", self.kernel, KERNELS),
+            ("compile", self.compile, COMPILES),
             ("objective", self.objective, OBJECTIVES),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+        if (self.kernel, self.compile) == ("native", "blocks"):
+            raise ValueError("kernel='native' is compiled already: give compile=none, or another kernel")
         for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
             if batch % self.model.n_ctx:
                 raise ValueError(f"{name}={batch} is not a whole number of sequences of n_ctx={self.model.n_ctx}")

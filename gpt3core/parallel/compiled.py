@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import nn
 
+from gpt3core.data.cache import cache_folder
 from gpt3core.model.architecture import Cuts
 
 
 def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
-    """Compile each block of a model at its first call."""
+    """Have each block of a model compiled at its first pass that trains; other passes have it as it is.
+
+    What is compiled is kept on disk, for all runs of a machine: the next process pays for the tracing only.
+    """
+    import torch._inductor.config as inductor
+
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    inductor.deterministic = True  # nothing that is timed decides about bits: a run resumes to the same ones
+    if next(model.parameters()).device.type == "cpu" or not torch.cuda.is_available():
+        inductor.compile_threads = 1  # a run has its cores, and no others
+    # masks are cached by lru_cache, and made anew in compiled code: they are functions of their arguments
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     for block in getattr(model, cuts.layers).values():
-        block.compile()
+        block.forward = _where_it_trains(block.forward)
+
+
+def _where_it_trains(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Evaluation and generation have lengths without number, and each would be compiled for itself."""
+    compiled = torch.compile(forward, dynamic=False)
+
+    def run(*args: Any, **words: Any) -> Any:
+        return (compiled if torch.is_grad_enabled() else forward)(*args, **words)
+
+    return run

@@ -55,6 +55,11 @@ class Layout:
         return self.data * self.context * self.tensor * self.pipeline
 
     @property
+    def compilable(self) -> bool:
+        """Whether blocks are compiled: what cuts them puts collectives into them, or splits their backward pass."""
+        return self.model_parallel == 1
+
+    @property
     def model_parallel(self) -> int:
         """Devices that hold one replica between them."""
         return self.context * self.tensor * self.pipeline

@@ -34,6 +34,7 @@ from gpt3core.train.readback import Readback
 from gpt3core.trunk import Prefix
 
 REPORT_SECONDS = 0.5
+BEGUN = ("step", "trunk", "damage", "threads", "micro_batch", "compile")  # what an attempt's log says of its start
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
 
@@ -80,7 +81,7 @@ class Trainer:
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
         asked = spec, suggested, threads, device, prefix, self.mesh
         chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, *asked))
-        self.threads, self.micro_batch = chosen.pop("threads"), chosen.pop("micro_batch")
+        self.threads, self.micro_batch, self.compile = (chosen.pop(n) for n in ("threads", "micro_batch", "compile"))
         self.numerics = Numerics(**chosen)
         settle_process(device, self.threads)
         self.held = self._built()
@@ -90,15 +91,14 @@ class Trainer:
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.damage = [*damage, *unreadable, *damaged]
-        begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
+        begun = {name: getattr(self, name) for name in BEGUN}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
 
     def _built(self) -> Held:
         """What this rank holds of the model, its weights not yet drawn."""
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
-        return parallelize(
-            self.spec.model, self.mesh, kernel=self.numerics.kernel, device=self.device, autocast=autocast
-        )
+        how = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
+        return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""

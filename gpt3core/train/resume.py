@@ -13,19 +13,19 @@ import torch
 from torch import nn
 
 from gpt3core.errors import StoreError
-from gpt3core.numerics import AUTO, KERNELS, PRECISIONS, Numerics
+from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS, Numerics
 from gpt3core.parallel.memory import micro_batch
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parts import part_of
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, timing
+from gpt3core.train import checkpoint, compiling, timing
 from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
 STATE = ("step", "train_seconds", "first_step", "trunk")  # of a run, beside its tensors
-ARITHMETIC = ("precision", "kernel", "threads")  # what a run keeps for all its attempts
+ARITHMETIC = ("precision", "kernel", "threads", "compile")  # what a run keeps for all its attempts
 
 
 # ----------------------------------------------------------------------------------------------------------- numerics
@@ -40,7 +40,7 @@ def arithmetic(
     prefix: Prefix | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Precision, kernel, threads and micro-batch of a run, and a sentence for what was found damaged.
+    """Precision, kernel, threads, compilation and micro-batch of a run, and a sentence for what was found damaged.
 
     They are chosen once and recorded: each changes the last bits, so a resumed run keeps them, and one that starts from
     another's checkpoint takes its.
@@ -51,7 +51,7 @@ def arithmetic(
     """
     path, problem, damage = run.path / "numerics.json", "", []
     try:
-        return _with_micro_batch(_valid(files.read_object(path)), spec, device, mesh or Mesh()), []
+        return _under_layout(_valid(files.read_object(path)), spec, device, mesh or Mesh()), []
     except FileNotFoundError:
         problem = "is missing" if run.checkpoint_steps() else ""
     except (StoreError, ValueError) as error:
@@ -71,16 +71,23 @@ def arithmetic(
             numerics is None
             or not numerics.satisfies(spec.precision, spec.kernel)
             or not timing.possible(numerics, device)
+            or (numerics.kernel, spec.compile) == ("native", "blocks")
         ):
-            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device)
-        chosen = {**vars(numerics), "threads": threads}
-    chosen = _with_micro_batch(chosen, spec, device, mesh or Mesh())
+            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device, spec.compile == "blocks")
+        numerics, compiled = compiling.choose(spec, numerics, device, threads, (mesh or Mesh()).layout)
+        chosen = {**vars(numerics), "threads": threads, "compile": compiled}
+    chosen = _under_layout(chosen, spec, device, mesh or Mesh())
     files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
     return chosen, damage
 
 
-def _with_micro_batch(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh) -> dict[str, Any]:
-    """The arithmetic with the micro-batch (sequences) of its record, or of the rule where there is none yet."""
+def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh) -> dict[str, Any]:
+    """The arithmetic with the micro-batch (sequences) of its record, or of the rule where there is none yet.
+
+    What is compiled stays so where the layout allows it: another one has other last bits in any case.
+    """
+    if chosen["compile"] == "blocks" and not mesh.layout.compilable:
+        chosen = {**chosen, "compile": "none"}
     if mesh.planned:  # a layout says it: another layout, another micro-batch
         return {**chosen, "micro_batch": mesh.layout.micro_batch}
     if "micro_batch" in chosen:
@@ -97,12 +104,13 @@ def _with_micro_batch(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: 
 
 def _valid(record: dict[str, Any]) -> dict[str, Any]:
     """The arithmetic of a record, or ValueError; the micro-batch only where it has one."""
-    found = {name: record.get(name) for name in ARITHMETIC}
+    found = {name: record.get(name, "none" if name == "compile" else None) for name in ARITHMETIC}  # old ones lack it
     if (size := record.get("micro_batch")) is not None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"it says micro_batch={size!r}")
         found["micro_batch"] = size
-    sound = found["precision"] in PRECISIONS and found["kernel"] in KERNELS and AUTO not in found.values()
+    known = (("precision", PRECISIONS), ("kernel", KERNELS), ("compile", COMPILES))
+    sound = all(found[name] in allowed for name, allowed in known) and AUTO not in found.values()
     if not sound or not isinstance(found["threads"], int) or found["threads"] < 1:
         raise ValueError(f"it says {found}")
     return found
@@ -117,7 +125,7 @@ def _of_the_trunk(run: RunDir, spec: RunSpec, prefix: Prefix | None) -> dict[str
     except (OSError, StoreError, ValueError):
         return None
     allowed = Numerics(precision=found["precision"], kernel=found["kernel"]).satisfies(spec.precision, spec.kernel)
-    return found if allowed else None
+    return found if allowed and spec.compile in (AUTO, found["compile"]) else None
 
 
 def _other(run: RunDir, run_id: str) -> RunDir:

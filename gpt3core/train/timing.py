@@ -10,11 +10,13 @@ import hashlib
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gpt3core.data.cache import cache_folder
 from gpt3core.model import native, registry
@@ -43,13 +45,19 @@ def machine(device: str = "cpu") -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def choose(model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: str = "cpu") -> Numerics:
+def choose(
+    model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: str = "cpu", compiled: bool = False
+) -> Numerics:
     """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second).
+
+    Args:
+        compiled: whether the kernel must be one that torch can compile.
 
     Raises:
         ValueError: when the kernel that is asked for cannot be had here.
     """
     allowed = [c for c in CANDIDATES if c.satisfies(precision, kernel) and (kernel == c.kernel or possible(c, device))]
+    allowed = [c for c in allowed if not (compiled and c.kernel == "native")]
     if len(allowed) == 1:
         return allowed[0]
     capabilities = torch.backends.cpu.get_cpu_capability()
@@ -76,8 +84,20 @@ def possible(numerics: Numerics, device: str) -> bool:
 
 def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
     """Median seconds of a forward and backward pass of about 1,024 tokens."""
+    return statistics.median(pass_seconds(model, numerics, device)[1:])
+
+
+def pass_seconds(
+    model: ModelSpec, numerics: Numerics, device: str, changed: Callable[[nn.Module], None] = lambda _: None
+) -> list[float]:
+    """Seconds of forward and backward passes of about 1,024 tokens, the first with all that is done once.
+
+    Args:
+        changed: done to the model before.
+    """
     network = registry.of(model).build(model, kernel=numerics.kernel).to(device)
     network.init_weights(0)
+    changed(network)
     ids = torch.randint(model.vocab_size, (max(1, 1024 // model.n_ctx), model.n_ctx + 1)).to(device)
     seconds = []
     for _ in range(ROUNDS + 1):
@@ -90,4 +110,4 @@ def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+    return seconds

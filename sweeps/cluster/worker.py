@@ -152,7 +152,8 @@ def prepare(
     process.settle_process(job.device, job.threads)
     data = shards.prepare(job.spec.data)
     runner.check(job.spec, job.evals, data)
-    chosen = timing.choose(job.spec.model, job.spec.precision, job.spec.kernel, job.device)
+    asked = job.spec.precision, job.spec.kernel
+    chosen = timing.choose(job.spec.model, *asked, job.device, job.spec.compile == "blocks")
     return {
         "numerics": vars(chosen),
         "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},

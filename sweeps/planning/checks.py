@@ -179,7 +179,12 @@ def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
         sequences = run.optim.ramp.start // run.model.n_ctx  # of the first batch; later ones are multiples
         if estimate.pins(recipe.placement) or recipe.family == "gpt3":
             if workers > 1 or recipe.family != "gpt3":
-                estimate.layout_of(run, recipe)
+                cut = estimate.layout_of(run, recipe)
+                if recipe.compile == "blocks" and not cut.compilable:
+                    raise UsageError(
+                        f"compile=blocks: {run.run_id} is cut by {cut.describe()}, and blocks that tensor, pipeline or "
+                        "context parallelism cuts are not compiled; leave compile at auto"
+                    )
         elif sequences % workers:
             raise UsageError(
                 f"placement.workers={workers}: the batch of {run.run_id} has {sequences} sequences, which do not "

@@ -87,6 +87,7 @@ def _runs(recipe: Recipe, cell: Cell, data: DataSpec) -> list[RunSpec]:
                 seed=recipe.seed + i,
                 precision=recipe.precision,
                 kernel=recipe.kernel,
+                compile=recipe.compile,
                 budget_flops=cell.budget,
             )
             for i in range(replicas)

@@ -160,6 +160,7 @@ class Recipe:
     prune: Prune = field(default_factory=Prune)
     precision: str = "auto"  # auto | fp32 | bf16
     kernel: str = "auto"  # auto | softmax | sdpa | native
+    compile: str = "auto"  # auto | none | blocks: torch.compile, where it pays within the run
     data: Data = field(default_factory=Data)
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)

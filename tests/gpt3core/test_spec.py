@@ -34,7 +34,13 @@ OTHER = {
     **{"optim.weight_decay": 0.0, "optim.clip": 2.0, "tokens": 7680, "seed": 1, "precision": "fp32"},
     **{"optim.schedule": "cosine", "optim.stable_tokens": 128, "optim.decay_shape": "1-sqrt"},
     **{"optim.ramp_start": 128, "optim.ramp_tokens": 512},
-    **{"kernel": "sdpa", "trainer_version": 99, "budget_flops": 1e9, "parent": Parent(run_id="d16-0", step=1)},
+    **{
+        "kernel": "sdpa",
+        "compile": "blocks",
+        "trainer_version": 99,
+        "budget_flops": 1e9,
+        "parent": Parent(run_id="d16-0", step=1),
+    },
 }
 RAMPED = {"optim.ramp_start", "optim.ramp_tokens"}  # changed on a run that has a ramp
 OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule

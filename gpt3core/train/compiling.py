@@ -1,0 +1,101 @@
+"""Whether a run's blocks are compiled: on a GPU they are; on a CPU where that pays within the run, by timing.
+
+A compilation takes a minute of a core, and a tenth of that where its code lies on disk. A run that is shorter than what
+it could win is not even tried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import statistics
+from dataclasses import replace
+
+import torch
+
+from gpt3core import costs
+from gpt3core.data.cache import cache_folder
+from gpt3core.model import registry
+from gpt3core.numerics import AUTO, Numerics
+from gpt3core.parallel.compiled import compile_blocks
+from gpt3core.parallel.layout import Layout
+from gpt3core.spec import TRAINER_VERSION, RunSpec
+from gpt3core.store import files
+from gpt3core.train import timing
+
+COMPILERS = ("g++", "clang++")
+LEAST_SECONDS = 600.0  # of a run's training before it is tried at all: what trying costs is a tenth of it
+CORE_FLOPS = 2e11  # a second of one thread, at most: so a run's shortest time is known without any timing
+
+
+def choose(
+    spec: RunSpec, numerics: Numerics, device: str, threads: int = 1, layout: Layout | None = None
+) -> tuple[Numerics, str]:
+    """How a run is compiled ("none" or "blocks"), and its numerics, whose kernel is then one that can be.
+
+    Raises:
+        ValueError: where what is asked for cannot be had.
+    """
+    layout = layout or Layout()
+    if spec.compile == "none":
+        return numerics, "none"
+    if spec.compile == "blocks":
+        require(device, layout)
+        return numerics, "blocks"
+    if not layout.compilable or not possible(device):
+        return numerics, "none"
+    if device != "cpu":
+        return numerics, "blocks"
+    if costs.train_flops(spec.model, spec.tokens) < LEAST_SECONDS * threads * CORE_FLOPS:
+        return numerics, "none"
+    other = numerics
+    if numerics.kernel == "native":  # it has no compiled form: its torch match has
+        if spec.kernel != AUTO:
+            return numerics, "none"
+        other = replace(numerics, kernel="softmax")
+    (_, plain), (once, compiled) = _timed(spec, numerics, device), _timed(spec, other, device, compile_too=True)
+    passes = spec.tokens / 1024
+    pays = once + passes * compiled < timing.GAIN * passes * plain
+    return (other, "blocks") if pays else (numerics, "none")
+
+
+def possible(device: str) -> bool:
+    """Whether there is what generates code: Triton on GPUs, a C++ compiler on CPUs."""
+    if device == "cpu":
+        return any(map(shutil.which, COMPILERS))
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton())
+
+
+def require(device: str, layout: Layout) -> None:
+    """Refuse to compile where that cannot be done, or has not been tried.
+
+    Raises:
+        ValueError: what is missing, and what to do.
+    """
+    if not layout.compilable:
+        raise ValueError(
+            f"compile=blocks: blocks cut by tensor, pipeline or context parallelism ({layout.describe()}) are not "
+            "compiled; leave compile at auto, or cut the run by data only"
+        )
+    if not possible(device):
+        needed = f"a C++ compiler ({', '.join(COMPILERS)})" if device == "cpu" else "Triton"
+        raise ValueError(f"compile=blocks needs {needed}, and there is none here: install it, or leave compile at auto")
+
+
+def _timed(spec: RunSpec, numerics: Numerics, device: str, *, compile_too: bool = False) -> tuple[float, float]:
+    """Seconds of all that is done once, and of a pass over about 1,024 tokens: timed once a machine."""
+    model, cuts = spec.model, registry.of(spec.model).cuts
+    here = timing.machine(device), torch.get_num_threads(), torch.__version__, TRAINER_VERSION
+    key = hashlib.sha256(repr((here, model, numerics, compile_too)).encode()).hexdigest()[:16]
+    remembered = cache_folder() / "compiling" / f"{key}.json"
+    if remembered.exists():
+        found = files.read_json(remembered)
+        return found["once"], found["seconds"]
+    changed = (lambda network: compile_blocks(network, cuts)) if compile_too else (lambda _: None)
+    first, *others = timing.pass_seconds(model, numerics, device, changed)
+    seconds = statistics.median(others)
+    files.make_folder(remembered.parent)
+    files.write_json(remembered, {"once": max(0.0, first - seconds), "seconds": seconds, "compiled": compile_too})
+    return max(0.0, first - seconds), seconds

@@ -1,0 +1,164 @@
+"""Compiled runs: asked for or chosen, recorded and kept; what cannot be compiled is refused."""
+
+import functools
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gpt3core import run as runs
+from gpt3core.errors import UsageError
+from gpt3core.numerics import Numerics
+from gpt3core.parallel import compiled
+from gpt3core.parallel.layout import Layout
+from gpt3core.spec import RunSpec, as_dict, explain, from_dict
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir
+from gpt3core.train import compiling, resume, timing
+from sweeps.planning import grid, recipe
+from tests.conftest import EVALS
+from tests.gpt3core.outcomes import outcome, run, stopped, weights
+
+SOFTMAX = Numerics(precision="fp32", kernel="softmax")
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Compilation whose graphs torch then runs as they are: the same operators, so the same bits, in seconds."""
+    count = []
+
+    def backend(graph, inputs):
+        count.append(graph)
+        return graph.forward
+
+    here = functools.partial(torch.compile, backend=backend)
+    monkeypatch.setattr(compiled.torch, "compile", here)
+    torch._dynamo.reset()
+    return count
+
+
+def test_a_run_that_asks_for_compiled_blocks_has_their_graphs_alone_and_keeps_them(tiny_run, isolated, traced):
+    spec = replace(tiny_run, compile="blocks", model=replace(tiny_run.model, n_layer=4))
+    folder = stopped(spec, isolated, 3)
+    assert files.read_object(folder.path / "numerics.json")["compile"] == "blocks"
+    assert len(traced) == 2, "dense and banded: equal blocks share one, and nothing breaks one"
+    assert run(spec, isolated)["compile"] == "blocks"
+    assert len(traced) <= 4, "evaluation has none"
+    events = [event for attempt in folder.attempts() for event in files.read_lines(attempt / "events.jsonl")]
+    assert [event["compile"] for event in events if event["event"] == "start"] == ["blocks", "blocks"]
+    plain = replace(spec, compile="none")
+    run(plain, isolated)
+    assert weights(isolated, spec) == weights(isolated, plain)
+
+
+def test_a_record_that_is_older_than_compilation_was_not_compiled(tiny_run, isolated):
+    folder = stopped(tiny_run, isolated, 3)
+    record = files.read_object(folder.path / "numerics.json")
+    assert record.pop("compile") == "none"
+    files.write_json(folder.path / "numerics.json", record)
+    assert run(tiny_run, isolated)["compile"] == "none"
+
+
+def test_what_is_asked_for_is_hashed_and_its_default_is_not(tiny_run):
+    asked = replace(tiny_run, compile="blocks")
+    assert asked.run_id != tiny_run.run_id == replace(tiny_run, compile="auto").run_id
+    assert explain(tiny_run, asked) == ["compile: auto -> blocks"]
+    assert from_dict(RunSpec, as_dict(asked)) == asked
+    old = as_dict(tiny_run)
+    del old["compile"]
+    assert from_dict(RunSpec, old).run_id == tiny_run.run_id
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"compile": "whole"}, "compile='whole': allowed are auto, none, blocks"),
+        ({"compile": "blocks", "kernel": "native"}, "give compile=none, or another kernel"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(tiny_run, fields, words):
+    with pytest.raises(ValueError, match=words):
+        replace(tiny_run, **fields)
+
+
+def test_layouts_that_cut_blocks_and_machines_without_a_compiler_are_refused(tiny_run, monkeypatch):
+    spec = replace(tiny_run, compile="blocks")
+    for layout in (Layout(tensor=2), Layout(pipeline=2), Layout(context=2)):
+        assert not layout.compilable
+        with pytest.raises(ValueError, match="leave compile at auto, or cut the run by data only"):
+            compiling.choose(spec, SOFTMAX, "cpu", layout=layout)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler .* leave compile at auto"):
+        compiling.choose(spec, SOFTMAX, "cpu")
+    assert compiling.choose(tiny_run, SOFTMAX, "cpu") == (SOFTMAX, "none")
+
+
+def test_a_plan_refuses_what_would_not_be_compiled():
+    keys = ["recipe=gpt3", "placement.gpus=1", "placement.workers=8", "placement.tensor=8", "sizes=[13B]"]
+    for compile, refused in (("auto", False), ("blocks", True)):
+        asked = recipe.load([*keys, f"compile={compile}"])
+        assert asked.compile == compile
+        with pytest.raises(UsageError, match=r"compile=blocks: 13B.*tensor 8") if refused else nullcontext():
+            assert {run.compile for run in grid.build(asked, "0" * 64).runs} == {compile}
+
+
+class Timed:
+    """A machine on which passes take what is said, and a compilation ``once``."""
+
+    def __init__(self, monkeypatch, plain, compiled, once):
+        self.calls = []
+
+        def pass_seconds(model, numerics, device, changed=lambda _: None):
+            compile_too = changed.__name__ == "<lambda>" and changed.__closure__ is not None
+            self.calls.append((numerics.kernel, compile_too))
+            return [once + compiled] + [compiled] * 5 if compile_too else [plain] * 6
+
+        monkeypatch.setattr(timing, "pass_seconds", pass_seconds)
+
+
+@pytest.mark.parametrize(
+    ("passes", "plain", "once", "chosen"),
+    [
+        (1_000, 1.0, 0.0, "none"),  # too short to be tried
+        (20_000_000, 1.0, 60.0, "blocks"),
+        (20_000_000, 1.0, 60.0 + 0.3 * 20_000_000, "none"),  # a compilation that would eat its gain
+        (20_000_000, 0.72, 60.0, "none"),  # no gain to speak of
+    ],
+)
+def test_auto_compiles_on_a_cpu_where_it_pays_within_the_run(
+    tiny_run, isolated, monkeypatch, passes, plain, once, chosen
+):
+    batch = tiny_run.optim.batch_tokens
+    tokens = passes * 1024 // batch * batch
+    spec = replace(tiny_run, tokens=tokens, kernel="auto")
+    machine = Timed(monkeypatch, plain, 0.7, once)
+    native = Numerics(precision="fp32", kernel="native")
+    numerics, how = compiling.choose(spec, native, "cpu")
+    assert how == chosen
+    assert numerics == (SOFTMAX if chosen == "blocks" else native)
+    assert machine.calls == ([] if passes == 1_000 else [("native", False), ("softmax", True)])
+    assert compiling.choose(spec, native, "cpu") == (numerics, how)
+    assert len(machine.calls) in (0, 2), "timed once a machine"
+
+
+def test_a_layout_that_cuts_blocks_runs_a_compiled_record_as_it_is(tiny_run):
+    record = {"precision": "fp32", "kernel": "softmax", "threads": 1, "compile": "blocks", "micro_batch": 2}
+    mesh = type("Mesh", (), {"layout": Layout(tensor=2), "planned": False})()
+    assert resume._under_layout(record, tiny_run, "cpu", mesh)["compile"] == "none"
+
+
+@pytest.mark.long  # the C++ compiler takes a minute
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_code_trains_as_plain_code_and_resumes_to_its_bits(tiny_run, isolated):
+    spec = replace(tiny_run, compile="blocks")
+    for after in (4, 9):
+        stopped(spec, isolated / "cut", after)
+    run(spec, isolated / "cut")
+    run(spec, isolated / "whole")
+    assert outcome(isolated / "cut", spec) == outcome(isolated / "whole", spec)
+    plain = replace(spec, compile="none")
+    runs.run(plain, EVALS, isolated)
+    curves = [RunDir(root, s.run_id).curve()["loss"] for root, s in ((isolated / "whole", spec), (isolated, plain))]
+    assert curves[0].to_numpy() == pytest.approx(curves[1].to_numpy(), abs=1e-4)
