@@ -126,7 +126,7 @@ def _of_stage(model: ModelSpec, layout: Layout, place: int, sequences: int, nume
     kept, again = _blocks(model, layout, place, sequences, numerics)
     head, logit = _head(model, layout, numerics) if last else (0.0, 0.0)
     copies = _copies(model, layout, held)
-    cast, left = _casts(model, layout, place, sequences, numerics)
+    cast, left = _casts(model, layout, place, numerics)
     loss = e + LOSS_BYTES
     # a matrix's gradient, cast to fp32 and not yet added to what is there; the head's comes when the logits' is there
     block = registry.of(model).layer_params(model) / layout.tensor
@@ -160,22 +160,19 @@ def _copies(model: ModelSpec, layout: Layout, held: float) -> float:
     return (WEIGHT + GRADIENT) * at_once
 
 
-def _casts(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:
+def _casts(model: ModelSpec, layout: Layout, place: int, numerics: Numerics) -> tuple[float, float]:
     """Bytes of the weights that autocast casts, at the end of the forward pass and in the backward pass.
 
-    Each micro-batch in flight has casts of its own, from its forward to its backward pass; with full recomputation a
-    block makes its own again.
+    All micro-batches of a pipeline share them (``Pipeline.backward``). Outside of one, a block that is computed again
+    casts its own again.
     """
     e, architecture = numerics.element_bytes, registry.of(model)
     if e == WEIGHT:
         return 0.0, 0.0
     block = e * architecture.layer_params(model) / layout.tensor
     head = e * model.vocab_size * architecture.width(model) / layout.tensor if place == layout.pipeline - 1 else 0.0
-    stage = block * architecture.n_layer(model) / layout.stages
-    if layout.recompute == "full":
-        return stage + head, block + head
-    every = stage * _in_flight(layout, place, layout.micro_batches(sequences)) + head
-    return every, every
+    every = block * architecture.n_layer(model) / layout.pipeline + head
+    return every, block + head if layout.recompute == "full" and layout.pipeline == 1 else every
 
 
 def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:

@@ -1,22 +1,28 @@
 """The memory model against what torch holds: state on built modules, saved tensors by hooks, peaks by the profiler."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from gpt3core import costs, sizes
 from gpt3core.model import gpt, registry
 from gpt3core.model.gpt_spec import GELU
 from gpt3core.numerics import Numerics
+from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.memory import memory, stage_params
+from gpt3core.parallel.parallelize import parallelize
+from gpt3core.parallel.parts import local
 from gpt3core.spec import OptimSpec
 from gpt3core.train import optimizer, timing
 from gpt3core.train.objective import loss_sum, next_token
+from tests.gpt3core import ranks
 from tests.gpt3core.test_cuts import SHAPE
 
 BF16, FP32 = (Numerics(precision=p, kernel="sdpa") for p in ("bf16", "fp32"))
@@ -162,15 +168,45 @@ def test_2_7b_is_not_for_one_h100():
     assert memory(sizes.GPT3["6.7B"].model(), Layout(recompute="full"), sequences=1024, numerics=BF16).total > 100e9
 
 
-def test_every_micro_batch_in_flight_has_casts_of_its_own():
+def casts(rank, size, address, layout):
+    """How often a step of 2 and one of 6 micro-batches cast a weight to bf16, and how many are cast at all."""
+    weights, found = set(), []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if op is torch.ops.aten._to_copy.default and local(args[0]).untyped_storage().data_ptr() in weights:
+                found.append(local(args[0]).untyped_storage().data_ptr())
+            return op(*args, **(kwargs or {}))
+
+    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
+        autocast = functools.partial(timing.autocast, BF16)
+        held = parallelize(replace(SHAPE, n_layer=4), here, kernel="sdpa", device="cpu", autocast=autocast)
+        held.model.init_weights(0)
+        weights |= {p.untyped_storage().data_ptr() for p in held.model.parameters()}
+        counts = []
+        for rows in (2, 6):
+            ids = torch.randint(SHAPE.vocab_size, (rows, SHAPE.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+            found.clear()
+            with Casts():
+                held.backward([next_token(row, None) for row in torch.split(ids, 1)], 1.0)
+            counts.append(len(found))
+        return counts, len(set(found))
+
+
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("words", [{}, {"virtual": 2}, {"recompute": "full"}], ids=str)
+def test_the_micro_batches_of_a_pipeline_share_their_casts(words):
+    for counts, weights in ranks.run(casts, 2, Layout(pipeline=2, **words)):
+        assert counts == [weights, weights]
+        assert weights >= 16  # eight a block
+
+
+def test_what_the_pipeline_of_the_largest_model_casts():
     model = sizes.GPT3["175B"].model()
     blocks = 96 * registry.of(model).layer_params(model) / 64
-    none, full = (
-        memory(model, Layout(pipeline=8, tensor=8, recompute=how), sequences=1536, numerics=BF16)
-        for how in ("none", "full")
-    )
-    assert none.copies == pytest.approx(2 * 8 * blocks)  # of the first device, with 8 of them
-    assert full.copies <= 2 * blocks
+    for how in ("none", "full"):
+        layout = Layout(pipeline=8, tensor=8, recompute=how)
+        assert memory(model, layout, sequences=1536, numerics=BF16).copies == pytest.approx(2 * blocks)
     assert memory(model, Layout(pipeline=8, tensor=8), sequences=1536, numerics=FP32).copies == 0
 
 
