@@ -8,9 +8,9 @@ Arms take turns, a step each, for so many CPU-seconds an arm; medians of tokens 
 ratio to the best peer of the same mode (eager or compiled) and allocator settings. ``plain`` is nanoGPT's shape written
 here with torch modules: pre-LayerNorm, learned positions, erf GELU, SDPA, tied head, F.cross_entropy; all its layers
 dense. Ours has GPT-3's alternation, its loss in fp32; compiled it is what ``compile=blocks`` does, and peers are
-compiled whole. The allocator's settings (``settle_process``) hold for a process: --as-run times the peers without them, before
-all else, as people run them. Without bf16 products in the processor its rows are in short form (a step an arm after the
-first) and no target is held to them. litgpt and transformers take part where they are installed (``make peers``).
+compiled whole. The allocator's settings (``settle_process``) hold for a process: --as-run times the peers without them,
+before all else, as people run them. Without bf16 products in the processor its rows are in short form (a step an arm
+after the first), and no target is held to them. litgpt and transformers take part where installed (``make peers``).
 
 Targets: at A and B our best over the best peer as people run it, and under the same settings; in every mode no peer is
 faster; at C our best over our softmax kernel, which was all there was when the target was set (nothing is compiled for
