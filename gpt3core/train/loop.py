@@ -25,9 +25,11 @@ from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, interval, optimizer, resume, timing
+from gpt3core.train import optimizer, resume, timing
 from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
+from gpt3core.train.saving import Saves
+from gpt3core.train.snapshot import finite
 from gpt3core.trunk import Prefix
 
 REPORT_SECONDS = 0.5
@@ -67,7 +69,7 @@ class Trainer:
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
-        self.checkpoint_seconds, self.report, self.stop = checkpoint_seconds, report, stop
+        self.report, self.stop = report, stop
         self.keep = frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
@@ -85,6 +87,8 @@ class Trainer:
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.damage = [*damage, *unreadable, *damaged]
+        words = {"device": device, "least": checkpoint_seconds, "keep": self.keep}
+        self.saves = Saves(self.dir, self.attempt_name, self.model, self.optimizer, self.mesh, **words)
         begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
 
@@ -104,9 +108,13 @@ class Trainer:
 
     def train(self) -> str:
         """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
+        with self.saves:  # however it ends, nothing is written after it
+            return self._train()
+
+    def _train(self) -> str:
         rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-        started = saved = reported = time.monotonic()
-        before, every = self.train_seconds, self.checkpoint_seconds
+        started = reported = time.monotonic()
+        before = self.train_seconds
         while self.step < self.spec.steps:
             lr = schedule.learning_rate(self.spec.optim, self.step)
             loss, norm = self._update(lr)
@@ -122,14 +130,14 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 return self._diverged("the loss or the gradient is not finite", rows)
             stopping = self.mesh.agree(self.stop())
-            due = self.mesh.agree(now - saved >= every)
+            due = self.mesh.agree(self.saves.due())
             if stopping or due or self.step == self.spec.steps or self.step in self.keep:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
-                self._save(rows)
+                self._save(rows, waited=time.monotonic() - now)
                 rows = {name: [] for name in COLUMNS}
-                saved = time.monotonic()
-                every = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
+                if stopping or self.step == self.spec.steps or self.step in self.keep:
+                    self.saves.wait()
             if stopping and self.step < self.spec.steps:
                 self.event("stopped", step=self.step)
                 raise StoppedError
@@ -158,6 +166,7 @@ class Trainer:
         loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.saves.release()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item(), norm.item()
@@ -179,10 +188,11 @@ class Trainer:
 
     def _finite(self) -> bool:
         """Whether every weight is a number."""
-        return all(bool(local(p).isfinite().all()) for p in self.model.parameters())
+        return finite(local(p) for p in self.model.parameters())
 
     def _diverged(self, reason: str, rows: dict[str, list[Any]]) -> str:
         """Note the end of a run that diverged, and keep its curve."""
+        self.saves.wait()
         self.event("diverged", step=self.step, reason=reason)
         self.mesh.first(lambda: self._write_metrics(rows))
         return "diverged"
@@ -191,12 +201,10 @@ class Trainer:
         assert self.attempt is not None
         self.dir.write_metrics(self.attempt, rows)
 
-    def _save(self, rows: dict[str, list[Any]]) -> None:
-        """Write the curve so far and a checkpoint, on all ranks or on none."""
-        self.mesh.first(lambda: self._write_metrics(rows))
+    def _save(self, rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
+        """Begin to write the curve so far and a checkpoint, of all ranks or of none."""
         state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
-        where = self.dir, self.step, self.attempt_name
-        checkpoint.save(*where, self.model, self.optimizer, state, self.mesh, self.keep)
+        self.saves.begin(self.step, state, rows, waited=waited)
 
     def progress(self, phase: str, loss: float | None) -> None:
         """Tell the driver and the attempt's tail how far the run is (rank 0)."""
@@ -210,5 +218,5 @@ class Trainer:
             "loss": loss if loss is not None and math.isfinite(loss) else None,
             "tokens_per_second": tokens / max(self.train_seconds, 1e-9),
         }
-        files.append_line(self.attempt / "tail.jsonl", live)
+        files.append_bounded(self.attempt / "tail.jsonl", live)
         self.report(live)

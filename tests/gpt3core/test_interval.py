@@ -39,19 +39,22 @@ def test_a_run_whose_saves_are_slow_saves_seldom(tales, isolated, monkeypatch):
     saves: list[int] = []
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    update, save = loop.Trainer._update, loop.Trainer._save
+    clock = SimpleNamespace(monotonic=lambda: now.seconds, thread_time=lambda: 2.0)
+    monkeypatch.setattr(saving, "time", clock)
+    update, begin = loop.Trainer._update, saving.Saves.begin
 
     def slow_update(self, lr):
         now.seconds += 1.0
         return update(self, lr)
 
-    def slow_save(self, rows):
-        save(self, rows)
-        now.seconds += 3.0
-        saves.append(self.step)
+    def slow_begin(self, step, *args, waited):
+        begin(self, step, *args, waited=waited + 1.0)
+        now.seconds += 1.0
+        saves.append(step)
+        self.wait()
 
     monkeypatch.setattr(loop.Trainer, "_update", slow_update)
-    monkeypatch.setattr(loop.Trainer, "_save", slow_save)
+    monkeypatch.setattr(saving.Saves, "begin", slow_begin)
     run(make_run(tales, steps=160), isolated, checkpoint_seconds=2.0)
     assert saves == [2, 74, 146, 160]
 
