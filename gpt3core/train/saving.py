@@ -91,8 +91,7 @@ class Saves:
             return True
         if save is not None and save.thread.is_alive():
             return False
-        stolen = save.cpu_seconds if save is not None and self._device == "cpu" else 0.0
-        every = interval.seconds_between(self._cost + stolen, least=self._least)
+        every = interval.seconds_between(self._cost + self._stolen(save), least=self._least)
         return time.monotonic() - self._last >= every
 
     def begin(self, step: int, state: dict[str, Any], rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
@@ -139,7 +138,7 @@ class Saves:
                 save.until = -math.inf
             self.close()
             raise
-        self._now = None
+        self._now, self._cost = None, self._cost + self._stolen(save)
 
     def close(self) -> None:
         """End what is under way, with its commit where all of it is there; in whatever state the other ranks are."""
@@ -159,6 +158,9 @@ class Saves:
     def __exit__(self, *_: object) -> None:
         self.close()
         self._staging = Staging(self._device)  # the memory goes
+
+    def _stolen(self, save: _Save | None) -> float:
+        return save.cpu_seconds if save is not None and self._device == "cpu" else 0.0
 
     def _own(self, save: _Save) -> None:
         save.written.wait()

@@ -119,7 +119,7 @@ def _saved(rank, size, address, root, spec):
             adam.step()
             adam.zero_grad()
         run = RunDir(Path(root), spec.run_id)
-        saves = Saves(run, run.new_attempt().name if rank == 0 else "attempt-001", model, adam, here)
+        saves = Saves(run, "attempt-001", model, adam, here)
         saves.begin(2, {"train_seconds": 0.0}, {"step": []})
         saves.wait()
         moments = {name: full(adam.state[p]["exp_avg"]) for name, p in parameters.named(model)}
