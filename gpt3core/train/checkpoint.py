@@ -45,17 +45,12 @@ def held(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict
         "model": {n: p for n, p in named(model) if n not in twice},
         "optimizer": {n: value for n, value in _moments(model, optimizer) if n.rpartition(".")[0] not in twice},
     }
+    later = {axis for axis in AXES if axis != "pipeline" and mesh.place(axis) > 0}  # where another rank comes before
     found = {}
     for kind, tensors in kinds.items():
-        if parts := {n: part_of(value) for n, value in tensors.items() if _first(value, mesh)}:
+        if parts := {n: part_of(value) for n, value in tensors.items() if not later or later <= {*sharded_axes(value)}}:
             found[f"{kind}-{mesh.rank:05d}.safetensors"] = parts
     return found
-
-
-def _first(tensor: Tensor, mesh: Mesh) -> bool:
-    """Whether no rank of this stage before this one holds the same part."""
-    cut = sharded_axes(tensor)
-    return all(mesh.place(axis) == 0 for axis in AXES if axis not in ("pipeline", *cut))
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -8,9 +8,11 @@ eight bytes that hold the header's length, the header in JSON, padded with space
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -74,57 +76,68 @@ def _index(parts: Mapping[str, Part]) -> dict[str, dict[str, list[int]]]:
 class Staging:
     """The files of the save under way.
 
-    The trainer's thread begins, the writer's finishes; the weights change only after ``release``.
+    The trainer's thread begins and the writer's finishes; whichever comes first copies the next tensor, so that
+    training does not wait for a writer that gets no core. The weights change only after ``release``.
     """
 
     def __init__(self, device: str) -> None:
-        self._cuda = device == "cuda"
         self.images: dict[str, Image] = {}
-        self._held: Held = {}
-        self._copied = threading.Event()
+        self._todo: deque[tuple[Tensor, Tensor]] = deque()
+        self._left, self._count, self._copied = 0, threading.Lock(), threading.Event()
         self._copied.set()
-        self._stream = torch.cuda.Stream() if self._cuda else None
+        self._stream = torch.cuda.Stream() if device == "cuda" else None
         self._arrived: torch.cuda.Event | None = None
 
     def begin(self, held: Held) -> None:
         """Take note of what is to be copied; from a GPU, start copying beside what it computes."""
-        self._held = held
         for file, parts in held.items():
             if file not in self.images or not self.images[file].fits(parts):
-                self.images[file] = Image(parts, pinned=self._cuda)
+                self.images[file] = Image(parts, pinned=self._stream is not None)
         self.images = {file: image for file, image in self.images.items() if file in held}
-        self._copied.clear()
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                for target, values in self._pairs():
-                    target.copy_(values, non_blocking=True)
-                self._arrived = torch.cuda.Event()
-                self._arrived.record(self._stream)
+        pairs = [
+            (target, held[file][name].values.detach())
+            for file, image in self.images.items()
+            for name, target in image.tensors.items()
+        ]
+        if self._stream is None:
+            self._left = len(pairs)
+            self._copied.clear() if pairs else self._copied.set()
+            self._todo.extend(pairs)
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for target, values in pairs:
+                target.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(self._stream)
 
     def finish(self) -> None:
-        """Copy, or wait for what copies; torch's threads are the training's, so they are left alone."""
-        try:
-            if self._arrived is not None:
-                self._arrived.synchronize()
-            else:
-                for target, values in self._pairs():
-                    np.copyto(_array(target), _array(values))  # lets other threads run
-        finally:
-            self._held = {}
-            self._copied.set()
+        """Have everything copied."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        else:
+            self._copy()
 
     def release(self) -> None:
-        """Wait until nothing is read of the weights any more; on a GPU its stream waits, and the host does not."""
+        """Have nothing read of the weights any more; on a GPU its stream waits, and the host does not."""
         if self._arrived is not None:
             torch.cuda.current_stream().wait_event(self._arrived)
         else:
-            self._copied.wait()
+            self._copy()
 
-    def _pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
-        for file, parts in self._held.items():
-            for name, target in self.images[file].tensors.items():
-                yield target, parts[name].values.detach()
+    def _copy(self) -> None:
+        """Copy what nobody has taken yet, without torch, whose threads are the training's."""
+        with contextlib.suppress(IndexError):
+            while True:
+                target, values = self._todo.popleft()
+                try:
+                    np.copyto(_array(target), _array(values))  # lets other threads run
+                finally:
+                    with self._count:
+                        self._left -= 1
+                        if self._left == 0:
+                            self._copied.set()
+        self._copied.wait()
 
 
 def _array(tensor: Tensor) -> np.ndarray:
