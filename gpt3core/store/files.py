@@ -60,7 +60,7 @@ class AlreadyWrittenError(Exception):
     """An exclusive write found the file there."""
 
 
-def write_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False) -> None:
     """Write a whole file atomically and durably.
 
     Args:

@@ -231,8 +231,8 @@ class RunDir:
         wanted = list(columns) if columns else None
         parts = []
         for number, attempt in enumerate(self.attempts(), start=1):
-            for table in metrics.read(attempt, wanted):
-                parts.append(table if columns else table.append_column("attempt", pa.array([number] * len(table))))
+            tables = metrics.read(attempt, wanted)
+            parts += tables if columns else [t.append_column("attempt", pa.array([number] * len(t))) for t in tables]
         if not parts:
             return pd.DataFrame(columns=wanted or ["step", "tokens", "loss", "lr", "grad_norm", "attempt"])
         rows: pd.DataFrame = pa.concat_tables(parts, promote_options="default").to_pandas()

@@ -69,8 +69,7 @@ class Trainer:
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
-        self.report, self.stop = report, stop
-        self.keep = frozenset({*keep, trunk.stable_steps(spec)} - {0})
+        self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
@@ -87,8 +86,7 @@ class Trainer:
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.damage = [*damage, *unreadable, *damaged]
-        words = {"device": device, "least": checkpoint_seconds, "keep": self.keep}
-        self.saves = Saves(self.dir, self.attempt_name, self.model, self.optimizer, self.mesh, **words)
+        self.saves = self._saving(checkpoint_seconds)
         begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
 
@@ -98,6 +96,11 @@ class Trainer:
         return parallelize(
             self.spec.model, self.mesh, kernel=self.numerics.kernel, device=self.device, autocast=autocast
         )
+
+    def _saving(self, seconds: float) -> Saves:
+        """What writes this run's checkpoints."""
+        held = self.model, self.optimizer, self.mesh
+        return Saves(self.dir, self.attempt_name, *held, device=self.device, least=seconds, keep=self.keep)
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""

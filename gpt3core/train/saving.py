@@ -190,7 +190,7 @@ class Saves:
         save.begun = begun = self._run.begin_checkpoint(save.step, self._attempt)
         if mesh.rank == 0:  # the curve up to the step is there before its checkpoint
             self._run.write_metrics(attempt, save.rows)
-        written = {}
+        written: dict[str, dict[str, Any]] = {}
         for file, image in self._staging.images.items():
             written[file] = {"sha256": hashlib.sha256(image.data).hexdigest(), "index": image.index}
             files.write_bytes(begun / file, image.data)

@@ -14,6 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class Image:
     def __init__(self, parts: Mapping[str, Part], *, pinned: bool) -> None:
         """Lay out a file for these parts, its values not yet copied: the widest type first, as safetensors does."""
         self.index = _index(parts)
-        header, end = {}, 0
+        header: dict[str, dict[str, Any]] = {}
+        end = 0
         for name in sorted(parts, key=lambda name: (-parts[name].values.element_size(), name)):
             values = parts[name].values
             place = [end, end + values.nbytes]
@@ -49,8 +51,8 @@ class Image:
         self._bytes = torch.empty(first + end, dtype=torch.uint8, pin_memory=pinned)
         self._bytes[:first] = torch.frombuffer(bytearray(struct.pack("<Q", len(text)) + text), dtype=torch.uint8)
         self.tensors = {}
-        for name, place in header.items():
-            low, high = (first + offset for offset in place["data_offsets"])
+        for name, entry in header.items():
+            low, high = (first + offset for offset in entry["data_offsets"])
             values = parts[name].values
             self.tensors[name] = self._bytes[low:high].view(values.dtype).view(values.shape)
 
@@ -58,7 +60,6 @@ class Image:
     def data(self) -> memoryview:
         """The whole file."""
         return memoryview(self._bytes.numpy())  # type: ignore[arg-type]
-
 
     def fits(self, parts: Mapping[str, Part]) -> bool:
         """Whether these are the parts that it was laid out for, with other values."""
@@ -85,7 +86,7 @@ class Staging:
         self._todo: deque[tuple[Tensor, Tensor]] = deque()
         self._left, self._count, self._copied = 0, threading.Lock(), threading.Event()
         self._copied.set()
-        self._stream = torch.cuda.Stream() if device == "cuda" else None
+        self._stream = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
         self._arrived: torch.cuda.Event | None = None
 
     def begin(self, held: Held) -> None:
@@ -108,7 +109,7 @@ class Staging:
         with torch.cuda.stream(self._stream):
             for target, values in pairs:
                 target.copy_(values, non_blocking=True)
-            self._arrived = torch.cuda.Event()
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record(self._stream)
 
     def finish(self) -> None:

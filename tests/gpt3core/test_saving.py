@@ -14,13 +14,16 @@ from safetensors.torch import load
 from safetensors.torch import save as as_safetensors
 
 from gpt3core import run as runs
+from gpt3core import sizes
 from gpt3core.errors import DiskFullError
+from gpt3core.model import registry
 from gpt3core.model.parameters import Part, whole
 from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.memory import snapshot_bytes
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, loop, saving
+from gpt3core.train import checkpoint, loop, optimizer, saving
 from gpt3core.train.snapshot import Image, Staging, finite
 from tests.conftest import EVALS, make_run
 from tests.gpt3core import ranks
@@ -28,7 +31,7 @@ from tests.gpt3core.outcomes import outcome, run, stopped
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
-# ------------------------------------------------------------------------------------------------------ what is copied
+# --------------------------------------------------------------------------------------------------- what is copied
 
 
 def test_a_file_has_the_bytes_that_safetensors_gives_it():
@@ -65,6 +68,26 @@ def test_memory_is_kept_from_one_save_to_the_next_and_given_anew_to_another_form
     assert moved is not first, "a file that is of another place has another index"
 
 
+def test_the_memory_model_knows_what_a_save_holds(tales):
+    """In place of headers and steps the bytes of values: weights and two moments in fp32."""
+    spec = make_run(tales, width=64)
+    model = registry.of(spec.model).build(spec.model, kernel="softmax")
+    model.init_weights(0)
+    adam = optimizer.build(model, spec.optim)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    adam.step()
+    staging = Staging("cpu")
+    staging.begin(checkpoint.held(model, adam, mesh.Mesh()))
+    tensors = [t for image in staging.images.values() for t in image.tensors.values() if t.dim()]
+    assert snapshot_bytes(spec.model, Layout()) == sum(t.nbytes for t in tensors)
+    held = sum(len(image.data) for image in staging.images.values())
+    assert held == pytest.approx(snapshot_bytes(spec.model, Layout()), rel=0.05)
+    assert snapshot_bytes(sizes.GPT3["175B"].model(), Layout(data=8, shard=8, pipeline=8, tensor=8)) == pytest.approx(
+        12 * 174.6e9 / 512, rel=0.1
+    )
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38, -0.0])
 @pytest.mark.parametrize("place", [0, 63, 500])
 def test_a_number_that_is_none_is_found_wherever_it_stands(value, place):
@@ -74,7 +97,7 @@ def test_a_number_that_is_none_is_found_wherever_it_stands(value, place):
     assert finite([*others, tensor.requires_grad_()]) == bool(np.isfinite(value))
 
 
-# ----------------------------------------------------------------------------------------------------- who waits for whom
+# -------------------------------------------------------------------------------------------------- who waits for whom
 
 
 def due_at(monkeypatch, *steps):
@@ -158,7 +181,7 @@ def test_a_step_that_others_start_from_and_the_last_are_there_when_training_goes
     assert [step in steps for steps in there] == [False] * step + [True] * (31 - step)
 
 
-# --------------------------------------------------------------------------------------------------------------- failures
+# ------------------------------------------------------------------------------------------------------------ failures
 
 
 def test_a_writer_that_fails_fails_the_run_at_its_next_step_and_the_checkpoint_before_stays(
@@ -211,7 +234,7 @@ def test_however_training_ends_its_writer_has_ended_and_committed(tiny_run, isol
     assert RunDir(isolated, tiny_run.run_id).checkpoint_steps() == [3]
 
 
-# ------------------------------------------------------------------------------------------------------------------ kills
+# --------------------------------------------------------------------------------------------------------------- kills
 
 
 def _train(rank, size, address, root, spec, hurt=None, nth=0, layout=None):
