@@ -2,7 +2,7 @@
 
 ROOT/store.json                       the format's version
 ROOT/runs/<run_id>/spec.json
-                   attempt-001/       events.jsonl, tail.jsonl, metrics/*.parquet
+                   attempt-001/       events.jsonl, tail.jsonl (bounded), metrics/*.parquet
                    checkpoints/       step-00001200/{*.safetensors, state.json, manifest.json}
                    result.json        written last: the run is trained if and only if it exists
                    evals/             <eval_id>.parquet, what was measured of the last checkpoint
