@@ -17,7 +17,7 @@ from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import Numerics
 from gpt3core.parallel import layout as layouts
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.memory import USABLE, Memory, memory, most_sequences, stage_params
+from gpt3core.parallel.memory import USABLE, Memory, memory, most_sequences, snapshot_bytes, stage_params
 from gpt3core.parallel.speed import Device, Step, step
 
 VIRTUAL = (1, 2, 3, 4)  # stages a pipeline device may hold
@@ -206,7 +206,8 @@ def _with_less_memory(task: Task, cut: Layout, micros: Sequence[int]) -> Iterato
 
 def explain(task: Task, choice: Choice) -> list[str]:
     """A choice in a sentence, and one for each simpler way that was tried: what it would take."""
-    lines = [_of(task, choice)]
+    host = snapshot_bytes(task.model, choice.layout) / 1e9
+    lines = [f"{_of(task, choice)}; a checkpoint on its way to disk takes {host:,.2g} GB a device of the host's memory"]
     chosen, said = choice.layout, {choice.layout}
     for what, pins, kept in () if task.pins else _simpler(chosen):
         freer = replace(task, pins=pins)

@@ -2,7 +2,7 @@
 
 A parameter is 16 bytes: the fp32 weight, its gradient and AdamW's two moments, divided by ``shard``. Beside them lie
 what torch makes of the weights for a pass: in bf16 the copies that autocast casts, or, with a sharded state, the blocks
-that FSDP2 gathers.
+that FSDP2 gathers. A save copies weights and moments to the host's memory (``snapshot_bytes``).
 """
 
 from __future__ import annotations
@@ -64,6 +64,15 @@ def memory(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numeri
         for stage in sorted({0, layout.pipeline - 1})
     ]
     return max(held, key=lambda m: m.total)
+
+
+def snapshot_bytes(model: ModelSpec, layout: Layout) -> float:
+    """Bytes that the fullest rank holds of the host's memory for a checkpoint on its way to disk, on CPUs as on GPUs.
+
+    Weights and moments once more, from its first save on. Of ranks that hold the same, one does.
+    """
+    held = max(stage_params(model, layout, place) for place in {0, layout.pipeline - 1})
+    return (WEIGHT + MOMENTS) * held / layout.shard
 
 
 def most_sequences(model: ModelSpec) -> int:

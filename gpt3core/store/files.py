@@ -17,6 +17,8 @@ from typing import Any
 
 from gpt3core.errors import DiskFullError, StoreError
 
+LIVE_BYTES = 1 << 20  # of live lines before they are put behind: an hour's at two a second
+
 
 def sync_folder(folder: Path) -> None:
     """Make renames and creations in a folder durable."""
@@ -58,7 +60,7 @@ class AlreadyWrittenError(Exception):
     """An exclusive write found the file there."""
 
 
-def write_bytes(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False) -> None:
     """Write a whole file atomically and durably.
 
     Args:
@@ -129,6 +131,18 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON line and flush it. A torn last line (after a crash) is skipped by ``read_lines``."""
     with explained(path), open(path, "ab") as file:
         file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
+
+
+def append_bounded(path: Path, record: dict[str, Any], *, most: int = LIVE_BYTES) -> None:
+    """Append one JSON line to a file of live lines, of which the newest are kept: at most twice ``most`` bytes.
+
+    A full file becomes ``NAME.1``, in place of the one before; ``tail -F`` follows.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size >= most:
+            with explained(path):
+                os.replace(path, path.with_name(f"{path.name}.1"))
+    append_line(path, record)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 ROOT/store.json                       the format's version
 ROOT/runs/<run_id>/spec.json
-                   attempt-001/       events.jsonl, tail.jsonl, metrics/*.parquet
+                   attempt-001/       events.jsonl, tail.jsonl (bounded), metrics/*.parquet
                    checkpoints/       step-00001200/{*.safetensors, state.json, manifest.json}
                    result.json        written last: the run is trained if and only if it exists
                    evals/             <eval_id>.parquet, what was measured of the last checkpoint
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3core import spec as specs
 from gpt3core.errors import StoreError
-from gpt3core.store import files
+from gpt3core.store import files, metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,8 +149,10 @@ class RunDir:
 
     def write_evaluation(self, eval_id: str, columns: dict[str, list[Any]]) -> None:
         """Write the table of an evaluation, a row a measurement."""
+        import pyarrow as pa
+
         files.make_folder(self.path / "evals")
-        self.write_table(self.evaluation_path(eval_id), columns)
+        metrics.write_table(self.evaluation_path(eval_id), pa.table(columns))
 
     def evaluation(self, eval_id: str) -> pd.DataFrame | None:
         """The table of an evaluation, or None where it was not made.
@@ -213,20 +215,9 @@ class RunDir:
 
     # -------------------------------------------------------------------------------------------------- metrics
 
-    @staticmethod
-    def write_table(path: Path, columns: dict[str, list[Any]]) -> None:
-        """Write columns as one immutable Parquet file."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
-        files.write_bytes(path, sink.getvalue().to_pybytes())
-
     def write_metrics(self, attempt: Path, columns: dict[str, list[Any]]) -> None:
-        """Write one part of the loss curve, named by its first step: writing it again is harmless."""
-        if columns["step"]:
-            self.write_table(attempt / "metrics" / f"part-{columns['step'][0]:08d}.parquet", columns)
+        """Write one part of the loss curve."""
+        metrics.write(attempt, columns)
 
     def curve(self, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
         """The loss curve, one row a step; where attempts overlap, the latest attempt's row.
@@ -236,15 +227,12 @@ class RunDir:
         """
         import pandas as pd
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         wanted = list(columns) if columns else None
         parts = []
         for number, attempt in enumerate(self.attempts(), start=1):
-            for part in sorted((attempt / "metrics").glob("part-*.parquet")):
-                with pq.ParquetFile(part) as file:  # a run may have thousands of parts: pandas takes five times as long
-                    table = file.read(wanted, use_threads=False)
-                parts.append(table if columns else table.append_column("attempt", pa.array([number] * len(table))))
+            tables = metrics.read(attempt, wanted)
+            parts += tables if columns else [t.append_column("attempt", pa.array([number] * len(t))) for t in tables]
         if not parts:
             return pd.DataFrame(columns=wanted or ["step", "tokens", "loss", "lr", "grad_norm", "attempt"])
         rows: pd.DataFrame = pa.concat_tables(parts, promote_options="default").to_pandas()

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from gpt3core.errors import StoreError
@@ -25,7 +24,6 @@ from gpt3core.model.parameters import Part, named, twice_held
 from gpt3core.parallel.mesh import AXES, Mesh
 from gpt3core.parallel.parts import part_of, sharded_axes
 from gpt3core.store import files
-from gpt3core.store.rundir import RunDir
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -37,67 +35,22 @@ class DamageError(Exception):
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
-def save(
-    run: RunDir,
-    step: int,
-    attempt: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    mesh: Mesh,
-    keep: Collection[int] = (),
-) -> None:
-    """Write the checkpoint of a step: every rank its own files, then rank 0 commits them all, or none.
-
-    Args:
-        state: plain data to keep with it.
-        keep: steps whose checkpoints stay beside the newest.
-
-    Raises:
-        StoreError: on every rank, when any rank cannot write.
-    """
-    begun = mesh.together(lambda: run.begin_checkpoint(step, attempt))
-    try:
-        written = mesh.each(lambda: _write(begun, model, optimizer, mesh))
-        index = {name: entry["index"] for files_of in written for name, entry in files_of.items()}
-        sha256 = {name: entry["sha256"] for files_of in written for name, entry in files_of.items()}
-        whole = {**state, "run_id": run.run_id, "index": index}
-        mesh.first(lambda: str(run.commit_checkpoint(step, begun, whole, sha256, keep)))
-    except StoreError:
-        if mesh.rank == 0:
-            files.remove_folder(begun)
-        raise
-
-
-def _write(begun: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, dict[str, Any]]:
-    """Write this rank's files, if it has any; file -> its checksum and index.
+def held(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, dict[str, Part]]:
+    """The files that this rank writes, if any: file -> name -> its part of the weights or moments.
 
     Of the ranks that hold the same part the first writes it.
     """
     twice = twice_held(model)
-    mine = {n: value for n, value in _moments(model, optimizer) if n.rpartition(".")[0] not in twice}
     kinds: dict[str, dict[str, Tensor]] = {
         "model": {n: p for n, p in named(model) if n not in twice},
-        "optimizer": mine,
+        "optimizer": {n: value for n, value in _moments(model, optimizer) if n.rpartition(".")[0] not in twice},
     }
-    written = {}
-    for kind, held in kinds.items():
-        parts = {n: part_of(value) for n, value in held.items() if _first(value, mesh)}
-        if not parts:
-            continue
-        # through bytes: safetensors' own writer hides a full disk behind an error of its own
-        data = to_bytes({name: part.values.cpu().contiguous() for name, part in parts.items()})
-        file = f"{kind}-{mesh.rank:05d}.safetensors"
-        files.write_bytes(begun / file, data)
-        index = {name: {"start": part.start, "shape": part.shape} for name, part in parts.items()}
-        written[file] = {"sha256": hashlib.sha256(data).hexdigest(), "index": index}
-    return written
-
-
-def _first(tensor: Tensor, mesh: Mesh) -> bool:
-    """Whether no rank of this stage before this one holds the same part."""
-    cut = sharded_axes(tensor)
-    return all(mesh.place(axis) == 0 for axis in AXES if axis not in ("pipeline", *cut))
+    later = {axis for axis in AXES if axis != "pipeline" and mesh.place(axis) > 0}  # where another rank comes before
+    found = {}
+    for kind, tensors in kinds.items():
+        if parts := {n: part_of(value) for n, value in tensors.items() if not later or later <= {*sharded_axes(value)}}:
+            found[f"{kind}-{mesh.rank:05d}.safetensors"] = parts
+    return found
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ def seconds_between(save_seconds: float, *, least: float, failures_every: float 
     """Seconds of training from one checkpoint to the next.
 
     Args:
-        save_seconds: that training waited for the last one.
+        save_seconds: that the last one took from training: its wait, and on a CPU the writer's time on the cores.
         least: as asked for; it is kept where saves are quick.
         failures_every: seconds of this run from one failure to the next, where that is known.
     """

@@ -27,10 +27,12 @@ from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, interval, optimizer, resume, timing
+from gpt3core.train import optimizer, resume, timing
 from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
 from gpt3core.train.readback import Readback
+from gpt3core.train.saving import Saves
+from gpt3core.train.snapshot import finite
 from gpt3core.trunk import Prefix
 
 REPORT_SECONDS = 0.5
@@ -40,8 +42,6 @@ COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 
 class Trainer:
     """The state of a run in this process."""
-
-    save_at = math.inf  # on the clock: when the next checkpoint is due
 
     def __init__(
         self,
@@ -73,8 +73,7 @@ class Trainer:
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
-        self.checkpoint_seconds, self.report, self.stop = checkpoint_seconds, report, stop
-        self.keep = frozenset({*keep, trunk.stable_steps(spec)} - {0})
+        self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
@@ -91,6 +90,7 @@ class Trainer:
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.damage = [*damage, *unreadable, *damaged]
+        self.saves = self._saving(checkpoint_seconds)
         begun = {name: getattr(self, name) for name in BEGUN}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
 
@@ -99,6 +99,11 @@ class Trainer:
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
         how = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
         return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
+
+    def _saving(self, seconds: float) -> Saves:
+        """What writes this run's checkpoints."""
+        held = self.model, self.optimizer, self.mesh
+        return Saves(self.dir, self.attempt_name, *held, device=self.device, least=seconds, keep=self.keep)
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""
@@ -109,9 +114,13 @@ class Trainer:
 
     def train(self) -> str:
         """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
+        with self.saves:  # however it ends, nothing is written after it
+            return self._train()
+
+    def _train(self) -> str:
         rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         readback, started = Readback(self.device), time.monotonic()
-        reported, before, self.save_at = started, self.train_seconds, started + self.checkpoint_seconds
+        reported, before = started, self.train_seconds
         while self.step < self.spec.steps:
             lr = schedule.learning_rate(self.spec.optim, self.step)
             said = self._update(lr)
@@ -121,6 +130,7 @@ class Trainer:
             told = readback.read(everything=save)
             if any(step.stop or step.due for step in told):
                 told, save = [*told, *readback.read(everything=True)], True
+            stopping = any(step.stop for step in told)
             now = time.monotonic()
             self.train_seconds = before + now - started
             for step in told:
@@ -135,11 +145,11 @@ class Trainer:
             if save:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
-                self._save(rows)
+                self._save(rows, waited=time.monotonic() - now)
                 rows = {name: [] for name in COLUMNS}
-                saved = time.monotonic()
-                self.save_at = saved + interval.seconds_between(saved - now, least=self.checkpoint_seconds)
-            if any(step.stop for step in told) and self.step < self.spec.steps:
+                if stopping or self.step == self.spec.steps or self.step in self.keep:
+                    self.saves.wait()
+            if stopping and self.step < self.spec.steps:
                 self.event("stopped", step=self.step)
                 raise StoppedError
         return "done"
@@ -163,10 +173,11 @@ class Trainer:
         ask = OBJECTIVES[self.spec.objective]
         examples = [self._own(ask(rows, mask)) for rows, mask in zip(tokens, masks, strict=True)]
         loss = self.held.backward(examples, share)
-        wishes = self.stop(), time.monotonic() >= self.save_at
+        wishes = self.stop(), self.saves.due()
         said = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip, wishes)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.saves.release()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return said
@@ -193,10 +204,11 @@ class Trainer:
 
     def _finite(self) -> bool:
         """Whether every weight is a number."""
-        return bool(torch.stack([local(p).isfinite().all() for p in self.model.parameters()]).all())
+        return finite(local(p) for p in self.model.parameters())
 
     def _diverged(self, reason: str, rows: dict[str, list[Any]]) -> str:
         """Note the end of a run that diverged, and keep its curve."""
+        self.saves.wait()
         self.event("diverged", step=self.step, reason=reason)
         self.mesh.first(lambda: self._write_metrics(rows))
         return "diverged"
@@ -205,12 +217,10 @@ class Trainer:
         assert self.attempt is not None
         self.dir.write_metrics(self.attempt, rows)
 
-    def _save(self, rows: dict[str, list[Any]]) -> None:
-        """Write the curve so far and a checkpoint, on all ranks or on none."""
-        self.mesh.first(lambda: self._write_metrics(rows))
+    def _save(self, rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
+        """Begin to write the curve so far and a checkpoint, of all ranks or of none."""
         state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
-        where = self.dir, self.step, self.attempt_name
-        checkpoint.save(*where, self.model, self.optimizer, state, self.mesh, self.keep)
+        self.saves.begin(self.step, state, rows, waited=waited)
 
     def progress(self, phase: str, loss: float | None) -> None:
         """Tell the driver and the attempt's tail how far the run is (rank 0)."""
@@ -224,5 +234,5 @@ class Trainer:
             "loss": loss if loss is not None and math.isfinite(loss) else None,
             "tokens_per_second": tokens / max(self.train_seconds, 1e-9),
         }
-        files.append_line(self.attempt / "tail.jsonl", live)
+        files.append_bounded(self.attempt / "tail.jsonl", live)
         self.report(live)

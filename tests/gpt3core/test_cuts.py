@@ -14,6 +14,7 @@ from gpt3core.sizes import nano
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, optimizer
 from gpt3core.train.objective import loss_per_token
+from gpt3core.train.saving import Saves
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -118,7 +119,9 @@ def _saved(rank, size, address, root, spec):
             adam.step()
             adam.zero_grad()
         run = RunDir(Path(root), spec.run_id)
-        checkpoint.save(run, 2, "attempt-001", model, adam, {"train_seconds": 0.0}, here)
+        saves = Saves(run, "attempt-001", model, adam, here)
+        saves.begin(2, {"train_seconds": 0.0}, {"step": []})
+        saves.wait()
         moments = {name: full(adam.state[p]["exp_avg"]) for name, p in parameters.named(model)}
         return {name: full(p).detach().numpy() for name, p in parameters.named(model)}, {
             name: value.numpy() for name, value in moments.items()

@@ -8,7 +8,7 @@ import pytest
 
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import loop
+from gpt3core.train import loop, saving
 from gpt3core.train.interval import seconds_between
 from tests.conftest import make_run
 from tests.gpt3core.outcomes import run, stopped
@@ -35,25 +35,31 @@ def test_youngs_interval_is_the_cheapest():
 
 
 def test_a_run_whose_saves_are_slow_saves_seldom(tales, isolated, monkeypatch):
-    """A clock on which a step takes a second and a save three: the first is due after two, the next ones after 72."""
+    """A clock on which a step takes a second and training waits for one at a save, whose writer takes two of the core.
+
+    The first save is due after two seconds, the next ones 72 after the one before.
+    """
     saves: list[int] = []
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    update, save = loop.Trainer._update, loop.Trainer._save
+    clock = SimpleNamespace(monotonic=lambda: now.seconds, thread_time=lambda: 2.0)
+    monkeypatch.setattr(saving, "time", clock)
+    update, begin = loop.Trainer._update, saving.Saves.begin
 
     def slow_update(self, lr):
         now.seconds += 1.0
         return update(self, lr)
 
-    def slow_save(self, rows):
-        save(self, rows)
-        now.seconds += 3.0
-        saves.append(self.step)
+    def slow_begin(self, step, *args, waited):
+        begin(self, step, *args, waited=waited + 1.0)
+        now.seconds += 1.0
+        saves.append(step)
+        self.wait()
 
     monkeypatch.setattr(loop.Trainer, "_update", slow_update)
-    monkeypatch.setattr(loop.Trainer, "_save", slow_save)
+    monkeypatch.setattr(saving.Saves, "begin", slow_begin)
     run(make_run(tales, steps=160), isolated, checkpoint_seconds=2.0)
-    assert saves == [2, 74, 146, 160]
+    assert saves == [2, 73, 144, 160]
 
 
 def test_the_micro_batch_is_recorded_and_kept(tiny_run, isolated):
