@@ -250,6 +250,36 @@ class RunDir:
         rows: pd.DataFrame = pa.concat_tables(parts, promote_options="default").to_pandas()
         return rows.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
 
+    def forget_after(self, step: int, attempt: str, number: int, columns: dict[str, list[Any]]) -> None:
+        """Take a run back to a step: later checkpoints go, and later rows of the curve into a file of their own.
+
+        What was trained there is trained otherwise from now on. Whoever is killed in between finds the step's
+        checkpoint, or one before it, and comes here again.
+
+        Args:
+            attempt: that goes back; the rows lie there as ``rolled-back-<number>.parquet``.
+            columns: the rows that are in no part yet.
+        """
+        import pandas as pd
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        for later in self.checkpoint_steps():
+            if later > step:
+                files.remove_folder(self.checkpoint(later))
+        rows = pd.concat([self.curve().drop(columns="attempt"), pd.DataFrame(columns)])
+        late = rows[rows.step > step].drop_duplicates("step", keep="last")
+        if len(late):
+            gone = {str(name): late[name].tolist() for name in late}
+            self.write_table(self.path / attempt / f"rolled-back-{number:03d}.parquet", gone)
+        for part in (part for folder in self.attempts() for part in (folder / "metrics").glob("part-*.parquet")):
+            table = pq.read_table(part, use_threads=False)
+            left = table.filter(pc.less_equal(table["step"], step))
+            if not len(left):
+                part.unlink()
+            elif len(left) < len(table):
+                self.write_table(part, left.to_pydict())
+
     # ---------------------------------------------------------------------------------------------- checkpoints
 
     def checkpoint(self, step: int) -> Path:

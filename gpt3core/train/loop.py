@@ -26,16 +26,20 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, interval, optimizer, resume, timing
+from gpt3core.train.anomaly import NOT_FINITE, Guard, Verdict
 from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
 from gpt3core.trunk import Prefix
 
 REPORT_SECONDS = 0.5
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
+SKIPPED = "skipped"  # column of a run that may leave updates out: whether the step's was
 
 
 class Trainer:
     """The state of a run in this process."""
+
+    verdict: Verdict | None = None  # on the last update, where it was not applied
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class Trainer:
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
+        self.guard = Guard(spec, state)
         self.damage = [*damage, *unreadable, *damaged]
         begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
@@ -104,7 +109,7 @@ class Trainer:
 
     def train(self) -> str:
         """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
-        rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        rows = self._no_rows()
         started = saved = reported = time.monotonic()
         before, every = self.train_seconds, self.checkpoint_seconds
         while self.step < self.spec.steps:
@@ -113,21 +118,26 @@ class Trainer:
             self.step += 1
             now = time.monotonic()
             self.train_seconds = before + now - started
-            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm)
-            for name, value in zip(COLUMNS, values, strict=True):
-                rows[name].append(value)
+            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm, self.verdict is not None)
+            for name, value in zip((*COLUMNS, SKIPPED), values, strict=True):
+                if name in rows:
+                    rows[name].append(value)
             if now - reported >= REPORT_SECONDS:
                 reported = now
                 self.progress("training", loss)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                return self._diverged("the loss or the gradient is not finite", rows)
+            if not self.guard.active and not (math.isfinite(loss) and math.isfinite(norm)):
+                return self._diverged(NOT_FINITE, rows)
+            if ended := self._heed(self.verdict, rows):
+                return self._diverged(ended, rows)
             stopping = self.mesh.agree(self.stop())
             due = self.mesh.agree(now - saved >= every)
-            if stopping or due or self.step == self.spec.steps or self.step in self.keep:
+            if stopping or due or self.step == self.spec.steps or self.step in self._kept():
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
-                    return self._diverged("the weights are not finite", rows)
+                    if ended := self._lost(rows):
+                        return self._diverged(ended, rows)
+                    continue
                 self._save(rows)
-                rows = {name: [] for name in COLUMNS}
+                rows = self._no_rows()
                 saved = time.monotonic()
                 every = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
             if stopping and self.step < self.spec.steps:
@@ -141,8 +151,7 @@ class Trainer:
         The loss is the mean over the targets that count in the global batch, however they fall on micro-batches and
         ranks.
         """
-        n_ctx, first, last = self.spec.model.n_ctx, *(self.spec.tokens_at(self.step + i) for i in (0, 1))
-        batch = self.loader.batch(first // n_ctx, last // n_ctx)
+        batch = self.loader.batch(*self.guard.sequences(self.step))
         counted = float(batch.mask.sum())
         share = self.mesh.terms / max(1.0, counted)  # the ranks' means are averaged
         tokens = torch.from_numpy(self.mesh.rows(batch.tokens)).to(self.device)  # (B, T+1)
@@ -154,11 +163,17 @@ class Trainer:
                 torch.split(tokens, self.micro_batch), torch.split(mask, self.micro_batch), strict=True
             )
         ]
-        loss = self.held.backward(examples, share)
+        scale = self.guard.scale
+        loss = self.held.backward(examples, share if scale is None else share * scale.value)
+        if scale is not None:
+            loss = scale.undo(self.model, loss)
         loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
+        # the device is waited for here only where the numbers decide about the update
+        self.verdict = self.guard.judge(self.step, loss.item(), norm.item()) if self.guard.active else None
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        if self.verdict is None:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item(), norm.item()
 
@@ -181,6 +196,45 @@ class Trainer:
         """Whether every weight is a number."""
         return all(bool(local(p).isfinite().all()) for p in self.model.parameters())
 
+    def _no_rows(self) -> dict[str, list[Any]]:
+        return {name: [] for name in (*COLUMNS, SKIPPED)[: len(COLUMNS) + self.guard.active]}
+
+    def _heed(self, verdict: Verdict | None, rows: dict[str, list[Any]]) -> str:
+        """Do what was decided about an update that was not applied; why the run ends, if it does."""
+        if verdict is None:
+            return ""
+        details = dict(vars(verdict))
+        self.event(details.pop("event"), **details)
+        if verdict.action == "stop":
+            return verdict.reason
+        if verdict.action == "rollback":
+            self._roll_back(verdict.step - 1, rows)
+        return ""
+
+    def _roll_back(self, step: int, rows: dict[str, list[Any]]) -> None:
+        """Go back to before what is passed over around an update, and take the rows since from the curve."""
+        at_most = self.guard.target(step)
+        state, damaged = resume.restore(self.dir, self.spec, self.model, self.optimizer, self.mesh, at_most=at_most)
+        self.step, number = state["step"], self.guard.history.anomalies
+        self.guard.rewound(state)
+        self.mesh.first(lambda: self.dir.forget_after(self.step, self.attempt_name, number, rows))
+        for column in rows.values():
+            column.clear()
+        self.event("rolled back", step=self.step, passed_tokens=self.guard.passed_tokens, damage=damaged)
+
+    def _lost(self, rows: dict[str, list[Any]]) -> str:
+        """What to do about weights that are not finite, which are not saved; why the run ends, if it does."""
+        reason = "the weights are not finite"
+        if self.spec.anomaly.policy != "rollback":
+            return reason
+        if self.step < self.spec.steps:
+            return ""  # the next loss shows it, whenever a checkpoint was due
+        return self._heed(self.guard.met(self.step - 1, reason), rows)
+
+    def _kept(self) -> frozenset[int]:
+        """The steps whose checkpoints stay, as far as they are known now."""
+        return self.keep.union(self.guard.marks(self.step))
+
     def _diverged(self, reason: str, rows: dict[str, list[Any]]) -> str:
         """Note the end of a run that diverged, and keep its curve."""
         self.event("diverged", step=self.step, reason=reason)
@@ -195,8 +249,9 @@ class Trainer:
         """Write the curve so far and a checkpoint, on all ranks or on none."""
         self.mesh.first(lambda: self._write_metrics(rows))
         state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
+        state |= self.guard.state
         where = self.dir, self.step, self.attempt_name
-        checkpoint.save(*where, self.model, self.optimizer, state, self.mesh, self.keep)
+        checkpoint.save(*where, self.model, self.optimizer, state, self.mesh, self._kept())
 
     def progress(self, phase: str, loss: float | None) -> None:
         """Tell the driver and the attempt's tail how far the run is (rank 0)."""
