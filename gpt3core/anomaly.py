@@ -14,7 +14,9 @@ What is passed over depends on steps alone, never on the clock or on which check
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from gpt3core.checks import as_floats, require_between
 
@@ -69,7 +71,19 @@ class AnomalySpec:
             "skip": f"is left out, up to {self.limit:,} times a run",
             "rollback": (
                 f"takes its run back {self.back:,} steps, past {self.back + 1 + self.ahead:,} batches, up to "
-                f"{self.limit:,} times a run"
+                f"{self.limit:,} times a run; it keeps a checkpoint every {self.back:,} steps, and shares no trunk"
             ),
         }
         return f"{what} {done[self.policy]}"
+
+
+def told(result: Mapping[str, Any]) -> str:
+    """What a run's result says of updates that were left out and of going back, in words; nothing where it did not."""
+    parts = []
+    if skipped := result.get("skipped_steps"):
+        overflows = result.get("overflows", 0)
+        by_scale = f" ({overflows:,} by fp16's loss scale)" if overflows else ""
+        parts.append(f"{skipped:,} updates left out{by_scale}")
+    if backs := result.get("roll_backs"):
+        parts.append(f"{backs:,} roll backs past {result.get('passed_tokens', 0):,} tokens")
+    return ", ".join(parts)

@@ -333,7 +333,7 @@ def _wrong(result: dict[str, Any]) -> str:
     """What no trainer would write, or nothing."""
     if result.get("status") not in ("done", "diverged"):
         return f"status {result.get('status')!r:.40}"
-    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs"):
+    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs", "skipped_tokens"):
         value = result.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return f"{name} {value!r:.40}"

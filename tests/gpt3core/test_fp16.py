@@ -72,7 +72,9 @@ def test_an_overflow_lowers_the_scale_and_is_no_anomaly(half, isolated, monkeypa
     assert curve.skipped[0], "it began too high"
     assert np.isfinite(curve.loss).all(), "the loss is fp32 and has no scale"
     assert (~np.isfinite(curve.grad_norm) == curve.skipped).all()
-    assert found[0]["reason"] == f"the gradient overflows fp16 at loss scale {2.0**34:g}, which is lowered to {2.0**33:g}"
+    assert (
+        found[0]["reason"] == f"the gradient overflows fp16 at loss scale {2.0**34:g}, which is lowered to {2.0**33:g}"
+    )
     value = 2.0**34
     held = 0
     for overflow in curve.skipped:  # torch's GradScaler, in words
