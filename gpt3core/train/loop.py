@@ -88,8 +88,7 @@ class Trainer:
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
-        self.guard = Guard(spec, state)
-        self.damage = [*damage, *unreadable, *damaged]
+        self.guard, self.damage = Guard(spec, state), [*damage, *unreadable, *damaged]
         begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
 
