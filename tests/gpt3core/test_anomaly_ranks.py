@@ -79,58 +79,55 @@ def assert_close(root, one, spec):
 
 
 CUTS = [
-    (SKIP, Layout(data=2)),
     (BACK, Layout(data=2, shard=2)),
+    (SKIP, Layout(data=2)),
     (BACK, Layout(pipeline=2, micro_batch=2)),
     (SKIP, Layout(tensor=2, micro_batch=2)),
-]
-MORE = [
-    (BACK, Layout(tensor=2, micro_batch=2)),
     (BACK, Layout(tensor=2, pipeline=2, micro_batch=2)),
     (SKIP, Layout(pipeline=2, virtual=2, zero_bubble=True)),
     (BACK, Layout(data=4, shard=2)),
 ]
+HALVES = [Layout(pipeline=2, micro_batch=2), Layout(tensor=2, data=2, shard=2)]
 long = pytest.mark.long
+
+
+def first_of(cases):
+    """The first of them in every test run, the others in the long one."""
+    return [cases[0], *(pytest.param(*(c if isinstance(c, tuple) else (c,)), marks=long) for c in cases[1:])]
 
 
 @pytest.mark.parametrize(
     ("rule", "layout"),
-    [*CUTS, *(pytest.param(*case, marks=long) for case in MORE)],
+    first_of(CUTS),
     ids=lambda value: value.describe() if isinstance(value, Layout) else value.policy,
 )
-def test_what_one_rank_sees_all_of_them_do(tales, isolated, rule, layout):
-    spec = make_spec(tales, rule)
+def test_what_one_rank_sees_all_do_and_killed_after_it_they_end_with_the_same_bits(tales, isolated, rule, layout):
+    spec, size = make_spec(tales, rule), layout.world_size
     ranks.run(train, 1, str(isolated / "one"), spec, None)
     result = cut(isolated / "cut", spec, layout)[0]
     assert (result["status"], result["anomalies"]) == ("done", 1)
     assert_close(isolated / "cut", isolated / "one", spec)
+    assert [kind for kind, _ in cut(isolated / "killed", spec, layout, 5)] == ["StoppedError"] * size
+    cut(isolated / "killed", spec, layout)
+    assert ended(isolated / "killed", spec) == ended(isolated / "cut", spec)
 
 
-@pytest.mark.parametrize("stops", [(5, 1), pytest.param((4, 2, 1), marks=long)])
-def test_ranks_killed_after_a_roll_back_end_with_the_same_bits(tales, isolated, stops):
-    spec, layout = make_spec(tales, BACK), Layout(data=2, shard=2)
-    cut(isolated / "whole", spec, layout)
-    for after in stops:
-        assert [kind for kind, _ in cut(isolated / "cut", spec, layout, after)] == ["StoppedError"] * 2
-    cut(isolated / "cut", spec, layout)
-    assert ended(isolated / "cut", spec) == ended(isolated / "whole", spec)
-
-
-HALVES = [Layout(pipeline=2, micro_batch=2), Layout(tensor=2, data=2, shard=2)]
-
-
-@pytest.mark.parametrize(
-    "layout", [HALVES[0], pytest.param(HALVES[1], marks=long)], ids=lambda layout: layout.describe()
-)
+@pytest.mark.parametrize("layout", first_of(HALVES), ids=lambda layout: layout.describe())
 def test_fp16_lowers_its_scale_on_all_ranks_alike(tales, isolated, layout):
-    spec = make_spec(tales, SKIP, "fp16")
+    spec, size = make_spec(tales, SKIP, "fp16"), layout.world_size
     ranks.run(_train_fp16, 1, str(isolated / "one"), spec, None)
-    result = ranks.run(_train_fp16, layout.world_size, str(isolated / "cut"), spec, layout, seconds=200)[0]
+    result = ranks.run(_train_fp16, size, str(isolated / "cut"), spec, layout, seconds=200)[0]
     assert (result["status"], result["anomalies"]) == ("done", 0)
     assert result["overflows"] > 0
     assert_close(isolated / "cut", isolated / "one", spec)
-    ranks.run(_train_fp16, layout.world_size, str(isolated / "killed"), spec, layout, 3)
-    ranks.run(_train_fp16, layout.world_size, str(isolated / "killed"), spec, layout)
+
+
+@long
+def test_fp16_over_ranks_that_were_killed_has_the_same_bits(tales, isolated):
+    spec, layout = make_spec(tales, SKIP, "fp16"), HALVES[0]
+    ranks.run(_train_fp16, 2, str(isolated / "cut"), spec, layout)
+    for after in (3, None):
+        ranks.run(_train_fp16, 2, str(isolated / "killed"), spec, layout, after)
     assert ended(isolated / "killed", spec) == ended(isolated / "cut", spec)
 
 
