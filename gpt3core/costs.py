@@ -45,14 +45,19 @@ def tokens_for(model: ModelSpec, flops: float) -> float:
     return flops / train_flops(model, 1)
 
 
-def run_costs(spec: RunSpec) -> dict[str, float]:
-    """The cost columns of the tidy table for a run: parameters, FLOPs by both conventions, PF-days."""
+def run_costs(spec: RunSpec, tokens: int | None = None) -> dict[str, float]:
+    """The cost columns of the tidy table for a run: parameters, FLOPs by both conventions, PF-days.
+
+    Args:
+        tokens: that it trained on, where these are not all that it was specified for.
+    """
+    tokens = spec.tokens if tokens is None else tokens
     counts = params(spec.model)
-    exact = train_flops(spec.model, spec.tokens)
+    exact = train_flops(spec.model, tokens)
     return {
         "params_total": counts.total,
         "params_nonembedding": counts.nonembedding,
-        "flops_6nd": six_nd(counts.nonembedding, spec.tokens),
+        "flops_6nd": six_nd(counts.nonembedding, tokens),
         "flops_model": exact,
         "pf_days": exact / PF_DAY,
     }

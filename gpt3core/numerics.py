@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AUTO = "auto"  # timed once on the machine that trains, recorded with the run, kept on resume
-PRECISIONS = (AUTO, "fp32", "bf16")
+PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 KERNELS = (AUTO, "softmax", "sdpa", "native")
 COMPILES = (AUTO, "none", "blocks")  # blocks: one by one, by torch.compile; the native kernel cannot be compiled so
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """A choice of both; weights, optimizer and loss stay fp32 in either precision."""
+    """A choice of both; weights, optimizer and loss stay fp32 in any precision."""
 
-    precision: str  # fp32 | bf16 (autocast)
+    precision: str  # fp32 | bf16 | fp16 (autocast; with a loss scale, and never chosen by "auto")
     kernel: str  # softmax | sdpa: of the attention | native: functions of our own wherever torch makes several passes
 
     @property
@@ -22,9 +22,15 @@ class Numerics:
         """Of one number in matrix products and what they keep."""
         return 4 if self.precision == "fp32" else 2
 
+    @property
+    def autocast(self) -> str | None:
+        """The torch type of matrix products, by name, where it is another than the weights'."""
+        return {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}[self.precision]
+
     def satisfies(self, precision: str, kernel: str) -> bool:
-        """Whether a specification's wishes ("auto" is none) are met."""
-        return precision in (AUTO, self.precision) and kernel in (AUTO, self.kernel)
+        """Whether a specification's wishes ("auto" is none, and is never fp16) are met."""
+        allowed = self.precision != "fp16" if precision == AUTO else self.precision == precision
+        return allowed and kernel in (AUTO, self.kernel)
 
 
 CANDIDATES = tuple(Numerics(precision=p, kernel=k) for p in PRECISIONS[1:] for k in KERNELS[1:])

@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from gpt3core import sizes
+from gpt3core.anomaly import AnomalySpec
 from gpt3core.checks import as_floats, require_between, require_positive
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
@@ -124,6 +125,7 @@ class RunSpec:
     precision: str = AUTO  # what was asked for: "auto" stays "auto"
     kernel: str = AUTO
     compile: str = field(default=AUTO, metadata=ADDED)  # none | blocks
+    anomaly: AnomalySpec = field(default=AnomalySpec(), metadata=ADDED)
     trainer_version: int = TRAINER_VERSION
     budget_flops: float | None = field(default=None, metadata=LABEL)
 

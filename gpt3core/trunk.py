@@ -35,8 +35,8 @@ def stable_steps(run: RunSpec) -> int:
 
 def family(run: RunSpec) -> str:
     """What runs that begin alike have in common, as text; "" for a run that begins like no other."""
-    if not stable_steps(run):
-        return ""
+    if not stable_steps(run) or run.anomaly.policy == "rollback":
+        return ""  # a run that goes back changes steps that another may have begun from
     known = {name: value for name, value in hashed(run).items() if name != "tokens"}
     known["optim"] = {name: value for name, value in known["optim"].items() if name not in OF_THE_LENGTH}
     return canonical_json(known)

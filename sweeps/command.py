@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt3core import cli
+from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import rundir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FLAGS = ("--plan", "--keys", "--help")
 DONE, FAILED, DAMAGED, INTERRUPTED = 0, 1, 3, 130
+NAMED = 20  # runs that a remark lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +129,18 @@ def _show(order: Order) -> None:
     trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
     refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
-    remarks = [*_remarks(order), _forgotten(order)]
+    remarks = [*_remarks(order), _forgotten(order), _met(order, trained)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     print(f"store: {order.root}")
+
+
+def _met(order: Order, trained: Set[str]) -> str:
+    """Which of the trained runs left updates out or went back."""
+    found = {i: anomaly.told(rundir.RunDir(order.root, i).result() or {}) for i in order.run_ids if i in trained}
+    told = [f"{run_id} {words}" for run_id, words in found.items() if words]
+    more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    return f"trained past anomalies: {'; '.join(told[:NAMED])}{more}" if told else ""
 
 
 def _remarks(order: Order) -> list[str]:

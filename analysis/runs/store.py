@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws.base import Array
+from analysis.note import Note
 from analysis.runs.tidy import Runs, tidy
-from gpt3core import costs
+from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec
 from gpt3core.schedule import learning_rate
@@ -24,6 +25,8 @@ __all__ = ["curve", "default_root", "in_flight", "load", "rates", "recipe", "sch
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
 )
+SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
+MOST_NAMED = 30
 _FROM_HELD_OUT = ("loss", "loss_se", "bits_per_byte")
 _FROM_MODEL = ("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention")  # a shape without one leaves it empty
 
@@ -41,6 +44,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
     rows, evals, missing, pruned, unmeasured = [], [], [], [], []
+    met: dict[str, str] = {}
     for run_id in record.runs:
         run = RunDir(root, run_id)
         measured = _measured(run, record.evals)
@@ -52,6 +56,8 @@ def load(root: Path, sweep: str | None = None) -> Runs:
                 missing.append(run_id)
             continue
         rows.append(row)
+        if words := anomaly.told(run.result() or {}):
+            met[run_id] = words
         if measured is not None and len(measured) < len(record.evals.questions):
             unmeasured.append(run_id)
         if measured is not None:
@@ -68,7 +74,21 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         pruned=pruned,
         unmeasured=unmeasured,
         min_tokens=record.min_tokens,
+        notes=_anomalies(met),
     )
+
+
+def _anomalies(met: dict[str, str]) -> list[Note]:
+    """That runs left updates out or went back: they stay in, and whoever reads a law should know."""
+    if not met:
+        return []
+    listed = "; ".join(f"{run_id} {words}" for run_id, words in list(met.items())[:MOST_NAMED])
+    more = f"; and {len(met) - MOST_NAMED} more" if len(met) > MOST_NAMED else ""
+    message = (
+        f"{len(met)} runs met anomalies or fp16 overflows and went on; D and C count the tokens that they trained on: "
+        f"{listed}{more}"
+    )
+    return [Note(code="anomalies", severity="info", message=message)]
 
 
 def in_flight(runs: Runs) -> pd.DataFrame:
@@ -94,8 +114,14 @@ def recipe(runs: Runs) -> Path:
 
 
 def curve(root: Path, run_id: str, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """The loss curve of a run, one row a step: step, tokens, loss, lr, grad_norm, or the columns wanted of these."""
-    return RunDir(root, run_id).curve(columns)
+    """The loss curve of a run, one row a step: step, tokens, loss, lr, grad_norm, or the columns wanted of these.
+
+    Steps whose update was left out are not among them.
+    """
+    rows = RunDir(root, run_id).curve((*columns, SKIPPED) if columns else None)
+    if SKIPPED not in rows:
+        return rows
+    return rows[rows[SKIPPED].ne(True)].drop(columns=SKIPPED).reset_index(drop=True)
 
 
 def schedule(root: Path, run_id: str) -> tuple[Array, float]:
@@ -162,6 +188,14 @@ def _measured(run: RunDir, asked: EvalSpec) -> pd.DataFrame | None:
     return pd.DataFrame(rows) if rows and rows[0]["task"] == HELD_OUT else None
 
 
+def _trained(run: RunDir, result: dict[str, Any]) -> dict[str, Any]:
+    """Tokens and compute of a run that left updates out: of those that were applied."""
+    if not (skipped := int(result.get("skipped_tokens") or 0)):
+        return {}
+    spec = run.spec()
+    return {"tokens": spec.tokens - skipped, **costs.run_costs(spec, spec.tokens - skipped)}
+
+
 def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, Any] | None:
     """A run that ended: trained and measured, or diverged. None for any other."""
     result = run.result()
@@ -170,6 +204,7 @@ def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, An
     held_out: Any = {} if measured is None else measured[measured.task == HELD_OUT].iloc[0]
     return (
         _planned(run, sweep)
+        | _trained(run, result)
         | ({"parent": result["trunk"]} if result.get("trunk") else {})
         | {name: result.get(name) for name in _FROM_RESULT}
         | {name: held_out.get(name) for name in _FROM_HELD_OUT}

@@ -142,7 +142,7 @@ def _options(
 
 def _scored(model: Any, rows: list[_Row], numerics: Numerics, device: str) -> Iterator[tuple[_Row, Tensor]]:
     """Every row with the log-probabilities (scored positions, V) of its next tokens, the head in fp32."""
-    per_batch = max(1, BATCH_TOKENS // len(rows[-1].inputs))
+    per_batch, kind = max(1, BATCH_TOKENS // len(rows[-1].inputs)), numerics.autocast
     for first in range(0, len(rows), per_batch):
         chunk = rows[first : first + per_batch]
         ids = torch.zeros(len(chunk), len(chunk[-1].inputs), dtype=torch.long)  # padded on the right: causal
@@ -151,7 +151,7 @@ def _scored(model: Any, rows: list[_Row], numerics: Numerics, device: str) -> It
         lines = torch.tensor([line for line, row in enumerate(chunk) for _ in row.places])
         places = torch.tensor([place for row in chunk for place in row.places])
         with torch.inference_mode():
-            with torch.autocast(device, torch.bfloat16, enabled=numerics.precision == "bf16"):
+            with torch.autocast(device, getattr(torch, kind or "bfloat16"), enabled=kind is not None):
                 hidden = model.hidden(ids.to(device)).float()  # (B, T, D)
             scores = torch.log_softmax(model.head(hidden[lines, places]).double(), -1).cpu()
         yield from zip(chunk, torch.split(scores, [len(row.places) for row in chunk]), strict=True)

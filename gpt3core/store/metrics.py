@@ -77,6 +77,20 @@ def compact(attempt: Path, *, most: int = MOST) -> None:
     files.sync_folder(folder)
 
 
+def cut(attempt: Path, step: int) -> None:
+    """Remove the rows after a step, which readers may still see until it is done."""
+    import pyarrow.compute as pc
+
+    folder = attempt / "metrics"
+    for name in _names(folder):
+        table = _read(folder / name)
+        left = table.filter(pc.less_equal(table["step"], step))
+        if not len(left):
+            (folder / name).unlink()
+        elif len(left) < len(table):
+            write_table(folder / name, left)
+
+
 def _names(folder: Path) -> list[str]:
     """In the order of their first steps; of two with one first step, what was made of several comes first."""
     return sorted(path.name for path in folder.glob("part-*.parquet"))

@@ -238,6 +238,30 @@ class RunDir:
         rows: pd.DataFrame = pa.concat_tables(parts, promote_options="default").to_pandas()
         return rows.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
 
+    def forget_after(self, step: int, attempt: str, number: int, columns: dict[str, list[Any]]) -> None:
+        """Take a run back to a step: later checkpoints go, and later rows of the curve into a file of their own.
+
+        What was trained there is trained otherwise from now on. Whoever is killed in between finds the step's
+        checkpoint, or one before it, and comes here again.
+
+        Args:
+            attempt: that goes back; the rows lie there as ``rolled-back-<number>.parquet``.
+            columns: the rows that are in no part yet.
+        """
+        import pandas as pd
+        import pyarrow as pa
+
+        for later in self.checkpoint_steps():
+            if later > step:
+                files.remove_folder(self.checkpoint(later))
+        rows = pd.concat([self.curve().drop(columns="attempt"), pd.DataFrame(columns)])
+        late = rows[rows.step > step].drop_duplicates("step", keep="last")
+        if len(late):
+            gone = pa.Table.from_pandas(late, preserve_index=False)
+            metrics.write_table(self.path / attempt / f"rolled-back-{number:03d}.parquet", gone)
+        for folder in self.attempts():
+            metrics.cut(folder, step)
+
     # ---------------------------------------------------------------------------------------------- checkpoints
 
     def checkpoint(self, step: int) -> Path:
@@ -291,7 +315,7 @@ def _wrong(result: dict[str, Any]) -> str:
     """What no trainer would write, or nothing."""
     if result.get("status") not in ("done", "diverged"):
         return f"status {result.get('status')!r:.40}"
-    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs"):
+    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs", "skipped_tokens"):
         value = result.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return f"{name} {value!r:.40}"

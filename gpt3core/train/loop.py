@@ -28,6 +28,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import optimizer, resume, timing
+from gpt3core.train.anomaly import NOT_FINITE, Guard, Verdict
 from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
 from gpt3core.train.readback import Readback
@@ -38,10 +39,13 @@ from gpt3core.trunk import Prefix
 REPORT_SECONDS = 0.5
 BEGUN = ("step", "trunk", "damage", "threads", "micro_batch", "compile")  # what an attempt's log says of its start
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
+SKIPPED = "skipped"  # column of a run that may leave updates out: whether the step's was
 
 
 class Trainer:
     """The state of a run in this process."""
+
+    verdict: Verdict | None = None  # on the last update, where it was not applied
 
     def __init__(
         self,
@@ -89,7 +93,7 @@ class Trainer:
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
-        self.damage = [*damage, *unreadable, *damaged]
+        self.guard, self.damage = Guard(spec, state), [*damage, *unreadable, *damaged]
         self.saves = self._saving(checkpoint_seconds)
         begun = {name: getattr(self, name) for name in BEGUN}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
@@ -103,7 +107,7 @@ class Trainer:
     def _saving(self, seconds: float) -> Saves:
         """What writes this run's checkpoints."""
         held = self.model, self.optimizer, self.mesh
-        return Saves(self.dir, self.attempt_name, *held, device=self.device, least=seconds, keep=self.keep)
+        return Saves(self.dir, self.attempt_name, *held, device=self.device, least=seconds)
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""
@@ -118,35 +122,40 @@ class Trainer:
             return self._train()
 
     def _train(self) -> str:
-        rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        rows: dict[str, list[Any]] = self._no_rows()
         readback, started = Readback(self.device), time.monotonic()
         reported, before = started, self.train_seconds
         while self.step < self.spec.steps:
             lr = schedule.learning_rate(self.spec.optim, self.step)
             said = self._update(lr)
             self.step += 1
-            readback.add(said, step=self.step, tokens=self.spec.tokens_at(self.step), lr=lr)
-            save = self.step == self.spec.steps or self.step in self.keep
-            told = readback.read(everything=save)
+            beside = {SKIPPED: self.verdict is not None}
+            readback.add(said, step=self.step, tokens=self.spec.tokens_at(self.step), lr=lr, beside=beside)
+            save = self.step == self.spec.steps or self.step in self._kept()
+            told = readback.read(everything=save or self.guard.active)
             if any(step.stop or step.due for step in told):
                 told, save = [*told, *readback.read(everything=True)], True
             stopping = any(step.stop for step in told)
             now = time.monotonic()
             self.train_seconds = before + now - started
             for step in told:
-                for name in COLUMNS:
-                    rows[name].append(getattr(step, name))
-                if not step.finite:
+                for name, column in rows.items():
+                    column.append(step[name])
+                if not (step.finite or self.guard.active):
                     self.step = step.step
-                    return self._diverged("the loss or the gradient is not finite", rows)
+                    return self._diverged(NOT_FINITE, rows)
             if told and now - reported >= REPORT_SECONDS:
                 reported = now
                 self.progress("training", told[-1].loss)
+            if ended := self._heed(self.verdict, rows):
+                return self._diverged(ended, rows)
             if save:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
-                    return self._diverged("the weights are not finite", rows)
+                    if ended := self._lost(rows):
+                        return self._diverged(ended, rows)
+                    continue
                 self._save(rows, waited=time.monotonic() - now)
-                rows = {name: [] for name in COLUMNS}
+                rows = self._no_rows()
                 if stopping or self.step == self.spec.steps or self.step in self.keep:
                     self.saves.wait()
             if stopping and self.step < self.spec.steps:
@@ -162,8 +171,7 @@ class Trainer:
             of ranks that were asked to stop and that find a checkpoint due. The loss is the mean over the targets that
             count in the global batch, however they fall on micro-batches and ranks.
         """
-        n_ctx, first, last = self.spec.model.n_ctx, *(self.spec.tokens_at(self.step + i) for i in (0, 1))
-        batch = self.loader.batch(first // n_ctx, last // n_ctx)
+        batch = self.loader.batch(*self.guard.sequences(self.step))
         counted = float(batch.mask.sum())
         share = self.mesh.terms / max(1.0, counted)  # the ranks' means are averaged
         tokens = torch.split(self._sent(batch.tokens), self.micro_batch)  # (B, T+1) each
@@ -172,13 +180,19 @@ class Trainer:
             masks = torch.split(self._sent(batch.mask.astype(np.float32, copy=False)), self.micro_batch)  # (B, T) each
         ask = OBJECTIVES[self.spec.objective]
         examples = [self._own(ask(rows, mask)) for rows, mask in zip(tokens, masks, strict=True)]
-        loss = self.held.backward(examples, share)
+        scale = self.guard.scale
+        loss = self.held.backward(examples, share if scale is None else share * scale.value)
+        if scale is not None:
+            loss = scale.undo(self.model, loss)
         wishes = self.stop(), self.saves.due()
         said = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip, wishes)
+        # the device is waited for here only where the numbers decide about the update
+        self.verdict = self.guard.judge(self.step, *said[:2].tolist()) if self.guard.active else None
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.saves.release()
-        self.optimizer.step()
+        if self.verdict is None:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return said
 
@@ -206,6 +220,46 @@ class Trainer:
         """Whether every weight is a number."""
         return finite(local(p) for p in self.model.parameters())
 
+    def _no_rows(self) -> dict[str, list[Any]]:
+        return {name: [] for name in (*COLUMNS, SKIPPED)[: len(COLUMNS) + self.guard.active]}
+
+    def _heed(self, verdict: Verdict | None, rows: dict[str, list[Any]]) -> str:
+        """Do what was decided about an update that was not applied; why the run ends, if it does."""
+        if verdict is None:
+            return ""
+        details = dict(vars(verdict))
+        self.event(details.pop("event"), **details)
+        if verdict.action == "stop":
+            return verdict.reason
+        if verdict.action == "rollback":
+            self._roll_back(verdict.step - 1, rows)
+        return ""
+
+    def _roll_back(self, step: int, rows: dict[str, list[Any]]) -> None:
+        """Go back to before what is passed over around an update, and take the rows since from the curve."""
+        self.saves.wait()  # its checkpoint may be the one that is wanted, or one that goes
+        at_most = self.guard.target(step)
+        state, damaged = resume.restore(self.dir, self.spec, self.model, self.optimizer, self.mesh, at_most=at_most)
+        self.step, number = state["step"], self.guard.history.anomalies
+        self.guard.rewound(state)
+        self.mesh.first(lambda: self.dir.forget_after(self.step, self.attempt_name, number, rows))
+        for column in rows.values():
+            column.clear()
+        self.event("rolled back", step=self.step, passed_tokens=self.guard.passed_tokens, damage=damaged)
+
+    def _lost(self, rows: dict[str, list[Any]]) -> str:
+        """What to do about weights that are not finite, which are not saved; why the run ends, if it does."""
+        reason = "the weights are not finite"
+        if self.spec.anomaly.policy != "rollback":
+            return reason
+        if self.step < self.spec.steps:
+            return ""  # the next loss shows it, whenever a checkpoint was due
+        return self._heed(self.guard.met(self.step - 1, reason), rows)
+
+    def _kept(self) -> frozenset[int]:
+        """The steps whose checkpoints stay, as far as they are known now."""
+        return self.keep.union(self.guard.marks(self.step))
+
     def _diverged(self, reason: str, rows: dict[str, list[Any]]) -> str:
         """Note the end of a run that diverged, and keep its curve."""
         self.saves.wait()
@@ -220,7 +274,8 @@ class Trainer:
     def _save(self, rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
         """Begin to write the curve so far and a checkpoint, of all ranks or of none."""
         state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
-        self.saves.begin(self.step, state, rows, waited=waited)
+        state |= self.guard.state
+        self.saves.begin(self.step, state, rows, keep=self._kept(), waited=waited)
 
     def progress(self, phase: str, loss: float | None) -> None:
         """Tell the driver and the attempt's tail how far the run is (rank 0)."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ class Told:
     grad_norm: float  # before clipping
     stop: bool  # some rank was asked to stop
     due: bool  # some rank finds a checkpoint due
+    beside: Mapping[str, Any] = field(default_factory=dict)  # what the host knew of it
+
+    def __getitem__(self, column: str) -> Any:
+        """The value of a column of the metrics."""
+        return self.beside[column] if column in self.beside else getattr(self, column)
 
     @property
     def finite(self) -> bool:

@@ -24,7 +24,8 @@ from gpt3core.train import checkpoint, compiling, timing
 from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
-STATE = ("step", "train_seconds", "first_step", "trunk")  # of a run, beside its tensors
+CARRIED = ("anomaly", "loss_scale")  # what decides about later steps, beside tensors: a child has its parent's
+STATE = ("step", "train_seconds", "first_step", "trunk", *CARRIED)  # of a run, beside its tensors
 ARITHMETIC = ("precision", "kernel", "threads", "compile")  # what a run keeps for all its attempts
 
 
@@ -154,12 +155,16 @@ def restore(
     optimizer: torch.optim.Optimizer,
     mesh: Mesh,
     prefix: Prefix | None = None,
+    at_most: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Put the newest sound checkpoint (the run's, its trunk's, its parent's) or fresh weights into all ranks' models.
 
+    Args:
+        at_most: the last step that it may be of.
+
     Returns:
-        ``step`` and ``train_seconds`` so far, ``first_step`` that this run did itself and the ``trunk`` it began from;
-        and a sentence for each checkpoint that was found damaged by any rank.
+        ``step`` and ``train_seconds`` so far, ``first_step`` that this run did itself and the ``trunk`` it began from,
+        with what was kept of anomalies; and a sentence for each checkpoint that was found damaged by any rank.
 
     Raises:
         StoreError: when the parent's checkpoint is missing, damaged or of another shape, or the ranks differ.
@@ -167,7 +172,7 @@ def restore(
     """
     damage: list[str] = []
     while True:
-        step = mesh.first(lambda: max(run.checkpoint_steps(), default=None))
+        step = mesh.first(lambda: _newest(run, at_most))
         if step is None and prefix is not None:
             begun = _branch(run, spec, model, optimizer, mesh, prefix)
             if not isinstance(begun, str):
@@ -188,6 +193,11 @@ def restore(
             break
     _require_equal(model, optimizer, mesh)
     return state, damage
+
+
+def _newest(run: RunDir, at_most: int | None) -> int | None:
+    """The step of a run's last checkpoint, of those up to a step."""
+    return max((step for step in run.checkpoint_steps() if at_most is None or step <= at_most), default=None)
 
 
 def _try_load(
@@ -236,7 +246,13 @@ def _branch(
             f"run {run.run_id} could not start from step {prefix.step} of {prefix.run_id} ({problem}) and did these "
             "steps itself: the result is not affected, but check that disk"
         )
-    return {"step": prefix.step, "train_seconds": 0.0, "first_step": prefix.step, "trunk": str(prefix)}
+    begun = {"step": prefix.step, "train_seconds": 0.0, "first_step": prefix.step, "trunk": str(prefix)}
+    return {**_carried(loaded[0]), **begun}
+
+
+def _carried(state: Any) -> dict[str, Any]:
+    """What a run takes over of another's state, beside tensors."""
+    return {name: state[name] for name in CARRIED if name in state}
 
 
 def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, Any]:
@@ -245,11 +261,12 @@ def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimi
     if spec.parent is None:
         model.init_weights(spec.seed, part_of)
         return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None}
-    mesh.together(lambda: _load_parent(run, spec, model, optimizer))
-    return {"step": spec.parent.step, "train_seconds": 0.0, "first_step": spec.parent.step, "trunk": None}
+    carried = mesh.together(lambda: _load_parent(run, spec, model, optimizer))
+    return {**carried, "step": spec.parent.step, "train_seconds": 0.0, "first_step": spec.parent.step, "trunk": None}
 
 
-def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Load the parent's checkpoint; what is carried over from its state."""
     assert spec.parent is not None
     step = spec.parent.step
     parent = _other(run, spec.parent.run_id)
@@ -267,17 +284,24 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
             f"{there.optim.batch_tokens}, or another ramp to them: step {step} would be another place in the text; "
             "give both the same optim.batch_tokens, ramp_start and ramp_tokens"
         )
+    if there.anomaly.policy == "rollback" and not parent.trained:
+        raise StoreError(
+            f"run {run.run_id} goes on from step {step} of {parent.run_id}, which may yet roll back to before it "
+            "(anomaly.policy=rollback): train the parent to its end first"
+        )
     if step >= spec.steps:
         raise StoreError(
             f"run {run.run_id} has {spec.steps} steps and would go on from step {step} of its parent: give more tokens"
         )
     try:
-        checkpoint.load(checkpoint.read(folder, parent.run_id), model, optimizer)
+        contents = checkpoint.read(folder, parent.run_id)
+        checkpoint.load(contents, model, optimizer)
     except (checkpoint.DamageError, StoreError) as error:
         raise StoreError(
             f"run {run.run_id} cannot go on from step {step} of {parent.run_id}: {error}; restore {folder} from a "
             "copy, or name another parent"
         ) from error
+    return _carried(contents.state)
 
 
 def _require_equal(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> None:

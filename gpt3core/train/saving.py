@@ -38,9 +38,14 @@ class _Save:
     """One save on its way."""
 
     def __init__(
-        self, step: int, state: dict[str, Any], rows: dict[str, list[Any]], work: Callable[[_Save], None]
+        self,
+        step: int,
+        state: dict[str, Any],
+        rows: dict[str, list[Any]],
+        keep: Collection[int],
+        work: Callable[[_Save], None],
     ) -> None:
-        self.step, self.state, self.rows = step, state, rows
+        self.step, self.state, self.rows, self.keep = step, state, rows, keep
         self.begun: Path | None = None
         self.written = threading.Event()  # this rank's files, or its failure
         self.failure: Exception | None = None
@@ -62,17 +67,15 @@ class Saves:
         *,
         device: str = "cpu",
         least: float = 0.0,
-        keep: Collection[int] = (),
     ) -> None:
         """Begin with none.
 
         Args:
             least: seconds from one save to the next that were asked for.
-            keep: steps whose checkpoints stay beside the newest.
         """
         self._run, self._attempt, self._mesh = run, attempt, mesh
         self._model, self._optimizer = model, optimizer
-        self._device, self._least, self._keep = device, least, keep
+        self._device, self._least = device, least
         self._staging = Staging(device)
         self._now: _Save | None = None
         self._last = time.monotonic()  # when the last one was begun
@@ -94,12 +97,21 @@ class Saves:
         every = interval.seconds_between(self._cost + self._stolen(save), least=self._least)
         return time.monotonic() - self._last >= every
 
-    def begin(self, step: int, state: dict[str, Any], rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
+    def begin(
+        self,
+        step: int,
+        state: dict[str, Any],
+        rows: dict[str, list[Any]],
+        *,
+        keep: Collection[int] = (),
+        waited: float = 0.0,
+    ) -> None:
         """Begin to write the curve so far and a checkpoint, once the save before is committed.
 
         Args:
             state: plain data to keep with it.
             rows: the part of the curve since the last save.
+            keep: steps whose checkpoints stay beside the newest.
             waited: seconds that training has spent on this save already.
 
         Raises:
@@ -107,7 +119,7 @@ class Saves:
         """
         began = time.monotonic()
         self.wait()
-        save = _Save(step, state, rows, self._work)
+        save = _Save(step, state, rows, keep, self._work)
         self._staging.begin(checkpoint.held(self._model, self._optimizer, self._mesh))
         save.thread.start()
         self._now = save
@@ -202,7 +214,7 @@ class Saves:
                 written = self._words(save, begun)
             state = {**save.state, "run_id": self._run.run_id, "index": {f: w["index"] for f, w in written.items()}}
             sha256 = {file: word["sha256"] for file, word in written.items()}
-            self._run.commit_checkpoint(save.step, begun, state, sha256, self._keep)
+            self._run.commit_checkpoint(save.step, begun, state, sha256, save.keep)
             metrics.compact(attempt)
 
     def _words(self, save: _Save, begun: Path) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,8 @@ GAIN = 0.95  # a later candidate must be 5% faster than the best before it: near
 
 def autocast(numerics: Numerics, device: str = "cpu") -> AbstractContextManager[Any]:
     """The context in which a model's forward pass runs."""
-    return torch.autocast(device, dtype=torch.bfloat16) if numerics.precision == "bf16" else nullcontext()
+    kind = numerics.autocast
+    return nullcontext() if kind is None else torch.autocast(device, dtype=getattr(torch, kind))
 
 
 def machine(device: str = "cpu") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpt3core import costs
+from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
@@ -56,6 +56,8 @@ def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any
         parts.append(f"loss {measured[0]:.4f} +- {measured[1]:.4f}")
     if result.get("tokens_per_second"):
         parts.append(f"{result['tokens_per_second'] / 1000:.0f}k tok/s")
+    if met := anomaly.told(result):
+        parts.append(met)
     if result.get("epochs", 0.0) > 1:
         parts.append(f"{result['epochs']:.2f} epochs")
     return "  ".join(parts)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gpt3core.anomaly import POLICIES
 from gpt3core.checks import require_between, require_positive
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
@@ -13,7 +14,7 @@ from gpt3core.model import patterns
 from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
 from gpt3core.store import sweepdir
 from sweeps.planning import estimate, hardware, precedence
-from sweeps.planning.recipe import Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
+from sweeps.planning.recipe import Anomaly, Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
 
 # beyond any experiment, and short of where arithmetic or memory gives out
 MOST_FLOPS = 1e36
@@ -47,6 +48,7 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"adaptive_share={recipe.adaptive_share}: a share of the grid's FLOPs, above 0 and at most 1")
     if recipe.adaptive_target is not None and not 0 < recipe.adaptive_target <= MOST_FLOPS:
         raise UsageError(f"adaptive_target={recipe.adaptive_target}: FLOPs, positive (like 1e14)")
+    _check_anomaly(recipe.anomaly)
     _check_prune(recipe.prune)
     require_positive(recipe.data, "max_epochs", where="data.")
     _check_placement(recipe.placement)
@@ -117,6 +119,22 @@ def check_schedule(rules: Optim | Gpt3Optim) -> None:
     if not 0 < rules.decay_fraction < 1:
         raise UsageError(
             f"optim.decay_fraction={rules.decay_fraction:g}: a share of a run's tokens, above 0 and below 1"
+        )
+
+
+def _check_anomaly(rule: Anomaly) -> None:
+    if rule.policy not in POLICIES:
+        near = nearest(rule.policy, POLICIES)
+        raise UsageError(f"anomaly.policy={rule.policy[:80]!r}{near}: allowed are {', '.join(POLICIES)}")
+
+
+def check_spikes(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
+    """Refuse a rule for spikes that no run is long enough for."""
+    longest = max(run.steps for run in runs)
+    if recipe.anomaly.spike and longest <= recipe.anomaly.window:
+        raise UsageError(
+            f"anomaly.spike={recipe.anomaly.spike:g} has no effect: it looks at the last "
+            f"anomaly.window={recipe.anomaly.window} steps, and the longest run has {longest}; give a smaller window"
         )
 
 

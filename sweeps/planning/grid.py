@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpt3core import costs
+from gpt3core.anomaly import AnomalySpec
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.model.architecture import ModelSpec
@@ -64,6 +65,7 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
         raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
     _check_replicas(recipe, grid.runs)
     checks.check_workers(recipe, grid.runs)
+    checks.check_spikes(recipe, grid.runs)
     return grid
 
 
@@ -88,6 +90,7 @@ def _runs(recipe: Recipe, cell: Cell, data: DataSpec) -> list[RunSpec]:
                 precision=recipe.precision,
                 kernel=recipe.kernel,
                 compile=recipe.compile,
+                anomaly=AnomalySpec(**vars(recipe.anomaly)),
                 budget_flops=cell.budget,
             )
             for i in range(replicas)

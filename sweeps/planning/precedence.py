@@ -23,6 +23,12 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("adaptive", ("adaptive_share", "adaptive_target"), "adaptive=true"))
     if recipe.prune.by_value is None:
         found.append(("prune.by_value", ("prune.target",), "prune.by_value=0.05"))
+    if not recipe.anomaly.spike:
+        found.append(("anomaly.spike", ("anomaly.window",), "anomaly.spike=9"))
+    if recipe.anomaly.policy != "rollback":
+        found.append(("anomaly.policy", ("anomaly.back", "anomaly.ahead"), "anomaly.policy=rollback"))
+    if recipe.anomaly.policy == "stop":
+        found.append(("anomaly.policy", ("anomaly.limit",), "anomaly.policy=skip"))
     if recipe.replicas == 1:
         found.append(("replicas", ("replicas_below_flops",), "replicas=2 or more"))
     if not recipe.evals.tasks:

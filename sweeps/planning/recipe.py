@@ -102,6 +102,18 @@ class Gpt3Optim:
 
 
 @dataclass
+class Anomaly:
+    """What is done about a loss or gradient that is not finite, or jumps (``gpt3core.anomaly``)."""
+
+    policy: str = "stop"  # stop: the run is diverged | skip the update | rollback: go back, past the text around it
+    spike: float = 0.0  # a jump: so many median absolute deviations above the median; 0: only what is not finite
+    window: int = 128  # steps that the median is of
+    limit: int = 10  # times a run that skip or rollback is done
+    back: int = 100  # steps that rollback goes back
+    ahead: int = 100  # batches after the anomaly that it passes over too
+
+
+@dataclass
 class Evals:
     """What is measured at the end of a run."""
 
@@ -158,9 +170,10 @@ class Recipe:
     adaptive_share: float = 0.5  # of the grid's FLOPs that may be spent so
     adaptive_target: float | None = None  # FLOPs; by default ten times the largest run's
     prune: Prune = field(default_factory=Prune)
-    precision: str = "auto"  # auto | fp32 | bf16
+    precision: str = "auto"  # auto | fp32 | bf16 | fp16 (with a loss scale; never by auto)
     kernel: str = "auto"  # auto | softmax | sdpa | native
     compile: str = "auto"  # auto | none | blocks: torch.compile, where it pays within the run
+    anomaly: Anomaly = field(default_factory=Anomaly)
     data: Data = field(default_factory=Data)
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)

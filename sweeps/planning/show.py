@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpt3core import costs, sizes
+from gpt3core.anomaly import AnomalySpec
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
@@ -56,6 +57,8 @@ def show(
     if shared := _trunks(grid.runs, prefixes):
         out.print(shared, markup=False)
     out.print(_placement(recipe), markup=False)
+    if rule := AnomalySpec(**vars(recipe.anomaly)).describe():
+        out.print(f"anomalies: {rule}", markup=False)
     for line in totals.lines(recipe, [run for run in kept if run.run_id not in trained], prefixes):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)

@@ -8,6 +8,7 @@ import pytest
 
 from gpt3core import sizes
 from gpt3core import spec as specs
+from gpt3core.anomaly import AnomalySpec
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.spec import DataSpec, OptimSpec, Parent, RunSpec
@@ -41,9 +42,12 @@ OTHER = {
         "budget_flops": 1e9,
         "parent": Parent(run_id="d16-0", step=1),
     },
+    **{"anomaly.policy": "skip", "anomaly.spike": 9.5, "anomaly.window": 64, "anomaly.limit": 3},
+    **{"anomaly.back": 50, "anomaly.ahead": 0},
 }
 RAMPED = {"optim.ramp_start", "optim.ramp_tokens"}  # changed on a run that has a ramp
 OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule
+GUARDED = {name for name in OTHER if name.startswith("anomaly.")}  # changed on a run with a rule for all of it
 ONE_VALUE = {"model.architecture", "objective"}  # registries with one entry so far
 
 
@@ -89,9 +93,12 @@ def test_every_field_is_hashed_or_named_here_as_a_label():
     ramped = replace(spec, optim=replace(spec.optim, ramp_start=64, ramp_tokens=128))
     paths = set(leaves(spec))
     assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
+    guarded = replace(spec, anomaly=AnomalySpec(policy="rollback", spike=9.0))
     same = set()
     for path, value in OTHER.items():
         before = wsd if path in OF_WSD else ramped if path in RAMPED else spec
+        if path in GUARDED and path != "anomaly.policy":
+            before = guarded
         other = changed(before, path, value)
         assert other != before, path
         if other.run_id.rpartition("-")[2] == before.run_id.rpartition("-")[2]:
@@ -141,7 +148,8 @@ def test_a_run_is_labelled_by_table_2_1_where_it_is_built_so(name):
 
 
 def test_json_round_trip_keeps_the_identity():
-    for spec in (base(), replace(base(), parent=Parent(run_id="d16-0", step=3), budget_flops=1e9)):
+    guarded = replace(base(), anomaly=AnomalySpec(policy="skip", spike=9))
+    for spec in (base(), guarded, replace(base(), parent=Parent(run_id="d16-0", step=3), budget_flops=1e9)):
         again = specs.from_dict(RunSpec, json.loads(specs.to_json(spec)))
         assert again == spec
         assert again.run_id == spec.run_id

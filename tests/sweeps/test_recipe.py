@@ -93,6 +93,12 @@ CHANGES = {
     "plan.gpus": "64",
     "plan.mfu": "0.3",
     "plan.usd_per_gpu_hour": "1",
+    "anomaly.policy": "skip",
+    "anomaly.spike": "9",
+    "anomaly.window": "16",
+    "anomaly.limit": "3",
+    "anomaly.back": "7",
+    "anomaly.ahead": "0",
     "replace": "true",
     "extend": "true",
     "widths": "[16,32]",
@@ -135,6 +141,10 @@ BESIDE = {  # what gives a key its meaning
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
+    "anomaly.window": "anomaly.spike=9",
+    "anomaly.limit": "anomaly.policy=skip",
+    "anomaly.back": "anomaly.policy=rollback",
+    "anomaly.ahead": "anomaly.policy=rollback",
 }
 READ_BY_DRIVER = {  # nothing of a plan shows them
     "adaptive",
