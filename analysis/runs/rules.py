@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.settings import RULES
 from gpt3core.errors import UsageError
+from gpt3core.store.rundir import STOPPED_EARLY
 
 MAX_EPOCHS = 4.0  # up to about four epochs repeated data is nearly as good as new (Muennighoff et al. 2023)
 WORTHLESS_EPOCHS = 40.0  # beyond, repeating is worth nothing and models overfit: no law here speaks of it (the same)
@@ -129,10 +130,17 @@ def _checks(
             "its row is the same as an earlier one: identical rows are one run",
             table.duplicate.astype(bool),
         )
+    early = table.status == STOPPED_EARLY
     yield (
         "diverged",
         why,
-        (table.status != "done") | lost,
+        ((table.status != "done") & ~early) | lost,
+    )
+    yield (
+        "stopped-early",
+        "its validation loss fell no more and it stopped before its tokens: such a length follows from the losses, and "
+        "no law of runs of given lengths speaks of it",
+        early,
     )
     if "diverged" in off:
         yield "no-loss", "the loss is missing, not finite or not positive: there is nothing to fit", lost

@@ -7,7 +7,7 @@ the data-parallel ranks and positions (FSDP2 has taken it over the ranks that sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -22,30 +22,47 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def finish(model: nn.Module, mesh: Mesh, loss: Tensor, most: float) -> tuple[Tensor, Tensor]:
+def finish(
+    model: nn.Module,
+    mesh: Mesh,
+    loss: Tensor,
+    most: float,
+    before_mean: Callable[[nn.Module], None] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Make every gradient here that of the global batch, clipped; the batch's loss, and the norm before clipping.
 
     Args:
         loss: of this rank's rows and positions, times the number of ranks that have some; zero but on the last stage.
         most: the norm that gradients are scaled down to.
+        before_mean: called when every replica has the gradient of its own rows, before their mean.
 
     Raises:
         PeerError: when another rank is gone.
     """
     if mesh.size == 1:
         return loss, torch.nn.utils.clip_grad_norm_(model.parameters(), most)
-    _reduce(model, mesh)
+    _reduce(model, mesh, before_mean)
     norm, loss = _norm_and_loss(model, mesh, loss)
     _clip(model, norm, most)
     return loss, norm
 
 
-def _reduce(model: nn.Module, mesh: Mesh) -> None:
+def mean_square(model: nn.Module, mesh: Mesh) -> float:
+    """The squared norm of replicas' gradients, its mean over them; before these are averaged, on every rank alike."""
+    squares = _squares(model, mesh)
+    with explained():
+        dist.all_reduce(squares)
+    return float(squares)
+
+
+def _reduce(model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], None] | None) -> None:
     _complete(model, mesh)
     if mesh.ends is not None:
         shared = set(getattr(model, "tied", {}).values())
         ends = sorted((name, p) for name, p in named(model) if name in shared)
         sum_([local(p.grad) for _, p in ends if p.grad is not None], mesh.ends)
+    if before_mean is not None:
+        before_mean(model)
     gradients = [local(p.grad) for p in model.parameters() if p.grad is not None]
     if mesh.degree("shard") == 1:
         mesh.mean_(gradients, "replicate")
@@ -69,13 +86,18 @@ def _partial(gradient: Tensor | None) -> bool:
 
 def _norm_and_loss(model: nn.Module, mesh: Mesh, loss: Tensor) -> tuple[Tensor, Tensor]:
     """The global gradient's norm and the batch's loss, the same on every rank."""
-    squares = torch.zeros((), dtype=torch.float64, device=loss.device)
-    for copies, gradient in _counted(model, mesh):
-        squares += torch.linalg.vector_norm(gradient).double().square() / copies
-    both = torch.stack([squares, loss.double() / (mesh.terms * mesh.degree("tensor"))])
+    both = torch.stack([_squares(model, mesh), loss.double() / (mesh.terms * mesh.degree("tensor"))])
     with explained():
         dist.all_reduce(both)
     return both[0].sqrt().float(), both[1].float()
+
+
+def _squares(model: nn.Module, mesh: Mesh) -> Tensor:
+    """This rank's share of the squared norm of what all ranks hold."""
+    squares = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+    for copies, gradient in _counted(model, mesh):
+        squares += torch.linalg.vector_norm(gradient).double().square() / copies
+    return squares
 
 
 def _counted(model: nn.Module, mesh: Mesh) -> Iterator[tuple[int, Tensor]]:

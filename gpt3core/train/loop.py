@@ -6,6 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gpt3core.data.loader import Loader
 from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError
 from gpt3core.numerics import Numerics
+from gpt3core.options import rate_factor
 from gpt3core.parallel import gradients
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parallelize import Held, parallelize
@@ -24,8 +26,10 @@ from gpt3core.parallel.parts import local
 from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
-from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, interval, optimizer, resume, timing
+from gpt3core.store.rundir import STOPPED_EARLY, RunDir
+from gpt3core.train import checkpoint, interval, noise_scale, optimizer, resume, timing
+from gpt3core.train.early_stop import EarlyStop
+from gpt3core.train.noise_scale import NoiseScale
 from gpt3core.train.objective import OBJECTIVES, Examples
 from gpt3core.train.process import settle_process
 from gpt3core.trunk import Prefix
@@ -52,6 +56,7 @@ class Trainer:
         damage: Sequence[str] = (),
         prefix: Prefix | None = None,
         keep: Collection[int] = (),
+        held_out: Callable[[Trainer], float] | None = None,
     ) -> None:
         """Prepare the data, the model, and the latest sound checkpoint.
 
@@ -64,6 +69,7 @@ class Trainer:
             damage: what was found damaged in the run's folder before.
             prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
+            held_out: measures the validation loss, of a run that may stop early.
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
@@ -84,6 +90,8 @@ class Trainer:
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
+        self.held_out, self.early = held_out, EarlyStop(spec.options, state["observed"].get("early_stop"))
+        self.noise = NoiseScale(spec.noise_scale_every, self.mesh, state["observed"].get("noise_scale"))
         self.damage = [*damage, *unreadable, *damaged]
         begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
@@ -103,18 +111,19 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------------- training
 
     def train(self) -> str:
-        """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
-        rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        """Train to the last step. Returns "done", "diverged" or STOPPED_EARLY; raises StoppedError."""
+        rows: dict[str, list[Any]] = {name: [] for name in self.columns}
         started = saved = reported = time.monotonic()
         before, every = self.train_seconds, self.checkpoint_seconds
-        while self.step < self.spec.steps:
+        while self.step < self.spec.steps and not self.early.stopped:
             lr = schedule.learning_rate(self.spec.optim, self.step)
+            lr *= rate_factor(self.spec.options, self.spec.seed, self.step)
             loss, norm = self._update(lr)
             self.step += 1
             now = time.monotonic()
             self.train_seconds = before + now - started
-            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm)
-            for name, value in zip(COLUMNS, values, strict=True):
+            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm, *self._observed())
+            for name, value in zip(self.columns, values, strict=True):
                 rows[name].append(value)
             if now - reported >= REPORT_SECONDS:
                 reported = now
@@ -123,17 +132,39 @@ class Trainer:
                 return self._diverged("the loss or the gradient is not finite", rows)
             stopping = self.mesh.agree(self.stop())
             due = self.mesh.agree(now - saved >= every)
-            if stopping or due or self.step == self.spec.steps or self.step in self.keep:
+            last = self.step == self.spec.steps or self.early.stopped
+            if stopping or due or last or self.step in self.keep:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     return self._diverged("the weights are not finite", rows)
                 self._save(rows)
-                rows = {name: [] for name in COLUMNS}
+                rows = {name: [] for name in self.columns}
                 saved = time.monotonic()
                 every = interval.seconds_between(saved - now, least=self.checkpoint_seconds)
-            if stopping and self.step < self.spec.steps:
+            if stopping and not last:
                 self.event("stopped", step=self.step)
                 raise StoppedError
-        return "done"
+        return STOPPED_EARLY if self.early.stopped else "done"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the metrics: those that every run has, and what this one is asked to observe."""
+        scale = noise_scale.COLUMNS if self.spec.noise_scale_every else ()
+        return (*COLUMNS, *scale, *(("validation_loss",) if self.early.on else ()))
+
+    def _observed(self) -> list[float]:
+        """The values of the columns that not every run has; NaN where nothing was measured at this step."""
+        values = [self.noise.row[name] for name in noise_scale.COLUMNS] if self.spec.noise_scale_every else []
+        if not self.early.on:
+            return values
+        loss = math.nan
+        if self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
+            assert self.held_out is not None, "a run that may stop early is told how to measure"
+            measure = self.held_out
+            loss = self.mesh.each(lambda: measure(self))[0]  # rank 0's, on all of them
+            self.early.look(loss)
+            if self.early.stopped:
+                self.event("stopped early", step=self.step, lowest=self.early.lowest)
+        return [*values, loss]
 
     def _update(self, lr: float) -> tuple[float, float]:
         """One optimizer step; returns the batch's loss (nats per token) and the gradient's norm before clipping.
@@ -154,12 +185,17 @@ class Trainer:
                 torch.split(tokens, self.micro_batch), torch.split(mask, self.micro_batch), strict=True
             )
         ]
-        loss = self.held.backward(examples, share)
-        loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
+        numbers = range(first // n_ctx, last // n_ctx)[self.mesh.data_rank :: self.mesh.data_size]
+        places = range(0, len(numbers), self.micro_batch)
+        examples = [replace(e, rows=numbers[i : i + self.micro_batch]) for e, i in zip(examples, places, strict=True)]
+        loss = self.noise.backward(self.held, examples, share, self.step + 1)
+        before_mean = self.noise.of_ranks(counted, self.step + 1)
+        loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip, before_mean)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.noise.take(norm.item(), counted, self.step + 1)
         return loss.item(), norm.item()
 
     def _own(self, examples: Examples) -> Examples:
@@ -194,7 +230,9 @@ class Trainer:
     def _save(self, rows: dict[str, list[Any]]) -> None:
         """Write the curve so far and a checkpoint, on all ranks or on none."""
         self.mesh.first(lambda: self._write_metrics(rows))
+        observed = {"early_stop": self.early.state(), "noise_scale": self.noise.state()}
         state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
+        state |= {"observed": observed}
         where = self.dir, self.step, self.attempt_name
         checkpoint.save(*where, self.model, self.optimizer, state, self.mesh, self.keep)
 

@@ -16,6 +16,12 @@ class Examples:
     inputs: Tensor  # (B, T) token ids
     targets: Tensor  # (B, T) token ids
     mask: Tensor | None  # (B, T), 1 where the target counts and 0 where not; None where all do
+    rows: range = range(0)  # the numbers of its sequences in the run, which what is drawn for them depends on
+
+    def some(self, rows: slice) -> Examples:
+        """Some of the sequences."""
+        mask = None if self.mask is None else self.mask[rows]
+        return Examples(inputs=self.inputs[rows], targets=self.targets[rows], mask=mask, rows=self.rows[rows])
 
 
 Objective = Callable[[Tensor, Tensor | None], Examples]

@@ -24,7 +24,7 @@ from gpt3core.train import checkpoint, timing
 from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
-STATE = ("step", "train_seconds", "first_step", "trunk")  # of a run, beside its tensors
+STATE = ("step", "train_seconds", "first_step", "trunk", "observed")  # of a run, beside its tensors
 ARITHMETIC = ("precision", "kernel", "threads")  # what a run keeps for all its attempts
 
 
@@ -71,8 +71,10 @@ def arithmetic(
             numerics is None
             or not numerics.satisfies(spec.precision, spec.kernel)
             or not timing.possible(numerics, device)
+            or numerics.kernel in spec.options.without_kernels
         ):
-            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device)
+            without = spec.options.without_kernels
+            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device, without=without)
         chosen = {**vars(numerics), "threads": threads}
     chosen = _with_micro_batch(chosen, spec, device, mesh or Mesh())
     files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
@@ -89,7 +91,7 @@ def _with_micro_batch(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: 
         spec.model,
         mesh.layout,
         sequences=spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
-        numerics=Numerics(precision=chosen["precision"], kernel=chosen["kernel"]),
+        numerics=spec.options.kept(Numerics(precision=chosen["precision"], kernel=chosen["kernel"])),
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
     )
     return {**chosen, "micro_batch": size}
@@ -150,7 +152,8 @@ def restore(
     """Put the newest sound checkpoint (the run's, its trunk's, its parent's) or fresh weights into all ranks' models.
 
     Returns:
-        ``step`` and ``train_seconds`` so far, ``first_step`` that this run did itself and the ``trunk`` it began from;
+        ``step`` and ``train_seconds`` so far, ``first_step`` that this run did itself, the ``trunk`` it began from and
+        what it has ``observed`` of itself (a state by observer);
         and a sentence for each checkpoint that was found damaged by any rank.
 
     Raises:
@@ -194,7 +197,8 @@ def _try_load(
     except checkpoint.DamageError as error:
         return str(error)
     first = 0 if spec.parent is None else spec.parent.step
-    return {"first_step": first, "trunk": None, **{n: v for n, v in contents.state.items() if n in STATE}}
+    known = {"first_step": first, "trunk": None, "observed": {}}
+    return {**known, **{n: v for n, v in contents.state.items() if n in STATE}}
 
 
 def _wait_until_seen(folder: Path, mesh: Mesh) -> None:
@@ -219,16 +223,18 @@ def _branch(
             f"run {run.run_id} does not begin as {prefix.run_id} does up to step {prefix.step}, so it cannot start "
             "from there: nothing was trained"
         )
-    problem = mesh.first(lambda: "" if trunk.checkpoint(prefix.step).exists() else "it is not there")
+    problem, observed = mesh.first(lambda: "" if trunk.checkpoint(prefix.step).exists() else "it is not there"), {}
     if not problem:
         loaded = mesh.each(lambda: _try_load(trunk, spec, prefix.step, model, optimizer, mesh))
         problem = next((found for found in loaded if isinstance(found, str)), "")
+        observed = {} if problem else loaded[0]["observed"]  # type: ignore[index]
     if problem:
         return (
             f"run {run.run_id} could not start from step {prefix.step} of {prefix.run_id} ({problem}) and did these "
             "steps itself: the result is not affected, but check that disk"
         )
-    return {"step": prefix.step, "train_seconds": 0.0, "first_step": prefix.step, "trunk": str(prefix)}
+    known = {"train_seconds": 0.0, "first_step": prefix.step, "trunk": str(prefix), "observed": observed}
+    return {"step": prefix.step, **known}
 
 
 def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict[str, Any]:
@@ -236,9 +242,10 @@ def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimi
     optimizer.state.clear()  # of a checkpoint that another rank found damaged
     if spec.parent is None:
         model.init_weights(spec.seed, part_of)
-        return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None}
+        return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None, "observed": {}}
     mesh.together(lambda: _load_parent(run, spec, model, optimizer))
-    return {"step": spec.parent.step, "train_seconds": 0.0, "first_step": spec.parent.step, "trunk": None}
+    step = spec.parent.step
+    return {"step": step, "train_seconds": 0.0, "first_step": step, "trunk": None, "observed": {}}
 
 
 def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

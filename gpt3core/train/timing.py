@@ -10,6 +10,7 @@ import hashlib
 import platform
 import statistics
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,27 @@ def machine(device: str = "cpu") -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def choose(model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: str = "cpu") -> Numerics:
+def choose(
+    model: ModelSpec,
+    precision: str = AUTO,
+    kernel: str = AUTO,
+    device: str = "cpu",
+    without: Collection[str] = (),
+) -> Numerics:
     """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second).
+
+    Args:
+        without: kernels that are not to be chosen.
 
     Raises:
         ValueError: when the kernel that is asked for cannot be had here.
     """
-    allowed = [c for c in CANDIDATES if c.satisfies(precision, kernel) and (kernel == c.kernel or possible(c, device))]
+    allowed = [
+        c
+        for c in CANDIDATES
+        if c.satisfies(precision, kernel)
+        and (kernel == c.kernel or (possible(c, device) and c.kernel not in without))
+    ]
     if len(allowed) == 1:
         return allowed[0]
     capabilities = torch.backends.cpu.get_cpu_capability()

@@ -152,7 +152,8 @@ def prepare(
     process.settle_process(job.device, job.threads)
     data = shards.prepare(job.spec.data)
     runner.check(job.spec, job.evals, data)
-    chosen = timing.choose(job.spec.model, job.spec.precision, job.spec.kernel, job.device)
+    without = job.spec.options.without_kernels
+    chosen = timing.choose(job.spec.model, job.spec.precision, job.spec.kernel, job.device, without=without)
     return {
         "numerics": vars(chosen),
         "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},

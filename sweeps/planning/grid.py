@@ -9,7 +9,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.spec import DataSpec, RunSpec
-from sweeps.planning import checks
+from sweeps.planning import checks, train_options
 from sweeps.planning.ladders import Cell, cells
 from sweeps.planning.recipe import Recipe
 
@@ -64,6 +64,7 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
         raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
     _check_replicas(recipe, grid.runs)
     checks.check_workers(recipe, grid.runs)
+    train_options.check_runs(recipe.train, grid.runs)
     return grid
 
 
@@ -88,6 +89,8 @@ def _runs(recipe: Recipe, cell: Cell, data: DataSpec) -> list[RunSpec]:
                 precision=recipe.precision,
                 kernel=recipe.kernel,
                 budget_flops=cell.budget,
+                options=train_options.options(recipe.train),
+                noise_scale_every=recipe.train.noise_scale_every,
             )
             for i in range(replicas)
         ]

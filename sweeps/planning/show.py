@@ -13,7 +13,7 @@ from gpt3core import costs, sizes
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
-from sweeps.planning import estimate, hardware, totals, trunks
+from sweeps.planning import estimate, hardware, totals, train_options, trunks
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
@@ -55,6 +55,8 @@ def show(
     if shared := _trunks(grid.runs, prefixes):
         out.print(shared, markup=False)
     out.print(_placement(recipe), markup=False)
+    for line in train_options.lines(recipe.train):
+        out.print(line, markup=False)
     for line in totals.lines(recipe, [r for r in grid.runs if r.run_id not in trained and r.run_id not in pruned]):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)
