@@ -18,10 +18,13 @@ from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.model.parameters import tie
 from gpt3core.parallel.mesh import Mesh, explained
-from gpt3core.train.objective import Examples, loss_sum, model_loss_sum
+from gpt3core.options import Options
+from gpt3core.train.objective import Examples, Loss, loss_sum, model_loss_sum, smoothed
 
 if TYPE_CHECKING:
     from gpt3core.parallel.pipeline import Pipeline
+
+PLAIN = Options()
 
 # the techniques are imported where one is used: DTensor and pipelining take seconds, and most runs use none
 
@@ -34,7 +37,7 @@ class Held:
     stages: tuple[nn.Module, ...]  # of the pipeline, in their order; the model itself where there is one
     pipeline: Pipeline | None
     autocast: Callable[[], AbstractContextManager[Any]]  # what a forward pass runs in
-    loss: Callable[[Tensor, Examples], Tensor] | None  # summed over the targets that count, from cut logits
+    loss: Loss | None  # summed over the targets that count, from cut logits
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
 
     def backward(self, examples: list[Examples], share: float) -> Tensor:
@@ -79,6 +82,7 @@ def parallelize(
     device: str,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     compiled: bool = False,
+    options: Options = PLAIN,
 ) -> Held:
     """Build what a rank holds of a model, its weights not yet drawn.
 
@@ -86,6 +90,7 @@ def parallelize(
         kernel: of the attention.
         autocast: what a forward pass runs in.
         compiled: whether blocks are compiled.
+        options: what is added to GPT-3's training.
     """
     layout, cuts = mesh.layout, registry.of(spec).cuts
     model, stages = _stages(spec, mesh, kernel)
@@ -113,7 +118,7 @@ def parallelize(
             fsdp.shard(stage, cuts, mesh)
     model.to_empty(device=device)
     tie(model)
-    return _held(spec, mesh, model, stages, autocast)
+    return _held(spec, mesh, model, stages, autocast, options)
 
 
 def _held(
@@ -122,9 +127,10 @@ def _held(
     model: nn.Module,
     stages: list[nn.Module],
     autocast: Callable[[], AbstractContextManager[Any]],
+    options: Options,
 ) -> Held:
     """What was cut, with the loss and the schedule that fit the cut."""
-    loss: Callable[[Tensor, Examples], Tensor] | None = None
+    loss: Loss | None = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     pipeline = None
     if mesh.layout.tensor > 1:
@@ -133,11 +139,24 @@ def _held(
         from gpt3core.parallel import tensor
 
         loss, around = tensor.vocabulary_parallel(mesh, spec.vocab_size), loss_parallel
+    if options.label_smoothing:
+        loss = _smoothed(spec, mesh, model, loss, options.label_smoothing)
     if mesh.layout.pipeline > 1:
         from gpt3core.parallel.pipeline import Pipeline
 
         pipeline = Pipeline(stages, mesh, spec=spec, device=next(model.parameters()).device, autocast=autocast)
     return Held(model=model, stages=tuple(stages), pipeline=pipeline, autocast=autocast, loss=loss, around=around)
+
+
+def _smoothed(
+    spec: ModelSpec, mesh: Mesh, model: nn.Module, loss: Loss | None, smoothing: float
+) -> Loss | None:
+    """The loss with smoothed labels; of a whole head in one stage the head's own, which is told so."""
+    if mesh.layout.pipeline == mesh.layout.tensor == 1:
+        model.get_submodule(registry.of(spec).cuts.head).smoothing = smoothing  # type: ignore[assignment]
+        return loss
+    each = -(-spec.vocab_size // mesh.layout.tensor)  # as torch.chunk cuts
+    return smoothed(loss or loss_sum, smoothing, spec.vocab_size, first=mesh.place("tensor") * each)
 
 
 def _stages(spec: ModelSpec, mesh: Mesh, kernel: str) -> tuple[nn.Module, list[nn.Module]]:

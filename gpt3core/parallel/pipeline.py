@@ -25,9 +25,7 @@ from gpt3core.model import registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.mesh import Mesh
-from gpt3core.train.objective import Examples
-
-Loss = Callable[[Tensor, Examples], Tensor]
+from gpt3core.train.objective import Examples, Loss
 
 
 def numbers(layout: Layout, place: int) -> list[int]:

@@ -99,9 +99,8 @@ class Trainer:
     def _built(self) -> Held:
         """What this rank holds of the model, its weights not yet drawn."""
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
-        return parallelize(
-            self.spec.model, self.mesh, kernel=self.numerics.kernel, device=self.device, autocast=autocast
-        )
+        words: dict[str, Any] = {"kernel": self.numerics.kernel, "device": self.device, "options": self.spec.options}
+        return parallelize(self.spec.model, self.mesh, autocast=autocast, **words)
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""
