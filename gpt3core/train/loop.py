@@ -99,7 +99,8 @@ class Trainer:
     def _built(self) -> Held:
         """What this rank holds of the model, its weights not yet drawn."""
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
-        words: dict[str, Any] = {"kernel": self.numerics.kernel, "device": self.device, "options": self.spec.options}
+        beside: dict[str, Any] = {"options": self.spec.options, "seed": self.spec.seed}
+        words = {"kernel": self.numerics.kernel, "device": self.device, **beside}
         return parallelize(self.spec.model, self.mesh, autocast=autocast, **words)
 
     def event(self, what: str, **details: Any) -> None:
