@@ -49,7 +49,7 @@ class Options:
         return ("native",) if self.attention_dropout else ()
 
     def kept(self, numerics: Numerics) -> Numerics:
-        """The arithmetic whose memory a run takes: attention that drops probabilities keeps them, whatever the kernel."""
+        """The arithmetic whose memory a run takes: attention that drops probabilities keeps them."""
         return replace(numerics, kernel="softmax") if self.attention_dropout else numerics
 
     def describe(self) -> str:
@@ -70,8 +70,9 @@ class Options:
 def rate_factor(options: Options, seed: int, step: int) -> float:
     """What the learning rate of a step is multiplied by: log-normal, of mean one, a function of seed and step alone.
 
-    Multiplicative normal noise on a schedule, drawn anew for seed and step, is timm's (Wightman, ``lr_noise``); additive
-    noise that decays is TensorFlow's (Bello et al. 2017, arXiv 1709.07417). A logarithm keeps the rate above zero.
+    Multiplicative normal noise on a schedule, drawn anew for seed and step, is timm's (Wightman, ``lr_noise``);
+    additive noise that decays is TensorFlow's (Bello et al. 2017, arXiv 1709.07417). Of a logarithm it leaves the rate
+    above zero.
     """
     if not options.lr_noise:
         return 1.0

@@ -55,13 +55,13 @@ def run(
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
         _require_version(spec)
-        here = Trainer(spec, root, mesh=mesh, damage=damage, held_out=_held_out, **options)
+        here = Trainer(spec, root, mesh=mesh, damage=damage, **options)
         if result is not None and here.step < int(result.get("steps", spec.steps)):
             raise StoreError(
                 f"run {spec.run_id} is trained, but its last checkpoint is gone, so nothing more can be measured of "
                 f"it: bring {folder.checkpoints} back, or move {folder.path} away to train it anew"
             )
-        status = here.train()
+        status = here.train(lambda: _held_out(here))
         if status != "diverged":
             status = _evaluate(here, evals, status)
         if result is None:

@@ -142,13 +142,13 @@ class RunSpec:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
         if self.kernel in self.options.without_kernels:
             raise ValueError(
-                f"kernel={self.kernel}, options.attention_dropout={self.options.attention_dropout}: its attention drops "
-                "nothing; give kernel=softmax, sdpa or auto, or options.dropout alone"
+                f"kernel={self.kernel}, options.attention_dropout={self.options.attention_dropout}: its attention "
+                "drops nothing; give kernel=softmax, sdpa or auto, or options.dropout alone"
             )
         if self.options.stop_every and self.optim.schedule == "wsd":
             raise ValueError(
-                f"options.stop_every={self.options.stop_every}: a run of optim.schedule=wsd shares its steps with longer "
-                "and shorter ones, and must not stop early; give another schedule"
+                f"options.stop_every={self.options.stop_every}: a run of optim.schedule=wsd shares its steps with "
+                "longer and shorter ones, and must not stop early; give another schedule"
             )
         for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
             if batch % self.model.n_ctx:

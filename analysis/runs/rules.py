@@ -130,20 +130,7 @@ def _checks(
             "its row is the same as an earlier one: identical rows are one run",
             table.duplicate.astype(bool),
         )
-    early = table.status == STOPPED_EARLY
-    yield (
-        "diverged",
-        why,
-        ((table.status != "done") & ~early) | lost,
-    )
-    yield (
-        "stopped-early",
-        "its validation loss fell no more and it stopped before its tokens: such a length follows from the losses, and "
-        "no law of runs of given lengths speaks of it",
-        early,
-    )
-    if "diverged" in off:
-        yield "no-loss", "the loss is missing, not finite or not positive: there is nothing to fit", lost
+    yield from _ended(table, why, lost, off)
     if precision is not None:
         yield "precision", f"not trained in {precision} (precision={precision})", table.precision != precision
     yield (
@@ -169,6 +156,24 @@ def _checks(
         f"fewer than {MIN_TOKENS_PER_PARAMETER:g} training token per parameter, where no min_tokens is given",
         (table.D < MIN_TOKENS_PER_PARAMETER * table.N) & (not min_tokens),
     )
+
+
+def _ended(table: pd.DataFrame, why: str, lost: pd.Series, off: Sequence[str]) -> Iterator[tuple[str, str, pd.Series]]:
+    """The rules of how a run ended."""
+    early = table.status == STOPPED_EARLY
+    yield (
+        "diverged",
+        why,
+        ((table.status != "done") & ~early) | lost,
+    )
+    yield (
+        "stopped-early",
+        "its validation loss fell no more and it stopped before its tokens: such a length follows from the losses, and "
+        "no law of runs of given lengths speaks of it",
+        early,
+    )
+    if "diverged" in off:
+        yield "no-loss", "the loss is missing, not finite or not positive: there is nothing to fit", lost
 
 
 def _worse_than_smaller(table: pd.DataFrame) -> pd.Series:

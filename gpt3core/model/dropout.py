@@ -164,9 +164,8 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, first: int, draw: Draw, scale: float
     ) -> Tensor:
-        b, h, t, width = q.shape
-        queries = q * (1 / math.sqrt(width))
-        blocks, mixed = _blocks(t, k.size(2), pattern, first), []
+        queries = q * (1 / math.sqrt(q.size(-1)))
+        blocks, mixed = _blocks(q.size(2), k.size(2), pattern, first), []
         shares = []
         for some, seen, keys in blocks:
             scores = queries[:, :, some] @ k[:, :, keys].transpose(-2, -1)

@@ -88,8 +88,8 @@ class Head(nn.Module):
     def loss_sum(self, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
         """The summed loss in nats and fp32: (B, T, D), targets (B, T), and how much each counts, if not all one."""
         counts = None if counts is None else counts.flatten()
-        flat, words = targets.flatten(), {"built": self.built, "smoothing": self.smoothing}
-        return cross_entropy_sum(hidden.flatten(0, 1), self.weight, flat, counts, **words)
+        asked = hidden.flatten(0, 1), self.weight, targets.flatten(), counts
+        return cross_entropy_sum(*asked, built=self.built, smoothing=self.smoothing)
 
 
 class GPT(nn.Module):

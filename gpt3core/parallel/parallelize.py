@@ -18,8 +18,8 @@ from gpt3core.model import registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.model.dropout import Dropout, install
 from gpt3core.model.parameters import tie
-from gpt3core.parallel.mesh import Mesh, explained
 from gpt3core.options import Options
+from gpt3core.parallel.mesh import Mesh, explained
 from gpt3core.train.objective import Examples, Loss, loss_sum, model_loss_sum, smoothed
 
 if TYPE_CHECKING:
@@ -179,9 +179,7 @@ def _dropout(model: nn.Module, cuts: Cuts, mesh: Mesh, options: Options, seed: i
     return found
 
 
-def _smoothed(
-    spec: ModelSpec, mesh: Mesh, model: nn.Module, loss: Loss | None, smoothing: float
-) -> Loss | None:
+def _smoothed(spec: ModelSpec, mesh: Mesh, model: nn.Module, loss: Loss | None, smoothing: float) -> Loss | None:
     """The loss with smoothed labels; of a whole head in one stage the head's own, which is told so."""
     if mesh.layout.pipeline == mesh.layout.tensor == 1:
         model.get_submodule(registry.of(spec).cuts.head).smoothing = smoothing  # type: ignore[assignment]

@@ -56,7 +56,6 @@ class Trainer:
         damage: Sequence[str] = (),
         prefix: Prefix | None = None,
         keep: Collection[int] = (),
-        held_out: Callable[[Trainer], float] | None = None,
     ) -> None:
         """Prepare the data, the model, and the latest sound checkpoint.
 
@@ -69,7 +68,6 @@ class Trainer:
             damage: what was found damaged in the run's folder before.
             prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
-            held_out: measures the validation loss, of a run that may stop early.
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
@@ -88,13 +86,18 @@ class Trainer:
         self.model = self.held.model
         self.optimizer = optimizer.build(self.model, spec.optim)
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
-        self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
-        self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
-        self.held_out, self.early = held_out, EarlyStop(spec.options, state["observed"].get("early_stop"))
-        self.noise = NoiseScale(spec.noise_scale_every, self.mesh, state["observed"].get("noise_scale"))
+        self._begin(state)
         self.damage = [*damage, *unreadable, *damaged]
         begun = {name: getattr(self, name) for name in ("step", "trunk", "damage", "threads", "micro_batch")}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
+
+    def _begin(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint says of a run beside its tensors."""
+        self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
+        self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
+        observed = state["observed"]
+        self.early = EarlyStop(self.spec.options, observed.get("early_stop"))
+        self.noise = NoiseScale(self.spec.noise_scale_every, self.mesh, observed.get("noise_scale"))
 
     def _built(self) -> Held:
         """What this rank holds of the model, its weights not yet drawn."""
@@ -110,8 +113,12 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def train(self) -> str:
-        """Train to the last step. Returns "done", "diverged" or STOPPED_EARLY; raises StoppedError."""
+    def train(self, held_out: Callable[[], float] | None = None) -> str:
+        """Train to the last step. Returns "done", "diverged" or STOPPED_EARLY; raises StoppedError.
+
+        Args:
+            held_out: measures the validation loss, of a run that may stop early.
+        """
         rows: dict[str, list[Any]] = {name: [] for name in self.columns}
         started = saved = reported = time.monotonic()
         before, every = self.train_seconds, self.checkpoint_seconds
@@ -122,7 +129,7 @@ class Trainer:
             self.step += 1
             now = time.monotonic()
             self.train_seconds = before + now - started
-            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm, *self._observed())
+            values = (self.step, self.spec.tokens_at(self.step), loss, lr, norm, *self._observed(held_out))
             for name, value in zip(self.columns, values, strict=True):
                 rows[name].append(value)
             if now - reported >= REPORT_SECONDS:
@@ -151,16 +158,15 @@ class Trainer:
         scale = noise_scale.COLUMNS if self.spec.noise_scale_every else ()
         return (*COLUMNS, *scale, *(("validation_loss",) if self.early.on else ()))
 
-    def _observed(self) -> list[float]:
+    def _observed(self, held_out: Callable[[], float] | None) -> list[float]:
         """The values of the columns that not every run has; NaN where nothing was measured at this step."""
         values = [self.noise.row[name] for name in noise_scale.COLUMNS] if self.spec.noise_scale_every else []
         if not self.early.on:
             return values
         loss = math.nan
         if self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
-            assert self.held_out is not None, "a run that may stop early is told how to measure"
-            measure = self.held_out
-            loss = self.mesh.each(lambda: measure(self))[0]  # rank 0's, on all of them
+            assert held_out is not None, "a run that may stop early is told how to measure"
+            loss = self.mesh.each(held_out)[0]  # rank 0's, on all of them
             self.early.look(loss)
             if self.early.stopped:
                 self.event("stopped early", step=self.step, lowest=self.early.lowest)

@@ -197,7 +197,7 @@ def _try_load(
     except checkpoint.DamageError as error:
         return str(error)
     first = 0 if spec.parent is None else spec.parent.step
-    known = {"first_step": first, "trunk": None, "observed": {}}
+    known: dict[str, Any] = {"first_step": first, "trunk": None, "observed": {}}
     return {**known, **{n: v for n, v in contents.state.items() if n in STATE}}
 
 
@@ -223,7 +223,8 @@ def _branch(
             f"run {run.run_id} does not begin as {prefix.run_id} does up to step {prefix.step}, so it cannot start "
             "from there: nothing was trained"
         )
-    problem, observed = mesh.first(lambda: "" if trunk.checkpoint(prefix.step).exists() else "it is not there"), {}
+    observed: Any = {}
+    problem = mesh.first(lambda: "" if trunk.checkpoint(prefix.step).exists() else "it is not there")
     if not problem:
         loaded = mesh.each(lambda: _try_load(trunk, spec, prefix.step, model, optimizer, mesh))
         problem = next((found for found in loaded if isinstance(found, str)), "")

@@ -62,8 +62,7 @@ def choose(
     allowed = [
         c
         for c in CANDIDATES
-        if c.satisfies(precision, kernel)
-        and (kernel == c.kernel or (possible(c, device) and c.kernel not in without))
+        if c.satisfies(precision, kernel) and (kernel == c.kernel or (possible(c, device) and c.kernel not in without))
     ]
     if len(allowed) == 1:
         return allowed[0]

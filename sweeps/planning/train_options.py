@@ -71,8 +71,8 @@ def lines(rules: Train) -> list[str]:
     found = [f"beside GPT-3's training: {on}"] if on else []
     if rules.noise_scale_every:
         found.append(
-            f"the gradient noise scale is measured every {rules.noise_scale_every:,} steps (columns noise_scale, grad_sq "
-            "and grad_var of a run's metrics, in tokens)"
+            f"the gradient noise scale is measured every {rules.noise_scale_every:,} steps (columns noise_scale, "
+            "grad_sq and grad_var of a run's metrics, in tokens)"
         )
     return found
 

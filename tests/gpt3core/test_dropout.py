@@ -1,4 +1,4 @@
-"""Dropout: its random words against published ones, its places against GPT-2's, and the same masks however it is cut."""
+"""Dropout: its random words against published ones, and the same masks however a run is cut or interrupted."""
 
 from dataclasses import replace
 
@@ -98,7 +98,9 @@ def test_attention_that_drops_is_the_masked_product_by_autograd(pattern, first):
     expected = (scores.softmax(-1) * keep) @ v
     torch.testing.assert_close(found, expected)
     probe = torch.randn(found.shape)
-    for ours, theirs in zip(*(torch.autograd.grad((x * probe).sum(), (q, k, v)) for x in (found, expected)), strict=True):
+    for ours, theirs in zip(
+        *(torch.autograd.grad((x * probe).sum(), (q, k, v)) for x in (found, expected)), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
@@ -142,7 +144,7 @@ def test_only_training_drops(dropping, tales, isolated):
 
 @pytest.mark.parametrize("options", [Options(attention_dropout=0.1), BOTH])
 def test_the_native_kernel_is_refused_where_attention_drops(tales, options):
-    with pytest.raises(ValueError, match="kernel=native, options.attention_dropout=0.1"):
+    with pytest.raises(ValueError, match=r"kernel=native, options.attention_dropout=0.1"):
         replace(make_run(tales), kernel="native", options=options)
     assert replace(make_run(tales), kernel="native", options=Options(dropout=0.1)).run_id
 
@@ -162,7 +164,9 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS, *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE)], ids=str)
+@pytest.mark.parametrize(
+    "layout", [*LAYOUTS, *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE)], ids=str
+)
 def test_a_layout_draws_the_masks_of_one_process(layout, one, tmp_path):
     spec, place = one
     cut(tmp_path, spec, layout)

@@ -13,11 +13,12 @@ from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import part_of
 from gpt3core.sizes import nano
+from gpt3core.store.rundir import RunDir
 from gpt3core.train.objective import Examples, loss_sum, smoothed
 from tests.conftest import write_corpus
 from tests.gpt3core import ranks
-from tests.gpt3core.outcomes import run, stopped
-from tests.gpt3core.test_layouts import assert_equal, cut, make_spec, train
+from tests.gpt3core.outcomes import run
+from tests.gpt3core.test_layouts import make_spec
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
 
@@ -76,9 +77,7 @@ def _gradients(rank, size, address, layout):
     """A step's loss and gradients of a layout, gathered as parts."""
     spec = nano(32, n_layer=4, n_head=2, n_ctx=16, vocab_size=VOCABULARY, attention="alternating", band=4)
     with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=20) as here:
-        held = parallelize(
-            spec, here, kernel="softmax", device="cpu", options=Options(label_smoothing=SMOOTHING)
-        )
+        held = parallelize(spec, here, kernel="softmax", device="cpu", options=Options(label_smoothing=SMOOTHING))
         held.model.init_weights(0, part_of)
         ids = torch.randint(VOCABULARY, (4, 17), generator=torch.Generator().manual_seed(1))
         examples = [
@@ -112,14 +111,12 @@ def test_every_layout_has_the_gradient_of_torchs_smoothed_loss():
 
 
 def test_the_loss_that_is_reported_is_the_plain_one(tmp_path, isolated):
-    """The first step's, before smoothing has moved a weight, is that of the run without; a resume has the same bits."""
+    """The first step's, before smoothing has moved a weight, is that of the run without, to the bit."""
     plain = make_spec(write_corpus(tmp_path / "text"))
     smooth = replace(plain, options=Options(label_smoothing=SMOOTHING))
     curves = []
     for spec in (plain, smooth):
         run(spec, isolated)
-        from gpt3core.store.rundir import RunDir
-
         curves.append(RunDir(isolated, spec.run_id).curve())
     assert curves[0].loss[0] == curves[1].loss[0]
     assert curves[0].grad_norm[0] != curves[1].grad_norm[0]
