@@ -95,7 +95,7 @@ def _runs(recipe: Recipe, cell: Cell, data: DataSpec) -> list[RunSpec]:
             for i in range(replicas)
         ]
     except ValueError as error:
-        raise UsageError(f"{cell.label} at {cell.at}: {error}") from error
+        raise UsageError(f"{cell.label} at {cell.at}: {train_options.named(str(error))}") from error
 
 
 def _small(recipe: Recipe, model: ModelSpec, budget: float | None, tokens: int) -> bool:

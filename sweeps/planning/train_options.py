@@ -37,7 +37,12 @@ def options(rules: Train) -> Options:
     try:
         return Options(**values)
     except ValueError as error:
-        raise UsageError(str(error).replace("options.", "train.")) from error
+        raise UsageError(named(str(error))) from error
+
+
+def named(sentence: str) -> str:
+    """What is said of a run's options, with the keys that a recipe has for them."""
+    return sentence.replace("options.", "train.")
 
 
 def check_runs(rules: Train, runs: Sequence[RunSpec]) -> None:
