@@ -248,7 +248,7 @@ def getattr_names(package):
         (["train.noise_scale_every=1000000"], "train.noise_scale_every=1000000: the longest run has"),
         (
             ["train.noise_scale_every=5", "placement.workers=2", "placement.context=2"],
-            "_every=5, .*: it needs replicas",
+            "_every=5, .* needs replicas",
         ),
         (["replicas_below_flops=1e12"], "replicas_below_flops=1e\\+12 has no effect with replicas=1"),
         (["replicas=2", "replicas_below_flops=1e10"], "replicas=2 has no effect: no cell"),
