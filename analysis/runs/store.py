@@ -24,6 +24,7 @@ __all__ = ["curve", "default_root", "in_flight", "load", "rates", "recipe", "sch
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
+    "noise_scale",
 )
 _FROM_HELD_OUT = ("loss", "loss_se", "bits_per_byte")
 _FROM_MODEL = ("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention")  # a shape without one leaves it empty
