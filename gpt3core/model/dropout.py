@@ -27,6 +27,7 @@ from gpt3core.model.patterns import Pattern
 
 LEVELS = 1 << 16  # a probability is so many-th
 FOUR = 4  # values from the two words of a counter
+HALVES = 0x8000800080008000 - (1 << 64)  # the highest bit of four levels, as an int64
 QUERIES = 64  # of attention at a time
 
 Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -68,8 +69,10 @@ def kept(
     place = torch.arange(positions.start, positions.stop, **ints)[:, None] * -(-width // FOUR)
     place = (place + torch.arange(first, last, **ints)) & philox.WORD  # (T, groups)
     a, b = philox.words(place, (sequence + start) & philox.WORD, key)
-    levels = torch.stack([a & (LEVELS - 1), a >> 16, b & (LEVELS - 1), b >> 16], dim=-1).flatten(-2)
-    return levels[..., columns.start - FOUR * first : columns.stop - FOUR * first] >= threshold(probability)
+    # four levels a counter, read where they lie; less half of LEVELS, for the type has a sign
+    levels = (b << 32).bitwise_or_(a).bitwise_xor_(HALVES).view(torch.int16)
+    levels = levels[..., columns.start - FOUR * first : columns.stop - FOUR * first]
+    return levels >= threshold(probability) - LEVELS // 2
 
 
 class Dropout:
