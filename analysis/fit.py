@@ -18,7 +18,8 @@ target=gpt3-175b     a published model as it was trained, and beside it the best
 predict=POINTS.csv   one prediction a row, in the file's order: columns N and D, or C (same columns.X=...)
 exclude=[NAME]       runs to leave out;  min_tokens=4e5: rule short-run (default: the recipe's)
 rules=all            which rules take runs out: all, none (a replication takes every run), or a list of duplicate,
-                     diverged, repeated-data, worse-than-smaller, short-run, under-trained, near (parabolas only)
+                     diverged, stopped-early, repeated-data, worse-than-smaller, short-run, under-trained, near
+                     (parabolas only)
 precision=fp32       only runs that were trained in it (a store's runs say it, or a table's column precision)
 bootstrap=1000 seed=0 figures=true
 

@@ -13,7 +13,10 @@ COMPUTES = ("exact", "6nd", "kaplan")
 RHO = "huber"
 LOSS_FUNCTIONS = ("huber", "least_squares", "soft_l1", "cauchy")  # those of estimation.robust
 DELTA = 1e-3  # of ln L; Hoffmann et al. 2022
-RULES = ("duplicate", "diverged", "repeated-data", "worse-than-smaller", "short-run", "under-trained", "near")
+RULES = (
+    *("duplicate", "diverged", "stopped-early", "repeated-data", "worse-than-smaller", "short-run", "under-trained"),
+    "near",
+)
 EVERY, NO = "all", "none"  # words of rules=
 
 

@@ -11,7 +11,7 @@ import torch
 
 from gpt3core import costs
 from gpt3core.errors import BusyError, StoreError
-from gpt3core.evals import runner
+from gpt3core.evals import runner, scoring
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.parallel import layout
 from gpt3core.parallel.mesh import Mesh, require_same
@@ -56,14 +56,14 @@ def run(
             return result if mesh.rank == 0 else None
         _require_version(spec)
         here = Trainer(spec, root, mesh=mesh, damage=damage, **options)
-        if result is not None and here.step < spec.steps:
+        if result is not None and here.step < int(result.get("steps", spec.steps)):
             raise StoreError(
                 f"run {spec.run_id} is trained, but its last checkpoint is gone, so nothing more can be measured of "
                 f"it: bring {folder.checkpoints} back, or move {folder.path} away to train it anew"
             )
-        status = here.train()
-        if status == "done":
-            status = _evaluate(here, evals)
+        status = here.train(lambda: _held_out(here))
+        if status != "diverged":
+            status = _evaluate(here, evals, status)
         if result is None:
             result = mesh.first(lambda: _result(here, status, peak_flops, usd_per_hour))
             mesh.first(lambda: folder.finish(result))
@@ -76,6 +76,9 @@ def _agree(mesh: Mesh, spec: RunSpec, evals: EvalSpec) -> None:
     require_same(mesh, "specification", {**mine, "trainer": TRAINER_VERSION})
     if mesh.planned:
         layout.check(mesh.layout, spec.model, spec.optim.ramp.start // spec.model.n_ctx)  # later batches are multiples
+    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+    if spec.noise_scale_every and (problem := layout.noise_scale_problem(mesh.layout, sequences)):
+        raise ValueError(f"noise_scale_every={spec.noise_scale_every}: {problem}")
 
 
 def _require_version(spec: RunSpec) -> None:
@@ -114,14 +117,20 @@ def _finished(folder: RunDir, result: dict[str, Any] | None, evals: EvalSpec) ->
     return result is not None and folder.complete(result, evals.eval_id)
 
 
-def _evaluate(here: Trainer, evals: EvalSpec) -> str:
-    """Measure the trained model, and write the table unless it is there; "done", or "diverged".
+def _held_out(here: Trainer) -> float:
+    """The validation loss of a run that may stop early, on every rank."""
+    tokens = here.spec.options.stop_validation_tokens
+    return scoring.held_out_loss(here.answers, here.data, here.spec.model.n_ctx, tokens, here.device)["loss"]
+
+
+def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:
+    """Measure the trained model, and write the table unless it is there; the status as it was, or "diverged".
 
     Every rank measures all of it, so none waits for another longer than that takes.
     """
     run, mesh = here.dir, here.mesh
     if mesh.first(lambda: run.evaluated(evals.eval_id)):
-        return "done"
+        return status
     here.progress("evaluating", None)
     known = mesh.first(lambda: [{name: _plain(value) for name, value in row.items()} for row in run.measurements()])
     table = mesh.together(
@@ -132,7 +141,7 @@ def _evaluate(here: Trainer, evals: EvalSpec) -> str:
         here.event("diverged", step=here.step, reason="the held-out loss is not finite")
         return "diverged"
     mesh.first(lambda: run.write_evaluation(evals.eval_id, table))
-    return "done"
+    return status
 
 
 def _plain(value: Any) -> Any:
@@ -170,5 +179,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "tokens_per_second": round(trained / seconds, 1),
         "flops_per_second": round(speed),
         "torch": torch.__version__,
+        "noise_scale": here.noise.value,
+        "batch_beyond_noise_scale": here.noise.beyond,
         "damage": here.dir.damage(),
     }

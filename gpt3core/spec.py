@@ -20,6 +20,7 @@ from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS
+from gpt3core.options import Options
 from gpt3core.ramp import Ramp
 
 TRAINER_VERSION = 3  # raise when the same specification would train to other weights
@@ -128,10 +129,13 @@ class RunSpec:
     anomaly: AnomalySpec = field(default=AnomalySpec(), metadata=ADDED)
     trainer_version: int = TRAINER_VERSION
     budget_flops: float | None = field(default=None, metadata=LABEL)
+    options: Options = field(default=Options(), metadata=ADDED)  # beside GPT-3's training
+    noise_scale_every: int = field(default=0, metadata=LABEL)  # steps between measurements of it; 0 measures nothing
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens")
         require_between(self, 0, 2**63 - 1, "seed")
+        require_between(self, 0, 10**9, "noise_scale_every")
         for name, value, allowed in (
             ("precision", self.precision, PRECISIONS),
             ("kernel", self.kernel, KERNELS),
@@ -142,6 +146,26 @@ class RunSpec:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
         if (self.kernel, self.compile) == ("native", "blocks"):
             raise ValueError("kernel='native' is compiled already: give compile=none, or another kernel")
+        if self.compile == "blocks" and self.options.drops:
+            raise ValueError(
+                "compile='blocks' with dropout: masks are drawn by the numbers of sequences, which every step would "
+                "compile anew; leave compile at auto, or dropout out"
+            )
+        if self.noise_scale_every and self.precision == "fp16":
+            raise ValueError(
+                f"noise_scale_every={self.noise_scale_every} with precision=fp16: its gradients are scaled and some "
+                "updates left out; measure the noise scale in bf16 or fp32"
+            )
+        if self.kernel in self.options.without_kernels:
+            raise ValueError(
+                f"kernel={self.kernel}, options.attention_dropout={self.options.attention_dropout}: its attention "
+                "drops nothing; give kernel=softmax, sdpa or auto, or options.dropout alone"
+            )
+        if self.options.stop_every and self.optim.schedule == "wsd":
+            raise ValueError(
+                f"options.stop_every={self.options.stop_every}: a run of optim.schedule=wsd shares its steps with "
+                "longer and shorter ones, and must not stop early; give another schedule"
+            )
         for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
             if batch % self.model.n_ctx:
                 raise ValueError(f"{name}={batch} is not a whole number of sequences of n_ctx={self.model.n_ctx}")

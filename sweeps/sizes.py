@@ -4,6 +4,8 @@
 python sweeps/sizes.py recipe=laptop seed=1 budgets='[1e11,1e12]'   any key of the recipe, by its dotted name
 python sweeps/sizes.py recipe=gpt3 --plan                           what would run, where, how long, at what cost
 python sweeps/sizes.py adaptive=true adaptive_share=0.4             runs of the grid that tell most, one by one
+python sweeps/sizes.py train.dropout=0.1                            what GPT-3 did without: train.*, all off by default
+python sweeps/sizes.py train.noise_scale_every=10                   the critical batch, measured while it trains
 python sweeps/sizes.py recipe=my.yaml --keys                        all keys with their values
 """
 

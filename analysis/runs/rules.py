@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.settings import RULES
 from gpt3core.errors import UsageError
+from gpt3core.store.rundir import STOPPED_EARLY
 
 MAX_EPOCHS = 4.0  # up to about four epochs repeated data is nearly as good as new (Muennighoff et al. 2023)
 WORTHLESS_EPOCHS = 40.0  # beyond, repeating is worth nothing and models overfit: no law here speaks of it (the same)
@@ -129,13 +130,7 @@ def _checks(
             "its row is the same as an earlier one: identical rows are one run",
             table.duplicate.astype(bool),
         )
-    yield (
-        "diverged",
-        why,
-        (table.status != "done") | lost,
-    )
-    if "diverged" in off:
-        yield "no-loss", "the loss is missing, not finite or not positive: there is nothing to fit", lost
+    yield from _ended(table, why, lost, off)
     if precision is not None:
         yield "precision", f"not trained in {precision} (precision={precision})", table.precision != precision
     yield (
@@ -161,6 +156,24 @@ def _checks(
         f"fewer than {MIN_TOKENS_PER_PARAMETER:g} training token per parameter, where no min_tokens is given",
         (table.D < MIN_TOKENS_PER_PARAMETER * table.N) & (not min_tokens),
     )
+
+
+def _ended(table: pd.DataFrame, why: str, lost: pd.Series, off: Sequence[str]) -> Iterator[tuple[str, str, pd.Series]]:
+    """The rules of how a run ended."""
+    early = table.status == STOPPED_EARLY
+    yield (
+        "diverged",
+        why,
+        ((table.status != "done") & ~early) | lost,
+    )
+    yield (
+        "stopped-early",
+        "its validation loss fell no more and it stopped before its tokens: such a length follows from the losses, and "
+        "no law of runs of given lengths speaks of it",
+        early,
+    )
+    if "diverged" in off:
+        yield "no-loss", "the loss is missing, not finite or not positive: there is nothing to fit", lost
 
 
 def _worse_than_smaller(table: pd.DataFrame) -> pd.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec
 from gpt3core.schedule import learning_rate
 from gpt3core.store import files
-from gpt3core.store.rundir import RunDir, default_root, open_root
+from gpt3core.store.rundir import STOPPED_EARLY, RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir
 from gpt3core.store.sweepdir import names as sweeps
 
@@ -24,6 +25,7 @@ __all__ = ["curve", "default_root", "in_flight", "load", "rates", "recipe", "sch
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
+    "noise_scale",
 )
 SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
 MOST_NAMED = 30
@@ -157,9 +159,10 @@ def _failed(log: Path) -> set[str]:
     return {run_id for run_id, event in last.items() if event["event"] == "failed"}
 
 
-def _planned(run: RunDir, sweep: str) -> dict[str, Any]:
-    """What a run's specification says of it."""
+def _planned(run: RunDir, sweep: str, tokens: int | None = None) -> dict[str, Any]:
+    """What a run's specification says of it, or would of one of other tokens."""
     spec = run.spec()
+    spec = spec if tokens is None else replace(spec, tokens=tokens)
     return {
         "run_id": run.run_id,
         "sweep": sweep,
@@ -197,13 +200,14 @@ def _trained(run: RunDir, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, Any] | None:
-    """A run that ended: trained and measured, or diverged. None for any other."""
+    """A run that ended: trained and measured, or diverged. None for any other. One that stopped early as it was."""
     result = run.result()
-    if result is None or (measured is None and result["status"] == "done"):
+    if result is None or (measured is None and result["status"] != "diverged"):
         return None
+    early = result["status"] == STOPPED_EARLY
     held_out: Any = {} if measured is None else measured[measured.task == HELD_OUT].iloc[0]
     return (
-        _planned(run, sweep)
+        _planned(run, sweep, tokens=result["tokens"] if early else None)
         | _trained(run, result)
         | ({"parent": result["trunk"]} if result.get("trunk") else {})
         | {name: result.get(name) for name in _FROM_RESULT}

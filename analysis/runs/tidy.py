@@ -46,6 +46,7 @@ COLUMNS = {
     "precision": "string",
     "kernel": "string",
     "corpus_sha256": "string",
+    "noise_scale": "float64",
 }
 
 

@@ -75,12 +75,13 @@ def _step(run: RunDir, spec: RunSpec, asked: str | None) -> int:
     if result["status"] == "diverged":
         advice = f"{there}, which step=N takes, from before if it is sound" if kept else there
         raise UsageError(f"run {run.run_id} diverged, so its last weights are no model: {advice}")
-    if spec.steps not in kept:
+    last = int(result.get("steps", spec.steps))  # fewer than asked for where it stopped early
+    if last not in kept:
         raise StoreError(
-            f"run {run.run_id} is trained, but the checkpoint of its last step {spec.steps} is gone: bring it back to "
+            f"run {run.run_id} is trained, but the checkpoint of its last step {last} is gone: bring it back to "
             f"{run.checkpoints}, or take another one (step=N); {there}"
         )
-    return spec.steps
+    return last
 
 
 def _read(run: RunDir, spec: RunSpec, step: int) -> Any:

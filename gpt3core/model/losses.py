@@ -20,14 +20,21 @@ NARROW = 64  # widths up to which the weight's gradient is faster transposed (MK
 
 
 def cross_entropy_sum(
-    hidden: Tensor, weight: Tensor, targets: Tensor, counts: Tensor | None, *, built: bool = False
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    counts: Tensor | None,
+    *,
+    built: bool = False,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """The summed cross-entropy of ``hidden @ weight.T`` in nats: (M, D), (V, D), (M), and the counts (M) of losses.
 
     Args:
         built: whether to use the functions of native.c.
+        smoothing: share of each target that the gradient spreads over the vocabulary; the value stays the plain one.
     """
-    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, built)  # type: ignore[no-untyped-call]
+    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, built, smoothing)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -44,6 +51,14 @@ def _rows_(logits: Tensor, targets: Tensor, counts: Tensor | None, built: bool) 
     return losses, gradient
 
 
+def _smooth_(gradient: Tensor, targets: Tensor, counts: Tensor | None, smoothing: float) -> None:
+    """Make the gradient of losses that of smoothed ones, in place: (rows, V)."""
+    each = torch.full((len(targets), 1), smoothing, device=gradient.device)
+    if counts is not None:
+        each *= counts[:, None]
+    gradient.scatter_add_(1, targets[:, None], each).sub_(each / gradient.size(1))
+
+
 def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
     """(M, V), (M, D) to (V, D)."""
     return (b.t() @ a).t().contiguous() if b.size(1) <= NARROW else a.t() @ b
@@ -52,7 +67,13 @@ def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, counts: Tensor | None, built: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        counts: Tensor | None,
+        built: bool,
+        smoothing: float,
     ) -> Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
@@ -67,10 +88,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for first in range(0, len(x), rows):
             some = slice(first, first + rows)
             logits = (x[some] @ w.t()).float()
-            losses, gradient = _rows_(logits, targets[some], None if counts is None else counts[some], built)
+            here = None if counts is None else counts[some]
+            losses, gradient = _rows_(logits, targets[some], here, built)
             total += losses.sum()
             if dx is None:
                 continue
+            if smoothing:
+                _smooth_(gradient, targets[some], here, smoothing)
             gradient = gradient.to(dtype)
             torch.mm(gradient, w, out=dx[some])
             if dw is None:
@@ -87,6 +111,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         dx, dw = ctx.saved_tensors
-        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None
+        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None, None

@@ -36,13 +36,14 @@ def share(model: nn.Module, cuts: Cuts, mesh: Mesh) -> None:
 def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[..., Tensor]:
     """Attention whose queries are this device's and whose keys are the group's; as ``model.attention.attend``."""
 
+    gather = gather_over(group, degree)
+
     def attend(
         q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str, sparse: Pattern | None = None
     ) -> Tensor:
         t = q.size(2)  # positions here
         first = 0 if sparse is not None else max(0, place * t - window + 1)  # the first key that any query here sees
-        gathered: Tensor = _Gather.apply(torch.stack([k, v]), group, degree)  # type: ignore[no-untyped-call]
-        keys, values = gathered[..., first : (place + 1) * t, :]  # (2, B, H, keys, K)
+        keys, values = (x[..., first : (place + 1) * t, :] for x in gather(k, v))  # (B, H, keys, K)
         last, pattern = (place + 1) * t, sparse or Pattern(kind="banded", size=window)
         mask = additive(range(place * t, last), range(first, last), pattern, q.dtype, q.device)
         if kernel == "softmax":
@@ -52,6 +53,16 @@ def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[.
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
 
     return attend
+
+
+def gather_over(group: dist.ProcessGroup, degree: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Keys and values of all positions from those of each device: twice (B, H, T here, K) to twice (B, H, T, K)."""
+
+    def gather(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = _Gather.apply(torch.stack([k, v]), group, degree)  # type: ignore[no-untyped-call]
+        return keys, values
+
+    return gather
 
 
 class _Gather(torch.autograd.Function):

@@ -7,7 +7,7 @@ the data-parallel ranks and positions (FSDP2 has taken it over the ranks that sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def finish(model: nn.Module, mesh: Mesh, loss: Tensor, most: float, wishes: Sequence[bool] = ()) -> Tensor:
+def finish(
+    model: nn.Module,
+    mesh: Mesh,
+    loss: Tensor,
+    most: float,
+    wishes: Sequence[bool] = (),
+    before_mean: Callable[[nn.Module], None] | None = None,
+) -> Tensor:
     """Make every gradient here that of the global batch, clipped.
 
     Args:
         loss: of this rank's rows and positions, times the number of ranks that have some; zero but on the last stage.
         most: the norm that gradients are scaled down to.
         wishes: of this rank, which go with the sums that are made anyway.
+        before_mean: called when every replica has the gradient of its own rows, before their mean.
 
     Returns:
         The batch's loss, the norm before clipping, and how many ranks have each wish: the same on every rank, in fp32
@@ -40,18 +48,28 @@ def finish(model: nn.Module, mesh: Mesh, loss: Tensor, most: float, wishes: Sequ
     votes = [torch.full_like(loss, float(wish)) for wish in wishes]  # no copy from the host, which would wait
     if mesh.size == 1:
         return torch.stack([loss, torch.nn.utils.clip_grad_norm_(model.parameters(), most), *votes])
-    _reduce(model, mesh)
+    _reduce(model, mesh, before_mean)
     said = _summed(model, mesh, loss, votes)
     _clip(model, said[1], most)
     return said
 
 
-def _reduce(model: nn.Module, mesh: Mesh) -> None:
+def mean_square(model: nn.Module, mesh: Mesh) -> float:
+    """The squared norm of replicas' gradients, its mean over them; before these are averaged, on every rank alike."""
+    squares = _squares(model, mesh)
+    with explained():
+        dist.all_reduce(squares)
+    return float(squares)
+
+
+def _reduce(model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], None] | None) -> None:
     _complete(model, mesh)
     if mesh.ends is not None:
         shared = set(getattr(model, "tied", {}).values())
         ends = sorted((name, p) for name, p in named(model) if name in shared)
         sum_([local(p.grad) for _, p in ends if p.grad is not None], mesh.ends)
+    if before_mean is not None:
+        before_mean(model)
     gradients = [local(p.grad) for p in model.parameters() if p.grad is not None]
     if mesh.degree("shard") == 1:
         mesh.mean_(gradients, "replicate")
@@ -75,15 +93,20 @@ def _partial(gradient: Tensor | None) -> bool:
 
 def _summed(model: nn.Module, mesh: Mesh, loss: Tensor, votes: list[Tensor]) -> Tensor:
     """The batch's loss, the global gradient's norm, and the votes, the same on every rank."""
-    squares = torch.zeros((), dtype=torch.float64, device=loss.device)
-    for copies, gradient in _counted(model, mesh):
-        squares += torch.linalg.vector_norm(gradient).double().square() / copies
     mean = loss.double() / (mesh.terms * mesh.degree("tensor"))
-    found = torch.stack([mean, squares, *(vote.double() for vote in votes)])
+    found = torch.stack([mean, _squares(model, mesh), *(vote.double() for vote in votes)])
     with explained():
         dist.all_reduce(found)
     found[1].sqrt_()
     return found.float()
+
+
+def _squares(model: nn.Module, mesh: Mesh) -> Tensor:
+    """This rank's share of the squared norm of what all ranks hold."""
+    squares = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+    for copies, gradient in _counted(model, mesh):
+        squares += torch.linalg.vector_norm(gradient).double().square() / copies
+    return squares
 
 
 def _counted(model: nn.Module, mesh: Mesh) -> Iterator[tuple[int, Tensor]]:

@@ -146,6 +146,19 @@ def _check_pipeline(layout: Layout, model: ModelSpec, sequences: int) -> None:
         )
 
 
+def noise_scale_problem(layout: Layout, sequences: int) -> str:
+    """Why the gradient noise scale cannot be measured of batches of so many sequences; "" where it can."""
+    if layout.world_size == 1:
+        return "" if sequences > 1 else "a batch of one sequence has no smaller ones: give a larger batch"
+    if layout.data > 1 and layout.shard == 1 and layout.context == 1:
+        return ""
+    return (
+        f"it needs replicas that each hold their own gradients, or one process, and this run is cut into "
+        f"{layout.describe()}: leave it out, or pin degrees (placement.tensor, placement.pipeline) that leave replicas "
+        "of unsharded state"
+    )
+
+
 def largest_divisor(n: int, most: int) -> int:
     """The largest divisor of n that is no more than ``most``, one at least."""
     return next((k for k in range(most, 1, -1) if n % k == 0), 1)

@@ -15,13 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from gpt3core.model import registry
-from gpt3core.model.architecture import ModelSpec
+from gpt3core.model.architecture import Cuts, ModelSpec
+from gpt3core.model.dropout import Dropout, install
 from gpt3core.model.parameters import tie
+from gpt3core.options import Options
 from gpt3core.parallel.mesh import Mesh, explained
-from gpt3core.train.objective import Examples, loss_sum, model_loss_sum
+from gpt3core.train.objective import Examples, Loss, loss_sum, model_loss_sum, smoothed
 
 if TYPE_CHECKING:
     from gpt3core.parallel.pipeline import Pipeline
+
+PLAIN = Options()
 
 # the techniques are imported where one is used: DTensor and pipelining take seconds, and most runs use none
 
@@ -34,8 +38,9 @@ class Held:
     stages: tuple[nn.Module, ...]  # of the pipeline, in their order; the model itself where there is one
     pipeline: Pipeline | None
     autocast: Callable[[], AbstractContextManager[Any]]  # what a forward pass runs in
-    loss: Callable[[Tensor, Examples], Tensor] | None  # summed over the targets that count, from cut logits
+    loss: Loss | None  # summed over the targets that count, from cut logits
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
+    dropout: Dropout | None = None  # told by ``backward`` whose sequences pass
 
     def backward(self, examples: list[Examples], share: float) -> Tensor:
         """Add the gradients of micro-batches, each loss times ``share``; the losses' sum, on the last stage.
@@ -58,7 +63,8 @@ class Held:
 
     def _loss_sum(self, examples: Examples) -> Tensor:
         """Of a model in one stage."""
-        with self.autocast():
+        drops = nullcontext() if self.dropout is None else self.dropout.at(examples.rows)
+        with self.autocast(), drops:
             if self.loss is None:
                 return model_loss_sum(self.model, examples)
             logits = self.model(examples.inputs)
@@ -79,6 +85,8 @@ def parallelize(
     device: str,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     compiled: bool = False,
+    options: Options = PLAIN,
+    seed: int = 0,
 ) -> Held:
     """Build what a rank holds of a model, its weights not yet drawn.
 
@@ -86,6 +94,8 @@ def parallelize(
         kernel: of the attention.
         autocast: what a forward pass runs in.
         compiled: whether blocks are compiled.
+        options: what is added to GPT-3's training.
+        seed: of what they draw.
     """
     layout, cuts = mesh.layout, registry.of(spec).cuts
     model, stages = _stages(spec, mesh, kernel)
@@ -98,10 +108,11 @@ def parallelize(
 
         tensor.cut(model, cuts, mesh.axes("tensor"))
     tie(model)
+    dropout = _dropout(model, cuts, mesh, options, seed)
     if layout.recompute != "none":
         from gpt3core.parallel import recompute
 
-        recompute.wrap(model, cuts, layout.recompute)
+        recompute.wrap(model, cuts, layout.recompute, dropout)
     if compiled:
         from gpt3core.parallel import compiled as compiling
 
@@ -113,7 +124,7 @@ def parallelize(
             fsdp.shard(stage, cuts, mesh)
     model.to_empty(device=device)
     tie(model)
-    return _held(spec, mesh, model, stages, autocast)
+    return _held(spec, mesh, model, stages, autocast, options, dropout)
 
 
 def _held(
@@ -122,9 +133,11 @@ def _held(
     model: nn.Module,
     stages: list[nn.Module],
     autocast: Callable[[], AbstractContextManager[Any]],
+    options: Options,
+    dropout: Dropout | None,
 ) -> Held:
     """What was cut, with the loss and the schedule that fit the cut."""
-    loss: Callable[[Tensor, Examples], Tensor] | None = None
+    loss: Loss | None = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     pipeline = None
     if mesh.layout.tensor > 1:
@@ -133,11 +146,46 @@ def _held(
         from gpt3core.parallel import tensor
 
         loss, around = tensor.vocabulary_parallel(mesh, spec.vocab_size), loss_parallel
+    if options.label_smoothing:
+        loss = _smoothed(spec, mesh, model, loss, options.label_smoothing)
     if mesh.layout.pipeline > 1:
         from gpt3core.parallel.pipeline import Pipeline
 
-        pipeline = Pipeline(stages, mesh, spec=spec, device=next(model.parameters()).device, autocast=autocast)
-    return Held(model=model, stages=tuple(stages), pipeline=pipeline, autocast=autocast, loss=loss, around=around)
+        device = next(model.parameters()).device
+        pipeline = Pipeline(stages, mesh, spec=spec, device=device, autocast=autocast, dropout=dropout)
+    return Held(
+        model=model,
+        stages=tuple(stages),
+        pipeline=pipeline,
+        autocast=autocast,
+        loss=loss,
+        around=around,
+        dropout=dropout,
+    )
+
+
+def _dropout(model: nn.Module, cuts: Cuts, mesh: Mesh, options: Options, seed: int) -> Dropout | None:
+    """What the parts here drop, if anything; by the places of this rank among those that share positions or heads."""
+    if not options.dropout and not options.attention_dropout:
+        return None
+    places = {axis: mesh.place(axis) for axis in ("context", "tensor")}
+    found = Dropout(seed, options.dropout, options.attention_dropout, **places, cut=mesh.degree("tensor"))
+    gather = None
+    if mesh.degree("context") > 1:
+        from gpt3core.parallel import context
+
+        gather = context.gather_over(mesh.group("context"), mesh.degree("context"))
+    install(model, cuts, found, gather)
+    return found
+
+
+def _smoothed(spec: ModelSpec, mesh: Mesh, model: nn.Module, loss: Loss | None, smoothing: float) -> Loss | None:
+    """The loss with smoothed labels; of a whole head in one stage the head's own, which is told so."""
+    if mesh.layout.pipeline == mesh.layout.tensor == 1:
+        model.get_submodule(registry.of(spec).cuts.head).smoothing = smoothing  # type: ignore[assignment]
+        return loss
+    each = -(-spec.vocab_size // mesh.layout.tensor)  # as torch.chunk cuts
+    return smoothed(loss or loss_sum, smoothing, spec.vocab_size, first=mesh.place("tensor") * each)
 
 
 def _stages(spec: ModelSpec, mesh: Mesh, kernel: str) -> tuple[nn.Module, list[nn.Module]]:

@@ -8,7 +8,9 @@ head) is held by both, and its gradients are summed (``gradients``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,11 +25,10 @@ from torch.distributed.pipelining import (
 
 from gpt3core.model import registry
 from gpt3core.model.architecture import Cuts, ModelSpec
+from gpt3core.model.dropout import Dropout
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.mesh import Mesh
-from gpt3core.train.objective import Examples
-
-Loss = Callable[[Tensor, Examples], Tensor]
+from gpt3core.train.objective import Examples, Loss
 
 
 def numbers(layout: Layout, place: int) -> list[int]:
@@ -79,15 +80,22 @@ class Pipeline:
         spec: ModelSpec,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager[Any]],
+        dropout: Dropout | None = None,
     ) -> None:
-        """Prepare stages, whose forward passes run in ``autocast``, for the batches that come."""
+        """Prepare stages, whose forward passes run in ``autocast``, for the batches that come.
+
+        Args:
+            dropout: is told whose micro-batch passes through a stage.
+        """
         self._mesh, self._device, self._modules = mesh, device, stages
         self._width, self._vocabulary = registry.of(spec).width(spec), spec.vocab_size
         self._schedules: dict[tuple[int, ...], Any] = {}
         self._examples: list[Examples] = []
         self._loss: Loss | None = None
-        for stage in stages:
-            stage.forward = _within(autocast, stage.forward)
+        self._dropout = dropout
+        self._passed = [0] * len(stages)  # micro-batches of this step, by stage; each takes them in their order
+        for number, stage in enumerate(stages):
+            stage.forward = _within(functools.partial(self._pass, number, autocast), stage.forward)
 
     def backward(self, examples: list[Examples], loss: Loss) -> Tensor:
         """The gradients of all micro-batches, added where they belong; their losses' sum, on the last stage's device.
@@ -96,7 +104,7 @@ class Pipeline:
             RuntimeError: when another stage's rank is gone; ``Held.backward`` says what that means.
         """
         count, mesh = len(examples), self._mesh
-        self._examples, self._loss = examples, loss
+        self._examples, self._loss, self._passed = examples, loss, [0] * len(self._modules)
         shape = count, *examples[0].inputs.shape
         if shape not in self._schedules:
             self._schedules[shape] = self._schedule(count, examples[0])
@@ -111,6 +119,14 @@ class Pipeline:
         return (
             torch.stack([found.detach() for found in losses]).sum() if losses else torch.zeros((), device=self._device)
         )
+
+    @contextlib.contextmanager
+    def _pass(self, stage: int, autocast: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+        """Around the forward pass of a stage's next micro-batch."""
+        number, self._passed[stage] = self._passed[stage], self._passed[stage] + 1
+        drops = contextlib.nullcontext() if self._dropout is None else self._dropout.at(self._examples[number].rows)
+        with autocast(), drops:
+            yield
 
     def _of(self, output: Tensor, number: Tensor) -> Tensor:
         """The loss of a micro-batch by its number."""

@@ -13,18 +13,24 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt3core.model.architecture import Cuts
+from gpt3core.model.dropout import Dropout
 
 
-def wrap(model: nn.Module, cuts: Cuts, recompute: str) -> None:
-    """Make a model's blocks compute activations again: "none", "selective" or "full"."""
+def wrap(model: nn.Module, cuts: Cuts, recompute: str, dropout: Dropout | None = None) -> None:
+    """Make a model's blocks compute activations again: "none", "selective" or "full".
+
+    Args:
+        dropout: draws its masks again, for the sequences that the forward pass drew them for.
+    """
+    again = functools.partial(_again, {} if dropout is None else {"context_fn": dropout.contexts})
     for block in getattr(model, cuts.layers).values():
         if recompute == "full":
-            block.forward = _again(block.forward)
+            block.forward = again(block.forward)
         elif recompute == "selective":
             attention = block.get_submodule(cuts.attention)
-            attention.attend = _again(attention.attend)
+            attention.attend = again(attention.attend)
 
 
-def _again(function: Any) -> Any:
-    # nothing in a block is random, so no random state has to be kept
-    return functools.partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False)
+def _again(words: dict[str, Any], function: Any) -> Any:
+    # nothing in a block depends on the random state, so none has to be kept
+    return functools.partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False, **words)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 KEPT_CHECKPOINTS = 2
+STOPPED_EARLY = "stopped early"  # before its tokens, for its validation loss fell no more: no point on a law
+STATUSES = ("done", "diverged", STOPPED_EARLY)
 PARQUET = b"PAR1"
 
 
@@ -145,7 +147,7 @@ class RunDir:
 
     def complete(self, result: dict[str, Any], eval_id: str) -> bool:
         """Whether nothing is left to do of a run with this result: it diverged, or it was evaluated so."""
-        return result["status"] != "done" or self.evaluated(eval_id)
+        return result["status"] == "diverged" or self.evaluated(eval_id)
 
     def write_evaluation(self, eval_id: str, columns: dict[str, list[Any]]) -> None:
         """Write the table of an evaluation, a row a measurement."""
@@ -313,9 +315,9 @@ class RunDir:
 
 def _wrong(result: dict[str, Any]) -> str:
     """What no trainer would write, or nothing."""
-    if result.get("status") not in ("done", "diverged"):
+    if result.get("status") not in STATUSES:
         return f"status {result.get('status')!r:.40}"
-    for name in ("devices", "flops_per_second", "tokens_per_second", "epochs", "skipped_tokens"):
+    for name in ("steps", "devices", "flops_per_second", "tokens_per_second", "epochs", "skipped_tokens"):
         value = result.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return f"{name} {value!r:.40}"

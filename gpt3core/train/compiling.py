@@ -42,7 +42,7 @@ def choose(
     if spec.compile == "blocks":
         require(device, layout)
         return numerics, "blocks"
-    if not layout.compilable or not possible(device):
+    if spec.options.drops or not layout.compilable or not possible(device):
         return numerics, "none"
     if device != "cpu":
         return numerics, "blocks"

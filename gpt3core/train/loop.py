@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from gpt3core import schedule, trunk
@@ -19,6 +17,7 @@ from gpt3core.data.loader import Loader
 from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError
 from gpt3core.numerics import Numerics
+from gpt3core.options import rate_factor
 from gpt3core.parallel import gradients
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parallelize import Held, parallelize
@@ -26,10 +25,12 @@ from gpt3core.parallel.parts import local
 from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
-from gpt3core.store.rundir import RunDir
-from gpt3core.train import optimizer, resume, timing
+from gpt3core.store.rundir import STOPPED_EARLY, RunDir
+from gpt3core.train import noise_scale, optimizer, resume, timing
 from gpt3core.train.anomaly import NOT_FINITE, Guard, Verdict
-from gpt3core.train.objective import OBJECTIVES, Examples
+from gpt3core.train.batches import Batches
+from gpt3core.train.early_stop import EarlyStop
+from gpt3core.train.noise_scale import NoiseScale
 from gpt3core.train.process import settle_process
 from gpt3core.train.readback import Readback
 from gpt3core.train.saving import Saves
@@ -40,6 +41,7 @@ REPORT_SECONDS = 0.5
 BEGUN = ("step", "trunk", "damage", "threads", "micro_batch", "compile")  # what an attempt's log says of its start
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 SKIPPED = "skipped"  # column of a run that may leave updates out: whether the step's was
+VALIDATION = "validation_loss"  # column of a run that may stop early
 
 
 class Trainer:
@@ -82,11 +84,7 @@ class Trainer:
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
-        asked = spec, suggested, threads, device, prefix, self.mesh
-        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, *asked))
-        self.threads, self.micro_batch, self.compile = (chosen.pop(n) for n in ("threads", "micro_batch", "compile"))
-        self.numerics = Numerics(**chosen)
-        settle_process(device, self.threads)
+        unreadable = self._choose_arithmetic(suggested, threads, prefix)
         self.held = self._built()
         self.model = self.held.model
         self.optimizer = optimizer.build(self.model, spec.optim)
@@ -94,20 +92,36 @@ class Trainer:
         self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.guard, self.damage = Guard(spec, state), [*damage, *unreadable, *damaged]
-        self.saves = self._saving(checkpoint_seconds)
+        self._observe(state)
+        self.batches = Batches(
+            loader=self.loader, objective=spec.objective, mesh=self.mesh, device=device, micro_batch=self.micro_batch
+        )
+        held = self.model, self.optimizer, self.mesh
+        self.saves = Saves(self.dir, self.attempt_name, *held, device=device, least=checkpoint_seconds)
         begun = {name: getattr(self, name) for name in BEGUN}
         self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
+
+    def _choose_arithmetic(self, suggested: Numerics | None, threads: int, prefix: Prefix | None) -> list[str]:
+        """Settle precision, kernel, threads, micro-batch and compilation; what was unreadable of a former choice."""
+        asked = self.spec, suggested, threads, self.device, prefix, self.mesh
+        chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, *asked))
+        self.threads, self.micro_batch, self.compile = (chosen.pop(n) for n in ("threads", "micro_batch", "compile"))
+        self.numerics = Numerics(**chosen)
+        settle_process(self.device, self.threads)
+        return unreadable
+
+    def _observe(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint says that the run had observed of itself."""
+        observed = state["observed"]
+        self.early = EarlyStop(self.spec.options, observed.get("early_stop"))
+        self.noise = NoiseScale(self.spec.noise_scale_every, self.mesh, observed.get("noise_scale"))
 
     def _built(self) -> Held:
         """What this rank holds of the model, its weights not yet drawn."""
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
-        how = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
+        how: dict[str, Any] = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
+        how |= {"options": self.spec.options, "seed": self.spec.seed}
         return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
-
-    def _saving(self, seconds: float) -> Saves:
-        """What writes this run's checkpoints."""
-        held = self.model, self.optimizer, self.mesh
-        return Saves(self.dir, self.attempt_name, *held, device=self.device, least=seconds)
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""
@@ -116,22 +130,28 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def train(self) -> str:
-        """Train to the last step. Returns "done" or "diverged"; raises StoppedError."""
-        with self.saves:  # however it ends, nothing is written after it
-            return self._train()
+    def train(self, held_out: Callable[[], float] | None = None) -> str:
+        """Train to the last step. Returns "done", "diverged" or STOPPED_EARLY; raises StoppedError.
 
-    def _train(self) -> str:
-        rows: dict[str, list[Any]] = self._no_rows()
+        Args:
+            held_out: measures the validation loss, of a run that may stop early.
+        """
+        with self.saves:  # however it ends, nothing is written after it
+            return self._train(held_out)
+
+    def _train(self, held_out: Callable[[], float] | None) -> str:
+        rows: dict[str, list[Any]] = {name: [] for name in self.columns}
         readback, started = Readback(self.device), time.monotonic()
         reported, before = started, self.train_seconds
-        while self.step < self.spec.steps:
+        while self.step < self.spec.steps and not self.early.stopped:
             lr = schedule.learning_rate(self.spec.optim, self.step)
+            lr *= rate_factor(self.spec.options, self.spec.seed, self.step)
             said = self._update(lr)
             self.step += 1
-            beside = {SKIPPED: self.verdict is not None}
-            readback.add(said, step=self.step, tokens=self.spec.tokens_at(self.step), lr=lr, beside=beside)
-            save = self.step == self.spec.steps or self.step in self._kept()
+            known = {"tokens": self.spec.tokens_at(self.step), "lr": lr, "beside": self._observed(held_out)}
+            readback.add(said, step=self.step, **known)
+            last = self.step == self.spec.steps or self.early.stopped
+            save = last or self.step in self._kept()
             told = readback.read(everything=save or self.guard.active)
             if any(step.stop or step.due for step in told):
                 told, save = [*told, *readback.read(everything=True)], True
@@ -155,13 +175,31 @@ class Trainer:
                         return self._diverged(ended, rows)
                     continue
                 self._save(rows, waited=time.monotonic() - now)
-                rows = self._no_rows()
-                if stopping or self.step == self.spec.steps or self.step in self.keep:
+                rows = {name: [] for name in self.columns}
+                if stopping or last or self.step in self.keep:
                     self.saves.wait()
-            if stopping and self.step < self.spec.steps:
+            if stopping and not last:
                 self.event("stopped", step=self.step)
                 raise StoppedError
-        return "done"
+        return STOPPED_EARLY if self.early.stopped else "done"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the metrics: those that every run has, and what this one is asked to observe."""
+        skipped = (SKIPPED,) if self.guard.active else ()
+        scale = noise_scale.COLUMNS if self.spec.noise_scale_every else ()
+        return (*COLUMNS, *skipped, *scale, *((VALIDATION,) if self.early.on else ()))
+
+    def _observed(self, held_out: Callable[[], float] | None) -> dict[str, Any]:
+        """The values of the columns that not every run has; NaN where nothing was measured at this step."""
+        values = {SKIPPED: self.verdict is not None, **self.noise.row, VALIDATION: math.nan}
+        if self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
+            assert held_out is not None, "a run that may stop early is told how to measure"
+            values[VALIDATION] = loss = self.mesh.each(held_out)[0]  # rank 0's, on all of them
+            self.early.look(loss)
+            if self.early.stopped:
+                self.event("stopped early", step=self.step, lowest=self.early.lowest)
+        return values
 
     def _update(self, lr: float) -> Tensor:
         """One optimizer step, without waiting for the device.
@@ -171,23 +209,21 @@ class Trainer:
             of ranks that were asked to stop and that find a checkpoint due. The loss is the mean over the targets that
             count in the global batch, however they fall on micro-batches and ranks.
         """
-        batch = self.loader.batch(*self.guard.sequences(self.step))
-        counted = float(batch.mask.sum())
-        share = self.mesh.terms / max(1.0, counted)  # the ranks' means are averaged
-        tokens = torch.split(self._sent(batch.tokens), self.micro_batch)  # (B, T+1) each
-        masks: Sequence[Tensor | None] = [None] * len(tokens)  # nothing to multiply by
-        if counted != batch.mask.size:
-            masks = torch.split(self._sent(batch.mask.astype(np.float32, copy=False)), self.micro_batch)  # (B, T) each
-        ask = OBJECTIVES[self.spec.objective]
-        examples = [self._own(ask(rows, mask)) for rows, mask in zip(tokens, masks, strict=True)]
+        step = self.batches.take(*self.guard.sequences(self.step))
+        share = self.mesh.terms / max(1.0, step.counted)  # the ranks' means are averaged
         scale = self.guard.scale
-        loss = self.held.backward(examples, share if scale is None else share * scale.value)
+        loss = self.noise.backward(
+            self.held, step.examples, share if scale is None else share * scale.value, self.step + 1
+        )
         if scale is not None:
             loss = scale.undo(self.model, loss)
+        before_mean = self.noise.of_ranks(step.counted, self.step + 1)
         wishes = self.stop(), self.saves.due()
-        said = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip, wishes)
-        # the device is waited for here only where the numbers decide about the update
+        said = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip, wishes, before_mean)
+        # the device is waited for here only where the numbers decide about the update, or are measured
         self.verdict = self.guard.judge(self.step, *said[:2].tolist()) if self.guard.active else None
+        norm = said[1].item() if self.noise.due(self.step + 1) else math.nan
+        self.noise.take(norm, step.counted, self.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.saves.release()
@@ -195,20 +231,6 @@ class Trainer:
             self.optimizer.step()
         self.optimizer.zero_grad()
         return said
-
-    def _sent(self, batch: np.ndarray) -> Tensor:
-        """This rank's rows of a batch on their way to its device, which the host does not wait for."""
-        rows = torch.from_numpy(self.mesh.rows(batch))
-        return rows.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else rows
-
-    def _own(self, examples: Examples) -> Examples:
-        """This rank's positions of its rows."""
-        degree, place = self.mesh.layout.context, self.mesh.place("context")
-        if degree == 1:
-            return examples
-        inputs, targets = (whole.chunk(degree, dim=1)[place] for whole in (examples.inputs, examples.targets))
-        mask = None if examples.mask is None else examples.mask.chunk(degree, dim=1)[place]
-        return Examples(inputs=inputs, targets=targets, mask=mask)
 
     @property
     def answers(self) -> Any:
@@ -219,9 +241,6 @@ class Trainer:
     def _finite(self) -> bool:
         """Whether every weight is a number."""
         return finite(local(p) for p in self.model.parameters())
-
-    def _no_rows(self) -> dict[str, list[Any]]:
-        return {name: [] for name in (*COLUMNS, SKIPPED)[: len(COLUMNS) + self.guard.active]}
 
     def _heed(self, verdict: Verdict | None, rows: dict[str, list[Any]]) -> str:
         """Do what was decided about an update that was not applied; why the run ends, if it does."""
@@ -242,6 +261,7 @@ class Trainer:
         state, damaged = resume.restore(self.dir, self.spec, self.model, self.optimizer, self.mesh, at_most=at_most)
         self.step, number = state["step"], self.guard.history.anomalies
         self.guard.rewound(state)
+        self._observe(state)
         self.mesh.first(lambda: self.dir.forget_after(self.step, self.attempt_name, number, rows))
         for column in rows.values():
             column.clear()
@@ -273,8 +293,9 @@ class Trainer:
 
     def _save(self, rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
         """Begin to write the curve so far and a checkpoint, of all ranks or of none."""
+        observed = {"early_stop": self.early.state(), "noise_scale": self.noise.state()}
         state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
-        state |= self.guard.state
+        state |= {"observed": observed, **self.guard.state}
         self.saves.begin(self.step, state, rows, keep=self._kept(), waited=waited)
 
     def progress(self, phase: str, loss: float | None) -> None:

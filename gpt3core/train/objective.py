@@ -16,9 +16,16 @@ class Examples:
     inputs: Tensor  # (B, T) token ids
     targets: Tensor  # (B, T) token ids
     mask: Tensor | None  # (B, T), 1 where the target counts and 0 where not; None where all do
+    rows: range = range(0)  # the numbers of its sequences in the run, which what is drawn for them depends on
+
+    def some(self, rows: slice) -> Examples:
+        """Some of the sequences."""
+        mask = None if self.mask is None else self.mask[rows]
+        return Examples(inputs=self.inputs[rows], targets=self.targets[rows], mask=mask, rows=self.rows[rows])
 
 
 Objective = Callable[[Tensor, Tensor | None], Examples]
+Loss = Callable[[Tensor, Examples], Tensor]  # of logits (B, T, V), summed over the targets that count
 
 
 def next_token(tokens: Tensor, mask: Tensor | None) -> Examples:
@@ -39,6 +46,28 @@ def loss_sum(logits: Tensor, examples: Examples) -> Tensor:
     """The summed loss of the targets that count, in nats and fp32."""
     losses = loss_per_token(logits, examples.targets)
     return (losses if examples.mask is None else losses * examples.mask).sum()
+
+
+def smoothed(loss: Loss, smoothing: float, vocab_size: int, first: int = 0) -> Loss:
+    """The same summed loss, with the gradient of label smoothing (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+
+    The value stays the plain cross-entropy, which is what is reported. A smoothed loss is the plain one and, a target,
+    ``smoothing`` times its logit less the mean of all: of logits cut over devices each adds what it has.
+
+    Args:
+        first: the token of the first logit, where logits are cut by tokens.
+    """
+
+    def found(logits: Tensor, examples: Examples) -> Tensor:
+        rows = examples.targets - first
+        here = (rows >= 0) & (rows < logits.size(-1))
+        every = logits.float()
+        at = every.gather(-1, rows.clamp(0, logits.size(-1) - 1)[..., None])[..., 0] * here
+        added = at - every.sum(-1) / vocab_size  # (B, T)
+        added = smoothing * (added if examples.mask is None else added * examples.mask).sum()
+        return loss(logits, examples) + (added - added.detach())
+
+    return found
 
 
 def model_loss_sum(model: nn.Module, examples: Examples) -> Tensor:

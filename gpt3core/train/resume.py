@@ -25,7 +25,7 @@ from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
 CARRIED = ("anomaly", "loss_scale")  # what decides about later steps, beside tensors: a child has its parent's
-STATE = ("step", "train_seconds", "first_step", "trunk", *CARRIED)  # of a run, beside its tensors
+STATE = ("step", "train_seconds", "first_step", "trunk", "observed", *CARRIED)  # of a run, beside its tensors
 ARITHMETIC = ("precision", "kernel", "threads", "compile")  # what a run keeps for all its attempts
 
 
@@ -72,9 +72,9 @@ def arithmetic(
             numerics is None
             or not numerics.satisfies(spec.precision, spec.kernel)
             or not timing.possible(numerics, device)
-            or (numerics.kernel, spec.compile) == ("native", "blocks")
+            or numerics.kernel in timing.excluded(spec)
         ):
-            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device, spec.compile == "blocks")
+            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device, without=timing.excluded(spec))
         numerics, compiled = compiling.choose(spec, numerics, device, threads, (mesh or Mesh()).layout)
         chosen = {**vars(numerics), "threads": threads, "compile": compiled}
     chosen = _under_layout(chosen, spec, device, mesh or Mesh())
@@ -97,7 +97,7 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
         spec.model,
         mesh.layout,
         sequences=spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
-        numerics=Numerics(precision=chosen["precision"], kernel=chosen["kernel"]),
+        numerics=spec.options.kept(Numerics(precision=chosen["precision"], kernel=chosen["kernel"])),
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
     )
     return {**chosen, "micro_batch": size}
@@ -163,8 +163,9 @@ def restore(
         at_most: the last step that it may be of.
 
     Returns:
-        ``step`` and ``train_seconds`` so far, ``first_step`` that this run did itself and the ``trunk`` it began from,
-        with what was kept of anomalies; and a sentence for each checkpoint that was found damaged by any rank.
+        ``step`` and ``train_seconds`` so far, ``first_step`` that this run did itself, the ``trunk`` it began from,
+        what it has ``observed`` of itself (a state by observer), and what was kept of anomalies; and a sentence for
+        each checkpoint that was found damaged by any rank.
 
     Raises:
         StoreError: when the parent's checkpoint is missing, damaged or of another shape, or the ranks differ.
@@ -212,7 +213,8 @@ def _try_load(
     except checkpoint.DamageError as error:
         return str(error)
     first = 0 if spec.parent is None else spec.parent.step
-    return {"first_step": first, "trunk": None, **{n: v for n, v in contents.state.items() if n in STATE}}
+    known: dict[str, Any] = {"first_step": first, "trunk": None, "observed": {}}
+    return {**known, **{n: v for n, v in contents.state.items() if n in STATE}}
 
 
 def _wait_until_seen(folder: Path, mesh: Mesh) -> None:
@@ -237,17 +239,19 @@ def _branch(
             f"run {run.run_id} does not begin as {prefix.run_id} does up to step {prefix.step}, so it cannot start "
             "from there: nothing was trained"
         )
+    observed: Any = {}
     problem = mesh.first(lambda: "" if trunk.checkpoint(prefix.step).exists() else "it is not there")
     if not problem:
         loaded = mesh.each(lambda: _try_load(trunk, spec, prefix.step, model, optimizer, mesh))
         problem = next((found for found in loaded if isinstance(found, str)), "")
+        observed = {} if problem else loaded[0]["observed"]  # type: ignore[index]
     if problem:
         return (
             f"run {run.run_id} could not start from step {prefix.step} of {prefix.run_id} ({problem}) and did these "
             "steps itself: the result is not affected, but check that disk"
         )
     begun = {"step": prefix.step, "train_seconds": 0.0, "first_step": prefix.step, "trunk": str(prefix)}
-    return {**_carried(loaded[0]), **begun}
+    return {**_carried(loaded[0]), **begun, "observed": observed}
 
 
 def _carried(state: Any) -> dict[str, Any]:
@@ -260,9 +264,10 @@ def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimi
     optimizer.state.clear()  # of a checkpoint that another rank found damaged
     if spec.parent is None:
         model.init_weights(spec.seed, part_of)
-        return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None}
+        return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None, "observed": {}}
     carried = mesh.together(lambda: _load_parent(run, spec, model, optimizer))
-    return {**carried, "step": spec.parent.step, "train_seconds": 0.0, "first_step": spec.parent.step, "trunk": None}
+    step = spec.parent.step
+    return {**carried, "step": step, "train_seconds": 0.0, "first_step": step, "trunk": None, "observed": {}}
 
 
 def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

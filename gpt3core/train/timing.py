@@ -10,7 +10,7 @@ import hashlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from gpt3core.data.cache import cache_folder
 from gpt3core.model import native, registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import AUTO, CANDIDATES, Numerics
-from gpt3core.spec import TRAINER_VERSION
+from gpt3core.spec import TRAINER_VERSION, RunSpec
 from gpt3core.store import files
 from gpt3core.train.objective import model_loss_sum, next_token
 
@@ -47,18 +47,25 @@ def machine(device: str = "cpu") -> str:
 
 
 def choose(
-    model: ModelSpec, precision: str = AUTO, kernel: str = AUTO, device: str = "cpu", compiled: bool = False
+    model: ModelSpec,
+    precision: str = AUTO,
+    kernel: str = AUTO,
+    device: str = "cpu",
+    without: Collection[str] = (),
 ) -> Numerics:
     """The fastest allowed numerics for training this shape here: remembered per machine, or timed (under a second).
 
     Args:
-        compiled: whether the kernel must be one that torch can compile.
+        without: kernels that are not to be chosen.
 
     Raises:
         ValueError: when the kernel that is asked for cannot be had here.
     """
-    allowed = [c for c in CANDIDATES if c.satisfies(precision, kernel) and (kernel == c.kernel or possible(c, device))]
-    allowed = [c for c in allowed if not (compiled and c.kernel == "native")]
+    allowed = [
+        c
+        for c in CANDIDATES
+        if c.satisfies(precision, kernel) and (kernel == c.kernel or (possible(c, device) and c.kernel not in without))
+    ]
     if len(allowed) == 1:
         return allowed[0]
     capabilities = torch.backends.cpu.get_cpu_capability()
@@ -76,6 +83,11 @@ def choose(
     report = {f"{c.precision}/{c.kernel}": round(1000 * seconds, 3) for c, seconds in times.items()}
     files.write_json(remembered, {"chosen": vars(best), "milliseconds": report, "machine": machine(device)})
     return best
+
+
+def excluded(spec: RunSpec) -> set[str]:
+    """Kernels that a run is not trained with: some have no dropout, and some cannot be compiled."""
+    return {*spec.options.without_kernels, *(("native",) if spec.compile == "blocks" else ())}
 
 
 def possible(numerics: Numerics, device: str) -> bool:

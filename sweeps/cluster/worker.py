@@ -153,7 +153,7 @@ def prepare(
     data = shards.prepare(job.spec.data)
     runner.check(job.spec, job.evals, data)
     asked = job.spec.precision, job.spec.kernel
-    chosen = timing.choose(job.spec.model, *asked, job.device, job.spec.compile == "blocks")
+    chosen = timing.choose(job.spec.model, *asked, job.device, timing.excluded(job.spec))
     return {
         "numerics": vars(chosen),
         "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},

@@ -10,7 +10,7 @@ from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
-from gpt3core.store.rundir import RunDir
+from gpt3core.store.rundir import STOPPED_EARLY, RunDir
 from sweeps.driving.proposers import held_out_loss
 
 
@@ -47,11 +47,14 @@ def look(run: RunDir, evals: EvalSpec) -> Look:
 
 def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any]) -> str:
     """A finished run in a line."""
-    n, flops = costs.params(run.model).nonembedding, costs.train_flops(run.model, run.tokens)
-    head = f"done    {run.run_id}  N {n:>11,}  D {run.tokens / 1e6:6.2f}M  C {flops:.2e}"
+    n = costs.params(run.model).nonembedding
+    early = result["status"] == STOPPED_EARLY
+    tokens = int(result.get("tokens", run.tokens)) if early else run.tokens
+    flops = costs.train_flops(run.model, tokens)
+    head = f"done    {run.run_id}  N {n:>11,}  D {tokens / 1e6:6.2f}M  C {flops:.2e}"
     if result["status"] == "diverged":
         return f"{head}  DIVERGED"
-    parts = [head]
+    parts = [head, f"STOPPED EARLY of {run.tokens / 1e6:.2f}M tokens: no point on a law"] if early else [head]
     if (measured := held_out_loss(folder, evals)) is not None:
         parts.append(f"loss {measured[0]:.4f} +- {measured[1]:.4f}")
     if result.get("tokens_per_second"):
@@ -60,4 +63,8 @@ def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any
         parts.append(met)
     if result.get("epochs", 0.0) > 1:
         parts.append(f"{result['epochs']:.2f} epochs")
+    if (scale := result.get("noise_scale")) is not None:
+        since = result.get("batch_beyond_noise_scale")
+        beyond = f", batches beyond it since step {since:,}" if since is not None else ""
+        parts.append(f"gradient noise scale {scale:,.0f} tokens{beyond}")
     return "  ".join(parts)

@@ -11,9 +11,10 @@ from gpt3core.checks import require_between, require_positive
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 from gpt3core.model import patterns
+from gpt3core.parallel.layout import Layout, noise_scale_problem
 from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
 from gpt3core.store import sweepdir
-from sweeps.planning import estimate, hardware, precedence
+from sweeps.planning import estimate, hardware, precedence, train_options
 from sweeps.planning.recipe import Anomaly, Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
 
 # beyond any experiment, and short of where arithmetic or memory gives out
@@ -50,6 +51,9 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"adaptive_target={recipe.adaptive_target}: FLOPs, positive (like 1e14)")
     _check_anomaly(recipe.anomaly)
     _check_prune(recipe.prune)
+    pruned = recipe.prune.by_value is not None
+    schedule = recipe.optim.schedule  # type: ignore[attr-defined]
+    train_options.check(recipe.train, schedule=schedule, adaptive=recipe.adaptive, pruned=pruned)
     require_positive(recipe.data, "max_epochs", where="data.")
     _check_placement(recipe.placement)
     _check_evals(recipe.evals)
@@ -208,3 +212,12 @@ def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
                 f"placement.workers={workers}: the batch of {run.run_id} has {sequences} sequences, which do not "
                 "divide over them; take a divisor, or set optim.batch_tokens_min and _max to one batch for all"
             )
+        if run.noise_scale_every:
+            _check_noise_scale(run, estimate.placed(run, recipe) or Layout(data=workers))
+
+
+def _check_noise_scale(run: RunSpec, layout: Layout) -> None:
+    """Refuse to measure it where a run's ranks cannot."""
+    sequences = run.optim.batch_tokens // run.model.n_ctx
+    if problem := noise_scale_problem(layout, sequences):
+        raise UsageError(f"train.noise_scale_every={run.noise_scale_every}, {run.run_id}: {problem}")

@@ -57,9 +57,11 @@ def _first(spec: RunSpec) -> int:
 
 def numerics(spec: RunSpec) -> Numerics:
     """The arithmetic that a run has on GPUs: bf16 and fused attention unless the recipe says otherwise."""
-    return Numerics(
-        precision="bf16" if spec.precision == AUTO else spec.precision,
-        kernel="sdpa" if spec.kernel == AUTO else spec.kernel,
+    return spec.options.kept(
+        Numerics(
+            precision="bf16" if spec.precision == AUTO else spec.precision,
+            kernel="sdpa" if spec.kernel == AUTO else spec.kernel,
+        )
     )
 
 

@@ -10,7 +10,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.spec import DataSpec, RunSpec
-from sweeps.planning import checks
+from sweeps.planning import checks, train_options
 from sweeps.planning.ladders import Cell, cells
 from sweeps.planning.recipe import Recipe
 
@@ -66,6 +66,7 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
     _check_replicas(recipe, grid.runs)
     checks.check_workers(recipe, grid.runs)
     checks.check_spikes(recipe, grid.runs)
+    train_options.check_runs(recipe.train, grid.runs)
     return grid
 
 
@@ -92,11 +93,13 @@ def _runs(recipe: Recipe, cell: Cell, data: DataSpec) -> list[RunSpec]:
                 compile=recipe.compile,
                 anomaly=AnomalySpec(**vars(recipe.anomaly)),
                 budget_flops=cell.budget,
+                options=train_options.options(recipe.train),
+                noise_scale_every=recipe.train.noise_scale_every,
             )
             for i in range(replicas)
         ]
     except ValueError as error:
-        raise UsageError(f"{cell.label} at {cell.at}: {error}") from error
+        raise UsageError(f"{cell.label} at {cell.at}: {train_options.named(str(error))}") from error
 
 
 def _small(recipe: Recipe, model: ModelSpec, budget: float | None, tokens: int) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from gpt3core.errors import UsageError
+from gpt3core.options import STOP_FIELDS
 
 RULE = ("widths", "span", "center_params", "center_flops", "center_exponent")
 
@@ -29,6 +30,9 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("anomaly.policy", ("anomaly.back", "anomaly.ahead"), "anomaly.policy=rollback"))
     if recipe.anomaly.policy == "stop":
         found.append(("anomaly.policy", ("anomaly.limit",), "anomaly.policy=skip"))
+    if recipe.train.stop_every is None:
+        keys = tuple(f"train.{name}" for name in STOP_FIELDS)
+        found.append(("train.stop_every", keys, "train.stop_every=1e6"))
     if recipe.replicas == 1:
         found.append(("replicas", ("replicas_below_flops",), "replicas=2 or more"))
     if not recipe.evals.tasks:

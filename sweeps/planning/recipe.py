@@ -14,6 +14,7 @@ from typing import Any
 from gpt3core import cli
 from gpt3core.errors import UsageError
 from sweeps.planning import precedence
+from sweeps.planning.train_options import Train
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 KEYS = "python sweeps/sizes.py --keys"
@@ -174,6 +175,7 @@ class Recipe:
     kernel: str = "auto"  # auto | softmax | sdpa | native
     compile: str = "auto"  # auto | none | blocks: torch.compile, where it pays within the run
     anomaly: Anomaly = field(default_factory=Anomaly)
+    train: Train = field(default_factory=Train)
     data: Data = field(default_factory=Data)
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)

@@ -14,7 +14,7 @@ from gpt3core.anomaly import AnomalySpec
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
-from sweeps.planning import estimate, hardware, totals, trunks
+from sweeps.planning import estimate, hardware, totals, train_options, trunks
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
@@ -59,6 +59,8 @@ def show(
     out.print(_placement(recipe), markup=False)
     if rule := AnomalySpec(**vars(recipe.anomaly)).describe():
         out.print(f"anomalies: {rule}", markup=False)
+    for line in train_options.lines(recipe.train):
+        out.print(line, markup=False)
     for line in totals.lines(recipe, [run for run in kept if run.run_id not in trained], prefixes):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)

@@ -96,16 +96,18 @@ def test_rules_take_runs_out_by_name_and_list_them(store):
     table.loc[3, "loss"] *= 1.5  # the largest size at the largest budget has smaller ones below it
     table.loc[3, ["N", "D"]] = table[["N", "D"]].max() * 2
     table.loc[4, "N"] = table.D[4] * 2
+    table.loc[6, "status"] = "stopped early"
     kept, applied = rules.apply(table, min_tokens=4e5, exclude=[names[5]])
     assert {rule.name: rule.excluded for rule in applied} == {
         "excluded": [names[5]],
         "diverged": [names[0]],
+        "stopped-early": [names[6]],
         "repeated-data": [names[2]],
         "worse-than-smaller": [names[3]],
         "short-run": [names[1]],
         "under-trained": [],
     }
-    assert len(kept) == len(table) - 5
+    assert len(kept) == len(table) - 6
     _, without_floor = rules.apply(table)
     assert names[4] in {rule.name: rule.excluded for rule in without_floor}["under-trained"]
 

@@ -1,8 +1,13 @@
 """A sweep read from a store: what is asked of a run and not measured yet hides nothing that is."""
 
+import json
 from dataclasses import replace
 
+import pytest
+
 from analysis.runs import store
+from analysis.runs.selection import select
+from analysis.settings import RunSettings
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from tests.analysis.synthetic import make_store
@@ -28,3 +33,25 @@ def test_one_more_task_hides_no_run_until_it_is_measured(isolated):
     only = store.load(root)
     assert list(only.table.run_id) == ids[:1], "another measure of the loss is another loss"
     assert only.missing == ids[1:]
+
+
+def test_a_run_that_stopped_early_is_listed_as_it_was_and_left_out_of_fits(isolated):
+    root = isolated / "root"
+    ids = make_store(root)
+    before = store.load(root).table.set_index("run_id")
+    run = RunDir(root, ids[3])
+    spec, path = run.spec(), run.path / "result.json"
+    tokens = spec.tokens_at(spec.steps // 2)
+    ended = {**json.loads(path.read_text()), "status": "stopped early", "tokens": tokens, "steps": spec.steps // 2}
+    path.write_text(json.dumps(ended))
+    row = store.load(root).table.set_index("run_id").loc[ids[3]]
+    assert (row.status, row.tokens) == ("stopped early", tokens)
+    assert row.loss == before.loc[ids[3]].loss
+    assert row.flops_model == pytest.approx(before.loc[ids[3]].flops_model * tokens / spec.tokens)
+    chosen = select(RunSettings(runs=str(root)))
+    assert {r.name: r.excluded for r in chosen.rules if r.excluded}["stopped-early"] == [ids[3]]
+    assert ids[3] not in set(chosen.table.run_id)
+    by_name = select(RunSettings(runs=str(root), rules=["diverged"]))
+    assert ids[3] in set(by_name.table.run_id), "who wants it may have it"
+    (would,) = [r.would_exclude for r in by_name.rules if r.name == "stopped-early"]
+    assert would == [ids[3]]

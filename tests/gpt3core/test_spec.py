@@ -11,6 +11,7 @@ from gpt3core import spec as specs
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.options import Options
 from gpt3core.spec import DataSpec, OptimSpec, Parent, RunSpec
 from tests.conftest import make_run
 
@@ -22,7 +23,7 @@ GOLDEN = {
 }
 GOLDEN_175B = "175B-e5b315f274da"
 
-NOT_HASHED = {"data.corpus", "budget_flops"}
+NOT_HASHED = {"data.corpus", "budget_flops", "noise_scale_every"}
 # a value for each field that differs from the base's and is allowed there
 OTHER = {
     **{"model.n_layer": 3, "model.d_model": 32, "model.n_head": 4, "model.d_head": 4, "model.n_ctx": 16},
@@ -44,10 +45,14 @@ OTHER = {
     },
     **{"anomaly.policy": "skip", "anomaly.spike": 9.5, "anomaly.window": 64, "anomaly.limit": 3},
     **{"anomaly.back": 50, "anomaly.ahead": 0},
+    **{"options.dropout": 0.1, "options.attention_dropout": 0.1, "options.label_smoothing": 0.1},
+    **{"options.lr_noise": 0.1, "options.stop_every": 512, "options.stop_patience": 2},
+    **{"options.stop_validation_tokens": 4096, "noise_scale_every": 10},
 }
 RAMPED = {"optim.ramp_start", "optim.ramp_tokens"}  # changed on a run that has a ramp
 OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule
-GUARDED = {name for name in OTHER if name.startswith("anomaly.")}  # changed on a run with a rule for all of it
+OF_EARLY_STOPS = {"options.stop_patience", "options.stop_validation_tokens"}  # changed on a run that may
+GUARDED = {name for name in OTHER if name.startswith("anomaly.")} - {"anomaly.policy"}  # on a run with all rules
 ONE_VALUE = {"model.architecture", "objective"}  # registries with one entry so far
 
 
@@ -91,14 +96,14 @@ def test_every_field_is_hashed_or_named_here_as_a_label():
     spec = changed(base(), "model.attention", "fixed,banded")  # a shape in which every field has something to say
     wsd = replace(spec, optim=replace(spec.optim, schedule="wsd", warmup_tokens=0))
     ramped = replace(spec, optim=replace(spec.optim, ramp_start=64, ramp_tokens=128))
+    stopping = replace(spec, options=Options(stop_every=256))
     paths = set(leaves(spec))
     assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
     guarded = replace(spec, anomaly=AnomalySpec(policy="rollback", spike=9.0))
     same = set()
     for path, value in OTHER.items():
-        before = wsd if path in OF_WSD else ramped if path in RAMPED else spec
-        if path in GUARDED and path != "anomaly.policy":
-            before = guarded
+        special = ((OF_WSD, wsd), (RAMPED, ramped), (OF_EARLY_STOPS, stopping), (GUARDED, guarded))
+        before = next((run for fields, run in special if path in fields), spec)
         other = changed(before, path, value)
         assert other != before, path
         if other.run_id.rpartition("-")[2] == before.run_id.rpartition("-")[2]:
@@ -184,6 +189,11 @@ def test_explain_names_the_differing_fields_that_are_hashed():
         ("model.d_head", 0, "model.d_head=0"),
         ("model.n_ctx", 31, "not a whole number of sequences"),
         ("model.attention", "sparse", "allowed are dense, alternating"),
+        ("options.dropout", 0.95, r"options.dropout=0.95: it must lie from 0 to 0.9"),
+        ("options.label_smoothing", -0.1, r"options.label_smoothing=-0.1"),
+        ("options.lr_noise", float("nan"), r"options.lr_noise=nan"),
+        ("options.stop_patience", 2, "without options.stop_every no run stops early"),
+        ("noise_scale_every", -1, "noise_scale_every=-1"),
     ],
 )
 def test_impossible_runs_are_refused(path, value, sentence):

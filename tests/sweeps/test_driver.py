@@ -224,3 +224,25 @@ def test_a_request_to_stop_what_is_not_there_is_said(smoke):
     display = Silent()
     assert len(drive(smoke, FakeCluster(smoke[2]), display).done) == 4
     assert any("stop/nobody" in line and "no run of this sweep" in line for line in display.lines)
+
+
+def test_a_run_that_stopped_early_is_done_with_a_line_that_says_so_and_never_tried_again(smoke):
+    class Stopping(FakeCluster):
+        def finish(self, run_id):
+            super().finish(run_id)
+            run = RunDir(self.root, run_id)
+            more = {"tokens": 12_800, "steps": 100, "noise_scale": 640.0, "batch_beyond_noise_scale": 30}
+            run.path.joinpath("result.json").unlink()
+            run.finish({"status": "stopped early", **more})
+
+    display = Silent()
+    outcome = drive(smoke, Stopping(smoke[2]), display)
+    assert len(outcome.done) == 4
+    assert outcome.failed == {}
+    said = [line for line in display.lines if "STOPPED EARLY" in line]
+    assert len(said) == 4
+    assert all("D   0.01M" in line and "no point on a law" in line and "loss 4.0000" in line for line in said)
+    assert all("noise scale 640 tokens, batches beyond it since step 30" in line for line in said)
+    again = FakeCluster(smoke[2])
+    assert len(drive(smoke, again).done) == 4
+    assert again.started == []

@@ -72,6 +72,14 @@ CHANGES = {
     "prune.target": "1e14",
     "precision": "fp32",
     "kernel": "sdpa",
+    "train.dropout": "0.1",
+    "train.attention_dropout": "0.1",
+    "train.label_smoothing": "0.1",
+    "train.lr_noise": "0.1",
+    "train.stop_every": "1e5",
+    "train.stop_patience": "2",
+    "train.stop_validation_tokens": "32768",
+    "train.noise_scale_every": "5",
     "data.corpus": "",  # another file, made by the test
     "data.tokenizer": "gpt2:2048",
     "data.validation_fraction": "0.1",
@@ -137,6 +145,7 @@ CHANGES = {
     "optim.clip": "0.5",
 }
 OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("shapes", "min_tokens"): "2.5e6"}
+EARLY = "adaptive=false prune.by_value=null train.stop_every=1e5"  # a law needs every run that these two take
 BESIDE = {  # what gives a key its meaning
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
@@ -145,6 +154,8 @@ BESIDE = {  # what gives a key its meaning
     "anomaly.limit": "anomaly.policy=skip",
     "anomaly.back": "anomaly.policy=rollback",
     "anomaly.ahead": "anomaly.policy=rollback",
+    **dict.fromkeys(("train.stop_patience", "train.stop_validation_tokens"), EARLY),
+    "train.stop_every": "adaptive=false prune.by_value=null",
 }
 READ_BY_DRIVER = {  # nothing of a plan shows them
     "adaptive",
@@ -204,7 +215,7 @@ UNCHANGED = {}  # ladder and word beside its base recipe -> the consequences
 
 @pytest.mark.parametrize(("family", "key"), SETTABLE, ids=lambda value: value)
 def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, folder):
-    words = [*base(family), *([BESIDE[key]] if key in BESIDE else [])]
+    words = [*base(family), *BESIDE.get(key, "").split()]
     value = OF_FAMILY.get((family, key), CHANGES[key]) or str(folder / "other")
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
     if key in READ_BY_DRIVER:
@@ -232,6 +243,23 @@ def getattr_names(package):
     [
         (["adaptive_share=0.4"], "adaptive_share=0.4 has no effect with adaptive=false: .* adaptive=true"),
         (["adaptive_target=1e14"], "adaptive_target=1e\\+14 has no effect"),
+        (
+            ["train.stop_patience=5"],
+            "train.stop_patience=5 has no effect .* or give train.stop_every=1e6",
+        ),
+        (["train.stop_every=0"], "train.stop_every=0: tokens, 1 or more"),
+        (["train.stop_every=1e5", "adaptive=true"], "train.stop_every=100000, adaptive=true: a run that stops early"),
+        (["train.stop_every=1e5", "prune.by_value=0.1"], "prune.by_value: a run that stops early"),
+        (["train.stop_every=1e5", "optim.schedule=wsd"], "optim.schedule=wsd: runs of one size wait"),
+        (["train.stop_every=1e9"], "train.stop_every=1e\\+09, train.stop_patience=3: no run can stop early"),
+        (["train.stop_every=1e5", "train.stop_validation_tokens=200"], "=200: two sequences are 256 tokens"),
+        (["train.dropout=0.95"], "train.dropout=0.95: it must lie from 0 to 0.9"),
+        (["train.attention_dropout=0.1", "kernel=native"], "kernel=native, train.attention_dropout=0.1"),
+        (["train.noise_scale_every=1000000"], "train.noise_scale_every=1000000: the longest run has"),
+        (
+            ["train.noise_scale_every=5", "placement.workers=2", "placement.context=2"],
+            "_every=5, .* needs replicas",
+        ),
         (["replicas_below_flops=1e12"], "replicas_below_flops=1e\\+12 has no effect with replicas=1"),
         (["replicas=2", "replicas_below_flops=1e10"], "replicas=2 has no effect: no cell"),
         (["model.attention=dense", "model.band=8"], "model.band=8 has no effect with model.attention=dense"),
