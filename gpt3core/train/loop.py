@@ -89,17 +89,15 @@ class Trainer:
         self.model = self.held.model
         self.optimizer = optimizer.build(self.model, spec.optim)
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
-        self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
-        self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
-        self.guard, self.damage = Guard(spec, state), [*damage, *unreadable, *damaged]
-        self._observe(state)
+        self._begin(state)
+        self.damage = [*damage, *unreadable, *damaged]
         self.batches = Batches(
             loader=self.loader, objective=spec.objective, mesh=self.mesh, device=device, micro_batch=self.micro_batch
         )
-        held = self.model, self.optimizer, self.mesh
-        self.saves = Saves(self.dir, self.attempt_name, *held, device=device, least=checkpoint_seconds)
-        begun = {name: getattr(self, name) for name in BEGUN}
-        self.event("start", **begun, **vars(self.numerics), layout=vars(self.mesh.layout))
+        trained = self.model, self.optimizer, self.mesh
+        self.saves = Saves(self.dir, self.attempt_name, *trained, device=device, least=checkpoint_seconds)
+        begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
+        self.event("start", **begun, layout=vars(self.mesh.layout))
 
     def _choose_arithmetic(self, suggested: Numerics | None, threads: int, prefix: Prefix | None) -> list[str]:
         """Settle precision, kernel, threads, micro-batch and compilation; what was unreadable of a former choice."""
@@ -109,6 +107,13 @@ class Trainer:
         self.numerics = Numerics(**chosen)
         settle_process(self.device, self.threads)
         return unreadable
+
+    def _begin(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint says beside its tensors."""
+        self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
+        self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
+        self.guard = Guard(self.spec, state)
+        self._observe(state)
 
     def _observe(self, state: dict[str, Any]) -> None:
         """Take up what a checkpoint says that the run had observed of itself."""

@@ -28,7 +28,7 @@ N_CTX, SEQUENCES = 32, 4  # of a batch
 def trainer(spec, root, micro_batch):
     RunDir(root, spec.run_id).create(spec)
     here = loop.Trainer(spec, root)
-    here.micro_batch = micro_batch
+    here.batches = replace(here.batches, micro_batch=micro_batch)
     return here
 
 

@@ -42,7 +42,7 @@ def test_no_operator_of_a_step_brings_a_value_to_the_host(tiny_run, isolated, ke
     spec = replace(tiny_run, kernel=kernel, precision=precision)
     RunDir(isolated, spec.run_id).create(spec)
     here = loop.Trainer(spec, isolated)
-    here.micro_batch = 3
+    here.batches = replace(here.batches, micro_batch=3)
     here._update(1e-3)
     with Asked() as asked:
         said = here._update(1e-3)

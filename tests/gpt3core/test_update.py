@@ -1,6 +1,7 @@
 """One update: the schedule's closed form, the objective over micro-batches, AdamW written down."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_micro_batches_add_up_to_one_batch(tiny_run, isolated):
     expected = [one._update(rate).tolist() for rate in rates]
     calls = []
     many.model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    many.micro_batch = 3
+    many.batches = replace(many.batches, micro_batch=3)
     found = [many._update(rate).tolist() for rate in rates]
     assert calls == [3, 1] * 5
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -76,7 +77,7 @@ def test_the_loss_is_the_mean_over_what_the_mask_leaves_of_the_whole_batch(tiny_
     mask = (rng.random(whole.mask.shape) < [[0.9], [0.1], [0.5], [0.5]]).astype(np.float32)
     monkeypatch.setattr(Loader, "batch", lambda *_: Batch(tokens=whole.tokens, mask=mask))
     here = trainer(tiny_run, isolated)
-    here.micro_batch = 1  # four of them with other counts each
+    here.batches = replace(here.batches, micro_batch=1)  # four of them with other counts each
     with torch.no_grad():
         logits = here.model(torch.from_numpy(whole.tokens[:, :-1])).double()
     targets = torch.from_numpy(whole.tokens[:, 1:, None])
