@@ -176,7 +176,7 @@ def test_a_step_that_others_start_from_and_the_last_are_there_when_training_goes
         return update(self, lr)
 
     monkeypatch.setattr(loop.Trainer, "_update", watched)
-    monkeypatch.setattr("gpt3core.run._evaluate", lambda here, _: there.append(run_dir.checkpoint_steps()) or "done")
+    monkeypatch.setattr("gpt3core.run._evaluate", lambda *_: there.append(run_dir.checkpoint_steps()) or "done")
     run(tiny_run, isolated, keep=(7,))
     assert [step in steps for steps in there] == [False] * step + [True] * (31 - step)
 

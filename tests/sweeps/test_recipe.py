@@ -72,6 +72,7 @@ CHANGES = {
     "prune.target": "1e14",
     "precision": "fp32",
     "kernel": "sdpa",
+    "compile": "none",
     "train.dropout": "0.1",
     "train.attention_dropout": "0.1",
     "train.label_smoothing": "0.1",
