@@ -26,7 +26,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, interval, optimizer, resume, timing
-from gpt3core.train.objective import OBJECTIVES, Examples
+from gpt3core.train.objective import OBJECTIVES, Examples, told_apart
 from gpt3core.train.process import settle_process
 from gpt3core.trunk import Prefix
 
@@ -163,13 +163,14 @@ class Trainer:
         return loss.item(), norm.item()
 
     def _own(self, examples: Examples) -> Examples:
-        """This rank's positions of its rows."""
+        """This rank's positions of its rows; their documents as all positions tell them."""
+        examples = told_apart(examples, self.spec.model.document_end)
         degree, place = self.mesh.layout.context, self.mesh.place("context")
         if degree == 1:
             return examples
         inputs, targets = (whole.chunk(degree, dim=1)[place] for whole in (examples.inputs, examples.targets))
         mask = None if examples.mask is None else examples.mask.chunk(degree, dim=1)[place]
-        return Examples(inputs=inputs, targets=targets, mask=mask)
+        return Examples(inputs=inputs, targets=targets, mask=mask, documents=examples.documents)
 
     @property
     def answers(self) -> Any:

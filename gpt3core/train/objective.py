@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gpt3core.model.documents import begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +18,7 @@ class Examples:
     inputs: Tensor  # (B, T) token ids
     targets: Tensor  # (B, T) token ids
     mask: Tensor | None  # (B, T), 1 where the target counts and 0 where not; None where all do
+    documents: Tensor | None = None  # (B, T of whole sequences) where each position's begins; None: all see one another
 
 
 Objective = Callable[[Tensor, Tensor | None], Examples]
@@ -24,6 +27,14 @@ Objective = Callable[[Tensor, Tensor | None], Examples]
 def next_token(tokens: Tensor, mask: Tensor | None) -> Examples:
     """Every position predicts the token after it: (B, T+1) tokens and the mask (B, T) of their targets."""
     return Examples(inputs=tokens[:, :-1], targets=tokens[:, 1:], mask=mask)
+
+
+def told_apart(examples: Examples, end: int | None) -> Examples:
+    """Whole sequences with their documents masked, where ``end`` is the token that ends one.
+
+    All targets count, the first token of a document too: what precedes it is the end-of-text of the one before.
+    """
+    return examples if end is None else replace(examples, documents=begins(examples.inputs, end))
 
 
 OBJECTIVES: dict[str, Objective] = {"next_token": next_token}  # by ``RunSpec.objective``
@@ -43,5 +54,5 @@ def loss_sum(logits: Tensor, examples: Examples) -> Tensor:
 
 def model_loss_sum(model: nn.Module, examples: Examples) -> Tensor:
     """The same of a model that has its whole head: without logits of the whole batch."""
-    found: Tensor = model(examples.inputs, examples.targets, examples.mask)
+    found: Tensor = model(examples.inputs, examples.targets, examples.mask, examples.documents)
     return found
