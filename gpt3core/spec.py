@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from gpt3core import sizes
 from gpt3core.checks import as_floats, require_between, require_positive
+from gpt3core.data import tokenizer
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
@@ -136,6 +137,12 @@ class RunSpec:
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+        told = self.model.document_end
+        if told is not None and told != (end := tokenizer.end_of_text(self.data.tokenizer)):
+            raise ValueError(
+                f"model.document_end={told}: data.tokenizer={self.data.tokenizer} ends documents with {end}; give "
+                "that, or null to mask none"
+            )
         for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
             if batch % self.model.n_ctx:
                 raise ValueError(f"{name}={batch} is not a whole number of sequences of n_ctx={self.model.n_ctx}")
