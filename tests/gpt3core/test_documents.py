@@ -85,7 +85,7 @@ def test_a_document_begins_after_the_end_of_the_one_before():
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_every_backend_is_the_mask_with_its_gradients(pattern, kernel):
-    for t in (1, 5, 64, 70, 300):
+    for t in (1, 70, 300):
         tokens = packed(3, t, seed=t)
         *inputs, gradient = drawn(3, 2, t, 8, seed=t)
         mask = oracle(tokens, pattern)
@@ -120,8 +120,8 @@ def test_in_bf16_a_backend_is_the_mask_to_bf16s_digits():
 @pytest.mark.parametrize("pattern", [DENSE, BANDS[3], SPARSE[2], SPARSE[4]], ids=str)
 def test_flex_attention_is_the_mask_and_skips_blocks(pattern):
     """Forward, uncompiled and on the CPU: its backward pass and its kernel exist on GPUs only."""
-    t = 700
-    tokens = packed(3, t, mean=150.0)
+    t = 500
+    tokens = packed(3, t, mean=120.0)
     q, k, v, _ = drawn(3, 2, t, 8)
     begun, mask = documents.begins(tokens, END), oracle(tokens, pattern)
     with torch.no_grad():
@@ -268,7 +268,7 @@ def test_text_that_grows_with_a_cache_sees_its_own_document():
 # ----------------------------------------------------------------------------------------------------------------- runs
 
 
-def make_spec(folder, *, steps=4, n_layer=4):
+def make_spec(folder, *, steps=3, n_layer=4):
     """A run of GPT-3's shape whose documents are shorter than its context."""
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -293,12 +293,9 @@ def one(tmp_path_factory):
     return spec, place
 
 
-LAYOUTS = [
+MORE = [
     Layout(tensor=2, context=2, recompute="selective"),
     Layout(pipeline=2, virtual=2, micro_batch=1),
-    Layout(pipeline=2, zero_bubble=True, recompute="full"),
-]
-MORE = [
     Layout(context=2),
     Layout(context=4, micro_batch=1),
     Layout(tensor=2),
@@ -312,7 +309,10 @@ MORE = [
 @pytest.mark.xdist_group("ranks")
 @pytest.mark.parametrize(
     "layout",
-    [*LAYOUTS, *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE)],
+    [
+        Layout(pipeline=2, zero_bubble=True, micro_batch=1, recompute="full"),
+        *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE),
+    ],
     ids=lambda layout: layout.describe(),
 )
 def test_a_cut_run_has_the_losses_of_one_process(one, isolated, layout):
