@@ -43,7 +43,8 @@ def show(
         remarks: sentences that the reader must not miss.
         pruned: run_ids that will not be started.
     """
-    out, prefixes = _console(), trunks.prefixes(grid.runs)
+    kept = [run for run in grid.runs if run.run_id not in pruned]
+    out, prefixes = _console(), trunks.prefixes(kept)
     if recipe.family == "gpt3":
         _gpt3(out, recipe, grid.runs, text)
     else:
@@ -55,7 +56,7 @@ def show(
     if shared := _trunks(grid.runs, prefixes):
         out.print(shared, markup=False)
     out.print(_placement(recipe), markup=False)
-    for line in totals.lines(recipe, [r for r in grid.runs if r.run_id not in trained and r.run_id not in pruned]):
+    for line in totals.lines(recipe, [run for run in kept if run.run_id not in trained], prefixes):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)
     if recipe.data.mask_documents:
