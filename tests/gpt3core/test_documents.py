@@ -134,7 +134,8 @@ def test_flex_attention_is_the_mask_and_skips_blocks(pattern):
     needed = F.pad(mask, (0, -t % 128, 0, -t % 128)).view(3, 1, n, 128, n, 128).any(dim=5).any(dim=3)
     computed_blocks = blocks.to_dense().bool()
     assert (computed_blocks | ~needed).all()
-    assert computed_blocks[1:].sum() < 2 * whole.to_dense().sum(), "documents leave blocks out"
+    if pattern.kind != "banded":  # a band has few to leave out
+        assert computed_blocks[1:].sum() < 0.8 * 2 * whole.to_dense().sum(), "documents leave blocks out"
 
 
 # ----------------------------------------------------------------------------------------------------------------- cost
