@@ -124,6 +124,4 @@ def test_an_export_says_that_the_layout_masks_no_documents(store, tmp_path, monk
     masked = replace(here.spec.model, document_end=here.encoding.eot_token)
     monkeypatch.setattr(trained, "open_run", lambda *_, **__: replace(here, spec=replace(here.spec, model=masked)))
     assert export.main([f"run={done.run_id}", f"out={tmp_path / 'out'}"]) == 0
-    assert (
-        "trained with data.mask_documents, which this layout has not: give" in capsys.readouterr().out
-    )
+    assert "trained with data.mask_documents, which this layout has not: give" in capsys.readouterr().out
