@@ -7,7 +7,7 @@ Conventions:
     flops 6ND               6 x parameters x tokens, of the parameters that the caller names
     flops model ("exact")   3 x forward; forward = 2 FLOPs per multiply-add of every matrix product: linear layers,
                             head, and the query-key pairs that causal and banded masks leave; embeddings, softmax and
-                            norms not
+                            norms not. Masked documents are counted as if they saw each other, as published counts do
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ step=last            the newest checkpoint of a run that is not finished; step=1
 
 AutoModelForCausalLM.from_pretrained(DIR) gives the model in fp32, AutoTokenizer.from_pretrained(DIR) its tokenizer. A
 model of dense layers becomes a GPT2LMHeadModel, one of alternating bands a GPTNeoForCausalLM; both compute what the
-run's model computes. isoflop.json says which run and step it was.
+run's model computes, of a run with data.mask_documents for one document at a time: transformers masks nothing before an
+end of text. isoflop.json says which run and step it was.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
         about={"run_id": here.run.run_id, "step": here.step, "tokenizer": here.spec.data.tokenizer},
     )
     print(f"written: {out}, a {name} of {here.run.run_id} at step {here.step}, with its tokenizer")
+    if here.spec.model.document_end is not None:
+        print(
+            "note: the run was trained with data.mask_documents, which this layout has not: give it one document a text"
+        )
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 from gpt3core import sizes
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.checks import as_floats, require_between, require_positive
+from gpt3core.data import tokenizer
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
@@ -161,10 +162,22 @@ class RunSpec:
                 f"kernel={self.kernel}, options.attention_dropout={self.options.attention_dropout}: its attention "
                 "drops nothing; give kernel=softmax, sdpa or auto, or options.dropout alone"
             )
+        if self.model.document_end is not None and (self.options.attention_dropout or self.compile == "blocks"):
+            key = "compile='blocks'" if self.compile == "blocks" else "options.attention_dropout"
+            raise ValueError(
+                f"model.document_end={self.model.document_end} with {key}: attention that is compiled, or drops "
+                "probabilities, does not tell documents apart; leave one of them out"
+            )
         if self.options.stop_every and self.optim.schedule == "wsd":
             raise ValueError(
                 f"options.stop_every={self.options.stop_every}: a run of optim.schedule=wsd shares its steps with "
                 "longer and shorter ones, and must not stop early; give another schedule"
+            )
+        told = self.model.document_end
+        if told is not None and told != (end := tokenizer.end_of_text(self.data.tokenizer)):
+            raise ValueError(
+                f"model.document_end={told}: data.tokenizer={self.data.tokenizer} ends documents with {end}; give "
+                "that, or null to mask none"
             )
         for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
             if batch % self.model.n_ctx:

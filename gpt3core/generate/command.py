@@ -14,6 +14,8 @@ length_penalty=0.6   a text's log-probability is divided by its length to this p
 threads=1            of the CPU; more pay for models beyond some tens of millions of parameters
 roll=false           go on past the end of the context: its newest half is read anew; false stops there and says so
 
+A run with data.mask_documents does not see the end of text that comes before a document, as it did not in training.
+
 The text goes to standard output as it comes, without the prompt; several are set apart by lines. The arithmetic is
 fp32, on a GPU where there is one.
 """

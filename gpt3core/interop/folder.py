@@ -82,7 +82,7 @@ def export_gpt2(
     """
     layout = layout_of(model.spec)
     _check_free(folder, replace)
-    end = tokenizers_of_runs.vocab_size(tokenizer) - 1
+    end = tokenizers_of_runs.end_of_text(tokenizer)
     weights = {name: parameter.detach().cpu() for name, parameter in named(model)}
     tensors = {f"{PREFIX}{name}": t for name, t in layout.to_layout(weights, model.spec).items()}
     content = {

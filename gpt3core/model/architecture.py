@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpt3core.checks import require_positive
@@ -27,9 +27,13 @@ class ModelSpec:
     architecture: str  # its name in the registry
     n_ctx: int
     vocab_size: int
+    # the token that ends a document: later ones do not see what lies before; none is told apart where there is none
+    document_end: int | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         require_positive(self, "n_ctx", "vocab_size", where="model.")
+        if self.document_end is not None and not 0 <= self.document_end < self.vocab_size:
+            raise ValueError(f"model.document_end={self.document_end}: a token, from 0 to {self.vocab_size - 1}")
 
 
 @dataclass(frozen=True, kw_only=True)

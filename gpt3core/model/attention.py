@@ -14,13 +14,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt3core.model import blocks
+from gpt3core.model.documents import block_mask, flash, hidden
 from gpt3core.model.patterns import Pattern
 
 SDPA_BLOCK = 64  # queries that share a run of keys, at least, where SDPA computes a band
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str, sparse: Pattern | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    n_ctx: int,
+    window: int,
+    kernel: str,
+    sparse: Pattern | None = None,
+    documents: Tensor | None = None,
 ) -> Tensor:
     """Attention over (B, H, T, K) tensors, T up to ``n_ctx``, each query seeing the last ``window`` keys.
 
@@ -29,31 +38,40 @@ def attend(
             some CPUs SDPA's in bf16 is several times slower), "native" (the same with functions in C), or "sdpa":
             torch's SDPA, and FlexAttention for what is not dense on a GPU (it has no backward pass on CPUs).
         sparse: a strided or fixed pattern in place of the window; on CPUs it has one way to be computed.
+        documents: where each position's document begins (B, T): no query sees a key before it (``documents.py``).
     """
-    t = q.size(2)
+    t, built = q.size(2), kernel == "native"
     if sparse is not None and t <= sparse.size:
         sparse, window = None, n_ctx  # all inside the first block
-    if window >= min(t, n_ctx) and sparse is None:
-        if kernel == "sdpa":
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return blocks.dense(q, k, v, built=kernel == "native")
+    whole = window >= min(t, n_ctx) and sparse is None
+    if kernel == "sdpa" and whole and documents is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    pattern = sparse or (Pattern(kind="dense") if whole else Pattern(kind="banded", size=window))
     if kernel == "sdpa" and q.is_cuda:
-        return flex(q, k, v, sparse or Pattern(kind="banded", size=window))
-    if sparse is not None:
-        return _strided(q, k, v, sparse.size) if sparse.kind == "strided" else _fixed(q, k, v, sparse)
+        return flex(q, k, v, pattern, documents)
+    if pattern.kind == "strided":
+        return _strided(q, k, v, pattern.size, documents)
+    if pattern.kind == "fixed":
+        return _fixed(q, k, v, pattern, documents)
+    if kernel == "sdpa":
+        return flash(q, k, v, documents, pattern) if documents is not None else _banded_sdpa(q, k, v, window)
     return (
-        _banded_sdpa(q, k, v, window) if kernel == "sdpa" else blocks.banded(q, k, v, window, built=kernel == "native")
+        blocks.dense(q, k, v, documents, built=built)
+        if whole
+        else blocks.banded(q, k, v, window, documents, built=built)
     )
 
 
 # ---------------------------------------------------------------------------------------------------------------- GPU
 
 
-def flex(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
+def flex(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, documents: Tensor | None = None) -> Tensor:
     """FlexAttention (arXiv 2412.05496), which skips the blocks that no query sees; compiled on a GPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
     mask = _block_mask(pattern, q.size(2), q.device)
+    if documents is not None:
+        mask = block_mask(pattern, documents, mask)
     attention = _compiled_flex() if q.is_cuda else flex_attention
     found: Tensor = attention(q, k, v, block_mask=mask)
     return found
@@ -93,6 +111,16 @@ def _in_blocks(x: Tensor, size: int) -> Tensor:
     return F.pad(x, (0, 0, 0, -t % size)).reshape(b * h, -1, size, width)
 
 
+def _in_rows(documents: Tensor, size: int) -> Tensor:
+    """(B, T) to (B, blocks, size)."""
+    return F.pad(documents, (0, -documents.size(1) % size)).view(len(documents), -1, size)
+
+
+def _places(n: int, size: int, device: torch.device) -> Tensor:
+    """The positions of n blocks: (n, size)."""
+    return torch.arange(n * size, device=device).view(n, size)
+
+
 def _with_previous(x: Tensor, size: int) -> Tensor:
     """Each block after the last ``size`` positions of the one before: (N, blocks, c, K) to (N, blocks, size + c, K)."""
     before = F.pad(x[:, :-1, x.size(2) - size :], (0, 0, 0, 0, 1, 0))
@@ -125,7 +153,7 @@ def _joint(scores: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return list(torch.split(shares, [s.size(-1) for s in scores], dim=-1))
 
 
-def _strided(q: Tensor, k: Tensor, v: Tensor, stride: int) -> Tensor:
+def _strided(q: Tensor, k: Tensor, v: Tensor, stride: int, documents: Tensor | None) -> Tensor:
     """The last ``stride`` keys by blocks, and every stride-th before as dense attention along columns of blocks."""
     queries, keys, values = (_in_blocks(x, stride) for x in (q * (1 / math.sqrt(q.size(-1))), k, v))  # (N, n, l, K)
     n = queries.size(1)
@@ -135,12 +163,16 @@ def _strided(q: Tensor, k: Tensor, v: Tensor, stride: int) -> Tensor:
     near = near + _run_masks(n, stride, stride, q.dtype, q.device)
     earlier = additive(range(n), range(1, n + 1), Pattern(kind="dense"), q.dtype, q.device)  # its own is in the band
     far = (columns[0] @ columns[1].transpose(-2, -1) + earlier).transpose(1, 2)  # (N, n, l, n)
+    if documents is not None:
+        begun, place = _in_rows(documents, stride), _places(n, stride, q.device)
+        near = hidden(near, begun, torch.arange(1 - stride, stride, device=q.device) + place[:, :1])
+        far = hidden(far[..., None, :], begun[..., None], place.t()).squeeze(-2)  # one query's keys are its column's
     near, far = _joint([near, far], q.dtype)
     mixed = near @ near_values + (far.transpose(1, 2) @ columns[2]).transpose(1, 2)
     return mixed.flatten(1, 2)[:, : q.size(2)].view_as(q)
 
 
-def _fixed(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
+def _fixed(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, documents: Tensor | None) -> Tensor:
     """Each query's own block, and the last ``summary`` keys of every block before."""
     size, summary = pattern.size, pattern.summary
     queries, keys, values = (_in_blocks(x, size) for x in (q * (1 / math.sqrt(q.size(-1))), k, v))  # (N, n, l, K)
@@ -152,6 +184,9 @@ def _fixed(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
     own = queries @ keys.transpose(-2, -1) + additive(block, block, causal, q.dtype, q.device)  # (N, n, l, l)
     earlier = additive(range(n), range(1, n + 1), causal, q.dtype, q.device).repeat_interleave(summary, dim=1)
     far = queries @ last_keys.transpose(-2, -1) + earlier[:, None]  # (N, n, l, n c)
+    if documents is not None:
+        begun, place = _in_rows(documents, size), _places(n, size, q.device)
+        own, far = hidden(own, begun, place), hidden(far, begun, place[:, size - summary :].flatten())
     own, far = _joint([own, far], q.dtype)
     mixed = own @ values + far @ last_values
     return mixed.flatten(1, 2)[:, : q.size(2)].view_as(q)

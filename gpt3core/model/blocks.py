@@ -17,32 +17,37 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gpt3core.model import native
+from gpt3core.model.documents import earliest, hide_
 
 DENSE_BLOCK = 64  # less computes fewer pairs that no one sees, in products too small for the processor
 BAND_BLOCK = 16  # or half of the window, if that is more
 NEIGHBOURS = 16  # keys up to which one at a time beats products of blocks
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, *, built: bool = False) -> Tensor:
+def dense(q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None = None, *, built: bool = False) -> Tensor:
     """Causal attention: (B, H, T, K) three times to (B, H, T, K).
 
     Args:
+        documents: where each position's document begins (B, T); no key before it is seen.
         built: whether to use the functions of native.c, where they know the kind of tensor.
     """
-    found: Tensor = _Dense.apply(q, k, v, built and native.knows(q))  # type: ignore[no-untyped-call]
+    found: Tensor = _Dense.apply(q, k, v, documents, built and native.knows(q))  # type: ignore[no-untyped-call]
     return found
 
 
-def banded(q: Tensor, k: Tensor, v: Tensor, window: int, *, built: bool = False) -> Tensor:
+def banded(
+    q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None = None, *, built: bool = False
+) -> Tensor:
     """Attention to the last ``window`` keys, the query's own included: (B, H, T, K) three times to (B, H, T, K).
 
     Args:
+        documents: where each position's document begins (B, T); no key before it is seen.
         built: whether to use the functions of native.c, where they know the kind of tensor and win.
     """
     if built and window <= NEIGHBOURS and native.knows(q):
-        near: Tensor = _Neighbours.apply(q, k, v, window)  # type: ignore[no-untyped-call]
+        near: Tensor = _Neighbours.apply(q, k, v, window, documents)  # type: ignore[no-untyped-call]
         return near
-    found: Tensor = _Banded.apply(q, k, v, window)  # type: ignore[no-untyped-call]
+    found: Tensor = _Banded.apply(q, k, v, window, documents)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -91,65 +96,69 @@ class _Split(torch.autograd.Function):
 
 class _Dense(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, built: bool) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None, built: bool) -> Tensor:
         b, h, t, width = q.shape
         scale = 1 / math.sqrt(width)
         queries, keys, values = ((x.reshape(b * h, t, width)) for x in (q * scale, k, v))
         shares, mixed = [], []
-        for first in range(0, t, DENSE_BLOCK):
+        starts = [0] * -(-t // DENSE_BLOCK) if documents is None else earliest(documents, DENSE_BLOCK)
+        for first, start in zip(range(0, t, DENSE_BLOCK), starts, strict=True):
             last = min(first + DENSE_BLOCK, t)
-            scores = torch.bmm(queries[:, first:last], keys[:, :last].transpose(1, 2))  # (N, c, last)
+            scores = torch.bmm(queries[:, first:last], keys[:, start:last].transpose(1, 2))  # (N, c, last - start)
+            begun = None if documents is None else documents[:, first:last] - start
             if built:
-                shares.append(native.causal_softmax_(scores, first))
+                shares.append(native.causal_softmax_(scores, first - start, begun))
             else:
-                scores[:, :, first:] += _mask(last - first, 0, True, q.dtype, q.device)
+                scores[:, :, first - start :] += _mask(last - first, 0, True, q.dtype, q.device)
+                if begun is not None:
+                    hide_(scores, begun, torch.arange(last - start, device=q.device))
                 shares.append(torch.softmax(scores, dim=-1, dtype=q.dtype))
-            mixed.append(torch.bmm(shares[-1], values[:, :last]))
+            mixed.append(torch.bmm(shares[-1], values[:, start:last]))
         ctx.save_for_backward(queries, keys, values, *shares)
-        ctx.scale, ctx.built = scale, built
+        ctx.scale, ctx.built, ctx.starts = scale, built, starts
         return (mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)).view(b, h, t, width)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         queries, keys, values, *shares = ctx.saved_tensors
         t = queries.size(1)
         arriving = gradient.reshape(queries.shape).to(queries.dtype)
         dq, dk, dv = torch.empty_like(queries), keys, values
         for number in reversed(range(len(shares))):  # the last block sees all keys, and the others add to what it gives
-            first, share = number * DENSE_BLOCK, shares[number]
+            first, start, share = number * DENSE_BLOCK, ctx.starts[number], shares[number]
             last = min(first + DENSE_BLOCK, t)
             here = arriving[:, first:last]
-            slope = torch.bmm(here, values[:, :last].transpose(1, 2))
-            slope = native.causal_slope_(slope, share, first) if ctx.built else _slope(slope, share)
-            dq[:, first:last] = torch.bmm(slope, keys[:, :last])
+            slope = torch.bmm(here, values[:, start:last].transpose(1, 2))
+            slope = native.causal_slope_(slope, share, first - start) if ctx.built else _slope(slope, share)
+            dq[:, first:last] = torch.bmm(slope, keys[:, start:last])
             to_keys = torch.bmm(slope.transpose(1, 2), queries[:, first:last])
             to_values = torch.bmm(share.transpose(1, 2), here)
             if last == t:
-                dk, dv = to_keys, to_values
+                dk, dv = (F.pad(x, (0, 0, start, 0)) if start else x for x in (to_keys, to_values))
             else:
-                dk[:, :last] += to_keys
-                dv[:, :last] += to_values
-        return dq.mul_(ctx.scale).view_as(gradient), dk.view_as(gradient), dv.view_as(gradient), None
+                dk[:, start:last] += to_keys
+                dv[:, start:last] += to_values
+        return dq.mul_(ctx.scale).view_as(gradient), dk.view_as(gradient), dv.view_as(gradient), None, None
 
 
 class _Neighbours(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-        mixed, shares = native.band_forward(q, k, v, window)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None) -> Tensor:
+        mixed, shares = native.band_forward(q, k, v, window, documents)
         ctx.save_for_backward(q, k, v, shares)
         return mixed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, shares = ctx.saved_tensors
-        return *native.band_backward(q, k, v, shares, gradient), None
+        return *native.band_backward(q, k, v, shares, gradient), None, None
 
 
 class _Banded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None) -> Tensor:
         b, h, t, width = q.shape
         size, halo, scale = band_block(window), window - 1, 1 / math.sqrt(width)
         tail = -t % size
@@ -161,6 +170,10 @@ class _Banded(torch.autograd.Function):
         of_sequence = scores.view(b * h, n, size, halo + size)
         for block in range(min(n, -(-halo // size))):  # the run reaches into the sequence before
             of_sequence[:, block, :, : halo - block * size] = -math.inf
+        if documents is not None:
+            begun = F.pad(documents, (0, tail)).view(b, n, size)
+            places = torch.arange(-halo, size, device=q.device) + size * torch.arange(n, device=q.device)[:, None]
+            hide_(of_sequence, begun, places)
         share = torch.softmax(scores, dim=-1, dtype=q.dtype)
         ctx.save_for_backward(queries, keys, values, share)
         ctx.halo, ctx.scale, ctx.tail = halo, scale, tail
@@ -168,7 +181,7 @@ class _Banded(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         queries, keys, values, share = ctx.saved_tensors
         b, h, t, width = gradient.shape
         arriving = F.pad(gradient, (0, 0, 0, ctx.tail)).reshape(queries.shape).to(queries.dtype)
@@ -177,7 +190,7 @@ class _Banded(torch.autograd.Function):
         dk = _sum_runs(torch.bmm(slope.transpose(1, 2), queries), ctx.halo)
         dv = _sum_runs(torch.bmm(share.transpose(1, 2), arriving), ctx.halo)
         dq, dk, dv = (x.view(b, h, t + ctx.tail, width)[:, :, :t] for x in (dq, dk, dv))
-        return dq, dk, dv, None
+        return dq, dk, dv, None, None
 
 
 def _runs(x: Tensor, size: int, halo: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gpt3core.model import native
 from gpt3core.model.attention import attend
 from gpt3core.model.blocks import split_heads
+from gpt3core.model.documents import begins
 from gpt3core.model.gelu import gelu
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.model.losses import cross_entropy_sum
@@ -32,20 +33,27 @@ class Attention(nn.Module):
         super().__init__()
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
         pattern = spec.pattern(layer)
-        self.sparse = {"sparse": pattern} if pattern.kind in ("strided", "fixed") else {}
+        self.sparse = pattern if pattern.kind in ("strided", "fixed") else None
         inner = spec.n_head * spec.d_head
         # rows (H, 3, K): a cut of them is whole heads, and one product is faster than three at small widths
         self.qkv = nn.Linear(spec.d_model, 3 * inner)
         self.out = nn.Linear(inner, spec.d_model)
 
-    def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+    def forward(self, x: Tensor, past: Seen | None = None, documents: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D), with where each position's document begins (B, T), if documents are masked."""
         qkv = self.qkv(x)
         b, t, _ = qkv.shape  # from outside x may hold some of the positions only
         q, k, v = split_heads(qkv.view(b, t, -1, 3, self.d_head))  # (B, the heads here, T, K) each
         seen = None if past is None else past.read(k, v)
         if seen is None:
-            mixed = self.attend(q, k, v, n_ctx=self.n_ctx, window=self.window, kernel=self.kernel, **self.sparse)
+            mixed = self.attend(
+                *(q, k, v),
+                n_ctx=self.n_ctx,
+                window=self.window,
+                kernel=self.kernel,
+                sparse=self.sparse,
+                documents=documents,
+            )
         else:
             mixed = F.scaled_dot_product_attention(q, *seen)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
@@ -64,9 +72,9 @@ class Block(nn.Module):
         self.up = nn.Linear(spec.d_model, 4 * spec.d_model)
         self.down = nn.Linear(4 * spec.d_model, spec.d_model)
 
-    def forward(self, x: Tensor, past: Seen | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
-        x = x + self.attention(self.norm1(x), past)
+    def forward(self, x: Tensor, past: Seen | None = None, documents: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); documents as in ``Attention``."""
+        x = x + self.attention(self.norm1(x), past, documents)
         added: Tensor = self.down(gelu(self.up(self.norm2(x)), built=self.built))
         return x + added
 
@@ -113,22 +121,32 @@ class GPT(nn.Module):
         self.norm: nn.LayerNorm | None = nn.LayerNorm(spec.d_model)
         self.head: Head | None = Head(embedding.weight, kernel)
 
-    def hidden(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def hidden(self, x: Tensor, past: Past | None = None, documents: Tensor | None = None) -> Tensor:
         """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D).
 
         Args:
             past: what was read before; it takes in what is read now.
+            documents: where each position's document begins (B, T), if they are masked; from all tokens it is known.
         """
+        if documents is None and self.spec.document_end is not None:
+            assert not x.is_floating_point(), "a stage that sees no tokens must be told"
+            documents = begins(x, self.spec.document_end)
         if self.tokens is not None and self.positions is not None:
             places = torch.arange(x.size(1), device=x.device) if past is None else past.places(x.size(1))
             x = self.tokens(x) + self.positions(places)  # (B, T, D)
         for layer, block in self.blocks.items():
-            x = block(x) if past is None else block(x, past.layers[layer])
+            x = block(x, None if past is None else past.layers[layer], documents)
         return x if self.norm is None else self.norm(x)
 
-    def forward(self, x: Tensor, targets: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        targets: Tensor | None = None,
+        counts: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """Token ids (B, T) to logits (B, T, V), or with targets (B, T) to their summed loss, each times its count."""
-        hidden = self.hidden(x)
+        hidden = self.hidden(x, documents=documents)
         if self.head is None:
             return hidden
         return self.head(hidden) if targets is None else self.head.loss_sum(hidden, targets, counts)

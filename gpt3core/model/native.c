@@ -76,15 +76,20 @@ void cross_entropy(float *restrict logits, const int64_t *restrict targets, cons
     }
 }
 
-/* Scores (n, rows, columns) become shares: row r sees the first + r + 1 leading columns, the others get 0. */
-void causal_softmax(float *restrict scores, int64_t n, int64_t rows, int64_t columns, int64_t first) {
+/* Scores (n, rows, columns) become shares: row r sees the first + r + 1 leading columns, the others get 0. Of these it
+ * sees none before begins (n / heads, rows), unless that is NULL. */
+void causal_softmax(float *restrict scores, int64_t n, int64_t rows, int64_t columns, int64_t first,
+                    const int64_t *restrict begins, int64_t heads) {
     for (int64_t i = 0; i < n * rows; i++) {
         float *row = scores + i * columns, top;
-        int64_t seen = first + i % rows + 1;
+        int64_t seen = first + i % rows + 1, before = begins ? begins[i / rows / heads * rows + i % rows] : 0;
+        memset(row, 0, before * sizeof(float));
+        row += before;
+        seen -= before;
         float scale = 1.0f / exp_row(row, seen, &top);
 #pragma omp simd
         for (int64_t j = 0; j < seen; j++) row[j] *= scale;
-        memset(row + seen, 0, (columns - seen) * sizeof(float));
+        memset(row + seen, 0, (columns - before - seen) * sizeof(float));
     }
 }
 
@@ -121,15 +126,17 @@ typedef struct {
     int64_t out_batch, out_head, out_position;    /* of the output, or of its gradient */
 } band;
 
-/* Each query and the window - 1 keys before it: out, and the shares (batch, heads, length, window), newest key first. */
-void band_forward(const float *restrict q, const float *restrict k, const float *restrict v, float *restrict out,
-                  float *restrict shares, const band *s) {
+/* Each query and the window - 1 keys before it: out, and the shares (batch, heads, length, window), newest key first. No
+ * key before begins (batch, length), unless that is NULL. */
+void band_forward(const float *restrict q, const float *restrict k, const float *restrict v,
+                  const int64_t *restrict begins, float *restrict out, float *restrict shares, const band *s) {
     float scale = 1.0f / sqrtf((float)s->width), top;
     for (int64_t b = 0; b < s->batch; b++)
         for (int64_t h = 0; h < s->heads; h++)
             for (int64_t t = 0; t < s->length; t++, shares += s->window) {
                 int64_t here = b * s->to_batch + h * s->to_head + t * s->to_position;
-                int64_t seen = t + 1 < s->window ? t + 1 : s->window;
+                int64_t keys = t + 1 - (begins ? begins[b * s->length + t] : 0);
+                int64_t seen = keys < s->window ? keys : s->window;
                 float *o = out + b * s->out_batch + h * s->out_head + t * s->out_position;
                 for (int64_t j = 0; j < seen; j++)
                     shares[j] = scale * dot(q + here, k + here - j * s->to_position, s->width);

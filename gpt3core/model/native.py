@@ -123,9 +123,15 @@ def cross_entropy_(logits: Tensor, targets: Tensor, counts: Tensor | None) -> Te
     return losses
 
 
-def causal_softmax_(scores: Tensor, first: int) -> Tensor:
-    """Scores (N, rows, columns), of which row r sees the first ``first + r + 1``, become shares."""
-    require().causal_softmax(_at(scores), *map(_n, scores.shape), _n(first))
+def causal_softmax_(scores: Tensor, first: int, begins: Tensor | None = None) -> Tensor:
+    """Scores (N, rows, columns), of which row r sees the first ``first + r + 1``, become shares.
+
+    Args:
+        begins: (B, rows) the first column that a row sees, the same for the N / B heads of a sequence.
+    """
+    begins = None if begins is None else begins.contiguous()
+    heads = 1 if begins is None else len(scores) // len(begins)
+    require().causal_softmax(_at(scores), *map(_n, scores.shape), _n(first), _at(begins), _n(heads))
     return scores
 
 
@@ -141,14 +147,21 @@ def _band(q: Tensor, out: Tensor, window: int) -> Band:
     return Band(b, h, t, width, window, *strides[:3], *outs[:3])
 
 
-def band_forward(q: Tensor, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Attention to the last ``window`` keys of (B, H, T, K): the mix, and the shares (B, H, T, window)."""
+def band_forward(
+    q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention to the last ``window`` keys of (B, H, T, K): the mix, and the shares (B, H, T, window).
+
+    Args:
+        documents: (B, T) the first key that a query sees.
+    """
     if not q.stride() == k.stride() == v.stride() or q.stride(3) != 1:
         q, k, v = (x.contiguous() for x in (q, k, v))
     b, h, t, width = q.shape
     mixed = q.new_empty(b, t, h, width).transpose(1, 2)
     shares = q.new_empty(b, h, t, window)
-    require().band_forward(*map(_at, (q, k, v, mixed, shares)), ctypes.byref(_band(q, mixed, window)))
+    documents = None if documents is None else documents.contiguous()
+    require().band_forward(*map(_at, (q, k, v, documents, mixed, shares)), ctypes.byref(_band(q, mixed, window)))
     return mixed, shares
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from gpt3core.model.architecture import Cuts
 from gpt3core.model.attention import additive
+from gpt3core.model.documents import flash, other
 from gpt3core.model.patterns import Pattern
 from gpt3core.parallel.mesh import Mesh
 
@@ -39,13 +40,28 @@ def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[.
     gather = gather_over(group, degree)
 
     def attend(
-        q: Tensor, k: Tensor, v: Tensor, *, n_ctx: int, window: int, kernel: str, sparse: Pattern | None = None
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        n_ctx: int,
+        window: int,
+        kernel: str,
+        sparse: Pattern | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         t = q.size(2)  # positions here
         first = 0 if sparse is not None else max(0, place * t - window + 1)  # the first key that any query here sees
         keys, values = (x[..., first : (place + 1) * t, :] for x in gather(k, v))  # (B, H, keys, K)
-        last, pattern = (place + 1) * t, sparse or Pattern(kind="banded", size=window)
+        pattern = sparse or (Pattern(kind="banded", size=window) if window < n_ctx else Pattern(kind="dense"))
+        last = (place + 1) * t
+        begun = None if documents is None else documents[:, place * t : last]
+        if begun is not None and kernel != "softmax" and not q.is_cuda:
+            return flash(q, keys, values, begun, pattern, place * t, first)
         mask = additive(range(place * t, last), range(first, last), pattern, q.dtype, q.device)
+        if begun is not None:
+            away = other(begun, torch.arange(first, last, device=q.device))  # (B, 1, T here, keys)
+            mask = torch.where(away, -math.inf, mask)
         if kernel == "softmax":
             scores = (q * (1 / math.sqrt(q.size(-1)))) @ keys.transpose(-2, -1) + mask
             mixed: Tensor = torch.softmax(scores, dim=-1, dtype=q.dtype) @ values

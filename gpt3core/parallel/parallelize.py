@@ -67,7 +67,7 @@ class Held:
         with self.autocast(), drops:
             if self.loss is None:
                 return model_loss_sum(self.model, examples)
-            logits = self.model(examples.inputs)
+            logits = self.model(examples.inputs, documents=examples.documents)
         return self.loss(logits, examples)
 
 

@@ -110,6 +110,8 @@ class Pipeline:
             self._schedules[shape] = self._schedule(count, examples[0])
         inputs = [torch.cat([e.inputs for e in examples])] if mesh.first_stage else []
         words: dict[str, Any] = {"return_outputs": False}
+        if examples[0].documents is not None:  # dealt out to the micro-batches, of every stage
+            words["documents"] = torch.cat([e.documents for e in examples if e.documents is not None])
         losses: list[Tensor] = []
         if mesh.last_stage:
             words |= {"target": torch.arange(count), "losses": losses}
@@ -160,8 +162,8 @@ class Pipeline:
 
 
 def _within(context: Callable[[], AbstractContextManager[Any]], forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(x: Tensor) -> Any:
+    def run(x: Tensor, **words: Any) -> Any:
         with context():
-            return forward(x)
+            return forward(x, **words)
 
     return run

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
+from gpt3core.model.documents import begins
 from gpt3core.parallel.mesh import Mesh, explained
 from gpt3core.parallel.parallelize import Held
 
@@ -18,7 +19,7 @@ class Whole:
 
     def __init__(self, held: Held, spec: ModelSpec, mesh: Mesh) -> None:
         self._held, self._mesh, self._cuts, self._vocabulary = held, mesh, registry.of(spec).cuts, spec.vocab_size
-        self._width = registry.of(spec).width(spec)
+        self._width, self._end = registry.of(spec).width(spec), spec.document_end
 
     @torch.inference_mode(False)  # DTensor and FSDP keep what they make, and it must serve a backward pass too
     @torch.no_grad()
@@ -27,9 +28,10 @@ class Whole:
         mesh, length = self._mesh, ids.size(1)
         grain = mesh.layout.context * mesh.layout.tensor
         x = F.pad(ids.clone(), (0, -length % grain))  # on the right: causal
+        documents = None if self._end is None else begins(x, self._end)
         x = x.chunk(mesh.layout.context, dim=1)[mesh.place("context")]
         with explained(all_of_them=False):
-            x = self._through(x)
+            x = self._through(x, documents)
             if mesh.layout.tensor > 1:
                 from gpt3core.parallel.tensor import gather_positions
 
@@ -40,17 +42,19 @@ class Whole:
                 x = torch.cat(found, dim=1)
         return x[:, :length]
 
-    def _through(self, x: Tensor) -> Tensor:
+    def _through(self, x: Tensor, documents: Tensor | None) -> Tensor:
         """Through all stages, one after another."""
         layout = self._mesh.layout
         if layout.pipeline == 1:
-            return self._held.model.hidden(x)  # type: ignore[operator,no-any-return]
+            return self._held.model.hidden(x, documents=documents)  # type: ignore[operator,no-any-return]
         shape = len(x), x.size(1) // layout.tensor, self._width
         stages = iter(self._held.stages)
         for number in range(layout.stages):
             place = number % layout.pipeline
             mine = place == self._mesh.place("pipeline")
-            y = next(stages).hidden(x).float() if mine else torch.empty(shape, device=x.device)  # type: ignore[operator]
+            y = torch.empty(shape, device=x.device)
+            if mine:
+                y = next(stages).hidden(x, documents=documents).float()  # type: ignore[operator]
             x = self._from(place, y)
         return x
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpt3core.data.loader import Loader
 from gpt3core.parallel.mesh import Mesh
-from gpt3core.train.objective import OBJECTIVES, Examples
+from gpt3core.train.objective import OBJECTIVES, Examples, told_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Batches:
     mesh: Mesh
     device: str
     micro_batch: int  # sequences
+    document_end: int | None = None  # the token that ends a document, where documents do not see one another
 
     def take(self, first: int, last: int) -> Step:
         """The sequences from ``first`` until before ``last``."""
@@ -55,7 +56,8 @@ class Batches:
         return rows.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else rows
 
     def _own(self, examples: Examples) -> Examples:
-        """This rank's positions of its rows."""
+        """This rank's positions of its rows; their documents as all positions tell them."""
+        examples = told_apart(examples, self.document_end)
         degree, place = self.mesh.layout.context, self.mesh.place("context")
         if degree == 1:
             return examples

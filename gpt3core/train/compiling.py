@@ -42,7 +42,8 @@ def choose(
     if spec.compile == "blocks":
         require(device, layout)
         return numerics, "blocks"
-    if spec.options.drops or not layout.compilable or not possible(device):
+    alone = not spec.options.drops and spec.model.document_end is None  # with these it has not been tried
+    if not (alone and layout.compilable and possible(device)):
         return numerics, "none"
     if device != "cpu":
         return numerics, "blocks"

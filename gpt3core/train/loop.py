@@ -91,9 +91,7 @@ class Trainer:
         state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
         self._begin(state)
         self.damage = [*damage, *unreadable, *damaged]
-        self.batches = Batches(
-            loader=self.loader, objective=spec.objective, mesh=self.mesh, device=device, micro_batch=self.micro_batch
-        )
+        self.batches = self._dealt()
         trained = self.model, self.optimizer, self.mesh
         self.saves = Saves(self.dir, self.attempt_name, *trained, device=device, least=checkpoint_seconds)
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
@@ -127,6 +125,17 @@ class Trainer:
         how: dict[str, Any] = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
         how |= {"options": self.spec.options, "seed": self.spec.seed}
         return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
+
+    def _dealt(self) -> Batches:
+        """This rank's part of the batches."""
+        return Batches(
+            loader=self.loader,
+            objective=self.spec.objective,
+            mesh=self.mesh,
+            device=self.device,
+            micro_batch=self.micro_batch,
+            document_end=self.spec.model.document_end,
+        )
 
     def event(self, what: str, **details: Any) -> None:
         """Note something in the attempt's log (rank 0)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gpt3core.model.documents import begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +18,14 @@ class Examples:
     inputs: Tensor  # (B, T) token ids
     targets: Tensor  # (B, T) token ids
     mask: Tensor | None  # (B, T), 1 where the target counts and 0 where not; None where all do
+    documents: Tensor | None = None  # (B, T of whole sequences) where each position's begins; None: all see one another
     rows: range = range(0)  # the numbers of its sequences in the run, which what is drawn for them depends on
 
     def some(self, rows: slice) -> Examples:
         """Some of the sequences."""
-        mask = None if self.mask is None else self.mask[rows]
-        return Examples(inputs=self.inputs[rows], targets=self.targets[rows], mask=mask, rows=self.rows[rows])
+        mask, documents = (None if tensor is None else tensor[rows] for tensor in (self.mask, self.documents))
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        return Examples(inputs=inputs, targets=targets, mask=mask, documents=documents, rows=self.rows[rows])
 
 
 Objective = Callable[[Tensor, Tensor | None], Examples]
@@ -31,6 +35,14 @@ Loss = Callable[[Tensor, Examples], Tensor]  # of logits (B, T, V), summed over 
 def next_token(tokens: Tensor, mask: Tensor | None) -> Examples:
     """Every position predicts the token after it: (B, T+1) tokens and the mask (B, T) of their targets."""
     return Examples(inputs=tokens[:, :-1], targets=tokens[:, 1:], mask=mask)
+
+
+def told_apart(examples: Examples, end: int | None) -> Examples:
+    """Whole sequences with their documents masked, where ``end`` is the token that ends one.
+
+    All targets count, the first token of a document too: what precedes it is the end-of-text of the one before.
+    """
+    return examples if end is None else replace(examples, documents=begins(examples.inputs, end))
 
 
 OBJECTIVES: dict[str, Objective] = {"next_token": next_token}  # by ``RunSpec.objective``
@@ -72,5 +84,5 @@ def smoothed(loss: Loss, smoothing: float, vocab_size: int, first: int = 0) -> L
 
 def model_loss_sum(model: nn.Module, examples: Examples) -> Tensor:
     """The same of a model that has its whole head: without logits of the whole batch."""
-    found: Tensor = model(examples.inputs, examples.targets, examples.mask)
+    found: Tensor = model(examples.inputs, examples.targets, examples.mask, examples.documents)
     return found

@@ -43,6 +43,11 @@ def cells(recipe: Recipe) -> Iterator[Cell]:
     Raises:
         ValueError: for a size, a budget or a rule that makes no run.
     """
+    end = tokenizer.end_of_text(recipe.data.tokenizer) if recipe.data.mask_documents else None
+    return (replace(cell, model=replace(cell.model, document_end=end)) for cell in _cells(recipe))
+
+
+def _cells(recipe: Recipe) -> Iterator[Cell]:
     if isinstance(recipe, NanoRecipe):
         return _nano(recipe)
     if isinstance(recipe, Gpt3Recipe):

@@ -64,6 +64,7 @@ class Data:
     tokenizer: str = "gpt2:1024"
     validation_fraction: float = 0.06
     max_epochs: float = 40.0  # a run that would see its text more often is refused
+    mask_documents: bool = False  # documents of one sequence do not see each other (in GPT-3 they do)
 
 
 @dataclass

@@ -64,6 +64,8 @@ def show(
     for line in totals.lines(recipe, [run for run in kept if run.run_id not in trained], prefixes):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)
+    if recipe.data.mask_documents:
+        out.print(_masked(grid.runs, text), markup=False)
     for remark in remarks:
         out.print(remark, markup=False, style="bold")
 
@@ -99,6 +101,14 @@ def _text(recipe: Recipe, text: Text) -> str:
         f"text: {recipe.data.corpus}, {about}{text.train_tokens / 1e6:,.2f}M training and "
         f"{text.validation_tokens / 1e6:,.2f}M validation tokens of {text.documents:,} documents; losses are measured "
         f"on {text.measured_tokens / 1e6:,.2f}M of them, which tell differences above {text.resolution:.2g} nats apart"
+    )
+
+
+def _masked(runs: Sequence[RunSpec], text: Text) -> str:
+    mean = (text.train_tokens + text.validation_tokens) / max(1, text.documents)
+    return (
+        f"attention: within documents (data.mask_documents), of {mean:,.0f} tokens on average, long texts as passages; "
+        f"a sequence has {runs[0].model.n_ctx:,}. C counts all pairs of a sequence, as published counts do"
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import resource
 import signal
 import subprocess
@@ -88,6 +89,31 @@ def test_a_batch_says_which_targets_count():
     assert (batch.tokens.shape, batch.tokens.dtype) == ((4, 11), np.int64)
     assert (batch.mask.shape, batch.mask.dtype) == ((4, 10), np.bool_)
     assert batch.mask.all(), "packed text: every target counts"
+
+
+def test_documents_are_packed_to_full_contexts_each_ended_by_the_end_of_text(tales):
+    """Brown et al. 2020, appendix B: no padding, no gap, and documents go on in the next context."""
+    made, n_ctx = shards.prepare(spec(tales)), 64
+    encoding = tokenizer.load("gpt2:300")
+    end = encoding.eot_token
+    loader = Loader(made.train, n_ctx=n_ctx, seed=0)
+    rows = loader.batch(0, loader.n_sequences).tokens
+    assert rows.shape == (loader.n_sequences, n_ctx + 1)
+    rows = {row.tobytes(): row for row in rows}
+    whole = [made.train[i * n_ctx : (i + 1) * n_ctx + 1].astype(np.int64) for i in range(loader.n_sequences)]
+    assert {row.tobytes() for row in whole} == set(rows), (
+        "one after another, the last token of each the next one's first"
+    )
+    stream = np.concatenate([row[:-1] for row in whole])
+    texts = encoding.decode(stream.tolist()).split(tokenizer.END_OF_TEXT)
+    held_out = {document["text"] for document in made.validation_documents}
+    written = {json.loads(line)["text"] for line in tales.read_text().splitlines()} - held_out
+    assert set(texts[:-1]) <= written
+    assert (
+        len(texts) - 1
+        == (stream == end).sum()
+        == made.meta["documents"]["train"] - (made.train[len(stream) :] == end).sum()
+    )
 
 
 def test_too_little_text_for_a_sequence_is_one_sentence():

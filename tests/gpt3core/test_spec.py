@@ -28,7 +28,7 @@ NOT_HASHED = {"data.corpus", "budget_flops", "noise_scale_every"}
 OTHER = {
     **{"model.n_layer": 3, "model.d_model": 32, "model.n_head": 4, "model.d_head": 4, "model.n_ctx": 16},
     **{"model.vocab_size": 301, "model.attention": "dense", "model.band": 8, "model.init_std": 0.03},
-    **{"model.stride": 16, "model.summary": 4},
+    **{"model.stride": 16, "model.summary": 4, "model.document_end": 299},
     **{"data.corpus": "/elsewhere", "data.corpus_sha256": "1" * 64, "data.tokenizer": "gpt2:301"},
     **{"data.validation_fraction": 0.2, "data.pipeline_version": 99},
     **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},

@@ -169,6 +169,21 @@ def test_the_plan_says_what_the_text_is_good_for(known_text, capsys):
     assert re.search(r"runs see their text more than 4 times \(d\d+-\w+ \d+\.\d", said)
 
 
+def test_masked_documents_are_said_and_cost_what_they_did(known_text, capsys):
+    said = plan_of(["recipe=smoke", "data.mask_documents=true"], capsys)
+    assert "within documents (data.mask_documents), of 607 tokens on average" in said  # 8.5M of 14,000
+    assert "within documents" not in plan_of(["recipe=smoke"], capsys)
+    for name in ("smoke", "depth", "gpt3"):
+        plain, masked = (
+            grid.build(recipe.load([f"recipe={name}", f"data.mask_documents={word}"]), "0" * 64).runs
+            for word in ("false", "true")
+        )
+        for a, b in zip(plain, masked, strict=True):
+            assert b.model.document_end == b.model.vocab_size - 1
+            assert replace(b, model=replace(b.model, document_end=None)) == a
+            assert costs.run_costs(b) == costs.run_costs(a)
+
+
 def test_a_plan_ends_with_what_it_takes_in_all(known_text, capsys):
     """GPU-hours and dollars are the table's; the wall-clock is what the scheduler makes of them on that cluster."""
     words = ["recipe=gpt3", "sizes=[125M,1.3B]", "tokens=[30e9,300e9]", "plan.gpu=A100", "data.max_epochs=1e6"]

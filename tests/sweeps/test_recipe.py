@@ -85,6 +85,7 @@ CHANGES = {
     "data.tokenizer": "gpt2:2048",
     "data.validation_fraction": "0.1",
     "data.max_epochs": "1e-3",
+    "data.mask_documents": "true",
     "evals.tasks": "[copy,induction]",
     "evals.shots": "0",
     "evals.items": "30",

@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from gpt3core import export
 from gpt3core.errors import DiskFullError
+from gpt3core.generate import trained
 from gpt3core.generate.trained import open_run
 from gpt3core.interop import folder as folders
 from gpt3core.interop.folder import import_gpt2
@@ -114,3 +116,12 @@ def test_help_and_keys(command):
     for key in vars(export.ExportSettings()):
         assert f"{key}:" in keys
         assert f"{key}=" in (export.__doc__ or "")
+
+
+def test_an_export_says_that_the_layout_masks_no_documents(store, tmp_path, monkeypatch, capsys):
+    root, done, _ = store
+    here = open_run(done.run_id, root=root)
+    masked = replace(here.spec.model, document_end=here.encoding.eot_token)
+    monkeypatch.setattr(trained, "open_run", lambda *_, **__: replace(here, spec=replace(here.spec, model=masked)))
+    assert export.main([f"run={done.run_id}", f"out={tmp_path / 'out'}"]) == 0
+    assert "trained with data.mask_documents, which this layout has not: give" in capsys.readouterr().out
