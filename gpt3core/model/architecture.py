@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt3core.checks import require_positive
+from gpt3core.model.mup import STANDARD, Factors
 from gpt3core.numerics import Numerics
 
 ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
@@ -23,6 +24,11 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         require_positive(self, "n_ctx", "vocab_size", where="model.")
+
+    @property
+    def factors(self) -> Factors:
+        """What its parametrisation multiplies initial values and the optimizer's settings by."""
+        return STANDARD
 
 
 @dataclass(frozen=True, kw_only=True)

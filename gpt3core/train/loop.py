@@ -156,8 +156,7 @@ class Trainer:
         ]
         loss = self.held.backward(examples, share)
         loss, norm = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        optimizer.set_rate(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item(), norm.item()

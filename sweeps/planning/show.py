@@ -13,7 +13,7 @@ from gpt3core import costs, sizes
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
-from sweeps.planning import estimate, hardware, totals, trunks
+from sweeps.planning import estimate, hardware, mup, totals, trunks
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
@@ -54,6 +54,8 @@ def show(
         out.print(f"left out: {cells}{more}", style="dim", markup=False)
     if shared := _trunks(grid.runs, prefixes):
         out.print(shared, markup=False)
+    if parametrised := mup.told(recipe, grid.runs):
+        out.print(parametrised, markup=False)
     out.print(_placement(recipe), markup=False)
     for line in totals.lines(recipe, [r for r in grid.runs if r.run_id not in trained and r.run_id not in pruned]):
         out.print(line, markup=False)

@@ -1,0 +1,154 @@
+"""Does a learning rate found on a narrow proxy hold for wider models? Loss against learning rate at four widths.
+
+``python -m tests.benchmarks.mup_transfer [FOLDER]``     a quarter of an hour on a core; the store is ISOFLOP_ROOT
+
+GPT-3-shaped models of width 32, 64, 128 and 256 (heads of 32) on the starter corpus, 300 steps of 512 tokens each, at
+eight learning rates, in the standard parametrisation and with muP from the narrowest. The optimum of a width is the
+vertex of the parabola through its lowest loss and the two beside it. Printed: by how many octaves it moves with a
+doubling of the width, and what is lost where every width is trained at the proxy's optimum. FOLDER gets mup.html, and
+mup.png where Chromium is installed.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from gpt3core import run as runs
+from gpt3core.data import corpus
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.spec import RunSpec
+from gpt3core.store.rundir import RunDir, default_root, open_root
+from sweeps.planning import grid
+from sweeps.planning.recipe import Optim, Shape, ShapesModel, ShapesRecipe
+from tests.benchmarks.target import target
+
+WIDTHS = (32, 64, 128, 256)
+RATES = tuple(0.001 * 2**k for k in range(8))
+STEPS, BATCH, D_HEAD = 300, 512, 32
+EVALS = EvalSpec(tasks=(), shots=(0,), validation_tokens=65_536)
+STANDARD, MUP = "standard", "muP"
+COLOURS = ("#c6dbef", "#6baed6", "#2171b5", "#08306b")
+SIZE = (1100, 460)
+
+Losses = dict[tuple[str, int], list[float]]  # parametrisation and width -> a loss a learning rate
+
+
+def planned(kind: str, rate: float, sha256: str) -> list[RunSpec]:
+    """A run a width at one learning rate, by the planner."""
+    batch = {"batch_tokens_min": BATCH, "batch_tokens_max": BATCH}
+    mup = kind == MUP
+    recipe = ShapesRecipe(
+        name="mup-transfer",
+        shapes=[Shape(n_layer=2, d_model=width, n_head=width // D_HEAD) for width in WIDTHS],
+        tokens=[STEPS * BATCH],
+        min_tokens=1e5,
+        model=ShapesModel(mup_base_width=WIDTHS[0] if mup else 0),
+        optim=Optim(lr=rate, **batch) if mup else Optim(lr_max=rate, lr_times_width=1e9, **batch),
+        precision="fp32",
+        kernel="softmax",
+    )
+    return grid.build(recipe, sha256).runs
+
+
+def trained(spec: RunSpec, root: Path) -> float:
+    """The held-out loss of a run, infinite where it diverged."""
+    result = runs.run(spec, EVALS, root, checkpoint_seconds=1e6)
+    assert result is not None
+    table = RunDir(root, spec.run_id).evaluation(EVALS.eval_id)
+    return math.inf if result["status"] != "done" or table is None else float(table["loss"][0])
+
+
+def measure(root: Path) -> Losses:
+    """Train all that is not there yet."""
+    sha256 = corpus.fingerprint("starter")
+    losses: Losses = {(kind, width): [] for kind in (STANDARD, MUP) for width in WIDTHS}
+    for rate in RATES:
+        for kind in (STANDARD, MUP):
+            for width, spec in zip(WIDTHS, planned(kind, rate, sha256), strict=True):
+                # at the base they are one model: its runs are those of both
+                same = kind == MUP and width == WIDTHS[0]
+                losses[kind, width].append(losses[STANDARD, width][-1] if same else trained(spec, root))
+        row = "  ".join(f"{kind} {width} {found[-1]:.4f}" for (kind, width), found in losses.items())
+        print(f"{rate:.3f}: {row}", flush=True)
+    return losses
+
+
+def optimum(losses: list[float]) -> tuple[float, float]:
+    """log2 of the best learning rate and its loss, by a parabola; the best one tried where that is at the end."""
+    lowest = int(np.argmin(losses))
+    if not 0 < lowest < len(losses) - 1 or not np.isfinite(losses[lowest - 1 : lowest + 2]).all():
+        return math.log2(RATES[lowest]), losses[lowest]
+    left, middle, right = losses[lowest - 1 : lowest + 2]
+    curvature = left + right - 2 * middle
+    shift = (left - right) / (2 * curvature)
+    return math.log2(RATES[lowest]) + shift, middle - curvature * shift**2 / 2
+
+
+def given_away(losses: Losses, kind: str) -> float:
+    """The most that a width loses, in nats, at the proxy's best learning rate of those tried."""
+    proxy = int(np.argmin(losses[kind, WIDTHS[0]]))
+    return max(losses[kind, width][proxy] - min(losses[kind, width]) for width in WIDTHS)
+
+
+def figure(losses: Losses) -> go.Figure:
+    """Loss against learning rate, a panel a parametrisation, a line a width."""
+    titles = ["standard parametrisation", f"muP, base width {WIDTHS[0]}"]
+    found = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
+    for column, kind in enumerate((STANDARD, MUP), start=1):
+        for width, colour in zip(WIDTHS, COLOURS, strict=True):
+            style = {"name": f"width {width}", "line_color": colour, "showlegend": column == 1}
+            found.add_scatter(x=RATES, y=losses[kind, width], mode="lines+markers", **style, row=1, col=column)
+            best, loss = optimum(losses[kind, width])
+            star = {"symbol": "star", "size": 14, "color": "#d94801"}
+            legend = {"name": "optimum", "showlegend": column == 1 and width == WIDTHS[0]}
+            found.add_scatter(x=[2**best], y=[loss], mode="markers", marker=star, **legend, row=1, col=column)
+    low = min(min(values) for values in losses.values())
+    found.update_xaxes(type="log", title="learning rate", tickvals=RATES, tickformat=".3f")
+    found.update_yaxes(range=[low - 0.08, low + 1.3])
+    found.update_yaxes(title=f"held-out loss after {STEPS * BATCH / 1e3:.0f}k tokens, nats per token", row=1, col=1)
+    layout = {"width": SIZE[0], "height": SIZE[1], "template": "plotly_white", "margin": {"t": 40, "b": 50, "r": 20}}
+    return found.update_layout(**layout)
+
+
+def draw(losses: Losses, folder: Path) -> None:
+    """Write the figure, and a picture of it where a browser can be had."""
+    page = folder / "mup.html"
+    figure(losses).write_html(page, include_plotlyjs=True)
+    if browser := shutil.which("chromium"):
+        size = f"--window-size={SIZE[0] + 16},{SIZE[1] + 16}"
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=8000", size]
+        picture = f"--screenshot={folder / 'mup.png'}"
+        subprocess.run([browser, *options, picture, page.as_uri()], check=True, capture_output=True, timeout=120)
+    print(f"drawn: {page}")
+
+
+def main() -> int:
+    """The script."""
+    root = default_root()
+    open_root(root, create=True)
+    losses = measure(root)
+    moved = {}
+    for kind in (STANDARD, MUP):
+        best = [optimum(losses[kind, width]) for width in WIDTHS]
+        moved[kind] = float(np.polyfit(np.log2(WIDTHS), [rate for rate, _ in best], 1)[0])
+        rates = ", ".join(f"{width}: {2**rate:.4f}" for width, (rate, _) in zip(WIDTHS, best, strict=True))
+        print(f"{kind}: best learning rate by width {rates}; {moved[kind]:+.2f} octaves a doubling of the width;")
+        print(f"  at the proxy's best learning rate a width loses up to {given_away(losses, kind):.3f} nats")
+    if len(sys.argv) > 1:
+        draw(losses, Path(sys.argv[1]).absolute())
+    target("mup_optimum_moves_octaves_per_doubling", abs(moved[MUP]), "<", 0.25)
+    target("standard_optimum_moves_octaves_per_doubling", abs(moved[STANDARD]), ">", 0.25)
+    target("mup_loss_given_away_at_the_proxys_rate_nats", given_away(losses, MUP), "<=", 0.02)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
