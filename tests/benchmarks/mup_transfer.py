@@ -1,8 +1,8 @@
 """Does a learning rate found on a narrow proxy hold for wider models? Loss against learning rate at four widths.
 
-``python -m tests.benchmarks.mup_transfer [FOLDER]``     a quarter of an hour on a core; the store is ISOFLOP_ROOT
+``python -m tests.benchmarks.mup_transfer [FOLDER]``     ten minutes on a core; the store is ISOFLOP_ROOT
 
-GPT-3-shaped models of width 32, 64, 128 and 256 (heads of 32) on the starter corpus, 300 steps of 512 tokens each, at
+GPT-3-shaped models of width 32, 64, 128 and 256 (heads of 32) on the starter corpus, 200 steps of 512 tokens each, at
 eight learning rates, in the standard parametrisation and with muP from the narrowest. The optimum of a width is the
 vertex of the parabola through its lowest loss and the two beside it. Printed: by how many octaves it moves with a
 doubling of the width, and what is lost where every width is trained at the proxy's optimum. FOLDER gets mup.html, and
@@ -32,8 +32,8 @@ from tests.benchmarks.target import target
 
 WIDTHS = (32, 64, 128, 256)
 RATES = tuple(0.001 * 2**k for k in range(8))
-STEPS, BATCH, D_HEAD = 300, 512, 32
-EVALS = EvalSpec(tasks=(), shots=(0,), validation_tokens=65_536)
+STEPS, BATCH, D_HEAD = 200, 512, 32
+EVALS = EvalSpec(tasks=(), shots=(0,), validation_tokens=32_768)
 STANDARD, MUP = "standard", "muP"
 COLOURS = ("#c6dbef", "#6baed6", "#2171b5", "#08306b")
 SIZE = (1100, 460)
