@@ -118,11 +118,12 @@ def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int) -> BlockBy
     norm = 4 * d + 8  # the norm's input, mean and inverse deviation, in fp32
     gathered = 2 * e * d  # what qkv and up read
     mixed = 3 * e * inner + e * inner  # queries, keys and values; what the attention gives and out reads
-    if model.factors.queries != 1 and numerics.kernel != "softmax":
-        mixed += e * inner  # queries once more (softmax keeps a copy of its own in any case)
     mlp = 2 * 4 * e * d  # what the GELU reads, and what down reads
     # the probabilities of the softmax kernel; of the others the logarithm of each row's sum
     inside = e * model.n_head * model.n_ctx if numerics.kernel == "softmax" else 4 * model.n_head
+    if model.factors.queries != 1:  # their product is kept beside qkv, or by the softmax kernel in its place
+        mixed += e * inner
+        inside -= e * inner if numerics.kernel == "softmax" else 0
     return BlockBytes(
         entry=4 * d / tensor,
         inside=inside / tensor,

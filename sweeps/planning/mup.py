@@ -1,4 +1,4 @@
-"""The maximal-update parametrisation of a ladder (``gpt3core.model.mup``): the base, and its one learning rate; pure."""
+"""The maximal-update parametrisation of a ladder (``gpt3core.model.mup``): its base and its one learning rate; pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def shape(model: Any) -> dict[str, Any]:
     return {key: value for key, value in vars(model).items() if key not in KEYS}
 
 
-def base(recipe: Recipe) -> dict[str, int]:
+def base(recipe: Recipe) -> dict[str, Any]:
     """The fields of a specification that name the base; none in the standard parametrisation.
 
     Raises:

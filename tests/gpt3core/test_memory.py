@@ -1,6 +1,7 @@
 """The memory model against what torch holds: state on built modules, saved tensors by hooks, peaks by the profiler."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ SHAPES = {
     "deep": sizes.nano(64, n_layer=6, n_ctx=64, vocab_size=50, attention="dense", band=4, n_head=4),
     "wide": sizes.nano(160, n_layer=3, n_ctx=32, vocab_size=300, attention="dense", band=8),
 }
+SHAPES["muP"] = replace(SHAPES["many tokens"], mup_base_width=32, mup_base_d_head=16)
 
 
 def built(spec, kernel, recompute, patch):

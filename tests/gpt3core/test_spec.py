@@ -26,7 +26,7 @@ NOT_HASHED = {"data.corpus", "budget_flops"}
 OTHER = {
     **{"model.n_layer": 3, "model.d_model": 32, "model.n_head": 4, "model.d_head": 4, "model.n_ctx": 16},
     **{"model.vocab_size": 301, "model.attention": "dense", "model.band": 8, "model.init_std": 0.03},
-    **{"model.stride": 16, "model.summary": 4},
+    **{"model.stride": 16, "model.summary": 4, "model.mup_base_width": 64, "model.mup_base_d_head": 16},
     **{"data.corpus": "/elsewhere", "data.corpus_sha256": "1" * 64, "data.tokenizer": "gpt2:301"},
     **{"data.validation_fraction": 0.2, "data.pipeline_version": 99},
     **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},
@@ -36,6 +36,7 @@ OTHER = {
     **{"optim.ramp_start": 128, "optim.ramp_tokens": 512},
     **{"kernel": "sdpa", "trainer_version": 99, "budget_flops": 1e9, "parent": Parent(run_id="d16-0", step=1)},
 }
+OF_MUP = {"model.mup_base_width", "model.mup_base_d_head"}  # changed on a run that has a base
 RAMPED = {"optim.ramp_start", "optim.ramp_tokens"}  # changed on a run that has a ramp
 OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule
 ONE_VALUE = {"model.architecture", "objective"}  # registries with one entry so far
@@ -81,11 +82,13 @@ def test_every_field_is_hashed_or_named_here_as_a_label():
     spec = changed(base(), "model.attention", "fixed,banded")  # a shape in which every field has something to say
     wsd = replace(spec, optim=replace(spec.optim, schedule="wsd", warmup_tokens=0))
     ramped = replace(spec, optim=replace(spec.optim, ramp_start=64, ramp_tokens=128))
+    based = changed(spec, "model", replace(spec.model, mup_base_width=8, mup_base_d_head=8))
+    assert based.run_id != spec.run_id
     paths = set(leaves(spec))
     assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
     same = set()
     for path, value in OTHER.items():
-        before = wsd if path in OF_WSD else ramped if path in RAMPED else spec
+        before = wsd if path in OF_WSD else ramped if path in RAMPED else based if path in OF_MUP else spec
         other = changed(before, path, value)
         assert other != before, path
         if other.run_id.rpartition("-")[2] == before.run_id.rpartition("-")[2]:
