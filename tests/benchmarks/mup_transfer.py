@@ -3,8 +3,8 @@
 ``python -m tests.benchmarks.mup_transfer [FOLDER]``     ten minutes on a core; the store is ISOFLOP_ROOT
 
 GPT-3-shaped models of width 32, 64, 128 and 256 (heads of 32) on the starter corpus, 200 steps of 512 tokens each, at
-eight learning rates, in the standard parametrisation and with muP from the narrowest. The optimum of a width is the
-vertex of the parabola through its lowest loss and the two beside it. Printed: by how many octaves it moves with a
+six or more learning rates, in the standard parametrisation and with muP from the narrowest. The optimum of a width is
+the vertex of the parabola through its lowest loss and the two beside it. Printed: by how many octaves it moves with a
 doubling of the width, and what is lost where every width is trained at the proxy's optimum. FOLDER gets mup.html, and
 mup.png where Chromium is installed.
 """
@@ -31,31 +31,34 @@ from sweeps.planning.recipe import Optim, Shape, ShapesModel, ShapesRecipe
 from tests.benchmarks.target import target
 
 WIDTHS = (32, 64, 128, 256)
-RATES = tuple(0.001 * 2**k for k in range(8))
 STEPS, BATCH, D_HEAD = 200, 512, 32
 EVALS = EvalSpec(tasks=(), shots=(0,), validation_tokens=32_768)
 STANDARD, MUP = "standard", "muP"
+RATES = tuple(0.001 * 2**k for k in range(7))
+TRIED = {STANDARD: RATES[:6], MUP: RATES[1:]}  # where a kind's optima lie; all of them at the base, which is of both
 COLOURS = ("#c6dbef", "#6baed6", "#2171b5", "#08306b")
 SIZE = (1100, 460)
 
-Losses = dict[tuple[str, int], list[float]]  # parametrisation and width -> a loss a learning rate
+Curve = dict[float, float]  # learning rate -> loss
+Losses = dict[tuple[str, int], Curve]  # by parametrisation and width
 
 
-def planned(kind: str, rate: float, sha256: str) -> list[RunSpec]:
-    """A run a width at one learning rate, by the planner."""
+def planned(kind: str, width: int, rate: float, sha256: str) -> RunSpec:
+    """The run of a width at a learning rate, by the planner."""
     batch = {"batch_tokens_min": BATCH, "batch_tokens_max": BATCH}
     mup = kind == MUP
     recipe = ShapesRecipe(
         name="mup-transfer",
-        shapes=[Shape(n_layer=2, d_model=width, n_head=width // D_HEAD) for width in WIDTHS],
+        shapes=[Shape(n_layer=2, d_model=width, n_head=width // D_HEAD)],
         tokens=[STEPS * BATCH],
         min_tokens=1e5,
-        model=ShapesModel(mup_base_width=WIDTHS[0] if mup else 0),
+        model=ShapesModel(mup_base_width=WIDTHS[0], mup_base_d_head=D_HEAD) if mup else ShapesModel(),
         optim=Optim(lr=rate, **batch) if mup else Optim(lr_max=rate, lr_times_width=1e9, **batch),
         precision="fp32",
         kernel="softmax",
     )
-    return grid.build(recipe, sha256).runs
+    (found,) = grid.build(recipe, sha256).runs
+    return found
 
 
 def trained(spec: RunSpec, root: Path) -> float:
@@ -67,35 +70,40 @@ def trained(spec: RunSpec, root: Path) -> float:
 
 
 def measure(root: Path) -> Losses:
-    """Train all that is not there yet."""
+    """Train all that is not there yet, narrow models first."""
     sha256 = corpus.fingerprint("starter")
-    losses: Losses = {(kind, width): [] for kind in (STANDARD, MUP) for width in WIDTHS}
-    for rate in RATES:
+    losses: Losses = {}
+    for width in WIDTHS:
         for kind in (STANDARD, MUP):
-            for width, spec in zip(WIDTHS, planned(kind, rate, sha256), strict=True):
-                # at the base they are one model: its runs are those of both
-                same = kind == MUP and width == WIDTHS[0]
-                losses[kind, width].append(losses[STANDARD, width][-1] if same else trained(spec, root))
-        row = "  ".join(f"{kind} {width} {found[-1]:.4f}" for (kind, width), found in losses.items())
-        print(f"{rate:.3f}: {row}", flush=True)
+            if width == WIDTHS[0]:  # the base is one model in both
+                found = losses.get((STANDARD, width)) or {
+                    rate: trained(planned(STANDARD, width, rate, sha256), root) for rate in RATES
+                }
+            else:
+                found = {rate: trained(planned(kind, width, rate, sha256), root) for rate in TRIED[kind]}
+            losses[kind, width] = found
+            print(f"{kind} {width}:", "  ".join(f"{rate:.3f} {loss:.4f}" for rate, loss in found.items()), flush=True)
     return losses
 
 
-def optimum(losses: list[float]) -> tuple[float, float]:
+def optimum(curve: Curve) -> tuple[float, float]:
     """log2 of the best learning rate and its loss, by a parabola; the best one tried where that is at the end."""
+    rates, losses = list(curve), list(curve.values())
     lowest = int(np.argmin(losses))
     if not 0 < lowest < len(losses) - 1 or not np.isfinite(losses[lowest - 1 : lowest + 2]).all():
-        return math.log2(RATES[lowest]), losses[lowest]
+        return math.log2(rates[lowest]), losses[lowest]
     left, middle, right = losses[lowest - 1 : lowest + 2]
     curvature = left + right - 2 * middle
     shift = (left - right) / (2 * curvature)
-    return math.log2(RATES[lowest]) + shift, middle - curvature * shift**2 / 2
+    return math.log2(rates[lowest]) + shift, middle - curvature * shift**2 / 2
 
 
 def given_away(losses: Losses, kind: str) -> float:
     """The most that a width loses, in nats, at the proxy's best learning rate of those tried."""
-    proxy = int(np.argmin(losses[kind, WIDTHS[0]]))
-    return max(losses[kind, width][proxy] - min(losses[kind, width]) for width in WIDTHS)
+    proxy = losses[kind, WIDTHS[0]]
+    rate = min(proxy, key=lambda tried: proxy[tried])
+    assert rate in TRIED[kind], "tried at every width"
+    return max(losses[kind, width][rate] - min(losses[kind, width].values()) for width in WIDTHS)
 
 
 def figure(losses: Losses) -> go.Figure:
@@ -105,12 +113,13 @@ def figure(losses: Losses) -> go.Figure:
     for column, kind in enumerate((STANDARD, MUP), start=1):
         for width, colour in zip(WIDTHS, COLOURS, strict=True):
             style = {"name": f"width {width}", "line_color": colour, "showlegend": column == 1}
-            found.add_scatter(x=RATES, y=losses[kind, width], mode="lines+markers", **style, row=1, col=column)
+            x, y = list(losses[kind, width]), list(losses[kind, width].values())
+            found.add_scatter(x=x, y=y, mode="lines+markers", **style, row=1, col=column)
             best, loss = optimum(losses[kind, width])
             star = {"symbol": "star", "size": 14, "color": "#d94801"}
             legend = {"name": "optimum", "showlegend": column == 1 and width == WIDTHS[0]}
             found.add_scatter(x=[2**best], y=[loss], mode="markers", marker=star, **legend, row=1, col=column)
-    low = min(min(values) for values in losses.values())
+    low = min(min(curve.values()) for curve in losses.values())
     found.update_xaxes(type="log", title="learning rate", tickvals=RATES, tickformat=".3f")
     found.update_yaxes(range=[low - 0.08, low + 1.3])
     found.update_yaxes(title=f"held-out loss after {STEPS * BATCH / 1e3:.0f}k tokens, nats per token", row=1, col=1)
