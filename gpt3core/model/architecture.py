@@ -12,6 +12,13 @@ from gpt3core.model.mup import STANDARD, Factors
 from gpt3core.numerics import Numerics
 
 ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
+CHUNK_BYTES = 1 << 25  # of the head's fp32 logits at a time (``losses.py``): what a processor's last cache holds
+CHUNK_ROWS = 256  # but no fewer rows: the weight's gradient is read and written once a chunk
+
+
+def head_rows(vocab_size: int) -> int:
+    """Positions whose logits are made at a time where the head and the loss are one."""
+    return max(CHUNK_ROWS, CHUNK_BYTES // (4 * vocab_size))
 
 
 @dataclass(frozen=True, kw_only=True)

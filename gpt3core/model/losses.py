@@ -14,10 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gpt3core.model import native
+from gpt3core.model.architecture import head_rows
 
-CHUNK_BYTES = 1 << 25  # of fp32 logits at a time: what a processor's last cache holds
 NARROW = 64  # widths up to which the weight's gradient is faster transposed (MKL: five times at 8, the same at 96)
-CHUNK_ROWS = 256  # but no fewer rows: the weight's gradient is read and written once a chunk
 
 
 def cross_entropy_sum(
@@ -61,7 +60,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         x, w = hidden.to(dtype), weight.to(dtype)
         counts = None if counts is None else counts.float()
         wanted = any(ctx.needs_input_grad[:2])
-        rows = max(CHUNK_ROWS, CHUNK_BYTES // (4 * len(w)))
+        rows = head_rows(len(w))
         whole, total = len(x) <= rows, torch.zeros((), device=x.device)
         dx = torch.empty_like(x) if wanted else None
         dw = None
@@ -81,6 +80,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 dw.addmm_(gradient.t(), x[some])
             else:
                 dw += gradient.t() @ x[some]
+            del logits, gradient  # before the next chunk's are made
         if wanted:
             ctx.save_for_backward(dx, dw)
         return total

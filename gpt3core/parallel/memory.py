@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from gpt3core.costs import params
 from gpt3core.model import registry
-from gpt3core.model.architecture import BlockBytes, ModelSpec
+from gpt3core.model.architecture import BlockBytes, ModelSpec, head_rows
 from gpt3core.numerics import Numerics
 from gpt3core.parallel.layout import Layout
 
@@ -59,7 +59,10 @@ def memory(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numeri
     Args:
         sequences: of the global batch.
     """
-    held = [_of_stage(model, layout, stage, sequences, numerics) for stage in sorted({0, layout.pipeline - 1})]
+    held = [
+        stage_memory(model, layout, stage, sequences=sequences, numerics=numerics)
+        for stage in sorted({0, layout.pipeline - 1})
+    ]
     return max(held, key=lambda m: m.total)
 
 
@@ -118,31 +121,85 @@ def _held(model: ModelSpec, pipeline: int, place: int) -> float:
     return held
 
 
-def _of_stage(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> Memory:
-    """Bytes at one place of the pipeline: the larger of the end of the forward pass and the start of the backward."""
+def stage_memory(model: ModelSpec, layout: Layout, place: int, *, sequences: int, numerics: Numerics) -> Memory:
+    """Bytes at one place of a layout's pipeline: the larger of forward pass's end and backward pass's start."""
     held = stage_params(model, layout, place)
-    e, last = numerics.element_bytes, place == layout.pipeline - 1
+    e = numerics.element_bytes
     tokens = layout.micro_batch * model.n_ctx / layout.context
     kept, again = _blocks(model, layout, place, sequences, numerics)
-    head, logit = _head(model, layout, numerics) if last else (0.0, 0.0)
     copies = _copies(model, layout, held)
-    cast, left = _casts(model, layout, place, sequences, numerics)
-    loss = e + LOSS_BYTES
-    # a matrix's gradient, cast to fp32 and not yet added to what is there; the head's comes when the logits' is there
+    cast, left = _casts(model, layout, place, numerics)
+    head = _head(model, layout, place, tokens, numerics)
+    # a matrix's gradient, cast to fp32 and not yet added to what is there
     block = registry.of(model).layer_params(model) / layout.tensor
-    fresh = GRADIENT + (e if e < WEIGHT else 0)
-    loss_peak = max(tokens * loss * logit, 2 * e * tokens * logit + fresh * logit * registry.of(model).width(model))
-    block_peak = tokens * (again + e * logit) + fresh * MATRIX_SHARE * block  # the loop holds the logits
-    forward = copies + cast + tokens * (kept + head + e * logit)
-    backward = copies + left + tokens * (kept + head) + max(loss_peak, block_peak)
-    early = max(0.0, forward - backward)
+    block_peak = tokens * again + _fresh(e) * MATRIX_SHARE * block + head.held
+    forward = copies + cast + tokens * kept + head.forward
+    backward = copies + left + tokens * kept + head.kept + max(head.backward, block_peak)
+    early = max(0.0, forward - backward)  # of the casts that go, then of the loss
+    early_casts = min(early, cast - left)
     return Memory(
         weights=WEIGHT * held / layout.shard,
         gradients=GRADIENT * held / layout.shard,
         optimizer=MOMENTS * held / layout.shard,
-        copies=copies + left + early,
-        loss=tokens * head + loss_peak,
-        activations=tokens * kept + max(0.0, block_peak - loss_peak),
+        copies=copies + left + early_casts,
+        loss=head.kept + head.backward + early - early_casts,
+        activations=tokens * kept + max(0.0, block_peak - head.backward),
+    )
+
+
+def _fresh(e: float) -> float:
+    """Bytes of an element of a gradient that is made in numbers of ``e`` bytes and cast to fp32."""
+    return GRADIENT + (e if e < WEIGHT else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """Bytes of the last norm, the head and the loss; none where another stage has them."""
+
+    kept: float = 0.0  # until the blocks go back
+    forward: float = 0.0  # at the most of its forward pass, what is kept included
+    backward: float = 0.0  # beside what is kept, while it goes back
+    held: float = 0.0  # beside what is kept, until the blocks have gone back
+
+
+def _head(model: ModelSpec, layout: Layout, place: int, tokens: float, numerics: Numerics) -> _Head:
+    """Of a micro-batch of so many positions here."""
+    if place != layout.pipeline - 1:
+        return _Head()
+    e, width, tensor = numerics.element_bytes, registry.of(model).width(model), layout.tensor
+    norm, ids = (4 * width + 8) / tensor, 16
+    if _chunked(layout):
+        return _chunked_head(model, tokens, norm + ids, e)
+    logit = model.vocab_size / tensor
+    kept, logits = tokens * (norm + e * width + ids), tokens * e * logit
+    made = tokens * (e + LOSS_BYTES) * logit
+    # the head's gradient comes when the logits' is there
+    back = max(made, 2 * logits + _fresh(e) * logit * width)
+    return _Head(kept=kept, forward=kept + logits, backward=back, held=logits)  # the schedule holds the logits
+
+
+def _chunked(layout: Layout) -> bool:
+    """Whether the head and the loss are one (``losses.py``)."""
+    return layout.tensor == layout.pipeline == 1
+
+
+def _chunked_head(model: ModelSpec, tokens: float, kept: float, e: float) -> _Head:
+    """The head and the loss in one, which make both gradients in the forward pass, some positions at a time."""
+    width, vocabulary = registry.of(model).width(model), model.vocab_size
+    rows, weight = min(tokens, head_rows(vocabulary)), vocabulary * width
+    cast = e if e < WEIGHT else 0.0
+    of_weight = (e if rows == tokens else GRADIENT) * weight
+    gradients = tokens * e * width + of_weight
+    stream = tokens * (WEIGHT + cast) * width  # the norm's output
+    softmax = rows * vocabulary * (2 * WEIGHT + cast)
+    product = rows * vocabulary * (WEIGHT + e) + (cast * weight if rows < tokens else 0.0)
+    scaled = tokens * (e + (WEIGHT if cast else 0.0)) * width  # by the loss's own gradient, and to fp32
+    scaled += of_weight + (GRADIENT * weight if of_weight < GRADIENT * weight else 0.0)
+    return _Head(
+        kept=tokens * kept,
+        forward=tokens * kept + stream + gradients + cast * weight + max(softmax, product),
+        backward=gradients + scaled,
+        held=GRADIENT * weight,  # the gradient of a tied head waits for the embedding's
     )
 
 
@@ -160,22 +217,20 @@ def _copies(model: ModelSpec, layout: Layout, held: float) -> float:
     return (WEIGHT + GRADIENT) * at_once
 
 
-def _casts(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:
+def _casts(model: ModelSpec, layout: Layout, place: int, numerics: Numerics) -> tuple[float, float]:
     """Bytes of the weights that autocast casts, at the end of the forward pass and in the backward pass.
 
-    Each micro-batch in flight has casts of its own, from its forward to its backward pass; with full recomputation a
-    block makes its own again.
+    All micro-batches of a pipeline share them (``Pipeline.backward``). Outside of one, a block that is computed again
+    casts its own again.
     """
     e, architecture = numerics.element_bytes, registry.of(model)
     if e == WEIGHT:
         return 0.0, 0.0
     block = e * architecture.layer_params(model) / layout.tensor
-    head = e * model.vocab_size * architecture.width(model) / layout.tensor if place == layout.pipeline - 1 else 0.0
-    stage = block * architecture.n_layer(model) / layout.stages
-    if layout.recompute == "full":
-        return stage + head, block + head
-    every = stage * _in_flight(layout, place, layout.micro_batches(sequences)) + head
-    return every, every
+    has_head = place == layout.pipeline - 1 and not _chunked(layout)  # which casts its weight itself
+    head = e * model.vocab_size * architecture.width(model) / layout.tensor if has_head else 0.0
+    every = block * architecture.n_layer(model) / layout.pipeline + head
+    return every, block + head if layout.recompute == "full" and layout.pipeline == 1 else every
 
 
 def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numerics: Numerics) -> tuple[float, float]:
@@ -202,12 +257,6 @@ def _going_back(block: BlockBytes, recompute: str, width: float) -> float:
     if recompute == "full":
         return block.rest + max(block.inside + gradients, attention)
     return gradients if recompute == "none" else max(gradients, attention)
-
-
-def _head(model: ModelSpec, layout: Layout, numerics: Numerics) -> tuple[float, float]:
-    """Of a token: bytes that the last norm and the head keep, and the logits here."""
-    e, width = numerics.element_bytes, registry.of(model).width(model)
-    return (4 * width + 8) / layout.tensor + e * width + 16, model.vocab_size / layout.tensor  # 16: the ids
 
 
 def _in_flight(layout: Layout, place: int, micro_batches: int) -> int:

@@ -105,7 +105,9 @@ class Pipeline:
         losses: list[Tensor] = []
         if mesh.last_stage:
             words |= {"target": torch.arange(count), "losses": losses}
-        self._schedules[shape].step(*inputs, **words)
+        # casts of the weights are kept until the outermost context ends: all micro-batches share them
+        with torch.autocast(self._device.type, enabled=False):
+            self._schedules[shape].step(*inputs, **words)
         return (
             torch.stack([found.detach() for found in losses]).sum() if losses else torch.zeros((), device=self._device)
         )

@@ -43,7 +43,8 @@ def show(
         remarks: sentences that the reader must not miss.
         pruned: run_ids that will not be started.
     """
-    out, prefixes = _console(), trunks.prefixes(grid.runs)
+    kept = [run for run in grid.runs if run.run_id not in pruned]
+    out, prefixes = _console(), trunks.prefixes(kept)
     if recipe.family == "gpt3":
         _gpt3(out, recipe, grid.runs, text)
     else:
@@ -57,7 +58,7 @@ def show(
     if parametrised := mup.told(recipe, grid.runs):
         out.print(parametrised, markup=False)
     out.print(_placement(recipe), markup=False)
-    for line in totals.lines(recipe, [r for r in grid.runs if r.run_id not in trained and r.run_id not in pruned]):
+    for line in totals.lines(recipe, [run for run in kept if run.run_id not in trained], prefixes):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)
     for remark in remarks:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gpt3core.spec import RunSpec
+from gpt3core.trunk import Prefix
 from sweeps.planning import estimate, hardware, trunks
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import simulator
@@ -25,10 +26,16 @@ class Timed:
     after: tuple[str, float] | None = None  # that other run, and the seconds after which the checkpoint is there
 
 
-def timed(recipe: Recipe, runs: Sequence[RunSpec]) -> tuple[list[Timed], dict[str, str]]:
-    """The runs by estimate, and those without one with the reason."""
+def timed(
+    recipe: Recipe, runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix]
+) -> tuple[list[Timed], dict[str, str]]:
+    """The runs that are to be trained by estimate, and those without one with the reason.
+
+    Args:
+        prefixes: where runs start that do not start from the first step.
+    """
     place, found, without = recipe.placement, [], {}
-    prefixes = trunks.prefixes(runs)
+    coming = {run.run_id for run in runs}
     for run in runs:
         if recipe.family == "gpt3":
             planned = estimate.on_gpus(run, recipe.plan, place)
@@ -40,16 +47,18 @@ def timed(recipe: Recipe, runs: Sequence[RunSpec]) -> tuple[list[Timed], dict[st
             workers = place.workers
             seconds = estimate.seconds(run, workers=workers, gpus=place.gpus, plan=recipe.plan)
         share, prefix = trunks.own_share(run, prefixes.get(run.run_id)), prefixes.get(run.run_id)
-        after = None if prefix is None else (prefix.run_id, (1 - share) * seconds)  # the trunk does these steps as fast
+        after = None
+        if prefix is not None and prefix.run_id in coming:
+            after = prefix.run_id, (1 - share) * seconds  # the trunk does these steps as fast
         found.append(Timed(spec=run, seconds=share * seconds, workers=workers, after=after))
     return found, without
 
 
-def lines(recipe: Recipe, runs: Sequence[RunSpec]) -> list[str]:
+def lines(recipe: Recipe, runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix]) -> list[str]:
     """The totals of runs that are to be trained, a sentence each; none where no run is placed on GPUs."""
     if recipe.family != "gpt3" and not recipe.placement.gpus:
         return []
-    known, without = timed(recipe, runs)
+    known, without = timed(recipe, runs, prefixes)
     each = recipe.placement.gpus or 1.0
     hours = sum(run.seconds * run.workers * each for run in known) / 3600
     price = hardware.usd_per_hour(recipe.plan)

@@ -7,17 +7,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from gpt3core import costs, sizes
-from gpt3core.model import gpt, registry
+from gpt3core.model import architecture, gpt, registry
 from gpt3core.model.gpt_spec import GELU
 from gpt3core.numerics import Numerics
+from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.memory import memory, stage_params
+from gpt3core.parallel.memory import memory, stage_memory, stage_params
+from gpt3core.parallel.parallelize import parallelize
+from gpt3core.parallel.parts import local
 from gpt3core.spec import OptimSpec
 from gpt3core.train import optimizer, timing
-from gpt3core.train.objective import loss_sum, next_token
+from gpt3core.train.objective import loss_sum, model_loss_sum, next_token
+from tests.gpt3core import ranks
 from tests.gpt3core.test_cuts import SHAPE
 
 BF16, FP32 = (Numerics(precision=p, kernel="sdpa") for p in ("bf16", "fp32"))
@@ -27,6 +32,7 @@ ROWS = 4
 SHAPES = {
     "many tokens": sizes.nano(64, n_layer=2, n_ctx=64, vocab_size=1024, attention="dense", band=4, n_head=2),
     "deep": sizes.nano(64, n_layer=6, n_ctx=64, vocab_size=50, attention="dense", band=4, n_head=4),
+    "many words": sizes.nano(96, n_layer=2, n_ctx=64, vocab_size=3000, attention="dense", band=4, n_head=2),
     "wide": sizes.nano(160, n_layer=3, n_ctx=32, vocab_size=300, attention="dense", band=8),
 }
 SHAPES["muP"] = replace(SHAPES["many tokens"], mup_base_width=32, mup_base_d_head=16)
@@ -70,12 +76,18 @@ def saved_bytes(model, spec, numerics):
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
-def peak_bytes(model, spec, numerics):
-    """The most that forward and backward pass hold beside weights and gradients."""
-    loss_of(model, spec, numerics)[0].backward()  # so that the gradients are there
+def fused_loss(model, spec, numerics):
+    """As a model in one stage is trained: the head and the loss in one."""
+    ids = torch.randint(spec.vocab_size, (ROWS, spec.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+    with timing.autocast(numerics):
+        return model_loss_sum(model, next_token(ids, None))
+
+
+def peak_bytes(backward):
+    """The most that a forward and backward pass holds beside weights and gradients."""
+    backward()  # so that the gradients are there
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
-        loss, _logits = loss_of(model, spec, numerics)
-        loss.backward()
+        backward()
     events = sorted((e.start_ns(), e.nbytes()) for e in run.profiler.kineto_results.events() if e.name() == "[memory]")
     held = most = 0
     for _, size in events:
@@ -100,17 +112,54 @@ def test_what_is_kept_for_the_backward_pass_is_what_torch_saves(name, recompute,
     assert saved_bytes(model, spec, numerics) == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["deep", "wide"])
+@pytest.fixture
+def one_gelu(monkeypatch):
+    """As on a GPU, in one kernel: on CPUs it is computed in fp32 with tensors of its own."""
+    monkeypatch.setattr(gpt, "gelu", lambda x, built: F.gelu(x, approximate=GELU))
+
+
+@pytest.mark.parametrize("name", ["deep", "wide", "many words"])
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
-@pytest.mark.parametrize("numerics", [BF16, SOFTMAX], ids=repr)
-def test_the_peak_of_a_step_is_the_one_that_torch_reaches(name, recompute, numerics, monkeypatch):
+@pytest.mark.parametrize("numerics", [FP32, BF16, SOFTMAX], ids=repr)
+def test_the_peak_of_a_step_is_the_one_that_torch_reaches(name, recompute, numerics, monkeypatch, one_gelu):
     """Never more than 2% below it, and 10% above: what is refused does not fit, what is planned does."""
     spec = SHAPES[name]
-    # as on a GPU, in one kernel: on CPUs it is computed in fp32 with tensors of its own
-    monkeypatch.setattr(gpt, "gelu", lambda x, built: F.gelu(x, approximate=GELU))
+    monkeypatch.setattr(architecture, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(architecture, "CHUNK_ROWS", 48)  # several chunks
     model = built(spec, numerics.kernel, recompute, monkeypatch)
     said = memory(spec, Layout(micro_batch=ROWS, recompute=recompute), sequences=ROWS, numerics=numerics)
-    assert 0.90 <= peak_bytes(model, spec, numerics) / (said.total - said.state) <= 1.02
+    peak = peak_bytes(lambda: fused_loss(model, spec, numerics).backward())
+    # a CPU casts a chunk's bf16 gradient of the head whole before it is added
+    cast = 4 * spec.vocab_size * spec.d_model if numerics.precision == "bf16" else 0
+    assert 0.90 <= peak / (said.total - said.state + cast) <= 1.02
+
+
+@pytest.mark.parametrize("name", ["deep", "wide", "many words"])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("numerics", [FP32, BF16], ids=repr)
+def test_the_peak_of_a_pipelines_last_stage_is_the_one_that_torch_reaches(
+    name, recompute, numerics, monkeypatch, one_gelu
+):
+    """There the logits are whole."""
+    spec = replace(SHAPES[name], n_layer=6)
+    model = built(spec, numerics.kernel, recompute, monkeypatch)
+    model.tokens = model.positions = None
+    for layer in range(3):
+        del model.blocks[str(layer)]
+    ids = torch.randint(spec.vocab_size, (ROWS, spec.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+    examples = next_token(ids, None)
+
+    def step():
+        stream = torch.zeros(ROWS, spec.n_ctx, spec.d_model, requires_grad=True)
+        with torch.autocast("cpu", enabled=False):
+            with timing.autocast(numerics):
+                logits = model(stream)
+            loss_sum(logits, examples).backward()
+
+    layout = Layout(pipeline=2, micro_batch=ROWS, recompute=recompute)
+    said = stage_memory(spec, layout, 1, sequences=ROWS, numerics=numerics)
+    outputs = 4 * spec.d_model * ROWS * spec.n_ctx  # the last stage gives logits
+    assert 0.90 <= peak_bytes(step) / (said.total - said.state - outputs) <= 1.02
 
 
 def test_the_state_is_what_a_module_and_its_optimizer_hold():
@@ -150,7 +199,7 @@ def test_sixteen_bytes_a_parameter_are_shared_by_the_ranks_that_shard():
     hybrid = memory(model, Layout(data=8, shard=4), sequences=512, numerics=BF16)
     assert one.state == 16 * total
     assert (eight.state, hybrid.state) == (2 * total, 4 * total)
-    assert one.copies == 2 * (24 * registry.of(model).layer_params(model) + 50_257 * 2048)  # autocast's
+    assert one.copies == 2 * 24 * registry.of(model).layer_params(model)  # autocast's; the head casts its own
     assert memory(model, Layout(data=8), sequences=512, numerics=BF16).state == 16 * total
 
 
@@ -160,19 +209,49 @@ def test_2_7b_is_not_for_one_h100():
     said = memory(model, Layout(micro_batch=8), sequences=512, numerics=BF16)
     assert said.state == pytest.approx(42.4e9, rel=0.01)
     assert said.activations == pytest.approx(36 * 2560 * 32 * 16384, rel=0.02)
-    assert said.total > 100e9
+    assert said.total > 80e9
     assert memory(sizes.GPT3["6.7B"].model(), Layout(recompute="full"), sequences=1024, numerics=BF16).total > 100e9
 
 
-def test_every_micro_batch_in_flight_has_casts_of_its_own():
+def casts(rank, size, address, layout):
+    """How often a step of 2 and one of 6 micro-batches cast a weight to bf16, and how many are cast at all."""
+    weights, found = set(), []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if op is torch.ops.aten._to_copy.default and local(args[0]).untyped_storage().data_ptr() in weights:
+                found.append(local(args[0]).untyped_storage().data_ptr())
+            return op(*args, **(kwargs or {}))
+
+    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
+        autocast = functools.partial(timing.autocast, BF16)
+        held = parallelize(replace(SHAPE, n_layer=4), here, kernel="sdpa", device="cpu", autocast=autocast)
+        held.model.init_weights(0)
+        weights |= {p.untyped_storage().data_ptr() for p in held.model.parameters()}
+        counts = []
+        for rows in (2, 6):
+            ids = torch.randint(SHAPE.vocab_size, (rows, SHAPE.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+            found.clear()
+            with Casts():
+                held.backward([next_token(row, None) for row in torch.split(ids, 1)], 1.0)
+            counts.append(len(found))
+        return counts, len(set(found))
+
+
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("words", [{}, {"virtual": 2}, {"recompute": "full"}], ids=str)
+def test_the_micro_batches_of_a_pipeline_share_their_casts(words):
+    for counts, weights in ranks.run(casts, 2, Layout(pipeline=2, **words)):
+        assert counts == [weights, weights]
+        assert weights >= 16  # eight a block
+
+
+def test_what_the_pipeline_of_the_largest_model_casts():
     model = sizes.GPT3["175B"].model()
     blocks = 96 * registry.of(model).layer_params(model) / 64
-    none, full = (
-        memory(model, Layout(pipeline=8, tensor=8, recompute=how), sequences=1536, numerics=BF16)
-        for how in ("none", "full")
-    )
-    assert none.copies == pytest.approx(2 * 8 * blocks)  # of the first device, with 8 of them
-    assert full.copies <= 2 * blocks
+    for how in ("none", "full"):
+        layout = Layout(pipeline=8, tensor=8, recompute=how)
+        assert memory(model, layout, sequences=1536, numerics=BF16).copies == pytest.approx(2 * blocks)
     assert memory(model, Layout(pipeline=8, tensor=8), sequences=1536, numerics=FP32).copies == 0
 
 

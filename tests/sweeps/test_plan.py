@@ -16,7 +16,7 @@ from gpt3core.parallel.layout import Layout
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps import command
-from sweeps.planning import asked, estimate, grid, hardware, recipe, totals
+from sweeps.planning import asked, estimate, grid, hardware, recipe, totals, trunks
 from sweeps.planning.asked import Asked
 from sweeps.planning.recipe import Hardware, Placement
 
@@ -192,15 +192,22 @@ def test_totals_are_of_runs_on_gpus_and_share_their_trunks(known_text, capsys):
     said = plan_of(words, capsys)
     assert re.search(r"in all: [\d,]+ GPU-hours, [\d,]+ USD at 3.00 a H100-hour for 4 runs", said)
     assert re.search(r"on 2 GPUs: [\d.]+ seconds from the first start", said)
-    timed, _ = totals.timed(recipe.load(words), grid.build(recipe.load(words), "0" * 64).runs)
+    timed, _ = totals.timed(recipe.load(words), grid.build(recipe.load(words), "0" * 64).runs, {})
     assert {t.workers for t in timed} == {1}
-    shared = [*words, "optim.schedule=wsd"]
-    timed, _ = totals.timed(recipe.load(shared), grid.build(recipe.load(shared), "0" * 64).runs)
+    shared = recipe.load([*words, "optim.schedule=wsd"])
+    runs = grid.build(shared, "0" * 64).runs
+    prefixes = trunks.prefixes(runs)
+    timed, _ = totals.timed(shared, runs, prefixes)
     branches = [t for t in timed if t.after is not None]
     assert branches, "runs of one size share their first steps"
     for branch in branches:
         whole = estimate.seconds(branch.spec, workers=1, gpus=0.5, plan=Hardware())
         assert branch.seconds + branch.after[1] == pytest.approx(whole)
+    # once the trunks are trained, what remains is shorter still, and waits for nobody
+    coming = [run for run in runs if run.run_id in prefixes]
+    left, _ = totals.timed(shared, coming, prefixes)
+    assert {t.spec.run_id: t.seconds for t in left} == {t.spec.run_id: t.seconds for t in branches}
+    assert all(t.after is None for t in left)
 
 
 def test_the_micro_batch_is_what_memory_allows_and_divides_the_rows():
@@ -214,7 +221,7 @@ def test_the_micro_batch_is_what_memory_allows_and_divides_the_rows():
         assert memory.memory(run.model, Layout(data=8, micro_batch=size), **words).total <= 0.9 * gb * 1e9
     assert memory.micro_batch(run.model, Layout(data=512 // 6), memory_bytes=80e9, **words) == 6
     with pytest.raises(
-        ValueError, match=r"data 8, micro-batch 1: 29 GB a device are needed .* 18 of its 20 GB are usable"
+        ValueError, match=r"data 8, micro-batch 1: 28 GB a device are needed .* 18 of its 20 GB are usable"
     ):
         memory.micro_batch(run.model, Layout(data=8), memory_bytes=20e9, **words)
 
