@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from gpt3core import schedule
+from gpt3core.generate.choices import Sampling
+from gpt3core.generate.decode import complete
+from gpt3core.generate.sampling import Sampler
 from gpt3core.model import native
 from gpt3core.model.gpt import GPT
 from gpt3core.model.gpt_spec import GPTSpec
@@ -189,6 +192,21 @@ def test_a_resumed_run_has_the_same_bits(tales, isolated):
     stopped(spec, isolated / "cut", 5)
     run(spec, isolated / "cut")
     assert outcome(isolated / "cut", spec) == outcome(isolated / "whole", spec)
+
+
+@pytest.mark.parametrize("attention", ["alternating", "dense"])
+def test_a_text_is_the_same_with_and_without_the_cache(attention):
+    model = built(replace(shape(64, d_head=32), attention=attention)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    how = Sampling(temperature=0.0)
+    texts = [
+        complete(model, [[1, 2, 3], [4]], tokens=10, choose=Sampler(how), end=VOCAB - 1, cached=cached)
+        for cached in (True, False)
+    ]
+    assert texts[0] == texts[1]
+    assert len({token for text in texts[0] for token in text.tokens}) > 4, "a text that could differ"
 
 
 @pytest.mark.parametrize(
