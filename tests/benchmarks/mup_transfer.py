@@ -34,10 +34,6 @@ from tests.benchmarks.target import target
 WIDTHS = (32, 64, 128, 256)
 STEPS, BATCH, D_HEAD = 200, 512, 32
 EVALS = EvalSpec(tasks=(), shots=(0,), validation_tokens=32_768)
-EVALS = EvalSpec(tasks=(), shots=(0,), validation_tokens=32_768)
-STANDARD, MUP = "standard", "muP"
-RATES = tuple(0.001 * 2**k for k in range(7))
-TRIED = {STANDARD: RATES[:6], MUP: RATES[1:]}  # where a kind's optima lie; all of them at the base, which is of both
 STANDARD = "standard"
 BASES = {STANDARD: 0, "muP from 32": 32, "muP from 256": 256}  # a parametrisation each, by its base width
 FROM_32, FROM_256 = list(BASES)[1:]
