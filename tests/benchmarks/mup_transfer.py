@@ -139,7 +139,7 @@ def figure(losses: Losses) -> go.Figure:
 def draw(losses: Losses, folder: Path) -> None:
     """Write the figure, and a picture of it where a browser can be had."""
     page = folder / "mup.html"
-    figure(losses).write_html(page, include_plotlyjs=True)
+    figure(losses).write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
     if browser := shutil.which("chromium"):
         size = f"--window-size={SIZE[0] + 16},{SIZE[1] + 16}"
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=8000", size]
