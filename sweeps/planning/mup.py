@@ -46,8 +46,7 @@ def _d_head(recipe: Recipe, width: int) -> int:
     if len(found) != 1:
         why = f"sizes with heads of {sorted(found)}" if found else "no size of this ladder"
         raise UsageError(
-            f"model.mup_base_width={width} is the width of {why}: give model.mup_base_d_head, the d_head of the model "
-            "at which the learning rate was found"
+            f"model.mup_base_width={width} is the width of {why}: give model.mup_base_d_head, the d_head of the base"
         )
     return found.pop()
 
@@ -72,7 +71,7 @@ def rate_of_table(recipe: Gpt3Recipe, row: sizes.Gpt3Size) -> float:
     if found is None:
         raise UsageError(
             f"model.mup_base_width={width} is the width of no size of Table 2.1, whose learning rate all sizes would "
-            "have: give optim.lr, found at that width"
+            "have: give optim.lr, found with that base"
         )
     return found.lr * rules.lr_factor
 

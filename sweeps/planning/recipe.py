@@ -31,8 +31,8 @@ class NanoModel:
     band: int = 4  # keys of a banded layer
     stride: int = 128  # of strided and fixed layers (Child et al. 2019)
     summary: int = 8  # keys at the end of a fixed layer's blocks that all later ones see
-    mup_base_width: int = 0  # of the model at which the learning rate was found (muP: Yang et al. 2022); 0: no muP
-    mup_base_d_head: int | None = None  # of that model; by default of the ladder's size of that width
+    mup_base_width: int = 0  # d_model at which muP (Yang et al. 2022) is the standard parametrisation; 0: no muP
+    mup_base_d_head: int | None = None  # d_head there; by default of the ladder's size of that width
 
 
 @dataclass
