@@ -145,6 +145,17 @@ class RunSpec:
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+        self._check_together()
+        for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
+            if batch % self.model.n_ctx:
+                raise ValueError(f"{name}={batch} is not a whole number of sequences of n_ctx={self.model.n_ctx}")
+        if (whole := self.tokens_at(self.steps)) != self.tokens:
+            raise ValueError(
+                f"tokens={self.tokens} is not a whole number of batches of {self.optim.batch_tokens}: {whole} are"
+            )
+
+    def _check_together(self) -> None:
+        """Refuse what does not go together."""
         if (self.kernel, self.compile) == ("native", "blocks"):
             raise ValueError("kernel='native' is compiled already: give compile=none, or another kernel")
         if self.compile == "blocks" and self.options.drops:
@@ -178,13 +189,6 @@ class RunSpec:
             raise ValueError(
                 f"model.document_end={told}: data.tokenizer={self.data.tokenizer} ends documents with {end}; give "
                 "that, or null to mask none"
-            )
-        for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
-            if batch % self.model.n_ctx:
-                raise ValueError(f"{name}={batch} is not a whole number of sequences of n_ctx={self.model.n_ctx}")
-        if (whole := self.tokens_at(self.steps)) != self.tokens:
-            raise ValueError(
-                f"tokens={self.tokens} is not a whole number of batches of {self.optim.batch_tokens}: {whole} are"
             )
 
     @cached_property

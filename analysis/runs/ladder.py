@@ -173,9 +173,14 @@ def _nano(written: Mapping[str, Any], made: pd.DataFrame, largest: float) -> Ite
 def _model(width: int, written: Mapping[str, Any], vocab: int) -> GPTSpec | None:
     """A width's shape; None where the heads do not divide it."""
     try:
-        return sizes.nano(width, vocab_size=vocab, **written["model"])
+        return sizes.nano(width, vocab_size=vocab, **_shape(written))
     except ValueError:
         return None
+
+
+def _shape(written: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a recipe's model that say a shape: parameters and FLOPs know no parametrisation."""
+    return {key: value for key, value in written["model"].items() if not key.startswith("mup_")}
 
 
 def _wider(widths: Sequence[int]) -> int:
@@ -202,7 +207,7 @@ def _shapes(written: Mapping[str, Any], made: pd.DataFrame, largest: float) -> I
     vocab, budgets = int(made.vocab.iloc[0]), [*written["budgets"], *made.budget_flops.dropna().unique()]
     for n_layer, d_model, n_head, d_head in _listed(written, made):
         model = GPTSpec(
-            n_layer=n_layer, d_model=d_model, n_head=n_head, d_head=d_head, vocab_size=vocab, **written["model"]
+            n_layer=n_layer, d_model=d_model, n_head=n_head, d_head=d_head, vocab_size=vocab, **_shape(written)
         )
         size = {"n_layer": n_layer, "d_model": d_model, "n_head": n_head, "d_head": d_head}
         if d_model == n_head * d_head:

@@ -22,6 +22,7 @@ from gpt3core.data import tokenizer as tokenizers_of_runs
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.interop import gpt2, gpt_neo, tokenizers
 from gpt3core.interop.gpt2 import Weights
+from gpt3core.interop.standard import folded
 from gpt3core.model import registry
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.model.parameters import named
@@ -83,7 +84,7 @@ def export_gpt2(
     layout = layout_of(model.spec)
     _check_free(folder, replace)
     end = tokenizers_of_runs.end_of_text(tokenizer)
-    weights = {name: parameter.detach().cpu() for name, parameter in named(model)}
+    weights = folded({name: parameter.detach().cpu() for name, parameter in named(model)}, model.spec)
     tensors = {f"{PREFIX}{name}": t for name, t in layout.to_layout(weights, model.spec).items()}
     content = {
         CONFIG: _json(layout.config(model.spec, end)),

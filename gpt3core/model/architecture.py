@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt3core.checks import require_positive
+from gpt3core.model.mup import STANDARD, Factors
 from gpt3core.numerics import Numerics
 
 ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
@@ -34,6 +35,11 @@ class ModelSpec:
         require_positive(self, "n_ctx", "vocab_size", where="model.")
         if self.document_end is not None and not 0 <= self.document_end < self.vocab_size:
             raise ValueError(f"model.document_end={self.document_end}: a token, from 0 to {self.vocab_size - 1}")
+
+    @property
+    def factors(self) -> Factors:
+        """What its parametrisation multiplies initial values and the optimizer's settings by."""
+        return STANDARD
 
 
 @dataclass(frozen=True, kw_only=True)

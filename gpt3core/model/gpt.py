@@ -34,6 +34,7 @@ class Attention(nn.Module):
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
         pattern = spec.pattern(layer)
         self.sparse = pattern if pattern.kind in ("strided", "fixed") else None
+        self.sharpness = spec.factors.queries  # of scores, beside 1 / sqrt(K)
         inner = spec.n_head * spec.d_head
         # rows (H, 3, K): a cut of them is whole heads, and one product is faster than three at small widths
         self.qkv = nn.Linear(spec.d_model, 3 * inner)
@@ -44,6 +45,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x)
         b, t, _ = qkv.shape  # from outside x may hold some of the positions only
         q, k, v = split_heads(qkv.view(b, t, -1, 3, self.d_head))  # (B, the heads here, T, K) each
+        if self.sharpness != 1:
+            q = q * self.sharpness
         seen = None if past is None else past.read(k, v)
         if seen is None:
             mixed = self.attend(
@@ -122,7 +125,7 @@ class GPT(nn.Module):
         self.head: Head | None = Head(embedding.weight, kernel)
 
     def hidden(self, x: Tensor, past: Past | None = None, documents: Tensor | None = None) -> Tensor:
-        """The residual stream before the head, normalised in the last stage: (B, T) or (B, T, D) to (B, T, D).
+        """What the head reads, in an earlier stage the residual stream: (B, T) or (B, T, D) to (B, T, D).
 
         Args:
             past: what was read before; it takes in what is read now.
@@ -136,7 +139,10 @@ class GPT(nn.Module):
             x = self.tokens(x) + self.positions(places)  # (B, T, D)
         for layer, block in self.blocks.items():
             x = block(x, None if past is None else past.layers[layer], documents)
-        return x if self.norm is None else self.norm(x)
+        if self.norm is None:
+            return x
+        x, readout = self.norm(x), self.spec.factors.readout
+        return x if readout == 1 else x * readout
 
     def forward(
         self,
@@ -156,7 +162,7 @@ class GPT(nn.Module):
         """GPT-2's initialisation, a parameter at a time, keyed by seed and name.
 
         N(0, init_std) for matrices and embeddings (positions half of it), zero biases, residual projections scaled by
-        1/sqrt(2 n_layer).
+        1/sqrt(2 n_layer); all times the factors of the parametrisation.
 
         Args:
             part_of: what this device holds of a parameter, and all that is drawn.
@@ -174,4 +180,5 @@ class GPT(nn.Module):
                 part.values.zero_()
             else:
                 std = residual if name.endswith(("out.weight", "down.weight")) else self.spec.init_std
+                std *= self.spec.factors.init(name)
                 draw_(part, seed, name, std / 2 if name == "positions.weight" else std)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from gpt3core.checks import as_floats, require_positive
 from gpt3core.model import patterns
 from gpt3core.model.architecture import ADDED, Architecture, BlockBytes, Cuts, ModelSpec, Params
+from gpt3core.model.mup import STANDARD, Factors
 from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
 
@@ -29,6 +30,8 @@ class GPTSpec(ModelSpec):
     init_std: float = 0.02  # GPT-2; residual projections get init_std / sqrt(2 n_layer)
     stride: int = field(default=128, metadata=ADDED)  # of strided and fixed layers (Child et al. 2019, section 4.2)
     summary: int = field(default=8, metadata=ADDED)  # keys at the end of a fixed layer's blocks that all later ones see
+    mup_base_width: int = field(default=0, metadata=ADDED)  # d_model of the base of ``mup.py``; 0: standard
+    mup_base_d_head: int = field(default=0, metadata=ADDED)  # the base's d_head
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +45,28 @@ class GPTSpec(ModelSpec):
                 raise ValueError(f"model.{name}={value}: no layer of model.attention={self.attention!r} has it")
         if "fixed" in kinds and self.summary > self.stride:
             raise ValueError(f"model.summary={self.summary}: at most model.stride={self.stride}")
+        self._check_base()
+
+    def _check_base(self) -> None:
+        """Refuse half of a base, and heads for which a base does not say how wide its own are together."""
+        width, d_head = self.mup_base_width, self.mup_base_d_head
+        if min(width, d_head) < 0 or (width == 0) != (d_head == 0):
+            raise ValueError(
+                f"model.mup_base_width={width}, model.mup_base_d_head={d_head}: both of the base model, 1 or more, or "
+                "both 0 for the standard parametrisation"
+            )
+        if width and self.n_head * self.d_head != self.d_model:
+            raise ValueError(
+                f"model.mup_base_width={width}: {self.n_head} heads of {self.d_head} do not make up "
+                f"d_model={self.d_model}; give heads that do, or mup_base_width=0"
+            )
+
+    @property
+    def factors(self) -> Factors:
+        """Of the maximal-update parametrisation, where the model has a base."""
+        if not self.mup_base_width:
+            return STANDARD
+        return Factors(width=self.d_model / self.mup_base_width, d_head=self.d_head / self.mup_base_d_head)
 
     def pattern(self, layer: int) -> Pattern:
         """Which keys the queries of a layer see."""
@@ -96,6 +121,9 @@ def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int) -> BlockBy
     mlp = 2 * 4 * e * d  # what the GELU reads, and what down reads
     # the probabilities of the softmax kernel; of the others the logarithm of each row's sum
     inside = e * model.n_head * model.n_ctx if numerics.kernel == "softmax" else 4 * model.n_head
+    if model.factors.queries != 1:  # their product is kept beside qkv, or by the softmax kernel in its place
+        mixed += e * inner
+        inside -= e * inner if numerics.kernel == "softmax" else 0
     return BlockBytes(
         entry=4 * d / tensor,
         inside=inside / tensor,

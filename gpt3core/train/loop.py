@@ -238,8 +238,7 @@ class Trainer:
         self.verdict = self.guard.judge(self.step, *said[:2].tolist()) if self.guard.active else None
         norm = said[1].item() if self.noise.due(self.step + 1) else math.nan
         self.noise.take(norm, step.counted, self.step + 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        optimizer.set_rate(self.optimizer, lr)
         self.saves.release()
         if self.verdict is None:
             self.optimizer.step()

@@ -78,6 +78,11 @@ def check_model(family: str, recipe: Any) -> None:
     require_between(model, 1, MOST_CONTEXT, "n_ctx", where="model.")
     if family == "nano":
         require_between(model, 1, MOST_LAYERS, "n_layer", where="model.")
+    require_between(model, 0, MOST_WIDTH, "mup_base_width", where="model.")
+    if model.mup_base_d_head is not None:
+        require_between(model, 1, MOST_WIDTH, "mup_base_d_head", where="model.")
+    if recipe.optim.lr is not None:
+        require_positive(recipe.optim, "lr", where="optim.")
     try:
         kinds = patterns.layers(model.attention)
     except ValueError as error:

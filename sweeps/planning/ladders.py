@@ -16,7 +16,7 @@ from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.parallel.layout import largest_divisor
 from gpt3core.ramp import Ramp
 from gpt3core.spec import OptimSpec
-from sweeps.planning import checks
+from sweeps.planning import checks, mup
 from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, Recipe, Shape, ShapesRecipe
 
 GPT3_TOKENS = 300e9  # Brown et al. 2020, appendix B: what warm-up and cosine of optim are printed for
@@ -80,7 +80,7 @@ def _nano(recipe: NanoRecipe) -> Iterator[Cell]:
 
 def _nano_model(recipe: NanoRecipe, width: int, vocab: int) -> GPTSpec:
     try:
-        return sizes.nano(width, vocab_size=vocab, **vars(recipe.model))
+        return replace(sizes.nano(width, vocab_size=vocab, **mup.shape(recipe.model)), **mup.base(recipe))
     except ValueError as error:
         raise UsageError(f"model: {error}") from error
 
@@ -117,7 +117,8 @@ def _shape_model(recipe: ShapesRecipe, shape: Shape) -> GPTSpec:
         n_head=shape.n_head,
         d_head=shape.d_head or shape.d_model // shape.n_head,
         vocab_size=tokenizer.vocab_size(recipe.data.tokenizer),
-        **vars(recipe.model),
+        **mup.shape(recipe.model),
+        **mup.base(recipe),
     )
 
 
@@ -138,7 +139,7 @@ def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim)
     warmup = round(rules.warmup_fraction * (basis if rules.schedule == "wsd" else whole) / batch) * batch
     try:
         optim = OptimSpec(
-            lr=min(rules.lr_max, rules.lr_times_width / model.d_model),
+            lr=_learning_rate(rules, model),
             batch_tokens=batch,
             **_schedule(rules, warmup=warmup, whole=whole, cosine=whole, batch=batch),
             final_fraction=rules.final_fraction,
@@ -148,6 +149,13 @@ def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim)
     except ValueError as error:
         raise UsageError(f"{label} at {at}: {error}") from error
     return Cell(label=label, at=at, model=model, tokens=whole, optim=optim)
+
+
+def _learning_rate(rules: Optim, model: GPTSpec) -> float:
+    """The rule's at the model's width, or with muP at the base's, for all."""
+    if rules.lr is not None:
+        return rules.lr
+    return min(rules.lr_max, rules.lr_times_width / (model.mup_base_width or model.d_model))
 
 
 def _own_tokens(model: GPTSpec) -> float:
@@ -191,7 +199,7 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
                 f"allowed are {', '.join(sizes.GPT3)}"
             )
         row = sizes.GPT3[name]
-        model = replace(row.model(vocab_size=vocab), **vars(recipe.model))
+        model = replace(row.model(vocab_size=vocab), **mup.shape(recipe.model), **mup.base(recipe))
         # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
         unit = GPT3_BATCH_SEQUENCES * model.n_ctx
         batch = unit * max(1, round(row.batch_tokens / unit))
@@ -207,7 +215,7 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
             whole = _whole(tokens, batch, **ramp)
             warmup, cosine = round(rules.warmup_tokens * shrink), max(1, round(rules.cosine_tokens * shrink))
             optim = OptimSpec(
-                lr=row.lr * rules.lr_factor,
+                lr=mup.rate_of_table(recipe, row),
                 batch_tokens=batch,
                 **_schedule(rules, warmup=warmup, whole=whole, cosine=cosine, batch=batch),
                 **ramp,

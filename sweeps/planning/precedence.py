@@ -50,6 +50,11 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("model.attention", ("model.stride",), "model.attention=strided,dense"))
     if "fixed" not in kinds:
         found.append(("model.attention", ("model.summary",), "model.attention=fixed,dense"))
+    if not recipe.model.mup_base_width:
+        found.append(("model.mup_base_width", ("model.mup_base_d_head", "optim.lr"), "model.mup_base_width=64"))
+    if recipe.optim.lr is not None:
+        rule = ("optim.lr_factor",) if recipe.family == "gpt3" else ("optim.lr_max", "optim.lr_times_width")
+        found.append(("optim.lr", rule, "optim.lr=null"))
     if not recipe.placement.gpus and recipe.family != "gpt3":
         keys = tuple(f"plan.{f.name}" for f in fields(recipe.plan))
         found.append(("placement.gpus", keys, "placement.gpus=1"))

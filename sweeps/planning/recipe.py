@@ -32,6 +32,8 @@ class NanoModel:
     band: int = 4  # keys of a banded layer
     stride: int = 128  # of strided and fixed layers (Child et al. 2019)
     summary: int = 8  # keys at the end of a fixed layer's blocks that all later ones see
+    mup_base_width: int = 0  # d_model at which muP (Yang et al. 2022) is the standard parametrisation; 0: no muP
+    mup_base_d_head: int | None = None  # d_head there; by default of the ladder's size of that width
 
 
 @dataclass
@@ -43,6 +45,8 @@ class ShapesModel:
     band: int = 4
     stride: int = 128
     summary: int = 8
+    mup_base_width: int = 0  # as above
+    mup_base_d_head: int | None = None
 
 
 @dataclass
@@ -54,6 +58,8 @@ class Gpt3Model:
     band: int = 128
     stride: int = 128
     summary: int = 8
+    mup_base_width: int = 0  # as above
+    mup_base_d_head: int | None = None
 
 
 @dataclass
@@ -71,6 +77,7 @@ class Data:
 class Optim:
     """The rules from which each run's hyperparameters follow."""
 
+    lr: float | None = None  # of all sizes, with model.mup_base_width; by default the rule's at that width
     lr_max: float = 0.012
     lr_times_width: float = 0.6  # lr = min(lr_max, lr_times_width / d_model)
     # tokens per step = this * sqrt(tokens / 1e6), in whole sequences, clipped; under wsd of 20 tokens a parameter
@@ -90,6 +97,7 @@ class Optim:
 class Gpt3Optim:
     """Around Table 2.1's learning rates and batches: appendix B of the paper, in proportion where tokens are fewer."""
 
+    lr: float | None = None  # of all sizes, with model.mup_base_width; by default the table's of that width
     lr_factor: float = 1.0  # times the table's learning rate
     ramp_start: float = 0.0  # tokens of the first batches (the paper's are 32k), in whole sequences; 0 for no ramp
     ramp_tokens: float | None = None  # until a batch is the table's; by default 4e9 for 125M to 12e9 for 175B

@@ -14,7 +14,7 @@ from gpt3core.anomaly import AnomalySpec
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
-from sweeps.planning import estimate, hardware, totals, train_options, trunks
+from sweeps.planning import estimate, hardware, mup, totals, train_options, trunks
 from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
@@ -56,6 +56,8 @@ def show(
         out.print(f"left out: {cells}{more}", style="dim", markup=False)
     if shared := _trunks(grid.runs, prefixes):
         out.print(shared, markup=False)
+    if parametrised := mup.told(recipe, grid.runs):
+        out.print(parametrised, markup=False)
     out.print(_placement(recipe), markup=False)
     if rule := AnomalySpec(**vars(recipe.anomaly)).describe():
         out.print(f"anomalies: {rule}", markup=False)

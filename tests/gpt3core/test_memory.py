@@ -35,6 +35,7 @@ SHAPES = {
     "many words": sizes.nano(96, n_layer=2, n_ctx=64, vocab_size=3000, attention="dense", band=4, n_head=2),
     "wide": sizes.nano(160, n_layer=3, n_ctx=32, vocab_size=300, attention="dense", band=8),
 }
+SHAPES["muP"] = replace(SHAPES["many tokens"], mup_base_width=32, mup_base_d_head=16)
 
 
 def built(spec, kernel, recompute, patch):

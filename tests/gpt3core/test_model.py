@@ -1,6 +1,7 @@
 """The model against a plain re-implementation from the paper's description, and its parts against closed forms."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ def softmax(x):
 
 
 def by_hand(model: GPT, ids: list[int]) -> np.ndarray:
-    """GPT-3's forward pass in numpy float64, one position after another."""
+    """GPT-3's forward pass in numpy float64, a position after another; with muP's multipliers where there is a base."""
     w = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
     spec = model.spec
+    sharp = math.sqrt(spec.mup_base_d_head or spec.d_head) / spec.d_head  # Yang et al. 2022, definition 4.1
+    readout = (spec.mup_base_width or spec.d_model) / spec.d_model  # their table 8
 
     def norm(x, name):
         centred = x - x.mean()
@@ -40,19 +43,21 @@ def by_hand(model: GPT, ids: list[int]) -> np.ndarray:
             seen = range(max(0, t - spec.window(layer) + 1), t + 1)
             mixed = []
             for h in range(spec.n_head):
-                scores = np.array([q[t][h] @ k[s][h] / math.sqrt(spec.d_head) for s in seen])
+                scores = np.array([q[t][h] @ k[s][h] * sharp for s in seen])
                 mixed.append(softmax(scores) @ np.array([v[s][h] for s in seen]))
             xs[t] = xs[t] + linear(np.concatenate(mixed), f"{block}.attention.out")
         for t, x in enumerate(xs):
             h = linear(norm(x, f"{block}.norm2"), f"{block}.up")
             gelu = 0.5 * h * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))  # Hendrycks and Gimpel 2016
             xs[t] = x + linear(gelu, f"{block}.down")
-    return np.stack([w["tokens.weight"] @ norm(x, "norm") for x in xs])
+    return np.stack([w["tokens.weight"] @ norm(x, "norm") * readout for x in xs])
 
 
+@pytest.mark.parametrize("base", [{}, {"mup_base_width": 24, "mup_base_d_head": 12}], ids=["standard", "muP"])
 @pytest.mark.parametrize("kernel", ["softmax", "sdpa"])
-def test_logits_are_the_papers(kernel):
-    model = GPT(nano(64, n_layer=3, n_ctx=12, vocab_size=50, attention="alternating", band=3), kernel=kernel)
+def test_logits_are_the_papers(kernel, base):
+    shape = nano(64, n_layer=3, n_ctx=12, vocab_size=50, attention="alternating", band=3)
+    model = GPT(replace(shape, **base), kernel=kernel)
     model.init_weights(1)
     with torch.no_grad():
         for p in model.parameters():

@@ -29,6 +29,7 @@ OTHER = {
     **{"model.n_layer": 3, "model.d_model": 32, "model.n_head": 4, "model.d_head": 4, "model.n_ctx": 16},
     **{"model.vocab_size": 301, "model.attention": "dense", "model.band": 8, "model.init_std": 0.03},
     **{"model.stride": 16, "model.summary": 4, "model.document_end": 299},
+    **{"model.mup_base_width": 64, "model.mup_base_d_head": 16},
     **{"data.corpus": "/elsewhere", "data.corpus_sha256": "1" * 64, "data.tokenizer": "gpt2:301"},
     **{"data.validation_fraction": 0.2, "data.pipeline_version": 99},
     **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},
@@ -49,6 +50,7 @@ OTHER = {
     **{"options.lr_noise": 0.1, "options.stop_every": 512, "options.stop_patience": 2},
     **{"options.stop_validation_tokens": 4096, "noise_scale_every": 10},
 }
+OF_MUP = {"model.mup_base_width", "model.mup_base_d_head"}  # changed on a run that has a base
 RAMPED = {"optim.ramp_start", "optim.ramp_tokens"}  # changed on a run that has a ramp
 OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule
 OF_EARLY_STOPS = {"options.stop_patience", "options.stop_validation_tokens"}  # changed on a run that may
@@ -97,12 +99,14 @@ def test_every_field_is_hashed_or_named_here_as_a_label():
     wsd = replace(spec, optim=replace(spec.optim, schedule="wsd", warmup_tokens=0))
     ramped = replace(spec, optim=replace(spec.optim, ramp_start=64, ramp_tokens=128))
     stopping = replace(spec, options=Options(stop_every=256))
+    based = changed(spec, "model", replace(spec.model, mup_base_width=8, mup_base_d_head=8))
+    assert based.run_id != spec.run_id
     paths = set(leaves(spec))
     assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
     guarded = replace(spec, anomaly=AnomalySpec(policy="rollback", spike=9.0))
     same = set()
     for path, value in OTHER.items():
-        special = ((OF_WSD, wsd), (RAMPED, ramped), (OF_EARLY_STOPS, stopping), (GUARDED, guarded))
+        special = ((OF_WSD, wsd), (RAMPED, ramped), (OF_EARLY_STOPS, stopping), (GUARDED, guarded), (OF_MUP, based))
         before = next((run for fields, run in special if path in fields), spec)
         other = changed(before, path, value)
         assert other != before, path

@@ -128,6 +128,9 @@ CHANGES = {
     "model.band": "8",
     "model.stride": "16",
     "model.summary": "4",
+    "model.mup_base_width": "64",
+    "model.mup_base_d_head": "8",
+    "optim.lr": "0.002",
     "optim.lr_max": "0.001",
     "optim.lr_times_width": "0.3",
     "optim.lr_factor": "0.5",
@@ -148,6 +151,7 @@ CHANGES = {
 }
 OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("shapes", "min_tokens"): "2.5e6"}
 EARLY = "adaptive=false prune.by_value=null train.stop_every=1e5"  # a law needs every run that these two take
+OF_FAMILY[("gpt3", "model.mup_base_width")] = "1536"
 BESIDE = {  # what gives a key its meaning
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
@@ -158,7 +162,10 @@ BESIDE = {  # what gives a key its meaning
     "anomaly.ahead": "anomaly.policy=rollback",
     **dict.fromkeys(("train.stop_patience", "train.stop_validation_tokens"), EARLY),
     "train.stop_every": "adaptive=false prune.by_value=null",
+    "model.mup_base_d_head": "model.mup_base_width=64",
+    "optim.lr": "model.mup_base_width=64",
 }
+BESIDE_OF_FAMILY = {("gpt3", "model.mup_base_width=64"): "model.mup_base_width=768"}
 READ_BY_DRIVER = {  # nothing of a plan shows them
     "adaptive",
     "adaptive_share",
@@ -217,7 +224,8 @@ UNCHANGED = {}  # ladder and word beside its base recipe -> the consequences
 
 @pytest.mark.parametrize(("family", "key"), SETTABLE, ids=lambda value: value)
 def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, folder):
-    words = [*base(family), *BESIDE.get(key, "").split()]
+    beside = BESIDE_OF_FAMILY.get((family, BESIDE.get(key)), BESIDE.get(key))
+    words = [*base(family), *(beside or "").split()]
     value = OF_FAMILY.get((family, key), CHANGES[key]) or str(folder / "other")
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
     if key in READ_BY_DRIVER:
@@ -273,6 +281,31 @@ def getattr_names(package):
         (["model.stride=16"], "model.stride=16 has no effect with model.attention=alternating"),
         (["model.attention=strided", "model.stride=128"], "model.stride=128: .* from 1 to below model.n_ctx=128"),
         (["model.band=200"], "model.band=200: .* from 1 to model.n_ctx=128"),
+        (["model.mup_base_d_head=16"], "model.mup_base_d_head=16 has no effect with model.mup_base_width=0"),
+        (["optim.lr=0.01"], "optim.lr=0.01 has no effect with model.mup_base_width=0: .* model.mup_base_width=64"),
+        (
+            ["model.mup_base_width=32", "optim.lr=0.01", "optim.lr_max=0.02"],
+            "optim.lr_max=0.02 has no effect with optim.lr=0.01",
+        ),
+        (["model.mup_base_width=32", "optim.lr=nan"], "optim.lr=nan"),
+        (["model.mup_base_width=-1"], "model.mup_base_width=-1: it must lie from 0"),
+        (
+            ["model.mup_base_width=65"],
+            "model.mup_base_width=65: width 65 does not divide .* give model.mup_base_d",
+        ),
+        (
+            ["recipe=depth", "model.mup_base_width=16"],
+            "16 is the width of no size of this ladder: give",
+        ),
+        (["recipe=gpt3", "model.mup_base_width=256"], "256 is the width of no size of this ladder: give"),
+        (
+            ["recipe=gpt3", "model.mup_base_width=256", "model.mup_base_d_head=64"],
+            "256 is the width of no size of Table 2.1, .*: give optim.lr",
+        ),
+        (
+            ["recipe=gpt3", "model.mup_base_width=768", "optim.lr=1e-3", "optim.lr_factor=2"],
+            "optim.lr_factor=2 has no effect with optim.lr=0.001",
+        ),
         (["seed=1", "seed=2"], "seed=2: seed=1 was given too"),
         (["recipe=smoke", "recipe=laptop"], "one command drives one recipe"),
         (["replace=true", "extend=true"], "give one"),
@@ -280,7 +313,7 @@ def getattr_names(package):
         (["sizes=125M"], "sizes: the family nano does not have it, only gpt3"),
         (["recipe=gpt3", "widths=8"], "widths: the family gpt3 does not have it, only nano"),
         (["recipe=gpt3", "model.n_layer=3"], "model.n_layer: the family gpt3 does not have it"),
-        (["recipe=gpt3", "optim.lr_max=1"], "optim.lr_max: .* did you mean optim.lr_factor"),
+        (["recipe=gpt3", "optim.lr_max=1"], "optim.lr_max: .* did you mean optim.lr\\?"),
         (
             ["recipe=gpt3", "placement.workers=7"],
             "placement.workers=7 on H100: no layout of 7 devices divides the model",

@@ -93,6 +93,19 @@ def test_an_exported_model_has_our_logits(tmp_path, attention, n_layer, band, ki
             assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize(("attention", "kind"), [("dense", "GPT2LMHeadModel"), ("alternating", "GPTNeoForCausalLM")])
+def test_the_multipliers_of_mup_go_into_the_weights(tmp_path, attention, kind):
+    plain = make(attention)
+    ours = GPT(replace(plain.spec, mup_base_width=12, mup_base_d_head=6))
+    ours.load_state_dict(plain.state_dict())
+    theirs = exported(ours, tmp_path / "out")
+    assert type(theirs).__name__ == kind
+    expected = logits(ours, some_ids())
+    assert (expected - logits(plain, some_ids())).abs().max() > 0.3
+    torch.testing.assert_close(logits(theirs, some_ids()), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(import_gpt2(tmp_path / "out"), some_ids()), expected, atol=1e-5, rtol=1e-5)
+
+
 def saved(kind: str, folder, save=None, **changes):
     """A random model of transformers in a folder."""
     transformers = hugging_face()
