@@ -99,6 +99,7 @@ class Pipeline:
         self._examples, self._loss = examples, loss
         shape = count, *examples[0].inputs.shape
         if shape not in self._schedules:
+            self._schedules.clear()  # each has buffers for what arrives of every micro-batch (``memory``)
             self._schedules[shape] = self._schedule(count, examples[0])
         inputs = [torch.cat([e.inputs for e in examples])] if mesh.first_stage else []
         words: dict[str, Any] = {"return_outputs": False}
