@@ -85,6 +85,7 @@ def _compiled_flex() -> Any:
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
 def _block_mask(pattern: Pattern, t: int, device: torch.device) -> Any:
     """Which blocks of keys each block of queries needs, a bit for every 128 x 128 pairs; shared by all layers."""
     from torch.nn.attention.flex_attention import create_block_mask

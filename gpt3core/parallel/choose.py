@@ -23,7 +23,6 @@ from gpt3core.parallel.speed import Device, Step, step
 VIRTUAL = (1, 2, 3, 4)  # stages a pipeline device may hold
 NEAR = 1.03  # layouts that are slower by less are as good: the simplest of them is taken
 SAME = 1.005
-MORE_STAGES = 4  # times the stages of the fastest so far: longer pipelines are not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +89,6 @@ def choose(task: Task, world: int) -> Choice | None:
     for degrees in _model_parallel(task, world):
         if fitting:
             fastest = min(fitting, key=_seconds)
-            if degrees[0] > MORE_STAGES * fastest.layout.pipeline:
-                break
             if _least_seconds(task, world, *degrees) > NEAR * _seconds(fastest):
                 continue
         fitting += [choice for choice in _cuts(task, world, *degrees) if choice.step is not None]

@@ -35,6 +35,7 @@ class Memory:
     optimizer: float
     copies: float  # of weights and gradients, made for a pass
     activations: float  # kept for the backward pass
+    arriving: float  # a pipeline's buffers for what other stages send
     loss: float  # logits and what is made of them; zero where another stage has the head
 
     @property
@@ -45,7 +46,7 @@ class Memory:
     @property
     def total(self) -> float:
         """All of it."""
-        return self.state + self.copies + self.activations + self.loss
+        return self.state + self.copies + self.activations + self.arriving + self.loss
 
     def describe(self) -> str:
         """The parts in GB, the largest first."""
@@ -61,7 +62,7 @@ def memory(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numeri
     """
     held = [
         stage_memory(model, layout, stage, sequences=sequences, numerics=numerics)
-        for stage in sorted({0, layout.pipeline - 1})
+        for stage in sorted({0, min(1, layout.pipeline - 1), layout.pipeline - 1})
     ]
     return max(held, key=lambda m: m.total)
 
@@ -153,6 +154,7 @@ def stage_memory(model: ModelSpec, layout: Layout, place: int, *, sequences: int
         copies=copies + left + early_casts,
         loss=head.kept + head.backward + early - early_casts,
         activations=tokens * kept + max(0.0, block_peak - head.backward),
+        arriving=tokens * _arriving(model, layout, place, sequences),
     )
 
 
@@ -253,6 +255,19 @@ def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numeri
     if layout.pipeline > 1:
         blocks += 4 * width / tensor * stages  # what each stage gave, held until its gradient comes
     return blocks, _going_back(block, layout.recompute, e * width / tensor)
+
+
+def _arriving(model: ModelSpec, layout: Layout, place: int, sequences: int) -> float:
+    """Bytes a token of a micro-batch: torch's stages have a buffer for each one of a step, there and back.
+
+    Streams under way lie in theirs, and are counted where they enter a block.
+    """
+    if layout.pipeline == 1:
+        return 0.0
+    count, first, last = layout.micro_batches(sequences), place == 0, place == layout.pipeline - 1
+    streams = (layout.virtual - first) * count - _in_flight(layout, place, count) * (1 - first / layout.virtual)
+    gradients = (layout.virtual - last) * count
+    return 4 * registry.of(model).width(model) / layout.tensor * (max(0.0, streams) + gradients)
 
 
 def _going_back(block: BlockBytes, recompute: str, width: float) -> float:

@@ -107,6 +107,7 @@ class Pipeline:
         self._examples, self._loss, self._passed = examples, loss, [0] * len(self._modules)
         shape = count, *examples[0].inputs.shape
         if shape not in self._schedules:
+            self._schedules.clear()  # each has buffers for what arrives of every micro-batch (``memory``)
             self._schedules[shape] = self._schedule(count, examples[0])
         inputs = [torch.cat([e.inputs for e in examples])] if mesh.first_stage else []
         words: dict[str, Any] = {"return_outputs": False}

@@ -113,34 +113,66 @@ class Contents:
         return found
 
 
-def read(folder: Path, run_id: str) -> Contents:
+def read(folder: Path, run_id: str, model: nn.Module | None = None) -> Contents:
     """Read a checkpoint, each file once, and check what was read.
+
+    Args:
+        model: whose parts here are wanted: files that have none of them are left alone, so a device of many reads what
+            it holds and not the whole. By default all are read.
 
     Raises:
         DamageError: when a file is missing, differs from its checksum, or is of another run.
     """
     try:
         manifest = files.read_object(folder / "manifest.json")
-        data = {name: (folder / name).read_bytes() for name in manifest}
+        if "state.json" not in manifest:
+            raise DamageError("its manifest lacks state.json")
+        state = json.loads(_checked(folder, "state.json", manifest))
+        if state["run_id"] != run_id:
+            raise DamageError(f"its state.json is of run {state['run_id']}")
+        wanted = None if model is None else {name: part_of(parameter) for name, parameter in named(model)}
+        pieces: dict[str, list[Part]] = {}
+        for name, index in state["index"].items():
+            if wanted is not None and not _has_some(folder / name, index, wanted):
+                continue
+            tensors = from_bytes(_checked(folder, name, manifest))
+            for tensor, place in index.items():
+                part = Part(values=tensors[tensor], shape=tuple(place["shape"]), start=tuple(place["start"]))
+                pieces.setdefault(tensor, []).append(part)
     except OSError as error:
         raise DamageError(f"{Path(error.filename or folder).name}: {error.strerror}") from error
     except StoreError as error:
         raise DamageError(f"manifest.json: {error}") from error
-    for name, expected in manifest.items():
-        if (found := hashlib.sha256(data[name]).hexdigest()) != expected:
-            raise DamageError(f"{name} has sha256 {found[:12]}..., its manifest says {expected!s:.12}...")
-    if "state.json" not in data:
-        raise DamageError("its manifest lacks state.json")
-    state = json.loads(data["state.json"])
-    if state["run_id"] != run_id:
-        raise DamageError(f"its state.json is of run {state['run_id']}")
-    pieces: dict[str, list[Part]] = {}
-    for name, index in state["index"].items():
-        tensors = from_bytes(data[name])
-        for tensor, place in index.items():
-            part = Part(values=tensors[tensor], shape=tuple(place["shape"]), start=tuple(place["start"]))
-            pieces.setdefault(tensor, []).append(part)
     return Contents(state=state, pieces=pieces)
+
+
+def _checked(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    """A file's bytes, which are those that its manifest says."""
+    data = (folder / name).read_bytes()
+    if (found := hashlib.sha256(data).hexdigest()) != manifest.get(name):
+        raise DamageError(f"{name} has sha256 {found[:12]}..., its manifest says {manifest.get(name)!s:.12}...")
+    return data
+
+
+def _has_some(path: Path, index: dict[str, Any], wanted: dict[str, Part]) -> bool:
+    """Whether a file has values of wanted parts, or of their moments, by its header; true where it cannot be told."""
+    with open(path, "rb") as file:
+        try:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            lengths = {tensor: header[tensor]["shape"] for tensor in index}
+        except (ValueError, KeyError, TypeError, OverflowError, MemoryError):
+            return True  # its checksum will say what is wrong
+    for tensor, place in index.items():
+        part = wanted.get(tensor) or wanted.get(tensor.rpartition(".")[0])
+        if part is not None and _overlaps(place["start"], lengths[tensor], part):
+            return True
+    return False
+
+
+def _overlaps(start: list[int], lengths: list[int], part: Part) -> bool:
+    """Whether a piece has values of a part; a single number is every part's."""
+    places = zip(start, lengths, part.start, part.values.shape, strict=False)
+    return all(max(a, b) < min(a + n, b + m) for a, n, b, m in places)
 
 
 def load(contents: Contents, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -208,7 +208,7 @@ def _try_load(
     folder = run.checkpoint(step)
     _wait_until_seen(folder, mesh)
     try:
-        contents = checkpoint.read(folder, run.run_id)
+        contents = checkpoint.read(folder, run.run_id, model)
         checkpoint.load(contents, model, optimizer)
     except checkpoint.DamageError as error:
         return str(error)
@@ -299,7 +299,7 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
             f"run {run.run_id} has {spec.steps} steps and would go on from step {step} of its parent: give more tokens"
         )
     try:
-        contents = checkpoint.read(folder, parent.run_id)
+        contents = checkpoint.read(folder, parent.run_id, model)
         checkpoint.load(contents, model, optimizer)
     except (checkpoint.DamageError, StoreError) as error:
         raise StoreError(

@@ -7,6 +7,7 @@ for a while after its work is done ends itself, and a gang's removes the placeme
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import re
@@ -81,7 +82,10 @@ class Worker:
         def report(live: Mapping[str, Any]) -> None:
             self._report = Report(state="running", assignment=assignment, progress=Progress.of(live))
 
-        self._report = perform(assignment, report, self._stop.is_set)
+        ended = perform(assignment, report, self._stop.is_set)
+        # blocks that are computed again refer to themselves: without this the next run would start beside their weights
+        gc.collect()
+        self._report = ended
 
     def _watch(self) -> None:
         while not self._orphaned():
@@ -124,7 +128,7 @@ def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None],
             state="failed",
             assignment=assignment,
             error=f"{kind}: {error} ({Path(last.filename).name}:{last.lineno})",
-            fatal=isinstance(error, MemoryError),
+            fatal=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",  # torch's, of a GPU
             collective=_of_a_collective(error),
             traceback=traceback.format_exc(),
         )

@@ -186,7 +186,7 @@ def together(cut: Layout | None) -> int:
 def _planned_by_memory(spec: RunSpec, recipe: Recipe) -> bool:
     """Whether degrees are chosen: for Table 2.1, and on GPUs that do not hold all of a run each."""
     on_whole_gpus = recipe.placement.gpus >= 1 and recipe.placement.workers > 1
-    return recipe.family == "gpt3" or (on_whole_gpus and not pins(recipe.placement) and bool(misfit(spec, recipe)))
+    return recipe.family == "gpt3" or (on_whole_gpus and bool(misfit(spec, recipe)))
 
 
 def _as_pinned(spec: RunSpec, place: Placement) -> Layout:

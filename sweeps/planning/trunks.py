@@ -27,5 +27,5 @@ def prefixes(runs: Iterable[RunSpec]) -> dict[str, Prefix]:
 
 
 def own_share(run: RunSpec, prefix: Prefix | None) -> float:
-    """The share of a run's training that is its own."""
-    return 1.0 if prefix is None else 1 - prefix.step / run.steps
+    """The share of a run's tokens that it trains itself; steps tell it only where batches do not grow."""
+    return 1.0 if prefix is None else 1 - run.tokens_at(prefix.step) / run.tokens

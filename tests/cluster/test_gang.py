@@ -1,5 +1,8 @@
 """What a gang's ranks say together, and what a worker says of an entry that ends badly; no cluster is needed."""
 
+import gc
+import weakref
+
 import pytest
 
 from gpt3core.errors import BusyError, DiskFullError, PeerError, StoppedError
@@ -57,6 +60,35 @@ def test_an_echo_alone_waits_a_little_for_the_rank_that_knows(monkeypatch):
     assert team.update().error == ECHO.error, "it does not wait for ever"
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch's, which this file does not import."""
+
+
+def test_what_a_run_leaves_in_circles_is_gone_before_the_next_begins(tmp_path, monkeypatch):
+    class Block:
+        def forward(self):
+            pass
+
+    left = []
+
+    def entry(assignment, report, stop):
+        block = Block()
+        block.forward = block.forward  # as ``recompute`` wraps it
+        left.append(weakref.ref(block))
+
+    monkeypatch.setattr(worker, "entry", entry, raising=False)
+    job = Job(spec=make_run(write_corpus(tmp_path, documents=1)), evals=EVALS, root=tmp_path, device="cpu")
+    work = Assignment(entry="sweeps.cluster.worker:entry", run_id="x", job=job, node="n", shape=Resources(cpus=1))
+    here = worker.Worker(orphan_seconds=1e9)
+    gc.disable()
+    try:
+        here._work(work)
+    finally:
+        gc.enable()
+    assert here.poll().state == "done"
+    assert left[0]() is None
+
+
 def fails(error):
     def entry(assignment, report, stop):
         raise error
@@ -77,6 +109,7 @@ def fails(error):
         (RuntimeError("NCCL error: remote process exited"), "failed", False, True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed", False, False),
         (MemoryError(), "failed", True, False),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "failed", True, False),
         (PeerError("another rank of this run failed"), "failed", False, True),
     ],
 )

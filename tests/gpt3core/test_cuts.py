@@ -133,7 +133,15 @@ def _loaded(rank, size, address, root, spec, how):
     with mesh.joined(rank, size, address, "cpu") as here:
         model = globals()[how](built(), here.devices) if how else built()
         adam = optimizer.build(model, spec.optim)
-        checkpoint.load(checkpoint.read(RunDir(Path(root), spec.run_id).checkpoint(2), spec.run_id), model, adam)
+        folder, read = RunDir(Path(root), spec.run_id).checkpoint(2), []
+        with pytest.MonkeyPatch.context() as patch:
+            bytes_of = Path.read_bytes
+            patch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), bytes_of(path))[1])
+            contents = checkpoint.read(folder, spec.run_id, model)
+        checkpoint.load(contents, model, adam)
+        if how == "over_all_blocks":  # its own files, and Adam's steps, which are rank 0's
+            mine = {f"{kind}-{rank:05d}.safetensors" for kind in ("model", "optimizer")}
+            assert {name for name in read if name.endswith("tensors")} == mine | {"optimizer-00000.safetensors"}
         moments = {name: full(adam.state[p]["exp_avg"]).numpy() for name, p in parameters.named(model)}
         return {name: full(p).detach().numpy() for name, p in parameters.named(model)}, moments
 

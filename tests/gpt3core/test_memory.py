@@ -1,6 +1,7 @@
 """The memory model against what torch holds: state on built modules, saved tensors by hooks, peaks by the profiler."""
 
 import functools
+import gc
 from dataclasses import replace
 
 import pytest
@@ -246,6 +247,40 @@ def test_the_micro_batches_of_a_pipeline_share_their_casts(words):
         assert weights >= 16  # eight a block
 
 
+def buffers(rank, size, address, layout, steps):
+    """Bytes of all tensors here after each step of so many micro-batches, parameters and gradients left out."""
+
+    def living():
+        gc.collect()
+        found = [x for x in gc.get_objects() if torch.is_tensor(x) and x.device.type == "cpu"]
+        return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in found}.values())
+
+    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
+        held = parallelize(replace(SHAPE, n_layer=6), here, kernel="sdpa", device="cpu")
+        held.model.init_weights(0)
+        found = []
+        for rows in steps:
+            ids = torch.randint(SHAPE.vocab_size, (rows, SHAPE.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+            held.backward([next_token(row, None) for row in torch.split(ids, 1)], 1.0)
+            found.append(living())
+        return found
+
+
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("layout", [Layout(pipeline=3), Layout(pipeline=2, virtual=3)], ids=lambda cut: cut.describe())
+def test_a_pipeline_has_buffers_for_every_micro_batch_of_a_step_and_of_one_step_only(layout):
+    spec, small, large = replace(SHAPE, n_layer=6), 6, 18
+    measured = ranks.run(buffers, layout.pipeline, layout, (small, large, small))
+    for place, (before, grown, again) in enumerate(measured):
+        said = [stage_memory(spec, layout, place, sequences=n, numerics=FP32).total for n in (small, large)]
+        tokens = 3 * (large - small) * spec.n_ctx * 8  # and the ids themselves
+        assert grown - before == pytest.approx(said[1] - said[0], abs=tokens)
+        assert again == pytest.approx(before, abs=tokens), "what a larger batch had is given back"
+    model = sizes.GPT3["175B"].model()
+    buffered = memory(model, Layout(pipeline=8, tensor=8, micro_batch=1), sequences=1536, numerics=BF16)
+    assert buffered.arriving > 30e9, "without replicas the batch is 1,536 micro-batches"
+
+
 def test_what_the_pipeline_of_the_largest_model_casts():
     model = sizes.GPT3["175B"].model()
     blocks = 96 * registry.of(model).layer_params(model) / 64
@@ -260,10 +295,10 @@ def test_the_first_device_of_a_pipeline_keeps_p_micro_batches_and_interleaving_m
     model, n = sizes.GPT3["175B"].model(), 2048 * 12288
     block = 32 + 4  # theirs 34 of a 16-bit stream with dropout
     for layout, factor in ((Layout(pipeline=8), 1), (Layout(pipeline=8, virtual=3), 1 + 7 / 24)):
-        said = memory(model, layout, sequences=1536, numerics=BF16)
+        said = stage_memory(model, layout, 0, sequences=1536, numerics=BF16)
         outputs = 4 * n * layout.pipeline * layout.virtual * factor  # of each stage, until its gradient comes
         inside = (4 * 2 + 4) * n + 6 * 4 * 12288**2  # gradients while one block goes back
         assert said.activations - outputs - inside == pytest.approx(96 * block * n * factor, rel=0.01)
     # with full recomputation each of the 96 blocks keeps its input, and one block at work the rest
-    full = memory(model, Layout(pipeline=8, recompute="full"), sequences=1536, numerics=BF16)
+    full = stage_memory(model, Layout(pipeline=8, recompute="full"), 0, sequences=1536, numerics=BF16)
     assert full.activations == pytest.approx((96 * 4 + 8 * 4 + block - 4) * n + inside, rel=0.01)

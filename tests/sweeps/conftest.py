@@ -1,4 +1,4 @@
-"""Facts of a text that needs no download, and a small sweep whose driver reads a clock of the test's own."""
+"""Facts of a text that needs no download, a small recipe of every ladder, and a small sweep whose driver reads a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from types import ModuleType
 import pytest
 
 from gpt3core.spec import DataSpec
+from gpt3core.store.rundir import open_root
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.driving import driver
 from sweeps.planning import grid, recipe
+from tests.conftest import write_corpus
+from tests.sweeps.base_recipes import BASES
 from tests.sweeps.fake_cluster import Clock
 
 
@@ -61,3 +65,27 @@ def smoke(isolated: Path, clock: Clock) -> tuple[recipe.Recipe, grid.Grid, Path]
     """A recipe of four runs, its grid, and the root of a store."""
     chosen = recipe.load(["recipe=smoke"])
     return chosen, grid.build(chosen, "0" * 64), isolated / "root"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A text, and a store that has one more run under the name of the ladders' base recipes."""
+    found = tmp_path_factory.mktemp("ladders")
+    write_corpus(found / "one")
+    write_corpus(found / "other", seed=1)
+    (found / "root" / "sweeps" / "base").mkdir(parents=True)
+    open_root(found / "root", create=True)
+    SweepDir(found / "root", "base").write_record(SweepRecord(runs=("d8-forgotten",)))
+    return found
+
+
+@pytest.fixture
+def base(folder, known_text, monkeypatch):
+    """Writes a ladder's base recipe and gives the words that name it."""
+    monkeypatch.setenv("ISOFLOP_ROOT", str(folder / "root"))
+
+    def words(family):
+        (folder / "base.yaml").write_text(BASES[family] + f"\n# {family}")
+        return [f"recipe={folder / 'base.yaml'}", f"data.corpus={folder / 'one'}"]
+
+    return words

@@ -1,11 +1,13 @@
 """How runs that are started are cut over their workers, and that the driver hands it on."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpt3core.errors import UsageError
 from gpt3core.parallel.layout import Layout
 from sweeps import command
-from sweeps.planning import estimate, grid, recipe
+from sweeps.planning import estimate, grid, hardware, recipe
 from sweeps.scheduling.inventory import Node, Resources
 from tests.sweeps.fake_cluster import FakeCluster, drive
 
@@ -48,6 +50,15 @@ def test_what_does_not_fit_its_gpus_is_refused_with_the_number_that_would_do(kno
     assert cut.world_size == enough
     wanted = estimate.task(run, chosen.plan, chosen.placement)
     assert wanted.memory(cut).total <= wanted.room
+
+
+def test_pinned_degrees_on_gpus_are_held_to_the_memory_too(monkeypatch):
+    chosen, runs = runs_of(*PINNED, "placement.gpus=1")
+    assert estimate.placed(runs[0], chosen).tensor == 2
+    small = replace(hardware.GPUS[chosen.plan.gpu], memory_bytes=1e5)
+    monkeypatch.setitem(hardware.GPUS, chosen.plan.gpu, small)
+    with pytest.raises(UsageError, match="no layout of 4 devices fits"):
+        estimate.placed(runs[0], chosen)
 
 
 class Wide(FakeCluster):

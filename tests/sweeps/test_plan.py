@@ -98,6 +98,18 @@ def test_a_model_that_fits_nothing_says_so(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "gpu", "workers"), [("175B", "A100", 512), ("175B", "A100", 256), ("13B", "H100", 32)]
+)
+def test_no_pipeline_that_a_user_could_pin_is_faster_than_what_is_chosen(size, gpu, workers):
+    """A search that stops at long pipelines missed 175B on 512 A100s by a third: tensor 8 alone fits, and is slow."""
+    plan, spec = Hardware(gpu=gpu), gpt3(size)
+    free = estimate.on_gpus(spec, plan, Placement(workers=workers))
+    for pipeline in (1, 2, 4, 8, 16):
+        pinned = estimate.on_gpus(spec, plan, Placement(workers=workers, pipeline=pipeline))
+        assert pinned.choice is None or free.days <= 1.05 * pinned.days, pinned.layout
+
+
 def test_the_reasons_name_what_simpler_ways_would_take():
     found = estimate.on_gpus(gpt3("175B"), Hardware(gpu="A100"), Placement(workers=512))
     assert found.choice is not None

@@ -1,7 +1,6 @@
 """A recipe says what it does: every key of every ladder changes something, and what cannot be is one sentence."""
 
 import ast
-import itertools
 import re
 import subprocess
 import sys
@@ -10,55 +9,13 @@ from pathlib import Path
 import pytest
 
 import sweeps.driving
-from gpt3core import cli
 from gpt3core import spec as specs
 from gpt3core.errors import UsageError
-from gpt3core.store.rundir import open_root
-from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps import command
 from sweeps.planning import grid, recipe
-from tests.conftest import write_corpus
+from tests.sweeps.base_recipes import SETTABLE
 
 SHA = "0" * 64
-COMMON = """
-name: base
-min_tokens: 2.0e+5
-seed: 5
-replicas: 2
-adaptive: true
-prune: {by_value: 0.1}
-data: {max_epochs: 100}
-evals: {tasks: [copy], items: 20, validation_tokens: 100000}
-placement: {gpus: 1}
-plan: {max_days: 1.0e-6}
-model: {attention: "banded,fixed", stride: 32}
-"""
-BASES = {
-    "nano": COMMON
-    + """
-widths: [16, 32, 64, 128]
-budgets: [1.0e+11, 1.0e+16]
-widths_at: {1.0e+16: [32]}
-replicas_below_flops: 2.0e+11
-optim: {batch_tokens_min: 512}
-""",
-    "gpt3": COMMON
-    + """
-family: gpt3
-sizes: [125M, 350M]
-tokens: [1.0e+7, 5.0e+8]
-replicas_below_flops: 5.0e+17
-""",
-    "shapes": COMMON
-    + """
-family: shapes
-shapes: [{n_layer: 1, d_model: 64, n_head: 2}, {n_layer: 4, d_model: 32, n_head: 1, d_head: 32}]
-budgets: [1.0e+12, 1.0e+16]
-tokens: [3.0e+6]
-replicas_below_flops: 2.0e+12
-optim: {batch_tokens_min: 512}
-""",
-}
 CHANGES = {
     "name": "other",
     "min_tokens": "5e5",
@@ -175,36 +132,6 @@ READ_BY_DRIVER = {  # nothing of a plan shows them
     "placement.max_failures",
     "placement.checkpoint_seconds",
 }
-SETTABLE = [
-    (family, key)
-    for family, kind in recipe.FAMILIES.items()
-    for key in recipe.keys_of(kind)
-    if key != "family"  # selects the ladder
-]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A text, and a store that has one more run under the name of the ladders' base recipes."""
-    found = tmp_path_factory.mktemp("ladders")
-    write_corpus(found / "one")
-    write_corpus(found / "other", seed=1)
-    (found / "root" / "sweeps" / "base").mkdir(parents=True)
-    open_root(found / "root", create=True)
-    SweepDir(found / "root", "base").write_record(SweepRecord(runs=("d8-forgotten",)))
-    return found
-
-
-@pytest.fixture
-def base(folder, known_text, monkeypatch):
-    """Writes a ladder's base recipe and gives the words that name it."""
-    monkeypatch.setenv("ISOFLOP_ROOT", str(folder / "root"))
-
-    def words(family):
-        (folder / "base.yaml").write_text(BASES[family] + f"\n# {family}")
-        return [f"recipe={folder / 'base.yaml'}", f"data.corpus={folder / 'one'}"]
-
-    return words
 
 
 def consequences(words, capsys):
@@ -358,61 +285,6 @@ def test_what_has_no_effect_or_no_meaning_is_one_sentence(settings, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         grid.build(recipe.load(settings), SHA)
     assert "\n" not in str(caught.value)
-
-
-NONSENSE = ["nan", "inf", "-1", "0", "1e400", "9" * 400, "true", "null", "", "[]", "[1]", "{}", "{a: 1}", "[[1]]"]
-NONSENSE += [
-    "???",
-    "${x}",
-    "${oc.env:HOME}",
-    "a b\tc",
-    "'",
-    "[1",
-    "é\x00",
-    "1e-300",
-    "[" * 2000,
-    "!!python/name:os.system",
-]
-
-
-QUICK = 4  # values a key in the quick test; the long one takes all
-OWN = [(family, key) for family, key in SETTABLE if family == "nano" or key not in recipe.keys_of(recipe.NanoRecipe)]
-
-
-def ends_well(words, capsys, monkeypatch):
-    """Exit 2 with one line that says error, or a plan."""
-    monkeypatch.setattr(sys, "argv", ["sizes.py", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.run(lambda argv: command.read(argv) and 0)
-    said = capsys.readouterr().err
-    assert ended.value.code in (0, 2)
-    assert said.startswith("error: ") == (ended.value.code == 2), said
-    assert said.count("\n") == (ended.value.code == 2), said
-
-
-@pytest.mark.parametrize("values", [QUICK, pytest.param(len(NONSENSE), marks=pytest.mark.long)])
-@pytest.mark.parametrize(("family", "key"), OWN, ids=lambda value: str(value))
-def test_nonsense_is_one_sentence_or_a_plan(family, key, values, base, capsys, monkeypatch):
-    words = base(family)[: 1 if key == "data.corpus" else 2]
-    first = OWN.index((family, key)) * QUICK  # another part of the list for every key
-    for i in range(values):
-        ends_well([*words, f"{key}={NONSENSE[(first + i) % len(NONSENSE)]}"], capsys, monkeypatch)
-
-
-PAIRS = list(
-    itertools.product(
-        itertools.combinations(["widths", "budgets", "center_exponent", "model.n_ctx", "optim.lr_max", "span"], 2),
-        ["1e-300", "1e300", "[3]", "7"],
-        ["1e-300", "1e300", "[3]", "7"],
-    )
-)
-
-
-@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.long)])
-def test_pairs_of_nonsense_are_one_sentence_or_a_plan(every, base, capsys, monkeypatch):
-    words = base("nano")
-    for (a, b), x, y in PAIRS[::every]:
-        ends_well([*words, f"{a}={x}", f"{b}={y}"], capsys, monkeypatch)
 
 
 def test_help_and_keys_answer_at_once_and_the_keys_of_the_hint_are_all(known_text, capsys):

@@ -83,6 +83,14 @@ def test_gpt3_sizes_share_their_trunk_too():
     assert [prefix.step for prefix in trunks.prefixes(runs).values()] == [trunk.stable_steps(runs[0])]
 
 
+def test_what_a_branch_trains_itself_is_counted_in_tokens_where_batches_grow():
+    words = ["recipe=gpt3", "sizes=[125M]", "tokens=[4e9,8e9]", "optim.schedule=wsd", "data.max_epochs=1e9"]
+    runs = runs_of(*words, "optim.ramp_start=32768", "optim.ramp_tokens=150e9")  # of 300e9
+    (run_id, prefix), *_ = trunks.prefixes(runs).items()
+    (branch,) = (run for run in runs if run.run_id == run_id)
+    assert trunks.own_share(branch, prefix) == pytest.approx(1 - branch.optim.stable_tokens / branch.tokens, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
