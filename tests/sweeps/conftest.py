@@ -1,4 +1,4 @@
-"""Facts of a text that needs no download, a small recipe of every ladder, and a small sweep whose driver reads a clock of the test's own."""
+"""Facts of a text without a download, a small recipe of every ladder, a small sweep whose driver reads a test's clock."""
 
 from __future__ import annotations
 
