@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from gpt3core.checks import as_floats, require_positive
@@ -138,6 +138,7 @@ ENTRY = Architecture(
     params=params,
     forward_flops_per_token=forward_flops_per_token,
     n_layer=lambda model: model.n_layer,
+    shortened=lambda model: replace(model, n_layer=min(model.n_layer, len(patterns.layers(model.attention)))),
     width=lambda model: model.d_model,
     layer_params=lambda model: (params(model).nonembedding - 2 * model.d_model) / model.n_layer,  # less the last norm
     activation_bytes=activation_bytes,
