@@ -101,7 +101,26 @@ def micro_batch(
         needed = memory(model, replace(layout, micro_batch=size), sequences=sequences, numerics=numerics)
         if needed.total <= USABLE * memory_bytes:
             return size
-    raise ValueError(
+    raise _too_small(layout, needed, memory_bytes)
+
+
+def require_room(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numerics, memory_bytes: float) -> None:
+    """Refuse a device that does not hold its part of a layout.
+
+    Args:
+        sequences: of the global batch.
+        memory_bytes: of the device that is there.
+
+    Raises:
+        ValueError: with what it takes.
+    """
+    needed = memory(model, layout, sequences=sequences, numerics=numerics)
+    if needed.total > USABLE * memory_bytes:
+        raise _too_small(layout, needed, memory_bytes)
+
+
+def _too_small(layout: Layout, needed: Memory, memory_bytes: float) -> ValueError:
+    return ValueError(
         f"{layout.describe()}: {needed.total / 1e9:.0f} GB a device are needed at least ({needed.describe()}) and "
         f"{USABLE * memory_bytes / 1e9:.0f} of its {memory_bytes / 1e9:.0f} GB are usable; give a smaller model, a "
         "larger device, or more of them that share the model"

@@ -17,7 +17,7 @@ from gpt3core.model.gpt_spec import GELU
 from gpt3core.numerics import Numerics
 from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.memory import memory, stage_memory, stage_params
+from gpt3core.parallel.memory import memory, require_room, stage_memory, stage_params
 from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import local
 from gpt3core.spec import OptimSpec
@@ -279,6 +279,14 @@ def test_a_pipeline_has_buffers_for_every_micro_batch_of_a_step_and_of_one_step_
     model = sizes.GPT3["175B"].model()
     buffered = memory(model, Layout(pipeline=8, tensor=8, micro_batch=1), sequences=1536, numerics=BF16)
     assert buffered.arriving > 30e9, "without replicas the batch is 1,536 micro-batches"
+
+
+def test_a_device_smaller_than_planned_is_one_sentence():
+    model, layout = sizes.GPT3["1.3B"].model(), Layout(data=8, shard=8, micro_batch=4)
+    words = {"sequences": 512, "numerics": BF16}
+    require_room(model, layout, **words, memory_bytes=40e9)
+    with pytest.raises(ValueError, match=r"state over 8 of them, micro-batch 4: \d+ GB a device are needed"):
+        require_room(model, layout, **words, memory_bytes=16e9)
 
 
 def test_what_the_pipeline_of_the_largest_model_casts():
