@@ -102,7 +102,7 @@ class Architecture:
     shortened: Callable[[Any], Any]  # the specification with as few blocks as have one of every kind
     width: Callable[[Any], int]  # of the residual stream
     layer_params: Callable[[Any], float]  # of one block
-    activation_bytes: Callable[[Any, Numerics, int], BlockBytes]  # of one block cut over so many tensor devices
+    activation_bytes: Callable[[Any, Numerics, int, int], BlockBytes]  # of a block cut over tensor, context devices
     shared_widths: Callable[[Any], dict[str, int]]  # by key: what devices that share every matrix must divide
     cuts: Cuts
 

@@ -267,7 +267,7 @@ def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numeri
     """Bytes a token: kept by the blocks, and at most on top of it while one that is computed again goes back."""
     architecture, e, tensor = registry.of(model), numerics.element_bytes, layout.tensor
     width, n_layer = architecture.width(model), architecture.n_layer(model)
-    block: BlockBytes = architecture.activation_bytes(model, numerics, tensor)
+    block: BlockBytes = architecture.activation_bytes(model, numerics, tensor, layout.context)
     kept = {"none": block.all, "selective": block.entry + block.rest, "full": block.entry}[layout.recompute]
     stages = _in_flight(layout, place, layout.micro_batches(sequences))
     blocks = kept * stages * n_layer / layout.stages
