@@ -207,7 +207,8 @@ class Trainer:
     def _observed(self, held_out: Callable[[], float] | None) -> dict[str, Any]:
         """The values of the columns that not every run has; NaN where nothing was measured at this step."""
         values = {SKIPPED: self.verdict is not None, **self.noise.row, VALIDATION: math.nan}
-        if self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
+        goes_on = self.verdict is None or self.verdict.action == "skip"
+        if goes_on and self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
             assert held_out is not None, "a run that may stop early is told how to measure"
             values[VALIDATION] = loss = self.mesh.each(held_out)[0]  # rank 0's, on all of them
             self.early.look(loss)
@@ -285,7 +286,7 @@ class Trainer:
         reason = "the weights are not finite"
         if self.spec.anomaly.policy != "rollback":
             return reason
-        if self.step < self.spec.steps:
+        if self.step < self.spec.steps and not self.early.stopped:
             return ""  # the next loss shows it, whenever a checkpoint was due
         return self._heed(self.guard.met(self.step - 1, reason), rows)
 

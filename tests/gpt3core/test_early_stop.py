@@ -1,11 +1,14 @@
 """Early stopping: when a run ends, what is left of it, the same bits however it was interrupted, and no second try."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gpt3core import run as runs
+from gpt3core import schedule
+from gpt3core.anomaly import AnomalySpec
 from gpt3core.evals import scoring
 from gpt3core.options import Options
 from gpt3core.store import files
@@ -14,6 +17,7 @@ from gpt3core.train import loop
 from gpt3core.train.early_stop import EarlyStop
 from tests.conftest import EVALS, make_run
 from tests.gpt3core.outcomes import outcome, run, stopped
+from tests.gpt3core.poison import poisoned
 
 LOSSES = [5.0, 4.0, 4.2, 3.9, 3.9, 4.0, 3.0, 2.0]  # the third after the fourth (its lowest) is the sixth
 
@@ -93,6 +97,34 @@ def test_a_loss_that_is_no_number_is_never_the_lowest():
     assert early.lowest is None
     assert EarlyStop(Options(stop_every=1, stop_patience=2), early.state()).stopped
     assert not EarlyStop(Options(), early.state()).stopped, "off is off"
+
+
+IMPATIENT = Options(stop_every=1024, stop_patience=1, stop_validation_tokens=512)
+BACK = AnomalySpec(policy="rollback", back=4, ahead=2)
+
+
+def test_weights_spoilt_before_a_look_are_gone_back_from_and_no_reason_to_stop(tales, isolated, monkeypatch):
+    spec = replace(make_run(tales, steps=12), options=IMPATIENT, anomaly=BACK)
+    rate, spoilt = schedule.learning_rate, []
+
+    def once(optim, step):
+        if step == 7 and not spoilt:
+            return spoilt.append(step) or math.inf
+        return rate(optim, step)
+
+    monkeypatch.setattr(schedule, "learning_rate", once)
+    result = run(spec, isolated)
+    assert (result["status"], result["steps"], result["roll_backs"]) == ("done", 12, 1)
+
+
+def test_a_step_that_is_gone_back_from_is_not_looked_at(tales, isolated, monkeypatch):
+    spec = replace(make_run(tales, steps=12), options=IMPATIENT, anomaly=BACK)
+    looks = iter((5.0, 6.0))
+    monkeypatch.setattr(runs, "_held_out", lambda _: next(looks))
+    with poisoned([4 * 7 + 1], math.nan):
+        result = run(spec, isolated)
+    assert (result["status"], result["steps"], result["roll_backs"]) == ("done", 12, 1)
+    assert next(looks) == 6.0, "one look at step 8, when it was there to stay"
 
 
 def test_windows_of_a_look_are_those_of_the_evaluation(patient, isolated):
