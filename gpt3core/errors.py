@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+# what torch and its transports say of a collective that broke, or a send to a rank that is gone
+COLLECTIVE = re.compile(
+    r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout"
+    r"|timed out waiting",
+    re.I,
+)
+
 
 class UsageError(ValueError):
     """Something the user typed cannot be used; the message says what, what is allowed, and what to do."""

@@ -99,9 +99,10 @@ class Architecture:
     params: Callable[[Any], Params]
     forward_flops_per_token: Callable[[Any], float]  # matrix products of a full sequence, per token
     n_layer: Callable[[Any], int]  # equal blocks, which a pipeline may deal out
+    shortened: Callable[[Any], Any]  # the specification with as few blocks as have one of every kind
     width: Callable[[Any], int]  # of the residual stream
     layer_params: Callable[[Any], float]  # of one block
-    activation_bytes: Callable[[Any, Numerics, int], BlockBytes]  # of one block cut over so many tensor devices
+    activation_bytes: Callable[[Any, Numerics, int, int], BlockBytes]  # of a block cut over tensor, context devices
     shared_widths: Callable[[Any], dict[str, int]]  # by key: what devices that share every matrix must divide
     cuts: Cuts
 

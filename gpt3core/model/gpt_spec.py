@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from gpt3core.checks import as_floats, require_positive
@@ -107,12 +107,13 @@ def forward_flops_per_token(model: GPTSpec) -> float:
     return 2 * (linear + pairs)
 
 
-def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int) -> BlockBytes:
+def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int, context: int = 1) -> BlockBytes:
     """What a block keeps of a token: Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1, for what is built here.
 
     Theirs is 34 h + 5 a s bytes with a stream of 16 bits and three dropout masks; here the stream is fp32 (2 x 2 h
     more), nothing is dropped (3 h and 3 a s less), and the softmax keeps its probabilities alone. A tensor-parallel
-    layer keeps its gathered input whole: theirs keeps a shard and gathers again in the backward pass.
+    layer keeps its gathered input whole: theirs keeps a shard and gathers again in the backward pass. Devices that
+    share the positions each keep the keys and values of all of them.
     """
     d, inner, e = model.d_model, model.n_head * model.d_head, numerics.element_bytes
     norm = 4 * d + 8  # the norm's input, mean and inverse deviation, in fp32
@@ -124,6 +125,8 @@ def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int) -> BlockBy
     if model.factors.queries != 1:  # their product is kept beside qkv, or by the softmax kernel in its place
         mixed += e * inner
         inside -= e * inner if numerics.kernel == "softmax" else 0
+    if context > 1:
+        inside += 2 * e * inner * context
     return BlockBytes(
         entry=4 * d / tensor,
         inside=inside / tensor,
@@ -138,6 +141,7 @@ ENTRY = Architecture(
     params=params,
     forward_flops_per_token=forward_flops_per_token,
     n_layer=lambda model: model.n_layer,
+    shortened=lambda model: replace(model, n_layer=min(model.n_layer, len(patterns.layers(model.attention)))),
     width=lambda model: model.d_model,
     layer_params=lambda model: (params(model).nonembedding - 2 * model.d_model) / model.n_layer,  # less the last norm
     activation_bytes=activation_bytes,

@@ -111,7 +111,7 @@ def _check_tensor(layout: Layout, model: ModelSpec) -> None:
     tensor = layout.tensor
     for name, size in registry.of(model).shared_widths(model).items():
         if size % tensor:
-            raise ValueError(f"tensor={tensor} does not divide {name}={size}: give one of {_divisors(size, most=64)}")
+            raise ValueError(f"tensor={tensor} does not divide {name}={size}: allowed are {_divisors(size, most=64)}")
     if -(-model.vocab_size // tensor) * (tensor - 1) >= model.vocab_size:  # as torch cuts rows
         raise ValueError(
             f"tensor={tensor}: a vocabulary of {model.vocab_size} leaves a device without rows of the embedding; give "

@@ -101,7 +101,26 @@ def micro_batch(
         needed = memory(model, replace(layout, micro_batch=size), sequences=sequences, numerics=numerics)
         if needed.total <= USABLE * memory_bytes:
             return size
-    raise ValueError(
+    raise _too_small(layout, needed, memory_bytes)
+
+
+def require_room(model: ModelSpec, layout: Layout, *, sequences: int, numerics: Numerics, memory_bytes: float) -> None:
+    """Refuse a device that does not hold its part of a layout.
+
+    Args:
+        sequences: of the global batch.
+        memory_bytes: of the device that is there.
+
+    Raises:
+        ValueError: with what it takes.
+    """
+    needed = memory(model, layout, sequences=sequences, numerics=numerics)
+    if needed.total > USABLE * memory_bytes:
+        raise _too_small(layout, needed, memory_bytes)
+
+
+def _too_small(layout: Layout, needed: Memory, memory_bytes: float) -> ValueError:
+    return ValueError(
         f"{layout.describe()}: {needed.total / 1e9:.0f} GB a device are needed at least ({needed.describe()}) and "
         f"{USABLE * memory_bytes / 1e9:.0f} of its {memory_bytes / 1e9:.0f} GB are usable; give a smaller model, a "
         "larger device, or more of them that share the model"
@@ -248,7 +267,7 @@ def _blocks(model: ModelSpec, layout: Layout, place: int, sequences: int, numeri
     """Bytes a token: kept by the blocks, and at most on top of it while one that is computed again goes back."""
     architecture, e, tensor = registry.of(model), numerics.element_bytes, layout.tensor
     width, n_layer = architecture.width(model), architecture.n_layer(model)
-    block: BlockBytes = architecture.activation_bytes(model, numerics, tensor)
+    block: BlockBytes = architecture.activation_bytes(model, numerics, tensor, layout.context)
     kept = {"none": block.all, "selective": block.entry + block.rest, "full": block.entry}[layout.recompute]
     stages = _in_flight(layout, place, layout.micro_batches(sequences))
     blocks = kept * stages * n_layer / layout.stages

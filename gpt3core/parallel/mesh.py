@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -34,12 +33,6 @@ from gpt3core.parallel.layout import Layout
 AXES = ("pipeline", "replicate", "shard", "context", "tensor")
 COLLECTIVE_SECONDS = 600.0
 BUCKET = 1 << 24  # values reduced at a time, so that no copy of all gradients is made
-# what torch and its transports say of a collective that broke, or a send to a rank that is gone
-COLLECTIVE = re.compile(
-    r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout"
-    r"|timed out waiting",
-    re.I,
-)
 KINDS = {kind.__name__: kind for kind in (*vars(errors).values(), ValueError) if isinstance(kind, type)}
 
 ALONE = Layout()
@@ -225,7 +218,7 @@ def explained(*, all_of_them: bool = True) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not all_of_them and not any(COLLECTIVE.search(str(e)) for e in _causes(error)):
+        if not all_of_them and not any(errors.COLLECTIVE.search(str(e)) for e in _causes(error)):
             raise
         said = next((str(e) for e in _causes(error) if COLLECTIVE.search(str(e))), str(error))
         raise PeerError(

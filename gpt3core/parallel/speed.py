@@ -42,7 +42,7 @@ class Step:
 
     model: float  # matrix products that the model asks for, and what comes with them
     recompute: float
-    tensor: float  # messages between devices that share matrices
+    tensor: float  # messages between devices that share matrices or positions
     bubble: float
     data: float  # messages between replicas that are not hidden, and the optimizer
     flops: float  # of the model, on all devices together
@@ -89,7 +89,7 @@ def step(
         last = head / rate
     else:
         forward, again, last = _seconds(model, layout, device, numerics)
-        message = _tensor_message(model, layout, device)
+        message = _tensor_message(model, layout, device) + _context_message(model, layout, device, numerics)
     floor = BLOCK_SECONDS / tokens
     passes = 3 * max(forward, floor) * here  # the backward pass costs twice the forward pass
     fullest = passes + 3 * last  # the last stage has the head too, and the others wait for it
@@ -120,7 +120,7 @@ def _flops(model: ModelSpec) -> tuple[float, float, float]:
 def _seconds(model: ModelSpec, layout: Layout, device: Device, numerics: Numerics) -> tuple[float, float, float]:
     """Seconds a token of a block's forward pass, of what of it is done again, and of the head's forward pass."""
     head, block, inside = _flops(model)
-    kept = registry.of(model).activation_bytes(model, numerics, layout.tensor)
+    kept = registry.of(model).activation_bytes(model, numerics, layout.tensor, layout.context)
     rate, speed = device.peak_flops * device.matmul * layout.tensor, device.memory_speed / TRAFFIC
     forward = block / rate + kept.all / speed
     again = {"none": 0.0, "selective": inside / rate + kept.inside / speed, "full": forward}[layout.recompute]
@@ -134,6 +134,15 @@ def _tensor_message(model: ModelSpec, layout: Layout, device: Device) -> float:
         return 0.0
     ring = 2 * (layout.tensor - 1) / layout.tensor
     return 2 * ring * 2 * registry.of(model).width(model) / (LINK * device.link_speed)
+
+
+def _context_message(model: ModelSpec, layout: Layout, device: Device, numerics: Numerics) -> float:
+    """Seconds a token and block of one pass's messages: keys and values of other positions, about a stream wide."""
+    if layout.context == 1:
+        return 0.0
+    size = 2 * numerics.element_bytes * registry.of(model).width(model) / layout.tensor * (layout.context - 1)
+    inside_node = layout.tensor * layout.context <= device.node
+    return size / (LINK * (device.link_speed if inside_node else device.network_speed))
 
 
 def _between_stages(model: ModelSpec, layout: Layout, micro: int, device: Device) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 
 from gpt3core.errors import StoreError
 from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS, Numerics
-from gpt3core.parallel.memory import micro_batch
+from gpt3core.parallel.memory import micro_batch, require_room
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parts import part_of
 from gpt3core.spec import RunSpec
@@ -89,17 +89,18 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
     """
     if chosen["compile"] == "blocks" and not mesh.layout.compilable:
         chosen = {**chosen, "compile": "none"}
+    words: dict[str, Any] = {
+        "sequences": spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
+        "numerics": spec.options.kept(Numerics(precision=chosen["precision"], kernel=chosen["kernel"])),
+        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
+    }
     if mesh.planned:  # a layout says it: another layout, another micro-batch
+        if words["memory_bytes"] is not None:  # the device may be another than the one that was planned for
+            require_room(spec.model, mesh.layout, **words)
         return {**chosen, "micro_batch": mesh.layout.micro_batch}
     if "micro_batch" in chosen:
         return chosen
-    size = micro_batch(
-        spec.model,
-        mesh.layout,
-        sequences=spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
-        numerics=spec.options.kept(Numerics(precision=chosen["precision"], kernel=chosen["kernel"])),
-        memory_bytes=torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
-    )
+    size = micro_batch(spec.model, mesh.layout, **words)
     return {**chosen, "micro_batch": size}
 
 

@@ -70,6 +70,7 @@ def choose(
         return allowed[0]
     capabilities = torch.backends.cpu.get_cpu_capability()
     here = (machine(device), capabilities, torch.get_num_threads(), torch.__version__, TRAINER_VERSION)
+    model = registry.of(model).shortened(model)  # the rest is more of the same, and may not fit one device
     key = repr((*here, model, allowed))
     remembered = cache_folder() / "numerics" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if remembered.exists():
@@ -108,8 +109,10 @@ def pass_seconds(
     Args:
         changed: done to the model before.
     """
-    network = registry.of(model).build(model, kernel=numerics.kernel).to(device)
-    network.init_weights(0)
+    with torch.device(device):
+        network = registry.of(model).build(model, kernel=numerics.kernel)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02)
     changed(network)
     ids = torch.randint(model.vocab_size, (max(1, 1024 // model.n_ctx), model.n_ctx + 1)).to(device)
     seconds = []

@@ -10,7 +10,6 @@ import contextlib
 import gc
 import importlib
 import os
-import re
 import socket
 import threading
 import time
@@ -22,13 +21,10 @@ from typing import Any
 
 import ray
 
-from gpt3core.errors import BusyError, PeerError, StoppedError, StoreError
+from gpt3core.errors import COLLECTIVE, BusyError, PeerError, StoppedError, StoreError
 from sweeps.cluster.job import Assignment, Progress, Report
 
 WATCH_SECONDS = 1.0
-COLLECTIVE = re.compile(
-    r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout", re.I
-)
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,8 +42,8 @@ def options(rules: Train) -> Options:
 
 
 def named(sentence: str) -> str:
-    """What is said of a run's options, with the keys that a recipe has for them."""
-    return sentence.replace("options.", "train.")
+    """What is said of a run, with the keys that a recipe has for it."""
+    return re.sub(r"model\.document_end=\d+", "data.mask_documents=true", sentence.replace("options.", "train."))
 
 
 def check_runs(rules: Train, runs: Sequence[RunSpec]) -> None:

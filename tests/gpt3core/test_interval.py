@@ -50,8 +50,8 @@ def test_a_run_whose_saves_are_slow_saves_seldom(tales, isolated, monkeypatch):
         now.seconds += 1.0
         return update(self, lr)
 
-    def slow_begin(self, step, *args, waited):
-        begin(self, step, *args, waited=waited + 1.0)
+    def slow_begin(self, step, *args, waited, **words):
+        begin(self, step, *args, waited=waited + 1.0, **words)
         now.seconds += 1.0
         saves.append(step)
         self.wait()

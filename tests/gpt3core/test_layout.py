@@ -41,7 +41,7 @@ def test_a_layout_that_is_none_is_one_sentence(given, sentence):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"tensor": 3}, "tensor=3 does not divide model.n_head=4: give one of 1, 2, 4"),
+        ({"tensor": 3}, "tensor=3 does not divide model.n_head=4: allowed are 1, 2, 4"),
         ({"pipeline": 3}, "n_layer=4 blocks evenly: give a product among 1, 2, 4"),
         ({"data": 3}, "a batch of 8 sequences does not divide"),
         ({"data": 4, "micro_batch": 4}, "data=4 x micro_batch=4"),

@@ -17,7 +17,7 @@ from gpt3core.model.gpt_spec import GELU
 from gpt3core.numerics import Numerics
 from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.memory import memory, stage_memory, stage_params
+from gpt3core.parallel.memory import memory, require_room, stage_memory, stage_params
 from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import local
 from gpt3core.spec import OptimSpec
@@ -103,7 +103,7 @@ def peak_bytes(backward):
 def test_what_is_kept_for_the_backward_pass_is_what_torch_saves(name, recompute, numerics, monkeypatch):
     """Within 2%: blocks, last norm, head, log-softmax, and the casts of the weights."""
     spec, e = SHAPES[name], numerics.element_bytes
-    block = registry.of(spec).activation_bytes(spec, numerics, 1)
+    block = registry.of(spec).activation_bytes(spec, numerics, 1, 1)
     kept = {"none": block.all, "selective": block.entry + block.rest, "full": block.entry}[recompute]
     around = (4 + e) * spec.d_model + 4 * spec.vocab_size
     counts = costs.params(spec)
@@ -279,6 +279,47 @@ def test_a_pipeline_has_buffers_for_every_micro_batch_of_a_step_and_of_one_step_
     model = sizes.GPT3["175B"].model()
     buffered = memory(model, Layout(pipeline=8, tensor=8, micro_batch=1), sequences=1536, numerics=BF16)
     assert buffered.arriving > 30e9, "without replicas the batch is 1,536 micro-batches"
+
+
+def kept_of_a_share(rank, size, address, spec, numerics):
+    """Bytes that a rank keeps of its positions of a batch for the backward pass."""
+    held, autocast = {}, functools.partial(timing.autocast, numerics)
+    with mesh.joined(rank, size, address, "cpu", layout=Layout(context=size), seconds=30) as here:
+        model = parallelize(spec, here, kernel=numerics.kernel, device="cpu", autocast=autocast).model
+        model.init_weights(0)
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                held[storage.data_ptr()] = tensor
+            return tensor
+
+        ids = torch.randint(spec.vocab_size, (ROWS, spec.n_ctx // size + 1), generator=torch.Generator().manual_seed(0))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast():
+            model_loss_sum(model, next_token(ids, None))
+        return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("numerics", [FP32, BF16], ids=repr)
+def test_devices_that_share_positions_keep_all_keys_and_values(numerics):
+    spec, e, degree = SHAPES["deep"], numerics.element_bytes, 2
+    tokens, total = ROWS * spec.n_ctx / degree, costs.params(spec).total
+    block = registry.of(spec).activation_bytes(spec, numerics, 1, degree).all
+    head = tokens * (4 + e) * spec.d_model + e * spec.vocab_size * spec.d_model  # the norm's, and two gradients
+    casts = 2 * (total - (spec.vocab_size + spec.n_ctx) * spec.d_model) if e == 2 else 0
+    found = ranks.run(kept_of_a_share, degree, spec, numerics)
+
+    assert max(found) == pytest.approx(tokens * spec.n_layer * block + head + casts, rel=0.03)
+
+
+def test_a_device_smaller_than_planned_is_one_sentence():
+    model, layout = sizes.GPT3["1.3B"].model(), Layout(data=8, shard=8, micro_batch=4)
+    words = {"sequences": 512, "numerics": BF16}
+    require_room(model, layout, **words, memory_bytes=40e9)
+    with pytest.raises(ValueError, match=r"state over 8 of them, micro-batch 4: \d+ GB a device are needed"):
+        require_room(model, layout, **words, memory_bytes=16e9)
 
 
 def test_what_the_pipeline_of_the_largest_model_casts():

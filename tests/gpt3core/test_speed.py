@@ -72,3 +72,15 @@ def test_messages_inside_a_node_are_faster_than_between_nodes():
     inside, between = (of(Layout(data=data), sequences=512, model=small) for data in (8, 16))
     assert between.data > 5 * inside.data
     assert of(Layout(data=8, tensor=8)).tensor > 0 == of(Layout(data=8)).tensor
+
+
+def test_devices_that_share_positions_send_one_another_keys_and_values():
+    """(c - 1) n_ctx / c positions of two 16-bit vectors each, there and as gradients back, by the fewest links."""
+    model, sequences = sizes.GPT3["1.3B"].model(), 16
+    two, four, eight, sixteen = (
+        of(Layout(context=c, micro_batch=2), sequences=sequences, model=model).tensor for c in (2, 4, 8, 16)
+    )
+    received = sequences * 2048 / 2 * 2 * 2 * 2048  # bytes a block and pass, of two devices
+    assert two * A100.link_speed == pytest.approx(received * 2 * 24, rel=0.5)  # links reach a share of their speed
+    assert (four / two, eight / two) == pytest.approx((3 / 2, 7 / 4))
+    assert sixteen / two > 2 * 15 / 8  # over two nodes

@@ -1,4 +1,4 @@
-"""Facts of a text without a download, a small recipe of every ladder, a small sweep whose driver reads a test's clock."""
+"""Facts of a text without a download, a small recipe of every ladder, a small sweep on a clock of the test's own."""
 
 from __future__ import annotations
 

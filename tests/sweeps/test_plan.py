@@ -74,7 +74,7 @@ def test_pinned_degrees_are_kept_and_the_number_of_workers_too():
 @pytest.mark.parametrize(
     ("pinned", "words"),
     [
-        ({"tensor": 3}, "1024 sequences: tensor=3 does not divide model.n_head=40: give one of 1, 2, 4"),
+        ({"tensor": 3}, "1024 sequences: tensor=3 does not divide model.n_head=40: allowed are 1, 2, 4"),
         ({"pipeline": 7, "workers": 56}, "1024 sequences: pipeline=7 x virtual=1 stages do not share n_layer=40"),
         ({"context": 7}, "1024 sequences: context=7 x tensor=1 devices share the positions of a sequence"),
         ({"tensor": 2, "workers": 62}, "1024 sequences with tensor=2 pinned: leave a pin out, or give another number"),
