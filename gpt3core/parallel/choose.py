@@ -275,5 +275,19 @@ def nothing_fits(task: Task, counts: Sequence[int]) -> str:
     ]
     limit = f"{'up to ' * (len(counts) > 1)}{max(counts):,} device{'s' * (max(counts) > 1)}"
     if not tried:
-        return f"no layout of {limit} divides the model and its batch of {task.first or task.sequences} sequences"
+        sequences = task.first or task.sequences
+        return f"no layout of {limit} divides the model and its batch of {sequences} sequences{_of_pins(task)}"
     return f"no layout of {limit} fits; nearest is {_of(task, min(tried, key=lambda c: c.memory.total))}"
+
+
+def _of_pins(task: Task) -> str:
+    """What of the degrees that the user has fixed does not divide; nothing where none is."""
+    pinned = {name: degree for name, degree in vars(task.pins).items() if degree is not None}
+    if not pinned:
+        return ""
+    try:
+        layouts.check(Layout(**pinned), task.model, task.first or task.sequences)
+    except ValueError as error:
+        return f": {error}"
+    degrees = ", ".join(f"{name}={degree}" for name, degree in pinned.items())
+    return f" with {degrees} pinned: leave a pin out, or give another number of devices"

@@ -220,8 +220,10 @@ def explained(*, all_of_them: bool = True) -> Iterator[None]:
     except RuntimeError as error:
         if not all_of_them and not any(errors.COLLECTIVE.search(str(e)) for e in _causes(error)):
             raise
+        said = next((str(e) for e in _causes(error) if errors.COLLECTIVE.search(str(e))), str(error))
         raise PeerError(
-            f"another rank of this run failed, died or stopped answering, so this one stops too ({error!s:.200})"
+            "another rank of this run failed, died or stopped answering, so this one stops too "
+            f"({' '.join(said.split()):.200})"
         ) from error
 
 

@@ -82,6 +82,12 @@ class Contents:
     state: dict[str, Any]
     pieces: dict[str, list[Part]]  # by name, from all files
 
+    @property
+    def has_moments(self) -> bool:
+        """Whether any update was applied before it: all may have been left out, and then there is no moment yet."""
+        ends = tuple(f".{moment}" for moment in MOMENTS)
+        return any(name.endswith(ends) for names in self.state["index"].values() for name in names)
+
     def part(self, name: str, wanted: Part) -> Tensor:
         """The values of a part, put together from the pieces that overlap it, on the CPU.
 
@@ -187,6 +193,9 @@ def load(contents: Contents, model: nn.Module, optimizer: torch.optim.Optimizer)
         for parameter, name in names.items():
             part = part_of(parameter)
             part.values.copy_(contents.part(name, part))
+        if not contents.has_moments:
+            optimizer.state.clear()
+            return
         moments: dict[int, dict[str, Tensor]] = {}
         for number, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
             moments[number] = {m: torch.zeros(()) if m == "step" else torch.zeros_like(parameter) for m in MOMENTS}

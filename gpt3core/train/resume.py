@@ -17,7 +17,7 @@ from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS, Numerics
 from gpt3core.parallel.memory import micro_batch, require_room
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parts import part_of
-from gpt3core.spec import RunSpec
+from gpt3core.spec import RunSpec, explain
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, compiling, timing
@@ -26,6 +26,7 @@ from gpt3core.trunk import Prefix, steps_in_common
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
 CARRIED = ("anomaly", "loss_scale")  # what decides about later steps, beside tensors: a child has its parent's
 STATE = ("step", "train_seconds", "first_step", "trunk", "observed", *CARRIED)  # of a run, beside its tensors
+OF_THE_MODEL = ("model.", "data.tokenizer")  # what a child has of its parent, whether it masks documents or not
 ARITHMETIC = ("precision", "kernel", "threads", "compile")  # what a run keeps for all its attempts
 
 
@@ -307,6 +308,13 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
             f"run {run.run_id} cannot go on from step {step} of {parent.run_id}: {error}; restore {folder} from a "
             "copy, or name another parent"
         ) from error
+    if differing := [
+        line for line in explain(there, spec) if line.startswith(OF_THE_MODEL) and "document_end" not in line
+    ]:
+        raise StoreError(
+            f"run {run.run_id} is another model than its parent {parent.run_id} ({'; '.join(differing)}), to which the "
+            "parent's weights mean something else: give both the same, or name another parent"
+        )
     return _carried(contents.state)
 
 

@@ -179,6 +179,18 @@ def test_killed_anywhere_a_run_ends_with_the_bits_of_one_that_was_not(tales, iso
         assert outcome(isolated / "hurried", spec) == outcome(whole, spec)
 
 
+def test_a_run_stopped_before_any_update_was_applied_goes_on_from_there(tales, isolated):
+    spec = guarded(tales, SKIP, steps=8)
+    with poisoned(at(0, 1), NAN):
+        run(spec, isolated / "whole")
+        folder = stopped(spec, isolated / "parts", 2)
+        assert folder.checkpoint_steps() == [2]
+        run(spec, isolated / "parts")
+    assert outcome(isolated / "parts", spec) == outcome(isolated / "whole", spec)
+    assert folder.damage() == []
+    assert [event["step"] for event in events(isolated / "parts", spec, "start")] == [0, 2]
+
+
 def test_a_damaged_checkpoint_to_go_back_to_changes_no_bit(tales, isolated, monkeypatch):
     spec = guarded(tales, BACK)
     with poisoned(at(11), NAN):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt3core.errors import StoppedError, StoreError
+from gpt3core.errors import PeerError, StoppedError, StoreError
 from gpt3core.parallel import mesh
 from tests.gpt3core import ranks
 
@@ -55,6 +55,14 @@ def test_what_ranks_tell_one_another():
     assert store == (("StoreError", "rank 1: because"), ("StoreError", "because"))
     assert stopped == (("StoppedError", "because"), ("StoppedError", "rank 0: because"))
     assert unknown == (("PeerError", "rank 1: 'because'"), ("KeyError", "'because'"))
+
+
+def test_a_broken_collective_inside_a_stage_is_told_by_its_own_cause_on_one_line():
+    stage = RuntimeError("\n    [Stage 0] failed to run forward:\n    args: ('Tensor(torch.Size([2, 32]))',)\n")
+    gone = RuntimeError("[pair.cc:553] Connection closed by peer\n [127.0.0.1]:7556")
+    with pytest.raises(PeerError) as caught, mesh.explained(all_of_them=False):
+        raise stage from gone
+    assert str(caught.value).endswith("stops too ([pair.cc:553] Connection closed by peer [127.0.0.1]:7556)")
 
 
 def _silent(rank, size, address, told):

@@ -10,6 +10,7 @@ import torch
 
 from gpt3core import run as runs
 from gpt3core import schedule
+from gpt3core.data import tokenizer
 from gpt3core.errors import BusyError, StoppedError, StoreError
 from gpt3core.numerics import Numerics
 from gpt3core.spec import TRAINER_VERSION, Parent
@@ -206,6 +207,21 @@ def test_a_parent_of_another_shape_batch_or_length_is_refused(family, tales, iso
     for spec, words in ((wider, "of another shape"), (larger, "the same optim.batch_tokens"), (shorter, "more tokens")):
         with pytest.raises(StoreError, match=words):
             run(spec, isolated)
+
+
+def test_a_parent_of_the_same_shape_that_computes_otherwise_is_refused_and_masks_are_no_matter(family, isolated):
+    _, half, child = family
+    run(half, isolated)
+    for field, value, more in (
+        ("mup_base_width", 8, {"mup_base_d_head": 8}),
+        ("band", 5, {}),
+        ("attention", "dense", {}),
+    ):
+        other = replace(child, model=replace(child.model, **{field: value}, **more))
+        with pytest.raises(StoreError, match=rf"is another model than its parent .*\(.*model\.{field}: .* -> {value}"):
+            run(other, isolated)
+    end = tokenizer.end_of_text(child.data.tokenizer)
+    assert run(replace(child, model=replace(child.model, document_end=end)), isolated)["status"] == "done"
 
 
 def test_no_pickle_is_written(tiny_run, isolated):

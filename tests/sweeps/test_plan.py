@@ -71,6 +71,20 @@ def test_pinned_degrees_are_kept_and_the_number_of_workers_too():
     assert refused.reason == "no layout of 63 devices divides the model and its batch of 1024 sequences"
 
 
+@pytest.mark.parametrize(
+    ("pinned", "words"),
+    [
+        ({"tensor": 3}, "1024 sequences: tensor=3 does not divide model.n_head=40: allowed are 1, 2, 4"),
+        ({"pipeline": 7, "workers": 56}, "1024 sequences: pipeline=7 x virtual=1 stages do not share n_layer=40"),
+        ({"context": 7}, "1024 sequences: context=7 x tensor=1 devices share the positions of a sequence"),
+        ({"tensor": 2, "workers": 62}, "1024 sequences with tensor=2 pinned: leave a pin out, or give another number"),
+    ],
+)
+def test_a_pinned_degree_that_does_not_divide_is_named(pinned, words):
+    reason = estimate.on_gpus(gpt3("13B"), Hardware(), Placement(**pinned)).reason
+    assert words in reason
+
+
 def test_a_batch_that_grows_is_cut_as_its_first_one_and_takes_longer():
     words = ["recipe=gpt3", "sizes=13B", "tokens=300e9", "plan.gpu=A100"]
     plain, grows = (
