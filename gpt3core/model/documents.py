@@ -142,9 +142,7 @@ class _Flash(torch.autograd.Function):
 # ----------------------------------------------------------------------------------------------------------------- GPU
 
 
-@functools.lru_cache(
-    maxsize=16
-)  # tensors are told apart by identity: one mask a micro-batch and pattern, for all layers
+@functools.lru_cache(maxsize=16)  # by the tensor's identity: one mask a micro-batch and pattern, for all layers
 def block_mask(pattern: Pattern, documents: Tensor, whole: Any) -> Any:
     """Which blocks of keys each block of queries needs, for FlexAttention; no table of T x T is made.
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import random
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpt3core import costs
 from gpt3core.generate.reader import Reader
-from gpt3core.model import documents, native, registry
+from gpt3core.model import documents, registry
 from gpt3core.model.attention import _block_mask, attend, flex
 from gpt3core.model.patterns import Pattern
 from gpt3core.parallel.layout import Layout
@@ -22,22 +21,13 @@ from gpt3core.store.rundir import RunDir
 from gpt3core.train.objective import model_loss_sum, next_token, told_apart
 from tests.conftest import make_run, sentence
 from tests.gpt3core import outcomes, ranks, test_layouts
+from tests.gpt3core.conftest import built
 from tests.gpt3core.test_attention import BANDS, DENSE, SPARSE, Largest, drawn, with_gradients
 
 END = 9
 PATTERNS = [DENSE, *BANDS, *SPARSE]
-built = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="no C compiler")
+pytestmark = pytest.mark.usefixtures("library")
 KERNELS = ["softmax", "sdpa", pytest.param("native", marks=built)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory):
-    """Built once for these tests, which have a cache of their own each."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("ISOFLOP_CACHE", str(tmp_path_factory.mktemp("built")))
-    native.library.cache_clear()
-    native.library()
-    patch.undo()
 
 
 def packed(b, t, mean=20.0, seed=0):

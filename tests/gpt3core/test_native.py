@@ -1,7 +1,6 @@
 """The functions in C and the fused head against torch's own, and what happens without a C compiler."""
 
 import math
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -15,20 +14,11 @@ from gpt3core.numerics import Numerics
 from gpt3core.sizes import nano
 from gpt3core.train import objective, timing
 from gpt3core.train.objective import loss_per_token, loss_sum
+from tests.gpt3core.conftest import built
 from tests.gpt3core.outcomes import outcome, run, stopped
 
-built = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="no C compiler")
+pytestmark = pytest.mark.usefixtures("library")
 BOTH = [False, pytest.param(True, marks=built)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory):
-    """Built once for these tests, which have a cache of their own each."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("ISOFLOP_CACHE", str(tmp_path_factory.mktemp("built")))
-    native.library.cache_clear()
-    native.library()
-    patch.undo()
 
 
 @pytest.mark.parametrize("how", BOTH)
