@@ -20,7 +20,7 @@ from sweeps.planning.recipe import Recipe
 from sweeps.planning.text import Text
 
 if TYPE_CHECKING:
-    from sweeps.driving.driver import Outcome
+    from sweeps.driving.view import Outcome
 
 FLAGS = ("--plan", "--keys", "--help")
 DONE, FAILED, DAMAGED, INTERRUPTED = 0, 1, 3, 130

@@ -13,22 +13,22 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gpt3core import costs
-from gpt3core.errors import StoreError
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
-from sweeps.cluster.job import Job, StartError, Update
-from sweeps.driving import preparation, results
+from sweeps.cluster.job import Job, StartError
+from sweeps.driving import preparation, view
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
+from sweeps.driving.happenings import Happenings
 from sweeps.driving.nodes import Nodes
 from sweeps.driving.preparation import Preparation
-from sweeps.driving.progress import Display, Snapshot, Sturdy
+from sweeps.driving.progress import Display, Sturdy
 from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
@@ -36,6 +36,7 @@ from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
+from sweeps.driving.view import Outcome
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
@@ -43,24 +44,8 @@ from sweeps.scheduling.scheduler import Start
 
 TICK_SECONDS = 0.25
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
-BUSY_SECONDS = 5.0  # before looking again at a run that another process has
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
-VISIBLE_SECONDS = 120.0  # until a worker's result is seen here: network file systems cache for a minute
 TRAIN = "sweeps.cluster.worker:train"
-UNSEEN = "its worker says done, but there is no result in the store: is the folder shared by all nodes?"
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """How a sweep ended."""
-
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)  # stopped on request, or for want of nodes: run -> reason
-    pruned: dict[str, str] = field(default_factory=dict)  # runs that could not change the law any more: run -> reason
-    not_taken: list[str] = field(default_factory=list)  # runs that an adaptive sweep did without
-    damage: list[str] = field(default_factory=list)
-    interrupted: bool = False
 
 
 def namespace(root: Path, name: str) -> str:
@@ -92,11 +77,19 @@ class Driver:
         self.nodes = Nodes(self.estimates.kind, self.display.say)
         self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
-        self.damage = list(taken.damage)
+        self.happenings = Happenings(
+            self.sweep,
+            self.evals,
+            self.states,
+            cluster,
+            self.estimates,
+            self.display.say,
+            max_failures=self.place.max_failures,
+        )
+        self.happenings.damage += taken.damage
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided = -math.inf
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
-        self.mute = False  # the log could not be written
         self.interrupts = 0
         self.interrupted = False
 
@@ -104,25 +97,30 @@ class Driver:
 
     def drive(self) -> Outcome:
         """Run until every run is done, failed for good or held, or until interrupted."""
-        for sentence in self.damage:
+        for sentence in self.happenings.damage:
             self.display.say(f"damage  {sentence}")
         with self._signals():
             for state in self.states.values():
-                self._settle_if_done(state)
-            done = self._count(Phase.DONE)
+                self.happenings.settle_if_done(state)
+            done = view.count(self.states, Phase.DONE)
             self.begun = done > 0 or any(RunDir(self.root, run_id).attempts() for run_id in self.states)
-            self._note("driver", runs=len(self.states), done=done)
+            self.happenings.note("driver", runs=len(self.states), done=done)
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
             self._adopt()
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
-            if done + self._count(Phase.PRUNED) < len(self.states):
+            if done + view.count(self.states, Phase.PRUNED) < len(self.states):
                 self._prepare()
                 if not self.interrupted:
                     self._loop(self._act)
         self._show(INTERRUPTED if self.interrupted else ENDED)
         self.display.close()
-        return self._outcome()
+        return view.outcome(
+            self.states,
+            not_taken=list(self.record.not_taken) if self.over else [],
+            damage=self.happenings.damage,
+            interrupted=self.interrupted,
+        )
 
     def _loop(self, act: Callable[[float], bool]) -> None:
         """Poll and act until ``act`` says that nothing is left, or until stopped."""
@@ -130,7 +128,9 @@ class Driver:
         while True:
             now = time.monotonic()
             for update in self.cluster.poll():
-                self._take(update, now)
+                if update.run_id == preparation.NAME and self.preparation is not None:
+                    self.preparation.take(update, now)
+                self.happenings.take(update, now)
             if self.interrupts:
                 if deadline == math.inf:
                     deadline, self.interrupted = now + STOP_SECONDS, True
@@ -175,7 +175,7 @@ class Driver:
 
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""
-        self._look_again(now)
+        self.happenings.look_again(now)
         self._propose()
         self.requests.look(self.states, now)
         self.pruning.look(self.states, self.record.pruned, now)
@@ -222,10 +222,10 @@ class Driver:
             job = replace(self._job(state.spec), prefix=state.prefix, keep=self.trunks.keep(state))
             self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, job)
         except StartError as error:
-            self._misstarted(state, str(error), now)
+            self.happenings.misstarted(state, str(error), now)
             return
         state.started(now + self.estimates.left(state))
-        self._note("start", run_id=state.run_id, allocation=dict(allocation))
+        self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
     def _job(self, run: RunSpec) -> Job:
         peak, price = self.estimates.device()
@@ -250,141 +250,19 @@ class Driver:
         chosen = self.record.numerics.get(self._device())
         return Numerics(**chosen) if chosen else None
 
-    # --------------------------------------------------------------------------------------------------- what happened
-
-    def _take(self, update: Update, now: float) -> None:
-        if update.run_id == preparation.NAME and self.preparation is not None:
-            self.preparation.take(update, now)
-        if update.run_id not in self.states:
-            return  # no longer asked for; its result, if any, is in the store
-        state = self.states[update.run_id]
-        if state.phase == Phase.DONE:
-            return  # it ended while no driver was there
-        if update.state == "running":
-            state.heard(update.progress)
-        elif update.state == "done":
-            self._note("done", run_id=state.run_id)
-            if not self._settle_if_done(state, fresh=True):
-                state.settle(Phase.AWAITED, "its worker says done: waiting for the result to be seen in the store")
-                state.awaited = now
-        elif update.state == "busy":
-            state.wait(update.error, now + BUSY_SECONDS)
-        elif update.state == "stopped":
-            state.wait("stopped, its checkpoint is written")
-        elif update.state == "unstarted":
-            self._misstarted(state, update.error, now)
-        else:
-            self._failed(state, update, now)
-
-    def _failed(self, state: RunState, update: Update, now: float) -> None:
-        details = {"ranks": list(update.ranks)} if update.ranks else {}
-        self._note(
-            "failed",
-            run_id=state.run_id,
-            error=update.error,
-            fatal=update.fatal,
-            traceback=update.traceback,
-            **details,
-        )
-        if self._settle_if_done(state, fresh=True):
-            return
-        final = state.failed(update, self.place.max_failures, now)
-        self.display.say(f"{'failed ' if final else 'again  '} {state.run_id}: {update.error}")
-
-    def _misstarted(self, state: RunState, error: str, now: float) -> None:
-        self._note("misstart", run_id=state.run_id, error=error)
-        cluster = [*self.cluster.inventory(), *self.cluster.others()]
-        final = state.misstarted(error, cluster, self.place.max_failures, now)
-        self.display.say(f"{'failed ' if final else 'again  '} {state.run_id}: {state.reason}")
-
-    def _look_again(self, now: float) -> None:
-        """Results that were announced: seen by now, or waited for long enough."""
-        for state in self.states.values():
-            if state.phase != Phase.AWAITED or self._settle_if_done(state, fresh=True):
-                continue
-            if now - state.awaited > VISIBLE_SECONDS:
-                self._failed(state, Update(run_id=state.run_id, state="failed", error=UNSEEN), now)
-
-    def _settle_if_done(self, state: RunState, *, fresh: bool = False) -> bool:
-        """Whether nothing is left to do of a run; ``fresh`` reports it as news."""
-        folder = RunDir(self.root, state.run_id)
-        found = results.look(folder, self.evals)
-        if found.damage:
-            self._damaged([found.damage])
-        state.trained = found.result is not None
-        if found.result is None or not found.complete:
-            return False
-        state.settle(Phase.DONE)
-        self.estimates.learn(state.spec, found.result)
-        if fresh:
-            self._damaged(found.result.get("damage", []))
-            self.display.say(results.summary(state.spec, folder, self.evals, found.result))
-        return True
-
     def _record(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)
         self.sweep.write_record(self.record)
-
-    def _note(self, what: str, **details: Any) -> None:
-        """Log an event; a log line is never worth a sweep."""
-        try:
-            self.sweep.event(what, **details)
-        except (StoreError, OSError) as error:
-            if not self.mute:
-                self.mute = True
-                self.display.say(f"events.jsonl is not written any more: {error}")
-
-    def _damaged(self, sentences: list[str]) -> None:
-        self.damage += sentences
-        for sentence in sentences:
-            self._note("damage", sentence=sentence)
-            self.display.say(f"damage  {sentence}")
 
     def _loss(self, run_id: str) -> float | None:
         measured = held_out_loss(RunDir(self.root, run_id), self.evals)
         return measured[0] if measured is not None else None
 
-    # ------------------------------------------------------------------------------------------------------- display
-
-    def _count(self, phase: Phase) -> int:
-        return sum(state.phase == phase for state in self.states.values())
-
-    def _reasons(self, *phases: Phase) -> dict[str, str]:
-        return {i: state.reason for i, state in self.states.items() if state.phase in phases}
-
-    def _waiting(self) -> dict[str, str]:
-        if self.preparation is not None and self.preparation.result is None:
-            reason = self.preparation.reason or "text and numerics are prepared first"
-            return {i: reason for i, state in self.states.items() if state.phase == Phase.SPARE}
-        return self._reasons(Phase.WAITING, Phase.AWAITED)
-
     def _show(self, how: str = "driving") -> None:
-        preparing = self.preparation is not None and self.preparation.result is None
         eta = self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic())
-        snapshot = Snapshot(
-            name=self.sweep.name,
-            total=len(self.states),
-            done=self._count(Phase.DONE),
-            eta_seconds=None if preparing else eta,
-            running={i: state.progress for i, state in self.states.items() if state.phase == Phase.RUNNING},
-            waiting=self._waiting(),
-            held=self._reasons(Phase.HELD),
-            failed=self._reasons(Phase.FAILED),
-            pruned=self._reasons(Phase.PRUNED),
-        )
+        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta)
         self.display.show(snapshot)
-        self.status.tell(snapshot, self.damage, nodes=len(self.cluster.inventory()), state=how)
-
-    def _outcome(self) -> Outcome:
-        return Outcome(
-            done=[i for i, state in self.states.items() if state.phase == Phase.DONE],
-            failed=self._reasons(Phase.FAILED),
-            held=self._reasons(Phase.HELD),
-            pruned=self._reasons(Phase.PRUNED),
-            not_taken=list(self.record.not_taken) if self.over else [],
-            damage=list(self.damage),
-            interrupted=self.interrupted,
-        )
+        self.status.tell(snapshot, self.happenings.damage, nodes=len(self.cluster.inventory()), state=how)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from gpt3core.errors import StoreError, UsageError
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import command
-from sweeps.driving import driver
+from sweeps.driving import happenings, view
 from sweeps.planning import grid, recipe
 from sweeps.scheduling.inventory import Resources
 from sweeps.scheduling.scheduler import Running
@@ -84,7 +84,7 @@ def test_workers_that_say_done_without_a_result_are_not_believed(smoke, clock):
     assert sorted(outcome.failed) == sorted(ids(smoke))
     assert all("shared by all nodes" in reason for reason in outcome.failed.values())
     assert cluster.started.count(ids(smoke)[0]) == smoke[0].placement.max_failures
-    assert clock.now - began >= driver.VISIBLE_SECONDS
+    assert clock.now - began >= happenings.VISIBLE_SECONDS
 
 
 def test_a_result_that_is_seen_a_minute_late_is_taken_and_nothing_is_trained_twice(smoke, clock):
@@ -108,11 +108,11 @@ def test_a_result_that_is_seen_a_minute_late_is_taken_and_nothing_is_trained_twi
 @pytest.mark.parametrize(
     ("outcome", "code", "said"),
     [
-        (driver.Outcome(done=["a"]), 0, "next: python -m analysis.fit"),
-        (driver.Outcome(done=["a"], failed={"b": "because"}), 1, "b: because"),
-        (driver.Outcome(done=["a"], damage=["run a: the checkpoint of step 5 is damaged"]), 3, "is damaged"),
-        (driver.Outcome(done=["a"], held={"b": "stopped on request"}), 1, "b: stopped on request"),
-        (driver.Outcome(interrupted=True), 130, "start the same command again"),
+        (view.Outcome(done=["a"]), 0, "next: python -m analysis.fit"),
+        (view.Outcome(done=["a"], failed={"b": "because"}), 1, "b: because"),
+        (view.Outcome(done=["a"], damage=["run a: the checkpoint of step 5 is damaged"]), 3, "is damaged"),
+        (view.Outcome(done=["a"], held={"b": "stopped on request"}), 1, "b: stopped on request"),
+        (view.Outcome(interrupted=True), 130, "start the same command again"),
     ],
 )
 def test_the_exit_code_tells_how_a_sweep_ended(smoke, capsys, outcome, code, said):

@@ -1,0 +1,130 @@
+"""What happened to the runs of a sweep, by their workers' words and by the store, and what that makes of their states.
+
+The store has the last word: a run is done if and only if its result and this sweep's evaluation are there, whatever a
+worker says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gpt3core.errors import StoreError
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.store.rundir import RunDir
+from gpt3core.store.sweepdir import SweepDir
+from sweeps.cluster.job import Update
+from sweeps.driving import results
+from sweeps.driving.estimates import Estimates
+from sweeps.driving.hands import Cluster
+from sweeps.driving.run_state import Phase, RunState
+
+BUSY_SECONDS = 5.0  # before looking again at a run that another process has
+VISIBLE_SECONDS = 120.0  # until a worker's result is seen here: network file systems cache for a minute
+UNSEEN = "its worker says done, but there is no result in the store: is the folder shared by all nodes?"
+
+
+class Happenings:
+    """Takes what is heard of the runs, logs it, says it, and keeps their states."""
+
+    def __init__(
+        self,
+        sweep: SweepDir,
+        evals: EvalSpec,
+        states: Mapping[str, RunState],
+        cluster: Cluster,
+        estimates: Estimates,
+        say: Callable[[str], None],
+        *,
+        max_failures: int,
+    ) -> None:
+        self._sweep, self._evals, self._states = sweep, evals, states
+        self._cluster, self._estimates, self._say, self._max_failures = cluster, estimates, say, max_failures
+        self.damage: list[str] = []  # sentences
+        self._mute = False  # the log could not be written
+
+    def take(self, update: Update, now: float) -> None:
+        """What the workers of a run say."""
+        if update.run_id not in self._states:
+            return  # no longer asked for; its result, if any, is in the store
+        state = self._states[update.run_id]
+        if state.phase == Phase.DONE:
+            return  # it ended while no driver was there
+        if update.state == "running":
+            state.heard(update.progress)
+        elif update.state == "done":
+            self.note("done", run_id=state.run_id)
+            if not self.settle_if_done(state, fresh=True):
+                state.settle(Phase.AWAITED, "its worker says done: waiting for the result to be seen in the store")
+                state.awaited = now
+        elif update.state == "busy":
+            state.wait(update.error, now + BUSY_SECONDS)
+        elif update.state == "stopped":
+            state.wait("stopped, its checkpoint is written")
+        elif update.state == "unstarted":
+            self.misstarted(state, update.error, now)
+        else:
+            self.failed(state, update, now)
+
+    def failed(self, state: RunState, update: Update, now: float) -> None:
+        """A run failed: it is tried again, or has failed for good."""
+        details = {"ranks": list(update.ranks)} if update.ranks else {}
+        self.note(
+            "failed",
+            run_id=state.run_id,
+            error=update.error,
+            fatal=update.fatal,
+            traceback=update.traceback,
+            **details,
+        )
+        if self.settle_if_done(state, fresh=True):
+            return
+        final = state.failed(update, self._max_failures, now)
+        self._say(f"{'failed ' if final else 'again  '} {state.run_id}: {update.error}")
+
+    def misstarted(self, state: RunState, error: str, now: float) -> None:
+        """The cluster refused a run's start."""
+        self.note("misstart", run_id=state.run_id, error=error)
+        cluster = [*self._cluster.inventory(), *self._cluster.others()]
+        final = state.misstarted(error, cluster, self._max_failures, now)
+        self._say(f"{'failed ' if final else 'again  '} {state.run_id}: {state.reason}")
+
+    def look_again(self, now: float) -> None:
+        """Results that were announced: seen by now, or waited for long enough."""
+        for state in self._states.values():
+            if state.phase != Phase.AWAITED or self.settle_if_done(state, fresh=True):
+                continue
+            if now - state.awaited > VISIBLE_SECONDS:
+                self.failed(state, Update(run_id=state.run_id, state="failed", error=UNSEEN), now)
+
+    def settle_if_done(self, state: RunState, *, fresh: bool = False) -> bool:
+        """Whether nothing is left to do of a run; ``fresh`` reports it as news."""
+        folder = RunDir(self._sweep.root, state.run_id)
+        found = results.look(folder, self._evals)
+        if found.damage:
+            self.damaged([found.damage])
+        state.trained = found.result is not None
+        if found.result is None or not found.complete:
+            return False
+        state.settle(Phase.DONE)
+        self._estimates.learn(state.spec, found.result)
+        if fresh:
+            self.damaged(found.result.get("damage", []))
+            self._say(results.summary(state.spec, folder, self._evals, found.result))
+        return True
+
+    def note(self, what: str, **details: Any) -> None:
+        """Log an event; a log line is never worth a sweep."""
+        try:
+            self._sweep.event(what, **details)
+        except (StoreError, OSError) as error:
+            if not self._mute:
+                self._mute = True
+                self._say(f"events.jsonl is not written any more: {error}")
+
+    def damaged(self, sentences: Sequence[str]) -> None:
+        """Something was found damaged: logged, said, and kept for the outcome."""
+        self.damage += sentences
+        for sentence in sentences:
+            self.note("damage", sentence=sentence)
+            self._say(f"damage  {sentence}")

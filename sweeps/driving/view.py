@@ -1,0 +1,74 @@
+"""How a sweep stands and how it ended, read off the states of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sweeps.driving.preparation import Preparation
+from sweeps.driving.progress import Snapshot
+from sweeps.driving.run_state import Phase, RunState
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """How a sweep ended."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)  # stopped on request, or for want of nodes: run -> reason
+    pruned: dict[str, str] = field(default_factory=dict)  # runs that could not change the law any more: run -> reason
+    not_taken: list[str] = field(default_factory=list)  # runs that an adaptive sweep did without
+    damage: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def count(states: Mapping[str, RunState], phase: Phase) -> int:
+    """How many runs stand there."""
+    return sum(state.phase == phase for state in states.values())
+
+
+def snapshot(
+    name: str, states: Mapping[str, RunState], preparation: Preparation | None, eta_seconds: float | None
+) -> Snapshot:
+    """The sweep at this moment.
+
+    Args:
+        preparation: of text and numerics, for which every run waits until it has its result.
+        eta_seconds: until the last run ends, not told while text and numerics are prepared.
+    """
+    preparing = preparation is not None and preparation.result is None
+    if preparing:
+        assert preparation is not None
+        reason = preparation.reason or "text and numerics are prepared first"
+        waiting = {i: reason for i, state in states.items() if state.phase == Phase.SPARE}
+    else:
+        waiting = _reasons(states, Phase.WAITING, Phase.AWAITED)
+    return Snapshot(
+        name=name,
+        total=len(states),
+        done=count(states, Phase.DONE),
+        eta_seconds=None if preparing else eta_seconds,
+        running={i: state.progress for i, state in states.items() if state.phase == Phase.RUNNING},
+        waiting=waiting,
+        held=_reasons(states, Phase.HELD),
+        failed=_reasons(states, Phase.FAILED),
+        pruned=_reasons(states, Phase.PRUNED),
+    )
+
+
+def outcome(states: Mapping[str, RunState], *, not_taken: list[str], damage: list[str], interrupted: bool) -> Outcome:
+    """How the sweep ended."""
+    return Outcome(
+        done=[i for i, state in states.items() if state.phase == Phase.DONE],
+        failed=_reasons(states, Phase.FAILED),
+        held=_reasons(states, Phase.HELD),
+        pruned=_reasons(states, Phase.PRUNED),
+        not_taken=not_taken,
+        damage=damage,
+        interrupted=interrupted,
+    )
+
+
+def _reasons(states: Mapping[str, RunState], *phases: Phase) -> dict[str, str]:
+    return {i: state.reason for i, state in states.items() if state.phase in phases}
