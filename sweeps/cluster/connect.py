@@ -55,11 +55,11 @@ class Connection:
         ray.init(address or "local", **options)
         self._nodes: Inventory = []
         self._unused: dict[str, Resources] = {}
-        self._looked = -INVENTORY_SECONDS
+        self.looked = -INVENTORY_SECONDS  # when the nodes were looked at last, of the monotonic clock
 
     def inventory(self) -> Inventory:
         """The living nodes and all that they have, at most INVENTORY_SECONDS old."""
-        if time.monotonic() - self._looked >= INVENTORY_SECONDS:
+        if time.monotonic() - self.looked >= INVENTORY_SECONDS:
             # the one public view of what is free on each node: ray.available_resources() adds all nodes up, and
             # ray.nodes() and ray.util.state.list_nodes() tell totals only (ray issue 60134)
             from ray.autoscaler.v2 import sdk
@@ -70,7 +70,7 @@ class Connection:
             self._nodes = [
                 Node(name=n.node_id, total=_resources(n.total_resources()), labels=n.labels or {}) for n in alive
             ]
-            self._looked = time.monotonic()
+            self.looked = time.monotonic()
         return self._nodes
 
     def unused(self, node: Node) -> Resources:

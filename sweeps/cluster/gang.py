@@ -4,37 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.cluster.connect import Connection
+from sweeps.cluster.hearing import Member
 from sweeps.cluster.job import Report, Update
-from sweeps.cluster.pool import Member, Pool, new_name
+from sweeps.cluster.pool import Pool, new_name
 from sweeps.scheduling.inventory import Allocation, Resources
 
-GROUP_SECONDS = 30.0  # a group that fits now is created in milliseconds; a second try can take one more second
 CAUSE_SECONDS = 5.0  # for the rank that knows the cause, when another one says only that the connection broke
 
+ROOM, FORMING, RUNNING, OVER = "room", "forming", "running", "over"  # the stages of a start; it is over where it failed
 
-@dataclass(kw_only=True)
+
+@dataclass(kw_only=True, eq=False)
 class Team:
-    """The workers of a run, and the placement group of a gang."""
+    """The workers of a run, the placement group of a gang, and how far their start is."""
 
     run_id: str
     members: list[Member] = field(default_factory=list)
     group: Any = None
     broke: float | None = None  # when a collective was first seen to fail
+    where: Allocation = field(default_factory=dict)  # node -> workers there, or on their way
+    shape: Resources = field(default_factory=Resources)
+    stage: str = RUNNING
+    withdrawn: bool = False  # while it was forming
+    error: str = ""  # why it could not start
+    said: Update | None = None  # that it runs, as long as nothing about it changes
 
-    def allocation(self) -> dict[str, int]:
-        """Node -> workers there."""
-        found: dict[str, int] = {}
-        for member in self.members:
-            found[member.node] = found.get(member.node, 0) + 1
-        return found
+    @property
+    def size(self) -> int:
+        """How many workers it has."""
+        return sum(self.where.values())
 
     def update(self) -> Update:
         """What became of the run."""
+        if self.stage == OVER:
+            return Update(run_id=self.run_id, state="unstarted" if self.error else "stopped", error=self.error)
+        if self.stage != RUNNING or all(member.report.state == "running" for member in self.members):
+            live = self.members[0].report.progress if self.stage == RUNNING else None
+            if self.said is None or self.said.progress is not live:
+                self.said = Update(run_id=self.run_id, state="running", progress=live)
+            return self.said
         reports = [member.report for member in self.members]
         if self.broke is None and any(report.collective for report in reports):
             self.broke = time.monotonic()
@@ -49,31 +62,27 @@ class Gangs:
         self._ray, self._pool = connection.ray, pool
         self._prefix = f"gang-{connection.namespace}-"
 
-    def fill(self, team: Team, allocation: Allocation, shape: Resources) -> None:
-        """Create the group on the scheduler's nodes, all or nothing, and its workers.
-
-        Raises:
-            TimeoutError: when the group is not there in time.
-        """
-        util, nodes, name = self._ray.util, list(allocation), self.name(team.run_id)
-        self._pool.make_room(*nodes)
-        team.group = util.placement_group(
-            [_bundle(shape.times(allocation[node])) for node in nodes],
-            strategy="STRICT_SPREAD" if len(nodes) > 1 else "STRICT_PACK",
-            name=name,
+    def group(self, team: Team) -> Any:
+        """Ask for a team's group on the scheduler's nodes, all or nothing."""
+        return self._ray.util.placement_group(
+            [_bundle(team.shape.times(count)) for count in team.where.values()],
+            strategy="STRICT_SPREAD" if len(team.where) > 1 else "STRICT_PACK",
+            name=self.name(team.run_id),
             lifetime="detached",
-            bundle_label_selector=[{"ray.io/node-id": node} for node in nodes],
+            bundle_label_selector=[{"ray.io/node-id": node} for node in team.where],
         )
-        if not team.group.wait(GROUP_SECONDS):
-            raise TimeoutError(f"no placement group within {GROUP_SECONDS:g} s")
-        leader = new_name()
-        for index, node in enumerate(nodes):
-            strategy = util.scheduling_strategies.PlacementGroupSchedulingStrategy(
-                team.group, placement_group_bundle_index=index
-            )
-            for _ in range(allocation[node]):
-                words = {"leader": leader} if team.members else {"name": leader}
-                team.members.append(self._pool.member(node, shape, strategy, group=name, **words))
+
+    def members(self, team: Team, entry: str) -> Iterator[Member]:
+        """The workers of a team whose group is there, rank 0 first."""
+        leader, scheduling = new_name(), self._ray.util.scheduling_strategies
+        first = True
+        for index, (node, count) in enumerate(team.where.items()):
+            strategy = scheduling.PlacementGroupSchedulingStrategy(team.group, placement_group_bundle_index=index)
+            for _ in range(count):
+                words = {"name": leader} if first else {"leader": leader}
+                first = False
+                words |= {"group": self.name(team.run_id), "entry": entry}
+                yield self._pool.member(node, team.shape, strategy, **words)
 
     def remove(self, group: Any) -> None:
         """Remove a group, and whatever still runs in it."""

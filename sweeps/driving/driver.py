@@ -42,7 +42,7 @@ from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
 from sweeps.scheduling.scheduler import Start
 
-TICK_SECONDS = 0.25
+TICK_SECONDS = 0.25  # between two turns while no run ends
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 TRAIN = "sweeps.cluster.worker:train"
@@ -141,7 +141,7 @@ class Driver:
             elif not act(now):
                 return
             self._show()
-            time.sleep(TICK_SECONDS)
+            self.cluster.wait(TICK_SECONDS)
 
     def _adopt(self) -> None:
         """Runs that an earlier driver started go on: those that are no longer asked for write a checkpoint and end."""

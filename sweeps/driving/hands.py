@@ -24,6 +24,9 @@ class Cluster(Protocol):
     def poll(self) -> list[Update]:
         """What became of every run that was started; whoever ended is told of once."""
 
+    def wait(self, seconds: float) -> None:
+        """Return when ``poll`` has an end to tell, and after so long at the latest."""
+
     def start(self, run_id: str, allocation: Allocation, shape: Resources, entry: str, job: Job) -> None:
         """Start a run; raises StartError when that cannot be."""
 

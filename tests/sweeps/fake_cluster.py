@@ -39,6 +39,9 @@ class FakeCluster:
         run.write_evaluation(self.evals.eval_id, {"task": [HELD_OUT], "loss": [4.0], "loss_se": [0.01]})
         run.finish({"status": "done"})
 
+    def wait(self, seconds):
+        driver.time.sleep(seconds)
+
     def poll(self):
         self.polls += 1
         updates = []
