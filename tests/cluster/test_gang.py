@@ -82,7 +82,7 @@ def test_what_a_run_leaves_in_circles_is_gone_before_the_next_begins(tmp_path, m
     here = worker.Worker(orphan_seconds=1e9)
     gc.disable()
     try:
-        here._work(work)
+        here._perform(work)
     finally:
         gc.enable()
     assert here.poll().state == "done"
