@@ -32,7 +32,8 @@ class Team:
     stage: str = RUNNING
     withdrawn: bool = False  # while it was forming
     error: str = ""  # why it could not start
-    said: Update | None = None  # that it runs, as long as nothing about it changes
+    heard: list[Report] = field(default_factory=list)  # what was looked at last
+    said: Update | None = None  # and what was said of it
 
     @property
     def size(self) -> int:
@@ -43,16 +44,16 @@ class Team:
         """What became of the run."""
         if self.stage == OVER:
             return Update(run_id=self.run_id, state="unstarted" if self.error else "stopped", error=self.error)
-        if self.stage != RUNNING or all(member.report.state == "running" for member in self.members):
-            live = self.members[0].report.progress if self.stage == RUNNING else None
-            if self.said is None or self.said.progress is not live:
-                self.said = Update(run_id=self.run_id, state="running", progress=live)
-            return self.said
+        if self.stage != RUNNING:
+            return Update(run_id=self.run_id, state="running")
         reports = [member.report for member in self.members]
+        if self.said is not None and self.broke is None and reports == self.heard:
+            return self.said
         if self.broke is None and any(report.collective for report in reports):
             self.broke = time.monotonic()
         waited = self.broke is not None and time.monotonic() - self.broke > CAUSE_SECONDS
-        return combine(self.run_id, reports, waited=waited)
+        self.heard, self.said = reports, combine(self.run_id, reports, waited=waited)
+        return self.said
 
 
 class Gangs:

@@ -132,7 +132,7 @@ class Hearing:
         if said is None:
             return
         member.born, member.away = True, None
-        if member.ending is not None and said.progress is not None and said.state == "running":
+        if member.ending is not None and said.state == "running":
             member.report = said
 
 

@@ -22,7 +22,7 @@ from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
-from sweeps.driving import preparation, view
+from sweeps.driving import preparation, results, view
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
@@ -110,6 +110,7 @@ class Driver:
             self._adopt()
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
             if done + view.count(self.states, Phase.PRUNED) < len(self.states):
+                results.preload()
                 self._prepare()
                 if not self.interrupted:
                     self._loop(self._act)
