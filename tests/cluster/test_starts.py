@@ -60,11 +60,11 @@ def test_gangs_form_beside_one_another_and_the_driver_waits_for_none(launcher, t
     (tmp_path / "release").unlink()
     turns = []
     for index, node in enumerate(nodes):
-        turns.append(timed(lambda: launcher.start(f"gang{index}", {node: 4}, GPU, HOLD, job)))  # noqa: B023
+        turns.append(timed(lambda: launcher.start(f"gang{index}", {node: 2}, PAIR, HOLD, job)))  # noqa: B023
     assert {team.stage for team in launcher._teams.values()} <= {ROOM, FORMING, RUNNING}
     assert launcher._teams["gang0"].stage == ROOM, "the cluster does not know yet that the idle worker is gone"
     assert len(launcher.running()) == 3, "what they ask for counts as taken"
-    while len(list(tmp_path.glob("started/*"))) < 1 + 3 * 4:
+    while len(list(tmp_path.glob("started/*"))) < 1 + 3 * 2:
         turns.append(timed(lambda: (launcher.poll(), launcher.others())))
         time.sleep(0.05)
     assert max(turns) < 1.0, "a group alone takes up to a second, a worker's birth another"
@@ -142,7 +142,14 @@ while True:
 """
 
 
-@pytest.mark.parametrize("point", [0, 1, 2], ids=["group", "one worker", "all workers"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(0, id="group", marks=pytest.mark.long),
+        pytest.param(1, id="one worker"),
+        pytest.param(2, id="all workers", marks=pytest.mark.long),
+    ],
+)
 def test_a_driver_killed_in_the_middle_of_a_start_leaves_nothing_that_the_next_does_not_remove(
     launcher, mock_cluster, tmp_path, point
 ):
