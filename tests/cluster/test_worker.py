@@ -2,7 +2,12 @@
 
 import asyncio
 import gc
+import os
+import platform
+import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,3 +90,27 @@ def test_what_an_entry_needs_is_imported_at_birth(monkeypatch):
     monkeypatch.setattr(worker.gc, "freeze", lambda: asked.append("freeze"))
     worker.preload("sweeps.cluster.worker:train")
     assert asked == ["sweeps.cluster.worker", *worker.PRELOAD, "freeze"]
+
+
+def resident():
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="gives back by a call of GNU's libc")
+def test_memory_of_a_run_goes_back_to_the_system():
+    blocks = [bytearray(2000) for _ in range(100_000)]
+    last = blocks.pop()  # above all others on the heap: what lies under it stays, unless it is asked back
+    blocks.clear()
+    before = resident()
+    worker.free_memory()
+    assert resident() < before - 100e6
+    assert len(last) == 2000
+
+
+def test_memory_of_a_run_goes_back_to_the_gpu(monkeypatch):
+    emptied = []
+    cuda = SimpleNamespace(is_initialized=lambda: True, empty_cache=lambda: emptied.append(True))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    worker.free_memory()
+    assert emptied == [True]
