@@ -100,7 +100,7 @@ class Forming:
                 raise StartError("")
 
     def _undo(self, team: Team, members: list[Member], error: str) -> None:
-        self._pool.end(members, team.group, team.run_id)
+        self._pool.end_here(members, team.group, team.run_id)
         with self._lock:
             team.error, team.stage = "" if team.withdrawn else error, OVER
 

@@ -89,12 +89,18 @@ class Pool:
 
     def end(self, members: Iterable[Member], group: Any = None, run_id: str = "") -> None:
         """End workers, whatever they do, and remove their placement group; a thread does it meanwhile."""
-        gone, ended = list(members), Future[float]()
-        if gone or group is not None:
-            places = [(member.node, member.shape) for member in gone]
-            with self._lock:
-                self.leaving.append(Leaving(run_id=run_id, places=places, ended=ended))
-            self.hands.submit(self._end, gone, group, ended)
+        if (gone := list(members)) or group is not None:
+            self.hands.submit(self._end, gone, group, self._note_leaving(gone, run_id))
+
+    def end_here(self, members: Sequence[Member], group: Any, run_id: str) -> None:
+        """The same by the calling thread, which is one of the hands."""
+        self._end(members, group, self._note_leaving(members, run_id))
+
+    def _note_leaving(self, members: Sequence[Member], run_id: str) -> Future[float]:
+        gone = Leaving(run_id=run_id, places=[(m.node, m.shape) for m in members], ended=Future())
+        with self._lock:
+            self.leaving.append(gone)
+        return gone.ended
 
     def _end(self, members: Sequence[Member], group: Any, ended: Future[float]) -> None:
         for member in members:

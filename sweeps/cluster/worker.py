@@ -105,7 +105,8 @@ class Worker:
             self._report = Report(state="running", progress=Progress.of(live))
 
         ended = perform(assignment, report, self._stop.is_set)
-        free_memory()
+        with contextlib.suppress(Exception):  # of a device that is broken, say: the end is told whatever happens
+            free_memory()
         if not self._settled:  # what the first run imported stays as well
             self._settled = True
             gc.freeze()
