@@ -88,7 +88,7 @@ class Driver:
         )
         self.happenings.damage += taken.damage
         self._seen: object = None  # what the scheduler was shown last, and when
-        self._decided = -math.inf
+        self._decided = self._shown = -math.inf
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
         self.interrupts = 0
         self.interrupted = False
@@ -141,7 +141,9 @@ class Driver:
                     return
             elif not act(now):
                 return
-            self._show()
+            if now >= self._shown + TICK_SECONDS:  # a turn at an end is short: the next run waits for it
+                self._shown = now
+                self._show()
             self.cluster.wait(TICK_SECONDS)
 
     def _adopt(self) -> None:

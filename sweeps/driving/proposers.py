@@ -10,6 +10,7 @@ from typing import Protocol
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.spec import RunSpec
+from gpt3core.store import metrics
 from gpt3core.store.rundir import RunDir
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.planning.recipe import Recipe
@@ -84,11 +85,10 @@ class Adaptive:
 def held_out_loss(run: RunDir, evals: EvalSpec) -> tuple[float, float] | None:
     """Loss on held-out text and its standard error (nats per token), None where they were not measured."""
     try:
-        table = run.evaluation(evals.eval_id)
-    except StoreError:
+        rows = metrics.rows(run.evaluation_path(evals.eval_id), ["task", "loss", "loss_se"])
+    except (StoreError, FileNotFoundError):
         return None
-    if table is None or "task" not in table or not (table.task == HELD_OUT).any():
+    row = next((row for row in rows if row["task"] == HELD_OUT), None)
+    if row is None or row["loss"] is None or not math.isfinite(row["loss"]):
         return None
-    rows = table[table.task == HELD_OUT]
-    loss, error = float(rows.loss.iloc[0]), float(rows.loss_se.iloc[0])
-    return (loss, error) if math.isfinite(loss) else None
+    return float(row["loss"]), math.nan if row["loss_se"] is None else float(row["loss_se"])
