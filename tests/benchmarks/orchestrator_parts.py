@@ -164,6 +164,7 @@ def groups(launcher: Any, count: int = 128) -> dict[str, float]:
     try:
         for index in range(count):
             launcher.start(f"gang{index}", dict.fromkeys(nodes, 1), gang, "none:none", None)
+        turns.append(time.monotonic() - began)
         while not all(team.stage in (RUNNING, OVER) for team in launcher._teams.values()):
             turn = time.monotonic()
             launcher._forming.look()

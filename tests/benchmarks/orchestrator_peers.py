@@ -50,7 +50,7 @@ def tune(root: Path, *, reuse: bool, trials: int) -> dict[str, float] | None:
 
 
 def of_all(ends: list[float]) -> float:
-    """Seconds of RUNS runs, of which some ended then: the first four as they did, the rest at the pace of those after."""
+    """Seconds of RUNS runs, of which some ended then: the first four as they did, the others at the pace after them."""
     pace = (ends[-1] - ends[SLOTS - 1]) / (len(ends) - SLOTS)
     return ends[SLOTS - 1] + pace * (RUNS - SLOTS)
 
