@@ -8,6 +8,7 @@ were asked longest ago, and no more than ASKS of them.
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Member:
     since: float = field(default_factory=time.monotonic)  # when it was asked, or made
     born: bool = False  # it has answered once
     away: float | None = None  # since when it cannot be reached
+    again: float = math.inf  # when to listen to it again
     idle: float = 0.0  # since when it is without work
 
     def begin(self, assignment: Assignment, address: Any = "") -> None:
@@ -45,12 +47,12 @@ class Member:
         Args:
             address: where the ranks meet, or the answer of the leader that will say it.
         """
-        self.report, self.asked = Report(state="running"), None
+        self.report, self.asked, self.away, self.again = Report(state="running"), None, None, math.inf
         self.ending = self.actor.run.remote(assignment, address)
 
     def listen(self) -> None:
         """Await the end of the run that it has from an earlier driver, or whose answer was lost."""
-        self.ending = self.actor.ended.remote()
+        self.ending, self.again = self.actor.ended.remote(), math.inf
 
 
 class Hearing:
@@ -70,6 +72,9 @@ class Hearing:
     def hear(self, members: Sequence[Member]) -> None:
         """Take the ends that were told and the answers that have come, and ask some workers again."""
         now = self._now(members)
+        for member in members:
+            if member.again <= now:
+                member.listen()
         by_ending = {m.ending: m for m in members if m.ending is not None}
         for ref in self._come(by_ending):
             self._ended(by_ending[ref], now)
@@ -106,7 +111,7 @@ class Hearing:
         except self._ray.exceptions.ActorUnavailableError as error:
             member.away = now if member.away is None else member.away
             if now - member.away <= SILENT_SECONDS:
-                member.listen()
+                member.ending, member.again = None, now + ASK_SECONDS
                 return
             report = _dead(error)
         except self._ray.exceptions.RayError as error:

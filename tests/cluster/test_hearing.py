@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sweeps.cluster import hearing
-from sweeps.cluster.hearing import ASKS, PAUSE_SECONDS, SILENT_SECONDS, START_SECONDS, Hearing, Member
+from sweeps.cluster.hearing import ASK_SECONDS, ASKS, PAUSE_SECONDS, SILENT_SECONDS, START_SECONDS, Hearing, Member
 from sweeps.cluster.job import Progress, Report
 from sweeps.scheduling.inventory import Resources
 
@@ -122,7 +122,9 @@ def test_a_worker_out_of_reach_is_listened_to_again_and_lost_after_a_while(ears,
     member = worker(now)
     member.actor.last("run").answer = ActorUnavailableError("a broken connection")
     ears.hear([member])
-    assert member.report.state == "running"
+    assert (member.report.state, member.ending) == ("running", None), "a wait for it would be over at once"
+    now.now += ASK_SECONDS
+    ears.hear([member])
     member.actor.last("ended").answer = DONE
     ears.hear([member])
     assert member.report == DONE, "the connection came back"
