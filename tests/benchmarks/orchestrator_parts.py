@@ -132,9 +132,24 @@ def gangs(root: Path) -> dict[str, Any]:
             ranks = [n["began"] for p in (here / "noted").glob("*.jsonl") for n in files.read_lines(p) if "rank" in n]
             assert len(ranks) == RANKS * count, f"{len(ranks)} ranks began"
             told[str(count)] = {"formed": formed[0] - began, "running": max(ranks) - wall, "turn": turn["turn"]}
+        told["births"] = births(launcher, RANKS * GANGS)
         told["groups"] = groups(launcher)
         launcher.close()
     return told
+
+
+def births(launcher: Any, count: int) -> float:
+    """Seconds in which so many workers are born without gangs: what this machine's cores can do."""
+    from sweeps.scheduling.inventory import Resources
+
+    node, began = next(node.name for node in launcher.inventory() if node.total.gpus), time.monotonic()
+    pool = launcher._pool
+    made = [pool.hands.submit(pool.single, node, Resources(cpus=1, gpus=1), "") for _ in range(count)]
+    members = [future.result() for future in made]
+    launcher._ray.get([member.actor.poll.remote() for member in members])
+    seconds = time.monotonic() - began
+    pool.end(members)
+    return seconds
 
 
 def _watch(launcher: Any, noted: Path, count: int, formed: list[float]) -> None:
