@@ -87,7 +87,8 @@ def show(found: dict[str, list[Any]]) -> None:
     one, many = gang["1"], gang[str(parts.GANGS)]
     print(
         f"1 gang formed in {one['formed']:.2f} s and running in {one['running']:.2f} s; {parts.GANGS} in "
-        f"{many['formed']:.2f} s and {many['running']:.2f} s (16 births without gangs: {gang['births']:.2f} s); 128 groups in {gang['groups']['seconds']:.2f} s"
+        f"{many['formed']:.2f} s and {many['running']:.2f} s (as many workers without gangs: "
+        f"{gang['births']:.2f} s); 128 groups in {gang['groups']['seconds']:.2f} s"
     )
     print(
         f"a look at {parts.WORKERS} workers: {poll_['ms']:.1f} ms ({poll_['cpu_ms']:.1f} CPU), p95 "
