@@ -8,13 +8,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeps.cluster.connect import Connection
 from sweeps.cluster.hearing import Member
+from sweeps.cluster.threads import Threads
 from sweeps.scheduling.inventory import Resources
 
 # one arena for all threads: every run has a new thread, and an arena each would keep memory; large pages: 3-8% faster
@@ -23,7 +24,7 @@ CODE = Path(__file__).resolve().parent.parent.parent
 IDLE_SECONDS = 30.0  # a worker without work keeps its cores and GPUs from others for so long
 ORPHAN_SECONDS = 60.0  # a worker that has neither work nor driver ends itself after so long
 RELEASE_SECONDS = 0.3  # the cluster's view of free resources is that old
-THREADS = 32  # calls to the cluster under way at once; each mostly waits
+THREADS = 16  # calls to the cluster under way at once; each mostly waits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +46,7 @@ class Pool:
     def __init__(self, connection: Connection, orphan_seconds: float) -> None:
         self._ray, self._orphan_seconds = connection.ray, orphan_seconds
         self._worker: Any = None
-        self.hands = ThreadPoolExecutor(THREADS, thread_name_prefix="launch")
+        self.hands = Threads(THREADS, "launch")
         self.idle: list[Member] = []
         self.leaving: list[Leaving] = []
         self._lock = threading.Lock()  # of ``leaving``
@@ -137,7 +138,7 @@ class Pool:
     def close(self) -> None:
         """End the workers without work, and wait for the hands to be empty."""
         self._end_idle(lambda member: True)
-        self.hands.shutdown(wait=True)
+        self.hands.close()
 
     def _end_idle(self, which: Callable[[Member], bool]) -> None:
         gone = [member for member in self.idle if which(member)]

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -143,9 +144,9 @@ def births(launcher: Any, count: int) -> float:
     from sweeps.scheduling.inventory import Resources
 
     node, began = next(node.name for node in launcher.inventory() if node.total.gpus), time.monotonic()
-    pool = launcher._pool
-    made = [pool.hands.submit(pool.single, node, Resources(cpus=1, gpus=1), "") for _ in range(count)]
-    members = [future.result() for future in made]
+    pool, shape = launcher._pool, Resources(cpus=1, gpus=1)
+    with ThreadPoolExecutor(count) as hands:
+        members = list(hands.map(lambda _: pool.single(node, shape, ""), range(count)))
     launcher._ray.get([member.actor.poll.remote() for member in members])
     seconds = time.monotonic() - began
     pool.end(members)

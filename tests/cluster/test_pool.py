@@ -1,5 +1,7 @@
 """Workers that end are ended by others than the driver, and what they held counts as theirs until the cluster knows."""
 
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -8,7 +10,8 @@ import pytest
 
 from sweeps.cluster.hearing import Member
 from sweeps.cluster.job import Report
-from sweeps.cluster.pool import RELEASE_SECONDS, Pool
+from sweeps.cluster.pool import CODE, RELEASE_SECONDS, Pool
+from sweeps.cluster.threads import Threads
 from sweeps.scheduling.inventory import Resources
 
 GPU = Resources(gpus=1)
@@ -78,3 +81,27 @@ def test_idle_workers_of_these_nodes_make_room_and_dead_ones_are_dropped(pool, r
     assert pool.warm("a", GPU) is None
     assert pool.warm("b", GPU).actor == "z"
     assert pool.idle == []
+
+
+def test_threads_do_all_that_they_are_given_and_few_at_once():
+    here, running, most, done = Threads(3, "test"), [], [], []
+
+    def call(number):
+        running.append(number)
+        most.append(len(running))
+        time.sleep(0.001)
+        running.remove(number)
+        done.append(number)
+
+    for number in range(60):
+        here.submit(call, number)
+    here.close()
+    assert sorted(done) == list(range(60))
+    assert 1 < max(most) <= 3
+
+
+def test_a_call_that_never_returns_keeps_no_process():
+    code = (
+        "import threading\nfrom sweeps.cluster.threads import Threads\nThreads(2, 'x').submit(threading.Event().wait)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, cwd=CODE)
