@@ -93,6 +93,7 @@ class Launcher:
 
     def wait(self, seconds: float) -> None:
         """Return when a run has ended, and after so long at the latest; ``poll`` then tells what happened."""
+        self._forming.look()
         self._hearing.wait(self._busy(), min(seconds, ROOM_SECONDS) if self._forming.waiting else seconds)
 
     def _busy(self) -> list[Member]:
