@@ -70,7 +70,7 @@ class Pool:
             from sweeps.cluster.worker import Worker
 
             self._worker = self._ray.remote(Worker)
-        variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": _python_path(), **MALLOC}
+        variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": python_path(), **MALLOC}
         actor = self._worker.options(
             name=name or new_name(),
             lifetime="detached",
@@ -151,7 +151,7 @@ def new_name() -> str:
     return f"worker-{uuid.uuid4().hex[:12]}"
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """Workers import the code that the driver runs, wherever it came from."""
     inherited = os.environ.get("PYTHONPATH", "")
     return f"{CODE}:{inherited}" if inherited else str(CODE)
