@@ -114,6 +114,10 @@ class SweepDir:
         """Append to the sweep's log."""
         files.append_event(self.path / "events.jsonl", what, details)
 
+    def events(self) -> list[dict[str, Any]]:
+        """The sweep's log, oldest first."""
+        return files.read_lines(self.path / "events.jsonl")
+
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace how the sweep stands; for the driver, a few times a minute."""
         files.write_json(self.path / "status.json", status)

@@ -73,6 +73,10 @@ class Connection:
             self.looked = time.monotonic()
         return self._nodes
 
+    def head(self) -> str:
+        """``host:port`` of the head's GCS."""
+        return str(self.ray.get_runtime_context().gcs_address)
+
     def unused(self, node: Node) -> Resources:
         """What Ray has not given away of a node of the inventory, to anybody."""
         return self._unused.get(node.name, node.total)

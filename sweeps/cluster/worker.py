@@ -14,6 +14,7 @@ import ctypes
 import gc
 import importlib
 import os
+import queue
 import socket
 import sys
 import threading
@@ -27,7 +28,10 @@ from typing import Any
 
 import ray
 
+from gpt3core import pulse
 from gpt3core.errors import COLLECTIVE, BusyError, PeerError, StoppedError, StoreError
+from sweeps.cluster import causes
+from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Assignment, Progress, Report
 
 WATCH_SECONDS = 1.0
@@ -84,7 +88,8 @@ class Worker:
     def poll(self) -> Report:
         """How far it is: little, for it is asked often."""
         self._heard = time.monotonic()
-        return Report(state=self._report.state, progress=self._report.progress)
+        said = Report(state=self._report.state, progress=self._report.progress)
+        return replace(said, beats=pulse.HERE.beats, doing=pulse.HERE.doing)
 
     def work(self) -> Assignment | None:
         """What it has, for a driver that finds it; None once its end was taken note of."""
@@ -160,7 +165,26 @@ def free_memory() -> None:
 
 
 def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]) -> Report:
-    """Run the entry to its end, however it ends: a thread that died in silence would look busy for ever."""
+    """Run the entry to its end, however it ends: a thread that died in silence would look busy for ever.
+
+    A run whose own thread waits for a rank that does not come ends too: the thread is left behind, for the process of a
+    failed run is ended.
+    """
+    ended: queue.SimpleQueue[Report] = queue.SimpleQueue()
+
+    def hangs(said: str) -> None:
+        sentence = f"{said}: all ranks are ended, and the run goes on from its checkpoint"
+        ended.put(Report(state="failed", assignment=assignment, error=sentence, cause=Cause.HANG))
+
+    pulse.HERE.begin(hangs)
+    work = threading.Thread(target=lambda: ended.put(_performed(assignment, report, stop)), daemon=True)
+    work.start()
+    first = ended.get()
+    pulse.HERE.begin(None)
+    return first
+
+
+def _performed(assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]) -> Report:
     try:
         module, function = assignment.entry.split(":")
         result = getattr(importlib.import_module(module), function)(assignment, report, stop)
@@ -170,15 +194,16 @@ def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None],
     except BusyError as error:
         return Report(state="busy", assignment=assignment, error=str(error))
     except (StoreError, ValueError) as error:
-        return Report(state="failed", assignment=assignment, error=str(error), fatal=True)
+        return Report(state="failed", assignment=assignment, error=str(error), fatal=True, cause=Cause.USER)
     except BaseException as error:
         kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+        echo = _of_a_collective(error)
         return Report(
             state="failed",
             assignment=assignment,
             error=f"{kind}: {error} ({Path(last.filename).name}:{last.lineno})",
-            fatal=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",  # torch's, of a GPU
-            collective=_of_a_collective(error),
+            collective=echo,
+            cause=Cause.PEER if echo else causes.of_error(error),
             traceback=traceback.format_exc(),
         )
 
@@ -223,7 +248,7 @@ def train(
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
-    with mesh.joined(*place, job.device, layout=job.layout) as here:
+    with mesh.joined(*place, job.device, layout=job.layout, hang_seconds=job.hang_seconds) as here:
         return runs.run(
             job.spec,
             job.evals,
@@ -235,6 +260,7 @@ def train(
             checkpoint_seconds=job.checkpoint_seconds,
             prefix=job.prefix,
             keep=job.keep,
+            halvings=job.halvings,
             peak_flops=job.peak_flops,
             usd_per_hour=job.usd_per_hour,
             report=report,

@@ -34,6 +34,7 @@ from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
+from sweeps.driving.survival import Survival
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
 from sweeps.driving.view import Outcome
@@ -87,6 +88,7 @@ class Driver:
             max_failures=self.place.max_failures,
         )
         self.happenings.damage += taken.damage
+        self.survival = Survival(recipe, cluster, self.display.say)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided = self._shown = -math.inf
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
@@ -107,6 +109,7 @@ class Driver:
             self.happenings.note("driver", runs=len(self.states), done=done)
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
+            self.happenings.recall()
             self._adopt()
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
             if done + view.count(self.states, Phase.PRUNED) < len(self.states):
@@ -128,7 +131,8 @@ class Driver:
         deadline = math.inf
         while True:
             now = time.monotonic()
-            for update in self.cluster.poll():
+            for update in (*self.cluster.poll(), *self.survival.look(self.states, now)):
+                self.survival.heard(update, now)
                 if update.run_id == preparation.NAME and self.preparation is not None:
                     self.preparation.take(update, now)
                 self.happenings.take(update, now)
@@ -185,13 +189,14 @@ class Driver:
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return False
-        inventory = self.cluster.inventory()
+        inventory = self.survival.usable(self.cluster.inventory(), now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
         waiting = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
         queue = self.trunks.ready(waiting, now)
         running, others = self.cluster.running(), self.cluster.others()
+        self.survival.fit(self.states, queue, inventory, [*running, *others], now)
         seen = (inventory, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + DECIDE_SECONDS:
             return True
@@ -222,7 +227,12 @@ class Driver:
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:
-            job = replace(self._job(state.spec), prefix=state.prefix, keep=self.trunks.keep(state))
+            job = replace(
+                self._job(state.spec, state.workers),
+                prefix=state.prefix,
+                keep=self.trunks.keep(state),
+                halvings=state.tally.halvings,
+            )
             self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, job)
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
@@ -230,7 +240,7 @@ class Driver:
         state.started(now + self.estimates.left(state))
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
-    def _job(self, run: RunSpec) -> Job:
+    def _job(self, run: RunSpec, workers: int | None = None) -> Job:
         peak, price = self.estimates.device()
         return Job(
             spec=run,
@@ -242,7 +252,8 @@ class Driver:
             checkpoint_seconds=self.place.checkpoint_seconds,
             peak_flops=peak,
             usd_per_hour=price,
-            layout=self.estimates.layout(run),
+            layout=self.estimates.layout(run, workers),
+            hang_seconds=self.place.hang_seconds,
         )
 
     def _device(self) -> str:

@@ -158,7 +158,13 @@ def _check_prune(prune: Prune) -> None:
 
 
 def _check_placement(place: Placement) -> None:
-    require_positive(place, "workers", "max_failures", "checkpoint_seconds", where="placement.")
+    positive = ("workers", "max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds")
+    require_positive(place, *positive, where="placement.")
+    if place.min_workers is not None and not 1 <= place.min_workers <= place.workers:
+        raise UsageError(
+            f"placement.min_workers={place.min_workers}: the workers that do where nodes are missing, from 1 to "
+            f"placement.workers={place.workers}"
+        )
     for name, value in vars(estimate.pins(place)).items():
         if value is not None and value < 1:
             raise UsageError(f"placement.{name}={value}: ranks that share a model, 1 or more")

@@ -151,7 +151,10 @@ class Placement:
     context: int | None = None  # ranks that share the positions of a sequence
     cpus: float = 1.0  # cores a rank: as many threads, where it trains on them
     gpus: float = 0.0  # GPUs a rank; below one, so many runs share a GPU
-    max_failures: int = 3
+    min_workers: int | None = None  # ranks that do, of data-parallel replicas, where nodes are missing; default: all
+    max_failures: int = 3  # crashes without a newer checkpoint in between; lost nodes count for nothing
+    stall_seconds: float = 600.0  # without a new step (or 20 of its steps) a run is ended, and resumed
+    hang_seconds: float = 120.0  # a rank that does not come to a collective for so long is named, and its gang resumed
     checkpoint_seconds: float = 10.0
 
 

@@ -55,6 +55,9 @@ CHANGES = {
     "placement.gpus": "2",
     "placement.max_failures": "5",
     "placement.checkpoint_seconds": "3",
+    "placement.min_workers": "1",
+    "placement.stall_seconds": "60",
+    "placement.hang_seconds": "30",
     "plan.gpu": "A100",
     "plan.max_days": "1000",
     "plan.gpus": "64",
@@ -131,6 +134,9 @@ READ_BY_DRIVER = {  # nothing of a plan shows them
     "prune.target",
     "placement.max_failures",
     "placement.checkpoint_seconds",
+    "placement.min_workers",
+    "placement.stall_seconds",
+    "placement.hang_seconds",
 }
 
 
