@@ -124,7 +124,9 @@ class Hearing:
             return
         member.ending, member.away = None, None
         member.report = (
-            Report(state="lost", error="its worker never got its work", cause=Cause.DEATH) if report.state == "idle" else report
+            Report(state="lost", error="its worker never got its work", cause=Cause.DEATH)
+            if report.state == "idle"
+            else report
         )
         member.born |= report.state != "lost"
 
