@@ -274,7 +274,7 @@ class Driver:
 
     def _show(self, how: str = "driving") -> None:
         eta = self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic())
-        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta)
+        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta, self.survival.avoided.told)
         self.display.show(snapshot)
         self.status.tell(snapshot, self.happenings.damage, nodes=len(self.cluster.inventory()), state=how)
 

@@ -16,7 +16,6 @@ from sweeps.scheduling.capacity import Capacity
 from sweeps.scheduling.inventory import Inventory, Resources
 from sweeps.scheduling.scheduler import Running
 
-PATIENCE_SECONDS = 60.0  # that a run waits for all of its workers
 ROOM_SECONDS = 30.0  # that there must have been room before a run is stopped to grow
 GAIN_SECONDS = 300.0  # that it must save: a restart costs some tens
 

@@ -23,6 +23,9 @@ class Notices:
         leaving = self._cluster.leaving()
         for node in sorted(set(leaving) - self._told):
             here = [run.run_id for run in running if node in run.allocation]
+            if leaving[node] <= 0 and not here:
+                self._say(f"node    {node[:8]} is gone")
+                continue
             within = f" within {leaving[node]:.0f} s" if leaving[node] < math.inf else ""
             what = f"{', '.join(here)} writes its checkpoint and goes on elsewhere" if here else "nothing runs there"
             self._say(f"node    {node[:8]} is to be taken away{within}: {what}")

@@ -14,7 +14,7 @@ from gpt3core.spec import RunSpec
 from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Update
 from sweeps.driving.avoided import Avoided
-from sweeps.driving.elastic import PATIENCE_SECONDS, Elastic, Size
+from sweeps.driving.elastic import Elastic, Size
 from sweeps.driving.hands import Cluster
 from sweeps.driving.notices import Notices
 from sweeps.driving.run_state import Phase, RunState
@@ -37,7 +37,7 @@ class Survival:
         self._sizes: dict[str, tuple[Size, ...]] = {}
         self._elastic: Elastic | None = None
         if least < self._place.workers:
-            self._elastic = Elastic(shape, self._of, PATIENCE_SECONDS)
+            self._elastic = Elastic(shape, self._of, self._place.shrink_seconds)
 
     def heard(self, update: Update, now: float) -> None:
         """What is said of a run, before its state takes note of it."""

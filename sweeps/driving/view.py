@@ -29,13 +29,18 @@ def count(states: Mapping[str, RunState], phase: Phase) -> int:
 
 
 def snapshot(
-    name: str, states: Mapping[str, RunState], preparation: Preparation | None, eta_seconds: float | None
+    name: str,
+    states: Mapping[str, RunState],
+    preparation: Preparation | None,
+    eta_seconds: float | None,
+    avoided: Mapping[str, str],
 ) -> Snapshot:
     """The sweep at this moment.
 
     Args:
         preparation: of text and numerics, for which every run waits until it has its result.
         eta_seconds: until the last run ends, not told while text and numerics are prepared.
+        avoided: nodes on which nothing new starts, and why.
     """
     preparing = preparation is not None and preparation.result is None
     if preparing:
@@ -54,6 +59,7 @@ def snapshot(
         held=_reasons(states, Phase.HELD),
         failed=_reasons(states, Phase.FAILED),
         pruned=_reasons(states, Phase.PRUNED),
+        avoided=dict(avoided),
     )
 
 

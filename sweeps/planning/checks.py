@@ -158,8 +158,13 @@ def _check_prune(prune: Prune) -> None:
 
 
 def _check_placement(place: Placement) -> None:
-    positive = ("workers", "max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds")
+    positive = ("workers", "max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds", "shrink_seconds")
     require_positive(place, *positive, where="placement.")
+    if place.shrink_seconds != Placement().shrink_seconds and place.min_workers is None:
+        raise UsageError(
+            f"placement.shrink_seconds={place.shrink_seconds} has no effect without placement.min_workers: give the "
+            "workers that do where nodes are missing, or leave it out"
+        )
     if place.min_workers is not None and not 1 <= place.min_workers <= place.workers:
         raise UsageError(
             f"placement.min_workers={place.min_workers}: the workers that do where nodes are missing, from 1 to "

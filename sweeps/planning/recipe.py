@@ -152,6 +152,7 @@ class Placement:
     cpus: float = 1.0  # cores a rank: as many threads, where it trains on them
     gpus: float = 0.0  # GPUs a rank; below one, so many runs share a GPU
     min_workers: int | None = None  # ranks that do, of data-parallel replicas, where nodes are missing; default: all
+    shrink_seconds: float = 60.0  # that a run waits for all of its workers where fewer do
     max_failures: int = 3  # crashes without a newer checkpoint in between; lost nodes count for nothing
     stall_seconds: float = 600.0  # without a new step (or 20 of its steps) a run is ended, and resumed
     hang_seconds: float = 120.0  # a rank that does not come to a collective for so long is named, and its gang resumed

@@ -56,6 +56,7 @@ CHANGES = {
     "placement.max_failures": "5",
     "placement.checkpoint_seconds": "3",
     "placement.min_workers": "1",
+    "placement.shrink_seconds": "5",
     "placement.stall_seconds": "60",
     "placement.hang_seconds": "30",
     "plan.gpu": "A100",
@@ -113,6 +114,7 @@ OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("s
 EARLY = "adaptive=false prune.by_value=null train.stop_every=1e5"  # a law needs every run that these two take
 OF_FAMILY[("gpt3", "model.mup_base_width")] = "1536"
 BESIDE = {  # what gives a key its meaning
+    "placement.shrink_seconds": "placement.min_workers=1",
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
@@ -135,6 +137,7 @@ READ_BY_DRIVER = {  # nothing of a plan shows them
     "placement.max_failures",
     "placement.checkpoint_seconds",
     "placement.min_workers",
+    "placement.shrink_seconds",
     "placement.stall_seconds",
     "placement.hang_seconds",
 }
