@@ -30,3 +30,23 @@ def test_a_stopped_rank_is_noticed_within_its_limit_and_the_run_resumes_with_the
     assert 2 < failed["time"] - stopped[0] < 10
     assert gang.sizes() == [2, 2]
     gang.assert_same_bits(tmp_path / "undisturbed", ranks.run)
+
+
+@pytest.mark.long
+def test_a_worker_that_is_sent_sigterm_writes_a_checkpoint_and_the_run_goes_on_elsewhere(launcher, tmp_path, isolated):
+    """As a batch system does, whose time is over."""
+    gang = Gang(tmp_path)
+
+    def chaos():
+        os.kill(gang.ranks()[0][0], signal.SIGTERM)
+
+    outcome = gang.drive(launcher, chaos)
+    assert outcome.done == [gang.spec.run_id]
+    assert gang.events("failed") == []
+    assert len(gang.events("start")) == 2
+    assert any(
+        "stopped" in event
+        for attempt in gang.run.attempts()
+        for event in (attempt / "events.jsonl").read_text().splitlines()
+    )
+    gang.assert_same_bits(tmp_path / "undisturbed", ranks.run)

@@ -1,6 +1,8 @@
 """Nodes that fail, leave or are missing: avoided and forgiven, left in time, done without by gangs that may shrink."""
 
 import math
+import os
+import signal
 
 import pytest
 
@@ -241,3 +243,18 @@ def test_a_damaged_gang_is_queued_as_it_was(smoke, monkeypatch):
         (jobs[0].queued, jobs[0].priority, jobs[0].seconds)
     }
     assert math.isfinite(jobs[0].seconds)
+
+
+def test_a_driver_that_is_sent_sigterm_has_its_runs_write_checkpoints(smoke):
+    """As Slurm does before a job's time is over."""
+
+    class Terminated(FakeCluster):
+        def poll(self):
+            if self.polls == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().poll()
+
+    cluster = Terminated(smoke[2], lambda run_id, n: "running")
+    outcome = drive(smoke, cluster)
+    assert outcome.interrupted
+    assert sorted(cluster.stopped) == sorted(cluster.started)
