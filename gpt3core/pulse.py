@@ -22,7 +22,7 @@ class Pulse:
         self.gates = 0  # collectives entered
         self.waiting = 0  # how deep in collectives the training thread is
         self.doing = ""  # something long that cannot beat
-        self._stuck: Callable[[str], None] | None = None
+        self._stuck: Callable[[str, int | None], None] | None = None
         self._lock = threading.Lock()
 
     def beat(self) -> None:
@@ -57,21 +57,22 @@ class Pulse:
         yield
         self.beats += 1
 
-    def begin(self, stuck: Callable[[str], None] | None) -> None:
+    def begin(self, stuck: Callable[[str, int | None], None] | None) -> None:
         """A run begins here.
 
         Args:
-            stuck: told, once and from another thread, why the run cannot go on though its own thread does not return.
+            stuck: told, once and from another thread, why the run cannot go on though its own thread does not return,
+                and for which rank it waits.
         """
         with self._lock:
             self.waiting, self.doing, self._stuck = 0, "", stuck
 
-    def give_up(self, why: str) -> bool:
-        """Say that the run cannot go on; whether anybody hears it."""
+    def give_up(self, why: str, rank: int | None) -> bool:
+        """Say that the run cannot go on, and for which rank it waits; whether anybody hears it."""
         with self._lock:
             stuck, self._stuck = self._stuck, None
         if stuck is not None:
-            stuck(why)
+            stuck(why, rank)
         return stuck is not None
 
 

@@ -178,6 +178,15 @@ def _forgotten(order: Order) -> str:
 
 
 def _drive(order: Order) -> int:
+    from sweeps.cluster import head
+
+    try:
+        return _driven(order)
+    except head.HeadLostError as error:
+        head.leave(str(error))
+
+
+def _driven(order: Order) -> int:
     from sweeps.cluster.launcher import Launcher
     from sweeps.driving import driver, progress, taking
 

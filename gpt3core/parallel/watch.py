@@ -53,6 +53,7 @@ class Judge:
     ranks: Sequence[int]
     limit: float  # seconds
     began: float
+    missing: int | None = None  # the rank that the last verdict names
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _left: set[int] = field(default_factory=set)
 
@@ -76,6 +77,7 @@ class Judge:
         """A rank of which nothing is heard any more, in a sentence; "" while there is none."""
         for rank, seen in self._here().items():
             if now - seen.ticked > self.limit:
+                self.missing = rank
                 return f"rank {rank} has shown no sign of life for {now - seen.ticked:.0f} s"
         return ""
 
@@ -93,6 +95,7 @@ class Judge:
             doing = seen.sign.doing if seen.sign is not None else ""
             if now - seen.moved > (max(self.limit, LONG_SECONDS) if doing else self.limit):
                 said = f", where it is {doing}" if doing else ""
+                self.missing = rank
                 return (
                     f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{said}, and "
                     f"{_numbered(patient)} for it"
@@ -110,6 +113,7 @@ class Judge:
         behind = [rank for rank, count in gates.items() if count < max(gates.values())]
         since = min(now - seen.moved for seen in waiting.values())
         if behind:
+            self.missing = behind[0]
             return f"{_numbered(behind)} in an earlier collective than the others, for {since:.0f} s"
         return f"all ranks have waited in the same collective for {since:.0f} s: is the network between them whole?"
 
@@ -128,13 +132,13 @@ def _numbered(ranks: Sequence[int]) -> str:
 
 @contextmanager
 def watched(
-    rank: int, size: int, limit: float | None, told: Callable[[str], object], pulse: Pulse = HERE
+    rank: int, size: int, limit: float | None, told: Callable[[str, int | None], object], pulse: Pulse = HERE
 ) -> Iterator[None]:
     """Show this rank's signs of life and look at the others', inside the ranks' process group.
 
     Args:
         limit: seconds after which a rank that does not come is named; None for no watch.
-        told: with the sentence, once, from another thread.
+        told: with the sentence and the rank that it names, once, from another thread.
     """
     if limit is None or size == 1:
         yield
@@ -150,7 +154,9 @@ def watched(
 class _Watch:
     """Two threads: one that talks to the store, which may hang with rank 0, and one that judges."""
 
-    def __init__(self, rank: int, size: int, limit: float, told: Callable[[str], object], pulse: Pulse) -> None:
+    def __init__(
+        self, rank: int, size: int, limit: float, told: Callable[[str, int | None], object], pulse: Pulse
+    ) -> None:
         self._rank, self._told, self._pulse = rank, told, pulse
         self._judge = Judge(ranks=range(size) if rank == 0 else range(1), limit=limit, began=time.monotonic())
         self._every = min(BEAT_SECONDS, limit / 8)
@@ -201,5 +207,5 @@ class _Watch:
             with self._lock:
                 said = judge(time.monotonic())
             if said:
-                self._told(said)
+                self._told(said, self._judge.missing)
                 return

@@ -57,7 +57,9 @@ class Team:
         waited = self.broke is not None and time.monotonic() - self.broke > CAUSE_SECONDS
         said = combine(self.run_id, reports, waited=waited)
         if said.state not in ("running", "done"):
-            said = replace(said, node=self.members[at_fault(reports)].node)
+            rank = at_fault(reports)
+            blamed = reports[rank].blames
+            said = replace(said, node=self.members[rank if blamed is None else blamed].node)
         self.heard, self.said = reports, said
         return said
 

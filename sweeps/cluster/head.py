@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from gpt3core.errors import StoreError
 
 HEAD_SECONDS = 5.0  # a head that does not answer for so long is gone
 CAUGHT_SECONDS = 5.0  # after that, for a driver to leave by itself
 ASK_SECONDS = 1.0
+SURE_SECONDS = 0.25  # for which an answer counts
 LEAVES = 2  # exit code, of what could not be run
 
 
@@ -33,20 +35,20 @@ class Head:
         address: str,
         *,
         seconds: float = HEAD_SECONDS,
-        leave: Callable[[str], None] | None = None,
+        leave_by: Callable[[str], object] | None = None,
         caught: float = CAUGHT_SECONDS,
     ) -> None:
         """Watch.
 
         Args:
             address: ``host:port`` of the head's GCS.
-            leave: ends this process with a sentence, where its main thread does not.
+            leave_by: ends this process with a sentence, where its main thread does not.
         """
         host, _, port = address.rpartition(":")
         self._place, self._address = (host.strip("[]"), int(port)), address
-        self._seconds, self._caught, self._leave = seconds, caught, leave or _leave
+        self._seconds, self._caught, self._leave = seconds, caught, leave_by or leave
         self._over = threading.Event()
-        self.lost = False
+        self.lost, self._sure = False, -SURE_SECONDS
         threading.Thread(target=self._watch, name="head", daemon=True).start()
 
     def require(self) -> None:
@@ -55,12 +57,15 @@ class Head:
         Raises:
             HeadLostError: where it does not.
         """
+        if time.monotonic() - self._sure < SURE_SECONDS:
+            return
         until = time.monotonic() + self._seconds
         while not self._answers():
             if time.monotonic() > until:
                 self.lost = True
                 raise HeadLostError(self._sentence())
             time.sleep(0.2)
+        self._sure = time.monotonic()
 
     def close(self) -> None:
         """Watch no more."""
@@ -90,8 +95,8 @@ class Head:
                 return
 
 
-def _leave(sentence: str) -> None:
-    """End the process from another thread: whatever its main thread waits for will not come."""
+def leave(sentence: str) -> NoReturn:
+    """End the process with a sentence, from any thread: whatever Ray's own shutdown waits for will not come."""
     print(sentence, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(LEAVES)

@@ -85,6 +85,7 @@ class Report:
     fatal: bool = False  # trying again would end the same way
     collective: bool = False  # the failure of a collective: another rank may know the cause
     cause: Cause = Cause.CRASH  # of a failure, or of a death
+    blames: int | None = None  # the rank that it waits for in vain
     beats: int = 0  # signs of life so far (``gpt3core.pulse``)
     doing: str = ""  # something long that cannot beat
 

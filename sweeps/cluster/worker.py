@@ -186,9 +186,9 @@ def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None],
     """
     ended: queue.SimpleQueue[Report] = queue.SimpleQueue()
 
-    def hangs(said: str) -> None:
+    def hangs(said: str, rank: int | None) -> None:
         sentence = f"{said}: all ranks are ended, and the run goes on from its checkpoint"
-        ended.put(Report(state="failed", assignment=assignment, error=sentence, cause=Cause.HANG))
+        ended.put(Report(state="failed", assignment=assignment, error=sentence, cause=Cause.HANG, blames=rank))
 
     pulse.HERE.begin(hangs)
     work = threading.Thread(target=lambda: ended.put(_performed(assignment, report, stop)), daemon=True)

@@ -78,7 +78,7 @@ def _watched(rank, size, address, bad, stop, pids):
     """Ranks that meet again and again; one of them stops, or loops, after a while. What a rank is told, or None."""
     (pids / str(rank)).write_text(str(os.getpid()))
     told, ended = SimpleQueue(), SimpleQueue()
-    pulse.HERE.begin(told.put)
+    pulse.HERE.begin(lambda said, named: told.put((said, named)))
 
     def work():
         try:
@@ -101,7 +101,7 @@ def _watched(rank, size, address, bad, stop, pids):
     while told.empty() and ended.empty():
         time.sleep(0.02)
     if not told.empty():
-        said = told.get(), time.monotonic() - began
+        said = *told.get(), time.monotonic() - began
         with contextlib.suppress(ProcessLookupError):
             if stop:
                 os.kill(int((pids / str(bad)).read_text()), signal.SIGKILL)
@@ -124,8 +124,9 @@ def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop
     else:
         found = [said for said in ranks.run(_watched, 3, bad, stop, isolated, seconds=40) if said is not None]
     assert bool(found) == (bad is not None)
-    for said, seconds in found:
+    for said, named, seconds in found:
         assert sentence in said
+        assert named == bad
         assert LIMIT < seconds < 5 * LIMIT
 
 
