@@ -6,7 +6,7 @@ after FORGIVEN_SECONDS, or for as long as the runs have no place without it. Tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from sweeps.cluster.causes import PERHAPS_THE_NODE, Cause
@@ -32,13 +32,8 @@ class Mark:
 class Avoided:
     """The nodes on which runs failed."""
 
-    def __init__(self, kind: Kind, say: Callable[[str], None]) -> None:
-        """Avoid none.
-
-        Args:
-            kind: what every run asks of the cluster at least.
-        """
-        self._kind, self._say = kind, say
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._marks: list[Mark] = []
         self.told: dict[str, str] = {}  # node -> why it is avoided, as it was said
 
@@ -51,15 +46,19 @@ class Avoided:
             return
         self._marks.append(Mark(node=node, run_id=run_id, error=error, time=now))
 
-    def look(self, inventory: Inventory, now: float) -> Inventory:
-        """The nodes on which something may start: all but those avoided, or all where the runs need these."""
+    def look(self, inventory: Inventory, kinds: Collection[Kind], now: float) -> Inventory:
+        """The nodes on which something may start: all but those avoided, or all where the runs need these.
+
+        Args:
+            kinds: what the runs ask of the cluster.
+        """
         self._marks = [mark for mark in self._marks if now - mark.time < WINDOW_SECONDS]
         bad = {node.name for node in inventory if self._bad(node.name, now)}
         for name in sorted(set(self.told) - bad):
             del self.told[name]
             self._say(f"node    {name[:8]}: no longer avoided")
         kept = [node for node in inventory if node.name not in bad]
-        needed = bool(bad) and (not kept or scheduler.impossible(self._kind, kept) is not None)
+        needed = bool(bad) and (not kept or any(scheduler.impossible(kind, kept) is not None for kind in kinds))
         for name in sorted(bad):
             self._tell(name, needed)
         return inventory if needed else kept

@@ -88,7 +88,7 @@ class Driver:
             max_failures=self.place.max_failures,
         )
         self.happenings.damage += taken.damage
-        self.survival = Survival(recipe, cluster, self.display.say)
+        self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided = self._shown = -math.inf
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
@@ -189,7 +189,7 @@ class Driver:
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return False
-        inventory = self.survival.usable(self.cluster.inventory(), now)
+        inventory = self.survival.usable(self.cluster.inventory(), open_runs, now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True

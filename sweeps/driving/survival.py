@@ -7,37 +7,34 @@ fail are avoided, and gangs whose recipe allows it start with fewer replicas rat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Update
 from sweeps.driving.avoided import Avoided
-from sweeps.driving.elastic import Elastic, Size
+from sweeps.driving.elastic import Elastic
+from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.notices import Notices
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.stalls import Stalls
-from sweeps.planning import estimate
-from sweeps.planning.recipe import Recipe
-from sweeps.scheduling.inventory import Inventory, Resources
+from sweeps.planning.recipe import Placement
+from sweeps.scheduling.inventory import Inventory
 from sweeps.scheduling.scheduler import Running
 
 
 class Survival:
     """Looks after the runs of a sweep."""
 
-    def __init__(self, recipe: Recipe, cluster: Cluster, say: Callable[[str], None]) -> None:
-        self._recipe, self._place, self._cluster, self._say = recipe, recipe.placement, cluster, say
-        shape = Resources(cpus=self._place.cpus, gpus=self._place.gpus)
-        least = self._place.min_workers or self._place.workers
-        self.avoided = Avoided((shape, least, self._place.tensor or 1), say)
-        self._stalls, self._notices = Stalls(self._place.stall_seconds), Notices(cluster, say)
-        self._sizes: dict[str, tuple[Size, ...]] = {}
+    def __init__(self, place: Placement, estimates: Estimates, cluster: Cluster, say: Callable[[str], None]) -> None:
+        self._place, self._estimates, self._cluster, self._say = place, estimates, cluster, say
+        self.avoided = Avoided(say)
+        self._stalls, self._notices = Stalls(place.stall_seconds), Notices(cluster, say)
+        self._sizes: dict[str, list[int]] = {}
         self._elastic: Elastic | None = None
-        if least < self._place.workers:
-            self._elastic = Elastic(shape, self._of, self._place.shrink_seconds)
+        if place.min_workers is not None and place.min_workers < place.workers:
+            self._elastic = Elastic(self.sizes, estimates.job, place.shrink_seconds)
 
     def heard(self, update: Update, now: float) -> None:
         """What is said of a run, before its state takes note of it."""
@@ -61,9 +58,14 @@ class Survival:
             ended.append(Update(run_id=run_id, state="failed", error=sentence, cause=Cause.STALL, node=node))
         return ended
 
-    def usable(self, inventory: Inventory, now: float) -> Inventory:
-        """The nodes on which something may start."""
-        return self.avoided.look(self._notices.staying(inventory), now)
+    def usable(self, inventory: Inventory, runs: Sequence[RunState], now: float) -> Inventory:
+        """The nodes on which something may start.
+
+        Args:
+            runs: that are on the way.
+        """
+        kinds = {self._estimates.kind} if runs else set()
+        return self.avoided.look(self._notices.staying(inventory), kinds, now)
 
     def fit(
         self,
@@ -87,27 +89,19 @@ class Survival:
                 f"growing {state.run_id}: there is room for {self._place.workers} workers again; its checkpoint first"
             )
 
-    def _of(self, run: RunSpec) -> tuple[Size, ...]:
+    def sizes(self, state: RunState) -> Sequence[int]:
         """The numbers of workers with which a run may start, all of them first."""
+        run, place = state.spec, self._place
         if run.run_id not in self._sizes:
-            numbers = range(self._place.workers, (self._place.min_workers or self._place.workers) - 1, -1)
-            found = (self._size(run, workers) for workers in numbers)
-            self._sizes[run.run_id] = tuple(size for size in found if size is not None)
+            fewer = range(place.workers - 1, (place.min_workers or place.workers) - 1, -1)
+            self._sizes[run.run_id] = [place.workers, *(n for n in fewer if self._shares(run, n))]
         return self._sizes[run.run_id]
 
-    def _size(self, run: RunSpec, workers: int) -> Size | None:
-        """A number of workers, where whole replicas of the run on them share its batch."""
-        recipe = with_workers(self._recipe, workers)
+    def _shares(self, run: RunSpec, workers: int) -> bool:
+        """Whether whole replicas of a run on so many workers share its batch."""
         try:
-            cut = estimate.placed(run, recipe)
+            cut = self._estimates.layout(run, workers)
         except UsageError:
-            return None
+            return False
         replicas = workers if cut is None else cut.data
-        if (run.optim.ramp.start // run.model.n_ctx) % replicas:
-            return None
-        return Size(workers=workers, together=estimate.together(cut))
-
-
-def with_workers(recipe: Recipe, workers: int) -> Recipe:
-    """The recipe with another number of workers a run."""
-    return replace(recipe, placement=replace(recipe.placement, workers=workers))
+        return (run.optim.ramp.start // run.model.n_ctx) % replicas == 0

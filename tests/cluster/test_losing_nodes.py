@@ -55,7 +55,7 @@ class Machines:
 
 @pytest.fixture
 def machines(monkeypatch, isolated):
-    """Three nodes of two cores beside a head that trains nothing."""
+    """Three nodes of one core beside a head that trains nothing."""
     folder = tempfile.mkdtemp(prefix="isoflop-losing-", dir="/tmp")
     for name, value in {**connect.UNUSED, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}.items():
         monkeypatch.setenv(name, value)
@@ -66,7 +66,7 @@ def machines(monkeypatch, isolated):
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "temp_dir": folder, **small}
     )
-    nodes = [cluster.add_node(num_cpus=2, **small) for _ in range(3)]
+    nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(3)]
     cluster.wait_for_nodes()
     yield Machines(cluster=cluster, nodes=nodes, environment={**os.environ, "PYTHONPATH": str(line.CODE)})
     import ray
@@ -86,7 +86,7 @@ def launcher(machines, tmp_path):
 def test_a_drained_node_is_left_with_a_checkpoint_and_the_run_ends_elsewhere_with_the_same_bits(
     machines, launcher, tmp_path
 ):
-    gang, noticed = Gang(tmp_path, "placement.workers=2", "placement.cpus=1"), []
+    gang, noticed = Gang(tmp_path, "placement.workers=2"), []
 
     def chaos():
         machines.drain(gang.ranks()[0][1], 20)
@@ -105,8 +105,7 @@ def test_a_drained_node_is_left_with_a_checkpoint_and_the_run_ends_elsewhere_wit
 
 
 def test_a_gang_that_loses_a_node_goes_on_with_fewer_replicas_to_the_losses_of_the_whole(machines, launcher, tmp_path):
-    words = ["placement.workers=4", "placement.cpus=1.5", "placement.min_workers=1", "placement.shrink_seconds=2"]
-    words[0] = "placement.workers=3"  # a node each
+    words = ["placement.workers=3", "placement.min_workers=1", "placement.shrink_seconds=2"]
     words += ["optim.batch_tokens_min=192", "optim.batch_tokens_max=192"]  # 6 sequences: 3, 2 or 1 replicas share them
     gang = Gang(tmp_path, *words)
     lost = []

@@ -9,12 +9,13 @@ import pytest
 from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Update
 from sweeps.driving.avoided import FORGIVEN_SECONDS, WINDOW_SECONDS, Avoided
-from sweeps.driving.elastic import GAIN_SECONDS, ROOM_SECONDS, Elastic, Size
+from sweeps.driving.elastic import GAIN_SECONDS, ROOM_SECONDS, Elastic
+from sweeps.driving.estimates import Estimates
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.survival import Survival
 from sweeps.planning import grid, recipe
 from sweeps.scheduling.inventory import Node, Resources
-from sweeps.scheduling.scheduler import Running
+from sweeps.scheduling.scheduler import Job, Running
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids, some
 
 CORE = Resources(cpus=1.0)
@@ -31,10 +32,13 @@ def names(inventory):
 # ------------------------------------------------------------------------------------------------------ nodes that fail
 
 
-def avoiding(*failures, workers=1):
+ONE = [Job(run_id="", worker=CORE).kind]
+
+
+def avoiding(*failures):
     """(node, run, cause, time) in turn; what is avoided, and what was said."""
     said = []
-    avoided = Avoided((CORE, workers, 1), said.append)
+    avoided = Avoided(said.append)
     for node, run_id, cause, now in failures:
         avoided.failed(node, run_id, cause, "because", now)
     return avoided, said
@@ -42,11 +46,11 @@ def avoiding(*failures, workers=1):
 
 def test_a_node_on_which_two_runs_died_is_avoided_aloud_and_forgiven_after_half_an_hour():
     avoided, said = avoiding(("a", "x", Cause.DEATH, 0.0), ("a", "y", Cause.HANG, 10.0))
-    assert names(avoided.look(nodes("a", "b"), 20.0)) == ["b"]
-    assert names(avoided.look(nodes("a", "b"), 30.0)) == ["b"]
+    assert names(avoided.look(nodes("a", "b"), ONE, 20.0)) == ["b"]
+    assert names(avoided.look(nodes("a", "b"), ONE, 30.0)) == ["b"]
     assert len(said) == 1
     assert "failed 2 times (x, y; at last: because): nothing new starts there for 30 minutes" in said[0]
-    assert names(avoided.look(nodes("a", "b"), 10.0 + FORGIVEN_SECONDS)) == ["a", "b"]
+    assert names(avoided.look(nodes("a", "b"), ONE, 10.0 + FORGIVEN_SECONDS)) == ["a", "b"]
     assert "no longer avoided" in said[1]
 
 
@@ -62,16 +66,17 @@ def test_a_node_on_which_two_runs_died_is_avoided_aloud_and_forgiven_after_half_
 )
 def test_a_node_that_may_be_sound_is_used(failures):
     avoided, said = avoiding(*failures)
-    assert names(avoided.look(nodes("a", "b"), failures[-1][3])) == ["a", "b"]
+    assert names(avoided.look(nodes("a", "b"), ONE, failures[-1][3])) == ["a", "b"]
     assert said == []
 
 
 def test_a_node_is_used_all_the_same_where_nothing_else_is_left():
     both = ("a", "x", Cause.DEATH, 0.0), ("a", "y", Cause.DEATH, 0.0)
-    avoided, said = avoiding(*both, workers=2)
-    assert names(avoided.look(nodes("a", "b"), 1.0)) == ["a", "b"], "a gang of two needs both"
+    avoided, said = avoiding(*both)
+    two = [Job(run_id="", worker=CORE, workers=2).kind]
+    assert names(avoided.look(nodes("a", "b"), two, 1.0)) == ["a", "b"], "a gang of two needs both"
     assert "used all the same" in said[0]
-    assert names(avoiding(*both)[0].look(nodes("a"), 1.0)) == ["a"]
+    assert names(avoiding(*both)[0].look(nodes("a"), ONE, 1.0)) == ["a"]
 
 
 class TwoNodes(FakeCluster):
@@ -149,7 +154,10 @@ def waiting(smoke, **details):
 
 
 def elastic(patience=60.0, sizes=(4, 2, 1)):
-    return Elastic(CORE, lambda run: [Size(workers=n) for n in sizes], patience)
+    def job(state):
+        return Job(run_id=state.run_id, worker=CORE, workers=state.workers or sizes[0])
+
+    return Elastic(lambda state: sizes, job, patience)
 
 
 def test_a_gang_waits_its_time_for_all_of_its_workers_and_then_starts_with_the_most_that_fit(smoke):
@@ -188,8 +196,8 @@ def test_a_gang_shrinks_only_to_numbers_that_share_its_batch(isolated):
     chosen = recipe.load(["recipe=smoke", *words, "optim.batch_tokens_max=1536"])
     run = grid.build(chosen, "0" * 64).runs[0]
     assert run.optim.batch_tokens == 12 * 128
-    sizes = Survival(chosen, FakeCluster(isolated), print)._of(run)
-    assert [size.workers for size in sizes] == [6, 4, 3, 2]
+    survival = Survival(chosen.placement, Estimates(chosen), FakeCluster(isolated), print)
+    assert survival.sizes(RunState(spec=run)) == [6, 4, 3, 2]
 
 
 class Dying(FakeCluster):
