@@ -159,8 +159,7 @@ class Launcher:
 
     def _release(self, team: Team, update: Update) -> None:
         """A sound single worker stays warm; gangs and workers after an error end."""
-        sound = update.state in ("done", "stopped", "busy") and update.cause != Cause.NOTICE
-        if team.group is None and team.members and sound:
+        if team.group is None and team.members and update.state in ("done", "stopped", "busy"):
             self._pool.keep(team.members[0], team.run_id)
             del self._teams[team.run_id]
         else:

@@ -9,13 +9,13 @@ group, which nobody else would.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import gc
 import importlib
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
@@ -36,7 +36,7 @@ from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Assignment, Progress, Report
 
 WATCH_SECONDS = 1.0
-LAST_WORDS_SECONDS = 5.0  # for the driver to hear of a run's end, by a worker that was told to terminate
+CHECKPOINT_SECONDS = 25.0  # that a worker that is sent SIGTERM takes for it at most: Slurm kills after 30
 LISTEN_SECONDS = 600.0  # a driver that listens for an end is answered after so long at the latest, and asks again
 PRELOAD = ("gpt3core.run",)  # what ``train`` and ``prepare`` need, imported at birth
 
@@ -59,10 +59,9 @@ class Worker:
         self._over: Future[Report] = Future()
         self._stop = threading.Event()
         self._settled = False  # a run has ended
-        self._terminates = False  # somebody sent SIGTERM: a batch system whose time is over
         self._heard = time.monotonic()
         preload(entry)
-        signal.signal(signal.SIGTERM, self._terminate)  # Ray's own handler would end this process in mid-step
+        atexit.register(self._terminate)  # what SIGTERM comes to: Ray's handler ends the main thread, which is not this
         threading.Thread(target=self._watch, daemon=True).start()
 
     def address(self) -> str:
@@ -109,10 +108,12 @@ class Worker:
         """Ask the run to write its checkpoint and end."""
         self._stop.set()
 
-    def _terminate(self, *_: object) -> None:
-        """Its run writes a checkpoint and ends, then this process does."""
-        self._terminates = True
-        self._stop.set()
+    def _terminate(self) -> None:
+        """A batch system whose time is over sends SIGTERM: the run writes a checkpoint, then this process ends."""
+        if self._report.state == "running":
+            self._stop.set()
+            with contextlib.suppress(TimeoutError):
+                self._over.result(timeout=CHECKPOINT_SECONDS)
 
     def _perform(self, assignment: Assignment) -> None:
         def report(live: Mapping[str, Any]) -> None:
@@ -124,17 +125,12 @@ class Worker:
         if not self._settled:  # what the first run imported stays as well
             self._settled = True
             gc.freeze()
-        if self._terminates and ended.state == "stopped":
-            ended = replace(ended, cause=Cause.NOTICE)
         self._report = ended
         self._over.set_result(ended)
 
     def _watch(self) -> None:
         while not self._orphaned():
             time.sleep(WATCH_SECONDS)
-            if self._terminates and self._report.state != "running":
-                time.sleep(LAST_WORDS_SECONDS)
-                break
         if self._group:
             with contextlib.suppress(Exception):  # whatever Ray says, this process ends now
                 ray.util.remove_placement_group(ray.util.get_placement_group(self._group))

@@ -17,7 +17,6 @@ from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving import driver, taking
-from sweeps.driving.view import Outcome
 from sweeps.planning import grid, recipe
 from tests.conftest import write_corpus
 
@@ -62,8 +61,8 @@ class Gang:
         (self.spec,) = self.cells.runs
         self.run, self.heard = RunDir(self.root, self.spec.run_id), Heard()
 
-    def drive(self, launcher, chaos: Callable[[], None]) -> Outcome:
-        """Drive the sweep; ``chaos`` goes on beside it once the run has a checkpoint."""
+    def drive(self, launcher, chaos: Callable[[], None]) -> None:
+        """Drive the sweep to its end; ``chaos`` goes on beside it once the run has a checkpoint."""
 
         def later():
             while not self.run.checkpoint_steps():
@@ -74,7 +73,8 @@ class Gang:
         sweep = SweepDir(self.root, self.recipe.name)
         with sweep.owned():
             taken = taking.take(self.recipe, self.cells, sweep)
-            return driver.Driver(self.recipe, taken, launcher, self.heard, entry=NOTED).drive()
+            outcome = driver.Driver(self.recipe, taken, launcher, self.heard, entry=NOTED).drive()
+        assert outcome.done == [self.spec.run_id], (outcome, self.heard.lines)
 
     def ranks(self) -> list[tuple[int, str, int]]:
         """The process, the node and the number of ranks that each rank noted last."""

@@ -1,7 +1,6 @@
 """What a gang's ranks say together, and what a worker says of an entry that ends badly; no cluster is needed."""
 
 import gc
-import signal
 import weakref
 
 import pytest
@@ -80,14 +79,12 @@ def test_what_a_run_leaves_in_circles_is_gone_before_the_next_begins(tmp_path, m
     monkeypatch.setattr(worker, "entry", entry, raising=False)
     job = Job(spec=make_run(write_corpus(tmp_path, documents=1)), evals=EVALS, root=tmp_path, device="cpu")
     work = Assignment(entry="sweeps.cluster.worker:entry", run_id="x", job=job, node="n", shape=Resources(cpus=1))
-    before = signal.getsignal(signal.SIGTERM)
     here = worker.Worker(orphan_seconds=1e9)
     gc.disable()
     try:
         here._perform(work)
     finally:
         gc.enable()
-        signal.signal(signal.SIGTERM, before)
     assert here.poll().state == "done"
     assert left[0]() is None
 
