@@ -1,8 +1,9 @@
 """Which of a grid's runs to take next, from the results so far: pure, and quick enough for every finished run.
 
 The first runs are the smallest, a middle and the largest size of the two cheapest budgets; after them analysis.design
-proposes one run at a time, those in flight counted as known, until the FLOPs that the sweep may spend are spent or
-nothing left would narrow the target's interval enough.
+chooses as many as there is room for, jointly: each with those in flight and those before it taken as made, whatever
+their outcome will be. It ends when the FLOPs that the sweep may spend are spent, or nothing left would narrow the
+target's interval enough.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from sweeps.planning.recipe import Recipe
 
 FIRST_BUDGETS = 2
 LEAST_RESULTS = 4  # before the law is asked
+EARLY_SHARE = 0.05  # of what may be spent, at most, on further runs of the first budgets while the law waits for results
 
 
 @dataclass(frozen=True, kw_only=True)
 class Next:
     """What to do now."""
 
-    run_id: str | None = None  # take this run
+    run_ids: tuple[str, ...] = ()  # take these runs
     over: str = ""  # take no more, for this reason; empty while results are awaited
 
 
-def next_run(
+def next_runs(
     recipe: Recipe,
     runs: Mapping[str, RunSpec],
     *,
@@ -38,8 +40,9 @@ def next_run(
     taken: Set[str],
     under_way: Set[str],
     seconds: Callable[[RunSpec], float],
+    slots: int = 1,
 ) -> Next:
-    """The run to take, or that there is none.
+    """The runs to take, at most ``slots`` of them, or that there are no more.
 
     Args:
         runs: the whole grid.
@@ -47,6 +50,7 @@ def next_run(
         taken: runs started, finished or failed: their FLOPs are spent.
         under_way: those of them that may still end with a loss; failed and diverged runs tell nothing.
         seconds: estimate of a run's device time, the cost that is weighed.
+        slots: runs that could start now.
     """
     flops = {run_id: costs.train_flops(run.model, run.tokens) for run_id, run in runs.items()}
     most = recipe.adaptive_share * sum(flops.values())
@@ -54,37 +58,78 @@ def next_run(
     left = [run_id for run_id in runs if run_id not in taken]
     if not left:
         return Next(over="every run of the grid is taken")
-    first = next((run_id for run_id in _first(runs) if run_id not in taken), None)
-    if first is not None:
-        return Next(run_id=first)
+    first = [run_id for run_id in _first(runs) if run_id not in taken]
+    early = _early(runs, flops, most) if first or len(losses) < LEAST_RESULTS else []
+    begin = (first + [run_id for run_id in early if run_id not in taken and run_id not in first])[:slots]
+    if begin:
+        return Next(run_ids=tuple(begin))
     affordable = [run_id for run_id in left if spent + flops[run_id] <= most]
     if not affordable:
         return Next(over=f"the runs left cost more than what remains of {most:.3g} FLOPs (adaptive_share)")
     if len(losses) < LEAST_RESULTS:
         return Next() if under_way else Next(over=f"{len(losses)} runs ended with a loss, {LEAST_RESULTS} are needed")
-    finished = _table([runs[i] for i in losses], seconds).assign(loss=[losses[i] for i in losses])
     found = design.propose(
-        finished,
+        _table([runs[i] for i in losses], seconds).assign(loss=[losses[i] for i in losses]),
         _table([runs[i] for i in affordable], seconds),
         compute=recipe.adaptive_target or design.FARTHER * max(flops.values()),
         running=_table([runs[i] for i in sorted(under_way)], seconds),
+        batch=len(affordable) if (last := _last_wave(runs, affordable, most - spent, flops, seconds, slots)) else slots,
     )
     if not found.worth:
         percent = f"{found.everything:.0%}"
         return Next(over=f"all runs left together would narrow the interval to {percent} of what it is: not worth it")
-    return Next(run_id=affordable[found.proposals[0].index])
+    chosen = _within([affordable[p.index] for p in found.proposals], flops, most - spent)
+    if last:  # all of them will run: with the longest first, the sweep ends sooner
+        chosen.sort(key=lambda run_id: (-seconds(runs[run_id]), run_id))
+    return Next(run_ids=tuple(chosen[:slots]))
 
 
 def _first(runs: Mapping[str, RunSpec]) -> list[str]:
     """The smallest, a middle and the largest size of each of the cheapest budgets."""
-    budgets = sorted({run.budget_flops or 0.0 for run in runs.values()})[:FIRST_BUDGETS]
     found = []
-    for budget in budgets:
-        by_size = sorted(
-            (costs.params(run.model).total, i) for i, run in runs.items() if (run.budget_flops or 0.0) == budget
-        )
-        found += [by_size[k][1] for k in sorted({0, len(by_size) // 2, len(by_size) - 1})]
+    for by_size in _cheapest(runs):
+        found += [by_size[k] for k in sorted({0, len(by_size) // 2, len(by_size) - 1})]
     return found
+
+
+def _cheapest(runs: Mapping[str, RunSpec]) -> list[list[str]]:
+    """The runs of each of the cheapest budgets, by size."""
+    budgets = sorted({run.budget_flops or 0.0 for run in runs.values()})[:FIRST_BUDGETS]
+    sizes = {run_id: costs.params(run.model).total for run_id, run in runs.items()}
+    return [
+        [i for _, i in sorted((sizes[i], i) for i, run in runs.items() if (run.budget_flops or 0.0) == budget)]
+        for budget in budgets
+    ]
+
+
+def _early(runs: Mapping[str, RunSpec], flops: Mapping[str, float], most: float) -> list[str]:
+    """Further runs of the cheapest budgets, which cost next to nothing, for workers that would have none."""
+    others = [run_id for by_size in _cheapest(runs) for run_id in by_size]
+    return _within(others, flops, EARLY_SHARE * most)
+
+
+def _within(run_ids: list[str], flops: Mapping[str, float], most: float) -> list[str]:
+    """Those that may be taken, one after another, before so many FLOPs are spent."""
+    found: list[str] = []
+    for run_id in run_ids:
+        if flops[run_id] <= most:
+            most -= flops[run_id]
+            found.append(run_id)
+    return found
+
+
+def _last_wave(
+    runs: Mapping[str, RunSpec],
+    affordable: list[str],
+    rest: float,
+    flops: Mapping[str, float],
+    seconds: Callable[[RunSpec], float],
+    slots: int,
+) -> bool:
+    """Whether what may still be spent keeps the free slots busy for less than the longest of these runs takes."""
+    times = np.array([seconds(runs[run_id]) for run_id in affordable])
+    work = min(1.0, rest / sum(flops[run_id] for run_id in affordable)) * float(times.sum())
+    return slots > 1 and work <= slots * float(times.max())
 
 
 def _table(runs: list[RunSpec], seconds: Callable[[RunSpec], float]) -> pd.DataFrame:

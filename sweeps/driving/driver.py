@@ -22,7 +22,7 @@ from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
-from sweeps.driving import preparation, view
+from sweeps.driving import preparation, slots, view
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
@@ -208,7 +208,7 @@ class Driver:
     def _propose(self) -> None:
         if self.over:
             return
-        proposal = self.proposer.propose(self.states)
+        proposal = self.proposer.propose(self.states, self._slots)
         for run_id in proposal.take:
             self.states[run_id].wait("")
         if proposal.over:
@@ -216,6 +216,10 @@ class Driver:
             spare = tuple(i for i, state in self.states.items() if state.phase == Phase.SPARE)
             self._record(not_taken=spare)
             self.display.say(f"no further runs: {proposal.over}")
+
+    def _slots(self) -> int:
+        holding = [*self.cluster.running(), *self.cluster.others()]
+        return slots.free(self.cluster.inventory(), holding, self.estimates.kind, self.states)
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:

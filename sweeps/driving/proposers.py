@@ -1,4 +1,4 @@
-"""Who says which runs of a sweep exist: the whole grid at once, or one run after another as results come in."""
+"""Who says which runs of a sweep exist: the whole grid at once, or more and more of them as results come in."""
 
 from __future__ import annotations
 
@@ -20,26 +20,35 @@ class Proposal:
     """Runs to take now, and why there will be no more (empty while there may be)."""
 
     take: tuple[str, ...] = ()
+    new: tuple[RunSpec, ...] = ()  # runs that the sweep did not have, to take too
+    told: tuple[str, ...] = ()  # sentences on what was decided
     over: str = ""
 
 
 class Proposer(Protocol):
     """Says which of a sweep's runs to take."""
 
-    def propose(self, states: Mapping[str, RunState]) -> Proposal:
-        """What to take now. Called at every tick, so it answers at once where nothing has changed."""
+    def propose(self, states: Mapping[str, RunState], slots: Callable[[], int]) -> Proposal:
+        """What to take now. Called at every tick, so it answers at once where nothing has changed.
+
+        Args:
+            slots: how many more runs could start now.
+        """
 
 
 class WholeGrid:
     """All runs at once; the scheduler orders them."""
 
-    def propose(self, states: Mapping[str, RunState]) -> Proposal:
+    def propose(self, states: Mapping[str, RunState], slots: Callable[[], int]) -> Proposal:
         """Every run that was not taken."""
         return Proposal(take=tuple(i for i, state in states.items() if state.phase == Phase.SPARE))
 
 
 class Adaptive:
-    """One run at a time, each where it tells most of the target: chosen with all that is known by then."""
+    """As many runs as there is room for, where together they tell most of the target: with all that is known by then.
+
+    A driver that takes over counts the runs in flight as its own: they were chosen by the same rule.
+    """
 
     def __init__(
         self,
@@ -58,27 +67,31 @@ class Adaptive:
         self._seen: object = None
         self._over = ""
 
-    def propose(self, states: Mapping[str, RunState]) -> Proposal:
-        """The next run, once none that was taken waits."""
+    def propose(self, states: Mapping[str, RunState], slots: Callable[[], int]) -> Proposal:
+        """The next runs, where there is room for any."""
         from sweeps.driving import adaptive  # scipy and the laws, which other sweeps do without
 
-        phases = {i: state.phase for i, state in states.items() if state.phase != Phase.SPARE}
-        if self._over or Phase.WAITING in phases.values() or phases == self._seen:
+        if self._over:
             return Proposal(over=self._over)
-        self._seen = phases
+        phases = {i: state.phase for i, state in states.items() if state.phase != Phase.SPARE}
+        room = slots()
+        if room < 1 or (phases, room) == self._seen:
+            return Proposal()
+        self._seen = phases, room
         for run_id, phase in phases.items():
             if phase == Phase.DONE and run_id not in self._losses:
                 self._losses[run_id] = self._read(run_id)
-        found = adaptive.next_run(
+        found = adaptive.next_runs(
             self._recipe,
             {i: state.spec for i, state in states.items()},
             losses={i: loss for i, loss in self._losses.items() if loss is not None},
             taken=set(phases),
             under_way={i for i, phase in phases.items() if phase in OPEN},
             seconds=self._seconds,
+            slots=room,
         )
         self._over = found.over
-        return Proposal(take=(found.run_id,) if found.run_id is not None else (), over=found.over)
+        return Proposal(take=found.run_ids, over=found.over)
 
 
 def held_out_loss(run: RunDir, evals: EvalSpec) -> tuple[float, float] | None:
