@@ -21,7 +21,7 @@ from sweeps.planning.recipe import Recipe
 
 FIRST_BUDGETS = 2
 LEAST_RESULTS = 4  # before the law is asked
-EARLY_SHARE = 0.05  # of what may be spent, at most, on further runs of the first budgets while the law waits for results
+EARLY_SHARE = 0.05  # at most, of what may be spent, on more runs of the first budgets while the law waits for results
 
 
 @dataclass(frozen=True, kw_only=True)

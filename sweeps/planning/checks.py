@@ -76,7 +76,7 @@ def check_model(family: str, recipe: Any) -> None:
     """Refuse shared parts of a shape that no run can have."""
     model = recipe.model
     require_between(model, 1, MOST_CONTEXT, "n_ctx", where="model.")
-    if family == "nano":
+    if family in ("nano", "profiles"):
         require_between(model, 1, MOST_LAYERS, "n_layer", where="model.")
     require_between(model, 0, MOST_WIDTH, "mup_base_width", where="model.")
     if model.mup_base_d_head is not None:
