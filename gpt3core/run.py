@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gpt3core import costs
-from gpt3core.errors import BusyError, StoreError
+from gpt3core.errors import BusyError, StoppedError, StoreError
 from gpt3core.evals import runner, scoring
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.parallel import layout
@@ -30,6 +30,7 @@ def run(
     mesh: Mesh | None = None,
     peak_flops: float | None = None,
     usd_per_hour: float = 0.0,
+    in_parts: bool = False,
     **options: Any,
 ) -> dict[str, Any] | None:
     """Train one run, once, and evaluate it; returns its result on rank 0, None on the others.
@@ -40,6 +41,7 @@ def run(
     Args:
         mesh: this process's place among the ranks.
         peak_flops, usd_per_hour: of one device, for the result's mfu and cost; on CPUs there is no peak to speak of.
+        in_parts: write the evaluation task by task too: a stop or a death in between costs one task.
         options: see ``Trainer``.
 
     Raises:
@@ -63,6 +65,10 @@ def run(
             )
         status = here.train(lambda: _held_out(here))
         if status != "diverged":
+            for part in evals.parts if in_parts else ():
+                status = _evaluate(here, part, status)
+                if mesh.agree(here.stop()):
+                    raise StoppedError
             status = _evaluate(here, evals, status)
         if result is None:
             result = mesh.first(lambda: _result(here, status, peak_flops, usd_per_hour))

@@ -47,6 +47,7 @@ TICK_SECONDS = 0.25
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 TRAIN = "sweeps.cluster.worker:train"
+EVALUATE = "sweeps.cluster.worker:evaluate"  # runs that are trained, on more questions
 
 
 def namespace(root: Path, name: str) -> str:
@@ -164,7 +165,7 @@ class Driver:
                 self.cluster.stop(run.run_id)
 
     def _prepare(self) -> None:
-        if self.entry != TRAIN or (self._numerics() is not None and self.cluster.running()):
+        if self.entry not in (TRAIN, EVALUATE) or (self._numerics() is not None and self.cluster.running()):
             return
         known = [state.spec for state in self.states.values()]
         known += self.profiles.outlook() if self.profiles is not None else []
@@ -220,9 +221,11 @@ class Driver:
         if self.over:
             return
         proposal = self.proposer.propose(self.states, self._slots)
-        for sentence in proposal.told:
-            self.display.say(sentence)
-        self.told += proposal.told if proposal.over else ()
+        if proposal.over:
+            self.told += proposal.told
+        else:
+            for sentence in proposal.told:
+                self.display.say(sentence)
         self._add(proposal.new)
         for run_id in proposal.take:
             self.states[run_id].wait("")

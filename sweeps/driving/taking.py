@@ -58,6 +58,7 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
         numerics=before.numerics if before else {},
         not_taken=before.not_taken if before and set(before.runs) == set(joined.runs) else (),
         min_tokens=recipe.min_tokens,
+        few_shot=before.few_shot if before else {},
         pruned={} if before is None else {i: f for i, f in before.still_pruned(share).items() if i in joined.runs},
     )
     sweep.write_record(record)
