@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,7 @@ def run(
             )
         status = here.train(lambda: _held_out(here))
         if status != "diverged":
-            for part in evals.parts if in_parts else ():
-                status = _evaluate(here, part, status)
-                if mesh.agree(here.stop()):
-                    raise StoppedError
-            status = _evaluate(here, evals, status)
+            status = _measure(here, [*(evals.parts if in_parts else ()), evals], status)
         if result is None:
             result = mesh.first(lambda: _result(here, status, peak_flops, usd_per_hour))
             mesh.first(lambda: folder.finish(result))
@@ -127,6 +124,15 @@ def _held_out(here: Trainer) -> float:
     """The validation loss of a run that may stop early, on every rank."""
     tokens = here.spec.options.stop_validation_tokens
     return scoring.held_out_loss(here.answers, here.data, here.spec.model.n_ctx, tokens, here.device)["loss"]
+
+
+def _measure(here: Trainer, evaluations: Sequence[EvalSpec], status: str) -> str:
+    """One evaluation after another; raises StoppedError in between when asked to stop."""
+    for i, evals in enumerate(evaluations):
+        if i and here.mesh.agree(here.stop()):
+            raise StoppedError
+        status = _evaluate(here, evals, status)
+    return status
 
 
 def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:

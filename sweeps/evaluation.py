@@ -59,7 +59,8 @@ class Order:
     evals: EvalSpec
     jobs: list[Job]
     answered: list[str]  # runs of which nothing is missing
-    skipped: dict[str, str]  # runs of which nothing can be asked, and why
+    skipped: dict[str, str]  # runs of which nothing can be asked any more, and why
+    diverged: list[str]
     waiting: list[str]  # runs that are not trained (yet)
 
 
@@ -104,15 +105,17 @@ def read(given: FewShot, placed: Sequence[str] = ()) -> Order:
     off = ["adaptive=false", "prune.by_value=null"]  # of the sweep, not of its evaluation
     recipe = recipes.load([f"recipe={sweep.recipe}", *off, *placed])
     evals = _evals(given, record)
-    jobs, answered, skipped, waiting = [], [], {}, []
+    jobs, answered, skipped, diverged, waiting = [], [], {}, [], []
     for run_id in _chosen(record, given.runs):
         run = RunDir(root, run_id)
         try:
             spec, result = run.spec(), run.sound_result()
             if result is None:
                 waiting.append(run_id)
-            elif reason := _mute(run, result):
-                skipped[run_id] = reason
+            elif result["status"] == "diverged":
+                diverged.append(run_id)
+            elif result.get("steps") not in run.checkpoint_steps():
+                skipped[run_id] = f"its last checkpoint is gone from {run.checkpoints}"
             elif missing := _missing(run, evals):
                 jobs.append(Job(spec=spec, missing=missing))
             else:
@@ -127,6 +130,7 @@ def read(given: FewShot, placed: Sequence[str] = ()) -> Order:
         jobs=jobs,
         answered=answered,
         skipped=skipped,
+        diverged=diverged,
         waiting=waiting,
     )
 
@@ -178,15 +182,6 @@ def _chosen(record: SweepRecord, asked: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _mute(run: RunDir, result: dict[str, object]) -> str:
-    """Why nothing can be asked of a run that has its result; empty where it can."""
-    if result["status"] == "diverged":
-        return "it diverged"
-    if result.get("steps") not in run.checkpoint_steps():
-        return f"its last checkpoint is gone from {run.checkpoints}"
-    return ""
-
-
 def _missing(run: RunDir, evals: EvalSpec) -> tuple[Question, ...]:
     known = {question(row) for row in run.measurements()}
     return tuple(asked for asked in evals.questions if asked not in known)
@@ -198,7 +193,7 @@ def _say(order: Order) -> None:
     print(
         f"sweep {order.sweep.name}: {len(evals.tasks)} tasks at {', '.join(map(str, evals.shots))} examples{draws}, "
         f"{evals.items} items each; {len(order.jobs)} checkpoints to read, {len(order.answered)} answered all of it "
-        f"before, {len(order.waiting)} runs are not trained",
+        f"before, {len(order.diverged)} diverged, {len(order.waiting)} are not trained",
         flush=True,
     )
     for run_id, reason in order.skipped.items():

@@ -20,6 +20,7 @@ from gpt3core.spec import RunSpec
 from sweeps.planning.recipe import Recipe
 
 FIRST_BUDGETS = 2
+MOST_CANDIDATES = 2000  # a proposal weighs pairs of them: seconds beside the loop, and a few hundred megabytes
 LEAST_RESULTS = 4  # before the law is asked
 EARLY_SHARE = 0.05  # at most, of what may be spent, on more runs of the first budgets while the law waits for results
 
@@ -68,20 +69,51 @@ def next_runs(
         return Next(over=f"the runs left cost more than what remains of {most:.3g} FLOPs (adaptive_share)")
     if len(losses) < LEAST_RESULTS:
         return Next() if under_way else Next(over=f"{len(losses)} runs ended with a loss, {LEAST_RESULTS} are needed")
-    found = design.propose(
+    affordable = _thinned(affordable, flops)
+    chosen, found = choose(
         _table([runs[i] for i in losses], seconds).assign(loss=[losses[i] for i in losses]),
-        _table([runs[i] for i in affordable], seconds),
+        _table([runs[i] for i in affordable], seconds).assign(flops=[flops[i] for i in affordable]),
+        _table([runs[i] for i in sorted(under_way)], seconds),
         compute=recipe.adaptive_target or design.FARTHER * max(flops.values()),
-        running=_table([runs[i] for i in sorted(under_way)], seconds),
-        batch=len(affordable) if (last := _last_wave(runs, affordable, most - spent, flops, seconds, slots)) else slots,
+        slots=slots,
+        rest=most - spent,
     )
     if not found.worth:
         percent = f"{found.everything:.0%}"
         return Next(over=f"all runs left together would narrow the interval to {percent} of what it is: not worth it")
-    chosen = _within([affordable[p.index] for p in found.proposals], flops, most - spent)
-    if last:  # all of them will run: with the longest first, the sweep ends sooner
-        chosen.sort(key=lambda run_id: (-seconds(runs[run_id]), run_id))
-    return Next(run_ids=tuple(chosen[:slots]))
+    return Next(run_ids=tuple(affordable[k] for k in chosen))
+
+
+def choose(
+    finished: pd.DataFrame,
+    candidates: pd.DataFrame,
+    running: pd.DataFrame,
+    *,
+    compute: float,
+    slots: int,
+    rest: float,
+) -> tuple[list[int], design.Design]:
+    """The rows of the candidates to start on free slots, and the design behind them.
+
+    What remains to be spent is planned to its end once it keeps all slots busy for less than the longest run takes,
+    runs under way counted as half done: all of that plan will run, and with the longest first the sweep ends sooner.
+
+    Args:
+        finished, candidates, running: as for ``design.propose``, costs in time; of candidates their ``flops`` too.
+        rest: FLOPs that may be spent.
+    """
+    cost, flops = candidates.cost.to_numpy(float), candidates.flops.to_numpy(float)
+    work = min(1.0, rest / float(flops.sum())) * float(cost.sum()) + float(running.cost.sum()) / 2
+    every = slots + len(running)
+    last = every > 1 and work <= every * float(cost.max())
+    batch = len(candidates) if last else slots
+    found = design.propose(finished, candidates, compute=compute, running=running, batch=batch)
+    chosen = []
+    for proposal in found.proposals:
+        if flops[proposal.index] <= rest:
+            rest -= flops[proposal.index]
+            chosen.append(proposal.index)
+    return (sorted(chosen, key=lambda k: (-cost[k], k)) if last else chosen)[:slots], found
 
 
 def _first(runs: Mapping[str, RunSpec]) -> list[str]:
@@ -118,18 +150,12 @@ def _within(run_ids: list[str], flops: Mapping[str, float], most: float) -> list
     return found
 
 
-def _last_wave(
-    runs: Mapping[str, RunSpec],
-    affordable: list[str],
-    rest: float,
-    flops: Mapping[str, float],
-    seconds: Callable[[RunSpec], float],
-    slots: int,
-) -> bool:
-    """Whether what may still be spent keeps the free slots busy for less than the longest of these runs takes."""
-    times = np.array([seconds(runs[run_id]) for run_id in affordable])
-    work = min(1.0, rest / sum(flops[run_id] for run_id in affordable)) * float(times.sum())
-    return slots > 1 and work <= slots * float(times.max())
+def _thinned(run_ids: list[str], flops: Mapping[str, float]) -> list[str]:
+    """No more candidates than can be weighed, of all costs."""
+    if len(run_ids) <= MOST_CANDIDATES:
+        return run_ids
+    by_cost = sorted(run_ids, key=lambda run_id: (flops[run_id], run_id))
+    return [by_cost[i] for i in np.linspace(0, len(by_cost) - 1, MOST_CANDIDATES).astype(int)]
 
 
 def _table(runs: list[RunSpec], seconds: Callable[[RunSpec], float]) -> pd.DataFrame:

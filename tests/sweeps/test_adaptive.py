@@ -205,6 +205,24 @@ def test_a_driver_that_takes_over_goes_on_with_the_runs_in_flight(isolated, cloc
     assert sorted(after.started) == sorted(whole.started)
 
 
+def test_a_choice_among_very_many_runs_is_made_beside_the_loop(monkeypatch):
+    chosen, runs = laptop()
+    losses = measured(runs, 12)
+    states = {i: RunState(spec=run, phase=Phase.DONE if i in losses else Phase.SPARE) for i, run in runs.items()}
+    at_once = proposers.Adaptive(chosen, losses.get, seconds).propose(states, lambda: 2)
+    monkeypatch.setattr(proposers, "BESIDE", 3)
+    proposer = proposers.Adaptive(chosen, losses.get, seconds)
+    assert proposer.propose(states, lambda: 2) == proposers.Proposal(), "it answers at once"
+    proposer._asked.result()
+    assert proposer.propose(states, lambda: 2) == at_once
+    assert len(at_once.take) == 2
+
+
+def test_of_more_runs_than_can_be_weighed_all_costs_stay(monkeypatch):
+    monkeypatch.setattr(adaptive, "MOST_CANDIDATES", 3)
+    assert adaptive._thinned(list("edcba"), dict(zip("abcde", range(5), strict=True))) == ["a", "c", "e"]
+
+
 def test_impossible_adaptive_settings_are_refused():
     with pytest.raises(UsageError, match="adaptive_share"):
         grid.build(recipe.load(["adaptive=true", "adaptive_share=1.5"]), "0" * 64)
