@@ -213,6 +213,9 @@ def _plan(order: Order) -> None:
         rate = estimate.worker_flops(job.spec, gpus=place.gpus, plan=order.recipe.plan, workers=place.workers)
         seconds += costs.train_flops(job.spec.model, scored) / 3 / rate  # the forward pass alone
     device = "GPU" if place.gpus else "core"
+    if not order.jobs:
+        print("nothing is left to ask")
+        return
     print(
         f"about {seconds * place.workers / 60:,.2g} {device}-minutes for forward passes over whole contexts (shorter "
         f"prompts take less, choices more), one job a checkpoint; store {order.sweep.root}"

@@ -1,10 +1,13 @@
 """IsoFLOP profiles that place themselves: on a simulated law every minimum ends between sizes, whatever the prior."""
 
+import random
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from analysis.runs import ladder
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import HELD_OUT
 from gpt3core.store.rundir import RunDir
@@ -33,6 +36,38 @@ def test_every_minimum_ends_between_sizes_whatever_the_prior(factor, slots):
     sizes = [s.spec.budget_flops for s in got.states.values()]
     top = sizes.count(BUDGETS[-1])
     assert 5 <= top <= 7, "what was learnt below is not paid for again at the dearest budget"
+
+
+@pytest.mark.parametrize("draws", [20, pytest.param(400, marks=pytest.mark.long)])
+def test_whatever_the_world_each_budget_ends_with_a_minimum_between_sizes_or_the_reason_for_none(draws):
+    for k in range(draws):
+        rng = random.Random(k)
+        often = rng.choice([0, 0, 0.1, 0.3])
+        world = World(seed=k, drift=rng.uniform(-0.05, 0.08), fails=failing(k, often))
+        placed = profiles(
+            center_params=CENTRE * 10 ** rng.uniform(-1, 1),
+            center_exponent=rng.uniform(0.3, 0.9),
+            points=rng.choice([3, 4, 5, 7]),
+            spacing=rng.choice([1.6, 2.0]),
+            beside=rng.choice([1, 1, 2]),
+            ahead=rng.choice([0, 1, 2, 5]),
+            replicas=rng.choice([1, 1, 2, 3]),
+            most_points=(most := rng.choice([9, 12, 20])),
+            min_tokens=rng.choice([1e4, 1e4, 3e5]),
+        )
+        got = simulate(world, placed, rng.choice([1, 2, 3, 7, 30]))
+        for budget in BUDGETS:
+            (verdict,) = (said for said in got.told if said.startswith(f"profile {budget:.3g} "))
+            sizes = {s.spec.model.d_model for s in got.states.values() if s.spec.budget_flops == budget}
+            assert len(sizes) <= most
+            if not got.inside(budget, world.centre(budget)):
+                assert "between" not in verdict
+                assert "left out" in verdict or "no size" in verdict or len(sizes) == most, verdict
+
+
+def failing(k, often):
+    """Runs that fail, the same ones at every look."""
+    return lambda run: random.Random(f"{k}{run.run_id}").random() < often
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -204,6 +239,13 @@ def test_the_plan_says_where_each_budget_begins_and_what_it_may_cost(isolated, k
     assert float(found[1]) == pytest.approx(CENTRE, rel=0.1)
     assert float(found[2]) < 1.6
     assert "to train: 0.0" in after
+
+
+def test_the_design_says_that_such_a_recipe_places_its_sizes_itself(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml(recipe.load(["recipe=laptop_profiles"])))
+    with pytest.raises(UsageError, match=r"places its sizes itself: .*candidates=FILE"):
+        ladder.read(path, pd.DataFrame(), 1e13)
 
 
 @pytest.mark.parametrize(
