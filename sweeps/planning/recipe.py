@@ -266,9 +266,9 @@ class ShapesRecipe(Recipe):
 
 FAMILIES: dict[str, type[Recipe]] = {
     "nano": NanoRecipe,
-    "profiles": ProfilesRecipe,
     "gpt3": Gpt3Recipe,
     "shapes": ShapesRecipe,
+    "profiles": ProfilesRecipe,
 }
 
 
