@@ -215,6 +215,27 @@ class NanoRecipe(Recipe):
 
 
 @dataclass(kw_only=True)
+class ProfilesRecipe(Recipe):
+    """GPT-3's shape at small widths, each budget with sizes that follow from the budgets below until they bracket."""
+
+    family: str = "profiles"
+    budgets: list[float] = field(default_factory=list)  # exact training FLOPs of each IsoFLOP budget
+    points: int = 5  # sizes of a budget to begin with
+    spacing: float = 1.5  # factor in N between neighbouring sizes
+    beside: int = 1  # sizes that must have ended on either side of a budget's lowest
+    most_points: int = 12  # sizes of a budget at most
+    ahead: int = 1  # budgets that may begin where workers are free, while those below are not settled
+    widths: list[int] = field(default_factory=list)  # d_model to choose from; by default every multiple of width_step
+    width_step: int = 4
+    # where the lowest budget begins, and how N* grows until two budgets tell
+    center_params: float = 9e3
+    center_flops: float = 1e11
+    center_exponent: float = 0.72
+    model: NanoModel = field(default_factory=NanoModel)
+    optim: Optim = field(default_factory=Optim)
+
+
+@dataclass(kw_only=True)
 class Gpt3Recipe(Recipe):
     """Sizes of GPT-3's Table 2.1, each at every number of tokens."""
 
@@ -247,7 +268,12 @@ class ShapesRecipe(Recipe):
     optim: Optim = field(default_factory=Optim)
 
 
-FAMILIES: dict[str, type[Recipe]] = {"nano": NanoRecipe, "gpt3": Gpt3Recipe, "shapes": ShapesRecipe}
+FAMILIES: dict[str, type[Recipe]] = {
+    "nano": NanoRecipe,
+    "gpt3": Gpt3Recipe,
+    "shapes": ShapesRecipe,
+    "profiles": ProfilesRecipe,
+}
 
 
 def available() -> list[str]:
