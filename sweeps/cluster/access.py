@@ -1,7 +1,7 @@
 """Who may reach a Ray: RAY_AUTH_MODE is always said aloud, and never left to what Ray makes of its absence.
 
 Whoever reaches Ray's ports can run code. So a Ray without a token is started on loopback only, one that listens
-elsewhere is joined with a token, or by whoever says RAY_AUTH_MODE=disabled. Ray reads all of this when it is imported.
+elsewhere is joined with a token, or by whoever says RAY_AUTH_MODE=disabled.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def alone(environment: MutableMapping[str, str] | None = None) -> None:
     environment[MODE] = mode
     if mode == "token" and not _has_token(environment):
         environment[TOKEN] = secrets.token_hex(16)
+    _read_again()
 
 
 def joined(address: str, environment: MutableMapping[str, str] | None = None) -> str:
@@ -66,6 +67,7 @@ def joined(address: str, environment: MutableMapping[str, str] | None = None) ->
         )
     chosen = mode or ("token" if _has_token(environment) else "disabled")
     environment[MODE] = chosen
+    _read_again()
     if chosen == "token" or _loopback(host):
         return ""
     return f"the Ray at {address} is used without a token: whoever reaches its ports can run code. Start it {HOW}"
@@ -98,6 +100,13 @@ def refused(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def _read_again() -> None:
+    """A Ray that was imported before has read the mode already, and would start a cluster that it cannot talk to."""
+    if (raylet := sys.modules.get("ray._raylet")) is not None:
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _mode(environment: MutableMapping[str, str]) -> str | None:

@@ -70,7 +70,7 @@ class Pool:
         """A new worker; ``words`` are the gang's of ``Worker``."""
         from sweeps.cluster.worker import Worker
 
-        variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": _python_path(), **MALLOC}
+        variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": python_path(), **MALLOC}
         actor = (
             self._ray.remote(Worker)
             .options(
@@ -144,7 +144,7 @@ def new_name() -> str:
     return f"worker-{uuid.uuid4().hex[:12]}"
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """Workers import the code that the driver runs, wherever it came from."""
     inherited = os.environ.get("PYTHONPATH", "")
     return f"{CODE}:{inherited}" if inherited else str(CODE)

@@ -59,7 +59,7 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
             runs.setdefault(spec.run_id, spec)
         if len(runs) > MOST_RUNS:
             raise UsageError(f"the recipe {recipe.name} describes more than {MOST_RUNS:,} runs: give fewer cells")
-    grid = Grid(runs=list(runs.values()), left=left, evals=_evals(recipe))
+    grid = Grid(runs=list(runs.values()), left=left, evals=evaluation(recipe))
     if not runs:
         reasons = "; ".join(f"{c.label} at {c.at}: {c.reason}" for c in left[:3])
         raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
@@ -119,7 +119,8 @@ def _check_replicas(recipe: Recipe, runs: list[RunSpec]) -> None:
         )
 
 
-def _evals(recipe: Recipe) -> EvalSpec:
+def evaluation(recipe: Recipe) -> EvalSpec:
+    """How every run of a recipe is evaluated."""
     rules = recipe.evals
     return EvalSpec(
         tasks=tuple(rules.tasks), shots=tuple(rules.shots), items=rules.items, validation_tokens=rules.validation_tokens
