@@ -1,4 +1,4 @@
-"""Whole searches of Ray Tune over runs, on a Ray that outlives them: killed, repeated, cut short; nothing trained twice."""
+"""Whole searches of Ray Tune over runs, on a Ray that outlives them: killed, repeated, cut short."""
 
 import json
 import os
@@ -23,13 +23,16 @@ from ray.tune.schedulers import ASHAScheduler
 from sweeps.cluster.tune import trainable
 
 if __name__ == "__main__":
-    space = {"widths": tune.grid_search([8, 16]), "budgets": tune.grid_search([float(b) for b in sys.argv[2].split(",")])}
+    budgets = [float(b) for b in sys.argv[2].split(",")]
+    space = {"widths": tune.grid_search([8, 16]), "budgets": tune.grid_search(budgets)}
     cut = ASHAScheduler(time_attr="training_iteration", grace_period=5, max_t=20, reduction_factor=4)
     tuner = tune.Tuner(
         trainable(*json.loads(sys.argv[1]), space=space),
         param_space=space,
         tune_config=tune.TuneConfig(
-            metric="loss", mode="min", scheduler=cut if "asha" in sys.argv else None, reuse_actors="asha" not in sys.argv
+            metric="loss", mode="min",
+            scheduler=cut if "asha" in sys.argv else None,
+            reuse_actors="asha" not in sys.argv,
         ),
         run_config=tune.RunConfig(storage_path=sys.argv[3], verbose=0),
     )

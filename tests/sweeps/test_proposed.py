@@ -55,7 +55,7 @@ def test_a_driver_without_patience_leaves_as_before(smoke):
 def test_a_failure_is_answered_and_tried_anew_when_asked_again(smoke, asked):
     run = smoke[1].runs[2]
     cluster = FakeCluster(smoke[2], lambda run_id, n: "fatal" if run_id == run.run_id and n == 1 else "done")
-    _, outcome, proposals = drive(smoke, cluster, dict.fromkeys((6, 14)[:asked], [run]))
+    _, outcome, proposals = drive(smoke, cluster, {tick: [run] for tick in (6, 14)[:asked]})
     assert cluster.started.count(run.run_id) == asked
     if asked == 1:
         assert proposals.answered(run.run_id) == {"what": Phase.FAILED.value, "reason": "because"}
