@@ -105,6 +105,7 @@ def of(settings: Sequence[str], root: Path, name: str, variables: dict[str, str]
         "lifetime": "detached",
         "get_if_exists": True,
         "num_cpus": 0,
+        "scheduling_strategy": "DEFAULT",  # not the placement group of the trial that asks first, which ends with it
         "runtime_env": {"env_vars": variables},
     }
     return ray.remote(Keeper).options(**options).remote(list(settings), str(root), name)
