@@ -30,6 +30,7 @@ from sweeps.driving.nodes import Nodes
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.profiling import SelfPlacing
 from sweeps.driving.progress import Display, Sturdy
+from sweeps.driving.proposed import Proposed
 from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
@@ -59,12 +60,22 @@ def namespace(root: Path, name: str) -> str:
 class Driver:
     """Drives one sweep on one cluster."""
 
-    def __init__(self, recipe: Recipe, taken: Taken, cluster: Cluster, display: Display, *, entry: str = TRAIN) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        taken: Taken,
+        cluster: Cluster,
+        display: Display,
+        *,
+        entry: str = TRAIN,
+        patience_seconds: float = 0.0,
+    ) -> None:
         """Drive.
 
         Args:
             taken: of ``taking.take``.
             entry: ``module:function`` that a worker runs for each run; tests put something quick here.
+            patience_seconds: for which it waits, without work, to be asked for more runs (``proposed``).
         """
         self.place, self.cluster, self.entry = recipe.placement, cluster, entry
         self.display = display if isinstance(display, Sturdy) else Sturdy(display)
@@ -74,6 +85,7 @@ class Driver:
         self.profiles = taken.profiles
         self.proposer = self._proposer(recipe)
         self.requests = Requests(self.sweep, cluster, self.display.say)
+        self.proposed = Proposed(self.sweep, self.evals.eval_id, self.display.say, patience_seconds=patience_seconds)
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
         self.nodes = Nodes(self.estimates.kind, self.display.say)
@@ -121,11 +133,13 @@ class Driver:
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
             if self.profiles is not None and done == len(self.states):
                 self._propose()
-            if view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED) < len(self.states):
+            ended = view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED)
+            unfinished = ended < len(self.states)
+            if unfinished:
                 results.preload()
                 self._prepare()
-                if not self.interrupted:
-                    self._loop(self._act)
+            if not self.interrupted and (unfinished or self.proposed.patience_seconds):
+                self._loop(self._act)
         self._show(INTERRUPTED if self.interrupted else ENDED)
         self.display.close()
         return view.outcome(
@@ -195,12 +209,13 @@ class Driver:
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""
         self.happenings.look_again(now)
+        self._admit(now)
         self._propose()
         self.requests.look(self.states, now)
         self.pruning.look(self.states, self.record.pruned, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
-            return False
+            return self.proposed.waits(now)
         inventory = self.survival.usable(self.cluster.inventory(), open_runs, now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
@@ -224,6 +239,15 @@ class Driver:
             else:
                 state.reason = decision.reason
         return True
+
+    def _admit(self, now: float) -> None:
+        """Take the runs that others ask for."""
+        if new := self.proposed.look(self.states, now):
+            self._record(runs=(*self.record.runs, *new))
+            for run_id in new:
+                self.happenings.settle_if_done(self.states[run_id])
+            self.trunks = Trunks(self.root, self.states.values())
+        self.proposed.taken()
 
     def _propose(self) -> None:
         if self.over:

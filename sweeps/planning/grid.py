@@ -84,7 +84,7 @@ def _cells(recipe: Recipe, data: DataSpec) -> Grid:
     if not runs:
         reasons = "; ".join(f"{c.label} at {c.at}: {c.reason}" for c in left[:3])
         raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
-    return Grid(runs=list(runs.values()), left=left, evals=_evals(recipe))
+    return Grid(runs=list(runs.values()), left=left, evals=evaluation(recipe))
 
 
 def _profiles(recipe: ProfilesRecipe, data: DataSpec, train_tokens: float) -> Grid:
@@ -97,7 +97,7 @@ def _profiles(recipe: ProfilesRecipe, data: DataSpec, train_tokens: float) -> Gr
         for size in found.dropped(budget, found.prior(budget))
     ]
     runs = {run.run_id: run for run in found.outlook()}
-    return Grid(runs=list(runs.values()), left=left, evals=_evals(recipe), profiles=found)
+    return Grid(runs=list(runs.values()), left=left, evals=evaluation(recipe), profiles=found)
 
 
 def _check_replicas(recipe: Recipe, runs: list[RunSpec]) -> None:
@@ -109,7 +109,8 @@ def _check_replicas(recipe: Recipe, runs: list[RunSpec]) -> None:
         )
 
 
-def _evals(recipe: Recipe) -> EvalSpec:
+def evaluation(recipe: Recipe) -> EvalSpec:
+    """How every run of a recipe is evaluated."""
     rules = recipe.evals
     return EvalSpec(
         tasks=tuple(rules.tasks), shots=tuple(rules.shots), items=rules.items, validation_tokens=rules.validation_tokens
