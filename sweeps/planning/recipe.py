@@ -19,7 +19,7 @@ from sweeps.planning.train_options import Train
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 KEYS = "python sweeps/sizes.py --keys"
-RULE = "optim.rule"
+RULE, SEARCH = "optim.rule", "search"
 COMMANDS = ("replace", "extend")  # what this one command does to a sweep's name; never kept
 
 
@@ -250,13 +250,17 @@ class ShapesRecipe(Recipe):
 FAMILIES: dict[str, type[Recipe]] = {"nano": NanoRecipe, "gpt3": Gpt3Recipe, "shapes": ShapesRecipe}
 
 
-def available() -> list[str]:
-    """Names of the recipes that come with isoflop."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def available(*, search: bool = False) -> list[str]:
+    """Names of the recipes that come with isoflop: of sweeps of sizes, or of searches of hyperparameters."""
+    files = FOLDER.glob("*.yaml")
+    return sorted(path.stem for path in files if (f"\n{SEARCH}:" in path.read_text(encoding="utf-8")) == search)
 
 
-def load(settings: Sequence[str], default: str = "laptop") -> Recipe:
+def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, Any] | None = None) -> Recipe:
     """The recipe that ``recipe=NAME_OR_FILE`` names, with the other ``key=value`` settings over it.
+
+    Args:
+        beside: takes a file's section ``search``, of which a sweep of sizes has no use.
 
     Raises:
         UsageError: for an unknown recipe, key or value.
@@ -267,6 +271,13 @@ def load(settings: Sequence[str], default: str = "laptop") -> Recipe:
         raise UsageError(f"recipe={chosen[0]} and recipe={chosen[1]}: one command drives one recipe; leave one out")
     path = _path(chosen[0] if chosen else default)
     written = cli.read_yaml(path)
+    if SEARCH in written:
+        if beside is None:
+            raise UsageError(
+                f"{path} describes a search of hyperparameters (its section {SEARCH}), not a sweep of sizes: "
+                f"python sweeps/hparams.py recipe={chosen[0] if chosen else default}"
+            )
+        beside[SEARCH] = written.pop(SEARCH)
     keys = f"{KEYS} recipe={chosen[0]}" if chosen else KEYS
     family = _family(written.get("family", "nano"), typed, path)
     for key in [*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)]:
