@@ -167,7 +167,7 @@ def _totals(order: Order, known: Sequence[Known]) -> list[str]:
 
 
 def _drive(order: Order) -> int:
-    from sweeps.cluster import tune_search
+    from sweeps.cluster.connect import Connection
     from sweeps.driving import driver
 
     def say(words: str) -> None:
@@ -183,9 +183,13 @@ def _drive(order: Order) -> int:
         if ledger.strangers:
             say(f"{len(ledger.strangers)} runs of this name are no trials of these proxies, and take no part")
         ledger.write(_yaml(order.recipe, order.search))
-        namespace = driver.namespace(order.root, sweep.name)
-        seed = order.recipe.seed
-        whole = tune_search.run(ledger, order.recipe.placement, seed=seed, namespace=namespace, say=say)
+        connection = Connection(driver.namespace(order.root, sweep.name))
+        try:
+            from sweeps.cluster import tune_search  # it imports Ray, whose environment is settled by now
+
+            whole = tune_search.run(connection, ledger, order.recipe.placement, seed=order.recipe.seed, say=say)
+        finally:
+            connection.close()
         after = ledger.known()
     stopped, ended = sum(t.stopped is not None for t in after), sum(t.ended for t in after)
     say(f"{ended} of {wanted} trials ended, {stopped} of them stopped before their end")

@@ -1,9 +1,9 @@
 """Intervals of the law of the optimum: pairs of N and D drawn again, and the noise of their runs with them.
 
 A resample draws as many pairs as there are, with replacement, and gives each run inside the window its fitted loss and
-the residual of another run of its pair; it is fitted by one of the forms that foresaw left out pairs as well as the best,
-for where the window ends and how the surface bends is not known either. Few pairs make such intervals too narrow; they are widened by
-sqrt(P / (P - k)), P pairs and k numbers of a law. With no more pairs than numbers there is no interval.
+the residual of another run of its pair; it is fitted by one of the forms that foresaw left out pairs as well as the
+best, for where the window ends and how the surface bends is not known either. Few pairs make such intervals too narrow;
+they are widened by sqrt(P / (P - k)), P pairs and k numbers of a law. With no more pairs than numbers there is none.
 """
 
 from __future__ import annotations

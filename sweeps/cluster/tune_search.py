@@ -145,7 +145,7 @@ class Proposals(Searcher):
         self._counts = {p.number: sum(t.proxy == p.number for t in known) for p in ledger.proxies}
         self._mine: dict[str, tuple[int, bool]] = {}  # trial -> its proxy, and whether its searcher proposed it
         self._searchers = {
-            p.number: _searcher(asked, [t for t in known if t.proxy == p.number and t.ended], seed + p.number)
+            p.number: _searcher(asked, [t for t in known if t.proxy == p.number], seed + p.number)
             for p in ledger.proxies
         }
 
@@ -207,7 +207,7 @@ def _searcher(asked: Search, known: list[Known], seed: int) -> Any:
     else:
         sampler = optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
     found: Any = OptunaSearch(space, metric=METRIC, mode="min", sampler=sampler)
-    for trial in known:
+    for trial in (trial for trial in known if trial.ended):
         value = trial.loss if trial.loss is not None else (trial.stopped or {}).get("training_loss")
         found.add_evaluated_point(trial.factors, value)
     return found
@@ -312,40 +312,32 @@ def _prepared(assignment: Assignment) -> dict[str, str]:
     return found
 
 
-def run(ledger: Ledger, place: Placement, *, seed: int, namespace: str, say: Say, cpus: int | None = None) -> bool:
+def run(connection: Connection, ledger: Ledger, place: Placement, *, seed: int, say: Say) -> bool:
     """Search until every proxy has had its trials; False where it was interrupted.
 
     Args:
-        namespace: of the sweep's driver.
-        cpus: cores of a local Ray; by default those of the machine.
-
-    Raises:
-        StoreError: when no cluster answers.
+        connection: made before this file is imported, for Ray reads its environment when it is.
     """
     known = ledger.known()
     device = "cuda" if place.gpus else "cpu"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "8")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    connection = Connection(namespace, cpus=cpus)
+    largest = max(ledger.proxies, key=lambda proxy: costs.train_flops(proxy.base.model, proxy.base.tokens))
+    given = Given(
+        root=ledger.sweep.root,
+        evals=ledger.evals,
+        rungs=tuple(search.rungs(ledger.asked)),
+        device=device,
+        threads=max(1, int(place.cpus)),
+        numerics=prepare(connection, ledger, largest.base, place, device),
+        checkpoint_seconds=place.checkpoint_seconds,
+    )
+    folder = scratch.make()
     try:
-        largest = max(ledger.proxies, key=lambda proxy: costs.train_flops(proxy.base.model, proxy.base.tokens))
-        given = Given(
-            root=ledger.sweep.root,
-            evals=ledger.evals,
-            rungs=tuple(search.rungs(ledger.asked)),
-            device=device,
-            threads=max(1, int(place.cpus)),
-            numerics=prepare(connection, ledger, largest.base, place, device),
-            checkpoint_seconds=place.checkpoint_seconds,
-        )
-        folder = scratch.make()
-        try:
-            return _fit(ledger, known, given, place, seed, say, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return _fit(ledger, known, given, place, seed, say, folder)
     finally:
-        connection.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fit(ledger: Ledger, known: list[Known], given: Given, place: Placement, seed: int, say: Say, folder: str) -> bool:

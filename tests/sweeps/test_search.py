@@ -67,7 +67,7 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(words, said):
 
 
 def test_a_sweep_of_sizes_says_that_it_is_a_search():
-    with pytest.raises(UsageError, match="python sweeps/hparams.py recipe=laptop_hparams"):
+    with pytest.raises(UsageError, match=r"python sweeps/hparams.py recipe=laptop_hparams"):
         recipe.load(LAPTOP)
     assert "laptop_hparams" not in recipe.available()
     assert recipe.available(search=True) == ["laptop_hparams"]
