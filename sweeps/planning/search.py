@@ -26,6 +26,7 @@ DIGITS = 3  # of a learning rate
 SAME_TOKENS = 1.05  # runs of a proxy have its tokens but for whole batches
 MOST_TRIALS = 10_000
 LEAST_PAIRS = 3
+LEAST_WHOLE = 5  # trials of a proxy that reach the end: analysis.tuning leaves out pairs of fewer
 MOST_FACTOR = 1e3
 
 
@@ -36,7 +37,7 @@ class Search:
     trials: int = 16  # of each proxy
     searcher: str = "tpe"  # of Optuna: tpe | random | qmc (Sobol points)
     scheduler: str = "asha"  # asha | none: every trial to its end
-    first_rung: float = 0.25  # share of a run after which asha may stop it
+    first_rung: float = 0.5  # share of a run after which asha may stop it
     reduction: float = 2.0  # of all that came to a rung one in so many goes on; rungs lie this factor apart
     lr: list[float] = field(default_factory=lambda: [0.25, 4.0])  # times the recipe's own: from, to
     batch: list[float] = field(default_factory=lambda: [0.25, 4.0])  # the same, in whole sequences
@@ -89,6 +90,12 @@ def check(chosen: Recipe, asked: Search) -> None:
     if asked.scheduler == "asha":
         require_between(asked, 0.01, 0.9, "first_rung", where=where)
         require_between(asked, 1.1, 100, "reduction", where=where)
+        if (whole := asked.trials / asked.reduction ** len(rungs(asked))) < LEAST_WHOLE:
+            raise UsageError(
+                f"{where}trials={asked.trials}: about {whole:.2g} of each proxy would reach the end by {where}first_rung="
+                f"{asked.first_rung:g} and {where}reduction={asked.reduction:g}, and the law needs {LEAST_WHOLE}; give more "
+                f"trials, a later first rung, or {where}scheduler=none"
+            )
     elif (asked.first_rung, asked.reduction) != (Search.first_rung, Search.reduction):
         raise UsageError(f"{where}first_rung and {where}reduction have no effect with {where}scheduler=none")
     for name in ("lr", "batch"):

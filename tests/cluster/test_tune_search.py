@@ -28,9 +28,9 @@ precision: fp32
 kernel: softmax
 evals: {tasks: [], validation_tokens: 2048}
 placement: {checkpoint_seconds: 1.0}
-search: {trials: 6, batch: [0.5, 2.0], warmup_fraction: [0.1, 0.2]}
+search: {trials: 10, batch: [0.5, 2.0], warmup_fraction: [0.1, 0.2]}
 """
-TRIALS = 4 * 6
+TRIALS = 4 * 10
 
 
 def start(recipe: Path) -> subprocess.Popen[str]:

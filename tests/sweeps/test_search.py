@@ -40,10 +40,11 @@ def test_a_trial_has_its_factors_and_is_known_again_by_them():
 
 def test_rungs_and_what_halving_saves():
     _, asked, proxies = built()
-    assert search.rungs(asked) == [0.25, 0.5]
+    assert search.rungs(asked) == [0.5]
+    assert search.rungs(built("search.first_rung=0.25", "search.trials=20")[1]) == [0.25, 0.5]
     every, halved = search.flops(asked, proxies)
     assert every == asked.trials * sum(costs.train_flops(p.base.model, p.base.tokens) for p in proxies)
-    assert halved / every == pytest.approx(0.25 + 0.5 * 0.25 + 0.25 * 0.5)
+    assert halved / every == pytest.approx(0.5 + 0.5 * 0.5)
     assert search.rungs(built("search.scheduler=none")[1]) == []
 
 
@@ -51,6 +52,7 @@ def test_rungs_and_what_halving_saves():
     ("words", "said"),
     [
         (["search.searcher=hyperopt"], "allowed are tpe, random, qmc"),
+        (["search.trials=6"], "about 3 of each proxy would reach the end"),
         (["search.lr=[4,0.25]"], "search.lr="),
         (["search.scheduler=none", "search.reduction=3"], "have no effect"),
         (["search.trails=3"], "unknown key 'trails', did you mean trials"),
