@@ -58,9 +58,14 @@ class Trial(tune.Trainable):
     """A trial: a run trained from rung to rung, with its checkpoint at each, and evaluated at its end."""
 
     def setup(self, config: dict[str, Any], given: Given | None = None) -> None:
-        """Take a run up, wherever it stands."""
-        assert given is not None
+        """Begin, in a process of its own."""
+        assert given is not None, "tune.with_parameters gives it"
         self.given = given
+        self._take(config)
+
+    def _take(self, config: dict[str, Any]) -> None:
+        """Take a run up, wherever it stands."""
+        given = self.given
         self.spec: RunSpec = from_dict(RunSpec, json.loads(config["spec"]))
         self.run = RunDir(given.root, self.spec.run_id)
         self.ahead = [share for share in given.rungs if loss_at(self.run, self.spec, share) is None]
@@ -68,7 +73,7 @@ class Trial(tune.Trainable):
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         """Another run, in the process that has imported everything already."""
-        self.setup(config, self.given)
+        self._take(config)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -321,7 +326,6 @@ def run(connection: Connection, ledger: Ledger, place: Placement, *, seed: int, 
     known = ledger.known()
     device = "cuda" if place.gpus else "cpu"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "8")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     largest = max(ledger.proxies, key=lambda proxy: costs.train_flops(proxy.base.model, proxy.base.tokens))
     given = Given(
@@ -354,6 +358,7 @@ def _fit(ledger: Ledger, known: list[Known], given: Given, place: Placement, see
             scheduler=halving,
             num_samples=left,
             reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
             name="search",

@@ -92,9 +92,9 @@ def check(chosen: Recipe, asked: Search) -> None:
         require_between(asked, 1.1, 100, "reduction", where=where)
         if (whole := asked.trials / asked.reduction ** len(rungs(asked))) < LEAST_WHOLE:
             raise UsageError(
-                f"{where}trials={asked.trials}: about {whole:.2g} of each proxy would reach the end by {where}first_rung="
-                f"{asked.first_rung:g} and {where}reduction={asked.reduction:g}, and the law needs {LEAST_WHOLE}; give more "
-                f"trials, a later first rung, or {where}scheduler=none"
+                f"{where}trials={asked.trials}: about {whole:.2g} of each proxy would reach the end by {where}"
+                f"first_rung={asked.first_rung:g} and {where}reduction={asked.reduction:g}, and the law needs "
+                f"{LEAST_WHOLE}; give more trials, a later first rung, or {where}scheduler=none"
             )
     elif (asked.first_rung, asked.reduction) != (Search.first_rung, Search.reduction):
         raise UsageError(f"{where}first_rung and {where}reduction have no effect with {where}scheduler=none")
