@@ -12,7 +12,7 @@ from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import rundir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps.planning import asked, estimate, grid, recipe
+from sweeps.planning import asked, estimate, grid, recipe, rules
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
 from sweeps.planning.idle import idle
@@ -179,6 +179,7 @@ def _remarks(order: Order) -> list[str]:
         stay, before = _pruned(order), len(set(order.record.pruned) & set(order.run_ids))
         goes = f"; {before - len(stay)} go on" if before > len(stay) else ""
         found.append(f"{len(stay)} of {before} runs pruned before stay pruned{goes} (prune.by_value)")
+    found += rules.told(order.recipe.optim.rule, order.grid.runs)  # type: ignore[attr-defined]
     if repeated := texts.repeated(order.text, order.recipe, order.grid.runs):
         found.append(repeated)
     return found

@@ -30,7 +30,10 @@ _FROM_RESULT = (
 SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
 MOST_NAMED = 30
 _FROM_HELD_OUT = ("loss", "loss_se", "bits_per_byte")
-_FROM_MODEL = ("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention")  # a shape without one leaves it empty
+_FROM_MODEL = (
+    *("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention"),
+    "mup_base_width",
+)  # a shape without one leaves it empty
 
 
 def load(root: Path, sweep: str | None = None) -> Runs:
@@ -173,6 +176,8 @@ def _planned(run: RunDir, sweep: str, tokens: int | None = None) -> dict[str, An
         "tokens": spec.tokens,
         "batch_tokens": spec.optim.batch_tokens,
         "lr": spec.optim.lr,
+        "warmup_fraction": spec.optim.warmup_tokens / spec.tokens,
+        "final_fraction": spec.optim.final_fraction,
         "seed": spec.seed,
         "schedule": spec.optim.schedule,
         "parent": None if spec.parent is None else f"{spec.parent.run_id}@{spec.parent.step}",

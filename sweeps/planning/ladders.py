@@ -17,6 +17,7 @@ from gpt3core.parallel.layout import largest_divisor
 from gpt3core.ramp import Ramp
 from gpt3core.spec import OptimSpec
 from sweeps.planning import checks, mup
+from sweeps.planning import rules as hyper
 from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, ProfilesRecipe, Recipe, Shape, ShapesRecipe
 
 GPT3_TOKENS = 300e9  # Brown et al. 2020, appendix B: what warm-up and cosine of optim are printed for
@@ -145,19 +146,17 @@ def by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
 def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim) -> Cell:
     """Hyperparameters by the recipe's rules; the tokens rounded up to whole steps."""
     basis = _own_tokens(model) if rules.schedule == "wsd" else tokens
-    wanted = rules.batch_tokens_at_1m * math.sqrt(basis / 1e6)
-    clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
-    batch = model.n_ctx * max(1, round(clipped / model.n_ctx))
+    batch = _batch(rules, model, basis)
     whole = batch * math.ceil(tokens / batch)
     if whole > checks.MOST_TOKENS:
         raise UsageError(f"{label} at {at}: {whole:.3g} tokens, and at most {checks.MOST_TOKENS:g} are possible")
-    warmup = round(rules.warmup_fraction * (basis if rules.schedule == "wsd" else whole) / batch) * batch
+    warmup = round(hyper.warmup_fraction(rules) * (basis if rules.schedule == "wsd" else whole) / batch) * batch
     try:
         optim = OptimSpec(
-            lr=_learning_rate(rules, model),
+            lr=_learning_rate(rules, model, basis),
             batch_tokens=batch,
             **_schedule(rules, warmup=warmup, whole=whole, cosine=whole, batch=batch),
-            final_fraction=rules.final_fraction,
+            final_fraction=hyper.final_fraction(rules),
             weight_decay=rules.weight_decay,
             clip=rules.clip,
         )
@@ -166,8 +165,19 @@ def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim)
     return Cell(label=label, at=at, model=model, tokens=whole, optim=optim)
 
 
-def _learning_rate(rules: Optim, model: GPTSpec) -> float:
-    """The rule's at the model's width, or with muP at the base's, for all."""
+def _batch(rules: Optim, model: GPTSpec, tokens: float) -> int:
+    """Tokens of a step, in whole sequences."""
+    if rules.rule is not None:
+        return hyper.batch(rules.rule, model, tokens)
+    wanted = rules.batch_tokens_at_1m * math.sqrt(tokens / 1e6)
+    clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
+    return model.n_ctx * max(1, round(clipped / model.n_ctx))
+
+
+def _learning_rate(rules: Optim, model: GPTSpec, tokens: float) -> float:
+    """By the law of N and D; else the rule's at the model's width, or with muP at the base's, for all."""
+    if rules.rule is not None:
+        return hyper.rate(rules.rule, model, tokens)
     if rules.lr is not None:
         return rules.lr
     return min(rules.lr_max, rules.lr_times_width / (model.mup_base_width or model.d_model))
@@ -215,30 +225,43 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
             )
         row = sizes.GPT3[name]
         model = replace(row.model(vocab_size=vocab), **mup.shape(recipe.model), **mup.base(recipe))
-        # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
-        unit = GPT3_BATCH_SEQUENCES * model.n_ctx
-        batch = unit * max(1, round(row.batch_tokens / unit))
         for tokens in dict.fromkeys(recipe.tokens):
+            own = _own_tokens(model) if rules.schedule == "wsd" else tokens
+            batch = _gpt3_batch(rules, model, row, own)
             if tokens < batch / 2:
                 raise UsageError(
                     f"tokens={tokens:g}: less than half of one batch of {name}, {batch:,} tokens; give more"
                 )
-            wsd = rules.schedule == "wsd"
-            # smaller budgets keep the schedule's proportions
-            shrink = min(1.0, (_own_tokens(model) if wsd else tokens) / GPT3_TOKENS)
+            shrink = min(1.0, own / GPT3_TOKENS)  # smaller budgets keep the schedule's proportions
             ramp = _ramp(rules, model, batch, shrink)
             whole = _whole(tokens, batch, **ramp)
-            warmup, cosine = round(rules.warmup_tokens * shrink), max(1, round(rules.cosine_tokens * shrink))
+            warmup, cosine = _gpt3_warmup(rules, own, shrink), max(1, round(rules.cosine_tokens * shrink))
+            rate = hyper.rate(rules.rule, model, own) if rules.rule is not None else mup.rate_of_table(recipe, row)
             optim = OptimSpec(
-                lr=mup.rate_of_table(recipe, row),
+                lr=rate,
                 batch_tokens=batch,
                 **_schedule(rules, warmup=warmup, whole=whole, cosine=cosine, batch=batch),
                 **ramp,
-                final_fraction=rules.final_fraction,
+                final_fraction=hyper.final_fraction(rules),
                 weight_decay=rules.weight_decay,
                 clip=rules.clip,
             )
             yield Cell(label=name, at=_tokens(tokens), model=model, tokens=whole, optim=optim)
+
+
+def _gpt3_batch(rules: Gpt3Optim, model: GPTSpec, row: sizes.Gpt3Size, tokens: float) -> int:
+    """Tokens of a step: by the rule, else the table's."""
+    if rules.rule is not None:
+        return hyper.batch(rules.rule, model, tokens, GPT3_BATCH_SEQUENCES // hyper.GPT3_PART)
+    # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
+    unit = GPT3_BATCH_SEQUENCES * model.n_ctx
+    return unit * max(1, round(row.batch_tokens / unit))
+
+
+def _gpt3_warmup(rules: Gpt3Optim, tokens: float, shrink: float) -> int:
+    """Tokens of the warm-up."""
+    searched = rules.rule.warmup_fraction if rules.rule is not None else None
+    return round(rules.warmup_tokens * shrink if searched is None else searched * tokens)
 
 
 def _ramp(rules: Gpt3Optim, model: GPTSpec, batch: int, shrink: float) -> dict[str, Any]:
