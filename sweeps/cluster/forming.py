@@ -31,7 +31,7 @@ class Forming:
         self._lock = threading.Lock()  # of a team's last step to RUNNING, and of its withdrawal
 
     def start(self, team: Team, entry: str, job: Job) -> None:
-        """Begin: with a warm worker at once, otherwise at the next ``look``, so that many starts disturb no turn."""
+        """Begin: with a warm worker at once, otherwise in a thread, a gang once there is room."""
         if team.size == 1:
             (node,) = team.where
             if (member := self._pool.warm(node, team.shape)) is not None:
@@ -40,6 +40,7 @@ class Forming:
         self._pool.make_room(team.where)
         team.stage = ROOM
         self.waiting.append((team, entry, job))
+        self.look()
 
     def look(self) -> None:
         """Have threads go on with the teams for which there is room by now."""
