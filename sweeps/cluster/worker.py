@@ -253,6 +253,27 @@ def train(
     assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Train and evaluate one run."""
+    return _run(assignment, report, stop)
+
+
+def evaluate(
+    assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Ask more of a run that is trained: its checkpoint is read once for all that is missing. Never trains."""
+    from gpt3core.store.rundir import RunDir
+
+    if RunDir(assignment.job.root, assignment.job.spec.run_id).sound_result() is None:
+        raise StoreError(f"run {assignment.job.spec.run_id} is not trained, so nothing is measured of it")
+    return _run(assignment, report, stop, in_parts=True)
+
+
+def _run(
+    assignment: Assignment,
+    report: Callable[[Mapping[str, Any]], None],
+    stop: Callable[[], bool],
+    *,
+    in_parts: bool = False,
+) -> dict[str, Any] | None:
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
 
@@ -275,4 +296,5 @@ def train(
             usd_per_hour=job.usd_per_hour,
             report=report,
             stop=stop,
+            in_parts=in_parts,
         )

@@ -21,6 +21,7 @@ class Outcome:
     not_taken: list[str] = field(default_factory=list)  # runs that an adaptive sweep did without
     damage: list[str] = field(default_factory=list)
     interrupted: bool = False
+    told: list[str] = field(default_factory=list)  # what became of budgets whose profiles place themselves
 
 
 def count(states: Mapping[str, RunState], phase: Phase) -> int:
@@ -63,7 +64,9 @@ def snapshot(
     )
 
 
-def outcome(states: Mapping[str, RunState], *, not_taken: list[str], damage: list[str], interrupted: bool) -> Outcome:
+def outcome(
+    states: Mapping[str, RunState], *, not_taken: list[str], damage: list[str], interrupted: bool, told: list[str]
+) -> Outcome:
     """How the sweep ended."""
     return Outcome(
         done=[i for i, state in states.items() if state.phase == Phase.DONE],
@@ -73,6 +76,7 @@ def outcome(states: Mapping[str, RunState], *, not_taken: list[str], damage: lis
         not_taken=not_taken,
         damage=damage,
         interrupted=interrupted,
+        told=told,
     )
 
 

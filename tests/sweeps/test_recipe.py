@@ -79,6 +79,12 @@ CHANGES = {
     "center_flops": "5e10",
     "center_exponent": "0.2",
     "span": "2",
+    "points": "4",
+    "spacing": "2",
+    "beside": "2",
+    "most_points": "4",
+    "ahead": "2",
+    "width_step": "16",
     "sizes": "125M",
     "tokens": "[3e8]",
     "shapes": "[{n_layer: 1, d_model: 64, n_head: 2}]",
@@ -129,6 +135,8 @@ BESIDE = {  # what gives a key its meaning
 }
 BESIDE_OF_FAMILY = {("gpt3", "model.mup_base_width=64"): "model.mup_base_width=768"}
 READ_BY_DRIVER = {  # nothing of a plan shows them
+    "beside",
+    "ahead",
     "adaptive",
     "adaptive_share",
     "adaptive_target",
