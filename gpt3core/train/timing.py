@@ -7,9 +7,10 @@ choice is remembered per machine and torch version, recorded with every run, and
 from __future__ import annotations
 
 import hashlib
+import itertools
 import platform
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def choose(
     remembered = cache_folder() / "numerics" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if remembered.exists():
         return Numerics(**files.read_json(remembered)["chosen"])
-    times = {candidate: _step_seconds(model, candidate, device) for candidate in allowed}
+    times = step_seconds(model, allowed, device)
     best = allowed[0]
     for candidate in allowed[1:]:
         if times[candidate] < GAIN * times[best]:
@@ -95,34 +96,60 @@ def possible(numerics: Numerics, device: str) -> bool:
     return numerics.kernel != "native" or (device == "cpu" and native.library() is not None)
 
 
-def _step_seconds(model: ModelSpec, numerics: Numerics, device: str) -> float:
-    """Seconds of the fastest forward and backward pass of about 1,024 tokens: what others do at the time only adds."""
-    return min(pass_seconds(model, numerics, device)[1:])
+def step_seconds(model: ModelSpec, candidates: Sequence[Numerics], device: str) -> dict[Numerics, float]:
+    """Seconds of each one's fastest pass of about 1,024 tokens: what others do at the time only adds.
+
+    They take turns, so that a machine that is busy for a while is so for all of them, and share one set of weights.
+    One thread is timed by the processor's time that it takes, which does not count that of others.
+    """
+    weights: list[nn.Parameter] = []
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    turns = [passes(model, candidate, device, weights=weights, clock=clock) for candidate in candidates]
+    rounds = [[next(turn) for turn in turns] for _ in range(ROUNDS + 1)]
+    return {candidate: min(taken) for candidate, taken in zip(candidates, zip(*rounds[1:], strict=True), strict=True)}
 
 
 def pass_seconds(
     model: ModelSpec, numerics: Numerics, device: str, changed: Callable[[nn.Module], None] = lambda _: None
 ) -> list[float]:
-    """Seconds of forward and backward passes of about 1,024 tokens, the first with all that is done once.
+    """Seconds of so many passes, the first with all that is done once; see ``passes``."""
+    return list(itertools.islice(passes(model, numerics, device, changed), ROUNDS + 1))
+
+
+def passes(
+    model: ModelSpec,
+    numerics: Numerics,
+    device: str,
+    changed: Callable[[nn.Module], None] = lambda _: None,
+    weights: list[nn.Parameter] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[float]:
+    """Forward and backward passes of about 1,024 tokens, one after another: the seconds of each.
 
     Args:
         changed: done to the model before.
+        weights: of a model of the same shape, to be used here too; filled where it is empty.
+        clock: whose seconds are meant.
     """
     with torch.device(device):
         network = registry.of(model).build(model, kernel=numerics.kernel)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.02)
+    for parameter, shared in zip(network.parameters(), weights or network.parameters(), strict=True):
+        if parameter is shared:
+            nn.init.normal_(parameter, std=0.02)
+        else:
+            parameter.data = shared.data
+    if weights is not None and not weights:
+        weights += network.parameters()
     changed(network)
     ids = torch.randint(model.vocab_size, (max(1, 1024 // model.n_ctx), model.n_ctx + 1)).to(device)
-    seconds = []
-    for _ in range(ROUNDS + 1):
+    while True:
         if device == "cuda":
             torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = clock()
         with autocast(numerics, device):
             loss = model_loss_sum(network, next_token(ids, None))
         torch.autograd.backward(loss / ids[:, 1:].numel())
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        yield clock() - start
+        network.zero_grad()  # the others' passes need the room

@@ -18,7 +18,7 @@ from gpt3core.ramp import Ramp
 from gpt3core.spec import OptimSpec
 from sweeps.planning import checks, mup
 from sweeps.planning import rules as hyper
-from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, Recipe, Shape, ShapesRecipe
+from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, ProfilesRecipe, Recipe, Shape, ShapesRecipe
 
 GPT3_TOKENS = 300e9  # Brown et al. 2020, appendix B: what warm-up and cosine of optim are printed for
 GPT3_BATCH_SEQUENCES = 256
@@ -44,8 +44,13 @@ def cells(recipe: Recipe) -> Iterator[Cell]:
     Raises:
         ValueError: for a size, a budget or a rule that makes no run.
     """
+    return (replace(cell, model=masked(cell.model, recipe)) for cell in _cells(recipe))
+
+
+def masked(model: GPTSpec, recipe: Recipe) -> GPTSpec:
+    """The model with the recipe's word on whether documents see each other."""
     end = tokenizer.end_of_text(recipe.data.tokenizer) if recipe.data.mask_documents else None
-    return (replace(cell, model=replace(cell.model, document_end=end)) for cell in _cells(recipe))
+    return replace(model, document_end=end)
 
 
 def _cells(recipe: Recipe) -> Iterator[Cell]:
@@ -66,7 +71,7 @@ def _nano(recipe: NanoRecipe) -> Iterator[Cell]:
     checks.check_numbers("budgets", recipe.budgets, checks.MOST_FLOPS, "training FLOPs, like 1e12")
     every = [*recipe.widths, *(width for widths in recipe.widths_at.values() for width in widths)]
     checks.check_numbers("widths", every, checks.MOST_WIDTH, "d_model of a size")
-    models = {width: _nano_model(recipe, width, vocab) for width in sorted(set(every))}
+    models = {width: nano_model(recipe, width, vocab) for width in sorted(set(every))}
     for budget in sorted(set(recipe.budgets)):
         center = recipe.center_params * (budget / recipe.center_flops) ** recipe.center_exponent
         chosen = recipe.widths_at.get(budget)
@@ -76,10 +81,15 @@ def _nano(recipe: NanoRecipe) -> Iterator[Cell]:
                 reason = f"N={n:.3g} is more than {recipe.span:g}x from {center:.3g}"
                 yield Cell(label=f"d{width}", at=_flops(budget), model=models[width], reason=reason)
             else:
-                yield _by_flops(f"d{width}", models[width], budget, recipe.optim)
+                yield by_flops(f"d{width}", models[width], budget, recipe.optim)
 
 
-def _nano_model(recipe: NanoRecipe, width: int, vocab: int) -> GPTSpec:
+def nano_model(recipe: NanoRecipe | ProfilesRecipe, width: int, vocab: int) -> GPTSpec:
+    """GPT-3's shape at a width.
+
+    Raises:
+        UsageError: for a width that its heads do not divide.
+    """
     try:
         return replace(sizes.nano(width, vocab_size=vocab, **mup.shape(recipe.model)), **mup.base(recipe))
     except ValueError as error:
@@ -93,7 +103,7 @@ def _shapes(recipe: ShapesRecipe) -> Iterator[Cell]:
     models = list(dict.fromkeys(_shape_model(recipe, shape) for shape in recipe.shapes))
     for budget in sorted(set(recipe.budgets)):
         for model in models:
-            yield _by_flops(_name(model), model, budget, recipe.optim)
+            yield by_flops(_name(model), model, budget, recipe.optim)
     for tokens in sorted(set(recipe.tokens)):
         for model in models:
             yield _by_tokens(_name(model), _tokens(tokens), model, tokens, recipe.optim)
@@ -123,7 +133,12 @@ def _shape_model(recipe: ShapesRecipe, shape: Shape) -> GPTSpec:
     )
 
 
-def _by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
+def by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
+    """A size at a budget of training FLOPs, its hyperparameters by the recipe's rules.
+
+    Raises:
+        UsageError: where the rules give none.
+    """
     cell = _by_tokens(label, _flops(budget), model, costs.tokens_for(model, budget), rules)
     return replace(cell, budget=budget)
 

@@ -155,7 +155,11 @@ class Placement:
     context: int | None = None  # ranks that share the positions of a sequence
     cpus: float = 1.0  # cores a rank: as many threads, where it trains on them
     gpus: float = 0.0  # GPUs a rank; below one, so many runs share a GPU
-    max_failures: int = 3
+    min_workers: int | None = None  # ranks that do, of data-parallel replicas, where nodes are missing; default: all
+    shrink_seconds: float = 60.0  # that a run waits for all of its workers where fewer do
+    max_failures: int = 3  # crashes without a newer checkpoint in between; lost nodes count for nothing
+    stall_seconds: float = 600.0  # without a new step (or 20 of its steps) a run is ended, and resumed
+    hang_seconds: float = 120.0  # a rank that does not come to a collective for so long is named, and its gang resumed
     checkpoint_seconds: float = 10.0
 
 
@@ -215,6 +219,27 @@ class NanoRecipe(Recipe):
 
 
 @dataclass(kw_only=True)
+class ProfilesRecipe(Recipe):
+    """GPT-3's shape at small widths, each budget with sizes that follow from the budgets below until they bracket."""
+
+    family: str = "profiles"
+    budgets: list[float] = field(default_factory=list)  # exact training FLOPs of each IsoFLOP budget
+    points: int = 5  # sizes of a budget to begin with
+    spacing: float = 1.5  # factor in N between neighbouring sizes
+    beside: int = 1  # sizes that must have ended on either side of a budget's lowest
+    most_points: int = 12  # sizes of a budget at most
+    ahead: int = 1  # budgets that may begin where workers are free, while those below are not settled
+    widths: list[int] = field(default_factory=list)  # d_model to choose from; by default every multiple of width_step
+    width_step: int = 4
+    # where the lowest budget begins, and how N* grows until two budgets tell
+    center_params: float = 9e3
+    center_flops: float = 1e11
+    center_exponent: float = 0.72
+    model: NanoModel = field(default_factory=NanoModel)
+    optim: Optim = field(default_factory=Optim)
+
+
+@dataclass(kw_only=True)
 class Gpt3Recipe(Recipe):
     """Sizes of GPT-3's Table 2.1, each at every number of tokens."""
 
@@ -247,7 +272,12 @@ class ShapesRecipe(Recipe):
     optim: Optim = field(default_factory=Optim)
 
 
-FAMILIES: dict[str, type[Recipe]] = {"nano": NanoRecipe, "gpt3": Gpt3Recipe, "shapes": ShapesRecipe}
+FAMILIES: dict[str, type[Recipe]] = {
+    "nano": NanoRecipe,
+    "gpt3": Gpt3Recipe,
+    "shapes": ShapesRecipe,
+    "profiles": ProfilesRecipe,
+}
 
 
 def available(*, search: bool = False) -> list[str]:

@@ -8,8 +8,8 @@ import operator
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
 
 
-def target(name: str, value: float | None, comparison: str, goal: float) -> None:
-    """Print ``TARGET <name> <value> <comparison> <goal> <met|missed|not-run>``.
+def target(name: str, value: float | None, comparison: str, goal: float) -> bool:
+    """Print ``TARGET <name> <value> <comparison> <goal> <met|missed|not-run>``; whether it is met.
 
     Args:
         name: one word, with its unit.
@@ -22,6 +22,7 @@ def target(name: str, value: float | None, comparison: str, goal: float) -> None
         raise ValueError(f"{comparison!r}: allowed are {', '.join(COMPARISONS)}")
     if value is None:
         print(f"TARGET {name} - {comparison} {goal:.6g} not-run")
-        return
+        return False
     met = math.isfinite(value) and COMPARISONS[comparison](value, goal)
     print(f"TARGET {name} {value:.6g} {comparison} {goal:.6g} {'met' if met else 'missed'}")
+    return met

@@ -96,7 +96,7 @@ def test_numerics_recorded_with_a_run_win_over_what_a_resume_suggests(tiny_run, 
 
 def test_numerics_are_timed_once_and_remembered(tiny_run, monkeypatch):
     first = timing.choose(tiny_run.model)
-    monkeypatch.setattr(timing, "_step_seconds", lambda *_: pytest.fail("timed again"))
+    monkeypatch.setattr(timing, "step_seconds", lambda *_: pytest.fail("timed again"))
     assert timing.choose(tiny_run.model) == first
     assert timing.choose(replace(tiny_run.model, n_layer=96)) == first  # more blocks of the same: 175B fits no host
     assert timing.choose(tiny_run.model, "fp32", "softmax") == Numerics(precision="fp32", kernel="softmax")
