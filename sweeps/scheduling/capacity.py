@@ -9,53 +9,70 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Kind, Node, Resources, rack_of
 
+WHOLE = 1 - EPSILON
 Taken = list[tuple[int, float]]  # of one node's devices: which, and how much of it
 Held = tuple[float, Resources, Allocation, Mapping[str, Taken]]  # until when, of what shape, where, on which devices
 Scope = tuple[Resources, str, str]  # shape of a worker, accelerator, label of the rack
 
 
-@dataclass(kw_only=True, slots=True)
 class Free:
     """What is free on one node."""
 
-    cpus: float
-    devices: list[float]  # the free share of each GPU, 0 to 1
+    __slots__ = ("cpus", "devices", "whole")
+
+    def __init__(self, cpus: float, devices: list[float]) -> None:
+        self.cpus, self.devices = cpus, devices  # of each GPU the free share, 0 to 1
+        self.whole = sum(share >= WHOLE for share in devices)  # GPUs that are free altogether
+
+    def copy(self) -> Free:
+        """As much."""
+        other = Free.__new__(Free)
+        other.cpus, other.devices, other.whole = self.cpus, self.devices.copy(), self.whole
+        return other
 
     def workers(self, shape: Resources) -> int:
         """How many workers of a shape fit."""
         cpus, gpus = shape.cpus, shape.gpus
-        room = math.inf if cpus <= 0 else (self.cpus + EPSILON) // cpus
-        if 0 < gpus < 1:
-            room = min(room, sum((share + EPSILON) // gpus for share in self.devices))
-        elif gpus >= 1:
-            whole = 0
-            for share in self.devices:
-                whole += share >= 1 - EPSILON
-            room = min(room, whole // int(gpus)) if gpus == int(gpus) else 0  # Ray has no 1.5 GPUs
-        return 0 if room == math.inf else max(0, int(room))
+        room = (self.cpus + EPSILON) // cpus if cpus > 0 else math.inf
+        if gpus >= 1:
+            room = min(room, self.whole // int(gpus)) if gpus == int(gpus) else 0  # Ray has no 1.5 GPUs
+        elif gpus > 0:
+            parts = self.whole * ((1 + EPSILON) // gpus)
+            if self.whole < len(self.devices):
+                for share in self.devices:
+                    if gpus - EPSILON <= share < WHOLE:
+                        parts += (share + EPSILON) // gpus
+            room = min(room, parts)
+        return 0 if room == math.inf or room < 0 else int(room)
 
     def take(self, shape: Resources, workers: int) -> Taken:
         """Hold so many workers' resources; what it took of the devices, for ``give``."""
         self.cpus -= workers * shape.cpus
-        taken: Taken = []
-        if shape.gpus < 1:
-            amounts = [shape.gpus] * workers if shape.gpus > 0 else []
+        gpus = shape.gpus
+        if not gpus:
+            return []
+        if gpus < 1:
+            amounts = [gpus] * workers
         else:
-            rest = workers * shape.gpus
+            rest = workers * gpus
             amounts = [1.0] * int(rest + EPSILON)
             amounts += [rest - len(amounts)] if rest - len(amounts) > EPSILON else []
+        taken, devices = [], self.devices
         for amount in amounts:
-            able = [(share, i) for i, share in enumerate(self.devices) if share >= amount - EPSILON]
-            if able:  # the fullest device that can; none where others hold more than was known
-                _, device = min(able)
-                self.devices[device] -= amount
-                taken.append((device, amount))
+            best = -1
+            for device, share in enumerate(devices):
+                if share >= amount - EPSILON and (best < 0 or share < devices[best]):
+                    best = device
+                    if amount == 1.0:  # no whole one is fuller than another
+                        break
+            if best >= 0:  # the fullest device that can; none where others hold more than was known
+                self.whole -= devices[best] >= WHOLE
+                devices[best] -= amount
+                taken.append((best, amount))
         return taken
 
     def give(self, shape: Resources, workers: int, taken: Taken) -> None:
@@ -63,24 +80,49 @@ class Free:
         self.cpus += workers * shape.cpus
         for device, amount in taken:
             self.devices[device] += amount
+            self.whole += self.devices[device] >= WHOLE
 
     def least(self, other: Free) -> Free:
         """What is free in both."""
-        devices = [min(a, b) for a, b in zip(self.devices, other.devices, strict=True)]
-        return Free(cpus=min(self.cpus, other.cpus), devices=devices)
+        return Free(min(self.cpus, other.cpus), list(map(min, self.devices, other.devices)))
 
 
-@dataclass(kw_only=True, slots=True)
 class _Rack:
     """Nodes by how many workers of one shape they could take."""
 
-    room: dict[str, int] = field(default_factory=dict)
-    counts: Counter[int] = field(default_factory=Counter)  # room -> nodes
-    heaps: dict[int, list[tuple[float, float, str]]] = field(default_factory=dict)  # may hold entries that are past
+    __slots__ = ("counts", "first", "heaps", "room")
+
+    def __init__(self, room: dict[str, int]) -> None:
+        self.room, self.first = room, min(room)
+        self.counts: dict[int, int] = {}  # room -> nodes
+        for workers in room.values():
+            self.counts[workers] = self.counts.get(workers, 0) + 1
+        self.heaps: dict[int, list[tuple[float, float, str]]] = {}  # of rooms asked for; may hold entries that are past
 
     def able(self, share: int) -> int:
         """How many nodes could take so many workers."""
-        return sum(n for room, n in self.counts.items() if room >= share)
+        able = 0
+        for room, nodes in self.counts.items():
+            if room >= share:
+                able += nodes
+        return able
+
+    def fullest(self, share: int, count: int) -> list[str]:
+        """So many nodes that could take so many workers, those with the least room first, then by name."""
+        by_room: dict[int, list[str]] = {}
+        for name, room in self.room.items():
+            if room >= share:
+                by_room.setdefault(room, []).append(name)
+        found: list[str] = []
+        for room in sorted(by_room):
+            found += heapq.nsmallest(count - len(found), by_room[room])
+        return found
+
+    def move(self, name: str, room: int) -> None:
+        """A node has room for so many now."""
+        self.counts[self.room[name]] -= 1
+        self.counts[room] = self.counts.get(room, 0) + 1
+        self.room[name] = room
 
 
 class Capacity:
@@ -93,12 +135,12 @@ class Capacity:
     @classmethod
     def of(cls, inventory: Inventory) -> Capacity:
         """An empty cluster."""
-        free = {n.name: Free(cpus=n.total.cpus, devices=[1.0] * int(n.total.gpus + EPSILON)) for n in inventory}
+        free = {n.name: Free(n.total.cpus, [1.0] * int(n.total.gpus + EPSILON)) for n in inventory}
         return cls(inventory, free)
 
     def copy(self) -> Capacity:
         """A cluster in the same state, to try things on."""
-        return Capacity(self.nodes, {name: Free(cpus=f.cpus, devices=[*f.devices]) for name, f in self.free.items()})
+        return Capacity(self.nodes, {name: free.copy() for name, free in self.free.items()})
 
     def least(self, other: Capacity) -> Capacity:
         """What is free in both."""
@@ -127,10 +169,9 @@ class Capacity:
                 if (rack := racks.get(name)) is None:
                     continue
                 room = self.free[name].workers(shape)
-                rack.counts[rack.room[name]] -= 1
-                rack.counts[room] += 1
-                rack.room[name] = room
-                self._push(rack, name)
+                rack.move(name, room)
+                if room in rack.heaps:
+                    heapq.heappush(rack.heaps[room], self._fullness(name))
 
     def share(self, kind: Kind) -> int | None:
         """How many workers of a gang each of its nodes takes here: all where one can, else the largest equal share."""
@@ -156,14 +197,13 @@ class Capacity:
                 if room is not None:
                     found.append(((room, *self._fullest(rack, room)), rack))
             elif (able := rack.able(share)) >= count:
-                found.append(((able, 0.0, 0.0, min(rack.room)), rack))
+                found.append(((able, 0.0, 0.0, rack.first), rack))
         if not found:
             return None
         best, rack = min(found, key=lambda one: one[0])
         if count == 1:
             return {best[3]: share}
-        nodes = sorted((room, name) for name, room in rack.room.items() if room >= share)
-        return {name: share for _, name in nodes[:count]}
+        return dict.fromkeys(rack.fullest(share, count), share)
 
     def earliest(self, kind: Kind, share: int, held: Sequence[Held], now: float) -> float:
         """When the ends of what holds resources leave room for a gang first; gives back what has ended by then.
@@ -176,7 +216,7 @@ class Capacity:
         """
         count, shape = kind.workers // share, kind.worker
         able = {id(rack): rack.able(share) for rack in self._racks(kind)}
-        racks, room = self._scopes[kind.worker, kind.accelerator, kind.rack][1], {}
+        racks, room = self._scopes[kind.worker, kind.accelerator, kind.rack][1], dict[str, int]()
         self._scopes = {}  # nodes change below without being looked at again
         for moment in _moments(held, now):
             for _, worker, allocation, taken in moment:
@@ -194,24 +234,17 @@ class Capacity:
     def _racks(self, kind: Kind) -> list[_Rack]:
         scope = kind.worker, kind.accelerator, kind.rack
         if scope not in self._scopes:
-            found: dict[tuple[bool, str], _Rack] = {}
-            racks: dict[str, _Rack] = {}
+            shape, rooms = kind.worker, dict[tuple[bool, str], dict[str, int]]()
             for node in self.nodes:
                 if kind.accelerator and node.labels.get(ACCELERATOR) != kind.accelerator:
                     continue
-                rack = racks[node.name] = found.setdefault(rack_of(node, kind.rack), _Rack())
-                room = self.free[node.name].workers(kind.worker)
-                rack.room[node.name] = room
-                rack.counts[room] += 1
-                rack.heaps.setdefault(room, []).append(self._fullness(node.name))
-            for rack in found.values():
-                for heap in rack.heaps.values():
-                    heapq.heapify(heap)
-            self._scopes[scope] = list(found.values()), racks
+                where = rack_of(node, kind.rack) if kind.rack else (True, "")
+                if where not in rooms:
+                    rooms[where] = {}
+                rooms[where][node.name] = self.free[node.name].workers(shape)
+            racks = [_Rack(room) for room in rooms.values()]
+            self._scopes[scope] = racks, {name: rack for rack in racks for name in rack.room}
         return self._scopes[scope][0]
-
-    def _push(self, rack: _Rack, name: str) -> None:
-        heapq.heappush(rack.heaps.setdefault(rack.room[name], []), self._fullness(name))
 
     def _fullness(self, name: str) -> tuple[float, float, str]:
         free = self.free[name]
@@ -219,6 +252,9 @@ class Capacity:
 
     def _fullest(self, rack: _Rack, room: int) -> tuple[float, float, str]:
         """Of the nodes with that room, the one with the least left."""
+        if room not in rack.heaps:
+            rack.heaps[room] = [self._fullness(name) for name, its in rack.room.items() if its == room]
+            heapq.heapify(rack.heaps[room])
         heap = rack.heaps[room]
         while rack.room[heap[0][2]] != room or heap[0] != self._fullness(heap[0][2]):
             heapq.heappop(heap)

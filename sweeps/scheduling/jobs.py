@@ -9,6 +9,7 @@ from functools import cached_property
 from sweeps.scheduling.inventory import Allocation, Kind, Resources
 
 DAY = 86_400.0
+_KINDS: dict[Kind, Kind] = {}  # a comparison of kinds would be most of a pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,9 @@ class Job:
 
     @cached_property
     def kind(self) -> Kind:
-        """What its fit depends on."""
-        return Kind(self.worker, self.workers, self.together, self.accelerator, self.rack)
+        """What its fit depends on; the same object for all such runs."""
+        kind = Kind(self.worker, self.workers, self.together, self.accelerator, self.rack)
+        return _KINDS.setdefault(kind, kind)
 
 
 @dataclass(frozen=True, kw_only=True)

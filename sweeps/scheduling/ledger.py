@@ -64,7 +64,7 @@ class Ledger:
 
 
 class Queue:
-    """The waiting runs in their order, kind by kind: where one of a kind finds no room, the others need not be asked."""
+    """The waiting runs in order, kind by kind: where one of a kind finds no room, the others need not be asked."""
 
     def __init__(self, rules: Rules, jobs: Sequence[Job] = ()) -> None:
         self._rules = rules

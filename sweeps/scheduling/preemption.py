@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Mapping, Sequence, Set
 
 from sweeps.scheduling.capacity import Capacity, Free, Taken
 from sweeps.scheduling.inventory import ACCELERATOR, Kind, Node, rack_of
@@ -53,23 +54,38 @@ class _Search:
     def choose(self) -> bool:
         """Choose whom to stop; whether that makes room."""
         needed = {name: self._needed(name) for name in self.free}
+        heap = [(self.cost(who), name) for name, who in needed.items() if who is not None]
+        heapq.heapify(heap)
         taken: set[str] = set()
         while len(taken) < self.count:
-            open_nodes = [(self.cost(n), name) for name, n in needed.items() if n is not None and name not in taken]
-            if not open_nodes:
+            if not heap:
                 return False
-            _, best = min(open_nodes)
-            more = (needed[best] or set()) - self.chosen
+            cost, best = heapq.heappop(heap)
+            who = needed[best]
+            if best in taken or who is None or cost != self.cost(who):
+                continue  # an entry that is past
             taken.add(best)
-            self.chosen |= more
-            for name in {name for i in more for name in self.candidates[i][1]} & set(self.free):
-                needed[name] = self._needed(name)
-        for i in sorted(self.chosen, key=lambda i: self.cost({i}), reverse=True):  # who need not stop goes on
-            if self._able(self.chosen - {i}) >= self.count:
-                self.chosen.discard(i)
+            self.chosen |= who
+            for name in {name for i in who for name in self.candidates[i][1]} & set(self.free) - taken:
+                needed[name] = again = self._needed(name)
+                if again is not None:
+                    heapq.heappush(heap, (self.cost(again), name))
+        self._spare()
         return bool(self.chosen)
 
-    def cost(self, which: set[int]) -> Cost:
+    def _spare(self) -> None:
+        """Who need not stop goes on, the largest first."""
+        rooms = {name: self._room(name, self.chosen) for name in self.free}
+        able = sum(room >= self.share for room in rooms.values())
+        for i in sorted(self.chosen, key=lambda i: self.cost({i}), reverse=True):
+            without = {n: self._room(n, self.chosen - {i}) for n in self.candidates[i][1] if n in rooms}
+            lost = sum(rooms[name] >= self.share > room for name, room in without.items())
+            if able - lost >= self.count:
+                self.chosen.discard(i)
+                able -= lost
+                rooms |= without
+
+    def cost(self, which: Set[int]) -> Cost:
         """Of stopping some: how many, and what they hold, in GPUs and a little for cores."""
         held = 0.0
         for run in (self.candidates[i][0] for i in which):
@@ -78,33 +94,37 @@ class _Search:
 
     def _needed(self, name: str) -> set[int] | None:
         """Whom to stop on a node beside the chosen, so that its share of the gang fits; None where that is in vain."""
-        more: set[int] = set()
-        if self._room(name, self.chosen) >= self.share:
-            return more
-        largest_first = sorted(set(self.on[name]) - self.chosen, key=lambda i: (-self._on_node(i, name), self.cost({i})))
-        for i in largest_first:
-            more.add(i)
-            if self._room(name, self.chosen | more) >= self.share:
-                break
-        else:
+        then = self._free(name, self.chosen)
+        room, more = then.workers(self.shape), list[int]()
+        left = [i for i in self.on[name] if i not in self.chosen]
+        left.sort(key=lambda i: (-self._on_node(i, name), self.cost({i})))
+        while room < self.share and len(more) < len(left):
+            more.append(left[len(more)])
+            self._give(then, name, more[-1])
+            room = then.workers(self.shape)
+        if room < self.share:
             return None
-        for i in [i for i in largest_first if i in more]:
-            if self._room(name, self.chosen | (more - {i})) >= self.share:
-                more.discard(i)
-        return more
+        who = set(more)
+        for i in more[:-1]:  # the last made the room
+            if self._room(name, self.chosen | (who - {i})) >= self.share:
+                who.discard(i)
+        return who
 
     def _on_node(self, i: int, name: str) -> float:
         run = self.candidates[i][0]
         return run.allocation[name] * (run.worker.gpus + 1e-3 * run.worker.cpus)
 
-    def _able(self, stopped: set[int]) -> int:
-        return sum(self._room(name, stopped) >= self.share for name in self.free)
+    def _room(self, name: str, stopped: Set[int]) -> int:
+        return self._free(name, stopped).workers(self.shape)
 
-    def _room(self, name: str, stopped: set[int]) -> int:
-        free = self.free[name]
-        then = Free(cpus=free.cpus, devices=[*free.devices])
+    def _free(self, name: str, stopped: Set[int]) -> Free:
+        """What is free on a node without some."""
+        then = self.free[name].copy()
         for i in self.on[name]:
             if i in stopped:
-                run, taken = self.candidates[i]
-                then.give(run.worker, run.allocation[name], taken[name])
-        return then.workers(self.shape)
+                self._give(then, name, i)
+        return then
+
+    def _give(self, then: Free, name: str, i: int) -> None:
+        run, taken = self.candidates[i]
+        then.give(run.worker, run.allocation[name], taken[name])

@@ -56,7 +56,7 @@ def skim(now: float, ledger: Ledger, queue: Queue, largest: Inventory, rules: Ru
     most: dict[Kind, float] = {}
     for job in queue.walk(most):
         decision = one_pass.decision(job)
-        fit = one_pass.fits[job.kind]
+        fit = one_pass.fits[id(job.kind)]
         if fit.verdict is not None:
             decisions += [type(fit.verdict)(run_id=j.run_id, reason=fit.verdict.reason) for j in queue.of(job.kind)]
         elif not isinstance(decision, Hold) or (one_pass.first and one_pass.first.run_id == job.run_id):
@@ -112,22 +112,24 @@ class _Pass:
     def __init__(self, now: float, ledger: Ledger, largest: Inventory, rules: Rules) -> None:
         self.now, self.ledger, self.free, self.largest, self.rules = now, ledger, ledger.free, largest, rules
         self.first: _Reservation | None = None
+        self.delaying = ""  # why those wait that would delay it
         self.preempted: list[Preempt] = []
-        self.fits: dict[Kind, _Fit] = {}
+        self.fits: dict[int, _Fit] = {}  # by the kind's identity: kinds are one object each
         self.lasting = ledger.lasting()  # whole nodes are waited for, but not those on which somebody stays for ever
 
     def decision(self, job: Job) -> Decision:
         """What becomes of the next of the queue."""
-        fit = self.fits.get(job.kind)
+        kind = job.kind
+        fit = self.fits.get(id(kind))
         if fit is None:
-            fit = self.fits[job.kind] = self._fit(job.kind)
+            fit = self.fits[id(kind)] = self._fit(kind)
         if fit.full:
             return Hold(run_id=job.run_id, reason=fit.full)
         if fit.verdict is not None:
             return type(fit.verdict)(run_id=job.run_id, reason=fit.verdict.reason)
         ahead = self.first is None or self._ends_before(job, self.first)
         if not ahead and fit.late:
-            return self._delaying(job)
+            return Hold(run_id=job.run_id, reason=self.delaying)
         allocation = self.free.place(job.kind, fit.share)
         if allocation is None:
             return self._hold(job, fit)
@@ -136,7 +138,7 @@ class _Pass:
             allocation = self.first.both.place(job.kind, fit.share)
             if allocation is None:
                 fit.late = True
-                return self._delaying(job)
+                return Hold(run_id=job.run_id, reason=self.delaying)
         return self._start(job, allocation)
 
     def _fit(self, kind: Kind) -> _Fit:
@@ -180,6 +182,7 @@ class _Pass:
             self.preempted = [Preempt(run_id=i, by=job.run_id) for i in sorted(stopped)]
             time, spare = self._earliest(job, fit.share, stopped)
         self.first = _Reservation(run_id=job.run_id, time=time, spare=spare, both=self.free.least(spare))
+        self.delaying = f"would delay {job.run_id}, which is first in the queue{_at(time, self.now)}"
         waits = f"{len(stopped)} of lower priority make room, " if stopped else ""
         reason = f"first in the queue, {waits}needs {job.kind}{_at(time, self.now)}"
         return Hold(run_id=job.run_id, reason=reason, eta=time if time < math.inf else None)
@@ -209,11 +212,6 @@ class _Pass:
             elif run.resumable and run.priority < job.priority and turn(run, self.rules) > turn(job, self.rules):
                 candidates.append((run, taken))
         return preemption.victims(job.kind, share, then, candidates)
-
-    def _delaying(self, job: Job) -> Hold:
-        assert self.first is not None
-        first = f"{self.first.run_id}, which is first in the queue{_at(self.first.time, self.now)}"
-        return Hold(run_id=job.run_id, reason=f"would delay {first}")
 
 
 def _at(time: float, now: float) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from sweeps.scheduling.inventory import Inventory, Node, Resources
 from sweeps.scheduling.jobs import Decision, Hold, Job, Preempt, Refuse, Rules, Running, Start
 from sweeps.scheduling.ledger import Ledger, Queue
-from sweeps.scheduling.scheduler import skim
+from sweeps.scheduling.scheduler import PLAIN, skim
 
 Policy = Callable[[float, Ledger, Queue, Inventory, Rules], list[Decision]]
 Watch = Callable[[float, Inventory, list[Job], list[Running], list[Decision]], None]
@@ -76,7 +76,7 @@ def simulate(
     jobs: Sequence[Job],
     after: Mapping[str, tuple[str, float]] | None = None,
     *,
-    rules: Rules = Rules(),  # noqa: B008 (frozen)
+    rules: Rules = PLAIN,
     failures: Failures = NONE,
     policy: Policy = skim,
     watch: Watch | None = None,
@@ -159,7 +159,9 @@ class _Day:
         self.coming = 0  # jobs that are still to be queued
         names = {job.run_id for job in jobs}
         for job in jobs:
-            spread = math.exp(failures.spread * failures.drawn("length", job.run_id).gauss()) if failures.spread else 1.0
+            spread = (
+                math.exp(failures.spread * failures.drawn("length", job.run_id).gauss()) if failures.spread else 1.0
+            )
             self.works[job.run_id] = _Work(job=job, length=job.seconds * spread)
             other, seconds = after.get(job.run_id, ("", 0.0))
             if other in names:
@@ -255,9 +257,7 @@ class _Day:
             return False
         del self.attempts[run_id]
         self.ledger.release(run_id)
-        spell = Spell(
-            run_id=run_id, started=attempt.started, ended=now, resources=attempt.resources, outcome=outcome
-        )
+        spell = Spell(run_id=run_id, started=attempt.started, ended=now, resources=attempt.resources, outcome=outcome)
         self.spells.append((attempt.order, spell))
         work, ran = self.works[run_id], now - attempt.started
         if outcome == "done":

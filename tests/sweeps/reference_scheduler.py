@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Resources
 from sweeps.scheduling.jobs import Decision, Hold, Job, Preempt, Refuse, Rules, Running, Start
-from sweeps.scheduling.scheduler import STOP_SECONDS, WORTH_SECONDS
+from sweeps.scheduling.scheduler import PLAIN, STOP_SECONDS, WORTH_SECONDS
 
 Free = dict[str, Resources]
 
 
 def decide(
-    now: float, inventory: Inventory, queue: Sequence[Job], running: Sequence[Running], rules: Rules = Rules()
+    now: float, inventory: Inventory, queue: Sequence[Job], running: Sequence[Running], rules: Rules = PLAIN
 ) -> list[Decision]:
     """One decision for every queued run, and who must stop for the first that waits."""
     plain = _Plain(now, inventory, list(running), rules)
@@ -79,10 +79,11 @@ class _Plain:
         ]
         stay = [run for run in self.running if not run.stopping]
         for count in range(1, len(may) + 1):
-            found = []
-            for gone in itertools.combinations(may, count):
-                if self.place(job, self.without([run for run in stay if run not in gone]), share) is not None:
-                    found.append((sum(map(held, gone)), sorted(run.run_id for run in gone)))
+            found = [
+                (sum(map(held, gone)), sorted(run.run_id for run in gone))
+                for gone in itertools.combinations(may, count)
+                if self.place(job, self.without([run for run in stay if run not in gone]), share) is not None
+            ]
             if found:
                 return frozenset(min(found)[1])
         return frozenset()

@@ -171,7 +171,7 @@ def test_workers_that_belong_together_share_a_node():
 
 
 def test_a_gang_of_several_nodes_takes_whole_nodes_and_waits_for_them():
-    """16 GPUs are two nodes, not four halves: halves would talk over the network twice as much, and block four nodes."""
+    """16 GPUs are two nodes, not four halves, which would talk over the network more and break up four nodes."""
     half = [Running(run_id=f"r{i}", worker=GPU, allocation={f"n{i}": 4}, ends=50.0 + i) for i in range(4)]
     (held,) = decide(0, cluster(4), [job("gang", workers=16)], half)
     assert isinstance(held, Hold)
@@ -253,7 +253,7 @@ def test_a_step_of_priority_is_worth_the_patience_and_no_more():
 
 def low(name, nodes, workers=8, **words):
     words = {"ends": 1e5, "resumable": True, "queued": 5.0} | words
-    return Running(run_id=name, worker=GPU, allocation={n: workers for n in nodes.split()}, **words)
+    return Running(run_id=name, worker=GPU, allocation=dict.fromkeys(nodes.split(), workers), **words)
 
 
 def preempting(nodes, queue, running):
