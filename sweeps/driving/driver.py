@@ -22,7 +22,7 @@ from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
-from sweeps.driving import preparation, view
+from sweeps.driving import preparation, view, yielding
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
@@ -37,10 +37,11 @@ from sweeps.driving.status import ENDED, INTERRUPTED, Status
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
 from sweeps.driving.view import Outcome
+from sweeps.planning import placing
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
-from sweeps.scheduling.scheduler import Start
+from sweeps.scheduling.scheduler import Preempt, Start
 
 TICK_SECONDS = 0.25
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
@@ -74,7 +75,8 @@ class Driver:
         self.requests = Requests(self.sweep, cluster, self.display.say)
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
-        self.nodes = Nodes(self.estimates.kind, self.display.say)
+        self.nodes = Nodes(lambda state: self.estimates.kind(state.spec), self.display.say)
+        self.rules = placing.rules(recipe)
         self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
         self.happenings = Happenings(
@@ -150,6 +152,7 @@ class Driver:
             if run.run_id in self.states:  # when it began is not known here, so it counts as just begun
                 state = self.states[run.run_id]
                 if state.phase != Phase.DONE:
+                    state.queued = now
                     state.started(now + self.estimates.left(state))
             elif run.run_id != preparation.NAME:
                 self.cluster.stop(run.run_id)
@@ -160,7 +163,7 @@ class Driver:
         largest = max((s.spec for s in self.states.values()), key=lambda run: costs.train_flops(run.model, run.tokens))
         self.preparation = Preparation(
             self.cluster,
-            self.estimates.shape,
+            self.estimates.kind(largest),
             self._job(largest),
             self.place.max_failures,
             self.display.say,
@@ -176,7 +179,7 @@ class Driver:
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""
         self.happenings.look_again(now)
-        self._propose()
+        self._propose(now)
         self.requests.look(self.states, now)
         self.pruning.look(self.states, self.record.pruned, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
@@ -193,24 +196,26 @@ class Driver:
         if seen == self._seen and now < self._decided + DECIDE_SECONDS:
             return True
         self._seen, self._decided = seen, now
-        holding = [
-            replace(run, ends=self.states[run.run_id].ends) if run.run_id in self.states else run for run in running
-        ]
+        holding = yielding.seen(running, self.states, self.estimates.priority)
         jobs = [self.estimates.job(state) for state in queue]
-        for decision in scheduler.decide(now, inventory, jobs, [*holding, *others], self.nodes.largest):
+        held = [*holding, *others]
+        for decision in scheduler.decide(now, inventory, jobs, held, self.nodes.largest, self.rules):
             state = self.states[decision.run_id]
             if isinstance(decision, Start):
                 self._start(state, decision.allocation, now)
+            elif isinstance(decision, Preempt):
+                yielding.make_room(state, decision, self.cluster, self.display.say, self.happenings.note)
             else:
                 state.reason = decision.reason
         return True
 
-    def _propose(self) -> None:
+    def _propose(self, now: float) -> None:
         if self.over:
             return
         proposal = self.proposer.propose(self.states)
         for run_id in proposal.take:
             self.states[run_id].wait("")
+            self.states[run_id].queued = now
         if proposal.over:
             self.over = proposal.over
             spare = tuple(i for i, state in self.states.items() if state.phase == Phase.SPARE)
@@ -220,7 +225,8 @@ class Driver:
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:
             job = replace(self._job(state.spec), prefix=state.prefix, keep=self.trunks.keep(state))
-            self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, job)
+            shape = self.estimates.kind(state.spec).worker
+            self.cluster.start(state.run_id, allocation, shape, self.entry, job)
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
             return
@@ -228,13 +234,13 @@ class Driver:
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
     def _job(self, run: RunSpec) -> Job:
-        peak, price = self.estimates.device()
+        peak, price = self.estimates.device(run)
         return Job(
             spec=run,
             evals=self.evals,
             root=self.root,
             device=self._device(),
-            threads=max(1, int(self.place.cpus)),
+            threads=max(1, int(self.estimates.own(run).placement.cpus)),
             numerics=self._numerics(),
             checkpoint_seconds=self.place.checkpoint_seconds,
             peak_flops=peak,

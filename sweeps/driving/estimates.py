@@ -11,9 +11,8 @@ from gpt3core import costs
 from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
 from sweeps.driving.run_state import Phase, RunState
-from sweeps.planning import estimate, hardware
+from sweeps.planning import estimate, hardware, placing
 from sweeps.planning.recipe import Recipe
-from sweeps.scheduling.inventory import Resources
 from sweeps.scheduling.scheduler import Job, Kind
 
 
@@ -22,38 +21,53 @@ class Estimates:
 
     def __init__(self, recipe: Recipe) -> None:
         self.plan, self.place = recipe.plan, recipe.placement
-        self.shape = Resources(cpus=self.place.cpus, gpus=self.place.gpus)
         self._cheap_first = recipe.prune.by_value is not None  # a law is known before the costly runs are far
         self._speedups: list[float] = []
         self._speedup = 1.0
         self._guesses: dict[str, float] = {}  # seconds of training at a speedup of one
-        self._jobs: dict[tuple[str, bool, float], Job] = {}
+        self._jobs: dict[tuple[str, bool, float, float], Job] = {}
         self._recipe = recipe
+        self._own: dict[str, Recipe] = {}  # by size
+        self._kinds: dict[str, Kind] = {}
         self._layouts: dict[str, Layout | None] = {}
 
-    @property
-    def kind(self) -> Kind:
-        """What every run asks of the cluster at least."""
-        return self.shape, self.place.workers, self.place.tensor or 1
+    def own(self, run: RunSpec) -> Recipe:
+        """The recipe with a run's own placement and GPU."""
+        if run.label not in self._own:
+            self._own[run.label] = placing.own(self._recipe, run.label)
+        return self._own[run.label]
+
+    def kind(self, run: RunSpec) -> Kind:
+        """What a run asks of the cluster."""
+        if run.run_id not in self._kinds:
+            place = self.own(run).placement
+            self._kinds[run.run_id] = placing.kind(place, together=estimate.together(self.layout(run)))
+        return self._kinds[run.run_id]
+
+    def priority(self, state: RunState) -> int:
+        """Of a run."""
+        return placing.priority(self._recipe, state.spec.label)
 
     def layout(self, run: RunSpec) -> Layout | None:
         """How a run is cut over its workers, where more than replicas are asked for or needed."""
         if run.run_id not in self._layouts:
-            self._layouts[run.run_id] = estimate.placed(run, self._recipe)
+            self._layouts[run.run_id] = estimate.placed(run, self.own(run))
         return self._layouts[run.run_id]
 
-    def device(self) -> tuple[float | None, float]:
-        """Peak FLOP/s and USD per hour of a GPU; of a core there is nothing to say."""
+    def device(self, run: RunSpec) -> tuple[float | None, float]:
+        """Peak FLOP/s and USD per hour of a GPU that a run has; of a core there is nothing to say."""
         if not self.place.gpus:
             return None, 0.0
-        return hardware.gpu(self.plan).peak_flops, hardware.usd_per_hour(self.plan)
+        plan = self.own(run).plan
+        return hardware.gpu(plan).peak_flops, hardware.usd_per_hour(plan)
 
     def learn(self, run: RunSpec, result: Mapping[str, Any]) -> None:
         """Take a finished run's speed into account."""
         reached = result.get("flops_per_second")
         if not isinstance(reached, int | float) or not reached > 0:
             return
-        expected = estimate.worker_flops(run, gpus=self.place.gpus, plan=self.plan, workers=self.place.workers)
+        place, plan = self.own(run).placement, self.own(run).plan
+        expected = estimate.worker_flops(run, gpus=place.gpus, plan=plan, workers=place.workers)
         self._speedups.append(reached / max(1, result.get("devices", 1)) / expected)
         speedup = median(self._speedups)
         if speedup != self._speedup:
@@ -63,7 +77,8 @@ class Estimates:
     def seconds(self, run: RunSpec) -> float:
         """How long a run takes on its workers, evaluation included."""
         if run.run_id not in self._guesses:
-            whole = estimate.seconds(run, workers=self.place.workers, gpus=self.place.gpus, plan=self.plan)
+            place, plan = self.own(run).placement, self.own(run).plan
+            whole = estimate.seconds(run, workers=place.workers, gpus=place.gpus, plan=plan)
             self._guesses[run.run_id] = whole - estimate.EVALUATION_SECONDS
         return self._guesses[run.run_id] / self._speedup + estimate.EVALUATION_SECONDS
 
@@ -77,23 +92,24 @@ class Estimates:
     def job(self, state: RunState) -> Job:
         """A waiting run as the scheduler sees it."""
         done = _done_by_others(state)
-        key = (state.run_id, state.trained, done)
+        key = (state.run_id, state.trained, done, state.queued)
         if key not in self._jobs:
+            kind = self.kind(state.spec)
             self._jobs[key] = Job(
                 run_id=state.run_id,
-                worker=self.shape,
-                workers=self.place.workers,
-                together=estimate.together(self.layout(state.spec)),
+                **kind._asdict(),
                 seconds=estimate.EVALUATION_SECONDS if state.trained else (1 - done) * self.seconds(state.spec),
-                priority=self._priority(state.spec),
+                priority=self.priority(state),
+                turn=self._turn(state.spec),
+                queued=state.queued,
             )
         return self._jobs[key]
 
-    def _priority(self, run: RunSpec) -> int:
+    def _turn(self, run: RunSpec) -> int:
         """Runs of the cheaper budgets first, where runs are pruned: in steps of a tenth of a decade."""
         if not self._cheap_first:
             return 0
-        return -round(10 * math.log10(costs.train_flops(run.model, run.tokens)))
+        return round(10 * math.log10(costs.train_flops(run.model, run.tokens)))
 
     def eta(self, states: Iterable[RunState], running: int, now: float) -> float:
         """Seconds until all is done: the work left over the workers there are, and no less than the longest run's."""

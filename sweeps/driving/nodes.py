@@ -15,13 +15,20 @@ GRACE_SECONDS = 600.0  # for nodes to come back
 class Nodes:
     """The largest cluster seen, and how long the runs have had no place on the living one."""
 
-    def __init__(self, kind: Kind, say: Callable[[str], None]) -> None:
+    def __init__(self, kind: Callable[[RunState], Kind], say: Callable[[str], None]) -> None:
+        """Judge.
+
+        Args:
+            kind: what a run asks of the cluster.
+        """
         self._kind, self._say = kind, say
         self.largest: Inventory = []
         self._since: float | None = None
         self._warned = False
         self._seen: Inventory | None = None
-        self._missing: str | None = None  # why a run has no place on the nodes seen
+        self._missing: dict[Kind, str | None] = {}  # why such a run has no place on the nodes seen
+        self._reasons: dict[str, str] = {}  # the same by run
+        self._never: dict[Kind, bool] = {}  # whether the largest cluster seen has none either
 
     def look(self, inventory: Inventory, runs: Sequence[RunState], *, begun: bool, now: float) -> bool:
         """Judge the living nodes; whether runs were settled by it.
@@ -37,25 +44,47 @@ class Nodes:
         if not inventory:
             return False  # the cluster is just starting, or cannot be seen now
         if inventory != self._seen:
-            self._seen, self._missing = inventory, scheduler.impossible(self._kind, inventory)
+            self._seen, self._missing, self._never, self._reasons = inventory, {}, {}, {}
             self.largest = max(self.largest, inventory, key=_size)
-        waiting = [state for state in runs if state.phase == Phase.WAITING]
-        if self._missing is None or not waiting:
+        waiting: dict[str, list[RunState]] = {}  # the runs without a place, by why
+        for state in runs:
+            if state.phase == Phase.WAITING and (reason := self._reason(state)):
+                waiting.setdefault(reason, []).append(state)
+        if not waiting:
             self._since, self._warned = None, False
             return False
-        if not begun and scheduler.impossible(self._kind, self.largest) is not None:
-            return self._settle(waiting, Phase.FAILED, self._missing)
+        if not begun:
+            never = {reason: [s for s in some if self._never[self._kind(s)]] for reason, some in waiting.items()}
+            settled = [self._settle(some, Phase.FAILED, reason) for reason, some in never.items() if some]
+            if settled:
+                return True
         self._since = now if self._since is None else self._since
         if now - self._since < GRACE_SECONDS:
             return False
         minutes = f"{GRACE_SECONDS / 60:.0f} minutes"
         if not self._warned:
             self._warned = True
-            self._say(f"WAITING for nodes since {minutes}: {len(waiting)} runs, each {self._missing}")
-        if len(waiting) < len(runs):
+            for reason, some in waiting.items():
+                self._say(f"WAITING for nodes since {minutes}: {len(some)} runs, each {reason}")
+        without = [state for some in waiting.values() for state in some]
+        if len(without) < len(runs):
             return False  # something still runs: the sweep goes on with it
         reason = f"no node for it came back within {minutes}; start the same command again when there are nodes"
-        return self._settle(waiting, Phase.HELD, reason)
+        return self._settle(without, Phase.HELD, reason)
+
+    def _reason(self, state: RunState) -> str:
+        """Why a run has no place on the nodes seen; empty where it has."""
+        if (known := self._reasons.get(state.run_id)) is not None:
+            return known
+        kind = self._kind(state)
+        if kind not in self._missing:
+            assert self._seen is not None
+            self._missing[kind] = scheduler.impossible(kind, self._seen)
+            self._never[kind] = self._missing[kind] is not None and (
+                scheduler.impossible(kind, self.largest) is not None
+            )
+        self._reasons[state.run_id] = reason = self._missing[kind] or ""
+        return reason
 
     def _settle(self, runs: Sequence[RunState], phase: Phase, reason: str) -> bool:
         for state in runs:

@@ -44,6 +44,7 @@ class RunState:
     ends: float = math.inf  # when it is expected to end, while it runs
     awaited: float = math.inf  # since when its result is awaited
     stopping: bool = False  # it was asked to stop
+    queued: float = 0.0  # since when it waits; it keeps this age whatever happens to it
     failures: int = 0
     losses: int = 0  # of workers, one after another without a step of progress between them
     misstarts: int = 0  # one after another on the same cluster

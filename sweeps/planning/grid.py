@@ -10,7 +10,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.spec import DataSpec, RunSpec
-from sweeps.planning import checks, train_options
+from sweeps.planning import checks, placing, train_options
 from sweeps.planning.ladders import Cell, cells
 from sweeps.planning.recipe import Recipe
 
@@ -64,6 +64,7 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
         reasons = "; ".join(f"{c.label} at {c.at}: {c.reason}" for c in left[:3])
         raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
     _check_replicas(recipe, grid.runs)
+    placing.check_labels(recipe, [*(run.label for run in grid.runs), *(cell.label for cell in left)])
     checks.check_workers(recipe, grid.runs)
     checks.check_spikes(recipe, grid.runs)
     train_options.check_runs(recipe.train, grid.runs)

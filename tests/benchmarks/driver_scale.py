@@ -111,13 +111,13 @@ def sweep(root: Path) -> tuple[float, float, float, float]:
             taken = taking.take(chosen, cells, folder)
             driving = driver.Driver(chosen, taken, Full(), Quiet(), entry="fake:fake")
             for state in driving.states.values():
-                driving._settle_if_done(state)
+                driving.happenings.settle_if_done(state)
             seconds.append(time.monotonic() - began)
 
         def tick() -> None:
             now = time.monotonic()
             for update in driving.cluster.poll():
-                driving._take(update, now)
+                driving.happenings.take(update, now)
             driving._act(now)
             driving._show()
 
