@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from gpt3core.errors import UsageError
 from sweeps.driving.estimates import Estimates
 from sweeps.planning import grid, placing, recipe
 from sweeps.scheduling import scheduler
@@ -22,7 +21,9 @@ def built(*words):
 
 
 def test_a_size_has_a_placement_of_its_own_over_the_recipes():
-    chosen, cells = built("placement.accelerator=A100", "placement_of={d16: {workers: 2, rack: pod, accelerator: H100}}")
+    chosen, cells = built(
+        "placement.accelerator=A100", "placement_of={d16: {workers: 2, rack: pod, accelerator: H100}}"
+    )
     asked = {run.label: Estimates(chosen).kind(run) for run in cells.runs}
     assert asked["d16"] == Kind(GPU, 2, 1, "H100", "pod")
     assert asked["d8"] == Kind(GPU, 1, 1, "A100", "")
@@ -45,7 +46,7 @@ def test_ids_of_runs_do_not_change_with_their_place():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["placement_of={d17: {priority: 1}}"], "placement_of.d17: no such size, did you mean d16?; .* sizes are d8, d16"),
+        (["placement_of={d17: {priority: 1}}"], "placement_of.d17: no such size.*; the recipe.s sizes are d8, d16"),
         (["placement_of={d16: {}}"], "placement_of.d16: says nothing; give one of workers, tensor"),
         (["placement_of={d16: {prio: 1}}"], "prio"),
         (["placement_of={d16: {priority: high}}"], "high"),
@@ -60,7 +61,10 @@ def test_ids_of_runs_do_not_change_with_their_place():
         (["placement.patience_hours=2"], "placement.patience_hours=2 has no effect with placement_of={}"),
         (["placement_of={d16: {priority: 1}}", "placement.patience_hours=0"], "placement.patience_hours=0: hours"),
         (["placement.gpus=0", "placement.accelerator=H100"], "placement.accelerator=H100 has no effect with placement"),
-        (["placement.accelerator=H100", "plan.gpu=A100"], "plan.gpu=A100 has no effect with placement.accelerator=H100"),
+        (
+            ["placement.accelerator=H100", "plan.gpu=A100"],
+            "plan.gpu=A100 has no effect with placement.accelerator=H100",
+        ),
         (["placement.accelerator=''"], "placement.accelerator='': the name of a GPU"),
         (["plan.rack_nodes=4"], "plan.rack_nodes=4 has no effect with plan.gpus=None"),
         (["plan.gpus=64", "plan.rack_nodes=4"], "plan.rack_nodes=4 has no effect with placement.rack=None"),
@@ -69,7 +73,7 @@ def test_ids_of_runs_do_not_change_with_their_place():
 )
 def test_what_has_no_meaning_is_refused_in_a_sentence(words, sentence):
     kept = [word for word in SMOKE if word.split("=")[0] not in {w.split("=")[0] for w in words}]
-    with pytest.raises(UsageError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         grid.build(recipe.load([*kept, *words]), "0" * 64)
 
 
@@ -115,11 +119,8 @@ def test_running_runs_of_lower_priority_make_room_and_go_on_later(smoke, monkeyp
     display = Silent()
     outcome = drive((chosen, cells, root), cluster, display)
     assert sorted(outcome.done) == sorted(run.run_id for run in cells.runs)
-    assert cluster.order[:3] == [f"stopped {small[0]}", f"stopped {small[1]}", large[0]] or cluster.order[:3] == [
-        f"stopped {small[1]}",
-        f"stopped {small[0]}",
-        large[0],
-    ]
+    assert cluster.order[:2] == [f"stopped {run_id}" for run_id in sorted(small[:2])]
+    assert cluster.order[2] in large, "the place is kept for it"
     said = [line for line in display.lines if line.startswith("stopping")]
     assert len(said) == 2
     assert all("it writes its checkpoint and makes room for d16-" in line for line in said)
@@ -160,5 +161,7 @@ def test_a_size_that_no_node_can_take_fails_at_once_and_the_others_run(smoke):
     outcome = drive((chosen, cells, root), Yielding(root, nodes, {}))
     without = {run.run_id for run in cells.runs if run.label == "d16"}
     assert set(outcome.failed) == without
-    assert all("no node is labelled ray.io/accelerator-type=H100 (there are: A100)" in r for r in outcome.failed.values())
+    assert all(
+        "no node is labelled ray.io/accelerator-type=H100 (there are: A100)" in r for r in outcome.failed.values()
+    )
     assert set(outcome.done) == {run.run_id for run in cells.runs} - without
