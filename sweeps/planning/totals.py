@@ -118,8 +118,9 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
     each = recipe.plan.rack_nodes
     racks = f" in racks of {each} node{'s' * (each != 1)}" if each is not None else ""
     found = [
-        f"on {total:,} GPUs{racks}: {_time(done.seconds)} from the first start to the last end, by the scheduler on these "
-        f"estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it{_lost(done, recipe)}{never}"
+        f"on {total:,} GPUs{racks}: {_time(done.seconds)} from the first start to the last end, by the scheduler on "
+        f"these estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it"
+        f"{_lost(done, recipe)}{never}"
     ]
     by_size = sorted(known, key=lambda run: costs.params(run.spec.model).total)
     sizes = {run.spec.run_id: run.spec.label for run in by_size}

@@ -266,7 +266,9 @@ class _Day:
             work.later = []
             return True
         every = self.failures.checkpoint
-        kept = max(0.0, ran - self.failures.stop) if outcome == "stopped" else ran // every * every
+        kept = ran // every * every if every < math.inf else 0.0
+        if outcome == "stopped":
+            kept = max(0.0, ran - self.failures.stop)
         work.done = min(work.length, work.done + kept)
         share = 1 - work.done / work.length if work.length else 0.0
         self.wait(replace(work.job, queued=attempt.job.queued, seconds=share * work.job.seconds))  # with its old age

@@ -63,3 +63,9 @@ def break_up(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
         raise RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3465")
     time.sleep(1.0)
     raise ValueError("train.npy is damaged")
+
+
+def nap(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
+    """A short run."""
+    time.sleep(0.3)
+    return {}
