@@ -44,7 +44,9 @@ from sweeps.scheduling.inventory import Allocation
 from sweeps.scheduling.scheduler import Preempt, Start
 
 TICK_SECONDS = 0.25
+ETA_SECONDS = 1.0  # between two estimates of the end: they look at every run
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
+DECIDE_SHARE = 50.0  # and no more often than this makes of the seconds that it takes
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 TRAIN = "sweeps.cluster.worker:train"
 
@@ -90,7 +92,8 @@ class Driver:
         )
         self.happenings.damage += taken.damage
         self._seen: object = None  # what the scheduler was shown last, and when
-        self._decided = -math.inf
+        self._decided, self._passed = -math.inf, 0.0
+        self._eta, self._eta_at = 0.0, -math.inf  # seconds until all is done, and when that was told
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
         self.interrupts = 0
         self.interrupted = False
@@ -193,13 +196,16 @@ class Driver:
         queue = self.trunks.ready(waiting, now)
         running, others = self.cluster.running(), self.cluster.others()
         seen = (inventory, queue, [run.run_id for run in running], others)
-        if seen == self._seen and now < self._decided + DECIDE_SECONDS:
+        if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
             return True
-        self._seen, self._decided = seen, now
+        self._seen, self._decided, began = seen, now, time.monotonic()
         holding = yielding.seen(running, self.states, self.estimates.priority)
         jobs = [self.estimates.job(state) for state in queue]
-        held = [*holding, *others]
-        for decision in scheduler.decide(now, inventory, jobs, held, self.nodes.largest, self.rules):
+        nodes, lost = self.nodes.expected(inventory, now)
+        held = [*holding, *others, *lost]
+        decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.rules)
+        self._passed = time.monotonic() - began
+        for decision in decisions:
             state = self.states[decision.run_id]
             if isinstance(decision, Start):
                 self._start(state, decision.allocation, now)
@@ -265,7 +271,10 @@ class Driver:
         return measured[0] if measured is not None else None
 
     def _show(self, how: str = "driving") -> None:
-        eta = self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic())
+        now = time.monotonic()
+        if now >= self._eta_at + ETA_SECONDS:
+            self._eta_at, self._eta = now, self.estimates.eta(self.states.values(), len(self.cluster.running()), now)
+        eta = max(0.0, self._eta - (now - self._eta_at))
         snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta)
         self.display.show(snapshot)
         self.status.tell(snapshot, self.happenings.damage, nodes=len(self.cluster.inventory()), state=how)

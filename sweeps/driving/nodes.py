@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.scheduling import scheduler
-from sweeps.scheduling.inventory import Inventory
+from sweeps.scheduling.inventory import Inventory, Node
+from sweeps.scheduling.jobs import RETURN_SECONDS, Running, missing
 from sweeps.scheduling.scheduler import Kind
 
 GRACE_SECONDS = 600.0  # for nodes to come back
@@ -23,9 +24,12 @@ class Nodes:
         """
         self._kind, self._say = kind, say
         self.largest: Inventory = []
+        self._placed: Sequence[RunState] = ()  # runs, all of which have a place on the nodes seen
         self._since: float | None = None
         self._warned = False
         self._seen: Inventory | None = None
+        self._known: dict[str, Node] = {}  # that were alive at the last look
+        self._lost: dict[str, tuple[float, Node]] = {}  # since when
         self._missing: dict[Kind, str | None] = {}  # why such a run has no place on the nodes seen
         self._reasons: dict[str, str] = {}  # the same by run
         self._never: dict[Kind, bool] = {}  # whether the largest cluster seen has none either
@@ -46,12 +50,15 @@ class Nodes:
         if inventory != self._seen:
             self._seen, self._missing, self._never, self._reasons = inventory, {}, {}, {}
             self.largest = max(self.largest, inventory, key=_size)
+        elif runs == self._placed:
+            return False  # all had a place at the last look, and nothing is new
+        self._placed = ()
         waiting: dict[str, list[RunState]] = {}  # the runs without a place, by why
         for state in runs:
             if state.phase == Phase.WAITING and (reason := self._reason(state)):
                 waiting.setdefault(reason, []).append(state)
         if not waiting:
-            self._since, self._warned = None, False
+            self._since, self._warned, self._placed = None, False, runs
             return False
         if not begun:
             never = {reason: [s for s in some if self._never[self._kind(s)]] for reason, some in waiting.items()}
@@ -71,6 +78,21 @@ class Nodes:
             return False  # something still runs: the sweep goes on with it
         reason = f"no node for it came back within {minutes}; start the same command again when there are nodes"
         return self._settle(without, Phase.HELD, reason)
+
+    def expected(self, inventory: Inventory, now: float) -> tuple[Inventory, list[Running]]:
+        """The living nodes and those that should be back soon, and what holds the latter until then."""
+        alive = {node.name for node in inventory}
+        for name in alive:
+            self._lost.pop(name, None)
+        for name, node in self._known.items():
+            if name not in alive:
+                self._lost.setdefault(name, (now, node))
+        self._known = {node.name: node for node in inventory}
+        self._lost = {i: lost for i, lost in self._lost.items() if now < lost[0] + RETURN_SECONDS}
+        if not inventory or not self._lost:
+            return inventory, []
+        soon = [node for _, node in self._lost.values()]
+        return [*inventory, *soon], [missing(node, since) for since, node in self._lost.values()]
 
     def _reason(self, state: RunState) -> str:
         """Why a run has no place on the nodes seen; empty where it has."""

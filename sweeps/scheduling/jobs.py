@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from sweeps.scheduling.inventory import Allocation, Kind, Resources
+from sweeps.scheduling.inventory import Allocation, Kind, Node, Resources
 
 DAY = 86_400.0
+RETURN_SECONDS = 3600.0  # that a lost node, or one in its place, is expected to take; after that it is not waited for
 _KINDS: dict[Kind, Kind] = {}  # a comparison of kinds would be most of a pass
 
 
@@ -46,6 +47,17 @@ class Running:
     queued: float = 0.0
     resumable: bool = False  # it could be stopped, and would go on from a checkpoint
     stopping: bool = False  # it was asked to, and writes that checkpoint
+
+
+def missing(node: Node, since: float) -> Running:
+    """A lost node as something that holds all of it until it should be back.
+
+    With it, and the node in the inventory, whoever waits for all nodes keeps the reservation, and others fill the gap
+    only as long as they end before; without, a gang on the whole cluster would begin to wait anew with every loss.
+    """
+    return Running(
+        run_id=f"lost {node.name}", worker=node.total, allocation={node.name: 1}, ends=since + RETURN_SECONDS
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

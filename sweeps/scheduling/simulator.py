@@ -15,7 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sweeps.scheduling.inventory import Inventory, Node, Resources
-from sweeps.scheduling.jobs import Decision, Hold, Job, Preempt, Refuse, Rules, Running, Start
+from sweeps.scheduling.jobs import (
+    RETURN_SECONDS,
+    Decision,
+    Hold,
+    Job,
+    Preempt,
+    Refuse,
+    Rules,
+    Running,
+    Start,
+    missing,
+)
 from sweeps.scheduling.ledger import Ledger, Queue
 from sweeps.scheduling.scheduler import PLAIN, skim
 
@@ -146,7 +157,7 @@ class _Day:
     ) -> None:
         self.inventory, self.rules, self.failures = inventory, rules, failures
         self.ledger, self.queue = Ledger(inventory), Queue(rules)
-        self.down: set[str] = set()
+        self.down: dict[str, float] = {}  # since when a node is lost
         self.order = itertools.count()
         self.events: list[tuple[float, int, Callable[[float], bool]]] = []
         self.works: dict[str, _Work] = {}
@@ -288,23 +299,26 @@ class _Day:
         def lost(then: float) -> bool:
             for attempt in [a for a in self.attempts.values() if node.name in a.nodes]:
                 self.end(attempt, then, "lost")
-            self.down.add(node.name)
-            self.nodes_changed()
+            self.down[node.name] = then
             self.at(then + self.failures.back_seconds, back)
-            return True
+            self.at(then + RETURN_SECONDS, self.nodes_changed)
+            return self.nodes_changed(then)
 
         def back(then: float) -> bool:
-            self.down.discard(node.name)
-            self.nodes_changed()
+            del self.down[node.name]
             self.lose_later(node, chance, then)
-            return True
+            return self.nodes_changed(then)
 
         self.at(now + chance.expovariate(1 / (3600 * self.failures.node_hours)), lost)
 
-    def nodes_changed(self) -> None:
-        """The ledger of the living nodes."""
-        alive = [node for node in self.inventory if node.name not in self.down]
-        self.ledger = Ledger(alive, [run for run, _ in self.ledger.held.values()])
+    def nodes_changed(self, now: float) -> bool:
+        """The ledger of the living nodes, and of those that should be back soon."""
+        gone = [node for node in self.inventory if now >= self.down.get(node.name, math.inf) + RETURN_SECONDS]
+        soon = [node for node in self.inventory if node.name in self.down and node not in gone]
+        here = [node for node in self.inventory if node not in gone]
+        running = [run for run, _ in self.ledger.held.values() if run.run_id in self.attempts]
+        self.ledger = Ledger(here, [*running, *(missing(node, self.down[node.name]) for node in soon)])
+        return True
 
 
 def cluster(gpus: int, node: int, cores: float) -> Inventory:
