@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sweeps.driving.estimates import Estimates
+from sweeps.driving.nodes import Nodes
 from sweeps.planning import grid, placing, recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import ACCELERATOR, Kind, Node, Resources
-from sweeps.scheduling.scheduler import Running
+from sweeps.scheduling.scheduler import Job, Running
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 
 GPU = Resources(cpus=1, gpus=1)
@@ -165,3 +166,23 @@ def test_a_size_that_no_node_can_take_fails_at_once_and_the_others_run(smoke):
         "no node is labelled ray.io/accelerator-type=H100 (there are: A100)" in r for r in outcome.failed.values()
     )
     assert set(outcome.done) == {run.run_id for run in cells.runs} - without
+
+
+def test_a_gang_keeps_its_reservation_while_a_lost_node_should_come_back():
+    """Else a gang on the whole cluster would begin to wait anew with every node that is lost for an hour."""
+    both = [Node(name=f"n{i}", total=Resources(cpus=8, gpus=8)) for i in range(2)]
+    nodes = Nodes(lambda state: Kind(GPU), lambda line: None)
+    queue = [Job(run_id="gang", worker=GPU, workers=16, seconds=10.0)]
+    queue += [Job(run_id=name, worker=GPU, seconds=s, queued=1.0) for name, s in (("long", 1e5), ("short", 60.0))]
+
+    def turn(alive, now):
+        seen, lost = nodes.expected(alive, now)
+        decisions = scheduler.decide(now, seen, queue, lost, both)
+        return {d.run_id: (type(d).__name__, getattr(d, "eta", None)) for d in decisions}
+
+    assert turn(both, 0.0)["gang"] == ("Start", None)
+    waits = {"gang": ("Hold", 3610.0), "long": ("Hold", None), "short": ("Start", None)}
+    assert turn(both[:1], 10.0) == waits
+    assert turn(both[:1], 900.0) == waits, "it is counted from the loss"
+    assert turn(both[:1], 3700.0) == {"gang": ("Hold", None), "long": ("Start", None), "short": ("Start", None)}
+    assert turn(both, 3800.0)["gang"] == ("Start", None)
