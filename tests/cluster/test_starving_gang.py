@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from sweeps.scheduling.inventory import ACCELERATOR
 from sweeps.scheduling.scheduler import Hold, Start, decide
 from sweeps.scheduling.scheduler import Job as Queued
 from tests.cluster.test_mock_cluster import GPU, HOLD, a_job, finish, wait_until
@@ -53,3 +54,18 @@ def test_a_gang_starts_within_its_reservation_while_small_runs_keep_coming(launc
     wait_until(lambda: len(list(tmp_path.glob("started/gang-*"))) == total)
     assert len(waiting) >= 2 * total, "the stream never dried up"
     assert finish(launcher, tmp_path, ["gang"])["gang"] == "done"
+
+
+def test_racks_and_kinds_of_gpus_are_read_from_the_nodes_and_gangs_lie_in_one_rack(launcher, tmp_path):
+    nodes = [n for n in launcher.inventory() if n.total.gpus]
+    assert {n.labels[ACCELERATOR] for n in nodes} == {"H100"}
+    racks = {n.name: n.labels["rack"] for n in nodes}
+    assert sorted(racks.values()) == ["r0", "r0", "r1"]
+    gang = Queued(run_id="gang", worker=replace(GPU, gpus=4), workers=2, rack="rack", accelerator="H100", seconds=60.0)
+    (start,) = decide(0.0, launcher.inventory(), [gang], launcher.running())
+    assert {racks[name] for name in start.allocation} == {"r0"}
+    launcher.start("gang", start.allocation, gang.worker, HOLD, a_job(tmp_path))
+    wait_until(lambda: len(list(tmp_path.glob("started/gang-*"))) == 2)
+    assert finish(launcher, tmp_path, ["gang"])["gang"] == "done"
+    (refused,) = decide(0.0, launcher.inventory(), [replace(gang, workers=3)], launcher.running())
+    assert "no rack is that large, only several together" in refused.reason
