@@ -199,7 +199,7 @@ class Driver:
         if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
             return True
         self._seen, self._decided, began = seen, now, time.monotonic()
-        holding = yielding.seen(running, self.states, self.estimates.priority)
+        holding = yielding.seen(running, self.states, self.estimates.priority, lambda state: state.ends)
         jobs = [self.estimates.job(state) for state in queue]
         nodes, lost = self.nodes.expected(inventory, now)
         held = [*holding, *others, *lost]
@@ -212,7 +212,7 @@ class Driver:
             elif isinstance(decision, Preempt):
                 yielding.make_room(state, decision, self.cluster, self.display.say, self.happenings.note)
             else:
-                state.reason = decision.reason
+                state.reason = decision.reason + self.nodes.remark(state)
         return True
 
     def _propose(self, now: float) -> None:

@@ -94,6 +94,12 @@ class Nodes:
         soon = [node for _, node in self._lost.values()]
         return [*inventory, *soon], [missing(node, since) for since, node in self._lost.values()]
 
+    def remark(self, state: RunState) -> str:
+        """What to add to a run's reason to wait where the living nodes have no place for it."""
+        if not self._lost or not self._reason(state):
+            return ""
+        return f"; waits for nodes to come back, {len(self._lost)} lost within the hour"
+
     def _reason(self, state: RunState) -> str:
         """Why a run has no place on the nodes seen; empty where it has."""
         if (known := self._reasons.get(state.run_id)) is not None:

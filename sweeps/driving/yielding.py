@@ -12,7 +12,10 @@ from sweeps.scheduling.scheduler import Preempt, Running
 
 
 def seen(
-    running: Iterable[Running], states: Mapping[str, RunState], priority: Callable[[RunState], int]
+    running: Iterable[Running],
+    states: Mapping[str, RunState],
+    priority: Callable[[RunState], int],
+    ends: Callable[[RunState], float],
 ) -> list[Running]:
     """What holds resources as the scheduler is told of it: until when, of what priority, and whether it could stop.
 
@@ -28,7 +31,7 @@ def seen(
         found.append(
             replace(
                 run,
-                ends=state.ends,
+                ends=ends(state),
                 priority=priority(state),
                 queued=state.queued,
                 resumable=trains,
