@@ -12,7 +12,7 @@ from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import rundir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps.planning import asked, estimate, grid, recipe, rules
+from sweeps.planning import asked, estimate, grid, placing, recipe, rules
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
 from sweeps.planning.idle import idle
@@ -119,7 +119,7 @@ def _misfit(order: Order) -> str:
     """Why a run cannot be placed as the recipe says: what to say before anything starts."""
     for run in order.grid.runs:
         try:
-            estimate.placed(run, order.recipe)
+            estimate.placed(run, placing.own(order.recipe, run.label))
         except UsageError as error:
             return str(error)
     return ""

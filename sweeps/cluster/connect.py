@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt3core.errors import StoreError
 from sweeps.cluster import access, scratch
-from sweeps.scheduling.inventory import Inventory, Node, Resources
+from sweeps.scheduling.inventory import ACCELERATOR, Inventory, Node, Resources
 
 INVENTORY_SECONDS = 2.0
 # what Ray on this machine alone does without: a worker a core before there is work, of which none would ever be used,
@@ -79,7 +79,7 @@ class Connection:
             alive = sorted((*status.active_nodes, *status.idle_nodes), key=lambda node: node.node_id)
             self._unused = {n.node_id: _resources(n.available_resources()) for n in alive}
             self._nodes = [
-                Node(name=n.node_id, total=_resources(n.total_resources()), labels=n.labels or {}) for n in alive
+                Node(name=n.node_id, total=_resources(n.total_resources()), labels=_labels(n)) for n in alive
             ]
             self.looked = time.monotonic()
         return self._nodes
@@ -101,6 +101,12 @@ class Connection:
 
 def _resources(amounts: dict[str, float]) -> Resources:
     return Resources(cpus=amounts.get("CPU", 0.0), gpus=amounts.get("GPU", 0.0))
+
+
+def _labels(node: Any) -> dict[str, str]:
+    """A node's labels; the kind of its GPUs is told as a resource too, by a Ray that does not label it or by hand."""
+    kinds = [name.partition(":")[2] for name in node.total_resources() if name.startswith("accelerator_type:")]
+    return {ACCELERATOR: kinds[0], **(node.labels or {})} if len(kinds) == 1 else dict(node.labels or {})
 
 
 def _settle_environment(address: str | None) -> None:

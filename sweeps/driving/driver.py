@@ -22,7 +22,7 @@ from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
-from sweeps.driving import preparation, results, slots, taking, view
+from sweeps.driving import preparation, results, slots, taking, view, yielding
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
@@ -40,13 +40,16 @@ from sweeps.driving.survival import Survival
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
 from sweeps.driving.view import Outcome
+from sweeps.planning import placing
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
-from sweeps.scheduling.scheduler import Start
+from sweeps.scheduling.scheduler import Preempt, Start
 
 TICK_SECONDS = 0.25  # between two turns while no run ends
+ETA_SECONDS = 1.0  # between two estimates of the end: they look at every run
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
+DECIDE_SHARE = 50.0  # and no more often than this makes of the seconds that it takes
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 TRAIN = "sweeps.cluster.worker:train"
 EVALUATE = "sweeps.cluster.worker:evaluate"  # runs that are trained, on more questions
@@ -88,7 +91,8 @@ class Driver:
         self.proposed = Proposed(self.sweep, self.evals.eval_id, self.display.say, patience_seconds=patience_seconds)
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
-        self.nodes = Nodes(self.estimates.kind, self.display.say)
+        self.nodes = Nodes(lambda state: self.estimates.least(state.spec), self.display.say)
+        self.rules = placing.rules(recipe)
         self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
         self.happenings = Happenings(
@@ -104,6 +108,8 @@ class Driver:
         self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided = self._shown = -math.inf
+        self._passed = 0.0
+        self._eta, self._eta_at = 0.0, -math.inf  # seconds until all is done, and when that was told
         self.told: list[str] = []  # what the proposer has to say at the end
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
         self.interrupts = 0
@@ -181,6 +187,7 @@ class Driver:
             if run.run_id in self.states:  # when it began is not known here, so it counts as just begun
                 state = self.states[run.run_id]
                 if state.phase != Phase.DONE:
+                    state.queued = now
                     state.started(now + self.estimates.left(state))
             elif run.run_id != preparation.NAME:
                 self.cluster.stop(run.run_id)
@@ -193,7 +200,7 @@ class Driver:
         largest = max(known, key=lambda run: costs.train_flops(run.model, run.tokens))
         self.preparation = Preparation(
             self.cluster,
-            self.estimates.shape,
+            self.estimates.kind(largest),
             self._job(largest),
             self.place.max_failures,
             self.display.say,
@@ -216,28 +223,35 @@ class Driver:
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return self.proposed.waits(now)
-        inventory = self.survival.usable(self.cluster.inventory(), open_runs, now)
+        alive = self.cluster.inventory()
+        inventory = self.survival.usable(alive, open_runs, now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
         waiting = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
+        for state in waiting:
+            state.queued = state.queued or now
         queue = self.trunks.ready(waiting, now)
         running, others = self.cluster.running(), self.cluster.others()
         self.survival.fit(self.states, queue, inventory, [*running, *others], now)
         seen = (inventory, queue, [run.run_id for run in running], others)
-        if seen == self._seen and now < self._decided + DECIDE_SECONDS:
+        if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
             return True
-        self._seen, self._decided = seen, now
-        holding = [
-            replace(run, ends=self.states[run.run_id].ends) if run.run_id in self.states else run for run in running
-        ]
+        self._seen, self._decided, began = seen, now, time.monotonic()
+        holding = yielding.seen(running, self.states, self.estimates.priority, lambda state: state.ends)
         jobs = [self.estimates.job(state) for state in queue]
-        for decision in scheduler.decide(now, inventory, jobs, [*holding, *others], self.nodes.largest):
+        nodes, lost = self.nodes.expected(inventory, alive, now)
+        held = [*holding, *others, *lost]
+        decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.rules)
+        self._passed = time.monotonic() - began
+        for decision in decisions:
             state = self.states[decision.run_id]
             if isinstance(decision, Start):
                 self._start(state, decision.allocation, now)
+            elif isinstance(decision, Preempt):
+                yielding.make_room(state, decision, self.cluster, self.display.say, self.happenings.note)
             else:
-                state.reason = decision.reason
+                state.reason = decision.reason + self.nodes.remark(state)
         return True
 
     def _admit(self, now: float) -> None:
@@ -282,7 +296,7 @@ class Driver:
 
     def _slots(self) -> int:
         holding = [*self.cluster.running(), *self.cluster.others()]
-        return slots.free(self.cluster.inventory(), holding, self.estimates.kind, self.states)
+        return slots.free(self.cluster.inventory(), holding, self.estimates.common, self.states)
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:
@@ -292,7 +306,8 @@ class Driver:
                 keep=self.trunks.keep(state),
                 halvings=state.tally.halvings,
             )
-            self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, job)
+            shape = self.estimates.kind(state.spec).worker
+            self.cluster.start(state.run_id, allocation, shape, self.entry, job)
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
             return
@@ -300,13 +315,13 @@ class Driver:
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
     def _job(self, run: RunSpec, workers: int | None = None) -> Job:
-        peak, price = self.estimates.device()
+        peak, price = self.estimates.device(run)
         return Job(
             spec=run,
             evals=self.evals,
             root=self.root,
             device=self._device(),
-            threads=max(1, int(self.place.cpus)),
+            threads=max(1, int(self.estimates.own(run).placement.cpus)),
             numerics=self._numerics(),
             checkpoint_seconds=self.place.checkpoint_seconds,
             peak_flops=peak,
@@ -332,7 +347,10 @@ class Driver:
         return measured[0] if measured is not None else None
 
     def _show(self, how: str = "driving") -> None:
-        eta = self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic())
+        now = time.monotonic()
+        if now >= self._eta_at + ETA_SECONDS:
+            self._eta_at, self._eta = now, self.estimates.eta(self.states.values(), len(self.cluster.running()), now)
+        eta = max(0.0, self._eta - (now - self._eta_at))
         snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta, self.survival.avoided.told)
         self.display.show(snapshot)
         self.status.tell(snapshot, self.happenings.damage, nodes=len(self.cluster.inventory()), state=how)

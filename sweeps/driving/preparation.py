@@ -12,7 +12,7 @@ from sweeps.driving.failures import backoff
 from sweeps.driving.hands import Cluster
 from sweeps.driving.nodes import GRACE_SECONDS
 from sweeps.scheduling import scheduler
-from sweeps.scheduling.inventory import Resources
+from sweeps.scheduling.inventory import Kind
 
 NAME = "preparation"
 ENTRY = "sweeps.cluster.worker:prepare"
@@ -22,16 +22,25 @@ class Preparation:
     """Runs until it has an answer."""
 
     def __init__(
-        self, cluster: Cluster, shape: Resources, job: Job, limit: int, say: Callable[[str], None], *, begun: bool
+        self,
+        cluster: Cluster,
+        kind: Kind,
+        job: Job,
+        limit: int,
+        say: Callable[[str], None],
+        *,
+        begun: bool,
     ) -> None:
         """Prepare.
 
         Args:
+            kind: of the runs, of which it takes one worker.
             begun: whether the sweep has run before: then nodes that are missing are waited for.
             job: of the run with the largest shape, for the numerics are timed on it.
             limit: failures after which it is given up.
         """
-        self._cluster, self._shape, self._job, self._limit, self._say = cluster, shape, job, limit, say
+        self._cluster, self._shape, self._job, self._limit, self._say = cluster, kind.worker, job, limit, say
+        self._accelerator = kind.accelerator
         self._begun = begun
         self.reason = ""  # why it waits
         self._without: float | None = None  # since when no node has room for it
@@ -50,9 +59,10 @@ class Preparation:
         running = self._cluster.running()
         if now < self._not_before or any(run.run_id == NAME for run in running):
             return True
-        queue = [scheduler.Job(run_id=NAME, worker=self._shape)]
+        queue = [scheduler.Job(run_id=NAME, worker=self._shape, accelerator=self._accelerator)]
         inventory = self._cluster.inventory()
         (decision,) = scheduler.decide(now, inventory, queue, [*running, *self._cluster.others()])
+        assert not isinstance(decision, scheduler.Preempt), "one that has no priority stops nobody"
         self.reason = "" if isinstance(decision, scheduler.Start) else f"the preparation {decision.reason}"
         if isinstance(decision, scheduler.Refuse):
             self._without = now if self._without is None else self._without

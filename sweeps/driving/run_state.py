@@ -43,6 +43,7 @@ class RunState:
     ends: float = math.inf  # when it is expected to end, while it runs
     awaited: float = math.inf  # since when its result is awaited
     stopping: bool = False  # it was asked to stop
+    queued: float = 0.0  # since when it waits, once it does; it keeps this age whatever happens to it
     tally: Tally = field(default_factory=Tally)  # of its failures
     workers: int | None = None  # fewer than the recipe's, of a gang that shrank
     misstarts: int = 0  # one after another on the same cluster

@@ -19,19 +19,15 @@ def free(inventory: Inventory, holding: Iterable[Running], kind: Kind, states: M
 
     Args:
         holding: of this sweep and of others.
-        kind: of this sweep's runs: a worker's shape, how many make a run, how many of them share a node.
+        kind: of this sweep's runs.
     """
-    worker, workers, together = kind
     room = Capacity.of(inventory)
+    share, found = room.share(kind), 0
     for run in holding:
         room.take(run.worker, run.allocation)
-    if workers == 1:
-        found = sum(node.workers(worker) for node in room.free.values())
-    else:
-        found = 0
-        while found < MOST and (place := room.place(worker, workers, together)) is not None:
-            room.take(worker, place)
-            found += 1
+    while share and found < MOST and (place := room.place(kind, share)) is not None:
+        room.take(kind.worker, place)
+        found += 1
     waiting = sum(state.phase == Phase.WAITING for state in states.values())
     found = min(MOST, found) - waiting
     return found if any(state.phase in OPEN for state in states.values()) else max(1, found)

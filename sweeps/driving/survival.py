@@ -64,7 +64,7 @@ class Survival:
         Args:
             runs: that are on the way.
         """
-        kinds = {self._estimates.kind} if runs else set()
+        kinds = {self._estimates.least(run) for run in {state.spec.label: state.spec for state in runs}.values()}
         return self.avoided.look(self._notices.staying(inventory), kinds, now)
 
     def fit(
@@ -86,12 +86,12 @@ class Survival:
             state.stopping = True
             self._cluster.stop(state.run_id)
             self._say(
-                f"growing {state.run_id}: there is room for {self._place.workers} workers again; its checkpoint first"
+                f"growing {state.run_id}: there is room for {self.sizes(state)[0]} workers again; its checkpoint first"
             )
 
     def sizes(self, state: RunState) -> Sequence[int]:
         """The numbers of workers with which a run may start, all of them first."""
-        run, place = state.spec, self._place
+        run, place = state.spec, self._estimates.own(state.spec).placement
         if run.run_id not in self._sizes:
             fewer = range(place.workers - 1, (place.min_workers or place.workers) - 1, -1)
             self._sizes[run.run_id] = [place.workers, *(n for n in fewer if self._shares(run, n))]

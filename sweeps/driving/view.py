@@ -43,23 +43,26 @@ def snapshot(
         eta_seconds: until the last run ends, not told while text and numerics are prepared.
         avoided: nodes on which nothing new starts, and why.
     """
+    by_phase: dict[Phase, dict[str, RunState]] = {phase: {} for phase in Phase}
+    for run_id, state in states.items():  # once: a sweep may have ten thousand, and is looked at four times a second
+        by_phase[state.phase][run_id] = state
     preparing = preparation is not None and preparation.result is None
     if preparing:
         assert preparation is not None
         reason = preparation.reason or "text and numerics are prepared first"
-        waiting = {i: reason for i, state in states.items() if state.phase == Phase.SPARE}
+        waiting = dict.fromkeys(by_phase[Phase.SPARE], reason)
     else:
-        waiting = _reasons(states, Phase.WAITING, Phase.AWAITED)
+        waiting = _said({**by_phase[Phase.WAITING], **by_phase[Phase.AWAITED]})
     return Snapshot(
         name=name,
         total=len(states),
-        done=count(states, Phase.DONE),
+        done=len(by_phase[Phase.DONE]),
         eta_seconds=None if preparing else eta_seconds,
-        running={i: state.progress for i, state in states.items() if state.phase == Phase.RUNNING},
+        running={i: state.progress for i, state in by_phase[Phase.RUNNING].items()},
         waiting=waiting,
-        held=_reasons(states, Phase.HELD),
-        failed=_reasons(states, Phase.FAILED),
-        pruned=_reasons(states, Phase.PRUNED),
+        held=_said(by_phase[Phase.HELD]),
+        failed=_said(by_phase[Phase.FAILED]),
+        pruned=_said(by_phase[Phase.PRUNED]),
         avoided=dict(avoided),
     )
 
@@ -80,5 +83,9 @@ def outcome(
     )
 
 
-def _reasons(states: Mapping[str, RunState], *phases: Phase) -> dict[str, str]:
-    return {i: state.reason for i, state in states.items() if state.phase in phases}
+def _reasons(states: Mapping[str, RunState], phase: Phase) -> dict[str, str]:
+    return {i: state.reason for i, state in states.items() if state.phase == phase}
+
+
+def _said(states: Mapping[str, RunState]) -> dict[str, str]:
+    return {i: state.reason for i, state in states.items()}

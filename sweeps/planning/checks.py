@@ -14,7 +14,7 @@ from gpt3core.model import patterns
 from gpt3core.parallel.layout import Layout, noise_scale_problem
 from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
 from gpt3core.store import sweepdir
-from sweeps.planning import estimate, hardware, precedence, train_options
+from sweeps.planning import estimate, hardware, placing, precedence, train_options
 from sweeps.planning.recipe import Anomaly, Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
 
 # beyond any experiment, and short of where arithmetic or memory gives out
@@ -55,7 +55,11 @@ def check(recipe: Recipe) -> None:
     schedule = recipe.optim.schedule  # type: ignore[attr-defined]
     train_options.check(recipe.train, schedule=schedule, adaptive=recipe.adaptive, pruned=pruned)
     require_positive(recipe.data, "max_epochs", where="data.")
-    _check_placement(recipe.placement)
+    _check_placement(recipe.placement, "placement")
+    _check_elastic(recipe.placement)
+    placing.check(recipe)
+    for label in recipe.placement_of:
+        _check_placement(placing.of(recipe, label), f"placement_of.{label}")
     check_evals(recipe.evals)
     hardware.check(recipe.plan)
     _check_cluster(recipe)
@@ -64,12 +68,13 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_cluster(recipe: Recipe) -> None:
-    gpus, place = recipe.plan.gpus, recipe.placement
-    if gpus is not None and place.workers * (place.gpus or 1) > gpus:
-        raise UsageError(
-            f"plan.gpus={gpus}: a run takes placement.workers={place.workers} of placement.gpus={place.gpus or 1:g}; "
-            "give a larger cluster, or fewer workers"
-        )
+    gpus = recipe.plan.gpus
+    for place in (recipe.placement, *(placing.of(recipe, label) for label in recipe.placement_of)):
+        if gpus is not None and place.workers * (place.gpus or 1) > gpus:
+            raise UsageError(
+                f"plan.gpus={gpus}: a run takes placement.workers={place.workers} of placement.gpus="
+                f"{place.gpus or 1:g}; give a larger cluster, or fewer workers"
+            )
 
 
 def check_model(family: str, recipe: Any) -> None:
@@ -157,9 +162,7 @@ def _check_prune(prune: Prune) -> None:
         raise UsageError(f"prune.target={prune.target}: FLOPs, positive (like 1e14)")
 
 
-def _check_placement(place: Placement) -> None:
-    positive = ("workers", "max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds", "shrink_seconds")
-    require_positive(place, *positive, where="placement.")
+def _check_elastic(place: Placement) -> None:
     if place.shrink_seconds != Placement().shrink_seconds and place.min_workers is None:
         raise UsageError(
             f"placement.shrink_seconds={place.shrink_seconds} has no effect without placement.min_workers: give the "
@@ -170,26 +173,31 @@ def _check_placement(place: Placement) -> None:
             f"placement.min_workers={place.min_workers}: the workers that do where nodes are missing, from 1 to "
             f"placement.workers={place.workers}"
         )
+
+
+def _check_placement(place: Placement, where: str) -> None:
+    positive = ("workers", "max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds", "shrink_seconds")
+    require_positive(place, *positive, where=f"{where}.")
     for name, value in vars(estimate.pins(place)).items():
         if value is not None and value < 1:
-            raise UsageError(f"placement.{name}={value}: ranks that share a model, 1 or more")
+            raise UsageError(f"{where}.{name}={value}: ranks that share a model, 1 or more")
     cpus, gpus = place.cpus, place.gpus
     for name, value in (("cpus", cpus), ("gpus", gpus)):
         if not 0 <= value < math.inf:
-            raise UsageError(f"placement.{name}={value:g}: a finite number, 0 or more")
+            raise UsageError(f"{where}.{name}={value:g}: a finite number, 0 or more")
         if value != int(value) and not LEAST_SHARE <= value < 1:
             raise UsageError(
-                f"placement.{name}={value:g}: a whole number, or a share from {LEAST_SHARE} to below 1, for a worker "
+                f"{where}.{name}={value:g}: a whole number, or a share from {LEAST_SHARE} to below 1, for a worker "
                 "has whole devices or a part of one"
             )
     if not gpus and (cpus < 1 or cpus != int(cpus)):
         raise UsageError(
-            f"placement.cpus={cpus:g}, placement.gpus=0: a run without GPUs trains on placement.cpus threads, a whole "
+            f"{where}.cpus={cpus:g}, {where}.gpus=0: a run without GPUs trains on placement.cpus threads, a whole "
             "number of 1 or more"
         )
     if 0 < gpus < 1 and place.workers > 1:
         raise UsageError(
-            f"placement.gpus={gpus:g}, placement.workers={place.workers}: Ray packs shares of a GPU onto one device, "
+            f"{where}.gpus={gpus:g}, {where}.workers={place.workers}: Ray packs shares of a GPU onto one device, "
             "where two ranks of one run cannot talk; give placement.workers=1, or placement.gpus=1"
         )
 
@@ -217,12 +225,13 @@ def check_evals(rules: Evals) -> None:
 
 def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
     """Refuse ranks over which a run cannot be cut: pinned degrees that do not divide it, replicas without rows."""
-    workers = recipe.placement.workers
     for run in runs:
+        own = placing.own(recipe, run.label)
+        workers = own.placement.workers
         sequences = run.optim.ramp.start // run.model.n_ctx  # of the first batch; later ones are multiples
-        if estimate.pins(recipe.placement) or recipe.family == "gpt3":
+        if estimate.pins(own.placement) or recipe.family == "gpt3":
             if workers > 1 or recipe.family != "gpt3":
-                cut = estimate.layout_of(run, recipe)
+                cut = estimate.layout_of(run, own)
                 if recipe.compile == "blocks" and not cut.compilable:
                     raise UsageError(
                         f"compile=blocks: {run.run_id} is cut by {cut.describe()}, and blocks that tensor, pipeline or "
@@ -234,7 +243,7 @@ def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
                 "divide over them; take a divisor, or set optim.batch_tokens_min and _max to one batch for all"
             )
         if run.noise_scale_every:
-            _check_noise_scale(run, estimate.placed(run, recipe) or Layout(data=workers))
+            _check_noise_scale(run, estimate.placed(run, own) or Layout(data=workers))
 
 
 def _check_noise_scale(run: RunSpec, layout: Layout) -> None:

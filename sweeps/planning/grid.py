@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import DataSpec, RunSpec
-from sweeps.planning import checks, profiles, specify, train_options
+from sweeps.planning import checks, placing, profiles, specify, train_options
 from sweeps.planning.ladders import cells
 from sweeps.planning.profiles import Profiles
 from sweeps.planning.recipe import ProfilesRecipe, Recipe
@@ -62,6 +62,7 @@ def build(recipe: Recipe, corpus_sha256: str, train_tokens: float = math.inf) ->
     )
     grid = _profiles(recipe, data, train_tokens) if isinstance(recipe, ProfilesRecipe) else _cells(recipe, data)
     _check_replicas(recipe, grid.runs)
+    placing.check_labels(recipe, [*(run.label for run in grid.runs), *(cell.label for cell in grid.left)])
     checks.check_workers(recipe, grid.runs)
     checks.check_spikes(recipe, grid.runs)
     train_options.check_runs(recipe.train, grid.runs)

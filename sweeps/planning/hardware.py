@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gpt3core.cli import nearest
@@ -78,6 +79,13 @@ def check(plan: Hardware) -> None:
         raise UsageError(f"plan.mfu={plan.mfu}: it is a share of the peak, above 0 and at most 1")
     if plan.gpus is not None and not 1 <= plan.gpus <= MOST_GPUS:
         raise UsageError(f"plan.gpus={plan.gpus}: GPUs of the whole cluster, from 1 to {MOST_GPUS:,}")
+    if plan.rack_nodes is not None and plan.rack_nodes < 1:
+        raise UsageError(f"plan.rack_nodes={plan.rack_nodes}: nodes of a rack, 1 or more")
+    if plan.node_hours is not None and not 1 <= plan.node_hours < math.inf:
+        raise UsageError(
+            f"plan.node_hours={plan.node_hours}: hours between two losses of one node, 1 or more; null where none is "
+            "lost (Llama 3 405B lost one of its 2,048 nodes every 3 hours or so, which is 6000)"
+        )
     if not plan.max_days > 0:
         raise UsageError(f"plan.max_days={plan.max_days}: days that a run may take, above 0")
     price = plan.usd_per_gpu_hour

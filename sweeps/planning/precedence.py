@@ -57,6 +57,7 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("optim.lr", rule, "optim.lr=null"))
     if recipe.optim.rule is not None:
         found.append(("optim.rule", _ruled(recipe), "optim.rule=null"))
+    found += _placed(recipe)
     if not recipe.placement.gpus and recipe.family != "gpt3":
         keys = tuple(f"plan.{f.name}" for f in fields(recipe.plan))
         found.append(("placement.gpus", keys, "placement.gpus=1"))
@@ -72,6 +73,24 @@ def _ruled(recipe: Any) -> tuple[str, ...]:
     names += ["warmup_tokens" if recipe.family == "gpt3" else "warmup_fraction"] * (rule.warmup_fraction is not None)
     names += ["final_fraction"] * (rule.final_fraction is not None)
     return tuple(f"optim.{name}" for name in names)
+
+
+def _placed(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
+    """The same of where runs go."""
+    found: list[tuple[str, tuple[str, ...], str]] = []
+    gpt3, own = recipe.family == "gpt3", recipe.placement_of.values()
+    if not any(given.priority for given in own):
+        keys = ("placement.preempt", "placement.patience_hours")
+        found.append(("placement_of", keys, "placement_of='{SIZE: {priority: 1}}'"))
+    if not gpt3 and recipe.placement.workers == 1 and not any((given.workers or 1) > 1 for given in own):
+        found.append(("placement.workers", ("placement.rack",), "placement.workers=2 or more"))
+    if not recipe.placement.gpus and not gpt3:
+        found.append(("placement.gpus", ("placement.accelerator",), "placement.gpus=1"))
+    if recipe.plan.gpus is None:
+        found.append(("plan.gpus", ("plan.rack_nodes", "plan.node_hours"), "plan.gpus=1024"))
+    if not recipe.placement.rack and not any(given.rack for given in own):
+        found.append(("placement.rack", ("plan.rack_nodes",), "placement.rack=ray.io/gpu-domain"))
+    return found
 
 
 def settle(recipe: Any, typed: Set[str]) -> None:
@@ -130,6 +149,8 @@ def _written(value: Any) -> str:
     """A value as a user writes it."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{{', '.join(map(str, value))}}}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -155,6 +155,10 @@ class Placement:
     context: int | None = None  # ranks that share the positions of a sequence
     cpus: float = 1.0  # cores a rank: as many threads, where it trains on them
     gpus: float = 0.0  # GPUs a rank; below one, so many runs share a GPU
+    accelerator: str | None = None  # the GPU of its nodes, as Ray labels them (H100, A100, ...); by default any
+    rack: str | None = None  # a label of nodes (ray.io/gpu-domain, ...) of which a gang's nodes must share the value
+    preempt: bool = False  # runs of lower priority write their checkpoint and make room
+    patience_hours: float = 24.0  # of waiting that a step of priority is worth: nobody is overtaken for longer
     min_workers: int | None = None  # ranks that do, of data-parallel replicas, where nodes are missing; default: all
     shrink_seconds: float = 60.0  # that a run waits for all of its workers where fewer do
     max_failures: int = 3  # crashes without a newer checkpoint in between; lost nodes count for nothing
@@ -164,12 +168,29 @@ class Placement:
 
 
 @dataclass
+class Own:
+    """What runs of one size have of their own, in place of ``placement``; null for the same."""
+
+    workers: int | None = None
+    tensor: int | None = None
+    pipeline: int | None = None
+    context: int | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    accelerator: str | None = None
+    rack: str | None = None
+    priority: int = 0  # higher goes first, until others have waited for placement.patience_hours longer
+
+
+@dataclass
 class Hardware:
     """What is assumed about GPUs, for --plan and for estimates of time."""
 
     gpu: str = "H100"
     max_days: float = 30.0
     gpus: int | None = None  # of a cluster: the most that a run may take, and the whole sweep's wall-clock on it
+    rack_nodes: int | None = None  # of that cluster, in each rack; by default all are one
+    node_hours: float | None = None  # between two losses of one of its nodes, on average; by default none is lost
     mfu: float | None = None  # share of the peak that a working GPU reaches; recomputation and bubbles come on top
     usd_per_gpu_hour: float | None = None
 
@@ -196,6 +217,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)
+    placement_of: dict[str, Own] = field(default_factory=dict)  # by size: {175B: {workers: 1024, priority: 1}}
     plan: Hardware = field(default_factory=Hardware)
     replace: bool = False  # drop the runs that this name has and this command does not ask for
     extend: bool = False  # keep them too

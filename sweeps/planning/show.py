@@ -14,9 +14,9 @@ from gpt3core.anomaly import AnomalySpec
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
-from sweeps.planning import estimate, hardware, mup, totals, train_options, trunks
+from sweeps.planning import estimate, hardware, mup, placing, totals, train_options, trunks
 from sweeps.planning.grid import Grid
-from sweeps.planning.recipe import Recipe
+from sweeps.planning.recipe import Placement, Recipe
 from sweeps.planning.text import Text
 
 MOST_ROWS = 300  # more runs are summed by budget
@@ -88,13 +88,27 @@ def _trunks(runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix]) -> str:
 
 
 def _placement(recipe: Recipe) -> str:
-    place = recipe.placement
+    """Where runs go, and sizes that go elsewhere."""
+    rules = placing.rules(recipe)
+    found = f"placed, each run: {_placed(recipe.placement)}"
+    for label, given in recipe.placement_of.items():
+        priority = f", priority {given.priority}" if given.priority else ""
+        found += f"; {label}: {_placed(placing.of(recipe, label))}{priority}"
+    if placing.prioritised(recipe):
+        makes = "stops runs below it, which go on later" if rules.preempt else "waits for runs below it to end"
+        found += f"; a higher priority {makes}, and is worth {rules.patience / 3600:g} hours of waiting a step"
+    return found
+
+
+def _placed(place: Placement) -> str:
     gpus = f"{place.gpus:g} GPU{'s' * (place.gpus > 1)} and " if place.gpus else ""
     worker = f"{gpus}{place.cpus:g} core{'s' * (place.cpus != 1)}"
     degrees = ", ".join(f"{name} {degree}" for name, degree in vars(estimate.pins(place)).items() if degree is not None)
     cut = f", {degrees}" if degrees else ""
     each = worker if place.workers == 1 else f"{place.workers} x ({worker})"
-    return f"placed, each run: {each}{cut}"
+    on = f" on {place.accelerator}" if place.accelerator else ""
+    rack = f" of one {place.rack}" if place.rack else ""
+    return f"{each}{cut}{on}{rack}"
 
 
 def _text(recipe: Recipe, text: Text) -> str:
@@ -135,7 +149,8 @@ def _grid(
     prefixes: Mapping[str, Prefix],
 ) -> None:
     seconds = {run.run_id: trunks.own_share(run, prefixes.get(run.run_id)) * _seconds(recipe, run) for run in runs}
-    devices = recipe.placement.workers * (recipe.placement.gpus or recipe.placement.cpus)
+    places = {label: placing.of(recipe, label) for label in {run.label for run in runs}}
+    devices = {r.run_id: (p := places[r.label]).workers * (p.gpus or p.cpus) for r in runs}
     unit = "GPU-min" if recipe.placement.gpus else "core-min"
     title = f"{recipe.name}: {len(runs):,} run{'s' * (len(runs) != 1)}"
     if len(runs) <= MOST_ROWS:
@@ -143,14 +158,14 @@ def _grid(
         table = _table(title, (*columns, "C exact", "C 6ND", unit, "state"), ("run", "state"))
         for run in runs:
             state = "trained" if run.run_id in trained else "pruned" if run.run_id in pruned else "to train"
-            table.add_row(*_run_row(run, text), f"{seconds[run.run_id] * devices / 60:.1f}", state)
+            table.add_row(*_run_row(run, text), f"{seconds[run.run_id] * devices[run.run_id] / 60:.1f}", state)
     else:
         table = _table(f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), ())
         for name, group in groupby(sorted(runs, key=_budget), key=_budget):
             table.add_row(*_budget_row(name, list(group), seconds, devices, trained))
     out.print(table)
     left = [run for run in runs if run.run_id not in trained and run.run_id not in pruned]
-    total = sum(seconds[run.run_id] for run in left) * devices
+    total = sum(seconds[run.run_id] * devices[run.run_id] for run in left)
     minutes, device = total / 60, unit.removesuffix("-min")
     out.print(
         f"to train: {minutes:,.{0 if minutes > 10 else 1}f} {device}-minutes by a first guess of speed (the sweep "
@@ -163,8 +178,8 @@ def _grid(
 
 
 def _seconds(recipe: Recipe, run: RunSpec) -> float:
-    place = recipe.placement
-    return estimate.seconds(run, workers=place.workers, gpus=place.gpus, plan=recipe.plan)
+    own = placing.own(recipe, run.label)
+    return estimate.seconds(run, workers=own.placement.workers, gpus=own.placement.gpus, plan=own.plan)
 
 
 def _run_row(run: RunSpec, text: Text) -> list[str]:
@@ -189,7 +204,7 @@ def _budget(run: RunSpec) -> float:
 
 
 def _budget_row(
-    budget: float, runs: list[RunSpec], seconds: dict[str, float], devices: float, trained: set[str]
+    budget: float, runs: list[RunSpec], seconds: dict[str, float], devices: dict[str, float], trained: set[str]
 ) -> list[str]:
     labels = list(dict.fromkeys(run.label for run in runs))
     tokens = sorted(run.tokens for run in runs)
@@ -198,7 +213,7 @@ def _budget_row(
         f"{len(runs):,}",
         labels[0] if len(labels) == 1 else f"{len(labels)}: {labels[0]} to {labels[-1]}",
         f"{tokens[0] / 1e6:.2f}M to {tokens[-1] / 1e6:.2f}M",
-        f"{sum(seconds[run.run_id] for run in runs) * devices / 60:,.0f}",
+        f"{sum(seconds[run.run_id] * devices[run.run_id] for run in runs) / 60:,.0f}",
         f"{sum(run.run_id in trained for run in runs):,}",
     ]
 
@@ -217,7 +232,8 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
     table = _table(title, (*columns, *layout), ("size",))
     why: dict[str, str] = {}
     for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
-        found = estimate.on_gpus(run, recipe.plan, recipe.placement)
+        own = placing.own(recipe, run.label)
+        found = estimate.on_gpus(run, own.plan, own.placement)
         table.add_row(*_gpt3_row(run, text), *_layout_row(found, recipe.plan.max_days))
         if run.label not in why and found.choice is not None:
             why[run.label] = "; ".join(choose.explain(found.task, found.choice))

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gpt3core import costs
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
-from sweeps.planning import estimate, hardware, trunks
+from sweeps.planning import estimate, hardware, placing, timeline, trunks
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import simulator
-from sweeps.scheduling.inventory import Resources
-from sweeps.scheduling.scheduler import Job
+from sweeps.scheduling.inventory import ACCELERATOR, Inventory, Kind
+from sweeps.scheduling.jobs import Job
+from sweeps.scheduling.simulator import NONE, Failures, Simulated
 
-MOST_SIMULATED = 3000  # runs; more would take the scheduler minutes
+MOST_SIMULATED = 10_000  # runs; more would take minutes
+BACK_SECONDS = 3600.0  # until a lost node is replaced
+CHECKPOINT_SECONDS = 600.0  # between those of a large run, by what a save costs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """A run that is still to be trained, and how long it takes on how many workers."""
+    """A run that is still to be trained, and how long it takes on what."""
 
     spec: RunSpec
+    kind: Kind
     seconds: float  # of its own: from another's checkpoint on, where it starts from one
-    workers: int
+    usd_per_hour: float  # of one GPU
     after: tuple[str, float] | None = None  # that other run, and the seconds after which the checkpoint is there
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of all its workers."""
+        return self.seconds * self.kind.workers * self.kind.worker.gpus / 3600
 
 
 def timed(
@@ -34,23 +44,28 @@ def timed(
     Args:
         prefixes: where runs start that do not start from the first step.
     """
-    place, found, without = recipe.placement, [], {}
+    found, without = [], {}
     coming = {run.run_id for run in runs}
+    own = {label: placing.own(recipe, label) for label in {run.label for run in runs}}
     for run in runs:
+        plan, place = own[run.label].plan, own[run.label].placement
+        place = replace(place, gpus=place.gpus or 1.0)
         if recipe.family == "gpt3":
-            planned = estimate.on_gpus(run, recipe.plan, place)
+            planned = estimate.on_gpus(run, plan, own[run.label].placement)
             if planned.layout is None:
                 without[run.run_id] = planned.reason
                 continue
-            seconds, workers = planned.days * 86_400, planned.layout.world_size
+            seconds, workers, together = planned.days * 86_400, planned.layout.world_size, planned.layout.tensor
         else:
-            workers = place.workers
-            seconds = estimate.seconds(run, workers=workers, gpus=place.gpus, plan=recipe.plan)
+            workers, together = place.workers, place.tensor or 1
+            seconds = estimate.seconds(run, workers=workers, gpus=place.gpus, plan=plan)
         share, prefix = trunks.own_share(run, prefixes.get(run.run_id)), prefixes.get(run.run_id)
         after = None
         if prefix is not None and prefix.run_id in coming:
             after = prefix.run_id, (1 - share) * seconds  # the trunk does these steps as fast
-        found.append(Timed(spec=run, seconds=share * seconds, workers=workers, after=after))
+        kind = placing.kind(place, workers=workers, together=together)
+        price = hardware.usd_per_hour(plan)
+        found.append(Timed(spec=run, kind=kind, seconds=share * seconds, usd_per_hour=price, after=after))
     return found, without
 
 
@@ -59,39 +74,84 @@ def lines(recipe: Recipe, runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix
     if recipe.family != "gpt3" and not recipe.placement.gpus:
         return []
     known, without = timed(recipe, runs, prefixes)
-    each = recipe.placement.gpus or 1.0
-    hours = sum(run.seconds * run.workers * each for run in known) / 3600
-    price = hardware.usd_per_hour(recipe.plan)
+    usd = sum(run.gpu_hours * run.usd_per_hour for run in known)
+    prices = sorted({run.usd_per_hour for run in known}) or [hardware.usd_per_hour(recipe.plan)]
+    at = f"{prices[0]:.2f} a {recipe.plan.gpu}-hour" if len(prices) == 1 else "the prices of their GPUs"
     longest = max((run.seconds for run in known), default=0.0)
     found = [
-        f"in all: {hours:,.0f} GPU-hours, {hours * price:,.0f} USD at {price:.2f} a {recipe.plan.gpu}-hour for "
+        f"in all: {sum(run.gpu_hours for run in known):,.0f} GPU-hours, {usd:,.0f} USD at {at} for "
         f"{len(known):,} run{'s' * (len(known) != 1)}; the longest takes {_time(longest)}"
     ]
     if without:
         run_id, reason = next(iter(without.items()))
         found.append(f"without {len(without):,} that no such cluster holds ({run_id}: {reason})")
     if recipe.plan.gpus is not None:
-        found.append(_wall_clock(recipe, known))
+        found += _wall_clock(recipe, known)
     return found
 
 
-def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> str:
-    """How long the sweep takes on ``plan.gpus`` GPUs."""
-    total, device, place = recipe.plan.gpus, hardware.gpu(recipe.plan), recipe.placement
+def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
+    """When the sweep ends on ``plan.gpus`` GPUs, and its timeline."""
+    total = recipe.plan.gpus
     assert total is not None
     if len(known) > MOST_SIMULATED:
-        return f"on {total:,} GPUs: more than {MOST_SIMULATED:,} runs are not simulated"
-    worker = Resources(gpus=place.gpus or 1.0, cpus=place.cpus)
-    nodes = simulator.cluster(total, device.node, max(1.0, place.cpus / min(1.0, worker.gpus)))
-    jobs = [Job(run_id=t.spec.run_id, worker=worker, workers=t.workers, seconds=t.seconds) for t in known]
-    done = simulator.simulate(nodes, jobs, {t.spec.run_id: t.after for t in known if t.after is not None})
+        return [f"on {total:,} GPUs: more than {MOST_SIMULATED:,} runs are not simulated"]
+    jobs = [
+        Job(
+            run_id=run.spec.run_id,
+            **run.kind._asdict(),
+            seconds=run.seconds,
+            priority=placing.priority(recipe, run.spec.label),
+        )
+        for run in known
+    ]
+    after = {run.spec.run_id: run.after for run in known if run.after is not None}
+    failures = NONE
+    if recipe.plan.node_hours is not None:
+        every = max(CHECKPOINT_SECONDS, recipe.placement.checkpoint_seconds)
+        failures = Failures(node_hours=recipe.plan.node_hours, back_seconds=BACK_SECONDS, checkpoint=every)
+    nodes = cluster(recipe, known)
+    done = simulator.simulate(nodes, jobs, after, rules=placing.rules(recipe), failures=failures)
     if not done.spells:
-        return f"on {total:,} GPUs: no run starts ({next(iter(done.refused.values()), 'nothing is left to train')})"
-    never = f"; {len(done.refused):,} never start" if done.refused else ""
+        return [f"on {total:,} GPUs: no run starts ({next(iter(done.refused.values()), 'nothing is left to train')})"]
+    never = f"; {len(done.refused):,} never start ({next(iter(done.refused.values()))})" if done.refused else ""
+    each = recipe.plan.rack_nodes
+    racks = f" in racks of {each} node{'s' * (each != 1)}" if each is not None else ""
+    found = [
+        f"on {total:,} GPUs{racks}: {_time(done.seconds)} from the first start to the last end, by the scheduler on "
+        f"these estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it"
+        f"{_lost(done, recipe)}{never}"
+    ]
+    by_size = sorted(known, key=lambda run: costs.params(run.spec.model).total)
+    sizes = {run.spec.run_id: run.spec.label for run in by_size}
+    legend = f"timeline, {_time(done.seconds)} from left to right: tenths of the {len(nodes):,} nodes' GPUs (. below a "
+    return [*found, f"{legend}twentieth, # all), and the most at once", *timeline.draw(done, sizes, total)]
+
+
+def _lost(done: Simulated, recipe: Recipe) -> str:
+    """What lost nodes cost."""
+    if recipe.plan.node_hours is None:
+        return ""
+    times = sum(spell.outcome == "lost" for spell in done.spells)
     return (
-        f"on {total:,} GPUs: {_time(done.seconds)} from the first start to the last end, by the scheduler on these "
-        f"estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it{never}"
+        f"; a node lost every {recipe.plan.node_hours:,g} hours (plan.node_hours) and back after one stops runs "
+        f"{times:,} times"
     )
+
+
+def cluster(recipe: Recipe, known: Sequence[Timed]) -> Inventory:
+    """The nodes of ``plan.gpus`` GPUs, labelled as runs ask for them."""
+    plan, total = recipe.plan, recipe.plan.gpus
+    assert total is not None
+    cores = max((run.kind.worker.cpus / min(1.0, run.kind.worker.gpus) for run in known), default=1.0)
+    racks = {run.kind.rack for run in known if run.kind.rack}
+    nodes = simulator.cluster(total, hardware.gpu(plan).node, max(1.0, cores))
+    in_rack = plan.rack_nodes or len(nodes)
+    labels = [
+        {ACCELERATOR: recipe.placement.accelerator or plan.gpu, **dict.fromkeys(racks, f"rack-{i // in_rack}")}
+        for i in range(len(nodes))
+    ]
+    return [replace(node, labels=its) for node, its in zip(nodes, labels, strict=True)]
 
 
 def _time(seconds: float) -> str:

@@ -1,58 +1,78 @@
-"""What is free on every node of a cluster, kept as runs come and go, and asked by the shape of a worker.
+"""What is free on every node of a cluster, kept as runs come and go, and asked by the kind of a gang.
 
 Ray packs fractions of a GPU by device, so devices are counted one by one: 0.75 of a GPU fits once on each, not five
-times on four. Placements are found without looking at every node: for each shape that was asked for, the nodes are
-kept by how many workers they could take.
+times on four. Placements are found without looking at every node: for each shape of worker that was asked for, the
+nodes are kept by how many of them they could take, rack by rack where a gang must lie in one.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from sweeps.scheduling.inventory import EPSILON, Allocation, Inventory, Resources
+from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Kind, Node, Resources, rack_of
 
+WHOLE = 1 - EPSILON
 Taken = list[tuple[int, float]]  # of one node's devices: which, and how much of it
+Held = tuple[float, Resources, Allocation, Mapping[str, Taken]]  # until when, of what shape, where, on which devices
+Scope = tuple[Resources, str, str]  # shape of a worker, accelerator, label of the rack
 
 
-@dataclass(kw_only=True)
 class Free:
     """What is free on one node."""
 
-    cpus: float
-    devices: list[float]  # the free share of each GPU, 0 to 1
+    __slots__ = ("cpus", "devices", "whole")
+
+    def __init__(self, cpus: float, devices: list[float]) -> None:
+        self.cpus, self.devices = cpus, devices  # of each GPU the free share, 0 to 1
+        self.whole = sum(share >= WHOLE for share in devices)  # GPUs that are free altogether
+
+    def copy(self) -> Free:
+        """As much."""
+        other = Free.__new__(Free)
+        other.cpus, other.devices, other.whole = self.cpus, self.devices.copy(), self.whole
+        return other
 
     def workers(self, shape: Resources) -> int:
         """How many workers of a shape fit."""
-        limits = []
-        if shape.cpus > 0:
-            limits.append(math.floor((self.cpus + EPSILON) / shape.cpus))
-        if 0 < shape.gpus < 1:
-            limits.append(sum(math.floor((share + EPSILON) / shape.gpus) for share in self.devices))
-        elif shape.gpus >= 1:
-            whole = shape.gpus == int(shape.gpus)  # Ray has no 1.5 GPUs
-            limits.append(sum(share >= 1 - EPSILON for share in self.devices) // int(shape.gpus) if whole else 0)
-        return max(0, min(limits, default=0))
+        cpus, gpus = shape.cpus, shape.gpus
+        room = (self.cpus + EPSILON) // cpus if cpus > 0 else math.inf
+        if gpus >= 1:
+            room = min(room, self.whole // int(gpus)) if gpus == int(gpus) else 0  # Ray has no 1.5 GPUs
+        elif gpus > 0:
+            parts = self.whole * ((1 + EPSILON) // gpus)
+            if self.whole < len(self.devices):
+                for share in self.devices:
+                    if gpus - EPSILON <= share < WHOLE:
+                        parts += (share + EPSILON) // gpus
+            room = min(room, parts)
+        return 0 if room == math.inf or room < 0 else int(room)
 
     def take(self, shape: Resources, workers: int) -> Taken:
         """Hold so many workers' resources; what it took of the devices, for ``give``."""
         self.cpus -= workers * shape.cpus
-        taken: Taken = []
-        if shape.gpus < 1:
-            amounts = [shape.gpus] * workers if shape.gpus > 0 else []
+        gpus = shape.gpus
+        if not gpus:
+            return []
+        if gpus < 1:
+            amounts = [gpus] * workers
         else:
-            rest = workers * shape.gpus
+            rest = workers * gpus
             amounts = [1.0] * int(rest + EPSILON)
             amounts += [rest - len(amounts)] if rest - len(amounts) > EPSILON else []
+        taken, devices = [], self.devices
         for amount in amounts:
-            able = [(share, i) for i, share in enumerate(self.devices) if share >= amount - EPSILON]
-            if able:  # the fullest device that can; none where others hold more than was known
-                _, device = min(able)
-                self.devices[device] -= amount
-                taken.append((device, amount))
+            best = -1
+            for device, share in enumerate(devices):
+                if share >= amount - EPSILON and (best < 0 or share < devices[best]):
+                    best = device
+                    if amount == 1.0:  # no whole one is fuller than another
+                        break
+            if best >= 0:  # the fullest device that can; none where others hold more than was known
+                self.whole -= devices[best] >= WHOLE
+                devices[best] -= amount
+                taken.append((best, amount))
         return taken
 
     def give(self, shape: Resources, workers: int, taken: Taken) -> None:
@@ -60,41 +80,71 @@ class Free:
         self.cpus += workers * shape.cpus
         for device, amount in taken:
             self.devices[device] += amount
+            self.whole += self.devices[device] >= WHOLE
 
     def least(self, other: Free) -> Free:
         """What is free in both."""
-        devices = [min(a, b) for a, b in zip(self.devices, other.devices, strict=True)]
-        return Free(cpus=min(self.cpus, other.cpus), devices=devices)
+        return Free(min(self.cpus, other.cpus), list(map(min, self.devices, other.devices)))
 
 
-@dataclass(kw_only=True)
-class _ByRoom:
+class _Rack:
     """Nodes by how many workers of one shape they could take."""
 
-    room: dict[str, int]
-    counts: Counter[int]  # room -> nodes
-    heaps: dict[int, list[tuple[float, float, str]]] = field(default_factory=dict)  # may hold entries that are past
+    __slots__ = ("counts", "first", "heaps", "room")
+
+    def __init__(self, room: dict[str, int]) -> None:
+        self.room, self.first = room, min(room)
+        self.counts: dict[int, int] = {}  # room -> nodes
+        for workers in room.values():
+            self.counts[workers] = self.counts.get(workers, 0) + 1
+        self.heaps: dict[int, list[tuple[float, float, str]]] = {}  # of rooms asked for; may hold entries that are past
+
+    def able(self, share: int) -> int:
+        """How many nodes could take so many workers."""
+        able = 0
+        for room, nodes in self.counts.items():
+            if room >= share:
+                able += nodes
+        return able
+
+    def fullest(self, share: int, count: int) -> list[str]:
+        """So many nodes that could take so many workers, those with the least room first, then by name."""
+        by_room: dict[int, list[str]] = {}
+        for name, room in self.room.items():
+            if room >= share:
+                by_room.setdefault(room, []).append(name)
+        found: list[str] = []
+        for room in sorted(by_room):
+            found += heapq.nsmallest(count - len(found), by_room[room])
+        return found
+
+    def move(self, name: str, room: int) -> None:
+        """A node has room for so many now."""
+        self.counts[self.room[name]] -= 1
+        self.counts[room] = self.counts.get(room, 0) + 1
+        self.room[name] = room
 
 
 class Capacity:
     """The free resources of all nodes."""
 
-    def __init__(self, free: Mapping[str, Free]) -> None:
-        self.free = dict(free)
-        self._shapes: dict[Resources, _ByRoom] = {}
+    def __init__(self, nodes: Sequence[Node], free: Mapping[str, Free]) -> None:
+        self.nodes, self.free = nodes, dict(free)
+        self._scopes: dict[Scope, tuple[list[_Rack], dict[str, _Rack]]] = {}  # racks in order; by node
 
     @classmethod
     def of(cls, inventory: Inventory) -> Capacity:
         """An empty cluster."""
-        return cls({n.name: Free(cpus=n.total.cpus, devices=[1.0] * int(n.total.gpus + EPSILON)) for n in inventory})
+        free = {n.name: Free(n.total.cpus, [1.0] * int(n.total.gpus + EPSILON)) for n in inventory}
+        return cls(inventory, free)
 
     def copy(self) -> Capacity:
         """A cluster in the same state, to try things on."""
-        return Capacity({name: Free(cpus=f.cpus, devices=[*f.devices]) for name, f in self.free.items()})
+        return Capacity(self.nodes, {name: free.copy() for name, free in self.free.items()})
 
     def least(self, other: Capacity) -> Capacity:
         """What is free in both."""
-        return Capacity({name: mine.least(other.free[name]) for name, mine in self.free.items()})
+        return Capacity(self.nodes, {name: mine.least(other.free[name]) for name, mine in self.free.items()})
 
     def take(self, shape: Resources, allocation: Allocation) -> dict[str, Taken]:
         """Hold a run's resources; nodes that are gone are left out."""
@@ -111,65 +161,113 @@ class Capacity:
 
     def changed(self, names: Iterable[str]) -> None:
         """Look at these nodes again."""
+        if not self._scopes:
+            return
         names = list(names)
-        for shape, nodes in self._shapes.items():
+        for (shape, *_), (_, racks) in self._scopes.items():
             for name in names:
+                if (rack := racks.get(name)) is None:
+                    continue
                 room = self.free[name].workers(shape)
-                nodes.counts[nodes.room[name]] -= 1
-                nodes.counts[room] += 1
-                nodes.room[name] = room
-                self._push(nodes, name)
+                rack.move(name, room)
+                if room in rack.heaps:
+                    heapq.heappush(rack.heaps[room], self._fullness(name))
 
-    def holds(self, shape: Resources, workers: int, together: int = 1) -> bool:
-        """Whether ``place`` would find room."""
-        counts = self._nodes(shape).counts
-        most = max((room for room, n in counts.items() if n), default=0)
-        return most >= workers or self._share(counts, most, workers, together) is not None
-
-    def place(self, shape: Resources, workers: int, together: int = 1) -> Allocation | None:
-        """Nodes for a gang: one node if it fits on one (the fullest that can), else whole nodes with equal shares.
-
-        Args:
-            together: workers that must share a node; the share of a node is a multiple of it.
-        """
-        nodes = self._nodes(shape)
-        rooms = sorted(room for room, n in nodes.counts.items() if n)
-        for room in rooms:
-            if room >= workers:
-                return {self._fullest(nodes, room): workers}
-        share = self._share(nodes.counts, rooms[-1] if rooms else 0, workers, together)
-        if share is None:
-            return None
-        able = sorted((room, name) for name, room in nodes.room.items() if room >= share)
-        return {name: share for _, name in able[: workers // share]}
+    def share(self, kind: Kind) -> int | None:
+        """How many workers of a gang each of its nodes takes here: all where one can, else the largest equal share."""
+        shares = [self._share(rack, kind) for rack in self._racks(kind)]
+        return max((share for share in shares if share is not None), default=None)
 
     @staticmethod
-    def _share(counts: Counter[int], most: int, workers: int, together: int) -> int | None:
-        """The largest equal share of a gang that enough nodes can take."""
-        most = min(most, workers - 1)
-        for share in range(most - most % together, 0, -together):
-            if workers % share == 0 and workers // share <= sum(n for room, n in counts.items() if room >= share):
+    def _share(rack: _Rack, kind: Kind) -> int | None:
+        most = max((room for room, n in rack.counts.items() if n), default=0)
+        if most >= kind.workers:
+            return kind.workers
+        for share in range(most - most % kind.together, 0, -kind.together):
+            if kind.workers % share == 0 and kind.workers // share <= rack.able(share):
                 return share
         return None
 
-    def _nodes(self, shape: Resources) -> _ByRoom:
-        if shape not in self._shapes:
-            room = {name: free.workers(shape) for name, free in self.free.items()}
-            self._shapes[shape] = _ByRoom(room=room, counts=Counter(room.values()))
-            for name in self.free:
-                self._push(self._shapes[shape], name)
-        return self._shapes[shape]
+    def place(self, kind: Kind, share: int) -> Allocation | None:
+        """Nodes for a gang, so many workers on each: the fullest that can, in the fullest rack that can."""
+        count, found = kind.workers // share, []
+        for rack in self._racks(kind):
+            if count == 1:
+                room = min((room for room, n in rack.counts.items() if n and room >= share), default=None)
+                if room is not None:
+                    found.append(((room, *self._fullest(rack, room)), rack))
+            elif (able := rack.able(share)) >= count:
+                found.append(((able, 0.0, 0.0, rack.first), rack))
+        if not found:
+            return None
+        best, rack = min(found, key=lambda one: one[0])
+        if count == 1:
+            return {best[3]: share}
+        return dict.fromkeys(rack.fullest(share, count), share)
 
-    def _push(self, nodes: _ByRoom, name: str) -> None:
-        heapq.heappush(nodes.heaps.setdefault(nodes.room[name], []), self._fullness(name))
+    def earliest(self, kind: Kind, share: int, held: Sequence[Held], now: float) -> float:
+        """When the ends of what holds resources leave room for a gang first; gives back what has ended by then.
+
+        Args:
+            held: by their ends; all of it is on these nodes.
+
+        Returns:
+            The time, infinite where the room depends on what never ends.
+        """
+        count, shape = kind.workers // share, kind.worker
+        able = {id(rack): rack.able(share) for rack in self._racks(kind)}
+        racks, room = self._scopes[kind.worker, kind.accelerator, kind.rack][1], dict[str, int]()
+        self._scopes = {}  # nodes change below without being looked at again
+        for moment in _moments(held, now):
+            for _, worker, allocation, taken in moment:
+                for name, devices in taken.items():
+                    self.free[name].give(worker, allocation[name], devices)
+            names = {name for *_, taken in moment for name in taken if name in racks}
+            for name in names:
+                before = room.get(name, racks[name].room[name])
+                room[name] = after = self.free[name].workers(shape)
+                able[id(racks[name])] += (after >= share) - (before >= share)
+            if any(able[id(racks[name])] >= count for name in names):
+                return max(now, moment[0][0])
+        raise AssertionError("an empty cluster has room for what is not impossible on it")
+
+    def _racks(self, kind: Kind) -> list[_Rack]:
+        scope = kind.worker, kind.accelerator, kind.rack
+        if scope not in self._scopes:
+            shape, rooms = kind.worker, dict[tuple[bool, str], dict[str, int]]()
+            for node in self.nodes:
+                if kind.accelerator and node.labels.get(ACCELERATOR) != kind.accelerator:
+                    continue
+                where = rack_of(node, kind.rack) if kind.rack else (True, "")
+                if where not in rooms:
+                    rooms[where] = {}
+                rooms[where][node.name] = self.free[node.name].workers(shape)
+            racks = [_Rack(room) for room in rooms.values()]
+            self._scopes[scope] = racks, {name: rack for rack in racks for name in rack.room}
+        return self._scopes[scope][0]
 
     def _fullness(self, name: str) -> tuple[float, float, str]:
         free = self.free[name]
         return sum(free.devices), free.cpus, name
 
-    def _fullest(self, nodes: _ByRoom, room: int) -> str:
+    def _fullest(self, rack: _Rack, room: int) -> tuple[float, float, str]:
         """Of the nodes with that room, the one with the least left."""
-        heap = nodes.heaps[room]
-        while nodes.room[heap[0][2]] != room or heap[0] != self._fullness(heap[0][2]):
+        if room not in rack.heaps:
+            rack.heaps[room] = [self._fullness(name) for name, its in rack.room.items() if its == room]
+            heapq.heapify(rack.heaps[room])
+        heap = rack.heaps[room]
+        while rack.room[heap[0][2]] != room or heap[0] != self._fullness(heap[0][2]):
             heapq.heappop(heap)
-        return heap[0][2]
+        return heap[0]
+
+
+def _moments(held: Sequence[Held], now: float) -> Iterator[list[Held]]:
+    """What ends at the same time, in the order of time; all that should have ended by now is one."""
+    moment: list[Held] = []
+    for one in held:
+        if moment and one[0] > max(now, moment[0][0]):
+            yield moment
+            moment = []
+        moment.append(one)
+    if moment:
+        yield moment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 EPSILON = 1e-6
 
@@ -47,3 +48,27 @@ class Node:
 
 Inventory = list[Node]
 Allocation = Mapping[str, int]  # node name -> workers there
+ACCELERATOR = "ray.io/accelerator-type"  # the label by which Ray tells what GPUs a node has
+
+
+class Kind(NamedTuple):
+    """All that the fit of a gang depends on."""
+
+    worker: Resources
+    workers: int = 1
+    together: int = 1  # workers that must share a node
+    accelerator: str = ""  # what a node's ACCELERATOR label must be; empty for any
+    rack: str = ""  # a label of which all its nodes must share the value; a node without the label is alone
+
+    def __str__(self) -> str:
+        groups = f" (each {self.together} on one node)" if self.together > 1 else ""
+        many = str(self.worker) if self.workers == 1 else f"{self.workers} workers of {self.worker} at once{groups}"
+        on = f" on {self.accelerator}" if self.accelerator else ""
+        return f"{many}{on}, in one {self.rack}" if self.rack and self.workers > 1 else f"{many}{on}"
+
+
+def rack_of(node: Node, label: str) -> tuple[bool, str]:
+    """Which rack a node is in by a label; one without the label is a rack of its own. Without a label all are one."""
+    if not label:
+        return True, ""
+    return (True, node.labels[label]) if label in node.labels else (False, node.name)

@@ -72,3 +72,9 @@ def noted(work: Assignment, report: Say, stop: Asked) -> dict[str, Any] | None:
     files.make_folder(work.job.root / "pids")
     (work.job.root / "pids" / f"{work.run_id}-{work.rank}").write_text(f"{os.getpid()} {work.node} {work.world_size}")
     return worker.train(work, report, stop)
+
+
+def nap(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
+    """A short run."""
+    time.sleep(0.3)
+    return {}

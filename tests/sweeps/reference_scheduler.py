@@ -1,102 +1,145 @@
-"""The scheduler as one would write it down: every node looked at for every run; what the fast one must equal."""
+"""The scheduler as one would write it down: every node looked at for every run; what the fast one must equal.
+
+Preemption is by brute force over all sets of runs. Whole GPUs only: fractions are packed by device elsewhere.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from sweeps.scheduling.inventory import EPSILON, Allocation, Inventory, Resources
-from sweeps.scheduling.scheduler import Decision, Hold, Job, Refuse, Running, Start
+from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Resources
+from sweeps.scheduling.jobs import Decision, Hold, Job, Preempt, Refuse, Rules, Running, Start
+from sweeps.scheduling.scheduler import PLAIN, STOP_SECONDS, WORTH_SECONDS
 
 Free = dict[str, Resources]
 
 
-def decide(now: float, inventory: Inventory, queue: Sequence[Job], running: Sequence[Running]) -> list[Decision]:
-    """One decision for every queued run."""
-    totals: Free = {node.name: node.total for node in inventory}
-    running = list(running)
-    free = _without(totals, running)
-    reservation: _Reservation | None = None
-    decisions: list[Decision] = []
-    for job in sorted(
-        queue, key=lambda j: (-j.priority, j.queued, -j.seconds if j.seconds < math.inf else 0, j.run_id)
-    ):
-        if (reason := impossible(job, inventory)) is not None:
-            decisions.append(Refuse(run_id=job.run_id, reason=reason))
-            continue
-        allocation = place(job, free)
-        if allocation is not None and reservation is not None and not reservation.allows(job, allocation, now):
-            beside = place(job, {name: _least(free[name], reservation.spare[name]) for name in free})
+def decide(
+    now: float, inventory: Inventory, queue: Sequence[Job], running: Sequence[Running], rules: Rules = PLAIN
+) -> list[Decision]:
+    """One decision for every queued run, and who must stop for the first that waits."""
+    plain = _Plain(now, inventory, list(running), rules)
+    return [*[plain.decision(job) for job in sorted(queue, key=lambda j: _order(j, rules))], *plain.preempted]
+
+
+def _order(job: Job, rules: Rules) -> tuple[float, int, float, str]:
+    length = -job.seconds if job.seconds < math.inf else 0
+    return job.queued - rules.patience * job.priority, job.turn, length, job.run_id
+
+
+class _Plain:
+    def __init__(self, now: float, inventory: Inventory, running: list[Running], rules: Rules) -> None:
+        self.now, self.inventory, self.running, self.rules = now, inventory, running, rules
+        self.lasting = [run for run in running if run.ends == math.inf and not run.stopping]
+        self.totals: Free = {node.name: node.total for node in inventory}
+        self.reservation: _Reservation | None = None
+        self.preempted: list[Preempt] = []
+        self.full: set[object] = set()
+
+    def decision(self, job: Job) -> Decision:
+        share = self.share(job, self.without(self.lasting)) or self.share(job, self.totals)
+        if share is None:
+            return Refuse(run_id=job.run_id, reason=f"needs {job.kind}")
+        free = self.without(self.running)
+        allocation = self.place(job, free, share)
+        reserved = self.reservation
+        if allocation is not None and reserved is not None and not reserved.allows(job, allocation, self.now):
+            beside = self.place(job, {name: _least(free[name], reserved.spare[name]) for name in free}, share)
             if beside is None:
-                reason = f"would delay {reservation.run_id}, which is first in the queue{_at(reservation.time, now)}"
-                decisions.append(Hold(run_id=job.run_id, reason=reason))
-                continue
+                return Hold(run_id=job.run_id, reason=f"would delay {reserved.run_id}")
             allocation = beside
         if allocation is not None:
-            started = Running(run_id=job.run_id, worker=job.worker, allocation=allocation, ends=now + job.seconds)
-            running.append(started)
-            free = _without(totals, running)
-            if reservation is not None and started.ends > reservation.time + EPSILON:
-                reservation = reservation.taken(started)
-            decisions.append(Start(run_id=job.run_id, allocation=allocation))
-        elif reservation is None:
-            reservation = _reserve(job, now, totals, running)
-            eta = reservation.time if reservation.time < math.inf else None
-            wait = f"first in the queue, needs {_describe(job)}{_at(reservation.time, now)}"
-            decisions.append(Hold(run_id=job.run_id, reason=wait, eta=eta))
-        else:
-            decisions.append(Hold(run_id=job.run_id, reason=f"needs {_describe(job)}, behind {reservation.run_id}"))
-    return decisions
+            started = Running(run_id=job.run_id, worker=job.worker, allocation=allocation, ends=self.now + job.seconds)
+            self.running.append(started)
+            if reserved is not None and started.ends > reserved.time + EPSILON:
+                self.reservation = reserved.taken(started)
+            return Start(run_id=job.run_id, allocation=allocation)
+        if reserved is not None:
+            return Hold(run_id=job.run_id, reason=f"behind {reserved.run_id}")
+        self.reservation = self.reserve(job, share)
+        if self.reservation.time > self.now + WORTH_SECONDS and self.rules.preempt:
+            stopped = self.cheapest(job, share)
+            self.preempted = [Preempt(run_id=i, by=job.run_id) for i in sorted(stopped)]
+            self.running = [replace(r, stopping=True) if r.run_id in stopped else r for r in self.running]
+            self.reservation = self.reserve(job, share) if stopped else self.reservation
+        time = self.reservation.time
+        return Hold(run_id=job.run_id, reason="first in the queue", eta=time if time < math.inf else None)
 
+    def cheapest(self, job: Job, share: int) -> frozenset[str]:
+        """Of all sets of runs that may be stopped, the one of fewest runs, and then of the least that they hold."""
+        age = {run.run_id: run.queued - self.rules.patience * run.priority for run in self.running}
+        turn = job.queued - self.rules.patience * job.priority
+        may = [
+            run
+            for run in self.running
+            if run.resumable and not run.stopping and run.priority < job.priority and age[run.run_id] > turn
+        ]
+        stay = [run for run in self.running if not run.stopping]
+        for count in range(1, len(may) + 1):
+            found = [
+                (sum(map(held, gone)), sorted(run.run_id for run in gone))
+                for gone in itertools.combinations(may, count)
+                if self.place(job, self.without([run for run in stay if run not in gone]), share) is not None
+            ]
+            if found:
+                return frozenset(min(found)[1])
+        return frozenset()
 
-def impossible(job: Job, inventory: Inventory) -> str | None:
-    """Why a run can never start on this cluster, or None."""
-    if place(job, {node.name: node.total for node in inventory}) is not None:
+    def ends(self, run: Running) -> float:
+        return min(run.ends, self.now + STOP_SECONDS) if run.stopping else run.ends
+
+    def racks(self, job: Job, free: Free) -> Iterator[Free]:
+        """The nodes that a job may have, rack by rack."""
+        right = [n for n in self.inventory if not job.accelerator or n.labels.get(ACCELERATOR) == job.accelerator]
+        alone = [[n] for n in right if job.rack and job.rack not in n.labels]
+        values = {n.labels[job.rack] for n in right if job.rack in n.labels} if job.rack else set()
+        racks = [[n for n in right if n.labels.get(job.rack) == value] for value in values] if job.rack else [right]
+        for rack in [*racks, *alone]:
+            yield {n.name: free[n.name] for n in rack}
+
+    def share(self, job: Job, free: Free) -> int | None:
+        """The fewest nodes for it."""
+        for share in range(job.workers, 0, -1):
+            if job.workers % share or (share < job.workers and share % job.together):
+                continue
+            for rack in self.racks(job, free):
+                if sum(capacity(left, job.worker) >= share for left in rack.values()) >= job.workers // share:
+                    return share
         return None
-    nodes = ", ".join(sorted({str(node.total) for node in inventory})) or "nothing"
-    return (
-        f"needs {_describe(job)}, which this cluster of {len(inventory)} node{'s' * (len(inventory) != 1)} "
-        f"({nodes} a node) can never offer (a gang takes one node, or equal shares of several): add nodes, or ask for "
-        "fewer by placement.workers, placement.gpus and placement.cpus"
-    )
 
+    def place(self, job: Job, free: Free, share: int) -> Allocation | None:
+        """The fullest nodes, of the fullest rack, that can."""
+        count, found = job.workers // share, []
+        for rack in self.racks(job, free):
+            room = {name: capacity(left, job.worker) for name, left in rack.items()}
+            able = sorted((k, name) for name, k in room.items() if k >= share)
+            if count == 1:
+                found += [((k, free[name].gpus, free[name].cpus, name), {name: share}) for k, name in able]
+            elif len(able) >= count:
+                full = len(able), 0.0, 0.0, min(rack)
+                found.append((full, {name: share for _, name in able[:count]}))
+        return min(found, key=lambda one: one[0])[1] if found else None
 
-def place(job: Job, free: Free) -> Allocation | None:
-    """Nodes for a gang: one node if it fits on one (the fullest that can), else whole nodes with equal shares."""
-    shape = job.worker
-    capacity = {name: _capacity(left, shape) for name, left in free.items()}
-    single = [name for name, k in capacity.items() if k >= job.workers]
-    if single:
-        best = min(single, key=lambda name: (capacity[name], free[name].gpus, free[name].cpus, name))
-        return {best: job.workers}
-    most = max(capacity.values(), default=0)
-    for share in range(most, 0, -1):  # the fewest nodes that carry equal shares
-        if job.workers % share:
-            continue
-        able = sorted((k, name) for name, k in capacity.items() if k >= share)
-        count = job.workers // share
-        if len(able) >= count:
-            return {name: share for _, name in able[:count]}
-    return None
+    def without(self, running: Sequence[Running]) -> Free:
+        free = dict(self.totals)
+        for run in running:
+            for name, workers in run.allocation.items():
+                if name in free:
+                    free[name] = free[name].minus(run.worker.times(workers))
+        return free
 
-
-def _capacity(left: Resources, shape: Resources) -> int:
-    limits = [
-        math.floor((have + EPSILON) / need)
-        for have, need in ((left.cpus, shape.cpus), (left.gpus, shape.gpus))
-        if need > 0
-    ]
-    return max(0, min(limits, default=0))
-
-
-def _without(totals: Free, running: Sequence[Running]) -> Free:
-    free = dict(totals)
-    for run in running:
-        for name, workers in run.allocation.items():
-            if name in free:
-                free[name] = free[name].minus(run.worker.times(workers))
-    return free
+    def reserve(self, job: Job, share: int) -> _Reservation:
+        """The earliest time at which the running runs leave room for a job, and what is free beside it then."""
+        for time in sorted({max(self.now, self.ends(run)) for run in self.running}):
+            free = self.without([run for run in self.running if self.ends(run) > time])
+            allocation = self.place(job, free, share)
+            if allocation is not None:
+                held = free | {n: free[n].minus(job.worker.times(k)) for n, k in allocation.items()}
+                return _Reservation(run_id=job.run_id, time=time, spare=held)
+        raise AssertionError("an empty cluster has room for it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,24 +161,20 @@ class _Reservation:
         return _Reservation(run_id=self.run_id, time=self.time, spare=spare)
 
 
-def _reserve(job: Job, now: float, totals: Free, running: Sequence[Running]) -> _Reservation:
-    """The earliest time at which the running runs leave room for a job, and what is free beside it then."""
-    for time in sorted({max(now, run.ends) for run in running}):
-        free = _without(totals, [run for run in running if run.ends > time])
-        allocation = place(job, free)
-        if allocation is not None:
-            held = [Running(run_id=job.run_id, worker=job.worker, allocation=allocation)]
-            return _Reservation(run_id=job.run_id, time=time, spare=_without(free, held))
-    return _Reservation(run_id=job.run_id, time=math.inf, spare={name: Resources() for name in totals})
+def held(run: Running) -> float:
+    """What a run holds, in GPUs and a little for cores."""
+    return sum(run.allocation.values()) * (run.worker.gpus + 1e-3 * run.worker.cpus)
+
+
+def capacity(left: Resources, shape: Resources) -> int:
+    """How many workers of a shape fit."""
+    limits = [
+        math.floor((have + EPSILON) / need)
+        for have, need in ((left.cpus, shape.cpus), (left.gpus, shape.gpus))
+        if need > 0
+    ]
+    return max(0, min(limits, default=0))
 
 
 def _least(a: Resources, b: Resources) -> Resources:
     return Resources(cpus=min(a.cpus, b.cpus), gpus=min(a.gpus, b.gpus))
-
-
-def _describe(job: Job) -> str:
-    return str(job.worker) if job.workers == 1 else f"{job.workers} workers of {job.worker} at once"
-
-
-def _at(time: float, now: float) -> str:
-    return f", expected in {max(0.0, time - now):.0f} s" if time < math.inf else ""

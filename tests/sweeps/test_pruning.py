@@ -21,6 +21,7 @@ from sweeps.driving import driver, evidence, pruning
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.planning import grid, recipe
 from sweeps.planning import text as texts
+from sweeps.scheduling.inventory import Resources
 from sweeps.scheduling.scheduler import Running
 from tests.analysis.synthetic import true_loss
 from tests.sweeps.fake_cluster import Silent, drive
@@ -346,7 +347,7 @@ def test_an_adopted_pruned_worker_of_a_finished_sweep_is_asked_to_stop(wide):
     outcome = drive(sweep, cluster)
     one = sorted(outcome.pruned)[0]
     cluster.stopped.clear()
-    cluster._running[one] = Running(run_id=one, worker=driver.scheduler.Resources(cpus=1.0), allocation={"n": 1})
+    cluster._running[one] = Running(run_id=one, worker=Resources(cpus=1.0), allocation={"n": 1})
     assert drive(sweep, cluster).pruned == outcome.pruned
     assert one in cluster.stopped
 

@@ -53,6 +53,11 @@ CHANGES = {
     "placement.context": "2",
     "placement.cpus": "2",
     "placement.gpus": "2",
+    "placement.accelerator": "A100",
+    "placement.rack": "pod",
+    "placement.preempt": "true",
+    "placement.patience_hours": "5",
+    "placement_of": "",  # of a size of each family
     "placement.max_failures": "5",
     "placement.checkpoint_seconds": "3",
     "placement.min_workers": "1",
@@ -62,6 +67,8 @@ CHANGES = {
     "plan.gpu": "A100",
     "plan.max_days": "1000",
     "plan.gpus": "64",
+    "plan.rack_nodes": "1",
+    "plan.node_hours": "1000",
     "plan.mfu": "0.3",
     "plan.usd_per_gpu_hour": "1",
     "anomaly.policy": "skip",
@@ -120,8 +127,16 @@ CHANGES = {
 OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("shapes", "min_tokens"): "2.5e6"}
 EARLY = "adaptive=false prune.by_value=null train.stop_every=1e5"  # a law needs every run that these two take
 OF_FAMILY[("gpt3", "model.mup_base_width")] = "1536"
+SIZES = {"nano": "d32", "gpt3": "125M", "shapes": "d64"}
+OF_FAMILY |= {(family, "placement_of"): f"{{{size}: {{priority: 1}}}}" for family, size in SIZES.items()}
+ONE_BATCH = "optim.batch_tokens_min=1024 optim.batch_tokens_max=1024"
 BESIDE = {  # what gives a key its meaning
     "placement.shrink_seconds": "placement.min_workers=1",
+    "placement.rack": f"placement.workers=2 {ONE_BATCH}",
+    "placement.preempt": "placement_of.SIZE.priority=1",
+    "placement.patience_hours": "placement_of.SIZE.priority=1",
+    "plan.rack_nodes": f"plan.gpus=64 placement.rack=pod placement.workers=2 {ONE_BATCH}",
+    "plan.node_hours": "plan.gpus=64",
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
@@ -135,6 +150,7 @@ BESIDE = {  # what gives a key its meaning
     "optim.lr": "model.mup_base_width=64",
 }
 BESIDE_OF_FAMILY = {("gpt3", "model.mup_base_width=64"): "model.mup_base_width=768"}
+BESIDE_OF_FAMILY |= {("gpt3", words): words.replace(ONE_BATCH, "") for words in BESIDE.values() if ONE_BATCH in words}
 READ_BY_DRIVER = {  # nothing of a plan shows them
     "beside",
     "ahead",
@@ -170,7 +186,7 @@ UNCHANGED = {}  # ladder and word beside its base recipe -> the consequences
 @pytest.mark.parametrize(("family", "key"), SETTABLE, ids=lambda value: value)
 def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, folder):
     beside = BESIDE_OF_FAMILY.get((family, BESIDE.get(key)), BESIDE.get(key))
-    words = [*base(family), *(beside or "").split()]
+    words = [*base(family), *(beside or "").replace("SIZE", SIZES[family]).split()]
     value = OF_FAMILY.get((family, key), CHANGES[key]) or str(folder / "other")
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
     if key in READ_BY_DRIVER:
