@@ -15,53 +15,13 @@ from gpt3core import cli
 from gpt3core.errors import UsageError
 from gpt3core.rule import Rule
 from sweeps.planning import precedence, rules
+from sweeps.planning.models import Gpt3Model, NanoModel, ShapesModel
 from sweeps.planning.train_options import Train
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 KEYS = "python sweeps/sizes.py --keys"
 SEARCH = "search"
 COMMANDS = ("replace", "extend")  # what this one command does to a sweep's name; never kept
-
-
-@dataclass
-class NanoModel:
-    """The shape that all sizes of a nano ladder share."""
-
-    n_layer: int = 2
-    n_head: int | None = None  # by default heads about 32 wide
-    n_ctx: int = 128
-    attention: str = "alternating"  # banded,dense; or other kinds of layers in turn: dense, banded, strided, fixed
-    band: int = 4  # keys of a banded layer
-    stride: int = 128  # of strided and fixed layers (Child et al. 2019)
-    summary: int = 8  # keys at the end of a fixed layer's blocks that all later ones see
-    mup_base_width: int = 0  # d_model at which muP (Yang et al. 2022) is the standard parametrisation; 0: no muP
-    mup_base_d_head: int | None = None  # d_head there; by default of the ladder's size of that width
-
-
-@dataclass
-class ShapesModel:
-    """What all shapes of a list share."""
-
-    n_ctx: int = 128
-    attention: str = "alternating"
-    band: int = 4
-    stride: int = 128
-    summary: int = 8
-    mup_base_width: int = 0  # as above
-    mup_base_d_head: int | None = None
-
-
-@dataclass
-class Gpt3Model:
-    """What Table 2.1 leaves open."""
-
-    n_ctx: int = 2048
-    attention: str = "alternating"
-    band: int = 128
-    stride: int = 128
-    summary: int = 8
-    mup_base_width: int = 0  # as above
-    mup_base_d_head: int | None = None
 
 
 @dataclass

@@ -28,7 +28,8 @@ from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir, default_root, open_root
 from sweeps.planning import grid
-from sweeps.planning.recipe import Optim, Shape, ShapesModel, ShapesRecipe
+from sweeps.planning.models import ShapesModel
+from sweeps.planning.recipe import Optim, Shape, ShapesRecipe
 from tests.benchmarks.target import target
 
 WIDTHS = (32, 64, 128, 256)
