@@ -127,7 +127,7 @@ CHANGES = {
 OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("shapes", "min_tokens"): "2.5e6"}
 EARLY = "adaptive=false prune.by_value=null train.stop_every=1e5"  # a law needs every run that these two take
 OF_FAMILY[("gpt3", "model.mup_base_width")] = "1536"
-SIZES = {"nano": "d32", "gpt3": "125M", "shapes": "d64"}
+SIZES = {"nano": "d32", "gpt3": "125M", "shapes": "d64", "profiles": "d16"}
 OF_FAMILY |= {(family, "placement_of"): f"{{{size}: {{priority: 1}}}}" for family, size in SIZES.items()}
 ONE_BATCH = "optim.batch_tokens_min=1024 optim.batch_tokens_max=1024"
 BESIDE = {  # what gives a key its meaning
