@@ -22,6 +22,7 @@ from analysis.tuning import surface
 from analysis.tuning.surface import Form, Trials
 
 WINDOWS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)
+WIDE = (0.1, 0.2, 0.5)  # where no narrower one holds runs enough; a surface of this form hardly holds so far out
 LEAST_PAIRS = 5  # that a form can be chosen by
 SPARE = 1.3  # runs within the window, over the numbers of the fit
 Choice = Callable[[float, float], tuple[float, float]]
@@ -110,11 +111,15 @@ def forms(data: Trials, *, batch_of_n: bool) -> list[Form]:
     found = []
     for window, cubic in product(WINDOWS, (False, True)):
         form = Form(window=window, cubic=cubic, batch_of_n=batch_of_n)
-        inside = data.y <= np.log1p(window)
-        numbers = data.pairs + 3 + 4 * cubic + 5 + batch_of_n
-        if inside.sum() >= SPARE * numbers and np.bincount(data.pair[inside], minlength=data.pairs).min() >= 2:
+        if _enough(data, form):
             found.append(form)
     return found
+
+
+def _enough(data: Trials, form: Form) -> bool:
+    inside = data.y <= np.log1p(form.window)
+    numbers = data.pairs + 8 + form.size + data.beside.shape[1]
+    return bool(inside.sum() >= SPARE * numbers and np.bincount(data.pair[inside], minlength=data.pairs).min() >= 2)
 
 
 def choose(data: Trials, known: Sequence[Losses], *, batch_of_n: bool = False) -> tuple[Judged, list[Judged]]:
@@ -125,8 +130,9 @@ def choose(data: Trials, known: Sequence[Losses], *, batch_of_n: bool = False) -
     """
     asked = forms(data, batch_of_n=batch_of_n)
     if data.pairs < LEAST_PAIRS or not asked:
-        wide = Form(window=WINDOWS[-1], cubic=False, batch_of_n=batch_of_n)
-        return Judged(form=wide, given_away=np.array([])), []
+        plain = [Form(window=window, cubic=False, batch_of_n=batch_of_n) for window in (*WINDOWS, *WIDE)]
+        enough = [form for form in plain if _enough(data, form)] or plain[-1:]
+        return Judged(form=enough[0], given_away=np.array([])), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         judged = [Judged(form=form, given_away=left_out(data, known, form)) for form in asked]

@@ -61,6 +61,11 @@ def tune(settings: HparamSettings, table: pd.DataFrame | None = None) -> Tuning:
     data, known = surface.trials(kept), judge.losses(kept)
     judged, forms = judge.choose(data, known, batch_of_n=settings.batch_on == "ND")
     fitted = surface.fit(data, judged.form)
+    if fitted.runs <= int(fitted.free.sum()):
+        raise UsageError(
+            f"{found.runs.source}: {fitted.runs} runs within {judged.form.window:.0%} of the best of their "
+            f"{data.pairs} pairs, for the {int(fitted.free.sum())} numbers of a law: search more, nearer to the best"
+        )
     resampled = interval.resample(data, fitted, settings.bootstrap, settings.seed, judge.as_good(judged, forms))
     smaller = judge.from_smaller(data, known, judged.form)
     rule = _rule(settings, found.runs, kept, judged, fitted, resampled, counts=str(found.convention.n))
@@ -190,6 +195,12 @@ def _notes(
             "be left out in turn, so nothing tells how good the law is on another pair"
         )
         found.append(Note(code="not-tested", severity="warning", message=message))
+    if judged.form.window > judge.WINDOWS[-1]:
+        message = (
+            f"too few runs lie near the best of their pairs: those within {judged.form.window:.0%} of it were taken, "
+            "so far out that the best is rather guessed than measured; search more trials, or a narrower range"
+        )
+        found.append(Note(code="wide", severity="warning", message=message))
     if fitted.on_a_line:
         message = (
             "the pairs do not tell N and D apart (one size, or tokens in proportion): the exponents are of D alone and "
