@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
-from gpt3core.store import rundir
+from gpt3core.store import rundir, soundness
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import asked, estimate, grid, recipe
 from sweeps.planning import text as texts
@@ -132,7 +132,7 @@ def _show(order: Order) -> None:
     remarks = [*_remarks(order), _forgotten(order), _met(order, trained)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
-    print(f"store: {order.root}")
+    print(f"store: {order.root}, kept for one driver a sweep and one worker a run by {soundness.choose(order.root)}")
 
 
 def _met(order: Order, trained: Set[str]) -> str:
@@ -185,7 +185,7 @@ def _drive(order: Order) -> int:
     sweep = SweepDir(root, chosen.name)
     with sweep.owned():
         taken = taking.take(chosen, order.grid, sweep)
-        print(f"sweep {chosen.name}: {len(taken.runs)} runs, store {root}", flush=True)
+        print(f"sweep {chosen.name}: {len(taken.runs)} runs, store {root}, one driver by a {sweep.mechanism}", flush=True)
         for remark in _remarks(order):
             print(remark, flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))

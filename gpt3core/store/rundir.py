@@ -14,13 +14,13 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3core import spec as specs
-from gpt3core.errors import StoreError
-from gpt3core.store import files, metrics
+from gpt3core.errors import BusyError, StoreError
+from gpt3core.store import claims, files, metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,10 +61,11 @@ def open_root(root: Path, *, create: bool) -> Path:
 
 
 class RunDir:
-    """Reads and writes one run's folder."""
+    """Reads and writes one run's folder; within ``claimed`` it writes what counts only as long as the claim is held."""
 
     def __init__(self, root: Path, run_id: str) -> None:
-        self.run_id = run_id
+        self.root, self.run_id = root, run_id
+        self.fence: Callable[[], None] | None = None  # raises LostError
         self.path = root / "runs" / run_id
         self.checkpoints = self.path / "checkpoints"
 
@@ -86,6 +87,24 @@ class RunDir:
                 pass  # another driver was faster: compare
         if specs.hashed(self.spec()) != specs.hashed(spec):
             raise StoreError(f"{path} holds another run's specification: move it away")
+
+    @contextlib.contextmanager
+    def claimed(self, spec: specs.RunSpec) -> Iterator[None]:
+        """Be the one process that writes what counts of this run, and clear what others left; for the block.
+
+        Raises:
+            BusyError: when another has the run. Later, when another has taken it over: LostError, from whatever writes.
+        """
+        self.create(spec)
+        with contextlib.ExitStack() as held:
+            try:
+                claim = held.enter_context(claims.claimed(self.path / "lock", self.root, f"run {self.run_id}"))
+            except claims.HeldError as error:
+                raise BusyError(f"run {self.run_id} is being trained by another process ({error})") from None
+            self.fence = claim.check
+            held.callback(setattr, self, "fence", None)
+            self.clear_leftovers()
+            yield
 
     def spec(self) -> specs.RunSpec:
         """The run's specification.
@@ -126,7 +145,7 @@ class RunDir:
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the first one stays."""
         try:
-            files.write_json(self.path / "result.json", result, exclusive=True)
+            files.write_json(self.path / "result.json", result, exclusive=True, fence=self.fence)
         except files.AlreadyWrittenError:
             return
 
@@ -154,7 +173,7 @@ class RunDir:
         import pyarrow as pa
 
         files.make_folder(self.path / "evals")
-        metrics.write_table(self.evaluation_path(eval_id), pa.table(columns))
+        metrics.write_table(self.evaluation_path(eval_id), pa.table(columns), self.fence)
 
     def evaluation(self, eval_id: str) -> pd.DataFrame | None:
         """The table of an evaluation, or None where it was not made.
@@ -219,7 +238,7 @@ class RunDir:
 
     def write_metrics(self, attempt: Path, columns: dict[str, list[Any]]) -> None:
         """Write one part of the loss curve."""
-        metrics.write(attempt, columns)
+        metrics.write(attempt, columns, self.fence)
 
     def curve(self, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
         """The loss curve, one row a step; where attempts overlap, the latest attempt's row.
@@ -255,7 +274,7 @@ class RunDir:
 
         for later in self.checkpoint_steps():
             if later > step:
-                files.remove_folder(self.checkpoint(later))
+                self._drop_checkpoint(later)
         rows = pd.concat([self.curve().drop(columns="attempt"), pd.DataFrame(columns)])
         late = rows[rows.step > step].drop_duplicates("step", keep="last")
         if len(late):
@@ -292,12 +311,24 @@ class RunDir:
             files.write_json(begun / "state.json", {**state, "step": step})
             manifest = {**sha256, "state.json": files.sha256_file(begun / "state.json")}
             files.write_json(begun / "manifest.json", manifest)
-            os.rename(begun, final)
+            with files.fenced(self.fence):
+                os.rename(begun, final)
             files.sync_folder(self.checkpoints)
         for old in self.checkpoint_steps()[:-KEPT_CHECKPOINTS]:
             if old not in keep:
-                files.remove_folder(self.checkpoint(old))
+                self._drop_checkpoint(old)
         return final
+
+    def _drop_checkpoint(self, step: int) -> None:
+        if self.fence is not None:
+            self.fence()
+        files.remove_folder(self.checkpoint(step))
+
+    def clear_leftovers(self) -> None:
+        """Remove what attempts that ended, or lost the run, had begun to write; for the holder of the claim."""
+        parts = [attempt / "metrics" for attempt in self.attempts()]
+        for place in (self.path, self.checkpoints, self.path / "evals", *parts):
+            files.remove_leftovers(place)
 
     def checkpoint_steps(self) -> list[int]:
         """Steps of the checkpoints, ascending."""

@@ -64,6 +64,7 @@ class Trainer:
         damage: Sequence[str] = (),
         prefix: Prefix | None = None,
         keep: Collection[int] = (),
+        folder: RunDir | None = None,
     ) -> None:
         """Prepare the data, the model, and the latest sound checkpoint.
 
@@ -76,9 +77,11 @@ class Trainer:
             damage: what was found damaged in the run's folder before.
             prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
+            folder: the run's, claimed by this process; by default nobody is kept from writing it too.
         """
         settle_process(device, threads)
-        self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
+        self.spec, self.device, self.mesh = spec, device, mesh or Mesh()
+        self.dir = folder or RunDir(root, spec.run_id)
         self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)

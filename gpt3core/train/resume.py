@@ -79,7 +79,8 @@ def arithmetic(
         numerics, compiled = compiling.choose(spec, numerics, device, threads, (mesh or Mesh()).layout)
         chosen = {**vars(numerics), "threads": threads, "compile": compiled}
     chosen = _under_layout(chosen, spec, device, mesh or Mesh())
-    files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
+    record = {**chosen, "machine": timing.machine(device), "torch": torch.__version__}
+    files.write_json(path, record, fence=run.fence)
     return chosen, damage
 
 
