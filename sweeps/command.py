@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
-from gpt3core.store import rundir, soundness
+from gpt3core.store import places, rundir, soundness
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import asked, estimate, grid, recipe
 from sweeps.planning import text as texts
@@ -53,7 +53,8 @@ def sweep(argv: Sequence[str], usage: str) -> int:
     settings, flags = cli.split(argv, FLAGS)
     if "--help" in flags:
         print(usage)
-        print(f"recipes: {', '.join(recipe.available())}, or the path of a .yaml file; store: {rundir.default_root()}")
+        store = places.portable(rundir.default_root())
+        print(f"recipes: {', '.join(recipe.available())}, or the path of a .yaml file; store: {store}")
         return DONE
     if "--keys" in flags:
         print(recipe.to_yaml(recipe.load(settings), commands=True), end="")
@@ -82,6 +83,7 @@ def read(settings: Sequence[str]) -> Order:
         raise UsageError(f"data.corpus={chosen.data.corpus:.200}: not readable ({error.strerror})") from error
     cells = grid.build(chosen, fingerprint)
     root = rundir.default_root()
+    places.refresh(root)
     return Order(
         recipe=chosen,
         grid=cells,
@@ -132,7 +134,9 @@ def _show(order: Order) -> None:
     remarks = [*_remarks(order), _forgotten(order), _met(order, trained)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
-    print(f"store: {order.root}, kept for one driver a sweep and one worker a run by {soundness.choose(order.root)}")
+    remote = places.of(order.root)
+    how = soundness.choose(order.root) if remote is None else remote.how
+    print(f"store: {places.portable(order.root)}, kept for one driver a sweep and one worker a run by {how}")
 
 
 def _met(order: Order, trained: Set[str]) -> str:
@@ -185,7 +189,8 @@ def _drive(order: Order) -> int:
     sweep = SweepDir(root, chosen.name)
     with sweep.owned():
         taken = taking.take(chosen, order.grid, sweep)
-        print(f"sweep {chosen.name}: {len(taken.runs)} runs, store {root}, one driver by a {sweep.mechanism}", flush=True)
+        store = f"store {places.portable(root)}, one driver by a {sweep.mechanism}"
+        print(f"sweep {chosen.name}: {len(taken.runs)} runs, {store}", flush=True)
         for remark in _remarks(order):
             print(remark, flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))
@@ -215,7 +220,8 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     held = f", {len(outcome.held)} held" if outcome.held else ""
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
     failed, saved = f"{len(outcome.failed)} failed", _saved(sweep, outcome)
-    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {sweep.root}")
+    store = places.portable(sweep.root)
+    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {store}")
     for run_id, reason in outcome.pruned.items():
         print(f"  pruned {run_id}: {reason}")
     for run_id, reason in {**outcome.failed, **outcome.held}.items():
@@ -225,7 +231,7 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
         return INTERRUPTED
     if outcome.failed or outcome.held:
         return FAILED
-    print(f"next: python -m analysis.fit runs={sweep.root} sweep={sweep.name}")
+    print(f"next: python -m analysis.fit runs={store} sweep={sweep.name}")
     for sentence in outcome.damage:
         print(f"  {sentence}")
     return DAMAGED if outcome.damage else DONE

@@ -17,6 +17,7 @@ from typing import Any
 
 from gpt3core.errors import DiskFullError, StoreError
 
+Fence = Callable[[Path, Path], None]  # given what was begun and its final path; raises LostError
 LIVE_BYTES = 1 << 20  # of live lines before they are put behind: an hour's at two a second
 
 
@@ -60,14 +61,13 @@ class AlreadyWrittenError(Exception):
     """An exclusive write found the file there."""
 
 
-def write_bytes(
-    path: Path, data: bytes | memoryview, *, exclusive: bool = False, fence: Callable[[], None] | None = None
-) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False, fence: Fence | None = None) -> None:
     """Write a whole file atomically and durably.
 
     Args:
         exclusive: never replace: the first writer wins, a later one raises AlreadyWrittenError.
-        fence: raises LostError where this process may write here no more; asked when all but the rename is done.
+        fence: raises LostError where this process may write here no more; asked when all but the rename is done, and
+            given what was begun and what it becomes.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with explained(path):
@@ -76,7 +76,7 @@ def write_bytes(
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            with fenced(fence):
+            with fenced(fence, temporary, path):
                 if exclusive:
                     try:
                         os.link(temporary, path)
@@ -90,7 +90,7 @@ def write_bytes(
 
 
 @contextlib.contextmanager
-def fenced(fence: Callable[[], None] | None) -> Iterator[None]:
+def fenced(fence: Fence | None, begun: Path, final: Path) -> Iterator[None]:
     """Commit within the block what was begun before it, unless another process has taken over.
 
     It may do so after this look too: then it clears what was begun here, the commit finds nothing, and says why.
@@ -98,15 +98,15 @@ def fenced(fence: Callable[[], None] | None) -> Iterator[None]:
     if fence is None:
         yield
         return
-    fence()
+    fence(begun, final)
     try:
         yield
     except FileNotFoundError:
-        fence()
+        fence(begun, final)
         raise
 
 
-def write_json(path: Path, data: Any, *, exclusive: bool = False, fence: Callable[[], None] | None = None) -> None:
+def write_json(path: Path, data: Any, *, exclusive: bool = False, fence: Fence | None = None) -> None:
     """Write JSON atomically: sorted keys, NaN refused."""
     text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_bytes(path, text.encode(), exclusive=exclusive, fence=fence)

@@ -195,10 +195,10 @@ def acquire(board: Board, what: str, *, say: Callable[[str], None] | None = None
         now = time.monotonic()
         if term is None or term.released or gone(term):
             free = True
-        elif seen is None or seen[0] != number:
+        elif seen is None or seen[0] != number or seen[1].nonce != term.nonce:
             seen, since, free = (number, term), now, False
-        elif seen[1] != term:
-            return term  # it lives
+        elif term.beat > seen[1].beat:
+            return term  # it lives; a lower beat is a renewal that came late
         else:
             free = now - since > term.silence
         if free:

@@ -7,7 +7,6 @@ the process that owns the attempt, which holds the run's lock, does any of it; r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ MOST = 64  # parts of an attempt: reading one takes a third of a millisecond, wr
 TRIES = 100  # of a reader whose files are replaced while it looks
 
 
-def write_table(path: Path, table: pa.Table, fence: Callable[[], None] | None = None) -> None:
+def write_table(path: Path, table: pa.Table, fence: files.Fence | None = None) -> None:
     """Write one immutable Parquet file; ``fence`` as for ``files.write_bytes``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,7 +49,7 @@ def rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
         raise StoreError(f"{path} is not a readable table ({error})") from error
 
 
-def write(attempt: Path, columns: dict[str, list[Any]], fence: Callable[[], None] | None = None) -> None:
+def write(attempt: Path, columns: dict[str, list[Any]], fence: files.Fence | None = None) -> None:
     """Write one part, named by its first step: writing it again is harmless."""
     import pyarrow as pa
 

@@ -11,7 +11,7 @@ ROOT/runs/<run_id>/spec.json
 from __future__ import annotations
 
 import contextlib
-import math
+import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -20,33 +20,39 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3core import spec as specs
 from gpt3core.errors import BusyError, StoreError
-from gpt3core.store import claims, files, metrics
+from gpt3core.store import claims, files, metrics, outcomes, places
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2
 KEPT_CHECKPOINTS = 2
-STOPPED_EARLY = "stopped early"  # before its tokens, for its validation loss fell no more: no point on a law
-STATUSES = ("done", "diverged", STOPPED_EARLY)
+STOPPED_EARLY = outcomes.STOPPED_EARLY
 PARQUET = b"PAR1"
 
 
 def default_root() -> Path:
-    """``ISOFLOP_ROOT``, or ``~/.isoflop/runs``; always absolute, for a job's working directory disappears."""
-    return Path(os.environ.get("ISOFLOP_ROOT") or "~/.isoflop/runs").expanduser().absolute()
+    """``ISOFLOP_ROOT``, or ``~/.isoflop/runs``; always absolute, for a job's working directory disappears.
+
+    Of a URI it is this machine's working copy.
+    """
+    return places.local(os.environ.get("ISOFLOP_ROOT") or "~/.isoflop/runs")
 
 
 def open_root(root: Path, *, create: bool) -> Path:
-    """Check the store's version, or start a store.
+    """Check the store's version, or start a store; of one elsewhere, fetch what changed.
 
     Raises:
         StoreError: for a store of another version, or none where one must exist.
     """
-    marker = root / "store.json"
+    marker, place = root / "store.json", places.portable(root)
+    if (remote := places.of(root)) is not None:
+        remote.open(json.dumps({"format": FORMAT}).encode(), create=create)
     if not marker.exists():
         if not create:
-            raise StoreError(f"{root} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT")
+            raise StoreError(
+                f"{places.portable(root)} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT"
+            )
         files.make_folder(root / "runs")
         files.write_json(marker, {"format": FORMAT})
     version = files.read_object(marker).get("format")
@@ -54,9 +60,11 @@ def open_root(root: Path, *, create: bool) -> Path:
         older = isinstance(version, int) and version < FORMAT
         advice = "the isoflop that wrote it still reads it" if older else "update isoflop"
         raise StoreError(
-            f"{root} has store format {version}, this isoflop reads and writes format {FORMAT}: {advice}; "
+            f"{place} has store format {version}, this isoflop reads and writes format {FORMAT}: {advice}; "
             "here, name another folder by ISOFLOP_ROOT; nothing was touched"
         )
+    if remote is not None:
+        remote.refresh()
     return root
 
 
@@ -65,7 +73,10 @@ class RunDir:
 
     def __init__(self, root: Path, run_id: str) -> None:
         self.root, self.run_id = root, run_id
-        self.fence: Callable[[], None] | None = None  # raises LostError
+        self._remote = places.of(root)
+        self._unit = None if self._remote is None else self._remote.unit(f"runs/{run_id}")
+        self.fence: files.Fence | None = None  # what counts is committed by it
+        self._check: Callable[[], None] | None = None  # what goes with the next commit: raises LostError
         self.path = root / "runs" / run_id
         self.checkpoints = self.path / "checkpoints"
 
@@ -77,11 +88,13 @@ class RunDir:
         Raises:
             StoreError: when the folder holds another run's.
         """
-        path = self.path / "spec.json"
-        if not path.exists():
+        path, data = self.path / "spec.json", specs.to_json(spec).encode()
+        if not (path.exists() or (self._remote is not None and self._remote.fetch_spec(self.run_id))):
             files.make_folder(self.path)
+            if self._remote is not None:
+                self._remote.write_spec(self.run_id, data)
             try:
-                files.write_bytes(path, specs.to_json(spec).encode(), exclusive=True)
+                files.write_bytes(path, data, exclusive=True)
                 return
             except files.AlreadyWrittenError:
                 pass  # another driver was faster: compare
@@ -98,13 +111,24 @@ class RunDir:
         self.create(spec)
         with contextlib.ExitStack() as held:
             try:
-                claim = held.enter_context(claims.claimed(self.path / "lock", self.root, f"run {self.run_id}"))
+                self._claim(held)
             except claims.HeldError as error:
                 raise BusyError(f"run {self.run_id} is being trained by another process ({error})") from None
-            self.fence = claim.check
-            held.callback(setattr, self, "fence", None)
             self.clear_leftovers()
             yield
+
+    def _claim(self, held: contextlib.ExitStack) -> None:
+        what = f"run {self.run_id}"
+        with self._unit.still() if self._unit is not None else contextlib.nullcontext():
+            claim = held.enter_context(claims.claimed(self.path / "lock", self.root, what))
+        if self._unit is None:
+            self._check = claim.check
+            self.fence = lambda *_: claim.check()
+        else:
+            held.enter_context(self._unit.claimed(what))
+            self._check, self.fence = self._unit.check, self._unit.commit
+        held.callback(setattr, self, "fence", None)
+        held.callback(setattr, self, "_check", None)
 
     def spec(self) -> specs.RunSpec:
         """The run's specification.
@@ -138,12 +162,14 @@ class RunDir:
             StoreError: when the file is unreadable or holds what no trainer would write.
         """
         result = self.result()
-        if result is not None and (wrong := _wrong(result)):
+        if result is not None and (wrong := outcomes.problem(result)):
             raise StoreError(f"{self.path / 'result.json'} has {wrong}")
         return result
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the first one stays."""
+        if self._unit is not None and self.trained:
+            return
         try:
             files.write_json(self.path / "result.json", result, exclusive=True, fence=self.fence)
         except files.AlreadyWrittenError:
@@ -238,7 +264,8 @@ class RunDir:
 
     def write_metrics(self, attempt: Path, columns: dict[str, list[Any]]) -> None:
         """Write one part of the loss curve."""
-        metrics.write(attempt, columns, self.fence)
+        check = self._check
+        metrics.write(attempt, columns, None if check is None else lambda *_: check())
 
     def curve(self, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
         """The loss curve, one row a step; where attempts overlap, the latest attempt's row.
@@ -311,7 +338,7 @@ class RunDir:
             files.write_json(begun / "state.json", {**state, "step": step})
             manifest = {**sha256, "state.json": files.sha256_file(begun / "state.json")}
             files.write_json(begun / "manifest.json", manifest)
-            with files.fenced(self.fence):
+            with files.fenced(self.fence, begun, final):
                 os.rename(begun, final)
             files.sync_folder(self.checkpoints)
         for old in self.checkpoint_steps()[:-KEPT_CHECKPOINTS]:
@@ -320,8 +347,8 @@ class RunDir:
         return final
 
     def _drop_checkpoint(self, step: int) -> None:
-        if self.fence is not None:
-            self.fence()
+        if self._check is not None:
+            self._check()
         files.remove_folder(self.checkpoint(step))
 
     def clear_leftovers(self) -> None:
@@ -335,6 +362,29 @@ class RunDir:
         names = (folder.name for folder in self.checkpoints.glob("step-*"))
         return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name)))
 
+    # ------------------------------------------------------------------------------ of a store elsewhere, else nothing
+
+    def refresh(self) -> None:
+        """Have here what is committed of this run by now, but for the weights."""
+        if self._unit is not None and self._remote is not None:
+            self._remote.fetch_spec(self.run_id)
+            self._unit.refresh()
+
+    def fetch_checkpoint(self, step: int) -> Path:
+        """Have the files of a checkpoint here; its folder."""
+        if self._unit is not None:
+            self._unit.fetch(self.checkpoint(step))
+        return self.checkpoint(step)
+
+    def share(self, step: int, begun: Path, word: str) -> None:
+        """Hand what another rank than the first wrote of a checkpoint to the first, and its word last."""
+        if self._unit is not None:
+            self._unit.share(begun, self.checkpoint(step), word)
+
+    def shared(self, path: Path) -> bool:
+        """Whether another rank's word is there."""
+        return path.exists() or (self._unit is not None and self._unit.heard(path.parent, path.name))
+
     def set_checkpoint_aside(self, step: int, problem: str) -> str:
         """Rename a damaged checkpoint; the sentence that says so."""
         aside = files.set_aside(self.checkpoint(step))
@@ -342,17 +392,3 @@ class RunDir:
             f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as {aside}, "
             "and the run went back to the one before: the result is not affected, but check that disk"
         )
-
-
-def _wrong(result: dict[str, Any]) -> str:
-    """What no trainer would write, or nothing."""
-    if result.get("status") not in STATUSES:
-        return f"status {result.get('status')!r:.40}"
-    for name in ("steps", "devices", "flops_per_second", "tokens_per_second", "epochs", "skipped_tokens"):
-        value = result.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"{name} {value!r:.40}"
-    damage = result.get("damage", [])
-    if not isinstance(damage, list) or not all(isinstance(sentence, str) for sentence in damage):
-        return f"damage {damage!r:.40}"
-    return ""

@@ -21,7 +21,7 @@ from typing import Any
 from gpt3core import spec as specs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
-from gpt3core.store import claims, files
+from gpt3core.store import claims, files, places
 from gpt3core.store.rundir import open_root
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # it names a folder
@@ -60,7 +60,9 @@ class SweepDir:
 
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name, self.path = root, name, root / "sweeps" / name
-        self.fence: Callable[[], None] | None = None  # raises LostError
+        self._remote = places.of(root)
+        self._fence: files.Fence | None = None  # what was asked is committed by it
+        self._check: Callable[[], None] | None = None  # what goes with the next commit: raises LostError
         self.mechanism = ""  # by which this process is the driver
 
     @contextlib.contextmanager
@@ -74,18 +76,30 @@ class SweepDir:
         files.make_folder(self.path)
         with contextlib.ExitStack() as held:
             try:
-                claim = held.enter_context(
-                    claims.claimed(self.path / "driver.lock", self.root, f"the sweep {self.name}")
-                )
+                self._claim(held)
             except claims.HeldError as error:
                 raise StoreError(
-                    f"the sweep {self.name} in {self.root} has a driver already ({error}): wait for it, stop it, or "
-                    "give this sweep another name (name=...) or folder (ISOFLOP_ROOT)"
+                    f"the sweep {self.name} in {places.portable(self.root)} has a driver already ({error}): wait for "
+                    "it, stop it, or give this sweep another name (name=...) or folder (ISOFLOP_ROOT)"
                 ) from None
-            self.fence, self.mechanism = claim.check, claim.mechanism
-            held.callback(setattr, self, "fence", None)
             files.remove_leftovers(self.path)
             yield
+
+    def _claim(self, held: contextlib.ExitStack) -> None:
+        what, remote = f"the sweep {self.name}", self._remote
+        unit = None if remote is None else remote.unit(f"sweeps/{self.name}")
+        with unit.still() if unit is not None else contextlib.nullcontext():
+            claim = held.enter_context(claims.claimed(self.path / "driver.lock", self.root, what))
+        held.callback(setattr, self, "_fence", None)
+        held.callback(setattr, self, "_check", None)
+        if unit is None or remote is None:
+            self._check, self.mechanism = claim.check, claim.mechanism
+            self._fence = lambda *_: claim.check()
+            return
+        held.enter_context(unit.claimed(what))
+        follower = remote.follower(self.name, unit)
+        held.enter_context(follower.following())
+        self._check, self._fence, self.mechanism = follower.check, unit.commit, "lease"
 
     def record(self) -> SweepRecord | None:
         """What was asked, or None where nothing was yet.
@@ -106,7 +120,7 @@ class SweepDir:
 
     def write_record(self, record: SweepRecord) -> None:
         """Replace the record."""
-        files.write_json(self.path / "sweep.json", specs.as_dict(record), fence=self.fence)
+        files.write_json(self.path / "sweep.json", specs.as_dict(record), fence=self._fence)
 
     @property
     def recipe(self) -> Path:
@@ -115,25 +129,30 @@ class SweepDir:
 
     def write_recipe(self, text: str) -> None:
         """Keep the recipe of the last command, as YAML."""
-        files.write_bytes(self.recipe, text.encode(), fence=self.fence)
+        files.write_bytes(self.recipe, text.encode(), fence=self._fence)
 
     def event(self, what: str, **details: Any) -> None:
         """Append to the sweep's log."""
-        if self.fence is not None:
-            self.fence()
+        if self._check is not None:
+            self._check()
         files.append_event(self.path / "events.jsonl", what, details)
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace how the sweep stands; for the driver, a few times a minute."""
-        files.write_json(self.path / "status.json", status, fence=self.fence)
+        check = self._check
+        files.write_json(self.path / "status.json", status, fence=None if check is None else lambda *_: check())
 
     def request_stop(self, run_id: str) -> None:
         """Have a run write its checkpoint and hold it, until ``withdraw_stop``."""
         files.write_bytes(files.make_folder(self.path / "stop") / run_id, b"")
+        if self._remote is not None:
+            self._remote.request(self.name, run_id, stop=True)
 
     def withdraw_stop(self, run_id: str) -> None:
         """Let a stopped run go on."""
         (self.path / "stop" / run_id).unlink(missing_ok=True)
+        if self._remote is not None:
+            self._remote.request(self.name, run_id, stop=False)
 
     def stop_requests(self) -> set[str]:
         """The runs that were asked to stop."""

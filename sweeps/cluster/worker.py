@@ -220,6 +220,7 @@ def train(
     """Train and evaluate one run."""
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
+    from gpt3core.store import places
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
@@ -227,7 +228,7 @@ def train(
         return runs.run(
             job.spec,
             job.evals,
-            job.root,
+            places.local(job.root),
             mesh=here,
             threads=job.threads,
             suggested=job.numerics,
