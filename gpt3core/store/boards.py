@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from gpt3core.store.lease import Term, as_bytes, parse
 from gpt3core.store.objects import Objects
@@ -103,11 +102,10 @@ class VerifiedBoard:
 
 
 def _read(objects: Objects, key: str) -> Term | None:
-    data = objects.get(key)
-    if data is None:
+    if (data := objects.get(key)) is None:
         return None
-    term = parse(data)
-    return term if objects.get(_release(key)) is None else replace(term, released=True)
+    released = objects.get(_release(key))
+    return parse(data if released is None else released)
 
 
 def _write(objects: Objects, key: str, term: Term) -> None:

@@ -47,6 +47,7 @@ class Term:
     process: str = ""  # boot, pid namespace, pid and start of the process: equal only where the kernel is the same
     beat: int = 0
     released: bool = False
+    last: str = ""  # what it committed last, of a term that was released
 
     def __str__(self) -> str:
         return f"{self.host} pid {self.pid} since {self.since}"
@@ -148,13 +149,13 @@ class Lease:
             if self._lost:
                 raise LostError(self._lost)
 
-    def release(self) -> None:
-        """Let the next one have it at once."""
+    def release(self, last: str = "") -> None:
+        """Let the next one have it at once, and know what was committed last."""
         self._over.set()
         self._thread.join()
         with self._guard, contextlib.suppress(OSError, StoreError):
             if not self._lost and self._successor() is None:
-                self._board.write(self.token, replace(self._term, released=True))
+                self._board.write(self.token, replace(self._term, released=True, last=last))
 
     def _beat(self) -> None:
         self._term = replace(self._term, beat=self._term.beat + 1)

@@ -17,16 +17,16 @@ import json
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt3core.errors import StoreError
-from gpt3core.store import files
-from gpt3core.store.boards import board
+from gpt3core.store import boards, files
 from gpt3core.store.claims import HeldError
-from gpt3core.store.lease import Lease, acquire
+from gpt3core.store.lease import Board, Lease, acquire
 from gpt3core.store.objects import Objects
 
 # not part of a state: begun files, locks, what is set aside, live lines, specifications (which have an object of their
@@ -127,11 +127,20 @@ class Unit:
         if not heads:
             return None
         term, number = _place(heads[-1])
-        later = range(term + 1, term + 2 if self._lease is None else self._lease.token)
-        for other in [term, *later]:
-            while self._objects.get(self._head(other, number + 1 if other == term else 0)) is not None:
-                term, number = other, number + 1 if other == term else 0
+        while self._objects.get(self._head(term, number + 1)) is not None:
+            number += 1
         return self._head(term, number)
+
+    def _inherited(self, terms: Board) -> str | None:
+        """The head that an earlier holder left: by its own word, or by a listing that is made late enough."""
+        assert self._lease is not None
+        if self._lease.token == 1:
+            return None
+        before = terms.read(self._lease.token - 1)
+        if before is not None and before.released and before.last:
+            return before.last
+        time.sleep(boards.LISTED_SECONDS)  # it died, moments ago perhaps, and a listing may be old
+        return self._newest()
 
     def _read(self, head: str) -> State:
         data = self._objects.get(head)
@@ -154,8 +163,9 @@ class Unit:
             try:
                 self._make(self._read(taken) if taken else {}, taken)
                 return taken
-            except FileNotFoundError:  # the holder has gone on and cleared what was before
+            except FileNotFoundError:  # the holder has gone on and cleared what was before, and the listing is old
                 head = None
+                time.sleep(boards.LISTED_SECONDS / TRIES)
         raise StoreError(f"{self._objects.uri}/{self.name} changes faster than it can be read: try again")
 
     def _make(self, state: State, head: str | None) -> None:
@@ -210,20 +220,24 @@ class Unit:
         Raises:
             HeldError: when another is.
         """
-        terms = board(self._objects, f"leases/{self.name}")
+        terms = boards.board(self._objects, f"leases/{self.name}")
         lease = acquire(terms, what, say=say)
         if not isinstance(lease, Lease):
             raise HeldError(f"{lease}, by a lease {terms.how}")
         try:
             with self.still():
-                self._lease = lease
-                taken = self._pull()
-                self._number = -1
-                self._adopt(taken)
+                self._lease, self._number = lease, -1
+                self._adopt(self._take_over(self._inherited(terms)))
             yield
         finally:
             self._lease = None
-            lease.release()
+            lease.release(self._heads[-1][0] if self._number >= 0 else "")
+
+    def _take_over(self, head: str | None) -> str | None:
+        if head is None:
+            self._make({}, None)
+            return None
+        return self._pull(head)
 
     def _adopt(self, taken: str | None) -> None:
         """Make the newest state this term's own; what an earlier holder adds from now on does not count."""

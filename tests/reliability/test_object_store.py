@@ -32,6 +32,8 @@ def fake(isolated, monkeypatch):
     fsspec.register_implementation("fake", FakeStore, clobber=True)
     monkeypatch.setenv(lease.SETTING, str(SILENCE))
 
+    monkeypatch.setattr(boards, "LISTED_SECONDS", 1.2)
+
     def behave(behaviour):
         for name, value in installed(isolated / "elsewhere", behaviour).items():
             monkeypatch.setenv(name, value)
@@ -118,7 +120,7 @@ def test_a_folder_imports_nothing_of_it(isolated):
 @pytest.mark.parametrize("creates", [True, False])
 def test_of_many_that_claim_one_run_one_gets_it(fake, monkeypatch, creates):
     fake(Behaviour(errors=0.05, stale=0.2, creates=creates))
-    monkeypatch.setattr(boards, "LISTED_SECONDS", 0.3)
+    monkeypatch.setattr(boards, "LISTED_SECONDS", 0.4)
     monkeypatch.setattr(boards, "WRITTEN_SECONDS", 0.5)
     for number in range(3):
         found = []
