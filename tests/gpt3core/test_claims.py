@@ -12,6 +12,7 @@ import pytest
 from gpt3core.errors import LostError, UsageError
 from gpt3core.store import claims, files, lease, soundness
 from gpt3core.store.lease import FolderBoard, Lease
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
 
 SILENCE = 0.3
 # lines as Linux writes them: proc(5); the options of nfs from nfs(5)
@@ -201,3 +202,23 @@ def test_a_term_that_nobody_can_read_ends_like_a_silent_one(board, monkeypatch):
     held = lease.acquire(board, "it")
     assert held.token == 8
     held.release()
+
+
+def test_a_driver_that_lost_its_sweep_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv(soundness.SETTING, "lease")
+    sweep = SweepDir(tmp_path, "mine")
+    with sweep.owned():
+        assert sweep.mechanism == "lease"
+        sweep.write_record(SweepRecord(runs=("a",)))
+        sweep.event("driver")
+        before = {path: path.read_bytes() for path in sweep.path.glob("*.json*")}
+        assert FolderBoard(sweep.path / "driver.lease").create(2, elsewhere(lease.this_process()))
+        for write in (
+            lambda: sweep.write_record(SweepRecord(runs=("b",))),
+            lambda: sweep.write_status({"done": 1}),
+            lambda: sweep.write_recipe("name: other"),
+            lambda: sweep.event("done"),
+        ):
+            with pytest.raises(LostError, match="the sweep mine was taken over by another process"):
+                write()
+        assert {path: path.read_bytes() for path in sweep.path.glob("*.json*")} == before

@@ -1,5 +1,6 @@
 """Runs and sweeps in an object store that fails, repeats writes and lists late."""
 
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -12,12 +13,15 @@ import pytest
 
 from gpt3core.errors import BusyError, LostError, StoppedError, StoreError, UsageError
 from gpt3core.generate.trained import open_run
+from gpt3core.parallel import mesh
+from gpt3core.parallel.layout import Layout
 from gpt3core.run import run
 from gpt3core.store import boards, files, lease, places
 from gpt3core.store.objects import Objects
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from tests.conftest import EVALS
+from tests.conftest import EVALS, make_run
+from tests.gpt3core import ranks
 from tests.reliability import zombies
 from tests.reliability.fake_store import Behaviour, FakeStore, installed
 
@@ -275,6 +279,39 @@ def test_a_damaged_working_copy_is_mended_and_a_damaged_object_is_said(fake, mac
         place.write_bytes(b"rotten")
     with pytest.raises(StoreError, match=r"the checkpoint of step 30 .* is damaged"):
         open_run(tiny_run.run_id, root=machine("second"))
+
+
+def _rank(rank, size, address, spec, where, stop_after):
+    fsspec.register_implementation("fake", FakeStore, clobber=True)
+    if isinstance(where, list):
+        os.environ["ISOFLOP_CACHE"] = where[rank]
+    root = open_root(places.local(URI) if isinstance(where, list) else Path(where), create=True)
+    count = itertools.count(1)
+    stop = (lambda: next(count) >= stop_after) if stop_after else (lambda: False)
+    layout = Layout(data=2, shard=2, micro_batch=2)
+    with mesh.joined(rank, size, address, "cpu", seconds=30, layout=layout) as here:
+        return run(spec, EVALS, root, mesh=here, stop=stop, checkpoint_seconds=0.0)
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("ranks")
+def test_ranks_on_machines_of_their_own_hand_over_their_parts_through_the_store(fake, isolated, tales):
+    """Each writes the half of the weights that it holds; the gang goes on with its ranks on one another's machines."""
+    spec = make_run(tales, steps=6)
+    fake(Behaviour(errors=0.02, duplicates=0.1, late=0.5, stale=0.5))
+    nodes = [str(isolated / "node-0"), str(isolated / "node-1")]
+    stopped = ranks.run(_rank, 2, spec, nodes, 3, seconds=100)
+    assert [kind for kind, _ in stopped] == ["StoppedError"] * 2
+    result, _ = ranks.run(_rank, 2, spec, nodes[::-1], None, seconds=100)
+    assert (result["status"], result["attempts"]) == ("done", 2)
+    ranks.run(_rank, 2, spec, str(isolated / "shared"), None, seconds=100)
+    there = RunDir(isolated / "shared", spec.run_id)
+    os.environ["ISOFLOP_CACHE"] = nodes[0]
+    here = RunDir(open_root(places.local(URI), create=False), spec.run_id)
+    places._REMOTES.clear()
+    here.refresh()
+    assert here.evaluation(EVALS.eval_id).equals(there.evaluation(EVALS.eval_id))
+    assert here.curve().drop(columns="attempt").equals(there.curve().drop(columns="attempt"))
 
 
 # ------------------------------------------------------------------------------------------------------------- sweeps
