@@ -22,7 +22,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.05, 5.0
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 # where "create" is one conditional request: If-None-Match of S3, ifGenerationMatch=0 of GCS; elsewhere fsspec looks
 # first and writes then, which two can do at once
-CREATES = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
+CREATES = frozenset({"s3", "s3a", "gs", "gcs"})
 FINAL = (PermissionError, NotImplementedError, TypeError, ValueError)  # trying again would end the same way
 
 
@@ -94,9 +94,13 @@ class Objects:
     def creates(self) -> bool:
         """Whether the store keeps two from creating one object: by its kind, and by a trial."""
         if self._creates is None:
-            declared = self.protocol in CREATES or getattr(self._fs, "creates_exclusively", False)
-            self._creates = bool(declared) and self._trial()
+            self._creates = self.declares and self._trial()
         return self._creates
+
+    @property
+    def declares(self) -> bool:
+        """Whether it should, by its kind; asks nothing of the store."""
+        return self.protocol in CREATES or bool(getattr(self._fs, "creates_exclusively", False))
 
     def _trial(self) -> bool:
         """Whether a second creation is refused: some that speak the S3 protocol overwrite."""

@@ -40,6 +40,8 @@ def local(where: str | Path) -> Path:
     uri = f"{match[1]}://{match[2].strip('/')}"
     if uri.endswith(TABLES):
         raise UsageError(f"{uri:.200}: a table is read from a file of this machine: copy it here")
+    if match[1] == "memory":
+        raise UsageError(f"{uri:.200}: such a store is seen by one process only; give a folder or a bucket")
     if not match[2].strip("/"):
         raise UsageError(f"{uri:.200} names no bucket: give one, and a folder in it (s3://bucket/runs)")
     named = hashlib.sha256(f"{os.uname().nodename} {uri}".encode()).hexdigest()[:16]  # homes may be shared

@@ -44,7 +44,7 @@ class Remote:
     @property
     def how(self) -> str:
         """By what one driver a sweep and one worker a run are kept."""
-        by = "conditional writes" if self.objects.creates else "writes that are read again"
+        by = "conditional writes, if a trial agrees," if self.objects.declares else "writes that are read again"
         return f"leases (by {by} in {self.objects.protocol}://)"
 
     def open(self, marker: bytes, *, create: bool) -> None:

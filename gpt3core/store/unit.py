@@ -242,6 +242,10 @@ class Unit:
     def _adopt(self, taken: str | None) -> None:
         """Make the newest state this term's own; what an earlier holder adds from now on does not count."""
         state = self._heads[-1][1] if self._heads else {}
+        if taken:
+            earlier = _next(taken, -1)
+            with contextlib.suppress(FileNotFoundError, StoreError):
+                self._heads.insert(0, (earlier, self._read(earlier)))  # to be cleared with the others
         self._put(state)
         while taken and (later := self._objects.get(following := _next(taken))) is not None:
             del later  # it came between the look and the first commit of this term, and so counts
@@ -373,10 +377,10 @@ def _place(head: str) -> tuple[int, int]:
     return int(term), int(number)
 
 
-def _next(head: str) -> str:
-    """The key of the head after this one, of the same term."""
+def _next(head: str, by: int = 1) -> str:
+    """The key of the head after this one, or so many after it, of the same term."""
     term, number = _place(head)
-    return f"{head.rpartition('/')[0]}/{term:08d}-{number + 1:08d}.json"
+    return f"{head.rpartition('/')[0]}/{term:08d}-{number + by:08d}.json"
 
 
 def _stamp(path: Path) -> list[int]:

@@ -91,6 +91,7 @@ def test_a_store_that_overwrites_where_it_should_create_is_found_out(fake):
         ("nothing://bucket/runs", "Protocol not known: nothing.*known are a folder"),
         ("fake://", "names no bucket"),
         ("s3://bucket/runs.csv", "a table is read from a file of this machine"),
+        ("memory://runs", "is seen by one process only"),
     ],
 )
 def test_a_uri_that_cannot_be_used_is_a_sentence(fake, monkeypatch, uri, sentence):
@@ -264,6 +265,20 @@ def test_a_head_of_an_earlier_term_that_comes_late_does_not_count(fake, machine,
     reader.refresh()
     assert reader.result() == {"status": "done", "by": 1}
     assert [folder.name for folder in reader.attempts()] == ["attempt-001"]
+
+
+def test_what_only_old_states_name_is_cleared(fake, machine, tiny_run):
+    run = RunDir(machine("first"), tiny_run.run_id)
+    objects = Objects(URI)
+    for _ in range(2):
+        with run.claimed(tiny_run):
+            attempt = run.new_attempt()
+            for step in range(6):
+                run.event(attempt, "step", step=step)
+                run.write_evaluation("e", {"step": [step]})
+        assert len(objects.list(f"heads/runs/{tiny_run.run_id}")) == 2
+        assert len(objects.list(f"runs/{tiny_run.run_id}/evals")) == 2
+    assert RunDir(machine("first"), tiny_run.run_id).evaluation("e").step.tolist() == [5]
 
 
 def test_a_damaged_working_copy_is_mended_and_a_damaged_object_is_said(fake, machine, tiny_run):
