@@ -9,15 +9,19 @@ import time
 import fsspec
 import pytest
 
+from gpt3core.errors import StoreError
+from gpt3core.run import run
 from gpt3core.store import places
-from gpt3core.store.rundir import open_root
+from gpt3core.store.objects import Objects
+from gpt3core.store.rundir import RunDir, open_root
 from sweeps import line
-from tests.conftest import write_corpus
+from tests.conftest import EVALS, write_corpus
 from tests.reliability.fake_store import Behaviour, FakeStore, installed
 from tests.reliability.kill_sweep import descendants, kill, lingering, outcome, same
 from tests.reliability.test_kill_sweep import undisturbed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+S3 = "s3://bucket/runs"
 BAD = Behaviour(errors=0.05, duplicates=0.1, late=2.0, stale=2.0)
 
 
@@ -98,33 +102,62 @@ def test_a_sweep_on_a_bad_object_store_ends_elsewhere_with_the_same_bits(isolate
     compared(environment, uri, isolated, monkeypatch)
 
 
-@pytest.mark.long
-def test_the_same_by_the_s3_protocol(isolated, settings, monkeypatch, free_port):
-    """Against moto's server: pip install 'moto[server]' s3fs."""
+@pytest.fixture
+def s3(monkeypatch, free_port):
+    """Moto's S3 server on loopback with a bucket: pip install 'moto[server]' s3fs. The environment that reaches it."""
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
     code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{free_port}'])"
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port}",
-            "AWS_ACCESS_KEY_ID": "nobody",
-            "AWS_SECRET_ACCESS_KEY": "nothing",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "ISOFLOP_ROOT": "s3://bucket/runs",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        store = fsspec.filesystem("s3", skip_instance_cache=True)
-        for _ in range(100):
-            try:
-                store.mkdir("bucket")
-                break
-            except Exception:  # it is not up yet
-                time.sleep(0.2)
-        words = killed_and_ended(environment, settings, isolated)
-        assert "2 of 2 runs done" in words
-        compared(environment, "s3://bucket/runs", isolated, monkeypatch)
-    finally:
-        server.kill()
-        server.wait()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "ISOFLOP_ROOT": S3,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+            break
+        except Exception:  # it is not up yet
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    yield environment
+    places._REMOTES.clear()
+    server.kill()
+    server.wait()
+
+
+@pytest.mark.long
+def test_a_run_by_the_s3_protocol(isolated, tiny_run, s3, monkeypatch):
+    objects = Objects(S3)
+    assert objects.creates
+    objects.put("a/b", b"123")
+    assert (objects.get("a/b"), objects.get("a/c"), objects.list("a"), objects.list("c")) == (
+        b"123",
+        None,
+        {"a/b": 3},
+        {},
+    )
+    with pytest.raises(StoreError, match="there is no such bucket"):
+        Objects("s3://none/runs").put("a", b"1")
+    monkeypatch.setenv("ISOFLOP_CACHE", str(isolated / "first"))
+    result = run(tiny_run, EVALS, open_root(places.local(S3), create=True), checkpoint_seconds=0.0)
+    monkeypatch.setenv("ISOFLOP_CACHE", str(isolated / "second"))
+    found = RunDir(open_root(places.local(S3), create=False), tiny_run.run_id)
+    assert found.result() == result
+    whole = run(tiny_run, EVALS, isolated / "whole", checkpoint_seconds=0.0)
+    assert whole["status"] == result["status"] == "done"
+    there = RunDir(isolated / "whole", tiny_run.run_id)
+    assert found.curve().equals(there.curve())
+    assert found.evaluation(EVALS.eval_id).equals(there.evaluation(EVALS.eval_id))
+
+
+@pytest.mark.long
+def test_a_sweep_by_the_s3_protocol(isolated, settings, s3, monkeypatch):
+    assert "2 of 2 runs done" in killed_and_ended(s3, settings, isolated)
+    compared(s3, S3, isolated, monkeypatch)
