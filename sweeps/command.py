@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places, rundir, soundness
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps.planning import asked, estimate, grid, recipe
+from sweeps.planning import asked, estimate, grid, recipe, rules
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
 from sweeps.planning.idle import idle
@@ -41,7 +41,7 @@ class Order:
     @property
     def run_ids(self) -> list[str]:
         """Of the runs asked."""
-        return [run.run_id for run in self.grid.runs]
+        return [run.run_id for run in self.grid.asked(self.record.runs if self.record else ())]
 
 
 def sweep(argv: Sequence[str], usage: str) -> int:
@@ -82,12 +82,15 @@ def read(settings: Sequence[str]) -> Order:
     except OSError as error:
         raise UsageError(f"data.corpus={chosen.data.corpus:.200}: not readable ({error.strerror})") from error
     cells = grid.build(chosen, fingerprint)
+    text = texts.describe(cells.runs, cells.evals)
+    if cells.profiles is not None:
+        cells = grid.build(chosen, fingerprint, text.train_tokens)
     root = rundir.default_root()
     places.refresh(root)
     return Order(
         recipe=chosen,
         grid=cells,
-        text=texts.describe(cells.runs, cells.evals),
+        text=text,
         root=root,
         record=_record(SweepDir(root, chosen.name)),
         idle=idle(settings, chosen, cells),
@@ -127,11 +130,12 @@ def _misfit(order: Order) -> str:
 def _show(order: Order) -> None:
     from sweeps.planning import show
 
+    order, outlook = _expected(order)
     chosen, runs = order.recipe, order.grid.runs
-    trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
+    trained = {run_id for run_id in (run.run_id for run in runs) if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
     refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
-    remarks = [*_remarks(order), _forgotten(order), _met(order, trained)]
+    remarks = [*outlook, *_remarks(order), _forgotten(order), _met(order, trained)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     remote = places.of(order.root)
@@ -139,9 +143,31 @@ def _show(order: Order) -> None:
     print(f"store: {places.portable(order.root)}, kept for one driver a sweep and one worker a run by {how}")
 
 
+def _expected(order: Order) -> tuple[Order, list[str]]:
+    """With the runs that profiles would have by what the store knows, and words on them; any other order as it is."""
+    profiles = order.grid.profiles
+    if profiles is None:
+        return order, []
+    from sweeps.driving import profiling
+    from sweeps.driving.proposers import held_out_loss
+    from sweeps.driving.run_state import Phase
+
+    before, losses = order.record.runs if order.record else (), {}
+    phases = dict.fromkeys(before, Phase.WAITING)
+    for run_id in before:
+        folder = rundir.RunDir(order.root, run_id)
+        if folder.trained:
+            phases[run_id] = Phase.DONE
+            if (found := held_out_loss(folder, order.grid.evals)) is not None:
+                losses[run_id] = found[0]
+    runs, words = profiling.expected(profiles, phases, losses)
+    return replace(order, grid=replace(order.grid, runs=runs)), words
+
+
 def _met(order: Order, trained: Set[str]) -> str:
     """Which of the trained runs left updates out or went back."""
-    found = {i: anomaly.told(rundir.RunDir(order.root, i).result() or {}) for i in order.run_ids if i in trained}
+    ids = [run.run_id for run in order.grid.runs if run.run_id in trained]
+    found = {i: anomaly.told(rundir.RunDir(order.root, i).result() or {}) for i in ids}
     told = [f"{run_id} {words}" for run_id, words in found.items() if words]
     more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
     return f"trained past anomalies: {'; '.join(told[:NAMED])}{more}" if told else ""
@@ -157,6 +183,7 @@ def _remarks(order: Order) -> list[str]:
         stay, before = _pruned(order), len(set(order.record.pruned) & set(order.run_ids))
         goes = f"; {before - len(stay)} go on" if before > len(stay) else ""
         found.append(f"{len(stay)} of {before} runs pruned before stay pruned{goes} (prune.by_value)")
+    found += rules.told(order.recipe.optim.rule, order.grid.runs)  # type: ignore[attr-defined]
     if repeated := texts.repeated(order.text, order.recipe, order.grid.runs):
         found.append(repeated)
     return found
@@ -182,6 +209,15 @@ def _forgotten(order: Order) -> str:
 
 
 def _drive(order: Order) -> int:
+    from sweeps.cluster import head
+
+    try:
+        return _driven(order)
+    except head.HeadLostError as error:
+        head.leave(str(error))
+
+
+def _driven(order: Order) -> int:
     from sweeps.cluster.launcher import Launcher
     from sweeps.driving import driver, progress, taking
 
@@ -199,12 +235,13 @@ def _drive(order: Order) -> int:
         try:
             display = progress.display()
             try:
-                outcome = driver.Driver(chosen, taken, launcher, display).drive()
+                driven = driver.Driver(chosen, taken, launcher, display)
+                outcome = driven.drive()
             finally:
                 display.close()
         finally:
             launcher.close()
-    return _conclude(sweep, len(taken.runs), outcome)
+    return _conclude(sweep, len(driven.states), outcome)
 
 
 def _saved(sweep: SweepDir, outcome: Outcome) -> str:
@@ -222,6 +259,8 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     failed, saved = f"{len(outcome.failed)} failed", _saved(sweep, outcome)
     store = places.portable(sweep.root)
     print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {store}")
+    for sentence in outcome.told:
+        print(f"  {sentence}")
     for run_id, reason in outcome.pruned.items():
         print(f"  pruned {run_id}: {reason}")
     for run_id, reason in {**outcome.failed, **outcome.held}.items():

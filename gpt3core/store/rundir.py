@@ -122,8 +122,7 @@ class RunDir:
         with self._unit.still() if self._unit is not None else contextlib.nullcontext():
             claim = held.enter_context(claims.claimed(self.path / "lock", self.root, what))
         if self._unit is None:
-            self._check = claim.check
-            self.fence = lambda *_: claim.check()
+            self._check, self.fence = claim.check, files.only_looking(claim.check)
         else:
             held.enter_context(self._unit.claimed(what))
             self._check, self.fence = self._unit.check, self._unit.commit
@@ -174,6 +173,14 @@ class RunDir:
             files.write_json(self.path / "result.json", result, exclusive=True, fence=self.fence)
         except files.AlreadyWrittenError:
             return
+
+    def micro_batch(self) -> int | None:
+        """Sequences of a micro-batch, as the run has it on record; None where it has none that can be read."""
+        try:
+            found = (files.find_object(self.path / "numerics.json") or {}).get("micro_batch")
+        except StoreError:
+            return None
+        return found if isinstance(found, int) else None
 
     # ---------------------------------------------------------------------------------------------- evaluations
 
@@ -264,8 +271,7 @@ class RunDir:
 
     def write_metrics(self, attempt: Path, columns: dict[str, list[Any]]) -> None:
         """Write one part of the loss curve."""
-        check = self._check
-        metrics.write(attempt, columns, None if check is None else lambda *_: check())
+        metrics.write(attempt, columns, files.only_looking(self._check))
 
     def curve(self, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
         """The loss curve, one row a step; where attempts overlap, the latest attempt's row.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sweeps.cluster.causes import Cause
 from sweeps.cluster.connect import Connection
 from sweeps.cluster.hearing import Member
 from sweeps.cluster.job import Report, Update
@@ -43,7 +44,9 @@ class Team:
     def update(self) -> Update:
         """What became of the run."""
         if self.stage == OVER:
-            return Update(run_id=self.run_id, state="unstarted" if self.error else "stopped", error=self.error)
+            node = next(iter(self.where)) if len(self.where) == 1 else ""  # of several it is not known which
+            state = "unstarted" if self.error else "stopped"
+            return Update(run_id=self.run_id, state=state, error=self.error, node=node)
         if self.stage != RUNNING:
             return Update(run_id=self.run_id, state="running")
         reports = [member.report for member in self.members]
@@ -52,8 +55,13 @@ class Team:
         if self.broke is None and any(report.collective for report in reports):
             self.broke = time.monotonic()
         waited = self.broke is not None and time.monotonic() - self.broke > CAUSE_SECONDS
-        self.heard, self.said = reports, combine(self.run_id, reports, waited=waited)
-        return self.said
+        said = combine(self.run_id, reports, waited=waited)
+        if said.state not in ("running", "done"):
+            rank = at_fault(reports)
+            blamed = reports[rank].blames
+            said = replace(said, node=self.members[rank if blamed is None else blamed].node)
+        self.heard, self.said = reports, said
+        return said
 
 
 class Gangs:
@@ -116,10 +124,11 @@ def combine(run_id: str, reports: Sequence[Report], *, waited: bool = True) -> U
     finished = kinds == {"done"} or (lead.state == "done" and lead.result is not None)
     echo = not waited and all(r.state in ("running", "done") or r.collective for r in reports)
     if "running" in kinds and (finished or echo or kinds <= {"running", "done"}):
-        return Update(run_id=run_id, state="running", progress=lead.progress)
+        beats, doing = sum(r.beats for r in reports), next((r.doing for r in reports if r.doing), "")
+        return Update(run_id=run_id, state="running", progress=lead.progress, beats=beats, doing=doing)
     if finished:
         return Update(run_id=run_id, state="done", result=lead.result)
-    worst = min((r for r in reports if r.state not in ("running", "done", "idle")), key=_weight, default=lead)
+    worst = reports[at_fault(reports)]
     ranks = tuple(f"rank {i} {r.state}: {r.error}" for i, r in enumerate(reports)) if len(reports) > 1 else ()
     return Update(
         run_id=run_id,
@@ -127,8 +136,15 @@ def combine(run_id: str, reports: Sequence[Report], *, waited: bool = True) -> U
         error=worst.error,
         traceback=worst.traceback,
         fatal=worst.fatal,
+        cause=worst.cause if worst.state != "idle" else Cause.DEATH,
         ranks=ranks,
     )
+
+
+def at_fault(reports: Sequence[Report]) -> int:
+    """The rank that is nearest to the cause of a gang's end; rank 0 where none has ended."""
+    ended = [rank for rank, report in enumerate(reports) if report.state not in ("running", "done", "idle")]
+    return min(ended, key=lambda rank: _weight(reports[rank]), default=0)
 
 
 def _weight(report: Report) -> int:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.cluster import causes
+from sweeps.cluster.causes import Cause
 from sweeps.cluster.connect import Connection
 from sweeps.cluster.job import Assignment, Report
 from sweeps.scheduling.inventory import Resources
@@ -122,7 +124,9 @@ class Hearing:
             return
         member.ending, member.away = None, None
         member.report = (
-            Report(state="lost", error="its worker never got its work") if report.state == "idle" else report
+            Report(state="lost", error="its worker never got its work", cause=Cause.DEATH)
+            if report.state == "idle"
+            else report
         )
         member.born |= report.state != "lost"
 
@@ -142,7 +146,8 @@ class Hearing:
 
 
 def _dead(error: Exception) -> Report:
-    return Report(state="lost", error=f"its worker died ({type(error).__name__})")
+    died = f"its worker died ({type(error).__name__})"
+    return Report(state="lost", error=died, cause=causes.of_death(error))
 
 
 def _overdue(member: Member, now: float) -> None:
@@ -153,4 +158,4 @@ def _overdue(member: Member, now: float) -> None:
         member.report, member.ending = Report(state="unstarted", error=error), None
     elif member.born and silent > SILENT_SECONDS:
         error = f"its worker on node {member.node[:8]} has not answered for {SILENT_SECONDS:g} s"
-        member.report, member.ending = Report(state="lost", error=error), None
+        member.report, member.ending = Report(state="lost", error=error, cause=Cause.HANG), None

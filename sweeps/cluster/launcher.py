@@ -10,13 +10,18 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from sweeps.cluster.causes import PERHAPS_THE_NODE, Cause
 from sweeps.cluster.connect import Connection
 from sweeps.cluster.forming import Forming
 from sweeps.cluster.gang import Gangs, Team
+from sweeps.cluster.head import Head
 from sweeps.cluster.hearing import Hearing, Member
 from sweeps.cluster.job import Assignment, Job, Update
+from sweeps.cluster.news import News
 from sweeps.cluster.pool import ORPHAN_SECONDS, Pool
 from sweeps.scheduling.inventory import Allocation, Inventory, Resources
 from sweeps.scheduling.scheduler import Running
@@ -48,6 +53,7 @@ class Launcher:
         self._hearing = Hearing(self._connection)
         self._forming = Forming(self._connection, self._pool, self._gangs)
         self._teams: dict[str, Team] = {}
+        self._head, self._news = Head(self._connection.head()), News(self._connection)
         self._adopt()
 
     # ---------------------------------------------------------------------------------------------- what there is
@@ -80,12 +86,13 @@ class Launcher:
 
     def poll(self) -> list[Update]:
         """The state of every run that was started; ended ones are released."""
+        self._head.require()
         self._hearing.hear([*self._pool.idle, *self._busy()])
         self._pool.tidy()
         self._forming.look()
         updates = []
         for team in list(self._teams.values()):
-            update = team.update()
+            update = self._explained(team, team.update())
             updates.append(update)
             if update.state != "running":
                 self._release(team, update)
@@ -116,8 +123,28 @@ class Launcher:
                 for member in team.members:
                     member.actor.stop.remote()
 
+    def end(self, run_id: str) -> None:
+        """End a run at once, whatever it does."""
+        if (team := self._teams.get(run_id)) is not None:
+            self._dissolve(team)
+
+    def leaving(self) -> Mapping[str, float]:
+        """The nodes that are to be taken away, with the seconds that are left."""
+        return self._news.leaving()
+
+    def _explained(self, team: Team, update: Update) -> Update:
+        """With the node that is gone, where that is why the run ended."""
+        if update.state not in ("failed", "lost") or update.cause not in PERHAPS_THE_NODE:
+            return update
+        if not (gone := self._news.gone(team.where)):
+            return update
+        return replace(update, cause=Cause.NODE, node=gone, error=f"its node {gone[:8]} is gone ({update.error})")
+
     def close(self) -> None:
         """Leave: idle workers end, starts are taken back; runs go on where the cluster outlives this process."""
+        self._head.close()
+        if self._head.lost:
+            return  # whatever is asked of this cluster now does not return
         self._teams = {i: team for i, team in self._teams.items() if not self._forming.withdraw(team)}
         if self._teams:
             runs = "1 run is" if len(self._teams) == 1 else f"{len(self._teams)} runs are"

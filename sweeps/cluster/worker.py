@@ -9,11 +9,13 @@ group, which nobody else would.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import gc
 import importlib
 import os
+import queue
 import socket
 import sys
 import threading
@@ -27,10 +29,14 @@ from typing import Any
 
 import ray
 
+from gpt3core import pulse
 from gpt3core.errors import COLLECTIVE, BusyError, PeerError, StoppedError, StoreError
+from sweeps.cluster import causes
+from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Assignment, Progress, Report
 
 WATCH_SECONDS = 1.0
+CHECKPOINT_SECONDS = 25.0  # that a worker that is sent SIGTERM takes for it at most: Slurm kills after 30
 LISTEN_SECONDS = 600.0  # a driver that listens for an end is answered after so long at the latest, and asks again
 PRELOAD = ("gpt3core.run",)  # what ``train`` and ``prepare`` need, imported at birth
 
@@ -55,6 +61,7 @@ class Worker:
         self._settled = False  # a run has ended
         self._heard = time.monotonic()
         preload(entry)
+        atexit.register(self._terminate)  # what SIGTERM comes to: Ray's handler ends the main thread, which is not this
         threading.Thread(target=self._watch, daemon=True).start()
 
     def address(self) -> str:
@@ -84,7 +91,8 @@ class Worker:
     def poll(self) -> Report:
         """How far it is: little, for it is asked often."""
         self._heard = time.monotonic()
-        return Report(state=self._report.state, progress=self._report.progress)
+        said = Report(state=self._report.state, progress=self._report.progress)
+        return replace(said, beats=pulse.HERE.beats, doing=pulse.HERE.doing)
 
     def work(self) -> Assignment | None:
         """What it has, for a driver that finds it; None once its end was taken note of."""
@@ -99,6 +107,13 @@ class Worker:
     def stop(self) -> None:
         """Ask the run to write its checkpoint and end."""
         self._stop.set()
+
+    def _terminate(self) -> None:
+        """A batch system whose time is over sends SIGTERM: the run writes a checkpoint, then this process ends."""
+        if self._report.state == "running":
+            self._stop.set()
+            with contextlib.suppress(TimeoutError):
+                self._over.result(timeout=CHECKPOINT_SECONDS)
 
     def _perform(self, assignment: Assignment) -> None:
         def report(live: Mapping[str, Any]) -> None:
@@ -160,7 +175,26 @@ def free_memory() -> None:
 
 
 def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]) -> Report:
-    """Run the entry to its end, however it ends: a thread that died in silence would look busy for ever."""
+    """Run the entry to its end, however it ends: a thread that died in silence would look busy for ever.
+
+    A run whose own thread waits for a rank that does not come ends too: the thread is left behind, for the process of a
+    failed run is ended.
+    """
+    ended: queue.SimpleQueue[Report] = queue.SimpleQueue()
+
+    def hangs(said: str, rank: int | None) -> None:
+        sentence = f"{said}: all ranks are ended, and the run goes on from its checkpoint"
+        ended.put(Report(state="failed", assignment=assignment, error=sentence, cause=Cause.HANG, blames=rank))
+
+    pulse.HERE.begin(hangs)
+    work = threading.Thread(target=lambda: ended.put(_performed(assignment, report, stop)), daemon=True)
+    work.start()
+    first = ended.get()
+    pulse.HERE.begin(None)
+    return first
+
+
+def _performed(assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]) -> Report:
     try:
         module, function = assignment.entry.split(":")
         result = getattr(importlib.import_module(module), function)(assignment, report, stop)
@@ -170,15 +204,16 @@ def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None],
     except BusyError as error:
         return Report(state="busy", assignment=assignment, error=str(error))
     except (StoreError, ValueError) as error:
-        return Report(state="failed", assignment=assignment, error=str(error), fatal=True)
+        return Report(state="failed", assignment=assignment, error=str(error), fatal=True, cause=Cause.USER)
     except BaseException as error:
         kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+        echo = _of_a_collective(error)
         return Report(
             state="failed",
             assignment=assignment,
             error=f"{kind}: {error} ({Path(last.filename).name}:{last.lineno})",
-            fatal=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",  # torch's, of a GPU
-            collective=_of_a_collective(error),
+            collective=echo,
+            cause=Cause.PEER if echo else causes.of_error(error),
             traceback=traceback.format_exc(),
         )
 
@@ -218,13 +253,37 @@ def train(
     assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Train and evaluate one run."""
+    return _run(assignment, report, stop)
+
+
+def evaluate(
+    assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Ask more of a run that is trained: its checkpoint is read once for all that is missing. Never trains."""
+    from gpt3core.store import places
+    from gpt3core.store.rundir import RunDir
+
+    folder = RunDir(places.local(assignment.job.root), assignment.job.spec.run_id)
+    folder.refresh()
+    if folder.sound_result() is None:
+        raise StoreError(f"run {assignment.job.spec.run_id} is not trained, so nothing is measured of it")
+    return _run(assignment, report, stop, in_parts=True)
+
+
+def _run(
+    assignment: Assignment,
+    report: Callable[[Mapping[str, Any]], None],
+    stop: Callable[[], bool],
+    *,
+    in_parts: bool = False,
+) -> dict[str, Any] | None:
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
     from gpt3core.store import places
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
-    with mesh.joined(*place, job.device, layout=job.layout) as here:
+    with mesh.joined(*place, job.device, layout=job.layout, hang_seconds=job.hang_seconds) as here:
         return runs.run(
             job.spec,
             job.evals,
@@ -236,8 +295,10 @@ def train(
             checkpoint_seconds=job.checkpoint_seconds,
             prefix=job.prefix,
             keep=job.keep,
+            halvings=job.halvings,
             peak_flops=job.peak_flops,
             usd_per_hour=job.usd_per_hour,
             report=report,
             stop=stop,
+            in_parts=in_parts,
         )

@@ -11,7 +11,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,18 +23,21 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import places
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
-from sweeps.driving import preparation, results, view
+from sweeps.driving import preparation, results, slots, taking, view
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
 from sweeps.driving.nodes import Nodes
 from sweeps.driving.preparation import Preparation
+from sweeps.driving.profiling import SelfPlacing
 from sweeps.driving.progress import Display, Sturdy
+from sweeps.driving.proposed import Proposed
 from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
+from sweeps.driving.survival import Survival
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
 from sweeps.driving.view import Outcome
@@ -47,6 +50,7 @@ TICK_SECONDS = 0.25  # between two turns while no run ends
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 TRAIN = "sweeps.cluster.worker:train"
+EVALUATE = "sweeps.cluster.worker:evaluate"  # runs that are trained, on more questions
 
 
 def namespace(root: Path, name: str) -> str:
@@ -57,22 +61,32 @@ def namespace(root: Path, name: str) -> str:
 class Driver:
     """Drives one sweep on one cluster."""
 
-    def __init__(self, recipe: Recipe, taken: Taken, cluster: Cluster, display: Display, *, entry: str = TRAIN) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        taken: Taken,
+        cluster: Cluster,
+        display: Display,
+        *,
+        entry: str = TRAIN,
+        patience_seconds: float = 0.0,
+    ) -> None:
         """Drive.
 
         Args:
             taken: of ``taking.take``.
             entry: ``module:function`` that a worker runs for each run; tests put something quick here.
+            patience_seconds: for which it waits, without work, to be asked for more runs (``proposed``).
         """
         self.place, self.cluster, self.entry = recipe.placement, cluster, entry
         self.display = display if isinstance(display, Sturdy) else Sturdy(display)
         self.sweep, self.root, self.evals, self.record = taken.sweep, taken.sweep.root, taken.evals, taken.record
         self.estimates = Estimates(recipe)
         self.states = {run.run_id: RunState(spec=run) for run in taken.runs}
-        self.proposer: Proposer = (
-            Adaptive(recipe, self._loss, self.estimates.seconds) if recipe.adaptive else WholeGrid()
-        )
+        self.profiles = taken.profiles
+        self.proposer = self._proposer(recipe)
         self.requests = Requests(self.sweep, cluster, self.display.say)
+        self.proposed = Proposed(self.sweep, self.evals.eval_id, self.display.say, patience_seconds=patience_seconds)
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
         self.nodes = Nodes(self.estimates.kind, self.display.say)
@@ -88,11 +102,18 @@ class Driver:
             max_failures=self.place.max_failures,
         )
         self.happenings.damage += taken.damage
+        self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided = self._shown = -math.inf
+        self.told: list[str] = []  # what the proposer has to say at the end
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
         self.interrupts = 0
         self.interrupted = False
+
+    def _proposer(self, recipe: Recipe) -> Proposer:
+        if self.profiles is not None:
+            return SelfPlacing(self.profiles, self._loss)
+        return Adaptive(recipe, self._loss, self.estimates.seconds) if recipe.adaptive else WholeGrid()
 
     # ----------------------------------------------------------------------------------------------------- the loop
 
@@ -108,13 +129,18 @@ class Driver:
             self.happenings.note("driver", runs=len(self.states), done=done)
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
+            self.happenings.recall()
             self._adopt()
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
-            if done + view.count(self.states, Phase.PRUNED) < len(self.states):
+            if self.profiles is not None and done == len(self.states):
+                self._propose()
+            ended = view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED)
+            unfinished = ended < len(self.states)
+            if unfinished:
                 results.preload()
                 self._prepare()
-                if not self.interrupted:
-                    self._loop(self._act)
+            if not self.interrupted and (unfinished or self.proposed.patience_seconds):
+                self._loop(self._act)
         self._show(INTERRUPTED if self.interrupted else ENDED)
         self.display.close()
         return view.outcome(
@@ -122,6 +148,7 @@ class Driver:
             not_taken=list(self.record.not_taken) if self.over else [],
             damage=self.happenings.damage,
             interrupted=self.interrupted,
+            told=self.told,
         )
 
     def _loop(self, act: Callable[[float], bool]) -> None:
@@ -129,7 +156,8 @@ class Driver:
         deadline = math.inf
         while True:
             now = time.monotonic()
-            for update in self.cluster.poll():
+            for update in (*self.cluster.poll(), *self.survival.look(self.states, now)):
+                self.survival.heard(update, now)
                 if update.run_id == preparation.NAME and self.preparation is not None:
                     self.preparation.take(update, now)
                 self.happenings.take(update, now)
@@ -159,9 +187,11 @@ class Driver:
                 self.cluster.stop(run.run_id)
 
     def _prepare(self) -> None:
-        if self.entry != TRAIN or (self._numerics() is not None and self.cluster.running()):
+        if self.entry not in (TRAIN, EVALUATE) or (self._numerics() is not None and self.cluster.running()):
             return
-        largest = max((s.spec for s in self.states.values()), key=lambda run: costs.train_flops(run.model, run.tokens))
+        known = [state.spec for state in self.states.values()]
+        known += self.profiles.outlook() if self.profiles is not None else []
+        largest = max(known, key=lambda run: costs.train_flops(run.model, run.tokens))
         self.preparation = Preparation(
             self.cluster,
             self.estimates.shape,
@@ -180,19 +210,21 @@ class Driver:
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""
         self.happenings.look_again(now)
+        self._admit(now)
         self._propose()
         self.requests.look(self.states, now)
         self.pruning.look(self.states, self.record.pruned, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
-            return False
-        inventory = self.cluster.inventory()
+            return self.proposed.waits(now)
+        inventory = self.survival.usable(self.cluster.inventory(), open_runs, now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
         waiting = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
         queue = self.trunks.ready(waiting, now)
         running, others = self.cluster.running(), self.cluster.others()
+        self.survival.fit(self.states, queue, inventory, [*running, *others], now)
         seen = (inventory, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + DECIDE_SECONDS:
             return True
@@ -209,10 +241,25 @@ class Driver:
                 state.reason = decision.reason
         return True
 
+    def _admit(self, now: float) -> None:
+        """Take the runs that others ask for."""
+        if new := self.proposed.look(self.states, now):
+            self._record(runs=(*self.record.runs, *new))
+            for run_id in new:
+                self.happenings.settle_if_done(self.states[run_id])
+            self.trunks = Trunks(self.root, self.states.values())
+        self.proposed.taken()
+
     def _propose(self) -> None:
         if self.over:
             return
-        proposal = self.proposer.propose(self.states)
+        proposal = self.proposer.propose(self.states, self._slots)
+        if proposal.over:
+            self.told += proposal.told
+        else:
+            for sentence in proposal.told:
+                self.display.say(sentence)
+        self._add(proposal.new)
         for run_id in proposal.take:
             self.states[run_id].wait("")
         if proposal.over:
@@ -221,9 +268,31 @@ class Driver:
             self._record(not_taken=spare)
             self.display.say(f"no further runs: {proposal.over}")
 
+    def _add(self, runs: Sequence[RunSpec]) -> None:
+        """Runs that the sweep did not have; one that another sweep has trained is done."""
+        if not runs:
+            return
+        self.record, damage = taking.add(self.sweep, self.record, runs)
+        self.happenings.damaged(damage)
+        for run in runs:
+            self.states[run.run_id] = state = RunState(spec=run)
+            if not self.happenings.settle_if_done(state, fresh=True):
+                state.wait("")
+        self.happenings.note("added", runs=[run.run_id for run in runs])
+        self.trunks = Trunks(self.root, self.states.values())
+
+    def _slots(self) -> int:
+        holding = [*self.cluster.running(), *self.cluster.others()]
+        return slots.free(self.cluster.inventory(), holding, self.estimates.kind, self.states)
+
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:
-            job = replace(self._job(state.spec), prefix=state.prefix, keep=self.trunks.keep(state))
+            job = replace(
+                self._job(state.spec, state.workers),
+                prefix=state.prefix,
+                keep=self.trunks.keep(state),
+                halvings=state.tally.halvings,
+            )
             self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, job)
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
@@ -231,7 +300,7 @@ class Driver:
         state.started(now + self.estimates.left(state))
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
-    def _job(self, run: RunSpec) -> Job:
+    def _job(self, run: RunSpec, workers: int | None = None) -> Job:
         peak, price = self.estimates.device()
         return Job(
             spec=run,
@@ -243,7 +312,8 @@ class Driver:
             checkpoint_seconds=self.place.checkpoint_seconds,
             peak_flops=peak,
             usd_per_hour=price,
-            layout=self.estimates.layout(run),
+            layout=self.estimates.layout(run, workers),
+            hang_seconds=self.place.hang_seconds,
         )
 
     def _device(self) -> str:
@@ -264,7 +334,7 @@ class Driver:
 
     def _show(self, how: str = "driving") -> None:
         eta = self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic())
-        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta)
+        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta, self.survival.avoided.told)
         self.display.show(snapshot)
         self.status.tell(snapshot, self.happenings.damage, nodes=len(self.cluster.inventory()), state=how)
 

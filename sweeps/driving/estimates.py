@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -27,20 +28,26 @@ class Estimates:
         self._speedups: list[float] = []
         self._speedup = 1.0
         self._guesses: dict[str, float] = {}  # seconds of training at a speedup of one
-        self._jobs: dict[tuple[str, bool, float], Job] = {}
+        self._jobs: dict[tuple[str, bool, float, int], Job] = {}
         self._recipe = recipe
-        self._layouts: dict[str, Layout | None] = {}
+        self._layouts: dict[tuple[str, int], Layout | None] = {}
 
     @property
     def kind(self) -> Kind:
         """What every run asks of the cluster at least."""
-        return self.shape, self.place.workers, self.place.tensor or 1
+        return self.shape, self.place.min_workers or self.place.workers, self.place.tensor or 1
 
-    def layout(self, run: RunSpec) -> Layout | None:
-        """How a run is cut over its workers, where more than replicas are asked for or needed."""
-        if run.run_id not in self._layouts:
-            self._layouts[run.run_id] = estimate.placed(run, self._recipe)
-        return self._layouts[run.run_id]
+    def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:
+        """How a run is cut over its workers, where more than replicas are asked for or needed.
+
+        Args:
+            workers: of a gang that shrank; None for those of the recipe.
+        """
+        key = run.run_id, workers or self.place.workers
+        if key not in self._layouts:
+            place = replace(self.place, workers=key[1])
+            self._layouts[key] = estimate.placed(run, replace(self._recipe, placement=place))
+        return self._layouts[key]
 
     def device(self) -> tuple[float | None, float]:
         """Peak FLOP/s and USD per hour of a GPU; of a core there is nothing to say."""
@@ -72,19 +79,20 @@ class Estimates:
         if state.trained:
             return estimate.EVALUATION_SECONDS
         share = state.progress.step / max(1, state.progress.steps) if state.progress else 0.0
-        return (1 - max(share, _done_by_others(state))) * self.seconds(state.spec)
+        fewer = self.place.workers / (state.workers or self.place.workers)
+        return (1 - max(share, _done_by_others(state))) * self.seconds(state.spec) * fewer
 
     def job(self, state: RunState) -> Job:
         """A waiting run as the scheduler sees it."""
-        done = _done_by_others(state)
-        key = (state.run_id, state.trained, done)
+        done, workers = _done_by_others(state), state.workers or self.place.workers
+        key = (state.run_id, state.trained, done, workers)
         if key not in self._jobs:
             self._jobs[key] = Job(
                 run_id=state.run_id,
                 worker=self.shape,
-                workers=self.place.workers,
-                together=estimate.together(self.layout(state.spec)),
-                seconds=estimate.EVALUATION_SECONDS if state.trained else (1 - done) * self.seconds(state.spec),
+                workers=workers,
+                together=estimate.together(self.layout(state.spec, workers)),
+                seconds=self.left(state),
                 priority=self._priority(state.spec),
             )
         return self._jobs[key]

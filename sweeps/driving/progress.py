@@ -34,6 +34,7 @@ class Snapshot:
     held: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     failed: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     pruned: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
+    avoided: Mapping[str, str] = field(default_factory=dict)  # node on which nothing new starts -> reason
 
     def grouped(self) -> list[tuple[list[str], str]]:
         """The waiting runs by their reason."""

@@ -69,6 +69,7 @@ def _plain(snapshot: Snapshot, damage: Sequence[str], nodes: int, state: str) ->
         "failed": dict(snapshot.failed),
         "held": dict(snapshot.held),
         "pruned": dict(snapshot.pruned),
+        "avoided_nodes": dict(snapshot.avoided),
         "running": {i: asdict(p) if p is not None else None for i, p in snapshot.running.items()},
         "waiting": [
             {"reason": reason, "count": len(runs), "runs": runs[:NAMED]} for runs, reason in snapshot.grouped()

@@ -21,6 +21,7 @@ class Outcome:
     not_taken: list[str] = field(default_factory=list)  # runs that an adaptive sweep did without
     damage: list[str] = field(default_factory=list)
     interrupted: bool = False
+    told: list[str] = field(default_factory=list)  # what became of budgets whose profiles place themselves
 
 
 def count(states: Mapping[str, RunState], phase: Phase) -> int:
@@ -29,13 +30,18 @@ def count(states: Mapping[str, RunState], phase: Phase) -> int:
 
 
 def snapshot(
-    name: str, states: Mapping[str, RunState], preparation: Preparation | None, eta_seconds: float | None
+    name: str,
+    states: Mapping[str, RunState],
+    preparation: Preparation | None,
+    eta_seconds: float | None,
+    avoided: Mapping[str, str],
 ) -> Snapshot:
     """The sweep at this moment.
 
     Args:
         preparation: of text and numerics, for which every run waits until it has its result.
         eta_seconds: until the last run ends, not told while text and numerics are prepared.
+        avoided: nodes on which nothing new starts, and why.
     """
     preparing = preparation is not None and preparation.result is None
     if preparing:
@@ -54,10 +60,13 @@ def snapshot(
         held=_reasons(states, Phase.HELD),
         failed=_reasons(states, Phase.FAILED),
         pruned=_reasons(states, Phase.PRUNED),
+        avoided=dict(avoided),
     )
 
 
-def outcome(states: Mapping[str, RunState], *, not_taken: list[str], damage: list[str], interrupted: bool) -> Outcome:
+def outcome(
+    states: Mapping[str, RunState], *, not_taken: list[str], damage: list[str], interrupted: bool, told: list[str]
+) -> Outcome:
     """How the sweep ended."""
     return Outcome(
         done=[i for i, state in states.items() if state.phase == Phase.DONE],
@@ -67,6 +76,7 @@ def outcome(states: Mapping[str, RunState], *, not_taken: list[str], damage: lis
         not_taken=not_taken,
         damage=damage,
         interrupted=interrupted,
+        told=told,
     )
 
 

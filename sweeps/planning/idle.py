@@ -12,6 +12,8 @@ from sweeps.planning.recipe import Recipe
 MOST_RUNS = 2000  # larger grids are not built once more for every setting
 # keys of which runs and evaluations do not tell the effect
 ELSEWHERE = ("recipe", "name", "adaptive", "prune", "placement", "plan", "replace", "extend", "data.max_epochs")
+# nor the first runs of profiles
+LATER = ("beside", "most_points", "ahead")
 
 
 def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
@@ -25,7 +27,7 @@ def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
     found = []
     for word in settings:
         key = word.partition("=")[0]
-        if key.startswith(ELSEWHERE):
+        if key.startswith(ELSEWHERE) or key in LATER:
             continue
         try:
             without = recipe.load([kept for kept in settings if kept != word])

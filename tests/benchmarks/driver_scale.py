@@ -74,6 +74,9 @@ class Full:
     def running(self) -> list[Running]:
         return list(self._running.values())
 
+    def leaving(self) -> dict[str, float]:
+        return {}
+
     def others(self) -> list[Running]:
         return []
 
