@@ -97,11 +97,14 @@ class Trainer:
         self._begin(state)
         self.damage = [*damage, *unreadable, *damaged]
         self.batches = self._dealt()
-        trained = self.model, self.optimizer, self.mesh
-        self.saves = Saves(self.dir, self.attempt_name, *trained, device=device, least=checkpoint_seconds)
+        self.saves = self._saves(checkpoint_seconds)
         self._log_start()
 
     @pulse.busy("choosing its arithmetic")
+    def _saves(self, least: float) -> Saves:
+        trained = self.model, self.optimizer, self.mesh
+        return Saves(self.dir, self.attempt_name, *trained, device=self.device, least=least)
+
     def _log_start(self) -> None:
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
         self.event("start", **begun, layout=vars(self.mesh.layout))
