@@ -21,6 +21,7 @@ from analysis.runs.selection import Selection
 from analysis.settings import DesignSettings
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.store.places import portable
 
 ACCURACY = "accuracy"
 
@@ -70,7 +71,7 @@ def next_runs(settings: DesignSettings) -> NextRuns:
     chosen = [p.index for p in found.proposals]
     table = known.candidates.iloc[chosen].assign(interval=[p.interval for p in found.proposals])
     root = selected.runs.source
-    environment = "" if root == store.default_root() else f"ISOFLOP_ROOT={shlex.quote(str(root))}"
+    environment = "" if root == store.default_root() else f"ISOFLOP_ROOT={shlex.quote(str(portable(root)))}"
     return NextRuns(
         design=replace(found, compute=compute),
         unit=known.unit,

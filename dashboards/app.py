@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.settings import StudySettings
 from gpt3core import cli
 from gpt3core.errors import StoreError, UsageError
+from gpt3core.store import places
 from gpt3core.store.rundir import default_root
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Live:
 
     def __init__(self, given: StudySettings) -> None:
         self._given = given
-        self._root = Path(given.runs).expanduser().absolute() if given.runs else default_root()
+        self._root = places.local(given.runs) if given.runs else default_root()
         self._one_at_a_time = threading.Lock()  # a fit takes longer than a tick: the ticks behind it find it done
         self._pages: list[Page] = []
         self.token: tuple[int, float] | None = None
@@ -64,6 +65,7 @@ class Live:
         from dashboards.figures import catalogue
 
         with self._one_at_a_time:
+            places.refresh(self._root)
             token = _token(self._root)
             if self.token != token:
                 study, _ = data.load(self._given)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from gpt3core.errors import StoreError, UsageError
+from gpt3core.errors import LostError, StoreError, UsageError
 
 T = TypeVar("T")
 
@@ -304,7 +304,7 @@ def run(main: Callable[[list[str]], int]) -> None:
             stream.reconfigure(errors="backslashreplace")  # what cannot be spelt here is no reason to stop
     try:
         code = main(sys.argv[1:])
-    except (UsageError, StoreError) as error:
+    except (UsageError, StoreError, LostError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except ValueError as error:

@@ -32,5 +32,9 @@ class BusyError(Exception):
     """Another live process is training this run."""
 
 
+class LostError(BusyError):
+    """This process was the one to write a run or a sweep, and another has taken over since."""
+
+
 class PeerError(Exception):
     """Another rank of this run failed, died or stopped answering."""

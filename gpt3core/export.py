@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gpt3core import cli
 from gpt3core.errors import UsageError
+from gpt3core.store import places
 
 
 @dataclass(kw_only=True)
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     from gpt3core.generate import trained
     from gpt3core.interop import folder
 
-    root = Path(given.runs).expanduser().absolute() if given.runs else None
+    root = places.local(given.runs) if given.runs else None
     out = Path(given.out).expanduser().absolute()
     here = trained.open_run(given.run, root=root, step=given.step)
     name = folder.export_gpt2(

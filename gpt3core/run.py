@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gpt3core import costs
-from gpt3core.errors import BusyError, StoppedError, StoreError
+from gpt3core.errors import StoppedError, StoreError
 from gpt3core.evals import runner, scoring
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.parallel import layout
@@ -47,18 +47,18 @@ def run(
 
     Raises:
         ValueError: when ranks were given different specifications, or a layout that cannot cut the run.
-        BusyError: when another live process has the run.
+        BusyError: when another live process has the run, or has taken it over from this one (LostError).
         StoppedError: when asked to stop.
     """
     mesh = mesh or Mesh()
     folder = RunDir(root, spec.run_id)
     _agree(mesh, spec, evals)
     with contextlib.ExitStack() as held:
-        result, damage = mesh.first(lambda: _claim(folder, spec, held))
+        result, damage = mesh.first(lambda: _take_up(folder, spec, held))
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
         _require_version(spec)
-        here = Trainer(spec, root, mesh=mesh, damage=damage, **options)
+        here = Trainer(spec, root, mesh=mesh, damage=damage, folder=folder, **options)
         if result is not None and here.step < int(result.get("steps", spec.steps)):
             raise StoreError(
                 f"run {spec.run_id} is trained, but its last checkpoint is gone, so nothing more can be measured of "
@@ -93,18 +93,13 @@ def _require_version(spec: RunSpec) -> None:
         )
 
 
-def _claim(folder: RunDir, spec: RunSpec, held: contextlib.ExitStack) -> tuple[dict[str, Any] | None, list[str]]:
-    """Lock a run's folder and clear what killed attempts left; its result, if any, and what was found damaged.
+def _take_up(folder: RunDir, spec: RunSpec, held: contextlib.ExitStack) -> tuple[dict[str, Any] | None, list[str]]:
+    """Claim a run as long as ``held`` is open; its result, if any, and what was found damaged.
 
     Raises:
         BusyError: when another live process has the run.
     """
-    folder.create(spec)
-    lock = folder.path / "lock"
-    if not held.enter_context(files.locked(lock)):
-        raise BusyError(f"run {spec.run_id} is being trained by another process ({lock.read_text().strip()})")
-    for place in (folder.path, folder.checkpoints, folder.path / "evals"):
-        files.remove_leftovers(place)
+    held.enter_context(folder.claimed(spec))
     try:
         return folder.sound_result(), []
     except StoreError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
-from gpt3core.store import rundir
+from gpt3core.store import places, rundir, soundness
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import asked, estimate, grid, placing, recipe, rules
 from sweeps.planning import text as texts
@@ -53,7 +53,8 @@ def sweep(argv: Sequence[str], usage: str) -> int:
     settings, flags = cli.split(argv, FLAGS)
     if "--help" in flags:
         print(usage)
-        print(f"recipes: {', '.join(recipe.available())}, or the path of a .yaml file; store: {rundir.default_root()}")
+        store = places.portable(rundir.default_root())
+        print(f"recipes: {', '.join(recipe.available())}, or the path of a .yaml file; store: {store}")
         return DONE
     if "--keys" in flags:
         print(recipe.to_yaml(recipe.load(settings), commands=True), end="")
@@ -85,6 +86,7 @@ def read(settings: Sequence[str]) -> Order:
     if cells.profiles is not None:
         cells = grid.build(chosen, fingerprint, text.train_tokens)
     root = rundir.default_root()
+    places.refresh(root)
     return Order(
         recipe=chosen,
         grid=cells,
@@ -136,7 +138,9 @@ def _show(order: Order) -> None:
     remarks = [*outlook, *_remarks(order), _forgotten(order), _met(order, trained)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
-    print(f"store: {order.root}")
+    remote = places.of(order.root)
+    how = soundness.choose(order.root) if remote is None else remote.how
+    print(f"store: {places.portable(order.root)}, kept for one driver a sweep and one worker a run by {how}")
 
 
 def _expected(order: Order) -> tuple[Order, list[str]]:
@@ -221,7 +225,8 @@ def _driven(order: Order) -> int:
     sweep = SweepDir(root, chosen.name)
     with sweep.owned():
         taken = taking.take(chosen, order.grid, sweep)
-        print(f"sweep {chosen.name}: {len(taken.runs)} runs, store {root}", flush=True)
+        store = f"store {places.portable(root)}, one driver by a {sweep.mechanism}"
+        print(f"sweep {chosen.name}: {len(taken.runs)} runs, {store}", flush=True)
         for remark in _remarks(order):
             print(remark, flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))
@@ -252,7 +257,8 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     held = f", {len(outcome.held)} held" if outcome.held else ""
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
     failed, saved = f"{len(outcome.failed)} failed", _saved(sweep, outcome)
-    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {sweep.root}")
+    store = places.portable(sweep.root)
+    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {store}")
     for sentence in outcome.told:
         print(f"  {sentence}")
     for run_id, reason in outcome.pruned.items():
@@ -264,7 +270,7 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
         return INTERRUPTED
     if outcome.failed or outcome.held:
         return FAILED
-    print(f"next: python -m analysis.fit runs={sweep.root} sweep={sweep.name}")
+    print(f"next: python -m analysis.fit runs={store} sweep={sweep.name}")
     for sentence in outcome.damage:
         print(f"  {sentence}")
     return DAMAGED if outcome.damage else DONE

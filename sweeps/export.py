@@ -23,7 +23,7 @@ from typing import Any
 
 from gpt3core import cli
 from gpt3core.errors import StoreError, UsageError
-from gpt3core.store import files, rundir, sweepdir
+from gpt3core.store import files, places, rundir, sweepdir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.exporting import reading
 from sweeps.exporting.mlflow import MLflow
@@ -63,9 +63,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"every={given.every:g}: seconds between two looks, above 0")
     if not follow and any(word.startswith("every=") for word in argv):
         raise UsageError(f"every={given.every:g} has no effect without --follow")
-    root = rundir.open_root(
-        Path(given.runs).expanduser().absolute() if given.runs else rundir.default_root(), create=False
-    )
+    root = rundir.open_root(places.local(given.runs) if given.runs else rundir.default_root(), create=False)
     sweep = _sweep(root, given.name)
     export = Export(sweep, given.to, Path(given.out).expanduser().absolute())
     try:

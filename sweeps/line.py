@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gpt3core import cli
 from gpt3core.errors import StoreError
+from gpt3core.store import places
 from sweeps import command
 from sweeps.cluster import connect, processes, scratch
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     with head() as environment:
         swept = _run(["ray", "job", "submit", "--", "sweeps/sizes.py", *settings], environment)
-    root = f"runs={order.root}"
+    root = f"runs={places.portable(order.root)}"
     sweep = f"sweep={order.recipe.name}"
     if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
         return swept

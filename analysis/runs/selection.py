@@ -73,7 +73,7 @@ def read(
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: a table has no sweeps: leave it out")
         return _foreign(table, path, settings, asked)
-    path = Path(settings.runs).expanduser().absolute() if settings.runs else store.default_root()
+    path = store.place(settings.runs) if settings.runs else store.default_root()
     if path.suffix and not path.is_dir():
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: {path} is a table, which has no sweeps: leave it out")

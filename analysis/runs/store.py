@@ -17,11 +17,12 @@ from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT, EvalSpec, question
 from gpt3core.schedule import learning_rate
 from gpt3core.store import files
+from gpt3core.store.places import local as place
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from gpt3core.store.sweepdir import names as sweeps
 
-__all__ = ["curve", "default_root", "in_flight", "load", "rates", "recipe", "schedule", "sweeps", "unfinished"]
+__all__ = ["curve", "default_root", "in_flight", "load", "place", "rates", "recipe", "schedule", "sweeps", "unfinished"]
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),

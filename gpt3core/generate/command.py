@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from gpt3core import cli
 from gpt3core.errors import UsageError
 from gpt3core.generate.choices import Sampling, Search
+from gpt3core.store import places
 
 if TYPE_CHECKING:
     from gpt3core.generate.trained import Trained
@@ -121,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
 
     assert given.run is not None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    root = Path(given.runs).expanduser().absolute() if given.runs else None
+    root = places.local(given.runs) if given.runs else None
     settle_process(device, given.threads)
     here = trained.open_run(given.run, root=root, step=given.step, device=device)
     if given.step is not None:

@@ -93,7 +93,7 @@ def _read(run: RunDir, spec: RunSpec, step: int) -> Any:
 
     model = registry.of(spec.model).build(spec.model, kernel=KERNEL)
     try:
-        contents = checkpoint.read(run.checkpoint(step), run.run_id)
+        contents = checkpoint.read(run.fetch_checkpoint(step), run.run_id)
         for name, parameter in named(model):
             parameter.detach().copy_(contents.part(name, whole(parameter)))
     except checkpoint.DamageError as error:

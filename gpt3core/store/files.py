@@ -11,12 +11,13 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt3core.errors import DiskFullError, StoreError
 
+Fence = Callable[[Path, Path], None]  # given what was begun and its final path; raises LostError
 LIVE_BYTES = 1 << 20  # of live lines before they are put behind: an hour's at two a second
 
 
@@ -56,15 +57,22 @@ def explained(path: Path, *, setting: str = "ISOFLOP_ROOT") -> Iterator[None]:
         raise
 
 
+def only_looking(check: Callable[[], None] | None) -> Fence | None:
+    """A fence that makes sure of the claim, and leaves the rest to a later commit."""
+    return None if check is None else lambda *_: check()
+
+
 class AlreadyWrittenError(Exception):
     """An exclusive write found the file there."""
 
 
-def write_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False, fence: Fence | None = None) -> None:
     """Write a whole file atomically and durably.
 
     Args:
         exclusive: never replace: the first writer wins, a later one raises AlreadyWrittenError.
+        fence: raises LostError where this process may write here no more; asked when all but the rename is done, and
+            given what was begun and what it becomes.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with explained(path):
@@ -73,23 +81,40 @@ def write_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if exclusive:
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    raise AlreadyWrittenError(str(path)) from None
-            else:
-                os.replace(temporary, path)
+            with fenced(fence, temporary, path):
+                if exclusive:
+                    try:
+                        os.link(temporary, path)
+                    except FileExistsError:
+                        raise AlreadyWrittenError(str(path)) from None
+                else:
+                    os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
-def write_json(path: Path, data: Any, *, exclusive: bool = False) -> None:
+@contextlib.contextmanager
+def fenced(fence: Fence | None, begun: Path, final: Path) -> Iterator[None]:
+    """Commit within the block what was begun before it, unless another process has taken over.
+
+    It may do so after this look too: then it clears what was begun here, the commit finds nothing, and says why.
+    """
+    if fence is None:
+        yield
+        return
+    fence(begun, final)
+    try:
+        yield
+    except FileNotFoundError:
+        fence(begun, final)
+        raise
+
+
+def write_json(path: Path, data: Any, *, exclusive: bool = False, fence: Fence | None = None) -> None:
     """Write JSON atomically: sorted keys, NaN refused."""
-    write_bytes(
-        path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), exclusive=exclusive
-    )
+    text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(), exclusive=exclusive, fence=fence)
 
 
 def read_json(path: Path) -> Any:
@@ -171,10 +196,16 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in a folder; only for a folder whose writers hold a lock that is held here."""
+    """Remove what killed writers left in a folder; only for whoever holds the claim of its writers.
+
+    A writer that was only paused, and goes on, finds nothing to commit: a folder loses its name before its content.
+    """
     for leftover in folder.glob(".*.tmp"):
         if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
+            grave = leftover.with_name(f".grave.{uuid.uuid4().hex[:8]}.tmp")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(leftover, grave)
+            shutil.rmtree(grave, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
 

@@ -20,14 +20,14 @@ MOST = 64  # parts of an attempt: reading one takes a third of a millisecond, wr
 TRIES = 100  # of a reader whose files are replaced while it looks
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one immutable Parquet file."""
+def write_table(path: Path, table: pa.Table, fence: files.Fence | None = None) -> None:
+    """Write one immutable Parquet file; ``fence`` as for ``files.write_bytes``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    files.write_bytes(path, sink.getvalue().to_pybytes())
+    files.write_bytes(path, sink.getvalue().to_pybytes(), fence=fence)
 
 
 def rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
@@ -49,12 +49,12 @@ def rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
         raise StoreError(f"{path} is not a readable table ({error})") from error
 
 
-def write(attempt: Path, columns: dict[str, list[Any]]) -> None:
+def write(attempt: Path, columns: dict[str, list[Any]], fence: files.Fence | None = None) -> None:
     """Write one part, named by its first step: writing it again is harmless."""
     import pyarrow as pa
 
     if columns["step"]:
-        write_table(attempt / "metrics" / f"part-{columns['step'][0]:08d}.parquet", pa.table(columns))
+        write_table(attempt / "metrics" / f"part-{columns['step'][0]:08d}.parquet", pa.table(columns), fence)
 
 
 def read(attempt: Path, columns: list[str] | None = None) -> list[pa.Table]:

@@ -11,42 +11,48 @@ ROOT/runs/<run_id>/spec.json
 from __future__ import annotations
 
 import contextlib
-import math
+import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3core import spec as specs
-from gpt3core.errors import StoreError
-from gpt3core.store import files, metrics
+from gpt3core.errors import BusyError, StoreError
+from gpt3core.store import claims, files, metrics, outcomes, places
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2
 KEPT_CHECKPOINTS = 2
-STOPPED_EARLY = "stopped early"  # before its tokens, for its validation loss fell no more: no point on a law
-STATUSES = ("done", "diverged", STOPPED_EARLY)
+STOPPED_EARLY = outcomes.STOPPED_EARLY
 PARQUET = b"PAR1"
 
 
 def default_root() -> Path:
-    """``ISOFLOP_ROOT``, or ``~/.isoflop/runs``; always absolute, for a job's working directory disappears."""
-    return Path(os.environ.get("ISOFLOP_ROOT") or "~/.isoflop/runs").expanduser().absolute()
+    """``ISOFLOP_ROOT``, or ``~/.isoflop/runs``; always absolute, for a job's working directory disappears.
+
+    Of a URI it is this machine's working copy.
+    """
+    return places.local(os.environ.get("ISOFLOP_ROOT") or "~/.isoflop/runs")
 
 
 def open_root(root: Path, *, create: bool) -> Path:
-    """Check the store's version, or start a store.
+    """Check the store's version, or start a store; of one elsewhere, fetch what changed.
 
     Raises:
         StoreError: for a store of another version, or none where one must exist.
     """
-    marker = root / "store.json"
+    marker, place = root / "store.json", places.portable(root)
+    if (remote := places.of(root)) is not None:
+        remote.open(json.dumps({"format": FORMAT}).encode(), create=create)
     if not marker.exists():
         if not create:
-            raise StoreError(f"{root} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT")
+            raise StoreError(
+                f"{places.portable(root)} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT"
+            )
         files.make_folder(root / "runs")
         files.write_json(marker, {"format": FORMAT})
     version = files.read_object(marker).get("format")
@@ -54,17 +60,23 @@ def open_root(root: Path, *, create: bool) -> Path:
         older = isinstance(version, int) and version < FORMAT
         advice = "the isoflop that wrote it still reads it" if older else "update isoflop"
         raise StoreError(
-            f"{root} has store format {version}, this isoflop reads and writes format {FORMAT}: {advice}; "
+            f"{place} has store format {version}, this isoflop reads and writes format {FORMAT}: {advice}; "
             "here, name another folder by ISOFLOP_ROOT; nothing was touched"
         )
+    if remote is not None:
+        remote.refresh()
     return root
 
 
 class RunDir:
-    """Reads and writes one run's folder."""
+    """Reads and writes one run's folder; within ``claimed`` it writes what counts only as long as the claim is held."""
 
     def __init__(self, root: Path, run_id: str) -> None:
-        self.run_id = run_id
+        self.root, self.run_id = root, run_id
+        self._remote = places.of(root)
+        self._unit = None if self._remote is None else self._remote.unit(f"runs/{run_id}")
+        self.fence: files.Fence | None = None  # what counts is committed by it
+        self._check: Callable[[], None] | None = None  # what goes with the next commit: raises LostError
         self.path = root / "runs" / run_id
         self.checkpoints = self.path / "checkpoints"
 
@@ -76,16 +88,46 @@ class RunDir:
         Raises:
             StoreError: when the folder holds another run's.
         """
-        path = self.path / "spec.json"
-        if not path.exists():
+        path, data = self.path / "spec.json", specs.to_json(spec).encode()
+        if not (path.exists() or (self._remote is not None and self._remote.fetch_spec(self.run_id))):
             files.make_folder(self.path)
+            if self._remote is not None:
+                self._remote.write_spec(self.run_id, data)
             try:
-                files.write_bytes(path, specs.to_json(spec).encode(), exclusive=True)
+                files.write_bytes(path, data, exclusive=True)
                 return
             except files.AlreadyWrittenError:
                 pass  # another driver was faster: compare
         if specs.hashed(self.spec()) != specs.hashed(spec):
             raise StoreError(f"{path} holds another run's specification: move it away")
+
+    @contextlib.contextmanager
+    def claimed(self, spec: specs.RunSpec) -> Iterator[None]:
+        """Be the one process that writes what counts of this run, and clear what others left; for the block.
+
+        Raises:
+            BusyError: when another has the run. Later, when another has taken it over: LostError, from whatever writes.
+        """
+        self.create(spec)
+        with contextlib.ExitStack() as held:
+            try:
+                self._claim(held)
+            except claims.HeldError as error:
+                raise BusyError(f"run {self.run_id} is being trained by another process ({error})") from None
+            self.clear_leftovers()
+            yield
+
+    def _claim(self, held: contextlib.ExitStack) -> None:
+        what = f"run {self.run_id}"
+        with self._unit.still() if self._unit is not None else contextlib.nullcontext():
+            claim = held.enter_context(claims.claimed(self.path / "lock", self.root, what))
+        if self._unit is None:
+            self._check, self.fence = claim.check, files.only_looking(claim.check)
+        else:
+            held.enter_context(self._unit.claimed(what))
+            self._check, self.fence = self._unit.check, self._unit.commit
+        held.callback(setattr, self, "fence", None)
+        held.callback(setattr, self, "_check", None)
 
     def spec(self) -> specs.RunSpec:
         """The run's specification.
@@ -119,14 +161,16 @@ class RunDir:
             StoreError: when the file is unreadable or holds what no trainer would write.
         """
         result = self.result()
-        if result is not None and (wrong := _wrong(result)):
+        if result is not None and (wrong := outcomes.problem(result)):
             raise StoreError(f"{self.path / 'result.json'} has {wrong}")
         return result
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the first one stays."""
+        if self._unit is not None and self.trained:
+            return
         try:
-            files.write_json(self.path / "result.json", result, exclusive=True)
+            files.write_json(self.path / "result.json", result, exclusive=True, fence=self.fence)
         except files.AlreadyWrittenError:
             return
 
@@ -162,7 +206,7 @@ class RunDir:
         import pyarrow as pa
 
         files.make_folder(self.path / "evals")
-        metrics.write_table(self.evaluation_path(eval_id), pa.table(columns))
+        metrics.write_table(self.evaluation_path(eval_id), pa.table(columns), self.fence)
 
     def evaluation(self, eval_id: str) -> pd.DataFrame | None:
         """The table of an evaluation, or None where it was not made.
@@ -227,7 +271,7 @@ class RunDir:
 
     def write_metrics(self, attempt: Path, columns: dict[str, list[Any]]) -> None:
         """Write one part of the loss curve."""
-        metrics.write(attempt, columns)
+        metrics.write(attempt, columns, files.only_looking(self._check))
 
     def curve(self, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
         """The loss curve, one row a step; where attempts overlap, the latest attempt's row.
@@ -263,7 +307,7 @@ class RunDir:
 
         for later in self.checkpoint_steps():
             if later > step:
-                files.remove_folder(self.checkpoint(later))
+                self._drop_checkpoint(later)
         rows = pd.concat([self.curve().drop(columns="attempt"), pd.DataFrame(columns)])
         late = rows[rows.step > step].drop_duplicates("step", keep="last")
         if len(late):
@@ -300,17 +344,52 @@ class RunDir:
             files.write_json(begun / "state.json", {**state, "step": step})
             manifest = {**sha256, "state.json": files.sha256_file(begun / "state.json")}
             files.write_json(begun / "manifest.json", manifest)
-            os.rename(begun, final)
+            with files.fenced(self.fence, begun, final):
+                os.rename(begun, final)
             files.sync_folder(self.checkpoints)
         for old in self.checkpoint_steps()[:-KEPT_CHECKPOINTS]:
             if old not in keep:
-                files.remove_folder(self.checkpoint(old))
+                self._drop_checkpoint(old)
         return final
+
+    def _drop_checkpoint(self, step: int) -> None:
+        if self._check is not None:
+            self._check()
+        files.remove_folder(self.checkpoint(step))
+
+    def clear_leftovers(self) -> None:
+        """Remove what attempts that ended, or lost the run, had begun to write; for the holder of the claim."""
+        parts = [attempt / "metrics" for attempt in self.attempts()]
+        for place in (self.path, self.checkpoints, self.path / "evals", *parts):
+            files.remove_leftovers(place)
 
     def checkpoint_steps(self) -> list[int]:
         """Steps of the checkpoints, ascending."""
         names = (folder.name for folder in self.checkpoints.glob("step-*"))
         return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name)))
+
+    # ------------------------------------------------------------------------------ of a store elsewhere, else nothing
+
+    def refresh(self) -> None:
+        """Have here what is committed of this run by now, but for the weights."""
+        if self._unit is not None and self._remote is not None:
+            self._remote.fetch_spec(self.run_id)
+            self._unit.refresh()
+
+    def fetch_checkpoint(self, step: int) -> Path:
+        """Have the files of a checkpoint here; its folder."""
+        if self._unit is not None:
+            self._unit.fetch(self.checkpoint(step))
+        return self.checkpoint(step)
+
+    def share(self, step: int, begun: Path, word: str) -> None:
+        """Hand what another rank than the first wrote of a checkpoint to the first, and its word last."""
+        if self._unit is not None:
+            self._unit.share(begun, self.checkpoint(step), word)
+
+    def shared(self, path: Path) -> bool:
+        """Whether another rank's word is there."""
+        return path.exists() or (self._unit is not None and self._unit.heard(path.parent, path.name))
 
     def set_checkpoint_aside(self, step: int, problem: str) -> str:
         """Rename a damaged checkpoint; the sentence that says so."""
@@ -319,17 +398,3 @@ class RunDir:
             f"run {self.run_id}: the checkpoint of step {step} is damaged ({problem}); it was set aside as {aside}, "
             "and the run went back to the one before: the result is not affected, but check that disk"
         )
-
-
-def _wrong(result: dict[str, Any]) -> str:
-    """What no trainer would write, or nothing."""
-    if result.get("status") not in STATUSES:
-        return f"status {result.get('status')!r:.40}"
-    for name in ("steps", "devices", "flops_per_second", "tokens_per_second", "epochs", "skipped_tokens"):
-        value = result.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"{name} {value!r:.40}"
-    damage = result.get("damage", [])
-    if not isinstance(damage, list) or not all(isinstance(sentence, str) for sentence in damage):
-        return f"damage {damage!r:.40}"
-    return ""

@@ -4,16 +4,16 @@ ROOT/sweeps/<name>/recipe.yaml        the recipe of the last command, defaults i
                    sweep.json         what was asked: runs, evaluation; what was settled for all runs: numerics
                    status.json        how it stands, kept current by the driver; a viewer needs no cluster
                    events.jsonl       starts, ends and failures
-                   driver.lock        held by the one driver
+                   driver.lock        held by the one driver; where locks do not hold driver.lease/, its terms
                    stop/<run_id>      left by anybody: while it is there, that run is held, its checkpoint written
                    fit/               written by the analysis
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from gpt3core import spec as specs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec, Question
-from gpt3core.store import files
+from gpt3core.store import claims, files, places
 from gpt3core.store.rundir import open_root
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # it names a folder
@@ -68,29 +68,50 @@ class SweepRecord:
 
 
 class SweepDir:
-    """Reads and writes one sweep's folder."""
+    """Reads and writes one sweep's folder; within ``owned`` it writes only as long as this process is the driver."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name, self.path = root, name, root / "sweeps" / name
+        self._remote = places.of(root)
+        self._fence: files.Fence | None = None  # what was asked is committed by it
+        self._check: Callable[[], None] | None = None  # what goes with the next commit: raises LostError
+        self.mechanism = ""  # by which this process is the driver
 
-    @contextmanager
+    @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
         """Be the sweep's one driver for the block.
 
         Raises:
-            StoreError: when another driver is.
+            StoreError: when another driver is. Later, when another has taken over: LostError, from whatever writes.
         """
         open_root(self.root, create=True)
         files.make_folder(self.path)
-        lock = self.path / "driver.lock"
-        with files.locked(lock) as mine:
-            if not mine:
+        with contextlib.ExitStack() as held:
+            try:
+                self._claim(held)
+            except claims.HeldError as error:
                 raise StoreError(
-                    f"the sweep {self.name} in {self.root} has a driver already ({lock.read_text().strip()}): wait for "
+                    f"the sweep {self.name} in {places.portable(self.root)} has a driver already ({error}): wait for "
                     "it, stop it, or give this sweep another name (name=...) or folder (ISOFLOP_ROOT)"
-                )
+                ) from None
             files.remove_leftovers(self.path)
             yield
+
+    def _claim(self, held: contextlib.ExitStack) -> None:
+        what, remote = f"the sweep {self.name}", self._remote
+        unit = None if remote is None else remote.unit(f"sweeps/{self.name}")
+        with unit.still() if unit is not None else contextlib.nullcontext():
+            claim = held.enter_context(claims.claimed(self.path / "driver.lock", self.root, what))
+        held.callback(setattr, self, "_fence", None)
+        held.callback(setattr, self, "_check", None)
+        if unit is None or remote is None:
+            self._check, self.mechanism = claim.check, claim.mechanism
+            self._fence = lambda *_: claim.check()
+            return
+        held.enter_context(unit.claimed(what))
+        follower = remote.follower(self.name, unit)
+        held.enter_context(follower.following())
+        self._check, self._fence, self.mechanism = follower.check, unit.commit, "lease"
 
     def record(self) -> SweepRecord | None:
         """What was asked, or None where nothing was yet.
@@ -111,7 +132,7 @@ class SweepDir:
 
     def write_record(self, record: SweepRecord) -> None:
         """Replace the record."""
-        files.write_json(self.path / "sweep.json", specs.as_dict(record))
+        files.write_json(self.path / "sweep.json", specs.as_dict(record), fence=self._fence)
 
     @property
     def recipe(self) -> Path:
@@ -120,10 +141,12 @@ class SweepDir:
 
     def write_recipe(self, text: str) -> None:
         """Keep the recipe of the last command, as YAML."""
-        files.write_bytes(self.recipe, text.encode())
+        files.write_bytes(self.recipe, text.encode(), fence=self._fence)
 
     def event(self, what: str, **details: Any) -> None:
         """Append to the sweep's log."""
+        if self._check is not None:
+            self._check()
         files.append_event(self.path / "events.jsonl", what, details)
 
     def events(self) -> list[dict[str, Any]]:
@@ -132,15 +155,19 @@ class SweepDir:
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace how the sweep stands; for the driver, a few times a minute."""
-        files.write_json(self.path / "status.json", status)
+        files.write_json(self.path / "status.json", status, fence=files.only_looking(self._check))
 
     def request_stop(self, run_id: str) -> None:
         """Have a run write its checkpoint and hold it, until ``withdraw_stop``."""
         files.write_bytes(files.make_folder(self.path / "stop") / run_id, b"")
+        if self._remote is not None:
+            self._remote.request(self.name, run_id, stop=True)
 
     def withdraw_stop(self, run_id: str) -> None:
         """Let a stopped run go on."""
         (self.path / "stop" / run_id).unlink(missing_ok=True)
+        if self._remote is not None:
+            self._remote.request(self.name, run_id, stop=False)
 
     def stop_requests(self) -> set[str]:
         """The runs that were asked to stop."""

@@ -65,6 +65,7 @@ class Trainer:
         prefix: Prefix | None = None,
         keep: Collection[int] = (),
         halvings: int = 0,
+        folder: RunDir | None = None,
     ) -> None:
         """Prepare the data, the model, and the latest sound checkpoint.
 
@@ -78,9 +79,10 @@ class Trainer:
             prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
             halvings: of the micro-batch, for want of memory.
+            folder: the run's, claimed by this process; by default nobody is kept from writing it too.
         """
         settle_process(device, threads)
-        self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
+        self.spec, self.dir, self.device, self.mesh = spec, folder or RunDir(root, spec.run_id), device, mesh or Mesh()
         self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
         with pulse.busy("preparing the text"):
             self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
@@ -95,12 +97,18 @@ class Trainer:
         self._begin(state)
         self.damage = [*damage, *unreadable, *damaged]
         self.batches = self._dealt()
+        self.saves = self._saves(checkpoint_seconds)
+        self._log_start()
+
+    @pulse.busy("choosing its arithmetic")
+    def _saves(self, least: float) -> Saves:
         trained = self.model, self.optimizer, self.mesh
-        self.saves = Saves(self.dir, self.attempt_name, *trained, device=device, least=checkpoint_seconds)
+        return Saves(self.dir, self.attempt_name, *trained, device=self.device, least=least)
+
+    def _log_start(self) -> None:
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
         self.event("start", **begun, layout=vars(self.mesh.layout))
 
-    @pulse.busy("choosing its arithmetic")
     def _choose_arithmetic(
         self, suggested: Numerics | None, threads: int, prefix: Prefix | None, halvings: int
     ) -> list[str]:

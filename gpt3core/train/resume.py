@@ -6,7 +6,6 @@ Rank 0 says which, and the others do just that or all stop: no rank ever trains 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,7 +76,8 @@ def arithmetic(
     if chosen is None:
         chosen = _choose(spec, suggested, threads, device, mesh or Mesh())
     chosen = _under_layout(chosen, spec, device, mesh or Mesh(), halvings)
-    files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
+    record = {**chosen, "machine": timing.machine(device), "torch": torch.__version__}
+    files.write_json(path, record, fence=run.fence)
     return chosen, damage
 
 
@@ -141,7 +141,9 @@ def _of_the_trunk(run: RunDir, spec: RunSpec, prefix: Prefix | None) -> dict[str
     if prefix is None:
         return None
     try:
-        found = _valid(files.read_object(_other(run, prefix.run_id).path / "numerics.json"))
+        trunk = _other(run, prefix.run_id)
+        trunk.refresh()
+        found = _valid(files.read_object(trunk.path / "numerics.json"))
     except (OSError, StoreError, ValueError):
         return None
     allowed = Numerics(precision=found["precision"], kernel=found["kernel"]).satisfies(spec.precision, spec.kernel)
@@ -150,7 +152,7 @@ def _of_the_trunk(run: RunDir, spec: RunSpec, prefix: Prefix | None) -> dict[str
 
 def _other(run: RunDir, run_id: str) -> RunDir:
     """Another run of the same store."""
-    return RunDir(run.path.parent.parent, run_id)
+    return RunDir(run.root, run_id)
 
 
 def _told_by_attempts(run: RunDir) -> dict[str, Any] | None:
@@ -224,8 +226,8 @@ def _try_load(
     run: RunDir, spec: RunSpec, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh
 ) -> dict[str, Any] | str:
     """Load a checkpoint of this run; step and seconds, or what is wrong with it."""
-    folder = run.checkpoint(step)
-    _wait_until_seen(folder, mesh)
+    folder = run.fetch_checkpoint(step)
+    _wait_until_seen(run, step, mesh)
     try:
         contents = checkpoint.read(folder, run.run_id, model)
         checkpoint.load(contents, model, optimizer)
@@ -236,10 +238,10 @@ def _try_load(
     return {**known, **{n: v for n, v in contents.state.items() if n in STATE}}
 
 
-def _wait_until_seen(folder: Path, mesh: Mesh) -> None:
+def _wait_until_seen(run: RunDir, step: int, mesh: Mesh) -> None:
     """Wait for what rank 0 sees: another node's listing may be old."""
     until = time.monotonic() + VISIBLE_SECONDS
-    while mesh.rank > 0 and not folder.exists():
+    while mesh.rank > 0 and not (folder := run.fetch_checkpoint(step)).exists():
         if time.monotonic() > until:
             raise TimeoutError(
                 f"rank 0 resumes from {folder}, which is not seen here after {VISIBLE_SECONDS:g} s: do all nodes share "
@@ -253,6 +255,7 @@ def _branch(
 ) -> dict[str, Any] | str:
     """Start where another run has done the first steps alike; a sentence where that cannot be."""
     trunk = _other(run, prefix.run_id)
+    mesh.first(trunk.refresh)
     if mesh.first(lambda: steps_in_common(spec, trunk.spec())) < prefix.step:
         raise StoreError(
             f"run {run.run_id} does not begin as {prefix.run_id} does up to step {prefix.step}, so it cannot start "
@@ -294,7 +297,8 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
     assert spec.parent is not None
     step = spec.parent.step
     parent = _other(run, spec.parent.run_id)
-    folder = parent.checkpoint(step)
+    parent.refresh()
+    folder = parent.fetch_checkpoint(step)
     if not folder.exists():
         kept = ", ".join(map(str, parent.checkpoint_steps())) or "none"
         raise StoreError(

@@ -210,6 +210,8 @@ class Saves:
             files.write_bytes(begun / file, image.data)
         if mesh.size > 1:
             files.write_json(begun / _word(mesh.rank), {"files": written})
+        if mesh.rank > 0:
+            self._run.share(save.step, begun, _word(mesh.rank))
         save.written.set()
         if mesh.rank == 0:
             if mesh.size > 1:
@@ -223,7 +225,7 @@ class Saves:
         """What all ranks wrote, when all have; their words go, for the manifest has it all."""
         paths, found = [begun / _word(rank) for rank in range(self._mesh.size)], {}
         for path in paths:
-            while not path.exists():
+            while not self._run.shared(path):
                 if time.monotonic() > save.until:
                     raise StoreError(
                         f"rank 0 does not see {path}, written by another rank: do all nodes share this file system? "

@@ -22,7 +22,7 @@ class Job:
 
     spec: RunSpec
     evals: EvalSpec
-    root: Path
+    root: Path | str  # of the store: a folder that all machines have, or a URI
     device: str  # cpu | cuda
     threads: int = 1  # of a rank
     numerics: Numerics | None = None  # the sweep's choice where the specification says "auto"

@@ -260,9 +260,12 @@ def evaluate(
     assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Ask more of a run that is trained: its checkpoint is read once for all that is missing. Never trains."""
+    from gpt3core.store import places
     from gpt3core.store.rundir import RunDir
 
-    if RunDir(assignment.job.root, assignment.job.spec.run_id).sound_result() is None:
+    folder = RunDir(places.local(assignment.job.root), assignment.job.spec.run_id)
+    folder.refresh()
+    if folder.sound_result() is None:
         raise StoreError(f"run {assignment.job.spec.run_id} is not trained, so nothing is measured of it")
     return _run(assignment, report, stop, in_parts=True)
 
@@ -276,6 +279,7 @@ def _run(
 ) -> dict[str, Any] | None:
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
+    from gpt3core.store import places
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
@@ -283,7 +287,7 @@ def _run(
         return runs.run(
             job.spec,
             job.evals,
-            job.root,
+            places.local(job.root),
             mesh=here,
             threads=job.threads,
             suggested=job.numerics,

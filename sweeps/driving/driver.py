@@ -20,6 +20,7 @@ from typing import Any
 from gpt3core import costs
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
+from gpt3core.store import places
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
 from sweeps.driving import preparation, results, slots, taking, view, yielding
@@ -57,7 +58,7 @@ EVALUATE = "sweeps.cluster.worker:evaluate"  # runs that are trained, on more qu
 
 def namespace(root: Path, name: str) -> str:
     """The Ray namespace of a sweep's workers: the same for every driver of it."""
-    return f"isoflop-{hashlib.sha256(f'{root}:{name}'.encode()).hexdigest()[:12]}"
+    return f"isoflop-{hashlib.sha256(f'{places.portable(root)}:{name}'.encode()).hexdigest()[:12]}"
 
 
 class Driver:
@@ -319,7 +320,7 @@ class Driver:
         return Job(
             spec=run,
             evals=self.evals,
-            root=self.root,
+            root=places.portable(self.root),
             device=self._device(),
             threads=max(1, int(self.estimates.own(run).placement.cpus)),
             numerics=self._numerics(),

@@ -49,7 +49,8 @@ class Status:
         if said == self._said and now < self._spoke + SPEAK_SECONDS:
             return
         try:
-            self._sweep.write_status(_plain(snapshot, damage, nodes, state))
+            by = {"one_driver_by": self._sweep.mechanism}
+            self._sweep.write_status({**_plain(snapshot, damage, nodes, state), **by})
         except (StoreError, OSError):
             return  # a status is never worth a sweep; the runs write to the same disk, and say what is wrong with it
         self._said, self._spoke, self._next = said, now, now + WRITE_SECONDS

@@ -37,6 +37,7 @@ def test_the_status_is_kept_for_those_without_a_cluster(smoke, monkeypatch):
     assert group["count"] >= 1
     assert group["reason"]
     assert during[0]["eta_seconds"] > 0
+    assert during[0]["one_driver_by"] == "lock"
     after, who = status.read(sweep)
     assert who == "ended"
     assert (after["asked"], after["done"], list(after["failed"])) == (4, 3, [ids(smoke)[0]])
