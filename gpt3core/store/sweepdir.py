@@ -39,6 +39,7 @@ class SweepRecord:
     not_taken: tuple[str, ...] = ()  # runs that an adaptive sweep did without
     min_tokens: float = 0.0  # shorter runs stay out of a fit
     pruned: dict[str, dict[str, float]] = field(default_factory=dict)  # runs stopped for good: the figures behind it
+    deadline_began: float | None = None  # from when a deadline that is a duration counts, seconds since the epoch
 
     def __post_init__(self) -> None:
         for name in ("runs", "not_taken"):

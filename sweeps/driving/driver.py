@@ -26,13 +26,16 @@ from sweeps.driving import preparation, view
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
+from sweeps.driving.limiting import Limits
 from sweeps.driving.nodes import Nodes
+from sweeps.driving.outlook import Outlook
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.progress import Display, Sturdy
 from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
+from sweeps.driving.spending import Spending
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
@@ -87,6 +90,19 @@ class Driver:
             max_failures=self.place.max_failures,
         )
         self.happenings.damage += taken.damage
+        self.spending = Spending(self.sweep, self.estimates.device()[1], self.happenings.note)
+        self.limits = Limits(
+            recipe=recipe,
+            estimates=self.estimates,
+            spending=self.spending,
+            cluster=cluster,
+            say=self.display.say,
+            loss=self._loss,
+            began=self.record.deadline_began,
+            now=time.monotonic(),
+            wall=time.time(),
+        )
+        self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided = -math.inf
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
@@ -103,7 +119,7 @@ class Driver:
             for state in self.states.values():
                 self.happenings.settle_if_done(state)
             done = view.count(self.states, Phase.DONE)
-            self.begun = done > 0 or any(RunDir(self.root, run_id).attempts() for run_id in self.states)
+            self.begun = done > 0 or self._resumes()
             self.happenings.note("driver", runs=len(self.states), done=done)
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
@@ -120,6 +136,8 @@ class Driver:
             not_taken=list(self.record.not_taken) if self.over else [],
             damage=self.happenings.damage,
             interrupted=self.interrupted,
+            beyond=self.limits.beyond(self.states),
+            limited=self.limits.outcome(self.states, time.monotonic()),
         )
 
     def _loop(self, act: Callable[[float], bool]) -> None:
@@ -131,6 +149,7 @@ class Driver:
                 if update.run_id == preparation.NAME and self.preparation is not None:
                     self.preparation.take(update, now)
                 self.happenings.take(update, now)
+            self._account(now)
             if self.interrupts:
                 if deadline == math.inf:
                     deadline, self.interrupted = now + STOP_SECONDS, True
@@ -140,8 +159,25 @@ class Driver:
                     return
             elif not act(now):
                 return
+            self._account(now)
             self._show()
             time.sleep(TICK_SECONDS)
+
+    def _account(self, now: float) -> None:
+        """Who holds devices, and how fast the runs are."""
+        for run_id, seconds in self.spending.look(self.cluster.running(), now).items():
+            if run_id in self.states and self.states[run_id].phase == Phase.DONE:
+                self.estimates.ended(run_id, seconds)
+        self.estimates.listen(self.states.values(), now)
+
+    def _resumes(self) -> bool:
+        """Take note of the checkpoints that are there; whether any run has ever begun."""
+        begun = False
+        for state in self.states.values():
+            folder = RunDir(self.root, state.run_id)
+            if state.phase != Phase.DONE and folder.attempts():
+                begun, state.resumes = True, max(folder.checkpoint_steps(), default=0)
+        return begun
 
     def _adopt(self) -> None:
         """Runs that an earlier driver started go on: those that are no longer asked for write a checkpoint and end."""
@@ -157,6 +193,8 @@ class Driver:
     def _prepare(self) -> None:
         if self.entry != TRAIN or (self._numerics() is not None and self.cluster.running()):
             return
+        if self.limits.reached(time.monotonic()):
+            return  # nothing is to start
         largest = max((s.spec for s in self.states.values()), key=lambda run: costs.train_flops(run.model, run.tokens))
         self.preparation = Preparation(
             self.cluster,
@@ -179,6 +217,7 @@ class Driver:
         self._propose()
         self.requests.look(self.states, now)
         self.pruning.look(self.states, self.record.pruned, now)
+        self.limits.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return False
@@ -187,22 +226,26 @@ class Driver:
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
         waiting = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
-        queue = self.trunks.ready(waiting, now)
+        queue = self.limits.queue(self.trunks.ready(waiting, now), self.states, now)
         running, others = self.cluster.running(), self.cluster.others()
+        inventory = self.limits.cut(inventory, running, others)
         seen = (inventory, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + DECIDE_SECONDS:
             return True
         self._seen, self._decided = seen, now
         holding = [
-            replace(run, ends=self.states[run.run_id].ends) if run.run_id in self.states else run for run in running
+            replace(run, ends=now + self.estimates.left(self.states[run.run_id]))
+            for run in running
+            if run.run_id in self.states
         ]
-        jobs = [self.estimates.job(state) for state in queue]
+        holding += [run for run in running if run.run_id not in self.states]
+        jobs = self.limits.ordered([self.estimates.job(state) for state in queue])
         for decision in scheduler.decide(now, inventory, jobs, [*holding, *others], self.nodes.largest):
             state = self.states[decision.run_id]
             if isinstance(decision, Start):
                 self._start(state, decision.allocation, now)
             else:
-                state.reason = decision.reason
+                state.reason, state.expects = decision.reason, getattr(decision, "eta", None)
         return True
 
     def _propose(self) -> None:
@@ -224,7 +267,7 @@ class Driver:
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
             return
-        state.started(now + self.estimates.left(state))
+        state.started(now + self.estimates.begun(state))
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
     def _job(self, run: RunSpec) -> Job:
@@ -259,10 +302,16 @@ class Driver:
         return measured[0] if measured is not None else None
 
     def _show(self, how: str = "driving") -> None:
-        eta = self.estimates.eta(self.states.values(), len(self.cluster.running()), time.monotonic())
-        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta)
+        now = time.monotonic()
+        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, self.outlook.eta(self.states, now))
         self.display.show(snapshot)
-        self.status.tell(snapshot, self.happenings.damage, nodes=len(self.cluster.inventory()), state=how)
+        self.status.tell(
+            snapshot,
+            self.happenings.damage,
+            nodes=len(self.cluster.inventory()),
+            state=how,
+            more=lambda: self.outlook.plain(self.states, now, time.time()),
+        )
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

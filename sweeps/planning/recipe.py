@@ -142,6 +142,17 @@ class Prune:
 
 
 @dataclass
+class Limit:
+    """What the sweep may take, over all of its drivers; at a limit it stops with what it has, and goes on if raised."""
+
+    hours: float | None = None  # GPU-hours; core-hours where placement.gpus is 0
+    usd: float | None = None  # of GPUs, at plan.usd_per_gpu_hour
+    deadline: str | None = None  # 2027-01-31T18:00, or from the first command that gave it: 90m, 12h, 3d
+    devices: int | None = None  # GPUs in use at once; cores where placement.gpus is 0
+    target: float | None = None  # FLOPs about which runs tell, where not all fit; by default ten times the largest's
+
+
+@dataclass
 class Placement:
     """Where runs go. Changes the cost of a run, never its result; not part of its identity."""
 
@@ -188,6 +199,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)
+    limit: Limit = field(default_factory=Limit)
     plan: Hardware = field(default_factory=Hardware)
     replace: bool = False  # drop the runs that this name has and this command does not ask for
     extend: bool = False  # keep them too

@@ -79,6 +79,7 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> str:
     """How long the sweep takes on ``plan.gpus`` GPUs."""
     total, device, place = recipe.plan.gpus, hardware.gpu(recipe.plan), recipe.placement
     assert total is not None
+    total = min(total, recipe.limit.devices or total)
     if len(known) > MOST_SIMULATED:
         return f"on {total:,} GPUs: more than {MOST_SIMULATED:,} runs are not simulated"
     worker = Resources(gpus=place.gpus or 1.0, cpus=place.cpus)

@@ -1,0 +1,167 @@
+"""What a sweep has taken of its devices: every attempt's, failed ones too, over all of its drivers.
+
+The sweep's log has a line where a run takes devices and one where it frees them. Where the second is missing, because a
+driver died, the run held them until its last sign of life in the store, or holds them still. Preparations count too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpt3core.store import files, signs
+from gpt3core.store.rundir import RunDir
+from gpt3core.store.sweepdir import SweepDir
+from sweeps.scheduling.scheduler import Running
+
+TOOK, FREED = "took", "freed"  # events of the sweep's log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Used:
+    """Device time, and what it cost."""
+
+    gpu_hours: float = 0.0
+    core_hours: float = 0.0  # of runs without a GPU
+    usd: float = 0.0
+
+    def plus(self, hours: float, *, gpus: float, cores: float, usd_per_hour: float) -> Used:
+        """With so many hours of so many devices."""
+        return Used(
+            gpu_hours=self.gpu_hours + hours * gpus,
+            core_hours=self.core_hours + (0.0 if gpus else hours * cores),
+            usd=self.usd + hours * gpus * usd_per_hour,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spell:
+    """Devices that a run holds, or held."""
+
+    run_id: str
+    began: float  # of whoever measures: the epoch in the log, the driver's clock in the driver
+    gpus: float
+    cores: float
+    usd_per_hour: float  # of one GPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """A sweep's log, added up."""
+
+    used: Used
+    open: Mapping[str, Spell]  # no line says that they ended
+
+
+def read(events: Iterable[Mapping[str, Any]]) -> Ledger:
+    """Add up a sweep's log. Lines that say nonsense count nothing."""
+    used, spells = Used(), dict[str, Spell]()
+    for event in events:
+        run_id = event.get("run_id")
+        if event.get("event") not in (TOOK, FREED) or not isinstance(run_id, str):
+            continue
+        if event["event"] == TOOK:
+            spells[run_id] = Spell(run_id=run_id, began=_number(event, "time"), **_rates(event))
+        else:
+            spells.pop(run_id, None)
+            used = used.plus(_number(event, "seconds") / 3600, **_rates(event))
+    return Ledger(used=used, open=spells)
+
+
+def so_far(sweep: SweepDir, now: float | None = None, *, driven: bool = False) -> Used:
+    """What a sweep has taken, by the store alone.
+
+    Args:
+        now: seconds since the epoch.
+        driven: whether a driver lives, so that runs without an end go on.
+    """
+    now = time.time() if now is None else now
+    ledger = read(files.read_lines(sweep.path / "events.jsonl"))
+    used = ledger.used
+    for spell in ledger.open.values():
+        end = now if driven else min(now, _last_sign(sweep.root, spell))
+        used = used.plus(max(0.0, end - spell.began) / 3600, **_rates(vars(spell)))
+    return used
+
+
+def _last_sign(root: Path, spell: Spell) -> float:
+    return signs.last(RunDir(root, spell.run_id)) or spell.began
+
+
+def _rates(event: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(event, name) for name in ("gpus", "cores", "usd_per_hour")}
+
+
+def _number(event: Mapping[str, Any], name: str) -> float:
+    value = event.get(name)
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e18 else 0.0
+
+
+class Spending:
+    """Keeps a sweep's account while it is driven, by the driver's clock."""
+
+    def __init__(self, sweep: SweepDir, usd_per_hour: float, note: Any) -> None:
+        """Take up what earlier drivers left.
+
+        Args:
+            usd_per_hour: of one GPU.
+            note: writes a line of the sweep's log.
+        """
+        self._root, self._usd_per_hour, self._note = sweep.root, usd_per_hour, note
+        ledger = read(files.read_lines(sweep.path / "events.jsonl"))
+        self._closed, self._left = ledger.used, dict(ledger.open)  # spells of an earlier driver, until the first look
+        self._open: dict[str, Spell] = {}
+
+    def look(self, running: Sequence[Running], now: float) -> dict[str, float]:
+        """Take note of who holds devices now; the seconds of those that no longer do."""
+        holding = {run.run_id: run for run in running}
+        if self._left:
+            self._take_up(holding, now)
+        ended = {}
+        for run_id, run in holding.items():
+            workers = sum(run.allocation.values())
+            gpus, cores = workers * run.worker.gpus, workers * run.worker.cpus
+            before = self._open.get(run_id)
+            if before is not None and (before.gpus, before.cores) == (gpus, cores):
+                continue
+            if before is not None:  # a gang that grew or shrank
+                self._close(before, now)
+            self._take(Spell(run_id=run_id, began=now, gpus=gpus, cores=cores, usd_per_hour=self._usd_per_hour))
+        for run_id in [i for i in self._open if i not in holding]:
+            ended[run_id] = self._close(self._open.pop(run_id), now)
+        return ended
+
+    def used(self, now: float) -> Used:
+        """All that was taken until now, the runs under way included."""
+        used = self._closed
+        for spell in self._open.values():
+            used = used.plus((now - spell.began) / 3600, **_rates(vars(spell)))
+        return used
+
+    def since(self, run_id: str, now: float) -> float | None:
+        """For how many seconds a run has held its devices, None where it holds none."""
+        return now - self._open[run_id].began if run_id in self._open else None
+
+    def _take_up(self, holding: Mapping[str, Running], now: float) -> None:
+        """Spells without an end: those of adopted runs go on, the others ended with their last sign of life."""
+        wall = time.time()
+        for run_id, spell in self._left.items():
+            if run_id in holding:
+                self._open[run_id] = replace(spell, began=now - max(0.0, wall - spell.began))
+            else:
+                seconds = max(0.0, min(wall, _last_sign(self._root, spell)) - spell.began)
+                self._close(replace(spell, began=now - seconds), now)
+        self._left = {}
+
+    def _take(self, spell: Spell) -> None:
+        self._open[spell.run_id] = spell
+        self._note(TOOK, run_id=spell.run_id, **_rates(vars(spell)))
+
+    def _close(self, spell: Spell, now: float) -> float:
+        seconds = now - spell.began
+        self._closed = self._closed.plus(seconds / 3600, **_rates(vars(spell)))
+        self._note(FREED, run_id=spell.run_id, seconds=round(seconds, 3), **_rates(vars(spell)))
+        return seconds
