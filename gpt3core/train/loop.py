@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -95,7 +96,8 @@ class Trainer:
         trained = self.model, self.optimizer, self.mesh
         self.saves = Saves(self.dir, self.attempt_name, *trained, device=device, least=checkpoint_seconds)
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
-        self.event("start", **begun, layout=vars(self.mesh.layout))
+        where = {"host": os.uname().nodename, "pid": os.getpid()}  # of rank 0
+        self.event("start", **begun, layout=vars(self.mesh.layout), **where)
 
     def _choose_arithmetic(self, suggested: Numerics | None, threads: int, prefix: Prefix | None) -> list[str]:
         """Settle precision, kernel, threads, micro-batch and compilation; what was unreadable of a former choice."""

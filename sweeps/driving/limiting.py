@@ -30,6 +30,7 @@ from sweeps.scheduling.scheduler import Job, Running
 CHOOSE_SECONDS = 10.0  # between two choices while nothing ends ...
 DUTY = 0.02  # ... and so long that they take no more than this share of a core
 TOLERANCE = 0.1  # of what is left, by which estimates may promise too much before a run is stopped for it
+PATIENCE_SECONDS, PATIENCE = 60.0, 0.2  # so long it must do so, at most for this share of what is left
 STOP_SECONDS = 15.0  # before a deadline, for checkpoints
 RESERVE_SECONDS, RESERVE = 5.0, 0.02  # of all devices in use, for the same, and the most of a limit that this takes
 
@@ -70,6 +71,7 @@ class Limits:
     _losses: dict[str, float | None] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)  # for a limit
     _stopped: bool = False
+    _over_since: float = math.inf  # that the runs under way need more than is left
     _until: float = math.inf  # the deadline by the driver's clock
 
     def __post_init__(self) -> None:
@@ -166,6 +168,13 @@ class Limits:
         """Where the runs under way need more than is left: stop those that have done least for what they still take."""
         left = self._left(now)
         promised = sum(self.estimates.left(s) for s in running) * self.estimates.devices
+        if promised <= left * (1 + TOLERANCE):
+            self._over_since = math.inf
+            return
+        self._over_since = min(self._over_since, now)
+        patience = min(PATIENCE_SECONDS, PATIENCE * left / (len(running) * self.estimates.devices))
+        if now - self._over_since < patience:
+            return  # a speed that was just measured may be a moment's
         for state in sorted(running, key=self._worth):
             if promised <= left * (1 + TOLERANCE):
                 return

@@ -19,6 +19,7 @@ from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving import spending
 from sweeps.driving.status import DRIVING, SILENT_SECONDS
+from sweeps.watching.words import printable
 
 DEAD, SILENT, NONE = "dead", "silent", "none"  # of a driver, beside what it says of itself
 FINISHED = 10  # runs that ended last
@@ -273,5 +274,4 @@ def _numbers(value: object) -> dict[str, float]:
 
 
 def _text(value: object) -> str:
-    """What somebody else wrote, as it can stand in a line: one line, printable."""
-    return "".join(c if c.isprintable() else " " for c in str(value))
+    return printable(str(value))

@@ -47,7 +47,7 @@ def parse(argv: Sequence[str], *, keys: Sequence[str], flags: Sequence[str], nam
                 raise UsageError(f"{word:.80}: {key}={found.settings[key]:.80} was given too; leave one out")
             found.settings[key] = value
         elif word.startswith("-"):
-            known = [*flags, *(f"{key}=" for key in keys)]
+            known = [*flags, *(f"--{key}=" for key in keys)]
             raise UsageError(f"unknown flag {word:.80}{cli.nearest(word, known)}; {command} takes {', '.join(known)}")
         elif equals:
             raise UsageError(f"unknown key {key[:SHOWN]!r}{cli.nearest(key, keys)}; {command} takes {_listed(keys)}")
@@ -76,3 +76,8 @@ def root(text: str | None) -> Path:
 
 def _listed(keys: Sequence[str]) -> str:
     return ", ".join(f"{key}=" for key in keys)
+
+
+def printable(text: str) -> str:
+    """What somebody else wrote as it can stand in a line: no control characters, no escapes of a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
