@@ -150,4 +150,5 @@ def names(root: Path) -> list[str]:
 
 
 def _last_event(log: Path) -> float:
-    return max((float(event.get("time", 0.0)) for event in files.read_lines(log)), default=0.0)
+    times = (event.get("time") for event in files.last_lines(log))
+    return max((float(time) for time in times if isinstance(time, int | float)), default=0.0)

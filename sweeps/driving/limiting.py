@@ -31,7 +31,7 @@ CHOOSE_SECONDS = 10.0  # between two choices while nothing ends ...
 DUTY = 0.02  # ... and so long that they take no more than this share of a core
 TOLERANCE = 0.1  # of what is left, by which estimates may promise too much before a run is stopped for it
 PATIENCE_SECONDS, PATIENCE = 60.0, 0.2  # so long it must do so, at most for this share of what is left
-STOP_SECONDS = 15.0  # before a deadline, for checkpoints
+STOP_SECONDS, LAST_SECONDS = 15.0, 2.0  # before a deadline, for checkpoints: of runs that do not end by it, of all
 RESERVE_SECONDS, RESERVE = 5.0, 0.02  # of all devices in use, for the same, and the most of a limit that this takes
 
 
@@ -70,6 +70,8 @@ class Limits:
     _chosen: _Chosen = field(default_factory=_Chosen)
     _losses: dict[str, float | None] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)  # for a limit
+    _refused: set[str] = field(default_factory=set)  # of these, runs that were chosen and did not fit after all
+    _ended: int = 0  # runs that had ended when these were refused
     _stopped: bool = False
     _over_since: float = math.inf  # that the runs under way need more than is left
     _until: float = math.inf  # the deadline by the driver's clock
@@ -105,7 +107,7 @@ class Limits:
             return False
         held = sum(_devices(run) for run in self.cluster.running())
         reserve = min(RESERVE_SECONDS * held, RESERVE * self._all()) if math.isfinite(self._all()) else 0.0
-        return self._left(now) <= reserve or now >= self._until - STOP_SECONDS
+        return self._left(now) <= reserve or now >= self._until - LAST_SECONDS
 
     # ------------------------------------------------------------------------------------------------ what may happen
 
@@ -129,14 +131,28 @@ class Limits:
         if not self.any:
             return list(waiting)
         left, found, closed = self._left(now) - self._promised(states), [], self.reached(now)
+        refused = []
         for state in sorted(waiting, key=lambda s: self._rank(s.run_id)):
             seconds = self.estimates.job(state).seconds
-            if closed or seconds * self.estimates.devices > left or now + seconds > self._until:
-                state.reason = f"beyond {self._why(now)}, for now"
+            if closed or seconds * self.estimates.devices > left or now + seconds > self._until - LAST_SECONDS:
+                refused.append(state)
                 continue
             left -= seconds * self.estimates.devices
             found.append(state)
+        if refused:
+            self._refuse(refused, states, now, final=not found)
         return found
+
+    def _refuse(self, refused: Sequence[RunState], states: Mapping[str, RunState], now: float, *, final: bool) -> None:
+        """Runs that were chosen and do not fit now: they wait for others to end, or are held where none is left to."""
+        final &= not any(state.phase in (Phase.RUNNING, Phase.AWAITED) for state in states.values())
+        why = self._why(now)
+        for state in refused:
+            if final:
+                self._hold(state, why)
+                self._refused.add(state.run_id)
+            else:
+                state.reason = f"beyond {why}, for now"
 
     def ordered(self, jobs: Sequence[Job]) -> list[Job]:
         """Jobs with the choice's order as their priority, where not all fit."""
@@ -166,6 +182,11 @@ class Limits:
 
     def _stop_some(self, running: Sequence[RunState], now: float) -> None:
         """Where the runs under way need more than is left: stop those that have done least for what they still take."""
+        if now >= self._until - STOP_SECONDS:
+            for state in running:
+                if now + self.estimates.left(state) > self._until:
+                    self._stop(state)
+            return
         left = self._left(now)
         promised = sum(self.estimates.left(s) for s in running) * self.estimates.devices
         if promised <= left * (1 + TOLERANCE):
@@ -196,8 +217,10 @@ class Limits:
     def _choose(self, states: Mapping[str, RunState], now: float) -> None:
         """Which of the runs that wait, or are held for a limit, fit; asked when a run came or ended, and at times."""
         here = [s for s in states.values() if s.phase == Phase.WAITING or s.run_id in self._held]
-        here = [s for s in here if s.phase in (Phase.WAITING, Phase.HELD)]
+        here = [s for s in here if s.phase in (Phase.WAITING, Phase.HELD) and s.run_id not in self._refused]
         ended = sum(s.phase not in (Phase.WAITING, Phase.RUNNING, Phase.HELD) for s in states.values())
+        if ended != self._ended:
+            self._ended, self._refused = ended, set()
         known = self._chosen.known
         seen = (ended, self.reached(now), all(s.run_id in known for s in here))
         if not here or (seen == self._chosen.seen and now < self._chosen.next):
@@ -223,15 +246,18 @@ class Limits:
         )
 
     def _settle(self, here: Sequence[RunState], order: Mapping[str, int] | None, now: float) -> None:
-        reason = f"beyond {self._why(now)}; raise it and start the same command again"
+        why = self._why(now)
         for state in here:
             if order is None or state.run_id in order:
                 self._held.discard(state.run_id)
                 if state.phase == Phase.HELD:
                     state.wait("")
             elif state.phase == Phase.WAITING or state.run_id in self._held:
-                self._held.add(state.run_id)
-                state.settle(Phase.HELD, reason)
+                self._hold(state, why)
+
+    def _hold(self, state: RunState, why: str) -> None:
+        self._held.add(state.run_id)
+        state.settle(Phase.HELD, f"beyond {why}; raise it and start the same command again")
 
     def _room(self, here: Sequence[RunState], states: Mapping[str, RunState], now: float) -> limits.Left:
         """What is left beside the runs under way."""
@@ -244,7 +270,7 @@ class Limits:
             seconds=[self.estimates.alone(s) for s in here],
             devices=[self.estimates.devices] * len(here),
             device_seconds=0.0 if self.reached(now) else self._left(now) - self._promised(states),
-            until=self._until - now,
+            until=self._until - LAST_SECONDS - now,
             places=sorted([*ends, *[0.0] * max(0, places - len(ends))]),
             **limits.common([s.spec for s in here]),
             begun=limits.begun([s.spec for s in states.values() if s.phase in on_the_way]),

@@ -16,7 +16,8 @@ from sweeps.watching.standing import Live, Standing
 
 PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
 ROWS = 40  # of a part of the page that is printed once
-NARROW = 100  # columns below which a page leaves out what is least needed
+SHORT = 20  # lines below which a page leaves out what is least needed, and ...
+NARROW = 76  # ... columns
 STYLES = {standing.DEAD: "red", standing.SILENT: "yellow", "driving": "green"}
 
 
@@ -37,32 +38,37 @@ def page(sweep: Standing, *, width: int, lines: int | None = None) -> Renderable
         width: columns.
         lines: that the page may take; None prints up to ROWS of each part.
     """
-    head = [*_head(sweep), *(Text(remark, style="yellow") for remark in sweep.remarks[:3])]
-    room = None if lines is None else max(4, lines - len(head) - 4)
-    shares = _shares(sweep, room)
+    head = [*_head(sweep, short=lines is not None and lines < SHORT)]
+    head += [Text(remark, style="yellow") for remark in sweep.remarks[:3]]
+    taken = sum(-(-len(line.plain) // width) for line in head)
+    running, others, finished = _shares(sweep, None if lines is None else lines - taken)
     parts: list[RenderableType] = [*head]
-    if sweep.running:
-        parts.append(_running(sweep, shares[0], width))
-    if sweep.waiting or sweep.held or sweep.failed or sweep.pruned:
-        parts.append(_others(sweep, shares[1], one_line=lines is not None))
-    if sweep.finished and shares[2]:
-        parts.append(_finished(sweep, shares[2]))
+    if sweep.running and running:
+        parts.append(_running(sweep, running, width))
+    if others:
+        parts.append(_others(sweep, others, one_line=lines is not None))
+    if sweep.finished and finished:
+        parts.append(_finished(sweep, finished))
     return Group(*parts)
 
 
 def _shares(sweep: Standing, room: int | None) -> tuple[int, int, int]:
-    """Rows of running runs, of those that wait or failed, and of the last that ended."""
-    others = len(sweep.waiting) + len(sweep.held) + len(sweep.failed) + len(sweep.pruned)
+    """Rows of running runs, of those that wait or failed, and of the last that ended.
+
+    Args:
+        room: lines for the three, each with a line for its head and one for what it leaves out.
+    """
+    there = len(sweep.running), len(sweep.waiting) + len(sweep.held) + len(sweep.failed) + len(sweep.pruned)
     if room is None:
-        return ROWS, ROWS, 5
-    third = max(1, room // 3)
-    running = min(len(sweep.running), max(third, room - others - 3))
-    other = min(others, max(third, room - running - 3))
-    return running, other, max(0, min(5, room - running - other - 3))
+        return min(ROWS, there[0]), min(ROWS, there[1]), 5
+    left = room - 2 * sum(n > 0 for n in there)
+    others = min(there[1], max(left // 2, left - there[0]))
+    running = min(there[0], left - max(0, others))
+    return max(0, running), max(0, others), max(0, min(5, left - running - others - 2))
 
 
-def _head(sweep: Standing) -> list[Text]:
-    """What stands at the top."""
+def _head(sweep: Standing, *, short: bool) -> list[Text]:
+    """What stands at the top; ``short`` leaves out how wrong the estimates were."""
     counts = sweep.counts
     told = ", ".join(
         f"{counts[name]} {name}" for name in ("running", "waiting", "failed", "held", "pruned") if counts.get(name)
@@ -71,7 +77,7 @@ def _head(sweep: Standing) -> list[Text]:
     if sweep.ends is not None and sweep.done < sweep.asked:
         title.append(f", ends in {duration(sweep.ends - sweep.time)} ({_moment(sweep.ends, sweep.time)})")
     lines = [title, _driver(sweep), Text(_spent(sweep))]
-    return [*lines, *([Text(_wrong(sweep), style="dim")] if sweep.estimates else [])]
+    return [*lines, *([Text(_wrong(sweep), style="dim")] if sweep.estimates and not short else [])]
 
 
 def _driver(sweep: Standing) -> Text:
@@ -126,10 +132,13 @@ def _wrong(sweep: Standing) -> str:
 
 def _running(sweep: Standing, rows: int, width: int) -> Table:
     speed = "MFU" if any(live.mfu is not None for live in sweep.running) else "GFLOP/s"
-    table = _table(("running", "done", "loss", "tok/s", speed, "heard", "saved", "ends in"), left=("running", "done"))
+    columns = ["running", "done", "loss", "tok/s", speed, "heard", "saved", "ends in"]
+    kept = [name for name in columns if width >= NARROW or name not in (speed, "saved")]
+    table = _table(kept, left=("running", "done"))
     for live in sweep.running[:rows]:
         silent = live.heartbeat is not None and sweep.time - live.heartbeat > SILENT_SECONDS
-        table.add_row(*map(Text, _live(live, sweep, speed)), style="yellow" if silent else "")
+        cells = dict(zip(columns, _live(live, sweep, speed), strict=True))
+        table.add_row(*(Text(cells[name]) for name in kept), style="yellow" if silent else "")
     if (more := len(sweep.running) - rows) > 0:
         table.add_row(Text(f"and {more} more"), style="dim")
     return table
