@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +146,14 @@ def append_bounded(path: Path, record: dict[str, Any], *, most: int = LIVE_BYTES
     append_line(path, record)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole JSON lines of a file; none when it does not exist."""
+def read_lines(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
+    """The whole JSON lines of a file; none when it does not exist.
+
+    Args:
+        having: only lines with one of these in them, which saves reading the others.
+    """
     try:
-        return parsed(path.read_bytes())
+        return parsed(path.read_bytes(), having)
     except FileNotFoundError:
         return []
 
@@ -166,10 +170,12 @@ def last_lines(path: Path, most: int = TAIL_BYTES) -> list[dict[str, Any]]:
     return parsed(data.partition(b"\n")[2] if beyond > 0 else data)
 
 
-def parsed(data: bytes) -> list[dict[str, Any]]:
+def parsed(data: bytes, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
     """The whole JSON lines of some bytes."""
     records = []
     for line in data.splitlines():
+        if having and not any(word in line for word in having):
+            continue
         with contextlib.suppress(ValueError, RecursionError):
             if isinstance(record := json.loads(line), dict):
                 records.append(record)

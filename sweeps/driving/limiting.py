@@ -140,13 +140,13 @@ class Limits:
             left -= seconds * self.estimates.devices
             found.append(state)
         if refused:
-            self._refuse(refused, states, now, final=not found)
+            self._refuse(refused, states, final=not found)
         return found
 
-    def _refuse(self, refused: Sequence[RunState], states: Mapping[str, RunState], now: float, *, final: bool) -> None:
+    def _refuse(self, refused: Sequence[RunState], states: Mapping[str, RunState], *, final: bool) -> None:
         """Runs that were chosen and do not fit now: they wait for others to end, or are held where none is left to."""
         final &= not any(state.phase in (Phase.RUNNING, Phase.AWAITED) for state in states.values())
-        why = self._why(now)
+        why = self._names()
         for state in refused:
             if final:
                 self._hold(state, why)
@@ -236,7 +236,7 @@ class Limits:
         if out and not self._held:
             which = f"{len(order or ())} of the waiting runs fit, {out} do not"
             self.say(f"limit   {self._why(now)}: {which}; the most informative for their cost start first")
-        self._settle(here, order, now)
+        self._settle(here, order)
         spent = time.thread_time() - began
         self._chosen = _Chosen(
             order=order,
@@ -245,8 +245,8 @@ class Limits:
             next=now + max(CHOOSE_SECONDS, spent / DUTY),
         )
 
-    def _settle(self, here: Sequence[RunState], order: Mapping[str, int] | None, now: float) -> None:
-        why = self._why(now)
+    def _settle(self, here: Sequence[RunState], order: Mapping[str, int] | None) -> None:
+        why = self._names()
         for state in here:
             if order is None or state.run_id in order:
                 self._held.discard(state.run_id)
@@ -287,6 +287,11 @@ class Limits:
         return choose([s.spec for s in here], room, {states[i].spec: made[i] for i in made}, self.limit.target).runs
 
     # ------------------------------------------------------------------------------------------------------- in words
+
+    def _names(self) -> str:
+        """The limits that leave runs out, as they were typed."""
+        given = ((name, getattr(self.limit, name)) for name in ("hours", "usd", "deadline"))
+        return ", ".join(f"limit.{name}={value}" for name, value in given if value is not None)
 
     def _why(self, now: float) -> str:
         """The limits, and how much of them is taken."""

@@ -71,6 +71,14 @@ def read(events: Iterable[Mapping[str, Any]]) -> Ledger:
     return Ledger(used=used, open=spells)
 
 
+def _events(sweep: SweepDir) -> list[dict[str, Any]]:
+    """The lines of a sweep's log that may count; none where the disk does not answer."""
+    try:
+        return files.read_lines(sweep.path / "events.jsonl", [f'"{name}"'.encode() for name in (TOOK, FREED)])
+    except OSError:
+        return []
+
+
 def so_far(sweep: SweepDir, now: float | None = None, *, driven: bool = False) -> Used:
     """What a sweep has taken, by the store alone.
 
@@ -79,7 +87,7 @@ def so_far(sweep: SweepDir, now: float | None = None, *, driven: bool = False) -
         driven: whether a driver lives, so that runs without an end go on.
     """
     now = time.time() if now is None else now
-    ledger = read(files.read_lines(sweep.path / "events.jsonl"))
+    ledger = read(_events(sweep))
     used = ledger.used
     for spell in ledger.open.values():
         end = now if driven else min(now, _last_sign(sweep.root, spell))
@@ -111,7 +119,7 @@ class Spending:
             note: writes a line of the sweep's log.
         """
         self._root, self._usd_per_hour, self._note = sweep.root, usd_per_hour, note
-        ledger = read(files.read_lines(sweep.path / "events.jsonl"))
+        ledger = read(_events(sweep))
         self._closed, self._left = ledger.used, dict(ledger.open)  # spells of an earlier driver, until the first look
         self._open: dict[str, Spell] = {}
 

@@ -62,10 +62,17 @@ def lines(
     chosen, out = [known[i] for i in order], [run for i, run in enumerate(known) if i not in set(order)]
     found.append(
         f"{words}: {len(chosen)} of {len(known)} runs fit by the first estimates ({_cost(recipe, chosen)}), those that "
-        f"tell most about the target for their cost, in this order: {_named(chosen) or 'none'}"
+        f"tell most about the loss at {_target(recipe)} for their cost, in this order: {_named(chosen) or 'none'}"
     )
     found.append(f"beyond the limit, and held: {_named(out)}; they would take {_cost(recipe, out)} more")
     return found
+
+
+def _target(recipe: Recipe) -> str:
+    """Where the law is asked."""
+    if recipe.limit.target is not None:
+        return f"{recipe.limit.target:.3g} FLOPs"
+    return "ten times the largest run's FLOPs"
 
 
 def _limits(recipe: Recipe, taken: Taken) -> str:

@@ -20,6 +20,7 @@ from sweeps.planning.recipe import Limit, Recipe
 
 MOST_HOURS = 1e12
 MOST_FLOPS = 1e36
+MOST_SECONDS = 100 * 365.25 * 86_400
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
 EXAMPLES = "a time like 2027-01-31T18:00, or a duration like 90m, 12h or 3d"
@@ -102,8 +103,8 @@ def deadline(text: str, began: float) -> float:
                 f"limit.deadline={word:.40}: unknown unit {unit:.20}{nearest(unit, list(UNITS))}; units "
                 f"are {', '.join(UNITS)} (s, minutes, hours, days)"
             )
-        if not amount:
-            raise UsageError(f"limit.deadline={word:.40}: above 0; give {EXAMPLES}")
+        if not 0 < amount * UNITS[unit] <= MOST_SECONDS:
+            raise UsageError(f"limit.deadline={word:.40}: above 0 and at most a century; give {EXAMPLES}")
         return began + amount * UNITS[unit]
     try:
         return datetime.fromisoformat(word).timestamp()

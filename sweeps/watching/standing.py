@@ -105,7 +105,7 @@ def look(root: Path, name: str, now: float | None = None) -> Standing:
     living = driver in (DRIVING, SILENT)
     done = _number(said.get("done")) or 0
     if asked and not living:  # its workers may have gone on without it
-        done = sum(RunDir(root, run_id).trained for run_id in asked)
+        done = signs.trained(root, asked)
     events = _events(sweep, remarks)
     taken = _numbers(said.get("taken"))
     if not taken or not living:
