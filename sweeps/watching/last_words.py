@@ -120,6 +120,10 @@ def _sentence(what: str, event: Mapping[str, Any]) -> str:
     if what == FREED:
         return f"frees {_devices(event)} after {_value(event.get('seconds'))} s"
     rest = {k: v for k, v in event.items() if k not in QUIET and v not in (None, "", [], {})}
+    if isinstance(layout := rest.get("layout"), Mapping) and all(
+        v in (1, None, "none", False) for v in layout.values()
+    ):
+        del rest["layout"]  # one worker, or replicas that are told elsewhere
     if isinstance(nodes := rest.get("allocation"), Mapping):
         rest["allocation"] = ", ".join(f"{n} on {node[:8]}" for node, n in nodes.items())
     if what == "failed":
