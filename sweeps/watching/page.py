@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -18,6 +19,7 @@ PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
 ROWS = 40  # of a part of the page that is printed once
 SHORT = 20  # lines below which a page leaves out what is least needed, and ...
 NARROW = 76  # ... columns
+ALIVE = ("driving", standing.SILENT)
 STYLES = {standing.DEAD: "red", standing.SILENT: "yellow", "driving": "green"}
 
 
@@ -46,7 +48,7 @@ def page(sweep: Standing, *, width: int, lines: int | None = None) -> Renderable
     if sweep.running and running:
         parts.append(_running(sweep, running, width))
     if others:
-        parts.append(_others(sweep, others, one_line=lines is not None))
+        parts.append(_others(sweep, others, width, one_line=lines is not None))
     if sweep.finished and finished:
         parts.append(_finished(sweep, finished))
     return Group(*parts)
@@ -121,10 +123,15 @@ def _wrong(sweep: Standing) -> str:
     told = sweep.estimates
     runs = int(told.get("runs", 0))
     return (
-        f"estimates: {runs} run{'s' * (runs != 1)} took {told.get('first', 1.0):.2g} times the first guess; corrected "
-        f"as the sweep ran, {_percent(told.get('error'))} off in the median (first guesses: "
-        f"{_percent(told.get('first_error'))})"
+        f"estimates: {runs} run{'s' * (runs != 1)} took {told.get('first', 1.0):.2g} times the first guess, "
+        f"{_off(told.get('first_error', 0.0))} off in the median; corrected as the sweep ran, "
+        f"{_off(told.get('error', 0.0))}"
     )
+
+
+def _off(error: float) -> str:
+    """How far off an estimate was, by |ln(actual / estimate)|."""
+    return f"{math.expm1(error):.0%}" if error < 0.7 else f"a factor of {math.exp(min(error, 50)):.1f}"
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
@@ -156,17 +163,20 @@ def _live(live: Live, sweep: Standing, speed: str) -> list[str]:
         fast,
         _ago(live.heartbeat, sweep.time),
         _ago(live.checkpoint, sweep.time),
-        "" if live.ends is None else duration(max(0.0, live.ends - sweep.time)),
+        "" if live.ends is None or sweep.driver not in ALIVE else duration(max(0.0, live.ends - sweep.time)),
     ]
 
 
-def _others(sweep: Standing, rows: int, *, one_line: bool) -> Table:
-    """Runs that failed, wait, or are held, with the reason."""
-    table = _table(("waiting", "starts in", "why"), left=("waiting", "why"), wrap=None if one_line else "why")
+def _others(sweep: Standing, rows: int, width: int, *, one_line: bool) -> Table:
+    """Runs that failed, wait, or are held, with the reason in the columns that are left."""
     lines = [(run_id, "failed", reason, "red") for run_id, reason in sweep.failed.items()]
     lines += [(_named(g.runs, g.count), _starts(g.starts, sweep.time), g.reason, "") for g in sweep.waiting]
     lines += [(_named(g.runs, g.count), "held", g.reason, "yellow") for g in sweep.held]
     lines += [(_named(g.runs, g.count), "pruned", g.reason, "dim") for g in sweep.pruned]
+    taken = max((len(run) for run, *_ in lines[:rows]), default=0) + len("starts in") + 2 * 3
+    table = _table(("waiting", "starts in"), left=("waiting",))
+    reasons = max(width // 3, width - taken)
+    table.add_column("why", no_wrap=one_line, overflow="ellipsis" if one_line else "fold", max_width=reasons)
     for run, when, reason, style in lines[:rows]:
         table.add_row(Text(run), Text(when), Text(reason or "its turn comes"), style=style)
     if (more := len(lines) - rows) > 0:
@@ -197,15 +207,10 @@ def overview(sweeps: Sequence[Standing]) -> RenderableType:
     return Group(table, Text("python -m sweeps.status name=SWEEP shows one of them", style="dim"))
 
 
-def _table(columns: Sequence[str], *, left: Sequence[str], wrap: str | None = None) -> Table:
+def _table(columns: Sequence[str], *, left: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for name in columns:
-        table.add_column(
-            name,
-            justify="left" if name in left else "right",
-            no_wrap=name != wrap,
-            overflow="fold" if name == wrap else "ellipsis",
-        )
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True, overflow="ellipsis")
     return table
 
 
