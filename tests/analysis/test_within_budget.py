@@ -36,10 +36,10 @@ def left_of_interval(candidates, rows, made=None):
     return float(np.sqrt(after / before))
 
 
-@pytest.mark.parametrize("budget", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("budget", [0.15, 0.5])
 @pytest.mark.parametrize("made", [None, 4])
 def test_the_choice_is_within_a_twentieth_of_the_best_of_all_subsets(budget, made):
-    candidates = table()
+    candidates = table(tokens=(1e6, 1.6e7)) if made else table()
     known = None
     if made:
         known = table((2e3, 5e3), (5e5, 2e6))
@@ -49,7 +49,7 @@ def test_the_choice_is_within_a_twentieth_of_the_best_of_all_subsets(budget, mad
     cost = np.array(left.seconds)
     assert cost[found.runs].sum() <= left.device_seconds * (1 + 1e-9)
     assert found.interval == pytest.approx(left_of_interval(candidates, found.runs, known), rel=1e-6)
-    subsets = (s for k in range(10) for s in itertools.combinations(range(9), k))
+    subsets = (s for k in range(10) for s in itertools.combinations(range(len(candidates)), k))
     best = min(left_of_interval(candidates, s, known) for s in subsets if cost[list(s)].sum() <= left.device_seconds)
     assert found.interval <= 1.05 * best
     cheap = list(np.argsort(cost)[: np.searchsorted(np.cumsum(np.sort(cost)), left.device_seconds)])

@@ -25,6 +25,7 @@ class World:
         self.now = 1000.0
         for module in (driver, spending, status, taking, files):
             monkeypatch.setattr(module, "time", self)
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # minutes of a sweep pass in a second
 
     def monotonic(self):
         return self.now
@@ -33,7 +34,7 @@ class World:
         return 1.8e9 + self.now
 
     def sleep(self, seconds):
-        self.now += max(seconds, 0.25)
+        self.now += max(seconds, 0.5)
 
     def thread_time(self):
         return 0.0
