@@ -123,9 +123,8 @@ def _wrong(sweep: Standing) -> str:
     told = sweep.estimates
     runs = int(told.get("runs", 0))
     return (
-        f"estimates: {runs} run{'s' * (runs != 1)} took {told.get('first', 1.0):.2g} times the first guess, "
-        f"{_off(told.get('first_error', 0.0))} off in the median; corrected as the sweep ran, "
-        f"{_off(told.get('error', 0.0))}"
+        f"estimates: {runs} run{'s' * (runs != 1)} took {told.get('first', 1.0):.2g} times the first guess; the corrected "
+        f"ones were {_off(told.get('error', 0.0))} off in the median"
     )
 
 
