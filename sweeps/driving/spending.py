@@ -1,7 +1,8 @@
 """What a sweep has taken of its devices: every attempt's, failed ones too, over all of its drivers.
 
 The sweep's log has a line where a run takes devices and one where it frees them. Where the second is missing, because a
-driver died, the run held them until its last sign of life in the store, or holds them still. Preparations count too.
+driver died, the run held them until its last sign of life in the store, or holds them still. Preparations count too. A
+log that is lost resets nothing: the sweep has taken at least what its last driver said in status.json.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gpt3core.errors import StoreError
 from gpt3core.store import files, signs
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
@@ -35,6 +37,10 @@ class Used:
             core_hours=self.core_hours + (0.0 if gpus else hours * cores),
             usd=self.usd + hours * gpus * usd_per_hour,
         )
+
+    def at_least(self, other: Used) -> Used:
+        """The larger of both, each by itself."""
+        return Used(**{name: max(value, getattr(other, name)) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +98,20 @@ def so_far(sweep: SweepDir, now: float | None = None, *, driven: bool = False) -
     for spell in ledger.open.values():
         end = now if driven else min(now, _last_sign(sweep.root, spell))
         used = used.plus(max(0.0, end - spell.began) / 3600, **_rates(vars(spell)))
-    return used
+    return used.at_least(_said(sweep))
+
+
+def _said(sweep: SweepDir) -> Used:
+    """What a driver said last that the sweep had taken."""
+    try:
+        status = sweep.status() or {}
+    except (StoreError, OSError):
+        return Used()
+    taken = status.get("taken")
+    if not isinstance(taken, dict):
+        return Used()
+    unit = "gpu_hours" if status.get("unit") == "GPU" else "core_hours"
+    return Used(**{unit: _number(taken, "hours"), "usd": _number(taken, "usd")})
 
 
 def _last_sign(root: Path, spell: Spell) -> float:
@@ -120,14 +139,16 @@ class Spending:
         """
         self._root, self._usd_per_hour, self._note = sweep.root, usd_per_hour, note
         ledger = read(_events(sweep))
-        self._closed, self._left = ledger.used, dict(ledger.open)  # spells of an earlier driver, until the first look
+        self._closed = ledger.used
+        self._left: dict[str, Spell] | None = dict(ledger.open)  # of an earlier driver, until the first look
+        self._least = _said(sweep)
         self._open: dict[str, Spell] = {}
 
     def look(self, running: Sequence[Running], now: float) -> dict[str, float]:
         """Take note of who holds devices now; the seconds of those that no longer do."""
         holding = {run.run_id: run for run in running}
-        if self._left:
-            self._take_up(holding, now)
+        if self._left is not None:
+            self._take_up(self._left, holding, now)
         ended = {}
         for run_id, run in holding.items():
             workers = sum(run.allocation.values())
@@ -144,7 +165,7 @@ class Spending:
 
     def used(self, now: float) -> Used:
         """All that was taken until now, the runs under way included."""
-        used = self._closed
+        used = self._closed if self._left is None else self._closed.at_least(self._least)
         for spell in self._open.values():
             used = used.plus((now - spell.began) / 3600, **_rates(vars(spell)))
         return used
@@ -153,16 +174,20 @@ class Spending:
         """For how many seconds a run has held its devices, None where it holds none."""
         return now - self._open[run_id].began if run_id in self._open else None
 
-    def _take_up(self, holding: Mapping[str, Running], now: float) -> None:
+    def _take_up(self, left: Mapping[str, Spell], holding: Mapping[str, Running], now: float) -> None:
         """Spells without an end: those of adopted runs go on, the others ended with their last sign of life."""
         wall = time.time()
-        for run_id, spell in self._left.items():
+        for run_id, spell in left.items():
             if run_id in holding:
                 self._open[run_id] = replace(spell, began=now - max(0.0, wall - spell.began))
             else:
                 seconds = max(0.0, min(wall, _last_sign(self._root, spell)) - spell.began)
                 self._close(replace(spell, began=now - seconds), now)
-        self._left = {}
+        self._left = None
+        known = self.used(now)
+        more = known.at_least(self._least)
+        changes = {name: getattr(more, name) - value for name, value in vars(known).items()}
+        self._closed = Used(**{name: value + changes[name] for name, value in vars(self._closed).items()})
 
     def _take(self, spell: Spell) -> None:
         self._open[spell.run_id] = spell

@@ -123,8 +123,8 @@ def _wrong(sweep: Standing) -> str:
     told = sweep.estimates
     runs = int(told.get("runs", 0))
     return (
-        f"estimates: {runs} run{'s' * (runs != 1)} took {told.get('first', 1.0):.2g} times the first guess; the corrected "
-        f"ones were {_off(told.get('error', 0.0))} off in the median"
+        f"estimates: {runs} run{'s' * (runs != 1)} took {told.get('first', 1.0):.2g} times the first guess; the "
+        f"corrected ones were {_off(told.get('error', 0.0))} off in the median"
     )
 
 

@@ -70,6 +70,19 @@ def test_restarts_reset_nothing_and_a_raised_limit_goes_on(isolated, world):
     assert found.spending.used(world.now).core_hours == pytest.approx((one.held + three.held) / 3600, rel=0.02)
 
 
+def test_a_log_that_is_lost_resets_nothing(isolated, world):
+    root = isolated / "root"
+    chosen, cells = laptop("limit.hours=0.04")
+    driven(chosen, cells, root, Timed(world, root, guessed()))
+    before = spent(root)
+    (SweepDir(root, "laptop").path / "events.jsonl").unlink()
+    assert spent(root) == pytest.approx(before, rel=0.01)
+    again = Timed(world, root, guessed())
+    _, found = driven(chosen, cells, root, again)
+    assert found.spending.used(world.now).core_hours == pytest.approx(before + again.held / 3600, rel=0.01)
+    assert before + again.held / 3600 <= 0.04 * 1.01
+
+
 def test_a_driver_that_is_killed_leaves_its_bill(isolated, world):
     """The log has no end of what it ran: the store's last sign of life is."""
     root = isolated / "root"
