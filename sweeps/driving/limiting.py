@@ -27,6 +27,8 @@ from sweeps.scheduling import quota
 from sweeps.scheduling.inventory import Inventory
 from sweeps.scheduling.scheduler import Job, Running
 
+LOOK_SECONDS = 1.0  # between two looks for runs that came or ended
+MANY = 1000  # waiting runs that all fit: more are not reckoned one by one between two choices
 CHOOSE_SECONDS = 10.0  # between two choices while nothing ends ...
 DUTY = 0.02  # ... and so long that they take no more than this share of a core
 TOLERANCE = 0.1  # of what is left, by which estimates may promise too much before a run is stopped for it
@@ -72,6 +74,7 @@ class Limits:
     _held: set[str] = field(default_factory=set)  # for a limit
     _refused: set[str] = field(default_factory=set)  # of these, runs that were chosen and did not fit after all
     _ended: int = 0  # runs that had ended when these were refused
+    _looked: float = -math.inf
     _stopped: bool = False
     _over_since: float = math.inf  # that the runs under way need more than is left
     _until: float = math.inf  # the deadline by the driver's clock
@@ -128,7 +131,7 @@ class Limits:
         Args:
             waiting: that could start now; others may wait for a checkpoint or after a failure.
         """
-        if not self.any:
+        if not self.any or (self._chosen.order is None and len(waiting) > MANY and not self.reached(now)):
             return list(waiting)
         left, found, closed = self._left(now) - self._promised(states), [], self.reached(now)
         refused = []
@@ -216,6 +219,9 @@ class Limits:
 
     def _choose(self, states: Mapping[str, RunState], now: float) -> None:
         """Which of the runs that wait, or are held for a limit, fit; asked when a run came or ended, and at times."""
+        if now < self._looked + LOOK_SECONDS and now < self._chosen.next and not self.reached(now):
+            return
+        self._looked = now
         here = [s for s in states.values() if s.phase == Phase.WAITING or s.run_id in self._held]
         here = [s for s in here if s.phase in (Phase.WAITING, Phase.HELD) and s.run_id not in self._refused]
         ended = sum(s.phase not in (Phase.WAITING, Phase.RUNNING, Phase.HELD) for s in states.values())
