@@ -121,7 +121,7 @@ class Limits:
         running = [s for s in states.values() if s.phase == Phase.RUNNING and not s.stopping]
         if self.reached(now):
             self._stop_all(running, now)
-        else:
+        elif now >= self._looked + LOOK_SECONDS:
             self._stop_some(running, now)
         self._choose(states, now)
 
