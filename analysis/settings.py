@@ -263,6 +263,39 @@ class CompareSettings:
         )
 
 
+BATCH_ON = ("D", "ND")
+
+
+@dataclass(kw_only=True)
+class HparamSettings(RunSettings):
+    """What ``analysis.hparams`` takes: runs that differ in learning rate and batch, and where their rule goes."""
+
+    # a badly tuned run is no mistake here but what shows where the best lies
+    rules: list[str] = field(default_factory=lambda: [name for name in RULES if name != "worse-than-smaller"])
+    batch_on: str = BATCH_ON[0]
+    target_n: list[float] = field(default_factory=list)
+    target_d: list[float] = field(default_factory=list)
+    bootstrap: int = 200
+    seed: int = 0
+    name: str | None = None
+    out: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be meant; see RunSettings."""
+        super().check()
+        if self.batch_on not in BATCH_ON:
+            raise UsageError(f"batch_on={self.batch_on}: allowed are D (batch*(D)) and ND (batch*(N, D))")
+        for name in ("target_n", "target_d"):
+            if any(not 0 < value < float("inf") for value in getattr(self, name)):
+                raise UsageError(f"{name}={getattr(self, name)}: positive numbers (like 1e9)")
+        if bool(self.target_n) != bool(self.target_d):
+            raise UsageError("target_n and target_d go together: parameters and tokens, each with each")
+        if self.bootstrap < 0:
+            raise UsageError(f"bootstrap={self.bootstrap}: resamples, zero or more")
+        if self.out and Path(self.out).suffix not in (".yaml", ".yml"):
+            raise UsageError(f"out={self.out}: the rule's file, a .yaml")
+
+
 def _check_targets(compute: list[float]) -> None:
     if any(not 0 < c < float("inf") for c in compute):
         raise UsageError(f"target_compute={compute}: FLOPs, positive (like 1e14)")

@@ -30,6 +30,12 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv:
         print(__doc__)
         return 0
+    for word in argv:
+        if word.startswith("host="):
+            raise UsageError(
+                f"{word:.80}: the pages are served on 127.0.0.1 alone, for they ask nobody for a token; from another "
+                "machine: ssh -L 8050:127.0.0.1:8050 HOST, or dashboards.report, whose folder can be sent"
+            )
     words = [word for word in argv if not word.startswith("port=")]
     ports = [word.split("=", 1)[1] for word in argv if word.startswith("port=")]
     if ports and not (ports[-1].isdecimal() and 0 < int(ports[-1]) < 65_536):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gpt3core import costs
-from gpt3core.errors import BusyError, StoreError
+from gpt3core.errors import BusyError, StoppedError, StoreError
 from gpt3core.evals import runner, scoring
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.parallel import layout
@@ -30,6 +31,7 @@ def run(
     mesh: Mesh | None = None,
     peak_flops: float | None = None,
     usd_per_hour: float = 0.0,
+    in_parts: bool = False,
     **options: Any,
 ) -> dict[str, Any] | None:
     """Train one run, once, and evaluate it; returns its result on rank 0, None on the others.
@@ -40,6 +42,7 @@ def run(
     Args:
         mesh: this process's place among the ranks.
         peak_flops, usd_per_hour: of one device, for the result's mfu and cost; on CPUs there is no peak to speak of.
+        in_parts: write the evaluation task by task too: a stop or a death in between costs one task.
         options: see ``Trainer``.
 
     Raises:
@@ -63,7 +66,7 @@ def run(
             )
         status = here.train(lambda: _held_out(here))
         if status != "diverged":
-            status = _evaluate(here, evals, status)
+            status = _measure(here, [*(evals.parts if in_parts else ()), evals], status)
         if result is None:
             result = mesh.first(lambda: _result(here, status, peak_flops, usd_per_hour))
             mesh.first(lambda: folder.finish(result))
@@ -121,6 +124,15 @@ def _held_out(here: Trainer) -> float:
     """The validation loss of a run that may stop early, on every rank."""
     tokens = here.spec.options.stop_validation_tokens
     return scoring.held_out_loss(here.answers, here.data, here.spec.model.n_ctx, tokens, here.device)["loss"]
+
+
+def _measure(here: Trainer, evaluations: Sequence[EvalSpec], status: str) -> str:
+    """One evaluation after another; raises StoppedError in between when asked to stop."""
+    for i, evals in enumerate(evaluations):
+        if i and here.mesh.agree(here.stop()):
+            raise StoppedError
+        status = _evaluate(here, evals, status)
+    return status
 
 
 def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:

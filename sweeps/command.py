@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import rundir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.driving import spending
-from sweeps.planning import asked, estimate, grid, recipe
+from sweeps.planning import asked, estimate, grid, recipe, rules
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
 from sweeps.planning.idle import idle
@@ -43,7 +43,7 @@ class Order:
     @property
     def run_ids(self) -> list[str]:
         """Of the runs asked."""
-        return [run.run_id for run in self.grid.runs]
+        return [run.run_id for run in self.grid.asked(self.record.runs if self.record else ())]
 
 
 def sweep(argv: Sequence[str], usage: str) -> int:
@@ -86,11 +86,14 @@ def read(settings: Sequence[str]) -> Order:
     except OSError as error:
         raise UsageError(f"data.corpus={chosen.data.corpus:.200}: not readable ({error.strerror})") from error
     cells = grid.build(chosen, fingerprint)
+    text = texts.describe(cells.runs, cells.evals)
+    if cells.profiles is not None:
+        cells = grid.build(chosen, fingerprint, text.train_tokens)
     root = rundir.default_root()
     return Order(
         recipe=chosen,
         grid=cells,
-        text=texts.describe(cells.runs, cells.evals),
+        text=text,
         root=root,
         record=_record(SweepDir(root, chosen.name)),
         idle=idle(settings, chosen, cells),
@@ -130,11 +133,12 @@ def _misfit(order: Order) -> str:
 def _show(order: Order) -> None:
     from sweeps.planning import show
 
+    order, outlook = _expected(order)
     chosen, runs = order.recipe, order.grid.runs
-    trained = {run_id for run_id in order.run_ids if rundir.RunDir(order.root, run_id).trained}
+    trained = {run_id for run_id in (run.run_id for run in runs) if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
     refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
-    remarks = [*_remarks(order), _forgotten(order), _met(order, trained), *_limited(order, trained, pruned)]
+    remarks = [*outlook, *_remarks(order), _forgotten(order), _met(order, trained), *_limited(order, trained, pruned)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     print(f"store: {order.root}")
@@ -161,9 +165,31 @@ def _limited(order: Order, trained: Set[str], pruned: Set[str]) -> list[str]:
     return fitting.lines(chosen, left, [run for run in runs if run.run_id in trained], taken, choose)
 
 
+def _expected(order: Order) -> tuple[Order, list[str]]:
+    """With the runs that profiles would have by what the store knows, and words on them; any other order as it is."""
+    profiles = order.grid.profiles
+    if profiles is None:
+        return order, []
+    from sweeps.driving import profiling
+    from sweeps.driving.proposers import held_out_loss
+    from sweeps.driving.run_state import Phase
+
+    before, losses = order.record.runs if order.record else (), {}
+    phases = dict.fromkeys(before, Phase.WAITING)
+    for run_id in before:
+        folder = rundir.RunDir(order.root, run_id)
+        if folder.trained:
+            phases[run_id] = Phase.DONE
+            if (found := held_out_loss(folder, order.grid.evals)) is not None:
+                losses[run_id] = found[0]
+    runs, words = profiling.expected(profiles, phases, losses)
+    return replace(order, grid=replace(order.grid, runs=runs)), words
+
+
 def _met(order: Order, trained: Set[str]) -> str:
     """Which of the trained runs left updates out or went back."""
-    found = {i: anomaly.told(rundir.RunDir(order.root, i).result() or {}) for i in order.run_ids if i in trained}
+    ids = [run.run_id for run in order.grid.runs if run.run_id in trained]
+    found = {i: anomaly.told(rundir.RunDir(order.root, i).result() or {}) for i in ids}
     told = [f"{run_id} {words}" for run_id, words in found.items() if words]
     more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
     return f"trained past anomalies: {'; '.join(told[:NAMED])}{more}" if told else ""
@@ -179,6 +205,7 @@ def _remarks(order: Order) -> list[str]:
         stay, before = _pruned(order), len(set(order.record.pruned) & set(order.run_ids))
         goes = f"; {before - len(stay)} go on" if before > len(stay) else ""
         found.append(f"{len(stay)} of {before} runs pruned before stay pruned{goes} (prune.by_value)")
+    found += rules.told(order.recipe.optim.rule, order.grid.runs)  # type: ignore[attr-defined]
     if repeated := texts.repeated(order.text, order.recipe, order.grid.runs):
         found.append(repeated)
     return found
@@ -204,6 +231,15 @@ def _forgotten(order: Order) -> str:
 
 
 def _drive(order: Order) -> int:
+    from sweeps.cluster import head
+
+    try:
+        return _driven(order)
+    except head.HeadLostError as error:
+        head.leave(str(error))
+
+
+def _driven(order: Order) -> int:
     from sweeps.cluster.launcher import Launcher
     from sweeps.driving import driver, progress, taking
 
@@ -220,12 +256,13 @@ def _drive(order: Order) -> int:
         try:
             display = progress.display()
             try:
-                outcome = driver.Driver(chosen, taken, launcher, display).drive()
+                driven = driver.Driver(chosen, taken, launcher, display)
+                outcome = driven.drive()
             finally:
                 display.close()
         finally:
             launcher.close()
-    return _conclude(sweep, len(taken.runs), outcome)
+    return _conclude(sweep, len(driven.states), outcome)
 
 
 def _saved(sweep: SweepDir, outcome: Outcome) -> str:
@@ -243,6 +280,8 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
     failed, saved = f"{len(outcome.failed)} failed", _saved(sweep, outcome)
     print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {sweep.root}")
+    for sentence in outcome.told:
+        print(f"  {sentence}")
     for run_id, reason in outcome.pruned.items():
         print(f"  pruned {run_id}: {reason}")
     for run_id, reason in {**outcome.failed, **outcome.held}.items():

@@ -6,7 +6,6 @@ python -m sweeps.line recipe=laptop        what ``make sweep`` runs; takes the s
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import shutil
@@ -22,7 +21,7 @@ from pathlib import Path
 from gpt3core import cli
 from gpt3core.errors import StoreError
 from sweeps import command
-from sweeps.cluster import connect, scratch
+from sweeps.cluster import connect, processes, scratch
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -87,7 +86,13 @@ def head() -> Iterator[dict[str, str]]:
     signal.signal(signal.SIGHUP, _as_interrupt)
     log = open(Path(folder) / "head.log", "wb")  # noqa: SIM115  # closed below, after the child
     child = subprocess.Popen(
-        words, env=environment, cwd=CODE, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
+        words,
+        env=environment,
+        cwd=CODE,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=processes.end_with_parent,
     )
     address = f"http://127.0.0.1:{dashboard}"
     try:
@@ -105,12 +110,6 @@ def head() -> Iterator[dict[str, str]]:
 
 def _as_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end the head when this process dies, even by kill -9 (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_ports(count: int) -> list[int]:

@@ -13,6 +13,8 @@ import pytest
 # threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
 # a second; read when torch is first loaded
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# every Ray of the tests listens on loopback alone, mock clusters too; read when ray is first imported
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 from gpt3core.data import corpus
 from gpt3core.evals.spec import EvalSpec

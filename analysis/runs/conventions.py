@@ -16,6 +16,8 @@ import pandas as pd
 from analysis.laws import kaplan
 from gpt3core.errors import UsageError
 
+TUNED = ("lr", "noise_scale", "warmup_fraction", "final_fraction")  # columns of how a run was trained, where known
+
 
 class Parameters(StrEnum):
     """What N counts."""
@@ -93,8 +95,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     """The runs as a law sees them, one row each, under one convention of N and one of C.
 
     Columns: run_id, size, N, D, C, U, loss, epochs, status, seed; N_other (the total for the non-embedding count and
-    the other way round), loss_se, budget_flops, gpu_hours and precision where they are known; with batch_tokens also
-    S_min and C_min, steps and compute at the critical batch (Kaplan et al.).
+    the other way round), loss_se, budget_flops, gpu_hours, precision and TUNED where they are known; with batch_tokens
+    also S_min and C_min, steps and compute at the critical batch (Kaplan et al.).
 
     Args:
         table: of a store, or of foreign.check_runs.
@@ -121,7 +123,7 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     frame["C"] = renamed.C.astype(float) if recorded else 6 * counted * frame.D
     frame["epochs"] = renamed.epochs.astype(float)
     frame["U"] = renamed.U.astype(float) if "U" in renamed else frame.D / np.maximum(frame.epochs, 1.0)
-    for name in ("loss", "loss_se", "budget_flops", "batch_tokens", "gpu_hours"):
+    for name in ("loss", "loss_se", "budget_flops", "batch_tokens", "gpu_hours", *TUNED):
         if name in renamed:
             frame[name] = renamed[name].astype(float)
     frame["status"] = renamed.status.astype(str)

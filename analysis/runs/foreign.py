@@ -32,6 +32,8 @@ ALIASES = {
     "epochs": ("epochs", "n_epochs"),
     "seed": ("seed", "random_seed"),
     "batch_tokens": ("batch_tokens", "batch_size_tokens", "tokens_per_batch"),
+    "lr": ("lr", "learning_rate", "peak_lr", "max_lr", "lr_max"),
+    "noise_scale": ("noise_scale", "gradient_noise_scale", "critical_batch_tokens"),
     "steps": ("steps", "n_steps", "train_steps"),
     "budget_flops": ("budget_flops", "budget", "flops_budget", "compute_budget"),
     "gpu_hours": ("gpu_hours",),
@@ -43,7 +45,7 @@ ALIASES = {
 NUMBERS = tuple(name for name in ALIASES if name not in ("status", "run_id", "size", "precision"))
 POSITIVE = ("N", "N_total", "N_nonembedding", "D", "C", "loss", "U", "epochs", "batch_tokens", "steps")
 COUNTS = ("N", "N_total", "N_nonembedding")  # one of them has to be complete
-WHERE_GIVEN = ("budget_flops",)  # positive where a row has one
+WHERE_GIVEN = ("budget_flops", "lr")  # positive where a row has one
 NOT_NEGATIVE = ("loss_se", "gpu_hours")  # the same, and zero is a value
 FINISHED = ("done", "ok", "finished", "complete", "completed", "success", "succeeded", "")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}

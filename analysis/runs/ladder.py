@@ -108,6 +108,11 @@ def read(recipe: Path, made: pd.DataFrame, largest: float) -> Ladder:
     """
     try:
         written = cli.read_yaml(recipe)
+        if written["family"] == "profiles":
+            raise UsageError(
+                f"{recipe} places its sizes itself: give it a further budget (budgets=[...] in sizes.py), or "
+                "candidates=FILE here"
+            )
         ladder = {"nano": _nano, "gpt3": _gpt3, "shapes": _shapes}[written["family"]]
         every = [cell for cell in ladder(written, made, largest) if _flops(cell) <= largest * 1.001]
     except (KeyError, TypeError, AttributeError) as error:

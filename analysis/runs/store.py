@@ -14,11 +14,11 @@ from analysis.note import Note
 from analysis.runs.tidy import Runs, tidy
 from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
-from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec
+from gpt3core.evals.spec import HELD_OUT, EvalSpec, question
 from gpt3core.schedule import learning_rate
 from gpt3core.store import files
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir, default_root, open_root
-from gpt3core.store.sweepdir import SweepDir
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from gpt3core.store.sweepdir import names as sweeps
 
 __all__ = ["curve", "default_root", "in_flight", "load", "rates", "recipe", "schedule", "sweeps", "unfinished"]
@@ -30,7 +30,10 @@ _FROM_RESULT = (
 SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
 MOST_NAMED = 30
 _FROM_HELD_OUT = ("loss", "loss_se", "bits_per_byte")
-_FROM_MODEL = ("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention")  # a shape without one leaves it empty
+_FROM_MODEL = (
+    *("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention"),
+    "mup_base_width",
+)  # a shape without one leaves it empty
 
 
 def load(root: Path, sweep: str | None = None) -> Runs:
@@ -63,7 +66,9 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         if measured is not None and len(measured) < len(record.evals.questions):
             unmeasured.append(run_id)
         if measured is not None:
-            evals.append(measured[measured.task != HELD_OUT].drop(columns=list(_FROM_HELD_OUT)).assign(run_id=run_id))
+            every = pd.concat([measured, *_few_shot(run, record)], ignore_index=True)
+            scores = every[every.task != HELD_OUT].drop(columns=list(_FROM_HELD_OUT))
+            evals.append(_over_draws(scores).assign(run_id=run_id))
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
     return Runs(
@@ -171,6 +176,8 @@ def _planned(run: RunDir, sweep: str, tokens: int | None = None) -> dict[str, An
         "tokens": spec.tokens,
         "batch_tokens": spec.optim.batch_tokens,
         "lr": spec.optim.lr,
+        "warmup_fraction": spec.optim.warmup_tokens / spec.tokens,
+        "final_fraction": spec.optim.final_fraction,
         "seed": spec.seed,
         "schedule": spec.optim.schedule,
         "parent": None if spec.parent is None else f"{spec.parent.run_id}@{spec.parent.step}",
@@ -186,9 +193,36 @@ def _measured(run: RunDir, asked: EvalSpec) -> pd.DataFrame | None:
     whole = run.evaluation(asked.eval_id)
     if whole is not None:
         return whole
-    known = {tuple(row.get(name) for name in QUESTION): row for row in run.measurements()}
-    rows = [known[question] for question in asked.questions if question in known]
+    known = {question(row): row for row in run.measurements()}
+    rows = [known[each] for each in asked.questions if each in known]
     return pd.DataFrame(rows) if rows and rows[0]["task"] == HELD_OUT else None
+
+
+def _few_shot(run: RunDir, record: SweepRecord) -> list[pd.DataFrame]:
+    """What was asked of a finished run beside its sweep's evaluation, as far as it was answered."""
+    if not record.few_shot:
+        return []
+    known = {question(row): row for row in run.measurements()}
+    rows = [known[asked] for asked in record.more_questions if asked in known]
+    return [pd.DataFrame(rows)] if rows else []
+
+
+def _over_draws(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a task and number of examples: the mean over draws of the examples, of the most items that were asked.
+
+    Draws share their items, so a standard error stays that of one draw: an upper bound.
+    """
+    if "draw" not in scores:
+        return scores
+    scores = scores.drop(columns="draw")
+    if not scores.duplicated(["task", "shots"]).any():
+        return scores
+    means = dict.fromkeys(("accuracy", "accuracy_se", "logprob", "logprob_se"), "mean")
+    rest = {name: "first" for name in scores.columns if name not in (*means, "task", "shots", "items")}
+    floats = scores.astype(dict.fromkeys(means, float))
+    found = floats.groupby(["task", "shots", "items"], sort=False, as_index=False).agg({**rest, **means})
+    most = found.sort_values("items", kind="stable").drop_duplicates(["task", "shots"], keep="last").sort_index()
+    return most[list(scores.columns)]
 
 
 def _trained(run: RunDir, result: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt3core import pulse
 from gpt3core.data import corpus as corpora
 from gpt3core.data import starter
 from gpt3core.data import tokenizer as tokenizers
@@ -131,7 +132,10 @@ def _write(spec: DataSpec, folder: Path, train: list[Document], validation: list
     dtype = np.uint16 if encoding.n_vocab <= 2**16 else np.uint32
     contents: dict[str, bytes] = {}
     for side, chosen in (("train", train), ("validation", validation)):
-        pieces = [np.array([*encoding.encode_ordinary(d.text), encoding.eot_token], dtype=dtype) for d in chosen]
+        pieces = []
+        for document in chosen:
+            pieces.append(np.array([*encoding.encode_ordinary(document.text), encoding.eot_token], dtype=dtype))
+            pulse.beat()
         tokens = np.concatenate(pieces)
         buffer = io.BytesIO()  # numpy does not say that a disk is full when it writes to a file
         np.save(buffer, tokens)

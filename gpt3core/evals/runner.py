@@ -12,13 +12,25 @@ from gpt3core.data.shards import Shards
 from gpt3core.evals import scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import Encoded
-from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec
+from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 
 TERMINATOR = "\n"  # an exact match must also end where the answer ends
 COLUMNS = (
-    *("task", "shots", "items", "version", "fits", "metric", "accuracy", "accuracy_se", "logprob", "logprob_se"),
+    *(
+        "task",
+        "shots",
+        "items",
+        "version",
+        "draw",
+        "fits",
+        "metric",
+        "accuracy",
+        "accuracy_se",
+        "logprob",
+        "logprob_se",
+    ),
     *("chance", "prior_accuracy", "prior_logprob", "loss", "loss_se", "bits_per_byte"),
 )
 
@@ -59,25 +71,25 @@ def evaluate(
     Raises:
         ValueError: as ``check``.
     """
-    answered = {tuple(row.get(name) for name in QUESTION): row for row in known}
+    answered = {question(row): row for row in known}
     rows: list[Mapping[str, Any]] = []
-    for question in evals.questions:
-        task, shots, items, _ = question
-        row = answered.get(question)
+    for asked in evals.questions:
+        task, shots, items, _, draw = asked
+        row = answered.get(asked)
         if row is None and task == HELD_OUT:
             row = {"fits": True, **scoring.held_out_loss(model, data, spec.model.n_ctx, items, device)}
         elif row is None:
-            encoded, row = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data)
+            encoded, row = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw)
             row = {"fits": bool(encoded), **row}
             if encoded:
                 row |= scoring.score(model, encoded, numerics, device)
-        rows.append({**row, **dict(zip(QUESTION, question, strict=True))})
+        rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
     return {name: [row.get(name) for row in rows] for name in COLUMNS}
 
 
 @functools.lru_cache(maxsize=256)
 def _cell(
-    name: str, shots: int, count: int, n_ctx: int, tokenizer: str, data: Shards
+    name: str, shots: int, count: int, n_ctx: int, tokenizer: str, data: Shards, draw: int = 0
 ) -> tuple[list[Encoded], dict[str, Any]]:
     """The encoded prompts of a task at K examples and its baselines; no prompts where they do not fit the context."""
     encoding = tokenizers.load(tokenizer)
@@ -85,7 +97,8 @@ def _cell(
     queries, pool = tasks.items(name, count, data, tokenizer)
     encoded = []
     for number, query in enumerate(queries):
-        prompt = task.ask(random.Random(f"isoflop:{name}:{number}:{shots}"), query, shots, pool)
+        seed = f"isoflop:{name}:{number}:{shots}" + (f":{draw}" if draw else "")
+        prompt = task.ask(random.Random(seed), query, shots, pool)
         others = [choice for choice in prompt.choices if choice != prompt.answer]
         options = [prompt.answer, *others] if prompt.choices else [prompt.answer + TERMINATOR]
         context = (encoding.eot_token, *encoding.encode_ordinary(prompt.text))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt3core import pulse
 from gpt3core.data.shards import Shards
 from gpt3core.numerics import Numerics
 
@@ -49,6 +50,7 @@ def held_out_loss(model: Any, data: Shards, n_ctx: int, tokens: int, device: str
         with torch.inference_mode():
             logits = model.head(model.hidden(ids[:, :-1])).float()  # (B, T, V)
             losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        pulse.beat()
         means.extend(losses.view(len(starts), n_ctx).double().mean(1).tolist())
     loss = math.fsum(means) / count
     variance = math.fsum((m - loss) ** 2 for m in means) / (count - 1)
@@ -154,4 +156,5 @@ def _scored(model: Any, rows: list[_Row], numerics: Numerics, device: str) -> It
             with torch.autocast(device, getattr(torch, kind or "bfloat16"), enabled=kind is not None):
                 hidden = model.hidden(ids.to(device)).float()  # (B, T, D)
             scores = torch.log_softmax(model.head(hidden[lines, places]).double(), -1).cpu()
+        pulse.beat()
         yield from zip(chunk, torch.split(scores, [len(row.places) for row in chunk]), strict=True)

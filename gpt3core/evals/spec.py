@@ -7,14 +7,17 @@ more task evaluates the finished checkpoint and trains nothing.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from gpt3core import spec as specs
 from gpt3core.checks import require_positive
 
 EVALS_VERSION = 2  # raise when the same question would be asked or scored in another way
-QUESTION = ("task", "shots", "items", "version")  # the columns that say what a row answers
+QUESTION = ("task", "shots", "items", "version", "draw")  # the columns that say what a row answers
+Question = tuple[str, int, int, int, int]
 HELD_OUT = "held_out"  # the row of an evaluation's table that has the loss on held-out text
 
 
@@ -27,11 +30,12 @@ class EvalSpec:
     items: int = 128  # per task and number of shots
     validation_tokens: int = 262_144
     version: int = EVALS_VERSION
+    seeds: int = field(default=1, metadata=specs.ADDED)  # draws of the examples shown; without examples there is one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         object.__setattr__(self, "shots", tuple(int(k) for k in self.shots))
-        require_positive(self, "items", "validation_tokens", where="evals.")
+        require_positive(self, "items", "validation_tokens", "seeds", where="evals.")
         if any(k < 0 for k in self.shots):
             raise ValueError(f"evals.shots={list(self.shots)}: numbers of examples, 0 or more")
         for name in ("tasks", "shots"):
@@ -40,12 +44,29 @@ class EvalSpec:
                 raise ValueError(f"evals.{name}={list(values)}: each once")
 
     @property
-    def questions(self) -> list[tuple[str, int, int, int]]:
-        """Task, examples, items (tokens of held-out text) and version of every row of the table."""
-        asked = [(HELD_OUT, 0, self.validation_tokens, self.version)]
-        return asked + [(task, shots, self.items, self.version) for task in self.tasks for shots in self.shots]
+    def questions(self) -> list[Question]:
+        """Task, examples, items (tokens of held-out text), version and draw of examples of every row of the table."""
+        asked = [(HELD_OUT, 0, self.validation_tokens, self.version, 0)]
+        return asked + [
+            (task, shots, self.items, self.version, draw)
+            for task in self.tasks
+            for shots in self.shots
+            for draw in range(self.seeds if shots else 1)
+        ]
+
+    @property
+    def parts(self) -> list[EvalSpec]:
+        """An evaluation a task: the same questions in pieces, for whoever may be stopped in between."""
+        return [replace(self, tasks=(task,)) for task in self.tasks]
 
     @cached_property
     def eval_id(self) -> str:
         """12 hex digits of the sha256 of all fields."""
-        return hashlib.sha256(specs.canonical_json(specs.as_dict(self)).encode()).hexdigest()[:12]
+        return hashlib.sha256(specs.canonical_json(specs.hashed(self)).encode()).hexdigest()[:12]
+
+
+def question(row: Mapping[str, Any]) -> Question:
+    """What a row of a table answers; in tables of one draw no column says so."""
+    draw = row.get("draw")
+    known = tuple(row.get(name) for name in QUESTION[:-1])
+    return (*known, 0 if draw is None or draw != draw else int(draw))  # type: ignore[return-value]  # nan is unlike itself

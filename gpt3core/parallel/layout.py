@@ -162,5 +162,12 @@ def largest_divisor(n: int, most: int) -> int:
     return next((k for k in range(most, 1, -1) if n % k == 0), 1)
 
 
+def halved(micro_batch: int, times: int) -> int:
+    """A micro-batch cut in half so often, in whole sequences that divide it; one is the least."""
+    for _ in range(times):
+        micro_batch = largest_divisor(micro_batch, micro_batch // 2)
+    return micro_batch
+
+
 def _divisors(n: int, most: int = 0) -> str:
     return ", ".join(str(k) for k in range(1, (most or n) + 1) if n % k == 0)

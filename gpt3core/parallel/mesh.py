@@ -26,12 +26,14 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 
-from gpt3core import errors
+from gpt3core import errors, pulse
 from gpt3core.errors import PeerError
+from gpt3core.parallel import watch
 from gpt3core.parallel.layout import Layout
 
 AXES = ("pipeline", "replicate", "shard", "context", "tensor")
 COLLECTIVE_SECONDS = 600.0
+PATIENT_SECONDS = 2 * pulse.LONG_SECONDS  # the same where a watch names the rank that does not come long before
 BUCKET = 1 << 24  # values reduced at a time, so that no copy of all gradients is made
 KINDS = {kind.__name__: kind for kind in (*vars(errors).values(), ValueError) if isinstance(kind, type)}
 
@@ -216,7 +218,8 @@ def explained(*, all_of_them: bool = True) -> Iterator[None]:
         all_of_them: whether every RuntimeError in the block is one of a collective's, or only those that say so.
     """
     try:
-        yield
+        with pulse.at_gate() if all_of_them else contextlib.nullcontext():
+            yield
     except RuntimeError as error:
         if not all_of_them and not any(errors.COLLECTIVE.search(str(e)) for e in _causes(error)):
             raise
@@ -243,6 +246,7 @@ def joined(
     *,
     layout: Layout | None = None,
     seconds: float = COLLECTIVE_SECONDS,
+    hang_seconds: float | None = None,
 ) -> Iterator[Mesh]:
     """Join the run's processes for the block (gloo on CPUs, NCCL beside it on GPUs).
 
@@ -250,6 +254,8 @@ def joined(
         address: ``host:port`` of rank 0's node.
         layout: how the run is cut over its ranks; by default they are data-parallel.
         seconds: after which a collective that some rank does not come to fails.
+        hang_seconds: after which a rank that does not come is named (``gpt3core.parallel.watch``), to whoever runs the
+            run; a collective then waits for PATIENT_SECONDS. None for no watch.
 
     Raises:
         ValueError: when the layout is of another number of ranks, or another rank's differs.
@@ -264,19 +270,18 @@ def joined(
     timeout = datetime.timedelta(seconds=seconds)
     try:
         with explained():
-            dist.init_process_group(
-                backend,
-                init_method=f"tcp://{address}",
-                rank=rank,
-                world_size=world_size,
-                timeout=timeout,
-            )
+            place: dict[str, Any] = {"init_method": f"tcp://{address}", "rank": rank, "world_size": world_size}
+            dist.init_process_group(backend, timeout=timeout, **place)
         require_same(Mesh(rank=rank, size=world_size), "layout", vars(layout))
         _require_size(layout, world_size)
-        with explained():
-            devices = _axes(layout, device, timeout)
-            ends = _ends(layout, timeout)
-        yield Mesh(rank=rank, size=world_size, layout=layout, planned=planned, devices=devices, ends=ends)
+        if hang_seconds is not None:
+            timeout = datetime.timedelta(seconds=PATIENT_SECONDS)
+            set_timeout(timeout)
+        with watch.watched(rank, world_size, hang_seconds, pulse.HERE.give_up):
+            with explained():
+                devices = _axes(layout, device, timeout)
+                ends = _ends(layout, timeout)
+            yield Mesh(rank=rank, size=world_size, layout=layout, planned=planned, devices=devices, ends=ends)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

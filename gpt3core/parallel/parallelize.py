@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gpt3core import pulse
 from gpt3core.model import registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.model.dropout import Dropout, install
@@ -59,6 +60,7 @@ class Held:
                 found = self._loss_sum(some) * share
                 torch.autograd.backward(found)
                 total += found.detach()
+                pulse.beat()
             return total
 
     def _loss_sum(self, examples: Examples) -> Tensor:

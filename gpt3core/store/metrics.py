@@ -30,6 +30,25 @@ def write_table(path: Path, table: pa.Table) -> None:
     files.write_bytes(path, sink.getvalue().to_pybytes())
 
 
+def rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    """Some columns of a small table, a dictionary a row: by the calling thread alone, for a quick look.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        StoreError: when it is unreadable or has no such columns.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            found: list[dict[str, Any]] = file.read(columns, use_threads=False).select(columns).to_pylist()
+            return found
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{path} is not a readable table ({error})") from error
+
+
 def write(attempt: Path, columns: dict[str, list[Any]]) -> None:
     """Write one part, named by its first step: writing it again is harmless."""
     import pyarrow as pa

@@ -130,6 +130,14 @@ class RunDir:
         except files.AlreadyWrittenError:
             return
 
+    def micro_batch(self) -> int | None:
+        """Sequences of a micro-batch, as the run has it on record; None where it has none that can be read."""
+        try:
+            found = (files.find_object(self.path / "numerics.json") or {}).get("micro_batch")
+        except StoreError:
+            return None
+        return found if isinstance(found, int) else None
+
     # ---------------------------------------------------------------------------------------------- evaluations
 
     def evaluation_path(self, eval_id: str) -> Path:

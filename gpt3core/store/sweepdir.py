@@ -20,7 +20,7 @@ from typing import Any
 
 from gpt3core import spec as specs
 from gpt3core.errors import StoreError
-from gpt3core.evals.spec import EvalSpec
+from gpt3core.evals.spec import EvalSpec, Question
 from gpt3core.store import files
 from gpt3core.store.rundir import open_root
 
@@ -40,6 +40,7 @@ class SweepRecord:
     min_tokens: float = 0.0  # shorter runs stay out of a fit
     pruned: dict[str, dict[str, float]] = field(default_factory=dict)  # runs stopped for good: the figures behind it
     deadline_began: float | None = None  # from when a deadline that is a duration counts, seconds since the epoch
+    few_shot: dict[str, dict[str, Any]] = field(default_factory=dict)  # eval_id -> evaluations asked for beside evals
 
     def __post_init__(self) -> None:
         for name in ("runs", "not_taken"):
@@ -50,6 +51,17 @@ class SweepRecord:
         for run_id, figures in self.pruned.items():
             if not isinstance(figures, dict) or not all(isinstance(v, int | float) for v in figures.values()):
                 raise ValueError(f"pruned.{run_id}={figures!r:.50}: numbers by their names are needed")
+
+        for eval_id, asked in self.few_shot.items():
+            if specs.from_dict(EvalSpec, asked).eval_id != eval_id:
+                raise ValueError(f"few_shot.{eval_id}={asked!r:.80}: an evaluation by its own id is needed")
+
+    @property
+    def more_questions(self) -> list[Question]:
+        """What was asked of finished runs beside the sweep's own evaluation, each question once."""
+        more = [specs.from_dict(EvalSpec, asked) for asked in self.few_shot.values()]
+        own = set(self.evals.questions)
+        return list(dict.fromkeys(q for evals in more for q in evals.questions if q not in own))
 
     def still_pruned(self, share: float | None) -> dict[str, dict[str, float]]:
         """The runs that stay pruned under a share: none where there is no pruning, none pruned for a larger share."""
@@ -114,6 +126,10 @@ class SweepDir:
     def event(self, what: str, **details: Any) -> None:
         """Append to the sweep's log."""
         files.append_event(self.path / "events.jsonl", what, details)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The sweep's log, oldest first."""
+        return files.read_lines(self.path / "events.jsonl")
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace how the sweep stands; for the driver, a few times a minute."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt3core import schedule, trunk
+from gpt3core import pulse, schedule, trunk
 from gpt3core.data import shards as shard_cache
 from gpt3core.data.loader import Loader
 from gpt3core.data.shards import Shards
@@ -65,6 +65,7 @@ class Trainer:
         damage: Sequence[str] = (),
         prefix: Prefix | None = None,
         keep: Collection[int] = (),
+        halvings: int = 0,
     ) -> None:
         """Prepare the data, the model, and the latest sound checkpoint.
 
@@ -77,19 +78,21 @@ class Trainer:
             damage: what was found damaged in the run's folder before.
             prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
+            halvings: of the micro-batch, for want of memory.
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, RunDir(root, spec.run_id), device, mesh or Mesh()
         self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
-        self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
+        with pulse.busy("preparing the text"):
+            self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
         self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
-        unreadable = self._choose_arithmetic(suggested, threads, prefix)
+        unreadable = self._choose_arithmetic(suggested, threads, prefix, halvings)
         self.held = self._built()
         self.model = self.held.model
         self.optimizer = optimizer.build(self.model, spec.optim)
-        state, damaged = resume.restore(self.dir, spec, self.model, self.optimizer, self.mesh, prefix)
+        state, damaged = self._restored(prefix)
         self._begin(state)
         self.damage = [*damage, *unreadable, *damaged]
         self.batches = self._dealt()
@@ -99,11 +102,15 @@ class Trainer:
         where = {"host": os.uname().nodename, "pid": os.getpid()}  # of rank 0
         self.event("start", **begun, layout=vars(self.mesh.layout), **where)
 
-    def _choose_arithmetic(self, suggested: Numerics | None, threads: int, prefix: Prefix | None) -> list[str]:
+    @pulse.busy("choosing its arithmetic")
+    def _choose_arithmetic(
+        self, suggested: Numerics | None, threads: int, prefix: Prefix | None, halvings: int
+    ) -> list[str]:
         """Settle precision, kernel, threads, micro-batch and compilation; what was unreadable of a former choice."""
-        asked = self.spec, suggested, threads, self.device, prefix, self.mesh
+        asked = self.spec, suggested, threads, self.device, prefix, self.mesh, halvings
         chosen, unreadable = self.mesh.first(lambda: resume.arithmetic(self.dir, *asked))
         self.threads, self.micro_batch, self.compile = (chosen.pop(n) for n in ("threads", "micro_batch", "compile"))
+        chosen.pop("halvings", None)
         self.numerics = Numerics(**chosen)
         settle_process(self.device, self.threads)
         return unreadable
@@ -121,12 +128,17 @@ class Trainer:
         self.early = EarlyStop(self.spec.options, observed.get("early_stop"))
         self.noise = NoiseScale(self.spec.noise_scale_every, self.mesh, observed.get("noise_scale"))
 
+    @pulse.busy("building the model")
     def _built(self) -> Held:
         """What this rank holds of the model, its weights not yet drawn."""
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
         how: dict[str, Any] = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
         how |= {"options": self.spec.options, "seed": self.spec.seed}
         return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
+
+    @pulse.busy("reading its checkpoint")
+    def _restored(self, prefix: Prefix | None) -> tuple[dict[str, Any], list[str]]:
+        return resume.restore(self.dir, self.spec, self.model, self.optimizer, self.mesh, prefix)
 
     def _dealt(self) -> Batches:
         """This rank's part of the batches."""
@@ -162,7 +174,8 @@ class Trainer:
         while self.step < self.spec.steps and not self.early.stopped:
             lr = schedule.learning_rate(self.spec.optim, self.step)
             lr *= rate_factor(self.spec.options, self.spec.seed, self.step)
-            said = self._update(lr)
+            with pulse.busy("in its first step") if readback.fresh else pulse.beating():
+                said = self._update(lr)
             self.step += 1
             known = {"tokens": self.spec.tokens_at(self.step), "lr": lr, "beside": self._observed(held_out)}
             readback.add(said, step=self.step, **known)

@@ -50,11 +50,12 @@ class Readback:
     def __init__(self, device: str) -> None:
         """Read behind by as many steps as the device's kind asks for."""
         self.lag = LAG.get(device, 0)
+        self.fresh = True  # no step has been taken in: what is compiled at the first one is not there yet
         self._waiting: deque[tuple[dict[str, Any], Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, said: Tensor, **known: Any) -> None:
         """Take in a step: ``said`` is loss, norm, and above zero where some rank wants to stop, and to save."""
-        arrives = None
+        arrives, self.fresh = None, False
         if said.is_cuda:
             there = torch.empty(said.shape, dtype=said.dtype, pin_memory=True)
             said = there.copy_(said, non_blocking=True)

@@ -14,6 +14,7 @@ from torch import nn
 
 from gpt3core.errors import StoreError
 from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS, Numerics
+from gpt3core.parallel.layout import halved
 from gpt3core.parallel.memory import micro_batch, require_room
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parts import part_of
@@ -41,11 +42,13 @@ def arithmetic(
     device: str,
     prefix: Prefix | None = None,
     mesh: Mesh | None = None,
+    halvings: int = 0,
 ) -> tuple[dict[str, Any], list[str]]:
     """Precision, kernel, threads, compilation and micro-batch of a run, and a sentence for what was found damaged.
 
     They are chosen once and recorded: each changes the last bits, so a resumed run keeps them, and one that starts from
-    another's checkpoint takes its.
+    another's checkpoint takes its. A micro-batch for which memory did not do is halved, once for each of ``halvings``,
+    and stays so.
 
     Raises:
         StoreError: when the record is damaged, and the attempts do not tell either what it said.
@@ -53,7 +56,11 @@ def arithmetic(
     """
     path, problem, damage = run.path / "numerics.json", "", []
     try:
-        return _under_layout(_valid(files.read_object(path)), spec, device, mesh or Mesh()), []
+        record = files.read_object(path)
+        kept = _under_layout(_valid(record), spec, device, mesh or Mesh(), halvings)
+        if kept.get("halvings", 0) != record.get("halvings", 0):
+            files.write_json(path, {**record, **kept})
+        return kept, []
     except FileNotFoundError:
         problem = "is missing" if run.checkpoint_steps() else ""
     except (StoreError, ValueError) as error:
@@ -68,22 +75,27 @@ def arithmetic(
         aside = f"; it was set aside as {files.set_aside(path)}" if path.exists() else ""
         damage.append(f"run {run.run_id}: numerics.json {problem}{aside}, and was written again, but check that disk")
     if chosen is None:
-        numerics = suggested
-        if (
-            numerics is None
-            or not numerics.satisfies(spec.precision, spec.kernel)
-            or not timing.possible(numerics, device)
-            or numerics.kernel in timing.excluded(spec)
-        ):
-            numerics = timing.choose(spec.model, spec.precision, spec.kernel, device, without=timing.excluded(spec))
-        numerics, compiled = compiling.choose(spec, numerics, device, threads, (mesh or Mesh()).layout)
-        chosen = {**vars(numerics), "threads": threads, "compile": compiled}
-    chosen = _under_layout(chosen, spec, device, mesh or Mesh())
+        chosen = _choose(spec, suggested, threads, device, mesh or Mesh())
+    chosen = _under_layout(chosen, spec, device, mesh or Mesh(), halvings)
     files.write_json(path, {**chosen, "machine": timing.machine(device), "torch": torch.__version__})
     return chosen, damage
 
 
-def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh) -> dict[str, Any]:
+def _choose(spec: RunSpec, suggested: Numerics | None, threads: int, device: str, mesh: Mesh) -> dict[str, Any]:
+    """The arithmetic of a run that has none yet, by the suggestion where it is possible."""
+    numerics = suggested
+    if (
+        numerics is None
+        or not numerics.satisfies(spec.precision, spec.kernel)
+        or not timing.possible(numerics, device)
+        or numerics.kernel in timing.excluded(spec)
+    ):
+        numerics = timing.choose(spec.model, spec.precision, spec.kernel, device, without=timing.excluded(spec))
+    numerics, compiled = compiling.choose(spec, numerics, device, threads, mesh.layout)
+    return {**vars(numerics), "threads": threads, "compile": compiled}
+
+
+def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh, halvings: int = 0) -> dict[str, Any]:
     """The arithmetic with the micro-batch (sequences) of its record, or of the rule where there is none yet.
 
     What is compiled stays so where the layout allows it: another one has other last bits in any case.
@@ -99,9 +111,10 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
         if words["memory_bytes"] is not None:  # the device may be another than the one that was planned for
             require_room(spec.model, mesh.layout, **words)
         return {**chosen, "micro_batch": mesh.layout.micro_batch}
-    if "micro_batch" in chosen:
-        return chosen
-    size = micro_batch(spec.model, mesh.layout, **words)
+    size = chosen["micro_batch"] if "micro_batch" in chosen else micro_batch(spec.model, mesh.layout, **words)
+    if (more := halvings - chosen.get("halvings", 0)) > 0:
+        rows = spec.optim.batch_tokens // spec.model.n_ctx // mesh.layout.data  # a replica has no more at a time
+        return {**chosen, "micro_batch": halved(min(size, rows), more), "halvings": halvings}
     return {**chosen, "micro_batch": size}
 
 
@@ -112,6 +125,10 @@ def _valid(record: dict[str, Any]) -> dict[str, Any]:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"it says micro_batch={size!r}")
         found["micro_batch"] = size
+    if (times := record.get("halvings", 0)) != 0:
+        if isinstance(times, bool) or not isinstance(times, int) or times < 0:
+            raise ValueError(f"it says halvings={times!r}")
+        found["halvings"] = times
     known = (("precision", PRECISIONS), ("kernel", KERNELS), ("compile", COMPILES))
     sound = all(found[name] in allowed for name, allowed in known) and AUTO not in found.values()
     if not sound or not isinstance(found["threads"], int) or found["threads"] < 1:

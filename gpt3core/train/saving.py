@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpt3core import pulse
 from gpt3core.errors import PeerError, StoreError
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.store import files, metrics
@@ -142,9 +143,10 @@ class Saves:
         if save is None:
             return
         try:
-            self._mesh.together(lambda: self._own(save))
-            save.until = time.monotonic() + VISIBLE_SECONDS
-            self._mesh.first(lambda: self._joined(save))
+            with pulse.busy("writing its checkpoint"):
+                self._mesh.together(lambda: self._own(save))
+                save.until = time.monotonic() + VISIBLE_SECONDS
+                self._mesh.first(lambda: self._joined(save))
         except BaseException as error:
             if not isinstance(error, PeerError):  # then all ranks are here, and no file is still to come
                 save.until = -math.inf

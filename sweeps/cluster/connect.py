@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import socket
+import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from gpt3core.errors import StoreError
-from sweeps.cluster import scratch
+from sweeps.cluster import access, scratch
 from sweeps.scheduling.inventory import Inventory, Node, Resources
 
 INVENTORY_SECONDS = 2.0
@@ -33,7 +32,7 @@ class Connection:
             cpus: cores of a local Ray; by default those of the machine.
 
         Raises:
-            StoreError: when nothing answers at the address.
+            StoreError: when nothing answers at the address, or it may not be joined so (``access``).
         """
         address = address or os.environ.get("RAY_ADDRESS")
         self.local, self.namespace = address is None, namespace
@@ -42,8 +41,9 @@ class Connection:
                 f"no Ray cluster answers at {address}: start one (ray start --head), or unset RAY_ADDRESS "
                 "for a local Ray"
             )
+        asked = access.MODE in os.environ
+        _settle_environment(address)
         self._temporary = scratch.make() if self.local else None
-        _settle_environment(self.local)
         import ray
 
         self.ray: Any = ray
@@ -52,14 +52,25 @@ class Connection:
             options |= {"num_cpus": cpus or len(os.sched_getaffinity(0)), "include_dashboard": False}
             options |= {"_node_ip_address": "127.0.0.1"}
             options |= {"_temp_dir": self._temporary, "object_store_memory": 100_000_000}
-        ray.init(address or "local", **options)
+        try:
+            ray.init(address or "local", **options)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            if not access.refused(error):
+                raise
+            raise StoreError(f"the Ray at {address} does not take this token, or wants one: {access.JOIN}") from error
+        if address is not None:
+            try:
+                access.refuse_strangers(address, (n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]), asked)
+            except StoreError:
+                ray.shutdown()
+                raise
         self._nodes: Inventory = []
         self._unused: dict[str, Resources] = {}
-        self._looked = -INVENTORY_SECONDS
+        self.looked = -INVENTORY_SECONDS  # when the nodes were looked at last, of the monotonic clock
 
     def inventory(self) -> Inventory:
         """The living nodes and all that they have, at most INVENTORY_SECONDS old."""
-        if time.monotonic() - self._looked >= INVENTORY_SECONDS:
+        if time.monotonic() - self.looked >= INVENTORY_SECONDS:
             # the one public view of what is free on each node: ray.available_resources() adds all nodes up, and
             # ray.nodes() and ray.util.state.list_nodes() tell totals only (ray issue 60134)
             from ray.autoscaler.v2 import sdk
@@ -70,8 +81,12 @@ class Connection:
             self._nodes = [
                 Node(name=n.node_id, total=_resources(n.total_resources()), labels=n.labels or {}) for n in alive
             ]
-            self._looked = time.monotonic()
+            self.looked = time.monotonic()
         return self._nodes
+
+    def head(self) -> str:
+        """``host:port`` of the head's GCS."""
+        return str(self.ray.get_runtime_context().gcs_address)
 
     def unused(self, node: Node) -> Resources:
         """What Ray has not given away of a node of the inventory, to anybody."""
@@ -88,15 +103,14 @@ def _resources(amounts: dict[str, float]) -> Resources:
     return Resources(cpus=amounts.get("CPU", 0.0), gpus=amounts.get("GPU", 0.0))
 
 
-def _settle_environment(local: bool) -> None:
-    """What Ray reads at its import: a token for a local Ray, and GPUs left visible to workers that ask for none."""
-    if local:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token" and not Path("~/.ray/auth_token").expanduser().exists():
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # one machine: all processes on loopback
+def _settle_environment(address: str | None) -> None:
+    """What Ray reads at its import: who may reach it, and GPUs left visible to workers that ask for none."""
+    if address is None:
+        access.alone()
         for name, value in UNUSED.items():
             os.environ.setdefault(name, value)
+    elif warning := access.joined(address):
+        print(f"warning: {warning}", file=sys.stderr)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 

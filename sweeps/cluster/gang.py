@@ -4,42 +4,64 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sweeps.cluster.causes import Cause
 from sweeps.cluster.connect import Connection
+from sweeps.cluster.hearing import Member
 from sweeps.cluster.job import Report, Update
-from sweeps.cluster.pool import Member, Pool, new_name
+from sweeps.cluster.pool import Pool, new_name
 from sweeps.scheduling.inventory import Allocation, Resources
 
-GROUP_SECONDS = 30.0  # a group that fits now is created in milliseconds; a second try can take one more second
 CAUSE_SECONDS = 5.0  # for the rank that knows the cause, when another one says only that the connection broke
 
+ROOM, FORMING, RUNNING, OVER = "room", "forming", "running", "over"  # the stages of a start; it is over where it failed
 
-@dataclass(kw_only=True)
+
+@dataclass(kw_only=True, eq=False)
 class Team:
-    """The workers of a run, and the placement group of a gang."""
+    """The workers of a run, the placement group of a gang, and how far their start is."""
 
     run_id: str
     members: list[Member] = field(default_factory=list)
     group: Any = None
     broke: float | None = None  # when a collective was first seen to fail
+    where: Allocation = field(default_factory=dict)  # node -> workers there, or on their way
+    shape: Resources = field(default_factory=Resources)
+    stage: str = RUNNING
+    withdrawn: bool = False  # while it was forming
+    error: str = ""  # why it could not start
+    heard: list[Report] = field(default_factory=list)  # what was looked at last
+    said: Update | None = None  # and what was said of it
 
-    def allocation(self) -> dict[str, int]:
-        """Node -> workers there."""
-        found: dict[str, int] = {}
-        for member in self.members:
-            found[member.node] = found.get(member.node, 0) + 1
-        return found
+    @property
+    def size(self) -> int:
+        """How many workers it has."""
+        return sum(self.where.values())
 
     def update(self) -> Update:
         """What became of the run."""
+        if self.stage == OVER:
+            node = next(iter(self.where)) if len(self.where) == 1 else ""  # of several it is not known which
+            state = "unstarted" if self.error else "stopped"
+            return Update(run_id=self.run_id, state=state, error=self.error, node=node)
+        if self.stage != RUNNING:
+            return Update(run_id=self.run_id, state="running")
         reports = [member.report for member in self.members]
+        if self.said is not None and self.broke is None and reports == self.heard:
+            return self.said
         if self.broke is None and any(report.collective for report in reports):
             self.broke = time.monotonic()
         waited = self.broke is not None and time.monotonic() - self.broke > CAUSE_SECONDS
-        return combine(self.run_id, reports, waited=waited)
+        said = combine(self.run_id, reports, waited=waited)
+        if said.state not in ("running", "done"):
+            rank = at_fault(reports)
+            blamed = reports[rank].blames
+            said = replace(said, node=self.members[rank if blamed is None else blamed].node)
+        self.heard, self.said = reports, said
+        return said
 
 
 class Gangs:
@@ -49,31 +71,27 @@ class Gangs:
         self._ray, self._pool = connection.ray, pool
         self._prefix = f"gang-{connection.namespace}-"
 
-    def fill(self, team: Team, allocation: Allocation, shape: Resources) -> None:
-        """Create the group on the scheduler's nodes, all or nothing, and its workers.
-
-        Raises:
-            TimeoutError: when the group is not there in time.
-        """
-        util, nodes, name = self._ray.util, list(allocation), self.name(team.run_id)
-        self._pool.make_room(*nodes)
-        team.group = util.placement_group(
-            [_bundle(shape.times(allocation[node])) for node in nodes],
-            strategy="STRICT_SPREAD" if len(nodes) > 1 else "STRICT_PACK",
-            name=name,
+    def group(self, team: Team) -> Any:
+        """Ask for a team's group on the scheduler's nodes, all or nothing."""
+        return self._ray.util.placement_group(
+            [_bundle(team.shape.times(count)) for count in team.where.values()],
+            strategy="STRICT_SPREAD" if len(team.where) > 1 else "STRICT_PACK",
+            name=self.name(team.run_id),
             lifetime="detached",
-            bundle_label_selector=[{"ray.io/node-id": node} for node in nodes],
+            bundle_label_selector=[{"ray.io/node-id": node} for node in team.where],
         )
-        if not team.group.wait(GROUP_SECONDS):
-            raise TimeoutError(f"no placement group within {GROUP_SECONDS:g} s")
-        leader = new_name()
-        for index, node in enumerate(nodes):
-            strategy = util.scheduling_strategies.PlacementGroupSchedulingStrategy(
-                team.group, placement_group_bundle_index=index
-            )
-            for _ in range(allocation[node]):
-                words = {"leader": leader} if team.members else {"name": leader}
-                team.members.append(self._pool.member(node, shape, strategy, group=name, **words))
+
+    def members(self, team: Team, entry: str) -> Iterator[Member]:
+        """The workers of a team whose group is there, rank 0 first."""
+        leader, scheduling = new_name(), self._ray.util.scheduling_strategies
+        first = True
+        for index, (node, count) in enumerate(team.where.items()):
+            strategy = scheduling.PlacementGroupSchedulingStrategy(team.group, placement_group_bundle_index=index)
+            for _ in range(count):
+                words = {"name": leader} if first else {"leader": leader}
+                first = False
+                words |= {"group": self.name(team.run_id), "entry": entry}
+                yield self._pool.member(node, team.shape, strategy, **words)
 
     def remove(self, group: Any) -> None:
         """Remove a group, and whatever still runs in it."""
@@ -106,10 +124,11 @@ def combine(run_id: str, reports: Sequence[Report], *, waited: bool = True) -> U
     finished = kinds == {"done"} or (lead.state == "done" and lead.result is not None)
     echo = not waited and all(r.state in ("running", "done") or r.collective for r in reports)
     if "running" in kinds and (finished or echo or kinds <= {"running", "done"}):
-        return Update(run_id=run_id, state="running", progress=lead.progress)
+        beats, doing = sum(r.beats for r in reports), next((r.doing for r in reports if r.doing), "")
+        return Update(run_id=run_id, state="running", progress=lead.progress, beats=beats, doing=doing)
     if finished:
         return Update(run_id=run_id, state="done", result=lead.result)
-    worst = min((r for r in reports if r.state not in ("running", "done", "idle")), key=_weight, default=lead)
+    worst = reports[at_fault(reports)]
     ranks = tuple(f"rank {i} {r.state}: {r.error}" for i, r in enumerate(reports)) if len(reports) > 1 else ()
     return Update(
         run_id=run_id,
@@ -117,8 +136,15 @@ def combine(run_id: str, reports: Sequence[Report], *, waited: bool = True) -> U
         error=worst.error,
         traceback=worst.traceback,
         fatal=worst.fatal,
+        cause=worst.cause if worst.state != "idle" else Cause.DEATH,
         ranks=ranks,
     )
+
+
+def at_fault(reports: Sequence[Report]) -> int:
+    """The rank that is nearest to the cause of a gang's end; rank 0 where none has ended."""
+    ended = [rank for rank, report in enumerate(reports) if report.state not in ("running", "done", "idle")]
+    return min(ended, key=lambda rank: _weight(reports[rank]), default=0)
 
 
 def _weight(report: Report) -> int:

@@ -12,6 +12,7 @@ from gpt3core.numerics import Numerics
 from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
+from sweeps.cluster.causes import Cause
 from sweeps.scheduling.inventory import Resources
 
 
@@ -31,6 +32,8 @@ class Job:
     peak_flops: float | None = None  # of one device
     usd_per_hour: float = 0.0  # of one device
     layout: Layout | None = None  # over the gang's ranks; replicas by default
+    halvings: int = 0  # of the micro-batch, after as many ends for want of memory
+    hang_seconds: float | None = None  # after which a rank that does not come to a collective is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,10 @@ class Report:
     traceback: str = ""
     fatal: bool = False  # trying again would end the same way
     collective: bool = False  # the failure of a collective: another rank may know the cause
+    cause: Cause = Cause.CRASH  # of a failure, or of a death
+    blames: int | None = None  # the rank that it waits for in vain
+    beats: int = 0  # signs of life so far (``gpt3core.pulse``)
+    doing: str = ""  # something long that cannot beat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +101,10 @@ class Update:
     error: str = ""
     traceback: str = ""
     fatal: bool = False
+    cause: Cause = Cause.CRASH
+    node: str = ""  # of the rank at fault, as far as that is known
+    beats: int = 0
+    doing: str = ""
     ranks: tuple[str, ...] = field(default=())  # what each rank of a failed gang said
 
 

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from sweeps.cluster.causes import PERHAPS_THE_NODE, Cause
 from sweeps.cluster.connect import Connection
+from sweeps.cluster.forming import Forming
 from sweeps.cluster.gang import Gangs, Team
-from sweeps.cluster.job import Assignment, Job, StartError, Update
-from sweeps.cluster.pool import ORPHAN_SECONDS, Member, Pool
+from sweeps.cluster.head import Head
+from sweeps.cluster.hearing import Hearing, Member
+from sweeps.cluster.job import Assignment, Job, Update
+from sweeps.cluster.news import News
+from sweeps.cluster.pool import ORPHAN_SECONDS, Pool
 from sweeps.scheduling.inventory import Allocation, Inventory, Resources
 from sweeps.scheduling.scheduler import Running
 
+ROOM_SECONDS = 0.05  # between two looks whether a gang has room
 ADOPT_SECONDS = 30.0  # for a worker of an earlier driver to answer, on a busy node too
 
 
@@ -41,7 +50,10 @@ class Launcher:
         self.local, self._ray = self._connection.local, self._connection.ray
         self._pool = Pool(self._connection, orphan_seconds)
         self._gangs = Gangs(self._connection, self._pool)
+        self._hearing = Hearing(self._connection)
+        self._forming = Forming(self._connection, self._pool, self._gangs)
         self._teams: dict[str, Team] = {}
+        self._head, self._news = Head(self._connection.head()), News(self._connection)
         self._adopt()
 
     # ---------------------------------------------------------------------------------------------- what there is
@@ -52,18 +64,20 @@ class Launcher:
 
     def running(self) -> list[Running]:
         """The runs that hold resources."""
-        return [
-            Running(run_id=team.run_id, worker=team.members[0].shape, allocation=team.allocation())
-            for team in self._teams.values()
-        ]
+        return [Running(run_id=team.run_id, worker=team.shape, allocation=team.where) for team in self._teams.values()]
 
     def others(self) -> list[Running]:
         """What somebody else holds: used on a node, and not by this sweep's workers."""
+        inventory = self.inventory()
+        self._pool.forget(self._connection.looked)
         ours: dict[str, Resources] = {}
-        for member in [*self._pool.idle, *self._busy()]:
-            ours[member.node] = ours.get(member.node, Resources()).plus(member.shape)
+        held = [(member.node, member.shape, 1) for member in self._pool.idle]
+        held += [(node, shape, 1) for gone in self._pool.leaving for node, shape in gone.places]
+        held += [(node, team.shape, n) for team in self._teams.values() for node, n in team.where.items()]
+        for name, shape, count in held:
+            ours[name] = ours.get(name, Resources()).plus(shape.times(count))
         found = []
-        for node in self.inventory():
+        for node in inventory:
             used = node.total.minus(self._connection.unused(node)).minus(ours.get(node.name, Resources()))
             rest = Resources(cpus=max(0.0, used.cpus), gpus=max(0.0, used.gpus))
             if rest != Resources():
@@ -72,14 +86,22 @@ class Launcher:
 
     def poll(self) -> list[Update]:
         """The state of every run that was started; ended ones are released."""
-        self._pool.poll(self._busy())
+        self._head.require()
+        self._hearing.hear([*self._pool.idle, *self._busy()])
+        self._pool.tidy()
+        self._forming.look()
         updates = []
         for team in list(self._teams.values()):
-            update = team.update()
+            update = self._explained(team, team.update())
             updates.append(update)
             if update.state != "running":
                 self._release(team, update)
         return updates
+
+    def wait(self, seconds: float) -> None:
+        """Return when a run has ended, and after so long at the latest; ``poll`` then tells what happened."""
+        self._forming.look()
+        self._hearing.wait(self._busy(), min(seconds, ROOM_SECONDS) if self._forming.waiting else seconds)
 
     def _busy(self) -> list[Member]:
         return [member for team in self._teams.values() for member in team.members]
@@ -87,44 +109,43 @@ class Launcher:
     # -------------------------------------------------------------------------------------------------- what to do
 
     def start(self, run_id: str, allocation: Allocation, shape: Resources, entry: str, job: Job) -> None:
-        """Start a run where the scheduler said: on one warm or new worker, or on a gang.
+        """Start a run where the scheduler said: on one warm or new worker, or on a gang; waits for nothing.
 
-        Raises:
-            StartError: when that cannot be; nothing is left behind.
+        One that cannot be started leaves nothing behind, and ``poll`` says "unstarted" and why.
         """
-        size, team = sum(allocation.values()), Team(run_id=run_id)
-        try:
-            if size == 1:
-                (node,) = allocation
-                team.members = [self._pool.single(node, shape)]
-            else:
-                self._gangs.fill(team, allocation, shape)
-        except (self._ray.exceptions.RayError, ValueError, TimeoutError) as error:
-            self._dissolve(team)
-            raise StartError(f"could not start where it was planned ({error})") from error
-        self._teams[run_id] = team
-        address = team.members[0].actor.address.remote() if size > 1 else ""
-        for rank, member in enumerate(team.members):
-            assignment = Assignment(
-                entry=entry,
-                run_id=run_id,
-                job=job,
-                node=member.node,
-                shape=shape,
-                rank=rank,
-                world_size=size,
-            )
-            member.begin(assignment, address)
+        team = self._teams[run_id] = Team(run_id=run_id, where=dict(allocation), shape=shape)
+        self._forming.start(team, entry, job)
 
     def stop(self, run_id: str | None = None) -> None:
         """Ask a run, or all, to write a checkpoint and end; ``poll`` then says "stopped"."""
         for team in self._teams.values():
-            if run_id in (None, team.run_id):
+            if run_id in (None, team.run_id) and not self._forming.withdraw(team):
                 for member in team.members:
                     member.actor.stop.remote()
 
+    def end(self, run_id: str) -> None:
+        """End a run at once, whatever it does."""
+        if (team := self._teams.get(run_id)) is not None:
+            self._dissolve(team)
+
+    def leaving(self) -> Mapping[str, float]:
+        """The nodes that are to be taken away, with the seconds that are left."""
+        return self._news.leaving()
+
+    def _explained(self, team: Team, update: Update) -> Update:
+        """With the node that is gone, where that is why the run ended."""
+        if update.state not in ("failed", "lost") or update.cause not in PERHAPS_THE_NODE:
+            return update
+        if not (gone := self._news.gone(team.where)):
+            return update
+        return replace(update, cause=Cause.NODE, node=gone, error=f"its node {gone[:8]} is gone ({update.error})")
+
     def close(self) -> None:
-        """Leave: workers without work end; runs go on where the cluster outlives this process."""
+        """Leave: idle workers end, starts are taken back; runs go on where the cluster outlives this process."""
+        self._head.close()
+        if self._head.lost:
+            return  # whatever is asked of this cluster now does not return
+        self._teams = {i: team for i, team in self._teams.items() if not self._forming.withdraw(team)}
         if self._teams:
             runs = "1 run is" if len(self._teams) == 1 else f"{len(self._teams)} runs are"
             after = (
@@ -133,21 +154,20 @@ class Launcher:
                 else "go on without it; start the same command again to take them over"
             )
             print(f"this driver leaves while {runs} under way: they {after}", file=sys.stderr)
-        self._pool.end(self._pool.idle)
+        self._pool.close()
         self._connection.close()
 
     def _release(self, team: Team, update: Update) -> None:
         """A sound single worker stays warm; gangs and workers after an error end."""
-        if team.group is None and update.state in ("done", "stopped", "busy"):
-            self._pool.keep(team.members[0])
+        if team.group is None and team.members and update.state in ("done", "stopped", "busy"):
+            self._pool.keep(team.members[0], team.run_id)
             del self._teams[team.run_id]
         else:
             self._dissolve(team)
 
     def _dissolve(self, team: Team) -> None:
-        self._pool.end(team.members)
-        if team.group is not None:
-            self._gangs.remove(team.group)
+        if not self._forming.withdraw(team):
+            self._pool.end(team.members, team.group, team.run_id)
         self._teams.pop(team.run_id, None)
 
     # ---------------------------------------------------------------------------------------------------- adoption
@@ -159,7 +179,7 @@ class Launcher:
         for name in self._ray.util.list_named_actors():
             with contextlib.suppress(ValueError):  # it ended meanwhile
                 actors += [self._ray.get_actor(name)] if name.startswith("worker-") else []
-        asked = [actor.poll.remote() for actor in actors]
+        asked = [actor.work.remote() for actor in actors]
         if asked:
             self._ray.wait(asked, num_returns=len(asked), timeout=ADOPT_SECONDS)
         for actor, answer in zip(actors, asked, strict=True):
@@ -168,9 +188,11 @@ class Launcher:
         groups = self._gangs.existing()
         for run_id, ranks in found.items():
             ranks.sort(key=lambda item: item[0].rank)
+            members, (work, _) = [member for _, member in ranks], ranks[0]
+            where = dict(Counter(member.node for member in members))
             group = groups.pop(self._gangs.name(run_id), None)
-            team = Team(run_id=run_id, members=[member for _, member in ranks], group=group)
-            if len(ranks) == ranks[0][0].world_size:
+            team = Team(run_id=run_id, members=members, group=group, where=where, shape=work.shape)
+            if len(ranks) == work.world_size:
                 self._teams[run_id] = team
             else:
                 self._dissolve(team)
@@ -180,11 +202,12 @@ class Launcher:
     def _adopted(self, actor: Any, answer: Any) -> tuple[Assignment, Member] | None:
         """A worker that was found by name and has work; one without is ended."""
         try:
-            report = self._ray.get(answer, timeout=0)
+            work = self._ray.get(answer, timeout=0)
         except (self._ray.exceptions.RayError, TimeoutError):
-            report = None
-        if report is None or report.assignment is None:
+            work = None
+        if work is None:
             self._ray.kill(actor)
             return None
-        work = report.assignment
-        return work, Member(actor=actor, node=work.node, shape=work.shape, report=report, born=True)
+        member = Member(actor=actor, node=work.node, shape=work.shape, born=True)
+        member.listen()
+        return work, member

@@ -1,142 +1,149 @@
-"""Workers on their nodes: made, polled without waiting for the slow, kept warm for a while, ended."""
+"""Workers on their nodes: made, kept warm for a while, ended; nothing here waits."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeps.cluster.connect import Connection
-from sweeps.cluster.job import Assignment, Report
+from sweeps.cluster.hearing import Member
+from sweeps.cluster.threads import Threads
 from sweeps.scheduling.inventory import Resources
 
 # one arena for all threads: every run has a new thread, and an arena each would keep memory; large pages: 3-8% faster
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
 CODE = Path(__file__).resolve().parent.parent.parent
-POLL_SECONDS = 2.0  # for an answer of a worker that has answered before
-START_SECONDS = 120.0  # for the first answer of a new one, which imports torch before it
-SILENT_SECONDS = 300.0  # a worker that has answered before and does not any more is taken for lost
 IDLE_SECONDS = 30.0  # a worker without work keeps its cores and GPUs from others for so long
 ORPHAN_SECONDS = 60.0  # a worker that has neither work nor driver ends itself after so long
 RELEASE_SECONDS = 0.3  # the cluster's view of free resources is that old
+THREADS = 16  # calls to the cluster under way at once; each mostly waits
 
 
-@dataclass(kw_only=True)
-class Member:
-    """A worker, and what it said last."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Leaving:
+    """Workers that are being ended, and what their nodes will have back."""
 
-    actor: Any
-    node: str
-    shape: Resources
-    report: Report = field(default_factory=lambda: Report(state="running"))
-    asked: Any = None  # the answer to a poll that is under way
-    since: float = field(default_factory=time.monotonic)  # when that poll was sent, or the worker made
-    born: bool = False  # it has answered once
-    idle: float = 0.0  # since when it is without work
+    run_id: str  # whose workers they were, if they had work
+    places: Sequence[tuple[str, Resources]]  # node and shape of each
+    ended: Future[float]  # when they were
 
-    def begin(self, assignment: Assignment, address: Any = "") -> None:
-        """Give it work, without waiting for it to be there.
-
-        Args:
-            address: where the ranks meet, or the answer of the leader that will say it.
-        """
-        self.report, self.asked = Report(state="running"), None
-        self.actor.start.remote(assignment, address)
+    def seen(self, by: float) -> bool:
+        """Whether a look of the cluster at that time shows what they held as free."""
+        return self.ended.done() and by >= self.ended.result() + RELEASE_SECONDS
 
 
 class Pool:
-    """The workers of one sweep."""
+    """The workers of one sweep that have no work, and the hands that make and end all of them."""
 
     def __init__(self, connection: Connection, orphan_seconds: float) -> None:
         self._ray, self._orphan_seconds = connection.ray, orphan_seconds
+        self._worker: Any = None
+        self.hands = Threads(THREADS, "launch")
         self.idle: list[Member] = []
-        self._freed = -RELEASE_SECONDS
+        self.leaving: list[Leaving] = []
+        self._lock = threading.Lock()  # of ``leaving``
 
-    def single(self, node: str, shape: Resources) -> Member:
-        """A warm worker of this shape on this node, or a new one."""
+    def warm(self, node: str, shape: Resources) -> Member | None:
+        """A worker without work, of this shape on this node."""
         for member in self.idle:
             if member.node == node and member.shape == shape:
                 self.idle.remove(member)
                 return member
-        self.make_room(node)
+        return None
+
+    def single(self, node: str, shape: Resources, entry: str) -> Member:
+        """A new worker on a node; it is born as soon as there is room."""
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        return self.member(node, shape, strategy)
+        return self.member(node, shape, strategy, entry=entry)
 
     def member(self, node: str, shape: Resources, strategy: Any, *, name: str = "", **words: str) -> Member:
-        """A new worker; ``words`` are the gang's of ``Worker``."""
-        from sweeps.cluster.worker import Worker
+        """A new worker; ``words`` are of ``Worker``. Takes a call to the cluster."""
+        if self._worker is None:
+            from sweeps.cluster.worker import Worker
 
-        variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": _python_path(), **MALLOC}
-        actor = (
-            self._ray.remote(Worker)
-            .options(
-                name=name or new_name(),
-                lifetime="detached",
-                max_restarts=0,
-                num_cpus=shape.cpus,
-                num_gpus=shape.gpus,
-                scheduling_strategy=strategy,
-                runtime_env={"env_vars": variables},
-            )
-            .remote(orphan_seconds=self._orphan_seconds, **words)
-        )
+            self._worker = self._ray.remote(Worker)
+        variables = {"OMP_NUM_THREADS": str(max(1, int(shape.cpus))), "PYTHONPATH": python_path(), **MALLOC}
+        actor = self._worker.options(
+            name=name or new_name(),
+            lifetime="detached",
+            max_restarts=0,
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
+            scheduling_strategy=strategy,
+            runtime_env={"env_vars": variables},
+        ).remote(orphan_seconds=self._orphan_seconds, **words)
         return Member(actor=actor, node=node, shape=shape)
 
-    def keep(self, member: Member) -> None:
-        """Keep a sound worker warm for the next run of its shape."""
-        member.actor.clear.remote()
+    def keep(self, member: Member, run_id: str) -> None:
+        """Keep a sound worker warm for the next run of its shape, now that the end of this one is known."""
+        member.actor.clear.remote(run_id)
         member.idle = time.monotonic()
         self.idle.append(member)
 
-    def end(self, members: Iterable[Member]) -> None:
-        """End workers at once, whatever they do."""
-        for member in list(members):
-            if member in self.idle:
-                self.idle.remove(member)
-            self._ray.kill(member.actor)
-            self._freed = time.monotonic()
+    def end(self, members: Iterable[Member], group: Any = None, run_id: str = "") -> None:
+        """End workers, whatever they do, and remove their placement group; a thread does it meanwhile."""
+        if (gone := list(members)) or group is not None:
+            self.hands.submit(self._end, gone, group, self._note_leaving(gone, run_id))
 
-    def make_room(self, *nodes: str) -> None:
-        """End idle workers on these nodes: the scheduler counts them as free."""
-        self.end([m for m in self.idle if m.node in nodes])
-        time.sleep(max(0.0, self._freed + RELEASE_SECONDS - time.monotonic()))
+    def end_here(self, members: Sequence[Member], group: Any, run_id: str) -> None:
+        """The same by the calling thread, which is one of the hands."""
+        self._end(members, group, self._note_leaving(members, run_id))
 
-    def poll(self, busy: Iterable[Member]) -> None:
-        """Ask every worker how it stands. Those that have answered before are waited for, a little and once."""
-        members, now = [*self.idle, *busy], time.monotonic()
+    def _note_leaving(self, members: Sequence[Member], run_id: str) -> Future[float]:
+        gone = Leaving(run_id=run_id, places=[(m.node, m.shape) for m in members], ended=Future())
+        with self._lock:
+            self.leaving.append(gone)
+        return gone.ended
+
+    def _end(self, members: Sequence[Member], group: Any, ended: Future[float]) -> None:
         for member in members:
-            if member.asked is None:
-                member.asked = member.actor.poll.remote()
-                member.since = now if member.born else member.since
-        prompt = [m.asked for m in members if m.born and now - m.since < POLL_SECONDS]
-        if prompt:
-            self._ray.wait(prompt, num_returns=len(prompt), timeout=POLL_SECONDS)
-        for member in members:
-            self._hear(member)
+            with contextlib.suppress(Exception):  # it is gone, or the cluster is
+                self._ray.kill(member.actor)
+        if group is not None:
+            with contextlib.suppress(Exception):
+                self._ray.util.remove_placement_group(group)
+        ended.set_result(time.monotonic())
+
+    def make_room(self, nodes: Iterable[str]) -> None:
+        """End idle workers on these nodes: the scheduler counts what they hold as free."""
+        named = set(nodes)
+        self._end_idle(lambda member: member.node in named)
+
+    def room(self, run_id: str, nodes: Collection[str], now: float) -> bool:
+        """Whether the cluster knows what was given back on these nodes, and nothing is left of a run's last start."""
+        return all(
+            gone.seen(now) or (gone.run_id != run_id and not any(node in nodes for node, _ in gone.places))
+            for gone in self.leaving
+        )
+
+    def forget(self, looked: float) -> None:
+        """Leave out what a look of the cluster at that time shows as free."""
+        with self._lock:
+            self.leaving = [gone for gone in self.leaving if not gone.seen(looked)]
+
+    def tidy(self) -> None:
+        """End idle workers after a while, and drop those that are dead."""
+        now = time.monotonic()
         self.idle = [m for m in self.idle if m.report.state not in ("lost", "unstarted")]
-        self.end([m for m in self.idle if time.monotonic() - m.idle > IDLE_SECONDS])
+        self._end_idle(lambda member: now - member.idle > IDLE_SECONDS)
 
-    def _hear(self, member: Member) -> None:
-        """Take a worker's answer, if it has come."""
-        ready, _ = self._ray.wait([member.asked], timeout=0)
-        if not ready:
-            silent = time.monotonic() - member.since
-            if not member.born and silent > START_SECONDS:
-                error = f"its worker did not start on node {member.node[:8]} within {START_SECONDS:g} s"
-                member.report = Report(state="unstarted", error=error)
-            elif member.born and silent > SILENT_SECONDS:
-                error = f"its worker on node {member.node[:8]} has not answered for {SILENT_SECONDS:g} s"
-                member.report = Report(state="lost", error=error)
-            return
-        try:
-            member.report, member.born = self._ray.get(member.asked), True
-        except self._ray.exceptions.RayError as error:
-            member.report = Report(state="lost", error=f"its worker died ({type(error).__name__})")
-        member.asked = None
+    def close(self) -> None:
+        """End the workers without work, and wait for the hands to be empty."""
+        self._end_idle(lambda member: True)
+        self.hands.close()
+
+    def _end_idle(self, which: Callable[[Member], bool]) -> None:
+        gone = [member for member in self.idle if which(member)]
+        self.idle = [member for member in self.idle if member not in gone]
+        self.end(gone)
 
 
 def new_name() -> str:
@@ -144,7 +151,7 @@ def new_name() -> str:
     return f"worker-{uuid.uuid4().hex[:12]}"
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """Workers import the code that the driver runs, wherever it came from."""
     inherited = os.environ.get("PYTHONPATH", "")
     return f"{CODE}:{inherited}" if inherited else str(CODE)

@@ -1,47 +1,67 @@
 """A worker: a Ray actor that imported torch once and runs one run after another in a thread of its own.
 
-Workers are detached: they outlive their driver, and the next driver finds them by name. One that hears of no driver
-for a while after its work is done ends itself, and a gang's removes the placement group, which nobody else would.
+The call that gives it a run is answered at the run's end, so that its driver need not ask; calls are asynchronous, and
+one that waits holds up no other. Workers are detached: they outlive their driver, and the next driver finds them by
+name. One that hears of no driver for a while after its work is done ends itself, and a gang's removes the placement
+group, which nobody else would.
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
+import queue
 import socket
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from gpt3core import pulse
 from gpt3core.errors import COLLECTIVE, BusyError, PeerError, StoppedError, StoreError
+from sweeps.cluster import causes
+from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Assignment, Progress, Report
 
 WATCH_SECONDS = 1.0
+CHECKPOINT_SECONDS = 25.0  # that a worker that is sent SIGTERM takes for it at most: Slurm kills after 30
+LISTEN_SECONDS = 600.0  # a driver that listens for an end is answered after so long at the latest, and asks again
+PRELOAD = ("gpt3core.run",)  # what ``train`` and ``prepare`` need, imported at birth
 
 
 class Worker:
-    """The actor. ``start`` returns at once; ``poll`` tells what became of it."""
+    """The actor. ``run`` and ``ended`` are answered when its run has ended, all else at once."""
 
-    def __init__(self, orphan_seconds: float, group: str = "", leader: str = "") -> None:
-        """Wait for work.
+    def __init__(self, orphan_seconds: float, entry: str = "", group: str = "", leader: str = "") -> None:
+        """Import what its work needs, and wait for it.
 
         Args:
             orphan_seconds: of silence after which a worker without work ends.
+            entry: ``module:function`` of its first run; a ``PRELOAD`` of the module is imported now.
             group: name of the gang's placement group.
             leader: name of the gang's rank 0, empty for that rank and for single workers.
         """
         self._group, self._leader, self._orphan_seconds = group, leader, orphan_seconds
         self._report = Report()
+        self._work: Assignment | None = None
+        self._over: Future[Report] = Future()
         self._stop = threading.Event()
+        self._settled = False  # a run has ended
         self._heard = time.monotonic()
+        preload(entry)
+        atexit.register(self._terminate)  # what SIGTERM comes to: Ray's handler ends the main thread, which is not this
         threading.Thread(target=self._watch, daemon=True).start()
 
     def address(self) -> str:
@@ -52,36 +72,61 @@ class Worker:
             probe.bind((host, 0))
             return f"{host}:{probe.getsockname()[1]}"
 
-    def start(self, assignment: Assignment, address: str = "") -> None:
-        """Begin; a gang's ranks meet at the address, which Ray hands over once the leader has said it."""
+    async def run(self, assignment: Assignment, address: str = "") -> Report:
+        """Do this and tell its end; a gang's ranks meet at the address, which Ray hands over once the leader has it."""
         self._heard = time.monotonic()
-        assignment = replace(assignment, address=address)
         assert self._report.state != "running", "a worker runs one run at a time"
         self._stop.clear()
-        self._report = Report(state="running", assignment=assignment)
-        threading.Thread(target=self._work, args=(assignment,), daemon=True).start()
+        self._work, self._over, self._report = replace(assignment, address=address), Future(), Report(state="running")
+        threading.Thread(target=self._perform, args=(self._work,), daemon=True).start()
+        return await self.ended()
 
-    def poll(self) -> Report:
-        """What became of it."""
+    async def ended(self) -> Report:
+        """The end of the run that it has, or that it still runs after LISTEN_SECONDS; "idle" where it has none."""
         self._heard = time.monotonic()
+        if self._work is not None:
+            await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=LISTEN_SECONDS)
         return self._report
 
-    def clear(self) -> None:
-        """Forget the finished run."""
-        self._report = Report()
+    def poll(self) -> Report:
+        """How far it is: little, for it is asked often."""
+        self._heard = time.monotonic()
+        said = Report(state=self._report.state, progress=self._report.progress)
+        return replace(said, beats=pulse.HERE.beats, doing=pulse.HERE.doing)
+
+    def work(self) -> Assignment | None:
+        """What it has, for a driver that finds it; None once its end was taken note of."""
+        self._heard = time.monotonic()
+        return self._work
+
+    def clear(self, run_id: str) -> None:
+        """The end of that run was taken note of."""
+        if self._work is not None and self._work.run_id == run_id and self._report.state != "running":
+            self._work, self._report = None, Report()
 
     def stop(self) -> None:
         """Ask the run to write its checkpoint and end."""
         self._stop.set()
 
-    def _work(self, assignment: Assignment) -> None:
+    def _terminate(self) -> None:
+        """A batch system whose time is over sends SIGTERM: the run writes a checkpoint, then this process ends."""
+        if self._report.state == "running":
+            self._stop.set()
+            with contextlib.suppress(TimeoutError):
+                self._over.result(timeout=CHECKPOINT_SECONDS)
+
+    def _perform(self, assignment: Assignment) -> None:
         def report(live: Mapping[str, Any]) -> None:
-            self._report = Report(state="running", assignment=assignment, progress=Progress.of(live))
+            self._report = Report(state="running", progress=Progress.of(live))
 
         ended = perform(assignment, report, self._stop.is_set)
-        # blocks that are computed again refer to themselves: without this the next run would start beside their weights
-        gc.collect()
+        with contextlib.suppress(Exception):  # of a device that is broken, say: the end is told whatever happens
+            free_memory()
+        if not self._settled:  # what the first run imported stays as well
+            self._settled = True
+            gc.freeze()
         self._report = ended
+        self._over.set_result(ended)
 
     def _watch(self) -> None:
         while not self._orphaned():
@@ -106,8 +151,50 @@ class Worker:
         return False
 
 
+def preload(entry: str) -> None:
+    """Import what an entry needs. It stays, so no later look for garbage goes through it (40 ms for pandas and ray).
+
+    A module that cannot be imported is no matter here: the run that needs it says so.
+    """
+    with contextlib.suppress(Exception):
+        module = importlib.import_module(entry.partition(":")[0]) if entry else None
+        for name in getattr(module, "PRELOAD", ()):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def free_memory() -> None:
+    """Give back what a run held, on the GPU and to the system, before the next one begins beside it."""
+    gc.collect()  # blocks that are computed again refer to themselves
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # a libc that is not GNU's
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]) -> Report:
-    """Run the entry to its end, however it ends: a thread that died in silence would look busy for ever."""
+    """Run the entry to its end, however it ends: a thread that died in silence would look busy for ever.
+
+    A run whose own thread waits for a rank that does not come ends too: the thread is left behind, for the process of a
+    failed run is ended.
+    """
+    ended: queue.SimpleQueue[Report] = queue.SimpleQueue()
+
+    def hangs(said: str, rank: int | None) -> None:
+        sentence = f"{said}: all ranks are ended, and the run goes on from its checkpoint"
+        ended.put(Report(state="failed", assignment=assignment, error=sentence, cause=Cause.HANG, blames=rank))
+
+    pulse.HERE.begin(hangs)
+    work = threading.Thread(target=lambda: ended.put(_performed(assignment, report, stop)), daemon=True)
+    work.start()
+    first = ended.get()
+    pulse.HERE.begin(None)
+    return first
+
+
+def _performed(assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]) -> Report:
     try:
         module, function = assignment.entry.split(":")
         result = getattr(importlib.import_module(module), function)(assignment, report, stop)
@@ -117,15 +204,16 @@ def perform(assignment: Assignment, report: Callable[[Mapping[str, Any]], None],
     except BusyError as error:
         return Report(state="busy", assignment=assignment, error=str(error))
     except (StoreError, ValueError) as error:
-        return Report(state="failed", assignment=assignment, error=str(error), fatal=True)
+        return Report(state="failed", assignment=assignment, error=str(error), fatal=True, cause=Cause.USER)
     except BaseException as error:
         kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+        echo = _of_a_collective(error)
         return Report(
             state="failed",
             assignment=assignment,
             error=f"{kind}: {error} ({Path(last.filename).name}:{last.lineno})",
-            fatal=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",  # torch's, of a GPU
-            collective=_of_a_collective(error),
+            collective=echo,
+            cause=Cause.PEER if echo else causes.of_error(error),
             traceback=traceback.format_exc(),
         )
 
@@ -165,12 +253,33 @@ def train(
     assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Train and evaluate one run."""
+    return _run(assignment, report, stop)
+
+
+def evaluate(
+    assignment: Assignment, report: Callable[[Mapping[str, Any]], None], stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Ask more of a run that is trained: its checkpoint is read once for all that is missing. Never trains."""
+    from gpt3core.store.rundir import RunDir
+
+    if RunDir(assignment.job.root, assignment.job.spec.run_id).sound_result() is None:
+        raise StoreError(f"run {assignment.job.spec.run_id} is not trained, so nothing is measured of it")
+    return _run(assignment, report, stop, in_parts=True)
+
+
+def _run(
+    assignment: Assignment,
+    report: Callable[[Mapping[str, Any]], None],
+    stop: Callable[[], bool],
+    *,
+    in_parts: bool = False,
+) -> dict[str, Any] | None:
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
-    with mesh.joined(*place, job.device, layout=job.layout) as here:
+    with mesh.joined(*place, job.device, layout=job.layout, hang_seconds=job.hang_seconds) as here:
         return runs.run(
             job.spec,
             job.evals,
@@ -182,8 +291,10 @@ def train(
             checkpoint_seconds=job.checkpoint_seconds,
             prefix=job.prefix,
             keep=job.keep,
+            halvings=job.halvings,
             peak_flops=job.peak_flops,
             usd_per_hour=job.usd_per_hour,
             report=report,
             stop=stop,
+            in_parts=in_parts,
         )

@@ -1,8 +1,9 @@
 """Which of a grid's runs to take next, from the results so far: pure, and quick enough for every finished run.
 
 The first runs are the smallest, a middle and the largest size of the two cheapest budgets; after them analysis.design
-proposes one run at a time, those in flight counted as known, until the FLOPs that the sweep may spend are spent or
-nothing left would narrow the target's interval enough.
+chooses as many as there is room for, jointly: each with those in flight and those before it taken as made, whatever
+their outcome will be. It ends when the FLOPs that the sweep may spend are spent, or nothing left would narrow the
+target's interval enough.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ from gpt3core.spec import RunSpec
 from sweeps.planning.recipe import Recipe
 
 FIRST_BUDGETS = 2
+MOST_CANDIDATES = 2000  # a proposal weighs pairs of them: seconds beside the loop, and a few hundred megabytes
 LEAST_RESULTS = 4  # before the law is asked
+EARLY_SHARE = 0.05  # at most, of what may be spent, on more runs of the first budgets while the law waits for results
 
 
 @dataclass(frozen=True, kw_only=True)
 class Next:
     """What to do now."""
 
-    run_id: str | None = None  # take this run
+    run_ids: tuple[str, ...] = ()  # take these runs
     over: str = ""  # take no more, for this reason; empty while results are awaited
 
 
-def next_run(
+def next_runs(
     recipe: Recipe,
     runs: Mapping[str, RunSpec],
     *,
@@ -38,8 +41,9 @@ def next_run(
     taken: Set[str],
     under_way: Set[str],
     seconds: Callable[[RunSpec], float],
+    slots: int = 1,
 ) -> Next:
-    """The run to take, or that there is none.
+    """The runs to take, at most ``slots`` of them, or that there are no more.
 
     Args:
         runs: the whole grid.
@@ -47,6 +51,7 @@ def next_run(
         taken: runs started, finished or failed: their FLOPs are spent.
         under_way: those of them that may still end with a loss; failed and diverged runs tell nothing.
         seconds: estimate of a run's device time, the cost that is weighed.
+        slots: runs that could start now.
     """
     flops = {run_id: costs.train_flops(run.model, run.tokens) for run_id, run in runs.items()}
     most = recipe.adaptive_share * sum(flops.values())
@@ -54,37 +59,103 @@ def next_run(
     left = [run_id for run_id in runs if run_id not in taken]
     if not left:
         return Next(over="every run of the grid is taken")
-    first = next((run_id for run_id in _first(runs) if run_id not in taken), None)
-    if first is not None:
-        return Next(run_id=first)
+    first = [run_id for run_id in _first(runs) if run_id not in taken]
+    early = _early(runs, flops, most) if first or len(losses) < LEAST_RESULTS else []
+    begin = (first + [run_id for run_id in early if run_id not in taken and run_id not in first])[:slots]
+    if begin:
+        return Next(run_ids=tuple(begin))
     affordable = [run_id for run_id in left if spent + flops[run_id] <= most]
     if not affordable:
         return Next(over=f"the runs left cost more than what remains of {most:.3g} FLOPs (adaptive_share)")
     if len(losses) < LEAST_RESULTS:
         return Next() if under_way else Next(over=f"{len(losses)} runs ended with a loss, {LEAST_RESULTS} are needed")
-    finished = _table([runs[i] for i in losses], seconds).assign(loss=[losses[i] for i in losses])
-    found = design.propose(
-        finished,
-        _table([runs[i] for i in affordable], seconds),
+    affordable = _thinned(affordable, flops)
+    chosen, found = choose(
+        _table([runs[i] for i in losses], seconds).assign(loss=[losses[i] for i in losses]),
+        _table([runs[i] for i in affordable], seconds).assign(flops=[flops[i] for i in affordable]),
+        _table([runs[i] for i in sorted(under_way)], seconds),
         compute=recipe.adaptive_target or design.FARTHER * max(flops.values()),
-        running=_table([runs[i] for i in sorted(under_way)], seconds),
+        slots=slots,
+        rest=most - spent,
     )
     if not found.worth:
         percent = f"{found.everything:.0%}"
         return Next(over=f"all runs left together would narrow the interval to {percent} of what it is: not worth it")
-    return Next(run_id=affordable[found.proposals[0].index])
+    return Next(run_ids=tuple(affordable[k] for k in chosen))
+
+
+def choose(
+    finished: pd.DataFrame,
+    candidates: pd.DataFrame,
+    running: pd.DataFrame,
+    *,
+    compute: float,
+    slots: int,
+    rest: float,
+) -> tuple[list[int], design.Design]:
+    """The rows of the candidates to start on free slots, and the design behind them.
+
+    What remains to be spent is planned to its end once it keeps all slots busy for less than the longest run takes,
+    runs under way counted as half done: all of that plan will run, and with the longest first the sweep ends sooner.
+
+    Args:
+        finished, candidates, running: as for ``design.propose``, costs in time; of candidates their ``flops`` too.
+        rest: FLOPs that may be spent.
+    """
+    cost, flops = candidates.cost.to_numpy(float), candidates.flops.to_numpy(float)
+    work = min(1.0, rest / float(flops.sum())) * float(cost.sum()) + float(running.cost.sum()) / 2
+    every = slots + len(running)
+    last = every > 1 and work <= every * float(cost.max())
+    batch = len(candidates) if last else slots
+    found = design.propose(finished, candidates, compute=compute, running=running, batch=batch)
+    chosen = []
+    for proposal in found.proposals:
+        if flops[proposal.index] <= rest:
+            rest -= flops[proposal.index]
+            chosen.append(proposal.index)
+    return (sorted(chosen, key=lambda k: (-cost[k], k)) if last else chosen)[:slots], found
 
 
 def _first(runs: Mapping[str, RunSpec]) -> list[str]:
     """The smallest, a middle and the largest size of each of the cheapest budgets."""
-    budgets = sorted({run.budget_flops or 0.0 for run in runs.values()})[:FIRST_BUDGETS]
     found = []
-    for budget in budgets:
-        by_size = sorted(
-            (costs.params(run.model).total, i) for i, run in runs.items() if (run.budget_flops or 0.0) == budget
-        )
-        found += [by_size[k][1] for k in sorted({0, len(by_size) // 2, len(by_size) - 1})]
+    for by_size in _cheapest(runs):
+        found += [by_size[k] for k in sorted({0, len(by_size) // 2, len(by_size) - 1})]
     return found
+
+
+def _cheapest(runs: Mapping[str, RunSpec]) -> list[list[str]]:
+    """The runs of each of the cheapest budgets, by size."""
+    budgets = sorted({run.budget_flops or 0.0 for run in runs.values()})[:FIRST_BUDGETS]
+    sizes = {run_id: costs.params(run.model).total for run_id, run in runs.items()}
+    return [
+        [i for _, i in sorted((sizes[i], i) for i, run in runs.items() if (run.budget_flops or 0.0) == budget)]
+        for budget in budgets
+    ]
+
+
+def _early(runs: Mapping[str, RunSpec], flops: Mapping[str, float], most: float) -> list[str]:
+    """Further runs of the cheapest budgets, which cost next to nothing, for workers that would have none."""
+    others = [run_id for by_size in _cheapest(runs) for run_id in by_size]
+    return _within(others, flops, EARLY_SHARE * most)
+
+
+def _within(run_ids: list[str], flops: Mapping[str, float], most: float) -> list[str]:
+    """Those that may be taken, one after another, before so many FLOPs are spent."""
+    found: list[str] = []
+    for run_id in run_ids:
+        if flops[run_id] <= most:
+            most -= flops[run_id]
+            found.append(run_id)
+    return found
+
+
+def _thinned(run_ids: list[str], flops: Mapping[str, float]) -> list[str]:
+    """No more candidates than can be weighed, of all costs."""
+    if len(run_ids) <= MOST_CANDIDATES:
+        return run_ids
+    by_cost = sorted(run_ids, key=lambda run_id: (flops[run_id], run_id))
+    return [by_cost[i] for i in np.linspace(0, len(by_cost) - 1, MOST_CANDIDATES).astype(int)]
 
 
 def _table(runs: list[RunSpec], seconds: Callable[[RunSpec], float]) -> pd.DataFrame:

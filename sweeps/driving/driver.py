@@ -11,7 +11,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
-from sweeps.driving import preparation, view
+from sweeps.driving import preparation, results, slots, taking, view
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
@@ -30,13 +30,16 @@ from sweeps.driving.limiting import Limits
 from sweeps.driving.nodes import Nodes
 from sweeps.driving.outlook import Outlook
 from sweeps.driving.preparation import Preparation
+from sweeps.driving.profiling import SelfPlacing
 from sweeps.driving.progress import Display, Sturdy
+from sweeps.driving.proposed import Proposed
 from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.driving.spending import Spending
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
+from sweeps.driving.survival import Survival
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
 from sweeps.driving.view import Outcome
@@ -45,10 +48,11 @@ from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
 from sweeps.scheduling.scheduler import Start
 
-TICK_SECONDS = 0.25
+TICK_SECONDS = 0.25  # between two turns while no run ends
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
 TRAIN = "sweeps.cluster.worker:train"
+EVALUATE = "sweeps.cluster.worker:evaluate"  # runs that are trained, on more questions
 
 
 def namespace(root: Path, name: str) -> str:
@@ -59,22 +63,32 @@ def namespace(root: Path, name: str) -> str:
 class Driver:
     """Drives one sweep on one cluster."""
 
-    def __init__(self, recipe: Recipe, taken: Taken, cluster: Cluster, display: Display, *, entry: str = TRAIN) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        taken: Taken,
+        cluster: Cluster,
+        display: Display,
+        *,
+        entry: str = TRAIN,
+        patience_seconds: float = 0.0,
+    ) -> None:
         """Drive.
 
         Args:
             taken: of ``taking.take``.
             entry: ``module:function`` that a worker runs for each run; tests put something quick here.
+            patience_seconds: for which it waits, without work, to be asked for more runs (``proposed``).
         """
         self.place, self.cluster, self.entry = recipe.placement, cluster, entry
         self.display = display if isinstance(display, Sturdy) else Sturdy(display)
         self.sweep, self.root, self.evals, self.record = taken.sweep, taken.sweep.root, taken.evals, taken.record
         self.estimates = Estimates(recipe)
         self.states = {run.run_id: RunState(spec=run) for run in taken.runs}
-        self.proposer: Proposer = (
-            Adaptive(recipe, self._loss, self.estimates.seconds) if recipe.adaptive else WholeGrid()
-        )
+        self.profiles = taken.profiles
+        self.proposer = self._proposer(recipe)
         self.requests = Requests(self.sweep, cluster, self.display.say)
+        self.proposed = Proposed(self.sweep, self.evals.eval_id, self.display.say, patience_seconds=patience_seconds)
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
         self.nodes = Nodes(self.estimates.kind, self.display.say)
@@ -90,6 +104,7 @@ class Driver:
             max_failures=self.place.max_failures,
         )
         self.happenings.damage += taken.damage
+        self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self.spending = Spending(self.sweep, self.estimates.device()[1], self.happenings.note)
         self.limits = Limits(
             recipe=recipe,
@@ -104,10 +119,16 @@ class Driver:
         )
         self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
         self._seen: object = None  # what the scheduler was shown last, and when
-        self._decided = -math.inf
+        self._decided = self._shown = -math.inf
+        self.told: list[str] = []  # what the proposer has to say at the end
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
         self.interrupts = 0
         self.interrupted = False
+
+    def _proposer(self, recipe: Recipe) -> Proposer:
+        if self.profiles is not None:
+            return SelfPlacing(self.profiles, self._loss)
+        return Adaptive(recipe, self._loss, self.estimates.seconds) if recipe.adaptive else WholeGrid()
 
     # ----------------------------------------------------------------------------------------------------- the loop
 
@@ -119,16 +140,22 @@ class Driver:
             for state in self.states.values():
                 self.happenings.settle_if_done(state)
             done = view.count(self.states, Phase.DONE)
-            self.begun = done > 0 or self._resumes()
+            self.begun = done > 0 or self.happenings.resumes()
             self.happenings.note("driver", runs=len(self.states), done=done)
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
+            self.happenings.recall()
             self._adopt()
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
-            if done + view.count(self.states, Phase.PRUNED) < len(self.states):
+            if self.profiles is not None and done == len(self.states):
+                self._propose()
+            ended = view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED)
+            unfinished = ended < len(self.states)
+            if unfinished:
+                results.preload()
                 self._prepare()
-                if not self.interrupted:
-                    self._loop(self._act)
+            if not self.interrupted and (unfinished or self.proposed.patience_seconds):
+                self._loop(self._act)
         self._show(INTERRUPTED if self.interrupted else ENDED)
         self.display.close()
         return view.outcome(
@@ -136,6 +163,7 @@ class Driver:
             not_taken=list(self.record.not_taken) if self.over else [],
             damage=self.happenings.damage,
             interrupted=self.interrupted,
+            told=self.told,
             beyond=self.limits.beyond(self.states),
             limited=self.limits.outcome(self.states, time.monotonic()),
         )
@@ -145,11 +173,12 @@ class Driver:
         deadline = math.inf
         while True:
             now = time.monotonic()
-            for update in self.cluster.poll():
+            for update in (*self.cluster.poll(), *self.survival.look(self.states, now)):
+                self.survival.heard(update, now)
                 if update.run_id == preparation.NAME and self.preparation is not None:
                     self.preparation.take(update, now)
                 self.happenings.take(update, now)
-            self._account(now)
+            self.outlook.account(self.states, now)
             if self.interrupts:
                 if deadline == math.inf:
                     deadline, self.interrupted = now + STOP_SECONDS, True
@@ -159,25 +188,11 @@ class Driver:
                     return
             elif not act(now):
                 return
-            self._account(now)
-            self._show()
-            time.sleep(TICK_SECONDS)
-
-    def _account(self, now: float) -> None:
-        """Who holds devices, and how fast the runs are."""
-        for run_id, seconds in self.spending.look(self.cluster.running(), now).items():
-            if run_id in self.states and self.states[run_id].phase == Phase.DONE:
-                self.estimates.ended(run_id, seconds)
-        self.estimates.listen(self.states.values(), now)
-
-    def _resumes(self) -> bool:
-        """Take note of the checkpoints that are there; whether any run has ever begun."""
-        begun = False
-        for state in self.states.values():
-            folder = RunDir(self.root, state.run_id)
-            if state.phase != Phase.DONE and folder.attempts():
-                begun, state.resumes = True, max(folder.checkpoint_steps(), default=0)
-        return begun
+            self.outlook.account(self.states, now)
+            if now >= self._shown + TICK_SECONDS:  # a turn at an end is short: the next run waits for it
+                self._shown = now
+                self._show()
+            self.cluster.wait(TICK_SECONDS)
 
     def _adopt(self) -> None:
         """Runs that an earlier driver started go on: those that are no longer asked for write a checkpoint and end."""
@@ -191,11 +206,13 @@ class Driver:
                 self.cluster.stop(run.run_id)
 
     def _prepare(self) -> None:
-        if self.entry != TRAIN or (self._numerics() is not None and self.cluster.running()):
+        if self.entry not in (TRAIN, EVALUATE) or (self._numerics() is not None and self.cluster.running()):
             return
         if self.limits.reached(time.monotonic()):
             return  # nothing is to start
-        largest = max((s.spec for s in self.states.values()), key=lambda run: costs.train_flops(run.model, run.tokens))
+        known = [state.spec for state in self.states.values()]
+        known += self.profiles.outlook() if self.profiles is not None else []
+        largest = max(known, key=lambda run: costs.train_flops(run.model, run.tokens))
         self.preparation = Preparation(
             self.cluster,
             self.estimates.shape,
@@ -214,14 +231,15 @@ class Driver:
     def _act(self, now: float) -> bool:
         """Start what the scheduler says. False when nothing is left to wait for."""
         self.happenings.look_again(now)
+        self._admit(now)
         self._propose()
         self.requests.look(self.states, now)
         self.pruning.look(self.states, self.record.pruned, now)
         self.limits.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
-            return False
-        inventory = self.cluster.inventory()
+            return self.proposed.waits(now)
+        inventory = self.survival.usable(self.cluster.inventory(), open_runs, now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
@@ -229,6 +247,7 @@ class Driver:
         queue = self.limits.queue(self.trunks.ready(waiting, now), self.states, now)
         running, others = self.cluster.running(), self.cluster.others()
         inventory = self.limits.cut(inventory, running, others)
+        self.survival.fit(self.states, queue, inventory, [*running, *others], now)
         seen = (inventory, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + DECIDE_SECONDS:
             return True
@@ -248,10 +267,25 @@ class Driver:
                 state.reason, state.expects = decision.reason, getattr(decision, "eta", None)
         return True
 
+    def _admit(self, now: float) -> None:
+        """Take the runs that others ask for."""
+        if new := self.proposed.look(self.states, now):
+            self._record(runs=(*self.record.runs, *new))
+            for run_id in new:
+                self.happenings.settle_if_done(self.states[run_id])
+            self.trunks = Trunks(self.root, self.states.values())
+        self.proposed.taken()
+
     def _propose(self) -> None:
         if self.over:
             return
-        proposal = self.proposer.propose(self.states)
+        proposal = self.proposer.propose(self.states, self._slots)
+        if proposal.over:
+            self.told += proposal.told
+        else:
+            for sentence in proposal.told:
+                self.display.say(sentence)
+        self._add(proposal.new)
         for run_id in proposal.take:
             self.states[run_id].wait("")
         if proposal.over:
@@ -260,9 +294,31 @@ class Driver:
             self._record(not_taken=spare)
             self.display.say(f"no further runs: {proposal.over}")
 
+    def _add(self, runs: Sequence[RunSpec]) -> None:
+        """Runs that the sweep did not have; one that another sweep has trained is done."""
+        if not runs:
+            return
+        self.record, damage = taking.add(self.sweep, self.record, runs)
+        self.happenings.damaged(damage)
+        for run in runs:
+            self.states[run.run_id] = state = RunState(spec=run)
+            if not self.happenings.settle_if_done(state, fresh=True):
+                state.wait("")
+        self.happenings.note("added", runs=[run.run_id for run in runs])
+        self.trunks = Trunks(self.root, self.states.values())
+
+    def _slots(self) -> int:
+        holding = [*self.cluster.running(), *self.cluster.others()]
+        return slots.free(self.cluster.inventory(), holding, self.estimates.kind, self.states)
+
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:
-            job = replace(self._job(state.spec), prefix=state.prefix, keep=self.trunks.keep(state))
+            job = replace(
+                self._job(state.spec, state.workers),
+                prefix=state.prefix,
+                keep=self.trunks.keep(state),
+                halvings=state.tally.halvings,
+            )
             self.cluster.start(state.run_id, allocation, self.estimates.shape, self.entry, job)
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
@@ -270,7 +326,7 @@ class Driver:
         state.started(now + self.estimates.begun(state))
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
-    def _job(self, run: RunSpec) -> Job:
+    def _job(self, run: RunSpec, workers: int | None = None) -> Job:
         peak, price = self.estimates.device()
         return Job(
             spec=run,
@@ -282,7 +338,8 @@ class Driver:
             checkpoint_seconds=self.place.checkpoint_seconds,
             peak_flops=peak,
             usd_per_hour=price,
-            layout=self.estimates.layout(run),
+            layout=self.estimates.layout(run, workers),
+            hang_seconds=self.place.hang_seconds,
         )
 
     def _device(self) -> str:
@@ -303,7 +360,13 @@ class Driver:
 
     def _show(self, how: str = "driving") -> None:
         now = time.monotonic()
-        snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, self.outlook.eta(self.states, now))
+        snapshot = view.snapshot(
+            self.sweep.name,
+            self.states,
+            self.preparation,
+            self.outlook.eta(self.states, now),
+            self.survival.avoided.told,
+        )
         self.display.show(snapshot)
         self.status.tell(
             snapshot,

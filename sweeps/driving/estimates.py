@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -61,9 +61,9 @@ class Estimates:
         self._used: dict[float, float] = {}  # what the queue's estimates took for the speed of each size
         self._beside: list[float] = []  # ln of the seconds that runs took beside their training
         self._rest = estimate.EVALUATION_SECONDS  # the same that is expected
-        self._jobs: dict[tuple[str, bool, float], Job] = {}
+        self._jobs: dict[tuple[str, bool, float, int], Job] = {}
         self._recipe = recipe
-        self._layouts: dict[str, Layout | None] = {}
+        self._layouts: dict[tuple[str, int], Layout | None] = {}
         self._ends: dict[str, float] = {}  # training seconds of runs that ended
         self._begun: dict[str, tuple[float, float]] = {}  # at a run's start: what it should take, by both accounts
         self._errors: list[tuple[float, float]] = []  # ln(actual / expected), by both accounts
@@ -72,18 +72,24 @@ class Estimates:
     @property
     def kind(self) -> Kind:
         """What every run asks of the cluster at least."""
-        return self.shape, self.place.workers, self.place.tensor or 1
+        return self.shape, self.place.min_workers or self.place.workers, self.place.tensor or 1
 
     @property
     def devices(self) -> float:
         """GPUs that a run takes; cores where it has none."""
         return self.place.workers * (self.place.gpus or self.place.cpus)
 
-    def layout(self, run: RunSpec) -> Layout | None:
-        """How a run is cut over its workers, where more than replicas are asked for or needed."""
-        if run.run_id not in self._layouts:
-            self._layouts[run.run_id] = estimate.placed(run, self._recipe)
-        return self._layouts[run.run_id]
+    def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:
+        """How a run is cut over its workers, where more than replicas are asked for or needed.
+
+        Args:
+            workers: of a gang that shrank; None for those of the recipe.
+        """
+        key = run.run_id, workers or self.place.workers
+        if key not in self._layouts:
+            place = replace(self.place, workers=key[1])
+            self._layouts[key] = estimate.placed(run, replace(self._recipe, placement=place))
+        return self._layouts[key]
 
     def device(self) -> tuple[float | None, float]:
         """Peak FLOP/s and USD per hour of a GPU; of a core there is nothing to say."""
@@ -115,7 +121,7 @@ class Estimates:
                 continue
             seconds = state.spec.tokens_at(live.step) / live.tokens_per_second
             guess = self._guessed(state.spec)
-            flops = live.tokens_per_second * guess.flops_per_token / self.place.workers
+            flops = live.tokens_per_second * guess.flops_per_token / (state.workers or self.place.workers)
             ratio = math.log(flops / guess.flops_per_second)
             found[state.run_id] = Seen(size=guess.size, ratio=ratio, seconds=seconds)
         if found:
@@ -186,7 +192,8 @@ class Estimates:
         whole = self.seconds(state.spec)
         if state.trained or (state.progress is not None and state.progress.phase != "training"):
             return self._rest
-        training = (1 - _done(state)) * (whole - self._rest)
+        fewer = self.place.workers / (state.workers or self.place.workers)  # of a gang that shrank
+        training = (1 - _done(state)) * (whole - self._rest) * fewer
         live = state.progress
         if live is not None and live.tokens_per_second > 0:  # the run itself knows best, the longer it was seen
             own = (state.spec.tokens - state.spec.tokens_at(live.step)) / live.tokens_per_second
@@ -211,16 +218,16 @@ class Estimates:
 
     def job(self, state: RunState) -> Job:
         """A waiting run as the scheduler sees it."""
-        done = _done(state)
-        key = (state.run_id, state.trained, done)
+        done, workers = _done(state), state.workers or self.place.workers
+        key = (state.run_id, state.trained, done, workers)
         if key not in self._jobs:
             size = self._guessed(state.spec).size
             self._used[size] = self.throughput.at(size)[0]
             self._jobs[key] = Job(
                 run_id=state.run_id,
                 worker=self.shape,
-                workers=self.place.workers,
-                together=estimate.together(self.layout(state.spec)),
+                workers=workers,
+                together=estimate.together(self.layout(state.spec, workers)),
                 seconds=self.left(state),
                 priority=self._priority(state.spec),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from sweeps.cluster.job import Job, Update
@@ -24,8 +25,17 @@ class Cluster(Protocol):
     def poll(self) -> list[Update]:
         """What became of every run that was started; whoever ended is told of once."""
 
+    def wait(self, seconds: float) -> None:
+        """Return when ``poll`` has an end to tell, and after so long at the latest."""
+
     def start(self, run_id: str, allocation: Allocation, shape: Resources, entry: str, job: Job) -> None:
         """Start a run; raises StartError when that cannot be."""
+
+    def end(self, run_id: str) -> None:
+        """End a run at once, whatever it does; nothing more is told of it."""
+
+    def leaving(self) -> Mapping[str, float]:
+        """The nodes that are to be taken away, with the seconds that are left."""
 
     def stop(self, run_id: str | None = None) -> None:
         """Ask one run, or all, to write a checkpoint and end."""

@@ -13,8 +13,9 @@ from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
+from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Update
-from sweeps.driving import results
+from sweeps.driving import failures, results
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.proposers import held_out_loss
@@ -44,6 +45,12 @@ class Happenings:
         self.damage: list[str] = []  # sentences
         self._mute = False  # the log could not be written
 
+    def recall(self) -> None:
+        """Go on with the counts of an earlier driver's failures."""
+        for run_id, tally in failures.recall(self._sweep.events(), self._max_failures).items():
+            if run_id in self._states:
+                self._states[run_id].tally = tally
+
     def take(self, update: Update, now: float) -> None:
         """What the workers of a run say."""
         if update.run_id not in self._states:
@@ -69,7 +76,10 @@ class Happenings:
 
     def failed(self, state: RunState, update: Update, now: float) -> None:
         """A run failed: it is tried again, or has failed for good."""
-        details = {"ranks": list(update.ranks)} if update.ranks else {}
+        folder, cause = RunDir(self._sweep.root, state.run_id), Cause.USER if update.fatal else update.cause
+        step = max(folder.checkpoint_steps(), default=0)
+        details: dict[str, Any] = {"cause": cause, "step": step, "node": update.node}
+        details |= {"ranks": list(update.ranks)} if update.ranks else {}
         self.note(
             "failed",
             run_id=state.run_id,
@@ -80,8 +90,12 @@ class Happenings:
         )
         if self.settle_if_done(state, fresh=True):
             return
-        final = state.failed(update, self._max_failures, now)
-        self._say(f"{'failed ' if final else 'again  '} {state.run_id}: {update.error}")
+        size = folder.micro_batch() if cause == Cause.MEMORY else None
+        verdict = failures.judge(
+            state.tally, cause, update.error, step=step, limit=self._max_failures, micro_batch=size
+        )
+        final = state.failed(verdict, now)
+        self._say(f"{'failed ' if final else 'again  '} {state.run_id}: {verdict.reason}")
 
     def misstarted(self, state: RunState, error: str, now: float) -> None:
         """The cluster refused a run's start."""
@@ -97,6 +111,15 @@ class Happenings:
                 continue
             if now - state.awaited > VISIBLE_SECONDS:
                 self.failed(state, Update(run_id=state.run_id, state="failed", error=UNSEEN), now)
+
+    def resumes(self) -> bool:
+        """Take note of the checkpoints that are there; whether any run has ever begun."""
+        begun = False
+        for state in self._states.values():
+            folder = RunDir(self._sweep.root, state.run_id)
+            if state.phase != Phase.DONE and folder.attempts():
+                begun, state.resumes = True, max(folder.checkpoint_steps(), default=0)
+        return begun
 
     def settle_if_done(self, state: RunState, *, fresh: bool = False) -> bool:
         """Whether nothing is left to do of a run; ``fresh`` reports it as news."""

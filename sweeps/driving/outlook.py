@@ -32,6 +32,13 @@ class Outlook:
     _expected: Expected = field(default_factory=Expected)
     _next: float = -math.inf
 
+    def account(self, states: Mapping[str, RunState], now: float) -> None:
+        """Take note of who holds devices, and of how fast the runs are."""
+        for run_id, seconds in self.spending.look(self.cluster.running(), now).items():
+            if run_id in states and states[run_id].phase == Phase.DONE:
+                self.estimates.ended(run_id, seconds)
+        self.estimates.listen(states.values(), now)
+
     def eta(self, states: Mapping[str, RunState], now: float) -> float | None:
         """Seconds until all is done; None while nothing tells it."""
         end = self.expect(states, now).end

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt3core.errors import StoreError
+from sweeps.cluster.causes import UNCOUNTED
 from sweeps.cluster.job import Job, StartError, Update
+from sweeps.driving.failures import backoff
 from sweeps.driving.hands import Cluster
 from sweeps.driving.nodes import GRACE_SECONDS
-from sweeps.driving.run_state import backoff
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Resources
 
@@ -82,7 +83,7 @@ class Preparation:
                 self._say(f"text licence: {licence}")
         elif update.fatal:
             raise StoreError(update.error)
-        elif update.state not in ("running", "stopped"):
+        elif update.state not in ("running", "stopped") and update.cause not in UNCOUNTED:
             self._failed(update.error, now)
 
     def _failed(self, error: str, now: float) -> None:

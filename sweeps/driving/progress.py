@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from rich.text import Text
 from sweeps.cluster.job import Progress
 
 PLAIN_SECONDS = 10.0
+LIVE_SECONDS = 0.2  # the driver speaks at every end of a run, which may be many a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Snapshot:
     held: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     failed: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     pruned: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
+    avoided: Mapping[str, str] = field(default_factory=dict)  # node on which nothing new starts -> reason
 
     def grouped(self) -> list[tuple[list[str], str]]:
         """The waiting runs by their reason."""
@@ -153,11 +156,15 @@ class _Terminal:
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._live.start()
+        self._next = -math.inf
 
     def say(self, line: str) -> None:
         self._live.console.print(line, markup=False, highlight=False)
 
     def show(self, snapshot: Snapshot) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + LIVE_SECONDS
         title = Text(f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}")
         table = Table(title=title, title_justify="left", expand=False)
         for column in ("run", "progress", "loss", "speed", "why it waits or failed"):

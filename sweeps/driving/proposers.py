@@ -1,18 +1,26 @@
-"""Who says which runs of a sweep exist: the whole grid at once, or one run after another as results come in."""
+"""Who says which runs of a sweep exist: the whole grid at once, or more and more of them as results come in."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.spec import RunSpec
+from gpt3core.store import metrics
 from gpt3core.store.rundir import RunDir
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.planning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sweeps.driving.adaptive import Next
+
+BESIDE = 1000  # runs of a sweep above which the next ones are chosen beside the driver's loop: half a second and more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +28,35 @@ class Proposal:
     """Runs to take now, and why there will be no more (empty while there may be)."""
 
     take: tuple[str, ...] = ()
+    new: tuple[RunSpec, ...] = ()  # runs that the sweep did not have, to take too
+    told: tuple[str, ...] = ()  # sentences on what was decided
     over: str = ""
 
 
 class Proposer(Protocol):
     """Says which of a sweep's runs to take."""
 
-    def propose(self, states: Mapping[str, RunState]) -> Proposal:
-        """What to take now. Called at every tick, so it answers at once where nothing has changed."""
+    def propose(self, states: Mapping[str, RunState], slots: Callable[[], int]) -> Proposal:
+        """What to take now. Called at every tick, so it answers at once where nothing has changed.
+
+        Args:
+            slots: how many more runs could start now.
+        """
 
 
 class WholeGrid:
     """All runs at once; the scheduler orders them."""
 
-    def propose(self, states: Mapping[str, RunState]) -> Proposal:
+    def propose(self, states: Mapping[str, RunState], slots: Callable[[], int]) -> Proposal:
         """Every run that was not taken."""
         return Proposal(take=tuple(i for i, state in states.items() if state.phase == Phase.SPARE))
 
 
 class Adaptive:
-    """One run at a time, each where it tells most of the target: chosen with all that is known by then."""
+    """As many runs as there is room for, where together they tell most of the target: with all that is known by then.
+
+    A driver that takes over counts the runs in flight as its own: they were chosen by the same rule.
+    """
 
     def __init__(
         self,
@@ -57,38 +74,56 @@ class Adaptive:
         self._losses: dict[str, float | None] = {}
         self._seen: object = None
         self._over = ""
+        self._pool: ThreadPoolExecutor | None = None
+        self._asked: Future[Next] | None = None
 
-    def propose(self, states: Mapping[str, RunState]) -> Proposal:
-        """The next run, once none that was taken waits."""
+    def propose(self, states: Mapping[str, RunState], slots: Callable[[], int]) -> Proposal:
+        """The next runs, where there is room for any."""
         from sweeps.driving import adaptive  # scipy and the laws, which other sweeps do without
 
-        phases = {i: state.phase for i, state in states.items() if state.phase != Phase.SPARE}
-        if self._over or Phase.WAITING in phases.values() or phases == self._seen:
+        if self._over:
             return Proposal(over=self._over)
-        self._seen = phases
+        if self._asked is not None:
+            return self._take(self._asked.result(), states) if self._asked.done() else Proposal()
+        phases = {i: state.phase for i, state in states.items() if state.phase != Phase.SPARE}
+        room = slots()
+        if room < 1 or (phases, room) == self._seen:
+            return Proposal()
+        self._seen = phases, room
         for run_id, phase in phases.items():
             if phase == Phase.DONE and run_id not in self._losses:
                 self._losses[run_id] = self._read(run_id)
-        found = adaptive.next_run(
+        seconds = {i: self._seconds(state.spec) for i, state in states.items()}
+        ask = partial(
+            adaptive.next_runs,
             self._recipe,
             {i: state.spec for i, state in states.items()},
             losses={i: loss for i, loss in self._losses.items() if loss is not None},
             taken=set(phases),
             under_way={i for i, phase in phases.items() if phase in OPEN},
-            seconds=self._seconds,
+            seconds=lambda run: seconds[run.run_id],
+            slots=room,
         )
-        self._over = found.over
-        return Proposal(take=(found.run_id,) if found.run_id is not None else (), over=found.over)
+        if len(states) <= BESIDE:
+            return self._take(ask(), states)
+        self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="adaptive")
+        self._asked = self._pool.submit(ask)
+        return Proposal()
+
+    def _take(self, found: Next, states: Mapping[str, RunState]) -> Proposal:
+        """What an answer comes to, by what has happened since it was asked for."""
+        self._asked, self._over = None, found.over
+        take = tuple(run_id for run_id in found.run_ids if states[run_id].phase == Phase.SPARE)
+        return Proposal(take=take, over=found.over)
 
 
 def held_out_loss(run: RunDir, evals: EvalSpec) -> tuple[float, float] | None:
     """Loss on held-out text and its standard error (nats per token), None where they were not measured."""
     try:
-        table = run.evaluation(evals.eval_id)
-    except StoreError:
+        rows = metrics.rows(run.evaluation_path(evals.eval_id), ["task", "loss", "loss_se"])
+    except (StoreError, FileNotFoundError):
         return None
-    if table is None or "task" not in table or not (table.task == HELD_OUT).any():
+    row = next((row for row in rows if row["task"] == HELD_OUT), None)
+    if row is None or row["loss"] is None or not math.isfinite(row["loss"]):
         return None
-    rows = table[table.task == HELD_OUT]
-    loss, error = float(rows.loss.iloc[0]), float(rows.loss_se.iloc[0])
-    return (loss, error) if math.isfinite(loss) else None
+    return float(row["loss"]), math.nan if row["loss_se"] is None else float(row["loss_se"])

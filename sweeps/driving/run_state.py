@@ -8,9 +8,8 @@ from enum import StrEnum
 
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
-from sweeps.cluster.job import Progress, Update
-
-LONGEST_WAIT = 60.0  # seconds between two tries
+from sweeps.cluster.job import Progress
+from sweeps.driving.failures import Tally, Verdict, backoff
 
 
 class Phase(StrEnum):
@@ -45,13 +44,12 @@ class RunState:
     expects: float | None = None  # when the scheduler expects to start it
     awaited: float = math.inf  # since when its result is awaited
     stopping: bool = False  # it was asked to stop
-    failures: int = 0
-    losses: int = 0  # of workers, one after another without a step of progress between them
+    tally: Tally = field(default_factory=Tally)  # of its failures
+    workers: int | None = None  # fewer than the recipe's, of a gang that shrank
     misstarts: int = 0  # one after another on the same cluster
     cluster: object = None  # as it was at the last of them
     farthest: int = 0  # step that was reached
     resumes: int = 0  # step of the newest checkpoint that an earlier driver left
-    lost_at: int = field(default=0, repr=False)  # step that was reached when a worker was lost last
 
     @property
     def run_id(self) -> str:
@@ -80,21 +78,13 @@ class RunState:
         self.settle(Phase.WAITING, reason)
         self.not_before = until
 
-    def failed(self, update: Update, limit: int, now: float) -> bool:
-        """Count a failure: it is tried again a little later, or has failed for good (True).
-
-        Lost workers count apart, and only while the run makes no progress between them: a long run on machines that
-        come and go is sound.
-        """
-        if update.state == "lost":
-            self.losses = 1 if self.farthest > self.lost_at else self.losses + 1
-            self.lost_at = self.farthest
-        else:
-            self.failures += 1
-        if update.fatal or max(self.failures, self.losses) >= limit:
-            self.settle(Phase.FAILED, update.error)
+    def failed(self, verdict: Verdict, now: float) -> bool:
+        """Take what follows from a failure: it is tried again a little later, or has failed for good (True)."""
+        self.tally = verdict.tally
+        if verdict.wait is None:
+            self.settle(Phase.FAILED, verdict.reason)
             return True
-        self.wait(f"starts again after: {update.error}", now + backoff(self.failures + self.losses))
+        self.wait(f"starts again after: {verdict.reason}", now + verdict.wait)
         return False
 
     def misstarted(self, error: str, cluster: object, limit: int, now: float) -> bool:
@@ -114,8 +104,3 @@ class RunState:
             return True
         self.wait(f"starts again after: {error}", now + backoff(self.misstarts + 2))
         return False
-
-
-def backoff(tries: int) -> float:
-    """Seconds until the next try: 1, 3, 7, 15, ... up to a minute."""
-    return min(LONGEST_WAIT, 2.0 ** min(tries, 10) - 1)

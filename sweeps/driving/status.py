@@ -84,6 +84,7 @@ def _plain(
         "done": snapshot.done,
         "counts": {name: len(getattr(snapshot, name)) for name in ("running", "waiting", *ENDS)},
         **{name: dict(islice(getattr(snapshot, name).items(), LISTED)) for name in ENDS},
+        "avoided_nodes": dict(snapshot.avoided),
         "running": {i: asdict(p) if p is not None else None for i, p in snapshot.running.items()},
         "waiting": [
             {

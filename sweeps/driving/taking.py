@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import asked, limits
 from sweeps.planning import recipe as recipes
 from sweeps.planning.grid import Grid
+from sweeps.planning.profiles import Profiles
 from sweeps.planning.recipe import Recipe
 
 WRITERS = 16  # specifications are written side by side: each waits for the disk
@@ -31,6 +32,7 @@ class Taken:
     evals: EvalSpec
     record: SweepRecord
     damage: tuple[str, ...] = ()  # sentences
+    profiles: Profiles | None = None  # that place themselves: the sweep's runs grow with its results
 
 
 def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
@@ -43,7 +45,7 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
     """
     before, damage = _before(sweep)
     share = recipe.prune.by_value
-    asked_now = {run.run_id: run for run in cells.runs}
+    asked_now = {run.run_id: run for run in cells.asked(before.runs if before else ())}
     joined = asked.union(before, list(asked_now), replace=recipe.replace, extend=recipe.extend)
     runs, places = [], {run.data.corpus_sha256: run.data.corpus for run in cells.runs}
     for run_id in joined.runs:
@@ -57,6 +59,7 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
         numerics=before.numerics if before else {},
         not_taken=before.not_taken if before and set(before.runs) == set(joined.runs) else (),
         min_tokens=recipe.min_tokens,
+        few_shot=before.few_shot if before else {},
         pruned={} if before is None else {i: f for i, f in before.still_pruned(share).items() if i in joined.runs},
         deadline_began=_deadline_began(recipe, before),
     )
@@ -68,7 +71,22 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
         sweep.event("dropped", runs=list(joined.dropped))
     with ThreadPoolExecutor(WRITERS) as pool:
         damage += [sentence for sentence in pool.map(lambda run: _create(sweep, run), runs) if sentence]
-    return Taken(sweep=sweep, runs=tuple(runs), evals=cells.evals, record=record, damage=tuple(damage))
+    return Taken(
+        sweep=sweep,
+        runs=tuple(runs),
+        evals=cells.evals,
+        record=record,
+        damage=tuple(damage),
+        profiles=cells.profiles,
+    )
+
+
+def add(sweep: SweepDir, record: SweepRecord, runs: Sequence[RunSpec]) -> tuple[SweepRecord, list[str]]:
+    """Join runs that were decided on since to a sweep, written down before any of them starts; and what was damaged."""
+    damage = [sentence for run in runs if (sentence := _create(sweep, run))]
+    joined = replace(record, runs=(*record.runs, *(run.run_id for run in runs if run.run_id not in record.runs)))
+    sweep.write_record(joined)
+    return joined, damage
 
 
 def _deadline_began(recipe: Recipe, before: SweepRecord | None) -> float | None:

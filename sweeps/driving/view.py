@@ -23,6 +23,7 @@ class Outcome:
     interrupted: bool = False
     beyond: list[str] = field(default_factory=list)  # runs that are held for a limit; not among the held
     limited: str = ""  # which limit was reached, what is missing and what it would cost
+    told: list[str] = field(default_factory=list)  # what became of budgets whose profiles place themselves
 
 
 def count(states: Mapping[str, RunState], phase: Phase) -> int:
@@ -31,13 +32,18 @@ def count(states: Mapping[str, RunState], phase: Phase) -> int:
 
 
 def snapshot(
-    name: str, states: Mapping[str, RunState], preparation: Preparation | None, eta_seconds: float | None
+    name: str,
+    states: Mapping[str, RunState],
+    preparation: Preparation | None,
+    eta_seconds: float | None,
+    avoided: Mapping[str, str],
 ) -> Snapshot:
     """The sweep at this moment.
 
     Args:
         preparation: of text and numerics, for which every run waits until it has its result.
         eta_seconds: until the last run ends, not told while text and numerics are prepared.
+        avoided: nodes on which nothing new starts, and why.
     """
     preparing = preparation is not None and preparation.result is None
     if preparing:
@@ -56,6 +62,7 @@ def snapshot(
         held=_reasons(states, Phase.HELD),
         failed=_reasons(states, Phase.FAILED),
         pruned=_reasons(states, Phase.PRUNED),
+        avoided=dict(avoided),
     )
 
 
@@ -67,6 +74,7 @@ def outcome(
     interrupted: bool,
     beyond: Sequence[str] = (),
     limited: str = "",
+    told: Sequence[str] = (),
 ) -> Outcome:
     """How the sweep ended."""
     return Outcome(
@@ -79,6 +87,7 @@ def outcome(
         interrupted=interrupted,
         beyond=list(beyond),
         limited=limited,
+        told=list(told),
     )
 
 

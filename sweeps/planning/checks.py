@@ -56,7 +56,7 @@ def check(recipe: Recipe) -> None:
     train_options.check(recipe.train, schedule=schedule, adaptive=recipe.adaptive, pruned=pruned)
     require_positive(recipe.data, "max_epochs", where="data.")
     _check_placement(recipe.placement)
-    _check_evals(recipe.evals)
+    check_evals(recipe.evals)
     hardware.check(recipe.plan)
     _check_cluster(recipe)
     limits.check(recipe)
@@ -77,7 +77,7 @@ def check_model(family: str, recipe: Any) -> None:
     """Refuse shared parts of a shape that no run can have."""
     model = recipe.model
     require_between(model, 1, MOST_CONTEXT, "n_ctx", where="model.")
-    if family == "nano":
+    if family in ("nano", "profiles"):
         require_between(model, 1, MOST_LAYERS, "n_layer", where="model.")
     require_between(model, 0, MOST_WIDTH, "mup_base_width", where="model.")
     if model.mup_base_d_head is not None:
@@ -159,7 +159,18 @@ def _check_prune(prune: Prune) -> None:
 
 
 def _check_placement(place: Placement) -> None:
-    require_positive(place, "workers", "max_failures", "checkpoint_seconds", where="placement.")
+    positive = ("workers", "max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds", "shrink_seconds")
+    require_positive(place, *positive, where="placement.")
+    if place.shrink_seconds != Placement().shrink_seconds and place.min_workers is None:
+        raise UsageError(
+            f"placement.shrink_seconds={place.shrink_seconds} has no effect without placement.min_workers: give the "
+            "workers that do where nodes are missing, or leave it out"
+        )
+    if place.min_workers is not None and not 1 <= place.min_workers <= place.workers:
+        raise UsageError(
+            f"placement.min_workers={place.min_workers}: the workers that do where nodes are missing, from 1 to "
+            f"placement.workers={place.workers}"
+        )
     for name, value in vars(estimate.pins(place)).items():
         if value is not None and value < 1:
             raise UsageError(f"placement.{name}={value}: ranks that share a model, 1 or more")
@@ -184,7 +195,12 @@ def _check_placement(place: Placement) -> None:
         )
 
 
-def _check_evals(rules: Evals) -> None:
+def check_evals(rules: Evals) -> None:
+    """Refuse tasks that do not exist, and numbers that are none.
+
+    Raises:
+        UsageError: in one sentence.
+    """
     from gpt3core.evals import tasks  # numpy, which --help and --keys do without
 
     known = tasks.names()

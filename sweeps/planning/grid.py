@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpt3core import costs
-from gpt3core.anomaly import AnomalySpec
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
-from gpt3core.model.architecture import ModelSpec
 from gpt3core.spec import DataSpec, RunSpec
-from sweeps.planning import checks, train_options
-from sweeps.planning.ladders import Cell, cells
-from sweeps.planning.recipe import Recipe
+from sweeps.planning import checks, profiles, specify, train_options
+from sweeps.planning.ladders import cells
+from sweeps.planning.profiles import Profiles
+from sweeps.planning.recipe import ProfilesRecipe, Recipe
 
 MOST_RUNS = 100_000
 
@@ -30,13 +30,25 @@ class Left:
 class Grid:
     """The runs of a recipe, each once, and how they are evaluated."""
 
-    runs: list[RunSpec]
+    runs: list[RunSpec]  # of profiles that place themselves: as far as can be said before the first has ended
     left: list[Left]
     evals: EvalSpec
+    profiles: Profiles | None = None
+
+    def asked(self, before: Sequence[str]) -> list[RunSpec]:
+        """The runs that a sweep is asked for now.
+
+        Args:
+            before: ids of the runs that it was asked for earlier: profiles go on from those of their own.
+        """
+        return self.runs if self.profiles is None else self.profiles.asked(before)
 
 
-def build(recipe: Recipe, corpus_sha256: str) -> Grid:
+def build(recipe: Recipe, corpus_sha256: str, train_tokens: float = math.inf) -> Grid:
     """The specifications of a recipe's runs, in the order of its cells.
+
+    Args:
+        train_tokens: of the text, for profiles that place themselves: they leave out what would repeat it too often.
 
     Raises:
         ValueError: when the recipe describes no run, or an impossible one.
@@ -48,21 +60,7 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
         tokenizer=recipe.data.tokenizer,
         validation_fraction=recipe.data.validation_fraction,
     )
-    runs: dict[str, RunSpec] = {}
-    left = []
-    for cell in cells(recipe):
-        reason = cell.reason or _short(cell, recipe)
-        if reason:
-            left.append(Left(label=cell.label, at=cell.at, reason=reason))
-            continue
-        for spec in _runs(recipe, cell, data):
-            runs.setdefault(spec.run_id, spec)
-        if len(runs) > MOST_RUNS:
-            raise UsageError(f"the recipe {recipe.name} describes more than {MOST_RUNS:,} runs: give fewer cells")
-    grid = Grid(runs=list(runs.values()), left=left, evals=_evals(recipe))
-    if not runs:
-        reasons = "; ".join(f"{c.label} at {c.at}: {c.reason}" for c in left[:3])
-        raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
+    grid = _profiles(recipe, data, train_tokens) if isinstance(recipe, ProfilesRecipe) else _cells(recipe, data)
     _check_replicas(recipe, grid.runs)
     checks.check_workers(recipe, grid.runs)
     checks.check_spikes(recipe, grid.runs)
@@ -70,56 +68,49 @@ def build(recipe: Recipe, corpus_sha256: str) -> Grid:
     return grid
 
 
-def _short(cell: Cell, recipe: Recipe) -> str:
-    if cell.tokens >= recipe.min_tokens:
-        return ""
-    return f"{cell.tokens:.3g} tokens, fewer than min_tokens={recipe.min_tokens:.3g}"
+def _cells(recipe: Recipe, data: DataSpec) -> Grid:
+    """Every cell of a ladder."""
+    runs: dict[str, RunSpec] = {}
+    left = []
+    for cell in cells(recipe):
+        reason = cell.reason or specify.short(cell, recipe)
+        if reason:
+            left.append(Left(label=cell.label, at=cell.at, reason=reason))
+            continue
+        for spec in specify.runs(recipe, cell, data):
+            runs.setdefault(spec.run_id, spec)
+        if len(runs) > MOST_RUNS:
+            raise UsageError(f"the recipe {recipe.name} describes more than {MOST_RUNS:,} runs: give fewer cells")
+    if not runs:
+        reasons = "; ".join(f"{c.label} at {c.at}: {c.reason}" for c in left[:3])
+        raise UsageError(f"the recipe {recipe.name} describes no run ({reasons or 'no sizes or no budgets'})")
+    return Grid(runs=list(runs.values()), left=left, evals=evaluation(recipe))
 
 
-def _runs(recipe: Recipe, cell: Cell, data: DataSpec) -> list[RunSpec]:
-    """A cell's runs: one a seed."""
-    assert cell.optim is not None
-    replicas = recipe.replicas if _small(recipe, cell.model, cell.budget, cell.tokens) else 1
-    try:
-        return [
-            RunSpec(
-                model=cell.model,
-                data=data,
-                optim=cell.optim,
-                tokens=cell.tokens,
-                seed=recipe.seed + i,
-                precision=recipe.precision,
-                kernel=recipe.kernel,
-                compile=recipe.compile,
-                anomaly=AnomalySpec(**vars(recipe.anomaly)),
-                budget_flops=cell.budget,
-                options=train_options.options(recipe.train),
-                noise_scale_every=recipe.train.noise_scale_every,
-            )
-            for i in range(replicas)
-        ]
-    except ValueError as error:
-        raise UsageError(f"{cell.label} at {cell.at}: {train_options.named(str(error))}") from error
-
-
-def _small(recipe: Recipe, model: ModelSpec, budget: float | None, tokens: int) -> bool:
-    """Whether a cell is among those that get all replicas."""
-    most = recipe.replicas_below_flops
-    if most is None:
-        return True
-    return (budget if budget is not None else costs.train_flops(model, tokens)) <= most
+def _profiles(recipe: ProfilesRecipe, data: DataSpec, train_tokens: float) -> Grid:
+    """The profiles about the centres of the recipe."""
+    found = profiles.limited(recipe, data, train_tokens)
+    left = [Left(label=label, at="every budget", reason=reason) for label, reason in found.unusable]
+    left += [
+        Left(label=size.label, at=f"{budget:.3g} FLOPs", reason=size.reason)
+        for budget in found.budgets
+        for size in found.dropped(budget, found.prior(budget))
+    ]
+    runs = {run.run_id: run for run in found.outlook()}
+    return Grid(runs=list(runs.values()), left=left, evals=evaluation(recipe), profiles=found)
 
 
 def _check_replicas(recipe: Recipe, runs: list[RunSpec]) -> None:
     """Refuse replicas that no cell gets."""
-    if recipe.replicas > 1 and not any(_small(recipe, run.model, run.budget_flops, run.tokens) for run in runs):
+    if recipe.replicas > 1 and not any(specify.small(recipe, run.model, run.budget_flops, run.tokens) for run in runs):
         raise UsageError(
             f"replicas={recipe.replicas} has no effect: no cell has at most replicas_below_flops="
             f"{recipe.replicas_below_flops:g} training FLOPs; give more, or null for every cell"
         )
 
 
-def _evals(recipe: Recipe) -> EvalSpec:
+def evaluation(recipe: Recipe) -> EvalSpec:
+    """How every run of a recipe is evaluated."""
     rules = recipe.evals
     return EvalSpec(
         tasks=tuple(rules.tasks), shots=tuple(rules.shots), items=rules.items, validation_tokens=rules.validation_tokens

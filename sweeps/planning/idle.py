@@ -23,6 +23,8 @@ ELSEWHERE = (
     "extend",
     "data.max_epochs",
 )
+# nor the first runs of profiles
+LATER = ("beside", "most_points", "ahead")
 
 
 def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
@@ -36,7 +38,7 @@ def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
     found = []
     for word in settings:
         key = word.partition("=")[0]
-        if key.startswith(ELSEWHERE):
+        if key.startswith(ELSEWHERE) or key in LATER:
             continue
         try:
             without = recipe.load([kept for kept in settings if kept != word])

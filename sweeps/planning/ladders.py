@@ -17,7 +17,8 @@ from gpt3core.parallel.layout import largest_divisor
 from gpt3core.ramp import Ramp
 from gpt3core.spec import OptimSpec
 from sweeps.planning import checks, mup
-from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, Recipe, Shape, ShapesRecipe
+from sweeps.planning import rules as hyper
+from sweeps.planning.recipe import Gpt3Optim, Gpt3Recipe, NanoRecipe, Optim, ProfilesRecipe, Recipe, Shape, ShapesRecipe
 
 GPT3_TOKENS = 300e9  # Brown et al. 2020, appendix B: what warm-up and cosine of optim are printed for
 GPT3_BATCH_SEQUENCES = 256
@@ -43,8 +44,13 @@ def cells(recipe: Recipe) -> Iterator[Cell]:
     Raises:
         ValueError: for a size, a budget or a rule that makes no run.
     """
+    return (replace(cell, model=masked(cell.model, recipe)) for cell in _cells(recipe))
+
+
+def masked(model: GPTSpec, recipe: Recipe) -> GPTSpec:
+    """The model with the recipe's word on whether documents see each other."""
     end = tokenizer.end_of_text(recipe.data.tokenizer) if recipe.data.mask_documents else None
-    return (replace(cell, model=replace(cell.model, document_end=end)) for cell in _cells(recipe))
+    return replace(model, document_end=end)
 
 
 def _cells(recipe: Recipe) -> Iterator[Cell]:
@@ -65,7 +71,7 @@ def _nano(recipe: NanoRecipe) -> Iterator[Cell]:
     checks.check_numbers("budgets", recipe.budgets, checks.MOST_FLOPS, "training FLOPs, like 1e12")
     every = [*recipe.widths, *(width for widths in recipe.widths_at.values() for width in widths)]
     checks.check_numbers("widths", every, checks.MOST_WIDTH, "d_model of a size")
-    models = {width: _nano_model(recipe, width, vocab) for width in sorted(set(every))}
+    models = {width: nano_model(recipe, width, vocab) for width in sorted(set(every))}
     for budget in sorted(set(recipe.budgets)):
         center = recipe.center_params * (budget / recipe.center_flops) ** recipe.center_exponent
         chosen = recipe.widths_at.get(budget)
@@ -75,10 +81,15 @@ def _nano(recipe: NanoRecipe) -> Iterator[Cell]:
                 reason = f"N={n:.3g} is more than {recipe.span:g}x from {center:.3g}"
                 yield Cell(label=f"d{width}", at=_flops(budget), model=models[width], reason=reason)
             else:
-                yield _by_flops(f"d{width}", models[width], budget, recipe.optim)
+                yield by_flops(f"d{width}", models[width], budget, recipe.optim)
 
 
-def _nano_model(recipe: NanoRecipe, width: int, vocab: int) -> GPTSpec:
+def nano_model(recipe: NanoRecipe | ProfilesRecipe, width: int, vocab: int) -> GPTSpec:
+    """GPT-3's shape at a width.
+
+    Raises:
+        UsageError: for a width that its heads do not divide.
+    """
     try:
         return replace(sizes.nano(width, vocab_size=vocab, **mup.shape(recipe.model)), **mup.base(recipe))
     except ValueError as error:
@@ -92,7 +103,7 @@ def _shapes(recipe: ShapesRecipe) -> Iterator[Cell]:
     models = list(dict.fromkeys(_shape_model(recipe, shape) for shape in recipe.shapes))
     for budget in sorted(set(recipe.budgets)):
         for model in models:
-            yield _by_flops(_name(model), model, budget, recipe.optim)
+            yield by_flops(_name(model), model, budget, recipe.optim)
     for tokens in sorted(set(recipe.tokens)):
         for model in models:
             yield _by_tokens(_name(model), _tokens(tokens), model, tokens, recipe.optim)
@@ -122,7 +133,12 @@ def _shape_model(recipe: ShapesRecipe, shape: Shape) -> GPTSpec:
     )
 
 
-def _by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
+def by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
+    """A size at a budget of training FLOPs, its hyperparameters by the recipe's rules.
+
+    Raises:
+        UsageError: where the rules give none.
+    """
     cell = _by_tokens(label, _flops(budget), model, costs.tokens_for(model, budget), rules)
     return replace(cell, budget=budget)
 
@@ -130,19 +146,17 @@ def _by_flops(label: str, model: GPTSpec, budget: float, rules: Optim) -> Cell:
 def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim) -> Cell:
     """Hyperparameters by the recipe's rules; the tokens rounded up to whole steps."""
     basis = _own_tokens(model) if rules.schedule == "wsd" else tokens
-    wanted = rules.batch_tokens_at_1m * math.sqrt(basis / 1e6)
-    clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
-    batch = model.n_ctx * max(1, round(clipped / model.n_ctx))
+    batch = _batch(rules, model, basis)
     whole = batch * math.ceil(tokens / batch)
     if whole > checks.MOST_TOKENS:
         raise UsageError(f"{label} at {at}: {whole:.3g} tokens, and at most {checks.MOST_TOKENS:g} are possible")
-    warmup = round(rules.warmup_fraction * (basis if rules.schedule == "wsd" else whole) / batch) * batch
+    warmup = round(hyper.warmup_fraction(rules) * (basis if rules.schedule == "wsd" else whole) / batch) * batch
     try:
         optim = OptimSpec(
-            lr=_learning_rate(rules, model),
+            lr=_learning_rate(rules, model, basis),
             batch_tokens=batch,
             **_schedule(rules, warmup=warmup, whole=whole, cosine=whole, batch=batch),
-            final_fraction=rules.final_fraction,
+            final_fraction=hyper.final_fraction(rules),
             weight_decay=rules.weight_decay,
             clip=rules.clip,
         )
@@ -151,8 +165,19 @@ def _by_tokens(label: str, at: str, model: GPTSpec, tokens: float, rules: Optim)
     return Cell(label=label, at=at, model=model, tokens=whole, optim=optim)
 
 
-def _learning_rate(rules: Optim, model: GPTSpec) -> float:
-    """The rule's at the model's width, or with muP at the base's, for all."""
+def _batch(rules: Optim, model: GPTSpec, tokens: float) -> int:
+    """Tokens of a step, in whole sequences."""
+    if rules.rule is not None:
+        return hyper.batch(rules.rule, model, tokens)
+    wanted = rules.batch_tokens_at_1m * math.sqrt(tokens / 1e6)
+    clipped = min(max(wanted, rules.batch_tokens_min), rules.batch_tokens_max)
+    return model.n_ctx * max(1, round(clipped / model.n_ctx))
+
+
+def _learning_rate(rules: Optim, model: GPTSpec, tokens: float) -> float:
+    """By the law of N and D; else the rule's at the model's width, or with muP at the base's, for all."""
+    if rules.rule is not None:
+        return hyper.rate(rules.rule, model, tokens)
     if rules.lr is not None:
         return rules.lr
     return min(rules.lr_max, rules.lr_times_width / (model.mup_base_width or model.d_model))
@@ -200,30 +225,43 @@ def _gpt3(recipe: Gpt3Recipe) -> Iterator[Cell]:
             )
         row = sizes.GPT3[name]
         model = replace(row.model(vocab_size=vocab), **mup.shape(recipe.model), **mup.base(recipe))
-        # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
-        unit = GPT3_BATCH_SEQUENCES * model.n_ctx
-        batch = unit * max(1, round(row.batch_tokens / unit))
         for tokens in dict.fromkeys(recipe.tokens):
+            own = _own_tokens(model) if rules.schedule == "wsd" else tokens
+            batch = _gpt3_batch(rules, model, row, own)
             if tokens < batch / 2:
                 raise UsageError(
                     f"tokens={tokens:g}: less than half of one batch of {name}, {batch:,} tokens; give more"
                 )
-            wsd = rules.schedule == "wsd"
-            # smaller budgets keep the schedule's proportions
-            shrink = min(1.0, (_own_tokens(model) if wsd else tokens) / GPT3_TOKENS)
+            shrink = min(1.0, own / GPT3_TOKENS)  # smaller budgets keep the schedule's proportions
             ramp = _ramp(rules, model, batch, shrink)
             whole = _whole(tokens, batch, **ramp)
-            warmup, cosine = round(rules.warmup_tokens * shrink), max(1, round(rules.cosine_tokens * shrink))
+            warmup, cosine = _gpt3_warmup(rules, own, shrink), max(1, round(rules.cosine_tokens * shrink))
+            rate = hyper.rate(rules.rule, model, own) if rules.rule is not None else mup.rate_of_table(recipe, row)
             optim = OptimSpec(
-                lr=mup.rate_of_table(recipe, row),
+                lr=rate,
                 batch_tokens=batch,
                 **_schedule(rules, warmup=warmup, whole=whole, cosine=cosine, batch=batch),
                 **ramp,
-                final_fraction=rules.final_fraction,
+                final_fraction=hyper.final_fraction(rules),
                 weight_decay=rules.weight_decay,
                 clip=rules.clip,
             )
             yield Cell(label=name, at=_tokens(tokens), model=model, tokens=whole, optim=optim)
+
+
+def _gpt3_batch(rules: Gpt3Optim, model: GPTSpec, row: sizes.Gpt3Size, tokens: float) -> int:
+    """Tokens of a step: by the rule, else the table's."""
+    if rules.rule is not None:
+        return hyper.batch(rules.rule, model, tokens, GPT3_BATCH_SEQUENCES // hyper.GPT3_PART)
+    # 0.5M is 2^19 tokens, 3.2M is 1,536 sequences: the nearest multiple of 256 sequences
+    unit = GPT3_BATCH_SEQUENCES * model.n_ctx
+    return unit * max(1, round(row.batch_tokens / unit))
+
+
+def _gpt3_warmup(rules: Gpt3Optim, tokens: float, shrink: float) -> int:
+    """Tokens of the warm-up."""
+    searched = rules.rule.warmup_fraction if rules.rule is not None else None
+    return round(rules.warmup_tokens * shrink if searched is None else searched * tokens)
 
 
 def _ramp(rules: Gpt3Optim, model: GPTSpec, batch: int, shrink: float) -> dict[str, Any]:

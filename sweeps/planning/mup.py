@@ -8,7 +8,7 @@ from typing import Any
 from gpt3core import sizes
 from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
-from sweeps.planning.recipe import Gpt3Recipe, NanoRecipe, Recipe, ShapesRecipe
+from sweeps.planning.recipe import Gpt3Recipe, NanoRecipe, ProfilesRecipe, Recipe, ShapesRecipe
 
 KEYS = ("mup_base_width", "mup_base_d_head")
 
@@ -34,7 +34,7 @@ def base(recipe: Recipe) -> dict[str, Any]:
 def _d_head(recipe: Recipe, width: int) -> int:
     """The heads of a ladder's size of that width."""
     found: set[int] = set()
-    if isinstance(recipe, NanoRecipe):
+    if isinstance(recipe, NanoRecipe | ProfilesRecipe):
         try:
             return sizes.nano(width, vocab_size=1, **shape(recipe.model)).d_head
         except ValueError as error:

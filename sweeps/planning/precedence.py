@@ -57,10 +57,23 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
     if recipe.optim.lr is not None:
         rule = ("optim.lr_factor",) if recipe.family == "gpt3" else ("optim.lr_max", "optim.lr_times_width")
         found.append(("optim.lr", rule, "optim.lr=null"))
+    if recipe.optim.rule is not None:
+        found.append(("optim.rule", _ruled(recipe), "optim.rule=null"))
     if not recipe.placement.gpus and recipe.family != "gpt3":
         keys = tuple(f"plan.{f.name}" for f in fields(recipe.plan))
         found.append(("placement.gpus", keys, "placement.gpus=1"))
     return found
+
+
+def _ruled(recipe: Any) -> tuple[str, ...]:
+    """The keys that a rule of hyperparameters takes the place of."""
+    rule = recipe.optim.rule
+    names = ["lr", "lr_factor"] if recipe.family == "gpt3" else ["lr", "lr_max", "lr_times_width"]
+    if recipe.family != "gpt3":
+        names += ["batch_tokens_at_1m", "batch_tokens_min", "batch_tokens_max"]
+    names += ["warmup_tokens" if recipe.family == "gpt3" else "warmup_fraction"] * (rule.warmup_fraction is not None)
+    names += ["final_fraction"] * (rule.final_fraction is not None)
+    return tuple(f"optim.{name}" for name in names)
 
 
 def settle(recipe: Any, typed: Set[str]) -> None:

@@ -11,13 +11,17 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt3core import cli
+from gpt3core import cli, rule
 from gpt3core.errors import UsageError
+from gpt3core.rule import Rule
 from sweeps.planning import precedence
+from sweeps.planning.sections import Anomaly as Anomaly
+from sweeps.planning.sections import Limit as Limit
 from sweeps.planning.train_options import Train
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 KEYS = "python sweeps/sizes.py --keys"
+RULE, SEARCH = "optim.rule", "search"
 COMMANDS = ("replace", "extend")  # what this one command does to a sweep's name; never kept
 
 
@@ -77,6 +81,7 @@ class Data:
 class Optim:
     """The rules from which each run's hyperparameters follow."""
 
+    rule: Rule | None = None  # of each run's learning rate and batch, by N and D: a published one's name, or a file
     lr: float | None = None  # of all sizes, with model.mup_base_width; by default the rule's at that width
     lr_max: float = 0.012
     lr_times_width: float = 0.6  # lr = min(lr_max, lr_times_width / d_model)
@@ -97,6 +102,7 @@ class Optim:
 class Gpt3Optim:
     """Around Table 2.1's learning rates and batches: appendix B of the paper, in proportion where tokens are fewer."""
 
+    rule: Rule | None = None  # in place of the table's learning rates and batches
     lr: float | None = None  # of all sizes, with model.mup_base_width; by default the table's of that width
     lr_factor: float = 1.0  # times the table's learning rate
     ramp_start: float = 0.0  # tokens of the first batches (the paper's are 32k), in whole sequences; 0 for no ramp
@@ -109,18 +115,6 @@ class Gpt3Optim:
     final_fraction: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
-
-
-@dataclass
-class Anomaly:
-    """What is done about a loss or gradient that is not finite, or jumps (``gpt3core.anomaly``)."""
-
-    policy: str = "stop"  # stop: the run is diverged | skip the update | rollback: go back, past the text around it
-    spike: float = 0.0  # a jump: so many median absolute deviations above the median; 0: only what is not finite
-    window: int = 128  # steps that the median is of
-    limit: int = 10  # times a run that skip or rollback is done
-    back: int = 100  # steps that rollback goes back
-    ahead: int = 100  # batches after the anomaly that it passes over too
 
 
 @dataclass
@@ -142,17 +136,6 @@ class Prune:
 
 
 @dataclass
-class Limit:
-    """What the sweep may take, over all of its drivers; at a limit it stops with what it has, and goes on if raised."""
-
-    hours: float | None = None  # GPU-hours; core-hours where placement.gpus is 0
-    usd: float | None = None  # of GPUs, at plan.usd_per_gpu_hour
-    deadline: str | None = None  # 2027-01-31T18:00, or from the first command that gave it: 90m, 12h, 3d
-    devices: int | None = None  # GPUs in use at once; cores where placement.gpus is 0
-    target: float | None = None  # FLOPs about which runs tell, where not all fit; by default ten times the largest's
-
-
-@dataclass
 class Placement:
     """Where runs go. Changes the cost of a run, never its result; not part of its identity."""
 
@@ -162,7 +145,11 @@ class Placement:
     context: int | None = None  # ranks that share the positions of a sequence
     cpus: float = 1.0  # cores a rank: as many threads, where it trains on them
     gpus: float = 0.0  # GPUs a rank; below one, so many runs share a GPU
-    max_failures: int = 3
+    min_workers: int | None = None  # ranks that do, of data-parallel replicas, where nodes are missing; default: all
+    shrink_seconds: float = 60.0  # that a run waits for all of its workers where fewer do
+    max_failures: int = 3  # crashes without a newer checkpoint in between; lost nodes count for nothing
+    stall_seconds: float = 600.0  # without a new step (or 20 of its steps) a run is ended, and resumed
+    hang_seconds: float = 120.0  # a rank that does not come to a collective for so long is named, and its gang resumed
     checkpoint_seconds: float = 10.0
 
 
@@ -223,6 +210,27 @@ class NanoRecipe(Recipe):
 
 
 @dataclass(kw_only=True)
+class ProfilesRecipe(Recipe):
+    """GPT-3's shape at small widths, each budget with sizes that follow from the budgets below until they bracket."""
+
+    family: str = "profiles"
+    budgets: list[float] = field(default_factory=list)  # exact training FLOPs of each IsoFLOP budget
+    points: int = 5  # sizes of a budget to begin with
+    spacing: float = 1.5  # factor in N between neighbouring sizes
+    beside: int = 1  # sizes that must have ended on either side of a budget's lowest
+    most_points: int = 12  # sizes of a budget at most
+    ahead: int = 1  # budgets that may begin where workers are free, while those below are not settled
+    widths: list[int] = field(default_factory=list)  # d_model to choose from; by default every multiple of width_step
+    width_step: int = 4
+    # where the lowest budget begins, and how N* grows until two budgets tell
+    center_params: float = 9e3
+    center_flops: float = 1e11
+    center_exponent: float = 0.72
+    model: NanoModel = field(default_factory=NanoModel)
+    optim: Optim = field(default_factory=Optim)
+
+
+@dataclass(kw_only=True)
 class Gpt3Recipe(Recipe):
     """Sizes of GPT-3's Table 2.1, each at every number of tokens."""
 
@@ -255,16 +263,25 @@ class ShapesRecipe(Recipe):
     optim: Optim = field(default_factory=Optim)
 
 
-FAMILIES: dict[str, type[Recipe]] = {"nano": NanoRecipe, "gpt3": Gpt3Recipe, "shapes": ShapesRecipe}
+FAMILIES: dict[str, type[Recipe]] = {
+    "nano": NanoRecipe,
+    "gpt3": Gpt3Recipe,
+    "shapes": ShapesRecipe,
+    "profiles": ProfilesRecipe,
+}
 
 
-def available() -> list[str]:
-    """Names of the recipes that come with isoflop."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def available(*, search: bool = False) -> list[str]:
+    """Names of the recipes that come with isoflop: of sweeps of sizes, or of searches of hyperparameters."""
+    files = FOLDER.glob("*.yaml")
+    return sorted(path.stem for path in files if (f"\n{SEARCH}:" in path.read_text(encoding="utf-8")) == search)
 
 
-def load(settings: Sequence[str], default: str = "laptop") -> Recipe:
+def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, Any] | None = None) -> Recipe:
     """The recipe that ``recipe=NAME_OR_FILE`` names, with the other ``key=value`` settings over it.
+
+    Args:
+        beside: takes a file's section ``search``, of which a sweep of sizes has no use.
 
     Raises:
         UsageError: for an unknown recipe, key or value.
@@ -275,15 +292,48 @@ def load(settings: Sequence[str], default: str = "laptop") -> Recipe:
         raise UsageError(f"recipe={chosen[0]} and recipe={chosen[1]}: one command drives one recipe; leave one out")
     path = _path(chosen[0] if chosen else default)
     written = cli.read_yaml(path)
+    if SEARCH in written:
+        if beside is None:
+            raise UsageError(
+                f"{path} describes a search of hyperparameters (its section {SEARCH}), not a sweep of sizes: "
+                f"python sweeps/hparams.py recipe={chosen[0] if chosen else default}"
+            )
+        beside[SEARCH] = written.pop(SEARCH)
     keys = f"{KEYS} recipe={chosen[0]}" if chosen else KEYS
     family = _family(written.get("family", "nano"), typed, path)
     for key in [*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)]:
         _check_ladder(key, family)
+    named, plain = _rule(written, typed, path)
     base = cli.merge_config(FAMILIES[family](name=path.stem), written, str(path), command=keys)
-    recipe: Any = cli.to_object(cli.merge(base, typed, command=keys), str(path))
+    recipe: Any = cli.to_object(cli.merge(base, plain, command=keys), str(path))
     assert isinstance(recipe, Recipe)
+    getattr(recipe, "optim").rule = named  # noqa: B009 (each ladder has an optim of its own)
     precedence.settle(recipe, {s.split("=", 1)[0] for s in typed})
     return recipe
+
+
+def _rule(written: dict[str, Any], typed: Sequence[str], path: Path) -> tuple[Rule | None, list[str]]:
+    """The rule that a recipe or a command names, itself: what is kept of the recipe holds it whole; the other words.
+
+    It is taken out of ``written``. A path is looked for from where the command runs, then beside the recipe.
+    """
+    optim = written.get("optim")
+    asked = optim.pop("rule", None) if isinstance(optim, dict) else None
+    words = [s for s in typed if s.startswith(f"{RULE}=")]
+    if len(words) > 1:
+        raise UsageError(f"{words[1]:.200}: {words[0]:.200} was given too; leave one out")
+    if words:
+        said = words[0].split("=", 1)[1]
+        asked = None if said in ("null", "") else said
+    if isinstance(asked, dict):
+        found: Rule | None = rule.of(asked, f"{path}: {RULE}")
+    elif asked is None or isinstance(asked, str):
+        beside = path.parent / str(asked)
+        near = not words and asked is not None and not Path(asked).expanduser().is_file() and beside.is_file()
+        found = None if asked is None else rule.read(str(beside) if near else asked)
+    else:
+        raise UsageError(f"{path}: {RULE}: {asked!r:.80}: the name of a rule, or the path of its file")
+    return found, [s for s in typed if s not in words]
 
 
 def _path(name: str) -> Path:

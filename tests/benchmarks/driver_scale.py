@@ -74,12 +74,18 @@ class Full:
     def running(self) -> list[Running]:
         return list(self._running.values())
 
+    def leaving(self) -> dict[str, float]:
+        return {}
+
     def others(self) -> list[Running]:
         return []
 
     def poll(self) -> list[Update]:
         live = Progress(phase="training", step=10, steps=100, loss=3.0, tokens_per_second=1e4)
         return [Update(run_id=run_id, state="running", progress=live) for run_id in self._running]
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def start(self, run_id: str, allocation: Any, shape: Resources, entry: str, job: Any) -> None:
         self._running[run_id] = Running(run_id=run_id, worker=shape, allocation=allocation)

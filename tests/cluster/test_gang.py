@@ -82,7 +82,7 @@ def test_what_a_run_leaves_in_circles_is_gone_before_the_next_begins(tmp_path, m
     here = worker.Worker(orphan_seconds=1e9)
     gc.disable()
     try:
-        here._work(work)
+        here._perform(work)
     finally:
         gc.enable()
     assert here.poll().state == "done"
@@ -108,8 +108,8 @@ def fails(error):
         (RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer"), "failed", False, True),
         (RuntimeError("NCCL error: remote process exited"), "failed", False, True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed", False, False),
-        (MemoryError(), "failed", True, False),
-        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "failed", True, False),
+        (MemoryError(), "failed", False, False),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "failed", False, False),
         (PeerError("another rank of this run failed"), "failed", False, True),
     ],
 )

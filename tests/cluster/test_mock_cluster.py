@@ -13,7 +13,7 @@ import pytest
 
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.cluster import pool
+from sweeps.cluster import hearing, pool
 from sweeps.cluster.job import Job
 from sweeps.cluster.launcher import Launcher
 from sweeps.driving import driver, taking
@@ -232,7 +232,7 @@ def test_a_worker_that_never_begins_is_taken_back_and_delays_nobody(launcher, tm
     """As when somebody else takes the GPU between the look and the start."""
     import ray
 
-    monkeypatch.setattr(pool, "START_SECONDS", 3.0)
+    monkeypatch.setattr(hearing, "START_SECONDS", 3.0)
     node = next(n for n in launcher.inventory() if n.total.gpus)
     others = ray.remote(lambda: time.sleep(60)).options(
         num_cpus=0,

@@ -24,6 +24,17 @@ widths_at: {1.0e+16: [32]}
 replicas_below_flops: 2.0e+11
 optim: {batch_tokens_min: 512}
 """,
+    "profiles": COMMON.replace("adaptive: true\nprune: {by_value: 0.1}\n", "")
+    + """
+family: profiles
+budgets: [1.0e+12, 1.0e+16]
+points: 3
+center_params: 3.0e+4
+center_flops: 1.0e+12
+center_exponent: 0.6
+replicas_below_flops: 2.0e+12
+optim: {batch_tokens_min: 512}
+""",
     "gpt3": COMMON
     + """
 family: gpt3
@@ -41,9 +52,17 @@ replicas_below_flops: 2.0e+12
 optim: {batch_tokens_min: 512}
 """,
 }
+PLACING = (
+    "budgets",
+    "widths",
+    "center_params",
+    "center_flops",
+    "center_exponent",
+)  # of profiles, as of the nano ladder
 SETTABLE = [
     (family, key)
     for family, kind in recipe.FAMILIES.items()
     for key in recipe.keys_of(kind)
     if key != "family"  # selects the ladder
+    and (family != "profiles" or key in PLACING or key not in recipe.keys_of(recipe.NanoRecipe))
 ]

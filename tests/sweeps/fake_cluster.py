@@ -16,6 +16,7 @@ class FakeCluster:
     def __init__(self, root, behaviour=lambda run_id, n: "done", cpus=2.0):
         self.root, self.behaviour, self.cpus = root, behaviour, cpus
         self.started, self.stopped, self._running, self.polls = [], [], {}, 0
+        self.ended = []
 
     def inventory(self):
         return [Node(name="n", total=Resources(cpus=self.cpus))]
@@ -31,6 +32,13 @@ class FakeCluster:
         self.evals = job.evals
         self._running[run_id] = Running(run_id=run_id, worker=shape, allocation=allocation)
 
+    def end(self, run_id):
+        self.ended.append(run_id)
+        self._running.pop(run_id, None)
+
+    def leaving(self):
+        return {}
+
     def stop(self, run_id=None):
         self.stopped += [i for i in self._running if run_id in (None, i)]
 
@@ -38,6 +46,9 @@ class FakeCluster:
         run = RunDir(self.root, run_id)
         run.write_evaluation(self.evals.eval_id, {"task": [HELD_OUT], "loss": [4.0], "loss_se": [0.01]})
         run.finish({"status": "done"})
+
+    def wait(self, seconds):
+        driver.time.sleep(seconds)
 
     def poll(self):
         self.polls += 1

@@ -78,10 +78,10 @@ def test_failed_and_diverged_runs_are_neither_data_nor_planned(monkeypatch):
         return None if run_id == names[0] else 3.0 + 1e6 / runs[run_id].tokens  # the first diverged
 
     proposer = proposers.Adaptive(chosen, loss, lambda run: run.tokens / 1e4)
-    (first,) = proposer.propose(states).take
+    (first,) = proposer.propose(states, lambda: 1).take
     assert asked == {"finished": 11, "running": 1}
     states[first].phase = Phase.RUNNING
-    proposer.propose(states)
+    proposer.propose(states, lambda: 1)
     assert asked["running"] == 2
     assert sorted(reads) == sorted(names[:12]), "each loss is read once"
 
@@ -89,10 +89,11 @@ def test_failed_and_diverged_runs_are_neither_data_nor_planned(monkeypatch):
 def test_the_next_run_is_one_that_was_not_taken():
     chosen, runs = laptop()
     losses = {run_id: 3.0 + 1e6 / run.tokens for run_id, run in list(runs.items())[:20]}
-    found = adaptive.next_run(
+    found = adaptive.next_runs(
         chosen, runs, losses=losses, taken=set(losses), under_way=set(), seconds=lambda run: run.tokens / 1e4
     )
-    assert found.run_id in set(runs) - set(losses)
+    assert found.run_ids
+    assert set(found.run_ids) <= set(runs) - set(losses)
 
 
 def test_another_seed_of_a_run_that_ended_may_be_taken():
@@ -100,11 +101,126 @@ def test_another_seed_of_a_run_that_ended_may_be_taken():
     runs = {run.run_id: run for run in grid.build(chosen, "0" * 64).runs}
     losses = {i: 3.0 + 1e6 / run.tokens for i, run in runs.items() if run.seed == 0}
     first = set(adaptive._first(runs))
-    found = adaptive.next_run(
+    found = adaptive.next_runs(
         chosen, runs, losses=losses, taken=set(losses) | first, under_way=set(), seconds=lambda run: run.tokens / 1e4
     )
-    assert found.run_id in set(runs) - set(losses) or "not worth it" in found.over
+    assert bool(found.run_ids) != ("not worth it" in found.over)
+    assert not set(found.run_ids) & set(losses)
     assert "to 100%" not in found.over, "they tell something"
+
+
+def seconds(run):
+    return run.tokens / 1e4
+
+
+def measured(runs, count):
+    """The losses of a law for the first few runs."""
+    some = list(runs.items())[:count]
+    return {i: 1.2 + 6.0 * (costs.params(run.model).nonembedding / 1e3) ** -0.25 + 1e5 / run.tokens for i, run in some}
+
+
+def test_a_batch_is_chosen_as_one_run_after_another_would_be_with_those_before_it_under_way():
+    """Not as the best few by themselves, which tell much the same."""
+    chosen = recipe.load(["recipe=laptop", "replicas=3", "adaptive=true", "adaptive_share=1.0"])
+    runs = {run.run_id: run for run in grid.build(chosen, "0" * 64).runs}
+    losses = measured(runs, 20)
+    taken, flying = {*losses, *adaptive._first(runs)}, set()
+    batch = adaptive.next_runs(
+        chosen, runs, losses=losses, taken=taken, under_way=flying, seconds=seconds, slots=4
+    ).run_ids
+    assert len(set(batch)) == 4
+    for run_id in batch:
+        (alone,) = adaptive.next_runs(
+            chosen, runs, losses=losses, taken=taken | flying, under_way=flying, seconds=seconds
+        ).run_ids
+        assert (runs[alone].model, runs[alone].tokens) == (runs[run_id].model, runs[run_id].tokens)  # or its other seed
+        flying.add(run_id)
+
+
+def test_the_last_runs_start_with_the_longest_and_within_what_may_be_spent():
+    chosen = recipe.load(["recipe=laptop", "adaptive=true", "adaptive_share=0.4"])
+    runs = {run.run_id: run for run in grid.build(chosen, "0" * 64).runs}
+    losses = measured(runs, 14)
+    flops = {i: costs.train_flops(run.model, run.tokens) for i, run in runs.items()}
+    rest = 0.4 * sum(flops.values()) - sum(flops[i] for i in losses)
+    found = adaptive.next_runs(
+        chosen, runs, losses=losses, taken=set(losses), under_way=set(), seconds=seconds, slots=16
+    ).run_ids
+    assert 2 <= len(found) < 16
+    assert sum(flops[i] for i in found) <= rest
+    assert [seconds(runs[i]) for i in found] == sorted((seconds(runs[i]) for i in found), reverse=True)
+
+
+class Slow(Learning):
+    """Runs take as many polls as they have hundreds of thousands of tokens."""
+
+    def __init__(self, root, runs, cpus):
+        super().__init__(root, self._state, cpus)
+        self.runs, self._since, self.busy = runs, {}, []
+
+    def _state(self, run_id, n):
+        begun = self._since.setdefault(run_id, self.polls)
+        return "done" if self.polls - begun >= self.runs[run_id].tokens / 1e5 else "running"
+
+    def poll(self):
+        self.busy.append((len(self._running), len(self.started)))
+        return super().poll()
+
+
+def test_every_worker_is_busy_until_the_last_run_has_started(isolated, clock):
+    chosen = recipe.load(["recipe=laptop", "replicas=3", "adaptive=true", "adaptive_share=0.6"])
+    cells, root = grid.build(chosen, "0" * 64), isolated / "root"
+    cluster = Slow(root, {run.run_id: run for run in cells.runs}, cpus=8.0)
+    outcome = drive((chosen, cells, root), cluster)
+    assert not outcome.failed
+    assert len(cluster.started) == len(set(cluster.started))
+    last = next(k for k, (_, started) in enumerate(cluster.busy) if started == len(cluster.started))
+    before = [running for running, _ in cluster.busy[1:last]]
+    assert len(before) > 20
+    assert sum(before) / (8 * len(before)) >= 0.9
+
+
+def test_a_driver_that_takes_over_goes_on_with_the_runs_in_flight(isolated, clock):
+    chosen = recipe.load(["recipe=laptop", "adaptive=true", "adaptive_share=0.5"])
+    cells, root = grid.build(chosen, "0" * 64), isolated / "root"
+    whole = Slow(root / "whole", {run.run_id: run for run in cells.runs}, cpus=4.0)
+    drive((chosen, cells, root / "whole"), whole)
+
+    class Dying(Slow):
+        def poll(self):
+            if len(self.started) >= 9:
+                raise KeyboardInterrupt
+            return super().poll()
+
+    dying = Dying(root / "cut", whole.runs, cpus=4.0)
+    with pytest.raises(KeyboardInterrupt):
+        drive((chosen, cells, root / "cut"), dying)
+    flying = dying.running()
+    assert flying
+    after = Slow(root / "cut", whole.runs, cpus=4.0)
+    after.started, after._running = [*dying.started], {run.run_id: run for run in flying}
+    after._since, after.polls, after.evals = dying._since, dying.polls, dying.evals
+    drive((chosen, cells, root / "cut"), after)
+    assert sorted(after.started) == sorted(set(after.started)), "nothing is trained twice"
+    assert sorted(after.started) == sorted(whole.started)
+
+
+def test_a_choice_among_very_many_runs_is_made_beside_the_loop(monkeypatch):
+    chosen, runs = laptop()
+    losses = measured(runs, 12)
+    states = {i: RunState(spec=run, phase=Phase.DONE if i in losses else Phase.SPARE) for i, run in runs.items()}
+    at_once = proposers.Adaptive(chosen, losses.get, seconds).propose(states, lambda: 2)
+    monkeypatch.setattr(proposers, "BESIDE", 3)
+    proposer = proposers.Adaptive(chosen, losses.get, seconds)
+    assert proposer.propose(states, lambda: 2) == proposers.Proposal(), "it answers at once"
+    proposer._asked.result()
+    assert proposer.propose(states, lambda: 2) == at_once
+    assert len(at_once.take) == 2
+
+
+def test_of_more_runs_than_can_be_weighed_all_costs_stay(monkeypatch):
+    monkeypatch.setattr(adaptive, "MOST_CANDIDATES", 3)
+    assert adaptive._thinned(list("edcba"), dict(zip("abcde", range(5), strict=True))) == ["a", "c", "e"]
 
 
 def test_impossible_adaptive_settings_are_refused():

@@ -41,7 +41,7 @@ def test_a_lost_worker_is_replaced_and_a_hopeless_run_given_up(smoke):
     assert cluster.started.count(victim) == 2
     assert cluster.started.count(hopeless) == smoke[0].placement.max_failures
     assert cluster.started.count(wrong) == 1
-    assert outcome.failed == {hopeless: "because", wrong: "because"}
+    assert outcome.failed == {hopeless: "because (3 times without a newer checkpoint in between)", wrong: "because"}
     assert len(outcome.done) == 2
 
 

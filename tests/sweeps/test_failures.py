@@ -4,10 +4,8 @@ import math
 
 from gpt3core.store import files
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.cluster.job import Progress, StartError, Update
+from sweeps.cluster.job import StartError, Update
 from sweeps.driving import nodes
-from sweeps.driving.run_state import Phase, RunState
-from sweeps.planning import grid, recipe
 from sweeps.scheduling.inventory import Node, Resources
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids, some
 
@@ -59,35 +57,7 @@ def test_gangs_whose_node_stays_away_are_held_aloud_after_a_grace(smoke, clock):
     assert "start the same command again" in outcome.held[ids(smoke)[0]]
 
 
-# ----------------------------------------------------------------------------------------------- failures, counted
-
-
-def state(**details):
-    run = grid.build(recipe.load(["recipe=smoke"]), "0" * 64).runs[0]
-    return RunState(spec=run, phase=Phase.RUNNING, **details)
-
-
-def lost(error="its worker died"):
-    return Update(run_id="x", state="lost", error=error)
-
-
-def test_lost_workers_count_only_while_a_run_makes_no_progress():
-    run = state()
-    for step in range(10, 300, 10):
-        run.heard(Progress(phase="training", step=step, steps=1000))
-        assert not run.failed(lost(), limit=3, now=0.0)
-    assert not run.failed(lost(), limit=3, now=0.0)
-    assert run.failed(lost(), limit=3, now=0.0)
-    assert run.phase == Phase.FAILED
-
-
-def test_lost_workers_and_failures_are_counted_apart():
-    run = state()
-    assert not run.failed(lost(), limit=3, now=0.0)
-    assert not run.failed(Update(run_id="x", state="failed"), limit=3, now=0.0)
-    assert not run.failed(lost(), limit=3, now=0.0)
-    assert not run.failed(Update(run_id="x", state="failed"), limit=3, now=0.0)
-    assert run.failed(Update(run_id="x", state="failed"), limit=3, now=0.0)
+# ------------------------------------------------------------------------------------------------ starts, refused
 
 
 class Refusing(FakeCluster):

@@ -60,6 +60,10 @@ CHANGES = {
     "limit.deadline": "3d",
     "limit.devices": "3",
     "limit.target": "1e20",
+    "placement.min_workers": "1",
+    "placement.shrink_seconds": "5",
+    "placement.stall_seconds": "60",
+    "placement.hang_seconds": "30",
     "plan.gpu": "A100",
     "plan.max_days": "1000",
     "plan.gpus": "64",
@@ -80,6 +84,12 @@ CHANGES = {
     "center_flops": "5e10",
     "center_exponent": "0.2",
     "span": "2",
+    "points": "4",
+    "spacing": "2",
+    "beside": "2",
+    "most_points": "4",
+    "ahead": "2",
+    "width_step": "16",
     "sizes": "125M",
     "tokens": "[3e8]",
     "shapes": "[{n_layer: 1, d_model: 64, n_head: 2}]",
@@ -115,6 +125,7 @@ OF_FAMILY = {("gpt3", "min_tokens"): "1e8", ("gpt3", "model.n_ctx"): "1024", ("s
 EARLY = "adaptive=false prune.by_value=null train.stop_every=1e5"  # a law needs every run that these two take
 OF_FAMILY[("gpt3", "model.mup_base_width")] = "1536"
 BESIDE = {  # what gives a key its meaning
+    "placement.shrink_seconds": "placement.min_workers=1",
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
@@ -130,6 +141,8 @@ BESIDE = {  # what gives a key its meaning
 }
 BESIDE_OF_FAMILY = {("gpt3", "model.mup_base_width=64"): "model.mup_base_width=768"}
 READ_BY_DRIVER = {  # nothing of a plan shows them
+    "beside",
+    "ahead",
     "adaptive",
     "adaptive_share",
     "adaptive_target",
@@ -137,6 +150,10 @@ READ_BY_DRIVER = {  # nothing of a plan shows them
     "prune.target",
     "placement.max_failures",
     "placement.checkpoint_seconds",
+    "placement.min_workers",
+    "placement.shrink_seconds",
+    "placement.stall_seconds",
+    "placement.hang_seconds",
 }
 
 

@@ -71,6 +71,15 @@ class Timed:
         in_use = sum(sum(r.at.values()) * (r.running.worker.gpus or r.running.worker.cpus) for r in self.live.values())
         self.most = max(self.most, in_use)
 
+    def wait(self, seconds):
+        self.world.sleep(seconds)
+
+    def leaving(self):
+        return {}
+
+    def end(self, run_id):
+        self.held += self.world.now - self.live.pop(run_id).began
+
     def stop(self, run_id=None):
         for name, live in self.live.items():
             if run_id in (None, name) and live.stop is None:

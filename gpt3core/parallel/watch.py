@@ -1,0 +1,211 @@
+"""Which rank does not come: every rank shows signs of life, and those that wait for one name it.
+
+A broken connection ends a collective at once; a rank that is stopped, or stuck, only leaves the others waiting, for as
+long as the collective's own timeout, which must be long: ranks may prepare a text, compile or evaluate meanwhile. So
+each rank tells once a second how far it is (``gpt3core.pulse``) through the store that the ranks met at. Rank 0 looks
+at all of them, the others look at rank 0, at whose process the store is. What they find is told to whoever runs the
+run, for the thread that waits in a collective cannot be called back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.distributed import distributed_c10d
+
+from gpt3core.pulse import HERE, LONG_SECONDS, Pulse
+
+BEAT_SECONDS = 1.0
+LEFT = "left"  # a rank's last word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign:
+    """What a rank told, once a second."""
+
+    tick: int  # of its watch: it is alive
+    gates: int  # collectives that it has entered
+    beats: int
+    waiting: bool  # in a collective
+    doing: str = ""  # something long that cannot beat
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """A rank by what was seen of it, on the clock of whoever looks."""
+
+    ticked: float  # when its tick changed last
+    moved: float  # when anything but its tick did
+    sign: Sign | None = None
+
+
+@dataclass(kw_only=True)
+class Judge:
+    """Tells from the ranks' signs which one does not come. Times are of one clock, that of whoever judges."""
+
+    ranks: Sequence[int]
+    limit: float  # seconds
+    began: float
+    missing: int | None = None  # the rank that the last verdict names
+    _seen: dict[int, _Seen] = field(default_factory=dict)
+    _left: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._seen = {rank: _Seen(ticked=self.began, moved=self.began) for rank in self.ranks}
+
+    def left(self, rank: int) -> None:
+        """A rank has ended, well or not: nobody is to wait for it."""
+        self._left.add(rank)
+
+    def heard(self, rank: int, sign: Sign, now: float) -> None:
+        """What a rank says."""
+        seen = self._seen[rank]
+        if seen.sign is None or sign.tick != seen.sign.tick:
+            seen.ticked = now
+        if seen.sign is None or _place(sign) != _place(seen.sign):
+            seen.moved = now
+        seen.sign = sign
+
+    def silent(self, now: float) -> str:
+        """A rank of which nothing is heard any more, in a sentence; "" while there is none."""
+        for rank, seen in self._here().items():
+            if now - seen.ticked > self.limit:
+                self.missing = rank
+                return f"rank {rank} has shown no sign of life for {now - seen.ticked:.0f} s"
+        return ""
+
+    def verdict(self, now: float) -> str:
+        """Which rank does not come, by whoever sees all of them, in a sentence; "" while all is well."""
+        if said := self.silent(now):
+            return said
+        here = self._here()
+        waiting = {r: s for r, s in here.items() if s.sign is not None and s.sign.waiting}
+        patient = [r for r, s in waiting.items() if now - s.moved > self.limit]
+        if not patient:
+            return ""
+        away = [(r, s) for r, s in here.items() if r not in waiting]
+        for rank, seen in away:
+            doing = seen.sign.doing if seen.sign is not None else ""
+            if now - seen.moved > (max(self.limit, LONG_SECONDS) if doing else self.limit):
+                said = f", where it is {doing}" if doing else ""
+                self.missing = rank
+                return (
+                    f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{said}, and "
+                    f"{_numbered(patient)} for it"
+                )
+        if not away and len(patient) == len(here):
+            return self._all_wait(waiting, now)
+        return ""
+
+    def _here(self) -> dict[int, _Seen]:
+        return {rank: seen for rank, seen in self._seen.items() if rank not in self._left}
+
+    def _all_wait(self, waiting: Mapping[int, _Seen], now: float) -> str:
+        """Every rank waits: for one that is behind, or for the network."""
+        gates = {rank: seen.sign.gates for rank, seen in waiting.items() if seen.sign is not None}
+        behind = [rank for rank, count in gates.items() if count < max(gates.values())]
+        since = min(now - seen.moved for seen in waiting.values())
+        if behind:
+            self.missing = behind[0]
+            return f"{_numbered(behind)} in an earlier collective than the others, for {since:.0f} s"
+        return f"all ranks have waited in the same collective for {since:.0f} s: is the network between them whole?"
+
+
+def _place(sign: Sign) -> tuple[int, int, bool, str]:
+    return sign.gates, sign.beats, sign.waiting, sign.doing
+
+
+def _numbered(ranks: Sequence[int]) -> str:
+    """``rank 2 waits``, ``ranks 0, 1 wait``."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]} waits"
+    more = f" and {len(ranks) - 8} more" if len(ranks) > 8 else ""
+    return f"ranks {', '.join(map(str, ranks[:8]))}{more} wait"
+
+
+@contextmanager
+def watched(
+    rank: int, size: int, limit: float | None, told: Callable[[str, int | None], object], pulse: Pulse = HERE
+) -> Iterator[None]:
+    """Show this rank's signs of life and look at the others', inside the ranks' process group.
+
+    Args:
+        limit: seconds after which a rank that does not come is named; None for no watch.
+        told: with the sentence and the rank that it names, once, from another thread.
+    """
+    if limit is None or size == 1:
+        yield
+        return
+    watch = _Watch(rank, size, limit, told, pulse)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.end()
+
+
+class _Watch:
+    """Two threads: one that talks to the store, which may hang with rank 0, and one that judges."""
+
+    def __init__(
+        self, rank: int, size: int, limit: float, told: Callable[[str, int | None], object], pulse: Pulse
+    ) -> None:
+        self._rank, self._told, self._pulse = rank, told, pulse
+        self._judge = Judge(ranks=range(size) if rank == 0 else range(1), limit=limit, began=time.monotonic())
+        self._every = min(BEAT_SECONDS, limit / 8)
+        store: Any = distributed_c10d._get_default_store()
+        self._store = distributed_c10d.PrefixStore("watch", store.clone())  # a connection of its own
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._talker = threading.Thread(target=self._talk, name="watch-talks", daemon=True)
+
+    def start(self) -> None:
+        self._talker.start()
+        threading.Thread(target=self._look, name="watch-looks", daemon=True).start()
+
+    def end(self) -> None:
+        """The rank leaves, and says so unless the store is gone or hangs."""
+        self._over.set()
+        self._talker.join(2 * self._every + 1.0)
+        if not self._talker.is_alive():
+            with contextlib.suppress(RuntimeError):
+                self._store.set(str(self._rank), LEFT)
+
+    def _talk(self) -> None:
+        tick, there, missing = 0, list[str](), [str(rank) for rank in self._judge.ranks]
+        try:
+            while not self._over.is_set():
+                tick, p = tick + 1, self._pulse
+                mine = Sign(tick=tick, gates=p.gates, beats=p.beats, waiting=p.waiting > 0, doing=p.doing)
+                self._store.set(str(self._rank), json.dumps(vars(mine)))
+                there += [key for key in missing if self._store.check([key])]
+                missing = [key for key in missing if key not in there]
+                self._take(there, self._store.multi_get(there) if there else [])
+                self._over.wait(self._every)
+        except RuntimeError:
+            self._over.set()  # the store is gone with rank 0, which every collective says at once
+
+    def _take(self, keys: Sequence[str], said: Sequence[bytes]) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for key, word in zip(keys, said, strict=True):
+                if word.decode() == LEFT:
+                    self._judge.left(int(key))
+                else:
+                    self._judge.heard(int(key), Sign(**json.loads(word)), now)
+
+    def _look(self) -> None:
+        judge = self._judge.verdict if self._rank == 0 else self._judge.silent
+        while not self._over.wait(self._every):
+            with self._lock:
+                said = judge(time.monotonic())
+            if said:
+                self._told(said, self._judge.missing)
+                return

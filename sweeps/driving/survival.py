@@ -1,0 +1,107 @@
+"""What keeps a sweep going when parts of it fail, one look a turn of the driver's loop.
+
+Runs that do not get on are ended and resumed, those on nodes that are to be taken away write a checkpoint, nodes that
+fail are avoided, and gangs whose recipe allows it start with fewer replicas rather than wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gpt3core.errors import UsageError
+from gpt3core.spec import RunSpec
+from sweeps.cluster.causes import Cause
+from sweeps.cluster.job import Update
+from sweeps.driving.avoided import Avoided
+from sweeps.driving.elastic import Elastic
+from sweeps.driving.estimates import Estimates
+from sweeps.driving.hands import Cluster
+from sweeps.driving.notices import Notices
+from sweeps.driving.run_state import Phase, RunState
+from sweeps.driving.stalls import Stalls
+from sweeps.planning.recipe import Placement
+from sweeps.scheduling.inventory import Inventory
+from sweeps.scheduling.scheduler import Running
+
+
+class Survival:
+    """Looks after the runs of a sweep."""
+
+    def __init__(self, place: Placement, estimates: Estimates, cluster: Cluster, say: Callable[[str], None]) -> None:
+        self._place, self._estimates, self._cluster, self._say = place, estimates, cluster, say
+        self.avoided = Avoided(say)
+        self._stalls, self._notices = Stalls(place.stall_seconds), Notices(cluster, say)
+        self._sizes: dict[str, list[int]] = {}
+        self._elastic: Elastic | None = None
+        if place.min_workers is not None and place.min_workers < place.workers:
+            self._elastic = Elastic(self.sizes, estimates.job, place.shrink_seconds)
+
+    def heard(self, update: Update, now: float) -> None:
+        """What is said of a run, before its state takes note of it."""
+        self._stalls.heard(update, now)
+        if update.state in ("failed", "lost", "unstarted"):
+            cause = Cause.DEATH if update.state == "unstarted" else update.cause
+            self.avoided.failed(update.node, update.run_id, cause, update.error, now)
+
+    def look(self, states: Mapping[str, RunState], now: float) -> list[Update]:
+        """Ask the runs of nodes that leave to stop; end those that do not get on, and tell of them."""
+        running = self._cluster.running()
+        self._notices.look(running, states)
+        nodes = {run.run_id: next(iter(run.allocation), "") for run in running if len(run.allocation) == 1}
+        ended = []
+        for run_id, sentence in self._stalls.look(now).items():
+            self._stalls.forget(run_id)
+            if run_id not in states or states[run_id].phase != Phase.RUNNING:
+                continue
+            self._cluster.end(run_id)
+            node = nodes.get(run_id, "")  # of a gang it is not known which of them
+            ended.append(Update(run_id=run_id, state="failed", error=sentence, cause=Cause.STALL, node=node))
+        return ended
+
+    def usable(self, inventory: Inventory, runs: Sequence[RunState], now: float) -> Inventory:
+        """The nodes on which something may start.
+
+        Args:
+            runs: that are on the way.
+        """
+        kinds = {self._estimates.kind} if runs else set()
+        return self.avoided.look(self._notices.staying(inventory), kinds, now)
+
+    def fit(
+        self,
+        states: Mapping[str, RunState],
+        waiting: Sequence[RunState],
+        inventory: Inventory,
+        held: Sequence[Running],
+        now: float,
+    ) -> None:
+        """Choose how many workers each waiting run is started with, and stop small gangs that may grow."""
+        if self._elastic is None:
+            return
+        self._elastic.choose(waiting, inventory, held, now)
+        if waiting:
+            return  # what is free is for them
+        running = [state for state in states.values() if state.phase == Phase.RUNNING]
+        for state in self._elastic.to_grow(running, inventory, held, now):
+            state.stopping = True
+            self._cluster.stop(state.run_id)
+            self._say(
+                f"growing {state.run_id}: there is room for {self._place.workers} workers again; its checkpoint first"
+            )
+
+    def sizes(self, state: RunState) -> Sequence[int]:
+        """The numbers of workers with which a run may start, all of them first."""
+        run, place = state.spec, self._place
+        if run.run_id not in self._sizes:
+            fewer = range(place.workers - 1, (place.min_workers or place.workers) - 1, -1)
+            self._sizes[run.run_id] = [place.workers, *(n for n in fewer if self._shares(run, n))]
+        return self._sizes[run.run_id]
+
+    def _shares(self, run: RunSpec, workers: int) -> bool:
+        """Whether whole replicas of a run on so many workers share its batch."""
+        try:
+            cut = self._estimates.layout(run, workers)
+        except UsageError:
+            return False
+        replicas = workers if cut is None else cut.data
+        return (run.optim.ramp.start // run.model.n_ctx) % replicas == 0

@@ -1,0 +1,147 @@
+"""The rank that does not come is named: by signs in the pure judge, and with real processes that stop or loop."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from queue import SimpleQueue
+
+import pytest
+
+from gpt3core import pulse
+from gpt3core.errors import PeerError
+from gpt3core.parallel import mesh
+from gpt3core.parallel.watch import Judge, Sign
+from tests.gpt3core import ranks
+
+pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
+LIMIT = 2.0
+
+
+def judged(signs, seconds, limit=10.0):
+    """The verdict after so long of signs: ``signs(rank, now)`` once a second, None for no sign, "left" at its end."""
+    judge = Judge(ranks=range(3), limit=limit, began=0.0)
+    for now in range(int(seconds) + 1):
+        for rank in range(3):
+            said = signs(rank, now)
+            if said == "left":
+                judge.left(rank)
+            elif said is not None:
+                judge.heard(rank, said, float(now))
+    return judge.verdict(float(seconds)), judge.silent(float(seconds))
+
+
+def sign(now, *, gates=0, beats=0, waiting=False, doing=""):
+    return Sign(tick=now, gates=gates, beats=beats, waiting=waiting, doing=doing)
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"),
+    [
+        (lambda now: sign(now, beats=now), ""),  # it works, and says so
+        (lambda now: sign(now, beats=7) if now <= 20 else None, "rank 1 has shown no sign of life for 12 s"),
+        (lambda now: None, "rank 1 has shown no sign of life for 32 s"),
+        (lambda now: sign(now, beats=7), "rank 1 has not come to a collective for 32 s, and ranks 0, 2 wait for it"),
+        (lambda now: sign(now, beats=7, doing="preparing the text"), ""),
+        (lambda now: sign(now, gates=3, waiting=True), "rank 1 waits in an earlier collective than the others"),
+        (lambda now: sign(now, gates=4, waiting=True), "all ranks have waited in the same collective for 32 s"),
+        (lambda now: "left", "all ranks have waited"),
+    ],
+)
+def test_the_rank_that_others_wait_for_is_named(second, verdict):
+    def signs(rank, now):
+        return second(now) if rank == 1 else sign(now, gates=4, waiting=True)
+
+    said, _ = judged(signs, 32)
+    assert said.startswith(verdict)
+    assert bool(said) == bool(verdict)
+
+
+def test_what_says_that_it_is_long_is_waited_for_an_hour():
+    def signs(rank, now):
+        return sign(now, doing="compiling") if rank == 1 else sign(now, gates=4, waiting=True)
+
+    assert judged(signs, pulse.LONG_SECONDS - 1)[0] == ""
+    assert "rank 1 has not come to a collective for 3605 s, where it is compiling" in judged(signs, 3605)[0]
+
+
+def test_a_rank_that_sees_one_other_only_says_whether_that_one_lives():
+    judge = Judge(ranks=range(1), limit=10.0, began=0.0)
+    for now in range(100):
+        judge.heard(0, sign(now, gates=4, waiting=True), float(now))
+    assert judge.silent(99.0) == ""
+    assert "rank 0" in judge.silent(120.0)
+
+
+def _watched(rank, size, address, bad, stop, pids):
+    """Ranks that meet again and again; one of them stops, or loops, after a while. What a rank is told, or None."""
+    (pids / str(rank)).write_text(str(os.getpid()))
+    told, ended = SimpleQueue(), SimpleQueue()
+    pulse.HERE.begin(lambda said, named: told.put((said, named)))
+
+    def work():
+        try:
+            with mesh.joined(rank, size, address, "cpu", hang_seconds=LIMIT) as here:
+                for turn in range(20):
+                    if rank == bad and turn == 10:
+                        if stop:
+                            os.kill(os.getpid(), signal.SIGSTOP)
+                        while True:
+                            time.sleep(0.01)
+                    here.agree(False)
+                    pulse.beat()
+        except PeerError:  # whoever was told first has ended another rank
+            pass
+        finally:
+            ended.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    began, said = time.monotonic(), None
+    while told.empty() and ended.empty():
+        time.sleep(0.02)
+    if not told.empty():
+        said = *told.get(), time.monotonic() - began
+        with contextlib.suppress(ProcessLookupError):
+            if stop:
+                os.kill(int((pids / str(bad)).read_text()), signal.SIGKILL)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("bad", "stop", "sentence"),
+    [
+        (1, True, "rank 1 has shown no sign of life"),
+        (0, True, "rank 0 has shown no sign of life"),
+        (1, False, "rank 1 has not come to a collective"),
+        (None, True, ""),
+    ],
+    ids=["stopped", "the first stopped", "in a loop", "well"],
+)
+def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop, sentence):
+    if bad is not None and not stop:
+        found = _told_by_rank_0(isolated, bad)
+    else:
+        found = [said for said in ranks.run(_watched, 3, bad, stop, isolated, seconds=40) if said is not None]
+    assert bool(found) == (bad is not None)
+    for said, named, seconds in found:
+        assert sentence in said
+        assert named == bad
+        assert LIMIT < seconds < 5 * LIMIT
+
+
+def _loops(rank, size, address, bad, pids):
+    """As above, and whoever is told ends the others, as the driver does."""
+    if rank != 0:
+        threading.Thread(target=_watched, args=(rank, size, address, bad, False, pids), daemon=True).start()
+        while not (pids / "told").exists():
+            time.sleep(0.05)
+        return None
+    try:
+        return _watched(rank, size, address, bad, False, pids)
+    finally:
+        (pids / "told").touch()
+
+
+def _told_by_rank_0(folder, bad):
+    return [said for said in ranks.run(_loops, 3, bad, folder, seconds=40) if said is not None]
