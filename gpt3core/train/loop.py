@@ -45,6 +45,11 @@ SKIPPED = "skipped"  # column of a run that may leave updates out: whether the s
 VALIDATION = "validation_loss"  # column of a run that may stop early
 
 
+def _process() -> dict[str, Any]:
+    """Where this rank runs, for whoever looks for what it printed."""
+    return {"host": os.uname().nodename, "pid": os.getpid()}
+
+
 class Trainer:
     """The state of a run in this process."""
 
@@ -99,8 +104,7 @@ class Trainer:
         trained = self.model, self.optimizer, self.mesh
         self.saves = Saves(self.dir, self.attempt_name, *trained, device=device, least=checkpoint_seconds)
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
-        where = {"host": os.uname().nodename, "pid": os.getpid()}  # of rank 0
-        self.event("start", **begun, layout=vars(self.mesh.layout), **where)
+        self.event("start", **begun, layout=vars(self.mesh.layout), **_process())
 
     @pulse.busy("choosing its arithmetic")
     def _choose_arithmetic(

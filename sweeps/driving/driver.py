@@ -106,24 +106,26 @@ class Driver:
         self.happenings.damage += taken.damage
         self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self.spending = Spending(self.sweep, self.estimates.device()[1], self.happenings.note)
-        self.limits = Limits(
+        self.limits = self._limits(recipe)
+        self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
+        self._seen: object = None  # what the scheduler was shown last, and when
+        self._decided = self._shown = -math.inf
+        self.told: list[str] = []  # what the proposer has to say at the end
+        self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
+        self.interrupts, self.interrupted = 0, False
+
+    def _limits(self, recipe: Recipe) -> Limits:
+        return Limits(
             recipe=recipe,
             estimates=self.estimates,
             spending=self.spending,
-            cluster=cluster,
+            cluster=self.cluster,
             say=self.display.say,
             loss=self._loss,
             began=self.record.deadline_began,
             now=time.monotonic(),
             wall=time.time(),
         )
-        self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
-        self._seen: object = None  # what the scheduler was shown last, and when
-        self._decided = self._shown = -math.inf
-        self.told: list[str] = []  # what the proposer has to say at the end
-        self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
-        self.interrupts = 0
-        self.interrupted = False
 
     def _proposer(self, recipe: Recipe) -> Proposer:
         if self.profiles is not None:
