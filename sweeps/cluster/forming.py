@@ -31,7 +31,7 @@ class Forming:
         self._lock = threading.Lock()  # of a team's last step to RUNNING, and of its withdrawal
 
     def start(self, team: Team, entry: str, job: Job) -> None:
-        """Begin: with a warm worker at once, otherwise at the next ``look``, so that many starts disturb no turn."""
+        """Begin: with a warm worker at once, otherwise in a thread, a gang once there is room."""
         if team.size == 1:
             (node,) = team.where
             if (member := self._pool.warm(node, team.shape)) is not None:
@@ -39,18 +39,20 @@ class Forming:
                 return
         self._pool.make_room(team.where)
         team.stage = ROOM
-        self.waiting.append((team, entry, job))
+        if not self._go_on(team, entry, job, time.monotonic()):
+            self.waiting.append((team, entry, job))
 
     def look(self) -> None:
-        """Have threads go on with the teams for which there is room by now."""
-        now, waiting = time.monotonic(), []
-        for team, entry, job in self.waiting:
-            if team.size > 1 and not self._pool.room(team.run_id, team.where, now):
-                waiting.append((team, entry, job))
-                continue
-            team.stage = FORMING
-            self._pool.hands.submit(self._form, team, entry, job)
-        self.waiting = waiting
+        """Go on with the teams for which there is room by now."""
+        now = time.monotonic()
+        self.waiting = [waiting for waiting in self.waiting if not self._go_on(*waiting, now)]
+
+    def _go_on(self, team: Team, entry: str, job: Job, now: float) -> bool:
+        if team.size > 1 and not self._pool.room(team.run_id, team.where, now):
+            return False
+        team.stage = FORMING
+        self._pool.hands.submit(self._form, team, entry, job)
+        return True
 
     def withdraw(self, team: Team) -> bool:
         """Take a start back, if its work has not been given yet; the team is over when all is undone."""

@@ -7,7 +7,8 @@
 
 Tune's searchers, schedulers and loggers see what the store has of the run; a stop of the trial is a request to the run
 (checkpoint written, held), and a trial that comes back lets it go on. A trial holds no core and no GPU: those are the
-runs'. Whoever kills the Tuner kills no run, and a run that is done is never trained again, whichever trial asks.
+runs'. Whoever kills the Tuner kills no run, and a run that is done is never trained again, whichever trial asks. Two
+trials whose settings make one run share it: where one of them is stopped, the other ends as held.
 """
 
 from __future__ import annotations
@@ -42,7 +43,18 @@ from sweeps.planning import text as texts
 
 RUN = "run"  # the key of a space that picks one of the recipe's runs by its id
 # what holds for the whole sweep, or for one command: no trial has it for itself
-SWEEP_WIDE = ("recipe", "name", "family", "min_tokens", "adaptive", "prune", "evals", "placement", "plan")
+SWEEP_WIDE = (
+    "recipe",
+    "name",
+    "family",
+    "min_tokens",
+    "adaptive",
+    "prune",
+    "evals",
+    "placement",
+    "plan",
+    "data.corpus",
+)
 TRIAL_BYTES = 200_000_000  # of a trial's process: all that it holds
 REPORTS = 20  # a run tells its training loss at so many equal parts of its tokens, the last time with its scores
 LOOK_SECONDS, ENSURE_SECONDS = 0.5, 2.0
@@ -297,7 +309,7 @@ def _check(settings: Sequence[str], chosen: recipe.Recipe, space: Mapping[str, A
     keys = [key for key, _ in _leaves(space) if key != RUN]
     cli.check_keys(OmegaConf.structured(chosen), [k for k in keys if k != "recipe"], command=recipe.KEYS)
     for key in keys:
-        if key.partition(".")[0].startswith(SWEEP_WIDE) or key in recipe.COMMANDS:
+        if key.startswith(SWEEP_WIDE) or key in recipe.COMMANDS:
             raise UsageError(f"{key} holds for the whole sweep, so no trial has its own: give it to trainable(...)")
         if key in typed:
             raise UsageError(f"{key} is in the settings and in the space: leave one out")

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt3core import cli, rule
+from gpt3core import cli
 from gpt3core.errors import UsageError
 from gpt3core.rule import Rule
-from sweeps.planning import precedence
+from sweeps.planning import precedence, rules
 from sweeps.planning.sections import Anomaly as Anomaly
 from sweeps.planning.sections import Limit as Limit
 from sweeps.planning.train_options import Train
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 KEYS = "python sweeps/sizes.py --keys"
-RULE, SEARCH = "optim.rule", "search"
+SEARCH = "search"
 COMMANDS = ("replace", "extend")  # what this one command does to a sweep's name; never kept
 
 
@@ -303,37 +303,13 @@ def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, 
     family = _family(written.get("family", "nano"), typed, path)
     for key in [*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)]:
         _check_ladder(key, family)
-    named, plain = _rule(written, typed, path)
+    named, plain = rules.named(written, typed, path)
     base = cli.merge_config(FAMILIES[family](name=path.stem), written, str(path), command=keys)
     recipe: Any = cli.to_object(cli.merge(base, plain, command=keys), str(path))
     assert isinstance(recipe, Recipe)
     getattr(recipe, "optim").rule = named  # noqa: B009 (each ladder has an optim of its own)
     precedence.settle(recipe, {s.split("=", 1)[0] for s in typed})
     return recipe
-
-
-def _rule(written: dict[str, Any], typed: Sequence[str], path: Path) -> tuple[Rule | None, list[str]]:
-    """The rule that a recipe or a command names, itself: what is kept of the recipe holds it whole; the other words.
-
-    It is taken out of ``written``. A path is looked for from where the command runs, then beside the recipe.
-    """
-    optim = written.get("optim")
-    asked = optim.pop("rule", None) if isinstance(optim, dict) else None
-    words = [s for s in typed if s.startswith(f"{RULE}=")]
-    if len(words) > 1:
-        raise UsageError(f"{words[1]:.200}: {words[0]:.200} was given too; leave one out")
-    if words:
-        said = words[0].split("=", 1)[1]
-        asked = None if said in ("null", "") else said
-    if isinstance(asked, dict):
-        found: Rule | None = rule.of(asked, f"{path}: {RULE}")
-    elif asked is None or isinstance(asked, str):
-        beside = path.parent / str(asked)
-        near = not words and asked is not None and not Path(asked).expanduser().is_file() and beside.is_file()
-        found = None if asked is None else rule.read(str(beside) if near else asked)
-    else:
-        raise UsageError(f"{path}: {RULE}: {asked!r:.80}: the name of a rule, or the path of its file")
-    return found, [s for s in typed if s not in words]
 
 
 def _path(name: str) -> Path:

@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gpt3core import costs
+from gpt3core import rule as hyper
+from gpt3core.errors import UsageError
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.rule import Rule
 from gpt3core.spec import RunSpec
 
+RULE = "optim.rule"
 GPT3_PART = 8  # a step of Table 2.1's batches, 256 sequences, is too coarse for a small run: an eighth of it
+
+
+def named(written: dict[str, Any], typed: Sequence[str], path: Path) -> tuple[Rule | None, list[str]]:
+    """The rule that a recipe or a command names, itself: what is kept of the recipe holds it whole; the other words.
+
+    It is taken out of ``written``. A path is looked for from where the command runs, then beside the recipe.
+    """
+    optim = written.get("optim")
+    asked = optim.pop("rule", None) if isinstance(optim, dict) else None
+    words = [s for s in typed if s.startswith(f"{RULE}=")]
+    if len(words) > 1:
+        raise UsageError(f"{words[1]:.200}: {words[0]:.200} was given too; leave one out")
+    if words:
+        said = words[0].split("=", 1)[1]
+        asked = None if said in ("null", "") else said
+    if isinstance(asked, dict):
+        found: Rule | None = hyper.of(asked, f"{path}: {RULE}")
+    elif asked is None or isinstance(asked, str):
+        beside = path.parent / str(asked)
+        near = not words and asked is not None and not Path(asked).expanduser().is_file() and beside.is_file()
+        found = None if asked is None else hyper.read(str(beside) if near else asked)
+    else:
+        raise UsageError(f"{path}: {RULE}: {asked!r:.80}: the name of a rule, or the path of its file")
+    return found, [s for s in typed if s not in words]
 
 
 def size(rule: Rule, model: ModelSpec) -> int:

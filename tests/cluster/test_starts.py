@@ -45,7 +45,7 @@ def test_an_end_is_told(launcher, mock_cluster, tmp_path):
 
 def waited(launcher):
     """What one long wait is ended by."""
-    wait_until(lambda: launcher._forming.look() or all(team.stage == RUNNING for team in launcher._teams.values()))
+    wait_until(lambda: all(team.stage == RUNNING for team in launcher._teams.values()))
     began = time.monotonic()
     launcher.wait(LONG)
     assert time.monotonic() - began < LONG / 2

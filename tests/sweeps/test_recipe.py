@@ -102,6 +102,7 @@ CHANGES = {
     "model.summary": "4",
     "model.mup_base_width": "64",
     "model.mup_base_d_head": "8",
+    "optim.rule": "steplaw",
     "optim.lr": "0.002",
     "optim.lr_max": "0.001",
     "optim.lr_times_width": "0.3",

@@ -156,6 +156,7 @@ def test_a_trial_is_one_run(shared, driven):
         ({"optim.lrmax": tune.loguniform(1e-3, 1e-1)}, (), "unknown key 'optim.lrmax', did you mean optim.lr_max"),
         ({"optim": {"lr_mx": tune.grid_search([1])}}, (), "unknown key 'optim.lr_mx'"),
         ({"evals.items": tune.choice([1, 2])}, (), "evals.items holds for the whole sweep"),
+        ({"data.corpus": tune.choice(["a", "b"])}, (), "data.corpus holds for the whole sweep"),
         ({"placement.workers": 2}, (), "placement.workers holds for the whole sweep"),
         ({"extend": True}, (), "extend holds for the whole sweep"),
         ({"seed": tune.choice([1, 2])}, ("seed=3",), "seed is in the settings and in the space"),
