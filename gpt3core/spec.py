@@ -267,13 +267,14 @@ def _dataclass_of(annotation: Any) -> type[Any] | None:
 
 def explain(a: RunSpec, b: RunSpec) -> list[str]:
     """The hashed fields in which two specifications differ, as ``model.d_model: 64 -> 96``."""
-    left, right = _flat("", as_dict(a)), _flat("", as_dict(b))
-    counted = {*_flat("", hashed(a)), *_flat("", hashed(b))}
+    left, right = flat(as_dict(a)), flat(as_dict(b))
+    counted = {*flat(hashed(a)), *flat(hashed(b))}
     names = [name for name in dict.fromkeys([*left, *right]) if name in counted]
     return [f"{n}: {left.get(n)} -> {right.get(n)}" for n in names if left.get(n) != right.get(n)]
 
 
-def _flat(prefix: str, value: Any) -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data by dotted names."""
     if isinstance(value, dict):
-        return {k: v for name, item in value.items() for k, v in _flat(f"{prefix}{name}.", item).items()}
+        return {k: v for name, item in value.items() for k, v in flat(item, f"{prefix}{name}.").items()}
     return {prefix[:-1]: value}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt3core import anomaly, cli
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places, rundir, soundness
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
+from sweeps.driving import spending
 from sweeps.planning import asked, estimate, grid, placing, recipe, rules
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from sweeps.driving.view import Outcome
 
 FLAGS = ("--plan", "--keys", "--help")
-DONE, FAILED, DAMAGED, INTERRUPTED = 0, 1, 3, 130
+DONE, FAILED, DAMAGED, LIMITED, INTERRUPTED = 0, 1, 3, 4, 130
 NAMED = 20  # runs that a remark lists
 
 
@@ -45,7 +47,10 @@ class Order:
 
 
 def sweep(argv: Sequence[str], usage: str) -> int:
-    """Run a sweep command; the exit code is 0 when done, 1 when runs failed, 3 when done but a checkpoint was damaged.
+    """Run a sweep command.
+
+    The exit code is 0 when done, 1 when runs failed, 3 when done but a checkpoint was damaged, 4 when a limit was
+    reached before all were done.
 
     Raises:
         UsageError, StoreError: for what cannot be run (2), in one sentence.
@@ -135,12 +140,33 @@ def _show(order: Order) -> None:
     trained = {run_id for run_id in (run.run_id for run in runs) if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
     refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
-    remarks = [*outlook, *_remarks(order), _forgotten(order), _met(order, trained)]
+    remarks = [*outlook, *_remarks(order), _forgotten(order), _met(order, trained), *_limited(order, trained, pruned)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     remote = places.of(order.root)
     how = soundness.choose(order.root) if remote is None else remote.how
     print(f"store: {places.portable(order.root)}, kept for one driver a sweep and one worker a run by {how}")
+
+
+def _limited(order: Order, trained: Set[str], pruned: Set[str]) -> list[str]:
+    """What fits the limits and what falls out."""
+    from sweeps.planning import fitting
+
+    if order.recipe.limit == recipe.Limit():
+        return []
+    chosen, sweep, runs = order.recipe, SweepDir(order.root, order.recipe.name), order.grid.runs
+    used, now = spending.so_far(sweep), time.time()
+    hours = used.gpu_hours if chosen.placement.gpus else used.core_hours
+    left = [run for run in runs if run.run_id not in trained and run.run_id not in pruned]
+
+    def choose(*words: Any) -> Sequence[int]:
+        from sweeps.driving import informative  # the laws, which a plan without limits does without
+
+        return informative.choose(*words).runs
+
+    began = order.record.deadline_began if order.record else None
+    taken = fitting.Taken(hours=hours, usd=used.usd, deadline_began=began, now=now)
+    return fitting.lines(chosen, left, [run for run in runs if run.run_id in trained], taken, choose)
 
 
 def _expected(order: Order) -> tuple[Order, list[str]]:
@@ -255,6 +281,7 @@ def _saved(sweep: SweepDir, outcome: Outcome) -> str:
 
 def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     held = f", {len(outcome.held)} held" if outcome.held else ""
+    held += f", {len(outcome.beyond)} beyond the limit" if outcome.beyond else ""
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
     failed, saved = f"{len(outcome.failed)} failed", _saved(sweep, outcome)
     store = places.portable(sweep.root)
@@ -265,6 +292,8 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
         print(f"  pruned {run_id}: {reason}")
     for run_id, reason in {**outcome.failed, **outcome.held}.items():
         print(f"  {run_id}: {reason}")
+    if outcome.limited:
+        print(outcome.limited)
     if outcome.interrupted:
         print("interrupted: start the same command again to go on where it stopped")
         return INTERRUPTED
@@ -273,4 +302,6 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     print(f"next: python -m analysis.fit runs={store} sweep={sweep.name}")
     for sentence in outcome.damage:
         print(f"  {sentence}")
+    if outcome.limited:
+        return LIMITED
     return DAMAGED if outcome.damage else DONE

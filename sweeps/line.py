@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         swept = _run(["ray", "job", "submit", "--", "sweeps/sizes.py", *settings], environment)
     root = f"runs={places.portable(order.root)}"
     sweep = f"sweep={order.recipe.name}"
-    if swept not in (0, 3):  # 3: done, but a checkpoint was damaged
+    if swept not in (0, 3, 4):  # 3: done, but a checkpoint was damaged; 4: stopped at a limit, with what it has
         return swept
     for step in (["analysis.fit", "figures=false"], ["dashboards.report"]):  # the report has the figures
         if code := _run([sys.executable, "-m", *step, root, sweep], dict(os.environ)):

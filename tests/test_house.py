@@ -23,6 +23,7 @@ FORBIDDEN = {
     "sweeps.planning": {"torch", "ray"},
     "sweeps.scheduling": {"torch", "ray"},
     "sweeps.driving": {"torch", "ray"},
+    "sweeps.watching": {"torch", "ray", "pandas", "numpy"},
     "sweeps.export": {"torch", "ray"},
     "sweeps.exporting": {"torch", "ray"},
     "gpt3core.store": {"torch"},
@@ -140,6 +141,7 @@ HEAVY = ("torch", "ray", "pandas", "scipy", "numpy")
     ("modules", "heavy"),
     [
         ("gpt3core.spec gpt3core.costs gpt3core.store.sweepdir gpt3core.schedule sweeps.command sweeps.line", HEAVY),
+        ("sweeps.status sweeps.diff sweeps.logs sweeps.watching.follow", HEAVY),
         ("gpt3core.generate.command gpt3core.generate.choices gpt3core.export sweeps.export sweeps.serve", HEAVY),
         ("sweeps.driving.driver sweeps.cluster.launcher", HEAVY[:4]),
         ("analysis.fit analysis.api analysis.design analysis.forecast dashboards.app dashboards.report", HEAVY[:2]),

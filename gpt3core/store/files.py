@@ -11,13 +11,14 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt3core.errors import DiskFullError, StoreError
 
 Fence = Callable[[Path, Path], None]  # given what was begun and its final path; raises LostError
+TAIL_BYTES = 1 << 16  # of a log that is read for its last lines
 LIVE_BYTES = 1 << 20  # of live lines before they are put behind: an hour's at two a second
 
 
@@ -170,14 +171,39 @@ def append_bounded(path: Path, record: dict[str, Any], *, most: int = LIVE_BYTES
     append_line(path, record)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole JSON lines of a file; none when it does not exist."""
+def read_lines(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
+    """The whole JSON lines of a file; none when it does not exist.
+
+    Args:
+        having: only lines with one of these in them, which saves reading the others.
+    """
+    try:
+        return parsed(path.read_bytes(), having)
+    except FileNotFoundError:
+        return []
+
+
+def last_lines(path: Path, most: int = TAIL_BYTES) -> list[dict[str, Any]]:
+    """The whole JSON lines among the last bytes of a file; none when it does not exist."""
+    try:
+        with open(path, "rb") as file:
+            beyond = file.seek(0, os.SEEK_END) - most
+            file.seek(max(0, beyond))
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    return parsed(data.partition(b"\n")[2] if beyond > 0 else data)
+
+
+def parsed(data: bytes, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
+    """The whole JSON lines of some bytes."""
     records = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                if isinstance(record := json.loads(line), dict):
-                    records.append(record)
+    for line in data.splitlines():
+        if having and not any(word in line for word in having):
+            continue
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(record := json.loads(line), dict):
+                records.append(record)
     return records
 
 

@@ -39,6 +39,7 @@ class SweepRecord:
     not_taken: tuple[str, ...] = ()  # runs that an adaptive sweep did without
     min_tokens: float = 0.0  # shorter runs stay out of a fit
     pruned: dict[str, dict[str, float]] = field(default_factory=dict)  # runs stopped for good: the figures behind it
+    deadline_began: float | None = None  # from when a deadline that is a duration counts, seconds since the epoch
     few_shot: dict[str, dict[str, Any]] = field(default_factory=dict)  # eval_id -> evaluations asked for beside evals
 
     def __post_init__(self) -> None:
@@ -192,4 +193,5 @@ def names(root: Path) -> list[str]:
 
 
 def _last_event(log: Path) -> float:
-    return max((float(event.get("time", 0.0)) for event in files.read_lines(log)), default=0.0)
+    times = (event.get("time") for event in files.last_lines(log))
+    return max((float(time) for time in times if isinstance(time, int | float)), default=0.0)

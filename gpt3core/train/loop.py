@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -42,6 +43,11 @@ BEGUN = ("step", "trunk", "damage", "threads", "micro_batch", "compile")  # what
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm")
 SKIPPED = "skipped"  # column of a run that may leave updates out: whether the step's was
 VALIDATION = "validation_loss"  # column of a run that may stop early
+
+
+def _process() -> dict[str, Any]:
+    """Where this rank runs, for whoever looks for what it printed."""
+    return {"host": os.uname().nodename, "pid": os.getpid()}
 
 
 class Trainer:
@@ -107,7 +113,7 @@ class Trainer:
 
     def _log_start(self) -> None:
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
-        self.event("start", **begun, layout=vars(self.mesh.layout))
+        self.event("start", **begun, layout=vars(self.mesh.layout), **_process())
 
     def _choose_arithmetic(
         self, suggested: Numerics | None, threads: int, prefix: Prefix | None, halvings: int

@@ -27,7 +27,9 @@ from sweeps.driving import preparation, results, slots, taking, view, yielding
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
+from sweeps.driving.limiting import Limits
 from sweeps.driving.nodes import Nodes
+from sweeps.driving.outlook import Outlook
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.profiling import SelfPlacing
 from sweeps.driving.progress import Display, Sturdy
@@ -36,6 +38,7 @@ from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_los
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
+from sweeps.driving.spending import Spending
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
 from sweeps.driving.survival import Survival
 from sweeps.driving.taking import Taken
@@ -48,7 +51,6 @@ from sweeps.scheduling.inventory import Allocation
 from sweeps.scheduling.scheduler import Preempt, Start
 
 TICK_SECONDS = 0.25  # between two turns while no run ends
-ETA_SECONDS = 1.0  # between two estimates of the end: they look at every run
 DECIDE_SECONDS = 1.0  # the scheduler is asked that often while nothing changes but the time
 DECIDE_SHARE = 50.0  # and no more often than this makes of the seconds that it takes
 STOP_SECONDS = 60.0  # for checkpoints, after Ctrl-C
@@ -93,8 +95,7 @@ class Driver:
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
         self.nodes = Nodes(lambda state: self.estimates.least(state.spec), self.display.say)
-        self.rules = placing.rules(recipe)
-        self.status = Status(self.sweep)
+        self.rules, self.status = placing.rules(recipe), Status(self.sweep)
         self.preparation: Preparation | None = None
         self.happenings = Happenings(
             self.sweep,
@@ -107,14 +108,27 @@ class Driver:
         )
         self.happenings.damage += taken.damage
         self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
+        self.spending = Spending(self.sweep, self.estimates.price, self.happenings.note)
+        self.limits = self._limits(recipe)
+        self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
         self._seen: object = None  # what the scheduler was shown last, and when
-        self._decided = self._shown = -math.inf
-        self._passed = 0.0
-        self._eta, self._eta_at = 0.0, -math.inf  # seconds until all is done, and when that was told
+        self._decided, self._shown, self._passed = -math.inf, -math.inf, 0.0
         self.told: list[str] = []  # what the proposer has to say at the end
         self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
-        self.interrupts = 0
-        self.interrupted = False
+        self.interrupts, self.interrupted = 0, False
+
+    def _limits(self, recipe: Recipe) -> Limits:
+        return Limits(
+            recipe=recipe,
+            estimates=self.estimates,
+            spending=self.spending,
+            cluster=self.cluster,
+            say=self.display.say,
+            loss=self._loss,
+            began=self.record.deadline_began,
+            now=time.monotonic(),
+            wall=time.time(),
+        )
 
     def _proposer(self, recipe: Recipe) -> Proposer:
         if self.profiles is not None:
@@ -131,7 +145,7 @@ class Driver:
             for state in self.states.values():
                 self.happenings.settle_if_done(state)
             done = view.count(self.states, Phase.DONE)
-            self.begun = done > 0 or any(RunDir(self.root, run_id).attempts() for run_id in self.states)
+            self.begun = done > 0 or self.happenings.resumes()
             self.happenings.note("driver", runs=len(self.states), done=done)
             if done:
                 self.display.say(f"{done} of {len(self.states)} runs are done already")
@@ -155,6 +169,8 @@ class Driver:
             damage=self.happenings.damage,
             interrupted=self.interrupted,
             told=self.told,
+            beyond=self.limits.beyond(self.states),
+            limited=self.limits.outcome(self.states, time.monotonic()),
         )
 
     def _loop(self, act: Callable[[float], bool]) -> None:
@@ -167,6 +183,7 @@ class Driver:
                 if update.run_id == preparation.NAME and self.preparation is not None:
                     self.preparation.take(update, now)
                 self.happenings.take(update, now)
+            self.outlook.account(self.states, now)
             if self.interrupts:
                 if deadline == math.inf:
                     deadline, self.interrupted = now + STOP_SECONDS, True
@@ -176,6 +193,7 @@ class Driver:
                     return
             elif not act(now):
                 return
+            self.outlook.account(self.states, now)
             if now >= self._shown + TICK_SECONDS:  # a turn at an end is short: the next run waits for it
                 self._shown = now
                 self._show()
@@ -196,6 +214,8 @@ class Driver:
     def _prepare(self) -> None:
         if self.entry not in (TRAIN, EVALUATE) or (self._numerics() is not None and self.cluster.running()):
             return
+        if self.limits.reached(time.monotonic()):
+            return  # nothing is to start
         known = [state.spec for state in self.states.values()]
         known += self.profiles.outlook() if self.profiles is not None else []
         largest = max(known, key=lambda run: costs.train_flops(run.model, run.tokens))
@@ -221,6 +241,7 @@ class Driver:
         self._propose()
         self.requests.look(self.states, now)
         self.pruning.look(self.states, self.record.pruned, now)
+        self.limits.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
             return self.proposed.waits(now)
@@ -232,15 +253,16 @@ class Driver:
         waiting = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
         for state in waiting:
             state.queued = state.queued or now
-        queue = self.trunks.ready(waiting, now)
+        queue = self.limits.queue(self.trunks.ready(waiting, now), self.states, now)
         running, others = self.cluster.running(), self.cluster.others()
+        inventory = self.limits.cut(inventory, running, others)
         self.survival.fit(self.states, queue, inventory, [*running, *others], now)
         seen = (inventory, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
             return True
         self._seen, self._decided, began = seen, now, time.monotonic()
-        holding = yielding.seen(running, self.states, self.estimates.priority, lambda state: state.ends)
-        jobs = [self.estimates.job(state) for state in queue]
+        holding = yielding.seen(running, self.states, self.estimates.priority, lambda s: now + self.estimates.left(s))
+        jobs = self.limits.ordered([self.estimates.job(state) for state in queue])
         nodes, lost = self.nodes.expected(inventory, alive, now)
         held = [*holding, *others, *lost]
         decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.rules)
@@ -253,6 +275,7 @@ class Driver:
                 yielding.make_room(state, decision, self.cluster, self.display.say, self.happenings.note)
             else:
                 state.reason = decision.reason + self.nodes.remark(state)
+                state.expects = getattr(decision, "eta", None)
         return True
 
     def _admit(self, now: float) -> None:
@@ -312,7 +335,7 @@ class Driver:
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
             return
-        state.started(now + self.estimates.left(state))
+        state.started(now + self.estimates.begun(state))
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
     def _job(self, run: RunSpec, workers: int | None = None) -> Job:
@@ -349,12 +372,16 @@ class Driver:
 
     def _show(self, how: str = "driving") -> None:
         now = time.monotonic()
-        if now >= self._eta_at + ETA_SECONDS:
-            self._eta_at, self._eta = now, self.estimates.eta(self.states.values(), len(self.cluster.running()), now)
-        eta = max(0.0, self._eta - (now - self._eta_at))
+        eta = self.outlook.eta(self.states, now)
         snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta, self.survival.avoided.told)
         self.display.show(snapshot)
-        self.status.tell(snapshot, self.happenings.damage, nodes=len(self.cluster.inventory()), state=how)
+        self.status.tell(
+            snapshot,
+            self.happenings.damage,
+            nodes=len(self.cluster.inventory()),
+            state=how,
+            more=lambda: self.outlook.plain(self.states, now, time.time()),
+        )
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

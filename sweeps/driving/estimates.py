@@ -1,20 +1,51 @@
-"""How long the runs of a sweep take, corrected by those that have finished, and what their devices cost."""
+"""How long the runs of a sweep take, corrected by what is measured of them, and what their devices cost.
+
+A run takes its training, at the FLOP/s of its size, and what comes beside it (start, evaluation). Both begin as a first
+guess and are corrected by every run that ends and by those under way; how wrong the estimates were is kept.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 from gpt3core import costs
 from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
-from sweeps.driving.run_state import Phase, RunState
+from sweeps.driving.run_state import RunState
+from sweeps.driving.throughput import Seen, Throughput
 from sweeps.planning import estimate, hardware, placing
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling.scheduler import Job, Kind
+
+LISTEN_SECONDS = 5.0  # between two looks at the runs under way
+GUESSED = 2.0  # runs that the first guess of what comes beside the training is worth
+SEEN_ITSELF = 20.0  # seconds of training after which a run's own speed counts half
+NOTEWORTHY = 0.02  # change of ln(speed) for which the queue is estimated anew
+LATE = 0.02  # share of its length that a run still takes that should have ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """How wrong the estimates of the runs that ended were."""
+
+    runs: int
+    first: float  # median of actual over first guess
+    first_error: float  # median of |ln| of that
+    error: float  # the same of the estimate at the run's start
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Guess:
+    """A run before anything was measured."""
+
+    size: float  # ln N
+    seconds: float  # of training
+    flops_per_token: float
+    flops_per_second: float  # of a worker
 
 
 class Estimates:
@@ -23,14 +54,20 @@ class Estimates:
     def __init__(self, recipe: Recipe) -> None:
         self.plan, self.place = recipe.plan, recipe.placement
         self._cheap_first = recipe.prune.by_value is not None  # a law is known before the costly runs are far
-        self._speedups: list[float] = []
-        self._speedup = 1.0
-        self._guesses: dict[str, float] = {}  # seconds of training at a speedup of one
+        self.throughput = Throughput()
+        self._guesses: dict[str, _Guess] = {}
+        self._used: dict[float, float] = {}  # what the queue's estimates took for the speed of each size
+        self._beside: list[float] = []  # ln of the seconds that runs took beside their training
+        self._rest = estimate.EVALUATION_SECONDS  # the same that is expected
         self._jobs: dict[tuple[object, ...], Job] = {}
         self._recipe = recipe
         self._own: dict[str, Recipe] = {}  # by size
         self._kinds: dict[tuple[str, int | None], Kind] = {}
         self._layouts: dict[tuple[str, int | None], Layout | None] = {}
+        self._ends: dict[str, float] = {}  # training seconds of runs that ended
+        self._begun: dict[str, tuple[float, float]] = {}  # at a run's start: what it should take, by both accounts
+        self._errors: list[tuple[float, float]] = []  # ln(actual / expected), by both accounts
+        self._listened = -math.inf
 
     def own(self, run: RunSpec) -> Recipe:
         """The recipe with a run's own placement and GPU."""
@@ -66,6 +103,16 @@ class Estimates:
         """Of a run."""
         return placing.priority(self._recipe, state.spec.label)
 
+    def devices(self, state: RunState) -> float:
+        """GPUs that a run takes, or would; cores where it has none."""
+        kind = self.kind(state.spec, state.workers)
+        return kind.workers * (kind.worker.gpus or kind.worker.cpus)
+
+    @property
+    def price(self) -> float:
+        """USD per hour of a GPU of the recipe's; of a core there is nothing to say."""
+        return hardware.usd_per_hour(self.plan) if self.place.gpus else 0.0
+
     def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:
         """How a run is cut over its workers, where more than replicas are asked for or needed.
 
@@ -87,39 +134,138 @@ class Estimates:
         plan = self.own(run).plan
         return hardware.gpu(plan).peak_flops, hardware.usd_per_hour(plan)
 
+    # ------------------------------------------------------------------------------------------------- what is learned
+
     def learn(self, run: RunSpec, result: Mapping[str, Any]) -> None:
         """Take a finished run's speed into account."""
         reached = result.get("flops_per_second")
         if not isinstance(reached, int | float) or not reached > 0:
             return
-        place, plan = self.own(run).placement, self.own(run).plan
-        expected = estimate.worker_flops(run, gpus=place.gpus, plan=plan, workers=place.workers)
-        self._speedups.append(reached / max(1, result.get("devices", 1)) / expected)
-        speedup = median(self._speedups)
-        if speedup != self._speedup:
-            self._speedup = speedup
+        guess = self._guessed(run)
+        ratio = math.log(reached / max(1, result.get("devices", 1)) / guess.flops_per_second)
+        self._take({run.run_id: Seen(size=guess.size, ratio=ratio)})
+        if result.get("attempts") == 1 and isinstance(seconds := result.get("train_seconds"), int | float):
+            self._ends[run.run_id] = seconds
+
+    def listen(self, states: Iterable[RunState], now: float) -> None:
+        """Take the speed of the runs under way into account."""
+        if now < self._listened + LISTEN_SECONDS:
+            return
+        self._listened, found = now, {}
+        for state in states:
+            live = state.progress
+            if live is None or live.phase != "training" or not live.tokens_per_second > 0:
+                continue
+            seconds = state.spec.tokens_at(live.step) / live.tokens_per_second
+            guess = self._guessed(state.spec)
+            flops = (
+                live.tokens_per_second
+                * guess.flops_per_token
+                / (state.workers or self.own(state.spec).placement.workers)
+            )
+            ratio = math.log(flops / guess.flops_per_second)
+            found[state.run_id] = Seen(size=guess.size, ratio=ratio, seconds=seconds)
+        if found:
+            self._take(found)
+
+    def ended(self, run_id: str, seconds: float) -> None:
+        """A run that is done held its devices for so long."""
+        if run_id not in self._begun:
+            return  # an earlier driver started it
+        if run_id in self._ends:
+            self._beside.append(math.log(max(0.1, seconds - self._ends.pop(run_id))))
+            guess = GUESSED * math.log(estimate.EVALUATION_SECONDS)
+            self._rest = math.exp((guess + sum(self._beside)) / (GUESSED + len(self._beside)))
             self._jobs.clear()
+        first, corrected = self._begun.pop(run_id)
+        actual = max(seconds, 1e-3)
+        self._errors.append((math.log(actual / first), math.log(actual / corrected)))
+
+    def account(self) -> Account | None:
+        """How wrong the estimates were; None before a run has ended here."""
+        if not self._errors:
+            return None
+        first, corrected = zip(*self._errors, strict=True)
+        return Account(
+            runs=len(first),
+            first=math.exp(median(first)),
+            first_error=median(map(abs, first)),
+            error=median(map(abs, corrected)),
+        )
+
+    def _take(self, seen: Mapping[str, Seen]) -> None:
+        self.throughput.take(seen)
+        if any(abs(self.throughput.at(size)[0] - ratio) > NOTEWORTHY for size, ratio in self._used.items()):
+            self._jobs.clear()
+            self._used.clear()
+
+    # ------------------------------------------------------------------------------------------------ what is expected
+
+    def guess(self, run: RunSpec) -> float:
+        """Seconds of a run by the first guess, before anything was measured."""
+        return self._guessed(run).seconds + estimate.EVALUATION_SECONDS
 
     def seconds(self, run: RunSpec) -> float:
         """How long a run takes on its workers, evaluation included."""
+        guess = self._guessed(run)
+        return guess.seconds / math.exp(self.throughput.at(guess.size)[0]) + self._rest
+
+    def flops_per_second(self, state: RunState) -> float:
+        """Of a run under way, over all of its workers, by its tokens per second."""
+        live = state.progress
+        return 0.0 if live is None else live.tokens_per_second * self._guessed(state.spec).flops_per_token
+
+    def _guessed(self, run: RunSpec) -> _Guess:
         if run.run_id not in self._guesses:
             place, plan = self.own(run).placement, self.own(run).plan
+            flops = costs.train_flops(run.model, run.tokens)
             whole = estimate.seconds(run, workers=place.workers, gpus=place.gpus, plan=plan)
-            self._guesses[run.run_id] = whole - estimate.EVALUATION_SECONDS
-        return self._guesses[run.run_id] / self._speedup + estimate.EVALUATION_SECONDS
+            seconds = whole - estimate.EVALUATION_SECONDS
+            self._guesses[run.run_id] = _Guess(
+                size=math.log(costs.params(run.model).nonembedding),
+                seconds=seconds,
+                flops_per_token=flops / run.tokens,
+                flops_per_second=flops / seconds / place.workers,
+            )
+        return self._guesses[run.run_id]
 
     def left(self, state: RunState) -> float:
-        """How long a run still takes once it runs."""
+        """How long a run still takes, running or not."""
+        whole = self.seconds(state.spec)
+        if state.trained or (state.progress is not None and state.progress.phase != "training"):
+            return self._rest
+        fewer = (
+            self.own(state.spec).placement.workers / state.workers if state.workers else 1.0
+        )  # of a gang that shrank
+        training = (1 - _done(state)) * (whole - self._rest) * fewer
+        live = state.progress
+        if live is not None and live.tokens_per_second > 0:  # the run itself knows best, the longer it was seen
+            own = (state.spec.tokens - state.spec.tokens_at(live.step)) / live.tokens_per_second
+            seen = state.spec.tokens_at(live.step) / live.tokens_per_second
+            share = seen / (seen + SEEN_ITSELF)
+            training = max(training, 1e-3) ** (1 - share) * max(own, 1e-3) ** share
+        return max(training + self._rest, LATE * whole)
+
+    def alone(self, state: RunState) -> float:
+        """The same, were there no other run whose checkpoint it could start from."""
         if state.trained:
-            return estimate.EVALUATION_SECONDS
-        share = state.progress.step / max(1, state.progress.steps) if state.progress else 0.0
-        fewer = self.own(state.spec).placement.workers / state.workers if state.workers else 1.0
-        return (1 - max(share, _done_by_others(state))) * self.seconds(state.spec) * fewer
+            return self._rest
+        done = min(1.0, max(state.farthest, state.resumes) / state.spec.steps)
+        return (1 - done) * (self.seconds(state.spec) - self._rest) + self._rest
+
+    def begun(self, state: RunState) -> float:
+        """The same for a run that starts now, which is held against how long it takes."""
+        left = self.left(state)
+        first = self.guess(state.spec) * left / max(self.seconds(state.spec), 1e-9)
+        self._begun[state.run_id] = first, left
+        return left
 
     def job(self, state: RunState) -> Job:
         """A waiting run as the scheduler sees it."""
-        key = (state.run_id, state.trained, _done_by_others(state), state.workers, state.queued)
+        key = (state.run_id, state.trained, _done(state), state.workers, state.queued)
         if key not in self._jobs:
+            size = self._guessed(state.spec).size
+            self._used[size] = self.throughput.at(size)[0]
             kind = self.kind(state.spec, state.workers)
             self._jobs[key] = Job(
                 run_id=state.run_id,
@@ -137,19 +283,11 @@ class Estimates:
             return 0
         return round(10 * math.log10(costs.train_flops(run.model, run.tokens)))
 
-    def eta(self, states: Iterable[RunState], running: int, now: float) -> float:
-        """Seconds until all is done: the work left over the workers there are, and no less than the longest run's."""
-        left = longest = 0.0
-        for state in states:
-            if state.phase == Phase.WAITING:
-                left += self.job(state).seconds
-            elif state.phase == Phase.RUNNING:
-                left += self.left(state)
-                longest = max(longest, state.ends - now)
-        return max(left / max(1, running), min(longest, left))
 
-
-def _done_by_others(state: RunState) -> float:
-    """The share of a run that it need not do, for it starts from another's checkpoint."""
+def _done(state: RunState) -> float:
+    """The share of a run that it need not do again: its own steps, or another's checkpoint."""
+    if state.progress is not None:
+        return state.progress.step / max(1, state.progress.steps)
     prefix = state.prefix or state.awaits
-    return 0.0 if prefix is None else prefix.step / state.spec.steps
+    steps = max(state.farthest, state.resumes, 0 if prefix is None else prefix.step)
+    return min(1.0, steps / state.spec.steps)

@@ -18,6 +18,7 @@ from sweeps.cluster.job import Update
 from sweeps.driving import failures, results
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
+from sweeps.driving.proposers import held_out_loss
 from sweeps.driving.run_state import Phase, RunState
 
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
@@ -111,6 +112,15 @@ class Happenings:
             if now - state.awaited > VISIBLE_SECONDS:
                 self.failed(state, Update(run_id=state.run_id, state="failed", error=UNSEEN), now)
 
+    def resumes(self) -> bool:
+        """Take note of the checkpoints that are there; whether any run has ever begun."""
+        begun = False
+        for state in self._states.values():
+            folder = RunDir(self._sweep.root, state.run_id)
+            if state.phase != Phase.DONE and folder.attempts():
+                begun, state.resumes = True, max(folder.checkpoint_steps(), default=0)
+        return begun
+
     def settle_if_done(self, state: RunState, *, fresh: bool = False) -> bool:
         """Whether nothing is left to do of a run; ``fresh`` reports it as news."""
         folder = RunDir(self._sweep.root, state.run_id)
@@ -123,6 +133,8 @@ class Happenings:
         state.settle(Phase.DONE)
         self._estimates.learn(state.spec, found.result)
         if fresh:
+            loss = held_out_loss(folder, self._evals)
+            self.note("finished", run_id=state.run_id, status=found.result["status"], loss=loss[0] if loss else None)
             self.damaged(found.result.get("damage", []))
             self._say(results.summary(state.spec, folder, self._evals, found.result))
         return True

@@ -41,6 +41,7 @@ class RunState:
     awaits: Prefix | None = None  # the checkpoint that it waits for
     not_before: float = -math.inf  # of its next start
     ends: float = math.inf  # when it is expected to end, while it runs
+    expects: float | None = None  # when the scheduler expects to start it
     awaited: float = math.inf  # since when its result is awaited
     stopping: bool = False  # it was asked to stop
     queued: float = 0.0  # since when it waits, once it does; it keeps this age whatever happens to it
@@ -49,6 +50,7 @@ class RunState:
     misstarts: int = 0  # one after another on the same cluster
     cluster: object = None  # as it was at the last of them
     farthest: int = 0  # step that was reached
+    resumes: int = 0  # step of the newest checkpoint that an earlier driver left
 
     @property
     def run_id(self) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from sweeps.driving.progress import Snapshot
 WRITE_SECONDS = 1.0  # between two writings
 SPEAK_SECONDS = 10.0  # a driver speaks that often even if nothing changes
 SILENT_SECONDS = 60.0  # after which it is taken for dead where its process cannot be seen
-NAMED = 20  # runs of one reason that are named; all are counted
+NAMED = 20  # waiting runs of one reason that are named; all are counted
+LISTED = 500  # runs that failed, or are held or pruned, that are listed with their reasons; all are counted
+ENDS = ("failed", "held", "pruned")
+DUTY = 0.02  # of a core, at most, for writing it
 DRIVING, ENDED, INTERRUPTED = "driving", "ended", "interrupted"
 
 
@@ -33,7 +37,14 @@ class Status:
         self._spoke = 0.0
 
     def tell(
-        self, snapshot: Snapshot, damage: Sequence[str], *, nodes: int, state: str = DRIVING, now: float | None = None
+        self,
+        snapshot: Snapshot,
+        damage: Sequence[str],
+        *,
+        nodes: int,
+        state: str = DRIVING,
+        now: float | None = None,
+        more: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """Write how the sweep stands, unless that was just done or nothing has changed.
 
@@ -41,6 +52,7 @@ class Status:
             nodes: living nodes of the cluster.
             state: driving, or how it ended, which is written at once.
             now: of the monotonic clock.
+            more: what the driver expects and adds up (``Outlook.plain``); asked only when it is written.
         """
         now = time.monotonic() if now is None else now
         if state == DRIVING and now < self._next:
@@ -48,15 +60,20 @@ class Status:
         said = (snapshot, tuple(damage), nodes, state)
         if said == self._said and now < self._spoke + SPEAK_SECONDS:
             return
+        began = time.thread_time()
         try:
-            by = {"one_driver_by": self._sweep.mechanism}
-            self._sweep.write_status({**_plain(snapshot, damage, nodes, state), **by})
+            mechanism = {"one_driver_by": self._sweep.mechanism}
+            self._sweep.write_status({**_plain(snapshot, damage, nodes, state, more()), **mechanism})
         except (StoreError, OSError):
             return  # a status is never worth a sweep; the runs write to the same disk, and say what is wrong with it
-        self._said, self._spoke, self._next = said, now, now + WRITE_SECONDS
+        self._said, self._spoke = said, now
+        self._next = now + max(WRITE_SECONDS, (time.thread_time() - began) / DUTY)
 
 
-def _plain(snapshot: Snapshot, damage: Sequence[str], nodes: int, state: str) -> dict[str, Any]:
+def _plain(
+    snapshot: Snapshot, damage: Sequence[str], nodes: int, state: str, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    starts = more.get("starts", {})
     return {
         "sweep": snapshot.name,
         "state": state,
@@ -66,16 +83,22 @@ def _plain(snapshot: Snapshot, damage: Sequence[str], nodes: int, state: str) ->
         "nodes": nodes,
         "asked": snapshot.total,
         "done": snapshot.done,
-        "failed": dict(snapshot.failed),
-        "held": dict(snapshot.held),
-        "pruned": dict(snapshot.pruned),
+        "counts": {name: len(getattr(snapshot, name)) for name in ("running", "waiting", *ENDS)},
+        **{name: dict(islice(getattr(snapshot, name).items(), LISTED)) for name in ENDS},
         "avoided_nodes": dict(snapshot.avoided),
         "running": {i: asdict(p) if p is not None else None for i, p in snapshot.running.items()},
         "waiting": [
-            {"reason": reason, "count": len(runs), "runs": runs[:NAMED]} for runs, reason in snapshot.grouped()
+            {
+                "reason": reason,
+                "count": len(runs),
+                "runs": runs[:NAMED],
+                "starts": [starts.get(run) for run in runs[:NAMED]],
+            }
+            for runs, reason in snapshot.grouped()
         ],
         "eta_seconds": None if snapshot.eta_seconds is None else round(snapshot.eta_seconds, 1),
         "damage": list(damage),
+        **{name: value for name, value in more.items() if name != "starts"},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps.planning import asked
+from sweeps.planning import asked, limits
 from sweeps.planning import recipe as recipes
 from sweeps.planning.grid import Grid
 from sweeps.planning.profiles import Profiles
@@ -60,6 +61,7 @@ def take(recipe: Recipe, cells: Grid, sweep: SweepDir) -> Taken:
         min_tokens=recipe.min_tokens,
         few_shot=before.few_shot if before else {},
         pruned={} if before is None else {i: f for i, f in before.still_pruned(share).items() if i in joined.runs},
+        deadline_began=_deadline_began(recipe, before),
     )
     sweep.write_record(record)
     sweep.write_recipe(recipes.to_yaml(recipe))
@@ -85,6 +87,13 @@ def add(sweep: SweepDir, record: SweepRecord, runs: Sequence[RunSpec]) -> tuple[
     joined = replace(record, runs=(*record.runs, *(run.run_id for run in runs if run.run_id not in record.runs)))
     sweep.write_record(joined)
     return joined, damage
+
+
+def _deadline_began(recipe: Recipe, before: SweepRecord | None) -> float | None:
+    """From when a duration counts: from the first command that gave one, whatever was started again since."""
+    if recipe.limit.deadline is None or not limits.is_duration(recipe.limit.deadline):
+        return None
+    return before.deadline_began if before and before.deadline_began else time.time()
 
 
 def _moved(run: RunSpec, places: Mapping[str, str]) -> RunSpec:

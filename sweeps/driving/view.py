@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sweeps.driving.preparation import Preparation
@@ -21,6 +21,8 @@ class Outcome:
     not_taken: list[str] = field(default_factory=list)  # runs that an adaptive sweep did without
     damage: list[str] = field(default_factory=list)
     interrupted: bool = False
+    beyond: list[str] = field(default_factory=list)  # runs that are held for a limit; not among the held
+    limited: str = ""  # which limit was reached, what is missing and what it would cost
     told: list[str] = field(default_factory=list)  # what became of budgets whose profiles place themselves
 
 
@@ -68,18 +70,27 @@ def snapshot(
 
 
 def outcome(
-    states: Mapping[str, RunState], *, not_taken: list[str], damage: list[str], interrupted: bool, told: list[str]
+    states: Mapping[str, RunState],
+    *,
+    not_taken: list[str],
+    damage: list[str],
+    interrupted: bool,
+    beyond: Sequence[str] = (),
+    limited: str = "",
+    told: Sequence[str] = (),
 ) -> Outcome:
     """How the sweep ended."""
     return Outcome(
         done=[i for i, state in states.items() if state.phase == Phase.DONE],
         failed=_reasons(states, Phase.FAILED),
-        held=_reasons(states, Phase.HELD),
+        held={i: reason for i, reason in _reasons(states, Phase.HELD).items() if i not in set(beyond)},
         pruned=_reasons(states, Phase.PRUNED),
         not_taken=not_taken,
         damage=damage,
         interrupted=interrupted,
-        told=told,
+        beyond=list(beyond),
+        limited=limited,
+        told=list(told),
     )
 
 

@@ -14,7 +14,7 @@ from gpt3core.model import patterns
 from gpt3core.parallel.layout import Layout, noise_scale_problem
 from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
 from gpt3core.store import sweepdir
-from sweeps.planning import estimate, hardware, placing, precedence, train_options
+from sweeps.planning import estimate, hardware, limits, placing, precedence, train_options
 from sweeps.planning.recipe import Anomaly, Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
 
 # beyond any experiment, and short of where arithmetic or memory gives out
@@ -63,6 +63,7 @@ def check(recipe: Recipe) -> None:
     check_evals(recipe.evals)
     hardware.check(recipe.plan)
     _check_cluster(recipe)
+    limits.check(recipe)
     check_model(recipe.family, recipe)
     precedence.check(recipe)
 

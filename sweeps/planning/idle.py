@@ -11,7 +11,18 @@ from sweeps.planning.recipe import Recipe
 
 MOST_RUNS = 2000  # larger grids are not built once more for every setting
 # keys of which runs and evaluations do not tell the effect
-ELSEWHERE = ("recipe", "name", "adaptive", "prune", "placement", "plan", "replace", "extend", "data.max_epochs")
+ELSEWHERE = (
+    "recipe",
+    "name",
+    "adaptive",
+    "prune",
+    "placement",
+    "plan",
+    "limit",
+    "replace",
+    "extend",
+    "data.max_epochs",
+)
 # nor the first runs of profiles
 LATER = ("beside", "most_points", "ahead")
 

@@ -24,6 +24,8 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("adaptive", ("adaptive_share", "adaptive_target"), "adaptive=true"))
     if recipe.prune.by_value is None:
         found.append(("prune.by_value", ("prune.target",), "prune.by_value=0.05"))
+    if (recipe.limit.hours, recipe.limit.usd, recipe.limit.deadline) == (None, None, None):
+        found.append(("limit.hours", ("limit.target",), "limit.hours=10"))
     if not recipe.anomaly.spike:
         found.append(("anomaly.spike", ("anomaly.window",), "anomaly.spike=9"))
     if recipe.anomaly.policy != "rollback":

@@ -16,6 +16,8 @@ from gpt3core.errors import UsageError
 from gpt3core.rule import Rule
 from sweeps.planning import precedence, rules
 from sweeps.planning.models import Gpt3Model, NanoModel, ShapesModel
+from sweeps.planning.sections import Anomaly as Anomaly
+from sweeps.planning.sections import Limit as Limit
 from sweeps.planning.train_options import Train
 
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -73,18 +75,6 @@ class Gpt3Optim:
     final_fraction: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
-
-
-@dataclass
-class Anomaly:
-    """What is done about a loss or gradient that is not finite, or jumps (``gpt3core.anomaly``)."""
-
-    policy: str = "stop"  # stop: the run is diverged | skip the update | rollback: go back, past the text around it
-    spike: float = 0.0  # a jump: so many median absolute deviations above the median; 0: only what is not finite
-    window: int = 128  # steps that the median is of
-    limit: int = 10  # times a run that skip or rollback is done
-    back: int = 100  # steps that rollback goes back
-    ahead: int = 100  # batches after the anomaly that it passes over too
 
 
 @dataclass
@@ -178,6 +168,7 @@ class Recipe:
     evals: Evals = field(default_factory=Evals)
     placement: Placement = field(default_factory=Placement)
     placement_of: dict[str, Own] = field(default_factory=dict)  # by size: {175B: {workers: 1024, priority: 1}}
+    limit: Limit = field(default_factory=Limit)
     plan: Hardware = field(default_factory=Hardware)
     replace: bool = False  # drop the runs that this name has and this command does not ask for
     extend: bool = False  # keep them too

@@ -94,6 +94,7 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
     """When the sweep ends on ``plan.gpus`` GPUs, and its timeline."""
     total = recipe.plan.gpus
     assert total is not None
+    total = min(total, recipe.limit.devices or total)
     if len(known) > MOST_SIMULATED:
         return [f"on {total:,} GPUs: more than {MOST_SIMULATED:,} runs are not simulated"]
     jobs = [

@@ -1,0 +1,145 @@
+"""What --plan says of a sweep's limits: what is taken, which runs fit, which fall out; by the first estimates."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpt3core.spec import RunSpec
+from sweeps.planning import hardware, limits, totals
+from sweeps.planning.limits import Left
+from sweeps.planning.recipe import Recipe
+from sweeps.planning.totals import Timed
+
+NAMED = 8  # runs that a line lists
+Choose = Callable[[Sequence[RunSpec], Left, Mapping[RunSpec, float], float | None], Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What the sweep has behind it, as the store tells."""
+
+    hours: float = 0.0
+    usd: float = 0.0
+    deadline_began: float | None = None
+    now: float = 0.0  # seconds since the epoch
+
+
+def lines(
+    recipe: Recipe,
+    runs: Sequence[RunSpec],
+    trained: Sequence[RunSpec],
+    taken: Taken,
+    choose: Choose,
+) -> list[str]:
+    """Sentences about the limits; none where there are none.
+
+    Args:
+        runs: that are still to be trained.
+        trained: the others.
+        choose: which to make where not all fit.
+    """
+    limit, unit = recipe.limit, limits.device(recipe)
+    found = []
+    if limit.devices is not None:
+        found.append(f"limit.devices={limit.devices}: at most so many {unit}s are in use at once")
+    if not limits.any_of(limit):
+        return found
+    known, _ = totals.timed(recipe, runs, {})
+    places = _places(recipe)
+    room = _room(recipe, known, trained, taken, places)
+    words = _limits(recipe, taken)
+    if limit.deadline is not None:
+        where = f" on {_where(recipe)}" if places else "; how many run at once is not known: give plan.gpus="
+        words += where
+    if not known:
+        return [*found, f"{words}: nothing is left to train"]
+    if room.holds_all():
+        return [*found, f"{words}: all {len(known)} runs fit by the first estimates ({_cost(recipe, known)})"]
+    order = list(choose([run.spec for run in known], room, dict.fromkeys(trained, math.nan), limit.target))
+    chosen, out = [known[i] for i in order], [run for i, run in enumerate(known) if i not in set(order)]
+    found.append(
+        f"{words}: {len(chosen)} of {len(known)} runs fit by the first estimates ({_cost(recipe, chosen)}), those that "
+        f"tell most about the loss at {_target(recipe)} for their cost, in this order: {_named(chosen) or 'none'}"
+    )
+    found.append(f"beyond the limit, and held: {_named(out)}; they would take {_cost(recipe, out)} more")
+    return found
+
+
+def _target(recipe: Recipe) -> str:
+    """Where the law is asked."""
+    if recipe.limit.target is not None:
+        return f"{recipe.limit.target:.3g} FLOPs"
+    return "ten times the largest run's FLOPs"
+
+
+def _limits(recipe: Recipe, taken: Taken) -> str:
+    """The limits as typed, with what is taken of them."""
+    limit, words = recipe.limit, []
+    if limit.hours is not None:
+        words.append(f"limit.hours={limit.hours:g} ({taken.hours:.3g} {limits.device(recipe)}-hours taken)")
+    if limit.usd is not None:
+        words.append(f"limit.usd={limit.usd:g} ({taken.usd:.3g} spent)")
+    if limit.deadline is not None:
+        until = limits.deadline(limit.deadline, taken.deadline_began or taken.now)
+        words.append(f"limit.deadline={limit.deadline} ({limits.moment(until)})")
+    return ", ".join(words)
+
+
+def _room(recipe: Recipe, known: Sequence[Timed], trained: Sequence[RunSpec], taken: Taken, places: int) -> Left:
+    limit, seconds = recipe.limit, [math.inf]
+    if limit.hours is not None:
+        seconds.append(3600 * (limit.hours - taken.hours))
+    if limit.usd is not None:
+        seconds.append(3600 * (limit.usd - taken.usd) / hardware.usd_per_hour(recipe.plan))
+    until = math.inf
+    if limit.deadline is not None:
+        until = limits.deadline(limit.deadline, taken.deadline_began or taken.now) - taken.now
+    specs = [run.spec for run in known]
+    return Left(
+        seconds=[run.seconds for run in known],
+        devices=[_each(run) for run in known],
+        device_seconds=min(seconds),
+        until=until,
+        places=[0.0] * places,
+        begun=limits.begun(trained),
+        **limits.common(specs),
+    )
+
+
+def _places(recipe: Recipe) -> int:
+    """Runs that go on at once, as far as the recipe or this machine tell; 0 where nothing does."""
+    most = _devices(recipe)
+    if recipe.limit.devices is not None:
+        most = min(most or math.inf, recipe.limit.devices)
+    return 0 if not most else max(1, int(most / limits.devices(recipe)))
+
+
+def _devices(recipe: Recipe) -> float:
+    if recipe.placement.gpus or recipe.family == "gpt3":
+        return recipe.plan.gpus or 0
+    return len(os.sched_getaffinity(0))
+
+
+def _where(recipe: Recipe) -> str:
+    """The devices that a deadline is reckoned with."""
+    n = _places(recipe) * limits.devices(recipe)
+    return f"{n:g} {limits.device(recipe)}{'s' * (n != 1)}"
+
+
+def _each(run: Timed) -> float:
+    """GPUs that a run takes; cores where it has none."""
+    return run.kind.workers * (run.kind.worker.gpus or run.kind.worker.cpus)
+
+
+def _cost(recipe: Recipe, runs: Sequence[Timed]) -> str:
+    hours = sum(run.seconds * _each(run) for run in runs) / 3600
+    usd = f", {hours * hardware.usd_per_hour(recipe.plan):,.3g} USD" if recipe.placement.gpus else ""
+    return f"{hours:,.3g} {limits.device(recipe)}-hours{usd}"
+
+
+def _named(runs: Sequence[Timed]) -> str:
+    more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+    return ", ".join(run.spec.run_id for run in runs[:NAMED]) + more

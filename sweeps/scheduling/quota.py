@@ -1,0 +1,59 @@
+"""A cluster of which only so much may be used: what the scheduler is shown, so that its promises hold; pure.
+
+Starts that were merely refused beyond a limit would let a stream of small runs starve a gang, for the scheduler would
+promise it room that it may not have. So the nodes are cut: what may not be used is not there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sweeps.scheduling.inventory import EPSILON, Inventory, Node, Resources
+from sweeps.scheduling.scheduler import Running
+
+
+def within(
+    inventory: Inventory, running: Sequence[Running], others: Sequence[Running], shape: Resources, most: float
+) -> Inventory:
+    """The part of a cluster on which runs take at most so many devices at once.
+
+    Nodes with running ones stay, whole nodes come before cut ones, and what others hold comes on top.
+
+    Args:
+        running: the runs that count.
+        shape: of a worker.
+        most: GPUs where the shape has some, else cores.
+    """
+    name = "gpus" if shape.gpus else "cpus"
+    each = getattr(shape, name)
+    ours, theirs = _held(running, name), _held(others, name)
+    if sum(max(0.0, getattr(n.total, name) - theirs.get(n.name, 0.0)) for n in inventory) <= most + EPSILON:
+        return inventory
+    step = max(1.0, each)
+    if each < 1:  # a GPU that is shared counts whole
+        ours = {node: float(math.ceil(amount - EPSILON)) for node, amount in ours.items()}
+    left, found = most - sum(ours.get(node.name, 0.0) for node in inventory), []
+    for node in sorted(inventory, key=lambda n: (n.name not in ours, theirs.get(n.name, 0.0), n.name)):
+        total, held, used = getattr(node.total, name), theirs.get(node.name, 0.0), ours.get(node.name, 0.0)
+        more = max(0.0, math.floor((min(total - held - used, left) + EPSILON) / step) * step)
+        left -= more
+        if used + more > EPSILON:
+            found.append(_cut(node, name, held + used + more))
+    order = {node.name: i for i, node in enumerate(inventory)}
+    return sorted(found, key=lambda node: order[node.name])
+
+
+def _cut(node: Node, name: str, amount: float) -> Node:
+    total = min(getattr(node.total, name), math.ceil(amount - EPSILON) if name == "gpus" else amount)
+    return replace(node, total=replace(node.total, **{name: total}))
+
+
+def _held(runs: Sequence[Running], name: str) -> dict[str, float]:
+    """Node -> what runs hold there."""
+    found: dict[str, float] = {}
+    for run in runs:
+        for node, workers in run.allocation.items():
+            found[node] = found.get(node, 0.0) + workers * getattr(run.worker, name)
+    return found

@@ -1,0 +1,100 @@
+"""What a driver expects, held against what then happens on a clock of the test's own."""
+
+import json
+
+import pytest
+
+from gpt3core.store.sweepdir import SweepDir
+from sweeps.driving import expected
+from sweeps.planning import estimate, grid, recipe
+from sweeps.scheduling.inventory import Node, Resources
+from sweeps.scheduling.scheduler import Running
+from tests.sweeps.timed_cluster import Timed, World, driven
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return World(monkeypatch)
+
+
+def guess(run):
+    return estimate.seconds(run, workers=1, gpus=0, plan=recipe.Hardware()) - estimate.EVALUATION_SECONDS
+
+
+def laptop(*words):
+    chosen = recipe.load(["recipe=laptop", "budgets=[1e11,3.16e11,1e12]", *words])
+    return chosen, grid.build(chosen, "0" * 64)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_runs_start_and_the_sweep_ends_about_when_it_was_said(isolated, world, factor):
+    chosen, cells = laptop()
+    root, told, began = isolated / "root", {}, {}
+    moment = 10.0 if factor == 1.0 else 30.0  # by then runs under way have shown how slow the machine is
+
+    def watch(found):
+        now = world.now - 1000
+        if now >= moment and not told:
+            look = found.outlook.expect(found.states, world.now)
+            told.update(starts=dict(look.starts), end=look.end)
+        for run_id in found.cluster.live:
+            began.setdefault(run_id, world.now)
+
+    driven(chosen, cells, root, Timed(world, root, lambda run: factor * guess(run), rest=3.0), watch=watch)
+    left = world.now - 1000 - moment
+    assert len(told["starts"]) > 10
+    assert told["end"] - 1000 == pytest.approx(world.now - 1000, abs=0.1 * left)
+    for run_id, start in told["starts"].items():
+        assert start == pytest.approx(began[run_id], abs=0.15 * left)
+
+
+def test_how_wrong_the_estimates_were_is_kept(isolated, world):
+    chosen, cells = laptop()
+    _, found = driven(
+        chosen, cells, isolated / "root", Timed(world, isolated / "root", lambda r: 4 * guess(r), rest=3.0)
+    )
+    account = found.estimates.account()
+    assert account.runs == len(cells.runs)
+    assert account.first == pytest.approx(3.5, rel=0.2), "four times the training, with what comes beside it"
+    assert account.error < 0.25 * account.first_error
+    kept = json.loads((SweepDir(isolated / "root", chosen.name).path / "status.json").read_text())["estimates"]
+    assert kept["runs"] == account.runs
+
+
+def test_what_comes_beside_the_training_is_learned(isolated, world):
+    chosen, cells = laptop()
+    _, found = driven(chosen, cells, isolated / "root", Timed(world, isolated / "root", guess, rest=20.0))
+    run = cells.runs[0]
+    assert found.estimates.seconds(run) - guess(run) == pytest.approx(20.0, rel=0.3)
+
+
+def test_the_end_of_a_queue_by_hand():
+    found = expected.expect(0.0, [("a", 10.0), ("b", 5.0), ("c", 1.0)], [3.0, 4.0], 2)
+    assert found.starts == {"a": 3.0, "b": 4.0, "c": 9.0}
+    assert found.end == 13.0
+    known = expected.expect(0.0, [("a", 10.0)], [3.0], 1, {"a": 7.0})
+    assert known.starts == {"a": 7.0}, "the scheduler knows better"
+    assert expected.expect(0.0, [("a", 1.0)], [], 0).end is None
+
+
+def test_places_are_counted_by_the_scarcer_resource():
+    nodes = [Node(name=f"n{i}", total=Resources(cpus=16, gpus=8)) for i in range(2)]
+    one = Resources(cpus=1, gpus=1)
+    assert expected.places((one, 1, 1), nodes) == 16
+    assert expected.places((one, 4, 1), nodes) == 4
+    assert expected.places((Resources(cpus=4, gpus=1), 1, 1), nodes) == 8
+    others = [Running(run_id="o", worker=Resources(gpus=6), allocation={"n0": 1})]
+    assert expected.places((one, 1, 1), nodes, others) == 10
+
+
+def test_an_adaptive_sweep_keeps_its_limit_and_ends(isolated, world):
+    chosen, cells = laptop("adaptive=true", "adaptive_share=1.0", "limit.hours=0.015")
+
+    def loss(run):
+        return 1.2 + 30.0 * (run.tokens / 1e3) ** -0.3
+
+    cluster = Timed(world, isolated / "root", guess, loss=loss)
+    outcome, _ = driven(chosen, cells, isolated / "root", cluster)
+    assert outcome.done
+    assert cluster.held / 3600 <= 0.015 * 1.02
+    assert outcome.limited

@@ -1,0 +1,67 @@
+"""What runs show of their speed: near sizes share it, far ones share the level, outliers move nothing."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sweeps.driving import throughput
+from sweeps.driving.throughput import Seen, Throughput
+
+SIZES = [math.log(n) for n in (2e3, 1e4, 1e5, 1e6)]
+
+
+def told(**seen):
+    found = Throughput()
+    found.take({name: Seen(size=size, ratio=ratio, seconds=seconds) for name, (size, ratio, seconds) in seen.items()})
+    return found
+
+
+def test_with_nothing_seen_the_expectation_stands():
+    ratio, doubt = Throughput().at(SIZES[0])
+    assert ratio == 0.0
+    assert doubt >= 1.0
+
+
+def test_one_run_tells_the_machine_and_a_moment_of_it_less():
+    whole = told(a=(SIZES[1], -1.0, math.inf))
+    for size in SIZES:
+        assert whole.at(size)[0] == pytest.approx(-1.0, abs=0.2)
+    moment = told(a=(SIZES[1], -1.0, 0.5))
+    assert -1.0 < moment.at(SIZES[1])[0] < 0.0
+    assert whole.at(SIZES[1])[1] < moment.at(SIZES[1])[1]
+    assert whole.at(SIZES[1])[1] < whole.at(SIZES[3])[1], "a size that has not run is less sure"
+
+
+def test_sizes_differ_and_the_one_between_lies_between():
+    found = told(a=(SIZES[0], -1.0, math.inf), b=(SIZES[2], 0.5, math.inf))
+    assert found.at(SIZES[0])[0] == pytest.approx(-1.0, abs=0.15)
+    assert found.at(SIZES[2])[0] == pytest.approx(0.5, abs=0.15)
+    assert -1.0 < found.at(SIZES[1])[0] < 0.5
+
+
+def test_a_run_that_stood_still_moves_its_size_by_nothing():
+    runs = {f"r{i}": (SIZES[1], -0.5, math.inf) for i in range(5)}
+    assert told(**runs, stuck=(SIZES[1], -6.0, math.inf)).at(SIZES[1])[0] == pytest.approx(-0.5, abs=0.05)
+
+
+def test_it_is_a_gaussian_process_and_its_order_does_not_matter():
+    """Against the formula as scikit-learn and the book have it, by another route: the joint normal, conditioned."""
+    rng = np.random.default_rng(0)
+    sizes = rng.uniform(8, 14, 6)
+    ratios = rng.normal(0, 0.5, 6)
+    found = told(**{f"r{i}": (s, r, math.inf) for i, (s, r) in enumerate(zip(sizes, ratios, strict=True))})
+    x = np.append(sizes, 11.0)
+    joint = throughput.LEVEL**2 + throughput.SLOPE**2 * np.outer(x - 12, x - 12)
+    joint += throughput.BEND**2 * np.exp(-0.5 * (np.subtract.outer(x, x) / throughput.REACH) ** 2)
+    joint += throughput.OWN**2 * np.eye(7) + np.diag([throughput.RUN**2] * 6 + [0.0])
+    precision = np.linalg.inv(joint)  # of a normal, the conditional mean is read off its precision
+    mean = -precision[6, :6] @ ratios / precision[6, 6]
+    assert found.at(11.0)[0] == pytest.approx(mean)
+    assert found.at(11.0)[1] == pytest.approx(precision[6, 6] ** -0.5)
+
+
+def test_what_a_run_shows_later_takes_the_place_of_what_it_showed_before():
+    found = told(a=(SIZES[1], -3.0, 1.0))
+    found.take({"a": Seen(size=SIZES[1], ratio=-1.0)})
+    assert found.at(SIZES[1])[0] == pytest.approx(-1.0, abs=0.05)
