@@ -158,11 +158,8 @@ class Estimates:
                 continue
             seconds = state.spec.tokens_at(live.step) / live.tokens_per_second
             guess = self._guessed(state.spec)
-            flops = (
-                live.tokens_per_second
-                * guess.flops_per_token
-                / (state.workers or self.own(state.spec).placement.workers)
-            )
+            workers = self.kind(state.spec, state.workers).workers
+            flops = live.tokens_per_second * guess.flops_per_token / workers
             ratio = math.log(flops / guess.flops_per_second)
             found[state.run_id] = Seen(size=guess.size, ratio=ratio, seconds=seconds)
         if found:
@@ -234,10 +231,8 @@ class Estimates:
         whole = self.seconds(state.spec)
         if state.trained or (state.progress is not None and state.progress.phase != "training"):
             return self._rest
-        fewer = (
-            self.own(state.spec).placement.workers / state.workers if state.workers else 1.0
-        )  # of a gang that shrank
-        training = (1 - _done(state)) * (whole - self._rest) * fewer
+        whole_gang, gang = self.kind(state.spec), self.kind(state.spec, state.workers)
+        training = (1 - _done(state)) * (whole - self._rest) * whole_gang.workers / gang.workers
         live = state.progress
         if live is not None and live.tokens_per_second > 0:  # the run itself knows best, the longer it was seen
             own = (state.spec.tokens - state.spec.tokens_at(live.step)) / live.tokens_per_second

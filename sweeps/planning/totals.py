@@ -49,8 +49,8 @@ def timed(
     own = {label: placing.own(recipe, label) for label in {run.label for run in runs}}
     for run in runs:
         plan, place = own[run.label].plan, own[run.label].placement
-        place = replace(place, gpus=place.gpus or 1.0)
         if recipe.family == "gpt3":
+            place = replace(place, gpus=place.gpus or 1.0)
             planned = estimate.on_gpus(run, plan, own[run.label].placement)
             if planned.layout is None:
                 without[run.run_id] = planned.reason

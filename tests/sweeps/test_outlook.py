@@ -7,7 +7,7 @@ import pytest
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving import expected
 from sweeps.planning import estimate, grid, recipe
-from sweeps.scheduling.inventory import Node, Resources
+from sweeps.scheduling.inventory import Kind, Node, Resources
 from sweeps.scheduling.scheduler import Running
 from tests.sweeps.timed_cluster import Timed, World, driven
 
@@ -80,11 +80,11 @@ def test_the_end_of_a_queue_by_hand():
 def test_places_are_counted_by_the_scarcer_resource():
     nodes = [Node(name=f"n{i}", total=Resources(cpus=16, gpus=8)) for i in range(2)]
     one = Resources(cpus=1, gpus=1)
-    assert expected.places((one, 1, 1), nodes) == 16
-    assert expected.places((one, 4, 1), nodes) == 4
-    assert expected.places((Resources(cpus=4, gpus=1), 1, 1), nodes) == 8
+    assert expected.places(Kind(one, 1), nodes) == 16
+    assert expected.places(Kind(one, 4), nodes) == 4
+    assert expected.places(Kind(Resources(cpus=4, gpus=1), 1), nodes) == 8
     others = [Running(run_id="o", worker=Resources(gpus=6), allocation={"n0": 1})]
-    assert expected.places((one, 1, 1), nodes, others) == 10
+    assert expected.places(Kind(one, 1), nodes, others) == 10
 
 
 def test_an_adaptive_sweep_keeps_its_limit_and_ends(isolated, world):
