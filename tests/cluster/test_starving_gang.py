@@ -51,7 +51,7 @@ def test_a_gang_starts_within_its_reservation_while_small_runs_keep_coming(launc
         time.sleep(0.05)
     assert promised is not None, "it had to wait"
     assert ends["gang"] - gang.seconds <= promised, "later than it was promised"
-    wait_until(lambda: len(list(tmp_path.glob("started/gang-*"))) == total)
+    wait_until(lambda: (launcher.poll(), len(list(tmp_path.glob("started/gang-*"))) == total)[1])
     assert len(waiting) >= 2 * total, "the stream never dried up"
     assert finish(launcher, tmp_path, ["gang"])["gang"] == "done"
 
@@ -65,7 +65,7 @@ def test_racks_and_kinds_of_gpus_are_read_from_the_nodes_and_gangs_lie_in_one_ra
     (start,) = decide(0.0, launcher.inventory(), [gang], launcher.running())
     assert {racks[name] for name in start.allocation} == {"r0"}
     launcher.start("gang", start.allocation, gang.worker, HOLD, a_job(tmp_path))
-    wait_until(lambda: len(list(tmp_path.glob("started/gang-*"))) == 2)
+    wait_until(lambda: (launcher.poll(), len(list(tmp_path.glob("started/gang-*"))) == 2)[1])
     assert finish(launcher, tmp_path, ["gang"])["gang"] == "done"
     (refused,) = decide(0.0, launcher.inventory(), [replace(gang, workers=3)], launcher.running())
     assert "no rack is that large, only several together" in refused.reason
