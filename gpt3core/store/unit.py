@@ -122,8 +122,9 @@ class Unit:
         return self._read(head) if head else {}
 
     def _newest(self) -> str | None:
-        """The highest head: by the listing, and then by key, for a listing may be old."""
-        heads = sorted(self._objects.list(f"heads/{self.name}"))
+        """The highest head: by the listing, by what was seen here before, and then by key, for a listing may be old."""
+        seen = str(self._copy().get("head", ""))
+        heads = sorted([*self._objects.list(f"heads/{self.name}"), *([seen] if seen else [])])
         if not heads:
             return None
         term, number = _place(heads[-1])

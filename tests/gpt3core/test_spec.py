@@ -143,8 +143,9 @@ def test_what_is_evaluated_is_not_part_of_a_run_and_has_an_id_of_its_own():
         replace(asked, items=9),
         replace(asked, validation_tokens=4096),
         replace(asked, version=99),
+        replace(asked, seeds=3),
     ]
-    assert len({e.eval_id for e in [asked, *others]}) == 6
+    assert len({e.eval_id for e in [asked, *others]}) == 7
     assert len(others) == len(dataclasses.fields(EvalSpec))
     assert specs.from_dict(EvalSpec, json.loads(specs.to_json(asked))) == asked
 
