@@ -193,5 +193,8 @@ def names(root: Path) -> list[str]:
 
 
 def _last_event(log: Path) -> float:
-    times = (event.get("time") for event in files.last_lines(log))
+    try:
+        times = [event.get("time") for event in files.last_lines(log)]
+    except OSError:  # one unreadable log hides no other sweep
+        return 0.0
     return max((float(time) for time in times if isinstance(time, int | float)), default=0.0)

@@ -103,9 +103,11 @@ def look(root: Path, name: str, now: float | None = None) -> Standing:
     asked = _asked(sweep, remarks)
     driver = driver_of(said, now)
     living = driver in (DRIVING, SILENT)
-    done = _number(said.get("done")) or 0
+    done, running, counts = _number(said.get("done")) or 0, _running(root, said), _counts(said)
     if asked and not living:  # its workers may have gone on without it
-        done = signs.trained(root, asked)
+        done, under_way = signs.trained(root, asked), running
+        running = tuple(live for live in running if not signs.trained(root, [live.run_id]))
+        counts["running"] = max(0, counts["running"] - len(under_way) + len(running))
     events = _events(sweep, remarks)
     taken = _numbers(said.get("taken"))
     if not taken or not living:
@@ -122,8 +124,8 @@ def look(root: Path, name: str, now: float | None = None) -> Standing:
         spoke=spoke,
         asked=int(_number(said.get("asked")) or len(asked)),
         done=int(done),
-        counts=_counts(said),
-        running=_running(root, said),
+        counts=counts,
+        running=running,
         waiting=_groups(said.get("waiting")),
         held=_grouped(said.get("held")),
         pruned=_grouped(said.get("pruned")),

@@ -127,7 +127,19 @@ def test_what_runs_did_without_their_driver_is_counted(midway):
     before = standing.look(root, "laptop")
     one = before.running[0].run_id
     RunDir(root, one).finish({"status": "done"})
-    assert standing.look(root, "laptop").done == before.done + 1
+    after = standing.look(root, "laptop")
+    assert (after.done, after.counts["running"]) == (before.done + 1, before.counts["running"] - 1)
+    assert [live.run_id for live in after.running] == [live.run_id for live in before.running[1:]]
+    assert after.done + sum(after.counts.values()) == after.asked
+
+
+def test_an_unreadable_log_hides_no_other_sweep(midway):
+    root, _ = midway
+    SweepDir(root, "other").path.mkdir()
+    SweepDir(root, "other").write_record(SweepDir(root, "laptop").record())
+    (root / "sweeps" / "other" / "events.jsonl").mkdir()  # a read of it fails, for root too
+    out = run(status.main, f"runs={root}", cwd=root)
+    assert (out.returncode, "laptop" in out.stdout, "other" in out.stdout) == (0, True, True)
 
 
 @pytest.mark.parametrize(
