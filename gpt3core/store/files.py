@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -181,6 +182,16 @@ def read_lines(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]
         return parsed(path.read_bytes(), having)
     except FileNotFoundError:
         return []
+
+
+def number(value: object) -> float | None:
+    """What a file tells, if it is a finite number (JSON's readers take NaN and 1e400 too); else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond any float
+        return None
 
 
 def last_lines(path: Path, most: int = TAIL_BYTES) -> list[dict[str, Any]]:

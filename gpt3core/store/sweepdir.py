@@ -48,10 +48,14 @@ class SweepRecord:
             if not isinstance(ids, list | tuple) or not all(isinstance(run_id, str) for run_id in ids):
                 raise ValueError(f"{name}={ids!r:.50}: a list of run ids is needed")
             object.__setattr__(self, name, tuple(sorted(ids)))
+        for name in ("numerics", "pruned", "few_shot"):
+            if not isinstance(getattr(self, name), dict) or not all(
+                isinstance(value, dict) for value in getattr(self, name).values()
+            ):
+                raise ValueError(f"{name}={getattr(self, name)!r:.50}: objects by their names are needed")
         for run_id, figures in self.pruned.items():
-            if not isinstance(figures, dict) or not all(isinstance(v, int | float) for v in figures.values()):
+            if not all(isinstance(v, int | float) for v in figures.values()):
                 raise ValueError(f"pruned.{run_id}={figures!r:.50}: numbers by their names are needed")
-
         for eval_id, asked in self.few_shot.items():
             if specs.from_dict(EvalSpec, asked).eval_id != eval_id:
                 raise ValueError(f"few_shot.{eval_id}={asked!r:.80}: an evaluation by its own id is needed")
@@ -125,7 +129,7 @@ class SweepDir:
             return None
         try:
             found: SweepRecord = specs.from_dict(SweepRecord, files.read_object(path))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise StoreError(
                 f"{path} is not a sweep's record ({error}): restore it from a copy or move it away"
             ) from error
@@ -197,4 +201,4 @@ def _last_event(log: Path) -> float:
         times = [event.get("time") for event in files.last_lines(log)]
     except OSError:  # one unreadable log hides no other sweep
         return 0.0
-    return max((float(time) for time in times if isinstance(time, int | float)), default=0.0)
+    return max((time for time in map(files.number, times) if time is not None), default=0.0)

@@ -19,6 +19,7 @@ from sweeps.watching.words import printable
 
 LOGS = ("/tmp/isoflop-ray-*/session_*/logs", "/tmp/ray/session_*/logs")  # of a local Ray of ours, and of any other
 TAIL_BYTES = 1 << 16
+LATEST = 2.5e11  # the last moment that a calendar knows, about the year 9892
 QUIET = ("time", "event", "run_id", "traceback", "ranks")  # fields that are not part of a line's own words
 
 
@@ -102,12 +103,12 @@ def outputs(run: RunDir, attempt: int, count: int) -> tuple[list[Output], str]:
 
 
 def _said(who: str, event: Mapping[str, Any]) -> Said:
-    what, time = event.get("event"), event.get("time")
+    what, moment = event.get("event"), files.number(event.get("time"))
     ranks = event.get("ranks")
     more = [printable(str(rank)) for rank in (ranks if isinstance(ranks, list) else ())]
     more += [printable(line) for line in str(event.get("traceback") or "").splitlines()]
     return Said(
-        time=float(time) if isinstance(time, int | float) else 0.0,
+        time=moment if moment is not None and 0 <= moment < LATEST else 0.0,
         who=who,
         lines=(_sentence(str(what), event), *more),
     )

@@ -13,6 +13,7 @@ from rich.text import Text
 from sweeps.driving.progress import duration
 from sweeps.driving.status import SILENT_SECONDS
 from sweeps.watching import standing
+from sweeps.watching.last_words import LATEST
 from sweeps.watching.standing import Live, Standing
 
 PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
@@ -236,7 +237,7 @@ def _ago(moment: float | None, now: float) -> str:
 
 def _moment(moment: float, now: float) -> str:
     """A moment of this machine's time zone; without the date where that is today."""
-    then, today = datetime.fromtimestamp(moment), datetime.fromtimestamp(now)
+    then, today = datetime.fromtimestamp(min(max(0.0, moment), LATEST)), datetime.fromtimestamp(now)
     return then.strftime("%H:%M" if then.date() == today.date() else "%Y-%m-%d %H:%M")
 
 

@@ -147,7 +147,7 @@ def driver_of(said: Mapping[str, Any], now: float) -> str:
     if state != DRIVING:
         return _text(state) if state else NONE
     here = said.get("host") == os.uname().nodename and Path("/proc").is_dir()
-    if here and not Path(f"/proc/{_text(said.get('pid'))}").exists():
+    if here and not Path(f"/proc/{_text(said.get('pid')):.20}").exists():
         return DEAD
     spoke = _number(said.get("time"))
     return SILENT if spoke is None or now - spoke >= SILENT_SECONDS else DRIVING
@@ -268,7 +268,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return files.number(value)
 
 
 def _numbers(value: object) -> dict[str, float]:

@@ -153,6 +153,42 @@ def test_damaged_files_leave_out_what_they_would_have_told(midway, name, garbage
     json.loads(run(status.main, f"runs={root}", "name=laptop", "--json", cwd=root).stdout)
 
 
+@pytest.mark.parametrize("number", ["NaN", "1e400", "-1e308", "1" + "0" * 400])
+def test_numbers_that_are_none_are_as_if_they_were_not_there(midway, number):
+    root, _ = midway
+    folder = root / "sweeps" / "laptop"
+    was = json.loads((folder / "status.json").read_text())
+    hurt = {
+        **was,
+        "asked": 0,
+        "done": 0,
+        "time": 0,
+        "pid": 0,
+        "eta_seconds": 0,
+        "counts": dict.fromkeys(was["counts"], 0),
+    }
+    (folder / "status.json").write_text(json.dumps(hurt).replace(": 0,", f": {number},"))
+    with open(folder / "events.jsonl", "a") as log:
+        log.write(
+            f'{{"event": "finished", "run_id": "{next(iter(was["running"]))}", "time": {number}, "loss": {number}}}\n'
+        )
+    whole = run(status.main, f"runs={root}", "name=laptop", "--json", cwd=root)
+    json.loads(whole.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    for main, words in ((status.main, ()), (logs.main, (next(iter(was["running"])),))):
+        assert run(main, f"runs={root}", *words, cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "asked", [{"pruned": [1]}, {"few_shot": {"a": "x"}}, {"numerics": 7}, {"evals": {"items": float("inf")}}]
+)
+def test_a_damaged_record_is_said_in_a_sentence(midway, asked):
+    root, _ = midway
+    record = root / "sweeps" / "laptop" / "sweep.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **asked}))
+    out = run(status.main, f"runs={root}", cwd=root)
+    assert (out.returncode, "sweep.json is not a sweep's record" in " ".join(out.stdout.split())) == (0, True)
+
+
 def test_several_sweeps_are_a_table_and_names_are_checked(midway):
     root, _ = midway
     SweepDir(root, "other").path.mkdir()
