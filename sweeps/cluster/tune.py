@@ -2,7 +2,7 @@
 
     from ray import tune
     from sweeps.cluster.tune import trainable
-    space = {"optim.lr_max": tune.loguniform(1e-3, 1e-1)}
+    space = {"optim.lr_max": tune.loguniform(1e-3, 3e-2)}
     tuner = tune.Tuner(trainable("recipe=smoke", "widths=[16]", "budgets=[1e10]", space=space), param_space=space)
 
 Tune's searchers, schedulers and loggers see what the store has of the run; a stop of the trial is a request to the run
