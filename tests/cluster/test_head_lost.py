@@ -67,7 +67,7 @@ def gcs_of(environment):
 
 
 @pytest.mark.cluster
-@pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_head_that_is_killed_is_told_of_within_seconds_and_the_same_command_ends_the_sweep(tmp_path, isolated):
     gang = Gang(tmp_path, steps=4000)

@@ -1,6 +1,6 @@
 """Nodes that are taken away with notice, and that are lost inside a gang: on clusters of their own.
 
-pytest -m soak tests/cluster/test_losing_nodes.py
+pytest -m long tests/cluster/test_losing_nodes.py
 """
 
 import os
@@ -21,7 +21,7 @@ from sweeps.cluster.launcher import Launcher
 from tests.cluster.surviving import Gang
 from tests.gpt3core import ranks
 
-pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(600)]
 CHANGED_LAYOUT = 1e-5  # of a step's loss: sums over replicas in another order
 
 

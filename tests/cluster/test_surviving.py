@@ -10,7 +10,7 @@ from gpt3core.store import files
 from tests.cluster.surviving import Gang
 from tests.gpt3core import ranks
 
-pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("bad", [1, pytest.param(0, marks=pytest.mark.long)])

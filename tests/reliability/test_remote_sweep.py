@@ -91,7 +91,7 @@ def compared(environment, uri, isolated, monkeypatch):
     assert document.stat().st_size > 1000
 
 
-@pytest.mark.soak
+@pytest.mark.long
 def test_a_sweep_on_a_bad_object_store_ends_elsewhere_with_the_same_bits(isolated, settings, monkeypatch):
     fsspec.register_implementation("fake", FakeStore, clobber=True)
     uri = "fake://bucket/runs"

@@ -15,7 +15,7 @@ from gpt3core.store.sweepdir import SweepDir
 from tests.conftest import write_corpus
 from tests.test_house import CODE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 SEARCH = """
 import json, sys
 from ray import tune
