@@ -44,7 +44,6 @@ from sweeps.driving.survival import Survival
 from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
 from sweeps.driving.view import Outcome
-from sweeps.planning import placing
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
@@ -95,7 +94,7 @@ class Driver:
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
         self.nodes = Nodes(lambda state: self.estimates.least(state.spec), self.display.say)
-        self.rules, self.status = placing.rules(recipe), Status(self.sweep)
+        self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
         self.happenings = Happenings(
             self.sweep,
@@ -108,7 +107,7 @@ class Driver:
         )
         self.happenings.damage += taken.damage
         self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
-        self.spending = Spending(self.sweep, self.estimates.price, self.happenings.note)
+        self.spending = Spending(self.sweep, self._price, self.happenings.note)
         self.limits = self._limits(recipe)
         self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
         self._seen: object = None  # what the scheduler was shown last, and when
@@ -206,7 +205,7 @@ class Driver:
             if run.run_id in self.states:  # when it began is not known here, so it counts as just begun
                 state = self.states[run.run_id]
                 if state.phase != Phase.DONE:
-                    state.queued = now
+                    state.queued, state.workers = now, self.survival.adopted(state, run)
                     state.started(now + self.estimates.left(state))
             elif run.run_id != preparation.NAME:
                 self.cluster.stop(run.run_id)
@@ -265,7 +264,7 @@ class Driver:
         jobs = self.limits.ordered([self.estimates.job(state) for state in queue])
         nodes, lost = self.nodes.expected(inventory, alive, now)
         held = [*holding, *others, *lost]
-        decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.rules)
+        decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.limits.rules)
         self._passed = time.monotonic() - began
         for decision in decisions:
             state = self.states[decision.run_id]
@@ -283,7 +282,8 @@ class Driver:
         if new := self.proposed.look(self.states, now):
             self._record(runs=(*self.record.runs, *new))
             for run_id in new:
-                self.happenings.settle_if_done(self.states[run_id])
+                if not self.happenings.settle_if_done(self.states[run_id]):
+                    self.states[run_id].wait("")  # whatever the proposer thinks of it
             self.trunks = Trunks(self.root, self.states.values())
         self.proposed.taken()
 
@@ -365,6 +365,10 @@ class Driver:
     def _record(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)
         self.sweep.write_record(self.record)
+
+    def _price(self, run_id: str) -> float:
+        state = self.states.get(run_id)
+        return self.estimates.price if state is None else self.estimates.device(state.spec)[1]
 
     def _loss(self, run_id: str) -> float | None:
         measured = held_out_loss(RunDir(self.root, run_id), self.evals)

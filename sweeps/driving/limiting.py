@@ -21,11 +21,11 @@ from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.spending import Spending
-from sweeps.planning import hardware, limits
+from sweeps.planning import hardware, limits, placing
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import quota
 from sweeps.scheduling.inventory import Inventory
-from sweeps.scheduling.scheduler import Job, Running
+from sweeps.scheduling.scheduler import Job, Rules, Running
 
 LOOK_SECONDS = 1.0  # between two looks for runs that came or ended
 MANY = 1000  # waiting runs that all fit: more are not reckoned one by one between two choices
@@ -163,11 +163,17 @@ class Limits:
             return list(jobs)
         return [replace(job, priority=-self._rank(job.run_id)) for job in jobs]
 
+    @property
+    def rules(self) -> Rules:
+        """The scheduler's rules: where the choice is the order, nobody who runs makes room for what tells less."""
+        found = placing.rules(self.recipe)
+        return found if self._chosen.order is None else replace(found, preempt=False)
+
     def cut(self, inventory: Inventory, running: Sequence[Running], others: Sequence[Running]) -> Inventory:
         """The part of the cluster that may be used at once."""
         if self.limit.devices is None:
             return inventory
-        return quota.within(inventory, running, others, self.estimates.common.worker, self.limit.devices)
+        return quota.within(inventory, running, others, self.estimates.common, self.limit.devices)
 
     def _rank(self, run_id: str) -> int:
         return 0 if self._chosen.order is None else self._chosen.order.get(run_id, len(self._chosen.order))

@@ -15,7 +15,7 @@ from sweeps.driving.hands import Cluster
 from sweeps.driving.limiting import Limits
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.spending import Spending
-from sweeps.planning import limits, placing
+from sweeps.planning import limits
 from sweeps.scheduling import ledger
 
 LOOK_SECONDS = 2.0  # between two looks at the whole queue ...
@@ -51,9 +51,8 @@ class Outlook:
             return self._expected
         began = time.thread_time()
         waiting = [s for s in states.values() if s.phase == Phase.WAITING]
-        rules = placing.rules(self.limits.recipe)
         jobs = self.limits.ordered([self.estimates.job(s) for s in waiting])
-        jobs.sort(key=lambda job: ledger.place(job, rules))
+        jobs.sort(key=lambda job: ledger.place(job, self.limits.rules))
         ends = [now + self.estimates.left(s) for s in states.values() if s.phase == Phase.RUNNING]
         others, running = self.cluster.others(), self.cluster.running()
         cluster = self.limits.cut(self.cluster.inventory(), running, others)

@@ -32,6 +32,7 @@ class Proposed:
         self._proposals = Proposals(sweep)
         self._next, self._busy = -math.inf, math.nan  # when to look again; when there was work last
         self._taken: list[str] = []
+        self._begun = False
         self._wanted: dict[str, Phase | None] = {}  # run -> the end that was answered, or is older than the question
 
     def look(self, states: dict[str, RunState], now: float) -> list[str]:
@@ -39,6 +40,11 @@ class Proposed:
         if now < self._next:
             return []
         self._next = now + LOOK_SECONDS
+        if (
+            self.patience_seconds and not self._begun
+        ):  # an earlier driver took the questions, and may have answered none
+            self._wanted = dict.fromkeys(states)
+        self._begun = True
         new = []
         for run_id, eval_id in self._proposals.asked().items():
             self._busy = now
@@ -76,6 +82,7 @@ class Proposed:
         self._wanted[state.run_id] = None
         if state.phase == Phase.FAILED:
             state.tally, state.misstarts = Tally(halvings=state.tally.halvings), 0
+        if state.phase in (Phase.FAILED, Phase.SPARE):
             state.wait("")
         elif state.phase == Phase.HELD:
             self._wanted[state.run_id] = Phase.HELD

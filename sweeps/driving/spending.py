@@ -8,7 +8,7 @@ log that is lost resets nothing: the sweep has taken at least what its last driv
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,11 +130,11 @@ def _number(event: Mapping[str, Any], name: str) -> float:
 class Spending:
     """Keeps a sweep's account while it is driven, by the driver's clock."""
 
-    def __init__(self, sweep: SweepDir, usd_per_hour: float, note: Any) -> None:
+    def __init__(self, sweep: SweepDir, usd_per_hour: Callable[[str], float], note: Any) -> None:
         """Take up what earlier drivers left.
 
         Args:
-            usd_per_hour: of one GPU.
+            usd_per_hour: of one GPU of a run's, by its name.
             note: writes a line of the sweep's log.
         """
         self._root, self._usd_per_hour, self._note = sweep.root, usd_per_hour, note
@@ -158,7 +158,7 @@ class Spending:
                 continue
             if before is not None:  # a gang that grew or shrank
                 self._close(before, now)
-            self._take(Spell(run_id=run_id, began=now, gpus=gpus, cores=cores, usd_per_hour=self._usd_per_hour))
+            self._take(Spell(run_id=run_id, began=now, gpus=gpus, cores=cores, usd_per_hour=self._usd_per_hour(run_id)))
         for run_id in [i for i in self._open if i not in holding]:
             ended[run_id] = self._close(self._open.pop(run_id), now)
         return ended

@@ -63,6 +63,11 @@ class Stalls:
         """It no longer runs."""
         self._runs.pop(run_id, None)
 
+    def paused(self, seconds: float) -> None:
+        """Whoever watches was stopped for so long and heard nothing: it counts against no run."""
+        for seen in self._runs.values():
+            seen.since, seen.begun = seen.since + seconds, seen.begun + seconds
+
     def look(self, now: float) -> dict[str, str]:
         """The runs that have given no sign for too long, with the sentence that says so."""
         found = {}

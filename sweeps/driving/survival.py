@@ -6,6 +6,7 @@ fail are avoided, and gangs whose recipe allows it start with fewer replicas rat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from gpt3core.errors import UsageError
@@ -23,6 +24,8 @@ from sweeps.planning.recipe import Placement
 from sweeps.scheduling.inventory import Inventory
 from sweeps.scheduling.scheduler import Running
 
+PAUSE_SECONDS = 10.0  # between two looks: longer means that this process was stopped meanwhile
+
 
 class Survival:
     """Looks after the runs of a sweep."""
@@ -31,6 +34,7 @@ class Survival:
         self._place, self._estimates, self._cluster, self._say = place, estimates, cluster, say
         self.avoided = Avoided(say)
         self._stalls, self._notices = Stalls(place.stall_seconds), Notices(cluster, say)
+        self._looked = math.inf
         self._sizes: dict[str, list[int]] = {}
         self._elastic: Elastic | None = None
         if place.min_workers is not None and place.min_workers < place.workers:
@@ -45,6 +49,9 @@ class Survival:
 
     def look(self, states: Mapping[str, RunState], now: float) -> list[Update]:
         """Ask the runs of nodes that leave to stop; end those that do not get on, and tell of them."""
+        if (gap := now - self._looked) > PAUSE_SECONDS:
+            self._stalls.paused(gap)
+        self._looked = now
         running = self._cluster.running()
         self._notices.look(running, states)
         nodes = {run.run_id: next(iter(run.allocation), "") for run in running if len(run.allocation) == 1}
@@ -88,6 +95,11 @@ class Survival:
             self._say(
                 f"growing {state.run_id}: there is room for {self.sizes(state)[0]} workers again; its checkpoint first"
             )
+
+    def adopted(self, state: RunState, run: Running) -> int | None:
+        """With how many workers an earlier driver started a run, None where it was with all of them."""
+        workers = sum(run.allocation.values())
+        return workers if workers in self.sizes(state)[1:] else None
 
     def sizes(self, state: RunState) -> Sequence[int]:
         """The numbers of workers with which a run may start, all of them first."""

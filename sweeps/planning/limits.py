@@ -15,7 +15,7 @@ from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import family, stable_steps
-from sweeps.planning import hardware
+from sweeps.planning import hardware, placing
 from sweeps.planning.recipe import Limit, Recipe
 
 MOST_HOURS = 1e12
@@ -65,10 +65,11 @@ def check(recipe: Recipe) -> None:
             raise UsageError(f"limit.usd={limit.usd:g}: US dollars that the whole sweep may cost, above 0")
         if not hardware.usd_per_hour(recipe.plan):
             raise UsageError(f"limit.usd={limit.usd:g} has no effect with plan.usd_per_gpu_hour=0: give a price")
-    if limit.devices is not None and limit.devices < max(1.0, devices(recipe)):
+    most = max([1.0, devices(recipe), *(devices(placing.own(recipe, label)) for label in recipe.placement_of)])
+    if limit.devices is not None and limit.devices < most:
         raise UsageError(
             f"limit.devices={limit.devices}: {device(recipe)}s in use at once, and one run takes "
-            f"{devices(recipe):g}; give more, or fewer by placement.workers"
+            f"{most:g}; give more, or fewer by placement.workers"
         )
     if limit.deadline is not None:
         deadline(limit.deadline, 0.0)

@@ -10,21 +10,44 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweeps.scheduling.inventory import EPSILON, Inventory, Node, Resources
+from sweeps.scheduling.capacity import Capacity
+from sweeps.scheduling.inventory import EPSILON, Inventory, Kind, Node, Resources
 from sweeps.scheduling.scheduler import Running
 
 
 def within(
-    inventory: Inventory, running: Sequence[Running], others: Sequence[Running], shape: Resources, most: float
+    inventory: Inventory, running: Sequence[Running], others: Sequence[Running], kind: Kind, most: float
 ) -> Inventory:
     """The part of a cluster on which runs take at most so many devices at once.
 
-    Nodes with running ones stay, whole nodes come before cut ones, and what others hold comes on top.
+    Nodes with running ones stay, whole nodes come before cut ones, and what others hold comes on top. Where a gang
+    would have no place on that, each node has one share of it.
 
     Args:
         running: the runs that count.
-        shape: of a worker.
+        kind: of the runs.
         most: GPUs where the shape has some, else cores.
+    """
+    found = _within(inventory, running, others, kind.worker, most)
+    if found is inventory or Capacity.of(found).share(kind) is not None:
+        return found
+    if (share := Capacity.of(inventory).share(kind)) is None:
+        return found
+    return _within(inventory, running, others, kind.worker, most, share)
+
+
+def _within(
+    inventory: Inventory,
+    running: Sequence[Running],
+    others: Sequence[Running],
+    shape: Resources,
+    most: float,
+    share: float = math.inf,
+) -> Inventory:
+    """The same.
+
+    Args:
+        share: workers for which there is room on a node, at most.
     """
     name = "gpus" if shape.gpus else "cpus"
     each = getattr(shape, name)
@@ -37,7 +60,7 @@ def within(
     left, found = most - sum(ours.get(node.name, 0.0) for node in inventory), []
     for node in sorted(inventory, key=lambda n: (n.name not in ours, theirs.get(n.name, 0.0), n.name)):
         total, held, used = getattr(node.total, name), theirs.get(node.name, 0.0), ours.get(node.name, 0.0)
-        more = max(0.0, math.floor((min(total - held - used, left) + EPSILON) / step) * step)
+        more = max(0.0, math.floor((min(total - held - used, left, share * each - used) + EPSILON) / step) * step)
         left -= more
         if used + more > EPSILON:
             found.append(_cut(node, name, held + used + more))

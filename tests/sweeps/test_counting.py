@@ -232,6 +232,22 @@ def test_a_stalled_run_is_ended_and_started_again(smoke, clock):
     assert any("no sign of progress for 30 s after step 5" in line for line in display.lines)
 
 
+def test_a_driver_that_was_stopped_itself_ends_nobody(smoke, clock):
+    """Ctrl-Z for an hour: what it did not hear meanwhile counts against no run."""
+    vars(smoke[0].placement)["stall_seconds"] = 30.0
+    polls = []
+
+    class Suspended(FakeCluster):
+        def wait(self, seconds):
+            polls.append(seconds)
+            clock.sleep(3600.0 if len(polls) == 8 else seconds)
+
+    cluster = Suspended(smoke[2], lambda run_id, n: ("running", 5) if len(polls) < 16 else "done")
+    outcome = drive(smoke, cluster)
+    assert len(outcome.done) == 4
+    assert cluster.ended == []
+
+
 # ---------------------------------------------------------------------------------------------------- nodes, notices
 
 

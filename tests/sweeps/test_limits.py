@@ -1,5 +1,7 @@
 """Limits of a sweep: kept to the second on a clock of the test's own, over restarts, and gone on with when raised."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpt3core.errors import UsageError
@@ -186,6 +188,7 @@ def test_branches_of_a_trunk_that_does_not_fit_do_not_wait_for_it(isolated, worl
         (["limit.usd=5"], "a core has no price"),
         (["limit.usd=5", "placement.gpus=1", "plan.usd_per_gpu_hour=0"], "no effect"),
         (["limit.devices=1", "placement.workers=2"], "one run takes 2"),
+        (["limit.devices=2", "placement_of={d16: {workers: 4}}"], "one run takes 4"),
         (["limit.deadline=tomorrow"], "2027-01-31T18:00"),
         (["limit.deadline=5x"], "unknown unit"),
         (["limit.target=1e14"], "no effect with limit.hours"),
@@ -214,3 +217,16 @@ def test_a_plan_shows_the_limit_and_what_falls_out(isolated, known_text, monkeyp
     assert "limit.devices=2" in out
     assert "of 24 runs fit by the first estimates" in out
     assert "beyond the limit, and held: " in out
+
+
+def test_where_a_limit_orders_the_runs_no_priority_stops_one_that_runs(isolated, world):
+    """The order is what tells most; a rank in it, compared with a recipe's priority, would stop the best ones."""
+    words = ["recipe=laptop", "placement.preempt=true", "placement_of={d16: {priority: -1}}", "limit.hours=0.01"]
+    chosen = recipe.load(words)
+    cells, root = grid.build(chosen, "0" * 64), isolated / "root"
+    outcome, found = driven(chosen, cells, root, Timed(world, root, guessed()))
+    assert outcome.beyond
+    assert found.limits._chosen.order is not None
+    assert not found.limits.rules.preempt
+    roomy = replace(chosen, limit=recipe.Limit(hours=1e5))
+    assert driven(roomy, cells, root, Timed(world, root, guessed()))[1].limits.rules.preempt

@@ -6,14 +6,16 @@ import signal
 
 import pytest
 
+from gpt3core.store.sweepdir import SweepDir
 from sweeps.cluster.causes import Cause
 from sweeps.cluster.job import Update
+from sweeps.driving import driver, taking
 from sweeps.driving.avoided import FORGIVEN_SECONDS, WINDOW_SECONDS, Avoided
 from sweeps.driving.elastic import GAIN_SECONDS, ROOM_SECONDS, Elastic
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.survival import Survival
-from sweeps.planning import grid, recipe
+from sweeps.planning import grid, hardware, recipe
 from sweeps.scheduling.inventory import Node, Resources
 from sweeps.scheduling.scheduler import Job, Running
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids, some
@@ -266,3 +268,36 @@ def test_a_driver_that_is_sent_sigterm_has_its_runs_write_checkpoints(smoke):
     outcome = drive(smoke, cluster)
     assert outcome.interrupted
     assert sorted(cluster.stopped) == sorted(cluster.started)
+
+
+def test_a_small_gang_that_is_adopted_counts_what_it_has(smoke):
+    """An earlier driver started it with half of its workers: estimates, the account and its growth know that."""
+    chosen, cells, root = smoke
+    chosen.placement.workers, chosen.placement.min_workers = 2, 1
+    small, whole = ids(smoke)[:2]
+    cluster = FakeCluster(root, lambda run_id, n: "done")
+    cpu = Resources(cpus=1)
+    cluster._running = {i: Running(run_id=i, worker=cpu, allocation={"n": n}) for i, n in {small: 1, whole: 2}.items()}
+    sweep = SweepDir(root, chosen.name)
+    with sweep.owned():
+        made = driver.Driver(chosen, taking.take(chosen, cells, sweep), cluster, Silent(), entry="fake:fake")
+        made._adopt()
+    assert (made.states[small].workers, made.states[whole].workers) == (1, None)
+    assert made.estimates.devices(made.states[small]) == 1
+    assert made.estimates.left(made.states[small]) > made.estimates.left(made.states[whole]) / 2
+
+
+def test_each_run_is_billed_at_the_price_of_its_own_gpu(smoke):
+    words = ["placement.gpus=1", "placement_of={d16: {accelerator: A100}}"]
+    chosen = recipe.load(["recipe=smoke", *words])
+    sweep = SweepDir(smoke[2], chosen.name)
+    with sweep.owned():
+        cluster = FakeCluster(smoke[2])
+        made = driver.Driver(chosen, taking.take(chosen, smoke[1], sweep), cluster, Silent(), entry="fake:fake")
+        shape = Resources(cpus=1, gpus=1)
+        running = [Running(run_id=i, worker=shape, allocation={"n": 1}) for i in made.states]
+        made.spending.look(running, 0.0)
+        paid = {i: spell.usd_per_hour for i, spell in made.spending._open.items()}
+    prices = {gpu: hardware.GPUS[gpu].usd_per_hour for gpu in ("A100", chosen.plan.gpu)}
+    assert prices["A100"] != prices[chosen.plan.gpu]
+    assert paid == {r.run_id: prices["A100" if r.label == "d16" else chosen.plan.gpu] for r in smoke[1].runs}

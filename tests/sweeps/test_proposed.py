@@ -7,12 +7,25 @@ from gpt3core.store.proposals import Proposals
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving import driver, taking
+from sweeps.driving.proposers import Proposal
 from sweeps.driving.run_state import Phase
 from sweeps.planning import grid
 from tests.sweeps.fake_cluster import FakeCluster, Silent
 
 
-def drive(smoke, cluster, asks, *, patience=3.0):
+class Once:
+    """Takes what there is at first, and then nothing."""
+
+    def __init__(self, over):
+        self.over, self.asked = over, 0
+
+    def propose(self, states, slots):
+        self.asked += 1
+        take = tuple(states) if self.asked == 1 else ()
+        return Proposal(take=take, over="" if self.asked == 1 else self.over)
+
+
+def drive(smoke, cluster, asks, *, patience=3.0, over=""):
     """A driver of two of the smoke recipe's runs, of which more are asked as ``asks`` says: tick -> runs."""
     chosen, cells, root = smoke
     sweep = SweepDir(root, chosen.name)
@@ -30,6 +43,8 @@ def drive(smoke, cluster, asks, *, patience=3.0):
     with sweep.owned():
         taken = taking.take(chosen, first, sweep)
         made = driver.Driver(chosen, taken, cluster, display, entry="fake", patience_seconds=patience)
+        if over:
+            made.proposer = Once(over)
         return made, made.drive(), proposals
 
 
@@ -91,3 +106,19 @@ def test_a_damaged_question_is_refused_too(smoke):
     assert answer["what"] == "refused"
     with pytest.raises(StoreError):
         RunDir(root, "d8-000000000000").spec()
+
+
+def test_what_is_asked_is_started_though_the_proposer_has_ended(smoke):
+    """An adaptive sweep says that there are no more runs; whoever asks for one gets it all the same."""
+    made, outcome, _ = drive(smoke, FakeCluster(smoke[2]), {6: [smoke[1].runs[3]]}, over="enough is known")
+    assert made.over == "enough is known"
+    assert smoke[1].runs[3].run_id in outcome.done
+
+
+def test_a_new_driver_answers_what_an_earlier_one_took(smoke):
+    """The question is gone with the driver that took it, and whoever asked still waits."""
+    run = smoke[1].runs[1]
+    cluster = FakeCluster(smoke[2], lambda run_id, n: "fatal" if run_id == run.run_id else "done")
+    _, outcome, proposals = drive(smoke, cluster, {})
+    assert outcome.failed == {run.run_id: "because"}
+    assert proposals.answered(run.run_id) == {"what": Phase.FAILED.value, "reason": "because"}

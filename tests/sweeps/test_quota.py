@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.scheduling import quota
-from sweeps.scheduling.inventory import Node, Resources
+from sweeps.scheduling.inventory import Kind, Node, Resources
 from sweeps.scheduling.scheduler import Job, Running, Start, decide
 
 
@@ -34,7 +34,7 @@ def test_never_more_than_allowed_and_no_less_than_there_is(count, most, gpus, th
     ]
     running = []
     for turn in range(250):  # one after another, as a driver starts them
-        cut = quota.within(inventory, running, others, shape, most)
+        cut = quota.within(inventory, running, others, Kind(shape), most)
         job = Job(run_id=f"j{turn}", worker=shape, seconds=60.0)
         found = decide(0.0, cut, [job], [*running, *others]) if cut else []
         if not found or not isinstance(found[0], Start):
@@ -49,15 +49,17 @@ def test_never_more_than_allowed_and_no_less_than_there_is(count, most, gpus, th
 
 def test_a_cluster_within_the_limit_stays_as_it_is():
     inventory = nodes(2)
-    assert quota.within(inventory, [], [], Resources(gpus=1), 16) is inventory
+    assert quota.within(inventory, [], [], Kind(Resources(gpus=1)), 16) is inventory
 
 
-@pytest.mark.parametrize(("workers", "most", "fit"), [(8, 16, 2), (8, 20, 2), (4, 12, 3), (16, 16, 1)])
+@pytest.mark.parametrize(
+    ("workers", "most", "fit"), [(8, 16, 2), (8, 20, 2), (4, 12, 3), (16, 16, 1), (12, 12, 1), (10, 12, 1)]
+)
 def test_gangs_find_whole_shares(workers, most, fit):
-    cut = quota.within(nodes(4), [], [], Resources(cpus=1, gpus=1), most)
+    cut = quota.within(nodes(4), [], [], Kind(Resources(cpus=1, gpus=1), workers), most)
     assert len(started(cut, Resources(cpus=1, gpus=1), workers, 9)) == fit
 
 
 def test_cores_are_counted_where_there_are_no_gpus():
-    cut = quota.within(nodes(2, gpus=0), [], [], Resources(cpus=2), 5)
+    cut = quota.within(nodes(2, gpus=0), [], [], Kind(Resources(cpus=2)), 5)
     assert sum(node.total.cpus for node in cut) == 4
