@@ -15,6 +15,7 @@ event file grows by whole steps, an MLflow run by what it has not, a W&B folder 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
             if not driving:
                 return 0
             time.sleep(given.every)
+            with contextlib.suppress(StoreError):  # it does not answer now: looked at again
+                places.refresh(root)
     finally:
         export.close()
 

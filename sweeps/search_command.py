@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt3core import cli, costs
 from gpt3core.errors import StoreError, UsageError
-from gpt3core.store import rundir
+from gpt3core.store import places, rundir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.command import DONE, FAILED, FLAGS, INTERRUPTED
 from sweeps.driving.searching import Known, Ledger
@@ -73,9 +73,10 @@ def read(settings: Sequence[str]) -> Order:
         fingerprint = corpus.fingerprint(chosen.data.corpus)
     except OSError as error:
         raise UsageError(f"data.corpus={chosen.data.corpus:.200}: not readable ({error.strerror})") from error
+    root = places.folder(rundir.default_root(), "a search of hyperparameters")
     cells, proxies = search.build(chosen, asked, fingerprint)
     text = texts.describe(cells.runs, cells.evals)
-    return Order(recipe=chosen, search=asked, grid=cells, proxies=proxies, text=text, root=rundir.default_root())
+    return Order(recipe=chosen, search=asked, grid=cells, proxies=proxies, text=text, root=root)
 
 
 def _yaml(chosen: Recipe, asked: Search) -> str:

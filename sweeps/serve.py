@@ -15,7 +15,7 @@ from dataclasses import replace
 from gpt3core import cli
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
-from gpt3core.store import rundir
+from gpt3core.store import places, rundir
 from gpt3core.store.proposals import Proposals
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.planning import grid, recipe
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     from sweeps.driving import driver, progress, taking
 
     chosen = replace(recipe.load(settings), extend=True, replace=False)
-    sweep = SweepDir(rundir.default_root(), chosen.name)
+    sweep = SweepDir(places.folder(rundir.default_root(), "a sweep whose runs are asked for"), chosen.name)
     with sweep.owned():
         taken = taking.take(chosen, _wanted(sweep, grid.evaluation(chosen)), sweep)
         print(f"sweep {chosen.name}: {len(taken.runs)} runs asked so far, store {sweep.root}", flush=True)

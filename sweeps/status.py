@@ -8,6 +8,7 @@ runs=ROOT            the store (default: ISOFLOP_ROOT, or ~/.isoflop/runs)
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from rich.console import RenderableType
 
 from gpt3core import cli
 from gpt3core.errors import StoreError, UsageError
-from gpt3core.store import rundir, sweepdir
+from gpt3core.store import places, rundir, sweepdir
 from sweeps.watching import page, standing, words
 from sweeps.watching.standing import Standing
 
@@ -66,6 +67,8 @@ def _names(root: Path, name: str | None) -> list[str]:
 
 def _page(root: Path, names: Sequence[str], width: int, lines: int | None) -> tuple[RenderableType, bool]:
     """What to show now, and whether nothing more is to come."""
+    with contextlib.suppress(StoreError):  # a store elsewhere that does not answer now: what was seen last
+        places.refresh(root)
     now = time.time()
     found = [standing.look(root, name, now) for name in names]
     over = all(sweep.driver in OVER for sweep in found)

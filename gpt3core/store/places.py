@@ -58,6 +58,19 @@ def of(root: Path) -> Remote | None:
     return _REMOTES.get(root) if _REMOTES else None
 
 
+def folder(root: Path, what: str) -> Path:
+    """A store that is a folder, for whoever writes to no other.
+
+    Raises:
+        UsageError: for a store elsewhere, of which only the working copy here would be written.
+    """
+    if (remote := of(root)) is not None:
+        raise UsageError(
+            f"{what} needs a store that is a folder of all nodes, not {remote.uri:.200}: name one by ISOFLOP_ROOT"
+        )
+    return root
+
+
 def refresh(root: Path) -> None:
     """Have here what is committed by now, of a store elsewhere.
 

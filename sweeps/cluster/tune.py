@@ -31,7 +31,7 @@ from gpt3core import cli, costs
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.spec import RunSpec
-from gpt3core.store import files, rundir
+from gpt3core.store import files, places, rundir
 from gpt3core.store.proposals import Proposals
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
@@ -101,7 +101,7 @@ def trainable(*settings: str, space: Mapping[str, Any] | None = None, reports: i
         atexit.register(Connection("isoflop-tune").close)
     door = Door(
         settings=tuple(settings),
-        root=rundir.open_root(rundir.default_root(), create=True),
+        root=rundir.open_root(places.folder(rundir.default_root(), "a search with Ray Tune"), create=True),
         name=chosen.name,
         corpus_sha256=corpus.fingerprint(chosen.data.corpus),
         evals=grid.evaluation(chosen),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpt3core import cli
 from gpt3core.errors import UsageError
-from gpt3core.store import rundir
+from gpt3core.store import places, rundir
 
 SHOWN = 80
 
@@ -71,7 +71,7 @@ def number(text: str, key: str) -> int:
 
 def root(text: str | None) -> Path:
     """The store that is meant, as an absolute path."""
-    return Path(text).expanduser().absolute() if text else rundir.default_root()
+    return places.local(text) if text else rundir.default_root()
 
 
 def _listed(keys: Sequence[str]) -> str:
