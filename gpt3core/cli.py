@@ -88,7 +88,7 @@ def _command() -> str:
 
 
 def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any:
-    """Typed settings over a structured OmegaConf node (a dataclass, or one already merged with a recipe).
+    """Typed settings over a dataclass, or over what ``merge_config`` returned, which is changed in place.
 
     A scalar is taken where a list of one is meant.
 
@@ -114,7 +114,7 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
             plain = OmegaConf.to_container(OmegaConf.from_dotlist([setting]))
             if key in mappings and isinstance(plain, dict) and isinstance(plain[key], dict):
                 OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
-            config = OmegaConf.merge(config, OmegaConf.create(_listed(kind, plain)))
+            config = OmegaConf.unsafe_merge(config, OmegaConf.create(_listed(kind, plain)))  # ours: no copy is needed
         except _unusable() as error:
             now = f"{key} is {_describe(config, key)} now"
             raise UsageError(f"{_short(setting)}: {_reason(error)}; {now}") from error
@@ -128,7 +128,7 @@ def merge_config(schema: Any, written: Any, where: str, *, command: str = ALL_KE
     config = OmegaConf.structured(schema)
     try:
         check_keys(config, dotted(written), command=command)
-        return OmegaConf.merge(config, OmegaConf.create(_listed(OmegaConf.get_type(config), written)))
+        return OmegaConf.unsafe_merge(config, OmegaConf.create(_listed(OmegaConf.get_type(config), written)))
     except _unusable() as error:
         raise UsageError(f"{where}: {_reason(error)}") from error
 

@@ -7,6 +7,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ FORBIDDEN = {
 }
 
 
+@cache
 def modules(root: Path = CODE) -> dict[str, Path]:
     """Every file of the four packages by its dotted name."""
     found = {}
@@ -64,6 +66,7 @@ def imported(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
                 yield inner if inner in known else str(node.module)
 
 
+@cache
 def arrows(root: Path = CODE) -> dict[str, set[str]]:
     """Who imports whom, outsiders by their full name."""
     known = modules(root)

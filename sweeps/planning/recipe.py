@@ -283,8 +283,7 @@ def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, 
         beside[SEARCH] = written.pop(SEARCH)
     keys = f"{KEYS} recipe={chosen[0]}" if chosen else KEYS
     family = _family(written.get("family", "nano"), typed, path)
-    for key in [*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)]:
-        _check_ladder(key, family)
+    _check_ladder([*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)], family)
     named, plain = rules.named(written, typed, path)
     base = cli.merge_config(FAMILIES[family](name=path.stem), written, str(path), command=keys)
     recipe: Any = cli.to_object(cli.merge(base, plain, command=keys), str(path))
@@ -323,14 +322,16 @@ def _family(written: Any, typed: Sequence[str], path: Path) -> str:
     return str(written)
 
 
-def _check_ladder(key: str, family: str) -> None:
+def _check_ladder(keys: Sequence[str], family: str) -> None:
     """Refuse a key that only another ladder has, by saying whose it is."""
-    owners = [name for name, kind in FAMILIES.items() if key in keys_of(kind)]
-    if owners and family not in owners:
-        near = cli.nearest(key, keys_of(FAMILIES[family]))
-        raise UsageError(
-            f"{key}: the family {family} does not have it, only {' and '.join(owners)} (an unknown key here{near})"
-        )
+    known = {name: keys_of(kind) for name, kind in FAMILIES.items()}
+    for key in keys:
+        owners = [name for name in FAMILIES if key in known[name]]
+        if owners and family not in owners:
+            near = cli.nearest(key, known[family])
+            raise UsageError(
+                f"{key}: the family {family} does not have it, only {' and '.join(owners)} (an unknown key here{near})"
+            )
 
 
 def keys_of(kind: type[Any], prefix: str = "") -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pytest
 from sweeps import line
 from tests.reliability import driver_kills
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(300)]
 
 
 def test_a_driver_killed_again_and_again_loses_nothing_and_does_nothing_twice(head, isolated):

@@ -62,6 +62,7 @@ def undisturbed(swept, root):
     return outcome(root)
 
 
+@pytest.mark.soak
 def test_a_killed_driver_and_worker_leave_the_same_bits(head, isolated, settings):
     """On a head that outlives its drivers: the other worker goes on and is adopted."""
     whole, swept = isolated / "whole", isolated / "swept"
