@@ -22,6 +22,7 @@ rules=all            which rules take runs out: all, none (a replication takes e
                      (parabolas only)
 precision=fp32       only runs that were trained in it (a store's runs say it, or a table's column precision)
 bootstrap=1000 seed=0 figures=true
+tables=none          or all: every table and note, beside the answer
 
 Writes fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz (from which the report and the app draw without
 fitting again) and figures/ (HTML; SVG where kaleido and a browser are).
@@ -30,16 +31,19 @@ fitting again) and figures/ (HTML; SVG where kaleido and a browser are).
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.settings import FitSettings
+from analysis.settings import EVERY, FitSettings, RunSettings
 from gpt3core import cli
 
 if TYPE_CHECKING:
     from analysis.study import Study
 
+OF_RUNS = tuple(field.name for field in fields(RunSettings))
 DRAWING = "dashboards.report"  # draws studies; it stands above analysis, so it is called by name, as a shell would
 
 
@@ -57,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     study, folder = api.study(given)
     out = given.folder(folder)
     documents.write(study, out)
-    _print(study)
+    _print(study, whole=given.tables == EVERY, following=_following(argv))
     print(f"written: {out}/fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")
     if given.figures:
         _draw(study, out / "figures")
@@ -71,31 +75,45 @@ def _draw(study: Study, folder: Path) -> None:
     print(f"figures: {folder / 'index.html'}")
 
 
-def _print(study: Study) -> None:
+def _print(study: Study, *, whole: bool, following: str) -> None:
+    """The answer, and the points of a file where there is one; all tables and notes where these are asked for."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from analysis.output import text
+    from analysis.output.answer import answer
     from analysis.runs.store import sweeps
 
     console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
-    runs = study.runs
-    others = [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []
-    console.print(
-        f"{'sweep ' if runs.store else ''}{runs.name}: {len(study.table)} of {len(study.everything)} runs fitted, "
-        f"from {runs.source}" + (f"; other sweeps there: {', '.join(others)} (sweep=NAME)" if others else "")
-    )
-    for title, header, rows in text.tables(study):
-        if rows:
-            table = Table(title=Text(title), title_justify="left", title_style="italic")
-            for name in header:
-                table.add_column(Text(name), overflow="fold")
-            for row in rows:
-                table.add_row(*(Text(str(cell)) for cell in row))
-            console.print(table)
-    for note in study.notes:
+    runs, lines = study.runs, answer(study)
+    print(f"{'sweep ' if runs.store else ''}{runs.name}, from {runs.source}")
+    if others := [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []:
+        lines.append(("others", f"{', '.join(others)}: sweep=NAME"))
+    if study.predictions:
+        lines.append(("next", f"{following}   # what to run next, its price, and the command"))
+    if not whole:
+        warnings = sum(note.severity == "warning" for note in study.notes)
+        lines.append(("more", f"tables=all prints every table and the {len(study.notes)} notes ({warnings} warnings)"))
+    grid = Table.grid(padding=(0, 2))
+    for label, sentence in lines:
+        grid.add_row(Text(label), Text(sentence))
+    console.print(grid)
+    for title, header, rows in text.tables(study) if whole else text.asked(study):
+        table = Table(title=Text(title), title_justify="left", title_style="italic")
+        for name in header:
+            table.add_column(Text(name), overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        console.print(table)
+    for note in study.notes if whole else ():
         console.print(f"{note.severity}: {note.message} [{note.code}]")
+
+
+def _following(argv: Sequence[str]) -> str:
+    """The command that says what to run next, of the same runs."""
+    words = [word for word in argv if word.partition("=")[0].partition(".")[0] in OF_RUNS]
+    return shlex.join(["python", "-m", "analysis.design", *words])
 
 
 if __name__ == "__main__":

@@ -170,6 +170,13 @@ class FitSettings(ReportSettings):
     """What ``analysis.fit`` takes."""
 
     figures: bool = True
+    tables: str = NO
+
+    def check(self) -> None:
+        """Refuse what cannot be meant; see RunSettings."""
+        super().check()
+        if self.tables not in (NO, EVERY):
+            raise UsageError(f"tables={self.tables}: allowed are {NO} (the answer alone) and {EVERY}")
 
 
 @dataclass(kw_only=True)

@@ -72,20 +72,18 @@ def _pages(study: Study) -> list[Page]:
 
 
 def _summary(study: Study, first: Page) -> str:
-    """The index page: the first figure, the tables and the notes."""
+    """The index page: the answer, the first figure, the tables and the notes."""
     from analysis.output import text
-    from analysis.runs.conventions import LABELS
-    from dashboards.pages.html import plot, table
+    from analysis.output.answer import answer
+    from dashboards.pages.html import definitions, plot, table
 
     parts = [
-        f"<p>{len(study.table)} of {len(study.everything)} runs fitted; N {html.escape(LABELS[study.convention.n])}, C "
-        f"{html.escape(LABELS[study.convention.c])}; loss in nats per token.</p>",
+        definitions(answer(study)),
         plot(first),
         f"<p>{html.escape(first.about)}</p>",
     ]
     for title, header, rows in text.tables(study):
-        if rows:
-            parts.append(f"<h2>{html.escape(title)}</h2>{table(header, rows)}")
+        parts.append(f"<h2>{html.escape(title)}</h2>{table(header, rows)}")
     notes = "".join(
         f'<li class="{html.escape(n.severity)}">{html.escape(n.message)} <code>{html.escape(n.code)}</code></li>'
         for n in study.notes

@@ -11,54 +11,38 @@ from analysis.estimation import isoflop, uncertainty
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
+from analysis.output.answer import answer
+from analysis.output.words import change, count, number, size, span
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 
 Row = list[str]
 MOST_INFLUENCES = 6
 MOST_PREDICTIONS = 40
+PREDICTIONS = "Predictions"
 
 
-def tables(study: Study) -> list[tuple[str, list[str], list[Row]]]:
-    """The report as (title, header, rows); a table without rows has nothing to say."""
-    return [(title.format(**_named(study)), header, make(study)) for title, header, make in _TABLES]
+Table = tuple[str, list[str], list[Row]]
+"""Title, header, rows."""
+
+
+def tables(study: Study) -> list[Table]:
+    """The report; what has nothing to say is left out."""
+    made = [(title.format(**_named(study)), header, make(study)) for title, header, make in _TABLES]
+    return [table for table in made if table[2]]
+
+
+def asked(study: Study) -> list[Table]:
+    """The predictions, where points of a file were asked for."""
+    return [t for t in tables(study) if t[0].startswith(PREDICTIONS)] if study.predicted_points else []
 
 
 def _named(study: Study) -> dict[str, str]:
     return {"N": LABELS[study.convention.n], "C": LABELS[study.convention.c]}
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
-
-
-def _count(value: float) -> str:
-    """1234567 -> 1.23M."""
-    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= scale:
-            return f"{value / scale:.3g}{letter}"
-    return f"{value:.3g}"
-
-
-def _size(value: float, interval: list[float] | None) -> str:
-    """A size with what it may be, where it is an estimate."""
-    return _count(value) if interval is None else f"{_count(value)} ({' to '.join(map(_count, interval))})"
-
-
-def _change(value: float, digits: int = 0) -> str:
-    return f"{value:+.{digits}%}" if math.isfinite(value) else "-"
-
-
-def _span(values: list[float] | None, digits: int = 3) -> str:
-    return (
-        "-"
-        if values is None or not all(map(math.isfinite, values))
-        else f"{_number(values[0], digits)} to {_number(values[1], digits)}"
-    )
-
-
 def _parameter(name: str, value: float, no_floor: float) -> str:
-    return "0 (at its bound)" if name == "E" and value < no_floor else _number(value, 4)
+    return "0 (at its bound)" if name == "E" and value < no_floor else number(value, 4)
 
 
 def _floored(name: str, draws: Array, no_floor: float) -> list[float]:
@@ -79,7 +63,7 @@ def _laws(study: Study) -> list[Row]:
                 law.fit.law.equation,
                 ", ".join(f"{name} {_parameter(name, value, law.no_floor)}" for name, value in law.fit.params.items())
                 or "-",
-                ", ".join(f"{name} {_span(_floored(name, v, law.no_floor))}" for name, v in published.items()) or "-",
+                ", ".join(f"{name} {span(_floored(name, v, law.no_floor))}" for name, v in published.items()) or "-",
                 law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
             ]
         )
@@ -95,21 +79,21 @@ def _optimum(study: Study) -> list[Row]:
     what = f"{len(env.points)} runs that no cheaper one beats"
     if (low := study.training_curves) is not None:
         seen = f"{len(low.runs)} curves, {low.sizes} sizes lowest"
-        seen = low.reason or f"{seen} from C={_span(low.compute)}"
-        rows.append(["1, training curves", _number(low.a), _number(low.b), _span(low.interval_a or None), seen])
-    rows.append(["1, envelope", _number(env.a), _number(env.b), "-", env.reason or f"{what}; not tested"])
-    spread = "-" if minima.draws is None else _span(uncertainty.interval(minima.draws[:, 0]))
-    count = f"{len(minima.used)} budgets with a minimum"
+        seen = low.reason or f"{seen} from C={span(low.compute)}"
+        rows.append(["1, training curves", number(low.a), number(low.b), span(low.interval_a or None), seen])
+    rows.append(["1, envelope", number(env.a), number(env.b), "-", env.reason or f"{what}; not tested"])
+    spread = "-" if minima.draws is None else span(uncertainty.interval(minima.draws[:, 0]))
+    seen = f"{len(minima.used)} budgets with a minimum"
     if len(minima.used) > 1:
-        rows.append(["2, IsoFLOP parabolas", _number(minima.exponent), _number(1 - minima.exponent), spread, count])
+        rows.append(["2, IsoFLOP parabolas", number(minima.exponent), number(1 - minima.exponent), spread, seen])
     else:
-        rows.append(["2, IsoFLOP parabolas", "-", "-", "-", count + ", 2 are needed"])
+        rows.append(["2, IsoFLOP parabolas", "-", "-", "-", seen + ", 2 are needed"])
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.theta is not None:
         a, b = joint.a_and_b
         known = math.isfinite(a) and len(joint.a_draws) > 0
         inside = uncertainty.interval(joint.a_draws) if known else None
-        rows.append(["3, parametric", _number(a), _number(b), _span(inside), joint.fit.status.value])
+        rows.append(["3, parametric", number(a), number(b), span(inside), joint.fit.status.value])
     return [[name + (" *" if name == study.advice.approach else ""), *rest] for name, *rest in rows]
 
 
@@ -125,9 +109,9 @@ def _minima(study: Study) -> list[Row]:
             [
                 f"{p.budget:.3g}",
                 str(len(p.run_ids)),
-                _count(p.n_star),
-                _count(p.n_cubic) if math.isfinite(p.n_cubic) else "-",
-                "-" if implied is None else _count(implied.n_star),
+                count(p.n_star),
+                count(p.n_cubic) if math.isfinite(p.n_cubic) else "-",
+                "-" if implied is None else count(implied.n_star),
                 f"{p.d_star / p.n_star:.0f}",
                 f"{p.loss_star:.4f}",
                 note,
@@ -141,9 +125,9 @@ def _exponents(study: Study) -> list[Row]:
         [
             str(e.convention.n) + (" *" if e.chosen else ""),
             str(e.convention.c),
-            _number(e.isoflop),
-            _number(e.parametric),
-            _number(e.alpha_c, 4),
+            number(e.isoflop),
+            number(e.parametric),
+            number(e.alpha_c, 4),
         ]
         for e in study.exponents
     ]
@@ -156,12 +140,12 @@ def _predictions(study: Study) -> list[Row]:
             _what(p),
             f"{p.compute:.3g}",
             f"{p.decades:.1f} decades",
-            _size(p.n, p.interval_n),
-            _size(p.d, p.interval_d),
+            size(p.n, p.interval_n),
+            size(p.d, p.interval_d),
             f"{p.loss:.3f}",
-            _span(p.interval_mean, 4),
-            _span(p.interval_new_run, 4),
-            _span(p.spread, 4),
+            span(p.interval_mean, 4),
+            span(p.interval_new_run, 4),
+            span(p.spread, 4),
         ]
         for p in every[:MOST_PREDICTIONS]
     ]
@@ -187,7 +171,7 @@ def _choices(study: Study) -> list[Row]:
             study.ensemble.choices[i].name,
             f"{weighting.weights[i]:.2f}",
             "-" if math.isnan(weighting.errors[i]) else f"{weighting.errors[i]:.2%}",
-            _number(target.get(study.ensemble.choices[i].name), 4),
+            number(target.get(study.ensemble.choices[i].name), 4),
         ]
         for i in order
     ]
@@ -198,9 +182,9 @@ def _held_out(study: Study) -> list[Row]:
         [
             f"{r['fitted_to']:.3g}",
             f"{r['compute']:.3g}",
-            _count(r["predicted"]),
-            _count(r["measured"]),
-            _change(r["measured"] / r["predicted"] - 1),
+            count(r["predicted"]),
+            count(r["measured"]),
+            change(r["measured"] / r["predicted"] - 1),
             "inside" if r["covered95"] else "outside",
         ]
         for r in study.minima.held_out.to_dict("records")
@@ -223,14 +207,14 @@ def _coverage(study: Study) -> list[Row]:
 
 def _influence(study: Study) -> list[Row]:
     return [
-        [i.left_out, i.kind, str(i.runs), _change(i.loss_change, 2), _change(i.n_star_change)]
+        [i.left_out, i.kind, str(i.runs), change(i.loss_change, 2), change(i.n_star_change)]
         for i in study.influences[:MOST_INFLUENCES]
     ]
 
 
 def _forecasts(study: Study) -> list[Row]:
     return [
-        [r["run_id"], f"{r['done']:.0%}", f"{r['loss']:.4f}", _span([r["low"], r["high"]], 4), r["method"]]
+        [r["run_id"], f"{r['done']:.0%}", f"{r['loss']:.4f}", span([r["low"], r["high"]], 4), r["method"]]
         for r in study.forecasts.to_dict("records")
     ]
 
@@ -249,7 +233,7 @@ def _few_shot(study: Study) -> list[Row]:
                 t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
             )
             if t.by_compute is not None:
-                verdict += f", ceiling {_span(t.by_compute.ceiling_interval, 2)}"
+                verdict += f", ceiling {span(t.by_compute.ceiling_interval, 2)}"
         rows.append([t.task, str(t.shots), f"{t.chance:.2f}", f"{t.baseline:.3f}", accuracy, logprob, verdict])
     return rows
 
@@ -261,7 +245,7 @@ def _accuracies(study: Study) -> list[Row]:
     ]
     for what, compute, a in [*chained, *(("compute", a.compute, a) for a in study.score_forecasts)]:
         score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
-        spans = [_span(a.interval_mean), _span(a.interval_new_run)]
+        spans = [span(a.interval_mean), span(a.interval_new_run)]
         note = a.reason or ("by compute alone" if study.score_forecasts else "")
         rows.append([what, f"{compute:.3g}", a.task, str(a.shots), score, *spans, note])
     return rows
@@ -314,7 +298,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _exponents,
     ),
     (
-        "Predictions (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
+        PREDICTIONS + " (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
         [
             *("of", "C", "beyond the data", "N (95%)", "D (95%)", "loss"),
             *("95% of the mean law", "95% of a new run", "the fits"),
@@ -349,16 +333,10 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
 
 
 def to_markdown(study: Study) -> str:
-    """The tables as Markdown, ready for a paper's appendix."""
-    lines = [
-        f"# Scaling law of {study.runs.name}",
-        "",
-        f"{len(study.table)} of {len(study.everything)} runs fitted.",
-        "",
-    ]
+    """The answer and the tables as Markdown, ready for a paper's appendix."""
+    lines = [f"# Scaling law of {study.runs.name}", "", *(f"- **{name}**: {said}" for name, said in answer(study)), ""]
     for title, header, rows in tables(study):
-        if rows:
-            lines += [f"## {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-            lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
+        lines += [f"## {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+        lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
     lines += ["## Notes", "", *[f"- {n.severity} `{n.code}`: {n.message}" for n in study.notes], ""]
     return "\n".join(lines)

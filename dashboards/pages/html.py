@@ -26,6 +26,8 @@ h1 { font-size: 21px; margin: 4px 0; } h2 { font-size: 17px; margin-top: 28px; }
 table { border-collapse: collapse; font-size: 13px; margin: 8px 0; } .wide { overflow-x: auto; }
 th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #eee; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; } .warning { color: #8a3b00; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 16px; margin: 16px 0; }
+dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
@@ -75,6 +77,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(h)}</th>" for h in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def definitions(lines: Sequence[tuple[str, str]]) -> str:
+    """Labels with their sentences, escaped."""
+    parts = "".join(f"<dt>{html.escape(label)}</dt><dd>{html.escape(sentence)}</dd>" for label, sentence in lines)
+    return f"<dl>{parts}</dl>"
 
 
 def _figure_page(name: str, pages: list[Page], page: Page) -> str:

@@ -147,7 +147,7 @@ def test_names_with_brackets_are_printed_as_they_are(tmp_path):
     """Text from outside is no markup: neither a style nor the end of one."""
     names = [f"mix[red]{i}" if i % 2 else f"r{i}[/x]" for i in range(len(rows()))]
     rows().assign(run_id=names).to_csv(tmp_path / "t[red]x[b].csv", index=False)
-    done = fit("runs=t[red]x[b].csv", "out=o", "exclude=['mix[red]7']", cwd=tmp_path)
+    done = fit("runs=t[red]x[b].csv", "out=o", "exclude=['mix[red]7']", "tables=all", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "t[red]x[b]" in done.stdout
     assert "mix[red]7" in done.stdout

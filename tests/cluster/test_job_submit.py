@@ -48,5 +48,5 @@ def test_ray_job_submit_with_and_without_a_working_directory(head, isolated):
     root = head["ISOFLOP_ROOT"]
     words = [sys.executable, "-m", "analysis.fit", f"runs={root}", "sweep=submitted"]
     out = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "2 of 2 runs fitted" in out.stdout
+    assert "2 of 2 fitted" in out.stdout
     assert len(pd.read_parquet(Path(root, "sweeps", "submitted", "fit", "runs.parquet"))) == 2

@@ -1,0 +1,184 @@
+"""The answer first: what was run, the law, what the target would reach, how far to trust it, the one thing to mend.
+
+A few labelled sentences that the terminal and the report open with; the tables behind them are in ``text``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from analysis.estimation import uncertainty
+from analysis.estimation.backtest import THIN_CUTS
+from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.predict import Prediction
+from analysis.estimation.solve import FitStatus
+from analysis.note import Note
+from analysis.output.words import count, flops, number, size, span
+from analysis.runs.conventions import LABELS
+from analysis.study import Study
+
+Line = tuple[str, str]
+MOST_TARGETS = 3
+MISSES = 0.8  # share of held-out runs inside their 95% intervals, below which these are not to be trusted much
+# warnings, the one that takes most away from an answer first; others come behind, in the order of the notes
+GRAVEST = (
+    "no-prediction",
+    "no-optimum",
+    "target-not-predicted",
+    "one-line",
+    "off-line",
+    "no-calibration",
+    "no-minimum",
+    "minimum-unsure",
+    "mixed-precision",
+    "influential",
+    "target-count",
+    "unfinished",
+    "parabola-biased",
+    "unmeasured",
+    "thin-calibration",
+)
+
+
+def answer(study: Study) -> list[Line]:
+    """Labels with their sentences; what is not known has no line."""
+    lines = [("runs", _ran(study)), ("law", _law(study)), ("size", _exponent(study)), *_reached(study)]
+    lines += [("trust", _trust(study)), ("weakest", _weakest(study))]
+    return [(label, sentence) for label, sentence in lines if sentence]
+
+
+def _ran(study: Study) -> str:
+    """What the fit rests on, and what stayed out."""
+    table, everything = study.table, study.everything
+    said = f"{len(table)} of {len(everything)} fitted"
+    out = [f"{len(rule.excluded)} {rule.name}" for rule in study.rules if rule.excluded and rule.on]
+    said += f" (out: {', '.join(out)})" if out else ""
+    if table.N.notna().any():
+        said += f": {table.N.nunique()} sizes, N {_range(table.N)} ({LABELS[study.convention.n]})"
+    if table.D.notna().any():
+        said += f"; D {_range(table.D)} tokens"
+    if table.C.notna().any():
+        budgets = int(table.budget_flops.nunique()) if "budget_flops" in table else 0
+        at = f"{budgets} budgets of " if budgets else ""
+        said += f"; {at}C {_range(table.C, flops)} FLOPs ({LABELS[study.convention.c]})"
+    hours = float(table.gpu_hours.sum()) if "gpu_hours" in table else 0.0
+    said += f"; {hours:.3g} GPU-hours" if hours > 0 else ""
+    if study.rules_off:
+        said += f"; rules that are off: {', '.join(study.rules_off)}"
+    return said
+
+
+def _range(values: Iterable[float], words: Callable[[float], str] = count) -> str:
+    found = np.asarray(values, float)
+    low, high = float(np.nanmin(found)), float(np.nanmax(found))
+    return words(low) if low == high else f"{words(low)} to {words(high)}"
+
+
+def _law(study: Study) -> str:
+    """The law that weighs most in the predictions, with its exponents."""
+    weighting = study.weighting
+    if study.ensemble is None or weighting is None:
+        return ""
+    heaviest = study.ensemble.choices[int(np.argmax(weighting.weights))].law.name
+    law = study.laws.get(heaviest)
+    if law is None or law.fit.theta is None:
+        return ""
+    fit = law.fit
+    if fit.status is not FitStatus.OK:
+        return f"{fit.law.equation} weighs most and is {fit.status.value}: predict by it, do not quote its parameters"
+    return f"{fit.law.equation}: {', '.join(_parameter(law, name) for name in fit.params)}"
+
+
+def _parameter(law: FittedLaw, name: str) -> str:
+    value, draws = law.fit.params[name], law.published.get(name)
+    if name == "E" and value < law.no_floor:
+        return "E 0 (at its bound)"
+    inside = "" if draws is None else f" ({span(uncertainty.interval(draws))})"
+    return f"{name} {number(value)}{inside}"
+
+
+def _exponent(study: Study) -> str:
+    """How the best size grows, by the approach that foresaw it best."""
+    name, a = study.advice.approach, study.advice.a
+    if not name or a is None or not math.isfinite(a):
+        return ""
+    joint = study.laws.get("chinchilla")
+    draws = {"2": study.minima.draws, "3": joint.a_draws if joint else None}.get(name[0])
+    inside = ""
+    if name.startswith("1, training") and study.training_curves is not None:
+        inside = span(study.training_curves.interval_a or None)
+    elif draws is not None and len(draws):
+        inside = span(uncertainty.interval(draws[:, 0] if draws.ndim > 1 else draws))
+    inside = f" ({inside})" if inside not in ("", "-") else ""
+    return f"N* ~ C^{a:.2f}{inside}, by approach {name}"
+
+
+def _reached(study: Study) -> list[Line]:
+    """A line a target: the loss with the interval of a new run, and the size."""
+    lines = [(f"at {flops(p.compute)}", _prediction(p)) for p in study.predictions[:MOST_TARGETS]]
+    if more := len(study.predictions) - len(lines):
+        lines.append(("", f"and {more} more targets: tables=all, or fit.json"))
+    if not study.predictions:
+        found = [a for a in study.score_forecasts if a.accuracy is not None]
+        lines = [
+            (f"at {flops(a.compute)}", f"{a.task}, K={a.shots}: {a.accuracy:.3f} ({span(a.interval_new_run)})")
+            for a in found[:MOST_TARGETS]
+        ]
+    return lines
+
+
+def _prediction(p: Prediction) -> str:
+    what = f"{p.name}: " if p.name and not p.optimal else ""
+    said = f"{what}loss {p.loss:.3f}"
+    if p.interval_new_run is not None:
+        said += f" ({span(p.interval_new_run, 4)} for a new run)"
+    if p.optimal and p.interval_n is not None:
+        said += f", best size {size(p.n, p.interval_n)} on D {size(p.d, p.interval_d)} tokens"
+    else:
+        said += f", {count(p.n)} on {count(p.d)} tokens"
+    return said + (f"; {p.decades:.1f} decades beyond the data" if p.decades > 0 else "; within the data")
+
+
+def _trust(study: Study) -> str:
+    """A word, and what it rests on: how many backtests, how far they reach beside the target, how they came out."""
+    weighting, asked = study.weighting, [*study.predictions, *study.predicted_points]
+    if weighting is None or not asked:
+        return ""
+    calibration = weighting.calibration
+    if not calibration.supported:
+        return f"none: {calibration.reason}"
+    farthest = max(p.decades for p in asked)
+    held = study.coverage
+    covered = float((held.coverage95 * held.tests).sum() / held.tests.sum()) if len(held) else math.nan
+    grades = (
+        any(p.interval_new_run is None for p in asked) or calibration.cuts < THIN_CUTS,
+        farthest > calibration.farthest or covered < MISSES,
+    )
+    word = "poor" if grades[0] or all(grades) else "fair" if grades[1] else "good"
+    plural = "" if calibration.cuts == 1 else "s"
+    wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
+    said = f"{word}: {calibration.cuts} backtest{plural}{wanted}, none beyond {calibration.farthest:.1f} decades"
+    if len(held):
+        said += f"; median miss at the farthest {float(held.median_abs_error.iloc[-1]):.1%}, and {covered:.0%} of all "
+        said += "held-out runs inside their 95% intervals"
+    return said
+
+
+def _weakest(study: Study) -> str:
+    """The warning that takes most away from the answer; budgets without a minimum together."""
+    warnings = [note for note in study.notes if note.severity == "warning"]
+    if not warnings:
+        return ""
+    first = min(warnings, key=_gravity)
+    if first.code == "no-minimum" and len(bad := [n for n in warnings if n.code == first.code]) > 1:
+        budgets = [flops(p.budget) for p in study.minima.parabolas if not p.ok]
+        every = len(study.minima.parabolas)
+        return f"{len(bad)} of {every} budgets have no minimum inside their sizes: C={', '.join(budgets)}"
+    return first.message
+
+
+def _gravity(note: Note) -> int:
+    return GRAVEST.index(note.code) if note.code in GRAVEST else len(GRAVEST)
