@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.study import Study
-from dashboards.figures.style import PALETTE, Page, axes, behind, by_size, plain
+from dashboards.figures.style import Page, axes, behind, of_size, plain, shades
 
 CURVE_POINTS = 400
 HOVER = "<b>%{fullData.name}</b><br>%{x:,} tokens<br>training loss %{y:.3f}<extra></extra>"
@@ -23,13 +23,10 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     """
     figure = go.Figure()
     table = study.everything.sort_values(["N", "C"])
-    order = {size: i for i, size in enumerate(by_size(table))}
-    for run in table.itertuples():
+    table = table[table.run_id.astype(str).isin(losses)]
+    for run, color in zip(table.itertuples(), shades(table.N), strict=True):
         run_id, size = str(run.run_id), str(run.size)
-        if run_id not in losses:
-            continue
         thin = thinned(losses[run_id])
-        color = PALETTE[order[size] % len(PALETTE)]
         line = {"color": color, "width": 1.2}
         figure.add_scatter(
             x=thin.tokens,
@@ -39,6 +36,12 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
             line=line,
             hovertemplate=HOVER,
             legendgroup=plain(size),
+            showlegend=False,
+        )
+    if len(table):  # no point, but the bar of the scale
+        marker = {**of_size(table.N), "color": np.log10(table.N)}
+        figure.add_scatter(
+            x=[None] * len(table), y=[None] * len(table), mode="markers", marker=marker, showlegend=False
         )
     axes(figure, "training tokens", "training loss, nats per token", log_y=True)
     about = (

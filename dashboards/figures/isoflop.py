@@ -9,17 +9,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.isoflop import Parabola
+from analysis.output.words import flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import LOSS, MARKERS, PALETTE, Page, axes, behind, hover
+from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, shades
 
 
 def isoflop(study: Study) -> Page:
     """Loss against size at each budget, with the parabola and its minimum."""
     table = study.table.set_index("run_id", drop=False)
     figure = go.Figure()
+    colors = shades(p.budget for p in study.minima.parabolas)
     for i, p in enumerate(study.minima.parabolas):
-        _add_budget(figure, p, table, PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)])
+        _add_budget(figure, p, table, colors[i], MARKERS[i % len(MARKERS)])
     counted = LABELS[study.convention.n]
     axes(figure, f"parameters, {counted}", LOSS, log_y=True)
     exponent = study.minima.exponent
@@ -29,15 +31,15 @@ def isoflop(study: Study) -> Page:
         else ""
     )
     about = (
-        f"One colour a budget; stars are the minima of the parabolas; open circles stay out of them by the rule "
-        f"near.{law}"
+        "One colour a budget, lighter with compute; stars are the minima of the parabolas; open circles stay out of "
+        f"them by the rule near.{law}"
     )
     return Page(slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=behind(study.table))
 
 
 def _add_budget(figure: go.Figure, p: Parabola, table: pd.DataFrame, color: str, marker: str) -> None:
     """One budget's runs, its parabola and its minimum."""
-    name = f"C = {p.budget:.2e}"
+    name = f"C = {flops(p.budget)}"
     for ids, symbol, label in ((p.run_ids, marker, name), (p.far, "circle-open", f"{name}, not fitted")):
         rows = table.loc[ids].sort_values("N")
         if len(rows):

@@ -24,9 +24,9 @@ def residuals(study: Study) -> Page:
     rows = behind(table)
     if fit.theta is not None:
         predicted = fit.predict({"N": table.N.to_numpy(float), "D": table.D.to_numpy(float)})
-        residual = np.log(table.loss.to_numpy(float) / predicted)
-        rows = rows.assign(predicted=predicted, ln_residual=residual)
-        add_runs(figure, table, table.D, pd.Series(residual, index=table.index))
+        found = pd.DataFrame({"predicted": predicted, "ln_residual": np.log(table.loss / predicted)}, index=table.index)
+        rows = rows.join(found)
+        add_runs(figure, table, table.D, found.ln_residual)
         figure.add_hline(y=0, line={"color": "#888", "width": 1})
         shown = ", ".join(f"{name} {value:.3g}" for name, value in fit.params.items())
         about = (

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from analysis.output.words import count
 
 PALETTE = (
     "#0072B2",
@@ -21,7 +26,8 @@ PALETTE = (
 )  # Okabe and Ito 2008, for all eyes
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
-MOST_SIZES = 20  # in a legend
+# what is ordered (a size, a budget) has its place on this scale: viridis without its end, which is pale on paper
+SCALE = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
 
@@ -42,8 +48,8 @@ def plain(name: object) -> str:
 
 
 def behind(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of runs that a page lists."""
-    return table[[name for name in BEHIND if name in table]]
+    """The columns of runs that a page lists, small sizes first."""
+    return table.sort_values(["N", "C"])[[name for name in BEHIND if name in table]]
 
 
 def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool = False) -> go.Figure:
@@ -51,15 +57,21 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
     figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 70, "r": 30, "t": 30, "b": 60},
+        margin={"l": 10, "r": 10, "t": 30, "b": 60},
         height=560,
-        legend={"font": {"size": 11}},
+        legend={"font": {"size": 11}, "orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.0},
         hoverlabel={"align": "left"},
     )
     figure.update_xaxes(
         title=x, type="log" if log_x else "linear", exponentformat="power", showline=True, linecolor="#888"
     )
-    figure.update_yaxes(title=y, type="log" if log_y else "linear", showline=True, linecolor="#888")
+    figure.update_yaxes(
+        title={"text": y, "standoff": 8},
+        type="log" if log_y else "linear",
+        showline=True,
+        linecolor="#888",
+        automargin=True,
+    )
     values = [v for trace in figure.data for v in (trace.y if trace.y is not None else ()) if v is not None and v > 0]
     if log_y and values:  # a log axis of less than a decade would have one label
         figure.update_yaxes(tickmode="array", tickvals=_ticks(min(values), max(values)), tickformat=".2~f")
@@ -82,29 +94,36 @@ def hover(rows: pd.DataFrame) -> list[str]:
 
 
 def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
-    """Points of runs: a colour and a symbol a size; many sizes share a scale of colours."""
-    sizes = by_size(rows)
-    if len(sizes) > MOST_SIZES:
-        ticks = np.unique(np.round(np.log10(rows.N)))
-        scale = {"title": "N", "tickvals": ticks, "ticktext": [f"{10**t:.0e}" for t in ticks]}
-        marker = {"color": np.log10(rows.N), "colorscale": "Viridis", "colorbar": scale, "size": 7, "opacity": 0.8}
-        figure.add_scatter(x=x, y=y, mode="markers", name="runs", marker=marker, text=hover(rows), hoverinfo="text")
-        figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0})
-        return
-    for i, size in enumerate(sizes):
-        mask = (rows["size"] == size).to_numpy()
-        marker = {"symbol": MARKERS[i % len(MARKERS)], "color": PALETTE[i % len(PALETTE)], "size": 7, "opacity": 0.6}
-        figure.add_scatter(
-            x=x[mask],
-            y=y[mask],
-            mode="markers",
-            name=plain(size),
-            marker=marker,
-            text=hover(rows[mask]),
-            hoverinfo="text",
-        )
+    """Points of runs, coloured by size."""
+    marker = {**of_size(rows.N), "color": np.log10(rows.N), "size": 8, "opacity": 0.8}
+    figure.add_scatter(x=x, y=y, mode="markers", name="runs", marker=marker, text=hover(rows), hoverinfo="text")
 
 
-def by_size(table: pd.DataFrame) -> list[str]:
-    """Names of the sizes, smallest first."""
-    return list(table.sort_values("N")["size"].drop_duplicates())
+def of_size(sizes: Iterable[float]) -> dict[str, Any]:
+    """The scale of colours of points that are coloured by log10 N, with its bar."""
+    log = np.log10(np.asarray(list(sizes), float))
+    low, high = float(log.min()), float(log.max())
+    whole = np.arange(np.ceil(low), np.floor(high) + 1)
+    ticks = whole if len(whole) > 1 else np.linspace(low, high, 3) if high > low else np.array([low])
+    bar = {
+        "title": {"text": "N"},
+        "tickvals": ticks.tolist(),
+        "ticktext": [count(10**t) for t in ticks],
+        "thickness": 12,
+        "outlinewidth": 0,
+    }
+    return {"colorscale": scale(), "cmin": low, "cmax": max(high, low + 1e-9), "colorbar": bar}
+
+
+def scale() -> list[list[Any]]:
+    """SCALE as plotly takes one."""
+    return [[i / (len(SCALE) - 1), color] for i, color in enumerate(SCALE)]
+
+
+def shades(values: Iterable[float]) -> list[str]:
+    """A colour a value, by the place of its logarithm between the lowest and the highest."""
+    log = np.log(np.asarray(list(values), float))
+    if not len(log):
+        return []
+    place = (log - log.min()) / max(float(np.ptp(log)), 1e-9)
+    return [str(color) for color in sample_colorscale(scale(), place.tolist())]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dashboards.figures.style import Page
@@ -16,18 +18,25 @@ from gpt3core.store import files
 CONFIG = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False, "responsive": True}
 
 CSS = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0; color: #1a1a1a; background: #fff; }
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #ddd; --faint: #555; --link: #0057a3; }
+:root { --warning: #8a3b00; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0; color: var(--ink); background: var(--paper); }
 header, main { max-width: 1080px; margin: 0 auto; padding: 0 20px; }
-header { border-bottom: 1px solid #ddd; padding-top: 14px; padding-bottom: 10px; }
-nav a { margin-right: 16px; } a { color: #0057a3; }
+header { border-bottom: 1px solid var(--line); padding-top: 14px; padding-bottom: 10px; }
+nav a { margin-right: 16px; } a { color: var(--link); }
 nav a[aria-current] { color: inherit; font-weight: 600; text-decoration: none; }
 h1 { font-size: 21px; margin: 4px 0; } h2 { font-size: 17px; margin-top: 28px; }
 table { border-collapse: collapse; font-size: 13px; margin: 8px 0; } .wide { overflow-x: auto; }
-th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #eee; vertical-align: top; }
-td { font-variant-numeric: tabular-nums; } .warning { color: #8a3b00; }
+th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { font-variant-numeric: tabular-nums; } .warning { color: var(--warning); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 16px; margin: 16px 0; }
-dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
+td.number { text-align: right; white-space: nowrap; } summary { font-weight: 600; margin-top: 24px; cursor: pointer; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e6; --paper: #141414; --line: #383838; --faint: #a8a8a8; --link: #7ab8f5; --warning: #f0a868; }
+  .js-plotly-plot { filter: invert(0.92) hue-rotate(180deg); } /* white becomes the paper, hues stay */
+}
+@media print { nav, .modebar-container { display: none; } }
+dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
@@ -86,16 +95,28 @@ def definitions(lines: Sequence[tuple[str, str]]) -> str:
 
 
 def _figure_page(name: str, pages: list[Page], page: Page) -> str:
-    rows = [[_cell(value) for value in row] for row in page.rows.itertuples(index=False)]
     body = (
         f"<h2>{html.escape(page.title)}</h2><p>{html.escape(page.about)}</p>{plot(page)}"
-        f'<h2>The {len(page.rows)} rows behind it</h2><p><a href="data/{page.slug}.csv" download>as CSV</a></p>'
-        f"{table(list(page.rows.columns), rows)}"
+        f"<details><summary>The {len(page.rows)} rows behind it</summary>{_rows(page.rows)}</details>"
+        f'<p><a href="data/{page.slug}.csv" download>as CSV</a></p>'
     )
     return _document(name, pages, page.slug, page.title, body)
 
 
+def _rows(rows: pd.DataFrame) -> str:
+    """The rows behind a figure, numbers to the right."""
+    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in rows.columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows.itertuples(index=False))
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.5g}"
-    return "" if value is None or value is pd.NA else str(value)
+    """A cell: words as they are, counts in full up to a million, other numbers to five digits."""
+    if value is None or pd.isna(value):
+        return "<td></td>"
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+        return f"<td>{html.escape(str(value))}</td>"
+    number = float(value)
+    whole = number.is_integer() and 1000 <= abs(number) < 1e6
+    text = f"{number:,.0f}" if whole else f"{number:.5g}".replace("e+", "e")
+    return f'<td class="number">{text}</td>'

@@ -33,7 +33,7 @@ def test_every_page_draws_offline(isolated):
             page.goto((isolated / "report" / f"{slug}.html").as_uri())
             page.wait_for_selector(".plotly .main-svg")
             if slug in ("frontier", "isoflop", "residuals"):
-                assert page.locator(".scatterlayer .trace").count() > 3, slug
+                assert page.locator(".scatterlayer .points path").count() > 3, slug
             assert page.get_by_text("Share chart").count() == 0
             assert page.locator("[data-title*='loud']").count() == 0
         page.goto((isolated / "report" / "frontier.html").as_uri())
@@ -41,6 +41,13 @@ def test_every_page_draws_offline(isolated):
         point.hover(force=True)
         page.wait_for_selector(".hoverlayer .hovertext")
         assert "epochs" in (page.locator(".hoverlayer").text_content() or "")
+        phone = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        for slug in ("index", *catalogue.SLUGS):
+            phone.goto((isolated / "report" / f"{slug}.html").as_uri())
+            phone.wait_for_selector(".plotly .main-svg")
+            assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"{slug} runs off the page"
+            assert phone.locator(".nsewdrag").first.bounding_box()["width"] > 175, slug
+        assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 20, 20)"
         browser.close()
     assert errors == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -10,11 +10,12 @@ import pytest
 
 from analysis import api
 from dashboards import report
-from dashboards.figures import catalogue
+from dashboards.figures import catalogue, style
 from dashboards.figures.accuracy import accuracy_compute
 from dashboards.figures.curves import CURVE_POINTS, thinned
 from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
+from dashboards.figures.residuals import residuals
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 
@@ -39,6 +40,25 @@ def test_every_run_is_on_the_frontier_and_behind_it(made):
 def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(made):
     stars = [t for t in isoflop(made).figure.data if t.marker.symbol == "star"]
     assert [s.x[0] for s in stars] == pytest.approx([p.n_star for p in made.minima.used])
+
+
+def test_sizes_are_ordered_by_a_scale_that_is_one_in_grey_too(made):
+    (runs,) = [trace for trace in frontier(made).figure.data if trace.name == "runs"]
+    assert runs.marker.color == pytest.approx(np.log10(made.everything.N))
+    grey = [np.dot([int(c[i : i + 2], 16) for i in (1, 3, 5)], [0.299, 0.587, 0.114]) for c in style.SCALE]
+    assert np.all(np.diff(grey) > 5)
+    assert style.shades([1e9, 1e6, 1e12]) == [style.shades([1e6, 1e9, 1e12])[i] for i in (1, 0, 2)]
+    assert len(set(style.shades([1e6, 1e9, 1e12]))) == 3
+    assert style.shades([5.0]) == style.shades([7.0, 7.0])[:1]
+
+
+def test_the_rows_behind_the_residuals_are_those_of_their_runs(made):
+    rows = residuals(made).rows
+    law = made.laws["chinchilla"].fit
+    predicted = law.predict({"N": rows.N.to_numpy(float), "D": rows.D.to_numpy(float)})
+    assert rows.predicted.tolist() == pytest.approx(list(predicted))
+    assert rows.ln_residual.tolist() == pytest.approx(list(np.log(rows.loss / predicted)))
+    assert rows.N.is_monotonic_increasing
 
 
 def test_what_is_at_chance_gets_no_curve(made):
