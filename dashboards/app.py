@@ -1,29 +1,37 @@
 """The figures of a sweep, live in a browser: ``python -m dashboards.app runs=ROOT``.
 
 Takes the settings of analysis.fit. Serves on 127.0.0.1 only (port=8050): whoever may use this machine may see the
-pages, nobody else. The figures follow the store: new results appear within seconds. Needs the extra ``app`` (pip
-install 'isoflop[app]').
+pages, nobody else. It listens at once; laws are fitted behind the page, which says so, and again when results were
+added. Needs the extra ``app`` (pip install 'isoflop[app]').
 """
 
 from __future__ import annotations
 
-import threading
+import logging
+import socket
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis.settings import StudySettings
+from dashboards.live import Live, View
 from gpt3core import cli
 from gpt3core.errors import StoreError, UsageError
-from gpt3core.store import places
-from gpt3core.store.rundir import default_root
 
-if TYPE_CHECKING:
-    from dashboards.figures.style import Page
-
-POLL_SECONDS = 3
-_SHOWN = (("figure", "figure"), ("about", "children"), ("state", "children"), ("shown", "data"))
+TICK_SECONDS = 2.0
+ANSWER = "answer"  # the tab that opens
+TABS_CSS = (
+    ".tab--selected { background: var(--paper) !important; color: var(--ink) !important; }"  # dash has them white
+)
+_SHOWN = (
+    ("name", "children"),
+    ("tabs", "children"),
+    ("answer", "children"),
+    ("figure", "figure"),
+    ("figure", "style"),
+    ("about", "children"),
+    ("shown", "data"),
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,68 +51,121 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"port={ports[-1]}: a number from 1 to 65535")
     given = cli.settings(StudySettings(), words)
     given.check()
-    app = build(given)  # what is wrong with the store is said here, before a server starts
-    app.run(host="127.0.0.1", port=int(ports[-1]) if ports else 8050, debug=False)
+    _require_runs(given)
+    live = Live(given)
+    server = serve(live, int(ports[-1]) if ports else 8050)
+    print(f"http://127.0.0.1:{server.port} (Ctrl-C ends it); laws are fitted behind the page", flush=True)
+    live.follow()
+    server.serve_forever()
     return 0
 
 
-class Live:
-    """The pages of a study, drawn anew when a result was added to its runs; one thread at a time."""
+def _require_runs(given: StudySettings) -> None:
+    """Say at once, before anything listens, that there are no such runs; what is wrong with them the page says.
 
-    def __init__(self, given: StudySettings) -> None:
-        self._given = given
-        self._root = places.local(given.runs) if given.runs else default_root()
-        self._one_at_a_time = threading.Lock()  # a fit takes longer than a tick: the ticks behind it find it done
-        self._pages: list[Page] = []
-        self.token: tuple[int, float] | None = None
-        self.name = ""
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    from analysis.runs import selection, store
+    from analysis.runs.scores import Asked
 
-    def pages(self) -> list[Page]:
-        """The pages as of now."""
-        from dashboards import data
-        from dashboards.figures import catalogue
-
-        with self._one_at_a_time:
-            places.refresh(self._root)
-            token = _token(self._root)
-            if self.token != token:
-                study, _ = data.load(self._given)
-                self._pages, self.name = catalogue.pages(study, data.losses(study.runs)), study.runs.name
-                self.token = token
-            return list(self._pages)
+    path = store.place(given.runs) if given.runs else store.default_root()
+    if path.suffix and not path.is_dir():
+        selection.select(given, asked=Asked.of(given))
+    else:
+        store.known(path, given.sweep)
 
 
-def build(given: StudySettings) -> Any:
-    """The Dash app over a store."""
+def serve(live: Live, port: int) -> Any:
+    """A server that listens, not yet serving. Requests are not logged: a page asks every two seconds.
+
+    Raises:
+        UsageError: when something else has the port.
+    """
+    app = build(live)
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with socket.socket() as probe:  # werkzeug would print lines of its own and exit
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UsageError(f"port={port}: {error.strerror}; give another, like port={port + 1}") from error
+    return make_server("127.0.0.1", port, app.server, threaded=True)
+
+
+def build(live: Live) -> Any:
+    """The Dash app over what is followed."""
     try:
         import dash
     except ImportError as error:
         raise StoreError("dashboards.app needs dash: pip install 'isoflop[app]', or use dashboards.report") from error
+    from dashboards.pages.html import CSS
 
-    live = Live(given)
-    made = live.pages()
-    app = dash.Dash("isoflop", title=f"isoflop: {live.name}", update_title="")
-    app.layout = _layout(live.name, made)
+    app = dash.Dash("isoflop", title="isoflop", update_title="")
+    app.layout = _layout
+    app.index_string = app.index_string.replace("</head>", f"<style>{CSS}{TABS_CSS}</style></head>")
 
     @app.callback(
         *(dash.Output(name, what) for name, what in _SHOWN),
-        *(dash.Input("tab", "value"), dash.Input("tick", "n_intervals"), dash.State("shown", "data")),
+        *(dash.Input("tabs", "value"), dash.Input("tick", "n_intervals"), dash.State("shown", "data")),
     )
-    def show(slug: str, _: int | None, shown: list[Any] | None) -> tuple[Any, Any, str, list[Any]]:
-        found = {page.slug: page for page in live.pages()}
-        now = [slug, *(live.token or ())]
+    def show(tab: str, _: int | None, shown: list[Any] | None) -> tuple[Any, ...]:
+        view = live.view
+        now = [tab, view.number]
         # compared with what the browser has, not with what was sent: a slow answer that a later tick overtook is
         # discarded
         if shown == now:
             raise dash.exceptions.PreventUpdate
-        page = found.get(slug, next(iter(found.values())))
-        page.figure.update_layout(height=None, uirevision=slug)  # a reader's zoom survives an update
-        return page.figure, page.about, f"{len(page.rows)} rows behind it, as of {time.strftime('%H:%M:%S')}", now
+        return (*_drawn(view, tab, fresh=shown is None or shown[0] != tab or not shown[1]), now)
+
+    @app.callback(dash.Output("state", "children"), dash.Input("tick", "n_intervals"))
+    def state(_: int | None) -> str:
+        return said(live.view)
 
     return app
 
 
-def _layout(name: str, made: list[Page]) -> Any:
+def said(view: View) -> str:
+    """The line below the figure: of when it is, and what goes on behind it."""
+    parts = [f"as of {time.strftime('%H:%M:%S', time.localtime(view.made))}"] if view.number else []
+    if view.fitting is not None:
+        parts.append(
+            f"fitting {'the runs' if not view.number else 'new results'} for {time.time() - view.fitting:.0f} s"
+        )
+    if view.problem:
+        parts.append(view.problem)
+    return "; ".join(parts) or "starting"
+
+
+def _drawn(view: View, tab: str, *, fresh: bool) -> tuple[Any, ...]:
+    """Name, tabs, answer, figure and its style, and text of a tab.
+
+    Args:
+        fresh: whether another tab, or none, was drawn before; else a reader's zoom stays.
+    """
+    from dash import Patch, dcc, html
+
+    tabs = [dcc.Tab(label="Answer", value=ANSWER), *(dcc.Tab(label=p.title, value=p.slug) for p in view.pages)]
+    if not view.pages:
+        return "isoflop", tabs, [], {}, {"display": "none"}, ""
+    page = {page.slug: page for page in view.pages}.get(tab, view.pages[0])
+    drawn: Any = page.figure.to_plotly_json()
+    drawn["layout"] = {name: value for name, value in drawn["layout"].items() if name != "height"}
+    if not fresh:  # the browser's layout holds what the reader sees: uirevision does not outlive a Graph's own updates
+        whole, drawn = drawn, Patch()
+        drawn["data"] = whole["data"]
+        for name in set(whole["layout"]) - {"xaxis", "yaxis"}:
+            drawn["layout"][name] = whole["layout"][name]
+        drawn["layout"]["yaxis"]["tickvals"] = whole["layout"]["yaxis"].get("tickvals")
+    lines = view.answer if tab == ANSWER else []
+    answer = [part for label, sentence in lines for part in (html.Dt(label), html.Dd(sentence))]
+    about = f"{page.about} {len(page.rows)} rows behind it."
+    return f"isoflop: {view.name}", tabs, answer, drawn, {"height": "70vh"}, about
+
+
+def _layout() -> Any:
     """Tabs over one figure, and a clock that asks for what is new."""
     from dash import dcc, html
 
@@ -112,23 +173,16 @@ def _layout(name: str, made: list[Page]) -> Any:
 
     return html.Main(
         [
-            html.H1(f"isoflop: sweep {name}"),
-            dcc.Tabs(id="tab", value=made[0].slug, children=[dcc.Tab(label=p.title, value=p.slug) for p in made]),
+            html.H1("isoflop", id="name"),
+            dcc.Tabs(id="tabs", value=ANSWER, children=[dcc.Tab(label="Answer", value=ANSWER)]),
+            html.Dl(id="answer"),
             html.P(id="about"),
-            dcc.Graph(id="figure", config=CONFIG, style={"height": "70vh"}),
+            dcc.Graph(id="figure", config=CONFIG, style={"display": "none"}),
             html.P(id="state", role="status"),
             dcc.Store(id="shown"),
-            dcc.Interval(id="tick", interval=1000 * POLL_SECONDS),
-        ],
-        style={"maxWidth": "1200px", "margin": "0 auto", "fontFamily": "system-ui, sans-serif"},
+            dcc.Interval(id="tick", interval=1000 * TICK_SECONDS),
+        ]
     )
-
-
-def _token(root: Path) -> tuple[int, float]:
-    """Changes when a result or an evaluation is added."""
-    written = [root] if root.is_file() else [*root.glob("runs/*/result.json"), *root.glob("runs/*/evals/*.parquet")]
-    times = [path.stat().st_mtime for path in written]
-    return len(times), max(times, default=0.0)
 
 
 if __name__ == "__main__":

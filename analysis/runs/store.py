@@ -46,7 +46,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     Raises:
         StoreError: when there is no store, no such sweep, or no finished run in it.
     """
-    name = _known(root, sweep)
+    name = known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
     rows, evals, missing, pruned, unmeasured = [], [], [], [], []
@@ -148,15 +148,15 @@ def rates(root: Path, run_id: str, progress: Array) -> tuple[int, Array]:
     return spec.tokens, np.array(every[:-1]) / max(every)
 
 
-def _known(root: Path, sweep: str | None) -> str:
+def known(root: Path, sweep: str | None) -> str:
     """The sweep asked for, or the one last driven."""
     open_root(root, create=False)
-    known = sweeps(root)
-    if not known:
+    names = sweeps(root)
+    if not names:
         raise StoreError(f"{root} holds no sweep yet: run python sweeps/sizes.py first")
-    if sweep is not None and sweep not in known:
-        raise StoreError(f"{root} holds no sweep {sweep!r}; there are {', '.join(known)}")
-    return sweep or known[0]
+    if sweep is not None and sweep not in names:
+        raise StoreError(f"{root} holds no sweep {sweep!r}; there are {', '.join(names)}")
+    return sweep or names[0]
 
 
 def _failed(log: Path) -> set[str]:

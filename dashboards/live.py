@@ -1,0 +1,84 @@
+"""The pages of a study that grows: fitted anew when results were added, behind the last ones, which stay shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.settings import StudySettings
+from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core.store import places
+from gpt3core.store.rundir import default_root
+
+if TYPE_CHECKING:
+    from analysis.output.answer import Line
+    from dashboards.figures.style import Page
+
+POLL_SECONDS = 3.0  # between looks at the store
+Token = tuple[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What there is to show. Never changed, only replaced, so that a reader's is of one study."""
+
+    number: int = 0  # of the study shown; grows
+    name: str = ""
+    answer: list[Line] = field(default_factory=list)
+    pages: list[Page] = field(default_factory=list)
+    made: float = 0.0  # when it was read from the store, seconds since the epoch
+    fitting: float | None = None  # since when newer results are being fitted
+    problem: str = ""  # why newer results could not be
+
+
+class Live:
+    """Follows a store or a table; ``view`` is what to show now."""
+
+    def __init__(self, given: StudySettings) -> None:
+        self._given = given
+        self._root = places.local(given.runs) if given.runs else default_root()
+        self._token: Token | None = None
+        self.view = View()
+
+    def follow(self) -> None:
+        """Look at the store for ever, in a thread that ends with the process."""
+        threading.Thread(target=self._follow, name="live", daemon=True).start()
+
+    def look(self) -> None:
+        """Fit what is new, if anything is; a problem is shown, and tried again when the store changes."""
+        places.refresh(self._root)
+        token = _token(self._root)
+        if token == self._token:
+            return
+        self.view = replace(self.view, fitting=time.time())
+        try:
+            self.view = self._fitted()
+        except (UsageError, StoreError, LostError, OSError) as error:
+            self.view = replace(self.view, fitting=None, problem=str(error))
+        self._token = token
+
+    def _follow(self) -> None:
+        while True:
+            self.look()
+            time.sleep(POLL_SECONDS)
+
+    def _fitted(self) -> View:
+        from analysis.output.answer import answer
+        from dashboards import data
+        from dashboards.figures import catalogue
+
+        study, _ = data.load(self._given)
+        made = self.view.fitting or time.time()
+        pages = catalogue.pages(study, data.losses(study.runs))
+        name, number = study.runs.name, self.view.number + 1
+        return View(number=number, name=name, answer=answer(study), pages=pages, made=made)
+
+
+def _token(root: Path) -> Token:
+    """Changes when a result or an evaluation is added."""
+    written = [root] if root.is_file() else [*root.glob("runs/*/result.json"), *root.glob("runs/*/evals/*.parquet")]
+    times = [path.stat().st_mtime for path in written if path.exists()]
+    return len(times), max(times, default=0.0)
