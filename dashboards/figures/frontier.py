@@ -9,6 +9,7 @@ from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, allocation
+from analysis.output.words import flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.style import LOSS, Page, add_runs, axes, behind
@@ -71,6 +72,9 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
         )
         if name == "compute_frontier":
             _add_band(figure, law, grid)
+            _label(
+                figure, grid[30], float(law.fit.predict({"C": grid[30:31]})[0]), f"C^-{law.fit.params['alpha_C']:.4f}"
+            )
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.status is FitStatus.OK:
         n, d = allocation(joint.fit.params, grid)
@@ -81,6 +85,20 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
             name="L(N,D) at its optimum, 6ND = C",
             line={"color": "#0072B2", "dash": "dash", "width": 1.5},
         )
+
+
+def _label(figure: go.Figure, x: float, y: float, text: str, *, left: bool = False) -> None:
+    """A word beside a point of a line, on axes that are both logarithmic."""
+    figure.add_annotation(
+        x=np.log10(x),
+        y=np.log10(y),
+        text=text,
+        showarrow=False,
+        xanchor="right" if left else "left",
+        yanchor="top" if left else "bottom",
+        xshift=-8 if left else 4,
+        font={"size": 13},
+    )
 
 
 def _add_band(figure: go.Figure, law: FittedLaw, grid: Array) -> None:
@@ -116,3 +134,5 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         text=[f"prediction {p.decades:.1f} decades beyond the data<br>loss {p.loss:.3f}<br>{said}"],
         hoverinfo="text",
     )
+    inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
+    _label(figure, p.compute, p.loss, f"{p.loss:.2f}{inside} at {flops(p.compute)}", left=True)
