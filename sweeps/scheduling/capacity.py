@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Kind, Node, Resources, rack_of
 
@@ -55,36 +55,59 @@ class Free:
         gpus = shape.gpus
         if not gpus:
             return []
-        if gpus < 1:
-            amounts = [gpus] * workers
+        if gpus >= 1:
+            whole = int(workers * gpus + EPSILON)
+            taken, rest = self._take_whole(whole), workers * gpus - whole
+            amounts = [rest] if rest > EPSILON else []
         else:
-            rest = workers * gpus
-            amounts = [1.0] * int(rest + EPSILON)
-            amounts += [rest - len(amounts)] if rest - len(amounts) > EPSILON else []
-        taken, devices = [], self.devices
+            taken, amounts = [], [gpus] * workers
+        devices = self.devices
         for amount in amounts:
             best = -1
             for device, share in enumerate(devices):
                 if share >= amount - EPSILON and (best < 0 or share < devices[best]):
                     best = device
-                    if amount == 1.0:  # no whole one is fuller than another
-                        break
             if best >= 0:  # the fullest device that can; none where others hold more than was known
                 self.whole -= devices[best] >= WHOLE
                 devices[best] -= amount
                 taken.append((best, amount))
         return taken
 
+    def _take_whole(self, count: int) -> Taken:
+        """So many whole devices, or as many as there are."""
+        devices, taken = self.devices, Taken()
+        if count == self.whole == len(devices):
+            self.devices, self.whole = [0.0] * count, 0
+            return [(device, 1.0) for device in range(count)]
+        for device, share in enumerate(devices):
+            if len(taken) == count:
+                break
+            if share >= WHOLE:
+                devices[device] = share - 1.0
+                taken.append((device, 1.0))
+        self.whole -= len(taken)
+        return taken
+
     def give(self, shape: Resources, workers: int, taken: Taken) -> None:
         """Undo ``take``."""
         self.cpus += workers * shape.cpus
+        devices = self.devices
         for device, amount in taken:
-            self.devices[device] += amount
-            self.whole += self.devices[device] >= WHOLE
+            devices[device] = share = devices[device] + amount
+            if share >= WHOLE:
+                self.whole += 1
 
     def least(self, other: Free) -> Free:
         """What is free in both."""
-        return Free(min(self.cpus, other.cpus), list(map(min, self.devices, other.devices)))
+        mine, its = self.devices, other.devices
+        if mine == its or other.whole == len(its):
+            least = self.copy()
+        elif self.whole == len(mine):
+            least = other.copy()
+        else:
+            return Free(min(self.cpus, other.cpus), list(map(min, mine, its)))
+        least.cpus = min(self.cpus, other.cpus)
+        return least
 
 
 class _Rack:
@@ -215,36 +238,43 @@ class Capacity:
             The time, infinite where the room depends on what never ends.
         """
         count, shape = kind.workers // share, kind.worker
-        able = {id(rack): rack.able(share) for rack in self._racks(kind)}
-        racks, room = self._scopes[kind.worker, kind.accelerator, kind.rack][1], dict[str, int]()
+        racks = {id(rack): rack.able(share) for rack in self._racks(kind)}
+        of = self._scopes[kind.worker, kind.accelerator, kind.rack][1]
+        short = {name: id(rack) for name, rack in of.items() if rack.room[name] < share}
         self._scopes = {}  # nodes change below without being looked at again
-        for moment in _moments(held, now):
-            for _, worker, allocation, taken in moment:
-                for name, devices in taken.items():
-                    self.free[name].give(worker, allocation[name], devices)
-            names = {name for *_, taken in moment for name in taken if name in racks}
-            for name in names:
-                before = room.get(name, racks[name].room[name])
-                room[name] = after = self.free[name].workers(shape)
-                able[id(racks[name])] += (after >= share) - (before >= share)
-            if any(able[id(racks[name])] >= count for name in names):
-                return max(now, moment[0][0])
+        free, enough = self.free, False
+        for i, (ends, worker, allocation, taken) in enumerate(held):
+            for name, devices in taken.items():
+                node = free[name]
+                node.give(worker, allocation[name], devices)
+                if name in short and node.workers(shape) >= share:
+                    rack = short.pop(name)
+                    racks[rack] += 1
+                    enough |= racks[rack] >= count
+            if enough and (i + 1 == len(held) or held[i + 1][0] > max(now, ends)):  # all that ends then has
+                return max(now, ends)
         raise AssertionError("an empty cluster has room for what is not impossible on it")
 
     def _racks(self, kind: Kind) -> list[_Rack]:
         scope = kind.worker, kind.accelerator, kind.rack
         if scope not in self._scopes:
             shape, rooms = kind.worker, dict[tuple[bool, str], dict[str, int]]()
+            known = self._rooms(shape)
             for node in self.nodes:
                 if kind.accelerator and node.labels.get(ACCELERATOR) != kind.accelerator:
                     continue
                 where = rack_of(node, kind.rack) if kind.rack else (True, "")
                 if where not in rooms:
                     rooms[where] = {}
-                rooms[where][node.name] = self.free[node.name].workers(shape)
+                name = node.name
+                rooms[where][name] = known[name].room[name] if name in known else self.free[name].workers(shape)
             racks = [_Rack(room) for room in rooms.values()]
             self._scopes[scope] = racks, {name: rack for rack in racks for name in rack.room}
         return self._scopes[scope][0]
+
+    def _rooms(self, shape: Resources) -> Mapping[str, _Rack]:
+        """Where it is known already what room nodes have for a shape."""
+        return next((racks for (known, *_), (_, racks) in self._scopes.items() if known == shape), {})
 
     def _fullness(self, name: str) -> tuple[float, float, str]:
         free = self.free[name]
@@ -259,15 +289,3 @@ class Capacity:
         while rack.room[heap[0][2]] != room or heap[0] != self._fullness(heap[0][2]):
             heapq.heappop(heap)
         return heap[0]
-
-
-def _moments(held: Sequence[Held], now: float) -> Iterator[list[Held]]:
-    """What ends at the same time, in the order of time; all that should have ended by now is one."""
-    moment: list[Held] = []
-    for one in held:
-        if moment and one[0] > max(now, moment[0][0]):
-            yield moment
-            moment = []
-        moment.append(one)
-    if moment:
-        yield moment

@@ -3,22 +3,26 @@
 Ray starts any gang that fits, in no order, so a large gang behind a stream of small runs may never start, and an
 impossible one waits for ever without an error. Here the queue is ordered (priority and age by ``jobs.turn``, then
 longest first); the first run that does not fit gets a reservation at the earliest time the running ones leave room,
-and others may start ahead of it only if they end before that time or stay off its nodes (EASY backfill, Lifka 1995).
-Where the rules say so, running runs that come after it make room (``preemption``).
+and others may start ahead of it only if they end before that time or stay off its nodes (EASY backfill, Lifka 1995),
+short ones before long ones (``ledger.ahead``; Tsafrir, Etsion and Feitelson 2007). Backfill hurts most whoever needs
+most of the cluster and is not first yet: each long run that starts behind it puts off the time at which all is free.
+So the first run further back that needs more than half of the cluster is not delayed by those behind it either.
+Where the rules say so, running runs that come after the first make room (``preemption``).
 """
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import itemgetter
 
 from sweeps.scheduling import preemption
-from sweeps.scheduling.capacity import Capacity, Held
+from sweeps.scheduling.capacity import Capacity, Held, Taken
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Kind
 from sweeps.scheduling.jobs import Decision, Hold, Job, Preempt, Refuse, Rules, Running, Start, turn
-from sweeps.scheduling.ledger import Ledger, Queue, place
+from sweeps.scheduling.ledger import Ledger, Place, Queue, ahead, place
 
 __all__ = ["Decision", "Hold", "Job", "Kind", "Preempt", "Refuse", "Rules", "Running", "Start", "decide", "impossible"]
 
@@ -42,9 +46,21 @@ def decide(
         largest: the largest cluster seen: what fits it and not the nodes that are alive now is held, not refused.
     """
     one_pass = _Pass(now, Ledger(inventory, running), largest or inventory, rules)
-    decision = one_pass.decision
+    decision, decisions = one_pass.decision, list[Decision]()
     ordered = sorted(queue, key=lambda job: place(job, rules))
-    return [*[decision(job) for job in ordered], *one_pass.preempted]
+    for job in ordered:
+        decisions.append(decision(job))
+        if one_pass.reserved:
+            break
+    rest = ordered[len(decisions) :]
+    kinds = {id(job.kind): job.kind for job in rest}
+    wide = {i for i, kind in kinds.items() if one_pass.fit(kind).wide}
+    room = {i for i, kind in kinds.items() if one_pass.has_room(kind)}
+    asked = sorted((job for job in rest if id(job.kind) in room), key=lambda job: ahead(job, rules))
+    one_pass.reserve_too(next((job for job in rest if id(job.kind) in wide), None) if wide else None, asked)
+    found = {job.run_id: decision(job) for job in asked}
+    decisions += [found.get(job.run_id) or decision(job) for job in rest]
+    return [*decisions, *one_pass.preempted]
 
 
 def skim(now: float, ledger: Ledger, queue: Queue, largest: Inventory, rules: Rules) -> list[Decision]:
@@ -54,17 +70,39 @@ def skim(now: float, ledger: Ledger, queue: Queue, largest: Inventory, rules: Ru
     """
     one_pass, decisions = _Pass(now, ledger, largest, rules), list[Decision]()
     most: dict[Kind, float] = {}
-    for job in queue.walk(most):
+    started: set[str] = set()
+
+    def ask(job: Job) -> None:
         decision = one_pass.decision(job)
         fit = one_pass.fits[id(job.kind)]
         if fit.verdict is not None:
-            decisions += [type(fit.verdict)(run_id=j.run_id, reason=fit.verdict.reason) for j in queue.of(job.kind)]
-        elif not isinstance(decision, Hold) or (one_pass.first and one_pass.first.run_id == job.run_id):
+            decisions.extend(type(fit.verdict)(run_id=j.run_id, reason=fit.verdict.reason) for j in queue.of(job.kind))
+        elif isinstance(decision, Start):
+            started.add(job.run_id)
+            decisions.append(decision)
+        elif one_pass.reserved and one_pass.reserved[0].run_id == job.run_id:
             decisions.append(decision)
         if fit.full or fit.verdict is not None:
             most[job.kind] = -math.inf
-        elif fit.late and one_pass.first is not None:
-            most[job.kind] = one_pass.first.time + EPSILON - now if one_pass.first.time < math.inf else -math.inf
+        elif fit.late == 1:
+            most[job.kind] = one_pass.reserved[0].latest(now)
+
+    for job in queue.walk(most):
+        ask(job)
+        if one_pass.reserved:
+            break
+    else:
+        return decisions
+    kinds = list(queue.kinds())
+    behind = [
+        one for kind in kinds if one_pass.fit(kind).wide if (one := queue.behind(kind, one_pass.reserved[0].place))
+    ]
+    with_room = [kind for kind in kinds if one_pass.has_room(kind)]
+    most |= {kind: -math.inf for kind in kinds if one_pass.fits[id(kind)].full}
+    one_pass.reserve_too(min(behind)[1] if behind else None, (job for kind in with_room for job in queue.of(kind)))
+    for job in queue.walk_ahead(most):
+        if job.run_id not in started:
+            ask(job)
     return [*decisions, *one_pass.preempted]
 
 
@@ -88,12 +126,22 @@ def impossible(kind: Kind, inventory: Inventory) -> str | None:
 
 @dataclass(kw_only=True, slots=True)
 class _Reservation:
-    """The first run that did not fit: when it will, and what it leaves free then."""
+    """A run that did not fit: when it will, and what it leaves free then."""
 
     run_id: str
+    place: Place  # in the queue: those behind it must not delay it
     time: float
     spare: Capacity
-    both: Capacity  # free now and spare then: where a long run may start ahead of it
+    both: Capacity  # free now and spare then, of the reservations before it too: where a long run may start
+    delaying: str  # why those wait that would delay it
+
+    def over(self, ends: float) -> bool:
+        """Whether what ends then is over by its time."""
+        return ends <= self.time + EPSILON and self.time < math.inf
+
+    def latest(self, now: float) -> float:
+        """Seconds of the longest run that is over by its time."""
+        return self.time + EPSILON - now if self.time < math.inf else -math.inf
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,7 +151,9 @@ class _Fit:
     share: int = 0  # workers of it on each node
     verdict: Refuse | Hold | None = None  # why such runs cannot start here, whatever runs
     full: str = ""  # why they wait, where nothing is free for them
-    late: bool = False  # they would delay the reservation wherever they start
+    late: int = 9  # whom so many reservations bind, from the first on, finds no place; 9 while nobody was turned away
+    room: bool = False  # some was found
+    wide: bool = False  # it needs more than half of the cluster
 
 
 class _Pass:
@@ -111,81 +161,141 @@ class _Pass:
 
     def __init__(self, now: float, ledger: Ledger, largest: Inventory, rules: Rules) -> None:
         self.now, self.ledger, self.free, self.largest, self.rules = now, ledger, ledger.free, largest, rules
-        self.first: _Reservation | None = None
-        self.delaying = ""  # why those wait that would delay it
+        self.reserved: list[_Reservation] = []  # by time
         self.preempted: list[Preempt] = []
         self.fits: dict[int, _Fit] = {}  # by the kind's identity: kinds are one object each
         self.lasting = ledger.lasting()  # whole nodes are waited for, but not those on which somebody stays for ever
+        self._later: list[Held] = []  # what still holds resources at the first reservation's time
+        self._totals: dict[tuple[str, bool], float] = {}
 
     def decision(self, job: Job) -> Decision:
         """What becomes of the next of the queue."""
         kind = job.kind
-        fit = self.fits.get(id(kind))
-        if fit is None:
-            fit = self.fits[id(kind)] = self._fit(kind)
+        fit = self.fits.get(id(kind)) or self.fit(kind)
         if fit.full:
             return Hold(run_id=job.run_id, reason=fit.full)
         if fit.verdict is not None:
             return type(fit.verdict)(run_id=job.run_id, reason=fit.verdict.reason)
-        ahead = self.first is None or self._ends_before(job, self.first)
-        if not ahead and fit.late:
-            return Hold(run_id=job.run_id, reason=self.delaying)
-        allocation = self.free.place(job.kind, fit.share)
+        bound = self._bound(job) if self.reserved else 0
+        if bound >= fit.late:
+            return Hold(run_id=job.run_id, reason=self.reserved[fit.late - 1].delaying)
+        allocation = self.free.place(kind, fit.share)
         if allocation is None:
             return self._hold(job, fit)
-        if not ahead and not self._beside(job, allocation):
-            assert self.first is not None
-            allocation = self.first.both.place(job.kind, fit.share)
+        if bound and not all(self._beside(job, allocation, one) for one in self.reserved[:bound]):
+            allocation = self.reserved[bound - 1].both.place(kind, fit.share)
             if allocation is None:
-                fit.late = True
-                return Hold(run_id=job.run_id, reason=self.delaying)
+                fit.late = bound
+                return Hold(run_id=job.run_id, reason=self.reserved[bound - 1].delaying)
         return self._start(job, allocation)
 
-    def _fit(self, kind: Kind) -> _Fit:
+    def has_room(self, kind: Kind) -> bool:
+        """Whether a run of a kind could start, were there no reservation."""
+        fit = self.fit(kind)
+        if not fit.room and not fit.full and fit.verdict is None:
+            fit.room = self.free.place(kind, fit.share) is not None
+            fit.full = "" if fit.room else self._behind(kind)
+        return fit.room
+
+    def reserve_too(self, job: Job | None, others: Iterable[Job]) -> None:
+        """Keep room for a wide run further back from those behind it, from when the first of the queue has started.
+
+        Args:
+            others: the runs for which there is room now: where none of them could delay it, nothing is to be kept.
+        """
+        if job is None or self.reserved[0].time == math.inf:
+            return
+        fit, first, where = self.fits[id(job.kind)], self.reserved[0], place(job, self.rules)
+        if not any(not first.over(self.now + o.seconds) and place(o, self.rules) > where for o in others):
+            return
+        then, time = first.spare.copy(), first.time
+        if then.place(job.kind, fit.share) is None:
+            time = then.earliest(job.kind, fit.share, self._later, time)
+        if time < math.inf:
+            self._take(job, fit.share, then)
+            at = f"{_at(time, self.now)} at the earliest"
+            why = f"would delay {job.run_id}, which needs more than half of the cluster{at}"
+            self._reserve(job, time, then, first.both, why)
+
+    def fit(self, kind: Kind) -> _Fit:
         """How runs of a kind lie on this cluster, or why they cannot: for ever, or until nodes come back."""
+        if (known := self.fits.get(id(kind))) is not None:
+            return known
         if (share := self.lasting.share(kind) or self.ledger.totals().share(kind)) is not None:
-            return _Fit(share=share)
-        if (reason := impossible(kind, self.largest)) is not None:
-            return _Fit(verdict=Refuse(run_id="", reason=reason))
-        alive = f"{len(self.ledger.inventory)} node{'s' * (len(self.ledger.inventory) != 1)}"
-        reason = f"needs {kind}: more than the {alive} alive now can offer; waits for nodes to come back"
-        return _Fit(verdict=Hold(run_id="", reason=reason))
+            fit = _Fit(share=share, wide=self._needs(kind) > self._all(kind) / 2 + EPSILON)
+        elif (reason := impossible(kind, self.largest)) is not None:
+            fit = _Fit(verdict=Refuse(run_id="", reason=reason))
+        else:
+            alive = f"{len(self.ledger.inventory)} node{'s' * (len(self.ledger.inventory) != 1)}"
+            reason = f"needs {kind}: more than the {alive} alive now can offer; waits for nodes to come back"
+            fit = _Fit(verdict=Hold(run_id="", reason=reason))
+        self.fits[id(kind)] = fit
+        return fit
 
-    def _ends_before(self, job: Job, reservation: _Reservation) -> bool:
-        return self.now + job.seconds <= reservation.time + EPSILON and reservation.time < math.inf
+    @staticmethod
+    def _needs(kind: Kind) -> float:
+        """GPUs, or cores of what has none."""
+        return kind.workers * (kind.worker.gpus or kind.worker.cpus)
 
-    def _beside(self, job: Job, allocation: Allocation) -> bool:
+    def _all(self, kind: Kind) -> float:
+        """As many as there are for it."""
+        what = kind.accelerator, bool(kind.worker.gpus)
+        if what not in self._totals:
+            nodes = [n for n in self.ledger.inventory if n.labels.get(ACCELERATOR) == kind.accelerator or not what[0]]
+            self._totals[what] = sum(n.total.gpus if what[1] else n.total.cpus for n in nodes)
+        return self._totals[what]
+
+    def _bound(self, job: Job) -> int:
+        """How many of the reservations a run must not touch: it is behind them, and would not be over by then."""
+        ends = self.now + job.seconds
+        if self.reserved[0].over(ends):
+            return 0
+        if len(self.reserved) == 1 or self.reserved[1].over(ends):
+            return 1
+        return 2 if place(job, self.rules) > self.reserved[1].place else 1
+
+    def _beside(self, job: Job, allocation: Allocation, one: _Reservation) -> bool:
         """Whether the reserved run would not miss what an allocation takes."""
-        assert self.first is not None
-        spare = self.first.spare.free
+        spare = one.spare.free
         return all(spare[name].workers(job.worker) >= workers for name, workers in allocation.items())
 
     def _start(self, job: Job, allocation: Allocation) -> Start:
-        start = self.ledger.start(job, allocation, self.now)
-        if self.first is not None:
-            if self.now + job.seconds > self.first.time + EPSILON:
-                self.first.spare.take(job.worker, allocation)
+        start, both = self.ledger.start(job, allocation, self.now), self.free
+        for one in self.reserved:
+            if self.now + job.seconds > one.time + EPSILON:
+                one.spare.take(job.worker, allocation)
             for name in allocation:
-                self.first.both.free[name] = self.free.free[name].least(self.first.spare.free[name])
-            self.first.both.changed(allocation)
+                one.both.free[name] = both.free[name].least(one.spare.free[name])
+            one.both.changed(allocation)
+            both = one.both
         return start
 
     def _hold(self, job: Job, fit: _Fit) -> Hold:
         """The first that does not fit gets a reservation, the others wait behind it."""
-        first = job.run_id if self.first is None else self.first.run_id
-        fit.full = f"needs {job.kind}, behind {first}"
-        if self.first is not None:
+        if self.reserved:
+            fit.full = self._behind(job.kind)
             return Hold(run_id=job.run_id, reason=fit.full)
         time, spare = self._earliest(job, fit.share, set())
         stopped = self._stopped_for(job, fit.share) if time > self.now + WORTH_SECONDS else set()
         if stopped:
             self.preempted = [Preempt(run_id=i, by=job.run_id) for i in sorted(stopped)]
             time, spare = self._earliest(job, fit.share, stopped)
-        self.first = _Reservation(run_id=job.run_id, time=time, spare=spare, both=self.free.least(spare))
-        self.delaying = f"would delay {job.run_id}, which is first in the queue{_at(time, self.now)}"
+        why = f"would delay {job.run_id}, which is first in the queue{_at(time, self.now)}"
+        self._reserve(job, time, spare, self.free, why)
+        fit.full = self._behind(job.kind)
         waits = f"{len(stopped)} of lower priority make room, " if stopped else ""
         reason = f"first in the queue, {waits}needs {job.kind}{_at(time, self.now)}"
         return Hold(run_id=job.run_id, reason=reason, eta=time if time < math.inf else None)
+
+    def _reserve(self, job: Job, time: float, spare: Capacity, both: Capacity, why: str) -> None:
+        where = place(job, self.rules)
+        both = both.least(spare)
+        self.reserved.append(
+            _Reservation(run_id=job.run_id, place=where, time=time, spare=spare, both=both, delaying=why)
+        )
+
+    def _behind(self, kind: Kind) -> str:
+        return f"needs {kind}, behind {self.reserved[0].run_id}"
 
     def _earliest(self, job: Job, share: int, stopped: Set[str]) -> tuple[float, Capacity]:
         """When the running runs leave room for a job at the earliest, and what is free beside it then."""
@@ -196,10 +306,16 @@ class _Pass:
             held.append((ends, run.worker, run.allocation, taken))
         held.sort(key=itemgetter(0))
         time = then.earliest(job.kind, share, held, self.now)
+        mine = self._take(job, share, then)
+        self._later = [*held[bisect.bisect(held, time, key=itemgetter(0)) :], (time + job.seconds, job.worker, *mine)]
+        self._later.sort(key=itemgetter(0))
+        return time, then
+
+    @staticmethod
+    def _take(job: Job, share: int, then: Capacity) -> tuple[Allocation, Mapping[str, Taken]]:
         allocation = then.place(job.kind, share)
         assert allocation is not None, "there is room by then"
-        then.take(job.worker, allocation)
-        return time, then
+        return allocation, then.take(job.worker, allocation)
 
     def _stopped_for(self, job: Job, share: int) -> set[str]:
         """The running runs that should make room for the first of the queue; none where that would not give it any."""

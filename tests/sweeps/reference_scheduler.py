@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Resources
 from sweeps.scheduling.jobs import Decision, Hold, Job, Preempt, Refuse, Rules, Running, Start
+from sweeps.scheduling.ledger import HASTE
 from sweeps.scheduling.scheduler import PLAIN, STOP_SECONDS, WORTH_SECONDS
 
 Free = dict[str, Resources]
@@ -21,8 +22,18 @@ def decide(
     now: float, inventory: Inventory, queue: Sequence[Job], running: Sequence[Running], rules: Rules = PLAIN
 ) -> list[Decision]:
     """One decision for every queued run, and who must stop for the first that waits."""
-    plain = _Plain(now, inventory, list(running), rules)
-    return [*[plain.decision(job) for job in sorted(queue, key=lambda j: _order(j, rules))], *plain.preempted]
+    plain, ordered = _Plain(now, inventory, list(running), rules), sorted(queue, key=lambda j: _order(j, rules))
+    decisions: dict[str, Decision] = {}
+    for job in ordered:
+        decisions[job.run_id] = plain.decision(job)
+        if plain.reserved:
+            break
+    rest = ordered[len(decisions) :]
+    for job in [job for job in rest if plain.wide(job)][:1]:
+        plain.reserve_too(job)
+    for job in sorted(rest, key=lambda j: _ahead(j, rules)):
+        decisions[job.run_id] = plain.decision(job)
+    return [*[decisions[job.run_id] for job in ordered], *plain.preempted]
 
 
 def _order(job: Job, rules: Rules) -> tuple[float, int, float, str]:
@@ -30,12 +41,17 @@ def _order(job: Job, rules: Rules) -> tuple[float, int, float, str]:
     return job.queued - rules.patience * job.priority, job.turn, length, job.run_id
 
 
+def _ahead(job: Job, rules: Rules) -> tuple[float, int, float, str]:
+    queued = job.queued - rules.patience * job.priority + min(HASTE * job.seconds, rules.patience)
+    return queued, job.turn, job.seconds, job.run_id
+
+
 class _Plain:
     def __init__(self, now: float, inventory: Inventory, running: list[Running], rules: Rules) -> None:
         self.now, self.inventory, self.running, self.rules = now, inventory, running, rules
         self.lasting = [run for run in running if run.ends == math.inf and not run.stopping]
         self.totals: Free = {node.name: node.total for node in inventory}
-        self.reservation: _Reservation | None = None
+        self.reserved: list[_Reservation] = []
         self.preempted: list[Preempt] = []
         self.full: set[object] = set()
 
@@ -45,28 +61,48 @@ class _Plain:
             return Refuse(run_id=job.run_id, reason=f"needs {job.kind}")
         free = self.without(self.running)
         allocation = self.place(job, free, share)
-        reserved = self.reservation
-        if allocation is not None and reserved is not None and not reserved.allows(job, allocation, self.now):
-            beside = self.place(job, {name: _least(free[name], reserved.spare[name]) for name in free}, share)
-            if beside is None:
-                return Hold(run_id=job.run_id, reason=f"would delay {reserved.run_id}")
-            allocation = beside
+        bound = [one for one in self.reserved if one.binds(job, self.now, self.rules)]
+        if allocation is not None and not all(one.spares(job, allocation) for one in bound):
+            for one in bound:
+                free = {name: _least(free[name], one.spare[name]) for name in free}
+            allocation = self.place(job, free, share)
+            if allocation is None:
+                return Hold(run_id=job.run_id, reason=f"would delay {bound[-1].job.run_id}")
         if allocation is not None:
             started = Running(run_id=job.run_id, worker=job.worker, allocation=allocation, ends=self.now + job.seconds)
             self.running.append(started)
-            if reserved is not None and started.ends > reserved.time + EPSILON:
-                self.reservation = reserved.taken(started)
+            self.reserved = [one.taken(started) if started.ends > one.time + EPSILON else one for one in self.reserved]
             return Start(run_id=job.run_id, allocation=allocation)
-        if reserved is not None:
-            return Hold(run_id=job.run_id, reason=f"behind {reserved.run_id}")
-        self.reservation = self.reserve(job, share)
-        if self.reservation.time > self.now + WORTH_SECONDS and self.rules.preempt:
+        if self.reserved:
+            return Hold(run_id=job.run_id, reason=f"behind {self.reserved[0].job.run_id}")
+        first = self.reserve(job, share)
+        if first.time > self.now + WORTH_SECONDS and self.rules.preempt:
             stopped = self.cheapest(job, share)
             self.preempted = [Preempt(run_id=i, by=job.run_id) for i in sorted(stopped)]
             self.running = [replace(r, stopping=True) if r.run_id in stopped else r for r in self.running]
-            self.reservation = self.reserve(job, share) if stopped else self.reservation
-        time = self.reservation.time
-        return Hold(run_id=job.run_id, reason="first in the queue", eta=time if time < math.inf else None)
+            first = self.reserve(job, share) if stopped else first
+        self.reserved = [first]
+        return Hold(run_id=job.run_id, reason="first in the queue", eta=first.time if first.time < math.inf else None)
+
+    def wide(self, job: Job) -> bool:
+        """Whether it could start on these nodes, and takes more than half of them."""
+        if self.share(job, self.totals) is None:
+            return False
+        nodes = [self.totals[n.name] for n in self.inventory if job.accelerator in ("", n.labels.get(ACCELERATOR))]
+        if job.worker.gpus:
+            return 2 * job.workers * job.worker.gpus > sum(total.gpus for total in nodes) + EPSILON
+        return 2 * job.workers * job.worker.cpus > sum(total.cpus for total in nodes) + EPSILON
+
+    def reserve_too(self, job: Job) -> None:
+        """Its earliest time, were nobody between it and the first that waits."""
+        share = self.share(job, self.without(self.lasting)) or self.share(job, self.totals)
+        first = self.reserved[0]
+        assert share is not None
+        if first.time < math.inf:
+            allocation, ends = first.allocation, first.time + first.job.seconds
+            head = Running(run_id=first.job.run_id, worker=first.job.worker, allocation=allocation, ends=ends)
+            found = self.reserve(job, share, first.time, head)
+            self.reserved += [found] if found.time < math.inf else []
 
     def cheapest(self, job: Job, share: int) -> frozenset[str]:
         """Of all sets of runs that may be stopped, the one of fewest runs, and then of the least that they hold."""
@@ -131,34 +167,39 @@ class _Plain:
                     free[name] = free[name].minus(run.worker.times(workers))
         return free
 
-    def reserve(self, job: Job, share: int) -> _Reservation:
+    def reserve(self, job: Job, share: int, since: float = -math.inf, *others: Running) -> _Reservation:
         """The earliest time at which the running runs leave room for a job, and what is free beside it then."""
-        for time in sorted({max(self.now, self.ends(run)) for run in self.running}):
-            free = self.without([run for run in self.running if self.ends(run) > time])
+        running = [*self.running, *others]
+        for time in sorted({max(self.now, since, self.ends(run)) for run in running}):
+            free = self.without([run for run in running if self.ends(run) > time])
             allocation = self.place(job, free, share)
             if allocation is not None:
                 held = free | {n: free[n].minus(job.worker.times(k)) for n, k in allocation.items()}
-                return _Reservation(run_id=job.run_id, time=time, spare=held)
+                return _Reservation(job=job, time=time, allocation=allocation, spare=held)
         raise AssertionError("an empty cluster has room for it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Reservation:
-    run_id: str
+    job: Job
     time: float
+    allocation: Allocation
     spare: Free  # what the reserved run leaves free at that time
 
-    def allows(self, job: Job, allocation: Allocation, now: float) -> bool:
-        """Whether a run may start ahead of the reserved one."""
-        if now + job.seconds <= self.time + EPSILON and self.time < math.inf:
-            return True
-        return all(self.spare[name].fits(job.worker.times(workers)) for name, workers in allocation.items())
+    def binds(self, job: Job, now: float, rules: Rules) -> bool:
+        """Whether a run that starts now could delay it, and stands behind it."""
+        over = now + job.seconds <= self.time + EPSILON and self.time < math.inf
+        return not over and _order(job, rules) > _order(self.job, rules)
+
+    def spares(self, job: Job, allocation: Allocation) -> bool:
+        """Whether it does not miss what a run takes."""
+        return all(capacity(self.spare[name], job.worker) >= workers for name, workers in allocation.items())
 
     def taken(self, run: Running) -> _Reservation:
         spare = dict(self.spare)
         for name, workers in run.allocation.items():
             spare[name] = spare[name].minus(run.worker.times(workers))
-        return _Reservation(run_id=self.run_id, time=self.time, spare=spare)
+        return replace(self, spare=spare)
 
 
 def held(run: Running) -> float:

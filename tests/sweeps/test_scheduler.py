@@ -89,6 +89,39 @@ def test_a_long_run_may_start_beside_the_reservation():
     assert started == {"beside": {"small": 1}}
 
 
+def test_of_those_that_may_go_ahead_the_shortest_does_and_age_counts_as_much_as_length():
+    busy = [Running(run_id="x", worker=GPU, allocation={"n0": 7}, ends=100)]
+    head, hour = job("head", workers=8, queued=0), job("old", seconds=90, queued=1.0)
+
+    def ahead(*others, **rules):
+        decisions = decide(0, cluster(1), [head, *others], busy, rules=Rules(**rules))
+        return [d.run_id for d in decisions if isinstance(d, Start)]
+
+    assert ahead(hour, job("short", seconds=10, queued=80.0)) == ["short"]
+    assert ahead(hour, job("short", seconds=10, queued=82.0)) == ["old"], "80 s shorter, 81 s later"
+    assert ahead(hour, job("short", seconds=10, queued=5.0), patience=3.0) == ["old"]
+    assert ahead(replace(hour, priority=1), job("short", seconds=10, queued=1.0)) == ["old"], "priority before length"
+
+
+def test_nobody_behind_a_run_that_needs_most_of_the_cluster_delays_it():
+    """The whole cluster is free at 300 s: a long run behind the gang would do no harm to the first, and much to it."""
+    ends = {"n0": 100.0, "n1": 100.0, "n2": 300.0}
+    busy = [Running(run_id=name, worker=GPU, allocation={name: 8}, ends=end) for name, end in ends.items()]
+    queue = [job("head", workers=16, queued=0), job("all", workers=32, queued=2)]
+
+    def told(*others):
+        return {d.run_id: d for d in decide(0, cluster(4), [*queue, *others], busy)}
+
+    late = told(job("late", seconds=301, queued=3))["late"]
+    why = "would delay all, which needs more than half of the cluster, expected in 300 s at the earliest"
+    assert late == Hold(run_id="late", reason=why)
+    assert isinstance(told(job("short", seconds=300, queued=3))["short"], Start)
+    assert isinstance(told(job("older", seconds=301, queued=1))["older"], Start), "it stands before it"
+    assert isinstance(told(job("late", seconds=101, queued=3, workers=8))["late"], Start), "beside the first"
+    queue[1] = job("half", workers=16, queued=2)
+    assert isinstance(told(job("late", seconds=301, queued=3))["late"], Start), "two of them fit beside each other"
+
+
 def test_priority_then_age_then_length():
     queue = [
         job("young", queued=5),
