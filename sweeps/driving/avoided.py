@@ -46,11 +46,11 @@ class Avoided:
             return
         self._marks.append(Mark(node=node, run_id=run_id, error=error, time=now))
 
-    def look(self, inventory: Inventory, kinds: Collection[Kind], now: float) -> Inventory:
+    def look(self, inventory: Inventory, kinds: Callable[[], Collection[Kind]], now: float) -> Inventory:
         """The nodes on which something may start: all but those avoided, or all where the runs need these.
 
         Args:
-            kinds: what the runs ask of the cluster.
+            kinds: what the runs ask of the cluster; asked where a node is avoided.
         """
         self._marks = [mark for mark in self._marks if now - mark.time < WINDOW_SECONDS]
         bad = {node.name for node in inventory if self._bad(node.name, now)}
@@ -58,7 +58,7 @@ class Avoided:
             del self.told[name]
             self._say(f"node    {name[:8]}: no longer avoided")
         kept = [node for node in inventory if node.name not in bad]
-        needed = bool(bad) and (not kept or any(scheduler.impossible(kind, kept) is not None for kind in kinds))
+        needed = bool(bad) and (not kept or any(scheduler.impossible(kind, kept) is not None for kind in kinds()))
         for name in sorted(bad):
             self._tell(name, needed)
         return inventory if needed else kept

@@ -22,7 +22,7 @@ from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.stalls import Stalls
 from sweeps.planning.recipe import Placement
 from sweeps.scheduling.inventory import Inventory
-from sweeps.scheduling.scheduler import Running
+from sweeps.scheduling.scheduler import Kind, Running
 
 PAUSE_SECONDS = 10.0  # between two looks: longer means that this process was stopped meanwhile
 
@@ -71,7 +71,10 @@ class Survival:
         Args:
             runs: that are on the way.
         """
-        kinds = {self._estimates.least(run) for run in {state.spec.label: state.spec for state in runs}.values()}
+
+        def kinds() -> set[Kind]:
+            return {self._estimates.least(run) for run in {state.spec.label: state.spec for state in runs}.values()}
+
         return self.avoided.look(self._notices.staying(inventory), kinds, now)
 
     def fit(

@@ -31,6 +31,8 @@ class Trunks:
 
     def ready(self, queue: Sequence[RunState], now: float) -> list[RunState]:
         """The waiting runs that need not wait for another run's checkpoint; the others get their reason."""
+        if not self._family:
+            return list(queue)
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             for state in queue:
