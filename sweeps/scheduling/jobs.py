@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from sweeps.scheduling.inventory import Allocation, Kind, Node, Resources
 
@@ -76,13 +77,12 @@ class Start:
     allocation: Allocation
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hold:
+class Hold(NamedTuple):
     """This run waits; ``eta`` is the time at which it is expected to start, if that can be told."""
 
     run_id: str
     reason: str
-    eta: float | None = None
+    eta: float | None = None  # a tuple, for thousands are made in a pass
 
 
 @dataclass(frozen=True, kw_only=True)

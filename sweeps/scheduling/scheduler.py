@@ -27,6 +27,7 @@ from sweeps.scheduling.ledger import Ledger, Place, Queue, ahead, place
 __all__ = ["Decision", "Hold", "Job", "Kind", "Preempt", "Refuse", "Rules", "Running", "Start", "decide", "impossible"]
 
 STOP_SECONDS = 30.0  # that a run asked to stop is expected to take for its checkpoint
+OVERDUE = 0.2  # of the time by which a run has outlived its estimate: what it is expected to take yet
 WORTH_SECONDS = 120.0  # a wait that is worth stopping others
 PLAIN = Rules()
 
@@ -59,7 +60,11 @@ def decide(
     asked = sorted((job for job in rest if id(job.kind) in room), key=lambda job: ahead(job, rules))
     one_pass.reserve_too(next((job for job in rest if id(job.kind) in wide), None) if wide else None, asked)
     found = {job.run_id: decision(job) for job in asked}
-    decisions += [found.get(job.run_id) or decision(job) for job in rest]
+    full = {i: reason for i, kind in kinds.items() if i not in room and (reason := one_pass.fit(kind).full)}
+    decisions += [
+        Hold(job.run_id, full[id(job.kind)]) if id(job.kind) in full else found.get(job.run_id) or decision(job)
+        for job in rest
+    ]
     return [*decisions, *one_pass.preempted]
 
 
@@ -302,7 +307,8 @@ class _Pass:
         then, soon = self.free.copy(), self.now + STOP_SECONDS
         held: list[Held] = []
         for run, taken in self.ledger.held.values():
-            ends = min(run.ends, soon) if run.stopping or run.run_id in stopped else run.ends
+            ends = run.ends if run.ends >= self.now else self.now + OVERDUE * (self.now - run.ends)
+            ends = min(ends, soon) if run.stopping or run.run_id in stopped else ends
             held.append((ends, run.worker, run.allocation, taken))
         held.sort(key=itemgetter(0))
         time = then.earliest(job.kind, share, held, self.now)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Resources
 from sweeps.scheduling.jobs import Decision, Hold, Job, Preempt, Refuse, Rules, Running, Start
 from sweeps.scheduling.ledger import HASTE
-from sweeps.scheduling.scheduler import PLAIN, STOP_SECONDS, WORTH_SECONDS
+from sweeps.scheduling.scheduler import OVERDUE, PLAIN, STOP_SECONDS, WORTH_SECONDS
 
 Free = dict[str, Resources]
 
@@ -125,7 +125,8 @@ class _Plain:
         return frozenset()
 
     def ends(self, run: Running) -> float:
-        return min(run.ends, self.now + STOP_SECONDS) if run.stopping else run.ends
+        ends = run.ends if run.ends >= self.now else self.now + OVERDUE * (self.now - run.ends)
+        return min(ends, self.now + STOP_SECONDS) if run.stopping else ends
 
     def racks(self, job: Job, free: Free) -> Iterator[Free]:
         """The nodes that a job may have, rack by rack."""

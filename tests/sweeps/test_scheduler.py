@@ -167,10 +167,16 @@ def test_a_gang_too_large_for_the_nodes_that_are_left_waits_for_the_others_and_b
     assert "this cluster of 2 nodes" in refused.reason
 
 
-def test_a_run_that_is_overdue_frees_its_room_at_any_moment():
-    busy = [Running(run_id="x", worker=GPU, allocation={"n0": 8}, ends=-50.0)]
-    (held,) = decide(0, cluster(1), [job("next", workers=8)], busy)
-    assert held.eta == 0
+def test_a_run_that_is_overdue_is_not_taken_to_end_at_any_moment():
+    """It takes a fifth of its delay yet: others use that time, and the first waits for another that ends sooner."""
+    busy = [Running(run_id="x", worker=GPU, allocation={"n0": 4}, ends=-50.0)]
+    queue = [job("next", workers=8, queued=-1.0), job("short", 4, seconds=9), job("long", 4, seconds=11)]
+    held, long, short = decide(0, cluster(1), queue, busy)
+    assert held.eta == pytest.approx(10)
+    assert isinstance(long, Hold)
+    assert isinstance(short, Start)
+    busy.append(Running(run_id="y", worker=GPU, allocation={"n1": 8}, ends=8.0))
+    assert decide(0, cluster(2), [job("next", workers=8)], busy)[0].eta == 8
 
 
 def test_thousands_of_runs_on_a_thousand_nodes_share_their_placements():

