@@ -1,7 +1,7 @@
 """The scheduler against Ray's greedy way and strict FIFO, on 1,024 GPUs and 10,000 runs; what a pass and a tick cost.
 
-  python tests/benchmarks/scheduling.py            three days that are drawn, without and with failures; minutes
-  python tests/benchmarks/scheduling.py quick      a tenth of the runs, one day
+  python -m tests.benchmarks.scheduling            three days, without and with failures; three minutes of one core
+  python -m tests.benchmarks.scheduling quick      a tenth of the runs, one day
 
 The policies meet the same runs, lengths, crashes and lost nodes (``simulator.Failures`` draws them by run and node).
 The workload was chosen once, by what a scaling-law group runs, before anything was measured on it:

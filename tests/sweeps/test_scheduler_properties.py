@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweeps.scheduling.capacity import Capacity
@@ -102,6 +102,29 @@ def test_the_decisions_are_those_of_the_plain_scheduler(nodes, queue, busy):
     running, rules = running_on(nodes, busy), Rules(patience=PATIENCE)
     mine = decide(100.0, nodes, queue, running, rules=rules)
     assert list(map(told, mine)) == list(map(told, reference_scheduler.decide(100.0, nodes, queue, running, rules)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    nodes=st.integers(3, 8),
+    busy=st.lists(st.sampled_from([1.0, 5.0, 50.0, 500.0]), min_size=1, max_size=4),
+    queue=st.lists(st.tuples(st.integers(1, 8), st.sampled_from(LENGTHS), st.integers(0, 100)), min_size=2, max_size=6),
+)
+@example(nodes=4, busy=[5.0, 5.0, 50.0], queue=[(2, 5.0, 0), (4, 5.0, 2), (1, 500.0, 3)])
+def test_the_decisions_on_whole_nodes_are_those_of_the_plain_scheduler(nodes, busy, queue):
+    """Gangs that need most of the cluster, and others that start beside the first, are common here."""
+    cells = cluster(8 * nodes, 8, 1)
+    running = [
+        Running(run_id=f"r{i}", worker=GPU, allocation={cells[i].name: 8}, ends=100.0 + ends)
+        for i, ends in enumerate(busy[: nodes - 1])
+    ]
+    jobs = [
+        Job(run_id=f"j{i}", worker=GPU, workers=8 * min(size, nodes), seconds=seconds, queued=float(queued))
+        for i, (size, seconds, queued) in enumerate(queue)
+    ]
+    rules = Rules(patience=PATIENCE)
+    mine = decide(100.0, cells, jobs, running, rules=rules)
+    assert list(map(told, mine)) == list(map(told, reference_scheduler.decide(100.0, cells, jobs, running, rules)))
 
 
 @settings(max_examples=300, deadline=None)
@@ -258,6 +281,7 @@ def test_nobody_is_overtaken_for_longer_than_the_patience(patient, stream, preem
     sizes=st.tuples(st.integers(1, 8), st.integers(1, 8)),
     behind=st.lists(st.tuples(st.integers(1, 8), st.sampled_from(LENGTHS), st.integers(3, 60)), max_size=8),
 )
+@example(nodes=4, under_way=[(2, 5.0)], sizes=(3, 2), behind=[(1, 50.0, 3)])
 def test_a_run_that_needs_most_of_the_cluster_starts_as_if_nobody_stood_behind_it(nodes, under_way, sizes, behind):
     def gang(name, size, seconds, queued):
         return Job(run_id=name, worker=GPU, workers=8 * min(size, nodes), seconds=seconds, queued=queued)
