@@ -179,8 +179,10 @@ class Limits:
         return 0 if self._chosen.order is None else self._chosen.order.get(run_id, len(self._chosen.order))
 
     def _promised(self, states: Mapping[str, RunState]) -> float:
-        """Device-seconds that the runs under way still take."""
-        return sum(self._takes(s) for s in states.values() if s.phase == Phase.RUNNING)
+        """Device-seconds that the runs under way still take; of those asked to stop, what a checkpoint does."""
+        running = [s for s in states.values() if s.phase == Phase.RUNNING]
+        most = {s.run_id: STOP_SECONDS * self.estimates.devices(s) for s in running if s.stopping}
+        return sum(min(self._takes(s), most.get(s.run_id, math.inf)) for s in running)
 
     def _takes(self, state: RunState) -> float:
         """Device-seconds that a run still takes."""

@@ -1,5 +1,6 @@
 """Limits of a sweep: kept to the second on a clock of the test's own, over restarts, and gone on with when raised."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from gpt3core.store import files
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import command
 from sweeps.driving import spending
+from sweeps.driving.limiting import STOP_SECONDS
 from sweeps.planning import estimate, grid, limits, recipe
 from tests.sweeps.fake_cluster import Silent
 from tests.sweeps.timed_cluster import Timed, World, driven
@@ -151,6 +153,21 @@ def test_devices_at_once_are_kept_and_a_gang_is_not_starved(isolated, world):
     outcome, _ = driven(chosen, cells, isolated / "root", cluster)
     assert len(outcome.done) == len(cells.runs)
     assert cluster.most == 12
+
+
+def test_a_run_that_was_asked_to_stop_takes_no_more_of_a_limit_than_its_checkpoint(isolated, world):
+    chosen, cells = laptop("limit.hours=1")
+    _, found = driven(chosen, cells, isolated / "root", Timed(world, isolated / "root", guessed()))
+    state = max(found.states.values(), key=lambda s: s.spec.tokens)
+    state.started(math.inf)
+    state.trained, state.farthest = False, 0
+    under_way = {state.run_id: state}
+    whole, left = found.limits.missing(under_way).device_hours, found.limits._left(world.now) / 3600
+    assert whole * 3600 > 2 * STOP_SECONDS
+    assert left - found.limits._room([state], under_way, world.now).device_seconds / 3600 == pytest.approx(whole)
+    state.stopping = True
+    taken = left - found.limits._room([state], under_way, world.now).device_seconds / 3600
+    assert taken * 3600 == pytest.approx(STOP_SECONDS * found.estimates.devices(state))
 
 
 def test_dollars_are_gpu_hours_at_their_price(isolated, world):
