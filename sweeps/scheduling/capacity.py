@@ -158,8 +158,11 @@ class Capacity:
     @classmethod
     def of(cls, inventory: Inventory) -> Capacity:
         """An empty cluster."""
-        free = {n.name: Free(n.total.cpus, [1.0] * int(n.total.gpus + EPSILON)) for n in inventory}
-        return cls(inventory, free)
+        made: dict[tuple[float, float], Free] = {}  # nodes are alike
+        for n in inventory:
+            if (n.total.cpus, n.total.gpus) not in made:
+                made[n.total.cpus, n.total.gpus] = Free(n.total.cpus, [1.0] * int(n.total.gpus + EPSILON))
+        return cls(inventory, {n.name: made[n.total.cpus, n.total.gpus].copy() for n in inventory})
 
     def copy(self) -> Capacity:
         """A cluster in the same state, to try things on."""

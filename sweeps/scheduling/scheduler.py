@@ -16,7 +16,7 @@ import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from sweeps.scheduling import preemption
 from sweeps.scheduling.capacity import Capacity, Held, Taken
@@ -30,6 +30,7 @@ STOP_SECONDS = 30.0  # that a run asked to stop is expected to take for its chec
 OVERDUE = 0.2  # of the time by which a run has outlived its estimate: what it is expected to take yet
 WORTH_SECONDS = 120.0  # a wait that is worth stopping others
 PLAIN = Rules()
+KIND = attrgetter("kind")
 
 
 def decide(
@@ -54,16 +55,18 @@ def decide(
         if one_pass.reserved:
             break
     rest = ordered[len(decisions) :]
-    kinds = {id(job.kind): job.kind for job in rest}
+    ids = list(map(id, map(KIND, rest)))
+    kinds = {i: job.kind for i, job in dict(zip(ids, rest, strict=True)).items()}
     wide = {i for i, kind in kinds.items() if one_pass.fit(kind).wide}
     room = {i for i, kind in kinds.items() if one_pass.has_room(kind)}
-    asked = sorted((job for job in rest if id(job.kind) in room), key=lambda job: ahead(job, rules))
-    one_pass.reserve_too(next((job for job in rest if id(job.kind) in wide), None) if wide else None, asked)
+    asked = [job for i, job in zip(ids, rest, strict=True) if i in room] if room else []
+    asked.sort(key=lambda job: ahead(job, rules))
+    one_pass.reserve_too(next((job for i, job in zip(ids, rest, strict=True) if i in wide), None), asked)
     found = {job.run_id: decision(job) for job in asked}
     full = {i: reason for i, kind in kinds.items() if i not in room and (reason := one_pass.fit(kind).full)}
     decisions += [
-        Hold(job.run_id, full[id(job.kind)]) if id(job.kind) in full else found.get(job.run_id) or decision(job)
-        for job in rest
+        Hold(job.run_id, full[i]) if i in full else found.get(job.run_id) or decision(job)
+        for i, job in zip(ids, rest, strict=True)
     ]
     return [*decisions, *one_pass.preempted]
 
