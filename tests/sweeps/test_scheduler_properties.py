@@ -180,6 +180,11 @@ def test_the_same_input_gives_the_same_decisions(nodes, queue, busy, rules):
     assert len(forward) - sum(isinstance(d, Preempt) for d in forward) == len(queue)
 
 
+def rank(job):
+    """Who is before whom: priority is worth waiting."""
+    return job.queued - PATIENCE * job.priority
+
+
 class Watch:
     """Looks at every pass of a simulation: nodes, gangs, and what the first of the queue was promised."""
 
@@ -189,6 +194,10 @@ class Watch:
 
     def __call__(self, now, inventory, queue, running, decisions):
         after = list(running)
+        starts = [self.jobs[d.run_id] for d in decisions if isinstance(d, Start)]
+        for run_id in list(self.promised):  # whoever stands before it and starts now has come since
+            if any(rank(job) < rank(self.jobs[run_id]) for job in starts):
+                self.promised.clear()
         for d in decisions:
             if isinstance(d, Start):
                 job = self.jobs[d.run_id]
@@ -218,8 +227,19 @@ def possible(nodes, queue):
     return {job.run_id for job in queue if not isinstance(decide(0.0, nodes, [job], [])[0], Refuse)}
 
 
+HALF, WHOLE = Resources(cpus=0.5), Resources(cpus=1.0)
+OVERTAKEN = [  # the run of three workers is promised the time 2, when one of a higher priority comes
+    *(Job(run_id=f"j0{i}", worker=HALF, seconds=1.0) for i in range(7)),
+    Job(run_id="j07", worker=HALF, seconds=1.0, priority=1, queued=2.0),
+    Job(run_id="j08", worker=HALF, seconds=5.0, queued=1.0),
+    Job(run_id="j09", worker=HALF, workers=3, seconds=1.0),
+    Job(run_id="j10", worker=WHOLE, workers=6, seconds=5.0),
+]
+
+
 @settings(max_examples=150, deadline=None)
 @given(nodes=nodes_st, queue=jobs_of(LENGTHS, 20), rules=RULES)
+@example(nodes=[Node(name="n0", total=Resources(cpus=8.0))], queue=OVERTAKEN, rules=Rules(patience=PATIENCE))
 def test_everything_possible_ends_and_the_first_of_the_queue_starts_no_later_than_promised(nodes, queue, rules):
     watch = Watch(queue, honest=True)
     done = simulate(nodes, queue, rules=rules, watch=watch)
