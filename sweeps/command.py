@@ -14,7 +14,7 @@ from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places, rundir, soundness
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.driving import spending
-from sweeps.planning import asked, estimate, grid, placing, recipe, rules
+from sweeps.planning import asked, estimate, grid, placing, precedence, recipe, rules
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
 from sweeps.planning.idle import idle
@@ -202,6 +202,8 @@ def _met(order: Order, trained: Set[str]) -> str:
 def _remarks(order: Order) -> list[str]:
     """What to know of a sweep that may run, whether it is planned or driven."""
     found = [f"{word} changes none of these runs, nor how they are evaluated" for word in order.idle]
+    if unused := precedence.ruled_out(order.recipe):
+        found.append(unused)
     if order.record is not None and (lost := set(order.record.evals.questions) - set(order.grid.evals.questions)):
         tasks = ", ".join(sorted({task for task, *_ in lost}))
         found.append(f"asked before under this name and not now, so no longer shown nor fitted: {tasks}")
