@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence, Set
@@ -14,7 +15,7 @@ from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places, rundir, soundness
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.driving import spending
-from sweeps.planning import asked, estimate, grid, placing, recipe, rules
+from sweeps.planning import asked, estimate, grid, placing, precedence, recipe, rules
 from sweeps.planning import text as texts
 from sweeps.planning.grid import Grid
 from sweeps.planning.idle import idle
@@ -91,7 +92,10 @@ def read(settings: Sequence[str]) -> Order:
     if cells.profiles is not None:
         cells = grid.build(chosen, fingerprint, text.train_tokens)
     root = rundir.default_root()
-    places.refresh(root)
+    if (root / "store.json").exists():
+        rundir.open_root(root, create=False)  # one of another version is not understood, so not planned on either
+    else:
+        places.refresh(root)
     return Order(
         recipe=chosen,
         grid=cells,
@@ -140,7 +144,7 @@ def _show(order: Order) -> None:
     trained = {run_id for run_id in (run.run_id for run in runs) if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
     refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
-    remarks = [*outlook, *_remarks(order), _forgotten(order), _met(order, trained), *_limited(order, trained, pruned)]
+    remarks = [*outlook, *_remarks(order), _forgotten(order), *_met(order, trained), *_limited(order, trained, pruned)]
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     remote = places.of(order.root)
@@ -184,24 +188,33 @@ def _expected(order: Order) -> tuple[Order, list[str]]:
         folder = rundir.RunDir(order.root, run_id)
         if folder.trained:
             phases[run_id] = Phase.DONE
-            if (found := held_out_loss(folder, order.grid.evals)) is not None:
-                losses[run_id] = found[0]
+            with contextlib.suppress(StoreError):  # a damaged table is set aside, and made again, by the driver
+                if (found := held_out_loss(folder, order.grid.evals)) is not None:
+                    losses[run_id] = found[0]
     runs, words = profiling.expected(profiles, phases, losses)
     return replace(order, grid=replace(order.grid, runs=runs)), words
 
 
-def _met(order: Order, trained: Set[str]) -> str:
-    """Which of the trained runs left updates out or went back."""
-    ids = [run.run_id for run in order.grid.runs if run.run_id in trained]
-    found = {i: anomaly.told(rundir.RunDir(order.root, i).result() or {}) for i in ids}
-    told = [f"{run_id} {words}" for run_id, words in found.items() if words]
+def _met(order: Order, trained: Set[str]) -> list[str]:
+    """Which of the trained runs left updates out or went back, and whose result cannot be read."""
+    told, found = [], []
+    for run_id in (run.run_id for run in order.grid.runs if run.run_id in trained):
+        try:
+            result = rundir.RunDir(order.root, run_id).sound_result()
+        except StoreError as error:
+            found.append(f"run {run_id}: its result is damaged ({error}); it is set aside when the sweep is driven")
+            continue
+        if words := anomaly.told(result or {}):
+            told.append(f"{run_id} {words}")
     more = f"; and {len(told) - NAMED} more" if len(told) > NAMED else ""
-    return f"trained past anomalies: {'; '.join(told[:NAMED])}{more}" if told else ""
+    return [*found[:NAMED], *([f"trained past anomalies: {'; '.join(told[:NAMED])}{more}"] if told else [])]
 
 
 def _remarks(order: Order) -> list[str]:
     """What to know of a sweep that may run, whether it is planned or driven."""
     found = [f"{word} changes none of these runs, nor how they are evaluated" for word in order.idle]
+    if unused := precedence.ruled_out(order.recipe):
+        found.append(unused)
     if order.record is not None and (lost := set(order.record.evals.questions) - set(order.grid.evals.questions)):
         tasks = ", ".join(sorted({task for task, *_ in lost}))
         found.append(f"asked before under this name and not now, so no longer shown nor fitted: {tasks}")

@@ -37,6 +37,8 @@ def _off(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
         found.append(("train.stop_every", keys, "train.stop_every=1e6"))
     if recipe.replicas == 1:
         found.append(("replicas", ("replicas_below_flops",), "replicas=2 or more"))
+    if recipe.family == "profiles" and recipe.widths:
+        found.append(("widths", ("width_step", "spacing"), "widths=[]"))
     if not recipe.evals.tasks:
         found.append(("evals.tasks", ("evals.shots", "evals.items"), "evals.tasks"))
     if recipe.optim.schedule == "wsd" and recipe.family == "gpt3":
@@ -145,6 +147,15 @@ def check(recipe: Any) -> None:
             raise UsageError(
                 f"widths_at names {budget:g}, which is none of the budgets: add it to budgets, or leave it out"
             )
+
+
+def ruled_out(recipe: Any) -> str:
+    """What to say of a file's rule for widths where every budget has its own; empty where the rule is used, or none."""
+    named = getattr(recipe, "widths_at", {})
+    without = [key for key in RULE if hasattr(recipe, key) and _get(recipe, key) != _default(recipe, key)]
+    if not named or not without or not set(recipe.budgets) <= set(named):
+        return ""
+    return f"without effect on these budgets, of which widths_at names the widths: {', '.join(without)}"
 
 
 def _written(value: Any) -> str:

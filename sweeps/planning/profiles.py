@@ -201,10 +201,6 @@ def check(recipe: ProfilesRecipe) -> None:
             f"beside={recipe.beside}, most_points={recipe.most_points}: a budget's lowest size with {recipe.beside} on "
             f"either side are {2 * recipe.beside + 1}"
         )
-    if recipe.widths and recipe.width_step != ProfilesRecipe.width_step:
-        raise UsageError(f"width_step={recipe.width_step} has no effect beside widths: leave one of them out")
-    if recipe.widths and recipe.spacing != ProfilesRecipe.spacing:
-        raise UsageError(f"spacing={recipe.spacing:g} has no effect beside widths: leave one of them out")
     for name, on in (("adaptive", recipe.adaptive), ("prune.by_value", recipe.prune.by_value is not None)):
         if on:
             raise UsageError(f"{name}: profiles choose their own runs, and need the loss of each; leave it out")

@@ -61,7 +61,7 @@ def show(
     out.print(_placement(recipe), markup=False)
     if rule := AnomalySpec(**vars(recipe.anomaly)).describe():
         out.print(f"anomalies: {rule}", markup=False)
-    for line in train_options.lines(recipe.train):
+    for line in (*train_options.lines(recipe.train), *_fewer(recipe, grid.runs)):
         out.print(line, markup=False)
     for line in totals.lines(recipe, [run for run in kept if run.run_id not in trained], prefixes):
         out.print(line, markup=False)
@@ -85,6 +85,24 @@ def _trunks(runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix]) -> str:
         f"the bits that they would have alone: {whole - own:.3g} of {whole:.3g} training FLOPs ({1 - own / whole:.0%}) "
         "are saved"
     )
+
+
+def _fewer(recipe: Recipe, runs: Sequence[RunSpec]) -> list[str]:
+    """Why not all of these runs will be trained to their ends."""
+    found = []
+    if recipe.adaptive:
+        flops = [costs.train_flops(run.model, run.tokens) for run in runs]
+        about = f"{recipe.adaptive_target:.3g}" if recipe.adaptive_target else "ten times the largest run's"
+        found.append(
+            f"adaptive: of these runs those that tell most about {about} FLOPs, until {recipe.adaptive_share:.0%} of "
+            f"the {sum(flops):.3g} training FLOPs of all are spent (adaptive_share)"
+        )
+    if recipe.prune.by_value is not None:
+        found.append(
+            f"pruned: runs under way that can together move the law by no more than {recipe.prune.by_value:.3g} of its "
+            "95% intervals (prune.by_value)"
+        )
+    return found
 
 
 def _placement(recipe: Recipe) -> str:
@@ -114,10 +132,14 @@ def _placed(place: Placement) -> str:
 def _text(recipe: Recipe, text: Text) -> str:
     about = "" if text.exact else "about "
     return (
-        f"text: {recipe.data.corpus}, {about}{text.train_tokens / 1e6:,.2f}M training and "
-        f"{text.validation_tokens / 1e6:,.2f}M validation tokens of {text.documents:,} documents; losses are measured "
-        f"on {text.measured_tokens / 1e6:,.2f}M of them, which tell differences above {text.resolution:.2g} nats apart"
+        f"text: {recipe.data.corpus}, {about}{_tokens(text.train_tokens)} training and "
+        f"{_tokens(text.validation_tokens)} validation tokens of {text.documents:,} documents; losses are measured "
+        f"on {_tokens(text.measured_tokens)} of them, which tell differences above {text.resolution:.2g} nats apart"
     )
+
+
+def _tokens(count: int) -> str:
+    return f"{count / 1e6:,.2f}M" if count >= 10_000 else f"{count:,}"
 
 
 def _masked(runs: Sequence[RunSpec], text: Text) -> str:

@@ -15,6 +15,7 @@ from sweeps.planning.recipe import Recipe
 
 HARMLESS_EPOCHS = 4.0
 EXAMPLES = 3
+LEAST_WINDOWS = 2  # of held-out text: what gpt3core.evals.scoring asks for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,19 @@ def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
             f"{found.validation_tokens:,} held out (data.validation_fraction={data.validation_fraction:g}), and a "
             f"sequence has model.n_ctx={n_ctx}; give more text, another fraction or a shorter context"
         )
+    measured = found.measured_tokens(evals.validation_tokens, n_ctx)
+    if measured < LEAST_WINDOWS * n_ctx:
+        raise UsageError(
+            f"evals.validation_tokens={evals.validation_tokens}, of {found.validation_tokens:,} held out of "
+            f"data.corpus={data.corpus!r}: a loss is measured on whole sequences of model.n_ctx={n_ctx}, at least "
+            f"{LEAST_WINDOWS} for its standard error, and these are {measured // n_ctx}; give more text, more of these "
+            "tokens, or a shorter context"
+        )
     return Text(
         documents=found.documents,
         train_tokens=found.train_tokens,
         validation_tokens=found.validation_tokens,
-        measured_tokens=found.measured_tokens(evals.validation_tokens, n_ctx),
+        measured_tokens=measured,
         resolution=found.loss_resolution(evals.validation_tokens, n_ctx),
         exact=found.exact,
     )

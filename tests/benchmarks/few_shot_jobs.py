@@ -29,6 +29,7 @@ from gpt3core.store.rundir import RunDir, open_root
 from sweeps.cluster import worker
 from sweeps.cluster.job import Assignment, Job
 from sweeps.scheduling.inventory import Resources
+from tests.benchmarks.target import target
 from tests.conftest import make_run, write_corpus
 
 FIRST = EvalSpec(items=50, validation_tokens=2048)
@@ -99,6 +100,7 @@ def main() -> None:
         print(f"{name:22s} {jobs:3d} jobs  {wall:6.2f} s  {cpu:6.2f} CPU s  {1000 * cpu / jobs:6.0f} ms a job")
     wall, cpu = (a / b for a, b in zip(medians["one job a checkpoint"], medians["one job a question"], strict=True))
     print(f"one job a checkpoint takes {wall:.2f} of the time and {cpu:.2f} of the CPU time, with the same scores")
+    target("one_job_over_many_cpu_time", cpu, "<", 1)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 from analysis.runs import store as runs
 from gpt3core.store.rundir import default_root
 from sweeps import line
+from tests.benchmarks.target import target
 
 CELLS = "widths_at={3.16e11: [24, 32], 1e12: [64]}"
 BUDGETS = "budgets=[3.16e11,1e12]"
@@ -49,8 +50,7 @@ def main() -> int:
             print(f"{change:20s}" + "".join(f"{difference:+18.4f}" for difference in changed), flush=True)
     noise = max(map(abs, differences(losses, SEED)))
     gain = max(-max(differences(losses, change)) for change in CHANGES if change not in (RULE, SEED))
-    met = "met" if gain <= noise else "missed"
-    print(f"TARGET gain_of_a_changed_rule_in_its_worst_cell {gain:.4f} <= {noise:.4f} {met}")
+    target("gain_of_a_changed_rule_in_its_worst_cell", gain, "<=", noise)
     return 0
 
 

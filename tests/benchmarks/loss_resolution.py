@@ -18,11 +18,13 @@ import numpy as np
 import torch
 
 from gpt3core.data import corpus
+from gpt3core.data.facts import PAIRED_SD
 from gpt3core.numerics import Numerics
 from gpt3core.sizes import nano
 from gpt3core.spec import DataSpec, OptimSpec, RunSpec
 from gpt3core.store.rundir import RunDir
 from gpt3core.train.loop import Trainer
+from tests.benchmarks.target import target
 
 N_CTX = 128
 STRETCHES = (16, 128, 512, 2048, 8192)
@@ -71,6 +73,8 @@ def main() -> None:
     for stretch in STRETCHES:
         columns = [per_token(x, stretch) for x in (large, large - small, large - again)]
         print(f"{stretch:7d}" + "".join(f"{x:11.3f}" for x in columns))
+    for name, measured in zip(("sizes", "seeds"), columns[1:], strict=True):  # of the longest stretches
+        target(f"paired_sd_of_{name}_over_constant", measured / PAIRED_SD, "<=", 1.1)
 
 
 if __name__ == "__main__":

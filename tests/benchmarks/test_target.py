@@ -1,5 +1,7 @@
 """The line that a benchmark ends with."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.benchmarks.target import target
@@ -27,3 +29,9 @@ def test_a_target_is_one_line(capsys, given, line):
 def test_what_a_script_could_not_read_is_refused(given, match):
     with pytest.raises(ValueError, match=match):
         target(*given)
+
+
+@pytest.mark.parametrize("script", sorted(Path(__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_ends_with_a_target(script):
+    text = script.read_text()
+    assert "target(" in text or "def main(" not in text

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpt3core.errors import DiskFullError
+from gpt3core.errors import DiskFullError, StoreError
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import command
@@ -67,6 +67,26 @@ def test_a_damaged_record_stops_no_command(smoke, damaged, monkeypatch, capsys):
     (SweepDir(smoke[2], "smoke").path / "sweep.json").write_text(damaged)
     assert command.read(["recipe=smoke"]).record is None
     assert "it is set aside when the sweep is driven" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["[]", "{}", '{"status": "done", "devices": null}'])
+def test_a_damaged_result_stops_no_plan(smoke, damaged, known_text, monkeypatch, capsys):
+    monkeypatch.setenv("ISOFLOP_ROOT", str(smoke[2]))
+    run = command.read(["recipe=smoke"]).grid.runs[0]
+    folder = RunDir(smoke[2], run.run_id)
+    folder.create(run)
+    (folder.path / "result.json").write_text(damaged)
+    assert command.sweep(["recipe=smoke", "--plan"], usage="") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"run {run.run_id}: its result is damaged" in said
+    assert (folder.path / "result.json").read_text() == damaged, "a plan changes nothing"
+
+
+def test_a_store_of_another_version_is_not_planned_on(isolated, known_text, monkeypatch):
+    monkeypatch.setenv("ISOFLOP_ROOT", str(isolated))
+    (isolated / "store.json").write_text('{"format": 1}')
+    with pytest.raises(StoreError, match="has store format 1"):
+        command.read(["recipe=smoke"])
 
 
 def test_a_log_that_cannot_be_written_ends_no_sweep(smoke, monkeypatch):

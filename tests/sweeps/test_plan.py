@@ -283,6 +283,33 @@ def test_a_text_with_nothing_to_hold_out_is_refused_when_planned(known_text):
     command.read(["recipe=smoke", "data.validation_fraction=0.2"])
 
 
+@pytest.mark.parametrize(("held_out", "tokens"), [(255, 65_536), (500_000, 255)])
+def test_held_out_text_without_a_standard_error_is_refused_when_planned(known_text, held_out, tokens):
+    known_text.validation_tokens = held_out
+    with pytest.raises(UsageError, match=rf"validation_tokens={tokens}, of {held_out:,} held out .* these are 1"):
+        command.read(["recipe=smoke", f"evals.validation_tokens={tokens}"])
+
+
+def test_a_small_text_is_counted_to_the_token(known_text, capsys):
+    known_text.train_tokens, known_text.validation_tokens = 9_000, 512
+    assert "9,000 training and 512 validation tokens" in plan_of(["recipe=smoke"], capsys)
+
+
+def test_the_plan_says_that_not_every_run_may_be_trained(known_text, capsys):
+    said = plan_of(["recipe=smoke", "adaptive=true", "adaptive_share=0.4"], capsys)
+    assert re.search(r"most about ten times the largest run's FLOPs, until 40% of the 6\S*e\+10 training FLOPs", said)
+    assert "tell most about 1e+14 FLOPs" in plan_of(["recipe=smoke", "adaptive=true", "adaptive_target=1e14"], capsys)
+    assert "law by no more than 0.05 of its 95% intervals" in plan_of(["recipe=smoke", "prune.by_value=0.05"], capsys)
+
+
+def test_a_rule_for_widths_that_a_file_gives_beside_the_widths_is_said_to_do_nothing(known_text, capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("budgets: [1.0e+12]\nwidths_at: {1.0e+12: [32]}\nwidths: [64]\nspan: 3\n")
+    said = plan_of([f"recipe={path}"], capsys)
+    assert "without effect on these budgets, of which widths_at names the widths: widths, span" in said
+    assert "without effect" not in plan_of([f"recipe={path}", "widths=[32]", "span=50"], capsys)
+
+
 def test_the_plan_counts_what_the_store_has(known_text, capsys):
     order = command.read(["recipe=smoke"])
     open_root(order.root, create=True)

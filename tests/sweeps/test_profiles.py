@@ -248,13 +248,22 @@ def test_the_design_says_that_such_a_recipe_places_its_sizes_itself(tmp_path):
         ladder.read(path, pd.DataFrame(), 1e13)
 
 
+def test_widths_that_are_typed_win_over_the_steps_of_the_recipe():
+    chosen = recipe.load(["recipe=laptop_profiles", "widths=[12,16,20,24,32]"])
+    assert {run.model.d_model for run in grid.build(chosen, SHA).runs} <= {12, 16, 20, 24, 32}
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["points=2"], "points=2"),
         (["beside=3", "most_points=6"], "beside=3, most_points=6: .* are 7"),
         (["spacing=1"], "spacing=1: a factor in N"),
-        (["widths=[16,32,64]"], "spacing=1.6 has no effect beside widths|width_step=2 has no effect beside widths"),
+        (
+            ["widths=[16,32,64]", "spacing=2"],
+            r"spacing=2 has no effect with widths=\[16, 32, 64\]: .* give widths=\[\]",
+        ),
+        (["widths=[16,32,64]", "width_step=8"], "width_step=8 has no effect with widths"),
         (["adaptive=true"], "adaptive: profiles choose their own runs"),
         (["prune.by_value=0.1"], "prune.by_value: profiles choose their own runs"),
         (["train.stop_every=1e5"], "train.stop_every: a run that stops early"),
