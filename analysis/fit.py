@@ -18,8 +18,8 @@ target=gpt3-175b     a published model as it was trained, and beside it the best
 predict=POINTS.csv   one prediction a row, in the file's order: columns N and D, or C (same columns.X=...)
 exclude=[NAME]       runs to leave out;  min_tokens=4e5: rule short-run (default: the recipe's)
 rules=all            which rules take runs out: all, none (a replication takes every run), or a list of duplicate,
-                     diverged, stopped-early, repeated-data, worse-than-smaller, short-run, under-trained, near
-                     (parabolas only)
+                     diverged, stopped-early, repeated-data, not-best-tuned, worse-than-smaller, short-run,
+                     under-trained, near (parabolas only)
 precision=fp32       only runs that were trained in it (a store's runs say it, or a table's column precision)
 bootstrap=1000 seed=0 figures=true
 tables=none          or all: every table and note, beside the answer
@@ -106,7 +106,7 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
-    for note in study.notes if whole else ():
+    for note in (n for n in study.notes if whole and not n.code.startswith("rule-")):  # a table lists these runs
         console.print(f"{note.severity}: {note.message} [{note.code}]")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import laws
-from analysis.accuracy.trends import MEAN, Trend, trends
+from analysis.accuracy.trends import BELOW, MEAN, Trend, trends
 from analysis.estimation.design import FARTHER, Design, propose
 from analysis.estimation.information import compute_optimal, posterior_mode
 from analysis.runs import candidates, selection, store
@@ -150,8 +150,8 @@ def _series(words: str, tasks: list[str]) -> tuple[str, int | None]:
 def _why_not(trend: Trend) -> str:
     """Why an accuracy has no trend over the loss."""
     if trend.verdict == "not measured":
-        return f"for it was not measured on every run (task {trend.task}, {trend.shots} examples)"
+        return f"for it is not measured (task {trend.task}, {trend.shots} examples: {trend.reason})"
     seen = f"{trend.accuracy_large:.2f} on the highest-compute runs, chance {trend.chance:.2f}"
-    if trend.verdict == "at chance":
-        return f"for these runs are at chance ({seen})"
+    if trend.verdict in ("at chance", BELOW):
+        return f"for these runs are {trend.verdict} ({seen})"
     return f"for it has no trend over the loss in these runs ({trend.verdict}: {seen})"

@@ -14,9 +14,10 @@ RHO = "huber"
 LOSS_FUNCTIONS = ("huber", "least_squares", "soft_l1", "cauchy")  # those of estimation.robust
 DELTA = 1e-3  # of ln L; Hoffmann et al. 2022
 RULES = (
-    *("duplicate", "diverged", "stopped-early", "repeated-data", "worse-than-smaller", "short-run", "under-trained"),
-    "near",
+    *("duplicate", "diverged", "stopped-early", "repeated-data", "not-best-tuned", "worse-than-smaller", "short-run"),
+    *("under-trained", "near"),
 )
+OF_TUNING = ("not-best-tuned", "worse-than-smaller")  # they take out what shows where the best settings lie
 EVERY, NO = "all", "none"  # words of rules=
 
 
@@ -208,6 +209,7 @@ class DesignSettings(ScoredSettings):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{name}={value}: {what}")
+        _check_folder(self.out)
         if self.scores and not self.target.startswith("accuracy"):
             raise UsageError(f"scores=[{self.scores[0]}] has no effect with target={self.target}: leave it out")
         if self.largest is not None and self.candidates is not None:
@@ -277,8 +279,7 @@ BATCH_ON = ("D", "ND")
 class HparamSettings(RunSettings):
     """What ``analysis.hparams`` takes: runs that differ in learning rate and batch, and where their rule goes."""
 
-    # a badly tuned run is no mistake here but what shows where the best lies
-    rules: list[str] = field(default_factory=lambda: [name for name in RULES if name != "worse-than-smaller"])
+    rules: list[str] = field(default_factory=lambda: [name for name in RULES if name not in OF_TUNING])
     batch_on: str = BATCH_ON[0]
     target_n: list[float] = field(default_factory=list)
     target_d: list[float] = field(default_factory=list)

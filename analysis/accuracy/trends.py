@@ -2,8 +2,9 @@
 
 There is one for each task and number of examples, and for the mean of the tasks that are measured at all of these.
 
-Only a series whose span is clear of its binomial noise gets a trend; the rest is said to be at chance, flat, or not
-measured, and cannot be predicted. A prediction chains compute -> loss -> accuracy and carries the doubt of each step.
+Only a series whose span is clear of its binomial noise gets a trend; the rest is said to be at chance, below it, flat,
+or not measured, and cannot be predicted. A prediction chains compute -> loss -> accuracy and carries the doubt of each
+step.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from analysis.laws import Array
 from analysis.laws.accuracy import Bounded, fit_bounded, worth_of_scatter
 
 MEAN = "mean of tasks"
+BELOW = "below chance"  # what only a mistake brings about: see output.notes
 DRAWS = 2000
 LEVEL = 0.95
 SIGNIFICANT = 0.01  # of a series' test, before Bonferroni over the series of a sweep
-LEAST_RUNS = 5  # of a series whose items nobody counted: its own scatter is then the noise
+LEAST_RUNS = 3  # of a series
+LEAST_SCATTER = 5  # runs of a series whose items nobody counted: its own scatter is then the noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,8 @@ class Trend:
     accuracy_large_se: float = float("nan")  # of the items: all runs answer the same ones, so they count once
     logprob_per_decade: float = float("nan")  # of the right answer's mean log-probability, nats per decade of compute
     logprob_per_decade_se: float = float("nan")
-    verdict: str = "not measured"  # rises | falls | flat above baseline | at chance | not measured
+    verdict: str = "not measured"  # rises | falls | flat above baseline | at chance | below chance | not measured
+    reason: str = ""  # why it is not measured
     slope: float | None = None  # of the bounded law per decade, where there is a trend
     slope_se: float | None = None
     by_compute: Bounded | None = None  # against log10 FLOPs
@@ -119,9 +123,11 @@ def _trend(task: str, shots: int, group: pd.DataFrame, significant: float) -> Tr
     first = group.iloc[0]
     chance, baseline = float(first.chance), float(max(first.chance, first.prior_accuracy))
     counted = None if group["items"].isna().any() else int(first["items"])
-    common = Trend(task=task, shots=shots, items=counted, chance=chance, baseline=baseline)
-    if not group.fits.all() or (counted is None and len(group) < LEAST_RUNS):
-        return common
+    common = Trend(task=task, shots=shots, items=counted, chance=chance, baseline=baseline, runs=len(group))
+    if not group.fits.all():
+        return replace(common, reason="does not fit n_ctx")
+    if len(group) < (least := LEAST_RUNS if counted is not None else LEAST_SCATTER):
+        return replace(common, reason=f"{len(group)} runs, {least} are needed")
     x, accuracy = np.log10(group.C.to_numpy(float)), group.accuracy.to_numpy(float)
     if counted is None:
         n = np.full(len(group), worth_of_scatter(x, accuracy, floor=chance))
@@ -138,7 +144,6 @@ def _trend(task: str, shots: int, group: pd.DataFrame, significant: float) -> Tr
     measured = replace(
         common,
         metric=str(first.metric),
-        runs=len(group),
         accuracy_small=float(small),
         accuracy_large=float(large),
         accuracy_large_se=float(np.sqrt(share * (1 - share) / large_items)),
@@ -147,6 +152,8 @@ def _trend(task: str, shots: int, group: pd.DataFrame, significant: float) -> Tr
     )
     above = special.bdtrc(correct - 1, large_items, max(baseline, 1e-9)) < significant  # one-sided binomial test
     fitted = fit_bounded(x, hits, n, floor=chance, significant=significant)
+    if special.bdtr(correct, large_items, chance) < significant:
+        return replace(measured, verdict=BELOW)
     if fitted is None or not (fitted.slope < 0 or above):
         return replace(measured, verdict="flat above baseline" if above else "at chance")
     losses = group.loss.to_numpy(float)

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import laws
-from analysis.estimation import envelope, isoflop, solve
+from analysis.estimation import envelope, isoflop, solve, uncertainty
 from analysis.estimation.backtest import Predictor
 from analysis.estimation.robust import LEAST_SQUARES, Rho
 from analysis.estimation.solve import Fit
@@ -171,18 +171,10 @@ def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:
-    """Of the runs, (n,); None where they are equal.
-
-    Measured standard errors of the loss count, where there are any: a run's variance is its own plus the median one,
-    which stands for what the law cannot explain, and for its own where that is not given.
-    """
-    found = np.ones(len(table))
+    """Of the runs, (n,), by their standard errors and how recent they are; None where they are equal."""
+    found = uncertainty.measured(table)
     if choice.recent:
-        found = (table.C / table.C.max()).to_numpy(float) ** RECENCY
-    if "loss_se" in table and (table.loss_se > 0).any():
-        variance = (table.loss_se / table.loss).to_numpy(float) ** 2
-        usual = np.median(variance[variance > 0])
-        found = found * 2 * usual / (np.where(np.isfinite(variance), variance, usual) + usual)
+        found = found * (table.C / table.C.max()).to_numpy(float) ** RECENCY
     return None if np.all(found == found[0]) else found / found.mean()
 
 

@@ -17,7 +17,7 @@ from analysis import laws
 from analysis.estimation import isoflop, multiplier, uncertainty
 from analysis.estimation.design import FARTHER
 from analysis.estimation.multiplier import Shifted, of_shift
-from analysis.estimation.pairs import LEAST, Pairs, pairs
+from analysis.estimation.pairs import LEAST, WORTH, Pairs, pairs
 from analysis.estimation.shift import GROW
 from analysis.laws import Array, Law
 from gpt3core.errors import UsageError
@@ -90,7 +90,7 @@ def compare(
     law: Law = laws.CHINCHILLA,
     backtested: bool = True,
 ) -> Comparison:
-    """Compare two ladders of runs that passed the rules (run_id, size, N, D, C, U, loss).
+    """Compare two ladders of runs that passed the rules (run_id, size, N, D, C, U, loss; loss_se where it is known).
 
     Args:
         paired: whether cell by cell; by default where they share enough cells.
@@ -101,6 +101,7 @@ def compare(
     Raises:
         UsageError: when there are too few runs, or too few shared cells for a paired comparison that was asked for.
     """
+    a, b = _weighed(a, b)
     shared = pairs(a, b)
     by_cell = _checked(a, b, shared, names, paired)
     found = multiplier.fit(a, b, shared if by_cell else None, law)
@@ -126,6 +127,14 @@ def compare(
         backtest=_backtest(a, b, by_cell, law, found) if backtested else None,
         cellwise=shared.a[["N", "D", "C"]].assign(difference=shared.b.ln_loss - shared.a.ln_loss),
     )
+
+
+def _weighed(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both with the column WORTH where either has standard errors of its losses: one measure for both."""
+    if not any("loss_se" in table for table in (a, b)):
+        return a, b
+    worth = uncertainty.measured(pd.concat([a, b], ignore_index=True))
+    return a.assign(**{WORTH: worth[: len(a)]}), b.assign(**{WORTH: worth[len(a) :]})
 
 
 def _checked(a: pd.DataFrame, b: pd.DataFrame, shared: Pairs, names: tuple[str, str], paired: bool | None) -> bool:

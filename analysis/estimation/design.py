@@ -19,7 +19,7 @@ from scipy import special
 
 from analysis import laws
 from analysis.accuracy.trends import Trend
-from analysis.estimation import size_information
+from analysis.estimation import size_information, uncertainty
 from analysis.estimation.choices import columns
 from analysis.estimation.information import Covariance, compute_optimal, posterior_mode, residuals
 from analysis.estimation.score_information import ScoreCovariance
@@ -93,7 +93,7 @@ def propose(
     """The next runs, greedily, each knowing those before it.
 
     Args:
-        finished: N, D, loss and cost of runs that ended; without a loss, or a ``status`` of done, they tell nothing.
+        finished: N, D, loss, loss_se and cost of runs that ended; without a loss or a status of done they tell nothing.
         candidates: N, D and cost of runs that could be made, in the same unit (FLOPs, hours, USD). One that ended or is
             in flight (the same N and D, and the same seed where both say one) is not proposed again.
         running: N, D and cost of the runs in flight: they count as made, whatever their outcome will be.
@@ -159,16 +159,18 @@ def _information(
     trend: Trend | None,
 ) -> tuple[Sequence[Information], float]:
     """What each law says of a run's worth, about its own optimum where no point is given; and the target's centre."""
+    worth = np.ones(len(everything))
+    worth[: len(data)] = uncertainty.measured(data)
     if target == "n_star":
         sizes = size_information.fit(laws.CHINCHILLA, data, compute, at)
-        return [sizes.covariance(everything)], sizes.ln_n
+        return [sizes.covariance(everything, worth)], sizes.ln_n
     if target != "loss" and trend is None:
         raise UsageError(f"target={target}: allowed are {', '.join(TARGETS)}")
     losses, expected, surprises = [], [], []
     for law in LAWS:
         theta, prior = posterior_mode(law, data, compute)
         point = at or compute_optimal(law, theta, data, compute)
-        losses.append(Covariance.of(law, theta, prior, everything, point))
+        losses.append(Covariance.of(law, theta, prior, everything, point, worth))
         expected.append(_ln_loss(law, theta, everything, point))
         surprises.append(losses[-1].surprise(residuals(law, theta, prior, data)))
     scale = (SCALE_RUNS + float(np.mean(surprises))) / (SCALE_RUNS + len(data))

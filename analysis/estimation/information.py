@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.estimation import optimum, robust
+from analysis.estimation import optimum, robust, uncertainty
 from analysis.estimation.choices import columns
 from analysis.estimation.minimise import minimise
 from analysis.laws import Array, Law
@@ -37,11 +37,13 @@ def posterior_mode(law: PowerSum, runs: pd.DataFrame, compute: float) -> tuple[A
 def modes(law: PowerSum, prior: Prior, runs: pd.DataFrame, compute: float, seen: Array) -> Array:
     """Least squares of ln L under a prior, runs far from the target weighing less; one fit a row of ``seen``, (P, k).
 
+    Standard errors of the losses weigh too, where there are any.
+
     Args:
         seen: (P, n) weights, zero for runs that a fit does not see.
     """
     distance = np.log(compute / (6 * runs.N.to_numpy(float) * runs.D.to_numpy(float)))
-    weights = seen / (NOISE**2 + (DISTANT_FIT * distance) ** 2)
+    weights = seen * uncertainty.measured(runs) / (NOISE**2 + (DISTANT_FIT * distance) ** 2)
     found = minimise(
         prior.with_data(law.on(columns(runs))),
         np.concatenate([np.log(runs.loss.to_numpy(float)), prior.mean]),
@@ -147,12 +149,20 @@ class Covariance:
     noise: Array  # independent variance of a run
 
     @staticmethod
-    def of(law: PowerSum, theta: Array, prior: Prior, runs: pd.DataFrame, point: tuple[float, float]) -> Covariance:
+    def of(
+        law: PowerSum,
+        theta: Array,
+        prior: Prior,
+        runs: pd.DataFrame,
+        point: tuple[float, float],
+        worth: Array | None = None,
+    ) -> Covariance:
         """Before anything is measured.
 
         Args:
             runs: N and D of every run, made or not.
             point: N and D of the target.
+            worth: of each run's loss by its standard error, (runs,); see uncertainty.measured.
         """
         n, d = runs.N.to_numpy(float), runs.D.to_numpy(float)
         data = {"N": np.append(n, point[0]), "D": np.append(d, point[1])}
@@ -163,7 +173,8 @@ class Covariance:
             at = {"N": data["N"], "D": data["D"], "M": data["D"] / data["N"]}[name]
             matrix += drift**2 * _pinned(np.log(at / at[-1]))
         distance = np.log(6 * point[0] * point[1] / (6 * n * d))
-        return Covariance(matrix=matrix, noise=NOISE**2 + (DISTANT * distance) ** 2)
+        own = NOISE**2 if worth is None else NOISE**2 / worth
+        return Covariance(matrix=matrix, noise=own + (DISTANT * distance) ** 2)
 
     def surprise(self, residual: Array) -> float:
         """Sum of squares of the first runs' residuals in standard deviations: about one a run where the scale is right.

@@ -17,7 +17,7 @@ from scipy import special
 from analysis import laws
 from analysis.estimation import optimum, shift, solve, uncertainty
 from analysis.estimation.ensemble import missing_direction
-from analysis.estimation.pairs import Pairs
+from analysis.estimation.pairs import WORTH, Pairs
 from analysis.estimation.shift import LN10, SHAPES, TILTED, Estimate, Model, Points
 from analysis.laws import Array, Law
 from gpt3core.errors import UsageError
@@ -177,7 +177,7 @@ def fit(a: pd.DataFrame, b: pd.DataFrame, cells: Pairs | None, law: Law, like: S
         UsageError: when there are too few runs for any law.
     """
     table = pd.concat([a, b], ignore_index=True)
-    points = points_of(table, np.repeat([0.0, 1.0], [len(a), len(b)]), np.ones(len(table)))
+    points = points_of(table, np.repeat([0.0, 1.0], [len(a), len(b)]), _worth(table))
     line = missing_direction(table) is not None
     law = laws.LOSS_OF_C_WITH_FLOOR if line else law
     if len(table) < law.dimension + SPARE:
@@ -205,6 +205,10 @@ def fit(a: pd.DataFrame, b: pd.DataFrame, cells: Pairs | None, law: Law, like: S
         costs=(costs_of(a), costs_of(b)),
         sizes=optimum.within_reach(table.N.to_numpy(float)),
     )
+
+
+def _worth(table: pd.DataFrame) -> Array:
+    return table[WORTH].to_numpy(float) if WORTH in table else np.ones(len(table))
 
 
 def points_of(table: pd.DataFrame, shifted: Array, runs: Array) -> Points:

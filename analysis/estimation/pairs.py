@@ -13,12 +13,13 @@ import pandas as pd
 
 SAME = 0.01  # of ln N and ln D: closer runs are of one cell
 LEAST = 4  # cells, and ...
+WORTH = "worth"  # column of what a run's loss is worth by its standard error: see uncertainty.measured
 LEAST_SHARE = 0.5  # ... of the cells of the ladder that has fewer: from there on two ladders are paired
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """The shared cells, one row each in both tables: N, D, C, ln_loss (mean over seeds) and how many runs it has."""
+    """The shared cells, one row each in both tables: N, D, C, ln_loss (mean over seeds) and runs, by their worth."""
 
     a: pd.DataFrame
     b: pd.DataFrame
@@ -46,11 +47,11 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     """One row for all seeds of a point: size, budget, N, D, C, ln_loss and runs, in the order of the table."""
     budget = table.budget_flops if "budget_flops" in table else pd.Series(np.nan, index=table.index)
     rows = pd.DataFrame({"size": table["size"], "budget": budget, "N": table.N, "D": table.D, "C": table.C})
-    rows["ln_loss"] = np.log(table.loss.to_numpy(float))
+    weight = table[WORTH].to_numpy(float) if WORTH in table else np.ones(len(table))
+    rows["runs"], rows["ln_loss"] = weight, weight * np.log(table.loss.to_numpy(float))
     grouped = rows.groupby([_near(rows.N), _near(rows.D)], sort=False)
-    found = grouped.agg(dict.fromkeys(rows, "first"))
-    found["ln_loss"], found["runs"] = grouped.ln_loss.mean(), grouped.size()
-    return found.reset_index(drop=True)
+    found = grouped.agg({name: "sum" if name in ("runs", "ln_loss") else "first" for name in rows})
+    return found.assign(ln_loss=found.ln_loss / found.runs).reset_index(drop=True)
 
 
 def _near(values: pd.Series) -> np.ndarray:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.estimation import uncertainty
 from analysis.estimation.choices import columns
 from analysis.estimation.information import Covariance, compute_optimal, posterior_mode, residuals
 from analysis.laws import Array
@@ -43,15 +44,20 @@ class SizeFit:
     misfit: float
     ln_n: float = float("nan")  # ln N*, misfit included
 
-    def covariance(self, runs: pd.DataFrame) -> Covariance:
-        """Of ln L at the runs' N and D and of ln N*, before anything is measured."""
+    def covariance(self, runs: pd.DataFrame, worth: Array | None = None) -> Covariance:
+        """Of ln L at the runs' N and D and of ln N*, before anything is measured.
+
+        Args:
+            worth: of each run's loss by its standard error, (runs,); see uncertainty.measured.
+        """
         gradient, u, t = self._gradient(runs), _logarithms(runs), np.log(np.array([self.point]))
         matrix = np.zeros((len(runs) + 1, len(runs) + 1))
         matrix[:-1, :-1] = gradient @ gradient.T + self.misfit**2 * _smooth(u, u)
         to_slope = self.misfit**2 * _smooth(u, t)[:, 0] * ((u - t) @ ALONG) / LENGTH**2
         matrix[:-1, -1] = matrix[-1, :-1] = -(gradient @ self.slope + to_slope) / self.curvature
         matrix[-1, -1] = (self.slope @ self.slope + 2 * self.misfit**2 / LENGTH**2) / self.curvature**2
-        return Covariance(matrix=matrix, noise=np.full(len(runs), self.noise**2))
+        each = np.ones(len(runs)) if worth is None else worth
+        return Covariance(matrix=matrix, noise=self.noise**2 / each)
 
     def _gradient(self, runs: pd.DataFrame) -> Array:
         """d ln L / d (standard normal variables) of every run, (runs, k)."""
@@ -62,7 +68,7 @@ def fit(law: PowerSum, runs: pd.DataFrame, compute: float, at: tuple[float, floa
     """The fit that the design for N* is linearised at.
 
     Args:
-        runs: N, D and loss of the runs that ended.
+        runs: N, D and loss of the runs that ended; loss_se where it is known.
         at: N and D to linearise at; by default the compute-optimal ones of the law.
 
     Raises:
@@ -85,9 +91,10 @@ def fit(law: PowerSum, runs: pd.DataFrame, compute: float, at: tuple[float, floa
         misfit=MISFIT,
     )
     gradient, away, residual = found._gradient(runs), prior.away(theta), residuals(law, theta, prior, runs)
-    noise, misfit = _scales(gradient, _logarithms(runs), residual)
+    worth = uncertainty.measured(runs)
+    noise, misfit = _scales(gradient, _logarithms(runs), residual, worth)
     whole = SizeFit(**{**vars(found), "noise": noise, "misfit": misfit})
-    known = whole.covariance(runs)
+    known = whole.covariance(runs, worth)
     told = known.matrix[-1, :-1] @ np.linalg.solve(known.matrix[:-1, :-1] + np.diag(known.noise), residual)
     ln_n = np.log(point[0]) + whole.slope @ away / curvature + told
     return SizeFit(**{**vars(whole), "ln_n": float(ln_n)})
@@ -111,14 +118,16 @@ def _smooth(u: Array, v: Array) -> Array:
     return np.asarray(np.exp(-0.5 * ((u[:, None] - v[None]) ** 2).sum(-1) / LENGTH**2))
 
 
-def _scales(gradient: Array, u: Array, residual: Array) -> tuple[float, float]:
-    """Noise of a run and size of the misfit: roots of their squares' posterior means on the grid."""
+def _scales(gradient: Array, u: Array, residual: Array, worth: Array) -> tuple[float, float]:
+    """Noise of a usual run and size of the misfit: roots of their squares' posterior means on the grid."""
     near = np.argsort(u.sum(1))[-MOST_RUNS:]
-    law = gradient[near] @ gradient[near].T
+    root = np.sqrt(worth[near])  # times ln L, every run has the noise of a usual one
+    gradient, residual, alike = root[:, None] * gradient[near], root * residual[near], np.outer(root, root)
+    law = gradient @ gradient.T
     log_posterior = np.empty((len(MISFITS), len(NOISES)))
     for i, misfit in enumerate(MISFITS):
-        values, vectors = np.linalg.eigh(law + misfit**2 * _smooth(u[near], u[near]))
-        squares = (vectors.T @ residual[near]) ** 2
+        values, vectors = np.linalg.eigh(law + misfit**2 * alike * _smooth(u[near], u[near]))
+        squares = (vectors.T @ residual) ** 2
         total = np.maximum(values, 0.0)[:, None] + NOISES**2  # (runs, noises)
         log_posterior[i] = -0.5 * (np.log(total) + squares[:, None] / total).sum(0)
     log_posterior -= 0.5 * (np.log(NOISES / NOISE) / np.log(FACTOR)) ** 2

@@ -46,6 +46,7 @@ LEAST_SIZES = 3  # lowest somewhere, with a smaller and a larger one beside them
 LEAST_CELLS = 6
 DRAWS = 100
 LEAST_OVER = 3
+MOST_SHOWN = 60  # levels that are kept for a figure
 MOST_LEFT_OUT = 50  # refits of the jackknife
 
 
@@ -65,6 +66,10 @@ class CurveEnvelope:
     without: list[str] = field(default_factory=list)  # left out: no curve, or too little of one
     pairs: int = 0  # of one size and two lengths, behind the correction
     correction: float = 0.0  # the largest used, in ln L
+    lowest: Array = field(
+        default_factory=lambda: np.empty((0, 3))
+    )  # (m, 3) at levels that count: C, N*, and the loss as
+    # trained of the size that is lowest: what the correction leaves tells sizes from one another, its level is rough
     reason: str = ""  # why there is no law
 
 
@@ -92,12 +97,12 @@ def envelope_of(curves: TrainingCurves) -> CurveEnvelope:
     whole = _fit(cells, np.ones(len(cells.n), bool))
     if isinstance(whole, str):
         return replace(empty, reason=whole)
-    line, along, lowest, correction = whole
+    line, correction, along = whole.line, whole.correction, whole.ln_c
     over = len(cells.pairs) - _terms(len(cells.pairs))
     if len(cells.pairs) >= LEAST_PAIRS and over >= LEAST_OVER:
         spread, freedom = _redrawn(cells, over), over
     else:
-        spread, freedom = _jackknife(cells, line), max(1, len(np.unique(lowest)) - 2)
+        spread, freedom = _jackknife(cells, line), max(1, len(np.unique(whole.size)) - 2)
     half = special.stdtrit(freedom, (1 + LEVEL) / 2) * spread
     return replace(
         empty,
@@ -107,9 +112,10 @@ def envelope_of(curves: TrainingCurves) -> CurveEnvelope:
         interval_a=[float(line[0, 0] - half[0]), float(line[0, 0] + half[0])],
         interval_b=[float(line[0, 1] - half[1]), float(line[0, 1] + half[1])],
         compute=[float(np.exp(along[0])), float(np.exp(along[-1]))],
-        sizes=len(np.unique(lowest)),
+        sizes=len(np.unique(whole.size)),
         pairs=len(cells.pairs),
         correction=correction,
+        lowest=np.exp(np.column_stack([along, whole.ln_n, whole.as_trained]))[:: -(-len(along) // MOST_SHOWN)],
     )
 
 
@@ -124,7 +130,7 @@ def foreseen(curves: TrainingCurves, compute: float) -> float:
     found = "" if len(groups) < LEAST_CELLS else _fit(cells := _cells(groups), np.ones(len(cells.n), bool))
     if isinstance(found, str):
         return float("nan")
-    return float(np.exp(found[0][1, 0] + found[0][0, 0] * np.log(compute)))
+    return float(np.exp(found.line[1, 0] + found.line[0, 0] * np.log(compute)))
 
 
 def _grouped(curves: Sequence[TrainingCurve]) -> list[list[TrainingCurve]]:
@@ -175,11 +181,20 @@ def _shape(run: TrainingCurve) -> Array:
     return np.asarray([*cubic[:-1], 0.0])
 
 
-def _fit(cells: _Cells, kept: NDArray[np.bool_]) -> tuple[Array, Array, Array, float] | str:
-    """ln N* and ln D* as lines in ln C, (2, 2); the levels that count, the size lowest at each; the largest correction.
+@dataclass(frozen=True, kw_only=True)
+class _Lowest:
+    """The lowest size along the levels that count, (m,) each, and what goes through it."""
 
-    Or why there is none.
-    """
+    line: Array  # (2, 2): ln N* and ln D* as lines in ln C
+    ln_c: Array
+    size: Array  # ln N of the size that is lowest
+    ln_n: Array  # between the sizes
+    as_trained: Array  # ln L of the size that is lowest
+    correction: float  # the largest used
+
+
+def _fit(cells: _Cells, kept: NDArray[np.bool_]) -> _Lowest | str:
+    """The lowest sizes, or why there are none."""
     ln_loss, correction = _at_the_end(cells, kept)
     sizes = np.unique(cells.n[kept])
     # (S, K): of each size the run nearest to the end of its schedule
@@ -194,7 +209,14 @@ def _fit(cells: _Cells, kept: NDArray[np.bool_]) -> tuple[Array, Array, Array, f
         few = f"{len(np.unique(lowest))} sizes are lowest somewhere between a smaller and a larger one"
         return f"{few}, {LEAST_SIZES} are needed"
     line = np.polyfit(cells.levels[at], np.stack([ln_n, ln_d], 1), 1)
-    return line, cells.levels[at], lowest, float(np.nanmax(np.abs(by_size[2][:, at])))
+    return _Lowest(
+        line=line,
+        ln_c=cells.levels[at],
+        size=lowest,
+        ln_n=ln_n,
+        as_trained=(by_size[0] + by_size[2])[np.searchsorted(np.log(sizes), lowest), np.flatnonzero(at)],
+        correction=float(np.nanmax(np.abs(by_size[2][:, at]))),
+    )
 
 
 def _at_the_end(cells: _Cells, kept: NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -271,7 +293,7 @@ def _redrawn(cells: _Cells, over: int) -> Array:
         pairs = np.column_stack([cells.pairs[:, :5], excess])
         found = _fit(replace(cells, ln_loss=cells.ln_loss + levels[:, None], pairs=pairs), every)
         if not isinstance(found, str):
-            slopes.append(found[0][0])
+            slopes.append(found.line[0])
     return np.std(slopes, axis=0, ddof=1) if len(slopes) > DRAWS / 2 else np.full(2, np.inf)
 
 
@@ -279,7 +301,7 @@ def _jackknife(cells: _Cells, line: Array) -> Array:
     """Standard errors of a and b, (2,), by leaving out cells, in MOST_LEFT_OUT groups at most."""
     group = np.arange(len(cells.n)) % min(len(cells.n), MOST_LEFT_OUT)
     fits = [_fit(cells, group != g) for g in np.unique(group)]
-    slopes = np.array([found[0][0] for found in fits if not isinstance(found, str)] or [line[0]])
+    slopes = np.array([found.line[0] for found in fits if not isinstance(found, str)] or [line[0]])
     count = len(slopes)
     if count < len(fits) / 2:
         return np.full(2, np.inf)

@@ -86,6 +86,19 @@ class Noise:
         return float(np.sqrt(np.nansum([self.seed**2, self.evaluation**2])))
 
 
+def measured(table: pd.DataFrame) -> Array:
+    """What each run's loss is worth by its standard error, (n,): one for a usual run, two at most; ones without any.
+
+    A run's variance is its own plus the median one, which stands for what a law cannot explain, and for its own where
+    that is not given (column loss_se).
+    """
+    if "loss_se" not in table or not (table.loss_se > 0).any():
+        return np.ones(len(table))
+    variance = (table.loss_se / table.loss).to_numpy(float) ** 2
+    usual = np.median(variance[variance > 0])
+    return np.asarray(2 * usual / (np.where(np.isfinite(variance), variance, usual) + usual))
+
+
 def noise(table: pd.DataFrame) -> Noise:
     """From replicated points (equal N, D and U) and from the column loss_se."""
     ln = np.log(table.loss.to_numpy(float))

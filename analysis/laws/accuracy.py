@@ -42,7 +42,7 @@ class Bounded:
     dispersion: float  # variance over the binomial one
     freedom: int  # degrees of freedom behind the dispersion
     items: float  # that one run answered, or what its scatter is worth
-    p_value: float  # against no trend at all, by an F test
+    p_value: float  # against no trend at all; see _against_flat
 
     @property
     def ceiling(self) -> float:
@@ -142,17 +142,24 @@ def _curve(trend: Array, floor: float, ceiling: Array | float) -> Array:
 
 
 def _against_flat(z: Array, hits: Array, items: Array, floor: float) -> float | None:
-    """The p value of a trend under a ceiling of one against none; None where a trend cannot be told at all."""
+    """The p value of a trend under a ceiling of one against none; None where a trend cannot be told at all.
+
+    The gain has to be beyond the items' own noise (chi squared) and beyond the runs' scatter (F): the larger p counts.
+    How much runs scatter beyond their items is not known beforehand, and the F test alone has the right size whatever
+    it is; but a few scores on few items lie on a line by accident, and chi squared is what they do not pass. So the
+    test is never above its size, and nears it where runs are many or scatter (tests/benchmarks/null_trends.py).
+    """
     one, spread = np.ones(1), max(float(z.std()), 1e-12)
     theta = _scored(one, z, hits, items, floor, np.array([WIDE, WIDE / spread]) ** -2.0)
     p = _probability(theta, z, floor, one)[0]
     flat = np.clip(hits.sum() / items.sum(), max(floor, 1e-12), 1 - 1e-12)
     gain = (hits * np.log(p / flat) + (items - hits) * np.log((1 - p) / (1 - flat))).sum()
     freedom = max(1, len(z) - 2)
-    dispersion = max(1.0, float(((hits - items * p) ** 2 / (items * p * (1 - p))).sum() / freedom))
+    dispersion = float(((hits - items * p) ** 2 / (items * p * (1 - p))).sum() / freedom)
     if not np.linalg.cond(_information(theta, z, items, floor, one)[0]) < 1e12:
         return None
-    return float(special.fdtrc(1, freedom, max(2 * gain / dispersion, 0.0)))
+    gain = max(2 * float(gain), 0.0)
+    return float(max(special.chdtrc(1, gain), special.fdtrc(1, freedom, gain / max(dispersion, 1e-12))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from analysis.estimation.compare import APART, SAME, Comparison, Multiplier
+from analysis.estimation.compare import APART, SAME, SURE, Comparison, Multiplier
 from analysis.output.documents import finite
 from gpt3core.store import files
 
@@ -36,6 +36,12 @@ def sentences(found: Comparison) -> list[str]:
         f"{how}; a run scatters by {found.scatter:.2%} in loss{_seeds(found)}: multipliers under {found.resolved:.3g} "
         "would not be told from one",
     ]
+    if close := [m for m in found.at if not (m.told_apart or m.decades or m.interval[0] <= 1 <= m.interval[1])]:
+        at = ", ".join(f"{m.compute:.3g}" for m in close)
+        lines.append(
+            f"at C={at} the interval leaves one out and is not told apart: that takes the wider band of "
+            f"{SURE:.0%}, which holds at every budget at once"
+        )
     if len(found.shapes) > 1:
         lines.append(f"surface {found.law}; shapes of ln m in ln C: {_shares(found.shapes)}")
     return [*lines, *_backtest(found)]

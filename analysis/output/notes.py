@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
-from analysis.accuracy.trends import averaged
+from analysis.accuracy.trends import BELOW, MEAN, averaged
 from analysis.estimation import isoflop, predict, training_curves
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.note import Note
-from analysis.runs.conventions import Parameters, counts
+from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
@@ -45,7 +46,7 @@ def _rules(study: Study) -> Iterator[Note]:
         if name in study.runs.table and (lacking := int(study.runs.table[name].isna().sum())):
             message = f"{name} is missing in {lacking} rows: that count of parameters is left out"
             yield Note(code="count-incomplete", severity="info", message=message)
-    if not study.runs.store and study.table.C.equals(6 * study.table.N * study.table.D):
+    if UNRECORDED in study.runs.table:
         yield Note(code="compute-6nd", severity="info", message="C is 6ND: the table has no column of compute")
 
 
@@ -233,7 +234,33 @@ def _scores(study: Study) -> Iterator[Note]:
     evals = study.runs.evals
     if evals.empty:
         return
-    evals = evals[evals.run_id.isin(study.table.run_id)]
+    asked, evals = list(dict.fromkeys(evals.task)), evals[evals.run_id.isin(study.table.run_id)]
+    counts = evals.groupby("task", sort=False).run_id.nunique().reindex(asked, fill_value=0)
+    partly = [f"{task} on {count}" for task, count in counts.items() if count < len(study.table)]
+    if partly:
+        message = f"not every one of the {len(study.table)} runs fitted has every score: {', '.join(partly)}"
+        yield Note(code="scores-partly", severity="info", message=message)
+    yield from _below_chance(study)
+    yield from _mean_of_tasks(evals)
+
+
+def _below_chance(study: Study) -> Iterator[Note]:
+    """Scores that are worse than guessing."""
+    found = [
+        f"{t.task} (K={t.shots}) {t.accuracy_large:.3f} for {t.chance:.3g}"
+        for t in study.trends
+        if t.verdict == BELOW and t.task != MEAN
+    ]
+    if found:
+        message = (
+            f"the highest-compute runs score below chance on {', '.join(found)}: no ignorance does that; look at the "
+            "answer key, at how answers are scored (their length, a letter that is always chosen) and at chance.TASK="
+        )
+        yield Note(code="below-chance", severity="warning", message=message)
+
+
+def _mean_of_tasks(evals: pd.DataFrame) -> Iterator[Note]:
+    """Which tasks the mean is of, where it is not of all."""
     found = averaged(evals) if len(evals) else None
     if found is None or not (found.left_out or found.without):
         return
@@ -248,6 +275,20 @@ def _scores(study: Study) -> Iterator[Note]:
     yield Note(code="mean-of-tasks", severity="info", message=message)
 
 
+def _parametrisations(study: Study) -> Iterator[Note]:
+    """Runs of muP beside others."""
+    if "mup_base_width" not in study.table or study.table.mup_base_width.nunique() < 2:
+        return
+    groups = study.table.groupby("mup_base_width").run_id.apply(list).sort_values(key=lambda ids: ids.map(len))
+    names = {width: f"muP of base width {width}" if width else "the standard one" for width in groups.index}
+    listed = ", ".join(f"{names[width]} ({len(ids)} runs)" for width, ids in groups.items())
+    message = (
+        f"the runs fitted were trained in different parametrisations, {listed}: each has learning rates of its own, "
+        f"so fit them apart; exclude=[{','.join(groups.iloc[0][:30])}] leaves the fewest out"
+    )
+    yield Note(code="mixed-parametrisation", severity="warning", message=message)
+
+
 def _runs(study: Study) -> Iterator[Note]:
     if "precision" in study.table and study.table.precision.nunique() > 1:
         counts = study.table.precision.value_counts().sort_index()
@@ -257,6 +298,7 @@ def _runs(study: Study) -> Iterator[Note]:
             f"precision={counts.idxmax()} leaves the others out"
         )
         yield Note(code="mixed-precision", severity="warning", message=message)
+    yield from _parametrisations(study)
     repeated = study.table[study.table.epochs > 1]
     if len(repeated):
         listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.head(30).itertuples())

@@ -20,6 +20,7 @@ Row = list[str]
 MOST_INFLUENCES = 6
 MOST_PREDICTIONS = 40
 PREDICTIONS = "Predictions"
+NONE = "none"  # of the runs that a rule takes out
 
 
 Table = tuple[str, list[str], list[Row]]
@@ -53,9 +54,9 @@ def _floored(name: str, draws: Array, no_floor: float) -> list[float]:
 
 def _laws(study: Study) -> list[Row]:
     rows = []
+    without = [law.fit for law in study.laws.values() if law.fit.status is FitStatus.NOT_APPLICABLE]
     for law in study.laws.values():
-        if law.fit.status is FitStatus.NOT_APPLICABLE:
-            rows.append([law.fit.law.equation, "-", "-", f"{law.fit.status.value} ({law.fit.reason})"])
+        if law.fit in without:
             continue
         published = law.published
         rows.append(
@@ -67,7 +68,8 @@ def _laws(study: Study) -> list[Row]:
                 law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
             ]
         )
-    return rows
+    reasons = "; ".join(f"{fit.law.name}: {fit.reason}" for fit in without)
+    return [*rows, ["others", "-", "-", f"not applicable ({reasons})"]] if without else rows
 
 
 def _optimum(study: Study) -> list[Row]:
@@ -121,6 +123,8 @@ def _minima(study: Study) -> list[Row]:
 
 
 def _exponents(study: Study) -> list[Row]:
+    if len(study.exponents) == 1:
+        return []  # they are those of the tables above
     return [
         [
             str(e.convention.n) + (" *" if e.chosen else ""),
@@ -227,7 +231,7 @@ def _few_shot(study: Study) -> list[Row]:
         logprob = f"{t.logprob_per_decade:+.2f} +- {t.logprob_per_decade_se:.2f}" if known else "-"
         if t.verdict == "not measured":
             accuracy, logprob = "-", "-"
-            verdict = "not measured: does not fit n_ctx" if t.items is not None else "not measured: too few runs"
+            verdict = f"not measured: {t.reason}"
         else:
             verdict = (
                 t.verdict if t.slope is None else f"{t.verdict}: logit {t.slope:+.2f} +- {t.slope_se:.2f} a decade"
@@ -264,15 +268,19 @@ def _gains(study: Study) -> list[Row]:
 
 
 def _rules(study: Study) -> list[Row]:
+    """Those that took runs out or are off, and the names of the others."""
     rows = [[r.name, r.meaning, _out(r.on, r.excluded)] for r in study.rules]
-    far = [run_id for p in study.minima.parabolas for run_id in p.far]
-    near = f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss"
-    return [*rows, ["near", near, _out("near" not in study.rules_off, far)]] if study.minima.parabolas else rows
+    if study.minima.parabolas:
+        far = [run_id for p in study.minima.parabolas for run_id in p.far]
+        near = f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss"
+        rows.append(["near", near, _out("near" not in study.rules_off, far)])
+    idle = [name for name, _, out in rows if out == NONE]
+    return [*(row for row in rows if row[2] != NONE), ["others", ", ".join(idle), NONE]] if idle else rows
 
 
 def _out(on: bool, runs: list[str]) -> str:
     """The runs that a rule took out."""
-    return ", ".join(runs) or "none" if on else "off"
+    return ", ".join(runs) or NONE if on else "off"
 
 
 _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
@@ -301,7 +309,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         PREDICTIONS + " (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
         [
             *("of", "C", "beyond the data", "N (95%)", "D (95%)", "loss"),
-            *("95% of the mean law", "95% of a new run", "the fits"),
+            *("95% of the mean law", "95% of a new run", "range of the fits"),
         ],
         _predictions,
     ),

@@ -65,7 +65,9 @@ def available(table: pd.DataFrame) -> list[Convention]:
     there = counts(table)
     found = []
     for n in (n for n in COUNTED if COUNTED[n] in there):
-        found += [Convention(n=n, c=Compute.EXACT), Convention(n=n, c=Compute.SIX_ND)]
+        if UNRECORDED not in table:
+            found.append(Convention(n=n, c=Compute.EXACT))
+        found.append(Convention(n=n, c=Compute.SIX_ND))
         if n is Parameters.TOTAL and COUNTED[Parameters.NONEMBEDDING] in there:
             found.append(Convention(n=n, c=Compute.KAPLAN))
     return found
@@ -95,8 +97,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     """The runs as a law sees them, one row each, under one convention of N and one of C.
 
     Columns: run_id, size, N, D, C, U, loss, epochs, status, seed; N_other (the total for the non-embedding count and
-    the other way round), loss_se, budget_flops, gpu_hours, precision and TUNED where they are known; with batch_tokens
-    also S_min and C_min, steps and compute at the critical batch (Kaplan et al.).
+    the other way round), loss_se, budget_flops, gpu_hours, precision, mup_base_width (zero without muP) and TUNED where
+    they are known; with batch_tokens also S_min and C_min, steps and compute at the critical batch (Kaplan et al.).
 
     Args:
         table: of a store, or of foreign.check_runs.
@@ -111,6 +113,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     if COUNTED[n] not in renamed:
         there = ", ".join(sorted({str(known.n) for known in available(table)}))
         raise UsageError(f"N={n}: these runs do not say it; they have N={there}")
+    if c is Compute.EXACT and UNRECORDED in renamed:
+        raise UsageError("C=exact: these runs do not say their compute (columns.C=NAME names it); without it C is 6ND")
     if c is Compute.KAPLAN and "N_nonembedding" not in renamed:
         raise UsageError("C=kaplan needs the non-embedding parameters, which these runs do not say")
     frame = pd.DataFrame({"run_id": renamed.run_id.astype(str), "size": renamed["size"].astype(str)})
@@ -119,8 +123,7 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
         frame[OTHER_N] = renamed[other].astype(float)
     frame["D"] = renamed.D.astype(float)
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
-    recorded = c is Compute.EXACT and UNRECORDED not in renamed
-    frame["C"] = renamed.C.astype(float) if recorded else 6 * counted * frame.D
+    frame["C"] = renamed.C.astype(float) if c is Compute.EXACT else 6 * counted * frame.D
     frame["epochs"] = renamed.epochs.astype(float)
     frame["U"] = renamed.U.astype(float) if "U" in renamed else frame.D / np.maximum(frame.epochs, 1.0)
     for name in ("loss", "loss_se", "budget_flops", "batch_tokens", "gpu_hours", *TUNED):
@@ -131,6 +134,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
         frame["duplicate"] = renamed.duplicate
     if "precision" in renamed:
         frame["precision"] = renamed.precision.astype("string").fillna("unknown").astype(str)
+    if "mup_base_width" in renamed:
+        frame["mup_base_width"] = renamed.mup_base_width.fillna(0).astype(int)
     frame["seed"] = renamed.seed if "seed" in renamed else 0
     if "batch_tokens" in frame:
         loss, batch, tokens = (frame[name].to_numpy(float) for name in ("loss", "batch_tokens", "D"))

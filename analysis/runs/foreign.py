@@ -208,7 +208,9 @@ def _lossless(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if {"N", "C"} <= set(table) and "D" not in table:
         table = table.assign(D=table.C / (6 * table.N))
     table = table.assign(**{name: np.nan for name in ("N", "D", "loss") if name not in table})
-    known = table.C.fillna(6 * table.N * table.D) if "C" in table else 6 * table.N * table.D
+    if "C" not in table:
+        table = table.assign(**{"C": np.nan, UNRECORDED: True})
+    known = table.C.fillna(6 * table.N * table.D)
     if not known.notna().any():
         raise UsageError(
             f"{path} says the compute of no run: columns.C=NAME, or columns.N and columns.D; {_has(table)}"

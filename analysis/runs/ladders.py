@@ -15,7 +15,7 @@ from analysis.settings import CompareSettings, RunSettings
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
-DOMAIN = "loss."  # columns of a table that hold the loss on one held-out domain: loss.NAME
+DOMAIN, DOMAIN_SE = "loss.", "loss_se."  # columns of a table for one held-out domain: loss.NAME, loss_se.NAME
 WAYS = "runs=[A.csv,B.csv], runs=ROOT sweep=[A,B], runs=[ROOT_A,ROOT_B], or runs=TABLE by=COLUMN arms=[A,B]"
 
 
@@ -142,6 +142,14 @@ def _domains(settings: CompareSettings, sources: tuple[_Source, _Source]) -> dic
             raise UsageError(f"domains.{next(iter(settings.domains))}: a store has one held-out text: leave it out")
         return {"": None}
     raws = [source.raw for source in sources]
+    for name, column in settings.domains.items():
+        for source, raw in zip(sources, raws, strict=True):
+            known = tuple(str(c).strip() for c in raw.columns)
+            if column not in known and foreign.column_of(column) not in known:
+                raise UsageError(
+                    f"domains.{name}={column}: {source.path} has no column {column!r}{nearest(column, known)}; it has "
+                    f"{foreign.listed(known)}"
+                )
     named: dict[str, str | None] = dict(settings.domains)
     if not named:
         shared = [str(c) for c in raws[0].columns if str(c).startswith(DOMAIN) and c in raws[1].columns]
@@ -152,8 +160,15 @@ def _domains(settings: CompareSettings, sources: tuple[_Source, _Source]) -> dic
 
 
 def _read(source: _Source, settings: CompareSettings, column: str | None) -> Runs:
+    """One ladder's runs; the standard errors of a domain's loss are in a column of its own, loss_se.NAME."""
     asked = settings.of(source.path, source.sweep, column)
-    return selection.read(asked, source.table, called=Path(source.path))
+    if column is None or "loss_se" in settings.columns:
+        return selection.read(asked, source.table, called=Path(source.path))
+    raw, error = source.raw, DOMAIN_SE + column.removeprefix(DOMAIN)
+    if error in raw:
+        asked.columns["loss_se"] = error
+    found = selection.read(asked, source.table, called=Path(source.path))
+    return found if error in raw else replace(found, table=found.table.drop(columns="loss_se", errors="ignore"))
 
 
 def _selected(runs: list[Runs], settings: CompareSettings) -> tuple[Selection, Selection]:

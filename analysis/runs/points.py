@@ -14,6 +14,7 @@ from analysis.runs.ratio import per_6nd
 from analysis.runs.selection import Selection
 from gpt3core.errors import UsageError
 
+SAME_C = 0.02  # relative: a file's C that differs by less is the laws' own
 NAMES = {"N_nonembedding": "non-embedding parameters", "N_total": "total parameters"}
 
 
@@ -42,7 +43,8 @@ def counted(
                 table["N"] = table[name]
     if (other := OTHER_COUNT.get(selection.convention.n)) in table:
         table[OTHER_N] = table[other]
-    return foreign.check_points(_compute(table, selection.convention.c), path, per_6nd(selection.table)), notes
+    table, more = _compute(table, selection.convention.c, path)
+    return foreign.check_points(table, path, per_6nd(selection.table)), [*notes, *more]
 
 
 def _doubts(table: pd.DataFrame, selection: Selection, path: Path, columns: Mapping[str, str]) -> list[Note]:
@@ -70,10 +72,15 @@ def _doubts(table: pd.DataFrame, selection: Selection, path: Path, columns: Mapp
     return [Note(code="points-count", severity="warning", message=message)]
 
 
-def _compute(table: pd.DataFrame, c: Compute) -> pd.DataFrame:
-    """C by the convention, where N and D are there to say it."""
-    if c is Compute.SIX_ND and {"N", "D"} <= set(table):
-        return table.assign(C=6 * table.N * table.D)
-    if c is Compute.KAPLAN and {"N_nonembedding", "D"} <= set(table):
-        return table.assign(C=6 * table.N_nonembedding * table.D)
-    return table
+def _compute(table: pd.DataFrame, c: Compute, path: Path) -> tuple[pd.DataFrame, list[Note]]:
+    """C by the convention, where N and D are there to say it; a note where the file says another."""
+    count = {Compute.SIX_ND: "N", Compute.KAPLAN: "N_nonembedding"}.get(c)
+    if count is None or not {count, "D"} <= set(table):
+        return table, []
+    counted = 6 * table[count] * table.D
+    if "C" not in table or bool((table.C / counted - 1).abs().lt(SAME_C).all()):
+        return table.assign(C=counted), []
+    message = (
+        f"{path}: C is {LABELS[c]}, as the laws count it; the file's own ({foreign.source_of(table, 'C')}) is not used"
+    )
+    return table.assign(C=counted), [Note(code="points-compute", severity="warning", message=message)]

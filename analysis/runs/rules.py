@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.runs import tuned
 from analysis.settings import RULES
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import STOPPED_EARLY
@@ -131,13 +132,20 @@ def _checks(
             table.duplicate.astype(bool),
         )
     yield from _ended(table, why, lost, off)
+    other = pd.Series(False, index=table.index) if precision is None else table.precision != precision
     if precision is not None:
-        yield "precision", f"not trained in {precision} (precision={precision})", table.precision != precision
+        yield "precision", f"not trained in {precision} (precision={precision})", other
     yield (
         "repeated-data",
         f"the text was seen more than {WORTHLESS_EPOCHS:g} times (laws without repetition leave out runs beyond "
         f"{MAX_EPOCHS:g} epochs too)",
         table.epochs > WORTHLESS_EPOCHS * 1.001,
+    )
+    counted = ~(lost | other | table.run_id.isin(list(exclude)) | (table.status != "done"))
+    yield (
+        "not-best-tuned",
+        "another learning rate, batch or schedule reached a lower loss at its N and D: a trial of a search",
+        pd.Series(tuned.worse(table, counted.to_numpy(bool)), index=table.index),
     )
     yield (
         "worse-than-smaller",

@@ -162,6 +162,8 @@ def _accuracy(raw: pd.DataFrame, expression: str, path: Path) -> tuple[str, pd.S
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise UsageError(f"{path}, row {row + 1}: {column} is {raw[column].iloc[row]!r}, a number is expected")
+    if values.isna().all():
+        raise UsageError(f"scores={expression}: {path} has no number in column {column!r}: leave it out")
     _check_scale(column, values, percent=percent, path=path)
     values = values / 100 if percent else values
     return column, 1 - values if errors else values

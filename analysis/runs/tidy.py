@@ -47,6 +47,7 @@ COLUMNS = {
     "kernel": "string",
     "corpus_sha256": "string",
     "noise_scale": "float64",
+    "mup_base_width": "float64",
 }
 
 

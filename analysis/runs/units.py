@@ -90,7 +90,7 @@ def _refuse(
     given, right = f"{path}: {name} (column {column}) is {what}", f"columns.{name}={column}*1 if it is right"
     if factor is None:
         raise UsageError(f"{given}; name another column, or give it as {right}")
-    digits = f"{factor:.4g}".replace("e+", "e")
+    digits = f"{factor:.4g}".replace("e+0", "e").replace("e+", "e")
     asked = f"multiply by {digits}" if unit is None else f"is it in {unit}"
     raise UsageError(f"{given}; {asked}? Give it as columns.{name}={column}*{digits}, or as {right}")
 

@@ -18,6 +18,7 @@ from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
 
 from analysis.laws.base import Array
+from analysis.runs import tuned
 from analysis.tuning import surface
 from analysis.tuning.surface import Form, Trials
 
@@ -76,7 +77,7 @@ class Judged:
 
 def losses(table: pd.DataFrame) -> list[Losses]:
     """Of every pair, in the order of ``surface.trials``."""
-    pair = surface.pairs(table)
+    pair = tuned.pairs(table)
     return [
         Losses(np.log(rows[list(surface.X)].to_numpy(float)), rows.loss.to_numpy(float))
         for _, rows in table.groupby(pair, sort=True)
@@ -151,7 +152,7 @@ def as_good(best: Judged, judged: Sequence[Judged]) -> list[Form]:
 
 def nearest_smaller(data: Trials, known: Sequence[Losses], table: pd.DataFrame) -> Choice:
     """The plain way: the best run of the nearest pair that has no more parameters and no more tokens."""
-    pair = surface.pairs(table)
+    pair = tuned.pairs(table)
     best = [rows.iloc[int(rows.loss.argmin())] for _, rows in table.groupby(pair, sort=True)]
 
     def choice(n: float, d: float) -> tuple[float, float]:

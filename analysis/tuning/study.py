@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.laws.base import Array
 from analysis.note import Note
-from analysis.runs import selection
+from analysis.runs import selection, tuned
 from analysis.runs.tidy import Runs
 from analysis.settings import HparamSettings
 from analysis.tuning import critical, interval, judge, surface
@@ -92,7 +92,7 @@ def _usable(table: pd.DataFrame, source: str) -> tuple[pd.DataFrame, dict[str, i
         if name not in table or table[name].isna().all():
             raise UsageError(f"{source} has no column for the {what}: give it as columns.{name}=NAME (or NAME*2048)")
     table = table[table[list(surface.X)].notna().all(axis=1)]
-    pair = surface.pairs(table)
+    pair = tuned.pairs(table)
     counts = pair.value_counts()
     dropped = {str(name): int(count) for name, count in counts.items() if count < LEAST_RUNS}
     kept = table[~pair.isin(list(dropped))].reset_index(drop=True)
@@ -245,5 +245,5 @@ def default_file(tuning: Tuning) -> Path:
 
 def best_rows(tuning: Tuning) -> Sequence[pd.Series]:
     """The best run of every pair, in the order of the data's pairs."""
-    pair = surface.pairs(tuning.table)
+    pair = tuned.pairs(tuning.table)
     return [rows.iloc[int(rows.loss.argmin())] for _, rows in tuning.table.groupby(pair, sort=True)]

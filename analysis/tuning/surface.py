@@ -17,12 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.laws.base import Array
+from analysis.runs import tuned
 from gpt3core.rule import MOST_EXPONENT, PowerLaw
 
 IntArray = NDArray[np.signedinteger]
 
 DELTA = 1e-3  # of ln loss, where Huber turns: noise of a good run
-SAME_D = 1.05  # runs of one N whose D differ by less are of one pair: D is rounded to whole batches
 START = (0.11, -0.03, 0.11)  # Cholesky factor of H: 1% of loss at a factor of 3.6
 STEPS = 80
 CLOSE = 1e-10
@@ -107,7 +107,7 @@ def trials(table: pd.DataFrame) -> Trials:
         table: N, D, lr, batch_tokens, loss of runs that ended; rows of one N and nearly one D are a pair. The columns
             of BESIDE, where they vary, get an effect of each value, the same for all pairs.
     """
-    pair = pairs(table)
+    pair = tuned.pairs(table)
     names = sorted(pair.unique())
     number = pair.map({name: i for i, name in enumerate(names)}).to_numpy()
     logs = np.log(table[["N", "D"]].to_numpy(float))
@@ -131,18 +131,6 @@ def values(table: pd.DataFrame) -> tuple[tuple[str, float], ...]:
         counts = table[name].astype(float).round(2).value_counts()
         found += [(name, float(value)) for value in sorted(counts.index[1:])]
     return tuple(found)
-
-
-def pairs(table: pd.DataFrame) -> pd.Series:
-    """A name for the pair of N and D that each row is of."""
-    n, d = table.N.to_numpy(float), table.D.to_numpy(float)
-    found = np.full(len(table), "", object)
-    begun: tuple[float, float] = (0.0, 0.0)
-    for row in np.lexsort((d, n)):
-        if n[row] != begun[0] or d[row] > begun[1] * SAME_D:
-            begun = float(n[row]), float(d[row])
-        found[row] = f"{begun[0]:020.0f}/{begun[1]:020.0f}"
-    return pd.Series(found, index=table.index)
 
 
 def fit(data: Trials, form: Form, start: Array | None = None) -> Surface:

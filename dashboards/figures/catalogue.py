@@ -11,6 +11,7 @@ from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
 from dashboards.figures.curves import curves
 from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
+from dashboards.figures.lowest import lowest
 from dashboards.figures.residuals import residuals
 from dashboards.figures.style import Page
 
@@ -22,7 +23,7 @@ PAGES: dict[str, Callable[[Study], Page]] = {
     "accuracy-shots": accuracy_shots,
 }
 OF_STORES = ("accuracy-compute", "accuracy-shots")
-SLUGS = ("frontier", "isoflop", "curves", "residuals", *OF_STORES)  # of a store's sweep
+SLUGS = ("frontier", "isoflop", "curves", "lowest-curves", "residuals", *OF_STORES)  # of a store's sweep
 
 
 def pages(study: Study, losses: Mapping[str, pd.DataFrame] | None = None) -> list[Page]:
@@ -34,4 +35,5 @@ def pages(study: Study, losses: Mapping[str, pd.DataFrame] | None = None) -> lis
     made = {slug: make(study) for slug, make in PAGES.items() if study.runs.store or slug not in OF_STORES}
     if losses is not None:
         made["curves"] = curves(study, losses)
+        made["lowest-curves"] = lowest(study, losses)
     return [made[slug] for slug in SLUGS if slug in made]

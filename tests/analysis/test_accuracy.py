@@ -90,6 +90,39 @@ def test_where_no_items_are_known_the_scatter_is_the_noise():
     assert ahead.interval_new_run[0] < curve(15.0, 1.0) < ahead.interval_new_run[1] + 1e-9
 
 
+@pytest.mark.parametrize("scatter", [0.0, 0.02])
+def test_a_flat_score_has_small_p_values_no_more_often_than_they_say_and_not_never(scatter):
+    """With few runs the test once called nothing a trend: 0% of these at 5%, and 2% of trends like the one below."""
+    rng, x = np.random.default_rng(5), np.linspace(11, 14, 6)
+
+    def told(rise, draws):
+        p = np.clip(0.5 + rise * (x - x.mean()) + scatter * rng.standard_normal((draws, 6)), 0, 1)
+        found = [fit_bounded(x, h.astype(float), np.full(6, 1000.0), floor=0.25) for h in rng.binomial(1000, p)]
+        return np.mean([f is not None and f.p_value < 0.05 for f in found])
+
+    assert 0.005 <= told(0.0, 400) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    if not scatter:
+        assert told(0.03, 100) > 0.7  # 4.9 standard errors
+
+
+def test_scores_on_a_line_by_accident_are_no_trend():
+    hits = np.array([100.0, 101.0, 102.0, 103.0])
+    found = fit_bounded(np.arange(4.0), hits, np.full(4, 200.0), floor=0.0)
+    assert found.p_value > 0.5
+
+
+def test_scores_below_chance_are_said_to_be_below():
+    rng = np.random.default_rng(2)
+    found = trends(evals(rng.binomial(ITEMS, 0.1, RUNS) / ITEMS), ladder())
+    assert [t.verdict for t in found] == ["below chance"]
+    assert trends(evals(rng.binomial(ITEMS, 0.25, RUNS) / ITEMS), ladder())[0].verdict == "at chance"
+
+
+def test_a_score_of_two_runs_is_not_measured():
+    (trend,) = trends(evals(np.array([0.3, 0.9])), ladder(2))
+    assert (trend.verdict, trend.reason) == ("not measured", "2 runs, 3 are needed")
+
+
 def test_pure_noise_without_items_is_no_trend():
     rng = np.random.default_rng(0)
     found = [trends(evals(rng.binomial(200, 0.5, 16) / 200, np.nan), ladder())[0].verdict for _ in range(20)]

@@ -14,6 +14,8 @@ from analysis.estimation.compare import SAME
 from analysis.estimation.fixed_cost import fixed_cost
 from analysis.estimation.pairs import pairs
 from analysis.output import comparison, saved
+from analysis.runs.ladders import ladders as ladders_of
+from analysis.settings import CompareSettings
 from dashboards.figures.comparison import multipliers
 from gpt3core.errors import UsageError
 from tests.analysis.synthetic import make_store
@@ -154,7 +156,7 @@ def test_every_way_to_name_two_ladders_gives_the_same(files, capsys):
         (["runs={both}", "by=mix", "arms=[old,nwe]"], "did you mean new"),
         (["runs=[{a},{b}]", "by=mix"], "name one table"),
         (["runs=[{a},{b}]", "arms=[x,y]"], "by=COLUMN"),
-        (["runs=[{a},{b}]", "domains.x=nothing"], "has no column 'nothing'"),
+        (["runs=[{a},{b}]", "domains.x=nothing"], "domains.x=nothing: .* has no column 'nothing'"),
         (["runs=[{a},{b}]", "exclude=[nobody]"], "no run of either ladder"),
         (["runs=[{a},{b}]", "fix.a=0.5", "fix.alpha_equals_beta=true"], "both tie alpha to beta"),
         (["runs=[{a},{b}]", "fix.a=1.5"], "between 0 and 1"),
@@ -165,6 +167,27 @@ def test_what_is_ambiguous_is_refused_in_a_sentence(files, words, match):
     names = {name: files / f"{name}.csv" for name in ("a", "b", "both")}
     with pytest.raises(UsageError, match=match):
         run(files, *[w.format(**names) for w in words])
+
+
+def test_a_loss_that_is_badly_measured_counts_less():
+    """Half of B's cells are off by 5% and say so: with their errors the multiplier is that of the others."""
+    a, b = ladders(Scenario(name="t", multiplier=1.2, noise=0.0005), 0)
+    off = np.where(np.arange(len(b)) % 3 == 0, 1, 0)
+    b = b.assign(loss=b.loss * np.exp(0.01 * off))
+    plain, known = (
+        comparing.compare(a, b.assign(**more), backtested=False).at[3].value
+        for more in ({}, {"loss_se": b.loss * np.where(off, 0.05, 0.0005)})
+    )
+    assert abs(np.log(known / 1.2)) < 0.3 * abs(np.log(plain / 1.2))
+
+
+def test_a_domains_standard_errors_are_its_own(files):
+    t = pd.read_csv(files / "a.csv")
+    for name in ("a.csv", "b.csv"):
+        t = pd.read_csv(files / name)
+        t.assign(**{"loss.web": t.loss * 1.1, "loss_se": 0.5, "loss_se.web": 0.01}).to_csv(files / name, index=False)
+    found = list(ladders_of(CompareSettings(runs=[str(files / "a.csv"), str(files / "b.csv")])))
+    assert [(pair.domain, float(pair.a.table.loss_se.iloc[0])) for pair in found] == [("", 0.5), ("web", 0.01)]
 
 
 def test_two_sweeps_of_a_store_that_hold_the_same_runs_are_not_told_apart(isolated):

@@ -74,8 +74,19 @@ def test_what_an_n_of_points_counts_is_said_where_nothing_says_it():
 
 def test_c_of_points_follows_the_convention():
     points = pd.DataFrame({"N": [1e9], "D": [1e11], "C": [9e20]})
-    assert points_of(rows(), points, C="6nd")[0].C[0] == 6e20
-    assert points_of(rows(), points)[0].C[0] == 9e20
+    recorded = rows().assign(C=9 * rows().N * rows().D)
+    for runs, words in ((recorded, {"C": "6nd"}), (rows(), {})):
+        found, notes = points_of(runs, points, **words)
+        assert (found.C[0], [n.code for n in notes]) == (6e20, ["points-compute"])
+    found, notes = points_of(recorded, points)
+    assert (found.C[0], notes) == (9e20, [])
+
+
+def test_compute_that_the_runs_do_not_say_is_not_called_recorded():
+    assert chosen(rows()).convention.c == "6nd"
+    assert chosen(rows().assign(C=9 * rows().N * rows().D)).convention.c == "exact"
+    with pytest.raises(UsageError, match="C=exact: these runs do not say their compute"):
+        chosen(rows(), C="exact")
 
 
 def test_the_commands_say_it_for_points_and_candidates(isolated, capsys):

@@ -80,6 +80,23 @@ def test_information_is_bought_where_the_target_is_and_never_twice():
     assert found.worth
 
 
+@pytest.mark.parametrize("target", ["loss", "n_star"])
+def test_standard_errors_of_the_loss_count(target):
+    """Equal ones change nothing; a run that is badly measured tells less, and its loss moves the target less."""
+    made = runs([*FINISHED, (3e8, 3e9), (3e8, 1e10), (1e9, 6e9)])
+
+    def of(table):
+        return design.propose(table, grid(), compute=1e21, target=target)
+
+    plain, alike = of(made), of(made.assign(loss_se=0.01 * made.loss))
+    assert (alike.centre, alike.sigma) == pytest.approx((plain.centre, plain.sigma), rel=1e-6)
+    last = made.index == made.index[-1]
+    off = made.assign(loss=made.loss * np.where(last, 1.02, 1.0), loss_se=made.loss * np.where(last, 0.2, 0.002))
+    badly = of(off)
+    assert badly.sigma > of(off.assign(loss_se=np.nan, loss=made.loss)).sigma
+    assert abs(badly.centre - plain.centre) < 0.5 * abs(of(off.assign(loss_se=np.nan)).centre - plain.centre)
+
+
 def test_runs_in_flight_count_without_their_outcome():
     best = design.propose(runs(FINISHED), grid(), compute=1e22).proposals[0]
     running = grid().iloc[[best.index]]
@@ -211,6 +228,7 @@ def test_the_command(tmp_path):
     assert len(document["proposals"]) == 2
     for words, sentence in (
         (["runs=t.csv", "target_compute=-1"], "target_compute=-1.0: FLOPs, positive"),
+        (["runs=t.csv", "out=g.csv"], "out=g.csv: a file is there; name a folder"),
         (["runs=t.csv", "target_compute=0"], "target_compute=0.0: FLOPs, positive"),
         (["runs=t.csv", "worth=0"], "worth=0.0: the most that"),
         (["runs=t.csv", "usd_per_hour=3"], "these runs do not say their hours"),

@@ -9,6 +9,7 @@ import pytest
 
 from analysis import hparams as command
 from analysis.laws import kaplan
+from analysis.runs import tuned
 from analysis.settings import HparamSettings
 from analysis.tuning import critical, interval, judge, study, surface
 from analysis.tuning.surface import Form
@@ -93,7 +94,7 @@ def test_what_the_pairs_do_not_tell_is_said(pairs, code):
 
 def test_runs_of_nearly_the_same_tokens_are_a_pair():
     table = pd.DataFrame({"N": 1e6, "D": [1.00e7, 1.02e7, 1.04e7, 2.0e7, 2.05e7]})
-    assert surface.pairs(table).nunique() == 2
+    assert tuned.pairs(table).nunique() == 2
 
 
 def test_a_choice_between_runs_is_interpolated_and_outside_the_nearest_counts():

@@ -164,7 +164,7 @@ def test_an_accuracy_is_a_target_of_its_own(store, capsys):
     ("target", "sentence"),
     [
         ("accuracy:guessing", "are at chance .*take target=loss"),
-        ("accuracy:rising:16", "was not measured on every run"),
+        ("accuracy:rising:16", r"is not measured \(task rising, 16 examples: does not fit n_ctx"),
         ("accuracy:rising:5", "was not asked with 5 examples; it was with 0, 4, 16"),
         ("accuracy:risin", "no task 'risin', did you mean rising?"),
     ],

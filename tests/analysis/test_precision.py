@@ -1,13 +1,17 @@
-"""Runs of one table that were trained in different precisions: said, and taken out when asked."""
+"""Runs of one table that were trained in different precisions or parametrisations: said, and taken out when asked."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from analysis import api
+from analysis.runs import store
+from analysis.tuning import study
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
+from gpt3core.store.sweepdir import SweepDir
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_tables import fit, rows
 
@@ -63,3 +67,19 @@ def test_a_precision_that_is_not_there_is_refused_with_those_that_are(table, sen
 def test_a_table_has_no_sweeps():
     with pytest.raises(UsageError, match="a table has no sweeps"):
         api.fit(rows(), sweep="laptop")
+
+
+def test_a_sweep_that_mixes_parametrisations_says_so_and_its_table_says_which(isolated):
+    root = isolated / "root"
+    standard = make_store(root, "budgets=[1e12,1e13]")
+    scaled = make_store(root, "name=mup", "model.mup_base_width=32", "budgets=[1e12]")
+    sweep = SweepDir(root, "mup")
+    assert study._mup(store.load(root, "mup").table) == 32, "a rule keeps it"
+    alone = api.fit(root, sweep="mup", bootstrap=5, law="chinchilla")
+    assert "mixed-parametrisation" not in {n.code for n in alone.notes}
+    with sweep.owned():
+        sweep.write_record(replace(sweep.record(), runs=(*standard, *scaled)))
+    both = api.fit(root, sweep="mup", bootstrap=5, law="chinchilla", rules="none")
+    (said,) = [n.message for n in both.notes if n.code == "mixed-parametrisation"]
+    assert f"muP of base width 32 ({len(scaled)} runs), the standard one ({len(standard)} runs)" in said
+    assert f"exclude=[{','.join(scaled)}]" in said

@@ -63,6 +63,34 @@ def test_rules_by_name_are_the_ones_that_hold():
     assert out(chosen("under-trained", "diverged")) == {"diverged": ["r0", "r1"], "under-trained": ["r3"]}
 
 
+def test_of_trials_of_a_search_the_best_tuned_enter_a_law():
+    """Three learning rates at every point, two seeds of the best: these stay, and the others are listed."""
+    points = rows().iloc[:20].assign(name=[f"p{i}" for i in range(20)])
+    points = points.assign(D=np.maximum(points.D, 20 * points.N))
+    trials = [points.assign(name=points.name + f"-{k}", lr=lr, seed=k) for k, lr in enumerate((1e-3, 1e-3, 3e-3, 1e-2))]
+    for trial, worse in zip(trials, (1.001, 0.999, 1.01, 1.04), strict=True):
+        trial["loss"] = points.loss * worse
+    trials[3]["D"] = trials[3].D * 1.01  # whole batches
+    table = pd.concat(trials, ignore_index=True)
+    found = chosen("all", table=table)
+    assert {name[-1] for name in found.table.run_id} == {"0", "1"}
+    assert len(out(found)["not-best-tuned"]) == 40
+    assert len(chosen("none", table=table).table) == 80
+    without = chosen("all", table=table, exclude=[f"p0-{k}" for k in (0, 1)])
+    assert set(found.table.run_id) ^ set(without.table.run_id) == {"p0-0", "p0-1", "p0-2"}
+    fixed = pd.concat(trials[:2]).assign(lr=lambda t: 1e-3 * t.N**-0.1)  # one for each size: nothing was searched
+    assert "not-best-tuned" not in out(chosen("all", table=fixed))
+
+
+def test_the_rules_that_take_nothing_out_are_one_row():
+    (table,) = [
+        rows for title, _, rows in text.tables(api.fit(rows(), bootstrap=5, law="chinchilla")) if title == "Rules"
+    ]
+    assert table[-1][0] == "others"
+    assert "diverged, stopped-early" in table[-1][1]
+    assert not [row for row in table[:-1] if row[2] == "none"]
+
+
 def test_parabolas_take_every_run_of_a_budget_where_near_is_off():
     n = np.geomspace(2e7, 5e9, 9)
     budgets = [pd.DataFrame({"N": n * s, "D": c / (6 * n * s), "C": c}) for c, s in ((1e19, 0.3), (1e20, 1), (1e21, 3))]

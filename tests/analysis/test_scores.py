@@ -75,6 +75,7 @@ def test_a_percentage_below_one_percent_is_asked_about_and_read():
         (lambda t: t, {"scores": []}, r"no column for loss.*scores=\[MMLU\]"),
         (lambda t: t.drop(columns="flops"), {}, "no column for compute"),
         (lambda t: t.assign(MMLU="high"), {}, "a number is expected"),
+        (lambda t: t.assign(MMLU=np.nan), {}, "scores=MMLU: table has no number in column 'MMLU'"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(change, words, sentence):
@@ -89,6 +90,14 @@ def test_beside_a_loss_scores_go_through_it():
     assert found.score_forecasts == []
     assert found.trends[0].by_loss is not None
     assert "scores-unread" not in {n.code for n in found.notes}
+
+
+def test_what_is_below_chance_or_measured_on_some_runs_is_said():
+    t = table().assign(MMLU=0.18, sums=lambda t: t.sums.where(t.index > 3))
+    notes = {n.code: n.message for n in api.fit(t, scores=["MMLU", "sums"]).notes}
+    assert "below chance on MMLU (K=0) 0.180 for 0.25" in notes["below-chance"]
+    assert "answer key" in notes["below-chance"]
+    assert notes["scores-partly"].endswith("sums on 12")
 
 
 def test_gpt3s_smaller_sizes_predict_the_largest_within_their_intervals():

@@ -103,6 +103,7 @@ def test_rules_take_runs_out_by_name_and_list_them(store):
         "diverged": [names[0]],
         "stopped-early": [names[6]],
         "repeated-data": [names[2]],
+        "not-best-tuned": [],
         "worse-than-smaller": [names[3]],
         "short-run": [names[1]],
         "under-trained": [],

@@ -23,9 +23,9 @@ def with_c(factor=1.0):
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        (rows().assign(D=rows().D / 1e9), r"D \(column D\) is .* multiply by 1e09\? Give it as columns.D=D\*1e09"),
-        (rows().assign(N=rows().N / 1e6), r"N \(column N\) is .* multiply by 1e06\?"),
-        (rows().assign(N=rows().N / 1e9, D=rows().D / 1e9), r"N .* multiply by 1e09\?"),
+        (rows().assign(D=rows().D / 1e9), r"D \(column D\) is .* multiply by 1e9\? Give it as columns.D=D\*1e9"),
+        (rows().assign(N=rows().N / 1e6), r"N \(column N\) is .* multiply by 1e6\?"),
+        (rows().assign(N=rows().N / 1e9, D=rows().D / 1e9), r"N .* multiply by 1e9\?"),
         (with_c(1 / 8.64e19), r"C \(column C\) is .* is it in PF-days\? Give it as columns.C=C\*8.64e19"),
         (with_c(1e-18), r"is it in EFLOPs\?"),
         (with_c(1e6), r"name another column, or give it as columns.C=C\*1 if it is right"),

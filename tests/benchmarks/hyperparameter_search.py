@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.runs import tuned
 from analysis.tuning import interval, judge, surface
 from analysis.tuning.judge import Choice, Losses
 from analysis.tuning.surface import Trials
@@ -58,7 +59,7 @@ def fitted(table: pd.DataFrame, *, batch_of_n: bool = False) -> tuple[surface.Su
 
 def left_out_by(make: Callable[[pd.DataFrame], Choice], table: pd.DataFrame) -> list[float]:
     """What a peer gives away on each pair, made without it; percent."""
-    pair, data, known = surface.pairs(table), surface.trials(table), judge.losses(table)
+    pair, data, known = tuned.pairs(table), surface.trials(table), judge.losses(table)
     names = sorted(pair.unique())
     return [100 * known[k].given_away(make(table[pair != name])(*np.exp(data.z[k]))) for k, name in enumerate(names)]
 

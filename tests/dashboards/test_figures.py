@@ -9,15 +9,18 @@ import pandas as pd
 import pytest
 
 from analysis import api
+from analysis.estimation import training_curves
 from dashboards import report
 from dashboards.figures import catalogue, style
 from dashboards.figures.accuracy import accuracy_compute
 from dashboards.figures.curves import CURVE_POINTS, thinned
 from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
+from dashboards.figures.lowest import lowest
 from dashboards.figures.residuals import residuals
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
+from tests.analysis.test_training_curves import ALPHA, BETA, best, ladder
 
 pytestmark = pytest.mark.xdist_group("figures")
 
@@ -59,6 +62,25 @@ def test_the_rows_behind_the_residuals_are_those_of_their_runs(made):
     assert rows.predicted.tolist() == pytest.approx(list(predicted))
     assert rows.ln_residual.tolist() == pytest.approx(list(np.log(rows.loss / predicted)))
     assert rows.N.is_monotonic_increasing
+
+
+def test_approach_1_shows_the_lowest_curves_and_their_sizes(made):
+    """Sizes within a sixth of the closed form's, losses a little above its own, and the law that the table prints."""
+    found = training_curves.envelope_of(ladder(noise=0.0005, ratio=1.3))
+    study = replace(made, training_curves=replace(found, runs=list(made.table.run_id)))
+    page = lowest(study, {run_id: pd.DataFrame({"tokens": [1, 10**9], "loss": [5.0, 4.0]}) for run_id in found.runs})
+    traces = {t.name: t for t in page.figure.data}
+    sizes, losses = traces["size of the lowest curve"], traces["curve of the lowest size, as trained"]
+    assert np.log(np.array(sizes.y) / [best(c) for c in sizes.x]) == pytest.approx(0, abs=0.15)
+    truth = [1.7 + 400 / best(c) ** ALPHA + 410 / (c / 6 / best(c)) ** BETA for c in losses.x]
+    above = np.log(np.array(losses.y) / truth)
+    assert -0.01 < above.min() < above.max() < 0.12
+    line = traces[f"approach 1: N* ~ C^{found.a:.2f}"]
+    assert np.diff(np.log(line.y)) / np.diff(np.log(line.x)) == pytest.approx([found.a])
+    assert len(sizes.x) <= 60
+    stars = traces["minima of the budgets (approach 2)"]
+    assert list(stars.y) == [p.n_star for p in made.minima.used]
+    assert "gives no law here: 0 points" in lowest(made, {}).about
 
 
 def test_what_is_at_chance_gets_no_curve(made):

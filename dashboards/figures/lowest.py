@@ -1,0 +1,146 @@
+"""Approach 1: the lowest of the training curves at every compute, and the sizes that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from analysis.estimation.training_curves import CurveEnvelope
+from analysis.runs.conventions import LABELS
+from analysis.runs.curves import FROM
+from analysis.study import Study
+from dashboards.figures.curves import thinned
+from dashboards.figures.style import LOSS, PALETTE, Page, axes, behind, plain, shades
+
+BLACK = "#000000"
+
+
+def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
+    """Training curves against compute with the lowest loss through them, and beside them N* against compute.
+
+    Args:
+        losses: of each run, columns tokens and loss; a run without any is left out.
+    """
+    found, table = study.training_curves, study.table
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12)
+    _add_curves(figure, study, losses)
+    reason = "these runs are a table, which has no training curves" if found is None else found.reason
+    law = found if found is not None and not reason else None
+    if law is not None:
+        _add_loss(figure, law)
+    axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)  # its ticks are those of the losses
+    if law is not None:
+        _add_sizes(figure, law)
+    _add_minima(figure, study)
+    figure.update_yaxes(
+        title=f"N*, parameters, {LABELS[study.convention.n]}",
+        tickmode="auto",
+        tickformat="",
+        exponentformat="power",
+        col=2,
+    )
+    about = (
+        f"Left, thin: training losses as trained, from {FROM:.0%} of a run on, small sizes dark. Black: the "
+        "curve of the size that is lowest at every compute once each moment is brought to the end of a schedule of its "
+        "own. Right: that size, between its neighbours; the line through these (approach 1); the minima of the budgets "
+        "(approach 2, stars)."
+    )
+    if law is not None:
+        about += f" N* ~ C^{law.a:.2f} ({law.interval_a[0]:.2f} to {law.interval_a[1]:.2f})."
+    else:
+        about += f" Approach 1 gives no law here: {reason}."
+    title = "Approach 1: the lowest training curves"
+    return Page(slug="lowest-curves", title=title, about=about, figure=figure, rows=behind(table))
+
+
+def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFrame]) -> None:
+    """The runs whose curves were read, from where they were."""
+    read = None if study.training_curves is None else set(study.training_curves.runs)
+    table = study.table.sort_values(["N", "C"])
+    shown = [run_id in losses and (read is None or run_id in read) for run_id in table.run_id.astype(str)]
+    table = table[shown]
+    for run, color in zip(table.itertuples(), shades(table.N), strict=True):
+        run_id, tokens, compute = str(run.run_id), float(str(run.D)), float(str(run.C))
+        thin = thinned(losses[run_id])
+        thin = thin[thin.tokens >= FROM * tokens]
+        figure.add_scatter(
+            x=thin.tokens * compute / tokens,
+            y=thin.loss,
+            mode="lines",
+            name=plain(run_id),
+            showlegend=False,
+            line={"color": color, "width": 1},
+            opacity=0.6,
+            hovertemplate=f"<b>{plain(run_id)}</b><br>C %{{x:.3g}}<br>training loss %{{y:.3f}}<extra></extra>",
+            row=1,
+            col=1,
+        )
+
+
+def _hover(found: CurveEnvelope) -> list[str]:
+    return [f"C {c:.3g}<br>N* {n:.3g}<br>training loss {x:.4f}" for c, n, x in found.lowest]
+
+
+def _add_loss(figure: go.Figure, found: CurveEnvelope) -> None:
+    """The curves that count, as trained."""
+    compute, _, loss = found.lowest.T
+    figure.add_scatter(
+        x=compute,
+        y=loss,
+        mode="markers",
+        name="curve of the lowest size, as trained",
+        marker={"color": BLACK, "size": 4},
+        text=_hover(found),
+        hoverinfo="text",
+        row=1,
+        col=1,
+    )
+
+
+def _add_sizes(figure: go.Figure, found: CurveEnvelope) -> None:
+    """The sizes that the lowest losses are of, and the law through these."""
+    compute, n_star, _ = found.lowest.T
+    figure.add_scatter(
+        x=compute,
+        y=n_star,
+        mode="markers",
+        name="size of the lowest curve",
+        marker={"color": BLACK, "size": 5, "symbol": "circle-open"},
+        text=_hover(found),
+        hoverinfo="text",
+        row=1,
+        col=2,
+    )
+    ends = np.array([compute.min(), compute.max()])
+    figure.add_scatter(
+        x=ends,
+        y=found.k * ends**found.a,
+        mode="lines",
+        name=f"approach 1: N* ~ C^{found.a:.2f}",
+        line={"color": PALETTE[1], "width": 2},
+        hoverinfo="skip",
+        row=1,
+        col=2,
+    )
+
+
+def _add_minima(figure: go.Figure, study: Study) -> None:
+    """The minima of the budgets, beside the sizes of the lowest curves."""
+    used = study.minima.used
+    if not used:
+        return
+    figure.add_scatter(
+        x=[p.budget for p in used],
+        y=[p.n_star for p in used],
+        mode="markers",
+        name="minima of the budgets (approach 2)",
+        marker={"symbol": "star", "size": 12, "color": PALETTE[0], "line": {"width": 1, "color": BLACK}},
+        text=[f"minimum at C={p.budget:.3g}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}" for p in used],
+        hoverinfo="text",
+        row=1,
+        col=2,
+    )
