@@ -136,7 +136,7 @@ def _prediction(p: Prediction) -> str:
     if p.interval_new_run is not None:
         said += f" ({span(p.interval_new_run, 4)} for a new run)"
     if p.optimal and p.interval_n is not None:
-        said += f", best size {size(p.n, p.interval_n)} on D {size(p.d, p.interval_d)} tokens"
+        said += f", best size {size(p.n, p.interval_n)} on {size(p.d, p.interval_d)} tokens"
     else:
         said += f", {count(p.n)} on {count(p.d)} tokens"
     return said + (f"; {p.decades:.1f} decades beyond the data" if p.decades > 0 else "; within the data")
