@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from analysis.estimation.backtest import GROWTH
+from analysis.estimation.backtest import TAILS
 from analysis.laws import Array
 from analysis.laws.accuracy import Bounded, fit_bounded, worth_of_scatter
 
@@ -190,7 +190,7 @@ def predict_accuracies(trends: list[Trend], ln_loss: float, sigma: float, seed: 
         sigma: scale of the new run's ln loss, t-distributed as its interval is.
     """
     rng = np.random.default_rng(seed)
-    x = -np.exp(ln_loss + sigma * rng.standard_t(GROWTH.freedom, DRAWS))
+    x = -np.exp(ln_loss + sigma * rng.standard_t(TAILS, DRAWS))
     return [_at(t, t.by_loss, -float(np.exp(ln_loss)), x, rng) for t in trends if t.verdict != "not measured"]
 
 

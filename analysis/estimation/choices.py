@@ -30,6 +30,7 @@ RECENCY = 0.1  # weight of a run grows with this power of its compute, where hig
 FRONTIERS = ("compute_frontier", "compute_frontier_irreducible", "broken")  # laws of the budgets' minima
 BY_BEST = {"kaplan_n": "N", "kaplan_d": "D", "kaplan_c_min": "C_min"}  # laws of what the runs are then best by
 REPEATED_RUNS = 5  # runs of more than one epoch from which on the law of repeated data takes part
+HELD_WEIGHT = 3.0  # of the law with held exponents before any backtest; the others have one each
 LEAST_APART = 0.05  # spread of ln(N_other/N) below which another count is the same law with another coefficient
 
 
@@ -53,7 +54,13 @@ class Choice:
             "the other count of N": self.count is not None,
             "with the runs that rules took out": self.lenient,
         }
-        return ", ".join([self.law.name, rho, *(way for way, taken in ways.items() if taken)])
+        law = "chinchilla with exponents of 0.35" if self.law == laws.HELD else self.law.name
+        return ", ".join([law, rho, *(way for way, taken in ways.items() if taken)])
+
+    @property
+    def weight(self) -> float:
+        """Before any backtest, relative to the others'."""
+        return HELD_WEIGHT if self.law == laws.HELD else 1.0
 
     def columns(self, table: pd.DataFrame) -> Data:
         """What the law reads of runs or points."""
@@ -98,6 +105,8 @@ def choices(table: pd.DataFrame, *, law: str, rho: Rho, frontier: bool, joint: L
         forms.append(laws.DATA_CONSTRAINED)
     functions = (rho, WIDE_HUBER) if rho != WIDE_HUBER else (rho,)
     found = [Choice(law=f, rho=function, recent=r) for f in forms for function in functions for r in (False, True)]
+    if joint is laws.CHINCHILLA:
+        found.append(Choice(law=laws.HELD, rho=WIDE_HUBER))
     if (count := _other_count(table)) is not None:
         found += [Choice(law=f, rho=rho, count=count) for f in forms]
     if ruled_out(table).any():

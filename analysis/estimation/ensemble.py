@@ -1,9 +1,11 @@
 """An ensemble of defensible fits: law, robust function and weighting crossed, weighted by their backtest errors.
 
 No single choice is best on every public table: Huber on all runs wins on one, the same with high-compute runs weighing
-more on the next. (Kaplan's L(N,D), without an irreducible loss, is no such choice: a decade out it misses by several
-percent.) Their mean, each weighted by one over its squared mean miss in rolling-origin backtests, is near the best on
-all; and the spread between them shows what the choice is worth (tests/benchmarks/backtest.py).
+more on the next; and where few points tell the exponents, the law whose exponents are held near every published fit
+misses less than those that fit them. (Kaplan's L(N,D), without an irreducible loss, is no such choice: a decade
+out it misses by several percent.) Their mean, each weighted by one over the fourth power of its median miss in
+rolling-origin backtests, is near the best on all; and the spread between them shows what the choice is worth
+(tests/benchmarks/backtest.py).
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from analysis.estimation.solve import Fit
 from analysis.laws import Array, Law
 from analysis.runs.ratio import STEPS, Ratio
 
-SHARPNESS = 2.0  # of the weights: a choice that misses twice as much gets a quarter
-LEAST_ERROR = 1e-3  # mean miss below which choices are not told apart
+SHARPNESS = 4.0  # of the weights: a choice that misses twice as much gets a sixteenth
+LEAST_ERROR = 1e-3  # miss below which choices are not told apart
 FLAT = 0.05  # standard deviation of ln N or ln D below which runs do not vary in that direction ...
 OFF_LINE = 0.5  # ... and how far from them a point may then lie in it
 FREEDOM_USED = 5  # parameters of L(N, D)
@@ -35,7 +37,7 @@ class Weighting:
     """The choices' weights for one kind of point, and the calibration of their mean."""
 
     tests: Backtests  # at points of this kind
-    errors: Array  # (choices,) mean absolute miss
+    errors: Array  # (choices,) median absolute miss
     weights: Array  # (choices,), summing to one
     calibration: Calibration
 
@@ -158,14 +160,14 @@ def fit_ensemble(
     known = uncertainty.noise(runs).known
     best = done.rows.optimal.to_numpy(bool) if done.cuts else np.zeros(0, bool)
     tests = done.where(~best) if done.cuts else done
-    errors, weights = _weights(tests, len(kept))
+    errors, weights = _weights(tests, kept)
     anywhere = _weighting(tests, errors, weights, max(known, _spread(runs, kept, fits, weights)))
     return Ensemble(
         choices=kept,
         fits=fits,
         runs=table,
         anywhere=anywhere,
-        at_optimum=_at_optimum(done.where(best), len(kept), runs, known) if best.any() else None,
+        at_optimum=_at_optimum(done.where(best), kept, runs, known) if best.any() else None,
         largest=float(runs.C.max()),
         span=backtest.span(runs.C.to_numpy(float)),
         centre=np.log(runs[["N", "D"]].to_numpy(float)).mean(0),
@@ -180,17 +182,18 @@ def _testable(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return runs, out[out.C < cuts[0]] if cuts else out[:0]
 
 
-def _at_optimum(tests: Backtests, choices: int, runs: pd.DataFrame, known: float) -> Weighting:
+def _at_optimum(tests: Backtests, choices: list[Choice], runs: pd.DataFrame, known: float) -> Weighting:
     """The same at the minima of budgets, whose noise is that around their parabolas."""
     around = isoflop.noise(isoflop.parabolas(runs))
     return _weighting(tests, *_weights(tests, choices), max(known, around))
 
 
-def _weights(tests: Backtests, choices: int) -> tuple[Array, Array]:
+def _weights(tests: Backtests, choices: list[Choice]) -> tuple[Array, Array]:
     """Errors and weights of the choices by their misses; one that was never tested weighs as the worst does."""
-    errors = tests.errors() if tests.cuts else np.full(choices, np.nan)
+    errors = tests.errors() if tests.cuts else np.full(len(choices), np.nan)
     worst = float(np.nanmax(errors)) if np.isfinite(errors).any() else 1.0
     weights = np.maximum(np.nan_to_num(errors, nan=worst), LEAST_ERROR) ** -SHARPNESS
+    weights *= [choice.weight for choice in choices]
     return errors, np.asarray(weights / weights.sum())
 
 

@@ -15,13 +15,16 @@ from analysis import laws
 from analysis.estimation import optimum, solve, uncertainty
 from analysis.estimation.choices import Choice, refitted
 from analysis.estimation.ensemble import Ensemble
+from analysis.estimation.family import Family
 from analysis.estimation.isoflop import Minima
 from analysis.laws import Array
 from analysis.runs.ratio import Ratio, per_6nd, tokens
 
-TIED = (laws.OVER_TRAINING.name,)
+TIED = (laws.OVER_TRAINING, laws.HELD)
 SAMPLES = 4000  # of ln N* by the budgets: cheap
 MOST_WITHOUT = 0.025  # of the draws may have no optimum, or there is no interval
+DOUBTS = 2.0  # standard errors of the highest budget's N* by which a larger run's may lie below it
+LEAST_GROWN = 0.1  # of the draws
 TARGETS = ("N", "D")
 GRID_STEP = 0.025  # of ln N, where draws are looked at
 
@@ -65,6 +68,7 @@ def optimal_points(
         carried = minima.family.carried(np.log(compute))
         ln_n, rng = carried.mean, np.random.default_rng(seed)
         drawn = carried.draws(SAMPLES, minima.family.freedom, minima.family.inflation, rng)
+        drawn = _growing(drawn, compute, minima.family, cost)
         share = np.full(len(drawn), 1 / len(drawn))
     elif (line := ensemble.on_line(compute, cost)) is not None:
         n, d = line
@@ -84,6 +88,22 @@ def optimal_points(
     return _points(ln_n, tokens(cost, ln_n, compute), compute, sizes, fed)
 
 
+def _growing(drawn: Array, compute: Array, family: Family, cost: Ratio) -> Array:
+    """Draws of ln N* (draws, n) without those of which N* or D* is less than at the highest budget, as far as known.
+
+    More compute is never best spent on fewer parameters, nor on fewer tokens; an exponent that drifts does not know
+    it. Others take their places; where hardly any is left, all stay.
+    """
+    top, at, found = float(family.centre[-1]), float(np.exp(family.ln_compute[-1])), drawn.copy()
+    doubt = DOUBTS * float(np.sqrt(family.of_centre[-1, -1]))
+    fewest = float(tokens(cost, np.array([top + doubt]), at)[0])
+    for i in np.flatnonzero(compute > at):
+        grown = (drawn[:, i] >= top - doubt) & (tokens(cost, drawn[:, i], float(compute[i])) >= fewest)
+        if grown.sum() >= LEAST_GROWN * len(drawn):
+            found[:, i] = np.resize(drawn[grown, i], len(drawn))
+    return found
+
+
 def _points(ln_n: Array, d: Array, compute: Array, sizes: Array, tokens: Array) -> pd.DataFrame:
     found = pd.DataFrame({"N": np.exp(ln_n), "D": d, "C": compute, "U": d, "optimal": True})
     for name, ends in zip(TARGETS, (sizes, tokens), strict=True):
@@ -97,7 +117,7 @@ def _by_laws(
     """ln N* (n,) by the mean of the laws, draws of it (draws, n) and their weights (draws,)."""
     ends = optimum.within_reach(table.N.to_numpy(float))
     with_n = [j for j, choice in enumerate(ensemble.choices) if not choice.frontier]
-    measuring = [j for j in with_n if ensemble.choices[j].law.name not in TIED]
+    measuring = [j for j in with_n if ensemble.choices[j].law not in TIED]
     measuring = [j for j in measuring if ensemble.choices[j].law is laws.DATA_CONSTRAINED] or measuring
     centres, weights, draws, shares = [], [], [], []
     for j in measuring or with_n:

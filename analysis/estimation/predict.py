@@ -14,7 +14,7 @@ from analysis.estimation.ensemble import Ensemble
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
-QUANTILE = float(special.stdtrit(backtest.GROWTH.freedom, (1 + uncertainty.LEVEL) / 2))  # intervals are so many sigmas
+QUANTILE = float(special.stdtrit(backtest.TAILS, (1 + uncertainty.LEVEL) / 2))  # intervals are so many sigmas
 HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 

@@ -3,7 +3,7 @@
 from analysis.laws.base import EXPONENT_NAMES, Array, Data, Evaluated, Law, PowerSum, not_falling
 from analysis.laws.broken import BROKEN
 from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation, optimal_exponents
-from analysis.laws.fixed import FixedExponents, fixed
+from analysis.laws.fixed import HELD, FixedExponents, fixed
 from analysis.laws.fixed import named as fixed_named
 from analysis.laws.kaplan import (
     LOSS_OF_C,
@@ -62,6 +62,7 @@ __all__ = [
     "DATA_CONSTRAINED",
     "EXPONENT_NAMES",
     "FRESH",
+    "HELD",
     "LAWS",
     "LOSS_OF_C",
     "LOSS_OF_C_MIN",

@@ -82,7 +82,7 @@ class FixedExponents:
 
         def evaluate(theta: Array) -> tuple[Array, Array]:
             value, gradient = whole(theta @ axes.T + origin)
-            return value, np.einsum("pjn,jk->pkn", gradient, axes)
+            return value, axes.T @ gradient
 
         return evaluate
 
@@ -94,6 +94,11 @@ class FixedExponents:
     def describe(self, theta: Array) -> dict[str, float]:
         """Chinchilla's parameters of one row."""
         return CHINCHILLA.describe(self._axes @ theta + self._origin)
+
+
+HELD = FixedExponents(alpha=0.35, beta=0.35)
+"""Near the published fits: .34 and .28 (Hoffmann et al. 2022), .348 and .366 (Besiroglu et al. 2024, arXiv 2404.10102),
+.353 twice (Muennighoff et al. 2023, arXiv 2305.16264)."""
 
 
 def fixed(alpha: float | None, beta: float | None, a: float | None, *, equal: bool) -> FixedExponents | None:

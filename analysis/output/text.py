@@ -313,7 +313,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         ],
         _predictions,
     ),
-    ("Ensemble of fits", ["fit", "weight", "mean miss in backtests", "loss at the first target"], _choices),
+    ("Ensemble of fits", ["fit", "weight", "miss in backtests", "loss at the first target"], _choices),
     (
         "Backtests (fitted below a cut, predicted above), by distance",
         ["decades", "predictions", "median error", "bias", "80% intervals cover", "95% intervals cover"],

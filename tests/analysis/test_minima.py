@@ -219,6 +219,6 @@ def test_the_laptop_ladder_says_what_ten_times_its_largest_budget_gave(beyond_th
     assert p.interval_new_run[0] < 2.970 < p.interval_new_run[1]
 
 
-@pytest.mark.xfail(strict=True, reason="four of five budgets have a minimum: the interval is 15 times as high as low")
 def test_the_laptop_ladder_says_it_within_a_factor_of_twelve(beyond_the_laptop_ladder):
+    """No less than at the largest budget, nor on fewer tokens: that alone leaves a factor of ten."""
     assert beyond_the_laptop_ladder.interval_n[1] / beyond_the_laptop_ladder.interval_n[0] < 12

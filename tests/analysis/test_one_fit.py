@@ -7,7 +7,7 @@ import pytest
 from analysis import api, laws
 from analysis.accuracy.trends import predict_accuracies
 from analysis.estimation import choices, minimise, robust, solve, uncertainty
-from analysis.estimation.backtest import GROWTH, Backtests
+from analysis.estimation.backtest import TAILS, Backtests
 from analysis.output.receipt import receipt
 from analysis.settings import LOSS_FUNCTIONS, StudySettings
 from gpt3core.errors import UsageError
@@ -63,7 +63,7 @@ def test_the_doubt_of_an_accuracy_has_the_tails_of_the_loss_behind_it():
     (trend,) = [t for t in study.trends if t.task == "acc"]
     sigma = 0.05
     (found,) = predict_accuracies([trend], float(np.log(2.5)), sigma)
-    draws = -np.exp(np.log(2.5) + sigma * np.random.default_rng(1).standard_t(GROWTH.freedom, 100_000))
+    draws = -np.exp(np.log(2.5) + sigma * np.random.default_rng(1).standard_t(TAILS, 100_000))
     low, high = trend.by_loss.at(np.quantile(draws, [0.025, 0.975]))
     assert found.interval_mean == pytest.approx([low, high], abs=0.01)
 

@@ -142,7 +142,8 @@ Predicted = tuple[np.ndarray, np.ndarray, np.ndarray]  # ln L: centre, low, high
 
 def fitted(below: pd.DataFrame) -> Ensemble:
     """The ensemble, after the rules."""
-    found = ensemble.fit_ensemble(rules.apply(below)[0])
+    passed, applied = rules.apply(below)
+    found = ensemble.fit_ensemble(rules.with_ruled_out(passed, below, applied))
     assert found is not None
     return found
 

@@ -16,9 +16,9 @@ from tests.benchmarks.target import target
 LEVEL = 0.95
 COVER = (0.85, 0.99)  # what a nominal 95% has to cover, family by family
 TRIED = tuple(
-    Growth(reach=reach, freedom=freedom, prior_rate=prior**2, prior_cuts=cuts)
-    for reach, freedom, prior, cuts in itertools.product(
-        (0.0, 1.0, 2.0, 3.0), (4.0, 6.0), (0.003, 0.004, 0.006, 0.008), (0.5, 1.0)
+    Growth(reach=reach, freedom=freedom, prior_rate=prior**2, prior_worth=worth)
+    for reach, freedom, prior, worth in itertools.product(
+        (5.0, 10.0, 20.0), (2.0, 4.0, 6.0), (0.001, 0.0015, 0.002, 0.003), (2.0, 4.0)
     )
 )
 PREFIX = "growth "
