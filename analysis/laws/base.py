@@ -143,7 +143,7 @@ class PowerSum:
             for column, name in factors:
                 if name is not None:
                     basis[j] -= theta[:, column, None] * log_variable(data, name)
-        coefficients = _non_negative(np.exp(basis - target))
+        coefficients = non_negative(np.exp(basis - target))
         for j, factors in enumerate(self.terms):
             column = next(column for column, name in factors if name is None)
             theta[:, column] = coefficients[j]
@@ -169,7 +169,7 @@ def log_variable(data: Data, name: str) -> Array:
     return np.asarray(np.log(data[name]))
 
 
-def _non_negative(basis: Array) -> Array:
+def non_negative(basis: Array) -> Array:
     """ln of the coefficients c >= 0 that bring sum_j c_j basis_j closest to one, (J, P).
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.laws.base import Array, Data, Evaluated
+from analysis.laws.base import Array, Data, Evaluated, non_negative
 from analysis.laws.chinchilla import CHINCHILLA
 
 ALPHA, BETA = 3, 4  # places in chinchilla's theta
@@ -78,6 +78,8 @@ class FixedExponents:
 
     def on(self, data: Data) -> Evaluated:
         """The law on fixed data; see Law."""
+        if self.dimension == 3:
+            return _of_coefficients(self._bases(data))
         whole, axes, origin = CHINCHILLA.on(data), self._axes, self._origin
 
         def evaluate(theta: Array) -> tuple[Array, Array]:
@@ -87,13 +89,39 @@ class FixedExponents:
         return evaluate
 
     def starts(self, data: Data, loss: Array) -> Array:
-        """Chinchilla's own starts, each brought to the nearest point of the subspace."""
+        """Chinchilla's own starts, each brought to the nearest point of the subspace.
+
+        Where coefficients alone are free, those of least relative squares and ones that share the loss alike: the way
+        from there is a straight one.
+        """
+        if self.dimension == 3:
+            bases = self._bases(data)
+            alike = np.log(loss).mean() - np.log(3) - bases.mean(1)
+            return np.stack([non_negative(np.exp(bases - np.log(loss))[:, None])[:, 0], alike])
         every = CHINCHILLA.starts(data, loss) - self._origin
         return np.asarray(np.unique(every @ np.linalg.pinv(self._axes).T, axis=0))
+
+    def _bases(self, data: Data) -> Array:
+        """What is added to ln E, ln A and ln B in the logarithm of each term, (3, n)."""
+        ln_n, ln_d = np.log(data["N"]), np.log(data["D"])
+        return np.stack([np.zeros_like(ln_n), -self._origin[ALPHA] * ln_n, -self._origin[BETA] * ln_d])
 
     def describe(self, theta: Array) -> dict[str, float]:
         """Chinchilla's parameters of one row."""
         return CHINCHILLA.describe(self._axes @ theta + self._origin)
+
+
+def _of_coefficients(bases: Array) -> Evaluated:
+    """ln of the sum of terms whose logarithms are theta plus a base each, (J, n), with its gradient."""
+
+    def evaluate(theta: Array) -> tuple[Array, Array]:
+        terms = theta[:, :, None] + bases  # (P, J, n)
+        top = terms.max(1)
+        np.exp(np.subtract(terms, top[:, None], out=terms), out=terms)
+        total = terms.sum(1)
+        return top + np.log(total), np.divide(terms, total[:, None], out=terms)
+
+    return evaluate
 
 
 HELD = FixedExponents(alpha=0.35, beta=0.35)

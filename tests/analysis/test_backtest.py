@@ -88,13 +88,13 @@ def test_seven_points_are_not_asked_for_the_exponents_alone():
         return 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28
 
     missed = []
-    for seed in range(6):
+    for seed in range(12):
         loss = truth(n, d) * np.exp(0.003 * np.random.default_rng(seed).standard_normal(28))
         table = pd.DataFrame({"N": n, "D": d, "C": 6 * n * d, "U": d, "loss": loss})
         ours = ensemble.fit_ensemble(table.assign(run_id=[f"r{i}" for i in range(28)])).ln_loss(far)[0]
         alone = solve.fit(laws.CHINCHILLA, choices.columns(table), loss).predict(choices.columns(far))
         missed.append(np.abs([ours - np.log(truth(far.N, far.D)), np.log(alone / truth(far.N, far.D))]).mean(1))
-    ours, alone = np.median(missed, axis=0)
+    ours, alone = np.mean(missed, axis=0)
     assert ours < 0.7 * alone
 
 
