@@ -17,16 +17,17 @@ from dashboards.figures.curves import thinned
 from dashboards.figures.style import LOSS, PALETTE, Page, axes, behind, plain, shades
 
 BLACK = "#000000"
+HEIGHT = 860  # pixels, of two panels: a phone has no room beside one
 
 
 def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
-    """Training curves against compute with the lowest loss through them, and beside them N* against compute.
+    """Training curves against compute with the lowest loss through them, and below them N* against compute.
 
     Args:
         losses: of each run, columns tokens and loss; a run without any is left out.
     """
     found, table = study.training_curves, study.table
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12)
+    figure = make_subplots(rows=2, cols=1, vertical_spacing=0.13)
     _add_curves(figure, study, losses)
     reason = "these runs are a table, which has no training curves" if found is None else found.reason
     law = found if found is not None and not reason else None
@@ -41,12 +42,13 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
         tickmode="auto",
         tickformat="",
         exponentformat="power",
-        col=2,
+        row=2,
     )
+    figure.update_layout(height=HEIGHT)
     about = (
-        f"Left, thin: training losses as trained, from {FROM:.0%} of a run on, small sizes dark. Black: the "
+        f"Above, thin: training losses as trained, from {FROM:.0%} of a run on, small sizes dark. Black: the "
         "curve of the size that is lowest at every compute once each moment is brought to the end of a schedule of its "
-        "own. Right: that size, between its neighbours; the line through these (approach 1); the minima of the budgets "
+        "own. Below: that size, between its neighbours; the line through these (approach 1); the minima of the budgets "
         "(approach 2, stars)."
     )
     if law is not None:
@@ -112,8 +114,8 @@ def _add_sizes(figure: go.Figure, found: CurveEnvelope) -> None:
         marker={"color": BLACK, "size": 5, "symbol": "circle-open"},
         text=_hover(found),
         hoverinfo="text",
-        row=1,
-        col=2,
+        row=2,
+        col=1,
     )
     ends = np.array([compute.min(), compute.max()])
     figure.add_scatter(
@@ -123,8 +125,8 @@ def _add_sizes(figure: go.Figure, found: CurveEnvelope) -> None:
         name=f"approach 1: N* ~ C^{found.a:.2f}",
         line={"color": PALETTE[1], "width": 2},
         hoverinfo="skip",
-        row=1,
-        col=2,
+        row=2,
+        col=1,
     )
 
 
@@ -141,6 +143,6 @@ def _add_minima(figure: go.Figure, study: Study) -> None:
         marker={"symbol": "star", "size": 12, "color": PALETTE[0], "line": {"width": 1, "color": BLACK}},
         text=[f"minimum at C={p.budget:.3g}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}" for p in used],
         hoverinfo="text",
-        row=1,
-        col=2,
+        row=2,
+        col=1,
     )
