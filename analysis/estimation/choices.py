@@ -62,14 +62,14 @@ class Choice:
         """Before any backtest, relative to the others'."""
         return HELD_WEIGHT if self.law == laws.HELD else 1.0
 
-    def columns(self, table: pd.DataFrame) -> Data:
+    def columns(self, table: pd.DataFrame | Data) -> Data:
         """What the law reads of runs or points."""
         found = dict(columns(table))
         if self.count is not None:
             ln_n = np.log(found["N"])
             found["N"] = np.exp(ln_n + self.count.ln(ln_n))
             if OTHER_N in table:
-                known = table[OTHER_N].to_numpy(float)
+                known = np.asarray(table[OTHER_N], float)
                 found["N"] = np.where(np.isfinite(known), known, found["N"])
         return found
 
@@ -129,13 +129,17 @@ def _other_count(table: pd.DataFrame) -> Ratio | None:
     return Ratio.of(ln_n, other - ln_n) if np.ptp(other - ln_n) > LEAST_APART else None
 
 
-def columns(table: pd.DataFrame) -> Data:
+def columns(table: pd.DataFrame | Data) -> Data:
     """What the laws read of a table of runs or points."""
-    return {name: table[name].to_numpy(float) for name in ("N", "D", "C", "U", "C_min", "S_min") if name in table}
+    return {name: np.asarray(table[name], float) for name in ("N", "D", "C", "U", "C_min", "S_min") if name in table}
 
 
-def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
-    """Fit choices to a table of runs (run_id, N, D, C, U, loss), those of one law and the same runs at once."""
+def fit_choices(choices: Sequence[Choice], table: pd.DataFrame, near: Sequence[Fit] | None = None) -> list[Fit]:
+    """Fit choices to a table of runs (run_id, N, D, C, U, loss), those of one law and the same runs at once.
+
+    Args:
+        near: their fits to a table that holds these runs.
+    """
     fits: dict[int, Fit] = {}
     minima = isoflop.parabolas(table[~ruled_out(table)]) if any(choice.frontier for choice in choices) else []
     alike: dict[tuple[str, bool, bool], list[int]] = {}
@@ -151,7 +155,8 @@ def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
             rows = table[first.takes(table)]
             data, loss = first.columns(rows), rows.loss.to_numpy(float)
             asked = [(choices[i].rho, run_weights(choices[i], rows)) for i in here]
-        fits |= zip(here, solve.fit_each(first.law, data, loss, asked), strict=True)
+        known = None if near is None else [near[i] for i in here]
+        fits |= zip(here, solve.fit_each(first.law, data, loss, asked, known), strict=True)
     return [fits[i] for i in range(len(choices))]
 
 
@@ -176,7 +181,7 @@ def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
     most = rules.WORTHLESS_EPOCHS if "U" in law.needs else rules.MAX_EPOCHS
     if "U" not in table:
         return np.ones(len(table), bool)
-    return np.asarray(~(most * 1.001 * table.U < table.D)) | rules.exempted(table, "repeated-data")
+    return ~(most * 1.001 * table.U.to_numpy() < table.D.to_numpy()) | rules.exempted(table, "repeated-data")
 
 
 def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:

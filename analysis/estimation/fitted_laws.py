@@ -30,6 +30,7 @@ from analysis.laws import (
     Array,
     Data,
     Law,
+    PowerSum,
     not_falling,
     optimal_exponents,
 )
@@ -72,6 +73,9 @@ class FittedLaw:
 
 def described(law: Law, draws: Array) -> dict[str, Array]:
     """The published parameters of rows of theta, (rows,) each."""
+    if isinstance(law, PowerSum):
+        with np.errstate(all="ignore"):
+            return dict(zip(law.parameters, law.published(draws.T), strict=True))
     rows = [law.describe(theta) for theta in draws]
     return {name: np.array([row[name] for row in rows]) for name in law.parameters}
 

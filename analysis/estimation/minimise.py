@@ -20,7 +20,12 @@ from analysis.laws.base import Array, Evaluated
 ITERATIONS = 300
 TOLERANCE = 1e-12  # relative decrease of the objective at which a row has converged
 LEAST_STEPS, PATIENCE = 10, 30  # a start is given up when at its pace so many steps more do not bring it to the best's
-BATCH, ROWS = 2**14, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
+BATCH, ROWS = 2**15, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
+
+# glibc gives what is freed beyond some size back to the system, and the arrays of the next step are then faulted in
+# again, a page at a time: a tenth of a fit. Freeing one array of this many numbers, never touched, raises that size to
+# twice its own (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+REUSED = 2**21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,7 @@ def minimise(
         weights: of the runs, (n,) or one row a start, (P, n).
         contest: what each row is a start of, (P,), where only the best of each is wanted: the hopeless are given up.
     """
+    np.empty(REUSED)
     rows, n = len(theta), observed.shape[-1]
     observed = np.broadcast_to(observed, (rows, n))
     weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))

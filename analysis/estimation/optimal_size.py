@@ -148,6 +148,6 @@ def _lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Ratio, 
 
 def _ln_loss(choice: Choice, theta: Array, ln_n: Array, d: Array) -> Array:
     """ln L of fresh text along sizes, (P, n)."""
-    data = choice.columns(pd.DataFrame({"N": np.exp(ln_n), "D": d, "U": d}))
+    data = choice.columns({"N": np.exp(ln_n), "D": d, "U": d})
     with np.errstate(all="ignore"):
         return np.asarray(choice.law.on(data)(theta)[0])

@@ -13,6 +13,7 @@ from analysis.laws import Array, Data
 
 LEVEL = 0.95
 CLUSTERS = ("run", "size", "budget")
+DRAWN = 2**16  # numbers drawn at once
 BUDGET_DECADES = 0.5  # runs without stated budgets are clustered by half decades of compute
 
 
@@ -57,8 +58,10 @@ def resamples(labels: Array, *, draws: int, seed: int) -> Array:
     count = int(labels.max()) + 1
     rng = np.random.default_rng(seed)
     drawn = np.empty((draws, count))
-    for row in drawn:
-        row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
+    for i in range(0, draws, batch := max(1, DRAWN // count)):
+        rows = drawn[i : i + batch]
+        chosen = rng.integers(count, size=rows.shape) + count * np.arange(len(rows))[:, None]
+        rows[:] = np.bincount(chosen.ravel(), minlength=rows.size).reshape(rows.shape)
     return drawn if count == len(labels) and np.array_equal(labels, np.arange(count)) else drawn[:, labels]
 
 

@@ -83,7 +83,7 @@ class PowerSum:
     needs: tuple[str, ...]
     dimension: int
     terms: tuple[tuple[Factor, ...], ...]
-    published: Callable[[Array], tuple[float, ...]]
+    published: Callable[[Array], tuple[Array, ...]]  # of theta (k,) or (k, rows)
     fixed: Mapping[int, str] = field(default_factory=dict)
     outer: int | None = None
 
@@ -194,11 +194,10 @@ def non_negative(basis: Array) -> Array:
     return np.asarray(found - np.log(scale))
 
 
-def scale_of(log_coefficient: float, exponent: float) -> float:
+def scale_of(log_coefficient: Array, exponent: Array) -> Array:
     """X_c of a power written (X_c/X)^exponent, from ln of its coefficient; nan where it does not exist."""
-    if exponent <= 0 or log_coefficient / exponent > 700:
-        return float("nan")
-    return float(np.exp(log_coefficient / exponent))
+    ln_scale = log_coefficient / exponent
+    return np.where((exponent > 0) & (ln_scale <= 700), np.exp(ln_scale), np.nan)
 
 
 def not_falling(params: Mapping[str, float]) -> list[str]:

@@ -79,15 +79,24 @@ def _stands(path: Path, document: dict[str, Any]) -> bool:
 
 def bootstrap(study: Study) -> pd.DataFrame:
     """Every draw of every law's parameters: law, resampled (by run, size or budget), draw, parameter, value."""
-    parts = []
+    drawn: dict[tuple[str, str, str], Array] = {}
     for name, law in study.laws.items():
         by_cluster = {by: described(law.fit.law, draws) for by, draws in law.by_cluster.items()}
         for by, published in {"run": law.published, **by_cluster}.items():
-            for parameter, values in published.items():
-                fixed = {"law": name, "resampled": by, "draw": np.arange(len(values)), "parameter": parameter}
-                parts.append(pd.DataFrame({**fixed, "value": values}))
-    columns = ["law", "resampled", "draw", "parameter", "value"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+            drawn |= {(name, by, parameter): values for parameter, values in published.items()}
+    if not drawn:
+        return pd.DataFrame(columns=["law", "resampled", "draw", "parameter", "value"])
+    counts = [len(values) for values in drawn.values()]
+    laws, resampled, parameters = (np.repeat(words, counts) for words in zip(*drawn, strict=True))
+    return pd.DataFrame(
+        {
+            "law": laws,
+            "resampled": resampled,
+            "draw": np.concatenate([np.arange(count) for count in counts]),
+            "parameter": parameters,
+            "value": np.concatenate(list(drawn.values())),
+        }
+    )
 
 
 def to_json(study: Study) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import typing
 import zipfile
 import zlib
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def _plain(value: Any, kind: Any, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, pd.DataFrame):
         return [[str(name), str(value[name].dtype), _column(value[name], arrays)] for name in value.columns]
     if dataclasses.is_dataclass(value):
-        return {name: _plain(getattr(value, name), kind, arrays) for name, kind in _fields(type(value)).items()}
+        own: type = type(value)
+        return {name: _plain(getattr(value, name), kind, arrays) for name, kind in _fields(own).items()}
     if isinstance(value, dict):
         return {key: _plain(item, None, arrays) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -116,6 +118,7 @@ def _series(dtype: str, column: Any, arrays: list[np.ndarray]) -> Any:
     return arrays[column] if isinstance(column, int) else pd.Series(column, dtype=dtype)
 
 
+@cache
 def _fields(kind: type) -> dict[str, Any]:
     """The names and types of a dataclass's fields."""
     hints = typing.get_type_hints(kind)

@@ -102,6 +102,24 @@ def test_no_start_is_given_up_in_a_curved_valley(seed):
     assert fit.objective <= minimise.minimise(evaluate, np.log(loss), kept).objective.min() * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("law", [laws.CHINCHILLA, laws.OVER_TRAINING, laws.fixed(None, None, 0.5, equal=False)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_part_of_the_runs_is_fitted_as_well_from_the_fit_to_all(law, seed):
+    """Few starts beside the known one end where the best of all the law's own does, with a tenth of the runs bent."""
+    rng = np.random.default_rng(seed)
+    n, d = np.exp(rng.uniform(16, 23, 80)), np.exp(rng.uniform(20, 26, 80))
+    loss = true(n, d) * np.exp(0.005 * rng.standard_normal(80) + 0.1 * (rng.uniform(size=80) < 0.1))
+    asked = [(rho, weights) for rho in (robust.HUBER, robust.Rho(delta=1e-2)) for weights in (None, (n * d) ** 0.1)]
+    whole = solve.fit_each(law, {"N": n, "D": d}, loss, asked)
+    for share in (0.9, 0.6, 0.3):
+        below = n * d < np.quantile(n * d, share)
+        data = {"N": n[below], "D": d[below]}
+        part = [(rho, None if weights is None else weights[below]) for rho, weights in asked]
+        known, every = (solve.fit_each(law, data, loss[below], part, near) for near in (whole, None))
+        for near, far in zip(known, every, strict=True):
+            assert near.objective <= far.objective * (1 + 1e-6)
+
+
 def test_a_misspelt_loss_function_is_one_sentence():
     with pytest.raises(UsageError, match=r"loss_function=hubber, did you mean huber\?"):
         StudySettings(runs="x.csv", loss_function="hubber").check()
