@@ -134,11 +134,11 @@ def columns(table: pd.DataFrame | Data) -> Data:
     return {name: np.asarray(table[name], float) for name in ("N", "D", "C", "U", "C_min", "S_min") if name in table}
 
 
-def fit_choices(choices: Sequence[Choice], table: pd.DataFrame, near: Sequence[Fit] | None = None) -> list[Fit]:
+def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
     """Fit choices to a table of runs (run_id, N, D, C, U, loss), those of one law and the same runs at once.
 
-    Args:
-        near: their fits to a table that holds these runs.
+    A backtest's fits start where any fit does: started from the fit to all runs they would end near it where the runs
+    below the cut do not tell, and know what they are asked.
     """
     fits: dict[int, Fit] = {}
     minima = isoflop.parabolas(table[~ruled_out(table)]) if any(choice.frontier for choice in choices) else []
@@ -155,8 +155,7 @@ def fit_choices(choices: Sequence[Choice], table: pd.DataFrame, near: Sequence[F
             rows = table[first.takes(table)]
             data, loss = first.columns(rows), rows.loss.to_numpy(float)
             asked = [(choices[i].rho, run_weights(choices[i], rows)) for i in here]
-        known = None if near is None else [near[i] for i in here]
-        fits |= zip(here, solve.fit_each(first.law, data, loss, asked, known), strict=True)
+        fits |= zip(here, solve.fit_each(first.law, data, loss, asked), strict=True)
     return [fits[i] for i in range(len(choices))]
 
 

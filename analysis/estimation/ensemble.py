@@ -151,7 +151,7 @@ def fit_ensemble(
 
     def below_cut(below: pd.DataFrame) -> Predictor:
         cheap = out[out.C <= below.C.max()]
-        found = fit_choices(kept, pd.concat([below, cheap]) if len(cheap) else below, fits)
+        found = fit_choices(kept, pd.concat([below, cheap]) if len(cheap) else below)
         if cheap.empty:  # lenient choices are judged by the cuts that held what they are lenient to
             found = [replace(f, theta=None) if c.lenient else f for c, f in zip(kept, found, strict=True)]
         return predictor(kept, found)

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from analysis.estimation.minimise import BATCH, ITERATIONS, ROWS, Solution, minimise
 from analysis.estimation.robust import HUBER, RHOS, Rho
 from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
-from analysis.laws.fixed import FixedExponents
 
-STARTS_KEPT = 24  # of the screened starts: the best ...
-BESIDE_KNOWN = 5  # ... and beside a solution that is known to be near
+STARTS_KEPT = 24  # of the screened starts: the best
 MANY_RUNS, SAMPLE_KEPT = 500, 6  # beyond so many runs, starts are tried on a sample, and so many go on
 RESAMPLED = 1e-7  # relative decrease at which a resample has converged: to 1% of its standard error
 LINEAR_RUNS = 1000  # from so many on
@@ -85,25 +83,15 @@ def fit(law: Law, data: Data, loss: Array, *, rho: Rho = HUBER, weights: Array |
     return fit_each(law, data, loss, [(rho, weights)])[0]
 
 
-def fit_each(
-    law: Law,
-    data: Data,
-    loss: Array,
-    asked: Sequence[tuple[Rho, Array | None]],
-    near: Sequence[Fit] | None = None,
-) -> list[Fit]:
-    """The same under several robust functions and weights of the runs, all at once.
-
-    Args:
-        near: fits to runs of which these are a part, one for each of ``asked``: few starts are tried beside theirs.
-    """
+def fit_each(law: Law, data: Data, loss: Array, asked: Sequence[tuple[Rho, Array | None]]) -> list[Fit]:
+    """The same under several robust functions and weights of the runs, all at once."""
     k, n = law.dimension, len(loss)
     if n <= k:
         reason = f"{n} runs for {k} parameters, {k + 1} are needed"
         return [Fit(law=law, status=FitStatus.TOO_FEW_RUNS, runs=n, reason=reason)] * len(asked)
     evaluate, observed = law.on(data), np.log(loss)
     weights = [np.ones(n) if given is None else given for _, given in asked]
-    kept = _kept(law, data, loss, [rho for rho, _ in asked], weights, near)
+    kept = _kept(law, data, loss, [rho for rho, _ in asked], weights)
     fits: dict[int, Fit] = {}
     for name in {rho.name for rho, _ in asked}:
         chosen = [i for i, (rho, _) in enumerate(asked) if rho.name == name]
@@ -122,25 +110,14 @@ def fit_each(
     return [fits[i] for i in range(len(asked))]
 
 
-def _kept(
-    law: Law, data: Data, loss: Array, rhos: Sequence[Rho], weights: Sequence[Array], near: Sequence[Fit] | None
-) -> list[Array]:
-    """The starts of each fit, (few, k): the law's best, and the solution that is known to be near, if one is.
-
-    Laws whose valleys are curved have optima that a part of the runs may prefer to it: all their starts count.
-    """
-    known = [fit.theta for fit in near or () if fit.theta is not None and isinstance(law, PowerSum | FixedExponents)]
-    if len(known) < len(rhos):
-        known = []
+def _kept(law: Law, data: Data, loss: Array, rhos: Sequence[Rho], weights: Sequence[Array]) -> list[Array]:
+    """The starts of each fit, (few, k): the law's best by each fit's objective."""
     if len(loss) > MANY_RUNS:
-        ended = {rho: _starts(law, data, loss, rho, BESIDE_KNOWN if known else STARTS_KEPT) for rho in rhos}
-        kept = [ended[rho][: 1 if known else SAMPLE_KEPT] for rho in rhos]
-    else:
-        with np.errstate(all="ignore"):
-            starts = law.starts(data, loss)
-        asked = list(zip(rhos, weights, strict=True))
-        kept = _screened(law.on(data), np.log(loss), starts, asked, BESIDE_KNOWN if known else STARTS_KEPT)
-    return [np.vstack([theta, rows]) for theta, rows in zip(known, kept, strict=True)] if known else kept
+        ended = {rho: _starts(law, data, loss, rho) for rho in rhos}
+        return [ended[rho] for rho in rhos]
+    with np.errstate(all="ignore"):
+        starts = law.starts(data, loss)
+    return _screened(law.on(data), np.log(loss), starts, list(zip(rhos, weights, strict=True)))
 
 
 def _best(law: Law, data: Data, found: Solution, rho: Rho, n: int) -> Fit:
@@ -186,23 +163,21 @@ def _share(found: Solution, best: int) -> float:
     return float(np.mean(arrived <= found.objective[best] * (1 + SAME_OPTIMUM) + NOTHING))
 
 
-def _starts(law: Law, data: Data, loss: Array, rho: Rho, few: int) -> Array:
+def _starts(law: Law, data: Data, loss: Array, rho: Rho) -> Array:
     """Where the law's starts end on a sample of many runs."""
     sample = np.random.default_rng(0).permutation(len(loss))[: MANY_RUNS // 2]
     sampled, observed = {name: column[sample] for name, column in data.items()}, np.log(loss[sample])
     evaluate = law.on(sampled)
     with np.errstate(all="ignore"):
         starts = law.starts(sampled, loss[sample])
-    (kept,) = _screened(evaluate, observed, starts, [(rho, np.ones(len(sample)))], few)
+    (kept,) = _screened(evaluate, observed, starts, [(rho, np.ones(len(sample)))])
     contest = np.zeros(len(kept), int) if _gives_up(law, rho) else None
     found = minimise(evaluate, observed, kept, rho=rho, contest=contest)
-    return found.theta[np.argsort(found.objective, kind="stable")]
+    return found.theta[np.argsort(found.objective, kind="stable")[:SAMPLE_KEPT]]
 
 
-def _screened(
-    evaluate: Evaluated, observed: Array, starts: Array, asked: Sequence[tuple[Rho, Array]], few: int
-) -> list[Array]:
-    """The starts with the lowest objective, so few for each robust function and weights of the runs."""
+def _screened(evaluate: Evaluated, observed: Array, starts: Array, asked: Sequence[tuple[Rho, Array]]) -> list[Array]:
+    """The STARTS_KEPT starts with the lowest objective for each robust function and weights of the runs."""
     values = np.empty((len(asked), len(starts)))
     with np.errstate(all="ignore"):
         for i in range(0, len(starts), ROWS):
@@ -210,7 +185,7 @@ def _screened(
             for value, (rho, weights) in zip(values, asked, strict=True):
                 value[i : i + ROWS] = rho.value(residual) @ weights
     values[~np.isfinite(values)] = np.inf
-    return [starts[np.argsort(value, kind="stable")[:few]] for value in values]
+    return [starts[np.argsort(value, kind="stable")[:STARTS_KEPT]] for value in values]
 
 
 def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None) -> Array:

@@ -78,12 +78,12 @@ def _range(values: Iterable[float], words: Callable[[float], str] = count) -> st
 
 
 def _law(study: Study) -> str:
-    """The law that weighs most in the predictions, with its exponents."""
+    """Of the laws whose parameters are all fitted the one that weighs most in the predictions."""
     weighting = study.weighting
     if study.ensemble is None or weighting is None:
         return ""
-    heaviest = study.ensemble.choices[int(np.argmax(weighting.weights))].law.name
-    law = study.laws.get(heaviest)
+    ordered = [study.ensemble.choices[i].law.name for i in np.argsort(-weighting.weights, kind="stable")]
+    law = next((study.laws[name] for name in ordered if name in study.laws), None)
     if law is None or law.fit.theta is None:
         return ""
     fit = law.fit

@@ -57,6 +57,12 @@ def test_trust_is_a_word_and_what_it_rests_on(published, words, grade):
     assert f"none beyond {calibration.farthest:.1f} decades" in said
 
 
+def test_a_law_of_held_exponents_is_not_the_law_that_is_told(published):
+    found = api.fit(published, bootstrap=5)
+    assert found.ensemble.choices[int(found.weighting.weights.argmax())].law.name not in found.laws
+    assert dict(answer(found))["law"].startswith("L(")
+
+
 def test_without_a_backtest_there_is_no_trust(published):
     few = published.nlargest(7, "N")
     assert dict(answer(api.fit(few, law="chinchilla", bootstrap=5)))["trust"].startswith("none: ")

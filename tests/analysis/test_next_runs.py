@@ -50,7 +50,7 @@ def planned(line, monkeypatch, capsys):
     ],
 )
 def test_the_printed_line_plans_the_choice_and_nothing_else(recipe, settings, text, isolated, monkeypatch, capsys):
-    corpus = f"data.corpus={write_corpus(isolated / 'text')}"
+    corpus = f"data.corpus={write_corpus(isolated / 'text', documents=1500)}"  # two contexts of 2,048 are held out
     root = isolated / "elsewhere with a space"
     make_store(root, *settings, corpus, asked=recipe, text=text, evals=False)
     found = next_runs(DesignSettings(runs=str(root)))

@@ -6,7 +6,7 @@ import pytest
 
 from analysis import api, laws
 from analysis.accuracy.trends import predict_accuracies
-from analysis.estimation import choices, minimise, robust, solve, uncertainty
+from analysis.estimation import choices, ensemble, minimise, robust, solve, uncertainty
 from analysis.estimation.backtest import TAILS, Backtests
 from analysis.output.receipt import receipt
 from analysis.settings import LOSS_FUNCTIONS, StudySettings
@@ -102,22 +102,19 @@ def test_no_start_is_given_up_in_a_curved_valley(seed):
     assert fit.objective <= minimise.minimise(evaluate, np.log(loss), kept).objective.min() * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("law", [laws.CHINCHILLA, laws.OVER_TRAINING, laws.fixed(None, None, 0.5, equal=False)])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_part_of_the_runs_is_fitted_as_well_from_the_fit_to_all(law, seed):
-    """Few starts beside the known one end where the best of all the law's own does, with a tenth of the runs bent."""
-    rng = np.random.default_rng(seed)
-    n, d = np.exp(rng.uniform(16, 23, 80)), np.exp(rng.uniform(20, 26, 80))
-    loss = true(n, d) * np.exp(0.005 * rng.standard_normal(80) + 0.1 * (rng.uniform(size=80) < 0.1))
-    asked = [(rho, weights) for rho in (robust.HUBER, robust.Rho(delta=1e-2)) for weights in (None, (n * d) ** 0.1)]
-    whole = solve.fit_each(law, {"N": n, "D": d}, loss, asked)
-    for share in (0.9, 0.6, 0.3):
-        below = n * d < np.quantile(n * d, share)
-        data = {"N": n[below], "D": d[below]}
-        part = [(rho, None if weights is None else weights[below]) for rho, weights in asked]
-        known, every = (solve.fit_each(law, data, loss[below], part, near) for near in (whole, None))
-        for near, far in zip(known, every, strict=True):
-            assert near.objective <= far.objective * (1 + 1e-6)
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_backtest_knows_nothing_of_what_lies_above_its_cut(cut):
+    """Seven points tell little: a fit below a cut that began at the fit to all runs would end where these lie."""
+    n = np.repeat([1e8, 1.3e8, 1e8, 2e8, 1.3e8, 1e8, 2.6e8], 4)
+    d = np.repeat([2e9, 2.5e9, 6e9, 4e9, 7e9, 1e10, 5e9], 4)
+    loss = true(n, d) * np.exp(0.003 * np.random.default_rng(0).standard_normal(28))
+    table = pd.DataFrame({"run_id": [f"r{i}" for i in range(28)], "N": n, "D": d, "C": 6 * n * d, "U": d, "loss": loss})
+    found = ensemble.fit_ensemble(table).anywhere.tests
+    top = found.rows.fitted_to.unique()[cut]
+    moved = table.assign(loss=table.loss.where(table.C <= top, table.loss * 1.05))
+    other = ensemble.fit_ensemble(moved).anywhere.tests
+    here, there = (tests.ln_predicted[(tests.rows.fitted_to == top).to_numpy()] for tests in (found, other))
+    np.testing.assert_array_equal(here, there)
 
 
 def test_a_misspelt_loss_function_is_one_sentence():
