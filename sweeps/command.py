@@ -144,7 +144,8 @@ def _show(order: Order) -> None:
     trained = {run_id for run_id in (run.run_id for run in runs) if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
     refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
-    remarks = [*outlook, *_remarks(order), _forgotten(order), *_met(order, trained), *_limited(order, trained, pruned)]
+    remarks = [*outlook, *_remarks(order), precedence.ruled_out(chosen), _forgotten(order), *_met(order, trained)]
+    remarks += _limited(order, trained, pruned)
     remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     remote = places.of(order.root)
@@ -213,8 +214,6 @@ def _met(order: Order, trained: Set[str]) -> list[str]:
 def _remarks(order: Order) -> list[str]:
     """What to know of a sweep that may run, whether it is planned or driven."""
     found = [f"{word} changes none of these runs, nor how they are evaluated" for word in order.idle]
-    if unused := precedence.ruled_out(order.recipe):
-        found.append(unused)
     if order.record is not None and (lost := set(order.record.evals.questions) - set(order.grid.evals.questions)):
         tasks = ", ".join(sorted({task for task, *_ in lost}))
         found.append(f"asked before under this name and not now, so no longer shown nor fitted: {tasks}")

@@ -10,7 +10,7 @@ import pytest
 from sweeps import line
 from tests.conftest import write_corpus
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
 TINY = [
     "recipe=smoke",
     "budgets=[1e9]",

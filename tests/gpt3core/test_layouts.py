@@ -165,7 +165,7 @@ def _hangs(spec, layout):
     return spec, layout
 
 
-@pytest.mark.parametrize("hurt", ["_dies", "_hangs"])
+@pytest.mark.parametrize("hurt", ["_dies", pytest.param("_hangs", marks=pytest.mark.soak)])
 def test_a_stage_that_dies_or_hangs_stops_the_others_with_a_sentence(one, isolated, hurt):
     spec, _ = one
     found = cut(isolated, spec, Layout(pipeline=2, virtual=2), None, hurt, 3)

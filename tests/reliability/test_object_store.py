@@ -220,7 +220,10 @@ def write(root, spec, moment, pipe, seconds):
     zombies.write_run(str(places.local(URI)), spec, moment, pipe, seconds)
 
 
-@pytest.mark.parametrize("moment", ["head", pytest.param("result", marks=pytest.mark.long)])
+MOMENTS = [pytest.param("head", marks=pytest.mark.soak), pytest.param("result", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_worker_stopped_for_longer_than_its_lease_commits_nothing(fake, machine, tiny_run, isolated, moment):
     fake(Behaviour(errors=0.02, duplicates=0.2, late=0.5))
     context = multiprocessing.get_context("spawn")
