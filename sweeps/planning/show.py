@@ -150,12 +150,30 @@ def _masked(runs: Sequence[RunSpec], text: Text) -> str:
     )
 
 
-def _table(title: str, columns: Sequence[str], words: Sequence[str]) -> Table:
-    """An empty table; columns of words are set to the left, of numbers to the right."""
+Rows = Sequence[Sequence[str]]
+
+
+def _print(out: Console, title: str, columns: Sequence[str], rows: Rows, *, words: Set[str], last: str = "") -> None:
+    """A table of whole cells: where the terminal is too narrow, columns are left out, and named below.
+
+    Args:
+        words: columns that are set to the left; those of numbers are set to the right.
+        last: columns that may be left out, the first one first.
+    """
+    width = {name: 3 + max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)}
+    whole, without = 1 + sum(width.values()), []
+    for name in filter(None, last.split(", ")):
+        if 1 + sum(width.values()) > out.width:
+            without.append(name)
+            del width[name]
     table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, justify="left" if name in words else "right")
-    return table
+    for name in width:
+        table.add_column(name, justify="left" if name in words else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name in width))
+    out.print(table)
+    if without:
+        out.print(f"shown where there are {whole} columns: {', '.join(without)}", style="dim", markup=False)
 
 
 # --------------------------------------------------------------------------------------------- nano ladder and shapes
@@ -177,15 +195,16 @@ def _grid(
     title = f"{recipe.name}: {len(runs):,} run{'s' * (len(runs) != 1)}"
     if len(runs) <= MOST_ROWS:
         columns = ("run", "budget", "N non-emb.", "N total", "D tokens", "epochs", "steps", "batch", "lr")
-        table = _table(title, (*columns, "C exact", "C 6ND", unit, "state"), ("run", "state"))
+        rows = []
         for run in runs:
             state = "trained" if run.run_id in trained else "pruned" if run.run_id in pruned else "to train"
-            table.add_row(*_run_row(run, text), f"{seconds[run.run_id] * devices[run.run_id] / 60:.1f}", state)
+            rows.append([*_run_row(run, text), f"{seconds[run.run_id] * devices[run.run_id] / 60:.1f}", state])
+        last = "C 6ND, N total, steps, lr, C exact, batch, epochs"
+        _print(out, title, (*columns, "C exact", "C 6ND", unit, "state"), rows, words={"run", "state"}, last=last)
     else:
-        table = _table(f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), ())
-        for name, group in groupby(sorted(runs, key=_budget), key=_budget):
-            table.add_row(*_budget_row(name, list(group), seconds, devices, trained))
-    out.print(table)
+        grouped = groupby(sorted(runs, key=_budget), key=_budget)
+        rows = [_budget_row(budget, list(group), seconds, devices, trained) for budget, group in grouped]
+        _print(out, f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), rows, words=set())
     left = [run for run in runs if run.run_id not in trained and run.run_id not in pruned]
     total = sum(seconds[run.run_id] * devices[run.run_id] for run in left)
     minutes, device = total / 60, unit.removesuffix("-min")
@@ -251,15 +270,18 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
     )
     columns = ("size", "tokens", "parameters", "of D.1", "6ND of D.1", "C exact", "PF-days", "epochs")
     layout = ("GPUs", "data", "state", "tensor", "pipe", "micro", "again", "GB", "bubble", "days", "USD", "MFU")
-    table = _table(title, (*columns, *layout), ("size",))
     why: dict[str, str] = {}
+    rows = []
     for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
         own = placing.own(recipe, run.label)
         found = estimate.on_gpus(run, own.plan, own.placement)
-        table.add_row(*_gpt3_row(run, text), *_layout_row(found, recipe.plan.max_days))
+        rows.append([*_gpt3_row(run, text), *_layout_row(found, recipe.plan.max_days)])
         if run.label not in why and found.choice is not None:
             why[run.label] = "; ".join(choose.explain(found.task, found.choice))
-    out.print(table)
+    last = (
+        "6ND of D.1, of D.1, PF-days, again, bubble, micro, state, parameters, GB, epochs, C exact, MFU, pipe, tensor"
+    )
+    _print(out, title, (*columns, *layout), rows, words={"size"}, last=last)
     for name, words in why.items():
         out.print(f"{name}: {words}", markup=False)
     out.print(
