@@ -56,8 +56,10 @@ class Live:
         self.view = replace(self.view, fitting=time.time())
         try:
             self.view = self._fitted()
-        except (UsageError, StoreError, LostError, OSError) as error:
-            self.view = replace(self.view, fitting=None, problem=str(error))
+        except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
+            known = isinstance(error, UsageError | StoreError | LostError | OSError)
+            problem = str(error) if known else f"not fitted: {type(error).__name__}: {error}"
+            self.view = replace(self.view, fitting=None, problem=problem)
         self._token = token
 
     def _follow(self) -> None:

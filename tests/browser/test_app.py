@@ -98,6 +98,14 @@ def test_a_fit_that_fails_is_said_and_the_last_pages_stay(isolated):
     assert "has no finished run yet" in dashboard.said(following.view)
 
 
+def test_an_error_of_any_kind_is_said_and_ends_no_look(isolated, monkeypatch):
+    make_store(isolated / "root", evals=False)
+    following = live.Live(StudySettings(runs=str(isolated / "root"), bootstrap=5))
+    monkeypatch.setattr(live.Live, "_fitted", lambda self: 1 / 0)
+    following.look()
+    assert dashboard.said(following.view) == "not fitted: ZeroDivisionError: division by zero"
+
+
 def test_a_port_that_is_taken_is_one_sentence(isolated):
     make_store(isolated / "root", evals=False)
     with socket.socket() as taken:
