@@ -1,7 +1,8 @@
 """Which text it is, and its documents: the starter corpus, a user's own files, or a folder that was prepared.
 
-A text is its content, a prepared folder the content of its shards and their weights. Paths, file names, the order of files and how they are compressed change neither its name
-(``fingerprint``) nor its documents, their order or their split.
+A text is its content, a prepared folder the content of its shards and their weights. Paths, file names, the order of
+files and how they are compressed change neither its name (``fingerprint``) nor its documents, their order or their
+split.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def manifest(spec: DataSpec) -> dict[str, Any]:
     found = files.read_object(_prepared(spec.corpus))
     if (known := found.get("format")) != writing.FORMAT:
         raise ValueError(
-            f"data.corpus={spec.corpus} was prepared in format {known}, this isoflop reads {writing.FORMAT}: prepare it again"
+            f"data.corpus={spec.corpus} was prepared in format {known}, this isoflop reads {writing.FORMAT}: prepare it "
+            "again"
         )
     _check_same(spec, writing.identity(found))
     for name in ("tokenizer", "validation_fraction"):
@@ -94,8 +96,8 @@ def sides(spec: DataSpec) -> tuple[list[Document], list[Document]]:
     for groups in sizes.values():
         if len(groups) < 2:
             raise ValueError(
-                f"corpus={spec.corpus!r} is one piece of {groups.total()} bytes, which cannot be split into training and "
-                "validation text: give more text"
+                f"corpus={spec.corpus!r} is one piece of {groups.total()} bytes, which cannot be split into training "
+                "and validation text: give more text"
             )
         held_out |= split.held_out(groups, spec.validation_fraction)
     return [d for d in found if d.group not in held_out], [d for d in found if d.group in held_out]

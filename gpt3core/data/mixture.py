@@ -36,8 +36,8 @@ def shares(weights: Sequence[float]) -> list[int]:
 def dealt(first: int, last: int, taken: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The source of each of a run's sequences ``first`` ... ``last`` - 1, and how many came of it before: two (n,).
 
-    A source takes sequence i of those left to it if ``(i + 1) * share`` and ``i * share`` round to different numbers, and
-    leaves the others, numbered anew, to the next.
+    A source takes sequence i of those left to it if ``(i + 1) * share`` and ``i * share`` round to different numbers,
+    and leaves the others, numbered anew, to the next.
 
     Args:
         taken: of ``shares``.

@@ -1,8 +1,8 @@
 """Token shards as they are read: a folder that was prepared, or a text that is prepared once per machine and cached.
 
-CACHE/tokens/<key>/ is such a folder (``gpt3core.data.writing`` says what lies in it). The key covers what can change its
-files: the text's content, the tokenizer, the share held out and the version of the preparation. A folder gets its name
-when it is whole. The names of a user's files are no part of the content, so the domains of own text are looked up when
+CACHE/tokens/<key>/ is such a folder (``gpt3core.data.writing`` says what lies in it). The key covers what can change
+its files: the text's content, the tokenizer, the share held out and the version of the preparation. A folder gets its
+name when it is whole. The names of a user's files are no part of the content, so the domains of own text are looked up when
 they are asked for.
 """
 

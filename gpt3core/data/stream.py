@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One side of one source. A sequence lies within one piece; the last tokens of a piece that fill none are unused."""
+    """One side of one source. A sequence lies within one piece; what is left at its end is unused."""
 
     name: str  # of the source
     weight: float  # its share of a mixture is this over the sum of all

@@ -100,8 +100,8 @@ def load(name: str) -> tiktoken.Encoding:
 Encoder = Callable[[str], "np.ndarray"]  # a text to its tokens (n,)
 # letters of several scripts, numbers, contractions, spaces of all kinds, text that looks like a special token
 PROBE = (
-    "To be, or not to be: it's 1,234.5\u00a0\u20ac!  \n\n\tna\u00efve \u03b1\u03b2\u03b3 \u4e2d\u6587\u3002 \u0645\u0631\u062d\u0628\u0627 "
-    "\U0001f600\u200d\U0001f680 e\u0301 WE'LL they've \u2019s ____ =====\r\n   end<|endoftext|> \u0661\u0662\u0663 \x00\x7f\ufeff "
+    "To be, or not to be: it's 1,234.5\u00a0\u20ac!  \n\n\tna\u00efve \u03b1\u03b2\u03b3 \u4e2d\u6587\u3002 \u0645\u0631\u062d "
+    "\U0001f600\u200d\U0001f680 e\u0301 WE'LL they've \u2019s ____ =====\r\n   end<|endoftext|> \u0661\u0662 \x00\x7f\ufeff "
 )
 COMPARED = 64  # one document in so many is cut by both
 
@@ -133,8 +133,8 @@ def encoder(name: str) -> Encoder:
         found = np.array(core.encode_ordinary(text), dtype=np.uint32)
         if next(number) % COMPARED == 0 and not np.array_equal(found, plain(text)):
             raise ValueError(
-                f"riptoken {name} cut a document into other tokens than tiktoken ({text:.40}...): uninstall riptoken, and "
-                "start again"
+                f"riptoken cut a document into other tokens of {name} than tiktoken ({text:.40}...): uninstall "
+                "riptoken, and start again"
             )
         return found
 
