@@ -49,8 +49,8 @@ def manifest(spec: DataSpec) -> dict[str, Any]:
     found = files.read_object(_prepared(spec.corpus))
     if (known := found.get("format")) != writing.FORMAT:
         raise ValueError(
-            f"data.corpus={spec.corpus} was prepared in format {known}, this isoflop reads {writing.FORMAT}: prepare it "
-            "again"
+            f"data.corpus={spec.corpus} was prepared in format {known}, this isoflop reads {writing.FORMAT}: prepare "
+            "it again"
         )
     _check_same(spec, writing.identity(found))
     for name in ("tokenizer", "validation_fraction"):

@@ -2,8 +2,8 @@
 
 CACHE/tokens/<key>/ is such a folder (``gpt3core.data.writing`` says what lies in it). The key covers what can change
 its files: the text's content, the tokenizer, the share held out and the version of the preparation. A folder gets its
-name when it is whole. The names of a user's files are no part of the content, so the domains of own text are looked up when
-they are asked for.
+name when it is whole. The names of a user's files are no part of the content, so the domains of own text are looked up
+when they are asked for.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ def load(name: str) -> tiktoken.Encoding:
 Encoder = Callable[[str], "np.ndarray"]  # a text to its tokens (n,)
 # letters of several scripts, numbers, contractions, spaces of all kinds, text that looks like a special token
 PROBE = (
-    "To be, or not to be: it's 1,234.5\u00a0\u20ac!  \n\n\tna\u00efve \u03b1\u03b2\u03b3 \u4e2d\u6587\u3002 \u0645\u0631\u062d "
-    "\U0001f600\u200d\U0001f680 e\u0301 WE'LL they've \u2019s ____ =====\r\n   end<|endoftext|> \u0661\u0662 \x00\x7f\ufeff "
+    "To be, or not to be: it's 1,234.5\u00a0\u20ac!  \n\n\tna\u00efve \u03b1\u03b2\u03b3 \u4e2d\u6587\u3002 \u0645"
+    "\U0001f600\u200d\U0001f680 e\u0301 WE'LL they've \u2019s ____ =====\r\n   end<|endoftext|> \u0661\x00\x7f "
 )
 COMPARED = 64  # one document in so many is cut by both
 

@@ -1,11 +1,11 @@
 """Token shards as they are written: one source at a time, from a stream of documents, in memory that does not grow.
 
-DIR/<source>/train-00000.npy ...       uint16 (uint32 above 65,535 tokens), end-of-text after each document, which may go
-             validation-00000.npy ...  on in the next file
+DIR/<source>/train-00000.npy ...       uint16 (uint32 above 65,535 tokens), end-of-text after each document,
+             validation-00000.npy ...  which may go on in the next file
              documents.jsonl           held-out documents (text, domain), the first of them, for evaluation
              words.json                [word, count] of the training text's frequent words, for the word tasks
-DIR/manifest.json                      every source's weight, counts, and files with their size and sha256; written last:
-                                       the folder is whole if and only if it is there
+DIR/manifest.json                      every source's weight, counts, and files with their size and sha256; written
+                                       last: the folder is whole if and only if it is there
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from gpt3core import pulse
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import SIDES, TRAIN, VALIDATION
+from gpt3core.data.document import SIDES, TRAIN
 from gpt3core.spec import canonical_json
 from gpt3core.store import files
 
@@ -95,7 +95,7 @@ def write(documents: Iterable[tuple[str, str, str]], folder: Path, *, source: st
     What the files hold is decided by the documents and their order alone. An OSError of the disk goes through.
 
     Args:
-        documents: (side, domain, text) of each: "train" or "validation", the name by which a task asks for it, its text.
+        documents: (side, domain, text) of each: "train" or "validation", what a task calls it, its text.
 
     Raises:
         ValueError: for a source's name that is no file's, or an unknown side or tokenizer.

@@ -58,11 +58,12 @@ def evaluate(
 ) -> dict[str, list[Any]]:
     """The held-out loss, then every task at every number of examples, a row each, as columns.
 
-    The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, of a mixture also each source's as
-    ``loss.<source>`` and so on, and as items its tokens. In the others ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy
-    decoding gives the answer and its end); ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has
-    an error too; ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and
-    the scores are missing, where K examples do not fit the context.
+    The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, of a mixture also each source's
+    as ``loss.<source>`` and so on, and as items its tokens. In the others ``metric`` is "choice" (the right option has
+    the highest mean log-probability per token) or "exact" (greedy decoding gives the answer and its end);
+    ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error too; ``logprob`` is the mean
+    log-probability of the whole right answer, in nats. ``fits`` is false, and the scores are missing, where K examples
+    do not fit the context.
 
     Args:
         model: as in ``scoring``.
