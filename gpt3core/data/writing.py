@@ -33,9 +33,7 @@ FORMAT = 3  # of the files named above
 MANIFEST = "manifest.json"
 SHARD_TOKENS = 1 << 26  # of a file, at most
 WORDS_KEPT = 6000
-EVALUATED_BYTES = (
-    1 << 26
-)  # of a source's text: words are counted in, and held-out documents are kept of, the first ones
+EVALUATED_BYTES = 1 << 26  # of a side's text, its first: words are counted in so much, held-out documents kept of it
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
