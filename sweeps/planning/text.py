@@ -49,12 +49,12 @@ class Text:
         return min(source.train_tokens / source.weight for source in self.mixed.values())
 
     @property
-    def scarce(self) -> str:
-        """What is repeated first, in words: a source, where it is repeated before the others."""
-        first, source = min(self.mixed.items(), key=lambda item: item[1].train_tokens / item[1].weight)
+    def first_repeated(self) -> tuple[str, int]:
+        """In words what is repeated first, and its training tokens: a source, or nothing said where it is all of it."""
+        name, source = min(self.mixed.items(), key=lambda item: item[1].train_tokens / item[1].weight)
         if self.fresh_tokens > EVEN * self.train_tokens:
-            return f"its {self.train_tokens / 1e6:,.2f}M training tokens"
-        return f"its {source.train_tokens / 1e6:,.2f}M training tokens of {first}"
+            return "", self.train_tokens
+        return f" of {name}", source.train_tokens
 
     def epochs(self, run: RunSpec) -> float:
         """How often a run sees its text, or the source that it repeats most."""
@@ -104,8 +104,8 @@ def repeated(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
     if not many or refusal(text, recipe, runs):
         return ""
     return (
-        f"{len(many)} of {len(runs)} runs see {text.scarce.replace('its', 'their', 1)} more than {HARMLESS_EPOCHS:g} "
-        f"times ({_worst(text, many)}): "
+        f"{len(many)} of {len(runs)} runs see their text{text.first_repeated[0]} more than {HARMLESS_EPOCHS:g} times "
+        f"({_worst(text, many)}): "
         "repeated text teaches less than new text, and their losses lie above the law of fresh text"
     )
 
@@ -116,9 +116,11 @@ def refusal(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
     many = [run for run in runs if text.epochs(run) > most]
     if not many:
         return ""
+    source, tokens = text.first_repeated
     return (
-        f"data.corpus={recipe.data.corpus}: {len(many)} of {len(runs)} runs would see {text.scarce} more than "
-        f"{most:g} times ({_worst(text, many)}); give more text, fewer tokens, or data.max_epochs=... if that is meant"
+        f"data.corpus={recipe.data.corpus}: {len(many)} of {len(runs)} runs would see its {tokens / 1e6:,.2f}M "
+        f"training tokens{source} more than {most:g} times ({_worst(text, many)}); give more text, fewer tokens, or "
+        "data.max_epochs=... if that is meant"
     )
 
 
