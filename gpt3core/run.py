@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gpt3core import costs
+from gpt3core.data import episodes
 from gpt3core.errors import StoppedError, StoreError
 from gpt3core.evals import held_out, runner
 from gpt3core.evals.spec import EvalSpec
@@ -152,10 +153,10 @@ def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:
 
 
 def _text(here: Trainer, tokens: int) -> dict[str, Any]:
-    """What the run has seen of its text: epochs are of the source that was repeated most."""
+    """What the run has seen of its text: epochs are of the source that was repeated most, but for generated ones."""
     seen = here.loader.seen((tokens + here.guard.passed_tokens) // here.spec.model.n_ctx)
     return {
-        "epochs": max(source.epochs for source in seen.values()),
+        "epochs": max(source.epochs for name, source in seen.items() if name != episodes.NAME),
         "unique_tokens": sum(source.unique_tokens for source in seen.values()),
         "sources": {name: vars(source) for name, source in seen.items()},
     }

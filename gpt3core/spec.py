@@ -42,6 +42,7 @@ class DataSpec:
     validation_fraction: float = 0.06  # of the text, held out by whole groups of documents
     pipeline_version: int = PIPELINE_VERSION
     weights: tuple[tuple[str, float], ...] = field(default=(), metadata=ADDED)  # of its sources; by default its own
+    episodes: float = field(default=0.0, metadata=ADDED)  # share of the training tokens (gpt3core.data.episodes)
 
     def __post_init__(self) -> None:
         as_floats(self)
@@ -50,6 +51,8 @@ class DataSpec:
         object.__setattr__(self, "weights", tuple(sorted(shares.items())))
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"data.validation_fraction={self.validation_fraction}: it must lie between 0 and 1")
+        if not 0 <= self.episodes < 1:
+            raise ValueError(f"data.episodes={self.episodes}: the share that is generated lies from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

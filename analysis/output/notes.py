@@ -289,6 +289,18 @@ def _parametrisations(study: Study) -> Iterator[Note]:
     yield Note(code="mixed-parametrisation", severity="warning", message=message)
 
 
+def _generated(study: Study) -> Iterator[Note]:
+    """Runs with generated episodes mixed into their text."""
+    if "episodes" not in study.table or not (study.table.episodes > 0).any():
+        return
+    shares = " and ".join(f"{share:.0%}" for share in sorted(study.table.episodes.unique()))
+    message = (
+        f"{shares} of the training tokens are generated episodes, mixed in so that small models learn from examples "
+        "(data.episodes): D and C count them, losses are of held-out text alone, so the law is that of such a mixture"
+    )
+    yield Note(code="generated-episodes", severity="warning" if "and" in shares else "info", message=message)
+
+
 def _runs(study: Study) -> Iterator[Note]:
     if "precision" in study.table and study.table.precision.nunique() > 1:
         counts = study.table.precision.value_counts().sort_index()
@@ -299,6 +311,7 @@ def _runs(study: Study) -> Iterator[Note]:
         )
         yield Note(code="mixed-precision", severity="warning", message=message)
     yield from _parametrisations(study)
+    yield from _generated(study)
     repeated = study.table[study.table.epochs > 1]
     if len(repeated):
         listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.head(30).itertuples())

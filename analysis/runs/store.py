@@ -188,6 +188,7 @@ def _planned(run: RunDir, sweep: str, tokens: int | None = None) -> dict[str, An
         "size": spec.label,
         "budget_flops": spec.budget_flops,
         "corpus_sha256": spec.data.corpus_sha256,
+        "episodes": spec.data.episodes,
         **costs.run_costs(spec),
     }
 

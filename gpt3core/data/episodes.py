@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from gpt3core.data import tokenizer as tokenizers
 
 NAME = "episodes"  # of the source
+VERSION = 1  # raise when other episodes would be generated
 TOKENS = 1 << 22  # generated for training; a run that draws more sees them again
 LINES = (4, 8, 12, 16, 24, 32)  # of an episode
 PAIRS = (2, 2, 3, 4, 6, 8)  # that a mapping has
@@ -122,12 +123,15 @@ def symbols(tokenizer: str, held_out: bool) -> list[str]:
 
 
 def documents(tokenizer: str) -> Iterator[str]:
-    """Episodes for training without end, always the same ones: a document each."""
+    """Episodes for training, always the same ones, a document each: ``TOKENS`` of them."""
     rng, known = random.Random(f"isoflop:{NAME}"), symbols(tokenizer, held_out=False)
-    kinds, weights = zip(*KINDS.values(), strict=True)
-    while True:
-        (kind,) = rng.choices(kinds, weights)
-        yield "".join(f"\n{line}" for line in kind(rng, known, rng.choice(LINES), False))
+    encode, tokens = tokenizers.load(tokenizer).encode_ordinary, 0
+    kinds, often = zip(*KINDS.values(), strict=True)
+    while tokens < TOKENS:
+        (kind,) = rng.choices(kinds, often)
+        text = "".join(f"\n{line}" for line in kind(rng, known, rng.choice(LINES), False))
+        tokens += len(encode(text)) + 1
+        yield text
 
 
 def _fourth(text: str) -> bool:

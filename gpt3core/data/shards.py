@@ -12,21 +12,23 @@ import collections
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpt3core.data import checked, starter, weights, writing
+from gpt3core.data import checked, episodes, starter, weights, writing
 from gpt3core.data import corpus as corpora
 from gpt3core.data.cache import cache_folder
 from gpt3core.data.document import SIDES, TRAIN, VALIDATION, Document
 from gpt3core.data.stream import Stream
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
+
+REMAKE = "delete {folder} and start again"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Shards:
     folder: Path
     spec: DataSpec
     meta: dict[str, Any] = field(compare=False)  # the manifest
+    generated: Stream | None = field(compare=False, default=None)  # what is mixed into the training text
 
     @cached_property
     def sources(self) -> dict[str, writing.Source]:
@@ -44,8 +47,14 @@ class Shards:
 
     @cached_property
     def train(self) -> list[Stream]:
-        """Training tokens of each source."""
-        return self._streams(TRAIN)
+        """Training tokens of each source, those generated among them."""
+        text, share = self._streams(TRAIN), self.spec.episodes
+        if self.generated is None:
+            return text
+        return [
+            *(replace(stream, weight=stream.weight * (1 - share)) for stream in text),
+            replace(self.generated, weight=share),
+        ]
 
     @cached_property
     def validation(self) -> list[Stream]:
@@ -54,11 +63,7 @@ class Shards:
 
     def _streams(self, side: str) -> list[Stream]:
         return [
-            Stream(
-                name=name,
-                weight=source.weight,
-                pieces=tuple(np.asarray(np.load(self.folder / path, mmap_mode="r")) for path in source.shards[side]),
-            )
+            Stream(name=name, weight=source.weight, pieces=_pieces(self.folder, source.shards[side]))
             for name, source in self.sources.items()
         ]
 
@@ -136,32 +141,53 @@ def prepare(spec: DataSpec, *, again: bool = False) -> Shards:
     corpora.check_version(spec)
     if corpora.is_prepared(spec.corpus):
         folder, mend = Path(spec.corpus).expanduser().absolute(), "bring a sound copy of it, or prepare it again"
+        meta = corpora.manifest(spec)
     else:
-        folder = folder_of(spec)
-        mend = f"delete {folder} and start again"
-        if not (folder / writing.MANIFEST).exists():
-            with files.locked(folder.with_suffix(".lock"), wait=True):
-                if not (folder / writing.MANIFEST).exists():
-                    _build(spec, folder)
-    found = described(spec)
-    assert found is not None, "a folder that is whole stays so"
-    expected = {path: file for source in found["sources"].values() for path, file in source["files"].items()}
-    checked.verify(folder, expected, mend=mend, again=again)
-    made = Shards(folder, spec, found)
+        folder, mend = folder_of(spec), REMAKE
+        meta = _cached(folder, lambda unfinished: _write(spec, unfinished, *corpora.sides(spec)))
+    _verify(folder, meta, mend=mend, again=again)
+    made = Shards(folder, spec, meta, _generated(spec.tokenizer, again=again) if spec.episodes else None)
     assert made.sources
     return made
 
 
-def _build(spec: DataSpec, folder: Path) -> None:
-    """Make the shards under another name, and rename them when they are whole; the lock of the folder is held."""
-    train, validation = corpora.sides(spec)
+def _generated(tokenizer: str, *, again: bool) -> Stream:
+    """The episodes, as a source of weight one."""
+    named = canonical_json([writing.FORMAT, episodes.VERSION, tokenizer])
+    folder = cache_folder() / "tokens" / f"episodes-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+    meta = _cached(folder, lambda unfinished: _write_episodes(tokenizer, unfinished))
+    _verify(folder, meta, mend=REMAKE, again=again)
+    (source,) = meta["sources"].values()
+    return Stream(name=episodes.NAME, weight=1.0, pieces=_pieces(folder, source["shards"][TRAIN]))
+
+
+def _pieces(folder: Path, paths: Iterable[str]) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(np.load(folder / path, mmap_mode="r")) for path in paths)
+
+
+def _verify(folder: Path, meta: dict[str, Any], *, mend: str, again: bool) -> None:
+    expected = {path: file for source in meta["sources"].values() for path, file in source["files"].items()}
+    checked.verify(folder, expected, mend=mend.format(folder=folder), again=again)
+
+
+def _cached(folder: Path, write: Callable[[Path], None]) -> dict[str, Any]:
+    """The manifest of a folder of the cache, which is made under another name and renamed when it is whole."""
+    if not (folder / writing.MANIFEST).exists():
+        with files.locked(folder.with_suffix(".lock"), wait=True):
+            if not (folder / writing.MANIFEST).exists():
+                _build(folder, write)
+    return files.read_object(folder / writing.MANIFEST)
+
+
+def _build(folder: Path, write: Callable[[Path], None]) -> None:
+    """The lock of the folder is held."""
     unfinished = folder.with_name(f".{folder.name}.tmp")
     for leftover in (unfinished, folder):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         with files.explained(folder, setting="ISOFLOP_CACHE"):
             unfinished.mkdir()
-            _write(spec, unfinished, train, validation)
+            write(unfinished)
             os.rename(unfinished, folder)
             files.sync_folder(folder.parent)
     finally:
@@ -180,3 +206,9 @@ def _write(spec: DataSpec, folder: Path, train: list[Document], validation: list
     names = sorted({document.source for document in train})
     made = {name: writing.write(of(name), folder, source=name, tokenizer=spec.tokenizer) for name in names}
     writing.finish(folder, made, tokenizer=spec.tokenizer, validation_fraction=spec.validation_fraction)
+
+
+def _write_episodes(tokenizer: str, folder: Path) -> None:
+    generated = ((TRAIN, episodes.NAME, text) for text in episodes.documents(tokenizer))
+    made = {episodes.NAME: writing.write(generated, folder, source=episodes.NAME, tokenizer=tokenizer)}
+    writing.finish(folder, made, tokenizer=tokenizer, validation_fraction=0.0)

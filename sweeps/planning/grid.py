@@ -61,6 +61,7 @@ def build(recipe: Recipe, corpus_sha256: str, train_tokens: float = math.inf) ->
         tokenizer=recipe.data.tokenizer,
         validation_fraction=recipe.data.validation_fraction,
         weights=tuple(recipe.data.weights.items()),
+        episodes=recipe.data.episodes,
     )
     grid = _profiles(recipe, data, train_tokens) if isinstance(recipe, ProfilesRecipe) else _cells(recipe, data)
     _check_replicas(recipe, grid.runs)

@@ -32,6 +32,7 @@ class Data:
 
     corpus: str = "starter"  # or the path of .txt / .jsonl files, or of a folder that was prepared
     weights: dict[str, float] = field(default_factory=dict)  # of each source of the corpus; by default its own
+    episodes: float = 0.0  # share of the training tokens that are generated, to teach learning from examples
     tokenizer: str = "gpt2:1024"
     validation_fraction: float = 0.06
     max_epochs: float = 40.0  # a run that would see its text, or one source of it, more often is refused

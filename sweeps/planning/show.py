@@ -11,6 +11,7 @@ from rich.table import Table
 
 from gpt3core import costs, sizes
 from gpt3core.anomaly import AnomalySpec
+from gpt3core.data import episodes
 from gpt3core.parallel import choose
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
@@ -68,6 +69,8 @@ def show(
     out.print(_text(recipe, text), markup=False)
     if len(text.sources) > 1:
         out.print(_mixture(text, max(grid.runs, key=lambda run: run.tokens)), markup=False)
+    if text.episodes:
+        out.print(_episodes(text, max(run.tokens for run in grid.runs)), markup=False)
     if recipe.data.mask_documents:
         out.print(_masked(grid.runs, text), markup=False)
     for remark in remarks:
@@ -144,10 +147,19 @@ def _mixture(text: Text, largest: RunSpec) -> str:
     """As in Table 2.2 of the paper: every source's weight, tokens and epochs."""
     each = (
         f"{name} {source.weight:.1%} of the tokens, {_tokens(source.train_tokens)} "
-        f"({largest.tokens * source.weight / source.train_tokens:.2f} epochs)"
+        f"({largest.tokens * (1 - text.episodes) * source.weight / source.train_tokens:.2f} epochs)"
         for name, source in text.sources.items()
     )
     return f"mixture, with the epochs of the largest run, {largest.run_id}: {'; '.join(each)}"
+
+
+def _episodes(text: Text, tokens: int) -> str:
+    """What is generated."""
+    return (
+        f"episodes: {text.episodes:.1%} of the training tokens are generated lines of question and answer, "
+        f"{_tokens(episodes.TOKENS)} different ones ({tokens * text.episodes / episodes.TOKENS:.2f} epochs of them in the "
+        "largest run); losses are of the text alone"
+    )
 
 
 def _tokens(count: int) -> str:

@@ -37,6 +37,7 @@ class Text:
     measured_tokens: int  # validation tokens that an evaluation reads
     resolution: float  # nats per token
     exact: bool  # counted, not estimated from the text's length
+    episodes: float = 0.0  # share of the training tokens that are generated, and none of the text's
 
     @property
     def mixed(self) -> dict[str, SourceFacts]:
@@ -45,14 +46,14 @@ class Text:
 
     @property
     def fresh_tokens(self) -> float:
-        """Tokens of a run that repeats nothing: until a source has been seen once."""
-        return min(source.train_tokens / source.weight for source in self.mixed.values())
+        """Tokens of a run that repeats no text: until a source has been seen once."""
+        return min(source.train_tokens / source.weight for source in self.mixed.values()) / (1 - self.episodes)
 
     @property
     def first_repeated(self) -> tuple[str, int]:
         """In words what is repeated first, and its training tokens: a source, or nothing said where it is all of it."""
         name, source = min(self.mixed.items(), key=lambda item: item[1].train_tokens / item[1].weight)
-        if self.fresh_tokens > EVEN * self.train_tokens:
+        if self.fresh_tokens * (1 - self.episodes) > EVEN * self.train_tokens:
             return "", self.train_tokens
         return f" of {name}", source.train_tokens
 
@@ -95,6 +96,7 @@ def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
         measured_tokens=found.measured_tokens(evals.validation_tokens, n_ctx),
         resolution=found.loss_resolution(evals.validation_tokens, n_ctx),
         exact=found.exact,
+        episodes=data.episodes,
     )
 
 
