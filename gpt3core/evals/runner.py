@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ COLUMNS = (
         "draw",
         "content",
         "fits",
+        "shots_shown",
         "metric",
         "accuracy",
         "accuracy_se",
@@ -61,8 +61,8 @@ def evaluate(
     The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, and as items its tokens. In the
     others ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy
     decoding gives the answer and its end); ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has
-    an error too; ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and
-    the scores are missing, where K examples do not fit the context.
+    an error too; ``logprob`` is the mean log-probability of the whole right answer, in nats. ``shots_shown`` is the
+    mean number of examples that fitted the context; ``fits`` is false where that is less than K of any item.
 
     Args:
         model: as in ``scoring``.
@@ -82,9 +82,7 @@ def evaluate(
             encoded, row = _cell(
                 task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw, evals.source(task)
             )
-            row = {"fits": bool(encoded), **row}
-            if encoded:
-                row |= scoring.score(model, encoded, numerics, device)
+            row = row | scoring.score(model, encoded, numerics, device)
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
     return {name: [row.get(name) for row in rows] for name in COLUMNS}
 
@@ -100,18 +98,18 @@ def _cell(
     draw: int = 0,
     source: tuple[tuple[str, ...], str] = ((), ""),
 ) -> tuple[list[Encoded], dict[str, Any]]:
-    """The encoded prompts of a task at K examples and its baselines; no prompts where they do not fit the context."""
+    """The encoded prompts of a task at K examples and its row but for the scores."""
     encoding = tokenizers.load(tokenizer)
     task = tasks.named(name)
     split = tasks.items(name, count, data, tokenizer, *source)
     encoded = []
-    for number, query in enumerate(split.queries):
-        shown = prompts.examples(random.Random(prompts.seed(name, number, shots, draw)), query, shots, split.pool)
-        prompt = prompts.compose(task, query, shown)
+    found = prompts.asked(name, task, split, shots, encoding.encode_ordinary, n_ctx, draw)
+    for prompt in found:
         options = [scored for _, scored in prompt.continuations]
         if task.kind != "multiple_choice":
             options = [prompt.answer + task.stop]  # an exact match must also end where the answer ends
         context = (encoding.eot_token, *encoding.encode_ordinary(prompt.text))
         encoded.append(Encoded(context, tuple(tuple(encoding.encode_ordinary(o)) for o in options)))
-    fits = all(len(e.context) + max(map(len, e.options)) <= n_ctx + 1 for e in encoded)
-    return (encoded if fits else []), baselines(split.queries, split.pool)
+    shown = [prompt.shown for prompt in found]
+    row = {"fits": min(shown) == shots, "shots_shown": sum(shown) / len(shown)}
+    return encoded, row | baselines(split.queries, split.pool)

@@ -38,7 +38,8 @@ class FromFile:
             raise ValueError(
                 f"{material.paths[0]} has {len(questions)} items, and {count} are asked for: set items lower"
             )
-        return Split(queries=rng.sample(questions, count), pool=examples[0] if examples else questions)
+        shuffled = rng.sample(questions, len(questions))  # the first are the same, however many are asked
+        return Split(queries=shuffled[:count], pool=examples[0] if examples else questions)
 
     def _read(self, path: str) -> list[Item]:
         return [self._item(record, f"{path}, line {number}") for number, record in records(path)]
@@ -59,7 +60,7 @@ def records(path: str) -> list[tuple[int, Record]]:
     Raises:
         ValueError: in one sentence, for a file that cannot be read or a damaged line.
     """
-    found = []
+    found: list[tuple[int, Record]] = []
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -95,6 +96,18 @@ def _text(path: str) -> str:
         raise ValueError(f"{path} is a damaged gzip file ({error})") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def chosen(context: str, choices: Sequence[str], right: int) -> Item:
+    """A multiple choice; every choice gets its space.
+
+    Raises:
+        ValueError: when the right one is none of them.
+    """
+    if not 0 <= right < len(choices):
+        raise ValueError(f"the right choice is number {right} of {len(choices)}, counted from 0")
+    spaced = tuple(f" {choice.strip()}" for choice in choices)
+    return Item(context=context, answer=spaced[right], choices=spaced)
 
 
 def _released(record: Record) -> Item:
