@@ -11,12 +11,10 @@ positions (..., D) to logits (..., V). One whose ``hidden`` takes no ``past`` re
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from os.path import commonprefix
 from typing import Any, NamedTuple
 
 import torch
@@ -25,11 +23,12 @@ from torch import Tensor
 from gpt3core import pulse
 from gpt3core.generate import branches
 from gpt3core.generate.branches import Tree
-from gpt3core.generate.cache import Cache, padded
+from gpt3core.generate.cache import Cache, keeps, padded
 from gpt3core.numerics import Numerics
 
 BATCH_TOKENS = 4096  # that a pass computes or looks back on, what fills up shorter sequences included
 HEAD_PLACES = 256  # whose logits exist at a time: 50 MB in fp32 at GPT-2's vocabulary
+TREE_TOKENS = 256  # of a line, where a prompt has more than one option: every two of them are compared
 
 Tokens = tuple[int, ...]
 Arithmetic = Callable[[], AbstractContextManager[Any]]
@@ -37,7 +36,7 @@ Arithmetic = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as tokens: context, answer, and the alternatives to it (the answer first), each non-empty."""
+    """A prompt as tokens: a context and what may follow it, each non-empty."""
 
     context: Tokens
     options: tuple[Tokens, ...]
@@ -73,14 +72,11 @@ def read(
         cached: keep keys and values; without, every continuation is read with all of its context.
     """
     kind = numerics.autocast
-    arithmetic = functools.partial(
-        torch.autocast, device, getattr(torch, kind or "bfloat16"), enabled=kind is not None
-    )
+    arithmetic = functools.partial(torch.autocast, device, getattr(torch, kind or "bfloat16"), enabled=kind is not None)
     found = [[([0.0] * len(option), [False] * len(option)) for option in p.options] for p in prompts]
-    keeps = cached and "past" in inspect.signature(model.hidden).parameters
-    families = _families(prompts) if keeps else []
-    taken = {number for _, numbers in families for number in numbers}
-    alone = [number for number in range(len(prompts)) if number not in taken]
+    families = _families(prompts) if cached and keeps(model) else []
+    shared = {number for _, numbers in families for number in numbers}
+    alone = [number for number in range(len(prompts)) if number not in shared]
     with torch.inference_mode():
         for hidden, asked in chain(
             _as_trees(model, prompts, families, arithmetic), _one_by_one(model, prompts, alone, arithmetic, device)
@@ -90,7 +86,7 @@ def read(
                 logprobs, greedy = found[a.prompt][a.option]
                 logprobs[a.index], greedy[a.index] = logprob, likeliest
             pulse.beat()
-    return [[Reading(logprobs=tuple(l), likeliest=tuple(g)) for l, g in options] for options in found]
+    return [[Reading(logprobs=tuple(logs), likeliest=tuple(best)) for logs, best in options] for options in found]
 
 
 def _next(
@@ -154,24 +150,30 @@ Family = tuple[Tokens, list[int]]  # what contexts begin with, and whose context
 
 
 def _families(prompts: Sequence[Encoded]) -> list[Family]:
-    """Prompts by what is read once for them: a context but for its last token, or more than half of several contexts.
+    """Prompts by what is read once for them: half or more of several contexts, or one but for its last token.
 
-    Of contexts in lexical order each joins the ones before it where that saves reading, prompts of one token none.
+    Of contexts in lexical order each joins the one before where that saves reading; left out are prompts of which
+    nothing would be read twice.
     """
     found: list[Family] = []
-    for number in sorted(
-        (n for n, p in enumerate(prompts) if len(p.context) > 1), key=lambda n: prompts[n].context
-    ):
+    for number in sorted(range(len(prompts)), key=lambda n: prompts[n].context):
         body = prompts[number].context[:-1]
         if found:
             stem, numbers = found[-1]
-            common = stem[: len(commonprefix([stem, body]))]
+            common = _common(stem, body)
             longest = max(len(prompts[n].context) for n in (*numbers, number))
-            if 2 * len(common) >= longest and len(numbers) * len(common) > (len(numbers) - 1) * len(stem):
+            saved, before = len(numbers) * len(common), (len(numbers) - 1) * len(stem)
+            if 2 * len(common) >= longest and saved > before:
                 found[-1] = common, [*numbers, number]
                 continue
         found.append((body, [number]))
-    return sorted(found, key=lambda family: (len(family[0]), family[1]))
+    pays = [(s, ns) for s, ns in found if s and (len(ns) > 1 or len({o[:-1] for o in prompts[ns[0]].options}) > 1)]
+    return sorted(pays, key=lambda family: (len(family[0]), family[1]))
+
+
+def _common(a: Tokens, b: Tokens) -> Tokens:
+    """What both begin with."""
+    return a[: next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b))]
 
 
 def _as_trees(
@@ -179,28 +181,42 @@ def _as_trees(
 ) -> Iterator[Pass]:
     """What each family shares, then the rest of every prompt's context with its options as branches."""
     for batch in _batches(families, lambda family: len(family[0])):
-        stems = [stem for stem, _ in batch]
-        cache = Cache(model, len(stems[-1]))
+        stems, longest = [stem for stem, _ in batch], len(batch[-1][0])
+        cache = Cache(model, longest)
         with arithmetic():
             cache.take_in(model, stems)
-        lines = [(row, n, _tree(prompts[n], len(stem))) for row, (stem, ns) in enumerate(batch) for n in ns]
-        longest = len(stems[-1])
-        for chunk in _batches(
-            sorted(lines, key=lambda line: len(line[2].tokens)), lambda line: longest + len(line[2].tokens)
-        ):
-            rows, numbers, trees = zip(*chunk, strict=True)
+        lines = [line for row, family in enumerate(batch) for line in _lines(row, family, prompts)]
+        lines.sort(key=lambda line: len(line.tree.tokens))
+        for chunk in _batches(lines, lambda line, before=longest: before + len(line.tree.tokens)):
             with arithmetic():
-                hidden = branches.read(model, cache, rows, trees)
-            yield hidden, [a for line, (n, tree) in enumerate(zip(numbers, trees, strict=True)) for a in _asked(line, n, tree, prompts[n])]
+                hidden = branches.read(model, cache, [line.row for line in chunk], [line.tree for line in chunk])
+            yield hidden, [asked for number, line in enumerate(chunk) for asked in _asked(number, line, prompts)]
 
 
-def _tree(prompt: Encoded, begun: int) -> Tree:
-    """What is left of a prompt's context, and its options: their last tokens are asked for, not read."""
-    return Tree(trunk=prompt.context[begun:], branches=tuple(option[:-1] for option in prompt.options))
+class _Line(NamedTuple):
+    """What is left of a prompt's context, and some of its options: their last tokens are asked for, not read."""
+
+    row: int  # of its family's stem
+    prompt: int
+    first: int  # of the options
+    tree: Tree
 
 
-def _asked(line: int, number: int, tree: Tree, prompt: Encoded) -> Iterator[_Asked]:
-    """The tokens of a prompt's options, the first of each after the trunk, the others after those before them."""
-    for k, (start, option) in enumerate(zip(tree.starts, prompt.options, strict=True)):
-        for index in range(len(option)):
-            yield _Asked(line, start + index - 1 if index else len(tree.trunk) - 1, number, k, index)
+def _lines(row: int, family: Family, prompts: Sequence[Encoded]) -> Iterator[_Line]:
+    """The lines of a family's prompts."""
+    stem, numbers = family
+    for number in numbers:
+        trunk, held, first = prompts[number].context[len(stem) :], [], 0
+        for k, option in enumerate(prompts[number].options):
+            if held and len(trunk) + sum(map(len, held)) + len(option) > TREE_TOKENS:
+                yield _Line(row, number, first, Tree(trunk=trunk, branches=tuple(held)))
+                held, first = [], k
+            held.append(option[:-1])
+        yield _Line(row, number, first, Tree(trunk=trunk, branches=tuple(held)))
+
+
+def _asked(number: int, line: _Line, prompts: Sequence[Encoded]) -> Iterator[_Asked]:
+    """The tokens of a line's options, the first of each after the trunk, the others after those before them."""
+    for k, start in enumerate(line.tree.starts, line.first):
+        for index in range(len(prompts[line.prompt].options[k])):
+            yield _Asked(number, start + index - 1 if index else len(line.tree.trunk) - 1, line.prompt, k, index)

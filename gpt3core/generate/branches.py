@@ -44,7 +44,9 @@ def read(model: Any, cache: Cache, rows: Sequence[int], trees: Sequence[Tree]) -
     Args:
         rows: the sequence of the cache that each tree goes on from.
     """
-    found: Tensor = model.hidden(padded([tree.tokens for tree in trees]).to(cache.device), _Branches(cache, rows, trees))
+    found: Tensor = model.hidden(
+        padded([tree.tokens for tree in trees]).to(cache.device), _Branches(cache, rows, trees)
+    )
     return found
 
 
@@ -52,7 +54,8 @@ class _Branches:
     """Trees after the sequences of a cache, as a decoder's past."""
 
     def __init__(self, cache: Cache, rows: Sequence[int], trees: Sequence[Tree]) -> None:
-        lines = [_line(tree, cache.lengths[row], cache.begun[row], cache.end) for row, tree in zip(rows, trees, strict=True)]
+        read = zip(rows, trees, strict=True)
+        lines = [_line(tree, cache.lengths[row], cache.begun[row], cache.end) for row, tree in read]
         # what fills a line up lies after it, so no one sees it; it is a trunk of its own, for it must see something
         self._places, self._branch, self._begun = (
             padded([line[kind] for line in lines]).to(cache.device) for kind in range(3)

@@ -8,6 +8,7 @@ Shapes: B sequences, H heads, T positions, K head width, S slots, V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -154,6 +155,11 @@ def padded(sequences: Sequence[Sequence[int]]) -> Tensor:
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = sequence
     return torch.from_numpy(ids)
+
+
+def keeps(model: Any) -> bool:
+    """Whether a model can go on from what it has read; one in parts reads all anew."""
+    return "past" in inspect.signature(model.hidden).parameters
 
 
 def device_of(model: Any) -> torch.device:
