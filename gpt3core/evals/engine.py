@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ HEAD_PLACES = 256  # whose logits exist at a time: 50 MB in fp32 at GPT-2's voca
 TREE_TOKENS = 256  # of a line, where a prompt has more than one option: every two of them are compared
 
 Tokens = tuple[int, ...]
+Item = TypeVar("Item")
 Arithmetic = Callable[[], AbstractContextManager[Any]]
 
 
@@ -57,7 +58,7 @@ class _Asked(NamedTuple):
     place: int
     prompt: int
     option: int
-    index: int
+    nth: int
 
 
 Pass = tuple[Tensor, list[_Asked]]  # what the head reads (B, T, D), and what is asked of it
@@ -81,10 +82,10 @@ def read(
         for hidden, asked in chain(
             _as_trees(model, prompts, families, arithmetic), _one_by_one(model, prompts, alone, arithmetic, device)
         ):
-            tokens = [prompts[a.prompt].options[a.option][a.index] for a in asked]
+            tokens = [prompts[a.prompt].options[a.option][a.nth] for a in asked]
             for a, logprob, likeliest in zip(asked, *_next(model.head, hidden, asked, tokens), strict=True):
                 logprobs, greedy = found[a.prompt][a.option]
-                logprobs[a.index], greedy[a.index] = logprob, likeliest
+                logprobs[a.nth], greedy[a.nth] = logprob, likeliest
             pulse.beat()
     return [[Reading(logprobs=tuple(logs), likeliest=tuple(best)) for logs, best in options] for options in found]
 
@@ -120,7 +121,8 @@ def _one_by_one(
     for number in numbers:
         for k, option in enumerate(prompts[number].options):
             rows.setdefault(prompts[number].context + option[:-1], []).append((number, k))
-    for chunk in _batches(sorted(rows, key=lambda row: (len(row), row)), len):
+    ordered = sorted(rows, key=lambda row: (len(row), row))
+    for chunk in _batches(ordered, [len(row) for row in ordered]):
         with arithmetic():
             hidden = model.hidden(padded(chunk).to(device))
         yield (
@@ -134,11 +136,15 @@ def _one_by_one(
         )
 
 
-def _batches(items: Sequence[Any], length: Callable[[Any], int]) -> Iterator[Sequence[Any]]:
-    """Items, the shortest first, in batches of BATCH_TOKENS, or of one."""
+def _batches(items: Sequence[Item], tokens: Sequence[int]) -> Iterator[Sequence[Item]]:
+    """Items, the shortest first, in batches of BATCH_TOKENS, or of one.
+
+    Args:
+        tokens: of each item.
+    """
     first = 0
     for end in range(1, len(items) + 1):
-        if end == len(items) or (end + 1 - first) * length(items[end]) > BATCH_TOKENS:
+        if end == len(items) or (end + 1 - first) * tokens[end] > BATCH_TOKENS:
             yield items[first:end]
             first = end
 
@@ -180,14 +186,14 @@ def _as_trees(
     model: Any, prompts: Sequence[Encoded], families: Sequence[Family], arithmetic: Arithmetic
 ) -> Iterator[Pass]:
     """What each family shares, then the rest of every prompt's context with its options as branches."""
-    for batch in _batches(families, lambda family: len(family[0])):
+    for batch in _batches(families, [len(stem) for stem, _ in families]):
         stems, longest = [stem for stem, _ in batch], len(batch[-1][0])
         cache = Cache(model, longest)
         with arithmetic():
             cache.take_in(model, stems)
         lines = [line for row, family in enumerate(batch) for line in _lines(row, family, prompts)]
         lines.sort(key=lambda line: len(line.tree.tokens))
-        for chunk in _batches(lines, lambda line, before=longest: before + len(line.tree.tokens)):
+        for chunk in _batches(lines, [longest + len(line.tree.tokens) for line in lines]):
             with arithmetic():
                 hidden = branches.read(model, cache, [line.row for line in chunk], [line.tree for line in chunk])
             yield hidden, [asked for number, line in enumerate(chunk) for asked in _asked(number, line, prompts)]
@@ -206,7 +212,8 @@ def _lines(row: int, family: Family, prompts: Sequence[Encoded]) -> Iterator[_Li
     """The lines of a family's prompts."""
     stem, numbers = family
     for number in numbers:
-        trunk, held, first = prompts[number].context[len(stem) :], [], 0
+        trunk, first = prompts[number].context[len(stem) :], 0
+        held: list[Tokens] = []
         for k, option in enumerate(prompts[number].options):
             if held and len(trunk) + sum(map(len, held)) + len(option) > TREE_TOKENS:
                 yield _Line(row, number, first, Tree(trunk=trunk, branches=tuple(held)))

@@ -99,7 +99,7 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
 
 
 def forced(task: Task) -> bool:
-    """Whether an answer is right if each of its tokens is the likeliest after those before: greedy, and to the letter."""
+    """Whether a greedy answer is wanted to the letter: it is right if each token of a right one is the likeliest."""
     return task.kind == "cloze" or (task.kind == "generate" and task.metric == "exact" and task.beams == 1)
 
 

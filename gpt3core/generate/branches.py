@@ -83,7 +83,8 @@ class _Branches:
         after = torch.ones(t, t, dtype=torch.bool, device=keys.device).tril()
         own = (self._branch[:, None] == self._branch[:, :, None]) | (self._branch[:, None] == 0)  # (B, T, T)
         seen = torch.cat([(cached >= 0)[:, None].expand(b, t, used), own & after], dim=2)
-        seen = seen & pattern.sees(self._places[:, :, None], keys) & (keys >= self._begun[:, :, None])
+        seen &= pattern.sees(self._places[:, :, None], keys)
+        seen &= keys >= self._begun[:, :, None]
         return seen[:, None]
 
 
