@@ -5,7 +5,6 @@ import random
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch

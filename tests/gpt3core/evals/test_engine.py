@@ -52,7 +52,9 @@ def test_log_probabilities_are_those_of_each_continuation_alone(attention, end, 
                 logits = model(torch.tensor([prompt.context + option]))[0, len(prompt.context) - 1 : -1]
             expected = torch.log_softmax(logits, -1)[range(len(option)), option]
             torch.testing.assert_close(torch.tensor(reading.logprobs), expected, atol=1e-5, rtol=1e-5)
-            assert list(reading.likeliest) == [int(best) == t for best, t in zip(logits.argmax(-1), option, strict=True)]
+            assert list(reading.likeliest) == [
+                int(best) == t for best, t in zip(logits.argmax(-1), option, strict=True)
+            ]
 
 
 def test_in_bf16_the_cache_changes_no_more_than_rounding_does():
