@@ -36,7 +36,7 @@ def asked(name: str, task: Task, split: Split, shots: int, encode: Encode, n_ctx
     if too_long:
         raise ValueError(
             f"task {name}: {len(too_long)} of {len(found)} questions are longer than the context of {n_ctx} tokens "
-            f"without any example, the longest has {max(too_long)}: give a longer context (n_ctx), or leave the task out"
+            f"without any example, the longest has {max(too_long)}: give a longer n_ctx, or leave the task out"
         )
     return found
 

@@ -54,6 +54,17 @@ class FromFile:
             raise ValueError(f"{where} is no such item ({error}): {self.fields} are needed") from error
 
 
+def located(paths: Sequence[str]) -> tuple[str, ...]:
+    """The files of a task wherever a process runs: absolute.
+
+    Raises:
+        ValueError: for more than two.
+    """
+    if len(paths) > MOST_FILES:
+        raise ValueError(f"{len(paths)} files: give that of the questions, and that of the examples if it is another")
+    return tuple(str(Path(path).expanduser().absolute()) for path in paths)
+
+
 def records(path: str) -> list[tuple[int, Record]]:
     """The records of a file of JSON lines, .gz or not, with their line numbers; empty lines are none.
 
