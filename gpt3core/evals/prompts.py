@@ -1,4 +1,4 @@
-"""How K examples and a query become one prompt (Brown et al. 2020, section 2.4)."""
+"""How K examples and a query become one prompt (Brown et al. 2020, section 2.4 and appendix G)."""
 
 from __future__ import annotations
 
@@ -6,29 +6,91 @@ import random
 from collections.abc import Callable, Sequence
 
 from gpt3core.evals.item import Item, Prompt
+from gpt3core.evals.spec import INSTRUCTED
+from gpt3core.evals.tasks.task import Split, Task
 
-Prompter = Callable[[random.Random, Item, int, Sequence[Item]], Prompt]  # query, K, and the items to draw examples from
+SPARE = 4  # drawn beyond K, in place of items that ask the query's own question
+
+Encode = Callable[[str], list[int]]
 
 
-def few_shot(rng: random.Random, query: Item, shots: int, pool: Sequence[Item]) -> Prompt:
-    """K examples with their answers, drawn at random for this query, then the query.
+def asked(name: str, task: Task, split: Split, shots: int, encode: Encode, n_ctx: int, draw: int = 0) -> list[Prompt]:
+    """The prompts of a task's queries at K examples, or as many of them as the context holds.
+
+    The examples of a query are the same for every model, and with and without the instruction.
+
+    Args:
+        n_ctx: tokens that a model reads at most, the end of text before the prompt among them.
+        draw: of the examples.
 
     Raises:
-        ValueError: when there are fewer than K items to draw from.
+        ValueError: in one sentence, for too few examples or a query that the context does not hold.
     """
-    if shots > len(pool):
-        raise ValueError(f"K={shots} examples are asked for, and there are {len(pool)} items to draw them from")
-    examples = rng.sample(list(pool), shots)
-    shown = "".join((e.context if e.short_context is None else e.short_context) + e.answer for e in examples)
-    return Prompt(text=shown + query.context, answer=query.answer, choices=query.choices)
+    found, too_long = [], []
+    for number, query in enumerate(split.queries):
+        seed = f"isoflop:{name.removesuffix(INSTRUCTED)}:{number}:{shots}" + (f":{draw}" if draw else "")
+        prompt = fitted(task, query, examples(random.Random(seed), query, shots, split.pool), encode, n_ctx)
+        found.append(prompt)
+        if not prompt.shown and (tokens := length(task, prompt, encode)) > n_ctx:
+            too_long.append(tokens)
+    if too_long:
+        raise ValueError(
+            f"task {name}: {len(too_long)} of {len(found)} questions are longer than the context of {n_ctx} tokens "
+            f"without any example, the longest has {max(too_long)}: give a longer n_ctx, or leave the task out"
+        )
+    return found
 
 
-def repeated(rng: random.Random, query: Item, shots: int, pool: Sequence[Item]) -> Prompt:
-    """K occurrences of the query's own pair among its fillers, shuffled anew, then the query (induction)."""
-    del pool  # its examples are inside the text
-    shown = "".join(f"{query.context}{query.answer} {' '.join(_shuffled(rng, query.fillers))}" for _ in range(shots))
-    return Prompt(text=shown + query.context, answer=query.answer, choices=query.choices)
+def examples(rng: random.Random, query: Item, shots: int, pool: Sequence[Item]) -> list[str]:
+    """K examples as text: drawn from the pool for this query, or of induction K occurrences of its own pair.
+
+    Raises:
+        ValueError: when there are fewer than K other items to draw from.
+    """
+    if query.fillers:
+        return [f"{query.shown} {' '.join(rng.sample(query.fillers, len(query.fillers)))}" for _ in range(shots)]
+    for drawn in (min(len(pool), shots + SPARE), len(pool)):
+        found = [item for item in rng.sample(pool, drawn) if item.context != query.context][:shots]
+        if len(found) == shots:
+            return [item.shown for item in found]
+    raise ValueError(
+        f"K={shots} examples are asked for, and there are {len(found)} items to draw them from: give a file with more "
+        "examples, or a smaller K"
+    )
 
 
-def _shuffled(rng: random.Random, words: tuple[str, ...]) -> list[str]:
-    return rng.sample(words, len(words))
+def compose(task: Task, query: Item, shown: Sequence[str]) -> Prompt:
+    """The prompt of a query after examples: the instruction, the examples and the query, the delimiter between them."""
+    text = task.delimiter.join([*shown, query.context])
+    if task.leading or task.instruction:
+        text = f"{task.instruction}{task.delimiter}{text}"
+    return Prompt(
+        text=text,
+        answer=query.answer,
+        choices=query.choices,
+        ending=query.ending,
+        aliases=query.aliases,
+        shown=len(shown),
+    )
+
+
+def fitted(task: Task, query: Item, shown: Sequence[str], encode: Encode, n_ctx: int) -> Prompt:
+    """The prompt with as many of the examples as the context holds, the first ones left out; else with none."""
+
+    def fits(left_out: int) -> bool:
+        return length(task, compose(task, query, shown[left_out:]), encode) <= n_ctx
+
+    if not shown or fits(0):
+        return compose(task, query, shown)
+    low, high = 1, len(shown)  # with low - 1 left out it is too long
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle + 1, high)
+    return compose(task, query, shown[high:])
+
+
+def length(task: Task, prompt: Prompt, encode: Encode) -> int:
+    """Tokens that a model reads: an end of text, the prompt, and the longest answer but for its last token."""
+    stop = "" if task.kind == "multiple_choice" else task.stop
+    longest = max(len(encode(given)) + len(encode(scored + stop)) for given, scored in prompt.continuations)
+    return len(encode(prompt.text)) + longest

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import held_out, scoring, tasks
+from gpt3core.evals import held_out, metrics, prompts, scoring, tasks
 from gpt3core.evals.baselines import baselines
-from gpt3core.evals.scoring import Encoded
+from gpt3core.evals.scoring import Case
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 
-TERMINATOR = "\n"  # an exact match must also end where the answer ends
 COLUMNS = (
     *(
         "task",
@@ -24,7 +22,9 @@ COLUMNS = (
         "items",
         "version",
         "draw",
+        "content",
         "fits",
+        "shots_shown",
         "metric",
         "accuracy",
         "accuracy_se",
@@ -43,8 +43,9 @@ def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
     """
     held_out.windows(data, spec.model.n_ctx, evals.validation_tokens)
     for task in evals.tasks:
+        metrics.require(tasks.named(task).metric)
         for shots in evals.shots:
-            _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
+            _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data, 0, evals.source(task))
 
 
 def evaluate(
@@ -59,11 +60,13 @@ def evaluate(
     """The held-out loss, then every task at every number of examples, a row each, as columns.
 
     The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, of a mixture also each source's
-    as ``loss.<source>`` and so on, and as items its tokens. In the others ``metric`` is "choice" (the right option has
-    the highest mean log-probability per token) or "exact" (greedy decoding gives the answer and its end);
-    ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error too; ``logprob`` is the mean
-    log-probability of the whole right answer, in nats. ``fits`` is false, and the scores are missing, where K examples
-    do not fit the context.
+    as ``loss.<source>`` and so on, and as items its tokens. In the others ``metric`` is the task's (``Task.metric``: of
+    "choice" the right option has the best score, of "exact" the answer and its end are given to the letter), and
+    ``accuracy`` its mean, from 0 to 1; ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error
+    too, of "f1" that of the mean, of "bleu" a jackknife's. ``logprob`` is the mean log-probability of the whole right
+    answer, in nats, without what ends it. ``chance`` is the accuracy of a blind choice, ``prior_accuracy`` and
+    ``prior_logprob`` are those of the pool's answers. ``shots_shown`` is the mean number of examples that fitted the
+    context; ``fits`` is false where that is less than K of any item.
 
     Args:
         model: as in ``scoring``.
@@ -75,34 +78,35 @@ def evaluate(
     answered = {question(row): row for row in known}
     rows: list[Mapping[str, Any]] = []
     for asked in evals.questions:
-        task, shots, items, _, draw = asked
+        task, shots, items, _, draw, _ = asked
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
             row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device)}
         elif row is None:
-            encoded, row = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw)
-            row = {"fits": bool(encoded), **row}
-            if encoded:
-                row |= scoring.score(model, encoded, numerics, device)
+            where = spec.model.n_ctx, spec.data.tokenizer, data
+            cases, row = _cell(task, shots, items, *where, draw, evals.source(task))
+            encoding = tokenizers.load(spec.data.tokenizer)
+            row = row | scoring.score(model, tasks.named(task), cases, encoding, numerics, device)
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
     return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *held_out.columns(rows))}
 
 
 @functools.lru_cache(maxsize=256)
 def _cell(
-    name: str, shots: int, count: int, n_ctx: int, tokenizer: str, data: Shards, draw: int = 0
-) -> tuple[list[Encoded], dict[str, Any]]:
-    """The encoded prompts of a task at K examples and its baselines; no prompts where they do not fit the context."""
+    name: str,
+    shots: int,
+    count: int,
+    n_ctx: int,
+    tokenizer: str,
+    data: Shards,
+    draw: int = 0,
+    source: tuple[tuple[str, ...], str] = ((), ""),
+) -> tuple[list[Case], dict[str, Any]]:
+    """The encoded prompts of a task at K examples and its row but for the scores."""
     encoding = tokenizers.load(tokenizer)
     task = tasks.named(name)
-    queries, pool = tasks.items(name, count, data, tokenizer)
-    encoded = []
-    for number, query in enumerate(queries):
-        seed = f"isoflop:{name}:{number}:{shots}" + (f":{draw}" if draw else "")
-        prompt = task.ask(random.Random(seed), query, shots, pool)
-        others = [choice for choice in prompt.choices if choice != prompt.answer]
-        options = [prompt.answer, *others] if prompt.choices else [prompt.answer + TERMINATOR]
-        context = (encoding.eot_token, *encoding.encode_ordinary(prompt.text))
-        encoded.append(Encoded(context, tuple(tuple(encoding.encode_ordinary(o)) for o in options)))
-    fits = all(len(e.context) + max(map(len, e.options)) <= n_ctx + 1 for e in encoded)
-    return (encoded if fits else []), baselines(queries, pool)
+    split = tasks.items(name, count, data, tokenizer, *source)
+    found = prompts.asked(name, task, split, shots, encoding.encode_ordinary, n_ctx, draw)
+    shown = [prompt.shown for prompt in found]
+    row = {"fits": min(shown) == shots, "shots_shown": sum(shown) / len(shown)}
+    return [scoring.case(task, prompt, encoding) for prompt in found], row | baselines(split.queries, split.pool)
