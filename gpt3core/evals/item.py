@@ -14,7 +14,7 @@ class Item:
     choices: tuple[str, ...] = ()  # the answer among them
     ending: str = ""  # what follows the answer; where there is one it is scored, given each choice (Winograd)
     aliases: tuple[str, ...] = ()  # other answers that are right too
-    fillers: tuple[str, ...] = ()  # induction only: words between the occurrences of the pair
+    own: tuple[str, ...] = ()  # examples that only this query can have, where they are not items of the pool
     short_context: str | None = None  # the context when the item serves as an example, where that is shorter
 
     @property

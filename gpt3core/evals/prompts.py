@@ -42,13 +42,15 @@ def asked(name: str, task: Task, split: Split, shots: int, encode: Encode, n_ctx
 
 
 def examples(rng: random.Random, query: Item, shots: int, pool: Sequence[Item]) -> list[str]:
-    """K examples as text: drawn from the pool for this query, or of induction K occurrences of its own pair.
+    """K examples as text, drawn for this query: of its own, or of the pool's other items.
 
     Raises:
-        ValueError: when there are fewer than K other items to draw from.
+        ValueError: when there are fewer than K to draw from.
     """
-    if query.fillers:
-        return [f"{query.shown} {' '.join(rng.sample(query.fillers, len(query.fillers)))}" for _ in range(shots)]
+    if query.own and shots > len(query.own):
+        raise ValueError(f"K={shots} examples are asked for, and a question has {len(query.own)}: give a smaller K")
+    if query.own:
+        return rng.sample(query.own, shots)
     for drawn in (min(len(pool), shots + SPARE), len(pool)):
         found = [item for item in rng.sample(pool, drawn) if item.context != query.context][:shots]
         if len(found) == shots:

@@ -62,9 +62,9 @@ def evaluate(
     The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, of a mixture also each source's
     as ``loss.<source>`` and so on, and as items its tokens. In the others ``metric`` is the task's (``Task.metric``: of
     "choice" the right option has the best score, of "exact" the answer and its end are given to the letter), and
-    ``accuracy`` its mean, from 0 to 1; ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error
-    too, of "f1" that of the mean, of "bleu" a jackknife's. ``logprob`` is the mean log-probability of the whole right
-    answer, in nats, without what ends it. ``chance`` is the accuracy of a blind choice, ``prior_accuracy`` and
+    ``accuracy`` its mean, from 0 to 1; ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an
+    error too, of "f1" that of the mean, of "bleu" a jackknife's. ``logprob`` is the mean log-probability of the whole
+    right answer, in nats, without what ends it. ``chance`` is the accuracy of a blind choice, ``prior_accuracy`` and
     ``prior_logprob`` are those of the pool's answers. ``shots_shown`` is the mean number of examples that fitted the
     context; ``fits`` is false where that is less than K of any item.
 

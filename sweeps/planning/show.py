@@ -157,8 +157,8 @@ def _episodes(text: Text, tokens: int) -> str:
     """What is generated."""
     return (
         f"episodes: {text.episodes:.1%} of the training tokens are generated lines of question and answer, "
-        f"{_tokens(episodes.TOKENS)} different ones ({tokens * text.episodes / episodes.TOKENS:.2f} epochs of them in the "
-        "largest run); losses are of the text alone"
+        f"{_tokens(episodes.TOKENS)} different ones ({tokens * text.episodes / episodes.TOKENS:.2f} epochs of them in "
+        "the largest run); losses are of the text alone"
     )
 
 

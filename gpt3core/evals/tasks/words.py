@@ -21,6 +21,7 @@ INSERTED = " ./!"  # the characters that the released random-insertion file uses
 LONGEST = 15
 SHORT_AMONG = 1000  # the most frequent of the short words
 FILLERS = 4  # words between occurrences of the induction pair
+OCCURRENCES = 64  # of the pair, that a prompt has at most
 CHOICES = 4
 
 Scramble = Callable[[random.Random, str], str]
@@ -76,10 +77,11 @@ def _copy(rng: random.Random, words: list[str]) -> Item:
 
 
 def _induction(rng: random.Random, words: list[str]) -> Item:
-    """A cue, its answer, and the words between their occurrences, of which a prompt has K."""
+    """A cue, its answer, and their occurrences with words behind them, of which a prompt has K."""
     cue, answer, *fillers = rng.sample(words, 2 + FILLERS + CHOICES - 1)
     fillers, others = fillers[:FILLERS], fillers[FILLERS:]
-    return Item(context=f" {cue}", answer=f" {answer}", choices=_mixed(rng, answer, others), fillers=tuple(fillers))
+    own = tuple(" ".join(("", cue, answer, *rng.sample(fillers, FILLERS))) for _ in range(OCCURRENCES))
+    return Item(context=f" {cue}", answer=f" {answer}", choices=_mixed(rng, answer, others), own=own)
 
 
 def _mixed(rng: random.Random, answer: str, others: list[str]) -> tuple[str, ...]:
