@@ -24,6 +24,7 @@ LINES = (4, 8, 12, 16, 24, 32)  # of an episode
 PAIRS = (2, 2, 3, 4, 6, 8)  # that a mapping has
 TESTED_PAIRS = 4
 SHIFTS = range(1, 10)
+LETTERS = "abcdefghijklmnoprstuvw"  # which are tokens of their own from gpt2:1024 on
 SYMBOLS = re.compile(r" [a-z]{3,}")
 MOST_SYMBOLS = 256
 LEAST_SYMBOLS = 64
@@ -54,6 +55,12 @@ def mapping(rng: random.Random, symbols: list[str], lines: int, held_out: bool) 
     return [Line(question=key, answer=meaning[key], choices=tuple(drawn[pairs:])) for key in asked]
 
 
+def cipher(rng: random.Random, symbols: list[str], lines: int, held_out: bool) -> list[Line]:
+    """Each of a few letters stands for another one: a mapping that is learned before those of many symbols are."""
+    del symbols
+    return mapping(rng, [f" {letter}" for letter in LETTERS], lines, held_out)
+
+
 def copying(rng: random.Random, symbols: list[str], lines: int, held_out: bool) -> list[Line]:
     """A symbol stands for itself."""
     del held_out  # its symbols are
@@ -61,20 +68,12 @@ def copying(rng: random.Random, symbols: list[str], lines: int, held_out: bool) 
     return [Line(question=some[0], answer=some[0], choices=tuple(sorted(some))) for some in drawn]
 
 
-def picking(rng: random.Random, symbols: list[str], lines: int, held_out: bool) -> list[Line]:
-    """Of three symbols the first, the second or the third, the same place in the whole episode."""
-    del held_out
-    place = rng.randrange(3)
-    drawn = [rng.sample(symbols, 3) for _ in range(lines)]
-    return [Line(question="".join(some), answer=some[place], choices=tuple(some)) for some in drawn]
-
-
 def sorting(rng: random.Random, symbols: list[str], lines: int, held_out: bool) -> list[Line]:
     """Three letters in the order of the alphabet."""
     del symbols
     found: list[Line] = []
     while len(found) < lines:
-        letters = rng.sample("abcdefghijklmnopqrstuvwxyz", 3)
+        letters = rng.sample(LETTERS, 3)
         in_order = "".join(sorted(letters))
         if _fourth(in_order) == held_out:
             others = rng.sample([order for order in _ORDERS if order != (0, 1, 2)], CHOICES - 1)
@@ -96,12 +95,15 @@ def shifting(rng: random.Random, symbols: list[str], lines: int, held_out: bool)
     return found
 
 
-KINDS: dict[str, tuple[Kind, int]] = {  # and how often, in twelfths
-    "mapping": (mapping, 6),
-    "copying": (copying, 1),
-    "picking": (picking, 2),
+# and how often, in twelfths. At width 80 and 1e13 FLOPs, 40% of the tokens: accuracy of mapping at K = 0, 4, 24 is .24 .47
+# .63, of cipher .27 .67 .99, of shifting .27 .97 1.0. Without cipher, and five of ten mappings: .21 .38 .49; eight of
+# twelve mappings, without cipher and shifting: .25 .25 .28, so the easy kinds are what the hard one is learned from.
+KINDS: dict[str, tuple[Kind, int]] = {
+    "mapping": (mapping, 4),
+    "cipher": (cipher, 2),
+    "copying": (copying, 2),
     "sorting": (sorting, 1),
-    "shifting": (shifting, 2),
+    "shifting": (shifting, 3),
 }
 _ORDERS = [(a, b, c) for a in range(3) for b in range(3) for c in range(3) if len({a, b, c}) == 3]
 
