@@ -95,9 +95,9 @@ def shifting(rng: random.Random, symbols: list[str], lines: int, held_out: bool)
     return found
 
 
-# and how often, in twelfths. At width 80 and 1e13 FLOPs, 40% of the tokens: accuracy of mapping at K = 0, 4, 24 is .24 .47
-# .63, of cipher .27 .67 .99, of shifting .27 .97 1.0. Without cipher, and five of ten mappings: .21 .38 .49; eight of
-# twelve mappings, without cipher and shifting: .25 .25 .28, so the easy kinds are what the hard one is learned from.
+# and how often, in twelfths. At width 80, 1e13 FLOPs and 40% of the tokens the accuracy of mapping at K = 0, 4, 24 is
+# .24 .47 .63, of cipher .27 .67 .99, of shifting .27 .97 1.0. Without cipher and with mapping in five of ten it is .21
+# .38 .49, with mapping in two of three and neither cipher nor shifting .25 .25 .28: easy kinds teach the hard one.
 KINDS: dict[str, tuple[Kind, int]] = {
     "mapping": (mapping, 4),
     "cipher": (cipher, 2),

@@ -153,7 +153,7 @@ def prepare(spec: DataSpec, *, again: bool = False) -> Shards:
 
 def _generated(tokenizer: str, *, again: bool) -> Stream:
     """The episodes, as a source of weight one."""
-    named = canonical_json([writing.FORMAT, episodes.VERSION, tokenizer])
+    named = canonical_json([writing.FORMAT, episodes.VERSION, episodes.TOKENS, tokenizer])
     folder = cache_folder() / "tokens" / f"episodes-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
     meta = _cached(folder, lambda unfinished: _write_episodes(tokenizer, unfinished))
     _verify(folder, meta, mend=REMAKE, again=again)

@@ -76,4 +76,3 @@ def test_what_is_not_greedy_is_refused(both):
     ):
         with pytest.raises(ValueError, match=sentence):
             both[0].generate_until(instances("generate_until", ("x", {"until": ["\n"], **given})))
-
