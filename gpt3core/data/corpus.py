@@ -10,9 +10,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
-from gpt3core.data import reading, split, starter
+from gpt3core.data import split, starter
 from gpt3core.data.document import Document
-from gpt3core.data.reading import Text
+from gpt3core.data.sources import own
+from gpt3core.data.sources.own import Text
 from gpt3core.spec import PIPELINE_VERSION, DataSpec
 
 
@@ -22,7 +23,7 @@ def fingerprint(corpus: str) -> str:
     Raises:
         ValueError: when the corpus is missing, empty or cannot be read.
     """
-    return starter.fingerprint() if corpus == starter.NAME else _fingerprint(reading.texts(corpus))
+    return starter.fingerprint() if corpus == starter.NAME else _fingerprint(own.texts(corpus))
 
 
 def documents(spec: DataSpec) -> list[Document]:
@@ -32,14 +33,14 @@ def documents(spec: DataSpec) -> list[Document]:
         ValueError: when the corpus is missing, empty or unreadable, or not the text that the specification names.
     """
     check_version(spec)
-    own = [] if spec.corpus == starter.NAME else reading.texts(spec.corpus)
-    found = _fingerprint(own) if own else starter.fingerprint()
+    given = [] if spec.corpus == starter.NAME else own.texts(spec.corpus)
+    found = _fingerprint(given) if given else starter.fingerprint()
     if found != spec.corpus_sha256:
         raise ValueError(
             f"corpus {spec.corpus} has sha256 {found[:12]}..., the run was specified on {spec.corpus_sha256[:12]}...: "
             "bring back that text, or start new runs on this one"
         )
-    everything = _documents(own, spec.validation_fraction) if own else starter.documents()
+    everything = _documents(given, spec.validation_fraction) if given else starter.documents()
     # of equal texts the one with the first group's and domain's name stays: files may come in any order
     distinct = {d.text: d for d in sorted(everything, key=lambda d: (d.group, d.domain), reverse=True)}
     return sorted(distinct.values(), key=_order)
