@@ -12,7 +12,7 @@ import torch
 
 from gpt3core import costs
 from gpt3core.errors import StoppedError, StoreError
-from gpt3core.evals import runner, scoring
+from gpt3core.evals import held_out, runner
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.parallel import layout
 from gpt3core.parallel.mesh import Mesh, require_same
@@ -118,7 +118,7 @@ def _finished(folder: RunDir, result: dict[str, Any] | None, evals: EvalSpec) ->
 def _held_out(here: Trainer) -> float:
     """The validation loss of a run that may stop early, on every rank."""
     tokens = here.spec.options.stop_validation_tokens
-    return scoring.held_out_loss(here.answers, here.data, here.spec.model.n_ctx, tokens, here.device)["loss"]
+    return held_out.measure(here.answers, here.data, here.spec.model.n_ctx, tokens, here.device)["loss"]
 
 
 def _measure(here: Trainer, evaluations: Sequence[EvalSpec], status: str) -> str:
@@ -151,6 +151,16 @@ def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:
     return status
 
 
+def _text(here: Trainer, tokens: int) -> dict[str, Any]:
+    """What the run has seen of its text: epochs are of the source that was repeated most."""
+    seen = here.loader.seen((tokens + here.guard.passed_tokens) // here.spec.model.n_ctx)
+    return {
+        "epochs": max(source.epochs for source in seen.values()),
+        "unique_tokens": sum(source.unique_tokens for source in seen.values()),
+        "sources": {name: vars(source) for name, source in seen.items()},
+    }
+
+
 def _plain(value: Any) -> Any:
     """A number of numpy's as Python's own."""
     return value.item() if hasattr(value, "item") else value
@@ -168,7 +178,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "run_id": spec.run_id,
         "steps": here.step,
         "tokens": tokens,
-        "epochs": here.loader.epochs(tokens + here.guard.passed_tokens),
+        **_text(here, tokens),
         **here.guard.counts,
         **vars(here.numerics),
         "threads": here.threads,

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 from gpt3core import sizes
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.checks import as_floats, require_between, require_positive
-from gpt3core.data import tokenizer
+from gpt3core.data import tokenizer, weights
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
@@ -24,8 +24,8 @@ from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS
 from gpt3core.options import Options
 from gpt3core.ramp import Ramp
 
-TRAINER_VERSION = 3  # raise when the same specification would train to other weights
-PIPELINE_VERSION = 2  # raise when the same text would give other tokens, in another order or split
+TRAINER_VERSION = 4  # raise when the same specification would train to other weights
+PIPELINE_VERSION = 3  # raise when the same text would give other tokens, in another order or split
 OBJECTIVES = ("next_token",)
 SCHEDULES = ("cosine", "wsd")
 DECAYS = ("linear", "1-sqrt")
@@ -36,14 +36,18 @@ LABEL = {"hashed": False}  # metadata of a field that cannot change the weights
 class DataSpec:
     """Which text, cut into which tokens, split how."""
 
-    corpus: str = field(metadata=LABEL)  # "starter", or the path of a text file, a JSONL file or a folder of them
-    corpus_sha256: str  # of the text's content, wherever it lies
+    corpus: str = field(metadata=LABEL)  # "starter", the path of text, or of a folder that was prepared
+    corpus_sha256: str  # of its content, wherever it lies
     tokenizer: str = "gpt2:1024"  # the first k ranks of the GPT-2 BPE, end-of-text included
     validation_fraction: float = 0.06  # of the text, held out by whole groups of documents
     pipeline_version: int = PIPELINE_VERSION
+    weights: tuple[tuple[str, float], ...] = field(default=(), metadata=ADDED)  # of its sources; by default its own
 
     def __post_init__(self) -> None:
         as_floats(self)
+        if self.weights:
+            named = {str(name): float(weight) for name, weight in self.weights}
+            object.__setattr__(self, "weights", tuple(sorted(weights.normalised(named).items())))
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"data.validation_fraction={self.validation_fraction}: it must lie between 0 and 1")
 

@@ -1,7 +1,8 @@
-"""Which text it is, and its documents: the starter corpus, or a user's own files.
+"""Which text it is, and its documents: the starter corpus, a user's own files, or a folder that was prepared.
 
-A text is its content. Paths, file names, the order of files and how they are compressed change neither its name
-(``fingerprint``) nor its documents, their order or their split.
+A text is its content, a prepared folder the content of its shards and their weights. Paths, file names, the order of
+files and how they are compressed change neither its name (``fingerprint``) nor its documents, their order or their
+split.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from gpt3core.data import split, starter
+from gpt3core.data import checked, split, starter, writing
 from gpt3core.data.document import Document
 from gpt3core.data.sources import own
 from gpt3core.data.sources.own import Text
 from gpt3core.spec import PIPELINE_VERSION, DataSpec
+from gpt3core.store import files
 
 
 def fingerprint(corpus: str) -> str:
@@ -23,7 +27,44 @@ def fingerprint(corpus: str) -> str:
     Raises:
         ValueError: when the corpus is missing, empty or cannot be read.
     """
-    return starter.fingerprint() if corpus == starter.NAME else _fingerprint(own.texts(corpus))
+    if corpus == starter.NAME:
+        return starter.fingerprint()
+    if is_prepared(corpus):
+        return writing.identity(files.read_object(_prepared(corpus)))
+    paths = own.text_files(corpus)
+    key = f"text:{PIPELINE_VERSION}:{Path(corpus).expanduser().absolute()}"
+    return checked.remembered(key, paths, lambda: _fingerprint(own.texts(corpus)))
+
+
+def is_prepared(corpus: str) -> bool:
+    """Whether a corpus is a folder that was prepared, rather than text."""
+    return corpus not in ("", starter.NAME) and _prepared(corpus).is_file()
+
+
+def manifest(spec: DataSpec) -> dict[str, Any]:
+    """What a prepared folder says of itself.
+
+    Raises:
+        ValueError: when it is not the one specified, or was prepared in another way than the specification says.
+    """
+    found = files.read_object(_prepared(spec.corpus))
+    if (known := found.get("format")) != writing.FORMAT:
+        raise ValueError(
+            f"data.corpus={spec.corpus} was prepared in format {known}, this isoflop reads {writing.FORMAT}: prepare "
+            "it again"
+        )
+    _check_same(spec, writing.identity(found))
+    for name in ("tokenizer", "validation_fraction"):
+        if found[name] != getattr(spec, name):
+            raise ValueError(
+                f"data.{name}={getattr(spec, name)}: data.corpus={spec.corpus} was prepared with {found[name]}; give "
+                f"data.{name}={found[name]}, or prepare it again"
+            )
+    return found
+
+
+def _prepared(corpus: str) -> Path:
+    return Path(corpus).expanduser() / writing.MANIFEST
 
 
 def documents(spec: DataSpec) -> list[Document]:
@@ -35,11 +76,7 @@ def documents(spec: DataSpec) -> list[Document]:
     check_version(spec)
     given = [] if spec.corpus == starter.NAME else own.texts(spec.corpus)
     found = _fingerprint(given) if given else starter.fingerprint()
-    if found != spec.corpus_sha256:
-        raise ValueError(
-            f"corpus {spec.corpus} has sha256 {found[:12]}..., the run was specified on {spec.corpus_sha256[:12]}...: "
-            "bring back that text, or start new runs on this one"
-        )
+    _check_same(spec, found)
     everything = _documents(given, spec.validation_fraction) if given else starter.documents()
     # of equal texts the one with the first group's and domain's name stays: files may come in any order
     distinct = {d.text: d for d in sorted(everything, key=lambda d: (d.group, d.domain), reverse=True)}
@@ -53,16 +90,27 @@ def sides(spec: DataSpec) -> tuple[list[Document], list[Document]]:
         ValueError: as ``documents``, and for text that cannot be split.
     """
     found = documents(spec)
-    sizes: Counter[str] = Counter()
+    sizes: dict[str, Counter[str]] = {}
     for document in found:
-        sizes[document.group] += len(document.text.encode())
-    if len(sizes) < 2:
-        raise ValueError(
-            f"corpus={spec.corpus!r} is one piece of {sizes.total()} bytes, which cannot be split into training and "
-            "validation text: give more text"
-        )
-    held_out = split.held_out(sizes, spec.validation_fraction)
+        sizes.setdefault(document.source, Counter())[document.group] += len(document.text.encode())
+    held_out: set[str] = set()
+    for groups in sizes.values():
+        if len(groups) < 2:
+            raise ValueError(
+                f"corpus={spec.corpus!r} is one piece of {groups.total()} bytes, which cannot be split into training "
+                "and validation text: give more text"
+            )
+        held_out |= split.held_out(groups, spec.validation_fraction)
     return [d for d in found if d.group not in held_out], [d for d in found if d.group in held_out]
+
+
+def _check_same(spec: DataSpec, found: str) -> None:
+    """Refuse text that is not the specified one."""
+    if found != spec.corpus_sha256:
+        raise ValueError(
+            f"corpus {spec.corpus} has sha256 {found[:12]}..., the run was specified on {spec.corpus_sha256[:12]}...: "
+            "bring back that text, or start new runs on this one"
+        )
 
 
 def check_version(spec: DataSpec) -> None:

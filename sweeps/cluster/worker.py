@@ -244,7 +244,7 @@ def prepare(
     chosen = timing.choose(job.spec.model, *asked, job.device, timing.excluded(job.spec))
     return {
         "numerics": vars(chosen),
-        "data": {k: data.meta[k] for k in ("tokens", "bytes", "documents")},
+        "data": {k: data.total(k) for k in ("tokens", "bytes", "documents")},
         "licences": starter.licences() if job.spec.data.corpus == "starter" else [],
     }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 from gpt3core.data import tokenizer as tokenizers
+from gpt3core.data import weights
 from gpt3core.data.prepare.schema import ENCODINGS, ORIGINS, ROLES, Recipe, Source
 from gpt3core.errors import UsageError
 
@@ -31,7 +31,7 @@ def check(recipe: Recipe, given: Sequence[str]) -> None:
     tokenizers.vocab_size(recipe.tokenizer)
     for name, source in recipe.sources.items():
         _check_source(name, source)
-    _check_weights(recipe)
+    mixture(recipe)
     for section, allowed in RULES.items():
         if (rule := getattr(recipe, section).rule) not in allowed:
             raise UsageError(f"{section}.rule={rule!r:.50}: allowed are {', '.join(allowed)}")
@@ -49,16 +49,18 @@ def _check_source(name: str, source: Source) -> None:
     for key, allowed in (("role", ROLES), ("encoding", ENCODINGS)):
         if (value := getattr(source, key)) not in allowed:
             raise UsageError(f"{where}.{key}={value!r:.50}: allowed are {', '.join(allowed)}")
-    if not (math.isfinite(source.weight) and source.weight >= 0):
-        raise UsageError(f"{where}.weight={source.weight}: a share of the mixture is a number from 0 on")
 
 
-def _check_weights(recipe: Recipe) -> None:
-    weights = {name: source.weight for name, source in recipe.sources.items()}
-    total = sum(weights.values())
-    if not (math.isfinite(total) and total > 0):
-        given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
-        raise UsageError(f"the weights {given} add up to {total:g}: give at least one source a weight above 0")
+def mixture(recipe: Recipe) -> dict[str, float] | None:
+    """The sources' weights, which add up to one; None where they are to follow from the sources' sizes.
+
+    Raises:
+        ValueError: for weights that do not add up to 1 or 100, or that some sources lack.
+    """
+    given = {name: source.weight for name, source in recipe.sources.items() if source.weight is not None}
+    if given and (missing := [name for name in recipe.sources if name not in given]):
+        raise UsageError(f"sources.{missing[0]}.weight is missing: give every source's weight, or none")
+    return weights.normalised(given, key="sources.*.weight") if given else None
 
 
 def _check_numbers(recipe: Recipe) -> None:

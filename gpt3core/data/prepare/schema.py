@@ -21,7 +21,7 @@ class Source:
     split: str = "train"  # of the data set
     revision: str | None = None  # of the data set
     role: str = "curated"  # curated | web: filtered; the classifier learns web from curated
-    weight: float = 1.0  # of the mixture; normalised
+    weight: float | None = None  # of the mixture, in shares or percent; by default all sources by their tokens
     text: str = "text"  # the field or column of the text
     id: str | None = None  # of a document's name (in WARC a header); by default it follows from the content
     encoding: str = "reject"  # reject | repair: what is not UTF-8 is a bad line, or read as Windows-1252
@@ -85,9 +85,3 @@ class Recipe:
         """Whether there is something to filter, and something to learn from."""
         roles = {source.role for source in self.sources.values()}
         return self.quality.rule != "none" and roles == set(ROLES)
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The sources' shares of the mixture; they sum to one."""
-        total = sum(source.weight for source in self.sources.values())
-        return {name: source.weight / total for name, source in self.sources.items()}

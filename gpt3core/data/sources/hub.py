@@ -21,12 +21,12 @@ def records(named: str, how: Reading) -> Iterator[Record | Bad]:
     try:
         import datasets
     except ImportError:
-        raise ValueError(f'the data set {name} is read by the package datasets: pip install "isoflop[datasets]"') from None
+        raise ValueError(f'{name} is read by the package datasets: pip install "isoflop[datasets]"') from None
     try:
         rows = datasets.load_dataset(name, config or None, split=split, revision=revision or None, streaming=True)
         for number, row in enumerate(rows, start=1):
             if how.text not in row:
-                raise ValueError(f"it has no column {how.text} but {', '.join(row)}: name the one with the text by text")
+                raise ValueError(f"it has no column {how.text} but {', '.join(row)}: name one by text=")
             yield from formats.checked(row[how.text], row.get(how.id) if how.id else None, f"row {number}", how)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         said = " ".join(str(error).split())

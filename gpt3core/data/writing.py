@@ -1,0 +1,192 @@
+"""Token shards as they are written: one source at a time, from a stream of documents, in memory that does not grow.
+
+DIR/<source>/train-00000.npy ...       uint16 (uint32 above 65,535 tokens), end-of-text after each document,
+             validation-00000.npy ...  which may go on in the next file
+             documents.jsonl           held-out documents (text, domain), the first of them, for evaluation
+             words.json                [word, count] of the training text's frequent words, for the word tasks
+DIR/manifest.json                      every source's weight, counts, and files with their size and sha256; written
+                                       last: the folder is whole if and only if it is there
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gpt3core import pulse
+from gpt3core.data import tokenizer as tokenizers
+from gpt3core.data.document import SIDES, TRAIN
+from gpt3core.spec import canonical_json
+from gpt3core.store import files
+
+FORMAT = 3  # of the files named above
+MANIFEST = "manifest.json"
+SHARD_TOKENS = 1 << 26  # of a file, at most
+WORDS_KEPT = 6000
+EVALUATED_BYTES = (
+    1 << 26
+)  # of a source's text: words are counted in, and held-out documents are kept of, the first ones
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What was written of one source, by side: "train" and "validation"."""
+
+    documents: dict[str, int]
+    bytes: dict[str, int]  # of text in UTF-8
+    tokens: dict[str, int]  # end-of-text after each document included
+    shards: dict[str, list[str]]  # paths below DIR, in order
+    files: dict[str, dict[str, Any]]  # of all files, the shards among them: path below DIR -> bytes, sha256
+    weight: float = 0.0  # in the mixture; 0 before the folder is whole
+
+
+@dataclass(kw_only=True)
+class _Side:
+    """A side of a source under way: its open file's tokens, and what is in the files before."""
+
+    folder: Path
+    stem: str
+    buffer: np.ndarray
+    used: int = 0
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    shards: list[Path] = field(default_factory=list)
+
+    def add(self, tokens: np.ndarray) -> None:
+        """Put tokens behind those before."""
+        self.tokens += len(tokens)
+        while len(tokens):
+            if self.used == len(self.buffer):
+                self.flush()
+            taken = tokens[: len(self.buffer) - self.used]
+            self.buffer[self.used : self.used + len(taken)] = taken
+            self.used += len(taken)
+            tokens = tokens[len(taken) :]
+
+    def flush(self) -> None:
+        """Write the open file."""
+        header = io.BytesIO()
+        described = {"descr": self.buffer.dtype.str, "fortran_order": False, "shape": (self.used,)}
+        np.lib.format.write_array_header_1_0(header, described)  # type: ignore[no-untyped-call]
+        path = self.folder / f"{self.stem}-{len(self.shards):05d}.npy"
+        with open(path, "wb") as file:  # numpy does not say that a disk is full when it writes to a file
+            file.write(header.getvalue())
+            file.write(memoryview(self.buffer[: self.used]).cast("B"))
+            _synced(file)
+        self.shards.append(path)
+        self.used = 0
+
+
+def write(documents: Iterable[tuple[str, str, str]], folder: Path, *, source: str, tokenizer: str) -> Source:
+    """Write the shards of one source into ``folder/source``, which nobody else writes.
+
+    What the files hold is decided by the documents and their order alone. An OSError of the disk goes through.
+
+    Args:
+        documents: (side, domain, text) of each: "train" or "validation", what a task calls it, its text.
+
+    Raises:
+        ValueError: for a source's name that is no file's, or an unknown side or tokenizer.
+    """
+    if not NAME.fullmatch(source):
+        raise ValueError(f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them")
+    encode, end = tokenizers.encoder(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
+    dtype = np.dtype("<u2" if tokenizers.vocab_size(tokenizer) <= 2**16 else "<u4")
+    place = folder / source
+    place.mkdir(parents=True, exist_ok=True)
+    sides = {side: _Side(folder=place, stem=side, buffer=np.empty(SHARD_TOKENS, dtype)) for side in SIDES}
+    counted: collections.Counter[str] = collections.Counter()
+    with open(place / "documents.jsonl", "wb") as kept:
+        for side, domain, text in documents:
+            into = sides[side]
+            if into.bytes < EVALUATED_BYTES and side == TRAIN:
+                counted.update(re.findall(r"\b[a-z]{3,14}\b", text))
+            elif into.bytes < EVALUATED_BYTES:
+                kept.write(json.dumps({"text": text, "domain": domain}).encode() + b"\n")
+            into.documents += 1
+            into.bytes += len(text.encode())
+            into.add(encode(text))
+            into.add(end)
+            pulse.beat()
+        _synced(kept)
+    for side in sides.values():
+        if side.used:
+            side.flush()
+    with open(place / "words.json", "wb") as file:
+        file.write(json.dumps(counted.most_common(WORDS_KEPT)).encode())
+        _synced(file)
+    files.sync_folder(place)
+    return _described(folder, place, sides)
+
+
+def _described(folder: Path, place: Path, sides: Mapping[str, _Side]) -> Source:
+    """What was written, with the sha256 of each file as it now is."""
+    paths = [
+        *(path for side in sides.values() for path in side.shards),
+        place / "documents.jsonl",
+        place / "words.json",
+    ]
+    return Source(
+        documents={name: side.documents for name, side in sides.items()},
+        bytes={name: side.bytes for name, side in sides.items()},
+        tokens={name: side.tokens for name, side in sides.items()},
+        shards={name: [str(path.relative_to(folder)) for path in side.shards] for name, side in sides.items()},
+        files={
+            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+            for path in paths
+        },
+    )
+
+
+def finish(
+    folder: Path,
+    sources: Mapping[str, Source],
+    *,
+    tokenizer: str,
+    validation_fraction: float,
+    weights: Mapping[str, float] | None = None,
+    beside: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make a folder whole by its manifest, and give that.
+
+    Args:
+        weights: of the mixture; by default each source's training tokens, so that all are seen equally often.
+        beside: more for the manifest: the recipe in full, versions, other files.
+    """
+    chosen = weights or {name: float(source.tokens[TRAIN]) for name, source in sources.items()}
+    manifest = {
+        **(beside or {}),
+        "format": FORMAT,
+        "tokenizer": tokenizer,
+        "validation_fraction": validation_fraction,
+        "sources": {name: {**vars(source), "weight": chosen[name]} for name, source in sources.items()},
+    }
+    files.write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def identity(manifest: Mapping[str, Any]) -> str:
+    """The sha256 that names what a folder's manifest describes: its sources' files and weights, wherever it lies."""
+    sources = {
+        name: [source["weight"], source["shards"], {path: f["sha256"] for path, f in source["files"].items()}]
+        for name, source in manifest["sources"].items()
+    }
+    named = [manifest["format"], manifest["tokenizer"], manifest["validation_fraction"], sources]
+    return hashlib.sha256(canonical_json(named).encode()).hexdigest()
+
+
+def _synced(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
