@@ -70,7 +70,6 @@ def _check_numbers(recipe: Recipe) -> None:
         "validation_fraction": (recipe.validation_fraction, 1e-9, 1 - 1e-9),
         "seed": (recipe.seed, 0, 2**63 - 1),
         "quality.alpha": (quality.alpha, 1e-9, 1e9),
-        "quality.features": (quality.features, 2, 2**30),
         "quality.train_documents": (quality.train_documents, 1, 10**9),
         "decontaminate.gram": (cut.gram, 1, 1000),
         "decontaminate.window": (cut.window, 0, 10**9),

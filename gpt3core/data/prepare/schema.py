@@ -33,7 +33,6 @@ class Quality:
 
     rule: str = "pareto"  # pareto | none
     alpha: float = 9.0
-    features: int = 1 << 18  # of the hashed words
     train_documents: int = 20_000  # of either kind, at most
 
 

@@ -287,7 +287,7 @@ def kind(value: Any) -> str:
 
 
 def _other_encoding() -> Bad:
-    return Bad(kind="encoding", said="is UTF-16 or UTF-32 by its byte-order mark: convert it to UTF-8")
+    return Bad(kind="damaged", said="is UTF-16 or UTF-32 by its byte-order mark: convert it to UTF-8")
 
 
 def _not_utf8(error: UnicodeDecodeError, place: int) -> str:
