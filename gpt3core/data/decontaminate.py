@@ -9,6 +9,7 @@ words, from 8 to 13. An example of fewer than N words has no gram and is clean.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt3core.data.words import Hashes, Places, grams, words
+from gpt3core.store import files
 
 PERCENTILE = 5
 N_MIN, N_MAX = 8, 13  # of the grams that tell dirty from clean examples
@@ -79,8 +81,9 @@ class Grams:
         arrays = {f"set{i}_{key}": getattr(s, key) for i, s in enumerate(self.sets) for key in ("offsets", "grams")}
         rules = [getattr(self.rules, name) for name in Rules.__annotations__]
         names = np.array([s.name for s in self.sets], str)
-        with open(path, "wb") as file:
-            np.savez(file, table=self.table, rules=rules, names=names, n=[s.n for s in self.sets], **arrays)
+        buffer = io.BytesIO()  # the disk is written by files, which says when it is full
+        np.savez(buffer, table=self.table, rules=rules, names=names, n=[s.n for s in self.sets], **arrays)
+        files.write_bytes(path, buffer.getbuffer())
 
     @staticmethod
     def load(path: Path) -> Grams:

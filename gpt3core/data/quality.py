@@ -8,6 +8,7 @@ square root of the document's words: the paper does not scale them, and a book i
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse, special, stats
 
 from gpt3core.data.words import words
+from gpt3core.store import files
 
 PLACES_LOG2 = 18  # as HashingTF has by default
 PARETO_ALPHA = 9.0
@@ -48,8 +50,9 @@ class Classifier:
 
     def save(self, path: Path) -> None:
         """Write the weights as .npy, the bias last."""
-        with open(path, "wb") as file:
-            np.save(file, np.append(self.weights, self.bias), allow_pickle=False)
+        buffer = io.BytesIO()  # the disk is written by files, which says when it is full
+        np.save(buffer, np.append(self.weights, self.bias), allow_pickle=False)
+        files.write_bytes(path, buffer.getbuffer())
 
     @staticmethod
     def load(path: Path) -> Classifier:

@@ -28,11 +28,11 @@ from gpt3core.store import files
 FLAGS = ("--plan", "--keys", "--help")
 
 
-def main(argv: Sequence[str], *, spread: Callable[[int], Spread] = in_processes) -> int:
+def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_processes) -> int:
     """The command.
 
     Args:
-        spread: who does the tasks, given the number of workers.
+        spread: who does the tasks, given the number of workers; None for as many as there are cores.
     """
     words, flags = cli.split(argv, FLAGS)
     if "--help" in flags:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str], *, spread: Callable[[int], Spread] = in_processes)
     if manifest is None:
         found, sets = units.units(asked), pipeline.evaluation_sets(asked)
         if "--plan" in flags:
-            show.plan(asked, found, sets, out, workers)
+            show.plan(asked, found, sets, out, workers or len(os.sched_getaffinity(0)))
             return 0
         files.make_folder(out)
         with files.locked(out / folder.LOCK) as alone:
@@ -67,9 +67,9 @@ def main(argv: Sequence[str], *, spread: Callable[[int], Spread] = in_processes)
     return 0
 
 
-def _workers(given: str | None) -> int:
+def _workers(given: str | None) -> int | None:
     if given is None:
-        return len(os.sched_getaffinity(0))
+        return None
     if not given.isdecimal() or not 1 <= int(given) <= 4096:
         raise UsageError(f"workers={given:.50}: a number of processes from 1 to 4096")
     return int(given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +26,7 @@ QUALITY, COPY, CUT = "quality", "copy", "contaminated"  # rules by which a docum
 def grams(out: Path, *, sets: Sequence[Path], rules: decontaminate.Rules) -> None:
     """Write the grams of evaluation sets."""
     held = decontaminate.evaluation_grams({path.name.split(".")[0]: examples.texts(path) for path in sets}, rules=rules)
-    begun = out.with_name(f".{out.name}.tmp")
-    held.save(begun)
-    begun.rename(out)
+    held.save(out)
 
 
 def count(out: Path, *, part: Path, scored: Path | None, copies: Path | None, held: Path) -> None:
@@ -37,9 +34,7 @@ def count(out: Path, *, part: Path, scored: Path | None, copies: Path | None, he
     found = parts.documents(part)
     left = [n for n, rule in enumerate(_dropped(found, scored, copies)[0]) if not rule]
     counted = decontaminate.count([found.texts[n] for n in left], decontaminate.Grams.load(held))
-    buffer = io.BytesIO()
-    np.save(buffer, counted, allow_pickle=False)
-    files.write_bytes(out, buffer.getbuffer())
+    parts.write_array(out, counted)
 
 
 def total(out: Path, *, counted: Sequence[Path], held: Path) -> None:
@@ -50,7 +45,7 @@ def total(out: Path, *, counted: Sequence[Path], held: Path) -> None:
         counts += np.load(path, allow_pickle=False)
     dirty = decontaminate.dirty(known, counts)
     with task.folder(out) as begun:
-        np.save(begun / COUNTS, counts, allow_pickle=False)
+        parts.write_array(begun / COUNTS, counts)
         about = {
             s.name: {"n": s.n, "examples": len(dirty[s.name]), "dirty": np.flatnonzero(dirty[s.name]).tolist()}
             for s in known.sets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pyarrow as pa
 
 from gpt3core.data import dedup
 from gpt3core.data.prepare import parts, task
-from gpt3core.store import files
 
 SETTINGS = {"fuzzy": dedup.MODERN, "gpt3": dedup.GPT3}
 
@@ -27,9 +25,7 @@ def sign(out: Path, *, part: Path, scored: Path | None, rule: str) -> None:
     """Write the signatures of the documents of a part that stay."""
     found = parts.documents(part)
     signatures = dedup.signatures([found.texts[n] for n in staying(found, scored)], SETTINGS[rule])
-    buffer = io.BytesIO()  # the disk is written by files, which says when it is full
-    np.save(buffer, signatures, allow_pickle=False)
-    files.write_bytes(out, buffer.getbuffer())
+    parts.write_array(out, signatures)
 
 
 def compare(

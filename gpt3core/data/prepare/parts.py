@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -38,6 +40,13 @@ def write(path: Path, columns: Mapping[str, Any], counts: Mapping[str, Any], *, 
     sink = pa.BufferOutputStream()  # the disk is written by files, which says when it is full
     parquet.write_table(table, sink, compression="zstd", row_group_size=rows)
     files.write_bytes(path, memoryview(sink.getvalue()))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy whole or not at all."""
+    buffer = io.BytesIO()  # numpy does not say that a disk is full when it writes to a file
+    np.save(buffer, array, allow_pickle=False)
+    files.write_bytes(path, buffer.getbuffer())
 
 
 def write_documents(path: Path, part: Part, counts: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def load(settings: Sequence[str]) -> Recipe:
     path = _path(chosen[0])
     written = cli.read_yaml(path)
     keys = f"{KEYS} recipe={chosen[0]}"
-    words = [word.partition("=")[0] for word in typed]
+    words = [setting.partition("=")[0] for setting in typed]
     given = [*cli.dotted(written), *words]
     _check_source_keys(given, keys)
     base = cli.merge_config(Recipe(name=path.stem), written, str(path), command=keys)

@@ -37,6 +37,8 @@ class Display:
     def stage(self, name: str, tasks: Sequence[Task]) -> None:
         """Do what is not done of a stage's tasks."""
         waiting = [task for task in tasks if not task.done]
+        if not waiting:
+            return
         begun = time.monotonic()
         kept = len(tasks) - len(waiting)
         with self._bar(name, len(tasks), kept) as advance:
@@ -84,7 +86,7 @@ def plan(recipe: Recipe, units: Sequence[Unit], sets: Sequence[Path], out: Path,
     took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     print(
         f"about {total / 1e6:,.0f} MB of text in {read.number_of_parts(int(total))} parts: {took} of {workers} "
-        f"processes, {total * DISK / 1e6:,.0f} MB of disk at {out}"
+        f"{'process' if workers == 1 else 'processes'}, {total * DISK / 1e6:,.0f} MB of disk at {out}"
     )
 
 

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gpt3core.errors import DiskFullError, StoreError
 from gpt3core.spec import canonical_json
@@ -64,8 +64,9 @@ def one_by_one(tasks: Sequence[Task]) -> Iterator[Task]:
         yield do(task)
 
 
-def in_processes(workers: int) -> Spread:
-    """Do tasks in so many processes of this machine."""
+def in_processes(workers: int | None) -> Spread:
+    """Do tasks in so many processes of this machine; None for one a core."""
+    workers = workers or len(os.sched_getaffinity(0))
 
     def spread(tasks: Sequence[Task]) -> Iterator[Task]:
         if min(workers, len(tasks)) < 2:
@@ -90,9 +91,6 @@ def in_processes(workers: int) -> Spread:
 def _quiet() -> None:
     """Ctrl-C is told to the command alone, which lets its workers finish the task that they are in."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-T = TypeVar("T")
 
 
 @contextlib.contextmanager
