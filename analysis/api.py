@@ -48,6 +48,7 @@ def fit(
     columns: Mapping[str, str] | None = None,
     scores: Sequence[str] | Asked = (),
     sweep: str | None = None,
+    domain: str | None = None,
     N: str | None = None,
     C: str | None = None,
     exclude: Sequence[str] = (),
@@ -75,6 +76,7 @@ def fit(
         columns=dict(columns or {}),
         **(scores if isinstance(scores, Asked) else Asked(scores=scores)).settings,
         sweep=sweep,
+        domain=domain,
         N=N,
         C=C,
         exclude=list(exclude),
@@ -206,9 +208,10 @@ def comparisons(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | 
 
 
 def folder(selected: Selection) -> Path:
-    """Where ``analysis.fit`` keeps its files by default."""
+    """Where ``analysis.fit`` keeps its files by default: the fit of one domain of held-out text apart."""
     runs = selected.runs
-    return runs.source / "sweeps" / runs.name / "fit" if runs.store else Path.cwd() / f"{runs.name}-fit"
+    fit = f"fit-{runs.domain}" if runs.domain else "fit"
+    return runs.source / "sweeps" / runs.name / fit if runs.store else Path.cwd() / f"{runs.name}-fit"
 
 
 def design(settings: DesignSettings) -> NextRuns:

@@ -6,7 +6,8 @@ columns.N=params     a file's own names and units: columns.D=tokens_billion*1e9,
 scores=[MMLU,GSM8K/100]  a table's columns of accuracy (1-err_piqa: of errors); chance.MMLU=0.25 items.MMLU=14042
                      shots.MMLU=5 say what a guesser scores, how many items and how many examples; a loss may then lack
 sweep=NAME           which sweep of a store (default: the one last driven)
-out=DIR              where the files go (default: ROOT/sweeps/NAME/fit, or ./NAME-fit for a file)
+domain=NAME          the law of the loss on one source of a store's held-out text, in the place of the total
+out=DIR              where the files go (default: ROOT/sweeps/NAME/fit, of a domain fit-NAME; ./NAME-fit for a file)
 law=all              or one law, which then predicts alone: chinchilla, kaplan_nd, compute_frontier, ..., or its
                      author: hoffmann, kaplan, muennighoff, gadre, caballero
 loss_function=huber  or least_squares, soft_l1, cauchy;  delta=1e-3: of ln L, where they turn
@@ -83,13 +84,18 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
 
     from analysis.output import text
     from analysis.output.answer import answer
+    from analysis.runs import domains
     from analysis.runs.store import sweeps
 
     console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
     runs, lines = study.runs, answer(study)
-    print(f"{'sweep ' if runs.store else ''}{runs.name}, from {runs.source}")
+    domain = f", losses on {runs.domain}" if runs.domain else ""
+    print(f"{'sweep ' if runs.store else ''}{runs.name}{domain}, from {runs.source}")
     if others := [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []:
         lines.append(("others", f"{', '.join(others)}: sweep=NAME"))
+    if known := domains.names(runs.table.columns):
+        listed = ", ".join(known)
+        lines.append(("domains", f"this is the loss on the mixture of {listed}; domain=NAME fits that of one"))
     if study.predictions:
         lines.append(("next", f"{following}   # what to run next, its price, and the command"))
     if not whole:

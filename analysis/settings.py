@@ -61,6 +61,7 @@ class RunSettings:
 
     runs: str | None = None
     sweep: str | None = None
+    domain: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     N: str | None = None
     C: str | None = None

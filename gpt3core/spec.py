@@ -45,9 +45,9 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         as_floats(self)
-        if self.weights:
-            named = {str(name): float(weight) for name, weight in self.weights}
-            object.__setattr__(self, "weights", tuple(sorted(weights.normalised(named).items())))
+        named = {str(name): float(weight) for name, weight in self.weights}
+        shares = weights.normalised(named) if named else {}
+        object.__setattr__(self, "weights", tuple(sorted(shares.items())))
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"data.validation_fraction={self.validation_fraction}: it must lie between 0 and 1")
 

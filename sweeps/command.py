@@ -90,7 +90,7 @@ def read(settings: Sequence[str]) -> Order:
     cells = grid.build(chosen, fingerprint)
     text = texts.describe(cells.runs, cells.evals)
     if cells.profiles is not None:
-        cells = grid.build(chosen, fingerprint, text.train_tokens)
+        cells = grid.build(chosen, fingerprint, text.fresh_tokens)
     root = rundir.default_root()
     if (root / "store.json").exists():
         rundir.open_root(root, create=False)  # one of another version is not understood, so not planned on either

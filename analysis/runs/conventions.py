@@ -53,7 +53,10 @@ LABELS = {
 }
 
 UNRECORDED = "compute_unrecorded"  # column of a table that says no compute: it is 6ND, of the N that is fitted to
-_STORE = {"params_total": "N_total", "params_nonembedding": "N_nonembedding", "tokens": "D", "flops_model": "C"}
+_STORE = {
+    **{"params_total": "N_total", "params_nonembedding": "N_nonembedding", "tokens": "D", "unique_tokens": "U"},
+    "flops_model": "C",
+}
 COUNTED = {Parameters.NONEMBEDDING: "N_nonembedding", Parameters.TOTAL: "N_total", Parameters.GIVEN: "N"}
 
 OTHER_COUNT = {Parameters.NONEMBEDDING: "N_total", Parameters.TOTAL: "N_nonembedding"}  # column, by what N counts
@@ -125,7 +128,8 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
     frame["C"] = renamed.C.astype(float) if c is Compute.EXACT else 6 * counted * frame.D
     frame["epochs"] = renamed.epochs.astype(float)
-    frame["U"] = renamed.U.astype(float) if "U" in renamed else frame.D / np.maximum(frame.epochs, 1.0)
+    unique = frame.D / np.maximum(frame.epochs, 1.0)  # of a text that is all seen equally often
+    frame["U"] = renamed.U.astype(float).fillna(unique).clip(upper=frame.D) if "U" in renamed else unique
     for name in ("loss", "loss_se", "budget_flops", "batch_tokens", "gpu_hours", *TUNED):
         if name in renamed:
             frame[name] = renamed[name].astype(float)

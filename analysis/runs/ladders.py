@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import foreign, selection, store
+from analysis.runs import domains, foreign, selection, store
 from analysis.runs.selection import Selection
 from analysis.runs.tidy import Runs
 from analysis.settings import CompareSettings, RunSettings
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 
-DOMAIN, DOMAIN_SE = "loss.", "loss_se."  # columns of a table for one held-out domain: loss.NAME, loss_se.NAME
 WAYS = "runs=[A.csv,B.csv], runs=ROOT sweep=[A,B], runs=[ROOT_A,ROOT_B], or runs=TABLE by=COLUMN arms=[A,B]"
 
 
@@ -64,9 +63,14 @@ def ladders(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | None
             f"columns.{next(iter(settings.columns))}: a store's runs name their columns themselves: leave it out"
         )
     names = _names(sources)
+    stores = not any(source.is_table for source in sources)
+    whole = [_read(source, settings, None) for source in sources] if stores else []
     found = []
-    for domain, column in _domains(settings, sources).items():
-        runs = [_read(source, settings, column) for source in sources]
+    for domain, column in _domains(settings, sources, whole).items():
+        if whole:
+            runs = [domains.of(ladder, domain) if domain else ladder for ladder in whole]
+        else:
+            runs = [_read(source, settings, column) for source in sources]
         a, b = _selected(runs, settings)
         found.append(Ladders(names=names, domain=domain, a=a, b=b))
     return found
@@ -135,12 +139,21 @@ def _names(sources: tuple[_Source, _Source]) -> tuple[str, str]:
     return short[0], short[1]
 
 
-def _domains(settings: CompareSettings, sources: tuple[_Source, _Source]) -> dict[str, str | None]:
-    """Held-out domains and their columns; the loss itself (no name, no column) first, where both have it."""
+def _domains(
+    settings: CompareSettings, sources: tuple[_Source, _Source], whole: Sequence[Runs]
+) -> dict[str, str | None]:
+    """Held-out domains and their columns; the loss itself (no name, no column) first, where both have it.
+
+    Args:
+        whole: the runs of both, where both are of stores, whose domains are the sources of their text.
+    """
     if not all(source.is_table for source in sources):
         if settings.domains:
-            raise UsageError(f"domains.{next(iter(settings.domains))}: a store has one held-out text: leave it out")
-        return {"": None}
+            raise UsageError(
+                f"domains.{next(iter(settings.domains))}: a store's runs name their domains themselves: leave it out"
+            )
+        shared = [set(domains.names(ladder.table.columns)) for ladder in whole]
+        return {"": None} | dict.fromkeys(sorted(set.intersection(*shared)) if shared else [])
     raws = [source.raw for source in sources]
     for name, column in settings.domains.items():
         for source, raw in zip(sources, raws, strict=True):
@@ -152,8 +165,8 @@ def _domains(settings: CompareSettings, sources: tuple[_Source, _Source]) -> dic
                 )
     named: dict[str, str | None] = dict(settings.domains)
     if not named:
-        shared = [str(c) for c in raws[0].columns if str(c).startswith(DOMAIN) and c in raws[1].columns]
-        named = {column.removeprefix(DOMAIN): column for column in shared}
+        shared_names = [name for name in domains.names(raws[0].columns) if domains.DOMAIN + name in raws[1].columns]
+        named = {name: domains.DOMAIN + name for name in shared_names}
     aliases = {alias.lower() for alias in foreign.ALIASES["loss"]}
     whole = "loss" in settings.columns or all(aliases & {str(c).lower() for c in raw.columns} for raw in raws)
     return ({"": None} if whole or not named else {}) | named
@@ -164,7 +177,7 @@ def _read(source: _Source, settings: CompareSettings, column: str | None) -> Run
     asked = settings.of(source.path, source.sweep, column)
     if column is None or "loss_se" in settings.columns:
         return selection.read(asked, source.table, called=Path(source.path))
-    raw, error = source.raw, DOMAIN_SE + column.removeprefix(DOMAIN)
+    raw, error = source.raw, domains.DOMAIN_SE + column.removeprefix(domains.DOMAIN)
     if error in raw:
         asked.columns["loss_se"] = error
     found = selection.read(asked, source.table, called=Path(source.path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import conventions, foreign, rules, scores, store, units
+from analysis.runs import conventions, domains, foreign, rules, scores, store, units
 from analysis.runs.conventions import COUNTED, Compute, Convention, Parameters
 from analysis.runs.rules import Rule
 from analysis.runs.scores import Asked
@@ -68,19 +68,33 @@ def read(
 ) -> Runs:
     """A table in memory (``called`` so in errors), a table's file, or a store's sweep."""
     asked = asked or Asked()
+    if settings.domain is not None and not _is_store(settings, table):
+        raise UsageError(
+            f"domain={settings.domain}: a table's domain is a column of it: columns.loss=loss.{settings.domain}"
+        )
     if table is not None:
         path = called
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: a table has no sweeps: leave it out")
         return _foreign(table, path, settings, asked)
-    path = store.place(settings.runs) if settings.runs else store.default_root()
-    if path.suffix and not path.is_dir():
+    path = _place(settings)
+    if not _is_store(settings, table):
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: {path} is a table, which has no sweeps: leave it out")
         return _foreign(foreign.load(path), path, settings, asked)
     if asked.scores:
         raise UsageError(f"scores=[{asked.scores[0]}]: a store's runs have their own evaluations: leave it out")
-    return store.load(path, settings.sweep)
+    found = store.load(path, settings.sweep)
+    return found if settings.domain is None else domains.of(found, settings.domain)
+
+
+def _place(settings: RunSettings) -> Path:
+    return store.place(settings.runs) if settings.runs else store.default_root()
+
+
+def _is_store(settings: RunSettings, table: pd.DataFrame | None) -> bool:
+    path = _place(settings)
+    return table is None and (not path.suffix or path.is_dir())
 
 
 def _foreign(raw: pd.DataFrame, path: Path, settings: RunSettings, asked: Asked) -> Runs:

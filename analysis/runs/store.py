@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.laws.base import Array
 from analysis.note import Note
+from analysis.runs import domains
 from analysis.runs.tidy import Runs, tidy
 from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
@@ -25,7 +26,8 @@ from gpt3core.store.sweepdir import names as sweeps
 __all__ = ["curve", "default_root", "in_flight", "load", "place", "rates", "recipe", "schedule", "sweeps", "unfinished"]
 
 _FROM_RESULT = (
-    *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "precision", "kernel"),
+    *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "unique_tokens"),
+    *("precision", "kernel"),
     "noise_scale",
 )
 SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
@@ -68,7 +70,8 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             unmeasured.append(run_id)
         if measured is not None:
             every = pd.concat([measured, *_few_shot(run, record)], ignore_index=True)
-            scores = every[every.task != HELD_OUT].drop(columns=list(_FROM_HELD_OUT))
+            single = [name for name in every if domains.is_of_domain(name)]
+            scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
             evals.append(_over_draws(scores).assign(run_id=run_id))
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
@@ -247,4 +250,5 @@ def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, An
         | ({"parent": result["trunk"]} if result.get("trunk") else {})
         | {name: result.get(name) for name in _FROM_RESULT}
         | {name: held_out.get(name) for name in _FROM_HELD_OUT}
+        | {name: value for name, value in held_out.items() if domains.is_of_domain(name)}
     )

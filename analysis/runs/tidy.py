@@ -43,6 +43,7 @@ COLUMNS = {
     "size": "string",
     "budget_flops": "float64",
     "epochs": "float64",
+    "unique_tokens": "float64",
     "precision": "string",
     "kernel": "string",
     "corpus_sha256": "string",
@@ -60,6 +61,7 @@ class Runs:
     store: bool
     table: pd.DataFrame
     evals: pd.DataFrame = field(default_factory=pd.DataFrame)
+    domain: str | None = None  # of held-out text, of which the losses are; else they are of all of it
     missing: list[str] = field(default_factory=list)  # runs of the sweep without a result
     pruned: list[str] = field(default_factory=list)  # runs that the sweep stopped, their value for the law being nil
     unmeasured: list[str] = field(default_factory=list)  # runs that lack some of the scores asked for now
@@ -68,6 +70,7 @@ class Runs:
 
 
 def tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns in their order and types, sorted by run_id."""
-    typed = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+    """The columns in their order and types, then those of single domains of held-out text; sorted by run_id."""
+    more = dict.fromkeys((str(name) for name in table if "." in str(name)), "float64")
+    typed = table.reindex(columns=[*COLUMNS, *more]).astype(COLUMNS | more)
     return typed.sort_values("run_id", ignore_index=True)

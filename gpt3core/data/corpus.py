@@ -8,6 +8,7 @@ split.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,13 +33,13 @@ def fingerprint(corpus: str) -> str:
     if is_prepared(corpus):
         return writing.identity(files.read_object(_prepared(corpus)))
     paths = own.text_files(corpus)
-    key = f"text:{PIPELINE_VERSION}:{Path(corpus).expanduser().absolute()}"
+    key = f"text:{Path(corpus).expanduser().absolute()}"
     return checked.remembered(key, paths, lambda: _fingerprint(own.texts(corpus)))
 
 
 def is_prepared(corpus: str) -> bool:
     """Whether a corpus is a folder that was prepared, rather than text."""
-    return corpus not in ("", starter.NAME) and _prepared(corpus).is_file()
+    return corpus not in ("", starter.NAME) and os.path.isfile(_prepared(corpus))  # noqa: PTH113 (refuses no path)
 
 
 def manifest(spec: DataSpec) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def manifest(spec: DataSpec) -> dict[str, Any]:
 
 
 def _prepared(corpus: str) -> Path:
-    return Path(corpus).expanduser() / writing.MANIFEST
+    return Path(os.path.expanduser(corpus)) / writing.MANIFEST  # noqa: PTH111 (nor a home that is nobody's)
 
 
 def documents(spec: DataSpec) -> list[Document]:

@@ -6,32 +6,32 @@ No torch, nothing is fetched, and at most some megabytes are tokenized.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gpt3core.data import corpus, shards, starter
+from gpt3core.data import corpus, shards, starter, weights
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import Document
+from gpt3core.data.document import TRAIN, VALIDATION, Document
 from gpt3core.spec import DataSpec
 
 SAMPLE_BYTES = 1_000_000  # of each side; a text below it is tokenized whole, and its figures are exact
 
-# The starter corpus under version 2 of the preparation: its packages give 15,030 documents of 20,233,485 bytes, and
-# GPT-2's first K - 1 ranks cut them into so many tokens, end-of-text not counted (the long test measures them again).
-STARTER_DOCUMENTS = 15_030
-STARTER_BYTES = 20_233_485
+# The starter corpus's sources under version 3 of the preparation: documents, bytes, and the tokens that GPT-2's first K
+# - 1 ranks cut them into, end-of-text not counted (the long test measures them again).
+STARTER_DOCUMENTS = {"bible": 1_189, "literature": 3_808, "wikipedia": 10_033}
+STARTER_BYTES = {"bible": 4_136_263, "literature": 11_211_687, "wikipedia": 4_885_535}
 STARTER_TOKENS = {
-    257: 20_233_485,
-    512: 10_513_149,
-    1024: 8_850_528,
-    2048: 7_869_001,
-    4096: 7_125_088,
-    8192: 6_549_578,
-    16384: 6_056_830,
-    32768: 5_709_116,
-    50257: 5_538_707,
+    257: {"bible": 4_136_263, "literature": 11_211_687, "wikipedia": 4_885_535},
+    512: {"bible": 1_929_836, "literature": 6_138_644, "wikipedia": 2_444_669},
+    1024: {"bible": 1_617_288, "literature": 5_234_223, "wikipedia": 1_999_017},
+    2048: {"bible": 1_431_398, "literature": 4_731_062, "wikipedia": 1_706_541},
+    4096: {"bible": 1_300_102, "literature": 4_340_730, "wikipedia": 1_484_256},
+    8192: {"bible": 1_208_513, "literature": 4_037_976, "wikipedia": 1_303_089},
+    16384: {"bible": 1_112_272, "literature": 3_773_833, "wikipedia": 1_170_725},
+    32768: {"bible": 1_053_176, "literature": 3_582_797, "wikipedia": 1_073_143},
+    50257: {"bible": 1_022_996, "literature": 3_485_939, "wikipedia": 1_029_772},
 }
 
 # Nats per token: the standard deviation of the difference of two runs' losses on the same tokens, from the means of
@@ -43,29 +43,65 @@ PAIRED_SD = 1.05
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """The size of one source of a text, and its weight in the mixture: tokens include end-of-text."""
+
+    weight: float  # of all, which add up to one
+    train_tokens: int
+    validation_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextFacts:
-    """The size of a text: tokens include end-of-text after every document."""
+    """The size of a text."""
 
     documents: int
     bytes: int
-    train_tokens: int
-    validation_tokens: int
+    sources: dict[str, SourceFacts]
     exact: bool  # counted; else the tokens are estimated from a sample
+
+    @property
+    def train_tokens(self) -> int:
+        """Of all sources that are mixed in."""
+        return sum(source.train_tokens for source in self.sources.values() if source.weight)
+
+    @property
+    def validation_tokens(self) -> int:
+        """Of all sources that are mixed in."""
+        return sum(source.validation_tokens for source in self.sources.values() if source.weight)
 
     def loss_resolution(self, validation_tokens: int, n_ctx: int) -> float:
         """The smallest difference of two runs' losses, in nats per token, that an evaluation tells from none.
 
         Two standard errors of the mean difference per token of two runs scored on the same text:
-        ``2 * PAIRED_SD / sqrt(tokens)``, over what ``measured_tokens`` says. Infinite where that is nothing.
+        ``2 * PAIRED_SD / sqrt(tokens)``, over what is read of each source, by the sources' weights. Infinite where that
+        is nothing.
         """
-        return smallest_difference(self.measured_tokens(validation_tokens, n_ctx))
+        read = self._windows(validation_tokens, n_ctx)
+        parts = [(source.weight, count * n_ctx) for source, count in read if source.weight]
+        if not all(tokens for _, tokens in parts):
+            return math.inf
+        return smallest_difference(1 / math.fsum(weight**2 / tokens for weight, tokens in parts))
 
     def measured_tokens(self, validation_tokens: int, n_ctx: int) -> int:
         """The tokens that an evaluation reads: whole windows of ``n_ctx`` in the held-out text, at most so many."""
-        return min(validation_tokens, self.validation_tokens - 1) // n_ctx * n_ctx
+        return sum(count * n_ctx for _, count in self._windows(validation_tokens, n_ctx))
+
+    def least_windows(self, validation_tokens: int, n_ctx: int) -> int:
+        """The windows of that source, of those mixed in, of which fewest are read."""
+        return min(count for source, count in self._windows(validation_tokens, n_ctx) if source.weight)
+
+    def _windows(self, validation_tokens: int, n_ctx: int) -> list[tuple[SourceFacts, int]]:
+        every = list(self.sources.values())
+        there = [max(0, source.validation_tokens - 1) // n_ctx for source in every]
+        most = validation_tokens // n_ctx
+        if most < weights.LEAST_WINDOWS:
+            return [(source, 0) for source in every]
+        found = weights.windows(there, [source.weight for source in every], most)
+        return list(zip(every, found, strict=True))
 
 
-def smallest_difference(tokens: int) -> float:
+def smallest_difference(tokens: float) -> float:
     """Two standard errors, in nats per token, of the difference of two runs' losses on the same ``tokens`` tokens."""
     return 2 * PAIRED_SD / math.sqrt(tokens) if tokens > 0 else math.inf
 
@@ -77,12 +113,19 @@ def describe(spec: DataSpec) -> TextFacts:
         ValueError: for text that could not be prepared, with the sentence that the preparation would give.
     """
     corpus.check_version(spec)
-    if (meta := shards.cached_meta(spec)) is not None:
+    if (meta := shards.described(spec)) is not None:
+        known = shards.sources(meta, spec)
         return TextFacts(
-            documents=sum(meta["documents"].values()),
-            bytes=sum(meta["bytes"].values()),
-            train_tokens=meta["tokens"]["train"],
-            validation_tokens=meta["tokens"]["validation"],
+            documents=sum(sum(source.documents.values()) for source in known.values()),
+            bytes=sum(sum(source.bytes.values()) for source in known.values()),
+            sources={
+                name: SourceFacts(
+                    weight=source.weight,
+                    train_tokens=source.tokens[TRAIN],
+                    validation_tokens=source.tokens[VALIDATION],
+                )
+                for name, source in known.items()
+            },
             exact=True,
         )
     if spec.corpus == starter.NAME:
@@ -92,22 +135,33 @@ def describe(spec: DataSpec) -> TextFacts:
     return TextFacts(
         documents=sum(map(len, sides)),
         bytes=sum(_bytes(document) for side in sides for document in side),
-        train_tokens=train,
-        validation_tokens=validation,
+        sources=_weighed({sides[0][0].source: (train, validation)}, spec),
         exact=all_of_train and all_of_validation,
     )
 
 
+def _weighed(tokens: Mapping[str, tuple[int, int]], spec: DataSpec) -> dict[str, SourceFacts]:
+    """Sources by their tokens to train on and held out, with the weights asked for, or by the first."""
+    shares = weights.resolved({name: float(train) for name, (train, _) in tokens.items()}, dict(spec.weights))
+    return {
+        name: SourceFacts(weight=shares[name], train_tokens=train, validation_tokens=validation)
+        for name, (train, validation) in tokens.items()
+    }
+
+
 def _starter(spec: DataSpec) -> TextFacts:
     """Of the starter corpus, whether it is fetched or not: the share held out is met to about a percent of it."""
-    size = tokenizers.vocab_size(spec.tokenizer)
-    log_tokens = np.interp(math.log(size), np.log(list(STARTER_TOKENS)), np.log(list(STARTER_TOKENS.values())))
-    tokens = math.exp(log_tokens) + STARTER_DOCUMENTS
+    size, share = math.log(tokenizers.vocab_size(spec.tokenizer)), spec.validation_fraction
+    known = np.log(list(STARTER_TOKENS))
+    tokens = {}
+    for name, documents in STARTER_DOCUMENTS.items():
+        logs = np.log([counts[name] for counts in STARTER_TOKENS.values()])
+        count = math.exp(np.interp(size, known, logs)) + documents
+        tokens[name] = round(count * (1 - share)), round(count * share)
     return TextFacts(
-        documents=STARTER_DOCUMENTS,
-        bytes=STARTER_BYTES,
-        train_tokens=round(tokens * (1 - spec.validation_fraction)),
-        validation_tokens=round(tokens * spec.validation_fraction),
+        documents=sum(STARTER_DOCUMENTS.values()),
+        bytes=sum(STARTER_BYTES.values()),
+        sources=_weighed(tokens, spec),
         exact=False,
     )
 

@@ -36,6 +36,8 @@ def resolved(own: Mapping[str, float], asked: Mapping[str, float]) -> dict[str, 
     Raises:
         ValueError: where those asked for name a source that is not there, or leave one out.
     """
+    if asked and len(own) == 1:
+        raise ValueError(f"data.weights: the text is of one source, {next(iter(own))}: leave it out")
     if unknown := [name for name in asked if name not in own]:
         raise ValueError(f"data.weights.{unknown[0]}: there is no such source; there are {', '.join(own)}")
     if asked and (missing := [name for name in own if name not in asked]):

@@ -1,6 +1,6 @@
 """Token shards as they are written: one source at a time, from a stream of documents, in memory that does not grow.
 
-DIR/<source>/train-00000.npy ...       uint16 (uint32 above 65,535 tokens), end-of-text after each document,
+DIR/<source>/train-00000.npy ...       uint16, end-of-text after each document,
              validation-00000.npy ...  which may go on in the next file
              documents.jsonl           held-out documents (text, domain), the first of them, for evaluation
              words.json                [word, count] of the training text's frequent words, for the word tasks
@@ -16,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,18 +25,21 @@ import numpy as np
 
 from gpt3core import pulse
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import SIDES, TRAIN
+from gpt3core.data.document import SIDES, TRAIN, VALIDATION
 from gpt3core.spec import canonical_json
 from gpt3core.store import files
 
 FORMAT = 3  # of the files named above
 MANIFEST = "manifest.json"
+TOKEN = np.dtype("<u2")  # GPT-2's vocabulary is of 50,257
 SHARD_TOKENS = 1 << 26  # of a file, at most
 WORDS_KEPT = 6000
-EVALUATED_BYTES = (
-    1 << 26
-)  # of a source's text: words are counted in, and held-out documents are kept of, the first ones
+KEPT_BYTES = 1 << 26  # of a source's held-out text: its first documents, for evaluation
+COUNTED_BYTES = 1 << 21  # of its training text, in which words are counted; half as slow as to tokenize
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+Text = str | np.ndarray  # of a document, or its tokens (n,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,35 +92,36 @@ class _Side:
         self.used = 0
 
 
-def write(documents: Iterable[tuple[str, str, str]], folder: Path, *, source: str, tokenizer: str) -> Source:
+def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: str, tokenizer: str) -> Source:
     """Write the shards of one source into ``folder/source``, which nobody else writes.
 
     What the files hold is decided by the documents and their order alone. An OSError of the disk goes through.
 
     Args:
-        documents: (side, domain, text) of each: "train" or "validation", what a task calls it, its text.
+        documents: (side, domain, text) of each: "train" or "validation", what a task calls it, its text, or its tokens
+            where it was cut before.
 
     Raises:
-        ValueError: for a source's name that is no file's, or an unknown side or tokenizer.
+        ValueError: for a source's name that is no file's, an unknown tokenizer, or tokens that it does not have.
     """
     if not NAME.fullmatch(source):
         raise ValueError(f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them")
-    encode, end = tokenizers.encoder(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
-    dtype = np.dtype("<u2" if tokenizers.vocab_size(tokenizer) <= 2**16 else "<u4")
+    cut, end = _cutter(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
     place = folder / source
     place.mkdir(parents=True, exist_ok=True)
-    sides = {side: _Side(folder=place, stem=side, buffer=np.empty(SHARD_TOKENS, dtype)) for side in SIDES}
+    sides = {side: _Side(folder=place, stem=side, buffer=np.empty(SHARD_TOKENS, TOKEN)) for side in SIDES}
     counted: collections.Counter[str] = collections.Counter()
     with open(place / "documents.jsonl", "wb") as kept:
-        for side, domain, text in documents:
+        for side, domain, given in documents:
             into = sides[side]
-            if into.bytes < EVALUATED_BYTES and side == TRAIN:
+            text, tokens = cut(given)
+            if side == TRAIN and into.bytes < COUNTED_BYTES:
                 counted.update(re.findall(r"\b[a-z]{3,14}\b", text))
-            elif into.bytes < EVALUATED_BYTES:
+            elif side == VALIDATION and into.bytes < KEPT_BYTES:
                 kept.write(json.dumps({"text": text, "domain": domain}).encode() + b"\n")
             into.documents += 1
             into.bytes += len(text.encode())
-            into.add(encode(text))
+            into.add(tokens)
             into.add(end)
             pulse.beat()
         _synced(kept)
@@ -129,6 +133,24 @@ def write(documents: Iterable[tuple[str, str, str]], folder: Path, *, source: st
         _synced(file)
     files.sync_folder(place)
     return _described(folder, place, sides)
+
+
+def _cutter(name: str) -> Callable[[Text], tuple[str, np.ndarray]]:
+    """What makes text and tokens of either, without the end of text that tokens may have."""
+    encode, encoding, end = tokenizers.encoder(name), tokenizers.load(name), tokenizers.end_of_text(name)
+
+    def cut(given: Text) -> tuple[str, np.ndarray]:
+        if isinstance(given, str):
+            return given, encode(given)
+        tokens = given[:-1] if len(given) and given[-1] == end else given
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < end:
+            raise ValueError(
+                f"a document has the tokens {tokens.min()} to {tokens.max()}, and {name} has 0 to {end - 1}: name the "
+                "tokenizer by which it was made"
+            )
+        return encoding.decode(tokens.tolist()), tokens
+
+    return cut
 
 
 def _described(folder: Path, place: Path, sides: Mapping[str, _Side]) -> Source:

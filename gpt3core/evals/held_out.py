@@ -34,8 +34,8 @@ def windows(data: Shards, n_ctx: int, tokens: int) -> dict[str, int]:
     for stream, count in zip(streams, found, strict=True):
         if stream.weight and (count < weights.LEAST_WINDOWS or tokens < weights.LEAST_WINDOWS * n_ctx):
             raise ValueError(
-                f"the held-out text of {stream.name} has {stream.tokens} tokens and evals.validation_tokens is {tokens}; "
-                f"2 windows of {n_ctx} are needed: give more text or more tokens"
+                f"the held-out text of {stream.name} has {stream.tokens} tokens and evals.validation_tokens is "
+                f"{tokens}; 2 windows of {n_ctx} are needed: give more text or more tokens"
             )
     return {s.name: n for s, n in zip(streams, found, strict=True) if n >= weights.LEAST_WINDOWS}
 

@@ -48,7 +48,8 @@ def build(recipe: Recipe, corpus_sha256: str, train_tokens: float = math.inf) ->
     """The specifications of a recipe's runs, in the order of its cells.
 
     Args:
-        train_tokens: of the text, for profiles that place themselves: they leave out what would repeat it too often.
+        train_tokens: of the text until a part of it is repeated, for profiles that place themselves: they leave out
+            what would repeat it too often.
 
     Raises:
         ValueError: when the recipe describes no run, or an impossible one.
@@ -59,6 +60,7 @@ def build(recipe: Recipe, corpus_sha256: str, train_tokens: float = math.inf) ->
         corpus_sha256=corpus_sha256,
         tokenizer=recipe.data.tokenizer,
         validation_fraction=recipe.data.validation_fraction,
+        weights=tuple(recipe.data.weights.items()),
     )
     grid = _profiles(recipe, data, train_tokens) if isinstance(recipe, ProfilesRecipe) else _cells(recipe, data)
     _check_replicas(recipe, grid.runs)

@@ -30,10 +30,11 @@ COMMANDS = ("replace", "extend")  # what this one command does to a sweep's name
 class Data:
     """The text."""
 
-    corpus: str = "starter"  # or the path of .txt / .jsonl files
+    corpus: str = "starter"  # or the path of .txt / .jsonl files, or of a folder that was prepared
+    weights: dict[str, float] = field(default_factory=dict)  # of each source of the corpus; by default its own
     tokenizer: str = "gpt2:1024"
     validation_fraction: float = 0.06
-    max_epochs: float = 40.0  # a run that would see its text more often is refused
+    max_epochs: float = 40.0  # a run that would see its text, or one source of it, more often is refused
     mask_documents: bool = False  # documents of one sequence do not see each other (in GPT-3 they do)
 
 

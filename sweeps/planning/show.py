@@ -66,6 +66,8 @@ def show(
     for line in totals.lines(recipe, [run for run in kept if run.run_id not in trained], prefixes):
         out.print(line, markup=False)
     out.print(_text(recipe, text), markup=False)
+    if len(text.sources) > 1:
+        out.print(_mixture(text, max(grid.runs, key=lambda run: run.tokens)), markup=False)
     if recipe.data.mask_documents:
         out.print(_masked(grid.runs, text), markup=False)
     for remark in remarks:
@@ -136,6 +138,16 @@ def _text(recipe: Recipe, text: Text) -> str:
         f"{_tokens(text.validation_tokens)} validation tokens of {text.documents:,} documents; losses are measured "
         f"on {_tokens(text.measured_tokens)} of them, which tell differences above {text.resolution:.2g} nats apart"
     )
+
+
+def _mixture(text: Text, largest: RunSpec) -> str:
+    """As in Table 2.2 of the paper: every source's weight, tokens and epochs."""
+    each = (
+        f"{name} {source.weight:.1%} of the tokens, {_tokens(source.train_tokens)} "
+        f"({largest.tokens * source.weight / source.train_tokens:.2f} epochs)"
+        for name, source in text.sources.items()
+    )
+    return f"mixture, with the epochs of the largest run, {largest.run_id}: {'; '.join(each)}"
 
 
 def _tokens(count: int) -> str:

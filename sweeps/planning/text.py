@@ -1,26 +1,35 @@
 """What a sweep's text is good for, before anything starts: how often each run would see it, and what loss it resolves.
 
+Of a text of several sources the one that is repeated most counts.
+
 Up to four epochs are nearly as good as new text, and beyond forty repeating teaches nothing (Muennighoff et al. 2023).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from gpt3core.data.weights import LEAST_WINDOWS
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from sweeps.planning.recipe import Recipe
 
+if TYPE_CHECKING:
+    from gpt3core.data.facts import SourceFacts
+
 HARMLESS_EPOCHS = 4.0
+EVEN = 0.99  # of the text is seen before a source is repeated: then it is the text that is repeated
 EXAMPLES = 3
-LEAST_WINDOWS = 2  # of held-out text: what gpt3core.evals.scoring asks for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """Counts of a tokenized text, and the least difference of losses that its held-out part tells apart."""
+
+    sources: Mapping[str, SourceFacts]
 
     documents: int
     train_tokens: int
@@ -29,9 +38,27 @@ class Text:
     resolution: float  # nats per token
     exact: bool  # counted, not estimated from the text's length
 
+    @property
+    def mixed(self) -> dict[str, SourceFacts]:
+        """The sources that are mixed in."""
+        return {name: source for name, source in self.sources.items() if source.weight}
+
+    @property
+    def fresh_tokens(self) -> float:
+        """Tokens of a run that repeats nothing: until a source has been seen once."""
+        return min(source.train_tokens / source.weight for source in self.mixed.values())
+
+    @property
+    def first_repeated(self) -> tuple[str, int]:
+        """In words what is repeated first, and its training tokens: a source, or nothing said where it is all of it."""
+        name, source = min(self.mixed.items(), key=lambda item: item[1].train_tokens / item[1].weight)
+        if self.fresh_tokens > EVEN * self.train_tokens:
+            return "", self.train_tokens
+        return f" of {name}", source.train_tokens
+
     def epochs(self, run: RunSpec) -> float:
-        """How often a run sees its text."""
-        return run.tokens / self.train_tokens
+        """How often a run sees its text, or the source that it repeats most."""
+        return run.tokens / self.fresh_tokens
 
 
 def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
@@ -44,25 +71,28 @@ def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
 
     data, n_ctx = runs[0].data, runs[0].model.n_ctx
     found = facts.describe(data)
-    if found.train_tokens < n_ctx or found.validation_tokens < n_ctx:
-        raise UsageError(
-            f"data.corpus={data.corpus!r} is too small: {found.train_tokens:,} tokens to train on and "
-            f"{found.validation_tokens:,} held out (data.validation_fraction={data.validation_fraction:g}), and a "
-            f"sequence has model.n_ctx={n_ctx}; give more text, another fraction or a shorter context"
-        )
-    measured = found.measured_tokens(evals.validation_tokens, n_ctx)
-    if measured < LEAST_WINDOWS * n_ctx:
+    for name, source in found.sources.items():
+        if source.weight and min(source.train_tokens, source.validation_tokens) < n_ctx:
+            part = f", its source {name}," if len(found.sources) > 1 else ""
+            raise UsageError(
+                f"data.corpus={data.corpus!r}{part} is too small: {source.train_tokens:,} tokens to train on and "
+                f"{source.validation_tokens:,} held out (data.validation_fraction={data.validation_fraction:g}), and a "
+                f"sequence has model.n_ctx={n_ctx}; give more text, another fraction or a shorter context"
+            )
+    windows = found.least_windows(evals.validation_tokens, n_ctx)
+    if windows < LEAST_WINDOWS:
         raise UsageError(
             f"evals.validation_tokens={evals.validation_tokens}, of {found.validation_tokens:,} held out of "
             f"data.corpus={data.corpus!r}: a loss is measured on whole sequences of model.n_ctx={n_ctx}, at least "
-            f"{LEAST_WINDOWS} for its standard error, and these are {measured // n_ctx}; give more text, more of these "
-            "tokens, or a shorter context"
+            f"{LEAST_WINDOWS} of each source for its standard error, and these are {windows}; give more text, more of "
+            "these tokens, or a shorter context"
         )
     return Text(
         documents=found.documents,
+        sources=found.sources,
         train_tokens=found.train_tokens,
         validation_tokens=found.validation_tokens,
-        measured_tokens=measured,
+        measured_tokens=found.measured_tokens(evals.validation_tokens, n_ctx),
         resolution=found.loss_resolution(evals.validation_tokens, n_ctx),
         exact=found.exact,
     )
@@ -74,7 +104,8 @@ def repeated(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
     if not many or refusal(text, recipe, runs):
         return ""
     return (
-        f"{len(many)} of {len(runs)} runs see their text more than {HARMLESS_EPOCHS:g} times ({_worst(text, many)}): "
+        f"{len(many)} of {len(runs)} runs see their text{text.first_repeated[0]} more than {HARMLESS_EPOCHS:g} times "
+        f"({_worst(text, many)}): "
         "repeated text teaches less than new text, and their losses lie above the law of fresh text"
     )
 
@@ -85,10 +116,11 @@ def refusal(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
     many = [run for run in runs if text.epochs(run) > most]
     if not many:
         return ""
+    source, tokens = text.first_repeated
     return (
-        f"data.corpus={recipe.data.corpus}: {len(many)} of {len(runs)} runs would see its "
-        f"{text.train_tokens / 1e6:,.2f}M training tokens more than {most:g} times ({_worst(text, many)}); give more "
-        "text, fewer tokens, or data.max_epochs=... if that is meant"
+        f"data.corpus={recipe.data.corpus}: {len(many)} of {len(runs)} runs would see its {tokens / 1e6:,.2f}M "
+        f"training tokens{source} more than {most:g} times ({_worst(text, many)}); give more text, fewer tokens, or "
+        "data.max_epochs=... if that is meant"
     )
 
 

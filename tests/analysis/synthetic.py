@@ -20,9 +20,19 @@ def true_loss(n, d):
 
 
 def make_store(
-    root: Path, *settings: str, noise: float = 0.0, evals: bool = True, asked: str = "laptop", text: float = 8e6
+    root: Path,
+    *settings: str,
+    noise: float = 0.0,
+    evals: bool = True,
+    asked: str = "laptop",
+    text: float = 8e6,
+    domains: dict[str, float] | None = None,
 ) -> list[str]:
-    """A finished sweep of a recipe (laptop) whose losses follow ``true_loss``; returns its run_ids."""
+    """A finished sweep of a recipe (laptop) whose losses follow ``true_loss``; returns its run_ids.
+
+    Args:
+        domains: of its held-out text, whose losses are so many times the loss.
+    """
     chosen = recipe.load([f"recipe={asked}", *settings])
     rng = np.random.default_rng(0)
     open_root(root, create=True)
@@ -48,8 +58,13 @@ def make_store(
         scores = few_shot(np.log10(costs.train_flops(spec.model, spec.tokens)), rng) if evals else []
         held_out = dict(zip(QUESTION, cells.evals.questions[0], strict=True))
         held_out |= {"loss": loss, "loss_se": 0.01, "bits_per_byte": loss / 1.6}
+        for name, factor in (domains or {}).items():
+            held_out |= {f"loss.{name}": factor * loss, f"loss_se.{name}": 0.02, f"bits_per_byte.{name}": factor}
         rows = [held_out, *scores]
-        run.write_evaluation(cells.evals.eval_id, {name: [row.get(name) for row in rows] for name in COLUMNS})
+        run.write_evaluation(
+            cells.evals.eval_id,
+            {name: [row.get(name) for row in rows] for name in dict.fromkeys([*COLUMNS, *held_out])},
+        )
         result = {"status": "done", "gpu_hours": 0.0, "cost": 0.0, "tokens_per_second": 1e4, "mfu": None}
         result |= {"attempts": 1, "epochs": spec.tokens / text, "precision": "bf16", "kernel": "softmax"}
         run.finish(result)

@@ -198,7 +198,7 @@ def test_two_sweeps_of_a_store_that_hold_the_same_runs_are_not_told_apart(isolat
     assert found["names"] == ["one", "two"]
     assert found["verdict"] == SAME
     assert found["at"][0]["value"] == pytest.approx(1.0)
-    with pytest.raises(UsageError, match="one held-out text"):
+    with pytest.raises(UsageError, match="name their domains themselves"):
         run(isolated, f"runs={root}", "sweep=[one,two]", "domains.web=x")
 
 

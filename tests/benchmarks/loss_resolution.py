@@ -47,11 +47,14 @@ def token_losses(spec: RunSpec) -> np.ndarray:
         RunDir(Path(root), spec.run_id).create(spec)
         trained = Trainer(spec, Path(root), suggested=Numerics(precision="fp32", kernel="softmax"))
         trained.train()
-    windows = (len(trained.data.validation) - 1) // N_CTX
+    batches = [
+        (stream, first, min(first + 32, stream.sequences(N_CTX)))
+        for stream in trained.data.validation
+        for first in range(0, stream.sequences(N_CTX), 32)
+    ]
     found = []
-    for first in range(0, windows, 32):
-        starts = range(N_CTX * first, N_CTX * min(first + 32, windows), N_CTX)
-        ids = torch.from_numpy(np.stack([trained.data.validation[s : s + N_CTX + 1] for s in starts]).astype(np.int64))
+    for stream, first, last in batches:
+        ids = torch.from_numpy(stream.rows(first, last, N_CTX))
         with torch.inference_mode():
             scores = torch.log_softmax(trained.model(ids[:, :-1]).float(), -1)
         found.append(-scores.gather(-1, ids[:, 1:, None]).flatten().double().numpy())

@@ -23,7 +23,7 @@ def poisoned(sequences: Collection[int], factor: float, *, gradient: bool = Fals
 
     def hurt(trainer):
         held = build(trainer)
-        rows = torch.from_numpy(np.stack([trainer.loader._sequence(i)[:-1] for i in sequences]).astype(np.int64))
+        rows = torch.from_numpy(np.concatenate([trainer.loader.batch(i, i + 1).tokens for i in sequences])[:, :-1])
 
         def spoil(_, inputs, output):
             here = torch.is_grad_enabled() and (inputs[0][:, None] == rows[None]).all(-1).any()

@@ -15,6 +15,7 @@ import pytest
 from gpt3core import spec as specs
 from gpt3core.data import corpus, shards, tokenizer
 from gpt3core.data.loader import Loader
+from gpt3core.data.stream import Stream
 from gpt3core.errors import DiskFullError
 from gpt3core.spec import DataSpec
 
@@ -48,19 +49,30 @@ def test_other_vocabularies_are_refused(name):
         tokenizer.vocab_size(name)
 
 
+def tokens_of(streams):
+    """All tokens of a corpus of one source and piece."""
+    (stream,) = streams
+    (piece,) = stream.pieces
+    return piece
+
+
+def loader_of(tokens, *, n_ctx=10, seed=1):
+    return Loader([Stream(name="text", weight=1.0, pieces=(tokens,))], n_ctx=n_ctx, seed=seed)
+
+
 def test_shards_are_cached_checked_and_disjoint(tales):
     made = shards.prepare(spec(tales))
     again = shards.prepare(spec(tales))
     assert made.folder == again.folder
-    assert made.meta["tokens"]["train"] == len(made.train)
+    assert made.total("tokens")["train"] == made.train[0].tokens
     encoding = tokenizer.load("gpt2:300")
-    train = encoding.decode(made.train.tolist()).split(tokenizer.END_OF_TEXT)
+    train = encoding.decode(tokens_of(made.train).tolist()).split(tokenizer.END_OF_TEXT)
     assert made.validation_documents
     assert not {document["text"] for document in made.validation_documents} & set(train)
     assert len(train) - 1 + len(made.validation_documents) == 400
-    raw = bytearray((made.folder / "train.npy").read_bytes())
+    raw = bytearray((made.folder / "text" / "train-00000.npy").read_bytes())
     raw[-1] ^= 1
-    (made.folder / "train.npy").write_bytes(raw)
+    (made.folder / "text" / "train-00000.npy").write_bytes(raw)
     with pytest.raises(ValueError, match="is damaged"):
         shards.prepare(spec(tales))
 
@@ -73,10 +85,10 @@ def test_altered_text_is_not_the_specified_text(tales):
 
 
 def test_every_sequence_is_seen_once_an_epoch_and_batches_need_no_state():
-    loader = Loader(np.arange(1001), n_ctx=10, seed=1)
+    loader = loader_of(np.arange(1001), seed=1)
     first_epoch = np.concatenate([loader.batch(i, i + 4).tokens[:, 0] for i in range(0, 100, 4)])
     assert sorted(first_epoch) == list(range(0, 1000, 10))
-    again = Loader(np.arange(1001), n_ctx=10, seed=1)
+    again = loader_of(np.arange(1001), seed=1)
     assert (loader.batch(28, 32).tokens == again.batch(28, 32).tokens).all()
     second_epoch = np.concatenate([loader.batch(i, i + 4).tokens[:, 0] for i in range(100, 200, 4)])
     assert sorted(second_epoch) == sorted(first_epoch)
@@ -85,7 +97,7 @@ def test_every_sequence_is_seen_once_an_epoch_and_batches_need_no_state():
 
 
 def test_a_batch_says_which_targets_count():
-    batch = Loader(np.arange(1001), n_ctx=10, seed=1).batch(0, 4)
+    batch = loader_of(np.arange(1001), seed=1).batch(0, 4)
     assert (batch.tokens.shape, batch.tokens.dtype) == ((4, 11), np.int64)
     assert (batch.mask.shape, batch.mask.dtype) == ((4, 10), np.bool_)
     assert batch.mask.all(), "packed text: every target counts"
@@ -96,11 +108,12 @@ def test_documents_are_packed_to_full_contexts_each_ended_by_the_end_of_text(tal
     made, n_ctx = shards.prepare(spec(tales)), 64
     encoding = tokenizer.load("gpt2:300")
     end = encoding.eot_token
-    loader = Loader(made.train, n_ctx=n_ctx, seed=0)
-    rows = loader.batch(0, loader.n_sequences).tokens
-    assert rows.shape == (loader.n_sequences, n_ctx + 1)
+    loader, tokens = Loader(made.train, n_ctx=n_ctx, seed=0), tokens_of(made.train)
+    (n_sequences,) = loader.n_sequences
+    rows = loader.batch(0, n_sequences).tokens
+    assert rows.shape == (n_sequences, n_ctx + 1)
     rows = {row.tobytes(): row for row in rows}
-    whole = [made.train[i * n_ctx : (i + 1) * n_ctx + 1].astype(np.int64) for i in range(loader.n_sequences)]
+    whole = [tokens[i * n_ctx : (i + 1) * n_ctx + 1].astype(np.int64) for i in range(n_sequences)]
     assert {row.tobytes() for row in whole} == set(rows), (
         "one after another, the last token of each the next one's first"
     )
@@ -112,13 +125,13 @@ def test_documents_are_packed_to_full_contexts_each_ended_by_the_end_of_text(tal
     assert (
         len(texts) - 1
         == (stream == end).sum()
-        == made.meta["documents"]["train"] - (made.train[len(stream) :] == end).sum()
+        == made.total("documents")["train"] - (tokens[len(stream) :] == end).sum()
     )
 
 
 def test_too_little_text_for_a_sequence_is_one_sentence():
-    with pytest.raises(ValueError, match="has 10 tokens, one sequence needs 11: give more text"):
-        Loader(np.arange(10), n_ctx=10, seed=0)
+    with pytest.raises(ValueError, match="text has 10 tokens, one sequence needs 11: give more text"):
+        loader_of(np.arange(10), seed=0)
 
 
 def test_words_and_documents_are_kept_for_evaluation(tales):
@@ -201,8 +214,8 @@ def test_a_build_that_is_killed_leaves_no_half_cache(tales, after):
     assert killed.wait(timeout=60) == -signal.SIGKILL
     folder = shards.folder_of(spec(tales))
     assert not folder.exists()
-    assert shards.cached_meta(spec(tales)) is None
-    assert len(shards.prepare(spec(tales)).train) > 1000
+    assert shards.described(spec(tales)) is None
+    assert shards.prepare(spec(tales)).train[0].tokens > 1000
     assert {p.name for p in folder.parent.iterdir()} == {folder.name, f"{folder.name}.lock"}
 
 
@@ -211,7 +224,7 @@ def test_two_processes_build_once(tales):
         "build, built = shards._build, []\n"
         "shards._build = lambda *a: (built.append(1), build(*a))\n"
         "made = shards.prepare(spec)\n"
-        "print(len(built), len(made.train))"
+        "print(len(built), made.train[0].tokens)"
     )
     both = [run_python(counting, tales) for _ in range(2)]
     (built_a, tokens_a), (built_b, tokens_b) = (p.communicate(timeout=60)[0].split() for p in both)
@@ -222,7 +235,7 @@ def test_two_processes_build_once(tales):
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tales):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     text = spec(tales)
-    shards.tokenizers.load(text.tokenizer)
+    tokenizer.load(text.tokenizer)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(DiskFullError, match=r"no room to write .* set ISOFLOP_CACHE to another disk"):
@@ -231,4 +244,4 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tales):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     folder = shards.folder_of(text)
     assert [p.name for p in folder.parent.iterdir()] == [f"{folder.name}.lock"]
-    assert len(shards.prepare(text).train) > 1000
+    assert shards.prepare(text).train[0].tokens > 1000

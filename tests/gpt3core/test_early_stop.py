@@ -9,7 +9,7 @@ import pytest
 from gpt3core import run as runs
 from gpt3core import schedule
 from gpt3core.anomaly import AnomalySpec
-from gpt3core.evals import scoring
+from gpt3core.evals import held_out
 from gpt3core.options import Options
 from gpt3core.store import files
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir
@@ -131,5 +131,5 @@ def test_windows_of_a_look_are_those_of_the_evaluation(patient, isolated):
     RunDir(isolated, patient.run_id).create(patient)
     here = loop.Trainer(patient, isolated)
     here.model.init_weights(0)
-    expected = scoring.held_out_loss(here.model, here.data, patient.model.n_ctx, 2048)["loss"]
+    expected = held_out.measure(here.model, here.data, patient.model.n_ctx, 2048)["loss"]
     assert runs._held_out(here) == expected

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpt3core.data import shards, tokenizer
-from gpt3core.evals import prompts, runner, scoring, tasks
+from gpt3core.evals import held_out, prompts, runner, scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.item import Item
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
@@ -279,14 +279,14 @@ def test_baselines_come_from_the_answers_of_other_items():
 
 
 def test_held_out_loss_is_the_mean_over_all_held_out_windows(model, tiny_run, data):
-    found = scoring.held_out_loss(model, data, 32, 2048)
-    ids = torch.tensor(data.validation[: 64 * 32 + 1].astype("int64"))
+    found = held_out.measure(model, data, 32, 2048)
+    ids = torch.tensor(data.validation[0].pieces[0][: 64 * 32 + 1].astype("int64"))
     with torch.no_grad():
         logits = model(ids[:-1].view(64, 32)).double()
     losses = -torch.log_softmax(logits, -1).gather(-1, ids[1:].view(64, 32, 1)).squeeze(-1)
     assert found["loss"] == pytest.approx(losses.mean().item(), abs=1e-6)
     assert found["loss_se"] == pytest.approx(losses.mean(1).std().item() / 8, rel=1e-4)
-    per_byte = data.meta["tokens"]["validation"] / data.meta["bytes"]["validation"]
+    per_byte = data.total("tokens")["validation"] / data.total("bytes")["validation"]
     assert found["bits_per_byte"] == pytest.approx(losses.mean().item() * per_byte / math.log(2), rel=1e-6)
 
 

@@ -19,13 +19,19 @@ def spec(path):
     return DataSpec(corpus=str(path), corpus_sha256=corpus.fingerprint(str(path)), tokenizer="gpt2:300")
 
 
+def one_source(validation_tokens):
+    text = facts.SourceFacts(weight=1.0, train_tokens=1, validation_tokens=validation_tokens)
+    return facts.TextFacts(documents=1, bytes=1, sources={"text": text}, exact=True)
+
+
 def test_a_small_text_is_counted_and_its_cache_says_the_same(tales):
     planned = facts.describe(spec(tales))
-    meta = shards.prepare(spec(tales)).meta
+    made = shards.prepare(spec(tales))
+    tokens = made.total("tokens")
     assert planned.exact
     assert planned.documents == 400
-    assert (planned.train_tokens, planned.validation_tokens) == (meta["tokens"]["train"], meta["tokens"]["validation"])
-    assert planned.bytes == sum(meta["bytes"].values())
+    assert (planned.train_tokens, planned.validation_tokens) == (tokens["train"], tokens["validation"])
+    assert planned.bytes == sum(made.total("bytes").values())
     assert facts.describe(spec(tales)) == planned
 
 
@@ -34,7 +40,7 @@ def test_a_large_text_is_estimated_from_a_sample(tmp_path):
     planned = facts.describe(text)
     assert planned.bytes > 2 * facts.SAMPLE_BYTES
     assert not planned.exact
-    tokens = shards.prepare(text).meta["tokens"]
+    tokens = shards.prepare(text).total("tokens")
     assert planned.train_tokens == pytest.approx(tokens["train"], rel=0.01)
     assert facts.describe(text).train_tokens == tokens["train"]
     assert facts.describe(text).exact
@@ -53,13 +59,13 @@ def test_text_that_was_altered_or_prepared_by_other_rules_is_refused(tales):
     with pytest.raises(ValueError, match="was specified on 000000000000"):
         facts.describe(replace(spec(tales), corpus_sha256="0" * 64))
     for use in (facts.describe, shards.prepare):
-        with pytest.raises(ValueError, match="version 1 of the text's preparation, this isoflop has 2"):
+        with pytest.raises(ValueError, match="version 1 of the text's preparation, this isoflop has 3"):
             use(replace(spec(tales), pipeline_version=1))
 
 
 def test_the_resolution_is_two_standard_errors_of_a_paired_difference():
     """A seeded simulation: differences below it are lost in the noise of 95% of draws, no formula of ours."""
-    found = facts.TextFacts(documents=1, bytes=1, train_tokens=1, validation_tokens=40_001, exact=True)
+    found = one_source(40_001)
     rng = np.random.default_rng(0)
     stretches = 40_000 // 8
     noise = rng.normal(0, facts.PAIRED_SD / math.sqrt(8), (2000, stretches)).mean(1)  # per-token variance over 8 tokens
@@ -67,7 +73,7 @@ def test_the_resolution_is_two_standard_errors_of_a_paired_difference():
 
 
 def test_only_whole_windows_of_held_out_text_count():
-    found = facts.TextFacts(documents=1, bytes=1, train_tokens=1, validation_tokens=1000, exact=True)
+    found = one_source(1000)
     assert found.loss_resolution(512, 128) == facts.smallest_difference(512)
     assert found.loss_resolution(600, 128) == facts.smallest_difference(512)
     assert found.loss_resolution(10**6, 128) == facts.smallest_difference(896)

@@ -17,11 +17,11 @@ from tests.conftest import make_run
 
 # The ids of specifications that were trained once: a change here trains everything anew, for everybody.
 GOLDEN = {
-    "d16-771d8b5b1987": {},
-    "d16-b3cb12cdd53e": {"seed": 1, "precision": "fp32", "kernel": "sdpa"},
-    "d16-f4060fe0af03": {"parent": Parent(run_id="d16-000000000000", step=10)},
+    "d16-3674d170e0fe": {},
+    "d16-bb70dbdf72f9": {"seed": 1, "precision": "fp32", "kernel": "sdpa"},
+    "d16-c8b6e4b9db91": {"parent": Parent(run_id="d16-000000000000", step=10)},
 }
-GOLDEN_175B = "175B-e5b315f274da"
+GOLDEN_175B = "175B-895200f87021"
 
 NOT_HASHED = {"data.corpus", "budget_flops", "noise_scale_every"}
 # a value for each field that differs from the base's and is allowed there
@@ -31,7 +31,7 @@ OTHER = {
     **{"model.stride": 16, "model.summary": 4, "model.document_end": 299},
     **{"model.mup_base_width": 64, "model.mup_base_d_head": 16},
     **{"data.corpus": "/elsewhere", "data.corpus_sha256": "1" * 64, "data.tokenizer": "gpt2:301"},
-    **{"data.validation_fraction": 0.2, "data.pipeline_version": 99},
+    **{"data.validation_fraction": 0.2, "data.pipeline_version": 99, "data.weights": (("a", 1.0),)},
     **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},
     **{"optim.final_fraction": 0.2, "optim.beta1": 0.8, "optim.beta2": 0.9, "optim.eps": 1e-7},
     **{"optim.weight_decay": 0.0, "optim.clip": 2.0, "tokens": 7680, "seed": 1, "precision": "fp32"},

@@ -51,6 +51,7 @@ def planted(tmp_path, monkeypatch):
         filename=path.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         licence="none",
+        source="planted",
     )
     return package, mark
 
@@ -136,9 +137,15 @@ def test_no_work_is_on_both_sides_and_the_recorded_figures_hold(monkeypatch, tmp
     fetched = cache_folder() / "starter"
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path))
     (tmp_path / "starter").symlink_to(fetched)
-    meta = shards.prepare(spec).meta
-    assert sum(meta["documents"].values()) == estimated.documents
-    assert sum(meta["bytes"].values()) == estimated.bytes
-    assert sum(meta["tokens"].values()) == facts.STARTER_TOKENS[1024] + estimated.documents
-    assert meta["tokens"]["train"] == pytest.approx(estimated.train_tokens, rel=0.01)
-    assert meta["tokens"]["validation"] == pytest.approx(estimated.validation_tokens, rel=0.02)
+    made = shards.prepare(spec)
+    assert sum(made.total("documents").values()) == estimated.documents
+    assert sum(made.total("bytes").values()) == estimated.bytes
+    assert set(made.sources) == set(estimated.sources)
+    for name, source in made.sources.items():
+        own = estimated.sources[name]
+        assert sum(source.documents.values()) == facts.STARTER_DOCUMENTS[name]
+        assert sum(source.bytes.values()) == facts.STARTER_BYTES[name]
+        assert sum(source.tokens.values()) == facts.STARTER_TOKENS[1024][name] + facts.STARTER_DOCUMENTS[name]
+        assert source.tokens["train"] == pytest.approx(own.train_tokens, rel=0.01)
+        assert source.tokens["validation"] == pytest.approx(own.validation_tokens, rel=0.05)
+        assert source.weight == pytest.approx(own.weight, rel=0.01)

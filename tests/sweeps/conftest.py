@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from gpt3core.data.facts import SourceFacts
 from gpt3core.spec import DataSpec
 from gpt3core.store.rundir import open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
@@ -33,6 +34,14 @@ class Facts:
 
     def measured_tokens(self, validation_tokens: int, n_ctx: int) -> int:
         return min(validation_tokens, self.validation_tokens)
+
+    def least_windows(self, validation_tokens: int, n_ctx: int) -> int:
+        return self.measured_tokens(validation_tokens, n_ctx) // n_ctx
+
+    @property
+    def sources(self) -> dict[str, SourceFacts]:
+        whole = SourceFacts(weight=1.0, train_tokens=self.train_tokens, validation_tokens=self.validation_tokens)
+        return {"text": whole}
 
 
 @pytest.fixture
