@@ -173,8 +173,8 @@ def count(texts: Sequence[str], held: Grams) -> Counts:
         hashes, offsets = grams(bare.hashes, bare.offsets, n)
         at, place = held.among(hashes)
         document = np.searchsorted(offsets, at, side="right") - 1
-        once = np.unique(np.stack([document, place]), axis=1)
-        np.add.at(counts, once[1], 1)
+        once = np.unique(document * len(counts) + place)
+        np.add.at(counts, once % len(counts), 1)
     return counts
 
 
@@ -193,9 +193,9 @@ def clean(texts: Sequence[str], held: Grams, counts: Counts) -> list[Cleaned]:
     document = np.searchsorted(offsets, at, side="right") - 1
     first = at - offsets[document] + bare.offsets[document]  # the word that a gram begins with
     starts, ends = bare.starts[first], bare.ends[first + rules.gram - 1]
-    for d in np.unique(document):
-        mine = document == d
-        left[d] = _cut(texts[d], starts[mine].tolist(), ends[mine].tolist(), rules)
+    having, begins = np.unique(document, return_index=True)
+    for d, mine in zip(having, np.split(np.stack([starts, ends], axis=1), begins[1:]), strict=False):
+        left[d] = _cut(texts[d], mine.tolist(), rules)
     return left
 
 
@@ -225,11 +225,11 @@ def overlap(name: str, n: int, dirty: NDArray[np.bool_], scores: NDArray[np.floa
     )
 
 
-def _cut(text: str, starts: Sequence[int], ends: Sequence[int], rules: Rules) -> Cleaned:
-    """A document without its collisions and the windows around them."""
+def _cut(text: str, collisions: Sequence[tuple[int, int]], rules: Rules) -> Cleaned:
+    """A document without its collisions, given from where to where each goes, and the windows around them."""
     pieces = []
     begin = 0
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in collisions:
         if start - rules.window > begin:
             pieces.append(text[begin : start - rules.window])
         begin = max(begin, end + rules.window)
@@ -237,6 +237,6 @@ def _cut(text: str, starts: Sequence[int], ends: Sequence[int], rules: Rules) ->
     pieces = [piece.strip() for piece in pieces if piece.strip()]
     long = tuple(piece for piece in pieces if len(piece) >= rules.shortest)
     if len(pieces) > rules.pieces:
-        return Cleaned(pieces=(), collisions=len(starts), rule=f"cut into more than {rules.pieces} pieces")
+        return Cleaned(pieces=(), collisions=len(collisions), rule=f"cut into more than {rules.pieces} pieces")
     rule = "" if long else f"no piece of {rules.shortest} characters"
-    return Cleaned(pieces=long, collisions=len(starts), rule=rule)
+    return Cleaned(pieces=long, collisions=len(collisions), rule=rule)

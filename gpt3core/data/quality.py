@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class Classifier:
 class Judgement:
     """How a classifier does on documents that it was not trained on."""
 
-    auc: float  # the chance that a curated document scores above a raw one
+    auc: float  # the chance that a curated document scores above a raw one; NaN where there are not both
     calibration: tuple[tuple[int, float, float], ...]  # a tenth of the scores each: documents, mean score, curated
     kept: dict[str, float]  # of each source, the share that the rule keeps on average
 
@@ -163,16 +164,16 @@ def judge(scores: Floats, labels: NDArray[np.bool_], sources: Sequence[str]) -> 
     """How well scores tell curated from raw, how far they are probabilities, and what the rule keeps of each source.
 
     Args:
-        labels: (documents,) curated or not; some of both.
+        labels: (documents,) curated or not.
     """
     n_curated, n_raw = labels.sum(), (~labels).sum()
     ranks = stats.rankdata(scores)
-    auc = (ranks[labels].sum() - n_curated * (n_curated + 1) / 2) / (n_curated * n_raw)
+    above = ranks[labels].sum() - n_curated * (n_curated + 1) / 2
     tenth = np.minimum((scores * BINS).astype(int), BINS - 1)
     bins = ((tenth == b) for b in range(BINS))
     names = np.array(sources)
     return Judgement(
-        auc=float(auc),
+        auc=float(above / (n_curated * n_raw)) if n_curated and n_raw else math.nan,
         calibration=tuple((int(b.sum()), float(scores[b].mean()), float(labels[b].mean())) for b in bins if b.any()),
         kept={str(name): float(keep_probability(scores[names == name]).mean()) for name in np.unique(names)},
     )

@@ -80,7 +80,7 @@ def grams(hashes: Hashes, offsets: Places, n: int, *, short: bool = False) -> tu
 
 def stretches(values: NDArray[np.unsignedinteger], starts: Places, ends: Places) -> Hashes:
     """The hashes of stretches of an array, wherever they lie in it."""
-    power, inverse = _powers(1 << max(10, len(values).bit_length()))
+    power, inverse = _powers(max(2 * BLOCK, 1 << len(values).bit_length()))
     sums = np.zeros(len(values) + 1, np.uint64)
     np.cumsum(values * power[: len(values)], out=sums[1:])
     return mixed((sums[ends] - sums[starts]) * inverse[starts])
@@ -104,8 +104,11 @@ def _blocks(texts: Sequence[str]) -> Iterator[list[tuple[int, int, int]]]:
         begin = 0
         while begin < len(text):
             end = min(len(text), begin + BLOCK)
-            if end < len(text):
-                end = max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end)) % (end + 1)
+            if (
+                end < len(text)
+                and (space := max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end))) > 0
+            ):
+                end = space
             if size + end - begin > BLOCK and block:
                 yield block
                 block, size = [], 0
@@ -151,7 +154,7 @@ def _letters(bare: bool) -> NDArray[np.uint32]:
     return table
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _powers(n: int) -> tuple[Hashes, Hashes]:
     """B^0, B^1, ..., B^n and their inverses modulo 2^64."""
     power, inverse = (
