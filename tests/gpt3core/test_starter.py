@@ -87,7 +87,7 @@ starter.fetch()
     assert len(list(folder.iterdir())) == 2, "the lock and the leftover"
     monkeypatch.setattr(starter, "PACKAGES", (package,))
     starter.fetch()
-    assert {p.name for p in folder.iterdir()} == {"lock", package.filename, "LICENCES.txt"}
+    assert {p.name for p in folder.iterdir()} == {"lock", package.filename, f"{package.filename}.LICENCE.txt"}
 
 
 def test_an_index_without_the_package_is_one_sentence(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data import weights
 from gpt3core.data.prepare.schema import ENCODINGS, ORIGINS, ROLES, Recipe, Source
+from gpt3core.data.sources import packages
 from gpt3core.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of a source: a folder has it
@@ -46,9 +47,9 @@ def _check_source(name: str, source: Source) -> None:
     origins = [origin for origin in ORIGINS if getattr(source, origin)]
     if len(origins) != 1:
         raise UsageError(f"{where} has {' and '.join(origins) or 'no text'}: give one of {', '.join(ORIGINS)}")
-    for key, allowed in (("role", ROLES), ("encoding", ENCODINGS)):
+    for key, allowed in (("role", ROLES), ("encoding", ENCODINGS), ("package", (None, *packages.NAMES))):
         if (value := getattr(source, key)) not in allowed:
-            raise UsageError(f"{where}.{key}={value!r:.50}: allowed are {', '.join(allowed)}")
+            raise UsageError(f"{where}.{key}={value!r:.50}: allowed are {', '.join(filter(None, allowed))}")
 
 
 def mixture(recipe: Recipe) -> dict[str, float] | None:
