@@ -11,11 +11,13 @@ import hashlib
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -72,25 +74,34 @@ def in_processes(workers: int | None) -> Spread:
         if min(workers, len(tasks)) < 2:
             yield from one_by_one(tasks)
             return
-        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_quiet) as pool:
-            waiting: list[Future[Task]] = [pool.submit(do, task) for task in tasks]
+        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_begin) as pool:
             try:
-                for future in as_completed(waiting):
+                for future in as_completed([pool.submit(do, task) for task in tasks]):
                     yield future.result()
-            except BrokenProcessPool:
-                raise StoreError(
-                    "a worker process was killed, perhaps for memory: what was done is kept; give the same command "
-                    "again, with fewer workers if it happens again"
-                ) from None
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+            except BaseException as error:
+                for child in active_children():
+                    child.terminate()  # what they were at is absent, not half there
+                if isinstance(error, BrokenProcessPool):
+                    raise StoreError(
+                        "a worker process was killed, perhaps for memory: what was done is kept; give the same command "
+                        "again, with fewer workers if it happens again"
+                    ) from None
+                raise
 
     return spread
 
 
-def _quiet() -> None:
-    """Ctrl-C is told to the command alone, which lets its workers finish the task that they are in."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin() -> None:
+    """A worker ends with its command, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = parent_process()
+    assert command is not None
+
+    def watch() -> None:
+        wait([command.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager
