@@ -123,9 +123,7 @@ def loading(seconds: float) -> None:
     ]
     step = fastest_step(seconds)
     fed = batches(Loader(streams, n_ctx=128, seed=0), 5, seconds)
-    print(
-        f"loading: {fed / 1e6:.2f}M tokens a CPU-second in batches of 5 x 128; the fastest step trains {step / 1e6:.3f}M"
-    )
+    print(f"loading: {fed / 1e6:.2f}M tokens a CPU-second in batches of 5 x 128; the fastest step: {step / 1e6:.3f}M")
     target("loader_times_fastest_step", fed / step, ">", 10)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens"
