@@ -134,9 +134,9 @@ def loading(seconds: float) -> None:
         cut = tuple(np.array_split(tokens[: TOKENS // PIECES * PIECES].reshape(PIECES, -1), PIECES))
         shares = {name: int(weight * PIECES) for name, weight in GPT3.items()}
         loader = Loader(list(spread(cut, shares)), n_ctx=2048, seed=0)
-        loader.batch(0, 512)
+        loader.batch(0, 8)
         first = time.process_time() - began
-        rate = batches(loader, 512, 1.0, start=10**8)
+        rate = batches(loader, 8, 1.0, start=10**8)
         grown = (anonymous() - before) / 1e6
     print(f"  over {TOKENS:,} tokens: first batch after {first:.2f} CPU-s, {rate / 1e6:.1f}M tokens a CPU-second")
     target("loader_300b_megabytes", grown, "<", 64)
