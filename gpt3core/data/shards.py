@@ -18,13 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gpt3core.data import checked, starter, weights, writing
 from gpt3core.data import corpus as corpora
 from gpt3core.data.cache import cache_folder
 from gpt3core.data.document import SIDES, TRAIN, VALIDATION, Document
-from gpt3core.data.stream import Stream
+from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
 
@@ -57,7 +55,7 @@ class Shards:
             Stream(
                 name=name,
                 weight=source.weight,
-                pieces=tuple(np.asarray(np.load(self.folder / path, mmap_mode="r")) for path in source.shards[side]),
+                pieces=tuple(mapped(self.folder / path) for path in source.shards[side]),
             )
             for name, source in self.sources.items()
         ]

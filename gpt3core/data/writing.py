@@ -80,16 +80,21 @@ class _Side:
 
     def flush(self) -> None:
         """Write the open file."""
-        header = io.BytesIO()
-        described = {"descr": self.buffer.dtype.str, "fortran_order": False, "shape": (self.used,)}
-        np.lib.format.write_array_header_1_0(header, described)  # type: ignore[no-untyped-call]
         path = self.folder / f"{self.stem}-{len(self.shards):05d}.npy"
         with open(path, "wb") as file:  # numpy does not say that a disk is full when it writes to a file
-            file.write(header.getvalue())
+            file.write(header(self.used))
             file.write(memoryview(self.buffer[: self.used]).cast("B"))
             _synced(file)
         self.shards.append(path)
         self.used = 0
+
+
+def header(tokens: int) -> bytes:
+    """How a .npy file of so many tokens begins."""
+    found = io.BytesIO()
+    described = {"descr": TOKEN.str, "fortran_order": False, "shape": (tokens,)}
+    np.lib.format.write_array_header_1_0(found, described)  # type: ignore[no-untyped-call]
+    return found.getvalue()
 
 
 def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: str, tokenizer: str) -> Source:

@@ -6,7 +6,7 @@ Tokenizing: the starter corpus (made-up English where it cannot be fetched) by t
 document, by ``tokenizer.encoder`` (riptoken's, where it is installed) and by ``writing.write``, which also writes
 shards, counts words and hashes files; in turns, MB a CPU-second, medians. All three give the same tokens.
 Loading: a mixture of five sources by GPT-3's weights, in batches of the laptop's smallest size, whose training step is
-the fastest there is; both in tokens a CPU-second. The same over 302 billion tokens, in a sparse file of 604 GB: memory
+the fastest there is; both in tokens a CPU-second. The same over 302 billion tokens, in sparse files of 604 GB: memory
 that is not the file's own, before and after.
 Starting: ``shards.prepare`` of a folder of 4,500 shards, as 300 billion tokens have, when it is read through and after.
 """
@@ -29,14 +29,13 @@ import numpy as np
 
 from gpt3core.data import corpus, shards, starter, tokenizer, weights, writing
 from gpt3core.data.loader import Loader
-from gpt3core.data.stream import Stream
+from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec
 from tests.benchmarks.target import target
 from tests.conftest import write_corpus
 
 GPT3 = weights.normalised({"cc": 60, "webtext2": 22, "books1": 8, "books2": 8, "wikipedia": 3})
-TOKENS = 302 * 10**9
-PIECES = 4500
+PIECES = 4500  # shards of 64M tokens: 302 billion
 
 
 def texts() -> list[str]:
@@ -123,34 +122,38 @@ def loading(seconds: float) -> None:
     ]
     step = fastest_step(seconds)
     fed = batches(Loader(streams, n_ctx=128, seed=0), 5, seconds)
-    print(
-        f"loading: {fed / 1e6:.2f}M tokens a CPU-second in batches of 5 x 128; the fastest step trains {step / 1e6:.3f}M"
-    )
+    print(f"loading: {fed / 1e6:.2f}M tokens a CPU-second in batches of 5 x 128; the fastest step: {step / 1e6:.3f}M")
     target("loader_times_fastest_step", fed / step, ">", 10)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokens"
-        with open(path, "wb") as file:
-            file.truncate(2 * TOKENS)
-        tokens = np.asarray(np.memmap(path, dtype="<u2", mode="r"))
+        paths = [sparse(Path(folder) / f"{number}.npy") for number in range(PIECES)]
         before, began = anonymous(), time.process_time()
-        cut = tuple(np.array_split(tokens[: TOKENS // PIECES * PIECES].reshape(PIECES, -1), PIECES))
-        shares = {name: int(weight * PIECES) for name, weight in GPT3.items()}
-        loader = Loader(list(spread(cut, shares)), n_ctx=2048, seed=0)
-        loader.batch(0, 512)
+        loader = Loader(list(spread(paths)), n_ctx=2048, seed=0)
+        loader.batch(0, 8)
         first = time.process_time() - began
-        rate = batches(loader, 512, 1.0, start=10**8)
+        rate = batches(loader, 8, 1.0, start=10**8)
         grown = (anonymous() - before) / 1e6
-    print(f"  over {TOKENS:,} tokens: first batch after {first:.2f} CPU-s, {rate / 1e6:.1f}M tokens a CPU-second")
+    print(
+        f"  over {PIECES * writing.SHARD_TOKENS:,} tokens: first batch after {first:.2f} CPU-s, {rate / 1e6:.1f}M tokens a CPU-second"
+    )
     target("loader_300b_megabytes", grown, "<", 64)
     target("loader_300b_first_batch_cpu_seconds", first, "<", 1)
 
 
-def spread(pieces: tuple[np.ndarray, ...], shares: dict[str, int]) -> Iterator[Stream]:
-    """Pieces as sources, so many each."""
+def sparse(path: Path) -> Path:
+    """A shard of full length of which nothing is on the disk."""
+    begin = writing.header(writing.SHARD_TOKENS)
+    with open(path, "wb") as file:
+        file.write(begin)
+        file.truncate(len(begin) + 2 * writing.SHARD_TOKENS)
+    return path
+
+
+def spread(paths: list[Path]) -> Iterator[Stream]:
+    """Shards as sources, as many each as its weight says."""
     first = 0
-    for name, count in shares.items():
-        own = tuple(piece[0] for piece in pieces[first : first + count])
-        yield Stream(name=name, weight=GPT3[name], pieces=own)
+    for name, weight in GPT3.items():
+        count = int(weight * PIECES)
+        yield Stream(name=name, weight=weight, pieces=tuple(map(mapped, paths[first : first + count])))
         first += count
 
 
