@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special, stats
 
-from gpt3core.data.words import words
+from gpt3core.data.words import batches, words
 
 PLACES_LOG2 = 18  # as HashingTF has by default
 PARETO_ALPHA = 9.0
@@ -40,6 +40,9 @@ class Classifier:
 
     def scores(self, texts: Sequence[str]) -> Floats:
         """The probability of each text that it is curated, where half of all are; a text's does not know the others."""
+        return np.concatenate([np.empty(0), *(self._scores(batch) for batch in batches(texts))])
+
+    def _scores(self, texts: Sequence[str]) -> Floats:
         places, offsets = _places(texts)
         counts = np.diff(offsets)
         sums = np.zeros(len(texts))
