@@ -22,6 +22,7 @@ from gpt3core.data.words import Hashes, Places, batches, grams, words
 PERCENTILE = 5
 N_MIN, N_MAX = 8, 13  # of the grams that tell dirty from clean examples
 FILTER_BITS = 5  # 2^5 places for each gram, so that 1 in 32 other grams is looked for in the table
+FILTER_BITS_MAX = 27  # 128 MB
 
 Counts = NDArray[np.uint32]  # (grams,) documents that have each
 
@@ -58,7 +59,7 @@ class Grams:
     @cached_property
     def bits(self) -> int:
         """How many leading bits of a hash the filter knows."""
-        return len(self.table).bit_length() + FILTER_BITS
+        return min(len(self.table).bit_length() + FILTER_BITS, FILTER_BITS_MAX)
 
     @cached_property
     def filter(self) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ from gpt3core.data import decontaminate, dedup, quality, words
 from tests.benchmarks.target import target
 
 PEER_DOCUMENTS, PEER_WORDS = 4000, 230
-SCALE_WORDS = 120
+SCALE_WORDS = 80
 CHUNK = 1000  # documents that are in memory at a time
 EXAMPLES = 2000
 VOCABULARY = 50_000
@@ -37,12 +37,12 @@ Stage = Callable[[], Any]
 
 
 def vocabulary() -> np.ndarray:
-    """2^20 words, each as often as a Zipf-like law has it, so that a uniform draw of them is text."""
+    """2^17 words, each as often as a Zipf-like law has it, so that a uniform draw of them is text."""
     rng = np.random.default_rng(0)
     letters = np.array(list(string.ascii_lowercase))
     names = np.array(["".join(rng.choice(letters, n)) for n in rng.integers(2, 10, VOCABULARY)], object)
     share = 1 / (np.arange(VOCABULARY) + 3.0)
-    return names[rng.choice(VOCABULARY, 1 << 20, p=share / share.sum())]
+    return names[rng.choice(VOCABULARY, 1 << 17, p=share / share.sum())]
 
 
 def examples(text: np.ndarray) -> list[str]:
@@ -54,21 +54,19 @@ def examples(text: np.ndarray) -> list[str]:
 def documents(text: np.ndarray, held: list[str], number: int, count: int, n_words: int) -> tuple[list[str], list[int]]:
     """A chunk of documents, and of each the one it is a near-duplicate of, or -1."""
     rng = np.random.default_rng([2, number])
-    found: list[str] = []
-    origins = []
-    for i in range(count):
-        origin = int(rng.integers(i // 8 * 7 + 1)) // 7 * 8 if i % 8 == 7 else -1
-        if origin >= 0:
-            content = found[origin].split(" ")
-            for at in rng.integers(0, len(content), max(1, len(content) // 100)):
-                content[at] = text[rng.integers(len(text))]
-        else:
-            content = text[rng.integers(0, len(text), rng.integers(n_words // 2, n_words * 3 // 2))].tolist()
-        if i % 100 == 50:
-            content[len(content) // 2 : len(content) // 2] = held[rng.integers(len(held))].split(" ")
-        found.append(" ".join(content))
-        origins.append(origin)
-    return found, origins
+    lengths = rng.integers(n_words // 2, n_words * 3 // 2, count)
+    ends = np.cumsum(lengths)
+    drawn = text[rng.integers(0, len(text), ends[-1])].tolist()
+    found = [drawn[end - n : end] for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    origins = [-1] * count
+    for i in range(7, count, 8):
+        origins[i] = int(rng.integers(i // 8 * 7 + 1)) // 7 * 8
+        found[i] = list(found[origins[i]])
+        for at in rng.integers(0, len(found[i]), max(1, len(found[i]) // 100)).tolist():
+            found[i][at] = "other"
+    for i in range(50, count, 100):
+        found[i][len(found[i]) // 2 : len(found[i]) // 2] = held[rng.integers(len(held))].split(" ")
+    return [" ".join(content) for content in found], origins
 
 
 def interleaved(stages: dict[str, Stage], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
