@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt3core.data.words import Hashes, Places, grams, words
+from gpt3core.data.words import Hashes, Places, batches, grams, words
 from gpt3core.store import files
 
 PERCENTILE = 5
 N_MIN, N_MAX = 8, 13  # of the grams that tell dirty from clean examples
 FILTER_BITS = 5  # 2^5 places for each gram, so that 1 in 32 other grams is looked for in the table
+FILTER_BITS_MAX = 27  # 128 MB
 
 Counts = NDArray[np.uint32]  # (grams,) documents that have each
 
@@ -60,7 +61,7 @@ class Grams:
     @cached_property
     def bits(self) -> int:
         """How many leading bits of a hash the filter knows."""
-        return len(self.table).bit_length() + FILTER_BITS
+        return min(len(self.table).bit_length() + FILTER_BITS, FILTER_BITS_MAX)
 
     @cached_property
     def filter(self) -> NDArray[np.bool_]:
@@ -166,15 +167,16 @@ def evaluation_grams(sets: Mapping[str, Sequence[str]], *, rules: Rules | None =
 
 
 def count(texts: Sequence[str], held: Grams) -> Counts:
-    """How many of the documents have each gram; add the counts of several batches."""
-    bare = words(texts, bare=True)
+    """How many of the documents have each gram; add the counts of several calls."""
     counts = np.zeros(len(held.table), np.uint32)
-    for n in sorted({held.rules.gram, *(s.n for s in held.sets)}):
-        hashes, offsets = grams(bare.hashes, bare.offsets, n)
-        at, place = held.among(hashes)
-        document = np.searchsorted(offsets, at, side="right") - 1
-        once = np.unique(document * len(counts) + place)
-        np.add.at(counts, once % len(counts), 1)
+    for batch in batches(texts):
+        bare = words(batch, bare=True)
+        for n in sorted({held.rules.gram, *(s.n for s in held.sets)}):
+            hashes, offsets = grams(bare.hashes, bare.offsets, n)
+            at, place = held.among(hashes)
+            document = np.searchsorted(offsets, at, side="right") - 1
+            once = np.unique(document * len(counts) + place)
+            np.add.at(counts, once % len(counts), 1)
     return counts
 
 
@@ -184,19 +186,7 @@ def clean(texts: Sequence[str], held: Grams, counts: Counts) -> list[Cleaned]:
     Args:
         counts: of all the training text, which say which grams are common.
     """
-    rules = held.rules
-    bare = words(texts, bare=True)
-    hashes, offsets = grams(bare.hashes, bare.offsets, rules.gram)
-    at, place = held.among(hashes)
-    at = at[counts[place] <= rules.common]
-    left = [Cleaned(pieces=(text,), collisions=0, rule="") for text in texts]
-    document = np.searchsorted(offsets, at, side="right") - 1
-    first = at - offsets[document] + bare.offsets[document]  # the word that a gram begins with
-    starts, ends = bare.starts[first], bare.ends[first + rules.gram - 1]
-    having, begins = np.unique(document, return_index=True)
-    for d, mine in zip(having, np.split(np.stack([starts, ends], axis=1), begins[1:]), strict=False):
-        left[d] = _cut(texts[d], mine.tolist(), rules)
-    return left
+    return [cleaned for batch in batches(texts) for cleaned in _clean(batch, held, counts)]
 
 
 def dirty(held: Grams, counts: Counts) -> dict[str, NDArray[np.bool_]]:
@@ -223,6 +213,22 @@ def overlap(name: str, n: int, dirty: NDArray[np.bool_], scores: NDArray[np.floa
         dirty_score=mean(scores[dirty]),
         clean_score=mean(scores[~dirty]),
     )
+
+
+def _clean(texts: Sequence[str], held: Grams, counts: Counts) -> list[Cleaned]:
+    rules = held.rules
+    bare = words(texts, bare=True)
+    hashes, offsets = grams(bare.hashes, bare.offsets, rules.gram)
+    at, place = held.among(hashes)
+    at = at[counts[place] <= rules.common]
+    document = np.searchsorted(offsets, at, side="right") - 1
+    first = at - offsets[document] + bare.offsets[document]  # the word that a gram begins with
+    stretches = np.stack([bare.starts[first], bare.ends[first + rules.gram - 1]], axis=1)
+    having, begins = np.unique(document, return_index=True)
+    left = [Cleaned(pieces=(text,), collisions=0, rule="") for text in texts]
+    for d, mine in zip(having, np.split(stretches, begins[1:]), strict=False):  # of none there is one, empty
+        left[d] = _cut(texts[d], mine.tolist(), rules)
+    return left
 
 
 def _cut(text: str, collisions: Sequence[tuple[int, int]], rules: Rules) -> Cleaned:

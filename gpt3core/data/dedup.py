@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from gpt3core.data.words import Places, grams, mixed, stretches, words
+from gpt3core.data.words import Places, batches, grams, mixed, stretches, words
 
 CHUNK = 1 << 14  # documents or pairs that are compared at a time
 ROUNDS = 16  # of leaders of a bucket whose members are not all alike
@@ -65,20 +65,23 @@ def signatures(texts: Sequence[str], setting: MinHash) -> Signatures:
 
     A text of fewer words than a gram counts as one gram.
     """
-    found = words(texts)
-    return minima(*grams(found.hashes, found.offsets, setting.gram, short=True), setting)
+    found = [np.empty((0, setting.hashes), np.uint32)]
+    for batch in batches(texts):
+        own = words(batch)
+        found.append(minima(*grams(own.hashes, own.offsets, setting.gram, short=True), setting))
+    return np.concatenate(found)
 
 
 def minima(shingles: NDArray[np.uint64], offsets: Places, setting: MinHash) -> Signatures:
-    """The signatures of sets of hashes: of a x mod 2^32 for as many odd a, the least x of the high 32 bits."""
+    """The signatures of sets of hashes: of a x mod 2^32 for as many odd a, the least over the high 32 bits x."""
     high = (shingles >> np.uint64(32)).astype(np.uint32)
-    some = np.diff(offsets) > 0
-    found = np.full((setting.hashes, len(some)), EMPTY, np.uint32)
-    if some.any():
-        product, begins = np.empty_like(high), offsets[:-1][some]
+    full = np.diff(offsets) > 0  # reduceat takes an empty stretch for one of length one
+    found = np.full((setting.hashes, len(full)), EMPTY, np.uint32)
+    if full.any():
+        product, begins = np.empty_like(high), offsets[:-1][full]
         for row, factor in zip(found, _factors(setting), strict=True):
             np.multiply(high, factor, out=product)
-            row[some] = np.minimum.reduceat(product, begins)
+            row[full] = np.minimum.reduceat(product, begins)
     return np.ascontiguousarray(found.T)
 
 

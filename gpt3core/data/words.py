@@ -11,6 +11,7 @@ nothing but its own stretch, whatever else is in the batch.
 from __future__ import annotations
 
 import functools
+import itertools
 import string
 import sys
 import unicodedata
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 1 << 17  # characters that are hashed at a time: their arrays stay in the processor's cache
+BATCH = 1 << 20  # characters of documents that are worked on at a time
+BLOCK = 1 << 16  # characters that are hashed at a time: their arrays stay in the processor's cache
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 CASED = 0x20000  # no character from here on is cased, white space or punctuation
 SPACE, PUNCTUATION = 0, 0xFFFFFFFF
@@ -37,6 +39,15 @@ class Words:
     offsets: Places  # (documents + 1,)
     starts: Places  # (words,) characters before a word in its own document
     ends: Places  # (words,) characters before its end
+
+
+def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in groups of about BATCH characters, which bounds the memory of what is computed of them."""
+    ends = np.cumsum([len(text) for text in texts])
+    cuts = np.searchsorted(ends, np.arange(BATCH, ends[-1], BATCH)) if len(texts) else []
+    bounds = np.unique([0, *cuts, len(texts)])
+    for begin, end in itertools.pairwise(bounds.tolist()):
+        yield texts[begin:end]
 
 
 def words(texts: Sequence[str], *, bare: bool = False) -> Words:

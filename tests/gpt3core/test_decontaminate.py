@@ -112,6 +112,16 @@ def test_n_is_the_fifth_percentile_of_the_lengths_from_8_to_13():
     assert n([2] * 100, n_min=1) == 2  # Anagrams 1 of Table C.1
 
 
+@pytest.mark.parametrize("sets", [{}, {"set": ["too short"]}])
+def test_where_no_example_has_a_gram_nothing_is_cut(sets, tmp_path):
+    evaluation_grams(sets).save(tmp_path / "grams.npz")
+    held = Grams.load(tmp_path / "grams.npz")
+    texts = [filler(500), "too short"]
+    counts = count(texts, held)
+    assert [found.pieces for found in clean(texts, held, counts)] == [(text,) for text in texts]
+    assert not any(flags.any() for flags in dirty(held, counts).values())
+
+
 def test_grams_outlive_a_process(tmp_path):
     held = evaluation_grams({"one": [EXAMPLE, "too short"], "two": [filler(300)]}, rules=Rules(window=50))
     held.save(tmp_path / "grams.npz")

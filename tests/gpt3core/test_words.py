@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt3core.data import words as module
-from gpt3core.data.words import grams, stretches, words
+from gpt3core.data.words import batches, grams, stretches, words
 
 TEXT = st.text(st.sampled_from("abAB éÉßİσΣ\t\n\u00a0\u3000.,'-漢🙂\ud800"), max_size=60)
 
@@ -87,3 +87,15 @@ def test_hashes_of_many_stretches_do_not_collide_and_fill_their_range():
     shares = np.bincount((found >> np.uint64(60)).astype(int)) / len(found)
     assert shares == pytest.approx(np.full(16, 1 / 16), rel=0.02)
     assert np.bincount((found & np.uint64(15)).astype(int)) / len(found) == pytest.approx(np.full(16, 1 / 16), rel=0.02)
+
+
+@given(st.lists(TEXT, max_size=8))
+def test_batches_are_all_texts_in_order_and_bounded(texts):
+    kept, module.BATCH = module.BATCH, 30
+    try:
+        found = [list(batch) for batch in batches(texts)]
+    finally:
+        module.BATCH = kept
+    assert [text for batch in found for text in batch] == texts
+    assert all(batch for batch in found) or not texts
+    assert all(sum(map(len, batch)) <= 30 + len(batch[0]) + len(batch[-1]) for batch in found)
