@@ -15,6 +15,7 @@ from typing import Any
 
 from gpt3core import pulse
 from gpt3core.data.cache import cache_folder
+from gpt3core.errors import StoreError
 from gpt3core.store import files
 
 SETTLED_SECONDS = 2.0  # a file changed so shortly ago may change again within the same tick of its file system's clock
@@ -51,8 +52,8 @@ def remembered(key: str, paths: Iterable[Path], work_out: Callable[[], str]) -> 
     """What was worked out of some files, from before if none of them has changed since."""
     began, stamps = time.time_ns(), {str(path): _stamp(path) for path in paths}
     record = _record(key)
-    known = files.find_object(record)
-    if known is not None and known["files"] == {path: list(stamp or ()) for path, stamp in stamps.items()}:
+    known = _known(record)
+    if known.get("files") == {path: list(stamp or ()) for path, stamp in stamps.items()}:
         return str(known["found"])
     found = work_out()
     newest = max((stamp[1] for stamp in stamps.values() if stamp is not None), default=0)
@@ -76,11 +77,19 @@ def _record(key: str) -> Path:
     return cache_folder() / "checked" / f"{name}.json"
 
 
+def _known(record: Path) -> dict[str, Any]:
+    """What a record says; nothing where it cannot be read, for it can be made again."""
+    try:
+        return files.find_object(record) or {}
+    except StoreError:
+        return {}
+
+
 def _unknown(
     record: Path, expected: Mapping[str, Mapping[str, Any]], found: Mapping[str, tuple[int, int] | None]
 ) -> list[str]:
     """The files of which it is not known that they are what they should be."""
-    known = (files.find_object(record) or {"files": {}})["files"]
+    known = _known(record).get("files", {})
     return [name for name, file in expected.items() if known.get(name) != [*(found[name] or ()), file["sha256"]]]
 
 

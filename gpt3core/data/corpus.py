@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gpt3core.data import checked, reading, split, starter, writing
+from gpt3core.data import checked, split, starter, writing
 from gpt3core.data.document import Document
-from gpt3core.data.reading import Text
+from gpt3core.data.sources import own
+from gpt3core.data.sources.own import Text
 from gpt3core.spec import PIPELINE_VERSION, DataSpec
 from gpt3core.store import files
 
@@ -31,9 +32,9 @@ def fingerprint(corpus: str) -> str:
         return starter.fingerprint()
     if is_prepared(corpus):
         return writing.identity(files.read_object(_prepared(corpus)))
-    paths = reading.text_files(corpus)
+    paths = own.text_files(corpus)
     key = f"text:{Path(corpus).expanduser().absolute()}"
-    return checked.remembered(key, paths, lambda: _fingerprint(reading.texts(corpus)))
+    return checked.remembered(key, paths, lambda: _fingerprint(own.texts(corpus)))
 
 
 def is_prepared(corpus: str) -> bool:
@@ -74,10 +75,10 @@ def documents(spec: DataSpec) -> list[Document]:
         ValueError: when the corpus is missing, empty or unreadable, or not the text that the specification names.
     """
     check_version(spec)
-    own = [] if spec.corpus == starter.NAME else reading.texts(spec.corpus)
-    found = _fingerprint(own) if own else starter.fingerprint()
+    given = [] if spec.corpus == starter.NAME else own.texts(spec.corpus)
+    found = _fingerprint(given) if given else starter.fingerprint()
     _check_same(spec, found)
-    everything = _documents(own, spec.validation_fraction) if own else starter.documents()
+    everything = _documents(given, spec.validation_fraction) if given else starter.documents()
     # of equal texts the one with the first group's and domain's name stays: files may come in any order
     distinct = {d.text: d for d in sorted(everything, key=lambda d: (d.group, d.domain), reverse=True)}
     return sorted(distinct.values(), key=_order)

@@ -1,6 +1,6 @@
 """Megatron's indexed datasets: ``python -m gpt3core.data.megatron out=DIR corpus=...``, or ``indexed=...``.
 
-corpus=DIR           write a prepared folder (or starter, or own text) as OUT/<source>-train.bin and .idx, -validation.bin
+corpus=DIR           write a prepared folder, starter, or own text as OUT/<source>-train.bin and .idx, and -validation
 indexed=[A,B]        prepare DIR from A.bin and A.idx, B.bin and B.idx: every pair is a source, named as its file is
 out=DIR              the new folder; one that holds something is refused
 tokenizer=gpt2       the tokenizer, of the corpus or by which the pairs were made

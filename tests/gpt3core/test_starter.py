@@ -87,7 +87,7 @@ starter.fetch()
     assert len(list(folder.iterdir())) == 2, "the lock and the leftover"
     monkeypatch.setattr(starter, "PACKAGES", (package,))
     starter.fetch()
-    assert {p.name for p in folder.iterdir()} == {"lock", package.filename, "LICENCES.txt"}
+    assert {p.name for p in folder.iterdir()} == {"lock", package.filename, f"{package.filename}.LICENCE.txt"}
 
 
 def test_an_index_without_the_package_is_one_sentence(monkeypatch, tmp_path):
@@ -147,5 +147,5 @@ def test_no_work_is_on_both_sides_and_the_recorded_figures_hold(monkeypatch, tmp
         assert sum(source.bytes.values()) == facts.STARTER_BYTES[name]
         assert sum(source.tokens.values()) == facts.STARTER_TOKENS[1024][name] + facts.STARTER_DOCUMENTS[name]
         assert source.tokens["train"] == pytest.approx(own.train_tokens, rel=0.01)
-        assert source.tokens["validation"] == pytest.approx(own.validation_tokens, rel=0.05)
+        assert source.tokens["validation"] == pytest.approx(own.validation_tokens, rel=0.1)
         assert source.weight == pytest.approx(own.weight, rel=0.01)

@@ -1,0 +1,76 @@
+"""Near-duplicates over parts: signatures of each, then one look at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from gpt3core.data import dedup
+from gpt3core.data.prepare import parts, task
+
+SETTINGS = {"fuzzy": dedup.MODERN, "gpt3": dedup.GPT3}
+
+
+def staying(part: parts.Part, scored: Path | None) -> list[int]:
+    """The rows of a part that the quality filter leaves."""
+    if scored is None:
+        return list(range(len(part)))
+    return np.flatnonzero(parts.read(scored, ["stays"]).column("stays").to_numpy()).tolist()
+
+
+def sign(out: Path, *, part: Path, scored: Path | None, rule: str) -> None:
+    """Write the signatures of the documents of a part that stay."""
+    found = parts.documents(part)
+    signatures = dedup.signatures([found.texts[n] for n in staying(found, scored)], SETTINGS[rule])
+    parts.write_array(out, signatures)
+
+
+def compare(
+    out: Path,
+    *,
+    tables: Sequence[Path],
+    scored: Sequence[Path | None],
+    signatures: Sequence[Path],
+    rule: str,
+    order: Sequence[str],
+    across: bool,
+) -> None:
+    """Write for each part, of each document that stays, the name of the copy that is kept in its place, if one is."""
+    ids: list[str] = []
+    sources: list[str] = []
+    sizes = []
+    for path, judged in zip(tables, scored, strict=True):
+        table = parts.read(path, ["id", "source"])
+        if judged is not None:
+            table = table.filter(parts.read(judged, ["stays"]).column("stays"))
+        ids += table.column("id").to_pylist()
+        sources += table.column("source").to_pylist()
+        sizes.append(len(table))
+    found = _stacked(signatures, sizes)
+    kept = dedup.copies(ids, sources, found, SETTINGS[rule], order=order, across=across)
+    of = [None if k == n else f"{sources[k]}/{ids[k]}" for n, k in enumerate(kept.tolist())]
+    with task.folder(out) as begun:
+        first = 0
+        for number, size in enumerate(sizes):
+            column = pa.array(of[first : first + size], pa.string())
+            parts.write(begun / part_name(number), {"copy_of": column}, {})
+            first += size
+
+
+def part_name(number: int) -> str:
+    """The file of a part."""
+    return f"part-{number:05d}.parquet"
+
+
+def _stacked(paths: Sequence[Path], sizes: Sequence[int]) -> np.ndarray:
+    """All signatures in one array."""
+    first = np.load(paths[0], allow_pickle=False, mmap_mode="r")
+    found = np.empty((sum(sizes), first.shape[1]), first.dtype)
+    begin = 0
+    for path, size in zip(paths, sizes, strict=True):
+        found[begin : begin + size] = np.load(path, allow_pickle=False, mmap_mode="r")
+        begin += size
+    return found

@@ -1,0 +1,121 @@
+"""The folder that a command leaves: whose it is while it is made, and how it gets whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gpt3core.data import writing
+from gpt3core.data.prepare import checks, cleaning, filtering, parts, pipeline, read, recipe, sharding
+from gpt3core.data.prepare.pipeline import Prepared
+from gpt3core.data.prepare.schema import Recipe
+from gpt3core.errors import UsageError
+from gpt3core.store import files
+
+LOCK = ".lock"
+DECISIONS = "decisions"
+BAD = "bad.jsonl"
+PARTS_OF_IT = ("work", LOCK, DECISIONS, BAD)  # what a folder under way may hold, with the folders of its sources
+
+
+def whole(out: Path, asked: Recipe) -> dict[str, Any] | None:
+    """The manifest of a folder that is whole and was made by this recipe; None for one that is new or under way.
+
+    Raises:
+        UsageError: when something else lies there.
+    """
+    if (manifest := files.find_object(out / writing.MANIFEST)) is not None:
+        before, now = _flat(manifest.get("recipe", {})), _flat(recipe.as_dict(asked))
+        keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key) and key != "name"]
+        if keys:
+            shown = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys[:3])
+            raise UsageError(f"out={out} was prepared by other settings ({shown:.300}): give another folder")
+        return manifest
+    others = [path.name for path in _entries(out) if path.name not in (*PARTS_OF_IT, *asked.sources)]
+    if others and not (out / pipeline.WORK).is_dir():
+        raise UsageError(f"out={out} holds {', '.join(sorted(others)[:3])} already: give a new or empty folder")
+    return None
+
+
+def _entries(out: Path) -> list[Path]:
+    try:
+        return list(out.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"out={out} is no folder that can be used ({error.strerror}): give a new one") from error
+
+
+def finish(out: Path, asked: Recipe, made: Prepared) -> dict[str, Any]:
+    """Give everything its name, write the manifest and remove what stages left for one another."""
+    sources = {}
+    for name, folder in made.shards.items():
+        sources[name] = writing.Source(**files.read_object(folder / sharding.FACTS))
+        _publish(folder / name, out / name)
+    for number, folder in enumerate(made.cleaned):
+        _publish_file(folder / cleaning.DECISIONS, out / DECISIONS / f"part-{number:05d}.parquet")
+    bad = b"".join((folder / read.BAD).read_bytes() for folder in made.read)
+    files.write_bytes(out / BAD, bad)
+    if made.classifier is not None:
+        _publish_file(made.classifier / filtering.CLASSIFIER, out / filtering.CLASSIFIER)
+    manifest = writing.finish(
+        out,
+        sources,
+        tokenizer=asked.tokenizer,
+        validation_fraction=asked.validation_fraction,
+        weights=checks.mixture(asked),
+        beside=_about(asked, made),
+    )
+    shutil.rmtree(out / pipeline.WORK, ignore_errors=True)
+    return manifest
+
+
+def _about(asked: Recipe, made: Prepared) -> dict[str, Any]:
+    """What else the manifest says: the recipe in full, what was read and dropped, the filter, the evaluation sets."""
+    rules: dict[str, Counter[str]] = {}
+    for folder in made.cleaned:
+        for name, counts in parts.counts(folder / cleaning.DECISIONS)["rules"].items():
+            rules.setdefault(name, Counter()).update(counts)
+    about: dict[str, Any] = {
+        "recipe": recipe.as_dict(asked),
+        "read": pipeline.read_counts(made.read),
+        "decided": {name: dict(counts) for name, counts in rules.items()},
+        "same_name": dict(sum((Counter(parts.counts(path)["same_name"]) for path in made.parts), Counter())),
+        "versions": {"isoflop": metadata.version("isoflop"), "prepare": pipeline.FORMAT},
+    }
+    if made.classifier is not None:
+        about["filter"] = files.read_object(made.classifier / filtering.JUDGEMENT)
+    if made.counts is not None:
+        about["evaluation_sets"] = files.read_object(made.counts / cleaning.DIRTY)
+    return about
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Give the files of a folder a second name, so that a command killed here finds the first again."""
+    for path in folder.iterdir():
+        _publish_file(path, out / path.name)
+
+
+def _publish_file(path: Path, out: Path) -> None:
+    with files.explained(out, setting="out"):
+        out.parent.mkdir(exist_ok=True)
+        if out.exists() and out.samefile(path):
+            return
+        begun = out.with_name(f".{out.name}.tmp")
+        begun.unlink(missing_ok=True)
+        try:
+            os.link(path, begun)
+        except OSError:  # a file system without second names
+            shutil.copyfile(path, begun)
+        os.replace(begun, out)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: value}

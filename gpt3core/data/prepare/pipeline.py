@@ -1,0 +1,212 @@
+"""The stages in their order: which tasks each has, and what follows from what.
+
+DIR/work/NN-stage-KEY/ holds what a stage left; the key covers the settings and the text that it follows from. When all
+is done the shards and decisions get their names, the manifest is written, and DIR/work goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt3core.data import decontaminate
+from gpt3core.data.prepare import cleaning, copying, filtering, parts, read, sharding, task
+from gpt3core.data.prepare.schema import Recipe
+from gpt3core.data.prepare.task import Task
+from gpt3core.data.prepare.units import Unit
+from gpt3core.data.sources import walk
+from gpt3core.store import files
+
+FORMAT = 1  # of what stages leave for one another
+WORK = "work"
+
+Stage = Callable[[str, Sequence[Task]], None]  # does what is not done of a stage's tasks, by its name
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """What the stages left, as far as they have come."""
+
+    read: list[Path] = field(default_factory=list)  # a folder a unit
+    parts: list[Path] = field(default_factory=list)
+    scored: list[Path | None] = field(default_factory=list)  # a file a part; None without a filter
+    classifier: Path | None = None
+    copies: Path | None = None  # a folder with a file a part
+    counts: Path | None = None  # a folder
+    cleaned: list[Path] = field(default_factory=list)  # a folder a part
+    shards: dict[str, Path] = field(default_factory=dict)  # a folder a source
+
+
+def evaluation_sets(recipe: Recipe) -> list[Path]:
+    """The files of the evaluation sets, in order of their names.
+
+    Raises:
+        ValueError: for one that is not there, and two of one name.
+    """
+    found: dict[str, Path] = {}
+    for given in recipe.decontaminate.against:
+        for path in walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets"):
+            name = path.name.split(".")[0]
+            if found.setdefault(name, path.absolute()) != path.absolute():
+                raise ValueError(f"decontaminate.against has two sets of the name {name}, {found[name]} and {path}")
+    return [found[name] for name in sorted(found)]
+
+
+def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prepared:
+    """Do all stages.
+
+    Raises:
+        ValueError: for text that cannot be used: too much of it is bad, or a source has nothing left.
+    """
+    made = Prepared()
+    made.read = [work / f"01-read-{task.key(FORMAT, unit.key)}" for unit in units]
+    sizes = zip(units, made.read, strict=True)
+    do("read", [Task(out=out, work=read.read, given={"unit": unit}, size=max(1, unit.bytes)) for unit, out in sizes])
+    _check_read(recipe, units, made.read)
+    key = task.key(FORMAT, sorted(unit.key for unit in units))
+    key = _gather(made, work, key, do)
+    key = _filter(made, recipe, work, key, do)
+    key = _compare(made, recipe, work, key, do)
+    key = _clean(made, recipe, work, key, do)
+    _shard(made, recipe, work, key, do)
+    return made
+
+
+def read_counts(folders: Sequence[Path]) -> dict[str, dict[str, int]]:
+    """What was read of each source: documents, bytes, repaired, and bad ones by their kind."""
+    found: dict[str, dict[str, int]] = {}
+    for folder in folders:
+        counts = files.read_object(folder / read.COUNTS)
+        of = found.setdefault(counts.pop("source"), {"documents": 0, "bytes": 0})
+        for name, n in counts.items():
+            of[name] = of.get(name, 0) + n
+    return found
+
+
+def _check_read(recipe: Recipe, units: Sequence[Unit], folders: Sequence[Path]) -> None:
+    """Refuse text of which more is bad than the recipe allows, and sources without any."""
+    for name, counts in read_counts(folders).items():
+        mine = [folder for unit, folder in zip(units, folders, strict=True) if unit.source == name]
+        bad = sum(n for kind, n in counts.items() if kind.startswith("bad."))
+        damaged = counts.get("bad.damaged", 0)
+        if not bad and not counts["documents"]:
+            raise ValueError(f"sources.{name} is empty: there is no text in it; give files with text ({walk.ALLOWED})")
+        all_of = bad - damaged + counts["documents"]
+        for n, allowed, what, key in (
+            (damaged, recipe.bad.files, "files of which not all can be read", f"bad.files={damaged}"),
+            (bad - damaged, recipe.bad.share * all_of, f"of {all_of} documents that are bad", "bad.share"),
+        ):
+            if n > allowed:
+                first = next(line for folder in mine for line in files.read_lines(folder / read.BAD))
+                raise ValueError(
+                    f"sources.{name} has {n} {what}, more than the recipe allows; the first: {first['said']} (all: "
+                    f"{mine[0].parent}/01-read-*/{read.BAD}; or raise {key})"
+                )
+        if not counts["documents"]:
+            raise ValueError(f"sources.{name} has no document that can be read: bring other text, or leave it out")
+
+
+def _gather(made: Prepared, work: Path, key: str, do: Stage) -> str:
+    of = read.number_of_parts(sum(counts["bytes"] for counts in read_counts(made.read).values()))
+    given = [{"folders": made.read, "number": n, "of": of} for n in range(of)]
+    key = task.key(key, of)
+    made.parts = _over_parts("gather", 2, work, key, do, read.gather, given)
+    made.scored = [None] * of
+    return key
+
+
+def _filter(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> str:
+    if not recipe.filters:
+        return key
+    curated, web = ([name for name, s in recipe.sources.items() if s.role == role] for role in ("curated", "web"))
+    documents = {name: counts["documents"] for name, counts in read_counts(made.read).items()}
+    rates = {
+        name: min(1.0, recipe.quality.train_documents / sum(documents[other] for other in side))
+        for side in (curated, web)
+        for name in side
+    }
+    key = task.key(key, rates, recipe.seed)
+    given: list[dict[str, Any]] = [{"part": part, "rates": rates, "seed": recipe.seed} for part in made.parts]
+    samples = _over_parts("sample", 3, work, key, do, filtering.sample, given)
+    key = task.key(key, sorted(curated))
+    made.classifier = work / f"04-train-{key}"
+    given = [{"samples": samples, "curated": curated, "seed": recipe.seed}]
+    do("train", [Task(out=made.classifier, work=filtering.train, given=given[0])])
+    rule = {"web": web, "alpha": recipe.quality.alpha, "seed": recipe.seed}
+    key = task.key(key, rule)
+    given = [{"part": part, "classifier": made.classifier, **rule} for part in made.parts]
+    made.scored = list(_over_parts("score", 5, work, key, do, filtering.score, given))
+    return key
+
+
+def _compare(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> str:
+    rule = recipe.dedup.rule
+    if rule == "none":
+        return key
+    key = task.key(key, rule)
+    pairs = list(zip(made.parts, made.scored, strict=True))
+    given = [{"part": part, "scored": scored, "rule": rule} for part, scored in pairs]
+    signatures = _over_parts("sign", 6, work, key, do, copying.sign, given, ending=".npy")
+    # of copies the one stays whose source comes first; curated ones do before web
+    order = sorted(recipe.sources, key=lambda name: recipe.sources[name].role == "web")
+    how = {"rule": rule, "order": order, "across": recipe.dedup.across}
+    key = task.key(key, how)
+    made.copies = work / f"07-compare-{key}"
+    whole = {"tables": made.parts, "scored": made.scored, "signatures": signatures, **how}
+    do("compare", [Task(out=made.copies, work=copying.compare, given=whole)])
+    return key
+
+
+def _clean(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> str:
+    files_of = [None if made.copies is None else made.copies / copying.part_name(n) for n in range(len(made.parts))]
+    each = [
+        {"part": part, "scored": scored, "copies": copies}
+        for part, scored, copies in zip(made.parts, made.scored, files_of, strict=True)
+    ]
+    held: Path | None = None
+    if sets := evaluation_sets(recipe):
+        cut = recipe.decontaminate
+        rules = decontaminate.Rules(
+            gram=cut.gram, window=cut.window, shortest=cut.shortest, pieces=cut.most_pieces, common=cut.common
+        )
+        key = task.key(key, vars(rules), [[path.name, files.sha256_file(path)] for path in sets])
+        held = work / f"08-grams-{key}.npz"
+        do("grams", [Task(out=held, work=cleaning.grams, given={"sets": sets, "rules": rules})])
+        given = [{**words, "held": held} for words in each]
+        counted = _over_parts("count", 9, work, key, do, cleaning.count, given, ending=".npy")
+        made.counts = work / f"10-total-{key}"
+        do("total", [Task(out=made.counts, work=cleaning.total, given={"counted": counted, "held": held})])
+    given = [{**words, "held": held, "counts": made.counts} for words in each]
+    made.cleaned = _over_parts("clean", 11, work, key, do, cleaning.clean, given, ending="")
+    return key
+
+
+def _shard(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> None:
+    counts = [parts.counts(folder / cleaning.DOCUMENTS) for folder in made.cleaned]
+    tasks = []
+    for name in recipe.sources:
+        held_out = sharding.threshold(counts, name, recipe.validation_fraction)
+        given = {"source": name, "cleaned": made.cleaned, "held_out": held_out, "tokenizer": recipe.tokenizer}
+        made.shards[name] = work / f"12-shard-{task.key(key, name, held_out, recipe.tokenizer)}"
+        tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
+    do("shard", tasks)
+
+
+def _over_parts(
+    name: str,
+    number: int,
+    work: Path,
+    key: str,
+    do: Stage,
+    function: Callable[..., None],
+    given: Sequence[dict[str, Any]],
+    *,
+    ending: str = ".parquet",
+) -> list[Path]:
+    """Do a stage that has a task a part; returns what each leaves."""
+    folder = work / f"{number:02d}-{name}-{key}"
+    outs = [folder / f"part-{n:05d}{ending}" for n in range(len(given))]
+    do(name, [Task(out=out, work=function, given=words) for out, words in zip(outs, given, strict=True)])
+    return outs

@@ -1,0 +1,136 @@
+"""What the command tells: the plan, how far it is, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gpt3core.data.document import TRAIN, VALIDATION
+from gpt3core.data.prepare import checks, read
+from gpt3core.data.prepare.schema import Recipe
+from gpt3core.data.prepare.task import Spread, Task
+from gpt3core.data.prepare.units import Unit
+from gpt3core.data.sources import streams
+
+# text in a file beside its size on disk, about: of English, compressed as crawls are
+UNPACKED = {**dict.fromkeys(streams.COMPRESSIONS, 3.0), ".parquet": 2.0}
+# MB of text a core reads, filters, compares, cuts and tokenizes in a second, all stages together, about
+MB_A_SECOND = 1.5
+DISK = 1.5  # bytes on disk at most beside the text's, while it goes on: two compressed copies, signatures, shards
+
+
+class Display:
+    """Shows stages as they go on: bars on a terminal, else a line a stage."""
+
+    def __init__(self, spread: Spread) -> None:
+        self._spread = spread
+        self._console = Console(stderr=True, highlight=False)
+
+    def stage(self, name: str, tasks: Sequence[Task]) -> None:
+        """Do what is not done of a stage's tasks."""
+        waiting = [task for task in tasks if not task.done]
+        if not waiting:
+            return
+        begun = time.monotonic()
+        kept = len(tasks) - len(waiting)
+        with self._bar(name, len(tasks), kept) as advance:
+            for _ in self._spread(waiting):
+                advance()
+        if not self._console.is_terminal:
+            before = f", {kept} done before" if kept else ""
+            seconds = time.monotonic() - begun
+            print(f"{name}: {len(waiting)} tasks in {seconds:.1f} s{before}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def _bar(self, name: str, total: int, completed: int) -> Iterator[Any]:
+        if not self._console.is_terminal:
+            yield lambda: None
+            return
+        columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=self._console) as progress:
+            bar = progress.add_task(name, total=total, completed=completed)
+            yield lambda: progress.advance(bar)
+
+
+def plan(recipe: Recipe, units: Sequence[Unit], sets: Sequence[Path], out: Path, workers: int) -> None:
+    """Print what would be read and done."""
+    table = Table(title=f"{recipe.name}: {len(recipe.sources)} sources", title_justify="left")
+    for column in ("source", "role", "weight", "files", "MB on disk", "MB of text, about"):
+        table.add_column(column, justify="left" if column in ("source", "role") else "right")
+    weights = checks.mixture(recipe)
+    total = 0.0
+    for name, source in recipe.sources.items():
+        mine = [unit for unit in units if unit.source == name]
+        text = sum(_text_bytes(unit) for unit in mine)
+        total += text
+        weight = "by size" if weights is None else f"{weights[name]:.3f}"
+        known = all(unit.bytes for unit in mine)
+        sizes = (f"{sum(unit.bytes for unit in mine) / 1e6:,.1f}", f"{text / 1e6:,.1f}") if known else ("?", "?")
+        table.add_row(name, source.role, weight, str(len({unit.name for unit in mine})), *sizes)
+    _console().print(table)
+    steps = ["read", "gather", *(["filter"] if recipe.filters else [])]
+    steps += [] if recipe.dedup.rule == "none" else [f"drop copies ({recipe.dedup.rule})"]
+    steps += [f"cut out {len(sets)} evaluation sets"] if sets else []
+    print(f"stages: {', '.join(steps)}, tokenize with {recipe.tokenizer}")
+    if not recipe.filters and recipe.quality.rule != "none":
+        print("note: nothing is filtered: that needs a source with role: web and one with role: curated")
+    hours = total / 1e6 / MB_A_SECOND / workers / 3600
+    took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+    print(
+        f"about {total / 1e6:,.0f} MB of text in {read.number_of_parts(int(total))} parts: {took} of {workers} "
+        f"{'process' if workers == 1 else 'processes'}, {total * DISK / 1e6:,.0f} MB of disk at {out}"
+    )
+
+
+def _text_bytes(unit: Unit) -> float:
+    return unit.bytes * UNPACKED.get(Path(unit.name).suffix.lower(), 1.0)
+
+
+def report(manifest: Mapping[str, Any], out: Path) -> None:
+    """Print what a whole folder holds: of each source what was read, dropped by which rule, and is left."""
+    rules = sorted({rule for counts in manifest["decided"].values() for rule in counts if rule != "kept"})
+    table = Table(title=f"{out}", title_justify="left")
+    columns = ("source", "weight", "documents", "bad", *rules, "left", "train tokens", "held-out tokens")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "source" else "right")
+    total = sum(source["weight"] for source in manifest["sources"].values())
+    for name, source in manifest["sources"].items():
+        counts, decided = manifest["read"][name], manifest["decided"][name]
+        bad = sum(n for kind, n in counts.items() if kind.startswith("bad."))
+        table.add_row(
+            name,
+            f"{source['weight'] / total:.3f}",
+            *(f"{n:,}" for n in (counts["documents"], bad, *(decided.get(rule, 0) for rule in rules))),
+            *(f"{sum(source['documents'].values()):,}", f"{source['tokens'][TRAIN]:,}"),
+            f"{source['tokens'][VALIDATION]:,}",
+        )
+    _console().print(table)
+    for line in _notes(manifest):
+        print(line)
+
+
+def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
+    if "auc" in manifest.get("filter", {}):
+        found = manifest["filter"]
+        kept = ", ".join(f"{name} {share:.1%}" for name, share in found["kept"].items())
+        yield f"filter: AUC {found['auc']:.4f} on {found['judged_on']:,} documents; by its rule would stay {kept}"
+    for name, about in manifest.get("evaluation_sets", {}).items():
+        dirty, n = len(about["dirty"]), about["examples"]
+        yield f"{name}: {n - dirty:,} of {n:,} examples clean ({1 - dirty / n:.1%}), by {about['n']}-grams"
+    for name, counts in manifest["read"].items():
+        if counts.get("repaired"):
+            yield f"note: {counts['repaired']:,} documents of {name} were not UTF-8 and were repaired"
+        if again := manifest["same_name"].get(name):
+            yield f"note: {again:,} documents of {name} share a name with another, and were numbered (~2, ~3, ...)"
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 120, highlight=False)

@@ -1,0 +1,121 @@
+"""Tasks: work that reads finished files and leaves one file or folder of its own, whole or absent.
+
+A killed command goes on with those that are there. The name of a stage's folder has a key in it, which covers all that
+its files follow from, so other settings find other folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from gpt3core.errors import DiskFullError, StoreError
+from gpt3core.spec import canonical_json
+from gpt3core.store import files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A call of a function of a module with plain data, and what it leaves: ``work(out, **given)``."""
+
+    out: Path
+    work: Callable[..., None]
+    given: dict[str, Any]
+    size: int = 1  # for the display: bytes, or whatever the stage counts
+
+    @property
+    def done(self) -> bool:
+        """Whether what it leaves is there."""
+        return self.out.exists()
+
+
+Spread = Callable[[Sequence[Task]], Iterator[Task]]  # does tasks somewhere, and yields each when it is done
+
+
+def do(task: Task) -> Task:
+    """Do one task; the disk's refusals are one sentence."""
+    try:
+        with files.explained(task.out):
+            task.out.parent.mkdir(parents=True, exist_ok=True)
+            task.work(task.out, **task.given)
+    except DiskFullError as error:
+        raise DiskFullError(
+            f"no room to write {task.out}: what was done before is kept; free space there and give the same command "
+            "again, which goes on"
+        ) from error
+    except StoreError as error:
+        raise StoreError(f"{error}".replace("by ISOFLOP_ROOT", "by out=DIR")) from error
+    return task
+
+
+def one_by_one(tasks: Sequence[Task]) -> Iterator[Task]:
+    """Do tasks in this process."""
+    for task in tasks:
+        yield do(task)
+
+
+def in_processes(workers: int | None) -> Spread:
+    """Do tasks in so many processes of this machine; None for one a core."""
+    workers = workers or len(os.sched_getaffinity(0))
+
+    def spread(tasks: Sequence[Task]) -> Iterator[Task]:
+        if min(workers, len(tasks)) < 2:
+            yield from one_by_one(tasks)
+            return
+        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_begin) as pool:
+            try:
+                for future in as_completed([pool.submit(do, task) for task in tasks]):
+                    yield future.result()
+            except BaseException as error:
+                for child in active_children():
+                    child.terminate()  # what they were at is absent, not half there
+                if isinstance(error, BrokenProcessPool):
+                    raise StoreError(
+                        "a worker process was killed, perhaps for memory: what was done is kept; give the same command "
+                        "again, with fewer workers if it happens again"
+                    ) from None
+                raise
+
+    return spread
+
+
+def _begin() -> None:
+    """A worker ends with its command, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = parent_process()
+    assert command is not None
+
+    def watch() -> None:
+        wait([command.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when the block ends well."""
+    begun = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(begun, ignore_errors=True)
+    begun.mkdir()
+    yield begun
+    files.sync_folder(begun)
+    os.rename(begun, out)
+    files.sync_folder(out.parent)
+
+
+def key(*named: Any) -> str:
+    """A short name for plain data."""
+    return hashlib.sha256(canonical_json(named).encode()).hexdigest()[:12]

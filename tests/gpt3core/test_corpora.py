@@ -1,0 +1,254 @@
+"""A corpus of several sources, from prepared folder to trained run: what is read, checked, mixed, measured, refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gpt3core.data import checked, corpus, facts, shards, tokenizer, writing
+from gpt3core.evals import held_out
+from gpt3core.spec import DataSpec
+from gpt3core.store import files
+from gpt3core.store.rundir import RunDir
+from tests.conftest import make_run, sentence
+from tests.gpt3core.outcomes import outcome, run, stopped
+
+SIZES = {"books": 160, "web": 240}  # documents
+TOKENIZER = "gpt2:300"
+
+
+def documents(name, count):
+    """Sentences of one source, every tenth document held out."""
+    rng = random.Random(name)
+    for number in range(count):
+        text = " ".join(sentence(rng) for _ in range(12))
+        yield ("validation" if number % 10 == 0 else "train"), name, f"{name}: {text}"
+
+
+def prepare(folder, sizes=SIZES, **how):
+    made = {n: writing.write(documents(n, c), folder, source=n, tokenizer=TOKENIZER) for n, c in sizes.items()}
+    writing.finish(folder, made, tokenizer=TOKENIZER, validation_fraction=0.1, **how)
+    return folder
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    return prepare(tmp_path / "mixed", weights={"books": 0.7, "web": 0.3})
+
+
+def spec(folder, **changes):
+    named = {"corpus": str(folder), "corpus_sha256": corpus.fingerprint(str(folder)), "tokenizer": TOKENIZER}
+    return DataSpec(**{**named, "validation_fraction": 0.1, **changes})
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def test_what_is_written_is_tiktokens_tokens_whatever_the_size_of_a_file(tmp_path, monkeypatch):
+    encoding = tokenizer.load(TOKENIZER)
+    expected = {"train": [], "validation": []}
+    for side, _, text in documents("web", 60):
+        expected[side] += [*encoding.encode_ordinary(text), encoding.eot_token]
+    for most in (1 << 26, 1000, 150):
+        monkeypatch.setattr(writing, "SHARD_TOKENS", most)
+        source = writing.write(documents("web", 60), tmp_path / str(most), source="web", tokenizer=TOKENIZER)
+        for side, tokens in expected.items():
+            pieces = [np.load(tmp_path / str(most) / path) for path in source.shards[side]]
+            assert np.concatenate(pieces).tolist() == tokens
+            assert source.tokens[side] == len(tokens)
+            assert {len(piece) for piece in pieces[:-1]} <= {most}
+    held = files.read_lines(tmp_path / "150" / "web" / "documents.jsonl")
+    assert [d["text"] for d in held] == [text for side, _, text in documents("web", 60) if side == "validation"]
+
+
+def test_memory_is_that_of_a_file_not_of_the_text(tmp_path, monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr(writing, "SHARD_TOKENS", 10_000)
+    peaks = []
+    for count in (50, 400):
+        tracemalloc.start()
+        writing.write(documents("web", count), tmp_path / str(count), source="web", tokenizer=TOKENIZER)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", "a/b", "é", "x" * 65])
+def test_a_source_must_be_a_files_name(tmp_path, name):
+    with pytest.raises(ValueError, match="letters, digits, - and _ make its name"):
+        writing.write([], tmp_path, source=name, tokenizer=TOKENIZER)
+
+
+def test_a_faster_tokenizer_is_held_against_tiktoken(monkeypatch):
+    pytest.importorskip("riptoken")
+    tokenizer.encoder.cache_clear()
+    fast, plain = tokenizer.encoder("gpt2"), tokenizer.load("gpt2")
+    for _, _, text in documents("web", 30):
+        assert fast(text).tolist() == plain.encode_ordinary(text)
+
+
+def test_a_tokenizer_that_errs_is_not_used(monkeypatch):
+    """A stand-in for riptoken that loses the last token: found out before the first document."""
+    import sys
+    from types import ModuleType, SimpleNamespace
+
+    broken = ModuleType("riptoken")
+    plain = tokenizer.load(TOKENIZER)
+    broken.CoreBPE = lambda *_: SimpleNamespace(encode_ordinary=lambda text: plain.encode_ordinary(text)[:-1])
+    broken.__spec__ = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "riptoken", broken)
+    tokenizer.encoder.cache_clear()
+    with pytest.raises(ValueError, match="riptoken cut a document into other tokens of gpt2:300 than tiktoken"):
+        tokenizer.encoder(TOKENIZER)
+    tokenizer.encoder.cache_clear()
+
+
+# ----------------------------------------------------------------------------------------------------------- identity
+
+
+def test_a_folder_is_named_by_its_tokens_and_weights(mixed, tmp_path):
+    same = prepare(tmp_path / "elsewhere", weights={"books": 0.7, "web": 0.3}, beside={"recipe": {"more": 1}})
+    assert corpus.fingerprint(str(same)) == corpus.fingerprint(str(mixed))
+    other = prepare(tmp_path / "other", weights={"books": 0.6, "web": 0.4})
+    shorter = prepare(tmp_path / "shorter", {"books": 160, "web": 239}, weights={"books": 0.7, "web": 0.3})
+    assert len({corpus.fingerprint(str(folder)) for folder in (mixed, other, shorter)}) == 3
+
+
+def test_weights_are_part_of_a_run_and_leave_other_runs_alone(mixed):
+    plain, own = spec(mixed), spec(mixed, weights={"web": 50, "books": 50}.items())
+    assert own.weights == (("books", 0.5), ("web", 0.5))
+    assert [s.weight for s in shards.prepare(plain).train] == [0.7, 0.3]
+    assert [s.weight for s in shards.prepare(own).train] == [0.5, 0.5]
+    with pytest.raises(ValueError, match=r"data.weights.wiki: there is no such source; there are books, web"):
+        shards.prepare(spec(mixed, weights=(("books", 0.5), ("wiki", 0.5))))
+    with pytest.raises(ValueError, match=r"add up to 1.5"):
+        spec(mixed, weights=(("books", 0.5), ("web", 1.0)))
+
+
+def test_a_text_of_one_source_takes_no_weights(tales):
+    text = DataSpec(
+        corpus=str(tales), corpus_sha256=corpus.fingerprint(str(tales)), tokenizer=TOKENIZER, weights=(("text", 1.0),)
+    )
+    for use in (shards.prepare, facts.describe):
+        with pytest.raises(ValueError, match=r"data.weights: the text is of one source, text: leave it out"):
+            use(text)
+
+
+# ------------------------------------------------------------------------------------------------------- read through
+
+
+def test_files_are_read_through_once_and_again_when_they_change(mixed, monkeypatch):
+    read = []
+    whole = files.sha256_file
+    monkeypatch.setattr(files, "sha256_file", lambda path: read.append(path.name) or whole(path))
+    named = spec(mixed)
+    for _ in range(3):
+        shards.prepare(named)
+    assert len(read) == 8, "four files a source"
+    path = mixed / "web" / "train-00000.npy"
+    os.utime(path)
+    shards.prepare(named)
+    assert read[8:] == ["train-00000.npy"], "touched: that one alone"
+    shards.prepare(named, again=True)
+    assert len(read) == 17, "on demand"
+    stamp, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train-00000.npy is damaged .its sha256 is not the recorded one"):
+        shards.prepare(named)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    shards.prepare(named)  # by size and time alone it is what it was
+    with pytest.raises(ValueError, match="is damaged"):
+        shards.prepare(named, again=True)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"is damaged .it is missing, or not as long as it was written"):
+        shards.prepare(named)
+
+
+def test_a_texts_name_is_worked_out_once_and_again_when_it_changes(tales, monkeypatch):
+    asked = []
+    whole = corpus.reading.texts
+    monkeypatch.setattr(corpus.reading, "texts", lambda path: asked.append(path) or whole(path))
+    first = corpus.fingerprint(str(tales))
+    assert corpus.fingerprint(str(tales)) == first
+    assert len(asked) == 2, "written a moment ago: it may change again unseen"
+    os.utime(tales, (1e9, 1e9))
+    for _ in range(3):
+        assert corpus.fingerprint(str(tales)) == first
+    assert len(asked) == 3
+    tales.write_text(tales.read_text() + '{"text": "more"}\n')
+    assert corpus.fingerprint(str(tales)) != first
+    (tales.parent / "more.jsonl").write_text('{"text": "and more"}\n')
+    assert corpus.fingerprint(str(tales.parent)) != corpus.fingerprint(str(tales))
+
+
+def test_a_record_that_cannot_be_read_is_made_again(mixed):
+    shards.prepare(spec(mixed))
+    (record,) = (p for p in (checked.cache_folder() / "checked").glob("*.json"))
+    record.write_text("{")
+    shards.prepare(spec(mixed))
+    assert json.loads(record.read_text())["files"]
+
+
+# --------------------------------------------------------------------------------------------------- plan, run, result
+
+
+def test_the_plan_knows_every_source(mixed):
+    found = facts.describe(spec(mixed))
+    made = shards.prepare(spec(mixed))
+    assert found.exact
+    assert {name: source.weight for name, source in found.sources.items()} == {"books": 0.7, "web": 0.3}
+    for name, source in made.sources.items():
+        assert found.sources[name].train_tokens == source.tokens["train"]
+    assert found.measured_tokens(2048, 32) == sum(held_out.windows(made, 32, 2048).values()) * 32
+
+
+def test_a_mixed_run_is_measured_by_source_and_resumes_to_the_bit(mixed, isolated):
+    made = make_run(mixed, steps=10)
+    made = replace(made, data=spec(mixed))
+    result = run(made, isolated / "whole")
+    stopped(made, isolated / "parts", 4)
+    run(made, isolated / "parts")
+    assert outcome(isolated / "parts", made) == outcome(isolated / "whole", made)
+    sources = result["sources"]
+    drawn = 10 * 4  # sequences of 32 tokens
+    assert {name: seen["tokens"] for name, seen in sources.items()} == {"books": 28 * 32, "web": 12 * 32}
+    assert result["unique_tokens"] == sum(seen["unique_tokens"] for seen in sources.values()) <= drawn * 32
+    assert result["epochs"] == max(seen["epochs"] for seen in sources.values())
+    (row,) = (row for row in RunDir(isolated / "whole", made.run_id).measurements() if row["task"] == "held_out")
+    assert row["loss"] == pytest.approx(0.7 * row["loss.books"] + 0.3 * row["loss.web"])
+    assert row["loss_se"] == pytest.approx(math.hypot(0.7 * row["loss_se.books"], 0.3 * row["loss_se.web"]))
+
+
+def test_a_sources_loss_is_the_mean_over_its_own_windows(mixed, isolated):
+    from gpt3core.train import loop
+
+    made = replace(make_run(mixed), data=spec(mixed))
+    RunDir(isolated, made.run_id).create(made)
+    here = loop.Trainer(made, isolated)
+    here.model.init_weights(0)
+    found = held_out.measure(here.model, here.data, 32, 2048)
+    counts = held_out.windows(here.data, 32, 2048)
+    assert counts == {"books": math.floor(0.7 * 64), "web": math.floor(0.3 * 64)}
+    source = here.data.sources["web"]
+    tokens = torch.from_numpy(here.data.validation[1].pieces[0][: counts["web"] * 32 + 1].astype(np.int64))
+    with torch.no_grad():
+        logits = here.model(tokens[:-1].view(-1, 32)).double()
+    losses = -torch.log_softmax(logits, -1).gather(-1, tokens[1:].view(-1, 32, 1))
+    assert found["loss.web"] == pytest.approx(losses.mean().item(), abs=1e-6)
+    per_byte = source.tokens["validation"] / source.bytes["validation"]
+    assert found["bits_per_byte.web"] == pytest.approx(losses.mean().item() * per_byte / math.log(2), rel=1e-6)
+
+
+def test_a_source_too_small_is_named(mixed, tmp_path):
+    small = prepare(tmp_path / "small", {"books": 160, "web": 2})
+    with pytest.raises(ValueError, match=r"the held-out text of web has .* 2 windows of 512 are needed"):
+        held_out.windows(shards.prepare(spec(small)), 512, 4096)

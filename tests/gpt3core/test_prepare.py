@@ -1,0 +1,313 @@
+"""Data preparation end to end: the same bytes from any order and after any stop, a sentence for what cannot be done."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import lzma
+import os
+import random
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from gpt3core.data import corpus, shards
+from gpt3core.data.prepare import parts, read, recipe, task
+from gpt3core.data.prepare.__main__ import main
+from gpt3core.errors import DiskFullError, StoreError, UsageError
+from gpt3core.spec import DataSpec
+from gpt3core.store import files
+from tests.gpt3core import corpora
+
+PLAIN = ("quality.rule=none", "dedup.rule=none", "decontaminate.against=[]")  # as quick as can be
+
+
+def here(_):
+    return task.one_by_one
+
+
+def prepare(path, out, *words, spread=here):
+    return main([f"recipe={path}", f"out={out}", *words], spread=spread)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with text and one that was prepared from it."""
+    folder = tmp_path_factory.mktemp("made")
+    path = corpora.write(folder / "text")
+    prepare(path, folder / "out")
+    return path, folder / "out"
+
+
+# ------------------------------------------------------------------------------------------------- the same bytes
+
+
+def packed_otherwise(folder):
+    draw = random.Random(3)
+    for source, texts in corpora.documents().items():
+        mixed = draw.sample(texts, len(texts))
+        (folder / f"{source}1.jsonl.gz").write_bytes(gzip.compress(corpora.lines(mixed[:20]).encode()))
+        (folder / f"{source}2.jsonl.xz").write_bytes(lzma.compress(corpora.lines(mixed[20:30]).encode()))
+        with pa.CompressedOutputStream(str(folder / f"{source}3.jsonl.zst"), "zstd") as file:
+            file.write(corpora.lines(mixed[30:40]).encode())
+        parquet.write_table(pa.table({"text": mixed[40:]}), folder / f"{source}0.parquet", row_group_size=7)
+
+
+def test_order_and_compression_of_files_and_the_number_of_parts_change_no_byte(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", 9000)
+    monkeypatch.setattr(read, "GROUP_BYTES", 500)
+    corpora.write(tmp_path / "text")
+    for source in corpora.SOURCES:
+        (tmp_path / "text" / f"{source}.jsonl").unlink()
+    packed_otherwise(tmp_path / "text")
+    prepare(corpora.recipe(tmp_path / "text"), tmp_path / "out")
+    assert len(list((tmp_path / "out" / "decisions").iterdir())) > 5
+    assert corpora.shards(tmp_path / "out") == corpora.shards(made[1])
+    assert corpus.fingerprint(str(tmp_path / "out")) == corpus.fingerprint(str(made[1]))
+
+
+@pytest.mark.soak
+def test_workers_in_processes_change_no_byte(made, tmp_path):
+    prepare(made[0], tmp_path / "out", "workers=3", spread=task.in_processes)
+    assert corpora.shards(tmp_path / "out") == corpora.shards(made[1])
+
+
+def test_a_command_stopped_after_any_task_goes_on_to_the_same_bytes(made, tmp_path):
+    def stopping(after):
+        def spread(tasks):
+            for done, item in enumerate(task.one_by_one(tasks)):
+                yield item
+                count.append(done)
+                if len(count) == after:
+                    raise KeyboardInterrupt
+
+        return lambda _: spread
+
+    out = tmp_path / "out"
+    for after in (1, 3, 2, 4, 1, 1):  # each goes on from where the last one stopped
+        count: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            prepare(made[0], out, spread=stopping(after))
+        assert len(count) == after
+        assert not (out / "manifest.json").exists()
+    count = []
+    prepare(made[0], out, spread=stopping(-1))
+    assert 0 < len(count) < 12, "what was done was not done again"
+    assert corpora.shards(out) == corpora.shards(made[1])
+    assert {p.name for p in out.iterdir()} == {p.name for p in made[1].iterdir()}, "nothing half made stays"
+
+
+def test_a_disk_that_fills_at_any_write_is_one_sentence_and_the_same_command_goes_on(made, tmp_path, monkeypatch):
+    sync, left, out = os.fsync, [0], tmp_path / "out"
+
+    def full(descriptor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    stops = 0
+    while True:
+        left[0] = 4 + stops  # so that each task gets further, and at last through
+        try:
+            prepare(made[0], out)
+            break
+        except DiskFullError as error:
+            said = str(error)
+            assert "\n" not in said
+            assert "no room to write" in said
+            assert "give the same command again" in said
+            stops += 1
+            assert not (out / "manifest.json").exists()
+    assert stops > 10
+    assert corpora.shards(out) == corpora.shards(made[1])
+
+
+# -------------------------------------------------------------------------------------------- what the folder says
+
+
+def decisions(out):
+    return pa.concat_tables([parquet.read_table(path) for path in sorted((out / "decisions").iterdir())]).to_pandas()
+
+
+def test_every_document_has_a_decision_and_what_was_kept_is_what_was_tokenized(made):
+    found = decisions(made[1])
+    texts = corpora.documents()
+    assert found["source"].value_counts().to_dict() == {source: len(of) for source, of in texts.items()}
+    assert found["id"].is_unique
+    assert set(found["rule"]) == {"", "quality", "copy"}
+    assert (found["kept"] == (found["rule"] == "")).all()
+    assert set(found.query("rule == 'quality'")["source"]) == {"web"}, "curated text is never filtered"
+    assert (found.query("source == 'wiki'")["rule"] == "copy").sum() == 6, "the planted copies"
+    manifest = files.read_object(made[1] / "manifest.json")
+    for source, about in manifest["sources"].items():
+        left = found.query(f"source == '{source}' and kept")
+        pieces = 1 if source == "books" else 0  # evaluation text cuts one of its documents in two
+        assert sum(about["documents"].values()) == len(left) + pieces
+        assert about["documents"]["validation"] >= 1
+    assert manifest["evaluation_sets"]["owls"]["dirty"] == [0]
+    assert found["detail"].str.contains("collisions cut out").sum() == 1
+
+
+def test_a_run_takes_the_folder_and_no_evaluation_text_is_in_it(made):
+    from gpt3core.data import tokenizer
+
+    spec = DataSpec(corpus=str(made[1]), corpus_sha256=corpus.fingerprint(str(made[1])), tokenizer="gpt2:300")
+    prepared = shards.prepare(spec)
+    assert {name: round(of.weight, 3) for name, of in prepared.sources.items()} == {
+        "web": 0.6,
+        "books": 0.3,
+        "wiki": 0.1,
+    }
+    decoded = "".join(
+        tokenizer.load("gpt2:300").decode(piece.tolist())
+        for stream in (*prepared.train, *prepared.validation)
+        for piece in stream.pieces
+    )
+    assert "seven wise owls" not in decoded
+    assert any(text in decoded for text in corpora.documents()["wiki"])
+
+
+def test_whole_folders_are_not_made_again_and_other_settings_are_refused(made):
+    before = (made[1] / "manifest.json").stat().st_mtime_ns
+    assert prepare(made[0], made[1]) == 0
+    assert (made[1] / "manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match=r"was prepared by other settings .dedup.rule fuzzy -> none.: give another"):
+        prepare(made[0], made[1], "dedup.rule=none")
+
+
+def test_a_plan_reads_and_writes_nothing(made, tmp_path, capsys):
+    assert prepare(made[0], tmp_path / "out", "--plan") == 0
+    said = capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert "stages: read, gather, filter, drop copies (fuzzy), cut out 1 evaluation sets" in said
+    assert "0.600" in said
+
+
+def test_the_data_choices_are_an_axis(made, tmp_path):
+    prepare(made[0], tmp_path / "all", *PLAIN)
+    manifest = files.read_object(tmp_path / "all" / "manifest.json")
+    texts = corpora.documents()
+    assert {name: sum(of["documents"].values()) for name, of in manifest["sources"].items()} == {
+        source: len(of) for source, of in texts.items()
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+def refused(tmp_path, *words, match, error=ValueError):
+    path = tmp_path / "text" / "small.yaml"
+    if not path.exists():
+        corpora.write(tmp_path / "text")
+    with pytest.raises(error, match=match) as raised:
+        prepare(path, tmp_path / "out", *words)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["sources.web.wieght=3"], "unknown key 'sources.web.wieght', did you mean weight"),
+        (["qualty.rule=none"], "unknown key 'qualty.rule', did you mean .*quality.rule"),
+        (["quality.rule=none", "quality.alpha=3"], "quality.alpha has no effect"),
+        (
+            ["sources.web.role=curated", "quality.alpha=3"],
+            "quality.alpha has no effect: the filter needs a source with",
+        ),
+        (["decontaminate.against=[]", "decontaminate.gram=8"], "decontaminate.gram has no effect"),
+        (["sources.wiki.split=dev"], "sources.wiki.split has no effect: it is of data sets only"),
+        (["sources.web.weight=80"], "add up to 120 .*shares that add up to 1 or to 100"),
+        (["sources.web.weight=null"], "sources.web.weight is missing: give every source's weight, or none"),
+        (["sources.web.weight=-1"], "web=-1"),
+        (["sources.web.role=raw"], "sources.web.role='raw': allowed are curated, web"),
+        (["sources.web.package=kjv"], "sources.web has path and package: give one of"),
+        (["sources.a/b.path=x"], "letters, digits, - and _"),
+        (["sources.wiki.path=[]"], "sources.wiki has no text: give one of path"),
+        (["sources.wiki.path=/nowhere/x"], "sources.wiki.path=/nowhere/x: no such file or folder"),
+        (["decontaminate.against=/nowhere/x.jsonl"], "decontaminate.against=/nowhere/x.jsonl: no such file or folder"),
+        (["tokenizer=gpt3"], "tokenizer='gpt3'"),
+        (["bad.share=2"], "bad.share=2: it lies between 0 and 1"),
+        (["workers=none"], "workers=none: a number of processes"),
+        (["validation_fraction=0"], "validation_fraction=0"),
+    ],
+)
+def test_what_cannot_be_prepared_is_one_sentence(tmp_path, words, match):
+    refused(tmp_path, *words, match=match)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_needs(tmp_path):
+    with pytest.raises(UsageError, match="one recipe is needed, not none"):
+        main(["out=x"])
+    with pytest.raises(UsageError, match="out=DIR is needed"):
+        main([f"recipe={corpora.write(tmp_path)}"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match=r"holds thesis.tex already: give a new or empty folder"):
+        prepare(tmp_path / "small.yaml", tmp_path / "mine")
+
+
+def test_bad_lines_are_counted_and_kept_aside_until_there_are_too_many(tmp_path):
+    path = corpora.write(tmp_path / "text")
+    with open(tmp_path / "text" / "wiki.jsonl", "ab") as file:
+        file.write(b'{"text": 3}\n{"text": "caf\xe9"}\n{"tex')
+    said = refused(tmp_path, match="sources.wiki has 3 of 69 documents that are bad, more than the recipe allows")
+    assert "wiki.jsonl line 67: its text is a number" in said
+    prepare(path, tmp_path / "out", "bad.share=0.1", *PLAIN)
+    bad = files.read_lines(tmp_path / "out" / "bad.jsonl")
+    assert [line["kind"] for line in bad] == ["text", "encoding", "json"]
+    assert files.read_object(tmp_path / "out" / "manifest.json")["read"]["wiki"]["documents"] == 66
+
+
+def test_damaged_files_stop_the_command_or_are_read_up_to_the_damage(tmp_path):
+    path = corpora.write(tmp_path / "text")
+    whole = gzip.compress("".join(corpora.lines([f"page {n} {os.urandom(300).hex()}"]) for n in range(900)).encode())
+    (tmp_path / "text" / "wiki2.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    said = refused(tmp_path, match="sources.wiki has 1 files of which not all can be read")
+    assert "wiki2.jsonl.gz is not a whole gzip file" in said
+    prepare(path, tmp_path / "out", "bad.files=1", "bad.share=0.1", *PLAIN)
+    counts = files.read_object(tmp_path / "out" / "manifest.json")["read"]["wiki"]
+    assert 66 + 300 < counts["documents"] < 66 + 460
+    assert counts["bad.damaged"] == 1
+
+
+def test_what_has_no_text_is_said(tmp_path):
+    corpora.write(tmp_path / "text")
+    (tmp_path / "text" / "wiki.jsonl").write_text("\n \n")
+    refused(tmp_path, match="sources.wiki is empty: there is no text in it")
+    (tmp_path / "text" / "wiki.jsonl").write_bytes(os.urandom(20_000))
+    refused(tmp_path, match=r"wiki has \d+ of \d+ documents that are bad, .*wiki.jsonl .* not")
+    (tmp_path / "text" / "wiki.jsonl").write_text('{"text": "one"}\n')
+    refused(tmp_path, "quality.rule=none", match="sources.wiki is one document, which cannot be split")
+    (tmp_path / "text" / "wiki.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "text" / "sets" / "owls.jsonl").write_text("{")
+    refused(tmp_path, match="the evaluation set .*owls.jsonl cannot be read")
+
+
+def test_duplicate_ids_are_numbered_and_copies_without_id_are_too(tmp_path):
+    path = corpora.write(tmp_path / "text")
+    texts = corpora.documents()["wiki"]
+    rows = [{"text": text, "id": n % 50} for n, text in enumerate(texts)]
+    (tmp_path / "text" / "wiki.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(path, tmp_path / "out", "sources.wiki.id=id", *PLAIN)
+    manifest = files.read_object(tmp_path / "out" / "manifest.json")
+    assert manifest["same_name"] == {"wiki": 16}
+    wiki = decisions(tmp_path / "out").query("source == 'wiki'")
+    assert wiki["id"].is_unique
+    assert wiki["id"].str.endswith("~2").sum() == 16
+
+
+def test_two_commands_do_not_fill_one_folder(tmp_path):
+    path = corpora.write(tmp_path / "text")
+    with files.locked(tmp_path / "out" / ".lock"), pytest.raises(StoreError, match="another command is filling"):
+        prepare(path, tmp_path / "out")
+
+
+def test_every_recipe_that_comes_with_isoflop_is_sound():
+    for name in recipe.available():
+        assert recipe.load([f"recipe={name}"]).sources

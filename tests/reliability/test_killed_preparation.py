@@ -1,0 +1,65 @@
+"""The command of data preparation, killed or interrupted at any time with its workers, goes on to the same bytes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpt3core.data.prepare import task
+from gpt3core.data.prepare.__main__ import main
+from tests.gpt3core import corpora
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+# parts of 9 kB, so that there are some dozen tasks
+COMMAND = """
+import signal, sys
+from gpt3core import cli
+from gpt3core.data.prepare import __main__, parts
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands ignore it
+    parts.PART_BYTES = 9000
+    cli.run(__main__.main)
+"""
+
+
+def living(mark):
+    """Processes in whose environment a mark is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            found += [path.parent.name] if mark.encode() in path.read_bytes() else []
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_command_that_is_ended_goes_on(tmp_path, how):
+    path = corpora.write(tmp_path / "text")
+    main([f"recipe={path}", f"out={tmp_path / 'one'}"], spread=lambda _: task.one_by_one)
+    (tmp_path / "command.py").write_text(COMMAND)
+    words = [sys.executable, str(tmp_path / "command.py"), f"recipe={path}", f"out={tmp_path / 'out'}", "workers=2"]
+    ended = 0
+    while True:
+        marked = {**os.environ, "MARK": str(tmp_path)}
+        command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked)
+        begun = len(list((tmp_path / "out").glob("work/*/*")))
+        while command.poll() is None and len(list((tmp_path / "out").glob("work/*/*"))) < begun + 6:
+            time.sleep(0.05)
+        command.send_signal(how)  # to it alone, which is harder than to the group of a terminal
+        _, said = command.communicate()
+        deadline = time.monotonic() + 20
+        while living(str(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not living(str(tmp_path)), "its workers ended with it"
+        if command.returncode == 0:
+            break
+        ended += 1
+        assert command.returncode == (-how if how == signal.SIGKILL else 130), said
+        assert "Traceback" not in said
+    assert ended >= 1
+    assert corpora.shards(tmp_path / "out") == corpora.shards(tmp_path / "one")
+    assert not (tmp_path / "out" / "work").exists()
