@@ -96,8 +96,7 @@ def _prepare(given: MegatronSettings, out: Path) -> list[str]:
             raise UsageError(f"indexed: two pairs are named {prefix.name}, which names a source: rename one")
         documents = _sided(read(prefix.expanduser()), given.validation_fraction, prefix.name)
         made[prefix.name] = writing.write(documents, out, source=prefix.name, tokenizer=given.tokenizer)
-    described = {"tokenizer": given.tokenizer, "validation_fraction": given.validation_fraction}
-    writing.finish(out, made, **described)
+    writing.finish(out, made, tokenizer=given.tokenizer, validation_fraction=given.validation_fraction)
     counts = [f"{name} {sum(source.tokens.values()):,} tokens" for name, source in made.items()]
     return [f"written: {out}, {', '.join(counts)}: train on it with data.corpus={out} data.tokenizer={given.tokenizer}"]
 
@@ -122,7 +121,7 @@ def write(pieces: Iterable[np.ndarray], prefix: Path, end: int) -> int:
         index.write(b"\0" * HEADER.size)
         count, begun = 0, 0
         for piece in pieces:
-            tokens.write(memoryview(np.ascontiguousarray(piece, dtype=TOKEN)).cast("B"))
+            tokens.write(np.ascontiguousarray(piece, dtype=TOKEN).data)
             limits = np.flatnonzero(piece == end) + 1
             lengths = np.diff(limits, prepend=-begun).astype("<i4")
             index.write(lengths.tobytes())
