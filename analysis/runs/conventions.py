@@ -128,8 +128,9 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
     frame["C"] = renamed.C.astype(float) if c is Compute.EXACT else 6 * counted * frame.D
     frame["epochs"] = renamed.epochs.astype(float)
-    unique = frame.D / np.maximum(frame.epochs, 1.0)  # of a text that is all seen equally often
-    frame["U"] = renamed.U.astype(float).fillna(unique).clip(upper=frame.D) if "U" in renamed else unique
+    frame["U"] = frame.D / np.maximum(frame.epochs, 1.0)  # of a text that is all seen equally often
+    if "U" in renamed:
+        frame["U"] = renamed.U.astype(float).fillna(frame.U).clip(upper=frame.D)
     for name in ("loss", "loss_se", "budget_flops", "batch_tokens", "gpu_hours", *TUNED):
         if name in renamed:
             frame[name] = renamed[name].astype(float)

@@ -95,9 +95,9 @@ def _unknown(
 
 def _read(folder: Path, names: Iterable[str], expected: Mapping[str, Mapping[str, Any]], mend: str) -> None:
     def sound(name: str) -> bool:
-        found = files.sha256_file(folder / name) == expected[name]["sha256"]
+        found = files.sha256_file(folder / name)
         pulse.beat()
-        return found
+        return found == str(expected[name]["sha256"])
 
     with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as threads:
         for name, good in [(name, threads.submit(sound, name)) for name in names]:
