@@ -69,7 +69,10 @@ def held_out_loss(model: Any, data: Shards, n_ctx: int, tokens: int, device: str
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A prompt to be scored: its options, the right one first, or where there are no choices every right answer."""
+    """A prompt to be scored: its options, the right one first, or where there are no choices the right answer.
+
+    Where an answer is forced (``forced``) every right one is an option.
+    """
 
     encoded: Encoded
     scored: tuple[range, ...]  # of each option the tokens whose probability counts
@@ -86,7 +89,7 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
     stop: list[int] = []
     pairs = prompt.continuations
     if task.kind != "multiple_choice":
-        stop, pairs = encode(task.stop), tuple(("", right) for right in rights)
+        stop, pairs = encode(task.stop), tuple(("", right) for right in (rights if forced(task) else rights[:1]))
     parts = [(encode(given), encode(scored)) for given, scored in pairs]
     return Case(
         encoded=Encoded(
