@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A prompt to be scored: its options, the right one first, or where there are no choices every right answer."""
+    """A prompt to be scored: its options, the right one first, or where there are no choices the right answer.
+
+    Where an answer is forced (``forced``) every right one is an option.
+    """
 
     encoded: Encoded
     scored: tuple[range, ...]  # of each option the tokens whose probability counts
@@ -35,13 +38,18 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
     """A prompt as tokens, after an end of text.
 
     What is given before an ending (Winograd), and what ends an answer, is read but not scored.
+
+    Raises:
+        ValueError: for an answer or a choice without text.
     """
     encode = encoding.encode_ordinary
     rights = tuple(dict.fromkeys((prompt.answer, *prompt.aliases)))
     stop: list[int] = []
     pairs = prompt.continuations
     if task.kind != "multiple_choice":
-        stop, pairs = encode(task.stop), tuple(("", right) for right in rights)
+        stop, pairs = encode(task.stop), tuple(("", right) for right in (rights if forced(task) else rights[:1]))
+    if any(not scored for _, scored in pairs):
+        raise ValueError(f"an answer or a choice after {prompt.text[-40:]!r} is empty: correct or leave out its item")
     parts = [(encode(given), encode(scored)) for given, scored in pairs]
     return Case(
         encoded=Encoded(

@@ -62,18 +62,17 @@ def beam_search(
         parents: list[int] = []
         grown: list[tuple[tuple[int, ...], float]] = []
         for rank, (line, token, logprob) in enumerate(_best(reader.logits, [sum_ for _, sum_ in live], 2 * how.beam)):
-            found = live[line][0] if token == end else (*live[line][0], token)
-            why = END if token == end else STOP if over is not None and over(found) else None
-            if why is None and len(grown) < how.beam:
+            found = live[line][0] + (() if token == end else (token,))
+            why = END if token == end else STOP if over and over(found) else None
+            if why is not None and rank < how.beam:
+                ended.append(hypothesis(found, logprob, why))
+            elif why is None and len(grown) < how.beam:
                 parents.append(line)
                 grown.append((found, logprob))
-            elif why is not None and rank < how.beam:
-                ended.append(hypothesis(found, logprob, why))
-        last = not left or reader.full(0)
         live = grown
         if len(ended) >= how.beam or not live:
             break
-        if last:
+        if not left or reader.full(0):
             ended += [hypothesis(*line, CONTEXT if left else LENGTH) for line in live]
             break
         reader.extend(parents, [found[-1] for found, _ in live])

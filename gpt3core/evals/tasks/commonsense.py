@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, chosen
+from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant
 from gpt3core.evals.tasks.task import Score, Task
 
 ANSWER = "Answer:"  # what a choice is likely after, whatever was asked (section 2.4)
@@ -59,7 +59,7 @@ def _openbookqa(record: Record) -> Item:
 
 def _copa(record: Record) -> Item:
     """Figure G.5: the premise goes on in a clause."""
-    link = {"cause": "because", "effect": "therefore"}[record["question"]]
+    link = meant(record, "question", {"cause": "because", "effect": "therefore"})
     premise = record["premise"].strip().removesuffix(".")
     clauses = [
         c if c.startswith(("I ", "I'")) else c[0].lower() + c[1:] for c in (record["choice1"], record["choice2"])

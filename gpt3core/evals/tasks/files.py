@@ -1,23 +1,29 @@
-"""Items from a file that the user gives: JSON lines, an item each, as its benchmark publishes them."""
+"""Items from a file that the user gives: JSON lines, an item each, as its benchmark publishes them.
+
+In place of a path, ``datasets:NAME:SPLIT`` or ``datasets:NAME:CONFIG:SPLIT`` names what Hugging Face's library loads.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib
 import json
 import random
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpt3core.evals.item import Item
 from gpt3core.evals.tasks.task import Material, Split
 
+T = TypeVar("T")
 Record = Mapping[str, Any]
 MOST_FILES = 2
 SHOWN = 80  # characters of a line in an error
+DATASETS = "datasets:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,11 @@ class FromFile:
 
     def _item(self, record: Record, where: str) -> Item:
         try:
-            return self.read(record)
+            item = self.read(record)
+            for name in ("context", "answer"):
+                if not isinstance(text := getattr(item, name), str) or not text.strip():
+                    raise ValueError(f"its {name} is no text: {text!r:.50}")
+            return item
         except KeyError as error:
             has = ", ".join(record) or "nothing"
             raise ValueError(f"{where} has no {error.args[0]!r}: {self.fields} are needed, and it has {has}") from error
@@ -62,7 +72,7 @@ def located(paths: Sequence[str]) -> tuple[str, ...]:
     """
     if len(paths) > MOST_FILES:
         raise ValueError(f"{len(paths)} files: give that of the questions, and that of the examples if it is another")
-    return tuple(str(Path(path).expanduser().absolute()) for path in paths)
+    return tuple(p if p.startswith(DATASETS) else str(Path(p).expanduser().absolute()) for p in paths)
 
 
 def records(path: str) -> list[tuple[int, Record]]:
@@ -98,6 +108,9 @@ def fingerprint(paths: Sequence[str]) -> str:
 
 
 def _text(path: str) -> str:
+    """The JSON lines of a file or of a split of ``datasets``."""
+    if path.startswith(DATASETS):
+        return "\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in _split(path))
     try:
         raw = Path(path).expanduser().read_bytes()
         return (gzip.decompress(raw) if path.endswith(".gz") else raw).decode()
@@ -107,6 +120,34 @@ def _text(path: str) -> str:
         raise ValueError(f"{path} is a damaged gzip file ({error})") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _split(path: str) -> Iterable[Record]:
+    """The rows of a split: from its cache, or over the network."""
+    name, *rest = path.removeprefix(DATASETS).split(":")
+    if len(rest) not in (1, 2) or not all((name, *rest)):
+        raise ValueError(f"{path}: {DATASETS}NAME:SPLIT or {DATASETS}NAME:CONFIG:SPLIT is meant")
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ValueError(f"{path} needs Hugging Face's library: pip install datasets") from error
+    try:
+        found: Iterable[Record] = datasets.load_dataset(name, *rest[:-1], split=rest[-1])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+    return found
+
+
+def meant(record: Record, name: str, allowed: Mapping[Any, T]) -> T:
+    """What a field's value stands for.
+
+    Raises:
+        ValueError: when it is none that is allowed.
+    """
+    value = record[name]
+    if isinstance(value, list | dict) or value not in allowed:
+        raise ValueError(f"{name} is {value!r:.50}, and {', '.join(map(repr, allowed))} are allowed")
+    return allowed[value]
 
 
 def chosen(context: str, choices: Sequence[str], right: int) -> Item:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, chosen
+from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant
 from gpt3core.evals.tasks.task import Task
 
 
@@ -12,20 +12,20 @@ def _boolq(record: Record) -> Item:
     passage, title, question = record["passage"], record.get("title"), record["question"].removesuffix("?")
     if title and not passage.startswith(f"{title} -- "):
         passage = f"{title} -- {passage}"
-    right = {True: 0, False: 1}[record["answer"] if "answer" in record else bool(record["label"])]
+    right = meant(record, "answer" if "answer" in record else "label", {True: 0, False: 1})
     return chosen(f"{passage}\nquestion: {question}?\nanswer:", ["yes", "no"], right)
 
 
 def _rte(record: Record) -> Item:
     """Figure G.31."""
-    right = {0: 0, 1: 1, "entailment": 0, "not_entailment": 1}[record["label"]]
+    right = meant(record, "label", {0: 0, 1: 1, "entailment": 0, "not_entailment": 1})
     context = f"{record['premise']}\nquestion: {record['hypothesis']} True or False?\nanswer:"
     return chosen(context, ["True", "False"], right)
 
 
 def _race(record: Record) -> Item:
     """Figures G.1 and G.3, one question after an article."""
-    right = "ABCD".index(record["answer"])
+    right = meant(record, "answer", {"A": 0, "B": 1, "C": 2, "D": 3})
     return chosen(f"Article:\n\n{record['article']}\n\nQ: {record['question']}\n\nA:", record["options"], right)
 
 

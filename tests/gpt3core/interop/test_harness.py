@@ -1,7 +1,8 @@
 """Our models under lm-evaluation-harness against the harness's own backend for transformers, from the same weights."""
 
-import importlib.util
+import importlib
 import os
+import sys
 
 import pytest
 
@@ -10,13 +11,13 @@ from gpt3core.errors import UsageError
 from gpt3core.interop.folder import export_gpt2
 from tests.gpt3core.interop.test_transformers import make
 
-pytestmark = [pytest.mark.xdist_group("transformers"), pytest.mark.soak]
+pytestmark = pytest.mark.xdist_group("transformers")
 
 NAME = "gpt2:300"
 TEXTS = ("the cat sat", "a house, and more", "to be or not to be", "x")
 
 
-@pytest.fixture(params=["dense", "alternating"])
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.soak) for kind in ("dense", "alternating")])
 def both(request, tmp_path):
     """Ours, and the harness's."""
     pytest.importorskip("lm_eval", reason="the extra lm-eval")
@@ -76,3 +77,10 @@ def test_what_is_not_greedy_is_refused(both):
     ):
         with pytest.raises(ValueError, match=sentence):
             both[0].generate_until(instances("generate_until", ("x", {"until": ["\n"], **given})))
+
+
+def test_without_the_harness_it_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "gpt3core.interop.harness", raising=False)
+    with pytest.raises(UsageError, match=r"lm_eval is not installed: pip install 'isoflop\[lm-eval\]'"):
+        importlib.import_module("gpt3core.interop.harness")
