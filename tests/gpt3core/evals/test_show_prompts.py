@@ -96,3 +96,10 @@ def test_the_documented_file_adds_a_task(tmp_path):
     for shown in [*lines[:3], lines[3] + lines[4]]:
         word, letter = re.fullmatch(r"(\w+) ends in (\w)", shown).groups()
         assert word[-1] == letter
+    shutil.copy(
+        tmp_path / "gpt3core" / "evals" / "tasks" / "last_letter.py", tmp_path / "gpt3core/evals/tasks/twice.py"
+    )
+    again = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True)
+    assert (
+        "error: task last_letter is in twice.py and in another file of gpt3core.evals.tasks: rename one" in again.stderr
+    )
