@@ -68,7 +68,7 @@ def test_a_full_context_is_said(capsys):
         (["task=hellaswag"], "task hellaswag: its items come from a file, JSON lines with activity_label, ctx"),
         (
             ["task=addition_2", "shots=2000"],
-            "K=2000 examples are asked for, and there are 1000 items to draw them from",
+            "task addition_2: K=2000 examples are asked for, and there are 1000 items to draw them from",
         ),
         (
             ["task=addition_2", "n_ctx=9"],
