@@ -94,7 +94,8 @@ def fitted(task: Task, query: Item, shown: Sequence[str], encode: Encode, n_ctx:
 
 
 def length(task: Task, prompt: Prompt, encode: Encode) -> int:
-    """Tokens that a model reads: an end of text, the prompt, and the longest answer but for its last token."""
+    """Tokens that a model reads: an end of text, the prompt, and the longest answer with its end but for one token."""
     stop = "" if task.kind == "multiple_choice" else task.stop
-    longest = max(len(encode(given)) + len(encode(scored + stop)) for given, scored in prompt.continuations)
-    return len(encode(prompt.text)) + longest
+    pairs = *prompt.continuations, *(("", alias) for alias in prompt.aliases)
+    longest = max(len(encode(given)) + len(encode(scored)) for given, scored in pairs)
+    return len(encode(prompt.text)) + longest + len(encode(stop))

@@ -5,7 +5,6 @@ import random
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,56 +95,6 @@ def test_induction_shows_the_pair_k_times(data):
         text = asked("induction", k, split)[0].text
         assert text.count(f"{split.queries[0].context}{split.queries[0].answer} ") == k
         assert text.endswith(split.queries[0].context)
-
-
-class Oracle(torch.nn.Module):
-    """A model that gives the next token of known texts a probability of 0.9 and spreads the rest."""
-
-    def __init__(self, texts, vocab):
-        super().__init__()
-        self.texts, self.vocab = texts, vocab
-        self.spec = SimpleNamespace(n_ctx=128)
-
-    def hidden(self, ids):
-        out = torch.full((*ids.shape, self.vocab), math.log(0.1 / (self.vocab - 1)))
-        for row, line in enumerate(ids.tolist()):
-            for known in self.texts:
-                for t in range(len(line)):
-                    if t + 1 < len(known) and line[: t + 1] == known[: t + 1]:
-                        out[row, t, known[t + 1]] = math.log(0.9)
-        return out
-
-    def head(self, hidden):
-        return hidden
-
-
-def test_scores_of_a_model_that_knows_the_answers(data):
-    encoding = tokenizer.load("gpt2:300")
-    queries = tasks.items("addition_2", 6, data, "gpt2:300").queries
-    texts = [
-        [encoding.eot_token, *encoding.encode_ordinary("\n\n" + q.context), *encoding.encode_ordinary(q.answer + "\n")]
-        for q in queries
-    ]
-    answers = [len(encoding.encode_ordinary(q.answer)) for q in queries]
-    encoded, _ = runner._cell("addition_2", 0, 6, 128, "gpt2:300", data)
-    score = scoring.score(Oracle(texts, 300), encoded, FP32, "cpu")
-    assert score["accuracy"] == 1.0
-    assert score["logprob"] == pytest.approx(math.log(0.9) * sum(answers) / 6, rel=1e-5)
-    # a model that knows the answers but not where they end is not right
-    unended = [text[:-1] for text in texts]
-    assert scoring.score(Oracle(unended, 300), encoded, FP32, "cpu")["accuracy"] == 0.0
-
-
-def test_choices_are_scored_per_token_and_chance_is_chance():
-    model = Oracle([], 300)
-    items = [scoring.Encoded((1, 2, 3), ((5,), (6,), (7,), (8,))) for _ in range(4)]
-    flat = scoring.score(model, items, FP32, "cpu")
-    assert flat["accuracy"] == 0.0, "a tie is not a right answer"
-    assert flat["logprob"] == pytest.approx(-math.log(300), rel=1e-5)
-    knows = scoring.score(Oracle([[1, 2, 3, 5]], 300), items, FP32, "cpu")
-    assert knows["accuracy"] == 1.0
-    long = [scoring.Encoded((1, 2, 3), ((5, 9), (6, 9, 9)))]
-    assert scoring.score(Oracle([[1, 2, 3, 5, 9]], 300), long, FP32, "cpu")["accuracy"] == 1.0
 
 
 @pytest.fixture
