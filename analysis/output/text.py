@@ -12,7 +12,7 @@ from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.output.answer import answer
-from analysis.output.words import change, count, number, size, span
+from analysis.output.words import change, count, number, outside, size, span
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 
@@ -143,7 +143,7 @@ def _predictions(study: Study) -> list[Row]:
         [
             _what(p),
             f"{p.compute:.3g}",
-            f"{p.decades:.1f} decades",
+            outside(p.decades),
             size(p.n, p.interval_n),
             size(p.d, p.interval_d),
             f"{p.loss:.3f}",
@@ -308,7 +308,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
     (
         PREDICTIONS + " (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
         [
-            *("of", "C", "beyond the data", "N (95%)", "D (95%)", "loss"),
+            *("of", "C", "of the data", "N (95%)", "D (95%)", "loss"),
             *("95% of the mean law", "95% of a new run", "range of the fits"),
         ],
         _predictions,
