@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from analysis.estimation.minimise import BATCH, ITERATIONS, ROWS, Solution, minimise
 from analysis.estimation.robust import HUBER, RHOS, Rho
 from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
+from analysis.laws.repeated import REPEATS
 
 STARTS_KEPT = 24  # of the screened starts: the best
 MANY_RUNS, SAMPLE_KEPT = 500, 6  # beyond so many runs, starts are tried on a sample, and so many go on
@@ -291,12 +292,15 @@ def _basins(found: Solution) -> Array:
 
 
 def _at_bounds(law: Law, data: Data, theta: Array) -> tuple[str, ...]:
-    """Coefficients of terms that have vanished: raising one by VANISHED of itself moves no prediction."""
+    """Coefficients of terms that have vanished, and repetitions that may as well be endless or none.
+
+    By their logarithms they move no prediction by more than VANISHED.
+    """
     gradient = law.on(data)(theta[None])[1][0]  # of ln L by ln coefficient: the term's share of the loss
     return tuple(
         name
         for name, row in zip(law.parameters, gradient, strict=False)
-        if name in ("E", "A", "B", "a", "b") and np.abs(row).max() < VANISHED
+        if name in ("E", "A", "B", "a", "b", *REPEATS) and np.abs(row).max() < VANISHED
     )
 
 

@@ -14,7 +14,7 @@ from analysis.laws.kaplan import (
     LOSS_OF_N_AND_D,
     LOSS_OF_N_AND_S,
 )
-from analysis.laws.repeated import DATA_CONSTRAINED, FRESH
+from analysis.laws.repeated import DATA_CONSTRAINED, FRESH, REPEATS
 
 LAWS: dict[str, Law] = {
     law.name: law
@@ -72,6 +72,7 @@ __all__ = [
     "LOSS_OF_N_AND_D",
     "LOSS_OF_N_AND_S",
     "OVER_TRAINING",
+    "REPEATS",
     "Array",
     "Data",
     "Evaluated",

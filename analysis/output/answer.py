@@ -16,6 +16,7 @@ from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
+from analysis.laws import REPEATS
 from analysis.note import Note
 from analysis.output.words import count, flops, number, number_of, outside, size, span
 from analysis.runs.conventions import LABELS
@@ -23,6 +24,7 @@ from analysis.study import Study
 
 Line = tuple[str, str]
 MOST_TARGETS = 3
+AT_BOUND = " (at its bound)"
 MISSES = 0.8  # share of held-out runs inside their 95% intervals, below which these are not to be trusted much
 # warnings, the one that takes most away from an answer first; others come behind, in the order of the notes
 GRAVEST = (
@@ -99,11 +101,19 @@ def _law(study: Study) -> str:
 
 
 def _parameter(law: FittedLaw, name: str) -> str:
-    value, draws = law.fit.params[name], law.published.get(name)
+    draws, value = law.published.get(name), value_of(law, name)
+    inside = "" if draws is None or value.endswith(AT_BOUND) else f" ({span(uncertainty.interval(draws))})"
+    return f"{name} {value}{inside}"
+
+
+def value_of(law: FittedLaw, name: str, digits: int = 3) -> str:
+    """A fitted parameter in words; E may be nothing, and repetitions that never tire have no limit."""
+    value = law.fit.params[name]
     if name == "E" and value < law.no_floor:
-        return "E 0 (at its bound)"
-    inside = "" if draws is None else f" ({span(uncertainty.interval(draws))})"
-    return f"{name} {number(value)}{inside}"
+        return f"0{AT_BOUND}"
+    if name in REPEATS and name in law.fit.at_bounds:
+        return f"{'0' if value < 1 else 'without limit'}{AT_BOUND}"
+    return number(value, digits)
 
 
 def _exponent(study: Study) -> str:
