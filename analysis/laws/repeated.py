@@ -13,6 +13,7 @@ from analysis.laws.base import Array, Data, Evaluated
 from analysis.laws.chinchilla import CHINCHILLA
 
 REPEATS = ("R_D", "R_N")  # parameters: repetitions until what is repeated is worth little
+MOST_REPEATS = 1e6  # of these parameters: beyond, or below one over it, no loss tells a difference
 FRESH = 1.05  # epochs up to which text counts as seen once
 SMALL = 1e-4  # repetitions beside R*: below, the series is exact to 1e-8
 _R_STARTS = np.log([1.0, 5.0, 15.0, 50.0])
