@@ -280,7 +280,7 @@ def _enough(selected: Selection) -> None:
     if len(selected.table) >= LEAST_RUNS:
         if selected.table.loss.notna().all() and selected.table.loss.nunique() == 1:
             same = f"{float(selected.table.loss.iloc[0]):.6g}"
-            raise UsageError(f"{selected.runs.source}: the loss is {same} in every run: name another column.loss=NAME")
+            raise UsageError(f"{selected.runs.source}: the loss is {same} in every run: is columns.loss another?")
         return
     out = "; ".join(f"{len(rule.excluded)} {rule.name}" for rule in selected.rules if rule.excluded)
     words = sorted(set(selected.everything.status) - {"done"})

@@ -93,8 +93,7 @@ def propose(
     """The next runs, greedily, each knowing those before it.
 
     Args:
-        finished: N, D, loss, loss_se and cost of runs that ended; without a loss or a status of done they tell nothing.
-            For an accuracy run_id too: which of them its trend has.
+        finished: run_id, N, D, loss, loss_se and cost of runs; without a loss or a status of done they tell nothing.
         candidates: N, D and cost of runs that could be made, in the same unit (FLOPs, hours, USD). One that ended or is
             in flight (the same N and D, and the same seed where both say one) is not proposed again.
         running: N, D and cost of the runs in flight: they count as made, whatever their outcome will be.

@@ -24,7 +24,7 @@ DAMPING, LESS, MORE = (
     1e-4,
     5.0,
     8.0,
-)  # at a start, and by what it falls after a step that improves or rises after another
+)  # at a start; its fall after a step that improves, its rise after one that does not
 BATCH, ROWS = 2**15, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
 
 # glibc gives what is freed beyond some size back to the system, and the arrays of the next step are then faulted in
