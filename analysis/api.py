@@ -279,8 +279,11 @@ def _joint(fix: Fix) -> laws.Law:
 
 
 def _enough(selected: Selection) -> None:
-    """Refuse a foreign table of too few runs."""
+    """Refuse a foreign table of too few runs, or of one loss throughout."""
     if len(selected.table) >= LEAST_RUNS:
+        if selected.table.loss.notna().all() and selected.table.loss.nunique() == 1:
+            same = f"{float(selected.table.loss.iloc[0]):.6g}"
+            raise UsageError(f"{selected.runs.source}: the loss is {same} in every run: is columns.loss another?")
         return
     out = "; ".join(f"{len(rule.excluded)} {rule.name}" for rule in selected.rules if rule.excluded)
     words = sorted(set(selected.everything.status) - {"done"})

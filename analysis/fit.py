@@ -84,6 +84,7 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
 
     from analysis.output import text
     from analysis.output.answer import answer
+    from analysis.output.words import number_of
     from analysis.runs import domains
     from analysis.runs.store import sweeps
 
@@ -99,8 +100,10 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
     if study.predictions:
         lines.append(("next", f"{following}   # what to run next, its price, and the command"))
     if not whole:
-        warnings = sum(note.severity == "warning" for note in study.notes)
-        lines.append(("more", f"tables=all prints every table and the {len(study.notes)} notes ({warnings} warnings)"))
+        warned = number_of(sum(note.severity == "warning" for note in study.notes), "warning")
+        lines.append(
+            ("more", f"tables=all prints every table and the {number_of(len(study.notes), 'note')} ({warned})")
+        )
     grid = Table.grid(padding=(0, 2))
     for label, sentence in lines:
         grid.add_row(Text(label), Text(sentence))

@@ -39,7 +39,7 @@ class Trend:
     chance: float
     baseline: float  # the larger of chance and the answers' own prior
     metric: str = ""
-    runs: int = 0
+    run_ids: tuple[str, ...] = ()  # that were scored, in the order of compute
     accuracy_small: float = float("nan")  # mean over the lowest-compute third of the runs
     accuracy_large: float = float("nan")  # mean over the highest-compute third
     accuracy_large_se: float = float("nan")  # of the items: all runs answer the same ones, so they count once
@@ -51,6 +51,11 @@ class Trend:
     slope_se: float | None = None
     by_compute: Bounded | None = None  # against log10 FLOPs
     by_loss: Bounded | None = None  # against minus the loss
+
+    @property
+    def runs(self) -> int:
+        """How many were scored."""
+        return len(self.run_ids)
 
 
 def trends(evals: pd.DataFrame, table: pd.DataFrame) -> list[Trend]:
@@ -123,7 +128,7 @@ def _trend(task: str, shots: int, group: pd.DataFrame, significant: float) -> Tr
     first = group.iloc[0]
     chance, baseline = float(first.chance), float(max(first.chance, first.prior_accuracy))
     counted = None if group["items"].isna().any() else int(first["items"])
-    common = Trend(task=task, shots=shots, items=counted, chance=chance, baseline=baseline, runs=len(group))
+    common = Trend(task=task, shots=shots, items=counted, chance=chance, baseline=baseline, run_ids=tuple(group.run_id))
     if not group.fits.all():
         return replace(common, reason="does not fit n_ctx")
     if len(group) < (least := LEAST_RUNS if counted is not None else LEAST_SCATTER):

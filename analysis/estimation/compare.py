@@ -27,6 +27,7 @@ MOST_BUDGETS = 8  # that are listed; more are no budgets, but a cloud of runs
 SPREAD = 5  # computes that are listed for a cloud
 LEVEL = uncertainty.LEVEL
 SURE = 0.98  # of the band that must exclude one: stricter than 95%, for the shape was chosen by the same runs
+ROUNDING = 1e-9  # of ln m: what rounding leaves between ladders of the same losses
 CUT = 0.9  # decades below the largest compute, at which the comparison is backtested
 SAME = "not told apart"
 APART = "no common compute"
@@ -153,7 +154,7 @@ def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame
     """Multipliers at computes; ``told_apart`` by a band that holds at all of them at once, where both ladders reach."""
     low, middle, high = found.interval(compute).T
     centre = found.by_shape(compute)[0][found.best]
-    apart = np.abs(centre) > _reach(found, compute)
+    apart = np.abs(centre) > np.maximum(_reach(found, compute), ROUNDING)
     loss_a, loss_b = found.frontier(compute)
     bottom, top = max(float(t.C.min()) for t in tables), min(float(t.C.max()) for t in tables)
     outside = np.log10(np.maximum(np.maximum(compute / top, bottom / compute), 1.0))

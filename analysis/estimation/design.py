@@ -93,7 +93,7 @@ def propose(
     """The next runs, greedily, each knowing those before it.
 
     Args:
-        finished: N, D, loss, loss_se and cost of runs that ended; without a loss or a status of done they tell nothing.
+        finished: run_id, N, D, loss, loss_se and cost of runs; without a loss or a status of done they tell nothing.
         candidates: N, D and cost of runs that could be made, in the same unit (FLOPs, hours, USD). One that ended or is
             in flight (the same N and D, and the same seed where both say one) is not proposed again.
         running: N, D and cost of the runs in flight: they count as made, whatever their outcome will be.
@@ -179,10 +179,13 @@ def _information(
         return losses, float(np.mean([ln_loss[-1] for ln_loss in expected]))
     by_loss = trend.by_loss
     assert by_loss is not None, "a trend is one against the loss"
-    scored = np.arange(len(everything)) < len(data)
+    ended = np.arange(len(everything)) < len(data)
+    scored = ended.copy()
+    scored[ended] = data.run_id.isin(trend.run_ids)
     measured = np.log(data.loss.to_numpy(float))
     expected = [np.concatenate([measured, e[len(data) :]]) for e in expected]
-    scores = [ScoreCovariance.of(c, by_loss, by_loss.items, e, scored) for c, e in zip(losses, expected, strict=True)]
+    items = by_loss.items
+    scores = [ScoreCovariance.of(c, by_loss, items, e, scored, ended) for c, e in zip(losses, expected, strict=True)]
     return scores, float(np.mean([by_loss.at(-np.exp(ln_loss[-1])) for ln_loss in expected]))
 
 

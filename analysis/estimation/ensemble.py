@@ -51,7 +51,7 @@ class Ensemble:
     runs: pd.DataFrame  # that these are of: those that passed the rules first
     anywhere: Weighting  # for runs of any N and D
     at_optimum: Weighting | None  # for compute-optimal ones; None without budgets: then the same
-    largest: float  # FLOPs of the highest-compute run fitted
+    ends: tuple[float, float]  # FLOPs of the lowest- and of the highest-compute run fitted
     span: float  # decades of compute over which the runs lie
     centre: Array  # (2,) mean ln N and ln D of the runs
     missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
@@ -80,7 +80,7 @@ class Ensemble:
 
     def half_width(self, points: pd.DataFrame, level: float) -> Array:
         """Half of a new run's interval in ln L, (n,); infinite where the data do not support one."""
-        decades = self.decades(points)
+        decades = np.abs(self.decades(points))
         half = np.where(
             optimal(points),
             self.optimal.calibration.half_width(decades, self.span, level),
@@ -119,8 +119,9 @@ class Ensemble:
         return n, d
 
     def decades(self, points: pd.DataFrame) -> Array:
-        """How far beyond the highest-compute run, (n,); zero within."""
-        return np.asarray(np.maximum(0.0, np.log10(points.C.to_numpy(float) / self.largest)))
+        """How far beyond the highest-compute run, (n,); negative below the lowest-compute one, zero between."""
+        c = points.C.to_numpy(float)
+        return np.asarray(np.log10(c / np.clip(c, *self.ends)))
 
 
 def fit_ensemble(
@@ -168,7 +169,7 @@ def fit_ensemble(
         runs=table,
         anywhere=anywhere,
         at_optimum=_at_optimum(done.where(best), kept, runs, known) if best.any() else None,
-        largest=float(runs.C.max()),
+        ends=(float(runs.C.min()), float(runs.C.max())),
         span=backtest.span(runs.C.to_numpy(float)),
         centre=np.log(runs[["N", "D"]].to_numpy(float)).mean(0),
         missing=missing_direction(runs),

@@ -20,6 +20,11 @@ from analysis.laws.base import Array, Evaluated
 ITERATIONS = 300
 TOLERANCE = 1e-12  # relative decrease of the objective at which a row has converged
 LEAST_STEPS, PATIENCE = 10, 30  # a start is given up when at its pace so many steps more do not bring it to the best's
+DAMPING, LESS, MORE = (
+    1e-4,
+    5.0,
+    8.0,
+)  # at a start; its fall after a step that improves, its rise after one that does not
 BATCH, ROWS = 2**15, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
 
 # glibc gives what is freed beyond some size back to the system, and the arrays of the next step are then faulted in
@@ -110,7 +115,7 @@ class _State:
             newton=np.zeros((rows, k, k)),
             reweighted=np.zeros((rows, k, k)),
             right=np.zeros((rows, k)),
-            damping=np.full(rows, 1e-3),
+            damping=np.full(rows, DAMPING),
         )
 
     def put(self, rows: NDArray[np.int_], theta: Array, value: Array, *equations: Array) -> None:
@@ -156,7 +161,7 @@ def _step(
     better = found[0] < before
     gain = np.where(better, before - found[0], 0.0)
     state.put(rows[better], trial[better], *(part[better] for part in found))
-    state.damping[rows] = np.where(better, np.maximum(damping / 5, 1e-12), damping * 4)
+    state.damping[rows] = np.where(better, np.maximum(damping / LESS, 1e-12), damping * MORE)
     least = tolerance * np.maximum(state.value[rows], 1e-300)
     return np.where(better, gain <= least, (0.5 * np.abs((step * right).sum(1)) <= least) | (damping > 1e10)), gain
 

@@ -30,7 +30,7 @@ class Prediction:
     sigma: float  # scale of a new run's ln loss, t-distributed; of the mean law's where that is all the data support
     interval_mean: list[float] | None  # of the loss by the mean law and the choice of it; None where runs do not tell
     interval_new_run: list[float] | None  # of one new run's loss; None where the data do not support it
-    decades: float  # beyond the highest-compute run
+    decades: float  # beyond the highest-compute run; negative: below the lowest-compute one
     by_choice: dict[str, float] = field(default_factory=dict)
     interval_n: list[float] | None = None  # of N*, where the point is a compute-optimal one that the runs tell of
     interval_d: list[float] | None = None  # of D* there

@@ -28,11 +28,16 @@ class ScoreCovariance:
     by_trend: Array  # (2,): d accuracy / d (level, slope) at the target
     trend: Array  # (2, 2): covariance of level and slope
     points: Array  # (runs, 2): a run's score tells about level + slope z ...
-    precision: Array  # (runs,): ... with this precision; zero for runs whose scores the trend has already
+    precision: Array  # (runs,): ... with this precision; zero for runs that no score is to come of
 
     @staticmethod
     def of(
-        loss: Covariance, trend: Bounded, items: float, ln_loss: Array, scored: NDArray[np.bool_]
+        loss: Covariance,
+        trend: Bounded,
+        items: float,
+        ln_loss: Array,
+        scored: NDArray[np.bool_],
+        ended: NDArray[np.bool_],
     ) -> ScoreCovariance:
         """Before the runs are measured.
 
@@ -40,6 +45,7 @@ class ScoreCovariance:
             trend: accuracy against minus the loss.
             ln_loss: measured or expected at every run and expected at the target, which is last, (runs + 1,).
             scored: which runs the trend was fitted to, (runs,).
+            ended: which have ended, (runs,): of those without a score none is to come.
         """
         x = -np.exp(ln_loss)
         p, z = trend.at(x), x - trend.center
@@ -55,7 +61,7 @@ class ScoreCovariance:
                 np.linalg.pinv(seen.T @ (weight[:-1][scored, None] * seen)), float
             ),  # of binomial scores, as in the fit
             points=points[:-1],
-            precision=np.where(scored, 0.0, weight[:-1]),
+            precision=np.where(ended, 0.0, weight[:-1]),
         )
 
     @property

@@ -7,7 +7,7 @@ rules of general optimisers end early.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from analysis.estimation.minimise import BATCH, ITERATIONS, ROWS, Solution, minimise
 from analysis.estimation.robust import HUBER, RHOS, Rho
 from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
+from analysis.laws.repeated import MOST_REPEATS, REPEATS
 
 STARTS_KEPT = 24  # of the screened starts: the best
 MANY_RUNS, SAMPLE_KEPT = 500, 6  # beyond so many runs, starts are tried on a sample, and so many go on
@@ -123,6 +124,7 @@ def _kept(law: Law, data: Data, loss: Array, rhos: Sequence[Rho], weights: Seque
 def _best(law: Law, data: Data, found: Solution, rho: Rho, n: int) -> Fit:
     """The fit that the solutions from all starts give."""
     best = int(np.argmin(found.objective))
+    found = replace(found, theta=_told(law, found.theta))
     if not np.isfinite(found.objective[best]):
         return Fit(law=law, status=FitStatus.NOT_CONVERGED, runs=n, reason="no start reached a finite objective")
     theta = found.theta[best]
@@ -209,7 +211,8 @@ def _refit(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array | None
     each = fit.rho.value(residual)
     value = each.sum(2) if weights is None else (each @ weights[..., None])[..., 0]  # (P or 1, basins)
     start = fit.basins[np.argmin(value, axis=1)]
-    return minimise(evaluate, observed, start, rho=fit.rho, weights=weights, tolerance=RESAMPLED).theta
+    found = minimise(evaluate, observed, start, rho=fit.rho, weights=weights, tolerance=RESAMPLED)
+    return _told(fit.law, found.theta)
 
 
 def _mostly_linear(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> Array:
@@ -290,13 +293,24 @@ def _basins(found: Solution) -> Array:
     return np.array(chosen)
 
 
+def _told(law: Law, theta: Array) -> Array:
+    """Rows with repetitions that have no limit, or are nothing, at a value that says so and that a refit can leave."""
+    columns = [law.parameters.index(name) for name in REPEATS if name in law.parameters]
+    within = theta.copy()
+    within[:, columns] = np.clip(theta[:, columns], -np.log(MOST_REPEATS), np.log(MOST_REPEATS))
+    return within
+
+
 def _at_bounds(law: Law, data: Data, theta: Array) -> tuple[str, ...]:
-    """Coefficients of terms that have vanished: raising one by VANISHED of itself moves no prediction."""
+    """Coefficients of terms that have vanished, and repetitions that may as well be endless or none.
+
+    By their logarithms they move no prediction by more than VANISHED.
+    """
     gradient = law.on(data)(theta[None])[1][0]  # of ln L by ln coefficient: the term's share of the loss
     return tuple(
         name
         for name, row in zip(law.parameters, gradient, strict=False)
-        if name in ("E", "A", "B", "a", "b") and np.abs(row).max() < VANISHED
+        if name in ("E", "A", "B", "a", "b", *REPEATS) and np.abs(row).max() < VANISHED
     )
 
 

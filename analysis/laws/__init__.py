@@ -14,7 +14,7 @@ from analysis.laws.kaplan import (
     LOSS_OF_N_AND_D,
     LOSS_OF_N_AND_S,
 )
-from analysis.laws.repeated import DATA_CONSTRAINED, FRESH
+from analysis.laws.repeated import DATA_CONSTRAINED, FRESH, MOST_REPEATS, REPEATS
 
 LAWS: dict[str, Law] = {
     law.name: law
@@ -71,7 +71,9 @@ __all__ = [
     "LOSS_OF_N",
     "LOSS_OF_N_AND_D",
     "LOSS_OF_N_AND_S",
+    "MOST_REPEATS",
     "OVER_TRAINING",
+    "REPEATS",
     "Array",
     "Data",
     "Evaluated",

@@ -94,27 +94,36 @@ class PowerSum:
         bases = [np.stack([_factor(data, name) for _, name in term]) for term in self.terms]
         places = [[column for column, _ in term] for term in self.terms]
         offsets = {j: -log_variable(data, name) for j, name in self.fixed.items()}
-        alone = [column for column in range(self.dimension) if sum(place.count(column) for place in places) == 1]
+        level = {
+            j: np.exp(offsets.get(j, np.zeros(n)))
+            for j, term in enumerate(self.terms)
+            if [name for _, name in term] == [None]
+        }
 
         def evaluate(theta: Array) -> tuple[Array, Array]:
             terms = np.empty((len(self.terms), len(theta), n))
             for j, (basis, place) in enumerate(zip(bases, places, strict=True)):
+                if j in level:  # a coefficient alone: one exponential for all runs
+                    np.multiply(np.exp(theta[:, place]), level[j], out=terms[j])
+                    continue
                 np.matmul(theta[:, place], basis, out=terms[j])
                 if j in offsets:
                     terms[j] += offsets[j]
-            top = terms.max(0)
-            np.exp(np.subtract(terms, top, out=terms), out=terms)
+                np.exp(terms[j], out=terms[j])  # one that overflows is far from any loss: nobody wants its value
             total = terms.sum(0)
-            value = top + np.log(total)
+            value = np.log(total)
             power = np.exp(theta[:, self.outer, None]) if self.outer is not None else 1.0
-            share = np.multiply(terms, power / total, out=terms)
-            gradient = np.zeros((len(theta), self.dimension, n))
+            share = power / total
+            gradient = np.empty((len(theta), self.dimension, n))
+            met: set[int] = set()  # columns of the gradient that an earlier term has written to
             for j, (basis, place) in enumerate(zip(bases, places, strict=True)):
+                own = np.multiply(terms[j], share, out=terms[j])
                 for row, column in zip(basis, place, strict=True):
-                    if column in alone:
-                        np.multiply(share[j], row, out=gradient[:, column])
+                    if column in met:
+                        gradient[:, column] += own * row
                     else:
-                        gradient[:, column] += share[j] * row
+                        np.multiply(own, row, out=gradient[:, column])
+                        met.add(column)
             if self.outer is not None:
                 value = power * value
                 gradient[:, self.outer] = value

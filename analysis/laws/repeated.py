@@ -12,7 +12,10 @@ import numpy as np
 from analysis.laws.base import Array, Data, Evaluated
 from analysis.laws.chinchilla import CHINCHILLA
 
+REPEATS = ("R_D", "R_N")  # parameters: repetitions until what is repeated is worth little
+MOST_REPEATS = 1e6  # of these parameters: beyond, or below one over it, no loss tells a difference
 FRESH = 1.05  # epochs up to which text counts as seen once
+SMALL = 1e-4  # repetitions beside R*: below, the series is exact to 1e-8
 _R_STARTS = np.log([1.0, 5.0, 15.0, 50.0])
 
 
@@ -83,13 +86,17 @@ class DataConstrained:
 
 
 def _effective(ln_x: Array, ln_u: Array, ln_r: Array) -> tuple[Array, Array, Array]:
-    """ln X' and its derivatives by ln U and ln R*; R = X/U - 1."""
+    """ln X' and its derivatives by ln U and ln R*; R = X/U - 1.
+
+    Exact where R* is so large that repeated text is as good as new: differences of numbers near one are none there.
+    """
     ratio = np.exp(np.minimum(ln_x - ln_u, 50.0))
     star = np.exp(ln_r)
     x = (ratio - 1) / star
-    decay = np.exp(-x)
-    g = 1 + star * (1 - decay)
-    return ln_u + np.log(g), 1 - decay * ratio / g, star * (1 - decay - x * decay) / g
+    gone, decay = -np.expm1(-x), np.exp(-x)
+    g = 1 + star * gone
+    bent = np.where(x < SMALL, x * x * (0.5 - x / 3), gone - x * decay)
+    return ln_u + np.log(g), 1 - decay * ratio / g, star * bent / g
 
 
 DATA_CONSTRAINED = DataConstrained()

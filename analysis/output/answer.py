@@ -10,22 +10,28 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from analysis.accuracy.trends import Accuracy
 from analysis.estimation import uncertainty
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
+from analysis.laws import REPEATS
 from analysis.note import Note
-from analysis.output.words import count, flops, number, size, span
+from analysis.output.words import count, flops, number, number_of, outside, size, span
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 
 Line = tuple[str, str]
 MOST_TARGETS = 3
+AT_BOUND = " (at its bound)"
 MISSES = 0.8  # share of held-out runs inside their 95% intervals, below which these are not to be trusted much
 # warnings, the one that takes most away from an answer first; others come behind, in the order of the notes
 GRAVEST = (
     "no-prediction",
+    "loss-unit",
+    "mostly-worse",
+    "no-scaling",
     "no-optimum",
     "target-not-predicted",
     "one-line",
@@ -46,7 +52,8 @@ GRAVEST = (
 def answer(study: Study) -> list[Line]:
     """Labels with their sentences; what is not known has no line."""
     lines = [("runs", _ran(study)), ("law", _law(study)), ("size", _exponent(study)), *_reached(study)]
-    lines += [("trust", _trust(study)), ("weakest", _weakest(study))]
+    trust = _trust(study)
+    lines += [("trust", trust), ("weakest", _weakest(study, trust))]
     return [(label, sentence) for label, sentence in lines if sentence]
 
 
@@ -57,12 +64,12 @@ def _ran(study: Study) -> str:
     out = [f"{len(rule.excluded)} {rule.name}" for rule in study.rules if rule.excluded and rule.on]
     said += f" (out: {', '.join(out)})" if out else ""
     if table.N.notna().any():
-        said += f": {table.N.nunique()} sizes, N {_range(table.N)} ({LABELS[study.convention.n]})"
+        said += f": {number_of(table.N.nunique(), 'size')}, N {_range(table.N)} ({LABELS[study.convention.n]})"
     if table.D.notna().any():
         said += f"; D {_range(table.D)} tokens"
     if table.C.notna().any():
         budgets = int(table.budget_flops.nunique()) if "budget_flops" in table else 0
-        at = f"{budgets} budgets of " if budgets else ""
+        at = f"{number_of(budgets, 'budget')} of " if budgets else ""
         said += f"; {at}C {_range(table.C, flops)} FLOPs ({LABELS[study.convention.c]})"
     hours = float(table.gpu_hours.sum()) if "gpu_hours" in table else 0.0
     said += f"; {hours:.3g} GPU-hours" if hours > 0 else ""
@@ -83,7 +90,8 @@ def _law(study: Study) -> str:
     if study.ensemble is None or weighting is None:
         return ""
     ordered = [study.ensemble.choices[i].law.name for i in np.argsort(-weighting.weights, kind="stable")]
-    law = next((study.laws[name] for name in ordered if name in study.laws), None)
+    fitted = {law.fit.law.name: law for law in study.laws.values()}  # one with fixed exponents by its own name
+    law = next((fitted[name] for name in ordered if name in fitted), None)
     if law is None or law.fit.theta is None:
         return ""
     fit = law.fit
@@ -93,11 +101,19 @@ def _law(study: Study) -> str:
 
 
 def _parameter(law: FittedLaw, name: str) -> str:
-    value, draws = law.fit.params[name], law.published.get(name)
+    draws, value = law.published.get(name), value_of(law, name)
+    inside = "" if draws is None or value.endswith(AT_BOUND) else f" ({span(uncertainty.interval(draws))})"
+    return f"{name} {value}{inside}"
+
+
+def value_of(law: FittedLaw, name: str, digits: int = 3) -> str:
+    """A fitted parameter in words; E may be nothing, and repetitions that never tire have no limit."""
+    value = law.fit.params[name]
     if name == "E" and value < law.no_floor:
-        return "E 0 (at its bound)"
-    inside = "" if draws is None else f" ({span(uncertainty.interval(draws))})"
-    return f"{name} {number(value)}{inside}"
+        return f"0{AT_BOUND}"
+    if name in REPEATS and name in law.fit.at_bounds:
+        return f"{'0' if value < 1 else 'without limit'}{AT_BOUND}"
+    return number(value, digits)
 
 
 def _exponent(study: Study) -> str:
@@ -117,17 +133,20 @@ def _exponent(study: Study) -> str:
 
 
 def _reached(study: Study) -> list[Line]:
-    """A line a target: the loss with the interval of a new run, and the size."""
+    """A line a target: the loss with the interval of a new run, and the size; and the scores at the first."""
     lines = [(f"at {flops(p.compute)}", _prediction(p)) for p in study.predictions[:MOST_TARGETS]]
     if more := len(study.predictions) - len(lines):
         lines.append(("", f"and {more} more targets: tables=all, or fit.json"))
-    if not study.predictions:
-        found = [a for a in study.score_forecasts if a.accuracy is not None]
-        lines = [
-            (f"at {flops(a.compute)}", f"{a.task}, K={a.shots}: {a.accuracy:.3f} ({span(a.interval_new_run)})")
-            for a in found[:MOST_TARGETS]
-        ]
-    return lines
+    if study.predictions:
+        found = [_score(a) for a in study.accuracies[0] if a.accuracy is not None]
+        others = ["and others: tables=all, or fit.json"] if len(found) > MOST_TARGETS else []
+        return [*lines, ("scores", "; ".join(found[:MOST_TARGETS] + others))]
+    told = [a for a in study.score_forecasts if a.accuracy is not None]
+    return [(f"at {flops(a.compute)}", _score(a)) for a in told[:MOST_TARGETS]]
+
+
+def _score(found: Accuracy) -> str:
+    return f"{found.task}, K={found.shots}: {found.accuracy:.3f} ({span(found.interval_new_run)} for a new run)"
 
 
 def _prediction(p: Prediction) -> str:
@@ -139,7 +158,7 @@ def _prediction(p: Prediction) -> str:
         said += f", best size {size(p.n, p.interval_n)} on {size(p.d, p.interval_d)} tokens"
     else:
         said += f", {count(p.n)} on {count(p.d)} tokens"
-    return said + (f"; {p.decades:.1f} decades beyond the data" if p.decades > 0 else "; within the data")
+    return f"{said}; {outside(p.decades)} the data"
 
 
 def _trust(study: Study) -> str:
@@ -150,7 +169,7 @@ def _trust(study: Study) -> str:
     calibration = weighting.calibration
     if not calibration.supported:
         return f"none: {calibration.reason}"
-    farthest = max(p.decades for p in asked)
+    farthest = max(abs(p.decades) for p in asked)
     held = study.coverage
     covered = float((held.coverage95 * held.tests).sum() / held.tests.sum()) if len(held) else math.nan
     grades = (
@@ -158,18 +177,17 @@ def _trust(study: Study) -> str:
         farthest > calibration.farthest or covered < MISSES,
     )
     word = "poor" if grades[0] or all(grades) else "fair" if grades[1] else "good"
-    plural = "" if calibration.cuts == 1 else "s"
     wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
-    said = f"{word}: {calibration.cuts} backtest{plural}{wanted}, none beyond {calibration.farthest:.1f} decades"
+    said = f"{word}: {number_of(calibration.cuts, 'backtest')}{wanted}, none beyond {calibration.farthest:.1f} decades"
     if len(held):
         said += f"; median miss at the farthest {float(held.median_abs_error.iloc[-1]):.1%}, and {covered:.0%} of all "
         said += "held-out runs inside their 95% intervals"
     return said
 
 
-def _weakest(study: Study) -> str:
-    """The warning that takes most away from the answer; budgets without a minimum together."""
-    warnings = [note for note in study.notes if note.severity == "warning"]
+def _weakest(study: Study, trust: str) -> str:
+    """The warning that takes most away from the answer, but for what ``trust`` says; budgets without one together."""
+    warnings = [note for note in study.notes if note.severity == "warning" and note.message not in trust]
     if not warnings:
         return ""
     first = min(warnings, key=_gravity)

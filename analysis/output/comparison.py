@@ -6,11 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.estimation.compare import APART, SAME, SURE, Comparison, Multiplier
 from analysis.output.documents import finite
 from gpt3core.store import files
 
 Row = list[str]
+LN_BITS, SAME_BITS = -math.log(math.log(2)), 0.03  # ln of bits in a nat; losses this near to it apart are asked about
 HEADER = ["C", "loss A", "loss B", "multiplier", "95%", "told apart"]
 DIRECTIONS = {
     APART: "nothing is told: the ladders have no compute in common, and one of them is carried on to the other's",
@@ -22,7 +25,11 @@ DIRECTIONS = {
 
 def sentences(found: Comparison) -> list[str]:
     """The answer, how it moves with compute, and what it rests on."""
-    top = ([m for m in found.at if not m.decades] or found.at)[-1]
+    if found.paired and (found.cellwise.difference == 0).all():
+        same = f"in all {found.cells} shared cells the losses are the same to the last digit"
+        return [f"{SAME}: {same}; are they the same runs?"]
+    inside = [m for m in found.at if not m.decades] or found.at
+    top = ([m for m in inside if m.told_apart] or inside)[-1]
     answer = DIRECTIONS.get(found.verdict, f"{SAME}: the difference is inside the noise")
     here = f"{answer}: at C={top.compute:.3g} B is worth {top.value:.3g}x the compute ({_span(top.interval)})"
     low, high = found.growth_interval
@@ -42,6 +49,10 @@ def sentences(found: Comparison) -> list[str]:
             f"at C={at} the interval leaves one out and is not told apart: that takes the wider band of "
             f"{SURE:.0%}, which holds at every budget at once"
         )
+    apart = float(np.median([np.log(m.loss_b / m.loss_a) for m in found.at]))
+    if abs(abs(apart) - LN_BITS) < SAME_BITS:
+        more, less = ("B", "A") if apart > 0 else ("A", "B")
+        lines.append(f"losses of {more} are {np.exp(abs(apart)):.2f} times those of {less}: bits beside nats a token?")
     if len(found.shapes) > 1:
         lines.append(f"surface {found.law}; shapes of ln m in ln C: {_shares(found.shapes)}")
     return [*lines, *_backtest(found)]

@@ -299,7 +299,8 @@ def _backtest(ensemble: Ensemble) -> list[dict[str, Any]]:
 
 
 def _trend(trend: Trend) -> dict[str, Any]:
-    entry = {name: value for name, value in vars(trend).items() if name not in ("by_compute", "by_loss")}
+    entry = {name: value for name, value in vars(trend).items() if name not in ("by_compute", "by_loss", "run_ids")}
+    entry["runs"] = trend.runs
     for name in ("by_compute", "by_loss"):
         law = getattr(trend, name)
         if law is not None:

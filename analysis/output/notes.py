@@ -21,12 +21,14 @@ INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed ou
 BIASED = 0.05  # ln N*: a parabola off by more than this is said to be biased
 SPREAD = 0.01  # relative: fits that differ by more at a target are pointed out
 MOVES = 0.01  # relative: something whose absence moves the prediction by more is pointed out
+MOSTLY = 0.5  # of the runs
+EXPLAINED = 0.5  # of the spread of ln loss: laws that explain less do not show that the loss depends on scale
 FEW_STARTS = 0.2  # share of starts at the optimum under which a fit is called fragile
 
 
 def notes(study: Study) -> list[Note]:
     """All notes of a study, in the order of its parts."""
-    parts = (_rules, _isoflop, _fits, _fixed, _predictions, _scores, _runs)
+    parts = (_rules, _isoflop, _scaling, _fits, _fixed, _predictions, _scores, _runs)
     return [*study.runs.notes, *(note for part in parts for note in part(study))]
 
 
@@ -35,6 +37,12 @@ def _rules(study: Study) -> Iterator[Note]:
         if rule.excluded:
             message = f"{len(rule.excluded)} runs: {rule.meaning}: {', '.join(rule.excluded)}"
             yield Note(code=f"rule-{rule.name}", severity="info", message=message)
+        if rule.name == "worse-than-smaller" and len(rule.excluded) > MOSTLY * len(study.everything):
+            message = (
+                f"{len(rule.excluded)} of {len(study.everything)} runs are worse than a run with no more parameters "
+                "and no more tokens, and are left out: most are badly tuned, or the loss is another column"
+            )
+            yield Note(code="mostly-worse", severity="warning", message=message)
     if study.rules_off:
         would = [f"{r.name} would take out {len(r.would_exclude)}" for r in study.rules if r.would_exclude]
         message = "; ".join([f"rules that are off (rules=): {', '.join(study.rules_off)}", *would])
@@ -128,6 +136,24 @@ def _which_exponent(study: Study) -> Iterator[Note]:
         yield Note(code="which-exponent", severity="info", message=message)
 
 
+def _scaling(study: Study) -> Iterator[Note]:
+    """Losses that differ as much around the laws as they do at all."""
+    if study.ensemble is None or study.options.law not in ("all", "chinchilla"):  # others may be too simple
+        return
+    ln_loss = np.log(study.table.loss.to_numpy(float))
+    residual = ln_loss - study.ensemble.ln_loss(study.table)[0]
+    told = np.isfinite(residual)  # a law of compute alone speaks of no run
+    if not told.any():
+        return
+    spread, left = (1.4826 * float(np.median(np.abs(v - np.median(v)))) for v in (ln_loss[told], residual[told]))
+    if left > (1 - EXPLAINED) * spread:
+        message = (
+            f"the runs scatter around the laws by {left:.2%} of the loss, and differ by {spread:.2%} at all: they show "
+            "little or no dependence on scale; is it the loss of these runs, and is their range wide enough?"
+        )
+        yield Note(code="no-scaling", severity="warning", message=message)
+
+
 def _fits(study: Study) -> Iterator[Note]:
     for law in study.laws.values():
         fit = law.fit
@@ -135,6 +161,9 @@ def _fits(study: Study) -> Iterator[Note]:
             message = f"{fit.law.equation} is {fit.status.value}: {fit.reason}"
             severity = "warning" if fit.law.name in (*MAIN_LAWS, study.options.law) else "info"
             yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity=severity, message=message)
+        elif fit.status is FitStatus.NOT_APPLICABLE and study.options.law == fit.law.name and study.ensemble:
+            message = f"the parameters of law={fit.law.name} are not told, only what it predicts: {fit.reason}"
+            yield Note(code="fit-not-applicable", severity="warning", message=message)
         elif fit.status is FitStatus.OK and fit.share_at_optimum < FEW_STARTS:
             message = f"{fit.law.equation}: {fit.share_at_optimum:.0%} of the starts found the optimum"
             yield Note(code="fragile-optimum", severity="info", message=message)
@@ -160,9 +189,7 @@ def _predictions(study: Study) -> Iterator[Note]:
         yield Note(code="no-loss", severity="info", message=message)
         return
     if study.ensemble is None:
-        asked = "" if study.options.law == "all" else f" by law={study.options.law}"
-        message = f"nothing can be predicted{asked}: no law of N and D, and none of C with budgets, could be fitted"
-        yield Note(code="no-prediction", severity="warning", message=message)
+        yield Note(code="no-prediction", severity="warning", message=_why_nothing(study))
         return
     if study.without_optimum:
         listed = ", ".join(f"{c:.3g}" for c in study.without_optimum)
@@ -195,6 +222,24 @@ def _predictions(study: Study) -> Iterator[Note]:
             f", its N* by {i.n_star_change:+.0%}" if np.isfinite(i.n_star_change) else ""
         )
         yield Note(code="influential", severity="warning", message=message)
+
+
+def _why_nothing(study: Study) -> str:
+    """Why no law predicts."""
+    law = study.laws.get(study.options.law)
+    if law is None:
+        return "nothing can be predicted: no law of N and D, and none of C with budgets, could be fitted"
+    said, needs = f"law={study.options.law} predicts nothing", set(law.fit.law.needs)
+    if law.fit.theta is None:
+        return f"{said}, {law.fit.status.value}: {law.fit.reason}; law=all predicts by the others"
+    if not needs <= {"N", "D", "U", "C"}:
+        return f"{said}: it is one of {' and '.join(sorted(needs))}, which a point of N, D and C does not say"
+    if needs == {"C"} and not study.minima.trusted:
+        return (
+            f"{said}: it is a law of the best runs of budgets, and here are no budgets whose minima can be trusted; "
+            "law=all predicts by laws of N and D"
+        )
+    return f"{said}: {law.fit.reason or 'the loss does not fall with scale by it'}"
 
 
 def _models(study: Study) -> Iterator[Note]:

@@ -11,8 +11,8 @@ from analysis.estimation import isoflop, uncertainty
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
-from analysis.output.answer import answer
-from analysis.output.words import change, count, number, size, span
+from analysis.output.answer import answer, value_of
+from analysis.output.words import change, count, number, outside, size, span
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 
@@ -42,10 +42,6 @@ def _named(study: Study) -> dict[str, str]:
     return {"N": LABELS[study.convention.n], "C": LABELS[study.convention.c]}
 
 
-def _parameter(name: str, value: float, no_floor: float) -> str:
-    return "0 (at its bound)" if name == "E" and value < no_floor else number(value, 4)
-
-
 def _floored(name: str, draws: Array, no_floor: float) -> list[float]:
     """The interval of a parameter; an irreducible loss too small to matter is printed as zero."""
     low, high = uncertainty.interval(draws)
@@ -62,8 +58,7 @@ def _laws(study: Study) -> list[Row]:
         rows.append(
             [
                 law.fit.law.equation,
-                ", ".join(f"{name} {_parameter(name, value, law.no_floor)}" for name, value in law.fit.params.items())
-                or "-",
+                ", ".join(f"{name} {value_of(law, name, 4)}" for name in law.fit.params) or "-",
                 ", ".join(f"{name} {span(_floored(name, v, law.no_floor))}" for name, v in published.items()) or "-",
                 law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
             ]
@@ -143,7 +138,7 @@ def _predictions(study: Study) -> list[Row]:
         [
             _what(p),
             f"{p.compute:.3g}",
-            f"{p.decades:.1f} decades",
+            outside(p.decades),
             size(p.n, p.interval_n),
             size(p.d, p.interval_d),
             f"{p.loss:.3f}",
@@ -308,7 +303,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
     (
         PREDICTIONS + " (N {N}, C {C}): mean of the ensemble of fits below, weighted by their backtests",
         [
-            *("of", "C", "beyond the data", "N (95%)", "D (95%)", "loss"),
+            *("of", "C", "of the data", "N (95%)", "D (95%)", "loss"),
             *("95% of the mean law", "95% of a new run", "range of the fits"),
         ],
         _predictions,

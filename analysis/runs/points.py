@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.note import Note
-from analysis.runs import conventions, foreign
+from analysis.runs import conventions, foreign, units
 from analysis.runs.conventions import COUNTED, LABELS, OTHER_COUNT, OTHER_N, Compute, Parameters
 from analysis.runs.ratio import per_6nd
 from analysis.runs.selection import Selection
@@ -31,9 +31,14 @@ def counted(
         The points, and notes where nothing says what their N counts.
 
     Raises:
-        UsageError: where their N is known to count other parameters than the laws do.
+        UsageError: where their N is known to count other parameters than the laws do, or for units that no run has.
     """
-    table, count = raw.copy(), COUNTED[selection.convention.n]
+    table, count = raw.drop(columns="loss", errors="ignore"), COUNTED[selection.convention.n]
+    given = raw.attrs.get("sources", {})
+    unused = units.question(table, given, path, uses_c=selection.convention.c is Compute.EXACT)
+    if "loss" in raw:
+        message = f"{path}: {foreign.source_of(raw, 'loss')} is not used, for a point is what a run is (N, D, C)"
+        unused.append(Note(code="points-loss", severity="warning", message=message))
     if count in table:
         table["N"] = table[count]
     notes = _doubts(table, selection, path, columns)
@@ -44,7 +49,7 @@ def counted(
     if (other := OTHER_COUNT.get(selection.convention.n)) in table:
         table[OTHER_N] = table[other]
     table, more = _compute(table, selection.convention.c, path)
-    return foreign.check_points(table, path, per_6nd(selection.table)), [*notes, *more]
+    return foreign.check_points(table, path, per_6nd(selection.table)), [*unused, *notes, *more]
 
 
 def _doubts(table: pd.DataFrame, selection: Selection, path: Path, columns: Mapping[str, str]) -> list[Note]:

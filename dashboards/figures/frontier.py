@@ -9,7 +9,7 @@ from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, allocation
-from analysis.output.words import flops
+from analysis.output.words import flops, outside
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.style import LOSS, Page, add_runs, axes, behind
@@ -131,7 +131,7 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         name=f"prediction of {p.name}" if p.name and not p.optimal else "prediction",
         marker={"symbol": "star", "size": 14, "color": "#D55E00"},
         error_y=error,
-        text=[f"prediction {p.decades:.1f} decades beyond the data<br>loss {p.loss:.3f}<br>{said}"],
+        text=[f"prediction {outside(p.decades)} the data<br>loss {p.loss:.3f}<br>{said}"],
         hoverinfo="text",
     )
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import api, fit
 from analysis.output import notes
 from analysis.output.answer import GRAVEST, answer
-from analysis.output.words import count, flops
+from analysis.output.words import count, flops, outside
 from analysis.reference.tables import reference
+from analysis.runs import units
 from dashboards import report
+from gpt3core.errors import UsageError
 from tests.analysis.test_one_ratio import one_ratio
 from tests.commands import called
 
@@ -65,7 +68,84 @@ def test_a_law_of_held_exponents_is_not_the_law_that_is_told(published):
 
 def test_without_a_backtest_there_is_no_trust(published):
     few = published.nlargest(7, "N")
-    assert dict(answer(api.fit(few, law="chinchilla", bootstrap=5)))["trust"].startswith("none: ")
+    lines = dict(answer(api.fit(few, law="chinchilla", bootstrap=5)))
+    assert lines["trust"].startswith("none: ")
+    assert lines["trust"] != f"none: {lines.get('weakest')}"  # nothing is said twice
+
+
+def test_exponents_that_are_held_are_those_of_the_law_that_is_told(published):
+    lines = dict(answer(api.fit(published[::4], bootstrap=5, fix={"alpha_equals_beta": True})))
+    assert lines["law"].startswith("L(N,D) = E + A/N^alpha + B/D^beta, alpha = beta: ")
+
+
+def test_a_score_that_was_asked_for_is_answered(published):
+    rng = np.random.default_rng(0)
+    right = rng.binomial(1000, 0.25 + 0.7 / (1 + np.exp(8 * (published.loss - 2.6)))) / 1000
+    found = api.fit(published.assign(quiz=right), scores=["quiz"], law="chinchilla", bootstrap=5)
+    (score,) = found.accuracies[0]
+    low, high = score.interval_new_run
+    said = dict(answer(found))["scores"]
+    assert said == f"quiz, K=0: {score.accuracy:.3f} ({low:.3g} to {high:.3g} for a new run)"
+
+
+def test_a_target_below_the_data_is_said_to_be_there_and_its_interval_widens(published):
+    lowest = 6 * float((published.N.astype(float) * published.D).min())
+    found = api.fit(published, law="chinchilla", bootstrap=5, target_compute=[lowest / 1e6, lowest * 2])
+    far, near = found.predictions
+    assert (round(far.decades), near.decades) == (-6, 0)
+    assert dict(answer(found))[f"at {flops(far.compute)}"].endswith("6.0 decades below the data")
+    widths = [np.log(p.interval_new_run[1] / p.interval_new_run[0]) for p in (far, near)]
+    assert widths[0] > 2 * widths[1]
+    assert (outside(0.04), outside(0.5)) == ("within", "0.5 decades beyond")
+
+
+@pytest.mark.parametrize(
+    ("loss", "code"),
+    [
+        (lambda rng, loss: loss**0.005 * np.exp(0.003 * rng.standard_normal(len(loss))), "no-scaling"),
+        (lambda rng, loss: 3 * np.exp(0.1 * rng.standard_normal(len(loss))), "mostly-worse"),
+        (lambda rng, loss: loss / 1e3, "loss-unit"),
+    ],
+)
+def test_a_loss_that_scale_does_not_move_is_the_weakest_point(published, loss, code):
+    rng, published = np.random.default_rng(0), published[::2]
+    found = api.fit(published.assign(loss=loss(rng, published.loss)), law="chinchilla", bootstrap=5)
+    assert dict(answer(found))["weakest"] == next(note.message for note in found.notes if note.code == code)
+
+
+def test_nothing_of_the_kind_is_said_of_a_published_ladder(published):
+    codes = {note.code for note in api.fit(published, law="chinchilla", bootstrap=5).notes}
+    assert not codes & {"no-scaling", "mostly-worse", "loss-unit"}
+
+
+@pytest.mark.parametrize(
+    ("law", "cause"),
+    [
+        ("broken", "it is a law of the best runs of budgets, and here are no budgets whose minima can be trusted"),
+        ("kaplan_c_min", "not applicable: the runs do not say C_min"),
+    ],
+)
+def test_a_law_that_cannot_predict_says_why(published, law, cause):
+    said = dict(answer(api.fit(published[::3][["N", "D", "loss"]], law=law, bootstrap=5)))["weakest"]
+    assert said.startswith(f"law={law} predicts nothing")
+    assert cause in said
+
+
+def test_a_law_that_predicts_without_parameters_says_so(published):
+    found = api.fit(published[::3], law="muennighoff", bootstrap=5)
+    assert dict(answer(found))["weakest"] == (
+        "the parameters of law=data_constrained are not told, only what it predicts: fewer than 5 runs saw their text "
+        "more than once"
+    )
+
+
+def test_one_loss_throughout_is_no_loss(published):
+    with pytest.raises(UsageError, match=r"the loss is 3 in every run: is columns.loss another\?"):
+        api.fit(published.assign(loss=3.0))
+
+
+def test_units_of_counts_are_whole():
+    assert [count(v) for v in (999.4e6, 999.6e6, 1e9 * (1 - 1e-12), 999.99)] == ["999M", "1B", "1B", "1k"]
 
 
 def test_the_gravest_warning_is_the_weakest_point_and_no_size_is_called_best_along_one_line():
@@ -86,7 +166,7 @@ def test_budgets_without_a_minimum_are_counted_together(laptop):
 
 
 def test_every_code_that_is_ranked_is_one_that_notes_give():
-    text = Path(notes.__file__).read_text()
+    text = "".join(Path(module.__file__).read_text() for module in (notes, units))
     assert [code for code in GRAVEST if f'"{code}"' not in text] == []
 
 

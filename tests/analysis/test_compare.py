@@ -49,6 +49,30 @@ def test_the_two_the_other_way_round_give_the_inverse():
         assert m.value * w.value == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.parametrize("kept", [5, 8, 16])
+def test_one_ladder_twice_is_not_told_apart_and_is_asked_about(kept):
+    a, _ = ladders(replace(CLEAN, noise=0.002), 0)
+    (found,) = api.compare(a, a.iloc[:kept])
+    assert found.verdict == SAME
+    assert comparison.sentences(found)[0].startswith(
+        f"not told apart: in all {found.cells} shared cells the losses are the same to the last digit; are they"
+    )
+
+
+def test_the_verdict_is_told_at_a_budget_that_it_holds_at_and_bits_beside_nats_are_asked_about():
+    found = compared(replace(CLEAN, multiplier=0.8))
+    last = replace(found.at[-1], told_apart=False, interval=[0.5, 1.1])
+    said = comparison.sentences(replace(found, at=[*found.at[:-1], last]))
+    assert said[0].startswith(f"B is worse: at C={found.at[-2].compute:.3g} B is worth ")
+    assert not any("bits" in line for line in said)
+    a, b = ladders(CLEAN, 0)
+    (bits,) = api.compare(a, b.assign(loss=b.loss / np.log(2)))
+    assert any(
+        "losses of B are 1.4" in line and line.endswith("bits beside nats a token?")
+        for line in comparison.sentences(bits)
+    )
+
+
 def test_what_both_share_cancels_in_pairs():
     scenario = Scenario(name="", multiplier=1.2, noise=2e-4, shared=badly_tuned, budgets=4, sizes=4)
     by_cell, not_so = compared(scenario), compared(scenario, paired=False)

@@ -7,10 +7,12 @@ import pytest
 from scipy import optimize
 
 from analysis import laws
-from analysis.estimation import robust, solve, uncertainty
+from analysis.estimation import minimise, robust, solve, uncertainty
+from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.robust import Rho
 from analysis.estimation.solve import FitStatus
 from analysis.laws import kaplan
+from analysis.output.answer import value_of
 from analysis.reference.tables import reference
 
 TRUE = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}  # Hoffmann et al. 2022
@@ -93,6 +95,25 @@ def test_the_law_of_repeated_data_is_muennighoffs():
     fit = solve.fit(laws.DATA_CONSTRAINED, {"N": n, "D": d, "U": u}, loss)
     expected = {"E": e, "A": a, "B": b, "alpha": alpha, "beta": alpha, "R_D": r_d, "R_N": r_n}
     assert fit.params == pytest.approx(expected, rel=0.02)
+
+
+def test_text_that_never_tires_is_as_good_as_new_and_every_start_finds_the_same_fit():
+    """Where R_D has no limit, 1 - exp(-R/R_D) once was rounding, whose noise starts took for optima."""
+    rng = np.random.default_rng(1)
+    n, d = (np.exp(rng.uniform(np.log(low), np.log(high), 14)) for low, high in ((1e7, 5e9), (1e9, 1e11)))
+    data = {"N": n, "D": d, "U": d / np.exp(rng.uniform(0, np.log(6), 14))}
+    endless = np.array([[np.log(1.87), np.log(521), np.log(1488), 0.353, 0.353, r, 60.0] for r in (40.0, 45.0, 80.0)])
+    fresh = laws.CHINCHILLA.on(data)(endless[:1, :5])[0][0]
+    values, gradient = laws.DATA_CONSTRAINED.on(data)(endless)
+    assert values == pytest.approx(np.broadcast_to(fresh, values.shape), rel=1e-9)
+    assert np.abs(np.diff(gradient[:, 5], axis=0)).max() < 1e-9
+    noisy = np.exp(fresh - 0.02 * np.log(d / data["U"]) + 0.01 * rng.standard_normal(14))  # repeats help a little
+    fit = solve.fit(laws.DATA_CONSTRAINED, data, noisy)
+    start = fit.theta + rng.standard_normal((200, 7)) * np.array([0.3, 1, 1, 0.05, 0.05, 2, 2])
+    found = minimise.minimise(laws.DATA_CONSTRAINED.on(data), np.log(noisy), np.vstack([fit.theta, start]))
+    assert fit.objective <= found.objective.min() * (1 + 1e-6)
+    assert "R_D" in fit.at_bounds
+    assert value_of(FittedLaw(fit=fit), "R_D") == "without limit (at its bound)"
 
 
 def test_a_break_is_found_where_it_is():

@@ -160,6 +160,22 @@ def test_an_accuracy_is_a_target_of_its_own(store, capsys):
     assert "accuracy:rising:0 at C=" in capsys.readouterr().out
 
 
+def test_an_accuracy_is_known_from_the_runs_that_were_scored(tmp_path):
+    """Of forty runs, all are scored, or eight: the trend is known as well as by a table of the eight alone."""
+    rng = np.random.default_rng(0)
+    n = np.exp(rng.uniform(np.log(1e7), np.log(1e9), 40))
+    table = pd.DataFrame({"N": n, "D": 20 * n * np.exp(rng.uniform(-1, 1, 40))})
+    table["loss"] = 1.8 + 480 / table.N**0.35 + 2100 / table.D**0.37
+    table["quiz"] = rng.binomial(200, 0.25 + 0.7 * special.expit(4 * (3.0 - table.loss))) / 200
+    few = table.assign(quiz=table.quiz.where(table.index % 5 == 0))
+    sigma = []
+    for name, rows in (("whole", table), ("few", few)):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+        words = {"scores": ["quiz"], "chance": {"quiz": 0.25}, "items": {"quiz": 200}, "target": "accuracy:quiz"}
+        sigma.append(next_runs(DesignSettings(runs=str(tmp_path / f"{name}.csv"), **words)).design.sigma)
+    assert sigma[1] > 1.5 * sigma[0]
+
+
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
@@ -188,7 +204,7 @@ def test_what_a_score_tells_is_the_scatter_of_refits_with_it():
 
     sure = Covariance(matrix=np.zeros((len(every) + 1, len(every) + 1)), noise=np.ones(len(every)))
     scored = np.arange(len(every)) < len(losses)
-    found = ScoreCovariance.of(sure, fitted(losses), items, np.log(np.append(every, at)), scored)
+    found = ScoreCovariance.of(sure, fitted(losses), items, np.log(np.append(every, at)), scored, scored)
     before, gains = found.target_variance, found.gain()
     assert np.all(gains[scored] == 0), "what is known tells nothing more"
     found.condition([37])

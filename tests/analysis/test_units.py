@@ -6,6 +6,7 @@ import pytest
 
 from analysis import api
 from analysis.runs import foreign
+from analysis.runs.points import counted
 from analysis.runs.selection import select
 from analysis.settings import RunSettings
 from gpt3core.errors import UsageError
@@ -34,6 +35,20 @@ def with_c(factor=1.0):
 def test_units_that_no_run_can_have_are_refused_with_the_one_that_makes_sense(table, sentence):
     with pytest.raises(UsageError, match=sentence):
         chosen(table)
+
+
+def test_points_are_asked_for_their_units_too_and_a_loss_among_them_is_said_to_be_unused(tmp_path):
+    points = tmp_path / "points.csv"
+    pd.DataFrame({"N": [1e9], "D": [20.0], "loss": [2.5]}).to_csv(points, index=False)
+    chosen_runs, columns = chosen(rows()), {}
+    with pytest.raises(UsageError, match=r"D \(column D\) is 20 .* multiply by 1e9\? Give it as columns.D=D\*1e9"):
+        counted(foreign.read_points(points, columns), chosen_runs, points, columns)
+    columns = {"D": "D*1e9"}
+    found, notes = counted(foreign.read_points(points, columns), chosen_runs, points, columns)
+    assert found.D.tolist() == [2e10]
+    assert [note.message for note in notes if note.code == "points-loss"] == [
+        f"{points}: loss is not used, for a point is what a run is (N, D, C)"
+    ]
 
 
 def test_a_unit_that_the_user_wrote_is_not_asked_about_again():
