@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 # threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
 # a second; read when torch is first loaded
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# the store syncs every write: where memory is a folder the tests do not wait for a disk
+ROOM = 2 << 30
+if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 # every Ray of the tests listens on loopback alone, mock clusters too; read when ray is first imported
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
