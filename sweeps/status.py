@@ -25,7 +25,7 @@ from sweeps.watching.standing import Standing
 
 FLAGS = ("--watch", "--json", "--help")
 KEYS = ("name", "runs")
-OVER = ("ended", "interrupted")
+OVER = ("ended", "interrupted", "failed")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -48,6 +50,10 @@ PLACES = [
 ]
 
 
+if TYPE_CHECKING:
+    from analysis.study import Study
+
+
 def sentence(rng: random.Random) -> str:
     """A grammatical, learnable sentence."""
     a, b = rng.sample(NOUNS, 2)
@@ -62,6 +68,15 @@ def write_corpus(folder: Path, documents: int = 400, seed: int = 0) -> Path:
     lines = ('{"text": "' + " ".join(sentence(rng) for _ in range(12)) + '"}\n' for _ in range(documents))
     path.write_text("".join(lines))
     return path
+
+
+MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # a folder in memory, and the bytes that the tests may need there
+
+
+def pytest_configure() -> None:
+    """Keep the tests' folders in memory where there is room: the store syncs every write, and a disk takes its time."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 # what starts a cluster or a browser: one process each when tests run in parallel, and first, for they take longest
@@ -125,6 +140,14 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("simulated") / "root"
     make_store(root, noise=0.002)
     return root
+
+
+@pytest.fixture(scope="session")
+def studied(simulated: Path) -> Study:
+    """A fit to the simulated runs, to read."""
+    from analysis import api
+
+    return api.fit(simulated, bootstrap=50)
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ class Driver:
         """Run until every run is done, failed for good or held, or until interrupted."""
         for sentence in self.happenings.damage:
             self.display.say(f"damage  {sentence}")
-        with self._signals():
+        with self.status.to_its_end(), self._signals():
             for state in self.states.values():
                 self.happenings.settle_if_done(state)
             done = view.count(self.states, Phase.DONE)

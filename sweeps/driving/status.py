@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ NAMED = 20  # waiting runs of one reason that are named; all are counted
 LISTED = 500  # runs that failed, or are held or pruned, that are listed with their reasons; all are counted
 ENDS = ("failed", "held", "pruned")
 DUTY = 0.02  # of a core, at most, for writing it
-DRIVING, ENDED, INTERRUPTED = "driving", "ended", "interrupted"
+DRIVING, ENDED, INTERRUPTED, FAILED = "driving", "ended", "interrupted", "failed"
 
 
 class Status:
@@ -35,6 +36,18 @@ class Status:
         self._next = 0.0
         self._said: object = None
         self._spoke = 0.0
+        self._written: dict[str, Any] | None = None
+
+    @contextmanager
+    def to_its_end(self) -> Iterator[None]:
+        """A driver that ends in an error says so, with the reason: it is not to be taken for a dead one."""
+        try:
+            yield
+        except Exception as error:
+            if self._written is not None:
+                told = {"state": FAILED, "time": round(time.time(), 3), "eta_seconds": None}
+                self._write({**self._written, **told, "damage": [*self._written["damage"], str(error)]})
+            raise
 
     def tell(
         self,
@@ -61,13 +74,20 @@ class Status:
         if said == self._said and now < self._spoke + SPEAK_SECONDS:
             return
         began = time.thread_time()
-        try:
-            mechanism = {"one_driver_by": self._sweep.mechanism}
-            self._sweep.write_status({**_plain(snapshot, damage, nodes, state, more()), **mechanism})
-        except (StoreError, OSError):
-            return  # a status is never worth a sweep; the runs write to the same disk, and say what is wrong with it
+        mechanism = {"one_driver_by": self._sweep.mechanism}
+        if not self._write({**_plain(snapshot, damage, nodes, state, more()), **mechanism}):
+            return
         self._said, self._spoke = said, now
         self._next = now + max(WRITE_SECONDS, (time.thread_time() - began) / DUTY)
+
+    def _write(self, status: dict[str, Any]) -> bool:
+        """Whether it could be written: a status is never worth a sweep; the runs say what is wrong with a disk."""
+        try:
+            self._sweep.write_status(status)
+        except (StoreError, OSError):
+            return False
+        self._written = status
+        return True
 
 
 def _plain(
@@ -103,7 +123,7 @@ def _plain(
 
 
 def driver(status: Mapping[str, Any] | None, now: float | None = None) -> str:
-    """What became of a sweep's driver by its last word: "driving", "ended", "interrupted", "dead" or "none".
+    """What became of a sweep's driver by its last word: driving, ended, interrupted, failed, dead or none.
 
     Args:
         status: of ``SweepDir.status``.

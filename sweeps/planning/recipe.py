@@ -288,7 +288,7 @@ def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, 
     family = _family(written.get("family", "nano"), typed, path)
     _check_ladder([*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)], family)
     named, plain = rules.named(written, typed, path)
-    base = cli.merge_config(FAMILIES[family](name=path.stem), written, str(path), command=keys)
+    base = cli.merge_config(FAMILIES[family], {"name": path.stem, **written}, str(path), command=keys)
     recipe: Any = cli.to_object(cli.merge(base, plain, command=keys), str(path))
     assert isinstance(recipe, Recipe)
     getattr(recipe, "optim").rule = named  # noqa: B009 (each ladder has an optim of its own)

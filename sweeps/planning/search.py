@@ -69,7 +69,7 @@ def load(settings: Sequence[str], default: str = "laptop_hparams") -> tuple[Reci
     others = [word for word in settings if not word.startswith(f"{SECTION}.")]
     beside: dict[str, Any] = {}
     chosen = recipe.load(others, default, beside=beside)
-    config = cli.merge_config(Search(), beside.get(SECTION) or {}, f"the section {SECTION}")
+    config = cli.merge_config(Search, beside.get(SECTION) or {}, f"the section {SECTION}")
     found = cli.to_object(cli.merge(config, mine), SECTION)
     assert isinstance(found, Search)
     check(chosen, found)

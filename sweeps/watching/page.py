@@ -21,7 +21,7 @@ ROWS = 40  # of a part of the page that is printed once
 SHORT = 20  # lines below which a page leaves out what is least needed, and ...
 NARROW = 76  # ... columns
 ALIVE = ("driving", standing.SILENT)
-STYLES = {standing.DEAD: "red", standing.SILENT: "yellow", "driving": "green"}
+STYLES = {standing.DEAD: "red", "failed": "red", standing.SILENT: "yellow", "driving": "green"}
 
 
 def console() -> Console:
@@ -88,6 +88,7 @@ def _driver(sweep: Standing) -> Text:
     said = {
         "driving": f"driver: {sweep.driver_at}, heard {since} ago",
         "ended": f"driver: ended {since} ago",
+        "failed": f"driver: ended by an error {since} ago; start the same command again once that is mended",
         "interrupted": f"driver: interrupted {since} ago; start the same command again to go on",
         standing.DEAD: f"driver: DEAD ({sweep.driver_at}), last heard {since} ago; start the same command again to go "
         "on: runs on a cluster go on without it",

@@ -70,7 +70,7 @@ class Standing:
 
     name: str
     time: float  # of this look
-    driver: str  # driving | ended | interrupted | dead | silent | none
+    driver: str  # driving | ended | interrupted | failed | dead | silent | none
     driver_at: str = ""  # host and process
     spoke: float | None = None  # its last word
     asked: int = 0
@@ -142,7 +142,7 @@ def look(root: Path, name: str, now: float | None = None) -> Standing:
 
 
 def driver_of(said: Mapping[str, Any], now: float) -> str:
-    """What became of a driver by its last word: driving, ended, interrupted, dead, silent; none where it is unknown."""
+    """What became of a driver by its last word: driving, ended, interrupted, failed, dead, silent; or none."""
     state = said.get("state")
     if state != DRIVING:
         return _text(state) if state else NONE

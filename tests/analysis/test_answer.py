@@ -23,20 +23,15 @@ def published():
     return reference("hoffmann2022_runs_234.csv")
 
 
-@pytest.fixture(scope="module")
-def laptop(simulated):
-    return api.fit(simulated, bootstrap=20)
-
-
-def test_its_numbers_are_those_of_the_study(laptop):
-    lines = dict(answer(laptop))
-    (p,) = laptop.predictions
+def test_its_numbers_are_those_of_the_study(studied):
+    lines = dict(answer(studied))
+    (p,) = studied.predictions
     said = lines[f"at {flops(p.compute)}"]
     low, high = p.interval_new_run
     assert said.startswith(f"loss {p.loss:.3f} ({low:.4g} to {high:.4g} for a new run), best size {count(p.n)} (")
     assert said.endswith("1.0 decades beyond the data")
-    assert lines["runs"].startswith(f"{len(laptop.table)} of {len(laptop.everything)} fitted")
-    assert f"C^{laptop.advice.a:.2f}" in lines["size"]
+    assert lines["runs"].startswith(f"{len(studied.table)} of {len(studied.everything)} fitted")
+    assert f"C^{studied.advice.a:.2f}" in lines["size"]
     assert list(lines)[:2] == ["runs", "law"]
     assert len(lines) <= 7
 
@@ -156,8 +151,8 @@ def test_the_gravest_warning_is_the_weakest_point_and_no_size_is_called_best_alo
     assert "best size" not in lines[f"at {flops(found.predictions[0].compute)}"]
 
 
-def test_budgets_without_a_minimum_are_counted_together(laptop):
-    table = laptop.table[laptop.table.budget_flops.notna()]
+def test_budgets_without_a_minimum_are_counted_together(studied):
+    table = studied.table[studied.table.budget_flops.notna()]
     left = [g.nsmallest(3, "N") if i < 2 else g for i, (_, g) in enumerate(table.groupby("budget_flops"))]
     found = api.fit(pd.concat(left)[["N", "D", "C", "loss", "budget_flops"]], bootstrap=5, rules="none")
     bad = [note for note in found.notes if note.code == "no-minimum"]
@@ -183,7 +178,7 @@ def test_the_command_prints_the_answer_and_the_tables_where_they_are_asked_for(s
     assert "tables=some: allowed are none (the answer alone) and all" in refused.stderr
 
 
-def test_the_report_opens_with_it(laptop, tmp_path):
-    report.write(laptop, tmp_path)
+def test_the_report_opens_with_it(studied, tmp_path):
+    report.write(studied, tmp_path)
     text = (tmp_path / "index.html").read_text()
     assert text.index("<dt>trust</dt>") < text.index("plotly.min.js") < text.index("Ensemble of fits")

@@ -35,11 +35,6 @@ def store(isolated, simulated):
     return shutil.copytree(simulated, isolated / "root")
 
 
-@pytest.fixture(scope="module")
-def study(simulated):
-    return api.fit(simulated, bootstrap=50)
-
-
 def test_the_tidy_table_is_designs(store):
     table = runs.load(store).table
     design = (
@@ -113,8 +108,8 @@ def test_rules_take_runs_out_by_name_and_list_them(store):
     assert names[4] in {rule.name: rule.excluded for rule in without_floor}["under-trained"]
 
 
-def test_rising_accuracy_is_a_trend_and_chance_is_not(study):
-    found = {(t.task, t.shots): t for t in study.trends}
+def test_rising_accuracy_is_a_trend_and_chance_is_not(studied):
+    found = {(t.task, t.shots): t for t in studied.trends}
     assert found["rising", 0].verdict == "rises"
     assert found["rising", 0].slope == pytest.approx(
         np.log(10) / np.log(10), abs=0.4
@@ -277,11 +272,11 @@ def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
     assert documents.to_json(found)["forecasts"][0]["run_id"] == unfinished
 
 
-def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(study):
-    (accuracies,) = study.accuracies
+def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(studied):
+    (accuracies,) = studied.accuracies
     found = {(a.task, a.shots): a for a in accuracies}
     rising = found["rising", 0]
-    largest = study.table.C.max()
+    largest = studied.table.C.max()
     truth = 0.25 + 0.75 / (1 + np.exp(-(np.log10(10 * largest) - 12.5)))  # the simulation, one decade on
     assert rising.accuracy == pytest.approx(truth, abs=0.12)
     assert rising.interval_new_run[0] <= rising.interval_mean[0] < rising.accuracy < rising.interval_new_run[1]

@@ -22,32 +22,27 @@ from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_training_curves import ALPHA, BETA, best, ladder
 
-pytestmark = pytest.mark.xdist_group("figures")
+pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
 
 
-@pytest.fixture(scope="module")
-def made(simulated):
-    return api.fit(simulated, bootstrap=30)
-
-
-def test_every_run_is_on_the_frontier_and_behind_it(made):
-    page = frontier(made)
+def test_every_run_is_on_the_frontier_and_behind_it(studied):
+    page = frontier(studied)
     shown = [text for trace in page.figure.data if trace.text is not None for text in trace.text]
-    for run_id in made.runs.table.run_id:
+    for run_id in studied.runs.table.run_id:
         assert any(run_id in text for text in shown)
-    assert set(page.rows.run_id) == set(made.runs.table.run_id)
+    assert set(page.rows.run_id) == set(studied.runs.table.run_id)
     (prediction,) = [trace for trace in page.figure.data if trace.name == "prediction"]
-    assert prediction.x[0] == pytest.approx(made.predictions[0].compute)
+    assert prediction.x[0] == pytest.approx(studied.predictions[0].compute)
 
 
-def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(made):
-    stars = [t for t in isoflop(made).figure.data if t.marker.symbol == "star"]
-    assert [s.x[0] for s in stars] == pytest.approx([p.n_star for p in made.minima.used])
+def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(studied):
+    stars = [t for t in isoflop(studied).figure.data if t.marker.symbol == "star"]
+    assert [s.x[0] for s in stars] == pytest.approx([p.n_star for p in studied.minima.used])
 
 
-def test_sizes_are_ordered_by_a_scale_that_is_one_in_grey_too(made):
-    (runs,) = [trace for trace in frontier(made).figure.data if trace.name == "runs"]
-    assert runs.marker.color == pytest.approx(np.log10(made.everything.N))
+def test_sizes_are_ordered_by_a_scale_that_is_one_in_grey_too(studied):
+    (runs,) = [trace for trace in frontier(studied).figure.data if trace.name == "runs"]
+    assert runs.marker.color == pytest.approx(np.log10(studied.everything.N))
     grey = [np.dot([int(c[i : i + 2], 16) for i in (1, 3, 5)], [0.299, 0.587, 0.114]) for c in style.SCALE]
     assert np.all(np.diff(grey) > 5)
     assert style.shades([1e9, 1e6, 1e12]) == [style.shades([1e6, 1e9, 1e12])[i] for i in (1, 0, 2)]
@@ -55,19 +50,19 @@ def test_sizes_are_ordered_by_a_scale_that_is_one_in_grey_too(made):
     assert style.shades([5.0]) == style.shades([7.0, 7.0])[:1]
 
 
-def test_the_rows_behind_the_residuals_are_those_of_their_runs(made):
-    rows = residuals(made).rows
-    law = made.laws["chinchilla"].fit
+def test_the_rows_behind_the_residuals_are_those_of_their_runs(studied):
+    rows = residuals(studied).rows
+    law = studied.laws["chinchilla"].fit
     predicted = law.predict({"N": rows.N.to_numpy(float), "D": rows.D.to_numpy(float)})
     assert rows.predicted.tolist() == pytest.approx(list(predicted))
     assert rows.ln_residual.tolist() == pytest.approx(list(np.log(rows.loss / predicted)))
     assert rows.N.is_monotonic_increasing
 
 
-def test_approach_1_shows_the_lowest_curves_and_their_sizes(made):
+def test_approach_1_shows_the_lowest_curves_and_their_sizes(studied):
     """Sizes within a sixth of the closed form's, losses a little above its own, and the law that the table prints."""
     found = training_curves.envelope_of(ladder(noise=0.0005, ratio=1.3))
-    study = replace(made, training_curves=replace(found, runs=list(made.table.run_id)))
+    study = replace(studied, training_curves=replace(found, runs=list(studied.table.run_id)))
     page = lowest(study, {run_id: pd.DataFrame({"tokens": [1, 10**9], "loss": [5.0, 4.0]}) for run_id in found.runs})
     traces = {t.name: t for t in page.figure.data}
     sizes, losses = traces["size of the lowest curve"], traces["curve of the lowest size, as trained"]
@@ -79,12 +74,12 @@ def test_approach_1_shows_the_lowest_curves_and_their_sizes(made):
     assert np.diff(np.log(line.y)) / np.diff(np.log(line.x)) == pytest.approx([found.a])
     assert len(sizes.x) <= 60
     stars = traces["minima of the budgets (approach 2)"]
-    assert list(stars.y) == [p.n_star for p in made.minima.used]
-    assert "gives no law here: 0 points" in lowest(made, {}).about
+    assert list(stars.y) == [p.n_star for p in studied.minima.used]
+    assert "gives no law here: 0 points" in lowest(studied, {}).about
 
 
-def test_what_is_at_chance_gets_no_curve(made):
-    page = accuracy_compute(made)
+def test_what_is_at_chance_gets_no_curve(studied):
+    page = accuracy_compute(studied)
     guessing = [t for t in page.figure.data if t.legendgroup == "guessing"]
     assert [t.mode for t in guessing] == ["markers"]
     assert guessing[0].visible == "legendonly"
@@ -100,8 +95,8 @@ def test_long_curves_are_thinned_evenly_and_keep_their_ends():
     assert thin.tokens.iloc[-1] == 10_000
 
 
-def test_the_report_has_a_page_a_figure_and_its_rows(made, isolated):
-    report.write(made, isolated / "report")
+def test_the_report_has_a_page_a_figure_and_its_rows(studied, isolated):
+    report.write(studied, isolated / "report")
     pages = {path.stem for path in (isolated / "report").glob("*.html")}
     assert pages == {"index", *catalogue.SLUGS}
     for slug in catalogue.SLUGS:
@@ -169,12 +164,12 @@ def test_names_from_outside_are_text_in_the_pages(isolated):
         assert "alert(1)</script>" not in text, name
 
 
-def test_names_from_outside_are_text_in_the_figures(isolated, made):
+def test_names_from_outside_are_text_in_the_figures(isolated, studied):
     """plotly reads a subset of HTML, links among it, in names, hover texts and annotations."""
-    store = made.everything.run_id.iloc[0]
-    renamed = {name: getattr(made, name).replace({store: EVIL[1]}) for name in ("everything", "table")}
-    evals = made.runs.evals.replace({store: EVIL[1], "rising": EVIL[1]})
-    trends = [replace(t, task=EVIL[1]) if t.task == "rising" else t for t in made.trends]
+    store = studied.everything.run_id.iloc[0]
+    renamed = {name: getattr(studied, name).replace({store: EVIL[1]}) for name in ("everything", "table")}
+    evals = studied.runs.evals.replace({store: EVIL[1], "rising": EVIL[1]})
+    trends = [replace(t, task=EVIL[1]) if t.task == "rising" else t for t in studied.trends]
     losses = {EVIL[1]: pd.DataFrame({"tokens": [1, 2], "loss": [3.0, 2.0]})}
     parabolas = [
         replace(
@@ -182,14 +177,14 @@ def test_names_from_outside_are_text_in_the_figures(isolated, made):
             run_ids=[EVIL[1] if i == store else i for i in p.run_ids],
             far=[EVIL[1] if i == store else i for i in p.far],
         )
-        for p in made.minima.parabolas
+        for p in studied.minima.parabolas
     ]
     of_store = replace(
-        made,
+        studied,
         **renamed,
-        runs=replace(made.runs, evals=evals),
+        runs=replace(studied.runs, evals=evals),
         trends=trends,
-        minima=replace(made.minima, parabolas=parabolas),
+        minima=replace(studied.minima, parabolas=parabolas),
     )
     pages = [*catalogue.pages(of_store, losses), *catalogue.pages(named(api.fit(outside(), bootstrap=10)))]
     assert {page.slug for page in pages} == set(catalogue.SLUGS)

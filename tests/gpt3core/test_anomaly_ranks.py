@@ -91,14 +91,9 @@ HALVES = [Layout(pipeline=2, micro_batch=2), Layout(tensor=2, data=2, shard=2)]
 long = pytest.mark.long
 
 
-def first_of(cases):
-    """The first of them in every test run, the others in the long one."""
-    return [cases[0], *(pytest.param(*(c if isinstance(c, tuple) else (c,)), marks=long) for c in cases[1:])]
-
-
 @pytest.mark.parametrize(
     ("rule", "layout"),
-    first_of(CUTS),
+    [pytest.param(*CUTS[0], marks=pytest.mark.soak), *(pytest.param(*case, marks=long) for case in CUTS[1:])],
     ids=lambda value: value.describe() if isinstance(value, Layout) else value.policy,
 )
 def test_what_one_rank_sees_all_do_and_killed_after_it_they_end_with_the_same_bits(tales, isolated, rule, layout):
@@ -112,7 +107,9 @@ def test_what_one_rank_sees_all_do_and_killed_after_it_they_end_with_the_same_bi
     assert ended(isolated / "killed", spec) == ended(isolated / "cut", spec)
 
 
-@pytest.mark.parametrize("layout", first_of(HALVES), ids=lambda layout: layout.describe())
+@pytest.mark.parametrize(
+    "layout", [HALVES[0], pytest.param(HALVES[1], marks=long)], ids=lambda layout: layout.describe()
+)
 def test_fp16_lowers_its_scale_on_all_ranks_alike(tales, isolated, layout):
     spec, size = make_spec(tales, SKIP, "fp16"), layout.world_size
     ranks.run(_train_fp16, 1, str(isolated / "one"), spec, None)

@@ -126,6 +126,7 @@ def test_a_cut_run_has_the_losses_of_one_process(one, isolated, layout):
     assert_equal(isolated, place, spec)
 
 
+@pytest.mark.soak
 def test_a_resume_has_the_same_bits_by_the_same_layout_and_the_same_losses_by_another(one, isolated):
     spec, place = one
     layout = Layout(pipeline=2, data=2, shard=2)

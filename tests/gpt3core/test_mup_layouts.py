@@ -45,6 +45,7 @@ def test_a_cut_run_has_the_losses_of_one_process(one, isolated, layout):
     assert_equal(isolated, place, spec)
 
 
+@pytest.mark.soak
 def test_a_resume_has_the_same_bits_by_the_same_layout_and_the_same_losses_alone(one, isolated):
     """Pipeline and FSDP: the tied head's copy in the last stage has the embedding's learning rate."""
     spec, place = one

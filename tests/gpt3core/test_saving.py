@@ -314,7 +314,7 @@ def _dies_at(module, name, when):
     setattr(module, name, deadly)
 
 
-@pytest.mark.parametrize(("size", "hurt"), [(2, "_last_dies"), (4, "_first_dies")])
+@pytest.mark.parametrize(("size", "hurt"), [(2, "_last_dies"), pytest.param(4, "_first_dies", marks=pytest.mark.soak)])
 def test_sharded_ranks_killed_while_they_write_go_on_to_the_same_bits(tales, isolated, size, hurt):
     spec, layout = make_run(tales, steps=8), Layout(data=size, shard=size)
     assert ranks.run(_train, size, str(isolated / "whole"), spec, None, 0, layout)[1:] == [None] * (size - 1)

@@ -60,6 +60,8 @@ def test_gpt3s_runs_are_table_2_1():
     ("settings", "sentence"),
     [
         (["modle.n_ctx=64"], "unknown key 'modle.n_ctx', did you mean model.n_ctx"),
+        (["price=1"], "unknown key 'price'; "),
+        (["placement.rack="], "placement.rack= has no value: give one, null for none"),
         (["recipe=labtop"], "no such recipe, did you mean laptop"),
         (["model.n_ctx=many"], "could not be converted to Integer"),
         (["budgets=[-1e11]"], "must be positive"),

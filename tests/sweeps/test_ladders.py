@@ -2,6 +2,7 @@
 
 import pytest
 
+from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from sweeps.planning import grid, recipe
 
@@ -11,6 +12,14 @@ SHA = "0" * 64
 def widths(*settings):
     runs = grid.build(recipe.load(["recipe=laptop", *settings]), SHA).runs
     return {(run.budget_flops, run.model.d_model) for run in runs}
+
+
+@pytest.mark.parametrize("keys", ["1e12: [32], 1.0e+12: [64]", "1000000000000: [32], '1e12': [64]"])
+def test_two_spellings_of_a_budget_are_refused(keys, tmp_path):
+    (tmp_path / "two.yaml").write_text(f"budgets: [1.0e+12]\nwidths_at: {{{keys}}}\n")
+    for words in (["budgets=1e12", f"widths_at={{{keys}}}"], [f"recipe={tmp_path / 'two.yaml'}"]):
+        with pytest.raises(UsageError, match="are the same number: leave one of them out"):
+            recipe.load(words)
 
 
 def test_typed_widths_win_over_the_files_widths_at():

@@ -358,6 +358,7 @@ def test_asked_is_the_union_or_what_replaces_it():
         asked.union(None, ["a"], replace=True, extend=True)
 
 
+@pytest.mark.soak
 def test_ten_thousand_runs_are_planned_in_a_few_seconds(known_text, capsys):
     widths, budgets = list(range(32, 2032, 16)), [f"{1e15 * 1.1**i:.6g}" for i in range(80)]
     words = [f"widths={widths}", f"budgets=[{','.join(budgets)}]", "span=1e9", "model.n_head=1"]

@@ -197,6 +197,7 @@ def answer(table, compute):
     return predict.predict(ensemble, point, thetas)[0]
 
 
+@pytest.mark.soak
 def test_the_law_of_the_pruned_sweep_is_that_of_the_whole_one_within_what_was_promised(law):
     """The whole way: curves in the store, forecasts, the law; some seconds, for it is asked twice."""
     sweep, cluster = law(ON)

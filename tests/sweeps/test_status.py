@@ -2,9 +2,14 @@
 
 import os
 import time
+from unittest.mock import Mock
 
+import pytest
+
+from gpt3core.errors import StoreError
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving import status
+from sweeps.watching import standing
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids
 
 
@@ -41,6 +46,19 @@ def test_the_status_is_kept_for_those_without_a_cluster(smoke, monkeypatch):
     after, who = status.read(sweep)
     assert who == "ended"
     assert (after["asked"], after["done"], list(after["failed"])) == (4, 3, [ids(smoke)[0]])
+
+
+def test_a_driver_that_ends_in_an_error_says_so_and_is_not_called_dead(smoke, monkeypatch):
+    """Its preparation, for one: text that is missing on the worker ends the sweep."""
+    chosen, _, root = smoke
+    monkeypatch.setattr(status, "WRITE_SECONDS", 0.0)
+    cluster = FakeCluster(root)
+    monkeypatch.setattr(cluster, "poll", Mock(side_effect=[[], [], StoreError("no text")]))
+    with pytest.raises(StoreError, match="no text"):
+        drive(smoke, cluster)
+    said, who = status.read(SweepDir(root, chosen.name))
+    assert (who, said["damage"]) == ("failed", ["no text"])
+    assert standing.driver_of({**said, "pid": 2**22 + 1}, time.time()) == "failed"
 
 
 def test_a_dead_driver_is_told_from_a_living_one():

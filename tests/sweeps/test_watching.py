@@ -118,7 +118,9 @@ def test_dead_silent_and_ended_drivers_are_told_apart(midway):
     said(root, time=time.time() - 300)
     assert "SILENT" in run(status.main, f"runs={root}", cwd=root).stdout
     said(root, state="ended")
-    assert "driver: ended" in run(status.main, f"runs={root}", cwd=root).stdout
+    assert "driver: ended 0" in run(status.main, f"runs={root}", cwd=root).stdout
+    said(root, state="failed")
+    assert "driver: ended by an error" in run(status.main, f"runs={root}", cwd=root).stdout
 
 
 def test_what_runs_did_without_their_driver_is_counted(midway):

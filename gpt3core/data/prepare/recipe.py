@@ -38,7 +38,7 @@ def load(settings: Sequence[str]) -> Recipe:
     words = [setting.partition("=")[0] for setting in typed]
     given = [*cli.dotted(written), *words]
     _check_source_keys(given, keys)
-    base = cli.merge_config(Recipe(name=path.stem), written, str(path), command=keys)
+    base = cli.merge_config(Recipe, {"name": path.stem, **written}, str(path), command=keys)
     recipe: Any = cli.to_object(cli.merge(base, typed, command=keys), str(path))
     assert isinstance(recipe, Recipe)
     switched = tuple(f"{key.partition('.')[0]}." for key in words if key in checks.SWITCHES)  # by the command

@@ -168,7 +168,7 @@ def test_a_run_that_diverged_is_one_sentence(store, generate, tmp_path):
         (["run=d17"], r"run=d17: no run of .* has this id or label; did you mean d16"),
         (["run=zzz"], r"run=zzz: no run of .*; its runs are d16-"),
         (["run=../x"], r"run=\.\./x: no run of"),
-        (["run="], "run=ID is needed"),
+        (["run="], "run= has no value"),
         (["run=DONE", "tokens=-1"], "tokens=-1: zero or more"),
         (["run=DONE", "tokens=x"], "tokens=x: .*Integer"),
         (["run=DONE", "temperature=-0.5"], "temperature=-0.5: zero"),
