@@ -19,7 +19,7 @@ SHOTS = 100  # figure 3.11
 INSTRUCTION = "Please unscramble the letters into a word, and write that word:"  # appendix G, figures G.19 to G.27
 INSERTED = " ./!"  # the characters that the released random-insertion file uses, each as often; the paper shows more
 LONGEST = 15
-SHORT_AMONG = 1000  # the most frequent of the short words
+SHORT_AMONG = 2000  # the most frequent of the short words: 1,000 for examples, and as many questions of other words
 FILLERS = 4  # words between occurrences of the induction pair
 CHOICES = 4
 
