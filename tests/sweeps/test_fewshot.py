@@ -257,9 +257,7 @@ def test_items_of_a_file_are_asked_and_asked_again_when_it_changes(few):
     assert len(loaded[loaded.task == "addition_2"].groupby(["run_id", "shots"])) == len(
         loaded[loaded.task == "addition_2"]
     )
-    with pytest.raises(
-        ValueError, match="has 7 items, and 9 are asked for"
-    ):
+    with pytest.raises(ValueError, match="has 7 items, and 9 are asked for"):
         evaluation.read(replace(given, items=9, files={"addition_2": [str(moved)]}))
 
 

@@ -47,7 +47,7 @@ CHANGES = {
     "evals.tasks": "[copy,induction]",
     "evals.shots": "0",
     "evals.items": "30",
-    "evals.files": "{copy: FOLDER/items.jsonl}",
+    "evals.files": "{addition_2: FOLDER/items.jsonl}",
     "evals.validation_tokens": "50000",
     "placement.workers": "2",  # changes the plan, or does not divide a batch
     "placement.tensor": "2",
@@ -147,7 +147,7 @@ BESIDE = {  # what gives a key its meaning
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
-    "evals.files": "evals.tasks=[copy] evals.items=2 evals.shots=0",
+    "evals.files": "evals.tasks=[addition_2] evals.items=2 evals.shots=0",
     "limit.target": "limit.hours=1e-4",
     "anomaly.window": "anomaly.spike=9",
     "anomaly.limit": "anomaly.policy=skip",
