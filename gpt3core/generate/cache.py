@@ -8,6 +8,7 @@ Shapes: B sequences, H heads, T positions, K head width, S slots, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt3core.model.patterns import Pattern
+
+
+class _Taken(Exception):  # noqa: N818  # nothing went wrong
+    """The last layer has what it keeps, and what would follow was not asked for."""
 
 
 class LayerCache:
@@ -29,6 +35,7 @@ class LayerCache:
         self.begun = begun  # where the document of what is read now begins, the cache's own list too
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
+        self.enough = False  # to have taken in the prompts
 
     def read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Take in the keys and values of whole prompts, or of one token a sequence.
@@ -40,6 +47,8 @@ class LayerCache:
         """
         if self.keys is None or self.values is None:
             self.keys, self.values = self._newest(k), self._newest(v)
+            if self.enough:
+                raise _Taken
             return None
         assert k.size(2) == 1, "one token at a time after the prompt"
         shortest, longest = min(self.lengths), max(self.lengths)
@@ -66,6 +75,8 @@ class LayerCache:
 
     def _newest(self, x: Tensor) -> Tensor:
         """What stays of prompts (B, H, T, K), padded on the right: the newest position of every slot (B, H, S, K)."""
+        if x.size(2) <= self.slots:  # every position has a slot of its own
+            return F.pad(x, (0, 0, 0, self.slots - x.size(2)))
         newest = torch.tensor(self.lengths, device=x.device)[:, None] - 1  # (B, 1)
         slots = torch.arange(self.slots, device=x.device)
         position = (newest - (newest - slots) % self.slots).clamp(min=0)  # (B, S), anything where there is none yet
@@ -104,10 +115,18 @@ class Cache:
 
     def read_prompts(self, model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read whole prompts, each of one token or more; the logits (B, V) of what follows each."""
-        return _last(model, self.take_in(model, prompts), prompts)
+        return _last(model, self._hidden(model, prompts), prompts)
 
-    def take_in(self, model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """The same, but what the head would read of them all: (B, T, D)."""
+    def take_in(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+        """Read whole prompts for what may follow them: of the last layer only its keys and values are computed."""
+        last = list(self.layers.values())[-1]
+        last.enough = True
+        with contextlib.suppress(_Taken):
+            self._hidden(model, prompts)
+        last.enough = False
+
+    def _hidden(self, model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """What the head would read of whole prompts: (B, T, D)."""
         self.lengths[:] = [len(prompt) for prompt in prompts]
         self.begun[:] = [
             max((place + 1 for place, token in enumerate(prompt) if token == self.end), default=0) for prompt in prompts
