@@ -158,8 +158,8 @@ Family = tuple[Tokens, list[int]]  # what contexts begin with, and whose context
 def _families(prompts: Sequence[Encoded]) -> list[Family]:
     """Prompts by what is read once for them: half or more of several contexts, or one but for its last token.
 
-    Of contexts in lexical order each joins the one before where that saves reading; left out are prompts of which
-    nothing would be read twice.
+    Of contexts in lexical order each joins the one before where that saves reading. Even where nothing would be read
+    twice this pays: of the last layer less is computed.
     """
     found: list[Family] = []
     longest = 0  # context of the family before
@@ -174,8 +174,7 @@ def _families(prompts: Sequence[Encoded]) -> list[Family]:
         else:
             found.append((context[:-1], [number]))
             longest = len(context)
-    pays = [(s, ns) for s, ns in found if s and (len(ns) > 1 or len({o[:-1] for o in prompts[ns[0]].options}) > 1)]
-    return sorted(pays, key=lambda family: (len(family[0]), family[1]))
+    return sorted((one for one in found if one[0]), key=lambda family: (len(family[0]), family[1]))
 
 
 def _common(a: Tokens, b: Tokens) -> Tokens:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt3core.model.patterns import Pattern
 
@@ -74,6 +75,8 @@ class LayerCache:
 
     def _newest(self, x: Tensor) -> Tensor:
         """What stays of prompts (B, H, T, K), padded on the right: the newest position of every slot (B, H, S, K)."""
+        if x.size(2) <= self.slots:  # every position has a slot of its own
+            return F.pad(x, (0, 0, 0, self.slots - x.size(2)))
         newest = torch.tensor(self.lengths, device=x.device)[:, None] - 1  # (B, 1)
         slots = torch.arange(self.slots, device=x.device)
         position = (newest - (newest - slots) % self.slots).clamp(min=0)  # (B, S), anything where there is none yet

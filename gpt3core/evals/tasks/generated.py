@@ -44,15 +44,16 @@ class Generated:
 
     def _distinct(self, rng: random.Random, words: list[str], needed: int) -> list[Item]:
         """Different items, as far as there are any."""
-        made: dict[int, Item] = {}
+        made: list[Item] = []
         seen: set[str] = set()
-        for number in range(needed):
+        for _ in range(needed):
             for _ in range(TRIES):
-                made[number] = self.make(rng, words)
-                if made[number].context not in seen:
+                item = self.make(rng, words)
+                if item.context not in seen:
                     break
-            seen.add(made[number].context)
-        return list(made.values())
+            seen.add(item.context)
+            made.append(item)
+        return made
 
 
 def _shuffled(rng: random.Random, words: list[str], needed: int) -> list[str]:
