@@ -115,11 +115,9 @@ def _blocks(texts: Sequence[str]) -> Iterator[list[tuple[int, int, int]]]:
         begin = 0
         while begin < len(text):
             end = min(len(text), begin + BLOCK)
-            if (
-                end < len(text)
-                and (space := max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end))) > 0
-            ):
-                end = space
+            if end < len(text):
+                space = max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end))
+                end = space if space > 0 else end
             if size + end - begin > BLOCK and block:
                 yield block
                 block, size = [], 0
