@@ -179,10 +179,12 @@ def _cut(content: Iterable[bytes], most: int | None) -> Iterator[bytes]:
         held.append(block)
         size += len(block)
         if most is not None and size > most:
-            piece = b"".join(held)
-            at = piece.rfind(b"\n", 0, most) + 1 or _character(piece, most)
-            yield piece[:at]
-            held, size = [piece[at:]], len(piece) - at
+            rest = b"".join(held)
+            while len(rest) > most:
+                at = rest.rfind(b"\n", 0, most) + 1 or _character(rest, most)
+                yield rest[:at]
+                rest = rest[at:]
+            held, size = [rest], len(rest)
     yield b"".join(held)
 
 
