@@ -42,8 +42,7 @@ def records(name: str) -> Iterator[Record]:
         ValueError: for one that cannot be fetched.
     """
     if name in OF_STARTER:
-        found = (document for document in starter.documents() if document.domain == name)
-        for group, passages in itertools.groupby(found, key=lambda document: document.group):
+        for group, passages in itertools.groupby(starter.of_domain(name), key=lambda document: document.group):
             yield Record(text="\n".join(passage.text for passage in passages), id=group)
         return
     package, read = TEXTS[name]
