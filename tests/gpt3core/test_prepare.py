@@ -283,7 +283,7 @@ def test_what_has_no_text_is_said(tmp_path):
     (tmp_path / "text" / "wiki.jsonl").write_bytes(os.urandom(20_000))
     refused(tmp_path, match=r"wiki has \d+ of \d+ documents that are bad, .*wiki.jsonl .* not")
     (tmp_path / "text" / "wiki.jsonl").write_text('{"text": "one"}\n')
-    refused(tmp_path, "quality.rule=none", match="sources.wiki is one document, which cannot be split")
+    refused(tmp_path, "quality.rule=none", match="of sources.wiki one document is left, which cannot be split")
     (tmp_path / "text" / "wiki.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     (tmp_path / "text" / "sets" / "owls.jsonl").write_text("{")
     refused(tmp_path, match="the evaluation set .*owls.jsonl cannot be read")

@@ -61,15 +61,16 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
         ValueError: for text that cannot be used: too much of it is bad, or a source has nothing left.
     """
     made = Prepared()
+    held = _evaluated(recipe, work, do)  # first: what is wrong with an evaluation set is said before hours of reading
     made.read = [work / f"01-read-{task.key(FORMAT, unit.key)}" for unit in units]
-    sizes = zip(units, made.read, strict=True)
-    do("read", [Task(out=out, work=read.read, given={"unit": unit}, size=max(1, unit.bytes)) for unit, out in sizes])
+    pairs = zip(units, made.read, strict=True)
+    do("read", [Task(out=out, work=read.read, given={"unit": unit}) for unit, out in pairs])
     _check_read(recipe, units, made.read)
     key = task.key(FORMAT, sorted(unit.key for unit in units))
     key = _gather(made, work, key, do)
     key = _filter(made, recipe, work, key, do)
     key = _compare(made, recipe, work, key, do)
-    key = _clean(made, recipe, work, key, do)
+    key = _clean(made, held, work, key, do)
     _shard(made, recipe, work, key, do)
     return made
 
@@ -159,27 +160,34 @@ def _compare(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) ->
     return key
 
 
-def _clean(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> str:
+def _evaluated(recipe: Recipe, work: Path, do: Stage) -> Path | None:
+    """The grams of the evaluation sets, if there are any."""
+    if not (sets := evaluation_sets(recipe)):
+        return None
+    cut = recipe.decontaminate
+    rules = decontaminate.Rules(
+        gram=cut.gram, window=cut.window, shortest=cut.shortest, pieces=cut.most_pieces, common=cut.common
+    )
+    named = [[path.name, files.sha256_file(path)] for path in sets]
+    held = work / f"00-grams-{task.key(FORMAT, vars(rules), named)}.npz"
+    do("grams", [Task(out=held, work=cleaning.grams, given={"sets": sets, "rules": rules})])
+    return held
+
+
+def _clean(made: Prepared, held: Path | None, work: Path, key: str, do: Stage) -> str:
     files_of = [None if made.copies is None else made.copies / copying.part_name(n) for n in range(len(made.parts))]
     each = [
         {"part": part, "scored": scored, "copies": copies}
         for part, scored, copies in zip(made.parts, made.scored, files_of, strict=True)
     ]
-    held: Path | None = None
-    if sets := evaluation_sets(recipe):
-        cut = recipe.decontaminate
-        rules = decontaminate.Rules(
-            gram=cut.gram, window=cut.window, shortest=cut.shortest, pieces=cut.most_pieces, common=cut.common
-        )
-        key = task.key(key, vars(rules), [[path.name, files.sha256_file(path)] for path in sets])
-        held = work / f"08-grams-{key}.npz"
-        do("grams", [Task(out=held, work=cleaning.grams, given={"sets": sets, "rules": rules})])
+    if held is not None:
+        key = task.key(key, held.name)
         given = [{**words, "held": held} for words in each]
-        counted = _over_parts("count", 9, work, key, do, cleaning.count, given, ending=".npy")
-        made.counts = work / f"10-total-{key}"
+        counted = _over_parts("count", 8, work, key, do, cleaning.count, given, ending=".npy")
+        made.counts = work / f"09-total-{key}"
         do("total", [Task(out=made.counts, work=cleaning.total, given={"counted": counted, "held": held})])
     given = [{**words, "held": held, "counts": made.counts} for words in each]
-    made.cleaned = _over_parts("clean", 11, work, key, do, cleaning.clean, given, ending="")
+    made.cleaned = _over_parts("clean", 10, work, key, do, cleaning.clean, given, ending="")
     return key
 
 
@@ -189,7 +197,7 @@ def _shard(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> N
     for name in recipe.sources:
         held_out = sharding.threshold(counts, name, recipe.validation_fraction)
         given = {"source": name, "cleaned": made.cleaned, "held_out": held_out, "tokenizer": recipe.tokenizer}
-        made.shards[name] = work / f"12-shard-{task.key(key, name, held_out, recipe.tokenizer)}"
+        made.shards[name] = work / f"11-shard-{task.key(key, name, held_out, recipe.tokenizer)}"
         tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
     do("shard", tasks)
 

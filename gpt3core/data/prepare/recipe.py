@@ -30,8 +30,8 @@ def load(settings: Sequence[str]) -> Recipe:
     chosen = [s.split("=", 1)[1] for s in settings if s.startswith("recipe=")]
     typed = [s for s in settings if not s.startswith("recipe=")]
     if len(chosen) != 1:
-        given = " and ".join(f"recipe={name:.80}" for name in chosen) or "none"
-        raise UsageError(f"one recipe is needed, not {given}: recipe=NAME of {', '.join(available())}, or a .yaml file")
+        named = " and ".join(f"recipe={name:.80}" for name in chosen) or "none"
+        raise UsageError(f"one recipe is needed, not {named}: recipe=NAME of {', '.join(available())}, or a .yaml file")
     path = _path(chosen[0])
     written = cli.read_yaml(path)
     keys = f"{KEYS} recipe={chosen[0]}"

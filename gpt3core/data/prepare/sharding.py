@@ -25,12 +25,13 @@ def threshold(counts: Sequence[dict[str, dict[str, float]]], source: str, fracti
     of = [part[source] for part in counts if source in part]
     if not of:
         raise ValueError(
-            f"nothing of sources.{source} is left: DIR/work has the decisions; loosen the rules, or leave it out"
+            f"nothing of sources.{source} is left: loosen quality, dedup or decontaminate for it, or leave it out"
         )
     least, most = min(part["least"] for part in of), max(part["most"] for part in of)
     if least == most:
         raise ValueError(
-            f"sources.{source} is one document, which cannot be split into training and validation text: give more"
+            f"of sources.{source} one document is left, which cannot be split into training and validation text: give "
+            "more text, or loosen the rules that drop it"
         )
     return least if most <= fraction else max(least, fraction)
 

@@ -33,7 +33,6 @@ class Task:
     out: Path
     work: Callable[..., None]
     given: dict[str, Any]
-    size: int = 1  # for the display: bytes, or whatever the stage counts
 
     @property
     def done(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt3core.data.prepare.schema import Recipe, Source
-from gpt3core.data.sources import formats, streams, walk
+from gpt3core.data.sources import formats, hub, packages, streams, walk
 from gpt3core.data.sources.formats import WHOLE, Span
 from gpt3core.data.sources.record import Bad, Reading, Record
 
@@ -40,12 +40,8 @@ class Unit:
             ValueError: when it cannot be opened or fetched.
         """
         if self.origin == "package":
-            from gpt3core.data.sources import packages
-
             return packages.records(self.name)
         if self.origin == "dataset":
-            from gpt3core.data.sources import hub
-
             return hub.records(self.name, self.how)
         return formats.records(Path(self.name), self.how, self.span)
 

@@ -73,23 +73,25 @@ def records(path: Path, how: Reading, span: Span = WHOLE) -> Found:
 
 
 def _jsonl(path: Path, how: Reading, span: Span) -> Found:
-    content: Iterable[bytes] = streams.blocks(path, max(0, span.start - 1))  # a span after the first: from the line
-    before = 0 if span.start == 0 else span.start - 1  # that is under way one byte before it
-    skipped = span.start > 0
-    if not skipped:
-        first = next(iter(content), b"")
+    content: Iterator[bytes] = streams.blocks(path, max(0, span.start - 1))
+    if (
+        span.start
+    ):  # from the first line that begins here: after the end of the one before, which may be the byte before
+        content, before = _next_line(content, span)
+    else:
+        first = next(content, b"")
         mark, encoding = streams.marked(first)
         if encoding and not how.repairs:
             yield _other_encoding()
             return
-        content = itertools.chain([first[0 if encoding else len(mark) :]], content)
         before = 0 if encoding else len(mark)
+        content = itertools.chain([first[before:]], content)
         content = streams.in_utf8(content, encoding) if encoding else content
-    beyond = f" after byte {span.start}" if skipped else ""
-    for number, (place, line, whole) in enumerate(streams.lines(content, how.most_bytes), start=0 if skipped else 1):
+    beyond = f" after byte {span.start}" if span.start else ""
+    for number, (place, line, whole) in enumerate(streams.lines(content, how.most_bytes), start=1):
         if span.end is not None and before + place >= span.end:
             return
-        if (skipped and number == 0) or not line.strip():
+        if not line.strip():
             continue
         where = f"line {number}{beyond}"
         if whole:
@@ -97,6 +99,19 @@ def _jsonl(path: Path, how: Reading, span: Span) -> Found:
         else:
             assert how.most_bytes is not None
             yield _too_long(where, line, how.most_bytes)
+
+
+def _next_line(content: Iterator[bytes], span: Span) -> tuple[Iterator[bytes], int]:
+    """The content from the next line on, and its place in the file; nothing where no line begins in the span."""
+    place = span.start - 1
+    for block in content:
+        at = block.find(b"\n") + 1
+        if at:
+            return itertools.chain([block[at:]], content), place + at
+        place += len(block)
+        if span.end is not None and place >= span.end:
+            break  # of a line that goes on for gigabytes not all is read again
+    return iter(()), place
 
 
 def _too_long(where: str, line: bytes, most: int) -> Bad:
@@ -179,10 +194,12 @@ def _cut(content: Iterable[bytes], most: int | None) -> Iterator[bytes]:
         held.append(block)
         size += len(block)
         if most is not None and size > most:
-            piece = b"".join(held)
-            at = piece.rfind(b"\n", 0, most) + 1 or _character(piece, most)
-            yield piece[:at]
-            held, size = [piece[at:]], len(piece) - at
+            rest = b"".join(held)
+            while len(rest) > most:
+                at = rest.rfind(b"\n", 0, most) + 1 or _character(rest, most)
+                yield rest[:at]
+                rest = rest[at:]
+            held, size = [rest], len(rest)
     yield b"".join(held)
 
 

@@ -8,7 +8,6 @@ lxml-pages: lxml's documentation as a crawl reads it, without markup, with menus
 from __future__ import annotations
 
 import html.parser
-import itertools
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,9 +41,10 @@ def records(name: str) -> Iterator[Record]:
         ValueError: for one that cannot be fetched.
     """
     if name in OF_STARTER:
-        found = (document for document in starter.documents() if document.domain == name)
-        for group, passages in itertools.groupby(found, key=lambda document: document.group):
-            yield Record(text="\n".join(passage.text for passage in passages), id=group)
+        works: dict[str, list[str]] = {}  # with all editions, so that none is held out of another
+        for passage in starter.of_domain(name):
+            works.setdefault(passage.group, []).append(passage.text)
+        yield from (Record(text="\n".join(passages), id=work) for work, passages in works.items())
         return
     package, read = TEXTS[name]
     yield from read(starter.fetch((package,)) / package.filename)

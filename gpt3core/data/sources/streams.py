@@ -123,7 +123,8 @@ def lines(content: Iterable[bytes], most: int | None = None) -> Iterator[tuple[i
     for block in content:
         parts = block.split(b"\n")
         for part in parts[:-1]:
-            line = b"".join([*waiting, part]) if waiting else part
+            passing = most is not None and held > most
+            line = b"".join([*waiting, b"" if passing else part]) if waiting else part
             length = held + len(part)
             yield begins, line, most is None or length <= most
             place += len(part) + 1

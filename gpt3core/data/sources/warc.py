@@ -73,5 +73,5 @@ def _plain(raw: bytes, charset: str) -> bytes:
         from resiliparse.parse.encoding import bytes_to_str, detect_encoding
     except ImportError:
         raise ValueError('HTML is read by the package resiliparse: pip install "isoflop[warc]"') from None
-    html = bytes_to_str(raw, charset or detect_encoding(raw))
+    html = bytes_to_str(raw, charset or detect_encoding(raw) or "utf-8")
     return str(extract_plain_text(html, main_content=True)).encode(errors="replace")

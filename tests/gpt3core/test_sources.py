@@ -1,0 +1,179 @@
+"""Files as streams of documents: lines against Python's own splitting, stretches, encodings, archives, limits."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import lzma
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt3core.data.sources import formats, hub, packages, streams, walk
+from gpt3core.data.sources.formats import Span
+from gpt3core.data.sources.record import Bad, Reading, Record
+
+REPAIR = Reading(encoding="repair")
+
+
+def found(path: Path, how: Reading = REPAIR, span: Span = formats.WHOLE) -> list[Record | Bad]:
+    return list(formats.records(path, how, span))
+
+
+@given(st.lists(st.binary(max_size=12)), st.none() | st.integers(1, 10))
+def test_lines_are_those_of_a_split_wherever_blocks_end(blocks, most):
+    whole = b"".join(blocks)
+    expected, place = [], 0
+    for line in whole.split(b"\n"):
+        expected.append((place, line))
+        place += len(line) + 1
+    if not expected[-1][1]:
+        expected.pop()
+    got = list(streams.lines(blocks, most))
+    assert [at for at, _, _ in got] == [at for at, _ in expected]
+    for (_, line, complete), (_, real) in zip(got, expected, strict=True):
+        assert complete == (most is None or len(real) <= most)
+        assert line == real if complete else real.startswith(line)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=12), st.lists(st.integers(1, 300), max_size=4))
+def test_stretches_of_a_file_have_each_line_once(tmp_path_factory, texts, cuts):
+    path = tmp_path_factory.mktemp("spans") / "x.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    size = path.stat().st_size
+    bounds = sorted({0, size, *(cut for cut in cuts if cut < size)})
+    spans = [Span(start=a, end=b) for a, b in itertools.pairwise(bounds)]
+    assert [record for span in spans for record in found(path, span=span)] == found(path)
+    assert [record.text for record in found(path)] == [text for text in texts if text.strip()]
+
+
+def test_a_line_past_the_limit_is_passed_over_and_not_held(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with open(path, "wb") as file:
+        file.write(b'{"text": "before"}\n')
+        file.truncate(64_000_000)  # a hole: one line of zero bytes
+        file.seek(0, 2)
+        file.write(b'\n{"text": "after"}\n')
+    tracemalloc.start()
+    got = found(path, Reading(most_bytes=1_000_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [record.text for record in got if isinstance(record, Record)] == ["before", "after"]
+    assert [bad.said for bad in got if isinstance(bad, Bad)] == [
+        "line 2 is longer than 1000000 bytes, which no document is: split it, or raise the limit (longest_mb)"
+    ]
+    assert peak < 8_000_000
+
+
+def test_a_plain_text_past_the_limit_is_cut_at_ends_of_lines(tmp_path):
+    lines = [f"line {n} é" for n in range(500)]
+    (tmp_path / "x.txt").write_text("\n".join(lines), encoding="utf-8")
+    got = [record.text for record in found(tmp_path / "x.txt", Reading(most_bytes=1000))]
+    assert len(got) > 4
+    assert "".join(got) == "\n".join(lines)
+    assert all(len(text.encode()) <= 1000 and text.startswith("line ") for text in got)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "text"),
+    [
+        ("x.jsonl", '{"text": "café"}\n'.encode("utf-16"), "café"),
+        ("x.jsonl", '{"text": "café"}\n'.encode("utf-32"), "café"),
+        ("x.txt", "café".encode("utf-16"), "café"),
+        ("x.jsonl", b'{"text": "caf\xe9 \x93so\x94"}\n', "café “so”"),
+        ("x.txt", b"caf\xe9", "café"),
+        ("x.txt", b"ca\x00fe", "cafe"),
+        ("x.jsonl", b'{"text": "a\\ud800b"}\n', "a�b"),
+        ("x.jsonl", b'{"text": "\\ud83d\\ude00"}\n', "\U0001f600"),
+    ],
+)
+def test_other_encodings_are_repaired_or_rejected_by_rule(tmp_path, name, data, text):
+    (tmp_path / name).write_bytes(data)
+    (record,) = found(tmp_path / name)
+    assert record.text == text
+    strict = found(tmp_path / name, Reading())
+    if text != "\U0001f600":  # a whole pair is a character
+        assert [type(bad) for bad in strict] == [Bad]
+        assert strict[0].kind in ("encoding", "damaged")
+    if data[0] < 0x80:
+        assert record.repaired == (text != "\U0001f600")
+
+
+def test_what_lies_before_damage_is_read(tmp_path):
+    lines = "".join(json.dumps({"text": f"{n} " * 50}) + "\n" for n in range(3000)).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "STEP_BYTES", 4096)
+        for ending, packed in ((".gz", gzip.compress(lines)), (".xz", lzma.compress(lines))):
+            (tmp_path / f"x.jsonl{ending}").write_bytes(packed[: len(packed) * 2 // 3])
+            *before, last = found(tmp_path / f"x.jsonl{ending}")
+            assert len(before) > 1000
+            assert last.kind == "damaged"
+            assert sum(isinstance(bad, Bad) for bad in before) <= 1, "the torn line"
+
+
+def archive(kind: str, content_type: str, pages: list[bytes]) -> bytes:
+    warcwriter = pytest.importorskip("warcio.warcwriter")
+    from warcio.statusandheaders import StatusAndHeaders
+
+    sink = io.BytesIO()
+    writer = warcwriter.WARCWriter(sink, gzip=True)
+    http = StatusAndHeaders("200 OK", [("Content-Type", content_type)], protocol="HTTP/1.1")
+    for number, page in enumerate(pages):
+        words = {"http_headers": http} if kind == "response" else {"warc_content_type": content_type}
+        record = writer.create_warc_record(f"http://x/{number}", kind, payload=io.BytesIO(page), **words)
+        writer.write_record(record)
+    return sink.getvalue()
+
+
+def test_pages_of_wet_and_warc(tmp_path):
+    pages = [f"page {n} ".encode() * 500 for n in range(4)]
+    packed = archive("conversion", "text/plain", pages)
+    path = tmp_path / "x.warc.wet.gz"
+    path.write_bytes(packed)
+    how = Reading(id="WARC-Target-URI")
+    assert [(r.id, r.text.encode()) for r in found(path, how)] == [(f"http://x/{n}", p) for n, p in enumerate(pages)]
+    path.write_bytes(packed[: len(packed) * 5 // 8])
+    got = found(path, how)
+    assert [record.text.encode() for record in got[:-1]] == pages[:2]
+    assert got[-1].said.startswith("is not a whole WARC file")
+    (tmp_path / "y.warc").write_bytes(b"no archive " * 100)
+    assert [bad.kind for bad in found(tmp_path / "y.warc", how)] == ["damaged"]
+
+
+def test_html_of_warc(tmp_path):
+    pytest.importorskip("resiliparse")
+    page = "<html><head><script>no()</script></head><body><p>Un café très noir, dit-elle.</p></body></html>"
+    (tmp_path / "x.warc.gz").write_bytes(archive("response", "text/html; charset=latin-1", [page.encode("latin-1")]))
+    assert [record.text for record in found(tmp_path / "x.warc.gz")] == ["Un café très noir, dit-elle."]
+    (tmp_path / "y.warc.gz").write_bytes(archive("response", "image/png", [b"\x89PNG"]))
+    assert found(tmp_path / "y.warc.gz") == []
+
+
+def test_patterns_and_folders(tmp_path):
+    for name in ("a1.txt", "a2.jsonl", "b.txt", ".a3.txt"):
+        (tmp_path / name).write_text("x")
+    assert [path.name for path in walk.files(f"{tmp_path}/a*", "it", "give")] == ["a1.txt", "a2.jsonl"]
+    (tmp_path / "a.csv").write_text("x")
+    with pytest.raises(ValueError, match=r"it has .*a.csv, which is no text that can be read"):
+        walk.files(f"{tmp_path}/a*", "it", "give")
+
+
+def test_the_markup_of_a_page_goes_and_its_menus_stay():
+    reader = packages._Seen()
+    reader.feed("<title>t</title><ul><li>Home</li></ul><style>p{}</style><p>Parsing &amp; <b>more</b></p>")
+    assert "".join(reader.seen) == "HomeParsing & more"
+
+
+def test_a_data_set_by_its_folder(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "train.jsonl").write_text('{"text": "one", "n": 1}\n{"text": "two", "n": 2}\n')
+    got = list(hub.records(f"{tmp_path}\n\ntrain\n", Reading(id="n")))
+    assert [(record.id, record.text) for record in got] == [("1", "one"), ("2", "two")]
+    with pytest.raises(ValueError, match="it has no column body but text, n"):
+        list(hub.records(f"{tmp_path}\n\ntrain\n", Reading(text="body")))
