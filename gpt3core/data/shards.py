@@ -60,10 +60,7 @@ class Shards:
         return self._streams(VALIDATION)
 
     def _streams(self, side: str) -> list[Stream]:
-        return [
-            _stream(name, source.weight, self.folder, source.shards[side])
-            for name, source in self.sources.items()
-        ]
+        return [_stream(name, source.weight, self.folder, source.shards[side]) for name, source in self.sources.items()]
 
     def total(self, what: str) -> dict[str, int]:
         """Of all sources by side; ``what`` is "documents", "bytes" or "tokens"."""

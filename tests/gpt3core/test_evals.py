@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt3core.data import shards, tokenizer
-from gpt3core.evals import held_out, prompts, runner, scoring, tasks
+from gpt3core.evals import held_out, prompts, runner, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.item import Item
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
