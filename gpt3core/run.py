@@ -78,8 +78,8 @@ def _agree(mesh: Mesh, spec: RunSpec, evals: EvalSpec) -> None:
     mine = {**as_dict(spec), "run_id": spec.run_id, "evals": evals.eval_id, "torch": torch.__version__}
     require_same(mesh, "specification", {**mine, "trainer": TRAINER_VERSION})
     if mesh.planned:
-        layout.check(mesh.layout, spec.model, spec.optim.ramp.start // spec.model.n_ctx)  # later batches are multiples
-    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+        layout.check(mesh.layout, spec.model, spec.optim.ramp.start // spec.unit_tokens)  # later batches are multiples
+    sequences = spec.optim.batch_tokens // spec.unit_tokens
     if spec.noise_scale_every and (problem := layout.noise_scale_problem(mesh.layout, sequences)):
         raise ValueError(f"noise_scale_every={spec.noise_scale_every}: {problem}")
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt3core import pulse
-from gpt3core.model import registry
+from gpt3core.labelled import LabelledSpec
+from gpt3core.model import classifier, registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.model.dropout import Dropout, install
 from gpt3core.model.parameters import tie
@@ -89,6 +90,7 @@ def parallelize(
     compiled: bool = False,
     options: Options = PLAIN,
     seed: int = 0,
+    labelled: LabelledSpec | None = None,
 ) -> Held:
     """Build what a rank holds of a model, its weights not yet drawn.
 
@@ -98,9 +100,14 @@ def parallelize(
         compiled: whether blocks are compiled.
         options: what is added to GPT-3's training.
         seed: of what they draw.
+        labelled: what a classifier is put on the model for, if anything.
     """
     layout, cuts = mesh.layout, registry.of(spec).cuts
     model, stages = _stages(spec, mesh, kernel)
+    if labelled is not None:
+        assert layout.model_parallel == 1, "a classifier reads whole sequences of a whole model"
+        with torch.device("meta"):
+            classifier.attach(model, registry.of(spec).width(spec), labelled, seed)
     if layout.context > 1:
         from gpt3core.parallel import context
 
