@@ -18,8 +18,9 @@ SPECIAL = 3  # tokens that the parent does not know: start, delimiter and extrac
 class LabelledSpec:
     """Which examples, in which form, and what beside them is trained for (section 3.2)."""
 
-    source: str = field(metadata={"hashed": False})  # a task's name, or the path of a JSONL file
-    held_out: int = field(metadata={"hashed": False})  # of a task: its questions, which are never trained on
+    source: str = field(metadata={"hashed": False})  # the task that they are of
+    files: tuple[str, ...] = field(default=(), metadata={"hashed": False})  # where it reads them, if it does
+    held_out: int = field(metadata={"hashed": False})  # questions asked of the task, which are never trained on
     sha256: str  # of all that there are to train on
     form: str
     count: int  # of them that are trained on: the first in an order set by the seed
@@ -32,6 +33,7 @@ class LabelledSpec:
     def __post_init__(self) -> None:
         as_floats(self)
         object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "files", tuple(self.files))
         if self.form not in FORMS:
             raise ValueError(f"labelled.form={self.form!r}: allowed are {', '.join(FORMS)}")
         require_positive(self, "count", "ways", "length", where="labelled.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import scoring, tasks
+from gpt3core.evals import classifier, scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import Encoded
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
@@ -78,6 +78,8 @@ def evaluate(
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
             row = {"fits": True, **scoring.held_out_loss(model, data, spec.model.n_ctx, items, device)}
+        elif row is None and classifier.knows(spec, task, shots):
+            row = classifier.row(model, spec, items, data, numerics, device)
         elif row is None:
             encoded, row = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw)
             row = {"fits": bool(encoded), **row}
