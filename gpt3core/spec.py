@@ -249,7 +249,8 @@ def hashed(spec: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for f in fields(spec):
         value = getattr(spec, f.name)
-        if f.metadata.get("hashed", True) and not (f.metadata.get("added") and value == f.default):
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        if f.metadata.get("hashed", True) and not (f.metadata.get("added") and value == default):
             found[f.name] = hashed(value) if is_dataclass(value) else value
     return found
 

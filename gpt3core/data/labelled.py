@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gpt3core.labelled import MULTIPLE_CHOICE
@@ -43,18 +42,17 @@ class Example:
         return (*self.texts, *(sorted(self.choices) if self.form == MULTIPLE_CHOICE else ()))
 
 
-def read(path: Path, classes: Sequence[str] = ()) -> list[Example]:
-    """The examples of a JSONL file.
+def parsed(path: str, lines: Sequence[tuple[int, Mapping[str, Any]]], classes: Sequence[str] = ()) -> list[Example]:
+    """The examples of a JSONL file, of which there is one at least.
 
     Args:
+        path: for errors.
+        lines: its objects, with the numbers of their lines.
         classes: that labels may be, where another file has said so; by default those that the file has.
 
     Raises:
         ValueError: for a line that is none, a label that is not among the classes, or a file of one class.
     """
-    lines = list(_lines(path))
-    if not lines:
-        raise ValueError(f"{path} has no example: one a line as JSON, like {json.dumps({'text': '...', LABEL: '...'})}")
     form = _form(path, lines[0][1])
     for number, line in lines:
         _check(path, number, line, form)
@@ -106,26 +104,7 @@ def drawn(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     return found
 
 
-def _lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{path}: not readable ({error.strerror}); give a JSONL file of labelled examples") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number} is not JSON ({error}): one example a line is needed") from error
-        if not isinstance(found, dict):
-            raise ValueError(f"{path}, line {number}: an object with fields is needed, not {line.strip():.40}")
-        yield number, found
-
-
-def _form(path: Path, first: dict[str, Any]) -> str:
+def _form(path: str, first: Mapping[str, Any]) -> str:
     """What the fields of a line make it."""
     for form, names in TEXTS.items():
         if set(first) == _fields(form):
@@ -143,7 +122,7 @@ def _fields(form: str) -> set[str]:
     return {*TEXTS[form], LABEL, *(("choices",) if form == MULTIPLE_CHOICE else ())}
 
 
-def _check(path: Path, number: int, line: dict[str, Any], form: str) -> None:
+def _check(path: str, number: int, line: Mapping[str, Any], form: str) -> None:
     if set(line) != _fields(form):
         raise ValueError(
             f"{path}, line {number} has the fields {', '.join(sorted(line))}; the first line is of the form {form}, "
@@ -156,7 +135,7 @@ def _check(path: Path, number: int, line: dict[str, Any], form: str) -> None:
         raise ValueError(f"{path}, line {number}: {LABEL} is {line[LABEL]!r:.40}; a name or a whole number is needed")
 
 
-def _with_choices(path: Path, number: int, line: dict[str, Any]) -> Example:
+def _with_choices(path: str, number: int, line: Mapping[str, Any]) -> Example:
     choices, answer = line["choices"], line[LABEL]
     sound = isinstance(choices, list) and all(isinstance(choice, str) and choice for choice in choices)
     if not sound or len(choices) < 2 or len(set(choices)) < len(choices):

@@ -15,6 +15,7 @@ from gpt3core.data import labelled
 from gpt3core.data.labelled import Example
 from gpt3core.evals import tasks
 from gpt3core.evals.item import Item
+from gpt3core.evals.tasks.labelled import Labelled
 from gpt3core.labelled import MULTIPLE_CHOICE, LabelledSpec
 from gpt3core.spec import RunSpec
 
@@ -31,21 +32,16 @@ class Examples:
     left_out: int  # of the pool: they ask what is asked
 
 
-@dataclass(frozen=True, kw_only=True)
-class Labelled(Item):
-    """An item that says which texts it was made from, in place of one prompt."""
-
-    example: Example
-
-
 @functools.lru_cache(maxsize=8)
-def of_task(name: str, count: int, data: Shards, tokenizer: str, paths: tuple[str, ...] = ()) -> Examples:
+def of_task(
+    name: str, count: int, data: Shards, tokenizer: str, paths: tuple[str, ...] = (), content: str = ""
+) -> Examples:
     """The labelled examples of a task of which ``count`` questions are asked.
 
     Raises:
         ValueError: for a task whose answers are not chosen among some, or that has nothing to train on.
     """
-    split = tasks.items(name, count, data, tokenizer, paths)
+    split = tasks.items(name, count, data, tokenizer, paths, content)
     items = [*split.queries, *split.pool]
     if any(item.answer not in item.choices for item in items):
         raise ValueError(

@@ -7,19 +7,38 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A question: text before the answer, the answer (with its leading space), and the choices if there are any."""
+    """A question: the text before the answer, the answer (with its leading space), and the choices if there are any."""
 
     context: str
     answer: str
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # the answer among them
+    ending: str = ""  # what follows the answer; where there is one it is scored, given each choice (Winograd)
+    aliases: tuple[str, ...] = ()  # other answers that are right too
     fillers: tuple[str, ...] = ()  # induction only: words between the occurrences of the pair
-    short_context: str | None = None  # cloze only: the context when the item serves as an example
+    short_context: str | None = None  # the context when the item serves as an example, where that is shorter
+
+    @property
+    def shown(self) -> str:
+        """The item as an example: with its answer."""
+        return (self.context if self.short_context is None else self.short_context) + self.answer + self.ending
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What the model reads and what is scored."""
+    """What the model reads, and what is scored.
+
+    Of a multiple choice: P(choice | text), or P(ending | text + choice) where there is an ending.
+    """
 
     text: str
     answer: str
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    ending: str = ""
+    aliases: tuple[str, ...] = ()
+    shown: int = 0  # examples in the text
+
+    @property
+    def continuations(self) -> tuple[tuple[str, str], ...]:
+        """What is given and what is scored after ``text``, the answer first, each choice once."""
+        options = dict.fromkeys((self.answer, *self.choices))
+        return tuple((option, self.ending) if self.ending else ("", option) for option in options)

@@ -9,14 +9,13 @@ from typing import Any
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import classifier, scoring, tasks
+from gpt3core.evals import classifier, prompts, scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import Encoded
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 
-TERMINATOR = "\n"  # an exact match must also end where the answer ends
 COLUMNS = (
     *(
         "task",
@@ -24,6 +23,7 @@ COLUMNS = (
         "items",
         "version",
         "draw",
+        "content",
         "fits",
         "metric",
         "accuracy",
@@ -44,7 +44,7 @@ def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
     scoring.windows(data, spec.model.n_ctx, evals.validation_tokens)
     for task in evals.tasks:
         for shots in evals.shots:
-            _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data)
+            _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data, 0, evals.source(task))
 
 
 def evaluate(
@@ -74,14 +74,16 @@ def evaluate(
     answered = {question(row): row for row in known}
     rows: list[Mapping[str, Any]] = []
     for asked in evals.questions:
-        task, shots, items, _, draw = asked
+        task, shots, items, _, draw, _ = asked
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
             row = {"fits": True, **scoring.held_out_loss(model, data, spec.model.n_ctx, items, device)}
         elif row is None and classifier.knows(spec, task, shots):
             row = classifier.row(model, spec, items, data, numerics, device)
         elif row is None:
-            encoded, row = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw)
+            encoded, row = _cell(
+                task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw, evals.source(task)
+            )
             row = {"fits": bool(encoded), **row}
             if encoded:
                 row |= scoring.score(model, encoded, numerics, device)
@@ -91,19 +93,27 @@ def evaluate(
 
 @functools.lru_cache(maxsize=256)
 def _cell(
-    name: str, shots: int, count: int, n_ctx: int, tokenizer: str, data: Shards, draw: int = 0
+    name: str,
+    shots: int,
+    count: int,
+    n_ctx: int,
+    tokenizer: str,
+    data: Shards,
+    draw: int = 0,
+    source: tuple[tuple[str, ...], str] = ((), ""),
 ) -> tuple[list[Encoded], dict[str, Any]]:
     """The encoded prompts of a task at K examples and its baselines; no prompts where they do not fit the context."""
     encoding = tokenizers.load(tokenizer)
     task = tasks.named(name)
-    queries, pool = tasks.items(name, count, data, tokenizer)
+    split = tasks.items(name, count, data, tokenizer, *source)
     encoded = []
-    for number, query in enumerate(queries):
-        seed = f"isoflop:{name}:{number}:{shots}" + (f":{draw}" if draw else "")
-        prompt = task.ask(random.Random(seed), query, shots, pool)
-        others = [choice for choice in prompt.choices if choice != prompt.answer]
-        options = [prompt.answer, *others] if prompt.choices else [prompt.answer + TERMINATOR]
+    for number, query in enumerate(split.queries):
+        shown = prompts.examples(random.Random(prompts.seed(name, number, shots, draw)), query, shots, split.pool)
+        prompt = prompts.compose(task, query, shown)
+        options = [scored for _, scored in prompt.continuations]
+        if task.kind != "multiple_choice":
+            options = [prompt.answer + task.stop]  # an exact match must also end where the answer ends
         context = (encoding.eot_token, *encoding.encode_ordinary(prompt.text))
         encoded.append(Encoded(context, tuple(tuple(encoding.encode_ordinary(o)) for o in options)))
     fits = all(len(e.context) + max(map(len, e.options)) <= n_ctx + 1 for e in encoded)
-    return (encoded if fits else []), baselines(queries, pool)
+    return (encoded if fits else []), baselines(split.queries, split.pool)

@@ -15,9 +15,11 @@ from typing import Any
 from gpt3core import spec as specs
 from gpt3core.checks import require_positive
 
-EVALS_VERSION = 2  # raise when the same question would be asked or scored in another way
-QUESTION = ("task", "shots", "items", "version", "draw")  # the columns that say what a row answers
-Question = tuple[str, int, int, int, int]
+EVALS_VERSION = 3  # raise when the same question would be asked or scored in another way
+QUESTION = ("task", "shots", "items", "version", "draw", "content")  # the columns that say what a row answers
+Question = tuple[str, int, int, int, int, str]
+INSTRUCTED = "+instruction"  # after a task's name: its instruction comes first
+CONTENT = 12  # hex digits of a file's sha256 that tell a row's questions from those of another file
 HELD_OUT = "held_out"  # the row of an evaluation's table that has the loss on held-out text
 
 
@@ -31,6 +33,8 @@ class EvalSpec:
     validation_tokens: int = 262_144
     version: int = EVALS_VERSION
     seeds: int = field(default=1, metadata=specs.ADDED)  # draws of the examples shown; without examples there is one
+    contents: dict[str, str] = field(default_factory=dict, hash=False, metadata=specs.ADDED)  # task -> sha256 of files
+    files: dict[str, list[str]] = field(default_factory=dict, compare=False, metadata=specs.LABEL)  # where they lie
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -42,13 +46,22 @@ class EvalSpec:
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"evals.{name}={list(values)}: each once")
+        if set(self.files) != set(self.contents):
+            raise ValueError(
+                f"evals.files has {sorted(self.files)} and evals.contents {sorted(self.contents)}: a task in both"
+            )
+
+    def source(self, task: str) -> tuple[tuple[str, ...], str]:
+        """The files of a task and the sha256 of their content; none and nothing where its items are generated."""
+        plain = task.removesuffix(INSTRUCTED)
+        return tuple(self.files.get(plain, ())), self.contents.get(plain, "")
 
     @property
     def questions(self) -> list[Question]:
-        """Task, examples, items (tokens of held-out text), version and draw of examples of every row of the table."""
-        asked = [(HELD_OUT, 0, self.validation_tokens, self.version, 0)]
+        """Of every row: task, examples, items (tokens of held-out text), version, draw of examples, content of file."""
+        asked = [(HELD_OUT, 0, self.validation_tokens, self.version, 0, "")]
         return asked + [
-            (task, shots, self.items, self.version, draw)
+            (task, shots, self.items, self.version, draw, self.source(task)[1][:CONTENT])
             for task in self.tasks
             for shots in self.shots
             for draw in range(self.seeds if shots else 1)
@@ -57,7 +70,13 @@ class EvalSpec:
     @property
     def parts(self) -> list[EvalSpec]:
         """An evaluation a task: the same questions in pieces, for whoever may be stopped in between."""
-        return [replace(self, tasks=(task,)) for task in self.tasks]
+        return [self.of(task) for task in self.tasks]
+
+    def of(self, *tasks: str) -> EvalSpec:
+        """The same, of some tasks."""
+        plain = {task.removesuffix(INSTRUCTED) for task in tasks}
+        kept = ({name: value for name, value in d.items() if name in plain} for d in (self.files, self.contents))
+        return replace(self, tasks=tasks, **dict(zip(("files", "contents"), kept, strict=True)))
 
     @cached_property
     def eval_id(self) -> str:
@@ -66,7 +85,8 @@ class EvalSpec:
 
 
 def question(row: Mapping[str, Any]) -> Question:
-    """What a row of a table answers; in tables of one draw no column says so."""
-    draw = row.get("draw")
-    known = tuple(row.get(name) for name in QUESTION[:-1])
-    return (*known, 0 if draw is None or draw != draw else int(draw))  # type: ignore[return-value]  # nan is unlike itself
+    """What a row of a table answers; in tables of one draw, or without files, no column says so."""
+    draw, content = row.get("draw"), row.get("content")
+    known = tuple(row.get(name) for name in QUESTION[:4])
+    drawn = 0 if draw is None or draw != draw else int(draw)  # nan is unlike itself
+    return (*known, drawn, content if isinstance(content, str) else "")  # type: ignore[return-value]

@@ -1,6 +1,5 @@
 """Evaluation: formats against GPT-3's paper and files, scores against a model whose answers are known."""
 
-import itertools
 import math
 import random
 import re
@@ -16,8 +15,8 @@ from gpt3core.evals import prompts, runner, scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.item import Item
 from gpt3core.evals.spec import HELD_OUT, EvalSpec
-from gpt3core.evals.tasks import words
-from gpt3core.evals.tasks.task import Generated
+from gpt3core.evals.tasks.generated import Generated
+from gpt3core.evals.tasks.task import Task
 from gpt3core.model import registry
 from gpt3core.numerics import Numerics
 from gpt3core.store.rundir import RunDir
@@ -32,7 +31,7 @@ def data(tales):
 
 
 def made(task, data, count=200):
-    return tasks.items(task, count, data, "gpt2:300")[0]
+    return tasks.items(task, count, data, "gpt2:300").queries
 
 
 @pytest.mark.parametrize("task", ["addition_2", "subtraction_3", "multiplication_2", "addition_5"])
@@ -40,22 +39,22 @@ def test_arithmetic_is_right_and_in_the_papers_format(task, data):
     signs = {"plus": "+", "minus": "-", "times": "*"}
     digits = int(task[-1])
     for item in made(task, data):
-        a, word, b = re.fullmatch(r"\n\nQ: What is (\d+) (plus|minus|times) (\d+)\?\n\nA:", item.context).groups()
+        a, word, b = re.fullmatch(r"Q: What is (\d+) (plus|minus|times) (\d+)\?\n\nA:", item.context).groups()
         assert item.answer == f" {eval(f'{a} {signs[word]} {b}')}"  # noqa: S307
         assert max(int(a), int(b)) < 10**digits
 
 
 def test_three_operations_put_the_first_two_in_parentheses(data):
     for item in made("three_operations", data):
-        (expression,) = re.fullmatch(r"\n\nQ: What is (\(\d [-+*] \d\) [-+*] \d)\?\n\nA:", item.context).groups()
+        (expression,) = re.fullmatch(r"Q: What is (\(\d [-+*] \d\) [-+*] \d)\?\n\nA:", item.context).groups()
         assert item.answer == f" {eval(expression)}"  # noqa: S307
 
 
 @pytest.mark.parametrize("task", ["cycle_letters", "anagrams_1", "anagrams_2", "random_insertion", "reversed_words"])
 def test_words_are_scrambled_as_the_paper_says(task, data):
     for item in made(task, data):
-        scrambled, word = item.context[1:-2], item.answer[1:]
-        assert item.context == f"\n{scrambled} ="
+        scrambled, word = item.context[:-2], item.answer[1:]
+        assert item.context == f"{scrambled} ="
         if task == "cycle_letters":
             assert scrambled in {word[k:] + word[:k] for k in range(1, len(word))}
         elif task == "anagrams_1":
@@ -69,39 +68,35 @@ def test_words_are_scrambled_as_the_paper_says(task, data):
             assert scrambled == word[::-1]
 
 
+def asked(name, number, shots, split, draw=0):
+    """The prompt of a question, as the runner puts it."""
+    query = split.queries[number]
+    shown = prompts.examples(random.Random(prompts.seed(name, number, shots, draw)), query, shots, split.pool)
+    return prompts.compose(tasks.named(name), query, shown)
+
+
 def test_items_are_the_same_for_every_run_and_examples_do_not_leak(data):
-    queries, pool = tasks.items("addition_2", 50, data, "gpt2:300")
+    split = tasks.items("addition_2", 50, data, "gpt2:300")
     tasks.items.cache_clear()
-    assert tasks.items("addition_2", 50, data, "gpt2:300")[0] == queries
-    shown = prompts.few_shot(random.Random(0), queries[0], 4, pool)
+    assert tasks.items("addition_2", 50) == split, "they depend on no corpus"
+    shown = asked("addition_2", 0, 4, split)
     assert shown.text.count("Q:") == 5
-    assert shown.text.endswith(queries[0].context)
-    assert prompts.few_shot(random.Random(0), queries[0], 4, pool) == shown
-    assert prompts.few_shot(random.Random(1), queries[0], 4, pool) != shown
-
-
-def test_a_text_without_words_for_a_task_is_one_sentence(tmp_path):
-    short = ["".join(letters) for letters in itertools.product("bdgk", "aeo", "nt")]
-    path = tmp_path / "short.jsonl"
-    path.write_text("".join(f'{{"text": "{" ".join(random.Random(n).sample(short, 9))}"}}\n' for n in range(400)))
-    data = shards.prepare(make_run(path).data)
-    assert len(data.words) == 24
-    with pytest.raises(ValueError, match="task reversed_words: the corpus has 0 frequent words with 5 letters or more"):
-        tasks.items("reversed_words", 8, data, "gpt2:300")
+    assert shown.text.endswith(split.queries[0].context)
+    assert asked("addition_2", 0, 4, split) == shown
+    assert asked("addition_2", 0, 4, split, draw=1) != shown
 
 
 def test_more_examples_than_items_are_refused():
     with pytest.raises(ValueError, match="K=2 examples are asked for, and there are 1 items"):
-        prompts.few_shot(random.Random(0), Item(context="a", answer=" b"), 2, [Item(context="c", answer=" d")])
+        prompts.examples(random.Random(0), Item(context="a", answer=" b"), 2, [Item(context="c", answer=" d")])
 
 
-def test_induction_shows_the_pair_k_times():
-    task = words.TASKS["induction"]
-    item = task.make(random.Random(0), [f"w{i}" for i in range(60)])
+def test_induction_shows_the_pair_k_times(data):
+    split = tasks.items("induction", 5, data, "gpt2")
     for k in (0, 1, 4):
-        text = task.ask(random.Random(0), item, k, []).text
-        assert text.count(f"{item.context}{item.answer} ") == k
-        assert text.endswith(item.context)
+        text = asked("induction", 0, k, split).text
+        assert text.count(f"{split.queries[0].context}{split.queries[0].answer} ") == k
+        assert text.endswith(split.queries[0].context)
 
 
 class Oracle(torch.nn.Module):
@@ -127,9 +122,9 @@ class Oracle(torch.nn.Module):
 
 def test_scores_of_a_model_that_knows_the_answers(data):
     encoding = tokenizer.load("gpt2:300")
-    queries, _ = tasks.items("addition_2", 6, data, "gpt2:300")
+    queries = tasks.items("addition_2", 6, data, "gpt2:300").queries
     texts = [
-        [encoding.eot_token, *encoding.encode_ordinary(q.context), *encoding.encode_ordinary(q.answer + "\n")]
+        [encoding.eot_token, *encoding.encode_ordinary("\n\n" + q.context), *encoding.encode_ordinary(q.answer + "\n")]
         for q in queries
     ]
     answers = [len(encoding.encode_ordinary(q.answer)) for q in queries]
@@ -210,7 +205,8 @@ def test_adding_a_task_asks_only_that_task(model, tiny_run, data, tmp_path):
 
 
 def test_a_task_is_added_by_an_entry(model, tiny_run, data, monkeypatch):
-    parrot = Generated(make=lambda rng, _: Item(context=f"\n{(n := rng.randrange(10))}", answer=f" {n}"))
+    digit = Generated(make=lambda rng, _: Item(context=f"{(n := rng.randrange(10))}", answer=f" {n}"))
+    parrot = Task(kind="generate", source=digit, delimiter="\n")
     monkeypatch.setitem(tasks.TASKS, "parrot", parrot)
     assert "parrot" in tasks.names()
     asked = EvalSpec(tasks=("parrot",), shots=(0, 2), items=8, validation_tokens=2048)
@@ -242,10 +238,10 @@ def test_the_evaluation_names_no_architecture_and_no_trainer():
 def test_a_cloze_asks_for_words_of_held_out_text(data):
     encoding = tokenizer.load("gpt2")
     texts = [document["text"] for document in data.validation_documents]
-    queries, pool = tasks.items("cloze_tales", 40, data, "gpt2")
-    assert len(queries) == 40
-    assert len(pool) >= 32
-    for item in queries:
+    split = tasks.items("cloze_tales", 40, data, "gpt2")
+    assert len(split.queries) == 40
+    assert len(split.pool) >= 32
+    for item in split.queries:
         assert len(item.choices) == len(set(item.choices)) == 4
         assert item.answer in item.choices
         assert all(len(encoding.encode_ordinary(choice)) == 1 for choice in item.choices)
@@ -258,7 +254,11 @@ def test_a_cloze_asks_for_words_of_held_out_text(data):
         ("cloze_news", 40, "task cloze_news: no held-out text of that domain; there are tales"),
         ("cloze_tales", 5000, r"task cloze_tales: the held-out text gives \d+ items, 5032 are needed"),
         ("cloze_tales", 40, r"task cloze_tales: the held-out text has \d different words of one token, 8 are needed"),
-        ("addition_9", 40, "task 'addition_9': allowed are addition_2, .* and cloze_<domain of the corpus>"),
+        (
+            "addition_9",
+            40,
+            r"unknown task 'addition_9', did you mean addition_\d\?; allowed are addition_1, .* and cloze_<domain of",
+        ),
     ],
 )
 def test_what_a_text_does_not_give_is_one_sentence(data, task, count, sentence):

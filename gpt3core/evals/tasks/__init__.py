@@ -1,51 +1,91 @@
-"""The tasks by name. To add one: an entry in one of these files, or a file with a ``TASKS`` of its own. No torch."""
+"""The tasks by name. A file of this folder with a ``TASKS`` adds some (docs/evaluation.md). No torch."""
 
 from __future__ import annotations
 
 import functools
+import importlib
+import pkgutil
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gpt3core.cli import nearest
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.evals.item import Item
-from gpt3core.evals.tasks import arithmetic, words
-from gpt3core.evals.tasks.cloze import Cloze
-from gpt3core.evals.tasks.task import Task
+from gpt3core.evals.spec import INSTRUCTED
+from gpt3core.evals.tasks import cloze, files
+from gpt3core.evals.tasks.task import Material, Split, Task
 
 if TYPE_CHECKING:
     from gpt3core.data.shards import Shards
 
-TASKS: dict[str, Task] = {**arithmetic.TASKS, **words.TASKS}
 CLOZE = "cloze_"  # and a domain of the corpus
 
 
+def _found() -> dict[str, Task]:
+    """The TASKS of every file here."""
+    found: dict[str, Task] = {}
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        found |= getattr(importlib.import_module(f"{__name__}.{module.name}"), "TASKS", {})
+    return found
+
+
+TASKS: dict[str, Task] = _found()
+
+
 def names() -> list[str]:
-    """The generated tasks; beside them there is ``cloze_<domain>`` for every domain of the corpus."""
+    """The tasks; beside them there is ``cloze_<domain>`` for every domain of the corpus."""
     return list(TASKS)
 
 
 def named(name: str) -> Task:
-    """The task of that name.
+    """The task of that name; without its instruction unless ``+instruction`` follows the name.
 
     Raises:
-        ValueError: for an unknown one.
+        ValueError: for an unknown one, or an instruction that it does not have.
     """
-    if name.startswith(CLOZE):
-        return Cloze(name.removeprefix(CLOZE))
-    if name not in TASKS:
-        raise ValueError(f"task {name!r}: allowed are {', '.join(TASKS)} and {CLOZE}<domain of the corpus>")
-    return TASKS[name]
+    plain = name.removesuffix(INSTRUCTED)
+    if plain.startswith(CLOZE):
+        task = cloze.of_domain(plain.removeprefix(CLOZE))
+    elif plain in TASKS:
+        task = TASKS[plain]
+    else:
+        raise ValueError(
+            f"unknown task {plain[:80]!r}{nearest(plain, names())}; allowed are {', '.join(TASKS)} and "
+            f"{CLOZE}<domain of the corpus>"
+        )
+    if plain == name:
+        return replace(task, instruction="")
+    if not task.instruction:
+        having = [known for known, one in TASKS.items() if one.instruction]
+        raise ValueError(f"task {name!r}: {plain} has no instruction; those that do are {', '.join(having)}")
+    return task
 
 
 @functools.lru_cache(maxsize=64)
-def items(name: str, count: int, data: Shards, tokenizer: str) -> tuple[list[Item], list[Item]]:
-    """``count`` queries of a task and a pool of other items (for examples and the prior), always the same ones.
+def items(
+    name: str,
+    count: int,
+    data: Shards | None = None,
+    tokenizer: str | None = None,
+    paths: tuple[str, ...] = (),
+    content: str = "",
+) -> Split:
+    """``count`` queries of a task and a pool of items for examples and the prior, always the same ones.
+
+    Args:
+        data, tokenizer: of the run; some tasks take their words from it.
+        paths, content: the file of the questions, that of the examples if they have one, and their sha256
+            (``EvalSpec.source``).
 
     Raises:
-        ValueError: for an unknown task, or a text that does not give as many.
+        ValueError: for an unknown task, or where these do not give as many.
     """
-    task = named(name)
+    task, plain = named(name), name.removesuffix(INSTRUCTED)
+    material = Material(
+        data=data, encoding=tokenizers.load(tokenizer) if tokenizer else None, paths=paths, content=content
+    )
+    source = task.source if isinstance(task.source, files.FromFile) or not paths else files.RELEASED
     try:
-        return task.items(random.Random(f"isoflop:{name}"), count, data, tokenizers.load(tokenizer))
+        return source.items(random.Random(f"isoflop:{plain}"), count, material)
     except ValueError as error:
         raise ValueError(f"task {name}: {error}") from error

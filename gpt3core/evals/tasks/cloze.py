@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.prompts import Prompter, few_shot
+from gpt3core.evals.tasks.task import Material, Split, Task
 
 if TYPE_CHECKING:
     import tiktoken
-
-    from gpt3core.data.shards import Shards
 
 QUERY_TOKENS = 24  # context of a query
 EXAMPLE_TOKENS = 4  # context of an example: 16 of them and the query fit 128 tokens
@@ -25,18 +23,22 @@ MIN_POOL = 32
 WORD = re.compile(r" [A-Za-z]{3,}(?= )")
 
 
+def of_domain(domain: str) -> Task:
+    """The cloze on one domain of the held-out text: a choice of four words."""
+    return Task(kind="multiple_choice", source=HeldOut(domain), metric="choice", delimiter="\n")
+
+
 @dataclass(frozen=True)
-class Cloze:
-    """The cloze on one domain of the held-out text."""
+class HeldOut:
+    """Places of the held-out text of a domain."""
 
     domain: str
-    ask: Prompter = few_shot
 
-    def items(
-        self, rng: random.Random, count: int, data: Shards, encoding: tiktoken.Encoding
-    ) -> tuple[list[Item], list[Item]]:
+    def items(self, rng: random.Random, count: int, material: Material) -> Split:
         """``count`` queries, and the other items that the held-out text gives."""
-        known = data.validation_documents
+        if material.data is None or material.encoding is None:
+            raise ValueError("its words are those of held-out text: give a corpus, like corpus=starter")
+        known, encoding = material.data.validation_documents, material.encoding
         documents = [d["text"] for d in known if d["domain"] == self.domain]
         if not documents:
             raise ValueError(
@@ -55,7 +57,7 @@ class Cloze:
                 "text, or a larger tokenizer"
             )
         items = [_item(place, found, rng) for place in found]
-        return items[:count], items[count:]
+        return Split(queries=items[:count], pool=items[count:])
 
 
 def _places(text: str, rng: random.Random, encoding: tiktoken.Encoding) -> Iterator[tuple[str, str, str]]:
@@ -77,4 +79,4 @@ def _item(place: tuple[str, str, str], found: list[tuple[str, str, str]], rng: r
             others.append(other)
     choices = [answer, *others]
     rng.shuffle(choices)
-    return Item(context=context, answer=answer, choices=tuple(choices), short_context="\n" + short)
+    return Item(context=context, answer=answer, choices=tuple(choices), short_context=short)

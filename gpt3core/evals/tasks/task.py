@@ -1,69 +1,103 @@
-"""What a task is: it makes items from a text's words or documents, and says how they become prompts.
-
-Items are a function of the task's name and the data, never of the model: every run answers the same questions.
-"""
+"""What a task is: where its questions come from, how they become prompts, and what counts as a right answer."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.prompts import Prompter, few_shot
 
 if TYPE_CHECKING:
     import tiktoken
 
     from gpt3core.data.shards import Shards
 
-MIN_WORDS = 24
-PRIOR_POOL = 1000  # items whose answers make up the prior baseline
-NO_WORDS, FREQUENT, ONE_TOKEN = "no words", "frequent words", "frequent words of one token"
-
-Maker = Callable[[random.Random, list[str]], Item]
+Kind = Literal["multiple_choice", "cloze", "generate"]
+Score = Literal["sum", "per_token", "normalised"]
+Metric = Literal["choice", "exact", "match", "f1", "bleu", "number"]
 
 
-class Task(Protocol):
-    """A source of questions."""
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What items may be made from. Generated tasks need none of it."""
 
-    @property
-    def ask(self) -> Prompter:
-        """How its items become prompts."""
+    data: Shards | None = None  # the corpus: its frequent words, its held-out text
+    encoding: tiktoken.Encoding | None = None
+    paths: tuple[str, ...] = ()  # the file of the questions, and that of the examples if they have one
+    content: str = ""  # sha256 of the files, where it is known what they held
 
-    def items(
-        self, rng: random.Random, count: int, data: Shards, encoding: tiktoken.Encoding
-    ) -> tuple[list[Item], list[Item]]:
-        """``count`` queries, and other items for the examples and the prior.
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The questions of a task, and the items that examples are drawn from, the questions perhaps among them."""
+
+    queries: Sequence[Item]
+    pool: Sequence[Item]
+
+
+class Source(Protocol):
+    """Where the items of a task come from."""
+
+    def items(self, rng: random.Random, count: int, material: Material) -> Split:
+        """``count`` queries, and items for the examples and the prior.
 
         Raises:
-            ValueError: when the text does not give as many.
+            ValueError: in one sentence, when the material does not give as many.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
-    """A task whose items are drawn by rule, some of them from the training text's frequent words."""
+class Task:
+    """A task as data (Brown et al. 2020, section 2.4 and appendix G).
 
-    make: Maker
-    words: str = NO_WORDS
-    shortest: int = 1  # letters of a word that serves
-    ask: Prompter = few_shot
+    Attributes:
+        kind: multiple_choice: the choice with the best score is right; cloze: the answer's tokens are each the
+            likeliest next one; generate: text is generated up to ``stop`` and compared with the answer.
+        source: where the items come from.
+        score: of a choice: the sum of its log-probabilities, their mean over its tokens, or the sum less that after
+            ``answer_context`` alone, which is log P(choice | context) / P(choice | answer_context).
+        metric: choice (multiple_choice); exact: the very answer; match: equal to it or an alias after SQuAD's
+            normalisation; f1 of words; bleu; number: the last number is the answer's.
+        stop: where an answer ends, not part of it. Without one (cloze only) it ends with its last token.
+        delimiter: between examples, one or two newlines; none where examples run on.
+        leading: whether the delimiter stands before the first example too, as in GPT-3's released files.
+        instruction: a line in natural language before the examples, shown where the task is asked as NAME+instruction.
+        answer_tokens: most tokens that are generated.
+        beams: of the search for a generated answer; 1 is greedy (GPT-3: 4, length penalty 0.6).
+        paper_shots: K of GPT-3's few-shot figures, None where the paper has no such task.
+    """
 
-    def items(
-        self, rng: random.Random, count: int, data: Shards, encoding: tiktoken.Encoding
-    ) -> tuple[list[Item], list[Item]]:
-        """``count`` queries and ``PRIOR_POOL`` others."""
-        words: list[str] = []
-        if self.words != NO_WORDS:
-            words = [word for word in data.words if len(word) >= self.shortest]
-            if self.words == ONE_TOKEN:
-                words = [word for word in words if len(encoding.encode_ordinary(f" {word}")) == 1]
-            if len(words) < MIN_WORDS:
-                raise ValueError(
-                    f"the corpus has {len(words)} {self.words} with {self.shortest} letters or more, {MIN_WORDS} are "
-                    "needed: give more text"
-                )
-        made = [self.make(rng, words) for _ in range(count + PRIOR_POOL)]
-        return made[:count], made[count:]
+    kind: Kind
+    source: Source
+    score: Score = "per_token"
+    metric: Metric = "exact"
+    answer_context: str = ""
+    stop: str = "\n"
+    delimiter: str = "\n\n"
+    leading: bool = False
+    instruction: str = ""
+    answer_tokens: int = 64
+    beams: int = 1
+    paper_shots: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("kind", self.kind, get_args(Kind)),
+            ("score", self.score, get_args(Score)),
+            ("metric", self.metric, get_args(Metric)),
+            ("delimiter", self.delimiter, ("", "\n", "\n\n")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: allowed are {', '.join(map(repr, allowed))}")
+        if (self.kind == "multiple_choice") != (self.metric == "choice"):
+            raise ValueError(
+                f"kind={self.kind} with metric={self.metric}: choice is the metric of multiple_choice alone"
+            )
+        if (self.score == "normalised") != bool(self.answer_context):
+            raise ValueError(
+                f"score={self.score} with answer_context={self.answer_context!r}: normalised needs one, others none"
+            )
+        if self.kind == "generate" and not self.stop:
+            raise ValueError("stop='': a generated answer needs a text where it ends")

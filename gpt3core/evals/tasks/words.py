@@ -1,7 +1,9 @@
 """Tasks about a word: GPT-3's word scrambling, and two that small models can begin to do.
 
-Scrambling (Brown et al. 2020, section 3.9.2) in the format of the released files: completion of "<scrambled> =". The
-two: copying a word, and induction (a word that followed another one before follows it again).
+Scrambling (Brown et al. 2020, section 3.9.2) in the format of the released files: completion of "<scrambled> =", of
+words of 6 to 15 letters, in anagrams_1 of 5 to 15, as these files have them (the paper says 5 to 14). NAME_short asks
+for words of 3 to 5 letters, anagrams_1 of 4 to 5 and anagrams_2 of 6. The two: copying a word, and induction (a word
+that followed another one before follows it again).
 """
 
 from __future__ import annotations
@@ -10,16 +12,26 @@ import random
 from collections.abc import Callable
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.prompts import repeated
-from gpt3core.evals.tasks.task import FREQUENT, ONE_TOKEN, Generated, Task
+from gpt3core.evals.tasks.generated import ENGLISH, ONE_TOKEN, Generated
+from gpt3core.evals.tasks.task import Task
 
-INSERTED = " ./!"  # the characters that the released random-insertion file uses
+SHOTS = 100  # figure 3.11
+INSTRUCTION = "Please unscramble the letters into a word, and write that word:"  # appendix G, figures G.19 to G.27
+INSERTED = " ./!"  # the characters that the released random-insertion file uses, each as often; the paper shows more
+LONGEST = 15
+SHORT_AMONG = 1000  # the most frequent of the short words
 FILLERS = 4  # words between occurrences of the induction pair
 CHOICES = 4
 
+Scramble = Callable[[random.Random, str], str]
+
 
 def _shuffled(rng: random.Random, letters: str) -> str:
-    return "".join(rng.sample(letters, len(letters)))
+    """The letters in another order, if they have one."""
+    while True:
+        shuffled = "".join(rng.sample(letters, len(letters)))
+        if shuffled != letters or len(set(letters)) == 1:
+            return shuffled
 
 
 def _cycled(rng: random.Random, word: str) -> str:
@@ -27,21 +39,44 @@ def _cycled(rng: random.Random, word: str) -> str:
     return word[cut:] + word[:cut]
 
 
-def _words(scramble: Callable[[random.Random, str], str], shortest: int) -> Generated:
+def _inserted(rng: random.Random, word: str) -> str:
+    return "".join(letter + rng.choice(INSERTED) for letter in word[:-1]) + word[-1]
+
+
+# name -> scrambling, shortest word, lengths of the short variant
+SCRAMBLES: dict[str, tuple[Scramble, int, tuple[int, int]]] = {
+    "cycle_letters": (_cycled, 6, (3, 5)),
+    "anagrams_1": (lambda rng, w: w[0] + _shuffled(rng, w[1:-1]) + w[-1], 5, (4, 5)),
+    "anagrams_2": (lambda rng, w: w[:2] + _shuffled(rng, w[2:-2]) + w[-2:], 6, (6, 6)),
+    "random_insertion": (_inserted, 6, (3, 5)),
+    "reversed_words": (lambda _, w: w[::-1], 6, (3, 5)),
+}
+
+
+def _words(scramble: Scramble, source: dict[str, int], shots: int | None) -> Task:
     def make(rng: random.Random, words: list[str]) -> Item:
         word = rng.choice(words)
-        return Item(context=f"\n{scramble(rng, word)} =", answer=f" {word}")
+        return Item(context=f"{scramble(rng, word)} =", answer=f" {word}")
 
-    return Generated(make=make, words=FREQUENT, shortest=shortest)
+    return Task(
+        kind="generate",
+        source=Generated(make=make, words=ENGLISH, **source),
+        metric="exact",
+        delimiter="\n",
+        leading=True,
+        instruction=INSTRUCTION,
+        answer_tokens=16,
+        paper_shots=shots,
+    )
 
 
 def _copy(rng: random.Random, words: list[str]) -> Item:
     shown, *others = rng.sample(words, CHOICES)
-    return Item(context=f"\n {shown} =", answer=f" {shown}", choices=_mixed(rng, shown, others))
+    return Item(context=f" {shown} =", answer=f" {shown}", choices=_mixed(rng, shown, others))
 
 
 def _induction(rng: random.Random, words: list[str]) -> Item:
-    """A cue, its answer, and the words between their occurrences, which ``prompts.repeated`` makes K of."""
+    """A cue, its answer, and the words between their occurrences, of which a prompt has K."""
     cue, answer, *fillers = rng.sample(words, 2 + FILLERS + CHOICES - 1)
     fillers, others = fillers[:FILLERS], fillers[FILLERS:]
     return Item(context=f" {cue}", answer=f" {answer}", choices=_mixed(rng, answer, others), fillers=tuple(fillers))
@@ -53,13 +88,21 @@ def _mixed(rng: random.Random, answer: str, others: list[str]) -> tuple[str, ...
     return tuple(choices)
 
 
-# the choices of copy and induction differ in one position: words of one token
+def _choice(make: Callable[[random.Random, list[str]], Item], delimiter: str) -> Task:
+    """The choices differ in one position: words of one token."""
+    source = Generated(make=make, words=ONE_TOKEN)
+    return Task(kind="multiple_choice", source=source, metric="choice", delimiter=delimiter, leading=bool(delimiter))
+
+
 TASKS: dict[str, Task] = {
-    "cycle_letters": _words(_cycled, 5),
-    "anagrams_1": _words(lambda rng, w: w[0] + _shuffled(rng, w[1:-1]) + w[-1], 5),
-    "anagrams_2": _words(lambda rng, w: w[:2] + _shuffled(rng, w[2:-2]) + w[-2:], 6),
-    "random_insertion": _words(lambda rng, w: "".join(c + rng.choice(INSERTED) for c in w[:-1]) + w[-1], 5),
-    "reversed_words": _words(lambda _, w: w[::-1], 5),
-    "copy": Generated(make=_copy, words=ONE_TOKEN),
-    "induction": Generated(make=_induction, words=ONE_TOKEN, ask=repeated),
+    **{
+        name: _words(scramble, {"shortest": shortest, "longest": LONGEST}, SHOTS)
+        for name, (scramble, shortest, _) in SCRAMBLES.items()
+    },
+    **{
+        f"{name}_short": _words(scramble, {"shortest": least, "longest": most, "among": SHORT_AMONG}, None)
+        for name, (scramble, _, (least, most)) in SCRAMBLES.items()
+    },
+    "copy": _choice(_copy, "\n"),
+    "induction": _choice(_induction, ""),
 }

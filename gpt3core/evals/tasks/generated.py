@@ -1,0 +1,73 @@
+"""Items drawn by rule, from a seed: they need no file, and some of them a list of words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpt3core.evals.item import Item
+from gpt3core.evals.tasks import english
+from gpt3core.evals.tasks.task import Material, Split
+
+POOL = 1000  # items beside the queries, for examples and for the prior baseline
+TRIES = 20  # for an item that was not drawn before; a task of few different ones repeats them
+MIN_WORDS = 24
+NONE, ENGLISH, ONE_TOKEN = "no words", "frequent English words", "frequent words of one token"
+
+Maker = Callable[[random.Random, list[str]], Item]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """``make`` draws an item: from nothing, from one English word, or from the corpus's frequent words of one token.
+
+    Of English words each makes one item.
+    """
+
+    make: Maker
+    words: str = NONE
+    shortest: int = 1  # letters of an English word that serves
+    longest: int = 15
+    among: int = english.FREQUENT  # the most frequent ones of these
+
+    def items(self, rng: random.Random, count: int, material: Material) -> Split:
+        """``count`` queries and ``POOL`` others."""
+        needed = count + POOL
+        if self.words == ENGLISH:
+            words = english.words(self.shortest, self.longest)[: self.among]
+            made = [self.make(rng, [word]) for word in _drawn(rng, words, needed)]
+        else:
+            words = _of_corpus(material) if self.words == ONE_TOKEN else []
+            made, seen = [], set[str]()
+            for _ in range(needed):
+                for _ in range(TRIES):
+                    item = self.make(rng, words)
+                    if item.context not in seen:
+                        break
+                seen.add(item.context)
+                made.append(item)
+        return Split(queries=made[:count], pool=made[count:])
+
+
+def _drawn(rng: random.Random, words: list[str], needed: int) -> list[str]:
+    """Words in random order, each once, or all of them again and again where more are needed."""
+    drawn: list[str] = []
+    while len(drawn) < needed:
+        drawn += rng.sample(words, len(words))
+    return drawn[:needed]
+
+
+def _of_corpus(material: Material) -> list[str]:
+    """The corpus's frequent words of one token.
+
+    Raises:
+        ValueError: without a corpus, or where it has too few.
+    """
+    if material.data is None or material.encoding is None:
+        raise ValueError("its words are those of a corpus: give one, like corpus=starter")
+    encoding = material.encoding
+    words = [word for word in material.data.words if len(encoding.encode_ordinary(f" {word}")) == 1]
+    if len(words) < MIN_WORDS:
+        raise ValueError(f"the corpus has {len(words)} {ONE_TOKEN}, {MIN_WORDS} are needed: give more text")
+    return words
