@@ -181,13 +181,11 @@ def _source(given: Finetune, evals: EvalSpec, parents: Sequence[tuple[RunSpec, i
         raise UsageError(f"the runs were trained on {len(texts)} texts or tokenizers: give runs=[...] of one")
     data = texts.pop()
     try:
-        paths, content = evals.source(given.task)
-        found = examples.of_task(given.task, evals.items, shards.prepare(data), data.tokenizer, paths, content)
+        paths, _ = evals.source(given.task)
+        found = examples.of_task(given.task, evals.items, shards.prepare(data), data.tokenizer, paths)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    source = Source(
-        task=given.task, files=paths, held_out=evals.items, training=found.training, asked=found.asked
-    )
+    source = Source(task=given.task, files=paths, held_out=evals.items, training=found.training, asked=found.asked)
     return source, found.left_out
 
 
@@ -253,9 +251,7 @@ def drive(order: Order, cluster: Cluster, display: Display) -> Outcome:
     from sweeps.driving import driver, taking
     from sweeps.planning import recipe as recipes
 
-    before = order.record or SweepRecord(
-        runs=(), evals=order.evals, numerics=order.numerics, finetunes=order.base.name
-    )
+    before = order.record or SweepRecord(runs=(), evals=order.evals, numerics=order.numerics, finetunes=order.base.name)
     order.sweep.write_recipe(recipes.to_yaml(replace(order.recipe, name=order.sweep.name)))
     record, damage = taking.add(order.sweep, before, order.runs)
     taken = taking.Taken(
@@ -278,7 +274,9 @@ def _drive(order: Order) -> int:
         if order.prompts is not None and order.prompts.jobs and not outcomes[0].interrupted:
             prompts = order.prompts
             with prompts.sweep.owned():
-                outcomes.append(_shown(lambda display: evaluation.drive(prompts, launcher, display), progress.display()))
+                outcomes.append(
+                    _shown(lambda display: evaluation.drive(prompts, launcher, display), progress.display())
+                )
     finally:
         launcher.close()
     return conclude(order, outcomes)

@@ -68,9 +68,7 @@ def beside_prompts(runs: Runs) -> pd.DataFrame:
     tuned = evals[evals.parent.notna()]
     prompts = evals[evals.parent.isna() & evals.task.isin(tuned.task) & evals.run_id.isin(tuned.parent)]
     prompts = prompts[prompts.fits.astype(bool)].assign(way=lambda rows: [f"{k}-shot" for k in rows.shots])
-    tuned = tuned.assign(
-        run_id=tuned.parent, way=[f"fine-tuned on {int(n):,}" for n in tuned.trained_on]
-    )
+    tuned = tuned.assign(run_id=tuned.parent, way=[f"fine-tuned on {int(n):,}" for n in tuned.trained_on])
     every = pd.concat([prompts.assign(order=prompts.shots), tuned.assign(order=1e6 + tuned.trained_on)])
     if "content" in every:  # another file's questions under the same name are another task
         every["content"] = every.content.fillna("")

@@ -11,7 +11,7 @@ import torch
 from gpt3core import pulse
 from gpt3core.data import formats
 from gpt3core.data.shards import Shards
-from gpt3core.evals import examples, tasks
+from gpt3core.evals import examples
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import BATCH_TOKENS
 from gpt3core.numerics import Numerics
@@ -33,15 +33,14 @@ def row(model: Any, spec: RunSpec, items: int, data: Shards, numerics: Numerics,
     """
     wanted = spec.labelled
     assert wanted is not None, "a run that was fine-tuned"
-    asked = examples.of_task(wanted.source, items, data, spec.data.tokenizer, wanted.files).asked
-    length = formats.shape(asked, spec.data.tokenizer, spec.model.n_ctx)[1]
-    filled = formats.filled(asked, spec.data.tokenizer, wanted.ways, length)
+    found = examples.of_task(wanted.source, items, data, spec.data.tokenizer, wanted.files)
+    length = formats.shape(found.asked, spec.data.tokenizer, spec.model.n_ctx)[1]
+    filled = formats.filled(found.asked, spec.data.tokenizer, wanted.ways, length)
     logs = _log_probabilities(model, filled, numerics, device)  # (N, answers)
     right = logs.argmax(-1) == filled.answers
     of_right = logs[np.arange(len(right)), filled.answers]
     n, hits = len(right), int(right.sum())
     smoothed = (hits + 1) / (n + 2)
-    split = tasks.items(wanted.source, items, data, spec.data.tokenizer, wanted.files)
     return {
         "fits": True,
         "metric": METRIC,
@@ -49,7 +48,7 @@ def row(model: Any, spec: RunSpec, items: int, data: Shards, numerics: Numerics,
         "accuracy_se": math.sqrt(smoothed * (1 - smoothed) / n),
         "logprob": float(of_right.mean()),
         "logprob_se": float(of_right.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0,
-        **baselines(split.queries, split.pool),
+        **baselines(found.split.queries, found.split.pool),
     }
 
 

@@ -15,8 +15,10 @@ from gpt3core.data import labelled
 from gpt3core.data.labelled import Example
 from gpt3core.evals import tasks
 from gpt3core.evals.item import Item
+from gpt3core.evals.tasks import files
 from gpt3core.evals.tasks.labelled import Labelled
-from gpt3core.labelled import MULTIPLE_CHOICE, LabelledSpec
+from gpt3core.evals.tasks.task import Split
+from gpt3core.labelled import MULTIPLE_CHOICE
 from gpt3core.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -27,20 +29,29 @@ if TYPE_CHECKING:
 class Examples:
     """Of a task."""
 
+    split: Split  # the items that they were made from
     training: list[Example]
     asked: list[Example]
-    left_out: int  # of the pool: they ask what is asked
+
+    @property
+    def left_out(self) -> int:
+        """How many are not trained on, for they ask what is asked."""
+        return len(self.split.pool) - len(self.training)
 
 
-@functools.lru_cache(maxsize=8)
-def of_task(
-    name: str, count: int, data: Shards, tokenizer: str, paths: tuple[str, ...] = (), content: str = ""
-) -> Examples:
-    """The labelled examples of a task of which ``count`` questions are asked.
+def of_task(name: str, count: int, data: Shards | None, tokenizer: str, paths: tuple[str, ...] = ()) -> Examples:
+    """The labelled examples of a task of which ``count`` questions are asked, as its files have them now.
 
     Raises:
         ValueError: for a task whose answers are not chosen among some, or that has nothing to train on.
     """
+    return _of_task(name, count, data, tokenizer, paths, files.fingerprint(paths) if paths else "")
+
+
+@functools.lru_cache(maxsize=8)
+def _of_task(
+    name: str, count: int, data: Shards | None, tokenizer: str, paths: tuple[str, ...], content: str
+) -> Examples:
     split = tasks.items(name, count, data, tokenizer, paths, content)
     items = [*split.queries, *split.pool]
     if any(item.answer not in item.choices for item in items):
@@ -56,7 +67,7 @@ def of_task(
     if training[0].form != MULTIPLE_CHOICE and len({example.answer for example in training}) == 1:
         answer = training[0].choices[training[0].answer]
         raise ValueError(f"task {name}: its training examples are all of one class, {answer!r}; give some of another")
-    return Examples(training=training, asked=asked, left_out=len(pool) - len(training))
+    return Examples(split=split, training=training, asked=asked)
 
 
 def trained_on(spec: RunSpec, data: Shards) -> list[Example]:
@@ -67,18 +78,13 @@ def trained_on(spec: RunSpec, data: Shards) -> list[Example]:
     """
     wanted = spec.labelled
     assert wanted is not None, "a run that is fine-tuned"
-    found = of(wanted, data, spec.data.tokenizer).training
+    found = of_task(wanted.source, wanted.held_out, data, spec.data.tokenizer, wanted.files).training
     if (content := labelled.fingerprint(found)) != wanted.sha256:
         raise ValueError(
             f"task {wanted.source} has training examples of sha256 {content[:12]}..., run {spec.run_id} was specified "
             f"for {wanted.sha256[:12]}...: bring those back, or start new runs on these"
         )
     return labelled.drawn(found, wanted.count, spec.seed)
-
-
-def of(wanted: LabelledSpec, data: Shards, tokenizer: str) -> Examples:
-    """The examples that a specification names."""
-    return of_task(wanted.source, wanted.held_out, data, tokenizer, wanted.files)
 
 
 def _examples(items: Sequence[Item]) -> list[Example]:
@@ -88,9 +94,7 @@ def _examples(items: Sequence[Item]) -> list[Example]:
     classes = tuple(sorted(items[0].choices))
     if all(tuple(sorted(item.choices)) == classes and not item.ending for item in items):
         return [
-            Example(
-                form="classification", texts=(item.context,), choices=classes, answer=classes.index(item.answer)
-            )
+            Example(form="classification", texts=(item.context,), choices=classes, answer=classes.index(item.answer))
             for item in items
         ]
     return [

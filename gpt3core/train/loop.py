@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from gpt3core import pulse, schedule, trunk
-from gpt3core.data import shards as shard_cache
 from gpt3core.data import loader as loaders
+from gpt3core.data import shards as shard_cache
 from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError
 from gpt3core.numerics import Numerics

@@ -24,6 +24,11 @@ def take(run: RunDir, spec: RunSpec, model: nn.Module) -> None:
     assert spec.parent is not None
     parent, step = RunDir(run.root, spec.parent.run_id), spec.parent.step
     parent.refresh()
+    if not parent.path.exists():
+        raise StoreError(
+            f"run {run.run_id} fine-tunes {parent.run_id}, which {run.root} does not hold: train it first, or name "
+            "another parent"
+        )
     there = parent.spec()
     if (found := replace(spec.model, vocab_size=there.model.vocab_size)) != there.model or (
         there.data.tokenizer != spec.data.tokenizer

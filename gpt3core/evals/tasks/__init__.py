@@ -84,7 +84,9 @@ def items(
     material = Material(
         data=data, encoding=tokenizers.load(tokenizer) if tokenizer else None, paths=paths, content=content
     )
-    source = task.source if isinstance(task.source, files.FromFile | labelled.LabelledFile) or not paths else files.RELEASED
+    source = (
+        task.source if isinstance(task.source, files.FromFile | labelled.LabelledFile) or not paths else files.RELEASED
+    )
     try:
         return source.items(random.Random(f"isoflop:{plain}"), count, material)
     except ValueError as error:
