@@ -145,13 +145,14 @@ def order(sweep: SweepDir, record: SweepRecord, recipe: Recipe, evals: EvalSpec,
 
 
 def the_sweep(root: Path, name: str | None) -> tuple[SweepDir, SweepRecord]:
+    """The sweep of that name, by default the last one driven that trained runs of its own."""
     known = sweepdir.names(root)
-    own = sweepdir.names(root, finetuned=False)
     if not known:
         raise StoreError(f"{root} holds no sweep yet: run python sweeps/sizes.py first")
     if name is not None and name not in known:
         raise UsageError(f"sweep={name:.80}: no such sweep{cli.nearest(name, known)}; there are {', '.join(known)}")
-    sweep = SweepDir(root, name or (own or known)[0])
+    sweep = SweepDir(root, name or (sweepdir.names(root, finetuned=False) or known)[0])
+
     record = sweep.record()
     assert record is not None, "a sweep is listed by its record"
     return sweep, record

@@ -1,7 +1,7 @@
 """What fine-tuned runs answer, as rows beside what their parents answer to prompts.
 
-A row has the columns of an evaluation, ``run_id`` of the fine-tuned run, and three that a prompt's row lacks: ``parent``
-(the run that it went on from), ``trained_on`` (labelled examples) and ``seed``.
+A row has the columns of an evaluation, ``run_id`` of the fine-tuned run, and three that a prompt's row lacks:
+``parent`` (the run that it went on from), ``trained_on`` (labelled examples) and ``seed``.
 """
 
 from __future__ import annotations

@@ -54,9 +54,8 @@ def row(model: Any, spec: RunSpec, items: int, data: Shards, numerics: Numerics,
 
 def _log_probabilities(model: Any, filled: formats.Filled, numerics: Numerics, device: str) -> np.ndarray:
     """Of every answer to every question: float64 (N, answers)."""
-    n, ways, _ = filled.tokens.shape
     each, kind, found = max(1, BATCH_TOKENS // filled.tokens[0].size), numerics.autocast, []
-    for first in range(0, n, each):
+    for first in range(0, len(filled.tokens), each):
         some = slice(first, first + each)
         ids = torch.from_numpy(filled.tokens[some, :, :-1]).flatten(0, 1).to(device)  # (B W, T)
         with torch.inference_mode():

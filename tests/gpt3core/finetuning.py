@@ -29,10 +29,8 @@ def sentiments(count: int, seed: int) -> list[dict[str, Any]]:
     """Lines whose class is told by one word."""
     rng = random.Random(seed)
     words = {"good": "glad", "bad": "sad"}
-    return [
-        {"text": f"a {(w := rng.choice(list(words)))} day {rng.randrange(10**4)}", "label": words[w]}
-        for _ in range(count)
-    ]
+    drawn = [(rng.choice(list(words)), rng.randrange(10**4)) for _ in range(count)]
+    return [{"text": f"a {word} day {number}", "label": words[word]} for word, number in drawn]
 
 
 def choices(count: int, seed: int) -> list[dict[str, Any]]:

@@ -338,7 +338,7 @@ def test_the_identity_holds_the_parent_and_the_content_of_the_examples_wherever_
         ([{"text": "a", "label": "x"}, {"text": "b", "label": None}], "line 2: label is None"),
         (
             [{"text": "a", "label": "x"}, {"text": "b"}],
-            "line 2 has the fields text; the first line is of the form class",
+            "line 2 has the fields text; the first line is of the form",
         ),
         ([{"text": "a"}], "examples with text are of the form classification and have the fields label, text"),
         ([{"question": "a", "label": 0}], "fields label, question are of no form; there are classification:"),
@@ -373,7 +373,7 @@ def test_a_parent_that_is_not_there_is_named(parent, files, tmp_path):
     _, done = parent
     spec = specified(done, *files)
     empty = open_root(tmp_path / "empty", create=True)
-    with pytest.raises(StoreError, match="spec.json is not a specification"):
+    with pytest.raises(StoreError, match=f"fine-tunes {done.run_id}, which .* does not hold: train it first"):
         runs.run(spec, evaluation(spec), empty)
     root = parent[0]
     gone = replace(spec, parent=replace(spec.parent, step=7))
