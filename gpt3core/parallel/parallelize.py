@@ -98,16 +98,12 @@ def parallelize(
         kernel: of the attention.
         autocast: what a forward pass runs in.
         compiled: whether blocks are compiled.
-        options: what is added to GPT-3's training.
-        seed: of what they draw.
+        options, seed: what is added to GPT-3's training, and what it draws by.
         labelled: what a classifier is put on the model for, if anything.
     """
     layout, cuts = mesh.layout, registry.of(spec).cuts
     model, stages = _stages(spec, mesh, kernel)
-    if labelled is not None:
-        assert layout.model_parallel == 1, "a classifier reads whole sequences of a whole model"
-        with torch.device("meta"):
-            classifier.attach(model, registry.of(spec).width(spec), labelled, seed)
+    _classify(spec, mesh, model, labelled, seed)
     if layout.context > 1:
         from gpt3core.parallel import context
 
@@ -134,6 +130,14 @@ def parallelize(
     model.to_empty(device=device)
     tie(model)
     return _held(spec, mesh, model, stages, autocast, options, dropout)
+
+
+def _classify(spec: ModelSpec, mesh: Mesh, model: nn.Module, labelled: LabelledSpec | None, seed: int) -> None:
+    """Put a classifier on a model that is fine-tuned."""
+    if labelled is not None:
+        assert mesh.layout.model_parallel == 1, "a classifier reads whole sequences of a whole model"
+        with torch.device("meta"):
+            classifier.attach(model, registry.of(spec).width(spec), labelled, seed)
 
 
 def _held(

@@ -97,9 +97,7 @@ class Trainer:
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, folder or RunDir(root, spec.run_id), device, mesh or Mesh()
         self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
-        with pulse.busy("preparing the text"):
-            self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
-        self.loader = self.mesh.together(lambda: deal(spec, self.data))
+        self.data, self.loader = self._prepared(deal)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
         unreadable = self._choose_arithmetic(suggested, threads, prefix, halvings)
@@ -112,6 +110,11 @@ class Trainer:
         self.batches = self._dealt()
         self.saves = self._saves(checkpoint_seconds)
         self._log_start()
+
+    @pulse.busy("preparing the text")
+    def _prepared(self, deal: Callable[[RunSpec, Shards], Loader]) -> tuple[Shards, Loader]:
+        data = self.mesh.together(lambda: shard_cache.prepare(self.spec.data))
+        return data, self.mesh.together(lambda: deal(self.spec, data))
 
     @pulse.busy("choosing its arithmetic")
     def _saves(self, least: float) -> Saves:
