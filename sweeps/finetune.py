@@ -10,7 +10,8 @@ task=labelled files=[test.jsonl,train.jsonl]   your own examples: the questions,
 examples=[32,128,512]     numbers of them to train on
 seeds=3                   draws of the examples, of their order and of the new weights
 shots=[0,1,8]             what the parents are asked by prompts, to stand beside it; [] asks them nothing
-train.epochs=3            and batch, lr, warmup_fraction, lm_weight, dropout: GPT-1's, with a quarter of the parent's lr
+train.epochs=3            and batch, lr, warmup_fraction, lm_weight, dropout: by default GPT-1's, with a quarter of the
+                          parent's lr, and no fewer than 200 steps
 placement.workers=2       as in the sweep's recipe, and any other key of its placement
 --plan                    what would run; starts nothing
 

@@ -58,30 +58,31 @@ def refuse(root: Path, sweep: str) -> None:
 def beside_prompts(runs: Runs) -> pd.DataFrame:
     """One row a parent, task and way of asking: how, and the accuracy, averaged over seeds.
 
-    Columns: task, way ("fine-tuned on 32", "0-shot"), run_id (of the parent), accuracy, accuracy_se, chance, runs. The
-    standard error is that of the questions, or of the seeds where these scatter more. Only tasks that some run was
-    fine-tuned on; no row where there is none.
+    Columns: task, asked (the task and its file), tuned or not, examples (shown, or trained on), way ("0-shot",
+    "fine-tuned on 32"), run_id (of the parent), accuracy, accuracy_se (of the questions, or of the seeds where these
+    scatter more), baseline (the larger of chance and always giving the likeliest answer), items, runs. Only tasks that
+    some run was fine-tuned on; no row where there is none.
     """
     evals = runs.evals
     if evals.empty or "parent" not in evals:
         return pd.DataFrame()
+    content = evals.content.fillna("") if "content" in evals else ""
+    evals = evals.assign(asked=evals.task + content)  # another file under the same name asks other questions
     tuned = evals[evals.parent.notna()]
-    prompts = evals[evals.parent.isna() & evals.task.isin(tuned.task) & evals.run_id.isin(tuned.parent)]
-    prompts = prompts[prompts.fits.astype(bool)].assign(way=lambda rows: [f"{k}-shot" for k in rows.shots])
-    tuned = tuned.assign(run_id=tuned.parent, way=[f"fine-tuned on {int(n):,}" for n in tuned.trained_on])
-    every = pd.concat([prompts.assign(order=prompts.shots), tuned.assign(order=1e6 + tuned.trained_on)])
-    if "content" in every:  # another file's questions under the same name are another task
-        every["content"] = every.content.fillna("")
-        last = dict(zip(tuned.task, tuned.get("content", pd.Series("", tuned.index)).fillna(""), strict=True))
-        every = every[every.content == every.task.map(last)]
-    groups = every.groupby(["task", "order", "way", "run_id"], sort=True)
-    found = groups.agg(
+    prompts = evals[evals.parent.isna() & evals.asked.isin(tuned.asked) & evals.run_id.isin(tuned.parent)]
+    prompts = prompts[prompts.fits.astype(bool)]
+    prompts = prompts.assign(way=[f"{k}-shot" for k in prompts.shots], tuned=False, examples=prompts.shots)
+    ways = [f"fine-tuned on {int(n):,}" for n in tuned.trained_on]
+    tuned = tuned.assign(run_id=tuned.parent, way=ways, tuned=True, examples=tuned.trained_on.astype(int))
+    every = pd.concat([prompts, tuned])
+    every["baseline"] = every[["chance", "prior_accuracy"]].max(axis=1)
+    found = every.groupby(["task", "asked", "tuned", "examples", "way", "run_id"]).agg(
         accuracy=("accuracy", "mean"),
         of_items=("accuracy_se", "mean"),
         of_seeds=("accuracy", "sem"),
-        chance=("chance", "first"),
+        baseline=("baseline", "max"),
         items=("items", "first"),
         runs=("accuracy", "size"),
-    ).reset_index()
+    )
     found["accuracy_se"] = found[["of_items", "of_seeds"]].max(axis=1)
-    return found.drop(columns=["of_items", "of_seeds", "order"])
+    return found.reset_index().drop(columns=["of_items", "of_seeds"])

@@ -16,21 +16,19 @@ def finetuned(study: Study) -> Page | None:
         return None
     rows = rows.merge(study.everything[["run_id", "size", "N", "C", "loss"]], on="run_id").sort_values("N")
     figure = go.Figure()
-    for t, (task, of_task) in enumerate(rows.groupby("task", sort=False)):
-        ways = sorted(of_task.way.unique(), key=_order)
-        for w, way in enumerate(ways):
-            line = of_task[of_task.way == way]
-            tuned = way.startswith("fine-tuned")
+    for t, (_, of_task) in enumerate(rows.groupby("asked", sort=False)):
+        task = plain(of_task.task.iloc[0])
+        for w, ((tuned, _, way), line) in enumerate(of_task.groupby(["tuned", "examples", "way"])):
             figure.add_scatter(
                 x=line.N,
                 y=line.accuracy,
                 error_y={"type": "data", "array": line.accuracy_se, "width": 0, "thickness": 1},
                 mode="lines+markers",
-                name=f"{plain(task)}: {way}",
+                name=f"{task}: {way}",
                 marker={"color": PALETTE[w % len(PALETTE)], "symbol": MARKERS[t % len(MARKERS)], "size": 8},
                 line={"width": 2 if tuned else 1, "dash": "solid" if tuned else "dash"},
                 text=[
-                    f"<b>{plain(r.run_id)}</b><br>{plain(task)}, {way}<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f} of "
+                    f"<b>{plain(r.run_id)}</b><br>{task}, {way}<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f} of "
                     f"{r.items:.0f} questions, {r.runs} run{'s' if r.runs > 1 else ''}"
                     for r in line.itertuples()
                 ],
@@ -38,10 +36,10 @@ def finetuned(study: Study) -> Page | None:
             )
         figure.add_scatter(
             x=[rows.N.min(), rows.N.max()],
-            y=[of_task.chance.iloc[0]] * 2,
+            y=[of_task.baseline.max()] * 2,
             mode="lines",
             line={"color": "#888", "width": 1, "dash": "dot"},
-            name=f"{plain(task)}: chance",
+            name=f"{task}: best trivial baseline",
             hoverinfo="skip",
         )
     axes(figure, "N, parameters", "accuracy")
@@ -51,9 +49,3 @@ def finetuned(study: Study) -> Page | None:
         "standard errors of the questions, or of the seeds where these scatter more."
     )
     return Page(slug="finetuned", title="Fine-tuned beside prompts", about=about, figure=figure, rows=rows)
-
-
-def _order(way: str) -> tuple[bool, int]:
-    """Prompts first, each by its number of examples."""
-    digits = "".join(letter for letter in way if letter.isdigit())
-    return way.startswith("fine-tuned"), int(digits)
