@@ -102,7 +102,7 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
 
     config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
     kind = OmegaConf.get_type(config)
-    mappings = [key for key in config if OmegaConf.get_type(config, key) is dict]
+    mappings = mapping_keys(config)
     seen: dict[str, str] = {}
     for setting in settings:
         key = setting.split("=", 1)[0]
@@ -112,13 +112,20 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
         seen[key] = setting
         try:
             plain = OmegaConf.to_container(OmegaConf.from_dotlist([setting]))
-            if key in mappings and isinstance(plain, dict) and isinstance(plain[key], dict):
+            if key in mappings and isinstance(_at(plain, key), dict):
                 OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
             config = OmegaConf.unsafe_merge(config, OmegaConf.create(_listed(kind, plain)))  # ours: no copy is needed
         except _unusable() as error:
             now = f"{key} is {_describe(config, key)} now"
             raise UsageError(f"{_short(setting)}: {_reason(error)}; {now}") from error
     return config
+
+
+def _at(plain: Any, key: str) -> Any:
+    """What plain data holds at a dotted key."""
+    for name in key.split("."):
+        plain = plain.get(name) if isinstance(plain, dict) else None
+    return plain
 
 
 def merge_config(schema: Any, written: Any, where: str, *, command: str = ALL_KEYS) -> Any:
@@ -250,15 +257,26 @@ def dotted(written: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def check_keys(config: Any, keys: Iterator[str] | Sequence[str], *, command: str = ALL_KEYS) -> None:
     """Refuse keys that the configuration does not have, naming the nearest ones and the command that prints all."""
-    from omegaconf import OmegaConf
-
     known = known_keys(config)
-    mappings = tuple(f"{key}." for key in config if OmegaConf.get_type(config, key) is dict)
+    mappings = tuple(f"{key}." for key in mapping_keys(config))
     for key in keys:
         if key not in known and not key.startswith(mappings):
             near = nearest_keys(key, known)
             meant = f", did you mean {' or '.join(near)}?" if near else ";"
             raise UsageError(f"unknown key {_short(key)!r}{meant} {command} prints all keys")
+
+
+def mapping_keys(config: Any, prefix: str = "") -> list[str]:
+    """The dotted keys whose values are mappings with keys of the user's own."""
+    from omegaconf import DictConfig, OmegaConf
+
+    found = []
+    for name in config:
+        if OmegaConf.get_type(config, name) is dict:
+            found.append(f"{prefix}{name}")
+        elif isinstance(config._get_node(name), DictConfig) and config._get_node(name)._content is not None:
+            found += mapping_keys(config[name], f"{prefix}{name}.")
+    return found
 
 
 def known_keys(config: Any, prefix: str = "") -> list[str]:

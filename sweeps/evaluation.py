@@ -15,7 +15,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import rundir, sweepdir
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps.planning import checks, estimate
+from sweeps.planning import checks, estimate, grid
 from sweeps.planning import recipe as recipes
 from sweeps.planning.recipe import Evals, Recipe
 
@@ -39,6 +39,7 @@ class FewShot:
     shots: list[int] = field(default_factory=lambda: [0, 1, 8])
     seeds: int = 1
     items: int | None = None
+    files: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,15 +168,15 @@ def _evals(given: FewShot, record: SweepRecord) -> EvalSpec:
     if given.seeds > 1 and not any(given.shots):
         raise UsageError(f"seeds={given.seeds} has no effect with shots={given.shots}: without examples none are drawn")
     items = record.evals.items if given.items is None else given.items
-    rules = Evals(tasks=tasks, shots=given.shots, items=items, validation_tokens=record.evals.validation_tokens)
-    checks.check_evals(rules)
-    return EvalSpec(
-        tasks=tuple(tasks),
-        shots=tuple(given.shots),
+    rules = Evals(
+        tasks=tasks,
+        shots=given.shots,
         items=items,
-        validation_tokens=rules.validation_tokens,
-        seeds=given.seeds,
+        files={**record.evals.of(*tasks).files, **given.files},
+        validation_tokens=record.evals.validation_tokens,
     )
+    checks.check_evals(rules)
+    return grid.asked(rules, given.seeds)
 
 
 def chosen(record: SweepRecord, asked: Sequence[str]) -> list[str]:

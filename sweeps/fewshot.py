@@ -9,6 +9,7 @@ tasks=[copy,addition_2] by default those of the sweep; beside them cloze_DOMAIN 
 shots=[0,1,8]           examples in the context; what does not fit it is said, not scored
 seeds=3                 draws of the examples (without examples there is nothing to draw)
 items=200               questions a task; by default as many as the sweep asked
+files.hellaswag=PATH    where the items of a task lie (docs/evaluation.md); by default as in the sweep
 placement.workers=2     as in the sweep's recipe, and any other key of its placement
 --plan                  what would be asked of which run, at most how long it takes; starts nothing
 

@@ -16,7 +16,7 @@ from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import NAME, SweepDir, SweepRecord
 from sweeps import evaluation
 from sweeps.evaluation import DONE, FAILED, INTERRUPTED
-from sweeps.planning import checks, estimate, finetuned
+from sweeps.planning import checks, estimate, finetuned, grid
 from sweeps.planning.finetuned import Rules, Source
 from sweeps.planning.recipe import Evals, Recipe
 
@@ -125,23 +125,16 @@ def read(given: Finetune, placed: Sequence[str] = ()) -> Order:
 
 
 def _evals(given: Finetune, record: SweepRecord) -> EvalSpec:
-    from gpt3core.evals.tasks import files
-
-    items = record.evals.items if given.items is None else given.items
-    checks.check_evals(Evals(tasks=[given.task], shots=given.shots or [0], items=items))
-    paths = [str(Path(path).expanduser().absolute()) for path in given.files]
-    try:
-        contents = {given.task: files.fingerprint(paths)} if paths else {}
-    except ValueError as error:
-        raise UsageError(f"files: {error}") from error
-    return EvalSpec(
-        tasks=(given.task,),
-        shots=(0,),
-        items=items,
+    """The task as the classifier is asked it; its files by default those of the sweep."""
+    rules = Evals(
+        tasks=[given.task],
+        shots=[0],
+        items=record.evals.items if given.items is None else given.items,
+        files={given.task: given.files} if given.files else record.evals.of(given.task).files,
         validation_tokens=record.evals.validation_tokens,
-        files={given.task: paths} if paths else {},
-        contents=contents,
     )
+    checks.check_evals(rules)
+    return grid.asked(rules)
 
 
 def _parents(root: Path, record: SweepRecord, asked: Sequence[str]) -> list[tuple[RunSpec, int]]:

@@ -212,7 +212,7 @@ def _few_shot(run: RunDir, record: SweepRecord) -> list[pd.DataFrame]:
 
 
 def _over_draws(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a task and number of examples: the mean over draws of the examples, of the most items that were asked.
+    """A row a task and number of examples: the mean over draws of the examples, of the most items of one file.
 
     Draws share their items, so a standard error stays that of one draw: an upper bound.
     """
@@ -222,9 +222,10 @@ def _over_draws(scores: pd.DataFrame) -> pd.DataFrame:
     if not scores.duplicated(["task", "shots"]).any():
         return scores
     means = dict.fromkeys(("accuracy", "accuracy_se", "logprob", "logprob_se"), "mean")
-    rest = {name: "first" for name in scores.columns if name not in (*means, "task", "shots", "items")}
+    rest = {name: "first" for name in scores.columns if name not in (*means, "task", "shots", "items", "content")}
     floats = scores.astype(dict.fromkeys(means, float))
-    found = floats.groupby(["task", "shots", "items"], sort=False, as_index=False).agg({**rest, **means})
+    keys = ["task", "shots", "items", *(["content"] if "content" in scores else [])]
+    found = floats.groupby(keys, sort=False, as_index=False, dropna=False).agg({**rest, **means})
     most = found.sort_values("items", kind="stable").drop_duplicates(["task", "shots"], keep="last").sort_index()
     return most[list(scores.columns)]
 

@@ -22,15 +22,15 @@ def baselines(queries: Sequence[Item], pool: Sequence[Item]) -> dict[str, Any]:
         commonest = counts.most_common(1)[0][0]
         return {
             "chance": 0.0,
-            "prior_accuracy": _mean([float(q.answer == commonest) for q in queries]),
+            "prior_accuracy": _mean([float(commonest in (q.answer, *q.aliases)) for q in queries]),
             "prior_logprob": logprob,
         }
-    prior = []
-    for q in queries:
-        best = max(counts[c] for c in q.choices)
-        likeliest = [c for c in q.choices if counts[c] == best]
+    prior, options = [], [set(q.choices) | {q.answer} for q in queries]
+    for q, choices in zip(queries, options, strict=True):
+        best = max(counts[c] for c in choices)
+        likeliest = [c for c in choices if counts[c] == best]
         prior.append((q.answer in likeliest) / len(likeliest))
-    chance = _mean([1 / len(q.choices) for q in queries])
+    chance = _mean([1 / len(choices) for choices in options])
     return {"chance": chance, "prior_accuracy": _mean(prior), "prior_logprob": logprob}
 
 

@@ -7,9 +7,38 @@ from collections.abc import Callable, Sequence
 
 from gpt3core.evals.item import Item, Prompt
 from gpt3core.evals.spec import INSTRUCTED
-from gpt3core.evals.tasks.task import Task
+from gpt3core.evals.tasks.task import Split, Task
 
 SPARE = 4  # drawn beyond K, in place of items that ask the query's own question
+
+Encode = Callable[[str], list[int]]
+
+
+def asked(name: str, task: Task, split: Split, shots: int, encode: Encode, n_ctx: int, draw: int = 0) -> list[Prompt]:
+    """The prompts of a task's queries at K examples, or as many of them as the context holds.
+
+    The examples of a query are the same for every model, and with and without the instruction.
+
+    Args:
+        n_ctx: tokens that a model reads at most, the end of text before the prompt among them.
+        draw: of the examples.
+
+    Raises:
+        ValueError: in one sentence, for too few examples or a query that the context does not hold.
+    """
+    found, too_long = [], []
+    for number, query in enumerate(split.queries):
+        seed = f"isoflop:{name.removesuffix(INSTRUCTED)}:{number}:{shots}" + (f":{draw}" if draw else "")
+        prompt = fitted(task, query, examples(random.Random(seed), query, shots, split.pool), encode, n_ctx)
+        found.append(prompt)
+        if not prompt.shown and (tokens := length(task, prompt, encode)) > n_ctx:
+            too_long.append(tokens)
+    if too_long:
+        raise ValueError(
+            f"task {name}: {len(too_long)} of {len(found)} questions are longer than the context of {n_ctx} tokens "
+            f"without any example, the longest has {max(too_long)}: give a longer n_ctx, or leave the task out"
+        )
+    return found
 
 
 def examples(rng: random.Random, query: Item, shots: int, pool: Sequence[Item]) -> list[str]:
@@ -45,18 +74,24 @@ def compose(task: Task, query: Item, shown: Sequence[str]) -> Prompt:
     )
 
 
-def fitted(task: Task, query: Item, shown: Sequence[str], fits: Callable[[Prompt], bool]) -> Prompt:
-    """The prompt with as many of the examples as fit, the first ones left out; with none of them if nothing fits."""
-    low, high = 0, len(shown)  # the first low - 1 left out is too long; high left out is taken
+def fitted(task: Task, query: Item, shown: Sequence[str], encode: Encode, n_ctx: int) -> Prompt:
+    """The prompt with as many of the examples as the context holds, the first ones left out; else with none."""
+
+    def fits(left_out: int) -> bool:
+        return length(task, compose(task, query, shown[left_out:]), encode) <= n_ctx
+
+    if not shown or fits(0):
+        return compose(task, query, shown)
+    low, high = 1, len(shown)  # with low - 1 left out it is too long
     while low < high:
         middle = (low + high) // 2
-        if fits(compose(task, query, shown[middle:])):
-            high = middle
-        else:
-            low = middle + 1
+        low, high = (low, middle) if fits(middle) else (middle + 1, high)
     return compose(task, query, shown[high:])
 
 
-def seed(name: str, number: int, shots: int, draw: int) -> str:
-    """What the examples of a question are drawn by: the same for every model, with and without the instruction."""
-    return f"isoflop:{name.removesuffix(INSTRUCTED)}:{number}:{shots}" + (f":{draw}" if draw else "")
+def length(task: Task, prompt: Prompt, encode: Encode) -> int:
+    """Tokens that a model reads: an end of text, the prompt, and the longest answer with its end but for one token."""
+    stop = "" if task.kind == "multiple_choice" else task.stop
+    pairs = *prompt.continuations, *(("", alias) for alias in prompt.aliases)
+    longest = max(len(encode(given)) + len(encode(scored)) for given, scored in pairs)
+    return len(encode(prompt.text)) + longest + len(encode(stop))

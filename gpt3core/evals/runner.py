@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import classifier, prompts, scoring, tasks
+from gpt3core.evals import classifier, metrics, prompts, scoring, tasks
 from gpt3core.evals.baselines import baselines
-from gpt3core.evals.scoring import Encoded
+from gpt3core.evals.scoring import Case
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
@@ -25,6 +24,7 @@ COLUMNS = (
         "draw",
         "content",
         "fits",
+        "shots_shown",
         "metric",
         "accuracy",
         "accuracy_se",
@@ -43,6 +43,7 @@ def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
     """
     scoring.windows(data, spec.model.n_ctx, evals.validation_tokens)
     for task in evals.tasks:
+        metrics.require(tasks.named(task).metric)
         for shots in evals.shots:
             _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data, 0, evals.source(task))
 
@@ -59,10 +60,13 @@ def evaluate(
     """The held-out loss, then every task at every number of examples, a row each, as columns.
 
     The held-out row has ``loss`` (nats per token), its ``loss_se``, ``bits_per_byte``, and as items its tokens. In the
-    others ``metric`` is "choice" (the right option has the highest mean log-probability per token) or "exact" (greedy
-    decoding gives the answer and its end); ``accuracy_se`` is binomial, from Laplace's estimate, so that 0 of n has
-    an error too; ``logprob`` is the mean log-probability of the whole right answer, in nats. ``fits`` is false, and
-    the scores are missing, where K examples do not fit the context.
+    others ``metric`` is the task's (``Task.metric``: of "choice" the right option has the best score, of "exact" the
+    answer and its end are given to the letter), and ``accuracy`` its mean, from 0 to 1; ``accuracy_se`` is binomial,
+    from Laplace's estimate, so that 0 of n has an error too, of "f1" that of the mean, of "bleu" a jackknife's.
+    ``logprob`` is the mean log-probability of the whole right answer, in nats, without what ends it. ``chance`` is the
+    accuracy of a blind choice, ``prior_accuracy`` and ``prior_logprob`` are those of the pool's answers.
+    ``shots_shown`` is the mean number of examples that fitted the context; ``fits`` is false where that is less than
+    K of any item.
 
     Args:
         model: as in ``scoring``.
@@ -81,12 +85,10 @@ def evaluate(
         elif row is None and classifier.knows(spec, task, shots):
             row = classifier.row(model, spec, items, data, numerics, device)
         elif row is None:
-            encoded, row = _cell(
-                task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw, evals.source(task)
-            )
-            row = {"fits": bool(encoded), **row}
-            if encoded:
-                row |= scoring.score(model, encoded, numerics, device)
+            where = spec.model.n_ctx, spec.data.tokenizer, data
+            cases, row = _cell(task, shots, items, *where, draw, evals.source(task))
+            encoding = tokenizers.load(spec.data.tokenizer)
+            row = row | scoring.score(model, tasks.named(task), cases, encoding, numerics, device)
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
     return {name: [row.get(name) for row in rows] for name in COLUMNS}
 
@@ -101,19 +103,12 @@ def _cell(
     data: Shards,
     draw: int = 0,
     source: tuple[tuple[str, ...], str] = ((), ""),
-) -> tuple[list[Encoded], dict[str, Any]]:
-    """The encoded prompts of a task at K examples and its baselines; no prompts where they do not fit the context."""
+) -> tuple[list[Case], dict[str, Any]]:
+    """The encoded prompts of a task at K examples and its row but for the scores."""
     encoding = tokenizers.load(tokenizer)
     task = tasks.named(name)
     split = tasks.items(name, count, data, tokenizer, *source)
-    encoded = []
-    for number, query in enumerate(split.queries):
-        shown = prompts.examples(random.Random(prompts.seed(name, number, shots, draw)), query, shots, split.pool)
-        prompt = prompts.compose(task, query, shown)
-        options = [scored for _, scored in prompt.continuations]
-        if task.kind != "multiple_choice":
-            options = [prompt.answer + task.stop]  # an exact match must also end where the answer ends
-        context = (encoding.eot_token, *encoding.encode_ordinary(prompt.text))
-        encoded.append(Encoded(context, tuple(tuple(encoding.encode_ordinary(o)) for o in options)))
-    fits = all(len(e.context) + max(map(len, e.options)) <= n_ctx + 1 for e in encoded)
-    return (encoded if fits else []), baselines(split.queries, split.pool)
+    found = prompts.asked(name, task, split, shots, encoding.encode_ordinary, n_ctx, draw)
+    shown = [prompt.shown for prompt in found]
+    row = {"fits": min(shown) == shots, "shots_shown": sum(shown) / len(shown)}
+    return [scoring.case(task, prompt, encoding) for prompt in found], row | baselines(split.queries, split.pool)

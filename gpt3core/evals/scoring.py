@@ -1,24 +1,29 @@
-"""Scores of a model: the held-out loss with its standard error, and the answers to encoded prompts.
+"""Scores of a model: the held-out loss with its standard error, and the answers to a task's prompts.
 
-A model is anything with ``hidden``: token ids (B, T) to the stream before the head (B, T, D), causal; and ``head``:
-any positions (..., D) to logits (..., V).
+A model is what the ``engine`` asks; one that writes answers is a decoder of ours (``generate``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from gpt3core import pulse
 from gpt3core.data.shards import Shards
+from gpt3core.evals import answers, engine, metrics
+from gpt3core.evals.engine import Encoded, Reading, Tokens
+from gpt3core.evals.item import Prompt
+from gpt3core.evals.tasks.task import Task
 from gpt3core.numerics import Numerics
+
+if TYPE_CHECKING:
+    import tiktoken
 
 BATCH_TOKENS = 4096
 
@@ -62,99 +67,95 @@ def held_out_loss(model: Any, data: Shards, n_ctx: int, tokens: int, device: str
     }
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A prompt as tokens: context, answer, and the alternatives to it (the answer first), each non-empty."""
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A prompt to be scored: its options, the right one first, or where there are no choices the right answer.
 
-    context: tuple[int, ...]
-    options: tuple[tuple[int, ...], ...]
+    Where an answer is forced (``forced``) every right one is an option.
+    """
 
-    @property
-    def exact(self) -> bool:
-        """Whether there are no alternatives: the answer, with its terminator as last token, is generated."""
-        return len(self.options) == 1
+    encoded: Encoded
+    scored: tuple[range, ...]  # of each option the tokens whose probability counts
+    rights: tuple[str, ...]
 
 
-def score(model: Any, prompts: Sequence[Encoded], numerics: Numerics, device: str = "cpu") -> dict[str, Any]:
+def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
+    """A prompt as tokens, after an end of text.
+
+    What is given before an ending (Winograd), and what ends an answer, is read but not scored.
+    """
+    encode = encoding.encode_ordinary
+    rights = tuple(dict.fromkeys((prompt.answer, *prompt.aliases)))
+    stop: list[int] = []
+    pairs = prompt.continuations
+    if task.kind != "multiple_choice":
+        stop, pairs = encode(task.stop), tuple(("", right) for right in (rights if forced(task) else rights[:1]))
+    parts = [(encode(given), encode(scored)) for given, scored in pairs]
+    return Case(
+        encoded=Encoded(
+            context=(encoding.eot_token, *encode(prompt.text)),
+            options=tuple((*given, *scored, *stop) for given, scored in parts),
+        ),
+        scored=tuple(range(len(given), len(given) + len(scored)) for given, scored in parts),
+        rights=rights,
+    )
+
+
+def forced(task: Task) -> bool:
+    """Whether a greedy answer is wanted to the letter: it is right if each token of a right one is the likeliest."""
+    return task.kind == "cloze" or (task.kind == "generate" and task.metric == "exact" and task.beams == 1)
+
+
+def score(
+    model: Any, task: Task, cases: Sequence[Case], encoding: tiktoken.Encoding, numerics: Numerics, device: str = "cpu"
+) -> dict[str, Any]:
     """The columns metric, accuracy and logprob of a task's prompts, with their standard errors."""
-    right, logprobs = [], []
-    for prompt, (sums, greedy) in zip(prompts, _options(model, prompts, numerics, device), strict=True):
-        per_token = [s / len(o) for s, o in zip(sums, prompt.options, strict=True)]
-        right.append(greedy[0] if prompt.exact else per_token[0] > max(per_token[1:]))
-        logprobs.append(sums[0])
-    n, hits = len(right), sum(right)
-    smoothed = (hits + 1) / (n + 2)
+    read = engine.read(model, [one.encoded for one in cases], numerics, device)
+    sums = [
+        [_total(reading, scored) for reading, scored in zip(readings, one.scored, strict=True)]
+        for readings, one in zip(read, cases, strict=True)
+    ]
+    if task.kind == "multiple_choice":
+        base = _without_context(model, task, cases, encoding, numerics, device)
+        accuracy, error = metrics.share([_right(task, one, base, s) for one, s in zip(cases, sums, strict=True)])
+    elif forced(task):
+        accuracy, error = metrics.share([float(any(all(r.likeliest) for r in readings)) for readings in read])
+    else:
+        contexts = [one.encoded.context for one in cases]
+        texts = answers.write(model, contexts, encoding, stops=[task.stop], tokens=task.answer_tokens, beams=task.beams)
+        accuracy, error = metrics.mean(task.metric, texts, [one.rights for one in cases])
+    logprobs = [of_options[0] for of_options in sums]
+    n = len(logprobs)
     return {
-        "metric": "exact" if prompts[0].exact else "choice",
-        "accuracy": hits / n,
-        "accuracy_se": math.sqrt(smoothed * (1 - smoothed) / n),
+        "metric": task.metric,
+        "accuracy": accuracy,
+        "accuracy_se": error,
         "logprob": math.fsum(logprobs) / n,
         "logprob_se": float(np.std(logprobs, ddof=1) / math.sqrt(n)) if n > 1 else 0.0,
     }
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A line of a batch: a prompt's context and one of its options, or all of them if each is one token."""
-
-    prompt: int
-    option: int | None  # None: all
-    context: tuple[int, ...]
-    answer: tuple[int, ...]
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return self.context + self.answer[:-1]
-
-    @property
-    def places(self) -> range:
-        """The positions whose next token is scored."""
-        return range(len(self.context) - 1, len(self.context) - 1 + max(1, len(self.answer)))
+def _right(task: Task, one: Case, base: dict[Tokens, float], sums: list[float]) -> float:
+    """Whether the right option, which is the first, is better than all others (Brown et al. 2020, section 2.4)."""
+    if task.score == "per_token":
+        sums = [total / len(scored) for total, scored in zip(sums, one.scored, strict=True)]
+    elif task.score == "normalised":
+        sums = [total - base[option] for total, option in zip(sums, one.encoded.options, strict=True)]
+    return float(sums[0] > max(sums[1:], default=-math.inf))
 
 
-def _rows(prompts: Sequence[Encoded]) -> list[_Row]:
-    """One-token options share one forward pass of their context; others are rows of their own. Shortest first."""
-    rows = []
-    for number, prompt in enumerate(prompts):
-        if not prompt.exact and all(len(option) == 1 for option in prompt.options):
-            rows.append(_Row(number, None, prompt.context, ()))
-        else:
-            rows.extend(_Row(number, k, prompt.context, option) for k, option in enumerate(prompt.options))
-    return sorted(rows, key=lambda row: (len(row.context) + len(row.answer), row.prompt, row.option or 0))
+def _without_context(
+    model: Any, task: Task, cases: Sequence[Case], encoding: tiktoken.Encoding, numerics: Numerics, device: str
+) -> dict[Tokens, float]:
+    """The log-probability of every option after ``answer_context`` alone, where a task is scored so."""
+    if task.score != "normalised":
+        return {}
+    scored = {o: r for one in cases for o, r in zip(one.encoded.options, one.scored, strict=True)}
+    context = (encoding.eot_token, *encoding.encode_ordinary(task.answer_context))
+    (readings,) = engine.read(model, [Encoded(context, tuple(scored))], numerics, device)
+    return {o: _total(reading, r) for (o, r), reading in zip(scored.items(), readings, strict=True)}
 
 
-def _options(
-    model: Any, prompts: Sequence[Encoded], numerics: Numerics, device: str
-) -> list[tuple[list[float], list[bool]]]:
-    """For every prompt and option: the summed log-probability, and whether greedy decoding would give it."""
-    found = [([0.0] * len(p.options), [False] * len(p.options)) for p in prompts]
-    for row, scores in _scored(model, _rows(prompts), numerics, device):
-        sums, greedy = found[row.prompt]
-        options = prompts[row.prompt].options
-        if row.option is None:
-            sums[:] = [float(scores[0, token]) for (token,) in options]
-            continue
-        target = torch.tensor(row.answer)
-        greedy[row.option] = bool((scores.argmax(-1) == target).all())
-        # the terminator decides whether the match is exact; it is not part of the answer's probability
-        counted = len(target) - 1 if prompts[row.prompt].exact else len(target)
-        sums[row.option] = float(scores[:counted].gather(1, target[:counted, None]).sum())
-    return found
-
-
-def _scored(model: Any, rows: list[_Row], numerics: Numerics, device: str) -> Iterator[tuple[_Row, Tensor]]:
-    """Every row with the log-probabilities (scored positions, V) of its next tokens, the head in fp32."""
-    per_batch, kind = max(1, BATCH_TOKENS // len(rows[-1].inputs)), numerics.autocast
-    for first in range(0, len(rows), per_batch):
-        chunk = rows[first : first + per_batch]
-        ids = torch.zeros(len(chunk), len(chunk[-1].inputs), dtype=torch.long)  # padded on the right: causal
-        for line, row in enumerate(chunk):
-            ids[line, : len(row.inputs)] = torch.tensor(row.inputs)
-        lines = torch.tensor([line for line, row in enumerate(chunk) for _ in row.places])
-        places = torch.tensor([place for row in chunk for place in row.places])
-        with torch.inference_mode():
-            with torch.autocast(device, getattr(torch, kind or "bfloat16"), enabled=kind is not None):
-                hidden = model.hidden(ids.to(device)).float()  # (B, T, D)
-            scores = torch.log_softmax(model.head(hidden[lines, places]).double(), -1).cpu()
-        pulse.beat()
-        yield from zip(chunk, torch.split(scores, [len(row.places) for row in chunk]), strict=True)
+def _total(reading: Reading, scored: range) -> float:
+    """The log-probability of the tokens that count."""
+    return math.fsum(reading.logprobs[t] for t in scored)

@@ -75,8 +75,12 @@ class EvalSpec:
     def of(self, *tasks: str) -> EvalSpec:
         """The same, of some tasks."""
         plain = {task.removesuffix(INSTRUCTED) for task in tasks}
-        kept = ({name: value for name, value in d.items() if name in plain} for d in (self.files, self.contents))
-        return replace(self, tasks=tasks, **dict(zip(("files", "contents"), kept, strict=True)))
+        return replace(
+            self,
+            tasks=tasks,
+            contents={name: sha256 for name, sha256 in self.contents.items() if name in plain},
+            files={name: paths for name, paths in self.files.items() if name in plain},
+        )
 
     @cached_property
     def eval_id(self) -> str:

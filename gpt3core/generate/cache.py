@@ -8,9 +8,11 @@ Shapes: B sequences, H heads, T positions, K head width, S slots, V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ class LayerCache:
     """Keys and values of one layer, (B, H, S, K) each."""
 
     def __init__(self, slots: int, lengths: list[int], begun: list[int], pattern: Pattern) -> None:
-        self.slots = slots
+        self.slots, self.pattern = slots, pattern
         self.sparse = pattern if pattern.kind in ("strided", "fixed") else None  # all keys are kept, some are seen
         self.lengths = lengths  # of each sequence before what is read now: the cache's own list
         self.begun = begun  # where the document of what is read now begins, the cache's own list too
@@ -102,11 +104,16 @@ class Cache:
 
     def read_prompts(self, model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read whole prompts, each of one token or more; the logits (B, V) of what follows each."""
+        return _last(model, self.take_in(model, prompts), prompts)
+
+    def take_in(self, model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """The same, but what the head would read of them all: (B, T, D)."""
         self.lengths[:] = [len(prompt) for prompt in prompts]
         self.begun[:] = [
             max((place + 1 for place, token in enumerate(prompt) if token == self.end), default=0) for prompt in prompts
         ]
-        return last_logits(model, prompts, self)
+        hidden: Tensor = model.hidden(padded(prompts).to(self.device), self)
+        return hidden
 
     def read_tokens(self, model: Any, tokens: Sequence[int]) -> Tensor:
         """Read one more token of each sequence; the logits (B, V) of what follows each."""
@@ -130,16 +137,29 @@ class Cache:
         return sum(layer.nbytes for layer in self.layers.values())
 
 
-def last_logits(model: Any, sequences: Sequence[Sequence[int]], cache: Cache | None = None) -> Tensor:
+def last_logits(model: Any, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Read whole sequences of any lengths; the logits (B, V) of what follows each."""
-    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)  # padded on the right: causal
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-    ids = ids.to(device_of(model))
-    hidden = model.hidden(ids) if cache is None else model.hidden(ids, cache)  # (B, T, D)
+    return _last(model, model.hidden(padded(sequences).to(device_of(model))), sequences)
+
+
+def _last(model: Any, hidden: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """The logits (B, V) after the last token of each sequence, of what was read of them (B, T, D)."""
     last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=hidden.device)
     logits: Tensor = model.head(hidden[torch.arange(len(sequences), device=hidden.device), last])
     return logits
+
+
+def padded(sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Sequences of any lengths as one tensor (B, T), filled up on the right: causal models do not see it."""
+    ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+    return torch.from_numpy(ids)
+
+
+def keeps(model: Any) -> bool:
+    """Whether a model can go on from what it has read; one in parts reads all anew."""
+    return "past" in inspect.signature(model.hidden).parameters
 
 
 def device_of(model: Any) -> torch.device:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt3core.generate.reader import Reader
 
-END, LENGTH, CONTEXT = "end of text", "tokens", "context"  # why a text ends
+END, LENGTH, CONTEXT, STOP = "end of text", "tokens", "context", "stop"  # why a text ends
 
 Choose = Callable[[Tensor, Sequence[int]], list[int]]  # logits (B, V) and the rows' numbers to a token each
 
@@ -33,6 +33,7 @@ def stream(
     vocab: int | None = None,
     cached: bool = True,
     roll: bool = False,
+    over: Callable[[Sequence[int]], bool] | None = None,
 ) -> Iterator[list[Continuation]]:
     """Continue prompts of any lengths; yields all of them after every step, and at last as they end.
 
@@ -41,6 +42,7 @@ def stream(
         choose: the next token of each; a ``Sampler``.
         end: the token that ends a text.
         vocab, cached, roll: see ``Reader``.
+        over: whether a text ends with the tokens that it has now.
 
     Raises:
         ValueError: for a prompt that cannot be read.
@@ -55,7 +57,9 @@ def stream(
                 texts[row].ended = END
                 continue
             texts[row].tokens.append(token)
-            if left and reader.full(line):
+            if over is not None and over(texts[row].tokens):
+                texts[row].ended = STOP
+            elif left and reader.full(line):
                 texts[row].ended = CONTEXT
             else:
                 kept.append(line)

@@ -72,9 +72,11 @@ class Reader:
     def _read(self) -> None:
         """Read the texts from their beginning."""
         with torch.inference_mode():
-            self.cache = Cache(self.model, self.limit)
-            read = self.cache.read_prompts if self.cached else last_logits
-            self.logits = self._given(read(self.model, self.texts))
+            if self.cached:
+                self.cache = Cache(self.model, self.limit)
+                self.logits = self._given(self.cache.read_prompts(self.model, self.texts))
+            else:
+                self.logits = self._given(last_logits(self.model, self.texts))
 
     def _given(self, logits: Tensor) -> Tensor:
         """The logits (B, V) that are chosen from: fp32, of the ids that may be given."""

@@ -15,9 +15,10 @@ from gpt3core.parallel.parallelize import Held
 
 
 class Whole:
-    """``hidden`` and ``head`` of a model over the ranks that hold it, without gradients; as ``evals.scoring`` asks."""
+    """``hidden`` and ``head`` of a model over the ranks that hold it, without gradients; as ``evals`` asks."""
 
     def __init__(self, held: Held, spec: ModelSpec, mesh: Mesh) -> None:
+        self.spec, self.parameters = spec, held.model.parameters
         self._held, self._mesh, self._cuts, self._vocabulary = held, mesh, registry.of(spec).cuts, spec.vocab_size
         self._width, self._end = registry.of(spec).width(spec), spec.document_end
 

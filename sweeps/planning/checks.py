@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from gpt3core.anomaly import POLICIES
 from gpt3core.checks import require_between, require_positive
 from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.evals.spec import INSTRUCTED
 from gpt3core.model import patterns
 from gpt3core.parallel.layout import Layout, noise_scale_problem
 from gpt3core.spec import DECAYS, PRETRAINING, RunSpec
@@ -204,24 +206,45 @@ def _check_placement(place: Placement, where: str) -> None:
 
 
 def check_evals(rules: Evals) -> None:
-    """Refuse tasks that do not exist, and numbers that are none.
+    """Refuse tasks that do not exist, files that do not hold their items, and numbers that are none.
 
     Raises:
         UsageError: in one sentence.
     """
     from gpt3core.evals import tasks  # numpy, which --help and --keys do without
 
-    known = tasks.names()
     for task in rules.tasks:
-        if task not in known and not task.startswith("cloze_"):
-            raise UsageError(
-                f"evals.tasks: unknown task {task[:80]!r}{nearest(task, known)}; allowed are "
-                f"{', '.join(known)} and cloze_<domain of the corpus>"
-            )
+        try:
+            tasks.named(task)
+        except ValueError as error:
+            raise UsageError(f"evals.tasks: {error}") from error
     require_between(rules, 1, 1_000_000, "items", where="evals.")
     require_between(rules, 1, MOST_TOKENS, "validation_tokens", where="evals.")
     if rules.tasks and not rules.shots:
         raise UsageError("evals.shots=[]: tasks are asked with at least one number of examples, like [0]")
+    asked = {task.removesuffix(INSTRUCTED) for task in rules.tasks}
+    for task in rules.files:
+        if task not in asked:
+            raise UsageError(
+                f"evals.files.{task} has no effect: evals.tasks does not ask {task}{nearest(task, sorted(asked))}"
+            )
+    for task in sorted(asked):
+        _check_file(task, rules)
+
+
+def _check_file(task: str, rules: Evals) -> None:
+    """Refuse a file without the items that a task is asked with; one that needs a file and has none."""
+    from gpt3core.evals import prompts, tasks
+    from gpt3core.evals.tasks import files
+
+    try:
+        if task in rules.files:
+            split = tasks.items(task, rules.items, paths=files.located(rules.files[task]))
+            prompts.examples(random.Random(0), split.queries[0], max(rules.shots), split.pool)
+        elif isinstance(source := tasks.named(task).source, files.FromFile):
+            raise ValueError(f"give the file of its items, JSON lines with {source.fields}")
+    except ValueError as error:
+        raise UsageError(f"evals.files.{task}: {error}") from error
 
 
 def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:

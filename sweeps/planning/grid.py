@@ -12,7 +12,7 @@ from gpt3core.spec import DataSpec, RunSpec
 from sweeps.planning import checks, placing, profiles, specify, train_options
 from sweeps.planning.ladders import cells
 from sweeps.planning.profiles import Profiles
-from sweeps.planning.recipe import ProfilesRecipe, Recipe
+from sweeps.planning.recipe import Evals, ProfilesRecipe, Recipe
 
 MOST_RUNS = 100_000
 
@@ -112,7 +112,24 @@ def _check_replicas(recipe: Recipe, runs: list[RunSpec]) -> None:
 
 def evaluation(recipe: Recipe) -> EvalSpec:
     """How every run of a recipe is evaluated."""
-    rules = recipe.evals
+    return asked(recipe.evals)
+
+
+def asked(rules: Evals, seeds: int = 1) -> EvalSpec:
+    """What settings ask of a finished run; of files their content counts, wherever they lie.
+
+    Raises:
+        ValueError: for a file that cannot be read.
+    """
+    from gpt3core.evals.tasks import files
+
+    paths = {task: list(files.located(given)) for task, given in rules.files.items()}
     return EvalSpec(
-        tasks=tuple(rules.tasks), shots=tuple(rules.shots), items=rules.items, validation_tokens=rules.validation_tokens
+        tasks=tuple(rules.tasks),
+        shots=tuple(rules.shots),
+        items=rules.items,
+        validation_tokens=rules.validation_tokens,
+        seeds=seeds,
+        files=paths,
+        contents={task: files.fingerprint(found) for task, found in paths.items()},
     )

@@ -84,6 +84,7 @@ class Evals:
     tasks: list[str] = field(default_factory=list)
     shots: list[int] = field(default_factory=lambda: [0, 1, 4, 16])
     items: int = 200
+    files: dict[str, list[str]] = field(default_factory=dict)  # a task's items: {hellaswag: val.jsonl}, or [val, train]
     validation_tokens: int = 262_144
 
 

@@ -5,7 +5,6 @@ import random
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,22 +67,21 @@ def test_words_are_scrambled_as_the_paper_says(task, data):
             assert scrambled == word[::-1]
 
 
-def asked(name, number, shots, split, draw=0):
-    """The prompt of a question, as the runner puts it."""
-    query = split.queries[number]
-    shown = prompts.examples(random.Random(prompts.seed(name, number, shots, draw)), query, shots, split.pool)
-    return prompts.compose(tasks.named(name), query, shown)
+def asked(name, shots, split, draw=0, n_ctx=2048, tokens="gpt2:300"):
+    """The prompts of a task, as a model reads them."""
+    encode = tokenizer.load(tokens).encode_ordinary
+    return prompts.asked(name, tasks.named(name), split, shots, encode, n_ctx, draw)
 
 
 def test_items_are_the_same_for_every_run_and_examples_do_not_leak(data):
     split = tasks.items("addition_2", 50, data, "gpt2:300")
     tasks.items.cache_clear()
     assert tasks.items("addition_2", 50) == split, "they depend on no corpus"
-    shown = asked("addition_2", 0, 4, split)
+    shown = asked("addition_2", 4, split)[0]
     assert shown.text.count("Q:") == 5
     assert shown.text.endswith(split.queries[0].context)
-    assert asked("addition_2", 0, 4, split) == shown
-    assert asked("addition_2", 0, 4, split, draw=1) != shown
+    assert asked("addition_2", 4, split)[0] == shown
+    assert asked("addition_2", 4, split, draw=1)[0] != shown
 
 
 def test_more_examples_than_items_are_refused():
@@ -94,59 +92,9 @@ def test_more_examples_than_items_are_refused():
 def test_induction_shows_the_pair_k_times(data):
     split = tasks.items("induction", 5, data, "gpt2")
     for k in (0, 1, 4):
-        text = asked("induction", 0, k, split).text
+        text = asked("induction", k, split)[0].text
         assert text.count(f"{split.queries[0].context}{split.queries[0].answer} ") == k
         assert text.endswith(split.queries[0].context)
-
-
-class Oracle(torch.nn.Module):
-    """A model that gives the next token of known texts a probability of 0.9 and spreads the rest."""
-
-    def __init__(self, texts, vocab):
-        super().__init__()
-        self.texts, self.vocab = texts, vocab
-        self.spec = SimpleNamespace(n_ctx=128)
-
-    def hidden(self, ids):
-        out = torch.full((*ids.shape, self.vocab), math.log(0.1 / (self.vocab - 1)))
-        for row, line in enumerate(ids.tolist()):
-            for known in self.texts:
-                for t in range(len(line)):
-                    if t + 1 < len(known) and line[: t + 1] == known[: t + 1]:
-                        out[row, t, known[t + 1]] = math.log(0.9)
-        return out
-
-    def head(self, hidden):
-        return hidden
-
-
-def test_scores_of_a_model_that_knows_the_answers(data):
-    encoding = tokenizer.load("gpt2:300")
-    queries = tasks.items("addition_2", 6, data, "gpt2:300").queries
-    texts = [
-        [encoding.eot_token, *encoding.encode_ordinary("\n\n" + q.context), *encoding.encode_ordinary(q.answer + "\n")]
-        for q in queries
-    ]
-    answers = [len(encoding.encode_ordinary(q.answer)) for q in queries]
-    encoded, _ = runner._cell("addition_2", 0, 6, 128, "gpt2:300", data)
-    score = scoring.score(Oracle(texts, 300), encoded, FP32, "cpu")
-    assert score["accuracy"] == 1.0
-    assert score["logprob"] == pytest.approx(math.log(0.9) * sum(answers) / 6, rel=1e-5)
-    # a model that knows the answers but not where they end is not right
-    unended = [text[:-1] for text in texts]
-    assert scoring.score(Oracle(unended, 300), encoded, FP32, "cpu")["accuracy"] == 0.0
-
-
-def test_choices_are_scored_per_token_and_chance_is_chance():
-    model = Oracle([], 300)
-    items = [scoring.Encoded((1, 2, 3), ((5,), (6,), (7,), (8,))) for _ in range(4)]
-    flat = scoring.score(model, items, FP32, "cpu")
-    assert flat["accuracy"] == 0.0, "a tie is not a right answer"
-    assert flat["logprob"] == pytest.approx(-math.log(300), rel=1e-5)
-    knows = scoring.score(Oracle([[1, 2, 3, 5]], 300), items, FP32, "cpu")
-    assert knows["accuracy"] == 1.0
-    long = [scoring.Encoded((1, 2, 3), ((5, 9), (6, 9, 9)))]
-    assert scoring.score(Oracle([[1, 2, 3, 5, 9]], 300), long, FP32, "cpu")["accuracy"] == 1.0
 
 
 @pytest.fixture
@@ -160,12 +108,14 @@ def rows(table):
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
-def test_prompts_that_do_not_fit_are_not_measured(model, tiny_run, data):
+def test_fewer_examples_are_shown_where_the_context_is_full_and_said(model, tiny_run, data):
     asked = EvalSpec(tasks=("addition_2",), shots=(0, 16), items=8, validation_tokens=2048)
     held_out, zero_shot, many_shot = rows(runner.evaluate(model, tiny_run, asked, data, FP32))
     assert (held_out["task"], held_out["items"]) == (HELD_OUT, 2048)
     assert (zero_shot["fits"], zero_shot["accuracy"]) == (True, 0.0)
-    assert (many_shot["fits"], many_shot["accuracy"]) == (False, None)
+    assert zero_shot["shots_shown"] == 0
+    assert (many_shot["fits"], many_shot["accuracy"]) == (False, 0.0)
+    assert 0 <= many_shot["shots_shown"] < 2
 
 
 class Counting:

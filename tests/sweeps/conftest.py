@@ -73,6 +73,9 @@ def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("ladders")
     write_corpus(found / "one")
     write_corpus(found / "other", seed=1)
+    (found / "items.jsonl").write_text(
+        '{"context": "a =", "completion": " a"}\n{"context": "b =", "completion": " b"}\n'
+    )
     (found / "root" / "sweeps" / "base").mkdir(parents=True)
     open_root(found / "root", create=True)
     SweepDir(found / "root", "base").write_record(SweepRecord(runs=("d8-forgotten",)))

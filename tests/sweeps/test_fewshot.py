@@ -219,10 +219,10 @@ def test_a_sweep_that_is_asked_again_keeps_what_was_asked_beside_it(few):
 
 
 def test_one_draw_is_what_it_was_and_others_differ():
-    assert EvalSpec().eval_id == "7a2589868898", "as before there were draws"
+    assert EvalSpec(version=2).eval_id == "7a2589868898", "as before there were draws and files"
     assert EvalSpec(seeds=1).eval_id == EvalSpec().eval_id != EvalSpec(seeds=2).eval_id
     asked = EvalSpec(tasks=("copy",), shots=(0, 2), seeds=2).questions
-    assert [(task, shots, draw) for task, shots, _, _, draw in asked] == [
+    assert [(task, shots, draw) for task, shots, _, _, draw, _ in asked] == [
         (HELD_OUT, 0, 0),
         ("copy", 0, 0),
         ("copy", 2, 0),

@@ -47,6 +47,7 @@ CHANGES = {
     "evals.tasks": "[copy,induction]",
     "evals.shots": "0",
     "evals.items": "30",
+    "evals.files": "{copy: FOLDER/items.jsonl}",
     "evals.validation_tokens": "50000",
     "placement.workers": "2",  # changes the plan, or does not divide a batch
     "placement.tensor": "2",
@@ -146,6 +147,7 @@ BESIDE = {  # what gives a key its meaning
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
+    "evals.files": "evals.tasks=[copy] evals.items=2 evals.shots=0",
     "limit.target": "limit.hours=1e-4",
     "anomaly.window": "anomaly.spike=9",
     "anomaly.limit": "anomaly.policy=skip",
@@ -195,7 +197,7 @@ def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, fold
     monkeypatch.setattr(command, "idle", lambda *_: [])  # a sentence about a word is no effect of it
     beside = BESIDE_OF_FAMILY.get((family, BESIDE.get(key)), BESIDE.get(key))
     words = [*base(family), *(beside or "").replace("SIZE", SIZES[family]).split()]
-    value = OF_FAMILY.get((family, key), CHANGES[key]) or str(folder / "other")
+    value = (OF_FAMILY.get((family, key), CHANGES[key]) or "FOLDER/other").replace("FOLDER", str(folder))
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
     if key in READ_BY_DRIVER:
         assert getattr_names(sweeps.driving) >= {key.rpartition(".")[2]}

@@ -50,14 +50,13 @@ def named(name: str) -> Task:
         task = TASKS[plain]
     else:
         raise ValueError(
-            f"unknown task {plain[:80]!r}{nearest(plain, names())}; allowed are {', '.join(TASKS)} and "
+            f"unknown task {plain[:80]!r}{nearest(plain, names())}; python -m gpt3core.evals lists them, and there is "
             f"{CLOZE}<domain of the corpus>"
         )
     if plain == name:
         return replace(task, instruction="")
     if not task.instruction:
-        having = [known for known, one in TASKS.items() if one.instruction]
-        raise ValueError(f"task {name!r}: {plain} has no instruction; those that do are {', '.join(having)}")
+        raise ValueError(f"task {name!r}: {plain} has no instruction; python -m gpt3core.evals says which do")
     return task
 
 

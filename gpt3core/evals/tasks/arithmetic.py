@@ -20,7 +20,7 @@ def _question(text: str, answer: int) -> Item:
     return Item(context=f"Q: {text}\n\nA:", answer=f" {answer}")
 
 
-def _task(make: Maker) -> Task:
+def _task(make: Maker, shots: int | None = SHOTS) -> Task:
     return Task(
         kind="generate",
         source=Generated(make=make),
@@ -28,7 +28,7 @@ def _task(make: Maker) -> Task:
         delimiter="\n\n",
         leading=True,
         answer_tokens=16,
-        paper_shots=SHOTS,
+        paper_shots=shots,
     )
 
 
@@ -38,7 +38,7 @@ def _arithmetic(digits: int, word: str) -> Task:
         result = {"plus": a + b, "minus": a - b, "times": a * b}[word]
         return _question(f"What is {a} {word} {b}?", result)
 
-    return _task(make)
+    return _task(make, SHOTS if digits > 1 else None)
 
 
 def _three_operations(rng: random.Random, _: list[str]) -> Item:

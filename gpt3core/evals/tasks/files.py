@@ -1,23 +1,29 @@
-"""Items from a file that the user gives: JSON lines, an item each, as its benchmark publishes them."""
+"""Items from a file that the user gives: JSON lines, an item each, as its benchmark publishes them.
+
+In place of a path, ``datasets:NAME:SPLIT`` or ``datasets:NAME:CONFIG:SPLIT`` names what Hugging Face's library loads.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib
 import json
 import random
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpt3core.evals.item import Item
 from gpt3core.evals.tasks.task import Material, Split
 
+T = TypeVar("T")
 Record = Mapping[str, Any]
 MOST_FILES = 2
 SHOWN = 80  # characters of a line in an error
+DATASETS = "datasets:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +44,35 @@ class FromFile:
             raise ValueError(
                 f"{material.paths[0]} has {len(questions)} items, and {count} are asked for: set items lower"
             )
-        return Split(queries=rng.sample(questions, count), pool=examples[0] if examples else questions)
+        shuffled = rng.sample(questions, len(questions))  # the first are the same, however many are asked
+        return Split(queries=shuffled[:count], pool=examples[0] if examples else questions)
 
     def _read(self, path: str) -> list[Item]:
         return [self._item(record, f"{path}, line {number}") for number, record in records(path)]
 
     def _item(self, record: Record, where: str) -> Item:
         try:
-            return self.read(record)
+            item = self.read(record)
+            for name in ("context", "answer"):
+                if not isinstance(text := getattr(item, name), str) or not text.strip():
+                    raise ValueError(f"its {name} is no text: {text!r:.50}")
+            return item
         except KeyError as error:
             has = ", ".join(record) or "nothing"
             raise ValueError(f"{where} has no {error.args[0]!r}: {self.fields} are needed, and it has {has}") from error
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"{where} is no such item ({error}): {self.fields} are needed") from error
+
+
+def located(paths: Sequence[str]) -> tuple[str, ...]:
+    """The files of a task wherever a process runs: absolute.
+
+    Raises:
+        ValueError: for more than two.
+    """
+    if len(paths) > MOST_FILES:
+        raise ValueError(f"{len(paths)} files: give that of the questions, and that of the examples if it is another")
+    return tuple(p if p.startswith(DATASETS) else str(Path(p).expanduser().absolute()) for p in paths)
 
 
 def records(path: str) -> list[tuple[int, Record]]:
@@ -59,7 +81,7 @@ def records(path: str) -> list[tuple[int, Record]]:
     Raises:
         ValueError: in one sentence, for a file that cannot be read or a damaged line.
     """
-    found = []
+    found: list[tuple[int, Record]] = []
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -86,6 +108,9 @@ def fingerprint(paths: Sequence[str]) -> str:
 
 
 def _text(path: str) -> str:
+    """The JSON lines of a file or of a split of ``datasets``."""
+    if path.startswith(DATASETS):
+        return "\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in _split(path))
     try:
         raw = Path(path).expanduser().read_bytes()
         return (gzip.decompress(raw) if path.endswith(".gz") else raw).decode()
@@ -95,6 +120,46 @@ def _text(path: str) -> str:
         raise ValueError(f"{path} is a damaged gzip file ({error})") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _split(path: str) -> Iterable[Record]:
+    """The rows of a split: from its cache, or over the network."""
+    name, *rest = path.removeprefix(DATASETS).split(":")
+    if len(rest) not in (1, 2) or not all((name, *rest)):
+        raise ValueError(f"{path}: {DATASETS}NAME:SPLIT or {DATASETS}NAME:CONFIG:SPLIT is meant")
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ValueError(f"{path} needs Hugging Face's library: pip install datasets") from error
+    try:
+        found: Iterable[Record] = datasets.load_dataset(name, *rest[:-1], split=rest[-1])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+    return found
+
+
+def meant(record: Record, name: str, allowed: Mapping[Any, T]) -> T:
+    """What a field's value stands for.
+
+    Raises:
+        ValueError: when it is none that is allowed.
+    """
+    value = record[name]
+    if isinstance(value, list | dict) or value not in allowed:
+        raise ValueError(f"{name} is {value!r:.50}, and {', '.join(map(repr, allowed))} are allowed")
+    return allowed[value]
+
+
+def chosen(context: str, choices: Sequence[str], right: int) -> Item:
+    """A multiple choice; every choice gets its space.
+
+    Raises:
+        ValueError: when the right one is none of them.
+    """
+    if not 0 <= right < len(choices):
+        raise ValueError(f"the right choice is number {right} of {len(choices)}, counted from 0")
+    spaced = tuple(f" {choice.strip()}" for choice in choices)
+    return Item(context=context, answer=spaced[right], choices=spaced)
 
 
 def _released(record: Record) -> Item:

@@ -32,25 +32,30 @@ class Generated:
     among: int = english.FREQUENT  # the most frequent ones of these
 
     def items(self, rng: random.Random, count: int, material: Material) -> Split:
-        """``count`` queries and ``POOL`` others."""
-        needed = count + POOL
+        """``count`` queries after ``POOL`` others: the first queries are the same, however many are asked."""
+        needed = POOL + count
         if self.words == ENGLISH:
             words = english.words(self.shortest, self.longest)[: self.among]
-            made = [self.make(rng, [word]) for word in _drawn(rng, words, needed)]
+            made = [self.make(rng, [word]) for word in _shuffled(rng, words, needed)]
         else:
             words = _of_corpus(material) if self.words == ONE_TOKEN else []
-            made, seen = [], set[str]()
-            for _ in range(needed):
-                for _ in range(TRIES):
-                    item = self.make(rng, words)
-                    if item.context not in seen:
-                        break
-                seen.add(item.context)
-                made.append(item)
-        return Split(queries=made[:count], pool=made[count:])
+            made = self._distinct(rng, words, needed)
+        return Split(queries=made[POOL:], pool=made[:POOL])
+
+    def _distinct(self, rng: random.Random, words: list[str], needed: int) -> list[Item]:
+        """Different items, as far as there are any."""
+        made: dict[int, Item] = {}
+        seen: set[str] = set()
+        for number in range(needed):
+            for _ in range(TRIES):
+                made[number] = self.make(rng, words)
+                if made[number].context not in seen:
+                    break
+            seen.add(made[number].context)
+        return list(made.values())
 
 
-def _drawn(rng: random.Random, words: list[str], needed: int) -> list[str]:
+def _shuffled(rng: random.Random, words: list[str], needed: int) -> list[str]:
     """Words in random order, each once, or all of them again and again where more are needed."""
     drawn: list[str] = []
     while len(drawn) < needed:

@@ -46,7 +46,8 @@ class LabelledFile:
                 raise ValueError(f"{first} is of the form {asked[0].form}, and {last} of {pool[0].form}: give one form")
         if count > len(asked):
             raise ValueError(f"{first} has {len(asked)} items, and {count} are asked for: set items lower")
-        return Split(queries=[_item(e) for e in rng.sample(asked, count)], pool=[_item(e) for e in pool])
+        shuffled = rng.sample(asked, len(asked))  # the first are the same, however many are asked
+        return Split(queries=[_item(e) for e in shuffled[:count]], pool=[_item(e) for e in pool])
 
 
 def _item(example: Example) -> Labelled:

@@ -1,0 +1,78 @@
+"""The answers that a model writes to prompts, in fp32, up to a text that ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpt3core import pulse
+from gpt3core.generate.beam import beam_search
+from gpt3core.generate.cache import keeps
+from gpt3core.generate.choices import Sampling, Search
+from gpt3core.generate.decode import complete
+from gpt3core.generate.sampling import Sampler
+
+if TYPE_CHECKING:
+    import tiktoken
+
+BATCH = 16  # texts that grow together
+
+
+def write(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    encoding: tiktoken.Encoding,
+    *,
+    stops: Sequence[str],
+    tokens: int,
+    beams: int = 1,
+) -> list[str]:
+    """The continuation of every prompt, without the first of the stops or the end of text and what follows it.
+
+    Args:
+        tokens: of each at most; the context's end cuts it sooner.
+        beams: 1 takes the likeliest token each time; more search for the likeliest text, with GPT-3's length penalty.
+    """
+    search, greedy = Search(beam=beams), Sampler(Sampling(temperature=0))
+    ends = _ends(encoding, stops)
+    shared: dict[str, Any] = {
+        "tokens": tokens,
+        "end": encoding.eot_token,
+        "vocab": encoding.n_vocab,
+        "over": ends,
+        "cached": keeps(model),
+    }
+    found: dict[int, Sequence[int]] = {}
+    for batch in _alike(prompts, BATCH if beams == 1 else 1):
+        if beams == 1:
+            texts = complete(model, [prompts[n] for n in batch], choose=greedy, **shared)
+            found |= {n: text.tokens for n, text in zip(batch, texts, strict=True)}
+        else:
+            best = beam_search(model, prompts[batch[0]], how=search, **shared)
+            found[batch[0]] = best[0].tokens if best else ()
+        pulse.beat()
+    return [_until(encoding.decode(list(found[n])), stops) for n in range(len(prompts))]
+
+
+def _ends(encoding: tiktoken.Encoding, stops: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+    """Whether tokens hold one of the texts that end an answer; asked of each token in turn, so of the last ones."""
+    newest = max((len(stop.encode()) for stop in stops), default=0)  # a token is a byte at least
+
+    def over(tokens: Sequence[int]) -> bool:
+        text = encoding.decode(list(tokens[-newest:])) if newest else ""
+        return any(stop in text for stop in stops)
+
+    return over
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    for stop in stops:
+        text = text.split(stop, 1)[0]
+    return text
+
+
+def _alike(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """The numbers of prompts, those of about one length together."""
+    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+    for first in range(0, len(order), size):
+        yield order[first : first + size]

@@ -1,0 +1,229 @@
+"""How likely a model finds given continuations of given contexts: batched by length, and nothing read twice.
+
+A context is read once for all its options, and what several contexts begin with, such as the same examples, once for
+all of them: its keys and values are kept, and the rest is read as trees after it (``generate.branches``). Only places
+whose next token is asked for go through the head, a bounded number at a time.
+
+A model is anything with ``hidden``: token ids (B, T) to the stream before the head (B, T, D), causal; and ``head``: any
+positions (..., D) to logits (..., V). One whose ``hidden`` takes no ``past`` reads every continuation whole.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from gpt3core import pulse
+from gpt3core.generate import branches
+from gpt3core.generate.branches import Tree
+from gpt3core.generate.cache import Cache, keeps, padded
+from gpt3core.numerics import Numerics
+
+BATCH_TOKENS = 4096  # that a pass computes or looks back on, what fills up shorter sequences included
+HEAD_PLACES = 256  # whose logits exist at a time: 50 MB in fp32 at GPT-2's vocabulary
+TREE_TOKENS = 256  # of a line, where a prompt has more than one option: every two of them are compared
+
+Tokens = tuple[int, ...]
+Item = TypeVar("Item")
+Arithmetic = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as tokens: a context and what may follow it, each non-empty."""
+
+    context: Tokens
+    options: tuple[Tokens, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a model says of one continuation."""
+
+    logprobs: tuple[float, ...]  # of each token after those before it, in nats
+    likeliest: tuple[bool, ...]  # whether each token is the one that the model would choose
+
+
+class _Asked(NamedTuple):
+    """A token of an option, and where in a pass it is the next one."""
+
+    line: int
+    place: int
+    prompt: int
+    option: int
+    nth: int
+
+
+Pass = tuple[Tensor, list[_Asked]]  # what the head reads (B, T, D), and what is asked of it
+
+
+def read(
+    model: Any, prompts: Sequence[Encoded], numerics: Numerics, device: str = "cpu", *, cached: bool = True
+) -> list[list[Reading]]:
+    """Of every prompt a reading of each option; the head is in fp32.
+
+    Args:
+        cached: keep keys and values; without, every continuation is read with all of its context.
+    """
+    kind = numerics.autocast
+    arithmetic = functools.partial(torch.autocast, device, getattr(torch, kind or "bfloat16"), enabled=kind is not None)
+    found = [[([0.0] * len(option), [False] * len(option)) for option in p.options] for p in prompts]
+    families = _families(prompts) if cached and keeps(model) else []
+    shared = {number for _, numbers in families for number in numbers}
+    alone = [number for number in range(len(prompts)) if number not in shared]
+    with torch.inference_mode():
+        for hidden, asked in chain(
+            _as_trees(model, prompts, families, arithmetic), _one_by_one(model, prompts, alone, arithmetic, device)
+        ):
+            tokens = [prompts[a.prompt].options[a.option][a.nth] for a in asked]
+            for a, logprob, likeliest in zip(asked, *_next(model.head, hidden, asked, tokens), strict=True):
+                logprobs, greedy = found[a.prompt][a.option]
+                logprobs[a.nth], greedy[a.nth] = logprob, likeliest
+            pulse.beat()
+    return [[Reading(logprobs=tuple(logs), likeliest=tuple(best)) for logs, best in options] for options in found]
+
+
+def _next(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, asked: Sequence[_Asked], tokens: Sequence[int]
+) -> tuple[list[float], list[bool]]:
+    """The log-probabilities of tokens that are asked for, and whether each is the likeliest one of its place."""
+    spots = {spot: number for number, spot in enumerate(dict.fromkeys((a.line, a.place) for a in asked))}
+    lines, places = torch.tensor(list(spots)).t()
+    streams = hidden[lines, places].float()  # (P, D)
+    of = torch.tensor([spots[a.line, a.place] for a in asked], device=streams.device)
+    wanted = torch.tensor(tokens, device=streams.device)
+    logprobs, likeliest = torch.empty(len(asked), dtype=torch.double), torch.empty(len(asked), dtype=torch.bool)
+    for first in range(0, len(streams), HEAD_PLACES):
+        logits = head(streams[first : first + HEAD_PLACES]).float()  # (places, V)
+        here = (of >= first) & (of < first + HEAD_PLACES)
+        rows, columns = of[here] - first, wanted[here]
+        totals, best = torch.logsumexp(logits, -1).double(), logits.argmax(-1)
+        logprobs[here.cpu()] = (logits[rows, columns].double() - totals[rows]).cpu()
+        likeliest[here.cpu()] = (best[rows] == columns).cpu()
+    return logprobs.tolist(), likeliest.tolist()
+
+
+# ------------------------------------------------------------------------------------------------ each with its context
+
+
+def _one_by_one(
+    model: Any, prompts: Sequence[Encoded], numbers: Sequence[int], arithmetic: Arithmetic, device: str
+) -> Iterator[Pass]:
+    """Whole continuations, those that differ in their last token once, the shortest first."""
+    rows: dict[Tokens, list[tuple[int, int]]] = {}
+    for number in numbers:
+        for k, option in enumerate(prompts[number].options):
+            rows.setdefault(prompts[number].context + option[:-1], []).append((number, k))
+    ordered = sorted(rows, key=lambda row: (len(row), row))
+    for chunk in _batches(ordered, [len(row) for row in ordered]):
+        with arithmetic():
+            hidden = model.hidden(padded(chunk).to(device))
+        yield (
+            hidden,
+            [
+                _Asked(line, len(prompts[number].context) - 1 + index, number, k, index)
+                for line, row in enumerate(chunk)
+                for number, k in rows[row]
+                for index in range(len(prompts[number].options[k]))
+            ],
+        )
+
+
+def _batches(items: Sequence[Item], tokens: Sequence[int]) -> Iterator[Sequence[Item]]:
+    """Items, the shortest first, in batches of BATCH_TOKENS, or of one.
+
+    Args:
+        tokens: of each item.
+    """
+    first = 0
+    for end in range(1, len(items) + 1):
+        if end == len(items) or (end + 1 - first) * tokens[end] > BATCH_TOKENS:
+            yield items[first:end]
+            first = end
+
+
+# ------------------------------------------------------------------------------------------------------ what is shared
+
+
+Family = tuple[Tokens, list[int]]  # what contexts begin with, and whose contexts
+
+
+def _families(prompts: Sequence[Encoded]) -> list[Family]:
+    """Prompts by what is read once for them: half or more of several contexts, or one but for its last token.
+
+    Of contexts in lexical order each joins the one before where that saves reading; left out are prompts of which
+    nothing would be read twice.
+    """
+    found: list[Family] = []
+    for number in sorted(range(len(prompts)), key=lambda n: prompts[n].context):
+        body = prompts[number].context[:-1]
+        if found:
+            stem, numbers = found[-1]
+            common = _common(stem, body)
+            longest = max(len(prompts[n].context) for n in (*numbers, number))
+            saved, before = len(numbers) * len(common), (len(numbers) - 1) * len(stem)
+            if 2 * len(common) >= longest and saved > before:
+                found[-1] = common, [*numbers, number]
+                continue
+        found.append((body, [number]))
+    pays = [(s, ns) for s, ns in found if s and (len(ns) > 1 or len({o[:-1] for o in prompts[ns[0]].options}) > 1)]
+    return sorted(pays, key=lambda family: (len(family[0]), family[1]))
+
+
+def _common(a: Tokens, b: Tokens) -> Tokens:
+    """What both begin with."""
+    return a[: next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b))]
+
+
+def _as_trees(
+    model: Any, prompts: Sequence[Encoded], families: Sequence[Family], arithmetic: Arithmetic
+) -> Iterator[Pass]:
+    """What each family shares, then the rest of every prompt's context with its options as branches."""
+    for batch in _batches(families, [len(stem) for stem, _ in families]):
+        stems, longest = [stem for stem, _ in batch], len(batch[-1][0])
+        cache = Cache(model, longest)
+        with arithmetic():
+            cache.take_in(model, stems)
+        lines = [line for row, family in enumerate(batch) for line in _lines(row, family, prompts)]
+        lines.sort(key=lambda line: len(line.tree.tokens))
+        for chunk in _batches(lines, [longest + len(line.tree.tokens) for line in lines]):
+            with arithmetic():
+                hidden = branches.read(model, cache, [line.row for line in chunk], [line.tree for line in chunk])
+            yield hidden, [asked for number, line in enumerate(chunk) for asked in _asked(number, line, prompts)]
+
+
+class _Line(NamedTuple):
+    """What is left of a prompt's context, and some of its options: their last tokens are asked for, not read."""
+
+    row: int  # of its family's stem
+    prompt: int
+    first: int  # of the options
+    tree: Tree
+
+
+def _lines(row: int, family: Family, prompts: Sequence[Encoded]) -> Iterator[_Line]:
+    """The lines of a family's prompts."""
+    stem, numbers = family
+    for number in numbers:
+        trunk, first = prompts[number].context[len(stem) :], 0
+        held: list[Tokens] = []
+        for k, option in enumerate(prompts[number].options):
+            if held and len(trunk) + sum(map(len, held)) + len(option) > TREE_TOKENS:
+                yield _Line(row, number, first, Tree(trunk=trunk, branches=tuple(held)))
+                held, first = [], k
+            held.append(option[:-1])
+        yield _Line(row, number, first, Tree(trunk=trunk, branches=tuple(held)))
+
+
+def _asked(number: int, line: _Line, prompts: Sequence[Encoded]) -> Iterator[_Asked]:
+    """The tokens of a line's options, the first of each after the trunk, the others after those before them."""
+    for k, start in enumerate(line.tree.starts, line.first):
+        for index in range(len(prompts[line.prompt].options[k])):
+            yield _Asked(number, start + index - 1 if index else len(line.tree.trunk) - 1, line.prompt, k, index)

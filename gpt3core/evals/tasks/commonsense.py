@@ -1,0 +1,105 @@
+"""Multiple choices of everyday knowledge in GPT-3's formats (Brown et al. 2020, appendix G), read from a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpt3core.evals.item import Item
+from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant
+from gpt3core.evals.tasks.task import Score, Task
+
+ANSWER = "Answer:"  # what a choice is likely after, whatever was asked (section 2.4)
+POSSESSIVE = ("my", "your", "his", "her", "its", "our", "their")
+ARTICLES = ("A", "An", "The", "My", "Your", "His", "Her", "Its", "Our", "Their")
+
+
+def _task(read: Any, fields: str, shots: int, score: Score = "per_token", answer_context: str = "") -> Task:
+    return Task(
+        kind="multiple_choice",
+        source=FromFile(read=read, fields=fields),
+        score=score,
+        metric="choice",
+        answer_context=answer_context,
+        delimiter="\n\n",
+        paper_shots=shots,
+    )
+
+
+def _hellaswag(record: Record) -> Item:
+    """Figure G.9; where the second sentence begins by itself (ctx_b), it has a capital letter as there."""
+    context = record["ctx"]
+    if begun := record.get("ctx_b"):
+        context = f"{record['ctx_a']} {begun[0].upper()}{begun[1:]}"
+    return chosen(f"{record['activity_label']}: {context}", record["endings"], int(record["label"]))
+
+
+def _piqa(record: Record) -> Item:
+    return chosen(record["goal"], [record["sol1"], record["sol2"]], int(record["label"]))
+
+
+def _options(record: Record) -> tuple[list[str], int]:
+    """The choices of AI2's files, or of the same as ``datasets`` has them, and which is right."""
+    listed = record["choices"]
+    if isinstance(listed, list):
+        listed = {name: [choice[name] for choice in listed] for name in ("text", "label")}
+    return listed["text"], listed["label"].index(record["answerKey"])
+
+
+def _arc(record: Record) -> Item:
+    if isinstance(record["question"], dict):
+        record = {**record["question"], "question": record["question"]["stem"], "answerKey": record["answerKey"]}
+    return chosen(f"Question: {record['question']}\nAnswer:", *_options(record))
+
+
+def _openbookqa(record: Record) -> Item:
+    if isinstance(record.get("question"), dict):
+        record = {**record["question"], "question_stem": record["question"]["stem"], "answerKey": record["answerKey"]}
+    return chosen(record["question_stem"], *_options(record))
+
+
+def _copa(record: Record) -> Item:
+    """Figure G.5: the premise goes on in a clause."""
+    link = meant(record, "question", {"cause": "because", "effect": "therefore"})
+    premise = record["premise"].strip().removesuffix(".")
+    clauses = [
+        c if c.startswith(("I ", "I'")) else c[0].lower() + c[1:] for c in (record["choice1"], record["choice2"])
+    ]
+    return chosen(f"{premise} {link}", clauses, int(record["label"]))
+
+
+def _winogrande(record: Record) -> Item:
+    """Figure G.14: what comes after the blank is scored, given each option in it."""
+    before, after = record["sentence"].split("_")
+    options = [record["option1"], record["option2"]]
+    return _partial(before, options, after, int(record["answer"]) - 1)
+
+
+def _winograd(record: Record) -> Item:
+    """Figure G.13: what comes after the pronoun is scored, given each option in its place."""
+    start, pronoun = int(record["pronoun_loc"]), record["pronoun"]
+    before, after = record["text"][:start], record["text"][start + len(pronoun) :]
+    inside = bool(before.strip()) and not before.rstrip().endswith((".", "!", "?"))
+    options = [o[0].lower() + o[1:] if inside and o.split()[0] in ARTICLES else o for o in record["options"]]
+    if pronoun.lower() in POSSESSIVE and not (pronoun.lower() == "her" and not after.strip(" .,;!?")):
+        options = [f"{option}'s" for option in options]
+    return _partial(before, options, after, int(record["label"]))
+
+
+def _partial(before: str, options: list[str], ending: str, right: int) -> Item:
+    if not ending.strip():
+        raise ValueError("nothing comes after the place of the options, so there is nothing to score")
+    choices = tuple(f" {option.strip()}" for option in options)
+    return Item(context=before.rstrip(), answer=choices[right], choices=choices, ending=ending.rstrip())
+
+
+CHOICES = "choices (text and label), answerKey"
+TASKS: dict[str, Task] = {
+    "hellaswag": _task(_hellaswag, "activity_label, ctx, endings, label (and ctx_a, ctx_b)", 20),
+    "piqa": _task(_piqa, "goal, sol1, sol2, label", 50),
+    "arc_easy": _task(_arc, f"question, {CHOICES}", 50, "normalised", ANSWER),
+    "arc_challenge": _task(_arc, f"question, {CHOICES}", 50, "normalised", ANSWER),
+    "openbookqa": _task(_openbookqa, f"question_stem, {CHOICES}", 100, "normalised", ANSWER),
+    "copa": _task(_copa, "premise, question (cause or effect), choice1, choice2, label", 32),
+    "winogrande": _task(_winogrande, "sentence with a _, option1, option2, answer (1 or 2)", 50),
+    "winograd": _task(_winograd, "text, pronoun, pronoun_loc, options, label", 7),
+}

@@ -1,0 +1,35 @@
+"""Questions without a passage in GPT-3's format (Brown et al. 2020, figures G.24, G.34, G.35), read from a file."""
+
+from __future__ import annotations
+
+from gpt3core.evals.item import Item
+from gpt3core.evals.tasks.files import FromFile, Record
+from gpt3core.evals.tasks.task import Task
+
+
+def _answers(record: Record) -> list[str]:
+    """A list of answers, TriviaQA's value and aliases, or one answer."""
+    given = record["answers"] if "answers" in record else record["answer"]
+    if isinstance(given, dict):
+        given = [given["value"], *given.get("aliases", ())]
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _question(record: Record) -> Item:
+    question = record["question"] if "question" in record else record["qText"]
+    question = question if question.endswith("?") else f"{question}?"
+    answer, *aliases = dict.fromkeys(f" {answer.strip()}" for answer in _answers(record))
+    return Item(context=f"Q: {question}\n\nA:", answer=answer, aliases=tuple(aliases))
+
+
+TASKS: dict[str, Task] = {
+    name: Task(
+        kind="generate",
+        source=FromFile(read=_question, fields="question, answer or answers (a text, a list, or value and aliases)"),
+        metric="match",
+        answer_tokens=32,
+        beams=4,
+        paper_shots=64,
+    )
+    for name in ("triviaqa", "natural_questions", "web_questions")
+}

@@ -1,0 +1,68 @@
+"""Questions about a passage in GPT-3's formats (Brown et al. 2020, appendix G), read from a file."""
+
+from __future__ import annotations
+
+from gpt3core.evals.item import Item
+from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant
+from gpt3core.evals.tasks.task import Task
+
+
+def _boolq(record: Record) -> Item:
+    """Figure G.29: the passage begins with its title, as SuperGLUE has it."""
+    passage, title, question = record["passage"], record.get("title"), record["question"].removesuffix("?")
+    if title and not passage.startswith(f"{title} -- "):
+        passage = f"{title} -- {passage}"
+    right = meant(record, "answer" if "answer" in record else "label", {True: 0, False: 1})
+    return chosen(f"{passage}\nquestion: {question}?\nanswer:", ["yes", "no"], right)
+
+
+def _rte(record: Record) -> Item:
+    """Figure G.31."""
+    right = meant(record, "label", {0: 0, 1: 1, "entailment": 0, "not_entailment": 1})
+    context = f"{record['premise']}\nquestion: {record['hypothesis']} True or False?\nanswer:"
+    return chosen(context, ["True", "False"], right)
+
+
+def _race(record: Record) -> Item:
+    """Figures G.1 and G.3, one question after an article."""
+    right = meant(record, "answer", {"A": 0, "B": 1, "C": 2, "D": 3})
+    return chosen(f"Article:\n\n{record['article']}\n\nQ: {record['question']}\n\nA:", record["options"], right)
+
+
+def _squad(record: Record) -> Item:
+    """Figure G.28, one question after a passage; the empty answer of SQuAD 2.0 is "unknown"."""
+    title, passage = record["title"].replace("_", " "), record["context"]
+    answers = [f" {text}" for text in record["answers"]["text"]] or [" unknown"]
+    context = f"Title: {title}\n\nBackground: {passage}\n\nQ: {record['question']}\n\nA:"
+    return Item(context=context, answer=answers[0], aliases=tuple(dict.fromkeys(answers[1:])))
+
+
+TASKS: dict[str, Task] = {
+    "boolq": Task(
+        kind="multiple_choice",
+        source=FromFile(read=_boolq, fields="passage, question, answer (true or false)"),
+        metric="choice",
+        paper_shots=32,
+    ),
+    "rte": Task(
+        kind="multiple_choice",
+        source=FromFile(read=_rte, fields="premise, hypothesis, label (0 or entailment, 1 or not_entailment)"),
+        metric="choice",
+        paper_shots=32,
+    ),
+    "race": Task(
+        kind="multiple_choice",
+        source=FromFile(read=_race, fields="article, question, options, answer (A, B, C or D)"),
+        score="normalised",
+        metric="choice",
+        answer_context="A:",
+        paper_shots=10,
+    ),
+    "squad": Task(
+        kind="generate",
+        source=FromFile(read=_squad, fields="title, context, question, answers (with text)"),
+        metric="f1",
+        beams=4,
+        paper_shots=16,
+    ),
+}

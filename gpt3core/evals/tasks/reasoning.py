@@ -1,0 +1,55 @@
+"""Word problems, programs and translations, read from a file.
+
+GSM8K and HumanEval are younger than GPT-3: their formats are those of their own papers. No program is run: of HumanEval
+the log-probability of the reference solution tells, and exact says that it was written to the letter (not pass@k).
+"""
+
+from __future__ import annotations
+
+from gpt3core.evals.item import Item
+from gpt3core.evals.tasks.files import FromFile, Record
+from gpt3core.evals.tasks.task import Task
+
+
+def _gsm8k(record: Record) -> Item:
+    """Cobbe et al. 2021: the answer's reasoning, and its number after ####."""
+    if "####" not in record["answer"]:
+        raise ValueError("its answer has no #### before the number")
+    return Item(context=f"Question: {record['question']}\nAnswer:", answer=f" {record['answer'].strip()}")
+
+
+def _humaneval(record: Record) -> Item:
+    """Chen et al. 2021: the signature and docstring, and the body of the function."""
+    return Item(context=record["prompt"].rstrip("\n"), answer="\n" + record["canonical_solution"].rstrip("\n"))
+
+
+def _translation(record: Record) -> Item:
+    """Brown et al. 2020, figures G.36 to G.41."""
+    return Item(context=f"{record['source']} =", answer=f" {record['target']}")
+
+
+TASKS: dict[str, Task] = {
+    "gsm8k": Task(
+        kind="generate",
+        source=FromFile(read=_gsm8k, fields="question, answer (with #### before its number)"),
+        metric="number",
+        stop="\n\n",
+        answer_tokens=256,
+    ),
+    "humaneval": Task(
+        kind="generate",
+        source=FromFile(read=_humaneval, fields="prompt, canonical_solution"),
+        metric="exact",
+        stop="\ndef",
+        answer_tokens=256,
+    ),
+    "translation": Task(
+        kind="generate",
+        source=FromFile(read=_translation, fields="source, target"),
+        metric="bleu",
+        delimiter="\n",
+        answer_tokens=128,
+        beams=4,
+        paper_shots=64,
+    ),
+}
