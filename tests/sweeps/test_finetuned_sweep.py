@@ -69,6 +69,7 @@ def prompted(order, cluster):
         return evaluation.drive(order.prompts, cluster, Silent())
 
 
+@pytest.mark.soak
 def test_sizes_times_examples_times_seeds_land_beside_what_prompts_get(small, trained, isolated):
     cluster = Working(small)
     order, outcome = ask(wanted(trained), cluster)
@@ -98,6 +99,7 @@ def test_sizes_times_examples_times_seeds_land_beside_what_prompts_get(small, tr
     assert finetuning.read(wanted(trained)).record.runs == tuple(sorted(run.run_id for run in order.runs))
 
 
+@pytest.mark.soak
 def test_a_sweep_that_was_stopped_ends_with_the_bits_of_one_that_was_not(small, trained, isolated):
     given = wanted(trained, seeds=1, examples=[96], shots=[])
     count = itertools.count(1)
