@@ -16,7 +16,6 @@ from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord, finetuning
 
 METRIC = "classifier"  # of a row that a fine-tuned run's classifier answered
-OWN = ("parent", "trained_on", "seed")
 OF_TEXT = ("loss", "loss_se", "bits_per_byte", "draw")
 
 
@@ -35,8 +34,8 @@ def _of(root: Path, record: SweepRecord) -> list[pd.DataFrame]:
         spec = run.spec()
         assert spec.labelled is not None and spec.parent is not None, "a run that is fine-tuned"
         rows = table[table.metric == METRIC].drop(columns=list(OF_TEXT), errors="ignore")
-        known = {"parent": spec.parent.run_id, "trained_on": spec.labelled.count, "seed": spec.seed}
-        found.append(rows.assign(run_id=run_id, **known))
+        count, parent = spec.labelled.count, spec.parent.run_id
+        found.append(rows.assign(run_id=run_id, parent=parent, trained_on=count, seed=spec.seed))
     return found
 
 

@@ -29,7 +29,7 @@ def finetuned(study: Study) -> Page | None:
                 line={"width": 2 if tuned else 1, "dash": "solid" if tuned else "dash"},
                 text=[
                     f"<b>{plain(r.run_id)}</b><br>{task}, {way}<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f} of "
-                    f"{r.items:.0f} questions, {r.runs} run{'s' if r.runs > 1 else ''}"
+                    f"{r.items:.0f} questions; runs: {r.runs}"
                     for r in line.itertuples()
                 ],
                 hoverinfo="text",

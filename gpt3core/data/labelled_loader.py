@@ -28,7 +28,7 @@ class LabelledLoader:
     def epochs(self, tokens: int) -> float:
         """How often the examples are seen in so many positions."""
         n, ways, length = self.filled.tokens.shape
-        return tokens / (n * ways * (length - 1))
+        return tokens / float(n * ways * (length - 1))
 
     def _row(self, index: int) -> int:
         count = len(self.filled.answers)
@@ -44,4 +44,5 @@ def shares(ends: np.ndarray, length: int) -> np.ndarray:
     """
     there = ends >= 0
     counted = (np.arange(length) < ends[..., None]).astype(np.float32)
-    return counted / np.maximum(ends, 1)[..., None] / there.sum(-1)[:, None, None]
+    found: np.ndarray = counted / np.maximum(ends, 1)[..., None] / there.sum(-1)[:, None, None]
+    return found

@@ -18,11 +18,12 @@ from gpt3core.model.dropout import Dropout
 NAME = "classifier"  # of the module in its model, and of its parameters in checkpoints
 
 
-class Classifier(nn.Linear):
+class Classifier(nn.Module):
     """Scores of answers: of classes, from the sum over an example's sequences; or one of each sequence, a choice."""
 
     def __init__(self, width: int, outputs: int, dropout: Dropout) -> None:
-        super().__init__(width, outputs)
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(outputs, width)), nn.Parameter(torch.empty(outputs))
         self.dropout = dropout
 
     def forward(self, hidden: Tensor, ends: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ class Classifier(nn.Linear):
         # one mask for all sequences of an example, as the released code has it
         read = read * self.dropout.drop(torch.ones_like(read[:, :1].detach()), NAME)
         with torch.autocast(hidden.device.type, enabled=False):
-            if self.out_features > 1:
+            if len(self.weight) > 1:
                 return F.linear(read.sum(1), self.weight, self.bias)
             return F.linear(read, self.weight, self.bias)[..., 0].masked_fill(ends < 0, -math.inf)
 

@@ -161,7 +161,8 @@ def placed(spec: RunSpec, recipe: Recipe) -> Layout | None:
     """
     place = recipe.placement
     if spec.labelled is not None:
-        return _whole(spec, recipe)
+        _check_whole(spec, recipe)
+        return None
     if pins(place):
         return layout_of(spec, recipe)
     if not (recipe.family == "gpt3" or place.gpus):
@@ -180,7 +181,7 @@ def placed(spec: RunSpec, recipe: Recipe) -> Layout | None:
     return None
 
 
-def _whole(spec: RunSpec, recipe: Recipe) -> None:
+def _check_whole(spec: RunSpec, recipe: Recipe) -> None:
     """Check that every worker can hold all of a run that is fine-tuned, which is not cut."""
     place = recipe.placement
     if pins(place):
