@@ -35,6 +35,6 @@ soak: install
 
 # what tests/benchmarks compares with; it asks for Python 3.12 and runs on 3.11
 peers: install
-	$(PIP) polars pyyaml
+	$(PIP) polars pyyaml "lm-eval[hf]==0.4.13"
 	$(PIP) --no-deps --ignore-requires-python simple-scaling-laws==0.2.0
 	$(PIP) --no-deps litgpt==0.5.13 lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 jsonargparse==4.53.0 psutil==7.2.2

@@ -146,6 +146,7 @@ HEAVY = ("torch", "ray", "pandas", "scipy", "numpy")
         ("gpt3core.spec gpt3core.costs gpt3core.store.sweepdir gpt3core.schedule sweeps.command sweeps.line", HEAVY),
         ("sweeps.status sweeps.diff sweeps.logs sweeps.watching.follow", HEAVY),
         ("gpt3core.generate.command gpt3core.generate.choices gpt3core.export sweeps.export sweeps.serve", HEAVY),
+        ("gpt3core.evals.command", HEAVY),
         ("sweeps.driving.driver sweeps.cluster.launcher", HEAVY[:4]),
         ("analysis.fit analysis.api analysis.design analysis.forecast dashboards.app dashboards.report", HEAVY[:2]),
     ],

@@ -162,17 +162,18 @@ def _families(prompts: Sequence[Encoded]) -> list[Family]:
     nothing would be read twice.
     """
     found: list[Family] = []
+    longest = 0  # context of the family before
     for number in sorted(range(len(prompts)), key=lambda n: prompts[n].context):
-        body = prompts[number].context[:-1]
-        if found:
-            stem, numbers = found[-1]
-            common = _common(stem, body)
-            longest = max(len(prompts[n].context) for n in (*numbers, number))
-            saved, before = len(numbers) * len(common), (len(numbers) - 1) * len(stem)
-            if 2 * len(common) >= longest and saved > before:
-                found[-1] = common, [*numbers, number]
-                continue
-        found.append((body, [number]))
+        context = prompts[number].context
+        stem, numbers = found[-1] if found else ((), [])
+        common = _common(stem, context[:-1])
+        saved, before = len(numbers) * len(common), (len(numbers) - 1) * len(stem)
+        if numbers and 2 * len(common) >= max(longest, len(context)) and saved > before:
+            numbers.append(number)
+            found[-1], longest = (common, numbers), max(longest, len(context))
+        else:
+            found.append((context[:-1], [number]))
+            longest = len(context)
     pays = [(s, ns) for s, ns in found if s and (len(ns) > 1 or len({o[:-1] for o in prompts[ns[0]].options}) > 1)]
     return sorted(pays, key=lambda family: (len(family[0]), family[1]))
 

@@ -29,7 +29,11 @@ def asked(name: str, task: Task, split: Split, shots: int, encode: Encode, n_ctx
     found, too_long = [], []
     for number, query in enumerate(split.queries):
         seed = f"isoflop:{name.removesuffix(INSTRUCTED)}:{number}:{shots}" + (f":{draw}" if draw else "")
-        prompt = fitted(task, query, examples(random.Random(seed), query, shots, split.pool), encode, n_ctx)
+        try:
+            shown = examples(random.Random(seed), query, shots, split.pool)
+        except ValueError as error:
+            raise ValueError(f"task {name}: {error}") from error
+        prompt = fitted(task, query, shown, encode, n_ctx)
         found.append(prompt)
         if not prompt.shown and (tokens := length(task, prompt, encode)) > n_ctx:
             too_long.append(tokens)

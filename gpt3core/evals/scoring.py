@@ -83,6 +83,9 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
     """A prompt as tokens, after an end of text.
 
     What is given before an ending (Winograd), and what ends an answer, is read but not scored.
+
+    Raises:
+        ValueError: for an answer or a choice without text.
     """
     encode = encoding.encode_ordinary
     rights = tuple(dict.fromkeys((prompt.answer, *prompt.aliases)))
@@ -90,6 +93,8 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
     pairs = prompt.continuations
     if task.kind != "multiple_choice":
         stop, pairs = encode(task.stop), tuple(("", right) for right in (rights if forced(task) else rights[:1]))
+    if any(not scored for _, scored in pairs):
+        raise ValueError(f"an answer or a choice after {prompt.text[-40:]!r} is empty: correct or leave out its item")
     parts = [(encode(given), encode(scored)) for given, scored in pairs]
     return Case(
         encoded=Encoded(

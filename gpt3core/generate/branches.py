@@ -61,14 +61,14 @@ class _Branches:
             padded([line[kind] for line in lines]).to(cache.device) for kind in range(3)
         )  # (B, T) each
         self._newest = torch.tensor([cache.lengths[row] - 1 for row in rows], device=cache.device)[:, None]  # (B, 1)
-        self._same = None if list(rows) == list(range(len(cache.lengths))) else torch.tensor(rows, device=cache.device)
+        moved = None if list(rows) == list(range(len(cache.lengths))) else torch.tensor(rows, device=cache.device)
         masks: dict[tuple[Pattern, int], Tensor] = {}
         self.layers: dict[str, _Layer] = {}
         for name, layer in cache.layers.items():
             key = layer.pattern, layer.slots
             if key not in masks:
                 masks[key] = self._mask(*key, min(max(cache.lengths), layer.slots))
-            self.layers[name] = _Layer(layer, self._same, masks[key])
+            self.layers[name] = _Layer(layer, moved, masks[key])
 
     def places(self, t: int) -> Tensor:
         """The positions of the T tokens of every line: (B, T)."""

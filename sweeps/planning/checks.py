@@ -244,7 +244,7 @@ def _check_file(task: str, rules: Evals) -> None:
         elif isinstance(source := tasks.named(task).source, files.FromFile):
             raise ValueError(f"give the file of its items, JSON lines with {source.fields}")
     except ValueError as error:
-        raise UsageError(f"evals.files.{task}: {error}") from error
+        raise UsageError(f"evals.files.{task}: {str(error).removeprefix(f'task {task}: ')}") from error
 
 
 def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:

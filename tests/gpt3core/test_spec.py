@@ -147,10 +147,15 @@ def test_what_is_evaluated_is_not_part_of_a_run_and_has_an_id_of_its_own():
         replace(asked, validation_tokens=4096),
         replace(asked, version=99),
         replace(asked, seeds=3),
+        read := replace(asked, contents={"copy": "0" * 64}, files={"copy": ["items.jsonl"]}),
     ]
-    assert len({e.eval_id for e in [asked, *others]}) == 7
-    assert len(others) == len(dataclasses.fields(EvalSpec))
-    assert specs.from_dict(EvalSpec, json.loads(specs.to_json(asked))) == asked
+    assert len({e.eval_id for e in [asked, *others]}) == 8
+    assert len(others) == len(dataclasses.fields(EvalSpec)) - 1, "where the files lie is no part of it"
+    assert replace(read, files={"copy": ["moved.jsonl"]}).eval_id == read.eval_id
+    for one in (asked, read):
+        assert specs.from_dict(EvalSpec, json.loads(specs.to_json(one))) == one
+    with pytest.raises(ValueError, match="a task in both"):
+        replace(read, files={})
 
 
 @pytest.mark.parametrize("name", list(sizes.GPT3))

@@ -218,6 +218,27 @@ def test_a_sweep_that_is_asked_again_keeps_what_was_asked_beside_it(few):
         replace(record, few_shot={"0" * 12: next(iter(record.few_shot.values()))})
 
 
+def test_items_of_a_file_are_asked_and_asked_again_when_it_changes(few):
+    lines = '{{"context": "{0} =", "completion": " {0}"}}\n'
+    path = few.parent / "items.jsonl"
+    path.write_text("".join(lines.format(n) for n in range(6)))
+    given = FewShot(sweep="small", tasks=["addition_2"], shots=[0, 1], items=4, files={"addition_2": [str(path)]})
+    order, outcome = ask(given, Working(few))
+    assert [len(job.missing) for job in order.jobs] == [2, 2, 2], "other questions than those the sweep asked"
+    assert not outcome.failed
+    assert evaluation.read(given).jobs == []
+    moved = path.rename(few.parent / "moved.jsonl")
+    assert evaluation.read(replace(given, files={"addition_2": [str(moved)]})).jobs == [], "wherever it lies"
+    moved.write_text("".join(lines.format(n) for n in range(7)))
+    assert len(evaluation.read(replace(given, files={"addition_2": [str(moved)]})).jobs) == 3
+    loaded = stores.load(few, "small").evals
+    assert len(loaded[loaded.task == "addition_2"].groupby(["run_id", "shots"])) == len(
+        loaded[loaded.task == "addition_2"]
+    )
+    with pytest.raises(ValueError, match="has 7 items, and 9 are asked for"):
+        evaluation.read(replace(given, items=9, files={"addition_2": [str(moved)]}))
+
+
 def test_one_draw_is_what_it_was_and_others_differ():
     assert EvalSpec(version=2).eval_id == "7a2589868898", "as before there were draws and files"
     assert EvalSpec(seeds=1).eval_id == EvalSpec().eval_id != EvalSpec(seeds=2).eval_id

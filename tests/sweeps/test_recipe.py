@@ -47,7 +47,7 @@ CHANGES = {
     "evals.tasks": "[copy,induction]",
     "evals.shots": "0",
     "evals.items": "30",
-    "evals.files": "{copy: FOLDER/items.jsonl}",
+    "evals.files": "{addition_2: FOLDER/items.jsonl}",
     "evals.validation_tokens": "50000",
     "placement.workers": "2",  # changes the plan, or does not divide a batch
     "placement.tensor": "2",
@@ -147,7 +147,7 @@ BESIDE = {  # what gives a key its meaning
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
-    "evals.files": "evals.tasks=[copy] evals.items=2 evals.shots=0",
+    "evals.files": "evals.tasks=[addition_2] evals.items=2 evals.shots=0",
     "limit.target": "limit.hours=1e-4",
     "anomaly.window": "anomaly.spike=9",
     "anomaly.limit": "anomaly.policy=skip",
@@ -249,6 +249,25 @@ def getattr_names(package):
         (["plan.gpu=A100"], "plan.gpu=A100 has no effect with placement.gpus=0"),
         (["evals.tasks=[]", "evals.items=10"], "evals.items=10 has no effect"),
         (["evals.shots=[]"], "evals.shots=\\[\\]: tasks are asked"),
+        (["evals.tasks=[adition_2]"], "evals.tasks: unknown task 'adition_2', did you mean addition_2"),
+        (["evals.tasks=[addition_2+instruction]"], "evals.tasks: .* addition_2 has no instruction"),
+        (
+            ["evals.tasks=[piqa]"],
+            "evals.files.piqa: give the file of its items, JSON lines with goal, sol1, sol2, label",
+        ),
+        (["evals.files.piqa=a.jsonl"], "evals.files.piqa has no effect: evals.tasks does not ask piqa"),
+        (
+            ["evals.tasks=[piqa]", "evals.files.piqa=/no.jsonl"],
+            "evals.files.piqa: /no.jsonl cannot be read .No such file",
+        ),
+        (
+            ["evals.tasks=[piqa]", "evals.files={piqa: [a, b, c]}"],
+            "evals.files.piqa: 3 files: give that of the questions",
+        ),
+        (
+            ["evals.tasks=[piqa]", "evals.files.piqa=datasets:piqa"],
+            "evals.files.piqa: datasets:piqa: datasets:NAME:SPLIT",
+        ),
         (["widths_at={1e15: [8]}"], "widths_at names 1e\\+15, which is none of the budgets"),
         (["budgets=[1e12]", "widths_at={1e12: [32]}", "span=3"], "span has no effect beside widths_at"),
         (["model.stride=16"], "model.stride=16 has no effect with model.attention=alternating"),

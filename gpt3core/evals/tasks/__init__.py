@@ -25,7 +25,10 @@ def _found() -> dict[str, Task]:
     """The TASKS of every file here."""
     found: dict[str, Task] = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        found |= getattr(importlib.import_module(f"{__name__}.{module.name}"), "TASKS", {})
+        here: dict[str, Task] = getattr(importlib.import_module(f"{__name__}.{module.name}"), "TASKS", {})
+        if twice := sorted(set(here) & set(found)):
+            raise ValueError(f"task {twice[0]} is in {module.name}.py and in another file of {__name__}: rename one")
+        found |= here
     return found
 
 
@@ -87,6 +90,19 @@ def items(
         task.source if isinstance(task.source, files.FromFile | labelled.LabelledFile) or not paths else files.RELEASED
     )
     try:
-        return source.items(random.Random(f"isoflop:{plain}"), count, material)
+        split = source.items(random.Random(f"isoflop:{plain}"), count, material)
+        _check_choices(task, split)
     except ValueError as error:
         raise ValueError(f"task {name}: {error}") from error
+    return split
+
+
+def _check_choices(task: Task, split: Split) -> None:
+    """Refuse a multiple choice without choices, and choices that nothing would ask."""
+    for item in split.queries:
+        if task.kind == "multiple_choice" and (len(item.choices) < 2 or item.answer not in item.choices):
+            raise ValueError(
+                f"a question has the choices {list(item.choices)}: two or more, {item.answer!r} among them"
+            )
+        if task.kind != "multiple_choice" and item.choices:
+            raise ValueError(f"a question has the choices {list(item.choices)}, and the task is no multiple choice")

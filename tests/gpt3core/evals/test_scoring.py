@@ -80,6 +80,11 @@ def test_a_tie_is_not_a_right_answer():
     assert (row["accuracy"], row["logprob"]) == (0.0, pytest.approx(-math.log(VOCAB), abs=1e-5))
 
 
+def test_an_empty_choice_is_refused():
+    with pytest.raises(ValueError, match="an answer or a choice after 'Q' is empty"):
+        scoring.case(choice(), Prompt(text="Q", answer="a", choices=("a", "")), ENCODING)
+
+
 def test_an_ending_is_scored_after_each_choice():
     # the choices themselves are as likely as one another, what follows them is not
     model = Bigram({"a": {"x": 0.4}, "b": {"x": 0.3}, "x": {"y": 0.5}})

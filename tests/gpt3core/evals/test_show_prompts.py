@@ -68,7 +68,7 @@ def test_a_full_context_is_said(capsys):
         (["task=hellaswag"], "task hellaswag: its items come from a file, JSON lines with activity_label, ctx"),
         (
             ["task=addition_2", "shots=2000"],
-            "K=2000 examples are asked for, and there are 1000 items to draw them from",
+            "task addition_2: K=2000 examples are asked for, and there are 1000 items to draw them from",
         ),
         (
             ["task=addition_2", "n_ctx=9"],
@@ -85,7 +85,7 @@ def test_what_cannot_be_shown_is_one_sentence(words, sentence):
 
 def test_the_documented_file_adds_a_task(tmp_path):
     documented = (CODE / "docs" / "evaluation.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", documented, re.DOTALL)
+    (code,) = re.findall(r"## A task of your own\n.*?```python\n(.*?)```", documented, re.DOTALL)
     assert len(code.rstrip().splitlines()) <= 20
     shutil.copytree(CODE / "gpt3core", tmp_path / "gpt3core", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "gpt3core" / "evals" / "tasks" / "last_letter.py").write_text(code)
@@ -96,3 +96,10 @@ def test_the_documented_file_adds_a_task(tmp_path):
     for shown in [*lines[:3], lines[3] + lines[4]]:
         word, letter = re.fullmatch(r"(\w+) ends in (\w)", shown).groups()
         assert word[-1] == letter
+    shutil.copy(
+        tmp_path / "gpt3core" / "evals" / "tasks" / "last_letter.py", tmp_path / "gpt3core/evals/tasks/twice.py"
+    )
+    again = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True)
+    assert (
+        "error: task last_letter is in twice.py and in another file of gpt3core.evals.tasks: rename one" in again.stderr
+    )

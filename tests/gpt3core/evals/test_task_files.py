@@ -290,6 +290,20 @@ def test_a_value_that_is_none_of_the_allowed_is_one_sentence(tmp_path):
         tasks.items("rte", 1, paths=(path,))
 
 
+@pytest.mark.parametrize(
+    ("task", "choices", "sentence"),
+    [
+        ("copy", [], "a question has the choices .*: two or more, ' a' among them"),
+        ("copy", [" b", " c"], "a question has the choices .*: two or more, ' a' among them"),
+        ("addition_2", [" a", " b"], "a question has the choices .*, and the task is no multiple choice"),
+    ],
+)
+def test_choices_that_a_task_cannot_ask_are_refused(task, choices, sentence, tmp_path):
+    path = write(tmp_path, {"context": "a =", "completion": " a", "choices": choices})
+    with pytest.raises(ValueError, match=f"task {task}: {sentence}"):
+        tasks.items(task, 1, paths=(path,))
+
+
 def test_a_damaged_gzip_a_changed_file_and_too_many_files_are_one_sentence(tmp_path):
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(PIQA.encode())[:-9])
     with pytest.raises(ValueError, match=r"cut\.jsonl\.gz is a damaged gzip file"):
