@@ -101,6 +101,19 @@ def test_dropout_is_one_mask_for_all_sequences_of_an_example_and_none_in_an_eval
         assert torch.equal(head(hidden[6:], ends[2:]), found[2:]), "whatever the micro-batch"
 
 
+def test_what_is_dropped_does_not_depend_on_the_micro_batch(parent, choice_files):
+    root, done = parent
+    here = trainer(root, specified(done, *choice_files, dropout=0.5, batch=12))
+    with torch.no_grad():
+        here.model.classifier.weight.normal_(generator=torch.Generator().manual_seed(0))
+
+    def loss(micro_batch):
+        step = replace(here.batches, micro_batch=micro_batch).take(12, 24)
+        return here.held.backward(step.examples, 1 / step.counted).item()
+
+    assert loss(5) == pytest.approx(loss(12), rel=1e-6)
+
+
 # ---------------------------------------------------------------------------------------------------------- the rates
 
 
