@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from gpt3core import costs
-from gpt3core.data import episodes
+from gpt3core.data import episodes, formats
+from gpt3core.data.labelled_loader import LabelledLoader
+from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError, StoreError
-from gpt3core.evals import held_out, runner
+from gpt3core.evals import examples, held_out, runner
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.parallel import layout
 from gpt3core.parallel.mesh import Mesh, require_same
@@ -59,6 +61,8 @@ def run(
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
         _require_version(spec)
+        if spec.labelled is not None:
+            options["deal"] = _labelled
         here = Trainer(spec, root, mesh=mesh, damage=damage, folder=folder, **options)
         if result is not None and here.step < int(result.get("steps", spec.steps)):
             raise StoreError(
@@ -74,15 +78,40 @@ def run(
         return result if mesh.rank == 0 else None
 
 
+def _labelled(spec: RunSpec, data: Shards) -> LabelledLoader:
+    """The loader of a run that is fine-tuned."""
+    wanted = spec.labelled
+    assert wanted is not None
+    filled = formats.filled(examples.trained_on(spec, data), spec.data.tokenizer, wanted.ways, wanted.length)
+    return LabelledLoader(filled, lm_weight=wanted.lm_weight, seed=spec.seed)
+
+
 def _agree(mesh: Mesh, spec: RunSpec, evals: EvalSpec) -> None:
     """Refuse to start where ranks were given different work, or would do it by different code, or cannot be cut so."""
     mine = {**as_dict(spec), "run_id": spec.run_id, "evals": evals.eval_id, "torch": torch.__version__}
     require_same(mesh, "specification", {**mine, "trainer": TRAINER_VERSION})
     if mesh.planned:
-        layout.check(mesh.layout, spec.model, spec.optim.ramp.start // spec.model.n_ctx)  # later batches are multiples
-    sequences = spec.optim.batch_tokens // spec.model.n_ctx
+        layout.check(mesh.layout, spec.model, spec.optim.ramp.start // spec.unit_tokens)  # later batches are multiples
+    if spec.labelled is not None and (problem := _uncut(mesh, spec)):
+        raise ValueError(problem)
+    sequences = spec.optim.batch_tokens // spec.unit_tokens
     if spec.noise_scale_every and (problem := layout.noise_scale_problem(mesh.layout, sequences)):
         raise ValueError(f"noise_scale_every={spec.noise_scale_every}: {problem}")
+
+
+def _uncut(mesh: Mesh, spec: RunSpec) -> str:
+    """Why a run cannot be fine-tuned under a layout; empty where it can."""
+    if mesh.layout.model_parallel > 1:
+        return (
+            f"layout {mesh.layout.describe()}: fine-tuning reads whole sequences of a whole model; give data-parallel "
+            "workers only (no placement.tensor, pipeline or context)"
+        )
+    if spec.options.drops and mesh.data_size > 1:
+        return (
+            f"options.dropout={spec.options.dropout:g} on {mesh.data_size} data-parallel workers: an example's "
+            "sequences are not counted through there; fine-tune a parent with dropout on one worker"
+        )
+    return ""
 
 
 def _require_version(spec: RunSpec) -> None:
@@ -154,7 +183,7 @@ def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:
 
 def _text(here: Trainer, tokens: int) -> dict[str, Any]:
     """What the run has seen of its text: epochs are of the source that was repeated most, but for generated ones."""
-    seen = here.loader.seen((tokens + here.guard.passed_tokens) // here.spec.model.n_ctx)
+    seen = here.loader.seen((tokens + here.guard.passed_tokens) // here.spec.unit_tokens)
     return {
         "epochs": max(source.epochs for name, source in seen.items() if name != episodes.NAME),
         "unique_tokens": sum(source.unique_tokens for source in seen.values()),

@@ -12,7 +12,8 @@ def learning_rate(spec: OptimSpec, step: int) -> float:
 
     Linear warm-up to ``lr`` over ``warmup_tokens``. Then, to ``final_fraction`` of it at ``decay_tokens`` and constant
     after: a cosine, or under ``wsd`` constant up to ``stable_tokens`` and from there a line or one less the square root
-    (Hägele et al. 2024, arXiv 2405.18392, section 3).
+    (Hägele et al. 2024, arXiv 2405.18392, section 3). Under ``linear`` a line all the way (Radford et al. 2018, section
+    4.1).
     """
     seen = spec.ramp.tokens_at(step + 1)
     if seen < spec.warmup_tokens:
@@ -28,4 +29,4 @@ def _left(spec: OptimSpec, progress: float) -> float:
     """What is left of the way down, from 1 to 0, at a share of the decay."""
     if spec.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
-    return 1 - (progress if spec.decay_shape == "linear" else math.sqrt(progress))
+    return 1 - (math.sqrt(progress) if spec.decay_shape == "1-sqrt" else progress)

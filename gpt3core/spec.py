@@ -17,6 +17,7 @@ from gpt3core import sizes
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.checks import as_floats, require_between, require_positive
 from gpt3core.data import tokenizer, weights
+from gpt3core.labelled import LabelledSpec
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
@@ -26,8 +27,9 @@ from gpt3core.ramp import Ramp
 
 TRAINER_VERSION = 4  # raise when the same specification would train to other weights
 PIPELINE_VERSION = 3  # raise when the same text would give other tokens, in another order or split
-OBJECTIVES = ("next_token",)
-SCHEDULES = ("cosine", "wsd")
+OBJECTIVES = ("next_token", "labelled")
+PRETRAINING = ("cosine", "wsd")  # schedules of a recipe
+SCHEDULES = (*PRETRAINING, "linear")
 DECAYS = ("linear", "1-sqrt")
 LABEL = {"hashed": False}  # metadata of a field that cannot change the weights
 
@@ -139,6 +141,7 @@ class RunSpec:
     budget_flops: float | None = field(default=None, metadata=LABEL)
     options: Options = field(default=Options(), metadata=ADDED)  # beside GPT-3's training
     noise_scale_every: int = field(default=0, metadata=LABEL)  # steps between measurements of it; 0 measures nothing
+    labelled: LabelledSpec | None = field(default=None, metadata=ADDED)  # examples that the parent is fine-tuned on
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens")
@@ -154,8 +157,9 @@ class RunSpec:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
         self._check_together()
         for name, batch in (("batch_tokens", self.optim.batch_tokens), ("ramp_start", self.optim.ramp.start)):
-            if batch % self.model.n_ctx:
-                raise ValueError(f"{name}={batch} is not a whole number of sequences of n_ctx={self.model.n_ctx}")
+            if batch % self.unit_tokens:
+                what = f"sequences of n_ctx={self.model.n_ctx}" if self.labelled is None else "examples"
+                raise ValueError(f"{name}={batch} is not a whole number of {what}, of {self.unit_tokens} tokens each")
         if (whole := self.tokens_at(self.steps)) != self.tokens:
             raise ValueError(
                 f"tokens={self.tokens} is not a whole number of batches of {self.optim.batch_tokens}: {whole} are"
@@ -191,6 +195,13 @@ class RunSpec:
                 f"options.stop_every={self.options.stop_every}: a run of optim.schedule=wsd shares its steps with "
                 "longer and shorter ones, and must not stop early; give another schedule"
             )
+        if (self.objective == "labelled") != (self.labelled is not None) or (self.labelled and self.parent is None):
+            raise ValueError(
+                f"objective={self.objective}, labelled={self.labelled}, parent={self.parent}: a fine-tuning run has "
+                "objective=labelled, its examples and the run that it goes on from; any other has neither"
+            )
+        if self.labelled is not None:
+            self._check_labelled(self.labelled)
         told = self.model.document_end
         if told is not None and told != (end := tokenizer.end_of_text(self.data.tokenizer)):
             raise ValueError(
@@ -198,9 +209,31 @@ class RunSpec:
                 "that, or null to mask none"
             )
 
+    def _check_labelled(self, labelled: LabelledSpec) -> None:
+        """Refuse what fine-tuning does not do."""
+        if labelled.length > self.model.n_ctx:
+            raise ValueError(
+                f"labelled.length={labelled.length}: the longest example has more tokens than n_ctx={self.model.n_ctx}"
+            )
+        if self.options.stop_every or self.noise_scale_every:
+            raise ValueError(
+                f"options.stop_every={self.options.stop_every}, noise_scale_every={self.noise_scale_every}: both "
+                "measure the loss of text, which fine-tuning does not train on; leave them out"
+            )
+
+    @property
+    def unit_tokens(self) -> int:
+        """Positions of what a batch has a whole number of: a sequence, or a labelled example in all its sequences."""
+        return self.model.n_ctx if self.labelled is None else self.labelled.unit_tokens
+
+    @property
+    def first_step(self) -> int:
+        """Steps that are its parent's: a branch goes on counting, and fine-tuning begins anew."""
+        return 0 if self.parent is None or self.labelled is not None else self.parent.step
+
     @cached_property
     def steps(self) -> int:
-        """Optimizer steps, counted from the first of the parent where there is one."""
+        """Optimizer steps, counted from the first of the parent that it is a branch of, where there is one."""
         return self.optim.ramp.steps_within(self.tokens)
 
     def tokens_at(self, step: int) -> int:

@@ -98,17 +98,26 @@ def read(given: FewShot, placed: Sequence[str] = ()) -> Order:
         UsageError, StoreError: in one sentence.
     """
     root = rundir.open_root(rundir.default_root(), create=False)
-    sweep, record = _sweep(root, given.sweep)
+    sweep, record = the_sweep(root, given.sweep)
+    recipe = placement(sweep, placed)
+    return order(sweep, record, recipe, _evals(given, record), chosen(record, given.runs))
+
+
+def placement(sweep: SweepDir, placed: Sequence[str]) -> Recipe:
+    """Where the runs of a sweep may be placed, as its recipe says, for what is done with them afterwards."""
     if not sweep.recipe.exists():
         raise StoreError(
             f"{sweep.recipe} is gone: without it nothing says where the runs of {sweep.name} may be placed"
         )
-    off = ["adaptive=false", "prune.by_value=null"]  # of the sweep, not of its evaluation
-    recipe = recipes.load([f"recipe={sweep.recipe}", *off, *placed])
-    evals = _evals(given, record)
+    off = ["adaptive=false", "prune.by_value=null"]  # of the sweep, not of what comes after it
+    return recipes.load([f"recipe={sweep.recipe}", *off, *placed])
+
+
+def order(sweep: SweepDir, record: SweepRecord, recipe: Recipe, evals: EvalSpec, run_ids: Sequence[str]) -> Order:
+    """What asking runs of a sweep comes to."""
     jobs, answered, skipped, diverged, waiting = [], [], {}, [], []
-    for run_id in _chosen(record, given.runs):
-        run = RunDir(root, run_id)
+    for run_id in run_ids:
+        run = RunDir(sweep.root, run_id)
         try:
             spec, result = run.spec(), run.sound_result()
             if result is None:
@@ -136,13 +145,15 @@ def read(given: FewShot, placed: Sequence[str] = ()) -> Order:
     )
 
 
-def _sweep(root: Path, name: str | None) -> tuple[SweepDir, SweepRecord]:
+def the_sweep(root: Path, name: str | None) -> tuple[SweepDir, SweepRecord]:
+    """The sweep of that name, by default the last one driven that trained runs of its own."""
     known = sweepdir.names(root)
     if not known:
         raise StoreError(f"{root} holds no sweep yet: run python sweeps/sizes.py first")
     if name is not None and name not in known:
         raise UsageError(f"sweep={name:.80}: no such sweep{cli.nearest(name, known)}; there are {', '.join(known)}")
-    sweep = SweepDir(root, name or known[0])
+    sweep = SweepDir(root, name or (sweepdir.names(root, finetuned=False) or known)[0])
+
     record = sweep.record()
     assert record is not None, "a sweep is listed by its record"
     return sweep, record
@@ -168,7 +179,7 @@ def _evals(given: FewShot, record: SweepRecord) -> EvalSpec:
     return grid.asked(rules, given.seeds)
 
 
-def _chosen(record: SweepRecord, asked: Sequence[str]) -> list[str]:
+def chosen(record: SweepRecord, asked: Sequence[str]) -> list[str]:
     """The runs of a sweep that are meant by ids, beginnings of ids or labels."""
     if not asked:
         return list(record.runs)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.laws.base import Array
 from analysis.note import Note
-from analysis.runs import domains
+from analysis.runs import domains, finetuned
 from analysis.runs.tidy import Runs, tidy
 from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
@@ -73,6 +73,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             single = [name for name in every if domains.is_of_domain(str(name))]
             scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
             evals.append(_over_draws(scores).assign(run_id=run_id))
+    evals += finetuned.read(root, name)
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
     return Runs(
@@ -154,10 +155,11 @@ def rates(root: Path, run_id: str, progress: Array) -> tuple[int, Array]:
 def known(root: Path, sweep: str | None) -> str:
     """The sweep asked for, or the one last driven."""
     open_root(root, create=False)
-    names = sweeps(root)
+    names = sweeps(root, finetuned=False)
     if not names:
         raise StoreError(f"{root} holds no sweep yet: run python sweeps/sizes.py first")
     if sweep is not None and sweep not in names:
+        finetuned.refuse(root, sweep)
         raise StoreError(f"{root} holds no sweep {sweep!r}; there are {', '.join(names)}")
     return sweep or names[0]
 

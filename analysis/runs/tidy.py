@@ -55,7 +55,11 @@ COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Runs: ``table`` one row a run, ``evals`` one row a run, task and number of examples."""
+    """Runs: ``table`` one row a run, ``evals`` one row a run, task and number of examples shown.
+
+    Runs that were fine-tuned are no rows of ``table``: only of ``evals``, where ``parent`` is the run of ``table`` that
+    one went on from and ``trained_on`` the number of its labelled examples (``finetuned``).
+    """
 
     source: Path  # the store's root, or the table's file
     name: str  # of the sweep, or of the file

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.study import Study
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
 from dashboards.figures.curves import curves
+from dashboards.figures.finetuned import finetuned
 from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.lowest import lowest
@@ -36,4 +37,5 @@ def pages(study: Study, losses: Mapping[str, pd.DataFrame] | None = None) -> lis
     if losses is not None:
         made["curves"] = curves(study, losses)
         made["lowest-curves"] = lowest(study, losses)
-    return [made[slug] for slug in SLUGS if slug in made]
+    beside = finetuned(study)  # of sweeps whose runs were fine-tuned
+    return [*(made[slug] for slug in SLUGS if slug in made), *([] if beside is None else [beside])]

@@ -25,6 +25,14 @@ class Batch:
 
     tokens: np.ndarray  # int64 (B, T+1): inputs and targets overlap by one
     mask: np.ndarray  # bool (B, T): whether the loss of target t+1 counts
+    # of labelled examples, of which each is W sequences, (B, W, T+1), and the mask says how much a target counts:
+    ends: np.ndarray | None = None  # int64 (B, W): where the token is that the classifier reads; -1 where no sequence
+    answers: np.ndarray | None = None  # int64 (B): the place of the right answer
+
+    @property
+    def counted(self) -> float:
+        """What the loss of a batch is a mean over: its targets that count, or its labelled examples."""
+        return float(self.mask.sum() if self.answers is None else len(self.answers))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import held_out, metrics, prompts, scoring, tasks
+from gpt3core.evals import classifier, held_out, metrics, prompts, scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import Case
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
@@ -82,6 +82,8 @@ def evaluate(
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
             row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device)}
+        elif row is None and classifier.knows(spec, task, shots):
+            row = classifier.row(model, spec, items, data, numerics, device)
         elif row is None:
             where = spec.model.n_ctx, spec.data.tokenizer, data
             cases, row = _cell(task, shots, items, *where, draw, evals.source(task))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt3core import pulse
-from gpt3core.model import registry
+from gpt3core.labelled import LabelledSpec
+from gpt3core.model import classifier, registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.model.dropout import Dropout, install
 from gpt3core.model.parameters import tie
@@ -89,6 +90,7 @@ def parallelize(
     compiled: bool = False,
     options: Options = PLAIN,
     seed: int = 0,
+    labelled: LabelledSpec | None = None,
 ) -> Held:
     """Build what a rank holds of a model, its weights not yet drawn.
 
@@ -96,11 +98,12 @@ def parallelize(
         kernel: of the attention.
         autocast: what a forward pass runs in.
         compiled: whether blocks are compiled.
-        options: what is added to GPT-3's training.
-        seed: of what they draw.
+        options, seed: what is added to GPT-3's training, and what it draws by.
+        labelled: what a classifier is put on the model for, if anything.
     """
     layout, cuts = mesh.layout, registry.of(spec).cuts
     model, stages = _stages(spec, mesh, kernel)
+    _classify(spec, mesh, model, labelled, seed)
     if layout.context > 1:
         from gpt3core.parallel import context
 
@@ -127,6 +130,14 @@ def parallelize(
     model.to_empty(device=device)
     tie(model)
     return _held(spec, mesh, model, stages, autocast, options, dropout)
+
+
+def _classify(spec: ModelSpec, mesh: Mesh, model: nn.Module, labelled: LabelledSpec | None, seed: int) -> None:
+    """Put a classifier on a model that is fine-tuned."""
+    if labelled is not None:
+        assert mesh.layout.model_parallel == 1, "a classifier reads whole sequences of a whole model"
+        with torch.device("meta"):
+            classifier.attach(model, registry.of(spec).width(spec), labelled, seed)
 
 
 def _held(

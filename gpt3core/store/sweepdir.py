@@ -41,6 +41,7 @@ class SweepRecord:
     pruned: dict[str, dict[str, float]] = field(default_factory=dict)  # runs stopped for good: the figures behind it
     deadline_began: float | None = None  # from when a deadline that is a duration counts, seconds since the epoch
     few_shot: dict[str, dict[str, Any]] = field(default_factory=dict)  # eval_id -> evaluations asked for beside evals
+    finetunes: str = ""  # the sweep whose runs these go on from, on labelled examples: none is a point of a law
 
     def __post_init__(self) -> None:
         for name in ("runs", "not_taken"):
@@ -190,10 +191,29 @@ class SweepDir:
         return files.find_object(self.path / "status.json")
 
 
-def names(root: Path) -> list[str]:
-    """The sweeps of a store, the one last driven first."""
+def names(root: Path, *, finetuned: bool = True) -> list[str]:
+    """The sweeps of a store, the one last driven first.
+
+    Args:
+        finetuned: those that fine-tune runs of another among them.
+    """
     logs = {path.parent.name: path.parent / "events.jsonl" for path in (root / "sweeps").glob("*/sweep.json")}
-    return sorted(logs, key=lambda name: (-_last_event(logs[name]), name))
+    found = sorted(logs, key=lambda name: (-_last_event(logs[name]), name))
+    return found if finetuned else [name for name in found if not _finetunes(root, name)]
+
+
+def finetuning(root: Path, name: str) -> list[tuple[str, SweepRecord]]:
+    """The sweeps that fine-tune runs of this one, with what was asked under their names."""
+    others = {other: SweepDir(root, other).record() for other in sorted(names(root)) if _finetunes(root, other) == name}
+    return [(other, record) for other, record in others.items() if record is not None]
+
+
+def _finetunes(root: Path, name: str) -> str:
+    """The sweep whose runs a sweep fine-tunes; empty where it trains its own, or cannot be read."""
+    try:
+        return str((files.find_object(root / "sweeps" / name / "sweep.json") or {}).get("finetunes", ""))
+    except StoreError:
+        return ""
 
 
 def _last_event(log: Path) -> float:

@@ -53,7 +53,7 @@ class Guard:
         self.run, self.rule = spec, spec.anomaly
         self.history = History(**state.get("anomaly") or {})
         self.scale = LossScale(state.get("loss_scale")) if spec.precision == "fp16" else None
-        self.floor = 0 if spec.parent is None else spec.parent.step
+        self.floor = spec.first_step
 
     @property
     def state(self) -> dict[str, Any]:
@@ -160,10 +160,10 @@ class Guard:
     @property
     def passed_tokens(self) -> int:
         """What lies in the text before the next step and was never trained on, beside skipped steps."""
-        return self.run.model.n_ctx * sum(count for _, count in self.history.passed)
+        return self.run.unit_tokens * sum(count for _, count in self.history.passed)
 
     def _nominal(self, step: int) -> int:
-        return self.run.tokens_at(step) // self.run.model.n_ctx
+        return self.run.tokens_at(step) // self.run.unit_tokens
 
     def _first(self, step: int) -> int:
         return self._nominal(step) + sum(count for before, count in self.history.passed if before <= step)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpt3core.data.loader import Loader
+from gpt3core.data.loader import Batch
 from gpt3core.parallel.mesh import Mesh
-from gpt3core.train.objective import OBJECTIVES, Examples, told_apart
+from gpt3core.train.objective import OBJECTIVES, Examples, numbered, told_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,17 @@ class Step:
     """What one step trains on."""
 
     examples: list[Examples]  # this rank's, a micro-batch each
-    counted: float  # targets that count in the global batch
+    counted: float  # what the loss is a mean over: targets that count in the global batch, or labelled examples
+
+
+class Loader(Protocol):
+    """Deals the batches of a run, each a function of its place."""
+
+    def batch(self, first: int, last: int) -> Batch:
+        """The sequences, or labelled examples, ``first`` ... ``last - 1`` of the run."""
+
+    def epochs(self, tokens: int) -> float:
+        """How often all of them are seen in so many tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,25 +41,28 @@ class Batches:
     objective: str
     mesh: Mesh
     device: str
-    micro_batch: int  # sequences
+    micro_batch: int  # sequences, or labelled examples
     document_end: int | None = None  # the token that ends a document, where documents do not see one another
 
     def take(self, first: int, last: int) -> Step:
-        """The sequences from ``first`` until before ``last``."""
+        """The sequences, or labelled examples, from ``first`` until before ``last``."""
         batch = self.loader.batch(first, last)
-        counted = float(batch.mask.sum())
-        tokens = torch.split(self._sent(batch.tokens), self.micro_batch)  # (B, T+1) each
+        tokens = self._split(batch.tokens)  # (B, T+1) each, or (B, W, T+1)
         masks: Sequence[Tensor | None] = [None] * len(tokens)  # nothing to multiply by
-        if counted != batch.mask.size:
-            masks = torch.split(self._sent(batch.mask.astype(np.float32, copy=False)), self.micro_batch)  # (B, T) each
+        if batch.counted != batch.mask.size:
+            masks = self._split(batch.mask.astype(np.float32, copy=False))  # (B, T) each
         ask = OBJECTIVES[self.objective]
         numbers = range(first, last)[self.mesh.data_rank :: self.mesh.data_size]
         places = range(0, len(numbers), self.micro_batch)
+        beside = [self._split(part) for part in (batch.ends, batch.answers) if part is not None]
         examples = [
-            replace(self._own(ask(rows, mask)), rows=numbers[place : place + self.micro_batch])
-            for rows, mask, place in zip(tokens, masks, places, strict=True)
+            numbered(self._own(ask(rows, mask, *more)), numbers[place : place + self.micro_batch])
+            for place, rows, mask, *more in zip(places, tokens, masks, *beside, strict=True)
         ]
-        return Step(examples=examples, counted=counted)
+        return Step(examples=examples, counted=batch.counted)
+
+    def _split(self, part: np.ndarray) -> tuple[Tensor, ...]:
+        return torch.split(self._sent(part), self.micro_batch)
 
     def _sent(self, batch: np.ndarray) -> Tensor:
         """This rank's rows of a batch on their way to its device, which the host does not wait for."""

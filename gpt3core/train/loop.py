@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from gpt3core import pulse, schedule, trunk
+from gpt3core.data import loader as loaders
 from gpt3core.data import shards as shard_cache
-from gpt3core.data.loader import Loader
 from gpt3core.data.shards import Shards
 from gpt3core.errors import StoppedError
 from gpt3core.numerics import Numerics
@@ -29,7 +29,7 @@ from gpt3core.store import files
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir
 from gpt3core.train import noise_scale, optimizer, resume, timing
 from gpt3core.train.anomaly import NOT_FINITE, Guard, Verdict
-from gpt3core.train.batches import Batches
+from gpt3core.train.batches import Batches, Loader
 from gpt3core.train.early_stop import EarlyStop
 from gpt3core.train.noise_scale import NoiseScale
 from gpt3core.train.process import settle_process
@@ -48,6 +48,11 @@ VALIDATION = "validation_loss"  # column of a run that may stop early
 def _process() -> dict[str, Any]:
     """Where this rank runs, for whoever looks for what it printed."""
     return {"host": os.uname().nodename, "pid": os.getpid()}
+
+
+def of_text(spec: RunSpec, data: Shards) -> Loader:
+    """The loader of a run that trains on text."""
+    return loaders.Loader(data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
 
 
 class Trainer:
@@ -72,6 +77,7 @@ class Trainer:
         keep: Collection[int] = (),
         halvings: int = 0,
         folder: RunDir | None = None,
+        deal: Callable[[RunSpec, Shards], Loader] = of_text,
     ) -> None:
         """Prepare the data, the model, and the latest sound checkpoint.
 
@@ -86,13 +92,12 @@ class Trainer:
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
             halvings: of the micro-batch, for want of memory.
             folder: the run's, claimed by this process; by default nobody is kept from writing it too.
+            deal: makes the loader of its batches.
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, folder or RunDir(root, spec.run_id), device, mesh or Mesh()
         self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
-        with pulse.busy("preparing the text"):
-            self.data: Shards = self.mesh.together(lambda: shard_cache.prepare(spec.data))
-        self.loader = Loader(self.data.train, n_ctx=spec.model.n_ctx, seed=spec.seed)
+        self.data, self.loader = self._prepared(deal)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
         self.attempt = self.dir.path / self.attempt_name if self.mesh.rank == 0 else None
         unreadable = self._choose_arithmetic(suggested, threads, prefix, halvings)
@@ -105,6 +110,11 @@ class Trainer:
         self.batches = self._dealt()
         self.saves = self._saves(checkpoint_seconds)
         self._log_start()
+
+    @pulse.busy("preparing the text")
+    def _prepared(self, deal: Callable[[RunSpec, Shards], Loader]) -> tuple[Shards, Loader]:
+        data = self.mesh.together(lambda: shard_cache.prepare(self.spec.data))
+        return data, self.mesh.together(lambda: deal(self.spec, data))
 
     @pulse.busy("choosing its arithmetic")
     def _saves(self, least: float) -> Saves:
@@ -145,7 +155,7 @@ class Trainer:
         """What this rank holds of the model, its weights not yet drawn."""
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
         how: dict[str, Any] = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
-        how |= {"options": self.spec.options, "seed": self.spec.seed}
+        how |= {"options": self.spec.options, "seed": self.spec.seed, "labelled": self.spec.labelled}
         return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
 
     @pulse.busy("reading its checkpoint")

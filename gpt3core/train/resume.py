@@ -20,7 +20,7 @@ from gpt3core.parallel.parts import part_of
 from gpt3core.spec import RunSpec, explain
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, compiling, timing
+from gpt3core.train import checkpoint, compiling, timing, weights
 from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
@@ -96,14 +96,16 @@ def _choose(spec: RunSpec, suggested: Numerics | None, threads: int, device: str
 
 
 def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh, halvings: int = 0) -> dict[str, Any]:
-    """The arithmetic with the micro-batch (sequences) of its record, or of the rule where there is none yet.
+    """The arithmetic with the micro-batch of its record, or of the rule where there is none yet.
+
+    It is in sequences, or in labelled examples of ``spec.unit_tokens``.
 
     What is compiled stays so where the layout allows it: another one has other last bits in any case.
     """
     if chosen["compile"] == "blocks" and not mesh.layout.compilable:
         chosen = {**chosen, "compile": "none"}
     words: dict[str, Any] = {
-        "sequences": spec.optim.ramp.start // spec.model.n_ctx,  # later batches are multiples of the first
+        "sequences": max(1, spec.optim.ramp.start // spec.model.n_ctx),  # later batches are multiples of the first
         "numerics": spec.options.kept(Numerics(precision=chosen["precision"], kernel=chosen["kernel"])),
         "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
     }
@@ -111,9 +113,12 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
         if words["memory_bytes"] is not None:  # the device may be another than the one that was planned for
             require_room(spec.model, mesh.layout, **words)
         return {**chosen, "micro_batch": mesh.layout.micro_batch}
-    size = chosen["micro_batch"] if "micro_batch" in chosen else micro_batch(spec.model, mesh.layout, **words)
+    if "micro_batch" in chosen:
+        size = chosen["micro_batch"]
+    else:
+        size = max(1, micro_batch(spec.model, mesh.layout, **words) * spec.model.n_ctx // spec.unit_tokens)
     if (more := halvings - chosen.get("halvings", 0)) > 0:
-        rows = spec.optim.batch_tokens // spec.model.n_ctx // mesh.layout.data  # a replica has no more at a time
+        rows = spec.optim.batch_tokens // spec.unit_tokens // mesh.layout.data  # a replica has no more at a time
         return {**chosen, "micro_batch": halved(min(size, rows), more), "halvings": halvings}
     return {**chosen, "micro_batch": size}
 
@@ -233,8 +238,7 @@ def _try_load(
         checkpoint.load(contents, model, optimizer)
     except checkpoint.DamageError as error:
         return str(error)
-    first = 0 if spec.parent is None else spec.parent.step
-    known: dict[str, Any] = {"first_step": first, "trunk": None, "observed": {}}
+    known: dict[str, Any] = {"first_step": spec.first_step, "trunk": None, "observed": {}}
     return {**known, **{n: v for n, v in contents.state.items() if n in STATE}}
 
 
@@ -286,6 +290,10 @@ def _begin(run: RunDir, spec: RunSpec, model: Any, optimizer: torch.optim.Optimi
     optimizer.state.clear()  # of a checkpoint that another rank found damaged
     if spec.parent is None:
         model.init_weights(spec.seed, part_of)
+        return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None, "observed": {}}
+    if spec.labelled is not None:
+        model.init_weights(spec.seed, part_of)  # of what the parent does not have
+        mesh.together(lambda: weights.take(run, spec, model))
         return {"step": 0, "train_seconds": 0.0, "first_step": 0, "trunk": None, "observed": {}}
     carried = mesh.together(lambda: _load_parent(run, spec, model, optimizer))
     step = spec.parent.step

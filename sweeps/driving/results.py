@@ -64,6 +64,8 @@ def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any
     parts = [head, f"STOPPED EARLY of {run.tokens / 1e6:.2f}M tokens: no point on a law"] if early else [head]
     if (measured := held_out_loss(folder, evals)) is not None:
         parts.append(f"loss {measured[0]:.4f} +- {measured[1]:.4f}")
+    if run.labelled is not None and run.parent is not None:
+        parts.append(f"{_answers(folder, evals)} after {run.labelled.count:,} examples on {run.parent.run_id}")
     if result.get("tokens_per_second"):
         parts.append(f"{result['tokens_per_second'] / 1000:.0f}k tok/s")
     if met := anomaly.told(result):
@@ -75,3 +77,10 @@ def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any
         beyond = f", batches beyond it since step {since:,}" if since is not None else ""
         parts.append(f"gradient noise scale {scale:,.0f} tokens{beyond}")
     return "  ".join(parts)
+
+
+def _answers(folder: RunDir, evals: EvalSpec) -> str:
+    """The accuracy of a run that was fine-tuned."""
+    table = folder.evaluation(evals.eval_id)
+    rows = [] if table is None else list(table[table.metric == "classifier"].itertuples())
+    return ", ".join(f"{row.task} {row.accuracy:.3f} +- {row.accuracy_se:.3f}" for row in rows)

@@ -119,4 +119,4 @@ class Survival:
         except UsageError:
             return False
         replicas = workers if cut is None else cut.data
-        return (run.optim.ramp.start // run.model.n_ctx) % replicas == 0
+        return (run.optim.ramp.start // run.unit_tokens) % replicas == 0

@@ -14,7 +14,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import INSTRUCTED
 from gpt3core.model import patterns
 from gpt3core.parallel.layout import Layout, noise_scale_problem
-from gpt3core.spec import DECAYS, SCHEDULES, RunSpec
+from gpt3core.spec import DECAYS, PRETRAINING, RunSpec
 from gpt3core.store import sweepdir
 from sweeps.planning import estimate, hardware, limits, placing, precedence, train_options
 from sweeps.planning.recipe import Anomaly, Evals, Gpt3Optim, Optim, Placement, Prune, Recipe
@@ -129,7 +129,7 @@ def check_optim(rules: Optim) -> None:
 
 def check_schedule(rules: Optim | Gpt3Optim) -> None:
     """Refuse a schedule that does not exist, or a decay that is none or all of a run."""
-    for name, allowed in (("schedule", SCHEDULES), ("decay_shape", DECAYS)):
+    for name, allowed in (("schedule", PRETRAINING), ("decay_shape", DECAYS)):
         value = getattr(rules, name)
         if value not in allowed:
             raise UsageError(f"optim.{name}={value[:80]!r}{nearest(value, allowed)}: allowed are {', '.join(allowed)}")

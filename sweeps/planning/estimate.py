@@ -52,7 +52,7 @@ def task(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> Task:
 
 def _first(spec: RunSpec) -> int:
     """Sequences of the first batch, of which later ones are multiples."""
-    return spec.optim.ramp.start // spec.model.n_ctx
+    return spec.optim.ramp.start // spec.unit_tokens
 
 
 def numerics(spec: RunSpec) -> Numerics:
@@ -160,6 +160,9 @@ def placed(spec: RunSpec, recipe: Recipe) -> Layout | None:
         UsageError: in one sentence, where it cannot be cut so, or does not fit.
     """
     place = recipe.placement
+    if spec.labelled is not None:
+        _check_whole(spec, recipe)
+        return None
     if pins(place):
         return layout_of(spec, recipe)
     if not (recipe.family == "gpt3" or place.gpus):
@@ -176,6 +179,20 @@ def placed(spec: RunSpec, recipe: Recipe) -> Layout | None:
         more = f"placement.gpus=1 placement.workers={enough.world_size} would do" if enough else "no number would do"
         raise UsageError(f"{reason}: {more}; or give smaller sizes, or look with --plan")
     return None
+
+
+def _check_whole(spec: RunSpec, recipe: Recipe) -> None:
+    """Check that every worker can hold all of a run that is fine-tuned, which is not cut."""
+    place = recipe.placement
+    if pins(place):
+        raise UsageError("placement.tensor, pipeline and context do not go with fine-tuning: give placement.workers")
+    if (examples := _first(spec)) % place.workers:
+        raise UsageError(
+            f"placement.workers={place.workers}: batches of {examples} labelled examples do not divide by it; give "
+            "examples=[...] and train.batch that do, or fewer workers"
+        )
+    if place.gpus and (reason := misfit(spec, recipe)):
+        raise UsageError(f"{reason}; fine-tuning does not cut a run: give smaller sizes by runs=[...]")
 
 
 def together(cut: Layout | None) -> int:

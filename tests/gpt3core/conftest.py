@@ -7,7 +7,7 @@ import pytest
 
 from gpt3core.model import native
 from gpt3core.spec import RunSpec
-from tests.gpt3core import stores
+from tests.gpt3core import finetuning, stores
 
 built = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="no C compiler")
 
@@ -26,3 +26,24 @@ def library(tmp_path_factory):
     native.library.cache_clear()
     native.library()
     patch.undo()
+
+
+@pytest.fixture
+def parent(store: tuple[Path, RunSpec, RunSpec], tmp_path: Path) -> tuple[Path, RunSpec]:
+    """A store of the test's own, and a finished run in it, to be fine-tuned."""
+    root, done, _ = store
+    return stores.copied(root, tmp_path), done
+
+
+@pytest.fixture
+def labelled_files(tmp_path: Path) -> tuple[Path, Path]:
+    """Labelled examples of two classes: what is trained on, and the questions."""
+    train, test = finetuning.sentiments(96, 1), finetuning.sentiments(32, 2)
+    return finetuning.write(tmp_path / "train.jsonl", train), finetuning.write(tmp_path / "test.jsonl", test)
+
+
+@pytest.fixture
+def choice_files(tmp_path: Path) -> tuple[Path, Path]:
+    """Examples with two or three choices of their own: what is trained on, and the questions."""
+    train, test = finetuning.choices(96, 1), finetuning.choices(32, 2)
+    return finetuning.write(tmp_path / "train.jsonl", train), finetuning.write(tmp_path / "test.jsonl", test)

@@ -55,7 +55,8 @@ RAMPED = {"optim.ramp_start", "optim.ramp_tokens"}  # changed on a run that has 
 OF_WSD = {"optim.schedule", "optim.stable_tokens", "optim.decay_shape"}  # changed on a run with that schedule
 OF_EARLY_STOPS = {"options.stop_patience", "options.stop_validation_tokens"}  # changed on a run that may
 GUARDED = {name for name in OTHER if name.startswith("anomaly.")} - {"anomaly.policy"}  # on a run with all rules
-ONE_VALUE = {"model.architecture", "objective"}  # registries with one entry so far
+ONE_VALUE = {"model.architecture"}  # a registry with one entry so far
+OF_FINETUNING = {"objective", "labelled"}  # come together, with a parent: see test_finetuning
 
 
 def base() -> RunSpec:
@@ -102,7 +103,9 @@ def test_every_field_is_hashed_or_named_here_as_a_label():
     based = changed(spec, "model", replace(spec.model, mup_base_width=8, mup_base_d_head=8))
     assert based.run_id != spec.run_id
     paths = set(leaves(spec))
-    assert paths == set(OTHER) | ONE_VALUE, "a new field: give it another value here, and say whether it is hashed"
+    assert paths == set(OTHER) | ONE_VALUE | OF_FINETUNING, (
+        "a new field: give it another value here, and say whether it is hashed"
+    )
     guarded = replace(spec, anomaly=AnomalySpec(policy="rollback", spike=9.0))
     same = set()
     for path, value in OTHER.items():

@@ -56,7 +56,7 @@ def test_the_learning_rate_of_wsd_is_constant_then_falls_as_its_papers_say():
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"schedule": "linear"}, "allowed are cosine, wsd"),
+        ({"schedule": "line"}, "allowed are cosine, wsd, linear"),
         ({"schedule": "wsd", "decay_shape": "sqrt"}, "allowed are linear, 1-sqrt"),
         ({"schedule": "wsd", "stable_tokens": 200}, "stable_tokens=200: it must lie in 0..100"),
         ({"schedule": "wsd", "stable_tokens": 5}, "warmup_tokens=10: it must lie in 0..5"),

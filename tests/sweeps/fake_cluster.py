@@ -3,7 +3,8 @@
 from gpt3core.evals.spec import HELD_OUT
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.cluster.job import Progress, Update
+from sweeps.cluster import worker
+from sweeps.cluster.job import Assignment, Progress, Update
 from sweeps.driving import driver, taking
 from sweeps.planning import grid
 from sweeps.scheduling.inventory import Node, Resources
@@ -69,6 +70,28 @@ class FakeCluster:
             state = {"fatal": "failed", "vanished": "done"}.get(state, state)
             updates.append(Update(run_id=run_id, state=state, error="because", fatal=fatal, result={}))
         return updates
+
+
+class Working(FakeCluster):
+    """Runs the workers' own job bodies in this process."""
+
+    def __init__(self, root, stop=lambda: False):
+        super().__init__(root)
+        self.jobs, self.stopping = {}, stop
+
+    def start(self, run_id, allocation, shape, entry, job):
+        super().start(run_id, allocation, shape, entry, job)
+        self.jobs[run_id] = Assignment(entry=entry, run_id=run_id, job=job, node="n", shape=shape)
+
+    def poll(self):
+        told = []
+        for run_id in list(self._running):
+            del self._running[run_id]
+            report = worker.perform(self.jobs[run_id], lambda live: None, self.stopping)
+            told.append(
+                Update(run_id=run_id, state=report.state, error=report.error, fatal=report.fatal, result=report.result)
+            )
+        return told
 
 
 class Silent:

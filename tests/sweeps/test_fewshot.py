@@ -17,12 +17,12 @@ from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps import evaluation
 from sweeps.cluster import worker
-from sweeps.cluster.job import Assignment, Update
+from sweeps.cluster.job import Update
 from sweeps.evaluation import FewShot
 from sweeps.planning import recipe
 from tests.conftest import EVALS, make_run, write_corpus
 from tests.gpt3core.stores import flip
-from tests.sweeps.fake_cluster import FakeCluster, Silent
+from tests.sweeps.fake_cluster import Silent, Working
 
 ASKED = FewShot(sweep="small", tasks=["addition_2", "subtraction_2"], shots=[0, 1, 2], seeds=3)
 
@@ -51,28 +51,6 @@ def few(trained, isolated, clock, monkeypatch):
     shutil.copytree(trained[0] / "root", isolated / "root")
     monkeypatch.setenv("ISOFLOP_CACHE", str(trained[0] / "cache"))
     return isolated / "root"
-
-
-class Working(FakeCluster):
-    """Runs the workers' own job bodies in this process."""
-
-    def __init__(self, root, stop=lambda: False):
-        super().__init__(root)
-        self.jobs, self.stopping = {}, stop
-
-    def start(self, run_id, allocation, shape, entry, job):
-        super().start(run_id, allocation, shape, entry, job)
-        self.jobs[run_id] = Assignment(entry=entry, run_id=run_id, job=job, node="n", shape=shape)
-
-    def poll(self):
-        told = []
-        for run_id in list(self._running):
-            del self._running[run_id]
-            report = worker.perform(self.jobs[run_id], lambda live: None, self.stopping)
-            told.append(
-                Update(run_id=run_id, state=report.state, error=report.error, fatal=report.fatal, result=report.result)
-            )
-        return told
 
 
 def ask(given, cluster):

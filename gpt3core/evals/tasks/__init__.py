@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gpt3core.cli import nearest
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.evals.spec import INSTRUCTED
-from gpt3core.evals.tasks import cloze, files
+from gpt3core.evals.tasks import cloze, files, labelled
 from gpt3core.evals.tasks.task import Material, Split, Task
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def items(
     material = Material(
         data=data, encoding=tokenizers.load(tokenizer) if tokenizer else None, paths=paths, content=content
     )
-    source = task.source if isinstance(task.source, files.FromFile) or not paths else files.RELEASED
+    source = (
+        task.source if isinstance(task.source, files.FromFile | labelled.LabelledFile) or not paths else files.RELEASED
+    )
     try:
         split = source.items(random.Random(f"isoflop:{plain}"), count, material)
         _check_choices(task, split)

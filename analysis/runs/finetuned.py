@@ -1,0 +1,87 @@
+"""What fine-tuned runs answer, as rows beside what their parents answer to prompts.
+
+A row has the columns of an evaluation, ``run_id`` of the fine-tuned run, and three that a prompt's row lacks:
+``parent`` (the run that it went on from), ``trained_on`` (labelled examples) and ``seed``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.runs.tidy import Runs
+from gpt3core.errors import StoreError
+from gpt3core.store.rundir import RunDir
+from gpt3core.store.sweepdir import SweepDir, SweepRecord, finetuning
+
+METRIC = "classifier"  # of a row that a fine-tuned run's classifier answered
+OF_TEXT = ("loss", "loss_se", "bits_per_byte", "draw")
+
+
+def read(root: Path, sweep: str) -> list[pd.DataFrame]:
+    """The rows of all finished runs that go on from runs of a sweep."""
+    return [rows for _, record in finetuning(root, sweep) for rows in _of(root, record)]
+
+
+def _of(root: Path, record: SweepRecord) -> list[pd.DataFrame]:
+    found = []
+    for run_id in record.runs:
+        run = RunDir(root, run_id)
+        table = run.evaluation(record.evals.eval_id) if run.trained else None
+        if table is None:
+            continue
+        spec = run.spec()
+        assert spec.labelled is not None and spec.parent is not None, "a run that is fine-tuned"
+        rows = table[table.metric == METRIC].drop(columns=list(OF_TEXT), errors="ignore")
+        count, parent = spec.labelled.count, spec.parent.run_id
+        found.append(rows.assign(run_id=run_id, parent=parent, trained_on=count, seed=spec.seed))
+    return found
+
+
+def refuse(root: Path, sweep: str) -> None:
+    """Say which sweep has the law, where one is named that fine-tunes another's runs.
+
+    Raises:
+        StoreError: for such a sweep.
+    """
+    path = SweepDir(root, sweep)
+    record = path.record()
+    if record is not None and record.finetunes:
+        raise StoreError(
+            f"the sweep {sweep} fine-tunes runs of {record.finetunes}, and none of its own is a point of a law: give "
+            f"sweep={record.finetunes}, whose report shows what they answer"
+        )
+
+
+def beside_prompts(runs: Runs) -> pd.DataFrame:
+    """One row a parent, task and way of asking: how, and the accuracy, averaged over seeds.
+
+    Columns: task, asked (the task and its file), tuned or not, examples (shown, or trained on), way ("0-shot",
+    "fine-tuned on 32"), run_id (of the parent), accuracy, accuracy_se (of the questions, or of the seeds where these
+    scatter more), baseline (the larger of chance and always giving the likeliest answer), items, runs. Only tasks that
+    some run was fine-tuned on; no row where there is none.
+    """
+    evals = runs.evals
+    if evals.empty or "parent" not in evals:
+        return pd.DataFrame()
+    content = evals.content.fillna("") if "content" in evals else ""
+    evals = evals.assign(asked=evals.task + content)  # another file under the same name asks other questions
+    tuned = evals[evals.parent.notna()]
+    prompts = evals[evals.parent.isna() & evals.asked.isin(tuned.asked) & evals.run_id.isin(tuned.parent)]
+    prompts = prompts[prompts.fits.astype(bool)]
+    prompts = prompts.assign(way=[f"{k}-shot" for k in prompts.shots], tuned=False, examples=prompts.shots)
+    ways = [f"fine-tuned on {int(n):,}" for n in tuned.trained_on]
+    tuned = tuned.assign(run_id=tuned.parent, way=ways, tuned=True, examples=tuned.trained_on.astype(int))
+    every = pd.concat([prompts, tuned])
+    every["baseline"] = every[["chance", "prior_accuracy"]].max(axis=1)
+    found = every.groupby(["task", "asked", "tuned", "examples", "way", "run_id"]).agg(
+        accuracy=("accuracy", "mean"),
+        of_items=("accuracy_se", "mean"),
+        of_seeds=("accuracy", "sem"),
+        baseline=("baseline", "max"),
+        items=("items", "first"),
+        runs=("accuracy", "size"),
+    )
+    found["accuracy_se"] = found[["of_items", "of_seeds"]].max(axis=1)
+    return found.reset_index().drop(columns=["of_items", "of_seeds"])

@@ -1,0 +1,67 @@
+"""What a fine-tuned model answers: its classifier, asked the questions that prompts ask of the same task."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpt3core import pulse
+from gpt3core.data import formats
+from gpt3core.data.shards import Shards
+from gpt3core.evals import examples
+from gpt3core.evals.baselines import baselines
+from gpt3core.evals.scoring import BATCH_TOKENS
+from gpt3core.numerics import Numerics
+from gpt3core.spec import RunSpec
+
+METRIC = "classifier"
+
+
+def knows(spec: RunSpec, task: str, shots: int) -> bool:
+    """Whether a run was fine-tuned to answer this: its own task, without examples in a context."""
+    return spec.labelled is not None and task == spec.labelled.source and not shots
+
+
+def row(model: Any, spec: RunSpec, items: int, data: Shards, numerics: Numerics, device: str) -> dict[str, Any]:
+    """The columns of a task's row: ``metric`` is "classifier", ``logprob`` the mean log P(right answer) in nats.
+
+    Args:
+        items: questions asked; they are a function of the task and this number, as for prompts.
+    """
+    wanted = spec.labelled
+    assert wanted is not None, "a run that was fine-tuned"
+    found = examples.of_task(wanted.source, items, data, spec.data.tokenizer, wanted.files)
+    length = formats.shape(found.asked, spec.data.tokenizer, spec.model.n_ctx)[1]
+    filled = formats.filled(found.asked, spec.data.tokenizer, wanted.ways, length)
+    logs = _log_probabilities(model, filled, numerics, device)  # (N, answers)
+    right = logs.argmax(-1) == filled.answers
+    of_right = logs[np.arange(len(right)), filled.answers]
+    n, hits = len(right), int(right.sum())
+    smoothed = (hits + 1) / (n + 2)
+    return {
+        "fits": True,
+        "metric": METRIC,
+        "accuracy": hits / n,
+        "accuracy_se": math.sqrt(smoothed * (1 - smoothed) / n),
+        "logprob": float(of_right.mean()),
+        "logprob_se": float(of_right.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0,
+        **baselines(found.split.queries, found.split.pool),
+    }
+
+
+def _log_probabilities(model: Any, filled: formats.Filled, numerics: Numerics, device: str) -> np.ndarray:
+    """Of every answer to every question: float64 (N, answers)."""
+    each, kind, found = max(1, BATCH_TOKENS // filled.tokens[0].size), numerics.autocast, []
+    for first in range(0, len(filled.tokens), each):
+        some = slice(first, first + each)
+        ids = torch.from_numpy(filled.tokens[some, :, :-1]).flatten(0, 1).to(device)  # (B W, T)
+        with torch.inference_mode():
+            with torch.autocast(device, getattr(torch, kind or "bfloat16"), enabled=kind is not None):
+                hidden = model.hidden(ids)
+            scores = model.classifier(hidden, torch.from_numpy(filled.ends[some]).to(device))
+            found.append(torch.log_softmax(scores.double(), -1).cpu().numpy())
+        pulse.beat()
+    return np.concatenate(found)
