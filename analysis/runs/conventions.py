@@ -98,7 +98,7 @@ def chosen(table: pd.DataFrame, n: Parameters | None, c: Compute | None, named: 
 
 def _unique(frame: pd.DataFrame, renamed: pd.DataFrame) -> pd.Series:
     """Different tokens that each run saw: as it says, else those of a text that is all seen equally often."""
-    even = frame.D / np.maximum(frame.epochs, 1.0)
+    even: pd.Series = frame.D / np.maximum(frame.epochs, 1.0)
     return renamed.U.astype(float).fillna(even) if "U" in renamed else even
 
 

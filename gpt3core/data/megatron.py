@@ -79,8 +79,12 @@ def _export(given: MegatronSettings, out: Path) -> list[str]:
     if corpus.is_prepared(given.corpus):
         own = corpus.prepared(given.corpus)
     else:
-        named = {"corpus": given.corpus, "corpus_sha256": corpus.fingerprint(given.corpus)}
-        own = DataSpec(**named, tokenizer=TOKENIZER, validation_fraction=FRACTION)
+        own = DataSpec(
+            corpus=given.corpus,
+            corpus_sha256=corpus.fingerprint(given.corpus),
+            tokenizer=TOKENIZER,
+            validation_fraction=FRACTION,
+        )
     spec = replace(
         own,
         tokenizer=given.tokenizer or own.tokenizer,

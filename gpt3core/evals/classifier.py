@@ -13,7 +13,7 @@ from gpt3core.data import formats
 from gpt3core.data.shards import Shards
 from gpt3core.evals import examples
 from gpt3core.evals.baselines import baselines
-from gpt3core.evals.scoring import BATCH_TOKENS
+from gpt3core.evals.engine import BATCH_TOKENS
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 

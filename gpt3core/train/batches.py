@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt3core.data.loader import Batch
+from gpt3core.data.loader import Batch, Seen
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.train.objective import OBJECTIVES, Examples, numbered, told_apart
 
@@ -29,8 +29,8 @@ class Loader(Protocol):
     def batch(self, first: int, last: int) -> Batch:
         """The sequences, or labelled examples, ``first`` ... ``last - 1`` of the run."""
 
-    def epochs(self, tokens: int) -> float:
-        """How often all of them are seen in so many tokens."""
+    def seen(self, sequences: int) -> dict[str, Seen]:
+        """What the first sequences, or examples, of a run have seen of each source."""
 
 
 @dataclass(frozen=True, kw_only=True)
