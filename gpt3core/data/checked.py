@@ -16,7 +16,7 @@ from typing import Any
 
 from gpt3core import pulse
 from gpt3core.data.cache import cache_folder
-from gpt3core.errors import DiskFullError, StoreError
+from gpt3core.errors import StoreError
 from gpt3core.store import files
 
 SETTLED_SECONDS = 2.0  # a file changed so shortly ago may change again within the same tick of its file system's clock
@@ -59,7 +59,7 @@ def remembered(key: str, paths: Iterable[Path], work_out: Callable[[], str]) -> 
     found = work_out()
     newest = max((stamp[1] for stamp in stamps.values() if stamp is not None), default=0)
     if began - newest > SETTLED_SECONDS * 1e9:
-        with contextlib.suppress(StoreError, DiskFullError):  # then it is worked out again
+        with contextlib.suppress(StoreError):  # then it is worked out again
             files.make_folder(record.parent)
             files.write_json(record, {"files": stamps, "found": found})
     return found
