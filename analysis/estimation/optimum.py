@@ -20,14 +20,15 @@ def lowest(ln_loss: Callable[[Array], Array], low: float, high: float) -> float 
         ln_loss: ln L at every ln N, (n,) -> (n,); nan where there is no value.
     """
     ends = low, high
-    for _ in range(LOOKS):
+    for look in range(LOOKS):
         x = np.linspace(*ends, GRID)
         with np.errstate(all="ignore"):
             values = np.asarray(ln_loss(x), float)
         values = np.where(np.isfinite(values), values, np.inf)
         at = int(np.argmin(values))
-        if not np.isfinite(values[at]) or at in (0, GRID - 1):
+        if not np.isfinite(values[at]) or (look == 0 and at in (0, GRID - 1)):
             return None
+        at = int(np.clip(at, 1, GRID - 2))  # close to a minimum rounding may be lowest at an end
         ends = float(x[at - 1]), float(x[at + 1])
     return float(np.mean(ends))
 

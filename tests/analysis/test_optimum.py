@@ -125,3 +125,10 @@ def test_n_star_of_an_ensemble_is_the_mean_of_the_laws_that_measure_it():
     assert np.log(point["N"]) == pytest.approx(np.average(closed, weights=[weight for weight, _ in free]), abs=1e-6)
     assert 6 * point["N"] * point["D"] == pytest.approx(compute)
     assert point["N_low"] < float(laws.allocation(TRUE, np.array(compute))[0]) < point["N_high"]
+
+
+def test_a_minimum_that_is_flat_to_the_last_digit_is_one():
+    """Close to it losses differ by rounding alone, and the lowest may be at an end of the last look."""
+    for centre in np.linspace(20.0, 21.0, 50):
+        found = optimum.lowest(lambda x, c=centre: 0.02 * (x - c) ** 2 + 1e-12 * np.sin(1e9 * x), 10.9, 30.4)
+        assert found == pytest.approx(centre, abs=1e-4)
