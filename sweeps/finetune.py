@@ -6,7 +6,7 @@ ray job submit sweeps/finetune.py, or python sweeps/finetune.py here, with
 sweep=laptop              whose runs; by default the sweep last driven
 runs=[d96,d160-c90966]    only these: ids, their beginnings, or labels; by default the longest run of every size
 task=copy                 a task of multiple choice, whose answers are learnt; asked is what prompts ask
-task=labelled files=[test.jsonl,train.jsonl]   your own examples: the questions, then what is trained on
+task=labelled file=[test.jsonl,train.jsonl]   your own examples: the questions, then what is trained on
 examples=[32,128,512]     numbers of them to train on
 seeds=3                   draws of the examples, of their order and of the new weights
 shots=[0,1,8]             what the parents are asked by prompts, to stand beside it; [] asks them nothing

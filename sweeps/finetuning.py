@@ -35,7 +35,7 @@ class Finetune:
     sweep: str | None = None
     runs: list[str] = field(default_factory=list)
     task: str = "copy"
-    files: list[str] = field(default_factory=list)  # of the questions, and of what is trained on
+    file: list[str] = field(default_factory=list)  # of the questions, and of what is trained on
     examples: list[int] = field(default_factory=lambda: [32, 128, 512])
     seeds: int = 1
     items: int | None = None  # questions; by default as many as the sweep asked
@@ -130,7 +130,7 @@ def _evals(given: Finetune, record: SweepRecord) -> EvalSpec:
         tasks=[given.task],
         shots=[0],
         items=record.evals.items if given.items is None else given.items,
-        files={given.task: given.files} if given.files else record.evals.of(given.task).files,
+        files={given.task: given.file} if given.file else record.evals.of(given.task).files,
         validation_tokens=record.evals.validation_tokens,
     )
     checks.check_evals(rules)

@@ -47,3 +47,10 @@ def choice_files(tmp_path: Path) -> tuple[Path, Path]:
     """Examples with two or three choices of their own: what is trained on, and the questions."""
     train, test = finetuning.choices(96, 1), finetuning.choices(32, 2)
     return finetuning.write(tmp_path / "train.jsonl", train), finetuning.write(tmp_path / "test.jsonl", test)
+
+
+@pytest.fixture
+def pair_files(tmp_path: Path) -> tuple[Path, Path]:
+    """Pairs of texts, read in both orders: what is trained on, and the questions."""
+    train, test = finetuning.pairs(96, 1), finetuning.pairs(32, 2)
+    return finetuning.write(tmp_path / "train.jsonl", train), finetuning.write(tmp_path / "test.jsonl", test)

@@ -33,6 +33,13 @@ def sentiments(count: int, seed: int) -> list[dict[str, Any]]:
     return [{"text": f"a {word} day {number}", "label": words[word]} for word, number in drawn]
 
 
+def pairs(count: int, seed: int) -> list[dict[str, Any]]:
+    """Two texts that are of one word, or not."""
+    rng, words = random.Random(seed), ["one", "two", "six"]
+    drawn = [(rng.choice(words), rng.choice(words), rng.randrange(10**4)) for _ in range(count)]
+    return [{"first": f"{a} {n}", "second": b, "label": "same" if a == b else "other"} for a, b, n in drawn]
+
+
 def choices(count: int, seed: int) -> list[dict[str, Any]]:
     """Questions whose right choice repeats the context; some have two choices and some three."""
     rng, words = random.Random(seed), ["one", "two", "six", "ten", "red"]

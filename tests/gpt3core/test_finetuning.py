@@ -54,7 +54,7 @@ def plainly(model, spec, batch):
     return total / len(batch.answers)
 
 
-@pytest.mark.parametrize("kind", ["labelled_files", "choice_files"])
+@pytest.mark.parametrize("kind", ["labelled_files", "pair_files", "choice_files"])
 def test_the_loss_and_its_gradient_are_the_papers(parent, kind, request, tmp_path):
     root, done = parent
     train, test = request.getfixturevalue(kind)

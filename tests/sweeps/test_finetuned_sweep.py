@@ -54,7 +54,7 @@ def small(trained, isolated, clock, monkeypatch):
 
 def wanted(trained, **changed):
     files = [str(trained[0] / name) for name in ("test.jsonl", "train.jsonl")]
-    known = {"task": "labelled", "files": files, "examples": [16, 96], "seeds": 2, "items": 24, "shots": [0]}
+    known = {"task": "labelled", "file": files, "examples": [16, 96], "seeds": 2, "items": 24, "shots": [0]}
     return Finetune(**{**known, "train": Rules(epochs=6, batch=16, lr=0.01), **changed})
 
 
@@ -126,7 +126,7 @@ def test_a_fine_tuning_sweep_is_never_the_one_that_is_meant_by_default(small, tr
 
 
 def test_the_plan_starts_nothing(small, trained, capsys):
-    words = ["task=labelled", f"files=[{trained[0] / 'test.jsonl'},{trained[0] / 'train.jsonl'}]", "examples=[32]"]
+    words = ["task=labelled", f"file=[{trained[0] / 'test.jsonl'},{trained[0] / 'train.jsonl'}]", "examples=[32]"]
     assert finetuning.finetune([*words, "items=24", "--plan"], "") == 0
     said = capsys.readouterr().out
     assert "2 fine-tuning runs of small on labelled (classification, 2 classes" in said
@@ -140,7 +140,7 @@ def test_the_plan_starts_nothing(small, trained, capsys):
     [
         (["tsk=copy"], "unknown key 'tsk', did you mean task"),
         (["task=copi"], "unknown task 'copi', did you mean copy"),
-        (["task=addition_2", "files=[]"], "its answers are not chosen among given ones"),
+        (["task=addition_2", "file=[]"], "its answers are not chosen among given ones"),
         (["runs=[d99]"], "the sweep has no run 'd99'"),
         (["sweep=smal"], "no such sweep, did you mean small"),
         (["seeds=0"], "seeds=0: draws"),
@@ -150,8 +150,8 @@ def test_the_plan_starts_nothing(small, trained, capsys):
         (["items=99"], "test.jsonl has 60 items, and 99 are asked for"),
         (["train.epochs=0"], "train.epochs=0.0: it must be positive"),
         (["train.lm_weight=-1"], "lm_weight=-1.0: it must lie from"),
-        (["files=[nowhere.jsonl]"], "nowhere.jsonl cannot be read"),
-        (["files=[]"], "its examples come from a file"),
+        (["file=[nowhere.jsonl]"], "nowhere.jsonl cannot be read"),
+        (["file=[]"], "its examples come from a file"),
         (["name=a/b"], "name=a/b: it names a folder"),
         (["name=small"], "there is a sweep of that name, which trains runs of its own"),
         (["placement.tensor=2"], "placement.tensor, pipeline and context do not go with fine-tuning"),
@@ -160,8 +160,8 @@ def test_the_plan_starts_nothing(small, trained, capsys):
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(small, trained, words, sentence):
-    files = f"files=[{trained[0] / 'test.jsonl'},{trained[0] / 'train.jsonl'}]"
-    known = {"task": "task=labelled", "files": files, "items": "items=24", "examples": "examples=[32]"}
+    files = f"file=[{trained[0] / 'test.jsonl'},{trained[0] / 'train.jsonl'}]"
+    known = {"task": "task=labelled", "file": files, "items": "items=24", "examples": "examples=[32]"}
     known |= {word.split("=")[0]: word for word in words}
     with pytest.raises(ValueError, match=sentence) as caught:
         finetuning.finetune([*known.values(), "--plan"], "")
