@@ -176,8 +176,8 @@ def test_files_are_read_through_once_and_again_when_they_change(mixed, monkeypat
 
 def test_a_texts_name_is_worked_out_once_and_again_when_it_changes(tales, monkeypatch):
     asked = []
-    whole = corpus.reading.texts
-    monkeypatch.setattr(corpus.reading, "texts", lambda path: asked.append(path) or whole(path))
+    whole = corpus.own.texts
+    monkeypatch.setattr(corpus.own, "texts", lambda path: asked.append(path) or whole(path))
     first = corpus.fingerprint(str(tales))
     assert corpus.fingerprint(str(tales)) == first
     assert len(asked) == 2, "written a moment ago: it may change again unseen"

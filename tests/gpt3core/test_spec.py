@@ -32,6 +32,7 @@ OTHER = {
     **{"model.mup_base_width": 64, "model.mup_base_d_head": 16},
     **{"data.corpus": "/elsewhere", "data.corpus_sha256": "1" * 64, "data.tokenizer": "gpt2:301"},
     **{"data.validation_fraction": 0.2, "data.pipeline_version": 99, "data.weights": (("a", 1.0),)},
+    **{"data.episodes": 0.25},
     **{"optim.lr": 0.02, "optim.batch_tokens": 192, "optim.warmup_tokens": 128, "optim.decay_tokens": 3841},
     **{"optim.final_fraction": 0.2, "optim.beta1": 0.8, "optim.beta2": 0.9, "optim.eps": 1e-7},
     **{"optim.weight_decay": 0.0, "optim.clip": 2.0, "tokens": 7680, "seed": 1, "precision": "fp32"},

