@@ -67,9 +67,8 @@ def fit(
 ) -> Study:
     """Fit scaling laws to runs, as ``python -m analysis.fit --help`` says; UsageError or StoreError in one sentence.
 
-    Args:
-        source: a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store.
-        predict: points with columns N and D, or C; ``Study.predicted_points`` has one prediction a row, in order.
+    ``source`` is a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store;
+    ``predict`` has columns N and D, or C, and ``Study.predicted_points`` one prediction for each row, in order.
     """
     settings = StudySettings(
         runs=None if isinstance(source, pd.DataFrame) else str(source),

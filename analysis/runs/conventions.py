@@ -96,6 +96,12 @@ def chosen(table: pd.DataFrame, n: Parameters | None, c: Compute | None, named: 
     return Convention(n=n or preferred, c=c or first.c)
 
 
+def _unique(frame: pd.DataFrame, renamed: pd.DataFrame) -> pd.Series:
+    """Different tokens that each run saw: as it says, else those of a text that is all seen equally often."""
+    even = frame.D / np.maximum(frame.epochs, 1.0)
+    return renamed.U.astype(float).fillna(even) if "U" in renamed else even
+
+
 def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     """The runs as a law sees them, one row each, under one convention of N and one of C.
 
@@ -128,8 +134,7 @@ def points(table: pd.DataFrame, convention: Convention) -> pd.DataFrame:
     counted = frame.N if c is not Compute.KAPLAN else renamed.N_nonembedding.astype(float)
     frame["C"] = renamed.C.astype(float) if c is Compute.EXACT else 6 * counted * frame.D
     frame["epochs"] = renamed.epochs.astype(float)
-    unique = frame.D / np.maximum(frame.epochs, 1.0)  # of a text that is all seen equally often
-    frame["U"] = renamed.U.astype(float).fillna(unique).clip(upper=frame.D) if "U" in renamed else unique
+    frame["U"] = _unique(frame, renamed)
     for name in ("loss", "loss_se", "budget_flops", "batch_tokens", "gpu_hours", *TUNED):
         if name in renamed:
             frame[name] = renamed[name].astype(float)

@@ -153,7 +153,7 @@ def _domains(
                 f"domains.{next(iter(settings.domains))}: a store's runs name their domains themselves: leave it out"
             )
         shared = [set(domains.names(ladder.table.columns)) for ladder in whole]
-        return {"": None} | dict.fromkeys(sorted(set.intersection(*shared)) if shared else [])
+        return dict.fromkeys(["", *(sorted(set.intersection(*shared)) if shared else [])])
     raws = [source.raw for source in sources]
     for name, column in settings.domains.items():
         for source, raw in zip(sources, raws, strict=True):
@@ -168,8 +168,8 @@ def _domains(
         shared_names = [name for name in domains.names(raws[0].columns) if domains.DOMAIN + name in raws[1].columns]
         named = {name: domains.DOMAIN + name for name in shared_names}
     aliases = {alias.lower() for alias in foreign.ALIASES["loss"]}
-    whole = "loss" in settings.columns or all(aliases & {str(c).lower() for c in raw.columns} for raw in raws)
-    return ({"": None} if whole or not named else {}) | named
+    total = "loss" in settings.columns or all(aliases & {str(c).lower() for c in raw.columns} for raw in raws)
+    return ({"": None} if total or not named else {}) | named
 
 
 def _read(source: _Source, settings: CompareSettings, column: str | None) -> Runs:

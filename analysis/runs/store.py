@@ -70,7 +70,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             unmeasured.append(run_id)
         if measured is not None:
             every = pd.concat([measured, *_few_shot(run, record)], ignore_index=True)
-            single = [name for name in every if domains.is_of_domain(name)]
+            single = [name for name in every if domains.is_of_domain(str(name))]
             scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
             evals.append(_over_draws(scores).assign(run_id=run_id))
     if not rows:
@@ -250,5 +250,5 @@ def _row(run: RunDir, sweep: str, measured: pd.DataFrame | None) -> dict[str, An
         | ({"parent": result["trunk"]} if result.get("trunk") else {})
         | {name: result.get(name) for name in _FROM_RESULT}
         | {name: held_out.get(name) for name in _FROM_HELD_OUT}
-        | {name: value for name, value in held_out.items() if domains.is_of_domain(name)}
+        | {name: value for name, value in held_out.items() if domains.is_of_domain(str(name))}
     )

@@ -5,6 +5,7 @@ CACHE/checked/<key>.json    the files' sizes and times, and what was found; a fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -58,8 +59,9 @@ def remembered(key: str, paths: Iterable[Path], work_out: Callable[[], str]) -> 
     found = work_out()
     newest = max((stamp[1] for stamp in stamps.values() if stamp is not None), default=0)
     if began - newest > SETTLED_SECONDS * 1e9:
-        files.make_folder(record.parent)
-        files.write_json(record, {"files": stamps, "found": found})
+        with contextlib.suppress(StoreError):  # then it is worked out again
+            files.make_folder(record.parent)
+            files.write_json(record, {"files": stamps, "found": found})
     return found
 
 
@@ -95,9 +97,9 @@ def _unknown(
 
 def _read(folder: Path, names: Iterable[str], expected: Mapping[str, Mapping[str, Any]], mend: str) -> None:
     def sound(name: str) -> bool:
-        found = files.sha256_file(folder / name) == expected[name]["sha256"]
+        found = files.sha256_file(folder / name)
         pulse.beat()
-        return found
+        return found == str(expected[name]["sha256"])
 
     with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as threads:
         for name, good in [(name, threads.submit(sound, name)) for name in names]:

@@ -31,7 +31,7 @@ def fingerprint(corpus: str) -> str:
     if corpus == starter.NAME:
         return starter.fingerprint()
     if is_prepared(corpus):
-        return writing.identity(files.read_object(_prepared(corpus)))
+        return prepared(corpus).corpus_sha256
     paths = own.text_files(corpus)
     key = f"text:{Path(corpus).expanduser().absolute()}"
     return checked.remembered(key, paths, lambda: _fingerprint(own.texts(corpus)))
@@ -40,6 +40,23 @@ def fingerprint(corpus: str) -> str:
 def is_prepared(corpus: str) -> bool:
     """Whether a corpus is a folder that was prepared, rather than text."""
     return corpus not in ("", starter.NAME) and os.path.isfile(_prepared(corpus))  # noqa: PTH113 (refuses no path)
+
+
+def prepared(corpus: str) -> DataSpec:
+    """The specification of a folder that was prepared, as it was prepared.
+
+    Raises:
+        ValueError: for one that was not.
+    """
+    if not is_prepared(corpus):
+        raise ValueError(f"corpus={corpus!r}: there is no {writing.MANIFEST} in it, so it is no prepared folder")
+    found = files.read_object(_prepared(corpus))
+    return DataSpec(
+        corpus=corpus,
+        corpus_sha256=writing.identity(found),
+        tokenizer=found["tokenizer"],
+        validation_fraction=found["validation_fraction"],
+    )
 
 
 def manifest(spec: DataSpec) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 corpus=DIR           write a prepared folder, starter, or own text as OUT/<source>-train.bin and .idx, and -validation
 indexed=[A,B]        prepare DIR from A.bin and A.idx, B.bin and B.idx: every pair is a source, named as its file is
 out=DIR              the new folder; one that holds something is refused
-tokenizer=gpt2       the tokenizer, of the corpus or by which the pairs were made
-validation_fraction=0.06  the share held out: a document is, or is not, by a hash of its tokens
+tokenizer=gpt2       by which the pairs were made, or the text is to be cut; a prepared folder has its own
+validation_fraction=0.06  the share held out, of pairs by a hash of each document's tokens
 
 PREFIX.bin holds tokens, of a prepared folder with the end of text after each document. PREFIX.idx says where documents
 begin: MMIDIDX, two zero bytes, the version (1), the type of a token, the numbers of sequences and of documents' limits,
@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,8 +43,11 @@ class MegatronSettings:
     corpus: str | None = None
     indexed: list[str] = field(default_factory=list)
     out: str | None = None
-    tokenizer: str = "gpt2"
-    validation_fraction: float = 0.06
+    tokenizer: str | None = None
+    validation_fraction: float | None = None
+
+
+TOKENIZER, FRACTION = "gpt2", 0.06  # where nothing is said
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     given = cli.settings(MegatronSettings(), argv)
     if not given.out or (given.corpus is None) == (not given.indexed):
         raise UsageError("out=DIR and one of corpus=... and indexed=[...] are needed: where to, and what (--help)")
-    if not 0 < given.validation_fraction < 1:
+    if given.validation_fraction is not None and not 0 < given.validation_fraction < 1:
         raise UsageError(f"validation_fraction={given.validation_fraction}: it must lie between 0 and 1")
     out = Path(given.out).expanduser().absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -73,13 +76,17 @@ def _export(given: MegatronSettings, out: Path) -> list[str]:
     from gpt3core.spec import DataSpec
 
     assert given.corpus is not None
-    spec = DataSpec(
-        corpus=given.corpus,
-        corpus_sha256=corpus.fingerprint(given.corpus),
-        tokenizer=given.tokenizer,
-        validation_fraction=given.validation_fraction,
+    if corpus.is_prepared(given.corpus):
+        own = corpus.prepared(given.corpus)
+    else:
+        named = {"corpus": given.corpus, "corpus_sha256": corpus.fingerprint(given.corpus)}
+        own = DataSpec(**named, tokenizer=TOKENIZER, validation_fraction=FRACTION)
+    spec = replace(
+        own,
+        tokenizer=given.tokenizer or own.tokenizer,
+        validation_fraction=given.validation_fraction or own.validation_fraction,
     )
-    made, end, said = shards.prepare(spec), tokenizers.end_of_text(given.tokenizer), []
+    made, end, said = shards.prepare(spec), tokenizers.end_of_text(spec.tokenizer), []
     for side, streams in (("train", made.train), ("validation", made.validation)):
         for stream in streams:
             count = write(stream.pieces, out / f"{stream.name}-{side}", end)
@@ -90,16 +97,16 @@ def _export(given: MegatronSettings, out: Path) -> list[str]:
 
 
 def _prepare(given: MegatronSettings, out: Path) -> list[str]:
-    made = {}
+    made, name = {}, given.tokenizer or TOKENIZER
+    fraction = given.validation_fraction or FRACTION
     for prefix in map(Path, given.indexed):
         if prefix.name in made:
             raise UsageError(f"indexed: two pairs are named {prefix.name}, which names a source: rename one")
-        documents = _sided(read(prefix.expanduser()), given.validation_fraction, prefix.name)
-        made[prefix.name] = writing.write(documents, out, source=prefix.name, tokenizer=given.tokenizer)
-    described = {"tokenizer": given.tokenizer, "validation_fraction": given.validation_fraction}
-    writing.finish(out, made, **described)
-    counts = [f"{name} {sum(source.tokens.values()):,} tokens" for name, source in made.items()]
-    return [f"written: {out}, {', '.join(counts)}: train on it with data.corpus={out} data.tokenizer={given.tokenizer}"]
+        documents = _sided(read(prefix.expanduser()), fraction, prefix.name)
+        made[prefix.name] = writing.write(documents, out, source=prefix.name, tokenizer=name)
+    writing.finish(out, made, tokenizer=name, validation_fraction=fraction)
+    counts = ", ".join(f"{source} {sum(of.tokens.values()):,} tokens" for source, of in made.items())
+    return [f"written: {out}, {counts}: train on it with data.corpus={out} data.tokenizer={name}"]
 
 
 def _sided(documents: Iterable[np.ndarray], fraction: float, name: str) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -122,7 +129,7 @@ def write(pieces: Iterable[np.ndarray], prefix: Path, end: int) -> int:
         index.write(b"\0" * HEADER.size)
         count, begun = 0, 0
         for piece in pieces:
-            tokens.write(memoryview(np.ascontiguousarray(piece, dtype=TOKEN)).cast("B"))
+            tokens.write(np.ascontiguousarray(piece, dtype=TOKEN).data)
             limits = np.flatnonzero(piece == end) + 1
             lengths = np.diff(limits, prepend=-begun).astype("<i4")
             index.write(lengths.tobytes())

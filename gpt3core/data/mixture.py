@@ -109,4 +109,5 @@ def _mixed(words: np.ndarray) -> np.ndarray:
     words = words * np.uint64(FACTORS[0])
     words = words ^ (words >> np.uint64(SHIFTS[1]))
     words = words * np.uint64(FACTORS[1])
-    return words ^ (words >> np.uint64(SHIFTS[2]))
+    found: np.ndarray = words ^ (words >> np.uint64(SHIFTS[2]))
+    return found

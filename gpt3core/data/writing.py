@@ -83,7 +83,7 @@ class _Side:
         path = self.folder / f"{self.stem}-{len(self.shards):05d}.npy"
         with open(path, "wb") as file:  # numpy does not say that a disk is full when it writes to a file
             file.write(header(self.used))
-            file.write(memoryview(self.buffer[: self.used]).cast("B"))
+            file.write(self.buffer[: self.used].data)
             _synced(file)
         self.shards.append(path)
         self.used = 0
@@ -93,7 +93,7 @@ def header(tokens: int) -> bytes:
     """How a .npy file of so many tokens begins."""
     found = io.BytesIO()
     described = {"descr": TOKEN.str, "fortran_order": False, "shape": (tokens,)}
-    np.lib.format.write_array_header_1_0(found, described)  # type: ignore[no-untyped-call]
+    np.lib.format.write_array_header_1_0(found, described)
     return found.getvalue()
 
 
@@ -130,9 +130,9 @@ def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: s
             into.add(end)
             pulse.beat()
         _synced(kept)
-    for side in sides.values():
-        if side.used:
-            side.flush()
+    for into in sides.values():
+        if into.used:
+            into.flush()
     with open(place / "words.json", "wb") as file:
         file.write(json.dumps(counted.most_common(WORDS_KEPT)).encode())
         _synced(file)

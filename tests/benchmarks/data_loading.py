@@ -132,9 +132,8 @@ def loading(seconds: float) -> None:
         first = time.process_time() - began
         rate = batches(loader, 8, 1.0, start=10**8)
         grown = (anonymous() - before) / 1e6
-    print(
-        f"  over {PIECES * writing.SHARD_TOKENS:,} tokens: first batch after {first:.2f} CPU-s, {rate / 1e6:.1f}M tokens a CPU-second"
-    )
+    size = PIECES * writing.SHARD_TOKENS
+    print(f"  over {size:,} tokens: first batch after {first:.2f} CPU-s, {rate / 1e6:.1f}M tokens a CPU-second")
     target("loader_300b_megabytes", grown, "<", 64)
     target("loader_300b_first_batch_cpu_seconds", first, "<", 1)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpt3core.data import checked, corpus, facts, shards, tokenizer, writing
+from gpt3core.data import check, checked, corpus, facts, shards, tokenizer, writing
+from gpt3core.errors import UsageError
 from gpt3core.evals import held_out
 from gpt3core.spec import DataSpec
 from gpt3core.store import files
@@ -188,6 +189,22 @@ def test_a_texts_name_is_worked_out_once_and_again_when_it_changes(tales, monkey
     assert corpus.fingerprint(str(tales)) != first
     (tales.parent / "more.jsonl").write_text('{"text": "and more"}\n')
     assert corpus.fingerprint(str(tales.parent)) != corpus.fingerprint(str(tales))
+
+
+def test_a_folder_is_read_through_by_command(mixed, capsys):
+    assert check.main([f"corpus={mixed}"]) == 0
+    said = capsys.readouterr().out
+    assert "books: weight 70.0%, 160 documents" in said
+    assert f"sound: {mixed}, sha256 {corpus.fingerprint(str(mixed))[:12]}, data.tokenizer=gpt2:300" in said
+    path = mixed / "web" / "words.json"
+    stamp = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"words.json is damaged"):
+        check.main([f"corpus={mixed}"])
+    for words, refused in (([], "corpus=DIR is needed"), ([f"corpus={mixed}/web"], "it is no prepared folder")):
+        with pytest.raises((UsageError, ValueError), match=refused):
+            check.main(words)
 
 
 def test_a_record_that_cannot_be_read_is_made_again(mixed):
