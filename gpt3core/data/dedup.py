@@ -129,6 +129,7 @@ def _links(keys: NDArray[np.uint64], ranked: Places, found: Signatures, similari
     """Pairs of ranks (2, pairs) that are alike, of documents with words that are in the same bucket.
 
     The first of a bucket leads: those that are like it are linked, and the others are a bucket again, ROUNDS times.
+    So the cost is linear, and in a bucket of more kinds than that copies among the last are missed.
 
     Args:
         keys: of the documents by rank.

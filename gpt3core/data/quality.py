@@ -7,6 +7,7 @@ square root of the document's words: the paper does not scale them, and a book i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import itertools
@@ -128,6 +129,9 @@ def fit(features: sparse.csr_array, labels: NDArray[np.bool_], *, penalty: float
     def objective(at: Floats) -> float:
         return float((share * np.logaddexp(0, -sign * logits(at))).sum()) + _dot(ridge * at, at) / 2
 
+    def curved(curvature: Floats, along: Floats) -> Floats:
+        return back(curvature * logits(along)) + ridge * along
+
     found = np.zeros(features.shape[1] + 1)
     first = None
     for _ in range(NEWTON_STEPS):
@@ -136,8 +140,7 @@ def fit(features: sparse.csr_array, labels: NDArray[np.bool_], *, penalty: float
         first = first or _dot(slope, slope)
         if _dot(slope, slope) <= TOLERANCE**2 * first:
             break
-        curvature = share * missed * (1 - missed)
-        step = _conjugate_gradients(lambda v, c=curvature: back(c * logits(v)) + ridge * v, -slope)
+        step = _conjugate_gradients(functools.partial(curved, share * missed * (1 - missed)), -slope)
         value, length = objective(found), 1.0
         while objective(found + length * step) > value + 1e-4 * length * _dot(slope, step) and length > TOLERANCE:
             length /= 2

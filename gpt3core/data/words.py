@@ -43,9 +43,9 @@ class Words:
 
 def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """The texts in groups of about BATCH characters, which bounds the memory of what is computed of them."""
-    ends = np.cumsum([len(text) for text in texts])
-    cuts = np.searchsorted(ends, np.arange(BATCH, ends[-1], BATCH)) if len(texts) else []
-    bounds = np.unique([0, *cuts, len(texts)])
+    ends = np.cumsum([0, *(len(text) for text in texts)])
+    cuts = np.searchsorted(ends[1:], np.arange(BATCH, ends[-1], BATCH))
+    bounds = np.unique([0, *cuts.tolist(), len(texts)])
     for begin, end in itertools.pairwise(bounds.tolist()):
         yield texts[begin:end]
 
@@ -115,11 +115,9 @@ def _blocks(texts: Sequence[str]) -> Iterator[list[tuple[int, int, int]]]:
         begin = 0
         while begin < len(text):
             end = min(len(text), begin + BLOCK)
-            if (
-                end < len(text)
-                and (space := max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end))) > 0
-            ):
-                end = space
+            if end < len(text):
+                space = max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end))
+                end = space if space > 0 else end
             if size + end - begin > BLOCK and block:
                 yield block
                 block, size = [], 0
