@@ -6,6 +6,7 @@ The folder that is filled must be one that all nodes see, as a store is.
 from __future__ import annotations
 
 import atexit
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -40,15 +41,15 @@ def on_cluster(workers: int | None, *, address: str | None = None) -> Spread:
 def _mapped(tasks: Sequence[Task], workers: int | None) -> Iterator[Task]:
     """Each task when it is done, in whatever order."""
     import ray
-    from ray.data import DataContext
+    from ray.data import DataContext, TaskPoolStrategy
 
-    context = DataContext.get_current()
-    context.enable_progress_bars, context.print_on_execution_start = False, False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the command says how far it is
+    DataContext.get_current().enable_progress_bars = False
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path()}
     rows = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(
         lambda row: _row(tasks[row["id"]], row["id"]),
         num_cpus=1,
-        concurrency=workers,
+        compute=TaskPoolStrategy(size=None if workers is None else min(workers, len(tasks))),
         runtime_env={"env_vars": variables},
     )
     for row in rows.iter_rows():

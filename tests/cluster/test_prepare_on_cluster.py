@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(600)]
 
 def test_nodes_and_workers_change_no_byte_and_errors_stay_sentences(mock_cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setattr(parts, "PART_BYTES", 9000)
+    monkeypatch.setattr(parts, "PART_BYTES", 60_000)
     import ray
 
     from sweeps.cluster.data import on_cluster
