@@ -48,7 +48,8 @@ def run(argv: Sequence[str], usage: str) -> int:
         print(f"{choice.sweep}: {' '.join(choice.prepared)} -> {choice.folder}", flush=True)
         plan = ["--plan"] if "--plan" in flags else []
         prepare.main([*choice.prepared, *workers, f"out={choice.folder}", *plan])
-        here = [*settings, f"name={choice.sweep}", f"data.corpus={choice.folder}"]
+        ladder = [word for word in settings if not word.startswith("name=")]  # it is the beginning of the sweeps' names
+        here = [*ladder, f"name={choice.sweep}", f"data.corpus={choice.folder}"]
         if plan and not (choice.folder / "manifest.json").exists():
             print("its runs can be planned when it is prepared", flush=True)
         elif (code := command.sweep([*here, *plan], usage="")) not in (command.DONE, command.DAMAGED, command.LIMITED):
