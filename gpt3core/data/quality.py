@@ -200,7 +200,9 @@ def uniform(ids: Sequence[str], purpose: str) -> Floats:
     return np.asarray((np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
-def judge(scores: Floats, labels: NDArray[np.bool_], sources: Sequence[str]) -> Judgement:
+def judge(
+    scores: Floats, labels: NDArray[np.bool_], sources: Sequence[str], *, alpha: float = PARETO_ALPHA
+) -> Judgement:
     """How well scores tell curated from raw, how far they are probabilities, and what the rule keeps of each source.
 
     Args:
@@ -215,7 +217,7 @@ def judge(scores: Floats, labels: NDArray[np.bool_], sources: Sequence[str]) -> 
     return Judgement(
         auc=float(above / (n_curated * n_raw)) if n_curated and n_raw else math.nan,
         calibration=tuple((int(b.sum()), float(scores[b].mean()), float(labels[b].mean())) for b in bins if b.any()),
-        kept={str(name): float(keep_probability(scores[names == name]).mean()) for name in np.unique(names)},
+        kept={str(name): float(keep_probability(scores[names == name], alpha).mean()) for name in np.unique(names)},
     )
 
 

@@ -119,6 +119,8 @@ def test_a_classifier_tells_new_documents_and_its_judgement_is_right(classifier)
     assert sum(n for n, _, _ in found.calibration) == 600
     assert found.kept["books"] == pytest.approx(((2 - scores[labels]) ** -9).mean())
     assert found.kept["books"] > 5 * found.kept["web"]
+    milder = judge(scores, labels, ["all"] * 600, alpha=1.0)
+    assert milder.kept["all"] == pytest.approx((1 / (2 - scores)).mean()), "by the rule that was asked for"
 
 
 def test_a_saved_classifier_is_the_same_and_another_file_is_refused(classifier, tmp_path):

@@ -31,8 +31,8 @@ def sample(out: Path, *, part: Path, rates: Mapping[str, float], seed: int) -> N
     parts.write_documents(out, parts.Part(ids=ids, sources=sources, texts=texts), {})
 
 
-def train(out: Path, *, samples: Sequence[Path], curated: Sequence[str], seed: int) -> None:
-    """Train the classifier on most of the samples, and judge it on the others."""
+def train(out: Path, *, samples: Sequence[Path], curated: Sequence[str], alpha: float, seed: int) -> None:
+    """Train the classifier on most of the samples, and judge it and its rule on the others."""
     learnt: list[tuple[str, bool]] = []
     judged: list[tuple[str, bool]] = []
     of: list[str] = []
@@ -51,7 +51,7 @@ def train(out: Path, *, samples: Sequence[Path], curated: Sequence[str], seed: i
     about: dict[str, object] = {"trained_on": len(learnt), "judged_on": len(judged)}
     if 0 < labels.sum() < len(labels):
         scores = classifier.scores([text for text, _ in judged])
-        about |= dataclasses.asdict(quality.judge(scores, labels, of))
+        about |= dataclasses.asdict(quality.judge(scores, labels, of, alpha=alpha))
     with task.folder(out) as begun:
         classifier.save(begun / CLASSIFIER)
         files.write_json(begun / JUDGEMENT, about)

@@ -131,11 +131,12 @@ def _filter(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> 
     key = task.key(key, rates, recipe.seed)
     given: list[dict[str, Any]] = [{"part": part, "rates": rates, "seed": recipe.seed} for part in made.parts]
     samples = _over_parts("sample", 3, work, key, do, filtering.sample, given)
-    key = task.key(key, sorted(curated))
+    alpha = recipe.quality.alpha
+    key = task.key(key, sorted(curated), alpha)
     made.classifier = work / f"04-train-{key}"
-    given = [{"samples": samples, "curated": curated, "seed": recipe.seed}]
+    given = [{"samples": samples, "curated": curated, "alpha": alpha, "seed": recipe.seed}]
     do("train", [Task(out=made.classifier, work=filtering.train, given=given[0])])
-    rule = {"web": web, "alpha": recipe.quality.alpha, "seed": recipe.seed}
+    rule = {"web": web, "alpha": alpha, "seed": recipe.seed}
     key = task.key(key, rule)
     given = [{"part": part, "classifier": made.classifier, **rule} for part in made.parts]
     made.scored = list(_over_parts("score", 5, work, key, do, filtering.score, given))
