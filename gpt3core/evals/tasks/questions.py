@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
+from gpt3core.evals.metrics import normalised
 from gpt3core.evals.tasks.files import FromFile, Record
 from gpt3core.evals.tasks.task import Task
 
 
 def _answers(record: Record) -> list[str]:
-    """A list of answers, TriviaQA's value and aliases, or one answer."""
+    """A list of answers, TriviaQA's value and aliases, or one answer; what "match" takes for no text is none.
+
+    Raises:
+        ValueError: when no answer is left.
+    """
     given = record["answers"] if "answers" in record else record["answer"]
     if isinstance(given, dict):
         given = [given["value"], *given.get("aliases", ())]
-    return [given] if isinstance(given, str) else list(given)
+    given = [given] if isinstance(given, str) else list(given)
+    if not (found := [answer.strip() for answer in given if normalised(answer)]):
+        raise ValueError(f"none of its answers {given!r:.50} has a word beside articles: correct it or leave it out")
+    return found
 
 
 def _question(record: Record) -> Item:
     question = record["question"] if "question" in record else record["qText"]
     question = question if question.endswith("?") else f"{question}?"
-    answer, *aliases = dict.fromkeys(f" {answer.strip()}" for answer in _answers(record))
+    answer, *aliases = dict.fromkeys(f" {answer}" for answer in _answers(record))
     return Item(context=f"Q: {question}\n\nA:", answer=answer, aliases=tuple(aliases))
 
 
