@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.metrics import normalised
 from gpt3core.evals.tasks.files import FromFile, Record
 from gpt3core.evals.tasks.task import Task
 
 
 def _answers(record: Record) -> list[str]:
-    """A list of answers, TriviaQA's value and aliases, or one answer; what "match" takes for no text is none.
+    """A list of answers, TriviaQA's value and aliases, or one answer; what is blank is none.
 
     Raises:
         ValueError: when no answer is left.
@@ -18,8 +17,8 @@ def _answers(record: Record) -> list[str]:
     if isinstance(given, dict):
         given = [given["value"], *given.get("aliases", ())]
     given = [given] if isinstance(given, str) else list(given)
-    if not (found := [answer.strip() for answer in given if normalised(answer)]):
-        raise ValueError(f"none of its answers {given!r:.50} has a word beside articles: correct it or leave it out")
+    if not (found := [answer.strip() for answer in given if answer.strip()]):
+        raise ValueError(f"it has no answer: {given!r:.50}")
     return found
 
 

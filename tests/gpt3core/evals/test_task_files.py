@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gpt3core.evals import prompts, tasks
+from gpt3core.evals import metrics, prompts, tasks
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.evals.tasks import files
 from gpt3core.evals.tasks.files import FromFile
@@ -193,13 +193,17 @@ def test_a_clause_of_copa_keeps_the_capital_of_a_name(choice, clause, tmp_path):
     assert item.choices == (clause, " we ran.")
 
 
-def test_an_answer_without_a_word_is_none(tmp_path):
-    record = {"question": "who ran?", "answer": {"value": "", "aliases": ["Ann", " ", "The", "...", "Eve"]}}
+def test_a_blank_answer_is_none(tmp_path):
+    record = {"question": "which type?", "answer": {"value": "", "aliases": ["AB+", " ", "A+"]}}
     (item,) = tasks.items("triviaqa", 1, paths=(write(tmp_path, record),)).queries
-    assert (item.answer, item.aliases) == (" Ann", (" Eve",))
-    for answers in ([], ["", "a"], ["?"]):
+    assert (item.answer, item.aliases) == (" AB+", (" A+",))
+    said = {
+        text: metrics.mean("match", [text], [[item.answer, *item.aliases]])[0] for text in ("", "ab", " A+", "a", "!")
+    }
+    assert [text for text, score in said.items() if score] == ["ab", " A+"]
+    for answers in ([], ["", " "], ""):
         path = write(tmp_path, {"question": "who ran?", "answers": answers})
-        with pytest.raises(ValueError, match=r"line 1 is no such item .none of its answers \[.*\] has a word"):
+        with pytest.raises(ValueError, match=r"line 1 is no such item .it has no answer: "):
             tasks.items("web_questions", 1, paths=(path,))
 
 
