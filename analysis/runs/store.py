@@ -51,7 +51,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, evals, prompts, missing, pruned, unmeasured = [], [], [], [], [], []
+    rows, prompts, missing, pruned, unmeasured = [], [], [], [], []
     met: dict[str, str] = {}
     for run_id in record.runs:
         run = RunDir(root, run_id)
@@ -73,8 +73,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             single = [name for name in every if domains.is_of_domain(str(name))]
             scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
             prompts.append(_over_draws(scores).assign(run_id=run_id))
-            evals.append(_of_most(prompts[-1]))
-    evals += finetuned.read(root, name)
+    evals = [*map(_of_most, prompts), *finetuned.read(root, name)]
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
     return Runs(

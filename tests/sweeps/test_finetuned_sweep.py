@@ -147,6 +147,19 @@ def test_two_commands_join_one_sweep_and_a_run_of_two_sweeps_counts_once(small, 
     assert set(ways.runs) == {1}, "what differs in more than the seed is not averaged"
 
 
+def test_other_questions_are_put_to_the_same_runs_which_are_not_trained_again(small, trained, isolated):
+    given = wanted(trained, seeds=1, examples=[16], shots=[], runs=[trained[1][1].run_id])
+    (run,) = ask(given, Working(small))[0].runs
+    before = RunDir(small, run.run_id).curve()
+    pool = (trained[0] / "train.jsonl").read_text()
+    fresh = [line for line in sentiments(60, 3) if line["text"] not in pool]
+    other = write(isolated / "other.jsonl", fresh)
+    order, outcome = ask(replace(given, file=[str(other), given.file[1]], name="other"), Working(small))
+    assert [r.run_id for r in order.runs] == list(outcome.done) == [run.run_id]
+    assert RunDir(small, run.run_id).curve().equals(before)
+    assert len(finetuned.beside_prompts(stores.load(small, "small")).asked.unique()) == 2
+
+
 def test_the_plan_starts_nothing(small, trained, capsys):
     words = ["task=labelled", f"file=[{trained[0] / 'test.jsonl'},{trained[0] / 'train.jsonl'}]", "examples=[32]"]
     assert finetuning.finetune([*words, "items=24", "--plan"], "") == 0
