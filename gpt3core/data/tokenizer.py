@@ -126,6 +126,7 @@ PROBE = (
     "\U0001f600\u200d\U0001f680 e\u0301 WE'LL they've \u2019s ____ =====\r\n   end<|endoftext|> \u0661\x00\x7f "
 )
 COMPARED = 64  # one document in so many is cut by both
+LONG_WORD = 500  # bytes from which on riptoken 0.2.4 merges equal pairs in another order ("-" * 500)
 
 
 @functools.cache
@@ -133,7 +134,7 @@ def encoder(name: str) -> Encoder:
     """The fastest way from text to that tokenizer's tokens: riptoken's, where it is installed, else tiktoken's.
 
     riptoken (Rust, the same ranks) is held against tiktoken on a text of odd characters first, and on one document in
-    COMPARED after.
+    COMPARED after. Documents that may have a word of LONG_WORD bytes are tiktoken's.
 
     Raises:
         ValueError: where it ever gives other tokens.
@@ -153,7 +154,9 @@ def encoder(name: str) -> Encoder:
     number = itertools.count()
 
     def fast(text: str) -> np.ndarray:
-        found = np.concatenate([np.array(core.encode_ordinary(part), dtype=np.uint32) for part in parts(text)])
+        if _has_long_word(text):
+            return plain(text)
+        found = np.array(core.encode_ordinary(text), dtype=np.uint32)
         if next(number) % COMPARED == 0 and not np.array_equal(found, plain(text)):
             raise ValueError(
                 f"riptoken cut a document into other tokens of {name} than tiktoken ({text:.40}...): uninstall "
@@ -163,3 +166,10 @@ def encoder(name: str) -> Encoder:
 
     fast(PROBE)
     return fast
+
+
+def _has_long_word(text: str) -> bool:
+    """Whether GPT-2's pattern may find a word of LONG_WORD bytes: of letters, of signs, or of spaces."""
+    longest = max(map(len, text.encode(errors="replace").split()), default=0)
+    step = LONG_WORD // 4 // 5  # a character has at most 4 bytes
+    return longest + len(" ") >= LONG_WORD or re.search(r"\s{5}", text[::step]) is not None

@@ -134,7 +134,8 @@ def test_a_faster_tokenizer_is_held_against_tiktoken(monkeypatch):
     pytest.importorskip("riptoken")
     tokenizer.encoder.cache_clear()
     fast, plain = tokenizer.encoder("gpt2"), tokenizer.load("gpt2")
-    for _, _, text in documents("web", 30):
+    long = [f"a {letter * 499}" for letter in "-a0\n"] + ["-\x1c" * 300, "\u3000" * 167 + "b", f"a{' ' * 1_000_000}b"]
+    for text in [*(text for _, _, text in documents("web", 30)), *long]:
         assert fast(text).tolist() == plain.encode_ordinary(text)
 
 
