@@ -170,6 +170,12 @@ def encoder(name: str) -> Encoder:
 
 def _has_long_word(text: str) -> bool:
     """Whether GPT-2's pattern may find a word of LONG_WORD bytes: of letters, of signs, or of spaces."""
-    longest = max(map(len, text.encode(errors="replace").split()), default=0)
+    import numpy as np
+
+    raw = np.frombuffer(text.encode(errors="replace"), dtype=np.uint8)
+    between = np.flatnonzero((raw == ord(" ")) | (raw == ord("\n")))
     step = LONG_WORD // 4 // 5  # a character has at most 4 bytes
-    return longest + len(" ") >= LONG_WORD or re.search(r"\s{5}", text[::step]) is not None
+    return bool(
+        np.diff(between, prepend=-1, append=len(raw)).max() >= LONG_WORD  # a word and the space before it
+        or re.search(r"\s{5}", text[::step])
+    )
