@@ -27,6 +27,7 @@ from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
 
 REMAKE = "delete {folder} and start again"
+GENERATED = "generated"  # the source in the folder of episodes, whose own name no source may have
 
 
 @dataclass(frozen=True)
@@ -205,5 +206,5 @@ def _write(spec: DataSpec, folder: Path, train: list[Document], validation: list
 
 def _write_episodes(tokenizer: str, folder: Path) -> None:
     generated = ((TRAIN, episodes.NAME, text) for text in episodes.documents(tokenizer))
-    made = {episodes.NAME: writing.write(generated, folder, source=episodes.NAME, tokenizer=tokenizer)}
+    made = {GENERATED: writing.write(generated, folder, source=GENERATED, tokenizer=tokenizer)}
     writing.finish(folder, made, tokenizer=tokenizer, validation_fraction=0.0)
