@@ -131,6 +131,7 @@ def _made(
     draw: int,
     source: tuple[tuple[str, ...], str],
 ) -> _Cell:
+    """The prompts of ``count`` items with so many examples, in the tokens of a run."""
     encoding = tokenizers.load(tokenizer)
     task = tasks.named(name)
     split = tasks.items(name, count, data, tokenizer, *source)

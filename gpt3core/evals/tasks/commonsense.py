@@ -75,6 +75,8 @@ def _copa(record: Record) -> Item:
 
 def _clause(sentence: str) -> str:
     """A sentence that another goes on in: without its capital, unless that may be a name's."""
+    if not sentence:
+        raise ValueError("a choice is blank")
     return sentence[0].lower() + sentence[1:] if OPENER.match(sentence) else sentence
 
 

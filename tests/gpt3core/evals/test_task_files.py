@@ -191,6 +191,8 @@ def test_a_clause_of_copa_keeps_the_capital_of_a_name(choice, clause, tmp_path):
     record = {"premise": "He sang.", "question": "cause", "choice1": choice, "choice2": "We ran.", "label": 0}
     (item,) = tasks.items("copa", 1, paths=(write(tmp_path, record),)).queries
     assert item.choices == (clause, " we ran.")
+    with pytest.raises(ValueError, match="line 1 is no such item .a choice is blank"):
+        tasks.items("copa", 1, paths=(write(tmp_path, {**record, "choice2": " "}),))
 
 
 def test_a_blank_answer_is_none(tmp_path):
