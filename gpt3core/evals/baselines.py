@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,25 +13,32 @@ from gpt3core.evals.item import Item
 def baselines(queries: Sequence[Item], pool: Sequence[Item]) -> dict[str, Any]:
     """Chance; the score of always giving the pool's likeliest answer; and the mean log-probability under its answers.
 
-    The log-probability is in nats, with one added to the count of every answer and of the unknown one.
+    Of the pool only items with another context than the question's count. The log-probability is in nats, with one
+    added to the count of every answer and of the unknown one.
     """
     counts = Counter(item.answer for item in pool)
-    distinct = len(counts) + 1
-    logprob = _mean([math.log((counts[q.answer] + 1) / (len(pool) + distinct)) for q in queries])
-    if not queries[0].choices:
-        commonest = counts.most_common(1)[0][0]
-        return {
-            "chance": 0.0,
-            "prior_accuracy": _mean([float(commonest in (q.answer, *q.aliases)) for q in queries]),
-            "prior_logprob": logprob,
-        }
-    prior, options = [], [set(q.choices) | {q.answer} for q in queries]
-    for q, choices in zip(queries, options, strict=True):
-        best = max(counts[c] for c in choices)
-        likeliest = [c for c in choices if counts[c] == best]
-        prior.append((q.answer in likeliest) / len(likeliest))
-    chance = _mean([1 / len(choices) for choices in options])
-    return {"chance": chance, "prior_accuracy": _mean(prior), "prior_logprob": logprob}
+    commonest = [answer for answer, _ in counts.most_common()]
+    asked = {query.context for query in queries}
+    owns: defaultdict[str, Counter[str]] = defaultdict(Counter)  # context -> its answers, which are taken off
+    for item in pool:
+        if item.context in asked:
+            owns[item.context][item.answer] += 1
+    prior, logprobs, chances = [], [], []
+    for query in queries:
+        own = owns[query.context]
+        options = dict.fromkeys((*query.choices, query.answer))
+        others = {answer: counts[answer] - own[answer] for answer in (*options, *commonest[: len(own) + 1])}
+        distinct = len(counts) - sum(counts[answer] == own[answer] for answer in own) + 1
+        logprobs.append(math.log((others[query.answer] + 1) / (len(pool) - own.total() + distinct)))
+        chances.append(1 / len(options) if query.choices else 0.0)
+        if query.choices:
+            best = max(others[answer] for answer in options)
+            likeliest = [answer for answer in options if others[answer] == best]
+            prior.append((query.answer in likeliest) / len(likeliest))
+        else:
+            said = max(commonest[: len(own) + 1], key=others.__getitem__)
+            prior.append(float(others[said] > 0 and said in (query.answer, *query.aliases)))
+    return {"chance": _mean(chances), "prior_accuracy": _mean(prior), "prior_logprob": _mean(logprobs)}
 
 
 def _mean(values: Sequence[float]) -> float:

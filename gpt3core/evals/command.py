@@ -123,6 +123,7 @@ def _beside(prompt: Prompt) -> str:
     """What is scored beside the answer."""
     words = [f"; choices {', '.join(map(repr, prompt.choices))}"] if prompt.choices else []
     words += [f"; scored is what follows each: {prompt.ending!r}"] if prompt.ending else []
+    words += ["; the context ends before as long an answer as may be written"] if prompt.cut else []
     words += [f"; right too: {', '.join(map(repr, prompt.aliases))}"] if prompt.aliases else []
     return "".join(words)
 
@@ -147,13 +148,12 @@ def _line(given: ShowSettings, number: int, prompt: Prompt, task: Task, tokens: 
 def _list() -> None:
     """The tasks, a line each."""
     from gpt3core.evals import tasks
-    from gpt3core.evals.tasks.files import FromFile
 
     print(f"{'task':<24} {'kind':<16} {'scored by':<12} {'newlines':>8} {'K':>4}  items")
     for name, task in tasks.TASKS.items():
         scored = task.score if task.kind == "multiple_choice" else task.metric
         shots = "" if task.paper_shots is None else str(task.paper_shots)
-        fields = f"JSON lines: {task.source.fields}" if isinstance(task.source, FromFile) else "generated"
+        fields = f"JSON lines: {needed}" if (needed := tasks.fields(task)) else "generated"
         print(f"{name:<24} {task.kind:<16} {scored:<12} {len(task.delimiter):>8} {shots:>4}  {fields}")
     having = ", ".join(name for name, task in tasks.TASKS.items() if task.instruction)
     print(f"and cloze_DOMAIN for every domain of a corpus; K is GPT-3's\nNAME+instruction shows a line first: {having}")

@@ -36,6 +36,7 @@ class Prompt:
     ending: str = ""
     aliases: tuple[str, ...] = ()
     shown: int = 0  # examples in the text
+    cut: bool = False  # whether the context has no room for as long an answer as the task lets a model write
 
     @property
     def continuations(self) -> tuple[tuple[str, str], ...]:

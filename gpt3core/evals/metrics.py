@@ -24,8 +24,9 @@ def exact(text: str, right: str) -> float:
 
 
 def match(text: str, right: str) -> float:
-    """Whether it is the answer after normalisation."""
-    return float(normalised(text) == normalised(right))
+    """Whether it is the answer after normalisation; to the letter where that leaves nothing of the answer ("A+")."""
+    wanted = normalised(right)
+    return float(normalised(text) == wanted) if wanted else exact(text, right)
 
 
 def f1(text: str, right: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gpt3core.evals.item import Item, Prompt
 from gpt3core.evals.spec import INSTRUCTED
@@ -35,7 +36,7 @@ def asked(name: str, task: Task, split: Split, shots: int, encode: Encode, n_ctx
             raise ValueError(f"task {name}: {error}") from error
         prompt = fitted(task, query, shown, encode, n_ctx)
         found.append(prompt)
-        if not prompt.shown and (tokens := length(task, prompt, encode)) > n_ctx:
+        if prompt.cut and (tokens := length(task, prompt, encode)) > n_ctx:
             too_long.append(tokens)
     if too_long:
         raise ValueError(
@@ -81,23 +82,37 @@ def compose(task: Task, query: Item, shown: Sequence[str]) -> Prompt:
 
 
 def fitted(task: Task, query: Item, shown: Sequence[str], encode: Encode, n_ctx: int) -> Prompt:
-    """The prompt with as many of the examples as the context holds, the first ones left out; else with none."""
+    """The prompt with as many of the examples as the context holds, the first ones left out; else with none.
+
+    Where an answer is written it has room for all of its tokens; without an example it has what room there is.
+    """
 
     def fits(left_out: int) -> bool:
-        return length(task, compose(task, query, shown[left_out:]), encode) <= n_ctx
+        return length(task, compose(task, query, shown[left_out:]), encode, written=True) <= n_ctx
 
-    if not shown or fits(0):
+    if fits(0):
         return compose(task, query, shown)
+    if not shown:
+        return replace(compose(task, query, ()), cut=True)
     low, high = 1, len(shown)  # with low - 1 left out it is too long
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle + 1, high)
+    if high == len(shown):
+        return fitted(task, query, (), encode, n_ctx)
     return compose(task, query, shown[high:])
 
 
-def length(task: Task, prompt: Prompt, encode: Encode) -> int:
-    """Tokens that a model reads: an end of text, the prompt, and the longest answer with its end but for one token."""
+def length(task: Task, prompt: Prompt, encode: Encode, *, written: bool = False) -> int:
+    """Tokens that a model reads: an end of text, the prompt, and the longest answer with its end but for one token.
+
+    Args:
+        written: where the answer is not given but written, as many tokens as the task allows are reckoned for it.
+    """
     stop = "" if task.kind == "multiple_choice" else task.stop
     pairs = *prompt.continuations, *(("", alias) for alias in prompt.aliases)
     longest = max(len(encode(given)) + len(encode(scored)) for given, scored in pairs)
-    return len(encode(prompt.text)) + longest + len(encode(stop))
+    room = longest + len(encode(stop))
+    if written and task.kind == "generate" and not task.forced:
+        room = max(room, task.answer_tokens)
+    return len(encode(prompt.text)) + room

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from gpt3core.data import formats
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import classifier, held_out, metrics, prompts, scoring, tasks
+from gpt3core.evals import classifier, examples, held_out, metrics, prompts, scoring, tasks
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.scoring import Case
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
 from gpt3core.spec import RunSpec
 
+KEPT_TOKENS = 4_000_000  # of prompts, about 150 MB
 COLUMNS = (
     *(
         "task",
@@ -39,13 +42,17 @@ def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
     """Make everything that the evaluation needs: what it lacks is better known before the training than after it.
 
     Raises:
-        ValueError: for an unknown task, or too little text for it or for the held-out loss.
+        ValueError: for an unknown task, too little text for it or the held-out loss, or questions that are too long.
     """
     held_out.windows(data, spec.model.n_ctx, evals.validation_tokens)
     for task in evals.tasks:
         metrics.require(tasks.named(task).metric)
         for shots in evals.shots:
-            _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data, 0, evals.source(task))
+            if classifier.knows(spec, task, shots):
+                found = examples.of_task(task, evals.items, data, spec.data.tokenizer, evals.source(task)[0])
+                formats.shape(found.asked, spec.data.tokenizer, spec.model.n_ctx)
+            else:
+                _cell(task, shots, evals.items, spec.model.n_ctx, spec.data.tokenizer, data, 0, evals.source(task))
 
 
 def evaluate(
@@ -66,7 +73,7 @@ def evaluate(
     error too, of "f1" that of the mean, of "bleu" a jackknife's. ``logprob`` is the mean log-probability of the whole
     right answer, in nats, without what ends it. ``chance`` is the accuracy of a blind choice, ``prior_accuracy`` and
     ``prior_logprob`` are those of the pool's answers. ``shots_shown`` is the mean number of examples that fitted the
-    context; ``fits`` is false where that is less than K of any item.
+    context; ``fits`` is false where that is less than K of any item, or an answer has not the room to be written.
 
     Args:
         model: as in ``scoring``.
@@ -86,29 +93,52 @@ def evaluate(
             row = classifier.row(model, spec, items, evals.source(task), data, numerics, device)
         elif row is None:
             where = spec.model.n_ctx, spec.data.tokenizer, data
-            cases, row = _cell(task, shots, items, *where, draw, evals.source(task))
+            cell = _cell(task, shots, items, *where, draw, evals.source(task))
             encoding = tokenizers.load(spec.data.tokenizer)
-            row = row | scoring.score(model, tasks.named(task), cases, encoding, numerics, device)
+            row = cell.row | scoring.score(model, tasks.named(task), cell.cases, encoding, numerics, device)
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
     return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *held_out.columns(rows))}
 
 
-@functools.lru_cache(maxsize=256)
-def _cell(
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """The encoded prompts of a task at K examples, and its row but for the scores."""
+
+    cases: list[Case]
+    row: dict[str, Any]
+    tokens: int
+
+
+_kept: OrderedDict[tuple[Any, ...], _Cell] = OrderedDict()  # the next run is asked the same; the last used one last
+
+
+def _cell(*asked: Any) -> _Cell:
+    """As ``_made``, from those kept where it is among them."""
+    cell = _kept.pop(asked, None) or _made(*asked)
+    _kept[asked] = cell
+    while len(_kept) > 1 and sum(one.tokens for one in _kept.values()) > KEPT_TOKENS:
+        _kept.popitem(last=False)
+    return cell
+
+
+def _made(
     name: str,
     shots: int,
     count: int,
     n_ctx: int,
     tokenizer: str,
     data: Shards,
-    draw: int = 0,
-    source: tuple[tuple[str, ...], str] = ((), ""),
-) -> tuple[list[Case], dict[str, Any]]:
-    """The encoded prompts of a task at K examples and its row but for the scores."""
+    draw: int,
+    source: tuple[tuple[str, ...], str],
+) -> _Cell:
+    """The prompts of ``count`` items with so many examples, in the tokens of a run."""
     encoding = tokenizers.load(tokenizer)
     task = tasks.named(name)
     split = tasks.items(name, count, data, tokenizer, *source)
     found = prompts.asked(name, task, split, shots, encoding.encode_ordinary, n_ctx, draw)
     shown = [prompt.shown for prompt in found]
-    row = {"fits": min(shown) == shots, "shots_shown": sum(shown) / len(shown)}
-    return [scoring.case(task, prompt, encoding) for prompt in found], row | baselines(split.queries, split.pool)
+    fits = min(shown) == shots and not any(prompt.cut for prompt in found)
+    row = {"fits": fits, "shots_shown": sum(shown) / len(shown)} | baselines(split.queries, split.pool)
+    cases = [scoring.case(task, prompt, encoding) for prompt in found]
+    encoded = [case.encoded for case in cases]
+    return _Cell(cases=cases, row=row, tokens=sum(len(one.context) + sum(map(len, one.options)) for one in encoded))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Case:
     """A prompt to be scored: its options, the right one first, or where there are no choices the right answer.
 
-    Where an answer is forced (``forced``) every right one is an option.
+    Where an answer is forced (``Task.forced``) every right one is an option.
     """
 
     encoded: Encoded
@@ -47,7 +47,7 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
     stop: list[int] = []
     pairs = prompt.continuations
     if task.kind != "multiple_choice":
-        stop, pairs = encode(task.stop), tuple(("", right) for right in (rights if forced(task) else rights[:1]))
+        stop, pairs = encode(task.stop), tuple(("", right) for right in (rights if task.forced else rights[:1]))
     if any(not scored for _, scored in pairs):
         raise ValueError(f"an answer or a choice after {prompt.text[-40:]!r} is empty: correct or leave out its item")
     parts = [(encode(given), encode(scored)) for given, scored in pairs]
@@ -59,11 +59,6 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
         scored=tuple(range(len(given), len(given) + len(scored)) for given, scored in parts),
         rights=rights,
     )
-
-
-def forced(task: Task) -> bool:
-    """Whether a greedy answer is wanted to the letter: it is right if each token of a right one is the likeliest."""
-    return task.kind == "cloze" or (task.kind == "generate" and task.metric == "exact" and task.beams == 1)
 
 
 def score(
@@ -78,7 +73,7 @@ def score(
     if task.kind == "multiple_choice":
         base = _without_context(model, task, cases, encoding, numerics, device)
         accuracy, error = metrics.share([_right(task, one, base, s) for one, s in zip(cases, sums, strict=True)])
-    elif forced(task):
+    elif task.forced:
         accuracy, error = metrics.share([float(any(all(r.likeliest) for r in readings)) for readings in read])
     else:
         contexts = [one.encoded.context for one in cases]

@@ -56,7 +56,7 @@ class Decoder(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The end of text, which stands before every text too."""
+        """The end of text: the context of what has none (``prefix_token_id``), and read before nothing else."""
         return self.encoding.eot_token
 
     @property

@@ -241,8 +241,8 @@ def _check_file(task: str, rules: Evals) -> None:
         if task in rules.files:
             split = tasks.items(task, rules.items, paths=files.located(rules.files[task]))
             prompts.examples(random.Random(0), split.queries[0], max(rules.shots), split.pool)
-        elif isinstance(source := tasks.named(task).source, files.FromFile):
-            raise ValueError(f"give the file of its items, JSON lines with {source.fields}")
+        elif fields := tasks.fields(tasks.named(task)):
+            raise ValueError(f"give the file of its items, JSON lines with {fields}")
     except ValueError as error:
         raise UsageError(f"evals.files.{task}: {str(error).removeprefix(f'task {task}: ')}") from error
 

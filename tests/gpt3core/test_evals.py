@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -155,7 +156,7 @@ def test_adding_a_task_asks_only_that_task(model, tiny_run, data, tmp_path):
 
 
 def test_a_task_is_added_by_an_entry(model, tiny_run, data, monkeypatch):
-    digit = Generated(make=lambda rng, _: Item(context=f"{(n := rng.randrange(10))}", answer=f" {n}"))
+    digit = Generated(make=lambda rng, _: Item(context=f"{rng.randrange(10_000)}", answer=f" {rng.randrange(10)}"))
     parrot = Task(kind="generate", source=digit, delimiter="\n")
     monkeypatch.setitem(tasks.TASKS, "parrot", parrot)
     assert "parrot" in tasks.names()
@@ -219,13 +220,59 @@ def test_what_a_text_does_not_give_is_one_sentence(data, task, count, sentence):
 def test_baselines_come_from_the_answers_of_other_items():
     pool = [Item(context="", answer=" a", choices=())] * 8 + [Item(context="", answer=" b", choices=())] * 2
     queries = [
-        Item(context="", answer=" a", choices=(" a", " b")),
-        Item(context="", answer=" b", choices=(" a", " b")),
+        Item(context="Q", answer=" a", choices=(" a", " b")),
+        Item(context="Q", answer=" b", choices=(" a", " b")),
     ]
     found = baselines(queries, pool)
     assert found["chance"] == 0.5
     assert found["prior_accuracy"] == 0.5  # it always says a
     assert found["prior_logprob"] == pytest.approx((math.log(9 / 13) + math.log(3 / 13)) / 2)
+
+
+@pytest.mark.parametrize("answers", [3, 30])
+@pytest.mark.parametrize("chosen", [True, False])
+def test_of_a_pool_with_the_question_in_it_only_the_others_answer(answers, chosen):
+    rng = random.Random(answers)
+    said = [f" {rng.randrange(answers)}" for _ in range(12)]
+    pool = [Item(context=f"{min(n, 9)}", answer=a, choices=(a, " x") if chosen else ()) for n, a in enumerate(said)]
+    accuracy, logprobs = [], []
+    for query in pool:
+        others = Counter(item.answer for item in pool if item.context != query.context)
+        seen = query.choices or tuple(others)
+        likeliest = [answer for answer in seen if others[answer] == max(others[one] for one in seen)]
+        of_all = [(query.answer == one) / len(likeliest) for one in likeliest]
+        accuracy.append(sum(of_all) if chosen else [query.answer == one for one in likeliest])
+        logprobs.append(math.log((others[query.answer] + 1) / (others.total() + len(others) + 1)))
+    found = baselines(pool, pool)
+    assert found["prior_logprob"] == pytest.approx(sum(logprobs) / len(pool))
+    if chosen:
+        assert found["prior_accuracy"] == pytest.approx(sum(accuracy) / len(pool))
+    else:  # of answers that are as common as one another any may be given
+        least, most = (sum(map(some, accuracy)) / len(pool) for some in (all, any))
+        assert least <= found["prior_accuracy"] <= most
+
+
+def test_an_answer_that_nobody_else_gives_is_not_known_before():
+    free = [Item(context=f"{n}", answer=f" {n}") for n in range(9)]
+    assert baselines(free, free)["prior_accuracy"] == 0.0
+    assert baselines(free[:1], free[:1])["prior_accuracy"] == 0.0, "there is no other item"
+    of_four = [
+        Item(context=f"{n}", answer=f" {n}", choices=tuple(f" {n + k}" for k in (0, 20, 40, 60))) for n in range(9)
+    ]
+    assert baselines(of_four, of_four)["prior_accuracy"] == 0.25
+
+
+def test_prompts_are_kept_for_the_next_run_as_far_as_there_is_room(tiny_run, data, monkeypatch):
+    def cell(items):
+        return runner._cell("addition_2", 0, items, tiny_run.model.n_ctx, "gpt2:300", data, 0, ((), ""))
+
+    cells = [cell(40 + n) for n in range(4)]
+    assert cell(40) is cells[0]
+    monkeypatch.setattr(runner, "KEPT_TOKENS", cells[0].tokens + cells[3].tokens)
+    assert cell(43) is cells[3]
+    assert list(runner._kept.values()) == [cells[0], cells[3]], "those that were used last"
+    assert cell(41) == cells[1]
+    assert sum(one.tokens for one in runner._kept.values()) <= runner.KEPT_TOKENS
 
 
 def test_held_out_loss_is_the_mean_over_all_held_out_windows(model, tiny_run, data):

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from gpt3core import run as runs
 from gpt3core import schedule
+from gpt3core.data import shards, tokenizer
 from gpt3core.errors import StoppedError
+from gpt3core.evals import runner
 from gpt3core.labelled import LabelledSpec
 from gpt3core.parallel import mesh
 from gpt3core.spec import RunSpec, as_dict, from_dict
@@ -245,6 +247,24 @@ def test_a_question_may_have_more_choices_than_the_examples(parent, choice_files
     runs.run(spec, evaluation(spec), root)
     table = RunDir(root, spec.run_id).evaluation(evaluation(spec).eval_id).set_index("task")
     assert math.isfinite(table.loc["labelled", "logprob"])
+
+
+def test_what_a_classifier_answers_need_not_fit_a_prompt(parent, tmp_path):
+    _, done = parent
+    n_ctx = done.model.n_ctx
+    encode = tokenizer.load(done.data.tokenizer).encode_ordinary
+    (most,) = {n for n in range(99) if len(encode("glad" + " a" * n)) == n_ctx - 2}  # with start and extract
+    lines = [{"text": word + " a" * (most - n), "label": word} for n in range(HELD_OUT) for word in ("glad", "sad")]
+    train, test = write(tmp_path / "train.jsonl", sentiments(96, 1)), write(tmp_path / "test.jsonl", lines)
+    spec = specified(done, train, test)
+    asked, data = replace(evaluation(spec), items=len(lines)), shards.prepare(done.data)
+    runner.check(spec, asked, data)
+    with pytest.raises(ValueError, match=r"task labelled: .* questions are longer than the context"):
+        runner.check(done, asked, data)
+    write(tmp_path / "test.jsonl", [*lines, {"text": "glad" + " a" * (most + 1), "label": "glad"}])
+    asked = replace(evaluation(spec), items=len(lines) + 1)
+    with pytest.raises(ValueError, match=f"1 of {len(lines) + 1} examples do not fit the context of {n_ctx} tokens"):
+        runner.check(spec, asked, data)
 
 
 def _rank(rank, size, address, root, spec):

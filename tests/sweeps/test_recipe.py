@@ -257,6 +257,10 @@ def getattr_names(package):
             ["evals.tasks=[piqa]"],
             "evals.files.piqa: give the file of its items, JSON lines with goal, sol1, sol2, label",
         ),
+        (
+            ["evals.tasks=[labelled]"],
+            "evals.files.labelled: give the file of its items, JSON lines with label and text",
+        ),
         (["evals.files.piqa=a.jsonl"], "evals.files.piqa has no effect: evals.tasks does not ask piqa"),
         (
             ["evals.tasks=[piqa]", "evals.files.piqa=/no.jsonl"],

@@ -63,7 +63,14 @@ def named(name: str) -> Task:
     return task
 
 
-@functools.lru_cache(maxsize=64)
+def fields(task: Task) -> str:
+    """What the records of the file have that a task needs; nothing where its items are generated."""
+    if isinstance(task.source, labelled.LabelledFile):
+        return "label and text, premise and hypothesis, or first and second; or context, choices and label"
+    return task.source.fields if isinstance(task.source, files.FromFile) else ""
+
+
+@functools.lru_cache(maxsize=4)  # whole files: for every number of examples of a task, with and without instruction
 def items(
     name: str,
     count: int,
@@ -86,9 +93,7 @@ def items(
     material = Material(
         data=data, encoding=tokenizers.load(tokenizer) if tokenizer else None, paths=paths, content=content
     )
-    source = (
-        task.source if isinstance(task.source, files.FromFile | labelled.LabelledFile) or not paths else files.RELEASED
-    )
+    source = task.source if fields(task) or not paths else files.RELEASED
     try:
         split = source.items(random.Random(f"isoflop:{plain}"), count, material)
         _check_choices(task, split)

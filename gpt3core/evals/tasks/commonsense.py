@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gpt3core.evals.item import Item
@@ -10,6 +11,12 @@ from gpt3core.evals.tasks.task import Score, Task
 
 ANSWER = "Answer:"  # what a choice is likely after, whatever was asked (section 2.4)
 POSSESSIVE = ("my", "your", "his", "her", "its", "our", "their")
+OPENER = re.compile(  # a determiner or pronoun, which has a capital only where a sentence begins with it
+    r"(a|an|the|my|your|his|her|its|our|their|this|that|these|those|some|any|no|each|every|all|both|either|neither|many"
+    r"|much|most|more|few|several|another|other|such|one|you|he|she|it|we|they|there|none"
+    r"|(some|any|every|no)(one|body|thing))\b",
+    re.IGNORECASE,
+)
 ARTICLES = ("A", "An", "The", "My", "Your", "His", "Her", "Its", "Our", "Their")
 
 
@@ -61,10 +68,16 @@ def _copa(record: Record) -> Item:
     """Figure G.5: the premise goes on in a clause."""
     link = meant(record, "question", {"cause": "because", "effect": "therefore"})
     premise = record["premise"].strip().removesuffix(".")
-    clauses = [
-        c if c.startswith(("I ", "I'")) else c[0].lower() + c[1:] for c in (record["choice1"], record["choice2"])
-    ]
-    return chosen(f"{premise} {link}", clauses, int(record["label"]))
+    return chosen(
+        f"{premise} {link}", [_clause(record[name].strip()) for name in ("choice1", "choice2")], int(record["label"])
+    )
+
+
+def _clause(sentence: str) -> str:
+    """A sentence that another goes on in: without its capital, unless that may be a name's."""
+    if not sentence:
+        raise ValueError("a choice is blank")
+    return sentence[0].lower() + sentence[1:] if OPENER.match(sentence) else sentence
 
 
 def _winogrande(record: Record) -> Item:

@@ -36,7 +36,12 @@ class Generated:
         needed = POOL + count
         if self.words == ENGLISH:
             words = english.words(self.shortest, self.longest)[: self.among]
-            made = [self.make(rng, [word]) for word in _shuffled(rng, words, needed)]
+            if needed > len(words):
+                raise ValueError(
+                    f"{count} questions and {POOL} examples are of a word each, and there are {len(words)} words of "
+                    f"{self.shortest} to {self.longest} letters: set items lower, or let the task have more words"
+                )
+            made = [self.make(rng, [word]) for word in rng.sample(words, len(words))[:needed]]
         else:
             words = _of_corpus(material) if self.words == ONE_TOKEN else []
             made = self._distinct(rng, words, needed)
@@ -54,14 +59,6 @@ class Generated:
             seen.add(item.context)
             made.append(item)
         return made
-
-
-def _shuffled(rng: random.Random, words: list[str], needed: int) -> list[str]:
-    """Words in random order, each once, or all of them again and again where more are needed."""
-    drawn: list[str] = []
-    while len(drawn) < needed:
-        drawn += rng.sample(words, len(words))
-    return drawn[:needed]
 
 
 def _of_corpus(material: Material) -> list[str]:

@@ -8,17 +8,24 @@ from gpt3core.evals.tasks.task import Task
 
 
 def _answers(record: Record) -> list[str]:
-    """A list of answers, TriviaQA's value and aliases, or one answer."""
+    """A list of answers, TriviaQA's value and aliases, or one answer; what is blank is none.
+
+    Raises:
+        ValueError: when no answer is left.
+    """
     given = record["answers"] if "answers" in record else record["answer"]
     if isinstance(given, dict):
         given = [given["value"], *given.get("aliases", ())]
-    return [given] if isinstance(given, str) else list(given)
+    given = [given] if isinstance(given, str) else list(given)
+    if not (found := [answer.strip() for answer in given if answer.strip()]):
+        raise ValueError(f"it has no answer: {given!r:.50}")
+    return found
 
 
 def _question(record: Record) -> Item:
     question = record["question"] if "question" in record else record["qText"]
     question = question if question.endswith("?") else f"{question}?"
-    answer, *aliases = dict.fromkeys(f" {answer.strip()}" for answer in _answers(record))
+    answer, *aliases = dict.fromkeys(f" {answer}" for answer in _answers(record))
     return Item(context=f"Q: {question}\n\nA:", answer=answer, aliases=tuple(aliases))
 
 

@@ -82,6 +82,11 @@ class Task:
     beams: int = 1
     paper_shots: int | None = None
 
+    @property
+    def forced(self) -> bool:
+        """Whether a greedy answer is wanted to the letter: right if each token of a right one is the likeliest."""
+        return self.kind == "cloze" or (self.kind == "generate" and self.metric == "exact" and self.beams == 1)
+
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("kind", self.kind, get_args(Kind)),

@@ -119,6 +119,12 @@ def test_short_variants_ask_frequent_short_words():
         assert set(words) <= set(english.words(least, most)[:2000])
 
 
+def test_no_word_is_both_asked_and_shown():
+    assert len({item.answer for item in made("reversed_words_short", 1000)}) == 2000
+    with pytest.raises(ValueError, match=r"reversed_words_short: 1001 questions and 1000 examples .* there are 2000"):
+        tasks.items("reversed_words_short", 1001)
+
+
 def test_the_first_items_are_the_same_however_many_are_asked():
     for name in ("addition_3", "anagrams_1"):
         few, many = tasks.items(name, 5), tasks.items(name, 50)

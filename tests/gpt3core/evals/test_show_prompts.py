@@ -41,6 +41,9 @@ def test_all_tasks_are_listed(capsys):
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()[1:-2]] == tasks.names()
     assert "cloze_DOMAIN" in out
+    of_files = {line.split()[0] for line in out.splitlines() if "JSON lines: " in line}
+    assert {"labelled", "piqa"} <= of_files
+    assert not {"copy", "addition_2", "episodes_sorting"} & of_files
 
 
 def test_words_of_a_corpus_are_shown(capsys, tales):

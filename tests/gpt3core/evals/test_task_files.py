@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gpt3core.evals import prompts, tasks
+from gpt3core.evals import metrics, prompts, tasks
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.evals.tasks import files
 from gpt3core.evals.tasks.files import FromFile
@@ -176,6 +176,39 @@ def test_a_record_becomes_the_papers_format(task, record, context, answer, rest,
     assert {name: getattr(item, name) for name in ("choices", "ending", "aliases") if getattr(item, name)} == rest
 
 
+@pytest.mark.parametrize(
+    ("choice", "clause"),
+    [
+        ("The sun rose.", " the sun rose."),
+        ("It's late.", " it's late."),
+        ("Her aunt came.", " her aunt came."),
+        ("Paris was cold.", " Paris was cold."),
+        ("Ann's aunt came.", " Ann's aunt came."),
+        ("I'm late.", " I'm late."),
+    ],
+)
+def test_a_clause_of_copa_keeps_the_capital_of_a_name(choice, clause, tmp_path):
+    record = {"premise": "He sang.", "question": "cause", "choice1": choice, "choice2": "We ran.", "label": 0}
+    (item,) = tasks.items("copa", 1, paths=(write(tmp_path, record),)).queries
+    assert item.choices == (clause, " we ran.")
+    with pytest.raises(ValueError, match="line 1 is no such item .a choice is blank"):
+        tasks.items("copa", 1, paths=(write(tmp_path, {**record, "choice2": " "}),))
+
+
+def test_a_blank_answer_is_none(tmp_path):
+    record = {"question": "which type?", "answer": {"value": "", "aliases": ["AB+", " ", "A+"]}}
+    (item,) = tasks.items("triviaqa", 1, paths=(write(tmp_path, record),)).queries
+    assert (item.answer, item.aliases) == (" AB+", (" A+",))
+    said = {
+        text: metrics.mean("match", [text], [[item.answer, *item.aliases]])[0] for text in ("", "ab", " A+", "a", "!")
+    }
+    assert [text for text, score in said.items() if score] == ["ab", " A+"]
+    for answers in ([], ["", " "], ""):
+        path = write(tmp_path, {"question": "who ran?", "answers": answers})
+        with pytest.raises(ValueError, match=r"line 1 is no such item .it has no answer: "):
+            tasks.items("web_questions", 1, paths=(path,))
+
+
 def test_every_task_from_a_file_has_its_format_here():
     read = {name for name, task in tasks.TASKS.items() if isinstance(task.source, FromFile)}
     assert read == {f[0] for f in FORMATS} - {"addition_2"}
@@ -221,6 +254,25 @@ def test_as_many_examples_as_fit_are_shown(tmp_path):
     assert all(a.text.endswith("\n\n" + b.text) for a, b in zip(full, cut, strict=True)), "the first is left out"
     with pytest.raises(ValueError, match="task lambada: 4 of 4 questions are longer than the context of 14 tokens"):
         prompts.asked("lambada", tasks.named("lambada"), split, 3, words, whole - 3 * one - 1)
+
+
+def test_a_written_answer_has_all_its_room_or_fewer_examples(tmp_path):
+    path = write(tmp_path, *({"question": f"who is {n}", "answer": "Ann"} for n in range(4)))
+    task, split = tasks.named("triviaqa"), tasks.items("triviaqa", 4, paths=(path,))
+    query = len(split.queries[0].context)
+    example, room = query + len(" Ann") + len("\n\n"), task.answer_tokens
+    for n_ctx, shown, cut in (
+        (3 * example + query + room, 3, False),
+        (3 * example + query + room - 1, 2, False),
+        (query + room, 0, False),
+        (query + room - 1, 0, True),
+        (query + len(" Ann") + 1, 0, True),
+    ):
+        found = prompts.asked("triviaqa", task, split, 3, words, n_ctx)
+        assert {(prompt.shown, prompt.cut) for prompt in found} == {(shown, cut)}
+        assert {p.cut for p in prompts.asked("triviaqa", task, split, 0, words, n_ctx)} == {cut}
+    with pytest.raises(ValueError, match="4 of 4 questions are longer than the context of"):
+        prompts.asked("triviaqa", task, split, 3, words, query + len(" Ann"))
 
 
 def test_the_instruction_comes_first_and_changes_nothing_else():
