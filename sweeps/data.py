@@ -11,7 +11,7 @@ workers=N             processes that prepare (default: one a core)
 key=value             anything that sweeps/sizes.py takes, but for data.corpus
 
 Start it again to go on where it stopped. It ends with the analysis.compare lines that say what each choice is worth in
-compute: by held-out text of one source at a time, for a filter changes what is held out of the sources that it filters.
+compute, and how far held-out losses tell that: a choice changes what is held out too.
 """
 
 import sys

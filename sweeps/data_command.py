@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt3core import cli
+from gpt3core.data import writing
 from gpt3core.data.cache import cache_folder
 from gpt3core.data.prepare import __main__ as prepare
+from gpt3core.data.prepare import pipeline, task, units
 from gpt3core.data.prepare import recipe as texts
+from gpt3core.data.prepare.schema import Recipe as Text
 from gpt3core.errors import UsageError
-from gpt3core.spec import canonical_json
-from gpt3core.store import places, rundir
+from gpt3core.store import files, places, rundir
 from sweeps import command
 from sweeps.planning import recipe as recipes
 
 LEFT_OUT = {"quality": "quality.rule=none", "dedup": "dedup.rule=none", "decontaminate": "decontaminate.against=[]"}
+BELIEVED = {
+    "quality": "by the losses of sources that are not filtered: of the others it changes what is held out",
+    "dedup": "copies on either side of the split lower the losses without it: ask tasks, or other text, as well",
+    "decontaminate": "the held-out text is cut too: ask the evaluation sets' tasks as well",
+}
 OWN = ("data", "without", "workers")
 FLAGS = ("--plan", "--help")
 
@@ -27,12 +33,15 @@ class Choice:
     """One way to prepare the text, and the sweep on it."""
 
     sweep: str
+    left_out: str  # "all" where nothing is
     prepared: tuple[str, ...]  # words of gpt3core.data.prepare
     folder: Path
 
 
 def run(argv: Sequence[str], usage: str) -> int:
-    """The command; the exit code is that of the first sweep that is not done.
+    """The command; the exit code is that of the first sweep that is not done, 0 where all are.
+
+    A sweep that is done but for a damaged checkpoint, or stopped at its limit, does not keep the next from running.
 
     Raises:
         UsageError, StoreError: for what cannot be prepared or run (2), in one sentence.
@@ -42,7 +51,8 @@ def run(argv: Sequence[str], usage: str) -> int:
         print(usage)
         return command.DONE
     settings, own = cli.verbatim(words, OWN)
-    found, sources = choices(settings, own)
+    found = choices(settings, own)
+    said = command.DONE
     workers = [f"workers={own['workers']}"] if "workers" in own else []
     for choice in found:
         print(f"{choice.sweep}: {' '.join(choice.prepared)} -> {choice.folder}", flush=True)
@@ -52,14 +62,17 @@ def run(argv: Sequence[str], usage: str) -> int:
         here = [*ladder, f"name={choice.sweep}", f"data.corpus={choice.folder}"]
         if plan and not (choice.folder / "manifest.json").exists():
             print("its runs can be planned when it is prepared", flush=True)
-        elif (code := command.sweep([*here, *plan], usage="")) not in (command.DONE, command.DAMAGED, command.LIMITED):
+            continue
+        code = command.sweep([*here, *plan], usage="")
+        if code not in (command.DONE, command.DAMAGED, command.LIMITED):
             return code
-    _compare(found, sources)
-    return command.DONE
+        said = said or code
+    _compare(found)
+    return said
 
 
-def choices(settings: Sequence[str], own: dict[str, str]) -> tuple[list[Choice], list[str]]:
-    """The text as its recipe says, then each choice left out; and the sources whose held-out text none of it changes.
+def choices(settings: Sequence[str], own: dict[str, str]) -> list[Choice]:
+    """The text as its recipe says, then each choice left out.
 
     Args:
         settings: of the ladder.
@@ -80,7 +93,7 @@ def choices(settings: Sequence[str], own: dict[str, str]) -> tuple[list[Choice],
         raise UsageError(f"without={own.get('without', '')}: name what is left out, each once: {', '.join(LEFT_OUT)}")
     if taken := [word for word in settings if word.startswith("data.corpus=")]:
         raise UsageError(f"{taken[0]:.100}: here data={own['data']:.80} says which text it is; leave data.corpus out")
-    name = recipes.load(settings).name
+    ladder = recipes.load(settings)
     whole = texts.load([f"recipe={own['data']}"])
     off = {
         "quality": not whole.filters,
@@ -89,22 +102,36 @@ def choices(settings: Sequence[str], own: dict[str, str]) -> tuple[list[Choice],
     }
     if idle := [word for word in left_out if off[word]]:
         raise UsageError(f"without=[{idle[0]}] changes nothing: the recipe {own['data']:.80} does not have it")
+    for key in ("tokenizer", "validation_fraction"):
+        if (ours := getattr(ladder.data, key)) != (theirs := getattr(whole, key)):
+            raise UsageError(
+                f"data.{key}={ours}: data={own['data']:.80} is prepared with {theirs}; give data.{key}={theirs}"
+            )
     found = []
     for label, words in [("all", ()), *((f"no-{word}", (LEFT_OUT[word],)) for word in left_out)]:
         prepared = (f"recipe={own['data']}", *words)
-        recipe = texts.as_dict(texts.load(prepared))
-        key = hashlib.sha256(canonical_json(recipe).encode()).hexdigest()[:16]
-        folder = cache_folder() / "prepared" / key
-        found.append(Choice(sweep=f"{name}-{label}", prepared=prepared, folder=folder))
-    return found, [source for source, of in whole.sources.items() if of.role != "web"]
+        folder = cache_folder() / "prepared" / _key(texts.load(prepared))
+        found.append(
+            Choice(sweep=f"{ladder.name}-{label}", left_out=label.removeprefix("no-"), prepared=prepared, folder=folder)
+        )
+    return found
 
 
-def _compare(found: Sequence[Choice], sources: Sequence[str]) -> None:
-    """What says how much compute each choice is worth."""
+def _key(recipe: Text) -> str:
+    """Names what a recipe makes of the text that lies there now."""
+    rules = {name: value for name, value in texts.as_dict(recipe).items() if name not in ("name", "sources")}
+    weights = {name: source.weight for name, source in recipe.sources.items()}
+    roles = {name: source.role for name, source in recipe.sources.items()}
+    read = sorted(unit.key for unit in units.units(recipe))
+    sets = [[path.name, files.sha256_file(path)] for path in pipeline.evaluation_sets(recipe)]
+    return task.key(pipeline.FORMAT, writing.FORMAT, rules, weights, roles, read, sets)
+
+
+def _compare(found: Sequence[Choice]) -> None:
+    """What says how much compute each choice is worth, and how far that may be believed."""
     root = places.portable(rundir.default_root())
     base, *others = found
     print("what each choice is worth in compute:")
     for other in others:
         print(f"  python -m analysis.compare runs={root} sweep=[{other.sweep},{base.sweep}]")
-    if sources:
-        print(f"compare the losses of sources that are not filtered: {', '.join(sources)}")
+        print(f"    {BELIEVED[other.left_out]}")

@@ -50,7 +50,6 @@ class Order:
 
     recipe: Recipe
     sweep: SweepDir
-    record: SweepRecord | None  # of the sweep, before this command
     base: SweepDir
     numerics: dict[str, dict[str, str]]  # that the parents' sweep has settled
     runs: list[RunSpec]
@@ -106,6 +105,7 @@ def read(given: Finetune, placed: Sequence[str] = ()) -> Order:
     except ValueError as error:
         raise UsageError(str(error)) from error
     sweep = SweepDir(root, _name(given, base))
+    _before(sweep, base.name, evals)
     prompts = None
     if given.shots:
         asked = replace(evals, shots=tuple(given.shots))
@@ -113,7 +113,6 @@ def read(given: Finetune, placed: Sequence[str] = ()) -> Order:
     return Order(
         recipe=recipe,
         sweep=sweep,
-        record=_before(sweep, base, evals),
         base=base,
         numerics=record.numerics,
         runs=runs,
@@ -189,12 +188,12 @@ def _name(given: Finetune, base: SweepDir) -> str:
     return name
 
 
-def _before(sweep: SweepDir, base: SweepDir, evals: EvalSpec) -> SweepRecord | None:
+def _before(sweep: SweepDir, base: str, evals: EvalSpec) -> SweepRecord | None:
     """What was asked under the name; only more of the same may be asked."""
     record = sweep.record()
     if record is None:
         return None
-    if record.finetunes != base.name:
+    if record.finetunes != base:
         kind = f"fine-tunes {record.finetunes}" if record.finetunes else "trains runs of its own"
         raise UsageError(f"name={sweep.name}: there is a sweep of that name, which {kind}; give another name")
     if record.evals.eval_id != evals.eval_id:
@@ -244,7 +243,8 @@ def drive(order: Order, cluster: Cluster, display: Display) -> Outcome:
     from sweeps.driving import driver, taking
     from sweeps.planning import recipe as recipes
 
-    before = order.record or SweepRecord(runs=(), evals=order.evals, numerics=order.numerics, finetunes=order.base.name)
+    new = SweepRecord(runs=(), evals=order.evals, numerics=order.numerics, finetunes=order.base.name)
+    before = _before(order.sweep, order.base.name, order.evals) or new  # what another command may have added since
     order.sweep.write_recipe(recipes.to_yaml(replace(order.recipe, name=order.sweep.name)))
     record, damage = taking.add(order.sweep, before, order.runs)
     taken = taking.Taken(

@@ -51,7 +51,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, evals, missing, pruned, unmeasured = [], [], [], [], []
+    rows, prompts, missing, pruned, unmeasured = [], [], [], [], []
     met: dict[str, str] = {}
     for run_id in record.runs:
         run = RunDir(root, run_id)
@@ -72,8 +72,8 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             every = pd.concat([measured, *_few_shot(run, record)], ignore_index=True)
             single = [name for name in every if domains.is_of_domain(str(name))]
             scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
-            evals.append(_over_draws(scores).assign(run_id=run_id))
-    evals += finetuned.read(root, name)
+            prompts.append(_over_draws(scores).assign(run_id=run_id))
+    evals = [*map(_of_most, prompts), *finetuned.read(root, name)]
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
     return Runs(
@@ -82,6 +82,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         store=True,
         table=tidy(pd.DataFrame(rows)),
         evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
+        prompts=pd.concat(prompts, ignore_index=True) if prompts else pd.DataFrame(),
         missing=missing,
         pruned=pruned,
         unmeasured=unmeasured,
@@ -215,7 +216,7 @@ def _few_shot(run: RunDir, record: SweepRecord) -> list[pd.DataFrame]:
 
 
 def _over_draws(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a task and number of examples: the mean over draws of the examples, of the most items of one file.
+    """A row a task, number of examples, file and number of its items: the mean over draws of the examples.
 
     Draws share their items, so a standard error stays that of one draw: an upper bound.
     """
@@ -229,8 +230,12 @@ def _over_draws(scores: pd.DataFrame) -> pd.DataFrame:
     floats = scores.astype(dict.fromkeys(means, float))
     keys = ["task", "shots", "items", *(["content"] if "content" in scores else [])]
     found = floats.groupby(keys, sort=False, as_index=False, dropna=False).agg({**rest, **means})
-    most = found.sort_values("items", kind="stable").drop_duplicates(["task", "shots"], keep="last").sort_index()
-    return most[list(scores.columns)]
+    return found[list(scores.columns)]
+
+
+def _of_most(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a task and number of examples: that of the most items of one file."""
+    return scores.sort_values("items", kind="stable").drop_duplicates(["task", "shots"], keep="last").sort_index()
 
 
 def _trained(run: RunDir, result: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class Runs:
     store: bool
     table: pd.DataFrame
     evals: pd.DataFrame = field(default_factory=pd.DataFrame)
+    prompts: pd.DataFrame = field(default_factory=pd.DataFrame)  # all that prompts asked; evals has the most of a task
     domain: str | None = None  # of held-out text, of which the losses are; else they are of all of it
     missing: list[str] = field(default_factory=list)  # runs of the sweep without a result
     pruned: list[str] = field(default_factory=list)  # runs that the sweep stopped, their value for the law being nil

@@ -33,24 +33,22 @@ def fingerprint(corpus: str) -> str:
     if is_prepared(corpus):
         return prepared(corpus).corpus_sha256
     paths = own.text_files(corpus)
-    key = f"text:{Path(corpus).expanduser().absolute()}"
+    key = f"text:{PIPELINE_VERSION}:{Path(corpus).expanduser().absolute()}"  # other rules may read it otherwise
     return checked.remembered(key, paths, lambda: _fingerprint(own.texts(corpus)))
 
 
 def is_prepared(corpus: str) -> bool:
     """Whether a corpus is a folder that was prepared, rather than text."""
-    return corpus not in ("", starter.NAME) and os.path.isfile(_prepared(corpus))  # noqa: PTH113 (refuses no path)
+    return _described(corpus) is not None
 
 
 def prepared(corpus: str) -> DataSpec:
     """The specification of a folder that was prepared, as it was prepared.
 
     Raises:
-        ValueError: for one that was not.
+        ValueError: for one that was not, or was in another format.
     """
-    if not is_prepared(corpus):
-        raise ValueError(f"corpus={corpus!r}: there is no {writing.MANIFEST} in it, so it is no prepared folder")
-    found = files.read_object(_prepared(corpus))
+    found = _manifest(corpus)
     return DataSpec(
         corpus=corpus,
         corpus_sha256=writing.identity(found),
@@ -65,12 +63,7 @@ def manifest(spec: DataSpec) -> dict[str, Any]:
     Raises:
         ValueError: when it is not the one specified, or was prepared in another way than the specification says.
     """
-    found = files.read_object(_prepared(spec.corpus))
-    if (known := found.get("format")) != writing.FORMAT:
-        raise ValueError(
-            f"data.corpus={spec.corpus} was prepared in format {known}, this isoflop reads {writing.FORMAT}: prepare "
-            "it again"
-        )
+    found = _manifest(spec.corpus)
     _check_same(spec, writing.identity(found))
     for name in ("tokenizer", "validation_fraction"):
         if found[name] != getattr(spec, name):
@@ -81,8 +74,30 @@ def manifest(spec: DataSpec) -> dict[str, Any]:
     return found
 
 
-def _prepared(corpus: str) -> Path:
-    return Path(os.path.expanduser(corpus)) / writing.MANIFEST  # noqa: PTH111 (nor a home that is nobody's)
+def _manifest(corpus: str) -> dict[str, Any]:
+    """What a prepared folder says of itself, in today's format."""
+    found = _described(corpus)
+    if found is None:
+        raise ValueError(
+            f"corpus={corpus!r}: there is no {writing.MANIFEST} of prepared text in it: it is no prepared folder"
+        )
+    if (known := found["format"]) != writing.FORMAT:
+        raise ValueError(
+            f"data.corpus={corpus} was prepared in format {known}, this isoflop reads {writing.FORMAT}: prepare it "
+            "again"
+        )
+    return found
+
+
+def _described(corpus: str) -> dict[str, Any] | None:
+    """The manifest in a folder; None where there is none, or what is called so describes something else."""
+    if corpus in ("", starter.NAME):
+        return None
+    path = os.path.join(os.path.expanduser(corpus), writing.MANIFEST)  # noqa: PTH111, PTH118 (refuse no path)
+    if not os.path.isfile(path):  # noqa: PTH113
+        return None
+    found = files.read_json(Path(path))
+    return found if isinstance(found, dict) and {"format", "sources"} <= found.keys() else None
 
 
 def documents(spec: DataSpec) -> list[Document]:

@@ -39,7 +39,8 @@ class Example:
     @property
     def question(self) -> tuple[str, ...]:
         """What is asked, without the answer: equal ones must not be trained on and asked."""
-        return (*self.texts, *(sorted(self.choices) if self.form == MULTIPLE_CHOICE else ()))
+        texts = sorted(self.texts) if self.form == "similarity" else self.texts  # it is read in both orders
+        return (*texts, *(sorted(self.choices) if self.form == MULTIPLE_CHOICE else ()))
 
 
 def parsed(path: str, lines: Sequence[tuple[int, Mapping[str, Any]]], classes: Sequence[str] = ()) -> list[Example]:

@@ -27,6 +27,7 @@ from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
 
 REMAKE = "delete {folder} and start again"
+GENERATED = "generated"  # the source in the folder of episodes, whose own name no source may have
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,16 @@ def prepare(spec: DataSpec, *, again: bool = False) -> Shards:
         folder, mend = folder_of(spec), REMAKE
         meta = _cached(folder, lambda unfinished: _write(spec, unfinished, *corpora.sides(spec)))
     _verify(folder, meta, mend=mend, again=again)
-    made = Shards(folder, spec, meta, _generated(spec.tokenizer, again=again) if spec.episodes else None)
+    made = Shards(folder, spec, meta, _generated(spec, again=again) if spec.episodes else None)
     assert made.sources
     return made
 
 
-def _generated(tokenizer: str, *, again: bool) -> Stream:
+def _generated(spec: DataSpec, *, again: bool) -> Stream:
     """The episodes, as a source of weight one."""
-    named = canonical_json([writing.FORMAT, episodes.VERSION, episodes.TOKENS, tokenizer])
+    named = canonical_json([writing.FORMAT, spec.pipeline_version, episodes.TOKENS, spec.tokenizer])
     folder = cache_folder() / "tokens" / f"episodes-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
-    meta = _cached(folder, lambda unfinished: _write_episodes(tokenizer, unfinished))
+    meta = _cached(folder, lambda unfinished: _write_episodes(spec.tokenizer, unfinished))
     _verify(folder, meta, mend=REMAKE, again=again)
     (source,) = meta["sources"].values()
     return _stream(episodes.NAME, 1.0, folder, source["shards"][TRAIN])
@@ -205,5 +206,5 @@ def _write(spec: DataSpec, folder: Path, train: list[Document], validation: list
 
 def _write_episodes(tokenizer: str, folder: Path) -> None:
     generated = ((TRAIN, episodes.NAME, text) for text in episodes.documents(tokenizer))
-    made = {episodes.NAME: writing.write(generated, folder, source=episodes.NAME, tokenizer=tokenizer)}
+    made = {GENERATED: writing.write(generated, folder, source=GENERATED, tokenizer=tokenizer)}
     writing.finish(folder, made, tokenizer=tokenizer, validation_fraction=0.0)

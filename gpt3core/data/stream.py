@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import errno
 import functools
 import itertools
 import mmap
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +19,22 @@ def mapped(path: Path) -> np.ndarray:
 
     Sequences are read in random order, so the disk is told not to read ahead: on a text beyond memory that is most of
     the time of a row (8 ms of 8, on a sparse file of 600 GB).
+
+    Raises:
+        ValueError: where the process has no descriptor left: each mapped file keeps one.
     """
-    with open(path, "rb") as file:
-        np.lib.format.read_magic(file)
-        (length,), _, dtype = np.lib.format.read_array_header_1_0(file)
-        begin, held = file.tell(), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            (length,), _, dtype = np.lib.format.read_array_header_1_0(file)
+            begin, held = file.tell(), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise ValueError(
+            f"{path} cannot be opened, for this process may have {most} files open: raise that by ulimit -n"
+        ) from error
     held.madvise(mmap.MADV_RANDOM)
     return np.frombuffer(held, dtype=dtype, count=length, offset=begin)
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB = 50_257
 BYTES = 256
+LONGEST_RUN = 1 << 16  # of spaces that an encoder is given; tiktoken's, of 1,000,000 states, fails beyond 999,998
 # the hash that tiktoken itself demands of GPT-2's merges (tiktoken_ext/openai_public.py)
 VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
@@ -81,6 +83,20 @@ def ranks(size: int) -> dict[bytes, int]:
     return {token: rank for rank, token in enumerate(tokens[:size])}
 
 
+def parts(text: str) -> list[str]:
+    """A text cut so that its parts' tokens are its own, and no run of spaces is long that something follows.
+
+    GPT-2's pattern makes all of a run but its last character one word, by ``\\s+(?!\\S)``, for which an encoder notes
+    every character. At the end of a text a run is one word by ``\\s++$``, for which it notes none; so the cut is before
+    that last character.
+    """
+    if not re.search(r"\s{16}", text[:: LONGEST_RUN // 16]):  # of any run so long, 16 of these are a part
+        return [text]
+    runs = re.finditer(rf"[^\S\x1c-\x1f]{{{LONGEST_RUN},}}", text)  # those four are spaces to Python alone
+    cuts = [run.end() - 1 for run in runs if run.end() < len(text)]
+    return [text[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(text)])]
+
+
 @functools.cache
 def load(name: str) -> tiktoken.Encoding:
     """The tokenizer of that name."""
@@ -88,7 +104,13 @@ def load(name: str) -> tiktoken.Encoding:
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    return tiktoken.Encoding(
+    class Encoding(tiktoken.Encoding):
+        """Takes runs of spaces of any length."""
+
+        def encode_ordinary(self, text: str) -> list[int]:
+            return list(itertools.chain.from_iterable(map(super().encode_ordinary, parts(text))))
+
+    return Encoding(
         name=name,
         pat_str=r50k_pat_str,
         mergeable_ranks=ranks(size - 1),
@@ -104,6 +126,7 @@ PROBE = (
     "\U0001f600\u200d\U0001f680 e\u0301 WE'LL they've \u2019s ____ =====\r\n   end<|endoftext|> \u0661\x00\x7f "
 )
 COMPARED = 64  # one document in so many is cut by both
+LONG_WORD = 500  # bytes from which on riptoken 0.2.4 merges equal pairs in another order ("-" * 500)
 
 
 @functools.cache
@@ -111,25 +134,28 @@ def encoder(name: str) -> Encoder:
     """The fastest way from text to that tokenizer's tokens: riptoken's, where it is installed, else tiktoken's.
 
     riptoken (Rust, the same ranks) is held against tiktoken on a text of odd characters first, and on one document in
-    COMPARED after.
+    COMPARED after. Documents that may have a word of LONG_WORD bytes are tiktoken's.
 
     Raises:
         ValueError: where it ever gives other tokens.
     """
+    import numpy as np
+
     encoding = load(name)
 
     def plain(text: str) -> np.ndarray:
-        return encoding.encode_to_numpy(text, disallowed_special=())
+        return np.concatenate([encoding.encode_to_numpy(part, disallowed_special=()) for part in parts(text)])
 
     if importlib.util.find_spec("riptoken") is None:
         return plain
-    import numpy as np
     import riptoken
 
     core = riptoken.CoreBPE(encoding._mergeable_ranks, encoding._special_tokens, encoding._pat_str)
     number = itertools.count()
 
     def fast(text: str) -> np.ndarray:
+        if _has_long_word(text):
+            return plain(text)
         found = np.array(core.encode_ordinary(text), dtype=np.uint32)
         if next(number) % COMPARED == 0 and not np.array_equal(found, plain(text)):
             raise ValueError(
@@ -140,3 +166,16 @@ def encoder(name: str) -> Encoder:
 
     fast(PROBE)
     return fast
+
+
+def _has_long_word(text: str) -> bool:
+    """Whether GPT-2's pattern may find a word of LONG_WORD bytes: of letters, of signs, or of spaces."""
+    import numpy as np
+
+    raw = np.frombuffer(text.encode(errors="replace"), dtype=np.uint8)
+    between = np.flatnonzero((raw == ord(" ")) | (raw == ord("\n")))
+    step = LONG_WORD // 4 // 5  # a character has at most 4 bytes
+    return bool(
+        np.diff(between, prepend=-1, append=len(raw)).max() >= LONG_WORD  # a word and the space before it
+        or re.search(r"\s{5}", text[::step])
+    )

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 ADD_UP_TO = (1.0, 100.0)
 ROUNDING = 0.02  # GPT-3's own weights, 60/22/8/8/3, add up to 101
 DIGITS = 12  # of a weight: shares and percents that say the same are the same
+SUM_ROUNDING = 1e-9  # what DIGITS leave of a sum
 LEAST_WINDOWS = 2  # of which a mean has a standard error
 LEAST_SHARE = 1 / 16
 
 
 def normalised(weights: Mapping[str, float], *, key: str = "data.weights") -> dict[str, float]:
-    """Weights that add up to one, for weights that a user gave as shares or in percent.
+    """Weights that add up to one, for weights that a user gave as shares or in percent; those that do are left alone.
 
     Raises:
         ValueError: for weights that are negative, not finite, or do not add up.
@@ -27,6 +28,8 @@ def normalised(weights: Mapping[str, float], *, key: str = "data.weights") -> di
             f"{key} add up to {total:g} ({', '.join(f'{name} {weight:g}' for name, weight in weights.items())}): give "
             "shares that add up to 1 or to 100, to rounding (they are normalised)"
         )
+    if abs(total - 1) < SUM_ROUNDING:
+        return dict(weights)
     return {name: float(f"{weight / total:.{DIGITS}g}") for name, weight in weights.items()}
 
 

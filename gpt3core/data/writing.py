@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpt3core import pulse
+from gpt3core.data import episodes
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.document import SIDES, TRAIN, VALIDATION
 from gpt3core.spec import canonical_json
@@ -32,11 +33,12 @@ from gpt3core.store import files
 FORMAT = 3  # of the files named above
 MANIFEST = "manifest.json"
 TOKEN = np.dtype("<u2")  # GPT-2's vocabulary is of 50,257
-SHARD_TOKENS = 1 << 26  # of a file, at most
+SHARD_TOKENS = 1 << 30  # of a file, at most: a mapped file keeps a descriptor, of which a process mostly has 1,024
+BLOCK_TOKENS = 1 << 22  # written at once
 WORDS_KEPT = 6000
 KEPT_BYTES = 1 << 26  # of a source's held-out text: its first documents, for evaluation
 COUNTED_BYTES = 1 << 21  # of its training text, in which words are counted; half as slow as to tokenize
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NAME = re.compile(rf"(?!{episodes.NAME}\Z)[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")  # generated text has that one
 
 
 Text = str | np.ndarray  # of a document, or its tokens (n,)
@@ -56,12 +58,13 @@ class Source:
 
 @dataclass(kw_only=True)
 class _Side:
-    """A side of a source under way: its open file's tokens, and what is in the files before."""
+    """A side of a source under way: tokens that are not written yet, and how many its last file has before them."""
 
     folder: Path
     stem: str
     buffer: np.ndarray
     used: int = 0
+    written: int = 0  # 0 where the next file is to be begun
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
@@ -71,26 +74,29 @@ class _Side:
         """Put tokens behind those before."""
         self.tokens += len(tokens)
         while len(tokens):
-            if self.used == len(self.buffer):
-                self.flush()
-            taken = tokens[: len(self.buffer) - self.used]
+            room = min(len(self.buffer), SHARD_TOKENS - self.written)
+            taken = tokens[: room - self.used]
             self.buffer[self.used : self.used + len(taken)] = taken
             self.used += len(taken)
             tokens = tokens[len(taken) :]
+            if self.used == room:
+                self.flush()
 
     def flush(self) -> None:
-        """Write the open file."""
-        path = self.folder / f"{self.stem}-{len(self.shards):05d}.npy"
-        with open(path, "wb") as file:  # numpy does not say that a disk is full when it writes to a file
-            file.write(header(self.used))
-            file.write(self.buffer[: self.used].data)
+        """Write what is not written yet."""
+        if not self.written:
+            self.shards.append(self.folder / f"{self.stem}-{len(self.shards):05d}.npy")
+        with open(self.shards[-1], "r+b" if self.written else "wb") as file:
+            file.write(header(self.written + self.used))
+            file.seek(0, os.SEEK_END)
+            file.write(self.buffer[: self.used].data)  # numpy's own writing does not say that a disk is full
             _synced(file)
-        self.shards.append(path)
+        self.written = (self.written + self.used) % SHARD_TOKENS
         self.used = 0
 
 
 def header(tokens: int) -> bytes:
-    """How a .npy file of so many tokens begins."""
+    """How a .npy file of so many tokens begins: as long for any number of them."""
     found = io.BytesIO()
     described = {"descr": TOKEN.str, "fortran_order": False, "shape": (tokens,)}
     np.lib.format.write_array_header_1_0(found, described)
@@ -110,11 +116,14 @@ def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: s
         ValueError: for a source's name that is no file's, an unknown tokenizer, or tokens that it does not have.
     """
     if not NAME.fullmatch(source):
-        raise ValueError(f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them")
+        raise ValueError(
+            f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them; {episodes.NAME} "
+            "is the name of generated text"
+        )
     cut, end = _cutter(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
     place = folder / source
     place.mkdir(parents=True, exist_ok=True)
-    sides = {side: _Side(folder=place, stem=side, buffer=np.empty(SHARD_TOKENS, TOKEN)) for side in SIDES}
+    sides = {side: _Side(folder=place, stem=side, buffer=np.empty(BLOCK_TOKENS, TOKEN)) for side in SIDES}
     counted: collections.Counter[str] = collections.Counter()
     with open(place / "documents.jsonl", "wb") as kept:
         for side, domain, given in documents:

@@ -25,17 +25,27 @@ def knows(spec: RunSpec, task: str, shots: int) -> bool:
     return spec.labelled is not None and task == spec.labelled.source and not shots
 
 
-def row(model: Any, spec: RunSpec, items: int, data: Shards, numerics: Numerics, device: str) -> dict[str, Any]:
+def row(
+    model: Any,
+    spec: RunSpec,
+    items: int,
+    source: tuple[tuple[str, ...], str],
+    data: Shards,
+    numerics: Numerics,
+    device: str,
+) -> dict[str, Any]:
     """The columns of a task's row: ``metric`` is "classifier", ``logprob`` the mean log P(right answer) in nats.
 
     Args:
-        items: questions asked; they are a function of the task and this number, as for prompts.
+        items: questions asked; they are a function of the task, its files and this number, as for prompts.
+        source: the files that are asked now, and their sha256 (``EvalSpec.source``).
+
+    Raises:
+        ValueError: for questions that the run was trained on, or that its classifier cannot answer.
     """
-    wanted = spec.labelled
-    assert wanted is not None, "a run that was fine-tuned"
-    found = examples.of_task(wanted.source, items, data, spec.data.tokenizer, wanted.files)
-    length = formats.shape(found.asked, spec.data.tokenizer, spec.model.n_ctx)[1]
-    filled = formats.filled(found.asked, spec.data.tokenizer, wanted.ways, length)
+    found = examples.put_to(spec, items, source, data)
+    shape = formats.shape(found.asked, spec.data.tokenizer, spec.model.n_ctx)  # choices may be more than in training
+    filled = formats.filled(found.asked, spec.data.tokenizer, *shape)
     logs = _log_probabilities(model, filled, numerics, device)  # (N, answers)
     right = logs.argmax(-1) == filled.answers
     of_right = logs[np.arange(len(right)), filled.answers]

@@ -45,7 +45,15 @@ def of_task(name: str, count: int, data: Shards | None, tokenizer: str, paths: t
     Raises:
         ValueError: for a task whose answers are not chosen among some, or that has nothing to train on.
     """
-    return _of_task(name, count, data, tokenizer, paths, files.fingerprint(paths) if paths else "")
+    found = _of_task(name, count, data, tokenizer, paths, files.fingerprint(paths) if paths else "")
+    training = found.training
+    if not training:
+        pool = len(found.split.pool)
+        raise ValueError(f"task {name}: all of its {pool} training examples are among the questions asked of it")
+    if training[0].form != MULTIPLE_CHOICE and len({example.answer for example in training}) == 1:
+        answer = training[0].choices[training[0].answer]
+        raise ValueError(f"task {name}: its training examples are all of one class, {answer!r}; give some of another")
+    return found
 
 
 @functools.lru_cache(maxsize=8)
@@ -61,13 +69,7 @@ def _of_task(
         )
     examples = _examples(items)
     asked, pool = examples[: len(split.queries)], examples[len(split.queries) :]
-    training = labelled.unasked(pool, asked)
-    if not training:
-        raise ValueError(f"task {name}: all of its {len(pool)} training examples are among the questions asked of it")
-    if training[0].form != MULTIPLE_CHOICE and len({example.answer for example in training}) == 1:
-        answer = training[0].choices[training[0].answer]
-        raise ValueError(f"task {name}: its training examples are all of one class, {answer!r}; give some of another")
-    return Examples(split=split, training=training, asked=asked)
+    return Examples(split=split, training=labelled.unasked(pool, asked), asked=asked)
 
 
 def trained_on(spec: RunSpec, data: Shards) -> list[Example]:
@@ -85,6 +87,35 @@ def trained_on(spec: RunSpec, data: Shards) -> list[Example]:
             f"for {wanted.sha256[:12]}...: bring those back, or start new runs on these"
         )
     return labelled.drawn(found, wanted.count, spec.seed)
+
+
+def put_to(spec: RunSpec, count: int, source: tuple[tuple[str, ...], str], data: Shards) -> Examples:
+    """The ``count`` questions that are put to a fine-tuned run, from files that need not be those it was trained with.
+
+    Args:
+        source: the files, and the sha256 of their content.
+
+    Raises:
+        ValueError: for questions that it was trained on, or of another form or other classes.
+    """
+    wanted = spec.labelled
+    assert wanted is not None, "a run that was fine-tuned"
+    found, name = _of_task(wanted.source, count, data, spec.data.tokenizer, *source), f"task {wanted.source}"
+    form, classes = found.asked[0].form, found.asked[0].choices
+    if form != wanted.form:
+        raise ValueError(f"{name} is of the form {form}, and run {spec.run_id} was trained on {wanted.form}")
+    if form != MULTIPLE_CHOICE and classes != wanted.classes:
+        raise ValueError(
+            f"{name} has the classes {', '.join(classes)}, and run {spec.run_id} was trained on "
+            f"{', '.join(wanted.classes)}: give what it was trained on as the second file, which says the classes"
+        )
+    unknown = labelled.unasked(found.asked, trained_on(spec, data))
+    if seen := len(found.asked) - len(unknown):
+        raise ValueError(
+            f"{name}: {seen} of the {count} questions are among the {wanted.count} examples that run {spec.run_id} was "
+            f"trained on: ask at most the {wanted.held_out} that were held out, or another file"
+        )
+    return found
 
 
 def _examples(items: Sequence[Item]) -> list[Example]:

@@ -90,7 +90,7 @@ def evaluate(
         if row is None and task == HELD_OUT:
             row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device)}
         elif row is None and classifier.knows(spec, task, shots):
-            row = classifier.row(model, spec, items, data, numerics, device)
+            row = classifier.row(model, spec, items, evals.source(task), data, numerics, device)
         elif row is None:
             where = spec.model.n_ctx, spec.data.tokenizer, data
             cell = _cell(task, shots, items, *where, draw, evals.source(task))

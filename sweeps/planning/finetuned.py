@@ -76,10 +76,10 @@ def runs(
         raise UsageError(f"that is more than {MOST_RUNS:,} runs: give fewer examples=[...], seeds or runs=[...]")
     form = source.training[0].form
     content = labelled.fingerprint(source.training)
-    shapes = {
-        key: formats.shape([*source.training, *source.asked], *key)
-        for key in {(spec.data.tokenizer, spec.model.n_ctx) for spec, _ in parents}
-    }
+    contexts = {(spec.data.tokenizer, spec.model.n_ctx) for spec, _ in parents}
+    shapes = {key: formats.shape(source.training, *key) for key in contexts}
+    for key in contexts:
+        formats.shape(source.asked, *key)  # they must fit too, and are no part of what a run is
     for count in counts:
         for seed in range(seeds):
             labelled.drawn(source.training, count, seed)

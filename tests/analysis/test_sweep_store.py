@@ -8,6 +8,9 @@ import pytest
 from analysis.runs import store
 from analysis.runs.selection import select
 from analysis.settings import RunSettings
+from gpt3core import spec as specs
+from gpt3core.evals.runner import COLUMNS
+from gpt3core.evals.spec import QUESTION
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from tests.analysis.synthetic import make_store
@@ -33,6 +36,25 @@ def test_one_more_task_hides_no_run_until_it_is_measured(isolated):
     only = store.load(root)
     assert list(only.table.run_id) == ids[:1], "another measure of the loss is another loss"
     assert only.missing == ids[1:]
+
+
+def test_prompts_of_fewer_questions_are_kept_beside_those_of_the_most(isolated):
+    root = isolated / "root"
+    ids = make_store(root)
+    before, sweep, run = store.load(root), SweepDir(root, "laptop"), RunDir(root, ids[0])
+    record = sweep.record()
+    few = replace(record.evals, tasks=("anagrams_1",), shots=(0,), seeds=1)
+    asked = [replace(few, items=items) for items in (8, 32)]
+    for evals in asked:
+        names = dict(zip(QUESTION, evals.questions[1], strict=True))
+        row = {"fits": True, "metric": "exact", "accuracy": evals.items / 100, **names}
+        run.write_evaluation(evals.eval_id, {name: [row.get(name)] for name in COLUMNS})
+    sweep.write_record(replace(record, few_shot={evals.eval_id: specs.as_dict(evals) for evals in asked}))
+    after = store.load(root)
+    of_run = [table[(table.run_id == ids[0]) & (table.task == "anagrams_1")] for table in (after.evals, after.prompts)]
+    assert list(of_run[0]["items"]) == [32]
+    assert sorted(of_run[1]["items"]) == [8, 32]
+    assert len(after.evals) == len(before.evals) + 1
 
 
 def test_a_run_that_stopped_early_is_listed_as_it_was_and_left_out_of_fits(isolated):

@@ -13,6 +13,7 @@ from dashboards.figures.finetuned import finetuned
 
 pytestmark = pytest.mark.xdist_group("figures")
 SHOWN = {"0-shot": 0.3, "8-shot": 0.4, "fine-tuned on 32": 0.6, "fine-tuned on 512": 0.9}
+RULES = {"lr": 0.01, "epochs": 3.0, "batch": 32, "warmup_steps": 1, "lm_weight": 0.5, "dropout": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +29,16 @@ def row(run_id, accuracy, **more):
 def tuned(study):
     """The same study, two of whose runs were fine-tuned, with two seeds."""
     small, large = study.everything.sort_values("N").run_id.iloc[[0, -1]]
-    rows = []
+    prompts, rows = [], []
     for run_id in (small, large):
-        rows += [row(run_id, 0.3), row(run_id, 0.4, shots=8), row(run_id, 0.1, shots=64, fits=False)]
+        prompts += [row(run_id, 0.3), row(run_id, 0.4, shots=8), row(run_id, 0.1, shots=64, fits=False)]
+        prompts.append(row(run_id, 0.2, items=50.0))  # other questions
         for count, middle in ((32, 0.6), (512, 0.9)):
             for seed, change in ((0, -0.1), (1, 0.1)):
-                known = {"parent": run_id, "trained_on": count, "seed": seed, "metric": "classifier"}
+                known = {"parent": run_id, "trained_on": count, "seed": seed, "metric": "classifier", **RULES}
                 rows.append(row(f"{run_id}-{count}-{seed}", middle + change, **known))
     evals = pd.concat([study.runs.evals, pd.DataFrame(rows)], ignore_index=True)
-    return replace(study, runs=replace(study.runs, evals=evals)), (small, large)
+    return replace(study, runs=replace(study.runs, evals=evals, prompts=pd.DataFrame(prompts))), (small, large)
 
 
 def test_a_line_a_way_of_asking_against_size_with_the_baseline(study):
@@ -57,9 +59,8 @@ def test_a_line_a_way_of_asking_against_size_with_the_baseline(study):
 
 def test_what_another_file_asked_under_the_same_name_is_not_compared(study):
     changed, _ = tuned(study)
-    evals = changed.runs.evals
-    evals = evals.assign(content=["b" if known else "a" for known in evals.get("parent").notna()])
-    found = beside_prompts(replace(changed.runs, evals=evals))
+    evals, prompts = changed.runs.evals.assign(content="b"), changed.runs.prompts.assign(content="a")
+    found = beside_prompts(replace(changed.runs, evals=evals, prompts=prompts))
     assert set(found.way) == {way for way in SHOWN if way.startswith("fine-tuned")}
 
 

@@ -66,14 +66,14 @@ def specified(parent: RunSpec, train: Path, test: Path, *, count: int = 48, seed
     return run
 
 
-def evaluation(run: RunSpec) -> EvalSpec:
+def evaluation(run: RunSpec, items: int = HELD_OUT) -> EvalSpec:
     """What is asked of it."""
     assert run.labelled is not None
     paths = list(run.labelled.files)
     return EvalSpec(
         tasks=("labelled",),
         shots=(0,),
-        items=HELD_OUT,
+        items=items,
         validation_tokens=2048,
         files={"labelled": paths},
         contents={"labelled": files.fingerprint(paths)},

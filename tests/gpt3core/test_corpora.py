@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
 import random
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from gpt3core.data import check, checked, corpus, facts, shards, tokenizer, writing
-from gpt3core.errors import UsageError
+from gpt3core.data.stream import mapped
+from gpt3core.errors import DiskFullError, UsageError
 from gpt3core.evals import held_out
 from gpt3core.spec import DataSpec
 from gpt3core.store import files
@@ -57,32 +62,69 @@ def test_what_is_written_is_tiktokens_tokens_whatever_the_size_of_a_file(tmp_pat
     expected = {"train": [], "validation": []}
     for side, _, text in documents("web", 60):
         expected[side] += [*encoding.encode_ordinary(text), encoding.eot_token]
-    for most in (1 << 26, 1000, 150):
+    for most, block in ((1 << 26, 1 << 22), (1000, 1 << 22), (1000, 300), (150, 150), (len(expected["train"]), 100)):
         monkeypatch.setattr(writing, "SHARD_TOKENS", most)
+        monkeypatch.setattr(writing, "BLOCK_TOKENS", block)
         source = writing.write(documents("web", 60), tmp_path / str(most), source="web", tokenizer=TOKENIZER)
         for side, tokens in expected.items():
             pieces = [np.load(tmp_path / str(most) / path) for path in source.shards[side]]
             assert np.concatenate(pieces).tolist() == tokens
             assert source.tokens[side] == len(tokens)
             assert {len(piece) for piece in pieces[:-1]} <= {most}
+            assert len(pieces) == -(-len(tokens) // most)
     held = files.read_lines(tmp_path / "150" / "web" / "documents.jsonl")
     assert [d["text"] for d in held] == [text for side, _, text in documents("web", 60) if side == "validation"]
 
 
-def test_memory_is_that_of_a_file_not_of_the_text(tmp_path, monkeypatch):
+def test_memory_is_neither_that_of_the_text_nor_of_a_file(tmp_path, monkeypatch):
     import tracemalloc
 
-    monkeypatch.setattr(writing, "SHARD_TOKENS", 10_000)
+    monkeypatch.setattr(writing, "BLOCK_TOKENS", 10_000)
     peaks = []
     for count in (50, 400):
         tracemalloc.start()
-        writing.write(documents("web", count), tmp_path / str(count), source="web", tokenizer=TOKENIZER)
+        source = writing.write(documents("web", count), tmp_path / str(count), source="web", tokenizer=TOKENIZER)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
+        assert len(source.shards["train"]) == 1
     assert peaks[1] < 1.5 * peaks[0]
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a b", "a/b", "é", "x" * 65])
+@contextlib.contextmanager
+def descriptors(most):
+    """A process that may have so many files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_300_billion_tokens_can_be_mapped_with_the_usual_1024_descriptors(tmp_path):
+    begin, paths = writing.header(writing.SHARD_TOKENS), []
+    for number in range(math.ceil(300e9 / writing.SHARD_TOKENS)):
+        paths.append(tmp_path / f"{number}.npy")
+        with open(paths[-1], "wb") as file:  # sparse
+            file.write(begin)
+            file.truncate(len(begin) + 2 * writing.SHARD_TOKENS)
+    with descriptors(1024):
+        pieces = [mapped(path) for path in paths]
+    assert sum(map(len, pieces)) >= 300e9
+
+
+def test_more_files_than_a_process_may_open_are_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "SHARD_TOKENS", 200)
+    folder = prepare(tmp_path / "small", {"web": 240})
+    named = spec(folder)
+    made = shards.prepare(named)
+    refused = pytest.raises(ValueError, match=r"npy cannot be opened, for this process may have \d+ files open: raise")
+    with descriptors(len([*Path("/proc/self/fd").iterdir()]) + 8), refused:
+        len(made.train)
+    assert len(made.train[0].pieces) > 8
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", "a/b", "é", "x" * 65, "episodes"])
 def test_a_source_must_be_a_files_name(tmp_path, name):
     with pytest.raises(ValueError, match="letters, digits, - and _ make its name"):
         writing.write([], tmp_path, source=name, tokenizer=TOKENIZER)
@@ -92,7 +134,8 @@ def test_a_faster_tokenizer_is_held_against_tiktoken(monkeypatch):
     pytest.importorskip("riptoken")
     tokenizer.encoder.cache_clear()
     fast, plain = tokenizer.encoder("gpt2"), tokenizer.load("gpt2")
-    for _, _, text in documents("web", 30):
+    long = [f"a {letter * 499}" for letter in "-a0\n"] + ["-\x1c" * 300, "\u3000" * 167 + "b", f"a{' ' * 1_000_000}b"]
+    for text in [*(text for _, _, text in documents("web", 30)), *long]:
         assert fast(text).tolist() == plain.encode_ordinary(text)
 
 
@@ -187,6 +230,11 @@ def test_a_texts_name_is_worked_out_once_and_again_when_it_changes(tales, monkey
     assert len(asked) == 3
     tales.write_text(tales.read_text() + '{"text": "more"}\n')
     assert corpus.fingerprint(str(tales)) != first
+    os.utime(tales, (1e9, 1e9))
+    corpus.fingerprint(str(tales))
+    monkeypatch.setattr(corpus, "PIPELINE_VERSION", corpus.PIPELINE_VERSION + 1)
+    corpus.fingerprint(str(tales))
+    assert len(asked) == 6, "other rules may read it otherwise"
     (tales.parent / "more.jsonl").write_text('{"text": "and more"}\n')
     assert corpus.fingerprint(str(tales.parent)) != corpus.fingerprint(str(tales))
 
@@ -213,6 +261,48 @@ def test_a_record_that_cannot_be_read_is_made_again(mixed):
     record.write_text("{")
     shards.prepare(spec(mixed))
     assert json.loads(record.read_text())["files"]
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC])
+def test_a_cache_that_cannot_be_written_stops_no_run_on_a_sound_folder(mixed, monkeypatch, error):
+    named, opened = spec(mixed), os.open
+
+    def refused(path, *how, **more):
+        if str(path).endswith(".lock"):
+            raise OSError(error, os.strerror(error))
+        return opened(path, *how, **more)
+
+    def full(path, data):
+        raise DiskFullError(path)
+
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(files, "write_json", full)
+    assert set(shards.prepare(named).sources) == set(SIZES)
+    path = mixed / "web" / "words.json"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(ValueError, match=r"words.json is damaged"):
+        shards.prepare(named)
+
+
+# ----------------------------------------------------------------------------------------------- what is no such folder
+
+
+@pytest.mark.parametrize("said", ['{"name": "mine"}', '{"format": 3}', '["train.jsonl"]', "{}"])
+def test_not_every_manifest_is_that_of_prepared_text(tales, said):
+    (tales.parent / "manifest.json").write_text(said)
+    assert not corpus.is_prepared(str(tales.parent))
+    with pytest.raises(ValueError, match=r"manifest.json, which is no text that can be read: .* hide them"):
+        corpus.fingerprint(str(tales.parent))
+    with pytest.raises(ValueError, match=r"it is no prepared folder"):
+        corpus.prepared(str(tales.parent))
+
+
+def test_another_format_is_refused(mixed):
+    named, path = spec(mixed), mixed / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    for read in (corpus.prepared, corpus.fingerprint, lambda _: shards.prepare(named)):
+        with pytest.raises(ValueError, match=r"was prepared in format 2, this isoflop reads 3: prepare it again"):
+            read(str(mixed))
 
 
 # --------------------------------------------------------------------------------------------------- plan, run, result

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -11,6 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gpt3core import spec as specs
 from gpt3core.data import corpus, shards, tokenizer
@@ -41,6 +45,43 @@ def test_any_prefix_is_a_tokenizer_that_loses_nothing(name):
     assert encoding.decode(encoding.encode_ordinary(text)) == text
     assert encoding.n_vocab == tokenizer.vocab_size(name)
     assert max(encoding.encode_ordinary(text)) < encoding.eot_token
+
+
+ODD = [
+    *map(chr, range(128)),
+    "\x85",
+    "\xa0",
+    "\u180e",
+    "\u200b",
+    "\u2028",
+    "\u3000",
+    "\ufeff",
+    "\u0301",
+    "\u0663",
+    "\u4e2d",
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(ODD), st.sampled_from([1, 1, 2, 15, 16, 17, 40])), max_size=8))
+def test_a_long_run_of_spaces_is_cut_where_no_token_changes(letters):
+    text = "".join(letter * count for letter, count in letters)
+    encoding = tokenizer.load("gpt2")
+    whole = tiktoken.Encoding.encode_ordinary(encoding, text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tokenizer, "LONGEST_RUN", 16)
+        cut = tokenizer.parts(text)
+        assert encoding.encode_ordinary(text) == whole
+    assert "".join(cut) == text
+    assert not any(re.search(r"[ \n\u3000]{17}\S", part) for part in cut)
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\u2028"])
+def test_a_run_of_a_million_spaces_is_tokenized(space):
+    text = f"a{space * 1_000_000}b"
+    tokens = tokenizer.encoder("gpt2")(text).tolist()
+    assert tokens == tokenizer.load("gpt2").encode_ordinary(text)
+    assert tokenizer.load("gpt2").decode(tokens) == text
 
 
 @pytest.mark.parametrize("name", ["gpt3", "gpt2:256", "gpt2:60000", "gpt2:x"])

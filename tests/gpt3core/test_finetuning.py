@@ -23,7 +23,7 @@ from gpt3core.spec import RunSpec, as_dict, from_dict
 from gpt3core.store.rundir import RunDir
 from gpt3core.train.loop import Trainer
 from tests.gpt3core import ranks
-from tests.gpt3core.finetuning import HELD_OUT, evaluation, sentiments, specified, write
+from tests.gpt3core.finetuning import HELD_OUT, choices, evaluation, pairs, sentiments, specified, write
 from tests.gpt3core.outcomes import weights
 
 # ------------------------------------------------------------------------------------------------------------ the loss
@@ -206,6 +206,47 @@ def test_the_classifier_answers_and_its_row_stands_beside_the_held_out_loss(pare
     assert table.loc["labelled", "logprob"] > -0.3
     assert table.loc["labelled", "chance"] == 0.5
     assert table.loc["held_out", "loss"] > 0
+
+    train, _ = labelled_files
+    fresh = [line for line in sentiments(64, 3) if line["text"] not in train.read_text()][:32]
+    other = write(tmp_path / "other.jsonl", [{**line, "label": "sad"} for line in fresh])
+    bad = sum(line["label"] == "sad" for line in fresh)
+    assert answered(spec, root, [other, train], items=32) == bad / 32 < 1, "the questions of the file that is asked"
+    with pytest.raises(ValueError, match=r"of the 16 questions are among the 64 examples that run .* was trained on"):
+        answered(spec, root, [train])
+    with pytest.raises(ValueError, match=r"has the classes fine, sad, and run .* was trained on glad, sad"):
+        answered(spec, root, [write(other, [{"text": "a", "label": "fine"}, {"text": "b", "label": "sad"}])], items=2)
+    with pytest.raises(ValueError, match=r"is of the form similarity, and run .* was trained on classification"):
+        answered(spec, root, [write(other, pairs(8, 0))], items=8)
+
+
+def answered(spec, root, paths, items=HELD_OUT):
+    """The accuracy of a finished run on the questions of other files."""
+    files = tuple(map(str, paths))
+    asked = evaluation(replace(spec, labelled=replace(spec.labelled, files=files)), items)
+    runs.run(spec, asked, root)
+    return RunDir(root, spec.run_id).evaluation(asked.eval_id).set_index("task").loc["labelled", "accuracy"]
+
+
+def test_more_questions_of_one_file_may_not_be_what_was_trained_on(parent, labelled_files):
+    root, done = parent
+    train, _ = labelled_files
+    spec = specified(done, train, train, count=64)
+    runs.run(spec, evaluation(spec), root)
+    with pytest.raises(ValueError, match=r"ask at most the 16 that were held out, or another file"):
+        answered(spec, root, [train], items=64)
+
+
+def test_a_question_may_have_more_choices_than_the_examples(parent, choice_files):
+    root, done = parent
+    train, test = choice_files
+    more = {"context": "six 7", "choices": ["one", "two", "six", "ten", "red"], "label": 2}
+    write(test, [*choices(HELD_OUT - 1, 2), more])
+    spec = specified(done, train, test)
+    assert spec.labelled.ways == 3
+    runs.run(spec, evaluation(spec), root)
+    table = RunDir(root, spec.run_id).evaluation(evaluation(spec).eval_id).set_index("task")
+    assert math.isfinite(table.loc["labelled", "logprob"])
 
 
 def test_what_a_classifier_answers_need_not_fit_a_prompt(parent, tmp_path):

@@ -13,7 +13,7 @@ from gpt3core.errors import StoreError
 from gpt3core.evals import examples
 from gpt3core.labelled import LabelledSpec
 from gpt3core.store.rundir import open_root
-from tests.gpt3core.finetuning import choices, evaluation, parsed, sentiments, specified, write
+from tests.gpt3core.finetuning import HELD_OUT, choices, evaluation, parsed, sentiments, specified, write
 
 NAME = "gpt2:300"
 START, DELIMITER, EXTRACT = 300, 301, 302
@@ -182,3 +182,30 @@ def test_a_task_without_choices_cannot_be_learnt():
 def test_equal_questions_are_left_out_of_what_is_trained_on():
     one = Example(form="classification", texts=("a",), choices=("x", "y"), answer=0)
     assert labelled.unasked([one, replace(one, texts=("b",))], [replace(one, answer=1)]) == [replace(one, texts=("b",))]
+
+
+@pytest.mark.parametrize(("form", "kept"), [("similarity", 0), ("entailment", 1)])
+def test_a_pair_the_other_way_round_is_the_same_question_where_both_orders_are_read(form, kept):
+    one = Example(form=form, texts=("a", "b"), choices=("x", "y"), answer=0)
+    assert len(labelled.unasked([one], [replace(one, texts=("b", "a"))])) == kept
+
+
+@pytest.mark.parametrize(
+    ("make", "more"),
+    [
+        (sentiments, {"text": "a good day in the month of May", "label": "glad"}),
+        (choices, {"context": "one or another", "choices": ["one", "two", "six", "ten"], "label": 0}),
+    ],
+)
+def test_questions_are_no_part_of_what_a_run_is(parent, tmp_path, make, more):
+    _, done = parent
+    train, test = write(tmp_path / "train.jsonl", make(96, 1)), write(tmp_path / "test.jsonl", make(32, 5))
+    spec = specified(done, train, test)
+    write(test, [*make(HELD_OUT - 1, 5), more])
+    assert specified(done, train, test).run_id == spec.run_id
+
+
+def test_a_question_that_does_not_fit_is_refused_before_the_training(parent, labelled_files):
+    write(labelled_files[1], [*sentiments(HELD_OUT - 1, 2), {"text": "a day " * 30, "label": "sad"}])
+    with pytest.raises(ValueError, match="1 of 16 examples do not fit the context of 32 tokens"):
+        specified(parent[1], *labelled_files)

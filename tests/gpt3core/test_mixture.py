@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from gpt3core.data import mixture, weights
 from gpt3core.data.loader import Loader
 from gpt3core.data.stream import Stream
+from gpt3core.spec import DataSpec, from_dict, to_json
 
 GPT3 = {"cc": 60, "webtext2": 22, "books1": 8, "books2": 8, "wikipedia": 3}
 # Brown et al. 2020, table 2.2: tokens in billions, and epochs when training for 300 billion
@@ -214,3 +216,15 @@ def test_held_out_windows_follow_the_weights_and_leave_every_source_some():
 
 def test_shares_and_percents_are_one_specification():
     assert json.dumps(weights.normalised({"a": 60, "b": 40})) == json.dumps(weights.normalised({"a": 0.6, "b": 0.4}))
+
+
+@given(st.lists(st.integers(1, 999), min_size=2, max_size=6), st.floats(0.985, 1.015))
+def test_weights_read_back_are_the_same_ones(parts, off):
+    shares = weights.normalised({f"s{k}": off * part / sum(parts) for k, part in enumerate(parts)})
+    assert weights.normalised(shares) == shares
+
+
+def test_a_mixed_run_read_back_is_the_same_run():
+    five = {"a": 0.246, "b": 0.255, "c": 0.084, "d": 0.221, "e": 0.193}  # add up to .999
+    data = DataSpec(corpus="x", corpus_sha256="0", weights=tuple(five.items()))
+    assert from_dict(DataSpec, json.loads(to_json(data))) == replace(data) == data

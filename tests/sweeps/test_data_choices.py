@@ -9,6 +9,7 @@ from gpt3core.data.prepare.__main__ import main as prepare
 from gpt3core.errors import UsageError
 from sweeps import command, data_command
 from sweeps.data_command import choices, run
+from sweeps.planning import recipe as recipes
 
 
 @pytest.fixture
@@ -27,14 +28,18 @@ def recipe(tmp_path, monkeypatch):
 
 
 def test_each_choice_has_a_sweep_a_folder_and_words_of_its_own(recipe):
-    found, unfiltered = choices(["recipe=smoke"], {"data": str(recipe), "without": "[quality, dedup]"})
+    found = choices(["recipe=smoke", "data.tokenizer=gpt2:300"], {"data": str(recipe), "without": "[quality, dedup]"})
     assert [choice.sweep for choice in found] == ["smoke-all", "smoke-no-quality", "smoke-no-dedup"]
     assert [choice.prepared[1:] for choice in found] == [(), ("quality.rule=none",), ("dedup.rule=none",)]
     assert len({choice.folder for choice in found}) == 3
-    assert unfiltered == ["books"]
-    again, _ = choices(["recipe=smoke", "name=other"], {"data": str(recipe), "without": "[dedup]"})
+    again = choices(
+        ["recipe=smoke", "name=other", "data.tokenizer=gpt2:300"], {"data": str(recipe), "without": "[dedup]"}
+    )
     assert [choice.sweep for choice in again] == ["other-all", "other-no-dedup"]
     assert again[1].folder == found[2].folder, "what is prepared has nothing to do with the ladder"
+    (recipe.parent / "books.jsonl").write_text('{"text": "another text"}\n' * 3)
+    changed = choices(["recipe=smoke", "data.tokenizer=gpt2:300"], {"data": str(recipe), "without": "[dedup]"})
+    assert changed[0].folder != found[0].folder, "another text is another folder"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,11 @@ def test_each_choice_has_a_sweep_a_folder_and_words_of_its_own(recipe):
         (["data.corpus=/x"], {"data": "five", "without": "[dedup]"}, "says which text it is; leave data.corpus out"),
         (["widthss=[8]"], {"data": "five", "without": "[dedup]"}, "widthss"),
         ([], {"data": "fife", "without": "[dedup]"}, "no such recipe, did you mean five"),
+        (
+            ["data.tokenizer=gpt2"],
+            {"data": "five", "without": "[dedup]"},
+            "prepared with gpt2:1024; give data.tokenizer=",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_one_sentence(settings, own, sentence):
@@ -60,11 +70,20 @@ def test_the_same_ladder_is_driven_on_every_choice_and_a_failure_stops_the_line(
 
     def sweep(argv, usage):
         driven.append(dict(word.split("=", 1) for word in argv))
-        return command.FAILED if failing in driven[-1]["name"] else command.DONE
+        recipes.load(argv)
+        return codes.get(driven[-1]["name"], command.DONE)
 
     monkeypatch.setattr(command, "sweep", sweep)
-    words = [f"data={recipe}", "without=[dedup]", "workers=1", "recipe=smoke", "name=x", "seed=3"]
-    failing = "nothing"
+    words = [
+        f"data={recipe}",
+        "without=[dedup]",
+        "workers=1",
+        "recipe=smoke",
+        "name=x",
+        "seed=3",
+        "data.tokenizer=gpt2:300",
+    ]
+    codes = {}
     assert run(words, usage="") == command.DONE
     assert [one["name"] for one in driven] == ["x-all", "x-no-dedup"]
     assert all(one["recipe"] == "smoke" and one["seed"] == "3" for one in driven)
@@ -73,19 +92,25 @@ def test_the_same_ladder_is_driven_on_every_choice_and_a_failure_stops_the_line(
     assert sum(documents[1].values()) > sum(documents[0].values()), "copies are in the second"
     assert "sweep=[x-no-dedup,x-all]" in capsys.readouterr().out
     driven.clear()
-    failing = "x-all"
+    codes = {"x-all": command.LIMITED}
+    assert run(words, usage="") == command.LIMITED
+    assert len(driven) == 2, "a limit is of one sweep"
+    codes = {"x-all": command.FAILED}
     assert run(words, usage="") == command.FAILED
-    assert len(driven) == 1
+    assert len(driven) == 3
 
 
 def test_the_plan_prepares_nothing(recipe, tmp_path, capsys):
-    assert run([f"data={recipe}", "without=[quality]", "recipe=smoke", "--plan"], usage="") == command.DONE
+    assert (
+        run([f"data={recipe}", "without=[quality]", "recipe=smoke", "data.tokenizer=gpt2:300", "--plan"], usage="")
+        == command.DONE
+    )
     assert not (tmp_path / "cache" / "prepared").exists()
     assert "its runs can be planned when it is prepared" in capsys.readouterr().out
     assert data_command.LEFT_OUT.keys() == {"quality", "dedup", "decontaminate"}
 
 
 def test_the_folder_is_the_one_that_the_command_of_its_words_fills(recipe):
-    (whole, _), _ = choices([], {"data": str(recipe), "without": "[dedup]"})
+    whole, _ = choices(["data.tokenizer=gpt2:300"], {"data": str(recipe), "without": "[dedup]"})
     assert prepare([*whole.prepared, "workers=1", f"out={whole.folder}"]) == 0
     assert (whole.folder / "manifest.json").exists()

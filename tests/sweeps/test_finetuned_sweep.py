@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -96,7 +97,7 @@ def test_sizes_times_examples_times_seeds_land_beside_what_prompts_get(small, tr
     again = finetuning.read(wanted(trained, seeds=3))
     assert len(again.runs) - len(again.done) == 4, "a third seed is all that is missing"
     assert not again.prompts.jobs
-    assert finetuning.read(wanted(trained)).record.runs == tuple(sorted(run.run_id for run in order.runs))
+    assert again.sweep.record().runs == tuple(sorted(run.run_id for run in order.runs))
 
 
 @pytest.mark.soak
@@ -123,6 +124,40 @@ def test_a_fine_tuning_sweep_is_never_the_one_that_is_meant_by_default(small, tr
     assert evaluation.read(FewShot(tasks=["addition_2"])).sweep.name == "small"
     with pytest.raises(StoreError, match=f"the sweep {name} fine-tunes runs of small, .* give sweep=small"):
         stores.load(small, name)
+
+
+def test_two_commands_join_one_sweep_and_a_run_of_two_sweeps_counts_once(small, trained):
+    of_one = {"seeds": 1, "examples": [16], "shots": []}
+    given = [wanted(trained, runs=[run.run_id], **of_one) for run in trained[1][1:]]
+    orders = [finetuning.read(each) for each in given]  # both before either is driven
+    for order in orders:
+        with order.sweep.owned():
+            finetuning.drive(order, Working(small), Silent())
+    runs = {order.runs[0].run_id for order in orders}
+    assert set(orders[0].sweep.record().runs) == runs
+
+    _, long, _ = trained[1]
+    ask(replace(given[0], name="again"), Working(small))
+    ask(replace(given[0], name="faster", train=replace(given[0].train, lr=0.02)), Working(small))
+    loaded = stores.load(small, "small")
+    assert not loaded.evals.duplicated(["run_id", "task", "shots"]).any()
+    rows = finetuned.beside_prompts(loaded)
+    ways = rows[rows.run_id == long.run_id].set_index("way")
+    assert list(ways.index) == ["fine-tuned on 16, lr 0.01", "fine-tuned on 16, lr 0.02"]
+    assert set(ways.runs) == {1}, "what differs in more than the seed is not averaged"
+
+
+def test_other_questions_are_put_to_the_same_runs_which_are_not_trained_again(small, trained, isolated):
+    given = wanted(trained, seeds=1, examples=[16], shots=[], runs=[trained[1][1].run_id])
+    (run,) = ask(given, Working(small))[0].runs
+    before = RunDir(small, run.run_id).curve()
+    pool = (trained[0] / "train.jsonl").read_text()
+    fresh = [line for line in sentiments(60, 3) if line["text"] not in pool]
+    other = write(isolated / "other.jsonl", fresh)
+    order, outcome = ask(replace(given, file=[str(other), given.file[1]], name="other"), Working(small))
+    assert [r.run_id for r in order.runs] == list(outcome.done) == [run.run_id]
+    assert RunDir(small, run.run_id).curve().equals(before)
+    assert len(finetuned.beside_prompts(stores.load(small, "small")).asked.unique()) == 2
 
 
 def test_the_plan_starts_nothing(small, trained, capsys):
