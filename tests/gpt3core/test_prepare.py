@@ -252,6 +252,16 @@ def test_the_command_says_what_it_needs(tmp_path):
         prepare(tmp_path / "small.yaml", tmp_path / "mine")
 
 
+@pytest.mark.parametrize("name", ["work", "decisions", "web"])
+def test_a_folder_of_ones_own_is_refused_whatever_its_name(tmp_path, name):
+    mine = tmp_path / "out" / name / "thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    refused(tmp_path, match=f"holds {name} already: give a new or empty folder", error=UsageError)
+    assert mine.read_text() == "years of work"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
 def test_bad_lines_are_counted_and_kept_aside_until_there_are_too_many(tmp_path):
     path = corpora.write(tmp_path / "text")
     with open(tmp_path / "text" / "wiki.jsonl", "ab") as file:

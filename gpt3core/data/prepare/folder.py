@@ -17,10 +17,9 @@ from gpt3core.data.prepare.schema import Recipe
 from gpt3core.errors import UsageError
 from gpt3core.store import files
 
-LOCK = ".lock"
+LOCK = ".lock"  # every command makes it first: what has it is ours
 DECISIONS = "decisions"
 BAD = "bad.jsonl"
-PARTS_OF_IT = ("work", LOCK, DECISIONS, BAD)  # what a folder under way may hold, with the folders of its sources
 
 
 def whole(out: Path, asked: Recipe) -> dict[str, Any] | None:
@@ -36,15 +35,15 @@ def whole(out: Path, asked: Recipe) -> dict[str, Any] | None:
             shown = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys[:3])
             raise UsageError(f"out={out} was prepared by other settings ({shown:.300}): give another folder")
         return manifest
-    others = [path.name for path in _entries(out) if path.name not in (*PARTS_OF_IT, *asked.sources)]
-    if others and not (out / pipeline.WORK).is_dir():
-        raise UsageError(f"out={out} holds {', '.join(sorted(others)[:3])} already: give a new or empty folder")
+    entries = _entries(out)
+    if entries and LOCK not in entries:
+        raise UsageError(f"out={out} holds {', '.join(sorted(entries)[:3])} already: give a new or empty folder")
     return None
 
 
-def _entries(out: Path) -> list[Path]:
+def _entries(out: Path) -> list[str]:
     try:
-        return list(out.iterdir())
+        return [path.name for path in out.iterdir()]
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -1,7 +1,7 @@
 """The stages in their order: which tasks each has, and what follows from what.
 
-DIR/work/NN-stage-KEY/ holds what a stage left; the key covers the settings and the text that it follows from. When all
-is done the shards and decisions get their names, the manifest is written, and DIR/work goes.
+DIR/.work/NN-stage-KEY/ holds what a stage left; the key covers the settings and the text that it follows from. When all
+is done the shards and decisions get their names, the manifest is written, and DIR/.work goes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpt3core.data.sources import walk
 from gpt3core.store import files
 
 FORMAT = 1  # of what stages leave for one another
-WORK = "work"
+WORK = ".work"
 
 Stage = Callable[[str, Sequence[Task]], None]  # does what is not done of a stage's tasks, by its name
 
