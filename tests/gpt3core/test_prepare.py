@@ -99,6 +99,18 @@ def test_a_command_stopped_after_any_task_goes_on_to_the_same_bytes(made, tmp_pa
     assert {p.name for p in out.iterdir()} == {p.name for p in made[1].iterdir()}, "nothing half made stays"
 
 
+def test_two_attempts_at_one_task_do_not_meet(tmp_path):
+    out = tmp_path / "01-read-x"
+    with task.folder(out) as first:
+        (first / "chunk").write_text("of the first")
+        with task.folder(out) as second:
+            assert list(second.iterdir()) == []
+            (second / "chunk").write_text("of the second")
+        (first / "counts").write_text("of the first")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"chunk": "of the second"}
+    assert list(tmp_path.iterdir()) == [out], "nothing of the other stays"
+
+
 def test_a_disk_that_fills_at_any_write_is_one_sentence_and_the_same_command_goes_on(made, tmp_path, monkeypatch):
     sync, left, out = os.fsync, [0], tmp_path / "out"
 
@@ -177,6 +189,38 @@ def test_whole_folders_are_not_made_again_and_other_settings_are_refused(made):
     assert (made[1] / "manifest.json").stat().st_mtime_ns == before
     with pytest.raises(UsageError, match=r"was prepared by other settings .dedup.rule fuzzy -> none.: give another"):
         prepare(made[0], made[1], "dedup.rule=none")
+
+
+def test_a_whole_folder_of_text_that_changed_is_refused(tmp_path, capsys):
+    path = corpora.write(tmp_path / "text")
+    words = ("quality.rule=none", "dedup.rule=none")
+    prepare(path, tmp_path / "out", *words)
+    wiki, owls = tmp_path / "text" / "wiki.jsonl", tmp_path / "text" / "sets" / "owls.jsonl"
+    for changed in (wiki, owls):
+        before, at = changed.read_text(), changed.stat()
+        changed.write_text(before + '{"text": "one more"}\n')
+        with pytest.raises(UsageError, match=r"out was prepared from other text: .* give another folder"):
+            prepare(path, tmp_path / "out", *words)
+        changed.write_text(before)
+        os.utime(changed, ns=(at.st_atime_ns, at.st_mtime_ns))
+    assert prepare(path, tmp_path / "out", *words) == 0
+    assert "not looked at" not in capsys.readouterr().out
+    wiki.unlink()
+    assert prepare(path, tmp_path / "out", *words) == 0
+    said = capsys.readouterr().out
+    assert "whether its text is still the same was not looked at: sources.wiki.path=" in said
+
+
+def test_a_folder_that_got_whole_while_one_waited_is_not_made_again(tmp_path, monkeypatch):
+    path, locked = corpora.write(tmp_path / "text"), files.locked
+
+    def filled_before(lock):
+        monkeypatch.setattr(files, "locked", locked)
+        prepare(path, tmp_path / "out", *PLAIN)
+        return locked(lock)
+
+    monkeypatch.setattr(files, "locked", filled_before)
+    assert prepare(path, tmp_path / "out", *PLAIN, spread=lambda _: pytest.fail("made again")) == 0
 
 
 def test_a_plan_reads_and_writes_nothing(made, tmp_path, capsys):

@@ -37,6 +37,7 @@ class Prepared:
     counts: Path | None = None  # a folder
     cleaned: list[Path] = field(default_factory=list)  # a folder a part
     shards: dict[str, Path] = field(default_factory=dict)  # a folder a source
+    text: str = ""  # names what was read
 
 
 def evaluation_sets(recipe: Recipe) -> list[Path]:
@@ -54,13 +55,23 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
+def text_key(units: Sequence[Unit], sets: Sequence[Path]) -> str:
+    """Names the text of a command: files by name, size and time, evaluation sets by their content."""
+    return task.key(FORMAT, sorted(unit.key for unit in units), _hashes(sets))
+
+
+def _hashes(sets: Sequence[Path]) -> list[list[str]]:
+    return [[path.name, files.sha256_file(path)] for path in sets]
+
+
 def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prepared:
     """Do all stages.
 
     Raises:
         ValueError: for text that cannot be used: too much of it is bad, or a source has nothing left.
     """
-    made = Prepared()
+    task.clear(work)
+    made = Prepared(text=text_key(units, evaluation_sets(recipe)))
     held = _evaluated(recipe, work, do)  # first: what is wrong with an evaluation set is said before hours of reading
     made.read = [work / f"01-read-{task.key(FORMAT, unit.key)}" for unit in units]
     pairs = zip(units, made.read, strict=True)
@@ -169,8 +180,7 @@ def _evaluated(recipe: Recipe, work: Path, do: Stage) -> Path | None:
     rules = decontaminate.Rules(
         gram=cut.gram, window=cut.window, shortest=cut.shortest, pieces=cut.most_pieces, common=cut.common
     )
-    named = [[path.name, files.sha256_file(path)] for path in sets]
-    held = work / f"00-grams-{task.key(FORMAT, vars(rules), named)}.npz"
+    held = work / f"00-grams-{task.key(FORMAT, vars(rules), _hashes(sets))}.npz"
     do("grams", [Task(out=held, work=cleaning.grams, given={"sets": sets, "rules": rules})])
     return held
 
