@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from gpt3core.data import corpus, shards
-from gpt3core.data.prepare import parts, read, recipe, task
+from gpt3core.data.prepare import cleaning, parts, read, recipe, task
 from gpt3core.data.prepare.__main__ import main
 from gpt3core.errors import DiskFullError, StoreError, UsageError
 from gpt3core.spec import DataSpec
@@ -238,6 +238,35 @@ def test_the_data_choices_are_an_axis(made, tmp_path):
     assert {name: sum(of["documents"].values()) for name, of in manifest["sources"].items()} == {
         source: len(of) for source, of in texts.items()
     }
+
+
+def held_out(out, source):
+    return {line["text"] for line in files.read_lines(out / source / "documents.jsonl")}
+
+
+def few(tmp_path, **texts):
+    """A recipe of sources of a few short texts."""
+    for source, of in texts.items():
+        (tmp_path / f"{source}.jsonl").write_text(corpora.lines(of))
+    sources = {source: {"path": [str(tmp_path / f"{source}.jsonl")]} for source in texts}
+    path = tmp_path / "few.yaml"
+    path.write_text(json.dumps({"tokenizer": "gpt2:300", "dedup": {"rule": "none"}, "sources": sources}))
+    return path
+
+
+def test_a_text_is_on_one_side_in_all_sources(tmp_path):
+    texts = sorted((f"text {n}" for n in range(60)), key=cleaning.draw)
+    below = [text for text in texts if cleaning.draw(text) <= 0.5]
+    large = {"large": texts}
+    for n, small in enumerate((texts[-4:], below[:4])):  # none, or all, below the fraction
+        out = tmp_path / str(n)
+        prepare(few(tmp_path, small=small, **large), out, "validation_fraction=0.5")
+        held = held_out(out, "small")
+        assert 1 <= len(held) < 4
+        assert held_out(out, "large") & set(small) == held
+    pairs = {"one": texts[:2], "two": [texts[1], texts[-1]]}  # of what both have, one needs it in training, one held out
+    with pytest.raises(ValueError, match=r"sources.two has no validation text: its documents are few, and lie in other"):
+        prepare(few(tmp_path, **pairs), tmp_path / "pairs", "validation_fraction=0.5")
 
 
 # ------------------------------------------------------------------------------------------------------- bad input

@@ -19,7 +19,7 @@ from gpt3core.data.prepare.units import Unit
 from gpt3core.data.sources import walk
 from gpt3core.store import files
 
-FORMAT = 1  # of what stages leave for one another
+FORMAT = 2  # of what stages leave for one another
 WORK = ".work"
 
 Stage = Callable[[str, Sequence[Task]], None]  # does what is not done of a stage's tasks, by its name
@@ -204,11 +204,11 @@ def _clean(made: Prepared, held: Path | None, work: Path, key: str, do: Stage) -
 
 def _shard(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> None:
     counts = [parts.counts(folder / cleaning.DOCUMENTS) for folder in made.cleaned]
+    split = sharding.sides(counts, list(recipe.sources), recipe.validation_fraction)
     tasks = []
     for name in recipe.sources:
-        held_out = sharding.threshold(counts, name, recipe.validation_fraction)
-        given = {"source": name, "cleaned": made.cleaned, "held_out": held_out, "tokenizer": recipe.tokenizer}
-        made.shards[name] = work / f"11-shard-{task.key(key, name, held_out, recipe.tokenizer)}"
+        given = {"source": name, "cleaned": made.cleaned, "split": split, "tokenizer": recipe.tokenizer}
+        made.shards[name] = work / f"11-shard-{task.key(key, name, vars(split), recipe.tokenizer)}"
         tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
     do("shard", tasks)
 
