@@ -34,7 +34,8 @@ class Prepared:
     scored: list[Path | None] = field(default_factory=list)  # a file a part; None without a filter
     classifier: Path | None = None
     copies: Path | None = None  # a folder with a file a part
-    counts: Path | None = None  # a folder
+    counts: Path | None = None  # a folder, of grams of evaluation sets before they are cut out; None without any
+    recounts: Path | None = None  # the same, of what is trained on
     cleaned: list[Path] = field(default_factory=list)  # a folder a part
     shards: dict[str, Path] = field(default_factory=dict)  # a folder a source
     text: str = ""  # names what was read
@@ -82,7 +83,7 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
     key = _filter(made, recipe, work, key, do)
     key = _compare(made, recipe, work, key, do)
     key = _clean(made, held, work, key, do)
-    _shard(made, recipe, work, key, do)
+    _shard(made, recipe, held, work, key, do)
     return made
 
 
@@ -202,13 +203,19 @@ def _clean(made: Prepared, held: Path | None, work: Path, key: str, do: Stage) -
     return key
 
 
-def _shard(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> None:
+def _shard(made: Prepared, recipe: Recipe, held: Path | None, work: Path, key: str, do: Stage) -> None:
     counts = [parts.counts(folder / cleaning.DOCUMENTS) for folder in made.cleaned]
     split = sharding.sides(counts, list(recipe.sources), recipe.validation_fraction)
+    key = task.key(key, vars(split))
+    if held is not None:
+        again = [{"cleaned": cleaned, "held": held, "split": split} for cleaned in made.cleaned]
+        counted = _over_parts("recount", 11, work, key, do, sharding.count, again, ending=".npy")
+        made.recounts = work / f"12-retotal-{key}"
+        do("retotal", [Task(out=made.recounts, work=cleaning.total, given={"counted": counted, "held": held})])
     tasks = []
     for name in recipe.sources:
         given = {"source": name, "cleaned": made.cleaned, "split": split, "tokenizer": recipe.tokenizer}
-        made.shards[name] = work / f"11-shard-{task.key(key, name, vars(split), recipe.tokenizer)}"
+        made.shards[name] = work / f"13-shard-{task.key(key, name, recipe.tokenizer)}"
         tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
     do("shard", tasks)
 

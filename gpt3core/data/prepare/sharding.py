@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt3core.data import writing
+from gpt3core.data import decontaminate, writing
 from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.prepare import cleaning, parts, task
 from gpt3core.store import files
@@ -61,6 +61,13 @@ def _bounds(counts: Sequence[dict[str, dict[str, float]]], source: str) -> tuple
     return least, most
 
 
+def count(out: Path, *, cleaned: Path, held: Path, split: Sides) -> None:
+    """Write how many of the training documents of what is left of a part have each gram of evaluation sets."""
+    found = parts.documents(cleaned / cleaning.DOCUMENTS)
+    trained = [text for text, draw in zip(found.texts, found.more["draw"], strict=True) if not split.validation(draw)]
+    parts.write_array(out, decontaminate.count(trained, decontaminate.Grams.load(held)))
+
+
 def shard(out: Path, *, source: str, cleaned: Sequence[Path], split: Sides, tokenizer: str) -> None:
     """Write the shards of a source, and what there is to say of them.
 
@@ -71,9 +78,9 @@ def shard(out: Path, *, source: str, cleaned: Sequence[Path], split: Sides, toke
         made = writing.write(_documents(cleaned, source, split), begun, source=source, tokenizer=tokenizer)
         if lacking := [side for side in (TRAIN, VALIDATION) if not made.documents[side]]:
             raise ValueError(
-                f"sources.{source} has no {lacking[0]} text: its documents are few, and lie in other sources too, where "
-                "they are needed on the other side: give more text, let dedup drop copies across sources, or leave it "
-                "out"
+                f"sources.{source} has no {lacking[0]} text: its documents are few, and lie in other sources too, "
+                "where they are needed on the other side: give more text, let dedup drop copies across sources, or "
+                "leave it out"
             )
         files.write_json(begun / FACTS, vars(made))
 

@@ -129,8 +129,9 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
         kept = ", ".join(f"{name} {share:.1%}" for name, share in found["kept"].items())
         yield f"filter: AUC {found['auc']:.4f} on {found['judged_on']:,} documents; by its rule would stay {kept}"
     for name, about in manifest.get("evaluation_sets", {}).items():
-        dirty, n = len(about["dirty"]), about["examples"]
-        yield f"{name}: {n - dirty:,} of {n:,} examples clean ({1 - dirty / n:.1%}), by {about['n']}-grams"
+        dirty, before, n = len(about["dirty"]), len(about["dirty_before_cut"]), about["examples"]
+        shown = f"{n - dirty:,} of {n:,} examples clean ({1 - dirty / n:.1%})"
+        yield f"{name}: {shown}, by {about['n']}-grams of the training text; {dirty:,} dirty, {before:,} before the cut"
     for name, counts in manifest["read"].items():
         if counts.get("repaired"):
             yield f"note: {counts['repaired']:,} documents of {name} were not UTF-8 and were repaired"
