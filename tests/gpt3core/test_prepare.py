@@ -14,22 +14,13 @@ import pytest
 from pyarrow import parquet
 
 from gpt3core.data import corpus, shards
-from gpt3core.data.prepare import cleaning, parts, read, recipe, task
+from gpt3core.data.prepare import parts, read, recipe, task
 from gpt3core.data.prepare.__main__ import main
-from gpt3core.errors import DiskFullError, StoreError, UsageError
+from gpt3core.errors import DiskFullError, UsageError
 from gpt3core.spec import DataSpec
 from gpt3core.store import files
 from tests.gpt3core import corpora
-
-PLAIN = ("quality.rule=none", "dedup.rule=none", "decontaminate.against=[]")  # as quick as can be
-
-
-def here(_):
-    return task.one_by_one
-
-
-def prepare(path, out, *words, spread=here):
-    return main([f"recipe={path}", f"out={out}", *words], spread=spread)
+from tests.gpt3core.corpora import PLAIN, prepare
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +88,6 @@ def test_a_command_stopped_after_any_task_goes_on_to_the_same_bytes(made, tmp_pa
     assert 0 < len(count) < 12, "what was done was not done again"
     assert corpora.shards(out) == corpora.shards(made[1])
     assert {p.name for p in out.iterdir()} == {p.name for p in made[1].iterdir()}, "nothing half made stays"
-
-
-def test_two_attempts_at_one_task_do_not_meet(tmp_path):
-    out = tmp_path / "01-read-x"
-    with task.folder(out) as first:
-        (first / "chunk").write_text("of the first")
-        with task.folder(out) as second:
-            assert list(second.iterdir()) == []
-            (second / "chunk").write_text("of the second")
-        (first / "counts").write_text("of the first")
-    assert {path.name: path.read_text() for path in out.iterdir()} == {"chunk": "of the second"}
-    assert list(tmp_path.iterdir()) == [out], "nothing of the other stays"
 
 
 def test_a_disk_that_fills_at_any_write_is_one_sentence_and_the_same_command_goes_on(made, tmp_path, monkeypatch):
@@ -192,38 +171,6 @@ def test_whole_folders_are_not_made_again_and_other_settings_are_refused(made):
         prepare(made[0], made[1], "dedup.rule=none")
 
 
-def test_a_whole_folder_of_text_that_changed_is_refused(tmp_path, capsys):
-    path = corpora.write(tmp_path / "text")
-    words = ("quality.rule=none", "dedup.rule=none")
-    prepare(path, tmp_path / "out", *words)
-    wiki, owls = tmp_path / "text" / "wiki.jsonl", tmp_path / "text" / "sets" / "owls.jsonl"
-    for changed in (wiki, owls):
-        before, at = changed.read_text(), changed.stat()
-        changed.write_text(before + '{"text": "one more"}\n')
-        with pytest.raises(UsageError, match=r"out was prepared from other text: .* give another folder"):
-            prepare(path, tmp_path / "out", *words)
-        changed.write_text(before)
-        os.utime(changed, ns=(at.st_atime_ns, at.st_mtime_ns))
-    assert prepare(path, tmp_path / "out", *words) == 0
-    assert "not looked at" not in capsys.readouterr().out
-    wiki.unlink()
-    assert prepare(path, tmp_path / "out", *words) == 0
-    said = capsys.readouterr().out
-    assert "whether its text is still the same was not looked at: sources.wiki.path=" in said
-
-
-def test_a_folder_that_got_whole_while_one_waited_is_not_made_again(tmp_path, monkeypatch):
-    path, locked = corpora.write(tmp_path / "text"), files.locked
-
-    def filled_before(lock):
-        monkeypatch.setattr(files, "locked", locked)
-        prepare(path, tmp_path / "out", *PLAIN)
-        return locked(lock)
-
-    monkeypatch.setattr(files, "locked", filled_before)
-    assert prepare(path, tmp_path / "out", *PLAIN, spread=lambda _: pytest.fail("made again")) == 0
-
-
 def test_a_plan_reads_and_writes_nothing(made, tmp_path, capsys):
     assert prepare(made[0], tmp_path / "out", "--plan") == 0
     said = capsys.readouterr().out
@@ -239,61 +186,6 @@ def test_the_data_choices_are_an_axis(made, tmp_path):
     assert {name: sum(of["documents"].values()) for name, of in manifest["sources"].items()} == {
         source: len(of) for source, of in texts.items()
     }
-
-
-def held_out(out, source):
-    return {line["text"] for line in files.read_lines(out / source / "documents.jsonl")}
-
-
-def few(tmp_path, **texts):
-    """A recipe of sources of a few short texts."""
-    for source, of in texts.items():
-        (tmp_path / f"{source}.jsonl").write_text(corpora.lines(of))
-    sources = {source: {"path": [str(tmp_path / f"{source}.jsonl")]} for source in texts}
-    path = tmp_path / "few.yaml"
-    path.write_text(json.dumps({"tokenizer": "gpt2:300", "dedup": {"rule": "none"}, "sources": sources}))
-    return path
-
-
-def test_a_text_is_on_one_side_in_all_sources(tmp_path):
-    texts = sorted((f"text {n}" for n in range(60)), key=cleaning.draw)
-    below = [text for text in texts if cleaning.draw(text) <= 0.5]
-    large = {"large": texts}
-    for n, small in enumerate((texts[-4:], below[:4])):  # none, or all, below the fraction
-        out = tmp_path / str(n)
-        prepare(few(tmp_path, small=small, **large), out, "validation_fraction=0.5")
-        held = held_out(out, "small")
-        assert 1 <= len(held) < 4
-        assert held_out(out, "large") & set(small) == held
-    pairs = {
-        "one": texts[:2],
-        "two": [texts[1], texts[-1]],
-    }  # of what both have, one needs it in training, one held out
-    with pytest.raises(
-        ValueError, match=r"sources.two has no validation text: its documents are few, and lie in other"
-    ):
-        prepare(few(tmp_path, **pairs), tmp_path / "pairs", "validation_fraction=0.5")
-
-
-def test_examples_are_dirty_by_what_is_trained_on_after_the_cut(tmp_path, capsys):
-    cut, short, apart = examples = [[f"{letter}{n}" for n in range(14)] for letter in "abc"]
-    filler = [" ".join(f"filler{text}x{n}" for n in range(60)) for text in range(40)]
-    nine = {text: f"{text} {' '.join(short[:9])}" for text in filler}  # too short to be cut out, and dirty
-    only = {text: f"{text} {' '.join(apart[:9])}" for text in filler}  # the same, and held out
-    trained = next(text for text in filler if cleaning.draw(nine[text]) > 0.3)
-    aside = next(text for text in filler if cleaning.draw(only[text]) <= 0.3)
-    texts = [*filler, nine[trained], only[aside], f"{filler[0]} {' '.join(cut)}"]
-    (tmp_path / "sets").mkdir()
-    lines = [" ".join(example) for example in examples] + ["one two three four five six seven"] * 9
-    (tmp_path / "sets" / "short.txt").write_text("\n".join(lines))
-    path = few(tmp_path, one=texts)
-    prepare(path, tmp_path / "out", "validation_fraction=0.3", f"decontaminate.against=[{tmp_path / 'sets'}]")
-    found = files.read_object(tmp_path / "out" / "manifest.json")["evaluation_sets"]["short"]
-    assert found["n"] == 8
-    assert (found["dirty_before_cut"], found["dirty"]) == ([0, 1, 2], [1])
-    assert "11 of 12 examples clean (91.7%), by 8-grams of the training text; 1 dirty, 3 before the cut" in (
-        capsys.readouterr().out
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
@@ -320,6 +212,7 @@ def refused(tmp_path, *words, match, error=ValueError):
             "quality.alpha has no effect: the filter needs a source with",
         ),
         (["decontaminate.against=[]", "decontaminate.gram=8"], "decontaminate.gram has no effect"),
+        (["quality.rule=none", "seed=3"], "seed has no effect: nothing is drawn but by the filter"),
         (["sources.wiki.split=dev"], "sources.wiki.split has no effect: it is of data sets only"),
         (["sources.web.weight=80"], "add up to 120 .*shares that add up to 1 or to 100"),
         (["sources.web.weight=null"], "sources.web.weight is missing: give every source's weight, or none"),
@@ -341,6 +234,34 @@ def test_what_cannot_be_prepared_is_one_sentence(tmp_path, words, match):
     assert not (tmp_path / "out").exists()
 
 
+def test_keys_of_files_are_refused_where_no_file_has_them(tmp_path):
+    packages = {"a": {"package": "kjv"}, "b": {"package": "milton"}}
+    path = tmp_path / "few.yaml"
+    path.write_text(json.dumps({"seed": 1, "sources": {**packages, "c": {"package": "lxml-pages", "role": "web"}}}))
+    assert recipe.load([f"recipe={path}", "quality.rule=none"]).seed == 1, "a filter is left out as easily with a seed"
+    for key, why in (
+        ("longest_mb=9", "it is of files"),
+        ("files=2", "it is of files"),
+        ("share=0.1", "of packages is"),
+    ):
+        with pytest.raises(UsageError, match=f"bad.{key[:4]}.* has no effect: .*{why}"):
+            recipe.load([f"recipe={path}", f"bad.{key}"])
+    (tmp_path / "x.txt").write_text("text")
+    for key in ("id=name", "text=body"):
+        path.write_text(json.dumps({"sources": {"a": {"path": [str(tmp_path / "x.txt")]}}}))
+        with pytest.raises(
+            ValueError, match=rf"sources.a.{key.partition('=')[0]} has no effect: its files are .txt, which have no"
+        ):
+            prepare(path, tmp_path / "out", f"sources.a.{key}")
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.warc.gz"])
+def test_evaluation_sets_that_have_no_lines_are_refused(tmp_path, name):
+    corpora.write(tmp_path / "text")
+    (tmp_path / "text" / "sets" / name).write_bytes(b"")
+    refused(tmp_path, match=rf"has /.*/{name}, of which no examples are read: allowed are .jsonl files")
+
+
 def test_the_command_says_what_it_needs(tmp_path):
     with pytest.raises(UsageError, match="one recipe is needed, not none"):
         main(["out=x"])
@@ -350,16 +271,6 @@ def test_the_command_says_what_it_needs(tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match=r"holds thesis.tex already: give a new or empty folder"):
         prepare(tmp_path / "small.yaml", tmp_path / "mine")
-
-
-@pytest.mark.parametrize("name", ["work", "decisions", "web"])
-def test_a_folder_of_ones_own_is_refused_whatever_its_name(tmp_path, name):
-    mine = tmp_path / "out" / name / "thesis.tex"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("years of work")
-    refused(tmp_path, match=f"holds {name} already: give a new or empty folder", error=UsageError)
-    assert mine.read_text() == "years of work"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
 
 
 def test_bad_lines_are_counted_and_kept_aside_until_there_are_too_many(tmp_path):
@@ -380,7 +291,13 @@ def test_damaged_files_stop_the_command_or_are_read_up_to_the_damage(tmp_path):
     (tmp_path / "text" / "wiki2.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     said = refused(tmp_path, match="sources.wiki has 1 files of which not all can be read")
     assert "wiki2.jsonl.gz is not a whole gzip file" in said
-    prepare(path, tmp_path / "out", "bad.files=1", "bad.share=0.1", *PLAIN)
+    with open(tmp_path / "text" / "wiki.jsonl", "ab") as file:
+        file.write(b'{"text": 3}\n' * 1100)  # more than are kept
+    said = refused(tmp_path, match="sources.wiki has 1 files of which not all can be read")
+    assert "wiki2.jsonl.gz is not a whole gzip file" in said
+    said = refused(tmp_path, "bad.files=1", match=r"sources.wiki has 110\d of \d+ documents that are bad")
+    assert "wiki.jsonl line 67: its text is a number" in said
+    prepare(path, tmp_path / "out", "bad.files=1", "bad.share=0.9", *PLAIN)
     counts = files.read_object(tmp_path / "out" / "manifest.json")["read"]["wiki"]
     assert 66 + 300 < counts["documents"] < 66 + 460
     assert counts["bad.damaged"] == 1
@@ -410,12 +327,6 @@ def test_duplicate_ids_are_numbered_and_copies_without_id_are_too(tmp_path):
     wiki = decisions(tmp_path / "out").query("source == 'wiki'")
     assert wiki["id"].is_unique
     assert wiki["id"].str.endswith("~2").sum() == 16
-
-
-def test_two_commands_do_not_fill_one_folder(tmp_path):
-    path = corpora.write(tmp_path / "text")
-    with files.locked(tmp_path / "out" / ".lock"), pytest.raises(StoreError, match="another command is filling"):
-        prepare(path, tmp_path / "out")
 
 
 def test_every_recipe_that_comes_with_isoflop_is_sound():

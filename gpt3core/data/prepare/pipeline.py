@@ -16,7 +16,7 @@ from gpt3core.data.prepare import cleaning, copying, filtering, parts, read, sha
 from gpt3core.data.prepare.schema import Recipe
 from gpt3core.data.prepare.task import Task
 from gpt3core.data.prepare.units import Unit
-from gpt3core.data.sources import walk
+from gpt3core.data.sources import formats, walk
 from gpt3core.store import files
 
 FORMAT = 2  # of what stages leave for one another
@@ -45,12 +45,17 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     """The files of the evaluation sets, in order of their names.
 
     Raises:
-        ValueError: for one that is not there, and two of one name.
+        ValueError: for one that is not there, one of another format, and two of one name.
     """
     found: dict[str, Path] = {}
     for given in recipe.decontaminate.against:
         for path in walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets"):
             name = path.name.split(".")[0]
+            if not formats.ending(path).startswith((".jsonl", ".txt")):
+                raise ValueError(
+                    f"decontaminate.against has {path}, of which no examples are read: allowed are .jsonl files (an "
+                    "example a line) and .txt files (the same), also as .gz, .zst and .xz"
+                )
             if found.setdefault(name, path.absolute()) != path.absolute():
                 raise ValueError(f"decontaminate.against has two sets of the name {name}, {found[name]} and {path}")
     return [found[name] for name in sorted(found)]
@@ -107,12 +112,13 @@ def _check_read(recipe: Recipe, units: Sequence[Unit], folders: Sequence[Path]) 
         if not bad and not counts["documents"]:
             raise ValueError(f"sources.{name} is empty: there is no text in it; give files with text ({walk.ALLOWED})")
         all_of = bad - damaged + counts["documents"]
-        for n, allowed, what, key in (
-            (damaged, recipe.bad.files, "files of which not all can be read", f"bad.files={damaged}"),
-            (bad - damaged, recipe.bad.share * all_of, f"of {all_of} documents that are bad", "bad.share"),
+        for whole, n, allowed, what, key in (
+            (False, damaged, recipe.bad.files, "files of which not all can be read", f"bad.files={damaged}"),
+            (True, bad - damaged, recipe.bad.share * all_of, f"of {all_of} documents that are bad", "bad.share"),
         ):
             if n > allowed:
-                first = next(line for folder in mine for line in files.read_lines(folder / read.BAD))
+                lines = (line for folder in mine for line in files.read_lines(folder / read.BAD))
+                first = next(line for line in lines if (line["kind"] != "damaged") == whole)
                 raise ValueError(
                     f"sources.{name} has {n} {what}, more than the recipe allows; the first: {first['said']} (all: "
                     f"{mine[0].parent}/01-read-*/{read.BAD}; or raise {key})"
