@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from gpt3core.data import corpus, shards
-from gpt3core.data.prepare import parts, read, recipe, task
+from gpt3core.data.prepare import filtering, parts, read, recipe, task
 from gpt3core.data.prepare.__main__ import main
 from gpt3core.errors import DiskFullError, UsageError
 from gpt3core.spec import DataSpec
@@ -186,6 +186,13 @@ def test_the_data_choices_are_an_axis(made, tmp_path):
     assert {name: sum(of["documents"].values()) for name, of in manifest["sources"].items()} == {
         source: len(of) for source, of in texts.items()
     }
+
+
+def test_the_filter_learns_from_the_beginning_of_long_documents(tmp_path):
+    texts = ["short", "long " * 100_000]
+    parts.write_documents(tmp_path / "part", parts.Part(ids=["a", "b"], sources=["web"] * 2, texts=texts), {})
+    filtering.sample(tmp_path / "out", part=tmp_path / "part", rates={"web": 1.0}, seed=0)
+    assert parts.documents(tmp_path / "out").texts == [text[:65_536] for text in texts]
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
