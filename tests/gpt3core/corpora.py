@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
+from gpt3core.data.prepare import task
+from gpt3core.data.prepare.__main__ import main
+
+PLAIN = ("quality.rule=none", "dedup.rule=none", "decontaminate.against=[]")  # as quick as can be
 SOURCES = ("web", "books", "wiki")
 EVALUATED = "the quick brown fox jumps over a lazy dog while seven wise owls watch from old barn roofs at night"
 RECIPE = """
@@ -60,6 +65,11 @@ def recipe(folder: Path) -> Path:
     path = folder / "small.yaml"
     path.write_text(RECIPE.replace("FOLDER", str(folder)))
     return path
+
+
+def prepare(path: Path, out: Path, *words: str, spread: Any = lambda _: task.one_by_one) -> int:
+    """The command, with a recipe at a path, in this process."""
+    return main([f"recipe={path}", f"out={out}", *words], spread=spread)
 
 
 def shards(out: Path) -> dict[str, bytes]:

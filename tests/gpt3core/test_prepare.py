@@ -14,22 +14,13 @@ import pytest
 from pyarrow import parquet
 
 from gpt3core.data import corpus, shards
-from gpt3core.data.prepare import parts, read, recipe, task
+from gpt3core.data.prepare import filtering, parts, read, recipe, task
 from gpt3core.data.prepare.__main__ import main
-from gpt3core.errors import DiskFullError, StoreError, UsageError
+from gpt3core.errors import DiskFullError, UsageError
 from gpt3core.spec import DataSpec
 from gpt3core.store import files
 from tests.gpt3core import corpora
-
-PLAIN = ("quality.rule=none", "dedup.rule=none", "decontaminate.against=[]")  # as quick as can be
-
-
-def here(_):
-    return task.one_by_one
-
-
-def prepare(path, out, *words, spread=here):
-    return main([f"recipe={path}", f"out={out}", *words], spread=spread)
+from tests.gpt3core.corpora import PLAIN, prepare
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +139,8 @@ def test_every_document_has_a_decision_and_what_was_kept_is_what_was_tokenized(m
         pieces = 1 if source == "books" else 0  # evaluation text cuts one of its documents in two
         assert sum(about["documents"].values()) == len(left) + pieces
         assert about["documents"]["validation"] >= 1
-    assert manifest["evaluation_sets"]["owls"]["dirty"] == [0]
+    assert manifest["evaluation_sets"]["owls"]["dirty_before_cut"] == [0]
+    assert manifest["evaluation_sets"]["owls"]["dirty"] == []
     assert found["detail"].str.contains("collisions cut out").sum() == 1
 
 
@@ -196,6 +188,13 @@ def test_the_data_choices_are_an_axis(made, tmp_path):
     }
 
 
+def test_the_filter_learns_from_the_beginning_of_long_documents(tmp_path):
+    texts = ["short", "long " * 100_000]
+    parts.write_documents(tmp_path / "part", parts.Part(ids=["a", "b"], sources=["web"] * 2, texts=texts), {})
+    filtering.sample(tmp_path / "out", part=tmp_path / "part", rates={"web": 1.0}, seed=0)
+    assert parts.documents(tmp_path / "out").texts == [text[:65_536] for text in texts]
+
+
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -220,6 +219,7 @@ def refused(tmp_path, *words, match, error=ValueError):
             "quality.alpha has no effect: the filter needs a source with",
         ),
         (["decontaminate.against=[]", "decontaminate.gram=8"], "decontaminate.gram has no effect"),
+        (["quality.rule=none", "seed=3"], "seed has no effect: nothing is drawn but by the filter"),
         (["sources.wiki.split=dev"], "sources.wiki.split has no effect: it is of data sets only"),
         (["sources.web.weight=80"], "add up to 120 .*shares that add up to 1 or to 100"),
         (["sources.web.weight=null"], "sources.web.weight is missing: give every source's weight, or none"),
@@ -239,6 +239,34 @@ def refused(tmp_path, *words, match, error=ValueError):
 def test_what_cannot_be_prepared_is_one_sentence(tmp_path, words, match):
     refused(tmp_path, *words, match=match)
     assert not (tmp_path / "out").exists()
+
+
+def test_keys_of_files_are_refused_where_no_file_has_them(tmp_path):
+    packages = {"a": {"package": "kjv"}, "b": {"package": "milton"}}
+    path = tmp_path / "few.yaml"
+    path.write_text(json.dumps({"seed": 1, "sources": {**packages, "c": {"package": "lxml-pages", "role": "web"}}}))
+    assert recipe.load([f"recipe={path}", "quality.rule=none"]).seed == 1, "a filter is left out as easily with a seed"
+    for key, why in (
+        ("longest_mb=9", "it is of files"),
+        ("files=2", "it is of files"),
+        ("share=0.1", "of packages is"),
+    ):
+        with pytest.raises(UsageError, match=f"bad.{key[:4]}.* has no effect: .*{why}"):
+            recipe.load([f"recipe={path}", f"bad.{key}"])
+    (tmp_path / "x.txt").write_text("text")
+    for key in ("id=name", "text=body"):
+        path.write_text(json.dumps({"sources": {"a": {"path": [str(tmp_path / "x.txt")]}}}))
+        with pytest.raises(
+            ValueError, match=rf"sources.a.{key.partition('=')[0]} has no effect: its files are .txt, which have no"
+        ):
+            prepare(path, tmp_path / "out", f"sources.a.{key}")
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.warc.gz"])
+def test_evaluation_sets_that_have_no_lines_are_refused(tmp_path, name):
+    corpora.write(tmp_path / "text")
+    (tmp_path / "text" / "sets" / name).write_bytes(b"")
+    refused(tmp_path, match=rf"has /.*/{name}, of which no examples are read: allowed are .jsonl files")
 
 
 def test_the_command_says_what_it_needs(tmp_path):
@@ -270,7 +298,13 @@ def test_damaged_files_stop_the_command_or_are_read_up_to_the_damage(tmp_path):
     (tmp_path / "text" / "wiki2.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     said = refused(tmp_path, match="sources.wiki has 1 files of which not all can be read")
     assert "wiki2.jsonl.gz is not a whole gzip file" in said
-    prepare(path, tmp_path / "out", "bad.files=1", "bad.share=0.1", *PLAIN)
+    with open(tmp_path / "text" / "wiki.jsonl", "ab") as file:
+        file.write(b'{"text": 3}\n' * 1100)  # more than are kept
+    said = refused(tmp_path, match="sources.wiki has 1 files of which not all can be read")
+    assert "wiki2.jsonl.gz is not a whole gzip file" in said
+    said = refused(tmp_path, "bad.files=1", match=r"sources.wiki has 110\d of \d+ documents that are bad")
+    assert "wiki.jsonl line 67: its text is a number" in said
+    prepare(path, tmp_path / "out", "bad.files=1", "bad.share=0.9", *PLAIN)
     counts = files.read_object(tmp_path / "out" / "manifest.json")["read"]["wiki"]
     assert 66 + 300 < counts["documents"] < 66 + 460
     assert counts["bad.damaged"] == 1
@@ -300,12 +334,6 @@ def test_duplicate_ids_are_numbered_and_copies_without_id_are_too(tmp_path):
     wiki = decisions(tmp_path / "out").query("source == 'wiki'")
     assert wiki["id"].is_unique
     assert wiki["id"].str.endswith("~2").sum() == 16
-
-
-def test_two_commands_do_not_fill_one_folder(tmp_path):
-    path = corpora.write(tmp_path / "text")
-    with files.locked(tmp_path / "out" / ".lock"), pytest.raises(StoreError, match="another command is filling"):
-        prepare(path, tmp_path / "out")
 
 
 def test_every_recipe_that_comes_with_isoflop_is_sound():

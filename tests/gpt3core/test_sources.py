@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gpt3core.data.sources import formats, hub, packages, streams, walk
 from gpt3core.data.sources.formats import Span
-from gpt3core.data.sources.record import Bad, Reading, Record
+from gpt3core.data.sources.record import Bad, DamagedError, Reading, Record
 
 REPAIR = Reading(encoding="repair")
 
@@ -101,8 +101,7 @@ def test_other_encodings_are_repaired_or_rejected_by_rule(tmp_path, name, data, 
     if text != "\U0001f600":  # a whole pair is a character
         assert [type(bad) for bad in strict] == [Bad]
         assert strict[0].kind in ("encoding", "damaged")
-    if data[0] < 0x80:
-        assert record.repaired == (text != "\U0001f600")
+    assert record.repaired == (text != "\U0001f600")
 
 
 def test_what_lies_before_damage_is_read(tmp_path):
@@ -115,6 +114,31 @@ def test_what_lies_before_damage_is_read(tmp_path):
             assert len(before) > 1000
             assert last.kind == "damaged"
             assert sum(isinstance(bad, Bad) for bad in before) <= 1, "the torn line"
+
+
+def test_plain_text_before_damage_is_read_up_to_its_last_whole_character(tmp_path):
+    text = "".join(f"{n}é😀\n" for n in range(30_000))
+    packed = gzip.compress(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "STEP_BYTES", 4096)
+        for cut in range(5):  # through characters too
+            (tmp_path / "x.txt.gz").write_bytes(packed[: len(packed) // 2 + cut])
+            record, bad = found(tmp_path / "x.txt.gz", Reading())
+            assert text.startswith(record.text)
+            assert len(record.text) > len(text) // 4
+            assert bad.kind == "damaged"
+
+
+def test_plain_text_that_is_cut_in_any_character_has_no_bad_end():
+    def torn(at):
+        yield "aé😀".encode()[:at]
+        raise DamagedError("is torn")
+
+    for at, left in enumerate(["", "", "a", "a", "aé", "aé", "aé", "aé"]):
+        pieces = formats._text(torn(at), Reading())
+        assert [record.text for record in itertools.islice(pieces, bool(left))] == [left] * bool(left)
+        with pytest.raises(DamagedError):
+            next(pieces)
 
 
 def archive(kind: str, content_type: str, pages: list[bytes]) -> bytes:

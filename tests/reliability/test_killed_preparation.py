@@ -51,8 +51,8 @@ def test_a_command_that_is_ended_goes_on(tmp_path, how):
     while True:
         marked = {**os.environ, "MARK": str(tmp_path)}
         command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked)
-        begun = left(tmp_path / "out" / "work")
-        while command.poll() is None and left(tmp_path / "out" / "work") < begun + 12:
+        begun = left(tmp_path / "out" / ".work")
+        while command.poll() is None and left(tmp_path / "out" / ".work") < begun + 12:
             time.sleep(0.05)
         command.send_signal(how)  # to it alone, which is harder than to the group of a terminal
         _, said = command.communicate()
@@ -67,4 +67,4 @@ def test_a_command_that_is_ended_goes_on(tmp_path, how):
         assert "Traceback" not in said
     assert ended >= 1
     assert corpora.shards(tmp_path / "out") == corpora.shards(tmp_path / "one")
-    assert not (tmp_path / "out" / "work").exists()
+    assert not (tmp_path / "out" / ".work").exists()

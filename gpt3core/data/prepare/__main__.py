@@ -50,7 +50,7 @@ def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_pro
 
     from gpt3core.data.prepare import folder, pipeline, show, units
 
-    manifest = folder.whole(out, asked)
+    manifest, unseen = folder.whole(out, asked)
     if manifest is None:
         found, sets = units.units(asked), pipeline.evaluation_sets(asked)
         if "--plan" in flags:
@@ -60,10 +60,12 @@ def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_pro
         with files.locked(out / folder.LOCK) as alone:
             if not alone:
                 raise StoreError(f"another command is filling {out} now: wait for it, or give another folder")
-            display = show.Display(spread(workers))
-            made = pipeline.stages(asked, found, out / pipeline.WORK, display.stage)
-            manifest = folder.finish(out, asked, made)
-    show.report(manifest, out)
+            manifest, unseen = folder.whole(out, asked)  # another command may have been at it until now
+            if manifest is None:
+                display = show.Display(spread(workers))
+                made = pipeline.stages(asked, found, out / pipeline.WORK, display.stage)
+                manifest = folder.finish(out, asked, made)
+    show.report(manifest, out, unseen=unseen)
     return 0
 
 

@@ -98,6 +98,11 @@ def _check_effect(recipe: Recipe, given: Sequence[str]) -> None:
             "quality.",
             "the filter needs a source with role: web and one with role: curated; leave it out, or say which",
         )
+        why["seed"] = "nothing is drawn but by the filter, and nothing is filtered: leave it out"
+    if not any(source.path for source in recipe.sources.values()):
+        why |= {f"bad.{key}": "it is of files, and no source has any: leave it out" for key in ("longest_mb", "files")}
+    if all(source.package for source in recipe.sources.values()):
+        why["bad.share"] = "text of packages is never bad: leave it out"
     if not recipe.decontaminate.against:
         why["decontaminate."] = "there are no evaluation sets: name them by decontaminate.against, or leave it out"
     if len(recipe.sources) == 1:

@@ -38,7 +38,7 @@ def count(out: Path, *, part: Path, scored: Path | None, copies: Path | None, he
 
 
 def total(out: Path, *, counted: Sequence[Path], held: Path) -> None:
-    """Add the counts of all parts, and tell the dirty examples of each evaluation set."""
+    """Add the counts of all parts, before the cut or after it, and tell the dirty examples of each evaluation set."""
     known = decontaminate.Grams.load(held)
     counts = np.zeros(len(known.table), np.uint32)
     for path in counted:

@@ -13,6 +13,7 @@ from gpt3core.data.prepare import parts, task
 from gpt3core.store import files
 
 JUDGED = 0.2  # of the sample, on which the classifier is judged and not trained
+SAMPLE_CHARACTERS = 1 << 16  # of a document, its first: the sample is in memory whole
 CLASSIFIER = "classifier.npy"
 JUDGEMENT = "judgement.json"
 
@@ -27,7 +28,8 @@ def sample(out: Path, *, part: Path, rates: Mapping[str, float], seed: int) -> N
     found = parts.documents(part)
     drawn = quality.uniform(names(found), f"sample:{seed}")
     chosen = [n for n, source in enumerate(found.sources) if drawn[n] < rates[source]]
-    texts, ids, sources = ([column[n] for n in chosen] for column in (found.texts, found.ids, found.sources))
+    ids, sources = ([column[n] for n in chosen] for column in (found.ids, found.sources))
+    texts = [found.texts[n][:SAMPLE_CHARACTERS] for n in chosen]
     parts.write_documents(out, parts.Part(ids=ids, sources=sources, texts=texts), {})
 
 

@@ -11,23 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from gpt3core.data import writing
-from gpt3core.data.prepare import checks, cleaning, filtering, parts, pipeline, read, recipe, sharding
+from gpt3core.data.prepare import checks, cleaning, filtering, parts, pipeline, read, recipe, sharding, units
 from gpt3core.data.prepare.pipeline import Prepared
 from gpt3core.data.prepare.schema import Recipe
-from gpt3core.errors import UsageError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files
 
-LOCK = ".lock"
+LOCK = ".lock"  # every command makes it first: what has it is ours
 DECISIONS = "decisions"
 BAD = "bad.jsonl"
-PARTS_OF_IT = ("work", LOCK, DECISIONS, BAD)  # what a folder under way may hold, with the folders of its sources
 
 
-def whole(out: Path, asked: Recipe) -> dict[str, Any] | None:
+def whole(out: Path, asked: Recipe) -> tuple[dict[str, Any] | None, str]:
     """The manifest of a folder that is whole and was made by this recipe; None for one that is new or under way.
 
+    With it goes why nobody can tell whether its text is still the same; empty where it is.
+
     Raises:
-        UsageError: when something else lies there.
+        UsageError: when something else lies there, or it was made from other text.
     """
     if (manifest := files.find_object(out / writing.MANIFEST)) is not None:
         before, now = _flat(manifest.get("recipe", {})), _flat(recipe.as_dict(asked))
@@ -35,16 +36,32 @@ def whole(out: Path, asked: Recipe) -> dict[str, Any] | None:
         if keys:
             shown = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys[:3])
             raise UsageError(f"out={out} was prepared by other settings ({shown:.300}): give another folder")
-        return manifest
-    others = [path.name for path in _entries(out) if path.name not in (*PARTS_OF_IT, *asked.sources)]
-    if others and not (out / pipeline.WORK).is_dir():
-        raise UsageError(f"out={out} holds {', '.join(sorted(others)[:3])} already: give a new or empty folder")
-    return None
+        return manifest, _unseen(manifest, out, asked)
+    entries = _entries(out)
+    if entries and LOCK not in entries:
+        raise UsageError(f"out={out} holds {', '.join(sorted(entries)[:3])} already: give a new or empty folder")
+    return None, ""
 
 
-def _entries(out: Path) -> list[Path]:
+def _unseen(manifest: Mapping[str, Any], out: Path, asked: Recipe) -> str:
+    """Refuse a whole folder that was made from other text; why that cannot be told, where it cannot."""
+    if "text" not in manifest:
+        return "it was prepared by an older isoflop, which did not note it"
     try:
-        return list(out.iterdir())
+        key = pipeline.text_key(units.units(asked), pipeline.evaluation_sets(asked))
+    except (ValueError, OSError, StoreError) as error:
+        return str(error)
+    if key != manifest["text"]:
+        raise UsageError(
+            f"out={out} was prepared from other text: files of its sources or evaluation sets came, went or were "
+            "written since; give another folder, or remove this one"
+        )
+    return ""
+
+
+def _entries(out: Path) -> list[str]:
+    try:
+        return [path.name for path in out.iterdir()]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -86,12 +103,14 @@ def _about(asked: Recipe, made: Prepared) -> dict[str, Any]:
         "read": pipeline.read_counts(made.read),
         "decided": {name: dict(counts) for name, counts in rules.items()},
         "same_name": dict(sum((Counter(parts.counts(path)["same_name"]) for path in made.parts), Counter())),
+        "text": made.text,
         "versions": {"isoflop": metadata.version("isoflop"), "prepare": pipeline.FORMAT},
     }
     if made.classifier is not None:
         about["filter"] = files.read_object(made.classifier / filtering.JUDGEMENT)
-    if made.counts is not None:
-        about["evaluation_sets"] = files.read_object(made.counts / cleaning.DIRTY)
+    if made.counts is not None and made.recounts is not None:
+        before, left = (files.read_object(path / cleaning.DIRTY) for path in (made.counts, made.recounts))
+        about["evaluation_sets"] = {name: {**left[name], "dirty_before_cut": before[name]["dirty"]} for name in left}
     return about
 
 

@@ -1,7 +1,7 @@
 """The stages in their order: which tasks each has, and what follows from what.
 
-DIR/work/NN-stage-KEY/ holds what a stage left; the key covers the settings and the text that it follows from. When all
-is done the shards and decisions get their names, the manifest is written, and DIR/work goes.
+DIR/.work/NN-stage-KEY/ holds what a stage left; the key covers the settings and the text that it follows from. When all
+is done the shards and decisions get their names, the manifest is written, and DIR/.work goes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from gpt3core.data.prepare import cleaning, copying, filtering, parts, read, sha
 from gpt3core.data.prepare.schema import Recipe
 from gpt3core.data.prepare.task import Task
 from gpt3core.data.prepare.units import Unit
-from gpt3core.data.sources import walk
+from gpt3core.data.sources import formats, walk
 from gpt3core.store import files
 
-FORMAT = 1  # of what stages leave for one another
-WORK = "work"
+FORMAT = 2  # of what stages leave for one another
+WORK = ".work"
 
 Stage = Callable[[str, Sequence[Task]], None]  # does what is not done of a stage's tasks, by its name
 
@@ -34,24 +34,40 @@ class Prepared:
     scored: list[Path | None] = field(default_factory=list)  # a file a part; None without a filter
     classifier: Path | None = None
     copies: Path | None = None  # a folder with a file a part
-    counts: Path | None = None  # a folder
+    counts: Path | None = None  # a folder, of grams of evaluation sets before they are cut out; None without any
+    recounts: Path | None = None  # the same, of what is trained on
     cleaned: list[Path] = field(default_factory=list)  # a folder a part
     shards: dict[str, Path] = field(default_factory=dict)  # a folder a source
+    text: str = ""  # names what was read
 
 
 def evaluation_sets(recipe: Recipe) -> list[Path]:
     """The files of the evaluation sets, in order of their names.
 
     Raises:
-        ValueError: for one that is not there, and two of one name.
+        ValueError: for one that is not there, one of another format, and two of one name.
     """
     found: dict[str, Path] = {}
     for given in recipe.decontaminate.against:
         for path in walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets"):
             name = path.name.split(".")[0]
+            if not formats.ending(path).startswith((".jsonl", ".txt")):
+                raise ValueError(
+                    f"decontaminate.against has {path}, of which no examples are read: allowed are .jsonl files (an "
+                    "example a line) and .txt files (the same), also as .gz, .zst and .xz"
+                )
             if found.setdefault(name, path.absolute()) != path.absolute():
                 raise ValueError(f"decontaminate.against has two sets of the name {name}, {found[name]} and {path}")
     return [found[name] for name in sorted(found)]
+
+
+def text_key(units: Sequence[Unit], sets: Sequence[Path]) -> str:
+    """Names the text of a command: files by name, size and time, evaluation sets by their content."""
+    return task.key(FORMAT, sorted(unit.key for unit in units), _hashes(sets))
+
+
+def _hashes(sets: Sequence[Path]) -> list[list[str]]:
+    return [[path.name, files.sha256_file(path)] for path in sets]
 
 
 def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prepared:
@@ -60,7 +76,8 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
     Raises:
         ValueError: for text that cannot be used: too much of it is bad, or a source has nothing left.
     """
-    made = Prepared()
+    task.clear(work)
+    made = Prepared(text=text_key(units, evaluation_sets(recipe)))
     held = _evaluated(recipe, work, do)  # first: what is wrong with an evaluation set is said before hours of reading
     made.read = [work / f"01-read-{task.key(FORMAT, unit.key)}" for unit in units]
     pairs = zip(units, made.read, strict=True)
@@ -71,7 +88,7 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
     key = _filter(made, recipe, work, key, do)
     key = _compare(made, recipe, work, key, do)
     key = _clean(made, held, work, key, do)
-    _shard(made, recipe, work, key, do)
+    _shard(made, recipe, held, work, key, do)
     return made
 
 
@@ -95,12 +112,13 @@ def _check_read(recipe: Recipe, units: Sequence[Unit], folders: Sequence[Path]) 
         if not bad and not counts["documents"]:
             raise ValueError(f"sources.{name} is empty: there is no text in it; give files with text ({walk.ALLOWED})")
         all_of = bad - damaged + counts["documents"]
-        for n, allowed, what, key in (
-            (damaged, recipe.bad.files, "files of which not all can be read", f"bad.files={damaged}"),
-            (bad - damaged, recipe.bad.share * all_of, f"of {all_of} documents that are bad", "bad.share"),
+        for whole, n, allowed, what, key in (
+            (False, damaged, recipe.bad.files, "files of which not all can be read", f"bad.files={damaged}"),
+            (True, bad - damaged, recipe.bad.share * all_of, f"of {all_of} documents that are bad", "bad.share"),
         ):
             if n > allowed:
-                first = next(line for folder in mine for line in files.read_lines(folder / read.BAD))
+                lines = (line for folder in mine for line in files.read_lines(folder / read.BAD))
+                first = next(line for line in lines if (line["kind"] != "damaged") == whole)
                 raise ValueError(
                     f"sources.{name} has {n} {what}, more than the recipe allows; the first: {first['said']} (all: "
                     f"{mine[0].parent}/01-read-*/{read.BAD}; or raise {key})"
@@ -169,8 +187,7 @@ def _evaluated(recipe: Recipe, work: Path, do: Stage) -> Path | None:
     rules = decontaminate.Rules(
         gram=cut.gram, window=cut.window, shortest=cut.shortest, pieces=cut.most_pieces, common=cut.common
     )
-    named = [[path.name, files.sha256_file(path)] for path in sets]
-    held = work / f"00-grams-{task.key(FORMAT, vars(rules), named)}.npz"
+    held = work / f"00-grams-{task.key(FORMAT, vars(rules), _hashes(sets))}.npz"
     do("grams", [Task(out=held, work=cleaning.grams, given={"sets": sets, "rules": rules})])
     return held
 
@@ -192,13 +209,19 @@ def _clean(made: Prepared, held: Path | None, work: Path, key: str, do: Stage) -
     return key
 
 
-def _shard(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> None:
+def _shard(made: Prepared, recipe: Recipe, held: Path | None, work: Path, key: str, do: Stage) -> None:
     counts = [parts.counts(folder / cleaning.DOCUMENTS) for folder in made.cleaned]
+    split = sharding.sides(counts, list(recipe.sources), recipe.validation_fraction)
+    key = task.key(key, vars(split))
+    if held is not None:
+        again = [{"cleaned": cleaned, "held": held, "split": split} for cleaned in made.cleaned]
+        counted = _over_parts("recount", 11, work, key, do, sharding.count, again, ending=".npy")
+        made.recounts = work / f"12-retotal-{key}"
+        do("retotal", [Task(out=made.recounts, work=cleaning.total, given={"counted": counted, "held": held})])
     tasks = []
     for name in recipe.sources:
-        held_out = sharding.threshold(counts, name, recipe.validation_fraction)
-        given = {"source": name, "cleaned": made.cleaned, "held_out": held_out, "tokenizer": recipe.tokenizer}
-        made.shards[name] = work / f"11-shard-{task.key(key, name, held_out, recipe.tokenizer)}"
+        given = {"source": name, "cleaned": made.cleaned, "split": split, "tokenizer": recipe.tokenizer}
+        made.shards[name] = work / f"13-shard-{task.key(key, name, recipe.tokenizer)}"
         tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
     do("shard", tasks)
 

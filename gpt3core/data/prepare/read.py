@@ -22,7 +22,7 @@ from gpt3core.data.sources.record import Bad, Record
 from gpt3core.store import files
 
 GROUP_BYTES = 256 << 10  # of text in a row group of a chunk
-KEPT_BAD = 1000  # of a unit, with their excerpts; all are counted
+KEPT_BAD = 1000  # of a unit and a kind, with their excerpts; all are counted
 PLACES = 1 << 63
 COUNTS = "counts.json"
 BAD = "bad.jsonl"
@@ -48,7 +48,7 @@ def _chunks(unit: Unit, counted: Counter[str], bad: list[dict[str, str]]) -> Ite
     for found in unit.records():
         if isinstance(found, Bad):
             counted[f"bad.{found.kind}"] += 1
-            if len(bad) < KEPT_BAD:
+            if counted[f"bad.{found.kind}"] <= KEPT_BAD:
                 excerpt = found.excerpt.decode(errors="backslashreplace")
                 said = f"{unit.name.splitlines()[0]} {found.said}"
                 bad.append({"source": unit.source, "kind": found.kind, "said": said, "excerpt": excerpt})

@@ -41,8 +41,9 @@ def load(settings: Sequence[str]) -> Recipe:
     base = cli.merge_config(Recipe, {"name": path.stem, **written}, str(path), command=keys)
     recipe: Any = cli.to_object(cli.merge(base, typed, command=keys), str(path))
     assert isinstance(recipe, Recipe)
-    switched = tuple(f"{key.partition('.')[0]}." for key in words if key in checks.SWITCHES)  # by the command
-    checks.check(recipe, [*(key for key in cli.dotted(written) if not key.startswith(switched)), *words])
+    switched = [f"{key.partition('.')[0]}." for key in words if key in checks.SWITCHES]  # by the command
+    switched += ["seed"] if "quality.rule" in words else []  # which the filter alone draws by
+    checks.check(recipe, [*(key for key in cli.dotted(written) if not key.startswith(tuple(switched))), *words])
     return recipe
 
 

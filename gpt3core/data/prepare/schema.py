@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 ROLES = ("curated", "web")
 ENCODINGS = ("reject", "repair")
 ORIGINS = ("path", "package", "dataset")
-MOST_SOURCES = 1000
 
 
 @dataclass

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpt3core.data import writing
+from gpt3core.data import decontaminate, writing
 from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.prepare import cleaning, parts, task
 from gpt3core.store import files
@@ -13,15 +14,39 @@ from gpt3core.store import files
 FACTS = "facts.json"
 
 
-def threshold(counts: Sequence[dict[str, dict[str, float]]], source: str, fraction: float) -> float:
-    """Documents whose draw is at most this are held out: the share that was asked for, and never none or all.
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """On which side a text is, by its draw alone, so that copies are on one side in whatever sources they lie."""
+
+    fraction: float  # draws up to it are held out
+    other: tuple[float, ...]  # draws that go to the other side than that says
+
+    def validation(self, draw: float) -> bool:
+        """Whether a text is held out."""
+        return (draw <= self.fraction) != (draw in self.other)
+
+
+def sides(counts: Sequence[dict[str, dict[str, float]]], sources: Sequence[str], fraction: float) -> Sides:
+    """The share of texts that was asked for is held out, and of no source none or all.
+
+    Of a source with none below ``fraction`` the one of least draw goes to the other side, with its copies in other
+    sources; of one with all below it, the one of greatest.
 
     Args:
         counts: of each part's documents that are left.
 
     Raises:
-        ValueError: when there are not two documents of different text.
+        ValueError: when a source has not two documents of different text.
     """
+    other = set()
+    for source in sources:
+        least, most = _bounds(counts, source)
+        other |= {least} if least > fraction else {most} if most <= fraction else set()
+    return Sides(fraction=fraction, other=tuple(sorted(other)))
+
+
+def _bounds(counts: Sequence[dict[str, dict[str, float]]], source: str) -> tuple[float, float]:
+    """The least and the greatest draw of a source."""
     of = [part[source] for part in counts if source in part]
     if not of:
         raise ValueError(
@@ -33,17 +58,34 @@ def threshold(counts: Sequence[dict[str, dict[str, float]]], source: str, fracti
             f"of sources.{source} one document is left, which cannot be split into training and validation text: give "
             "more text, or loosen the rules that drop it"
         )
-    return least if most <= fraction else max(least, fraction)
+    return least, most
 
 
-def shard(out: Path, *, source: str, cleaned: Sequence[Path], held_out: float, tokenizer: str) -> None:
-    """Write the shards of a source, and what there is to say of them."""
+def count(out: Path, *, cleaned: Path, held: Path, split: Sides) -> None:
+    """Write how many of the training documents of what is left of a part have each gram of evaluation sets."""
+    found = parts.documents(cleaned / cleaning.DOCUMENTS)
+    trained = [text for text, draw in zip(found.texts, found.more["draw"], strict=True) if not split.validation(draw)]
+    parts.write_array(out, decontaminate.count(trained, decontaminate.Grams.load(held)))
+
+
+def shard(out: Path, *, source: str, cleaned: Sequence[Path], split: Sides, tokenizer: str) -> None:
+    """Write the shards of a source, and what there is to say of them.
+
+    Raises:
+        ValueError: when all of it is on one side, where its few documents have copies in other small sources.
+    """
     with task.folder(out) as begun:
-        made = writing.write(_documents(cleaned, source, held_out), begun, source=source, tokenizer=tokenizer)
+        made = writing.write(_documents(cleaned, source, split), begun, source=source, tokenizer=tokenizer)
+        if lacking := [side for side in (TRAIN, VALIDATION) if not made.documents[side]]:
+            raise ValueError(
+                f"sources.{source} has no {lacking[0]} text: its documents are few, and lie in other sources too, "
+                "where they are needed on the other side: give more text, let dedup drop copies across sources, or "
+                "leave it out"
+            )
         files.write_json(begun / FACTS, vars(made))
 
 
-def _documents(cleaned: Sequence[Path], source: str, held_out: float) -> Iterator[tuple[str, str, str]]:
+def _documents(cleaned: Sequence[Path], source: str, split: Sides) -> Iterator[tuple[str, str, str]]:
     for folder in cleaned:
         path = folder / cleaning.DOCUMENTS
         if source not in parts.counts(path):
@@ -51,4 +93,4 @@ def _documents(cleaned: Sequence[Path], source: str, held_out: float) -> Iterato
         found = parts.documents(path)
         for text, of, draw in zip(found.texts, found.sources, found.more["draw"], strict=True):
             if of == source:
-                yield (VALIDATION if draw <= held_out else TRAIN), source, text
+                yield (VALIDATION if split.validation(draw) else TRAIN), source, text

@@ -94,8 +94,12 @@ def _text_bytes(unit: Unit) -> float:
     return unit.bytes * UNPACKED.get(Path(unit.name).suffix.lower(), 1.0)
 
 
-def report(manifest: Mapping[str, Any], out: Path) -> None:
-    """Print what a whole folder holds: of each source what was read, dropped by which rule, and is left."""
+def report(manifest: Mapping[str, Any], out: Path, *, unseen: str = "") -> None:
+    """Print what a whole folder holds: of each source what was read, dropped by which rule, and is left.
+
+    Args:
+        unseen: why it cannot be told whether its text is as it was; empty where it is.
+    """
     rules = sorted({rule for counts in manifest["decided"].values() for rule in counts if rule != "kept"})
     table = Table(title=f"{out}", title_justify="left")
     columns = ("source", "weight", "documents", "bad", *rules, "left", "train tokens", "held-out tokens")
@@ -115,6 +119,8 @@ def report(manifest: Mapping[str, Any], out: Path) -> None:
     _console().print(table)
     for line in _notes(manifest):
         print(line)
+    if unseen:
+        print(f"note: whether its text is still the same was not looked at: {unseen}")
 
 
 def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -123,8 +129,9 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
         kept = ", ".join(f"{name} {share:.1%}" for name, share in found["kept"].items())
         yield f"filter: AUC {found['auc']:.4f} on {found['judged_on']:,} documents; by its rule would stay {kept}"
     for name, about in manifest.get("evaluation_sets", {}).items():
-        dirty, n = len(about["dirty"]), about["examples"]
-        yield f"{name}: {n - dirty:,} of {n:,} examples clean ({1 - dirty / n:.1%}), by {about['n']}-grams"
+        dirty, before, n = len(about["dirty"]), len(about["dirty_before_cut"]), about["examples"]
+        shown = f"{n - dirty:,} of {n:,} examples clean ({1 - dirty / n:.1%})"
+        yield f"{name}: {shown}, by {about['n']}-grams of the training text; {dirty:,} dirty, {before:,} before the cut"
     for name, counts in manifest["read"].items():
         if counts.get("repaired"):
             yield f"note: {counts['repaired']:,} documents of {name} were not UTF-8 and were repaired"

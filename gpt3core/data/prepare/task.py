@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -105,14 +106,29 @@ def _begin() -> None:
 
 @contextlib.contextmanager
 def folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name when the block ends well."""
-    begun = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(begun, ignore_errors=True)
+    """A folder to fill, which gets its name when the block ends well.
+
+    Two may be at one task: a cluster gives it out again when a node does not answer. The first to end counts.
+    """
+    begun = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     begun.mkdir()
-    yield begun
-    files.sync_folder(begun)
-    os.rename(begun, out)
-    files.sync_folder(out.parent)
+    try:
+        yield begun
+        files.sync_folder(begun)
+        try:
+            os.rename(begun, out)
+        except OSError:
+            if not out.exists():
+                raise
+        files.sync_folder(out.parent)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+
+
+def clear(work: Path) -> None:
+    """Remove what killed tasks had begun."""
+    for begun in work.rglob(".*.tmp"):
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 def key(*named: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +69,24 @@ def _units(name: str, source: Source, recipe: Recipe) -> Iterator[Unit]:
     found = [path for given in source.path for path in walk.files(given, f"{where}={given}", "give a file or folder")]
     if not found:
         raise ValueError(f"{where}={','.join(source.path)} has no file: {walk.ALLOWED}")
+    _check_fields(name, source, found)
     for path in dict.fromkeys(path.absolute() for path in found):
         at = path.stat()
         for span in _spans(path, at.st_size):
             part = at.st_size if span.end is None else min(span.end, at.st_size) - span.start
             stamp = f"{at.st_size} {at.st_mtime_ns}"
             yield Unit(source=name, origin="path", name=str(path), how=how, span=span, bytes=part, stamp=stamp)
+
+
+def _check_fields(name: str, source: Source, found: Sequence[Path]) -> None:
+    """Refuse fields of text or name where no file has any."""
+    endings = {formats.ending(path).split(".")[1] for path in found}
+    for key, given, without in (("text", source.text != Source.text, {"txt", "warc"}), ("id", source.id, {"txt"})):
+        if given and endings <= without:
+            raise ValueError(
+                f"sources.{name}.{key} has no effect: its files are .{' and .'.join(sorted(endings))}, which have no "
+                "such field: leave it out"
+            )
 
 
 def _spans(path: Path, size: int) -> list[Span]:

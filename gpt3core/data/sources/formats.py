@@ -30,7 +30,7 @@ JSON_TYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A stretch of a file that one process reads: bytes of JSONL, row groups of Parquet; ``end`` None for all of it.
+    """A stretch of a file of JSONL that one process reads, in bytes; ``end`` None for all of it.
 
     A line belongs to the span that it begins in.
     """
@@ -56,7 +56,7 @@ def records(path: Path, how: Reading, span: Span = WHOLE) -> Found:
     known = ending(path)
     try:
         if known == ".parquet":
-            yield from _parquet(path, how, span)
+            yield from _parquet(path, how)
         elif ".warc" in known:
             from gpt3core.data.sources import warc  # an optional library
 
@@ -74,6 +74,7 @@ def records(path: Path, how: Reading, span: Span = WHOLE) -> Found:
 
 def _jsonl(path: Path, how: Reading, span: Span) -> Found:
     content: Iterator[bytes] = streams.blocks(path, max(0, span.start - 1))
+    encoding = ""
     if (
         span.start
     ):  # from the first line that begins here: after the end of the one before, which may be the byte before
@@ -95,7 +96,7 @@ def _jsonl(path: Path, how: Reading, span: Span) -> Found:
             continue
         where = f"line {number}{beyond}"
         if whole:
-            yield from _object(line, where, before + place, how)
+            yield from _object(line, where, before + place, how, repaired=bool(encoding))
         else:
             assert how.most_bytes is not None
             yield _too_long(where, line, how.most_bytes)
@@ -119,11 +120,11 @@ def _too_long(where: str, line: bytes, most: int) -> Bad:
     return Bad(kind="length", said=said, excerpt=line[:EXCERPT_BYTES])
 
 
-def _object(line: bytes, where: str, place: int, how: Reading) -> Found:
+def _object(line: bytes, where: str, place: int, how: Reading, *, repaired: bool) -> Found:
     """The document of a line of JSON."""
     excerpt = line[:EXCERPT_BYTES]
     try:
-        raw, repaired = line.decode(), False
+        raw = line.decode()
     except UnicodeDecodeError as error:
         if not how.repairs:
             yield Bad(kind="encoding", said=_not_utf8(error, place), excerpt=excerpt)
@@ -161,12 +162,11 @@ def _text(content: Iterator[bytes], how: Reading) -> Found:
     rest = itertools.chain([first if encoding else first[len(mark) :]], content)
     place = 0 if encoding else len(mark)
     for piece in _cut(streams.in_utf8(rest, encoding) if encoding else rest, how.most_bytes):
-        yield from _piece(piece, place, how)
+        yield from _piece(piece, place, how, repaired=bool(encoding))
         place += len(piece)
 
 
-def _piece(piece: bytes, place: int, how: Reading) -> Found:
-    repaired = False
+def _piece(piece: bytes, place: int, how: Reading, *, repaired: bool) -> Found:
     try:
         text = piece.decode()
     except UnicodeDecodeError as error:
@@ -187,19 +187,27 @@ def _piece(piece: bytes, place: int, how: Reading) -> Found:
 
 
 def _cut(content: Iterable[bytes], most: int | None) -> Iterator[bytes]:
-    """The content whole, or in pieces of at most about ``most`` bytes that end with a line or a character."""
+    """The content whole, or in pieces of at most about ``most`` bytes that end with a line or a character.
+
+    Where it is damaged, what lies before is given first, but for the last character, of which not all may be there.
+    """
     held: list[bytes] = []
     size = 0
-    for block in content:
-        held.append(block)
-        size += len(block)
-        if most is not None and size > most:
-            rest = b"".join(held)
-            while len(rest) > most:
-                at = rest.rfind(b"\n", 0, most) + 1 or _character(rest, most)
-                yield rest[:at]
-                rest = rest[at:]
-            held, size = [rest], len(rest)
+    try:
+        for block in content:
+            held.append(block)
+            size += len(block)
+            if most is not None and size > most:
+                rest = b"".join(held)
+                while len(rest) > most:
+                    at = rest.rfind(b"\n", 0, most) + 1 or _character(rest, most)
+                    yield rest[:at]
+                    rest = rest[at:]
+                held, size = [rest], len(rest)
+    except DamagedError:
+        rest = b"".join(held)
+        yield rest[: _character(rest, len(rest) - 1)]
+        raise
     yield b"".join(held)
 
 
@@ -211,7 +219,7 @@ def _character(piece: bytes, at: int) -> int:
 # ------------------------------------------------------------------------------------------------------------ Parquet
 
 
-def _parquet(path: Path, how: Reading, span: Span) -> Found:
+def _parquet(path: Path, how: Reading) -> Found:
     """The rows of the columns of text and name."""
     import pyarrow
     from pyarrow import parquet
@@ -225,9 +233,8 @@ def _parquet(path: Path, how: Reading, span: Span) -> Found:
                     raise ValueError(
                         f"{path} has no column {name} (it has {', '.join(names)}): rename the one with the text"
                     )
-            groups = range(file.num_row_groups)[span.start : span.end]
-            number = sum(file.metadata.row_group(group).num_rows for group in range(span.start)) + 1
-            for batch in file.iter_batches(256, row_groups=list(groups), columns=wanted):
+            number = 1
+            for batch in file.iter_batches(256, columns=wanted):
                 ids = batch.column(how.id).to_pylist() if how.id else itertools.repeat(None)
                 for value, name in zip(_values(batch.column(how.text)), ids, strict=False):
                     yield from _row(value, name, f"row {number}", how)
