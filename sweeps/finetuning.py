@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpt3core import cli, costs
 from gpt3core.errors import StoreError, UsageError
+from gpt3core.evals import tasks
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
@@ -125,11 +126,17 @@ def read(given: Finetune, placed: Sequence[str] = ()) -> Order:
 
 def _evals(given: Finetune, record: SweepRecord) -> EvalSpec:
     """The task as the classifier is asked it; its files by default those of the sweep."""
+    files = {given.task: given.file} if given.file else record.evals.of(given.task).files
+    if not files and given.task in tasks.TASKS and (fields := tasks.fields(tasks.TASKS[given.task])):
+        raise UsageError(
+            f"task={given.task}: its examples come from a file: give file=[QUESTIONS,EXAMPLES], lines of JSON with "
+            f"{fields}"
+        )
     rules = Evals(
         tasks=[given.task],
         shots=[0],
         items=record.evals.items if given.items is None else given.items,
-        files={given.task: given.file} if given.file else record.evals.of(given.task).files,
+        files=files,
         validation_tokens=record.evals.validation_tokens,
     )
     checks.check_evals(rules)

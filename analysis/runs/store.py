@@ -235,6 +235,8 @@ def _over_draws(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _of_most(scores: pd.DataFrame) -> pd.DataFrame:
     """A row a task and number of examples: that of the most items of one file."""
+    if not scores.duplicated(["task", "shots"]).any():
+        return scores
     return scores.sort_values("items", kind="stable").drop_duplicates(["task", "shots"], keep="last").sort_index()
 
 

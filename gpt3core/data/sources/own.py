@@ -40,7 +40,11 @@ def text_files(corpus: str) -> list[Path]:
 
 def _texts(path: Path) -> Iterator[Text]:
     ending = formats.ending(path)
+    bad: Bad | None = None
     for found in formats.records(path, STRICT):
         if isinstance(found, Bad):
-            raise ValueError(f"{path} {found.said}")
-        yield Text(content=found.text, domain=path.name[: -len(ending)], long=ending.startswith(".txt"))
+            bad = found if bad is None or found.kind == "damaged" else bad  # what lies before damage is torn by it
+        elif bad is None:
+            yield Text(content=found.text, domain=path.name[: -len(ending)], long=ending.startswith(".txt"))
+    if bad is not None:
+        raise ValueError(f"{path} {bad.said}")
