@@ -223,6 +223,20 @@ def _short(text: str, length: int = SHOWN) -> str:
 # -------------------------------------------------------------------------------------------------------------- files
 
 
+def recipe_file(name: str, folder: Path, available: Callable[[], list[str]]) -> Path:
+    """What ``recipe=NAME`` means: a file of the folder, or the path of a .yaml file; UsageError where there is none."""
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # a name too long for a file, or with a zero byte
+        found = False
+    if found:
+        return path
+    there = available()
+    said = f"no such recipe{nearest(name, there)}; there are {', '.join(there)}, or give the path of a .yaml file"
+    raise UsageError(f"recipe={name:.200}: {said}")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds, as plain data with OmegaConf's spelling of numbers (1e12 is one).
 

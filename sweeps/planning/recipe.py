@@ -275,7 +275,7 @@ def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, 
     typed = [s for s in settings if not s.startswith("recipe=")]
     if len(chosen) > 1:
         raise UsageError(f"recipe={chosen[0]} and recipe={chosen[1]}: one command drives one recipe; leave one out")
-    path = _path(chosen[0] if chosen else default)
+    path = cli.recipe_file(chosen[0] if chosen else default, FOLDER, available)
     written = cli.read_yaml(path)
     if SEARCH in written:
         if beside is None:
@@ -294,20 +294,6 @@ def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, 
     getattr(recipe, "optim").rule = named  # noqa: B009 (each ladder has an optim of its own)
     precedence.settle(recipe, {s.split("=", 1)[0] for s in typed})
     return recipe
-
-
-def _path(name: str) -> Path:
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    try:
-        found = path.is_file()
-    except (OSError, ValueError):  # a name too long for a file, or with a zero byte
-        found = False
-    if not found:
-        raise UsageError(
-            f"recipe={name:.200}: no such recipe{cli.nearest(name, available())}; there are {', '.join(available())}, "
-            "or give the path of a .yaml file"
-        )
-    return path
 
 
 def _family(written: Any, typed: Sequence[str], path: Path) -> str:

@@ -32,7 +32,7 @@ def load(settings: Sequence[str]) -> Recipe:
     if len(chosen) != 1:
         named = " and ".join(f"recipe={name:.80}" for name in chosen) or "none"
         raise UsageError(f"one recipe is needed, not {named}: recipe=NAME of {', '.join(available())}, or a .yaml file")
-    path = _path(chosen[0])
+    path = cli.recipe_file(chosen[0], FOLDER, available)
     written = cli.read_yaml(path)
     keys = f"{KEYS} recipe={chosen[0]}"
     words = [setting.partition("=")[0] for setting in typed]
@@ -61,20 +61,6 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
     found = OmegaConf.to_container(OmegaConf.structured(recipe))
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
-
-
-def _path(name: str) -> Path:
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    try:
-        found = path.is_file()
-    except (OSError, ValueError):  # a name too long for a file, or with a zero byte
-        found = False
-    if not found:
-        raise UsageError(
-            f"recipe={name:.200}: no such recipe{cli.nearest(name, available())}; there are {', '.join(available())}, "
-            "or give the path of a .yaml file"
-        )
-    return path
 
 
 def _check_source_keys(given: Sequence[str], command: str) -> None:
