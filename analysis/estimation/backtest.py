@@ -245,6 +245,39 @@ def _variance(miss: Array) -> float:
     return 0.5 * (robust + float((miss**2).mean()))
 
 
+def _left_out(tests: Backtests, weights: Array, noise: float, levels: Sequence[float]) -> Array:
+    """Half widths in ln L of a new run's intervals, (rows, levels), calibrated without the cut that is judged."""
+    rows = tests.rows
+    decades, spans = rows.decades.to_numpy(float), rows.span.to_numpy(float)
+    half = np.full((len(rows), len(levels)), np.inf)
+    for cut in rows.fitted_to.unique():
+        judged = (rows.fitted_to == cut).to_numpy()
+        calibration = calibrate(tests.where(~judged), weights, noise)
+        for j, level in enumerate(levels):
+            half[judged, j] = calibration.half_width(decades[judged], spans[judged], level)
+    return half
+
+
+def held_out(tests: Backtests, weights: Array, noise: float, level: float = 0.95) -> pd.DataFrame:
+    """What was predicted for every run above every cut, with the interval of a new run.
+
+    Returns:
+        The rows of the backtests with predicted, low and high (nats per token) and covered. predicted is nan where too
+        few choices could be fitted; low, high and covered are nan too where no other cut is there to calibrate by.
+    """
+    if not tests.cuts:
+        return pd.DataFrame()
+    miss, half = tests.misses(weights), _left_out(tests, weights, noise, (level,))[:, 0]
+    half = np.where(np.isfinite(half), half, np.nan)
+    predicted = tests.rows.measured.to_numpy(float) * np.exp(-miss)
+    return tests.rows.assign(
+        predicted=predicted,
+        low=predicted * np.exp(-half),
+        high=predicted * np.exp(half),
+        covered=np.where(np.isfinite(miss) & np.isfinite(half), np.abs(miss) <= half, np.nan),
+    )
+
+
 def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = (0.8, 0.95)) -> pd.DataFrame:
     """Median error, bias and coverage by decades of extrapolation; intervals are calibrated without the cut judged.
 
@@ -256,14 +289,7 @@ def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[fl
     if tests.cuts < 2:
         return pd.DataFrame()
     miss, rows = tests.misses(weights), tests.rows
-    decades, spans = rows.decades.to_numpy(float), rows.span.to_numpy(float)
-    inside = np.full((len(rows), len(levels)), np.nan)
-    for cut in rows.fitted_to.unique():
-        judged = (rows.fitted_to == cut).to_numpy()
-        calibration = calibrate(tests.where(~judged), weights, noise)
-        for j, level in enumerate(levels):
-            half = calibration.half_width(decades[judged], spans[judged], level)
-            inside[judged, j] = np.abs(miss[judged]) <= half
+    inside = np.abs(miss)[:, None] <= _left_out(tests, weights, noise, levels)
     edges = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0])
     table = pd.DataFrame(
         {
