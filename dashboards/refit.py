@@ -1,4 +1,4 @@
-"""A study fitted on the spot: a choice as the settings of analysis.fit, fits behind the page, and a backtest's cuts.
+"""A study fitted on the spot: a choice as the settings of analysis.fit, and the cuts of its backtests.
 
 A choice is a law, a convention of N and C, a window of compute, and runs that are left out, each for a reason. It is
 text (the query of a permalink), settings (what is fitted) and a command line (what to type for the same), and the three
@@ -10,10 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +19,11 @@ import pandas as pd
 
 from analysis.estimation import backtest
 from analysis.settings import COMPUTES, COUNTS, StudySettings
-from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core.errors import UsageError
 
 if TYPE_CHECKING:
     from analysis.study import Study
 
-KEPT = 16  # studies, the newest: a reader goes back and forth
 STARTED = "default"  # of a choice: as the app was started
 STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "window": "", "out": ""}  # of a permalink, with its defaults
 MOST_REASON = 200  # characters
@@ -194,83 +190,6 @@ def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-# ------------------------------------------------------------------------------------------------- fits behind the page
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refit:
-    """What there is of a fit that was asked for."""
-
-    study: Study | None = None
-    problem: str = ""  # why there is none
-    seconds: float = 0.0  # that it took, or runs for by now
-    waits: bool = False  # for another one, which runs first
-
-    @property
-    def done(self) -> bool:
-        """Whether there is nothing more to wait for."""
-        return self.study is not None or bool(self.problem)
-
-
-class Refits:
-    """Fits what is asked for, one at a time in a thread of its own; whoever asks never waits for it."""
-
-    def __init__(self, fit: Callable[[StudySettings], Study] | None = None) -> None:
-        self._fit = fit or _fit
-        self._lock = threading.Lock()
-        self._found: OrderedDict[Hashable, Refit] = OrderedDict()
-        self._next: tuple[Hashable, StudySettings] | None = None
-        self._running: tuple[Hashable, float] | None = None  # and since when
-
-    def ask(self, key: Hashable, asked: StudySettings) -> Refit:
-        """What there is of a fit; it is begun, or waits for the one that runs, where there is nothing.
-
-        Args:
-            key: equal for equal settings of the same runs.
-        """
-        with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-                return self._found[key]
-            if self._running is not None and self._running[0] == key:
-                self._next = None  # the reader went back to it
-                return Refit(seconds=time.monotonic() - self._running[1])
-            self._next = key, asked
-            if self._running is not None:
-                return Refit(seconds=time.monotonic() - self._running[1], waits=True)
-            self._begin()
-            return Refit()
-
-    def _begin(self) -> None:
-        """Start the thread on what is next; the lock is held."""
-        assert self._next is not None
-        self._running, asked = (self._next[0], time.monotonic()), self._next
-        self._next = None
-        threading.Thread(target=self._work, args=asked, name="refit", daemon=True).start()
-
-    def _work(self, key: Hashable, asked: StudySettings) -> None:
-        began = time.monotonic()
-        try:
-            found = Refit(study=self._fit(asked))
-        except (UsageError, StoreError, LostError, OSError) as error:
-            found = Refit(problem=str(error))
-        except Exception as error:  # whatever it is, the reader hears of it and the next one is made
-            found = Refit(problem=f"not fitted: {type(error).__name__}: {error}")
-        with self._lock:
-            self._found[key] = replace(found, seconds=time.monotonic() - began)
-            while len(self._found) > KEPT:
-                self._found.popitem(last=False)
-            self._running = None
-            if self._next is not None:
-                self._begin()
-
-
-def _fit(asked: StudySettings) -> Study:
-    from analysis import api
-
-    return api.study(asked)[0]
-
-
 # ----------------------------------------------------------------------------------------------------- a backtest's cut
 
 
@@ -280,47 +199,47 @@ class Cut:
 
     fitted_to: float  # FLOPs of the highest-compute run that was fitted
     fitted: int  # runs
-    rows: pd.DataFrame  # of estimation.backtest.held_out: the runs above
+    rows: pd.DataFrame  # a run above a row: run_id, N, D, C, decades, measured, predicted, low and high of 95%, covered
 
     @property
-    def predicted(self) -> int:
-        """Runs above that the laws fitted below speak of."""
-        return int(self.rows.predicted.notna().sum())
-
-    @property
-    def judged(self) -> int:
-        """Of these, those that have an interval."""
-        return int(self.rows.covered.notna().sum())
+    def judged(self) -> pd.DataFrame:
+        """The rows that have an interval; none where no other cut is there to calibrate it by."""
+        return self.rows[np.isfinite(self.rows.high.to_numpy(float))]
 
     @property
     def inside(self) -> int:
-        """Of these, those that lie in it."""
-        return int(self.rows.covered.sum())
+        """Of these, how many lie in it."""
+        return int(self.judged.covered.sum())
 
     @property
     def miss(self) -> float:
-        """Median absolute miss, relative; nan where nothing was predicted."""
-        return float(np.expm1((self.rows.measured / self.rows.predicted).map(math.log).abs().median()))
+        """Median absolute miss, relative."""
+        return float(np.expm1(self.rows.miss.abs().median()))
 
 
 def cuts(study: Study) -> list[Cut]:
     """Every cut of the study's backtests, low ones first: of all its runs, else of the budgets' minima.
 
-    They were fitted when the study was: to move from one to another costs nothing.
+    They were fitted when the study was, so that to move from one to another costs nothing.
     """
     ensemble = study.ensemble
-    if ensemble is None:
-        return []
-    for weighting in (ensemble.anywhere, ensemble.at_optimum):
+    for weighting in (ensemble.anywhere, ensemble.at_optimum) if ensemble is not None else ():
         if weighting is None:
             continue
-        rows = backtest.held_out(weighting.tests, weighting.weights, weighting.calibration.noise)
-        if len(rows) and rows.predicted.notna().any():
-            groups = [rows[rows.fitted_to == top] for top in np.unique(rows.fitted_to.to_numpy(float))]
-            return [
-                Cut(fitted_to=float(g.fitted_to.iloc[0]), fitted=int(g.fitted_runs.iloc[0]), rows=g) for g in groups
-            ]
+        rows = backtest.judged(weighting.tests, weighting.weights, weighting.calibration.noise)
+        if len(rows):
+            rows = rows.assign(
+                low=rows.predicted * np.exp(-rows.half95),
+                high=rows.predicted * np.exp(rows.half95),
+                covered=rows.miss.abs() <= rows.half95,
+            )
+            return [_cut(rows[rows.fitted_to == top]) for top in np.unique(rows.fitted_to.to_numpy(float))]
     return []
+
+
+def _cut(rows: pd.DataFrame) -> Cut:
+    first = rows.iloc[0]
+    return Cut(fitted_to=float(first.fitted_to), fitted=int(first.fitted_runs), rows=rows.reset_index(drop=True))
 
 
 def nearest_cut(found: Sequence[Cut], text: str) -> Cut:

@@ -1,8 +1,6 @@
-"""A study fitted on the spot: choices as text, settings and commands; fits behind a page; the cuts of its backtests."""
+"""A study fitted on the spot: choices as text, settings and commands; the cuts of its backtests."""
 
 import shlex
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from analysis.estimation.choices import fit_choices, predictor
 from analysis.runs.selection import select
 from analysis.settings import RunSettings, StudySettings
 from dashboards import refit
-from dashboards.refit import Choice, LeftOut, Refits
+from dashboards.refit import Choice, LeftOut
 from gpt3core import cli
 from gpt3core.errors import UsageError
 from tests.analysis.test_tables import rows
@@ -115,71 +113,6 @@ def test_a_window_of_compute_takes_out_what_lies_outside():
         select(RunSettings(max_compute=0), table)
 
 
-# ------------------------------------------------------------------------------------------------- fits behind the page
-
-
-class Slow:
-    """A fit that ends when it is told to; remembers what it was asked."""
-
-    def __init__(self):
-        self.asked, self.begun, self.end = [], threading.Semaphore(0), threading.Semaphore(0)
-
-    def __call__(self, settings):
-        self.asked.append(settings.seed)
-        self.begun.release()
-        assert self.end.acquire(timeout=20)
-        if settings.seed == 13:
-            raise UsageError("no such thing")
-        if settings.seed == 14:
-            raise ZeroDivisionError("x")
-        return settings.seed
-
-
-def done(refits, seed):
-    until = time.monotonic() + 20
-    while not (found := refits.ask(seed, StudySettings(seed=seed))).done:
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    return found
-
-
-def test_who_asks_never_waits_and_of_those_that_wait_the_newest_is_made():
-    fit = Slow()
-    refits = Refits(fit)
-    assert not refits.ask(0, StudySettings()).done
-    assert fit.begun.acquire(timeout=20)
-    for seed in (1, 2, 3):
-        found = refits.ask(seed, StudySettings(seed=seed))
-        assert (found.done, found.waits) == (False, True)
-    assert not refits.ask(0, StudySettings()).waits, "the one that runs"
-    refits.ask(3, StudySettings(seed=3))
-    for _ in range(2):
-        fit.end.release()
-    assert done(refits, 3).study == 3
-    assert fit.asked == [0, 3], "those that were overtaken are never fitted"
-    assert refits.ask(0, StudySettings()).study == 0, "and what was made is kept"
-    assert fit.asked == [0, 3]
-
-
-@pytest.mark.parametrize(("seed", "said"), [(13, "no such thing"), (14, "not fitted: ZeroDivisionError: x")])
-def test_a_fit_that_fails_says_why_and_the_next_one_is_made(seed, said):
-    fit = Slow()
-    refits = Refits(fit)
-    for _ in range(2):
-        fit.end.release()
-    assert done(refits, seed).problem == said
-    assert done(refits, 1).study == 1
-
-
-def test_only_the_newest_studies_are_kept(monkeypatch):
-    monkeypatch.setattr(refit, "KEPT", 2)
-    made = []
-    refits = Refits(lambda s: made.append(s.seed) or s.seed + 1)
-    for seed in (0, 1, 0, 2, 0, 1):
-        assert done(refits, seed).study == seed + 1
-    assert made == [0, 1, 2, 1]
-
-
 # ----------------------------------------------------------------------------------------------------- a backtest's cut
 
 
@@ -208,7 +141,7 @@ def test_the_share_covered_is_the_one_that_the_answer_says(studied):
     weighting = studied.ensemble.anywhere
     table = backtest.coverage(weighting.tests, weighting.weights, weighting.calibration.noise)
     cuts = refit.cuts(studied)
-    assert sum(cut.judged for cut in cuts) == table.tests.sum()
+    assert sum(len(cut.judged) for cut in cuts) == table.tests.sum()
     assert sum(cut.inside for cut in cuts) == pytest.approx((table.coverage95 * table.tests).sum())
     for cut in cuts:
         inside = (cut.rows.low <= cut.rows.measured) & (cut.rows.measured <= cut.rows.high)
@@ -227,18 +160,12 @@ def test_too_few_runs_have_no_cut():
 
 
 def test_a_refit_is_the_study_that_the_command_makes(tmp_path):
-    """The settings of a choice, fitted by the page's thread, give what api.fit gives for the same words."""
+    """The settings of a choice give what api.fit gives for the same words."""
     table = rows().assign(name=[f"r{i}" for i in range(40)])
     table.loc[7, "loss"] *= 1.3
     table.to_csv(tmp_path / "t.csv", index=False)
     given = StudySettings(runs=str(tmp_path / "t.csv"), bootstrap=5, law="chinchilla")
-    asked = refit.settings(given, Choice().without(["r7"], "an outlier"), set(table.name))
-    refits = Refits()
-    until = time.monotonic() + 60
-    while not (found := refits.ask(0, asked)).done:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    found = api.study(refit.settings(given, Choice().without(["r7"], "an outlier"), set(table.name)))[0]
     same = api.fit(tmp_path / "t.csv", bootstrap=5, law="chinchilla", exclude=["r7"])
-    assert found.study.receipt == same.receipt
-    assert found.study.laws["chinchilla"].fit.params == same.laws["chinchilla"].fit.params
-    assert 0 < found.seconds < 60
+    assert found.receipt == same.receipt
+    assert found.laws["chinchilla"].fit.params == same.laws["chinchilla"].fit.params
