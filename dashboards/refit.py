@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimation import backtest
-from analysis.settings import COMPUTES, COUNTS, StudySettings
+from analysis.settings import COMPUTES, COUNTS, CompareSettings, StudySettings
 from gpt3core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,9 +145,9 @@ def settings(given: StudySettings, chosen: Choice, known: Collection[str]) -> St
     )
 
 
-def command(asked: StudySettings, steps: Sequence[LeftOut] = ()) -> str:
-    """What to type for the same fit, the reasons behind it as a shell's comments."""
-    words = ["python", "-m", "analysis.fit", *_words(asked, StudySettings(), "")]
+def command(asked: StudySettings | CompareSettings, module: str = "analysis.fit", steps: Sequence[LeftOut] = ()) -> str:
+    """What to type for the same, the reasons for what is left out behind it as a shell's comments."""
+    words = ["python", "-m", module, *_words(asked, type(asked)(), "")]
     lines = [shlex.join(words)]
     lines += [f"# {step.reason}: {', '.join(step.runs)}".replace("\n", " ") for step in steps]
     return "\n".join(lines)
@@ -204,7 +204,8 @@ class Cut:
     @property
     def judged(self) -> pd.DataFrame:
         """The rows that have an interval; none where no other cut is there to calibrate it by."""
-        return self.rows[np.isfinite(self.rows.high.to_numpy(float))]
+        found: pd.DataFrame = self.rows[np.isfinite(self.rows.high.to_numpy(float))]
+        return found
 
     @property
     def inside(self) -> int:

@@ -83,7 +83,7 @@ def test_what_is_chosen_is_what_is_fitted_and_what_can_be_typed():
         *(1e12, 3e21),
     )
     assert asked.exclude == ["a", "b, c", "true", "[d]"], "what the command left out first, each once"
-    first, *comments = refit.command(asked, CHOSEN.left_out).split("\n")
+    first, *comments = refit.command(asked, steps=CHOSEN.left_out).split("\n")
     words = shlex.split(first)
     assert words[:3] == ["python", "-m", "analysis.fit"]
     assert cli.settings(StudySettings(), words[3:]) == asked
