@@ -88,8 +88,8 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
         )
     axes(figure, f"compute, {LABELS[pair.a.convention.c]}", LOSS, log_y=True)
     about = (
-        f"Each point a run; lines are what the best sizes reach by one law of both, up to C = {flops(every[-1].compute)}: "
-        "their distance along the axis of compute is the multiplier."
+        "Each point a run; lines are what the best sizes reach by one law of both, carried to C = "
+        f"{flops(every[-1].compute)}: their distance along the axis of compute is the multiplier."
     )
     rows = pd.concat([behind(table).assign(ladder=name) for name, table in tables.items()], ignore_index=True)
     return Page(slug="frontiers", title="Both frontiers", about=about, figure=figure, rows=rows)

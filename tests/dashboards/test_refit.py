@@ -1,6 +1,7 @@
 """A study fitted on the spot: choices as text, settings and commands; the cuts of its backtests."""
 
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def state_of(chosen):
         "law": chosen.law,
         "N": chosen.n,
         "C": chosen.c,
-        "window": refit.window_text(chosen.window),
+        "from": "1e12",
+        "to": "",
         "out": refit.left_out_text(chosen.left_out),
     }
 
@@ -38,16 +40,16 @@ def state_of(chosen):
 def test_a_permalink_says_a_choice_and_is_read_back():
     assert refit.choice(state_of(CHOSEN)) == CHOSEN
     assert refit.choice(refit.STATE) == refit.choice({}) == Choice()
-    assert refit.left_out_text(()) == refit.window_text((None, None)) == ""
+    assert refit.left_out_text(()) == ""
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        {"law": "../etc", "N": "x", "C": "<b>", "window": "a..b", "out": "["},
-        {"window": "-1..inf", "out": '{"a": 1}'},
-        {"window": "5..3", "out": '[["why", [1]]]'},
-        {"window": "nan", "out": '[["", ["a"]]]'},
+        {"law": "../etc", "N": "x", "C": "<b>", "from": "a", "to": "b", "out": "["},
+        {"from": "-1", "to": "inf", "out": '{"a": 1}'},
+        {"from": "5", "to": "3", "out": '[["why", [1]]]'},
+        {"from": "nan", "out": '[["", ["a"]]]'},
         {"out": "[" * 100_000},
         {"out": "1"},
         {"out": '[["why"]]'},
@@ -56,6 +58,17 @@ def test_a_permalink_says_a_choice_and_is_read_back():
 )
 def test_nonsense_in_a_permalink_is_the_default(state):
     assert refit.choice(state) == Choice()
+
+
+def test_what_is_not_taken_is_said(studied):
+    names = list(studied.everything.run_id[:2])
+    out = refit.left_out_text(Choice().without([*names, "<b>gone"], "why").left_out)
+    assert refit.unread({"from": "x", "to": "", "out": out}, studied) == [
+        "from=x: FLOPs, positive, like 1e18",
+        "1 of the runs left out are not here: <b>gone",
+    ]
+    assert refit.unread({"from": "2e12", "to": "1e12"}, studied) == ["from=2e12: lies above 1e12"]
+    assert refit.unread({"from": " 1e12 ", "to": "1e13"}, studied) == []
 
 
 def test_runs_are_left_out_for_a_reason_and_taken_back_last_first():
@@ -169,3 +182,27 @@ def test_a_refit_is_the_study_that_the_command_makes(tmp_path):
     same = api.fit(tmp_path / "t.csv", bootstrap=5, law="chinchilla", exclude=["r7"])
     assert found.receipt == same.receipt
     assert found.laws["chinchilla"].fit.params == same.laws["chinchilla"].fit.params
+
+
+def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
+    from dashboards import data
+    from dashboards.figures import catalogue
+
+    given, pages = StudySettings(law="chinchilla"), catalogue.pages(studied)
+    first = refit.fit(given, Choice(), studied, pages)
+    assert first.study is studied, "nothing is fitted for what is fitted already"
+    assert first.pages == pages
+    other = replace(studied, predictions=[replace(p, ln_loss=p.ln_loss + 0.01) for p in studied.predictions])
+    asked = []
+    monkeypatch.setattr(data, "load", lambda settings: asked.append(settings) or (other, None))
+    curves = catalogue.Page(slug="curves", title="", about="", figure=None, rows=None)
+    found = refit.fit(given, Choice(law="chinchilla", n="total"), studied, [curves, *pages])
+    assert (asked[0].law, asked[0].N) == ("chinchilla", "total")
+    assert [page.slug for page in found.pages] == ["curves", *(page.slug for page in pages)]
+    assert found.pages[0] is curves, "what no study makes anew stays"
+    assert found.pages[1] is not pages[0]
+    lines = refit.beside(found.answer, first.answer)
+    assert [(label, now) for label, now, _ in lines] == found.answer
+    before = dict(first.answer)
+    assert all(was in ("", before.get(label)) and was != now for label, now, was in lines)
+    assert any(was for _, _, was in lines)
