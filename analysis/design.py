@@ -1,8 +1,8 @@
 """What to run next, what it costs, and the command that runs it: ``python -m analysis.design runs=PATH``.
 
 runs=PATH            runs made: a store or a table; with sweep=, columns.X=, N=, C=, exclude=, rules=, min_tokens=,
-                     precision= as for analysis.fit. A store's runs in flight count as made, whatever their outcome
-                     will be; runs that ended, failed ones among them, are not proposed again
+                     min_compute=, max_compute=, precision= as for analysis.fit. A store's runs in flight count as made,
+                     whatever their outcome will be; runs that ended, failed ones among them, are not proposed again
 target=loss          the loss at target_compute; or n_star, the compute-optimal size there; or accuracy:TASK (or
                      accuracy:TASK:K, with K examples), through the trend of that accuracy over the loss
 scores=[arc]         a table's columns of accuracy, for such a target; with chance., items. and shots. as for

@@ -18,6 +18,7 @@ target_compute=[1e24]  FLOPs to predict (default: ten times the largest run's)
 target=gpt3-175b     a published model as it was trained, and beside it the best one of its compute
 predict=POINTS.csv   one prediction a row, in the file's order: columns N and D, or C (same columns.X=...)
 exclude=[NAME]       runs to leave out;  min_tokens=4e5: rule short-run (default: the recipe's)
+min_compute=1e18     only runs of so many FLOPs (as C counts them) or more; max_compute=1e21 or fewer
 rules=all            which rules take runs out: all, none (a replication takes every run), or a list of duplicate,
                      diverged, stopped-early, repeated-data, not-best-tuned, worse-than-smaller, short-run,
                      under-trained, near (parabolas only)

@@ -1,0 +1,250 @@
+"""A study fitted on the spot: a choice as the settings of analysis.fit, and the cuts of its backtests.
+
+A choice is a law, a convention of N and C, a window of compute, and runs that are left out, each for a reason. It is
+text (the query of a permalink), settings (what is fitted) and a command line (what to type for the same), and the three
+say the same. One fit runs at a time, and of those that wait only the newest is made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimation import backtest
+from analysis.settings import COMPUTES, COUNTS, StudySettings
+from gpt3core.errors import UsageError
+
+if TYPE_CHECKING:
+    from analysis.study import Study
+
+STARTED = "default"  # of a choice: as the app was started
+STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "window": "", "out": ""}  # of a permalink, with its defaults
+MOST_REASON = 200  # characters
+
+
+# ------------------------------------------------------------------------------------------------------------- a choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Runs that a reader leaves out together, and why."""
+
+    reason: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What to fit; None is as the app was started."""
+
+    law: str | None = None
+    n: str | None = None
+    c: str | None = None
+    window: tuple[float | None, float | None] = (None, None)  # FLOPs, both ends inside
+    left_out: tuple[LeftOut, ...] = ()  # in the order in which they were
+
+    @property
+    def runs(self) -> list[str]:
+        """All that is left out, each once."""
+        return list(dict.fromkeys(run for step in self.left_out for run in step.runs))
+
+    def without(self, runs: Sequence[str], reason: str) -> Choice:
+        """The same without more runs; those that are out already keep their reason.
+
+        Raises:
+            UsageError: without a reason, or without a run.
+        """
+        reason, more = " ".join(reason.split())[:MOST_REASON], tuple(run for run in runs if run not in self.runs)
+        if not reason:
+            raise UsageError("why are these runs left out? The reason is kept with them")
+        if not more:
+            raise UsageError("no run is selected that is not left out already: draw a lasso around some")
+        return replace(self, left_out=(*self.left_out, LeftOut(reason=reason, runs=more)))
+
+    def undone(self) -> Choice:
+        """The same with what was left out last taken back in."""
+        return replace(self, left_out=self.left_out[:-1])
+
+
+def choice(state: Mapping[str, str]) -> Choice:
+    """What a permalink says; what it says wrongly is as the app was started."""
+    from analysis import laws
+
+    law = state.get("law", STARTED)
+    return Choice(
+        law=law if law == "all" or law in laws.LAWS else None,
+        n=state["N"] if state.get("N") in COUNTS else None,
+        c=state["C"] if state.get("C") in COMPUTES else None,
+        window=_window(state.get("window", "")),
+        left_out=left_out(state.get("out", "")),
+    )
+
+
+def _window(text: str) -> tuple[float | None, float | None]:
+    low, _, high = text.partition("..")
+    first, last = _flops(low), _flops(high)
+    return (None, None) if first is not None and last is not None and first > last else (first, last)
+
+
+def _flops(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
+
+
+def window_text(window: tuple[float | None, float | None]) -> str:
+    """A window as the permalink has it: 1e18..1e20, either end empty where it is open."""
+    low, high = ("" if end is None else f"{end:.6g}" for end in window)
+    return f"{low}..{high}" if low or high else ""
+
+
+def left_out(text: str) -> tuple[LeftOut, ...]:
+    """What a permalink leaves out; nothing where it is no list of [reason, [names]]."""
+    try:
+        steps = json.loads(text) if text else []
+        found = [LeftOut(reason=reason[:MOST_REASON], runs=tuple(runs)) for reason, runs in steps]
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    words = [step.reason for step in found] + [run for step in found for run in step.runs]
+    return tuple(found) if all(isinstance(word, str) and word for word in words) else ()
+
+
+def left_out_text(steps: Sequence[LeftOut]) -> str:
+    """The same as text."""
+    return json.dumps([[s.reason, s.runs] for s in steps], separators=(",", ":"), ensure_ascii=False) if steps else ""
+
+
+# ----------------------------------------------------------------------------------------------- settings, as a command
+
+
+def settings(given: StudySettings, chosen: Choice, known: Collection[str]) -> StudySettings:
+    """What is fitted: the settings that the app was started with, changed by a choice.
+
+    Args:
+        known: the names of all runs; others are not left out, for there is nothing to leave out.
+    """
+    low, high = chosen.window
+    more = [run for run in chosen.runs if run in known and run not in given.exclude]
+    return replace(
+        given,
+        law=chosen.law or given.law,
+        N=chosen.n or given.N,
+        C=chosen.c or given.C,
+        min_compute=given.min_compute if low is None else low,
+        max_compute=given.max_compute if high is None else high,
+        exclude=[*given.exclude, *more],
+    )
+
+
+def command(asked: StudySettings, steps: Sequence[LeftOut] = ()) -> str:
+    """What to type for the same fit, the reasons behind it as a shell's comments."""
+    words = ["python", "-m", "analysis.fit", *_words(asked, StudySettings(), "")]
+    lines = [shlex.join(words)]
+    lines += [f"# {step.reason}: {', '.join(step.runs)}".replace("\n", " ") for step in steps]
+    return "\n".join(lines)
+
+
+def _words(asked: Any, default: Any, prefix: str) -> list[str]:
+    """key=value of what differs from the defaults."""
+    found = []
+    for field in fields(asked):
+        value, usual = getattr(asked, field.name), getattr(default, field.name)
+        if is_dataclass(value):
+            found += _words(value, usual, f"{prefix}{field.name}.")
+        elif isinstance(value, dict):
+            found += [f"{prefix}{field.name}.{key}={_typed(item)}" for key, item in value.items()]
+        elif value != usual:
+            found.append(f"{prefix}{field.name}={_typed(value)}")
+    return found
+
+
+def _typed(value: Any) -> str:
+    """A value as the command line reads it back."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, str):
+        return _text(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value).lower()
+
+
+def _text(value: str) -> str:
+    """A text, quoted where YAML would read something else."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        read = OmegaConf.to_container(OmegaConf.from_dotlist([f"x=[{value}]"]))
+        if read == {"x": [value]}:
+            return value
+    except (ValueError, YAMLError):
+        pass
+    return json.dumps(value, ensure_ascii=False)
+
+
+# ----------------------------------------------------------------------------------------------------- a backtest's cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What a fit to the runs below a compute predicted for those above it."""
+
+    fitted_to: float  # FLOPs of the highest-compute run that was fitted
+    fitted: int  # runs
+    rows: pd.DataFrame  # a run above a row: run_id, N, D, C, decades, measured, predicted, low and high of 95%, covered
+
+    @property
+    def judged(self) -> pd.DataFrame:
+        """The rows that have an interval; none where no other cut is there to calibrate it by."""
+        return self.rows[np.isfinite(self.rows.high.to_numpy(float))]
+
+    @property
+    def inside(self) -> int:
+        """Of these, how many lie in it."""
+        return int(self.judged.covered.sum())
+
+    @property
+    def miss(self) -> float:
+        """Median absolute miss, relative."""
+        return float(np.expm1(self.rows.miss.abs().median()))
+
+
+def cuts(study: Study) -> list[Cut]:
+    """Every cut of the study's backtests, low ones first: of all its runs, else of the budgets' minima.
+
+    They were fitted when the study was, so that to move from one to another costs nothing.
+    """
+    ensemble = study.ensemble
+    for weighting in (ensemble.anywhere, ensemble.at_optimum) if ensemble is not None else ():
+        if weighting is None:
+            continue
+        rows = backtest.judged(weighting.tests, weighting.weights, weighting.calibration.noise)
+        if len(rows):
+            rows = rows.assign(
+                low=rows.predicted * np.exp(-rows.half95),
+                high=rows.predicted * np.exp(rows.half95),
+                covered=rows.miss.abs() <= rows.half95,
+            )
+            return [_cut(rows[rows.fitted_to == top]) for top in np.unique(rows.fitted_to.to_numpy(float))]
+    return []
+
+
+def _cut(rows: pd.DataFrame) -> Cut:
+    first = rows.iloc[0]
+    return Cut(fitted_to=float(first.fitted_to), fitted=int(first.fitted_runs), rows=rows.reset_index(drop=True))
+
+
+def nearest_cut(found: Sequence[Cut], text: str) -> Cut:
+    """The cut that a permalink means: the nearest to its FLOPs; the middle one where it says none."""
+    wanted = _flops(text)
+    if wanted is None:
+        return found[len(found) // 2]
+    return min(found, key=lambda cut: abs(math.log(cut.fitted_to / wanted)))
