@@ -63,7 +63,7 @@ def analyse(
         ensemble = fit_ensemble(runs, law=options.law, joint=options.joint, rho=options.rho, frontier=minima.trusted)
     targets = _targets(options, table, with_default=points is None)
     thetas = drawn(ensemble, minima, options)
-    found, without = at_compute(targets, ensemble, table, minima, options, thetas)
+    found, without = best_runs(targets, ensemble, table, minima, options, thetas)
     found = [*_as_trained(options, ensemble, thetas), *found]
     scores = trends(evals, table)
     along, lowest, advice = _approaches(table, minima, joint, curves)
@@ -174,7 +174,7 @@ def _points_of(models: Sequence[Model]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def at_compute(
+def best_runs(
     targets: tuple[float, ...],
     ensemble: Ensemble | None,
     table: pd.DataFrame,

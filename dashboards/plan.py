@@ -7,7 +7,6 @@ what is the same for all clicks (``outlook``) and what is not quick (``design``)
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from analysis.laws import Array
 from analysis.output.words import count, flops, number, outside, size, span
 from analysis.runs.conventions import Parameters
 from analysis.settings import DesignSettings, RunSettings, StudySettings
+from dashboards import typed
 from gpt3core import costs
 from gpt3core.parallel import choose
 from sweeps.planning import hardware, larger
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from analysis.output.answer import Line
     from analysis.study import Study
 
-STATE = {"compute": "", "largest": "", "runs": "4", "for": "loss", "gpu": "H100", "days": "30"}
+STATE = {"compute": "", "largest": "", "batch": "4", "for": "loss", "gpu": "H100", "days": "30"}
 TARGETS = {"loss": "loss", "n_star": "best size"}
 FARTHEST = 6.0  # decades beyond the largest run that may be asked for
 SHOWN = 4.0  # decades beyond it that the figure and the sliders reach
@@ -48,7 +48,7 @@ class Asked:
 
     compute: float  # FLOPs of the run that is planned, as the study counts C
     largest: float  # of those that may be run before it
-    runs: int = 4
+    batch: int = 4  # how many of these
     target: str = "loss"  # what these are to narrow
     gpu: str = "H100"
     days: float = 30.0  # that the planned run may take
@@ -101,7 +101,7 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
     found = Asked(
         compute=compute,
         largest=largest,
-        runs=round(between("runs", 1, MOST_RUNS, 4, "runs")),
+        batch=round(between("batch", 1, MOST_RUNS, 4, "runs")),
         target=among("for", TARGETS),
         gpu=among("gpu", hardware.GPUS),
         days=between("days", 1e-3, MOST_DAYS, 30.0, "days"),
@@ -123,7 +123,7 @@ def decades(text: str, highest: float, default: float) -> float:
     return float(np.clip(math.log10((value if value > 0 else default) / highest), -1.0, SHOWN))
 
 
-# ------------------------------------------------------------------------------------------------------------ the answer
+# ----------------------------------------------------------------------------------------------------------- the answer
 
 
 def outlook(study: Study) -> Outlook:
@@ -148,7 +148,7 @@ def at(known: Outlook, compute: float) -> Prediction | None:
 
 def _predicted(known: Outlook, compute: tuple[float, ...]) -> list[Prediction]:
     study = known.study
-    found, _ = analyse.at_compute(compute, study.ensemble, study.table, study.minima, study.options, known.thetas)
+    found, _ = analyse.best_runs(compute, study.ensemble, study.table, study.minima, study.options, known.thetas)
     return found
 
 
@@ -205,7 +205,10 @@ def taken(run: Larger, wanted: Asked) -> list[Line]:
     price = hardware.GPUS[wanted.gpu].usd_per_hour
     return [
         ("shape", shape),
-        ("time", f"{lasting(86_400 * found.days)} on {run.gpus:,} {wanted.gpu}{late}; {found.mfu:.0%} of their peak (MFU)"),
+        (
+            "time",
+            f"{lasting(86_400 * found.days)} on {run.gpus:,} {wanted.gpu}{late}; {found.mfu:.0%} of their peak (MFU)",
+        ),
         ("price", f"{found.usd:,.3g} USD for {run.gpu_hours:,.3g} GPU-hours at {price:g} USD"),
         ("layout", found.layout.describe()),
     ]
@@ -224,15 +227,20 @@ def lasting(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-# ---------------------------------------------------------------------------------------------------------- what is next
+# --------------------------------------------------------------------------------------------------------- what is next
 
 
 def settings(given: StudySettings, wanted: Asked) -> DesignSettings:
     """What analysis.design is asked: of the same runs as the study."""
     same = {field.name: getattr(given, field.name) for field in fields(RunSettings)}
     return DesignSettings(
-        **same, target=wanted.target, target_compute=wanted.compute, largest=wanted.largest, batch=wanted.runs
+        **same, target=wanted.target, target_compute=wanted.compute, largest=wanted.largest, batch=wanted.batch
     )
+
+
+def command(given: StudySettings, wanted: Asked) -> str:
+    """What to type for the same proposals."""
+    return typed.command("analysis.design", settings(given, wanted))
 
 
 def design(given: StudySettings, wanted: Asked) -> NextRuns:

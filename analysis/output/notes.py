@@ -73,7 +73,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
     for p, implied in zip(minima.parabolas, study.implied, strict=True):
         if p.far:
             message = (
-                f"C={p.budget:.3g}: {number_of(len(p.far), 'run')} more than {isoflop.NEAR:.0%} above the best left out "
+                f"C={p.budget:.3g}: {number_of(len(p.far), 'run')} over {isoflop.NEAR:.0%} above the best left out "
                 f"of the parabola: {', '.join(p.far)}"
             )
             yield Note(code="rule-near", severity="info", message=message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from analysis.estimation.design import Design
 from analysis.next_runs import NextRuns
 
 BY_HAND = "train these N and D, add a row for each to the runs, and ask again (out=DIR writes them as next.csv)"

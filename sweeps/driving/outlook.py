@@ -65,7 +65,9 @@ class Outlook:
     def _passed(self, states: Mapping[str, RunState], now: float) -> bool:
         """Whether the end that was expected is over, and there are runs that have not ended: it was of fewer runs."""
         end = self._expected.end
-        return end is not None and end <= now and any(s.phase in (Phase.WAITING, Phase.RUNNING) for s in states.values())
+        return (
+            end is not None and end <= now and any(s.phase in (Phase.WAITING, Phase.RUNNING) for s in states.values())
+        )
 
     def plain(self, states: Mapping[str, RunState], now: float, wall: float) -> dict[str, Any]:
         """For status.json; moments in seconds since the epoch.

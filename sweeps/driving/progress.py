@@ -174,7 +174,9 @@ class _Terminal:
 
     def say(self, line: str) -> None:
         console = self._live.console
-        console.print(_whole_parts(line, console.width) if line.startswith(DONE) else line, markup=False, highlight=False)
+        console.print(
+            _whole_parts(line, console.width) if line.startswith(DONE) else line, markup=False, highlight=False
+        )
 
     def show(self, snapshot: Snapshot) -> None:
         if time.monotonic() < self._next:

@@ -18,7 +18,7 @@ from sweeps.planning.recipe import Hardware
 
 SMALLEST, LARGEST = sizes.GPT3["125M"], sizes.GPT3["175B"]
 MOST_OF_RUN = 1e-3  # of a run's tokens in one batch
-HEADS = ((2048, 128), (384, 64), (64, 32))  # from which width heads are how wide
+NARROW, WIDE = 384, 2000  # widths between which a head is 64 wide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +75,11 @@ def shape(n: float, ladder: Ladder) -> GPTSpec:
     n_layer = ladder.n_layer or _depth(n)
     # 12 n_layer d^2 in the blocks, and d for each position and each word
     embedded = ladder.vocab_size + ladder.n_ctx if ladder.embeddings else 0
-    width = (math.sqrt(embedded**2 + 48 * n_layer * n) - embedded) / (24 * n_layer)
-    d_head = next((size for least, size in HEADS if width >= least), 0)
-    if d_head:
-        n_head = round(width / d_head)
-        alike = 8 if n_head >= 32 else 4 if n_head >= 16 else 1  # so that devices can share them
-        n_head = alike * round(width / d_head / alike)
-    else:
-        n_head, d_head = 1, max(4, 4 * round(width / 4))
+    n_head, d_head = _heads((math.sqrt(embedded**2 + 48 * n_layer * n) - embedded) / (24 * n_layer))
+    width = n_head * d_head
     return GPTSpec(
-        n_layer=n_layer,
-        d_model=n_head * d_head,
+        n_layer=ladder.n_layer or _shared((n - embedded * width) / (12 * width**2), ((28, 8), (10, 4))),
+        d_model=width,
         n_head=n_head,
         d_head=d_head,
         n_ctx=ladder.n_ctx,
@@ -93,13 +87,26 @@ def shape(n: float, ladder: Ladder) -> GPTSpec:
     )
 
 
-def _depth(n: float) -> int:
-    """Blocks of a size: Table 2.1's 12 at its smallest and 96 at its largest, in numbers that stages can share."""
+def _depth(n: float) -> float:
+    """Blocks of a size, as a power of N through Table 2.1's 12 at its smallest and 96 at its largest."""
     low, high = (costs.params(size.model()).nonembedding for size in (SMALLEST, LARGEST))
     power = math.log(LARGEST.n_layer / SMALLEST.n_layer) / math.log(high / low)
-    depth = SMALLEST.n_layer * (n / low) ** power
-    alike = 8 if depth >= 28 else 4 if depth >= 10 else 1
-    return max(1, alike * round(depth / alike))
+    return SMALLEST.n_layer * (n / low) ** power
+
+
+def _heads(width: float) -> tuple[int, int]:
+    """Heads and their width: Table 2.1's 64 and 128, and about 32 for what is narrower than it."""
+    if width < NARROW:
+        n_head = max(1, round(width / 32))
+        return n_head, max(4, round(width / n_head))
+    d_head = 128 if width >= WIDE else 64
+    return _shared(width / d_head, ((32, 8), (16, 4))), d_head
+
+
+def _shared(wanted: float, alike: tuple[tuple[int, int], ...]) -> int:
+    """A whole number that devices can share: from how much on it is a multiple of what."""
+    unit = next((unit for least, unit in alike if wanted >= least), 1)
+    return max(1, unit * round(wanted / unit))
 
 
 def batch_tokens(n_total: float, tokens: float, n_ctx: int) -> int:

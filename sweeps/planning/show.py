@@ -192,11 +192,15 @@ def _grid(
             state = "trained" if run.run_id in trained else "pruned" if run.run_id in pruned else "to train"
             rows.append([*_run_row(run, text), f"{seconds[run.run_id] * devices[run.run_id] / 60:.1f}", state])
         last = ("C 6ND", "N total", "steps", "lr", "C exact", "batch", "epochs")
-        terminal.table(out, title, (*columns, "C exact", "C 6ND", unit, "state"), rows, words={"run", "state"}, last=last)
+        terminal.table(
+            out, title, (*columns, "C exact", "C 6ND", unit, "state"), rows, words={"run", "state"}, last=last
+        )
     else:
         grouped = groupby(sorted(runs, key=_budget), key=_budget)
         rows = [_budget_row(budget, list(group), seconds, devices, trained) for budget, group in grouped]
-        terminal.table(out, f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), rows, words=set())
+        terminal.table(
+            out, f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), rows, words=set()
+        )
     left = [run for run in runs if run.run_id not in trained and run.run_id not in pruned]
     total = sum(seconds[run.run_id] * devices[run.run_id] for run in left)
     minutes, device = total / 60, unit.removesuffix("-min")
