@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from analysis.study import Study
 
 OF_RUNS = tuple(field.name for field in fields(RunSettings))
+PIPE_WIDTH = 150  # of tables where the output is no terminal
+NEXT = "next"  # the label of a command
 DRAWING = "dashboards.report"  # draws studies; it stands above analysis, so it is called by name, as a shell would
 
 
@@ -79,18 +81,14 @@ def _draw(study: Study, folder: Path) -> None:
 
 def _print(study: Study, *, whole: bool, following: str) -> None:
     """The answer, and the points of a file where there is one; all tables and notes where these are asked for."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from analysis.output import text
     from analysis.output.answer import answer
     from analysis.output.words import number_of
     from analysis.runs import domains
     from analysis.runs.store import sweeps
+    from gpt3core import terminal
 
-    console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
-    runs, lines = study.runs, answer(study)
+    out, runs, lines = terminal.console(PIPE_WIDTH), study.runs, answer(study)
     domain = f", losses on {runs.domain}" if runs.domain else ""
     print(f"{'sweep ' if runs.store else ''}{runs.name}{domain}, from {runs.source}")
     if others := [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []:
@@ -99,25 +97,17 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
         listed = ", ".join(known)
         lines.append(("domains", f"this is the loss on the mixture of {listed}; domain=NAME fits that of one"))
     if study.predictions:
-        lines.append(("next", f"{following}   # what to run next, its price, and the command"))
+        lines += [(NEXT, following), ("", "says what to run next, its price, and the command")]
     if not whole:
         warned = number_of(sum(note.severity == "warning" for note in study.notes), "warning")
         lines.append(
             ("more", f"tables=all prints every table and the {number_of(len(study.notes), 'note')} ({warned})")
         )
-    grid = Table.grid(padding=(0, 2))
-    for label, sentence in lines:
-        grid.add_row(Text(label), Text(sentence))
-    console.print(grid)
+    print("\n".join(terminal.labelled(lines, out.width, whole=(NEXT,))))
     for title, header, rows in text.tables(study) if whole else text.asked(study):
-        table = Table(title=Text(title), title_justify="left", title_style="italic")
-        for name in header:
-            table.add_column(Text(name), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        console.print(table)
+        terminal.table(out, title, header, rows, words=header)
     for note in (n for n in study.notes if whole and not n.code.startswith("rule-")):  # a table lists these runs
-        console.print(f"{note.severity}: {note.message} [{note.code}]")
+        out.print(f"{note.severity}: {note.message} [{note.code}]", markup=False)
 
 
 def _following(argv: Sequence[str]) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from analysis.estimation import backtest
-from analysis.settings import COMPUTES, COUNTS, CompareSettings, StudySettings
+from analysis.output.words import flops, number_of
+from analysis.settings import COMPUTES, COUNTS, StudySettings
+from dashboards import typed
 from gpt3core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -154,49 +155,11 @@ def settings(given: StudySettings, chosen: Choice, known: Collection[str]) -> St
     )
 
 
-def command(asked: StudySettings | CompareSettings, module: str = "analysis.fit", steps: Sequence[LeftOut] = ()) -> str:
-    """What to type for the same, the reasons for what is left out behind it as a shell's comments."""
-    words = ["python", "-m", module, *_words(asked, type(asked)(), "")]
-    lines = [shlex.join(words)]
+def command(asked: StudySettings, steps: Sequence[LeftOut] = ()) -> str:
+    """What to type for the same fit, the reasons behind it as a shell's comments."""
+    lines = [typed.command("analysis.fit", asked)]
     lines += [f"# {step.reason}: {', '.join(step.runs)}".replace("\n", " ") for step in steps]
     return "\n".join(lines)
-
-
-def _words(asked: Any, default: Any, prefix: str) -> list[str]:
-    """key=value of what differs from the defaults."""
-    found = []
-    for field in fields(asked):
-        value, usual = getattr(asked, field.name), getattr(default, field.name)
-        if is_dataclass(value):
-            found += _words(value, usual, f"{prefix}{field.name}.")
-        elif isinstance(value, dict):
-            found += [f"{prefix}{field.name}.{key}={_typed(item)}" for key, item in value.items()]
-        elif value != usual:
-            found.append(f"{prefix}{field.name}={_typed(value)}")
-    return found
-
-
-def _typed(value: Any) -> str:
-    """A value as the command line reads it back."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_typed, value))}]"
-    if isinstance(value, str):
-        return _text(value)
-    return f"{value:.12g}" if isinstance(value, float) else str(value).lower()
-
-
-def _text(value: str) -> str:
-    """A text, quoted where YAML would read something else."""
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    try:
-        read = OmegaConf.to_container(OmegaConf.from_dotlist([f"x=[{value}]"]))
-        if read == {"x": [value]}:
-            return value
-    except (ValueError, YAMLError):
-        pass
-    return json.dumps(value, ensure_ascii=False)
 
 
 # -------------------------------------------------------------------------------------------------------- what is shown
@@ -291,6 +254,18 @@ def cuts(study: Study) -> list[Cut]:
 def _cut(rows: pd.DataFrame) -> Cut:
     first = rows.iloc[0]
     return Cut(fitted_to=float(first.fitted_to), fitted=int(first.fitted_runs), rows=rows.reset_index(drop=True))
+
+
+def foretold(cut: Cut) -> str:
+    """How a cut's predictions came out, in a sentence."""
+    said = (
+        f"Fitted to {number_of(cut.fitted, 'run')} up to C = {flops(cut.fitted_to)}, asked about "
+        f"{number_of(len(cut.rows), 'larger one')}: missed by {cut.miss:.2%} in the median"
+    )
+    if not len(cut.judged):
+        return f"{said}. No other cut is there to calibrate an interval by."
+    share = cut.inside / len(cut.judged)
+    return f"{said}; {cut.inside} of {len(cut.judged)} inside their 95% intervals ({share:.0%})."
 
 
 def nearest_cut(found: Sequence[Cut], text: str) -> Cut:

@@ -15,9 +15,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gpt3core import terminal
 from sweeps.cluster.job import Progress
 
+DONE = "done    "  # how the line of a finished run begins
 PLAIN_SECONDS = 10.0
+WIDE = 100  # columns from which a bar is ...
+NARROW_BAR, WIDE_BAR = 8, 20  # ... so many cells
 LIVE_SECONDS = 0.2  # the driver speaks at every end of a run, which may be many a second
 
 
@@ -30,6 +34,7 @@ class Snapshot:
     done: int
     eta_seconds: float | None
     running: Mapping[str, Progress | None] = field(default_factory=dict)  # run_id -> live progress, None at first
+    resumed: Mapping[str, float] = field(default_factory=dict)  # run_id -> share of its steps that it went on from
     waiting: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     held: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     failed: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
@@ -111,11 +116,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
-def _live(progress: Progress | None) -> tuple[str, str, str]:
-    """Progress, loss and speed of a running run, as text."""
+def _live(progress: Progress | None, cells: int = 0) -> tuple[str, str, str]:
+    """Progress, loss and speed of a running run, as text; the progress with a bar of so many cells."""
     if progress is None:
         return "starting", "", ""
-    done = f"{100 * progress.step / progress.steps:3.0f}%" if progress.phase == "training" else progress.phase
+    share = progress.step / progress.steps
+    drawn = f"{terminal.bar(share, cells)} " if cells else ""
+    done = f"{drawn}{share:4.0%}" if progress.phase == "training" else progress.phase
     loss = f"{progress.loss:.3f}" if progress.loss is not None else ""
     return done, loss, f"{progress.tokens_per_second / 1000:.0f}k tok/s"
 
@@ -123,6 +130,13 @@ def _live(progress: Progress | None) -> tuple[str, str, str]:
 def _named(runs: list[str]) -> str:
     """Runs that wait for the same are one entry, named by the first of them."""
     return runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
+
+
+def _whole_parts(line: str, width: int) -> str:
+    """A run that is done, as far as a line has room: parts stand two spaces apart, and the first are needed most."""
+    while len(line) > width and "  " in line[len(DONE) :]:
+        line = line.rstrip().rpartition("  ")[0]
+    return line.rstrip()
 
 
 class _Plain:
@@ -159,17 +173,22 @@ class _Terminal:
         self._next = -math.inf
 
     def say(self, line: str) -> None:
-        self._live.console.print(line, markup=False, highlight=False)
+        console = self._live.console
+        console.print(
+            _whole_parts(line, console.width) if line.startswith(DONE) else line, markup=False, highlight=False
+        )
 
     def show(self, snapshot: Snapshot) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LIVE_SECONDS
         title = Text(f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}")
-        table = Table(title=title, title_justify="left", expand=False)
+        table, cells = Table(title=title, title_justify="left", box=None, pad_edge=False), self._cells()
         for column in ("run", "progress", "loss", "speed", "why it waits or failed"):
-            table.add_column(column, justify="right" if column in ("loss", "speed") else "left")
-        rows = [((run, *_live(progress), ""), "") for run, progress in snapshot.running.items()]
+            # one line a run: whatever failed was said in full above
+            table.add_column(column, justify="right" if column in ("loss", "speed") else "left", no_wrap=True)
+        on = {run: f"resumed at {share:.0%}" for run, share in snapshot.resumed.items()}
+        rows = [((run, *_live(p, cells), on.get(run, "")), "") for run, p in snapshot.running.items()]
         rows += [((run, "failed", "", "", reason), "red") for run, reason in snapshot.failed.items()]
         rows += [((run, "held", "", "", reason), "yellow") for run, reason in snapshot.held.items()]
         rows += [((run, "pruned", "", "", reason), "dim") for run, reason in snapshot.pruned.items()]
@@ -177,6 +196,9 @@ class _Terminal:
         for cells, style in rows:
             table.add_row(*map(Text, cells), style=style)  # text, not markup: a reason may begin with "[/"
         self._live.update(table)
+
+    def _cells(self) -> int:
+        return NARROW_BAR if self._live.console.width < WIDE else WIDE_BAR
 
     def close(self) -> None:
         self._live.stop()

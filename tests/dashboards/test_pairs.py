@@ -8,7 +8,7 @@ import pytest
 
 from analysis import api
 from analysis.settings import CompareSettings, StudySettings
-from dashboards import pairs, refit
+from dashboards import pairs, typed
 from dashboards.figures import comparison
 from gpt3core import cli
 
@@ -63,7 +63,7 @@ def test_the_comparison_is_that_of_the_command(table):
     given = StudySettings(runs=str(table), C="6nd", min_compute=1e17)
     pair = pairs.chosen({"by": "text", "A": "web", "B": "books"}, pairs.known(given, table))
     asked = pairs.settings(given, table, pair)
-    words = shlex.split(refit.command(asked, "analysis.compare"))
+    words = shlex.split(typed.command("analysis.compare", asked))
     assert words[:3] == ["python", "-m", "analysis.compare"]
     assert cli.settings(CompareSettings(), words[3:]) == asked
     ((ladders, found),) = pairs.compare(asked)

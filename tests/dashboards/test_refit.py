@@ -161,6 +161,16 @@ def test_the_share_covered_is_the_one_that_the_answer_says(studied):
         assert inside.sum() == cut.inside
 
 
+def test_a_cut_is_said_in_a_sentence(studied):
+    cut = refit.cuts(studied)[0]
+    said = refit.foretold(cut)
+    assert said.startswith(f"Fitted to {cut.fitted} runs up to C = ")
+    assert f"asked about {len(cut.rows)} larger ones: missed by " in said
+    assert f"{cut.inside} of {len(cut.rows)} inside their 95% intervals" in said
+    alone = replace(cut, rows=cut.rows.assign(high=np.inf))
+    assert refit.foretold(alone).endswith("No other cut is there to calibrate an interval by.")
+
+
 def test_the_cut_of_a_permalink_is_the_nearest(studied):
     found = refit.cuts(studied)
     assert refit.nearest_cut(found, f"{found[0].fitted_to * 1.1:.4g}") is found[0]
