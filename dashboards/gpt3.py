@@ -23,11 +23,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     given = cli.settings(Settings(), argv)
 
-    from dashboards.figures.gpt3 import aggregate, loss_of_compute, symbol_insertion
+    from dashboards.figures.gpt3 import aggregate, figure_3_1, symbol_insertion
     from dashboards.pages import html
 
     out = Path(given.out).expanduser().absolute()
-    pages = [symbol_insertion(), aggregate(), loss_of_compute()]
+    pages = [symbol_insertion(), aggregate(), figure_3_1()]
     html.write_pages("GPT-3", pages, out, "".join(f"<p>{page.about}</p>" for page in pages))
     print(f"figures: {out / 'index.html'}")
     return 0
