@@ -110,7 +110,15 @@ def test_the_report_has_a_page_a_figure_and_its_rows(studied, isolated):
 
 
 EVIL = '<img src=x onerror="alert(1)">', '<a href="javascript:alert(1)">run</a>', "<script>alert(1)</script>"
-FIGURE_TAGS = {"<b>", "</b>", "<br>", "<extra>", "</extra>"}  # what our own hover texts are marked up with
+FIGURE_TAGS = {
+    "<b>",
+    "</b>",
+    "<br>",
+    "<extra>",
+    "</extra>",
+    "<sup>",
+    "</sup>",
+}  # what our own hover texts are marked up with
 
 
 class Elements(HTMLParser):
