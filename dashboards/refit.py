@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from analysis.output.answer import Line
     from analysis.study import Study
     from dashboards.figures.style import Page
+    from dashboards.live import View
 
 STARTED = "default"  # of a choice: as the app was started
 STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "from": "", "to": "", "out": ""}  # of a permalink, its defaults
+GROUP = "laws"  # of figures
 MOST_REASON = 200  # characters
 
 
@@ -176,12 +178,11 @@ class Fit:
     cuts: list[Cut]
 
 
-def fit(given: StudySettings, chosen: Choice, base: Study, pages: Sequence[Page]) -> Fit:
-    """What is to be shown of a choice; nothing is fitted where it chooses what ``base`` is.
+def fit(given: StudySettings, chosen: Choice, view: View) -> Fit:
+    """What is to be shown of a choice; nothing is fitted where it chooses what was.
 
     Args:
-        base: the study of the settings that the app was started with.
-        pages: its figures; those that no study makes anew (the curves of the runs) stay.
+        view: of the settings that the app was started with; it has a study.
 
     Raises:
         UsageError, StoreError: in one sentence.
@@ -190,11 +191,14 @@ def fit(given: StudySettings, chosen: Choice, base: Study, pages: Sequence[Page]
     from dashboards import data
     from dashboards.figures import catalogue
 
-    asked = settings(given, chosen, set(base.everything.run_id))
-    study = base if asked == given else data.load(asked)[0]
-    anew = {} if study is base else {page.slug: page for page in catalogue.pages(study)}
-    shown = [anew.get(page.slug, page) for page in pages]
-    return Fit(asked=asked, study=study, pages=shown, answer=answer(study), cuts=cuts(study))
+    assert view.study is not None, "who asks has waited for the first fit"
+    asked = settings(given, chosen, set(view.study.everything.run_id))
+    study, pages, said = view.study, view.pages, view.answer
+    if asked != given:
+        study = data.load(asked)[0]
+        pages, said = catalogue.pages(study, view.curves), answer(study)
+    shown = [page for page in pages if page.group == GROUP]
+    return Fit(asked=asked, study=study, pages=shown, answer=said, cuts=cuts(study))
 
 
 def beside(now: Sequence[Line], before: Sequence[Line]) -> list[tuple[str, str, str]]:

@@ -20,13 +20,14 @@ HALVES = tuple(f"half{round(100 * level)}" for level in LEVELS)
 COLORS = (PALETTE[5], PALETTE[0])  # of the levels
 
 
-def backtest(study: Study, fitted_to: float | None = None) -> Page:
+def backtest(study: Study, fitted_to: float | None = None, rows: pd.DataFrame | None = None) -> Page:
     """Measured against predicted loss, the misses with their intervals, and how many of these hold, by decades.
 
     Args:
         fitted_to: FLOPs of the highest run that one cut was fitted to, to see that cut alone.
+        rows: of estimation.backtest.judged, instead of those that the answer is judged by.
     """
-    rows = study.judged
+    rows = study.judged if rows is None else rows
     if rows.empty:
         reason = study.weighting.calibration.reason if study.weighting is not None else "no law could be fitted"
         return nothing(SLUG, TITLE, reason)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.predict import Prediction
@@ -15,8 +16,8 @@ from analysis.output.words import flops, outside
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import published as overlay
-from dashboards.figures.drawing import band, label, mean_band
-from dashboards.figures.style import LOSS, Page, add_runs, axes, behind
+from dashboards.figures.drawing import GREY, band, label, mean_band
+from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs
 
 
 def frontier(study: Study, published: Sequence[str] = ()) -> Page:
@@ -27,7 +28,10 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
     """
     table = study.everything
     figure = go.Figure()
-    add_runs(figure, table, table["C"], table.loss)
+    fitted = table.run_id.isin(study.table.run_id)
+    if fitted.any():
+        add_runs(figure, table[fitted], table.C[fitted], table.loss[fitted])
+    _add_left_out(figure, study, table[~fitted])
     used = study.minima.used
     if used:
         best = [p.budget for p in used]
@@ -59,6 +63,21 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
     if published:
         about += f" {overlay.words(published, study)}"
     return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=behind(table))
+
+
+def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
+    """Crosses where the runs are that stay out of the fit, each with the rule that took it out."""
+    rows = rows[rows.loss.notna()]
+    if rows.empty:
+        return
+    rules = {run: rule.name for rule in study.rules for run in rule.excluded}
+    look = of_runs(rows)
+    look["text"] = [
+        f"{text}<br>not fitted: {rules.get(run, 'no loss')}"
+        for text, run in zip(look["text"], rows.run_id, strict=True)
+    ]
+    marker = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": GREY}}
+    figure.add_scatter(x=rows["C"], y=rows.loss, mode="markers", name="not fitted", marker=marker, **look)
 
 
 def beside_published(study: Study) -> Page:

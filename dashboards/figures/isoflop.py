@@ -12,7 +12,7 @@ from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import optimum
 from dashboards.figures.drawing import Panel, arrange, panelled, residuals, strip
-from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, shades
+from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs, shades
 
 
 def isoflop(study: Study) -> Page:
@@ -62,8 +62,7 @@ def _add_budget(figure: go.Figure, p: Parabola, table: pd.DataFrame, color: str,
                 mode="markers",
                 name=title,
                 marker={"symbol": symbol, "color": color, "size": 9},
-                text=hover(rows),
-                hoverinfo="text",
+                **of_runs(rows),
                 legendgroup=name,
                 row=1,
                 col=1,

@@ -106,7 +106,12 @@ def hover(rows: pd.DataFrame) -> list[str]:
 def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
     """Points of runs, coloured by size."""
     marker = {**of_size(rows.N), "color": np.log10(rows.N), "size": 8, "opacity": 0.8}
-    figure.add_scatter(x=x, y=y, mode="markers", name="runs", marker=marker, text=hover(rows), hoverinfo="text")
+    figure.add_scatter(x=x, y=y, mode="markers", name="runs", marker=marker, **of_runs(rows))
+
+
+def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
+    """What points of runs say, and whose they are: the app asks for the names inside a reader's lasso."""
+    return {"text": hover(rows), "hoverinfo": "text", "customdata": rows.run_id.astype(str).tolist()}
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:

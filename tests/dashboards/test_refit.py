@@ -8,9 +8,11 @@ import pytest
 
 from analysis import api
 from analysis.estimation.choices import fit_choices, predictor
+from analysis.output.answer import answer
 from analysis.runs.selection import select
 from analysis.settings import RunSettings, StudySettings
 from dashboards import refit
+from dashboards.live import View
 from dashboards.refit import Choice, LeftOut
 from gpt3core import cli
 from gpt3core.errors import UsageError
@@ -198,21 +200,19 @@ def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
     from dashboards import data
     from dashboards.figures import catalogue
 
-    given, pages = StudySettings(law="chinchilla"), catalogue.pages(studied)
-    first = refit.fit(given, Choice(), studied, pages)
+    given, pages = StudySettings(law="chinchilla"), catalogue.pages(studied, {})
+    view = View(number=1, answer=answer(studied), pages=pages, study=studied, curves={})
+    first = refit.fit(given, Choice(), view)
     assert first.study is studied, "nothing is fitted for what is fitted already"
-    assert first.pages == pages
+    assert first.pages == [page for page in pages if page.group == "laws"]
     other = replace(studied, predictions=[replace(p, ln_loss=p.ln_loss + 0.01) for p in studied.predictions])
     asked = []
     monkeypatch.setattr(data, "load", lambda settings: asked.append(settings) or (other, None))
-    curves = catalogue.Page(slug="curves", title="", about="", figure=None, rows=None)
-    found = refit.fit(given, Choice(law="chinchilla", n="total"), studied, [curves, *pages])
+    found = refit.fit(given, Choice(law="chinchilla", n="total"), view)
     assert (asked[0].law, asked[0].N) == ("chinchilla", "total")
-    assert [page.slug for page in found.pages] == ["curves", *(page.slug for page in pages)]
-    assert found.pages[0] is curves, "what no study makes anew stays"
-    assert found.pages[1] is not pages[0]
-    lines = refit.beside(found.answer, first.answer)
+    assert [page.slug for page in found.pages] == [page.slug for page in first.pages]
+    lines = refit.beside(found.answer, view.answer)
     assert [(label, now) for label, now, _ in lines] == found.answer
-    before = dict(first.answer)
+    before = dict(view.answer)
     assert all(was in ("", before.get(label)) and was != now for label, now, was in lines)
     assert any(was for _, _, was in lines)
