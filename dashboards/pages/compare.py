@@ -24,7 +24,7 @@ STATE = pairs.STATE
 MULTIPLIER, FRONTIERS = "compare-multiplier", "compare-frontiers"
 FAST_SECONDS = 0.5  # between looks at a comparison that is under way
 ALONE = (
-    "There are no two to compare: a store is compared by its sweeps, and this one has not two; a table by a column with a "
+    "There are no two to compare: a store is compared by its sweeps, and this one has not two; a table by a column of a "
     "few values, such as the data mixture."
 )
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in pairs.STATE)
