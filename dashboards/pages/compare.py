@@ -24,7 +24,7 @@ STATE = pairs.STATE
 MULTIPLIER, FRONTIERS = "compare-multiplier", "compare-frontiers"
 FAST_SECONDS = 0.5  # between looks at a comparison that is under way
 ALONE = (
-    "There are no two to compare: a store is compared by its sweeps, and this one has not two; a table by a column of a "
+    "There are no two to compare: a store is compared by its sweeps, and this one has not two; a table by a column of "
     "few values, such as the data mixture."
 )
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in pairs.STATE)
@@ -58,8 +58,10 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             *gallery.figure(MULTIPLIER),
             *gallery.figure(FRONTIERS),
             html.H2("The same at the command line"),
-            html.Pre(html.Code(id="compare-command"), className="wide"),
-            dcc.Clipboard(target_id="compare-command", title="copy"),
+            html.Div(
+                [html.Code(id="compare-command"), dcc.Clipboard(target_id="compare-command", title="copy")],
+                className="copied",
+            ),
         ]
     )
 

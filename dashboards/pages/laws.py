@@ -31,6 +31,7 @@ FIGURE, RESIDUALS, CUT = "laws-figure", "laws-residuals", "laws-cut"
 AXES = {"drawn": "axes as drawn", "linear": "linear axes"}
 BELOW = "residuals"  # the figure below each other one
 FAST_SECONDS = 0.5  # between looks at a fit that is under way
+NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
 Of = list[Any]  # what is shown: the number of the study, and the state that was chosen
@@ -53,24 +54,25 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             html.H2("Fit below, predict above"),
             html.P(id="laws-cut-said"),
             html.Div(dcc.Slider(0, 0, step=None, value=0, id="laws-slider", included=False), id="laws-slider-box"),
-            dcc.Input(id={"state": "cut"}, type="hidden", value=state["cut"]),
+            hidden("cut", state),
             *gallery.figure(CUT),
             html.H2("The same at the command line"),
-            html.Pre(html.Code(id="laws-command"), className="wide"),
-            dcc.Clipboard(target_id="laws-command", title="copy"),
+            html.Div(
+                [html.Code(id="laws-command"), dcc.Clipboard(target_id="laws-command", title="copy")],
+                className="copied",
+            ),
         ]
     )
 
 
 def _choices(state: Mapping[str, str]) -> Any:
     """The inputs of a choice, and what is left out by now."""
-    kept = {"id": {"state": "out"}, "type": "hidden", "value": state["out"]}
     authors = {law: author.capitalize() for author, law in reversed(AUTHORS.items())}
     laws = {"all": "all, weighted by their backtests"}
     laws |= {name: f"{name} ({authors[name]})" if name in authors else name for name in LAWS}
     counts = {name: conventions.LABELS[conventions.Parameters(name)] for name in COUNTS}
     computes = {name: conventions.LABELS[conventions.Compute(name)] for name in COMPUTES}
-    lasso = "Draw a lasso in a figure around runs that are not to count (the lasso is above its right corner)."
+    lasso = "To leave runs out, draw a lasso around them in the figure (its tool is above the right corner):"
     return html.Div(
         [
             _dropdown("law", "Law", laws, state),
@@ -86,7 +88,7 @@ def _choices(state: Mapping[str, str]) -> Any:
                     html.Button("Undo", id="laws-undo"),
                     html.Span(id="laws-refused", className="warning", role="alert"),
                     html.Ul(id="laws-out"),
-                    dcc.Input(**kept),
+                    hidden("out", state),
                 ],
                 className="lasso",
             ),
@@ -101,6 +103,11 @@ def _dropdown(name: str, label: str, words: Mapping[str, str], state: Mapping[st
     value = state[name] if state[name] in words else STARTED
     box = dcc.Dropdown(id={"state": name}, options=options, value=value, clearable=False, searchable=False)
     return html.Label([label, box])
+
+
+def hidden(name: str, state: Mapping[str, str]) -> Any:
+    """What the address holds and no field shows."""
+    return html.Div(dcc.Input(id={"state": name}, type="hidden", value=state[name]), hidden=True)
 
 
 def _field(name: str, label: str, state: Mapping[str, str]) -> Any:
@@ -257,37 +264,28 @@ def _answer(fit: Fit, before: Sequence[tuple[str, str]]) -> list[Any]:
 
 def _register_cut(app: Any, desk: Desk) -> None:
     @app.callback(
+        dash.Output({"state": "cut"}, "value"),
         *(dash.Output("laws-slider", name) for name in ("min", "max", "marks", "value")),
         *(dash.Output(name, what) for name, what in (("laws-slider-box", "style"), ("laws-cut-said", "children"))),
         *gallery.outputs(CUT),
         dash.Input({"state": "cut"}, "value"),
+        dash.Input("laws-slider", "value"),
         dash.Input("laws-of", "data"),
         gallery.shown(CUT),
     )
-    def cut(text: str, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def cut(text: str, place: int, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
-        if not fit.cuts:
-            reason = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
-            return 0, 0, {}, 0, gallery.HIDDEN, reason, *gallery.draw(desk.live, CUT, None, of, was)
-        here = refit.nearest_cut(fit.cuts, text)
-        marks = {i: {"label": label} for i, label in enumerate(_marks(fit))}
-        place = fit.cuts.index(here)
+        found = fit.cuts
+        if not found:
+            nothing = gallery.draw(desk.live, CUT, None, of, was)
+            return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
+        moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
+        here = found[min(place, len(found) - 1)] if moved else refit.nearest_cut(found, text)
+        marks = {i: flops(cut.fitted_to) for i, cut in enumerate(found)}
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
-        return 0, len(fit.cuts) - 1, marks, place, {}, refit.foretold(here), *drawn
-
-    @app.callback(
-        dash.Output({"state": "cut"}, "value"),
-        dash.Input("laws-slider", "value"),
-        dash.State({"state": "cut"}, "value"),
-        dash.State("laws-of", "data"),
-        prevent_initial_call=True,
-    )
-    def slid(place: int, text: str, of: Of | None) -> Any:
-        fit = desk.shown(of)
-        if fit is None or not 0 <= place < len(fit.cuts) or refit.nearest_cut(fit.cuts, text) is fit.cuts[place]:
-            raise dash.exceptions.PreventUpdate
-        return flops(fit.cuts[place].fitted_to)
+        written = flops(here.fitted_to) if moved else dash.no_update
+        return written, 0, len(found) - 1, marks, found.index(here), {}, refit.foretold(here), *drawn
 
 
 def _code(fit: Fit, cut: Cut) -> str:
@@ -298,11 +296,6 @@ def _code(fit: Fit, cut: Cut) -> str:
         f"dashboards.figures.backtest import backtest; study = api.study({settings})[0]; "
         f'backtest(study, rows=refit.nearest_cut(refit.cuts(study), "{cut.fitted_to:.6g}").rows).figure'
     )
-
-
-def _marks(fit: Fit) -> list[str]:
-    """What the slider's places are called: the compute below which was fitted."""
-    return [flops(cut.fitted_to) for cut in fit.cuts]
 
 
 def _register_left_out(app: Any, desk: Desk) -> None:
