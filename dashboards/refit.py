@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STARTED = "default"  # of a choice: as the app was started
 STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "from": "", "to": "", "out": ""}  # of a permalink, its defaults
 GROUP = "laws"  # of figures
-MOST_REASON = 200  # characters
+MOST_REASON, MOST_TEXT = 200, 15_000  # characters of a reason, and of all that is left out as text
 
 
 # ------------------------------------------------------------------------------------------------------------- a choice
@@ -64,14 +64,19 @@ class Choice:
         """The same without more runs; those that are out already keep their reason.
 
         Raises:
-            UsageError: without a reason, or without a run.
+            UsageError: without a reason, without a run, or with more than an address takes.
         """
         reason, more = " ".join(reason.split())[:MOST_REASON], tuple(run for run in runs if run not in self.runs)
         if not reason:
             raise UsageError("why are these runs left out? The reason is kept with them")
         if not more:
             raise UsageError("no run is selected that is not left out already: draw a lasso around some")
-        return replace(self, left_out=(*self.left_out, LeftOut(reason=reason, runs=more)))
+        steps = (*self.left_out, LeftOut(reason=reason, runs=more))
+        if len(left_out_text(steps)) > MOST_TEXT:
+            raise UsageError(
+                "so many names do not fit into an address: choose a window of compute, or start with exclude="
+            )
+        return replace(self, left_out=steps)
 
     def undone(self) -> Choice:
         """The same with what was left out last taken back in."""
@@ -97,8 +102,10 @@ def choice(state: Mapping[str, str]) -> Choice:
 def unread(state: Mapping[str, str], study: Study) -> list[str]:
     """What a permalink, or a reader's hand, says that is not taken, a sentence each."""
     said = [f"{name}={state[name]:.40}: {words}" for name, words in _window_problems(state).items()]
-    there = set(study.everything.run_id)
-    gone = [run for run in choice(state).runs if run not in there]
+    there, steps = set(study.everything.run_id), left_out(state.get("out", ""))
+    if state.get("out") and not steps:
+        said.append(f"out={state['out']:.40}: no list of reasons, each with names of runs")
+    gone = [run for step in steps for run in step.runs if run not in there]
     return said + ([f"{len(gone)} of the runs left out are not here: {', '.join(gone)[:200]}"] if gone else [])
 
 

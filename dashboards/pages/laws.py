@@ -39,23 +39,13 @@ Of = list[Any]  # what is shown: the number of the study, and the state that was
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
     """What can be chosen, the figures of the fit, a backtest's cut, and the command for the same."""
-    axes = state["axes"] if state["axes"] in AXES else STATE["axes"]
     return html.Article(
         [
             _choices(state),
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
             dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
-            html.Dl(id="laws-answer"),
-            dcc.RadioItems(id={"state": "figure"}, value=state["figure"], options=[], className="tabs", inline=True),
-            dcc.RadioItems(id={"state": "axes"}, value=axes, options=AXES, className="tabs", inline=True),
-            *gallery.figure(FIGURE),
-            *gallery.figure(RESIDUALS),
-            html.H2("Fit below, predict above"),
-            html.P(id="laws-cut-said"),
-            html.Div(dcc.Slider(0, 0, step=None, value=0, id="laws-slider", included=False), id="laws-slider-box"),
-            hidden("cut", state),
-            *gallery.figure(CUT),
+            html.Div(_shown(state), id="laws-shown"),
             html.H2("The same at the command line"),
             html.Div(
                 [html.Code(id="laws-command"), dcc.Clipboard(target_id="laws-command", title="copy")],
@@ -63,6 +53,23 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             ),
         ]
     )
+
+
+def _shown(state: Mapping[str, str]) -> list[Any]:
+    """What follows the fit: its answer, its figures and a cut of its backtests."""
+    axes = state["axes"] if state["axes"] in AXES else STATE["axes"]
+    return [
+        html.Dl(id="laws-answer"),
+        dcc.RadioItems(id={"state": "figure"}, value=state["figure"], options=[], className="tabs", inline=True),
+        dcc.RadioItems(id={"state": "axes"}, value=axes, options=AXES, className="tabs", inline=True),
+        *gallery.figure(FIGURE),
+        *gallery.figure(RESIDUALS),
+        html.H2("Fit below, predict above"),
+        html.P(id="laws-cut-said"),
+        html.Div(dcc.Slider(0, 0, step=None, value=0, id="laws-slider", included=False), id="laws-slider-box"),
+        hidden("cut", state),
+        *gallery.figure(CUT),
+    ]
 
 
 def _choices(state: Mapping[str, str]) -> Any:
@@ -152,6 +159,7 @@ def _register_fit(app: Any, desk: Desk) -> None:
     @app.callback(
         *(dash.Output(name, what) for name, what in (("laws-of", "data"), ("laws-said", "children"))),
         dash.Output("laws-tick", "disabled"),
+        dash.Output("laws-shown", "className"),
         *CHOSEN,
         dash.Input("tick", "n_intervals"),
         dash.Input("laws-tick", "n_intervals"),
@@ -169,7 +177,8 @@ def _register_fit(app: Any, desk: Desk) -> None:
         parts += [progress(found, state, shown=desk.shown(of) if of != now else None)]
         told = " ".join(part for part in parts if part)
         ready = found.value is not None and of != now
-        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done
+        older = "older" if of not in (None, now) and not ready else ""
+        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done, older
 
 
 def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:
@@ -308,8 +317,10 @@ def _register_left_out(app: Any, desk: Desk) -> None:
         return f"{number_of(len(runs_in(chosen)), 'run')} selected"
 
     @app.callback(
-        *(dash.Output(*to) for to in (({"state": "out"}, "value"), ("laws-refused", "children"))),
-        dash.Output("laws-reason", "value"),
+        dash.Output({"state": "out"}, "value"),
+        *(dash.Output(*to) for to in (("laws-refused", "children"), ("laws-reason", "value"))),
+        dash.Output(FIGURE, "selectedData"),
+        dash.Output(FIGURE, "figure", allow_duplicate=True),
         dash.Input("laws-leave", "n_clicks"),
         dash.Input("laws-undo", "n_clicks"),
         dash.State(FIGURE, "selectedData"),
@@ -318,13 +329,16 @@ def _register_left_out(app: Any, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def change(_: int, __: int, chosen: Mapping[str, Any] | None, reason: str | None, out: str) -> tuple[Any, ...]:
-        now = Choice(left_out=refit.left_out(out))
+        now, same = Choice(left_out=refit.left_out(out)), dash.no_update
         if dash.ctx.triggered_id == "laws-undo":
-            return refit.left_out_text(now.undone().left_out), "", dash.no_update
+            return refit.left_out_text(now.undone().left_out), "", same, same, same
         try:
-            return refit.left_out_text(now.without(runs_in(chosen), reason or "").left_out), "", ""
+            steps = now.without(runs_in(chosen), reason or "").left_out
         except UsageError as error:
-            return dash.no_update, str(error), dash.no_update
+            return same, str(error), same, same, same
+        unmarked = dash.Patch()
+        unmarked["layout"]["selections"] = []
+        return refit.left_out_text(steps), "", "", None, unmarked
 
 
 def runs_in(selection: Mapping[str, Any] | None) -> list[str]:

@@ -71,6 +71,7 @@ def test_what_is_not_taken_is_said(studied):
     ]
     assert refit.unread({"from": "2e12", "to": "1e12"}, studied) == ["from=2e12: lies above 1e12"]
     assert refit.unread({"from": " 1e12 ", "to": "1e13"}, studied) == []
+    assert refit.unread({"out": '["cut off'}, studied) == ['out=["cut off: no list of reasons, each with names of runs']
 
 
 def test_runs_are_left_out_for_a_reason_and_taken_back_last_first():
@@ -84,6 +85,8 @@ def test_runs_are_left_out_for_a_reason_and_taken_back_last_first():
         first.without(["c"], " ")
     with pytest.raises(UsageError, match="draw a lasso"):
         first.without(["a"], "again")
+    with pytest.raises(UsageError, match="do not fit into an address"):
+        first.without([f"run-{i:04}" for i in range(2000)], "all")
 
 
 def test_what_is_chosen_is_what_is_fitted_and_what_can_be_typed():
