@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -183,19 +183,30 @@ class _Terminal:
             return
         self._next = time.monotonic() + LIVE_SECONDS
         title = Text(f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}")
-        table, cells = Table(title=title, title_justify="left", box=None, pad_edge=False), self._cells()
-        for column in ("run", "progress", "loss", "speed", "why it waits or failed"):
-            # one line a run: whatever failed was said in full above
+        self._live.update(Group(title, *self._running(snapshot), *self._others(snapshot)))
+
+    def _running(self, snapshot: Snapshot) -> list[Table]:
+        """A line a run under way."""
+        if not snapshot.running:
+            return []
+        table, cells = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False), self._cells()
+        for column in ("run", "progress", "loss", "speed", ""):
             table.add_column(column, justify="right" if column in ("loss", "speed") else "left", no_wrap=True)
         on = {run: f"resumed at {share:.0%}" for run, share in snapshot.resumed.items()}
-        rows = [((run, *_live(p, cells), on.get(run, "")), "") for run, p in snapshot.running.items()]
-        rows += [((run, "failed", "", "", reason), "red") for run, reason in snapshot.failed.items()]
-        rows += [((run, "held", "", "", reason), "yellow") for run, reason in snapshot.held.items()]
-        rows += [((run, "pruned", "", "", reason), "dim") for run, reason in snapshot.pruned.items()]
-        rows += [((_named(runs), "waiting", "", "", reason), "dim") for runs, reason in snapshot.grouped()]
-        for cells, style in rows:
-            table.add_row(*map(Text, cells), style=style)  # text, not markup: a reason may begin with "[/"
-        self._live.update(table)
+        for run, progress in snapshot.running.items():
+            table.add_row(*map(Text, (run, *_live(progress, cells), on.get(run, ""))))
+        return [table]
+
+    def _others(self, snapshot: Snapshot) -> list[Text]:
+        """A line a group of runs that waits, or a run that ended, cut to the width: a failure was said in full before."""
+        rows = [(f"failed   {run}: {reason}", "red") for run, reason in snapshot.failed.items()]
+        rows += [(f"held     {run}: {reason}", "yellow") for run, reason in snapshot.held.items()]
+        rows += [(f"pruned   {run}: {reason}", "dim") for run, reason in snapshot.pruned.items()]
+        rows += [(f"waiting  {_named(runs)}: {reason}", "dim") for runs, reason in snapshot.grouped()]
+        lines = [Text(line, style=style) for line, style in rows]  # text, not markup: a reason may begin with "[/"
+        for line in lines:
+            line.truncate(self._live.console.width, overflow="ellipsis")
+        return lines
 
     def _cells(self) -> int:
         return NARROW_BAR if self._live.console.width < WIDE else WIDE_BAR
