@@ -198,7 +198,7 @@ class _Terminal:
         return [table]
 
     def _others(self, snapshot: Snapshot) -> list[Text]:
-        """A line a group of runs that waits, or a run that ended, cut to the width: a failure was said in full before."""
+        """A line a group of runs that waits, or a run that ended, cut to the width: failures were said in full."""
         rows = [(f"failed   {run}: {reason}", "red") for run, reason in snapshot.failed.items()]
         rows += [(f"held     {run}: {reason}", "yellow") for run, reason in snapshot.held.items()]
         rows += [(f"pruned   {run}: {reason}", "dim") for run, reason in snapshot.pruned.items()]
