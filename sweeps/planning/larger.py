@@ -100,7 +100,7 @@ def _heads(width: float) -> tuple[int, int]:
         n_head = max(1, round(width / 32))
         return n_head, max(4, round(width / n_head))
     d_head = 128 if width >= WIDE else 64
-    return _shared(width / d_head, ((32, 8), (16, 4))), d_head
+    return _shared(width / d_head, ((32, 8), (24, 4), (16, 2))), d_head
 
 
 def _shared(wanted: float, alike: tuple[tuple[int, int], ...]) -> int:
