@@ -110,18 +110,23 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
     return found, wrong
 
 
+def highest_compute(study: Study) -> float:
+    """FLOPs of the highest-compute run, in whose multiples computes are asked for."""
+    return float(study.table.C.max())
+
+
 def slid(decades: float, highest: float) -> str:
     """The FLOPs of a slider that stands so many decades beyond the highest-compute run, as a reader would type them."""
     return flops(highest * 10**decades)
 
 
-def decades(text: str, highest: float, default: float) -> float:
-    """Where a slider stands for what was typed."""
+def decades(text: str, highest: float) -> float:
+    """Where a slider stands for what was typed; for nothing, at the usual target."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    return float(np.clip(math.log10((value if value > 0 else default) / highest), -1.0, SHOWN))
+    return float(np.clip(math.log10(value / highest if value > 0 else FARTHER), -1.0, SHOWN))
 
 
 # ----------------------------------------------------------------------------------------------------------- the answer
