@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from sweeps.cluster.job import Progress
 
 DONE = "done    "  # how the line of a finished run begins
 PLAIN_SECONDS = 10.0
+MOST_PLAIN = 12  # runs under way that plain lines list
 WIDE = 100  # columns from which a bar is ...
 NARROW_BAR, WIDE_BAR = 8, 20  # ... so many cells
 LIVE_SECONDS = 0.2  # the driver speaks at every end of a run, which may be many a second
@@ -140,25 +142,31 @@ def _whole_parts(line: str, width: int) -> str:
 
 
 class _Plain:
-    """Lines, at every event and at most one summary every few seconds."""
+    """Lines, at every event; and every few seconds how it stands, a line a run under way."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PLAIN_SECONDS
+        told = os.environ.get("COLUMNS", "")
+        self._width = (
+            int(told) if told.isdecimal() and int(told) else None
+        )  # of whoever reads them, where that is known
 
     def say(self, line: str) -> None:
-        print(line, flush=True)
+        cut = self._width is not None and line.startswith(DONE)
+        print(_whole_parts(line, self._width or 0) if cut else line, flush=True)
 
     def show(self, snapshot: Snapshot) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + PLAIN_SECONDS
-        live = ", ".join(f"{run} {' '.join(filter(None, _live(p)))}" for run, p in snapshot.running.items())
-        queue = "".join(f"; {_named(runs)}: {reason}" for runs, reason in snapshot.grouped())
-        print(
-            f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}; running: {live or 'none'}"
-            f"{queue}",
-            flush=True,
-        )
+        lines = [f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}"]
+        for run, progress in list(snapshot.running.items())[:MOST_PLAIN]:
+            done, loss, speed = _live(progress, NARROW_BAR)
+            lines.append(f"  {run:17}  {done:13}  {loss:>6}  {speed:>11}".rstrip())
+        if (more := len(snapshot.running) - MOST_PLAIN) > 0:
+            lines.append(f"  and {more:,} more under way")
+        lines += [f"  waiting  {_named(runs)}: {reason}" for runs, reason in snapshot.grouped()]
+        print("\n".join(lines), flush=True)
 
     def close(self) -> None:
         pass

@@ -41,10 +41,26 @@ def test_plain_lines_say_it_all_and_not_too_often(capsys, monkeypatch):
     assert capsys.readouterr().out == "", "the first summary comes after a while"
     monkeypatch.setattr(progress.time, "monotonic", lambda: 1e9)
     display.show(SNAPSHOT)
-    line = capsys.readouterr().out
-    assert all(fact in line for fact in FACTS)
-    assert "1 failed, 1 held" in line
-    assert line.count("\n") == 1
+    said = capsys.readouterr().out
+    assert all(fact in said for fact in FACTS)
+    assert "1 failed, 1 held" in said
+    assert said.count("\n") == 1 + len(SNAPSHOT.running) + len(SNAPSHOT.grouped())
+    assert "━━ " in said
+    many = {f"d{i}-x": LIVE for i in range(500)}
+    display._next = 0.0
+    display.show(replace(SNAPSHOT, running=many, waiting={}))
+    said = capsys.readouterr().out
+    assert said.count("\n") == 2 + progress.MOST_PLAIN
+    assert f"and {500 - progress.MOST_PLAIN} more under way" in said
+
+
+def test_plain_lines_are_cut_for_a_reader_whose_width_is_known(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    progress._Plain().say(f"{FINISHED}  31k tok/s")
+    assert capsys.readouterr().out == f"{FINISHED}\n"
+    monkeypatch.delenv("COLUMNS")
+    progress._Plain().say(f"{FINISHED}  31k tok/s")
+    assert capsys.readouterr().out == f"{FINISHED}  31k tok/s\n"
 
 
 def test_a_terminal_shows_the_same_and_takes_no_reason_for_markup():
