@@ -39,7 +39,14 @@ def accuracy_compute(study: Study) -> Page:
     at_chance = [task for task in tasks if task in found and found[task].verdict == "at chance"]
     if at_chance:
         about += f" At chance, hidden until clicked in the legend: {', '.join(at_chance)}."
-    return Page(slug="accuracy-compute", title="Accuracy against compute", about=about, figure=figure, rows=rows)
+    return Page(
+        slug="accuracy-compute",
+        title="Accuracy against compute",
+        about=about,
+        figure=figure,
+        rows=rows,
+        group="few-shot",
+    )
 
 
 def _add_task(figure: go.Figure, trend: Trend, group: pd.DataFrame, color: str, marker: str) -> None:
@@ -122,4 +129,5 @@ def accuracy_shots(study: Study) -> Page:
         about=about + " Dotted: at chance.",
         figure=figure,
         rows=rows,
+        group="few-shot",
     )
