@@ -136,14 +136,14 @@ def _follow(app: Any, live: Live, name: str) -> None:
 
 def _code(live: Live, compute: float) -> str:
     """The Python that draws the figure."""
-    study = exports.study(live.given)
+    fitted = exports.study(live.given)
     return (
-        f"{study}; from dashboards import plan; from dashboards.figures.plan import plan as figure; "
+        f"{fitted}; from dashboards import plan; from dashboards.figures.plan import plan as figure; "
         f"known = plan.outlook(study); figure(study, known.along, plan.at(known, {compute:g})).figure"
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- sentences
+# ------------------------------------------------------------------------------------------------------------ sentences
 
 
 def _said(planner: Planner, view: View, state: Mapping[str, str]) -> tuple[list[Any], Any]:
@@ -204,7 +204,7 @@ def _copied(name: str, text: str) -> Any:
     return html.Div([html.Code(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
 
 
-# ---------------------------------------------------------------------------------------------------------------- inputs
+# --------------------------------------------------------------------------------------------------------------- inputs
 
 
 def _field(label: str, *inside: Any) -> Any:
