@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gpt3core import cli
@@ -27,8 +27,13 @@ from sweeps.cluster import connect, processes, scratch
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
-# what ray job submit logs of a job that does well
-OF_RAY = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\t(INFO|SUCC) \w+\.py:\d+ --|Running entrypoint for job ")
+TAILING = "Tailing logs until the job exits"  # what ray job submit says before the job's own words
+# before a line of Ray's own, where it prints these: colours, and moment, level and file
+DRESSED = re.compile(r"\x1b\[[\d;]*m|^\d{4}-\d\d-\d\d [\d:,]+\t[A-Z]+ \w+\.py:\d+ -- ")
+OF_RAY = re.compile(  # what it says of a job that does well
+    r"-*|Job 'raysubmit_\w+' succeeded|Running entrypoint for job .*|WebSocket closed for job .* close code 1000|"
+    r"Runtime env is setting up\."
+)
 STOP_SECONDS = 8.0
 
 
@@ -71,13 +76,24 @@ def _submit(words: list[str], environment: dict[str, str]) -> int:
     ) as child:
         assert child.stdout is not None
         try:
-            for said in child.stdout:
-                if not OF_RAY.match(said):
-                    print(said, end="", flush=True)
+            for said in _told(child.stdout):
+                print(said, end="", flush=True)
         except BaseException:
             child.kill()
             raise
     return child.returncode
+
+
+def _told(lines: Iterable[str]) -> Iterator[str]:
+    """What ray job submit prints, without what Ray says of a job that does well; all of it where none is begun."""
+    before: list[str] | None = []
+    for line in lines:
+        plain = DRESSED.sub("", line).strip()
+        if before is not None:
+            before = None if plain.startswith(TAILING) else [*before, line]
+        elif not OF_RAY.fullmatch(DRESSED.sub("", plain)):
+            yield line
+    yield from before or ()
 
 
 @contextlib.contextmanager
