@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     out = given.folder(folder)
     documents.write(study, out)
     _print(study, whole=given.tables == EVERY, following=_following(argv))
-    print(f"written: {out}/fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")
+    _labelled([("written", str(out)), ("", "fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")])
     if given.figures:
         _draw(study, given, out / "figures")
     return 0
@@ -77,6 +77,13 @@ def _draw(study: Study, given: FitSettings, folder: Path) -> None:
     pages.write(study, folder, given)
     pages.write_svg(study, folder)
     print(f"figures: {folder / 'index.html'}")
+
+
+def _labelled(lines: Sequence[tuple[str, str]]) -> None:
+    """Sentences under their labels; commands and paths whole, to be copied."""
+    from gpt3core import terminal
+
+    print("\n".join(terminal.labelled(lines, terminal.console(PIPE_WIDTH).width, whole=(NEXT, "written"))))
 
 
 def _print(study: Study, *, whole: bool, following: str) -> None:
@@ -103,7 +110,7 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
         lines.append(
             ("more", f"tables=all prints every table and the {number_of(len(study.notes), 'note')} ({warned})")
         )
-    print("\n".join(terminal.labelled(lines, out.width, whole=(NEXT,))))
+    _labelled(lines)
     for title, header, rows in text.tables(study) if whole else text.asked(study):
         terminal.table(out, title, header, rows, words=header)
     for note in (n for n in study.notes if whole and not n.code.startswith("rule-")):  # a table lists these runs

@@ -145,12 +145,14 @@ def code(given: StudySettings | None, slug: str) -> str:
     Args:
         given: what the study was asked for by; None for one in memory.
     """
-    imports, study = "from dashboards.figures import catalogue", "study"
-    if given is not None:
-        settings, names = written(given)
-        imports = f"from analysis import api; from analysis.settings import {names}; {imports}"
-        study = f"api.study({settings})[0]"
-    return f'{imports}; catalogue.page({study}, "{slug}").figure'
+    drawn = f'from dashboards.figures import catalogue; catalogue.page(study, "{slug}").figure'
+    return drawn if given is None else f"{study(given)}; {drawn}"
+
+
+def study(given: StudySettings) -> str:
+    """The line of Python that fits a study."""
+    settings, names = written(given)
+    return f"from analysis import api; from analysis.settings import {names}; study = api.study({settings})[0]"
 
 
 def written(given: StudySettings | CompareSettings) -> tuple[str, str]:

@@ -96,8 +96,9 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
         return STATE[name]
 
     farthest = highest * 10**FARTHEST
-    compute = between("compute", highest / 10**FARTHEST, farthest, FARTHER * highest, "FLOPs")
-    largest = between("largest", highest / 10**FARTHEST, farthest, min(compute, FARTHER * highest), "FLOPs")
+    usual = float(flops(FARTHER * highest))
+    compute = between("compute", highest / 10**FARTHEST, farthest, usual, "FLOPs")
+    largest = between("largest", highest / 10**FARTHEST, farthest, min(compute, usual), "FLOPs")
     found = Asked(
         compute=compute,
         largest=largest,
@@ -109,18 +110,23 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
     return found, wrong
 
 
+def highest_compute(study: Study) -> float:
+    """FLOPs of the highest-compute run, in whose multiples computes are asked for."""
+    return float(study.table.C.max())
+
+
 def slid(decades: float, highest: float) -> str:
     """The FLOPs of a slider that stands so many decades beyond the highest-compute run, as a reader would type them."""
     return flops(highest * 10**decades)
 
 
-def decades(text: str, highest: float, default: float) -> float:
-    """Where a slider stands for what was typed."""
+def decades(text: str, highest: float) -> float:
+    """Where a slider stands for what was typed; for nothing, at the usual target."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    return float(np.clip(math.log10((value if value > 0 else default) / highest), -1.0, SHOWN))
+    return float(np.clip(math.log10(value / highest if value > 0 else FARTHER), -1.0, SHOWN))
 
 
 # ----------------------------------------------------------------------------------------------------------- the answer
@@ -209,7 +215,7 @@ def taken(run: Larger, wanted: Asked) -> list[Line]:
             "time",
             f"{lasting(86_400 * found.days)} on {run.gpus:,} {wanted.gpu}{late}; {found.mfu:.0%} of their peak (MFU)",
         ),
-        ("price", f"{found.usd:,.3g} USD for {run.gpu_hours:,.3g} GPU-hours at {price:g} USD"),
+        ("price", f"{amount(found.usd)} USD for {amount(run.gpu_hours)} GPU-hours at {price:g} USD"),
         ("layout", found.layout.describe()),
     ]
 
@@ -217,6 +223,12 @@ def taken(run: Larger, wanted: Asked) -> list[Line]:
 def why(run: Larger) -> list[str]:
     """Why it is cut so, against simpler ways."""
     return [] if run.found.choice is None else choose.explain(run.found.task, run.found.choice)
+
+
+def amount(value: float) -> str:
+    """Three digits, in full: 330,000 and 0.0105."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
 
 
 def lasting(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.next_runs import NextRuns
+from analysis.output.words import count, flops
 
 BY_HAND = "train these N and D, add a row for each to the runs, and ask again (out=DIR writes them as next.csv)"
 NAMES = {"loss": "loss", "n_star": "N*"}
@@ -23,7 +24,7 @@ def rows(found: NextRuns) -> tuple[list[str], list[list[str]]]:
     for p, row in zip(design.proposals, table.to_dict("records"), strict=True):
         first = str(row["size"]) if "size" in table else str(p.index + 1)
         costs = [f"{row[name]:,.3g}" for name in ("hours", "usd") if name in names]
-        cells.append([first, f"{p.n:.3g}", f"{p.d:.3g}", f"{row['C']:.3g}", *costs, f"{p.interval:.0%} of now"])
+        cells.append([first, count(p.n), count(p.d), flops(row["C"]), *costs, f"{p.interval:.0%} of now"])
     return [name.upper() if name == "usd" else name for name in names], cells
 
 

@@ -299,10 +299,8 @@ def _register_cut(app: Any, desk: Desk) -> None:
 
 def _code(fit: Fit, cut: Cut) -> str:
     """The line of Python that draws a cut."""
-    settings, names = exports.written(fit.asked)
     return (
-        f"from analysis import api; from analysis.settings import {names}; from dashboards import refit; from "
-        f"dashboards.figures.backtest import backtest; study = api.study({settings})[0]; "
+        f"{exports.study(fit.asked)}; from dashboards import refit; from dashboards.figures.backtest import backtest; "
         f'backtest(study, rows=refit.nearest_cut(refit.cuts(study), "{cut.fitted_to:.6g}").rows).figure'
     )
 

@@ -1,274 +1,228 @@
-"""The page Plan: at a compute, the best run with what it reaches and takes, and what to run before it."""
+"""Plan: at a compute, the best run with what it reaches and takes, and what to run before it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import dash
+from dash import dcc, html
+
+from analysis.output import proposals
 from analysis.runs.conventions import LABELS
-from dashboards import plan
+from dashboards import exports, plan
 from dashboards.behind import Behind, Found
 from dashboards.figures.plan import plan as figure
 from dashboards.live import Live, View
-from dashboards.pages.html import CONFIG
+from dashboards.pages import gallery
 from dashboards.plan import Asked, Outlook
 from sweeps.planning import hardware
 
 if TYPE_CHECKING:
-    import dash
-    from dash.development.base_component import Component
-
+    from analysis.estimation.predict import Prediction
     from analysis.next_runs import NextRuns
     from analysis.output.answer import Line
     from analysis.study import Study
 
-PATH = "/plan"
-TITLE = "Plan"
+PATH, TITLE = "/plan", "Plan"
 STATE = plan.STATE
 TICK_MS = 500  # between looks at what is made behind the page
-MARKS = {-1: "0.1x", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
+FIGURE = "plan-figure"
+MARKS = {-1: "1/10", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
 OF_SLIDERS = ("compute", "largest")
+SAID = ("wrong", "answer", "why", "next")
+FITTING = "The laws are being fitted."
+DRAWING = "The laws are drawn anew, for their intervals."
 
 
 class Planner:
-    """What the page shows, made behind it: an outlook a study, a proposal a request."""
+    """What the page says, made behind it: an outlook a study, proposals a request."""
 
     def __init__(self, live: Live) -> None:
-        self._live = live
+        self.live = live
         self._outlooks: Behind[Outlook] = Behind()
         self._designs: Behind[NextRuns] = Behind()
 
-    def outlook(self, number: int, study: Study) -> Found[Outlook]:
+    def outlook(self, view: View, study: Study) -> Found[Outlook]:
         """What a study says of larger runs."""
-        return self._outlooks.ask(number, lambda: plan.outlook(study))
+        return self._outlooks.ask(view.number, lambda: plan.outlook(study))
 
-    def command(self, asked: Asked) -> str:
-        """What to type for the same proposals."""
-        return plan.command(self._live.given, asked)
-
-    def design(self, number: int, asked: Asked) -> Found[NextRuns]:
+    def design(self, view: View, asked: Asked) -> Found[NextRuns]:
         """What to run next."""
-        return self._designs.ask((number, asked), lambda: plan.design(self._live.given, asked))
+        return self._designs.ask((view.number, asked), lambda: plan.design(self.live.given, asked))
 
 
-def layout(live: Live, state: Mapping[str, str]) -> Component:
-    """Inputs, with places for what the callbacks say."""
-    from dash import dcc, html
-
-    highest = _highest(live.view)
-    return html.Div(
+def layout(live: Live, state: Mapping[str, str]) -> Any:
+    """Inputs, and places for what the callbacks say."""
+    fields = [
+        _field("planned run, FLOPs", _text("compute", state, "10x"), _slider("compute", state, live.view)),
+        _field("largest run before it, FLOPs", _text("largest", state, "10x"), _slider("largest", state, live.view)),
+        _field("GPU", _choice("gpu", state, {name: name for name in hardware.GPUS})),
+        _field("days at most", _text("days", state)),
+        _field("runs before it", _text("batch", state)),
+        _field("to narrow", _choice("for", state, plan.TARGETS)),
+    ]
+    return html.Article(
         [
-            html.Div(
-                [
-                    _field("planned run, FLOPs", _typed("compute", state), _slider("compute", state, highest, 1.0)),
-                    _field(
-                        "largest run before it, FLOPs",
-                        _typed("largest", state),
-                        _slider("largest", state, highest, 1.0),
-                    ),
-                    _field("runs before it", _typed("batch", state, "number")),
-                    _field("to narrow", _choice("for", state, plan.TARGETS)),
-                    _field("GPU", _choice("gpu", state, dict.fromkeys(hardware.GPUS, ""))),
-                    _field("days at most", _typed("days", state, "number")),
-                ],
-                className="controls",
-            ),
+            html.Div(fields, className="controls"),
             html.P(id="plan-wrong", className="warning", role="alert"),
             html.Dl(id="plan-answer"),
-            dcc.Graph(id="plan-figure", config=CONFIG, style={"display": "none"}),
-            html.P(id="plan-about"),
+            html.Details([html.Summary("Why it is cut so"), html.Ul(id="plan-why")]),
+            *gallery.figure(FIGURE),
             html.H2("What to run before it"),
-            html.Div(id="plan-next", role="status"),
-            dcc.Store(id="plan-shown"),
+            html.Div(id="plan-next"),
+            dcc.Store(id="plan-said"),
             dcc.Interval(id="plan-tick", interval=TICK_MS),
         ]
     )
 
 
-def register(app: dash.Dash, live: Live) -> None:
-    """The page's callbacks."""
-    import dash
-    from dash import Input, Output, State
-
+def register(app: Any, live: Live) -> None:
+    """Sentences and figure follow the inputs, the study, and what is made behind the page."""
     planner = Planner(live)
-    names = list(STATE)
+    asked = (*(dash.Input({"state": name}, "value") for name in STATE), dash.Input("plan-tick", "n_intervals"))
 
     @app.callback(
-        *(Output(f"plan-{name}", what) for name, what in _SHOWN),
-        *(Input({"state": name}, "value") for name in names),
-        Input("plan-tick", "n_intervals"),
-        State("plan-shown", "data"),
+        *(dash.Output(f"plan-{name}", "children") for name in SAID),
+        dash.Output("plan-said", "data"),
+        *asked,
+        dash.State("plan-said", "data"),
     )
-    def show(*values: Any) -> tuple[Any, ...]:
-        view, shown = live.view, values[-1]
-        state = {name: "" if value is None else str(value) for name, value in zip(names, values[:-2], strict=True)}
-        now, parts = _drawn(planner, view, state)
-        if now == shown:
+    def say(*values: Any) -> tuple[Any, ...]:
+        now, parts = _said(planner, live.view, _state(values))
+        if now == values[-1]:
             raise dash.exceptions.PreventUpdate
         return (*parts(), now)
+
+    @app.callback(*gallery.outputs(FIGURE), *asked, gallery.shown(FIGURE))
+    def draw(*values: Any) -> tuple[Any, ...]:
+        view, state = live.view, _state(values)
+        known = None if view.study is None or view.study.table.empty else planner.outlook(view, view.study).value
+        if known is None:
+            return gallery.draw(live, FIGURE, None, view.number, values[-1])
+        compute = plan.asked(state, plan.highest_compute(known.study))[0].compute
+        version, was = [view.number, compute], values[-1]
+        if was == ["plan", version]:
+            raise dash.exceptions.PreventUpdate
+        page = figure(known.study, known.along, plan.at(known, compute))
+        return gallery.draw(live, FIGURE, page, version, was, _code(live, compute))
 
     for name in OF_SLIDERS:
         _follow(app, live, name)
 
 
-_SHOWN = (
-    *(("wrong", "children"), ("answer", "children"), ("figure", "figure"), ("figure", "style")),
-    *(("about", "children"), ("next", "children"), ("shown", "data")),
-)
+def _state(values: tuple[Any, ...]) -> dict[str, str]:
+    """The inputs of a callback by their names; an empty field is one that says nothing."""
+    return {name: "" if value is None else str(value) for name, value in zip(STATE, values, strict=False)}
 
 
-def _follow(app: dash.Dash, live: Live, name: str) -> None:
+def _follow(app: Any, live: Live, name: str) -> None:
     """A slider and a field that say the same, in one callback, for each follows the other."""
-    import dash
-    from dash import Input, Output
-
     field, slider = {"state": name}, f"plan-{name}-slider"
 
     @app.callback(
-        *(Output(field, "value"), Output(slider, "value")),
-        *(Input(field, "value"), Input(slider, "value")),
+        *(dash.Output(field, "value"), dash.Output(slider, "value")),
+        *(dash.Input(field, "value"), dash.Input(slider, "value")),
         prevent_initial_call=True,
     )
     def follow(text: str | None, place: float) -> tuple[Any, Any]:
-        highest = _highest(live.view)
-        if highest is None:
+        study = live.view.study
+        if study is None or study.table.empty:
             raise dash.exceptions.PreventUpdate
         if dash.ctx.triggered_id == slider:
-            return plan.slid(place, highest), dash.no_update
-        return dash.no_update, plan.decades(text or "", highest, plan.FARTHER * highest)
+            return plan.slid(place, plan.highest_compute(study)), dash.no_update
+        return dash.no_update, plan.decades(text or "", plan.highest_compute(study))
 
 
-def _highest(view: View) -> float | None:
-    """FLOPs of the highest-compute run, once a study is there."""
-    return None if view.study is None else float(view.study.table.C.max())
+def _code(live: Live, compute: float) -> str:
+    """The Python that draws the figure."""
+    fitted = exports.study(live.given)
+    return (
+        f"{fitted}; from dashboards import plan; from dashboards.figures.plan import plan as figure; "
+        f"known = plan.outlook(study); figure(study, known.along, plan.at(known, {compute:g})).figure"
+    )
 
 
-# -------------------------------------------------------------------------------------------------------------- drawing
+# ------------------------------------------------------------------------------------------------------------ sentences
 
 
-def _drawn(planner: Planner, view: View, state: Mapping[str, str]) -> tuple[list[Any], Any]:
-    """What is shown, in short, and the function that draws it: nothing is drawn that the browser has."""
+def _said(planner: Planner, view: View, state: Mapping[str, str]) -> tuple[list[Any], Any]:
+    """What is said, in short, and the function that spells it out: nothing is made that the browser has."""
     study = view.study
     if study is None or study.table.empty:
-        said = "laws are being fitted" if study is None else "no run passed the rules: there is nothing to plan by"
-        return [view.number, said], lambda: _empty(said)
-    asked, wrong = plan.asked(state, float(study.table.C.max()))
-    known, design = planner.outlook(view.number, study), planner.design(view.number, asked)
-    if known.problem:
-        return [view.number, known.problem], lambda: _empty(known.problem)
-    now = [view.number, repr(asked), wrong, known.done, design.done]
-    return now, lambda: _whole(planner, study, asked, wrong, known, design)
+        said = FITTING if study is None else "No run passed the rules: there is nothing to plan by."
+        return [view.number, said], lambda: (said, [], [], [])
+    asked, wrong = plan.asked(state, plan.highest_compute(study))
+    known, design = planner.outlook(view, study), planner.design(view, asked)
+    now = [view.number, repr(asked), wrong, known.problem, known.done, design.done]
+    return now, lambda: _spelt(planner, study, asked, wrong, known, design)
 
 
-def _empty(said: str) -> tuple[Any, ...]:
-    return said, [], {}, {"display": "none"}, "", ""
-
-
-def _whole(
+def _spelt(
     planner: Planner, study: Study, asked: Asked, wrong: list[str], known: Found[Outlook], design: Found[NextRuns]
 ) -> tuple[Any, ...]:
     nexts = _next(planner, asked, design)
     if known.value is None:
-        return (
-            "; ".join(wrong),
-            _lines([("", "the laws are drawn anew, for their intervals ...")]),
-            {},
-            _HIDDEN,
-            "",
-            nexts,
-        )
+        return "; ".join([*wrong, known.problem or DRAWING]), [], [], nexts
     p = plan.at(known.value, asked.compute)
-    made = figure(study, known.value.along, p)
-    drawn = {**made.figure.to_plotly_json()}
-    drawn["layout"] = {**drawn["layout"], "uirevision": "plan"}  # a reader's zoom stays when the plan moves
     if p is None:
         wrong = [*wrong, f"no size is best at {asked.compute:.3g} FLOPs by the laws fitted here"]
-        return "; ".join(wrong), [], drawn, {}, made.about, nexts
-    run = plan.trained(known.value, p, asked)
-    counted = f"N {LABELS[study.convention.n]}, C {LABELS[study.convention.c]}"
-    answer = [*_lines([*plan.reached(p), *plan.taken(run, asked), ("counted", counted)])]
-    return "; ".join(wrong), answer, drawn, {}, made.about, nexts
+        return "; ".join(wrong), [], [], nexts
+    lines, why = _answered(study, asked, known.value, p)
+    return "; ".join(wrong), lines, why, nexts
 
 
-_HIDDEN = {"display": "none"}
-
-
-def _lines(lines: list[Line]) -> list[Any]:
-    from dash import html
-
-    return [part for label, sentence in lines for part in (html.Dt(label), html.Dd(sentence))]
+def _answered(study: Study, asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], list[Any]]:
+    """The run that is planned, in lines, and why it is cut so."""
+    run = plan.trained(known, p, asked)
+    counted = f"N {LABELS[study.convention.n]}, C {LABELS[study.convention.c]}; shape and batch grow as GPT-3's do"
+    lines: list[Line] = [*plan.reached(p), *plan.taken(run, asked), ("counted", counted)]
+    spelt = [part for label, said in lines for part in (html.Dt(label), html.Dd(gallery.typeset(said)))]
+    return spelt, [html.Li(said) for said in plan.why(run)]
 
 
 def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     """The runs proposed, whether they are worth it, and the commands."""
-    from dash import html
-
-    from analysis.output import proposals
-
+    again = [html.P("The same at a terminal:"), _copied("plan-again", plan.command(planner.live.given, asked))]
     if not design.done:
-        return [html.P("proposals are being computed ...")]
-    if design.value is None:
-        return [html.P(design.problem, className="warning")]
-    header, rows = proposals.rows(design.value)
-    table = html.Table(
-        [
-            html.Thead(html.Tr([html.Th(name) for name in header])),
-            html.Tbody(
-                [
-                    html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)])
-                    for row in rows
-                ]
-            ),
-        ]
-    )
-    said = [html.P(sentence) for sentence in proposals.sentences(design.value)]
-    return [html.Div(table, className="wide"), *said, *_commands(planner, asked, design.value)]
-
-
-def _commands(planner: Planner, asked: Asked, found: NextRuns) -> list[Any]:
-    """What to type: for the runs, and for the same proposals."""
-    from dash import html
-
-    from analysis.output import proposals
-
+        return [html.P("Proposals are being computed."), *again]
+    found = design.value
+    if found is None:
+        return [html.P(design.problem, className="warning"), *again]
+    header, rows = proposals.rows(found)
+    head = html.Thead(html.Tr([html.Th(name) for name in header]))
+    body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
+    table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
+    said = [html.P(sentence) for sentence in proposals.sentences(found)]
+    how = [html.P(line) for line in proposals.how(found)[: 1 if found.commands else 2]]
     runs = [_copied("plan-run", "\n".join(found.commands))] if found.commands else []
-    by_hand = [html.P(proposals.BY_HAND)] if found.design.proposals and not found.commands else []
-    return [*runs, *by_hand, html.P("the same at a terminal:"), _copied("plan-again", planner.command(asked))]
+    return [*table, *said, *how, *runs, *again]
 
 
 def _copied(name: str, text: str) -> Any:
-    """A command with a button that copies it."""
-    from dash import dcc, html
-
-    return html.Div([html.Pre(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
+    """A command, with a button that copies it."""
+    return html.Div([html.Code(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
 
 
 # --------------------------------------------------------------------------------------------------------------- inputs
 
 
 def _field(label: str, *inside: Any) -> Any:
-    from dash import html
-
     return html.Label([html.Span(label), *inside])
 
 
-def _typed(name: str, state: Mapping[str, str], kind: str = "text") -> Any:
-    from dash import dcc
-
-    return dcc.Input(id={"state": name}, value=state[name], type=kind, debounce=True)
+def _text(name: str, state: Mapping[str, str], usual: str = "") -> Any:
+    return dcc.Input(id={"state": name}, value=state[name], type="text", debounce=True, placeholder=usual)
 
 
 def _choice(name: str, state: Mapping[str, str], known: Mapping[str, str]) -> Any:
-    from dash import dcc
-
-    options = [{"value": value, "label": label or value} for value, label in known.items()]
-    return dcc.Dropdown(id={"state": name}, value=state[name], options=options, clearable=False, searchable=False)
+    options = [{"value": value, "label": label} for value, label in known.items()]
+    return dcc.RadioItems(id={"state": name}, value=state[name], options=options, inline=True)
 
 
-def _slider(name: str, state: Mapping[str, str], highest: float | None, default: float) -> Any:
-    from dash import dcc
-
-    place = default if highest is None else plan.decades(state[name], highest, plan.FARTHER * highest)
+def _slider(name: str, state: Mapping[str, str], view: View) -> Any:
+    known = view.study is not None and not view.study.table.empty
+    place = plan.decades(state[name], plan.highest_compute(view.study)) if known else 1.0
     return dcc.Slider(
         id=f"plan-{name}-slider", min=-1, max=plan.SHOWN, step=0.05, value=place, marks=MARKS, included=False
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ from sweeps.cluster.job import Progress
 
 DONE = "done    "  # how the line of a finished run begins
 PLAIN_SECONDS = 10.0
+MOST_PLAIN = 12  # runs under way that plain lines list
 WIDE = 100  # columns from which a bar is ...
 NARROW_BAR, WIDE_BAR = 8, 20  # ... so many cells
 LIVE_SECONDS = 0.2  # the driver speaks at every end of a run, which may be many a second
@@ -140,25 +142,31 @@ def _whole_parts(line: str, width: int) -> str:
 
 
 class _Plain:
-    """Lines, at every event and at most one summary every few seconds."""
+    """Lines, at every event; and every few seconds how it stands, a line a run under way."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PLAIN_SECONDS
+        told = os.environ.get("COLUMNS", "")
+        self._width = (
+            int(told) if told.isdecimal() and int(told) else None
+        )  # of whoever reads them, where that is known
 
     def say(self, line: str) -> None:
-        print(line, flush=True)
+        cut = self._width is not None and line.startswith(DONE)
+        print(_whole_parts(line, self._width or 0) if cut else line, flush=True)
 
     def show(self, snapshot: Snapshot) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + PLAIN_SECONDS
-        live = ", ".join(f"{run} {' '.join(filter(None, _live(p)))}" for run, p in snapshot.running.items())
-        queue = "".join(f"; {_named(runs)}: {reason}" for runs, reason in snapshot.grouped())
-        print(
-            f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}; running: {live or 'none'}"
-            f"{queue}",
-            flush=True,
-        )
+        lines = [f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}"]
+        for run, progress in list(snapshot.running.items())[:MOST_PLAIN]:
+            done, loss, speed = _live(progress, NARROW_BAR)
+            lines.append(f"  {run:17}  {done:13}  {loss:>6}  {speed:>11}".rstrip())
+        if (more := len(snapshot.running) - MOST_PLAIN) > 0:
+            lines.append(f"  and {more:,} more under way")
+        lines += [f"  waiting  {_named(runs)}: {reason}" for runs, reason in snapshot.grouped()]
+        print("\n".join(lines), flush=True)
 
     def close(self) -> None:
         pass
@@ -183,19 +191,30 @@ class _Terminal:
             return
         self._next = time.monotonic() + LIVE_SECONDS
         title = Text(f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}")
-        table, cells = Table(title=title, title_justify="left", box=None, pad_edge=False), self._cells()
-        for column in ("run", "progress", "loss", "speed", "why it waits or failed"):
-            # one line a run: whatever failed was said in full above
+        self._live.update(Group(title, *self._running(snapshot), *self._others(snapshot)))
+
+    def _running(self, snapshot: Snapshot) -> list[Table]:
+        """A line a run under way."""
+        if not snapshot.running:
+            return []
+        table, cells = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False), self._cells()
+        for column in ("run", "progress", "loss", "speed", ""):
             table.add_column(column, justify="right" if column in ("loss", "speed") else "left", no_wrap=True)
         on = {run: f"resumed at {share:.0%}" for run, share in snapshot.resumed.items()}
-        rows = [((run, *_live(p, cells), on.get(run, "")), "") for run, p in snapshot.running.items()]
-        rows += [((run, "failed", "", "", reason), "red") for run, reason in snapshot.failed.items()]
-        rows += [((run, "held", "", "", reason), "yellow") for run, reason in snapshot.held.items()]
-        rows += [((run, "pruned", "", "", reason), "dim") for run, reason in snapshot.pruned.items()]
-        rows += [((_named(runs), "waiting", "", "", reason), "dim") for runs, reason in snapshot.grouped()]
-        for cells, style in rows:
-            table.add_row(*map(Text, cells), style=style)  # text, not markup: a reason may begin with "[/"
-        self._live.update(table)
+        for run, progress in snapshot.running.items():
+            table.add_row(*map(Text, (run, *_live(progress, cells), on.get(run, ""))))
+        return [table]
+
+    def _others(self, snapshot: Snapshot) -> list[Text]:
+        """A line a group of runs that waits, or a run that ended, cut to the width: failures were said in full."""
+        rows = [(f"failed   {run}: {reason}", "red") for run, reason in snapshot.failed.items()]
+        rows += [(f"held     {run}: {reason}", "yellow") for run, reason in snapshot.held.items()]
+        rows += [(f"pruned   {run}: {reason}", "dim") for run, reason in snapshot.pruned.items()]
+        rows += [(f"waiting  {_named(runs)}: {reason}", "dim") for runs, reason in snapshot.grouped()]
+        lines = [Text(line, style=style) for line, style in rows]  # text, not markup: a reason may begin with "[/"
+        for line in lines:
+            line.truncate(self._live.console.width, overflow="ellipsis")
+        return lines
 
     def _cells(self) -> int:
         return NARROW_BAR if self._live.console.width < WIDE else WIDE_BAR

@@ -71,7 +71,7 @@ class RunState:
 
     def heard(self, progress: Progress | None) -> None:
         """Its workers say how far it is."""
-        if self.again and self.progress is None and progress is not None and progress.step:
+        if self.again and self.resumed is None and progress is not None and progress.step:
             self.resumed = progress.step / progress.steps
         self.progress = progress
         if progress is not None:

@@ -91,7 +91,7 @@ def _depth(n: float) -> float:
     """Blocks of a size, as a power of N through Table 2.1's 12 at its smallest and 96 at its largest."""
     low, high = (costs.params(size.model()).nonembedding for size in (SMALLEST, LARGEST))
     power = math.log(LARGEST.n_layer / SMALLEST.n_layer) / math.log(high / low)
-    return SMALLEST.n_layer * (n / low) ** power
+    return SMALLEST.n_layer * math.pow(n / low, power)
 
 
 def _heads(width: float) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def _heads(width: float) -> tuple[int, int]:
         n_head = max(1, round(width / 32))
         return n_head, max(4, round(width / n_head))
     d_head = 128 if width >= WIDE else 64
-    return _shared(width / d_head, ((32, 8), (16, 4))), d_head
+    return _shared(width / d_head, ((32, 8), (24, 4), (16, 2))), d_head
 
 
 def _shared(wanted: float, alike: tuple[tuple[int, int], ...]) -> int:
@@ -116,4 +116,4 @@ def batch_tokens(n_total: float, tokens: float, n_ctx: int) -> int:
     )
     wanted = SMALLEST.batch_tokens * (n_total / SMALLEST.params_printed) ** power
     sequences = min(wanted, MOST_OF_RUN * tokens) / n_ctx
-    return n_ctx * 2 ** round(math.log2(max(1.0, sequences)))
+    return n_ctx << round(math.log2(max(1.0, sequences)))

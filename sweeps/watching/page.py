@@ -18,9 +18,8 @@ from sweeps.watching.last_words import LATEST
 from sweeps.watching.standing import Live, Standing
 
 ROWS = 40  # of a part of the page that is printed once
-SHORT = 20  # lines below which a page leaves out what is least needed, and ...
-NARROW = 76  # ... columns
-BARS = ((110, 20), (NARROW, 6))  # from how many columns a run's bar has how many cells
+SHORT = 20  # lines below which a page leaves out what is least needed
+BARS = ((110, 20), (60, 6))  # from how many columns a run's bar has how many cells
 ALIVE = ("driving", standing.SILENT)
 STYLES = {standing.DEAD: "red", "failed": "red", standing.SILENT: "yellow", "driving": "green"}
 
@@ -132,12 +131,16 @@ def _off(error: float) -> str:
 def _running(sweep: Standing, rows: int, width: int) -> Table:
     speed = "MFU" if any(live.mfu is not None for live in sweep.running) else "GFLOP/s"
     columns = ["running", "done", "loss", "tok/s", speed, "heard", "saved", "ends in"]
-    kept = [name for name in columns if width >= NARROW or name not in (speed, "saved")]
-    table = _table(kept, left=("running", "done"))
-    for live in sweep.running[:rows]:
+    shown = [_live(live, sweep, speed, _cells(width)) for live in sweep.running[:rows]]
+    wide = {name: 2 + max(map(len, (name, *(cells[i] for cells in shown)))) for i, name in enumerate(columns)}
+    for name in (speed, "saved", "heard", "tok/s", "loss"):  # whole cells of fewer columns, the least needed gone first
+        if sum(wide.values()) - 2 > width:
+            del wide[name]
+    table = _table([*wide], left=("running", "done"))
+    for live, cells in zip(sweep.running, shown, strict=False):
         silent = live.heartbeat is not None and sweep.time - live.heartbeat > SILENT_SECONDS
-        cells = dict(zip(columns, _live(live, sweep, speed, _cells(width)), strict=True))
-        table.add_row(*(Text(cells[name]) for name in kept), style="yellow" if silent else "")
+        kept = [Text(cell) for name, cell in zip(columns, cells, strict=True) if name in wide]
+        table.add_row(*kept, style="yellow" if silent else "")
     if (more := len(sweep.running) - rows) > 0:
         table.add_row(Text(f"and {more} more"), style="dim")
     return table
