@@ -106,6 +106,8 @@ def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
         dash.State("compare-said", "children"),
     )
     def compared(by: str, a: str, b: str, _: int, __: int, of: Of | None, said: str) -> tuple[Any, ...]:
+        if not live.view.number and not live.view.problem:
+            return dash.no_update, "Reading the runs.", True
         if a == b:
             return dash.no_update, "A and B are the same: choose another.", True
         now = [live.view.number, by, a, b]
