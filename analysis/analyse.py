@@ -62,8 +62,8 @@ def analyse(
         runs = with_ruled_out(table, selection.everything, selection.rules)
         ensemble = fit_ensemble(runs, law=options.law, joint=options.joint, rho=options.rho, frontier=minima.trusted)
     targets = _targets(options, table, with_default=points is None)
-    thetas = _drawn(ensemble, minima, options)
-    found, without = _at_compute(targets, ensemble, table, minima, options, thetas)
+    thetas = drawn(ensemble, minima, options)
+    found, without = best_runs(targets, ensemble, table, minima, options, thetas)
     found = [*_as_trained(options, ensemble, thetas), *found]
     scores = trends(evals, table)
     along, lowest, advice = _approaches(table, minima, joint, curves)
@@ -160,7 +160,7 @@ def _targets(options: Options, table: pd.DataFrame, *, with_default: bool) -> tu
     return given or (_beyond(table) if with_default else ())
 
 
-def _drawn(ensemble: Ensemble | None, minima: Minima, options: Options) -> list[Array]:
+def drawn(ensemble: Ensemble | None, minima: Minima, options: Options) -> list[Array]:
     """Draws of every choice's parameters, which all predictions share."""
     if ensemble is None:
         return []
@@ -174,7 +174,7 @@ def _points_of(models: Sequence[Model]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _at_compute(
+def best_runs(
     targets: tuple[float, ...],
     ensemble: Ensemble | None,
     table: pd.DataFrame,
@@ -182,7 +182,11 @@ def _at_compute(
     options: Options,
     thetas: list[Array],
 ) -> tuple[list[Prediction], list[float]]:
-    """Compute-optimal runs, and the targets that have no optimum."""
+    """Predictions of compute-optimal runs, and the targets that have no optimum.
+
+    Args:
+        thetas: of ``drawn``.
+    """
     if ensemble is None or not targets:
         return [], []
     points = optimal_size.optimal_points(np.array(targets), ensemble, table, minima, thetas, seed=options.seed)

@@ -18,6 +18,7 @@ target_compute=[1e24]  FLOPs to predict (default: ten times the largest run's)
 target=gpt3-175b     a published model as it was trained, and beside it the best one of its compute
 predict=POINTS.csv   one prediction a row, in the file's order: columns N and D, or C (same columns.X=...)
 exclude=[NAME]       runs to leave out;  min_tokens=4e5: rule short-run (default: the recipe's)
+min_compute=1e18     only runs of so many FLOPs (as C counts them) or more; max_compute=1e21 or fewer
 rules=all            which rules take runs out: all, none (a replication takes every run), or a list of duplicate,
                      diverged, stopped-early, repeated-data, not-best-tuned, worse-than-smaller, short-run,
                      under-trained, near (parabolas only)
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from analysis.study import Study
 
 OF_RUNS = tuple(field.name for field in fields(RunSettings))
+PIPE_WIDTH = 150  # of tables where the output is no terminal
+NEXT = "next"  # the label of a command
 DRAWING = "dashboards.report"  # draws studies; it stands above analysis, so it is called by name, as a shell would
 
 
@@ -63,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     out = given.folder(folder)
     documents.write(study, out)
     _print(study, whole=given.tables == EVERY, next_command=following(argv))
-    print(f"written: {out}/fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")
+    _labelled([("written", str(out)), ("", "fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")])
     if given.figures:
         _draw(study, given, following(argv), out / "figures")
     return 0
@@ -76,20 +79,23 @@ def _draw(study: Study, given: FitSettings, next_command: str, folder: Path) -> 
     print(f"figures: {folder / 'index.html'}")
 
 
+def _labelled(lines: Sequence[tuple[str, str]]) -> None:
+    """Sentences under their labels; commands and paths whole, to be copied."""
+    from gpt3core import terminal
+
+    print("\n".join(terminal.labelled(lines, terminal.console(PIPE_WIDTH).width, whole=(NEXT, "written"))))
+
+
 def _print(study: Study, *, whole: bool, next_command: str) -> None:
     """The answer, and the points of a file where there is one; all tables and notes where these are asked for."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from analysis.output import text
     from analysis.output.answer import answer
     from analysis.output.words import number_of
     from analysis.runs import domains
     from analysis.runs.store import sweeps
+    from gpt3core import terminal
 
-    console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
-    runs, lines = study.runs, answer(study)
+    out, runs, lines = terminal.console(PIPE_WIDTH), study.runs, answer(study)
     domain = f", losses on {runs.domain}" if runs.domain else ""
     print(f"{'sweep ' if runs.store else ''}{runs.name}{domain}, from {runs.source}")
     if others := [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []:
@@ -98,25 +104,17 @@ def _print(study: Study, *, whole: bool, next_command: str) -> None:
         listed = ", ".join(known)
         lines.append(("domains", f"this is the loss on the mixture of {listed}; domain=NAME fits that of one"))
     if study.predictions:
-        lines.append(("next", f"{next_command}   # what to run next, its price, and the command"))
+        lines += [(NEXT, next_command), ("", "says what to run next, its price, and the command")]
     if not whole:
         warned = number_of(sum(note.severity == "warning" for note in study.notes), "warning")
         lines.append(
             ("more", f"tables=all prints every table and the {number_of(len(study.notes), 'note')} ({warned})")
         )
-    grid = Table.grid(padding=(0, 2))
-    for label, sentence in lines:
-        grid.add_row(Text(label), Text(sentence))
-    console.print(grid)
+    _labelled(lines)
     for title, header, rows in text.tables(study) if whole else text.asked(study):
-        table = Table(title=Text(title), title_justify="left", title_style="italic")
-        for name in header:
-            table.add_column(Text(name), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        console.print(table)
+        terminal.table(out, title, header, rows, words=header)
     for note in (n for n in study.notes if whole and not n.code.startswith("rule-")):  # a table lists these runs
-        console.print(f"{note.severity}: {note.message} [{note.code}]")
+        out.print(f"{note.severity}: {note.message} [{note.code}]", markup=False)
 
 
 def following(argv: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 runs=PATH            runs that differ in learning rate and batch: a store (a sweep of sweeps/hparams.py, or any), or a
                      CSV, Parquet or JSON-lines file with columns N, D, lr, batch_tokens and loss
 columns.lr=eta       a file's own names and units: columns.batch_tokens=batch*2048
-sweep=NAME, N=, exclude=, rules=, min_tokens=, precision=   as for analysis.fit
+sweep=NAME, N=, exclude=, rules=, min_tokens=, min_compute=, max_compute=, precision=   as for analysis.fit
 batch_on=D           batch*(D), as Li et al. 2025 have it; or ND: batch*(N, D)
 target_n=[1e9] target_d=[2e10]   what the law says for these parameters and tokens, each with each
 name=NAME            of the rule (default: the sweep's or the file's)

@@ -68,6 +68,8 @@ class RunSettings:
     exclude: list[str] = field(default_factory=list)
     rules: list[str] = field(default_factory=lambda: [EVERY])
     min_tokens: float | None = None
+    min_compute: float | None = None
+    max_compute: float | None = None
     precision: str | None = None
 
     @property
@@ -90,6 +92,15 @@ class RunSettings:
                 raise UsageError(f"{name}={value}: allowed are {', '.join(allowed)}")
         if self.min_tokens is not None and not self.min_tokens >= 0:
             raise UsageError(f"min_tokens={self.min_tokens}: tokens, zero or more (like 4e5)")
+        self._check_window()
+
+    def _check_window(self) -> None:
+        for name in ("min_compute", "max_compute"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{name}={value}: FLOPs, positive (like 1e18)")
+        if self.min_compute is not None and self.max_compute is not None and self.min_compute > self.max_compute:
+            raise UsageError(f"min_compute={self.min_compute:g} lies above max_compute={self.max_compute:g}: swap them")
 
     def _check_rules(self) -> None:
         written = f"rules=[{', '.join(self.rules)}]"
@@ -233,6 +244,8 @@ class CompareSettings:
     C: str | None = None
     exclude: list[str] = field(default_factory=list)
     min_tokens: float | None = None
+    min_compute: float | None = None
+    max_compute: float | None = None
     rules: list[str] = field(default_factory=lambda: [EVERY])
     precision: str | None = None
     fix: Fix = field(default_factory=Fix)
@@ -268,6 +281,8 @@ class CompareSettings:
             C=self.C,
             exclude=self.exclude,
             min_tokens=self.min_tokens,
+            min_compute=self.min_compute,
+            max_compute=self.max_compute,
             rules=self.rules,
             precision=self.precision,
         )

@@ -264,7 +264,8 @@ def _driven(order: Order) -> int:
     with sweep.owned():
         taken = taking.take(chosen, order.grid, sweep)
         store = f"store {places.portable(root)}, one driver by a {sweep.mechanism}"
-        print(f"sweep {chosen.name}: {len(taken.runs)} runs, {store}", flush=True)
+        count = len(taken.runs)
+        print(f"sweep {chosen.name}: {count} run{'s' * (count != 1)}, {store}", flush=True)
         for remark in _remarks(order):
             print(remark, flush=True)
         launcher = Launcher(driver.namespace(root, chosen.name))
@@ -297,7 +298,7 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
     without = f", {len(outcome.not_taken)} not needed" if outcome.not_taken else ""
     failed, saved = f"{len(outcome.failed)} failed", _saved(sweep, outcome)
     store = places.portable(sweep.root)
-    print(f"{len(outcome.done)} of {total} runs done, {failed}{held}{saved}{without}; store {store}")
+    print(f"{len(outcome.done)} of {total} run{'s' * (total != 1)} done, {failed}{held}{saved}{without}; store {store}")
     for sentence in outcome.told:
         print(f"  {sentence}")
     for run_id, reason in outcome.pruned.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gpt3core import cli
@@ -26,6 +27,13 @@ from sweeps.cluster import connect, processes, scratch
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
+TAILING = "Tailing logs until the job exits"  # what ray job submit says before the job's own words
+# before a line of Ray's own, where it prints these: colours, and moment, level and file
+DRESSED = re.compile(r"\x1b\[[\d;]*m|^\d{4}-\d\d-\d\d [\d:,]+\t[A-Z]+ \w+\.py:\d+ -- ")
+OF_RAY = re.compile(  # what it says of a job that does well
+    r"-*|Job 'raysubmit_\w+' succeeded|Running entrypoint for job .*|WebSocket closed for job .* close code 1000|"
+    r"Runtime env is setting up\."
+)
 STOP_SECONDS = 8.0
 
 
@@ -41,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     command.refuse(order)  # before a cluster is started
     started = time.monotonic()
     with head() as environment:
-        swept = _run(["ray", "job", "submit", "--", "sweeps/sizes.py", *settings], environment)
+        swept = _submit(["sweeps/sizes.py", *settings], environment)
     root = f"runs={places.portable(order.root)}"
     sweep = f"sweep={order.recipe.name}"
     if swept not in (0, 3, 4):  # 3: done, but a checkpoint was damaged; 4: stopped at a limit, with what it has
@@ -56,6 +64,36 @@ def main(argv: Sequence[str]) -> int:
 def _run(words: list[str], environment: dict[str, str]) -> int:
     print(f"$ {' '.join(words)}", flush=True)
     return subprocess.run(words, env=environment, cwd=CODE, check=False).returncode
+
+
+def _submit(words: list[str], environment: dict[str, str]) -> int:
+    """Run a command as a Ray job, with what it prints; what Ray says of the job itself holds for other heads alone."""
+    line = ["ray", "job", "submit", "--", *words]
+    print(f"$ {' '.join(line)}", flush=True)
+    unbuffered = {**environment, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        line, env=unbuffered, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as child:
+        assert child.stdout is not None
+        try:
+            for said in _told(child.stdout):
+                print(said, end="", flush=True)
+        except BaseException:
+            child.kill()
+            raise
+    return child.returncode
+
+
+def _told(lines: Iterable[str]) -> Iterator[str]:
+    """What ray job submit prints, without what Ray says of a job that does well; all of it where none is begun."""
+    before: list[str] | None = []
+    for line in lines:
+        plain = DRESSED.sub("", line).strip()
+        if before is not None:
+            before = None if plain.startswith(TAILING) else [*before, line]
+        elif not OF_RAY.fullmatch(DRESSED.sub("", plain)):
+            yield line
+    yield from before or ()
 
 
 @contextlib.contextmanager
@@ -78,6 +116,8 @@ def head() -> Iterator[dict[str, str]]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: all processes on loopback
         **connect.UNUSED,
     }
+    if sys.stdout.isatty():  # the job's output is a pipe, which a person reads here
+        environment["COLUMNS"] = str(shutil.get_terminal_size().columns)
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
         environment.pop(name, None)
     words = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", f"--temp-dir={folder}"]

@@ -37,7 +37,10 @@ def main(argv: Sequence[str]) -> int:
     sweep = SweepDir(places.folder(rundir.default_root(), "a sweep whose runs are asked for"), chosen.name)
     with sweep.owned():
         taken = taking.take(chosen, _wanted(sweep, grid.evaluation(chosen)), sweep)
-        print(f"sweep {chosen.name}: {len(taken.runs)} runs asked so far, store {sweep.root}", flush=True)
+        print(
+            f"sweep {chosen.name}: {len(taken.runs)} asked so far, store {sweep.root}",
+            flush=True,
+        )
         launcher = Launcher(driver.namespace(sweep.root, chosen.name))
         display = progress.display()
         try:
@@ -46,7 +49,11 @@ def main(argv: Sequence[str]) -> int:
         finally:
             display.close()
             launcher.close()
-    print(f"{len(outcome.done)} runs done, {len(outcome.failed)} failed, {len(outcome.held)} held", flush=True)
+    done = len(outcome.done)
+    print(
+        f"{done} run{'s' * (done != 1)} done, {len(outcome.failed)} failed, {len(outcome.held)} held",
+        flush=True,
+    )
     return 130 if outcome.interrupted else 1 if outcome.failed or outcome.held else 0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from gpt3core import cli, hints
+from gpt3core import cli, hints, terminal
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places, rundir, sweepdir
 from sweeps.watching import page, standing, words
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if "--json" in given.flags:
         print(json.dumps(_plain(root, names, one="name" in given.settings), indent=1))
         return 0
-    console = page.console()
+    console = terminal.console()
     if "--watch" in given.flags:
         from sweeps.watching import follow
 

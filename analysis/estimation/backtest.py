@@ -23,6 +23,7 @@ LEAST_ABOVE = 2
 MOST_WEIGHT = 0.5  # of the choices, that a cut must have fitted to count
 LEAST_CUTS = 1  # fewer, and there is no calibrated interval
 THIN_CUTS = 3  # fewer, and a reader is warned
+LEVELS = (0.8, 0.95)  # of the intervals whose coverage is told
 
 # How the variance of a miss, in ln L, grows: sigma^2 = noise^2 + rate (reach + NEAR), reach = decades (1 + 10 decades
 # / span of the data). The rate is that of the cuts and a prior's, and cuts count for as many as they are worth: data
@@ -245,35 +246,50 @@ def _variance(miss: Array) -> float:
     return 0.5 * (robust + float((miss**2).mean()))
 
 
-def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = (0.8, 0.95)) -> pd.DataFrame:
-    """Median error, bias and coverage by decades of extrapolation; intervals are calibrated without the cut judged.
+def judged(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
+    """Every prediction beside what was measured, with intervals that are calibrated without the cut judged.
 
     The weights of the choices and the noise are those of all cuts.
+
+    Returns:
+        The rows of ``tests`` that were predicted, with predicted (loss), miss (ln measured - ln predicted) and, a level
+        each, half80 and half95: half of the interval's width in ln L, infinite where no other cut supports one.
+    """
+    if not tests.cuts:
+        return pd.DataFrame()
+    miss, rows = tests.misses(weights), tests.rows
+    decades, spans = rows.decades.to_numpy(float), rows.span.to_numpy(float)
+    half = np.full((len(rows), len(levels)), np.nan)
+    for cut in rows.fitted_to.unique():
+        here = (rows.fitted_to == cut).to_numpy()
+        calibration = calibrate(tests.where(~here), weights, noise)
+        for j, level in enumerate(levels):
+            half[here, j] = calibration.half_width(decades[here], spans[here], level)
+    named = {f"half{round(100 * level)}": half[:, j] for j, level in enumerate(levels)}
+    predicted = rows.measured.to_numpy(float) * np.exp(-miss)
+    return rows.assign(predicted=predicted, miss=miss, **named).dropna(subset="miss").reset_index(drop=True)
+
+
+def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
+    """Median error, bias and coverage by decades of extrapolation, of the predictions ``judged``.
 
     Returns:
         decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95.
     """
     if tests.cuts < 2:
         return pd.DataFrame()
-    miss, rows = tests.misses(weights), tests.rows
-    decades, spans = rows.decades.to_numpy(float), rows.span.to_numpy(float)
-    inside = np.full((len(rows), len(levels)), np.nan)
-    for cut in rows.fitted_to.unique():
-        judged = (rows.fitted_to == cut).to_numpy()
-        calibration = calibrate(tests.where(~judged), weights, noise)
-        for j, level in enumerate(levels):
-            half = calibration.half_width(decades[judged], spans[judged], level)
-            inside[judged, j] = np.abs(miss[judged]) <= half
-    edges = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0])
+    rows = judged(tests, weights, noise, levels)
+    edges, off = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0]), rows.miss.abs()
+    named = [round(100 * level) for level in levels]
     table = pd.DataFrame(
         {
             "decades": edges[np.searchsorted(edges, rows.decades.to_numpy(float))],
-            "miss": miss,
-            **{f"coverage{round(100 * level)}": inside[:, j] for j, level in enumerate(levels)},
+            "miss": rows.miss,
+            **{f"coverage{name}": (off <= rows[f"half{name}"]).astype(float) for name in named},
         }
-    ).dropna()
+    )
     grouped = table.groupby("decades")
     found = grouped.mean().rename(columns={"miss": "mean_miss"})
     found.insert(0, "tests", grouped.size())
-    found.insert(1, "median_abs_error", table.assign(e=table.miss.abs()).groupby("decades").e.median())
+    found.insert(1, "median_abs_error", table.assign(e=off).groupby("decades").e.median())
     return found.reset_index()

@@ -13,6 +13,7 @@ from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.note import Note
+from analysis.output.words import number_of
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
 
@@ -35,7 +36,7 @@ def notes(study: Study) -> list[Note]:
 def _rules(study: Study) -> Iterator[Note]:
     for rule in study.rules:
         if rule.excluded:
-            message = f"{len(rule.excluded)} runs: {rule.meaning}: {', '.join(rule.excluded)}"
+            message = f"{number_of(len(rule.excluded), 'run')}: {rule.meaning}: {', '.join(rule.excluded)}"
             yield Note(code=f"rule-{rule.name}", severity="info", message=message)
         if rule.name == "worse-than-smaller" and len(rule.excluded) > MOSTLY * len(study.everything):
             message = (
@@ -72,8 +73,8 @@ def _isoflop(study: Study) -> Iterator[Note]:
     for p, implied in zip(minima.parabolas, study.implied, strict=True):
         if p.far:
             message = (
-                f"C={p.budget:.3g}: {len(p.far)} runs more than {isoflop.NEAR:.0%} above the best stay out of the "
-                f"parabola: {', '.join(p.far)}"
+                f"C={p.budget:.3g}: {number_of(len(p.far), 'run')} over {isoflop.NEAR:.0%} above the best left out "
+                f"of the parabola: {', '.join(p.far)}"
             )
             yield Note(code="rule-near", severity="info", message=message)
         if not p.ok:
@@ -326,7 +327,7 @@ def _parametrisations(study: Study) -> Iterator[Note]:
         return
     groups = study.table.groupby("mup_base_width").run_id.apply(list).sort_values(key=lambda ids: ids.map(len))
     names = {width: f"muP of base width {width}" if width else "the standard one" for width in groups.index}
-    listed = ", ".join(f"{names[width]} ({len(ids)} runs)" for width, ids in groups.items())
+    listed = ", ".join(f"{names[width]} ({number_of(len(ids), 'run')})" for width, ids in groups.items())
     message = (
         f"the runs fitted were trained in different parametrisations, {listed}: each has learning rates of its own, "
         f"so fit them apart; exclude=[{','.join(groups.iloc[0][:30])}] leaves the fewest out"
@@ -349,7 +350,7 @@ def _generated(study: Study) -> Iterator[Note]:
 def _runs(study: Study) -> Iterator[Note]:
     if "precision" in study.table and study.table.precision.nunique() > 1:
         counts = study.table.precision.value_counts().sort_index()
-        listed = ", ".join(f"{name} ({count} runs)" for name, count in counts.items())
+        listed = ", ".join(f"{name} ({number_of(count, 'run')})" for name, count in counts.items())
         message = (
             f"the runs fitted were trained in different precisions, {listed}: their losses may differ for that alone; "
             f"precision={counts.idxmax()} leaves the others out"
@@ -361,7 +362,7 @@ def _runs(study: Study) -> Iterator[Note]:
     if len(repeated):
         listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.head(30).itertuples())
         more = "" if len(repeated) <= 30 else f" and {len(repeated) - 30} more"
-        message = f"{len(repeated)} runs saw the text more than once (epochs): {listed}{more}"
+        message = f"{number_of(len(repeated), 'run')} saw the text more than once (epochs): {listed}{more}"
         yield Note(code="repeated-data", severity="info", message=message)
     if study.runs.unmeasured:
         listed = ", ".join(study.runs.unmeasured)
@@ -372,5 +373,5 @@ def _runs(study: Study) -> Iterator[Note]:
         yield Note(code="unmeasured", severity="warning", message=message)
     if study.runs.missing:
         listed = ", ".join(study.runs.missing)
-        message = f"{len(study.runs.missing)} runs of the sweep have no result yet: {listed}"
+        message = f"{number_of(len(study.runs.missing), 'run')} of the sweep without a result yet: {listed}"
         yield Note(code="unfinished", severity="warning", message=message)

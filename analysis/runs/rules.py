@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ MIN_TOKENS_PER_PARAMETER = 1.0  # below, a run has not left the first drop of it
 DIVERGED_ABOVE = 0.05  # relative: more than this above a run with no more parameters and no more tokens
 OF_JUDGEMENT = ("worse-than-smaller", "under-trained")  # a reader may see these runs otherwise
 RULED_OUT = "ruled_out"  # column: taken out by one of these
+Window = tuple[float | None, float | None]
 EXEMPT = {
     "near": "keep_far",
     "repeated-data": "keep_repeated",
@@ -42,6 +44,7 @@ def apply(
     *,
     min_tokens: float = 0.0,
     exclude: Sequence[str] = (),
+    window: Window = (None, None),
     precision: str | None = None,
     off: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[Rule]]:
@@ -53,6 +56,7 @@ def apply(
         table: run_id, N, D, U, loss, status, epochs; precision and duplicate where they are known.
         min_tokens: of training, below which a run does not count.
         exclude: run_ids that the user takes out.
+        window: FLOPs, both ends inside, outside of which no run counts; None where it is open.
         precision: the only one that the runs may have been trained in; any by default.
         off: rules of RULES that take no run out.
 
@@ -62,7 +66,8 @@ def apply(
     _check_asked(table, exclude, precision)
     assert set(off) <= set(RULES)
     rules, out = [], pd.Series(False, index=table.index)
-    for name, meaning, hit in _checks(table, min_tokens, exclude, precision, off):
+    checks = chain(_checks(table, min_tokens, exclude, precision, off), _outside(table, window))
+    for name, meaning, hit in checks:
         found = sorted(table.run_id[hit & ~out])
         if name in off:
             rules.append(Rule(name=name, meaning=meaning, excluded=[], on=False, would_exclude=found))
@@ -164,6 +169,16 @@ def _checks(
         f"fewer than {MIN_TOKENS_PER_PARAMETER:g} training token per parameter, where no min_tokens is given",
         (table.D < MIN_TOKENS_PER_PARAMETER * table.N) & (not min_tokens),
     )
+
+
+def _outside(table: pd.DataFrame, window: Window) -> Iterator[tuple[str, str, pd.Series]]:
+    """The rule of the computes that the user wants, where there are any."""
+    low, high = window
+    if low is None and high is None:
+        return
+    asked = [f"{name}={end:g}" for name, end in (("min_compute", low), ("max_compute", high)) if end is not None]
+    inside = (table.C >= (low or 0.0)) & (table.C <= (np.inf if high is None else high))
+    yield "outside-window", f"its compute lies outside {', '.join(asked)}", ~inside
 
 
 def _ended(table: pd.DataFrame, why: str, lost: pd.Series, off: Sequence[str]) -> Iterator[tuple[str, str, pd.Series]]:

@@ -53,7 +53,12 @@ def chosen(runs: Runs, settings: RunSettings) -> Selection:
     floor = runs.min_tokens if settings.min_tokens is None else settings.min_tokens
     off = settings.rules_off
     table, applied = rules.apply(
-        everything, min_tokens=floor, exclude=settings.exclude, precision=settings.precision, off=off
+        everything,
+        min_tokens=floor,
+        exclude=settings.exclude,
+        window=(settings.min_compute, settings.max_compute),
+        precision=settings.precision,
+        off=off,
     )
     if runs.pruned:
         applied = [Rule(name="pruned", meaning=PRUNED, excluded=sorted(runs.pruned)), *applied]

@@ -335,7 +335,7 @@ class Driver:
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
             return
-        state.started(now + self.estimates.begun(state))
+        state.begun(now + self.estimates.begun(state))
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
 
     def _job(self, run: RunSpec, workers: int | None = None) -> Job:

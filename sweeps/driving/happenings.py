@@ -59,7 +59,10 @@ class Happenings:
         if state.phase == Phase.DONE:
             return  # it ended while no driver was there
         if update.state == "running":
+            before = state.resumed
             state.heard(update.progress)
+            if before is None and state.resumed is not None:
+                self._say(f"resumed {state.run_id} at {state.resumed:.0%}")
         elif update.state == "done":
             self.note("done", run_id=state.run_id)
             if not self.settle_if_done(state, fresh=True):

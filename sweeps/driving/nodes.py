@@ -72,7 +72,7 @@ class Nodes:
         if not self._warned:
             self._warned = True
             for reason, some in waiting.items():
-                self._say(f"WAITING for nodes since {minutes}: {len(some)} runs, each {reason}")
+                self._say(f"WAITING for nodes since {minutes}: {len(some)} run{'s' * (len(some) != 1)}, each {reason}")
         without = [state for some in waiting.values() for state in some]
         if len(without) < len(runs):
             return False  # something still runs: the sweep goes on with it
@@ -121,7 +121,7 @@ class Nodes:
     def _settle(self, runs: Sequence[RunState], phase: Phase, reason: str) -> bool:
         for state in runs:
             state.settle(phase, reason)
-        self._say(f"{phase.value:7} {len(runs)} runs: {reason}")
+        self._say(f"{phase.value:7} {len(runs)} run{'s' * (len(runs) != 1)}: {reason}")
         return True
 
 

@@ -47,7 +47,7 @@ class Outlook:
 
     def expect(self, states: Mapping[str, RunState], now: float) -> Expected:
         """When the waiting runs should start, in their order, and the last run end."""
-        if now < self._next:
+        if now < self._next and not self._passed(states, now):
             return self._expected
         began = time.thread_time()
         waiting = [s for s in states.values() if s.phase == Phase.WAITING]
@@ -61,6 +61,13 @@ class Outlook:
         self._expected = expected.expect(now, [(j.run_id, j.seconds) for j in jobs], ends, room, known)
         self._next = now + max(LOOK_SECONDS, (time.thread_time() - began) / DUTY)
         return self._expected
+
+    def _passed(self, states: Mapping[str, RunState], now: float) -> bool:
+        """Whether the end that was expected is over, and there are runs that have not ended: it was of fewer runs."""
+        end = self._expected.end
+        return (
+            end is not None and end <= now and any(s.phase in (Phase.WAITING, Phase.RUNNING) for s in states.values())
+        )
 
     def plain(self, states: Mapping[str, RunState], now: float, wall: float) -> dict[str, Any]:
         """For status.json; moments in seconds since the epoch.
@@ -90,6 +97,7 @@ class Outlook:
             "flops_per_second": round(flops),
             "mfu": round(flops / (peak * devices), 4) if peak else None,
             "stopping": state.stopping,
+            "resumed": state.resumed,
         }
 
     def _taken(self, now: float) -> dict[str, float]:

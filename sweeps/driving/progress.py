@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gpt3core import terminal
 from sweeps.cluster.job import Progress
 
+DONE = "done    "  # how the line of a finished run begins
 PLAIN_SECONDS = 10.0
+MOST_PLAIN = 12  # runs under way that plain lines list
+WIDE = 100  # columns from which a bar is ...
+NARROW_BAR, WIDE_BAR = 8, 20  # ... so many cells
 LIVE_SECONDS = 0.2  # the driver speaks at every end of a run, which may be many a second
 
 
@@ -30,6 +36,7 @@ class Snapshot:
     done: int
     eta_seconds: float | None
     running: Mapping[str, Progress | None] = field(default_factory=dict)  # run_id -> live progress, None at first
+    resumed: Mapping[str, float] = field(default_factory=dict)  # run_id -> share of its steps that it went on from
     waiting: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     held: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
     failed: Mapping[str, str] = field(default_factory=dict)  # run_id -> reason
@@ -111,11 +118,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
-def _live(progress: Progress | None) -> tuple[str, str, str]:
-    """Progress, loss and speed of a running run, as text."""
+def _live(progress: Progress | None, cells: int = 0) -> tuple[str, str, str]:
+    """Progress, loss and speed of a running run, as text; the progress with a bar of so many cells."""
     if progress is None:
         return "starting", "", ""
-    done = f"{100 * progress.step / progress.steps:3.0f}%" if progress.phase == "training" else progress.phase
+    share = progress.step / progress.steps
+    drawn = f"{terminal.bar(share, cells)} " if cells else ""
+    done = f"{drawn}{share:4.0%}" if progress.phase == "training" else progress.phase
     loss = f"{progress.loss:.3f}" if progress.loss is not None else ""
     return done, loss, f"{progress.tokens_per_second / 1000:.0f}k tok/s"
 
@@ -125,26 +134,39 @@ def _named(runs: list[str]) -> str:
     return runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
 
 
+def _whole_parts(line: str, width: int) -> str:
+    """A run that is done, as far as a line has room: parts stand two spaces apart, and the first are needed most."""
+    while len(line) > width and "  " in line[len(DONE) :]:
+        line = line.rstrip().rpartition("  ")[0]
+    return line.rstrip()
+
+
 class _Plain:
-    """Lines, at every event and at most one summary every few seconds."""
+    """Lines, at every event; and every few seconds how it stands, a line a run under way."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PLAIN_SECONDS
+        told = os.environ.get("COLUMNS", "")
+        self._width = (
+            int(told) if told.isdecimal() and int(told) else None
+        )  # of whoever reads them, where that is known
 
     def say(self, line: str) -> None:
-        print(line, flush=True)
+        cut = self._width is not None and line.startswith(DONE)
+        print(_whole_parts(line, self._width or 0) if cut else line, flush=True)
 
     def show(self, snapshot: Snapshot) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + PLAIN_SECONDS
-        live = ", ".join(f"{run} {' '.join(filter(None, _live(p)))}" for run, p in snapshot.running.items())
-        queue = "".join(f"; {_named(runs)}: {reason}" for runs, reason in snapshot.grouped())
-        print(
-            f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}; running: {live or 'none'}"
-            f"{queue}",
-            flush=True,
-        )
+        lines = [f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}"]
+        for run, progress in list(snapshot.running.items())[:MOST_PLAIN]:
+            done, loss, speed = _live(progress, NARROW_BAR)
+            lines.append(f"  {run:17}  {done:13}  {loss:>6}  {speed:>11}".rstrip())
+        if (more := len(snapshot.running) - MOST_PLAIN) > 0:
+            lines.append(f"  and {more:,} more under way")
+        lines += [f"  waiting  {_named(runs)}: {reason}" for runs, reason in snapshot.grouped()]
+        print("\n".join(lines), flush=True)
 
     def close(self) -> None:
         pass
@@ -159,24 +181,43 @@ class _Terminal:
         self._next = -math.inf
 
     def say(self, line: str) -> None:
-        self._live.console.print(line, markup=False, highlight=False)
+        console = self._live.console
+        console.print(
+            _whole_parts(line, console.width) if line.startswith(DONE) else line, markup=False, highlight=False
+        )
 
     def show(self, snapshot: Snapshot) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LIVE_SECONDS
         title = Text(f"{snapshot.name}: {snapshot.counts()}, ETA {duration(snapshot.eta_seconds)}")
-        table = Table(title=title, title_justify="left", expand=False)
-        for column in ("run", "progress", "loss", "speed", "why it waits or failed"):
-            table.add_column(column, justify="right" if column in ("loss", "speed") else "left")
-        rows = [((run, *_live(progress), ""), "") for run, progress in snapshot.running.items()]
-        rows += [((run, "failed", "", "", reason), "red") for run, reason in snapshot.failed.items()]
-        rows += [((run, "held", "", "", reason), "yellow") for run, reason in snapshot.held.items()]
-        rows += [((run, "pruned", "", "", reason), "dim") for run, reason in snapshot.pruned.items()]
-        rows += [((_named(runs), "waiting", "", "", reason), "dim") for runs, reason in snapshot.grouped()]
-        for cells, style in rows:
-            table.add_row(*map(Text, cells), style=style)  # text, not markup: a reason may begin with "[/"
-        self._live.update(table)
+        self._live.update(Group(title, *self._running(snapshot), *self._others(snapshot)))
+
+    def _running(self, snapshot: Snapshot) -> list[Table]:
+        """A line a run under way."""
+        if not snapshot.running:
+            return []
+        table, cells = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False), self._cells()
+        for column in ("run", "progress", "loss", "speed", ""):
+            table.add_column(column, justify="right" if column in ("loss", "speed") else "left", no_wrap=True)
+        on = {run: f"resumed at {share:.0%}" for run, share in snapshot.resumed.items()}
+        for run, progress in snapshot.running.items():
+            table.add_row(*map(Text, (run, *_live(progress, cells), on.get(run, ""))))
+        return [table]
+
+    def _others(self, snapshot: Snapshot) -> list[Text]:
+        """A line a group of runs that waits, or a run that ended, cut to the width: failures were said in full."""
+        rows = [(f"failed   {run}: {reason}", "red") for run, reason in snapshot.failed.items()]
+        rows += [(f"held     {run}: {reason}", "yellow") for run, reason in snapshot.held.items()]
+        rows += [(f"pruned   {run}: {reason}", "dim") for run, reason in snapshot.pruned.items()]
+        rows += [(f"waiting  {_named(runs)}: {reason}", "dim") for runs, reason in snapshot.grouped()]
+        lines = [Text(line, style=style) for line, style in rows]  # text, not markup: a reason may begin with "[/"
+        for line in lines:
+            line.truncate(self._live.console.width, overflow="ellipsis")
+        return lines
+
+    def _cells(self) -> int:
+        return NARROW_BAR if self._live.console.width < WIDE else WIDE_BAR
 
     def close(self) -> None:
         self._live.stop()

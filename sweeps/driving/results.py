@@ -7,12 +7,14 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.output.words import count
 from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir
+from sweeps.driving.progress import DONE
 from sweeps.driving.proposers import held_out_loss
 
 
@@ -58,7 +60,7 @@ def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any
     early = result["status"] == STOPPED_EARLY
     tokens = int(result.get("tokens", run.tokens)) if early else run.tokens
     flops = costs.train_flops(run.model, tokens)
-    head = f"done    {run.run_id}  N {n:>11,}  D {tokens / 1e6:6.2f}M  C {flops:.2e}"
+    head = f"{DONE}{run.run_id:17}  N {count(n):5}  D {count(tokens):5}  C {flops:.3g}".replace("e+", "e")
     if result["status"] == "diverged":
         return f"{head}  DIVERGED"
     parts = [head, f"STOPPED EARLY of {run.tokens / 1e6:.2f}M tokens: no point on a law"] if early else [head]

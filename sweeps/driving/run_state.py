@@ -51,6 +51,8 @@ class RunState:
     cluster: object = None  # as it was at the last of them
     farthest: int = 0  # step that was reached
     resumes: int = 0  # step of the newest checkpoint that an earlier driver left
+    again: bool = False  # it had begun before it was started last
+    resumed: float | None = None  # share of its steps that it went on from then, once it said so
 
     @property
     def run_id(self) -> str:
@@ -60,10 +62,17 @@ class RunState:
     def started(self, ends: float) -> None:
         """Its workers have it."""
         self.phase, self.reason, self.ends, self.progress = Phase.RUNNING, "", ends, None
-        self.stopping = False
+        self.stopping, self.again, self.resumed = False, False, None
+
+    def begun(self, ends: float) -> None:
+        """Its workers were given it, anew or again."""
+        self.started(ends)
+        self.again = max(self.farthest, self.resumes) > 0
 
     def heard(self, progress: Progress | None) -> None:
         """Its workers say how far it is."""
+        if self.again and self.resumed is None and progress is not None and progress.step:
+            self.resumed = progress.step / progress.steps
         self.progress = progress
         if progress is not None:
             self.farthest = max(self.farthest, progress.step)

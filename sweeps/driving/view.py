@@ -61,6 +61,7 @@ def snapshot(
         done=len(by_phase[Phase.DONE]),
         eta_seconds=None if preparing else eta_seconds,
         running={i: state.progress for i, state in by_phase[Phase.RUNNING].items()},
+        resumed={i: s.resumed for i, s in by_phase[Phase.RUNNING].items() if s.resumed is not None},
         waiting=waiting,
         held=_said(by_phase[Phase.HELD]),
         failed=_said(by_phase[Phase.FAILED]),

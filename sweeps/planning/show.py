@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence, Set
 from itertools import groupby
 
 from rich.console import Console
-from rich.table import Table
 
-from gpt3core import costs, sizes
+from gpt3core import costs, sizes, terminal
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.data import episodes
 from gpt3core.parallel import choose
@@ -23,11 +22,6 @@ from sweeps.planning.text import Text
 MOST_ROWS = 300  # more runs are summed by budget
 LEFT_SHOWN = 40  # cells left out that are listed
 WIDTH = 210  # where the output is no terminal
-
-
-def _console() -> Console:
-    """Where a plan is printed."""
-    return Console(width=None if Console().is_terminal else WIDTH, highlight=False, soft_wrap=False)
 
 
 def show(
@@ -46,7 +40,7 @@ def show(
         pruned: run_ids that will not be started.
     """
     kept = [run for run in grid.runs if run.run_id not in pruned]
-    out, prefixes = _console(), trunks.prefixes(kept)
+    out, prefixes = terminal.console(WIDTH), trunks.prefixes(kept)
     if recipe.family == "gpt3":
         _gpt3(out, recipe, grid.runs, text)
     else:
@@ -174,32 +168,6 @@ def _masked(runs: Sequence[RunSpec], text: Text) -> str:
     )
 
 
-Rows = Sequence[Sequence[str]]
-
-
-def _print(out: Console, title: str, columns: Sequence[str], rows: Rows, *, words: Set[str], last: str = "") -> None:
-    """A table of whole cells: where the terminal is too narrow, columns are left out, and named below.
-
-    Args:
-        words: columns that are set to the left; those of numbers are set to the right.
-        last: columns that may be left out, the first one first.
-    """
-    width = {name: 3 + max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)}
-    whole, without = 1 + sum(width.values()), []
-    for name in filter(None, last.split(", ")):
-        if 1 + sum(width.values()) > out.width:
-            without.append(name)
-            del width[name]
-    table = Table(title=title, title_justify="left")
-    for name in width:
-        table.add_column(name, justify="left" if name in words else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name in width))
-    out.print(table)
-    if without:
-        out.print(f"shown where there are {whole} columns: {', '.join(without)}", style="dim", markup=False)
-
-
 # --------------------------------------------------------------------------------------------- nano ladder and shapes
 
 
@@ -223,12 +191,16 @@ def _grid(
         for run in runs:
             state = "trained" if run.run_id in trained else "pruned" if run.run_id in pruned else "to train"
             rows.append([*_run_row(run, text), f"{seconds[run.run_id] * devices[run.run_id] / 60:.1f}", state])
-        last = "C 6ND, N total, steps, lr, C exact, batch, epochs"
-        _print(out, title, (*columns, "C exact", "C 6ND", unit, "state"), rows, words={"run", "state"}, last=last)
+        last = ("C 6ND", "N total", "steps", "lr", "C exact", "batch", "epochs")
+        terminal.table(
+            out, title, (*columns, "C exact", "C 6ND", unit, "state"), rows, words={"run", "state"}, last=last
+        )
     else:
         grouped = groupby(sorted(runs, key=_budget), key=_budget)
         rows = [_budget_row(budget, list(group), seconds, devices, trained) for budget, group in grouped]
-        _print(out, f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), rows, words=set())
+        terminal.table(
+            out, f"{title}, by budget", ("budget", "runs", "sizes", "D tokens", unit, "trained"), rows, words=set()
+        )
     left = [run for run in runs if run.run_id not in trained and run.run_id not in pruned]
     total = sum(seconds[run.run_id] * devices[run.run_id] for run in left)
     minutes, device = total / 60, unit.removesuffix("-min")
@@ -302,10 +274,9 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
         rows.append([*_gpt3_row(run, text), *_layout_row(found, recipe.plan.max_days)])
         if run.label not in why and found.choice is not None:
             why[run.label] = "; ".join(choose.explain(found.task, found.choice))
-    last = (
-        "6ND of D.1, of D.1, PF-days, again, bubble, micro, state, parameters, GB, epochs, C exact, MFU, pipe, tensor"
-    )
-    _print(out, title, (*columns, *layout), rows, words={"size"}, last=last)
+    last = ("6ND of D.1", "of D.1", "PF-days", "again", "bubble", "micro", "state", "parameters", "GB", "epochs")
+    last += ("C exact", "MFU", "pipe", "tensor")
+    terminal.table(out, title, (*columns, *layout), rows, words={"size"}, last=last)
     for name, words in why.items():
         out.print(f"{name}: {words}", markup=False)
     out.print(

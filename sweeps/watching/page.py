@@ -6,32 +6,22 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gpt3core import terminal
 from sweeps.driving.progress import duration
 from sweeps.driving.status import SILENT_SECONDS
 from sweeps.watching import standing
 from sweeps.watching.last_words import LATEST
 from sweeps.watching.standing import Live, Standing
 
-PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
 ROWS = 40  # of a part of the page that is printed once
-SHORT = 20  # lines below which a page leaves out what is least needed, and ...
-NARROW = 76  # ... columns
+SHORT = 20  # lines below which a page leaves out what is least needed
+BARS = ((110, 20), (60, 6))  # from how many columns a run's bar has how many cells
 ALIVE = ("driving", standing.SILENT)
 STYLES = {standing.DEAD: "red", "failed": "red", standing.SILENT: "yellow", "driving": "green"}
-
-
-def console() -> Console:
-    """Where a page is printed: no colours and no cursor where it is no terminal."""
-    import os
-
-    known = Console()
-    if known.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
-        return known
-    return Console(width=PIPE_WIDTH)
 
 
 def page(sweep: Standing, *, width: int, lines: int | None = None) -> RenderableType:
@@ -141,19 +131,31 @@ def _off(error: float) -> str:
 def _running(sweep: Standing, rows: int, width: int) -> Table:
     speed = "MFU" if any(live.mfu is not None for live in sweep.running) else "GFLOP/s"
     columns = ["running", "done", "loss", "tok/s", speed, "heard", "saved", "ends in"]
-    kept = [name for name in columns if width >= NARROW or name not in (speed, "saved")]
-    table = _table(kept, left=("running", "done"))
-    for live in sweep.running[:rows]:
+    shown = [_live(live, sweep, speed, _cells(width)) for live in sweep.running[:rows]]
+    wide = {name: 2 + max(map(len, (name, *(cells[i] for cells in shown)))) for i, name in enumerate(columns)}
+    for name in (speed, "saved", "heard", "tok/s", "loss"):  # whole cells of fewer columns, the least needed gone first
+        if sum(wide.values()) - 2 > width:
+            del wide[name]
+    table = _table([*wide], left=("running", "done"))
+    for live, cells in zip(sweep.running, shown, strict=False):
         silent = live.heartbeat is not None and sweep.time - live.heartbeat > SILENT_SECONDS
-        cells = dict(zip(columns, _live(live, sweep, speed), strict=True))
-        table.add_row(*(Text(cells[name]) for name in kept), style="yellow" if silent else "")
+        kept = [Text(cell) for name, cell in zip(columns, cells, strict=True) if name in wide]
+        table.add_row(*kept, style="yellow" if silent else "")
     if (more := len(sweep.running) - rows) > 0:
         table.add_row(Text(f"and {more} more"), style="dim")
     return table
 
 
-def _live(live: Live, sweep: Standing, speed: str) -> list[str]:
-    done = "stopping" if live.stopping else f"{live.share:.0%}" if live.phase == "training" else live.phase
+def _cells(width: int) -> int:
+    """Of a run's bar."""
+    return next((cells for least, cells in BARS if width >= least), 0)
+
+
+def _live(live: Live, sweep: Standing, speed: str, cells: int) -> list[str]:
+    done = "stopping" if live.stopping else live.phase
+    if done == "training":
+        done = f"{terminal.bar(live.share, cells)} " if cells else ""
+        done += f"{live.share:4.0%}" + (f", resumed at {live.resumed:.0%}" if live.resumed is not None else "")
     flops = None if not live.flops_per_second else live.flops_per_second / 1e9
     fast = _percent(live.mfu) if speed == "MFU" else "" if flops is None else f"{flops:,.0f}"
     return [

@@ -42,6 +42,7 @@ class Live:
     heartbeat: float | None
     checkpoint: float | None
     stopping: bool
+    resumed: float | None = None  # share of its steps that it went on from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +221,7 @@ def _running(root: Path, said: Mapping[str, Any]) -> tuple[Live, ...]:
                 heartbeat=heartbeat,
                 checkpoint=checkpoint,
                 stopping=beside.get("stopping") is True,
+                resumed=_number(beside.get("resumed")),
             )
         )
     return tuple(found)

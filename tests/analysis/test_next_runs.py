@@ -91,11 +91,11 @@ def test_the_price_is_that_of_the_runs_own_speed_and_of_the_hour(store):
 def test_it_says_stop_in_money_and_with_its_numbers(store, capsys):
     root, _ = store
     assert designing.main([f"runs={root}", "usd_per_hour=3", "worth=1e-3"]) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "stop, further runs are not worth their cost: a tenth off costs at least" in out
     assert "USD, and may cost 0.001 (worth=)" in out
     assert designing.main([f"runs={root}", "usd_per_hour=3", "worth=1e3"]) == 0
-    assert "go on: a tenth off costs at least" in capsys.readouterr().out
+    assert "go on: a tenth off costs at least" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_price_of_a_tenth_is_the_least_over_the_path():
@@ -134,7 +134,7 @@ def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):
     made = runs(FINISHED)[["N", "D", "loss"]]
     made.to_csv("t.csv", index=False)
     assert designing.main(["runs=t.csv", "out=o", "batch=3"]) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "train these N and D" in out
     assert "nats wide" in out
     chosen = pd.read_csv(tmp_path / "o" / "next.csv")

@@ -241,7 +241,7 @@ def test_a_run_that_stopped_early_is_done_with_a_line_that_says_so_and_never_tri
     assert outcome.failed == {}
     said = [line for line in display.lines if "STOPPED EARLY" in line]
     assert len(said) == 4
-    assert all("D   0.01M" in line and "no point on a law" in line and "loss 4.0000" in line for line in said)
+    assert all("  D 12.8k  " in line and "no point on a law" in line and "loss 4.0000" in line for line in said)
     assert all("noise scale 640 tokens, batches beyond it since step 30" in line for line in said)
     again = FakeCluster(smoke[2])
     assert len(drive(smoke, again).done) == 4

@@ -14,3 +14,47 @@ def test_what_cannot_run_is_refused_before_a_head_is_started(known_text, monkeyp
     for words in (["budgets=[-1]"], ["recipe=gpt3"], ["recipe=smoke", "data.max_epochs=0.001"]):
         with pytest.raises((UsageError, ValueError)):
             line.main(words)
+
+
+PRETTY = """\x1b[37mJob submission server address\x1b[39m: \x1b[1mhttp://127.0.0.1:35815\x1b[22m
+
+\x1b[32m-------------------------------------------------------\x1b[39m
+\x1b[32mJob 'raysubmit_FU1NWJCtuY1UJe8P' submitted successfully\x1b[39m
+\x1b[36mNext steps\x1b[39m
+  Query the logs of the job:
+    \x1b[1mray job logs raysubmit_FU1NWJCtuY1UJe8P\x1b[22m
+
+Tailing logs until the job exits (disable with --no-wait):
+sweep smoke: 4 runs, store /s, one driver by a lock
+done    d8-119589fe921f    N 1.76k
+next: python -m analysis.fit runs=/s sweep=smoke
+
+\x1b[32m------------------------------------------\x1b[39m
+\x1b[32mJob 'raysubmit_FU1NWJCtuY1UJe8P' succeeded\x1b[39m
+\x1b[32m------------------------------------------\x1b[39m
+"""
+RECORDS = """2026-11-29 09:51:15,529\tINFO cli.py:42 -- \x1b[37mJob submission server address\x1b[39m: \x1b[1mhttp://1:3\x1b[22m
+2026-11-29 09:51:17,334\tSUCC cli.py:67 -- \x1b[32mJob 'raysubmit_JfSv2MseCLqRfn7y' submitted successfully\x1b[39m
+2026-11-29 09:51:17,346\tINFO cli.py:351 -- Tailing logs until the job exits (disable with --no-wait):
+2026-11-29 09:51:17,128\tINFO job_manager.py:581 -- Runtime env is setting up.
+Running entrypoint for job raysubmit_JfSv2MseCLqRfn7y: sweeps/sizes.py recipe=smoke
+sweep smoke: 4 runs, store /s, one driver by a lock
+done    d8-119589fe921f    N 1.76k
+next: python -m analysis.fit runs=/s sweep=smoke
+2026-11-29 09:52:12,497\tINFO sdk.py:520 -- WebSocket closed for job raysubmit_JfSv2MseCLqRfn7y with close code 1000
+2026-11-29 09:52:12,509\tSUCC cli.py:67 -- \x1b[32mJob 'raysubmit_JfSv2MseCLqRfn7y' succeeded\x1b[39m
+"""
+SAID = ["sweep smoke: 4 runs, store /s, one driver by a lock", "done    d8-119589fe921f    N 1.76k"]
+SAID += ["next: python -m analysis.fit runs=/s sweep=smoke"]
+
+
+@pytest.mark.parametrize("printed", [PRETTY, RECORDS])
+def test_a_job_that_does_well_says_what_the_sweep_says(printed):
+    assert "".join(line._told(printed.splitlines(keepends=True))).splitlines() == SAID
+
+
+def test_a_job_that_fails_or_never_begins_hides_nothing():
+    refused = ["\x1b[31mjob could not be submitted\x1b[39m\n", "because\n"]
+    assert list(line._told(refused)) == refused
+    failed = PRETTY.replace("succeeded", "failed")
+    assert any("' failed" in said for said in line._told(failed.splitlines(keepends=True)))

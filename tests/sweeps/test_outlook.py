@@ -1,6 +1,7 @@
 """What a driver expects, held against what then happens on a clock of the test's own."""
 
 import json
+import math
 
 import pytest
 
@@ -46,6 +47,20 @@ def test_runs_start_and_the_sweep_ends_about_when_it_was_said(isolated, world, f
     assert told["end"] - 1000 == pytest.approx(world.now - 1000, abs=0.1 * left)
     for run_id, start in told["starts"].items():
         assert start == pytest.approx(began[run_id], abs=0.15 * left)
+
+
+def test_no_end_is_told_before_a_sweep_has_begun(isolated, world):
+    """What is expected while text is prepared is of no runs at all: it is not told once there is a queue."""
+    chosen, cells = laptop()
+    told = []
+
+    def watch(found):
+        if not told:
+            found.outlook._expected, found.outlook._next = expected.Expected(end=world.now), math.inf
+            told.append(found.outlook.eta(found.states, world.now))
+
+    driven(chosen, cells, isolated / "root", Timed(world, isolated / "root", guess, rest=3.0), watch=watch)
+    assert told[0] > sum(map(guess, cells.runs)) / 2
 
 
 def test_how_wrong_the_estimates_were_is_kept(isolated, world):

@@ -1,10 +1,8 @@
 """A plan on narrow terminals: fewer columns, each of them whole."""
 
 import pytest
-from rich.console import Console
 
 from sweeps import command
-from sweeps.planning import show
 
 
 @pytest.mark.parametrize("width", [80, 120, 210])
@@ -16,7 +14,7 @@ from sweeps.planning import show
     ],
 )
 def test_a_plan_has_whole_cells_at_every_width(settings, kept, width, capsys, monkeypatch, folder, known_text):
-    monkeypatch.setattr(show, "_console", lambda: Console(width=width, highlight=False))
+    monkeypatch.setenv("COLUMNS", str(width))
     assert command.sweep([*settings, f"data.corpus={folder / 'one'}", "name=narrow", "--plan"], usage="") == 0
     said = capsys.readouterr().out
     lines = said.splitlines()

@@ -96,6 +96,25 @@ def test_a_page_fits_its_terminal_and_takes_no_words_for_markup(midway, width, h
     assert "2/11 done" in text or "done" in text.splitlines()[0]
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_run_under_way_is_one_line_of_whole_cells_with_a_bar(midway, width):
+    root, _ = midway
+    beside = SweepDir(root, "laptop").status()["under_way"]
+    said(root, under_way={run_id: {**more, "resumed": 0.39} for run_id, more in beside.items()})
+    found = standing.look(root, "laptop")
+    console = Console(width=width, record=True, force_terminal=True, color_system=None)
+    console.print(page.page(found, width=width))
+    lines = console.export_text().splitlines()
+    for live in found.running:
+        (line,) = [line for line in lines if line.startswith(live.run_id)]
+        assert "…" not in line
+        assert "━" in line
+        assert "resumed at 39%" in line
+    head = next(line for line in lines if line.startswith("running"))
+    assert ("GFLOP/s" in head) == (width >= 120)
+    assert "ends in" in head
+
+
 def test_a_pipe_gets_no_colours_and_whole_reasons(midway):
     root, _ = midway
     said(root, failed={"d8-aaaaaaaaaaaa": "why it failed, at length: " + "word " * 60 + "end"})

@@ -1,0 +1,131 @@
+"""The best run along compute, with its intervals, and the one that is planned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.estimation.predict import Prediction
+from analysis.output.words import count, flops
+from analysis.runs.conventions import LABELS
+from analysis.study import Study
+from dashboards.figures.style import LOSS, PALETTE, Page, axes
+
+BANDS = ("rgba(0,114,178,0.18)", "rgba(213,94,0,0.18)")  # of the first two colours of the palette
+GAP = 0.08  # between the two panels, as a share of the height
+
+
+def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
+    """Loss above, N* and D* below, over compute; a line at the planned run.
+
+    Args:
+        along: C, N, D, loss and their 95% intervals, nan where the runs do not tell.
+        p: the planned run, where there is a best size at its compute.
+    """
+    figure = go.Figure()
+    _curve(figure, along, "loss", "loss of a new run", 0, "y")
+    _runs(figure, study)
+    for i, (name, label) in enumerate((("N", "N* parameters"), ("D", "D* tokens"))):
+        _curve(figure, along, name, label, i, "y2")
+    if p is not None:
+        _planned(figure, p)
+    axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS)
+    figure.update_layout(
+        showlegend=False,
+        height=640,
+        xaxis={"anchor": "y2"},
+        yaxis={"type": "log", "domain": [0.5 + GAP / 2, 1.0], "dtick": f"L{_step(along.loss)}", "tickformat": "~g"},
+        yaxis2={
+            **{"type": "log", "domain": [0.0, 0.5 - GAP / 2], "title": {"text": "best size and tokens", "standoff": 8}},
+            **{"exponentformat": "power", "showline": True, "linecolor": "#888", "automargin": True},
+        },
+    )
+    about = (
+        "Above, the loss of the best run at each compute; below, its parameters and tokens. Bands are 95%: of a new "
+        "run, and of N* and D*; where there is none, the runs do not tell. The line is the planned run."
+    )
+    return Page(slug="plan", title="The run that is planned", about=about, figure=figure, rows=along)
+
+
+def _step(losses: pd.Series) -> float:
+    """Between the labels of a log axis of less than a decade."""
+    reach = float(losses.max() - losses.min()) if len(losses) else 1.0
+    return next((step for step in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if reach / step <= 8), 5.0)
+
+
+def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color: int, axis: str) -> None:
+    """A curve under its band, its name standing at its end."""
+    known = along[along[f"{name}_low"].notna()]
+    if len(known):
+        figure.add_scatter(
+            x=[*known.C, *known.C[::-1]],
+            y=[*known[f"{name}_high"], *known[f"{name}_low"][::-1]],
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=BANDS[color],
+            name=f"95% of {label}",
+            hoverinfo="skip",
+            yaxis=axis,
+        )
+    figure.add_scatter(
+        x=along.C,
+        y=along[name],
+        mode="lines",
+        name=label,
+        line={"color": PALETTE[color], "width": 2},
+        hovertemplate=f"C %{{x:.3g}}<br>{label} %{{y:.4g}}<extra></extra>",
+        yaxis=axis,
+    )
+    if len(along):
+        place = along.iloc[len(along) // 3]
+        figure.add_annotation(
+            x=np.log10(place.C),
+            y=np.log10(place[name]),
+            yref=axis,
+            text=label,
+            showarrow=False,
+            xanchor="right",
+            yanchor="bottom",
+            font={"color": PALETTE[color], "size": 13},
+        )
+
+
+def _runs(figure: go.Figure, study: Study) -> None:
+    """The runs fitted, small and grey: what the curve rests on."""
+    table = study.table
+    figure.add_scatter(
+        x=table.C,
+        y=table.loss,
+        mode="markers",
+        name="runs",
+        marker={"color": "#888", "size": 5},
+        hovertemplate="C %{x:.3g}<br>loss %{y:.4f}<extra>a run</extra>",
+    )
+
+
+def _planned(figure: go.Figure, p: Prediction) -> None:
+    """A line through both panels, and the values where it meets the curves."""
+    figure.add_shape(
+        type="line",
+        x0=p.compute,
+        x1=p.compute,
+        y0=0,
+        y1=1,
+        yref="paper",
+        line={"color": "#444", "dash": "dot", "width": 1},
+    )
+    values = ((p.loss, f"{p.loss:.3f}", 0, "y"), (p.n, count(p.n), 0, "y2"), (p.d, count(p.d), 1, "y2"))
+    for value, text, color, axis in values:
+        figure.add_scatter(
+            x=[p.compute],
+            y=[value],
+            mode="markers+text",
+            text=[f"{text} "],
+            textposition="middle left",
+            name=f"planned at {flops(p.compute)}",
+            marker={"color": PALETTE[color], "size": 10, "line": {"color": "#fff", "width": 1}},
+            hoverinfo="skip",
+            yaxis=axis,
+        )

@@ -1,0 +1,228 @@
+"""Plan: at a compute, the best run with what it reaches and takes, and what to run before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dash
+from dash import dcc, html
+
+from analysis.output import proposals
+from analysis.runs.conventions import LABELS
+from dashboards import exports, plan
+from dashboards.behind import Behind, Found
+from dashboards.figures.plan import plan as figure
+from dashboards.live import Live, View
+from dashboards.pages import gallery
+from dashboards.plan import Asked, Outlook
+from sweeps.planning import hardware
+
+if TYPE_CHECKING:
+    from analysis.estimation.predict import Prediction
+    from analysis.next_runs import NextRuns
+    from analysis.output.answer import Line
+    from analysis.study import Study
+
+PATH, TITLE = "/plan", "Plan"
+STATE = plan.STATE
+TICK_MS = 500  # between looks at what is made behind the page
+FIGURE = "plan-figure"
+MARKS = {-1: "1/10", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
+OF_SLIDERS = ("compute", "largest")
+SAID = ("wrong", "answer", "why", "next")
+FITTING = "The laws are being fitted."
+DRAWING = "The laws are drawn anew, for their intervals."
+
+
+class Planner:
+    """What the page says, made behind it: an outlook a study, proposals a request."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self._outlooks: Behind[Outlook] = Behind()
+        self._designs: Behind[NextRuns] = Behind()
+
+    def outlook(self, view: View, study: Study) -> Found[Outlook]:
+        """What a study says of larger runs."""
+        return self._outlooks.ask(view.number, lambda: plan.outlook(study))
+
+    def design(self, view: View, asked: Asked) -> Found[NextRuns]:
+        """What to run next."""
+        return self._designs.ask((view.number, asked), lambda: plan.design(self.live.given, asked))
+
+
+def layout(live: Live, state: Mapping[str, str]) -> Any:
+    """Inputs, and places for what the callbacks say."""
+    fields = [
+        _field("planned run, FLOPs", _text("compute", state, "10x"), _slider("compute", state, live.view)),
+        _field("largest run before it, FLOPs", _text("largest", state, "10x"), _slider("largest", state, live.view)),
+        _field("GPU", _choice("gpu", state, {name: name for name in hardware.GPUS})),
+        _field("days at most", _text("days", state)),
+        _field("runs before it", _text("batch", state)),
+        _field("to narrow", _choice("for", state, plan.TARGETS)),
+    ]
+    return html.Article(
+        [
+            html.Div(fields, className="controls"),
+            html.P(id="plan-wrong", className="warning", role="alert"),
+            html.Dl(id="plan-answer"),
+            html.Details([html.Summary("Why it is cut so"), html.Ul(id="plan-why")]),
+            *gallery.figure(FIGURE),
+            html.H2("What to run before it"),
+            html.Div(id="plan-next"),
+            dcc.Store(id="plan-said"),
+            dcc.Interval(id="plan-tick", interval=TICK_MS),
+        ]
+    )
+
+
+def register(app: Any, live: Live) -> None:
+    """Sentences and figure follow the inputs, the study, and what is made behind the page."""
+    planner = Planner(live)
+    asked = (*(dash.Input({"state": name}, "value") for name in STATE), dash.Input("plan-tick", "n_intervals"))
+
+    @app.callback(
+        *(dash.Output(f"plan-{name}", "children") for name in SAID),
+        dash.Output("plan-said", "data"),
+        *asked,
+        dash.State("plan-said", "data"),
+    )
+    def say(*values: Any) -> tuple[Any, ...]:
+        now, parts = _said(planner, live.view, _state(values))
+        if now == values[-1]:
+            raise dash.exceptions.PreventUpdate
+        return (*parts(), now)
+
+    @app.callback(*gallery.outputs(FIGURE), *asked, gallery.shown(FIGURE))
+    def draw(*values: Any) -> tuple[Any, ...]:
+        view, state = live.view, _state(values)
+        known = None if view.study is None or view.study.table.empty else planner.outlook(view, view.study).value
+        if known is None:
+            return gallery.draw(live, FIGURE, None, view.number, values[-1])
+        compute = plan.asked(state, plan.highest_compute(known.study))[0].compute
+        version, was = [view.number, compute], values[-1]
+        if was == ["plan", version]:
+            raise dash.exceptions.PreventUpdate
+        page = figure(known.study, known.along, plan.at(known, compute))
+        return gallery.draw(live, FIGURE, page, version, was, _code(live, compute))
+
+    for name in OF_SLIDERS:
+        _follow(app, live, name)
+
+
+def _state(values: tuple[Any, ...]) -> dict[str, str]:
+    """The inputs of a callback by their names; an empty field is one that says nothing."""
+    return {name: "" if value is None else str(value) for name, value in zip(STATE, values, strict=False)}
+
+
+def _follow(app: Any, live: Live, name: str) -> None:
+    """A slider and a field that say the same, in one callback, for each follows the other."""
+    field, slider = {"state": name}, f"plan-{name}-slider"
+
+    @app.callback(
+        *(dash.Output(field, "value"), dash.Output(slider, "value")),
+        *(dash.Input(field, "value"), dash.Input(slider, "value")),
+        prevent_initial_call=True,
+    )
+    def follow(text: str | None, place: float) -> tuple[Any, Any]:
+        study = live.view.study
+        if study is None or study.table.empty:
+            raise dash.exceptions.PreventUpdate
+        if dash.ctx.triggered_id == slider:
+            return plan.slid(place, plan.highest_compute(study)), dash.no_update
+        return dash.no_update, plan.decades(text or "", plan.highest_compute(study))
+
+
+def _code(live: Live, compute: float) -> str:
+    """The Python that draws the figure."""
+    fitted = exports.study(live.given)
+    return (
+        f"{fitted}; from dashboards import plan; from dashboards.figures.plan import plan as figure; "
+        f"known = plan.outlook(study); figure(study, known.along, plan.at(known, {compute:g})).figure"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def _said(planner: Planner, view: View, state: Mapping[str, str]) -> tuple[list[Any], Any]:
+    """What is said, in short, and the function that spells it out: nothing is made that the browser has."""
+    study = view.study
+    if study is None or study.table.empty:
+        said = FITTING if study is None else "No run passed the rules: there is nothing to plan by."
+        return [view.number, said], lambda: (said, [], [], [])
+    asked, wrong = plan.asked(state, plan.highest_compute(study))
+    known, design = planner.outlook(view, study), planner.design(view, asked)
+    now = [view.number, repr(asked), wrong, known.problem, known.done, design.done]
+    return now, lambda: _spelt(planner, study, asked, wrong, known, design)
+
+
+def _spelt(
+    planner: Planner, study: Study, asked: Asked, wrong: list[str], known: Found[Outlook], design: Found[NextRuns]
+) -> tuple[Any, ...]:
+    nexts = _next(planner, asked, design)
+    if known.value is None:
+        return "; ".join([*wrong, known.problem or DRAWING]), [], [], nexts
+    p = plan.at(known.value, asked.compute)
+    if p is None:
+        wrong = [*wrong, f"no size is best at {asked.compute:.3g} FLOPs by the laws fitted here"]
+        return "; ".join(wrong), [], [], nexts
+    lines, why = _answered(study, asked, known.value, p)
+    return "; ".join(wrong), lines, why, nexts
+
+
+def _answered(study: Study, asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], list[Any]]:
+    """The run that is planned, in lines, and why it is cut so."""
+    run = plan.trained(known, p, asked)
+    counted = f"N {LABELS[study.convention.n]}, C {LABELS[study.convention.c]}; shape and batch grow as GPT-3's do"
+    lines: list[Line] = [*plan.reached(p), *plan.taken(run, asked), ("counted", counted)]
+    spelt = [part for label, said in lines for part in (html.Dt(label), html.Dd(gallery.typeset(said)))]
+    return spelt, [html.Li(said) for said in plan.why(run)]
+
+
+def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
+    """The runs proposed, whether they are worth it, and the commands."""
+    again = [html.P("The same at a terminal:"), _copied("plan-again", plan.command(planner.live.given, asked))]
+    if not design.done:
+        return [html.P("Proposals are being computed."), *again]
+    found = design.value
+    if found is None:
+        return [html.P(design.problem, className="warning"), *again]
+    header, rows = proposals.rows(found)
+    head = html.Thead(html.Tr([html.Th(name) for name in header]))
+    body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
+    table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
+    said = [html.P(sentence) for sentence in proposals.sentences(found)]
+    how = [html.P(line) for line in proposals.how(found)[: 1 if found.commands else 2]]
+    runs = [_copied("plan-run", "\n".join(found.commands))] if found.commands else []
+    return [*table, *said, *how, *runs, *again]
+
+
+def _copied(name: str, text: str) -> Any:
+    """A command, with a button that copies it."""
+    return html.Div([html.Code(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
+
+
+# --------------------------------------------------------------------------------------------------------------- inputs
+
+
+def _field(label: str, *inside: Any) -> Any:
+    return html.Label([html.Span(label), *inside])
+
+
+def _text(name: str, state: Mapping[str, str], usual: str = "") -> Any:
+    return dcc.Input(id={"state": name}, value=state[name], type="text", debounce=True, placeholder=usual)
+
+
+def _choice(name: str, state: Mapping[str, str], known: Mapping[str, str]) -> Any:
+    options = [{"value": value, "label": label} for value, label in known.items()]
+    return dcc.RadioItems(id={"state": name}, value=state[name], options=options, inline=True)
+
+
+def _slider(name: str, state: Mapping[str, str], view: View) -> Any:
+    known = view.study is not None and not view.study.table.empty
+    place = plan.decades(state[name], plan.highest_compute(view.study)) if known else 1.0
+    return dcc.Slider(
+        id=f"plan-{name}-slider", min=-1, max=plan.SHOWN, step=0.05, value=place, marks=MARKS, included=False
+    )

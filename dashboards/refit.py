@@ -1,0 +1,287 @@
+"""A study fitted on the spot: a choice as the settings of analysis.fit, and the cuts of its backtests.
+
+A choice is a law, a convention of N and C, a window of compute, and runs that are left out, each for a reason. It is
+text (the query of a permalink), settings (what is fitted) and a command line (what to type for the same), and the three
+say the same. One fit runs at a time, and of those that wait only the newest is made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimation import backtest
+from analysis.output.words import flops, number_of
+from analysis.settings import COMPUTES, COUNTS, StudySettings
+from dashboards import typed
+from gpt3core.errors import UsageError
+
+if TYPE_CHECKING:
+    from analysis.output.answer import Line
+    from analysis.study import Study
+    from dashboards.figures.style import Page
+    from dashboards.live import View
+
+STARTED = "default"  # of a choice: as the app was started
+STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "from": "", "to": "", "out": ""}  # of a permalink, its defaults
+GROUP = "laws"  # of figures
+MOST_REASON, MOST_TEXT = 200, 15_000  # characters of a reason, and of all that is left out as text
+
+
+# ------------------------------------------------------------------------------------------------------------- a choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Runs that a reader leaves out together, and why."""
+
+    reason: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What to fit; None is as the app was started."""
+
+    law: str | None = None
+    n: str | None = None
+    c: str | None = None
+    window: tuple[float | None, float | None] = (None, None)  # FLOPs, both ends inside
+    left_out: tuple[LeftOut, ...] = ()  # in the order in which they were
+
+    @property
+    def runs(self) -> list[str]:
+        """All that is left out, each once."""
+        return list(dict.fromkeys(run for step in self.left_out for run in step.runs))
+
+    def without(self, runs: Sequence[str], reason: str) -> Choice:
+        """The same without more runs; those that are out already keep their reason.
+
+        Raises:
+            UsageError: without a reason, without a run, or with more than an address takes.
+        """
+        reason, more = " ".join(reason.split())[:MOST_REASON], tuple(run for run in runs if run not in self.runs)
+        if not reason:
+            raise UsageError("why are these runs left out? The reason is kept with them")
+        if not more:
+            raise UsageError("no run is selected that is not left out already: draw a lasso around some")
+        steps = (*self.left_out, LeftOut(reason=reason, runs=more))
+        if len(left_out_text(steps)) > MOST_TEXT:
+            raise UsageError(
+                "so many names do not fit into an address: choose a window of compute, or start with exclude="
+            )
+        return replace(self, left_out=steps)
+
+    def undone(self) -> Choice:
+        """The same with what was left out last taken back in."""
+        return replace(self, left_out=self.left_out[:-1])
+
+
+def choice(state: Mapping[str, str]) -> Choice:
+    """What a permalink says; what it says wrongly is as the app was started."""
+    from analysis import laws
+
+    law = state.get("law", STARTED)
+    return Choice(
+        law=law if law == "all" or law in laws.LAWS else None,
+        n=state["N"] if state.get("N") in COUNTS else None,
+        c=state["C"] if state.get("C") in COMPUTES else None,
+        window=(None, None)
+        if _window_problems(state)
+        else (_flops(state.get("from", "")), _flops(state.get("to", ""))),
+        left_out=left_out(state.get("out", "")),
+    )
+
+
+def unread(state: Mapping[str, str], study: Study) -> list[str]:
+    """What a permalink, or a reader's hand, says that is not taken, a sentence each."""
+    said = [f"{name}={state[name]:.40}: {words}" for name, words in _window_problems(state).items()]
+    there, steps = set(study.everything.run_id), left_out(state.get("out", ""))
+    if state.get("out") and not steps:
+        said.append(f"out={state['out']:.40}: no list of reasons, each with names of runs")
+    gone = [run for step in steps for run in step.runs if run not in there]
+    return said + ([f"{len(gone)} of the runs left out are not here: {', '.join(gone)[:200]}"] if gone else [])
+
+
+def _window_problems(state: Mapping[str, str]) -> dict[str, str]:
+    ends = {name: state.get(name, "").strip() for name in ("from", "to")}
+    found = {name: "FLOPs, positive, like 1e18" for name, text in ends.items() if text and _flops(text) is None}
+    low, high = (_flops(text) for text in ends.values())
+    if low is not None and high is not None and low > high:
+        found["from"] = f"lies above {ends['to']:.40}"
+    return found
+
+
+def _flops(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
+
+
+def left_out(text: str) -> tuple[LeftOut, ...]:
+    """What a permalink leaves out; nothing where it is no list of [reason, [names]]."""
+    try:
+        steps = json.loads(text) if text else []
+        found = [LeftOut(reason=reason[:MOST_REASON], runs=tuple(runs)) for reason, runs in steps]
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    words = [step.reason for step in found] + [run for step in found for run in step.runs]
+    return tuple(found) if all(isinstance(word, str) and word for word in words) else ()
+
+
+def left_out_text(steps: Sequence[LeftOut]) -> str:
+    """The same as text."""
+    return json.dumps([[s.reason, s.runs] for s in steps], separators=(",", ":"), ensure_ascii=False) if steps else ""
+
+
+# ----------------------------------------------------------------------------------------------- settings, as a command
+
+
+def settings(given: StudySettings, chosen: Choice, known: Collection[str]) -> StudySettings:
+    """What is fitted: the settings that the app was started with, changed by a choice.
+
+    Args:
+        known: the names of all runs; others are not left out, for there is nothing to leave out.
+    """
+    low, high = chosen.window
+    more = [run for run in chosen.runs if run in known and run not in given.exclude]
+    return replace(
+        given,
+        law=chosen.law or given.law,
+        N=chosen.n or given.N,
+        C=chosen.c or given.C,
+        min_compute=given.min_compute if low is None else low,
+        max_compute=given.max_compute if high is None else high,
+        exclude=[*given.exclude, *more],
+    )
+
+
+def command(asked: StudySettings, steps: Sequence[LeftOut] = ()) -> str:
+    """What to type for the same fit, the reasons behind it as a shell's comments."""
+    lines = [typed.command("analysis.fit", asked)]
+    lines += [f"# {step.reason}: {', '.join(step.runs)}".replace("\n", " ") for step in steps]
+    return "\n".join(lines)
+
+
+# -------------------------------------------------------------------------------------------------------- what is shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A study that was fitted for a choice, and what a page shows of it."""
+
+    asked: StudySettings
+    study: Study
+    pages: list[Page]
+    answer: list[Line]
+    cuts: list[Cut]
+
+
+def fit(given: StudySettings, chosen: Choice, view: View) -> Fit:
+    """What is to be shown of a choice; nothing is fitted where it chooses what was.
+
+    Args:
+        view: of the settings that the app was started with; it has a study.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    from analysis.output.answer import answer
+    from dashboards import data
+    from dashboards.figures import catalogue
+
+    assert view.study is not None, "who asks has waited for the first fit"
+    asked = settings(given, chosen, set(view.study.everything.run_id))
+    study, pages, said = view.study, view.pages, view.answer
+    if asked != given:
+        study = data.load(asked)[0]
+        pages, said = catalogue.pages(study, view.curves), answer(study)
+    shown = [page for page in pages if page.group == GROUP]
+    return Fit(asked=asked, study=study, pages=shown, answer=said, cuts=cuts(study))
+
+
+def beside(now: Sequence[Line], before: Sequence[Line]) -> list[tuple[str, str, str]]:
+    """The lines of an answer with what another said in their place; empty where that was the same or nothing."""
+    known = dict(before)
+    return [(label, said, known.get(label, "") if known.get(label) != said else "") for label, said in now]
+
+
+# ----------------------------------------------------------------------------------------------------- a backtest's cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What a fit to the runs below a compute predicted for those above it."""
+
+    fitted_to: float  # FLOPs of the highest-compute run that was fitted
+    fitted: int  # runs
+    rows: pd.DataFrame  # a run above a row: run_id, N, D, C, decades, measured, predicted, low and high of 95%, covered
+
+    @property
+    def judged(self) -> pd.DataFrame:
+        """The rows that have an interval; none where no other cut is there to calibrate it by."""
+        found: pd.DataFrame = self.rows[np.isfinite(self.rows.high.to_numpy(float))]
+        return found
+
+    @property
+    def inside(self) -> int:
+        """Of these, how many lie in it."""
+        return int(self.judged.covered.sum())
+
+    @property
+    def miss(self) -> float:
+        """Median absolute miss, relative."""
+        return float(np.expm1(self.rows.miss.abs().median()))
+
+
+def cuts(study: Study) -> list[Cut]:
+    """Every cut of the study's backtests, low ones first: of all its runs, else of the budgets' minima.
+
+    They were fitted when the study was, so that to move from one to another costs nothing.
+    """
+    ensemble = study.ensemble
+    for weighting in (ensemble.anywhere, ensemble.at_optimum) if ensemble is not None else ():
+        if weighting is None:
+            continue
+        rows = backtest.judged(weighting.tests, weighting.weights, weighting.calibration.noise)
+        if len(rows):
+            rows = rows.assign(
+                low=rows.predicted * np.exp(-rows.half95),
+                high=rows.predicted * np.exp(rows.half95),
+                covered=rows.miss.abs() <= rows.half95,
+            )
+            return [_cut(rows[rows.fitted_to == top]) for top in np.unique(rows.fitted_to.to_numpy(float))]
+    return []
+
+
+def _cut(rows: pd.DataFrame) -> Cut:
+    first = rows.iloc[0]
+    return Cut(fitted_to=float(first.fitted_to), fitted=int(first.fitted_runs), rows=rows.reset_index(drop=True))
+
+
+def foretold(cut: Cut) -> str:
+    """How a cut's predictions came out, in a sentence."""
+    said = (
+        f"Fitted to {number_of(cut.fitted, 'run')} up to C = {flops(cut.fitted_to)}, asked about "
+        f"{number_of(len(cut.rows), 'larger one')}: missed by {cut.miss:.2%} in the median"
+    )
+    if not len(cut.judged):
+        return f"{said}. No other cut is there to calibrate an interval by."
+    share = cut.inside / len(cut.judged)
+    return f"{said}; {cut.inside} of {len(cut.judged)} inside their 95% intervals ({share:.0%})."
+
+
+def nearest_cut(found: Sequence[Cut], text: str) -> Cut:
+    """The cut that a permalink means: the nearest to its FLOPs; the middle one where it says none."""
+    wanted = _flops(text)
+    if wanted is None:
+        return found[len(found) // 2]
+    return min(found, key=lambda cut: abs(math.log(cut.fitted_to / wanted)))

@@ -1,0 +1,93 @@
+"""How a command prints: as wide as its terminal, sentences under their labels, tables of whole cells.
+
+Imports rich when something is printed, and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
+READABLE = 110  # columns of a sentence, on however wide a terminal
+BAR = ("━", "╸", " ")  # a whole, a half and an empty cell of a bar
+
+
+def console(pipe: int = PIPE_WIDTH) -> Console:
+    """Where to print: no colours and no cursor where it is no terminal.
+
+    Args:
+        pipe: columns where it is none, and COLUMNS does not say.
+    """
+    from rich.console import Console
+
+    known = Console(highlight=False)
+    if known.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
+        return known
+    return Console(width=pipe, highlight=False)
+
+
+def labelled(lines: Sequence[tuple[str, str]], width: int, whole: Collection[str] = ()) -> list[str]:
+    """Sentences beside their labels, broken between words.
+
+    Args:
+        whole: labels of what is copied, a command or a path: it is never broken.
+    """
+    indent = 2 + max((len(label) for label, _ in lines), default=0)
+    found = []
+    for label, sentence in lines:
+        room = max(20, min(width, READABLE) - indent)
+        parts = (
+            [sentence]
+            if label in whole
+            else textwrap.wrap(sentence, room, break_long_words=False, break_on_hyphens=False)
+        )
+        heads = [label, *[""] * (len(parts) - 1)]
+        found += [f"{head:{indent}}{part}".rstrip() for head, part in zip(heads, parts, strict=True)]
+    return found
+
+
+def table(
+    out: Console,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    words: Collection[str],
+    last: Sequence[str] = (),
+) -> None:
+    """A table of whole cells: where the terminal is too narrow, columns are left out, and named below.
+
+    Args:
+        words: columns that are set to the left; those of numbers are set to the right.
+        last: columns that may be left out, the first one first.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    width = {name: 3 + max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)}
+    whole, without = 1 + sum(width.values()), []
+    for name in last:
+        if 1 + sum(width.values()) > out.width:
+            without.append(name)
+            del width[name]
+    drawn = Table(title=Text(title), title_justify="left")
+    for name in width:
+        drawn.add_column(Text(name), justify="left" if name in words else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for name, cell in zip(columns, row, strict=True) if name in width))
+    out.print(drawn)
+    if without:
+        out.print(f"shown where there are {whole} columns: {', '.join(without)}", style="dim", markup=False)
+
+
+def bar(share: float, cells: int) -> str:
+    """A bar of so many cells, filled to a share of them in halves."""
+    halves = round(2 * cells * min(1.0, max(0.0, share)))
+    full, half = divmod(halves, 2)
+    return BAR[0] * full + BAR[1] * half + BAR[2] * (cells - full - half)

@@ -1,0 +1,50 @@
+"""What commands print, on terminals of any width."""
+
+import pytest
+from rich.console import Console
+
+from gpt3core import terminal
+
+COMMAND = "python -m analysis.design runs=/a/rather/long/path/to/a/store/of/runs sweep=laptop target_compute=1e14"
+LINES = [("law", "a sentence of words " * 20), ("next", COMMAND), ("", "says what that is")]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_sentences_stand_beside_their_labels_and_a_command_is_never_broken(width):
+    printed = terminal.labelled(LINES, width, whole=("next",))
+    assert f"next  {COMMAND}" in printed
+    others = [line for line in printed if COMMAND not in line]
+    assert max(map(len, others)) <= min(width, terminal.READABLE)
+    assert max(map(len, others)) > 0.8 * min(width, terminal.READABLE), "no narrower than it must be"
+    assert all(line.startswith(("law   ", "      ")) for line in others)
+    assert " ".join(" ".join(others).split()) == f"law {LINES[0][1].strip()} says what that is"
+
+
+@pytest.mark.parametrize("width", [40, 60, 200])
+def test_a_table_has_whole_cells_of_as_many_columns_as_fit(width, capsys):
+    out = Console(width=width)
+    rows = [["d8", "1.23e+10", "12,345,678", "[/red] text"], ["d16", "1.23e+12", "9", ""]]
+    terminal.table(out, "Runs [/x]", ("size", "C", "tokens", "note"), rows, words={"size"}, last=("tokens", "C"))
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[0].strip() == "Runs [/x]"
+    assert "[/red] text" in text
+    assert "…" not in text
+    assert max(map(len, (line for line in lines if line[:1] in "┏┃┡│└"))) <= width
+    assert ("12,345,678" in text) == (width >= 46)
+    assert ("shown where there are 46 columns: tokens" in text) == (width < 46)
+
+
+def test_a_bar_is_filled_to_its_share():
+    assert terminal.bar(0.0, 4) == "    "
+    assert terminal.bar(0.5, 4) == "━━  "
+    assert terminal.bar(0.37, 4) == "━╸  "
+    assert terminal.bar(1.0, 4) == terminal.bar(7.0, 4) == "━━━━"
+    assert {len(terminal.bar(i / 100, 7)) for i in range(101)} == {7}
+
+
+def test_a_pipe_is_as_wide_as_the_command_says_and_a_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal.console(150).width == 150
+    monkeypatch.setenv("COLUMNS", "90")
+    assert terminal.console(150).width == 90
