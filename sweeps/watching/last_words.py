@@ -74,7 +74,8 @@ def _of_attempts(run: RunDir, attempt: int | None) -> list[Said]:
 
 def _of_drivers(root: Path, run: RunDir) -> list[Said]:
     logs = sorted((root / "sweeps").glob("*/events.jsonl"))
-    mine = ((log, event) for log in logs for event in _read(log) if event.get("run_id") == run.run_id)
+    having = [run.run_id.encode()]  # a sweep of ten thousand runs has a hundred thousand lines
+    mine = ((log, event) for log in logs for event in _read(log, having) if event.get("run_id") == run.run_id)
     return [_said(f"sweep {printable(log.parent.name)}", event) for log, event in mine]
 
 
@@ -163,9 +164,9 @@ def _live(line: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
     try:
-        return files.read_lines(path)
+        return files.read_lines(path, having)
     except OSError:
         return []
 
