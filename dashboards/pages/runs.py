@@ -138,6 +138,7 @@ def register(app: Any, live: Live) -> None:
     _serve_curves(app.server, live, runs)
     _register_table(app, runs)
     _register_choice(app)
+    _register_closing(app)
     _register_chosen(app, live, runs)
 
 
@@ -265,6 +266,31 @@ def _register_choice(app: Any) -> None:
         return cell["row_id"], kept, kept, None, []
 
 
+def _register_closing(app: Any) -> None:
+    """What was chosen or opened can be let go of at once."""
+
+    @app.callback(
+        dash.Output({"state": "chosen"}, "value", allow_duplicate=True),
+        dash.Output("runs-table", "selected_rows", allow_duplicate=True),
+        dash.Input("runs-clear", "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def clear(clicks: int | None) -> tuple[str, list[int]]:
+        if not clicks:  # the button has just come
+            raise dash.exceptions.PreventUpdate
+        return "", []
+
+    @app.callback(
+        dash.Output({"state": "run"}, "value", allow_duplicate=True),
+        dash.Input("runs-close", "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def close(clicks: int | None) -> str:
+        if not clicks:
+            raise dash.exceptions.PreventUpdate
+        return ""
+
+
 def _register_chosen(app: Any, live: Live, runs: RunTable) -> None:
     """Runs beside each other, and one of them opened."""
 
@@ -273,6 +299,8 @@ def _register_chosen(app: Any, live: Live, runs: RunTable) -> None:
         known = [row.run_id for row in runs.look(at_most_every=LOOK_SECONDS).rows]
         there, unknown = one_run.names((chosen or "").split(","), known)
         parts: list[Any] = [html.P(f"No run of this store is called {name:.80}.") for name in unknown[:3]]
+        if there or unknown:
+            parts.append(html.Button("choose none", id="runs-clear"))
         if len(there) == 1:
             parts.append(
                 html.P(f"{there[0]} is chosen; with another one their configurations are shown beside each other.")
@@ -329,7 +357,7 @@ def _line(line: Line) -> list[Any]:
 
 def _opened(run: OneRun) -> list[Any]:
     """A run: its facts, what it met, its scores, its log, and commands."""
-    parts: list[Any] = [html.H2(run.row.run_id)]
+    parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", id="runs-close")]
     parts += [html.P(word, className="warning") for word in (run.row.note, run.problem) if word]
     parts.append(html.Dl([part for name, shown in run.facts for part in (html.Dt(name), html.Dd(shown))]))
     if run.met:

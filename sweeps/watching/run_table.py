@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,12 @@ NOBODYS = Member()  # of a run that no sweep asked for
 UNREADABLE = "unreadable"  # status of a run whose result is damaged, or does not answer now
 LOOK_SECONDS = 0.5  # for evaluations at one look
 NUMBERS = ("gpu_hours", "cost", "tokens_per_second", "mfu", "epochs", "train_seconds", "steps", "attempts", "devices")
-_OF_SPEC = {  # field of a row: dotted name in a specification
-    "tokens": "tokens",
-    "budget": "budget_flops",
-    "lr": "optim.lr",
-    "batch_tokens": "optim.batch_tokens",
-    "schedule": "optim.schedule",
-    "seed": "seed",
-    "n_layer": "model.n_layer",
-    "d_model": "model.d_model",
-    "n_ctx": "model.n_ctx",
-    "vocab": "model.vocab_size",
-    "corpus": "data.corpus",
-    "parent": "parent.run_id",
+_NUMBERS_OF = {  # section of a specification -> field of a row -> its name there
+    "": {"tokens": "tokens", "budget": "budget_flops", "seed": "seed"},
+    "optim": {"lr": "lr", "batch_tokens": "batch_tokens"},
+    "model": {"n_layer": "n_layer", "d_model": "d_model", "n_ctx": "n_ctx", "vocab": "vocab_size"},
 }
+_WORDS_OF = {"schedule": ("optim", "schedule"), "corpus": ("data", "corpus"), "parent": ("parent", "run_id")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,57 +242,68 @@ def _row(run_id: str, known: _Known) -> Row:
 def _spec(root: Path, run_id: str) -> dict[str, Any] | None:
     """What a specification says for a row; None where there is none (yet)."""
     try:
-        given = specs.flat(files.read_object(root / "runs" / run_id / "spec.json"))
+        given = files.read_object(Path(f"{root}/runs/{run_id}/spec.json"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (StoreError, OSError) as error:
-        return {"note": printable(str(error))}
-    found: dict[str, Any] = {name: given.get(dotted) for name, dotted in _OF_SPEC.items()}
-    for name in ("schedule", "corpus", "parent"):
-        found[name] = printable(str(found[name])) if isinstance(found[name], str) else ""
-    for name in set(found) - {"schedule", "corpus", "parent"}:
-        found[name] = files.number(found[name])
-    return found | _sizes(given, found["tokens"])
+        return {"note": _word(str(error))}
+    found: dict[str, Any] = {}
+    for section, names in _NUMBERS_OF.items():
+        there = _section(given, section) if section else given
+        found |= {name: files.number(there.get(field)) for name, field in names.items()}
+    for name, (section, field) in _WORDS_OF.items():
+        value = _section(given, section).get(field)
+        found[name] = _word(value) if isinstance(value, str) else ""
+    return found | _sizes(_section(given, "model"), found["tokens"])
 
 
-def _sizes(given: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
-    shape = tuple((name, value) for name, value in given.items() if name.startswith("model."))
+def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = given.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _sizes(model: dict[str, Any], tokens: float | None) -> dict[str, Any]:
     try:
-        n, parameters, flops_per_token = _of_shape(shape)
+        n, parameters, flops_per_token = _of_shape(model)
     except (ValueError, TypeError) as error:
-        return {"note": printable(f"its shape is not known here ({error})")}
+        return {"note": _word(f"its shape is not known here ({error})")}
     return {"n": n, "parameters": parameters, "flops": None if tokens is None else flops_per_token * tokens}
 
 
 _SHAPES: dict[str, tuple[float, float, float]] = {}  # a ladder has few
 
 
-def _of_shape(shape: tuple[tuple[str, Any], ...]) -> tuple[float, float, float]:
+def _of_shape(model: dict[str, Any]) -> tuple[float, float, float]:
     """Non-embedding and all parameters of a model, and its training FLOPs a token."""
-    key = repr(shape)
+    key = repr(model)
     if key not in _SHAPES:
-        model = specs.from_dict(ModelSpec, {name.removeprefix("model."): value for name, value in shape})
-        counts = costs.params(model)
-        _SHAPES[key] = float(counts.nonembedding), float(counts.total), costs.train_flops(model, 1)
+        spec = specs.from_dict(ModelSpec, model)
+        counts = costs.params(spec)
+        _SHAPES[key] = float(counts.nonembedding), float(counts.total), costs.train_flops(spec, 1)
     return _SHAPES[key]
+
+
+@lru_cache(maxsize=4096)  # runs have few words, and most in common
+def _word(text: str) -> str:
+    return printable(text)
 
 
 def _result(root: Path, run_id: str) -> dict[str, Any] | None:
     """What a result says for a row; None while there is none."""
-    path = root / "runs" / run_id / "result.json"
+    path = Path(f"{root}/runs/{run_id}/result.json")
     try:
         ended = path.stat().st_mtime
         given = files.read_object(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (StoreError, OSError) as error:
-        return {"status": UNREADABLE, "note": printable(str(error))}
+        return {"status": UNREADABLE, "note": _word(str(error))}
     found: dict[str, Any] = {name: files.number(given.get(name)) for name in NUMBERS}
-    found |= {name: printable(str(given.get(name) or "")) for name in ("precision", "kernel", "device")}
+    found |= {name: _word(str(given.get(name) or "")) for name in ("precision", "kernel", "device")}
     damage = given.get("damage")
     words = [anomaly.told(given), *(damage if isinstance(damage, list) else ())]
-    found |= {"status": printable(str(given.get("status"))), "ended": ended}
-    return {**found, "note": "; ".join(printable(str(word)) for word in words if word)}
+    found |= {"status": _word(str(given.get("status"))), "ended": ended}
+    return {**found, "note": "; ".join(_word(str(word)) for word in words if word)}
 
 
 def _loss(folder: Path, eval_id: str) -> float | None:
