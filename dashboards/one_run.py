@@ -13,7 +13,7 @@ from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT
 from gpt3core.store import places
 from gpt3core.store.rundir import RunDir
-from sweeps.watching import last_words, loss_trace, reproduce
+from sweeps.watching import incidents, last_words, reproduce
 from sweeps.watching.run_table import Row
 
 MOST_SAID = 200  # lines of the log, the last
@@ -55,7 +55,7 @@ def read(root: Path, row: Row) -> OneRun:
         facts=tuple((COLUMNS[name].title, shown) for name in FACTS if (shown := COLUMNS[name].shown(row))),
         said=tuple(one.text() for one in said[-MOST_SAID:]),
         unsaid=max(0, len(said) - MOST_SAID),
-        met=tuple(loss_trace.met(run)),
+        met=tuple(incidents.sentences(incidents.read(run))),
         held_out=_held_out(held_out[-1]) if held_out else "",
         measured=tuple(_measured(row) for row in rows if row.get("task") != HELD_OUT),
         commands=tuple(commands(root, row)),

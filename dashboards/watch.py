@@ -13,7 +13,7 @@ from pathlib import Path
 from gpt3core.errors import StoreError
 from gpt3core.store import places, sweepdir
 from gpt3core.store.rundir import RunDir
-from sweeps.watching import loss_trace, standing
+from sweeps.watching import incidents, loss_trace, standing
 from sweeps.watching.loss_trace import Stamp
 from sweeps.watching.standing import Standing
 
@@ -71,7 +71,7 @@ class Watch:
         stamp = loss_trace.stamp(run)
         before = self._under.get(run_id)
         if before is None or before[0] != stamp:
-            before = stamp, Under(losses=loss_trace.losses(run), met=tuple(loss_trace.met(run)))
+            before = stamp, Under(losses=loss_trace.losses(run), met=tuple(incidents.sentences(incidents.read(run))))
             self._under[run_id] = before
         return before[1]
 

@@ -8,6 +8,8 @@ import pandas as pd
 
 from analysis.study import Study
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
+from dashboards.figures.accuracy_size import accuracy_size
+from dashboards.figures.compute import compute_bars
 from dashboards.figures.curves import curves
 from dashboards.figures.finetuned import finetuned
 from dashboards.figures.frontier import frontier
@@ -15,16 +17,19 @@ from dashboards.figures.isoflop import isoflop
 from dashboards.figures.lowest import lowest
 from dashboards.figures.residuals import residuals
 from dashboards.figures.style import Page
+from dashboards.figures.trunks import trunks
 
 PAGES: dict[str, Callable[[Study], Page]] = {
     "frontier": frontier,
     "isoflop": isoflop,
     "residuals": residuals,
+    "compute": compute_bars,
     "accuracy-compute": accuracy_compute,
     "accuracy-shots": accuracy_shots,
+    "accuracy-size": accuracy_size,
 }
-OF_STORES = ("accuracy-compute", "accuracy-shots")
-SLUGS = ("frontier", "isoflop", "curves", "lowest-curves", "residuals", *OF_STORES)  # of a store's sweep
+OF_SCORES = ("accuracy-compute", "accuracy-shots", "accuracy-size")  # of a store's sweep, or a table with scores
+SLUGS = ("frontier", "isoflop", "curves", "lowest-curves", "residuals", "compute", *OF_SCORES)  # of a store's sweep
 
 
 def pages(study: Study, losses: Mapping[str, pd.DataFrame] | None = None) -> list[Page]:
@@ -33,9 +38,11 @@ def pages(study: Study, losses: Mapping[str, pd.DataFrame] | None = None) -> lis
     Args:
         losses: the loss curve of each run (columns tokens, loss), where there are any.
     """
-    made = {slug: make(study) for slug, make in PAGES.items() if study.runs.store or slug not in OF_STORES}
+    scored = study.runs.store or len(study.runs.evals)
+    made = {slug: make(study) for slug, make in PAGES.items() if scored or slug not in OF_SCORES}
     if losses is not None:
         made["curves"] = curves(study, losses)
         made["lowest-curves"] = lowest(study, losses)
-    beside = finetuned(study)  # of sweeps whose runs were fine-tuned
-    return [*(made[slug] for slug in SLUGS if slug in made), *([] if beside is None else [beside])]
+    # of sweeps whose runs start from one another's checkpoints, or were fine-tuned
+    beside = [trunks(study, losses) if losses is not None else None, finetuned(study)]
+    return [*(made[slug] for slug in SLUGS if slug in made), *(page for page in beside if page is not None)]

@@ -39,7 +39,8 @@ class Page:
     title: str
     about: str
     figure: go.Figure
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # what is exported
+    summary: pd.DataFrame | None = None  # what is printed below the figure where the rows are too many
 
 
 def plain(name: object) -> str:
@@ -72,8 +73,8 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
         linecolor="#888",
         automargin=True,
     )
-    values = [v for trace in figure.data for v in (trace.y if trace.y is not None else ()) if v is not None and v > 0]
-    if log_y and values:  # a log axis of less than a decade would have one label
+    known = [v for trace in figure.data for v in (trace.y if trace.y is not None else ())] if log_y else []
+    if values := [v for v in known if v is not None and v > 0]:  # a log axis of less than a decade would have one label
         figure.update_yaxes(tickmode="array", tickvals=_ticks(min(values), max(values)), tickformat=".2~f")
     return figure
 
@@ -113,6 +114,23 @@ def of_size(sizes: Iterable[float]) -> dict[str, Any]:
         "outlinewidth": 0,
     }
     return {"colorscale": scale(), "cmin": low, "cmax": max(high, low + 1e-9), "colorbar": bar}
+
+
+def add_scale(figure: go.Figure, sizes: Iterable[float], *, pixels: int | None = None) -> None:
+    """The bar of the colours of sizes, where no points carry it.
+
+    Args:
+        pixels: how long it is, above the figure; by default it stands beside it, as high.
+    """
+    sizes = list(sizes)
+    if not sizes:
+        return
+    marker = {**of_size(sizes), "color": np.log10(sizes)}
+    if pixels is not None:
+        above = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "ypad": 22}
+        marker["colorbar"] |= {**above, "lenmode": "pixels", "len": pixels, "thickness": 8, "title": {"text": ""}}
+        marker["colorbar"]["ticktext"] = [f"N {text}" for text in marker["colorbar"]["ticktext"]]
+    figure.add_scatter(x=[None] * len(sizes), y=[None] * len(sizes), mode="markers", marker=marker, showlegend=False)
 
 
 def scale() -> list[list[Any]]:

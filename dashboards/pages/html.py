@@ -95,10 +95,12 @@ def definitions(lines: Sequence[tuple[str, str]]) -> str:
 
 
 def _figure_page(name: str, pages: list[Page], page: Page) -> str:
+    behind = f"<details><summary>The {len(page.rows)} rows behind it</summary>{_rows(page.rows)}</details>"
+    if page.summary is not None:
+        behind = _rows(page.summary)
     body = (
-        f"<h2>{html.escape(page.title)}</h2><p>{html.escape(page.about)}</p>{plot(page)}"
-        f"<details><summary>The {len(page.rows)} rows behind it</summary>{_rows(page.rows)}</details>"
-        f'<p><a href="data/{page.slug}.csv" download>as CSV</a></p>'
+        f"<h2>{html.escape(page.title)}</h2><p>{html.escape(page.about)}</p>{plot(page)}{behind}"
+        f'<p><a href="data/{page.slug}.csv" download>{len(page.rows):,} rows as CSV</a></p>'
     )
     return _document(name, pages, page.slug, page.title, body)
 

@@ -1,4 +1,4 @@
-"""The loss of a run under way, in a few numbers, and what it met on its way."""
+"""The loss of a run under way, in a few numbers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from gpt3core.errors import StoreError
-from gpt3core.store import files, metrics
+from gpt3core.store import metrics
 from gpt3core.store.rundir import RunDir
-from sweeps.watching.words import printable
 
 POINTS = 40
-MET = ("anomaly", "overflow", "rolled back", "diverged", "stopped early")  # events of an attempt
 Stamp = tuple[tuple[str, int], ...]
 
 
@@ -37,25 +35,6 @@ def losses(run: RunDir, points: int = POINTS) -> tuple[float, ...]:
     found = [loss for _, loss in sorted(by_step.items()) if loss is not None and math.isfinite(loss)]
     edges = [len(found) * i // points for i in range(points + 1)] if len(found) > points else range(len(found) + 1)
     return tuple(sum(found[a:b]) / (b - a) for a, b in pairwise(edges))
-
-
-def met(run: RunDir) -> list[str]:
-    """What a run met, a sentence each, the oldest first."""
-    having = [f'"event": "{name}"'.encode() for name in MET]
-    found = []
-    for attempt in run.attempts():
-        try:
-            events = files.read_lines(attempt / "events.jsonl", having)
-        except OSError:
-            continue
-        found += [_sentence(event) for event in events]
-    return found
-
-
-def _sentence(event: dict[str, object]) -> str:
-    words = f"{event.get('event')} at step {event.get('step')}"
-    reason, action = event.get("reason"), event.get("action")
-    return printable(words + (f": {reason}" if reason else "") + (f" ({action})" if action else ""))
 
 
 def _sources(run: RunDir) -> list[Path]:

@@ -51,7 +51,7 @@ def test_an_opened_run_tells_its_scores_its_log_and_what_it_met(root):
     run.event(attempt, "anomaly", step=7, reason="<script>alert(1)</script>", action="skip")
     found = one_run.read(root, row)
     assert (len(found.said), found.unsaid) == (one_run.MOST_SAID, 6)
-    assert found.met == ("anomaly at step 7: <script>alert(1)</script> (skip)",)
+    assert found.met == ("anomaly at step 7: <script>alert(1)</script>; skip",)
     table = run.evaluation(next((run.path / "evals").glob("*.parquet")).stem)
     assert found.held_out.startswith(f"loss {table.loss[0]:.4f} ± {table.loss_se[0]:.4f}")
     asked = table[table.task != "held_out"]
