@@ -33,7 +33,7 @@ def accuracy_size(study: Study) -> Page:
         figure.add_scatter(x=below.index, y=below, mode="lines", line=BASELINE, name=BASELINE_NAME, hoverinfo="skip")
     tuned = _tuned(study)
     for i, (name, line) in enumerate(_beside(tuned, set(members))):
-        _add_way(figure, name, 3 + i, line, line.iloc[:0])
+        _add_way(figure, name, 3 + i, line)
     axes(figure, f"N, parameters, {LABELS[study.convention.n]}", "accuracy, mean of tasks")
     about = (
         "Of every size the run that was trained with most compute (seeds together). Thick: the mean of the tasks that "
@@ -62,10 +62,10 @@ def _named(shots: int) -> str:
     return {0: "zero-shot", 1: "one-shot"}.get(shots, "few-shot")
 
 
-def _add_way(figure: go.Figure, name: str, i: int, line: pd.DataFrame, tasks: pd.DataFrame) -> None:
+def _add_way(figure: go.Figure, name: str, i: int, line: pd.DataFrame, tasks: pd.DataFrame | None = None) -> None:
     """One way of asking: thin lines of tasks, and their mean with errors."""
     color = PALETTE[i % len(PALETTE)]
-    for _, task in tasks.groupby("task", sort=False):
+    for _, task in [] if tasks is None else tasks.groupby("task", sort=False):
         thin = {"color": color, "width": 1}
         figure.add_scatter(
             x=task.N, y=task.accuracy, mode="lines", line=thin, opacity=THIN, showlegend=False, hoverinfo="skip"
