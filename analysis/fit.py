@@ -65,13 +65,13 @@ def main(argv: Sequence[str]) -> int:
     _print(study, whole=given.tables == EVERY, following=_following(argv))
     print(f"written: {out}/fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")
     if given.figures:
-        _draw(study, out / "figures")
+        _draw(study, given, out / "figures")
     return 0
 
 
-def _draw(study: Study, folder: Path) -> None:
+def _draw(study: Study, given: FitSettings, folder: Path) -> None:
     pages = importlib.import_module(DRAWING)
-    pages.write(study, folder)
+    pages.write(study, folder, given)
     pages.write_svg(study, folder)
     print(f"figures: {folder / 'index.html'}")
 

@@ -23,12 +23,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     given = cli.settings(Settings(), argv)
 
+    from dashboards import offline
     from dashboards.figures.gpt3 import aggregate, loss_of_compute, symbol_insertion
-    from dashboards.pages import html
 
     out = Path(given.out).expanduser().absolute()
     pages = [symbol_insertion(), aggregate(), loss_of_compute()]
-    html.write_pages("GPT-3", pages, out, "".join(f"<p>{page.about}</p>" for page in pages))
+    offline.write_pages("GPT-3", pages, out, "list.html")
     print(f"figures: {out / 'index.html'}")
     return 0
 

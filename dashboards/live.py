@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.settings import StudySettings
+from dashboards.exports import Shelf
 from gpt3core.errors import LostError, StoreError, UsageError
 from gpt3core.store import places
 from gpt3core.store.rundir import default_root
 
 if TYPE_CHECKING:
     from analysis.output.answer import Line
+    from analysis.study import Study
     from dashboards.figures.style import Page
 
 POLL_SECONDS = 3.0  # between looks at the store
@@ -29,17 +31,22 @@ class View:
     name: str = ""
     answer: list[Line] = field(default_factory=list)
     pages: list[Page] = field(default_factory=list)
+    study: Study | None = None
     made: float = 0.0  # when it was read from the store, seconds since the epoch
     fitting: float | None = None  # since when newer results are being fitted
     problem: str = ""  # why newer results could not be
 
 
 class Live:
-    """Follows a store or a table; ``view`` is what to show now."""
+    """Follows a store or a table, whose place is ``root``; ``view`` is what to show now.
+
+    ``shelf`` keeps the figures that are shown, for who asks for the rows behind them.
+    """
 
     def __init__(self, given: StudySettings) -> None:
-        self._given = given
-        self._root = places.local(given.runs) if given.runs else default_root()
+        self.given = given
+        self.root = places.local(given.runs) if given.runs else default_root()
+        self.shelf = Shelf()
         self._token: Token | None = None
         self.view = View()
 
@@ -49,8 +56,8 @@ class Live:
 
     def look(self) -> None:
         """Fit what is new, if anything is; a problem is shown, and tried again when the store changes."""
-        places.refresh(self._root)
-        token = _token(self._root)
+        places.refresh(self.root)
+        token = _token(self.root)
         if token == self._token:
             return
         self.view = replace(self.view, fitting=time.time())
@@ -72,11 +79,11 @@ class Live:
         from dashboards import data
         from dashboards.figures import catalogue
 
-        study, _ = data.load(self._given)
+        study, _ = data.load(self.given)
         made = self.view.fitting or time.time()
         pages = catalogue.pages(study, data.losses(study.runs))
         name, number = study.runs.name, self.view.number + 1
-        return View(number=number, name=name, answer=answer(study), pages=pages, made=made)
+        return View(number=number, name=name, answer=answer(study), pages=pages, study=study, made=made)
 
 
 def _token(root: Path) -> Token:

@@ -7,13 +7,12 @@ the laws are fitted first.
 
 from __future__ import annotations
 
-import html
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.settings import ReportSettings
+from analysis.settings import ReportSettings, StudySettings
 from gpt3core import cli
 
 if TYPE_CHECKING:
@@ -36,17 +35,36 @@ def main(argv: Sequence[str]) -> int:
 
     study, folder = data.load(given)
     out = given.folder(folder.parent / "report")
-    write(study, out)
+    write(study, out, given)
     print(f"report: {out / 'index.html'}")
     return 0
 
 
-def write(study: Study, out: Path) -> None:
-    """Write a study's pages: a summary, and one for each figure."""
-    from dashboards.pages.html import write_pages
+def write(study: Study, out: Path, given: StudySettings | None = None) -> None:
+    """Write a study's pages: a summary, and one for each figure.
+
+    Args:
+        given: what the study was asked for by, for the line of Python below each figure.
+    """
+    from analysis.output.answer import answer
+    from dashboards import exports, offline, summary
 
     made = _pages(study)
-    write_pages(study.runs.name, made, out, _summary(study, made[0]))
+    code = {page.slug: exports.code(given, page.slug) for page in made}
+    lead, others = summary.split(answer(study))
+    offline.write_pages(
+        study.runs.name,
+        made,
+        out,
+        "summary.html",
+        code,
+        lead=lead,
+        others=others,
+        figure_of=summary.figure_of,
+        slugs=[page.slug for page in made],
+        groups=summary.groups(study),
+        notes=study.notes,
+    )
 
 
 def write_svg(study: Study, out: Path) -> None:
@@ -69,27 +87,6 @@ def _pages(study: Study) -> list[Page]:
     from dashboards.figures.catalogue import pages
 
     return pages(study, data.losses(study.runs))
-
-
-def _summary(study: Study, first: Page) -> str:
-    """The index page: the answer, the first figure, the tables and the notes."""
-    from analysis.output import text
-    from analysis.output.answer import answer
-    from dashboards.pages.html import definitions, plot, table
-
-    parts = [
-        definitions(answer(study)),
-        plot(first),
-        f"<p>{html.escape(first.about)}</p>",
-    ]
-    for title, header, rows in text.tables(study):
-        parts.append(f"<h2>{html.escape(title)}</h2>{table(header, rows)}")
-    notes = "".join(
-        f'<li class="{html.escape(n.severity)}">{html.escape(n.message)} <code>{html.escape(n.code)}</code></li>'
-        for n in study.notes
-    )
-    parts.append(f"<h2>Notes</h2><ul>{notes}</ul>")
-    return "".join(parts)
 
 
 if __name__ == "__main__":

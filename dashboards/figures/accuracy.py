@@ -94,7 +94,15 @@ def accuracy_shots(study: Study) -> Page:
         f"{_gains(study)}{' ' + PUBLISHED if beside else ''}"
     )
     title = "Accuracy against examples"
-    return Page(slug="accuracy-shots", title=title, about=about, figure=figure, rows=rows, summary=summary(study))
+    return Page(
+        slug="accuracy-shots",
+        title=title,
+        about=about,
+        figure=figure,
+        rows=rows,
+        summary=summary(study),
+        group="few-shot",
+    )
 
 
 def _titled(lines: pd.DataFrame, task: str) -> str:
@@ -215,7 +223,15 @@ def accuracy_compute(study: Study) -> Page:
         f"{' ' + PUBLISHED if beside else ''}"
     )
     title = "Accuracy against compute"
-    return Page(slug="accuracy-compute", title=title, about=about, figure=figure, rows=rows, summary=summary(study))
+    return Page(
+        slug="accuracy-compute",
+        title=title,
+        about=about,
+        figure=figure,
+        rows=rows,
+        summary=summary(study),
+        group="few-shot",
+    )
 
 
 def _over_tasks(group: pd.DataFrame) -> pd.DataFrame:

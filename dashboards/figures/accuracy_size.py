@@ -43,7 +43,10 @@ def accuracy_size(study: Study) -> Page:
     if len(tuned):
         about += " Fine-tuned: the same models after training on labelled examples, where a task has any."
     title = "Accuracy against size"
-    return Page(slug="accuracy-size", title=title, about=about, figure=figure, rows=rows, summary=summary(study))
+    table = summary(study)
+    return Page(
+        slug="accuracy-size", title=title, about=about, figure=figure, rows=rows, summary=table, group="few-shot"
+    )
 
 
 def _means(lines: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from analysis.study import Study
+from dashboards.data import losses
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
 from dashboards.figures.accuracy_size import accuracy_size
 from dashboards.figures.compute import compute_bars
@@ -18,6 +19,7 @@ from dashboards.figures.lowest import lowest
 from dashboards.figures.residuals import residuals
 from dashboards.figures.style import Page
 from dashboards.figures.trunks import trunks
+from gpt3core.errors import UsageError
 
 PAGES: dict[str, Callable[[Study], Page]] = {
     "frontier": frontier,
@@ -32,17 +34,29 @@ OF_SCORES = ("accuracy-compute", "accuracy-shots", "accuracy-size")  # of a stor
 SLUGS = ("frontier", "isoflop", "curves", "lowest-curves", "residuals", "compute", *OF_SCORES)  # of a store's sweep
 
 
-def pages(study: Study, losses: Mapping[str, pd.DataFrame] | None = None) -> list[Page]:
+def pages(study: Study, curves_of: Mapping[str, pd.DataFrame] | None = None) -> list[Page]:
     """The figures of a study; a table of finished runs has no curves and no evaluations.
 
     Args:
-        losses: the loss curve of each run (columns tokens, loss), where there are any.
+        curves_of: the loss curve of each run (columns tokens, loss), where there are any.
     """
     scored = study.runs.store or len(study.runs.evals)
     made = {slug: make(study) for slug, make in PAGES.items() if scored or slug not in OF_SCORES}
-    if losses is not None:
-        made["curves"] = curves(study, losses)
-        made["lowest-curves"] = lowest(study, losses)
+    if curves_of is not None:
+        made["curves"] = curves(study, curves_of)
+        made["lowest-curves"] = lowest(study, curves_of)
     # of sweeps whose runs start from one another's checkpoints, or were fine-tuned
-    beside = [trunks(study, losses) if losses is not None else None, finetuned(study)]
+    beside = [trunks(study, curves_of) if curves_of is not None else None, finetuned(study)]
     return [*(made[slug] for slug in SLUGS if slug in made), *(page for page in beside if page is not None)]
+
+
+def page(study: Study, slug: str) -> Page:
+    """One figure of a study, by its slug.
+
+    Raises:
+        UsageError: when the study has no such figure.
+    """
+    made = {page.slug: page for page in pages(study, losses(study.runs))}
+    if slug not in made:
+        raise UsageError(f"{slug!r} is no figure of {study.runs.name}: there are {', '.join(made)}")
+    return made[slug]

@@ -48,4 +48,11 @@ def finetuned(study: Study) -> Page | None:
         "(Radford et al. 2018), and by prompts with as many examples as said (Brown et al. 2020, section 2). Bars are "
         "standard errors of the questions, or of the seeds where these scatter more."
     )
-    return Page(slug="finetuned", title="Fine-tuned beside prompts", about=about, figure=figure, rows=rows)
+    return Page(
+        slug="finetuned",
+        title="Fine-tuned beside prompts",
+        about=about,
+        figure=figure,
+        rows=rows,
+        group="few-shot",
+    )

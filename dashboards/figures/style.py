@@ -25,15 +25,25 @@ PALETTE = (
     "#8C564B",
 )  # Okabe and Ito 2008, for all eyes
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
+# of every figure: plotly 7 shows a button that uploads it to a cloud service unless told not to
+CONFIG = {
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["toImage"],
+}
 LOSS = "loss, nats per token"
 # what is ordered (a size, a budget) has its place on this scale: viridis without its end, which is pale on paper
 SCALE = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
+DARK_SCALE = ("#7b5ea7", "#6f76bd", "#5d8cc4", "#4aa0c0", "#3fb4b0", "#4fc597", "#78d478", "#abe060", "#e4ea5c")
+PAPER, INK, GRID, AXIS = "#ffffff", "#1a1a1a", "#e4e4e4", "#888"
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A figure with its title, a sentence on how to read it, and the rows behind it."""
+    """A figure with its title, a sentence on how to read it, and the rows behind it; ``group`` is the page it is on."""
 
     slug: str
     title: str
@@ -41,6 +51,7 @@ class Page:
     figure: go.Figure
     rows: pd.DataFrame  # what is exported
     summary: pd.DataFrame | None = None  # what is printed below the figure where the rows are too many
+    group: str = "laws"  # or few-shot
 
 
 def plain(name: object) -> str:
@@ -56,21 +67,16 @@ def behind(table: pd.DataFrame) -> pd.DataFrame:
 def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool = False) -> go.Figure:
     """Set the axes and the look; returns the figure."""
     figure.update_layout(
-        template="plotly_white",
-        font={"family": "system-ui, sans-serif", "size": 13},
+        template=TEMPLATE,
         margin={"l": 10, "r": 10, "t": 30, "b": 60},
         height=560,
         legend={"font": {"size": 11}, "orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.0},
         hoverlabel={"align": "left"},
     )
-    figure.update_xaxes(
-        title=x, type="log" if log_x else "linear", exponentformat="power", showline=True, linecolor="#888"
-    )
+    figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power")
     figure.update_yaxes(
         title={"text": y, "standoff": 8},
         type="log" if log_y else "linear",
-        showline=True,
-        linecolor="#888",
         automargin=True,
     )
     known = [v for trace in figure.data for v in (trace.y if trace.y is not None else ())] if log_y else []
@@ -138,10 +144,49 @@ def scale() -> list[list[Any]]:
     return [[i / (len(SCALE) - 1), color] for i, color in enumerate(SCALE)]
 
 
+def _steps(colors: tuple[str, ...]) -> list[str]:
+    """SHADES colours between those of a scale."""
+    return [str(color) for color in sample_colorscale(list(colors), np.linspace(0, 1, SHADES).tolist())]
+
+
+SHADES = 64
+_STEPS = _steps(SCALE)
+# each colour that a figure may have, on white paper and on black: a reader's theme is put on by exchanging them
+COLOURS = [
+    *((PAPER, "#141414"), (INK, "#e6e6e6"), (GRID, "#303030"), (AXIS, "#909090"), ("#777777", "#a2a2a2")),
+    *(("#000000", "#f2f2f2"), ("#000", "#f4f4f4"), ("rgba(0,0,0,0.12)", "rgba(255,255,255,0.17)")),
+    *(("#0072B2", "#4FA8E0"), ("#D55E00", "#F28C3C"), ("#009E73", "#2FC79B"), ("#CC79A7", "#E29BC4")),
+    *(("#E69F00", "#F5B93A"), ("#56B4E9", "#8CCBF2"), ("#8C564B", "#C4938A")),
+    *zip(SCALE, DARK_SCALE, strict=True),
+    *zip(_STEPS, _steps(DARK_SCALE), strict=True),
+]
+_AXES = {
+    "automargin": True,
+    "title": {"standoff": 12},
+    "gridcolor": GRID,
+    "linecolor": AXIS,
+    "zerolinecolor": GRID,
+    "showline": True,
+    "ticks": "outside",
+    "tickcolor": AXIS,
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "colorway": PALETTE,
+        "xaxis": _AXES,
+        "yaxis": _AXES,
+        "hoverlabel": {"bgcolor": PAPER, "bordercolor": AXIS, "font": {"color": INK}},
+    }
+)
+
+
 def shades(values: Iterable[float]) -> list[str]:
     """A colour a value, by the place of its logarithm between the lowest and the highest."""
     log = np.log(np.asarray(list(values), float))
     if not len(log):
         return []
     place = (log - log.min()) / max(float(np.ptp(log)), 1e-9)
-    return [str(color) for color in sample_colorscale(scale(), place.tolist())]
+    return [_STEPS[round(at * (SHADES - 1))] for at in place.tolist()]

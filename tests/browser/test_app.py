@@ -8,6 +8,8 @@ import pytest
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import live
+from dashboards.pages import shell
+from dashboards.security import Door
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
@@ -20,14 +22,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 def served(isolated, monkeypatch):
     """The address of a live app over a store, whose first run's result comes later: its path and its bytes."""
     monkeypatch.setattr(live, "POLL_SECONDS", 0.5)
-    monkeypatch.setattr(dashboard, "TICK_SECONDS", 0.5)
+    monkeypatch.setattr(shell, "TICK_SECONDS", 0.5)
     root = isolated / "root"
     ids = make_store(root)
     late = RunDir(root, ids[0]).path / "result.json"
     content = late.read_bytes()
     late.unlink()
     following = live.Live(StudySettings(runs=str(root), bootstrap=10))
-    server = dashboard.serve(following, 0)
+    server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.port}/", following, len(ids), lambda: late.write_bytes(content)
     server.shutdown()
@@ -85,7 +87,7 @@ def test_a_fit_that_fails_is_said_and_the_last_pages_stay(isolated):
     root = isolated / "root"
     ids = make_store(root, evals=False)
     following = live.Live(StudySettings(runs=str(root), bootstrap=5))
-    assert dashboard.said(following.view) == "starting"
+    assert shell.said(following.view) == "starting"
     following.look()
     first = following.view
     assert first.pages
@@ -95,7 +97,7 @@ def test_a_fit_that_fails_is_said_and_the_last_pages_stay(isolated):
         (RunDir(root, run_id).path / "result.json").unlink()
     following.look()
     assert following.view.pages is first.pages
-    assert "has no finished run yet" in dashboard.said(following.view)
+    assert "has no finished run yet" in shell.said(following.view)
 
 
 def test_an_error_of_any_kind_is_said_and_ends_no_look(isolated, monkeypatch):
@@ -103,7 +105,7 @@ def test_an_error_of_any_kind_is_said_and_ends_no_look(isolated, monkeypatch):
     following = live.Live(StudySettings(runs=str(isolated / "root"), bootstrap=5))
     monkeypatch.setattr(live.Live, "_fitted", lambda self: 1 / 0)
     following.look()
-    assert dashboard.said(following.view) == "not fitted: ZeroDivisionError: division by zero"
+    assert shell.said(following.view) == "not fitted: ZeroDivisionError: division by zero"
 
 
 def test_a_port_that_is_taken_is_one_sentence(isolated):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboards import app
-from gpt3core.errors import StoreError, UsageError
+from gpt3core.errors import StoreError
 from sweeps.cluster import access
 from tests.cluster.test_head import LOOPBACK
 from tests.test_house import CODE, modules
@@ -81,11 +80,6 @@ def test_a_cluster_of_other_machines_too_is_refused_where_nobody_said_that_it_ha
         access.refuse_strangers("127.0.0.1:6379", nodes, asked=False)
     access.refuse_strangers("127.0.0.1:6379", nodes[:1], asked=False)
     access.refuse_strangers("127.0.0.1:6379", nodes, asked=True)
-
-
-def test_the_pages_are_for_this_machine_alone():
-    with pytest.raises(UsageError, match=r"host=0.0.0.0: the pages are served on 127.0.0.1 alone.* ssh -L"):
-        app.main(["host=0.0.0.0"])
 
 
 def test_ray_is_started_and_joined_where_the_mode_is_settled():

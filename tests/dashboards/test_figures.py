@@ -162,7 +162,7 @@ def test_names_from_outside_are_text_in_the_pages(isolated):
         assert not [tag for tag, _ in elements if tag in ("img", "iframe", "object")], name
         assert not [a for _, attributes in elements for a in attributes if a.startswith("on")], name
         links = [attributes.get("href", "") for tag, attributes in elements if tag == "a"]
-        assert all(link.endswith((".html", ".csv")) for link in links), name
+        assert all(link.endswith((".html", ".csv", ".parquet")) for link in links), name
         assert "alert(1)</script>" not in text, name
 
 

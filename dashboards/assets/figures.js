@@ -1,0 +1,69 @@
+// Figures in the colours of the reader's theme, and as files: for the app and the report alike.
+(() => {
+  "use strict";
+  const pairs = JSON.parse(document.getElementById("colours").textContent); // [[on white, on black], ...]
+  const maps = { dark: new Map(pairs), light: new Map(pairs.map(([light, dark]) => [dark, light])) };
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const theme = () => (dark.matches && !window.matchMedia("print").matches ? "dark" : "light");
+
+  function exchanged(value, map) {
+    if (typeof value === "string") return map.get(value) ?? value;
+    const numbers = Array.isArray(value) && typeof value[0] === "number" && typeof value[1] === "number";
+    return Array.isArray(value) && !numbers ? value.map((one) => exchanged(one, map)) : value;
+  }
+
+  // in place, and colours only: a name that reads like one stays
+  function paint(node, map) {
+    if (!node || typeof node !== "object" || ArrayBuffer.isView(node)) return;
+    if (Array.isArray(node)) {
+      if (node[0] && typeof node[0] === "object") node.forEach((one) => paint(one, map));
+      return;
+    }
+    for (const key of Object.keys(node)) {
+      const value = node[key];
+      if (/color(scale|way)?$/i.test(key) && (typeof value === "string" || Array.isArray(value))) {
+        node[key] = exchanged(value, map);
+      } else paint(value, map);
+    }
+  }
+
+  function painting(plotly) {
+    const drawn = (draw) => (target, ...parts) => {
+      parts.slice(0, 2).forEach((part) => paint(part, maps[theme()]));
+      return draw(target, ...parts);
+    };
+    return { ...plotly, newPlot: drawn(plotly.newPlot), react: drawn(plotly.react) };
+  }
+
+  if (window.Plotly) window.Plotly = painting(window.Plotly);
+  else {
+    let plotly; // the app loads it when it draws its first figure
+    Object.defineProperty(window, "Plotly", { configurable: true, get: () => plotly, set: (it) => (plotly = painting(it)) });
+  }
+
+  function repaint() {
+    for (const plot of document.querySelectorAll(".js-plotly-plot")) window.Plotly.react(plot, plot.data, plot.layout);
+  }
+  dark.addEventListener("change", repaint);
+  window.addEventListener("beforeprint", repaint);
+  window.addEventListener("afterprint", repaint);
+
+  // a figure as a file, always as on white paper: made here, sent nowhere
+  async function save(button) {
+    const box = document.getElementById(button.dataset.of);
+    const plot = box.matches(".js-plotly-plot") ? box : box.querySelector(".js-plotly-plot");
+    const figure = structuredClone({ data: plot.data, layout: plot.layout });
+    paint(figure, maps.light);
+    const format = button.dataset.save;
+    const height = figure.layout.height || 560;
+    const url = await window.Plotly.toImage(figure, { format, width: 900, height, scale: format === "png" ? 2 : 1 });
+    const link = document.createElement("a");
+    link.href = url;
+    link.download = `${button.dataset.name}.${format}`;
+    link.click();
+  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-save]");
+    if (button) save(button);
+  });
+})();

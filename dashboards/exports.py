@@ -1,0 +1,165 @@
+"""What a figure hands out: the rows behind it, exactly, as CSV and Parquet, and the line of Python that draws it.
+
+SVG and PNG are made by plotly.js in the reader's browser (assets/figures.js): nothing is uploaded.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from gpt3core.store.rundir import default_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from flask import Flask
+
+    from analysis.settings import StudySettings
+    from dashboards.figures.style import Page
+
+MOST_KEPT = 200  # figures whose rows can be asked for; older ones say that they are gone
+GONE = "this figure was drawn anew since: load its page again\n"
+
+
+def csv(rows: pd.DataFrame) -> bytes:
+    """Rows as CSV: numbers in the fewest digits that are read back as the same."""
+    from pyarrow import csv as writer
+
+    sink = io.BytesIO()
+    writer.write_csv(_flat(_table(rows)), sink)
+    return sink.getvalue()
+
+
+def parquet(rows: pd.DataFrame) -> bytes:
+    """Rows as Parquet."""
+    from pyarrow import parquet as writer
+
+    sink = io.BytesIO()
+    writer.write_table(_table(rows), sink, compression="zstd")
+    return sink.getvalue()
+
+
+KINDS: dict[str, tuple[Callable[[pd.DataFrame], bytes], str]] = {
+    "csv": (csv, "text/csv; charset=utf-8"),
+    "parquet": (parquet, "application/vnd.apache.parquet"),
+}
+
+
+def _table(rows: pd.DataFrame) -> pa.Table:
+    """As Arrow; a column of several types as words."""
+    import pyarrow as pa
+
+    columns = {}
+    for name in rows.columns:
+        column = rows[name]
+        try:
+            columns[str(name)] = pa.Array.from_pandas(column)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[str(name)] = pa.array([None if value is None else str(value) for value in column])
+    return pa.table(columns)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """What CSV has no cell for as words."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            words = pa.array([None if value is None else str(value) for value in table[i].to_pylist()])
+            table = table.set_column(i, field.name, words)
+    return table
+
+
+class Shelf:
+    """The figures that pages show at present, by a key of each: what is asked for is looked up, never opened."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pages: OrderedDict[str, Page] = OrderedDict()
+
+    def put(self, page: Page) -> str:
+        """The key of a figure; the same while it is the same."""
+        with self._lock:
+            for key, kept in self._pages.items():
+                if kept is page:
+                    self._pages.move_to_end(key)
+                    return key
+            key = secrets.token_hex(8)
+            self._pages[key] = page
+            while len(self._pages) > MOST_KEPT:
+                self._pages.popitem(last=False)
+            return key
+
+    def get(self, key: str) -> Page | None:
+        """The figure, if it is still kept."""
+        with self._lock:
+            return self._pages.get(key)
+
+
+def serve(server: Flask, shelf: Shelf) -> None:
+    """Answer for the links of ``row``."""
+    import flask
+
+    @server.get("/export/<key>.<kind>")
+    def export(key: str, kind: str) -> Any:
+        page = shelf.get(key)
+        if page is None or kind not in KINDS:
+            return flask.Response(GONE, 410, mimetype="text/plain")
+        write, mimetype = KINDS[kind]
+        answer = flask.Response(write(page.rows), mimetype=mimetype)
+        answer.headers.set("Content-Disposition", "attachment", filename=f"{page.slug}.{kind}")
+        return answer
+
+
+def row(page: Page, shelf: Shelf, figure: str, code: str) -> Any:
+    """The line below a figure in the app.
+
+    Args:
+        figure: id of its Graph.
+        code: Python that draws it.
+    """
+    from dash import html
+
+    key = shelf.put(page)
+    links = [
+        html.A(name, href=f"/export/{key}.{kind}", download="")
+        for name, kind in (("CSV", "csv"), ("Parquet", "parquet"))
+    ]
+    drawn = [
+        html.Button(kind.upper(), **{"data-save": kind, "data-of": figure, "data-name": page.slug})
+        for kind in ("svg", "png")
+    ]
+    shown = html.Details([html.Summary("Python"), html.Code(code)])
+    return html.Div([html.Span("Export:"), *links, *drawn, shown], className="exports")
+
+
+def code(given: StudySettings | None, slug: str) -> str:
+    """The line of Python that draws a figure of a study.
+
+    Args:
+        given: what the study was asked for by; None for one in memory.
+    """
+    imports, study = "from dashboards.figures import catalogue", "study"
+    if given is not None:
+        settings, names = _call(given)
+        imports = f"from analysis import api; from analysis.settings import {names}; {imports}"
+        study = f"api.study({settings})[0]"
+    return f'{imports}; catalogue.page({study}, "{slug}").figure'
+
+
+def _call(given: StudySettings) -> tuple[str, str]:
+    """The settings as they are made in Python, but for what is as by default; and the names that this takes."""
+    from analysis.settings import StudySettings
+
+    defaults = StudySettings()
+    changed = {field.name: getattr(given, field.name) for field in fields(defaults)}
+    changed = {name: value for name, value in changed.items() if value != getattr(defaults, name)}
+    changed = {"runs": str(given.runs or default_root()), **{n: v for n, v in changed.items() if n != "runs"}}
+    said = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    return f"StudySettings({said})", "Fix, StudySettings" if "fix" in changed else "StudySettings"

@@ -1,0 +1,68 @@
+"""Figures as a folder of offline HTML: no server, no network, no upload button."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from dashboards import exports
+from dashboards.figures.style import COLOURS, CONFIG, Page
+from dashboards.templates import render
+from gpt3core.store import files
+
+MOST_ROWS = 300  # that a page shows; its files hold all
+ASSETS = Path(__file__).resolve().parent / "assets"
+
+
+def write_pages(
+    name: str, made: Sequence[Page], out: Path, index: str, code: Mapping[str, str] | None = None, **values: Any
+) -> None:
+    """Write a page a figure and the index, the rows behind each figure, and plotly's script once.
+
+    Args:
+        index: the template of the index page, which is given ``values``.
+        code: Python that draws a figure, by its slug.
+    """
+    from plotly.offline import get_plotlyjs
+
+    files.make_folder(out / "data")
+    files.write_bytes(out / "plotly.min.js", get_plotlyjs().encode())
+    files.write_bytes(out / "figures.js", (ASSETS / "figures.js").read_bytes())
+    known = {
+        "name": name,
+        "pages": made,
+        "drawn": {page.slug: _plot(page) for page in made},
+        "code": code or {},
+        "css": Markup((ASSETS / "isoflop.css").read_text()),
+        "colours": COLOURS,
+    }
+    for page in made:
+        for kind, (write, _) in exports.KINDS.items():
+            files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
+        rows = [[_cell(value) for value in row] for row in page.rows.head(MOST_ROWS).itertuples(index=False)]
+        behind = {"header": list(map(str, page.rows.columns)), "rows": rows, "count": len(page.rows)}
+        text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
+        files.write_bytes(out / f"{page.slug}.html", text.encode())
+    text = render(index, **known, title=f"isoflop: {name}", current="index", **values)
+    files.write_bytes(out / "index.html", text.encode())
+
+
+def _plot(page: Page) -> Markup:
+    """A page's figure: plotly writes what is inside its script so that no text of it can end that."""
+    return Markup(page.figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=page.slug))
+
+
+def _cell(value: Any) -> str:
+    """A cell: words as they are, large counts in full, other numbers to five digits."""
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return ""
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+        return str(value)
+    number = float(value)
+    return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.5g}"

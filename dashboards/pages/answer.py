@@ -1,0 +1,68 @@
+"""The first page: what the target would reach and how far to trust it, one picture, and what else was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dash
+from dash import dcc, html
+
+from analysis.output.answer import Line
+from dashboards import summary
+from dashboards.live import Live, View
+from dashboards.pages import fewshot, gallery, laws
+
+PATH, TITLE = "/", "Answer"
+STATE: dict[str, str] = {}
+PICTURE = "answer-picture"
+
+
+def layout(live: Live, state: Mapping[str, str]) -> Any:
+    """The answer above its picture; all figures by name."""
+    return html.Article(
+        [
+            html.Div(id="answer-lead", className="lead"),
+            *gallery.figure(PICTURE),
+            html.Dl(id="answer-lines"),
+            html.Nav(id="answer-figures", className="figures", **{"aria-label": "figures"}),
+        ]
+    )
+
+
+def register(app: Any, live: Live) -> None:
+    """Sentences and picture follow the study."""
+
+    @app.callback(
+        *(dash.Output(f"answer-{part}", "children") for part in ("lead", "lines", "figures")),
+        *gallery.outputs(PICTURE),
+        dash.Input("tick", "n_intervals"),
+        gallery.shown(PICTURE),
+    )
+    def show(_: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+        view = live.view
+        picture = view.pages[0] if view.pages else None
+        drawn = gallery.draw(live, PICTURE, picture, view.number, was)
+        return (*_sentences(view), [dcc.Link(page.title, href=_href(view, page.slug)) for page in view.pages], *drawn)
+
+
+def _sentences(view: View) -> tuple[list[Any], list[Any]]:
+    """The first lines of the answer as a paragraph each, and the others as a list."""
+    lead, others = summary.split(view.answer)
+    paragraphs = [html.P([html.Strong([*_label(view, line), ": "]), *gallery.typeset(line[1])]) for line in lead]
+    listed = [part for line in others for part in (html.Dt(_label(view, line)), html.Dd(gallery.typeset(line[1])))]
+    return paragraphs, listed
+
+
+def _label(view: View, line: Line) -> Sequence[Any]:
+    """The label of a line, which leads to the figure behind it."""
+    words = gallery.typeset(line[0])
+    slug = summary.figure_of(line[0], [page.slug for page in view.pages])
+    return words if slug is None else [dcc.Link(words, href=_href(view, slug))]
+
+
+def _href(view: View, slug: str) -> str:
+    """The address of a figure."""
+    group = next(page.group for page in view.pages if page.slug == slug)
+    page = {it.TABS.group: it for it in (laws, fewshot)}[group]
+    return f"{page.PATH}?{page.TABS.key}={slug}"

@@ -1,0 +1,92 @@
+"""A figure of a page: the sentence above it, the figure, what it hands out, drawn anew only when it has changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash
+from dash import dcc, html
+
+from dashboards import exports
+from dashboards.figures.style import CONFIG, Page
+from dashboards.live import Live
+from dashboards.typeset import pieces
+
+HIDDEN = {"display": "none"}
+
+
+def figure(name: str) -> list[Any]:
+    """The components of a figure: ``name`` is the id of its Graph, and begins with that of its page."""
+    return [
+        html.P(id=f"{name}-about", className="about"),
+        dcc.Graph(id=name, config=CONFIG, style=HIDDEN),
+        html.Div(id=f"{name}-exports"),
+        dcc.Store(id=f"{name}-shown"),
+    ]
+
+
+def outputs(name: str) -> tuple[Any, ...]:
+    """What ``draw`` returns, as a callback's outputs."""
+    return tuple(
+        dash.Output(component, what)
+        for component, what in (
+            (f"{name}-about", "children"),
+            (name, "figure"),
+            (name, "style"),
+            (f"{name}-exports", "children"),
+            (f"{name}-shown", "data"),
+        )
+    )
+
+
+def shown(name: str) -> Any:
+    """What the browser has of a figure, as a callback's State: for ``draw``."""
+    return dash.State(f"{name}-shown", "data")
+
+
+def draw(
+    live: Live, name: str, page: Page | None, version: Any, was: list[Any] | None, code: str | None = None
+) -> tuple[Any, ...]:
+    """What a figure's components become.
+
+    Args:
+        page: None where there is nothing to draw yet.
+        version: changes when the figure does, and is plain JSON: the number of the study, a cut, a law.
+        was: what the browser has; compared with that and not with what was sent, for a slow answer that a later tick
+            overtook is discarded. Where it is of the same figure, a reader's zoom stays.
+        code: Python that draws it; by default that of a figure of the catalogue.
+
+    Raises:
+        PreventUpdate: when the browser has it already.
+    """
+    now = [None if page is None else page.slug, version]
+    if was == now:
+        raise dash.exceptions.PreventUpdate
+    if page is None:
+        return "", {"data": [], "layout": {}}, HIDDEN, [], now
+    whole = page.figure.to_plotly_json()
+    size = {"height": f"{whole['layout'].get('height', 560)}px"}
+    about = typeset(f"{page.about} {len(page.rows):,} rows behind it.")
+    code = code or exports.code(live.given, page.slug)
+    drawn = _changed(whole) if was and was[0] == now[0] else whole
+    return about, drawn, size, exports.row(page, live.shelf, name, code), now
+
+
+def _changed(whole: dict[str, Any]) -> Any:
+    """The figure without the ranges of its axes.
+
+    The browser's layout holds what the reader sees: uirevision does not outlive a Graph's own updates.
+    """
+    patch = dash.Patch()
+    patch["data"] = whole["data"]
+    for name, value in whole["layout"].items():
+        if not name.startswith(("xaxis", "yaxis")):
+            patch["layout"][name] = value
+        elif "tickvals" in value:
+            patch["layout"][name]["tickvals"] = value["tickvals"]
+    return patch
+
+
+def typeset(text: str) -> list[Any]:
+    """Words with their powers raised."""
+    return [html.Sup(part) if raised else part for part, raised in pieces(text)]

@@ -1,0 +1,127 @@
+"""The frame around the pages of the app: navigation, the address, the clock, and a line on what goes on behind them.
+
+The address holds all that a page shows: whoever opens it sees the same. A change of an input with an id
+``{"state": NAME}`` replaces the address (assets/address.js), so that "back" leads to the page before, as it was left.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs
+
+import dash
+from dash import dcc, html
+
+from dashboards.figures import style
+from dashboards.live import Live, View
+from dashboards.pages import answer, fewshot, laws, runs, sweep
+
+TICK_SECONDS = 2.0
+PAGES: tuple[ModuleType, ...] = (
+    answer,
+    laws,
+    fewshot,
+    sweep,
+    runs,
+)
+LONGEST = 20_000  # characters of a value in an address
+HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'
+
+
+def app(live: Live) -> Any:
+    """The Dash app over what is followed."""
+    folder = Path(__file__).resolve().parent.parent / "assets"
+    made = dash.Dash("isoflop", title="isoflop", update_title="", assets_folder=str(folder))
+    made.config.suppress_callback_exceptions = True  # a page's components are there while it is shown
+    made.index_string = made.index_string.replace("</head>", f"{HEAD.format(json.dumps(style.COLOURS))}</head>")
+    made.layout = _frame
+    _register(made, live)
+    for page in PAGES:
+        page.register(made, live)
+    return made
+
+
+def said(view: View) -> str:
+    """Of when the page is, and what goes on behind it."""
+    parts = [f"as of {time.strftime('%H:%M:%S', time.localtime(view.made))}"] if view.number else []
+    if view.fitting is not None:
+        parts.append(
+            f"fitting {'the runs' if not view.number else 'new results'} for {time.time() - view.fitting:.0f} s"
+        )
+    if view.problem:
+        parts.append(view.problem)
+    return "; ".join(parts) or "starting"
+
+
+def filled(defaults: Mapping[str, str], search: str) -> dict[str, str]:
+    """What a page's address says of it: a value that its query lacks is the default, and what it does not know goes."""
+    try:
+        given = parse_qs(search.removeprefix("?"), keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        given = {}
+    return {name: given.get(name, [value])[-1][:LONGEST] for name, value in defaults.items()}
+
+
+def _frame() -> Any:
+    return html.Div(
+        [
+            dcc.Location(id="url", refresh=False),
+            dcc.Store(id="route"),
+            dcc.Store(id="defaults", data={}),
+            dcc.Store(id="written"),
+            html.Header(
+                [html.H1("isoflop", id="name"), html.Nav(id="nav"), html.P("starting", id="state", role="status")]
+            ),
+            html.Main(id="page"),
+            dcc.Interval(id="tick", interval=1000 * TICK_SECONDS),
+        ]
+    )
+
+
+def _register(made: Any, live: Live) -> None:
+    client = dash.ClientsideFunction
+    made.clientside_callback(
+        client("address", "route"),
+        dash.Output("route", "data"),
+        dash.Input("url", "pathname"),
+        dash.Input("url", "search"),
+    )
+    made.clientside_callback(
+        client("address", "write"),
+        dash.Output("written", "data"),
+        dash.Input({"state": dash.ALL}, "value"),
+        dash.State({"state": dash.ALL}, "id"),
+        dash.State("defaults", "data"),
+    )
+
+    @made.callback(
+        *(dash.Output(*to) for to in (("page", "children"), ("nav", "children"), ("defaults", "data"))),
+        dash.Input("route", "data"),
+        prevent_initial_call=True,
+    )
+    def show(route: list[str]) -> tuple[Any, ...]:
+        path, search = route
+        page = next((page for page in PAGES if page.PATH == path), None)
+        nav = [
+            html.Span(dcc.Link(p.TITLE, href=p.PATH), **{"aria-current": "page"} if p is page else {}) for p in PAGES
+        ]
+        if page is None:
+            return html.P("There is no such page: the links above lead to those that there are."), nav, {}
+        return page.layout(live, filled(page.STATE, search)), nav, page.STATE
+
+    @made.callback(
+        *(dash.Output(name, "children") for name in ("name", "state")),
+        dash.Input("tick", "n_intervals"),
+        *(dash.State(name, "children") for name in ("name", "state")),
+    )
+    def state(_: int | None, *was: str) -> tuple[str, str]:
+        view = live.view
+        now = (f"isoflop: {view.name}" if view.name else "isoflop", said(view))
+        if now == was:
+            raise dash.exceptions.PreventUpdate
+        return now

@@ -1,0 +1,76 @@
+"""What a first page says of a study, for the report and the app: the answer in a paragraph, the tables in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.output import text
+from analysis.output.answer import Line
+from analysis.study import Study
+
+LEADS = ("trust", "weakest")  # that stand beside the first target
+FIGURES = {  # the figure behind a line of the answer
+    "runs": "curves",
+    "law": "frontier",
+    "size": "isoflop",
+    "scores": "accuracy-compute",
+    "trust": "residuals",
+    "weakest": "isoflop",
+}
+AT = "at "
+GROUPS = (  # by the beginnings of the tables' titles
+    ("What a larger run would reach", ("Predictions", "Predicted accuracy", "Ensemble", "Backtests", "Influence")),
+    ("The laws", ("Laws", "N* ~", "IsoFLOP minima", "N* of held-out", "Exponents")),
+    ("Few-shot", ("Few-shot", "What K examples")),
+    ("The runs", ("Unfinished", "Rules")),
+)
+UNSAID = {  # what folds a row away, by its table and column: these rows give no number that is to be quoted
+    "Laws": (3, ("ill-determined", "too few runs", "not converged", "not applicable"), "ill-determined or not fitted"),
+    "IsoFLOP minima": (2, ("-",), "without a minimum inside their sizes"),
+    "Few-shot": (6, ("at chance", "not measured"), "at chance or not measured"),
+    "Predicted accuracy": (4, ("-",), "not predicted"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A table: rows to read, and those folded away with what they are."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    folded: Sequence[Sequence[str]]
+    folded_are: str
+
+
+def split(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+    """The lines of an answer that come first (the first target, how far to trust it, what to mend), and the others."""
+    target = next((label for label, _ in lines if label.startswith(AT)), None)
+    lead = [line for line in lines if line[0] in (target, *LEADS)]
+    return lead, [line for line in lines if line not in lead]
+
+
+def figure_of(label: str, known: Sequence[str]) -> str | None:
+    """The slug of the figure behind a line of the answer, if it is among those known."""
+    slug = "frontier" if label.startswith(AT) else FIGURES.get(label)
+    return slug if slug in known else None
+
+
+def groups(study: Study) -> list[tuple[str, list[Shown]]]:
+    """The tables of a study in groups."""
+    tables = text.tables(study)
+    found = [
+        (name, [_shown(t) for begin in begins for t in tables if t[0].startswith(begin)]) for name, begins in GROUPS
+    ]
+    return [(name, shown) for name, shown in found if shown]
+
+
+def _shown(table: text.Table) -> Shown:
+    title, header, rows = table
+    column, words, what = next((rule for begin, rule in UNSAID.items() if title.startswith(begin)), (0, (), ""))
+    folded = [row for row in rows if words and row[column].startswith(words)]
+    if len(folded) == len(rows):  # nothing would be left to read
+        folded = []
+    kept = [row for row in rows if row not in folded]
+    return Shown(title=title, header=header, rows=kept, folded=folded, folded_are=what)

@@ -1,0 +1,37 @@
+"""Words of the analysis as a paper prints them: powers of ten and exponents raised, minus and plus-minus signs."""
+
+from __future__ import annotations
+
+import re
+
+THIN = "\u2009"  # a thin space
+MINUS = "\u2212"
+# alone: a name of a run may hold the like of 1e5, between hyphens or dots
+_NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
+_POWER = r"(?<=\w)\^(\(?-?[\w.]+\)?)"
+_RAISED = re.compile(f"{_NUMBER}|{_POWER}")
+_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "alpha_C": "α_C", "alpha_N": "α_N", "alpha_D": "α_D"}
+_IS_NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?[kMBT%]?( \(.*\))?( to .*)?|-|")
+
+
+def pieces(text: str) -> list[tuple[str, bool]]:
+    """A text in pieces, each with whether it is raised; put together they are the text as a reader reads it."""
+    found: list[tuple[str, bool]] = []
+    end = 0
+    for match in _RAISED.finditer(text):
+        found.append((text[end : match.start()], False))
+        mantissa, exponent, power = match.groups()
+        if power is None:
+            lead = "" if mantissa == "1" else f"{mantissa.replace('-', MINUS)}{THIN}×{THIN}"
+            found += [(f"{lead}10", False), (str(int(exponent)).replace("-", MINUS), True)]
+        else:
+            name = power.strip("()")
+            found.append((_GREEK.get(name, name).replace("-", MINUS), True))
+        end = match.end()
+    found.append((text[end:], False))
+    return [(part if raised else part.replace("+-", "±"), raised) for part, raised in found if part]
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell of a table is a number, with its interval or without: such cells stand to the right."""
+    return _IS_NUMBER.fullmatch(text) is not None
