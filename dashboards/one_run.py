@@ -1,4 +1,4 @@
-"""One run, opened: what it is, what it said, what was measured of it, and the commands that go on from there."""
+"""One run, opened: what it is, what it said and what was measured of it; the commands that go on from there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ class OneRun:
     met: tuple[str, ...]
     held_out: str
     measured: tuple[tuple[str, ...], ...]  # rows of MEASURED
-    commands: tuple[tuple[str, str], ...]  # what for, and the command or why there is none
     problem: str = ""  # what cannot be read
 
 
@@ -58,13 +57,15 @@ def read(root: Path, row: Row) -> OneRun:
         met=tuple(incidents.sentences(incidents.read(run))),
         held_out=_held_out(held_out[-1]) if held_out else "",
         measured=tuple(_measured(row) for row in rows if row.get("task") != HELD_OUT),
-        commands=tuple(commands(root, row)),
         problem="; ".join(problems),
     )
 
 
 def commands(root: Path, row: Row) -> list[tuple[str, str]]:
-    """What to type to train it again, to read more of it, and to have it write."""
+    """What to type to train it again, to read more of it, and to have it write: what for, and the command.
+
+    Where nothing trains it again, why not. Half a second: what trains it again is tried out.
+    """
     store = f"runs={places.portable(root)}"
     again, remark = reproduce.command(root, row.run_id, row.sweep.split(", ")[0])
     found = [(f"again ({remark})", again) if again else ("again", remark)]

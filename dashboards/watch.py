@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpt3core import costs
 from gpt3core.errors import StoreError
 from gpt3core.store import places, sweepdir
 from gpt3core.store.rundir import RunDir
-from sweeps.watching import incidents, loss_trace, standing
+from sweeps.watching import history, incidents, loss_trace, said, standing
+from sweeps.watching.history import History
 from sweeps.watching.loss_trace import Stamp
 from sweeps.watching.standing import Standing
 
 SHOWN = 40  # running runs whose curves are read
 LOOK_SECONDS = 1.0  # between two looks at one sweep, however many pages ask
+PAST_SECONDS = 15.0  # between two readings of the whole log of a sweep that goes on
 SPARK = (120, 28)  # pixels
 INK = "#4c8dc4"  # on white and on black
 
@@ -29,6 +32,16 @@ class Under:
 
     losses: tuple[float, ...] = ()  # the oldest first
     met: tuple[str, ...] = ()  # sentences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What became of a sweep until a moment."""
+
+    number: int  # another one where it was read anew
+    told_by: tuple[object, ...]  # what it depends on, but for the time
+    history: History
+    sizes: dict[str, float]  # non-embedding parameters by the label of a size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +60,8 @@ class Watch:
         self._lock = threading.Lock()
         self._seen: dict[str, Watched] = {}
         self._under: dict[str, tuple[Stamp, Under]] = {}
+        self._past: Past | None = None  # of the sweep last asked for
+        self._sizes: dict[str, float] = {}
 
     def names(self) -> list[str]:
         """The sweeps that there are, the one last driven first."""
@@ -65,6 +80,29 @@ class Watch:
             self._seen = {name: Watched(standing=found, under=under)}
             self._under = {run_id: self._under[run_id] for run_id in under}
             return self._seen[name]
+
+    def past(self, name: str) -> Past:
+        """What became of a sweep of the store; of one that goes on, up to a few seconds ago."""
+        sweep = self.look(name).standing
+        with self._lock:
+            seen, told_by = self._past, (sweep.driver, sweep.spoke, sweep.done)
+            if seen is not None and seen.history.name == name:
+                over = sweep.driver not in said.ALIVE and seen.told_by == told_by
+                if over or sweep.time - seen.history.now < PAST_SECONDS:
+                    return seen
+            found = history.read(self._root, sweep)
+            runs = [*found.stays, *found.coming]
+            sizes = {run.size: n for run in runs if (n := self._size(run.size, run.run_id)) is not None}
+            number = 1 if seen is None else seen.number + 1
+            self._past = Past(number=number, told_by=told_by, history=found, sizes=sizes)
+            return self._past
+
+    def _size(self, label: str, run_id: str) -> float | None:
+        """Non-embedding parameters of a size, by one of its runs."""
+        if label not in self._sizes and "/" not in run_id:
+            with contextlib.suppress(StoreError, OSError):
+                self._sizes[label] = float(costs.params(RunDir(self._root, run_id).spec().model).nonembedding)
+        return self._sizes.get(label)
 
     def _read(self, run_id: str) -> Under:
         run = RunDir(self._root, run_id)

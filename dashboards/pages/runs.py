@@ -82,7 +82,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             html.P(id="runs-count", role="status"),
             _table(state),
             html.Section(id="runs-beside"),
-            html.Section(id="runs-one"),
+            html.Section([html.Div(id="runs-one"), html.Div(id="runs-commands")]),
             *(
                 dcc.Input(id={"state": name}, type="hidden", value=state[name])
                 for name in ("sort", "page", "chosen", "run")
@@ -332,6 +332,18 @@ def _register_chosen(app: Any, live: Live, runs: RunTable) -> None:
             return [html.P(f"No run of this store is called {run_id:.80}.")] if run_id else [], now
         return _opened(one_run.read(live.root, row)), now
 
+    @app.callback(dash.Output("runs-commands", "children"), dash.Input({"state": "run"}, "value"))
+    def commands(run_id: str | None) -> list[Any]:
+        row = runs.look(at_most_every=LOOK_SECONDS).row(run_id) if run_id else None
+        if row is None:
+            return []
+        told = [
+            part
+            for name, words in one_run.commands(live.root, row)
+            for part in (html.Dt(name), html.Dd(html.Code(words)))
+        ]
+        return [html.H3("Commands"), html.Dl(told)]
+
 
 def _beside(found: SideBySide) -> list[Any]:
     """What differs first, then what is the same, folded away."""
@@ -356,7 +368,7 @@ def _line(line: Line) -> list[Any]:
 
 
 def _opened(run: OneRun) -> list[Any]:
-    """A run: its facts, what it met, its scores, its log, and commands."""
+    """A run: its facts, what it met, its scores and its log."""
     parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", id="runs-close")]
     parts += [html.P(word, className="warning") for word in (run.row.note, run.problem) if word]
     parts.append(html.Dl([part for name, shown in run.facts for part in (html.Dt(name), html.Dd(shown))]))
@@ -367,8 +379,6 @@ def _opened(run: OneRun) -> list[Any]:
     if run.measured:
         right = one_run.MEASURED[1:3] + one_run.MEASURED[4:]
         parts += [html.H3("Evaluations"), table(one_run.MEASURED, run.measured, right=right)]
-    parts += [html.H3("Commands")]
-    parts += [html.Dl([part for name, told in run.commands for part in (html.Dt(name), html.Dd(html.Code(told)))])]
     earlier = f", the last {len(run.said):,} of {len(run.said) + run.unsaid:,}" if run.unsaid else ""
     log = html.Pre("\n".join(run.said) or "Nothing was logged of it: it has not started yet.")
     return [*parts, html.Details([html.Summary(f"What was logged{earlier}"), log])]

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 import dash
 from dash import dcc, html
 
+from dashboards.figures import timeline
+from dashboards.figures.style import Page
 from dashboards.live import Live
+from dashboards.pages import gallery
 from dashboards.pages.tables import link, table
-from dashboards.watch import SHOWN, Watch, Watched, sparkline
+from dashboards.watch import SHOWN, Past, Watch, Watched, sparkline
 from gpt3core.errors import StoreError
 from sweeps.watching import said, standing
 from sweeps.watching.standing import Standing
 
 PATH, TITLE = "/sweep", "Sweep"
 STATE = {"sweep": ""}  # a name; the one last driven by default
+FIGURES: dict[str, Callable[[Past], Page]] = {
+    "timeline": lambda past: timeline.timeline(past.history, past.sizes),
+    "utilisation": lambda past: timeline.utilisation(past.history),
+    "spending": lambda past: timeline.spending(past.history),
+}
 OTHERS = 40  # runs that wait, failed or are held that are listed
 BAD = (standing.DEAD, "failed", standing.SILENT)
 
@@ -32,6 +40,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             dcc.Dropdown(id={"state": "sweep"}, value=state["sweep"], options=[state["sweep"]], clearable=False),
             html.Div(id="sweep-standing"),
             dcc.Store(id="sweep-shown"),
+            *(part for name in FIGURES for part in gallery.figure(f"sweep-{name}")),
         ]
     )
 
@@ -67,6 +76,38 @@ def register(app: Any, live: Live) -> None:
             raise dash.exceptions.PreventUpdate
         kept = dash.no_update if chosen == name or not name else name
         return (names, kept, *(same[:2] if now == was else (body, now)))
+
+    for figure, draw in FIGURES.items():
+        _register_figure(app, live, watch, figure, draw)
+
+
+def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Callable[[Past], Page]) -> None:
+    """A figure of what became of the sweep follows its log."""
+    name = f"sweep-{figure}"
+
+    @app.callback(
+        *gallery.outputs(name),
+        dash.Input("tick", "n_intervals"),
+        dash.Input({"state": "sweep"}, "value"),
+        gallery.shown(name),
+    )
+    def show(_: int | None, chosen: str, was: list[Any] | None) -> tuple[Any, ...]:
+        if chosen not in watch.names():
+            raise dash.exceptions.PreventUpdate
+        past = watch.past(chosen)
+        version = [chosen, past.number]
+        if was is not None and was[1] == version:
+            raise dash.exceptions.PreventUpdate
+        return gallery.draw(live, name, draw(past), version, was, code=_code(live, chosen, figure))
+
+
+def _code(live: Live, sweep: str, figure: str) -> str:
+    """The line of Python that draws a figure."""
+    return (
+        "from pathlib import Path; from dashboards.figures import timeline; from sweeps.watching import history, "
+        f"standing; root = Path({str(live.root)!r}); "
+        f"timeline.{figure}(history.read(root, standing.look(root, {sweep!r}))).figure"
+    )
 
 
 def drawn(watched: Watched) -> list[Any]:

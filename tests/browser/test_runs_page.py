@@ -10,6 +10,7 @@ import pytest
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards.live import Live
+from dashboards.security import Door
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.watching.run_table import RunTable
@@ -42,7 +43,7 @@ def opened(root):
     """A page of a browser over an app that does not fit: its address, and what went wrong in it."""
     from playwright.sync_api import sync_playwright
 
-    server = dashboard.serve(Live(StudySettings(runs=str(root))), 0)
+    server = dashboard.serve(Live(StudySettings(runs=str(root))), dashboard.listening(Door(), 0), Door())
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
