@@ -212,8 +212,8 @@ def _group_heads(column: Column) -> list[dict[str, str]]:
 def _count(view: RunsView, kept: Sequence[Row], problem: str, words: str) -> list[Any]:
     """How many there are, what was not understood, and where to have their curves."""
     total = f"{len(kept):,} of {len(view.rows):,} runs" if len(kept) < len(view.rows) else f"{len(kept):,} runs"
-    more = f"; {view.unread:,} losses are still being read" if view.unread else ""
-    parts: list[Any] = [f"{total}{more}. "]
+    left = [f"{n:,} {what}" for n, what in ((view.unseen, "runs"), (view.unread, "losses")) if n]
+    parts: list[Any] = [f"{total}{'; still being read: ' if left else ''}{' and '.join(left)}. "]
     if kept:
         links = [
             html.A(kind, href=f"/runs/curves.{kind.lower()}?{urlencode({'filter': words})}", download="")

@@ -1,8 +1,8 @@
 """All runs of a store, a row each: read once, and again only where something changed.
 
 A specification never changes and a result is written once, so both are read one time. A run's loss on held-out text
-comes from the logs of the sweeps, of which only new lines are read, and else from the run's own evaluations, a few at
-each look so that a store of ten thousand runs is shown before all of them were opened.
+comes from the logs of the sweeps, of which only new lines are read, and else from the run's own evaluations. A look
+takes a second or so: of a store of ten thousand runs the first ones are shown before all of them were opened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from sweeps.watching.words import printable
 
 NOBODYS = Member()  # of a run that no sweep asked for
 UNREADABLE = "unreadable"  # status of a run whose result is damaged, or does not answer now
-LOOK_SECONDS = 0.5  # for evaluations at one look
+RUN_SECONDS = 1.0  # for new runs at one look, and ...
+LOOK_SECONDS = 0.5  # ... for evaluations
 NUMBERS = ("gpu_hours", "cost", "tokens_per_second", "mfu", "epochs", "train_seconds", "steps", "attempts", "devices")
 _NUMBERS_OF = {  # section of a specification -> field of a row -> its name there
     "": {"tokens": "tokens", "budget": "budget_flops", "seed": "seed"},
@@ -88,7 +89,8 @@ class RunsView:
     number: int = 0  # grows where any row changed
     rows: tuple[Row, ...] = ()
     sweeps: tuple[str, ...] = ()  # the one last driven first
-    unread: int = 0  # finished runs whose evaluations are still to be read
+    unseen: int = 0  # runs that are still to be read
+    unread: int = 0  # finished runs whose evaluations are
     problem: str = ""  # why the store cannot be read now
 
     def row(self, run_id: str) -> Row | None:
@@ -143,7 +145,7 @@ class RunTable:
         with contextlib.suppress(StoreError):  # a store elsewhere that does not answer now: what was seen last
             places.refresh(self._root)
         try:
-            found = self._found()
+            found, unseen = self._found()
         except OSError as error:
             problem = f"{self._root / 'runs'} cannot be read now ({error.strerror})"
             return self.view if problem == self.view.problem else self._next(problem=problem)
@@ -156,31 +158,35 @@ class RunTable:
                     known.result = result
                     changed.add(run_id)
         unread = self._measure(changed)
-        if not changed and (sweeps, unread, "") == (self.view.sweeps, self.view.unread, self.view.problem):
+        rest: dict[str, Any] = {"sweeps": sweeps, "unseen": unseen, "unread": unread, "problem": ""}
+        if not changed and all(getattr(self.view, name) == value for name, value in rest.items()):
             return self.view
         for run_id in changed:
             if run_id in self._known:
                 self._known[run_id].row = _row(run_id, self._known[run_id])
         rows = tuple(known.row for _, known in sorted(self._known.items()) if known.row is not None)
-        return self._next(rows=rows, sweeps=sweeps, unread=unread, problem="")
+        return self._next(rows=rows, **rest)
 
     def _next(self, **changes: Any) -> RunsView:
         return replace(self.view, number=self.view.number + 1, **changes)
 
-    def _found(self) -> set[str]:
-        """Take in new runs and let go of those that are gone; their ids."""
+    def _found(self) -> tuple[set[str], int]:
+        """Take in new runs, as long as there is time, and let go of those that are gone; their ids, and how many wait."""
+        began = time.monotonic()
         with os.scandir(self._root / "runs") as entries:
             there = {entry.name for entry in entries if not entry.name.startswith(".")}
         gone = set(self._known) - there
         for run_id in gone:
             del self._known[run_id]
-        new = set()
-        for run_id in there - set(self._known):
+        new, unseen = set(), sorted(there - set(self._known))
+        for i, run_id in enumerate(unseen):
+            if time.monotonic() - began > RUN_SECONDS:
+                return new | gone, len(unseen) - i
             spec = _spec(self._root, run_id)
             if spec is not None:
                 self._known[run_id] = _Known(spec=spec)
                 new.add(run_id)
-        return new | gone
+        return new | gone, 0
 
     def _take_sweeps(self, names: tuple[str, ...], now: float) -> set[str]:
         """What the sweeps say of their runs; the ids of those of which something else is said than before."""

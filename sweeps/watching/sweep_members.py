@@ -48,6 +48,8 @@ class Members:
         self._said: Mapping[str, Any] = {}
         self._told = 0  # bytes of the log that were read
         self._losses: dict[str, float] = {}
+        self._rest: dict[str, Member] = {}  # of _asked
+        self._made_of: tuple[SweepRecord, str, int] | None = None
         self.members: dict[str, Member] = {}
 
     def look(self, now: float) -> bool:
@@ -90,11 +92,7 @@ class Members:
             return {}
         alive = self._driver in (DRIVING, SILENT)
         rest = "waiting" if alive else "not ended"
-        base = Member(sweeps=self._sweep.name, status=rest, eval_id=self._record.evals.eval_id)
-        found = {
-            run_id: replace(base, loss=self._losses[run_id]) if run_id in self._losses else base
-            for run_id in self._record.runs
-        }
+        found = dict(self._asked(self._record, rest))
         told: dict[str, dict[str, Any]] = {run_id: {"status": "not taken"} for run_id in self._record.not_taken}
         told |= {run_id: {"status": "pruned"} for run_id in self._record.pruned}
         for status in ("failed", "held", "pruned"):
@@ -108,6 +106,16 @@ class Members:
         for run_id in set(told) & set(found):
             found[run_id] = replace(found[run_id], **told[run_id])
         return found
+
+    def _asked(self, record: SweepRecord, rest: str) -> Mapping[str, Member]:
+        """The runs of which the driver says nothing else; made anew only where that changes."""
+        made_of = record, rest, len(self._losses)
+        if self._made_of is None or self._made_of[0] is not record or self._made_of[1:] != made_of[1:]:
+            base = Member(sweeps=self._sweep.name, status=rest, eval_id=record.evals.eval_id)
+            losses = self._losses
+            self._rest = {i: replace(base, loss=losses[i]) if i in losses else base for i in record.runs}
+            self._made_of = made_of
+        return self._rest
 
 
 def _running(live: Mapping[str, Any], *, alive: bool) -> dict[str, Any]:
