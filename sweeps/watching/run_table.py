@@ -171,7 +171,7 @@ class RunTable:
         return replace(self.view, number=self.view.number + 1, **changes)
 
     def _found(self) -> tuple[set[str], int]:
-        """Take in new runs, as long as there is time, and let go of those that are gone; their ids, and how many wait."""
+        """Take in new runs while there is time, and let go of those that are gone; their ids, and how many are left."""
         began = time.monotonic()
         with os.scandir(self._root / "runs") as entries:
             there = {entry.name for entry in entries if not entry.name.startswith(".")}
