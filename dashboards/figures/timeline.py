@@ -9,12 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.output.words import number_of
-from dashboards.figures.style import PALETTE, Page, axes, plain, shades
+from dashboards.figures.style import PALETTE, Page, add_scale, axes, plain, shades
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay
 
 MOST = 2000  # stays that are drawn, the latest ones
 LANE, LOWEST, TALLEST = 16, 320, 1400  # pixels: of a run's bar, and of the figure
+LOW, SCALE = 340, 170  # pixels: of a figure of one line, and of the bar of sizes
+NAMED = 8  # characters of a node, as elsewhere
 NOWHERE, TO_COME = "node not known", "to come"
 # how a stay ended -> the look of its bar
 LOOKS: dict[str, dict[str, object]] = {
@@ -24,7 +26,7 @@ LOOKS: dict[str, dict[str, object]] = {
     past.FAILED: {"pattern": {"shape": "x", "fgcolor": "#ffffff", "size": 6}, "line": {"color": "#D55E00", "width": 2}},
     past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": "#ffffff", "size": 6}},
 }
-EXPECTED = {"color": "rgba(0,0,0,0)", "line": {"color": "#777777", "width": 1}}
+CLEAR, GREY = "rgba(0,0,0,0)", "#777777"
 
 
 def moment(seconds: float) -> datetime:
@@ -56,18 +58,20 @@ def timeline(history: History, sizes: Mapping[str, float] | None = None) -> Page
                 bars[run.how].append((run, lanes + lane))
         ticks.append((lanes + (count - 1) / 2, name))
         lanes += count
-        figure.add_hline(y=lanes - 0.5, line={"color": "#bbbbbb", "width": 0.5})
+        figure.add_hline(y=lanes - 0.5, line={"color": GREY, "width": 0.5})
     for how, some in bars.items():
         _add_stays(figure, how, some, colors, history.now)
+    add_scale(figure, [n for label, n in (sizes or {}).items() if label in colors], pixels=SCALE)
     _add_expected(figure, [pair for some in bars.values() for pair in some], coming, colors)
     _now(figure, history)
     axes(figure, "", "", log_x=False)
     figure.update_xaxes(type="date")
-    short = [f"{name[:12]}…" if len(name) > 13 else name for _, name in ticks]
+    short = [name if name in (NOWHERE, TO_COME) else name[:NAMED] for _, name in ticks]
     figure.update_yaxes(
         tickmode="array", tickvals=[y for y, _ in ticks], ticktext=list(map(plain, short)), autorange="reversed"
     )
-    figure.update_layout(height=min(TALLEST, max(LOWEST, 150 + LANE * lanes)), barmode="overlay", bargap=0)
+    height = min(TALLEST, max(LOWEST, 190 + LANE * lanes))
+    figure.update_layout(height=height, barmode="overlay", bargap=0, margin={"t": 60})
     title, about = "Timeline", _about(history, len(stays))
     return Page(slug="timeline", title=title, about=about, figure=figure, rows=_table(history))
 
@@ -140,11 +144,12 @@ def _add_stays(
         x=[1000 * (ended - began) for began, ended in extents],  # a date axis counts in milliseconds
         y=[lane for _, lane in some],
         width=0.84,
-        name=how,
+        showlegend=False,
         marker={"color": [colors[stay.size] for stay, _ in some], **look},
         hovertext=[_said(stay, now) for stay, _ in some],
         hoverinfo="text",
     )
+    figure.add_bar(orientation="h", x=[None], y=[None], name=how, marker={"color": GREY, **look})  # in the legend
 
 
 def _said(stay: Stay, now: float) -> str:
@@ -154,7 +159,7 @@ def _said(stay: Stay, now: float) -> str:
     words[1] += f", {_lasting(ended - stay.began)}"
     if stay.expected is not None:
         words.append(f"expected {_lasting(stay.expected - stay.began)}")
-    words.append(f"{stay.devices:g} devices on {plain(', '.join(node[:12] for node in stay.nodes)) or NOWHERE}")
+    words.append(f"{stay.devices:g} devices on {plain(', '.join(node[:NAMED] for node in stay.nodes)) or NOWHERE}")
     return "<br>".join([*words, *([plain(stay.reason[:160])] if stay.reason else [])])
 
 
@@ -172,7 +177,7 @@ def _add_expected(
     figure: go.Figure, bars: Sequence[tuple[Stay, int]], coming: Sequence[tuple[Coming, int]], colors: Mapping[str, str]
 ) -> None:
     """Ticks where runs were expected to end, and outlines of those that wait."""
-    known = [(stay, stay.expected, lane) for stay, lane in bars if stay.expected is not None]
+    known = [(s, s.expected, lane) for s, lane in bars if s.expected is not None and s.how in (past.DONE, past.RUNNING)]
     if known:
         figure.add_scatter(
             x=[moment(end) for _, end, _ in known],
@@ -190,20 +195,22 @@ def _add_expected(
             x=[1000 * (run.ends - run.starts) for run, _ in coming],
             y=[lane for _, lane in coming],
             width=0.84,
-            name="expected",
-            marker={"color": "rgba(0,0,0,0)", "line": {"color": [colors[r.size] for r, _ in coming], "width": 1.2}},
+            showlegend=False,
+            marker={"color": CLEAR, "line": {"color": [colors[run.size] for run, _ in coming], "width": 1.2}},
             hovertext=[
                 f"<b>{plain(run.run_id)}</b> waits<br>expected {_clock(run.starts)} to {_clock(run.ends)}"
                 for run, _ in coming
             ],
             hoverinfo="text",
         )
+        look = {"color": CLEAR, "line": {"color": GREY, "width": 1.2}}
+        figure.add_bar(orientation="h", x=[None], y=[None], name="expected", marker=look)
 
 
 def _now(figure: go.Figure, history: History) -> None:
     """A line at the present of a sweep that goes on."""
     if history.ends is not None:
-        figure.add_vline(x=moment(history.now), line={"color": "#777777", "dash": "dot", "width": 1})
+        figure.add_vline(x=moment(history.now), line={"color": GREY, "dash": "dot", "width": 1})
 
 
 def _table(history: History) -> pd.DataFrame:
@@ -252,13 +259,14 @@ def utilisation(history: History) -> Page:
             x=[moment(t) for t in times],
             y=[has.devices for has in known],
             mode="lines",
-            line={"shape": "hv", "color": "#777777", "dash": "dash", "width": 1.5},
+            line={"shape": "hv", "color": GREY, "dash": "dash", "width": 1.5},
             name="of the living nodes",
             hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:g} there<extra></extra>",
         )
     axes(figure, "", f"{unit} in use", log_x=False)
     figure.update_xaxes(type="date")
     figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(height=LOW)
     share = past.share_in_use(history)
     about = (
         f"Runs held {share:.0%} of the {unit}' time since the first start."
@@ -302,6 +310,7 @@ def spending(history: History) -> Page:
     axes(figure, "", unit, log_x=False)
     figure.update_xaxes(type="date")
     figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(height=LOW)
     about = f"Taken until now: {_cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
     if history.ends is not None and more.get("hours"):
         left = _lasting(history.ends - history.now)
