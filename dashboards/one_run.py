@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dashboards.columns import COLUMNS, MINUS
+from dashboards.figures import spikes
+from dashboards.figures.style import Page
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT
 from gpt3core.store import places
@@ -58,6 +60,26 @@ def read(root: Path, row: Row) -> OneRun:
         held_out=_held_out(held_out[-1]) if held_out else "",
         measured=tuple(_measured(row) for row in rows if row.get("task") != HELD_OUT),
         problem="; ".join(problems),
+    )
+
+
+def curve(root: Path, run_id: str) -> Page | None:
+    """The loss and gradient norm of a run by step, with its spikes and restarts; None before its first step."""
+    run = RunDir(root, run_id)
+    try:
+        steps = run.curve()
+    except (StoreError, OSError, ValueError):  # damaged: what else there is of the run is shown
+        return None
+    if steps.empty or not set(spikes.SHOWN) <= set(steps.columns):
+        return None
+    return spikes.spikes(run_id, steps, incidents.read(run), incidents.gone(run))
+
+
+def code(root: Path, run_id: str) -> str:
+    """The line of Python that draws the curve."""
+    return (
+        "from pathlib import Path; from dashboards import one_run; "
+        f"one_run.curve(Path({str(root)!r}), {run_id!r}).figure"
     )
 
 

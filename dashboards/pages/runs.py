@@ -14,6 +14,7 @@ from dashboards import curve_export, one_run, query, side_by_side
 from dashboards.columns import COLUMNS, DEFAULT, TEXT, Column, plain
 from dashboards.live import Live
 from dashboards.one_run import OneRun
+from dashboards.pages import gallery
 from dashboards.pages.tables import table
 from dashboards.query import Group
 from dashboards.side_by_side import Line, SideBySide
@@ -25,6 +26,7 @@ from sweeps.watching.run_table import Row, RunsView, RunTable
 PATH, TITLE = "/runs", "Runs"
 PAGE_ROWS = 50
 LOOK_SECONDS = 1.5  # between two looks at the store, however many pages ask
+CURVE = "runs-curve"
 BESIDE = 8  # runs beside each other at most
 GROUPS = ("size", "sweep", "status", "budget", "lr", "batch_tokens", "schedule", "seed", "n_layer", "corpus", "device")
 STATE = {
@@ -82,7 +84,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             html.P(id="runs-count", role="status"),
             _table(state),
             html.Section(id="runs-beside"),
-            html.Section([html.Div(id="runs-one"), html.Div(id="runs-commands")]),
+            html.Section([html.Div(id="runs-one"), *gallery.figure(CURVE), html.Div(id="runs-commands")]),
             *(
                 dcc.Input(id={"state": name}, type="hidden", value=state[name])
                 for name in ("sort", "page", "chosen", "run")
@@ -215,14 +217,17 @@ def _count(view: RunsView, kept: Sequence[Row], problem: str, words: str) -> lis
     left = [f"{n:,} {what}" for n, what in ((view.unseen, "runs"), (view.unread, "losses")) if n]
     parts: list[Any] = [f"{total}{'; still being read: ' if left else ''}{' and '.join(left)}. "]
     if kept:
-        links = [
-            html.A(kind, href=f"/runs/curves.{kind.lower()}?{urlencode({'filter': words})}", download="")
-            for kind in ("CSV", "Parquet")
-        ]
-        parts += ["Their curves, every step: ", links[0], " ", links[1]]
+        parts += ["Their curves, every step: ", *_links(words)]
     for sentence in filter(None, (problem, view.problem)):
         parts.append(html.Span(f" {sentence}", className="warning"))
     return parts
+
+
+def _links(words: str) -> list[Any]:
+    """Where the curves of a filter are handed out."""
+    query_of = urlencode({"filter": words})
+    made = [html.A(name, href=f"/runs/curves.{name.lower()}?{query_of}", download="") for name in ("CSV", "Parquet")]
+    return [made[0], " ", made[1]]
 
 
 def _register_choice(app: Any) -> None:
@@ -332,6 +337,21 @@ def _register_chosen(app: Any, live: Live, runs: RunTable) -> None:
             return [html.P(f"No run of this store is called {run_id:.80}.")] if run_id else [], now
         return _opened(one_run.read(live.root, row)), now
 
+    @app.callback(
+        *gallery.outputs(CURVE),
+        dash.Input({"state": "run"}, "value"),
+        dash.Input("tick", "n_intervals"),
+        gallery.shown(CURVE),
+    )
+    def curve(run_id: str | None, _: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+        row = runs.view.row(run_id) if run_id else None
+        version = None if row is None else [row.run_id, f"{hash(loss_trace.stamp(RunDir(live.root, row.run_id)))}"]
+        if was is not None and was[1] == version:
+            raise dash.exceptions.PreventUpdate
+        page = None if row is None else one_run.curve(live.root, row.run_id)
+        code = None if row is None else one_run.code(live.root, row.run_id)
+        return gallery.draw(live, CURVE, page, version, was, code=code)
+
     @app.callback(dash.Output("runs-commands", "children"), dash.Input({"state": "run"}, "value"))
     def commands(run_id: str | None) -> list[Any]:
         row = runs.look(at_most_every=LOOK_SECONDS).row(run_id) if run_id else None
@@ -372,6 +392,7 @@ def _opened(run: OneRun) -> list[Any]:
     parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", id="runs-close")]
     parts += [html.P(word, className="warning") for word in (run.row.note, run.problem) if word]
     parts.append(html.Dl([part for name, shown in run.facts for part in (html.Dt(name), html.Dd(shown))]))
+    parts.append(html.P(["Its curve, every step: ", *_links(f"run_id={run.row.run_id}")]))
     if run.met:
         parts += [html.H3("Met on the way"), html.Ul([html.Li(word) for word in run.met])]
     if run.held_out:

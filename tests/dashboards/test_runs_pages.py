@@ -78,12 +78,12 @@ def test_exported_curves_are_the_stores_row_for_row(root, kind):
     shutil.rmtree(RunDir(root, ids[4]).path / "attempt-001")
     data = io.BytesIO(b"".join(curve_export.stream(root, [*ids, "nobody"], kind)))
     table = (csv.read_csv if kind == "csv" else pq.read_table)(data).to_pandas()
-    known = [RunDir(root, run_id).curve(("step", "tokens", "loss")).assign(run_id=run_id) for run_id in ids]
+    known = [RunDir(root, run_id).curve(("step", "tokens", "loss", "lr")).assign(run_id=run_id) for run_id in ids]
     expected = pd.concat(known, ignore_index=True)
     pd.testing.assert_frame_equal(
-        table[["step", "tokens", "loss", "run_id"]], expected, check_dtype=False, check_exact=True
+        table[["step", "tokens", "loss", "lr", "run_id"]], expected, check_dtype=False, check_exact=True
     )
-    assert table[table.run_id == ids[2]].lr.notna().sum() == 6
+    assert table[table.run_id == ids[2]].grad_norm.notna().sum() == 7, "the later attempt's rows hold"
 
 
 def test_an_export_is_sent_as_it_is_read(root, monkeypatch):
