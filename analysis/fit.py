@@ -62,21 +62,21 @@ def main(argv: Sequence[str]) -> int:
     study, folder = api.study(given)
     out = given.folder(folder)
     documents.write(study, out)
-    _print(study, whole=given.tables == EVERY, following=_following(argv))
+    _print(study, whole=given.tables == EVERY, next_command=following(argv))
     print(f"written: {out}/fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")
     if given.figures:
-        _draw(study, given, out / "figures")
+        _draw(study, given, following(argv), out / "figures")
     return 0
 
 
-def _draw(study: Study, given: FitSettings, folder: Path) -> None:
+def _draw(study: Study, given: FitSettings, next_command: str, folder: Path) -> None:
     pages = importlib.import_module(DRAWING)
-    pages.write(study, folder, given)
+    pages.write(study, folder, given, next_command)
     pages.write_svg(study, folder)
     print(f"figures: {folder / 'index.html'}")
 
 
-def _print(study: Study, *, whole: bool, following: str) -> None:
+def _print(study: Study, *, whole: bool, next_command: str) -> None:
     """The answer, and the points of a file where there is one; all tables and notes where these are asked for."""
     from rich.console import Console
     from rich.table import Table
@@ -98,7 +98,7 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
         listed = ", ".join(known)
         lines.append(("domains", f"this is the loss on the mixture of {listed}; domain=NAME fits that of one"))
     if study.predictions:
-        lines.append(("next", f"{following}   # what to run next, its price, and the command"))
+        lines.append(("next", f"{next_command}   # what to run next, its price, and the command"))
     if not whole:
         warned = number_of(sum(note.severity == "warning" for note in study.notes), "warning")
         lines.append(
@@ -119,7 +119,7 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
         console.print(f"{note.severity}: {note.message} [{note.code}]")
 
 
-def _following(argv: Sequence[str]) -> str:
+def following(argv: Sequence[str]) -> str:
     """The command that says what to run next, of the same runs."""
     words = [word for word in argv if word.partition("=")[0].partition(".")[0] in OF_RUNS]
     return shlex.join(["python", "-m", "analysis.design", *words])
