@@ -25,9 +25,9 @@ TICK_SECONDS = 2.0
 PAGES: tuple[ModuleType, ...] = (
     answer,
     laws,
-    fewshot,
-    sweep,
     runs,
+    sweep,
+    fewshot,
 )
 LONGEST = 20_000  # characters of a value in an address
 HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'
