@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gpt3core import hints
 from gpt3core.errors import UsageError
@@ -81,3 +82,18 @@ def _listed(keys: Sequence[str]) -> str:
 def printable(text: str) -> str:
     """What somebody else wrote as it can stand in a line: no control characters, no escapes of a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def value(held: Any) -> str:
+    """A value as it can stand in a sentence."""
+    if held is None:
+        return "none"
+    if isinstance(held, bool):
+        return str(held).lower()
+    if isinstance(held, int):
+        return f"{held:,}"
+    if isinstance(held, float):
+        return f"{held:.6g}"
+    if isinstance(held, list):
+        return ", ".join(map(value, held)) or "none"
+    return printable(str(held))
