@@ -29,6 +29,7 @@ from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
 from analysis.runs import curves, foreign, ladders, published, selection
+from analysis.runs.ladders import Ladders
 from analysis.runs.points import counted
 from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
@@ -188,22 +189,22 @@ def comparisons(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | 
     Raises:
         UsageError, StoreError: in one sentence.
     """
+    return [compared(settings, pair) for pair in ladders.ladders(settings, tables)]
+
+
+def compared(settings: CompareSettings, pair: Ladders) -> Comparison:
+    """The comparison of two ladders that were read before, on the text of their domain."""
     law = _joint(settings.fix)
-    found = []
-    for pair in ladders.ladders(settings, tables):
-        a, b = (covered(law, s.table) & s.table.loss.notna().to_numpy() for s in (pair.a, pair.b))
-        found.append(
-            comparing.compare(
-                pair.a.table[a],
-                pair.b.table[b],
-                names=pair.names,
-                domain=pair.domain,
-                paired=settings.paired,
-                targets=tuple(settings.target_compute),
-                law=law,
-            )
-        )
-    return found
+    a, b = (covered(law, s.table) & s.table.loss.notna().to_numpy() for s in (pair.a, pair.b))
+    return comparing.compare(
+        pair.a.table[a],
+        pair.b.table[b],
+        names=pair.names,
+        domain=pair.domain,
+        paired=settings.paired,
+        targets=tuple(settings.target_compute),
+        law=law,
+    )
 
 
 def folder(selected: Selection) -> Path:

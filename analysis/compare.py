@@ -3,7 +3,8 @@
 runs=[A.csv,B.csv]   two tables of runs (see analysis.fit), the baseline first; runs=A,B is the same
 runs=ROOT sweep=[A,B]  two sweeps of a store;  runs=[ROOT_A,ROOT_B] two stores, with sweep=[A,B] where not the last ones
 runs=TABLE by=COLUMN arms=[A,B]   two arms of one table: rows by the value of a column, such as a data mixture
-columns.N=params     a file's own names and units, as for analysis.fit; N=, C=, exclude=, min_tokens=, rules= too
+columns.N=params     a file's own names and units, as for analysis.fit; N=, C=, exclude=, min_tokens=, min_compute=,
+                     max_compute=, rules= too
 domains.web=val_web  losses on held-out domains, each compared by itself (default: all columns named loss.NAME)
 precision=fp32       only runs that were trained in it
 paired=true          cell by cell (default: where half of the cells have equal N and D, or size and budget); or false

@@ -244,6 +244,8 @@ class CompareSettings:
     C: str | None = None
     exclude: list[str] = field(default_factory=list)
     min_tokens: float | None = None
+    min_compute: float | None = None
+    max_compute: float | None = None
     rules: list[str] = field(default_factory=lambda: [EVERY])
     precision: str | None = None
     fix: Fix = field(default_factory=Fix)
@@ -279,6 +281,8 @@ class CompareSettings:
             C=self.C,
             exclude=self.exclude,
             min_tokens=self.min_tokens,
+            min_compute=self.min_compute,
+            max_compute=self.max_compute,
             rules=self.rules,
             precision=self.precision,
         )

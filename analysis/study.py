@@ -89,3 +89,10 @@ class Study(Selection, Fitted):
         if self.weighting is None:
             return pd.DataFrame()
         return backtest.coverage(self.weighting.tests, self.weighting.weights, self.weighting.calibration.noise)
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """The predictions of these backtests one by one; see backtest.judged."""
+        if self.weighting is None:
+            return pd.DataFrame()
+        return backtest.judged(self.weighting.tests, self.weighting.weights, self.weighting.calibration.noise)

@@ -51,6 +51,12 @@ class Behind(Generic[T]):
             assert self._running is not None
             return Found(seconds=time.monotonic() - self._running[1])
 
+    def peek(self, key: Hashable) -> T | None:
+        """The value of a key that was asked for; None where there is none, or none any more."""
+        with self._lock:
+            found = self._found.get(key)
+            return None if found is None else found.value
+
     def _begin(self, key: Hashable, work: Callable[[], T]) -> None:
         """Start a thread on it; the lock is held."""
         self._running, self._next = (key, time.monotonic()), None

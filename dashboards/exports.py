@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from flask import Flask
 
-    from analysis.settings import StudySettings
+    from analysis.settings import CompareSettings, StudySettings
     from dashboards.figures.style import Page
 
 MOST_KEPT = 200  # figures whose rows can be asked for; older ones say that they are gone
@@ -145,23 +145,19 @@ def code(given: StudySettings | None, slug: str) -> str:
     Args:
         given: what the study was asked for by; None for one in memory.
     """
-    drawn = f'from dashboards.figures import catalogue; catalogue.page(study, "{slug}").figure'
-    return drawn if given is None else f"{study(given)}; {drawn}"
+    imports, study = "from dashboards.figures import catalogue", "study"
+    if given is not None:
+        settings, names = written(given)
+        imports = f"from analysis import api; from analysis.settings import {names}; {imports}"
+        study = f"api.study({settings})[0]"
+    return f'{imports}; catalogue.page({study}, "{slug}").figure'
 
 
-def study(given: StudySettings) -> str:
-    """The line of Python that fits a study."""
-    settings, names = _call(given)
-    return f"from analysis import api; from analysis.settings import {names}; study = api.study({settings})[0]"
-
-
-def _call(given: StudySettings) -> tuple[str, str]:
+def written(given: StudySettings | CompareSettings) -> tuple[str, str]:
     """The settings as they are made in Python, but for what is as by default; and the names that this takes."""
-    from analysis.settings import StudySettings
-
-    defaults = StudySettings()
+    kind, defaults = type(given).__name__, type(given)()
     changed = {field.name: getattr(given, field.name) for field in fields(defaults)}
     changed = {name: value for name, value in changed.items() if value != getattr(defaults, name)}
-    changed = {"runs": str(given.runs or default_root()), **{n: v for n, v in changed.items() if n != "runs"}}
+    changed = {"runs": given.runs or str(default_root()), **{n: v for n, v in changed.items() if n != "runs"}}
     said = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-    return f"StudySettings({said})", "Fix, StudySettings" if "fix" in changed else "StudySettings"
+    return f"{kind}({said})", f"Fix, {kind}" if "fix" in changed else kind

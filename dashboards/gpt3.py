@@ -24,10 +24,10 @@ def main(argv: Sequence[str]) -> int:
     given = cli.settings(Settings(), argv)
 
     from dashboards import offline
-    from dashboards.figures.gpt3 import aggregate, loss_of_compute, symbol_insertion
+    from dashboards.figures.gpt3 import aggregate, figure_3_1, symbol_insertion
 
     out = Path(given.out).expanduser().absolute()
-    pages = [symbol_insertion(), aggregate(), loss_of_compute()]
+    pages = [symbol_insertion(), aggregate(), figure_3_1()]
     offline.write_pages("GPT-3", pages, out, "list.html")
     print(f"figures: {out / 'index.html'}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from gpt3core.store import places
 from gpt3core.store.rundir import default_root
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.output.answer import Line
     from analysis.study import Study
     from dashboards.figures.style import Page
@@ -32,6 +35,7 @@ class View:
     answer: list[Line] = field(default_factory=list)
     pages: list[Page] = field(default_factory=list)
     study: Study | None = None
+    curves: Mapping[str, pd.DataFrame] | None = None  # the loss curve of each run, thinned; None for a table
     made: float = 0.0  # when it was read from the store, seconds since the epoch
     fitting: float | None = None  # since when newer results are being fitted
     problem: str = ""  # why newer results could not be
@@ -81,9 +85,10 @@ class Live:
 
         study, _ = data.load(self.given)
         made = self.view.fitting or time.time()
-        pages = catalogue.pages(study, data.losses(study.runs))
+        curves = data.losses(study.runs)
+        pages = catalogue.pages(study, curves)
         name, number = study.runs.name, self.view.number + 1
-        return View(number=number, name=name, answer=answer(study), pages=pages, study=study, made=made)
+        return View(number=number, name=name, answer=answer(study), pages=pages, study=study, curves=curves, made=made)
 
 
 def _token(root: Path) -> Token:

@@ -17,15 +17,20 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimation import backtest
+from analysis.output.words import flops, number_of
 from analysis.settings import COMPUTES, COUNTS, StudySettings
 from dashboards import typed
 from gpt3core.errors import UsageError
 
 if TYPE_CHECKING:
+    from analysis.output.answer import Line
     from analysis.study import Study
+    from dashboards.figures.style import Page
+    from dashboards.live import View
 
 STARTED = "default"  # of a choice: as the app was started
-STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "window": "", "out": ""}  # of a permalink, with its defaults
+STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "from": "", "to": "", "out": ""}  # of a permalink, its defaults
+GROUP = "laws"  # of figures
 MOST_REASON = 200  # characters
 
 
@@ -82,15 +87,28 @@ def choice(state: Mapping[str, str]) -> Choice:
         law=law if law == "all" or law in laws.LAWS else None,
         n=state["N"] if state.get("N") in COUNTS else None,
         c=state["C"] if state.get("C") in COMPUTES else None,
-        window=_window(state.get("window", "")),
+        window=(None, None)
+        if _window_problems(state)
+        else (_flops(state.get("from", "")), _flops(state.get("to", ""))),
         left_out=left_out(state.get("out", "")),
     )
 
 
-def _window(text: str) -> tuple[float | None, float | None]:
-    low, _, high = text.partition("..")
-    first, last = _flops(low), _flops(high)
-    return (None, None) if first is not None and last is not None and first > last else (first, last)
+def unread(state: Mapping[str, str], study: Study) -> list[str]:
+    """What a permalink, or a reader's hand, says that is not taken, a sentence each."""
+    said = [f"{name}={state[name]:.40}: {words}" for name, words in _window_problems(state).items()]
+    there = set(study.everything.run_id)
+    gone = [run for run in choice(state).runs if run not in there]
+    return said + ([f"{len(gone)} of the runs left out are not here: {', '.join(gone)[:200]}"] if gone else [])
+
+
+def _window_problems(state: Mapping[str, str]) -> dict[str, str]:
+    ends = {name: state.get(name, "").strip() for name in ("from", "to")}
+    found = {name: "FLOPs, positive, like 1e18" for name, text in ends.items() if text and _flops(text) is None}
+    low, high = (_flops(text) for text in ends.values())
+    if low is not None and high is not None and low > high:
+        found["from"] = f"lies above {ends['to']:.40}"
+    return found
 
 
 def _flops(text: str) -> float | None:
@@ -99,12 +117,6 @@ def _flops(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < math.inf else None
-
-
-def window_text(window: tuple[float | None, float | None]) -> str:
-    """A window as the permalink has it: 1e18..1e20, either end empty where it is open."""
-    low, high = ("" if end is None else f"{end:.6g}" for end in window)
-    return f"{low}..{high}" if low or high else ""
 
 
 def left_out(text: str) -> tuple[LeftOut, ...]:
@@ -152,6 +164,49 @@ def command(asked: StudySettings, steps: Sequence[LeftOut] = ()) -> str:
     return "\n".join(lines)
 
 
+# -------------------------------------------------------------------------------------------------------- what is shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A study that was fitted for a choice, and what a page shows of it."""
+
+    asked: StudySettings
+    study: Study
+    pages: list[Page]
+    answer: list[Line]
+    cuts: list[Cut]
+
+
+def fit(given: StudySettings, chosen: Choice, view: View) -> Fit:
+    """What is to be shown of a choice; nothing is fitted where it chooses what was.
+
+    Args:
+        view: of the settings that the app was started with; it has a study.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
+    from analysis.output.answer import answer
+    from dashboards import data
+    from dashboards.figures import catalogue
+
+    assert view.study is not None, "who asks has waited for the first fit"
+    asked = settings(given, chosen, set(view.study.everything.run_id))
+    study, pages, said = view.study, view.pages, view.answer
+    if asked != given:
+        study = data.load(asked)[0]
+        pages, said = catalogue.pages(study, view.curves), answer(study)
+    shown = [page for page in pages if page.group == GROUP]
+    return Fit(asked=asked, study=study, pages=shown, answer=said, cuts=cuts(study))
+
+
+def beside(now: Sequence[Line], before: Sequence[Line]) -> list[tuple[str, str, str]]:
+    """The lines of an answer with what another said in their place; empty where that was the same or nothing."""
+    known = dict(before)
+    return [(label, said, known.get(label, "") if known.get(label) != said else "") for label, said in now]
+
+
 # ----------------------------------------------------------------------------------------------------- a backtest's cut
 
 
@@ -166,7 +221,8 @@ class Cut:
     @property
     def judged(self) -> pd.DataFrame:
         """The rows that have an interval; none where no other cut is there to calibrate it by."""
-        return self.rows[np.isfinite(self.rows.high.to_numpy(float))]
+        found: pd.DataFrame = self.rows[np.isfinite(self.rows.high.to_numpy(float))]
+        return found
 
     @property
     def inside(self) -> int:
@@ -202,6 +258,18 @@ def cuts(study: Study) -> list[Cut]:
 def _cut(rows: pd.DataFrame) -> Cut:
     first = rows.iloc[0]
     return Cut(fitted_to=float(first.fitted_to), fitted=int(first.fitted_runs), rows=rows.reset_index(drop=True))
+
+
+def foretold(cut: Cut) -> str:
+    """How a cut's predictions came out, in a sentence."""
+    said = (
+        f"Fitted to {number_of(cut.fitted, 'run')} up to C = {flops(cut.fitted_to)}, asked about "
+        f"{number_of(len(cut.rows), 'larger one')}: missed by {cut.miss:.2%} in the median"
+    )
+    if not len(cut.judged):
+        return f"{said}. No other cut is there to calibrate an interval by."
+    share = cut.inside / len(cut.judged)
+    return f"{said}; {cut.inside} of {len(cut.judged)} inside their 95% intervals ({share:.0%})."
 
 
 def nearest_cut(found: Sequence[Cut], text: str) -> Cut:

@@ -252,8 +252,8 @@ def judged(tests: Backtests, weights: Array, noise: float, levels: Sequence[floa
     The weights of the choices and the noise are those of all cuts.
 
     Returns:
-        The rows of ``tests`` that were predicted, with predicted (loss), miss (ln measured - ln predicted) and, for each
-        level, half80 and half95: half of the interval's width in ln L, infinite where no other cut supports one.
+        The rows of ``tests`` that were predicted, with predicted (loss), miss (ln measured - ln predicted) and, a level
+        each, half80 and half95: half of the interval's width in ln L, infinite where no other cut supports one.
     """
     if not tests.cuts:
         return pd.DataFrame()

@@ -98,7 +98,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Observed:
+class Observed:
     """What one law is fitted to: the columns that it needs, losses, weights, and the runs behind them, if any."""
 
     data: Data
@@ -125,14 +125,14 @@ def fit_laws(table: pd.DataFrame, minima: Minima, request: Request) -> dict[str,
 
 def fit_once(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> FittedLaw:
     """A law fitted to the runs that it speaks of, without a bootstrap: the numbers that every table shows."""
-    observed = _observed(law, table, minima, rho)
+    observed = observe(law, table, minima, rho)
     if isinstance(observed, str):
         return FittedLaw(fit=Fit(law=law, status=FitStatus.NOT_APPLICABLE, reason=observed))
     return FittedLaw(fit=observed.fit(law), fitted_to=observed.fitted_to)
 
 
 def _fit_law(law: Law, table: pd.DataFrame, minima: Minima, request: Request) -> FittedLaw:
-    observed = _observed(law, table, minima, request.rho)
+    observed = observe(law, table, minima, request.rho)
     if isinstance(observed, str):
         return FittedLaw(fit=Fit(law=law, status=FitStatus.NOT_APPLICABLE, reason=observed))
     fit = observed.fit(law)
@@ -145,14 +145,14 @@ def _fit_law(law: Law, table: pd.DataFrame, minima: Minima, request: Request) ->
     return judged(fitted)
 
 
-def _drawn(fit: Fit, observed: _Observed, minima: Minima, request: Request) -> Array | None:
+def _drawn(fit: Fit, observed: Observed, minima: Minima, request: Request) -> Array | None:
     """Parameters under resampled runs, or through the drawn minima of the budgets; None where nothing can be drawn."""
     if observed.runs is not None:
         return _resampled(fit, observed, observed.runs, "run", request.bootstrap, request.seed)
     return None if minima.draws is None else solve.refit(fit, observed.data, minima.draws[:, 2:])
 
 
-def _by_cluster(fit: Fit, observed: _Observed, request: Request) -> dict[str, Array]:
+def _by_cluster(fit: Fit, observed: Observed, request: Request) -> dict[str, Array]:
     """The same by size and by budget, of the laws of all runs."""
     if observed.runs is None or fit.law.name in (*FRONTIERS, *BY_BEST):
         return {}
@@ -162,12 +162,12 @@ def _by_cluster(fit: Fit, observed: _Observed, request: Request) -> dict[str, Ar
     return {by: _resampled(fit, observed, observed.runs, by, few, request.seed) for by in enough}
 
 
-def _resampled(fit: Fit, observed: _Observed, runs: pd.DataFrame, by: str, draws: int, seed: int) -> Array:
+def _resampled(fit: Fit, observed: Observed, runs: pd.DataFrame, by: str, draws: int, seed: int) -> Array:
     counts = uncertainty.resamples(uncertainty.clusters(runs, by), draws=draws, seed=seed)
     return uncertainty.bootstrap(fit, observed.data, observed.loss, counts, observed.weights)
 
 
-def _observed(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> _Observed | str:
+def observe(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> Observed | str:
     """What a law is fitted to, or why it is not fitted."""
     if law.name in FRONTIERS:
         return _frontier(law, table, minima, rho)
@@ -181,16 +181,16 @@ def _observed(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> _Obser
     return _of_runs(law, table[covered(law, table)].reset_index(drop=True), "all runs", rho)
 
 
-def _frontier(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> _Observed | str:
+def _frontier(law: Law, table: pd.DataFrame, minima: Minima, rho: Rho) -> Observed | str:
     """L*(C): through the minima of the budgets; where these are not to be trusted, through the best runs."""
     if not minima.trusted and len(envelope.best_by(table, "C")) >= LEAST_BEST:
         return _best_by(law, "C", table, rho)
     data = {"C": np.array([p.budget for p in minima.used])}
     loss = np.array([p.loss_star for p in minima.used])  # smoothed already: least squares
-    return _Observed(data=data, loss=loss, fitted_to="the minima of the budgets", rho=LEAST_SQUARES)
+    return Observed(data=data, loss=loss, fitted_to="the minima of the budgets", rho=LEAST_SQUARES)
 
 
-def _best_by(law: Law, column: str, table: pd.DataFrame, rho: Rho) -> _Observed | str:
+def _best_by(law: Law, column: str, table: pd.DataFrame, rho: Rho) -> Observed | str:
     """L of one quantity where the others do not limit: the runs that none with less of it beats."""
     if column not in table or table[column].isna().any():
         return f"the runs do not say {column} (batch_tokens is needed)"
@@ -198,8 +198,8 @@ def _best_by(law: Law, column: str, table: pd.DataFrame, rho: Rho) -> _Observed 
     return _of_runs(law, best, f"the {len(best)} runs that none with less {column} beats", rho)
 
 
-def _of_runs(law: Law, runs: pd.DataFrame, fitted_to: str, rho: Rho) -> _Observed:
-    return _Observed(
+def _of_runs(law: Law, runs: pd.DataFrame, fitted_to: str, rho: Rho) -> Observed:
+    return Observed(
         data=columns(runs),
         loss=runs.loss.to_numpy(float),
         weights=run_weights(Choice(law=law, rho=rho), runs),

@@ -126,7 +126,7 @@ def _by_laws(
         centres.append([_lowest(choice, fit.theta, float(c), cost, ends) for c in compute])
         weights.append(weight)
         theta = fit.theta[None] if thetas is None else thetas[j]
-        draws.append(np.stack([_lowest_of_draws(choice, theta, float(c), cost, ends) for c in compute], 1))
+        draws.append(np.stack([lowest_of_draws(choice, theta, float(c), cost, ends) for c in compute], 1))
         shares.append(np.full(len(theta), weight / len(theta)))
     total = np.array(weights) @ np.isfinite(centres)
     with np.errstate(all="ignore"):
@@ -140,8 +140,13 @@ def _lowest(choice: Choice, theta: Array, compute: float, cost: Ratio, ends: tup
     return np.nan if found is None else found
 
 
-def _lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Ratio, ends: tuple[float, float]) -> Array:
-    """The same for many parameters, (P,), to a part of GRID_STEP."""
+def lowest_of_draws(choice: Choice, theta: Array, compute: float, cost: Ratio, ends: tuple[float, float]) -> Array:
+    """The same for many parameters (P, k), to a part of GRID_STEP, (P,).
+
+    Args:
+        cost: C/(6ND) by size.
+        ends: ln N between which the optimum is looked for.
+    """
     x = np.arange(ends[0], ends[1] + GRID_STEP, GRID_STEP)
     return optimum.on_grid(x, _ln_loss(choice, theta, x, tokens(cost, x, compute)))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
 
+import numpy as np
 import pandas as pd
 
 from analysis.laws.base import Array
@@ -18,6 +20,32 @@ def reference(name: str) -> pd.DataFrame:
 def gpt3_models() -> pd.DataFrame:
     """The eight GPT-3 models: model, size (as in target=), params, train_tokens, train_flops."""
     return reference("gpt3_models.csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOfCompute:
+    """A published L = coefficient C^-exponent, C in PF-days and L in nats per token, and where it holds."""
+
+    label: str  # whose
+    coefficient: float
+    exponent: float
+    low_pf_days: float  # of its figure
+    high_pf_days: float
+    counts: str  # what C counts, and which loss it is
+    where: str  # it was published
+
+    def loss(self, pf_days: Array) -> Array:
+        """Nats per token, (n,)."""
+        return np.asarray(self.coefficient * pf_days**-self.exponent)
+
+
+def loss_of_compute() -> dict[str, LossOfCompute]:
+    """The published laws of compute by name; one printed as (c/C)^exponent has the coefficient c^exponent."""
+    table = reference("loss_of_compute.csv").set_index("name")
+    table["coefficient"] = table.coefficient.fillna(table.pop("c_pf_days") ** table.exponent)
+    return {
+        str(name): LossOfCompute(**{str(k): v for k, v in row.items()}) for name, row in table.to_dict("index").items()
+    }
 
 
 def gpt3_scores() -> tuple[pd.DataFrame, Array]:

@@ -9,24 +9,39 @@ import pandas as pd
 from analysis.study import Study
 from dashboards.data import losses
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
+from dashboards.figures.backtest import backtest
+from dashboards.figures.clouds import clouds
+from dashboards.figures.contours import contours
 from dashboards.figures.curves import curves
 from dashboards.figures.finetuned import finetuned
-from dashboards.figures.frontier import frontier
+from dashboards.figures.frontier import beside_published, frontier
+from dashboards.figures.influence import influence
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.lowest import lowest
 from dashboards.figures.residuals import residuals
 from dashboards.figures.style import Page
+from dashboards.figures.triptych import triptych
 from gpt3core.errors import UsageError
 
 PAGES: dict[str, Callable[[Study], Page]] = {
     "frontier": frontier,
+    "published": beside_published,
     "isoflop": isoflop,
+    "triptych": triptych,
+    "contours": contours,
     "residuals": residuals,
+    "clouds": clouds,
+    "backtest": backtest,
+    "influence": influence,
     "accuracy-compute": accuracy_compute,
     "accuracy-shots": accuracy_shots,
 }
-OF_STORES = ("accuracy-compute", "accuracy-shots")
-SLUGS = ("frontier", "isoflop", "curves", "lowest-curves", "residuals", *OF_STORES)  # of a store's sweep
+OF_STORES = ("lowest-curves", "accuracy-compute", "accuracy-shots")
+SLUGS = (  # of a store's sweep
+    *("frontier", "isoflop", "curves", "triptych", "lowest-curves", "contours", "residuals"),
+    *("clouds", "backtest", "influence", "published"),
+    *("accuracy-compute", "accuracy-shots"),
+)
 
 
 def pages(study: Study, curves_of: Mapping[str, pd.DataFrame] | None = None) -> list[Page]:
@@ -36,8 +51,8 @@ def pages(study: Study, curves_of: Mapping[str, pd.DataFrame] | None = None) -> 
         curves_of: the loss curve of each run (columns tokens, loss), where there are any.
     """
     made = {slug: make(study) for slug, make in PAGES.items() if study.runs.store or slug not in OF_STORES}
+    made["curves"] = curves(study, curves_of or {})
     if curves_of is not None:
-        made["curves"] = curves(study, curves_of)
         made["lowest-curves"] = lowest(study, curves_of)
     beside = finetuned(study)  # of sweeps whose runs were fine-tuned
     return [*(made[slug] for slug in SLUGS if slug in made), *([] if beside is None else [beside])]

@@ -1,12 +1,16 @@
-"""Two ladders compared: the compute multiplier of B against compute, with its interval."""
+"""Two ladders compared: the compute multiplier of B against compute, and both frontiers over one another."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.compare import Comparison
-from dashboards.figures.style import PALETTE, Page, axes, plain
+from analysis.output.words import flops
+from analysis.runs.conventions import LABELS
+from analysis.runs.ladders import Ladders
+from dashboards.figures.style import LOSS, MARKERS, PALETTE, Page, axes, behind, hover, plain
 
 ABOUT = (
     "How much compute A needs for the loss that B reaches, in units of B's. Bars are 95% intervals; open marks lie "
@@ -51,3 +55,41 @@ def _rows(comparisons: list[Comparison]) -> pd.DataFrame:
             for m in (*c.at, *c.beyond)
         ]
     )
+
+
+def frontiers(pair: Ladders, found: Comparison) -> Page:
+    """Loss against compute of both ladders, and what each reaches with its best sizes, by the law of both."""
+    figure = go.Figure()
+    every = sorted([*found.at, *found.beyond], key=lambda m: m.compute)
+    tables = {name: selected.table for name, selected in zip(found.names, (pair.a, pair.b), strict=True)}
+    for i, (name, table) in enumerate(tables.items()):
+        look = {"color": PALETTE[i], "symbol": MARKERS[i], "size": 7, "opacity": 0.6}
+        text = hover(table)
+        figure.add_scatter(
+            x=table["C"], y=table.loss, mode="markers", name=plain(name), marker=look, text=text, hoverinfo="text"
+        )
+        losses = [m.loss_b if i else m.loss_a for m in every]
+        figure.add_scatter(
+            x=[m.compute for m in every],
+            y=losses,
+            mode="lines",
+            name=f"{plain(name)}, best sizes",
+            line={"color": PALETTE[i], "dash": ("solid", "dash")[i], "width": 2},
+            hovertemplate=f"{plain(name)}, best size<br>C %{{x:.3g}}<br>loss %{{y:.4f}}<extra></extra>",
+        )
+        figure.add_annotation(
+            x=np.log10(every[-1].compute),
+            y=np.log10(losses[-1]),
+            text=plain(name),
+            showarrow=False,
+            xanchor="right",
+            yanchor="top" if losses[-1] == min(every[-1].loss_a, every[-1].loss_b) else "bottom",
+            font={"color": PALETTE[i], "size": 13},
+        )
+    axes(figure, f"compute, {LABELS[pair.a.convention.c]}", LOSS, log_y=True)
+    about = (
+        "Each point a run; lines are what the best sizes reach by one law of both, carried to C = "
+        f"{flops(every[-1].compute)}: their distance along the axis of compute is the multiplier."
+    )
+    rows = pd.concat([behind(table).assign(ladder=name) for name, table in tables.items()], ignore_index=True)
+    return Page(slug="frontiers", title="Both frontiers", about=about, figure=figure, rows=rows)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
-from analysis.laws import Array, allocation
+from analysis.laws import allocation
 from analysis.output.words import flops, outside
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import LOSS, Page, add_runs, axes, behind
+from dashboards.figures import published as overlay
+from dashboards.figures.drawing import GREY, band, label, mean_band
+from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs
 
 
-def frontier(study: Study) -> Page:
-    """Loss against compute, the minima of the budgets, and the fitted laws carried to ten times the largest budget."""
+def frontier(study: Study, published: Sequence[str] = ()) -> Page:
+    """Loss against compute, the minima of the budgets, and the fitted laws carried to ten times the largest budget.
+
+    Args:
+        published: results laid over it, of published.PUBLISHED.
+    """
     table = study.everything
     figure = go.Figure()
-    add_runs(figure, table, table["C"], table.loss)
+    fitted = table.run_id.isin(study.table.run_id)
+    if fitted.any():
+        add_runs(figure, table[fitted], table.C[fitted], table.loss[fitted])
+    _add_left_out(figure, study, table[~fitted])
     used = study.minima.used
     if used:
         best = [p.budget for p in used]
@@ -37,6 +49,7 @@ def frontier(study: Study) -> Page:
     _law_lines(figure, study, float(table.C.min()))
     for p in study.predictions:
         _add_prediction(figure, p)
+    overlay.add(figure, published)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)
     about = (
         "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
@@ -47,14 +60,37 @@ def frontier(study: Study) -> Page:
             "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs, bars are "
             "what a new run would reach."
         )
+    if published:
+        about += f" {overlay.words(published, study)}"
     return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=behind(table))
+
+
+def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
+    """Crosses where the runs are that stay out of the fit, each with the rule that took it out."""
+    rows = rows[rows.loss.notna()]
+    if rows.empty:
+        return
+    rules = {run: rule.name for rule in study.rules for run in rule.excluded}
+    look = of_runs(rows)
+    look["text"] = [
+        f"{text}<br>not fitted: {rules.get(run, 'no loss')}"
+        for text, run in zip(look["text"], rows.run_id, strict=True)
+    ]
+    marker = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": GREY}}
+    figure.add_scatter(x=rows["C"], y=rows.loss, mode="markers", name="not fitted", marker=marker, **look)
+
+
+def beside_published(study: Study) -> Page:
+    """The same with all published results laid over it, a page of its own."""
+    page = frontier(study, overlay.PUBLISHED)
+    return replace(page, slug="published", title="Beside published results")
 
 
 def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
     """The laws of compute with their band, and L(N,D) at its optimum, up to the farthest target."""
     highest = max([p.compute for p in study.predictions], default=lowest)
     grid = np.geomspace(lowest / 1.5, highest, 80)
-    for name, label, dash, color in (
+    for name, kind, dash, color in (
         ("compute_frontier", "power law", "solid", "#000000"),
         ("compute_frontier_irreducible", "with irreducible E", "dot", "#777777"),
     ):
@@ -66,15 +102,15 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
             x=grid,
             y=law.fit.predict({"C": grid}),
             mode="lines",
-            name=f"{label}: alpha_C {law.fit.params['alpha_C']:.4f}{doubt}",
+            name=f"{kind}: alpha_C {law.fit.params['alpha_C']:.4f}{doubt}",
             line={"color": color, "dash": dash, "width": 2},
             hovertemplate=f"{law.fit.law.equation}<br>C %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
         )
         if name == "compute_frontier":
-            _add_band(figure, law, grid)
-            _label(
-                figure, grid[30], float(law.fit.predict({"C": grid[30:31]})[0]), f"C^-{law.fit.params['alpha_C']:.4f}"
-            )
+            if (ends := mean_band(law, {"C": grid})) is not None:
+                band(figure, grid, *ends, "#000000", name="95% of the mean law")
+            at = float(law.fit.predict({"C": grid[30:31]})[0])
+            label(figure, grid[30], at, f"L ~ C<sup>−{law.fit.params['alpha_C']:.4f}</sup>")
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.status is FitStatus.OK:
         n, d = allocation(joint.fit.params, grid)
@@ -85,37 +121,6 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
             name="L(N,D) at its optimum, 6ND = C",
             line={"color": "#0072B2", "dash": "dash", "width": 1.5},
         )
-
-
-def _label(figure: go.Figure, x: float, y: float, text: str, *, left: bool = False) -> None:
-    """A word beside a point of a line, on axes that are both logarithmic."""
-    figure.add_annotation(
-        x=np.log10(x),
-        y=np.log10(y),
-        text=text,
-        showarrow=False,
-        xanchor="right" if left else "left",
-        yanchor="top" if left else "bottom",
-        xshift=-8 if left else 4,
-        font={"size": 13},
-    )
-
-
-def _add_band(figure: go.Figure, law: FittedLaw, grid: Array) -> None:
-    """The 95% interval of a law of compute."""
-    if law.draws is None:
-        return
-    low, high = np.quantile(np.exp(law.fit.law.on({"C": grid})(law.draws)[0]), [0.025, 0.975], axis=0)
-    figure.add_scatter(
-        x=np.concatenate([grid, grid[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
-        fill="toself",
-        mode="lines",
-        line={"width": 0},
-        fillcolor="rgba(0,0,0,0.12)",
-        name="95% of the mean law",
-        hoverinfo="skip",
-    )
 
 
 def _add_prediction(figure: go.Figure, p: Prediction) -> None:
@@ -135,4 +140,4 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         hoverinfo="text",
     )
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
-    _label(figure, p.compute, p.loss, f"{p.loss:.2f}{inside} at {flops(p.compute)}", left=True)
+    label(figure, p.compute, p.loss, f"{p.loss:.2f}{inside} at {flops(p.compute)}", corner="top right")

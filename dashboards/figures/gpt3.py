@@ -6,12 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3
-from analysis.reference.tables import gpt3_models, gpt3_scores, reference
+from analysis.reference.tables import gpt3_models, gpt3_scores, loss_of_compute, reference
 from dashboards.figures.style import MARKERS, PALETTE, Page, axes
 from gpt3core.costs import PF_DAY
 
 SETTINGS = ("zero-shot", "one-shot", "few-shot")
-LAW = (2.57, 0.048)  # L = 2.57 C^-0.048, C in PF-days of non-embedding compute: the legend of figure 3.1
 
 
 def symbol_insertion() -> Page:
@@ -66,19 +65,19 @@ def aggregate() -> Page:
     return Page(slug="figure-1-3", title="Figure 1.3: aggregate performance", about=about, figure=figure, rows=rows)
 
 
-def loss_of_compute() -> Page:
+def figure_3_1() -> Page:
     """Figure 3.1: the frontier of loss against compute, with the eight sizes where the law puts them."""
     models = gpt3_models()
-    scale, exponent = LAW
+    law = loss_of_compute()["gpt3"]
     rows = models.assign(pf_days=models.train_flops / PF_DAY)
-    rows["loss_by_law"] = scale * rows.pf_days**-exponent
-    grid = np.geomspace(1e-6, 1e4, 60)
+    rows["loss_by_law"] = law.loss(rows.pf_days.to_numpy(float))
+    grid = np.geomspace(law.low_pf_days, law.high_pf_days, 60)
     figure = go.Figure()
     figure.add_scatter(
         x=grid,
-        y=scale * grid**-exponent,
+        y=law.loss(grid),
         mode="lines",
-        name="L = 2.57 C^-0.048",
+        name=f"L = {law.coefficient:g} C^-{law.exponent:g}",
         line={"color": "#000", "dash": "dash"},
     )
     marker = {"size": 10, "color": PALETTE[0]}

@@ -1,8 +1,6 @@
-"""Loss against size at each budget."""
+"""Loss against size at each budget, and the sizes and tokens that are best (Hoffmann et al. 2022, figures 2 and 3)."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pandas as pd
@@ -12,55 +10,65 @@ from analysis.estimation.isoflop import Parabola
 from analysis.output.words import flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, shades
+from dashboards.figures import optimum
+from dashboards.figures.drawing import Panel, arrange, panelled, residuals, strip
+from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs, shades
 
 
 def isoflop(study: Study) -> Page:
-    """Loss against size at each budget, with the parabola and its minimum."""
+    """Loss against size at each budget with the parabola and its minimum, what it leaves, and N*(C) and D*(C) below."""
     table = study.table.set_index("run_id", drop=False)
-    figure = go.Figure()
+    figure, lines = panelled(4), optimum.lines(study)
     colors = shades(p.budget for p in study.minima.parabolas)
     for i, p in enumerate(study.minima.parabolas):
         _add_budget(figure, p, table, colors[i], MARKERS[i % len(MARKERS)])
-    counted = LABELS[study.convention.n]
-    axes(figure, f"parameters, {counted}", LOSS, log_y=True)
-    exponent = study.minima.exponent
-    law = (
-        f" N* grows as C^{exponent:.2f} (N {counted}, C {LABELS[study.convention.c]})."
-        if math.isfinite(exponent)
-        else ""
+    optimum.add(figure, study, lines, 3)
+    sizes = f"N, parameters, {LABELS[study.convention.n]}"
+    profiles = Panel(x=sizes, y=LOSS, height=330, log_y=True)
+    arrange(figure, [profiles, strip(sizes), *optimum.panels(study)])
+    return Page(
+        slug="isoflop", title="IsoFLOP curves", about=_about(study, lines), figure=figure, rows=behind(study.table)
     )
-    about = (
+
+
+def _about(study: Study, lines: list[optimum.Line]) -> str:
+    if not study.minima.parabolas:
+        return "Nothing to draw above: no three sizes of these runs share a compute. Below, N* and D* by the laws."
+    said = (
         "One colour a budget, lighter with compute; stars are the minima of the parabolas; open circles stay out of "
-        f"them by the rule near.{law}"
+        "them by the rule near; the strip is what the parabolas leave. Below, the sizes and tokens that are best: "
+        "points are the minima, bars and bands 95% intervals, diamonds what is predicted."
     )
-    return Page(slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=behind(study.table))
+    if not any(line.approach == "2" for line in lines):
+        said += (
+            f" {len(study.minima.used)} budgets have a minimum inside their sizes: no line of approach 2 is trusted."
+        )
+    tests = study.minima.held_out
+    if len(tests):
+        off = float(np.expm1(np.median(np.abs(np.log(tests.measured / tests.predicted)))))
+        said += f" N* of budgets held out was missed by {off:.0%} in the median of {len(tests)} tests."
+    return said
 
 
 def _add_budget(figure: go.Figure, p: Parabola, table: pd.DataFrame, color: str, marker: str) -> None:
-    """One budget's runs, its parabola and its minimum."""
+    """One budget's runs, its parabola with what it leaves, and its minimum."""
     name = f"C = {flops(p.budget)}"
-    for ids, symbol, label in ((p.run_ids, marker, name), (p.far, "circle-open", f"{name}, not fitted")):
+    for ids, symbol, title in ((p.run_ids, marker, name), (p.far, "circle-open", f"{name}, not fitted")):
         rows = table.loc[ids].sort_values("N")
         if len(rows):
             figure.add_scatter(
                 x=rows["N"],
                 y=rows.loss,
                 mode="markers",
-                name=label,
+                name=title,
                 marker={"symbol": symbol, "color": color, "size": 9},
-                text=hover(rows),
-                hoverinfo="text",
+                **of_runs(rows),
                 legendgroup=name,
+                row=1,
+                col=1,
             )
     if p.coefficients is not None:
-        sizes = table.loc[p.run_ids]["N"].astype(float)
-        grid = np.geomspace(sizes.min(), sizes.max(), 60)
-        curve = np.exp(np.polyval(p.coefficients, np.log(grid)))
-        line = {"color": color, "width": 1.5}
-        figure.add_scatter(
-            x=grid, y=curve, mode="lines", line=line, showlegend=False, hoverinfo="skip", legendgroup=name
-        )
+        _add_parabola(figure, p, table.loc[p.run_ids], {"symbol": marker, "color": color, "size": 7})
     if p.ok:
         figure.add_scatter(
             x=[p.n_star],
@@ -71,4 +79,26 @@ def _add_budget(figure: go.Figure, p: Parabola, table: pd.DataFrame, color: str,
             text=[f"minimum at {name}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}"],
             hoverinfo="text",
             legendgroup=name,
+            row=1,
+            col=1,
         )
+
+
+def _add_parabola(figure: go.Figure, p: Parabola, runs: pd.DataFrame, marker: dict[str, object]) -> None:
+    """The curve through a budget's runs, and in the strip what it leaves."""
+    assert p.coefficients is not None and p.residuals is not None
+    sizes = runs["N"].to_numpy(float)
+    grid = np.geomspace(sizes.min(), sizes.max(), 60)
+    figure.add_scatter(
+        x=grid,
+        y=np.exp(np.polyval(p.coefficients, np.log(grid))),
+        mode="lines",
+        line={"color": marker["color"], "width": 1.5},
+        showlegend=False,
+        hoverinfo="skip",
+        legendgroup=f"C = {flops(p.budget)}",
+        row=1,
+        col=1,
+    )
+    off = 100 * np.expm1(p.residuals)
+    residuals(figure, sizes, off, marker, [f"{t}<br>{o:+.2f}%" for t, o in zip(hover(runs), off, strict=True)], 2)

@@ -78,13 +78,17 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
         type="log" if log_y else "linear",
         automargin=True,
     )
-    values = [v for trace in figure.data for v in (trace.y if trace.y is not None else ()) if v is not None and v > 0]
-    if log_y and values:  # a log axis of less than a decade would have one label
-        figure.update_yaxes(tickmode="array", tickvals=_ticks(min(values), max(values)), tickformat=".2~f")
+    if log_y and (values := positive(figure.data)):  # a log axis of less than a decade would have one label
+        figure.update_yaxes(tickmode="array", tickvals=loss_ticks(min(values), max(values)), tickformat=".2~f")
     return figure
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def positive(traces: Iterable[Any]) -> list[float]:
+    """The values along y of some traces that a log axis can show."""
+    return [v for trace in traces if trace.y is not None for v in trace.y if v is not None and v > 0]
+
+
+def loss_ticks(low: float, high: float) -> list[float]:
     """Round values between two losses, about eight of them."""
     step = next((s for s in (0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / s <= 9), 2.0)
     return [round(k * step, 2) for k in range(int(low / step), int(high / step) + 2)]
@@ -102,7 +106,12 @@ def hover(rows: pd.DataFrame) -> list[str]:
 def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:
     """Points of runs, coloured by size."""
     marker = {**of_size(rows.N), "color": np.log10(rows.N), "size": 8, "opacity": 0.8}
-    figure.add_scatter(x=x, y=y, mode="markers", name="runs", marker=marker, text=hover(rows), hoverinfo="text")
+    figure.add_scatter(x=x, y=y, mode="markers", name="runs", marker=marker, **of_runs(rows))
+
+
+def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
+    """What points of runs say, and whose they are: the app asks for the names inside a reader's lasso."""
+    return {"text": hover(rows), "hoverinfo": "text", "customdata": rows.run_id.astype(str).tolist()}
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:

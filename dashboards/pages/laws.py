@@ -1,23 +1,333 @@
-"""The laws: every figure of the catalogue that shows them."""
+"""The laws: chosen, fitted anew behind the page, what they leave unexplained, and what they foretell of larger runs.
+
+The choice is in the address. While it is fitted, what is shown is the fit before, and the page says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dashboards.live import Live
-from dashboards.pages import tabs
+import dash
+from dash import dcc, html
+
+from analysis.laws import AUTHORS, LAWS
+from analysis.output.words import flops, number_of
+from analysis.runs import conventions
+from analysis.settings import COMPUTES, COUNTS
+from dashboards import exports, refit
+from dashboards.behind import Behind
+from dashboards.figures.backtest import backtest
+from dashboards.figures.linear import linear
+from dashboards.figures.style import Page
+from dashboards.live import Live, View
+from dashboards.pages import gallery
+from dashboards.refit import STARTED, Choice, Cut, Fit
+from gpt3core.errors import UsageError
 
 PATH, TITLE = "/laws", "Laws"
-STATE = {"figure": "frontier"}
-TABS = tabs.Tabs(name="laws", key="figure", group="laws", empty="These runs have no loss that a law could be of.")
+STATE = {"figure": "frontier", "axes": "drawn", **refit.STATE, "cut": ""}
+FIGURE, RESIDUALS, CUT = "laws-figure", "laws-residuals", "laws-cut"
+AXES = {"drawn": "axes as drawn", "linear": "linear axes"}
+BELOW = "residuals"  # the figure below each other one
+FAST_SECONDS = 0.5  # between looks at a fit that is under way
+NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
+EMPTY = "These runs have no loss that a law could be of."
+CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
+Of = list[Any]  # what is shown: the number of the study, and the state that was chosen
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
-    """A tab a figure."""
-    return tabs.layout(TABS, state)
+    """What can be chosen, the figures of the fit, a backtest's cut, and the command for the same."""
+    axes = state["axes"] if state["axes"] in AXES else STATE["axes"]
+    return html.Article(
+        [
+            _choices(state),
+            html.P(id="laws-said", role="status"),
+            dcc.Store(id="laws-of"),
+            dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
+            html.Dl(id="laws-answer"),
+            dcc.RadioItems(id={"state": "figure"}, value=state["figure"], options=[], className="tabs", inline=True),
+            dcc.RadioItems(id={"state": "axes"}, value=axes, options=AXES, className="tabs", inline=True),
+            *gallery.figure(FIGURE),
+            *gallery.figure(RESIDUALS),
+            html.H2("Fit below, predict above"),
+            html.P(id="laws-cut-said"),
+            html.Div(dcc.Slider(0, 0, step=None, value=0, id="laws-slider", included=False), id="laws-slider-box"),
+            hidden("cut", state),
+            *gallery.figure(CUT),
+            html.H2("The same at the command line"),
+            html.Div(
+                [html.Code(id="laws-command"), dcc.Clipboard(target_id="laws-command", title="copy")],
+                className="copied",
+            ),
+        ]
+    )
+
+
+def _choices(state: Mapping[str, str]) -> Any:
+    """The inputs of a choice, and what is left out by now."""
+    authors = {law: author.capitalize() for author, law in reversed(AUTHORS.items())}
+    laws = {"all": "all, weighted by their backtests"}
+    laws |= {name: f"{name} ({authors[name]})" if name in authors else name for name in LAWS}
+    counts = {name: conventions.LABELS[conventions.Parameters(name)] for name in COUNTS}
+    computes = {name: conventions.LABELS[conventions.Compute(name)] for name in COMPUTES}
+    lasso = "To leave runs out, draw a lasso around them in the figure (its tool is above the right corner):"
+    return html.Div(
+        [
+            _dropdown("law", "Law", laws, state),
+            _dropdown("N", "N counts", counts, state),
+            _dropdown("C", "C is", computes, state),
+            _field("from", "C from, FLOPs", state),
+            _field("to", "C to, FLOPs", state),
+            html.Div(
+                [
+                    html.P([lasso, " ", html.Span("none selected", id="laws-selected")]),
+                    dcc.Input(id="laws-reason", type="text", placeholder="why they do not count"),
+                    html.Button("Leave out", id="laws-leave"),
+                    html.Button("Undo", id="laws-undo"),
+                    html.Span(id="laws-refused", className="warning", role="alert"),
+                    html.Ul(id="laws-out"),
+                    hidden("out", state),
+                ],
+                className="lasso",
+            ),
+        ],
+        className="choices",
+    )
+
+
+def _dropdown(name: str, label: str, words: Mapping[str, str], state: Mapping[str, str]) -> Any:
+    options = [{"label": "as started", "value": STARTED}]
+    options += [{"label": word, "value": value} for value, word in words.items()]
+    value = state[name] if state[name] in words else STARTED
+    box = dcc.Dropdown(id={"state": name}, options=options, value=value, clearable=False, searchable=False)
+    return html.Label([label, box])
+
+
+def hidden(name: str, state: Mapping[str, str]) -> Any:
+    """What the address holds and no field shows."""
+    return html.Div(dcc.Input(id={"state": name}, type="hidden", value=state[name]), hidden=True)
+
+
+def _field(name: str, label: str, state: Mapping[str, str]) -> Any:
+    box = dcc.Input(id={"state": name}, type="text", value=state[name], debounce=True, placeholder="open")
+    return html.Label([label, box])
 
 
 def register(app: Any, live: Live) -> None:
-    """The tabs follow the study."""
-    tabs.register(app, live, TABS)
+    """The figures follow the fit, the fit the choice."""
+    desk = Desk(live)
+    _register_fit(app, desk)
+    _register_figures(app, desk)
+    _register_cut(app, desk)
+    _register_left_out(app, desk)
+
+
+class Desk:
+    """The fits of one app, by what they are of."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self._fits: Behind[Fit] = Behind()
+
+    def ask(self, view: View, state: Mapping[str, str]) -> Any:
+        """What there is of the fit of a choice: behind.Found."""
+        chosen = refit.choice(state)
+        return self._fits.ask((view.number, chosen), lambda: refit.fit(self.live.given, chosen, view))
+
+    def shown(self, of: Of | None) -> Fit | None:
+        """The fit that a browser shows; None before the first, and where it is forgotten."""
+        return None if of is None else self._fits.peek((of[0], refit.choice(of[1])))
+
+    def fit(self, of: Of | None) -> Fit:
+        """The same, for a callback: PreventUpdate where there is none."""
+        found = self.shown(of)
+        if found is None:
+            raise dash.exceptions.PreventUpdate
+        return found
+
+
+def _register_fit(app: Any, desk: Desk) -> None:
+    @app.callback(
+        *(dash.Output(name, what) for name, what in (("laws-of", "data"), ("laws-said", "children"))),
+        dash.Output("laws-tick", "disabled"),
+        *CHOSEN,
+        dash.Input("tick", "n_intervals"),
+        dash.Input("laws-tick", "n_intervals"),
+        dash.State("laws-of", "data"),
+        dash.State("laws-said", "children"),
+    )
+    def fitted(*given: Any) -> tuple[Any, ...]:
+        *values, _, _, of, said = given
+        state = {name: value or "" for name, value in zip(refit.STATE, values, strict=True)}
+        view = desk.live.view
+        if view.study is None:
+            raise dash.exceptions.PreventUpdate
+        found, now = desk.ask(view, state), [view.number, state]
+        parts = [f"{sentence}." for sentence in refit.unread(state, view.study)]
+        parts += [progress(found, state, shown=desk.shown(of) if of != now else None)]
+        told = " ".join(part for part in parts if part)
+        ready = found.value is not None and of != now
+        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done
+
+
+def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:
+    """What goes on behind the page, and whether what it shows is older.
+
+    Args:
+        found: of the fit that was asked for: behind.Found.
+        shown: the fit that the browser shows, where it is another one.
+    """
+    older = f" What is shown is the fit before: {short(shown)}." if shown is not None else ""
+    if found.problem:
+        return f"Not fitted: {found.problem}.{older}"
+    if found.value is None:
+        return f"Fitting behind the page for {found.seconds:.0f} s.{older}"
+    if refit.choice(state) == Choice():
+        return f"As the app was started: {short(found.value)}."
+    return f"Fitted in {found.seconds:.1f} s: {short(found.value)}."
+
+
+def short(fit: Fit) -> str:
+    """Which law, of which runs."""
+    law = "all laws" if fit.asked.law == "all" else fit.asked.law
+    every = len(fit.study.everything)
+    return f"{law}, {len(fit.study.table)} of {number_of(every, 'run')}"
+
+
+def _register_figures(app: Any, desk: Desk) -> None:
+    @app.callback(
+        dash.Output({"state": "figure"}, "options"),
+        *gallery.outputs(FIGURE),
+        dash.Input({"state": "figure"}, "value"),
+        dash.Input({"state": "axes"}, "value"),
+        dash.Input("laws-of", "data"),
+        gallery.shown(FIGURE),
+    )
+    def figure(slug: str, axes: str, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+        fit = desk.fit(of)
+        page = chosen_page(fit, slug)
+        about, *drawn = _drawn(desk, FIGURE, fit, page, of, axes, was)
+        return [{"label": page.title, "value": page.slug} for page in fit.pages], about if page else EMPTY, *drawn
+
+    @app.callback(
+        *gallery.outputs(RESIDUALS),
+        dash.Input({"state": "figure"}, "value"),
+        dash.Input({"state": "axes"}, "value"),
+        dash.Input("laws-of", "data"),
+        gallery.shown(RESIDUALS),
+    )
+    def below(slug: str, axes: str, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+        fit = desk.fit(of)
+        page = None if slug == BELOW else next((page for page in fit.pages if page.slug == BELOW), None)
+        return _drawn(desk, RESIDUALS, fit, page, of, axes, was)
+
+    @app.callback(
+        *(dash.Output(name, "children") for name in ("laws-answer", "laws-out", "laws-command")),
+        dash.Input("laws-of", "data"),
+    )
+    def words(of: Of | None) -> tuple[Any, ...]:
+        fit = desk.fit(of)
+        assert of is not None
+        steps = refit.choice(of[1]).left_out
+        out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
+        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked, steps=steps)
+
+
+def chosen_page(fit: Fit, slug: str) -> Page | None:
+    """The figure of an address; the first where it is none of these."""
+    return next((page for page in fit.pages if page.slug == slug), fit.pages[0] if fit.pages else None)
+
+
+def _drawn(
+    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, was: list[Any] | None
+) -> tuple[Any, ...]:
+    """A figure on the axes that were chosen; a reader's zoom stays while these do."""
+    version = [of, axes]
+    code = None if page is None else exports.code(fit.asked, page.slug)
+    if page is not None and axes == "linear":
+        page = linear(page)
+    same = was is not None and was[1] is not None and was[1][1] == axes
+    return gallery.draw(desk.live, name, page, version, was if same else None, code)
+
+
+def _answer(fit: Fit, before: Sequence[tuple[str, str]]) -> list[Any]:
+    """The answer of the fit, and what it was as the app was started, where that is something else."""
+    parts = []
+    for label, now, was in refit.beside(fit.answer, before):
+        parts += [html.Dt(gallery.typeset(label)), html.Dd(gallery.typeset(now))]
+        if was:
+            parts.append(html.Dd(["as started: ", *gallery.typeset(was)], className="before"))
+    return parts
+
+
+def _register_cut(app: Any, desk: Desk) -> None:
+    @app.callback(
+        dash.Output({"state": "cut"}, "value"),
+        *(dash.Output("laws-slider", name) for name in ("min", "max", "marks", "value")),
+        *(dash.Output(name, what) for name, what in (("laws-slider-box", "style"), ("laws-cut-said", "children"))),
+        *gallery.outputs(CUT),
+        dash.Input({"state": "cut"}, "value"),
+        dash.Input("laws-slider", "value"),
+        dash.Input("laws-of", "data"),
+        gallery.shown(CUT),
+    )
+    def cut(text: str, place: int, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+        fit = desk.fit(of)
+        found = fit.cuts
+        if not found:
+            nothing = gallery.draw(desk.live, CUT, None, of, was)
+            return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
+        moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
+        here = found[min(place, len(found) - 1)] if moved else refit.nearest_cut(found, text)
+        marks = {i: flops(cut.fitted_to) for i, cut in enumerate(found)}
+        page = backtest(fit.study, rows=here.rows)
+        drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
+        written = flops(here.fitted_to) if moved else dash.no_update
+        return written, 0, len(found) - 1, marks, found.index(here), {}, refit.foretold(here), *drawn
+
+
+def _code(fit: Fit, cut: Cut) -> str:
+    """The line of Python that draws a cut."""
+    settings, names = exports.written(fit.asked)
+    return (
+        f"from analysis import api; from analysis.settings import {names}; from dashboards import refit; from "
+        f"dashboards.figures.backtest import backtest; study = api.study({settings})[0]; "
+        f'backtest(study, rows=refit.nearest_cut(refit.cuts(study), "{cut.fitted_to:.6g}").rows).figure'
+    )
+
+
+def _register_left_out(app: Any, desk: Desk) -> None:
+    @app.callback(
+        dash.Output("laws-selected", "children"),
+        dash.Input(FIGURE, "selectedData"),
+        prevent_initial_call=True,
+    )
+    def selected(chosen: Mapping[str, Any] | None) -> str:
+        return f"{number_of(len(runs_in(chosen)), 'run')} selected"
+
+    @app.callback(
+        *(dash.Output(*to) for to in (({"state": "out"}, "value"), ("laws-refused", "children"))),
+        dash.Output("laws-reason", "value"),
+        dash.Input("laws-leave", "n_clicks"),
+        dash.Input("laws-undo", "n_clicks"),
+        dash.State(FIGURE, "selectedData"),
+        dash.State("laws-reason", "value"),
+        dash.State({"state": "out"}, "value"),
+        prevent_initial_call=True,
+    )
+    def change(_: int, __: int, chosen: Mapping[str, Any] | None, reason: str | None, out: str) -> tuple[Any, ...]:
+        now = Choice(left_out=refit.left_out(out))
+        if dash.ctx.triggered_id == "laws-undo":
+            return refit.left_out_text(now.undone().left_out), "", dash.no_update
+        try:
+            return refit.left_out_text(now.without(runs_in(chosen), reason or "").left_out), "", ""
+        except UsageError as error:
+            return dash.no_update, str(error), dash.no_update
+
+
+def runs_in(selection: Mapping[str, Any] | None) -> list[str]:
+    """The runs inside a lasso; what is no run (a minimum, a prediction) carries no name."""
+    points = (selection or {}).get("points", [])
+    return list(dict.fromkeys(p["customdata"] for p in points if isinstance(p.get("customdata"), str)))

@@ -54,9 +54,11 @@ class Planner:
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Inputs, and places for what the callbacks say."""
+    known = live.view.study is not None and not live.view.study.table.empty
+    usual = plan.slid(1.0, plan.highest_compute(live.view.study)) if known else "10x the largest run"
     fields = [
-        _field("planned run, FLOPs", _text("compute", state, "10x"), _slider("compute", state, live.view)),
-        _field("largest run before it, FLOPs", _text("largest", state, "10x"), _slider("largest", state, live.view)),
+        _field("planned run, FLOPs", _text("compute", state, usual), _slider("compute", state, live.view)),
+        _field("largest run before it, FLOPs", _text("largest", state, usual), _slider("largest", state, live.view)),
         _field("GPU", _choice("gpu", state, {name: name for name in hardware.GPUS})),
         _field("days at most", _text("days", state)),
         _field("runs before it", _text("batch", state)),
@@ -136,9 +138,10 @@ def _follow(app: Any, live: Live, name: str) -> None:
 
 def _code(live: Live, compute: float) -> str:
     """The Python that draws the figure."""
-    fitted = exports.study(live.given)
+    settings, names = exports.written(live.given)
     return (
-        f"{fitted}; from dashboards import plan; from dashboards.figures.plan import plan as figure; "
+        f"from analysis import api; from analysis.settings import {names}; from dashboards import plan; "
+        f"from dashboards.figures.plan import plan as figure; study = api.study({settings})[0]; "
         f"known = plan.outlook(study); figure(study, known.along, plan.at(known, {compute:g})).figure"
     )
 
@@ -193,10 +196,15 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     head = html.Thead(html.Tr([html.Th(name) for name in header]))
     body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
     table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
-    said = [html.P(sentence) for sentence in proposals.sentences(found)]
-    how = [html.P(line) for line in proposals.how(found)[: 1 if found.commands else 2]]
+    said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
+    how = [html.P(_begun(line.strip())) for line in proposals.how(found)[: 1 if found.commands else 2]]
     runs = [_copied("plan-run", "\n".join(found.commands))] if found.commands else []
-    return [*table, *said, *how, *runs, *again]
+    return [*table, html.Ul(said), *how, *runs, *again]
+
+
+def _begun(sentence: str) -> str:
+    """With a capital letter."""
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _copied(name: str, text: str) -> Any:
@@ -224,5 +232,12 @@ def _slider(name: str, state: Mapping[str, str], view: View) -> Any:
     known = view.study is not None and not view.study.table.empty
     place = plan.decades(state[name], plan.highest_compute(view.study)) if known else 1.0
     return dcc.Slider(
-        id=f"plan-{name}-slider", min=-1, max=plan.SHOWN, step=0.05, value=place, marks=MARKS, included=False
+        id=f"plan-{name}-slider",
+        min=-1,
+        max=plan.SHOWN,
+        step=0.05,
+        value=place,
+        marks=MARKS,
+        included=False,
+        allow_direct_input=False,
     )

@@ -19,7 +19,7 @@ from dash import dcc, html
 
 from dashboards.figures import style
 from dashboards.live import Live, View
-from dashboards.pages import answer, fewshot, laws, plan
+from dashboards.pages import answer, compare, fewshot, laws, plan
 
 TICK_SECONDS = 2.0
 PAGES: tuple[ModuleType, ...] = (
@@ -27,6 +27,7 @@ PAGES: tuple[ModuleType, ...] = (
     laws,
     fewshot,
     plan,
+    compare,
 )
 LONGEST = 20_000  # characters of a value in an address
 HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'

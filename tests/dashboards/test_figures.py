@@ -16,6 +16,7 @@ from dashboards.figures.accuracy import accuracy_compute
 from dashboards.figures.curves import CURVE_POINTS, thinned
 from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
+from dashboards.figures.linear import linear
 from dashboards.figures.lowest import lowest
 from dashboards.figures.residuals import residuals
 from gpt3core.store.rundir import RunDir
@@ -109,7 +110,15 @@ def test_the_report_has_a_page_a_figure_and_its_rows(studied, isolated):
 
 
 EVIL = '<img src=x onerror="alert(1)">', '<a href="javascript:alert(1)">run</a>', "<script>alert(1)</script>"
-FIGURE_TAGS = {"<b>", "</b>", "<br>", "<extra>", "</extra>"}  # what our own hover texts are marked up with
+FIGURE_TAGS = {
+    "<b>",
+    "</b>",
+    "<br>",
+    "<extra>",
+    "</extra>",
+    "<sup>",
+    "</sup>",
+}  # what our own hover texts are marked up with
 
 
 class Elements(HTMLParser):
@@ -202,3 +211,14 @@ def test_a_report_of_few_runs_says_what_is_missing(isolated, keep):
     few = api.fit(root, bootstrap=10)
     report.write(few, isolated / "report")
     assert "too few runs" in (isolated / "report" / "index.html").read_text()
+
+
+def test_a_figure_on_linear_axes_keeps_its_labels_at_their_points(studied):
+    page = frontier(studied)
+    found = linear(page).figure
+    assert found.layout.xaxis.type == found.layout.yaxis.type == "linear"
+    assert page.figure.layout.xaxis.type == "log", "the page that was given is as before"
+    assert [list(t.y) for t in found.data] == [list(t.y) for t in page.figure.data]
+    (label,) = [a for a in found.layout.annotations if f"{studied.predictions[0].loss:.2f}" in a.text]
+    assert label.x == pytest.approx(studied.predictions[0].compute)
+    assert label.y == pytest.approx(studied.predictions[0].loss)

@@ -25,7 +25,7 @@ def test_figures_1_2_and_3_1_hold_their_points():
     page = gpt3.symbol_insertion()
     (largest,) = [trace for trace in page.figure.data if trace.name == "GPT-3 175B"]
     assert list(largest.y) == [8.26, 45.4, 67.2]
-    law = gpt3.loss_of_compute().rows.set_index("model").loss_by_law
+    law = gpt3.figure_3_1().rows.set_index("model").loss_by_law
     assert law["GPT-3 175B"] == pytest.approx(1.7338, abs=1e-3)
 
 
@@ -38,7 +38,7 @@ def test_the_command_writes_an_offline_folder(tmp_path):
 def test_a_table_of_many_sizes_has_pages_with_one_scale(tmp_path):
     found = api.fit(reference("hoffmann2022_runs_234.csv"), bootstrap=20)
     pages = {page.slug: page for page in catalogue.pages(found)}
-    assert set(pages) == {"frontier", "isoflop", "residuals"}
+    assert set(pages) == set(catalogue.SLUGS) - set(catalogue.OF_STORES)
     (points,) = [trace for trace in pages["frontier"].figure.data if trace.name == "runs"]
     assert len(points.x) == 234
     assert np.ptp(points.marker.color) > 1

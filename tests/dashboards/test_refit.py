@@ -1,15 +1,18 @@
 """A study fitted on the spot: choices as text, settings and commands; the cuts of its backtests."""
 
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from analysis import api
 from analysis.estimation.choices import fit_choices, predictor
+from analysis.output.answer import answer
 from analysis.runs.selection import select
 from analysis.settings import RunSettings, StudySettings
 from dashboards import refit
+from dashboards.live import View
 from dashboards.refit import Choice, LeftOut
 from gpt3core import cli
 from gpt3core.errors import UsageError
@@ -30,7 +33,8 @@ def state_of(chosen):
         "law": chosen.law,
         "N": chosen.n,
         "C": chosen.c,
-        "window": refit.window_text(chosen.window),
+        "from": "1e12",
+        "to": "",
         "out": refit.left_out_text(chosen.left_out),
     }
 
@@ -38,16 +42,16 @@ def state_of(chosen):
 def test_a_permalink_says_a_choice_and_is_read_back():
     assert refit.choice(state_of(CHOSEN)) == CHOSEN
     assert refit.choice(refit.STATE) == refit.choice({}) == Choice()
-    assert refit.left_out_text(()) == refit.window_text((None, None)) == ""
+    assert refit.left_out_text(()) == ""
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        {"law": "../etc", "N": "x", "C": "<b>", "window": "a..b", "out": "["},
-        {"window": "-1..inf", "out": '{"a": 1}'},
-        {"window": "5..3", "out": '[["why", [1]]]'},
-        {"window": "nan", "out": '[["", ["a"]]]'},
+        {"law": "../etc", "N": "x", "C": "<b>", "from": "a", "to": "b", "out": "["},
+        {"from": "-1", "to": "inf", "out": '{"a": 1}'},
+        {"from": "5", "to": "3", "out": '[["why", [1]]]'},
+        {"from": "nan", "out": '[["", ["a"]]]'},
         {"out": "[" * 100_000},
         {"out": "1"},
         {"out": '[["why"]]'},
@@ -56,6 +60,17 @@ def test_a_permalink_says_a_choice_and_is_read_back():
 )
 def test_nonsense_in_a_permalink_is_the_default(state):
     assert refit.choice(state) == Choice()
+
+
+def test_what_is_not_taken_is_said(studied):
+    names = list(studied.everything.run_id[:2])
+    out = refit.left_out_text(Choice().without([*names, "<b>gone"], "why").left_out)
+    assert refit.unread({"from": "x", "to": "", "out": out}, studied) == [
+        "from=x: FLOPs, positive, like 1e18",
+        "1 of the runs left out are not here: <b>gone",
+    ]
+    assert refit.unread({"from": "2e12", "to": "1e12"}, studied) == ["from=2e12: lies above 1e12"]
+    assert refit.unread({"from": " 1e12 ", "to": "1e13"}, studied) == []
 
 
 def test_runs_are_left_out_for_a_reason_and_taken_back_last_first():
@@ -83,7 +98,7 @@ def test_what_is_chosen_is_what_is_fitted_and_what_can_be_typed():
         *(1e12, 3e21),
     )
     assert asked.exclude == ["a", "b, c", "true", "[d]"], "what the command left out first, each once"
-    first, *comments = refit.command(asked, CHOSEN.left_out).split("\n")
+    first, *comments = refit.command(asked, steps=CHOSEN.left_out).split("\n")
     words = shlex.split(first)
     assert words[:3] == ["python", "-m", "analysis.fit"]
     assert cli.settings(StudySettings(), words[3:]) == asked
@@ -148,6 +163,16 @@ def test_the_share_covered_is_the_one_that_the_answer_says(studied):
         assert inside.sum() == cut.inside
 
 
+def test_a_cut_is_said_in_a_sentence(studied):
+    cut = refit.cuts(studied)[0]
+    said = refit.foretold(cut)
+    assert said.startswith(f"Fitted to {cut.fitted} runs up to C = ")
+    assert f"asked about {len(cut.rows)} larger ones: missed by " in said
+    assert f"{cut.inside} of {len(cut.rows)} inside their 95% intervals" in said
+    alone = replace(cut, rows=cut.rows.assign(high=np.inf))
+    assert refit.foretold(alone).endswith("No other cut is there to calibrate an interval by.")
+
+
 def test_the_cut_of_a_permalink_is_the_nearest(studied):
     found = refit.cuts(studied)
     assert refit.nearest_cut(found, f"{found[0].fitted_to * 1.1:.4g}") is found[0]
@@ -169,3 +194,25 @@ def test_a_refit_is_the_study_that_the_command_makes(tmp_path):
     same = api.fit(tmp_path / "t.csv", bootstrap=5, law="chinchilla", exclude=["r7"])
     assert found.receipt == same.receipt
     assert found.laws["chinchilla"].fit.params == same.laws["chinchilla"].fit.params
+
+
+def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
+    from dashboards import data
+    from dashboards.figures import catalogue
+
+    given, pages = StudySettings(law="chinchilla"), catalogue.pages(studied, {})
+    view = View(number=1, answer=answer(studied), pages=pages, study=studied, curves={})
+    first = refit.fit(given, Choice(), view)
+    assert first.study is studied, "nothing is fitted for what is fitted already"
+    assert first.pages == [page for page in pages if page.group == "laws"]
+    other = replace(studied, predictions=[replace(p, ln_loss=p.ln_loss + 0.01) for p in studied.predictions])
+    asked = []
+    monkeypatch.setattr(data, "load", lambda settings: asked.append(settings) or (other, None))
+    found = refit.fit(given, Choice(law="chinchilla", n="total"), view)
+    assert (asked[0].law, asked[0].N) == ("chinchilla", "total")
+    assert [page.slug for page in found.pages] == [page.slug for page in first.pages]
+    lines = refit.beside(found.answer, view.answer)
+    assert [(label, now) for label, now, _ in lines] == found.answer
+    before = dict(view.answer)
+    assert all(was in ("", before.get(label)) and was != now for label, now, was in lines)
+    assert any(was for _, _, was in lines)

@@ -1,0 +1,176 @@
+"""Backtests: what lower-compute runs said of higher-compute ones, by how far these lie beyond them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.estimation.backtest import LEVELS
+from analysis.laws import Array
+from analysis.output.words import flops, number_of
+from analysis.study import Study
+from dashboards.figures.drawing import GREY, Panel, arrange, nothing, panelled
+from dashboards.figures.style import LOSS, PALETTE, Page, plain, scale
+
+SLUG, TITLE = "backtest", "Backtests: predicted against measured"
+MISS, PART = "measured − predicted, %", "inside, %"
+ROWS = ("run_id", "fitted_to", "fitted_runs", "N", "D", "C", "optimal", "decades", "measured", "predicted", "miss")
+HALVES = tuple(f"half{round(100 * level)}" for level in LEVELS)
+COLORS = (PALETTE[5], PALETTE[0])  # of the levels
+
+
+def backtest(study: Study, fitted_to: float | None = None, rows: pd.DataFrame | None = None) -> Page:
+    """Measured against predicted loss, the misses with their intervals, and how many of these hold, by decades.
+
+    Args:
+        fitted_to: FLOPs of the highest run that one cut was fitted to, to see that cut alone.
+        rows: of estimation.backtest.judged, instead of those that the answer is judged by.
+    """
+    rows = study.judged if rows is None else rows
+    if rows.empty:
+        reason = study.weighting.calibration.reason if study.weighting is not None else "no law could be fitted"
+        return nothing(SLUG, TITLE, reason)
+    if fitted_to is not None:
+        rows = rows[np.isclose(rows.fitted_to, fitted_to, rtol=1e-6)].reset_index(drop=True)
+        if rows.empty:
+            return nothing(SLUG, TITLE, f"no cut of the backtests was fitted up to C = {flops(fitted_to)}")
+    figure = panelled(3)
+    inside = np.stack([rows.miss.abs() <= rows[half] for half in HALVES], 1)
+    _add_pairs(figure, rows, inside[:, -1])
+    _add_misses(figure, rows, inside[:, -1])
+    bins = _coverage(rows, inside)
+    _add_coverage(figure, bins)
+    decades = "decades of compute beyond the runs that were fitted"
+    panels = [
+        Panel(x=f"predicted {LOSS}", y=f"measured {LOSS}", height=330, log_x=False),
+        Panel(x=decades, y=MISS, height=230, log_x=False),
+        Panel(x=decades, y=PART, height=130, log_x=False, under=True),
+    ]
+    arrange(figure, panels)
+    figure.update_yaxes(range=[0, 105], row=3, col=1)
+    found = rows[[name for name in (*ROWS, *HALVES) if name in rows]].assign(inside95=inside[:, -1])
+    return Page(slug=SLUG, title=TITLE, about=_about(study, rows, inside), figure=figure, rows=found)
+
+
+def _about(study: Study, rows: pd.DataFrame, inside: Array) -> str:
+    cuts = int(rows.fitted_to.nunique())
+    median = float(np.expm1(rows.miss.abs().median()))
+    held = " and ".join(f"{inside[:, j].mean():.0%} of the {level:.0%}" for j, level in enumerate(LEVELS))
+    tested = np.isfinite(rows[HALVES[-1]]).all()
+    said = (
+        f"The laws were fitted below {number_of(cuts, 'cut')} of the compute and asked about the runs above: "
+        f"{number_of(len(rows), 'prediction')}, missed by {median:.2%} in the median, by "
+        f"{np.expm1(rows.miss.abs().max()):.1%} at most, {rows.decades.max():.1f} decades at the farthest. "
+    )
+    if tested:
+        return said + (
+            f"Intervals of a new run, calibrated without the cut that they judge, hold {held} intervals. Crosses lie "
+            "outside their 95% interval; grey lines are the ends of these; below, the share inside by decades, larger "
+            "where it rests on more predictions, with the nominal levels dotted."
+        )
+    return said + "One cut judges itself by no other: there are no intervals to test."
+
+
+def _marks(rows: pd.DataFrame, inside: Array) -> dict[str, object]:
+    """Points coloured by decades; a cross lies outside its interval."""
+    return {
+        "color": rows.decades,
+        "colorscale": scale(),
+        "cmin": 0.0,
+        "cmax": float(rows.decades.max()),
+        "size": 8,
+        "symbol": ["circle" if ok else "x" for ok in inside],
+        "opacity": 0.8,
+    }
+
+
+def _texts(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{plain(r['run_id'])}</b><br>C {flops(r['C'])}, {r['decades']:.2f} decades beyond "
+        f"{flops(r['fitted_to'])}<br>"
+        f"predicted {r['predicted']:.4f}, measured {r['measured']:.4f} ({100 * np.expm1(r['miss']):+.2f}%)"
+        for r in rows.to_dict("records")
+    ]
+
+
+def _add_pairs(figure: go.Figure, rows: pd.DataFrame, inside: Array) -> None:
+    """Measured against predicted with the line of equal ones."""
+    ends = [
+        float(min(rows.predicted.min(), rows.measured.min())),
+        float(max(rows.predicted.max(), rows.measured.max())),
+    ]
+    line = {"color": GREY, "width": 1}
+    figure.add_scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", showlegend=False, row=1, col=1)
+    bar = {"title": {"text": "decades"}, "thickness": 12, "outlinewidth": 0, "len": 0.4, "y": 1.0, "yanchor": "top"}
+    figure.add_scatter(
+        x=rows.predicted,
+        y=rows.measured,
+        mode="markers",
+        name="predictions",
+        marker={**_marks(rows, inside), "colorbar": bar},
+        text=_texts(rows),
+        hoverinfo="text",
+        showlegend=False,
+        row=1,
+        col=1,
+    )
+
+
+def _add_misses(figure: go.Figure, rows: pd.DataFrame, inside: Array) -> None:
+    """Misses by decades, and the ends of the 95% interval of each cut."""
+    for _, cut in rows.groupby("fitted_to"):
+        cut = cut[np.isfinite(cut[HALVES[-1]])].sort_values("decades")
+        for sign in (-1, 1):
+            figure.add_scatter(
+                x=cut.decades,
+                y=100 * np.expm1(sign * cut[HALVES[-1]]),
+                mode="lines",
+                line={"color": GREY, "width": 0.7},
+                opacity=0.6,
+                hoverinfo="skip",
+                showlegend=False,
+                row=2,
+                col=1,
+            )
+    figure.add_scatter(
+        x=rows.decades,
+        y=100 * np.expm1(rows.miss),
+        mode="markers",
+        name="misses",
+        marker=_marks(rows, inside),
+        text=_texts(rows),
+        hoverinfo="text",
+        showlegend=False,
+        row=2,
+        col=1,
+    )
+    figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=2, col=1)
+
+
+def _coverage(rows: pd.DataFrame, inside: Array) -> pd.DataFrame:
+    """The share inside each level's interval by quarters of a decade; none where no interval could be tested."""
+    tested = np.isfinite(rows[HALVES[-1]].to_numpy(float))
+    shares = pd.DataFrame(inside, columns=list(HALVES)).astype(float)[tested]
+    at = (np.floor(rows.decades.to_numpy(float)[tested] / 0.25) + 0.5) * 0.25
+    grouped = shares.groupby(at)
+    found: pd.DataFrame = grouped.mean().assign(tests=grouped.size())
+    return found
+
+
+def _add_coverage(figure: go.Figure, bins: pd.DataFrame) -> None:
+    """A line a level, its nominal one dotted."""
+    for half, level, color in zip(HALVES, LEVELS, COLORS, strict=True):
+        figure.add_scatter(
+            x=bins.index,
+            y=100 * bins[half],
+            mode="lines+markers",
+            name=f"inside the {level:.0%} interval",
+            line={"color": color, "width": 1.5},
+            marker={"size": np.clip(4 + 2 * np.sqrt(bins.tests.to_numpy(float)), 5, 16)},
+            text=[f"{number_of(int(many), 'prediction')}" for many in bins.tests],
+            hovertemplate="%{y:.0f}% of %{text}<extra></extra>",
+            row=3,
+            col=1,
+        )
+        figure.add_hline(y=100 * level, line={"color": color, "dash": "dot", "width": 1}, row=3, col=1)

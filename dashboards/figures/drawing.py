@@ -1,0 +1,218 @@
+"""What figures of laws share: panels above one another, a law's line with its band and its name on it, residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
+from plotly.subplots import make_subplots
+
+from analysis.estimation import uncertainty
+from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.solve import FitStatus
+from analysis.laws import Array, Data
+from dashboards.figures.style import Page, axes, loss_ticks, positive
+
+GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
+TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
+STRIP = 90  # pixels of a panel of residuals
+RESIDUAL = "residual, %"
+GREY = "#888888"
+BAND = 0.15  # opacity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One of the panels that stand above one another; each has axes of its own."""
+
+    x: str
+    y: str
+    height: int = 260  # pixels
+    log_x: bool = True
+    log_y: bool = False
+    under: bool = False  # lies close under the one before, along the same x
+
+
+def strip(x: str, y: str = RESIDUAL) -> Panel:
+    """The panel of what the law above it leaves unexplained."""
+    return Panel(x=x, y=y, height=STRIP, under=True)
+
+
+def panelled(count: int) -> go.Figure:
+    """An empty figure of so many panels; ``arrange`` gives them their places."""
+    return make_subplots(rows=count, cols=1)
+
+
+def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
+    """Set the places, axes and look of panels whose traces are drawn, each by its own height in pixels."""
+    gaps = [0, *(CLOSE if panel.under else GAP for panel in panels[1:])]
+    inside = sum(gaps) + sum(panel.height for panel in panels)
+    axes(figure, "", "", log_x=False)
+    figure.update_layout(height=TOP + inside + BOTTOM, margin={"l": 10, "r": 10, "t": TOP, "b": 60})
+    top = inside
+    for row, (panel, gap) in enumerate(zip(panels, gaps, strict=True), start=1):
+        top -= gap
+        covered = row < len(panels) and panels[row].under
+        figure.update_xaxes(
+            title=None if covered else {"text": panel.x, "standoff": 6},
+            type="log" if panel.log_x else "linear",
+            showticklabels=not covered,
+            row=row,
+            col=1,
+            **({"matches": _axis("x", row - 1)} if panel.under else {}),
+        )
+        domain = [max(0.0, (top - panel.height) / inside), min(1.0, top / inside)]
+        figure.update_yaxes(
+            title=panel.y,
+            type="log" if panel.log_y else "-",
+            domain=domain,
+            row=row,
+            col=1,
+            **(_ticks(figure, row) if panel.log_y else {}),
+        )
+        if panel.y == RESIDUAL:
+            figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=row, col=1)
+        top -= panel.height
+
+
+def _axis(letter: str, row: int) -> str:
+    """Plotly's name of a panel's axis."""
+    return f"{letter}{row if row > 1 else ''}"
+
+
+def _ticks(figure: go.Figure, row: int) -> dict[str, Any]:
+    """Labels of a log axis of losses, which would have one where it spans less than a decade; else the usual ones."""
+    axis = _axis("y", row)
+    values = positive(trace for trace in figure.data if (trace.yaxis or "y") == axis)
+    if not values or max(values) / min(values) > 20:
+        return {"exponentformat": "power"}
+    return {"tickmode": "array", "tickvals": loss_ticks(min(values), max(values)), "tickformat": ".2~f"}
+
+
+def nothing(slug: str, title: str, reason: str) -> Page:
+    """The page of a figure for which a study has nothing: it says why."""
+    figure = go.Figure()
+    axes(figure, "", "")
+    figure.update_layout(height=160)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.add_annotation(text="nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    return Page(slug=slug, title=title, about=f"Nothing to draw: {reason}.", figure=figure, rows=pd.DataFrame())
+
+
+def faint(color: str, opacity: float = BAND) -> str:
+    """A colour that lets what is behind it through."""
+    red, green, blue = hex_to_rgb(color)
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def band(
+    figure: go.Figure, x: Array, low: Array, high: Array, color: str, *, name: str = "", row: int | None = None
+) -> None:
+    """The area between two lines; a part without an end is left out."""
+    there = np.isfinite(low) & np.isfinite(high)
+    if not there.any():
+        return
+    x, low, high = x[there], low[there], high[there]
+    figure.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
+        fill="toself",
+        mode="lines",
+        line={"width": 0},
+        fillcolor=faint(color),
+        name=name,
+        showlegend=bool(name),
+        hoverinfo="skip",
+        **place(row),
+    )
+
+
+def place(row: int | None) -> dict[str, int]:
+    """Where a trace or an annotation goes: a panel, in a figure that has some."""
+    return {} if row is None else {"row": row, "col": 1}
+
+
+def mean_band(law: FittedLaw, data: Data) -> tuple[Array, Array] | None:
+    """Ends of the 95% interval of a mean law along points, (n,) each; None where nothing was drawn anew."""
+    if law.draws is None:
+        return None
+    ends = [(1 - uncertainty.LEVEL) / 2, (1 + uncertainty.LEVEL) / 2]
+    with np.errstate(all="ignore"):
+        low, high = np.nanquantile(np.exp(law.fit.law.on(data)(law.draws)[0]), ends, axis=0)
+    return low, high
+
+
+def law_line(
+    figure: go.Figure, law: FittedLaw, variable: str, grid: Array, *, color: str, name: str, row: int | None = None
+) -> None:
+    """A law of one variable and the 95% interval of its mean along a grid of it; dotted where it is not determined."""
+    data = {variable: grid}
+    if (ends := mean_band(law, data)) is not None:
+        band(figure, grid, *ends, color, row=row)
+    figure.add_scatter(
+        x=grid,
+        y=law.fit.predict(data),
+        mode="lines",
+        name=name,
+        line={"color": color, "width": 2, "dash": "solid" if law.fit.status is FitStatus.OK else "dot"},
+        hovertemplate=f"{law.fit.law.equation}<br>{variable} %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
+        **place(row),
+    )
+
+
+def label(
+    figure: go.Figure,
+    x: float,
+    y: float,
+    text: str,
+    *,
+    row: int | None = None,
+    corner: str = "bottom left",
+    log_y: bool = True,
+    color: str | None = None,
+) -> None:
+    """A name at a point of a line; the x axis is logarithmic.
+
+    Args:
+        corner: of the text, that touches the point: "bottom left" stands above and right of it, beside a line that
+            falls; "bottom right" and "top left" stand beside one that rises.
+    """
+    y_anchor, x_anchor = corner.split()
+    figure.add_annotation(
+        x=np.log10(x),
+        y=np.log10(y) if log_y else y,
+        text=text,
+        showarrow=False,
+        xanchor=x_anchor,
+        yanchor=y_anchor,
+        xshift=-6 if x_anchor == "right" else 6,
+        font={"size": 13, **({"color": color} if color else {})},
+        **place(row),
+    )
+
+
+def residuals(
+    figure: go.Figure, x: Array, percent: Array, marker: dict[str, Any], text: Sequence[str], row: int
+) -> None:
+    """Points of a strip."""
+    figure.add_scatter(
+        x=x,
+        y=percent,
+        mode="markers",
+        marker=marker,
+        text=list(text),
+        hoverinfo="text",
+        showlegend=False,
+        **place(row),
+    )
+
+
+def percent_off(measured: Array, fitted: Array) -> Array:
+    """Residuals in percent of the law, (n,)."""
+    return np.asarray(100 * (measured / fitted - 1))

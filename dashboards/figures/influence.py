@@ -1,0 +1,98 @@
+"""What moves the prediction: the same without each run, each size and each budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.estimation.influence import Influence
+from analysis.output.words import count, flops, number_of
+from analysis.study import Study
+from dashboards.figures.drawing import BAND, GREY, Panel, arrange, faint, nothing, panelled
+from dashboards.figures.style import PALETTE, Page, plain
+
+SLUG, TITLE = "influence", "Influence on the prediction"
+MOST = 24  # that are drawn
+KINDS = {"run": ("circle", PALETTE[0]), "size": ("square", PALETTE[1]), "budget": ("diamond", PALETTE[2])}
+PIXELS = 17  # of a row
+
+
+def influence(study: Study) -> Page:
+    """By how much the predicted loss, and the size that is best, change without a run, a size or a budget."""
+    found = study.influences
+    if not found:
+        return nothing(SLUG, TITLE, "no prediction could be made without some of the runs")
+    shown = found[:MOST][::-1]
+    figure = panelled(2)
+    for row, what in ((1, "loss_change"), (2, "n_star_change")):
+        for kind, (symbol, color) in KINDS.items():
+            _add(figure, [i for i in shown if i.kind == kind], kind, what, {"symbol": symbol, "color": color}, row)
+    height = PIXELS * len(shown) + 20
+    arrange(
+        figure,
+        [
+            Panel(x="change of the predicted loss, %", y="", height=height, log_x=False),
+            Panel(x="change of N*, %", y="", height=height, log_x=False),
+        ],
+    )
+    names = _names(shown)
+    figure.update_yaxes(categoryorder="array", categoryarray=names, tickfont={"size": 11}, dtick=1)
+    figure.update_xaxes(zeroline=True, zerolinecolor=GREY)
+    about = _about(study, found)
+    if (half := _interval(study)) is not None:
+        figure.add_vrect(*half, fillcolor=faint(GREY, BAND), line_width=0, layer="below", row=1, col=1)
+        about += f" Shaded: the 95% interval of the mean law, {half[0]:+.1f}% to {half[1]:+.1f}%."
+    rows = pd.DataFrame([vars(i) for i in found])
+    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=rows)
+
+
+def _about(study: Study, found: list[Influence]) -> str:
+    first = next((p for p in study.predictions if p.optimal), None)
+    target = f"at C = {flops(first.compute)}" if first is not None else "at ten times the highest compute"
+    most = found[0]
+    more = f"; the {len(found) - MOST} that move it less are among the rows" if len(found) > MOST else ""
+    return (
+        f"The prediction {target}, refitted without each run, size and budget, the weights of the fits kept: the "
+        f"{number_of(min(MOST, len(found)), 'most influential one')}{more}. Without {most.left_out} "
+        f"({number_of(most.runs, 'run')}) the loss would be {most.loss:.4f} ({100 * most.loss_change:+.2f}%)."
+    )
+
+
+def _interval(study: Study) -> tuple[float, float] | None:
+    """The mean law's interval at the target that the influences are of, in percent of the prediction."""
+    first = next((p for p in study.predictions if p.optimal), None)
+    if first is None or first.interval_mean is None:
+        return None
+    low, high = (100 * (end / first.loss - 1) for end in first.interval_mean)
+    return low, high
+
+
+def _names(shown: list[Influence]) -> list[str]:
+    """Of what was left out; runs are named from outside."""
+    return [plain(i.left_out) for i in shown]
+
+
+def _add(figure: go.Figure, chosen: list[Influence], kind: str, what: str, marker: dict[str, object], row: int) -> None:
+    """The marks of a kind, each with a line from zero."""
+    change = 100 * np.array([getattr(i, what) for i in chosen], float)
+    names = _names(chosen)
+    stems = {"x": [v for c in change for v in (0.0, c, None)], "y": [n for name in names for n in (name, name, None)]}
+    line = {"color": marker["color"], "width": 1.5}
+    figure.add_scatter(**stems, mode="lines", line=line, hoverinfo="skip", showlegend=False, row=row, col=1)
+    figure.add_scatter(
+        x=change,
+        y=names,
+        mode="markers",
+        marker={**marker, "size": 8},
+        name=f"without a {kind}",
+        showlegend=row == 1 and bool(chosen),
+        text=[
+            f"<b>without {name}</b> ({number_of(i.runs, 'run')})<br>loss {i.loss:.4f} ({100 * i.loss_change:+.2f}%)<br>"
+            f"N* {count(i.n_star)} ({100 * i.n_star_change:+.0f}%)"
+            for name, i in zip(names, chosen, strict=True)
+        ],
+        hoverinfo="text",
+        row=row,
+        col=1,
+    )

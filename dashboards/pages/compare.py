@@ -1,0 +1,162 @@
+"""Two sweeps, or two arms of a table: is B better than A, and by how much compute; compared behind the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dash
+from dash import dcc, html
+
+from analysis.estimation.compare import Comparison
+from analysis.output import comparison as words
+from analysis.runs.ladders import Ladders
+from dashboards import exports, pairs, typed
+from dashboards.behind import Behind
+from dashboards.figures.comparison import frontiers, multipliers
+from dashboards.live import Live
+from dashboards.pages import gallery
+from dashboards.pairs import Pair
+from gpt3core.errors import StoreError, UsageError
+
+PATH, TITLE = "/compare", "Compare"
+STATE = pairs.STATE
+MULTIPLIER, FRONTIERS = "compare-multiplier", "compare-frontiers"
+FAST_SECONDS = 0.5  # between looks at a comparison that is under way
+ALONE = (
+    "There are no two to compare: a store is compared by its sweeps, and this one has not two; a table by a column of "
+    "few values, such as the data mixture."
+)
+CHOSEN = tuple(dash.Input({"state": name}, "value") for name in pairs.STATE)
+Of = list[Any]  # what is shown: the number of the study, and the pair
+Compared = list[tuple[Ladders, Comparison]]
+
+
+def layout(live: Live, state: Mapping[str, str]) -> Any:
+    """Which two, what was found in sentences and figures, and the command for the same."""
+    try:
+        ladders = pairs.known(live.given, live.root)
+    except (UsageError, StoreError) as error:
+        return html.Article(html.P(str(error), className="warning"))
+    pair = pairs.chosen(state, ladders, live.view.name)
+    if pair is None:
+        return html.Article(html.P(ALONE))
+    return html.Article(
+        [
+            html.Div(
+                [
+                    _dropdown("by", "Told apart by", list(ladders), pair.by),
+                    _dropdown("A", "A, the baseline", ladders[pair.by], pair.a),
+                    _dropdown("B", "B", ladders[pair.by], pair.b),
+                ],
+                className="choices",
+            ),
+            html.P(id="compare-said", role="status"),
+            dcc.Store(id="compare-of"),
+            dcc.Interval(id="compare-tick", interval=1000 * FAST_SECONDS, disabled=True),
+            html.Div(id="compare-words"),
+            *gallery.figure(MULTIPLIER),
+            *gallery.figure(FRONTIERS),
+            html.H2("The same at the command line"),
+            html.Div(
+                [html.Code(id="compare-command"), dcc.Clipboard(target_id="compare-command", title="copy")],
+                className="copied",
+            ),
+        ]
+    )
+
+
+def _dropdown(name: str, label: str, values: list[str], value: str) -> Any:
+    box = dcc.Dropdown(id={"state": name}, options=values, value=value, clearable=False)
+    return html.Label([label, box])
+
+
+def register(app: Any, live: Live) -> None:
+    """Sentences and figures follow the comparison, the comparison the two that are chosen."""
+    done: Behind[Compared] = Behind()
+    _register_choice(app, live)
+    _register_comparison(app, live, done)
+    _register_shown(app, live, done)
+
+
+def _register_choice(app: Any, live: Live) -> None:
+    @app.callback(
+        *(dash.Output({"state": name}, what) for name in ("A", "B") for what in ("options", "value")),
+        dash.Input({"state": "by"}, "value"),
+        dash.State({"state": "A"}, "value"),
+        dash.State({"state": "B"}, "value"),
+        prevent_initial_call=True,
+    )
+    def arms(by: str, a: str, b: str) -> tuple[Any, ...]:
+        ladders = pairs.known(live.given, live.root)
+        pair = pairs.chosen({"by": by, "A": a, "B": b}, ladders, live.view.name)
+        if pair is None:
+            raise dash.exceptions.PreventUpdate
+        return ladders[pair.by], pair.a, ladders[pair.by], pair.b
+
+
+def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
+    @app.callback(
+        *(dash.Output(name, what) for name, what in (("compare-of", "data"), ("compare-said", "children"))),
+        dash.Output("compare-tick", "disabled"),
+        *CHOSEN,
+        dash.Input("tick", "n_intervals"),
+        dash.Input("compare-tick", "n_intervals"),
+        dash.State("compare-of", "data"),
+        dash.State("compare-said", "children"),
+    )
+    def compared(by: str, a: str, b: str, _: int, __: int, of: Of | None, said: str) -> tuple[Any, ...]:
+        if a == b:
+            return dash.no_update, "A and B are the same: choose another.", True
+        now = [live.view.number, by, a, b]
+        asked = pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b))
+        found = done.ask(tuple(now), lambda: pairs.compare(asked))
+        older = f" What is shown is older: {of[3]} against {of[2]}." if of is not None and of != now else ""
+        told = "" if found.value is not None else f"Comparing behind the page for {found.seconds:.0f} s.{older}"
+        if found.problem:
+            told = f"Not compared: {found.problem}.{older}"
+        ready = found.value is not None and of != now
+        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done
+
+
+def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
+    def shown(of: Of | None) -> Compared:
+        found = None if of is None else done.peek(tuple(of))
+        if found is None:
+            raise dash.exceptions.PreventUpdate
+        return found
+
+    @app.callback(
+        *(dash.Output(name, "children") for name in ("compare-words", "compare-command")),
+        dash.Input("compare-of", "data"),
+    )
+    def said(of: Of) -> tuple[Any, ...]:
+        parts = []
+        for _, found in shown(of):
+            sentences = [html.Li(gallery.typeset(line)) for line in words.sentences(found)]
+            parts += [html.H2(gallery.typeset(words.title(found))), html.Ul(sentences)]
+        asked = pairs.settings(live.given, live.root, Pair(by=of[1], a=of[2], b=of[3]))
+        return parts, typed.command("analysis.compare", asked)
+
+    @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
+    def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
+        page = multipliers([found for _, found in shown(of)])
+        return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"))
+
+    @app.callback(*gallery.outputs(FRONTIERS), dash.Input("compare-of", "data"), gallery.shown(FRONTIERS))
+    def both(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
+        page = frontiers(*shown(of)[0])
+        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"))
+
+
+def _code(live: Live, of: Of, figure: str) -> str:
+    """The line of Python that draws one of the figures."""
+    settings, names = exports.written(pairs.settings(live.given, live.root, Pair(by=of[1], a=of[2], b=of[3])))
+    drawn = {
+        "multipliers": "multipliers([c for _, c in found])",
+        "frontiers": "frontiers(*found[0])",
+    }[figure]
+    return (
+        f"from analysis.settings import {names}; from dashboards import pairs; from dashboards.figures.comparison "
+        f"import {figure}; found = pairs.compare({settings}); {drawn}.figure"
+    )

@@ -1,0 +1,177 @@
+"""Pages Laws and Compare in a real browser: a lasso, a fit behind the page, the slider of a cut, hover, axes."""
+
+import json
+import threading
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.settings import StudySettings
+from dashboards import app as dashboard
+from dashboards import live
+from dashboards.pages import compare, laws, shell
+from dashboards.security import Door
+from tests.browser.test_report import CHROMIUM, FLAGS
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+WORTH, OUTLIER = 1.6, "books-3"
+
+
+def table():
+    """Two ladders that follow a law, the second with a multiplier of compute, and one run far above it."""
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5)))
+    rng, arms = np.random.default_rng(0), []
+    for text, gain in (("web", 1.0), ("books", WORTH)):
+        loss = 1.7 + 400 / (n * gain**0.5) ** 0.34 + 400 / (d * gain**0.5) ** 0.28
+        names = [f"{text}-{i}" for i in range(25)]
+        arms.append(pd.DataFrame({"name": names, "N": n, "D": d, "loss": loss * np.exp(0.001 * rng.normal(size=25))}))
+        arms[-1]["text"] = text
+    found = pd.concat(arms, ignore_index=True)
+    found.loc[found.name == OUTLIER, "loss"] *= 1.2
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """An app over a table, its first fit done."""
+    path = tmp_path_factory.mktemp("laws") / "two.csv"
+    table().to_csv(path, index=False)
+    following = live.Live(StudySettings(runs=str(path), bootstrap=5, law="chinchilla", rules=["none"]))
+    following.look()
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, seconds in (
+            (shell, "TICK_SECONDS", 0.5),
+            (laws, "FAST_SECONDS", 0.2),
+            (compare, "FAST_SECONDS", 0.2),
+        ):
+            patch.setattr(module, name, seconds)
+        server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page that may neither fail nor ask anybody else."""
+    opened = browser.new_page(viewport={"width": 1200, "height": 1000})
+    asked, errors = [], []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    yield opened
+    assert errors == []
+    assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+    opened.close()
+
+
+def query(page):
+    return {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def place(page, run):
+    """Where a run's point is on the page, in pixels."""
+    return page.evaluate(
+        """run => {
+          const plot = document.querySelector('#laws-figure .js-plotly-plot'), l = plot._fullLayout;
+          const trace = plot._fullData.find(t => (t.customdata || []).includes(run)), i = trace.customdata.indexOf(run);
+          const box = plot.querySelector('.nsewdrag').getBoundingClientRect();
+          return [box.x + l.xaxis.d2p(trace.x[i]), box.y + l.yaxis.d2p(trace.y[i])];
+        }""",
+        run,
+    )
+
+
+def draw_around(page, x, y, r=7):
+    """A lasso around a point."""
+    page.locator("#laws-figure [data-title='Lasso Select']").click()
+    corners = [(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r), (x - r, y - r)]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:]:
+        page.mouse.move(*corner, steps=4)
+    page.mouse.up()
+
+
+def test_a_lasso_leaves_a_run_out_for_a_reason_and_the_law_is_fitted_anew(page, address):
+    page.goto(f"{address}/laws")
+    page.get_by_text("As the app was started: chinchilla, 50 of 50 runs.").wait_for()
+    page.locator("#laws-figure .scatterlayer .points path").first.wait_for()
+    before = page.locator("#laws-answer").text_content()
+    x, y = place(page, OUTLIER)
+    page.mouse.move(x, y)
+    page.locator("#laws-figure .hovertext").first.wait_for()
+    assert OUTLIER in page.locator("#laws-figure .hoverlayer").text_content()
+    draw_around(page, x, y)
+    page.get_by_text("1 run selected").wait_for()
+    page.get_by_role("button", name="Leave out").click()
+    page.get_by_text("why are these runs left out?").wait_for()
+    page.locator("#laws-reason").fill("its loader <b>stalled</b>")
+    page.get_by_role("button", name="Leave out").click()
+    page.get_by_text("chinchilla, 49 of 50 runs").wait_for()
+    page.get_by_text(f"its loader <b>stalled</b>: {OUTLIER}", exact=True).wait_for()
+    assert json.loads(query(page)["out"]) == [["its loader <b>stalled</b>", [OUTLIER]]]
+    assert f"exclude=[{OUTLIER}]" in page.locator("#laws-command").text_content()
+    page.locator("#laws-answer .before").first.wait_for()
+    assert page.locator("#laws-answer").text_content() != before
+    link = page.url
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("As the app was started: chinchilla, 50 of 50 runs.").wait_for()
+    assert "out" not in query(page)
+    page.goto(link)
+    page.get_by_text("chinchilla, 49 of 50 runs").wait_for()
+    page.get_by_text(f"its loader <b>stalled</b>: {OUTLIER}", exact=True).wait_for()
+
+
+def test_the_cut_slides_and_the_axes_turn_linear(page, address):
+    page.goto(f"{address}/laws?law=chinchilla")
+    page.locator("#laws-cut-said").get_by_text("Fitted to").wait_for()
+    page.locator("#laws-cut .scatterlayer .points path").first.wait_for()
+    said = page.locator("#laws-cut-said").text_content()
+    page.locator("#laws-slider [role=slider]").press("ArrowRight")
+    page.wait_for_function("said => document.querySelector('#laws-cut-said').textContent !== said", arg=said)
+    now = page.locator("#laws-cut-said").text_content()
+    assert int(now.split()[2]) > int(said.split()[2]), "a higher cut is fitted to more runs"
+    cut = query(page)["cut"]
+    page.goto(f"{address}/laws?law=chinchilla&cut={cut}")
+    page.get_by_text(now, exact=True).wait_for()
+    types = "(() => { const l = document.querySelector('#laws-figure .js-plotly-plot')._fullLayout;"
+    types += " return [l.xaxis.type, l.yaxis.type] })()"
+    page.locator("#laws-figure .scatterlayer .points path").first.wait_for()
+    assert page.evaluate(types) == ["log", "log"]
+    page.get_by_text("linear axes").click()
+    page.wait_for_function(f'JSON.stringify({types}) === \'["linear","linear"]\'')
+    assert query(page)["axes"] == "linear"
+    page.get_by_label("C from, FLOPs").fill("much")
+    page.get_by_label("C from, FLOPs").press("Enter")
+    page.get_by_text("from=much: FLOPs, positive, like 1e18.").wait_for()
+    page.get_by_label("C from, FLOPs").fill("1e17")
+    page.get_by_label("C from, FLOPs").press("Enter")
+    page.get_by_text("chinchilla, 48 of 50 runs").wait_for()
+    assert "min_compute=1e+17" in page.locator("#laws-command").text_content()
+
+
+def test_two_arms_are_compared_and_exchanged(page, address):
+    page.goto(f"{address}/compare?A=web&B=books")
+    page.get_by_text("A = web (25 runs), B = books (25 runs)").wait_for()
+    page.locator("#compare-frontiers .scatterlayer .points path").first.wait_for()
+    page.get_by_text("B is better").wait_for()
+    assert "by=text arms=[web,books]" in page.locator("#compare-command").text_content().replace("'", "")
+    page.goto(f"{address}/compare?A=books&B=web")
+    page.get_by_text("B is worse").wait_for()

@@ -1,0 +1,280 @@
+"""Figures of the laws show what the study says, and say so where it says nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.interpolate import RegularGridInterpolator
+
+from analysis.estimation.approaches import Advice
+from analysis.estimation.isoflop import Minima
+from analysis.laws import allocation
+from analysis.output import documents
+from analysis.reference.tables import reference
+from dashboards.figures import catalogue
+from dashboards.figures.backtest import backtest
+from dashboards.figures.clouds import clouds, ellipse
+from dashboards.figures.contours import contours
+from dashboards.figures.curves import MOST_POINTS, curves
+from dashboards.figures.frontier import beside_published, frontier
+from dashboards.figures.influence import MOST, influence
+from dashboards.figures.isoflop import isoflop
+from dashboards.figures.overlaid import overlaid
+from dashboards.figures.published import PUBLISHED
+from dashboards.figures.triptych import triptych
+from gpt3core.errors import UsageError
+
+pytestmark = pytest.mark.xdist_group("study")
+
+
+def named(page, name, row=None):
+    """The one trace of a name, in a panel."""
+    axis = None if row is None else f"y{row if row > 1 else ''}"
+    (found,) = [t for t in page.figure.data if t.name == name and axis in (None, t.yaxis)]
+    return found
+
+
+def panel(page, row):
+    """The traces of a panel."""
+    return [t for t in page.figure.data if t.yaxis == f"y{row if row > 1 else ''}"]
+
+
+def labels(page):
+    return [str(a.text) for a in page.figure.layout.annotations]
+
+
+@pytest.mark.parametrize(
+    ("variable", "law", "row"), [("N", "kaplan_n", 1), ("D", "kaplan_d", 3), ("C", "compute_frontier", 5)]
+)
+def test_the_triptych_has_the_studys_laws_their_bands_and_residuals(studied, variable, law, row):
+    page, fitted = triptych(studied), studied.laws[law]
+    line = named(page, f"L({variable})")
+    assert np.array(line.y) == pytest.approx(fitted.fit.predict({variable: np.array(line.x)}))
+    exponent = fitted.fit.params[f"alpha_{variable}"]
+    slope = np.diff(np.log(line.y)) / np.diff(np.log(line.x))
+    assert slope == pytest.approx(-exponent), "a power law"
+    assert any(f"{variable}<sup>−{exponent:.3g}</sup>" in text for text in labels(page))
+    (area,) = [t for t in panel(page, row) if t.fill == "toself"]
+    x, half = np.array(area.x), len(area.x) // 2
+    drawn = np.exp(fitted.fit.law.on({variable: x[:half]})(fitted.draws)[0])
+    assert np.array(area.y[:half]) == pytest.approx(np.quantile(drawn, 0.975, axis=0))
+    points, (left,) = named(page, f"fitted by L({variable})"), panel(page, row + 1)
+    by_law = fitted.fit.predict({variable: np.array(points.x)})
+    assert np.array(left.y) == pytest.approx(100 * (np.array(points.y) / by_law - 1))
+    assert len(points.x) == fitted.fit.runs
+
+
+def test_what_the_triptych_rings_no_smaller_run_beats(studied):
+    points = named(triptych(studied), "fitted by L(N)")
+    for n, loss in zip(points.x, points.y, strict=True):
+        smaller = studied.table[studied.table.N <= n].loss
+        assert loss == smaller.min()
+
+
+def test_sizes_and_tokens_that_are_best_stand_under_the_profiles(studied):
+    page = isoflop(studied)
+    used = studied.minima.used
+    for row, variable, star in ((3, "N", "n_star"), (4, "D", "d_star")):
+        assert list(named(page, f"{variable}* of a budget", row).y) == [getattr(p, star) for p in used]
+        (best,) = [p for p in studied.predictions if p.optimal]
+        predicted = named(page, f"predicted {variable}*", row)
+        assert (predicted.x[0], predicted.y[0]) == pytest.approx((best.compute, best.n if variable == "N" else best.d))
+        low, high = best.interval_n if variable == "N" else best.interval_d
+        assert predicted.error_y.array[0] == pytest.approx(high - predicted.y[0])
+        line = named(page, "approach 2", row)
+        assert line.y[-1] == pytest.approx(predicted.y[0]), "the line leads to the prediction"
+        ends = [t for t in panel(page, row) if t.fill == "toself" and max(t.x) == line.x[-1]]
+        assert any([min(e.y[n := len(e.x) // 2 - 1], e.y[n + 1]), e.y[n]] == pytest.approx([low, high]) for e in ends)
+    assert any(f"N* ~ C<sup>{studied.minima.exponent:.2f}</sup>" in text for text in labels(page))
+
+
+def test_where_compute_is_6nd_approach_3_is_the_closed_form(studied):
+    """Hoffmann et al. 2022, equation 4."""
+    exact = {name: getattr(studied, name).eval("C = 6 * N * D") for name in ("table", "everything")}
+    found = replace(studied, **exact)
+    page, params = isoflop(found), studied.laws["chinchilla"].fit.params
+    for row, closed in enumerate(allocation(params, np.array(named(page, "approach 3", 3).x)), start=3):
+        assert np.array(named(page, "approach 3", row).y) == pytest.approx(closed, rel=2e-3)
+    line = named(contours(found), "efficient frontier")
+    assert np.array(line.y) == pytest.approx(allocation(params, np.array(line.x))[0], rel=2e-3)
+
+
+def test_the_strip_under_the_profiles_is_what_the_parabolas_leave(studied):
+    left = [t for t in panel(isoflop(studied), 2) if t.mode == "markers"]
+    shown = np.concatenate([np.array(t.y) for t in left])
+    assert shown == pytest.approx(100 * np.expm1(np.concatenate([p.residuals for p in studied.minima.parabolas])))
+
+
+def test_lines_of_equal_loss_are_of_the_law_and_the_frontier_is_their_lowest_along_a_compute(studied):
+    page, joint = contours(studied), studied.laws["chinchilla"].fit
+    surface = named(page, "loss by L(N,D)")
+    ln_c, ln_n, ln_z = np.log(surface.x), np.log(surface.y), np.log(surface.z)
+    at = np.log(studied.table[["N", "C"]].to_numpy(float))
+    said = RegularGridInterpolator((ln_n, ln_c), ln_z)(at)
+    by_law = joint.predict({name: studied.table[name].to_numpy(float) for name in ("N", "D")})
+    assert said == pytest.approx(np.log(by_law), abs=5e-3), "where a run lies, the loss of its own N and D"
+    assert surface.contours.start <= studied.table.loss.max()
+    line = named(page, "efficient frontier")
+    column = int(np.argmin(np.abs(ln_c - np.log(line.x[3]))))
+    assert np.log(line.y[3]) == pytest.approx(ln_n[ln_z[:, column].argmin()], abs=np.diff(ln_n)[0])
+    runs = named(page, "runs")
+    assert sorted(runs.marker.color) == sorted(studied.table.loss)
+    assert (runs.marker.cmin, runs.marker.cmax) == (surface.zmin, surface.zmax), "one scale for lines and runs"
+    assert page.rows.residual_percent.tolist() == pytest.approx(list(100 * (page.rows.loss / page.rows.fitted - 1)))
+
+
+def test_an_ellipse_of_a_gaussian_cloud_is_the_closed_form():
+    """95% of a Gaussian lie within 2.448 standard deviations (chi-squared, two degrees of freedom)."""
+    covariance = np.array([[4.0, 1.2], [1.2, 1.0]])
+    draws = np.random.default_rng(0).multivariate_normal([3.0, -1.0], covariance, 40_000)
+    found = ellipse(draws)
+    assert found.radius == pytest.approx(2.4477, rel=0.02)
+    assert found.factor @ found.factor.T == pytest.approx(covariance, rel=0.03)
+    away = np.linalg.solve(found.factor, (found.outline - found.centre).T)
+    assert np.hypot(*away) == pytest.approx(found.radius)
+    assert ellipse(np.stack([draws[:, 0], draws[:, 0]], 1)) is None
+
+
+def test_clouds_are_the_studys_draws(studied):
+    page, joint = clouds(studied), studied.laws["chinchilla"]
+    cloud = named(page, "by run")
+    assert list(cloud.x) == list(joint.published["alpha"])
+    assert list(cloud.y) == list(joint.published["beta"])
+    assert {f"by {by}" for by in joint.by_cluster} <= {t.name for t in page.figure.data}
+    document = documents.to_json(studied)["laws"]
+    for name, entry in (
+        ("approach 2", document["n_star"]["interval95"]["a"]),
+        ("approach 3", document["chinchilla"]["optimum"]["interval95_a"]),
+    ):
+        assert list(named(page, f"95% of {name}").x) == pytest.approx(entry)
+
+
+def test_backtests_show_every_prediction_and_the_coverage_that_the_tables_print(studied):
+    page = backtest(studied)
+    points = named(page, "predictions")
+    best = studied.weighting is studied.ensemble.at_optimum
+    told = [row for row in documents.to_json(studied)["backtest"] if bool(row["optimal"]) == best]
+    told = [row for row in told if row["predicted"] is not None]
+    assert sorted(points.x) == pytest.approx(sorted(row["predicted"] for row in told))
+    assert sorted(points.y) == pytest.approx(sorted(row["measured"] for row in told))
+    printed = studied.coverage
+    inside = (printed.coverage95 * printed.tests).sum() / printed.tests.sum()
+    assert page.rows.inside95.mean() == pytest.approx(inside)
+    assert f"{inside:.0%} of the 95%" in page.about
+    crosses = [symbol == "x" for symbol in points.marker.symbol]
+    assert crosses == list(~page.rows.inside95)
+
+
+def test_one_cut_of_the_backtests_can_be_seen_alone(studied):
+    cut = float(studied.judged.fitted_to.max())
+    page = backtest(studied, cut)
+    assert set(page.rows.fitted_to) == {cut}
+    assert (page.rows.C > cut).all()
+    assert "no cut of the backtests was fitted up to C = 1" in backtest(studied, 1.0).about
+
+
+def test_influences_are_listed_by_what_they_move(studied):
+    page = influence(studied)
+    assert len(page.rows) == len(studied.influences)
+    shown = {}
+    for trace in panel(page, 1):
+        if trace.mode == "markers":
+            shown |= dict(zip(trace.y, trace.x, strict=True))
+    assert shown == {i.left_out: pytest.approx(100 * i.loss_change) for i in studied.influences[:MOST]}
+    first = studied.influences[0]
+    assert page.figure.layout.yaxis.categoryarray[-1] == first.left_out, "the largest is on top"
+    assert f"{100 * first.loss_change:+.2f}%" in page.about
+
+
+def test_published_results_lie_where_their_papers_have_them(studied):
+    page = beside_published(studied)
+    gpt3, sizes = named(page, "GPT-3"), named(page, "GPT-3's sizes, by its law")
+    assert sizes.x[-1] == 3.14e23  # table D.1
+    assert sizes.y[-1] == pytest.approx(1.734, abs=1e-3)
+    assert np.interp(8.64e19, gpt3.x, gpt3.y) == pytest.approx(2.57, rel=2e-3), "at one PF-day, in FLOPs"
+    kaplan = named(page, "Kaplan et al.")
+    assert np.interp(np.log(8.64e19), np.log(kaplan.x), kaplan.y) == pytest.approx(3.1e8**0.050, rel=1e-3)
+    assert sorted(named(page, "Chinchilla, 234 runs").y) == sorted(reference("hoffmann2022_runs_234.csv").loss)
+    assert "slopes compare, levels do not" in page.about
+    assert [t.name for t in frontier(studied).figure.data if t.name in ("GPT-3", "Kaplan et al.")] == []
+    with pytest.raises(UsageError, match=r"published=kapan.*kaplan"):
+        frontier(studied, ("kapan",))
+
+
+def test_two_sweeps_lie_over_one_another_each_with_its_law(studied):
+    other = replace(studied, runs=replace(studied.runs, name="<b>other"))
+    page = overlaid([studied, other], published=PUBLISHED[:1])
+    name = studied.runs.name
+    assert named(page, name).marker.color != named(page, "&lt;b&gt;other").marker.color
+    assert named(page, name).marker.symbol != named(page, "&lt;b&gt;other").marker.symbol
+    line, law = named(page, "law of &lt;b&gt;other"), studied.laws["compute_frontier"].fit
+    assert np.array(line.y) == pytest.approx(law.predict({"C": np.array(line.x)}))
+    assert {name, "<b>other"} == set(page.rows.sweep)
+    assert len(page.rows) == 2 * len(studied.everything)
+    twice = overlaid([studied, studied])
+    assert {f"{name} (1)", f"{name} (2)"} <= {t.name for t in twice.figure.data}
+
+
+def losses(study, steps):
+    """A curve a run."""
+    ends = zip(study.everything.run_id, study.everything.D, strict=True)
+    return {
+        i: pd.DataFrame({"tokens": np.linspace(d / steps, d, steps), "loss": np.linspace(9, 3, steps)}) for i, d in ends
+    }
+
+
+def test_curves_stand_against_tokens_and_against_compute(studied):
+    page = curves(studied, losses(studied, 5000))
+    run = studied.everything.iloc[3]
+    tokens, compute = (named(page, run.run_id, row) for row in (1, 2))
+    assert np.array(compute.x) / np.array(tokens.x) == pytest.approx(run.C / run.D)
+    assert compute.x[-1] == pytest.approx(run.C)
+    assert "smoothed" in page.about
+    exact = curves(studied, losses(studied, 5000), exact=True)
+    assert "as measured" in exact.about
+    assert set(named(exact, run.run_id, 1).y) <= set(losses(studied, 5000)[run.run_id].loss)
+    for drawn in (page, exact):
+        assert sum(len(t.x) for t in drawn.figure.data if t.mode == "lines") <= MOST_POINTS
+
+
+def test_many_curves_stay_within_what_a_browser_draws(studied):
+    many = pd.concat(
+        [studied.everything.assign(run_id=[f"{i}-{k}" for k in range(len(studied.everything))]) for i in range(20)]
+    )
+    few = losses(studied, 600)[studied.everything.run_id.iloc[0]]
+    page = curves(replace(studied, everything=many), dict.fromkeys(many.run_id, few))
+    assert sum(len(t.x) for t in page.figure.data if t.mode == "lines") <= MOST_POINTS
+    assert "are not drawn" in page.about
+
+
+def test_a_table_without_curves_shows_its_final_losses_by_size(studied):
+    page = curves(studied, {})
+    lines = [t for t in panel(page, 1) if t.mode == "lines+markers"]
+    assert len(lines) == studied.everything.N.nunique()
+    assert sum(len(t.x) for t in lines) == len(studied.everything)
+    assert "no training curves" in page.about
+
+
+def test_a_study_with_nothing_gives_every_page_and_each_says_so(studied):
+    """As of runs that have scores alone."""
+    empty = replace(
+        studied,
+        everything=studied.everything.assign(loss=np.nan),
+        table=studied.table.assign(loss=np.nan),
+        minima=Minima(parabolas=[]),
+        implied=[],
+        training_curves=None,
+        advice=Advice(),
+        laws={},
+        ensemble=None,
+        predictions=[],
+        influences=[],
+    )
+    pages = {page.slug: page for page in catalogue.pages(empty, {})}
+    assert set(pages) == set(catalogue.SLUGS)
+    for slug in ("contours", "backtest", "influence"):
+        assert pages[slug].about.startswith("Nothing to draw: "), slug
+    assert "No cloud" in pages["clouds"].about
+    assert "Nothing to draw above" in pages["isoflop"].about
+    assert "L(N) was not asked for" in pages["triptych"].about

@@ -1,0 +1,81 @@
+"""Two ladders of what the app follows: which there are, what a permalink means, and the command's own comparison."""
+
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import api
+from analysis.settings import CompareSettings, StudySettings
+from dashboards import pairs, typed
+from dashboards.figures import comparison
+from gpt3core import cli
+
+pytestmark = pytest.mark.xdist_group("study")
+WORTH = 1.6  # arm B's compute multiplier, by construction
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Two arms of one ladder: B reaches with C what A reaches with WORTH x C."""
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5)))
+    rng = np.random.default_rng(0)
+
+    def losses(gain):
+        exact = 1.7 + 400 / (n * gain**0.5) ** 0.34 + 400 / (d * gain**0.5) ** 0.28
+        return exact * np.exp(0.0005 * rng.standard_normal(25))
+
+    arms = [pd.DataFrame({"N": n, "D": d, "loss": losses(g), "text": t}) for t, g in (("web", 1.0), ("books", WORTH))]
+    found = pd.concat(arms, ignore_index=True).assign(seed=0, host=[f"h{i}" for i in range(50)])
+    path = tmp_path / "t.csv"
+    found.to_csv(path, index=False)
+    return path
+
+
+def test_a_tables_ladders_are_the_columns_that_split_it(table):
+    found = pairs.known(StudySettings(runs=str(table)), table)
+    assert found == {"text": ["books", "web"]}, "neither N and D, which the law reads, nor a host a row"
+
+
+def test_a_stores_ladders_are_its_sweeps(simulated):
+    assert pairs.known(StudySettings(runs=str(simulated)), simulated) == {}, "one sweep is compared with nothing"
+
+
+@pytest.mark.parametrize(
+    ("state", "pair"),
+    [
+        ({}, ("a", "c")),
+        ({"A": "b", "B": "a"}, ("b", "a")),
+        ({"A": "c"}, ("c", "b")),
+        ({"B": "a"}, ("b", "a")),
+        ({"A": "a", "B": "a"}, ("b", "a")),
+        ({"by": "../x", "A": "<b>", "B": "/etc"}, ("a", "c")),
+    ],
+)
+def test_a_permalink_means_two_different_ladders_that_there_are(state, pair):
+    found = pairs.chosen(state, {pairs.SWEEP: ["a", "b", "c"]}, shown="c")
+    assert (found.a, found.b) == pair
+    assert pairs.chosen(state, {}, shown="c") is None
+
+
+def test_the_comparison_is_that_of_the_command(table):
+    given = StudySettings(runs=str(table), C="6nd", min_compute=1e17)
+    pair = pairs.chosen({"by": "text", "A": "web", "B": "books"}, pairs.known(given, table))
+    asked = pairs.settings(given, table, pair)
+    words = shlex.split(typed.command("analysis.compare", asked))
+    assert words[:3] == ["python", "-m", "analysis.compare"]
+    assert cli.settings(CompareSettings(), words[3:]) == asked
+    ((ladders, found),) = pairs.compare(asked)
+    assert found.names == ("web", "books")
+    for m in found.at:
+        assert m.value == pytest.approx(WORTH, rel=0.05)
+    (same,) = api.comparisons(asked)
+    assert [m.value for m in same.at] == [m.value for m in found.at]
+    page = comparison.frontiers(ladders, found)
+    traces = {trace.name: trace for trace in page.figure.data}
+    assert sorted(traces["web"].y) == sorted(ladders.a.table.loss)
+    assert list(page.rows.groupby("ladder").size()) == [24, 24], "the smallest run is outside the window"
+    a, b = traces["web, best sizes"], traces["books, best sizes"]
+    shift = np.exp(np.interp(-np.log(b.y[:4]), -np.log(a.y), np.log(a.x))) / b.x[:4]
+    assert shift == pytest.approx(WORTH, rel=0.06), "the distance between the lines is the multiplier"
