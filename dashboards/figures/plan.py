@@ -45,7 +45,7 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
     )
     about = (
         "Above, the loss of the best run at each compute; below, its parameters and tokens. Bands are 95%: of a new "
-        "run, and of N* and D*; where there is none, the runs do not tell. Points are runs, the line is the planned one."
+        "run, and of N* and D*; where there is none, the runs do not tell. Points are runs, the line the planned one."
     )
     return Page(slug="plan", title="The run that is planned", about=about, figure=figure, rows=along)
 
@@ -118,7 +118,7 @@ def _planned(figure: go.Figure, p: Prediction) -> None:
         y0=0,
         y1=1,
         yref="paper",
-        line={"color": "#444", "dash": "dot", "width": 1},
+        line={"color": "#777777", "dash": "dot", "width": 1},
     )
     values = ((p.loss, f"{p.loss:.3f}", 0, "y"), (p.n, count(p.n), 0, "y2"), (p.d, count(p.d), 1, "y2"))
     for value, text, color, axis in values:
