@@ -193,6 +193,16 @@ def test_what_is_ambiguous_is_refused_in_a_sentence(files, words, match):
         run(files, *[w.format(**names) for w in words])
 
 
+def test_how_far_a_multiplier_is_carried_on_is_said(files, capsys):
+    a, b = files / "a.csv", files / "b.csv"
+    run(files, f"runs={a},{b}", "target_compute=[1e24]")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1e+24, 3.0 decades beyond" in said
+    assert "carried on outside the data: C=1e+24 by 3.0 decades; the backtest reaches 0.9" in said
+    run(files, f"runs={a},{b}")  # ten times the largest run, where intervals were held against known multipliers
+    assert "carried on outside" not in capsys.readouterr().out
+
+
 def test_a_loss_that_is_badly_measured_counts_less():
     """Half of B's cells are off by 5% and say so: with their errors the multiplier is that of the others."""
     a, b = ladders(Scenario(name="t", multiplier=1.2, noise=0.0005), 0)
