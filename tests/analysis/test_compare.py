@@ -185,6 +185,8 @@ def test_every_way_to_name_two_ladders_gives_the_same(files, capsys):
         (["runs=[{a},{b}]", "fix.a=0.5", "fix.alpha_equals_beta=true"], "both tie alpha to beta"),
         (["runs=[{a},{b}]", "fix.a=1.5"], "between 0 and 1"),
         (["runs=[{a},{b}]", "target_compute=-1"], "FLOPs, positive"),
+        (["runs=[{a},{b}]", "target_compute=[1e22,1e40]"], r"1e\+40: 19.0 decades beyond .* from 1e\+12 to 1e\+27"),
+        (["runs=[{a},{b}]", "target_compute=[1e3]"], r"1e\+03: 15.0 decades below .* carried on by more than 6"),
     ],
 )
 def test_what_is_ambiguous_is_refused_in_a_sentence(files, words, match):
