@@ -156,11 +156,12 @@ def _look(
     value, slope, curvature = (weights * part for part in rho(residual, delta))
 
     def equations(rows: NDArray[np.int_]) -> tuple[Array, Array, Array]:
-        own = gradient if len(rows) == len(gradient) else gradient[rows]
-        transposed = own.transpose(0, 2, 1)
-        weighted = own * slope[rows, None]
-        right = (weighted @ residual[rows, :, None])[..., 0]
-        return (own * curvature[rows, None]) @ transposed, weighted @ transposed, right
+        own, k = gradient if len(rows) == len(gradient) else gradient[rows], gradient.shape[1]
+        both = np.empty((len(rows), 2 * k, own.shape[2]))  # one product of matrices for both
+        weighted = np.multiply(own, slope[rows, None], out=both[:, :k])
+        np.multiply(own, curvature[rows, None], out=both[:, k:])
+        found = both @ own.transpose(0, 2, 1)
+        return found[:, k:], found[:, :k], (weighted @ residual[rows, :, None])[..., 0]
 
     return value.sum(1), equations
 
