@@ -1,7 +1,8 @@
 """Fit scaling laws: ``python -m analysis.fit runs=PATH``.
 
-runs=PATH            a store (default: ISOFLOP_ROOT or ~/.isoflop/runs), or a CSV, Parquet or JSON-lines file with a run
-                     a row: columns N, D and loss; C where it is known; unique_tokens, loss_se, seed, status as given
+runs=PATH            a store (default: ISOFLOP_ROOT or ~/.isoflop/runs), or a CSV (commas, semicolons or tabs; decimal
+                     commas with the latter), Parquet or JSON-lines file with a run a row: columns N, D and loss; C
+                     where it is known; unique_tokens, loss_se, seed, status as given
 columns.N=params     a file's own names and units: columns.D=tokens_billion*1e9, columns.loss=val_loss, columns.C=...
 scores=[MMLU,GSM8K/100]  a table's columns of accuracy (1-err_piqa: of errors); chance.MMLU=0.25 items.MMLU=14042
                      shots.MMLU=5 say what a guesser scores, how many items and how many examples; a loss may then lack
