@@ -303,6 +303,7 @@ class HparamSettings(RunSettings):
     seed: int = 0
     name: str | None = None
     out: str | None = None
+    figures: bool = True
 
     def check(self) -> None:
         """Refuse what cannot be meant; see RunSettings."""

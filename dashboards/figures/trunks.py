@@ -63,7 +63,10 @@ def _families(study: Study, losses: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = known.assign(trunk=known.run_id.map(trunk).fillna(""))
     first = {run_id: losses[run_id].iloc[0] for run_id in rows.run_id if len(losses[run_id])}
     branch = rows.trunk.ne("") & rows.run_id.isin(list(first))
-    rows["begins"] = [float(first[i].tokens) if b else 0.0 for i, b in zip(rows.run_id, branch, strict=True)]
+    step = parent.str.rpartition("@")[2].astype(float)  # the first row of a branch is of the step after it
+    rows["begins"] = [
+        float(first[i].tokens) * step[i] / (step[i] + 1) if b else 0.0 for i, b in zip(rows.run_id, branch, strict=True)
+    ]
     rows["loss_there"] = [float(first[i].loss) if b else float("nan") for i, b in zip(rows.run_id, branch, strict=True)]
     rows = rows[branch | rows.run_id.isin(trunk[trunk.index.isin(rows.run_id[branch])])]
     return rows.sort_values(["N", "D"], ascending=[True, False], ignore_index=True)

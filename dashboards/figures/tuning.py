@@ -17,6 +17,7 @@ from dashboards.figures.style import Page, add_scale, axes, shades
 from gpt3core.rule import DEEPSEEK, STEP_LAW
 
 TALL, SCALE = 760, 170  # pixels: of two panels, and of the bar of sizes
+APART = 2**0.5  # factor between two learning rates of a line
 MOST_ABOVE = 0.06  # share of the best loss up to which basins are shown
 MOST_LEVELS = 4  # of D, or of N, for which a law that depends on both is drawn
 GREY, BLACK, ORANGE = "#777777", "#000000", "#D55E00"
@@ -29,7 +30,7 @@ DASHES = ("dash", "dot")
 
 
 def basins(found: Tuning) -> Page:
-    """How far above its pair's best each learning rate ends, at the best batch of those tried; below, by the law."""
+    """How far above the best of their pair learning rates end, each with its best batch; below, against the law's."""
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.14)
     pairs = _pairs(found)
     colors = dict(zip(sizes := sorted({p.n for p in pairs}), shades(sizes), strict=True))
@@ -39,13 +40,14 @@ def basins(found: Tuning) -> Page:
     add_scale(figure, sizes, pixels=SCALE)
     axes(figure, "learning rate", "loss above the pair's best, %")
     figure.update_xaxes(title="learning rate, in units of the law's best", row=2, col=1)
-    figure.update_yaxes(range=[-0.2, 100 * MOST_ABOVE])
+    highest = max(float(np.max(trace.y)) for trace in figure.data if trace.y[0] is not None)
+    figure.update_yaxes(range=[-0.03 * (most := min(100 * MOST_ABOVE, 1.05 * highest)), most])
     figure.update_layout(height=TALL, margin={"t": 60})
     about = (
-        f"A line a pair of N and D, coloured by N: the best of the batches at each learning rate; {len(found.table)} "
-        f"runs of {number_of(len(pairs), 'pair')}. Below, the same learning rates in units of what the law says for "
-        "their N and D: where it holds, all basins lie over one another, with their lowest point at one. Black: the "
-        "fitted surface along its best batch."
+        f"A line a pair of N and D, coloured by N: the best run of any batch at learning rates a factor of {APART:.2g} "
+        f"apart; {number_of(len(found.table), 'run')} of {number_of(len(pairs), 'pair')}. Below, in units of what the "
+        "law says for each N and D: where it holds, all basins lie over one another, lowest at one. Black: the fitted "
+        "surface at its best batch, at the level of the middle pair (zero is each pair's luckiest run)."
     )
     return Page(slug="basins", title="Learning-rate basins", about=about, figure=figure, rows=_trials(found))
 
@@ -76,8 +78,9 @@ def _pairs(found: Tuning) -> list[_Pair]:
 
 
 def _add_basin(figure: go.Figure, found: Tuning, pair: _Pair, color: str) -> None:
-    """The lowest loss at every learning rate of a pair, in both panels."""
-    lowest = pair.rows.loc[pair.rows.groupby("lr").loss.idxmin()].sort_values("lr")
+    """The lowest losses of a pair along its learning rates, in both panels."""
+    near = np.round(np.log(pair.rows.lr / pair.best.lr) / np.log(APART))
+    lowest = pair.rows.loc[pair.rows.groupby(near).loss.idxmin()].sort_values("lr")
     above = 100 * (lowest.loss / pair.best.loss - 1)
     text = [
         f"<b>{pair.name}</b><br>lr {r.lr:.3g}, batch {r.batch_tokens:,.0f} tokens<br>loss {r.loss:.4f}, {a:.2f}% above"
@@ -123,7 +126,7 @@ def _trials(found: Tuning) -> pd.DataFrame:
     return rows.sort_values(["N", "D", "lr"], ignore_index=True)
 
 
-# ------------------------------------------------------------------------------------------------ the law of the optimum
+# --------------------------------------------------------------------------------------------- the law of the optimum
 
 
 def optimum(found: Tuning) -> Page:
@@ -134,13 +137,18 @@ def optimum(found: Tuning) -> Page:
     axes(figure, "", "")
     for row, (which, of) in enumerate(zip(AXIS, along, strict=True), start=1):
         name = "N, parameters" if of == "N" else "D, training tokens"
-        figure.update_xaxes(title=name, row=row, col=1)
-        figure.update_yaxes(title=AXIS[which], type="log", exponentformat="power", row=row, col=1)
+        values = sorted(pair.n if of == "N" else pair.d for pair in pairs)
+        ticks = [
+            m * 10.0**e for e in range(3, 16) for m in (1, 2, 5) if values[0] / 1.5 < m * 10.0**e < values[-1] * 1.5
+        ]
+        marks = {"tickmode": "array", "tickvals": ticks, "ticktext": [count(tick) for tick in ticks]}
+        figure.update_xaxes(title=name, row=row, col=1, **marks)
+        figure.update_yaxes(title=AXIS[which], type="log", exponentformat="power", dtick="D2", row=row, col=1)
     figure.update_layout(height=TALL)
     lr, batch = found.fitted.lr, found.fitted.batch
     about = (
-        f"lr* = {lr.words}; batch* = {batch.words} tokens. Points are the best runs of the pairs, which lie on the grid "
-        "of what was tried; the law is of the surface through all runs, with its 95% interval where there are pairs "
+        f"lr* = {lr.words}; batch* = {batch.words} tokens. Points are the best runs of the pairs, which lie where "
+        "something was tried; the law is of the surface through all runs, with its 95% interval where there are pairs "
         "enough. Grey: published laws at the same N and D, fitted to other models and text."
     )
     title = "Laws of the best learning rate and batch"
@@ -185,10 +193,11 @@ def _levels(values: list[float]) -> list[float | None]:
 
 
 def _at(along: str, value: float, level: float | None, pairs: list[_Pair]) -> tuple[float, float]:
-    """N and D of a point of a line; where a law does not depend on the other, that of the nearest pair."""
+    """N and D of a point of a line; where a law does not depend on the other, that of a line through the pairs."""
     if level is None:
-        near = min(pairs, key=lambda pair: abs(np.log((pair.n if along == "N" else pair.d) / value)))
-        level = near.d if along == "N" else near.n
+        x, y = np.log([(pair.n, pair.d) if along == "N" else (pair.d, pair.n) for pair in pairs]).T
+        slope, constant = np.polyfit(x, y, 1) if np.ptp(x) > 0 else (0.0, y.mean())
+        level = float(np.exp(constant + slope * np.log(value)))
     return (value, level) if along == "N" else (level, value)
 
 
