@@ -9,11 +9,11 @@ import pandas as pd
 from analysis.study import Study
 from dashboards.data import losses
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
+from dashboards.figures.accuracy_size import accuracy_size
 from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds
-from dashboards.figures.contours import contours
-from dashboards.figures.accuracy_size import accuracy_size
 from dashboards.figures.compute import compute_bars
+from dashboards.figures.contours import contours
 from dashboards.figures.curves import curves
 from dashboards.figures.finetuned import finetuned
 from dashboards.figures.frontier import beside_published, frontier
