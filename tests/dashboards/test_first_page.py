@@ -65,7 +65,8 @@ def test_what_is_ill_determined_is_folded_away(studied):
     (laws,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Laws")]
     assert {row[3] for row in laws.rows} <= {"ok", "not tested"}
     (shots,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Few-shot")]
-    assert {row[0] for row in shots.rows} == {"rising"}
+    assert "rising" in {row[0] for row in shots.rows}
+    assert "guessing" not in {row[0] for row in shots.rows}
     assert "guessing" in {row[0] for row in shots.folded}
 
 
