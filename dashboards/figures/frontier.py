@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.predict import Prediction
@@ -64,7 +65,8 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
 def beside_published(study: Study) -> Page:
     """The same with all published results laid over it, a page of its own."""
     page = frontier(study, overlay.PUBLISHED)
-    return replace(page, slug="published", title="Beside published results")
+    rows = pd.concat([page.rows.assign(source=study.runs.name), overlay.rows(overlay.PUBLISHED)], ignore_index=True)
+    return replace(page, slug="published", title="Beside published results", rows=rows)
 
 
 def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:

@@ -28,7 +28,7 @@ MOST_DRAWS = 200  # of the law, for a band
 WAYS = {  # of an approach: its colour, dash, and where its name stands on its line
     "1": (PALETTE[2], "dot", 0.15, "top left"),
     "2": (PALETTE[0], "solid", 0.45, "bottom right"),
-    "3": (PALETTE[1], "dash", 0.7, "top left"),
+    "3": (PALETTE[1], "dash", 0.6, "top left"),
 }
 
 
@@ -46,9 +46,8 @@ class Line:
 def panels(study: Study) -> list[Panel]:
     """N*(C), and D*(C) along the same computes."""
     compute = f"C, {LABELS[study.convention.c]}"
-    counted = f"N*, parameters, {LABELS[study.convention.n]}"
     return [
-        Panel(x=compute, y=counted, log_y=True, height=230),
+        Panel(x=compute, y="N*, parameters", log_y=True, height=230),
         Panel(x=compute, y="D*, tokens", log_y=True, height=230, under=True),
     ]
 
