@@ -15,11 +15,11 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, band, label, nothing, panelled, percent_off, residuals, strip
-from dashboards.figures.optimum import by_law
+from dashboards.figures.optimum import BY_LAW, by_law
 from dashboards.figures.style import PALETTE, Page, behind, hover, scale
 
 SLUG, TITLE = "contours", "Lines of equal loss"
-POINTS, FRONTIER = 80, 20  # of the grid, each way; of the frontier
+POINTS = 80  # of the grid, each way
 LEVELS = 16  # lines at most
 COLOR = PALETTE[1]
 
@@ -68,7 +68,7 @@ def _grid(study: Study, joint: FittedLaw) -> tuple[Array, Array, pd.DataFrame]:
     table, predicted = study.table, [p for p in study.predictions if p.optimal]
     highest = max([table.C.max(), *(p.compute for p in predicted)]) * 1.2
     compute = np.geomspace(table.C.min() / 1.5, highest, POINTS)
-    best = by_law(joint, table, compute[:: POINTS // FRONTIER])
+    best = by_law(joint, table, np.geomspace(compute[0], highest, BY_LAW))
     sizes = [table.N.max(), *(p.n for p in predicted), *best.N.dropna()]
     return compute, np.geomspace(table.N.min() / 1.5, min(max(sizes), table.N.max() * 100) * 1.5, POINTS), best
 

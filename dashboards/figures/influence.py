@@ -76,7 +76,7 @@ def _name(left_out: Influence) -> str:
 
 
 def _add(
-    figure: go.Figure, chosen: dict[int, Influence], kind: str, what: str, marker: dict[str, object], row: int
+    figure: go.Figure, chosen: dict[int, Influence], kind: str, what: str, marker: dict[str, str], row: int
 ) -> None:
     """The marks of a kind by their place, each with a line from zero."""
     percent = 100 * np.array([getattr(i, what) for i in chosen.values()], float)
