@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from analysis.laws.base import Array
 from analysis.output.words import number_of
 from dashboards.figures.curves import thinned
+from dashboards.figures.panels import round_values
 from dashboards.figures.style import LOSS, PALETTE, Page, axes, plain
 from gpt3core.anomaly import AnomalySpec
 from sweeps.watching.incidents import START, Incident
@@ -56,8 +57,9 @@ def spikes(
     _add_spikes(figure, found["grad_norm"], "grad_norm", 2)
     _add_incidents(figure, curve, met)
     figure.update_xaxes(title=None, row=1)
-    norms = {"tickmode": "linear", "dtick": "D2", "tickvals": None, "tickformat": ""}
-    figure.update_yaxes(title="gradient norm", row=2, **norms)
+    norms = curve.grad_norm[curve.grad_norm.gt(0) & np.isfinite(curve.grad_norm)]
+    ticks = round_values(norms.min(), norms.max()) if len(norms) else []
+    figure.update_yaxes(title="gradient norm", tickvals=ticks, tickformat="~g", row=2)
     rows = _rows(found, met)
     about = _about(found, met, len(curve))
     return Page(slug="spikes", title=f"Spikes and restarts of {run_id}", about=about, figure=figure, rows=rows)

@@ -18,13 +18,14 @@ LANE, LOWEST, TALLEST = 16, 320, 1400  # pixels: of a run's bar, and of the figu
 LOW, SCALE = 340, 170  # pixels: of a figure of one line, and of the bar of sizes
 NAMED = 8  # characters of a node, as elsewhere
 NOWHERE, TO_COME = "node not known", "to come"
+HATCH = "rgba(255,255,255,0.75)"
 # how a stay ended -> the look of its bar
 LOOKS: dict[str, dict[str, object]] = {
     past.DONE: {},
     past.RUNNING: {"opacity": 0.55},
-    past.STOPPED: {"pattern": {"shape": "/", "fgcolor": "#ffffff", "size": 6}},
-    past.FAILED: {"pattern": {"shape": "x", "fgcolor": "#ffffff", "size": 6}, "line": {"color": "#D55E00", "width": 2}},
-    past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": "#ffffff", "size": 6}},
+    past.STOPPED: {"pattern": {"shape": "/", "fgcolor": HATCH, "size": 6}},
+    past.FAILED: {"pattern": {"shape": "x", "fgcolor": HATCH, "size": 6}, "line": {"color": "#D55E00", "width": 2}},
+    past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": HATCH, "size": 6}},
 }
 CLEAR, GREY = "rgba(0,0,0,0)", "#777777"
 
