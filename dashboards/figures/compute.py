@@ -20,7 +20,7 @@ ROW, AROUND = 22, 150  # pixels
 GREY = "#777777"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Bar:
     """One bar: what it is of, and the compute of each of its runs, FLOPs."""
 
@@ -32,7 +32,10 @@ class _Bar:
 def compute_bars(study: Study) -> Page:
     """A bar a size up to its run of most compute, with a mark a run; the whole sweep, and the eight GPT-3 models."""
     table = study.everything
-    bars = [_Bar(name="all runs together", color="#000000", runs=pd.Series([float(table.C.sum())])), *_sizes(table)]
+    bars = [
+        _Bar(name="all runs together", color="#000000", runs=pd.Series([float(table.C.sum())])),
+        *_sizes(table[table.N.notna()]),
+    ]
     published = [
         _Bar(name=row.model, color=GREY, runs=pd.Series([float(row.train_flops)])) for row in gpt3_models().itertuples()
     ]
