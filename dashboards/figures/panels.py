@@ -16,7 +16,8 @@ FIRST, OTHERS, BETWEEN, AROUND = 320, 140, 66, 140  # pixels: of panels, between
 def grid(titles: Sequence[str]) -> go.Figure:
     """An empty figure of as many panels as titles, which are text; at least one."""
     rows = 1 + math.ceil((len(titles) - 1) / 2)
-    specs: list[list[dict[str, int] | None]] = [[{"colspan": 2}, None], *([{}, {}] for _ in range(rows - 1))]
+    specs: list[list[dict[str, int] | None]] = [[{"colspan": 2}, None]]
+    specs += [[{}, {}] for _ in range(rows - 1)]
     if rows > 1 and len(titles) % 2 == 0:
         specs[-1][1] = None
     heights = [FIRST, *[OTHERS] * (rows - 1)]

@@ -13,7 +13,7 @@ from dashboards.figures.style import PALETTE, Page, add_scale, axes, plain, shad
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay
 
-MOST = 2000  # stays that are drawn, the latest ones
+MOST = 2000  # stays that are drawn, the latest ones; and points of a line
 LANE, LOWEST, TALLEST = 16, 320, 1400  # pixels: of a run's bar, and of the figure
 LOW, SCALE = 340, 170  # pixels: of a figure of one line, and of the bar of sizes
 NAMED, MOST_NAMES = 8, 60  # characters of a node, as elsewhere; nodes that are named
@@ -45,7 +45,9 @@ def timeline(history: History, sizes: Mapping[str, float] | None = None) -> Page
         sizes: parameters by the label of a size, which colour the bars; without them labels are as they come.
     """
     stays = history.stays[-MOST:]
-    rows = [*_by_node(stays), (TO_COME, list(history.coming))] if history.coming else _by_node(stays)
+    rows = _by_node(stays)
+    if history.coming:
+        rows.append((TO_COME, [*history.coming]))
     colors = _colors({run.size for _, runs in rows for run in runs}, sizes)
     figure, lanes, ticks = go.Figure(), 0, list[tuple[int, int, str]]()
     bars: dict[str, list[tuple[Stay, int]]] = {how: [] for how in LOOKS}
@@ -284,8 +286,9 @@ def utilisation(history: History) -> Page:
         if share is not None
         else "How large the cluster was, this sweep's log does not say (an older driver wrote it)."
     )
+    about = about if history.stays else "Nothing has started."
     rows = pd.DataFrame([{"time": moment(t).isoformat(), unit: n} for t, n in held], columns=["time", unit])
-    return Page(slug="utilisation", title=f"{history.unit} utilisation", about=about, figure=figure, rows=rows)
+    return Page(slug="utilisation", title=f"{unit[0].upper()}{unit[1:]} in use", about=about, figure=figure, rows=rows)
 
 
 def spending(history: History) -> Page:
@@ -293,13 +296,14 @@ def spending(history: History) -> Page:
     taken = past.taken(history)
     unit = f"{history.unit}-hours"
     figure = go.Figure()
+    drawn = [*taken[: -1 : max(1, len(taken) // MOST)], *taken[-1:]]
     figure.add_scatter(
-        x=[moment(t) for t, _, _ in taken],
-        y=[hours for _, hours, _ in taken],
+        x=[moment(t) for t, _, _ in drawn],
+        y=[hours for _, hours, _ in drawn],
         mode="lines",
         line={"color": PALETTE[0], "width": 2},
         name="taken",
-        text=[_cost(hours, usd, unit) for _, hours, usd in taken],
+        text=[_cost(hours, usd, unit) for _, hours, usd in drawn],
         hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{text}<extra></extra>",
     )
     last = taken[-1] if taken else (history.now, 0.0, 0.0)

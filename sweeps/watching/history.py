@@ -134,7 +134,8 @@ def _stays(events: Iterable[Mapping[str, Any]], *, gpu: bool) -> tuple[list[Stay
             outcomes.pop(run_id, None)
             held[run_id] = _begun(run_id, event, starts.get(run_id, {}), gpu=gpu)
         elif what == FREED and (stay := held.pop(run_id, None)) is not None:
-            how, reason = outcomes.pop(run_id, (STOPPED, ""))
+            # without a start it is the preparation, of which the log has no end but this
+            how, reason = outcomes.pop(run_id, (STOPPED if run_id in starts else DONE, ""))
             closed.append(replace(stay, ended=stay.began + _number(event, "seconds"), how=how, reason=reason))
     return closed, list(held.values())
 
