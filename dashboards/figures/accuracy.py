@@ -257,9 +257,8 @@ def _add_runs(
         showlegend=False,
         legendgroup=task,
         text=[
-            f"<b>{plain(r.run_id)}</b><br>{task}, K={trend.shots}<br>{measured(r.accuracy, r.accuracy_se)}, baseline "
-            f"{trend.baseline:.3f}"
-            for r in group.itertuples()
+            f"<b>{plain(i)}</b><br>{task}, K={trend.shots}<br>{measured(a, se)}, baseline {trend.baseline:.3f}"
+            for i, a, se in zip(group.run_id, group.accuracy, group.accuracy_se, strict=True)
         ],
         hoverinfo="text",
         **at,
@@ -268,7 +267,7 @@ def _add_runs(
     common = {"mode": "lines", "showlegend": False, "legendgroup": task, "hoverinfo": "skip", **at}
     figure.add_scatter(x=ends, y=[trend.baseline] * 2, line=BASELINE, **common)
     if trend.by_compute is not None:
-        grid = np.geomspace(*ends, 50)
+        grid = np.geomspace(ends[0], ends[1], 50)
         figure.add_scatter(
             x=grid, y=trend.by_compute.at(np.log10(grid)), line={"color": "#D55E00", "width": 2}, **common
         )

@@ -79,7 +79,10 @@ def _add_way(figure: go.Figure, name: str, i: int, line: pd.DataFrame, tasks: pd
         name=plain(name),
         line={"color": color, "width": 3},
         marker={"symbol": MARKERS[i % len(MARKERS)], "size": 8},
-        text=[f"{plain(name)}<br>N {count(r.N)}<br>{measured(r.accuracy, r.accuracy_se)}" for r in line.itertuples()],
+        text=[
+            f"{plain(name)}<br>N {count(n)}<br>{measured(a, se)}"
+            for n, a, se in zip(line.N, line.accuracy, line.accuracy_se, strict=True)
+        ],
         hoverinfo="text",
     )
 

@@ -36,8 +36,10 @@ def compute_bars(study: Study) -> Page:
         _Bar(name="all runs together", color="#000000", runs=pd.Series([float(table.C.sum())])),
         *_sizes(table[table.N.notna()]),
     ]
+    models = gpt3_models()
     published = [
-        _Bar(name=row.model, color=GREY, runs=pd.Series([float(row.train_flops)])) for row in gpt3_models().itertuples()
+        _Bar(name=str(model), color=GREY, runs=pd.Series([float(c)], dtype=float))
+        for model, c in zip(models.model, models.train_flops, strict=True)
     ]
     figure = go.Figure()
     names = [plain(bar.name) for bar in (*bars, *published)]
