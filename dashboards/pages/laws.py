@@ -66,7 +66,7 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
         *gallery.figure(RESIDUALS),
         html.H2("Fit below, predict above"),
         html.P(id="laws-cut-said"),
-        html.Div(dcc.Slider(0, 0, step=None, value=0, id="laws-slider", included=False), id="laws-slider-box"),
+        html.Div(dcc.Slider(0, 0, step=1, value=0, id="laws-slider", included=False), id="laws-slider-box"),
         hidden("cut", state),
         *gallery.figure(CUT),
     ]
@@ -282,14 +282,14 @@ def _register_cut(app: Any, desk: Desk) -> None:
         dash.Input("laws-of", "data"),
         gallery.shown(CUT),
     )
-    def cut(text: str, place: int, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def cut(text: str, place: float, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         found = fit.cuts
         if not found:
             nothing = gallery.draw(desk.live, CUT, None, of, was)
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
-        here = found[min(place, len(found) - 1)] if moved else refit.nearest_cut(found, text)
+        here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
         marks = {i: flops(cut.fitted_to) for i, cut in enumerate(found)}
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
