@@ -28,6 +28,7 @@ from analysis.note import Note
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
+from analysis.output.words import number_of
 from analysis.runs import curves, foreign, ladders, published, selection
 from analysis.runs.ladders import Ladders
 from analysis.runs.points import counted
@@ -35,8 +36,8 @@ from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DELTA, EVERY, RHO, CompareSettings, DesignSettings, Fix, StudySettings
 from analysis.study import Options, Study
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 __all__ = ["compare", "comparisons", "design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
 
@@ -114,9 +115,8 @@ def study(
     """
     options = _options(settings)
     selected = selection.select(settings, table, Asked.of(settings))
-    if not selected.runs.store:
-        _enough(selected)
-    elif settings.columns and not settings.predict:
+    _enough(selected)
+    if selected.runs.store and settings.columns and not settings.predict:
         named = next(iter(settings.columns))
         raise UsageError(f"columns.{named}: a store's runs name their columns themselves: leave it out")
     if settings.target:
@@ -279,18 +279,20 @@ def _joint(fix: Fix) -> laws.Law:
 
 
 def _enough(selected: Selection) -> None:
-    """Refuse a foreign table of too few runs, or of one loss throughout."""
-    if len(selected.table) >= LEAST_RUNS:
-        if selected.table.loss.notna().all() and selected.table.loss.nunique() == 1:
+    """Refuse runs of which the rules leave none, and a foreign table of too few, or of one loss throughout."""
+    least = 1 if selected.runs.store else LEAST_RUNS  # a sweep grows: what is there of it is shown
+    if len(selected.table) >= least:
+        known = selected.table.loss.notna().all() and not selected.runs.store
+        if known and selected.table.loss.nunique() == 1:
             same = f"{float(selected.table.loss.iloc[0]):.6g}"
             raise UsageError(f"{selected.runs.source}: the loss is {same} in every run: is columns.loss another?")
         return
     out = "; ".join(f"{len(rule.excluded)} {rule.name}" for rule in selected.rules if rule.excluded)
     words = sorted(set(selected.everything.status) - {"done"})
-    if words:
+    if words and not selected.runs.store:
         finished = ", ".join(word for word in foreign.FINISHED if word)
         out += f"; status {', '.join(map(repr, words[:5]))}, and runs that finished are {finished}"
     raise UsageError(
-        f"{selected.runs.source} holds {len(selected.everything)} runs, {len(selected.table)} of them usable"
-        f"{f' ({out})' if out else ''}: at least {LEAST_RUNS} are needed"
+        f"{selected.runs.source} holds {number_of(len(selected.everything), 'run')}, {len(selected.table)} of them "
+        f"usable{f' ({out})' if out else ''}: at least {least} {'is' if least == 1 else 'are'} needed"
     )

@@ -8,7 +8,7 @@ columns.N=params     a file's own names and units, as for analysis.fit; N=, C=, 
 domains.web=val_web  losses on held-out domains, each compared by itself (default: all columns named loss.NAME)
 precision=fp32       only runs that were trained in it
 paired=true          cell by cell (default: where half of the cells have equal N and D, or size and budget); or false
-target_compute=[1e24]  FLOPs beyond the data (default: ten times the largest run's)
+target_compute=[1e24]  FLOPs beyond the data, by six decades at most (default: ten times the largest run's)
 fix.a=0.5            hold a of N* ~ C^a fixed; fix.alpha=0.34, fix.beta=0.28, fix.alpha_equals_beta=true as well
 out=DIR              where the files go (default: ./A-vs-B);  figures=true
 

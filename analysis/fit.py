@@ -1,7 +1,8 @@
 """Fit scaling laws: ``python -m analysis.fit runs=PATH``.
 
-runs=PATH            a store (default: ISOFLOP_ROOT or ~/.isoflop/runs), or a CSV, Parquet or JSON-lines file with a run
-                     a row: columns N, D and loss; C where it is known; unique_tokens, loss_se, seed, status as given
+runs=PATH            a store (default: ISOFLOP_ROOT or ~/.isoflop/runs), or a CSV (commas, semicolons or tabs; decimal
+                     commas with the latter), Parquet or JSON-lines file with a run a row: columns N, D and loss; C
+                     where it is known; unique_tokens, loss_se, seed, status as given
 columns.N=params     a file's own names and units: columns.D=tokens_billion*1e9, columns.loss=val_loss, columns.C=...
 scores=[MMLU,GSM8K/100]  a table's columns of accuracy (1-err_piqa: of errors); chance.MMLU=0.25 items.MMLU=14042
                      shots.MMLU=5 say what a guesser scores, how many items and how many examples; a loss may then lack
@@ -65,16 +66,16 @@ def main(argv: Sequence[str]) -> int:
     study, folder = api.study(given)
     out = given.folder(folder)
     documents.write(study, out)
-    _print(study, whole=given.tables == EVERY, following=_following(argv))
+    _print(study, whole=given.tables == EVERY, next_command=following(argv))
     _labelled([("written", str(out)), ("", "fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")])
     if given.figures:
-        _draw(study, given, out / "figures")
+        _draw(study, given, following(argv), out / "figures")
     return 0
 
 
-def _draw(study: Study, given: FitSettings, folder: Path) -> None:
+def _draw(study: Study, given: FitSettings, next_command: str, folder: Path) -> None:
     pages = importlib.import_module(DRAWING)
-    pages.write(study, folder, given)
+    pages.write(study, folder, given, next_command)
     pages.write_svg(study, folder)
     print(f"figures: {folder / 'index.html'}")
 
@@ -86,7 +87,7 @@ def _labelled(lines: Sequence[tuple[str, str]]) -> None:
     print("\n".join(terminal.labelled(lines, terminal.console(PIPE_WIDTH).width, whole=(NEXT, "written"))))
 
 
-def _print(study: Study, *, whole: bool, following: str) -> None:
+def _print(study: Study, *, whole: bool, next_command: str) -> None:
     """The answer, and the points of a file where there is one; all tables and notes where these are asked for."""
     from analysis.output import text
     from analysis.output.answer import answer
@@ -104,7 +105,7 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
         listed = ", ".join(known)
         lines.append(("domains", f"this is the loss on the mixture of {listed}; domain=NAME fits that of one"))
     if study.predictions:
-        lines += [(NEXT, following), ("", "says what to run next, its price, and the command")]
+        lines += [(NEXT, next_command), ("", "says what to run next, its price, and the command")]
     if not whole:
         warned = number_of(sum(note.severity == "warning" for note in study.notes), "warning")
         lines.append(
@@ -117,7 +118,7 @@ def _print(study: Study, *, whole: bool, following: str) -> None:
         out.print(f"{note.severity}: {note.message} [{note.code}]", markup=False)
 
 
-def _following(argv: Sequence[str]) -> str:
+def following(argv: Sequence[str]) -> str:
     """The command that says what to run next, of the same runs."""
     words = [word for word in argv if word.partition("=")[0].partition(".")[0] in OF_RUNS]
     return shlex.join(["python", "-m", "analysis.design", *words])

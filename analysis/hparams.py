@@ -8,6 +8,7 @@ batch_on=D           batch*(D), as Li et al. 2025 have it; or ND: batch*(N, D)
 target_n=[1e9] target_d=[2e10]   what the law says for these parameters and tokens, each with each
 name=NAME            of the rule (default: the sweep's or the file's)
 out=FILE.yaml        where the rule goes (default: ROOT/sweeps/NAME/rule.yaml, or ./NAME-rule.yaml for a file)
+figures=true         basins and laws as offline HTML, in the folder of the rule's name beside it (NAME-figures)
 bootstrap=200 seed=0
 
 Writes the rule, which a recipe names: optim.rule=FILE.yaml. It says what it was fitted on, and a plan warns where a run
@@ -16,6 +17,7 @@ lies outside of that.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from analysis.tuning.study import Tuning
+
+DRAWING = "dashboards.tuning"  # it stands above analysis, so it is called by name, as a shell would
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,6 +47,10 @@ def main(argv: Sequence[str]) -> int:
     show(found, study.targets(given))
     out = Path(given.out).expanduser().absolute() if given.out else study.default_file(found)
     print(f"written: {write(found, out)}; in a recipe or on its command line: optim.rule={out}")
+    if given.figures:
+        folder = out.with_name(f"{out.stem}-figures")
+        importlib.import_module(DRAWING).write(found, folder)
+        print(f"figures: {folder / 'index.html'}")
     return 0
 
 

@@ -13,6 +13,7 @@ from analysis.estimation import backtest, robust
 from analysis.estimation.approaches import Advice
 from analysis.estimation.ensemble import Ensemble, Weighting
 from analysis.estimation.envelope import Envelope
+from analysis.estimation.explained import Explained, explained
 from analysis.estimation.exponents import Exponents
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.fixed_cost import FixedCost
@@ -96,3 +97,8 @@ class Study(Selection, Fitted):
         if self.weighting is None:
             return pd.DataFrame()
         return backtest.judged(self.weighting.tests, self.weighting.weights, self.weighting.calibration.noise)
+
+    @cached_property
+    def explained(self) -> Explained | None:
+        """Whether the laws say anything of the losses; None where they speak of no run."""
+        return None if self.ensemble is None else explained(self.table, self.ensemble)

@@ -213,7 +213,7 @@ def taken(run: Larger, wanted: Asked) -> list[Line]:
         ("shape", shape),
         (
             "time",
-            f"{lasting(86_400 * found.days)} on {run.gpus:,} {wanted.gpu}{late}; {found.mfu:.0%} of their peak (MFU)",
+            f"{lasting(86_400 * found.days)} on {run.gpus:,} {wanted.gpu}{late}; MFU {found.mfu:.0%}",
         ),
         ("price", f"{amount(found.usd)} USD for {amount(run.gpu_hours)} GPU-hours at {price:g} USD"),
         ("layout", found.layout.describe()),

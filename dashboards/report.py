@@ -31,20 +31,22 @@ def main(argv: Sequence[str]) -> int:
     given = cli.settings(ReportSettings(), argv)
     given.check()
 
+    from analysis import fit
     from dashboards import data
 
     study, folder = data.load(given)
     out = given.folder(folder.parent / "report")
-    write(study, out, given)
+    write(study, out, given, fit.following(argv))
     print(f"report: {out / 'index.html'}")
     return 0
 
 
-def write(study: Study, out: Path, given: StudySettings | None = None) -> None:
+def write(study: Study, out: Path, given: StudySettings | None = None, next_command: str = "") -> None:
     """Write a study's pages: a summary, and one for each figure.
 
     Args:
         given: what the study was asked for by, for the line of Python below each figure.
+        next_command: says what to run next.
     """
     from analysis.output.answer import answer
     from dashboards import exports, offline, summary
@@ -60,6 +62,7 @@ def write(study: Study, out: Path, given: StudySettings | None = None) -> None:
         code,
         lead=lead,
         others=others,
+        next_command=next_command if study.predictions else "",
         figure_of=summary.figure_of,
         slugs=[page.slug for page in made],
         groups=summary.groups(study),

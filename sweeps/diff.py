@@ -68,22 +68,7 @@ def _print(found: Compared) -> None:
 def _lines(differences: Sequence[Difference]) -> None:
     for d in differences:
         name = f"{d.words} ({d.field})" if d.words and d.words != d.field else d.field
-        print(f"  {name}: {_value(d.a)} in A, {_value(d.b)} in B")
-
-
-def _value(value: Any) -> str:
-    """A value as it can stand in a sentence."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        return ", ".join(map(_value, value)) or "none"
-    return words.printable(str(value))
+        print(f"  {name}: {words.value(d.a)} in A, {words.value(d.b)} in B")
 
 
 if __name__ == "__main__":

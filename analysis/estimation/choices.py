@@ -184,11 +184,11 @@ def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:
-    """Of the runs, (n,), by their standard errors and how recent they are; None where they are equal."""
+    """Of the runs, (n,), by their standard errors and how recent they are; None where all weigh the same."""
     found = uncertainty.measured(table)
     if choice.recent:
         found = found * (table.C / table.C.max()).to_numpy(float) ** RECENCY
-    return None if np.all(found == found[0]) else found / found.mean()
+    return None if np.all(found == found[:1]) else found / found.mean()
 
 
 def predictor(choices: list[Choice], fits: list[Fit]) -> Predictor:

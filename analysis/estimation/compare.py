@@ -29,6 +29,7 @@ LEVEL = uncertainty.LEVEL
 SURE = 0.98  # of the band that must exclude one: stricter than 95%, for the shape was chosen by the same runs
 ROUNDING = 1e-9  # of ln m: what rounding leaves between ladders of the same losses
 CUT = 0.9  # decades below the largest compute, at which the comparison is backtested
+MOST_DECADES = 6.0  # decades outside the computes that both ladders reach, from which on no multiplier is given
 SAME = "not told apart"
 APART = "no common compute"
 
@@ -100,11 +101,13 @@ def compare(
         backtested: fit below a decade under the top too.
 
     Raises:
-        UsageError: when there are too few runs, or too few shared cells for a paired comparison that was asked for.
+        UsageError: when there are too few runs, too few shared cells for a paired comparison that was asked for, or a
+            target lies more than MOST_DECADES decades outside the data.
     """
     a, b = _weighed(a, b)
     shared = pairs(a, b)
     by_cell = _checked(a, b, shared, names, paired)
+    _within_reach(np.array(targets, float), (a, b))
     found = multiplier.fit(a, b, shared if by_cell else None, law)
     run = _at(found, _budgets(a, b), (a, b))
     beyond = np.array(targets or (FARTHER * max(a.C.max(), b.C.max()),), float)
@@ -150,14 +153,36 @@ def _checked(a: pd.DataFrame, b: pd.DataFrame, shared: Pairs, names: tuple[str, 
     return shared.enough if paired is None else paired
 
 
+def _within_reach(targets: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """Refuse targets that no shape of the multiplier can be believed at."""
+    low, high = _both_reach(tables)
+    for c, decades in zip(targets, _outside(targets, tables), strict=True):
+        if decades > MOST_DECADES:
+            raise UsageError(
+                f"target_compute={c:.3g}: {decades:.1f} decades {'beyond' if c > high else 'below'} the computes that "
+                f"both ladders reach ({low:.3g} to {high:.3g}), and no multiplier is carried on by more than "
+                f"{MOST_DECADES:g}: name one from {low / 10**MOST_DECADES:.3g} to {high * 10**MOST_DECADES:.3g}"
+            )
+
+
+def _both_reach(tables: tuple[pd.DataFrame, pd.DataFrame]) -> tuple[float, float]:
+    """The lowest and the highest compute that both ladders reach; the other way round where they share none."""
+    return max(float(t.C.min()) for t in tables), min(float(t.C.max()) for t in tables)
+
+
+def _outside(compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> Array:
+    """Decades outside of these, (n,)."""
+    bottom, top = _both_reach(tables)
+    return np.asarray(np.log10(np.maximum(np.maximum(compute / top, bottom / compute), 1.0)))
+
+
 def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Multiplier]:
     """Multipliers at computes; ``told_apart`` by a band that holds at all of them at once, where both ladders reach."""
     low, middle, high = found.interval(compute).T
     centre = found.by_shape(compute)[0][found.best]
     apart = np.abs(centre) > np.maximum(_reach(found, compute), ROUNDING)
     loss_a, loss_b = found.frontier(compute)
-    bottom, top = max(float(t.C.min()) for t in tables), min(float(t.C.max()) for t in tables)
-    outside = np.log10(np.maximum(np.maximum(compute / top, bottom / compute), 1.0))
+    outside = _outside(compute, tables)
     outside = np.where(outside <= np.log10(1 + isoflop.SAME_BUDGET), 0.0, outside)  # a budget is its runs' mean compute
     return [
         Multiplier(

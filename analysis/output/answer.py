@@ -169,6 +169,11 @@ def _trust(study: Study) -> str:
     calibration = weighting.calibration
     if not calibration.supported:
         return f"none: {calibration.reason}"
+    if study.explained is not None and not study.explained.told:
+        return (
+            f"none: the laws follow these losses no better than they would follow noise (F test, p = "
+            f"{study.explained.chance:.2g}); backtests that hold show only that the losses do not move"
+        )
     farthest = max(abs(p.decades) for p in asked)
     held = study.coverage
     covered = float((held.coverage95 * held.tests).sum() / held.tests.sum()) if len(held) else math.nan

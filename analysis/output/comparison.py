@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.estimation.compare import APART, SAME, SURE, Comparison, Multiplier
+from analysis.estimation.compare import APART, CUT, SAME, SURE, Comparison, Multiplier
 from analysis.output.documents import finite
 from gpt3core.store import files
 
 Row = list[str]
 LN_BITS, SAME_BITS = -math.log(math.log(2)), 0.03  # ln of bits in a nat; losses this near to it apart are asked about
+TRIED = 1.5  # decades: intervals were held against known multipliers a decade beyond the data
 HEADER = ["C", "loss A", "loss B", "multiplier", "95%", "told apart"]
 DIRECTIONS = {
     APART: "nothing is told: the ladders have no compute in common, and one of them is carried on to the other's",
@@ -55,7 +56,7 @@ def sentences(found: Comparison) -> list[str]:
         lines.append(f"losses of {more} are {np.exp(abs(apart)):.2f} times those of {less}: bits beside nats a token?")
     if len(found.shapes) > 1:
         lines.append(f"surface {found.law}; shapes of ln m in ln C: {_shares(found.shapes)}")
-    return [*lines, *_backtest(found)]
+    return [*lines, *_backtest(found), *_far(found)]
 
 
 def _seeds(found: Comparison) -> str:
@@ -79,6 +80,15 @@ def _backtest(found: Comparison) -> list[str]:
     if not math.isnan(test.difference):
         line += f"; differences of paired losses there by {test.difference:.2%} (root mean square)"
     return [line]
+
+
+def _far(found: Comparison) -> list[str]:
+    """How far outside the data the targets lie, where that is farther than intervals of known multipliers were held."""
+    far = [f"C={m.compute:.3g} by {m.decades:.1f} decades" for m in found.beyond if m.decades > TRIED]
+    if not far or found.verdict == APART:
+        return []
+    tested = f"the backtest reaches {CUT:g}" if found.backtest else "nothing is backtested"
+    return [f"carried on outside the data: {', '.join(far)}; {tested}, and beyond that the multiplier is its form's"]
 
 
 def rows(found: Comparison) -> list[Row]:

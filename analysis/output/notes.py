@@ -141,16 +141,12 @@ def _scaling(study: Study) -> Iterator[Note]:
     """Losses that differ as much around the laws as they do at all."""
     if study.ensemble is None or study.options.law not in ("all", "chinchilla"):  # others may be too simple
         return
-    ln_loss = np.log(study.table.loss.to_numpy(float))
-    residual = ln_loss - study.ensemble.ln_loss(study.table)[0]
-    told = np.isfinite(residual)  # a law of compute alone speaks of no run
-    if not told.any():
-        return
-    spread, left = (1.4826 * float(np.median(np.abs(v - np.median(v)))) for v in (ln_loss[told], residual[told]))
-    if left > (1 - EXPLAINED) * spread:
+    found = study.explained
+    if found is not None and found.left > (1 - EXPLAINED) * found.spread:
         message = (
-            f"the runs scatter around the laws by {left:.2%} of the loss, and differ by {spread:.2%} at all: they show "
-            "little or no dependence on scale; is it the loss of these runs, and is their range wide enough?"
+            f"the runs scatter around the laws by {found.left:.2%} of the loss, and differ by {found.spread:.2%} at "
+            "all: they show little or no dependence on scale; is it the loss of these runs, and is their range wide "
+            "enough?"
         )
         yield Note(code="no-scaling", severity="warning", message=message)
 

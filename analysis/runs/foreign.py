@@ -16,6 +16,7 @@ import pandas as pd
 from analysis.note import Note
 from analysis.runs.conventions import OTHER_N, UNRECORDED
 from analysis.runs.ratio import Ratio, sizes, tokens
+from analysis.runs.reading import load, refuse_names
 from analysis.runs.tidy import Runs
 from gpt3core.errors import UsageError
 
@@ -48,7 +49,6 @@ COUNTS = ("N", "N_total", "N_nonembedding")  # one of them has to be complete
 WHERE_GIVEN = ("budget_flops", "lr")  # positive where a row has one
 NOT_NEGATIVE = ("loss_se", "gpu_hours")  # the same, and zero is a value
 FINISHED = ("done", "ok", "finished", "complete", "completed", "success", "succeeded", "")
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COUNTER = "Unnamed:"  # pandas' name for a column without one: the index of a frame that was written with it
 MOST_NAMES = 30  # of columns in an error
 _UNIT = re.compile(r"^(?P<column>.+?)\s*(?P<operation>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?[0-9]+)?)$")
@@ -133,7 +133,7 @@ def headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The rows with their columns' names as words without blanks around them."""
     names = [str(name).strip() for name in raw.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
-    _refuse_names(twice, path)
+    refuse_names(twice, path)
     return raw.reset_index(drop=True).set_axis(names, axis=1)
 
 
@@ -285,45 +285,6 @@ def check_points(table: pd.DataFrame, path: Path, cost: Ratio) -> pd.DataFrame:
     return table.reindex(columns=names).reset_index(drop=True)
 
 
-def load(path: Path) -> pd.DataFrame:
-    """A file's rows as they are.
-
-    Raises:
-        UsageError: for a missing file or an unreadable format.
-    """
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
-        ".tsv": lambda p: pd.read_csv(p, sep="\t"),
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True),
-        ".ndjson": lambda p: pd.read_json(p, lines=True),
-    }
-    suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
-    reader = readers.get(suffixes[-1] if suffixes else "")
-    if reader is None:
-        raise UsageError(f"{path}: a store's folder, or a file of {', '.join(readers)}, is expected")
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    try:
-        table = reader(path)
-        named_twice = _named_twice(path, SEPARATORS[suffixes[-1]]) if suffixes[-1] in SEPARATORS else []
-    except (ValueError, OSError) as error:  # parser errors of pandas and pyarrow are ValueErrors
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    _refuse_names(named_twice, path)
-    return table
-
-
-def _named_twice(path: Path, separator: str) -> list[str]:
-    """The names that a file's first line has more than once; pandas would tell them apart itself."""
-    first = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna().str.strip()
-    return sorted(set(first[first.duplicated()]))
-
-
-def _refuse_names(twice: Sequence[str], path: Path) -> None:
-    if twice:
-        raise UsageError(f"{path} has more than one column {twice[0]!r}: name them apart")
-
-
 def column_of(expression: str) -> str:
     """The column of an expression like tokens_billion*1e9."""
     match = _UNIT.match(expression)
@@ -360,7 +321,9 @@ def _number(column: pd.Series, name: str, path: Path) -> pd.Series:
     wrong = column.notna() & numbers.isna() & (column.astype(str).str.strip().str.lower() != "nan")
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise UsageError(f"{path}, row {row + 1}: {name} is {column.iloc[row]!r}, a number is expected")
+        value = column.iloc[row]
+        hint = " (with a point for decimals, and thousands that nothing parts)" if "," in str(value) else ""
+        raise UsageError(f"{path}, row {row + 1}: {name} is {value!r}, a number is expected{hint}")
     return numbers
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import domains, foreign, selection, store
+from analysis.runs import domains, foreign, reading, selection, store
 from analysis.runs.selection import Selection
 from analysis.runs.tidy import Runs
 from analysis.settings import CompareSettings, RunSettings
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 WAYS = "runs=[A.csv,B.csv], runs=ROOT sweep=[A,B], runs=[ROOT_A,ROOT_B], or runs=TABLE by=COLUMN arms=[A,B]"
 
@@ -44,7 +44,7 @@ class _Source:
 
     @property
     def raw(self) -> pd.DataFrame:
-        return foreign.load(Path(self.path).expanduser().absolute()) if self.table is None else self.table
+        return reading.load(Path(self.path).expanduser().absolute()) if self.table is None else self.table
 
 
 def ladders(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | None = None) -> list[Ladders]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import conventions, domains, foreign, rules, scores, store, units
+from analysis.runs import conventions, domains, foreign, reading, rules, scores, store, units
 from analysis.runs.conventions import COUNTED, Compute, Convention, Parameters
 from analysis.runs.rules import Rule
 from analysis.runs.scores import Asked
@@ -86,7 +86,7 @@ def read(
     if not _is_store(settings, table):
         if settings.sweep is not None:
             raise UsageError(f"sweep={settings.sweep}: {path} is a table, which has no sweeps: leave it out")
-        return _foreign(foreign.load(path), path, settings, asked)
+        return _foreign(reading.load(path), path, settings, asked)
     if asked.scores:
         raise UsageError(f"scores=[{asked.scores[0]}]: a store's runs have their own evaluations: leave it out")
     found = store.load(path, settings.sweep)

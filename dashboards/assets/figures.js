@@ -4,7 +4,9 @@
   const pairs = JSON.parse(document.getElementById("colours").textContent); // [[on white, on black], ...]
   const maps = { dark: new Map(pairs), light: new Map(pairs.map(([light, dark]) => [dark, light])) };
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const theme = () => (dark.matches && !window.matchMedia("print").matches ? "dark" : "light");
+  const print = window.matchMedia("print");
+  let printing = false; // browsers say so before the medium changes
+  const theme = () => (dark.matches && !printing && !print.matches ? "dark" : "light");
 
   function exchanged(value, map) {
     if (typeof value === "string") return map.get(value) ?? value;
@@ -45,8 +47,13 @@
     for (const plot of document.querySelectorAll(".js-plotly-plot")) window.Plotly.react(plot, plot.data, plot.layout);
   }
   dark.addEventListener("change", repaint);
-  window.addEventListener("beforeprint", repaint);
-  window.addEventListener("afterprint", repaint);
+  print.addEventListener("change", repaint);
+  for (const [event, now] of [["beforeprint", true], ["afterprint", false]]) {
+    window.addEventListener(event, () => {
+      printing = now;
+      if (dark.matches) repaint();
+    });
+  }
 
   // a figure as a file, always as on white paper: made here, sent nowhere
   async function save(button) {

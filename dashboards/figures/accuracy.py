@@ -1,133 +1,294 @@
-"""Figures of accuracy: against compute, and against the number of examples."""
+"""Figures of accuracy: against the number of examples by size, against size, and against compute."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.accuracy.trends import Trend
+from analysis.accuracy import by_size, published
+from analysis.accuracy.trends import BELOW, MEAN, Trend
+from analysis.output.words import count, flops
+from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import MARKERS, PALETTE, Page, axes, plain
+from dashboards.figures import panels
+from dashboards.figures.style import Page, add_scale, plain, shades
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")
+BAR = 170  # pixels of the bar of sizes
+MOST_GAINS = 4  # that are said
+GREY = "#777777"
+BASELINE = {"color": GREY, "width": 1.5, "dash": "dot"}
+BASELINE_NAME = "best trivial baseline"
+MODELS = {"GPT-3 175B": "dash", "GPT-3 125M": "dashdot"}  # of the published scores: the largest and the smallest
+PUBLISHED = "Grey: GPT-3 where table H.1 of Brown et al. 2020 has the task and the number of examples."
 
 
-def _evals(study: Study) -> pd.DataFrame:
+def evaluations(study: Study) -> pd.DataFrame:
+    """The rows behind figures of accuracy: one a run, task and number of examples."""
     if study.runs.evals.empty:
-        return pd.DataFrame(columns=list(EVALS))
+        return pd.DataFrame(columns=[*EVALS, "N", "D", "C", "loss"])
     columns = ["run_id", "size", "N", "D", "C", "loss"]
     return study.runs.evals.merge(study.everything[columns], on="run_id")
 
 
-def accuracy_compute(study: Study) -> Page:
-    """Zero-shot accuracy against compute, with binomial errors; a curve only where there is a trend."""
-    figure = go.Figure()
-    rows = _evals(study)
-    shown = rows[(rows.shots == 0) & rows.fits.astype(bool)] if len(rows) else rows
-    found = {t.task: t for t in study.trends if t.shots == 0}
-    for i, (task, group) in enumerate(shown.groupby("task", sort=False)):
-        trend = found.get(str(task))
-        if trend is not None:  # else every run of the task was taken out by a rule
-            _add_task(figure, trend, group.sort_values("C"), PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)])
-    axes(figure, "compute, FLOPs", "accuracy without examples")
-    about = (
-        "Bars are binomial standard errors, dotted lines the best trivial baseline; a curve is drawn only where "
-        "the trend is clear of the noise."
-    )
-    tasks = dict.fromkeys(map(str, shown.task))
-    at_chance = [task for task in tasks if task in found and found[task].verdict == "at chance"]
-    if at_chance:
-        about += f" At chance, hidden until clicked in the legend: {', '.join(at_chance)}."
-    return Page(
-        slug="accuracy-compute",
-        title="Accuracy against compute",
-        about=about,
-        figure=figure,
-        rows=rows,
-        group="few-shot",
-    )
+def counted(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of the runs that passed the rules."""
+    return rows[rows.run_id.isin(study.table.run_id)]
 
 
-def _add_task(figure: go.Figure, trend: Trend, group: pd.DataFrame, color: str, marker: str) -> None:
-    """One task's runs, and its trend with the baseline where there is one."""
-    task = plain(trend.task)
-    figure.add_scatter(
-        x=group["C"],
-        y=group.accuracy,
-        error_y={"type": "data", "array": group.accuracy_se, "width": 0, "thickness": 1},
-        mode="markers",
-        name=f"{task} ({trend.verdict})",
-        marker={"color": color, "symbol": marker, "size": 7},
-        text=[
-            f"<b>{plain(r.run_id)}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}<br>chance "
-            f"{r.chance:.2f}"
-            for r in group.itertuples()
-        ],
-        hoverinfo="text",
-        legendgroup=task,
-        visible="legendonly" if trend.verdict == "at chance" else True,
-    )
-    if trend.by_compute is None:
-        return
-    grid = np.geomspace(group["C"].min(), group["C"].max(), 50)
-    figure.add_scatter(
-        x=grid,
-        y=trend.by_compute.at(np.log10(grid)),
-        mode="lines",
-        line={"color": color, "width": 2},
-        showlegend=False,
-        legendgroup=task,
-        hoverinfo="skip",
-    )
-    figure.add_scatter(
-        x=[grid[0], grid[-1]],
-        y=[trend.baseline] * 2,
-        mode="lines",
-        line={"color": color, "width": 1, "dash": "dot"},
-        name=f"{task}: best baseline",
-        legendgroup=task,
-        showlegend=False,
-    )
+def summary(study: Study) -> pd.DataFrame:
+    """What a page prints in place of its rows: a row a task, the mean of the highest-compute third at each K."""
+    tasks: dict[str, list[Trend]] = {}
+    for trend in sorted(study.trends, key=lambda t: t.task != MEAN):
+        tasks.setdefault(trend.task, []).append(trend)
+    shots = sorted({trend.shots for trend in study.trends})
+    rows = []
+    for task, series in tasks.items():
+        known = {t.shots: round(t.accuracy_large, 3) for t in series}
+        rows.append(
+            {
+                "task": task,
+                **{f"K={k}": known.get(k) for k in shots},
+                "standard error": round(max(t.accuracy_large_se for t in series), 3),
+                "best baseline": round(max(t.baseline for t in series), 3),
+                "questions": max((t.items for t in series if t.items is not None), default=None),
+                "runs": max(t.runs for t in series),
+                "at chance or below": _listed(series, ("at chance", BELOW)),
+                "not measured": _listed(series, ("not measured",)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _listed(series: Sequence[Trend], verdicts: Sequence[str]) -> str:
+    """At which numbers of examples these are the verdicts, in words."""
+    found = [t.shots for t in series if t.verdict in verdicts]
+    return "all K" if len(found) == len(series) > 1 else ", ".join(f"K={k}" for k in sorted(found))
+
+
+# ------------------------------------------------------------------------------------- against the number of examples
 
 
 def accuracy_shots(study: Study) -> Page:
-    """Accuracy against the number of examples, mean over the highest-compute third of the runs."""
-    figure = go.Figure()
-    rows = _evals(study)
-    for i, task in enumerate(dict.fromkeys(t.task for t in study.trends)):
-        series = [t for t in study.trends if t.task == task and t.verdict != "not measured"]
-        if not series:
-            continue
-        hover = [
-            f"{plain(task)}, K={t.shots}<br>{t.accuracy_large:.3f} +- {t.accuracy_large_se:.3f}<br>{t.verdict}"
-            for t in series
-        ]
-        figure.add_scatter(
-            x=[str(t.shots) for t in series],
-            y=[t.accuracy_large for t in series],
-            error_y={"type": "data", "array": [t.accuracy_large_se for t in series], "width": 2, "thickness": 1},
-            mode="lines+markers",
-            name=f"{plain(task)} (chance {series[0].chance:.2f})",
-            marker={"color": PALETTE[i % len(PALETTE)], "symbol": MARKERS[i % len(MARKERS)], "size": 8},
-            line={"width": 1, "dash": "dot" if all(t.verdict == "at chance" for t in series) else "solid"},
-            text=hover,
-            hoverinfo="text",
-        )
-    axes(figure, "examples in the context (K)", "accuracy, largest third of the runs", log_x=False)
-    figure.update_xaxes(type="category")
-    gains = [g for g in study.gains if abs(float(g["accuracy_gain"])) > 3 * float(g["accuracy_gain_se"]) > 0]
-    said = ", ".join(f"{g['task']} K={g['shots']} {g['accuracy_gain']:+.3f}" for g in gains)
+    """Accuracy against the number of examples by size (Brown et al. 2020, figure 1.2): means of tasks, then each."""
+    rows = evaluations(study)
+    mine = counted(study, rows)
+    lines = by_size.largest(mine)
+    tasks = list(dict.fromkeys(lines.task))
+    figure = panels.grid([_titled(lines, task) for task in tasks] or [""])
+    colors = dict(zip(sizes := sorted(set(lines.N)), shades(sizes), strict=True))
+    beside = False
+    for i, task in enumerate(tasks):
+        _add_sizes(figure, lines[lines.task == task], colors, panels.place(i))
+        beside |= _add_published_shots(figure, by_size.members(mine, task), panels.place(i))
+    _name(figure, beside=beside)
+    add_scale(figure, sizes, pixels=BAR)
+    panels.finish(figure, "examples in the context (K)", "accuracy")
+    _examples_axes(figure, sorted({int(k) for k in lines.shots}))
     about = (
-        f"Gains over no examples beyond three standard errors: {said}."
-        if said
-        else "No gain from examples is beyond three standard errors."
+        "One line a size, coloured by N: the run of it that was trained with most compute (seeds together). A number "
+        "in brackets: the mean of so many tasks. Bars are standard errors of the questions. "
+        f"{_gains(study)}{' ' + PUBLISHED if beside else ''}"
     )
+    title = "Accuracy against examples"
     return Page(
         slug="accuracy-shots",
-        title="Accuracy against examples",
-        about=about + " Dotted: at chance.",
+        title=title,
+        about=about,
         figure=figure,
         rows=rows,
+        summary=summary(study),
         group="few-shot",
     )
+
+
+def _titled(lines: pd.DataFrame, task: str) -> str:
+    """A panel's title: of a mean with the number of its tasks."""
+    tasks = int(lines[lines.task == task].tasks.iloc[0])
+    return f"{task} ({tasks})" if tasks > 1 else task
+
+
+def _gains(study: Study) -> str:
+    """What examples bring, in a sentence."""
+    gains = [g for g in study.gains if abs(float(g["accuracy_gain"])) > 3 * float(g["accuracy_gain_se"]) > 0]
+    if not gains:
+        return "No gain from examples is beyond three standard errors."
+    gains.sort(key=lambda g: -abs(float(g["accuracy_gain"])))
+    said = ", ".join(f"{g['task']} K={g['shots']} {g['accuracy_gain']:+.3f}" for g in gains[:MOST_GAINS])
+    more = f", and {len(gains) - MOST_GAINS} smaller ones" if len(gains) > MOST_GAINS else ""
+    return f"Gains over no examples beyond three standard errors, the mean of all runs: {said}{more}."
+
+
+def _add_sizes(figure: go.Figure, lines: pd.DataFrame, colors: Mapping[float, str], at: dict[str, int]) -> None:
+    """One panel: a line a size, and the best trivial baseline."""
+    for n, line in lines.groupby("N"):
+        figure.add_scatter(
+            x=line.shots + 1,
+            y=line.accuracy,
+            error_y=_errors(line),
+            mode="lines+markers",
+            line={"color": colors[float(str(n))], "width": 1.5},
+            marker={"size": 5},
+            showlegend=False,
+            text=[_said(r) for r in line.itertuples()],
+            hoverinfo="text",
+            **at,
+        )
+    below = lines.groupby("shots").baseline.mean()
+    figure.add_scatter(
+        x=below.index + 1, y=below, mode="lines", line=BASELINE, showlegend=False, hoverinfo="skip", **at
+    )
+
+
+def _errors(line: pd.DataFrame) -> dict[str, object]:
+    return {"type": "data", "array": line.accuracy_se, "width": 0, "thickness": 1}
+
+
+def _said(r: object) -> str:
+    """A hover text of a row of by_size."""
+    seeds = f", {r.runs} runs" if r.runs > 1 else ""  # type: ignore[attr-defined]
+    return (
+        f"<b>{plain(r.task)}</b>, K={r.shots}<br>N {count(r.N)}, D {count(r.D)}, C {flops(r.C)}{seeds}<br>"  # type: ignore[attr-defined]
+        f"{r.accuracy:.3f} +- {r.accuracy_se:.3f}, baseline {r.baseline:.3f}"  # type: ignore[attr-defined]
+    )
+
+
+def _add_published_shots(figure: go.Figure, tasks: list[str], at: dict[str, int]) -> bool:
+    """GPT-3's lines of a panel; whether there are any."""
+    known = published.scores(*tasks)
+    for model, dash in MODELS.items():
+        line = known[known.model == model]
+        if len(line):
+            figure.add_scatter(
+                x=line.shots.astype(float) + 1,
+                y=line.accuracy,
+                mode="lines+markers",
+                line={"color": GREY, "width": 1, "dash": dash},
+                marker={"symbol": "diamond-open", "size": 6},
+                showlegend=False,
+                text=[f"{model}, K={r.shots}<br>{r.accuracy:.3f} (table H.1)" for r in line.itertuples()],
+                hoverinfo="text",
+                **at,
+            )
+    return bool(len(known))
+
+
+def _name(figure: go.Figure, *, beside: bool) -> None:
+    """The entries of the legend, once for all panels."""
+    entries = {BASELINE_NAME: BASELINE}
+    if beside:
+        entries |= {model: {"color": GREY, "width": 1, "dash": dash} for model, dash in MODELS.items()}
+    for name, line in entries.items():
+        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name, row=1, col=1)
+
+
+def _examples_axes(figure: go.Figure, shots: list[int]) -> None:
+    """Axes of K: none has a place on them too."""
+    figure.update_xaxes(tickmode="array", tickvals=[k + 1 for k in shots], ticktext=[f"{k}" for k in shots])
+    few = shots if len(shots) <= 3 else [shots[0], shots[len(shots) // 2], shots[-1]]
+    for axis in list(figure.select_xaxes())[1:]:
+        axis.update(tickvals=[k + 1 for k in few], ticktext=[f"{k}" for k in few])
+
+
+# ------------------------------------------------------------------------------------------------------ against compute
+
+
+def accuracy_compute(study: Study) -> Page:
+    """Zero-shot accuracy against compute with what a guesser scores; a curve only where there is a trend."""
+    rows = evaluations(study)
+    mine = counted(study, rows)
+    found = [t for t in study.trends if t.shots == 0 and t.verdict != "not measured"]
+    found.sort(key=lambda t: t.task != MEAN)
+    figure = panels.grid([f"{t.task}: {t.verdict}" for t in found] or [""])
+    colors = dict(zip(sizes := sorted(set(mine.N)), shades(sizes), strict=True))
+    beside = False
+    for i, trend in enumerate(found):
+        tasks = by_size.members(mine, trend.task)
+        group = mine[(mine.shots == 0) & mine.fits.astype(bool) & mine.task.isin(tasks)].sort_values("C")
+        _add_runs(figure, trend, _over_tasks(group), colors, panels.place(i))
+        beside |= _add_published(figure, trend, tasks, panels.place(i))
+    if found:
+        _name(figure, beside=beside)
+        add_scale(figure, sizes, pixels=BAR)
+    panels.finish(figure, f"compute, {LABELS[study.convention.c]}", "accuracy without examples")
+    if len(mine) and np.log10(mine.C.max() / mine.C.min()) > 1.5:
+        figure.update_xaxes(dtick=1)
+    at_chance = [t.task for t in found if t.verdict == "at chance"]
+    about = (
+        "Points are runs, coloured by N, bars standard errors of the questions. A curve is drawn only where the trend "
+        f"is clear of the noise{'; at chance: ' + ', '.join(at_chance) if at_chance else ''}."
+        f"{' ' + PUBLISHED if beside else ''}"
+    )
+    title = "Accuracy against compute"
+    return Page(
+        slug="accuracy-compute",
+        title=title,
+        about=about,
+        figure=figure,
+        rows=rows,
+        summary=summary(study),
+        group="few-shot",
+    )
+
+
+def _over_tasks(group: pd.DataFrame) -> pd.DataFrame:
+    """A row a run: its accuracy on a task, or the mean over several."""
+    return group.groupby(["run_id", "N", "D", "C"], sort=False, as_index=False).agg(
+        accuracy=("accuracy", "mean"),
+        accuracy_se=("accuracy_se", lambda errors: np.sqrt((errors.astype(float) ** 2).sum()) / len(errors)),
+    )
+
+
+def _add_runs(
+    figure: go.Figure, trend: Trend, group: pd.DataFrame, colors: Mapping[float, str], at: dict[str, int]
+) -> None:
+    """One panel: the runs, the baseline, and the trend where there is one."""
+    task = plain(trend.task)
+    figure.add_scatter(
+        x=group.C,
+        y=group.accuracy,
+        error_y={**_errors(group), "color": "rgba(128,128,128,0.5)"},
+        mode="markers",
+        marker={"color": [colors[n] for n in group.N], "size": 6},
+        showlegend=False,
+        legendgroup=task,
+        text=[
+            f"<b>{plain(r.run_id)}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}, baseline "
+            f"{trend.baseline:.3f}"
+            for r in group.itertuples()
+        ],
+        hoverinfo="text",
+        **at,
+    )
+    ends = np.array([group.C.min(), group.C.max()])
+    common = {"mode": "lines", "showlegend": False, "legendgroup": task, "hoverinfo": "skip", **at}
+    figure.add_scatter(x=ends, y=[trend.baseline] * 2, line=BASELINE, **common)
+    if trend.by_compute is not None:
+        grid = np.geomspace(*ends, 50)
+        figure.add_scatter(
+            x=grid, y=trend.by_compute.at(np.log10(grid)), line={"color": "#D55E00", "width": 2}, **common
+        )
+
+
+def _add_published(figure: go.Figure, trend: Trend, tasks: list[str], at: dict[str, int]) -> bool:
+    """GPT-3's scores as lines over a panel, for their compute lies decades beyond; whether there are any."""
+    known = published.scores(*tasks)
+    known = known[known.shots == trend.shots]
+    ends = [x for trace in figure.data[-2:] for x in (trace.x[0], trace.x[-1])]
+    for model, dash in MODELS.items():
+        for row in known[known.model == model].itertuples():
+            figure.add_scatter(
+                x=[min(ends), max(ends)],
+                y=[row.accuracy] * 2,
+                mode="lines",
+                line={"color": GREY, "width": 1, "dash": dash},
+                showlegend=False,
+                legendgroup=plain(trend.task),
+                text=[f"{model}: {row.accuracy:.3f} at {flops(float(str(row.train_flops)))} FLOPs (table H.1)"] * 2,
+                hoverinfo="text",
+                **at,
+            )
+    return bool(len(known))

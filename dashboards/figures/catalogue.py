@@ -9,8 +9,10 @@ import pandas as pd
 from analysis.study import Study
 from dashboards.data import losses
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots
+from dashboards.figures.accuracy_size import accuracy_size
 from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds
+from dashboards.figures.compute import compute_bars
 from dashboards.figures.contours import contours
 from dashboards.figures.curves import curves
 from dashboards.figures.finetuned import finetuned
@@ -21,6 +23,7 @@ from dashboards.figures.lowest import lowest
 from dashboards.figures.residuals import residuals
 from dashboards.figures.style import Page
 from dashboards.figures.triptych import triptych
+from dashboards.figures.trunks import trunks
 from gpt3core.errors import UsageError
 
 PAGES: dict[str, Callable[[Study], Page]] = {
@@ -33,14 +36,17 @@ PAGES: dict[str, Callable[[Study], Page]] = {
     "clouds": clouds,
     "backtest": backtest,
     "influence": influence,
+    "compute": compute_bars,
     "accuracy-compute": accuracy_compute,
     "accuracy-shots": accuracy_shots,
+    "accuracy-size": accuracy_size,
 }
-OF_STORES = ("lowest-curves", "accuracy-compute", "accuracy-shots")
+OF_SCORES = ("accuracy-compute", "accuracy-shots", "accuracy-size")  # of a store's sweep, or a table with scores
+OF_STORES = ("lowest-curves", *OF_SCORES)
 SLUGS = (  # of a store's sweep
     *("frontier", "isoflop", "curves", "triptych", "lowest-curves", "contours", "residuals"),
-    *("clouds", "backtest", "influence", "published"),
-    *("accuracy-compute", "accuracy-shots"),
+    *("clouds", "backtest", "influence", "published", "compute"),
+    *OF_SCORES,
 )
 
 
@@ -50,12 +56,14 @@ def pages(study: Study, curves_of: Mapping[str, pd.DataFrame] | None = None) -> 
     Args:
         curves_of: the loss curve of each run (columns tokens, loss), where there are any.
     """
-    made = {slug: make(study) for slug, make in PAGES.items() if study.runs.store or slug not in OF_STORES}
+    scored = study.runs.store or len(study.runs.evals)
+    made = {slug: make(study) for slug, make in PAGES.items() if scored or slug not in OF_SCORES}
     made["curves"] = curves(study, curves_of or {})
     if curves_of is not None:
         made["lowest-curves"] = lowest(study, curves_of)
-    beside = finetuned(study)  # of sweeps whose runs were fine-tuned
-    return [*(made[slug] for slug in SLUGS if slug in made), *([] if beside is None else [beside])]
+    # of sweeps whose runs start from one another's checkpoints, or were fine-tuned
+    beside = [trunks(study, curves_of) if curves_of is not None else None, finetuned(study)]
+    return [*(made[slug] for slug in SLUGS if slug in made), *(page for page in beside if page is not None)]
 
 
 def page(study: Study, slug: str) -> Page:

@@ -13,6 +13,8 @@ from analysis.study import Study
 from dashboards.figures.style import LOSS, PALETTE, Page, axes
 
 BANDS = ("rgba(0,114,178,0.18)", "rgba(213,94,0,0.18)")  # of the first two colours of the palette
+# where along a curve its name stands, on the side that is free
+LABELLED = {"loss": (0.3, "left", "bottom"), "N": (0.22, "left", "top"), "D": (0.3, "right", "bottom")}
 GAP = 0.08  # between the two panels, as a share of the height
 
 
@@ -43,7 +45,7 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
     )
     about = (
         "Above, the loss of the best run at each compute; below, its parameters and tokens. Bands are 95%: of a new "
-        "run, and of N* and D*; where there is none, the runs do not tell. The line is the planned run."
+        "run, and of N* and D*; where there is none, the runs do not tell. Points are runs, the line the planned one."
     )
     return Page(slug="plan", title="The run that is planned", about=about, figure=figure, rows=along)
 
@@ -79,15 +81,17 @@ def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color:
         yaxis=axis,
     )
     if len(along):
-        place = along.iloc[len(along) // 3]
+        share, xanchor, yanchor = LABELLED[name]
+        place = along.iloc[int(share * (len(along) - 1))]
         figure.add_annotation(
             x=np.log10(place.C),
             y=np.log10(place[name]),
             yref=axis,
             text=label,
             showarrow=False,
-            xanchor="right",
-            yanchor="bottom",
+            xanchor=xanchor,
+            yanchor=yanchor,
+            yshift=6 if yanchor == "bottom" else -6,
             font={"color": PALETTE[color], "size": 13},
         )
 
@@ -114,7 +118,7 @@ def _planned(figure: go.Figure, p: Prediction) -> None:
         y0=0,
         y1=1,
         yref="paper",
-        line={"color": "#444", "dash": "dot", "width": 1},
+        line={"color": "#777777", "dash": "dot", "width": 1},
     )
     values = ((p.loss, f"{p.loss:.3f}", 0, "y"), (p.n, count(p.n), 0, "y2"), (p.d, count(p.d), 1, "y2"))
     for value, text, color, axis in values:

@@ -49,7 +49,8 @@ class Page:
     title: str
     about: str
     figure: go.Figure
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # what is exported
+    summary: pd.DataFrame | None = None  # what is printed below the figure where the rows are too many
     group: str = "laws"  # or few-shot
 
 
@@ -128,6 +129,23 @@ def of_size(sizes: Iterable[float]) -> dict[str, Any]:
         "outlinewidth": 0,
     }
     return {"colorscale": scale(), "cmin": low, "cmax": max(high, low + 1e-9), "colorbar": bar}
+
+
+def add_scale(figure: go.Figure, sizes: Iterable[float], *, pixels: int | None = None) -> None:
+    """The bar of the colours of sizes, where no points carry it.
+
+    Args:
+        pixels: how long it is, above the figure; by default it stands beside it, as high.
+    """
+    sizes = list(sizes)
+    if not sizes:
+        return
+    marker = {**of_size(sizes), "color": np.log10(sizes)}
+    if pixels is not None:
+        above = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "ypad": 22}
+        marker["colorbar"] |= {**above, "lenmode": "pixels", "len": pixels, "thickness": 8, "title": {"text": ""}}
+        marker["colorbar"]["ticktext"] = [f"N {text}" for text in marker["colorbar"]["ticktext"]]
+    figure.add_scatter(x=[None] * len(sizes), y=[None] * len(sizes), mode="markers", marker=marker, showlegend=False)
 
 
 def scale() -> list[list[Any]]:

@@ -54,9 +54,11 @@ class Planner:
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Inputs, and places for what the callbacks say."""
+    highest = _highest(live.view)
+    usual = "10x the largest run" if highest is None else plan.slid(1.0, highest)
     fields = [
-        _field("planned run, FLOPs", _text("compute", state, "10x"), _slider("compute", state, live.view)),
-        _field("largest run before it, FLOPs", _text("largest", state, "10x"), _slider("largest", state, live.view)),
+        _field("planned run, FLOPs", _text("compute", state, usual), _slider("compute", state, highest)),
+        _field("largest run before it, FLOPs", _text("largest", state, usual), _slider("largest", state, highest)),
         _field("GPU", _choice("gpu", state, {name: name for name in hardware.GPUS})),
         _field("days at most", _text("days", state)),
         _field("runs before it", _text("batch", state)),
@@ -126,19 +128,24 @@ def _follow(app: Any, live: Live, name: str) -> None:
         prevent_initial_call=True,
     )
     def follow(text: str | None, place: float) -> tuple[Any, Any]:
-        study = live.view.study
-        if study is None or study.table.empty:
+        if (highest := _highest(live.view)) is None:
             raise dash.exceptions.PreventUpdate
         if dash.ctx.triggered_id == slider:
-            return plan.slid(place, plan.highest_compute(study)), dash.no_update
-        return dash.no_update, plan.decades(text or "", plan.highest_compute(study))
+            return plan.slid(place, highest), dash.no_update
+        return dash.no_update, plan.decades(text or "", highest)
+
+
+def _highest(view: View) -> float | None:
+    """FLOPs of the highest-compute run, once a study is there that has runs."""
+    return None if view.study is None or view.study.table.empty else plan.highest_compute(view.study)
 
 
 def _code(live: Live, compute: float) -> str:
     """The Python that draws the figure."""
-    fitted = exports.study(live.given)
+    settings, names = exports.written(live.given)
     return (
-        f"{fitted}; from dashboards import plan; from dashboards.figures.plan import plan as figure; "
+        f"from analysis import api; from analysis.settings import {names}; from dashboards import plan; "
+        f"from dashboards.figures.plan import plan as figure; study = api.study({settings})[0]; "
         f"known = plan.outlook(study); figure(study, known.along, plan.at(known, {compute:g})).figure"
     )
 
@@ -193,10 +200,15 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     head = html.Thead(html.Tr([html.Th(name) for name in header]))
     body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
     table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
-    said = [html.P(sentence) for sentence in proposals.sentences(found)]
-    how = [html.P(line) for line in proposals.how(found)[: 1 if found.commands else 2]]
+    said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
+    how = [html.P(_begun(line.strip())) for line in proposals.how(found)[: 1 if found.commands else 2]]
     runs = [_copied("plan-run", "\n".join(found.commands))] if found.commands else []
-    return [*table, *said, *how, *runs, *again]
+    return [*table, html.Ul(said), *how, *runs, *again]
+
+
+def _begun(sentence: str) -> str:
+    """With a capital letter."""
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _copied(name: str, text: str) -> Any:
@@ -220,9 +232,14 @@ def _choice(name: str, state: Mapping[str, str], known: Mapping[str, str]) -> An
     return dcc.RadioItems(id={"state": name}, value=state[name], options=options, inline=True)
 
 
-def _slider(name: str, state: Mapping[str, str], view: View) -> Any:
-    known = view.study is not None and not view.study.table.empty
-    place = plan.decades(state[name], plan.highest_compute(view.study)) if known else 1.0
+def _slider(name: str, state: Mapping[str, str], highest: float | None) -> Any:
     return dcc.Slider(
-        id=f"plan-{name}-slider", min=-1, max=plan.SHOWN, step=0.05, value=place, marks=MARKS, included=False
+        id=f"plan-{name}-slider",
+        min=-1,
+        max=plan.SHOWN,
+        step=0.05,
+        value=1.0 if highest is None else plan.decades(state[name], highest),
+        marks=MARKS,
+        included=False,
+        allow_direct_input=False,
     )

@@ -19,12 +19,14 @@ from dash import dcc, html
 
 from dashboards.figures import style
 from dashboards.live import Live, View
-from dashboards.pages import answer, compare, fewshot, laws, plan
+from dashboards.pages import answer, compare, fewshot, laws, plan, runs, sweep
 
 TICK_SECONDS = 2.0
 PAGES: tuple[ModuleType, ...] = (
     answer,
     laws,
+    runs,
+    sweep,
     fewshot,
     plan,
     compare,

@@ -335,8 +335,8 @@ class Driver:
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
             return
-        state.begun(now + self.estimates.begun(state))
-        self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation))
+        state.begun(now + (left := self.estimates.begun(state)))
+        self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation), expected_seconds=round(left, 1))
 
     def _job(self, run: RunSpec, workers: int | None = None) -> Job:
         peak, price = self.estimates.device(run)

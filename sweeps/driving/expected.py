@@ -20,6 +20,7 @@ class Expected:
     """Times of whichever clock was asked by."""
 
     starts: Mapping[str, float] = field(default_factory=dict)  # of runs that wait
+    ends: Mapping[str, float] = field(default_factory=dict)  # of the same
     end: float | None = None  # of the last run; None where nothing tells it
 
 
@@ -64,10 +65,12 @@ def expect(
         return Expected(end=None if queue else now)
     heapq.heapify(free)
     starts: dict[str, float] = {}
+    ended: dict[str, float] = {}
     last = max([now, *ends])
     for run_id, seconds in queue:
         begin = heapq.heappop(free)
         starts[run_id] = said if (said := (known or {}).get(run_id)) is not None else begin
+        ended[run_id] = starts[run_id] + seconds
         heapq.heappush(free, begin + seconds)
         last = max(last, begin + seconds)
-    return Expected(starts=starts, end=last)
+    return Expected(starts=starts, ends=ended, end=last)

@@ -34,7 +34,8 @@ class Outlook:
     _next: float = -math.inf
 
     def account(self, states: Mapping[str, RunState], now: float) -> None:
-        """Take note of who holds devices, and of how fast the runs are."""
+        """Take note of the cluster, of who holds devices, and of how fast the runs are."""
+        self.spending.living(self.cluster.inventory())
         for run_id, seconds in self.spending.look(self.cluster.running(), now).items():
             if run_id in states and states[run_id].phase == Phase.DONE:
                 self.estimates.ended(run_id, seconds)
@@ -76,11 +77,12 @@ class Outlook:
             now: by the driver's clock.
             wall: the same moment since the epoch.
         """
-        starts = self.expect(states, now).starts
+        looked = self.expect(states, now)
         return {
             "unit": limits.device(self.limits.recipe),
             "under_way": {s.run_id: self._under_way(s, now, wall) for s in states.values() if s.phase == Phase.RUNNING},
-            "starts": {i: round(wall + t - now, 1) for i, t in starts.items()},
+            "starts": {i: round(wall + t - now, 1) for i, t in looked.starts.items()},
+            "ends": {i: round(wall + t - now, 1) for i, t in looked.ends.items()},
             "taken": self._taken(now),
             "to_come": self._to_come(states),
             "limit": self.limits.plain(),

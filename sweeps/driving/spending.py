@@ -1,8 +1,9 @@
 """What a sweep has taken of its devices: every attempt's, failed ones too, over all of its drivers.
 
-The sweep's log has a line where a run takes devices and one where it frees them. Where the second is missing, because a
-driver died, the run held them until its last sign of life in the store, or holds them still. Preparations count too. A
-log that is lost resets nothing: the sweep has taken at least what its last driver said in status.json.
+The sweep's log has a line where a run takes devices and one where it frees them (and one where the cluster changes).
+Where the second is missing, because a driver died, the run held them until its last sign of life in the store, or holds
+them still. Preparations count too. A log that is lost resets nothing: the sweep has taken at least what its last driver
+said in status.json.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from gpt3core.errors import StoreError
 from gpt3core.store import files, signs
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
+from sweeps.scheduling.inventory import Inventory
 from sweeps.scheduling.scheduler import Running
 
-TOOK, FREED = "took", "freed"  # events of the sweep's log
+TOOK, FREED, CLUSTER = "took", "freed", "cluster"  # events of the sweep's log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,15 @@ class Spending:
         self._left: dict[str, Spell] | None = dict(ledger.open)  # of an earlier driver, until the first look
         self._least = _said(sweep)
         self._open: dict[str, Spell] = {}
+        self._living: dict[str, float] = {}  # what the nodes had at the last look
+
+    def living(self, inventory: Inventory) -> None:
+        """Take note of what the living nodes have, where that changed."""
+        gpus, cores = (sum(getattr(node.total, name) for node in inventory) for name in ("gpus", "cpus"))
+        there = {"nodes": len(inventory), "gpus": gpus, "cores": cores}
+        if inventory and there != self._living:  # none at all: it is just starting, or cannot be seen now
+            self._living = there
+            self._note(CLUSTER, **there)
 
     def look(self, running: Sequence[Running], now: float) -> dict[str, float]:
         """Take note of who holds devices now; the seconds of those that no longer do."""

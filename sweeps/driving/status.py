@@ -24,6 +24,7 @@ SILENT_SECONDS = 60.0  # after which it is taken for dead where its process cann
 NAMED = 20  # waiting runs of one reason that are named; all are counted
 LISTED = 500  # runs that failed, or are held or pruned, that are listed with their reasons; all are counted
 ENDS = ("failed", "held", "pruned")
+OF_WAITING = ("starts", "ends")  # of runs that wait, said beside their reasons
 DUTY = 0.02  # of a core, at most, for writing it
 DRIVING, ENDED, INTERRUPTED, FAILED = "driving", "ended", "interrupted", "failed"
 
@@ -93,7 +94,7 @@ class Status:
 def _plain(
     snapshot: Snapshot, damage: Sequence[str], nodes: int, state: str, more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    starts = more.get("starts", {})
+    waiting = {name: more.get(name, {}) for name in OF_WAITING}
     return {
         "sweep": snapshot.name,
         "state": state,
@@ -112,13 +113,13 @@ def _plain(
                 "reason": reason,
                 "count": len(runs),
                 "runs": runs[:NAMED],
-                "starts": [starts.get(run) for run in runs[:NAMED]],
+                **{name: [of.get(run) for run in runs[:NAMED]] for name, of in waiting.items()},
             }
             for runs, reason in snapshot.grouped()
         ],
         "eta_seconds": None if snapshot.eta_seconds is None else round(snapshot.eta_seconds, 1),
         "damage": list(damage),
-        **{name: value for name, value in more.items() if name != "starts"},
+        **{name: value for name, value in more.items() if name not in OF_WAITING},
     }
 
 

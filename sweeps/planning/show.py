@@ -275,8 +275,8 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
         if run.label not in why and found.choice is not None:
             why[run.label] = "; ".join(choose.explain(found.task, found.choice))
     last = ("6ND of D.1", "of D.1", "PF-days", "again", "bubble", "micro", "state", "parameters", "GB", "epochs")
-    last += ("C exact", "MFU", "pipe", "tensor")
-    terminal.table(out, title, (*columns, *layout), rows, words={"size"}, last=last)
+    beyond = ("C exact", "MFU", "pipe", "tensor")
+    terminal.table(out, title, (*columns, *layout), rows, words={"size"}, last=(*last, *beyond))
     for name, words in why.items():
         out.print(f"{name}: {words}", markup=False)
     out.print(

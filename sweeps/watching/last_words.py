@@ -69,25 +69,26 @@ def events(root: Path, run: RunDir, attempt: int | None = None) -> list[Said]:
 
 def _of_attempts(run: RunDir, attempt: int | None) -> list[Said]:
     folders = [(n, f) for n, f in zip(attempts(run), run.attempts(), strict=True) if attempt in (None, n)]
-    return [_said(f"attempt {n}", event) for n, folder in folders for event in _read(folder / "events.jsonl")]
+    return [_said(f"attempt {n}", event) for n, folder in folders for event in logged(folder / "events.jsonl")]
 
 
 def _of_drivers(root: Path, run: RunDir) -> list[Said]:
     logs = sorted((root / "sweeps").glob("*/events.jsonl"))
-    mine = ((log, event) for log in logs for event in _read(log) if event.get("run_id") == run.run_id)
+    having = [run.run_id.encode()]  # a sweep of ten thousand runs has a hundred thousand lines
+    mine = ((log, event) for log in logs for event in logged(log, having) if event.get("run_id") == run.run_id)
     return [_said(f"sweep {printable(log.parent.name)}", event) for log, event in mine]
 
 
 def progress(run: RunDir, attempt: int, count: int) -> list[str]:
     """The last lines of an attempt's live progress."""
     folder = run.path / f"attempt-{attempt:03d}"
-    lines = [*_read(folder / "tail.jsonl.1"), *_read(folder / "tail.jsonl")] if count > 100 else []
+    lines = [*logged(folder / "tail.jsonl.1"), *logged(folder / "tail.jsonl")] if count > 100 else []
     return [_live(line) for line in (lines or _last(folder / "tail.jsonl"))[-count:]]
 
 
 def outputs(run: RunDir, attempt: int, count: int) -> tuple[list[Output], str]:
     """The last lines that an attempt's rank 0 printed, where Ray has them on this machine; else why there are none."""
-    started = [e for e in _read(run.path / f"attempt-{attempt:03d}" / "events.jsonl") if e.get("event") == "start"]
+    started = [e for e in logged(run.path / f"attempt-{attempt:03d}" / "events.jsonl") if e.get("event") == "start"]
     host, pid = (started[-1].get(name) for name in ("host", "pid")) if started else (None, None)
     if not isinstance(pid, int):
         return [], "the attempt does not say which process it was"
@@ -163,9 +164,10 @@ def _live(line: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def logged(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
+    """A log's whole lines, or those with one of these words; none where it cannot be read now."""
     try:
-        return files.read_lines(path)
+        return files.read_lines(path, having)
     except OSError:
         return []
 

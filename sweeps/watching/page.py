@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,15 +10,13 @@ from rich.text import Text
 
 from gpt3core import terminal
 from sweeps.driving.progress import duration
-from sweeps.driving.status import SILENT_SECONDS
-from sweeps.watching import standing
-from sweeps.watching.last_words import LATEST
+from sweeps.watching import said, standing
 from sweeps.watching.standing import Live, Standing
 
 ROWS = 40  # of a part of the page that is printed once
 SHORT = 20  # lines below which a page leaves out what is least needed
 BARS = ((110, 20), (60, 6))  # from how many columns a run's bar has how many cells
-ALIVE = ("driving", standing.SILENT)
+OTHERS = {"failed": "red", "held": "yellow", "pruned": "dim"}
 STYLES = {standing.DEAD: "red", "failed": "red", standing.SILENT: "yellow", "driving": "green"}
 
 
@@ -62,67 +58,10 @@ def _shares(sweep: Standing, room: int | None) -> tuple[int, int, int]:
 
 def _head(sweep: Standing, *, short: bool) -> list[Text]:
     """What stands at the top; ``short`` leaves out how wrong the estimates were."""
-    counts = sweep.counts
-    told = ", ".join(
-        f"{counts[name]} {name}" for name in ("running", "waiting", "failed", "held", "pruned") if counts.get(name)
-    )
-    title = Text(f"{sweep.name}: {sweep.done}/{sweep.asked} done{', ' + told if told else ''}", style="bold")
-    if sweep.ends is not None and sweep.done < sweep.asked:
-        title.append(f", ends in {duration(sweep.ends - sweep.time)} ({_moment(sweep.ends, sweep.time)})")
-    lines = [title, _driver(sweep), Text(_spent(sweep))]
-    return [*lines, *([Text(_wrong(sweep), style="dim")] if sweep.estimates and not short else [])]
-
-
-def _driver(sweep: Standing) -> Text:
-    since = "" if sweep.spoke is None else duration(max(0.0, sweep.time - sweep.spoke))
-    said = {
-        "driving": f"driver: {sweep.driver_at}, heard {since} ago",
-        "ended": f"driver: ended {since} ago",
-        "failed": f"driver: ended by an error {since} ago; start the same command again once that is mended",
-        "interrupted": f"driver: interrupted {since} ago; start the same command again to go on",
-        standing.DEAD: f"driver: DEAD ({sweep.driver_at}), last heard {since} ago; start the same command again to go "
-        "on: runs on a cluster go on without it",
-        standing.SILENT: f"driver: SILENT for {since} ({sweep.driver_at}): it hangs, its disk does not answer, or its "
-        "machine is gone",
-        standing.NONE: "driver: none has spoken yet",
-    }
-    return Text(said.get(sweep.driver, f"driver: {sweep.driver}"), style=STYLES.get(sweep.driver, ""))
-
-
-def _spent(sweep: Standing) -> str:
-    """Device-hours and dollars: taken, to come, and their limits."""
-    unit, taken, come = f"{sweep.unit}-hours", sweep.taken, sweep.to_come
-    gpu = sweep.unit == "GPU"
-
-    def both(hours: float, usd: float) -> str:
-        return f"{hours:,.3g} {unit}" + (f" ({usd:,.2f} USD)" if gpu else "")
-
-    words = [f"taken: {both(taken.get('hours', 0.0), taken.get('usd', 0.0))}"]
-    if come.get("hours"):
-        words.append(f"to come: {both(come['hours'], come.get('usd', 0.0))}")
-    if come.get("held_hours"):
-        words.append(f"held: {both(come['held_hours'], come.get('held_usd', 0.0))}")
-    limit = sweep.limit
-    limits = [f"{limit['hours']:g} {unit}"] if "hours" in limit else []
-    limits += [f"{limit['usd']:g} USD"] if "usd" in limit else []
-    limits += [f"until {_moment(limit['deadline'], sweep.time)}"] if "deadline" in limit else []
-    limits += [f"{limit['devices']:g} {sweep.unit}s at once"] if "devices" in limit else []
-    return "; ".join([*words, *([f"limit: {', '.join(limits)}"] if limits else [])])
-
-
-def _wrong(sweep: Standing) -> str:
-    """How wrong the estimates were."""
-    told = sweep.estimates
-    runs = int(told.get("runs", 0))
-    return (
-        f"estimates: {runs} run{'s' * (runs != 1)} took {told.get('first', 1.0):.2g} times the first guess; the "
-        f"corrected ones were {_off(told.get('error', 0.0))} off in the median"
-    )
-
-
-def _off(error: float) -> str:
-    """How far off an estimate was, by |ln(actual / estimate)|."""
-    return f"{math.expm1(error):.0%}" if error < 0.7 else f"a factor of {math.exp(min(error, 50)):.1f}"
+    told = [f"{sweep.name}: {sweep.done}/{sweep.asked} done", said.counts(sweep), said.ends(sweep)]
+    title = Text(", ".join(filter(None, told)), style="bold")
+    lines = [title, Text(said.driver(sweep), style=STYLES.get(sweep.driver, "")), Text(said.spent(sweep))]
+    return [*lines, *([Text(said.wrong(sweep), style="dim")] if sweep.estimates and not short else [])]
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
@@ -138,9 +77,8 @@ def _running(sweep: Standing, rows: int, width: int) -> Table:
             del wide[name]
     table = _table([*wide], left=("running", "done"))
     for live, cells in zip(sweep.running, shown, strict=False):
-        silent = live.heartbeat is not None and sweep.time - live.heartbeat > SILENT_SECONDS
         kept = [Text(cell) for name, cell in zip(columns, cells, strict=True) if name in wide]
-        table.add_row(*kept, style="yellow" if silent else "")
+        table.add_row(*kept, style="yellow" if said.silent(live, sweep) else "")
     if (more := len(sweep.running) - rows) > 0:
         table.add_row(Text(f"and {more} more"), style="dim")
     return table
@@ -152,36 +90,30 @@ def _cells(width: int) -> int:
 
 
 def _live(live: Live, sweep: Standing, speed: str, cells: int) -> list[str]:
-    done = "stopping" if live.stopping else live.phase
-    if done == "training":
-        done = f"{terminal.bar(live.share, cells)} " if cells else ""
-        done += f"{live.share:4.0%}" + (f", resumed at {live.resumed:.0%}" if live.resumed is not None else "")
+    bar = f"{terminal.bar(live.share, cells)} " if cells and said.trains(live) else ""
     flops = None if not live.flops_per_second else live.flops_per_second / 1e9
-    fast = _percent(live.mfu) if speed == "MFU" else "" if flops is None else f"{flops:,.0f}"
+    fast = said.percent(live.mfu) if speed == "MFU" else "" if flops is None else f"{flops:,.0f}"
     return [
         live.run_id,
-        done,
+        bar + said.done(live),
         "" if live.loss is None else f"{live.loss:.3f}",
-        _thousands(live.tokens_per_second),
+        said.thousands(live.tokens_per_second),
         fast,
-        _ago(live.heartbeat, sweep.time),
-        _ago(live.checkpoint, sweep.time),
-        "" if live.ends is None or sweep.driver not in ALIVE else duration(max(0.0, live.ends - sweep.time)),
+        said.ago(live.heartbeat, sweep.time),
+        said.ago(live.checkpoint, sweep.time),
+        said.left(live, sweep),
     ]
 
 
 def _others(sweep: Standing, rows: int, width: int, *, one_line: bool) -> Table:
     """Runs that failed, wait, or are held, with the reason in the columns that are left."""
-    lines = [(run_id, "failed", reason, "red") for run_id, reason in sweep.failed.items()]
-    lines += [(_named(g.runs, g.count), _starts(g.starts, sweep.time), g.reason, "") for g in sweep.waiting]
-    lines += [(_named(g.runs, g.count), "held", g.reason, "yellow") for g in sweep.held]
-    lines += [(_named(g.runs, g.count), "pruned", g.reason, "dim") for g in sweep.pruned]
-    taken = max((len(run) for run, *_ in lines[:rows]), default=0) + len("starts in") + 2 * 3
+    lines = said.others(sweep)
+    taken = max((len(other.run) for other in lines[:rows]), default=0) + len("starts in") + 2 * 3
     table = _table(("waiting", "starts in"), left=("waiting",))
     reasons = max(width // 3, width - taken)
     table.add_column("why", no_wrap=one_line, overflow="ellipsis" if one_line else "fold", max_width=reasons)
-    for run, when, reason, style in lines[:rows]:
-        table.add_row(Text(run), Text(when), Text(reason or "its turn comes"), style=style)
+    for other in lines[:rows]:
+        table.add_row(Text(other.run), Text(other.when), Text(other.reason), style=OTHERS.get(other.state, ""))
     if (more := len(lines) - rows) > 0:
         table.add_row(Text(f"and {more} more"), style="dim")
     return table
@@ -191,7 +123,7 @@ def _finished(sweep: Standing, rows: int) -> Table:
     table = _table(("last done", "loss", "ago"), left=("last done",))
     for run in sweep.finished[:rows]:
         loss = f"{run.loss:.4f}" if run.loss is not None else run.status
-        table.add_row(Text(run.run_id), Text(loss), Text(_ago(run.time, sweep.time)))
+        table.add_row(Text(run.run_id), Text(loss), Text(said.ago(run.time, sweep.time)))
     return table
 
 
@@ -215,40 +147,3 @@ def _table(columns: Sequence[str], *, left: Sequence[str]) -> Table:
     for name in columns:
         table.add_column(name, justify="left" if name in left else "right", no_wrap=True, overflow="ellipsis")
     return table
-
-
-def _named(runs: Sequence[str], count: int) -> str:
-    return (runs[0] if runs else "?") + (f" and {count - 1} more" if count > 1 else "")
-
-
-def _starts(starts: Sequence[float | None], now: float) -> str:
-    """When the first of a group should start."""
-    known = [start for start in starts if start is not None]
-    return duration(max(0.0, min(known) - now)) if known else ""
-
-
-def _ago(moment: float | None, now: float) -> str:
-    """Age, in the largest unit that says something."""
-    if moment is None:
-        return "-"
-    seconds = max(0.0, now - moment)
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"
-
-
-def _moment(moment: float, now: float) -> str:
-    """A moment of this machine's time zone; without the date where that is today."""
-    then, today = datetime.fromtimestamp(min(max(0.0, moment), LATEST)), datetime.fromtimestamp(now)
-    return then.strftime("%H:%M" if then.date() == today.date() else "%Y-%m-%d %H:%M")
-
-
-def _thousands(number: float | None) -> str:
-    if not number:
-        return ""
-    return f"{number / 1000:,.0f}k" if number >= 10_000 else f"{number:,.0f}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%}"

@@ -53,6 +53,7 @@ class Group:
     count: int
     runs: tuple[str, ...]  # the first of them
     starts: tuple[float | None, ...] = ()  # when these should start
+    ends: tuple[float | None, ...] = ()  # and end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +248,9 @@ def _groups(said: object) -> tuple[Group, ...]:
     found = []
     for group in map(_mapping, _list(said)):
         runs = tuple(map(_text, _list(group.get("runs"))))
-        starts = tuple(map(_number, _list(group.get("starts"))))
+        starts, ends = (tuple(map(_number, _list(group.get(name)))) for name in ("starts", "ends"))
         count = int(_number(group.get("count")) or len(runs))
-        found.append(Group(reason=_text(group.get("reason")), count=count, runs=runs, starts=starts))
+        found.append(Group(reason=_text(group.get("reason")), count=count, runs=runs, starts=starts, ends=ends))
     return tuple(found)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from gpt3core import cli
+from gpt3core import hints
 from gpt3core.errors import UsageError
 from gpt3core.store import places, rundir
 
@@ -48,9 +49,9 @@ def parse(argv: Sequence[str], *, keys: Sequence[str], flags: Sequence[str], nam
             found.settings[key] = value
         elif word.startswith("-"):
             known = [*flags, *(f"--{key}=" for key in keys)]
-            raise UsageError(f"unknown flag {word:.80}{cli.nearest(word, known)}; {command} takes {', '.join(known)}")
+            raise UsageError(f"unknown flag {word:.80}{hints.nearest(word, known)}; {command} takes {', '.join(known)}")
         elif equals:
-            raise UsageError(f"unknown key {key[:SHOWN]!r}{cli.nearest(key, keys)}; {command} takes {_listed(keys)}")
+            raise UsageError(f"unknown key {key[:SHOWN]!r}{hints.nearest(key, keys)}; {command} takes {_listed(keys)}")
         elif len(found.named) < named:
             found.named.append(word)
         else:
@@ -81,3 +82,18 @@ def _listed(keys: Sequence[str]) -> str:
 def printable(text: str) -> str:
     """What somebody else wrote as it can stand in a line: no control characters, no escapes of a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def value(held: Any) -> str:
+    """A value as it can stand in a sentence."""
+    if held is None:
+        return "none"
+    if isinstance(held, bool):
+        return str(held).lower()
+    if isinstance(held, int):
+        return f"{held:,}"
+    if isinstance(held, float):
+        return f"{held:.6g}"
+    if isinstance(held, list):
+        return ", ".join(map(value, held)) or "none"
+    return printable(str(held))

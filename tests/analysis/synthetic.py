@@ -52,9 +52,8 @@ def make_store(
         counts = costs.params(spec.model)
         loss = true_loss(counts.nonembedding, spec.tokens) * float(np.exp(noise * rng.standard_normal()))
         steps = list(range(1, 11))
-        run.write_metrics(
-            attempt, {"step": steps, "tokens": [s * 100 for s in steps], "loss": [loss + 1 / s for s in steps]}
-        )
+        curve = {"step": steps, "tokens": [s * 100 for s in steps], "loss": [loss + 1 / s for s in steps]}
+        run.write_metrics(attempt, {**curve, "lr": [1e-3] * len(steps), "grad_norm": [1.0] * len(steps)})
         scores = few_shot(np.log10(costs.train_flops(spec.model, spec.tokens)), rng) if evals else []
         held_out = dict(zip(QUESTION, cells.evals.questions[0], strict=True))
         held_out |= {"loss": loss, "loss_se": 0.01, "bits_per_byte": loss / 1.6}

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis import api, fit
+from analysis.estimation import explained
 from analysis.output import notes
 from analysis.output.answer import GRAVEST, answer
 from analysis.output.words import count, flops, outside
@@ -106,6 +108,51 @@ def test_a_loss_that_scale_does_not_move_is_the_weakest_point(published, loss, c
     rng, published = np.random.default_rng(0), published[::2]
     found = api.fit(published.assign(loss=loss(rng, published.loss)), law="chinchilla", bootstrap=5)
     assert dict(answer(found))["weakest"] == next(note.message for note in found.notes if note.code == code)
+
+
+LARGER = pd.DataFrame({"N": [3e10], "D": [6e11]})  # flat losses have no best size, but this one they have a loss for
+
+
+def flat(rng, runs, noise):
+    """Runs of many sizes and lengths whose losses depend on neither."""
+    n = np.exp(rng.uniform(np.log(1e7), np.log(1e10), runs))
+    d = n * np.exp(rng.uniform(np.log(2), np.log(200), runs))
+    return pd.DataFrame({"N": n, "D": d, "loss": 3 * np.exp(noise * rng.standard_normal(runs))})
+
+
+@pytest.mark.parametrize(("runs", "noise"), [(14, 0.01), (40, 0.002), (40, 0.01)])
+def test_losses_that_depend_on_nothing_are_not_to_be_trusted_whatever_their_backtests_say(runs, noise):
+    found = api.fit(flat(np.random.default_rng(runs), runs, noise), bootstrap=5, predict=LARGER, law="chinchilla")
+    assert found.weighting.calibration.supported
+    assert dict(answer(found))["trust"].startswith("none: the laws follow these losses no better than they would")
+
+
+@pytest.mark.parametrize("spoilt", [0, 2])
+def test_a_weak_law_of_noisy_losses_is_one_that_is_told_and_a_diverged_run_hides_none(spoilt):
+    """Losses that fall by 0.4% a doubling of N or of D, noise of 1%, and beside them runs that blew up."""
+    rng = np.random.default_rng(1)
+    table = flat(rng, 40, 0.01)
+    table["loss"] *= (table.N * table.D / 1e18) ** (-0.004 / np.log(2))
+    table.loc[table.index < spoilt, "loss"] *= 2.0
+    found = api.fit(table, bootstrap=5, rules="none", predict=LARGER, law="chinchilla")
+    assert found.explained.told
+    assert not dict(answer(found))["trust"].startswith("none")
+
+
+def test_the_chance_that_noise_is_followed_as_closely_is_that_of_the_f_test():
+    """Of least squares on four columns: F = (R^2 / 4) / ((1 - R^2) / (n - 5)), whose chance is uniform on noise."""
+    rng, n = np.random.default_rng(0), 30
+    x = np.column_stack([np.ones(n), rng.standard_normal((n, 4))])
+    chances, known = [], []
+    for _ in range(400):
+        y = 1 + 0.01 * rng.standard_normal(n)
+        residual = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+        r2 = 1 - residual.var() / y.var()
+        chances.append(explained.chance(y, residual))
+        known.append(float(stats.f.sf(r2 / 4 / ((1 - r2) / (n - 5)), 4, n - 5)))
+    assert np.isclose(chances, known, rtol=1e-6).mean() > 0.9  # in the others a run counts as if it lay nearer
+    assert np.mean(np.array(chances) < explained.SURE) <= 0.02
+    assert np.mean(np.array(chances) < 0.5) == pytest.approx(0.5, abs=0.08)
 
 
 def test_nothing_of_the_kind_is_said_of_a_published_ladder(published):

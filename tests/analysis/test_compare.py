@@ -49,7 +49,7 @@ def test_the_two_the_other_way_round_give_the_inverse():
         assert m.value * w.value == pytest.approx(1.0, abs=2e-3)
 
 
-@pytest.mark.parametrize("kept", [5, 8, 16])
+@pytest.mark.parametrize("kept", [5, *(pytest.param(kept, marks=pytest.mark.soak) for kept in (8, 16))])
 def test_one_ladder_twice_is_not_told_apart_and_is_asked_about(kept):
     a, _ = ladders(replace(CLEAN, noise=0.002), 0)
     (found,) = api.compare(a, a.iloc[:kept])
@@ -185,12 +185,24 @@ def test_every_way_to_name_two_ladders_gives_the_same(files, capsys):
         (["runs=[{a},{b}]", "fix.a=0.5", "fix.alpha_equals_beta=true"], "both tie alpha to beta"),
         (["runs=[{a},{b}]", "fix.a=1.5"], "between 0 and 1"),
         (["runs=[{a},{b}]", "target_compute=-1"], "FLOPs, positive"),
+        (["runs=[{a},{b}]", "target_compute=[1e22,1e40]"], r"1e\+40: 19.0 decades beyond .* from 1e\+12 to 1e\+27"),
+        (["runs=[{a},{b}]", "target_compute=[1e3]"], r"1e\+03: 15.0 decades below .* carried on by more than 6"),
     ],
 )
 def test_what_is_ambiguous_is_refused_in_a_sentence(files, words, match):
     names = {name: files / f"{name}.csv" for name in ("a", "b", "both")}
     with pytest.raises(UsageError, match=match):
         run(files, *[w.format(**names) for w in words])
+
+
+def test_how_far_a_multiplier_is_carried_on_is_said(files, capsys):
+    a, b = files / "a.csv", files / "b.csv"
+    run(files, f"runs={a},{b}", "target_compute=[1e24]")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1e+24, 3.0 decades beyond" in said
+    assert "carried on outside the data: C=1e+24 by 3.0 decades; the backtest reaches 0.9" in said
+    run(files, f"runs={a},{b}")  # ten times the largest run, where intervals were held against known multipliers
+    assert "carried on outside" not in capsys.readouterr().out
 
 
 def test_a_loss_that_is_badly_measured_counts_less():

@@ -125,6 +125,8 @@ def test_the_command_writes_a_rule_that_is_read_back(tmp_path):
     assert found.fitted.pairs == 6
     assert found.beyond(4e6, 4e7) == {}
     assert found.fitted.lr_n_95[0] < LR[1] < found.fitted.lr_n_95[1]
+    drawn = {path.name for path in (tmp_path / "mine-rule-figures").glob("*.html")}
+    assert drawn == {"index.html", "basins.html", "tuned-optimum.html"}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from analysis import api, fit, laws
 from analysis.accuracy.trends import trends
 from analysis.estimation import isoflop, solve
 from analysis.output import documents, text
+from analysis.output.answer import answer
 from analysis.output.receipt import receipt
 from analysis.runs import conventions, rules
 from analysis.runs import store as runs
@@ -21,10 +22,11 @@ from analysis.runs.conventions import Compute, Convention, Parameters
 from analysis.runs.selection import chosen
 from analysis.settings import FitSettings
 from analysis.study import Options
-from gpt3core.errors import StoreError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.schedule import learning_rate
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store, true_loss
+from tests.analysis.test_laws_and_solver import ladder
 from tests.commands import called
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -141,6 +143,7 @@ def test_pure_noise_is_called_a_trend_no_more_often_than_it_says():
     assert false <= 5
 
 
+@pytest.mark.soak
 def test_the_same_runs_give_the_same_bytes(store, isolated):
     """Once in a process of its own, once in this one."""
     words = [f"runs={store}", "bootstrap=50", "figures=false"]
@@ -186,6 +189,28 @@ def test_few_runs_give_statuses_and_notes_and_no_crash(isolated, keep):
     assert any(note.code == "unfinished" for note in found.notes)
     json.dumps(documents.to_json(found), allow_nan=False)
     text.to_markdown(found)
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_runs_of_which_rules_leave_none_are_a_sentence_and_few_are_statuses(store, left):
+    out = sorted(runs.load(store).table.run_id)[left:]
+    if left == 0:
+        with pytest.raises(UsageError, match=rf"{len(out)} runs, 0 of them usable .{len(out)} excluded."):
+            api.fit(store, exclude=out, bootstrap=5)
+        return
+    found = api.fit(store, exclude=out, bootstrap=2)
+    assert len(found.table) == left
+    assert found.laws["chinchilla"].fit.status.value == "too few runs"
+    assert dict(answer(found))["weakest"].startswith("nothing can be predicted")
+
+
+def test_runs_that_one_law_alone_speaks_of_are_fitted_by_it():
+    """Ten epochs of everything: none of it is left for the laws of fresh text."""
+    data, loss = ladder(noise=0.003, runs=12)
+    found = api.fit(pd.DataFrame({"N": data["N"], "D": data["D"], "loss": loss, "epochs": 10.0}), bootstrap=2)
+    statuses = {name: law.fit.status.value for name, law in found.laws.items()}
+    assert statuses["chinchilla"] == "too few runs"
+    assert statuses["data_constrained"] not in ("too few runs", "not applicable")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from analysis import api
 from analysis import fit as command
-from analysis.runs import foreign
+from analysis.runs import foreign, reading
 from gpt3core.errors import UsageError
 from tests.analysis.test_laws_and_solver import ladder
 from tests.commands import called
@@ -38,6 +38,47 @@ def test_formats_names_and_units(tmp_path, suffix):
     np.testing.assert_allclose(found.D, rows().D, rtol=1e-9)
     np.testing.assert_allclose(found.C, 6 * rows().N * rows().D, rtol=1e-9)
     assert list(found.run_id[:2]) == ["row-1", "row-2"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz"])
+@pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ",")])
+def test_columns_parted_by_semicolons_or_tabs_and_decimal_commas_are_the_same_table(tmp_path, name, separator, decimal):
+    table = rows().assign(run=["a,b" if i % 2 else "1,5B" for i in range(40)], note="3,21")
+    table.loc[3, "note"] = "no number"
+    table.to_csv(tmp_path / name, index=False, sep=separator, decimal=decimal)
+    found = reading.load(tmp_path / name)
+    pd.testing.assert_frame_equal(found, table, check_dtype=False, rtol=1e-12)
+
+
+def test_a_spreadsheet_of_another_country_is_read(tmp_path):
+    """Byte order mark, quoted names with the other separator in them, whole numbers, empty cells, exponents."""
+    text = '\ufeff"N";"D";"loss";"lr, peak"\n70000000;1,4E+09;3,214;\n150000000;3E+09;2,987;0,001\n'
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    found = foreign.read(tmp_path / "t.csv", {"lr": "lr, peak"})
+    assert found[["N", "D", "loss"]].to_numpy().tolist() == [[7e7, 1.4e9, 3.214], [1.5e8, 3e9, 2.987]]
+    assert found.lr.iloc[1] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("N,D,loss\n70000000,1400000000,3,21\n80000000,1500000000,3,11\n", "more fields than the 3 names of its"),
+        ("N,D,loss\n1.5,2.5,3.5,4,5\n1.6,2.6,3.6,4,5\n", "is a comma the sign of decimals"),
+        ('N,D,loss\n"70,000,000",1400000000,3.21\n', "N is '70,000,000', a number is expected .with a point"),
+        ("N;D;loss\n70000000;1.4e9;3,2,1\n", "loss is '3,2,1', a number is expected"),
+        ("N;D;N\n1;2;3\n", "more than one column 'N'"),
+    ],
+)
+def test_a_comma_that_may_mean_two_things_is_asked_about(tmp_path, text, sentence):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        foreign.read(tmp_path / "t.csv", {})
+
+
+def test_row_names_without_a_header_are_no_column(tmp_path):
+    """As R's write.table leaves them."""
+    (tmp_path / "t.csv").write_text('"N","D","loss"\n"1",70000000,1400000000,3.21\n"2",80000000,1500000000,3.1\n')
+    assert foreign.read(tmp_path / "t.csv", {}).loss.tolist() == [3.21, 3.1]
 
 
 def test_products_of_integer_columns_do_not_overflow(tmp_path):

@@ -1,9 +1,16 @@
-"""The app in a real browser: it draws, it stays on loopback, and it shows a result that arrives later."""
+"""The app in a real browser: it draws, stays on loopback, keeps its state in the address, and hands out its rows.
+
+One server and one browser for all of it: the first test sees the app start and a result arrive.
+"""
 
 import socket
 import threading
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
@@ -16,53 +23,160 @@ from tests.analysis.synthetic import make_store
 from tests.browser.test_report import CHROMIUM, FLAGS
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
 
-@pytest.fixture
-def served(isolated, monkeypatch):
-    """The address of a live app over a store, whose first run's result comes later: its path and its bytes."""
-    monkeypatch.setattr(live, "POLL_SECONDS", 0.5)
-    monkeypatch.setattr(shell, "TICK_SECONDS", 0.5)
-    root = isolated / "root"
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A live app over a store, whose first run's result comes later."""
+    root = tmp_path_factory.mktemp("app") / "root"
     ids = make_store(root)
     late = RunDir(root, ids[0]).path / "result.json"
     content = late.read_bytes()
     late.unlink()
-    following = live.Live(StudySettings(runs=str(root), bootstrap=10))
-    server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.port}/", following, len(ids), lambda: late.write_bytes(content)
-    server.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "POLL_SECONDS", 0.5)
+        patch.setattr(shell, "TICK_SECONDS", 0.5)
+        following = live.Live(StudySettings(runs=str(root), bootstrap=10))
+        server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield SimpleNamespace(
+            address=f"http://127.0.0.1:{server.port}",
+            live=following,
+            count=len(ids),
+            arrive=lambda: late.write_bytes(content),
+        )
+        server.shutdown()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(served):
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser."""
     from playwright.sync_api import sync_playwright
 
-    address, following, count, arrive = served
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        page = browser.new_page()
-        asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.get_by_text("starting").wait_for()
-        following.follow()
-        page.get_by_text(f"{count - 1} rows behind it").wait_for()
-        assert page.locator("dt").first.text_content() == "runs"
-        page.get_by_text("IsoFLOP curves").click()
-        page.get_by_text("One colour a budget").wait_for()
-        assert page.locator("dt").count() == 0
-        _zoom(page)
-        before = _range(page)
-        arrive()
-        page.get_by_text(f"{count} rows behind it").wait_for()
-        assert _range(page) == before, "a reader's zoom survives an update"
-        assert page.get_by_text("Share chart").count() == 0
+        yield browser
         browser.close()
-    assert errors == []
-    assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+
+
+@dataclass
+class Heard:
+    """What a page asked of the network, and what went wrong in it."""
+
+    asked: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def opened(served, chromium):
+    """Opens pages; at the end none may have asked another host, offered an upload, or failed."""
+    heard, pages = Heard(), []
+
+    def on_message(message):
+        if message.type == "error":
+            heard.errors.append(message.text)
+
+    def start(path="/", **options):
+        page = chromium.new_page(**options)
+        page.on("request", lambda request: heard.asked.append(request.url))
+        page.on("pageerror", lambda error: heard.errors.append(str(error)))
+        page.on("console", on_message)
+        page.goto(served.address + path)
+        pages.append(page)
+        return page
+
+    yield start
+    for page in pages:
+        assert page.get_by_text("Share chart").count() == 0
+        page.close()
+    assert heard.errors == []
+    assert [url for url in heard.asked if not url.startswith((served.address, "data:", "blob:"))] == []
+
+
+@needs_chromium
+def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(served, opened):
+    page = opened()
+    page.get_by_text("starting").wait_for()
+    served.live.follow()
+    page.get_by_text(f"{served.count - 1} rows behind it").wait_for()
+    assert page.locator("dt").first.text_content() == "runs"
+    page.get_by_text("IsoFLOP curves").click()
+    page.get_by_text("One colour a budget").wait_for()
+    assert page.locator("dt").count() == 0
+    _zoom(page)
+    before = _range(page)
+    served.arrive()
+    page.get_by_text(f"{served.count} rows behind it").wait_for()
+    assert _range(page) == before, "a reader's zoom survives an update"
+
+
+@needs_chromium
+def test_every_page_opens_on_a_phone_at_night(served, opened):
+    following(served)
+    page = opened(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    assert page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.paper_bgcolor") == "#141414"
+    for each in shell.PAGES:
+        page.get_by_role("navigation").get_by_role("link", name=each.TITLE, exact=True).click()
+        page.locator(f'#nav [aria-current="page"]:has-text("{each.TITLE}")').wait_for()
+        assert page.locator("main").text_content(), each.PATH
+        page.wait_for_timeout(300)  # in which a figure would have been drawn
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"{each.PATH} runs off the page"
+    page.goto(f"{served.address}/nowhere")
+    page.get_by_text("There is no such page").wait_for()
+
+
+@needs_chromium
+def test_an_address_shows_what_its_sender_saw(served, opened):
+    following(served)
+    page = opened("/laws?figure=isoflop&nonsense=1")
+    page.get_by_text("One colour a budget").wait_for()
+    page.get_by_text("Residuals of").click()
+    page.wait_for_url("**/laws?figure=residuals*")
+    page.get_by_text("Patterns here are misfit").wait_for()
+    other = opened(page.url.removeprefix(served.address))
+    other.get_by_text("Patterns here are misfit").wait_for()
+    assert other.get_by_role("radio", checked=True).get_attribute("value") == "residuals"
+    page.get_by_role("link", name="Few-shot", exact=True).click()
+    page.get_by_text("binomial standard errors").wait_for()
+    assert page.url == f"{served.address}/fewshot", "what is as by default is left out"
+    page.go_back()
+    page.get_by_text("Patterns here are misfit").wait_for()
+    page.goto(f"{served.address}/laws?figure=<script>")
+    page.get_by_text("Each point a run").wait_for()
+
+
+@needs_chromium
+def test_a_figure_hands_out_its_rows_and_itself(served, opened, tmp_path):
+    following(served)
+    page = opened("/laws?figure=residuals", color_scheme="dark")
+    page.get_by_text("rows behind it").wait_for()
+    (rows,) = [made.rows for made in served.live.view.pages if made.slug == "residuals"]
+    read = {"CSV": pd.read_csv, "Parquet": pd.read_parquet}
+    for kind in read:
+        with page.expect_download() as download:
+            page.get_by_role("link", name=kind).click()
+        path = tmp_path / kind
+        download.value.save_as(path)
+        assert_frame_equal(read[kind](path), rows.reset_index(drop=True), check_dtype=False, check_exact=True)
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    for kind, begins in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=kind).click()
+        assert download.value.suggested_filename == f"residuals.{kind.lower()}"
+        download.value.save_as(tmp_path / kind)
+        content = (tmp_path / kind).read_bytes()
+        assert content.startswith(begins)
+        assert b"rgb(20, 20, 20)" not in content, "a file is of the figure on white paper"
+    page.get_by_text("Python", exact=True).click()
+    assert "catalogue.page(api.study(StudySettings(" in page.locator(".exports code").text_content()
+
+
+def following(served):
+    """See that there is a study to show."""
+    if not served.live.view.number:
+        served.live.look()
 
 
 def _zoom(page):

@@ -81,11 +81,13 @@ def test_approach_1_shows_the_lowest_curves_and_their_sizes(studied):
 
 def test_what_is_at_chance_gets_no_curve(studied):
     page = accuracy_compute(studied)
-    guessing = [t for t in page.figure.data if t.legendgroup == "guessing"]
-    assert [t.mode for t in guessing] == ["markers"]
-    assert guessing[0].visible == "legendonly"
-    assert any(t.mode == "lines" for t in page.figure.data if t.legendgroup == "rising")
+    drawn = {task: [t for t in page.figure.data if t.legendgroup == task] for task in ("rising", "guessing")}
+    assert [t.mode for t in drawn["guessing"]] == ["markers", "lines"], "the runs, and the baseline"
+    assert set(drawn["guessing"][1].y) == {0.26}
+    *_, curve = drawn["rising"]
+    assert np.all(np.diff(curve.y) > 0)
     assert "guessing" in page.about
+    assert "guessing: at chance" in [title.text for title in page.figure.layout.annotations]
 
 
 def test_long_curves_are_thinned_evenly_and_keep_their_ends():

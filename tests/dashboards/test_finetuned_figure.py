@@ -9,6 +9,7 @@ from analysis import api
 from analysis.runs.finetuned import beside_prompts
 from analysis.runs.tidy import Runs
 from dashboards.figures import catalogue
+from dashboards.figures.accuracy_size import accuracy_size
 from dashboards.figures.finetuned import finetuned
 
 pytestmark = pytest.mark.xdist_group("figures")
@@ -55,6 +56,16 @@ def test_a_line_a_way_of_asking_against_size_with_the_baseline(study):
         assert list(line.error_y.array) == pytest.approx([error] * 2)
     assert set(lines["&lt;b&gt;copy: best trivial baseline"].y) == {0.28}
     assert "finetuned" in {page.slug for page in catalogue.pages(changed)}
+
+
+def test_the_mean_of_tasks_against_size_has_what_was_fine_tuned_beside_it(study):
+    """By the most labelled examples, and few-shot on the same task, for the mean is of others."""
+    changed, (small, large) = tuned(study)
+    lines = {trace.name: trace for trace in accuracy_size(changed).figure.data}
+    sizes = study.everything.set_index("run_id").N
+    for name, accuracy in (("fine-tuned: &lt;b&gt;copy", 0.9), ("few-shot: &lt;b&gt;copy", 0.4)):
+        assert list(lines[name].x) == [sizes[small], sizes[large]]
+        assert list(lines[name].y) == pytest.approx([accuracy] * 2)
 
 
 def test_what_another_file_asked_under_the_same_name_is_not_compared(study):

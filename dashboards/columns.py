@@ -1,0 +1,130 @@
+"""The columns of the table of runs: what each is called, what it holds, and how a value is printed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.output.words import count
+from sweeps.watching.run_table import Row
+
+TEXT, WHOLE, NUMBER = "text", "whole", "number"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+THIN = "\u202f"  # narrow no-break space
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column."""
+
+    name: str  # in filters and permalinks; a field of ``Row``
+    title: str
+    kind: str  # text | whole | number
+    words: Callable[[Any], str]
+    by: str = ""  # the field that orders it, where that is another one
+
+    def value(self, row: Row) -> Any:
+        """A run's value; None where it has none."""
+        value = getattr(row, self.name)
+        return None if value == "" else value
+
+    def order(self, row: Row) -> Any:
+        """What a run is sorted by."""
+        value = getattr(row, self.by or self.name)
+        return None if value == "" else value
+
+    def shown(self, row: Row) -> str:
+        """A run's value as it is printed."""
+        value = self.value(row)
+        return "" if value is None else self.words(value)
+
+
+def powers(value: float) -> str:
+    """1.23 × 10¹⁴, as a paper prints it; small counts as they are."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return plain(value)
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}{THIN}×{THIN}10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", MINUS)
+
+
+def plain(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def whole(value: float) -> str:
+    """A whole number, in groups of three digits."""
+    return f"{value:,.0f}".replace(",", THIN if abs(value) >= 1e4 else "")
+
+
+def counted(value: float) -> str:
+    """1.23M, with the letter set apart."""
+    said = count(value)
+    return f"{said[:-1]}{THIN}{said[-1]}" if said[-1:].isalpha() else said
+
+
+def percent(value: float) -> str:
+    """A share."""
+    return f"{value:.0%}"
+
+
+def hours(seconds: float) -> str:
+    """h:mm:ss, or m:ss."""
+    minutes, s = divmod(round(seconds), 60)
+    h, m = divmod(minutes, 60)
+    return f"{h}:{m:02d}:{s:02d}" if h else f"{m}:{s:02d}"
+
+
+def when(moment: float) -> str:
+    """A moment of this machine's time zone."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+    except (ValueError, OverflowError, OSError):  # a moment that no calendar knows
+        return ""
+
+
+COLUMNS: dict[str, Column] = {
+    column.name: column
+    for column in (
+        Column(name="run_id", title="run", kind=TEXT, words=str),
+        Column(name="size", title="size", kind=TEXT, words=str, by="n"),
+        Column(name="sweep", title="sweep", kind=TEXT, words=str),
+        Column(name="status", title="status", kind=TEXT, words=str),
+        Column(name="share", title="done", kind=NUMBER, words=percent),
+        Column(name="loss", title="loss", kind=NUMBER, words=lambda v: f"{v:.4f}"),
+        Column(name="train_loss", title="training loss", kind=NUMBER, words=lambda v: f"{v:.3f}"),
+        Column(name="n", title="N", kind=NUMBER, words=counted),
+        Column(name="parameters", title="all parameters", kind=NUMBER, words=counted),
+        Column(name="tokens", title="tokens", kind=NUMBER, words=counted),
+        Column(name="flops", title="FLOPs", kind=NUMBER, words=powers),
+        Column(name="budget", title="budget", kind=NUMBER, words=powers),
+        Column(name="lr", title="learning rate", kind=NUMBER, words=powers),
+        Column(name="batch_tokens", title="tokens a step", kind=WHOLE, words=whole),
+        Column(name="schedule", title="schedule", kind=TEXT, words=str),
+        Column(name="seed", title="seed", kind=WHOLE, words=whole),
+        Column(name="n_layer", title="layers", kind=WHOLE, words=whole),
+        Column(name="d_model", title="width", kind=WHOLE, words=whole),
+        Column(name="n_ctx", title="context", kind=WHOLE, words=whole),
+        Column(name="vocab", title="vocabulary", kind=WHOLE, words=whole),
+        Column(name="corpus", title="text", kind=TEXT, words=str),
+        Column(name="parent", title="goes on from", kind=TEXT, words=str),
+        Column(name="epochs", title="epochs", kind=NUMBER, words=plain),
+        Column(name="precision", title="precision", kind=TEXT, words=str),
+        Column(name="kernel", title="kernel", kind=TEXT, words=str),
+        Column(name="device", title="device", kind=TEXT, words=str),
+        Column(name="devices", title="workers", kind=WHOLE, words=whole),
+        Column(name="train_seconds", title="training time", kind=NUMBER, words=hours),
+        Column(name="tokens_per_second", title="tokens/s", kind=NUMBER, words=counted),
+        Column(name="mfu", title="MFU", kind=NUMBER, words=percent),
+        Column(name="gpu_hours", title="GPU-hours", kind=NUMBER, words=plain),
+        Column(name="cost", title="USD", kind=NUMBER, words=lambda v: f"{v:,.2f}"),
+        Column(name="steps", title="steps", kind=WHOLE, words=whole),
+        Column(name="attempts", title="attempts", kind=WHOLE, words=whole),
+        Column(name="ended", title="ended", kind=NUMBER, words=when),
+        Column(name="note", title="note", kind=TEXT, words=str),
+    )
+}
+DEFAULT = ("run_id", "status", "share", "loss", "n", "tokens", "flops", "lr", "seed", "train_seconds", "ended", "note")

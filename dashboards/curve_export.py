@@ -1,0 +1,137 @@
+"""The training curves of many runs in one file: every row of every step, as the store has it, run after run.
+
+A file is written as it is read, so that ten million rows take no more memory than one run's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt3core.errors import StoreError
+from gpt3core.store import metrics
+from gpt3core.store.rundir import RunDir
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NUMBERS = ("loss", "lr", "grad_norm", "validation_loss", "noise_scale", "grad_sq", "grad_var")
+CHUNK_ROWS = 200_000
+
+
+class Pieces:
+    """A file that a writer writes to, and whoever sends it takes away in pieces."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        """Take some bytes."""
+        self._parts.append(bytes(data))
+        self._at += len(self._parts[-1])
+        return len(self._parts[-1])
+
+    def taken(self) -> bytes:
+        """What was written since it was last asked for."""
+        found, self._parts = b"".join(self._parts), []
+        return found
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._at
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def schema() -> pa.Schema:
+    """The columns of an export: all that a run may measure at a step; empty where it did not."""
+    import pyarrow as pa
+
+    first = [("run_id", pa.string()), ("step", pa.int64()), ("tokens", pa.int64())]
+    return pa.schema([*first, *((name, pa.float64()) for name in NUMBERS), ("skipped", pa.bool_())])
+
+
+def parquet(sink: Any, columns: pa.Schema) -> AbstractContextManager[Any]:
+    """A writer of Parquet."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(sink, columns, compression="zstd", use_dictionary=["run_id"])  # type: ignore[no-any-return]
+
+
+def csv(sink: Any, columns: pa.Schema) -> AbstractContextManager[Any]:
+    """A writer of CSV: numbers in the fewest digits that are read back as the same."""
+    from pyarrow import csv as writer
+
+    return writer.CSVWriter(sink, columns)  # type: ignore[no-any-return]
+
+
+KINDS: dict[str, tuple[Callable[[Any, Any], AbstractContextManager[Any]], str]] = {
+    "csv": (csv, "text/csv; charset=utf-8"),
+    "parquet": (parquet, "application/vnd.apache.parquet"),
+}
+
+
+def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
+    """The file in pieces; a run whose curve cannot be read is left out.
+
+    Args:
+        kind: csv or parquet.
+    """
+    import pyarrow as pa
+
+    sink, columns = Pieces(), schema()
+    with KINDS[kind][0](sink, columns) as writer:
+        held: list[pa.Table] = []
+        for run_id in run_ids:
+            if (table := curve(root, run_id, columns)) is not None:
+                held.append(table)
+            if sum(map(len, held)) >= CHUNK_ROWS:
+                writer.write_table(pa.concat_tables(held))
+                held = []
+                yield sink.taken()
+        if held:
+            writer.write_table(pa.concat_tables(held))
+    yield sink.taken()
+
+
+def curve(root: Path, run_id: str, columns: pa.Schema) -> pa.Table | None:
+    """The rows of a run, one a step, in order; where attempts overlap, the latest one's."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = [name for name in columns.names if name != "run_id"]
+    try:
+        parts = [table for attempt in RunDir(root, run_id).attempts() for table in metrics.read(attempt)]
+    except (StoreError, OSError, ValueError):
+        return None
+    if not parts:
+        return None
+    whole = pa.concat_tables([_as(part, wanted, columns) for part in parts])
+    steps = whole["step"]
+    if len(steps) > 1 and not pc.all(pc.greater(steps[1:], steps[:-1])).as_py():  # attempts overlap
+        last = {step: row for row, step in enumerate(steps.to_pylist())}
+        whole = whole.take([last[step] for step in sorted(last)])
+    return whole.add_column(0, columns.field("run_id"), pa.repeat(run_id, len(whole)))
+
+
+def _as(part: pa.Table, wanted: list[str], columns: pa.Schema) -> pa.Table:
+    """The wanted columns of a part, of their types; one that it lacks is empty."""
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            name: part[name].cast(columns.field(name).type)
+            if name in part.column_names
+            else pa.nulls(len(part), columns.field(name).type)
+            for name in wanted
+        }
+    )

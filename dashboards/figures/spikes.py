@@ -1,0 +1,190 @@
+"""Figure: a run's loss and gradient norm by step, with its spikes, restarts, and what it did about anomalies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from analysis.laws.base import Array
+from analysis.output.words import number_of
+from dashboards.figures.curves import thinned
+from dashboards.figures.style import LOSS, PALETTE, Page, axes, plain
+from gpt3core.anomaly import AnomalySpec
+from sweeps.watching.incidents import START, Incident
+
+DEVIATIONS = 9.0  # median absolute deviations above the median: 6 standard deviations
+LEAST_DEVIATION = 1e-3  # of the median, where values hardly vary, as for anomaly.spike
+WINDOW = AnomalySpec().window
+MOST = 500  # spikes that are drawn, the highest ones
+ORANGE, GREY = "#D55E00", "#777777"
+SHOWN = ("loss", "grad_norm")
+
+
+def spikes(
+    run_id: str, curve: pd.DataFrame, met: Sequence[Incident] = (), gone: Sequence[Sequence[tuple[int, float]]] = ()
+) -> Page:
+    """What a run went through, step by step.
+
+    Args:
+        curve: of the store, every step: step, loss, grad_norm; skipped where updates were left out.
+        met: of ``incidents.read``.
+        gone: of ``incidents.gone``: parts of the curve from which the run went back.
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.65, 0.35])
+    found = {name: _spikes(curve, name) for name in SHOWN}
+    _add_curve(figure, curve, "loss", 1)
+    _add_spikes(figure, found["loss"], "loss", 1)
+    for part in gone:
+        figure.add_scatter(
+            x=[step for step, _ in part],
+            y=[loss for _, loss in part],
+            mode="lines",
+            line={"color": GREY, "width": 1, "dash": "dot"},
+            name="gone back from",
+            legendgroup="gone",
+            showlegend=part is gone[0],
+            hovertemplate="step %{x:,}<br>loss %{y:.4f}, gone back from<extra></extra>",
+            row=1,
+            col=1,
+        )
+    axes(figure, "step", LOSS, log_x=False, log_y=True)  # its ticks are those of the losses
+    _add_curve(figure, curve, "grad_norm", 2)
+    _add_spikes(figure, found["grad_norm"], "grad_norm", 2)
+    _add_incidents(figure, curve, met)
+    figure.update_xaxes(title=None, row=1)
+    norms = {"tickmode": "linear", "dtick": "D2", "tickvals": None, "tickformat": ""}
+    figure.update_yaxes(title="gradient norm", row=2, **norms)
+    rows = _rows(found, met)
+    about = _about(found, met, len(curve))
+    return Page(slug="spikes", title=f"Spikes and restarts of {run_id}", about=about, figure=figure, rows=rows)
+
+
+def spiked(values: Array, window: int = WINDOW, deviations: float = DEVIATIONS) -> Array:
+    """Which values (n,) are spikes: so many median absolute deviations above the median of the window before them.
+
+    The rule of ``anomaly.spike``, applied afterwards to a run that may have had none. A value that is not finite is a
+    spike; it enters no window.
+    """
+    values = np.asarray(values, float)
+    found = ~np.isfinite(values)
+    there = np.flatnonzero(~found)
+    known = values[there]
+    middle = pd.Series(known).rolling(window).median().shift(1).to_numpy()
+    above = known > middle + deviations * LEAST_DEVIATION * np.abs(middle)  # no deviation is taken for less
+    for i in np.flatnonzero(above):
+        before = known[i - window : i]
+        deviation = max(float(np.median(np.abs(before - middle[i]))), LEAST_DEVIATION * abs(float(middle[i])))
+        found[there[i]] = known[i] > middle[i] + deviations * deviation
+    return found
+
+
+def _spikes(curve: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The steps at which a column spikes: step, and the value."""
+    chosen = spiked(curve[name].to_numpy(float))
+    return curve.loc[chosen, ["step", name]].rename(columns={name: "value"})
+
+
+def _add_curve(figure: go.Figure, curve: pd.DataFrame, name: str, row: int) -> None:
+    """A column against the step, means of neighbours where it is long."""
+    thin = thinned(pd.DataFrame({"tokens": curve.step, "loss": curve[name].astype(float)}))
+    figure.add_scatter(
+        x=thin.tokens,
+        y=thin.loss,
+        mode="lines",
+        line={"color": PALETTE[0], "width": 1.2},
+        showlegend=False,
+        hovertemplate=f"step %{{x:,}}<br>{_words(name)} %{{y:.4g}}<extra></extra>",
+        row=row,
+        col=1,
+    )
+
+
+def _words(name: str) -> str:
+    return {"grad_norm": "gradient norm"}.get(name, name)
+
+
+def _add_spikes(figure: go.Figure, rows: pd.DataFrame, name: str, row: int) -> None:
+    """Spikes as they were, whatever the line of means shows."""
+    finite = rows[np.isfinite(rows.value)].nlargest(MOST, "value")
+    figure.add_scatter(
+        x=finite.step,
+        y=finite.value,
+        mode="markers",
+        marker={"symbol": "triangle-up", "size": 8, "color": ORANGE},
+        name="spike",
+        legendgroup="spike",
+        showlegend=row == 1,
+        hovertemplate=f"step %{{x:,}}<br>{_words(name)} %{{y:.4g}}: a spike<extra></extra>",
+        row=row,
+        col=1,
+    )
+
+
+def _add_incidents(figure: go.Figure, curve: pd.DataFrame, met: Sequence[Incident]) -> None:
+    """Restarts as lines over both panels, and marks on the curve that say what happened."""
+    for incident in met:
+        if incident.what == START and incident.attempt > 1:
+            figure.add_vline(x=incident.step, line={"color": GREY, "width": 1, "dash": "dash"})
+    if curve.empty:
+        return
+    steps, losses = curve.step.to_numpy(float), curve.loss.to_numpy(float)
+    kinds = dict.fromkeys(incident.what for incident in met)
+    for i, what in enumerate(kinds):
+        these = [m for m in met if m.what == what and (what != START or m.attempt > 1)]
+        if these:
+            figure.add_scatter(
+                x=[m.step for m in these],
+                y=[losses[min(len(steps) - 1, int(np.searchsorted(steps, m.step)))] for m in these],
+                mode="markers",
+                marker={
+                    "symbol": ("circle-open", "x", "diamond", "square", "star")[i % 5],
+                    "size": 10,
+                    "color": "#000000",
+                },
+                name="restart" if what == START else what,
+                text=[_said(m) for m in these],
+                hoverinfo="text",
+                row=1,
+                col=1,
+            )
+
+
+def _said(m: Incident) -> str:
+    """A hover text."""
+    if m.what != START:
+        return f"step {m.step:,}: {m.what}<br>{plain(m.said)}"
+    again = f"<br>{number_of(m.lost, 'step')} done again" if m.lost else ""
+    return f"attempt {m.attempt} from step {m.step:,}<br>on {plain(m.said)}{again}"
+
+
+def _about(found: dict[str, pd.DataFrame], met: Sequence[Incident], steps: int) -> str:
+    """What was met, in sentences."""
+    spikes_of = ", ".join(f"{len(rows)} of the {_words(name)}" for name, rows in found.items())
+    attempts = max((m.attempt for m in met), default=1)
+    lost = sum(m.lost for m in met)
+    parts = [
+        f"{number_of(steps, 'step')}; spikes: {spikes_of} ({DEVIATIONS:g} median absolute deviations above the median "
+        f"of the {WINDOW} steps before, or not finite)."
+    ]
+    if attempts > 1:
+        again = f", after which {number_of(lost, 'step')} were done again" if lost else ""
+        parts.append(f"{number_of(attempts - 1, 'restart')}{again}.")
+    others = pd.Series([m.what for m in met if m.what != START], dtype=str).value_counts()
+    if len(others):
+        parts.append(f"Logged: {', '.join(f'{what} {n} times' if n > 1 else what for what, n in others.items())}.")
+    return " ".join(parts)
+
+
+def _rows(found: dict[str, pd.DataFrame], met: Sequence[Incident]) -> pd.DataFrame:
+    """Spikes and incidents, by step."""
+    parts = [rows.assign(what=f"spike of the {_words(name)}") for name, rows in found.items()]
+    logged = [
+        {"step": m.step, "what": m.what, "attempt": m.attempt, "said": m.said, "steps_again": m.lost} for m in met
+    ]
+    columns = ("step", "what", "value", "attempt", "said", "steps_again")
+    every = pd.concat([*parts, pd.DataFrame(logged)], ignore_index=True)
+    return every.reindex(columns=list(columns)).sort_values("step", ignore_index=True)

@@ -1,0 +1,326 @@
+"""Figures of a sweep's operation, from its history: who held which devices when, how many of them, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.output.words import number_of
+from dashboards.figures.style import PALETTE, Page, add_scale, axes, plain, shades
+from sweeps.watching import history as past
+from sweeps.watching.history import Coming, History, Stay
+
+MOST = 2000  # stays that are drawn, the latest ones
+LANE, LOWEST, TALLEST = 16, 320, 1400  # pixels: of a run's bar, and of the figure
+LOW, SCALE = 340, 170  # pixels: of a figure of one line, and of the bar of sizes
+NAMED = 8  # characters of a node, as elsewhere
+NOWHERE, TO_COME = "node not known", "to come"
+# how a stay ended -> the look of its bar
+LOOKS: dict[str, dict[str, object]] = {
+    past.DONE: {},
+    past.RUNNING: {"opacity": 0.55},
+    past.STOPPED: {"pattern": {"shape": "/", "fgcolor": "#ffffff", "size": 6}},
+    past.FAILED: {"pattern": {"shape": "x", "fgcolor": "#ffffff", "size": 6}, "line": {"color": "#D55E00", "width": 2}},
+    past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": "#ffffff", "size": 6}},
+}
+CLEAR, GREY = "rgba(0,0,0,0)", "#777777"
+
+
+def moment(seconds: float) -> datetime:
+    """A time of this machine's zone."""
+    return datetime.fromtimestamp(seconds)
+
+
+# ---------------------------------------------------------------------------------------------------- runs over nodes
+
+
+def timeline(history: History, sizes: Mapping[str, float] | None = None) -> Page:
+    """Runs over the nodes that held them, as they went and as they were expected; each run a bar a node.
+
+    Args:
+        sizes: parameters by the label of a size, which colour the bars; without them labels are as they come.
+    """
+    stays = history.stays[-MOST:]
+    rows = [*_by_node(stays), (TO_COME, list(history.coming))] if history.coming else _by_node(stays)
+    colors = _colors({run.size for _, runs in rows for run in runs}, sizes)
+    figure, lanes, ticks = go.Figure(), 0, list[tuple[float, str]]()
+    bars: dict[str, list[tuple[Stay, int]]] = {how: [] for how in LOOKS}
+    coming: list[tuple[Coming, int]] = []
+    for name, runs in rows:
+        lane_of, count = _packed([_extent(run, history.now) for run in runs])
+        for run, lane in zip(runs, lane_of, strict=True):
+            if isinstance(run, Coming):
+                coming.append((run, lanes + lane))
+            else:
+                bars[run.how].append((run, lanes + lane))
+        ticks.append((lanes + (count - 1) / 2, name))
+        lanes += count
+        figure.add_hline(y=lanes - 0.5, line={"color": GREY, "width": 0.5})
+    for how, some in bars.items():
+        _add_stays(figure, how, some, colors, history.now)
+    add_scale(figure, [n for label, n in (sizes or {}).items() if label in colors], pixels=SCALE)
+    _add_expected(figure, [pair for some in bars.values() for pair in some], coming, colors)
+    _now(figure, history)
+    axes(figure, "", "", log_x=False)
+    figure.update_xaxes(type="date")
+    short = [name if name in (NOWHERE, TO_COME) else name[:NAMED] for _, name in ticks]
+    figure.update_yaxes(
+        tickmode="array", tickvals=[y for y, _ in ticks], ticktext=list(map(plain, short)), autorange="reversed"
+    )
+    height = min(TALLEST, max(LOWEST, 190 + LANE * lanes))
+    figure.update_layout(height=height, barmode="overlay", bargap=0, margin={"t": 60})
+    title, about = "Timeline", _about(history, len(stays))
+    return Page(slug="timeline", title=title, about=about, figure=figure, rows=_table(history))
+
+
+def _about(history: History, shown: int) -> str:
+    """What was drawn, in sentences."""
+    ends = [s.ended - s.expected for s in history.stays if s.how == past.DONE and s.ended and s.expected]
+    late = sum(1 for seconds in ends if seconds > 0)
+    how = pd.Series([s.how for s in history.stays], dtype=str).value_counts()
+    told = ", ".join(f"{n} {name}" for name, n in how.items())
+    parts = [f"A bar is a run on a node, coloured by its size; {told or 'nothing has started'}."]
+    if shown < len(history.stays):
+        parts.append(f"Drawn are the last {shown:,} of {len(history.stays):,}; the rows are all of them.")
+    if ends:
+        parts.append(
+            f"Ticks: when a run was expected to end as it started; {late} of {len(ends)} that ended well took longer."
+        )
+    if history.coming:
+        parts.append("Outlined: when runs that wait are expected to run, by the driver's last word.")
+    return " ".join(parts)
+
+
+def _by_node(stays: Sequence[Stay]) -> list[tuple[str, list[Stay | Coming]]]:
+    """The stays of every node, the node first used first."""
+    found: dict[str, list[Stay | Coming]] = {}
+    for stay in stays:
+        for node in stay.nodes or (NOWHERE,):
+            found.setdefault(node, []).append(stay)
+    return list(found.items())
+
+
+def _extent(run: Stay | Coming, now: float) -> tuple[float, float]:
+    """From when to when a bar goes."""
+    if isinstance(run, Coming):
+        return run.starts, run.ends
+    return run.began, now if run.ended is None else run.ended
+
+
+def _packed(extents: Sequence[tuple[float, float]]) -> tuple[list[int], int]:
+    """A lane for each of them, none over another in its lane, and how many lanes that takes."""
+    free: list[float] = []  # from when each lane is
+    found = []
+    for began, ended in extents:
+        lane = next((i for i, until in enumerate(free) if until <= began), len(free))
+        if lane == len(free):
+            free.append(ended)
+        free[lane] = ended
+        found.append(lane)
+    return found, max(1, len(free))
+
+
+def _colors(labels: Iterable[str], sizes: Mapping[str, float] | None) -> dict[str, str]:
+    """Of every size: on the scale of N where that is known, else the first colour."""
+    known = {label: n for label in sorted(labels) if (n := (sizes or {}).get(label))}
+    on_scale = dict(zip(known, shades(known.values()), strict=True))
+    return {label: on_scale.get(label, PALETTE[0]) for label in labels}
+
+
+def _add_stays(
+    figure: go.Figure, how: str, some: Sequence[tuple[Stay, int]], colors: Mapping[str, str], now: float
+) -> None:
+    """Bars of runs that ended, or go on, alike."""
+    if not some:
+        return
+    extents = [_extent(stay, now) for stay, _ in some]
+    look = LOOKS[how]
+    figure.add_bar(
+        orientation="h",
+        base=[moment(began) for began, _ in extents],
+        x=[1000 * (ended - began) for began, ended in extents],  # a date axis counts in milliseconds
+        y=[lane for _, lane in some],
+        width=0.84,
+        showlegend=False,
+        marker={"color": [colors[stay.size] for stay, _ in some], **look},
+        hovertext=[_said(stay, now) for stay, _ in some],
+        hoverinfo="text",
+    )
+    figure.add_bar(orientation="h", x=[None], y=[None], name=how, marker={"color": GREY, **look})  # in the legend
+
+
+def _said(stay: Stay, now: float) -> str:
+    """A hover text."""
+    ended = now if stay.ended is None else stay.ended
+    words = [f"<b>{plain(stay.run_id)}</b>: {stay.how}", f"{_clock(stay.began)} to {_clock(ended)}"]
+    words[1] += f", {_lasting(ended - stay.began)}"
+    if stay.expected is not None:
+        words.append(f"expected {_lasting(stay.expected - stay.began)}")
+    words.append(f"{stay.devices:g} devices on {plain(', '.join(node[:NAMED] for node in stay.nodes)) or NOWHERE}")
+    return "<br>".join([*words, *([plain(stay.reason[:160])] if stay.reason else [])])
+
+
+def _clock(seconds: float) -> str:
+    return f"{moment(seconds):%m-%d %H:%M:%S}"
+
+
+def _lasting(seconds: float) -> str:
+    minutes, s = divmod(round(max(0.0, seconds)), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours} h {m:02d} min" if hours else f"{m} min {s:02d} s"
+
+
+def _add_expected(
+    figure: go.Figure, bars: Sequence[tuple[Stay, int]], coming: Sequence[tuple[Coming, int]], colors: Mapping[str, str]
+) -> None:
+    """Ticks where runs were expected to end, and outlines of those that wait."""
+    known = [(s, s.expected, lane) for s, lane in bars if s.expected is not None and s.how in (past.DONE, past.RUNNING)]
+    if known:
+        figure.add_scatter(
+            x=[moment(end) for _, end, _ in known],
+            y=[lane for _, _, lane in known],
+            mode="markers",
+            name="expected end",
+            marker={"symbol": "line-ns", "size": 10, "line": {"width": 1.5, "color": "#D55E00"}},
+            text=[f"{plain(stay.run_id)}<br>expected to end at {_clock(end)}" for stay, end, _ in known],
+            hoverinfo="text",
+        )
+    if coming:
+        figure.add_bar(
+            orientation="h",
+            base=[moment(run.starts) for run, _ in coming],
+            x=[1000 * (run.ends - run.starts) for run, _ in coming],
+            y=[lane for _, lane in coming],
+            width=0.84,
+            showlegend=False,
+            marker={"color": CLEAR, "line": {"color": [colors[run.size] for run, _ in coming], "width": 1.2}},
+            hovertext=[
+                f"<b>{plain(run.run_id)}</b> waits<br>expected {_clock(run.starts)} to {_clock(run.ends)}"
+                for run, _ in coming
+            ],
+            hoverinfo="text",
+        )
+        look = {"color": CLEAR, "line": {"color": GREY, "width": 1.2}}
+        figure.add_bar(orientation="h", x=[None], y=[None], name="expected", marker=look)
+
+
+def _now(figure: go.Figure, history: History) -> None:
+    """A line at the present of a sweep that goes on."""
+    if history.ends is not None:
+        figure.add_vline(x=moment(history.now), line={"color": GREY, "dash": "dot", "width": 1})
+
+
+def _table(history: History) -> pd.DataFrame:
+    rows = [
+        {
+            "run_id": s.run_id,
+            "size": s.size,
+            "nodes": " ".join(s.nodes),
+            "devices": s.devices,
+            "began": moment(s.began).isoformat(timespec="seconds"),
+            "seconds": round((history.now if s.ended is None else s.ended) - s.began, 1),
+            "expected_seconds": None if s.expected is None else round(s.expected - s.began, 1),
+            "how": s.how,
+            "reason": s.reason,
+        }
+        for s in history.stays
+    ]
+    columns = ("run_id", "size", "nodes", "devices", "began", "seconds", "expected_seconds", "how", "reason")
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+# --------------------------------------------------------------------------------------------------- devices and cost
+
+
+def utilisation(history: History) -> Page:
+    """How many of the cluster's devices runs held, over time."""
+    held = past.in_use(history)
+    if held and (held[-1][1] > 0 or history.ends is not None):
+        held = [*held, (history.now, held[-1][1])]
+    figure = go.Figure()
+    unit = f"{history.unit}s"
+    figure.add_scatter(
+        x=[moment(t) for t, _ in held],
+        y=[n for _, n in held],
+        mode="lines",
+        line={"shape": "hv", "color": PALETTE[0], "width": 1.5},
+        fill="tozeroy",
+        fillcolor="rgba(0,114,178,0.25)",
+        name="held by runs",
+        hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:g} held<extra></extra>",
+    )
+    if history.cluster and held:
+        known = [*history.cluster, history.cluster[-1]]
+        times = [max(held[0][0], has.time) for has in history.cluster] + [held[-1][0]]
+        figure.add_scatter(
+            x=[moment(t) for t in times],
+            y=[has.devices for has in known],
+            mode="lines",
+            line={"shape": "hv", "color": GREY, "dash": "dash", "width": 1.5},
+            name="of the living nodes",
+            hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:g} there<extra></extra>",
+        )
+    axes(figure, "", f"{unit} in use", log_x=False)
+    figure.update_xaxes(type="date")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(height=LOW)
+    share = past.share_in_use(history)
+    about = (
+        f"Runs held {share:.0%} of the {unit}' time since the first start."
+        if share is not None
+        else "How large the cluster was, this sweep's log does not say (an older driver wrote it)."
+    )
+    rows = pd.DataFrame([{"time": moment(t).isoformat(), unit: n} for t, n in held], columns=["time", unit])
+    return Page(slug="utilisation", title=f"{history.unit} utilisation", about=about, figure=figure, rows=rows)
+
+
+def spending(history: History) -> Page:
+    """Device-hours taken over time, those to come, and the limit."""
+    taken = past.taken(history)
+    unit = f"{history.unit}-hours"
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[moment(t) for t, _, _ in taken],
+        y=[hours for _, hours, _ in taken],
+        mode="lines",
+        line={"color": PALETTE[0], "width": 2},
+        name="taken",
+        text=[_cost(hours, usd, unit) for _, hours, usd in taken],
+        hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{text}<extra></extra>",
+    )
+    last = taken[-1] if taken else (history.now, 0.0, 0.0)
+    more = history.to_come or {}
+    end = (last[1] + more.get("hours", 0.0), last[2] + more.get("usd", 0.0))
+    if history.ends is not None and more.get("hours"):
+        figure.add_scatter(
+            x=[moment(history.now), moment(history.ends)],
+            y=[last[1], end[0]],
+            mode="lines+markers",
+            line={"color": PALETTE[0], "dash": "dash", "width": 2},
+            marker={"symbol": ["circle", "star"], "size": [1, 12]},
+            name="expected",
+            text=[_cost(last[1], last[2], unit), f"ends {_clock(history.ends)}<br>{_cost(*end, unit)}"],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    if (limit := (history.limit or {}).get("hours")) is not None:
+        figure.add_hline(y=limit, line={"color": "#D55E00", "dash": "dot"}, annotation_text=f"limit {limit:g} {unit}")
+    axes(figure, "", unit, log_x=False)
+    figure.update_xaxes(type="date")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(height=LOW)
+    about = f"Taken until now: {_cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
+    if history.ends is not None and more.get("hours"):
+        left = _lasting(history.ends - history.now)
+        about += f" Expected: {_cost(*end, unit)} by {_clock(history.ends)}, in {left}, by the driver's last word."
+    rows = pd.DataFrame(
+        [{"time": moment(t).isoformat(), "hours": hours, "usd": usd} for t, hours, usd in taken],
+        columns=["time", "hours", "usd"],
+    )
+    return Page(slug="spending", title="Cost and end", about=about, figure=figure, rows=rows)
+
+
+def _cost(hours: float, usd: float, unit: str) -> str:
+    return f"{hours:,.3g} {unit}" + (f" ({usd:,.2f} USD)" if usd else "")

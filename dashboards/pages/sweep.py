@@ -1,0 +1,181 @@
+"""The page of a sweep: how it stands by its store alone, whether a cluster answers or not, and without a fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import dash
+from dash import dcc, html
+
+from dashboards.figures import timeline
+from dashboards.figures.style import Page
+from dashboards.live import Live
+from dashboards.pages import gallery
+from dashboards.pages.tables import link, table
+from dashboards.watch import SHOWN, Past, Watch, Watched, sparkline
+from gpt3core.errors import StoreError
+from sweeps.watching import said, standing
+from sweeps.watching.standing import Standing
+
+PATH, TITLE = "/sweep", "Sweep"
+STATE = {"sweep": ""}  # a name; the one last driven by default
+FIGURES: dict[str, Callable[[Past], Page]] = {
+    "timeline": lambda past: timeline.timeline(past.history, past.sizes),
+    "utilisation": lambda past: timeline.utilisation(past.history),
+    "spending": lambda past: timeline.spending(past.history),
+}
+OTHERS = 40  # runs that wait, failed or are held that are listed
+BAD = (standing.DEAD, "failed", standing.SILENT)
+
+
+def layout(live: Live, state: Mapping[str, str]) -> Any:
+    """Which sweep, and how it stands."""
+    if not live.root.is_dir():
+        return html.P("These runs come from a table: there is no sweep to watch.")
+    return html.Article(
+        [
+            dcc.Dropdown(id={"state": "sweep"}, value=state["sweep"], options=[state["sweep"]], clearable=False),
+            html.Div(id="sweep-standing"),
+            dcc.Store(id="sweep-shown"),
+            *(part for name in FIGURES for part in gallery.figure(f"sweep-{name}")),
+        ]
+    )
+
+
+def register(app: Any, live: Live) -> None:
+    """The page follows the store."""
+    watch = Watch(live.root)
+
+    @app.callback(
+        dash.Output({"state": "sweep"}, "options"),
+        dash.Output({"state": "sweep"}, "value"),
+        dash.Output("sweep-standing", "children"),
+        dash.Output("sweep-shown", "data"),
+        dash.Input("tick", "n_intervals"),
+        dash.Input({"state": "sweep"}, "value"),
+        dash.State({"state": "sweep"}, "options"),
+        dash.State("sweep-shown", "data"),
+    )
+    def show(_: int | None, chosen: str, options: list[Any], was: str | None) -> tuple[Any, ...]:
+        try:
+            names = watch.names()
+        except (StoreError, OSError) as error:
+            names, problem = [], str(error)
+        else:
+            problem = "" if names else "This store has no sweeps yet: python sweeps/sizes.py starts one."
+        name = chosen if chosen in names else names[0] if names else ""
+        body = drawn(watch.look(name)) if name else [html.P(problem)]
+        if chosen and name and chosen != name:
+            body = [html.P(f"No sweep of this store is called {chosen:.80}; this is {name}."), *body]
+        now = hashlib.sha256(repr(body).encode()).hexdigest()
+        same = [dash.no_update] * 3
+        if (names, now) == (options, was):
+            raise dash.exceptions.PreventUpdate
+        kept = dash.no_update if chosen == name or not name else name
+        return (names, kept, *(same[:2] if now == was else (body, now)))
+
+    for figure, draw in FIGURES.items():
+        _register_figure(app, live, watch, figure, draw)
+
+
+def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Callable[[Past], Page]) -> None:
+    """A figure of what became of the sweep follows its log."""
+    name = f"sweep-{figure}"
+
+    @app.callback(
+        *gallery.outputs(name),
+        dash.Input("tick", "n_intervals"),
+        dash.Input({"state": "sweep"}, "value"),
+        gallery.shown(name),
+    )
+    def show(_: int | None, chosen: str, was: list[Any] | None) -> tuple[Any, ...]:
+        if chosen not in watch.names():
+            raise dash.exceptions.PreventUpdate
+        past = watch.past(chosen)
+        version = [chosen, past.number]
+        if was is not None and was[1] == version:
+            raise dash.exceptions.PreventUpdate
+        return gallery.draw(live, name, draw(past), version, was, code=_code(live, chosen, figure))
+
+
+def _code(live: Live, sweep: str, figure: str) -> str:
+    """The line of Python that draws a figure."""
+    return (
+        "from pathlib import Path; from dashboards.figures import timeline; from sweeps.watching import history, "
+        f"standing; root = Path({str(live.root)!r}); "
+        f"timeline.{figure}(history.read(root, standing.look(root, {sweep!r}))).figure"
+    )
+
+
+def drawn(watched: Watched) -> list[Any]:
+    """A sweep: its head, then the runs under way, those that wait or failed, and the last that ended."""
+    sweep = watched.standing
+    parts = _head(sweep)
+    if sweep.running:
+        parts += [html.H2(f"Running ({len(sweep.running):,})"), _running(watched)]
+    met = [(run_id, word) for run_id, under in watched.under.items() for word in under.met]
+    if met:
+        parts += [html.H2(f"Met on the way ({len(met):,})"), table(("run", "what"), [[link(r), w] for r, w in met])]
+    others = said.others(sweep)
+    if others:
+        rows = [[other.run, other.when, other.reason] for other in others[:OTHERS]]
+        rows += [[f"and {len(others) - OTHERS:,} more", "", ""]] if len(others) > OTHERS else []
+        parts += [html.H2("Waiting, held or failed"), table(("run", "starts in", "why"), rows, right=("starts in",))]
+    if sweep.finished:
+        rows = [
+            [
+                link(run.run_id),
+                f"{run.loss:.4f}" if run.loss is not None else run.status,
+                said.ago(run.time, sweep.time),
+            ]
+            for run in sweep.finished
+        ]
+        parts += [html.H2("Last done"), table(("run", "loss", "ago"), rows, right=("loss", "ago"))]
+    return parts
+
+
+def _head(sweep: Standing) -> list[Any]:
+    counts = ", ".join(filter(None, [f"{sweep.done:,} of {sweep.asked:,} done", said.counts(sweep)]))
+    lines = [said.ends(sweep), said.driver(sweep), said.spent(sweep), said.wrong(sweep)]
+    bad = "warning" if sweep.driver in BAD else ""
+    return [
+        html.P(html.Strong(counts)),
+        html.Progress(value=str(sweep.done), max=str(max(1, sweep.asked))),
+        html.Ul([html.Li(line, className=bad if line == lines[1] else "") for line in lines if line]),
+        *(html.P(remark, className="warning") for remark in sweep.remarks[:10]),
+    ]
+
+
+def _running(watched: Watched) -> Any:
+    """The runs under way, the silent ones marked."""
+    sweep = watched.standing
+    speed = "MFU" if any(live.mfu is not None for live in sweep.running) else "GFLOP/s"
+    header = ("run", "done", "loss", "since its start", "tokens/s", speed, "heard", "saved", "ends in")
+    rows, marks = [], []
+    for live in sweep.running[:SHOWN]:
+        under = watched.under.get(live.run_id)
+        image = sparkline(under.losses) if under is not None else ""
+        flops = live.flops_per_second
+        rows.append(
+            [
+                link(live.run_id),
+                said.done(live),
+                "" if live.loss is None else f"{live.loss:.3f}",
+                html.Img(src=image, alt="loss of the training batches so far", className="spark") if image else "",
+                said.thousands(live.tokens_per_second),
+                said.percent(live.mfu) if speed == "MFU" else "" if not flops else f"{flops / 1e9:,.0f}",
+                said.ago(live.heartbeat, sweep.time),
+                said.ago(live.checkpoint, sweep.time),
+                said.left(live, sweep),
+            ]
+        )
+        marks.append(said.silent(live, sweep))
+    if len(sweep.running) > SHOWN:
+        more = f"and {len(sweep.running) - SHOWN:,} more"
+        rows.append([dcc.Link(more, href=f"/runs?{urlencode({'filter': 'status=running'})}"), *[""] * 8])
+        marks.append(False)
+    right = tuple(name for name in header if name not in ("run", "since its start"))
+    return table(header, rows, right=right, marks=marks)

@@ -1,0 +1,129 @@
+"""The sweeps of a store as a page shows them: how they stand, how their running runs do; only what changed is read."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpt3core import costs
+from gpt3core.errors import StoreError
+from gpt3core.store import places, sweepdir
+from gpt3core.store.rundir import RunDir
+from sweeps.watching import history, incidents, loss_trace, said, standing
+from sweeps.watching.history import History
+from sweeps.watching.loss_trace import Stamp
+from sweeps.watching.standing import Standing
+
+SHOWN = 40  # running runs whose curves are read
+LOOK_SECONDS = 1.0  # between two looks at one sweep, however many pages ask
+PAST_SECONDS = 15.0  # between two readings of the whole log of a sweep that goes on
+SPARK = (120, 28)  # pixels
+INK = "#4c8dc4"  # on white and on black
+
+
+@dataclass(frozen=True, kw_only=True)
+class Under:
+    """What the curve and the log of a run under way tell."""
+
+    losses: tuple[float, ...] = ()  # the oldest first
+    met: tuple[str, ...] = ()  # sentences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What became of a sweep until a moment."""
+
+    number: int  # another one where it was read anew
+    told_by: tuple[object, ...]  # what it depends on, but for the time
+    history: History
+    sizes: dict[str, float]  # non-embedding parameters by the label of a size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A sweep at one moment."""
+
+    standing: Standing
+    under: dict[str, Under] = field(default_factory=dict)  # of the runs under way that are shown
+
+
+class Watch:
+    """Looks at sweeps for whoever asks."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._seen: dict[str, Watched] = {}
+        self._under: dict[str, tuple[Stamp, Under]] = {}
+        self._past: Past | None = None  # of the sweep last asked for
+        self._sizes: dict[str, float] = {}
+
+    def names(self) -> list[str]:
+        """The sweeps that there are, the one last driven first."""
+        return sweepdir.names(self._root)
+
+    def look(self, name: str) -> Watched:
+        """A sweep of the store; ``name`` is one of ``names``."""
+        with self._lock:
+            seen = self._seen.get(name)
+            if seen is not None and time.time() - seen.standing.time < LOOK_SECONDS:
+                return seen
+            with contextlib.suppress(StoreError):  # a store elsewhere that does not answer now: what was seen last
+                places.refresh(self._root)
+            found = standing.look(self._root, name)
+            under = {live.run_id: self._read(live.run_id) for live in found.running[:SHOWN] if "/" not in live.run_id}
+            self._seen = {name: Watched(standing=found, under=under)}
+            self._under = {run_id: self._under[run_id] for run_id in under}
+            return self._seen[name]
+
+    def past(self, name: str) -> Past:
+        """What became of a sweep of the store; of one that goes on, up to a few seconds ago."""
+        sweep = self.look(name).standing
+        with self._lock:
+            seen, told_by = self._past, (sweep.driver, sweep.spoke, sweep.done)
+            if seen is not None and seen.history.name == name:
+                over = sweep.driver not in said.ALIVE and seen.told_by == told_by
+                if over or sweep.time - seen.history.now < PAST_SECONDS:
+                    return seen
+            found = history.read(self._root, sweep)
+            runs = [*found.stays, *found.coming]
+            sizes = {run.size: n for run in runs if (n := self._size(run.size, run.run_id)) is not None}
+            number = 1 if seen is None else seen.number + 1
+            self._past = Past(number=number, told_by=told_by, history=found, sizes=sizes)
+            return self._past
+
+    def _size(self, label: str, run_id: str) -> float | None:
+        """Non-embedding parameters of a size, by one of its runs."""
+        if label not in self._sizes and "/" not in run_id:
+            with contextlib.suppress(StoreError, OSError):
+                self._sizes[label] = float(costs.params(RunDir(self._root, run_id).spec().model).nonembedding)
+        return self._sizes.get(label)
+
+    def _read(self, run_id: str) -> Under:
+        run = RunDir(self._root, run_id)
+        stamp = loss_trace.stamp(run)
+        before = self._under.get(run_id)
+        if before is None or before[0] != stamp:
+            before = stamp, Under(losses=loss_trace.losses(run), met=tuple(incidents.sentences(incidents.read(run))))
+            self._under[run_id] = before
+        return before[1]
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A line of values without axes, as the address of an image; empty of fewer than two."""
+    if len(values) < 2:
+        return ""
+    width, height = SPARK
+    low, high = min(values), max(values)
+    across, down = (width - 4) / (len(values) - 1), (height - 4) / ((high - low) or 1.0)
+    points = " ".join(f"{2 + i * across:.1f},{2 + (high - value) * down:.1f}" for i, value in enumerate(values))
+    drawn = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"><polyline points="{points}" '
+        f'fill="none" stroke="{INK}" stroke-width="1.5"/></svg>'
+    )
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"

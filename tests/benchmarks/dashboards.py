@@ -1,0 +1,356 @@
+"""How fast the app is with many runs: what a reader waits for, and what a server that is left open takes.
+
+  python -m tests.benchmarks.dashboards                      1,000 and 10,000 runs of 1,000 points: about ten minutes
+  python -m tests.benchmarks.dashboards runs=1000 updates=30 fewer, and a shorter stretch of live updates
+  python -m tests.benchmarks.dashboards store=FOLDER         keep the stores there, and use those that are
+
+The stores are written by what writes them in a sweep. The app is started as a user starts it, so that laws are fitted
+behind the pages that are timed; a first view is that of a server that has just started. Needs Chromium.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from gpt3core import cli, costs
+from gpt3core.spec import RunSpec
+from gpt3core.store.rundir import RunDir, open_root
+from gpt3core.store.sweepdir import SweepDir, SweepRecord
+from sweeps.planning import grid, recipe
+from tests.analysis.synthetic import true_loss
+from tests.benchmarks.target import target
+from tests.browser.test_report import CHROMIUM, FLAGS
+from tests.test_house import CODE
+
+POINTS = 1000
+UNDER_WAY = 4  # runs that are left for the live updates, at least
+FIRST_VIEWS = 3
+INTERACTIONS = 60
+PATIENCE = 120_000  # milliseconds
+MEMORY = Path("/dev/shm")  # where writes are not waited for
+QUESTION = {"task": "held_out", "shots": 0, "items": 262_144, "version": 3, "draw": 0, "content": "", "fits": True}
+
+
+@dataclass
+class Settings:
+    """What can be given as key=value."""
+
+    runs: str = "1000,10000"
+    updates: int = 100
+    store: str = ""
+
+
+# -------------------------------------------------------------------------------------------------------- the store
+
+
+class Written:
+    """A sweep of a store, written run by run as workers and a driver write it."""
+
+    def __init__(self, root: Path, runs: int) -> None:
+        self.root, self.sweep = root, SweepDir(root, "large")
+        cells = grid.build(recipe.load(["recipe=laptop", "name=large"]), "0" * 64)
+        some = cells.runs
+        self.specs = [replace(some[i % len(some)], seed=i // len(some)) for i in range(runs)]
+        self.evals, self.rng = cells.evals, np.random.default_rng(0)
+        self.ended = 0
+
+    def begin(self) -> None:
+        """Ask for all runs."""
+        open_root(self.root, create=True)
+        with self.sweep.owned():
+            self.sweep.write_recipe(recipe.to_yaml(recipe.load(["recipe=laptop", "name=large"])))
+            ids = tuple(spec.run_id for spec in self.specs)
+            self.sweep.write_record(SweepRecord(runs=ids, evals=self.evals))
+        for spec in self.specs:
+            RunDir(self.root, spec.run_id).create(spec)
+
+    def end(self, count: int) -> None:
+        """Train the next runs to their end."""
+        for spec in self.specs[self.ended : self.ended + count]:
+            loss = self._train(RunDir(self.root, spec.run_id), spec)
+            for event, more in (("took", {"gpus": 0.0, "cores": 1.0}), ("finished", {"status": "done", "loss": loss})):
+                self.sweep.event(event, run_id=spec.run_id, **more)
+            self.sweep.event("freed", run_id=spec.run_id, seconds=60.0, gpus=0.0, cores=1.0)
+        self.ended = min(len(self.specs), self.ended + count)
+
+    def tell(self, step: int) -> None:
+        """How it stands, by a driver that is this process."""
+        left = [spec.run_id for spec in self.specs[self.ended :]]
+        live = {"phase": "training", "step": step % POINTS, "steps": POINTS, "loss": 3.0, "tokens_per_second": 1e4}
+        waiting = [{"reason": "behind", "count": len(left[2:]), "runs": left[2:22], "starts": []}]
+        self.sweep.write_status(
+            {
+                **{"sweep": "large", "state": "driving", "time": time.time(), "host": os.uname().nodename},
+                **{"pid": os.getpid(), "nodes": 1, "asked": len(self.specs), "done": self.ended, "damage": []},
+                **{"running": dict.fromkeys(left[:2], live), "waiting": waiting if left[2:] else []},
+                **{"eta_seconds": 600.0, "unit": "core", "taken": {"hours": 1.0, "usd": 0.0}},
+            }
+        )
+
+    def _train(self, run: RunDir, spec: RunSpec) -> float:
+        attempt = run.new_attempt()
+        run.event(attempt, "start", host="node", pid=1, precision="fp32", kernel="softmax")
+        steps = np.arange(1, POINTS + 1)
+        tokens = steps * (spec.tokens // POINTS)
+        loss = true_loss(costs.params(spec.model).nonembedding, tokens) * np.exp(
+            0.02 * self.rng.standard_normal(POINTS)
+        )
+        columns = {"step": steps, "tokens": tokens, "loss": loss, "lr": spec.optim.lr / steps, "grad_norm": 1 / loss}
+        run.write_metrics(attempt, {name: values.tolist() for name, values in columns.items()})
+        final = float(loss[-10:].mean())
+        measured = {**QUESTION, "loss": final, "loss_se": 0.01, "bits_per_byte": final / 1.6}
+        empty = ("metric", "accuracy", "accuracy_se", "logprob", "logprob_se", "chance", "prior_accuracy")
+        run.write_evaluation(self.evals.eval_id, {n: [measured.get(n)] for n in [*measured, *empty, "prior_logprob"]})
+        result = {
+            "status": "done",
+            "gpu_hours": 0.0,
+            "cost": 0.0,
+            "tokens_per_second": 1e4,
+            "mfu": None,
+            "steps": POINTS,
+        }
+        run.finish(
+            {**result, "attempts": 1, "epochs": 0.5, "precision": "fp32", "kernel": "softmax", "train_seconds": 60.0}
+        )
+        return final
+
+
+@contextlib.contextmanager
+def stores(given: str) -> Iterator[Path]:
+    """A folder for the stores, in memory where there is room."""
+    if given:
+        yield Path(given).absolute()
+        return
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30
+    with tempfile.TemporaryDirectory(prefix="isoflop-app-", dir=MEMORY if roomy else None) as folder:
+        yield Path(folder)
+
+
+def made(folder: Path, runs: int, left: int) -> Written:
+    """A store of so many runs, of which the last few are still to come."""
+    written = Written(folder / f"{runs}", runs)
+    if (written.root / "whole").exists():
+        written.ended = len(list(written.root.glob("runs/*/result.json")))
+        return written
+    began = time.monotonic()
+    written.begin()
+    written.end(runs - left)
+    (written.root / "whole").touch()
+    print(f"{runs:,} runs of {POINTS:,} points written in {time.monotonic() - began:.0f} s", flush=True)
+    return written
+
+
+# -------------------------------------------------------------------------------------------------------- the server
+
+
+@dataclass
+class Served:
+    """An app that listens."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    began: float  # by the monotonic clock, when its process was started
+    listens: float  # seconds from then until a connection was taken
+
+    def mb(self) -> float:
+        """Memory that it holds."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it took so far."""
+        return _cpu(self.process.pid)
+
+
+@contextlib.contextmanager
+def served(root: Path) -> Iterator[Served]:
+    """The app of a store, as a user starts it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", "dashboards.app", f"runs={root}", f"port={port}"]
+    began = time.monotonic()
+    process = subprocess.Popen(words, cwd=CODE, stdout=subprocess.DEVNULL)
+    try:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if process.poll() is not None or time.monotonic() > began + 60:
+                raise RuntimeError("the app does not start")
+            time.sleep(0.005)
+        yield Served(f"http://127.0.0.1:{port}", process, began, time.monotonic() - began)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ------------------------------------------------------------------------------------------------------- the reader
+
+
+def first_view(browser: Any, app: Served, runs: int) -> tuple[float, float]:
+    """Seconds from the address to the first rows, and until all runs are counted."""
+    page = browser.new_page()
+    began = time.monotonic()
+    page.goto(f"{app.address}/runs")
+    _wait_for_rows(page)
+    first = time.monotonic() - began
+    page.get_by_text(f"{runs:,} runs. ").wait_for(timeout=PATIENCE)
+    whole = time.monotonic() - began
+    page.close()
+    return first, whole
+
+
+def _wait_for_rows(page: Any) -> None:
+    page.locator("#runs-table td[data-dash-column=run_id]").first.wait_for(timeout=PATIENCE)
+
+
+def interactions(browser: Any, app: Served) -> list[float]:
+    """Seconds from a click or a key to the rows that it asks for."""
+    page = browser.new_page()
+    page.goto(f"{app.address}/runs")
+    _wait_for_rows(page)
+    box = page.locator("input[type=search]")
+
+    def words(text: str) -> Callable[[], None]:
+        return lambda: box.fill(text)
+
+    def sorted_by(name: str) -> Callable[[], None]:
+        return lambda: page.locator(f"th[data-dash-column={name}] .column-header--sort").click()
+
+    acts = [sorted_by("loss"), sorted_by("n"), words("loss<8 size=d64"), words("d128"), words("")]
+    acts += [lambda: page.locator(".next-page").click(), lambda: page.locator(".previous-page").click()]
+    found = []
+    for i in range(INTERACTIONS):
+        before = _rows(page)
+        began = time.monotonic()
+        acts[i % len(acts)]()
+        page.wait_for_function(
+            "was => window.document.querySelector('#runs-table tbody')?.innerText !== was", arg=before
+        )
+        found.append(time.monotonic() - began)
+        page.wait_for_timeout(150)
+    page.close()
+    return found
+
+
+def _rows(page: Any) -> str:
+    return str(page.evaluate("window.document.querySelector('#runs-table tbody')?.innerText"))
+
+
+def live(browser: Any, app: Served, written: Written, updates: int) -> tuple[float, float]:
+    """Memory of the server at the beginning and the end of a stretch of updates, with its pages open, in MB."""
+    pages = [browser.new_page() for _ in range(2)]
+    for page, path in zip(pages, ("runs", "sweep"), strict=True):
+        page.goto(f"{app.address}/{path}")
+    begun = 0.0
+    for i in range(updates):
+        written.tell(i)
+        if i % 10 == 5:
+            written.end(1)
+        time.sleep(1.0)
+        if i == updates // 4:  # what is loaded once is there
+            begun = app.mb()
+    for page in pages:
+        page.close()
+    return begun, app.mb()
+
+
+def exported(app: Served, kind: str) -> tuple[float, int, Path]:
+    """Seconds, bytes and file of the export of all curves."""
+    path = Path(tempfile.mkstemp(prefix="isoflop-curves-", dir=MEMORY if MEMORY.is_dir() else None)[1])
+    began = time.monotonic()
+    with urllib.request.urlopen(f"{app.address}/runs/curves.{kind}") as answer, open(path, "wb") as file:
+        shutil.copyfileobj(answer, file, 1 << 20)
+    return time.monotonic() - began, path.stat().st_size, path
+
+
+def measure(browser: Any, written: Written, updates: int) -> dict[str, Any]:
+    """One store."""
+    found: dict[str, Any] = {"view": [], "whole": [], "listens": [], "answers": []}
+    written.tell(0)
+    for _ in range(FIRST_VIEWS):
+        with served(written.root) as app:
+            found["listens"].append(app.listens)
+            with urllib.request.urlopen(f"{app.address}/_dash-layout") as answer:
+                answer.read()
+            found["answers"].append(time.monotonic() - app.began)
+            for name, seconds in zip(("view", "whole"), first_view(browser, app, len(written.specs)), strict=True):
+                found[name].append(seconds)
+    with served(written.root) as app:
+        found["act"] = interactions(browser, app)
+        cpu = app.cpu()
+        found["export"], size, path = exported(app, "parquet")
+        found["rows"] = pq.ParquetFile(path).metadata.num_rows
+        path.unlink()
+        print(f"  {found['rows']:,} rows: {size / 1e6:.0f} MB of Parquet in {found['export']:.1f} s, ", end="")
+        print(f"{app.cpu() - cpu:.1f} s CPU of the server")
+        found["csv"], size, path = exported(app, "csv")
+        path.unlink()
+        print(f"  as CSV: {size / 1e6:.0f} MB in {found['csv']:.1f} s")
+        found["memory"] = live(browser, app, written, updates)
+    median = {name: statistics.median(found[name]) for name in ("listens", "answers", "view", "whole")}
+    print(
+        f"  listens after {median['listens']:.2f} s, answers after {median['answers']:.2f}; first rows "
+        f"{median['view']:.2f} s ({', '.join(f'{v:.2f}' for v in found['view'])}), all runs {median['whole']:.2f} s; "
+        f"interaction median {statistics.median(found['act']):.3f}, p95 {np.quantile(found['act'], 0.95):.3f} s; "
+        f"memory {found['memory'][0]:.0f} to {found['memory'][1]:.0f} MB over {updates} updates",
+        flush=True,
+    )
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """The script."""
+    if "--help" in argv:
+        print(__doc__)
+        return 0
+    given = cli.settings(Settings(), argv)
+    sizes, found = sorted(int(word) for word in given.runs.split(",")), dict[int, dict[str, Any]]()
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    if CHROMIUM is not None:
+        from playwright.sync_api import sync_playwright
+
+        with stores(given.store) as folder, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+            for runs in sizes:
+                written = made(folder, runs, max(UNDER_WAY, given.updates // 10 + 2))
+                print(f"{runs:,} runs, load {os.getloadavg()[0]:.1f}:", flush=True)
+                found[runs] = measure(browser, written, given.updates)
+            browser.close()
+    few, many = found.get(1000), found.get(10_000)
+    for name, which, goal in (("1000", few, 2.0), ("10000", many, 5.0)):
+        target(f"first_view_{name}_runs_seconds", which and statistics.median(which["whole"]), "<=", goal)
+    for name, which in (("1000", few), ("10000", many)):
+        target(f"interaction_p95_{name}_runs_seconds", which and float(np.quantile(which["act"], 0.95)), "<=", 0.3)
+    whole = many if many and many["rows"] >= 9.9e6 else None
+    target("export_1e7_rows_parquet_seconds", whole and whole["export"], "<=", 15.0)
+    target("export_1e7_rows_csv_seconds", whole and whole["csv"], "<=", 15.0)
+    last = found[sizes[-1]] if found else None
+    target("memory_growth_mb", last and last["memory"][1] - last["memory"][0], "<=", 30.0)
+    target("listens_seconds", last and statistics.median(last["listens"]), "<=", 1.0)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

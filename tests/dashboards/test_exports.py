@@ -1,0 +1,70 @@
+"""What a figure hands out: rows that are read back as they were, and the line of Python that draws it again."""
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from analysis import api
+from analysis.settings import Fix, StudySettings
+from dashboards import app, exports, live
+from dashboards.figures import catalogue
+from dashboards.figures.frontier import frontier
+from dashboards.security import Door
+
+pytestmark = pytest.mark.xdist_group("study")
+
+
+def read_csv(content):
+    return pd.read_csv(io.BytesIO(content))
+
+
+def test_rows_are_read_back_to_the_last_bit(studied):
+    rows = frontier(studied).rows.reset_index(drop=True)
+    assert_frame_equal(read_csv(exports.csv(rows)), rows, check_dtype=False, check_exact=True)
+    assert_frame_equal(pd.read_parquet(io.BytesIO(exports.parquet(rows))), rows, check_dtype=False, check_exact=True)
+
+
+def test_whatever_a_table_holds_is_written():
+    values = [1e-320, 1 / 3, 1e300, np.nan, 123456789.125]
+    rows = pd.DataFrame({"x": values, "name": ['a,"b"\nc', "=1+1", None, "ü", ""], "seed": [1, "1b", None, 2, 3]})
+    rows["nested"] = [[1, 2], [], None, [3], [4]]
+    back = read_csv(exports.csv(rows))
+    assert back.x.tolist()[:3] + back.x.tolist()[4:] == values[:3] + values[4:]
+    assert back.name[0] == 'a,"b"\nc'
+    assert pd.read_parquet(io.BytesIO(exports.parquet(rows))).seed.tolist()[:2] == ["1", "1b"]
+    assert exports.csv(pd.DataFrame({"a": []})).decode().strip() == '"a"'
+
+
+def test_a_figure_is_fetched_by_its_key_until_it_is_gone(studied, monkeypatch):
+    following = live.Live(StudySettings(runs="nowhere"))
+    browser = app.build(following, Door()).server.test_client()
+    page = frontier(studied)
+    key = following.shelf.put(page)
+    assert following.shelf.put(page) == key
+    answer = browser.get(f"/export/{key}.csv")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=frontier.csv"
+    assert len(read_csv(answer.data)) == len(page.rows)
+    monkeypatch.setattr(exports, "MOST_KEPT", 2)
+    for _ in range(2):
+        following.shelf.put(frontier(studied))
+    for name in (f"{key}.csv", "other.csv", f"{key}.pkl"):
+        assert browser.get(f"/export/{name}").status_code == 410, name
+
+
+@pytest.mark.parametrize("changed", [{}, {"N": "total", "exclude": ["x"], "fix": Fix(a=0.5), "target_compute": [1e14]}])
+def test_the_line_of_python_draws_the_figure(simulated, changed):
+    given = StudySettings(runs=str(simulated), bootstrap=20, **changed)
+    line = exports.code(given, "frontier")
+    names: dict = {}
+    exec(re.sub(r"; (catalogue\.page.*)$", r"; drawn = \1", line), names)  # noqa: S102
+    expected = catalogue.page(api.study(given)[0], "frontier")
+    assert names["drawn"].to_json() == expected.figure.to_json()
+
+
+def test_a_figure_that_is_none_is_one_sentence(studied):
+    with pytest.raises(ValueError, match="'frontire' is no figure of laptop: there are frontier, "):
+        catalogue.page(studied, "frontire")

@@ -1,0 +1,171 @@
+"""The first page: numbers as a paper prints them, the answer before the tables, all of it text; and the theme."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from analysis.output import text
+from analysis.output.answer import answer
+from dashboards import summary, typeset
+from dashboards.figures import catalogue, style
+from dashboards.templates import render
+
+pytestmark = pytest.mark.xdist_group("study")
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        ("C=3.16e+12 FLOPs", "C=3.16 × 10<sup>12</sup> FLOPs"),
+        ("at 1e14", "at 10<sup>14</sup>"),
+        ("E 2.36e-09", "E 2.36 × 10<sup>−9</sup>"),
+        ("L(N,D) = E + A/N^alpha + B/D^beta", "L(N,D) = E + A/N<sup>α</sup> + B/D<sup>β</sup>"),
+        ("N* ~ C^0.56 (0.54 to 0.58)", "N* ~ C<sup>0.56</sup> (0.54 to 0.58)"),
+        ("C^-0.13", "C<sup>−0.13</sup>"),
+        ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
+        ("0.5 +- 0.1", "0.5 ± 0.1"),
+        ("n12-1e5f00aa1e22", "n12-1e5f00aa1e22"),
+        ("d8-0123456789e1", "d8-0123456789e1"),
+        ("<b>1e5</b>", "&lt;b&gt;10<sup>5</sup>&lt;/b&gt;"),
+    ],
+)
+def test_numbers_are_printed_as_a_paper_does(typed, printed):
+    parts = "".join(
+        f"<sup>{p}</sup>" if up else p.replace("<", "&lt;").replace(">", "&gt;") for p, up in typeset.pieces(typed)
+    )
+    assert parts.replace(typeset.THIN, " ") == printed
+
+
+@pytest.mark.parametrize(
+    "cell", ["3.94", "-", "1.2e+13", "552k (252k to 1.07M)", "3.83 to 4.01", "+12%", "-0.5%", "12,345"]
+)
+def test_numbers_stand_to_the_right(cell):
+    assert typeset.is_number(cell)
+
+
+@pytest.mark.parametrize("cell", ["ok", "d12", "E 1.4, A 34", "1, envelope", "up to 1"])
+def test_words_do_not(cell):
+    assert not typeset.is_number(cell)
+
+
+def test_every_table_is_in_a_group_and_every_row_is_shown_or_counted(studied):
+    tables = {title: rows for title, _, rows in text.tables(studied)}
+    shown = [table for _, group in summary.groups(studied) for table in group]
+    assert sorted(table.title for table in shown) == sorted(tables)
+    for table in shown:
+        assert sorted([*table.rows, *table.folded]) == sorted(tables[table.title])
+        assert table.rows
+    assert all(sum(t[0].startswith(b) for _, begins in summary.GROUPS for b in begins) == 1 for t in text._TABLES)
+    assert summary.groups(studied)[0][0] == "What a larger run would reach"
+
+
+def test_what_is_ill_determined_is_folded_away(studied):
+    (laws,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Laws")]
+    assert {row[3] for row in laws.rows} <= {"ok", "not tested"}
+    (shots,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Few-shot")]
+    assert {row[0] for row in shots.rows} == {"rising"}
+    assert "guessing" in {row[0] for row in shots.folded}
+
+
+def test_the_target_comes_first_and_nothing_is_said_twice_or_lost(studied):
+    lines = answer(studied)
+    lead, others = summary.split(lines)
+    assert [label for label, _ in lead] == ["at 1e14", "trust", "weakest"]
+    assert sorted([*lead, *others]) == sorted(lines)
+    assert all(summary.figure_of(label, catalogue.SLUGS) for label, _ in lines)
+    assert summary.split(others)[0] == []
+
+
+class Tags(HTMLParser):
+    def __init__(self, markup):
+        super().__init__()
+        self.found = []
+        self.feed(markup)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append(tag)
+
+
+EVIL = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}",
+    "\"'><svg onload=alert(1)>",
+)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil):
+    page = replace(style.Page(slug="s", title=evil, about=evil, figure=None, rows=None))
+    known = {
+        "name": evil,
+        "pages": [page],
+        "drawn": {"s": ""},
+        "code": {"s": evil},
+        "css": "",
+        "colours": [[evil, evil]],
+    }
+    cells = {"header": [evil], "rows": [[evil]]}
+    table = summary.Shown(title=evil, folded=[[evil]], folded_are=evil, **cells)
+    note = type("Note", (), {"severity": "warning", "message": evil, "code": evil})
+    made = (
+        render("figure.html", **known, **cells, title=evil, current="s", page=page, count=1),
+        render("list.html", **known, title=evil, current="index"),
+        render("comparison.html", **known, title=evil, current="index", comparisons=[(evil, [evil], [evil], [[evil]])]),
+        render(
+            "summary.html",
+            **known,
+            **{"title": evil, "current": "index", "lead": [(evil, evil)], "others": [(evil, evil)]},
+            **{"figure_of": lambda *_: None, "slugs": [], "groups": [(evil, [table])], "notes": [note, note]},
+            next_command=evil,
+        ),
+    )
+    for markup in made:
+        tags = Tags(markup).found
+        assert tags.count("script") == 3, "plotly's, ours, and the colours"
+        assert not {"img", "svg"} & set(tags)
+        assert "49" not in re.sub(r"<style>.*?</style>", "", markup)
+
+
+def colours(node):
+    """All colours that a figure names."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if re.search(r"color(scale|way)?$", key) and isinstance(value, str | list | tuple):
+                yield from (v for v in ([value] if isinstance(value, str) else strings(value)))
+            else:
+                yield from colours(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from colours(value)
+
+
+def strings(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from strings(one)
+
+
+def luminance(colour):
+    """Of WCAG 2.2."""
+    found = (
+        re.findall(r"[\d.]+", colour) if colour.startswith("rgb") else [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    )
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (float(v) / 255 for v in found[:3])]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):
+    light, dark = zip(*style.COLOURS, strict=True)
+    assert len(set(light)) == len(light)
+    assert not set(light) & set(dark), "else a figure that is painted twice would change"
+    named = {c for page in catalogue.pages(studied) for c in colours(page.figure.to_plotly_json())}
+    assert named <= set(light)
+    paper = luminance(dict(style.COLOURS)[style.PAPER])
+    for on_white, on_black in style.COLOURS:
+        if len(on_white) != 4 and "0.1" not in on_white and on_white not in (style.PAPER, style.GRID):
+            assert (luminance(on_black) + 0.05) / (paper + 0.05) > 3, f"{on_black} for {on_white}"

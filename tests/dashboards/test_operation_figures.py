@@ -1,0 +1,151 @@
+"""Figures of operation: what is drawn is what the history says; spikes are those that training itself would call so."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboards.figures import timeline
+from dashboards.figures.spikes import spiked, spikes
+from dashboards.figures.trunks import trunks
+from gpt3core.anomaly import AnomalySpec
+from gpt3core.train.anomaly import Guard
+from sweeps.watching.history import DONE, FAILED, RUNNING, Coming, Has, History, Stay
+from sweeps.watching.incidents import Incident
+from tests.conftest import make_run
+
+pytestmark = pytest.mark.xdist_group("study")
+EVIL = "<b>x</b>"
+
+
+def stay(run_id, began, ended, **more):
+    known = {"nodes": ("node-a",), "devices": 2.0, "usd_per_hour": 4.0, "how": DONE}
+    return Stay(**{**known, "run_id": run_id, "began": began, "ended": ended, **more})
+
+
+HISTORY = History(
+    name="s",
+    now=8000.0,
+    unit="GPU",
+    stays=(
+        stay("d8-1", 1000.0, 3000.0, expected=2800.0),
+        stay("d8-2", 2000.0, 4000.0, how=FAILED, reason=EVIL),
+        stay("d16-1", 3000.0, 5000.0, nodes=("node-a", EVIL), devices=4.0),
+        stay("d16-2", 5000.0, None, how=RUNNING),
+    ),
+    coming=(Coming(run_id="d16-3", starts=8500.0, ends=9500.0),),
+    cluster=(Has(time=900.0, nodes=2, devices=4.0), Has(time=5000.0, nodes=1, devices=2.0)),
+    ends=9500.0,
+    to_come={"hours": 1.0, "usd": 2.0},
+    limit={"hours": 9.0},
+)
+
+
+def bars(page):
+    return [t for t in page.figure.data if t.type == "bar" and t.base is not None]
+
+
+def test_a_bar_is_a_stay_on_a_node_and_none_lies_over_another():
+    page = timeline.timeline(HISTORY, {"d8": 1e3, "d16": 1e4})
+    drawn = [(y, base.timestamp(), x / 1000) for t in bars(page) for y, base, x in zip(t.y, t.base, t.x, strict=True)]
+    assert sorted((base, x) for _, base, x in drawn) == [
+        *[(1000, 2000), (2000, 2000), (3000, 2000), (3000, 2000), (5000, 3000), (8500, 1000)]
+    ], "the gang is on both of its nodes, and what runs reaches to now"
+    for lane in {y for y, *_ in drawn}:
+        inside = sorted((base, base + x) for y, base, x in drawn if y == lane)
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(inside))
+    (ticks,) = [t for t in page.figure.data if t.name == "expected end"]
+    assert [x.timestamp() for x in ticks.x] == [2800]
+    assert len(page.rows) == 4
+    text = page.figure.to_json()
+    assert "<b>x" not in text.replace("<b>d", "")
+    assert "1 of 1 that ended well took longer" in page.about
+
+
+def test_devices_and_cost_are_those_of_the_stays():
+    page = timeline.utilisation(HISTORY)
+    held, there = page.figure.data
+    assert list(held.y) == [2, 4, 6, 4, 2, 2]
+    assert list(there.y) == [4, 2, 2]
+    hours = (2000 * 2 + 2000 * 2 + 2000 * 4 + 3000 * 2) / 3600
+    assert f"{hours * 3600 / (4 * 4000 + 2 * 3000):.0%}" in page.about
+    cost = timeline.spending(HISTORY)
+    taken, expected = cost.figure.data
+    assert taken.y[-1] == pytest.approx(hours)
+    assert list(expected.y) == pytest.approx([hours, hours + 1])
+    assert f"{hours + 1:.3g} GPU-hours" in cost.about
+    empty = replace(HISTORY, stays=(), coming=(), cluster=(), ends=None, to_come=None, limit=None)
+    for draw in (timeline.timeline, timeline.utilisation, timeline.spending):
+        assert draw(empty).rows.empty
+
+
+def test_of_many_stays_the_last_ones_are_drawn_and_all_are_rows():
+    many = tuple(stay(f"d8-{i}", 10.0 * i, 10.0 * i + 5) for i in range(timeline.MOST + 100))
+    page = timeline.timeline(replace(HISTORY, stays=many, coming=()))
+    assert sum(len(t.y) for t in bars(page)) == timeline.MOST
+    assert len(page.rows) == timeline.MOST + 100
+    assert "the last 2,000 of 2,100" in page.about
+
+
+def test_spikes_are_those_that_a_run_with_the_rule_leaves_out(tales):
+    random = np.random.default_rng(3)
+    losses = 3 + 2 * np.exp(-np.arange(600) / 80) + 0.02 * random.standard_normal(600)
+    losses[[150, 151, 300, 480]] += [2.5, 0.1, 2.0, 0.3]
+    losses[400] = math.nan
+    rule = AnomalySpec(policy="skip", spike=9.0, limit=100)
+    guard = Guard(replace(make_run(tales, steps=600), anomaly=rule), {})
+    by_guard = [guard.judge(step, loss, 1.0) is not None for step, loss in enumerate(losses.tolist())]
+    assert np.flatnonzero(by_guard).tolist() == [300, 400, 480], "a jump within the fall is none"
+    assert spiked(losses).tolist() == by_guard
+
+
+def test_a_run_shows_its_spikes_restarts_and_what_it_went_back_from():
+    steps = np.arange(1, 1001)
+    loss = 3 + 0.01 * np.sin(steps)
+    loss[699] = 4.5
+    curve = pd.DataFrame({"step": steps, "loss": loss, "grad_norm": 1 + 0.01 * np.cos(steps)})
+    met = [
+        Incident(what="start", attempt=1, time=0.0, step=0, said="a"),
+        Incident(what="rolled back", attempt=1, time=1.0, step=400),
+        Incident(what="start", attempt=2, time=2.0, step=600, said=EVIL, lost=7),
+    ]
+    page = spikes("d8-1", curve, met, [[(401, 3.5), (402, 3.6)]])
+    named = {t.name: t for t in page.figure.data if t.name and t.xaxis in (None, "x")}
+    assert (list(named["spike"].x), list(named["spike"].y)) == ([700], [4.5]), "as it was, not as a mean"
+    assert list(named["restart"].x) == [600]
+    assert "7 steps done again" in named["restart"].text[0]
+    assert EVIL not in named["restart"].text[0]
+    assert list(named["gone back from"].y) == [3.5, 3.6]
+    assert list(named["rolled back"].x) == [400]
+    assert {shape.x0 for shape in page.figure.layout.shapes} == {600}
+    assert "1 of the loss, 0 of the gradient norm" in page.about
+    assert page.rows.step.tolist() == [0, 400, 600, 700]
+    assert spikes("d8-1", curve.iloc[:0]).rows.empty
+
+
+def test_branches_begin_where_their_own_steps_do(studied):
+    """Of three runs of a size two start from the longest, after 400 and 700 of its 1,000 steps of 100 tokens."""
+    ids = list(studied.everything.run_id[:4])
+    trunk, early, late, alone = ids
+    table = studied.runs.table.set_index("run_id", drop=False)
+    table["parent"] = pd.Series({early: f"{trunk}@400", late: f"{trunk}@700"}, dtype="string")
+    everything = studied.everything[studied.everything.run_id.isin(ids)].set_index("run_id", drop=False)
+    everything.loc[ids, "D"] = [100_000.0, 50_000.0, 80_000.0, 1e9]
+    study = replace(studied, runs=replace(studied.runs, table=table), everything=everything)
+
+    def curve(first, last):
+        steps = np.arange(first, last + 1)
+        return pd.DataFrame({"tokens": 100 * steps, "loss": 5 - steps / 1000})
+
+    losses = {trunk: curve(1, 1000), early: curve(401, 500), late: curve(701, 800), alone: curve(1, 10)}
+    page = trunks(study, losses)
+    rings = next(t for t in page.figure.data if t.name == "a branch begins")
+    assert sorted(rings.x) == [40_000, 70_000]
+    assert set(page.rows.run_id) == {trunk, early, late}
+    thick = {t.name for t in page.figure.data if t.mode == "lines" and t.line.width > 2}
+    assert thick == {trunk}
+    assert "120k tokens in place of 230k (48% less)" in page.about
+    assert trunks(studied, losses) is None, "no run started from another"

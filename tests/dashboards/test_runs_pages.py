@@ -1,0 +1,158 @@
+"""What the pages of runs and sweeps are made of, without a browser: runs beside each other, one opened, curves."""
+
+import base64
+import io
+import shutil
+import threading
+import xml.etree.ElementTree as ET
+
+import pandas as pd
+import pytest
+from pyarrow import csv
+from pyarrow import parquet as pq
+
+from dashboards import curve_export, one_run, side_by_side, watch
+from gpt3core import spec as specs
+from gpt3core.store.rundir import RunDir
+from gpt3core.store.sweepdir import SweepDir
+from sweeps.watching import said, standing
+from sweeps.watching.run_table import RunTable
+from tests.sweeps.test_watching import midway  # noqa: F401 (a fixture)
+from tests.sweeps.test_watching import said as write_status
+
+
+@pytest.fixture
+def root(simulated, tmp_path):
+    """A copy of a finished sweep."""
+    return shutil.copytree(simulated, tmp_path / "copy")
+
+
+def test_runs_beside_each_other_show_what_differs_and_only_that(root):
+    rows = RunTable(root).look().rows
+    runs = [RunDir(root, row.run_id) for row in (rows[0], rows[5], rows[9])]
+    found = side_by_side.compare(runs)
+    flat = [specs.flat(specs.as_dict(run.spec())) for run in runs]
+    differing = {name for name in flat[0] if len({repr(one[name]) for one in flat}) > 1}
+    told = {line.field: line.values for line in (*found.weights, *found.beside)}
+    assert differing <= set(told)
+    assert {line.field for line in found.same} == set(flat[0]) - differing
+    assert told["tokens"] == tuple(f"{one['tokens']:,}" for one in flat)
+    assert "budget_flops" in {line.field for line in found.beside}, "a budget has no say in the weights"
+    same = side_by_side.compare([runs[0], runs[0]])
+    assert (same.weights, same.beside) == ((), ())
+
+
+def test_an_opened_run_tells_its_scores_its_log_and_what_it_met(root):
+    row = RunTable(root).look().rows[0]
+    run = RunDir(root, row.run_id)
+    attempt = run.attempts()[-1]
+    for i in range(one_run.MOST_SAID + 5):
+        run.event(attempt, "note", number=i)
+    run.event(attempt, "anomaly", step=7, reason="<script>alert(1)</script>", action="skip")
+    found = one_run.read(root, row)
+    assert (len(found.said), found.unsaid) == (one_run.MOST_SAID, 6)
+    assert found.met == ("anomaly at step 7: <script>alert(1)</script>; skip",)
+    table = run.evaluation(next((run.path / "evals").glob("*.parquet")).stem)
+    assert found.held_out.startswith(f"loss {table.loss[0]:.4f} ± {table.loss_se[0]:.4f}")
+    asked = table[table.task != "held_out"]
+    assert [cells[0] for cells in found.measured] == list(asked.task)
+    assert [cells[1] for cells in found.measured] == [str(shots) for shots in asked.shots]
+    assert ("status", "done") in found.facts
+    (run.path / "evals" / "torn.parquet").write_bytes(b"PAR1")
+    assert one_run.read(root, row).held_out == found.held_out
+
+
+def test_names_from_an_address_are_looked_up_and_never_opened():
+    known = ["d8-aaaaaaaaaaaa", "d16-bbbbbbbbbbbb"]
+    asked = ["d16-bbbbbbbbbbbb", "../../etc/passwd", "", "d16-bbbbbbbbbbbb", "d8"]
+    assert one_run.names(asked, known) == (["d16-bbbbbbbbbbbb"], ["../../etc/passwd", "d8"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_exported_curves_are_the_stores_row_for_row(root, kind):
+    ids = [row.run_id for row in RunTable(root).look().rows]
+    twice = RunDir(root, ids[2])
+    steps = list(range(8, 14))  # a second attempt that goes on from step 7
+    columns = {"step": steps, "tokens": [100 * s for s in steps], "loss": [1 / s for s in steps]}
+    twice.write_metrics(twice.new_attempt(), {**columns, "lr": [1e-3] * 6, "grad_norm": [float("nan")] * 6})
+    shutil.rmtree(RunDir(root, ids[4]).path / "attempt-001")
+    data = io.BytesIO(b"".join(curve_export.stream(root, [*ids, "nobody"], kind)))
+    table = (csv.read_csv if kind == "csv" else pq.read_table)(data).to_pandas()
+    known = [RunDir(root, run_id).curve(("step", "tokens", "loss", "lr")).assign(run_id=run_id) for run_id in ids]
+    expected = pd.concat(known, ignore_index=True)
+    pd.testing.assert_frame_equal(
+        table[["step", "tokens", "loss", "lr", "run_id"]], expected, check_dtype=False, check_exact=True
+    )
+    assert table[table.run_id == ids[2]].grad_norm.notna().sum() == 7, "the later attempt's rows hold"
+
+
+def test_an_export_is_sent_as_it_is_read(root, monkeypatch):
+    monkeypatch.setattr(curve_export, "CHUNK_ROWS", 25)
+    ids = [row.run_id for row in RunTable(root).look().rows]
+    pieces = list(curve_export.stream(root, ids, "parquet"))
+    assert len(pieces) == -(-10 * len(ids) // 30) + (10 * len(ids) % 30 == 0)
+    assert len(pq.read_table(io.BytesIO(b"".join(pieces)))) == 10 * len(ids)
+
+
+def test_a_sweep_is_watched_without_reading_what_did_not_change(midway, monkeypatch):  # noqa: F811
+    root, _ = midway
+    write_status(root)
+    running = standing.look(root, "laptop").running
+    for live in running:
+        run = RunDir(root, live.run_id)
+        attempt = run.attempts()[-1] if run.attempts() else run.new_attempt()
+        run.write_metrics(attempt, {"step": [1, 2, 3], "tokens": [1, 2, 3], "loss": [4.0, 3.0, 3.5]})
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+    following = watch.Watch(root)
+    assert following.names() == ["laptop"]
+    first = following.look("laptop")
+    assert {run_id: under.losses for run_id, under in first.under.items()} == {
+        live.run_id: (4.0, 3.0, 3.5) for live in running
+    }
+    monkeypatch.setattr(watch.loss_trace, "losses", lambda run: pytest.fail("nothing changed"))
+    second = following.look("laptop")
+    assert second.under == first.under
+    assert second.standing.time > first.standing.time
+
+
+def test_many_pages_share_one_look(midway, monkeypatch):  # noqa: F811
+    root, _ = midway
+    looks = []
+    look = standing.look
+    monkeypatch.setattr(standing, "look", lambda *given: looks.append(given) or look(*given))
+    following = watch.Watch(root)
+    pages = [threading.Thread(target=following.look, args=("laptop",)) for _ in range(5)]
+    for page in pages:
+        page.start()
+    for page in pages:
+        page.join()
+    assert len(looks) == 1
+
+
+def test_a_sparkline_is_a_picture_of_its_values():
+    address = watch.sparkline([3.0, 1.0, 2.0])
+    drawn = ET.fromstring(base64.b64decode(address.removeprefix("data:image/svg+xml;base64,")))
+    points = [tuple(map(float, point.split(","))) for point in drawn[0].get("points").split()]
+    assert [x for x, _ in points] == sorted(x for x, _ in points)
+    heights = [y for _, y in points]
+    assert heights[0] < heights[2] < heights[1], "the lowest value is at the bottom"
+    assert watch.sparkline([3.0]) == watch.sparkline([]) == ""
+    assert watch.sparkline([2.0, 2.0])
+
+
+def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # noqa: F811
+    from scipy.stats import norm
+
+    root, _ = midway
+    write_status(root, eta_seconds=1000.0, estimates={"runs": 5, "first": 1.0, "first_error": 0.2, "error": 0.1})
+    sweep = standing.look(root, "laptop")
+    low, high = said.left_between(sweep)
+    left = sweep.ends - sweep.time
+    # errors of a normal distribution whose absolute values have the median 0.1
+    factor = 2.718281828 ** (0.1 * norm.ppf(0.95) / norm.ppf(0.75))
+    assert (low, high) == pytest.approx((left / factor, left * factor), rel=1e-5)
+    assert f"90%: {said.duration(low)} to {said.duration(high)}" in said.ends(sweep)
+    write_status(root, eta_seconds=1000.0, estimates={"runs": 2, "first": 1.0, "error": 0.1})
+    assert said.left_between(standing.look(root, "laptop")) is None
+    SweepDir(root, "laptop").write_status({"state": "ended", "time": 1.0})
+    assert said.ends(standing.look(root, "laptop")) == ""

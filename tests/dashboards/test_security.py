@@ -1,0 +1,127 @@
+"""Who may see the app, and what its pages may load: asked of the server itself, as browsers and attackers ask."""
+
+import secrets
+
+import pytest
+
+from analysis.settings import StudySettings
+from dashboards import app, live
+from dashboards.security import Door, door
+from gpt3core.errors import UsageError
+
+TOKEN = "correct horse battery staple"
+CALLBACK = "/_dash-update-component"
+HERE = "http://127.0.0.1:8050"
+
+
+def client(at):
+    return app.build(live.Live(StudySettings(runs="nowhere")), at).server.test_client()
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return client(Door())
+
+
+@pytest.fixture
+def locked():
+    return client(Door(host="0.0.0.0", token=TOKEN))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])
+def test_other_machines_are_let_in_with_a_token_only(host):
+    with pytest.raises(UsageError, match=rf"host={host}: other machines .* add token=TEXT .* ssh -L"):
+        app.main([f"host={host}"])
+    assert door(host, TOKEN) == Door(host=host, token=TOKEN)
+
+
+@pytest.mark.parametrize("host", [None, "127.0.0.1", "localhost", "::1"])
+def test_this_machine_needs_none(host):
+    assert door(host, None).token is None
+
+
+def test_a_token_that_can_be_guessed_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="token= has 6 characters: at least 16"):
+        door("0.0.0.0", "secret")
+    (tmp_path / "t").write_text(f"{TOKEN}\n")
+    assert door(None, f"@{tmp_path / 't'}").token == TOKEN
+    with pytest.raises(UsageError, match="no text can be read from"):
+        door(None, f"@{tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize("called", ["127.0.0.1:8050", "localhost:8050", "localhost", "[::1]:8050", "192.0.2.7:9000"])
+def test_the_server_answers_to_addresses_and_its_own_names(opened, called):
+    assert opened.get("/", headers={"Host": called}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "called", ["evil.example", "evil.example:8050", "localhost.evil.example", "127.0.0.1.nip.io", "[", ""]
+)
+def test_a_name_that_was_made_to_point_here_is_refused(opened, called):
+    for path in ("/", "/_dash-layout", "/export/x.csv"):
+        answer = opened.get(path, headers={"Host": called})
+        assert answer.status_code in (400, 403), path
+
+
+def test_what_another_sites_page_sends_is_refused(opened):
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ):
+        assert opened.post(CALLBACK, json={}, base_url=HERE, headers=headers).status_code == 403, headers
+    for headers in ({"Origin": HERE, "Sec-Fetch-Site": "same-origin"}, {}):
+        assert opened.post(CALLBACK, json={}, base_url=HERE, headers=headers).status_code != 403, headers
+
+
+def test_pages_may_load_nothing_from_elsewhere_and_no_script_of_a_name(opened):
+    policy = dict(part.strip().split(" ", 1) for part in opened.get("/").headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert "unsafe" not in policy["script-src"]
+    assert not [word for words in policy.values() for word in words.split() if "://" in word or word == "*"]
+    assert opened.get("/").headers["X-Frame-Options"] == "DENY"
+
+
+def test_nothing_is_answered_before_the_token(locked):
+    for path in (
+        "/",
+        "/laws?figure=isoflop",
+        "/_dash-layout",
+        "/_dash-dependencies",
+        "/assets/figures.js",
+        "/export/x.csv",
+    ):
+        answer = locked.get(path, base_url=HERE)
+        assert answer.status_code == 401, path
+        assert b"_dash-config" not in answer.data
+    assert locked.post(CALLBACK, json={}, base_url=HERE).status_code == 401
+
+
+def test_the_token_is_asked_for_once_and_the_browser_keeps_something_else(locked):
+    wrong = locked.post("/laws?figure=isoflop", data={"token": secrets.token_hex(16)}, base_url=HERE)
+    assert wrong.status_code == 401
+    assert b"not the token" in wrong.data
+    right = locked.post("/laws?figure=isoflop", data={"token": TOKEN}, base_url=HERE, headers={"Origin": HERE})
+    assert (right.status_code, right.headers["Location"]) == (303, f"{HERE}/laws?figure=isoflop")
+    cookie = right.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert TOKEN not in cookie
+    assert locked.get("/", base_url=HERE).status_code == 200
+    other = client(Door(host="0.0.0.0", token=TOKEN))
+    other.set_cookie("isoflop-8050", cookie.split("=", 1)[1].split(";")[0], domain="127.0.0.1")
+    assert other.get("/", base_url=HERE).status_code == 401, "the cookie ends with the process"
+
+
+def test_a_token_sent_by_another_site_is_not_even_read(locked):
+    sent = locked.post("/", data={"token": TOKEN}, base_url=HERE, headers={"Origin": "https://evil.example"})
+    assert sent.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/export/../../etc/passwd", "/export/%2e%2e%2fetc%2fpasswd.csv", "/assets/../app.py"])
+def test_no_path_of_an_address_is_opened(opened, path):
+    answer = opened.get(path)
+    assert b"root:" not in answer.data
+    assert b"import" not in answer.data
