@@ -6,6 +6,7 @@ The choice is in the address. While it is fitted, what is shown is the fit befor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import unescape
 from typing import Any
 
 import dash
@@ -342,4 +343,5 @@ def _register_left_out(app: Any, desk: Desk) -> None:
 def runs_in(selection: Mapping[str, Any] | None) -> list[str]:
     """The runs inside a lasso; what is no run (a minimum, a prediction) carries no name."""
     points = (selection or {}).get("points", [])
-    return list(dict.fromkeys(p["customdata"] for p in points if isinstance(p.get("customdata"), str)))
+    names = [p["customdata"] for p in points if isinstance(p.get("customdata"), str)]
+    return list(dict.fromkeys(map(unescape, names)))  # style.plain escaped them
