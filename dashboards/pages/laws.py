@@ -43,6 +43,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     return html.Article(
         [
             _choices(state),
+            html.P(refit.unknown(state), className="warning"),
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
             dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
@@ -75,6 +76,7 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
 
 def _choices(state: Mapping[str, str]) -> Any:
     """The inputs of a choice, and what is left out by now."""
+    chosen = refit.choice(state)
     authors = {law: author.capitalize() for author, law in reversed(AUTHORS.items())}
     laws = {"all": "all, weighted by their backtests"}
     laws |= {name: f"{name} ({authors[name]})" if name in authors else name for name in LAWS}
@@ -83,9 +85,9 @@ def _choices(state: Mapping[str, str]) -> Any:
     lasso = "To leave runs out, draw a lasso around them in the figure (its tool is above the right corner):"
     return html.Div(
         [
-            _dropdown("law", "Law", laws, state),
-            _dropdown("N", "N counts", counts, state),
-            _dropdown("C", "C is", computes, state),
+            _dropdown("law", "Law", laws, chosen.law),
+            _dropdown("N", "N counts", counts, chosen.n),
+            _dropdown("C", "C is", computes, chosen.c),
             _field("from", "C from, FLOPs", state),
             _field("to", "C to, FLOPs", state),
             html.Div(
@@ -105,11 +107,10 @@ def _choices(state: Mapping[str, str]) -> Any:
     )
 
 
-def _dropdown(name: str, label: str, words: Mapping[str, str], state: Mapping[str, str]) -> Any:
+def _dropdown(name: str, label: str, words: Mapping[str, str], value: str | None) -> Any:
     options = [{"label": "as started", "value": STARTED}]
     options += [{"label": word, "value": value} for value, word in words.items()]
-    value = state[name] if state[name] in words else STARTED
-    box = dcc.Dropdown(id={"state": name}, options=options, value=value, clearable=False, searchable=False)
+    box = dcc.Dropdown(id={"state": name}, options=options, value=value or STARTED, clearable=False, searchable=False)
     return html.Label([label, box])
 
 

@@ -76,6 +76,13 @@ def test_what_is_not_taken_is_said(studied):
     assert refit.unread({"out": '["cut off'}, studied) == ['out=["cut off: no list of reasons, each with names of runs']
 
 
+def test_what_an_address_names_that_there_is_not_is_said():
+    assert refit.unknown({**refit.STATE, "cut": ""}) == refit.unknown({"law": "hoffmann", "N": "total"}) == ""
+    said = refit.unknown({"law": "<b>", "C": "7nd", "cut": "x"})
+    assert said == "Not known, and as the app was started: law=<b>, C=7nd, cut=x."
+    assert refit.choice({"law": "hoffmann"}).law == "chinchilla"
+
+
 def test_runs_are_left_out_for_a_reason_and_taken_back_last_first():
     first = Choice().without(["a", "b"], "  spiked\nbadly ")
     second = first.without(["b", "c"], "another")
