@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -10,6 +9,7 @@ from analysis.estimation.compare import Comparison
 from analysis.output.words import flops
 from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
+from dashboards.figures.drawing import label
 from dashboards.figures.style import LOSS, MARKERS, PALETTE, Page, axes, behind, hover, plain
 
 ABOUT = (
@@ -77,15 +77,8 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
             line={"color": PALETTE[i], "dash": ("solid", "dash")[i], "width": 2},
             hovertemplate=f"{plain(name)}, best size<br>C %{{x:.3g}}<br>loss %{{y:.4f}}<extra></extra>",
         )
-        figure.add_annotation(
-            x=np.log10(every[-1].compute),
-            y=np.log10(losses[-1]),
-            text=plain(name),
-            showarrow=False,
-            xanchor="right",
-            yanchor="top" if losses[-1] == min(every[-1].loss_a, every[-1].loss_b) else "bottom",
-            font={"color": PALETTE[i], "size": 13},
-        )
+        corner = "top right" if losses[-1] == min(every[-1].loss_a, every[-1].loss_b) else "bottom right"
+        label(figure, every[-1].compute, losses[-1], plain(name), corner=corner, color=PALETTE[i])
     axes(figure, f"compute, {LABELS[pair.a.convention.c]}", LOSS, log_y=True)
     about = (
         "Each point a run; lines are what the best sizes reach by one law of both, carried to C = "

@@ -30,6 +30,7 @@ PATH, TITLE = "/laws", "Laws"
 STATE = {"figure": "frontier", "axes": "drawn", **refit.STATE, "cut": ""}
 FIGURE, RESIDUALS, CUT = "laws-figure", "laws-residuals", "laws-cut"
 AXES = {"drawn": "axes as drawn", "linear": "linear axes"}
+MOST_MARKS = 5  # of the slider that are named: a phone has room for these
 BELOW = "residuals"  # the figure below each other one
 FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
@@ -68,7 +69,10 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
         *gallery.figure(RESIDUALS),
         html.H2("Fit below, predict above"),
         html.P(id="laws-cut-said"),
-        html.Div(dcc.Slider(0, 0, step=1, value=0, id="laws-slider", included=False), id="laws-slider-box"),
+        html.Div(
+            dcc.Slider(0, 0, step=1, value=0, id="laws-slider", included=False, allow_direct_input=False),
+            id="laws-slider-box",
+        ),
         hidden("cut", state),
         *gallery.figure(CUT),
     ]
@@ -103,7 +107,7 @@ def _choices(state: Mapping[str, str]) -> Any:
                 className="lasso",
             ),
         ],
-        className="choices",
+        className="chosen",
     )
 
 
@@ -292,7 +296,8 @@ def _register_cut(app: Any, desk: Desk) -> None:
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
         here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
-        marks = {i: flops(cut.fitted_to) for i, cut in enumerate(found)}
+        every = -(-len(found) // MOST_MARKS)
+        marks = {i: flops(cut.fitted_to) if i % every == 0 else "" for i, cut in enumerate(found)}
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
         written = flops(here.fitted_to) if moved else dash.no_update
