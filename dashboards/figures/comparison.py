@@ -60,7 +60,7 @@ def _rows(comparisons: list[Comparison]) -> pd.DataFrame:
 def frontiers(pair: Ladders, found: Comparison) -> Page:
     """Loss against compute of both ladders, and what each reaches with its best sizes, by the law of both."""
     figure = go.Figure()
-    every = sorted([*found.at, *found.beyond], key=lambda m: m.compute)
+    every, last = sorted([*found.at, *found.beyond], key=lambda m: m.compute), found.at[-1]
     tables = {name: selected.table for name, selected in zip(found.names, (pair.a, pair.b), strict=True)}
     for i, (name, table) in enumerate(tables.items()):
         look = {"color": PALETTE[i], "symbol": MARKERS[i], "size": 7, "opacity": 0.6}
@@ -77,8 +77,9 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
             line={"color": PALETTE[i], "dash": ("solid", "dash")[i], "width": 2},
             hovertemplate=f"{plain(name)}, best size<br>C %{{x:.3g}}<br>loss %{{y:.4f}}<extra></extra>",
         )
-        corner = "top right" if losses[-1] == min(every[-1].loss_a, every[-1].loss_b) else "bottom right"
-        label(figure, every[-1].compute, losses[-1], plain(name), corner=corner, color=PALETTE[i])
+        loss = last.loss_b if i else last.loss_a
+        corner = "top right" if loss == min(last.loss_a, last.loss_b) else "bottom left"
+        label(figure, last.compute, loss, plain(name), corner=corner, color=PALETTE[i])
     axes(figure, f"compute, {LABELS[pair.a.convention.c]}", LOSS, log_y=True)
     about = (
         "Each point a run; lines are what the best sizes reach by one law of both, carried to C = "
