@@ -167,7 +167,7 @@ def _opened(run: OneRun) -> list[Any]:
     """A run: its facts, what it met, its scores and its log."""
     parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", id="runs-close")]
     parts += [html.P(word, className="warning") for word in (run.row.note, run.problem) if word]
-    parts.append(html.Dl([part for name, shown in run.facts for part in (html.Dt(name), html.Dd(shown))]))
+    parts.append(html.Dl([html.Div([html.Dt(name), html.Dd(shown)]) for name, shown in run.facts], className="facts"))
     parts.append(html.P(["Its curve, every step: ", *links(f"run_id={run.row.run_id}")]))
     if run.met:
         parts += [html.H3("Met on the way"), html.Ul([html.Li(word) for word in run.met])]

@@ -18,6 +18,7 @@ from sweeps.watching.run_table import Row, RunsView, RunTable
 
 PATH, TITLE = "/runs", "Runs"
 PAGE_ROWS = 50
+ORDER = "size,flops,seed"  # where none is asked for
 GROUPS = ("size", "sweep", "status", "budget", "lr", "batch_tokens", "schedule", "seed", "n_layer", "corpus", "device")
 STATE = {
     "filter": "",
@@ -33,7 +34,7 @@ CELL = {
     "color": "var(--ink)",
     "border": "none",
     "borderBottom": "1px solid var(--line)",
-    "fontFamily": "inherit",
+    "fontFamily": "system-ui, sans-serif",
     "fontSize": "13px",
     "fontVariantNumeric": "tabular-nums",
     "maxWidth": "320px",
@@ -69,7 +70,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                         id={"state": "columns"}, value=shown_columns(state["columns"]), options=columns, multi=True
                     ),
                 ],
-                className="choices",
+                className="runs-choices",
             ),
             html.P(id="runs-count", role="status"),
             _table(state),
@@ -169,7 +170,7 @@ def _register_table(app: Any, runs: RunTable) -> None:
             groups, at, pages = query.page(query.grouped(kept, column), at, PAGE_ROWS)
             data, heads, selectable = [_group(one) for one in groups], _group_heads(column), ""
         else:
-            rows, at, pages = query.page(query.ordered(kept, order), at, PAGE_ROWS)
+            rows, at, pages = query.page(query.ordered(kept, order or ORDER), at, PAGE_ROWS)
             names = [name for name in columns or DEFAULT if name in COLUMNS]
             data = [{"id": row.run_id, **{name: COLUMNS[name].shown(row) for name in names}} for row in rows]
             heads = [{"id": name, "name": COLUMNS[name].title} for name in names]
