@@ -60,7 +60,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                         id={"state": "filter"},
                         value=state["filter"],
                         type="search",
-                        debounce=0.3,
+                        debounce=0.15,
                         placeholder="filter: loss<3.2 size=d64 status!=done lr>=1e-3, or any word",
                     ),
                     dcc.Dropdown(
@@ -113,9 +113,9 @@ def shown_columns(text: str) -> list[str]:
     """Columns from an address; those by default where it says nothing sensible."""
     try:
         given = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
-    known = [name for name in given if name in COLUMNS] if isinstance(given, list) else []
+    known = [name for name in given if isinstance(name, str) and name in COLUMNS] if isinstance(given, list) else []
     return known or list(DEFAULT)
 
 
