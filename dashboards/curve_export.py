@@ -5,8 +5,9 @@ A file is written as it is read, so that ten million rows take no more memory th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,52 +87,52 @@ def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
     Args:
         kind: csv or parquet.
     """
-    import pyarrow as pa
-
     sink, columns = Pieces(), schema()
     with KINDS[kind][0](sink, columns) as writer:
         held: list[pa.Table] = []
         for run_id in run_ids:
-            if (table := curve(root, run_id, columns)) is not None:
+            if (table := curve(root, run_id)) is not None:
                 held.append(table)
             if sum(map(len, held)) >= CHUNK_ROWS:
-                writer.write_table(pa.concat_tables(held))
+                writer.write_table(_together(held, columns))
                 held = []
                 yield sink.taken()
         if held:
-            writer.write_table(pa.concat_tables(held))
+            writer.write_table(_together(held, columns))
     yield sink.taken()
 
 
-def curve(root: Path, run_id: str, columns: pa.Schema) -> pa.Table | None:
-    """The rows of a run, one a step, in order; where attempts overlap, the latest one's."""
+def curve(root: Path, run_id: str) -> pa.Table | None:
+    """The rows of a run, one a step, in order, with its name; where attempts overlap, the latest one's."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    wanted = [name for name in columns.names if name != "run_id"]
     try:
         parts = [table for attempt in RunDir(root, run_id).attempts() for table in metrics.read(attempt)]
     except (StoreError, OSError, ValueError):
         return None
     if not parts:
         return None
-    whole = pa.concat_tables([_as(part, wanted, columns) for part in parts])
-    steps = whole["step"]
-    if len(steps) > 1 and not pc.all(pc.greater(steps[1:], steps[:-1])).as_py():  # attempts overlap
-        last = {step: row for row, step in enumerate(steps.to_pylist())}
-        whole = whole.take([last[step] for step in sorted(last)])
-    return whole.add_column(0, columns.field("run_id"), pa.repeat(run_id, len(whole)))
+    whole = parts[0] if len(parts) == 1 else _in_order(pa.concat_tables(parts, promote_options="permissive"))
+    return whole.append_column("run_id", pa.repeat(run_id, len(whole)))
 
 
-def _as(part: pa.Table, wanted: list[str], columns: pa.Schema) -> pa.Table:
-    """The wanted columns of a part, of their types; one that it lacks is empty."""
+def _in_order(rows: pa.Table) -> pa.Table:
+    """A row a step: the last one, in the order of steps."""
+    steps = rows["step"].to_pylist()
+    if all(a < b for a, b in pairwise(steps)):
+        return rows
+    last = {step: row for row, step in enumerate(steps)}
+    return rows.take([last[step] for step in sorted(last)])
+
+
+def _together(tables: Sequence[pa.Table], columns: pa.Schema) -> pa.Table:
+    """Runs after one another, with all columns; what no run measured is empty."""
     import pyarrow as pa
 
-    return pa.table(
-        {
-            name: part[name].cast(columns.field(name).type)
-            if name in part.column_names
-            else pa.nulls(len(part), columns.field(name).type)
-            for name in wanted
-        }
-    )
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    there = set(whole.column_names)
+    arrays = [
+        whole[field.name].cast(field.type) if field.name in there else pa.nulls(len(whole), field.type)
+        for field in columns
+    ]
+    return pa.table(arrays, schema=columns)

@@ -156,3 +156,33 @@ def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # n
     assert said.left_between(standing.look(root, "laptop")) is None
     SweepDir(root, "laptop").write_status({"state": "ended", "time": 1.0})
     assert said.ends(standing.look(root, "laptop")) == ""
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "?sort=x,-loss&page=-3&columns=7&group=z&run=../x&chosen=,,a", "?columns=[[1]]&page=99999999999&filter=%22"],
+)
+def test_a_page_takes_any_address(root, query):
+    pytest.importorskip("dash")
+    from analysis.settings import StudySettings
+    from dashboards.live import Live
+    from dashboards.pages import runs, shell, sweep
+
+    live = Live(StudySettings(runs=str(root)))
+    for page in (runs, sweep):
+        assert page.layout(live, shell.filled(page.STATE, query)).to_plotly_json()
+    assert set(runs.shown_columns('["loss",3,"colour",["n"]]')) == {"loss"}
+    table = Live(StudySettings(runs=str(root / "runs.csv")))
+    assert "table" in str(runs.layout(table, runs.STATE))
+    assert "table" in str(sweep.layout(table, sweep.STATE))
+
+
+def test_a_sweep_is_drawn_with_its_reasons_as_text(midway):  # noqa: F811
+    pytest.importorskip("dash")
+    from dashboards.pages import sweep
+
+    root, _ = midway
+    write_status(root, failed={"d8-aaaaaaaaaaaa": "<b>out</b> of memory"}, damage=["a disk is full"])
+    shown = str(sweep.drawn(watch.Watch(root).look("laptop")))
+    for words in ("2 of 11 done", "<b>out</b> of memory", "a disk is full", "taken: ", "Running (2)", "ends in"):
+        assert words in shown
