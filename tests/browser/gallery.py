@@ -1,12 +1,13 @@
 """Pictures for README and docs: ``python -m tests.browser.gallery [runs=ROOT] [out=docs/gallery]``.
 
-Every page of the app, light at 1200 pixels and dark at 390, and the README's law. Without runs= the laptop ladder
-that the tests keep; with a store also the pages that need one. Needs Chromium.
+The README's law, and every page of the app, light at 1200 pixels and dark at 390. Without runs= the pages of laws are
+of the laptop ladder that the tests keep, and those that need a store of simulated runs. Needs Chromium.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,16 +16,20 @@ import pandas as pd
 from analysis import api
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
-from dashboards import live, security
+from dashboards import live
 from dashboards.figures.frontier import frontier
 from dashboards.figures.style import CONFIG, PALETTE
 from dashboards.pages import shell
+from dashboards.security import Door
+from tests.analysis.synthetic import make_store
 from tests.browser.test_report import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LADDER = ROOT / "tests" / "analysis" / "data" / "laptop_ladder.csv"
 MEASURED = (1e14, 2.970)  # FLOPs and loss of the runs that were trained after the ladder
+OF_STORES = ("/runs", "/sweep", "/fewshot")
 SIZES = {"": (1200, 800, "light"), "-phone": (390, 844, "dark")}
+SETTLED_MS = 6000  # until what is made behind a page is there
 MOST_BYTES = 150_000
 
 
@@ -35,17 +40,24 @@ def main(argv: list[str]) -> None:
     given = dict(word.split("=", 1) for word in argv)
     out = Path(given.get("out", ROOT / "docs" / "gallery"))
     out.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        if "runs" not in given:
+        every = [page.PATH for page in shell.PAGES]
+        if "runs" in given:
+            _pages(browser, StudySettings(runs=given["runs"]), every, out)
+        else:
             _law(browser, ROOT / "docs" / "law.png")
-        _pages(browser, given.get("runs", str(LADDER)), out)
+            ladder = StudySettings(runs=str(LADDER), min_tokens=4e5)
+            _pages(browser, ladder, [path for path in every if path not in OF_STORES], out)
+            make_store(Path(folder) / "simulated", noise=0.002)
+            simulated = StudySettings(runs=str(Path(folder) / "simulated"))
+            _pages(browser, simulated, [path for path in every if path in OF_STORES], out)
         browser.close()
 
 
 def _law(browser, path):
     """Loss against compute with its names on the lines, and what the prediction came to."""
-    study = api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[MEASURED[0]], bootstrap=1000)
+    study = api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[MEASURED[0]])
     figure = frontier(study).figure
     figure.add_scatter(
         x=[MEASURED[0]],
@@ -61,29 +73,27 @@ def _law(browser, path):
     page.set_content(figure.to_html(include_plotlyjs=True, config={**CONFIG, "displayModeBar": False}))
     page.wait_for_timeout(1500)
     page.screenshot(path=str(path))
+    page.close()
     print(_size(path))
 
 
-def _pages(browser, runs, out):
-    """Every page of the app, once the laws are fitted."""
-    following = live.Live(StudySettings(runs=runs, min_tokens=4e5 if runs == str(LADDER) else None))
+def _pages(browser, given, paths, out):
+    """Pages of an app, once the laws are fitted."""
+    following = live.Live(given)
+    server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     following.look()
-    at = security.door(None, None)
-    with dashboard.listening(at, 0) as listener:
-        server = dashboard.serve(following, listener, at)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        for page in shell.PAGES:
-            name = page.PATH.strip("/") or "answer"
-            for suffix, (width, height, scheme) in SIZES.items():
-                shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-                shown.goto(f"http://127.0.0.1:{server.port}{page.PATH}")
-                shown.get_by_text("as of").wait_for()
-                shown.wait_for_timeout(6000)
-                path = out / f"{name}{suffix}.png"
-                shown.screenshot(path=str(path))
-                shown.close()
-                print(_size(path))
-        server.shutdown()
+    for path in paths:
+        for suffix, (width, height, scheme) in SIZES.items():
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.goto(f"http://127.0.0.1:{server.port}{path}")
+            page.get_by_text("as of").wait_for()
+            page.wait_for_timeout(SETTLED_MS)
+            picture = out / f"{path.strip('/') or 'answer'}{suffix}.png"
+            page.screenshot(path=str(picture))
+            page.close()
+            print(_size(picture))
+    server.shutdown()
 
 
 def _size(path):
