@@ -197,13 +197,18 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     if found is None:
         return [html.P(design.problem, className="warning"), *again]
     header, rows = proposals.rows(found)
-    head = html.Thead(html.Tr([html.Th(name) for name in header]))
+    head = html.Thead(html.Tr([html.Th(name, className="number" if i else "") for i, name in enumerate(header)]))
     body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
     table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
     said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
-    how = [html.P(_begun(line.strip())) for line in proposals.how(found)[: 1 if found.commands else 2]]
-    runs = [_copied("plan-run", "\n".join(found.commands))] if found.commands else []
-    return [*table, html.Ul(said), *how, *runs, *again]
+    return [*table, html.Ul(said), *_how(found), *again]
+
+
+def _how(found: NextRuns) -> list[Any]:
+    """How to run them: by a command, or by hand where there is no recipe."""
+    if not found.commands:
+        return [html.P(_begun(proposals.BY_HAND))] if found.design.proposals else []
+    return [html.P(_begun(proposals.how(found)[0])), _copied("plan-run", "\n".join(found.commands))]
 
 
 def _begun(sentence: str) -> str:

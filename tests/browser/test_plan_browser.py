@@ -49,8 +49,7 @@ def test_a_plan_is_a_link_and_a_slider_is_what_is_typed(address):
         moved = field.input_value()
         assert float(moved) > 3e15
         assert f"compute={moved}" in page.url
-        page.locator("#plan-next code").first.wait_for()
-        assert f"target_compute={float(moved):g}" in page.locator("#plan-again").text_content().replace("e+", "e+")
+        page.locator("#plan-again", has_text=f"target_compute={float(moved):g}").wait_for()
         field.fill("2e14")
         field.press("Enter")
         page.wait_for_function("location.search.includes('compute=2e14')")
