@@ -1,6 +1,6 @@
 """Pictures for README and docs: ``python -m tests.browser.gallery [runs=ROOT] [out=docs/gallery]``.
 
-The README's law, and every page of the app, light at 1200 pixels and dark at 390. Without runs= the pages of laws are
+The README's law, and every page of the app, light at 1200 pixels, and some of them dark at 390. Without runs= the pages of laws are
 of the laptop ladder that the tests keep, and those that need a store of simulated runs. Needs Chromium.
 """
 
@@ -29,7 +29,8 @@ LADDER = ROOT / "tests" / "analysis" / "data" / "laptop_ladder.csv"
 MEASURED = (1e14, 2.970)  # FLOPs and loss of the runs that were trained after the ladder
 OF_STORES = ("/runs", "/sweep", "/fewshot")
 SIZES = {"": (1200, 800, "light"), "-phone": (390, 844, "dark")}
-SETTLED_MS = 6000  # until what is made behind a page is there
+ON_PHONES = ("/", "/plan")
+SETTLED_MS = 4000  # until what is made behind a page is there
 MOST_BYTES = 150_000
 
 
@@ -85,6 +86,8 @@ def _pages(browser, given, paths, out):
     following.look()
     for path in paths:
         for suffix, (width, height, scheme) in SIZES.items():
+            if suffix and path not in ON_PHONES:
+                continue
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto(f"http://127.0.0.1:{server.port}{path}")
             page.get_by_text("as of").wait_for()
