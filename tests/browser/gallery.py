@@ -1,7 +1,8 @@
 """Pictures for README and docs: ``python -m tests.browser.gallery [runs=ROOT] [out=docs/gallery]``.
 
-The README's law, and every page of the app, light at 1200 pixels, and some of them dark at 390. Without runs= the pages of laws are
-of the laptop ladder that the tests keep, and those that need a store of simulated runs. Needs Chromium.
+The README's law, and every page of the app, light at 1200 pixels, and some of them dark at 390. Without runs= the
+pages of laws are of the laptop ladder that the tests keep, and those that need a store of simulated runs. Needs
+Chromium.
 """
 
 from __future__ import annotations
