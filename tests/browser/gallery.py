@@ -7,6 +7,7 @@ Chromium.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import threading
@@ -31,7 +32,8 @@ MEASURED = (1e14, 2.970)  # FLOPs and loss of the runs that were trained after t
 OF_STORES = ("/runs", "/sweep", "/fewshot")
 SIZES = {"": (1200, 800, "light"), "-phone": (390, 844, "dark")}
 ON_PHONES = ("/", "/plan")
-SETTLED_MS = 4000  # until what is made behind a page is there
+LOOK_MS, MOST_LOOKS = 3000, 12  # between looks at a page that is not ready
+AT_WORK = ("being computed", "drawn anew", "being fitted", "fitting")
 MOST_BYTES = 150_000
 
 
@@ -61,22 +63,28 @@ def _law(browser, path):
     """Loss against compute with its names on the lines, and what the prediction came to."""
     study = api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[MEASURED[0]])
     figure = frontier(study).figure
-    figure.add_scatter(
-        x=[MEASURED[0]],
-        y=[MEASURED[1]],
-        mode="markers+text",
-        text=["trained afterwards: 2.97 "],
-        textposition="bottom left",
-        marker={"symbol": "circle", "size": 9, "color": PALETTE[0]},
-        textfont={"color": PALETTE[0], "size": 13},
-    )
+    figure.layout.annotations[-1].text = f"predicted: {figure.layout.annotations[-1].text}"
+    figure.add_scatter(x=MEASURED[:1], y=MEASURED[1:], mode="markers", marker={"size": 9, "color": PALETTE[0]})
+    said = {"text": "trained afterwards: 2.97", "ax": -10, "ay": -80, "font": {"color": PALETTE[0], "size": 13}}
+    _point_at(figure, *MEASURED, **said)
+    lowest = study.minima.used[len(study.minima.used) // 2]
+    _point_at(figure, lowest.budget, lowest.loss_star, text="the best size of a budget", ax=-90, ay=45)
+    worst = study.table.loc[study.table.C.idxmin()]
+    _point_at(figure, worst.C, worst.loss, text="a run", ax=50, ay=-5)
     figure.update_layout(showlegend=False, margin={"b": 50, "t": 10}, height=460)
     page = browser.new_page(viewport={"width": 900, "height": 480}, color_scheme="light")
     page.set_content(figure.to_html(include_plotlyjs=True, config={**CONFIG, "displayModeBar": False}))
+    page.wait_for_selector(".scatterlayer")
     page.wait_for_timeout(1500)
     page.screenshot(path=str(path))
     page.close()
-    print(_size(path))
+    print(_size(path), flush=True)
+
+
+def _point_at(figure, x, y, **words):
+    """A word with an arrow to a point, on axes that are both logarithmic."""
+    words = {"font": {"size": 13}, "showarrow": True, "arrowwidth": 1, "arrowhead": 0, "standoff": 8, **words}
+    figure.add_annotation(x=math.log10(x), y=math.log10(y), **words)
 
 
 def _pages(browser, given, paths, out):
@@ -87,17 +95,28 @@ def _pages(browser, given, paths, out):
     following.look()
     for path in paths:
         for suffix, (width, height, scheme) in SIZES.items():
-            if suffix and path not in ON_PHONES:
+            if suffix and path not in ON_PHONES:  # what differs there
                 continue
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto(f"http://127.0.0.1:{server.port}{path}")
             page.get_by_text("as of").wait_for()
-            page.wait_for_timeout(SETTLED_MS)
+            _settle(page)
             picture = out / f"{path.strip('/') or 'answer'}{suffix}.png"
             page.screenshot(path=str(picture))
             page.close()
-            print(_size(picture))
+            print(_size(picture), flush=True)
     server.shutdown()
+
+
+def _settle(page):
+    """Wait until a page says the same for a while, and nothing of work behind it."""
+    before = ""
+    for _ in range(MOST_LOOKS):
+        page.wait_for_timeout(LOOK_MS)
+        now = page.inner_text("main")
+        if now == before and not any(word in now for word in AT_WORK):
+            return
+        before = now
 
 
 def _size(path):
