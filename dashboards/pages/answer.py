@@ -66,5 +66,5 @@ def _label(view: View, line: Line) -> Sequence[Any]:
 def _href(view: View, slug: str) -> str:
     """The address of a figure."""
     group = next(page.group for page in view.pages if page.slug == slug)
-    page = {it.TABS.group: it for it in (laws, fewshot)}[group]
-    return f"{page.PATH}?{page.TABS.key}={slug}"
+    path, key = {"laws": (laws.PATH, "figure"), fewshot.TABS.group: (fewshot.PATH, fewshot.TABS.key)}[group]
+    return f"{path}?{key}={slug}"
