@@ -16,7 +16,7 @@ from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
-from dashboards.figures.style import Page, axes, loss_ticks, positive
+from dashboards.figures.style import LOSS, Page, axes, loss_ticks, positive
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
@@ -73,7 +73,7 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
             domain=domain,
             row=row,
             col=1,
-            **(_ticks(figure, row) if panel.log_y else {}),
+            **(_ticks(figure, panel, row) if panel.log_y else {}),
         )
         if panel.y == RESIDUAL:
             figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=row, col=1)
@@ -85,11 +85,11 @@ def _axis(letter: str, row: int) -> str:
     return f"{letter}{row if row > 1 else ''}"
 
 
-def _ticks(figure: go.Figure, row: int) -> dict[str, Any]:
+def _ticks(figure: go.Figure, panel: Panel, row: int) -> dict[str, Any]:
     """Labels of a log axis of losses, which would have one where it spans less than a decade; else the usual ones."""
     axis = _axis("y", row)
     values = positive(trace for trace in figure.data if (trace.yaxis or "y") == axis)
-    if not values or max(values) / min(values) > 20:
+    if LOSS not in panel.y or not values:
         return {"exponentformat": "power"}
     return {"tickmode": "array", "tickvals": loss_ticks(min(values), max(values)), "tickformat": ".2~f"}
 
