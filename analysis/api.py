@@ -34,8 +34,8 @@ from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DELTA, EVERY, RHO, CompareSettings, DesignSettings, Fix, StudySettings
 from analysis.study import Options, Study
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 __all__ = ["compare", "comparisons", "design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
 

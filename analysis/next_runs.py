@@ -19,8 +19,8 @@ from analysis.runs.ratio import per_6nd
 from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DesignSettings
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 from gpt3core.store.places import portable
 
 ACCURACY = "accuracy"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 COUNTS = ("nonembedding", "total", "given")
 COMPUTES = ("exact", "6nd", "kaplan")

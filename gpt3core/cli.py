@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core.hints import SHOWN, nearest, nearest_keys
 
 T = TypeVar("T")
 
 MAX_BYTES = 1_000_000  # of a file of settings
 MAX_NODES = 100_000  # of what its aliases stand for
-SHOWN = 120  # characters of a value in an error
-ALIKE = 0.66  # of last names, at least, to be a hint
 ALL_KEYS = "--keys"  # the flag of a command
+KEPT = 16  # files of settings, read and merged, that a process keeps
 PACKAGES = ("analysis", "dashboards", "gpt3core", "sweeps")  # whose modules are commands
+_MERGED: dict[tuple[type, str], Any] = {}
 
 
 def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -106,7 +106,7 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
 
     config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
     kind = OmegaConf.get_type(config)
-    mappings = mapping_keys(config)
+    mappings = _keys_of(kind)[1]
     seen: dict[str, str] = {}
     for setting in settings:
         key = setting.split("=", 1)[0]
@@ -140,12 +140,18 @@ def merge_config(schema: type, written: Any, where: str, *, command: str = ALL_K
     """A file's plain data over a dataclass; UsageError names the file of an unknown key or a wrong value."""
     from omegaconf import OmegaConf
 
-    config = copy.deepcopy(_defaults(schema))
-    try:
-        check_keys(config, dotted(written), command=command)
-        return OmegaConf.unsafe_merge(config, OmegaConf.create(_listed(OmegaConf.get_type(config), written)))
-    except _unusable() as error:
-        raise UsageError(f"{where}: {_reason(error)}") from error
+    key = schema, repr(written)
+    if key not in _MERGED:  # a command merges its recipe once more for every word of its line
+        config = copy.deepcopy(_defaults(schema))
+        try:
+            check_keys(config, dotted(written), command=command)
+            merged = OmegaConf.unsafe_merge(config, OmegaConf.create(_listed(OmegaConf.get_type(config), written)))
+        except _unusable() as error:
+            raise UsageError(f"{where}: {_reason(error)}") from error
+        if len(_MERGED) == KEPT:
+            _MERGED.clear()
+        _MERGED[key] = merged
+    return copy.deepcopy(_MERGED[key])
 
 
 @cache
@@ -243,19 +249,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: when it is unreadable, no mapping, or larger than settings can be, its aliases spelled out.
     """
-    import yaml
-    from omegaconf import OmegaConf
-
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path} is larger than {MAX_BYTES} bytes, which no file of settings is")
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if _nodes(node, {}) > MAX_NODES:
-            raise UsageError(f"{path} has aliases that stand for more than {MAX_NODES} values: write out what is meant")
-        if twice := _spelt_twice(node):
-            raise UsageError(f"{path}: {twice}")
-        written = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+        written = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), path))
     except UsageError:
         raise
     except _unusable(OSError) as error:
@@ -263,6 +260,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(written, dict) or not all(isinstance(key, str) for key in written):
         raise UsageError(f"{path} must hold key: value lines")
     return {str(key): value for key, value in written.items()}
+
+
+@lru_cache(maxsize=KEPT)
+def _parsed(text: str, path: Path) -> Any:
+    """What a file's text says; kept, for a command reads its recipe once more for every word of its line."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if _nodes(node, {}) > MAX_NODES:
+        raise UsageError(f"{path} has aliases that stand for more than {MAX_NODES} values: write out what is meant")
+    if twice := _spelt_twice(node):
+        raise UsageError(f"{path}: {twice}")
+    return OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
 
 
 def _nodes(node: Any, sizes: dict[int, float]) -> float:
@@ -307,13 +318,22 @@ def dotted(written: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def check_keys(config: Any, keys: Iterator[str] | Sequence[str], *, command: str = ALL_KEYS) -> None:
     """Refuse keys that the configuration does not have, naming the nearest ones and the command that prints all."""
-    known = known_keys(config)
-    mappings = tuple(f"{key}." for key in mapping_keys(config))
+    from omegaconf import OmegaConf
+
+    known, mappings = _keys_of(OmegaConf.get_type(config))
+    own = tuple(f"{key}." for key in mappings)
     for key in keys:
-        if key not in known and not key.startswith(mappings):
+        if key not in known and not key.startswith(own):
             near = nearest_keys(key, known)
             meant = f", did you mean {' or '.join(near)}?" if near else ";"
             raise UsageError(f"unknown key {_short(key)!r}{meant} {command} prints all keys")
+
+
+@cache
+def _keys_of(schema: type) -> tuple[list[str], list[str]]:
+    """All dotted keys of a dataclass, and those whose values are mappings."""
+    config = _defaults(schema)
+    return known_keys(config), mapping_keys(config)
 
 
 def mapping_keys(config: Any, prefix: str = "") -> list[str]:
@@ -341,31 +361,9 @@ def known_keys(config: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def nearest_keys(word: str, known: Sequence[str], count: int = 3) -> list[str]:
-    """The known dotted keys whose last names are most like a word's (``lr`` is like ``optim.lr_max``)."""
-    sections = {key.rpartition(".")[0] for key in known}
-    scored = [(_likeness(word, key), key) for key in known if key not in sections]
-    best = sorted((item for item in scored if item[0] >= ALIKE), key=lambda item: (-item[0], len(item[1]), item[1]))
-    return [key for score, key in best[:count] if score >= best[0][0] - 0.15]
-
-
-def _likeness(word: str, key: str) -> float:
-    """From 0 to 1, and a little more in the same section; a name that contains the other counts more than letters."""
-    (section, _, mine), (where, _, other) = (name[:SHOWN].lower().rpartition(".") for name in (word, key))
-    letters = difflib.SequenceMatcher(None, mine, other).ratio()
-    contained = bool(mine) and (mine in other or other in mine)
-    starts = contained and (other.startswith(mine) or mine.startswith(other))
-    alike = max(letters, 0.9 if starts else 0.8 if contained and min(len(mine), len(other)) > 2 else 0.0)
-    return alike + (0.1 if section and section == where and alike >= ALIKE else 0.0)
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """``, did you mean X?`` or nothing."""
-    matches = difflib.get_close_matches(word[:SHOWN], known, n=1, cutoff=0.5)
-    return f", did you mean {matches[0]}?" if matches else ""
-
-
 # ------------------------------------------------------------------------------------------------------------ running
+
+
 def run(main: Callable[[list[str]], int]) -> None:
     """Run a command: what its user can mend is one sentence and a non-zero exit; a traceback is a defect of ours."""
     for stream in (sys.stdout, sys.stderr):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt3core import cli
+from gpt3core import cli, hints
 from gpt3core.checks import as_floats, require_between, require_positive
 from gpt3core.errors import UsageError
 
@@ -163,7 +163,7 @@ def read(name: str) -> Rule:
         return PUBLISHED[name]
     path = Path(name).expanduser()
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        near = cli.nearest(name, tuple(PUBLISHED))
+        near = hints.nearest(name, tuple(PUBLISHED))
         raise UsageError(
             f"optim.rule={name:.200}: no such rule{near}; give {' or '.join(PUBLISHED)}, or the path of a .yaml file "
             "that python -m analysis.hparams wrote"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt3core import cli
+from gpt3core import cli, hints
 from gpt3core.data import writing
 from gpt3core.data.cache import cache_folder
 from gpt3core.data.prepare import __main__ as prepare
@@ -87,7 +87,7 @@ def choices(settings: Sequence[str], own: dict[str, str]) -> list[Choice]:
     for word in left_out:
         if word not in LEFT_OUT:
             raise UsageError(
-                f"without={word:.80}{cli.nearest(word, list(LEFT_OUT))}: allowed are {', '.join(LEFT_OUT)}"
+                f"without={word:.80}{hints.nearest(word, list(LEFT_OUT))}: allowed are {', '.join(LEFT_OUT)}"
             )
     if not left_out or len(set(left_out)) < len(left_out):
         raise UsageError(f"without={own.get('without', '')}: name what is left out, each once: {', '.join(LEFT_OUT)}")

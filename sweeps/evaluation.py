@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt3core import cli, costs
+from gpt3core import cli, costs, hints
 from gpt3core import spec as specs
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.evals.spec import HELD_OUT, EvalSpec, Question, question
@@ -151,7 +151,7 @@ def the_sweep(root: Path, name: str | None) -> tuple[SweepDir, SweepRecord]:
     if not known:
         raise StoreError(f"{root} holds no sweep yet: run python sweeps/sizes.py first")
     if name is not None and name not in known:
-        raise UsageError(f"sweep={name:.80}: no such sweep{cli.nearest(name, known)}; there are {', '.join(known)}")
+        raise UsageError(f"sweep={name:.80}: no such sweep{hints.nearest(name, known)}; there are {', '.join(known)}")
     sweep = SweepDir(root, name or (sweepdir.names(root, finetuned=False) or known)[0])
 
     record = sweep.record()
@@ -188,7 +188,7 @@ def chosen(record: SweepRecord, asked: Sequence[str]) -> list[str]:
         meant = [i for i in record.runs if name in (i, i.rpartition("-")[0])]
         meant = meant or [i for i in record.runs if name and i.startswith(name)]
         if not meant:
-            near = cli.nearest(name, [*record.runs, *{i.rpartition("-")[0] for i in record.runs}])
+            near = hints.nearest(name, [*record.runs, *{i.rpartition("-")[0] for i in record.runs}])
             raise UsageError(f"runs: the sweep has no run {name[:80]!r}{near}")
         found |= dict.fromkeys(meant)
     return list(found)

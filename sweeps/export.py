@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt3core import cli
+from gpt3core import cli, hints
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files, places, rundir, sweepdir
 from gpt3core.store.sweepdir import SweepDir
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     follow = "--follow" in argv
     given = cli.settings(ExportSettings(), [word for word in argv if word != "--follow"])
     if given.to not in TOOLS or not given.out:
-        near = cli.nearest(given.to, tuple(TOOLS)) if given.to else ""
+        near = hints.nearest(given.to, tuple(TOOLS)) if given.to else ""
         raise UsageError(
             f"to={given.to or ''} out={given.out or ''}: one of to={', to='.join(TOOLS)} and a folder out=DIR are "
             f"needed{near}"
@@ -143,7 +143,7 @@ def _sweep(root: Path, name: str | None) -> SweepDir:
         raise StoreError(f"the store {root} has no sweeps yet")
     if name is not None and name not in names:
         raise UsageError(
-            f"name={name:.80}: no such sweep in {root}{cli.nearest(name, names)}; its last are {names[:6]}"
+            f"name={name:.80}: no such sweep in {root}{hints.nearest(name, names)}; its last are {names[:6]}"
         )
     return SweepDir(root, name or names[0])
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from gpt3core import cli
+from gpt3core import cli, hints
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places, rundir, sweepdir
 from sweeps.watching import page, standing, words
@@ -58,7 +58,7 @@ def _names(root: Path, name: str | None) -> list[str]:
     if name is not None:
         if name not in there:
             known = f"its sweeps are {', '.join(there[:6])}" if there else "it has none"
-            raise UsageError(f"name={name:.80}: no sweep of {root}{cli.nearest(name, there) or '; ' + known}")
+            raise UsageError(f"name={name:.80}: no sweep of {root}{hints.nearest(name, there) or '; ' + known}")
         return [name]
     if not there:
         raise StoreError(f"{root} has no sweeps yet: start one (python sweeps/sizes.py), or name another store (runs=)")

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ import pytest
 # threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
 # a second; read when torch is first loaded
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# a worker of the tests has a core: threads of numpy's and torch's own would take one another's; before either is loaded
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # every Ray of the tests listens on loopback alone, mock clusters too; read when ray is first imported
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
@@ -96,30 +97,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(found[0]))
     order = [*TOGETHER.values(), "browser"]
     items.sort(key=lambda item: order.index(groups[item]) if item in groups else len(order))
-
-
-@pytest.fixture(scope="session")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment that reaches a Ray head which outlives its drivers: the one that ``make sweep`` starts.
-
-    Its jobs and workers have the store and the cache of its environment, not of the test.
-    """
-    from sweeps import line
-
-    def folders() -> set[Path]:
-        return set(Path("/tmp").glob(f"{line.scratch.PREFIX}{os.getpid()}-*"))
-
-    before = folders()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("root", "cache"):
-            patch.setenv(f"ISOFLOP_{name.upper()}", str(tmp_path_factory.mktemp(name)))
-        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-            patch.delenv(name, raising=False)
-        with line.head() as environment:
-            (folder,) = folders() - before
-            yield environment
-    assert not folders() - before
-    assert line._processes(str(folder), -1, environment["RAY_AUTH_TOKEN"]) == [], "all that was started is gone"
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from analysis.estimation.minimise import BATCH, ITERATIONS, ROWS, Solution, minimise
 from analysis.estimation.robust import HUBER, RHOS, Rho
 from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
+from analysis.laws.fixed import FixedExponents
 from analysis.laws.repeated import MOST_REPEATS, REPEATS
 
 STARTS_KEPT = 24  # of the screened starts: the best
@@ -153,10 +154,10 @@ def _best(law: Law, data: Data, found: Solution, rho: Rho, n: int) -> Fit:
 def _gives_up(law: Law, rho: Rho) -> bool:
     """Whether starts that fall behind are given up: where the way to the optimum is a straight one.
 
-    That of a sum of powers is, under a convex function; the valleys of other laws are curved, and the pace of a step
-    says little there.
+    That of a sum of powers is, under a convex function, whether its exponents are free or tied; the valleys of other
+    laws are curved, and the pace of a step says little there.
     """
-    return isinstance(law, PowerSum) and rho.name != "cauchy"
+    return isinstance(law, PowerSum | FixedExponents) and rho.name != "cauchy"
 
 
 def _share(found: Solution, best: int) -> float:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from analysis.runs.tidy import Runs
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 MEASURES = ("loss", "loss_se", "bits_per_byte")
 DOMAIN, DOMAIN_SE = "loss.", "loss_se."

@@ -12,8 +12,8 @@ from analysis.runs import domains, foreign, selection, store
 from analysis.runs.selection import Selection
 from analysis.runs.tidy import Runs
 from analysis.settings import CompareSettings, RunSettings
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 WAYS = "runs=[A.csv,B.csv], runs=ROOT sweep=[A,B], runs=[ROOT_A,ROOT_B], or runs=TABLE by=COLUMN arms=[A,B]"
 

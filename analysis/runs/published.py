@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from analysis.reference.tables import gpt3_models
 from analysis.runs.conventions import Compute, Convention, Parameters
 from gpt3core import costs
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 from gpt3core.sizes import GPT3
 
 PREFIX = "gpt3-"

@@ -19,8 +19,8 @@ import pandas as pd
 from analysis.note import Note
 from analysis.runs.foreign import listed
 from analysis.settings import ScoredSettings
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 # name without punctuation -> (chance, items) of the split that is usually reported; chance is one over the choices
 KNOWN: dict[str, tuple[float, int]] = {

@@ -12,9 +12,9 @@ from analysis.reference.tables import gpt3_models, loss_of_compute, reference
 from analysis.runs.conventions import LABELS, Compute
 from analysis.study import Study
 from dashboards.figures.drawing import GREY, label, place
-from gpt3core.cli import nearest
 from gpt3core.costs import PF_DAY
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 PUBLISHED = ("gpt3", "kaplan", "chinchilla")
 DASHES = {"gpt3": "dash", "kaplan": "dot"}

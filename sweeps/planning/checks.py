@@ -9,9 +9,9 @@ from typing import Any
 
 from gpt3core.anomaly import POLICIES
 from gpt3core.checks import require_between, require_positive
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import INSTRUCTED
+from gpt3core.hints import nearest
 from gpt3core.model import patterns
 from gpt3core.parallel.layout import Layout, noise_scale_problem
 from gpt3core.spec import DECAYS, PRETRAINING, RunSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 from gpt3core.parallel.speed import Device
 from sweeps.planning.recipe import Hardware
 

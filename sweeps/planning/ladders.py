@@ -9,9 +9,9 @@ from typing import Any
 
 from gpt3core import costs, sizes
 from gpt3core.checks import require_between, require_positive
-from gpt3core.cli import nearest
 from gpt3core.data import tokenizer
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.parallel.layout import largest_divisor
 from gpt3core.ramp import Ramp

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import family, stable_steps
 from sweeps.planning import hardware, placing

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
-from gpt3core.cli import nearest
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 from sweeps.planning.recipe import Own, Placement, Recipe
 from sweeps.scheduling.inventory import Kind, Resources
 from sweeps.scheduling.jobs import Rules

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt3core import cli
+from gpt3core import cli, hints
 from gpt3core.errors import UsageError
 from gpt3core.rule import Rule
 from sweeps.planning import precedence, rules
@@ -301,7 +301,7 @@ def _family(written: Any, typed: Sequence[str], path: Path) -> str:
     asked = [s.split("=", 1)[1] for s in typed if s.startswith("family=")]
     for name in (written, *asked):
         if not isinstance(name, str) or name not in FAMILIES:
-            near = cli.nearest(str(name), tuple(FAMILIES))
+            near = hints.nearest(str(name), tuple(FAMILIES))
             raise UsageError(f"family={name!r:.80}{near}: allowed are {', '.join(FAMILIES)}")
         if name != written:
             raise UsageError(
@@ -317,7 +317,7 @@ def _check_ladder(keys: Sequence[str], family: str) -> None:
     for key in keys:
         owners = [name for name in FAMILIES if key in known[name]]
         if owners and family not in owners:
-            near = cli.nearest(key, known[family])
+            near = hints.nearest(key, known[family])
             raise UsageError(
                 f"{key}: the family {family} does not have it, only {' and '.join(owners)} (an unknown key here{near})"
             )

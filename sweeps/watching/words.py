@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpt3core import cli
+from gpt3core import hints
 from gpt3core.errors import UsageError
 from gpt3core.store import places, rundir
 
@@ -48,9 +48,9 @@ def parse(argv: Sequence[str], *, keys: Sequence[str], flags: Sequence[str], nam
             found.settings[key] = value
         elif word.startswith("-"):
             known = [*flags, *(f"--{key}=" for key in keys)]
-            raise UsageError(f"unknown flag {word:.80}{cli.nearest(word, known)}; {command} takes {', '.join(known)}")
+            raise UsageError(f"unknown flag {word:.80}{hints.nearest(word, known)}; {command} takes {', '.join(known)}")
         elif equals:
-            raise UsageError(f"unknown key {key[:SHOWN]!r}{cli.nearest(key, keys)}; {command} takes {_listed(keys)}")
+            raise UsageError(f"unknown key {key[:SHOWN]!r}{hints.nearest(key, keys)}; {command} takes {_listed(keys)}")
         elif len(found.named) < named:
             found.named.append(word)
         else:

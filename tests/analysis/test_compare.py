@@ -49,7 +49,7 @@ def test_the_two_the_other_way_round_give_the_inverse():
         assert m.value * w.value == pytest.approx(1.0, abs=2e-3)
 
 
-@pytest.mark.parametrize("kept", [5, 8, 16])
+@pytest.mark.parametrize("kept", [5, *(pytest.param(kept, marks=pytest.mark.soak) for kept in (8, 16))])
 def test_one_ladder_twice_is_not_told_apart_and_is_asked_about(kept):
     a, _ = ladders(replace(CLEAN, noise=0.002), 0)
     (found,) = api.compare(a, a.iloc[:kept])

@@ -29,7 +29,9 @@ def test_a_law_that_was_asked_for_predicts_by_the_fit_that_is_printed(law):
 
 
 def test_what_fixes_an_exponent_otherwise_has_another_receipt():
-    one, other = (api.fit(plain(), fix=fix, bootstrap=10) for fix in ({"a": 0.5}, {"alpha_equals_beta": True}))
+    one, other = (
+        api.fit(plain(), fix=fix, law="chinchilla", bootstrap=2) for fix in ({"a": 0.5}, {"alpha_equals_beta": True})
+    )
     assert receipt(one, one.options) != receipt(other, other.options)
 
 
@@ -148,7 +150,7 @@ def test_without_backtests_no_choice_is_lenient():
     assert not any(choice.lenient for choice in study.ensemble.choices)
 
 
-@pytest.mark.parametrize("same", ["D", "N"])
+@pytest.mark.parametrize("same", ["D", pytest.param("N", marks=pytest.mark.soak)])
 def test_many_runs_of_one_size_or_length_are_fitted_too(same):
     rng = np.random.default_rng(0)
     n, d = np.exp(rng.uniform(17, 23, 1100)), np.exp(rng.uniform(22, 26, 1100))
@@ -202,9 +204,9 @@ def test_one_missing_budget_leaves_the_others_what_they_are():
         n = (compute / 120) ** 0.5 * np.geomspace(0.3, 3, 5)
         rows.append(pd.DataFrame({"N": n, "D": compute / (6 * n), "budget_flops": compute}))
     table = pd.concat(rows, ignore_index=True).assign(loss=lambda t: true(t.N, t.D))
-    whole = api.fit(table, bootstrap=10)
-    gap = api.fit(table.assign(budget_flops=table.budget_flops.where(table.index != 2)), bootstrap=10)
+    whole = api.fit(table, law="chinchilla", bootstrap=2)
+    gap = api.fit(table.assign(budget_flops=table.budget_flops.where(table.index != 2)), law="chinchilla", bootstrap=2)
     assert len(gap.minima.parabolas) == len(whole.minima.parabolas) == 5
     assert [len(p.run_ids) + len(p.far) for p in gap.minima.parabolas] == [4, *[5] * 4]
-    names = {i.left_out for i in api.fit(table.drop(columns="budget_flops"), bootstrap=10).influences}
+    names = {i.left_out for i in api.fit(table.drop(columns="budget_flops"), law="chinchilla", bootstrap=2).influences}
     assert not any(name.startswith("budget") for name in names), "what is no budget is not called one"

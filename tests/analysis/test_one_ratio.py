@@ -22,9 +22,9 @@ def truth(n, d):
     return 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [4, 5, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4))])
 def test_the_command_predicts_along_the_line_and_says_that_no_size_is_known_to_be_best(tmp_path, capsys, seed):
-    """Four of these six seeds fit a negative exponent, whose allocation is a complex number."""
+    """Seeds 4 and 5 fit a negative exponent, whose allocation is a complex number."""
     one_ratio(seed).to_csv(tmp_path / "t.csv", index=False)
     words = [f"runs={tmp_path / 't.csv'}", f"out={tmp_path / 'o'}", "bootstrap=20", "figures=false"]
     assert fit.main(words) == 0

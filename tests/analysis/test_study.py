@@ -141,6 +141,7 @@ def test_pure_noise_is_called_a_trend_no_more_often_than_it_says():
     assert false <= 5
 
 
+@pytest.mark.soak
 def test_the_same_runs_give_the_same_bytes(store, isolated):
     """Once in a process of its own, once in this one."""
     words = [f"runs={store}", "bootstrap=50", "figures=false"]

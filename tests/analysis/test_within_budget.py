@@ -37,7 +37,7 @@ def left_of_interval(candidates, rows, made=None):
 
 
 @pytest.mark.parametrize("budget", [0.15, 0.5])
-@pytest.mark.parametrize("made", [None, 4])
+@pytest.mark.parametrize("made", [None, pytest.param(4, marks=pytest.mark.soak)])
 def test_the_choice_is_within_a_twentieth_of_the_best_of_all_subsets(budget, made):
     candidates = table(tokens=(1e6, 1.6e7)) if made else table()
     known = None

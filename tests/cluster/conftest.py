@@ -16,7 +16,7 @@ from sweeps.cluster import connect
 NODES, GPUS = 3, 4
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # it ends with the last test here: an idle cluster takes a tenth of a core
 def mock_cluster() -> Iterator[str]:
     """The address of a running 3 x 4 GPU mock cluster."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -75,3 +75,27 @@ def everything_free(seconds: float = 30.0) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+@pytest.fixture(scope="package")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment that reaches a Ray head which outlives its drivers: the one that ``make sweep`` starts.
+
+    Its jobs and workers have the store and the cache of its environment, not of the test.
+    """
+    from sweeps import line
+
+    def folders() -> set[Path]:
+        return set(Path("/tmp").glob(f"{line.scratch.PREFIX}{os.getpid()}-*"))
+
+    before = folders()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("root", "cache"):
+            patch.setenv(f"ISOFLOP_{name.upper()}", str(tmp_path_factory.mktemp(name)))
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            patch.delenv(name, raising=False)
+        with line.head() as environment:
+            (folder,) = folders() - before
+            yield environment
+    assert not folders() - before
+    assert line._processes(str(folder), -1, environment["RAY_AUTH_TOKEN"]) == [], "all that was started is gone"

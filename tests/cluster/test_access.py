@@ -118,6 +118,7 @@ connection.close()
 """
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 def test_a_local_ray_without_a_token_listens_on_loopback_alone(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(CODE), "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
@@ -129,6 +130,7 @@ def test_a_local_ray_without_a_token_listens_on_loopback_alone(tmp_path):
     assert set(heard) <= LOOPBACK
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 def test_a_wrong_token_is_one_sentence(head, tmp_path):
     words = [sys.executable, str(Path(CODE, "sweeps", "sizes.py")), "recipe=smoke"]

@@ -71,6 +71,7 @@ def places(root, name):
     return [json.loads(path.read_text()) for path in sorted((root / "places").glob(f"{name}-*.json"))]
 
 
+@pytest.mark.soak
 def test_gangs_of_different_sizes_are_placed_whole_and_small_runs_fill_the_gaps(launcher, tmp_path):
     queue = [
         Queued(run_id="g4", worker=PAIR, workers=4, seconds=60),
@@ -95,6 +96,7 @@ def test_gangs_of_different_sizes_are_placed_whole_and_small_runs_fill_the_gaps(
     assert len({(p["node"], gpu) for p in four for gpu in p["gpus"].split(",")}) == 8, "GPUs of its own for every rank"
 
 
+@pytest.mark.soak
 def test_a_gang_that_spans_all_nodes_waits_for_them_and_is_not_starved(launcher, tmp_path):
     small = [Queued(run_id=f"s{i}", worker=GPU, seconds=5, queued=0.0) for i in range(3)]
     step(launcher, small, a_job(tmp_path))
@@ -160,6 +162,7 @@ def test_a_new_driver_adopts_what_a_dead_one_left_running(launcher, mock_cluster
     assert len({p["pid"] for p in places(tmp_path, "gang")}) == 2, "no rank was started twice"
 
 
+@pytest.mark.soak
 def test_a_whole_sweep_of_gangs(launcher, tmp_path):
     words = ["recipe=smoke", "budgets=[1e10]", "placement.workers=2", "placement.gpus=1", "optim.batch_tokens_min=1024"]
     chosen = recipe.load(words)
@@ -290,6 +293,7 @@ def start_driver(mock_cluster, root, *words):
     )
 
 
+@pytest.mark.soak
 def test_what_a_killed_driver_leaves_ends_by_itself_and_frees_the_cluster(launcher, mock_cluster, tmp_path):
     """The runs go on to their ends; then no group and no worker is left, though no driver comes back."""
     killed = start_driver(mock_cluster, tmp_path)
@@ -302,6 +306,7 @@ def test_what_a_killed_driver_leaves_ends_by_itself_and_frees_the_cluster(launch
     assert len(list(tmp_path.glob("places/*"))) == 3, "every rank ended in peace"
 
 
+@pytest.mark.soak
 def test_a_driver_that_leaves_by_an_exception_ends_no_run(launcher, mock_cluster, tmp_path):
     import ray
 

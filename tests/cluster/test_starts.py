@@ -52,6 +52,7 @@ def waited(launcher):
     return {u.run_id: u.state for u in launcher.poll() if u.state != "running"}
 
 
+@pytest.mark.soak
 def test_gangs_form_beside_one_another_and_the_driver_waits_for_none(launcher, tmp_path):
     nodes, job = gpu_nodes(launcher), a_job(tmp_path)
     (tmp_path / "release").touch()

@@ -17,6 +17,7 @@ NAP = "tests.cluster.bodies:nap"
 SECONDS = 8.0  # that a small run is said to take; it takes 0.3 and what a busy machine adds
 
 
+@pytest.mark.soak
 def test_a_gang_starts_within_its_reservation_while_small_runs_keep_coming(launcher, tmp_path):
     """Ray 2.60: 118 runs on one GPU passed an 8-GPU group in 25 s, and it had not started."""
     job = a_job(tmp_path)

@@ -107,6 +107,7 @@ def test_what_one_rank_sees_all_do_and_killed_after_it_they_end_with_the_same_bi
     assert ended(isolated / "killed", spec) == ended(isolated / "cut", spec)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "layout", [HALVES[0], pytest.param(HALVES[1], marks=long)], ids=lambda layout: layout.describe()
 )

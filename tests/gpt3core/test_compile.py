@@ -39,6 +39,7 @@ def traced(monkeypatch):
     return count
 
 
+@pytest.mark.soak
 def test_a_run_that_asks_for_compiled_blocks_has_their_graphs_alone_and_keeps_them(tiny_run, isolated, traced):
     spec = replace(tiny_run, compile="blocks", model=replace(tiny_run.model, n_layer=4))
     folder = stopped(spec, isolated, 3)

@@ -165,7 +165,13 @@ MORE = [
 
 
 @pytest.mark.parametrize(
-    "layout", [*LAYOUTS, *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE)], ids=str
+    "layout",
+    [
+        LAYOUTS[0],
+        *(pytest.param(layout, marks=pytest.mark.soak) for layout in LAYOUTS[1:]),
+        *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE),
+    ],
+    ids=str,
 )
 def test_a_layout_draws_the_masks_of_one_process(layout, one, tmp_path):
     spec, place = one

@@ -115,7 +115,11 @@ MORE = [
 
 @pytest.mark.parametrize(
     "layout",
-    [*CUTS, *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE)],
+    [
+        *CUTS[:3],
+        *(pytest.param(layout, marks=pytest.mark.soak) for layout in CUTS[3:]),
+        *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE),
+    ],
     ids=lambda layout: layout.describe(),
 )
 def test_a_cut_run_has_the_losses_of_one_process(one, isolated, layout):

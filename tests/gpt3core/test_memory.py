@@ -267,7 +267,11 @@ def buffers(rank, size, address, layout, steps):
 
 
 @pytest.mark.xdist_group("ranks")
-@pytest.mark.parametrize("layout", [Layout(pipeline=3), Layout(pipeline=2, virtual=3)], ids=lambda cut: cut.describe())
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(pipeline=3), pytest.param(Layout(pipeline=2, virtual=3), marks=pytest.mark.soak)],
+    ids=lambda cut: cut.describe(),
+)
 def test_a_pipeline_has_buffers_for_every_micro_batch_of_a_step_and_of_one_step_only(layout):
     spec, small, large = replace(SHAPE, n_layer=6), 6, 18
     measured = ranks.run(buffers, layout.pipeline, layout, (small, large, small))

@@ -33,6 +33,7 @@ MORE = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "layout",
     [Layout(tensor=2, micro_batch=2), *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE)],

@@ -109,7 +109,9 @@ def _lists_nothing(rank):
         RunDir.checkpoint_steps = lambda self: steps(self)[:-1]
 
 
-@pytest.mark.parametrize(("hurt", "damaged"), [("_reads_badly", 1), ("_lists_nothing", 0)])
+@pytest.mark.parametrize(
+    ("hurt", "damaged"), [("_reads_badly", 1), pytest.param("_lists_nothing", 0, marks=pytest.mark.soak)]
+)
 def test_ranks_never_start_from_different_checkpoints(spec, isolated, hurt, damaged):
     ranks.run(_train, 2, str(isolated / "whole"), spec)
     root = isolated / "hurt"

@@ -73,7 +73,7 @@ def test_objects_arrive_whole_and_once_however_often_they_are_sent(fake):
     assert objects.list("a") == {f"a/{n}": n for n in range(60)} | {"a/once": 4}
     assert objects.get("a/once") == b"mine"
     assert objects.get("a/nothing") is None
-    assert objects._fs.calls["duplicate"] > 5
+    assert objects._fs.calls["duplicate"] > 0  # of 61 writes a fifth comes twice: none in one of a million draws
 
 
 def test_a_store_that_overwrites_where_it_should_create_is_found_out(fake):

@@ -23,8 +23,8 @@ from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 SHA = "0" * 64
 
 
-@pytest.mark.parametrize("factor", [1, 4, 1 / 4, 10])
-@pytest.mark.parametrize("slots", [1, 4, 32])
+@pytest.mark.parametrize("factor", [1, 10, *(pytest.param(factor, marks=pytest.mark.soak) for factor in (4, 1 / 4))])
+@pytest.mark.parametrize("slots", [4, *(pytest.param(slots, marks=pytest.mark.soak) for slots in (1, 32))])
 def test_every_minimum_ends_between_sizes_whatever_the_prior(factor, slots):
     world = World(seed=1, drift=0.02)
     got = simulate(world, profiles(center_params=CENTRE * factor, center_exponent=0.5), slots)
@@ -38,7 +38,9 @@ def test_every_minimum_ends_between_sizes_whatever_the_prior(factor, slots):
     assert 5 <= top <= 7, "what was learnt below is not paid for again at the dearest budget"
 
 
-@pytest.mark.parametrize("draws", [20, pytest.param(400, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "draws", [5, pytest.param(20, marks=pytest.mark.soak), pytest.param(400, marks=pytest.mark.long)]
+)
 def test_whatever_the_world_each_budget_ends_with_a_minimum_between_sizes_or_the_reason_for_none(draws):
     for k in range(draws):
         rng = random.Random(k)

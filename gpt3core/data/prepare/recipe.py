@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gpt3core import cli
+from gpt3core import cli, hints
 from gpt3core.data.prepare import checks
 from gpt3core.data.prepare.schema import Recipe, Source
 from gpt3core.errors import UsageError
@@ -69,5 +69,5 @@ def _check_source_keys(given: Sequence[str], command: str) -> None:
     for key in given:
         section, *rest = key.split(".", 2)
         if section == "sources" and len(rest) > 1 and (word := rest[1]) not in known:
-            meant = cli.nearest(word, known) or ";"
+            meant = hints.nearest(word, known) or ";"
             raise UsageError(f"unknown key {key!r:.200}{meant} a source has {', '.join(known)}; {command} prints all")

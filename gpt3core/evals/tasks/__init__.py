@@ -9,11 +9,11 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpt3core.cli import nearest
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.evals.spec import INSTRUCTED
 from gpt3core.evals.tasks import cloze, files, labelled
 from gpt3core.evals.tasks.task import Material, Split, Task
+from gpt3core.hints import nearest
 
 if TYPE_CHECKING:
     from gpt3core.data.shards import Shards
