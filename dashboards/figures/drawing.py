@@ -38,9 +38,9 @@ class Panel:
     under: bool = False  # lies close under the one before, along the same x
 
 
-def strip(x: str, y: str = RESIDUAL) -> Panel:
+def strip(x: str) -> Panel:
     """The panel of what the law above it leaves unexplained."""
-    return Panel(x=x, y=y, height=STRIP, under=True)
+    return Panel(x=x, y=RESIDUAL, height=STRIP, under=True)
 
 
 def panelled(count: int) -> go.Figure:
@@ -105,10 +105,10 @@ def nothing(slug: str, title: str, reason: str) -> Page:
     return Page(slug=slug, title=title, about=f"Nothing to draw: {reason}.", figure=figure, rows=pd.DataFrame())
 
 
-def faint(color: str, opacity: float = BAND) -> str:
-    """A colour that lets what is behind it through."""
+def faint(color: str) -> str:
+    """A colour of a band, that lets what is behind it through."""
     red, green, blue = hex_to_rgb(color)
-    return f"rgba({red},{green},{blue},{opacity})"
+    return f"rgba({red},{green},{blue},{BAND})"
 
 
 def band(
@@ -174,10 +174,9 @@ def label(
     *,
     row: int | None = None,
     corner: str = "bottom left",
-    log_y: bool = True,
     color: str | None = None,
 ) -> None:
-    """A name at a point of a line; the x axis is logarithmic.
+    """A name at a point of a line, on axes that are both logarithmic.
 
     Args:
         corner: of the text, that touches the point: "bottom left" stands above and right of it, beside a line that
@@ -186,7 +185,7 @@ def label(
     y_anchor, x_anchor = corner.split()
     figure.add_annotation(
         x=np.log10(x),
-        y=np.log10(y) if log_y else y,
+        y=np.log10(y),
         text=text,
         showarrow=False,
         xanchor=x_anchor,
