@@ -10,7 +10,8 @@ from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
-from analysis.output.words import number, span
+from analysis.output.answer import value_of
+from analysis.output.words import span
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
@@ -54,7 +55,7 @@ def contours(study: Study) -> Page:
 
 def _about(joint: FittedLaw) -> str:
     fit = joint.fit
-    shown = ", ".join(f"{name} {number(value, 4)}" for name, value in fit.params.items())
+    shown = ", ".join(f"{name} {value_of(joint, name, 4)}" for name in fit.params)
     doubt = "" if fit.status is FitStatus.OK else f" The law is {fit.status.value}: {fit.reason}."
     return (
         f"Lines of equal loss, nats per token, by {fit.law.equation} ({shown}); runs in the colour of their measured "

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis.estimation.influence import Influence
 from analysis.output.words import change, flops, number_of
 from analysis.study import Study
-from dashboards.figures.drawing import BAND, GREY, Panel, arrange, faint, nothing, panelled
+from dashboards.figures.drawing import GREY, Panel, arrange, faint, nothing, panelled
 from dashboards.figures.style import PALETTE, Page, plain
 
 SLUG, TITLE = "influence", "Influence on the prediction"
@@ -42,7 +42,7 @@ def influence(study: Study) -> Page:
     figure.update_xaxes(zeroline=True, zerolinecolor=GREY)
     about = _about(study, found)
     if (half := _interval(study)) is not None:
-        figure.add_vrect(*half, fillcolor=faint(GREY, BAND), line_width=0, layer="below", row=1, col=1)
+        figure.add_vrect(*half, fillcolor=faint(GREY), line_width=0, layer="below", row=1, col=1)
         about += f" Shaded: the 95% interval of the mean law, {half[0]:+.1f}% to {half[1]:+.1f}%."
     rows = pd.DataFrame([vars(i) for i in found])
     return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=rows)

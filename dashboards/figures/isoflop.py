@@ -33,7 +33,9 @@ def isoflop(study: Study) -> Page:
 
 def _about(study: Study, lines: list[optimum.Line]) -> str:
     if not study.minima.parabolas:
-        return "No profiles: no three sizes of these runs share a compute. N* and D* are by the laws."
+        return "No profiles: no three sizes of these runs share a compute. " + (
+            "N* and D* are by the laws." if lines else "Nothing to draw: no law gives N* either."
+        )
     said = (
         "One colour a budget, lighter with compute; stars are the minima of the parabolas; open circles stay out of "
         "them by the rule near; the strip is what the parabolas leave. Below, the sizes and tokens that are best: "

@@ -17,11 +17,13 @@ from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds, ellipse
 from dashboards.figures.contours import contours
 from dashboards.figures.curves import MOST_POINTS, curves
+from dashboards.figures.drawing import Panel, arrange, panelled
 from dashboards.figures.frontier import beside_published, frontier
 from dashboards.figures.influence import MOST, influence
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.overlaid import overlaid
 from dashboards.figures.published import PUBLISHED
+from dashboards.figures.style import LOSS, loss_ticks
 from dashboards.figures.triptych import triptych
 from gpt3core.errors import UsageError
 
@@ -122,6 +124,24 @@ def test_lines_of_equal_loss_are_of_the_law_and_the_frontier_is_their_lowest_alo
     assert sorted(runs.marker.color) == sorted(studied.table.loss)
     assert (runs.marker.cmin, runs.marker.cmax) == (surface.zmin, surface.zmax), "one scale for lines and runs"
     assert page.rows.residual_percent.tolist() == pytest.approx(list(100 * (page.rows.loss / page.rows.fitted - 1)))
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8), (3.0, 4e7)])
+def test_an_axis_of_losses_has_a_few_round_labels(low, high):
+    ticks = loss_ticks(low, high)
+    assert 3 <= len(ticks) <= 12
+    assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
+    assert f"{ticks[1] - ticks[0]:.0e}"[0] in "125"
+    assert ticks[0] <= low and high <= ticks[-1]
+
+
+def test_sizes_within_a_decade_have_the_labels_of_sizes():
+    """Steps of two from 1e8 to 1e9 would be five hundred million labels."""
+    figure = panelled(2)
+    for row, y in ((1, [1e8, 1e9]), (2, [2.2, 3.4])):
+        figure.add_scatter(x=[1, 2], y=y, row=row, col=1)
+    arrange(figure, [Panel(x="C", y="N*, parameters", log_y=True), Panel(x="C", y=LOSS, log_y=True)])
+    assert [None if axis.tickvals is None else len(axis.tickvals) for axis in figure.select_yaxes()] == [None, 8]
 
 
 def test_an_ellipse_of_a_gaussian_cloud_is_the_closed_form():
@@ -278,5 +298,5 @@ def test_a_study_with_nothing_gives_every_page_and_each_says_so(studied):
     for slug in ("contours", "backtest", "influence"):
         assert pages[slug].about.startswith("Nothing to draw: "), slug
     assert "No cloud" in pages["clouds"].about
-    assert "No profiles" in pages["isoflop"].about
+    assert "Nothing to draw: no law gives N* either" in pages["isoflop"].about
     assert "L(N) was not asked for" in pages["triptych"].about
