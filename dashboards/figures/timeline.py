@@ -42,7 +42,7 @@ def timeline(history: History, sizes: Mapping[str, float] | None = None) -> Page
     """Runs over the nodes that held them, as they went and as they were expected; each run a bar a node.
 
     Args:
-        sizes: parameters by the label of a size, which colour the bars; without them labels are as they come.
+        sizes: parameters by the label of a size, which colour the bars; without them all have one colour.
     """
     stays = history.stays[-MOST:]
     rows = _by_node(stays)
@@ -102,6 +102,8 @@ def _about(history: History, shown: int) -> str:
         parts.append(
             f"Ticks: when a run was expected to end as it started; {late} of {len(ends)} that ended well took longer."
         )
+    if len(history.drivers) > 1:
+        parts.append(f"Drivers: {len(history.drivers)}, the last since {_clock(history.drivers[-1])}.")
     if history.coming:
         parts.append("Outlined: when runs that wait are expected to run, by the driver's last word.")
     return " ".join(parts)
