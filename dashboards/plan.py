@@ -23,6 +23,7 @@ from analysis.runs.conventions import Parameters
 from analysis.settings import DesignSettings, RunSettings, StudySettings
 from dashboards import typed
 from gpt3core import costs
+from gpt3core.errors import UsageError
 from gpt3core.parallel import choose
 from sweeps.planning import hardware, larger
 from sweeps.planning.larger import Ladder, Larger
@@ -136,13 +137,15 @@ def outlook(study: Study) -> Outlook:
     """What is the same for all requests; takes as long as a part of the fit.
 
     Raises:
-        UsageError: where the study predicts nothing.
+        UsageError: where the study knows no best size.
     """
     thetas = analyse.drawn(study.ensemble, study.minima, study.options)
     whole = Outlook(study=study, thetas=thetas, ladder=_ladder(study), along=pd.DataFrame())
     table = study.table
     grid = np.geomspace(float(table.C.min()), float(table.C.max()) * 10**SHOWN, POINTS)
     found = _predicted(whole, tuple(map(float, grid)))
+    if not found:
+        raise UsageError("the laws fitted to these runs know no best size at any compute: there is nothing to plan by")
     return Outlook(study=study, thetas=thetas, ladder=whole.ladder, along=pd.DataFrame(list(map(_row, found))))
 
 

@@ -74,7 +74,7 @@ def _page(root: Path, names: Sequence[str], width: int, lines: int | None) -> tu
     over = all(sweep.driver in OVER for sweep in found)
     if len(found) == 1:
         return page.page(found[0], width=width, lines=lines), over
-    return page.overview(found[: lines or len(found)]), over
+    return page.overview(found[: lines or len(found)], width=width), over
 
 
 def _plain(root: Path, names: Sequence[str], *, one: bool) -> dict[str, object] | list[dict[str, object]]:

@@ -65,10 +65,9 @@ def minimise(
     contest: NDArray[np.int_] | None = None,
     known: Known | None = None,
 ) -> Solution:
-    """Minimise from many starts at once.
+    """Minimise from many starts at once; ``evaluate`` is the law on its data.
 
     Args:
-        evaluate: the law on its data.
         observed: ln loss, (n,) or one row a start, (P, n).
         theta: starting points (P, k).
         deltas: of the robust function, (P,), where the rows differ.
@@ -78,32 +77,30 @@ def minimise(
     """
     np.empty(REUSED)
     rows, n = len(theta), observed.shape[-1]
-    observed = np.broadcast_to(observed, (rows, n))
-    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))
+    weights = np.ones(1) if weights is None else weights
+    observed, weights = np.broadcast_to(observed, (rows, n)), np.broadcast_to(weights, (rows, n))
     delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
     batch = int(np.clip(BATCH // n, 1, ROWS))
     state = _State.before(theta)
-    look = partial(partial, _look, evaluate, RHOS[rho.name])
+    ask = partial(_look, evaluate, RHOS[rho.name])
     left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
         while len(active) or admitted < rows:
             if len(active) <= batch // 2 and admitted < rows:  # rows that have ended make room for others
                 new = np.arange(admitted, min(rows, admitted + batch - len(active)))
-                admitted = int(new[-1]) + 1
+                admitted += len(new)
                 if known is None:
-                    value, equations = look(observed=observed[new], weights=weights[new], delta=delta[new])(theta[new])
-                    found = equations(np.arange(len(new)))
+                    value, equations = ask(theta[new], observed=observed[new], weights=weights[new], delta=delta[new])
+                    found = value, *equations(np.arange(len(new)))
                 else:
-                    value, *found = (part[new] for part in known)
-                state.move(new, theta[new], value)
-                state.learn(new, *found)
-                active = np.concatenate([active, new[np.isfinite(value)]])
+                    found = known[0][new], known[1][new], known[2][new], known[3][new]
+                state.begin(new, theta[new], *found)
+                active = np.concatenate([active, new[np.isfinite(found[0])]])
             if len(active):
-                at = look(observed=observed[active], weights=weights[active], delta=delta[active])
+                at = partial(ask, observed=observed[active], weights=weights[active], delta=delta[active])
                 ended, gain = _step(state, active, at, tolerance)
                 left[active] -= ~ended
-                if contest is not None:
-                    left[active[_hopeless(state, active, gain, left, contest) & ~ended]] = 0
+                left[active[_hopeless(state, active, gain, left, contest) & ~ended]] = 0
                 active = active[~ended & (left[active] > 0)]
     return Solution(theta=state.theta, objective=state.value, converged=left > 0)
 
@@ -131,6 +128,11 @@ class _State:
             right=np.zeros((rows, k)),
             damping=np.full(rows, DAMPING),
         )
+
+    def begin(self, rows: NDArray[np.int_], theta: Array, value: Array, *equations: Array) -> None:
+        """Put some rows where they start."""
+        self.move(rows, theta, value)
+        self.learn(rows, *equations)
 
     def move(self, rows: NDArray[np.int_], theta: Array, value: Array) -> None:
         """Move some rows; an objective that is not a number is infinite."""
@@ -194,9 +196,11 @@ def _step(
 
 
 def _hopeless(
-    state: _State, rows: NDArray[np.int_], gain: Array, left: NDArray[np.int_], contest: NDArray[np.int_]
+    state: _State, rows: NDArray[np.int_], gain: Array, left: NDArray[np.int_], contest: NDArray[np.int_] | None
 ) -> NDArray[np.bool_]:
-    """Which rows will not reach the best of their contest at the pace of their last step."""
+    """Which rows will not reach the best of their contest, if they are in one, at the pace of their last step."""
+    if contest is None:
+        return np.zeros(len(rows), bool)
     best = np.full(int(contest.max()) + 1, np.inf)
     np.minimum.at(best, contest, state.value)
     behind = state.value[rows] - PATIENCE * gain > best[contest[rows]]

@@ -236,9 +236,10 @@ def _equations(
     for b in np.unique(basin):
         rows = np.flatnonzero(basin == b)
         products, at = gradient[b, first] * gradient[b, second], rows[:, None]
+        counts = weights[rows, None]  # row by row: one large product would wake BLAS's threads, which spin behind it
         for matrix, part in ((newton, curvature[b]), (reweighted, slope[b])):
-            matrix[at, first, second] = matrix[at, second, first] = weights[rows] @ (part * products).T
-        right[rows] = weights[rows] @ (slope[b] * residual[b] * gradient[b]).T
+            matrix[at, first, second] = matrix[at, second, first] = (counts @ (part * products).T)[:, 0]
+        right[rows] = (counts @ (slope[b] * residual[b] * gradient[b]).T)[:, 0]
     return newton, reweighted, right
 
 

@@ -22,8 +22,8 @@ GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under anot
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
 STRIP = 90  # pixels of a panel of residuals
 RESIDUAL = "residual, %"
-GREY = "#888888"
-BAND = 0.15  # opacity
+GREY = "#777777"
+BAND = 0.12  # opacity
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,14 +120,18 @@ def _planned(figure: go.Figure, p: Prediction) -> None:
         yref="paper",
         line={"color": "#777777", "dash": "dot", "width": 1},
     )
-    values = ((p.loss, f"{p.loss:.3f}", 0, "y"), (p.n, count(p.n), 0, "y2"), (p.d, count(p.d), 1, "y2"))
-    for value, text, color, axis in values:
+    values = (  # the text on the side that its curve leaves free
+        (p.loss, f"{p.loss:.3f}", "bottom left", 0, "y"),
+        (p.n, count(p.n), "top left", 0, "y2"),
+        (p.d, count(p.d), "top left", 1, "y2"),
+    )
+    for value, text, side, color, axis in values:
         figure.add_scatter(
             x=[p.compute],
             y=[value],
             mode="markers+text",
             text=[f"{text} "],
-            textposition="middle left",
+            textposition=side,
             name=f"planned at {flops(p.compute)}",
             marker={"color": PALETTE[color], "size": 10, "line": {"color": "#fff", "width": 1}},
             hoverinfo="skip",

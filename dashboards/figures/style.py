@@ -111,8 +111,8 @@ def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) 
 
 
 def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
-    """What points of runs say, and whose they are: the app asks for the names inside a reader's lasso."""
-    return {"text": hover(rows), "hoverinfo": "text", "customdata": rows.run_id.astype(str).tolist()}
+    """What points of runs say, and whose they are: the app asks for the names (as text) inside a reader's lasso."""
+    return {"text": hover(rows), "hoverinfo": "text", "customdata": [plain(run) for run in rows.run_id]}
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:

@@ -34,8 +34,8 @@ def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
         name="a branch begins",
         marker={"symbol": "circle-open", "size": 9, "color": "#000000", "line": {"width": 1.5}},
         text=[
-            f"{plain(r.run_id)}<br>begins from {plain(r.trunk)}<br>after {count(r.begins)} tokens"
-            for r in branches.itertuples()
+            f"{plain(run_id)}<br>begins from {plain(trunk)}<br>after {count(begins)} tokens"
+            for run_id, trunk, begins in zip(branches.run_id, branches.trunk, branches.begins, strict=True)
         ],
         hoverinfo="text",
     )

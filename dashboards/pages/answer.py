@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dash
 from dash import dcc, html
 
-from analysis.output.answer import Line
 from dashboards import summary
 from dashboards.live import Live, View
 from dashboards.pages import fewshot, gallery, laws
+
+if TYPE_CHECKING:
+    from analysis.output.answer import Line
 
 PATH, TITLE = "/", "Answer"
 STATE: dict[str, str] = {}
@@ -64,5 +66,5 @@ def _label(view: View, line: Line) -> Sequence[Any]:
 def _href(view: View, slug: str) -> str:
     """The address of a figure."""
     group = next(page.group for page in view.pages if page.slug == slug)
-    page = {it.TABS.group: it for it in (laws, fewshot)}[group]
-    return f"{page.PATH}?{page.TABS.key}={slug}"
+    path, key = {"laws": (laws.PATH, "figure"), fewshot.TABS.group: (fewshot.PATH, fewshot.TABS.key)}[group]
+    return f"{path}?{key}={slug}"

@@ -69,7 +69,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             html.Div(fields, className="controls"),
             html.P(id="plan-wrong", className="warning", role="alert"),
             html.Dl(id="plan-answer"),
-            html.Details([html.Summary("Why it is cut so"), html.Ul(id="plan-why")]),
+            html.Div(id="plan-why"),
             *gallery.figure(FIGURE),
             html.H2("What to run before it"),
             html.Div(id="plan-next"),
@@ -170,7 +170,8 @@ def _spelt(
 ) -> tuple[Any, ...]:
     nexts = _next(planner, asked, design)
     if known.value is None:
-        return "; ".join([*wrong, known.problem or DRAWING]), [], [], nexts
+        waits = [] if known.problem else [html.Dt("waiting"), html.Dd(DRAWING)]
+        return "; ".join([*wrong, *filter(None, [known.problem])]), waits, [], nexts
     p = plan.at(known.value, asked.compute)
     if p is None:
         wrong = [*wrong, f"no size is best at {asked.compute:.3g} FLOPs by the laws fitted here"]
@@ -185,7 +186,8 @@ def _answered(study: Study, asked: Asked, known: Outlook, p: Prediction) -> tupl
     counted = f"N {LABELS[study.convention.n]}, C {LABELS[study.convention.c]}; shape and batch grow as GPT-3's do"
     lines: list[Line] = [*plan.reached(p), *plan.taken(run, asked), ("counted", counted)]
     spelt = [part for label, said in lines for part in (html.Dt(label), html.Dd(gallery.typeset(said)))]
-    return spelt, [html.Li(said) for said in plan.why(run)]
+    why = [html.Li(said) for said in plan.why(run)]
+    return spelt, [html.Details([html.Summary("Why it is cut so"), html.Ul(why)])] if why else []
 
 
 def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
@@ -197,13 +199,18 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     if found is None:
         return [html.P(design.problem, className="warning"), *again]
     header, rows = proposals.rows(found)
-    head = html.Thead(html.Tr([html.Th(name) for name in header]))
+    head = html.Thead(html.Tr([html.Th(name, className="number" if i else "") for i, name in enumerate(header)]))
     body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
     table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
     said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
-    how = [html.P(_begun(line.strip())) for line in proposals.how(found)[: 1 if found.commands else 2]]
-    runs = [_copied("plan-run", "\n".join(found.commands))] if found.commands else []
-    return [*table, html.Ul(said), *how, *runs, *again]
+    return [*table, html.Ul(said), *_how(found), *again]
+
+
+def _how(found: NextRuns) -> list[Any]:
+    """How to run them: by a command, or by hand where there is no recipe."""
+    if not found.commands:
+        return [html.P(_begun(proposals.BY_HAND))] if found.design.proposals else []
+    return [html.P(_begun(proposals.how(found)[0])), _copied("plan-run", "\n".join(found.commands))]
 
 
 def _begun(sentence: str) -> str:

@@ -71,17 +71,27 @@ def _running(sweep: Standing, rows: int, width: int) -> Table:
     speed = "MFU" if any(live.mfu is not None for live in sweep.running) else "GFLOP/s"
     columns = ["running", "done", "loss", "tok/s", speed, "heard", "saved", "ends in"]
     shown = [_live(live, sweep, speed, _cells(width)) for live in sweep.running[:rows]]
-    wide = {name: 2 + max(map(len, (name, *(cells[i] for cells in shown)))) for i, name in enumerate(columns)}
-    for name in (speed, "saved", "heard", "tok/s", "loss"):  # whole cells of fewer columns, the least needed gone first
-        if sum(wide.values()) - 2 > width:
-            del wide[name]
-    table = _table([*wide], left=("running", "done"))
+    wide = _whole(columns, shown, width, last=(speed, "saved", "heard", "tok/s", "loss"))
+    table = _table(wide, left=("running", "done"))
     for live, cells in zip(sweep.running, shown, strict=False):
         kept = [Text(cell) for name, cell in zip(columns, cells, strict=True) if name in wide]
         table.add_row(*kept, style="yellow" if said.silent(live, sweep) else "")
     if (more := len(sweep.running) - rows) > 0:
         table.add_row(Text(f"and {more} more"), style="dim")
     return table
+
+
+def _whole(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, last: Sequence[str]) -> list[str]:
+    """The columns whose cells all fit.
+
+    Args:
+        last: columns that may be left out, the first one first.
+    """
+    wide = {name: 2 + max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)}
+    for name in last:
+        if sum(wide.values()) - 2 > width:
+            del wide[name]
+    return [*wide]
 
 
 def _cells(width: int) -> int:
@@ -127,19 +137,24 @@ def _finished(sweep: Standing, rows: int) -> Table:
     return table
 
 
-def overview(sweeps: Sequence[Standing]) -> RenderableType:
+def overview(sweeps: Sequence[Standing], *, width: int) -> RenderableType:
     """Several sweeps of a root, a row each."""
-    table = _table(
-        ("sweep", "driver", "done", "running", "waiting", "failed", "held", "ends in", "taken"),
-        left=("sweep", "driver"),
-    )
-    for sweep in sweeps:
-        counts = [str(sweep.counts.get(name, 0)) for name in ("running", "waiting", "failed", "held")]
-        ends = "" if sweep.ends is None or sweep.done >= sweep.asked else duration(sweep.ends - sweep.time)
-        taken = f"{sweep.taken.get('hours', 0.0):,.3g} {sweep.unit}-h"
-        cells = [sweep.name, sweep.driver, f"{sweep.done}/{sweep.asked}", *counts, ends, taken]
-        table.add_row(*map(Text, cells), style=STYLES.get(sweep.driver, "") if sweep.driver != "driving" else "")
+    columns = ("sweep", "driver", "done", "running", "waiting", "failed", "held", "ends in", "taken")
+    rows = [_row(sweep) for sweep in sweeps]
+    whole = _whole(columns, rows, width, last=("taken", "held", "driver", "ends in", "failed"))
+    table = _table(whole, left=("sweep", "driver"))
+    for sweep, row in zip(sweeps, rows, strict=True):
+        kept = [Text(cell) for name, cell in zip(columns, row, strict=True) if name in whole]
+        table.add_row(*kept, style=STYLES.get(sweep.driver, "") if sweep.driver != "driving" else "")
     return Group(table, Text("python -m sweeps.status name=SWEEP shows one of them", style="dim"))
+
+
+def _row(sweep: Standing) -> list[str]:
+    counts = [str(sweep.counts.get(name, 0)) for name in ("running", "waiting", "failed", "held")]
+    ends = "" if sweep.ends is None or sweep.done >= sweep.asked else duration(sweep.ends - sweep.time)
+    hours = sweep.taken.get("hours", 0.0)
+    taken = f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"
+    return [sweep.name, sweep.driver, f"{sweep.done}/{sweep.asked}", *counts, ends, f"{taken} {sweep.unit}-h"]
 
 
 def _table(columns: Sequence[str], *, left: Sequence[str]) -> Table:

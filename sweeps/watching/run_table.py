@@ -178,7 +178,8 @@ class RunTable:
         gone = set(self._known) - there
         for run_id in gone:
             del self._known[run_id]
-        new, unseen = set(), sorted(there - set(self._known))
+        new: set[str] = set()
+        unseen = sorted(there - set(self._known))
         for i, run_id in enumerate(unseen):
             if time.monotonic() - began > RUN_SECONDS:
                 return new | gone, len(unseen) - i

@@ -1,12 +1,15 @@
 """Pictures for README and docs: ``python -m tests.browser.gallery [runs=ROOT] [out=docs/gallery]``.
 
-Every page of the app, light at 1200 pixels and dark at 390, and the README's law. Without runs= the laptop ladder
-that the tests keep; with a store also the pages that need one. Needs Chromium.
+The README's law, and every page of the app, light at 1200 pixels, and some of them dark at 390. Without runs= the
+pages of laws are of the laptop ladder that the tests keep, and those that need a store of simulated runs. Needs
+Chromium.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,16 +18,22 @@ import pandas as pd
 from analysis import api
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
-from dashboards import live, security
+from dashboards import live
 from dashboards.figures.frontier import frontier
 from dashboards.figures.style import CONFIG, PALETTE
 from dashboards.pages import shell
+from dashboards.security import Door
+from tests.analysis.synthetic import make_store
 from tests.browser.test_report import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LADDER = ROOT / "tests" / "analysis" / "data" / "laptop_ladder.csv"
 MEASURED = (1e14, 2.970)  # FLOPs and loss of the runs that were trained after the ladder
+OF_STORES = ("/runs", "/sweep", "/fewshot")
 SIZES = {"": (1200, 800, "light"), "-phone": (390, 844, "dark")}
+ON_PHONES = ("/", "/plan")
+LOOK_MS, MOST_LOOKS = 3000, 12  # between looks at a page that is not ready
+AT_WORK = ("being computed", "drawn anew", "being fitted", "fitting")
 MOST_BYTES = 150_000
 
 
@@ -35,55 +44,79 @@ def main(argv: list[str]) -> None:
     given = dict(word.split("=", 1) for word in argv)
     out = Path(given.get("out", ROOT / "docs" / "gallery"))
     out.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        if "runs" not in given:
+        every = [page.PATH for page in shell.PAGES]
+        if "runs" in given:
+            _pages(browser, StudySettings(runs=given["runs"]), every, out)
+        else:
             _law(browser, ROOT / "docs" / "law.png")
-        _pages(browser, given.get("runs", str(LADDER)), out)
+            ladder = StudySettings(runs=str(LADDER), min_tokens=4e5)
+            _pages(browser, ladder, [path for path in every if path not in OF_STORES], out)
+            make_store(Path(folder) / "simulated", noise=0.002)
+            simulated = StudySettings(runs=str(Path(folder) / "simulated"))
+            _pages(browser, simulated, [path for path in every if path in OF_STORES], out)
         browser.close()
 
 
 def _law(browser, path):
     """Loss against compute with its names on the lines, and what the prediction came to."""
-    study = api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[MEASURED[0]], bootstrap=1000)
+    study = api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[MEASURED[0]])
     figure = frontier(study).figure
-    figure.add_scatter(
-        x=[MEASURED[0]],
-        y=[MEASURED[1]],
-        mode="markers+text",
-        text=["trained afterwards: 2.97 "],
-        textposition="bottom left",
-        marker={"symbol": "circle", "size": 9, "color": PALETTE[0]},
-        textfont={"color": PALETTE[0], "size": 13},
-    )
+    figure.layout.annotations[-1].text = f"predicted: {figure.layout.annotations[-1].text}"
+    figure.add_scatter(x=MEASURED[:1], y=MEASURED[1:], mode="markers", marker={"size": 9, "color": PALETTE[0]})
+    said = {"text": "trained afterwards: 2.97", "ax": -10, "ay": -80, "font": {"color": PALETTE[0], "size": 13}}
+    _point_at(figure, *MEASURED, **said)
+    lowest = study.minima.used[len(study.minima.used) // 2]
+    _point_at(figure, lowest.budget, lowest.loss_star, text="the best size of a budget", ax=-90, ay=45)
+    worst = study.table.loc[study.table.C.idxmin()]
+    _point_at(figure, worst.C, worst.loss, text="a run", ax=50, ay=-5)
     figure.update_layout(showlegend=False, margin={"b": 50, "t": 10}, height=460)
     page = browser.new_page(viewport={"width": 900, "height": 480}, color_scheme="light")
     page.set_content(figure.to_html(include_plotlyjs=True, config={**CONFIG, "displayModeBar": False}))
+    page.wait_for_selector(".scatterlayer")
     page.wait_for_timeout(1500)
     page.screenshot(path=str(path))
-    print(_size(path))
+    page.close()
+    print(_size(path), flush=True)
 
 
-def _pages(browser, runs, out):
-    """Every page of the app, once the laws are fitted."""
-    following = live.Live(StudySettings(runs=runs, min_tokens=4e5 if runs == str(LADDER) else None))
+def _point_at(figure, x, y, **words):
+    """A word with an arrow to a point, on axes that are both logarithmic."""
+    words = {"font": {"size": 13}, "showarrow": True, "arrowwidth": 1, "arrowhead": 0, "standoff": 8, **words}
+    figure.add_annotation(x=math.log10(x), y=math.log10(y), **words)
+
+
+def _pages(browser, given, paths, out):
+    """Pages of an app, once the laws are fitted."""
+    following = live.Live(given)
+    server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     following.look()
-    at = security.door(None, None)
-    with dashboard.listening(at, 0) as listener:
-        server = dashboard.serve(following, listener, at)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        for page in shell.PAGES:
-            name = page.PATH.strip("/") or "answer"
-            for suffix, (width, height, scheme) in SIZES.items():
-                shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-                shown.goto(f"http://127.0.0.1:{server.port}{page.PATH}")
-                shown.get_by_text("as of").wait_for()
-                shown.wait_for_timeout(6000)
-                path = out / f"{name}{suffix}.png"
-                shown.screenshot(path=str(path))
-                shown.close()
-                print(_size(path))
-        server.shutdown()
+    for path in paths:
+        for suffix, (width, height, scheme) in SIZES.items():
+            if suffix and path not in ON_PHONES:  # what differs there
+                continue
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.goto(f"http://127.0.0.1:{server.port}{path}")
+            page.get_by_text("as of").wait_for()
+            _settle(page)
+            picture = out / f"{path.strip('/') or 'answer'}{suffix}.png"
+            page.screenshot(path=str(picture))
+            page.close()
+            print(_size(picture), flush=True)
+    server.shutdown()
+
+
+def _settle(page):
+    """Wait until a page says the same for a while, and nothing of work behind it."""
+    before = ""
+    for _ in range(MOST_LOOKS):
+        page.wait_for_timeout(LOOK_MS)
+        now = page.inner_text("main")
+        if now == before and not any(word in now for word in AT_WORK):
+            return
+        before = now
 
 
 def _size(path):

@@ -44,16 +44,15 @@ def test_a_plan_is_a_link_and_a_slider_is_what_is_typed(address):
         handle = page.locator("#plan-compute-slider [role=slider]").first
         assert float(handle.get_attribute("aria-valuenow")) == pytest.approx(2.48, abs=0.05)
         handle.press("ArrowRight")
-        page.wait_for_function("!location.search.includes('compute=3e15')")
+        page.wait_for_url(lambda url: "compute=3e15" not in url)
         field = page.locator("input[type=text]").first
         moved = field.input_value()
         assert float(moved) > 3e15
         assert f"compute={moved}" in page.url
-        page.locator("#plan-next code").first.wait_for()
-        assert f"target_compute={float(moved):g}" in page.locator("#plan-again").text_content().replace("e+", "e+")
+        page.locator("#plan-again", has_text=f"target_compute={float(moved):g}").wait_for()
         field.fill("2e14")
         field.press("Enter")
-        page.wait_for_function("location.search.includes('compute=2e14')")
+        page.wait_for_url(lambda url: "compute=2e14" in url)
         page.get_by_text("1.3 decades beyond").wait_for()
         page.wait_for_selector("#plan-figure .scatterlayer")
         other = browser.new_page()

@@ -12,6 +12,7 @@ from analysis.settings import DesignSettings, StudySettings
 from dashboards import plan
 from dashboards.figures.plan import plan as figure
 from gpt3core import cli
+from gpt3core.errors import UsageError
 
 pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
 HIGHEST = 1e13
@@ -121,3 +122,8 @@ def test_durations_are_in_a_unit_that_they_have_one_of(seconds, said):
 
 def test_amounts_are_three_digits_in_full():
     assert [plan.amount(value) for value in (330_123, 99.96, 0.01052, 12)] == ["330,000", "100", "0.0105", "12"]
+
+
+def test_a_study_without_a_law_has_nothing_to_plan_by(studied):
+    with pytest.raises(UsageError, match="nothing to plan by"):
+        plan.outlook(replace(studied, ensemble=None))

@@ -115,6 +115,25 @@ def test_a_run_under_way_is_one_line_of_whole_cells_with_a_bar(midway, width):
     assert "ends in" in head
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_several_sweeps_are_rows_of_whole_cells(width):
+    counts = {"running": 12, "waiting": 1000}
+    sweeps = [
+        standing.Standing(
+            **{"name": name, "time": 0.0, "driver": driver, "asked": 1240, "done": 123, "counts": counts, "ends": 4e3},
+            **{"taken": {"hours": 123_456.0}, "unit": "GPU"},
+        )
+        for name, driver in (("laptop", "driving"), ("laptop-finetuned-copy", "interrupted"))
+    ]
+    console = Console(width=width, record=True, force_terminal=True, color_system=None)
+    console.print(page.overview(sweeps, width=width))
+    text = console.export_text()
+    assert "…" not in text
+    assert text.count("123/1240") == 2
+    assert text.count("laptop-finetuned-copy") == 1
+    assert ("123,456 GPU-h" in text) == (width == 200)
+
+
 def test_a_pipe_gets_no_colours_and_whole_reasons(midway):
     root, _ = midway
     said(root, failed={"d8-aaaaaaaaaaaa": "why it failed, at length: " + "word " * 60 + "end"})
