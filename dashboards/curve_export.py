@@ -1,11 +1,13 @@
 """The training curves of many runs in one file: every row of every step, as the store has it, run after run.
 
-A file is written as it is read, so that ten million rows take no more memory than one run's.
+A file is written as it is read, so that ten million rows take no more memory than those of a few runs.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("loss", "lr", "grad_norm", "validation_loss", "noise_scale", "grad_sq", "grad_var")
 CHUNK_ROWS = 200_000
+READERS, AHEAD = 2, 8  # threads, and runs that they may be ahead of the writer
 
 
 class Pieces:
@@ -90,8 +93,8 @@ def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
     sink, columns = Pieces(), schema()
     with KINDS[kind][0](sink, columns) as writer:
         held: list[pa.Table] = []
-        for run_id in run_ids:
-            if (table := curve(root, run_id)) is not None:
+        for table in _ahead(root, run_ids):
+            if table is not None:
                 held.append(table)
             if sum(map(len, held)) >= CHUNK_ROWS:
                 writer.write_table(_together(held, columns))
@@ -100,6 +103,17 @@ def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
         if held:
             writer.write_table(_together(held, columns))
     yield sink.taken()
+
+
+def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[pa.Table | None]:
+    """The curves of runs in their order, a few of them read while the one before is written."""
+    waiting: deque[Future[pa.Table | None]] = deque()
+    with ThreadPoolExecutor(READERS, thread_name_prefix="curves") as pool:
+        for run_id in run_ids:
+            waiting.append(pool.submit(curve, root, run_id))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        yield from (left.result() for left in waiting)
 
 
 def curve(root: Path, run_id: str) -> pa.Table | None:

@@ -161,20 +161,21 @@ def _register_table(app: Any, runs: RunTable) -> None:
         view = runs.look(at_most_every=opened.LOOK_SECONDS) if by_clock or was is None else runs.view
         order = ",".join(("-" if by["direction"] == "desc" else "") + by["column_id"] for by in sort_by or ())
         asked = [words or "", group or "", order]
-        if by_clock and was is not None and was[0] == view.number:
-            raise dash.exceptions.PreventUpdate
         at = 0 if was is not None and was[1] != asked else at or 0
+        # of all that is asked, and not of the clock alone: an answer that a later tick overtook was discarded
+        if by_clock and was is not None and was[:4] == [view.number, asked, columns, at]:
+            raise dash.exceptions.PreventUpdate
         wanted = query.parse(asked[0])
         kept = wanted.keep(view.rows)
         of_groups = asked[1] in COLUMNS
         data, heads, at, pages = _grouped(kept, asked[1], at) if of_groups else _listed(kept, order, columns, at)
         picked, ids = set((chosen or "").split(",")), [row["id"] for row in data]
         selected: Any = [] if of_groups else [i for i, name in enumerate(ids) if name in picked]
-        if by_clock and was is not None and was[2] == ids:
+        if by_clock and was is not None and was[4] == ids:
             selected = dash.no_update  # a box that was just ticked may not be in the address yet
         said = _count(view, kept, wanted.problem, asked[0])
         table = (data, heads, pages, at, False if of_groups else "multi", selected)
-        return (*table, said, order, str(at + 1), [view.number, asked, ids])
+        return (*table, said, order, str(at + 1), [view.number, asked, columns, at, ids])
 
 
 def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> tuple[Any, Any, int, int]:
