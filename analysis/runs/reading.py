@@ -74,7 +74,7 @@ def _with_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     words = {name: cells for name, cells in words.items() if cells.str.fullmatch(NUMBER).all()}
     parted = {name: cells[cells.str.fullmatch(DECIMAL_COMMA)] for name, cells in words.items()}
     parted = {name: cells for name, cells in parted.items() if len(cells)}
-    fractions = any((column.dropna() % 1 != 0).any() for _, column in table.select_dtypes("floating").items())
+    fractions = any((column.dropna() % 1 != 0).any() for _, column in table.select_dtypes("float").items())
     if not parted or fractions:
         return table
     if all(cells.str.fullmatch(THOUSANDS).all() for cells in parted.values()):
