@@ -2,7 +2,9 @@
 
 import base64
 import io
+import math
 import shutil
+import statistics
 import threading
 import xml.etree.ElementTree as ET
 
@@ -141,15 +143,14 @@ def test_a_sparkline_is_a_picture_of_its_values():
 
 
 def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # noqa: F811
-    from scipy.stats import norm
-
     root, _ = midway
     write_status(root, eta_seconds=1000.0, estimates={"runs": 5, "first": 1.0, "first_error": 0.2, "error": 0.1})
     sweep = standing.look(root, "laptop")
     low, high = said.left_between(sweep)
     left = sweep.ends - sweep.time
     # errors of a normal distribution whose absolute values have the median 0.1
-    factor = 2.718281828 ** (0.1 * norm.ppf(0.95) / norm.ppf(0.75))
+    normal = statistics.NormalDist()
+    factor = math.exp(0.1 * normal.inv_cdf(0.95) / normal.inv_cdf(0.75))
     assert (low, high) == pytest.approx((left / factor, left * factor), rel=1e-5)
     assert f"90%: {said.duration(low)} to {said.duration(high)}" in said.ends(sweep)
     write_status(root, eta_seconds=1000.0, estimates={"runs": 2, "first": 1.0, "error": 0.1})
