@@ -58,9 +58,12 @@ class Behind(Generic[T]):
             return None if found is None else found.value
 
     def _begin(self, key: Hashable, work: Callable[[], T]) -> None:
-        """Start a thread on it; the lock is held."""
+        """Start a thread on it; the lock is held. The process waits for its end, which is seconds away.
+
+        A daemon would be cut off inside native code where the interpreter ends, which was seen to hang for it.
+        """
         self._running, self._next = (key, time.monotonic()), None
-        threading.Thread(target=self._work, args=(key, work), name="behind", daemon=True).start()
+        threading.Thread(target=self._work, args=(key, work), name="behind").start()
 
     def _work(self, key: Hashable, work: Callable[[], T]) -> None:
         began, found = time.monotonic(), _found(work)
@@ -69,7 +72,7 @@ class Behind(Generic[T]):
             while len(self._found) > KEPT:
                 self._found.popitem(last=False)
             self._running = None
-            if self._next is not None:
+            if self._next is not None and threading.main_thread().is_alive():
                 self._begin(*self._next)
 
 
