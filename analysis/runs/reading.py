@@ -50,7 +50,7 @@ def kind(path: Path) -> str:
 
 def _separated(path: Path) -> pd.DataFrame:
     """Rows parted by commas, semicolons or tabs; where it is not commas, decimals may be."""
-    line = pd.read_csv(path, sep="\0", header=None, nrows=1, dtype=str, quoting=csv.QUOTE_NONE).iat[0, 0]
+    line = str(pd.read_csv(path, sep="\0", header=None, nrows=1, dtype=str, quoting=csv.QUOTE_NONE).iat[0, 0])
     fields = {separator: next(csv.reader([line], delimiter=separator)) for separator in KNOWN_SEPARATORS}
     usual = SEPARATORS[kind(path)]
     separator = max(KNOWN_SEPARATORS, key=lambda one: (len(fields[one]), one == usual))
