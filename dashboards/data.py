@@ -11,7 +11,7 @@ from analysis.runs import store
 from analysis.runs.tidy import Runs
 from analysis.settings import StudySettings
 from analysis.study import Study
-from dashboards.figures.curves import kept, thinned
+from dashboards.figures.curves import kept
 
 
 def load(settings: StudySettings) -> tuple[Study, Path]:
@@ -23,13 +23,8 @@ def load(settings: StudySettings) -> tuple[Study, Path]:
     return api.study(settings, reuse=True)
 
 
-def losses(runs: Runs, *, exact: bool = False) -> dict[str, pd.DataFrame] | None:
-    """The loss curve of each run, thinned for display; None for a table, which has none.
-
-    Args:
-        exact: keep points as they were measured, instead of means.
-    """
+def losses(runs: Runs) -> dict[str, pd.DataFrame] | None:
+    """The loss curve of each run, a few of its points for display; None for a table, which has none."""
     if not runs.store:
         return None
-    fewer = kept if exact else thinned
-    return {run_id: fewer(store.curve(runs.source, run_id)) for run_id in runs.table.run_id}
+    return {run_id: kept(store.curve(runs.source, run_id)) for run_id in runs.table.run_id}

@@ -139,13 +139,17 @@ def row(page: Page, shelf: Shelf, figure: str, code: str) -> Any:
     return html.Div([html.Span("Export:"), *links, *drawn, shown], className="exports")
 
 
-def code(given: StudySettings | None, slug: str) -> str:
+def code(given: StudySettings | None, slug: str, *, linear: bool = False) -> str:
     """The line of Python that draws a figure of a study.
 
     Args:
         given: what the study was asked for by; None for one in memory.
+        linear: on linear axes, whatever they are as drawn.
     """
-    drawn = f'from dashboards.figures import catalogue; catalogue.page(study, "{slug}").figure'
+    page = f'catalogue.page(study, "{slug}")'
+    drawn = f"from dashboards.figures import catalogue; {page}.figure"
+    if linear:
+        drawn = f"from dashboards.figures import catalogue, linear; linear.linear({page}).figure"
     return drawn if given is None else f"{study(given)}; {drawn}"
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analysis.estimation import backtest
 from analysis.output.words import flops, number_of
 from analysis.settings import COMPUTES, COUNTS, StudySettings
 from dashboards import typed
@@ -230,43 +229,18 @@ class Cut:
 
     fitted_to: float  # FLOPs of the highest-compute run that was fitted
     fitted: int  # runs
-    rows: pd.DataFrame  # a run above a row: run_id, N, D, C, decades, measured, predicted, low and high of 95%, covered
-
-    @property
-    def judged(self) -> pd.DataFrame:
-        """The rows that have an interval; none where no other cut is there to calibrate it by."""
-        found: pd.DataFrame = self.rows[np.isfinite(self.rows.high.to_numpy(float))]
-        return found
-
-    @property
-    def inside(self) -> int:
-        """Of these, how many lie in it."""
-        return int(self.judged.covered.sum())
-
-    @property
-    def miss(self) -> float:
-        """Median absolute miss, relative."""
-        return float(np.expm1(self.rows.miss.abs().median()))
+    rows: pd.DataFrame  # of Study.judged: a run above, or (column optimal) the minimum of a budget above, a row
 
 
 def cuts(study: Study) -> list[Cut]:
-    """Every cut of the study's backtests, low ones first: of all its runs, else of the budgets' minima.
+    """Every cut of the study's backtests, low ones first.
 
     They were fitted when the study was, so that to move from one to another costs nothing.
     """
-    ensemble = study.ensemble
-    for weighting in (ensemble.anywhere, ensemble.at_optimum) if ensemble is not None else ():
-        if weighting is None:
-            continue
-        rows = backtest.judged(weighting.tests, weighting.weights, weighting.calibration.noise)
-        if len(rows):
-            rows = rows.assign(
-                low=rows.predicted * np.exp(-rows.half95),
-                high=rows.predicted * np.exp(rows.half95),
-                covered=rows.miss.abs() <= rows.half95,
-            )
-            return [_cut(rows[rows.fitted_to == top]) for top in np.unique(rows.fitted_to.to_numpy(float))]
-    return []
+    rows = study.judged
+    if rows.empty:
+        return []
+    return [_cut(rows[rows.fitted_to == top]) for top in np.unique(rows.fitted_to.to_numpy(float))]
 
 
 def _cut(rows: pd.DataFrame) -> Cut:
@@ -275,15 +249,26 @@ def _cut(rows: pd.DataFrame) -> Cut:
 
 
 def foretold(cut: Cut) -> str:
-    """How a cut's predictions came out, in a sentence."""
-    said = (
-        f"Fitted to {number_of(cut.fitted, 'run')} up to C = {flops(cut.fitted_to)}, asked about "
-        f"{number_of(len(cut.rows), 'larger one')}: missed by {cut.miss:.2%} in the median"
+    """How a cut's predictions came out, of runs and of the minima of budgets, in sentences."""
+    best = cut.rows.optimal.to_numpy(bool)
+    runs, minima = cut.rows[~best], cut.rows[best]
+    parts = [f"{number_of(len(runs), 'larger run')} ({_missed(runs)})"] if len(runs) else []
+    parts += [f"the best of {number_of(len(minima), 'larger budget')} ({_missed(minima)})"] if len(minima) else []
+    fitted = f"Fitted to {number_of(cut.fitted, 'run')} up to C = {flops(cut.fitted_to)}"
+    return (
+        f"{fitted}, asked about {' and '.join(parts)}. Intervals rest on the other cuts; how much each law counts was "
+        "learned from all of them, this one too."
     )
-    if not len(cut.judged):
-        return f"{said}. No other cut is there to calibrate an interval by."
-    share = cut.inside / len(cut.judged)
-    return f"{said}; {cut.inside} of {len(cut.judged)} inside their 95% intervals ({share:.0%})."
+
+
+def _missed(rows: pd.DataFrame) -> str:
+    """How far off some predictions were, and how many of the intervals that there are held."""
+    from dashboards.figures.backtest import held
+
+    inside = held(rows)[:, -1]
+    inside, off = inside[np.isfinite(inside)], np.expm1(rows.miss.abs().median())
+    told = f"{inside.sum():.0f} of {len(inside)} inside 95%" if len(inside) else "no other cut to calibrate by"
+    return f"missed by {off:.2%} in the median, {told}"
 
 
 def nearest_cut(found: Sequence[Cut], text: str) -> Cut:

@@ -31,7 +31,7 @@ def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
         reason = study.weighting.calibration.reason if study.weighting is not None else "no law could be fitted"
         return nothing(SLUG, TITLE, reason)
     figure = panelled(3)
-    inside = np.stack([rows.miss.abs() <= rows[half] for half in HALVES], 1)
+    inside = held(rows)
     _add_pairs(figure, rows, inside[:, -1])
     _add_misses(figure, rows, inside[:, -1])
     bins = _coverage(rows, inside)
@@ -44,8 +44,15 @@ def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
     ]
     arrange(figure, panels)
     figure.update_yaxes(range=[0, 105], row=3, col=1)
-    found = rows[[name for name in (*ROWS, *HALVES) if name in rows]].assign(inside95=inside[:, -1])
+    last = pd.array(inside[:, -1], dtype="boolean")  # empty where there is no interval
+    found = rows[[name for name in (*ROWS, *HALVES) if name in rows]].assign(inside95=last)
     return Page(slug=SLUG, title=TITLE, about=_about(rows, inside), figure=figure, rows=found)
+
+
+def held(rows: pd.DataFrame) -> Array:
+    """Whether each level's interval holds what was measured, (rows, levels): 1 or 0; nan where there is no interval."""
+    halves = rows[list(HALVES)].to_numpy(float)
+    return np.where(np.isfinite(halves), rows.miss.abs().to_numpy(float)[:, None] <= halves, np.nan)
 
 
 def _about(rows: pd.DataFrame, inside: Array) -> str:
@@ -55,15 +62,18 @@ def _about(rows: pd.DataFrame, inside: Array) -> str:
         f"{number_of(len(rows), 'prediction')}, missed by {off.median():.2%} in the median and by {off.max():.1%} at "
         f"most, {rows.decades.max():.1f} decades at the farthest."
     )
-    if not np.isfinite(rows[HALVES[-1]]).all():
+    judged = np.isfinite(inside[:, -1])
+    if not judged.any():
         return f"{said} One cut judges itself by no other: there are no intervals to test."
-    held = [
+    shares = [
         " and ".join(f"{inside[of, j].mean():.0%} of the {level:.0%}" for j, level in enumerate(LEVELS)) + f" ({what})"
-        for of, what in ((~best, "circles: runs"), (best, "diamonds: minima of budgets"))
+        for of, what in ((judged & ~best, "circles: runs"), (judged & best, "diamonds: minima of budgets"))
         if of.any()
     ]
+    alone = f" {(~judged).sum():,} have none, for no other cut could calibrate it." if not judged.all() else ""
     return (
-        f"{said} Intervals of a new run, calibrated without the cut that they judge, hold {'; '.join(held)}. Crossed: "
+        f"{said}{alone} Intervals of a new run, calibrated without the cut that they judge, hold {'; '.join(shares)}. "
+        "How much each law counts was learned from all cuts. Crossed: "
         "outside its 95% interval, whose ends are the grey lines. At the bottom the share inside by decades, larger "
         "where it rests on more predictions; dotted, the nominal levels."
     )
@@ -71,7 +81,7 @@ def _about(rows: pd.DataFrame, inside: Array) -> str:
 
 def _marks(rows: pd.DataFrame, inside: Array) -> dict[str, object]:
     """Points coloured by decades; a crossed one lies outside its interval."""
-    kinds = zip(rows.optimal.astype(bool), inside, strict=True)
+    kinds = zip(rows.optimal.astype(bool), inside != 0, strict=True)
     return {
         "color": rows.decades.tolist(),
         "colorscale": scale(),
@@ -148,8 +158,8 @@ def _add_misses(figure: go.Figure, rows: pd.DataFrame, inside: Array) -> None:
 
 def _coverage(rows: pd.DataFrame, inside: Array) -> pd.DataFrame:
     """The share inside each level's interval by quarters of a decade; none where no interval could be tested."""
-    tested = np.isfinite(rows[HALVES[-1]].to_numpy(float))
-    shares = pd.DataFrame(inside, columns=list(HALVES)).astype(float)[tested]
+    tested = np.isfinite(inside[:, -1])
+    shares = pd.DataFrame(inside, columns=list(HALVES))[tested]
     at = (np.floor(rows.decades.to_numpy(float)[tested] / 0.25) + 0.5) * 0.25
     grouped = shares.groupby(at)
     found: pd.DataFrame = grouped.mean().assign(tests=grouped.size())

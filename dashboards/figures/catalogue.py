@@ -42,7 +42,6 @@ PAGES: dict[str, Callable[[Study], Page]] = {
     "accuracy-size": accuracy_size,
 }
 OF_SCORES = ("accuracy-compute", "accuracy-shots", "accuracy-size")  # of a store's sweep, or a table with scores
-OF_STORES = ("lowest-curves", *OF_SCORES)
 SLUGS = (  # of a store's sweep
     *("frontier", "isoflop", "curves", "triptych", "lowest-curves", "contours", "residuals"),
     *("clouds", "backtest", "influence", "published", "compute"),

@@ -85,5 +85,11 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
         "Each point a run; lines are what the best sizes reach by one law of both, carried to C = "
         f"{flops(every[-1].compute)}: their distance along the axis of compute is the multiplier."
     )
-    rows = pd.concat([behind(table).assign(ladder=name) for name, table in tables.items()], ignore_index=True)
-    return Page(slug="frontiers", title="Both frontiers", about=about, figure=figure, rows=rows)
+    summary = pd.concat([behind(table).assign(ladder=name) for name, table in tables.items()], ignore_index=True)
+    best = [
+        {"ladder": name, "what": "best sizes, by the law of both", "C": m.compute, "loss": (m.loss_a, m.loss_b)[i]}
+        for i, name in enumerate(tables)
+        for m in every
+    ]
+    rows = pd.concat([summary.assign(what="run"), pd.DataFrame(best)], ignore_index=True)
+    return Page(slug="frontiers", title="Both frontiers", about=about, figure=figure, rows=rows, summary=summary)

@@ -12,7 +12,7 @@ from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.downsample import downsample
 from dashboards.figures import published as overlay
-from dashboards.figures.drawing import Panel, arrange, label, law_line, panelled
+from dashboards.figures.drawing import Panel, arrange, label, law_line, law_points, panelled
 from dashboards.figures.style import LOSS, PALETTE, Page, behind, of_size, plain, shades
 
 CURVE_POINTS = 400
@@ -22,67 +22,71 @@ LEAST_POINTS = 50  # of a curve
 HOVER = "<b>%{fullData.name}</b><br>%{x:.4s} %{meta}<br>loss %{y:.3f}<extra></extra>"
 
 
-def curves(
-    study: Study, losses: Mapping[str, pd.DataFrame], *, exact: bool = False, published: Sequence[str] = ()
-) -> Page:
+def curves(study: Study, losses: Mapping[str, pd.DataFrame], *, published: Sequence[str] = ()) -> Page:
     """Training loss against tokens and against compute; the final losses of each size where there are no curves.
 
     Args:
         losses: of each run, columns tokens and loss; a run without any is left out.
-        exact: show measured points alone (``kept``) instead of means over neighbouring batches.
         published: results laid over the panel of compute, of published.PUBLISHED.
     """
     figure = panelled(2)
     table = study.everything.sort_values(["N", "C"])
-    drawn = table[table.run_id.astype(str).isin(losses)]
+    drawn = table[table.run_id.astype(str).isin([run for run, curve in losses.items() if len(curve)])]
     shown = drawn.iloc[np.unique(np.linspace(0, len(drawn) - 1, min(len(drawn), MOST_RUNS)).astype(int))]
     if len(shown):
         most = int(np.clip(MOST_POINTS // (2 * len(shown)), LEAST_POINTS, CURVE_POINTS))
-        fewer, made = kept if exact else thinned, zip(shown.to_dict("records"), shades(shown.N), strict=True)
-        traces = [t for run, color in made for t in _curve(run, fewer(losses[str(run["run_id"])], most), color)]
+        points = [_points(run, kept(losses[str(run["run_id"])], most)) for run in shown.to_dict("records")]
+        traces = [t for run, color in zip(points, shades(shown.N), strict=True) for t in _curve(run, color)]
+        rows = pd.concat(points, ignore_index=True).assign(what="training loss")
     else:
-        most, traces = 0, _finals(table[table.loss.notna()])
+        most, finals = 0, table[table.loss.notna()]
+        traces, rows = _finals(finals), behind(finals).rename(columns={"D": "tokens"}).assign(what="final loss")
     figure.add_traces(traces)
     _add_bar(figure, shown if len(shown) else table)
-    _add_law(figure, study)
+    law = _add_law(figure, study)
     overlay.add(figure, published, row=2)
     loss = f"training {LOSS}" if len(shown) else LOSS
     compute = f"C, {LABELS[study.convention.c]}"
     panels = [Panel(x=x, y=loss, height=340, log_y=True) for x in ("training tokens", compute)]
     arrange(figure, panels)
-    about = _about(len(shown), len(drawn), most, exact)
+    about = _about(len(shown), len(drawn), most)
     if published:
         about += f" {overlay.words(published, study)}"
-    return Page(slug="curves", title="Loss curves", about=about, figure=figure, rows=behind(study.everything))
+    rows, summary = pd.concat([rows, law], ignore_index=True), behind(study.everything)
+    return Page(slug="curves", title="Loss curves", about=about, figure=figure, rows=rows, summary=summary)
 
 
-def _about(shown: int, there: int, most: int, exact: bool) -> str:
+def _about(shown: int, there: int, most: int) -> str:
     law = "The line below is the law of compute with the 95% interval of its mean; it is one of held-out losses."
     if not shown:
         return (
             "These runs have no training curves: lines join the final losses of runs of one size, coloured by size. "
             f"{law}"
         )
-    how = (
-        f"as measured: the lowest and the highest loss of every stretch of ln(tokens), both ends, gaps and restarts, "
-        f"at most {most} points a run"
-        if exact
-        else f"smoothed over neighbouring batches to at most {most} points"
-    )
     left = f" {there - shown} of {there} runs are not drawn." if there > shown else ""
-    return f"One line a run, coloured by size, {how}; the files hold every step.{left} {law}"
+    return (
+        f"One line a run, coloured by size, as measured: the lowest and the highest loss of every stretch of "
+        f"ln(tokens), both ends, gaps and restarts, at most {most} points a run. The rows are these points; the app's "
+        f"page of runs hands out every step.{left} {law}"
+    )
 
 
-def _curve(run: Mapping[Hashable, object], curve: pd.DataFrame, color: str) -> list[dict[str, object]]:
-    """A run in both panels; its compute grows with its tokens."""
-    flops = float(str(run["C"])) / float(str(run["D"]))
+def _points(run: Mapping[Hashable, object], curve: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn of a run; its compute grows with its tokens."""
+    tokens, flops = curve.tokens.to_numpy(float), float(str(run["C"])) / float(str(run["D"]))
+    known = {name: run[name] for name in ("run_id", "size", "N")}
+    return pd.DataFrame({**known, "tokens": tokens, "C": tokens * flops, "loss": curve.loss.to_numpy(float)})
+
+
+def _curve(points: pd.DataFrame, color: str) -> list[dict[str, object]]:
+    """A run in both panels."""
     look = {
         "mode": "lines",
-        "name": plain(run["run_id"]),
+        "name": plain(points.run_id.iloc[0]),
         "line": {"color": color, "width": 1.2},
-        "legendgroup": plain(run["size"]),
+        "legendgroup": plain(points["size"].iloc[0]),
     }
-    return _in_both(curve.tokens, curve.tokens * flops, curve.loss, look)
+    return _in_both(points.tokens, points["C"], points.loss, look)
 
 
 def _finals(table: pd.DataFrame) -> list[dict[str, object]]:
@@ -120,30 +124,18 @@ def _add_bar(figure: go.Figure, table: pd.DataFrame) -> None:
     figure.add_scatter(x=nowhere, y=nowhere, mode="markers", marker=marker, showlegend=False, row=1, col=1)
 
 
-def _add_law(figure: go.Figure, study: Study) -> None:
-    """The law of compute over the runs."""
+def _add_law(figure: go.Figure, study: Study) -> pd.DataFrame:
+    """The law of compute over the runs; returns its points."""
     law, compute = study.laws.get("compute_frontier"), study.everything["C"]
     if law is None or law.fit.theta is None or compute.empty:
-        return
+        return pd.DataFrame()
     grid = np.geomspace(float(compute.min()), float(compute.max()) * 3, 60)
     law_line(figure, law, "C", grid, color=PALETTE[1], name="law of compute", row=2)
     figure.data[-1].showlegend = False
     height = float(law.fit.predict({"C": grid[20:21]})[0])
     text = f"L ~ C<sup>−{law.fit.params['alpha_C']:.3g}</sup>"
     label(figure, grid[20], height, text, row=2, corner="top right", color=PALETTE[1])
-
-
-def thinned(curve: pd.DataFrame, most: int = CURVE_POINTS) -> pd.DataFrame:
-    """Mean loss in buckets of equal width in ln(tokens): as even on a log axis as on a linear one."""
-    if len(curve) <= most:
-        return curve[["tokens", "loss"]]
-    tokens = curve.tokens.to_numpy(float)
-    edges = np.geomspace(max(tokens.min(), 1.0), tokens.max() * (1 + 1e-9), most)
-    bucket, loss = np.searchsorted(edges, tokens, side="right"), curve.loss.to_numpy(float)
-    last, there = np.flatnonzero(np.diff(bucket, append=-1)), np.isfinite(loss)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(bucket[there], loss[there], most + 1) / np.bincount(bucket[there], minlength=most + 1)
-    return pd.DataFrame({"tokens": curve.tokens.to_numpy()[last], "loss": mean[bucket[last]]})
+    return law_points(law, "C", grid, "law of compute")
 
 
 def kept(curve: pd.DataFrame, most: int = CURVE_POINTS) -> pd.DataFrame:

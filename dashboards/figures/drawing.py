@@ -14,9 +14,11 @@ from plotly.subplots import make_subplots
 
 from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
-from dashboards.figures.style import LOSS, Page, axes, loss_ticks, positive
+from analysis.study import Study
+from dashboards.figures.style import Page, axes, log_ticks
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
@@ -73,7 +75,7 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
             domain=domain,
             row=row,
             col=1,
-            **(_ticks(figure, panel, row) if panel.log_y else {}),
+            **(log_ticks(panel.y, _along(figure, row)) if panel.log_y else {}),
         )
         if panel.y == RESIDUAL:
             figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=row, col=1)
@@ -85,13 +87,9 @@ def _axis(letter: str, row: int) -> str:
     return f"{letter}{row if row > 1 else ''}"
 
 
-def _ticks(figure: go.Figure, panel: Panel, row: int) -> dict[str, Any]:
-    """Labels of a log axis of losses, which would have one where it spans less than a decade; else the usual ones."""
-    axis = _axis("y", row)
-    values = positive(trace for trace in figure.data if (trace.yaxis or "y") == axis)
-    if LOSS not in panel.y or not values:
-        return {"exponentformat": "power"}
-    return {"tickmode": "array", "tickvals": loss_ticks(min(values), max(values)), "tickformat": ".2~f"}
+def _along(figure: go.Figure, row: int) -> list[Any]:
+    """The traces of a panel."""
+    return [trace for trace in figure.data if (trace.yaxis or "y") == _axis("y", row)]
 
 
 def nothing(slug: str, title: str, reason: str) -> Page:
@@ -164,6 +162,39 @@ def law_line(
         hovertemplate=f"{law.fit.law.equation}<br>{variable} %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
         **place(row),
     )
+
+
+def law_points(law: FittedLaw, variable: str, grid: Array, name: str) -> pd.DataFrame:
+    """What ``law_line`` draws, as rows: what, the variable, loss, low95, high95."""
+    low, high = mean_band(law, {variable: grid}) or (np.nan, np.nan)
+    loss = law.fit.predict({variable: grid})
+    return pd.DataFrame({"what": name, variable: grid, "loss": loss, "low95": low, "high95": high})
+
+
+def minima_points(study: Study) -> pd.DataFrame:
+    """The minima of the budgets that laws go through, as rows."""
+    return pd.DataFrame(
+        [
+            {"what": "minimum", "N": p.n_star, "D": p.d_star, "C": p.budget, "loss": p.loss_star}
+            for p in study.minima.used
+        ]
+    )
+
+
+def predicted_points(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Predictions as rows; ends of 95% intervals (of a new run's loss, of N*, of D*) where the data support them."""
+    rows = []
+    for p in predictions:
+        row = {"what": "prediction", "run_id": p.name, "N": p.n, "D": p.d, "C": p.compute, "loss": p.loss}
+        ends = {
+            ("low95", "high95"): p.interval_new_run,
+            ("N_low", "N_high"): p.interval_n,
+            ("D_low", "D_high"): p.interval_d,
+        }
+        for names, interval in ends.items():
+            row |= dict(zip(names, interval or (), strict=False))
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def label(

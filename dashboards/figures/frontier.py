@@ -16,7 +16,7 @@ from analysis.output.words import flops, outside
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import published as overlay
-from dashboards.figures.drawing import GREY, band, label, mean_band
+from dashboards.figures.drawing import GREY, band, label, law_points, mean_band, minima_points, predicted_points
 from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs
 
 
@@ -46,7 +46,7 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
             text=text,
             hoverinfo="text",
         )
-    _law_lines(figure, study, float(table.C.min()))
+    laws = _law_lines(figure, study, float(table.C.min()))
     for p in study.predictions:
         _add_prediction(figure, p)
     overlay.add(figure, published)
@@ -62,7 +62,11 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
         )
     if published:
         about += f" {overlay.words(published, study)}"
-    return Page(slug="frontier", title="Loss against compute", about=about, figure=figure, rows=behind(table))
+    runs = behind(table)
+    runs = runs.assign(what=np.where(runs.run_id.isin(study.table.run_id), "run", "run, not fitted"))
+    rows = pd.concat([runs, minima_points(study), *laws, predicted_points(study.predictions)], ignore_index=True)
+    title, summary = "Loss against compute", behind(table)
+    return Page(slug="frontier", title=title, about=about, figure=figure, rows=rows, summary=summary)
 
 
 def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
@@ -87,10 +91,10 @@ def beside_published(study: Study) -> Page:
     return replace(page, slug="published", title="Beside published results", rows=rows)
 
 
-def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
-    """The laws of compute with their band, and L(N,D) at its optimum, up to the farthest target."""
+def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFrame]:
+    """The laws of compute with their band, and L(N,D) at its optimum, up to the farthest target; returns their rows."""
     highest = max([p.compute for p in study.predictions], default=lowest)
-    grid = np.geomspace(lowest / 1.5, highest, 80)
+    grid, found = np.geomspace(lowest / 1.5, highest, 80), []
     for name, kind, dash, color in (
         ("compute_frontier", "power law", "solid", "#000000"),
         ("compute_frontier_irreducible", "with irreducible E", "dot", "#777777"),
@@ -98,6 +102,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
         law = study.laws.get(name)
         if law is None or law.fit.theta is None:
             continue
+        found.append(law_points(law, "C", grid, f"law of compute, {kind}"))
         doubt = "" if law.fit.status is FitStatus.OK else f" ({law.fit.status.value})"
         figure.add_scatter(
             x=grid,
@@ -115,13 +120,11 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.status is FitStatus.OK:
         n, d = allocation(joint.fit.params, grid)
-        figure.add_scatter(
-            x=grid,
-            y=joint.fit.predict({"N": n, "D": d}),
-            mode="lines",
-            name="L(N,D) at its optimum, 6ND = C",
-            line={"color": "#0072B2", "dash": "dash", "width": 1.5},
-        )
+        loss, name = joint.fit.predict({"N": n, "D": d}), "L(N,D) at its optimum, 6ND = C"
+        line = {"color": "#0072B2", "dash": "dash", "width": 1.5}
+        figure.add_scatter(x=grid, y=loss, mode="lines", name=name, line=line)
+        found.append(pd.DataFrame({"what": name, "N": n, "D": d, "C": grid, "loss": loss}))
+    return found
 
 
 def _add_prediction(figure: go.Figure, p: Prediction) -> None:

@@ -7,11 +7,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.isoflop import Parabola
+from analysis.laws import Array
 from analysis.output.words import flops, number_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import optimum
-from dashboards.figures.drawing import Panel, arrange, panelled, residuals, strip
+from dashboards.figures.drawing import Panel, arrange, minima_points, panelled, predicted_points, residuals, strip
 from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs, shades
 
 
@@ -26,9 +27,35 @@ def isoflop(study: Study) -> Page:
         _add_budget(figure, p, table, colors[i], MARKERS[i % len(MARKERS)])
     optimum.add(figure, study, lines, len(above) + 1)
     arrange(figure, [*above, *optimum.panels(study)])
+    about, summary = _about(study, lines), behind(study.table)
     return Page(
-        slug="isoflop", title="IsoFLOP curves", about=_about(study, lines), figure=figure, rows=behind(study.table)
+        slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=_rows(study, lines), summary=summary
     )
+
+
+def _rows(study: Study, lines: list[optimum.Line]) -> pd.DataFrame:
+    """The points drawn: runs of the budgets with their residuals, parabolas, minima, N* and D*, predictions."""
+    runs, found = study.table.set_index("run_id", drop=False), []
+    for p in study.minima.parabolas:
+        own = behind(runs.loc[p.run_ids]).assign(what="run")
+        far = behind(runs.loc[p.far]).assign(what="run, not fitted")
+        if p.coefficients is not None and p.residuals is not None:
+            off = dict(zip(p.run_ids, 100 * np.expm1(p.residuals), strict=True))
+            own["residual_percent"] = own.run_id.map(off)
+            sizes, loss = _curve(p, runs.loc[p.run_ids])
+            far = pd.concat([far, pd.DataFrame({"what": "parabola", "N": sizes, "loss": loss})])
+        found += [own.assign(budget=p.budget), far.assign(budget=p.budget)]
+    found.append(minima_points(study))
+    found += [line.points.assign(what=f"N*, D* by approach {line.approach}") for line in lines]
+    best = predicted_points([p for p in study.predictions if p.optimal])
+    return pd.concat([*found, best], ignore_index=True)
+
+
+def _curve(p: Parabola, runs: pd.DataFrame) -> tuple[Array, Array]:
+    """Sizes across those of a budget's runs, and the losses of its parabola there."""
+    assert p.coefficients is not None
+    grid = np.geomspace(runs["N"].min(), runs["N"].max(), 60)
+    return grid, np.exp(np.polyval(p.coefficients, np.log(grid)))
 
 
 def _about(study: Study, lines: list[optimum.Line]) -> str:
@@ -89,11 +116,10 @@ def _add_budget(figure: go.Figure, p: Parabola, table: pd.DataFrame, color: str,
 def _add_parabola(figure: go.Figure, p: Parabola, runs: pd.DataFrame, marker: dict[str, object]) -> None:
     """The curve through a budget's runs, and in the strip what it leaves."""
     assert p.coefficients is not None and p.residuals is not None
-    sizes = runs["N"].to_numpy(float)
-    grid = np.geomspace(sizes.min(), sizes.max(), 60)
+    grid, loss = _curve(p, runs)
     figure.add_scatter(
         x=grid,
-        y=np.exp(np.polyval(p.coefficients, np.log(grid))),
+        y=loss,
         mode="lines",
         line={"color": marker["color"], "width": 1.5},
         showlegend=False,
@@ -103,4 +129,5 @@ def _add_parabola(figure: go.Figure, p: Parabola, runs: pd.DataFrame, marker: di
         col=1,
     )
     off = 100 * np.expm1(p.residuals)
-    residuals(figure, sizes, off, marker, [f"{t}<br>{o:+.2f}%" for t, o in zip(hover(runs), off, strict=True)], 2)
+    text = [f"{t}<br>{o:+.2f}%" for t, o in zip(hover(runs), off, strict=True)]
+    residuals(figure, runs["N"].to_numpy(float), off, marker, text, 2)

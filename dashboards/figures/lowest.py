@@ -13,7 +13,7 @@ from analysis.estimation.training_curves import CurveEnvelope
 from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
-from dashboards.figures.curves import thinned
+from dashboards.figures.curves import kept
 from dashboards.figures.style import LOSS, PALETTE, Page, axes, behind, plain, shades
 
 BLACK = "#000000"
@@ -67,7 +67,7 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
     table = table[shown]
     for run, color in zip(table.itertuples(), shades(table.N), strict=True):
         run_id, tokens, compute = str(run.run_id), float(str(run.D)), float(str(run.C))
-        thin = thinned(losses[run_id])
+        thin = kept(losses[run_id])
         thin = thin[thin.tokens >= FROM * tokens]
         figure.add_scatter(
             x=thin.tokens * compute / tokens,

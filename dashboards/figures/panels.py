@@ -35,13 +35,6 @@ def grid(titles: Sequence[str]) -> go.Figure:
     return figure
 
 
-def round_values(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis: 1, 2 and 5 of every decade, and one beyond either end."""
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    known = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-    return [tick for tick in known if low / 2.5 < tick < high * 2.5]
-
-
 def place(i: int) -> dict[str, int]:
     """Where the panel of a title is: row and col, counted from one."""
     return {"row": 1, "col": 1} if i == 0 else {"row": 2 + (i - 1) // 2, "col": 1 + (i - 1) % 2}

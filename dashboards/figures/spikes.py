@@ -12,9 +12,8 @@ from plotly.subplots import make_subplots
 
 from analysis.laws.base import Array
 from analysis.output.words import number_of
-from dashboards.figures.curves import thinned
-from dashboards.figures.panels import round_values
-from dashboards.figures.style import LOSS, PALETTE, Page, axes, plain
+from dashboards.downsample import downsample
+from dashboards.figures.style import LOSS, PALETTE, Page, axes, plain, round_values
 from gpt3core.anomaly import AnomalySpec
 from sweeps.watching.incidents import START, Incident
 
@@ -24,6 +23,7 @@ WINDOW = AnomalySpec().window
 MOST = 500  # spikes that are drawn, the highest ones
 ORANGE, GREY = "#D55E00", "#777777"
 SHOWN = ("loss", "grad_norm")
+COLUMNS = ("step", "what", "value", "attempt", "said", "steps_again")  # of the rows
 
 
 def spikes(
@@ -38,7 +38,8 @@ def spikes(
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.65, 0.35])
     found = {name: _spikes(curve, name) for name in SHOWN}
-    _add_curve(figure, curve, "loss", 1)
+    drawn = {name: _shown(curve, name, met) for name in SHOWN}
+    _add_curve(figure, drawn["loss"], "loss", 1)
     _add_spikes(figure, found["loss"], "loss", 1)
     for part in gone:
         figure.add_scatter(
@@ -54,16 +55,18 @@ def spikes(
             col=1,
         )
     axes(figure, "step", LOSS, log_x=False, log_y=True)  # its ticks are those of the losses
-    _add_curve(figure, curve, "grad_norm", 2)
+    _add_curve(figure, drawn["grad_norm"], "grad_norm", 2)
     _add_spikes(figure, found["grad_norm"], "grad_norm", 2)
     _add_incidents(figure, curve, met)
     figure.update_xaxes(title=None, row=1)
     norms = curve.grad_norm[curve.grad_norm.gt(0) & np.isfinite(curve.grad_norm)]
     ticks = round_values(norms.min(), norms.max()) if len(norms) else []
     figure.update_yaxes(title="gradient norm", tickvals=ticks, tickformat="~g", row=2)
-    rows = _rows(found, met)
+    summary, title = _rows(found, met), f"Spikes and restarts of {run_id}"
+    points = [part.rename(columns={name: "value"}).assign(what=_words(name)) for name, part in drawn.items()]
+    rows = pd.concat([*points, summary], ignore_index=True).reindex(columns=list(COLUMNS))
     about = _about(found, met, len(curve))
-    return Page(slug="spikes", title=f"Spikes and restarts of {run_id}", about=about, figure=figure, rows=rows)
+    return Page(slug="spikes", title=title, about=about, figure=figure, rows=rows, summary=summary)
 
 
 def spiked(values: Array, window: int = WINDOW, deviations: float = DEVIATIONS) -> NDArray[np.bool_]:
@@ -91,12 +94,19 @@ def _spikes(curve: pd.DataFrame, name: str) -> pd.DataFrame:
     return pd.DataFrame({"step": curve.step[chosen], "value": curve[name][chosen].astype(float)})
 
 
-def _add_curve(figure: go.Figure, curve: pd.DataFrame, name: str, row: int) -> None:
-    """A column against the step, means of neighbours where it is long."""
-    thin = thinned(pd.DataFrame({"tokens": curve.step, "loss": curve[name].astype(float)}))
+def _shown(curve: pd.DataFrame, name: str, met: Sequence[Incident]) -> pd.DataFrame:
+    """The steps of a column that are drawn: all of a short run, else with the extremes and both sides of restarts."""
+    steps, values = curve.step.to_numpy(float), curve[name].to_numpy(float)
+    restarts = np.searchsorted(steps, [m.step for m in met if m.what == START and m.attempt > 1], side="right")
+    shown: pd.DataFrame = curve[["step", name]].iloc[downsample(steps, values, log=False, restarts=restarts)]
+    return shown.astype({name: float})
+
+
+def _add_curve(figure: go.Figure, shown: pd.DataFrame, name: str, row: int) -> None:
+    """A column against the step."""
     figure.add_scatter(
-        x=thin.tokens,
-        y=thin.loss,
+        x=shown.step,
+        y=shown[name],
         mode="lines",
         line={"color": PALETTE[0], "width": 1.2},
         showlegend=False,
@@ -111,7 +121,7 @@ def _words(name: str) -> str:
 
 
 def _add_spikes(figure: go.Figure, rows: pd.DataFrame, name: str, row: int) -> None:
-    """Spikes as they were, whatever the line of means shows."""
+    """Spikes, the highest ones."""
     finite = rows[np.isfinite(rows.value)].nlargest(MOST, "value")
     figure.add_scatter(
         x=finite.step,
@@ -171,7 +181,7 @@ def _about(found: dict[str, pd.DataFrame], met: Sequence[Incident], steps: int) 
     lost = sum(m.lost for m in met)
     parts = [
         f"{number_of(steps, 'step')}; spikes: {spikes_of} ({DEVIATIONS:g} median absolute deviations above the median "
-        f"of the {WINDOW} steps before, or not finite)."
+        f"of the {WINDOW} steps before, or not finite). The rows are the points drawn."
     ]
     if attempts > 1:
         again = f", after which {number_of(lost, 'step')} were done again" if lost else ""
@@ -188,6 +198,5 @@ def _rows(found: dict[str, pd.DataFrame], met: Sequence[Incident]) -> pd.DataFra
     logged = [
         {"step": m.step, "what": m.what, "attempt": m.attempt, "said": m.said, "steps_again": m.lost} for m in met
     ]
-    columns = ("step", "what", "value", "attempt", "said", "steps_again")
     every = pd.concat([*parts, pd.DataFrame(logged)], ignore_index=True)
-    return every.reindex(columns=list(columns)).sort_values("step", ignore_index=True)
+    return every.reindex(columns=list(COLUMNS)).sort_values("step", ignore_index=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ LOSS = "loss, nats per token"
 SCALE = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
 DARK_SCALE = ("#7b5ea7", "#6f76bd", "#5d8cc4", "#4aa0c0", "#3fb4b0", "#4fc597", "#78d478", "#abe060", "#e4ea5c")
 PAPER, INK, GRID, AXIS = "#ffffff", "#1a1a1a", "#e4e4e4", "#888"
+MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
 
@@ -79,22 +81,43 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
         type="log" if log_y else "linear",
         automargin=True,
     )
-    if log_y and (values := positive(figure.data)):  # a log axis of less than a decade would have one label
-        figure.update_yaxes(tickmode="array", tickvals=loss_ticks(min(values), max(values)), tickformat=".2~f")
+    if log_y:
+        figure.update_yaxes(**log_ticks(y, figure.data))
     return figure
 
 
-def positive(traces: Iterable[Any]) -> list[float]:
-    """The values along y of some traces that a log axis can show."""
-    return [v for trace in traces if trace.y is not None for v in trace.y if v is not None and v > 0]
+def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:
+    """The labels of a logarithmic axis: round losses where it is of losses, else as plotly has them.
+
+    Args:
+        traces: along the axis.
+    """
+    shown = [float(v) for trace in traces if trace.y is not None for v in trace.y if v is not None]
+    values = [v for v in shown if 0 < v < math.inf]
+    if LOSS not in title or not values:
+        return {"exponentformat": "power"}
+    ticks = loss_ticks(min(values), max(values))
+    return {"tickmode": "array", "tickvals": ticks, "tickformat": ".2~f" if ticks[-1] < 1e4 else ".3~g"}
 
 
 def loss_ticks(low: float, high: float) -> list[float]:
-    """Round values between two losses, about eight of them."""
+    """About eight round values between two losses, which would have one label within a decade; see round_values."""
+    if high > 10 * low:
+        return round_values(low, high)
     least = max((high - low) / 9, 0.05)
     unit = 10.0 ** np.floor(np.log10(least))
     step = float(unit * next(s for s in (1, 2, 5, 10) if s * unit > 0.999 * least))
     return [round(k * step, 2) for k in range(int(low / step), int(high / step) + 2)]
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis: 1, 2 and 5 of every decade, and one beyond either end; of many decades, fewer."""
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    digits: tuple[int, ...] = (1, 2, 5)
+    if len(decades) > MOST_DECADES:
+        decades, digits = decades[1 :: -(-len(decades) // MOST_TICKS)], (1,)
+    known = [digit * 10.0**decade for decade in decades for digit in digits]
+    return [tick for tick in known if low / 2.5 < tick < high * 2.5]
 
 
 def hover(rows: pd.DataFrame) -> list[str]:

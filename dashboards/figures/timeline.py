@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -32,8 +33,13 @@ CLEAR, GREY = "rgba(0,0,0,0)", "#777777"
 
 
 def moment(seconds: float) -> datetime:
-    """A time of this machine's zone."""
+    """A time of this machine's zone, as an axis has it."""
     return datetime.fromtimestamp(seconds)
+
+
+def stamp(seconds: float) -> str:
+    """The same as rows have it, with its offset from UTC."""
+    return moment(seconds).astimezone().isoformat(timespec="milliseconds")
 
 
 # ---------------------------------------------------------------------------------------------------- runs over nodes
@@ -236,7 +242,7 @@ def _table(history: History) -> pd.DataFrame:
             "size": s.size,
             "nodes": " ".join(s.nodes),
             "devices": s.devices,
-            "began": moment(s.began).isoformat(timespec="seconds"),
+            "began": stamp(s.began),
             "seconds": round(s.until(history.now) - s.began, 1),
             "expected_seconds": None if s.expected is None else round(s.expected - s.began, 1),
             "how": s.how,
@@ -291,7 +297,7 @@ def utilisation(history: History) -> Page:
         else "How large the cluster was, this sweep's log does not say (an older driver wrote it)."
     )
     about = about if history.stays else "Nothing has started."
-    rows = pd.DataFrame([{"time": moment(t).isoformat(), unit: n} for t, n in held], columns=["time", unit])
+    rows = pd.DataFrame([{"time": stamp(t), unit: n} for t, n in held], columns=["time", unit])
     return Page(slug="utilisation", title=f"{unit[0].upper()}{unit[1:]} in use", about=about, figure=figure, rows=rows)
 
 
@@ -312,16 +318,18 @@ def spending(history: History) -> Page:
     )
     last = taken[-1] if taken else (history.now, 0.0, 0.0)
     more = history.to_come or {}
-    end = (last[1] + more.get("hours", 0.0), last[2] + more.get("usd", 0.0))
+    spoke = history.now if history.spoke is None else min(history.spoke, history.now)
+    then = _taken_at(taken, spoke)  # what is to come is counted from there on
+    end = (then[0] + more.get("hours", 0.0), then[1] + more.get("usd", 0.0))
     if history.ends is not None and more.get("hours"):
         figure.add_scatter(
-            x=[moment(history.now), moment(history.ends)],
-            y=[last[1], end[0]],
+            x=[moment(spoke), moment(max(spoke, history.ends))],
+            y=[then[0], end[0]],
             mode="lines+markers",
             line={"color": PALETTE[0], "dash": "dash", "width": 2},
             marker={"symbol": ["circle", "star"], "size": [1, 12]},
             name="expected",
-            text=[_cost(last[1], last[2], unit), f"ends {_clock(history.ends)}<br>{_cost(*end, unit)}"],
+            text=[_cost(*then, unit), f"ends {_clock(history.ends)}<br>{_cost(*end, unit)}"],
             hovertemplate="%{text}<extra></extra>",
         )
     if (limit := (history.limit or {}).get("hours")) is not None:
@@ -332,13 +340,22 @@ def spending(history: History) -> Page:
     figure.update_layout(height=LOW)
     about = f"Taken until now: {_cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
     if history.ends is not None and more.get("hours"):
-        left = _lasting(history.ends - history.now)
-        about += f" Expected: {_cost(*end, unit)} by {_clock(history.ends)}, in {left}, by the driver's last word."
+        left = history.ends - history.now
+        told = f"in {_lasting(left)}" if left >= 0 else f"overdue by {_lasting(-left)}"
+        about += f" Expected: {_cost(*end, unit)} by {_clock(history.ends)}, {told}, by the driver's last word."
     rows = pd.DataFrame(
-        [{"time": moment(t).isoformat(), "hours": hours, "usd": usd} for t, hours, usd in taken],
+        [{"time": stamp(t), "hours": hours, "usd": usd} for t, hours, usd in taken],
         columns=["time", "hours", "usd"],
     )
     return Page(slug="spending", title="Cost and end", about=about, figure=figure, rows=rows)
+
+
+def _taken_at(taken: Sequence[tuple[float, float, float]], time: float) -> tuple[float, float]:
+    """Hours and dollars until a moment."""
+    if not taken:
+        return 0.0, 0.0
+    times, hours, usd = np.array(taken).T
+    return float(np.interp(time, times, hours)), float(np.interp(time, times, usd))
 
 
 def _cost(hours: float, usd: float, unit: str) -> str:

@@ -11,8 +11,7 @@ import plotly.graph_objects as go
 
 from analysis.output.words import count, number_of
 from analysis.study import Study
-from dashboards.figures.panels import round_values
-from dashboards.figures.style import Page, add_scale, axes, plain, shades
+from dashboards.figures.style import Page, add_scale, axes, plain, round_values, shades
 
 BEFORE = 2.0  # factor in tokens between where curves begin to be drawn and the first branch
 POINTS = 60  # of a curve: branches are short, and single batches scatter more than they fall
@@ -54,7 +53,7 @@ def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
         f"{number_of(len(branches), 'run')} of {number_of(rows.N.nunique(), 'size')} began from a checkpoint of a "
         "longer run (thick), at the rings, with its own decay of the learning rate: the result is what it would have "
         f"been alone. With their trunks they trained on {count(own)} tokens in place of {count(alone)} "
-        f"({1 - own / alone:.0%} less). Shown from shortly before the first branch on, means over neighbouring batches."
+        f"({1 - own / alone:.0%} less). Shown from shortly before the first branch on, extremes of every stretch."
     )
     return Page(slug="trunks", title="Trunks and branches", about=about, figure=figure, rows=rows)
 

@@ -13,8 +13,7 @@ from analysis.laws.base import Array
 from analysis.output.words import count, number_of
 from analysis.tuning import study as studies
 from analysis.tuning.study import Tuning
-from dashboards.figures.panels import round_values
-from dashboards.figures.style import Page, add_scale, axes, shades
+from dashboards.figures.style import Page, add_scale, axes, round_values, shades
 from gpt3core.rule import DEEPSEEK, STEP_LAW
 
 TALL, SCALE = 760, 170  # pixels: of two panels, and of the bar of sizes

@@ -260,7 +260,7 @@ def _drawn(
 ) -> tuple[Any, ...]:
     """A figure on the axes that were chosen; a reader's zoom stays while these do."""
     version = [of, axes]
-    code = None if page is None else exports.code(fit.asked, page.slug)
+    code = None if page is None else exports.code(fit.asked, page.slug, linear=axes == "linear")
     if page is not None and axes == "linear":
         page = linear(page)
     same = was is not None and was[1] is not None and was[1][1] == axes

@@ -107,10 +107,10 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Call
 
 def _code(live: Live, sweep: str, figure: str) -> str:
     """The line of Python that draws a figure."""
+    given = "past.history, past.sizes" if figure == "timeline" else "past.history"
     return (
-        "from pathlib import Path; from dashboards.figures import timeline; from sweeps.watching import history, "
-        f"standing; root = Path({str(live.root)!r}); "
-        f"timeline.{figure}(history.read(root, standing.look(root, {sweep!r}))).figure"
+        "from pathlib import Path; from dashboards.figures import timeline; from dashboards.watch import Watch; "
+        f"past = Watch(Path({str(live.root)!r})).past({sweep!r}); timeline.{figure}({given}).figure"
     )
 
 

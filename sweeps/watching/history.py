@@ -83,7 +83,8 @@ class History:
     cluster: tuple[Has, ...] = ()
     drivers: tuple[float, ...] = ()  # when one began
     ends: float | None = None  # expected, of the whole sweep
-    to_come: Mapping[str, float] | None = None  # hours, usd
+    to_come: Mapping[str, float] | None = None  # hours, usd, from when the driver spoke last
+    spoke: float | None = None  # when that was
     limit: Mapping[str, float] | None = None
 
 
@@ -112,6 +113,7 @@ def read(root: Path, sweep: Standing) -> History:
         drivers=tuple(_number(event, "time") for event in events if event.get("event") == "driver"),
         ends=sweep.ends,
         to_come=sweep.to_come,
+        spoke=sweep.spoke,
         limit=sweep.limit,
     )
 

@@ -29,17 +29,23 @@ def ends(sweep: Standing) -> str:
     """When the last run should end, with an interval where ended runs tell how far off that may be; or nothing."""
     if sweep.ends is None or sweep.done >= sweep.asked:
         return ""
-    words = f"ends in {duration(max(0.0, sweep.ends - sweep.time))} ({moment(sweep.ends, sweep.time)})"
+    if sweep.ends < sweep.time:
+        late = duration(sweep.time - sweep.ends)
+        return f"overdue by {late}: by the driver's last word it was to end at {moment(sweep.ends, sweep.time)}"
+    words = f"ends in {duration(sweep.ends - sweep.time)} ({moment(sweep.ends, sweep.time)})"
     between = left_between(sweep)
     return words if between is None else f"{words}, 90%: {' to '.join(map(duration, between))}"
 
 
 def left_between(sweep: Standing) -> tuple[float, float] | None:
-    """Seconds that are left, as a 90% interval: off as the estimates of the runs that ended were, all by one factor."""
+    """Seconds that are left, as a 90% interval: off as the estimates of the runs that ended were, all by one factor.
+
+    None where too few ended, or the sweep is overdue: then that factor is what was wrong.
+    """
     error = sweep.estimates.get("error")
-    if sweep.ends is None or error is None or sweep.estimates.get("runs", 0) < TOLD:
+    if sweep.ends is None or sweep.ends < sweep.time or error is None or sweep.estimates.get("runs", 0) < TOLD:
         return None
-    left, factor = max(0.0, sweep.ends - sweep.time), math.exp(min(TO_90_PERCENT * error, 50.0))
+    left, factor = sweep.ends - sweep.time, math.exp(min(TO_90_PERCENT * error, 50.0))
     return left / factor, left * factor
 
 

@@ -13,7 +13,7 @@ from analysis.estimation import training_curves
 from dashboards import report
 from dashboards.figures import catalogue, style
 from dashboards.figures.accuracy import accuracy_compute
-from dashboards.figures.curves import CURVE_POINTS, thinned
+from dashboards.figures.curves import CURVE_POINTS, curves, kept
 from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.linear import linear
@@ -90,12 +90,19 @@ def test_what_is_at_chance_gets_no_curve(studied):
     assert "guessing: at chance" in [title.text for title in page.figure.layout.annotations]
 
 
-def test_long_curves_are_thinned_evenly_and_keep_their_ends():
-    curve = pd.DataFrame({"tokens": range(1, 10_001), "loss": [5.0] * 10_000})
-    thin = thinned(curve)
-    assert len(thin) <= CURVE_POINTS
-    assert thin.tokens.iloc[0] == 1
-    assert thin.tokens.iloc[-1] == 10_000
+def test_a_spike_of_one_step_is_in_every_figure_of_curves(studied):
+    """What the app and the report draw are points of the curve, the highest and the lowest among them."""
+    losses = {}
+    for i, run in enumerate(studied.everything.itertuples()):
+        steps = np.arange(1, 10_001)
+        loss = 3 + 5 / np.sqrt(steps)
+        loss[6_000 + i] = 40.0
+        losses[run.run_id] = kept(pd.DataFrame({"tokens": run.D * steps / 10_000, "loss": loss}))
+        assert len(losses[run.run_id]) <= CURVE_POINTS
+    for page in (curves(studied, losses), lowest(studied, losses)):
+        drawn = [t for t in page.figure.data if t.mode == "lines" and t.name in losses]
+        assert drawn
+        assert {max(t.y) for t in drawn} == {40.0}
 
 
 def test_the_report_has_a_page_a_figure_and_its_rows(studied, isolated):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from scipy.interpolate import RegularGridInterpolator
 
@@ -12,7 +13,7 @@ from analysis.estimation.isoflop import Minima
 from analysis.laws import allocation
 from analysis.output import documents
 from analysis.reference.tables import reference
-from dashboards.figures import catalogue
+from dashboards.figures import catalogue, style
 from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds, ellipse
 from dashboards.figures.contours import contours
@@ -21,7 +22,6 @@ from dashboards.figures.drawing import Panel, arrange, panelled
 from dashboards.figures.frontier import beside_published, frontier
 from dashboards.figures.influence import MOST, influence
 from dashboards.figures.isoflop import isoflop
-from dashboards.figures.overlaid import overlaid
 from dashboards.figures.published import PUBLISHED
 from dashboards.figures.style import LOSS, loss_ticks
 from dashboards.figures.triptych import triptych
@@ -126,13 +126,26 @@ def test_lines_of_equal_loss_are_of_the_law_and_the_frontier_is_their_lowest_alo
     assert page.rows.residual_percent.tolist() == pytest.approx(list(100 * (page.rows.loss / page.rows.fitted - 1)))
 
 
-@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8), (3.0, 4e7)])
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8)])
 def test_an_axis_of_losses_has_a_few_round_labels(low, high):
     ticks = loss_ticks(low, high)
     assert 3 <= len(ticks) <= 12
     assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
     assert f"{ticks[1] - ticks[0]:.0e}"[0] in "125"
     assert ticks[0] <= low and high <= ticks[-1]
+
+
+@pytest.mark.parametrize("top", [4e2, 1e5, 4e7, 1e30, np.inf])
+def test_losses_of_a_run_that_diverged_have_the_ticks_of_decades(top):
+    """Steps of ten thousand from zero on would leave the losses that count without a label, and infinity has none."""
+    figure = style.axes(go.Figure(go.Scatter(x=[1, 2, 3], y=[2.0, 3.0, top])), "C", LOSS, log_y=True)
+    arranged = panelled(1)
+    arranged.add_scatter(x=[1, 2, 3], y=[2.0, 3.0, top], row=1, col=1)
+    arrange(arranged, [Panel(x="C", y=LOSS, log_y=True)])
+    ticks = list(figure.layout.yaxis.tickvals)
+    assert ticks == list(arranged.layout.yaxis.tickvals), "one rule for both"
+    assert 3 <= len(ticks) <= 20
+    assert 0 < ticks[0] <= 2
 
 
 def test_sizes_within_a_decade_have_the_labels_of_sizes():
@@ -192,6 +205,24 @@ def test_one_cut_of_the_backtests_can_be_seen_alone(studied):
     assert (page.rows.C > cut).all()
 
 
+def test_no_prediction_without_an_interval_counts_as_inside_one(studied):
+    """A cut alone of its kind is calibrated by no other: it is told apart, and the others are still judged."""
+    rows = studied.judged.copy()
+    cut = rows.fitted_to == rows.fitted_to.max()
+    rows.loc[cut, ["half80", "half95"]] = np.inf
+    page = backtest(studied, rows)
+    assert page.rows.inside95[cut].isna().all()
+    others = rows[~cut]
+    assert list(page.rows.inside95[~cut]) == list(others.miss.abs() <= others.half95)
+    assert f"{cut.sum()} have none, for no other cut could calibrate it" in page.about
+    best = others.optimal.to_numpy(bool)
+    share = (others.miss.abs() <= others.half95)[~best].mean()
+    assert f"{share:.0%} of the 95% (circles: runs)" in page.about
+    crossed = [symbol.endswith("x") for symbol in named(page, "predictions").marker.symbol]
+    assert not any(np.array(crossed)[cut])
+    assert "no intervals to test" in backtest(studied, rows[cut]).about
+
+
 def test_influences_are_listed_by_what_they_move(studied):
     page = influence(studied)
     assert len(page.rows) == len(studied.influences)
@@ -218,24 +249,10 @@ def test_published_results_lie_where_their_papers_have_them(studied):
     assert sorted(named(page, "Chinchilla, 234 runs").y) == sorted(reference("hoffmann2022_runs_234.csv").loss)
     assert "slopes compare, levels do not" in page.about
     assert page.rows.source.value_counts()["Chinchilla, run"] == 234
-    assert (page.rows.source == studied.runs.name).sum() == len(studied.everything)
+    assert (page.rows.source == studied.runs.name).sum() == len(frontier(studied).rows)
     assert [t.name for t in frontier(studied).figure.data if t.name in ("GPT-3", "Kaplan et al.")] == []
     with pytest.raises(UsageError, match=r"published=kapan.*kaplan"):
         frontier(studied, ("kapan",))
-
-
-def test_two_sweeps_lie_over_one_another_each_with_its_law(studied):
-    other = replace(studied, runs=replace(studied.runs, name="<b>other"))
-    page = overlaid([studied, other], published=PUBLISHED[:1])
-    name = studied.runs.name
-    assert named(page, name).marker.color != named(page, "&lt;b&gt;other").marker.color
-    assert named(page, name).marker.symbol != named(page, "&lt;b&gt;other").marker.symbol
-    line, law = named(page, "law of &lt;b&gt;other"), studied.laws["compute_frontier"].fit
-    assert np.array(line.y) == pytest.approx(law.predict({"C": np.array(line.x)}))
-    assert {name, "<b>other"} == set(page.rows.sweep)
-    assert len(page.rows) == 2 * len(studied.everything)
-    twice = overlaid([studied, studied])
-    assert {f"{name} (1)", f"{name} (2)"} <= {t.name for t in twice.figure.data}
 
 
 def losses(study, steps):
@@ -252,12 +269,30 @@ def test_curves_stand_against_tokens_and_against_compute(studied):
     tokens, compute = (named(page, run.run_id, row) for row in (1, 2))
     assert np.array(compute.x) / np.array(tokens.x) == pytest.approx(run.C / run.D)
     assert compute.x[-1] == pytest.approx(run.C)
-    assert "smoothed" in page.about
-    exact = curves(studied, losses(studied, 5000), exact=True)
-    assert "as measured" in exact.about
-    assert set(named(exact, run.run_id, 1).y) <= set(losses(studied, 5000)[run.run_id].loss)
-    for drawn in (page, exact):
-        assert sum(len(t.x) for t in drawn.figure.data if t.mode == "lines") <= MOST_POINTS
+    assert set(tokens.y) <= set(losses(studied, 5000)[run.run_id].loss), "as measured"
+    assert sum(len(t.x) for t in page.figure.data if t.mode == "lines") <= MOST_POINTS
+    rows = page.rows[page.rows.run_id == run.run_id]
+    assert (list(rows.tokens), list(rows.C), list(rows.loss)) == (list(tokens.x), list(compute.x), list(tokens.y))
+    law = page.rows[page.rows.what == "law of compute"]
+    assert list(law.loss) == pytest.approx(list(named(page, "law of compute").y))
+
+
+def test_the_rows_are_what_is_drawn(studied):
+    """Every point of a trace, in the columns of the figure's axes, is a row; of the IsoFLOP figure, of each panel."""
+    drawn = frontier(studied)
+    rows = {(row.C, row.loss) for row in drawn.rows.itertuples()}
+    for trace in drawn.figure.data:
+        if trace.mode in ("markers", "lines") and trace.fill is None and trace.x[0] is not None:
+            assert set(zip(trace.x, trace.y, strict=True)) <= rows, trace.name
+    (star,) = [row for row in drawn.rows.itertuples() if row.what == "prediction"][:1]
+    assert [star.low95, star.high95] == studied.predictions[0].interval_new_run
+    page = isoflop(studied)
+    of_panels = {1: ("N", "loss"), 2: ("N", "residual_percent"), 3: ("C", "N"), 4: ("C", "D")}
+    for row, columns in of_panels.items():
+        known = set(page.rows[list(columns)].itertuples(index=False, name=None))
+        for trace in panel(page, row):
+            if trace.fill is None and trace.x is not None and len(trace.x):
+                assert set(zip(trace.x, trace.y, strict=True)) <= known, (row, trace.name)
 
 
 def test_many_curves_stay_within_what_a_browser_draws(studied):

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import time
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -124,8 +126,50 @@ def test_a_run_shows_its_spikes_restarts_and_what_it_went_back_from():
     assert list(named["rolled back"].x) == [400]
     assert {shape.x0 for shape in page.figure.layout.shapes} == {600}
     assert "1 of the loss, 0 of the gradient norm" in page.about
-    assert page.rows.step.tolist() == [0, 400, 600, 700]
+    assert page.summary.step.tolist() == [0, 400, 600, 700]
+    losses = page.rows[page.rows.what == "loss"]
+    line = page.figure.data[0]
+    assert (list(losses.step), list(losses.value)) == (list(line.x), list(line.y)), "the rows are the points drawn"
     assert spikes("d8-1", curve.iloc[:0]).rows.empty
+
+
+def test_a_long_run_is_drawn_as_densely_late_as_early():
+    """Its axis is linear: of 100,000 steps each tenth has its part of the points, and the extremes."""
+    steps = np.arange(1, 100_001)
+    loss = 3 + 0.1 * np.random.default_rng(0).standard_normal(len(steps))
+    loss[91_234] = 9.0
+    met = [Incident(what="start", attempt=2, time=2.0, step=50_000)]
+    page = spikes("d8-1", pd.DataFrame({"step": steps, "loss": loss, "grad_norm": loss}), met)
+    line = page.figure.data[0]
+    assert len(line.x) <= 2000
+    assert {50_000, 50_001, 91_235} <= set(line.x), "both sides of the restart, and the spike"
+    assert np.histogram(line.x, bins=10, range=(0, 100_000))[0].min() > 100
+
+
+def test_what_is_to_come_is_counted_from_the_drivers_last_word():
+    """A driver that fell silent at 6,500 has not been told of what its runs took since; at 8,000 it is overdue."""
+    silent = replace(HISTORY, spoke=6500.0, ends=7500.0)
+    _, expected = timeline.spending(silent).figure.data
+    then = (2000 * 2 + 2000 * 2 + 2000 * 4 + 1500 * 2) / 3600
+    assert list(expected.y) == pytest.approx([then, then + 1])
+    assert [x.timestamp() for x in expected.x] == [6500, 7500]
+    about = timeline.spending(silent).about
+    assert f"Expected: {then + 1:.3g} GPU-hours" in about
+    assert "overdue by 8 min 20 s" in about
+
+
+def test_times_of_rows_are_moments_wherever_they_are_read(monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        pages = [draw(HISTORY) for draw in (timeline.timeline, timeline.utilisation, timeline.spending)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    for page, column in zip(pages, ("began", "time", "time"), strict=True):
+        moments = [datetime.fromisoformat(text) for text in page.rows[column]]
+        assert all(moment.utcoffset() for moment in moments)
+        assert moments[0].timestamp() == 1000
 
 
 def test_branches_begin_where_their_own_steps_do(studied):

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import api
@@ -13,6 +14,7 @@ from analysis.runs.selection import select
 from analysis.settings import RunSettings, StudySettings
 from dashboards import refit
 from dashboards.figures import style
+from dashboards.figures.backtest import backtest
 from dashboards.live import View
 from dashboards.pages import laws
 from dashboards.refit import Choice, LeftOut
@@ -149,40 +151,45 @@ def test_a_cut_predicts_what_a_fit_of_the_runs_below_predicts(studied):
     weighting = studied.ensemble.anywhere
     assert [cut.fitted_to for cut in found] == sorted({*weighting.tests.rows.fitted_to})
     cut = found[1]
+    runs = cut.rows[~cut.rows.optimal.to_numpy(bool)]
     below = studied.table[cut.fitted_to >= studied.table.C].reset_index(drop=True)
     above = studied.table[cut.fitted_to < studied.table.C].set_index("run_id")
     assert cut.fitted == len(below)
-    assert sorted(cut.rows.run_id) == sorted(above.index)
+    assert sorted(runs.run_id) == sorted(above.index)
     choices = studied.ensemble.choices
-    each = predictor(choices, fit_choices(choices, below))(above.loc[cut.rows.run_id])
+    each = predictor(choices, fit_choices(choices, below))(above.loc[runs.run_id])
     there = np.isfinite(each)
     mean = (np.where(there, each, 0) * weighting.weights).sum(1) / (there * weighting.weights).sum(1)
-    assert np.log(cut.rows.predicted.to_numpy()) == pytest.approx(mean, abs=1e-6)
-    assert cut.rows.measured.tolist() == above.loc[cut.rows.run_id].loss.tolist()
+    assert np.log(runs.predicted.to_numpy()) == pytest.approx(mean, abs=1e-6)
+    assert runs.measured.tolist() == above.loc[runs.run_id].loss.tolist()
 
 
-def test_the_share_covered_is_the_one_that_the_answer_says(studied):
-    """The answer's share is of the weighting that predicts the target; here that of all runs, by the same function."""
-    from analysis.estimation import backtest
-
-    weighting = studied.ensemble.anywhere
-    table = backtest.coverage(weighting.tests, weighting.weights, weighting.calibration.noise)
-    cuts = refit.cuts(studied)
-    assert sum(len(cut.judged) for cut in cuts) == table.tests.sum()
-    assert sum(cut.inside for cut in cuts) == pytest.approx((table.coverage95 * table.tests).sum())
-    for cut in cuts:
-        inside = (cut.rows.low <= cut.rows.measured) & (cut.rows.measured <= cut.rows.high)
-        assert inside.sum() == cut.inside
+def test_a_cut_has_the_predictions_of_the_figure_of_backtests_and_of_the_answer(studied):
+    """The page shows both: the same cut has the same misses, and the answer's share is that of its kind of target."""
+    rows = pd.concat([cut.rows for cut in refit.cuts(studied)])
+    page = backtest(studied)
+    assert sorted(zip(rows.fitted_to, rows.miss, strict=True)) == sorted(
+        zip(page.rows.fitted_to, page.rows.miss, strict=True)
+    )
+    answered = rows[rows.optimal.to_numpy(bool) == studied.predictions[0].optimal]
+    table = studied.coverage
+    assert len(answered) == table.tests.sum()
+    assert (answered.miss.abs() <= answered.half95).sum() == pytest.approx((table.coverage95 * table.tests).sum())
 
 
 def test_a_cut_is_said_in_a_sentence(studied):
     cut = refit.cuts(studied)[0]
     said = refit.foretold(cut)
     assert said.startswith(f"Fitted to {cut.fitted} runs up to C = ")
-    assert f"asked about {len(cut.rows)} larger ones: missed by " in said
-    assert f"{cut.inside} of {len(cut.rows)} inside their 95% intervals" in said
-    alone = replace(cut, rows=cut.rows.assign(high=np.inf))
-    assert refit.foretold(alone).endswith("No other cut is there to calibrate an interval by.")
+    best = cut.rows.optimal.to_numpy(bool)
+    assert best.any() and not best.all()
+    for rows, what in ((cut.rows[~best], "larger runs"), (cut.rows[best], "larger budgets")):
+        missed, inside = np.expm1(rows.miss.abs().median()), (rows.miss.abs() <= rows.half95).sum()
+        assert f"{len(rows)} {what} (missed by {missed:.2%} in the median, {inside} of {len(rows)} inside 95%)" in said
+    assert "learned from all of them, this one too" in said
+    alone = replace(cut, rows=cut.rows.assign(half80=np.inf, half95=np.inf))
+    assert "inside 95%" not in refit.foretold(alone)
+    assert "no other cut to calibrate by" in refit.foretold(alone)
 
 
 def test_the_cut_of_a_permalink_is_the_nearest(studied):

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import threading
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -155,6 +156,10 @@ def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # n
     assert f"90%: {said.duration(low)} to {said.duration(high)}" in said.ends(sweep)
     write_status(root, eta_seconds=1000.0, estimates={"runs": 2, "first": 1.0, "error": 0.1})
     assert said.left_between(standing.look(root, "laptop")) is None
+    late = replace(sweep, ends=sweep.time - 90.0)
+    assert said.left_between(late) is None
+    assert said.ends(late).startswith(f"overdue by {said.duration(90.0)}: ")
+    assert "90%" not in said.ends(late)
     SweepDir(root, "laptop").write_status({"state": "ended", "time": 1.0})
     assert said.ends(standing.look(root, "laptop")) == ""
 
