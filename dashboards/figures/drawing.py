@@ -185,7 +185,7 @@ def predicted_points(predictions: Sequence[Prediction]) -> pd.DataFrame:
     """Predictions as rows; ends of 95% intervals (of a new run's loss, of N*, of D*) where the data support them."""
     rows = []
     for p in predictions:
-        row = {"what": "prediction", "run_id": p.name, "N": p.n, "D": p.d, "C": p.compute, "loss": p.loss}
+        row = {"what": "prediction", "run_id": p.name or None, "N": p.n, "D": p.d, "C": p.compute, "loss": p.loss}
         ends = {
             ("low95", "high95"): p.interval_new_run,
             ("N_low", "N_high"): p.interval_n,

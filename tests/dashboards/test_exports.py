@@ -1,20 +1,28 @@
 """What a figure hands out: rows that are read back as they were, and the line of Python that draws it again."""
 
 import io
+import time
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from pandas.testing import assert_frame_equal
 
 from analysis import api
 from analysis.settings import Fix, StudySettings
-from dashboards import app, exports, live
-from dashboards.figures import catalogue
+from dashboards import app, exports, live, one_run, pairs, plan, refit, watch
+from dashboards.figures import catalogue, comparison
+from dashboards.figures.backtest import backtest
 from dashboards.figures.frontier import frontier
+from dashboards.figures.plan import plan as plan_figure
+from dashboards.figures.style import Page
+from dashboards.pages import compare, laws, sweep
+from dashboards.pages import plan as plan_page
 from dashboards.security import Door
 
 pytestmark = pytest.mark.xdist_group("study")
+NOTHING = {"slug": "", "title": "", "about": "", "rows": pd.DataFrame()}
 
 
 def read_csv(content):
@@ -54,15 +62,71 @@ def test_a_figure_is_fetched_by_its_key_until_it_is_gone(studied, monkeypatch):
         assert browser.get(f"/export/{name}").status_code == 410, name
 
 
+def run(code):
+    """The value of a line of Python that a page hands out, run as a reader would."""
+    *statements, expression = code.split("; ")
+    names: dict = {}
+    exec("; ".join(statements), names)  # noqa: S102
+    return eval(expression, names).to_json()  # noqa: S307
+
+
 @pytest.mark.parametrize("changed", [{}, {"N": "total", "exclude": ["x"], "fix": Fix(a=0.5), "target_compute": [1e14]}])
 def test_the_line_of_python_draws_the_figure(studied, monkeypatch, changed):
     given, asked = StudySettings(runs="/a store", **changed), []
     monkeypatch.setattr(api, "study", lambda settings: (asked.append(settings), studied)[1:])
-    *imports, expression = exports.code(given, "frontier").split("; ")
-    names: dict = {}
-    exec("; ".join(imports), names)  # noqa: S102
-    assert eval(expression, names).to_json() == frontier(studied).figure.to_json()  # noqa: S307
+    assert run(exports.code(given, "frontier")) == frontier(studied).figure.to_json()
     assert asked == [given]
+
+
+def test_what_the_page_of_laws_hands_out_draws_its_figures(studied, monkeypatch):
+    """On the axes that were chosen, and of the cut that was."""
+    given, handed = StudySettings(runs="/a store"), []
+    monkeypatch.setattr(api, "study", lambda settings: (studied, None))
+    monkeypatch.setattr(catalogue, "page", lambda study, slug: {"frontier": frontier}[slug](study))
+    monkeypatch.setattr(laws.gallery, "draw", lambda live, name, page, version, was, code=None, **_: (page, code))
+    fit = refit.Fit(asked=given, study=studied, pages=[], answer=[], cuts=refit.cuts(studied))
+    for axes in laws.AXES:
+        page, code = laws._drawn(laws.Desk(live.Live(given)), laws.FIGURE, fit, frontier(studied), None, axes, None)
+        assert run(code) == page.figure.to_json(), axes
+        handed.append(code)
+    assert handed[0] != handed[1]
+    cut = fit.cuts[1]
+    assert run(laws._code(fit, cut)) == backtest(studied, rows=cut.rows).figure.to_json()
+
+
+def test_what_the_page_of_a_sweep_hands_out_draws_its_figures(simulated, monkeypatch):
+    """With the colours of its sizes; frozen, for what goes on is drawn up to now."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    following = live.Live(StudySettings(runs=str(simulated)))
+    past = watch.Watch(simulated).past("laptop")
+    for name, draw in sweep.FIGURES.items():
+        assert run(sweep._code(following, "laptop", name)) == draw(past).figure.to_json(), name
+
+
+def test_what_the_page_of_a_run_hands_out_draws_its_curve(simulated):
+    run_id = next((simulated / "runs").iterdir()).name
+    page = one_run.curve(simulated, run_id)
+    assert page is not None
+    assert run(one_run.code(simulated, run_id)) == page.figure.to_json()
+
+
+def test_what_the_pages_of_plan_and_of_compare_hand_out_draws_their_figures(studied, monkeypatch):
+    given = StudySettings(runs="t.csv")
+    monkeypatch.setattr(api, "study", lambda settings: (studied, None))
+    following = live.Live(given)
+    known = plan.outlook(studied)
+    drawn = plan_figure(studied, known.along, plan.at(known, 1e14)).figure
+    assert run(plan_page._code(following, 1e14)) == drawn.to_json()
+    monkeypatch.setattr(pairs, "compare", lambda asked: [(asked.by, asked.arms)])
+    monkeypatch.setattr(
+        comparison, "frontiers", lambda *found: Page(**NOTHING, figure=go.Figure(layout={"meta": found}))
+    )
+    monkeypatch.setattr(
+        comparison, "multipliers", lambda found: Page(**NOTHING, figure=go.Figure(layout={"meta": found}))
+    )
+    assert run(compare._code(following, [1, "text", "web", "books"], "frontiers"))
+    assert run(compare._code(following, [1, "text", "web", "books"], "multipliers"))
 
 
 def test_a_figure_that_is_none_is_one_sentence(studied):

@@ -22,7 +22,6 @@ from dashboards.figures.drawing import Panel, arrange, panelled
 from dashboards.figures.frontier import beside_published, frontier
 from dashboards.figures.influence import MOST, influence
 from dashboards.figures.isoflop import isoflop
-from dashboards.figures.published import PUBLISHED
 from dashboards.figures.style import LOSS, loss_ticks
 from dashboards.figures.triptych import triptych
 from gpt3core.errors import UsageError

@@ -86,7 +86,9 @@ def test_the_comparison_is_that_of_the_command(table):
     page = comparison.frontiers(ladders, found)
     traces = {trace.name: trace for trace in page.figure.data}
     assert sorted(traces["web"].y) == sorted(ladders.a.table.loss)
-    assert list(page.rows.groupby("ladder").size()) == [24, 24], "the smallest run is outside the window"
+    runs, best = page.rows[page.rows.what == "run"], page.rows[page.rows.what != "run"]
+    assert list(runs.groupby("ladder").size()) == [24, 24], "the smallest run is outside the window"
+    assert list(best.loss[best.ladder == "web"]) == list(traces["web, best sizes"].y)
     a, b = traces["web, best sizes"], traces["books, best sizes"]
     shift = np.exp(np.interp(-np.log(b.y[:4]), -np.log(a.y), np.log(a.x))) / b.x[:4]
     assert shift == pytest.approx(WORTH, rel=0.06), "the distance between the lines is the multiplier"

@@ -166,12 +166,12 @@ def test_a_cut_predicts_what_a_fit_of_the_runs_below_predicts(studied):
 
 def test_a_cut_has_the_predictions_of_the_figure_of_backtests_and_of_the_answer(studied):
     """The page shows both: the same cut has the same misses, and the answer's share is that of its kind of target."""
-    rows = pd.concat([cut.rows for cut in refit.cuts(studied)])
+    found = pd.concat([cut.rows for cut in refit.cuts(studied)])
     page = backtest(studied)
-    assert sorted(zip(rows.fitted_to, rows.miss, strict=True)) == sorted(
+    assert sorted(zip(found.fitted_to, found.miss, strict=True)) == sorted(
         zip(page.rows.fitted_to, page.rows.miss, strict=True)
     )
-    answered = rows[rows.optimal.to_numpy(bool) == studied.predictions[0].optimal]
+    answered = found[found.optimal.to_numpy(bool) == studied.predictions[0].optimal]
     table = studied.coverage
     assert len(answered) == table.tests.sum()
     assert (answered.miss.abs() <= answered.half95).sum() == pytest.approx((table.coverage95 * table.tests).sum())
@@ -183,9 +183,10 @@ def test_a_cut_is_said_in_a_sentence(studied):
     assert said.startswith(f"Fitted to {cut.fitted} runs up to C = ")
     best = cut.rows.optimal.to_numpy(bool)
     assert best.any() and not best.all()
-    for rows, what in ((cut.rows[~best], "larger runs"), (cut.rows[best], "larger budgets")):
-        missed, inside = np.expm1(rows.miss.abs().median()), (rows.miss.abs() <= rows.half95).sum()
-        assert f"{len(rows)} {what} (missed by {missed:.2%} in the median, {inside} of {len(rows)} inside 95%)" in said
+    for asked, what in ((cut.rows[~best], "larger runs"), (cut.rows[best], "larger budgets")):
+        missed, inside = np.expm1(asked.miss.abs().median()), (asked.miss.abs() <= asked.half95).sum()
+        told = f"{len(asked)} {what} (missed by {missed:.2%} in the median, {inside} of {len(asked)} inside 95%)"
+        assert told in said
     assert "learned from all of them, this one too" in said
     alone = replace(cut, rows=cut.rows.assign(half80=np.inf, half95=np.inf))
     assert "inside 95%" not in refit.foretold(alone)
