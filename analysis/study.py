@@ -93,10 +93,12 @@ class Study(Selection, Fitted):
 
     @cached_property
     def judged(self) -> pd.DataFrame:
-        """The predictions of these backtests one by one; see backtest.judged."""
-        if self.weighting is None:
+        """Every prediction of the backtests, of runs and (column optimal) of the best; see backtest.judged."""
+        if self.ensemble is None:
             return pd.DataFrame()
-        return backtest.judged(self.weighting.tests, self.weighting.weights, self.weighting.calibration.noise)
+        kinds = [kind for kind in (self.ensemble.anywhere, self.ensemble.at_optimum) if kind is not None]
+        found = [backtest.judged(kind.tests, kind.weights, kind.calibration.noise) for kind in kinds]
+        return pd.concat([rows for rows in found if len(rows)] or [pd.DataFrame()], ignore_index=True)
 
     @cached_property
     def explained(self) -> Explained | None:

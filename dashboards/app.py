@@ -13,6 +13,7 @@ import errno
 import logging
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from analysis.settings import StudySettings
@@ -39,9 +40,14 @@ def main(argv: Sequence[str]) -> int:
     given = cli.settings(StudySettings(), words)
     given.check()
     with listening(at, int(port)) as listener:
-        _require_runs(given)
+        path = places.local(given.runs) if given.runs else default_root()
+        is_table = path.suffix and not path.is_dir()
+        if not is_table:
+            _require_sweep(path, given.sweep)
         shown = f"[{at.host}]" if ":" in at.host else at.host
         print(f"http://{shown}:{port} (Ctrl-C ends it); laws are fitted behind the page", flush=True)
+        if is_table:  # to read one takes longer than to listen
+            _require_table(given)
         live = Live(given)
         server = serve(live, listener, at)
         live.follow()
@@ -49,25 +55,30 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _require_runs(given: StudySettings) -> None:
-    """Say at once that there are no such runs; what is wrong with them the page says.
+def _require_sweep(root: Path, name: str | None) -> None:
+    """Say at once that there is no such sweep; what is wrong with its runs the page says.
 
     Raises:
-        UsageError, StoreError: in one sentence.
+        StoreError: in one sentence.
     """
-    path = places.local(given.runs) if given.runs else default_root()
-    if path.suffix and not path.is_dir():
-        from analysis.runs import selection
-        from analysis.runs.scores import Asked
-
-        selection.select(given, asked=Asked.of(given))
-        return
-    open_root(path, create=False)
-    names = sweepdir.names(path)
-    if given.sweep not in (None, *names) or not names:
+    open_root(root, create=False)
+    names = sweepdir.names(root, finetuned=False)
+    if not names or name not in (None, *names):
         from analysis.runs import store
 
-        store.known(path, given.sweep)
+        store.known(root, name)
+
+
+def _require_table(given: StudySettings) -> None:
+    """Say at once that a table cannot be used.
+
+    Raises:
+        UsageError: in one sentence.
+    """
+    from analysis.runs import selection
+    from analysis.runs.scores import Asked
+
+    selection.select(given, asked=Asked.of(given))
 
 
 def listening(at: Door, port: int) -> socket.socket:

@@ -1,12 +1,15 @@
 """The training curves of many runs in one file: every row of every step, as the store has it, run after run.
 
-A file is written as it is read, so that ten million rows take no more memory than one run's.
+A file is written as it is read, so that ten million rows take no more memory than those of a few runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("loss", "lr", "grad_norm", "validation_loss", "noise_scale", "grad_sq", "grad_var")
 CHUNK_ROWS = 200_000
+READERS, AHEAD = 2, 8  # threads, and runs that they may be ahead of the writer
 
 
 class Pieces:
@@ -86,52 +90,63 @@ def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
     Args:
         kind: csv or parquet.
     """
-    import pyarrow as pa
-
     sink, columns = Pieces(), schema()
     with KINDS[kind][0](sink, columns) as writer:
         held: list[pa.Table] = []
-        for run_id in run_ids:
-            if (table := curve(root, run_id, columns)) is not None:
+        for table in _ahead(root, run_ids):
+            if table is not None:
                 held.append(table)
             if sum(map(len, held)) >= CHUNK_ROWS:
-                writer.write_table(pa.concat_tables(held))
+                writer.write_table(_together(held, columns))
                 held = []
                 yield sink.taken()
         if held:
-            writer.write_table(pa.concat_tables(held))
+            writer.write_table(_together(held, columns))
     yield sink.taken()
 
 
-def curve(root: Path, run_id: str, columns: pa.Schema) -> pa.Table | None:
-    """The rows of a run, one a step, in order; where attempts overlap, the latest one's."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[pa.Table | None]:
+    """The curves of runs in their order, a few of them read while the one before is written."""
+    waiting: deque[Future[pa.Table | None]] = deque()
+    with ThreadPoolExecutor(READERS, thread_name_prefix="curves") as pool:
+        for run_id in run_ids:
+            waiting.append(pool.submit(curve, root, run_id))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        yield from (left.result() for left in waiting)
 
-    wanted = [name for name in columns.names if name != "run_id"]
+
+def curve(root: Path, run_id: str) -> pa.Table | None:
+    """The rows of a run, one a step, in order, with its name; where attempts overlap, the latest one's."""
+    import pyarrow as pa
+
     try:
         parts = [table for attempt in RunDir(root, run_id).attempts() for table in metrics.read(attempt)]
     except (StoreError, OSError, ValueError):
         return None
     if not parts:
         return None
-    whole = pa.concat_tables([_as(part, wanted, columns) for part in parts])
-    steps = whole["step"]
-    if len(steps) > 1 and not pc.all(pc.greater(steps[1:], steps[:-1])).as_py():  # attempts overlap
-        last = {step: row for row, step in enumerate(steps.to_pylist())}
-        whole = whole.take([last[step] for step in sorted(last)])
-    return whole.add_column(0, columns.field("run_id"), pa.repeat(run_id, len(whole)))
+    whole = parts[0] if len(parts) == 1 else _in_order(pa.concat_tables(parts, promote_options="permissive"))
+    return whole.append_column("run_id", pa.repeat(run_id, len(whole)))
 
 
-def _as(part: pa.Table, wanted: list[str], columns: pa.Schema) -> pa.Table:
-    """The wanted columns of a part, of their types; one that it lacks is empty."""
+def _in_order(rows: pa.Table) -> pa.Table:
+    """A row a step: the last one, in the order of steps."""
+    steps = rows["step"].to_pylist()
+    if all(a < b for a, b in pairwise(steps)):
+        return rows
+    last = {step: row for row, step in enumerate(steps)}
+    return rows.take([last[step] for step in sorted(last)])
+
+
+def _together(tables: Sequence[pa.Table], columns: pa.Schema) -> pa.Table:
+    """Runs after one another, with all columns; what no run measured is empty."""
     import pyarrow as pa
 
-    return pa.table(
-        {
-            name: part[name].cast(columns.field(name).type)
-            if name in part.column_names
-            else pa.nulls(len(part), columns.field(name).type)
-            for name in wanted
-        }
-    )
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    there = set(whole.column_names)
+    arrays = [
+        whole[field.name].cast(field.type) if field.name in there else pa.nulls(len(whole), field.type)
+        for field in columns
+    ]
+    return pa.table(arrays, schema=columns)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.runs import foreign, store
+from analysis.runs import foreign, reading, store
 from analysis.settings import CompareSettings, StudySettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def known(given: StudySettings, path: Path) -> dict[str, list[str]]:
     if path.is_dir():
         names = list(store.sweeps(path))
         return {SWEEP: names} if len(names) > 1 else {}
-    raw = foreign.headed(foreign.load(path), path)
+    raw = foreign.headed(reading.load(path), path)
     read = set(foreign.named(raw, given.columns, path).attrs["sources"].values())
     used = {foreign.column_of(name) for name in read}
     found = {}

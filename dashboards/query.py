@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dashboards.columns import COLUMNS, TEXT, WHOLE, Column
-from gpt3core.cli import nearest
+from gpt3core.hints import nearest
 from sweeps.watching.run_table import Row
 
 T = TypeVar("T")

@@ -87,16 +87,23 @@ def choice(state: Mapping[str, str]) -> Choice:
     """What a permalink says; what it says wrongly is as the app was started."""
     from analysis import laws
 
-    law = state.get("law", STARTED)
+    law, ends = state.get("law", STARTED), (_flops(state.get("from", "")), _flops(state.get("to", "")))
     return Choice(
-        law=law if law == "all" or law in laws.LAWS else None,
+        law="all" if law == "all" else laws.named(law),
         n=state["N"] if state.get("N") in COUNTS else None,
         c=state["C"] if state.get("C") in COMPUTES else None,
-        window=(None, None)
-        if _window_problems(state)
-        else (_flops(state.get("from", "")), _flops(state.get("to", ""))),
+        window=(None, None) if _window_problems(state) else ends,
         left_out=left_out(state.get("out", "")),
     )
+
+
+def unknown(state: Mapping[str, str]) -> str:
+    """What a permalink names that there is not, in a sentence; nothing where there is all of it."""
+    chosen = choice(state)
+    taken = {"law": chosen.law, "N": chosen.n, "C": chosen.c, "cut": _flops(state.get("cut", ""))}
+    names = [n for n, value in taken.items() if value is None and state.get(n, "") not in ("", STARTED)]
+    given = ", ".join(f"{name}={state[name]:.40}" for name in names)
+    return f"Not known, and as the app was started: {given}." if names else ""
 
 
 def unread(state: Mapping[str, str], study: Study) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dashboards.columns import powers
 from gpt3core import spec as specs
 from gpt3core.store.rundir import RunDir
 from sweeps.watching import differences
@@ -43,13 +44,18 @@ def compare(runs: Sequence[RunDir]) -> SideBySide:
     beside = _lines([{d.field: d for d in pair.beside} for pair in pairs])
     differing = {line.field for line in (*weights, *beside)}
     same = [
-        Line(field=name, words=WORDS.get(name, ""), values=(value(held),))
+        Line(field=name, words=WORDS.get(name, ""), values=(_shown(held),))
         for name, held in specs.flat(specs.as_dict(runs[0].spec())).items()
         if name not in differing
     ]
     return SideBySide(
         run_ids=tuple(run.run_id for run in runs), weights=tuple(weights), beside=tuple(beside), same=tuple(same)
     )
+
+
+def _shown(held: Any) -> str:
+    """A value as it stands in a table."""
+    return powers(held) if isinstance(held, float) else value(held)
 
 
 def _lines(pairs: Sequence[Mapping[str, Any]]) -> list[Line]:
@@ -59,5 +65,5 @@ def _lines(pairs: Sequence[Mapping[str, Any]]) -> list[Line]:
         told = next(pair[name] for pair in pairs if name in pair)
         values = (told.a, *(pair[name].b if name in pair else told.a for pair in pairs))
         words = "" if told.words == name else told.words
-        lines.append(Line(field=name, words=words, values=tuple(map(value, values))))
+        lines.append(Line(field=name, words=words, values=tuple(map(_shown, values))))
     return lines

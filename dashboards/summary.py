@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from analysis.output import text
-from analysis.output.answer import Line
-from analysis.study import Study
+if TYPE_CHECKING:  # the app answers before what fits is imported
+    from analysis.output.answer import Line
+    from analysis.output.text import Table
+    from analysis.study import Study
 
 LEADS = ("trust", "weakest")  # that stand beside the first target
 FIGURES = {  # the figure behind a line of the answer
@@ -59,6 +61,8 @@ def figure_of(label: str, known: Sequence[str]) -> str | None:
 
 def groups(study: Study) -> list[tuple[str, list[Shown]]]:
     """The tables of a study in groups."""
+    from analysis.output import text
+
     tables = text.tables(study)
     found = [
         (name, [_shown(t) for begin in begins for t in tables if t[0].startswith(begin)]) for name, begins in GROUPS
@@ -66,7 +70,7 @@ def groups(study: Study) -> list[tuple[str, list[Shown]]]:
     return [(name, shown) for name, shown in found if shown]
 
 
-def _shown(table: text.Table) -> Shown:
+def _shown(table: Table) -> Shown:
     title, header, rows = table
     column, words, what = next((rule for begin, rule in UNSAID.items() if title.startswith(begin)), (0, (), ""))
     folded = [row for row in rows if words and row[column].startswith(words)]

@@ -8,7 +8,7 @@ THIN = "\u2009"  # a thin space
 MINUS = "\u2212"
 # alone: a name of a run may hold the like of 1e5, between hyphens or dots
 _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
-_POWER = r"(?<=\w)\^(\(?-?[\w.]+\)?)"
+_POWER = r"(?<=[\w)])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "alpha_C": "α_C", "alpha_N": "α_N", "alpha_D": "α_D"}
 _IS_NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?[kMBT%]?( \(.*\))?( to .*)?|-|")
@@ -25,8 +25,8 @@ def pieces(text: str) -> list[tuple[str, bool]]:
             lead = "" if mantissa == "1" else f"{mantissa.replace('-', MINUS)}{THIN}×{THIN}"
             found += [(f"{lead}10", False), (str(int(exponent)).replace("-", MINUS), True)]
         else:
-            name = power.strip("()")
-            found.append((_GREEK.get(name, name).replace("-", MINUS), True))
+            words = (_GREEK.get(word, word) for word in re.split(r"(\W)", power.strip("()")))
+            found.append(("".join(words).replace("-", MINUS), True))
         end = match.end()
     found.append((text[end:], False))
     return [(part if raised else part.replace("+-", "±"), raised) for part, raised in found if part]

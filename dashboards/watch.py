@@ -91,8 +91,8 @@ class Watch:
                 if over or sweep.time - seen.history.now < PAST_SECONDS:
                     return seen
             found = history.read(self._root, sweep)
-            runs = [*found.stays, *found.coming]
-            sizes = {run.size: n for run in runs if (n := self._size(run.size, run.run_id)) is not None}
+            runs = {run.size: run.run_id for part in (found.stays, found.coming) for run in part}
+            sizes = {size: n for size, run_id in runs.items() if (n := self._size(size, run_id)) is not None}
             number = 1 if seen is None else seen.number + 1
             self._past = Past(number=number, told_by=told_by, history=found, sizes=sizes)
             return self._past

@@ -105,7 +105,7 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
     from omegaconf import OmegaConf
 
     config = base if OmegaConf.is_config(base) else OmegaConf.structured(base)
-    kind = OmegaConf.get_type(config)
+    kind: Any = OmegaConf.get_type(config)
     mappings = _keys_of(kind)[1]
     seen: dict[str, str] = {}
     for setting in settings:
@@ -320,7 +320,8 @@ def check_keys(config: Any, keys: Iterator[str] | Sequence[str], *, command: str
     """Refuse keys that the configuration does not have, naming the nearest ones and the command that prints all."""
     from omegaconf import OmegaConf
 
-    known, mappings = _keys_of(OmegaConf.get_type(config))
+    kind: Any = OmegaConf.get_type(config)
+    known, mappings = _keys_of(kind)
     own = tuple(f"{key}." for key in mappings)
     for key in keys:
         if key not in known and not key.startswith(own):

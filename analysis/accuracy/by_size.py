@@ -12,6 +12,8 @@ from gpt3core.evals.spec import INSTRUCTED
 
 SAME_C = 0.999  # of a size's most compute: seeds of one budget are together
 RUN = ("run_id", "size", "N", "D", "C")
+SCORE = ("accuracy", "accuracy_se", "baseline")
+COLUMNS = ("task", "shots", "N", "size", "D", "C", *SCORE, "tasks", "runs", "order")  # of ``largest``
 _ARITHMETIC = ("addition_", "subtraction_", "multiplication_", "three_operations")
 _WORDS = ("cycle_letters", "anagrams_", "random_insertion", "reversed_words")
 # generated tasks by what they are about; the names of their means
@@ -32,18 +34,18 @@ def largest(evals: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         task, shots, N, size, D, C, accuracy, accuracy_se (of the questions), baseline (the larger of chance and always
-        giving the likeliest answer), tasks (of a mean: how many), runs; by N within a task.
+        giving the likeliest answer), tasks (of a mean: how many), runs, order (of the tasks); by N within a task.
     """
     measured = evals[evals.fits.astype(bool) & evals.accuracy.notna()]
     if measured.empty:
-        columns = ("task", "shots", "N", "size", "D", "C", "accuracy", "accuracy_se", "baseline", "tasks", "runs")
-        return pd.DataFrame(columns=list(columns))
+        return pd.DataFrame(columns=list(COLUMNS))
     measured = measured.assign(baseline=measured[["chance", "prior_accuracy"]].astype(float).max(axis=1), tasks=1)
     found = pd.concat([*_means(measured), measured], ignore_index=True)
     key = ["task", "shots", "N"]
     found = found[found.C >= SAME_C * found.groupby(key).C.transform("max")]
-    found = found.astype(dict.fromkeys(("accuracy", "accuracy_se", "baseline"), float))
-    table = found.groupby(key, sort=False, as_index=False).agg(
+    found = found.astype(dict.fromkeys(SCORE, float))
+    order = {task: i for i, task in enumerate(dict.fromkeys(found.task))}
+    table = found.groupby(key, as_index=False).agg(
         size=("size", "first"),
         D=("D", "mean"),
         C=("C", "mean"),
@@ -53,10 +55,7 @@ def largest(evals: pd.DataFrame) -> pd.DataFrame:
         tasks=("tasks", "first"),
         runs=("run_id", "nunique"),
     )
-    order = {task: i for i, task in enumerate(dict.fromkeys(found.task))}
-    return table.sort_values(["task", "N", "shots"], key=lambda c: c.map(order) if c.name == "task" else c).reset_index(
-        drop=True
-    )
+    return table.assign(order=table.task.map(order)).sort_values(["order", "N", "shots"], ignore_index=True)
 
 
 def members(evals: pd.DataFrame, mean: str) -> list[str]:
@@ -67,13 +66,13 @@ def members(evals: pd.DataFrame, mean: str) -> list[str]:
     return [] if found is None else found.tasks
 
 
-def plain(task: str) -> str:
+def _plain(task: str) -> str:
     """A task's name without its variant: the instruction, and shorter words."""
     return task.removesuffix(INSTRUCTED).removesuffix("_short")
 
 
 def _belongs(mean: str, task: str) -> bool:
-    return mean == MEAN or FAMILIES[mean](plain(task))
+    return mean == MEAN or FAMILIES[mean](_plain(task))
 
 
 def _means(measured: pd.DataFrame) -> list[pd.DataFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from analysis.output.words import count, flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import panels
-from dashboards.figures.style import Page, add_scale, plain, shades
+from dashboards.figures.style import PALETTE, Page, add_scale, plain, shades
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")
 BAR = 170  # pixels of the bar of sizes
@@ -23,6 +24,7 @@ GREY = "#777777"
 BASELINE = {"color": GREY, "width": 1.5, "dash": "dot"}
 BASELINE_NAME = "best trivial baseline"
 MODELS = {"GPT-3 175B": "dash", "GPT-3 125M": "dashdot"}  # of the published scores: the largest and the smallest
+WITHOUT_SIZES = "Nothing to show: no run that counts has both a score and a number of parameters."
 PUBLISHED = "Grey: GPT-3 where table H.1 of Brown et al. 2020 has the task and the number of examples."
 
 
@@ -93,6 +95,7 @@ def accuracy_shots(study: Study) -> Page:
         "in brackets: the mean of so many tasks. Bars are standard errors of the questions. "
         f"{_gains(study)}{' ' + PUBLISHED if beside else ''}"
     )
+    about = about if len(lines) else WITHOUT_SIZES
     title = "Accuracy against examples"
     return Page(
         slug="accuracy-shots",
@@ -147,13 +150,18 @@ def _errors(line: pd.DataFrame) -> dict[str, object]:
     return {"type": "data", "array": line.accuracy_se, "width": 0, "thickness": 1}
 
 
-def _said(r: object) -> str:
+def _said(r: Any) -> str:
     """A hover text of a row of by_size."""
-    seeds = f", {r.runs} runs" if r.runs > 1 else ""  # type: ignore[attr-defined]
+    seeds = f", {r.runs} runs" if r.runs > 1 else ""
     return (
-        f"<b>{plain(r.task)}</b>, K={r.shots}<br>N {count(r.N)}, D {count(r.D)}, C {flops(r.C)}{seeds}<br>"  # type: ignore[attr-defined]
-        f"{r.accuracy:.3f} +- {r.accuracy_se:.3f}, baseline {r.baseline:.3f}"  # type: ignore[attr-defined]
+        f"<b>{plain(r.task)}</b>, K={r.shots}<br>N {count(r.N)}, D {count(r.D)}, C {flops(r.C)}{seeds}<br>"
+        f"{measured(r.accuracy, r.accuracy_se)}, baseline {r.baseline:.3f}"
     )
+
+
+def measured(accuracy: float, error: float) -> str:
+    """An accuracy with its standard error, where one is known."""
+    return f"{accuracy:.3f}" + (f" +- {error:.3f}" if np.isfinite(error) else "")
 
 
 def _add_published_shots(figure: go.Figure, tasks: list[str], at: dict[str, int]) -> bool:
@@ -197,30 +205,29 @@ def _examples_axes(figure: go.Figure, shots: list[int]) -> None:
 
 
 def accuracy_compute(study: Study) -> Page:
-    """Zero-shot accuracy against compute with what a guesser scores; a curve only where there is a trend."""
+    """Accuracy without examples against compute, with what a guesser scores; a curve only where there is a trend."""
     rows = evaluations(study)
     mine = counted(study, rows)
-    found = [t for t in study.trends if t.shots == 0 and t.verdict != "not measured"]
-    found.sort(key=lambda t: t.task != MEAN)
-    figure = panels.grid([f"{t.task}: {t.verdict}" for t in found] or [""])
-    colors = dict(zip(sizes := sorted(set(mine.N)), shades(sizes), strict=True))
+    found = _with_least_examples(study.trends)
+    figure = panels.grid([f"{t.task}{f', K={t.shots}' if t.shots else ''}: {t.verdict}" for t in found] or [""])
+    colors = dict(zip(sizes := sorted(set(mine.N.dropna())), shades(sizes), strict=True))
     beside = False
     for i, trend in enumerate(found):
         tasks = by_size.members(mine, trend.task)
-        group = mine[(mine.shots == 0) & mine.fits.astype(bool) & mine.task.isin(tasks)].sort_values("C")
+        group = mine[(mine.shots == trend.shots) & mine.fits.astype(bool) & mine.task.isin(tasks)].sort_values("C")
         _add_runs(figure, trend, _over_tasks(group), colors, panels.place(i))
         beside |= _add_published(figure, trend, tasks, panels.place(i))
     if found:
         _name(figure, beside=beside)
         add_scale(figure, sizes, pixels=BAR)
-    panels.finish(figure, f"compute, {LABELS[study.convention.c]}", "accuracy without examples")
+    panels.finish(figure, f"compute, {LABELS[study.convention.c]}", "accuracy")
     if len(mine) and np.log10(mine.C.max() / mine.C.min()) > 1.5:
         figure.update_xaxes(dtick=1)
     at_chance = [t.task for t in found if t.verdict == "at chance"]
     about = (
-        "Points are runs, coloured by N, bars standard errors of the questions. A curve is drawn only where the trend "
-        f"is clear of the noise{'; at chance: ' + ', '.join(at_chance) if at_chance else ''}."
-        f"{' ' + PUBLISHED if beside else ''}"
+        "Without examples, or with the fewest that were shown. Points are runs, coloured by N, bars standard errors of "
+        "the questions. A curve is drawn only where the trend is clear of the noise"
+        f"{'; at chance: ' + ', '.join(at_chance) if at_chance else ''}.{' ' + PUBLISHED if beside else ''}"
     )
     title = "Accuracy against compute"
     return Page(
@@ -234,9 +241,19 @@ def accuracy_compute(study: Study) -> Page:
     )
 
 
+def _with_least_examples(trends: Sequence[Trend]) -> list[Trend]:
+    """The trend of every task at the fewest examples at which it was measured, the mean of tasks first."""
+    found: dict[str, Trend] = {}
+    for trend in sorted(trends, key=lambda t: (t.task != MEAN, t.shots)):
+        if trend.verdict != "not measured":
+            found.setdefault(trend.task, trend)
+    order = list(dict.fromkeys(t.task for t in trends))
+    return sorted(found.values(), key=lambda t: (t.task != MEAN, order.index(t.task)))
+
+
 def _over_tasks(group: pd.DataFrame) -> pd.DataFrame:
     """A row a run: its accuracy on a task, or the mean over several."""
-    return group.groupby(["run_id", "N", "D", "C"], sort=False, as_index=False).agg(
+    return group.groupby(["run_id", "N", "D", "C"], sort=False, as_index=False, dropna=False).agg(
         accuracy=("accuracy", "mean"),
         accuracy_se=("accuracy_se", lambda errors: np.sqrt((errors.astype(float) ** 2).sum()) / len(errors)),
     )
@@ -252,13 +269,12 @@ def _add_runs(
         y=group.accuracy,
         error_y={**_errors(group), "color": "rgba(128,128,128,0.5)"},
         mode="markers",
-        marker={"color": [colors[n] for n in group.N], "size": 6},
+        marker={"color": [colors.get(n, PALETTE[0]) for n in group.N], "size": 6},
         showlegend=False,
         legendgroup=task,
         text=[
-            f"<b>{plain(r.run_id)}</b><br>{task}, K=0<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}, baseline "
-            f"{trend.baseline:.3f}"
-            for r in group.itertuples()
+            f"<b>{plain(i)}</b><br>{task}, K={trend.shots}<br>{measured(a, se)}, baseline {trend.baseline:.3f}"
+            for i, a, se in zip(group.run_id, group.accuracy, group.accuracy_se, strict=True)
         ],
         hoverinfo="text",
         **at,
@@ -267,7 +283,7 @@ def _add_runs(
     common = {"mode": "lines", "showlegend": False, "legendgroup": task, "hoverinfo": "skip", **at}
     figure.add_scatter(x=ends, y=[trend.baseline] * 2, line=BASELINE, **common)
     if trend.by_compute is not None:
-        grid = np.geomspace(*ends, 50)
+        grid = np.geomspace(ends[0], ends[1], 50)
         figure.add_scatter(
             x=grid, y=trend.by_compute.at(np.log10(grid)), line={"color": "#D55E00", "width": 2}, **common
         )

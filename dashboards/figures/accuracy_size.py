@@ -11,7 +11,7 @@ from analysis.output.words import count
 from analysis.runs.conventions import LABELS
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
-from dashboards.figures.accuracy import BASELINE, BASELINE_NAME, counted, evaluations, summary
+from dashboards.figures.accuracy import BASELINE, BASELINE_NAME, WITHOUT_SIZES, counted, evaluations, measured, summary
 from dashboards.figures.style import MARKERS, PALETTE, Page, axes, plain
 
 THIN = 0.25  # opacity of the lines of single tasks
@@ -42,6 +42,7 @@ def accuracy_size(study: Study) -> Page:
     )
     if len(tuned):
         about += " Fine-tuned: the same models after training on labelled examples, where a task has any."
+    about = about if len(lines) else WITHOUT_SIZES
     title = "Accuracy against size"
     table = summary(study)
     return Page(
@@ -81,7 +82,10 @@ def _add_way(figure: go.Figure, name: str, i: int, line: pd.DataFrame, tasks: pd
         name=plain(name),
         line={"color": color, "width": 3},
         marker={"symbol": MARKERS[i % len(MARKERS)], "size": 8},
-        text=[f"{plain(name)}<br>N {count(r.N)}<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f}" for r in line.itertuples()],
+        text=[
+            f"{plain(name)}<br>N {count(n)}<br>{measured(a, se)}"
+            for n, a, se in zip(line.N, line.accuracy, line.accuracy_se, strict=True)
+        ],
         hoverinfo="text",
     )
 

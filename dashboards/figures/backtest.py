@@ -20,21 +20,16 @@ HALVES = tuple(f"half{round(100 * level)}" for level in LEVELS)
 COLORS = (PALETTE[5], PALETTE[0])  # of the levels
 
 
-def backtest(study: Study, fitted_to: float | None = None, rows: pd.DataFrame | None = None) -> Page:
+def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
     """Measured against predicted loss, the misses with their intervals, and how many of these hold, by decades.
 
     Args:
-        fitted_to: FLOPs of the highest run that one cut was fitted to, to see that cut alone.
-        rows: of estimation.backtest.judged, instead of those that the answer is judged by.
+        rows: some of ``study.judged``, like those of one cut (column fitted_to); all of them by default.
     """
     rows = study.judged if rows is None else rows
     if rows.empty:
         reason = study.weighting.calibration.reason if study.weighting is not None else "no law could be fitted"
         return nothing(SLUG, TITLE, reason)
-    if fitted_to is not None:
-        rows = rows[np.isclose(rows.fitted_to, fitted_to, rtol=1e-6)].reset_index(drop=True)
-        if rows.empty:
-            return nothing(SLUG, TITLE, f"no cut of the backtests was fitted up to C = {flops(fitted_to)}")
     figure = panelled(3)
     inside = np.stack([rows.miss.abs() <= rows[half] for half in HALVES], 1)
     _add_pairs(figure, rows, inside[:, -1])
@@ -50,37 +45,40 @@ def backtest(study: Study, fitted_to: float | None = None, rows: pd.DataFrame | 
     arrange(figure, panels)
     figure.update_yaxes(range=[0, 105], row=3, col=1)
     found = rows[[name for name in (*ROWS, *HALVES) if name in rows]].assign(inside95=inside[:, -1])
-    return Page(slug=SLUG, title=TITLE, about=_about(study, rows, inside), figure=figure, rows=found)
+    return Page(slug=SLUG, title=TITLE, about=_about(rows, inside), figure=figure, rows=found)
 
 
-def _about(study: Study, rows: pd.DataFrame, inside: Array) -> str:
-    cuts = int(rows.fitted_to.nunique())
-    median = float(np.expm1(rows.miss.abs().median()))
-    held = " and ".join(f"{inside[:, j].mean():.0%} of the {level:.0%}" for j, level in enumerate(LEVELS))
-    tested = np.isfinite(rows[HALVES[-1]]).all()
+def _about(rows: pd.DataFrame, inside: Array) -> str:
+    cuts, off, best = int(rows.fitted_to.nunique()), np.expm1(rows.miss.abs()), rows.optimal.to_numpy(bool)
     said = (
-        f"The laws were fitted below {number_of(cuts, 'cut')} of the compute and asked about the runs above: "
-        f"{number_of(len(rows), 'prediction')}, missed by {median:.2%} in the median, by "
-        f"{np.expm1(rows.miss.abs().max()):.1%} at most, {rows.decades.max():.1f} decades at the farthest. "
+        f"The laws were fitted below {number_of(cuts, 'cut')} of the compute and asked about what lies above: "
+        f"{number_of(len(rows), 'prediction')}, missed by {off.median():.2%} in the median and by {off.max():.1%} at "
+        f"most, {rows.decades.max():.1f} decades at the farthest."
     )
-    if tested:
-        return said + (
-            f"Intervals of a new run, calibrated without the cut that they judge, hold {held} intervals. Crosses lie "
-            "outside their 95% interval; grey lines are the ends of these; below, the share inside by decades, larger "
-            "where it rests on more predictions, with the nominal levels dotted."
-        )
-    return said + "One cut judges itself by no other: there are no intervals to test."
+    if not np.isfinite(rows[HALVES[-1]]).all():
+        return f"{said} One cut judges itself by no other: there are no intervals to test."
+    held = [
+        " and ".join(f"{inside[of, j].mean():.0%} of the {level:.0%}" for j, level in enumerate(LEVELS)) + f" ({what})"
+        for of, what in ((~best, "circles: runs"), (best, "diamonds: minima of budgets"))
+        if of.any()
+    ]
+    return (
+        f"{said} Intervals of a new run, calibrated without the cut that they judge, hold {'; '.join(held)}. Crossed: "
+        "outside its 95% interval, whose ends are the grey lines. At the bottom the share inside by decades, larger "
+        "where it rests on more predictions; dotted, the nominal levels."
+    )
 
 
 def _marks(rows: pd.DataFrame, inside: Array) -> dict[str, object]:
-    """Points coloured by decades; a cross lies outside its interval."""
+    """Points coloured by decades; a crossed one lies outside its interval."""
+    kinds = zip(rows.optimal.astype(bool), inside, strict=True)
     return {
-        "color": rows.decades,
+        "color": rows.decades.tolist(),
         "colorscale": scale(),
         "cmin": 0.0,
         "cmax": float(rows.decades.max()),
         "size": 8,
-        "symbol": ["circle" if ok else "x" for ok in inside],
+        "symbol": [("diamond" if ok else "diamond-x") if best else "circle" if ok else "x" for best, ok in kinds],
         "opacity": 0.8,
     }
 
@@ -119,7 +117,7 @@ def _add_pairs(figure: go.Figure, rows: pd.DataFrame, inside: Array) -> None:
 
 def _add_misses(figure: go.Figure, rows: pd.DataFrame, inside: Array) -> None:
     """Misses by decades, and the ends of the 95% interval of each cut."""
-    for _, cut in rows.groupby("fitted_to"):
+    for _, cut in rows.groupby(["optimal", "fitted_to"]):
         cut = cut[np.isfinite(cut[HALVES[-1]])].sort_values("decades")
         for sign in (-1, 1):
             figure.add_scatter(
@@ -167,7 +165,7 @@ def _add_coverage(figure: go.Figure, bins: pd.DataFrame) -> None:
             mode="lines+markers",
             name=f"inside the {level:.0%} interval",
             line={"color": color, "width": 1.5},
-            marker={"size": np.clip(4 + 2 * np.sqrt(bins.tests.to_numpy(float)), 5, 16)},
+            marker={"size": np.clip(4 + np.sqrt(bins.tests.to_numpy(float)), 5, 12)},
             text=[f"{number_of(int(many), 'prediction')}" for many in bins.tests],
             hovertemplate="%{y:.0f}% of %{text}<extra></extra>",
             row=3,

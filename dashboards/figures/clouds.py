@@ -66,6 +66,7 @@ def clouds(study: Study) -> Page:
         _add_strip(figure, name, draws, interval, PALETTE[3 + place])
     above = Panel(x="alpha, of N", y="beta, of D", height=380, log_x=False)
     arrange(figure, [above, Panel(x="a, of N* ~ C^a", y="", height=60 + 40 * len(of_a), log_x=False)])
+    figure.update_yaxes(autorange="reversed", row=2, col=1)
     if of_a:
         figure.add_vline(x=0.5, line={"color": GREY, "dash": "dot", "width": 1}, row=2, col=1)
     rows = [pd.DataFrame({"resampled": by, "alpha": d[:, 0], "beta": d[:, 1]}) for by, d in drawn.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -10,6 +9,7 @@ from analysis.estimation.compare import Comparison
 from analysis.output.words import flops
 from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
+from dashboards.figures.drawing import label
 from dashboards.figures.style import LOSS, MARKERS, PALETTE, Page, axes, behind, hover, plain
 
 ABOUT = (
@@ -60,7 +60,7 @@ def _rows(comparisons: list[Comparison]) -> pd.DataFrame:
 def frontiers(pair: Ladders, found: Comparison) -> Page:
     """Loss against compute of both ladders, and what each reaches with its best sizes, by the law of both."""
     figure = go.Figure()
-    every = sorted([*found.at, *found.beyond], key=lambda m: m.compute)
+    every, last = sorted([*found.at, *found.beyond], key=lambda m: m.compute), found.at[-1]
     tables = {name: selected.table for name, selected in zip(found.names, (pair.a, pair.b), strict=True)}
     for i, (name, table) in enumerate(tables.items()):
         look = {"color": PALETTE[i], "symbol": MARKERS[i], "size": 7, "opacity": 0.6}
@@ -77,15 +77,9 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
             line={"color": PALETTE[i], "dash": ("solid", "dash")[i], "width": 2},
             hovertemplate=f"{plain(name)}, best size<br>C %{{x:.3g}}<br>loss %{{y:.4f}}<extra></extra>",
         )
-        figure.add_annotation(
-            x=np.log10(every[-1].compute),
-            y=np.log10(losses[-1]),
-            text=plain(name),
-            showarrow=False,
-            xanchor="right",
-            yanchor="top" if losses[-1] == min(every[-1].loss_a, every[-1].loss_b) else "bottom",
-            font={"color": PALETTE[i], "size": 13},
-        )
+        loss = last.loss_b if i else last.loss_a
+        corner = "top right" if loss == min(last.loss_a, last.loss_b) else "bottom left"
+        label(figure, last.compute, loss, plain(name), corner=corner, color=PALETTE[i])
     axes(figure, f"compute, {LABELS[pair.a.convention.c]}", LOSS, log_y=True)
     about = (
         "Each point a run; lines are what the best sizes reach by one law of both, carried to C = "

@@ -20,7 +20,7 @@ ROW, AROUND = 22, 150  # pixels
 GREY = "#777777"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Bar:
     """One bar: what it is of, and the compute of each of its runs, FLOPs."""
 
@@ -32,9 +32,14 @@ class _Bar:
 def compute_bars(study: Study) -> Page:
     """A bar a size up to its run of most compute, with a mark a run; the whole sweep, and the eight GPT-3 models."""
     table = study.everything
-    bars = [_Bar(name="all runs together", color="#000000", runs=pd.Series([float(table.C.sum())])), *_sizes(table)]
+    bars = [
+        _Bar(name="all runs together", color="#000000", runs=pd.Series([float(table.C.sum())])),
+        *_sizes(table[table.N.notna()]),
+    ]
+    models = gpt3_models()
     published = [
-        _Bar(name=row.model, color=GREY, runs=pd.Series([float(row.train_flops)])) for row in gpt3_models().itertuples()
+        _Bar(name=str(model), color=GREY, runs=pd.Series([float(c)], dtype=float))
+        for model, c in zip(models.model, models.train_flops, strict=True)
     ]
     figure = go.Figure()
     names = [plain(bar.name) for bar in (*bars, *published)]
@@ -45,23 +50,24 @@ def compute_bars(study: Study) -> Page:
             orientation="h",
             marker={"color": bar.color},
             text=f"{flops(bar.runs.max())}",
-            textposition="outside",
+            textposition="auto" if bar in published else "outside",
+            insidetextanchor="end",
             hovertext=f"<b>{name}</b><br>{_said(bar.runs)}",
             hoverinfo="text",
             showlegend=False,
         )
     _add_marks(figure, bars)
-    axes(figure, f"compute, {LABELS[study.convention.c]}", "")
+    axes(figure, "training compute, FLOPs", "")
     lowest, highest = float(table.C.min()), max(float(bar.runs.max()) for bar in (*bars, *published))
-    figure.update_xaxes(range=[np.floor(np.log10(lowest)) - 0.5, np.log10(highest) + 1.2])
+    figure.update_xaxes(range=[np.floor(np.log10(lowest)) - 0.5, np.log10(highest) + 0.6])
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
     figure.update_layout(height=AROUND + ROW * len(names), bargap=0.25)
-    share = float(table.C.sum()) / float(published[-1].runs.max())
+    whole = float(table.C.sum())
     about = (
-        f"A bar reaches to the run of most compute of a size, in the order of N; marks are the other runs. All "
-        f"{number_of(len(table), 'run')} together took {flops(float(table.C.sum()))} FLOPs, {share:.1g} of GPT-3 175B. "
-        "Grey: GPT-3 as printed in table D.1, 6 FLOPs a parameter and token. The axis is logarithmic: a bar's length "
-        "is no measure, its end is."
+        "A bar reaches to the run of most compute of a size, in the order of N; marks are the other runs. All "
+        f"{number_of(len(table), 'run')} together took {flops(whole)} FLOPs ({LABELS[study.convention.c]}), "
+        f"{whole / float(published[-1].runs.max()):.1g} of GPT-3 175B. Grey: GPT-3 as printed in table D.1, 6 FLOPs a "
+        "parameter and token. The axis is logarithmic: a bar's length is no measure, its end is."
     )
     title = "Training compute beside GPT-3's"
     return Page(slug="compute", title=title, about=about, figure=figure, rows=behind(table))

@@ -10,17 +10,18 @@ from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
-from analysis.output.words import number, span
+from analysis.output.answer import value_of
+from analysis.output.words import span
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, band, label, nothing, panelled, percent_off, residuals, strip
-from dashboards.figures.optimum import by_law
-from dashboards.figures.style import PALETTE, Page, behind, hover, loss_ticks, scale
+from dashboards.figures.optimum import BY_LAW, by_law
+from dashboards.figures.style import PALETTE, Page, behind, hover, scale
 
 SLUG, TITLE = "contours", "Lines of equal loss"
-POINTS, FRONTIER = 80, 20  # of the grid, each way; of the frontier
-LEVELS = 14  # lines at most, about
+POINTS = 80  # of the grid, each way
+LEVELS = 16  # lines at most
 COLOR = PALETTE[1]
 
 
@@ -45,14 +46,16 @@ def contours(study: Study) -> Page:
     above = Panel(x=where, y=f"N, parameters, {LABELS[study.convention.n]}", height=440, log_y=True)
     arrange(figure, [above, strip(where)])
     low, high = np.log10(sizes[[0, -1]])
-    figure.update_yaxes(range=[low, high], tickmode="auto", tickformat="", exponentformat="power", row=1, col=1)
+    figure.update_yaxes(
+        range=[low, high], tickformat="", exponentformat="power", dtick="D2" if high - low > 1 else None, row=1, col=1
+    )
     rows = behind(table).join(pd.DataFrame({"fitted": fitted, "residual_percent": off}, index=table.index))
     return Page(slug=SLUG, title=TITLE, about=_about(joint), figure=figure, rows=rows)
 
 
 def _about(joint: FittedLaw) -> str:
     fit = joint.fit
-    shown = ", ".join(f"{name} {number(value, 4)}" for name, value in fit.params.items())
+    shown = ", ".join(f"{name} {value_of(joint, name, 4)}" for name in fit.params)
     doubt = "" if fit.status is FitStatus.OK else f" The law is {fit.status.value}: {fit.reason}."
     return (
         f"Lines of equal loss, nats per token, by {fit.law.equation} ({shown}); runs in the colour of their measured "
@@ -66,7 +69,7 @@ def _grid(study: Study, joint: FittedLaw) -> tuple[Array, Array, pd.DataFrame]:
     table, predicted = study.table, [p for p in study.predictions if p.optimal]
     highest = max([table.C.max(), *(p.compute for p in predicted)]) * 1.2
     compute = np.geomspace(table.C.min() / 1.5, highest, POINTS)
-    best = by_law(joint, table, compute[:: POINTS // FRONTIER])
+    best = by_law(joint, table, np.geomspace(compute[0], highest, BY_LAW))
     sizes = [table.N.max(), *(p.n for p in predicted), *best.N.dropna()]
     return compute, np.geomspace(table.N.min() / 1.5, min(max(sizes), table.N.max() * 100) * 1.5, POINTS), best
 
@@ -74,9 +77,9 @@ def _grid(study: Study, joint: FittedLaw) -> tuple[Array, Array, pd.DataFrame]:
 def _add_contours(figure: go.Figure, compute: Array, sizes: Array, loss: Array, table: pd.DataFrame) -> None:
     """The lines, labelled, from the lowest loss on the grid to the highest that was measured."""
     low, high = float(loss.min()), float(table.loss.max())
-    ticks = loss_ticks(low, max(high, low * 1.01))
-    step = (ticks[-1] - ticks[0]) / max(1, len(ticks) - 1) or 0.05
-    step = step / 2 if len(ticks) <= LEVELS / 2 else step
+    step = max(high - low, 0.01) / LEVELS
+    unit = 10 ** np.floor(np.log10(step))
+    step = unit * next(round_ for round_ in (1, 2, 5, 10) if round_ * unit >= step)
     first = step * np.ceil(low / step)
     figure.add_contour(
         x=compute,
@@ -122,7 +125,7 @@ def _add_frontier(figure: go.Figure, joint: FittedLaw, best: pd.DataFrame) -> No
         row=1,
         col=1,
     )
-    at = len(compute) // 2
+    at = int(0.85 * len(compute))
     sure = joint.fit.status is FitStatus.OK and len(joint.a_draws)
     said = f" ({span(uncertainty.interval(joint.a_draws), 2)})" if sure else ""
     text = f"N* ~ C<sup>{joint.a_and_b[0]:.2f}</sup>{said}"

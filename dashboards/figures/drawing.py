@@ -16,14 +16,14 @@ from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
-from dashboards.figures.style import Page, axes, loss_ticks, positive
+from dashboards.figures.style import LOSS, Page, axes, loss_ticks, positive
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
 STRIP = 90  # pixels of a panel of residuals
 RESIDUAL = "residual, %"
-GREY = "#888888"
-BAND = 0.15  # opacity
+GREY = "#777777"
+BAND = 0.12  # opacity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ class Panel:
     under: bool = False  # lies close under the one before, along the same x
 
 
-def strip(x: str, y: str = RESIDUAL) -> Panel:
+def strip(x: str) -> Panel:
     """The panel of what the law above it leaves unexplained."""
-    return Panel(x=x, y=y, height=STRIP, under=True)
+    return Panel(x=x, y=RESIDUAL, height=STRIP, under=True)
 
 
 def panelled(count: int) -> go.Figure:
@@ -73,7 +73,7 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
             domain=domain,
             row=row,
             col=1,
-            **(_ticks(figure, row) if panel.log_y else {}),
+            **(_ticks(figure, panel, row) if panel.log_y else {}),
         )
         if panel.y == RESIDUAL:
             figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=row, col=1)
@@ -85,11 +85,11 @@ def _axis(letter: str, row: int) -> str:
     return f"{letter}{row if row > 1 else ''}"
 
 
-def _ticks(figure: go.Figure, row: int) -> dict[str, Any]:
+def _ticks(figure: go.Figure, panel: Panel, row: int) -> dict[str, Any]:
     """Labels of a log axis of losses, which would have one where it spans less than a decade; else the usual ones."""
     axis = _axis("y", row)
     values = positive(trace for trace in figure.data if (trace.yaxis or "y") == axis)
-    if not values or max(values) / min(values) > 20:
+    if LOSS not in panel.y or not values:
         return {"exponentformat": "power"}
     return {"tickmode": "array", "tickvals": loss_ticks(min(values), max(values)), "tickformat": ".2~f"}
 
@@ -105,10 +105,10 @@ def nothing(slug: str, title: str, reason: str) -> Page:
     return Page(slug=slug, title=title, about=f"Nothing to draw: {reason}.", figure=figure, rows=pd.DataFrame())
 
 
-def faint(color: str, opacity: float = BAND) -> str:
-    """A colour that lets what is behind it through."""
+def faint(color: str) -> str:
+    """A colour of a band, that lets what is behind it through."""
     red, green, blue = hex_to_rgb(color)
-    return f"rgba({red},{green},{blue},{opacity})"
+    return f"rgba({red},{green},{blue},{BAND})"
 
 
 def band(
@@ -174,10 +174,9 @@ def label(
     *,
     row: int | None = None,
     corner: str = "bottom left",
-    log_y: bool = True,
     color: str | None = None,
 ) -> None:
-    """A name at a point of a line; the x axis is logarithmic.
+    """A name at a point of a line, on axes that are both logarithmic.
 
     Args:
         corner: of the text, that touches the point: "bottom left" stands above and right of it, beside a line that
@@ -186,7 +185,7 @@ def label(
     y_anchor, x_anchor = corner.split()
     figure.add_annotation(
         x=np.log10(x),
-        y=np.log10(y) if log_y else y,
+        y=np.log10(y),
         text=text,
         showarrow=False,
         xanchor=x_anchor,

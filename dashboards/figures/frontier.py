@@ -83,7 +83,8 @@ def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
 def beside_published(study: Study) -> Page:
     """The same with all published results laid over it, a page of its own."""
     page = frontier(study, overlay.PUBLISHED)
-    return replace(page, slug="published", title="Beside published results")
+    rows = pd.concat([page.rows.assign(source=study.runs.name), overlay.rows(overlay.PUBLISHED)], ignore_index=True)
+    return replace(page, slug="published", title="Beside published results", rows=rows)
 
 
 def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:

@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.influence import Influence
-from analysis.output.words import count, flops, number_of
+from analysis.output.words import change, flops, number_of
 from analysis.study import Study
-from dashboards.figures.drawing import BAND, GREY, Panel, arrange, faint, nothing, panelled
+from dashboards.figures.drawing import GREY, Panel, arrange, faint, nothing, panelled
 from dashboards.figures.style import PALETTE, Page, plain
 
 SLUG, TITLE = "influence", "Influence on the prediction"
@@ -23,11 +23,11 @@ def influence(study: Study) -> Page:
     found = study.influences
     if not found:
         return nothing(SLUG, TITLE, "no prediction could be made without some of the runs")
-    shown = found[:MOST][::-1]
-    figure = panelled(2)
+    shown, figure = found[:MOST], panelled(2)
     for row, what in ((1, "loss_change"), (2, "n_star_change")):
         for kind, (symbol, color) in KINDS.items():
-            _add(figure, [i for i in shown if i.kind == kind], kind, what, {"symbol": symbol, "color": color}, row)
+            marker = {"symbol": symbol, "color": color}
+            _add(figure, {k: i for k, i in enumerate(shown) if i.kind == kind}, kind, what, marker, row)
     height = PIXELS * len(shown) + 20
     arrange(
         figure,
@@ -36,12 +36,13 @@ def influence(study: Study) -> Page:
             Panel(x="change of N*, %", y="", height=height, log_x=False),
         ],
     )
-    names = _names(shown)
-    figure.update_yaxes(categoryorder="array", categoryarray=names, tickfont={"size": 11}, dtick=1)
+    names = [_name(i) for i in shown]
+    ticks = {"tickmode": "array", "tickvals": list(range(len(shown))), "ticktext": names, "tickfont": {"size": 11}}
+    figure.update_yaxes(range=[len(shown) - 0.5, -0.5], zeroline=False, **ticks)
     figure.update_xaxes(zeroline=True, zerolinecolor=GREY)
     about = _about(study, found)
     if (half := _interval(study)) is not None:
-        figure.add_vrect(*half, fillcolor=faint(GREY, BAND), line_width=0, layer="below", row=1, col=1)
+        figure.add_vrect(*half, fillcolor=faint(GREY), line_width=0, layer="below", row=1, col=1)
         about += f" Shaded: the 95% interval of the mean law, {half[0]:+.1f}% to {half[1]:+.1f}%."
     rows = pd.DataFrame([vars(i) for i in found])
     return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=rows)
@@ -54,8 +55,8 @@ def _about(study: Study, found: list[Influence]) -> str:
     more = f"; the {len(found) - MOST} that move it less are among the rows" if len(found) > MOST else ""
     return (
         f"The prediction {target}, refitted without each run, size and budget, the weights of the fits kept: the "
-        f"{number_of(min(MOST, len(found)), 'most influential one')}{more}. Without {most.left_out} "
-        f"({number_of(most.runs, 'run')}) the loss would be {most.loss:.4f} ({100 * most.loss_change:+.2f}%)."
+        f"{number_of(min(MOST, len(found)), 'most influential one')}{more}. Without {_name(most)} "
+        f"({number_of(most.runs, 'run')}) the loss would be {most.loss:.4f} ({change(most.loss_change, 2)})."
     )
 
 
@@ -68,29 +69,31 @@ def _interval(study: Study) -> tuple[float, float] | None:
     return low, high
 
 
-def _names(shown: list[Influence]) -> list[str]:
+def _name(left_out: Influence) -> str:
     """Of what was left out; runs are named from outside."""
-    return [plain(i.left_out) for i in shown]
+    name = plain(left_out.left_out)
+    return name if left_out.kind == "run" else name.replace("e+0", "e").replace("e+", "e")
 
 
-def _add(figure: go.Figure, chosen: list[Influence], kind: str, what: str, marker: dict[str, object], row: int) -> None:
-    """The marks of a kind, each with a line from zero."""
-    change = 100 * np.array([getattr(i, what) for i in chosen], float)
-    names = _names(chosen)
-    stems = {"x": [v for c in change for v in (0.0, c, None)], "y": [n for name in names for n in (name, name, None)]}
+def _add(
+    figure: go.Figure, chosen: dict[int, Influence], kind: str, what: str, marker: dict[str, str], row: int
+) -> None:
+    """The marks of a kind by their place, each with a line from zero."""
+    percent = 100 * np.array([getattr(i, what) for i in chosen.values()], float)
+    stems = {"x": [v for p in percent for v in (0.0, p, None)], "y": [v for k in chosen for v in (k, k, None)]}
     line = {"color": marker["color"], "width": 1.5}
     figure.add_scatter(**stems, mode="lines", line=line, hoverinfo="skip", showlegend=False, row=row, col=1)
     figure.add_scatter(
-        x=change,
-        y=names,
+        x=percent,
+        y=list(chosen),
         mode="markers",
         marker={**marker, "size": 8},
         name=f"without a {kind}",
         showlegend=row == 1 and bool(chosen),
         text=[
-            f"<b>without {name}</b> ({number_of(i.runs, 'run')})<br>loss {i.loss:.4f} ({100 * i.loss_change:+.2f}%)<br>"
-            f"N* {count(i.n_star)} ({100 * i.n_star_change:+.0f}%)"
-            for name, i in zip(names, chosen, strict=True)
+            f"<b>without {_name(i)}</b> ({number_of(i.runs, 'run')})<br>loss {i.loss:.4f} "
+            f"({change(i.loss_change, 2)})<br>N* {change(i.n_star_change)}"
+            for i in chosen.values()
         ],
         hoverinfo="text",
         row=row,

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.isoflop import Parabola
-from analysis.output.words import flops
+from analysis.output.words import flops, number_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import optimum
@@ -18,14 +18,14 @@ from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs
 def isoflop(study: Study) -> Page:
     """Loss against size at each budget with the parabola and its minimum, what it leaves, and N*(C) and D*(C) below."""
     table = study.table.set_index("run_id", drop=False)
-    figure, lines = panelled(4), optimum.lines(study)
+    sizes, lines = f"N, parameters, {LABELS[study.convention.n]}", optimum.lines(study)
+    above = [Panel(x=sizes, y=LOSS, height=330, log_y=True), strip(sizes)] if study.minima.parabolas else []
+    figure = panelled(len(above) + 2)
     colors = shades(p.budget for p in study.minima.parabolas)
     for i, p in enumerate(study.minima.parabolas):
         _add_budget(figure, p, table, colors[i], MARKERS[i % len(MARKERS)])
-    optimum.add(figure, study, lines, 3)
-    sizes = f"N, parameters, {LABELS[study.convention.n]}"
-    profiles = Panel(x=sizes, y=LOSS, height=330, log_y=True)
-    arrange(figure, [profiles, strip(sizes), *optimum.panels(study)])
+    optimum.add(figure, study, lines, len(above) + 1)
+    arrange(figure, [*above, *optimum.panels(study)])
     return Page(
         slug="isoflop", title="IsoFLOP curves", about=_about(study, lines), figure=figure, rows=behind(study.table)
     )
@@ -33,7 +33,9 @@ def isoflop(study: Study) -> Page:
 
 def _about(study: Study, lines: list[optimum.Line]) -> str:
     if not study.minima.parabolas:
-        return "Nothing to draw above: no three sizes of these runs share a compute. Below, N* and D* by the laws."
+        return "No profiles: no three sizes of these runs share a compute. " + (
+            "N* and D* are by the laws." if lines else "Nothing to draw: no law gives N* either."
+        )
     said = (
         "One colour a budget, lighter with compute; stars are the minima of the parabolas; open circles stay out of "
         "them by the rule near; the strip is what the parabolas leave. Below, the sizes and tokens that are best: "
@@ -46,7 +48,7 @@ def _about(study: Study, lines: list[optimum.Line]) -> str:
     tests = study.minima.held_out
     if len(tests):
         off = float(np.expm1(np.median(np.abs(np.log(tests.measured / tests.predicted)))))
-        said += f" N* of budgets held out was missed by {off:.0%} in the median of {len(tests)} tests."
+        said += f" N* of budgets held out was missed by {off:.0%} in the median of {number_of(len(tests), 'test')}."
     return said
 
 

@@ -23,12 +23,12 @@ from analysis.study import Study
 from dashboards.figures.drawing import Panel, band, label
 from dashboards.figures.style import PALETTE
 
-POINTS = 40
+POINTS, BY_LAW = 40, 14  # of a line; of one that is all but straight and takes longer
 MOST_DRAWS = 200  # of the law, for a band
 WAYS = {  # of an approach: its colour, dash, and where its name stands on its line
     "1": (PALETTE[2], "dot", 0.15, "top left"),
     "2": (PALETTE[0], "solid", 0.45, "bottom right"),
-    "3": (PALETTE[1], "dash", 0.7, "top left"),
+    "3": (PALETTE[1], "dash", 0.6, "top left"),
 }
 
 
@@ -46,9 +46,8 @@ class Line:
 def panels(study: Study) -> list[Panel]:
     """N*(C), and D*(C) along the same computes."""
     compute = f"C, {LABELS[study.convention.c]}"
-    counted = f"N*, parameters, {LABELS[study.convention.n]}"
     return [
-        Panel(x=compute, y=counted, log_y=True, height=230),
+        Panel(x=compute, y="N*, parameters", log_y=True, height=230),
         Panel(x=compute, y="D*, tokens", log_y=True, height=230, under=True),
     ]
 
@@ -90,6 +89,7 @@ def _by_law(study: Study, grid: Array) -> Line | None:
     joint = study.laws.get("chinchilla")
     if joint is None or not np.isfinite(joint.a_and_b[0]):
         return None
+    grid = np.geomspace(grid[0], grid[-1], BY_LAW)
     whole, determined = by_law(joint, study.table, grid), joint.fit.status is FitStatus.OK
     return Line(
         approach="3",

@@ -16,7 +16,8 @@ FIRST, OTHERS, BETWEEN, AROUND = 320, 140, 66, 140  # pixels: of panels, between
 def grid(titles: Sequence[str]) -> go.Figure:
     """An empty figure of as many panels as titles, which are text; at least one."""
     rows = 1 + math.ceil((len(titles) - 1) / 2)
-    specs: list[list[dict[str, int] | None]] = [[{"colspan": 2}, None], *([{}, {}] for _ in range(rows - 1))]
+    specs: list[list[dict[str, int] | None]] = [[{"colspan": 2}, None]]
+    specs += [[{}, {}] for _ in range(rows - 1)]
     if rows > 1 and len(titles) % 2 == 0:
         specs[-1][1] = None
     heights = [FIRST, *[OTHERS] * (rows - 1)]
@@ -32,6 +33,13 @@ def grid(titles: Sequence[str]) -> go.Figure:
     )
     figure.update_layout(height=inside + AROUND)
     return figure
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis: 1, 2 and 5 of every decade, and one beyond either end."""
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    known = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    return [tick for tick in known if low / 2.5 < tick < high * 2.5]
 
 
 def place(i: int) -> dict[str, int]:

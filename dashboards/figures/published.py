@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.reference.tables import gpt3_models, loss_of_compute, reference
 from analysis.runs.conventions import LABELS, Compute
 from analysis.study import Study
 from dashboards.figures.drawing import GREY, label, place
-from gpt3core.cli import nearest
 from gpt3core.costs import PF_DAY
 from gpt3core.errors import UsageError
+from gpt3core.hints import nearest
 
 PUBLISHED = ("gpt3", "kaplan", "chinchilla")
 DASHES = {"gpt3": "dash", "kaplan": "dot"}
@@ -59,6 +60,19 @@ def words(names: Sequence[str], study: Study) -> str:
     )
 
 
+def rows(names: Sequence[str]) -> pd.DataFrame:
+    """What was laid over as rows: source, N and D where they are known, C in FLOPs, loss."""
+    found, laws = [], loss_of_compute()
+    for name in names:
+        if name == "chinchilla":
+            found.append(reference(RUNS).assign(source="Chinchilla, run"))
+            continue
+        compute = np.geomspace(laws[name].low_pf_days, laws[name].high_pf_days, POINTS)
+        loss = laws[name].loss(compute)
+        found.append(pd.DataFrame({"source": f"{laws[name].label}, law", "C": compute * PF_DAY, "loss": loss}))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
 def _add_law(figure: go.Figure, name: str, row: int | None) -> None:
     """A printed law over the computes of its figure; GPT-3's sizes where it puts them: no table has their losses."""
     law = loss_of_compute()[name]
@@ -75,8 +89,8 @@ def _add_law(figure: go.Figure, name: str, row: int | None) -> None:
         hovertemplate=f"{law.label}<br>C %{{x:.3g}} FLOPs<br>loss %{{y:.3f}}<extra>{law.where}</extra>",
         **place(row),
     )
-    at = POINTS // 3 if name == "gpt3" else POINTS // 6
-    label(figure, grid[at] * PF_DAY, loss[at], title, row=row, color=GREY)
+    at, corner = (2 * POINTS // 3, "top right") if name == "gpt3" else (POINTS // 6, "bottom left")
+    label(figure, grid[at] * PF_DAY, loss[at], title, row=row, corner=corner, color=GREY)
     if name == "gpt3":
         models = gpt3_models()
         days = models.train_flops.to_numpy(float) / PF_DAY
@@ -107,5 +121,5 @@ def _add_runs(figure: go.Figure, row: int | None) -> None:
         showlegend=False,
         **place(row),
     )
-    compute, loss = runs[["C", "loss"]].to_numpy(float)[int(runs["C"].argmax())]
-    label(figure, compute, loss, "Chinchilla", row=row, corner="top left", color=GREY)
+    compute, loss = runs[["C", "loss"]].to_numpy(float)[int(runs["C"].argmin())]
+    label(figure, compute, loss, "Chinchilla", row=row, color=GREY)

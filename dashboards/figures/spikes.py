@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from analysis.laws.base import Array
 from analysis.output.words import number_of
 from dashboards.figures.curves import thinned
+from dashboards.figures.panels import round_values
 from dashboards.figures.style import LOSS, PALETTE, Page, axes, plain
 from gpt3core.anomaly import AnomalySpec
 from sweeps.watching.incidents import START, Incident
@@ -56,14 +58,15 @@ def spikes(
     _add_spikes(figure, found["grad_norm"], "grad_norm", 2)
     _add_incidents(figure, curve, met)
     figure.update_xaxes(title=None, row=1)
-    norms = {"tickmode": "linear", "dtick": "D2", "tickvals": None, "tickformat": ""}
-    figure.update_yaxes(title="gradient norm", row=2, **norms)
+    norms = curve.grad_norm[curve.grad_norm.gt(0) & np.isfinite(curve.grad_norm)]
+    ticks = round_values(norms.min(), norms.max()) if len(norms) else []
+    figure.update_yaxes(title="gradient norm", tickvals=ticks, tickformat="~g", row=2)
     rows = _rows(found, met)
     about = _about(found, met, len(curve))
     return Page(slug="spikes", title=f"Spikes and restarts of {run_id}", about=about, figure=figure, rows=rows)
 
 
-def spiked(values: Array, window: int = WINDOW, deviations: float = DEVIATIONS) -> Array:
+def spiked(values: Array, window: int = WINDOW, deviations: float = DEVIATIONS) -> NDArray[np.bool_]:
     """Which values (n,) are spikes: so many median absolute deviations above the median of the window before them.
 
     The rule of ``anomaly.spike``, applied afterwards to a run that may have had none. A value that is not finite is a
@@ -85,7 +88,7 @@ def spiked(values: Array, window: int = WINDOW, deviations: float = DEVIATIONS) 
 def _spikes(curve: pd.DataFrame, name: str) -> pd.DataFrame:
     """The steps at which a column spikes: step, and the value."""
     chosen = spiked(curve[name].to_numpy(float))
-    return curve.loc[chosen, ["step", name]].rename(columns={name: "value"})
+    return pd.DataFrame({"step": curve.step[chosen], "value": curve[name][chosen].astype(float)})
 
 
 def _add_curve(figure: go.Figure, curve: pd.DataFrame, name: str, row: int) -> None:
@@ -175,7 +178,7 @@ def _about(found: dict[str, pd.DataFrame], met: Sequence[Incident], steps: int) 
         parts.append(f"{number_of(attempts - 1, 'restart')}{again}.")
     others = pd.Series([m.what for m in met if m.what != START], dtype=str).value_counts()
     if len(others):
-        parts.append(f"Logged: {', '.join(f'{what} {n} times' if n > 1 else what for what, n in others.items())}.")
+        parts.append(f"Logged: {', '.join(f'{what} {n} times' if n > 1 else str(what) for what, n in others.items())}.")
     return " ".join(parts)
 
 

@@ -91,7 +91,9 @@ def positive(traces: Iterable[Any]) -> list[float]:
 
 def loss_ticks(low: float, high: float) -> list[float]:
     """Round values between two losses, about eight of them."""
-    step = next((s for s in (0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / s <= 9), 2.0)
+    least = max((high - low) / 9, 0.05)
+    unit = 10.0 ** np.floor(np.log10(least))
+    step = float(unit * next(s for s in (1, 2, 5, 10) if s * unit > 0.999 * least))
     return [round(k * step, 2) for k in range(int(low / step), int(high / step) + 2)]
 
 
@@ -111,8 +113,8 @@ def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) 
 
 
 def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
-    """What points of runs say, and whose they are: the app asks for the names inside a reader's lasso."""
-    return {"text": hover(rows), "hoverinfo": "text", "customdata": rows.run_id.astype(str).tolist()}
+    """What points of runs say, and whose they are: the app asks for the names (as text) inside a reader's lasso."""
+    return {"text": hover(rows), "hoverinfo": "text", "customdata": [plain(run) for run in rows.run_id]}
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:

@@ -9,22 +9,24 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.output.words import number_of
+from dashboards.downsample import downsample
 from dashboards.figures.style import PALETTE, Page, add_scale, axes, plain, shades
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay
 
-MOST = 2000  # stays that are drawn, the latest ones
+MOST = 2000  # stays that are drawn, the latest ones; and points of a line
 LANE, LOWEST, TALLEST = 16, 320, 1400  # pixels: of a run's bar, and of the figure
 LOW, SCALE = 340, 170  # pixels: of a figure of one line, and of the bar of sizes
-NAMED = 8  # characters of a node, as elsewhere
+NAMED, MOST_NAMES = 8, 60  # characters of a node, as elsewhere; nodes that are named
 NOWHERE, TO_COME = "node not known", "to come"
+HATCH = "rgba(255,255,255,0.75)"
 # how a stay ended -> the look of its bar
 LOOKS: dict[str, dict[str, object]] = {
     past.DONE: {},
     past.RUNNING: {"opacity": 0.55},
-    past.STOPPED: {"pattern": {"shape": "/", "fgcolor": "#ffffff", "size": 6}},
-    past.FAILED: {"pattern": {"shape": "x", "fgcolor": "#ffffff", "size": 6}, "line": {"color": "#D55E00", "width": 2}},
-    past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": "#ffffff", "size": 6}},
+    past.STOPPED: {"pattern": {"shape": "/", "fgcolor": HATCH, "size": 6}},
+    past.FAILED: {"pattern": {"shape": "x", "fgcolor": HATCH, "size": 6}, "line": {"color": "#D55E00", "width": 2}},
+    past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": HATCH, "size": 6}},
 }
 CLEAR, GREY = "rgba(0,0,0,0)", "#777777"
 
@@ -41,12 +43,14 @@ def timeline(history: History, sizes: Mapping[str, float] | None = None) -> Page
     """Runs over the nodes that held them, as they went and as they were expected; each run a bar a node.
 
     Args:
-        sizes: parameters by the label of a size, which colour the bars; without them labels are as they come.
+        sizes: parameters by the label of a size, which colour the bars; without them all have one colour.
     """
     stays = history.stays[-MOST:]
-    rows = [*_by_node(stays), (TO_COME, list(history.coming))] if history.coming else _by_node(stays)
+    rows = _by_node(stays)
+    if history.coming:
+        rows.append((TO_COME, [*history.coming]))
     colors = _colors({run.size for _, runs in rows for run in runs}, sizes)
-    figure, lanes, ticks = go.Figure(), 0, list[tuple[float, str]]()
+    figure, lanes, ticks = go.Figure(), 0, list[tuple[int, int, str]]()
     bars: dict[str, list[tuple[Stay, int]]] = {how: [] for how in LOOKS}
     coming: list[tuple[Coming, int]] = []
     for name, runs in rows:
@@ -56,24 +60,34 @@ def timeline(history: History, sizes: Mapping[str, float] | None = None) -> Page
                 coming.append((run, lanes + lane))
             else:
                 bars[run.how].append((run, lanes + lane))
-        ticks.append((lanes + (count - 1) / 2, name))
+        ticks.append((lanes, count, name))
         lanes += count
-        figure.add_hline(y=lanes - 0.5, line={"color": GREY, "width": 0.5})
     for how, some in bars.items():
         _add_stays(figure, how, some, colors, history.now)
     add_scale(figure, [n for label, n in (sizes or {}).items() if label in colors], pixels=SCALE)
     _add_expected(figure, [pair for some in bars.values() for pair in some], coming, colors)
-    _now(figure, history)
     axes(figure, "", "", log_x=False)
     figure.update_xaxes(type="date")
-    short = [name if name in (NOWHERE, TO_COME) else name[:NAMED] for _, name in ticks]
-    figure.update_yaxes(
-        tickmode="array", tickvals=[y for y, _ in ticks], ticktext=list(map(plain, short)), autorange="reversed"
-    )
+    _name_rows(figure, ticks, lanes)
     height = min(TALLEST, max(LOWEST, 190 + LANE * lanes))
     figure.update_layout(height=height, barmode="overlay", bargap=0, margin={"t": 60})
+    _now(figure, history)
     title, about = "Timeline", _about(history, len(stays))
     return Page(slug="timeline", title=title, about=about, figure=figure, rows=_table(history))
+
+
+def _name_rows(figure: go.Figure, rows: Sequence[tuple[int, int, str]], lanes: int) -> None:
+    """Names at the middle of the lanes of each row, as many as there is room for, and lines between rows."""
+    every = max(1, -(-len(rows) // MOST_NAMES))
+    named = [(first + (count - 1) / 2, name) for first, count, name in rows][::every]
+    short = [name if name in (NOWHERE, TO_COME) else name[:NAMED] for _, name in named]
+    marks = {"tickvals": [y for y, _ in named], "ticktext": list(map(plain, short))}
+    figure.update_yaxes(tickmode="array", range=[lanes - 0.5, -0.5], **marks)
+    if every == 1:
+        line = {"color": GREY, "width": 0.5}
+        common = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": line}
+        between = [first - 0.5 for first, _, _ in rows[1:]]
+        figure.update_layout(shapes=[{**common, "y0": y, "y1": y} for y in between])
 
 
 def _about(history: History, shown: int) -> str:
@@ -89,6 +103,8 @@ def _about(history: History, shown: int) -> str:
         parts.append(
             f"Ticks: when a run was expected to end as it started; {late} of {len(ends)} that ended well took longer."
         )
+    if len(history.drivers) > 1:
+        parts.append(f"Drivers: {len(history.drivers)}, the last since {_clock(history.drivers[-1])}.")
     if history.coming:
         parts.append("Outlined: when runs that wait are expected to run, by the driver's last word.")
     return " ".join(parts)
@@ -107,7 +123,7 @@ def _extent(run: Stay | Coming, now: float) -> tuple[float, float]:
     """From when to when a bar goes."""
     if isinstance(run, Coming):
         return run.starts, run.ends
-    return run.began, now if run.ended is None else run.ended
+    return run.began, run.until(now)
 
 
 def _packed(extents: Sequence[tuple[float, float]]) -> tuple[list[int], int]:
@@ -154,7 +170,7 @@ def _add_stays(
 
 def _said(stay: Stay, now: float) -> str:
     """A hover text."""
-    ended = now if stay.ended is None else stay.ended
+    ended = stay.until(now)
     words = [f"<b>{plain(stay.run_id)}</b>: {stay.how}", f"{_clock(stay.began)} to {_clock(ended)}"]
     words[1] += f", {_lasting(ended - stay.began)}"
     if stay.expected is not None:
@@ -221,7 +237,7 @@ def _table(history: History) -> pd.DataFrame:
             "nodes": " ".join(s.nodes),
             "devices": s.devices,
             "began": moment(s.began).isoformat(timespec="seconds"),
-            "seconds": round((history.now if s.ended is None else s.ended) - s.began, 1),
+            "seconds": round(s.until(history.now) - s.began, 1),
             "expected_seconds": None if s.expected is None else round(s.expected - s.began, 1),
             "how": s.how,
             "reason": s.reason,
@@ -242,9 +258,10 @@ def utilisation(history: History) -> Page:
         held = [*held, (history.now, held[-1][1])]
     figure = go.Figure()
     unit = f"{history.unit}s"
+    drawn = [held[i] for i in downsample([t for t, _ in held], [n for _, n in held], MOST, log=False)]
     figure.add_scatter(
-        x=[moment(t) for t, _ in held],
-        y=[n for _, n in held],
+        x=[moment(t) for t, _ in drawn],
+        y=[n for _, n in drawn],
         mode="lines",
         line={"shape": "hv", "color": PALETTE[0], "width": 1.5},
         fill="tozeroy",
@@ -269,12 +286,13 @@ def utilisation(history: History) -> Page:
     figure.update_layout(height=LOW)
     share = past.share_in_use(history)
     about = (
-        f"Runs held {share:.0%} of the {unit}' time since the first start."
+        f"Runs of this sweep held {share:.0%} of the {unit}' time since the first start."
         if share is not None
         else "How large the cluster was, this sweep's log does not say (an older driver wrote it)."
     )
+    about = about if history.stays else "Nothing has started."
     rows = pd.DataFrame([{"time": moment(t).isoformat(), unit: n} for t, n in held], columns=["time", unit])
-    return Page(slug="utilisation", title=f"{history.unit} utilisation", about=about, figure=figure, rows=rows)
+    return Page(slug="utilisation", title=f"{unit[0].upper()}{unit[1:]} in use", about=about, figure=figure, rows=rows)
 
 
 def spending(history: History) -> Page:
@@ -282,13 +300,14 @@ def spending(history: History) -> Page:
     taken = past.taken(history)
     unit = f"{history.unit}-hours"
     figure = go.Figure()
+    drawn = [*taken[: -1 : max(1, len(taken) // MOST)], *taken[-1:]]
     figure.add_scatter(
-        x=[moment(t) for t, _, _ in taken],
-        y=[hours for _, hours, _ in taken],
+        x=[moment(t) for t, _, _ in drawn],
+        y=[hours for _, hours, _ in drawn],
         mode="lines",
         line={"color": PALETTE[0], "width": 2},
         name="taken",
-        text=[_cost(hours, usd, unit) for _, hours, usd in taken],
+        text=[_cost(hours, usd, unit) for _, hours, usd in drawn],
         hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{text}<extra></extra>",
     )
     last = taken[-1] if taken else (history.now, 0.0, 0.0)

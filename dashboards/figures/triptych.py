@@ -10,10 +10,10 @@ from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw, Observed, observe
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
-from analysis.output.words import flops, number, span
+from analysis.output.words import flops, number
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.drawing import Panel, arrange, label, law_line, panelled, percent_off, residuals, strip
+from dashboards.figures.drawing import Panel, arrange, law_line, panelled, percent_off, residuals, strip
 from dashboards.figures.style import LOSS, PALETTE, Page, hover, of_size
 
 SLUG, TITLE = "triptych", "Loss against size, data and compute"
@@ -98,9 +98,17 @@ def _add_law(figure: go.Figure, found: FittedLaw, variable: str, fitted: Array, 
     grid = np.geomspace(fitted.min() / 1.2, fitted.max() * BEYOND, 60)
     law_line(figure, found, variable, grid, color=COLOR, name=f"L({variable})", row=row)
     figure.data[-1].showlegend = False
-    at = grid[20]
-    height = float(found.fit.predict({variable: np.array([at])})[0])
-    label(figure, at, height, _short(found, variable), row=row, corner="top right", color=COLOR)
+    figure.add_annotation(  # where no run is: losses fall
+        x=0.01,
+        y=0.04,
+        xref=f"{figure.data[-1].xaxis} domain",
+        yref=f"{figure.data[-1].yaxis} domain",
+        xanchor="left",
+        yanchor="bottom",
+        text=_short(found, variable),
+        showarrow=False,
+        font={"size": 14, "color": COLOR},
+    )
 
 
 def _short(found: FittedLaw, variable: str) -> str:
@@ -108,8 +116,8 @@ def _short(found: FittedLaw, variable: str) -> str:
     params = found.fit.params
     exponent = params[f"alpha_{variable}"]
     drawn = found.published.get(f"alpha_{variable}")
-    inside = f" ({span(uncertainty.interval(drawn), 2)})" if drawn is not None else ""
-    return f"L ~ {variable}<sup>−{exponent:.3g}</sup>{inside}"
+    inside = f" ({' to '.join(f'{v:.3f}' for v in uncertainty.interval(drawn))})" if drawn is not None else ""
+    return f"L ~ {variable}<sup>−{exponent:.3f}</sup>{inside}"
 
 
 def _words(found: FittedLaw, variable: str) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.output.words import count, number_of
 from analysis.study import Study
-from dashboards.figures.curves import thinned
+from dashboards.figures.panels import round_values
 from dashboards.figures.style import Page, add_scale, axes, plain, shades
+
+BEFORE = 2.0  # factor in tokens between where curves begin to be drawn and the first branch
+POINTS = 60  # of a curve: branches are short, and single batches scatter more than they fall
 
 
 def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
@@ -24,9 +29,10 @@ def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
         return None
     figure = go.Figure()
     colors = dict(zip(sizes := sorted(set(rows.N)), shades(sizes), strict=True))
-    for run in rows.to_dict("records"):
-        _add_run(figure, run, losses, colors[run["N"]])
     branches = rows[rows.begins > 0]
+    shown = float(branches.begins.min()) / BEFORE
+    for run in rows.to_dict("records"):
+        _add_run(figure, run, losses[str(run["run_id"])], colors[run["N"]], shown)
     figure.add_scatter(
         x=branches.begins,
         y=branches.loss_there,
@@ -34,19 +40,21 @@ def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
         name="a branch begins",
         marker={"symbol": "circle-open", "size": 9, "color": "#000000", "line": {"width": 1.5}},
         text=[
-            f"{plain(r.run_id)}<br>begins from {plain(r.trunk)}<br>after {count(r.begins)} tokens"
-            for r in branches.itertuples()
+            f"{plain(run_id)}<br>begins from {plain(trunk)}<br>after {count(begins)} tokens"
+            for run_id, trunk, begins in zip(branches.run_id, branches.trunk, branches.begins, strict=True)
         ],
         hoverinfo="text",
     )
     add_scale(figure, sizes)
     axes(figure, "training tokens", "training loss, nats per token", log_y=True)
+    ticks = round_values(shown, float(rows.D.max()))
+    figure.update_xaxes(tickvals=ticks, ticktext=[count(tick) for tick in ticks])
     own, alone = float((rows.D - rows.begins).sum()), float(rows.D.sum())
     about = (
         f"{number_of(len(branches), 'run')} of {number_of(rows.N.nunique(), 'size')} began from a checkpoint of a "
-        "longer run, at the rings, with its own decay of the learning rate: the result is the one that it would have "
-        f"had alone. Together with their trunks they trained on {count(own)} tokens in place of {count(alone)} "
-        f"({1 - own / alone:.0%} less)."
+        "longer run (thick), at the rings, with its own decay of the learning rate: the result is what it would have "
+        f"been alone. With their trunks they trained on {count(own)} tokens in place of {count(alone)} "
+        f"({1 - own / alone:.0%} less). Shown from shortly before the first branch on, means over neighbouring batches."
     )
     return Page(slug="trunks", title="Trunks and branches", about=about, figure=figure, rows=rows)
 
@@ -67,14 +75,14 @@ def _families(study: Study, losses: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows["begins"] = [
         float(first[i].tokens) * step[i] / (step[i] + 1) if b else 0.0 for i, b in zip(rows.run_id, branch, strict=True)
     ]
-    rows["loss_there"] = [float(first[i].loss) if b else float("nan") for i, b in zip(rows.run_id, branch, strict=True)]
+    rows["loss_there"] = [_at_first(losses[i]) if b else float("nan") for i, b in zip(rows.run_id, branch, strict=True)]
     rows = rows[branch | rows.run_id.isin(trunk[trunk.index.isin(rows.run_id[branch])])]
     return rows.sort_values(["N", "D"], ascending=[True, False], ignore_index=True)
 
 
-def _add_run(figure: go.Figure, run: Mapping[object, object], losses: Mapping[str, pd.DataFrame], color: str) -> None:
-    """A run's curve: a trunk's is thick."""
-    name, thin = plain(run["run_id"]), thinned(losses[str(run["run_id"])])
+def _add_run(figure: go.Figure, run: Mapping[Hashable, Any], curve: pd.DataFrame, color: str, shown: float) -> None:
+    """A run's curve from so many tokens on, a trunk's thick."""
+    name, thin = plain(run["run_id"]), _means(curve[curve.tokens >= shown])
     figure.add_scatter(
         x=thin.tokens,
         y=thin.loss,
@@ -84,3 +92,17 @@ def _add_run(figure: go.Figure, run: Mapping[object, object], losses: Mapping[st
         line={"color": color, "width": 1.2 if run["trunk"] else 2.5},
         hovertemplate=f"<b>{name}</b><br>%{{x:,}} tokens<br>training loss %{{y:.3f}}<extra></extra>",
     )
+
+
+def _at_first(curve: pd.DataFrame) -> float:
+    """The loss where a branch begins: of its first steps, for single batches scatter."""
+    return float(curve.loss.iloc[: max(1, len(curve) // POINTS)].mean())
+
+
+def _means(curve: pd.DataFrame) -> pd.DataFrame:
+    """The first point of a curve, and the means of so many parts of it."""
+    if len(curve) <= POINTS:
+        return curve[["tokens", "loss"]]
+    part = np.arange(len(curve)) * POINTS // len(curve)
+    means = curve.groupby(part).agg(tokens=("tokens", "mean"), loss=("loss", "mean"))
+    return pd.concat([curve[["tokens", "loss"]].iloc[:1], means])

@@ -13,6 +13,7 @@ from analysis.laws.base import Array
 from analysis.output.words import count, number_of
 from analysis.tuning import study as studies
 from analysis.tuning.study import Tuning
+from dashboards.figures.panels import round_values
 from dashboards.figures.style import Page, add_scale, axes, shades
 from gpt3core.rule import DEEPSEEK, STEP_LAW
 
@@ -138,9 +139,7 @@ def optimum(found: Tuning) -> Page:
     for row, (which, of) in enumerate(zip(AXIS, along, strict=True), start=1):
         name = "N, parameters" if of == "N" else "D, training tokens"
         values = sorted(pair.n if of == "N" else pair.d for pair in pairs)
-        ticks = [
-            m * 10.0**e for e in range(3, 16) for m in (1, 2, 5) if values[0] / 1.5 < m * 10.0**e < values[-1] * 1.5
-        ]
+        ticks = round_values(values[0], values[-1])
         marks = {"tickmode": "array", "tickvals": ticks, "ticktext": [count(tick) for tick in ticks]}
         figure.update_xaxes(title=name, row=row, col=1, **marks)
         figure.update_yaxes(title=AXIS[which], type="log", exponentformat="power", dtick="D2", row=row, col=1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dash
 from dash import dcc, html
 
-from analysis.output.answer import Line
 from dashboards import summary
 from dashboards.live import Live, View
 from dashboards.pages import fewshot, gallery, laws
+
+if TYPE_CHECKING:
+    from analysis.output.answer import Line
 
 PATH, TITLE = "/", "Answer"
 STATE: dict[str, str] = {}

@@ -49,7 +49,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                     _dropdown("A", "A, the baseline", ladders[pair.by], pair.a),
                     _dropdown("B", "B", ladders[pair.by], pair.b),
                 ],
-                className="choices",
+                className="chosen",
             ),
             html.P(id="compare-said", role="status"),
             dcc.Store(id="compare-of"),

@@ -6,6 +6,7 @@ The choice is in the address. While it is fitted, what is shown is the fit befor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import unescape
 from typing import Any
 
 import dash
@@ -29,6 +30,7 @@ PATH, TITLE = "/laws", "Laws"
 STATE = {"figure": "frontier", "axes": "drawn", **refit.STATE, "cut": ""}
 FIGURE, RESIDUALS, CUT = "laws-figure", "laws-residuals", "laws-cut"
 AXES = {"drawn": "axes as drawn", "linear": "linear axes"}
+MOST_MARKS = 5  # of the slider that are named: a phone has room for these
 BELOW = "residuals"  # the figure below each other one
 FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
@@ -42,6 +44,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     return html.Article(
         [
             _choices(state),
+            html.P(refit.unknown(state), className="warning"),
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
             dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
@@ -66,7 +69,10 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
         *gallery.figure(RESIDUALS),
         html.H2("Fit below, predict above"),
         html.P(id="laws-cut-said"),
-        html.Div(dcc.Slider(0, 0, step=None, value=0, id="laws-slider", included=False), id="laws-slider-box"),
+        html.Div(
+            dcc.Slider(0, 0, step=1, value=0, id="laws-slider", included=False, allow_direct_input=False),
+            id="laws-slider-box",
+        ),
         hidden("cut", state),
         *gallery.figure(CUT),
     ]
@@ -74,6 +80,7 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
 
 def _choices(state: Mapping[str, str]) -> Any:
     """The inputs of a choice, and what is left out by now."""
+    chosen = refit.choice(state)
     authors = {law: author.capitalize() for author, law in reversed(AUTHORS.items())}
     laws = {"all": "all, weighted by their backtests"}
     laws |= {name: f"{name} ({authors[name]})" if name in authors else name for name in LAWS}
@@ -82,9 +89,9 @@ def _choices(state: Mapping[str, str]) -> Any:
     lasso = "To leave runs out, draw a lasso around them in the figure (its tool is above the right corner):"
     return html.Div(
         [
-            _dropdown("law", "Law", laws, state),
-            _dropdown("N", "N counts", counts, state),
-            _dropdown("C", "C is", computes, state),
+            _dropdown("law", "Law", laws, chosen.law),
+            _dropdown("N", "N counts", counts, chosen.n),
+            _dropdown("C", "C is", computes, chosen.c),
             _field("from", "C from, FLOPs", state),
             _field("to", "C to, FLOPs", state),
             html.Div(
@@ -100,15 +107,14 @@ def _choices(state: Mapping[str, str]) -> Any:
                 className="lasso",
             ),
         ],
-        className="choices",
+        className="chosen",
     )
 
 
-def _dropdown(name: str, label: str, words: Mapping[str, str], state: Mapping[str, str]) -> Any:
+def _dropdown(name: str, label: str, words: Mapping[str, str], value: str | None) -> Any:
     options = [{"label": "as started", "value": STARTED}]
     options += [{"label": word, "value": value} for value, word in words.items()]
-    value = state[name] if state[name] in words else STARTED
-    box = dcc.Dropdown(id={"state": name}, options=options, value=value, clearable=False, searchable=False)
+    box = dcc.Dropdown(id={"state": name}, options=options, value=value or STARTED, clearable=False, searchable=False)
     return html.Label([label, box])
 
 
@@ -282,15 +288,16 @@ def _register_cut(app: Any, desk: Desk) -> None:
         dash.Input("laws-of", "data"),
         gallery.shown(CUT),
     )
-    def cut(text: str, place: int, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def cut(text: str, place: float, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         found = fit.cuts
         if not found:
             nothing = gallery.draw(desk.live, CUT, None, of, was)
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
-        here = found[min(place, len(found) - 1)] if moved else refit.nearest_cut(found, text)
-        marks = {i: flops(cut.fitted_to) for i, cut in enumerate(found)}
+        here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
+        every = -(-len(found) // MOST_MARKS)
+        marks = {i: flops(cut.fitted_to) if i % every == 0 else "" for i, cut in enumerate(found)}
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
         written = flops(here.fitted_to) if moved else dash.no_update
@@ -342,4 +349,5 @@ def _register_left_out(app: Any, desk: Desk) -> None:
 def runs_in(selection: Mapping[str, Any] | None) -> list[str]:
     """The runs inside a lasso; what is no run (a minimum, a prediction) carries no name."""
     points = (selection or {}).get("points", [])
-    return list(dict.fromkeys(p["customdata"] for p in points if isinstance(p.get("customdata"), str)))
+    names = [p["customdata"] for p in points if isinstance(p.get("customdata"), str)]
+    return list(dict.fromkeys(map(unescape, names)))  # style.plain escaped them

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import dash
-from dash import html
+from dash import dcc, html
 
 from dashboards import one_run, side_by_side
 from dashboards.live import Live
@@ -27,7 +28,11 @@ CURVE = "runs-curve"
 def layout() -> list[Any]:
     """Places for both."""
     one = [html.Div(id="runs-one"), *gallery.figure(CURVE), html.Div(id="runs-commands")]
-    return [html.Section(id="runs-beside"), html.Section(one), dash.dcc.Store(id="runs-opened")]
+    return [
+        html.Section(id="runs-beside"),
+        html.Section(one),
+        *(dcc.Store(id=name) for name in ("runs-opened", "runs-compared")),
+    ]
 
 
 def register(app: Any, live: Live, runs: RunTable) -> None:
@@ -46,26 +51,19 @@ def links(words: str) -> list[Any]:
 
 
 def _register_beside(app: Any, live: Live, runs: RunTable) -> None:
-    @app.callback(dash.Output("runs-beside", "children"), dash.Input({"state": "chosen"}, "value"))
-    def beside(chosen: str | None) -> list[Any]:
-        known = [row.run_id for row in runs.look(at_most_every=LOOK_SECONDS).rows]
-        there, unknown = one_run.names((chosen or "").split(","), known)
-        parts: list[Any] = [html.P(f"No run of this store is called {name:.80}.") for name in unknown[:3]]
-        if there or unknown:
-            parts.append(html.Button("choose none", id="runs-clear"))
-        if len(there) == 1:
-            parts.append(
-                html.P(f"{there[0]} is chosen; with another one their configurations are shown beside each other.")
-            )
-        if len(there) < 2:
-            return parts
-        if len(there) > BESIDE:
-            parts.append(html.P(f"The first {BESIDE} of {len(there):,} that are chosen."))
-        try:
-            found = side_by_side.compare([RunDir(live.root, run_id) for run_id in there[:BESIDE]])
-        except (StoreError, OSError) as error:
-            return [*parts, html.P(str(error), className="warning")]
-        return [*parts, *_beside(found)]
+    @app.callback(
+        dash.Output("runs-beside", "children"),
+        dash.Output("runs-compared", "data"),
+        dash.Input({"state": "chosen"}, "value"),
+        dash.Input("tick", "n_intervals"),
+        dash.State("runs-compared", "data"),
+    )
+    def beside(chosen: str | None, _: int | None, was: list[Any] | None) -> tuple[Any, Any]:
+        known = [row.run_id for row in runs.look(at_most_every=LOOK_SECONDS).rows] if chosen else []
+        now = list(one_run.names((chosen or "").split(","), known))
+        if was == now:  # asked at every tick, for a large store is read in pieces
+            raise dash.exceptions.PreventUpdate
+        return _chosen(live.root, *now), now
 
 
 def _register_one(app: Any, live: Live, runs: RunTable) -> None:
@@ -86,9 +84,9 @@ def _register_one(app: Any, live: Live, runs: RunTable) -> None:
             return [html.P(f"No run of this store is called {run_id:.80}.")] if run_id else [], now
         return _opened(one_run.read(live.root, row)), now
 
-    @app.callback(dash.Output("runs-commands", "children"), dash.Input({"state": "run"}, "value"))
-    def commands(run_id: str | None) -> list[Any]:
-        row = runs.look(at_most_every=LOOK_SECONDS).row(run_id) if run_id else None
+    @app.callback(dash.Output("runs-commands", "children"), dash.Input("runs-opened", "data"))
+    def commands(now: list[str] | None) -> list[Any]:
+        row = runs.view.row(now[0]) if now else None
         if row is None:
             return []
         told = [
@@ -141,6 +139,26 @@ def _register_closing(app: Any) -> None:
         return ""
 
 
+def _chosen(root: Path, there: list[str], unknown: list[str]) -> list[Any]:
+    """What was chosen, beside each other, and what there is none of."""
+    parts: list[Any] = [html.P(f"No run of this store is called {name:.80}.") for name in unknown[:3]]
+    if there or unknown:
+        parts.append(html.Button("choose none", id="runs-clear"))
+    if len(there) == 1:
+        parts.append(
+            html.P(f"{there[0]} is chosen; with another one their configurations are shown beside each other.")
+        )
+    if len(there) < 2:
+        return parts
+    if len(there) > BESIDE:
+        parts.append(html.P(f"The first {BESIDE} of {len(there):,} that are chosen."))
+    try:
+        found = side_by_side.compare([RunDir(root, run_id) for run_id in there[:BESIDE]])
+    except (StoreError, OSError) as error:
+        return [*parts, html.P(str(error), className="warning")]
+    return [*parts, *_beside(found)]
+
+
 def _beside(found: SideBySide) -> list[Any]:
     """What differs first, then what is the same, folded away."""
     header = ("", *found.run_ids)
@@ -167,7 +185,7 @@ def _opened(run: OneRun) -> list[Any]:
     """A run: its facts, what it met, its scores and its log."""
     parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", id="runs-close")]
     parts += [html.P(word, className="warning") for word in (run.row.note, run.problem) if word]
-    parts.append(html.Dl([part for name, shown in run.facts for part in (html.Dt(name), html.Dd(shown))]))
+    parts.append(html.Dl([html.Div([html.Dt(name), html.Dd(shown)]) for name, shown in run.facts], className="facts"))
     parts.append(html.P(["Its curve, every step: ", *links(f"run_id={run.row.run_id}")]))
     if run.met:
         parts += [html.H3("Met on the way"), html.Ul([html.Li(word) for word in run.met])]

@@ -10,7 +10,7 @@ import dash
 from dash import dash_table, dcc, html
 
 from dashboards import curve_export, query
-from dashboards.columns import COLUMNS, DEFAULT, TEXT, Column, plain
+from dashboards.columns import COLUMNS, DEFAULT, TEXT, plain
 from dashboards.live import Live
 from dashboards.pages import opened
 from dashboards.query import Group
@@ -18,6 +18,7 @@ from sweeps.watching.run_table import Row, RunsView, RunTable
 
 PATH, TITLE = "/runs", "Runs"
 PAGE_ROWS = 50
+ORDER = "size,flops,seed"  # where none is asked for
 GROUPS = ("size", "sweep", "status", "budget", "lr", "batch_tokens", "schedule", "seed", "n_layer", "corpus", "device")
 STATE = {
     "filter": "",
@@ -33,7 +34,7 @@ CELL = {
     "color": "var(--ink)",
     "border": "none",
     "borderBottom": "1px solid var(--line)",
-    "fontFamily": "inherit",
+    "fontFamily": "system-ui, sans-serif",
     "fontSize": "13px",
     "fontVariantNumeric": "tabular-nums",
     "maxWidth": "320px",
@@ -59,7 +60,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                         id={"state": "filter"},
                         value=state["filter"],
                         type="search",
-                        debounce=0.3,
+                        debounce=0.15,
                         placeholder="filter: loss<3.2 size=d64 status!=done lr>=1e-3, or any word",
                     ),
                     dcc.Dropdown(
@@ -69,7 +70,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                         id={"state": "columns"}, value=shown_columns(state["columns"]), options=columns, multi=True
                     ),
                 ],
-                className="choices",
+                className="runs-choices",
             ),
             html.P(id="runs-count", role="status"),
             _table(state),
@@ -112,9 +113,9 @@ def shown_columns(text: str) -> list[str]:
     """Columns from an address; those by default where it says nothing sensible."""
     try:
         given = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
-    known = [name for name in given if name in COLUMNS] if isinstance(given, list) else []
+    known = [name for name in given if isinstance(name, str) and name in COLUMNS] if isinstance(given, list) else []
     return known or list(DEFAULT)
 
 
@@ -160,24 +161,37 @@ def _register_table(app: Any, runs: RunTable) -> None:
         view = runs.look(at_most_every=opened.LOOK_SECONDS) if by_clock or was is None else runs.view
         order = ",".join(("-" if by["direction"] == "desc" else "") + by["column_id"] for by in sort_by or ())
         asked = [words or "", group or "", order]
-        if by_clock and was is not None and was[0] == view.number:
-            raise dash.exceptions.PreventUpdate
         at = 0 if was is not None and was[1] != asked else at or 0
+        # of all that is asked, and not of the clock alone: an answer that a later tick overtook was discarded
+        if by_clock and was is not None and was[:4] == [view.number, asked, columns, at]:
+            raise dash.exceptions.PreventUpdate
         wanted = query.parse(asked[0])
         kept = wanted.keep(view.rows)
-        if (column := COLUMNS.get(asked[1])) is not None:
-            groups, at, pages = query.page(query.grouped(kept, column), at, PAGE_ROWS)
-            data, heads, selectable = [_group(one) for one in groups], _group_heads(column), ""
-        else:
-            rows, at, pages = query.page(query.ordered(kept, order), at, PAGE_ROWS)
-            names = [name for name in columns or DEFAULT if name in COLUMNS]
-            data = [{"id": row.run_id, **{name: COLUMNS[name].shown(row) for name in names}} for row in rows]
-            heads = [{"id": name, "name": COLUMNS[name].title} for name in names]
-            selectable = "multi"
-        picked = set((chosen or "").split(","))
-        selected = [i for i, row in enumerate(data) if row["id"] in picked] if selectable else []
+        of_groups = asked[1] in COLUMNS
+        data, heads, at, pages = _grouped(kept, asked[1], at) if of_groups else _listed(kept, order, columns, at)
+        picked, ids = set((chosen or "").split(",")), [row["id"] for row in data]
+        selected: Any = [] if of_groups else [i for i, name in enumerate(ids) if name in picked]
+        if by_clock and was is not None and was[4] == ids:
+            selected = dash.no_update  # a box that was just ticked may not be in the address yet
         said = _count(view, kept, wanted.problem, asked[0])
-        return data, heads, pages, at, selectable or False, selected, said, order, str(at + 1), [view.number, asked]
+        table = (data, heads, pages, at, False if of_groups else "multi", selected)
+        return (*table, said, order, str(at + 1), [view.number, asked, columns, at, ids])
+
+
+def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> tuple[Any, Any, int, int]:
+    """A page of runs: its rows and columns, its number, and how many there are."""
+    rows, at, pages = query.page(query.ordered(kept, order or ORDER), at, PAGE_ROWS)
+    names = [name for name in columns or DEFAULT if name in COLUMNS]
+    data = [{"id": row.run_id, **{name: COLUMNS[name].shown(row) for name in names}} for row in rows]
+    return data, [{"id": name, "name": COLUMNS[name].title} for name in names], at, pages
+
+
+def _grouped(kept: Sequence[Row], by: str, at: int) -> tuple[Any, Any, int, int]:
+    """The same of groups."""
+    groups, at, pages = query.page(query.grouped(kept, COLUMNS[by]), at, PAGE_ROWS)
+    titles = (COLUMNS[by].title, "runs", "done", "lowest loss", "median loss", "GPU-hours", "USD")
+    heads = [{"id": name, "name": title} for name, title in zip(OF_GROUPS, titles, strict=True)]
+    return [_group(one) for one in groups], heads, at, pages
 
 
 def _group(one: Group) -> dict[str, Any]:
@@ -191,11 +205,6 @@ def _group(one: Group) -> dict[str, Any]:
         "gpu_hours": plain(one.gpu_hours),
         "cost": f"{one.cost:,.2f}",
     }
-
-
-def _group_heads(column: Column) -> list[dict[str, str]]:
-    titles = (column.title, "runs", "done", "lowest loss", "median loss", "GPU-hours", "USD")
-    return [{"id": name, "name": title} for name, title in zip(OF_GROUPS, titles, strict=True)]
 
 
 def _count(view: RunsView, kept: Sequence[Row], problem: str, words: str) -> list[Any]:

@@ -37,7 +37,10 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
         return html.P("These runs come from a table: there is no sweep to watch.")
     return html.Article(
         [
-            dcc.Dropdown(id={"state": "sweep"}, value=state["sweep"], options=[state["sweep"]], clearable=False),
+            html.Div(
+                dcc.Dropdown(id={"state": "sweep"}, value=state["sweep"], options=[state["sweep"]], clearable=False),
+                className="runs-choices",
+            ),
             html.Div(id="sweep-standing"),
             dcc.Store(id="sweep-shown"),
             *(part for name in FIGURES for part in gallery.figure(f"sweep-{name}")),
@@ -98,7 +101,8 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Call
         version = [chosen, past.number]
         if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
-        return gallery.draw(live, name, draw(past), version, was, code=_code(live, chosen, figure))
+        page = draw(past) if past.history.stays else None  # nothing has started
+        return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure))
 
 
 def _code(live: Live, sweep: str, figure: str) -> str:

@@ -43,6 +43,10 @@ class Stay:
         """The label of its size."""
         return size_of(self.run_id)
 
+    def until(self, now: float) -> float:
+        """When it ended, or now."""
+        return max(self.began, now if self.ended is None else self.ended)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Coming:
@@ -130,7 +134,8 @@ def _stays(events: Iterable[Mapping[str, Any]], *, gpu: bool) -> tuple[list[Stay
             outcomes.pop(run_id, None)
             held[run_id] = _begun(run_id, event, starts.get(run_id, {}), gpu=gpu)
         elif what == FREED and (stay := held.pop(run_id, None)) is not None:
-            how, reason = outcomes.pop(run_id, (STOPPED, ""))
+            # without a start it is the preparation, of which the log has no end but this
+            how, reason = outcomes.pop(run_id, (STOPPED if run_id in starts else DONE, ""))
             closed.append(replace(stay, ended=stay.began + _number(event, "seconds"), how=how, reason=reason))
     return closed, list(held.values())
 
@@ -189,7 +194,8 @@ def in_use(history: History) -> list[tuple[float, float]]:
     for stay in history.stays:
         changes[stay.began] = changes.get(stay.began, 0.0) + stay.devices
         if stay.ended is not None:
-            changes[stay.ended] = changes.get(stay.ended, 0.0) - stay.devices
+            end = stay.until(history.now)
+            changes[end] = changes.get(end, 0.0) - stay.devices
     held, found = 0.0, []
     for moment in sorted(changes):
         held += changes[moment]
@@ -201,7 +207,7 @@ def taken(history: History) -> list[tuple[float, float, float]]:
     """Device-hours and dollars taken until each moment at which the rate changes: (seconds, hours, usd), up to now."""
     changes: list[tuple[float, float, float]] = []
     for stay in history.stays:
-        end = history.now if stay.ended is None else stay.ended
+        end = stay.until(history.now)
         changes += [(stay.began, stay.devices, stay.usd_per_hour), (end, -stay.devices, -stay.usd_per_hour)]
     changes.sort()
     found: list[tuple[float, float, float]] = []
@@ -222,11 +228,11 @@ def share_in_use(history: History) -> float | None:
     if not history.stays or not history.cluster:
         return None
     first = history.stays[0].began
-    last = max(history.now if stay.ended is None else stay.ended for stay in history.stays)
+    last = max(stay.until(history.now) for stay in history.stays)
     there = 0.0
     for i, has in enumerate(history.cluster):
         until = history.cluster[i + 1].time if i + 1 < len(history.cluster) else last
         begin = first if i == 0 else max(first, has.time)
         there += has.devices * max(0.0, min(until, last) - begin)
-    held = sum(((history.now if s.ended is None else s.ended) - s.began) * s.devices for s in history.stays)
+    held = sum((stay.until(history.now) - stay.began) * stay.devices for stay in history.stays)
     return held / there if there > 0 else None

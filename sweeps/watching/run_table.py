@@ -2,7 +2,7 @@
 
 A specification never changes and a result is written once, so both are read one time. A run's loss on held-out text
 comes from the logs of the sweeps, of which only new lines are read, and else from the run's own evaluations. A look
-takes a second or so: of a store of ten thousand runs the first ones are shown before all of them were opened.
+takes a few seconds at most: of a store of ten thousand runs the first ones are shown before all of them were opened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sweeps.watching.words import printable
 
 NOBODYS = Member()  # of a run that no sweep asked for
 UNREADABLE = "unreadable"  # status of a run whose result is damaged, or does not answer now
-RUN_SECONDS = 1.0  # for new runs at one look, and ...
+RUN_SECONDS = 2.5  # for new runs at one look, and ...
 LOOK_SECONDS = 0.5  # ... for evaluations
 NUMBERS = ("gpu_hours", "cost", "tokens_per_second", "mfu", "epochs", "train_seconds", "steps", "attempts", "devices")
 _NUMBERS_OF = {  # section of a specification -> field of a row -> its name there
@@ -178,7 +178,8 @@ class RunTable:
         gone = set(self._known) - there
         for run_id in gone:
             del self._known[run_id]
-        new, unseen = set(), sorted(there - set(self._known))
+        new: set[str] = set()
+        unseen = sorted(there - set(self._known))
         for i, run_id in enumerate(unseen):
             if time.monotonic() - began > RUN_SECONDS:
                 return new | gone, len(unseen) - i

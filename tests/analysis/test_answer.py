@@ -228,4 +228,4 @@ def test_the_command_prints_the_answer_and_the_tables_where_they_are_asked_for(s
 def test_the_report_opens_with_it(studied, tmp_path):
     report.write(studied, tmp_path)
     text = (tmp_path / "index.html").read_text()
-    assert text.index("<dt>trust</dt>") < text.index("plotly.min.js") < text.index("Ensemble of fits")
+    assert text.index(">trust</a>") < text.index('id="frontier"') < text.index("Ensemble of fits")

@@ -111,6 +111,7 @@ def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(se
     assert _range(page) == before, "a reader's zoom survives an update"
 
 
+@pytest.mark.soak
 @needs_chromium
 def test_every_page_opens_on_a_phone_at_night(served, opened):
     following(served)
@@ -121,6 +122,7 @@ def test_every_page_opens_on_a_phone_at_night(served, opened):
         page.get_by_role("navigation").get_by_role("link", name=each.TITLE, exact=True).click()
         page.locator(f'#nav [aria-current="page"]:has-text("{each.TITLE}")').wait_for()
         assert page.locator("main").text_content(), each.PATH
+        assert page.locator("[data-title*='loud'], [data-title*='Share']").count() == 0, each.PATH
         page.wait_for_timeout(300)  # in which a figure would have been drawn
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"{each.PATH} runs off the page"
     page.goto(f"{served.address}/nowhere")

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -81,8 +80,19 @@ def page(browser, address):
     opened.close()
 
 
-def query(page):
-    return {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
+def until(page, expression, argument=None):
+    """Wait for JavaScript to say so; asked from outside, for the pages allow no code of strings."""
+    for _ in range(600):
+        if page.evaluate(expression, argument):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came: {expression}")
+
+
+def query(page, name):
+    """What the address says of an input, once it does."""
+    until(page, f"new URLSearchParams(location.search).has('{name}')")
+    return page.evaluate(f"new URLSearchParams(location.search).get('{name}')")
 
 
 def place(page, run):
@@ -126,29 +136,30 @@ def test_a_lasso_leaves_a_run_out_for_a_reason_and_the_law_is_fitted_anew(page, 
     page.get_by_role("button", name="Leave out").click()
     page.get_by_text("chinchilla, 49 of 50 runs").wait_for()
     page.get_by_text(f"its loader <b>stalled</b>: {OUTLIER}", exact=True).wait_for()
-    assert json.loads(query(page)["out"]) == [["its loader <b>stalled</b>", [OUTLIER]]]
+    assert json.loads(query(page, "out")) == [["its loader <b>stalled</b>", [OUTLIER]]]
     assert f"exclude=[{OUTLIER}]" in page.locator("#laws-command").text_content()
     page.locator("#laws-answer .before").first.wait_for()
     assert page.locator("#laws-answer").text_content() != before
-    link = page.url
+    link = page.evaluate("location.href")
     page.get_by_role("button", name="Undo").click()
     page.get_by_text("As the app was started: chinchilla, 50 of 50 runs.").wait_for()
-    assert "out" not in query(page)
+    until(page, "location.search === ''")
     page.goto(link)
     page.get_by_text("chinchilla, 49 of 50 runs").wait_for()
     page.get_by_text(f"its loader <b>stalled</b>: {OUTLIER}", exact=True).wait_for()
 
 
+@pytest.mark.soak
 def test_the_cut_slides_and_the_axes_turn_linear(page, address):
     page.goto(f"{address}/laws?law=chinchilla")
     page.locator("#laws-cut-said").get_by_text("Fitted to").wait_for()
     page.locator("#laws-cut .scatterlayer .points path").first.wait_for()
     said = page.locator("#laws-cut-said").text_content()
     page.locator("#laws-slider [role=slider]").press("ArrowRight")
-    page.wait_for_function("said => document.querySelector('#laws-cut-said').textContent !== said", arg=said)
+    until(page, "said => document.querySelector('#laws-cut-said').textContent !== said", said)
     now = page.locator("#laws-cut-said").text_content()
     assert int(now.split()[2]) > int(said.split()[2]), "a higher cut is fitted to more runs"
-    cut = query(page)["cut"]
+    cut = query(page, "cut")
     page.goto(f"{address}/laws?law=chinchilla&cut={cut}")
     page.get_by_text(now, exact=True).wait_for()
     types = "(() => { const l = document.querySelector('#laws-figure .js-plotly-plot')._fullLayout;"
@@ -156,8 +167,8 @@ def test_the_cut_slides_and_the_axes_turn_linear(page, address):
     page.locator("#laws-figure .scatterlayer .points path").first.wait_for()
     assert page.evaluate(types) == ["log", "log"]
     page.get_by_text("linear axes").click()
-    page.wait_for_function(f'JSON.stringify({types}) === \'["linear","linear"]\'')
-    assert query(page)["axes"] == "linear"
+    until(page, f'JSON.stringify({types}) === \'["linear","linear"]\'')
+    assert query(page, "axes") == "linear"
     page.get_by_label("C from, FLOPs").fill("much")
     page.get_by_label("C from, FLOPs").press("Enter")
     page.get_by_text("from=much: FLOPs, positive, like 1e18.").wait_for()
@@ -167,6 +178,7 @@ def test_the_cut_slides_and_the_axes_turn_linear(page, address):
     assert "min_compute=1e+17" in page.locator("#laws-command").text_content()
 
 
+@pytest.mark.soak
 def test_two_arms_are_compared_and_exchanged(page, address):
     page.goto(f"{address}/compare?A=web&B=books")
     page.get_by_text("A = web (25 runs), B = books (25 runs)").wait_for()

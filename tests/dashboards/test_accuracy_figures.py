@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import api
 from analysis.accuracy import by_size, published
 from analysis.accuracy.trends import MEAN, shot_gains, trends
+from analysis.runs import scores
+from dashboards.figures import catalogue
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots, summary
 from dashboards.figures.accuracy_size import accuracy_size
 from dashboards.figures.compute import compute_bars
 from gpt3core.evals import tasks
+from tests.analysis.test_scores import table
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -153,6 +157,30 @@ def test_mean_accuracy_against_size_has_zero_one_and_few_shot(asked):
     sizes = sorted(set(asked.table.N))
     assert list(lines["few-shot (K=50)"].x) == sizes
     assert np.all(np.array(lines["few-shot (K=50)"].y) >= np.array(lines["zero-shot (K=0)"].y))
+
+
+def test_a_table_with_scores_has_its_figures_whatever_else_it_has():
+    """Without N, D and loss; and of tasks that were asked with five examples alone."""
+    raw = table()
+    asked_for = scores.Asked(scores=["MMLU", "sums"], items={"sums": 500})
+    alone = api.fit(raw, scores=asked_for)
+    page = accuracy_compute(alone)
+    titles = [title.text for title in page.figure.layout.annotations]
+    assert titles == ["mean of tasks: rises", "MMLU: rises", "sums: rises"]
+    (points,) = [t for t in page.figure.data if t.legendgroup == "MMLU" and t.mode == "markers"]
+    assert list(points.x) == raw.flops.tolist()
+    assert list(points.y) == pytest.approx(raw.MMLU.tolist())
+    for empty in (accuracy_shots(alone), accuracy_size(alone)):
+        assert "Nothing to show" in empty.about
+    assert len([t for t in compute_bars(alone).figure.data if t.type == "bar"]) == 9, "GPT-3's, and all runs together"
+    assert {page.slug for page in catalogue.pages(alone)} == {*catalogue.OF_SCORES, "compute"}
+    evals = alone.runs.evals.assign(shots=5)
+    sized = {name: getattr(alone, name).assign(N=raw.flops**0.5) for name in ("everything", "table")}
+    found = trends(evals, alone.table)
+    five = replace(alone, runs=replace(alone.runs, evals=evals), trends=found, **sized)
+    assert "MMLU, K=5: rises" in [title.text for title in accuracy_compute(five).figure.layout.annotations]
+    lines = [t for t in accuracy_shots(five).figure.data if t.mode == "lines+markers"]
+    assert len(lines) == 3 * len(raw), "a size a run, and the mean"
 
 
 def test_bars_of_compute_end_at_the_largest_run_of_a_size_and_at_table_d1(studied):

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.xdist_group("study")
         ("E 2.36e-09", "E 2.36 × 10<sup>−9</sup>"),
         ("L(N,D) = E + A/N^alpha + B/D^beta", "L(N,D) = E + A/N<sup>α</sup> + B/D<sup>β</sup>"),
         ("N* ~ C^0.56 (0.54 to 0.58)", "N* ~ C<sup>0.56</sup> (0.54 to 0.58)"),
+        ("L = (C_c/C)^alpha_C", "L = (C_c/C)<sup>α_C</sup>"),
+        ("(N_c/N)^(alpha_N/alpha_D) + 1", "(N_c/N)<sup>α_N/α_D</sup> + 1"),
         ("C^-0.13", "C<sup>−0.13</sup>"),
         ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
         ("0.5 +- 0.1", "0.5 ± 0.1"),
@@ -65,7 +67,8 @@ def test_what_is_ill_determined_is_folded_away(studied):
     (laws,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Laws")]
     assert {row[3] for row in laws.rows} <= {"ok", "not tested"}
     (shots,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Few-shot")]
-    assert {row[0] for row in shots.rows} == {"rising"}
+    assert "rising" in {row[0] for row in shots.rows}
+    assert "guessing" not in {row[0] for row in shots.rows}
     assert "guessing" in {row[0] for row in shots.folded}
 
 

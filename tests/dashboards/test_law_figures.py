@@ -17,11 +17,13 @@ from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds, ellipse
 from dashboards.figures.contours import contours
 from dashboards.figures.curves import MOST_POINTS, curves
+from dashboards.figures.drawing import Panel, arrange, panelled
 from dashboards.figures.frontier import beside_published, frontier
 from dashboards.figures.influence import MOST, influence
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.overlaid import overlaid
 from dashboards.figures.published import PUBLISHED
+from dashboards.figures.style import LOSS, loss_ticks
 from dashboards.figures.triptych import triptych
 from gpt3core.errors import UsageError
 
@@ -54,7 +56,7 @@ def test_the_triptych_has_the_studys_laws_their_bands_and_residuals(studied, var
     exponent = fitted.fit.params[f"alpha_{variable}"]
     slope = np.diff(np.log(line.y)) / np.diff(np.log(line.x))
     assert slope == pytest.approx(-exponent), "a power law"
-    assert any(f"{variable}<sup>−{exponent:.3g}</sup>" in text for text in labels(page))
+    assert any(f"{variable}<sup>−{exponent:.3f}</sup>" in text for text in labels(page))
     (area,) = [t for t in panel(page, row) if t.fill == "toself"]
     x, half = np.array(area.x), len(area.x) // 2
     drawn = np.exp(fitted.fit.law.on({variable: x[:half]})(fitted.draws)[0])
@@ -124,6 +126,24 @@ def test_lines_of_equal_loss_are_of_the_law_and_the_frontier_is_their_lowest_alo
     assert page.rows.residual_percent.tolist() == pytest.approx(list(100 * (page.rows.loss / page.rows.fitted - 1)))
 
 
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8), (3.0, 4e7)])
+def test_an_axis_of_losses_has_a_few_round_labels(low, high):
+    ticks = loss_ticks(low, high)
+    assert 3 <= len(ticks) <= 12
+    assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
+    assert f"{ticks[1] - ticks[0]:.0e}"[0] in "125"
+    assert ticks[0] <= low and high <= ticks[-1]
+
+
+def test_sizes_within_a_decade_have_the_labels_of_sizes():
+    """Steps of two from 1e8 to 1e9 would be five hundred million labels."""
+    figure = panelled(2)
+    for row, y in ((1, [1e8, 1e9]), (2, [2.2, 3.4])):
+        figure.add_scatter(x=[1, 2], y=y, row=row, col=1)
+    arrange(figure, [Panel(x="C", y="N*, parameters", log_y=True), Panel(x="C", y=LOSS, log_y=True)])
+    assert [None if axis.tickvals is None else len(axis.tickvals) for axis in figure.select_yaxes()] == [None, 8]
+
+
 def test_an_ellipse_of_a_gaussian_cloud_is_the_closed_form():
     """95% of a Gaussian lie within 2.448 standard deviations (chi-squared, two degrees of freedom)."""
     covariance = np.array([[4.0, 1.2], [1.2, 1.0]])
@@ -153,25 +173,23 @@ def test_clouds_are_the_studys_draws(studied):
 def test_backtests_show_every_prediction_and_the_coverage_that_the_tables_print(studied):
     page = backtest(studied)
     points = named(page, "predictions")
-    best = studied.weighting is studied.ensemble.at_optimum
-    told = [row for row in documents.to_json(studied)["backtest"] if bool(row["optimal"]) == best]
-    told = [row for row in told if row["predicted"] is not None]
+    told = [row for row in documents.to_json(studied)["backtest"] if row["predicted"] is not None]
     assert sorted(points.x) == pytest.approx(sorted(row["predicted"] for row in told))
     assert sorted(points.y) == pytest.approx(sorted(row["measured"] for row in told))
-    printed = studied.coverage
+    printed, best = studied.coverage, studied.weighting is studied.ensemble.at_optimum
     inside = (printed.coverage95 * printed.tests).sum() / printed.tests.sum()
-    assert page.rows.inside95.mean() == pytest.approx(inside)
+    assert page.rows.inside95[page.rows.optimal == best].mean() == pytest.approx(inside)
     assert f"{inside:.0%} of the 95%" in page.about
-    crosses = [symbol == "x" for symbol in points.marker.symbol]
-    assert crosses == list(~page.rows.inside95)
+    assert [symbol.endswith("x") for symbol in points.marker.symbol] == list(~page.rows.inside95)
+    assert [symbol.startswith("diamond") for symbol in points.marker.symbol] == list(page.rows.optimal)
 
 
 def test_one_cut_of_the_backtests_can_be_seen_alone(studied):
-    cut = float(studied.judged.fitted_to.max())
-    page = backtest(studied, cut)
+    rows = studied.judged
+    cut = rows.fitted_to.max()
+    page = backtest(studied, rows[rows.fitted_to == cut])
     assert set(page.rows.fitted_to) == {cut}
     assert (page.rows.C > cut).all()
-    assert "no cut of the backtests was fitted up to C = 1" in backtest(studied, 1.0).about
 
 
 def test_influences_are_listed_by_what_they_move(studied):
@@ -181,9 +199,11 @@ def test_influences_are_listed_by_what_they_move(studied):
     for trace in panel(page, 1):
         if trace.mode == "markers":
             shown |= dict(zip(trace.y, trace.x, strict=True))
-    assert shown == {i.left_out: pytest.approx(100 * i.loss_change) for i in studied.influences[:MOST]}
-    first = studied.influences[0]
-    assert page.figure.layout.yaxis.categoryarray[-1] == first.left_out, "the largest is on top"
+    assert shown == {k: pytest.approx(100 * i.loss_change) for k, i in enumerate(studied.influences[:MOST])}
+    axis, first = page.figure.layout.yaxis, studied.influences[0]
+    assert axis.range[0] > axis.range[1], "the largest is on top"
+    runs = [(k, i.left_out) for k, i in enumerate(studied.influences[:MOST]) if i.kind == "run"]
+    assert all(axis.ticktext[k] == name for k, name in runs)
     assert f"{100 * first.loss_change:+.2f}%" in page.about
 
 
@@ -197,6 +217,8 @@ def test_published_results_lie_where_their_papers_have_them(studied):
     assert np.interp(np.log(8.64e19), np.log(kaplan.x), kaplan.y) == pytest.approx(3.1e8**0.050, rel=1e-3)
     assert sorted(named(page, "Chinchilla, 234 runs").y) == sorted(reference("hoffmann2022_runs_234.csv").loss)
     assert "slopes compare, levels do not" in page.about
+    assert page.rows.source.value_counts()["Chinchilla, run"] == 234
+    assert (page.rows.source == studied.runs.name).sum() == len(studied.everything)
     assert [t.name for t in frontier(studied).figure.data if t.name in ("GPT-3", "Kaplan et al.")] == []
     with pytest.raises(UsageError, match=r"published=kapan.*kaplan"):
         frontier(studied, ("kapan",))
@@ -276,5 +298,5 @@ def test_a_study_with_nothing_gives_every_page_and_each_says_so(studied):
     for slug in ("contours", "backtest", "influence"):
         assert pages[slug].about.startswith("Nothing to draw: "), slug
     assert "No cloud" in pages["clouds"].about
-    assert "Nothing to draw above" in pages["isoflop"].about
+    assert "Nothing to draw: no law gives N* either" in pages["isoflop"].about
     assert "L(N) was not asked for" in pages["triptych"].about

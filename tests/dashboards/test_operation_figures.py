@@ -38,6 +38,7 @@ HISTORY = History(
     ),
     coming=(Coming(run_id="d16-3", starts=8500.0, ends=9500.0),),
     cluster=(Has(time=900.0, nodes=2, devices=4.0), Has(time=5000.0, nodes=1, devices=2.0)),
+    drivers=(900.0, 4500.0),
     ends=9500.0,
     to_come={"hours": 1.0, "usd": 2.0},
     limit={"hours": 9.0},
@@ -63,6 +64,7 @@ def test_a_bar_is_a_stay_on_a_node_and_none_lies_over_another():
     text = page.figure.to_json()
     assert "<b>x" not in text.replace("<b>d", "")
     assert "1 of 1 that ended well took longer" in page.about
+    assert "Drivers: 2, the last since" in page.about
 
 
 def test_devices_and_cost_are_those_of_the_stays():

@@ -11,6 +11,7 @@ from analysis.settings import CompareSettings, StudySettings
 from dashboards import pairs, typed
 from dashboards.figures import comparison
 from gpt3core import cli
+from tests.analysis.synthetic import make_store
 
 pytestmark = pytest.mark.xdist_group("study")
 WORTH = 1.6  # arm B's compute multiplier, by construction
@@ -38,8 +39,18 @@ def test_a_tables_ladders_are_the_columns_that_split_it(table):
     assert found == {"text": ["books", "web"]}, "neither N and D, which the law reads, nor a host a row"
 
 
-def test_a_stores_ladders_are_its_sweeps(simulated):
-    assert pairs.known(StudySettings(runs=str(simulated)), simulated) == {}, "one sweep is compared with nothing"
+def test_a_stores_ladders_are_its_sweeps(isolated):
+    root = isolated / "root"
+    make_store(root, evals=False)
+    given = StudySettings(runs=str(root))
+    assert pairs.known(given, root) == {}, "one sweep is compared with nothing"
+    make_store(root, "name=again", evals=False)
+    found = pairs.known(given, root)
+    assert found == {pairs.SWEEP: ["again", "laptop"]}
+    pair = pairs.chosen({}, found, shown="again")
+    asked = pairs.settings(given, root, pair)
+    assert (asked.sweep, asked.by, asked.arms) == (["laptop", "again"], None, [])
+    assert cli.settings(CompareSettings(), shlex.split(typed.command("analysis.compare", asked))[3:]) == asked
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from analysis.output.answer import answer
 from analysis.runs.selection import select
 from analysis.settings import RunSettings, StudySettings
 from dashboards import refit
+from dashboards.figures import style
 from dashboards.live import View
+from dashboards.pages import laws
 from dashboards.refit import Choice, LeftOut
 from gpt3core import cli
 from gpt3core.errors import UsageError
@@ -72,6 +74,13 @@ def test_what_is_not_taken_is_said(studied):
     assert refit.unread({"from": "2e12", "to": "1e12"}, studied) == ["from=2e12: lies above 1e12"]
     assert refit.unread({"from": " 1e12 ", "to": "1e13"}, studied) == []
     assert refit.unread({"out": '["cut off'}, studied) == ['out=["cut off: no list of reasons, each with names of runs']
+
+
+def test_what_an_address_names_that_there_is_not_is_said():
+    assert refit.unknown({**refit.STATE, "cut": ""}) == refit.unknown({"law": "hoffmann", "N": "total"}) == ""
+    said = refit.unknown({"law": "<b>", "C": "7nd", "cut": "x"})
+    assert said == "Not known, and as the app was started: law=<b>, C=7nd, cut=x."
+    assert refit.choice({"law": "hoffmann"}).law == "chinchilla"
 
 
 def test_runs_are_left_out_for_a_reason_and_taken_back_last_first():
@@ -219,3 +228,11 @@ def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
     before = dict(view.answer)
     assert all(was in ("", before.get(label)) and was != now for label, now, was in lines)
     assert any(was for _, _, was in lines)
+
+
+def test_the_runs_inside_a_lasso_are_those_whose_points_are(studied):
+    run = "<b>a</b> & b"
+    marked = style.of_runs(studied.everything.head(1).assign(run_id=run))["customdata"]
+    points = [{"customdata": marked[0]}, {"customdata": 3.0}, {"x": 1}, {"customdata": marked[0]}]
+    assert laws.runs_in({"points": points}) == [run]
+    assert laws.runs_in(None) == laws.runs_in({}) == []

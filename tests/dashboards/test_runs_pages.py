@@ -2,7 +2,9 @@
 
 import base64
 import io
+import math
 import shutil
+import statistics
 import threading
 import xml.etree.ElementTree as ET
 
@@ -141,18 +143,47 @@ def test_a_sparkline_is_a_picture_of_its_values():
 
 
 def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # noqa: F811
-    from scipy.stats import norm
-
     root, _ = midway
     write_status(root, eta_seconds=1000.0, estimates={"runs": 5, "first": 1.0, "first_error": 0.2, "error": 0.1})
     sweep = standing.look(root, "laptop")
     low, high = said.left_between(sweep)
     left = sweep.ends - sweep.time
     # errors of a normal distribution whose absolute values have the median 0.1
-    factor = 2.718281828 ** (0.1 * norm.ppf(0.95) / norm.ppf(0.75))
+    normal = statistics.NormalDist()
+    factor = math.exp(0.1 * normal.inv_cdf(0.95) / normal.inv_cdf(0.75))
     assert (low, high) == pytest.approx((left / factor, left * factor), rel=1e-5)
     assert f"90%: {said.duration(low)} to {said.duration(high)}" in said.ends(sweep)
     write_status(root, eta_seconds=1000.0, estimates={"runs": 2, "first": 1.0, "error": 0.1})
     assert said.left_between(standing.look(root, "laptop")) is None
     SweepDir(root, "laptop").write_status({"state": "ended", "time": 1.0})
     assert said.ends(standing.look(root, "laptop")) == ""
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "?sort=x,-loss&page=-3&columns=7&group=z&run=../x&chosen=,,a", "?columns=[[1]]&page=99999999999&filter=%22"],
+)
+def test_a_page_takes_any_address(root, query):
+    pytest.importorskip("dash")
+    from analysis.settings import StudySettings
+    from dashboards.live import Live
+    from dashboards.pages import runs, shell, sweep
+
+    live = Live(StudySettings(runs=str(root)))
+    for page in (runs, sweep):
+        assert page.layout(live, shell.filled(page.STATE, query)).to_plotly_json()
+    assert set(runs.shown_columns('["loss",3,"colour",["n"]]')) == {"loss"}
+    table = Live(StudySettings(runs=str(root / "runs.csv")))
+    assert "table" in str(runs.layout(table, runs.STATE))
+    assert "table" in str(sweep.layout(table, sweep.STATE))
+
+
+def test_a_sweep_is_drawn_with_its_reasons_as_text(midway):  # noqa: F811
+    pytest.importorskip("dash")
+    from dashboards.pages import sweep
+
+    root, _ = midway
+    write_status(root, failed={"d8-aaaaaaaaaaaa": "<b>out</b> of memory"}, damage=["a disk is full"])
+    shown = str(sweep.drawn(watch.Watch(root).look("laptop")))
+    for words in ("2 of 11 done", "<b>out</b> of memory", "a disk is full", "taken: ", "Running (2)", "ends in"):
+        assert words in shown

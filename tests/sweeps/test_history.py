@@ -120,6 +120,8 @@ def test_failures_stops_and_nonsense(isolated):
         {"event": "freed", "time": 40.0, "run_id": "d8-a", "seconds": 30.0, **devices},
         {"event": "took", "time": 50.0, "run_id": "d8-a", **devices},
         {"event": "freed", "time": 70.0, "run_id": "d8-a", "seconds": 20.0, **devices},
+        {"event": "took", "time": 1.0, "run_id": "preparation", **devices},
+        {"event": "freed", "time": 3.0, "run_id": "preparation", "seconds": 2.0, **devices},
         {"event": "freed", "run_id": "d8-b", "seconds": "x"},
         {"event": "took", "run_id": 7},
         {"event": "start", "run_id": "d8-c", "allocation": 3, "expected_seconds": "soon"},
@@ -127,12 +129,13 @@ def test_failures_stops_and_nonsense(isolated):
     (sweep.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + "{torn")
     sweep.write_status({"state": "ended", "time": 100.0, "unit": "GPU"})
     found = past(root, now=100.0)
-    first, second = found.stays
+    before, first, second = found.stays
+    assert (before.run_id, before.how, before.ended) == ("preparation", history.DONE, 3.0)
     assert (first.how, first.nodes, first.expected, first.size) == (history.FAILED, ("x", "y"), 110.0, "d8")
     assert "\x1b" not in first.reason
     assert (second.how, second.began, second.ended) == (history.STOPPED, 50.0, 70.0)
-    assert history.taken(found)[-1] == (70.0, pytest.approx(4 * 50 / 3600), pytest.approx(8 * 50 / 3600))
-    assert history.share_in_use(found) == pytest.approx(50 / 60)
+    assert history.taken(found)[-1] == (70.0, pytest.approx(4 * 52 / 3600), pytest.approx(8 * 52 / 3600))
+    assert history.share_in_use(found) == pytest.approx(52 / 69), "from the first to the last"
 
 
 def test_incidents_are_those_of_the_attempts_logs(isolated):
