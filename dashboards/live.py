@@ -52,6 +52,7 @@ class Live:
         self.root = places.local(given.runs) if given.runs else default_root()
         self.shelf = Shelf()
         self._token: Token | None = None
+        self._problem = ""  # of the last fit
         self.view = View()
 
     def follow(self) -> None:
@@ -60,18 +61,26 @@ class Live:
 
     def look(self) -> None:
         """Fit what is new, if anything is; a problem is shown, and tried again when the store changes."""
-        places.refresh(self.root)
-        token = _token(self.root)
+        try:
+            places.refresh(self.root)
+            token = _token(self.root)
+        except Exception as error:  # the store is away now
+            self._shown(problem=_sentence(error))
+            return
         if token == self._token:
+            self._shown(problem=self._problem)
             return
         self.view = replace(self.view, fitting=time.time())
         try:
             self.view = self._fitted()
         except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
-            known = isinstance(error, UsageError | StoreError | LostError | OSError)
-            problem = str(error) if known else f"not fitted: {type(error).__name__}: {error}"
-            self.view = replace(self.view, fitting=None, problem=problem)
-        self._token = token
+            self.view = replace(self.view, fitting=None, problem=_sentence(error))
+        self._token, self._problem = token, self.view.problem
+
+    def _shown(self, problem: str) -> None:
+        """Say a problem, or that there is none any more; the view stays where it says so already."""
+        if problem != self.view.problem:
+            self.view = replace(self.view, problem=problem)
 
     def _follow(self) -> None:
         while True:
@@ -89,6 +98,11 @@ class Live:
         pages = catalogue.pages(study, curves)
         name, number = study.runs.name, self.view.number + 1
         return View(number=number, name=name, answer=answer(study), pages=pages, study=study, curves=curves, made=made)
+
+
+def _sentence(error: Exception) -> str:
+    known = isinstance(error, UsageError | StoreError | LostError | OSError)
+    return str(error) if known else f"not fitted: {type(error).__name__}: {error}"
 
 
 def _token(root: Path) -> Token:

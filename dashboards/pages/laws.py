@@ -247,7 +247,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked, steps=steps)
+        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked)
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:

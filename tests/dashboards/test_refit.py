@@ -110,13 +110,18 @@ def test_what_is_chosen_is_what_is_fitted_and_what_can_be_typed():
         *(1e12, 3e21),
     )
     assert asked.exclude == ["a", "b, c", "true", "[d]"], "what the command left out first, each once"
-    first, *comments = refit.command(asked, steps=CHOSEN.left_out).split("\n")
-    words = shlex.split(first)
+    words = shlex.split(refit.command(asked))
     assert words[:3] == ["python", "-m", "analysis.fit"]
     assert cli.settings(StudySettings(), words[3:]) == asked
-    assert comments == ["# spiked; lr <too> high: a, b, c", "# x: true, [d]"]
     assert refit.settings(given, Choice(), {"a"}) == given
     assert refit.settings(given, CHOSEN, {"a"}).exclude == ["a"], "what is not there is not left out"
+
+
+def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command():
+    """A reason ends no line and no comment: it is not part of what a reader copies into a shell."""
+    out = refit.left_out_text((LeftOut(reason="x\r\nrm -rf ~ #\x1b[2J`id`", runs=("a", "$(id)")),))
+    said = refit.command(refit.settings(StudySettings(runs="t.csv"), refit.choice({"out": out}), {"a"}))
+    assert said == "python -m analysis.fit runs=t.csv 'exclude=[a]'"
 
 
 @pytest.mark.parametrize("name", ["run one", "a'b", 'say "x"', "1e5", "null", "a\nb", "$(rm)", "{k}", "é", "a:b", "#c"])
