@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from analysis.output.answer import Line
     from analysis.study import Study
+    from dashboards import data
     from dashboards.figures.style import Page
 
 POLL_SECONDS = 3.0  # between looks at the store
+FITTING = "The laws are being fitted."
 Token = tuple[int, float]
 
 
@@ -40,6 +42,11 @@ class View:
     fitting: float | None = None  # since when newer results are being fitted
     problem: str = ""  # why newer results could not be
 
+    @property
+    def waiting(self) -> str:
+        """Why there is no study, where there is none."""
+        return self.problem or FITTING
+
 
 class Live:
     """Follows a store or a table, whose place is ``root``; ``view`` is what to show now.
@@ -53,6 +60,7 @@ class Live:
         self.shelf = Shelf()
         self._token: Token | None = None
         self._problem = ""  # of the last fit
+        self._curves: data.Read = {}
         self.view = View()
 
     def follow(self) -> None:
@@ -94,7 +102,7 @@ class Live:
 
         study, _ = data.load(self.given)
         made = self.view.fitting or time.time()
-        curves = data.losses(study.runs)
+        curves = data.losses(study.runs, self._curves)
         pages = catalogue.pages(study, curves)
         name, number = study.runs.name, self.view.number + 1
         return View(number=number, name=name, answer=answer(study), pages=pages, study=study, curves=curves, made=made)

@@ -1,6 +1,7 @@
 """What follows a store: it goes on whatever a look meets, says so, and reads again only what changed."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from analysis.settings import StudySettings
 from dashboards import live
 from dashboards.live import Live, View
 from gpt3core.errors import StoreError
+from gpt3core.store.rundir import RunDir
 
 
 @pytest.fixture
@@ -50,3 +52,23 @@ def test_why_the_last_fit_failed_is_said_until_the_store_changes(root, monkeypat
     monkeypatch.setattr(Live, "_fitted", lambda _: View(number=1))
     following.look()
     assert "ZeroDivisionError" in following.view.problem
+
+
+def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch):
+    from analysis.runs.selection import select
+    from dashboards import data
+
+    runs, read, known = select(StudySettings(runs=str(root))).runs, [], {}
+    curve = data.store.curve
+    monkeypatch.setattr(data.store, "curve", lambda *given: read.append(given[1]) or curve(*given))
+    first = data.losses(runs, known)
+    assert read == list(runs.table.run_id)
+    changed = RunDir(root, read[3])
+    changed.write_metrics(changed.new_attempt(), {"step": [9], "tokens": [900], "loss": [1.5]})
+    read.clear()
+    second = data.losses(runs, known)
+    assert read == [changed.path.name]
+    assert not second[changed.path.name].equals(first[changed.path.name])
+    assert all(second[name] is first[name] for name in first if name != changed.path.name)
+    fewer = replace(runs, table=runs.table.head(2))
+    assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
