@@ -1,6 +1,7 @@
 """The page Laws as a browser asks it, without one: what it says of a sweep that goes on, and before the first fit."""
 
 import json
+import shlex
 import threading
 from dataclasses import replace
 
@@ -88,6 +89,27 @@ def test_the_same_runs_left_out_for_another_reason_are_not_fitted_again(served, 
     for reason in ("spiked", "looked at again"):
         settled(app, {"out": refit.left_out_text((LeftOut(reason=reason, runs=(run,)),))})
     assert [asked.exclude for asked in made] == [[run]]
+
+
+def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command(served, studied):
+    """It is copied into a shell, in which a reason may end a comment or be none: it stands beside."""
+    app, _, _ = served
+    run, reason = studied.table.run_id.iloc[0], "x\r\nrm -rf ~ #\x1b[2J`id`"
+    of, _ = settled(app, {"out": refit.left_out_text((LeftOut(reason=reason, runs=(run, "$(id)")),))})
+    key = next(key for key in app.callback_map if "laws-command" in key)
+    names = ("laws-answer", "laws-out", "laws-command")
+    body = {
+        "output": key,
+        "outputs": [{"id": name, "property": "children"} for name in names],
+        "inputs": [{"id": "laws-of", "property": "data", "value": of}],
+        "changedPropIds": ["laws-of.data"],
+    }
+    found = json.loads(app.server.test_client().post("/_dash-update-component", json=body).data)["response"]
+    assert "rm -rf" in str(found["laws-out"])
+    typed = found["laws-command"]["children"]
+    assert shlex.split(typed)[-1] == f"exclude=[{run}]"
+    assert "\n" not in typed
+    assert "$" not in typed
 
 
 def test_before_the_first_fit_and_where_it_failed_the_page_says_so(served):

@@ -117,13 +117,6 @@ def test_what_is_chosen_is_what_is_fitted_and_what_can_be_typed():
     assert refit.settings(given, CHOSEN, {"a"}).exclude == ["a"], "what is not there is not left out"
 
 
-def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command():
-    """A reason ends no line and no comment: it is not part of what a reader copies into a shell."""
-    out = refit.left_out_text((LeftOut(reason="x\r\nrm -rf ~ #\x1b[2J`id`", runs=("a", "$(id)")),))
-    said = refit.command(refit.settings(StudySettings(runs="t.csv"), refit.choice({"out": out}), {"a"}))
-    assert said == "python -m analysis.fit runs=t.csv 'exclude=[a]'"
-
-
 @pytest.mark.parametrize("name", ["run one", "a'b", 'say "x"', "1e5", "null", "a\nb", "$(rm)", "{k}", "é", "a:b", "#c"])
 def test_any_name_survives_the_command_line(name):
     asked = StudySettings(exclude=[name, "x"])
