@@ -197,7 +197,11 @@ def _answered(asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], l
 def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     """The runs proposed, whether they are worth it, and the commands."""
     again = [html.P("The same at a terminal:"), _copied("plan-again", plan.command(planner.live.given, asked))]
-    found, told = design.value, "Proposals are being computed." if not design.done else design.problem
+    found, told = design.value, ""
+    if design.problem:
+        told = f"Not proposed: {design.problem}."
+    elif not design.done:
+        told = "Proposals are being computed."
     if told and found is not None:
         told += " What is shown was proposed before results were added."
     first = [html.P(told, className="warning" if design.problem else "")] if told else []

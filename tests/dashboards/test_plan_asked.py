@@ -11,6 +11,7 @@ from analysis.settings import StudySettings
 from dashboards import live, plan
 from dashboards.pages import plan as page
 from dashboards.pages import shell
+from gpt3core.errors import UsageError
 
 pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
 
@@ -92,7 +93,11 @@ def test_the_last_outlook_stands_while_the_next_is_made(served, studied, monkeyp
         go.wait(20)
         return outlook(study)
 
+    def refused(*_):
+        raise UsageError("nothing more to run")
+
     monkeypatch.setattr(plan, "outlook", slow)
+    monkeypatch.setattr(plan, "design", refused)
     try:
         following.view = replace(view, number=2)
         said = str(ask(app, {}))
@@ -104,7 +109,9 @@ def test_the_last_outlook_stands_while_the_next_is_made(served, studied, monkeyp
         assert drawn["plan-figure-shown"]["data"][1][0] == 1
         assert drawn["plan-figure"]["figure"]["data"]
         go.set()
-        settled(app, {})
+        said = str(settled(app, {}))
+        assert "Not proposed: nothing more to run. What is shown was proposed before results were added." in said
+        assert "python sweeps/sizes.py" in said
         assert figure(app)["plan-figure-shown"]["data"][1][0] == 2
     finally:
         go.set()
