@@ -34,7 +34,6 @@ fitting again) and figures/ (HTML; SVG where kaleido and a browser are).
 from __future__ import annotations
 
 import importlib
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
@@ -126,6 +125,4 @@ def following(argv: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    # numpy is not loaded yet: the matrices are small, and threads of BLAS that spin behind them take a quarter more CPU
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     cli.run(main)

@@ -79,9 +79,12 @@ class Behind(Generic[T]):
             return None if kept is None else kept.found.value
 
     def _begin(self, request: Request, work: Callable[[], T]) -> None:
-        """Start a thread on it; the lock is held."""
+        """Start a thread on it; the lock is held. The process waits for its end, which is seconds away.
+
+        A daemon would be cut off inside native code where the interpreter ends, which was seen to hang for it.
+        """
         self._running, self._next = (request, time.monotonic()), None
-        threading.Thread(target=self._work, args=(request, work), name="behind", daemon=True).start()
+        threading.Thread(target=self._work, args=(request, work), name="behind").start()
 
     def _work(self, request: Request, work: Callable[[], T]) -> None:
         key, version = request
@@ -98,7 +101,7 @@ class Behind(Generic[T]):
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
             self._running = None
-            if self._next is not None:
+            if self._next is not None and threading.main_thread().is_alive():
                 self._begin(*self._next)
 
 

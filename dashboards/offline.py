@@ -45,8 +45,9 @@ def write_pages(
     for page in made:
         for kind, (write, _) in exports.KINDS.items():
             files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
-        rows = [[_cell(value) for value in row] for row in page.rows.head(MOST_ROWS).itertuples(index=False)]
-        behind = {"header": list(map(str, page.rows.columns)), "rows": rows, "count": len(page.rows)}
+        shown = page.rows if page.summary is None else page.summary
+        rows = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
+        behind = {"header": list(map(str, shown.columns)), "rows": rows, "count": len(page.rows)}
         text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
         files.write_bytes(out / f"{page.slug}.html", text.encode())
     text = render(index, **known, title=f"isoflop: {name}", current="index", **values)

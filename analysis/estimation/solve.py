@@ -208,39 +208,12 @@ def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None
 def _refit(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array | None) -> Array:
     """Each resample to its optimum, (P, k)."""
     assert fit.basins is not None
-    predicted, gradient = evaluate(fit.basins)
-    residual = np.atleast_2d(observed)[:, None] - predicted[None]  # (P or 1, basins, n)
-    value, slope, curvature = RHOS[fit.rho.name](residual, fit.rho.delta)
-    each = value.sum(2) if weights is None else (value @ weights[..., None])[..., 0]  # (P or 1, basins)
-    basin = np.argmin(each, axis=1)
-    known = None
-    if weights is not None and observed.ndim == 1:
-        known = (each.min(1), *_equations(gradient, slope[0], curvature[0], residual[0], weights, basin))
-    found = minimise(
-        evaluate, observed, fit.basins[basin], rho=fit.rho, weights=weights, tolerance=RESAMPLED, known=known
-    )
+    residual = np.atleast_2d(observed)[:, None] - evaluate(fit.basins)[0][None]  # (P or 1, basins, n)
+    each = fit.rho.value(residual)
+    value = each.sum(2) if weights is None else (each @ weights[..., None])[..., 0]  # (P or 1, basins)
+    start = fit.basins[np.argmin(value, axis=1)]
+    found = minimise(evaluate, observed, start, rho=fit.rho, weights=weights, tolerance=RESAMPLED)
     return _told(fit.law, found.theta)
-
-
-def _equations(
-    gradient: Array, slope: Array, curvature: Array, residual: Array, weights: Array, basin: NDArray[np.int_]
-) -> tuple[Array, Array, Array]:
-    """The equations of minimise.Known for rows of weights (P, n) that start at few places, each at its basin (P,).
-
-    Args:
-        gradient: (basins, k, n) there; slope, curvature and residual (basins, n).
-    """
-    p, k = len(weights), gradient.shape[1]
-    newton, reweighted, right = np.empty((p, k, k)), np.empty((p, k, k)), np.empty((p, k))
-    first, second = np.triu_indices(k)
-    for b in np.unique(basin):
-        rows = np.flatnonzero(basin == b)
-        products, at = gradient[b, first] * gradient[b, second], rows[:, None]
-        counts = weights[rows, None]  # row by row: one large product would wake BLAS's threads, which spin behind it
-        for matrix, part in ((newton, curvature[b]), (reweighted, slope[b])):
-            matrix[at, first, second] = matrix[at, second, first] = (counts @ (part * products).T)[:, 0]
-        right[rows] = (counts @ (slope[b] * residual[b] * gradient[b]).T)[:, 0]
-    return newton, reweighted, right
 
 
 def _mostly_linear(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> Array:

@@ -93,38 +93,37 @@ class PowerSum:
         # what a term's factors are multiplied with, (factors, n), and what is added to it
         bases = [np.stack([_factor(data, name) for _, name in term]) for term in self.terms]
         places = [[column for column, _ in term] for term in self.terms]
-        coefficients = [next(column for column, name in term if name is None) for term in self.terms]
         offsets = {j: -log_variable(data, name) for j, name in self.fixed.items()}
         level = {
-            j: np.exp(offsets[j]) if j in offsets else np.ones(1)
+            j: np.exp(offsets.get(j, np.zeros(n)))
             for j, term in enumerate(self.terms)
             if [name for _, name in term] == [None]
         }
 
         def evaluate(theta: Array) -> tuple[Array, Array]:
-            terms = []
+            terms = np.empty((len(self.terms), len(theta), n))
             for j, (basis, place) in enumerate(zip(bases, places, strict=True)):
                 if j in level:  # a coefficient alone: one exponential for all runs
-                    terms.append(np.exp(theta[:, place]) * level[j])
+                    np.multiply(np.exp(theta[:, place]), level[j], out=terms[j])
                     continue
-                term = theta[:, place] @ basis
+                np.matmul(theta[:, place], basis, out=terms[j])
                 if j in offsets:
-                    term += offsets[j]
-                terms.append(np.exp(term, out=term))  # one that overflows is far from any loss: nobody wants its value
-            total = np.broadcast_to(sum(terms[1:], terms[0]), (len(theta), n))
+                    terms[j] += offsets[j]
+                np.exp(terms[j], out=terms[j])  # one that overflows is far from any loss: nobody wants its value
+            total = terms.sum(0)
             value = np.log(total)
             power = np.exp(theta[:, self.outer, None]) if self.outer is not None else 1.0
             share = power / total
             gradient = np.empty((len(theta), self.dimension, n))
             met: set[int] = set()  # columns of the gradient that an earlier term has written to
-            for term, basis, place, coefficient in zip(terms, bases, places, coefficients, strict=True):
-                own = term * share if coefficient in met else np.multiply(term, share, out=gradient[:, coefficient])
+            for j, (basis, place) in enumerate(zip(bases, places, strict=True)):
+                own = np.multiply(terms[j], share, out=terms[j])
                 for row, column in zip(basis, place, strict=True):
                     if column in met:
                         gradient[:, column] += own * row
-                    elif column != coefficient:
+                    else:
                         np.multiply(own, row, out=gradient[:, column])
-                    met.add(column)
+                        met.add(column)
             if self.outer is not None:
                 value = power * value
                 gradient[:, self.outer] = value

@@ -14,6 +14,7 @@ from gpt3core.errors import UsageError
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # as a file's name says; its first line has the last word
 KNOWN_SEPARATORS = (",", ";", "\t")
 DECIMAL_COMMA = r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?"
+THOUSANDS = r"[+-]?[1-9]\d{0,2},\d{3}"  # or three decimals
 NUMBER = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"  # with it, or whole
 
 
@@ -58,17 +59,32 @@ def _separated(path: Path) -> pd.DataFrame:
     refuse_names(sorted({name for name in names if names.count(name) > 1}), path)
     table = pd.read_csv(path, sep=separator)
     _refuse_shifted(table, len(fields[separator]), path)
-    return table if separator == "," else table.apply(_with_points)
+    return table if separator == "," else _with_points(table, path)
 
 
-def _with_points(column: pd.Series) -> pd.Series:
-    """A column of numbers with decimal commas as numbers; any other as it is."""
-    if column.dtype.kind in "biufc":
-        return column
-    words = column.dropna().astype(str).str.strip()
-    if not (words.str.fullmatch(NUMBER).all() and words.str.fullmatch(DECIMAL_COMMA).any()):
-        return column
-    return pd.to_numeric(column.astype("string").str.strip().str.replace(",", ".", regex=False)).astype(float)
+def _with_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """With decimal commas as points, where no column has points.
+
+    Raises:
+        UsageError: where every comma may part thousands as well.
+    """
+    words = {
+        name: column.dropna().astype(str).str.strip() for name, column in table.items() if column.dtype.kind == "O"
+    }
+    words = {name: cells for name, cells in words.items() if cells.str.fullmatch(NUMBER).all()}
+    parted = {name: cells[cells.str.fullmatch(DECIMAL_COMMA)] for name, cells in words.items()}
+    parted = {name: cells for name, cells in parted.items() if len(cells)}
+    fractions = any((column.dropna() % 1 != 0).any() for _, column in table.select_dtypes("float").items())
+    if not parted or fractions:
+        return table
+    if all(cells.str.fullmatch(THOUSANDS).all() for cells in parted.values()):
+        name, cells = next(iter(parted.items()))
+        raise UsageError(
+            f"{path}: {name} is {cells.iloc[0]!r}, and every other comma has three digits after it too: do they part "
+            "thousands (then leave them out) or decimals (then write points)?"
+        )
+    pointed = {name: table[name].astype("string").str.strip().str.replace(",", ".", regex=False) for name in parted}
+    return table.assign(**{str(name): pd.to_numeric(cells).astype(float) for name, cells in pointed.items()})
 
 
 def _refuse_shifted(table: pd.DataFrame, named: int, path: Path) -> None:

@@ -57,6 +57,8 @@ def pages(study: Study, curves_of: Mapping[str, pd.DataFrame] | None = None) -> 
         curves_of: the loss curve of each run (columns tokens, loss), where there are any.
     """
     scored = study.runs.store or len(study.runs.evals)
+    if study.everything.loss.isna().all():  # scores alone, of a table
+        return [PAGES[slug](study) for slug in (*OF_SCORES, "compute")]
     made = {slug: make(study) for slug, make in PAGES.items() if scored or slug not in OF_SCORES}
     made["curves"] = curves(study, curves_of or {})
     if curves_of is not None:

@@ -24,6 +24,7 @@ STRIP = 90  # pixels of a panel of residuals
 RESIDUAL = "residual, %"
 GREY = "#777777"
 BAND = 0.12  # opacity
+LINE = 20  # pixels of a line of text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +194,27 @@ def label(
         xshift=-6 if x_anchor == "right" else 6,
         font={"size": 13, **({"color": color} if color else {})},
         **place(row),
+    )
+
+
+def in_corner(figure: go.Figure, text: str, *, row: int, corner: str, color: str, line: int = 0) -> None:
+    """A law's name in a corner of its panel that its line leaves free, so that it is read on a phone too.
+
+    Args:
+        line: of text, counted from that corner.
+    """
+    y_anchor, x_anchor = corner.split()
+    figure.add_annotation(
+        x=0.01 if x_anchor == "left" else 0.99,
+        y=0.04 if y_anchor == "bottom" else 0.98,
+        xref=f"{_axis('x', row)} domain",
+        yref=f"{_axis('y', row)} domain",
+        xanchor=x_anchor,
+        yanchor=y_anchor,
+        yshift=LINE * line if y_anchor == "bottom" else -LINE * line,
+        text=text,
+        showarrow=False,
+        font={"size": 13, "color": color},
     )
 
 

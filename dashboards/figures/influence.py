@@ -32,7 +32,7 @@ def influence(study: Study) -> Page:
     arrange(
         figure,
         [
-            Panel(x="change of the predicted loss, %", y="", height=height, log_x=False),
+            Panel(x="change of the loss, %", y="", height=height, log_x=False),
             Panel(x="change of N*, %", y="", height=height, log_x=False),
         ],
     )

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.output.words import number_of
+from dashboards.downsample import downsample
 from dashboards.figures.style import PALETTE, Page, add_scale, axes, plain, shades
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay
@@ -257,9 +258,10 @@ def utilisation(history: History) -> Page:
         held = [*held, (history.now, held[-1][1])]
     figure = go.Figure()
     unit = f"{history.unit}s"
+    drawn = [held[i] for i in downsample([t for t, _ in held], [n for _, n in held], MOST, log=False)]
     figure.add_scatter(
-        x=[moment(t) for t, _ in held],
-        y=[n for _, n in held],
+        x=[moment(t) for t, _ in drawn],
+        y=[n for _, n in drawn],
         mode="lines",
         line={"shape": "hv", "color": PALETTE[0], "width": 1.5},
         fill="tozeroy",

@@ -67,6 +67,8 @@ def test_a_spreadsheet_of_another_country_is_read(tmp_path):
         ('N,D,loss\n"70,000,000",1400000000,3.21\n', "N is '70,000,000', a number is expected .with a point"),
         ("N;D;loss\n70000000;1.4e9;3,2,1\n", "loss is '3,2,1', a number is expected"),
         ("N;D;N\n1;2;3\n", "more than one column 'N'"),
+        ("N\tD\tloss\n65,536\t12,345\t3\n", "N is '65,536', and every other comma .* thousands .* or decimals"),
+        ("N;D;loss\n65,536;1300000;3.214\n", "N is '65,536', a number is expected"),
     ],
 )
 def test_a_comma_that_may_mean_two_things_is_asked_about(tmp_path, text, sentence):

@@ -36,7 +36,7 @@ def drawn(count: int) -> pd.DataFrame:
 def cost(*command: str, compiled: str) -> tuple[float, float]:
     """CPU seconds, of user and system, and peak megabytes of a Python process; byte code lies in a folder."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {"PYTHONPYCACHEPREFIX": compiled}
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPYCACHEPREFIX": compiled}
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, env=environment)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

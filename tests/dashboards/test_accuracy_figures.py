@@ -10,6 +10,7 @@ from analysis import api
 from analysis.accuracy import by_size, published
 from analysis.accuracy.trends import MEAN, shot_gains, trends
 from analysis.runs import scores
+from dashboards.figures import catalogue
 from dashboards.figures.accuracy import accuracy_compute, accuracy_shots, summary
 from dashboards.figures.accuracy_size import accuracy_size
 from dashboards.figures.compute import compute_bars
@@ -172,6 +173,7 @@ def test_a_table_with_scores_has_its_figures_whatever_else_it_has():
     for empty in (accuracy_shots(alone), accuracy_size(alone)):
         assert "Nothing to show" in empty.about
     assert len([t for t in compute_bars(alone).figure.data if t.type == "bar"]) == 9, "GPT-3's, and all runs together"
+    assert {page.slug for page in catalogue.pages(alone)} == {*catalogue.OF_SCORES, "compute"}
     evals = alone.runs.evals.assign(shots=5)
     sized = {name: getattr(alone, name).assign(N=raw.flops**0.5) for name in ("everything", "table")}
     found = trends(evals, alone.table)

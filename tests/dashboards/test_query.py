@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboards import columns, query
@@ -85,6 +85,7 @@ def test_sizes_go_by_n_and_what_has_no_value_comes_last_both_ways():
     assert [row.size for row in query.ordered(RUNS, "-status,-size,colour")] == ["d128", "d16", "d96", "d64"]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 9) | st.none(), st.integers(0, 3)), max_size=20), st.booleans())
 def test_an_order_is_that_of_sorted(pairs, descending):
     rows = [run(1 + i, loss=loss, seed=float(seed)) for i, (loss, seed) in enumerate(pairs)]

@@ -2,8 +2,11 @@
 
 import base64
 import io
+import json
+import math
 import os
 import shutil
+import statistics
 import threading
 import xml.etree.ElementTree as ET
 
@@ -193,15 +196,14 @@ def test_a_sparkline_is_a_picture_of_its_values():
 
 
 def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # noqa: F811
-    from scipy.stats import norm
-
     root, _ = midway
     write_status(root, eta_seconds=1000.0, estimates={"runs": 5, "first": 1.0, "first_error": 0.2, "error": 0.1})
     sweep = standing.look(root, "laptop")
     low, high = said.left_between(sweep)
     left = sweep.ends - sweep.time
     # errors of a normal distribution whose absolute values have the median 0.1
-    factor = 2.718281828 ** (0.1 * norm.ppf(0.95) / norm.ppf(0.75))
+    normal = statistics.NormalDist()
+    factor = math.exp(0.1 * normal.inv_cdf(0.95) / normal.inv_cdf(0.75))
     assert (low, high) == pytest.approx((left / factor, left * factor), rel=1e-5)
     assert f"90%: {said.duration(low)} to {said.duration(high)}" in said.ends(sweep)
     write_status(root, eta_seconds=1000.0, estimates={"runs": 2, "first": 1.0, "error": 0.1})
@@ -238,3 +240,39 @@ def test_a_sweep_is_drawn_with_its_reasons_as_text(midway):  # noqa: F811
     shown = str(sweep.drawn(watch.Watch(root).look("laptop")))
     for words in ("2 of 11 done", "<b>out</b> of memory", "a disk is full", "taken: ", "Running (2)", "ends in"):
         assert words in shown
+
+
+def test_a_filter_whose_answer_a_tick_overtook_is_applied_by_the_tick(root):
+    pytest.importorskip("dash")
+    import dash
+
+    from analysis.settings import StudySettings
+    from dashboards.live import Live
+    from dashboards.pages import runs
+
+    app = dash.Dash("test", suppress_callback_exceptions=True)
+    app.layout = dash.html.Div()
+    runs.register(app, Live(StudySettings(runs=str(root))))
+    asked = app.server.test_client()
+    wanted = next(d for d in asked.get("/_dash-dependencies").json if "runs-table.data" in d["output"])
+
+    def answer(**values):
+        """What the table's callback says to the clock."""
+        sides = {}
+        for side in ("inputs", "state"):
+            names = [json.loads(p["id"])["state"] if p["id"][0] == "{" else p["property"] for p in wanted[side]]
+            sides[side] = [{**p, "value": values.get(name)} for p, name in zip(wanted[side], names, strict=True)]
+        outputs = [
+            dict(zip(("id", "property"), o.rsplit(".", 1), strict=True)) for o in wanted["output"][2:-2].split("...")
+        ]
+        for side in (outputs, *sides.values()):
+            for part in side:
+                part["id"] = json.loads(part["id"]) if part["id"][0] == "{" else part["id"]
+        body = {"output": wanted["output"], "outputs": outputs, "changedPropIds": ["tick.n_intervals"], **sides}
+        return asked.post("/_dash-update-component", json=body)
+
+    shown = answer().json["response"]["runs-shown"]["data"]
+    seen = {"data": shown, "page_current": 0}
+    assert answer(**seen).status_code == 204, "nothing is sent where nothing changed"
+    found = answer(**seen, filter="size=d64").json["response"]["runs-table"]["data"]
+    assert {row["id"].split("-")[0] for row in found} == {"d64"}

@@ -152,13 +152,14 @@ def test_the_plan_of_gpt3_needs_no_cluster_and_answers_at_once():
 from sweeps import command
 code = command.sweep(['recipe=gpt3', '--plan'], '')
 print({heavy} & set(sys.modules), code)"""
-    for _ in range(3):  # two threads of one core take up to twice the time of one
+    most = 2.0  # CPU-seconds: half a one on a core of its own, 1.1 were seen on a core that others share
+    for _ in range(3):
         began = cpu_seconds_of_children()
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         took = cpu_seconds_of_children() - began
-        if took < 1.0:
+        if took < most:
             break
-    assert took < 1.0
+    assert took < most
     assert done.stdout.splitlines()[-1] == "set() 0"
     rows = [re.split(r"\s*│\s*", line.strip("│ ")) for line in done.stdout.splitlines() if "300B" in line]
     assert [row[0] for row in rows] == ["125M", "350M", "760M", "1.3B", "2.7B", "6.7B", "13B", "175B"]
