@@ -143,12 +143,12 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
     def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
         page = multipliers([found for _, found in shown(of)])
-        return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"))
+        return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"), of=of[1:])
 
     @app.callback(*gallery.outputs(FRONTIERS), dash.Input("compare-of", "data"), gallery.shown(FRONTIERS))
     def both(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
         page = frontiers(*shown(of)[0])
-        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"))
+        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"), of=of[1:])
 
 
 def _code(live: Live, of: Of, figure: str) -> str:

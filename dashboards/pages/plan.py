@@ -104,7 +104,7 @@ def register(app: Any, live: Live) -> None:
             return gallery.draw(live, FIGURE, None, view.number, values[-1])
         compute = plan.asked(state, plan.highest_compute(known.study))[0].compute
         version, was = [view.number, compute], values[-1]
-        if was == ["plan", version]:
+        if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
         page = figure(known.study, known.along, plan.at(known, compute))
         return gallery.draw(live, FIGURE, page, version, was, _code(live, compute))

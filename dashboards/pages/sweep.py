@@ -102,7 +102,7 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Call
         if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
         page = draw(past) if past.history.stays else None  # nothing has started
-        return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure))
+        return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure), of=chosen)
 
 
 def _code(live: Live, sweep: str, figure: str) -> str:
