@@ -57,9 +57,10 @@ def minimise(
     tolerance: float = TOLERANCE,
     contest: NDArray[np.int_] | None = None,
 ) -> Solution:
-    """Minimise from many starts at once; ``evaluate`` is the law on its data.
+    """Minimise from many starts at once.
 
     Args:
+        evaluate: the law on its data.
         observed: ln loss, (n,) or one row a start, (P, n).
         theta: starting points (P, k).
         deltas: of the robust function, (P,), where the rows differ.
@@ -68,43 +69,27 @@ def minimise(
     """
     np.empty(REUSED)
     rows, n = len(theta), observed.shape[-1]
-    weights = np.ones(1) if weights is None else weights
-    observed, weights = np.broadcast_to(observed, (rows, n)), np.broadcast_to(weights, (rows, n))
+    observed = np.broadcast_to(observed, (rows, n))
+    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))
     delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
     batch = int(np.clip(BATCH // n, 1, ROWS))
     state = _State.before(theta)
-<<<<<<< HEAD
-    ask = partial(_look, evaluate, RHOS[rho.name])
-=======
     look = partial(_look, evaluate, RHOS[rho.name])
->>>>>>> fit8
     left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
         while len(active) or admitted < rows:
             if len(active) <= batch // 2 and admitted < rows:  # rows that have ended make room for others
                 new = np.arange(admitted, min(rows, admitted + batch - len(active)))
-<<<<<<< HEAD
-                admitted += len(new)
-                if known is None:
-                    value, equations = ask(theta[new], observed=observed[new], weights=weights[new], delta=delta[new])
-                    found = value, *equations(np.arange(len(new)))
-                else:
-                    found = known[0][new], known[1][new], known[2][new], known[3][new]
-                state.begin(new, theta[new], *found)
-                active = np.concatenate([active, new[np.isfinite(found[0])]])
-            if len(active):
-                at = partial(ask, observed=observed[active], weights=weights[active], delta=delta[active])
-=======
                 admitted = int(new[-1]) + 1
                 found = look(theta[new], observed=observed[new], weights=weights[new], delta=delta[new])
                 state.put(new, theta[new], *found)
                 active = np.concatenate([active, new[np.isfinite(found[0])]])
             if len(active):
                 at = partial(look, observed=observed[active], weights=weights[active], delta=delta[active])
->>>>>>> fit8
                 ended, gain = _step(state, active, at, tolerance)
                 left[active] -= ~ended
-                left[active[_hopeless(state, active, gain, left, contest) & ~ended]] = 0
+                if contest is not None:
+                    left[active[_hopeless(state, active, gain, left, contest) & ~ended]] = 0
                 active = active[~ended & (left[active] > 0)]
     return Solution(theta=state.theta, objective=state.value, converged=left > 0)
 
@@ -133,16 +118,7 @@ class _State:
             damping=np.full(rows, DAMPING),
         )
 
-<<<<<<< HEAD
-    def begin(self, rows: NDArray[np.int_], theta: Array, value: Array, *equations: Array) -> None:
-        """Put some rows where they start."""
-        self.move(rows, theta, value)
-        self.learn(rows, *equations)
-
-    def move(self, rows: NDArray[np.int_], theta: Array, value: Array) -> None:
-=======
     def put(self, rows: NDArray[np.int_], theta: Array, value: Array, *equations: Array) -> None:
->>>>>>> fit8
         """Move some rows; an objective that is not a number is infinite."""
         self.theta[rows], self.value[rows] = theta, np.where(np.isnan(value), np.inf, value)
         self.newton[rows], self.reweighted[rows], self.right[rows] = equations
@@ -191,11 +167,9 @@ def _step(
 
 
 def _hopeless(
-    state: _State, rows: NDArray[np.int_], gain: Array, left: NDArray[np.int_], contest: NDArray[np.int_] | None
+    state: _State, rows: NDArray[np.int_], gain: Array, left: NDArray[np.int_], contest: NDArray[np.int_]
 ) -> NDArray[np.bool_]:
-    """Which rows will not reach the best of their contest, if they are in one, at the pace of their last step."""
-    if contest is None:
-        return np.zeros(len(rows), bool)
+    """Which rows will not reach the best of their contest at the pace of their last step."""
     best = np.full(int(contest.max()) + 1, np.inf)
     np.minimum.at(best, contest, state.value)
     behind = state.value[rows] - PATIENCE * gain > best[contest[rows]]
