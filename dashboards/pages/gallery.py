@@ -98,9 +98,9 @@ def _axes(layout: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _range(axis: Mapping[str, Any]) -> list[float] | None:
-    """The range that the figure itself gives."""
-    return [float(end) for end in axis["range"]] if axis.get("range") is not None else None
+def _range(axis: Mapping[str, Any]) -> list[str]:
+    """The range that the figure itself gives, if any."""
+    return [str(end) for end in axis.get("range") or ()]
 
 
 def _changed(whole: dict[str, Any]) -> Any:

@@ -251,13 +251,11 @@ def chosen_page(fit: Fit, slug: str) -> Page | None:
 def _drawn(
     desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, was: list[Any] | None
 ) -> tuple[Any, ...]:
-    """A figure on the axes that were chosen; a reader's zoom stays while these do."""
-    version = [of, axes]
+    """A figure on the axes that were chosen."""
     code = None if page is None else exports.code(fit.asked, page.slug)
     if page is not None and axes == "linear":
         page = linear(page)
-    same = was is not None and was[1] is not None and was[1][1] == axes
-    return gallery.draw(desk.live, name, page, version, was if same else None, code)
+    return gallery.draw(desk.live, name, page, [of, axes], was, code)
 
 
 def _answer(fit: Fit, before: Sequence[tuple[str, str]]) -> list[Any]:
