@@ -16,7 +16,7 @@ from analysis.estimation.ensemble import FREEDOM_USED, Ensemble
 from analysis.laws import Array
 
 SURE = 0.01  # of the test: flat losses pass for scaling in one table of a hundred
-FAR = 4.0  # scatters around the laws from which on a run counts as if it lay there: a diverged one hides no law
+FAR = 4.0  # scatters around the laws, beyond which a run is left out of it: a diverged one hides no law
 EXACT = 1e-12  # of ln L: scatter below is rounding
 
 
@@ -56,13 +56,14 @@ def chance(ln_loss: Array, residual: Array) -> float:
         ln_loss: (n,) of the runs.
         residual: (n,) ln L from the laws.
     """
-    freedom = len(residual) - FREEDOM_USED
+    off, terms = np.abs(residual - np.median(residual)), FREEDOM_USED - 1
+    widened = np.sqrt(len(residual) / max(1, len(residual) - FREEDOM_USED))
+    near = off <= FAR * max(_scale(residual) * widened, EXACT)
+    freedom = int(near.sum()) - FREEDOM_USED
     if freedom < 1:
         return float("nan")
-    far = FAR * max(_scale(residual) * np.sqrt(len(residual) / freedom), EXACT)
-    apart = np.clip(ln_loss - np.median(ln_loss), -far, far)
-    lawful = float((np.clip(residual, -far, far) ** 2).sum())
-    gained, terms = max(float(((apart - apart.mean()) ** 2).sum()) - lawful, 0.0), FREEDOM_USED - 1
+    lawful = float((residual[near] ** 2).sum())
+    gained = max(float(((ln_loss[near] - ln_loss[near].mean()) ** 2).sum()) - lawful, 0.0)
     return float(special.fdtrc(terms, freedom, gained / terms / max(lawful / freedom, EXACT**2)))
 
 

@@ -23,6 +23,7 @@ from analysis.runs.ratio import per_6nd, tokens
 
 MOST = 60  # groups that are refitted
 LEAST_LEFT = 8  # runs that stay
+Through = list[list[Parabola | None]]  # of each group and used budget; None where a budget has no minimum then
 GRID = np.linspace(-1.5, 1.5, 61)  # of ln N around the prediction's, where its lowest loss is looked for
 
 
@@ -62,12 +63,11 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
     curve = pd.DataFrame({"N": np.exp(x), "D": d, "C": compute, "U": d})
     points = pd.concat([point, curve.assign(optimal=False)], ignore_index=True)
     left_out = np.vstack([np.zeros((1, len(table)), bool), left_out])
-    base, *rest = predictions(ensemble, table, points, left_out, minima)
+    through = parabolas(table, left_out, minima)
+    base, *rest = predictions(ensemble, table, points, left_out, minima, through)
     by_family = minima.trusted and minima.family is not None
     ln_n = (
-        _by_family(table, left_out, minima, compute)
-        if by_family
-        else optimum.on_grid(x, np.array([base, *rest])[:, 1:])
+        _by_family(table, through, minima, compute) if by_family else optimum.on_grid(x, np.array([base, *rest])[:, 1:])
     )
     base_n, *sizes = np.exp(ln_n).tolist()
     found = []
@@ -87,21 +87,24 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
 
 
 def predictions(
-    ensemble: Ensemble, table: pd.DataFrame, points: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima
+    ensemble: Ensemble,
+    table: pd.DataFrame,
+    points: pd.DataFrame,
+    left_out: NDArray[np.bool_],
+    minima: Minima,
+    through: Through,
 ) -> Array:
     """ln L of the ensemble at points without the runs of each group, (groups, points), the weights of choices kept.
 
     Args:
         left_out: (groups, runs).
+        through: the ``parabolas`` without them.
     """
     each = np.full((len(ensemble.choices), len(left_out), len(points)), np.nan)
     kept = np.ones((len(left_out), len(ensemble.runs)))
     kept[:, : len(table)] = ~left_out
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
-        if choice.frontier:
-            theta = _of_minima(fit, table, left_out, minima)
-        else:
-            theta = refitted(choice, fit, ensemble.runs, kept)
+        theta = _of_minima(fit, through, minima) if choice.frontier else refitted(choice, fit, ensemble.runs, kept)
         each[j] = choice_ln_loss(choice, theta, points)
     return np.array([ensemble.weighted(each[:, i].T, points) for i in range(len(left_out))])
 
@@ -137,7 +140,7 @@ def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame)
     return found
 
 
-def _parabolas(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> list[list[Parabola | None]]:
+def parabolas(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> Through:
     """The used budgets' parabolas without the runs of each group; None where a budget has no minimum then."""
     members = [table.run_id.isin([*p.run_ids, *p.far]).to_numpy(bool) for p in minima.used]
 
@@ -150,11 +153,11 @@ def _parabolas(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima)
     return [[without(p, m, out) for p, m in zip(minima.used, members, strict=True)] for out in left_out]
 
 
-def _by_family(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima, compute: float) -> Array:
+def _by_family(table: pd.DataFrame, through: Through, minima: Minima, compute: float) -> Array:
     """ln N* at a compute by the family of the budgets without the runs of each group, (groups,)."""
     assert minima.family is not None
-    found = np.full(len(left_out), np.nan)
-    for i, every in enumerate(_parabolas(table, left_out, minima)):
+    found = np.full(len(through), np.nan)
+    for i, every in enumerate(through):
         used = [p for p in every if p is not None]
         if len(used) >= LEAST_BUDGETS:
             family = replace(isoflop.through(used, table), fixed=minima.family.fixed)
@@ -162,11 +165,10 @@ def _by_family(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima,
     return found
 
 
-def _of_minima(fit: Fit, table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> Array:
+def _of_minima(fit: Fit, through: Through, minima: Minima) -> Array:
     """A law of compute through the budgets' minima without the runs of each group, (groups, k)."""
-    found = _parabolas(table, left_out, minima)
-    loss = np.array([[0.0 if p is None else np.log(p.loss_star) for p in every] for every in found])
-    kept = np.array([[float(p is not None) for p in every] for every in found])
+    loss = np.array([[0.0 if p is None else np.log(p.loss_star) for p in every] for every in through])
+    kept = np.array([[float(p is not None) for p in every] for every in through])
     theta = solve.refit(fit, {"C": np.array([p.budget for p in minima.used])}, loss, weights=kept)
     return np.where((kept.sum(1) > fit.law.dimension)[:, None], theta, np.nan)
 

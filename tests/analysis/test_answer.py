@@ -150,7 +150,7 @@ def test_the_chance_that_noise_is_followed_as_closely_is_that_of_the_f_test():
         r2 = 1 - residual.var() / y.var()
         chances.append(explained.chance(y, residual))
         known.append(float(stats.f.sf(r2 / 4 / ((1 - r2) / (n - 5)), 4, n - 5)))
-    assert np.isclose(chances, known, rtol=1e-6).mean() > 0.9  # in the others a run counts as if it lay nearer
+    assert np.isclose(chances, known, rtol=1e-6).mean() > 0.9  # in the others a run is left out
     assert np.mean(np.array(chances) < explained.SURE) <= 0.02
     assert np.mean(np.array(chances) < 0.5) == pytest.approx(0.5, abs=0.08)
 

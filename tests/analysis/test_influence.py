@@ -8,7 +8,7 @@ from analysis.estimation import isoflop
 from analysis.estimation.backtest import combine
 from analysis.estimation.choices import choice_ln_loss, fit_choices
 from analysis.estimation.ensemble import fit_ensemble
-from analysis.estimation.influence import first_order, influences, predictions
+from analysis.estimation.influence import first_order, influences, parabolas, predictions
 from analysis.estimation.robust import LEAST_SQUARES
 from tests.analysis.test_approaches import budgets
 
@@ -33,7 +33,8 @@ def test_refits_at_once_are_those_of_every_choice_one_by_one(ladder):
         again = [fit_choices([choice], table[~hit].reset_index(drop=True))[0] for choice in ensemble.choices]
         each = [choice_ln_loss(c, f.theta[None], point)[0] for c, f in zip(ensemble.choices, again, strict=True)]
         by_hand = combine(np.array(each).T, ensemble.weights(point)[0])[0]
-        at_once = predictions(ensemble, table, point, hit[None], minima)[0, 0]
+        through = parabolas(table, hit[None], minima)
+        at_once = predictions(ensemble, table, point, hit[None], minima, through)[0, 0]
         assert at_once == pytest.approx(by_hand, abs=3e-4)
 
 
@@ -50,8 +51,9 @@ def test_an_influence_is_the_ensembles_and_the_spoilt_run_leads(ladder):
 def test_the_first_order_form_is_near_the_refits(ladder):
     table, minima, point, _ = ladder
     ensemble = fit_ensemble(table, law="chinchilla", rho=LEAST_SQUARES)
-    one_each = np.eye(len(table), dtype=bool)
-    base, *rest = predictions(ensemble, table, point, np.vstack([np.zeros(len(table), bool), one_each]), minima)[:, 0]
+    left_out = np.vstack([np.zeros((1, len(table)), bool), np.eye(len(table), dtype=bool)])
+    through = parabolas(table, left_out, minima)
+    base, *rest = predictions(ensemble, table, point, left_out, minima, through)[:, 0]
     changes = np.array(rest) - base
     first = first_order(ensemble, table, point)
     assert np.corrcoef(first, changes)[0, 1] > 0.95
