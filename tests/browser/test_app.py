@@ -96,18 +96,23 @@ def opened(served, chromium):
 
 @needs_chromium
 def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(served, opened):
+    from playwright.sync_api import expect
+
     page = opened()
     page.get_by_text("starting").wait_for()
     served.live.follow()
-    page.get_by_text(f"{served.count - 1} rows behind it").wait_for()
+    page.locator("#answer-picture .main-svg").first.wait_for()
     assert page.locator("dt").first.text_content() == "runs"
+    assert f"of {served.count - 1} fitted" in page.locator("dd").first.text_content()
     page.get_by_text("IsoFLOP curves").click()
     page.get_by_text("One colour a budget").wait_for()
-    assert page.locator("dt").count() == 0
+    assert page.locator("#answer-lines").count() == 0
+    page.locator("#laws-figure .main-svg").first.wait_for()
     _zoom(page)
-    before = _range(page)
+    before, about = _range(page), page.locator("#laws-figure-about").text_content()
     served.arrive()
-    page.get_by_text(f"{served.count} rows behind it").wait_for()
+    page.get_by_text(f"{served.count} of {served.count} runs").wait_for()
+    expect(page.locator("#laws-figure-about")).not_to_have_text(about, timeout=30_000)
     assert _range(page) == before, "a reader's zoom survives an update"
 
 
