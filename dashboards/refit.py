@@ -176,11 +176,9 @@ def settings(given: StudySettings, chosen: Choice, known: Collection[str]) -> St
     )
 
 
-def command(asked: StudySettings, steps: Sequence[LeftOut] = ()) -> str:
-    """What to type for the same fit, the reasons behind it as a shell's comments."""
-    lines = [typed.command("analysis.fit", asked)]
-    lines += [f"# {step.reason}: {', '.join(step.runs)}".replace("\n", " ") for step in steps]
-    return "\n".join(lines)
+def command(asked: StudySettings) -> str:
+    """What to type for the same fit. Only settings: the words of an address, such as reasons, never reach a shell."""
+    return typed.command("analysis.fit", asked)
 
 
 # -------------------------------------------------------------------------------------------------------- what is shown

@@ -12,7 +12,7 @@ from analysis.estimation.compare import Comparison
 from analysis.output import comparison as words
 from analysis.runs.ladders import Ladders
 from dashboards import exports, pairs, typed
-from dashboards.behind import Behind
+from dashboards.behind import Behind, Found
 from dashboards.figures.comparison import frontiers, multipliers
 from dashboards.live import Live
 from dashboards.pages import gallery, inputs
@@ -28,7 +28,7 @@ ALONE = (
     "few values, such as the data mixture."
 )
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in pairs.STATE)
-Of = list[Any]  # what is shown: the number of the study, and the pair
+Of = list[Any]  # what is shown: the number of the study of that time, and the pair
 Compared = list[tuple[Ladders, Comparison]]
 
 
@@ -115,20 +115,31 @@ def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
             return dash.no_update, "Reading the runs.", True
         if a == b:
             return dash.no_update, "A and B are the same: choose another.", True
-        now = [live.view.number, by, a, b]
         asked = pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b))
-        found = done.ask(tuple(now), lambda: pairs.compare(asked))
-        older = f" What is shown is older: {of[3]} against {of[2]}." if of is not None and of != now else ""
-        told = "" if found.value is not None else f"Comparing behind the page for {found.seconds:.0f} s.{older}"
-        if found.problem:
-            told = f"Not compared: {found.problem}.{older}"
+        found = done.ask((by, a, b), live.view.number, lambda: pairs.compare(asked))
+        now = [found.of, by, a, b]
+        told = progress(found, "" if of is None else f"{of[3]} against {of[2]}")
         ready = found.value is not None and of != now
         return now if ready else dash.no_update, told if told != said else dash.no_update, found.done
 
 
+def progress(found: Found[Compared], shown: str) -> str:
+    """What goes on behind the page, and whether what it shows is older.
+
+    Args:
+        shown: the two that the browser shows, in words.
+    """
+    older = f" What is shown is older: {shown}." if shown else ""
+    if found.value is not None:
+        older = " What is shown was compared before results were added."
+    if found.problem:
+        return f"Not compared: {found.problem}.{older}"
+    return "" if found.done else f"Comparing behind the page for {found.seconds:.0f} s.{older}"
+
+
 def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
     def shown(of: Of | None) -> Compared:
-        found = None if of is None else done.peek(tuple(of))
+        found = None if of is None else done.peek(tuple(of[1:]))
         if found is None:
             raise dash.exceptions.PreventUpdate
         return found

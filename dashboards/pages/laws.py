@@ -36,7 +36,7 @@ FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
-Of = list[Any]  # what is shown: the number of the study, and the state that was chosen
+Of = list[Any]  # what is shown: the number of the study that it was made of, and the state that was chosen
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
@@ -140,11 +140,17 @@ class Desk:
     def ask(self, view: View, state: Mapping[str, str]) -> Any:
         """What there is of the fit of a choice: behind.Found."""
         chosen = refit.choice(state)
-        return self._fits.ask((view.number, chosen), lambda: refit.fit(self.live.given, chosen, view))
+        return self._fits.ask(self._key(chosen, view), view.number, lambda: refit.fit(self.live.given, chosen, view))
 
     def shown(self, of: Of | None) -> Fit | None:
         """The fit that a browser shows; None before the first, and where it is forgotten."""
-        return None if of is None else self._fits.peek((of[0], refit.choice(of[1])))
+        view = self.live.view
+        return None if of is None or view.study is None else self._fits.peek(self._key(refit.choice(of[1]), view))
+
+    def _key(self, chosen: Choice, view: View) -> str:
+        """What is fitted for a choice, whatever the reasons behind it are."""
+        assert view.study is not None, "who asks has waited for the first fit"
+        return repr(refit.settings(self.live.given, chosen, set(view.study.everything.run_id)))
 
     def fit(self, of: Of | None) -> Fit:
         """The same, for a callback: PreventUpdate where there is none."""
@@ -170,8 +176,11 @@ def _register_fit(app: Any, desk: Desk) -> None:
         state = {name: value or "" for name, value in zip(refit.STATE, values, strict=True)}
         view = desk.live.view
         if view.study is None:
-            raise dash.exceptions.PreventUpdate
-        found, now = desk.ask(view, state), [view.number, state]
+            if said == view.waiting:
+                raise dash.exceptions.PreventUpdate
+            return dash.no_update, view.waiting, True, ""
+        found = desk.ask(view, state)
+        now = [found.of, state]
         parts = [f"{sentence}." for sentence in refit.unread(state, view.study)]
         parts += [progress(found, state, shown=desk.shown(of) if of != now else None)]
         told = " ".join(part for part in parts if part)
@@ -187,11 +196,13 @@ def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:
         found: of the fit that was asked for: behind.Found.
         shown: the fit that the browser shows, where it is another one.
     """
-    older = f" What is shown is the fit before: {short(shown)}." if shown is not None else ""
+    before = found.value or shown
+    older = f" What is shown is the fit before: {short(before)}." if before is not None else ""
     if found.problem:
         return f"Not fitted: {found.problem}.{older}"
-    if found.value is None:
-        return f"Fitting behind the page for {found.seconds:.0f} s.{older}"
+    if not found.done:
+        newer = "Results were added: fitting them" if found.value is not None else "Fitting"
+        return f"{newer} behind the page for {found.seconds:.0f} s.{older}"
     if refit.choice(state) == Choice():
         return f"As the app was started: {short(found.value)}."
     return f"Fitted in {found.seconds:.1f} s: {short(found.value)}."
@@ -240,7 +251,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked, steps=steps)
+        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked)
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:

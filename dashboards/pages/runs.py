@@ -289,7 +289,11 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
         wanted = query.parse(flask.request.args.get("filter", ""))
         if wanted.problem:
             return flask.Response(f"{wanted.problem}\n", 400, mimetype="text/plain")
-        ids = [row.run_id for row in wanted.keep(runs.look(at_most_every=opened.LOOK_SECONDS).rows)]
+        view = runs.whole()
+        if view.problem or view.unseen or view.unread:
+            why = view.problem or f"{view.unseen + view.unread:,} runs cannot be read now"
+            return flask.Response(f"{why}: the file would lack runs, try again\n", 503, mimetype="text/plain")
+        ids = [row.run_id for row in wanted.keep(view.rows)]
         answer = flask.Response(curve_export.stream(live.root, ids, kind), mimetype=curve_export.KINDS[kind][1])
         answer.headers.set("Content-Disposition", "attachment", filename=f"curves.{kind}")
         return answer
