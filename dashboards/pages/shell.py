@@ -84,8 +84,9 @@ def taken(page: ModuleType, live: Live, search: str) -> tuple[dict[str, str], st
     for name, why in unread.items():
         instead = f"; {page.STATE[name]} is taken" if page.STATE[name] else ""
         wrong.append(f"{name}={state[name]:.40}: {why}{instead}")
-    said = f"{IN_VAIN}{'; '.join(wrong)}".removesuffix("?") if wrong else ""
-    return {**state, **{name: page.STATE[name] for name in unread}}, said and f"{said}."
+    said = f"{IN_VAIN}{'; '.join(wrong)}" if wrong else ""
+    end = "" if not said or said.endswith("?") else "."
+    return {**state, **{name: page.STATE[name] for name in unread}}, said + end
 
 
 def _frame() -> Any:
