@@ -15,7 +15,7 @@ from dashboards import exports, pairs, typed
 from dashboards.behind import Behind, Found
 from dashboards.figures.comparison import frontiers, multipliers
 from dashboards.live import Live
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs
 from dashboards.pairs import Pair
 from gpt3core.errors import StoreError, UsageError
 
@@ -41,13 +41,14 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     pair = pairs.chosen(state, ladders, live.view.name)
     if pair is None:
         return html.Article(html.P(ALONE))
+    arms = {name: name for name in ladders[pair.by]}
     return html.Article(
         [
             html.Div(
                 [
-                    _dropdown("by", "Told apart by", list(ladders), pair.by),
-                    _dropdown("A", "A, the baseline", ladders[pair.by], pair.a),
-                    _dropdown("B", "B", ladders[pair.by], pair.b),
+                    inputs.dropdown("by", "Told apart by", {name: name for name in ladders}, pair.by),
+                    inputs.dropdown("A", "A, the baseline", arms, pair.a),
+                    inputs.dropdown("B", "B", arms, pair.b),
                 ],
                 className="chosen",
             ),
@@ -58,17 +59,21 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             *gallery.figure(MULTIPLIER),
             *gallery.figure(FRONTIERS),
             html.H2("The same at the command line"),
-            html.Div(
-                [html.Code(id="compare-command"), dcc.Clipboard(target_id="compare-command", title="copy")],
-                className="copied",
-            ),
+            inputs.copied("compare-command"),
         ]
     )
 
 
-def _dropdown(name: str, label: str, values: list[str], value: str) -> Any:
-    box = dcc.Dropdown(id={"state": name}, options=values, value=value, clearable=False)
-    return html.Label([label, box])
+def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
+    """What an address asks for that there is not; where nothing can be compared the page says why."""
+    try:
+        ladders = pairs.known(live.given, live.root)
+    except (UsageError, StoreError):
+        return {}
+    wrong = inputs.refused(state, {"by": ladders})
+    arms = ladders.get(state["by"]) or next(iter(ladders.values()), [])
+    wrong |= inputs.refused(state, {"A": arms, "B": arms})
+    return wrong or ({"A": "is B too"} if state["A"] and state["A"] == state["B"] else {})
 
 
 def register(app: Any, live: Live) -> None:
@@ -154,12 +159,12 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
     def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
         page = multipliers([found for _, found in shown(of)])
-        return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"))
+        return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"), of=of[1:])
 
     @app.callback(*gallery.outputs(FRONTIERS), dash.Input("compare-of", "data"), gallery.shown(FRONTIERS))
     def both(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
         page = frontiers(*shown(of)[0])
-        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"))
+        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"), of=of[1:])
 
 
 def _code(live: Live, of: Of, figure: str) -> str:

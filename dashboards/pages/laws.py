@@ -22,7 +22,7 @@ from dashboards.figures.backtest import backtest
 from dashboards.figures.linear import linear
 from dashboards.figures.style import Page
 from dashboards.live import Live, View
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 
@@ -44,18 +44,19 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     return html.Article(
         [
             _choices(state),
-            html.P(refit.unknown(state), className="warning"),
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
             dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
             html.Div(_shown(state), id="laws-shown"),
             html.H2("The same at the command line"),
-            html.Div(
-                [html.Code(id="laws-command"), dcc.Clipboard(target_id="laws-command", title="copy")],
-                className="copied",
-            ),
+            inputs.copied("laws-command"),
         ]
     )
+
+
+def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
+    """What an address asks for that there is not; of a window and of runs left out, the page says so itself."""
+    return {**inputs.refused(state, {"figure": inputs.slugs(live, refit.GROUP), "axes": AXES}), **refit.unknown(state)}
 
 
 def _shown(state: Mapping[str, str]) -> list[Any]:
@@ -73,7 +74,7 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
             dcc.Slider(0, 0, step=1, value=0, id="laws-slider", included=False, allow_direct_input=False),
             id="laws-slider-box",
         ),
-        hidden("cut", state),
+        inputs.hidden("cut", state),
         *gallery.figure(CUT),
     ]
 
@@ -102,7 +103,7 @@ def _choices(state: Mapping[str, str]) -> Any:
                     html.Button("Undo", id="laws-undo"),
                     html.Span(id="laws-refused", className="warning", role="alert"),
                     html.Ul(id="laws-out"),
-                    hidden("out", state),
+                    inputs.hidden("out", state),
                 ],
                 className="lasso",
             ),
@@ -112,15 +113,7 @@ def _choices(state: Mapping[str, str]) -> Any:
 
 
 def _dropdown(name: str, label: str, words: Mapping[str, str], value: str | None) -> Any:
-    options = [{"label": "as started", "value": STARTED}]
-    options += [{"label": word, "value": value} for value, word in words.items()]
-    box = dcc.Dropdown(id={"state": name}, options=options, value=value or STARTED, clearable=False, searchable=False)
-    return html.Label([label, box])
-
-
-def hidden(name: str, state: Mapping[str, str]) -> Any:
-    """What the address holds and no field shows."""
-    return html.Div(dcc.Input(id={"state": name}, type="hidden", value=state[name]), hidden=True)
+    return inputs.dropdown(name, label, {STARTED: "as started", **words}, value or STARTED)
 
 
 def _field(name: str, label: str, state: Mapping[str, str]) -> Any:
@@ -269,13 +262,11 @@ def chosen_page(fit: Fit, slug: str) -> Page | None:
 def _drawn(
     desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, was: list[Any] | None
 ) -> tuple[Any, ...]:
-    """A figure on the axes that were chosen; a reader's zoom stays while these do."""
-    version = [of, axes]
+    """A figure on the axes that were chosen."""
     code = None if page is None else exports.code(fit.asked, page.slug)
     if page is not None and axes == "linear":
         page = linear(page)
-    same = was is not None and was[1] is not None and was[1][1] == axes
-    return gallery.draw(desk.live, name, page, version, was if same else None, code)
+    return gallery.draw(desk.live, name, page, [of, axes], was, code)
 
 
 def _answer(fit: Fit, before: Sequence[tuple[str, str]]) -> list[Any]:

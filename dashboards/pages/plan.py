@@ -15,7 +15,7 @@ from dashboards import exports, plan
 from dashboards.behind import Behind, Found
 from dashboards.figures.plan import plan as figure
 from dashboards.live import Live, View
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs, tables
 from dashboards.plan import Asked, Outlook
 from sweeps.planning import hardware
 
@@ -104,7 +104,7 @@ def register(app: Any, live: Live) -> None:
             return gallery.draw(live, FIGURE, None, view.number, values[-1])
         compute = plan.asked(state, plan.highest_compute(known.study))[0].compute
         version, was = [found.of, compute], values[-1]
-        if was == ["plan", version]:
+        if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
         page = figure(known.study, known.along, plan.at(known, compute))
         return gallery.draw(live, FIGURE, page, version, was, _code(live, compute))
@@ -196,7 +196,7 @@ def _answered(asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], l
 
 def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     """The runs proposed, whether they are worth it, and the commands."""
-    again = [html.P("The same at a terminal:"), _copied("plan-again", plan.command(planner.live.given, asked))]
+    again = [html.P("The same at a terminal:"), inputs.copied("plan-again", plan.command(planner.live.given, asked))]
     found, told = design.value, ""
     if design.problem:
         told = f"Not proposed: {design.problem}."
@@ -208,9 +208,7 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     if found is None:
         return [*first, *again]
     header, rows = proposals.rows(found)
-    head = html.Thead(html.Tr([html.Th(name, className="number" if i else "") for i, name in enumerate(header)]))
-    body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
-    table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
+    table = [tables.table(header, rows, right=header[1:])] if rows else []
     said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
     return [*first, *table, html.Ul(said), *_how(found), *again]
 
@@ -219,17 +217,12 @@ def _how(found: NextRuns) -> list[Any]:
     """How to run them: by a command, or by hand where there is no recipe."""
     if not found.commands:
         return [html.P(_begun(proposals.BY_HAND))] if found.design.proposals else []
-    return [html.P(_begun(proposals.how(found)[0])), _copied("plan-run", "\n".join(found.commands))]
+    return [html.P(_begun(proposals.how(found)[0])), inputs.copied("plan-run", "\n".join(found.commands))]
 
 
 def _begun(sentence: str) -> str:
     """With a capital letter."""
     return sentence[:1].upper() + sentence[1:]
-
-
-def _copied(name: str, text: str) -> Any:
-    """A command, with a button that copies it."""
-    return html.Div([html.Code(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
 
 
 # --------------------------------------------------------------------------------------------------------------- inputs

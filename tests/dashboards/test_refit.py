@@ -77,9 +77,11 @@ def test_what_is_not_taken_is_said(studied):
 
 
 def test_what_an_address_names_that_there_is_not_is_said():
-    assert refit.unknown({**refit.STATE, "cut": ""}) == refit.unknown({"law": "hoffmann", "N": "total"}) == ""
+    assert refit.unknown({**refit.STATE, "cut": ""}) == refit.unknown({"law": "hoffmann", "N": "total"}) == {}
     said = refit.unknown({"law": "<b>", "C": "7nd", "cut": "x"})
-    assert said == "Not known, and as the app was started: law=<b>, C=7nd, cut=x."
+    assert said["law"].startswith("allowed are all, ")
+    assert said["C"] == "allowed are exact, 6nd, kaplan"
+    assert said["cut"] == "FLOPs, positive, like 1e18"
     assert refit.choice({"law": "hoffmann"}).law == "chinchilla"
 
 

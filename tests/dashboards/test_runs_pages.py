@@ -224,7 +224,8 @@ def test_a_page_takes_any_address(root, query):
 
     live = Live(StudySettings(runs=str(root)))
     for page in (runs, sweep):
-        assert page.layout(live, shell.filled(page.STATE, query)).to_plotly_json()
+        assert page.layout(live, shell.taken(page, live, query)[0]).to_plotly_json()
+        assert page.layout(live, shell.filled(page.STATE, query)[0]).to_plotly_json()
     assert set(runs.shown_columns('["loss",3,"colour",["n"]]')) == {"loss"}
     table = Live(StudySettings(runs=str(root / "runs.csv")))
     assert "table" in str(runs.layout(table, runs.STATE))
