@@ -15,7 +15,7 @@ from analysis.output.words import count, flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import panels
-from dashboards.figures.style import PALETTE, Page, add_scale, plain, shades
+from dashboards.figures.style import AXIS, PALETTE, Page, add_scale, plain, shades
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")
 BAR = 170  # pixels of the bar of sizes
@@ -267,7 +267,7 @@ def _add_runs(
     figure.add_scatter(
         x=group.C,
         y=group.accuracy,
-        error_y={**_errors(group), "color": "rgba(128,128,128,0.5)"},
+        error_y={**_errors(group), "color": AXIS},
         mode="markers",
         marker={"color": [colors.get(n, PALETTE[0]) for n in group.N], "size": 6},
         showlegend=False,

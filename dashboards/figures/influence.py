@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from analysis.estimation.influence import Influence
 from analysis.output.words import change, flops, number_of
 from analysis.study import Study
-from dashboards.figures.drawing import GREY, Panel, arrange, faint, nothing, panelled
-from dashboards.figures.style import PALETTE, Page, plain
+from dashboards.figures.drawing import GREY, Panel, arrange, nothing, panelled
+from dashboards.figures.style import PALETTE, Page, faint, plain
 
 SLUG, TITLE = "influence", "Influence on the prediction"
 MOST = 24  # that are drawn
@@ -32,7 +32,7 @@ def influence(study: Study) -> Page:
     arrange(
         figure,
         [
-            Panel(x="change of the predicted loss, %", y="", height=height, log_x=False),
+            Panel(x="change of the loss, %", y="", height=height, log_x=False),
             Panel(x="change of N*, %", y="", height=height, log_x=False),
         ],
     )

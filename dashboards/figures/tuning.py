@@ -13,7 +13,7 @@ from analysis.laws.base import Array
 from analysis.output.words import count, number_of
 from analysis.tuning import study as studies
 from analysis.tuning.study import Tuning
-from dashboards.figures.style import Page, add_scale, axes, round_values, shades
+from dashboards.figures.style import Page, add_scale, axes, faint, round_values, shades
 from gpt3core.rule import DEEPSEEK, STEP_LAW
 
 TALL, SCALE = 760, 170  # pixels: of two panels, and of the bar of sizes
@@ -207,7 +207,7 @@ def _add_interval(figure: go.Figure, band: Array, grid: Array, at: dict[str, int
         fill="toself",
         mode="lines",
         line={"width": 0},
-        fillcolor="rgba(0,0,0,0.12)",
+        fillcolor=faint("#000000"),
         name="95% of the law",
         legendgroup="band",
         showlegend=at["row"] == 1,

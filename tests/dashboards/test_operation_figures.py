@@ -136,7 +136,7 @@ def test_a_run_shows_its_spikes_restarts_and_what_it_went_back_from():
 def test_a_long_run_is_drawn_as_densely_late_as_early():
     """Its axis is linear: of 100,000 steps each tenth has its part of the points, and the extremes."""
     steps = np.arange(1, 100_001)
-    loss = 3 + 0.1 * np.random.default_rng(0).standard_normal(len(steps))
+    loss = 3 + 0.01 * np.random.default_rng(0).standard_normal(len(steps))
     loss[91_234] = 9.0
     met = [Incident(what="start", attempt=2, time=2.0, step=50_000)]
     page = spikes("d8-1", pd.DataFrame({"step": steps, "loss": loss, "grad_norm": loss}), met)
