@@ -69,19 +69,17 @@ def draw(
     Raises:
         PreventUpdate: when the browser has it already.
     """
-    if page is None:
-        now = [None, version]
-        if was == now:
-            raise dash.exceptions.PreventUpdate
-        return "", {"data": [], "layout": {}}, HIDDEN, [], now
-    whole = page.figure.to_plotly_json()
-    now = [[page.slug, of, _axes(whole["layout"])], version]
-    if was == now:
+    key = None if page is None else [page.slug, of]
+    if was is not None and was[:2] == [key, version]:
         raise dash.exceptions.PreventUpdate
+    if page is None:
+        return "", {"data": [], "layout": {}}, HIDDEN, [], [key, version, []]
+    whole = page.figure.to_plotly_json()
+    now = [key, version, _axes(whole["layout"])]
     size = {"height": f"{whole['layout'].get('height', 560)}px"}
     about = typeset(f"{page.about} {len(page.rows):,} rows behind it.")
     code = code or exports.code(live.given, page.slug)
-    drawn = _changed(whole) if was and was[0] == now[0] else whole
+    drawn = _changed(whole) if was and was[::2] == now[::2] else whole
     return about, drawn, size, exports.row(page, live.shelf, name, code), now
 
 
@@ -104,7 +102,7 @@ def _range(axis: Mapping[str, Any]) -> list[str]:
 
 
 def _changed(whole: dict[str, Any]) -> Any:
-    """The figure without the ranges of its axes, and without a reader's selection.
+    """The figure without the ranges of its axes and without selections, which are the reader's.
 
     The browser's layout holds what the reader sees: uirevision does not outlive a Graph's own updates.
     """

@@ -94,11 +94,12 @@ def opened(served, chromium):
     assert [url for url in heard.asked if not url.startswith((served.address, "data:", "blob:"))] == []
 
 
+@pytest.mark.soak
 @needs_chromium
 def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(served, opened):
     from playwright.sync_api import expect
 
-    page = opened()
+    page = opened(viewport={"width": 1200, "height": 1800})
     page.get_by_text("starting").wait_for()
     served.live.follow()
     page.locator("#answer-picture .main-svg").first.wait_for()
@@ -107,8 +108,11 @@ def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(se
     page.get_by_text("IsoFLOP curves").click()
     page.get_by_text("One colour a budget").wait_for()
     assert page.locator("#answer-lines").count() == 0
-    page.locator("#laws-figure .main-svg").first.wait_for()
+    page.locator("#laws-figure .scatterlayer .points path").first.wait_for()
+    page.locator("#laws-cut-said:not(:empty)").wait_for()  # after which nothing moves the figure
+    whole = _range(page)
     _zoom(page)
+    assert _range(page) != whole
     before, about = _range(page), page.locator("#laws-figure-about").text_content()
     served.arrive()
     page.get_by_text(f"{served.count} of {served.count} runs").wait_for()
@@ -137,13 +141,15 @@ def test_every_page_opens_on_a_phone_at_night(served, opened):
 @pytest.mark.soak
 @needs_chromium
 def test_an_address_shows_what_its_sender_saw(served, opened):
+    from playwright.sync_api import expect
+
     following(served)
     page = opened("/laws?figure=isoflop&nonsense=1")
     page.get_by_text("Not taken from the address: nonsense: this page has no such value.").wait_for()
     page.get_by_text("One colour a budget").wait_for()
     page.get_by_text("Residuals of").click()
     page.wait_for_url("**/laws?figure=residuals*")
-    assert page.locator("#unread").text_content() == "", "said until the reader chooses"
+    expect(page.locator("#unread")).to_be_empty()  # said until the reader chooses
     page.get_by_text("Patterns here are misfit").wait_for()
     other = opened(page.url.removeprefix(served.address))
     other.get_by_text("Patterns here are misfit").wait_for()
@@ -234,6 +240,7 @@ def _range(page):
     )
 
 
+@pytest.mark.soak
 def test_a_fit_that_fails_is_said_and_the_last_pages_stay(isolated):
     root = isolated / "root"
     ids = make_store(root, evals=False)
