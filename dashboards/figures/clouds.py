@@ -11,10 +11,10 @@ import plotly.graph_objects as go
 from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.laws import Array
-from analysis.output.words import span
 from analysis.study import Study
-from dashboards.figures.drawing import GREY, Panel, arrange, panelled
-from dashboards.figures.style import PALETTE, Page
+from dashboards.figures.drawing import Panel, arrange, panelled
+from dashboards.figures.style import GREY, PALETTE, Page
+from gpt3core.words import span
 
 SLUG, TITLE = "clouds", "Exponents under resampling"
 COLORS = dict(zip(uncertainty.CLUSTERS, (PALETTE[0], PALETTE[1], PALETTE[2]), strict=True))

@@ -16,13 +16,12 @@ from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
-from dashboards.figures.style import LOSS, Page, axes, loss_ticks, positive
+from dashboards.figures.style import GREY, LOSS, Page, axes, loss_ticks, positive
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
 STRIP = 90  # pixels of a panel of residuals
 RESIDUAL = "residual, %"
-GREY = "#777777"
 BAND = 0.12  # opacity
 
 

@@ -12,12 +12,12 @@ import plotly.graph_objects as go
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import allocation
-from analysis.output.words import flops, outside
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import published as overlay
-from dashboards.figures.drawing import GREY, band, label, mean_band
-from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs
+from dashboards.figures.drawing import band, label, mean_band
+from dashboards.figures.style import GREY, LOSS, Page, add_runs, axes, behind, of_runs
+from gpt3core.words import flops, outside
 
 
 def frontier(study: Study, published: Sequence[str] = ()) -> Page:
@@ -93,7 +93,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
     grid = np.geomspace(lowest / 1.5, highest, 80)
     for name, kind, dash, color in (
         ("compute_frontier", "power law", "solid", "#000000"),
-        ("compute_frontier_irreducible", "with irreducible E", "dot", "#777777"),
+        ("compute_frontier_irreducible", "with irreducible E", "dot", GREY),
     ):
         law = study.laws.get(name)
         if law is None or law.fit.theta is None:

@@ -7,12 +7,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.isoflop import Parabola
-from analysis.output.words import flops, number_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import optimum
 from dashboards.figures.drawing import Panel, arrange, panelled, residuals, strip
 from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs, shades
+from gpt3core.words import flops, number_of
 
 
 def isoflop(study: Study) -> Page:

@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.predict import Prediction
-from analysis.output.words import count, flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import LOSS, PALETTE, Page, axes
+from dashboards.figures.style import AXIS, GREY, LOSS, PALETTE, Page, axes
+from gpt3core.words import count, flops
 
 BANDS = ("rgba(0,114,178,0.18)", "rgba(213,94,0,0.18)")  # of the first two colours of the palette
 # where along a curve its name stands, on the side that is free
@@ -40,7 +40,7 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
         yaxis={"type": "log", "domain": [0.5 + GAP / 2, 1.0], "dtick": f"L{_step(along.loss)}", "tickformat": "~g"},
         yaxis2={
             **{"type": "log", "domain": [0.0, 0.5 - GAP / 2], "title": {"text": "best size and tokens", "standoff": 8}},
-            **{"exponentformat": "power", "showline": True, "linecolor": "#888", "automargin": True},
+            **{"exponentformat": "power", "showline": True, "linecolor": AXIS, "automargin": True},
         },
     )
     about = (
@@ -104,7 +104,7 @@ def _runs(figure: go.Figure, study: Study) -> None:
         y=table.loss,
         mode="markers",
         name="runs",
-        marker={"color": "#888", "size": 5},
+        marker={"color": AXIS, "size": 5},
         hovertemplate="C %{x:.3g}<br>loss %{y:.4f}<extra>a run</extra>",
     )
 
@@ -118,7 +118,7 @@ def _planned(figure: go.Figure, p: Prediction) -> None:
         y0=0,
         y1=1,
         yref="paper",
-        line={"color": "#777777", "dash": "dot", "width": 1},
+        line={"color": GREY, "dash": "dot", "width": 1},
     )
     values = (  # the text on the side that its curve leaves free
         (p.loss, f"{p.loss:.3f}", "bottom left", 0, "y"),

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from analysis.output.words import count
+from gpt3core.words import count
 
 PALETTE = (
     "#0072B2",
@@ -37,7 +37,7 @@ LOSS = "loss, nats per token"
 # what is ordered (a size, a budget) has its place on this scale: viridis without its end, which is pale on paper
 SCALE = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
 DARK_SCALE = ("#7b5ea7", "#6f76bd", "#5d8cc4", "#4aa0c0", "#3fb4b0", "#4fc597", "#78d478", "#abe060", "#e4ea5c")
-PAPER, INK, GRID, AXIS = "#ffffff", "#1a1a1a", "#e4e4e4", "#888"
+PAPER, INK, GRID, AXIS, GREY = "#ffffff", "#1a1a1a", "#e4e4e4", "#888", "#777777"
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
 
@@ -164,7 +164,7 @@ SHADES = 64
 _STEPS = _steps(SCALE)
 # each colour that a figure may have, on white paper and on black: a reader's theme is put on by exchanging them
 COLOURS = [
-    *((PAPER, "#141414"), (INK, "#e6e6e6"), (GRID, "#303030"), (AXIS, "#909090"), ("#777777", "#a2a2a2")),
+    *((PAPER, "#141414"), (INK, "#e6e6e6"), (GRID, "#303030"), (AXIS, "#909090"), (GREY, "#a2a2a2")),
     *(("#000000", "#f2f2f2"), ("#000", "#f4f4f4"), ("rgba(0,0,0,0.12)", "rgba(255,255,255,0.17)")),
     *(("#0072B2", "#4FA8E0"), ("#D55E00", "#F28C3C"), ("#009E73", "#2FC79B"), ("#CC79A7", "#E29BC4")),
     *(("#E69F00", "#F5B93A"), ("#56B4E9", "#8CCBF2"), ("#8C564B", "#C4938A")),

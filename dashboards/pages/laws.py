@@ -13,7 +13,6 @@ import dash
 from dash import dcc, html
 
 from analysis.laws import AUTHORS, LAWS
-from analysis.output.words import flops, number_of
 from analysis.runs import conventions
 from analysis.settings import COMPUTES, COUNTS
 from dashboards import exports, refit
@@ -25,6 +24,7 @@ from dashboards.live import Live, View
 from dashboards.pages import gallery
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
+from gpt3core.words import flops, number_of
 
 PATH, TITLE = "/laws", "Laws"
 STATE = {"figure": "frontier", "axes": "drawn", **refit.STATE, "cut": ""}

@@ -11,6 +11,7 @@ from analysis.output.answer import answer
 from dashboards import summary, typeset
 from dashboards.figures import catalogue, style
 from dashboards.templates import render
+from gpt3core.words import THIN
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -37,7 +38,7 @@ def test_numbers_are_printed_as_a_paper_does(typed, printed):
     parts = "".join(
         f"<sup>{p}</sup>" if up else p.replace("<", "&lt;").replace(">", "&gt;") for p, up in typeset.pieces(typed)
     )
-    assert parts.replace(typeset.THIN, " ") == printed
+    assert parts.replace(THIN, " ") == printed
 
 
 @pytest.mark.parametrize(
