@@ -14,7 +14,7 @@ from analysis.accuracy.trends import BELOW, MEAN, Trend
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import panels
-from dashboards.figures.style import GREY, PALETTE, Page, add_scale, plain, shades
+from dashboards.figures.style import AXIS, GREY, PALETTE, Page, add_scale, plain, shades
 from gpt3core.words import count, flops
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")
@@ -266,7 +266,7 @@ def _add_runs(
     figure.add_scatter(
         x=group.C,
         y=group.accuracy,
-        error_y={**_errors(group), "color": "rgba(128,128,128,0.5)"},
+        error_y={**_errors(group), "color": AXIS},
         mode="markers",
         marker={"color": [colors.get(n, PALETTE[0]) for n in group.N], "size": 6},
         showlegend=False,

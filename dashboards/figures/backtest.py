@@ -18,6 +18,7 @@ MISS, PART = "measured − predicted, %", "inside, %"
 ROWS = ("run_id", "fitted_to", "fitted_runs", "N", "D", "C", "optimal", "decades", "measured", "predicted", "miss")
 HALVES = tuple(f"half{round(100 * level)}" for level in LEVELS)
 COLORS = (PALETTE[5], PALETTE[0])  # of the levels
+BIN, NEARLY = 0.25, 0.02  # decades; the part of one by which budgets lie beside the round computes that were asked for
 
 
 def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
@@ -36,7 +37,7 @@ def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
     _add_misses(figure, rows, inside[:, -1])
     bins = _coverage(rows, inside)
     _add_coverage(figure, bins)
-    decades = "decades of compute beyond the runs that were fitted"
+    decades = "decades beyond the fitted runs"
     panels = [
         Panel(x=f"predicted {LOSS}", y=f"measured {LOSS}", height=330, log_x=False),
         Panel(x=decades, y=MISS, height=230, log_x=False),
@@ -150,7 +151,7 @@ def _coverage(rows: pd.DataFrame, inside: Array) -> pd.DataFrame:
     """The share inside each level's interval by quarters of a decade; none where no interval could be tested."""
     tested = np.isfinite(rows[HALVES[-1]].to_numpy(float))
     shares = pd.DataFrame(inside, columns=list(HALVES)).astype(float)[tested]
-    at = (np.floor(rows.decades.to_numpy(float)[tested] / 0.25) + 0.5) * 0.25
+    at = (np.floor(rows.decades.to_numpy(float)[tested] / BIN + NEARLY) + 0.5) * BIN
     grouped = shares.groupby(at)
     found: pd.DataFrame = grouped.mean().assign(tests=grouped.size())
     return found

@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import hex_to_rgb
 from plotly.subplots import make_subplots
 
 from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
-from dashboards.figures.style import GREY, LOSS, Page, axes, loss_ticks, positive
+from dashboards.figures.style import GREY, LOSS, Page, axes, faint, loss_ticks, positive
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
 STRIP = 90  # pixels of a panel of residuals
 RESIDUAL = "residual, %"
-BAND = 0.12  # opacity
+LINE = 20  # pixels of a line of text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +101,6 @@ def nothing(slug: str, title: str, reason: str) -> Page:
     figure.update_yaxes(visible=False)
     figure.add_annotation(text="nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     return Page(slug=slug, title=title, about=f"Nothing to draw: {reason}.", figure=figure, rows=pd.DataFrame())
-
-
-def faint(color: str) -> str:
-    """A colour of a band, that lets what is behind it through."""
-    red, green, blue = hex_to_rgb(color)
-    return f"rgba({red},{green},{blue},{BAND})"
 
 
 def band(
@@ -192,6 +185,27 @@ def label(
         xshift=-6 if x_anchor == "right" else 6,
         font={"size": 13, **({"color": color} if color else {})},
         **place(row),
+    )
+
+
+def in_corner(figure: go.Figure, text: str, *, row: int, corner: str, color: str, line: int = 0) -> None:
+    """A law's name in a corner of its panel that its line leaves free, so that it is read on a phone too.
+
+    Args:
+        line: of text, counted from that corner.
+    """
+    y_anchor, x_anchor = corner.split()
+    figure.add_annotation(
+        x=0.01 if x_anchor == "left" else 0.99,
+        y=0.04 if y_anchor == "bottom" else 0.98,
+        xref=f"{_axis('x', row)} domain",
+        yref=f"{_axis('y', row)} domain",
+        xanchor=x_anchor,
+        yanchor=y_anchor,
+        yshift=LINE * line if y_anchor == "bottom" else -LINE * line,
+        text=text,
+        showarrow=False,
+        font={"size": 13, "color": color},
     )
 
 

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from analysis.estimation.influence import Influence
 from analysis.study import Study
-from dashboards.figures.drawing import Panel, arrange, faint, nothing, panelled
-from dashboards.figures.style import GREY, PALETTE, Page, plain
+from dashboards.figures.drawing import Panel, arrange, nothing, panelled
+from dashboards.figures.style import GREY, PALETTE, Page, faint, plain
 from gpt3core.words import change, flops, number_of
 
 SLUG, TITLE = "influence", "Influence on the prediction"
@@ -32,7 +32,7 @@ def influence(study: Study) -> Page:
     arrange(
         figure,
         [
-            Panel(x="change of the predicted loss, %", y="", height=height, log_x=False),
+            Panel(x="change of the loss, %", y="", height=height, log_x=False),
             Panel(x="change of N*, %", y="", height=height, log_x=False),
         ],
     )

@@ -19,16 +19,16 @@ from analysis.laws import Array
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
-from dashboards.figures.drawing import Panel, band, label
+from dashboards.figures.drawing import Panel, band, in_corner
 from dashboards.figures.style import PALETTE
 from gpt3core.words import count, flops, span
 
 POINTS, BY_LAW = 40, 14  # of a line; of one that is all but straight and takes longer
 MOST_DRAWS = 200  # of the law, for a band
-WAYS = {  # of an approach: its colour, dash, and where its name stands on its line
-    "1": (PALETTE[2], "dot", 0.15, "top left"),
-    "2": (PALETTE[0], "solid", 0.45, "bottom right"),
-    "3": (PALETTE[1], "dash", 0.6, "top left"),
+WAYS = {  # of an approach: its colour, its dash, and the corner and line of its name
+    "1": (PALETTE[2], "dot", "top left", 1),
+    "2": (PALETTE[0], "solid", "top left", 0),
+    "3": (PALETTE[1], "dash", "bottom right", 0),
 }
 
 
@@ -136,7 +136,7 @@ def add(figure: go.Figure, study: Study, found: list[Line], row: int) -> None:
 
 
 def _add_line(figure: go.Figure, line: Line, variable: str, row: int) -> None:
-    color, dash, where, corner = WAYS[line.approach]
+    color, dash, corner, place = WAYS[line.approach]
     points = line.points
     x, y = points["C"].to_numpy(float), points[variable].to_numpy(float)
     band(
@@ -154,11 +154,10 @@ def _add_line(figure: go.Figure, line: Line, variable: str, row: int) -> None:
         row=row,
         col=1,
     )
-    at = int(where * (len(x) - 1))
-    if variable == "N" and np.isfinite(y[at]):
+    if variable == "N":
         inside = f" ({span(line.interval, 2)})" if line.interval else f" ({line.doubt})" if line.doubt else ""
-        text = f"{name}: N* ~ C<sup>{line.exponent:.2f}</sup>{inside}"
-        label(figure, x[at], y[at], text, row=row, corner=corner, color=color)
+        text = f"{name}: C<sup>{line.exponent:.2f}</sup>{inside}"
+        in_corner(figure, text, row=row, corner=corner, color=color, line=place)
 
 
 def _add_minima(figure: go.Figure, study: Study, variable: str, row: int) -> None:

@@ -9,10 +9,9 @@ import plotly.graph_objects as go
 from analysis.estimation.predict import Prediction
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import AXIS, GREY, LOSS, PALETTE, Page, axes
+from dashboards.figures.style import AXIS, GREY, LOSS, PALETTE, Page, axes, faint
 from gpt3core.words import count, flops
 
-BANDS = ("rgba(0,114,178,0.18)", "rgba(213,94,0,0.18)")  # of the first two colours of the palette
 # where along a curve its name stands, on the side that is free
 LABELLED = {"loss": (0.3, "left", "bottom"), "N": (0.22, "left", "top"), "D": (0.3, "right", "bottom")}
 GAP = 0.08  # between the two panels, as a share of the height
@@ -66,7 +65,7 @@ def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color:
             fill="toself",
             mode="lines",
             line={"width": 0},
-            fillcolor=BANDS[color],
+            fillcolor=faint(PALETTE[color]),
             name=f"95% of {label}",
             hoverinfo="skip",
             yaxis=axis,

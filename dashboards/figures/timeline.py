@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.downsample import downsample
-from dashboards.figures.style import GREY, PALETTE, Page, add_scale, axes, plain, shades
+from dashboards.figures.style import GREY, PALETTE, Page, add_scale, axes, faint, plain, shades
 from gpt3core.words import cost, duration, number_of
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay
@@ -259,7 +259,7 @@ def utilisation(history: History) -> Page:
         mode="lines",
         line={"shape": "hv", "color": PALETTE[0], "width": 1.5},
         fill="tozeroy",
-        fillcolor="rgba(0,114,178,0.25)",
+        fillcolor=faint(PALETTE[0]),
         name="held by runs",
         hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:g} held<extra></extra>",
     )

@@ -12,7 +12,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.drawing import Panel, arrange, law_line, panelled, percent_off, residuals, strip
+from dashboards.figures.drawing import Panel, arrange, in_corner, law_line, panelled, percent_off, residuals, strip
 from dashboards.figures.style import LOSS, PALETTE, Page, hover, of_size
 from gpt3core.words import flops, number
 
@@ -98,17 +98,7 @@ def _add_law(figure: go.Figure, found: FittedLaw, variable: str, fitted: Array, 
     grid = np.geomspace(fitted.min() / 1.2, fitted.max() * BEYOND, 60)
     law_line(figure, found, variable, grid, color=COLOR, name=f"L({variable})", row=row)
     figure.data[-1].showlegend = False
-    figure.add_annotation(  # where no run is: losses fall
-        x=0.01,
-        y=0.04,
-        xref=f"{figure.data[-1].xaxis} domain",
-        yref=f"{figure.data[-1].yaxis} domain",
-        xanchor="left",
-        yanchor="bottom",
-        text=_short(found, variable),
-        showarrow=False,
-        font={"size": 14, "color": COLOR},
-    )
+    in_corner(figure, _short(found, variable), row=row, corner="bottom left", color=COLOR)
 
 
 def _short(found: FittedLaw, variable: str) -> str:

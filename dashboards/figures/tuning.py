@@ -13,7 +13,7 @@ from analysis.laws.base import Array
 from analysis.tuning import study as studies
 from analysis.tuning.study import Tuning
 from dashboards.figures.panels import round_values
-from dashboards.figures.style import GREY, Page, add_scale, axes, shades
+from dashboards.figures.style import GREY, Page, add_scale, axes, faint, shades
 from gpt3core.rule import DEEPSEEK, STEP_LAW
 from gpt3core.words import count, number_of
 
@@ -208,7 +208,7 @@ def _add_interval(figure: go.Figure, band: Array, grid: Array, at: dict[str, int
         fill="toself",
         mode="lines",
         line={"width": 0},
-        fillcolor="rgba(0,0,0,0.12)",
+        fillcolor=faint("#000000"),
         name="95% of the law",
         legendgroup="band",
         showlegend=at["row"] == 1,

@@ -78,7 +78,7 @@ def register(app: Any, live: Live) -> None:
         same = [dash.no_update] * 3
         if (names, now) == (options, was):
             raise dash.exceptions.PreventUpdate
-        kept = dash.no_update if chosen == name or not name else name
+        kept = name if name and not chosen else dash.no_update
         return (names, kept, *(same[:2] if now == was else (body, now)))
 
     for figure, draw in FIGURES.items():

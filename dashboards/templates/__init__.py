@@ -22,8 +22,9 @@ def _environment() -> Environment:
     from markupsafe import Markup
 
     def typeset_(text: object) -> Markup:
-        parts = (Markup("<sup>{}</sup>" if raised else "{}").format(part) for part, raised in typeset.pieces(str(text)))
-        return Markup("").join(parts)
+        raise_ = Markup("<sup>{}</sup>").format
+        pieces = typeset.pieces(str(text))
+        return Markup("").join(raise_(part) if raised else part for part, raised in pieces)  # join escapes what is text
 
     made = Environment(
         loader=PackageLoader("dashboards"),

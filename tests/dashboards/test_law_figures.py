@@ -88,7 +88,7 @@ def test_sizes_and_tokens_that_are_best_stand_under_the_profiles(studied):
         assert line.y[-1] == pytest.approx(predicted.y[0]), "the line leads to the prediction"
         ends = [t for t in panel(page, row) if t.fill == "toself" and max(t.x) == line.x[-1]]
         assert any([min(e.y[n := len(e.x) // 2 - 1], e.y[n + 1]), e.y[n]] == pytest.approx([low, high]) for e in ends)
-    assert any(f"N* ~ C<sup>{studied.minima.exponent:.2f}</sup>" in text for text in labels(page))
+    assert any(f"approach 2: C<sup>{studied.minima.exponent:.2f}</sup>" in text for text in labels(page))
 
 
 def test_where_compute_is_6nd_approach_3_is_the_closed_form(studied):

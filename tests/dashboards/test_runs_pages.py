@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 import shutil
 import statistics
@@ -188,3 +189,39 @@ def test_a_sweep_is_drawn_with_its_reasons_as_text(midway):  # noqa: F811
     shown = str(sweep.drawn(watch.Watch(root).look("laptop")))
     for words in ("2 of 11 done", "<b>out</b> of memory", "a disk is full", "taken: ", "Running (2)", "ends in"):
         assert words in shown
+
+
+def test_a_filter_whose_answer_a_tick_overtook_is_applied_by_the_tick(root):
+    pytest.importorskip("dash")
+    import dash
+
+    from analysis.settings import StudySettings
+    from dashboards.live import Live
+    from dashboards.pages import runs
+
+    app = dash.Dash("test", suppress_callback_exceptions=True)
+    app.layout = dash.html.Div()
+    runs.register(app, Live(StudySettings(runs=str(root))))
+    asked = app.server.test_client()
+    wanted = next(d for d in asked.get("/_dash-dependencies").json if "runs-table.data" in d["output"])
+
+    def answer(**values):
+        """What the table's callback says to the clock."""
+        sides = {}
+        for side in ("inputs", "state"):
+            names = [json.loads(p["id"])["state"] if p["id"][0] == "{" else p["property"] for p in wanted[side]]
+            sides[side] = [{**p, "value": values.get(name)} for p, name in zip(wanted[side], names, strict=True)]
+        outputs = [
+            dict(zip(("id", "property"), o.rsplit(".", 1), strict=True)) for o in wanted["output"][2:-2].split("...")
+        ]
+        for side in (outputs, *sides.values()):
+            for part in side:
+                part["id"] = json.loads(part["id"]) if part["id"][0] == "{" else part["id"]
+        body = {"output": wanted["output"], "outputs": outputs, "changedPropIds": ["tick.n_intervals"], **sides}
+        return asked.post("/_dash-update-component", json=body)
+
+    shown = answer().json["response"]["runs-shown"]["data"]
+    seen = {"data": shown, "page_current": 0}
+    assert answer(**seen).status_code == 204, "nothing is sent where nothing changed"
+    found = answer(**seen, filter="size=d64").json["response"]["runs-table"]["data"]
+    assert {row["id"].split("-")[0] for row in found} == {"d64"}
