@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from analysis.reference.tables import gpt3_models
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import GREY, Page, axes, behind, plain, shades
+from dashboards.figures.style import GREY, Page, axes, behind, plain, printed, shades
 from gpt3core.costs import PF_DAY
 from gpt3core.words import count, flops, number_of
 
@@ -48,7 +48,7 @@ def compute_bars(study: Study) -> Page:
             y=[name],
             orientation="h",
             marker={"color": bar.color},
-            text=f"{flops(bar.runs.max())}",
+            text=printed(flops(bar.runs.max())),
             textposition="auto" if bar in published else "outside",
             insidetextanchor="end",
             hovertext=f"<b>{name}</b><br>{_said(bar.runs)}",

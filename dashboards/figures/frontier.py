@@ -16,7 +16,7 @@ from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import published as overlay
 from dashboards.figures.drawing import band, label, mean_band
-from dashboards.figures.style import GREY, LOSS, Page, add_runs, axes, behind, of_runs
+from dashboards.figures.style import GREY, LOSS, Page, add_runs, axes, behind, of_runs, printed
 from gpt3core.words import flops, outside
 
 
@@ -103,7 +103,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> None:
             x=grid,
             y=law.fit.predict({"C": grid}),
             mode="lines",
-            name=f"{kind}: alpha_C {law.fit.params['alpha_C']:.4f}{doubt}",
+            name=f"{kind}: α<sub>C</sub> {law.fit.params['alpha_C']:.4f}{doubt}",
             line={"color": color, "dash": dash, "width": 2},
             hovertemplate=f"{law.fit.law.equation}<br>C %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
         )
@@ -141,4 +141,4 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         hoverinfo="text",
     )
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
-    label(figure, p.compute, p.loss, f"{p.loss:.2f}{inside} at {flops(p.compute)}", corner="top right")
+    label(figure, p.compute, p.loss, printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}"), corner="top right")

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis.estimation.predict import Prediction
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import AXIS, GREY, LOSS, PALETTE, Page, axes, faint
+from dashboards.figures.style import AXIS, GREY, LOSS, PALETTE, Page, axes, faint, printed
 from gpt3core.words import count, flops
 
 # where along a curve its name stands, on the side that is free
@@ -131,7 +131,7 @@ def _planned(figure: go.Figure, p: Prediction) -> None:
             mode="markers+text",
             text=[f"{text} "],
             textposition=side,
-            name=f"planned at {flops(p.compute)}",
+            name=printed(f"planned at {flops(p.compute)}"),
             marker={"color": PALETTE[color], "size": 10, "line": {"color": "#fff", "width": 1}},
             hoverinfo="skip",
             yaxis=axis,

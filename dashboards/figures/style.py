@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb, sample_colorscale
 
+from dashboards.typeset import pieces
 from gpt3core.words import count
 
 PALETTE = (
@@ -58,6 +59,11 @@ class Page:
 def plain(name: object) -> str:
     """A name from outside as text for plotly, which reads some HTML in names, hover texts and annotations."""
     return html.escape(str(name), quote=False)
+
+
+def printed(text: str) -> str:
+    """A label of plotly's with its powers raised, as ``typeset`` has them on a page: 1e14, C^-0.05."""
+    return "".join(f"<sup>{part}</sup>" if raised else part for part, raised in pieces(text))
 
 
 def behind(table: pd.DataFrame) -> pd.DataFrame:

@@ -163,6 +163,14 @@ def luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def test_labels_of_a_figure_have_their_powers_raised(studied):
+    for page in catalogue.pages(studied):
+        layout = page.figure.layout
+        axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
+        labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
+        assert not [label for label in labels if label and re.search(r"\d[eE][-+]?\d|\^", label)], page.slug
+
+
 def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):
     light, dark = zip(*style.COLOURS, strict=True)
     assert len(set(light)) == len(light)
