@@ -1,7 +1,11 @@
-"""What takes longer than a click, done behind a page: one piece of work at a time, and the newest request wins."""
+"""What takes longer than a click, done behind a page: one piece of work at a time, and the newest request wins.
+
+What was made of older data stands until it was made of newer: a sweep may add results faster than work is done.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -11,7 +15,8 @@ from typing import Generic, TypeVar
 
 from gpt3core.errors import LostError, StoreError, UsageError
 
-KEPT = 32  # results, the last asked for
+KEPT = 16  # requests whose result is kept, the last asked for; one each
+RETRY_SECONDS = 30.0  # after which a problem that is not the reader's is tried again
 T = TypeVar("T")
 
 
@@ -19,14 +24,23 @@ T = TypeVar("T")
 class Found(Generic[T]):
     """What there is of something that was asked for."""
 
-    value: T | None = None
-    problem: str = ""  # why there is none
-    seconds: float = 0.0  # that it took, or has taken so far
+    value: T | None = None  # the newest that there is
+    of: int = 0  # the version of the data that it was made of
+    problem: str = ""  # why there is none of the version asked for
+    seconds: float = 0.0  # that this took, or has taken so far
+    done: bool = False  # whether there is nothing to wait for
 
-    @property
-    def done(self) -> bool:
-        """Whether there is nothing to wait for."""
-        return self.value is not None or bool(self.problem)
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept(Generic[T]):
+    """The last answer to a request."""
+
+    found: Found[T]
+    version: int  # that was asked for
+    until: float  # when it is to be asked again, by the monotonic clock
+
+
+Request = tuple[Hashable, int]  # a key, and a version of the data
 
 
 class Behind(Generic[T]):
@@ -34,52 +48,70 @@ class Behind(Generic[T]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[Hashable, Found[T]] = OrderedDict()
-        self._next: tuple[Hashable, Callable[[], T]] | None = None
-        self._running: tuple[Hashable, float] | None = None  # and since when
+        self._kept: OrderedDict[Hashable, _Kept[T]] = OrderedDict()
+        self._next: tuple[Request, Callable[[], T]] | None = None
+        self._running: tuple[Request, float] | None = None  # and since when
 
-    def ask(self, key: Hashable, work: Callable[[], T]) -> Found[T]:
-        """What there is for a key; where there is nothing, ``work`` is begun, or waits for the one that runs."""
+    def ask(self, key: Hashable, version: int, work: Callable[[], T]) -> Found[T]:
+        """The newest that there is for a key; where it is older than a version, ``work`` is begun, or waits its turn.
+
+        Args:
+            version: of the data that ``work`` is about; grows.
+        """
         with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-                return self._found[key]
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
+                if kept.version >= version and time.monotonic() < kept.until:
+                    return kept.found
             if self._running is None:
-                self._begin(key, work)
+                self._begin((key, version), work)
             else:
-                self._next = None if self._running[0] == key else (key, work)
+                self._next = None if self._running[0] == (key, version) else ((key, version), work)
             assert self._running is not None
-            return Found(seconds=time.monotonic() - self._running[1])
+            before: Found[T] = Found() if kept is None else kept.found
+            return replace(before, problem="", seconds=time.monotonic() - self._running[1], done=False)
 
     def peek(self, key: Hashable) -> T | None:
-        """The value of a key that was asked for; None where there is none, or none any more."""
+        """The newest value of a key that was asked for; None where there is none, or none any more."""
         with self._lock:
-            found = self._found.get(key)
-            return None if found is None else found.value
+            kept = self._kept.get(key)
+            return None if kept is None else kept.found.value
 
-    def _begin(self, key: Hashable, work: Callable[[], T]) -> None:
+    def _begin(self, request: Request, work: Callable[[], T]) -> None:
         """Start a thread on it; the lock is held. The process waits for its end, which is seconds away.
 
         A daemon would be cut off inside native code where the interpreter ends, which was seen to hang for it.
         """
-        self._running, self._next = (key, time.monotonic()), None
-        threading.Thread(target=self._work, args=(key, work), name="behind").start()
+        self._running, self._next = (request, time.monotonic()), None
+        threading.Thread(target=self._work, args=(request, work), name="behind").start()
 
-    def _work(self, key: Hashable, work: Callable[[], T]) -> None:
-        began, found = time.monotonic(), _found(work)
+    def _work(self, request: Request, work: Callable[[], T]) -> None:
+        key, version = request
+        began = time.monotonic()
+        value, problem, lasts = _made(work)
+        ended = time.monotonic()
         with self._lock:
-            self._found[key] = replace(found, seconds=time.monotonic() - began)
-            while len(self._found) > KEPT:
-                self._found.popitem(last=False)
+            before, of = self._kept.pop(key, None), version
+            if value is None and before is not None:
+                value, of = before.found.value, before.found.of
+            found = Found(value=value, of=of, problem=problem, seconds=ended - began, done=True)
+            until = math.inf if lasts else ended + RETRY_SECONDS
+            self._kept[key] = _Kept(found=found, version=version, until=until)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
             self._running = None
             if self._next is not None and threading.main_thread().is_alive():
                 self._begin(*self._next)
 
 
-def _found(work: Callable[[], T]) -> Found[T]:
+def _made(work: Callable[[], T]) -> tuple[T | None, str, bool]:
+    """A value, else a problem; and whether the same would come of it again."""
     try:
-        return Found(value=work())
-    except (UsageError, StoreError, LostError, OSError) as error:
-        return Found(problem=str(error))
+        return work(), "", True
+    except UsageError as error:
+        return None, str(error), True
+    except (StoreError, LostError, OSError) as error:
+        return None, str(error), False
     except Exception as error:  # whatever it is, the reader hears of it, and the next request is answered
-        return Found(problem=f"{type(error).__name__}: {error}")
+        return None, f"{type(error).__name__}: {error}", False

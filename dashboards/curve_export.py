@@ -6,7 +6,7 @@ A file is written as it is read, so that ten million rows take no more memory th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import pairwise
@@ -85,29 +85,30 @@ KINDS: dict[str, tuple[Callable[[Any, Any], AbstractContextManager[Any]], str]] 
 
 
 def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
-    """The file in pieces; a run whose curve cannot be read is left out.
+    """The file in pieces; a run whose curve cannot be read is one row that has its name and no step.
 
     Args:
         kind: csv or parquet.
     """
+    import pyarrow as pa
+
     sink, columns = Pieces(), schema()
     with KINDS[kind][0](sink, columns) as writer:
         held: list[pa.Table] = []
         for table in _ahead(root, run_ids):
-            if table is not None:
-                held.append(table)
+            held.append(table)
             if sum(map(len, held)) >= CHUNK_ROWS:
-                writer.write_table(_together(held, columns))
+                writer.write_table(pa.concat_tables(held))
                 held = []
                 yield sink.taken()
         if held:
-            writer.write_table(_together(held, columns))
+            writer.write_table(pa.concat_tables(held))
     yield sink.taken()
 
 
-def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[pa.Table | None]:
+def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[pa.Table]:
     """The curves of runs in their order, a few of them read while the one before is written."""
-    waiting: deque[Future[pa.Table | None]] = deque()
+    waiting: deque[Future[pa.Table]] = deque()
     with ThreadPoolExecutor(READERS, thread_name_prefix="curves") as pool:
         for run_id in run_ids:
             waiting.append(pool.submit(curve, root, run_id))
@@ -116,18 +117,22 @@ def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[pa.Table | None]:
         yield from (left.result() for left in waiting)
 
 
-def curve(root: Path, run_id: str) -> pa.Table | None:
-    """The rows of a run, one a step, in order, with its name; where attempts overlap, the latest one's."""
+def curve(root: Path, run_id: str) -> pa.Table:
+    """The rows of a run in the columns of an export, one a step, in order.
+
+    Where attempts overlap, the latest one's; one row without a step where they cannot be read.
+    """
     import pyarrow as pa
 
+    columns = schema()
     try:
         parts = [table for attempt in RunDir(root, run_id).attempts() for table in metrics.read(attempt)]
-    except (StoreError, OSError, ValueError):
-        return None
-    if not parts:
-        return None
-    whole = parts[0] if len(parts) == 1 else _in_order(pa.concat_tables(parts, promote_options="permissive"))
-    return whole.append_column("run_id", pa.repeat(run_id, len(whole)))
+        if not parts:
+            return columns.empty_table()
+        whole = parts[0] if len(parts) == 1 else _in_order(pa.concat_tables(parts, promote_options="permissive"))
+        return _cast(whole.append_column("run_id", pa.repeat(run_id, len(whole))), columns)
+    except (StoreError, OSError, KeyError, ValueError, pa.ArrowException):
+        return _cast(pa.table({"run_id": [run_id]}), columns)
 
 
 def _in_order(rows: pa.Table) -> pa.Table:
@@ -139,11 +144,10 @@ def _in_order(rows: pa.Table) -> pa.Table:
     return rows.take([last[step] for step in sorted(last)])
 
 
-def _together(tables: Sequence[pa.Table], columns: pa.Schema) -> pa.Table:
-    """Runs after one another, with all columns; what no run measured is empty."""
+def _cast(whole: pa.Table, columns: pa.Schema) -> pa.Table:
+    """With all columns; what the run did not measure is empty."""
     import pyarrow as pa
 
-    whole = pa.concat_tables(tables, promote_options="permissive")
     there = set(whole.column_names)
     arrays = [
         whole[field.name].cast(field.type) if field.name in there else pa.nulls(len(whole), field.type)

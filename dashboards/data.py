@@ -12,6 +12,10 @@ from analysis.runs.tidy import Runs
 from analysis.settings import StudySettings
 from analysis.study import Study
 from dashboards.figures.curves import kept, thinned
+from gpt3core.store.rundir import RunDir
+from sweeps.watching import loss_trace
+
+Read = dict[str, tuple[loss_trace.Stamp, pd.DataFrame]]  # the curve of a run, and when it was changed last
 
 
 def load(settings: StudySettings) -> tuple[Study, Path]:
@@ -23,13 +27,20 @@ def load(settings: StudySettings) -> tuple[Study, Path]:
     return api.study(settings, reuse=True)
 
 
-def losses(runs: Runs, *, exact: bool = False) -> dict[str, pd.DataFrame] | None:
+def losses(runs: Runs, read: Read | None = None, *, exact: bool = False) -> dict[str, pd.DataFrame] | None:
     """The loss curve of each run, thinned for display; None for a table, which has none.
 
     Args:
+        read: the curves of an earlier call, of which those that changed are read again; it is brought up to date.
         exact: keep points as they were measured, instead of means.
     """
     if not runs.store:
         return None
-    fewer = kept if exact else thinned
-    return {run_id: fewer(store.curve(runs.source, run_id)) for run_id in runs.table.run_id}
+    fewer, read = kept if exact else thinned, {} if read is None else read
+    for run_id in runs.table.run_id:
+        stamp = loss_trace.stamp(RunDir(runs.source, run_id))
+        if run_id not in read or read[run_id][0] != stamp:
+            read[run_id] = stamp, fewer(store.curve(runs.source, run_id))
+    for gone in set(read) - set(runs.table.run_id):
+        del read[gone]
+    return {run_id: read[run_id][1] for run_id in runs.table.run_id}

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from analysis.settings import CompareSettings, StudySettings
     from dashboards.figures.style import Page
 
-MOST_KEPT = 200  # figures whose rows can be asked for; older ones say that they are gone
-GONE = "this figure was drawn anew since: load its page again\n"
+MOST_KEPT = 20  # figures of one kind whose rows can be asked for; older ones say that they are gone
+GONE = "the rows of this figure are kept no longer: load its page again\n"
 
 
 def csv(rows: pd.DataFrame) -> bytes:
@@ -90,15 +90,18 @@ class Shelf:
                 if kept is page:
                     self._pages.move_to_end(key)
                     return key
+            alike = [key for key, kept in self._pages.items() if kept.slug == page.slug]
+            if len(alike) >= MOST_KEPT:  # one that is drawn at every tick pushes no other kind out
+                del self._pages[alike[0]]
             key = secrets.token_hex(8)
             self._pages[key] = page
-            while len(self._pages) > MOST_KEPT:
-                self._pages.popitem(last=False)
             return key
 
     def get(self, key: str) -> Page | None:
-        """The figure, if it is still kept."""
+        """The figure, if it is still kept: what is asked for is kept longest."""
         with self._lock:
+            if key in self._pages:
+                self._pages.move_to_end(key)
             return self._pages.get(key)
 
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from analysis.output.answer import Line
     from analysis.study import Study
+    from dashboards import data
     from dashboards.figures.style import Page
 
 POLL_SECONDS = 3.0  # between looks at the store
+FITTING = "The laws are being fitted."
 Token = tuple[int, float]
 
 
@@ -40,6 +42,11 @@ class View:
     fitting: float | None = None  # since when newer results are being fitted
     problem: str = ""  # why newer results could not be
 
+    @property
+    def waiting(self) -> str:
+        """Why there is no study, where there is none."""
+        return self.problem or FITTING
+
 
 class Live:
     """Follows a store or a table, whose place is ``root``; ``view`` is what to show now.
@@ -52,6 +59,8 @@ class Live:
         self.root = places.local(given.runs) if given.runs else default_root()
         self.shelf = Shelf()
         self._token: Token | None = None
+        self._problem = ""  # of the last fit
+        self._curves: data.Read = {}
         self.view = View()
 
     def follow(self) -> None:
@@ -60,18 +69,26 @@ class Live:
 
     def look(self) -> None:
         """Fit what is new, if anything is; a problem is shown, and tried again when the store changes."""
-        places.refresh(self.root)
-        token = _token(self.root)
+        try:
+            places.refresh(self.root)
+            token = _token(self.root)
+        except Exception as error:  # the store is away now
+            self._shown(problem=_sentence(error))
+            return
         if token == self._token:
+            self._shown(problem=self._problem)
             return
         self.view = replace(self.view, fitting=time.time())
         try:
             self.view = self._fitted()
         except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
-            known = isinstance(error, UsageError | StoreError | LostError | OSError)
-            problem = str(error) if known else f"not fitted: {type(error).__name__}: {error}"
-            self.view = replace(self.view, fitting=None, problem=problem)
-        self._token = token
+            self.view = replace(self.view, fitting=None, problem=_sentence(error))
+        self._token, self._problem = token, self.view.problem
+
+    def _shown(self, problem: str) -> None:
+        """Say a problem, or that there is none any more; the view stays where it says so already."""
+        if problem != self.view.problem:
+            self.view = replace(self.view, problem=problem)
 
     def _follow(self) -> None:
         while True:
@@ -85,10 +102,15 @@ class Live:
 
         study, _ = data.load(self.given)
         made = self.view.fitting or time.time()
-        curves = data.losses(study.runs)
+        curves = data.losses(study.runs, self._curves)
         pages = catalogue.pages(study, curves)
         name, number = study.runs.name, self.view.number + 1
         return View(number=number, name=name, answer=answer(study), pages=pages, study=study, curves=curves, made=made)
+
+
+def _sentence(error: Exception) -> str:
+    known = isinstance(error, UsageError | StoreError | LostError | OSError)
+    return str(error) if known else f"not fitted: {type(error).__name__}: {error}"
 
 
 def _token(root: Path) -> Token:

@@ -75,7 +75,7 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
     """
     wrong: list[str] = []
 
-    def between(name: str, low: float, high: float, default: float, like: str) -> float:
+    def between(name: str, low: float, high: float, default: float, like: str, *, whole: bool = False) -> float:
         text = state.get(name, "").strip()
         if not text:
             return default
@@ -83,7 +83,7 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not low <= value <= high:
+        if not low <= value <= high or (whole and value % 1):
             wrong.append(f"{name}={text:.40}: {like}, from {number(low)} to {number(high)}; {number(default)} is taken")
             return default
         return value
@@ -102,7 +102,7 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
     found = Asked(
         compute=compute,
         largest=largest,
-        batch=round(between("batch", 1, MOST_RUNS, 4, "runs")),
+        batch=int(between("batch", 1, MOST_RUNS, 4, "a whole number of runs", whole=True)),
         target=among("for", TARGETS),
         gpu=among("gpu", hardware.GPUS),
         days=between("days", 1e-3, MOST_DAYS, 30.0, "days"),

@@ -24,7 +24,6 @@ Condition = Callable[[Row], bool]
 LETTERS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 NONE = "none"
 SEARCHED = ("run_id", "sweep", "status", "note", "corpus")
-CLOSE = 5e-3  # two numbers that are printed alike are equal
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]\w*)(?P<how>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _ORDERS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -110,7 +109,7 @@ def page(items: Sequence[T], number: int, size: int) -> tuple[list[T], int, int]
 def _group(value: str, by: Column, members: list[Row]) -> Group:
     losses = [row.loss for row in members if row.loss is not None]
     first = by.value(members[0])
-    given = NONE if first is None else str(first) if by.kind == TEXT else f"{first:.6g}"
+    given = NONE if first is None else str(first) if by.kind == TEXT else _short(by, first)
     return Group(
         value=value or NONE,
         word=shlex.quote(f"{by.name}={given}") if re.search(r"[\s\"'\\]", given) else f"{by.name}={given}",
@@ -154,13 +153,25 @@ def _condition(name: str, how: str, value: str) -> Condition:
     if how in _ORDERS:
         test = _ORDERS[how]
         return lambda row: (found := column.value(row)) is not None and test(found, wanted)
-    close = 0.0 if column.kind == WHOLE else CLOSE
 
     def equal(row: Row) -> bool:
         found = column.value(row)
-        return found is not None and math.isclose(found, wanted, rel_tol=close)
+        return found is not None and _alike(column, found, wanted)
 
     return equal if how == "=" else lambda row: not equal(row)
+
+
+def _alike(column: Column, a: float, b: float) -> bool:
+    """Whether two numbers are equal: printed alike in their column; whole ones are not rounded."""
+    if a == b or column.kind == WHOLE or not (math.isfinite(a) and math.isfinite(b)):
+        return a == b
+    return column.words(a) == column.words(b)
+
+
+def _short(column: Column, value: float) -> str:
+    """Digits that a filter reads as the same number, few where they are enough."""
+    few = f"{value:.6g}"
+    return few if _alike(column, float(few), value) else repr(float(value))
 
 
 def _of_text(column: Column, how: str, value: str) -> Condition:

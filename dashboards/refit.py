@@ -97,13 +97,18 @@ def choice(state: Mapping[str, str]) -> Choice:
     )
 
 
-def unknown(state: Mapping[str, str]) -> str:
-    """What a permalink names that there is not, in a sentence; nothing where there is all of it."""
+def unknown(state: Mapping[str, str]) -> dict[str, str]:
+    """What a permalink names that there is not, by name, with what is allowed."""
+    from analysis import laws
+
     chosen = choice(state)
-    taken = {"law": chosen.law, "N": chosen.n, "C": chosen.c, "cut": _flops(state.get("cut", ""))}
-    names = [n for n, value in taken.items() if value is None and state.get(n, "") not in ("", STARTED)]
-    given = ", ".join(f"{name}={state[name]:.40}" for name in names)
-    return f"Not known, and as the app was started: {given}." if names else ""
+    taken = {
+        "law": (chosen.law, f"allowed are all, {', '.join((*laws.LAWS, *laws.AUTHORS))}"),
+        "N": (chosen.n, f"allowed are {', '.join(COUNTS)}"),
+        "C": (chosen.c, f"allowed are {', '.join(COMPUTES)}"),
+        "cut": (_flops(state.get("cut", "")), "FLOPs, positive, like 1e18"),
+    }
+    return {n: why for n, (value, why) in taken.items() if value is None and state.get(n, "") not in ("", STARTED)}
 
 
 def unread(state: Mapping[str, str], study: Study) -> list[str]:
@@ -171,11 +176,9 @@ def settings(given: StudySettings, chosen: Choice, known: Collection[str]) -> St
     )
 
 
-def command(asked: StudySettings, steps: Sequence[LeftOut] = ()) -> str:
-    """What to type for the same fit, the reasons behind it as a shell's comments."""
-    lines = [typed.command("analysis.fit", asked)]
-    lines += [f"# {step.reason}: {', '.join(step.runs)}".replace("\n", " ") for step in steps]
-    return "\n".join(lines)
+def command(asked: StudySettings) -> str:
+    """What to type for the same fit. Only settings: the words of an address, such as reasons, never reach a shell."""
+    return typed.command("analysis.fit", asked)
 
 
 # -------------------------------------------------------------------------------------------------------- what is shown

@@ -26,7 +26,7 @@ SHORTEST_TOKEN = 16  # characters
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # by no-referrer a form of our own would be sent with Origin: null
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 

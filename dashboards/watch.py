@@ -6,6 +6,7 @@ import base64
 import contextlib
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweeps.watching.history import History
 from sweeps.watching.loss_trace import Stamp
 from sweeps.watching.standing import Standing
 
+SWEEPS = 8  # that readers look at, of which something is kept
 SHOWN = 40  # running runs whose curves are read
 LOOK_SECONDS = 1.0  # between two looks at one sweep, however many pages ask
 PAST_SECONDS = 15.0  # between two readings of the whole log of a sweep that goes on
@@ -38,7 +40,7 @@ class Under:
 class Past:
     """What became of a sweep until a moment."""
 
-    number: int  # another one where it was read anew
+    number: int  # another one for each reading, of whichever sweep
     told_by: tuple[object, ...]  # what it depends on, but for the time
     history: History
     sizes: dict[str, float]  # non-embedding parameters by the label of a size
@@ -52,16 +54,24 @@ class Watched:
     under: dict[str, Under] = field(default_factory=dict)  # of the runs under way that are shown
 
 
+@dataclass(kw_only=True)
+class _Followed:
+    """What is kept of a sweep between two looks."""
+
+    seen: Watched | None = None
+    under: dict[str, tuple[Stamp, Under]] = field(default_factory=dict)
+    past: Past | None = None
+    sizes: dict[str, float] = field(default_factory=dict)
+
+
 class Watch:
     """Looks at sweeps for whoever asks."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = threading.Lock()
-        self._seen: dict[str, Watched] = {}
-        self._under: dict[str, tuple[Stamp, Under]] = {}
-        self._past: Past | None = None  # of the sweep last asked for
-        self._sizes: dict[str, float] = {}
+        self._followed: OrderedDict[str, _Followed] = OrderedDict()  # by name, the one last asked for last
+        self._pasts = 0  # read so far
 
     def names(self) -> list[str]:
         """The sweeps that there are, the one last driven first."""
@@ -70,48 +80,55 @@ class Watch:
     def look(self, name: str) -> Watched:
         """A sweep of the store; ``name`` is one of ``names``."""
         with self._lock:
-            seen = self._seen.get(name)
-            if seen is not None and time.time() - seen.standing.time < LOOK_SECONDS:
-                return seen
+            known = self._of(name)
+            if known.seen is not None and time.time() - known.seen.standing.time < LOOK_SECONDS:
+                return known.seen
             with contextlib.suppress(StoreError):  # a store elsewhere that does not answer now: what was seen last
                 places.refresh(self._root)
             found = standing.look(self._root, name)
-            under = {live.run_id: self._read(live.run_id) for live in found.running[:SHOWN] if "/" not in live.run_id}
-            self._seen = {name: Watched(standing=found, under=under)}
-            self._under = {run_id: self._under[run_id] for run_id in under}
-            return self._seen[name]
+            shown = [live.run_id for live in found.running[:SHOWN] if "/" not in live.run_id]
+            known.under = {run_id: self._read(run_id, known.under.get(run_id)) for run_id in shown}
+            under = {run_id: read for run_id, (_, read) in known.under.items()}
+            known.seen = Watched(standing=found, under=under)
+            return known.seen
 
     def past(self, name: str) -> Past:
         """What became of a sweep of the store; of one that goes on, up to a few seconds ago."""
         sweep = self.look(name).standing
         with self._lock:
-            seen, told_by = self._past, (sweep.driver, sweep.spoke, sweep.done)
-            if seen is not None and seen.history.name == name:
+            known, told_by = self._of(name), (sweep.driver, sweep.spoke, sweep.done)
+            if (seen := known.past) is not None:
                 over = sweep.driver not in said.ALIVE and seen.told_by == told_by
                 if over or sweep.time - seen.history.now < PAST_SECONDS:
                     return seen
             found = history.read(self._root, sweep)
             runs = {run.size: run.run_id for part in (found.stays, found.coming) for run in part}
-            sizes = {size: n for size, run_id in runs.items() if (n := self._size(size, run_id)) is not None}
-            number = 1 if seen is None else seen.number + 1
-            self._past = Past(number=number, told_by=told_by, history=found, sizes=sizes)
-            return self._past
+            for size, run_id in runs.items():
+                self._measure(known.sizes, size, run_id)
+            self._pasts += 1
+            known.past = Past(number=self._pasts, told_by=told_by, history=found, sizes=dict(known.sizes))
+            return known.past
 
-    def _size(self, label: str, run_id: str) -> float | None:
+    def _of(self, name: str) -> _Followed:
+        """What is kept of a sweep; the lock is held."""
+        found = self._followed.setdefault(name, _Followed())
+        self._followed.move_to_end(name)
+        if len(self._followed) > SWEEPS:
+            self._followed.popitem(last=False)
+        return found
+
+    def _measure(self, sizes: dict[str, float], label: str, run_id: str) -> None:
         """Non-embedding parameters of a size, by one of its runs."""
-        if label not in self._sizes and "/" not in run_id:
+        if label not in sizes and "/" not in run_id:
             with contextlib.suppress(StoreError, OSError):
-                self._sizes[label] = float(costs.params(RunDir(self._root, run_id).spec().model).nonembedding)
-        return self._sizes.get(label)
+                sizes[label] = float(costs.params(RunDir(self._root, run_id).spec().model).nonembedding)
 
-    def _read(self, run_id: str) -> Under:
+    def _read(self, run_id: str, before: tuple[Stamp, Under] | None) -> tuple[Stamp, Under]:
         run = RunDir(self._root, run_id)
         stamp = loss_trace.stamp(run)
-        before = self._under.get(run_id)
-        if before is None or before[0] != stamp:
-            before = stamp, Under(losses=loss_trace.losses(run), met=tuple(incidents.sentences(incidents.read(run))))
-            self._under[run_id] = before
-        return before[1]
+        if before is not None and before[0] == stamp:
+            return before
+        return stamp, Under(losses=loss_trace.losses(run), met=tuple(incidents.sentences(incidents.read(run))))
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 (() => {
   "use strict";
   let shown = null; // [pathname, search] that the page is of, as last routed or written
+  let routed = false; // and nothing was written of it yet
 
   function text(value) {
     if (value === null || value === undefined) return "";
@@ -13,6 +14,7 @@
     const { no_update } = window.dash_clientside;
     if (shown && shown[0] === pathname && shown[1] === search) return no_update; // written by an input
     shown = [pathname, search];
+    routed = true;
     return shown;
   }
 
@@ -26,7 +28,10 @@
       else query.set(id.state, value);
     });
     const search = query.size ? `?${query}` : "";
+    const first = routed; // what the page made of its address, and no choice of the reader's
+    routed = false;
     if (search === window.location.search) return no_update;
+    if (!first) set_props("unread", { children: "" });
     shown = [window.location.pathname, search];
     window.history.replaceState(window.history.state, "", search || window.location.pathname);
     set_props("url", { search, href: window.location.href }); // else it would put its own address back

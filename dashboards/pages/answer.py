@@ -66,5 +66,5 @@ def _label(view: View, line: Line) -> Sequence[Any]:
 def _href(view: View, slug: str) -> str:
     """The address of a figure."""
     group = next(page.group for page in view.pages if page.slug == slug)
-    path, key = {"laws": (laws.PATH, "figure"), fewshot.TABS.group: (fewshot.PATH, fewshot.TABS.key)}[group]
+    path, key = {"laws": (laws.PATH, "figure"), fewshot.GROUP: (fewshot.PATH, fewshot.KEY)}[group]
     return f"{path}?{key}={slug}"

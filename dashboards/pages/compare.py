@@ -12,10 +12,10 @@ from analysis.estimation.compare import Comparison
 from analysis.output import comparison as words
 from analysis.runs.ladders import Ladders
 from dashboards import exports, pairs, typed
-from dashboards.behind import Behind
+from dashboards.behind import Behind, Found
 from dashboards.figures.comparison import frontiers, multipliers
 from dashboards.live import Live
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs
 from dashboards.pairs import Pair
 from gpt3core.errors import StoreError, UsageError
 
@@ -28,7 +28,7 @@ ALONE = (
     "few values, such as the data mixture."
 )
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in pairs.STATE)
-Of = list[Any]  # what is shown: the number of the study, and the pair
+Of = list[Any]  # what is shown: the number of the study of that time, and the pair
 Compared = list[tuple[Ladders, Comparison]]
 
 
@@ -41,13 +41,14 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     pair = pairs.chosen(state, ladders, live.view.name)
     if pair is None:
         return html.Article(html.P(ALONE))
+    arms = {name: name for name in ladders[pair.by]}
     return html.Article(
         [
             html.Div(
                 [
-                    _dropdown("by", "Told apart by", list(ladders), pair.by),
-                    _dropdown("A", "A, the baseline", ladders[pair.by], pair.a),
-                    _dropdown("B", "B", ladders[pair.by], pair.b),
+                    inputs.dropdown("by", "Told apart by", {name: name for name in ladders}, pair.by),
+                    inputs.dropdown("A", "A, the baseline", arms, pair.a),
+                    inputs.dropdown("B", "B", arms, pair.b),
                 ],
                 className="chosen",
             ),
@@ -58,17 +59,21 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             *gallery.figure(MULTIPLIER),
             *gallery.figure(FRONTIERS),
             html.H2("The same at the command line"),
-            html.Div(
-                [html.Code(id="compare-command"), dcc.Clipboard(target_id="compare-command", title="copy")],
-                className="copied",
-            ),
+            inputs.copied("compare-command"),
         ]
     )
 
 
-def _dropdown(name: str, label: str, values: list[str], value: str) -> Any:
-    box = dcc.Dropdown(id={"state": name}, options=values, value=value, clearable=False)
-    return html.Label([label, box])
+def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
+    """What an address asks for that there is not; where nothing can be compared the page says why."""
+    try:
+        ladders = pairs.known(live.given, live.root)
+    except (UsageError, StoreError):
+        return {}
+    wrong = inputs.refused(state, {"by": ladders})
+    arms = ladders.get(state["by"]) or next(iter(ladders.values()), [])
+    wrong |= inputs.refused(state, {"A": arms, "B": arms})
+    return wrong or ({"A": "is B too"} if state["A"] and state["A"] == state["B"] else {})
 
 
 def register(app: Any, live: Live) -> None:
@@ -110,20 +115,31 @@ def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
             return dash.no_update, "Reading the runs.", True
         if a == b:
             return dash.no_update, "A and B are the same: choose another.", True
-        now = [live.view.number, by, a, b]
         asked = pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b))
-        found = done.ask(tuple(now), lambda: pairs.compare(asked))
-        older = f" What is shown is older: {of[3]} against {of[2]}." if of is not None and of != now else ""
-        told = "" if found.value is not None else f"Comparing behind the page for {found.seconds:.0f} s.{older}"
-        if found.problem:
-            told = f"Not compared: {found.problem}.{older}"
+        found = done.ask((by, a, b), live.view.number, lambda: pairs.compare(asked))
+        now = [found.of, by, a, b]
+        told = progress(found, "" if of is None else f"{of[3]} against {of[2]}")
         ready = found.value is not None and of != now
         return now if ready else dash.no_update, told if told != said else dash.no_update, found.done
 
 
+def progress(found: Found[Compared], shown: str) -> str:
+    """What goes on behind the page, and whether what it shows is older.
+
+    Args:
+        shown: the two that the browser shows, in words.
+    """
+    older = f" What is shown is older: {shown}." if shown else ""
+    if found.value is not None:
+        older = " What is shown was compared before results were added."
+    if found.problem:
+        return f"Not compared: {found.problem}.{older}"
+    return "" if found.done else f"Comparing behind the page for {found.seconds:.0f} s.{older}"
+
+
 def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
     def shown(of: Of | None) -> Compared:
-        found = None if of is None else done.peek(tuple(of))
+        found = None if of is None else done.peek(tuple(of[1:]))
         if found is None:
             raise dash.exceptions.PreventUpdate
         return found
@@ -143,12 +159,12 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
     def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
         page = multipliers([found for _, found in shown(of)])
-        return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"))
+        return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"), of=of[1:])
 
     @app.callback(*gallery.outputs(FRONTIERS), dash.Input("compare-of", "data"), gallery.shown(FRONTIERS))
     def both(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
         page = frontiers(*shown(of)[0])
-        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"))
+        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"), of=of[1:])
 
 
 def _code(live: Live, of: Of, figure: str) -> str:

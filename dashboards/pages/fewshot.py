@@ -1,23 +1,48 @@
-"""Few-shot: every figure of the catalogue that shows accuracies."""
+"""Few-shot: every figure of the catalogue that shows accuracies, a tab each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import dash
+from dash import dcc, html
+
 from dashboards.live import Live
-from dashboards.pages import tabs
+from dashboards.pages import gallery, inputs
 
 PATH, TITLE = "/fewshot", "Few-shot"
-STATE = {"accuracy": "accuracy-compute"}
-TABS = tabs.Tabs(name="fewshot", key="accuracy", group="few-shot", empty="These runs were not evaluated on any task.")
+KEY, GROUP = "accuracy", "few-shot"  # of the chosen figure in the address, and of figures
+STATE = {KEY: "accuracy-compute"}
+FIGURE = "fewshot-figure"
+EMPTY = "These runs were not evaluated on any task."
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
-    """A tab a figure."""
-    return tabs.layout(TABS, state)
+    """Tabs over a figure, whose slug is in the address; of the first, where there is none such."""
+    chosen = dcc.RadioItems(id={"state": KEY}, value=state[KEY], options=[], className="tabs", inline=True)
+    return html.Article([chosen, *gallery.figure(FIGURE)])
+
+
+def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
+    """What an address asks for that there is not."""
+    return inputs.refused(state, {KEY: inputs.slugs(live, GROUP)})
 
 
 def register(app: Any, live: Live) -> None:
-    """The tabs follow the study."""
-    tabs.register(app, live, TABS)
+    """The tabs follow the study, the figure the tab."""
+
+    @app.callback(
+        dash.Output({"state": KEY}, "options"),
+        *gallery.outputs(FIGURE),
+        dash.Input({"state": KEY}, "value"),
+        dash.Input("tick", "n_intervals"),
+        gallery.shown(FIGURE),
+    )
+    def show(chosen: str, _: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+        view = live.view
+        pages = [page for page in view.pages if page.group == GROUP]
+        page = next((page for page in pages if page.slug == chosen), pages[0] if pages else None)
+        about, *drawn = gallery.draw(live, FIGURE, page, view.number, was)
+        labels = [{"label": page.title, "value": page.slug} for page in pages]
+        return labels, about if pages or not view.number else EMPTY, *drawn

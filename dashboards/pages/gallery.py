@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dash
@@ -13,6 +14,7 @@ from dashboards.live import Live
 from dashboards.typeset import pieces
 
 HIDDEN = {"display": "none"}
+WHOLE = ("annotations", "images", "shapes")  # of a layout: lists that a figure may be without
 
 
 def figure(name: str) -> list[Any]:
@@ -45,7 +47,14 @@ def shown(name: str) -> Any:
 
 
 def draw(
-    live: Live, name: str, page: Page | None, version: Any, was: list[Any] | None, code: str | None = None
+    live: Live,
+    name: str,
+    page: Page | None,
+    version: Any,
+    was: list[Any] | None,
+    code: str | None = None,
+    *,
+    of: Any = None,
 ) -> tuple[Any, ...]:
     """What a figure's components become.
 
@@ -53,18 +62,22 @@ def draw(
         page: None where there is nothing to draw yet.
         version: changes when the figure does, and is plain JSON: the number of the study, a cut, a law.
         was: what the browser has; compared with that and not with what was sent, for a slow answer that a later tick
-            overtook is discarded. Where it is of the same figure, a reader's zoom stays.
+            overtook is discarded. Where it is of the same figure of the same thing, a reader's zoom stays.
         code: Python that draws it; by default that of a figure of the catalogue.
+        of: what it shows, where that is not the study: a run, a sweep, a pair; plain JSON.
 
     Raises:
         PreventUpdate: when the browser has it already.
     """
-    now = [None if page is None else page.slug, version]
-    if was == now:
-        raise dash.exceptions.PreventUpdate
     if page is None:
+        now = [None, version]
+        if was == now:
+            raise dash.exceptions.PreventUpdate
         return "", {"data": [], "layout": {}}, HIDDEN, [], now
     whole = page.figure.to_plotly_json()
+    now = [[page.slug, of, _axes(whole["layout"])], version]
+    if was == now:
+        raise dash.exceptions.PreventUpdate
     size = {"height": f"{whole['layout'].get('height', 560)}px"}
     about = typeset(f"{page.about} {len(page.rows):,} rows behind it.")
     code = code or exports.code(live.given, page.slug)
@@ -72,18 +85,40 @@ def draw(
     return about, drawn, size, exports.row(page, live.shelf, name, code), now
 
 
+def _is_axis(name: str) -> bool:
+    return name.startswith(("xaxis", "yaxis"))
+
+
+def _axes(layout: Mapping[str, Any]) -> list[Any]:
+    """What a zoom is of: where another axis comes, or one measures something else, it would show the wrong thing."""
+    return [
+        [name, axis.get("type"), axis.get("title", {}).get("text"), _range(axis), sorted(axis)]
+        for name, axis in sorted(layout.items())
+        if _is_axis(name)
+    ]
+
+
+def _range(axis: Mapping[str, Any]) -> list[str]:
+    """The range that the figure itself gives, if any."""
+    return [str(end) for end in axis.get("range") or ()]
+
+
 def _changed(whole: dict[str, Any]) -> Any:
-    """The figure without the ranges of its axes.
+    """The figure without the ranges of its axes, and without a reader's selection.
 
     The browser's layout holds what the reader sees: uirevision does not outlive a Graph's own updates.
     """
     patch = dash.Patch()
     patch["data"] = whole["data"]
+    for name in WHOLE:  # of the figure before these would stay
+        patch["layout"][name] = []
     for name, value in whole["layout"].items():
-        if not name.startswith(("xaxis", "yaxis")):
+        if not _is_axis(name):
             patch["layout"][name] = value
-        elif "tickvals" in value:
-            patch["layout"][name]["tickvals"] = value["tickvals"]
+            continue
+        for key, part in value.items():
+            if key not in ("range", "autorange"):
+                patch["layout"][name][key] = part
     return patch
 
 

@@ -21,7 +21,7 @@ from dashboards.figures.backtest import backtest
 from dashboards.figures.linear import linear
 from dashboards.figures.style import Page
 from dashboards.live import Live, View
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of
@@ -36,7 +36,7 @@ FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
-Of = list[Any]  # what is shown: the number of the study, and the state that was chosen
+Of = list[Any]  # what is shown: the number of the study that it was made of, and the state that was chosen
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
@@ -44,18 +44,19 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     return html.Article(
         [
             _choices(state),
-            html.P(refit.unknown(state), className="warning"),
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
             dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
             html.Div(_shown(state), id="laws-shown"),
             html.H2("The same at the command line"),
-            html.Div(
-                [html.Code(id="laws-command"), dcc.Clipboard(target_id="laws-command", title="copy")],
-                className="copied",
-            ),
+            inputs.copied("laws-command"),
         ]
     )
+
+
+def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
+    """What an address asks for that there is not; of a window and of runs left out, the page says so itself."""
+    return {**inputs.refused(state, {"figure": inputs.slugs(live, refit.GROUP), "axes": AXES}), **refit.unknown(state)}
 
 
 def _shown(state: Mapping[str, str]) -> list[Any]:
@@ -73,7 +74,7 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
             dcc.Slider(0, 0, step=1, value=0, id="laws-slider", included=False, allow_direct_input=False),
             id="laws-slider-box",
         ),
-        hidden("cut", state),
+        inputs.hidden("cut", state),
         *gallery.figure(CUT),
     ]
 
@@ -102,7 +103,7 @@ def _choices(state: Mapping[str, str]) -> Any:
                     html.Button("Undo", id="laws-undo"),
                     html.Span(id="laws-refused", className="warning", role="alert"),
                     html.Ul(id="laws-out"),
-                    hidden("out", state),
+                    inputs.hidden("out", state),
                 ],
                 className="lasso",
             ),
@@ -112,15 +113,7 @@ def _choices(state: Mapping[str, str]) -> Any:
 
 
 def _dropdown(name: str, label: str, words: Mapping[str, str], value: str | None) -> Any:
-    options = [{"label": "as started", "value": STARTED}]
-    options += [{"label": word, "value": value} for value, word in words.items()]
-    box = dcc.Dropdown(id={"state": name}, options=options, value=value or STARTED, clearable=False, searchable=False)
-    return html.Label([label, box])
-
-
-def hidden(name: str, state: Mapping[str, str]) -> Any:
-    """What the address holds and no field shows."""
-    return html.Div(dcc.Input(id={"state": name}, type="hidden", value=state[name]), hidden=True)
+    return inputs.dropdown(name, label, {STARTED: "as started", **words}, value or STARTED)
 
 
 def _field(name: str, label: str, state: Mapping[str, str]) -> Any:
@@ -147,11 +140,17 @@ class Desk:
     def ask(self, view: View, state: Mapping[str, str]) -> Any:
         """What there is of the fit of a choice: behind.Found."""
         chosen = refit.choice(state)
-        return self._fits.ask((view.number, chosen), lambda: refit.fit(self.live.given, chosen, view))
+        return self._fits.ask(self._key(chosen, view), view.number, lambda: refit.fit(self.live.given, chosen, view))
 
     def shown(self, of: Of | None) -> Fit | None:
         """The fit that a browser shows; None before the first, and where it is forgotten."""
-        return None if of is None else self._fits.peek((of[0], refit.choice(of[1])))
+        view = self.live.view
+        return None if of is None or view.study is None else self._fits.peek(self._key(refit.choice(of[1]), view))
+
+    def _key(self, chosen: Choice, view: View) -> str:
+        """What is fitted for a choice, whatever the reasons behind it are."""
+        assert view.study is not None, "who asks has waited for the first fit"
+        return repr(refit.settings(self.live.given, chosen, set(view.study.everything.run_id)))
 
     def fit(self, of: Of | None) -> Fit:
         """The same, for a callback: PreventUpdate where there is none."""
@@ -177,8 +176,11 @@ def _register_fit(app: Any, desk: Desk) -> None:
         state = {name: value or "" for name, value in zip(refit.STATE, values, strict=True)}
         view = desk.live.view
         if view.study is None:
-            raise dash.exceptions.PreventUpdate
-        found, now = desk.ask(view, state), [view.number, state]
+            if said == view.waiting:
+                raise dash.exceptions.PreventUpdate
+            return dash.no_update, view.waiting, True, ""
+        found = desk.ask(view, state)
+        now = [found.of, state]
         parts = [f"{sentence}." for sentence in refit.unread(state, view.study)]
         parts += [progress(found, state, shown=desk.shown(of) if of != now else None)]
         told = " ".join(part for part in parts if part)
@@ -194,11 +196,13 @@ def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:
         found: of the fit that was asked for: behind.Found.
         shown: the fit that the browser shows, where it is another one.
     """
-    older = f" What is shown is the fit before: {short(shown)}." if shown is not None else ""
+    before = found.value or shown
+    older = f" What is shown is the fit before: {short(before)}." if before is not None else ""
     if found.problem:
         return f"Not fitted: {found.problem}.{older}"
-    if found.value is None:
-        return f"Fitting behind the page for {found.seconds:.0f} s.{older}"
+    if not found.done:
+        newer = "Results were added: fitting them" if found.value is not None else "Fitting"
+        return f"{newer} behind the page for {found.seconds:.0f} s.{older}"
     if refit.choice(state) == Choice():
         return f"As the app was started: {short(found.value)}."
     return f"Fitted in {found.seconds:.1f} s: {short(found.value)}."
@@ -247,7 +251,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked, steps=steps)
+        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked)
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:
@@ -258,13 +262,11 @@ def chosen_page(fit: Fit, slug: str) -> Page | None:
 def _drawn(
     desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, was: list[Any] | None
 ) -> tuple[Any, ...]:
-    """A figure on the axes that were chosen; a reader's zoom stays while these do."""
-    version = [of, axes]
+    """A figure on the axes that were chosen."""
     code = None if page is None else exports.code(fit.asked, page.slug)
     if page is not None and axes == "linear":
         page = linear(page)
-    same = was is not None and was[1] is not None and was[1][1] == axes
-    return gallery.draw(desk.live, name, page, version, was if same else None, code)
+    return gallery.draw(desk.live, name, page, [of, axes], was, code)
 
 
 def _answer(fit: Fit, before: Sequence[tuple[str, str]]) -> list[Any]:

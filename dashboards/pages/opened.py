@@ -111,7 +111,7 @@ def _register_curve(app: Any, live: Live, runs: RunTable) -> None:
             raise dash.exceptions.PreventUpdate
         page = None if row is None else one_run.curve(live.root, row.run_id)
         code = None if row is None else one_run.code(live.root, row.run_id)
-        return gallery.draw(live, CURVE, page, version, was, code=code)
+        return gallery.draw(live, CURVE, page, version, was, code=code, of=run_id)
 
 
 def _register_closing(app: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dash
+from analysis.output.words import number_of
 from dash import dcc, html
 
 from analysis.output import proposals
@@ -14,7 +15,7 @@ from dashboards import exports, plan
 from dashboards.behind import Behind, Found
 from dashboards.figures.plan import plan as figure
 from dashboards.live import Live, View
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs, tables
 from dashboards.plan import Asked, Outlook
 from sweeps.planning import hardware
 
@@ -31,7 +32,6 @@ FIGURE = "plan-figure"
 MARKS = {-1: "1/10", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
 OF_SLIDERS = ("compute", "largest")
 SAID = ("wrong", "answer", "why", "next")
-FITTING = "The laws are being fitted."
 DRAWING = "The laws are drawn anew, for their intervals."
 
 
@@ -45,11 +45,11 @@ class Planner:
 
     def outlook(self, view: View, study: Study) -> Found[Outlook]:
         """What a study says of larger runs."""
-        return self._outlooks.ask(view.number, lambda: plan.outlook(study))
+        return self._outlooks.ask(PATH, view.number, lambda: plan.outlook(study))
 
-    def design(self, view: View, asked: Asked) -> Found[NextRuns]:
-        """What to run next."""
-        return self._designs.ask((view.number, asked), lambda: plan.design(self.live.given, asked))
+    def design(self, number: int, asked: Asked) -> Found[NextRuns]:
+        """What to run next, after a study of that number."""
+        return self._designs.ask(asked, number, lambda: plan.design(self.live.given, asked))
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
@@ -99,12 +99,12 @@ def register(app: Any, live: Live) -> None:
     @app.callback(*gallery.outputs(FIGURE), *asked, gallery.shown(FIGURE))
     def draw(*values: Any) -> tuple[Any, ...]:
         view, state = live.view, _state(values)
-        known = None if view.study is None or view.study.table.empty else planner.outlook(view, view.study).value
-        if known is None:
+        found = None if view.study is None or view.study.table.empty else planner.outlook(view, view.study)
+        if found is None or (known := found.value) is None:
             return gallery.draw(live, FIGURE, None, view.number, values[-1])
         compute = plan.asked(state, plan.highest_compute(known.study))[0].compute
-        version, was = [view.number, compute], values[-1]
-        if was == ["plan", version]:
+        version, was = [found.of, compute], values[-1]
+        if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
         page = figure(known.study, known.along, plan.at(known, compute))
         return gallery.draw(live, FIGURE, page, version, was, _code(live, compute))
@@ -157,33 +157,37 @@ def _said(planner: Planner, view: View, state: Mapping[str, str]) -> tuple[list[
     """What is said, in short, and the function that spells it out: nothing is made that the browser has."""
     study = view.study
     if study is None or study.table.empty:
-        said = FITTING if study is None else "No run passed the rules: there is nothing to plan by."
+        said = view.waiting if study is None else "No run passed the rules: there is nothing to plan by."
         return [view.number, said], lambda: (said, [], [], [])
-    asked, wrong = plan.asked(state, plan.highest_compute(study))
-    known, design = planner.outlook(view, study), planner.design(view, asked)
-    now = [view.number, repr(asked), wrong, known.problem, known.done, design.done]
-    return now, lambda: _spelt(planner, study, asked, wrong, known, design)
+    known = planner.outlook(view, study)
+    asked, wrong = plan.asked(state, plan.highest_compute(study if known.value is None else known.value.study))
+    design = planner.design(known.of or view.number, asked)
+    now = [known.of, repr(asked), wrong, known.problem, known.done, design.of, design.problem, design.done]
+    return now, lambda: _spelt(planner, asked, wrong, known, design)
 
 
 def _spelt(
-    planner: Planner, study: Study, asked: Asked, wrong: list[str], known: Found[Outlook], design: Found[NextRuns]
+    planner: Planner, asked: Asked, wrong: list[str], known: Found[Outlook], design: Found[NextRuns]
 ) -> tuple[Any, ...]:
     nexts = _next(planner, asked, design)
+    wrong = [*wrong, *filter(None, [known.problem])]
+    older = "" if known.value is None else f" What is shown is of {number_of(len(known.value.study.table), 'run')}."
+    waits = [] if known.done else [html.Dt("waiting"), html.Dd(f"{DRAWING}{older}")]
     if known.value is None:
-        waits = [] if known.problem else [html.Dt("waiting"), html.Dd(DRAWING)]
-        return "; ".join([*wrong, *filter(None, [known.problem])]), waits, [], nexts
+        return "; ".join(wrong), waits, [], nexts
     p = plan.at(known.value, asked.compute)
     if p is None:
         wrong = [*wrong, f"no size is best at {asked.compute:.3g} FLOPs by the laws fitted here"]
-        return "; ".join(wrong), [], [], nexts
-    lines, why = _answered(study, asked, known.value, p)
-    return "; ".join(wrong), lines, why, nexts
+        return "; ".join(wrong), waits, [], nexts
+    lines, why = _answered(asked, known.value, p)
+    return "; ".join(wrong), [*waits, *lines], why, nexts
 
 
-def _answered(study: Study, asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], list[Any]]:
+def _answered(asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], list[Any]]:
     """The run that is planned, in lines, and why it is cut so."""
     run = plan.trained(known, p, asked)
-    counted = f"N {LABELS[study.convention.n]}, C {LABELS[study.convention.c]}; shape and batch grow as GPT-3's do"
+    convention = known.study.convention
+    counted = f"N {LABELS[convention.n]}, C {LABELS[convention.c]}; shape and batch grow as GPT-3's do"
     lines: list[Line] = [*plan.reached(p), *plan.taken(run, asked), ("counted", counted)]
     spelt = [part for label, said in lines for part in (html.Dt(label), html.Dd(gallery.typeset(said)))]
     why = [html.Li(said) for said in plan.why(run)]
@@ -192,35 +196,33 @@ def _answered(study: Study, asked: Asked, known: Outlook, p: Prediction) -> tupl
 
 def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     """The runs proposed, whether they are worth it, and the commands."""
-    again = [html.P("The same at a terminal:"), _copied("plan-again", plan.command(planner.live.given, asked))]
-    if not design.done:
-        return [html.P("Proposals are being computed."), *again]
-    found = design.value
+    again = [html.P("The same at a terminal:"), inputs.copied("plan-again", plan.command(planner.live.given, asked))]
+    found, told = design.value, ""
+    if design.problem:
+        told = f"Not proposed: {design.problem}."
+    elif not design.done:
+        told = "Proposals are being computed."
+    if told and found is not None:
+        told += " What is shown was proposed before results were added."
+    first = [html.P(told, className="warning" if design.problem else "")] if told else []
     if found is None:
-        return [html.P(design.problem, className="warning"), *again]
+        return [*first, *again]
     header, rows = proposals.rows(found)
-    head = html.Thead(html.Tr([html.Th(name, className="number" if i else "") for i, name in enumerate(header)]))
-    body = [html.Tr([html.Td(cell, className="number" if i else "") for i, cell in enumerate(row)]) for row in rows]
-    table = [html.Div(html.Table([head, html.Tbody(body)]), className="wide")] if rows else []
+    table = [tables.table(header, rows, right=header[1:])] if rows else []
     said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
-    return [*table, html.Ul(said), *_how(found), *again]
+    return [*first, *table, html.Ul(said), *_how(found), *again]
 
 
 def _how(found: NextRuns) -> list[Any]:
     """How to run them: by a command, or by hand where there is no recipe."""
     if not found.commands:
         return [html.P(_begun(proposals.BY_HAND))] if found.design.proposals else []
-    return [html.P(_begun(proposals.how(found)[0])), _copied("plan-run", "\n".join(found.commands))]
+    return [html.P(_begun(proposals.how(found)[0])), inputs.copied("plan-run", "\n".join(found.commands))]
 
 
 def _begun(sentence: str) -> str:
     """With a capital letter."""
     return sentence[:1].upper() + sentence[1:]
-
-
-def _copied(name: str, text: str) -> Any:
-    """A command, with a button that copies it."""
-    return html.Div([html.Code(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
 
 
 # --------------------------------------------------------------------------------------------------------------- inputs

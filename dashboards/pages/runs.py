@@ -12,8 +12,9 @@ from dash import dash_table, dcc, html
 from dashboards import curve_export, query
 from dashboards.columns import COLUMNS, DEFAULT, TEXT
 from dashboards.live import Live
-from dashboards.pages import opened
+from dashboards.pages import inputs, opened
 from dashboards.query import Group
+from gpt3core.hints import nearest
 from gpt3core.words import plain
 from sweeps.watching.run_table import Row, RunsView, RunTable
 
@@ -76,13 +77,25 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             html.P(id="runs-count", role="status"),
             _table(state),
             *opened.layout(),
-            *(
-                dcc.Input(id={"state": name}, type="hidden", value=state[name])
-                for name in ("sort", "page", "chosen", "run")
-            ),
+            *(inputs.hidden(name, state) for name in ("sort", "page", "chosen", "run")),
             dcc.Store(id="runs-shown"),
         ]
     )
+
+
+def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
+    """What an address says of the table that it cannot show; of its filter and its runs the page says so itself."""
+    if not live.root.is_dir():
+        return {}
+    wrong = inputs.refused(state, {"group": COLUMNS})
+    unknown = [word for word in state["sort"].split(",") if word and word.removeprefix("-") not in COLUMNS]
+    if unknown:
+        wrong["sort"] = f"there is no column {unknown[0]:.40}{nearest(unknown[0], tuple(COLUMNS))}"
+    if state["columns"] and shown_columns(state["columns"]) != _parsed(state["columns"]):
+        wrong["columns"] = f"a list of columns, like {json.dumps(DEFAULT[:2])}"
+    if state["page"] and str(_whole(state["page"])) != state["page"].lstrip("0"):
+        wrong["page"] = "pages are counted from 1"
+    return wrong
 
 
 def _table(state: Mapping[str, str]) -> Any:
@@ -112,12 +125,17 @@ def _table(state: Mapping[str, str]) -> Any:
 
 def shown_columns(text: str) -> list[str]:
     """Columns from an address; those by default where it says nothing sensible."""
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError):
-        given = None
+    given = _parsed(text)
     known = [name for name in given if isinstance(name, str) and name in COLUMNS] if isinstance(given, list) else []
     return known or list(DEFAULT)
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says; None for what is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _whole(text: str) -> int:
@@ -272,7 +290,11 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
         wanted = query.parse(flask.request.args.get("filter", ""))
         if wanted.problem:
             return flask.Response(f"{wanted.problem}\n", 400, mimetype="text/plain")
-        ids = [row.run_id for row in wanted.keep(runs.look(at_most_every=opened.LOOK_SECONDS).rows)]
+        view = runs.whole()
+        if view.problem or view.unseen or view.unread:
+            why = view.problem or f"{view.unseen + view.unread:,} runs cannot be read now"
+            return flask.Response(f"{why}: the file would lack runs, try again\n", 503, mimetype="text/plain")
+        ids = [row.run_id for row in wanted.keep(view.rows)]
         answer = flask.Response(curve_export.stream(live.root, ids, kind), mimetype=curve_export.KINDS[kind][1])
         answer.headers.set("Content-Disposition", "attachment", filename=f"curves.{kind}")
         return answer

@@ -20,6 +20,7 @@ from dash import dcc, html
 from dashboards.figures import style
 from dashboards.live import Live, View
 from dashboards.pages import answer, compare, fewshot, laws, plan, runs, sweep
+from gpt3core.hints import nearest
 
 TICK_SECONDS = 2.0
 PAGES: tuple[ModuleType, ...] = (
@@ -31,7 +32,8 @@ PAGES: tuple[ModuleType, ...] = (
     plan,
     compare,
 )
-LONGEST = 20_000  # characters of a value in an address
+LONGEST, MOST_WORDS = 20_000, 100  # characters of a value in an address, and values
+IN_VAIN = "Not taken from the address: "
 HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'
 
 
@@ -60,13 +62,31 @@ def said(view: View) -> str:
     return "; ".join(parts) or "starting"
 
 
-def filled(defaults: Mapping[str, str], search: str) -> dict[str, str]:
-    """What a page's address says of it: a value that its query lacks is the default, and what it does not know goes."""
+def filled(defaults: Mapping[str, str], search: str) -> tuple[dict[str, str], list[str]]:
+    """What a page's address says of it, a value that its query lacks being the default; and what it says in vain."""
     try:
-        given = parse_qs(search.removeprefix("?"), keep_blank_values=True, max_num_fields=100)
+        given = parse_qs(search.removeprefix("?"), keep_blank_values=True, max_num_fields=MOST_WORDS)
     except ValueError:
-        given = {}
-    return {name: given.get(name, [value])[-1][:LONGEST] for name, value in defaults.items()}
+        return dict(defaults), [f"more than {MOST_WORDS} values: none of them is taken"]
+    wrong = [
+        f"{name:.40}: this page has no such value{nearest(name, tuple(defaults))}" for name in given.keys() - defaults
+    ]
+    long = [name for name in defaults if len(given.get(name, [""])[-1]) > LONGEST]
+    wrong += [f"{name}: longer than {LONGEST:,} characters" for name in long]
+    state = {name: value if name in long else given.get(name, [value])[-1] for name, value in defaults.items()}
+    return state, sorted(wrong)
+
+
+def taken(page: ModuleType, live: Live, search: str) -> tuple[dict[str, str], str]:
+    """The state that a page shows for an address, and a sentence on what of the address it is not."""
+    state, wrong = filled(page.STATE, search)
+    unread: dict[str, str] = page.unread(live, state) if hasattr(page, "unread") else {}
+    for name, why in unread.items():
+        instead = f"; {page.STATE[name]} is taken" if page.STATE[name] else ""
+        wrong.append(f"{name}={state[name]:.40}: {why}{instead}")
+    said = f"{IN_VAIN}{'; '.join(wrong)}" if wrong else ""
+    end = "" if not said or said.endswith("?") else "."
+    return {**state, **{name: page.STATE[name] for name in unread}}, said + end
 
 
 def _frame() -> Any:
@@ -79,6 +99,7 @@ def _frame() -> Any:
             html.Header(
                 [html.H1("isoflop", id="name"), html.Nav(id="nav"), html.P("starting", id="state", role="status")]
             ),
+            html.P(id="unread", className="warning", role="alert"),
             html.Main(id="page"),
             dcc.Interval(id="tick", interval=1000 * TICK_SECONDS),
         ]
@@ -102,7 +123,8 @@ def _register(made: Any, live: Live) -> None:
     )
 
     @made.callback(
-        *(dash.Output(*to) for to in (("page", "children"), ("nav", "children"), ("defaults", "data"))),
+        *(dash.Output(name, "children") for name in ("page", "nav", "unread")),
+        dash.Output("defaults", "data"),
         dash.Input("route", "data"),
         prevent_initial_call=True,
     )
@@ -113,8 +135,9 @@ def _register(made: Any, live: Live) -> None:
             html.Span(dcc.Link(p.TITLE, href=p.PATH), **{"aria-current": "page"} if p is page else {}) for p in PAGES
         ]
         if page is None:
-            return html.P("There is no such page: the links above lead to those that there are."), nav, {}
-        return page.layout(live, filled(page.STATE, search)), nav, page.STATE
+            return html.P("There is no such page: the links above lead to those that there are."), nav, "", {}
+        chosen, wrong = taken(page, live, search)
+        return page.layout(live, chosen), nav, wrong, page.STATE
 
     @made.callback(
         *(dash.Output(name, "children") for name in ("name", "state")),

@@ -17,6 +17,7 @@ from dashboards.pages import gallery
 from dashboards.pages.tables import link, table
 from dashboards.watch import SHOWN, Past, Watch, Watched, sparkline
 from gpt3core.errors import StoreError
+from gpt3core.store import sweepdir
 from gpt3core.words import counted, percent
 from sweeps.watching import said, standing
 from sweeps.watching.standing import Standing
@@ -36,10 +37,11 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Which sweep, and how it stands."""
     if not live.root.is_dir():
         return html.P("These runs come from a table: there is no sweep to watch.")
+    name = state["sweep"] or next(iter(_names(live)), "")  # else the address would change by itself
     return html.Article(
         [
             html.Div(
-                dcc.Dropdown(id={"state": "sweep"}, value=state["sweep"], options=[state["sweep"]], clearable=False),
+                dcc.Dropdown(id={"state": "sweep"}, value=name, options=[name], clearable=False),
                 className="runs-choices",
             ),
             html.Div(id="sweep-standing"),
@@ -47,6 +49,19 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             *(part for name in FIGURES for part in gallery.figure(f"sweep-{name}")),
         ]
     )
+
+
+def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
+    """A sweep that there is not; where there are none the page says why."""
+    names = _names(live)
+    return {} if not names or state["sweep"] in ("", *names) else {"sweep": f"there are {', '.join(names)}"}
+
+
+def _names(live: Live) -> list[str]:
+    try:
+        return sweepdir.names(live.root) if live.root.is_dir() else []
+    except (StoreError, OSError):
+        return []
 
 
 def register(app: Any, live: Live) -> None:
@@ -72,8 +87,6 @@ def register(app: Any, live: Live) -> None:
             problem = "" if names else "This store has no sweeps yet: python sweeps/sizes.py starts one."
         name = chosen if chosen in names else names[0] if names else ""
         body = drawn(watch.look(name)) if name else [html.P(problem)]
-        if chosen and name and chosen != name:
-            body = [html.P(f"No sweep of this store is called {chosen:.80}; this is {name}."), *body]
         now = hashlib.sha256(repr(body).encode()).hexdigest()
         same = [dash.no_update] * 3
         if (names, now) == (options, was):
@@ -103,7 +116,7 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Call
         if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
         page = draw(past) if past.history.stays else None  # nothing has started
-        return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure))
+        return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure), of=chosen)
 
 
 def _code(live: Live, sweep: str, figure: str) -> str:

@@ -141,6 +141,14 @@ class RunTable:
             self._lock.release()
         return self.view
 
+    def whole(self) -> RunsView:
+        """Read until all is read, as long as that gets any further."""
+        view, left = self.look(), -1
+        while (view.unseen + view.unread) not in (0, left):
+            left = view.unseen + view.unread
+            view = self.look()
+        return view
+
     def _looked(self, now: float) -> RunsView:
         with contextlib.suppress(StoreError):  # a store elsewhere that does not answer now: what was seen last
             places.refresh(self._root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ class Members:
 
     def __init__(self, root: Path, name: str) -> None:
         self._sweep = SweepDir(root, name)
-        self._stamps: tuple[Any, ...] = ()
+        self._stamps: dict[str, tuple[int, int] | None] = {}  # of the files as they were read
         self._driver = ""
         self._record: SweepRecord | None = None
         self._said: Mapping[str, Any] = {}
@@ -54,24 +55,31 @@ class Members:
 
     def look(self, now: float) -> bool:
         """Read what changed; whether anything did."""
-        path = self._sweep.path
-        stamps = tuple(_stamp(path / name) for name in ("sweep.json", "status.json", "events.jsonl"))
+        news = False
+        for name, read in (
+            ("sweep.json", self._read_record),
+            ("status.json", self._read_status),
+            ("events.jsonl", self._read_log),
+        ):
+            stamp = _stamp(self._sweep.path / name)
+            if stamp == self._stamps.get(name):
+                continue
+            # damaged, or away now: what was read before holds until it can be read, and the sweep's page says it
+            with contextlib.suppress(StoreError, OSError):
+                read()
+                self._stamps[name], news = stamp, True
         driver = driver_of(self._said, now)
-        if stamps == self._stamps and driver == self._driver:
+        if not news and driver == self._driver:
             return False
-        before = self._stamps or (None, None, None)
-        try:
-            if stamps[0] != before[0]:
-                self._record = self._sweep.record()
-            if stamps[1] != before[1]:
-                self._said = self._sweep.status() or {}
-            if stamps[2] != before[2]:
-                self._read_log()
-        except (StoreError, OSError):  # damaged, or away now: what was read before holds, and the sweep's page says it
-            pass
-        self._stamps, self._driver = stamps, driver_of(self._said, now)
+        self._driver = driver
         self.members = self._members()
         return True
+
+    def _read_record(self) -> None:
+        self._record = self._sweep.record()
+
+    def _read_status(self) -> None:
+        self._said = self._sweep.status() or {}
 
     def _read_log(self) -> None:
         """The losses of runs that finished since the log was last read."""

@@ -96,18 +96,23 @@ def opened(served, chromium):
 
 @needs_chromium
 def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(served, opened):
+    from playwright.sync_api import expect
+
     page = opened()
     page.get_by_text("starting").wait_for()
     served.live.follow()
-    page.get_by_text(f"{served.count - 1} rows behind it").wait_for()
+    page.locator("#answer-picture .main-svg").first.wait_for()
     assert page.locator("dt").first.text_content() == "runs"
+    assert f"of {served.count - 1} fitted" in page.locator("dd").first.text_content()
     page.get_by_text("IsoFLOP curves").click()
     page.get_by_text("One colour a budget").wait_for()
-    assert page.locator("dt").count() == 0
+    assert page.locator("#answer-lines").count() == 0
+    page.locator("#laws-figure .main-svg").first.wait_for()
     _zoom(page)
-    before = _range(page)
+    before, about = _range(page), page.locator("#laws-figure-about").text_content()
     served.arrive()
-    page.get_by_text(f"{served.count} rows behind it").wait_for()
+    page.get_by_text(f"{served.count} of {served.count} runs").wait_for()
+    expect(page.locator("#laws-figure-about")).not_to_have_text(about, timeout=30_000)
     assert _range(page) == before, "a reader's zoom survives an update"
 
 
@@ -129,56 +134,86 @@ def test_every_page_opens_on_a_phone_at_night(served, opened):
     page.get_by_text("There is no such page").wait_for()
 
 
+@pytest.mark.soak
 @needs_chromium
 def test_an_address_shows_what_its_sender_saw(served, opened):
     following(served)
     page = opened("/laws?figure=isoflop&nonsense=1")
+    page.get_by_text("Not taken from the address: nonsense: this page has no such value.").wait_for()
     page.get_by_text("One colour a budget").wait_for()
     page.get_by_text("Residuals of").click()
     page.wait_for_url("**/laws?figure=residuals*")
+    assert page.locator("#unread").text_content() == "", "said until the reader chooses"
     page.get_by_text("Patterns here are misfit").wait_for()
     other = opened(page.url.removeprefix(served.address))
     other.get_by_text("Patterns here are misfit").wait_for()
-    assert other.get_by_role("radio", checked=True).get_attribute("value") == "residuals"
+    assert _checked(other) == "residuals"
     page.get_by_role("link", name="Few-shot", exact=True).click()
-    page.get_by_text("binomial standard errors").wait_for()
+    page.get_by_text("standard errors of the questions").wait_for()
     assert page.url == f"{served.address}/fewshot", "what is as by default is left out"
     page.go_back()
     page.get_by_text("Patterns here are misfit").wait_for()
-    page.goto(f"{served.address}/laws?figure=<script>")
+    page.goto(f"{served.address}/laws?figure=<script>&axes=cubic")
     page.get_by_text("Each point a run").wait_for()
+    page.get_by_text("axes=cubic: allowed are drawn, linear; drawn is taken").wait_for()
+    page.wait_for_timeout(1000 * 2 * shell.TICK_SECONDS)
+    assert "figure=<script>: allowed are frontier, " in page.locator("#unread").text_content(), "it outlives the clock"
 
 
 @needs_chromium
 def test_a_figure_hands_out_its_rows_and_itself(served, opened, tmp_path):
     following(served)
     page = opened("/laws?figure=residuals", color_scheme="dark")
-    page.get_by_text("rows behind it").wait_for()
+    exports = page.locator("#laws-figure-exports")
+    page.locator("#laws-figure-about", has_text="rows behind it").wait_for()
     (rows,) = [made.rows for made in served.live.view.pages if made.slug == "residuals"]
     read = {"CSV": pd.read_csv, "Parquet": pd.read_parquet}
     for kind in read:
         with page.expect_download() as download:
-            page.get_by_role("link", name=kind).click()
+            exports.get_by_role("link", name=kind).click()
         path = tmp_path / kind
         download.value.save_as(path)
         assert_frame_equal(read[kind](path), rows.reset_index(drop=True), check_dtype=False, check_exact=True)
     page.locator(".js-plotly-plot .main-svg").first.wait_for()
     for kind, begins in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
         with page.expect_download() as download:
-            page.get_by_role("button", name=kind).click()
+            exports.get_by_role("button", name=kind).click()
         assert download.value.suggested_filename == f"residuals.{kind.lower()}"
         download.value.save_as(tmp_path / kind)
         content = (tmp_path / kind).read_bytes()
         assert content.startswith(begins)
         assert b"rgb(20, 20, 20)" not in content, "a file is of the figure on white paper"
-    page.get_by_text("Python", exact=True).click()
-    assert "catalogue.page(api.study(StudySettings(" in page.locator(".exports code").text_content()
+    exports.get_by_text("Python", exact=True).click()
+    assert "study = api.study(StudySettings(" in exports.locator("code").text_content()
+
+
+@needs_chromium
+def test_a_token_is_typed_once(chromium, isolated):
+    at = Door(token="correct horse battery staple")
+    server = dashboard.serve(live.Live(StudySettings(runs=str(isolated))), dashboard.listening(at, 0), at)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = chromium.new_page()
+    for typed in ("wrong horse battery staple", at.token):
+        page.goto(f"http://127.0.0.1:{server.port}/plan?days=3")
+        page.get_by_label("The token").fill(typed)
+        page.get_by_role("button", name="Open").click()
+        page.get_by_text("That is not the token." if typed != at.token else "starting").wait_for()
+    assert page.url.endswith("/plan?days=3")
+    page.goto(f"http://127.0.0.1:{server.port}/answer")
+    page.get_by_text("There is no such page").wait_for()
+    page.close()
+    server.shutdown()
 
 
 def following(served):
     """See that there is a study to show."""
     if not served.live.view.number:
         served.live.look()
+
+
+def _checked(page):
+    """Which figure is chosen."""
+    return page.locator("#page .tabs").first.get_by_role("radio", checked=True).get_attribute("value")
 
 
 def _zoom(page):

@@ -16,6 +16,7 @@ from tests.browser.test_report import CHROMIUM, FLAGS
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.soak,
     pytest.mark.timeout(180),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]
@@ -149,7 +150,6 @@ def test_a_lasso_leaves_a_run_out_for_a_reason_and_the_law_is_fitted_anew(page, 
     page.get_by_text(f"its loader <b>stalled</b>: {OUTLIER}", exact=True).wait_for()
 
 
-@pytest.mark.soak
 def test_the_cut_slides_and_the_axes_turn_linear(page, address):
     page.goto(f"{address}/laws?law=chinchilla")
     page.locator("#laws-cut-said").get_by_text("Fitted to").wait_for()
@@ -178,7 +178,6 @@ def test_the_cut_slides_and_the_axes_turn_linear(page, address):
     assert "min_compute=1e+17" in page.locator("#laws-command").text_content()
 
 
-@pytest.mark.soak
 def test_two_arms_are_compared_and_exchanged(page, address):
     page.goto(f"{address}/compare?A=web&B=books")
     page.get_by_text("A = web (25 runs), B = books (25 runs)").wait_for()

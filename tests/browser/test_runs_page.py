@@ -10,6 +10,7 @@ import pytest
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards.live import Live
+from dashboards.pages import shell
 from dashboards.security import Door
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
@@ -119,8 +120,12 @@ def test_names_and_logs_are_text_and_an_address_opens_no_path(opened, root):
     for wanted in ("../../etc/passwd", "nobody<b>"):
         page.goto(f"{address}/runs?run={wanted}&chosen={wanted}&sort=x,-y&page=-3&columns=7&group=z")
         page.get_by_text(f"No run of this store is called {wanted}").first.wait_for()
+        page.get_by_text("sort=x,-y: there is no column x").wait_for()
     page.goto(f"{address}/sweep?sweep=../x")
-    page.get_by_text("No sweep of this store is called ../x").wait_for()
+    page.get_by_text("sweep=../x: there are laptop").wait_for()
+    page.get_by_text("done").first.wait_for()
+    page.wait_for_timeout(1000 * 2 * shell.TICK_SECONDS)
+    assert "sweep=../x" in page.locator("#unread").text_content(), "it outlives the clock"
 
 
 def test_curves_are_handed_out_whole_and_a_filter_that_is_none_is_refused(opened, root):

@@ -48,7 +48,25 @@ def mock_cluster() -> Iterator[str]:
 
 
 @pytest.fixture
-def launcher(mock_cluster: str, tmp_path, monkeypatch):
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No watch of a head outlives its test: one whose head is gone ends the process."""
+    from sweeps.cluster import launcher
+    from sweeps.cluster.head import Head
+
+    watches: list[Head] = []
+
+    def watch(address: str) -> Head:
+        watches.append(Head(address))
+        return watches[-1]
+
+    monkeypatch.setattr(launcher, "Head", watch)
+    yield
+    for each in watches:
+        each.close()
+
+
+@pytest.fixture
+def launcher(mock_cluster: str, tmp_path, monkeypatch, watched):
     """A launcher on the mock cluster, in a namespace of its own; everything must be free again afterwards."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     import ray

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from pandas.testing import assert_frame_equal
 
@@ -12,6 +13,7 @@ from analysis.settings import Fix, StudySettings
 from dashboards import app, exports, live
 from dashboards.figures import catalogue
 from dashboards.figures.frontier import frontier
+from dashboards.figures.style import Page
 from dashboards.security import Door
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -38,7 +40,7 @@ def test_whatever_a_table_holds_is_written():
     assert exports.csv(pd.DataFrame({"a": []})).decode().strip() == '"a"'
 
 
-def test_a_figure_is_fetched_by_its_key_until_it_is_gone(studied, monkeypatch):
+def test_a_figure_is_fetched_by_its_key_and_no_other(studied):
     following = live.Live(StudySettings(runs="nowhere"))
     browser = app.build(following, Door()).server.test_client()
     page = frontier(studied)
@@ -47,11 +49,26 @@ def test_a_figure_is_fetched_by_its_key_until_it_is_gone(studied, monkeypatch):
     answer = browser.get(f"/export/{key}.csv")
     assert answer.headers["Content-Disposition"] == "attachment; filename=frontier.csv"
     assert len(read_csv(answer.data)) == len(page.rows)
-    monkeypatch.setattr(exports, "MOST_KEPT", 2)
-    for _ in range(2):
-        following.shelf.put(frontier(studied))
-    for name in (f"{key}.csv", "other.csv", f"{key}.pkl"):
+    for name in ("other.csv", f"{key}.pkl"):
         assert browser.get(f"/export/{name}").status_code == 410, name
+
+
+def test_a_figure_drawn_again_and_again_pushes_out_its_own_kind_alone_and_the_one_asked_for_stays(monkeypatch):
+    shelf, monitored = exports.Shelf(), [made("curve") for _ in range(6)]
+    monkeypatch.setattr(exports, "MOST_KEPT", 3)
+    other, first, second = (shelf.put(page) for page in (made("frontier"), *monitored[:2]))
+    for page in monitored[2:4]:
+        assert shelf.get(first) is monitored[0]
+        shelf.put(page)
+    assert shelf.get(second) is None
+    assert shelf.get(first) is monitored[0]
+    for page in monitored[4:]:
+        shelf.put(page)
+    assert shelf.get(other) is not None
+
+
+def made(slug):
+    return Page(slug=slug, title=slug, about="", figure=go.Figure(), rows=pd.DataFrame())
 
 
 @pytest.mark.parametrize("changed", [{}, {"N": "total", "exclude": ["x"], "fix": Fix(a=0.5), "target_compute": [1e14]}])

@@ -1,6 +1,7 @@
 """Two ladders of what the app follows: which there are, what a permalink means, and the command's own comparison."""
 
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ import pytest
 from analysis import api
 from analysis.settings import CompareSettings, StudySettings
 from dashboards import pairs, typed
+from dashboards.behind import Found
 from dashboards.figures import comparison
+from dashboards.pages import compare as compare_page
 from gpt3core import cli
 from tests.analysis.synthetic import make_store
 
@@ -90,3 +93,13 @@ def test_the_comparison_is_that_of_the_command(table):
     a, b = traces["web, best sizes"], traces["books, best sizes"]
     shift = np.exp(np.interp(-np.log(b.y[:4]), -np.log(a.y), np.log(a.x))) / b.x[:4]
     assert shift == pytest.approx(WORTH, rel=0.06), "the distance between the lines is the multiplier"
+
+
+def test_a_comparison_stands_until_the_next_one_is_made():
+    found = Found(value=[], of=1, seconds=2.0)
+    said = compare_page.progress(found, "b against a")
+    assert said == "Comparing behind the page for 2 s. What is shown was compared before results were added."
+    assert compare_page.progress(replace(found, done=True), "b against a") == ""
+    assert compare_page.progress(Found(seconds=2.0), "b against a").endswith(" What is shown is older: b against a.")
+    failed = replace(found, problem="the store does not answer", done=True)
+    assert compare_page.progress(failed, "b against a").startswith("Not compared: the store does not answer.")

@@ -33,6 +33,7 @@ def test_an_empty_address_asks_for_ten_times_the_largest_run():
     "nonsense",
     [
         {"compute": "a lot", "largest": "-1", "batch": "1e9", "for": "fame", "gpu": "<b>H1000</b>", "days": "nan"},
+        {"batch": "2.7"},
         {"compute": "1e99", "largest": "inf", "batch": "0", "for": "", "gpu": "h100", "days": "-3"},
     ],
 )

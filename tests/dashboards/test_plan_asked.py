@@ -11,6 +11,7 @@ from analysis.settings import StudySettings
 from dashboards import live, plan
 from dashboards.pages import plan as page
 from dashboards.pages import shell
+from gpt3core.errors import UsageError
 
 pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
 
@@ -81,12 +82,61 @@ def test_what_an_address_says_wrongly_is_said_as_text(served):
     assert "H100" in str(said["plan-answer"])
 
 
+def test_the_last_outlook_stands_while_the_next_is_made(served, studied, monkeypatch):
+    """Of a sweep that goes on: neither the answer nor the figure goes away when results are added."""
+    app, following = served
+    settled(app, {})
+    view, go = following.view, threading.Event()
+    outlook = plan.outlook
+
+    def slow(study):
+        go.wait(20)
+        return outlook(study)
+
+    def refused(*_):
+        raise UsageError("nothing more to run")
+
+    monkeypatch.setattr(plan, "outlook", slow)
+    monkeypatch.setattr(plan, "design", refused)
+    try:
+        following.view = replace(view, number=2)
+        said = str(ask(app, {}))
+        assert page.DRAWING in said
+        assert f"What is shown is of {len(studied.table)} runs." in said
+        assert "best size N*" in said
+        assert "python sweeps/sizes.py" in said
+        drawn = figure(app)
+        assert drawn["plan-figure-shown"]["data"][1][0] == 1
+        assert drawn["plan-figure"]["figure"]["data"]
+        go.set()
+        said = str(settled(app, {}))
+        assert "Not proposed: nothing more to run. What is shown was proposed before results were added." in said
+        assert "python sweeps/sizes.py" in said
+        assert figure(app)["plan-figure-shown"]["data"][1][0] == 2
+    finally:
+        go.set()
+        following.view = view
+
+
+def figure(app):
+    """What the figure's callback answers to a browser that has nothing yet."""
+    key = next(key for key in app.callback_map if "plan-figure-shown" in key)
+    outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
+    inputs = [{"id": {"state": name}, "property": "value", "value": value} for name, value in page.STATE.items()]
+    inputs.append({"id": "plan-tick", "property": "n_intervals", "value": 0})
+    body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["plan-tick.n_intervals"]}
+    body["state"] = [{"id": "plan-figure-shown", "property": "data", "value": None}]
+    return json.loads(app.server.test_client().post("/_dash-update-component", json=body).data)["response"]
+
+
 def test_without_a_study_the_page_says_why_it_is_empty(served):
     app, following = served
     view = following.view
     try:
         following.view = replace(view, study=None)
-        assert ask(app, {})["plan-wrong"]["children"] == page.FITTING
+        assert ask(app, {})["plan-wrong"]["children"] == live.FITTING
+        following.view = replace(view, study=None, problem="the table has no column of losses")
+        assert ask(app, {})["plan-wrong"]["children"] == "the table has no column of losses"
         assert page.layout(following, page.STATE) is not None
     finally:
         following.view = view

@@ -39,6 +39,9 @@ def kept(text):
         ("lr=1.5M", ["d96"]),
         ("budget=3.16e12", ["d16", "d96"]),  # as it is printed
         ("seed=200", ["d64"]),  # whole numbers are not rounded
+        ("loss=3.24", []),  # 3.25 is printed with four decimals
+        ("loss=3.25", ["d64"]),
+        ("lr=inf", []),
         ("size=D16", ["d16"]),
         ("sweep=wide", ["d64", "d16", "d96"]),  # one of its sweeps
         ("sweep~lap", ["d64", "d128"]),
@@ -97,6 +100,18 @@ def test_groups_add_up_and_each_leads_to_its_runs():
             assert [len(query.parse(group.word).keep(RUNS)) for group in groups] == [group.runs for group in groups]
     first, second = query.grouped(RUNS, COLUMNS["budget"])
     assert (first.lowest, second.lowest, first.done, second.done) == (3.25, 3.1, 1, 1)
+
+
+def test_a_group_of_numbers_leads_to_the_runs_that_are_printed_alike():
+    losses = (3.2, 3.203, 3.21, 3.20004, 3.18)
+    rows = [
+        run(i + 1, loss=loss, batch_tokens=2.0**20 + i % 2, train_seconds=3600.4 + i) for i, loss in enumerate(losses)
+    ]
+    for name in ("loss", "batch_tokens", "train_seconds"):
+        groups = query.grouped(rows, COLUMNS[name])
+        assert [len(query.parse(group.word).keep(rows)) for group in groups] == [group.runs for group in groups]
+    assert query.grouped(rows, COLUMNS["loss"])[1].word == "loss=3.2"
+    assert not query.parse("train_seconds=inf").keep(rows)
 
 
 def test_pages_hold_every_item_once_and_there_is_none_beyond_the_last():

@@ -77,9 +77,11 @@ def test_what_is_not_taken_is_said(studied):
 
 
 def test_what_an_address_names_that_there_is_not_is_said():
-    assert refit.unknown({**refit.STATE, "cut": ""}) == refit.unknown({"law": "hoffmann", "N": "total"}) == ""
+    assert refit.unknown({**refit.STATE, "cut": ""}) == refit.unknown({"law": "hoffmann", "N": "total"}) == {}
     said = refit.unknown({"law": "<b>", "C": "7nd", "cut": "x"})
-    assert said == "Not known, and as the app was started: law=<b>, C=7nd, cut=x."
+    assert said["law"].startswith("allowed are all, ")
+    assert said["C"] == "allowed are exact, 6nd, kaplan"
+    assert said["cut"] == "FLOPs, positive, like 1e18"
     assert refit.choice({"law": "hoffmann"}).law == "chinchilla"
 
 
@@ -110,11 +112,9 @@ def test_what_is_chosen_is_what_is_fitted_and_what_can_be_typed():
         *(1e12, 3e21),
     )
     assert asked.exclude == ["a", "b, c", "true", "[d]"], "what the command left out first, each once"
-    first, *comments = refit.command(asked, steps=CHOSEN.left_out).split("\n")
-    words = shlex.split(first)
+    words = shlex.split(refit.command(asked))
     assert words[:3] == ["python", "-m", "analysis.fit"]
     assert cli.settings(StudySettings(), words[3:]) == asked
-    assert comments == ["# spiked; lr <too> high: a, b, c", "# x: true, [d]"]
     assert refit.settings(given, Choice(), {"a"}) == given
     assert refit.settings(given, CHOSEN, {"a"}).exclude == ["a"], "what is not there is not left out"
 

@@ -4,12 +4,14 @@ import base64
 import io
 import json
 import math
+import os
 import shutil
 import statistics
 import threading
 import xml.etree.ElementTree as ET
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyarrow import csv
 from pyarrow import parquet as pq
@@ -90,6 +92,37 @@ def test_exported_curves_are_the_stores_row_for_row(root, kind):
     assert table[table.run_id == ids[2]].grad_norm.notna().sum() == 7, "the later attempt's rows hold"
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_run_that_cannot_be_exported_is_named_in_the_file(root, kind):
+    """Damaged, or with a column that is none of its kind: the file says which, and has all of the others."""
+    ids = [row.run_id for row in RunTable(root).look().rows][:4]
+    first = RunDir(root, ids[0]).attempts()[-1] / "metrics"
+    next(first.iterdir()).write_bytes(b"PAR1")
+    odd = next((RunDir(root, ids[2]).attempts()[-1] / "metrics").iterdir())
+    table = pq.read_table(odd)
+    words = table.set_column(table.column_names.index("loss"), "loss", pa.array(["high"] * len(table)))
+    pq.write_table(words.replace_schema_metadata(None), odd)
+    data = io.BytesIO(b"".join(curve_export.stream(root, ids, kind)))
+    found = (csv.read_csv if kind == "csv" else pq.read_table)(data).to_pandas()
+    assert found[found.step.isna()].run_id.tolist() == [ids[0], ids[2]]
+    assert found[found.step.notna()].run_id.unique().tolist() == [ids[1], ids[3]]
+
+
+def test_an_export_of_a_store_that_cannot_be_read_whole_is_refused(root, monkeypatch):
+    from analysis.settings import StudySettings
+    from dashboards.live import Live
+    from dashboards.pages import shell
+
+    client = shell.app(Live(StudySettings(runs=str(root)))).server.test_client()
+    whole = client.get("/runs/curves.csv")
+    assert (whole.status_code, whole.data.count(b"\n")) == (200, 1 + 10 * len(RunTable(root).look().rows))
+    os.rename(root / "runs", root / "away")
+    (root / "runs").write_text("")
+    refused = client.get("/runs/curves.csv")
+    assert refused.status_code == 503
+    assert b"cannot be read now" in refused.data
+
+
 def test_an_export_is_sent_as_it_is_read(root, monkeypatch):
     monkeypatch.setattr(curve_export, "CHUNK_ROWS", 25)
     ids = [row.run_id for row in RunTable(root).look().rows]
@@ -117,6 +150,25 @@ def test_a_sweep_is_watched_without_reading_what_did_not_change(midway, monkeypa
     second = following.look("laptop")
     assert second.under == first.under
     assert second.standing.time > first.standing.time
+
+
+def test_readers_of_two_sweeps_do_not_read_anew_what_the_other_has(midway, monkeypatch):  # noqa: F811
+    root, _ = midway
+    write_status(root)
+    shutil.copytree(root / "sweeps" / "laptop", root / "sweeps" / "other")
+    looks, reads = [], []
+    look, read = standing.look, watch.history.read
+    monkeypatch.setattr(standing, "look", lambda *given: looks.append(given[1]) or look(*given))
+    monkeypatch.setattr(watch.history, "read", lambda *given: reads.append(given[1].name) or read(*given))
+    following = watch.Watch(root)
+    first = [following.past(name) for name in ("laptop", "other")]
+    again = [following.past(name) for name in ("laptop", "other")]
+    assert again == first
+    assert (looks, reads) == (["laptop", "other"], ["laptop", "other"])
+    assert first[0].number != first[1].number
+    monkeypatch.setattr(watch, "SWEEPS", 1)
+    following.past("laptop")
+    assert following.past("other").number == 3, "let go of, read anew, and drawn anew"
 
 
 def test_many_pages_share_one_look(midway, monkeypatch):  # noqa: F811
@@ -173,7 +225,8 @@ def test_a_page_takes_any_address(root, query):
 
     live = Live(StudySettings(runs=str(root)))
     for page in (runs, sweep):
-        assert page.layout(live, shell.filled(page.STATE, query)).to_plotly_json()
+        assert page.layout(live, shell.taken(page, live, query)[0]).to_plotly_json()
+        assert page.layout(live, shell.filled(page.STATE, query)[0]).to_plotly_json()
     assert set(runs.shown_columns('["loss",3,"colour",["n"]]')) == {"loss"}
     table = Live(StudySettings(runs=str(root / "runs.csv")))
     assert "table" in str(runs.layout(table, runs.STATE))

@@ -84,6 +84,11 @@ def test_pages_may_load_nothing_from_elsewhere_and_no_script_of_a_name(opened):
     assert opened.get("/").headers["X-Frame-Options"] == "DENY"
 
 
+def test_a_form_of_ours_is_sent_with_its_origin(locked):
+    # Fetch, "append a request Origin header": under no-referrer a POST says null, which is refused
+    assert locked.get("/", base_url=HERE).headers["Referrer-Policy"] == "same-origin"
+
+
 def test_nothing_is_answered_before_the_token(locked):
     for path in (
         "/",

@@ -137,6 +137,41 @@ def test_of_a_log_only_what_is_new_is_read(root, monkeypatch):
     assert members.members[ids[1]].loss == 3.0
 
 
+def test_a_file_of_a_sweep_that_could_not_be_read_is_read_at_the_next_look(root, monkeypatch):
+    """The stamps of the others say nothing of it: a status that was torn, a log that did not answer."""
+    sweep = SweepDir(root, "laptop")
+    run_id = next(path.name for path in (root / "runs").iterdir())
+    members = sweep_members.Members(root, "laptop")
+    record = SweepDir.record
+
+    def away(_):
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr(SweepDir, "record", away)
+    sweep.event("finished", run_id=run_id, status="done", loss=3.5)
+    members.look(0.0)
+    assert members.members == {}
+    monkeypatch.setattr(SweepDir, "record", record)
+    assert members.look(0.0)
+    assert members.members[run_id].loss == 3.5
+    assert not members.look(0.0), "nothing changed"
+
+
+def test_all_of_a_store_is_read_for_whoever_needs_all(root, monkeypatch):
+    monkeypatch.setattr(run_table, "RUN_SECONDS", -1.0)  # one look gets no further
+    assert RunTable(root).whole().unseen == len(list((root / "runs").iterdir()))
+    looks = iter([-1.0, 9.0])
+    found = RunTable._found
+
+    def slow(table):
+        monkeypatch.setattr(run_table, "RUN_SECONDS", next(looks, 9.0))
+        return found(table)
+
+    monkeypatch.setattr(RunTable, "_found", slow)
+    view = RunTable(root).whole()
+    assert (view.unseen, len(view.rows)) == (0, len(list((root / "runs").iterdir())))
+
+
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[1]", b'{"model": 3}', b'{"status": 7}'])
 @pytest.mark.parametrize("name", ["spec.json", "result.json"])
 def test_what_is_damaged_is_told_on_its_row_and_hides_no_other(root, name, garbage):

@@ -1,0 +1,45 @@
+"""Inputs that several pages have, what an address may say of them, and a command that is copied by a button."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from dash import dcc, html
+
+from dashboards.live import Live
+
+
+def dropdown(name: str, label: str, options: Mapping[str, str], value: str) -> Any:
+    """One of some values, by their words."""
+    listed = [{"label": words, "value": one} for one, words in options.items()]
+    box = dcc.Dropdown(id={"state": name}, options=listed, value=value, clearable=False, searchable=len(listed) > 10)
+    return html.Label([label, box])
+
+
+def hidden(name: str, state: Mapping[str, str]) -> Any:
+    """What the address holds and no field shows."""
+    return html.Div(dcc.Input(id={"state": name}, type="hidden", value=state[name]), hidden=True)
+
+
+def copied(name: str, text: str = "") -> Any:
+    """A command, with a button that copies it."""
+    return html.Div([html.Code(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
+
+
+def slugs(live: Live, group: str) -> list[str]:
+    """The figures of a group that a page can show; before the first fit all that there may be."""
+    from dashboards.figures import catalogue
+
+    if live.view.number:
+        return [page.slug for page in live.view.pages if page.group == group]
+    return [*catalogue.SLUGS, "trunks", "finetuned"]
+
+
+def refused(state: Mapping[str, str], allowed: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """What an address says that is none of the allowed values, by name, and which these are."""
+    return {
+        name: f"allowed are {', '.join(values)}"
+        for name, values in allowed.items()
+        if values and state[name] and state[name] not in values
+    }

@@ -1,0 +1,93 @@
+"""What an address says wrongly is said, and the default stands in its place."""
+
+import dataclasses
+from urllib.parse import quote
+
+import pandas as pd
+import pytest
+
+from analysis.settings import StudySettings
+from dashboards import live
+from dashboards.figures import catalogue
+from dashboards.pages import answer, compare, fewshot, laws, plan, runs, shell, sweep
+
+pytestmark = pytest.mark.xdist_group("study")
+
+
+@pytest.fixture(scope="module")
+def following(simulated, studied):
+    found = live.Live(StudySettings(runs=str(simulated)))
+    found.view = dataclasses.replace(found.view, number=1, pages=catalogue.pages(studied), study=studied)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tabled(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tabled") / "two.csv"
+    rows = [{"N": 1e6 * (i + 1), "D": 1e8, "loss": 3.0, "text": text} for text in ("web", "books") for i in range(5)]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return live.Live(StudySettings(runs=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "said"),
+    [
+        (laws, {"law": "x"}, "law=x: allowed are all, "),
+        (laws, {"N": "x"}, "N=x: allowed are nonembedding, total, given; default is taken"),
+        (laws, {"C": "x"}, "C=x: allowed are exact, 6nd, kaplan; default is taken"),
+        (laws, {"cut": "x"}, "cut=x: FLOPs, positive, like 1e18"),
+        (laws, {"figure": "accuracy-shots"}, "figure=accuracy-shots: allowed are frontier, "),
+        (laws, {"axes": "x"}, "axes=x: allowed are drawn, linear; drawn is taken"),
+        (fewshot, {"accuracy": "frontier"}, "accuracy=frontier: allowed are accuracy-compute, "),
+        (runs, {"sort": "loss,-size,-lss"}, "sort=loss,-size,-lss: there is no column -lss, did you mean loss?"),
+        (runs, {"group": "z"}, "group=z: allowed are "),
+        (runs, {"columns": "7"}, "columns=7: a list of columns, like ["),
+        (runs, {"columns": '["loss","colour"]'}, 'columns=["loss","colour"]: a list of columns, like ['),
+        (runs, {"page": "-3"}, "page=-3: pages are counted from 1; 1 is taken"),
+        (runs, {"page": "0"}, "page=0: pages are counted from 1"),
+        (sweep, {"sweep": "../x"}, "sweep=../x: there are laptop"),
+        (answer, {"figure": "isoflop"}, "figure: this page has no such value"),
+        (plan, {"komputer": "1e20"}, "komputer: this page has no such value, did you mean compute?"),
+        (plan, {"gpu": "x" * 20_001}, "gpu: longer than 20,000 characters"),
+        (laws, {f"a{i}": "" for i in range(101)}, "more than 100 values: none of them is taken"),
+    ],
+)
+def test_what_is_not_taken_is_said_and_the_default_stands_in_its_place(following, page, query, said):
+    search = "?" + "&".join(f"{name}={quote(value)}" for name, value in query.items())
+    state, sentence = shell.taken(page, following, search)
+    assert sentence.startswith(f"Not taken from the address: {said}")
+    assert sentence.endswith((".", "?"))
+    assert state == page.STATE
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("by=x&A=x&B=x", ("by=x: allowed are text", "A=x: allowed are books, web", "B=x: allowed are books, web")),
+        ("A=web&B=web", ("A=web: is B too",)),
+    ],
+)
+def test_so_is_a_pair_that_there_is_not(tabled, query, said):
+    state, sentence = shell.taken(compare, tabled, f"?{query}")
+    assert sentence == f"Not taken from the address: {'; '.join(said)}."
+    assert state == {**compare.STATE, **({"B": "web"} if len(said) == 1 else {})}
+
+
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        (laws, "figure=isoflop&axes=linear&law=hoffmann&N=total&C=6nd&cut=1e12&from=1e11"),
+        (laws, "law=default&figure="),
+        (fewshot, "accuracy=accuracy-shots"),
+        (runs, "sort=-loss,size&group=size&columns=[%22loss%22]&page=2&filter=x"),
+        (runs, "columns=&group="),
+        (sweep, "sweep=laptop"),
+        (plan, "compute=1e15&days="),
+    ],
+)
+def test_what_is_right_is_taken_and_nothing_is_said(following, page, query):
+    state, sentence = shell.taken(page, following, f"?{query}")
+    assert sentence == ""
+    given = dict(pair.split("=") for pair in query.replace("%22", '"').split("&"))
+    assert state == {**page.STATE, **given}
+    assert shell.taken(page, following, "") == (page.STATE, "")

@@ -1,0 +1,121 @@
+"""The page Laws as a browser asks it, without one: what it says of a sweep that goes on, and before the first fit."""
+
+import json
+import shlex
+import threading
+from dataclasses import replace
+
+import pytest
+
+from analysis.settings import StudySettings
+from dashboards import live, refit
+from dashboards.pages import laws, shell
+from dashboards.refit import LeftOut
+
+pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
+
+
+@pytest.fixture
+def served(simulated, studied, monkeypatch):
+    """An app over a study, its follower, and the settings that were fitted behind it."""
+    following, made = live.Live(StudySettings(runs=str(simulated))), []
+    following.view = live.View(number=1, name="laptop", study=studied)
+    monkeypatch.setattr(refit, "cuts", lambda study: [])
+
+    def fit(given, chosen, view):
+        asked = refit.settings(given, chosen, set(view.study.everything.run_id))
+        made.append(asked)
+        return refit.Fit(asked=asked, study=view.study, pages=[], answer=[], cuts=[])
+
+    monkeypatch.setattr(refit, "fit", fit)
+    return shell.app(following), following, made
+
+
+def ask(app, state, of=None, said=""):
+    """What is shown after the page's callback, and what is said: [of, sentence], and whether nothing more comes."""
+    key = next(key for key in app.callback_map if key.startswith("..laws-of.data"))
+    outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
+    values = {**refit.STATE, **state}
+    inputs = [{"id": {"state": name}, "property": "value", "value": value} for name, value in values.items()]
+    inputs += [{"id": name, "property": "n_intervals", "value": 0} for name in ("tick", "laws-tick")]
+    body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["tick.n_intervals"]}
+    body["state"] = [
+        {"id": "laws-of", "property": "data", "value": of},
+        {"id": "laws-said", "property": "children", "value": said},
+    ]
+    answer = app.server.test_client().post("/_dash-update-component", json=body)
+    assert answer.status_code in (200, 204), answer.data[:500]
+    if answer.status_code == 204:
+        return of, said, True
+    found = json.loads(answer.data)["response"]
+    get = lambda name, what, kept: found.get(name, {}).get(what, kept)  # noqa: E731
+    return get("laws-of", "data", of), get("laws-said", "children", said), found["laws-tick"]["disabled"]
+
+
+def settled(app, state):
+    for _ in range(400):
+        of, said, done = ask(app, state)
+        if done:
+            return of, said
+        threading.Event().wait(0.02)
+    raise AssertionError("the page is still at it")
+
+
+def test_the_newest_fit_is_shown_while_the_next_is_made(served, studied, monkeypatch):
+    app, following, _ = served
+    state, go, fit = {"law": "chinchilla"}, threading.Event(), refit.fit
+    settled(app, state)
+
+    def slow(*given):
+        go.wait(20)
+        return fit(*given)
+
+    monkeypatch.setattr(refit, "fit", slow)
+    following.view = replace(following.view, number=2)
+    of, said, done = ask(app, state)
+    assert (of[0], done) == (1, False), "a browser that comes now is shown what there is"
+    runs = f"chinchilla, {len(studied.table)} of {len(studied.everything)} runs"
+    assert said.startswith("Results were added: fitting them behind the page for 0 s.")
+    assert said.endswith(f"What is shown is the fit before: {runs}.")
+    go.set()
+    of, said = settled(app, state)
+    assert of[0] == 2
+    assert said.endswith(f" s: {runs}.")
+
+
+def test_the_same_runs_left_out_for_another_reason_are_not_fitted_again(served, studied):
+    app, _, made = served
+    run = studied.table.run_id.iloc[0]
+    for reason in ("spiked", "looked at again"):
+        settled(app, {"out": refit.left_out_text((LeftOut(reason=reason, runs=(run,)),))})
+    assert [asked.exclude for asked in made] == [[run]]
+
+
+def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command(served, studied):
+    """It is copied into a shell, in which a reason may end a comment or be none: it stands beside."""
+    app, _, _ = served
+    run, reason = studied.table.run_id.iloc[0], "x\r\nrm -rf ~ #\x1b[2J`id`"
+    of, _ = settled(app, {"out": refit.left_out_text((LeftOut(reason=reason, runs=(run, "$(id)")),))})
+    key = next(key for key in app.callback_map if "laws-command" in key)
+    names = ("laws-answer", "laws-out", "laws-command")
+    body = {
+        "output": key,
+        "outputs": [{"id": name, "property": "children"} for name in names],
+        "inputs": [{"id": "laws-of", "property": "data", "value": of}],
+        "changedPropIds": ["laws-of.data"],
+    }
+    found = json.loads(app.server.test_client().post("/_dash-update-component", json=body).data)["response"]
+    assert "rm -rf" in str(found["laws-out"])
+    typed = found["laws-command"]["children"]
+    assert shlex.split(typed)[-1] == f"exclude=[{run}]"
+    assert "\n" not in typed
+    assert "$" not in typed
+
+
+def test_before_the_first_fit_and_where_it_failed_the_page_says_so(served):
+    app, following, _ = served
+    following.view = live.View()
+    assert ask(app, {}) == (None, live.FITTING, True)
+    following.view = live.View(problem="the store has no runs yet")
+    assert ask(app, {}) == (None, "the store has no runs yet", True)
+    assert laws.layout(following, laws.STATE) is not None

@@ -1,0 +1,74 @@
+"""What follows a store: it goes on whatever a look meets, says so, and reads again only what changed."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from analysis.settings import StudySettings
+from dashboards import live
+from dashboards.live import Live, View
+from gpt3core.errors import StoreError
+from gpt3core.store.rundir import RunDir
+
+
+@pytest.fixture
+def root(simulated, tmp_path):
+    return shutil.copytree(simulated, tmp_path / "copy")
+
+
+def test_a_store_that_does_not_answer_is_said_and_looked_at_again(root, monkeypatch):
+    following, fits, away = Live(StudySettings(runs=str(root))), [], [True]
+
+    def refresh(_):
+        if away:
+            raise StoreError("s3://bucket/runs does not answer")
+
+    monkeypatch.setattr(live.places, "refresh", refresh)
+    monkeypatch.setattr(Live, "_fitted", lambda self: fits.append(1) or View(number=self.view.number + 1))
+    following.look()
+    assert following.view.problem == "s3://bucket/runs does not answer"
+    away.clear()
+    following.look()
+    assert (following.view.number, following.view.problem) == (1, "")
+    away.append(True)
+    following.look()
+    assert (following.view.number, following.view.problem) == (1, "s3://bucket/runs does not answer")
+    away.clear()
+    following.look()
+    assert (following.view.problem, len(fits)) == ("", 1), "nothing was added: nothing is fitted"
+
+
+def test_why_the_last_fit_failed_is_said_until_the_store_changes(root, monkeypatch):
+    following = Live(StudySettings(runs=str(root)))
+    monkeypatch.setattr(Live, "_fitted", lambda _: 1 / 0)
+    following.look()
+    following.look()
+    assert following.view.problem == "not fitted: ZeroDivisionError: division by zero"
+    monkeypatch.setattr(live, "_token", lambda _: {}[0])
+    following.look()
+    assert "KeyError" in following.view.problem
+    monkeypatch.undo()
+    monkeypatch.setattr(Live, "_fitted", lambda _: View(number=1))
+    following.look()
+    assert "ZeroDivisionError" in following.view.problem
+
+
+def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch):
+    from analysis.runs.selection import select
+    from dashboards import data
+
+    runs, read, known = select(StudySettings(runs=str(root))).runs, [], {}
+    curve = data.store.curve
+    monkeypatch.setattr(data.store, "curve", lambda *given: read.append(given[1]) or curve(*given))
+    first = data.losses(runs, known)
+    assert read == list(runs.table.run_id)
+    changed = RunDir(root, read[3])
+    changed.write_metrics(changed.new_attempt(), {"step": [9], "tokens": [900], "loss": [1.5]})
+    read.clear()
+    second = data.losses(runs, known)
+    assert read == [changed.path.name]
+    assert not second[changed.path.name].equals(first[changed.path.name])
+    assert all(second[name] is first[name] for name in first if name != changed.path.name)
+    fewer = replace(runs, table=runs.table.head(2))
+    assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
