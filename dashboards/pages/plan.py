@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dash
-from analysis.output.words import number_of
 from dash import dcc, html
 
 from analysis.output import proposals
@@ -17,6 +16,7 @@ from dashboards.figures.plan import plan as figure
 from dashboards.live import Live, View
 from dashboards.pages import gallery, inputs, tables
 from dashboards.plan import Asked, Outlook
+from gpt3core.words import number_of
 from sweeps.planning import hardware
 
 if TYPE_CHECKING:
