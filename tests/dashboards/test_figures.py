@@ -118,6 +118,8 @@ FIGURE_TAGS = {
     "<br>",
     "<extra>",
     "</extra>",
+    "<sub>",
+    "</sub>",
     "<sup>",
     "</sup>",
 }  # what our own hover texts are marked up with
