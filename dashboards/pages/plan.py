@@ -208,7 +208,8 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     if found is None:
         return [*first, *again]
     header, rows = proposals.rows(found)
-    table = [tables.table(header, rows, right=header[1:])] if rows else []
+    cells = [[gallery.typeset(cell) for cell in row] for row in rows]
+    table = [tables.table(header, cells, right=header[1:])] if rows else []
     said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
     return [*first, *table, html.Ul(said), *_how(found), *again]
 
