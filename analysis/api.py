@@ -28,7 +28,6 @@ from analysis.note import Note
 from analysis.output import saved
 from analysis.output.notes import notes
 from analysis.output.receipt import receipt
-from analysis.output.words import number_of
 from analysis.runs import curves, foreign, ladders, published, selection
 from analysis.runs.ladders import Ladders
 from analysis.runs.points import counted
@@ -38,6 +37,7 @@ from analysis.settings import DELTA, EVERY, RHO, CompareSettings, DesignSettings
 from analysis.study import Options, Study
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
+from gpt3core.words import number_of
 
 __all__ = ["compare", "comparisons", "design", "fit", "forecast_loss", "forecast_scores", "propose", "study"]
 

@@ -91,10 +91,10 @@ def _print(study: Study, *, whole: bool, next_command: str) -> None:
     """The answer, and the points of a file where there is one; all tables and notes where these are asked for."""
     from analysis.output import text
     from analysis.output.answer import answer
-    from analysis.output.words import number_of
     from analysis.runs import domains
     from analysis.runs.store import sweeps
     from gpt3core import terminal
+    from gpt3core.words import number_of
 
     out, runs, lines = terminal.console(PIPE_WIDTH), study.runs, answer(study)
     domain = f", losses on {runs.domain}" if runs.domain else ""

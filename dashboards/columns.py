@@ -7,13 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.output.words import count
+from gpt3core.words import counted, duration, percent, plain, powers, whole
 from sweeps.watching.run_table import Row
 
 TEXT, WHOLE, NUMBER = "text", "whole", "number"
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-THIN = "\u202f"  # narrow no-break space
-MINUS = "\u2212"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,42 +37,6 @@ class Column:
         """A run's value as it is printed."""
         value = self.value(row)
         return "" if value is None else self.words(value)
-
-
-def powers(value: float) -> str:
-    """1.23 × 10¹⁴, as a paper prints it; small counts as they are."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return plain(value)
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{mantissa}{THIN}×{THIN}10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", MINUS)
-
-
-def plain(value: float) -> str:
-    """Three digits."""
-    return f"{value:.3g}".replace("-", MINUS)
-
-
-def whole(value: float) -> str:
-    """A whole number, in groups of three digits."""
-    return f"{value:,.0f}".replace(",", THIN if abs(value) >= 1e4 else "")
-
-
-def counted(value: float) -> str:
-    """1.23M, with the letter set apart."""
-    said = count(value)
-    return f"{said[:-1]}{THIN}{said[-1]}" if said[-1:].isalpha() else said
-
-
-def percent(value: float) -> str:
-    """A share."""
-    return f"{value:.0%}"
-
-
-def hours(seconds: float) -> str:
-    """h:mm:ss, or m:ss."""
-    minutes, s = divmod(round(seconds), 60)
-    h, m = divmod(minutes, 60)
-    return f"{h}:{m:02d}:{s:02d}" if h else f"{m}:{s:02d}"
 
 
 def when(moment: float) -> str:
@@ -116,7 +77,7 @@ COLUMNS: dict[str, Column] = {
         Column(name="kernel", title="kernel", kind=TEXT, words=str),
         Column(name="device", title="device", kind=TEXT, words=str),
         Column(name="devices", title="workers", kind=WHOLE, words=whole),
-        Column(name="train_seconds", title="training time", kind=NUMBER, words=hours),
+        Column(name="train_seconds", title="training time", kind=NUMBER, words=duration),
         Column(name="tokens_per_second", title="tokens/s", kind=NUMBER, words=counted),
         Column(name="mfu", title="MFU", kind=NUMBER, words=percent),
         Column(name="gpu_hours", title="GPU-hours", kind=NUMBER, words=plain),

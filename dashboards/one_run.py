@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dashboards.columns import COLUMNS, MINUS
+from dashboards.columns import COLUMNS
 from dashboards.figures import spikes
 from dashboards.figures.style import Page
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT
 from gpt3core.store import places
 from gpt3core.store.rundir import RunDir
+from gpt3core.words import fixed
 from sweeps.watching import incidents, last_words, reproduce
 from sweeps.watching.run_table import Row
 
@@ -120,7 +121,7 @@ def _measured(row: dict[str, Any]) -> tuple[str, ...]:
 def _number(value: Any, digits: int) -> str:
     if not isinstance(value, int | float) or value != value:
         return ""
-    return f"{value:.{digits}f}".replace("-", MINUS)
+    return fixed(value, digits)
 
 
 def _error(value: Any, digits: int = 4) -> str:

@@ -18,13 +18,13 @@ from analysis import analyse
 from analysis.estimation.design import FARTHER
 from analysis.estimation.predict import Prediction
 from analysis.laws import Array
-from analysis.output.words import count, flops, number, outside, size, span
 from analysis.runs.conventions import Parameters
 from analysis.settings import DesignSettings, RunSettings, StudySettings
 from dashboards import typed
 from gpt3core import costs
 from gpt3core.errors import UsageError
 from gpt3core.parallel import choose
+from gpt3core.words import amount, count, duration, flops, number, outside, size, span
 from sweeps.planning import hardware, larger
 from sweeps.planning.larger import Ladder, Larger
 from sweeps.planning.recipe import Hardware
@@ -40,7 +40,6 @@ FARTHEST = 6.0  # decades beyond the largest run that may be asked for
 SHOWN = 4.0  # decades beyond it that the figure and the sliders reach
 POINTS = 49  # of the figure's curves
 MOST_RUNS, MOST_DAYS = 64, 3650.0
-UNITS = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "min"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +215,7 @@ def taken(run: Larger, wanted: Asked) -> list[Line]:
         ("shape", shape),
         (
             "time",
-            f"{lasting(86_400 * found.days)} on {run.gpus:,} {wanted.gpu}{late}; MFU {found.mfu:.0%}",
+            f"{duration(86_400 * found.days)} on {run.gpus:,} {wanted.gpu}{late}; MFU {found.mfu:.0%}",
         ),
         ("price", f"{amount(found.usd)} USD for {amount(run.gpu_hours)} GPU-hours at {price:g} USD"),
         ("layout", found.layout.describe()),
@@ -226,20 +225,6 @@ def taken(run: Larger, wanted: Asked) -> list[Line]:
 def why(run: Larger) -> list[str]:
     """Why it is cut so, against simpler ways."""
     return [] if run.found.choice is None else choose.explain(run.found.task, run.found.choice)
-
-
-def amount(value: float) -> str:
-    """Three digits, in full: 330,000 and 0.0105."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
-
-
-def lasting(seconds: float) -> str:
-    """A duration in the largest unit that it has one of."""
-    for unit, name in UNITS:
-        if seconds >= unit:
-            return f"{seconds / unit:,.3g} {name}"
-    return f"{seconds:.2g} s"
 
 
 # --------------------------------------------------------------------------------------------------------- what is next

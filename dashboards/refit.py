@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analysis.output.words import flops, number_of
 from analysis.settings import COMPUTES, COUNTS, StudySettings
 from dashboards import typed
 from gpt3core.errors import UsageError
+from gpt3core.words import flops, number_of
 
 if TYPE_CHECKING:
     from analysis.output.answer import Line

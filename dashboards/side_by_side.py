@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboards.columns import powers
 from gpt3core import spec as specs
 from gpt3core.store.rundir import RunDir
+from gpt3core.words import powers
 from sweeps.watching import differences
 from sweeps.watching.differences import WORDS
 from sweeps.watching.words import value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-THIN = "\u2009"  # a thin space
-MINUS = "\u2212"
+from gpt3core.words import MINUS, THIN
+
 # alone: a name of a run may hold the like of 1e5, between hyphens or dots
 _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
 _POWER = r"(?<=[\w)])\^(\([^()]*\)|-?[\w.]*\w)"

@@ -27,13 +27,15 @@ from sweeps.cluster import connect, processes, scratch
 
 CODE = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
-TAILING = "Tailing logs until the job exits"  # what ray job submit says before the job's own words
 # before a line of Ray's own, where it prints these: colours, and moment, level and file
 DRESSED = re.compile(r"\x1b\[[\d;]*m|^\d{4}-\d\d-\d\d [\d:,]+\t[A-Z]+ \w+\.py:\d+ -- ")
-OF_RAY = re.compile(  # what it says of a job that does well
-    r"-*|Job 'raysubmit_\w+' succeeded|Running entrypoint for job .*|WebSocket closed for job .* close code 1000|"
-    r"Runtime env is setting up\."
+OF_RAY = re.compile(  # what it says of a job that does well, which holds for other heads alone
+    r"Job submission server address: .*|Job 'raysubmit_\w+' (submitted successfully|succeeded)|Next steps|"
+    r"(Query the (logs|status) of the job|Request the job to be stopped):|ray job (logs|status|stop) raysubmit_\w+|"
+    r"Tailing logs until the job exits .*|Running entrypoint for job raysubmit_\w+: .*|Runtime env is setting up\.|"
+    r"WebSocket closed for job raysubmit_\w+ .*close code 1000"
 )
+RULE = re.compile(r"-*")  # blank lines and rules around a sentence of Ray's; a rule is as long as the sentence
 STOP_SECONDS = 8.0
 
 
@@ -85,15 +87,25 @@ def _submit(words: list[str], environment: dict[str, str]) -> int:
 
 
 def _told(lines: Iterable[str]) -> Iterator[str]:
-    """What ray job submit prints, without what Ray says of a job that does well; all of it where none is begun."""
-    before: list[str] | None = []
+    """What ray job submit prints, each line as it comes, without what Ray says of a job that does well.
+
+    Blank lines and rules wait for the next line, which tells whose they are.
+    """
+    held: list[str] = []
+    lengths: set[int] = set()  # of the blank lines and rules that belong to Ray's last sentence
     for line in lines:
-        plain = DRESSED.sub("", line).strip()
-        if before is not None:
-            before = None if plain.startswith(TAILING) else [*before, line]
-        elif not OF_RAY.fullmatch(DRESSED.sub("", plain)):
-            yield line
-    yield from before or ()
+        plain = _undressed(line)
+        if RULE.fullmatch(plain):
+            held += [] if len(plain) in lengths else [line]
+            continue
+        lengths = {0, len(plain)} if OF_RAY.fullmatch(plain) else set()
+        yield from (said for said in (*held, line) if not {len(_undressed(said))} & lengths)
+        held = []
+    yield from held
+
+
+def _undressed(line: str) -> str:
+    return DRESSED.sub("", DRESSED.sub("", line)).strip()
 
 
 @contextlib.contextmanager

@@ -18,9 +18,9 @@ from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import REPEATS
 from analysis.note import Note
-from analysis.output.words import count, flops, number, number_of, outside, size, span
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
+from gpt3core.words import count, flops, number, number_of, outside, size, span
 
 Line = tuple[str, str]
 MOST_TARGETS = 3

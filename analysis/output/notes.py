@@ -13,9 +13,9 @@ from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.note import Note
-from analysis.output.words import number_of
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
+from gpt3core.words import number_of
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.next_runs import NextRuns
-from analysis.output.words import count, flops
+from gpt3core.words import count, flops
 
 BY_HAND = "train these N and D, add a row for each to the runs, and ask again (out=DIR writes them as next.csv)"
 NAMES = {"loss": "loss", "n_star": "N*"}

@@ -12,9 +12,9 @@ from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.output.answer import answer, value_of
-from analysis.output.words import change, count, number, outside, size, span
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
+from gpt3core.words import change, count, number, outside, size, span
 
 Row = list[str]
 MOST_INFLUENCES = 6

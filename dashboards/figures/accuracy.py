@@ -11,16 +11,15 @@ import plotly.graph_objects as go
 
 from analysis.accuracy import by_size, published
 from analysis.accuracy.trends import BELOW, MEAN, Trend
-from analysis.output.words import count, flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import panels
-from dashboards.figures.style import AXIS, PALETTE, Page, add_scale, plain, shades
+from dashboards.figures.style import AXIS, GREY, PALETTE, Page, add_scale, plain, shades
+from gpt3core.words import count, flops
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")
 BAR = 170  # pixels of the bar of sizes
 MOST_GAINS = 4  # that are said
-GREY = "#777777"
 BASELINE = {"color": GREY, "width": 1.5, "dash": "dot"}
 BASELINE_NAME = "best trivial baseline"
 MODELS = {"GPT-3 175B": "dash", "GPT-3 125M": "dashdot"}  # of the published scores: the largest and the smallest

@@ -7,12 +7,12 @@ import plotly.graph_objects as go
 
 from analysis.accuracy import by_size
 from analysis.accuracy.trends import MEAN
-from analysis.output.words import count
 from analysis.runs.conventions import LABELS
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
 from dashboards.figures.accuracy import BASELINE, BASELINE_NAME, WITHOUT_SIZES, counted, evaluations, measured, summary
 from dashboards.figures.style import MARKERS, PALETTE, Page, axes, plain
+from gpt3core.words import count
 
 THIN = 0.25  # opacity of the lines of single tasks
 

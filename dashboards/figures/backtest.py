@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 
 from analysis.estimation.backtest import LEVELS
 from analysis.laws import Array
-from analysis.output.words import flops, number_of
 from analysis.study import Study
-from dashboards.figures.drawing import GREY, Panel, arrange, nothing, panelled
-from dashboards.figures.style import LOSS, PALETTE, Page, plain, scale
+from dashboards.figures.drawing import Panel, arrange, nothing, panelled
+from dashboards.figures.style import GREY, LOSS, PALETTE, Page, plain, scale
+from gpt3core.words import flops, number_of
 
 SLUG, TITLE = "backtest", "Backtests: predicted against measured"
 MISS, PART = "measured − predicted, %", "inside, %"

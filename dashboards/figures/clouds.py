@@ -11,10 +11,10 @@ import plotly.graph_objects as go
 from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.laws import Array
-from analysis.output.words import span
 from analysis.study import Study
-from dashboards.figures.drawing import GREY, Panel, arrange, panelled
-from dashboards.figures.style import PALETTE, Page
+from dashboards.figures.drawing import Panel, arrange, panelled
+from dashboards.figures.style import GREY, PALETTE, Page, printed
+from gpt3core.words import span
 
 SLUG, TITLE = "clouds", "Exponents under resampling"
 COLORS = dict(zip(uncertainty.CLUSTERS, (PALETTE[0], PALETTE[1], PALETTE[2]), strict=True))
@@ -65,7 +65,7 @@ def clouds(study: Study) -> Page:
     for place, (name, draws, interval) in enumerate(of_a):
         _add_strip(figure, name, draws, interval, PALETTE[3 + place])
     above = Panel(x="alpha, of N", y="beta, of D", height=380, log_x=False)
-    arrange(figure, [above, Panel(x="a, of N* ~ C^a", y="", height=60 + 40 * len(of_a), log_x=False)])
+    arrange(figure, [above, Panel(x=printed("a, of N* ~ C^a"), y="", height=60 + 40 * len(of_a), log_x=False)])
     figure.update_yaxes(autorange="reversed", row=2, col=1)
     if of_a:
         figure.add_vline(x=0.5, line={"color": GREY, "dash": "dot", "width": 1}, row=2, col=1)

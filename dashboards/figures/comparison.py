@@ -6,11 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.compare import Comparison
-from analysis.output.words import flops
 from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
 from dashboards.figures.drawing import label
-from dashboards.figures.style import LOSS, MARKERS, PALETTE, Page, axes, behind, hover, plain
+from dashboards.figures.style import AXIS, LOSS, MARKERS, PALETTE, Page, axes, behind, hover, plain
+from gpt3core.words import flops
 
 ABOUT = (
     "How much compute A needs for the loss that B reaches, in units of B's. Bars are 95% intervals; open marks lie "
@@ -41,7 +41,7 @@ def multipliers(comparisons: list[Comparison]) -> Page:
             },
             hovertemplate="C %{x:.3g}<br>multiplier %{y:.3f}<extra></extra>",
         )
-    figure.add_hline(y=1.0, line={"color": "#888", "dash": "dot"})
+    figure.add_hline(y=1.0, line={"color": AXIS, "dash": "dot"})
     first, second = map(plain, comparisons[0].names)
     axes(figure, "compute, FLOPs", f"compute multiplier of {second} over {first}")
     return Page(slug="multiplier", title="Compute multiplier", about=ABOUT, figure=figure, rows=_rows(comparisons))

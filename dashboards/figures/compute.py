@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.output.words import count, flops, number_of
 from analysis.reference.tables import gpt3_models
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import Page, axes, behind, plain, shades
+from dashboards.figures.style import GREY, Page, axes, behind, plain, printed, shades
 from gpt3core.costs import PF_DAY
+from gpt3core.words import count, flops, number_of
 
 MOST = 24  # sizes with a bar of their own; more are taken together
 ROW, AROUND = 22, 150  # pixels
-GREY = "#777777"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +48,7 @@ def compute_bars(study: Study) -> Page:
             y=[name],
             orientation="h",
             marker={"color": bar.color},
-            text=f"{flops(bar.runs.max())}",
+            text=printed(flops(bar.runs.max())),
             textposition="auto" if bar in published else "outside",
             insidetextanchor="end",
             hovertext=f"<b>{name}</b><br>{_said(bar.runs)}",

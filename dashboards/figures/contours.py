@@ -11,13 +11,13 @@ from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.output.answer import value_of
-from analysis.output.words import span
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, band, label, nothing, panelled, percent_off, residuals, strip
 from dashboards.figures.optimum import BY_LAW, by_law
 from dashboards.figures.style import PALETTE, Page, behind, hover, scale
+from gpt3core.words import span
 
 SLUG, TITLE = "contours", "Lines of equal loss"
 POINTS = 80  # of the grid, each way

@@ -14,6 +14,7 @@ from dashboards.downsample import downsample
 from dashboards.figures import published as overlay
 from dashboards.figures.drawing import Panel, arrange, label, law_line, law_points, panelled
 from dashboards.figures.style import LOSS, PALETTE, Page, behind, of_size, plain, shades
+from gpt3core.words import count
 
 CURVE_POINTS = 400
 MOST_POINTS = 100_000  # of a figure
@@ -95,7 +96,7 @@ def _finals(table: pd.DataFrame) -> list[dict[str, object]]:
     for runs, color in zip(sizes, shades(float(runs.N.iloc[0]) for runs in sizes), strict=True):
         look = {
             "mode": "lines+markers",
-            "name": f"N {runs.N.iloc[0]:.3g}",
+            "name": f"N {count(runs.N.iloc[0])}",
             "line": {"color": color, "width": 1.2},
             "marker": {"size": 5},
         }

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
-from dashboards.figures.style import MARKERS, PALETTE, Page, axes, plain
+from dashboards.figures.style import AXIS, MARKERS, PALETTE, Page, axes, plain
 
 
 def finetuned(study: Study) -> Page | None:
@@ -38,7 +38,7 @@ def finetuned(study: Study) -> Page | None:
             x=[rows.N.min(), rows.N.max()],
             y=[of_task.baseline.max()] * 2,
             mode="lines",
-            line={"color": "#888", "width": 1, "dash": "dot"},
+            line={"color": AXIS, "width": 1, "dash": "dot"},
             name=f"{task}: best trivial baseline",
             hoverinfo="skip",
         )

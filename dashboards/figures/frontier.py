@@ -12,12 +12,12 @@ import plotly.graph_objects as go
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import allocation
-from analysis.output.words import flops, outside
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import published as overlay
-from dashboards.figures.drawing import GREY, band, label, law_points, mean_band, minima_points, predicted_points
-from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs
+from dashboards.figures.drawing import band, label, law_points, mean_band, minima_points, predicted_points
+from dashboards.figures.style import GREY, LOSS, Page, add_runs, axes, behind, of_runs, printed
+from gpt3core.words import flops, outside
 
 
 def frontier(study: Study, published: Sequence[str] = ()) -> Page:
@@ -97,7 +97,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
     grid, found = np.geomspace(lowest / 1.5, highest, 80), []
     for name, kind, dash, color in (
         ("compute_frontier", "power law", "solid", "#000000"),
-        ("compute_frontier_irreducible", "with irreducible E", "dot", "#777777"),
+        ("compute_frontier_irreducible", "with irreducible E", "dot", GREY),
     ):
         law = study.laws.get(name)
         if law is None or law.fit.theta is None:
@@ -108,7 +108,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
             x=grid,
             y=law.fit.predict({"C": grid}),
             mode="lines",
-            name=f"{kind}: alpha_C {law.fit.params['alpha_C']:.4f}{doubt}",
+            name=f"{kind}: α<sub>C</sub> {law.fit.params['alpha_C']:.4f}{doubt}",
             line={"color": color, "dash": dash, "width": 2},
             hovertemplate=f"{law.fit.law.equation}<br>C %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
         )
@@ -144,4 +144,4 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         hoverinfo="text",
     )
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
-    label(figure, p.compute, p.loss, f"{p.loss:.2f}{inside} at {flops(p.compute)}", corner="top right")
+    label(figure, p.compute, p.loss, printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}"), corner="top right")

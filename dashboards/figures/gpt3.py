@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3
 from analysis.reference.tables import gpt3_models, gpt3_scores, loss_of_compute, reference
-from dashboards.figures.style import MARKERS, PALETTE, Page, axes
+from dashboards.figures.style import MARKERS, PALETTE, Page, axes, printed
 from gpt3core.costs import PF_DAY
 
 SETTINGS = ("zero-shot", "one-shot", "few-shot")
@@ -77,7 +77,7 @@ def figure_3_1() -> Page:
         x=grid,
         y=law.loss(grid),
         mode="lines",
-        name=f"L = {law.coefficient:g} C^-{law.exponent:g}",
+        name=printed(f"L = {law.coefficient:g} C^-{law.exponent:g}"),
         line={"color": "#000", "dash": "dash"},
     )
     marker = {"size": 10, "color": PALETTE[0]}

@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.influence import Influence
-from analysis.output.words import change, flops, number_of
 from analysis.study import Study
-from dashboards.figures.drawing import GREY, Panel, arrange, nothing, panelled
-from dashboards.figures.style import PALETTE, Page, faint, plain
+from dashboards.figures.drawing import Panel, arrange, nothing, panelled
+from dashboards.figures.style import GREY, PALETTE, Page, faint, plain
+from gpt3core.words import change, flops, number_of
 
 SLUG, TITLE = "influence", "Influence on the prediction"
 MOST = 24  # that are drawn

@@ -8,12 +8,12 @@ import plotly.graph_objects as go
 
 from analysis.estimation.isoflop import Parabola
 from analysis.laws import Array
-from analysis.output.words import flops, number_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import optimum
 from dashboards.figures.drawing import Panel, arrange, minima_points, panelled, predicted_points, residuals, strip
-from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs, shades
+from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs, printed, shades
+from gpt3core.words import flops, number_of
 
 
 def isoflop(study: Study) -> Page:
@@ -81,7 +81,7 @@ def _about(study: Study, lines: list[optimum.Line]) -> str:
 
 def _add_budget(figure: go.Figure, p: Parabola, table: pd.DataFrame, color: str, marker: str) -> None:
     """One budget's runs, its parabola with what it leaves, and its minimum."""
-    name = f"C = {flops(p.budget)}"
+    name = printed(f"C = {flops(p.budget)}")
     for ids, symbol, title in ((p.run_ids, marker, name), (p.far, "circle-open", f"{name}, not fitted")):
         rows = table.loc[ids].sort_values("N")
         if len(rows):
@@ -124,7 +124,7 @@ def _add_parabola(figure: go.Figure, p: Parabola, runs: pd.DataFrame, marker: di
         line={"color": marker["color"], "width": 1.5},
         showlegend=False,
         hoverinfo="skip",
-        legendgroup=f"C = {flops(p.budget)}",
+        legendgroup=printed(f"C = {flops(p.budget)}"),
         row=1,
         col=1,
     )

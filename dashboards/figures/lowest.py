@@ -14,7 +14,7 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
 from dashboards.figures.curves import kept
-from dashboards.figures.style import LOSS, PALETTE, Page, axes, behind, plain, shades
+from dashboards.figures.style import LOSS, PALETTE, Page, axes, behind, plain, printed, shades
 
 BLACK = "#000000"
 HEIGHT = 860  # pixels, of two panels: a phone has no room beside one
@@ -122,7 +122,7 @@ def _add_sizes(figure: go.Figure, found: CurveEnvelope) -> None:
         x=ends,
         y=found.k * ends**found.a,
         mode="lines",
-        name=f"approach 1: N* ~ C^{found.a:.2f}",
+        name=printed(f"approach 1: N* ~ C^{found.a:.2f}"),
         line={"color": PALETTE[1], "width": 2},
         hoverinfo="skip",
         row=2,

@@ -16,12 +16,12 @@ from analysis.estimation.optimal_size import lowest_of_draws, optimal_points
 from analysis.estimation.optimum import within_reach
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
-from analysis.output.words import count, flops, span
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, band, in_corner
 from dashboards.figures.style import PALETTE
+from gpt3core.words import count, flops, span
 
 POINTS, BY_LAW = 40, 14  # of a line; of one that is all but straight and takes longer
 MOST_DRAWS = 200  # of the law, for a band

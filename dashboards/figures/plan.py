@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.predict import Prediction
-from analysis.output.words import count, flops
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import LOSS, PALETTE, Page, axes, faint
+from dashboards.figures.style import AXIS, GREY, LOSS, PALETTE, Page, axes, faint, printed
+from gpt3core.words import count, flops
 
 # where along a curve its name stands, on the side that is free
 LABELLED = {"loss": (0.3, "left", "bottom"), "N": (0.22, "left", "top"), "D": (0.3, "right", "bottom")}
@@ -39,7 +39,7 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
         yaxis={"type": "log", "domain": [0.5 + GAP / 2, 1.0], "dtick": f"L{_step(along.loss)}", "tickformat": "~g"},
         yaxis2={
             **{"type": "log", "domain": [0.0, 0.5 - GAP / 2], "title": {"text": "best size and tokens", "standoff": 8}},
-            **{"exponentformat": "power", "showline": True, "linecolor": "#888", "automargin": True},
+            **{"exponentformat": "power", "showline": True, "linecolor": AXIS, "automargin": True},
         },
     )
     about = (
@@ -103,7 +103,7 @@ def _runs(figure: go.Figure, study: Study) -> None:
         y=table.loss,
         mode="markers",
         name="runs",
-        marker={"color": "#888", "size": 5},
+        marker={"color": AXIS, "size": 5},
         hovertemplate="C %{x:.3g}<br>loss %{y:.4f}<extra>a run</extra>",
     )
 
@@ -117,7 +117,7 @@ def _planned(figure: go.Figure, p: Prediction) -> None:
         y0=0,
         y1=1,
         yref="paper",
-        line={"color": "#777777", "dash": "dot", "width": 1},
+        line={"color": GREY, "dash": "dot", "width": 1},
     )
     values = (  # the text on the side that its curve leaves free
         (p.loss, f"{p.loss:.3f}", "bottom left", 0, "y"),
@@ -131,7 +131,7 @@ def _planned(figure: go.Figure, p: Prediction) -> None:
             mode="markers+text",
             text=[f"{text} "],
             textposition=side,
-            name=f"planned at {flops(p.compute)}",
+            name=printed(f"planned at {flops(p.compute)}"),
             marker={"color": PALETTE[color], "size": 10, "line": {"color": "#fff", "width": 1}},
             hoverinfo="skip",
             yaxis=axis,

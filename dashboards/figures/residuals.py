@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis.estimation.solve import Fit, FitStatus
 from analysis.laws import CHINCHILLA
 from analysis.study import Study
-from dashboards.figures.style import Page, add_runs, axes, behind
+from dashboards.figures.style import AXIS, Page, add_runs, axes, behind
 
 
 def residuals(study: Study) -> Page:
@@ -27,7 +27,7 @@ def residuals(study: Study) -> Page:
         found = pd.DataFrame({"predicted": predicted, "ln_residual": np.log(table.loss / predicted)}, index=table.index)
         rows = rows.join(found)
         add_runs(figure, table, table.D, found.ln_residual)
-        figure.add_hline(y=0, line={"color": "#888", "width": 1})
+        figure.add_hline(y=0, line={"color": AXIS, "width": 1})
         shown = ", ".join(f"{name} {value:.3g}" for name, value in fit.params.items())
         about = (
             f"{fit.law.equation} with {shown}: {fit.status.value}{' - ' + fit.reason if fit.reason else ''}. "

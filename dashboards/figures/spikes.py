@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from analysis.laws.base import Array
-from analysis.output.words import number_of
 from dashboards.downsample import downsample
-from dashboards.figures.style import LOSS, PALETTE, Page, axes, plain, round_values
+from dashboards.figures.style import GREY, LOSS, PALETTE, Page, axes, plain, round_values
 from gpt3core.anomaly import AnomalySpec
+from gpt3core.words import number_of
 from sweeps.watching.incidents import START, Incident
 
 DEVIATIONS = 9.0  # median absolute deviations above the median: 6 standard deviations
 LEAST_DEVIATION = 1e-3  # of the median, where values hardly vary, as for anomaly.spike
 WINDOW = AnomalySpec().window
 MOST = 500  # spikes that are drawn, the highest ones
-ORANGE, GREY = "#D55E00", "#777777"
+ORANGE = "#D55E00"
 SHOWN = ("loss", "grad_norm")
 COLUMNS = ("step", "what", "value", "attempt", "said", "steps_again")  # of the rows
 

@@ -13,7 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb, sample_colorscale
 
-from analysis.output.words import count
+from dashboards.typeset import pieces
+from gpt3core.words import count
 
 PALETTE = (
     "#0072B2",
@@ -38,7 +39,7 @@ LOSS = "loss, nats per token"
 # what is ordered (a size, a budget) has its place on this scale: viridis without its end, which is pale on paper
 SCALE = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
 DARK_SCALE = ("#7b5ea7", "#6f76bd", "#5d8cc4", "#4aa0c0", "#3fb4b0", "#4fc597", "#78d478", "#abe060", "#e4ea5c")
-PAPER, INK, GRID, AXIS = "#ffffff", "#1a1a1a", "#e4e4e4", "#888"
+PAPER, INK, GRID, AXIS, GREY = "#ffffff", "#1a1a1a", "#e4e4e4", "#888", "#777777"
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
 BAND = 0.12  # opacity
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
@@ -60,6 +61,11 @@ class Page:
 def plain(name: object) -> str:
     """A name from outside as text for plotly, which reads some HTML in names, hover texts and annotations."""
     return html.escape(str(name), quote=False)
+
+
+def printed(text: str) -> str:
+    """A label of plotly's with its powers raised, as ``typeset`` has them on a page: 1e14, C^-0.05."""
+    return "".join(f"<sup>{part}</sup>" if raised else part for part, raised in pieces(text))
 
 
 def behind(table: pd.DataFrame) -> pd.DataFrame:
@@ -194,7 +200,7 @@ SHADES = 64
 _STEPS = _steps(SCALE)
 # each colour that a figure may have, on white paper and on black: a reader's theme is put on by exchanging them
 _LINES = [
-    *(("#777777", "#a2a2a2"), ("#000000", "#f2f2f2")),
+    *((GREY, "#a2a2a2"), ("#000000", "#f2f2f2")),
     *(("#0072B2", "#4FA8E0"), ("#D55E00", "#F28C3C"), ("#009E73", "#2FC79B"), ("#CC79A7", "#E29BC4")),
     *(("#E69F00", "#F5B93A"), ("#56B4E9", "#8CCBF2"), ("#8C564B", "#C4938A")),
 ]

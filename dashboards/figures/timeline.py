@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.output.words import number_of
 from dashboards.downsample import downsample
-from dashboards.figures.style import PALETTE, Page, add_scale, axes, faint, plain, shades
+from dashboards.figures.style import GREY, PALETTE, Page, add_scale, axes, faint, plain, shades
+from gpt3core.words import cost, duration, number_of
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay
 
@@ -29,7 +29,7 @@ LOOKS: dict[str, dict[str, object]] = {
     past.FAILED: {"pattern": {"shape": "x", "fgcolor": HATCH, "size": 6}, "line": {"color": "#D55E00", "width": 2}},
     past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": HATCH, "size": 6}},
 }
-CLEAR, GREY = "rgba(0,0,0,0)", "#777777"
+CLEAR = "rgba(0,0,0,0)"
 
 
 def moment(seconds: float) -> datetime:
@@ -178,21 +178,15 @@ def _said(stay: Stay, now: float) -> str:
     """A hover text."""
     ended = stay.until(now)
     words = [f"<b>{plain(stay.run_id)}</b>: {stay.how}", f"{_clock(stay.began)} to {_clock(ended)}"]
-    words[1] += f", {_lasting(ended - stay.began)}"
+    words[1] += f", {duration(ended - stay.began)}"
     if stay.expected is not None:
-        words.append(f"expected {_lasting(stay.expected - stay.began)}")
+        words.append(f"expected {duration(stay.expected - stay.began)}")
     words.append(f"{stay.devices:g} devices on {plain(', '.join(node[:NAMED] for node in stay.nodes)) or NOWHERE}")
     return "<br>".join([*words, *([plain(stay.reason[:160])] if stay.reason else [])])
 
 
 def _clock(seconds: float) -> str:
     return f"{moment(seconds):%m-%d %H:%M:%S}"
-
-
-def _lasting(seconds: float) -> str:
-    minutes, s = divmod(round(max(0.0, seconds)), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours} h {m:02d} min" if hours else f"{m} min {s:02d} s"
 
 
 def _add_expected(
@@ -304,7 +298,7 @@ def utilisation(history: History) -> Page:
 def spending(history: History) -> Page:
     """Device-hours taken over time, those to come, and the limit."""
     taken = past.taken(history)
-    unit = f"{history.unit}-hours"
+    unit = history.unit
     figure = go.Figure()
     drawn = [*taken[: -1 : max(1, len(taken) // MOST)], *taken[-1:]]
     figure.add_scatter(
@@ -313,7 +307,7 @@ def spending(history: History) -> Page:
         mode="lines",
         line={"color": PALETTE[0], "width": 2},
         name="taken",
-        text=[_cost(hours, usd, unit) for _, hours, usd in drawn],
+        text=[cost(hours, usd, unit) for _, hours, usd in drawn],
         hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{text}<extra></extra>",
     )
     last = taken[-1] if taken else (history.now, 0.0, 0.0)
@@ -329,20 +323,22 @@ def spending(history: History) -> Page:
             line={"color": PALETTE[0], "dash": "dash", "width": 2},
             marker={"symbol": ["circle", "star"], "size": [1, 12]},
             name="expected",
-            text=[_cost(*then, unit), f"ends {_clock(history.ends)}<br>{_cost(*end, unit)}"],
+            text=[cost(*then, unit), f"ends {_clock(history.ends)}<br>{cost(*end, unit)}"],
             hovertemplate="%{text}<extra></extra>",
         )
     if (limit := (history.limit or {}).get("hours")) is not None:
-        figure.add_hline(y=limit, line={"color": "#D55E00", "dash": "dot"}, annotation_text=f"limit {limit:g} {unit}")
-    axes(figure, "", unit, log_x=False)
+        figure.add_hline(
+            y=limit, line={"color": "#D55E00", "dash": "dot"}, annotation_text=f"limit {limit:g} {unit}-hours"
+        )
+    axes(figure, "", f"{unit}-hours", log_x=False)
     figure.update_xaxes(type="date")
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(height=LOW)
-    about = f"Taken until now: {_cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
+    about = f"Taken until now: {cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
     if history.ends is not None and more.get("hours"):
         left = history.ends - history.now
-        told = f"in {_lasting(left)}" if left >= 0 else f"overdue by {_lasting(-left)}"
-        about += f" Expected: {_cost(*end, unit)} by {_clock(history.ends)}, {told}, by the driver's last word."
+        told = f"in {duration(left)}" if left >= 0 else f"overdue by {duration(-left)}"
+        about += f" Expected: {cost(*end, unit)} by {_clock(history.ends)}, {told}, by the driver's last word."
     rows = pd.DataFrame(
         [{"time": stamp(t), "hours": hours, "usd": usd} for t, hours, usd in taken],
         columns=["time", "hours", "usd"],
@@ -356,7 +352,3 @@ def _taken_at(taken: Sequence[tuple[float, float, float]], time: float) -> tuple
         return 0.0, 0.0
     times, hours, usd = np.array(taken).T
     return float(np.interp(time, times, hours)), float(np.interp(time, times, usd))
-
-
-def _cost(hours: float, usd: float, unit: str) -> str:
-    return f"{hours:,.3g} {unit}" + (f" ({usd:,.2f} USD)" if usd else "")

@@ -10,11 +10,11 @@ from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw, Observed, observe
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
-from analysis.output.words import flops, number
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, in_corner, law_line, panelled, percent_off, residuals, strip
 from dashboards.figures.style import LOSS, PALETTE, Page, hover, of_size
+from gpt3core.words import flops, number
 
 SLUG, TITLE = "triptych", "Loss against size, data and compute"
 LAWS = {"N": "kaplan_n", "D": "kaplan_d", "C": "compute_frontier"}

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.output.words import count, number_of
 from analysis.study import Study
 from dashboards.figures.style import Page, add_scale, axes, plain, round_values, shades
+from gpt3core.words import count, number_of
 
 BEFORE = 2.0  # factor in tokens between where curves begin to be drawn and the first branch
 POINTS = 60  # of a curve: branches are short, and single batches scatter more than they fall

@@ -13,7 +13,6 @@ import dash
 from dash import dcc, html
 
 from analysis.laws import AUTHORS, LAWS
-from analysis.output.words import flops, number_of
 from analysis.runs import conventions
 from analysis.settings import COMPUTES, COUNTS
 from dashboards import exports, refit
@@ -25,6 +24,7 @@ from dashboards.live import Live, View
 from dashboards.pages import gallery, inputs
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
+from gpt3core.words import flops, number_of, powers
 
 PATH, TITLE = "/laws", "Laws"
 STATE = {"figure": "frontier", "axes": "drawn", **refit.STATE, "cut": ""}
@@ -299,11 +299,11 @@ def _register_cut(app: Any, desk: Desk) -> None:
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
         here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
         every = -(-len(found) // MOST_MARKS)
-        marks = {i: flops(cut.fitted_to) if i % every == 0 else "" for i, cut in enumerate(found)}
+        marks = {i: powers(cut.fitted_to) if i % every == 0 else "" for i, cut in enumerate(found)}
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
         written = flops(here.fitted_to) if moved else dash.no_update
-        return written, 0, len(found) - 1, marks, found.index(here), {}, refit.foretold(here), *drawn
+        return written, 0, len(found) - 1, marks, found.index(here), {}, gallery.typeset(refit.foretold(here)), *drawn
 
 
 def _code(fit: Fit, cut: Cut) -> str:

@@ -9,7 +9,6 @@ import dash
 from dash import dcc, html
 
 from analysis.output import proposals
-from analysis.output.words import number_of
 from analysis.runs.conventions import LABELS
 from dashboards import exports, plan
 from dashboards.behind import Behind, Found
@@ -17,6 +16,7 @@ from dashboards.figures.plan import plan as figure
 from dashboards.live import Live, View
 from dashboards.pages import gallery, inputs, tables
 from dashboards.plan import Asked, Outlook
+from gpt3core.words import number_of
 from sweeps.planning import hardware
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     if found is None:
         return [*first, *again]
     header, rows = proposals.rows(found)
-    table = [tables.table(header, rows, right=header[1:])] if rows else []
+    cells = [[gallery.typeset(cell) for cell in row] for row in rows]
+    table = [tables.table(header, cells, right=header[1:])] if rows else []
     said = [html.Li(gallery.typeset(_begun(sentence))) for sentence in proposals.sentences(found)]
     return [*first, *table, html.Ul(said), *_how(found), *again]
 

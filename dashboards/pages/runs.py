@@ -10,11 +10,12 @@ import dash
 from dash import dash_table, dcc, html
 
 from dashboards import curve_export, query
-from dashboards.columns import COLUMNS, DEFAULT, TEXT, plain
+from dashboards.columns import COLUMNS, DEFAULT, TEXT
 from dashboards.live import Live
 from dashboards.pages import inputs, opened
 from dashboards.query import Group
 from gpt3core.hints import nearest
+from gpt3core.words import plain
 from sweeps.watching.run_table import Row, RunsView, RunTable
 
 PATH, TITLE = "/runs", "Runs"

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt3core import terminal
+from gpt3core.words import count, duration
 from sweeps.cluster.job import Progress
 
 DONE = "done    "  # how the line of a finished run begins
@@ -109,15 +110,6 @@ class Sturdy:
                 self._try(act)
 
 
-def duration(seconds: float | None) -> str:
-    """``1:02:03`` or ``2:03``."""
-    if seconds is None:
-        return "unknown"
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
-
-
 def _live(progress: Progress | None, cells: int = 0) -> tuple[str, str, str]:
     """Progress, loss and speed of a running run, as text; the progress with a bar of so many cells."""
     if progress is None:
@@ -126,7 +118,7 @@ def _live(progress: Progress | None, cells: int = 0) -> tuple[str, str, str]:
     drawn = f"{terminal.bar(share, cells)} " if cells else ""
     done = f"{drawn}{share:4.0%}" if progress.phase == "training" else progress.phase
     loss = f"{progress.loss:.3f}" if progress.loss is not None else ""
-    return done, loss, f"{progress.tokens_per_second / 1000:.0f}k tok/s"
+    return done, loss, f"{count(progress.tokens_per_second)} tok/s"
 
 
 def _named(runs: list[str]) -> str:

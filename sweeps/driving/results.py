@@ -7,13 +7,13 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.output.words import count
 from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir
+from gpt3core.words import count
 from sweeps.driving.progress import DONE
 from sweeps.driving.proposers import held_out_loss
 

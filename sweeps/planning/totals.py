@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gpt3core import costs
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
+from gpt3core.words import duration
 from sweeps.planning import estimate, hardware, placing, timeline, trunks
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import simulator
@@ -80,7 +81,7 @@ def lines(recipe: Recipe, runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix
     longest = max((run.seconds for run in known), default=0.0)
     found = [
         f"in all: {sum(run.gpu_hours for run in known):,.0f} GPU-hours, {usd:,.0f} USD at {at} for "
-        f"{len(known):,} run{'s' * (len(known) != 1)}; the longest takes {_time(longest)}"
+        f"{len(known):,} run{'s' * (len(known) != 1)}; the longest takes {duration(longest)}"
     ]
     if without:
         run_id, reason = next(iter(without.items()))
@@ -119,14 +120,17 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
     each = recipe.plan.rack_nodes
     racks = f" in racks of {each} node{'s' * (each != 1)}" if each is not None else ""
     found = [
-        f"on {total:,} GPUs{racks}: {_time(done.seconds)} from the first start to the last end, by the scheduler on "
+        f"on {total:,} GPUs{racks}: {duration(done.seconds)} from the first start to the last end, by the scheduler on "
         f"these estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it"
         f"{_lost(done, recipe)}{never}"
     ]
     by_size = sorted(known, key=lambda run: costs.params(run.spec.model).total)
     sizes = {run.spec.run_id: run.spec.label for run in by_size}
-    legend = f"timeline, {_time(done.seconds)} from left to right: tenths of the {len(nodes):,} nodes' GPUs (. below a "
-    return [*found, f"{legend}twentieth, # all), and the most at once", *timeline.draw(done, sizes, total)]
+    legend = (
+        f"timeline, {duration(done.seconds)} from left to right: tenths of the {len(nodes):,} nodes' GPUs "
+        "(. below a twentieth, # all), and the most at once"
+    )
+    return [*found, legend, *timeline.draw(done, sizes, total)]
 
 
 def _lost(done: Simulated, recipe: Recipe) -> str:
@@ -153,10 +157,3 @@ def cluster(recipe: Recipe, known: Sequence[Timed]) -> Inventory:
         for i in range(len(nodes))
     ]
     return [replace(node, labels=its) for node, its in zip(nodes, labels, strict=True)]
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt3core import terminal
-from sweeps.driving.progress import duration
+from gpt3core.words import count, duration, percent
 from sweeps.watching import said, standing
 from sweeps.watching.standing import Live, Standing
 
@@ -102,12 +102,12 @@ def _cells(width: int) -> int:
 def _live(live: Live, sweep: Standing, speed: str, cells: int) -> list[str]:
     bar = f"{terminal.bar(live.share, cells)} " if cells and said.trains(live) else ""
     flops = None if not live.flops_per_second else live.flops_per_second / 1e9
-    fast = said.percent(live.mfu) if speed == "MFU" else "" if flops is None else f"{flops:,.0f}"
+    fast = percent(live.mfu) if speed == "MFU" else "" if flops is None else f"{flops:,.0f}"
     return [
         live.run_id,
         bar + said.done(live),
         "" if live.loss is None else f"{live.loss:.3f}",
-        said.thousands(live.tokens_per_second),
+        count(live.tokens_per_second) if live.tokens_per_second else "",
         fast,
         said.ago(live.heartbeat, sweep.time),
         said.ago(live.checkpoint, sweep.time),

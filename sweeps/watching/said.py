@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sweeps.driving.progress import duration
+from gpt3core.words import cost, duration
 from sweeps.driving.status import SILENT_SECONDS
 from sweeps.watching import standing
 from sweeps.watching.last_words import LATEST
@@ -68,22 +68,17 @@ def driver(sweep: Standing) -> str:
 
 def spent(sweep: Standing) -> str:
     """Device-hours and dollars: taken, to come, and their limits."""
-    unit, taken, come = f"{sweep.unit}-hours", sweep.taken, sweep.to_come
-    gpu = sweep.unit == "GPU"
-
-    def both(hours: float, usd: float) -> str:
-        return f"{hours:,.3g} {unit}" + (f" ({usd:,.2f} USD)" if gpu else "")
-
-    words = [f"taken: {both(taken.get('hours', 0.0), taken.get('usd', 0.0))}"]
+    unit, taken, come = sweep.unit, sweep.taken, sweep.to_come
+    words = [f"taken: {cost(taken.get('hours', 0.0), taken.get('usd', 0.0), unit)}"]
     if come.get("hours"):
-        words.append(f"to come: {both(come['hours'], come.get('usd', 0.0))}")
+        words.append(f"to come: {cost(come['hours'], come.get('usd', 0.0), unit)}")
     if come.get("held_hours"):
-        words.append(f"held: {both(come['held_hours'], come.get('held_usd', 0.0))}")
+        words.append(f"held: {cost(come['held_hours'], come.get('held_usd', 0.0), unit)}")
     limit = sweep.limit
-    limits = [f"{limit['hours']:g} {unit}"] if "hours" in limit else []
+    limits = [f"{limit['hours']:g} {unit}-hours"] if "hours" in limit else []
     limits += [f"{limit['usd']:g} USD"] if "usd" in limit else []
     limits += [f"until {moment(limit['deadline'], sweep.time)}"] if "deadline" in limit else []
-    limits += [f"{limit['devices']:g} {sweep.unit}s at once"] if "devices" in limit else []
+    limits += [f"{limit['devices']:g} {unit}s at once"] if "devices" in limit else []
     return "; ".join([*words, *([f"limit: {', '.join(limits)}"] if limits else [])])
 
 
@@ -173,29 +168,11 @@ def starts(times: Sequence[float | None], now: float) -> str:
 
 
 def ago(then: float | None, now: float) -> str:
-    """Age, in the largest unit that says something."""
-    if then is None:
-        return "-"
-    seconds = max(0.0, now - then)
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"
+    """Age; a dash where there was nothing."""
+    return "-" if then is None else duration(now - then)
 
 
 def moment(then: float, now: float) -> str:
     """A moment of this machine's time zone; without the date where that is today."""
     at, today = datetime.fromtimestamp(min(max(0.0, then), LATEST)), datetime.fromtimestamp(now)
     return at.strftime("%H:%M" if at.date() == today.date() else "%Y-%m-%d %H:%M")
-
-
-def thousands(number: float | None) -> str:
-    """Tokens a second."""
-    if not number:
-        return ""
-    return f"{number / 1000:,.0f}k" if number >= 10_000 else f"{number:,.0f}"
-
-
-def percent(share: float | None) -> str:
-    """A share, or nothing."""
-    return "" if share is None else f"{share:.0%}"

@@ -11,11 +11,11 @@ from analysis import api, fit
 from analysis.estimation import explained
 from analysis.output import notes
 from analysis.output.answer import GRAVEST, answer
-from analysis.output.words import count, flops, outside
 from analysis.reference.tables import reference
 from analysis.runs import units
 from dashboards import report
 from gpt3core.errors import UsageError
+from gpt3core.words import count, flops, outside
 from tests.analysis.test_one_ratio import one_ratio
 from tests.commands import called
 

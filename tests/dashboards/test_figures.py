@@ -71,7 +71,7 @@ def test_approach_1_shows_the_lowest_curves_and_their_sizes(studied):
     truth = [1.7 + 400 / best(c) ** ALPHA + 410 / (c / 6 / best(c)) ** BETA for c in losses.x]
     above = np.log(np.array(losses.y) / truth)
     assert -0.01 < above.min() < above.max() < 0.12
-    line = traces[f"approach 1: N* ~ C^{found.a:.2f}"]
+    line = traces[f"approach 1: N* ~ C<sup>{found.a:.2f}</sup>"]
     assert np.diff(np.log(line.y)) / np.diff(np.log(line.x)) == pytest.approx([found.a])
     assert len(sizes.x) <= 60
     stars = traces["minima of the budgets (approach 2)"]
@@ -125,6 +125,8 @@ FIGURE_TAGS = {
     "<br>",
     "<extra>",
     "</extra>",
+    "<sub>",
+    "</sub>",
     "<sup>",
     "</sup>",
 }  # what our own hover texts are marked up with

@@ -11,6 +11,7 @@ from analysis.output.answer import answer
 from dashboards import summary, typeset
 from dashboards.figures import catalogue, style
 from dashboards.templates import render
+from gpt3core.words import THIN
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -37,7 +38,7 @@ def test_numbers_are_printed_as_a_paper_does(typed, printed):
     parts = "".join(
         f"<sup>{p}</sup>" if up else p.replace("<", "&lt;").replace(">", "&gt;") for p, up in typeset.pieces(typed)
     )
-    assert parts.replace(typeset.THIN, " ") == printed
+    assert parts.replace(THIN, " ") == printed
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,14 @@ def luminance(colour):
     )
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (float(v) / 255 for v in found[:3])]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_labels_of_a_figure_have_their_powers_raised(studied):
+    for page in catalogue.pages(studied):
+        layout = page.figure.layout
+        axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
+        labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
+        assert not [label for label in labels if label and re.search(r"\d[eE][-+]?\d|\^", label)], page.slug
 
 
 def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):

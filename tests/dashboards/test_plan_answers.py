@@ -114,17 +114,6 @@ def test_the_figure_marks_the_planned_run_on_its_curves(studied, known):
     assert len(figure(studied, known.along, None).figure.data) == len(page.figure.data) - 3
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.5, "0.5 s"), (90, "1.5 min"), (7200, "2 hours"), (17.5 * 86_400, "17.5 days")]
-)
-def test_durations_are_in_a_unit_that_they_have_one_of(seconds, said):
-    assert plan.lasting(seconds) == said
-
-
-def test_amounts_are_three_digits_in_full():
-    assert [plan.amount(value) for value in (330_123, 99.96, 0.01052, 12)] == ["330,000", "100", "0.0105", "12"]
-
-
 def test_a_study_without_a_law_has_nothing_to_plan_by(studied):
     with pytest.raises(UsageError, match="nothing to plan by"):
         plan.outlook(replace(studied, ensemble=None))

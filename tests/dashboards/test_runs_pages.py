@@ -21,6 +21,7 @@ from dashboards import curve_export, one_run, side_by_side, watch
 from gpt3core import spec as specs
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
+from gpt3core.words import duration
 from sweeps.watching import said, standing
 from sweeps.watching.run_table import RunTable
 from tests.sweeps.test_watching import midway  # noqa: F401 (a fixture)
@@ -206,7 +207,7 @@ def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # n
     normal = statistics.NormalDist()
     factor = math.exp(0.1 * normal.inv_cdf(0.95) / normal.inv_cdf(0.75))
     assert (low, high) == pytest.approx((left / factor, left * factor), rel=1e-5)
-    assert f"90%: {said.duration(low)} to {said.duration(high)}" in said.ends(sweep)
+    assert f"90%: {duration(low)} to {duration(high)}" in said.ends(sweep)
     write_status(root, eta_seconds=1000.0, estimates={"runs": 2, "first": 1.0, "error": 0.1})
     assert said.left_between(standing.look(root, "laptop")) is None
     late = replace(sweep, ends=sweep.time - 90.0)

@@ -58,3 +58,20 @@ def test_a_job_that_fails_or_never_begins_hides_nothing():
     assert list(line._told(refused)) == refused
     failed = PRETTY.replace("succeeded", "failed")
     assert any("' failed" in said for said in line._told(failed.splitlines(keepends=True)))
+
+
+def test_a_head_that_does_not_answer_and_a_job_at_work_are_heard_at_once():
+    def lines():
+        yield "Waiting for the head: it does not answer yet\n"
+        raise AssertionError("the next line was asked for before the first was passed on")
+
+    assert next(line._told(lines())).startswith("Waiting")
+
+
+def test_rules_of_the_job_itself_are_passed_on():
+    own = ["sweep smoke\n", "-----\n", "\n", "loss  4.2\n", "----\n"]
+    printed = PRETTY.splitlines(keepends=True)
+    at = printed.index("done    d8-119589fe921f    N 1.76k\n")
+    said = "".join(line._told([*printed[:at], *own, *printed[at:]]))
+    assert "".join(own) in said
+    assert "raysubmit" not in said

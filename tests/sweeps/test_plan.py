@@ -233,7 +233,7 @@ def test_totals_are_of_runs_on_gpus_and_share_their_trunks(known_text, capsys):
     words = ["recipe=smoke", "placement.gpus=0.5", "plan.gpus=2"]
     said = plan_of(words, capsys)
     assert re.search(r"in all: [\d,]+ GPU-hours, [\d,]+ USD at 3.00 a H100-hour for 4 runs", said)
-    assert re.search(r"on 2 GPUs: [\d.]+ seconds from the first start", said)
+    assert re.search(r"on 2 GPUs: [\d:]+ from the first start", said)
     timed, _ = totals.timed(recipe.load(words), grid.build(recipe.load(words), "0" * 64).runs, {})
     assert {t.kind.workers for t in timed} == {1}
     shared = recipe.load([*words, "optim.schedule=wsd"])

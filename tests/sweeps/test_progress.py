@@ -27,7 +27,7 @@ FACTS = (
     "1:02:05",
     "25%",
     "4.123",
-    "52k tok/s",
+    "52.3k tok/s",
     "starting",
     "first in the queue",
     "behind d8-c",

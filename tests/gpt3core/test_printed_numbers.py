@@ -1,0 +1,52 @@
+"""Numbers as words: counts, durations and amounts, and powers of ten as a paper prints them."""
+
+import ast
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt3core import words
+from tests.test_house import modules
+
+
+def test_numbers_are_printed_as_in_a_paper():
+    assert words.powers(1.234e14) == "1.23\u202f×\u202f10¹⁴"
+    assert words.powers(3e-4) == "3.00\u202f×\u202f10⁻⁴"
+    assert words.powers(0.012) == "0.012"
+    assert words.counted(1_234_567) == "1.23\u202fM"
+    assert words.counted(12) == "12"
+    assert words.whole(1408) == "1408"
+    assert words.whole(65536) == "65\u202f536"
+
+
+@given(st.floats(1e-30, 1e30))
+def test_three_digits_are_kept_in_powers(value):
+    shown = words.powers(value).translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹−", "-0123456789-")).replace("\u202f×\u202f10", "e")
+    assert math.isclose(float(shown), value, rel_tol=5.1e-3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        *((0, "0:00"), (-3, "0:00"), (59.6, "1:00"), (3599.7, "1:00:00"), (3700, "1:01:40"), (359_999, "99:59:59")),
+        *((359_999.6, "4.2 days"), (17.5 * 86_400, "17.5 days"), (None, "unknown"), (math.inf, "unknown")),
+    ],
+)
+def test_a_duration_is_a_clock_s_and_from_100_hours_on_days(seconds, said):
+    assert words.duration(seconds) == said
+
+
+def test_amounts_are_three_digits_in_full():
+    assert [words.amount(value) for value in (330_123, 99.96, 0.01052, 12)] == ["330,000", "100", "0.0105", "12"]
+    assert words.cost(12_345.6, 24_691.2, "GPU") == "12,300 GPU-hours (24,691.20 USD)"
+    assert words.cost(0.104, 0.0, "core") == "0.104 core-hours"
+
+
+def test_one_module_has_the_signs_and_spaces_of_print():
+    """A second minus or thin space would let two pages print one number in two ways."""
+    signs = {words.THIN, words.MINUS, "\u2009"}
+    for name, path in modules().items():
+        found = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)} & signs
+        assert name == "gpt3core.words" or not found, name
