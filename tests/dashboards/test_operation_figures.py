@@ -155,7 +155,7 @@ def test_what_is_to_come_is_counted_from_the_drivers_last_word():
     assert [x.timestamp() for x in expected.x] == [6500, 7500]
     about = timeline.spending(silent).about
     assert f"Expected: {then + 1:.3g} GPU-hours" in about
-    assert "overdue by 8 min 20 s" in about
+    assert "overdue by 8:20" in about
 
 
 def test_times_of_rows_are_moments_wherever_they_are_read(monkeypatch):
