@@ -16,6 +16,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # a worker of the tests has a core: threads of numpy's and torch's own would take one another's; before either is loaded
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# what commands print is as wide as where nobody says how wide; pytest-xdist tells its workers 80
+os.environ.pop("COLUMNS", None)
 # every Ray of the tests listens on loopback alone, mock clusters too; read when ray is first imported
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
