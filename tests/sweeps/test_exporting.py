@@ -7,6 +7,7 @@ import shutil
 import socket
 import struct
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,7 +235,7 @@ def test_follow_ends_with_the_driver(root, tmp_path, monkeypatch):
         grow(root, running, range(more, more + 5))
 
     monkeypatch.setattr(export, "_driving", driving)
-    monkeypatch.setattr(export.time, "sleep", sleep)
+    monkeypatch.setattr(export, "time", SimpleNamespace(sleep=sleep))  # not that of other threads
     said = do(root, "tensorboard", tmp_path / "out", "--follow", "every=0.5").splitlines()
     assert [line.partition(" in ")[2].rpartition(", ")[2] for line in said] == ["4 with news", *["1 with news"] * 2]
 
