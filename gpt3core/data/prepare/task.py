@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from typing import Any
 from gpt3core.errors import DiskFullError, StoreError
 from gpt3core.spec import canonical_json
 from gpt3core.store import files
+
+STUCK_SECONDS = 30.0  # that a pool may take to end whose workers were
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +77,20 @@ def in_processes(workers: int | None) -> Spread:
         if min(workers, len(tasks)) < 2:
             yield from one_by_one(tasks)
             return
-        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_begin) as pool:
+        stuck: list[threading.Timer] = []
+        with contextlib.ExitStack() as ends:
+            ends.callback(_cancel, stuck)  # once the pool has ended
+            forked = get_context("forkserver")
+            pool = ends.enter_context(ProcessPoolExecutor(workers, mp_context=forked, initializer=_begin))
             try:
                 for future in as_completed([pool.submit(do, task) for task in tasks]):
                     yield future.result()
             except BaseException as error:
                 for child in active_children():
                     child.terminate()  # what they were at is absent, not half there
+                stuck.append(threading.Timer(STUCK_SECONDS, _leave, [error]))
+                stuck[0].daemon = True
+                stuck[0].start()
                 if isinstance(error, BrokenProcessPool):
                     raise StoreError(
                         "a worker process was killed, perhaps for memory: what was done is kept; give the same command "
@@ -89,6 +99,18 @@ def in_processes(workers: int | None) -> Spread:
                 raise
 
     return spread
+
+
+def _cancel(timers: Sequence[threading.Timer]) -> None:
+    for timer in timers:
+        timer.cancel()
+
+
+def _leave(error: BaseException) -> None:
+    """End the command whose pool does not: a worker that was ended while it wrote leaves the pool reading for ever."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    print("interrupted" if interrupted else f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(130 if interrupted else 2)
 
 
 def _begin() -> None:
