@@ -77,20 +77,14 @@ def in_processes(workers: int | None) -> Spread:
         if min(workers, len(tasks)) < 2:
             yield from one_by_one(tasks)
             return
-        stuck: list[threading.Timer] = []
-        with contextlib.ExitStack() as ends:
-            ends.callback(_cancel, stuck)  # once the pool has ended
-            forked = get_context("forkserver")
-            pool = ends.enter_context(ProcessPoolExecutor(workers, mp_context=forked, initializer=_begin))
+        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_begin) as pool:
             try:
                 for future in as_completed([pool.submit(do, task) for task in tasks]):
                     yield future.result()
             except BaseException as error:
                 for child in active_children():
                     child.terminate()  # what they were at is absent, not half there
-                stuck.append(threading.Timer(STUCK_SECONDS, _leave, [error]))
-                stuck[0].daemon = True
-                stuck[0].start()
+                _shut(pool, error)
                 if isinstance(error, BrokenProcessPool):
                     raise StoreError(
                         "a worker process was killed, perhaps for memory: what was done is kept; give the same command "
@@ -101,9 +95,15 @@ def in_processes(workers: int | None) -> Spread:
     return spread
 
 
-def _cancel(timers: Sequence[threading.Timer]) -> None:
-    for timer in timers:
-        timer.cancel()
+def _shut(pool: ProcessPoolExecutor, error: BaseException) -> None:
+    """Wait for a pool whose workers were ended; where it does not end, neither does this process wait."""
+    stuck = threading.Timer(STUCK_SECONDS, _leave, [error])
+    stuck.daemon = True
+    stuck.start()
+    try:
+        pool.shutdown()
+    finally:
+        stuck.cancel()
 
 
 def _leave(error: BaseException) -> None:
