@@ -68,3 +68,21 @@ def test_a_command_that_is_ended_goes_on(tmp_path, how):
     assert ended >= 1
     assert corpora.shards(tmp_path / "out") == corpora.shards(tmp_path / "one")
     assert not (tmp_path / "out" / ".work").exists()
+
+
+STUCK = """
+import sys, threading
+from types import SimpleNamespace
+from gpt3core.data.prepare import task
+task.STUCK_SECONDS = 0.2
+task._shut(SimpleNamespace(shutdown=threading.Event().wait), eval(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [("KeyboardInterrupt()", 130, "interrupted\n"), ("ValueError('no room')", 2, "error: no room\n")],
+)
+def test_a_pool_that_never_ends_is_left(error, code, sentence):
+    done = subprocess.run([sys.executable, "-c", STUCK, error], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, sentence)
