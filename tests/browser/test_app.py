@@ -20,7 +20,7 @@ from dashboards.security import Door
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
-from tests.browser.test_report import CHROMIUM, FLAGS
+from tests.browser.test_report import CHROMIUM
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
@@ -49,17 +49,6 @@ def served(tmp_path_factory):
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield browser
-        browser.close()
-
-
 @dataclass
 class Heard:
     """What a page asked of the network, and what went wrong in it."""
@@ -69,7 +58,7 @@ class Heard:
 
 
 @pytest.fixture
-def opened(served, chromium):
+def opened(served, browser):
     """Opens pages; at the end none may have asked another host, offered an upload, or failed."""
     heard, pages = Heard(), []
 
@@ -78,7 +67,7 @@ def opened(served, chromium):
             heard.errors.append(message.text)
 
     def start(path="/", **options):
-        page = chromium.new_page(**options)
+        page = browser.new_page(**options)
         page.on("request", lambda request: heard.asked.append(request.url))
         page.on("pageerror", lambda error: heard.errors.append(str(error)))
         page.on("console", on_message)
@@ -194,11 +183,11 @@ def test_a_figure_hands_out_its_rows_and_itself(served, opened, tmp_path):
 
 
 @needs_chromium
-def test_a_token_is_typed_once(chromium, isolated):
+def test_a_token_is_typed_once(browser, isolated):
     at = Door(token="correct horse battery staple")
     server = dashboard.serve(live.Live(StudySettings(runs=str(isolated))), dashboard.listening(at, 0), at)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = chromium.new_page()
+    page = browser.new_page()
     for typed in ("wrong horse battery staple", at.token):
         page.goto(f"http://127.0.0.1:{server.port}/plan?days=3")
         page.get_by_label("The token").fill(typed)

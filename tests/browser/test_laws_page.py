@@ -12,7 +12,7 @@ from dashboards import app as dashboard
 from dashboards import live
 from dashboards.pages import compare, laws, shell
 from dashboards.security import Door
-from tests.browser.test_report import CHROMIUM, FLAGS
+from tests.browser.test_report import CHROMIUM
 
 pytestmark = [
     pytest.mark.browser,
@@ -55,16 +55,6 @@ def address(tmp_path_factory):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield started
-        started.close()
 
 
 @pytest.fixture
