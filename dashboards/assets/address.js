@@ -2,7 +2,9 @@
 (() => {
   "use strict";
   let shown = null; // [pathname, search] that the page is of, as last routed or written
-  let routed = false; // and nothing was written of it yet
+  let acted = false; // and whether the reader has touched it since: else the page itself changes what is written
+
+  for (const touch of ["pointerdown", "keydown"]) window.addEventListener(touch, () => { acted = true; }, true);
 
   function text(value) {
     if (value === null || value === undefined) return "";
@@ -14,7 +16,7 @@
     const { no_update } = window.dash_clientside;
     if (shown && shown[0] === pathname && shown[1] === search) return no_update; // written by an input
     shown = [pathname, search];
-    routed = true;
+    acted = false;
     return shown;
   }
 
@@ -28,10 +30,8 @@
       else query.set(id.state, value);
     });
     const search = query.size ? `?${query}` : "";
-    const first = routed; // what the page made of its address, and no choice of the reader's
-    routed = false;
     if (search === window.location.search) return no_update;
-    if (!first) set_props("unread", { children: "" });
+    if (acted) set_props("unread", { children: "" });
     shown = [window.location.pathname, search];
     window.history.replaceState(window.history.state, "", search || window.location.pathname);
     set_props("url", { search, href: window.location.href }); // else it would put its own address back
