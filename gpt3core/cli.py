@@ -172,6 +172,9 @@ def to_object(config: Any, where: str) -> Any:
         raise UsageError(f"{where}: {_reason(error)}") from error
 
 
+_types = cache(get_type_hints)  # which reads every annotation anew
+
+
 def _listed(kind: Any, value: Any) -> Any:
     """Plain data with a list of one wherever a dataclass wants a list and has something else."""
     origin, inner = get_origin(kind), get_args(kind)
@@ -180,7 +183,7 @@ def _listed(kind: Any, value: Any) -> Any:
     if NoneType in inner:
         return _listed(next(a for a in inner if a is not NoneType), value)
     if is_dataclass(kind) and isinstance(value, dict):
-        types = get_type_hints(kind)
+        types = _types(kind)
         return {name: _listed(types.get(name), item) for name, item in value.items()}
     if origin is dict and isinstance(value, dict):
         return {name: _listed(inner[1], item) for name, item in value.items()}
