@@ -10,7 +10,7 @@ from dataclasses import is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from gpt3core.errors import LostError, StoreError, UsageError
 from gpt3core.hints import SHOWN, nearest, nearest_keys
@@ -183,7 +183,7 @@ def _listed(kind: Any, value: Any) -> Any:
     if NoneType in inner:
         return _listed(next(a for a in inner if a is not NoneType), value)
     if is_dataclass(kind) and isinstance(value, dict):
-        types = _types(kind)
+        types = _types(cast(Any, kind))
         return {name: _listed(types.get(name), item) for name, item in value.items()}
     if origin is dict and isinstance(value, dict):
         return {name: _listed(inner[1], item) for name, item in value.items()}
