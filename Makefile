@@ -28,7 +28,7 @@ test: install
 	@$(MAKE) --no-print-directory -j 2 lint pytest
 
 pytest: install
-	$(BIN)/pytest -n 2
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2  # hundreds of processes of the same code
 
 soak: install
 	$(BIN)/pytest -n 2 -m soak

@@ -57,6 +57,7 @@ def test_trust_is_a_word_and_what_it_rests_on(published, words, grade):
     assert f"none beyond {calibration.farthest:.1f} decades" in said
 
 
+@pytest.mark.soak
 def test_a_law_of_held_exponents_is_not_the_law_that_is_told(published):
     found = api.fit(published, bootstrap=5)
     assert found.ensemble.choices[int(found.weighting.weights.argmax())].law.name not in found.laws
@@ -70,6 +71,7 @@ def test_without_a_backtest_there_is_no_trust(published):
     assert lines["trust"] != f"none: {lines.get('weakest')}"  # nothing is said twice
 
 
+@pytest.mark.soak
 def test_exponents_that_are_held_are_those_of_the_law_that_is_told(published):
     lines = dict(answer(api.fit(published[::4], bootstrap=5, fix={"alpha_equals_beta": True})))
     assert lines["law"].startswith("L(N,D) = E + A/N^alpha + B/D^beta, alpha = beta: ")
@@ -127,6 +129,7 @@ def test_losses_that_depend_on_nothing_are_not_to_be_trusted_whatever_their_back
     assert dict(answer(found))["trust"].startswith("none: the laws follow these losses no better than they would")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("spoilt", [0, 2])
 def test_a_weak_law_of_noisy_losses_is_one_that_is_told_and_a_diverged_run_hides_none(spoilt):
     """Losses that fall by 0.4% a doubling of N or of D, noise of 1%, and beside them runs that blew up."""
@@ -173,6 +176,7 @@ def test_a_law_that_cannot_predict_says_why(published, law, cause):
     assert cause in said
 
 
+@pytest.mark.soak
 def test_a_law_that_predicts_without_parameters_says_so(published):
     found = api.fit(published[::3], law="muennighoff", bootstrap=5)
     assert dict(answer(found))["weakest"] == (
@@ -190,6 +194,7 @@ def test_units_of_counts_are_whole():
     assert [count(v) for v in (999.4e6, 999.6e6, 1e9 * (1 - 1e-12), 999.99)] == ["999M", "1B", "1B", "1k"]
 
 
+@pytest.mark.soak
 def test_the_gravest_warning_is_the_weakest_point_and_no_size_is_called_best_along_one_line():
     found = api.fit(one_ratio(0), bootstrap=5)
     lines = dict(answer(found))
@@ -198,6 +203,7 @@ def test_the_gravest_warning_is_the_weakest_point_and_no_size_is_called_best_alo
     assert "best size" not in lines[f"at {flops(found.predictions[0].compute)}"]
 
 
+@pytest.mark.soak
 def test_budgets_without_a_minimum_are_counted_together(studied):
     table = studied.table[studied.table.budget_flops.notna()]
     left = [g.nsmallest(3, "N") if i < 2 else g for i, (_, g) in enumerate(table.groupby("budget_flops"))]
@@ -225,6 +231,7 @@ def test_the_command_prints_the_answer_and_the_tables_where_they_are_asked_for(s
     assert "tables=some: allowed are none (the answer alone) and all" in refused.stderr
 
 
+@pytest.mark.soak
 def test_the_report_opens_with_it(studied, tmp_path):
     report.write(studied, tmp_path)
     text = (tmp_path / "index.html").read_text()

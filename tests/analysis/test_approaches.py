@@ -56,6 +56,7 @@ def test_where_nothing_is_determined_none_is_to_be_used():
     assert "determine neither" in found.reason
 
 
+@pytest.mark.soak
 def test_a_choice_of_no_weight_does_not_widen_the_spread(fitted):
     by_choice, weights = {"a": 2.0, "b": 2.02, "c": 2.8}, {"a": 0.6, "b": 0.397, "c": 0.003}
     point = {"compute": 1e20, "n": 1e9, "d": 1e10, "ln_loss": 0.7, "sigma": 0.01, "decades": 1.0}

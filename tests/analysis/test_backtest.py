@@ -77,6 +77,7 @@ def test_what_cuts_are_worth_is_how_often_the_distance_goes_into_the_span():
     assert narrow > 5 * 0.003
 
 
+@pytest.mark.soak
 def test_seven_points_are_not_asked_for_the_exponents_alone():
     """Four seeds each of seven points in one decade, the next one predicted: Hoffmann et al.'s law is the truth."""
     n = np.repeat([1e8, 1.3e8, 1e8, 2e8, 1.3e8, 1e8, 2.6e8], 4)

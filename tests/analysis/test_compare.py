@@ -42,6 +42,7 @@ def test_a_clean_pair_gives_its_multiplier(paired, m, growth):
     assert found.verdict == ("better" if m > 1 else "worse")
 
 
+@pytest.mark.soak
 def test_the_two_the_other_way_round_give_the_inverse():
     a, b = ladders(replace(CLEAN, noise=0.001), 3)
     (there,), (back,) = api.compare(a, b), api.compare(b, a)
@@ -81,6 +82,7 @@ def test_what_both_share_cancels_in_pairs():
     assert width[0] < width[1] / 3
 
 
+@pytest.mark.soak
 def test_intervals_hold_in_a_few_draws_of_each_kind():
     """Some CPU-seconds: the short form of tests/benchmarks/compare_truth.py, which judges 200 draws of 23 kinds."""
     kinds = [Scenario(name="", multiplier=m, noise=0.005, paired=p, budgets=4) for m in (1, 1.2) for p in (True, False)]
@@ -155,6 +157,7 @@ def run(files, *words):
     return json.loads((files / "out" / "compare.json").read_text())["comparisons"]
 
 
+@pytest.mark.soak
 def test_every_way_to_name_two_ladders_gives_the_same(files, capsys):
     a, b = files / "a.csv", files / "b.csv"
     listed = run(files, f"runs=[{a},{b}]")
@@ -195,6 +198,7 @@ def test_what_is_ambiguous_is_refused_in_a_sentence(files, words, match):
         run(files, *[w.format(**names) for w in words])
 
 
+@pytest.mark.soak
 def test_how_far_a_multiplier_is_carried_on_is_said(files, capsys):
     a, b = files / "a.csv", files / "b.csv"
     run(files, f"runs={a},{b}", "target_compute=[1e24]")
@@ -226,6 +230,7 @@ def test_a_domains_standard_errors_are_its_own(files):
     assert [(pair.domain, float(pair.a.table.loss_se.iloc[0])) for pair in found] == [("", 0.5), ("web", 0.01)]
 
 
+@pytest.mark.soak
 def test_two_sweeps_of_a_store_that_hold_the_same_runs_are_not_told_apart(isolated):
     root = isolated / "root"
     for name in ("one", "two"):
@@ -287,6 +292,7 @@ def test_right_exponents_cost_nothing_and_wrong_ones_are_said_to_cost():
     assert wrong.fixed > 2 * wrong.free
 
 
+@pytest.mark.soak
 def test_a_fixed_a_holds_in_every_table_and_file(tmp_path):
     ladders(Scenario(name="", noise=0.001, budgets=5, sizes=5), 0)[0].to_csv(tmp_path / "a.csv", index=False)
     words = [f"runs={tmp_path / 'a.csv'}", f"out={tmp_path / 'out'}", "fix.a=0.5", "bootstrap=20", "figures=false"]

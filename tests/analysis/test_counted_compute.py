@@ -18,7 +18,7 @@ def grid(ratios=(4.0, 10.0, 25.0, 60.0)):
     return pd.DataFrame({"N": n, "D": d, "C": TIMES * 6 * n * d, "loss": loss})
 
 
-@pytest.mark.parametrize("given", ["NC", "DC", "ND", "NDC"])
+@pytest.mark.parametrize("given", ["NC", *(pytest.param(name, marks=pytest.mark.soak) for name in ("DC", "ND", "NDC"))])
 def test_two_of_a_points_numbers_say_the_third_as_the_runs_do(given):
     table = grid()
     top = table.loc[table.C.idxmax()]
@@ -43,6 +43,7 @@ def test_the_runs_that_are_proposed_cost_what_is_said(tmp_path):
     assert (found.table.C / (6 * found.table.N * found.table.D)).to_numpy() == pytest.approx(TIMES, rel=0.02)
 
 
+@pytest.mark.soak
 def test_influence_is_on_the_size_that_is_printed():
     """By the budgets where these are trusted: their own N*, and what it is without the top one."""
     rows = []

@@ -173,6 +173,7 @@ def test_runs_without_a_loss_alone_are_too_few():
         design.propose(finished, grid(), compute=1e22)
 
 
+@pytest.mark.soak
 def test_a_store_says_which_runs_diverged_failed_or_are_in_flight(isolated, capsys):
     root = isolated / "root"
     ids = make_store(root)

@@ -60,6 +60,7 @@ def test_the_count_that_is_the_truths_weighs_most_and_predicts_it_under_the_one_
     assert abs(point.loss - truth) < abs(np.average(losses, weights=shares) - truth)
 
 
+@pytest.mark.soak
 def test_a_count_that_is_the_same_law_is_no_choice_of_its_own():
     table = both_counts().assign(N_total=lambda t: 1.01 * t.N_nonembedding)
     assert not other(api.fit(table, N="nonembedding", bootstrap=20))
@@ -76,6 +77,7 @@ def lenient(study):
     return {c.law.name: f for c, f in zip(study.ensemble.choices, study.ensemble.fits, strict=True) if c.lenient}
 
 
+@pytest.mark.soak
 def test_what_a_rule_of_judgement_took_out_is_fitted_by_choices_of_its_own():
     table = spoilt()
     study = api.fit(table, bootstrap=40, target_compute=[1e19])
@@ -91,6 +93,7 @@ def test_what_a_rule_of_judgement_took_out_is_fitted_by_choices_of_its_own():
     assert {i.left_out for i in study.influences if i.kind == "run"} <= set(study.table.run_id)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("settings", [{"rules": "none"}, {"exclude": ["row-9"]}], ids=str)
 def test_what_the_user_decided_is_no_question_of_judgement(settings):
     """With the rules off all runs are in; a run taken out by name stays out of every choice."""

@@ -92,6 +92,7 @@ def test_where_the_exponent_stands_still_the_family_is_a_line():
     assert said.weights[0] > said.weights[-1]
 
 
+@pytest.mark.soak
 def test_held_out_budgets_that_are_missed_widen_the_interval():
     c = np.log(np.geomspace(1e18, 1e22, 6))
     x = np.linspace(-1.2, 1.2, 6)
@@ -158,6 +159,7 @@ def test_the_unique_tokens_of_a_budget_are_carried_to_its_minimum():
         assert p.ok or "the text was seen" in p.reason
 
 
+@pytest.mark.soak
 def test_every_convention_has_the_same_budgets():
     """Exact FLOPs that 6ND does not group: the table of exponents said that its budgets are the same in all."""
     table = ladder(0, 0.001)

@@ -147,6 +147,7 @@ def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):
 # ------------------------------------------------------------------------------------------------------------- scores
 
 
+@pytest.mark.soak
 def test_an_accuracy_is_a_target_of_its_own(store, capsys):
     root, _ = store
     found = next_runs(DesignSettings(runs=str(root), target="accuracy:rising:4"))

@@ -28,6 +28,7 @@ def test_a_law_that_was_asked_for_predicts_by_the_fit_that_is_printed(law):
     assert study.predicted_points[0].loss == pytest.approx(printed, rel=1e-9)
 
 
+@pytest.mark.soak
 def test_what_fixes_an_exponent_otherwise_has_another_receipt():
     one, other = (
         api.fit(plain(), fix=fix, law="chinchilla", bootstrap=2) for fix in ({"a": 0.5}, {"alpha_equals_beta": True})
@@ -70,6 +71,7 @@ def test_the_doubt_of_an_accuracy_has_the_tails_of_the_loss_behind_it():
     assert found.interval_mean == pytest.approx([low, high], abs=0.01)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("given", [[0.01] + [0.0] * 31, [np.nan] + [0.01, 0.02] * 15 + [0.03]], ids=["zeros", "a gap"])
 def test_standard_errors_that_are_zero_or_missing_leave_the_others_their_weight(given):
     table = plain().assign(loss_se=given, run_id=lambda t: t.index.astype(str))
@@ -129,6 +131,7 @@ def true(n, d):
     return 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("rho", ["huber", "least_squares"])
 def test_what_no_backtest_saw_of_the_runs_a_rule_took_out_moves_nothing(rho):
     """Runs at three times their loss above every cut: the rule took them out, and no choice brings them back."""
@@ -159,6 +162,7 @@ def test_many_runs_of_one_size_or_length_are_fitted_too(same):
     assert api.fit(table, bootstrap=100).laws["chinchilla"].fit.theta is not None
 
 
+@pytest.mark.soak
 def test_one_badly_measured_run_does_not_widen_every_interval():
     point = pd.DataFrame({"N": [1e9], "D": [1e11]})
     table = plain().assign(loss_se=0.004)
@@ -170,6 +174,7 @@ def test_one_badly_measured_run_does_not_widen_every_interval():
     assert widths[1] < 1.2 * widths[0]
 
 
+@pytest.mark.soak
 def test_compute_that_is_not_recorded_is_that_of_the_count_fitted_to():
     table = plain().rename(columns={"N": "N_total"})
     table["N_nonembedding"] = table.N_total - 300 * np.sqrt(table.N_total)
@@ -197,6 +202,7 @@ def test_ladders_without_a_common_compute_are_not_told_apart():
     assert all(m.decades > 0 for m in (*found.at, *found.beyond))
 
 
+@pytest.mark.soak
 def test_one_missing_budget_leaves_the_others_what_they_are():
     """Quarter-decade budgets: half decades of compute would throw two of them together."""
     rows = []

@@ -48,6 +48,7 @@ def test_a_law_with_a_negative_exponent_has_no_optimum():
     assert np.isnan([*n, *d, *optimal_exponents(params)]).all()
 
 
+@pytest.mark.soak
 def test_what_does_not_fall_with_scale_takes_no_part_in_a_prediction():
     for seed in range(6):
         table = one_ratio(seed).assign(run_id=[f"r{i}" for i in range(14)], C=lambda t: 6 * t.N * t.D, U=lambda t: t.D)

@@ -31,6 +31,7 @@ def test_a_table_that_mixes_precisions_says_so_with_counts():
     assert "precision=fp32 leaves the others out" in found
 
 
+@pytest.mark.soak
 def test_a_store_that_mixes_precisions_says_so(isolated):
     ids = make_store(isolated / "root")
     assert not [

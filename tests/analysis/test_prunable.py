@@ -75,6 +75,7 @@ def test_the_figures_are_within_the_share(verdict):
         assert p.low < p.middle < p.high
 
 
+@pytest.mark.soak
 def test_the_same_runs_in_any_order_give_the_same_verdict(table, top, verdict):
     assert asked(table.sample(frac=1.0, random_state=1), top) == verdict
 

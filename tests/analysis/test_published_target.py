@@ -48,6 +48,7 @@ def test_the_model_is_predicted_and_not_the_best_one_of_its_compute():
     assert not any(n.code == "target-count" for n in study.notes)
 
 
+@pytest.mark.soak
 def test_what_cannot_be_told_of_it_is_said():
     open_count = api.fit(rows(), target="gpt3-175b", law="chinchilla", bootstrap=5)
     assert "target-count" in {n.code for n in open_count.notes}

@@ -76,6 +76,7 @@ def test_the_interval_shrinks_by_what_was_predicted():
     assert 1 / 1.5 < ratio < 1.5
 
 
+@pytest.mark.soak
 def test_the_error_of_the_size_shrinks_as_predicted_too():
     table = draws()
     errors = np.sqrt((table.after**2).mean() / (table.before**2).mean())

@@ -121,6 +121,7 @@ def test_rising_accuracy_is_a_trend_and_chance_is_not(studied):
     assert found["rising", 16].verdict == "not measured"
 
 
+@pytest.mark.soak
 def test_pure_noise_is_called_a_trend_no_more_often_than_it_says():
     rng = np.random.default_rng(0)
     false = 0
@@ -240,6 +241,7 @@ def test_bad_input_ends_a_process_alike(isolated):
     assert done.stderr == called(fit.main, ["runs=/nowhere"], isolated).stderr
 
 
+@pytest.mark.soak
 def test_an_interval_of_a_new_run_is_never_narrower_than_that_of_the_mean(store):
     for prediction in api.fit(store, bootstrap=50, target_compute=(1e14, 1e17, 1e22)).predictions:
         assert prediction.interval_new_run is not None
@@ -272,6 +274,7 @@ def test_accuracy_below_the_trivial_baseline_is_no_trend():
     assert trend.verdict == "at chance"
 
 
+@pytest.mark.soak
 def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
     """Curves that drop with their schedule; one run has done 60%, and ends where its siblings say."""
     root, ends = isolated / "root", {}

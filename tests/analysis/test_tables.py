@@ -123,6 +123,7 @@ def test_what_cannot_be_fitted_is_one_sentence_and_no_file(tmp_path, change, wor
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.soak
 def test_points_come_back_in_the_files_order(tmp_path):
     table = rows()
     table["C"] = 6 * table.N * table.D
@@ -186,6 +187,7 @@ def test_the_user_may_say_what_an_unnamed_n_counts():
     assert api.fit(rows(), bootstrap=20, law="chinchilla").convention.n == "given"
 
 
+@pytest.mark.soak
 def test_names_with_brackets_are_printed_as_they_are(tmp_path):
     """Text from outside is no markup: neither a style nor the end of one."""
     names = [f"mix[red]{i}" if i % 2 else f"r{i}[/x]" for i in range(len(rows()))]

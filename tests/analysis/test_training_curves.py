@@ -106,6 +106,7 @@ def test_the_lowest_size_as_it_was_trained_is_biased_where_the_correction_is_not
     assert as_trained > 1.8 * found
 
 
+@pytest.mark.soak
 def test_the_interval_covers_what_noise_leaves_open():
     """Of 30 ladders of noisy runs and batches, 95% intervals cover a."""
     covered, widths = 0, []
@@ -229,6 +230,7 @@ def test_a_store_shows_approach_1_beside_the_others(stored):
     assert f"{found.pairs} pairs" in note
 
 
+@pytest.mark.soak
 def test_a_store_of_too_few_curves_says_so_in_the_place_of_the_numbers(simulated):
     study = api.fit(simulated, bootstrap=10)
     assert "0 points of N and D have a training curve" in study.training_curves.reason

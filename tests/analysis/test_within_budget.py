@@ -36,7 +36,7 @@ def left_of_interval(candidates, rows, made=None):
     return float(np.sqrt(after / before))
 
 
-@pytest.mark.parametrize("budget", [0.15, 0.5])
+@pytest.mark.parametrize("budget", [0.15, pytest.param(0.5, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("made", [None, pytest.param(4, marks=pytest.mark.soak)])
 def test_the_choice_is_within_a_twentieth_of_the_best_of_all_subsets(budget, made):
     candidates = table(tokens=(1e6, 1.6e7)) if made else table()

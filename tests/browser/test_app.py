@@ -127,6 +127,7 @@ def test_every_page_opens_on_a_phone_at_night(served, opened):
     page.get_by_text("There is no such page").wait_for()
 
 
+@pytest.mark.soak
 @needs_chromium
 def test_a_choice_before_the_page_has_answered_ends_what_was_said_of_its_address(served, opened):
     from playwright.sync_api import expect

@@ -51,6 +51,7 @@ def heard(found, part):
     return any(part in words and sockets for words, sockets in found.items())
 
 
+@pytest.mark.soak
 def test_it_listens_on_loopback_alone(head):
     deadline, found = time.monotonic() + 180, {}
     while not all(heard(found, part) for part in PARTS):

@@ -195,6 +195,7 @@ def test_data_parallel_training_on_a_gang(launcher, tmp_path, isolated):
     assert result["status"] == "done"
 
 
+@pytest.mark.soak
 def test_the_rank_that_knows_the_cause_is_heard(launcher, tmp_path):
     queue = [Queued(run_id="x", worker=GPU, workers=2)]
     step(launcher, queue, a_job(tmp_path), entry="tests.cluster.bodies:break_up")

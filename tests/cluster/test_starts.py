@@ -147,7 +147,7 @@ while True:
     "point",
     [
         pytest.param(0, id="group", marks=pytest.mark.long),
-        pytest.param(1, id="one worker"),
+        pytest.param(1, id="one worker", marks=pytest.mark.soak),
         pytest.param(2, id="all workers", marks=pytest.mark.long),
     ],
 )

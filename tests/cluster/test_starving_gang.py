@@ -57,6 +57,7 @@ def test_a_gang_starts_within_its_reservation_while_small_runs_keep_coming(launc
     assert finish(launcher, tmp_path, ["gang"])["gang"] == "done"
 
 
+@pytest.mark.soak
 def test_racks_and_kinds_of_gpus_are_read_from_the_nodes_and_gangs_lie_in_one_rack(launcher, tmp_path):
     nodes = [n for n in launcher.inventory() if n.total.gpus]
     assert {n.labels[ACCELERATOR] for n in nodes} == {"H100"}

@@ -159,6 +159,7 @@ def test_mean_accuracy_against_size_has_zero_one_and_few_shot(asked):
     assert np.all(np.array(lines["few-shot (K=50)"].y) >= np.array(lines["zero-shot (K=0)"].y))
 
 
+@pytest.mark.soak
 def test_a_table_with_scores_has_its_figures_whatever_else_it_has():
     """Without N, D and loss; and of tasks that were asked with five examples alone."""
     raw = table()

@@ -85,7 +85,13 @@ def run(code):
     return eval(expression, names).to_json()  # noqa: S307
 
 
-@pytest.mark.parametrize("changed", [{}, {"N": "total", "exclude": ["x"], "fix": Fix(a=0.5), "target_compute": [1e14]}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({}, marks=pytest.mark.soak),
+        {"N": "total", "exclude": ["x"], "fix": Fix(a=0.5), "target_compute": [1e14]},
+    ],
+)
 def test_the_line_of_python_draws_the_figure(studied, monkeypatch, changed):
     given, asked = StudySettings(runs="/a store", **changed), []
     monkeypatch.setattr(api, "study", lambda settings: (asked.append(settings), studied)[1:])

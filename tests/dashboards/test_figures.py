@@ -169,6 +169,7 @@ def named(found):
     return replace(found, runs=replace(found.runs, name=EVIL[0]))
 
 
+@pytest.mark.soak
 def test_names_from_outside_are_text_in_the_pages(isolated):
     found = named(api.fit(outside(), exclude=[f"{EVIL[0]}0"], bootstrap=10))
     assert any(EVIL[0] in note.message for note in found.notes), "a note names a run, or this shows nothing"
@@ -214,7 +215,7 @@ def test_names_from_outside_are_text_in_the_figures(isolated, studied):
         assert set(re.findall("<[^>]*>", text)) <= FIGURE_TAGS, text
 
 
-@pytest.mark.parametrize("keep", [1, 4])
+@pytest.mark.parametrize("keep", [1, pytest.param(4, marks=pytest.mark.soak)])
 def test_a_report_of_few_runs_says_what_is_missing(isolated, keep):
     root = isolated / "root"
     for run_id in make_store(root, evals=False)[keep:]:

@@ -75,6 +75,7 @@ def test_what_another_file_asked_under_the_same_name_is_not_compared(study):
     assert set(found.way) == {way for way in SHOWN if way.startswith("fine-tuned")}
 
 
+@pytest.mark.soak
 def test_without_fine_tuned_runs_there_is_no_page(study):
     assert finetuned(study) is None
     assert "finetuned" not in {page.slug for page in catalogue.pages(study)}

@@ -35,6 +35,7 @@ def test_the_command_writes_an_offline_folder(tmp_path):
         assert "https://" not in (tmp_path / "g" / f"{name}.html").read_text().replace("https://plotly.com", "")
 
 
+@pytest.mark.soak
 def test_a_table_of_many_sizes_has_pages_with_one_scale(tmp_path):
     found = api.fit(reference("hoffmann2022_runs_234.csv"), bootstrap=20)
     pages = {page.slug: page for page in catalogue.pages(found)}

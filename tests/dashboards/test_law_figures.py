@@ -294,6 +294,7 @@ def test_the_rows_are_what_is_drawn(studied):
                 assert set(zip(trace.x, trace.y, strict=True)) <= known, (row, trace.name)
 
 
+@pytest.mark.soak
 def test_many_curves_stay_within_what_a_browser_draws(studied):
     many = pd.concat(
         [studied.everything.assign(run_id=[f"{i}-{k}" for k in range(len(studied.everything))]) for i in range(20)]

@@ -154,10 +154,10 @@ SPIKED = {"spike": 8.0, "window": 8}
 @pytest.mark.parametrize(
     ("rule", "factor", "bad"),
     [
-        (SKIP, NAN, (7, 12)),
+        pytest.param(SKIP, NAN, (7, 12), marks=pytest.mark.soak),
         (BACK, NAN, (7, 9, 12)),  # the second lies in text that is passed over, the third is met on the way up again
         (replace(SKIP, **SPIKED), 1e4, (12, 15)),
-        (replace(BACK, **SPIKED), 1e4, (12, 26)),
+        pytest.param(replace(BACK, **SPIKED), 1e4, (12, 26), marks=pytest.mark.soak),
     ],
 )
 def test_killed_anywhere_a_run_ends_with_the_bits_of_one_that_was_not(tales, isolated, monkeypatch, rule, factor, bad):

@@ -49,6 +49,7 @@ def test_every_convention_counts_the_module_as_built(name):
         assert counts.kaplan == 12 * 96 * 12288**2
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["125M", "1.3B"])
 def test_forward_flops_of_a_whole_size_are_torchs(name):
     """On the meta device: linear layers, head and attention, of which torch counts whole blocks of pairs."""

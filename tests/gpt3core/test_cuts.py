@@ -83,7 +83,10 @@ def _cut(rank, size, address, how):
         return int(sharded)
 
 
-@pytest.mark.parametrize(("how", "sharded"), [("cut_by_heads", 2 * 6), ("over_all_blocks", 2 + 2 + 2 * 12)])
+@pytest.mark.parametrize(
+    ("how", "sharded"),
+    [("cut_by_heads", 2 * 6), pytest.param("over_all_blocks", 2 + 2 + 2 * 12, marks=pytest.mark.soak)],
+)
 def test_a_cut_model_has_the_logits_and_gradients_of_one_process(how, sharded):
     assert ranks.run(_cut, 2, how) == [sharded] * 2
 

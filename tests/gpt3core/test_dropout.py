@@ -112,7 +112,9 @@ def dropping(tales):
     return replace(make_run(tales, steps=12), options=BOTH)
 
 
-@pytest.mark.parametrize("kernel", ["softmax", "sdpa", "auto"])
+@pytest.mark.parametrize(
+    "kernel", [pytest.param("softmax", marks=pytest.mark.soak), pytest.param("sdpa", marks=pytest.mark.soak), "auto"]
+)
 def test_a_run_resumes_to_the_bit_and_its_micro_batches_are_one_batch(dropping, isolated, kernel, monkeypatch):
     spec = replace(dropping, kernel=kernel)
     run(spec, isolated / "whole")

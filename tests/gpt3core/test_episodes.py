@@ -22,6 +22,7 @@ def few(monkeypatch):
     monkeypatch.setattr(episodes, "TOKENS", 100_000)
 
 
+@pytest.mark.soak
 def test_what_is_asked_is_never_trained_on(few):
     trained = "".join(episodes.documents(TOKENIZER)).split()
     kept = {symbol.strip() for symbol in episodes.symbols(TOKENIZER, held_out=True)}

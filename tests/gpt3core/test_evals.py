@@ -90,6 +90,7 @@ def test_more_examples_than_items_are_refused():
         prompts.examples(random.Random(0), Item(context="a", answer=" b"), 2, [Item(context="c", answer=" d")])
 
 
+@pytest.mark.soak
 def test_induction_shows_the_pair_k_times(data):
     split = tasks.items("induction", 5, data, "gpt2")
     for k in (0, 1, 4):

@@ -149,6 +149,7 @@ def test_a_run_begins_with_its_parents_weights_and_draws_only_what_is_new(parent
     assert not here.optimizer.state
 
 
+@pytest.mark.soak
 def test_a_plain_torch_loop_trains_to_the_same_weights(parent, labelled_files):
     root, done = parent
     spec = specified(done, *labelled_files, dropout=0.0)

@@ -116,8 +116,8 @@ MORE = [
 @pytest.mark.parametrize(
     "layout",
     [
-        *CUTS[:3],
-        *(pytest.param(layout, marks=pytest.mark.soak) for layout in CUTS[3:]),
+        *CUTS[:2],
+        *(pytest.param(layout, marks=pytest.mark.soak) for layout in CUTS[2:]),
         *(pytest.param(layout, marks=pytest.mark.long) for layout in MORE),
     ],
     ids=lambda layout: layout.describe(),

@@ -119,8 +119,8 @@ def one_gelu(monkeypatch):
     monkeypatch.setattr(gpt, "gelu", lambda x, built: F.gelu(x, approximate=GELU))
 
 
-@pytest.mark.parametrize("name", ["deep", "wide", "many words"])
-@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("name", ["deep", "wide", pytest.param("many words", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("recompute", ["none", "selective", pytest.param("full", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("numerics", [FP32, BF16, SOFTMAX], ids=repr)
 def test_the_peak_of_a_step_is_the_one_that_torch_reaches(name, recompute, numerics, monkeypatch, one_gelu):
     """Never more than 2% below it, and 10% above: what is refused does not fit, what is planned does."""
@@ -135,8 +135,8 @@ def test_the_peak_of_a_step_is_the_one_that_torch_reaches(name, recompute, numer
     assert 0.90 <= peak / (said.total - said.state + cast) <= 1.02
 
 
-@pytest.mark.parametrize("name", ["deep", "wide", "many words"])
-@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("name", [pytest.param("deep", marks=pytest.mark.soak), "wide", "many words"])
+@pytest.mark.parametrize("recompute", ["none", pytest.param("full", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("numerics", [FP32, BF16], ids=repr)
 def test_the_peak_of_a_pipelines_last_stage_is_the_one_that_torch_reaches(
     name, recompute, numerics, monkeypatch, one_gelu

@@ -281,7 +281,7 @@ FLAT, GROWING = 0.35, 0.4  # powers of the width; what grew did so by 0.49 to 2.
 @pytest.mark.parametrize(
     ("widths", "words"),
     # a width of 512 takes seconds: the point of the check is a wide range
-    [((64, 128, 256, 512), {}), ((64, 128, 256), {"n_head": 4})],
+    [pytest.param((64, 128, 256, 512), {}, marks=pytest.mark.soak), ((64, 128, 256), {"n_head": 4})],
     ids=["more heads", "wider heads"],
 )
 def test_activations_keep_their_size_at_every_width_and_in_the_standard_parametrisation_they_do_not(widths, words):

@@ -136,6 +136,7 @@ def _train(rank, size, address, root, spec, layout=None, stop_after=None):
         return runs.run(spec, EVALS, Path(root), mesh=here, stop=stop, checkpoint_seconds=1000.0)
 
 
+@pytest.mark.soak
 def test_ranks_measure_their_shares_of_the_batch(tales, isolated):
     spec = replace(make_spec(tales, n_layer=2, steps=3), noise_scale_every=1)
     here = trainer(spec, isolated / "alone", 4)

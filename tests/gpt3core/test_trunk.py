@@ -110,6 +110,7 @@ def test_a_branch_that_is_stopped_goes_on_from_its_own_checkpoint(tales, long_ru
     assert (ending(shared, short), result["trunk"]) == (ending(alone, short), f"{long_run.run_id}@16")
 
 
+@pytest.mark.soak
 def test_a_longer_run_goes_on_from_where_the_longest_began_its_decay(tales, long_run, isolated):
     longer, alone, shared = of_length(tales, 60), isolated / "alone", isolated / "shared"
     run(longer, alone)

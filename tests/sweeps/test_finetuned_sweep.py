@@ -147,6 +147,7 @@ def test_two_commands_join_one_sweep_and_a_run_of_two_sweeps_counts_once(small, 
     assert set(ways.runs) == {1}, "what differs in more than the seed is not averaged"
 
 
+@pytest.mark.soak
 def test_other_questions_are_put_to_the_same_runs_which_are_not_trained_again(small, trained, isolated):
     given = wanted(trained, seeds=1, examples=[16], shots=[], runs=[trained[1][1].run_id])
     (run,) = ask(given, Working(small))[0].runs

@@ -59,6 +59,7 @@ def test_hours_are_kept_whatever_the_machine_and_the_rest_is_said(isolated, worl
         assert cluster.stopped == [], "a run that starts ends where estimates hold"
 
 
+@pytest.mark.soak
 def test_restarts_reset_nothing_and_a_raised_limit_goes_on(isolated, world):
     root = isolated / "root"
     chosen, cells = laptop("limit.hours=0.04")
@@ -74,6 +75,7 @@ def test_restarts_reset_nothing_and_a_raised_limit_goes_on(isolated, world):
     assert found.spending.used(world.now).core_hours == pytest.approx((one.held + three.held) / 3600, rel=0.02)
 
 
+@pytest.mark.soak
 def test_a_log_that_is_lost_resets_nothing(isolated, world):
     root = isolated / "root"
     chosen, cells = laptop("limit.hours=0.04")
@@ -236,6 +238,7 @@ def test_a_plan_shows_the_limit_and_what_falls_out(isolated, known_text, monkeyp
     assert "beyond the limit, and held: " in out
 
 
+@pytest.mark.soak
 def test_where_a_limit_orders_the_runs_no_priority_stops_one_that_runs(isolated, world):
     """The order is what tells most; a rank in it, compared with a recipe's priority, would stop the best ones."""
     words = ["recipe=laptop", "placement.preempt=true", "placement_of={d16: {priority: -1}}", "limit.hours=0.01"]

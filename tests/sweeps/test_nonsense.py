@@ -25,7 +25,7 @@ NONSENSE += [
 ]
 
 
-QUICK = 2  # values a key in the quick test; the long one takes all
+QUICK = 1  # values a key in the quick test; the long one takes all
 OWN = [(family, key) for family, key in SETTABLE if family == "nano" or key not in recipe.keys_of(recipe.NanoRecipe)]
 
 
@@ -40,7 +40,9 @@ def ends_well(words, capsys, monkeypatch):
     assert said.count("\n") == (ended.value.code == 2), said
 
 
-@pytest.mark.parametrize("values", [QUICK, pytest.param(len(NONSENSE), marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "values", [QUICK, pytest.param(4, marks=pytest.mark.soak), pytest.param(len(NONSENSE), marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(("family", "key"), OWN, ids=lambda value: str(value))
 def test_nonsense_is_one_sentence_or_a_plan(family, key, values, base, capsys, monkeypatch):
     words = base(family)[: 1 if key == "data.corpus" else 2]

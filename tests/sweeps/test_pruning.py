@@ -175,6 +175,7 @@ def test_the_cheap_budgets_come_first(wide):
     assert budgets == sorted(budgets)
 
 
+@pytest.mark.soak
 def test_a_fit_leaves_them_out_by_a_rule_and_does_not_wait_for_them(wide):
     sweep, cluster = wide(ON)
     outcome = drive(sweep, cluster)
@@ -220,7 +221,7 @@ def test_the_law_of_the_pruned_sweep_is_that_of_the_whole_one_within_what_was_pr
     assert abs(np.log(a.n / b.n)) <= SHARE * np.log(a.interval_n[1] / a.interval_n[0])
 
 
-@pytest.mark.parametrize("moment", ["before the record", "after the record"])
+@pytest.mark.parametrize("moment", ["before the record", pytest.param("after the record", marks=pytest.mark.soak)])
 def test_a_driver_killed_around_a_decision_loses_nothing(wide, monkeypatch, moment):
     sweep, cluster = wide(ON)
 
@@ -275,6 +276,7 @@ def test_a_question_that_cannot_be_answered_stops_no_sweep(wide, monkeypatch):
     assert any("nothing is pruned now: ValueError: singular" in line for line in display.lines)
 
 
+@pytest.mark.soak
 def test_a_stopped_run_whose_worker_dies_is_not_started_again(wide):
     sweep, cluster = wide(ON)
     poll = cluster.poll
@@ -343,6 +345,7 @@ def test_it_is_asked_again_when_runs_have_come_farther_though_none_has_ended(wid
     assert len(asked) == 3, "at the start, at a tenth, at two tenths"
 
 
+@pytest.mark.soak
 def test_an_adopted_pruned_worker_of_a_finished_sweep_is_asked_to_stop(wide):
     sweep, cluster = wide(ON)
     outcome = drive(sweep, cluster)

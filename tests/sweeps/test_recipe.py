@@ -191,10 +191,15 @@ def consequences(words, capsys):
     return [specs.to_json(run) for run in order.grid.runs], order.grid.evals, refused, capsys.readouterr().out
 
 
+OWN = {key: family for family, key in reversed(SETTABLE)}  # the first ladder that has it; the others are soak
+EVERY = [
+    pytest.param(family, key, marks=() if OWN[key] == family or (family, key) in OF_FAMILY else pytest.mark.soak)
+    for family, key in SETTABLE
+]
 UNCHANGED = {}  # ladder and word beside its base recipe -> the consequences
 
 
-@pytest.mark.parametrize(("family", "key"), SETTABLE, ids=lambda value: value)
+@pytest.mark.parametrize(("family", "key"), EVERY, ids=lambda value: value)
 def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, folder, monkeypatch):
     monkeypatch.setattr(command, "idle", lambda *_: [])  # a sentence about a word is no effect of it
     beside = BESIDE_OF_FAMILY.get((family, BESIDE.get(key)), BESIDE.get(key))

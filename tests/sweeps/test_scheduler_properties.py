@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,7 @@ def test_who_is_stopped_may_be_and_is_needed_and_the_run_then_fits(nodes, queue,
         assert sum(cost[i] for i in stopped) >= sum(cost[i] for i in least) - 1e-9
 
 
+@pytest.mark.soak
 @settings(max_examples=100, deadline=None)
 @given(nodes=nodes_st, queue=jobs_of(LENGTHS), busy=busy_st, rules=RULES)
 def test_the_same_input_gives_the_same_decisions(nodes, queue, busy, rules):
@@ -333,6 +335,7 @@ def test_two_runs_never_stop_each_other(nodes, queue):
         assert (a, b) != (d, c), f"{a} and {b} stop each other"
 
 
+@pytest.mark.soak
 @settings(max_examples=300, deadline=None)
 @given(nodes=nodes_st, queue=jobs_of([*LENGTHS, math.inf], 20), busy=busy_st, rules=RULES)
 def test_a_pass_that_skims_starts_and_stops_the_same_runs(nodes, queue, busy, rules):

@@ -103,6 +103,7 @@ def test_only_what_was_done_since_the_last_checkpoint_is_done_again():
         assert kept + spells[-1].ended - spells[-1].started == pytest.approx(length)
 
 
+@pytest.mark.soak
 def test_the_share_of_attempts_that_crash_is_what_was_asked_for():
     jobs = [job(f"r{i:04}", 10.0) for i in range(2000)]
     done = simulate(cluster(512, 8, 1), jobs, failures=Failures(run_fails=0.25, checkpoint=1.0))
