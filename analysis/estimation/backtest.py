@@ -270,22 +270,33 @@ def judged(tests: Backtests, weights: Array, noise: float, levels: Sequence[floa
     return rows.assign(predicted=predicted, miss=miss, **named).dropna(subset="miss").reset_index(drop=True)
 
 
+def held(rows: pd.DataFrame, levels: Sequence[float] = LEVELS) -> Array:
+    """Whether each level's interval holds what was measured, (rows, levels): 1 or 0; nan where there is no interval.
+
+    Args:
+        rows: of ``judged``.
+    """
+    halves = rows[[f"half{round(100 * level)}" for level in levels]].to_numpy(float)
+    return np.where(np.isfinite(halves), rows.miss.abs().to_numpy(float)[:, None] <= halves, np.nan)
+
+
 def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Median error, bias and coverage by decades of extrapolation, of the predictions ``judged``.
 
     Returns:
-        decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95.
+        decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95; the last two are
+        shares of the predictions that have an interval, nan where none has.
     """
     if tests.cuts < 2:
         return pd.DataFrame()
     rows = judged(tests, weights, noise, levels)
     edges, off = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0]), rows.miss.abs()
-    named = [round(100 * level) for level in levels]
+    named = [f"coverage{round(100 * level)}" for level in levels]
     table = pd.DataFrame(
         {
             "decades": edges[np.searchsorted(edges, rows.decades.to_numpy(float))],
             "miss": rows.miss,
-            **{f"coverage{name}": (off <= rows[f"half{name}"]).astype(float) for name in named},
+            **dict(zip(named, held(rows, levels).T, strict=True)),
         }
     )
     grouped = table.groupby("decades")
