@@ -19,7 +19,9 @@ from analysis.laws.base import Array, Evaluated
 
 ITERATIONS = 300
 TOLERANCE = 1e-12  # relative decrease of the objective at which a row has converged
-LEAST_STEPS, PATIENCE = 10, 30  # a start is given up when at its pace so many steps more do not bring it to the best's
+# A start is given up after so many steps, when at its pace so many more do not bring it to the best's; the second where
+# nothing is made of the other optima.
+PATIENT, HASTY = (10, 30), (4, 10)
 DAMPING, LESS, MORE = (
     1e-4,
     5.0,
@@ -57,6 +59,7 @@ def minimise(
     weights: Array | None = None,
     tolerance: float = TOLERANCE,
     contest: NDArray[np.int_] | None = None,
+    patience: tuple[int, int] = PATIENT,
 ) -> Solution:
     """Minimise from many starts at once.
 
@@ -67,6 +70,7 @@ def minimise(
         deltas: of the robust function, (P,), where the rows differ.
         weights: of the runs, (n,) or one row a start, (P, n).
         contest: what each row is a start of, (P,), where only the best of each is wanted: the hopeless are given up.
+        patience: the steps that a start has at least, and those in which it has to reach the best at its pace.
     """
     np.empty(REUSED)
     rows, n = len(theta), observed.shape[-1]
@@ -94,7 +98,7 @@ def minimise(
                 ended, gain = _step(state, active, looking(active), tolerance)
                 left[active] -= ~ended
                 if contest is not None:
-                    left[active[_hopeless(state, active, gain, left, contest) & ~ended]] = 0
+                    left[active[_hopeless(state, active, gain, left, contest, patience) & ~ended]] = 0
                 active = active[~ended & (left[active] > 0)]
     return Solution(theta=state.theta, objective=state.value, converged=left > 0)
 
@@ -190,15 +194,15 @@ def _from_places(
             here = of[rows] == place
             sums[here] = weights[rows[here]] @ each[place].T
         matrices = np.empty((2, len(rows), k, k))
-        matrices[..., first, second] = matrices[..., second, first] = sums[:, 1:-k].reshape(len(rows), 2, -1).swapaxes(0, 1)
+        matrices[..., first, second] = matrices[..., second, first] = (
+            sums[:, 1:-k].reshape(len(rows), 2, -1).swapaxes(0, 1)
+        )
         return sums[:, 0], matrices[0], matrices[1], sums[:, -k:]
 
     return look
 
 
-def _step(
-    state: _State, rows: NDArray[np.int_], look: Look, tolerance: float
-) -> tuple[NDArray[np.bool_], Array]:
+def _step(state: _State, rows: NDArray[np.int_], look: Look, tolerance: float) -> tuple[NDArray[np.bool_], Array]:
     """Try a step of some rows: whether each has ended, and its gain.
 
     A row that does not improve stays where it is and raises its damping.
@@ -221,10 +225,16 @@ def _step(
 
 
 def _hopeless(
-    state: _State, rows: NDArray[np.int_], gain: Array, left: NDArray[np.int_], contest: NDArray[np.int_]
+    state: _State,
+    rows: NDArray[np.int_],
+    gain: Array,
+    left: NDArray[np.int_],
+    contest: NDArray[np.int_],
+    patience: tuple[int, int],
 ) -> NDArray[np.bool_]:
     """Which rows will not reach the best of their contest at the pace of their last step."""
     best = np.full(int(contest.max()) + 1, np.inf)
     np.minimum.at(best, contest, state.value)
-    behind = state.value[rows] - PATIENCE * gain > best[contest[rows]]
-    return behind & (gain > 0) & (left[rows] < ITERATIONS - LEAST_STEPS)
+    least, most = patience
+    behind = state.value[rows] - most * gain > best[contest[rows]]
+    return behind & (gain > 0) & (left[rows] < ITERATIONS - least)

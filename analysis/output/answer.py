@@ -185,7 +185,9 @@ def _trust(study: Study) -> str:
     word = "poor" if grades[0] or all(grades) else "fair" if grades[1] else "good"
     wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
     of = "" if asked else " for runs of given N and D"
-    said = f"{word}{of}: {number_of(calibration.cuts, 'backtest')}{wanted}, none beyond {calibration.farthest:.1f} decades"
+    said = (
+        f"{word}{of}: {number_of(calibration.cuts, 'backtest')}{wanted}, none beyond {calibration.farthest:.1f} decades"
+    )
     if len(bins):
         said += f"; median miss at the farthest {float(bins.median_abs_error.iloc[-1]):.1%}"
     if len(told):
