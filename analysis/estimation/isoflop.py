@@ -73,9 +73,10 @@ def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
 def equal_compute(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Groups of MIN_SIZES sizes or more at the same compute, cheapest first, meant as budgets or not."""
     ordered = table.sort_values("C")
-    steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
-    groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
-    return [group for group in groups if group.N.nunique() >= MIN_SIZES and _same_compute(group)]
+    n, c = ordered.N.to_numpy(float), ordered.C.to_numpy(float)
+    breaks = np.flatnonzero(np.diff(np.log(c)) > np.log1p(SAME_BUDGET)) + 1
+    ends = zip([0, *breaks], [*breaks, len(ordered)], strict=True)
+    return [ordered.iloc[i:j] for i, j in ends if len(np.unique(n[i:j])) >= MIN_SIZES and _same_compute(c[i:j])]
 
 
 def _freshest(group: pd.DataFrame) -> pd.DataFrame:
@@ -85,9 +86,9 @@ def _freshest(group: pd.DataFrame) -> pd.DataFrame:
     return group[group.U >= group.groupby("N").U.transform("max") / (1 + SAME_BUDGET)]
 
 
-def _same_compute(group: pd.DataFrame) -> bool:
+def _same_compute(rising: Array) -> bool:
     """Chains of neighbours in a dense table are no budget."""
-    return bool(group.C.max() <= group.C.min() * (1 + SAME_BUDGET) ** 2)
+    return bool(rising[-1] <= rising[0] * (1 + SAME_BUDGET) ** 2)
 
 
 def parabola(group: pd.DataFrame) -> Parabola:
