@@ -219,7 +219,7 @@ def _minima(found: _Answer, table: pd.DataFrame) -> Minima:
     if len(used) < LEAST_BUDGETS:
         return Minima(parabolas=every)
     inflation = 1.0 if found.minima.family is None else found.minima.family.inflation
-    return Minima(parabolas=every, family=replace(isoflop.through(used, table), inflation=inflation))
+    return Minima(parabolas=every, family=replace(isoflop.through(used), inflation=inflation))
 
 
 def _of_minima(fit: solve.Fit, minima: Minima) -> Array:
