@@ -83,7 +83,11 @@ def _freshest(group: pd.DataFrame) -> pd.DataFrame:
     """Of the runs of one size those with the most unique tokens."""
     if "U" not in group:
         return group
-    return group[group.U >= group.groupby("N").U.transform("max") / (1 + SAME_BUDGET)]
+    unique = group.U.to_numpy(float)
+    sizes, size = np.unique(group.N.to_numpy(float), return_inverse=True)
+    most = np.zeros(len(sizes))
+    np.fmax.at(most, size, unique)  # one that does not say it does not count
+    return group[unique >= most[size] / (1 + SAME_BUDGET)]
 
 
 def _same_compute(rising: Array) -> bool:
@@ -94,11 +98,13 @@ def _same_compute(rising: Array) -> bool:
 def parabola(group: pd.DataFrame) -> Parabola:
     """Fit one budget's parabola over N."""
     budget = float(np.exp(np.log(group.C).mean()))
-    mean_loss = group.groupby("N").loss.transform("mean")
-    near = (mean_loss <= mean_loss.min() * (1 + NEAR)) | rules.exempted(group, "near")
-    near = group[near].sort_values(["N", "run_id"])
-    ids, far = list(near.run_id), sorted(set(group.run_id) - set(near.run_id))
-    x, y = np.log(near.N.to_numpy(float)), np.log(near.loss.to_numpy(float))
+    names, n, loss = group.run_id.to_numpy(), group.N.to_numpy(float), group.loss.to_numpy(float)
+    _, size = np.unique(n, return_inverse=True)
+    mean_loss = (np.bincount(size, loss) / np.bincount(size))[size]
+    in_reach = (mean_loss <= mean_loss.min(initial=np.inf) * (1 + NEAR)) | rules.exempted(group, "near")
+    fitted = sorted(np.flatnonzero(in_reach), key=lambda row: (n[row], names[row]))
+    ids, x, y = list(names[fitted]), np.log(n[fitted]), np.log(loss[fitted])
+    near, far = group.iloc[fitted], sorted(set(names) - set(ids))
     found = _fit(budget, ids, far, x, y)
     if not found.ok:
         return found
@@ -261,12 +267,12 @@ def analyse(
 
 def through(used: Sequence[Parabola], table: pd.DataFrame) -> Family:
     """The family of curves through budgets that each have a minimum."""
-    runs = table.set_index("run_id")
-    rows = [runs.loc[p.run_ids] for p in used]
+    place = {name: i for i, name in enumerate(table.run_id)}
+    rows = [place[name] for p in used for name in p.run_ids]
     return family.fit(
-        np.repeat(np.arange(len(used)), [len(group) for group in rows]),
-        np.log(np.concatenate([group.N.to_numpy(float) for group in rows])),
-        np.log(np.concatenate([group.loss.to_numpy(float) for group in rows])),
+        np.repeat(np.arange(len(used)), [len(p.run_ids) for p in used]),
+        np.log(table.N.to_numpy(float)[rows]),
+        np.log(table.loss.to_numpy(float)[rows]),
         np.log([p.budget for p in used]),
         np.stack([np.array([np.log(p.loss_star), np.log(p.n_star), _bend(p)]) for p in used], 1),
     )
