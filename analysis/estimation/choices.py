@@ -180,20 +180,29 @@ def _alike(choices: Sequence[Choice]) -> list[list[int]]:
     return list(found.values())
 
 
-def refitted(choice: Choice, fit: Fit, table: pd.DataFrame, counts: Array, ln_loss: Array | None = None) -> Array:
-    """Parameters of a choice with each run counted so often, (P, k).
+def refitted(
+    choices: Sequence[Choice], fits: Sequence[Fit], table: pd.DataFrame, counts: Array, ln_loss: Array | None = None
+) -> dict[int, Array]:
+    """Parameters of choices with each run counted so often, (P, k) by their places; laws of the minima stay out.
 
     Args:
-        fit: of the choice to the table.
+        fits: of the choices to the table.
         counts: (P, n).
         ln_loss: (P, n) in place of the table's.
     """
-    taken = choice.takes(table)
-    rows = table[taken]
-    weights = run_weights(choice, rows)
-    counted = counts[:, taken] if weights is None else counts[:, taken] * weights
-    observed = np.log(rows.loss.to_numpy(float)) if ln_loss is None else ln_loss[:, taken]
-    return solve.refit(fit, choice.columns(rows), observed, weights=counted)
+    found: dict[int, Array] = {}
+    for here in _alike(choices):
+        first = choices[here[0]]
+        if first.frontier:
+            continue
+        taken = first.takes(table)
+        rows, counted = table[taken], counts[:, taken]
+        observed = np.log(rows.loss.to_numpy(float)) if ln_loss is None else ln_loss[:, taken]
+        weights = [run_weights(choices[i], rows) for i in here]
+        drawn = [counted if of is None else counted * of for of in weights]
+        ended = solve.refit_each([fits[i] for i in here], first.columns(rows), observed, drawn)
+        found |= zip(here, ended, strict=True)
+    return found
 
 
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:

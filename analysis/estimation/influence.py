@@ -101,8 +101,9 @@ def predictions(
     each = np.full((len(ensemble.choices), len(left_out), len(points)), np.nan)
     kept = np.ones((len(left_out), len(ensemble.runs)))
     kept[:, : len(table)] = ~left_out
+    thetas = refitted(ensemble.choices, ensemble.fits, ensemble.runs, kept)
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
-        theta = _of_minima(fit, through, minima) if choice.frontier else refitted(choice, fit, ensemble.runs, kept)
+        theta = _of_minima(fit, through, minima) if choice.frontier else thetas[j]
         each[j] = choice_ln_loss(choice, theta, points)
     return np.array([ensemble.weighted(each[:, i].T, points) for i in range(len(left_out))])
 

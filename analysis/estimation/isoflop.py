@@ -90,10 +90,9 @@ def _freshest(group: pd.DataFrame) -> pd.DataFrame:
         return group
     _, size = np.unique(group.N.to_numpy(float), return_inverse=True)
     unique = group.U.to_numpy(float)
-    most = np.full(len(group), -np.inf)
-    np.maximum.at(most, size, unique)
-    fresh = unique >= most[size] / (1 + SAME_BUDGET)
-    return group if fresh.all() else group[fresh]
+    most = np.zeros(len(group))
+    np.fmax.at(most, size, unique)  # one that does not say it does not count
+    return group[unique >= most[size] / (1 + SAME_BUDGET)]
 
 
 def _same_compute(rising: Array) -> bool:
@@ -145,7 +144,7 @@ def parabola(runs: Runs) -> Parabola:
     budget = float(np.exp(np.log(runs.compute).mean()))
     _, size, count = np.unique(runs.n, return_inverse=True, return_counts=True)
     mean_loss = (np.bincount(size, runs.loss) / count)[size]
-    is_near = (mean_loss <= mean_loss.min() * (1 + NEAR)) | runs.exempt
+    is_near = (mean_loss <= mean_loss.min(initial=np.inf) * (1 + NEAR)) | runs.exempt
     order = np.lexsort((runs.run_id, runs.n))
     near = runs.take(order[is_near[order]])
     far = sorted(runs.run_id[~is_near].tolist())

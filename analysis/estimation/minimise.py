@@ -74,16 +74,16 @@ def minimise(
     """
     np.empty(REUSED)
     rows, n = len(theta), observed.shape[-1]
-    delta = None if deltas is None else deltas[:, None]
+    delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
     batch = int(np.clip(BATCH // n, 1, ROWS))
     state, function = _State.before(theta), RHOS[rho.name]
     begin = None
-    if delta is None and weights is not None and weights.ndim > observed.ndim:
-        begin = _from_places(evaluate, function, theta, observed, weights, rho.delta)
+    if weights is not None and weights.ndim > observed.ndim:
+        begin = _from_places(evaluate, function, theta, observed, weights, delta)
 
     def looking(at: NDArray[np.int_]) -> Look:
-        own = rho.delta if delta is None else delta[at]
-        return partial(_look, evaluate, function, observed=_of(observed, at), weights=_of(weights, at), delta=own)
+        of = {"observed": _of(observed, at), "weights": _of(weights, at), "delta": delta[at]}
+        return partial(_look, evaluate, function, **of)
 
     left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
@@ -170,21 +170,21 @@ def _counted(parts: tuple[Array, Array, Array], weights: Array | None) -> tuple[
 
 
 def _from_places(
-    evaluate: Evaluated, rho: Function, theta: Array, observed: Array, weights: Array, delta: float
+    evaluate: Evaluated, rho: Function, theta: Array, observed: Array, weights: Array, delta: Array
 ) -> Callable[[NDArray[np.int_]], Equations] | None:
     """The same for rows that start from a few places on the same runs, weighted: sums over runs, a product for all.
 
     None where the rows have nothing in common.
     """
-    places, of = np.unique(theta, axis=0, return_inverse=True)
+    places, of = np.unique(np.hstack([theta, delta]), axis=0, return_inverse=True)
     if FEW_PLACES * len(places) > len(theta):
         return None
     k = theta.shape[1]
     first, second = np.triu_indices(k)
     with np.errstate(all="ignore"):
-        predicted, gradient = evaluate(places)
+        predicted, gradient = evaluate(places[:, :k])
         residual = (observed - predicted)[:, None]  # (places, 1, n)
-        value, slope, curvature = rho(residual, delta)
+        value, slope, curvature = rho(residual, places[:, k:, None])
         products = gradient[:, first] * gradient[:, second]
         each = np.concatenate([value, curvature * products, slope * products, slope * residual * gradient], 1)
 

@@ -218,22 +218,46 @@ def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None
         observed: ln loss, (n,), or one row a resample, (P, n).
         weights: of the runs in each resample, (P, n); bootstrap counts, for instance. One each by default.
     """
+    return refit_each([fit], data, observed, [np.ones(np.atleast_2d(observed).shape) if weights is None else weights])[
+        0
+    ]
+
+
+def refit_each(fits: Sequence[Fit], data: Data, observed: Array, weights: Sequence[Array]) -> list[Array]:
+    """The same of a law that was fitted to the same runs in several ways, all of them at once."""
+    evaluate, many = fits[0].law.on(data), observed.ndim == 1 and len(observed) > LINEAR_RUNS
+    if many and len(weights[0]) > 2 * LINEAR_CHECKED:
+        return [_mostly_linear(f, evaluate, observed, w) for f, w in zip(fits, weights, strict=True)]
+    found: dict[int, Array] = {}
+    for name in {fit.rho.name for fit in fits}:
+        chosen = [i for i, fit in enumerate(fits) if fit.rho.name == name]
+        ended = _refit([fits[i] for i in chosen], evaluate, observed, [weights[i] for i in chosen])
+        found |= zip(chosen, ended, strict=True)
+    return [found[i] for i in range(len(fits))]
+
+
+def _refit(fits: Sequence[Fit], evaluate: Evaluated, observed: Array, weights: Sequence[Array]) -> list[Array]:
+    """Each resample to its optimum, (P, k) of each fit; of one kind of robust function."""
+    starts = [_nearest_basins(fit, evaluate, observed, of) for fit, of in zip(fits, weights, strict=True)]
+    counts = [len(start) for start in starts]
+    found = minimise(
+        evaluate,
+        observed if observed.ndim == 1 else np.tile(observed, (len(fits), 1)),
+        np.concatenate(starts),
+        rho=fits[0].rho,
+        deltas=np.repeat([fit.rho.delta for fit in fits], counts),
+        weights=np.concatenate(weights),
+        tolerance=RESAMPLED,
+    )
+    return np.split(_told(fits[0].law, found.theta), np.cumsum(counts)[:-1])
+
+
+def _nearest_basins(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> Array:
+    """The basin that suits each resample best, (P, k)."""
     assert fit.basins is not None, "there is no fit to start from"
-    evaluate = fit.law.on(data)
-    if weights is not None and observed.ndim == 1 and len(observed) > LINEAR_RUNS and len(weights) > 2 * LINEAR_CHECKED:
-        return _mostly_linear(fit, evaluate, observed, weights)
-    return _refit(fit, evaluate, observed, weights)
-
-
-def _refit(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array | None) -> Array:
-    """Each resample to its optimum, (P, k)."""
-    assert fit.basins is not None
     residual = np.atleast_2d(observed)[:, None] - evaluate(fit.basins)[0][None]  # (P or 1, basins, n)
-    each = fit.rho.value(residual)
-    value = each.sum(2) if weights is None else (each @ weights[..., None])[..., 0]  # (P or 1, basins)
-    start = fit.basins[np.argmin(value, axis=1)]
-    found = minimise(evaluate, observed, start, rho=fit.rho, weights=weights, tolerance=RESAMPLED)
-    return _told(fit.law, found.theta)
+    value = (fit.rho.value(residual) @ weights[..., None])[..., 0]  # (P or 1, basins)
+    return np.asarray(fit.basins[np.argmin(value, axis=1)])
 
 
 def _mostly_linear(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> Array:
@@ -243,15 +267,16 @@ def _mostly_linear(fit: Fit, evaluate: Evaluated, observed: Array, weights: Arra
     2002). A few are refitted to their optimum: where the linearised law misses it, all are. Those that stray are too.
     """
     checked = np.linspace(0, len(weights) - 1, LINEAR_CHECKED).astype(int)
-    exact = _refit(fit, evaluate, observed, weights[checked])
+    (exact,) = _refit([fit], evaluate, observed, [weights[checked]])
     try:
         near, _ = _linearised(fit, evaluate, observed, weights[checked])
         if not (np.abs(near - exact) <= LINEAR_MISS * exact.std(0)).mean() >= LINEAR_ENOUGH:
-            return _refit(fit, evaluate, observed, weights)
+            return _refit([fit], evaluate, observed, [weights])[0]
         theta, moving = _linearised(fit, evaluate, observed, weights)
     except np.linalg.LinAlgError:  # the runs do not tell a parameter
-        return _refit(fit, evaluate, observed, weights)
-    theta[moving] = _refit(fit, evaluate, observed, weights[moving]) if len(moving) else theta[moving]
+        return _refit([fit], evaluate, observed, [weights])[0]
+    if len(moving):
+        (theta[moving],) = _refit([fit], evaluate, observed, [weights[moving]])
     theta[checked] = exact
     return theta
 
