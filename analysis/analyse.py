@@ -69,7 +69,7 @@ def analyse(
     along, lowest, advice = _approaches(table, minima, joint, curves)
     return Fitted(
         minima=minima,
-        implied=[isoflop.implied(p, table, joint.fit) if joint else None for p in minima.parabolas],
+        implied=[isoflop.implied(p, joint.fit) if joint else None for p in minima.parabolas],
         envelope=along,
         training_curves=lowest,
         advice=advice,

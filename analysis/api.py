@@ -2,7 +2,10 @@
 
 ``fit`` (laws, intervals, predictions), ``compare`` (is B better than A), ``propose`` (what to run next),
 ``forecast_scores`` (a family's next model) and ``forecast_loss`` (the end of an unfinished run). Losses are nats per
-token, N parameters, D tokens, C FLOPs.
+token, N parameters, D tokens, C FLOPs. Errors are a UsageError or a StoreError of one sentence.
+
+``fit`` takes a table with columns N, D and loss, or as ``columns={"D": "tokens_billion*1e9"}`` names them; ``predict``
+has columns N and D, or C, and ``Study.predicted_points`` one prediction for each of its rows, in order.
 """
 
 from __future__ import annotations
@@ -56,6 +59,8 @@ def fit(
     exclude: Sequence[str] = (),
     rules: str | Sequence[str] = EVERY,
     min_tokens: float | None = None,
+    min_compute: float | None = None,
+    max_compute: float | None = None,
     precision: str | None = None,
     law: str = "all",
     loss_function: str = RHO,
@@ -67,11 +72,7 @@ def fit(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
-    """Fit scaling laws to runs, as ``python -m analysis.fit --help`` says; UsageError or StoreError in one sentence.
-
-    ``source`` is a table (columns N, D, loss, or as ``columns={"D": "tokens_billion*1e9"}``), its file, or a store;
-    ``predict`` has columns N and D, or C, and ``Study.predicted_points`` one prediction for each row, in order.
-    """
+    """Fit scaling laws to a table of runs, its file or a store; options as ``python -m analysis.fit --help`` says."""
     settings = StudySettings(
         runs=None if isinstance(source, pd.DataFrame) else str(source),
         columns=dict(columns or {}),
@@ -83,6 +84,8 @@ def fit(
         exclude=list(exclude),
         rules=[rules] if isinstance(rules, str) else list(rules),
         min_tokens=min_tokens,
+        min_compute=min_compute,
+        max_compute=max_compute,
         precision=precision,
         law=law,
         loss_function=loss_function,

@@ -222,20 +222,32 @@ def _reach(decades: Array, span: Array | float, growth: Growth) -> Array:
 
 def calibrate(tests: Backtests, weights: Array, noise: float, growth: Growth = GROWTH) -> Calibration:
     """The rate at which the misses of a weighted mean of the choices grow, cuts counting equally."""
-    rates: list[float] = []
-    farthest = 0.0
-    if tests.cuts:
-        table = tests.rows[["fitted_to", "decades", "span"]].assign(miss=tests.misses(weights)).dropna()
-        farthest = float(table.decades.max()) if len(table) else 0.0
-        for _, rows in table.groupby("fitted_to"):
-            excess = max(0.0, _variance(rows.miss.to_numpy(float)) - noise**2)
-            far = _reach(rows.decades.to_numpy(float), rows.span.to_numpy(float), growth)
-            rates.append(excess / float(far.mean()))
+    return _calibrated(_by_cut(tests, weights, noise, growth)[1:], noise, growth)
+
+
+def _by_cut(tests: Backtests, weights: Array, noise: float, growth: Growth) -> Array:
+    """Of every cut with a prediction: fitted_to, the rate at which its misses grow, the farthest decades, (3, cuts)."""
+    if not tests.cuts:
+        return np.empty((3, 0))
+    miss = tests.misses(weights)
+    there = np.isfinite(miss)
+    cut, decades, span = (tests.rows[name].to_numpy(float)[there] for name in ("fitted_to", "decades", "span"))
+    rows = []
+    for fitted_to in np.unique(cut):
+        here = cut == fitted_to
+        excess = max(0.0, _variance(miss[there][here]) - noise**2)
+        rows.append([fitted_to, excess / _reach(decades[here], span[here], growth).mean(), decades[here].max()])
+    return np.array(rows).reshape(-1, 3).T
+
+
+def _calibrated(rate_and_farthest: Array, noise: float, growth: Growth) -> Calibration:
+    """By the rates and the farthest decades of some cuts, (2, cuts)."""
+    rates, farthest = rate_and_farthest
     return Calibration(
         noise=noise,
-        rate=float(np.mean(rates)) if rates else 0.0,
+        rate=float(rates.mean()) if len(rates) else 0.0,
         cuts=len(rates),
-        farthest=farthest,
+        farthest=float(farthest.max(initial=0.0)),
         growth=growth,
     )
 
@@ -260,9 +272,10 @@ def judged(tests: Backtests, weights: Array, noise: float, levels: Sequence[floa
     miss, rows = tests.misses(weights), tests.rows
     decades, spans = rows.decades.to_numpy(float), rows.span.to_numpy(float)
     half = np.full((len(rows), len(levels)), np.nan)
-    for cut in rows.fitted_to.unique():
-        here = (rows.fitted_to == cut).to_numpy()
-        calibration = calibrate(tests.where(~here), weights, noise)
+    by_cut, fitted_to = _by_cut(tests, weights, noise, GROWTH), rows.fitted_to.to_numpy(float)
+    for cut in np.unique(fitted_to):
+        here, others = fitted_to == cut, by_cut[1:, by_cut[0] != cut]
+        calibration = _calibrated(others, noise, GROWTH)
         for j, level in enumerate(levels):
             half[here, j] = calibration.half_width(decades[here], spans[here], level)
     named = {f"half{round(100 * level)}": half[:, j] for j, level in enumerate(levels)}
@@ -270,22 +283,33 @@ def judged(tests: Backtests, weights: Array, noise: float, levels: Sequence[floa
     return rows.assign(predicted=predicted, miss=miss, **named).dropna(subset="miss").reset_index(drop=True)
 
 
+def held(rows: pd.DataFrame, levels: Sequence[float] = LEVELS) -> Array:
+    """Whether each level's interval holds what was measured, (rows, levels): 1 or 0; nan where there is no interval.
+
+    Args:
+        rows: of ``judged``.
+    """
+    halves = rows[[f"half{round(100 * level)}" for level in levels]].to_numpy(float)
+    return np.where(np.isfinite(halves), rows.miss.abs().to_numpy(float)[:, None] <= halves, np.nan)
+
+
 def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Median error, bias and coverage by decades of extrapolation, of the predictions ``judged``.
 
     Returns:
-        decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95.
+        decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95; the last two are
+        shares of the predictions that have an interval, nan where none has.
     """
     if tests.cuts < 2:
         return pd.DataFrame()
     rows = judged(tests, weights, noise, levels)
     edges, off = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0]), rows.miss.abs()
-    named = [round(100 * level) for level in levels]
+    named = [f"coverage{round(100 * level)}" for level in levels]
     table = pd.DataFrame(
         {
             "decades": edges[np.searchsorted(edges, rows.decades.to_numpy(float))],
             "miss": rows.miss,
-            **{f"coverage{name}": (off <= rows[f"half{name}"]).astype(float) for name in named},
+            **dict(zip(named, held(rows, levels).T, strict=True)),
         }
     )
     grouped = table.groupby("decades")

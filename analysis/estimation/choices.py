@@ -7,8 +7,9 @@ what a convention or a rule is worth then shows in the spread of a prediction, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -135,17 +136,29 @@ def columns(table: pd.DataFrame | Data) -> Data:
 
 
 def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
-    """Fit choices to a table of runs (run_id, N, D, C, U, loss), those of one law and the same runs at once.
+    """Fit choices to a table of runs (run_id, N, D, C, U, loss), those of one law and the same runs at once."""
+    return _each(choices, table, solve.fit_each)
+
+
+def optima(choices: Sequence[Choice], table: pd.DataFrame) -> list[Array | None]:
+    """The parameters of the same fits alone, (k,) each, in half the time; None where a choice has no fit.
 
     A backtest's fits start where any fit does: started from the fit to all runs they would end near it where the runs
     below the cut do not tell, and know what they are asked.
     """
-    fits: dict[int, Fit] = {}
+    return _each(choices, table, solve.optima)
+
+
+T = TypeVar("T")
+
+
+def _each(
+    choices: Sequence[Choice], table: pd.DataFrame, solved: Callable[[Law, Data, Array, solve.Asked], list[T]]
+) -> list[T]:
+    """What is solved for each choice."""
+    found: dict[int, T] = {}
     minima = isoflop.parabolas(table[~ruled_out(table)]) if any(choice.frontier for choice in choices) else []
-    alike: dict[tuple[str, bool, bool], list[int]] = {}
-    for i, choice in enumerate(choices):
-        alike.setdefault((choice.law.name, choice.count is None, choice.lenient), []).append(i)
-    for here in alike.values():
+    for here in _alike(choices):
         first = choices[here[0]]
         if first.frontier:
             data: Data = {"C": np.array([p.budget for p in minima if p.ok])}
@@ -155,24 +168,41 @@ def fit_choices(choices: Sequence[Choice], table: pd.DataFrame) -> list[Fit]:
             rows = table[first.takes(table)]
             data, loss = first.columns(rows), rows.loss.to_numpy(float)
             asked = [(choices[i].rho, run_weights(choices[i], rows)) for i in here]
-        fits |= zip(here, solve.fit_each(first.law, data, loss, asked), strict=True)
-    return [fits[i] for i in range(len(choices))]
+        found |= zip(here, solved(first.law, data, loss, asked), strict=True)
+    return [found[i] for i in range(len(choices))]
 
 
-def refitted(choice: Choice, fit: Fit, table: pd.DataFrame, counts: Array, ln_loss: Array | None = None) -> Array:
-    """Parameters of a choice with each run counted so often, (P, k).
+def _alike(choices: Sequence[Choice]) -> list[list[int]]:
+    """The places of choices of one law that are fitted to the same runs."""
+    found: dict[tuple[str, bool, bool], list[int]] = {}
+    for i, choice in enumerate(choices):
+        found.setdefault((choice.law.name, choice.count is None, choice.lenient), []).append(i)
+    return list(found.values())
+
+
+def refitted(
+    choices: Sequence[Choice], fits: Sequence[Fit], table: pd.DataFrame, counts: Array, ln_loss: Array | None = None
+) -> dict[int, Array]:
+    """Parameters of choices with each run counted so often, (P, k) by their places; laws of the minima stay out.
 
     Args:
-        fit: of the choice to the table.
+        fits: of the choices to the table.
         counts: (P, n).
         ln_loss: (P, n) in place of the table's.
     """
-    taken = choice.takes(table)
-    rows = table[taken]
-    weights = run_weights(choice, rows)
-    counted = counts[:, taken] if weights is None else counts[:, taken] * weights
-    observed = np.log(rows.loss.to_numpy(float)) if ln_loss is None else ln_loss[:, taken]
-    return solve.refit(fit, choice.columns(rows), observed, weights=counted)
+    found: dict[int, Array] = {}
+    for here in _alike(choices):
+        first = choices[here[0]]
+        if first.frontier:
+            continue
+        taken = first.takes(table)
+        rows, counted = table[taken], counts[:, taken]
+        observed = np.log(rows.loss.to_numpy(float)) if ln_loss is None else ln_loss[:, taken]
+        weights = [run_weights(choices[i], rows) for i in here]
+        drawn = [counted if of is None else counted * of for of in weights]
+        ended = solve.refit_each([fits[i] for i in here], first.columns(rows), observed, drawn)
+        found |= zip(here, ended, strict=True)
+    return found
 
 
 def covered(law: Law, table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -191,14 +221,15 @@ def run_weights(choice: Choice, table: pd.DataFrame) -> Array | None:
     return None if np.all(found == found[:1]) else found / found.mean()
 
 
-def predictor(choices: list[Choice], fits: list[Fit]) -> Predictor:
+def predictor(choices: Sequence[Choice], thetas: Sequence[Array | None]) -> Predictor:
     """ln L of every choice at points, (n, choices); nan where a fit failed or a law does not speak of a point."""
 
     def predict(points: pd.DataFrame) -> Array:
-        found = np.full((len(points), len(fits)), np.nan)
-        for j, (choice, f) in enumerate(zip(choices, fits, strict=True)):
-            if f.theta is not None:
-                found[:, j] = choice_ln_loss(choice, f.theta[None], points)[0]
+        found = np.full((len(points), len(choices)), np.nan)
+        for here in _alike(choices):
+            fitted = {j: theta for j in here if (theta := thetas[j]) is not None}
+            if fitted:
+                found[:, list(fitted)] = choice_ln_loss(choices[here[0]], np.stack([*fitted.values()]), points).T
         return found
 
     return predict

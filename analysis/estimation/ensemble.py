@@ -10,7 +10,7 @@ rolling-origin backtests, is near the best on all; and the spread between them s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ import pandas as pd
 from analysis import laws
 from analysis.estimation import backtest, isoflop, uncertainty
 from analysis.estimation.backtest import Backtests, Calibration, Predictor
-from analysis.estimation.choices import Choice, choices, fit_choices, optimal, predictor, ruled_out
+from analysis.estimation.choices import Choice, choices, fit_choices, optima, optimal, predictor, ruled_out
 from analysis.estimation.robust import HUBER, Rho
 from analysis.estimation.solve import Fit
 from analysis.laws import Array, Law
@@ -63,7 +63,7 @@ class Ensemble:
 
     def ln_loss(self, points: pd.DataFrame) -> tuple[Array, Array]:
         """The weighted mean (n,), and every choice (n, choices)."""
-        each = predictor(self.choices, self.fits)(points)
+        each = predictor(self.choices, [fit.theta for fit in self.fits])(points)
         return self.weighted(each, points), each
 
     def weights(self, points: pd.DataFrame) -> Array:
@@ -152,9 +152,9 @@ def fit_ensemble(
 
     def below_cut(below: pd.DataFrame) -> Predictor:
         cheap = out[out.C <= below.C.max()]
-        found = fit_choices(kept, pd.concat([below, cheap]) if len(cheap) else below)
+        found = optima(kept, pd.concat([below, cheap]) if len(cheap) else below)
         if cheap.empty:  # lenient choices are judged by the cuts that held what they are lenient to
-            found = [replace(f, theta=None) if c.lenient else f for c, f in zip(kept, found, strict=True)]
+            found = [None if c.lenient else theta for c, theta in zip(kept, found, strict=True)]
         return predictor(kept, found)
 
     done = backtest.run(runs, below_cut, with_minima if frontier else None)
@@ -162,7 +162,8 @@ def fit_ensemble(
     best = done.rows.optimal.to_numpy(bool) if done.cuts else np.zeros(0, bool)
     tests = done.where(~best) if done.cuts else done
     errors, weights = _weights(tests, kept)
-    anywhere = _weighting(tests, errors, weights, max(known, _spread(runs, kept, fits, weights)))
+    spread = _spread(runs, kept, predictor(kept, [fit.theta for fit in fits]), weights)
+    anywhere = _weighting(tests, errors, weights, max(known, spread))
     return Ensemble(
         choices=kept,
         fits=fits,
@@ -220,11 +221,11 @@ def missing_direction(table: pd.DataFrame) -> Array | None:
     return np.asarray(axes[-1]) if spread[-1] / np.sqrt(len(x)) < FLAT else None
 
 
-def _spread(table: pd.DataFrame, choices: list[Choice], fits: list[Fit], share: Array) -> float:
+def _spread(table: pd.DataFrame, choices: list[Choice], predicted: Predictor, share: Array) -> float:
     """Robust standard deviation of the runs around the mean of the choices, in ln L."""
     if all(choice.frontier for choice in choices):
         return 0.0
-    residual = np.log(table.loss.to_numpy(float)) - backtest.combine(predictor(choices, fits)(table), share)
+    residual = np.log(table.loss.to_numpy(float)) - backtest.combine(predicted(table), share)
     freedom = max(1, len(table) - FREEDOM_USED)
     return 1.4826 * float(np.nanmedian(np.abs(residual))) * float(np.sqrt(len(table) / freedom))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.estimation import backtest
-from analysis.estimation.choices import Choice, fit_choices, predictor
+from analysis.estimation.choices import Choice, optima, predictor
 from analysis.estimation.robust import Rho
 from analysis.laws import CHINCHILLA, Law
 
@@ -30,7 +30,7 @@ def fixed_cost(table: pd.DataFrame, joint: Law, rho: Rho) -> FixedCost | None:
     if joint is CHINCHILLA or table.empty:
         return None
     both = [Choice(law=joint, rho=rho), Choice(law=CHINCHILLA, rho=rho)]
-    done = backtest.run(table, lambda below: predictor(both, fit_choices(both, below)))
+    done = backtest.run(table, lambda below: predictor(both, optima(both, below)))
     if not done.cuts:
         return FixedCost(fixed=float("nan"), free=float("nan"), cuts=0)
     fixed, free = done.errors()

@@ -66,9 +66,7 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
     through = parabolas(table, left_out, minima)
     base, *rest = predictions(ensemble, table, points, left_out, minima, through)
     by_family = minima.trusted and minima.family is not None
-    ln_n = (
-        _by_family(table, through, minima, compute) if by_family else optimum.on_grid(x, np.array([base, *rest])[:, 1:])
-    )
+    ln_n = _by_family(through, minima, compute) if by_family else optimum.on_grid(x, np.array([base, *rest])[:, 1:])
     base_n, *sizes = np.exp(ln_n).tolist()
     found = []
     for (name, kind, out), row, without in zip(groups, rest, sizes, strict=True):
@@ -103,8 +101,9 @@ def predictions(
     each = np.full((len(ensemble.choices), len(left_out), len(points)), np.nan)
     kept = np.ones((len(left_out), len(ensemble.runs)))
     kept[:, : len(table)] = ~left_out
+    thetas = refitted(ensemble.choices, ensemble.fits, ensemble.runs, kept)
     for j, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
-        theta = _of_minima(fit, through, minima) if choice.frontier else refitted(choice, fit, ensemble.runs, kept)
+        theta = _of_minima(fit, through, minima) if choice.frontier else thetas[j]
         each[j] = choice_ln_loss(choice, theta, points)
     return np.array([ensemble.weighted(each[:, i].T, points) for i in range(len(left_out))])
 
@@ -143,24 +142,26 @@ def _per_run(choice: Choice, fit: Fit, table: pd.DataFrame, point: pd.DataFrame)
 def parabolas(table: pd.DataFrame, left_out: NDArray[np.bool_], minima: Minima) -> Through:
     """The used budgets' parabolas without the runs of each group; None where a budget has no minimum then."""
     members = [table.run_id.isin([*p.run_ids, *p.far]).to_numpy(bool) for p in minima.used]
+    runs = [isoflop.Runs.of(table[member]) for member in members]
 
-    def without(p: Parabola, member: NDArray[np.bool_], out: NDArray[np.bool_]) -> Parabola | None:
-        if not (out & member).any():
+    def without(p: Parabola, its: isoflop.Runs, out: NDArray[np.bool_]) -> Parabola | None:
+        if not out.any():
             return p
-        again = isoflop.parabola(table[member & ~out]) if (member & ~out).any() else None
+        again = None if out.all() else isoflop.parabola(its.take(~out))
         return again if again is not None and again.ok else None
 
-    return [[without(p, m, out) for p, m in zip(minima.used, members, strict=True)] for out in left_out]
+    each = list(zip(minima.used, runs, members, strict=True))
+    return [[without(p, its, out[member]) for p, its, member in each] for out in left_out]
 
 
-def _by_family(table: pd.DataFrame, through: Through, minima: Minima, compute: float) -> Array:
+def _by_family(through: Through, minima: Minima, compute: float) -> Array:
     """ln N* at a compute by the family of the budgets without the runs of each group, (groups,)."""
     assert minima.family is not None
     found = np.full(len(through), np.nan)
     for i, every in enumerate(through):
         used = [p for p in every if p is not None]
         if len(used) >= LEAST_BUDGETS:
-            family = replace(isoflop.through(used, table), fixed=minima.family.fixed)
+            family = replace(isoflop.through(used), fixed=minima.family.fixed)
             found[i] = family.carried(np.log([compute])).mean[0]
     return found
 

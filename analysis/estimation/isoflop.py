@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.estimation import family
 from analysis.estimation.family import LEAST_BUDGETS, Family
@@ -39,6 +41,9 @@ class Parabola:
     budget: float  # geometric mean of its runs' compute, FLOPs
     run_ids: list[str]  # that were fitted
     far: list[str]  # that the NEAR rule left out
+    ln_n: Array  # of the fitted runs, in the order of run_ids
+    ln_d: Array
+    ln_loss: Array
     coefficients: Array | None  # of ln L as a polynomial in ln N, highest power first
     leverage: Array | None  # hat values of the fitted runs
     residuals: Array | None  # in ln L
@@ -73,37 +78,83 @@ def by_budget(table: pd.DataFrame) -> list[pd.DataFrame]:
 def equal_compute(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Groups of MIN_SIZES sizes or more at the same compute, cheapest first, meant as budgets or not."""
     ordered = table.sort_values("C")
-    steps = np.log(ordered.C).diff().fillna(0.0) > np.log1p(SAME_BUDGET)
-    groups = [group for _, group in ordered.groupby(steps.cumsum().to_numpy())]
-    return [group for group in groups if group.N.nunique() >= MIN_SIZES and _same_compute(group)]
+    n, c = ordered.N.to_numpy(float), ordered.C.to_numpy(float)
+    breaks = np.flatnonzero(np.diff(np.log(c)) > np.log1p(SAME_BUDGET)) + 1
+    ends = zip([0, *breaks], [*breaks, len(ordered)], strict=True)
+    return [ordered.iloc[i:j] for i, j in ends if len(np.unique(n[i:j])) >= MIN_SIZES and _same_compute(c[i:j])]
 
 
 def _freshest(group: pd.DataFrame) -> pd.DataFrame:
     """Of the runs of one size those with the most unique tokens."""
     if "U" not in group:
         return group
-    return group[group.U >= group.groupby("N").U.transform("max") / (1 + SAME_BUDGET)]
+    _, size = np.unique(group.N.to_numpy(float), return_inverse=True)
+    unique = group.U.to_numpy(float)
+    most = np.zeros(len(group))
+    np.fmax.at(most, size, unique)  # one that does not say it does not count
+    return group[unique >= most[size] / (1 + SAME_BUDGET)]
 
 
-def _same_compute(group: pd.DataFrame) -> bool:
+def _same_compute(rising: Array) -> bool:
     """Chains of neighbours in a dense table are no budget."""
-    return bool(group.C.max() <= group.C.min() * (1 + SAME_BUDGET) ** 2)
+    return bool(rising[-1] <= rising[0] * (1 + SAME_BUDGET) ** 2)
 
 
-def parabola(group: pd.DataFrame) -> Parabola:
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The runs of one budget, by column."""
+
+    run_id: NDArray[np.str_]
+    n: Array
+    d: Array
+    u: Array | None  # unique tokens
+    compute: Array
+    loss: Array
+    exempt: NDArray[np.bool_]  # from the NEAR rule
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Runs:
+        """Those of a table."""
+        n, d, compute, loss = (table[name].to_numpy(float) for name in ("N", "D", "C", "loss"))
+        return cls(
+            run_id=table.run_id.to_numpy(str),
+            n=n,
+            d=d,
+            u=table.U.to_numpy(float) if "U" in table else None,
+            compute=compute,
+            loss=loss,
+            exempt=rules.exempted(table, "near"),
+        )
+
+    def take(self, rows: NDArray[Any]) -> Runs:
+        """Some of them, by a mask or by their places."""
+        return Runs(
+            run_id=self.run_id[rows],
+            n=self.n[rows],
+            d=self.d[rows],
+            u=None if self.u is None else self.u[rows],
+            compute=self.compute[rows],
+            loss=self.loss[rows],
+            exempt=self.exempt[rows],
+        )
+
+
+def parabola(runs: Runs) -> Parabola:
     """Fit one budget's parabola over N."""
-    budget = float(np.exp(np.log(group.C).mean()))
-    mean_loss = group.groupby("N").loss.transform("mean")
-    near = (mean_loss <= mean_loss.min() * (1 + NEAR)) | rules.exempted(group, "near")
-    near = group[near].sort_values(["N", "run_id"])
-    ids, far = list(near.run_id), sorted(set(group.run_id) - set(near.run_id))
-    x, y = np.log(near.N.to_numpy(float)), np.log(near.loss.to_numpy(float))
-    found = _fit(budget, ids, far, x, y)
+    budget = float(np.exp(np.log(runs.compute).mean()))
+    _, size, count = np.unique(runs.n, return_inverse=True, return_counts=True)
+    mean_loss = (np.bincount(size, runs.loss) / count)[size]
+    is_near = (mean_loss <= mean_loss.min(initial=np.inf) * (1 + NEAR)) | runs.exempt
+    order = np.lexsort((runs.run_id, runs.n))
+    near = runs.take(order[is_near[order]])
+    far = sorted(runs.run_id[~is_near].tolist())
+    x, y = np.log(near.n), np.log(near.loss)
+    found = _fit(budget, near.run_id.tolist(), far, x, np.log(near.d), y)
     if not found.ok:
         return found
     at = np.log(found.n_star)
-    tokens = float(np.exp(np.polyval(_tokens_line(near), at)))
-    unique = float(np.exp(np.interp(at, x, np.log(near.U.to_numpy(float))))) if "U" in near else tokens
+    tokens = float(np.exp(np.polyval(np.polyfit(x, found.ln_d, 1), at)))
+    unique = tokens if near.u is None else float(np.exp(np.interp(at, x, np.log(near.u))))
     found = replace(found, d_star=tokens, u_star=min(unique, tokens))
     if found.ok:
         return found
@@ -112,13 +163,22 @@ def parabola(group: pd.DataFrame) -> Parabola:
 
 def parabolas(table: pd.DataFrame) -> list[Parabola]:
     """One for each budget of the runs, cheapest first."""
-    return [parabola(group) for group in by_budget(table)]
+    return [parabola(Runs.of(group)) for group in by_budget(table)]
 
 
-def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> Parabola:
+def _fit(budget: float, ids: list[str], far: list[str], x: Array, ln_d: Array, y: Array) -> Parabola:
     def without(reason: str) -> Parabola:
         return Parabola(
-            budget=budget, run_ids=ids, far=far, coefficients=None, leverage=None, residuals=None, reason=reason
+            budget=budget,
+            run_ids=ids,
+            far=far,
+            ln_n=x,
+            ln_d=ln_d,
+            ln_loss=y,
+            coefficients=None,
+            leverage=None,
+            residuals=None,
+            reason=reason,
         )
 
     sizes = len(np.unique(x))
@@ -137,6 +197,9 @@ def _fit(budget: float, ids: list[str], far: list[str], x: Array, y: Array) -> P
         budget=budget,
         run_ids=ids,
         far=far,
+        ln_n=x,
+        ln_d=ln_d,
+        ln_loss=y,
         coefficients=np.array([a, b - 2 * a * centre, c - b * centre + a * centre**2]),
         leverage=leverage,
         residuals=y - design @ solution,
@@ -158,12 +221,6 @@ def _cubic_minimum(x: Array, y: Array) -> float:
     return float(np.exp(minima[0] + centre)) if minima else float("nan")
 
 
-def _tokens_line(runs: pd.DataFrame) -> Array:
-    """ln D as a line in ln N through a budget's own runs."""
-    line: Array = np.polyfit(np.log(runs.N.to_numpy(float)), np.log(runs.D.to_numpy(float)), 1)
-    return line
-
-
 @dataclass(frozen=True, kw_only=True)
 class Implied:
     """What a parametric law L(N, D) says of one budget."""
@@ -172,16 +229,15 @@ class Implied:
     bias: float  # ln of (parabola through the law's noise-free losses at the runs' sizes / the law's minimum)
 
 
-def implied(parabola: Parabola, table: pd.DataFrame, law: Fit) -> Implied | None:
+def implied(parabola: Parabola, law: Fit) -> Implied | None:
     """The minimum of a fitted L(N, D) along a budget, and how far this budget's parabola would miss it without noise.
 
     None where there is no law, or its minimum lies outside four times the sizes that were run.
     """
     if law.theta is None or not parabola.run_ids:
         return None
-    group = table[table.run_id.isin(parabola.run_ids)].sort_values(["N", "run_id"])
-    line = _tokens_line(group)
-    x = np.log(group.N.to_numpy(float))
+    x = parabola.ln_n
+    line = np.polyfit(x, parabola.ln_d, 1)  # ln D as a line in ln N
 
     def along(ln_n: Array) -> Array:
         return np.log(law.predict({"N": np.exp(ln_n), "D": np.exp(np.polyval(line, ln_n))}))
@@ -189,7 +245,7 @@ def implied(parabola: Parabola, table: pd.DataFrame, law: Fit) -> Implied | None
     minimum = lowest(along, x.min() - np.log(4), x.max() + np.log(4))
     if minimum is None:
         return None
-    through = _fit(parabola.budget, parabola.run_ids, [], x, along(x))
+    through = _fit(parabola.budget, parabola.run_ids, [], x, parabola.ln_d, along(x))
     bias = float(np.log(through.n_star) - minimum) if through.ok else float("nan")
     return Implied(n_star=float(np.exp(minimum)), bias=bias)
 
@@ -238,12 +294,14 @@ def analyse(
         a: the exponent where it is fixed: then only k is fitted.
         budgets: the run_ids of each, where they are known otherwise than by ``table``.
     """
-    every = parabolas(table) if budgets is None else [parabola(table[table.run_id.isin(ids)]) for ids in budgets]
+    every = (
+        parabolas(table) if budgets is None else [parabola(Runs.of(table[table.run_id.isin(ids)])) for ids in budgets]
+    )
     used = [p for p in every if p.ok]
     if len(used) < 2:
         return Minima(parabolas=every)
-    whole = replace(through(used, table), fixed=a)
-    below = [replace(through(used[:k], table), fixed=a) for k in range(LEAST_BUDGETS, len(used))]
+    whole = replace(through(used), fixed=a)
+    below = [replace(through(used[:k]), fixed=a) for k in range(LEAST_BUDGETS, len(used))]
     tests = family.held_out(whole, below)
     whole = replace(whole, inflation=family.inflation(tests))
     levels, centres = whole.draws(draws, np.random.default_rng(seed))
@@ -258,14 +316,12 @@ def analyse(
     )
 
 
-def through(used: Sequence[Parabola], table: pd.DataFrame) -> Family:
+def through(used: Sequence[Parabola]) -> Family:
     """The family of curves through budgets that each have a minimum."""
-    runs = table.set_index("run_id")
-    rows = [runs.loc[p.run_ids] for p in used]
     return family.fit(
-        np.repeat(np.arange(len(used)), [len(group) for group in rows]),
-        np.log(np.concatenate([group.N.to_numpy(float) for group in rows])),
-        np.log(np.concatenate([group.loss.to_numpy(float) for group in rows])),
+        np.repeat(np.arange(len(used)), [len(p.run_ids) for p in used]),
+        np.concatenate([p.ln_n for p in used]),
+        np.concatenate([p.ln_loss for p in used]),
         np.log([p.budget for p in used]),
         np.stack([np.array([np.log(p.loss_star), np.log(p.n_star), _bend(p)]) for p in used], 1),
     )

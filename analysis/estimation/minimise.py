@@ -19,7 +19,9 @@ from analysis.laws.base import Array, Evaluated
 
 ITERATIONS = 300
 TOLERANCE = 1e-12  # relative decrease of the objective at which a row has converged
-LEAST_STEPS, PATIENCE = 10, 30  # a start is given up when at its pace so many steps more do not bring it to the best's
+# A start is given up after so many steps, when at its pace so many more do not bring it to the best's; the second where
+# nothing is made of the other optima.
+PATIENT, HASTY = (10, 30), (4, 10)
 DAMPING, LESS, MORE = (
     1e-4,
     5.0,
@@ -31,6 +33,7 @@ BATCH, ROWS = 2**15, 512  # numbers of an array and rows of a batch: its arrays 
 # again, a page at a time: a tenth of a fit. Freeing one array of this many numbers, never touched, raises that size to
 # twice its own (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
 REUSED = 2**21
+FEW_PLACES = 8  # rows that start from one place, from which on these are looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,7 @@ def minimise(
     weights: Array | None = None,
     tolerance: float = TOLERANCE,
     contest: NDArray[np.int_] | None = None,
+    patience: tuple[int, int] = PATIENT,
 ) -> Solution:
     """Minimise from many starts at once.
 
@@ -66,32 +70,42 @@ def minimise(
         deltas: of the robust function, (P,), where the rows differ.
         weights: of the runs, (n,) or one row a start, (P, n).
         contest: what each row is a start of, (P,), where only the best of each is wanted: the hopeless are given up.
+        patience: the steps that a start has at least, and those in which it has to reach the best at its pace.
     """
     np.empty(REUSED)
     rows, n = len(theta), observed.shape[-1]
-    observed = np.broadcast_to(observed, (rows, n))
-    weights = np.broadcast_to(np.ones(1) if weights is None else weights, (rows, n))
     delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
     batch = int(np.clip(BATCH // n, 1, ROWS))
-    state = _State.before(theta)
-    look = partial(_look, evaluate, RHOS[rho.name])
+    state, function = _State.before(theta), RHOS[rho.name]
+    begin = None
+    if weights is not None and weights.ndim > observed.ndim:
+        begin = _from_places(evaluate, function, theta, observed, weights, delta)
+
+    def looking(at: NDArray[np.int_]) -> Look:
+        of = {"observed": _of(observed, at), "weights": _of(weights, at), "delta": delta[at]}
+        return partial(_look, evaluate, function, **of)
+
     left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
         while len(active) or admitted < rows:
             if len(active) <= batch // 2 and admitted < rows:  # rows that have ended make room for others
                 new = np.arange(admitted, min(rows, admitted + batch - len(active)))
                 admitted = int(new[-1]) + 1
-                found = look(theta[new], observed=observed[new], weights=weights[new], delta=delta[new])
+                found = looking(new)(theta[new]) if begin is None else begin(new)
                 state.put(new, theta[new], *found)
                 active = np.concatenate([active, new[np.isfinite(found[0])]])
             if len(active):
-                at = partial(look, observed=observed[active], weights=weights[active], delta=delta[active])
-                ended, gain = _step(state, active, at, tolerance)
+                ended, gain = _step(state, active, looking(active), tolerance)
                 left[active] -= ~ended
                 if contest is not None:
-                    left[active[_hopeless(state, active, gain, left, contest) & ~ended]] = 0
+                    left[active[_hopeless(state, active, gain, left, contest, patience) & ~ended]] = 0
                 active = active[~ended & (left[active] > 0)]
     return Solution(theta=state.theta, objective=state.value, converged=left > 0)
+
+
+def _of(array: Array | None, rows: NDArray[np.int_]) -> Array | None:
+    """What belongs to some rows of a batch: all of it where the rows share it."""
+    return array[rows] if array is not None and array.ndim == 2 else array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,27 +138,71 @@ class _State:
         self.newton[rows], self.reweighted[rows], self.right[rows] = equations
 
 
+Equations = tuple[Array, Array, Array, Array]
+"""Of rows: the objective (P,), and the equations; see _State."""
+Look = Callable[[Array], Equations]
+
+
 def _look(
     evaluate: Evaluated,
     rho: Function,
     theta: Array,
     *,
     observed: Array,
-    weights: Array,
-    delta: Array,
-) -> tuple[Array, Array, Array, Array]:
-    """The objective of each row (P,), and its equations: see _State."""
+    weights: Array | None,
+    delta: Array | float,
+) -> Equations:
+    """Where rows are."""
     predicted, gradient = evaluate(theta)
     residual, transposed = observed - predicted, gradient.transpose(0, 2, 1)
-    value, slope, curvature = (weights * part for part in rho(residual, delta))
+    value, slope, curvature = _counted(rho(residual, delta), weights)
     weighted = gradient * slope[:, None]
     right = (weighted @ residual[..., None])[..., 0]
     return value.sum(1), (gradient * curvature[:, None]) @ transposed, weighted @ transposed, right
 
 
-def _step(
-    state: _State, rows: NDArray[np.int_], look: Callable[[Array], tuple[Array, Array, Array, Array]], tolerance: float
-) -> tuple[NDArray[np.bool_], Array]:
+def _counted(parts: tuple[Array, Array, Array], weights: Array | None) -> tuple[Array, Array, Array]:
+    """What a robust function gives for each run, each counted by its weight."""
+    if weights is None:
+        return parts
+    value, slope, curvature = parts
+    return weights * value, weights * slope, weights * curvature
+
+
+def _from_places(
+    evaluate: Evaluated, rho: Function, theta: Array, observed: Array, weights: Array, delta: Array
+) -> Callable[[NDArray[np.int_]], Equations] | None:
+    """The same for rows that start from a few places on the same runs, weighted: sums over runs, a product for all.
+
+    None where the rows have nothing in common.
+    """
+    places, of = np.unique(np.hstack([theta, delta]), axis=0, return_inverse=True)
+    if FEW_PLACES * len(places) > len(theta):
+        return None
+    k = theta.shape[1]
+    first, second = np.triu_indices(k)
+    with np.errstate(all="ignore"):
+        predicted, gradient = evaluate(places[:, :k])
+        residual = (observed - predicted)[:, None]  # (places, 1, n)
+        value, slope, curvature = rho(residual, places[:, k:, None])
+        products = gradient[:, first] * gradient[:, second]
+        each = np.concatenate([value, curvature * products, slope * products, slope * residual * gradient], 1)
+
+    def look(rows: NDArray[np.int_]) -> Equations:
+        sums = np.empty((len(rows), each.shape[1]))
+        for place in np.unique(of[rows]):
+            here = of[rows] == place
+            sums[here] = weights[rows[here]] @ each[place].T
+        matrices = np.empty((2, len(rows), k, k))
+        matrices[..., first, second] = matrices[..., second, first] = (
+            sums[:, 1:-k].reshape(len(rows), 2, -1).swapaxes(0, 1)
+        )
+        return sums[:, 0], matrices[0], matrices[1], sums[:, -k:]
+
+    return look
+
+
+def _step(state: _State, rows: NDArray[np.int_], look: Look, tolerance: float) -> tuple[NDArray[np.bool_], Array]:
     """Try a step of some rows: whether each has ended, and its gain.
 
     A row that does not improve stays where it is and raises its damping.
@@ -167,10 +225,16 @@ def _step(
 
 
 def _hopeless(
-    state: _State, rows: NDArray[np.int_], gain: Array, left: NDArray[np.int_], contest: NDArray[np.int_]
+    state: _State,
+    rows: NDArray[np.int_],
+    gain: Array,
+    left: NDArray[np.int_],
+    contest: NDArray[np.int_],
+    patience: tuple[int, int],
 ) -> NDArray[np.bool_]:
     """Which rows will not reach the best of their contest at the pace of their last step."""
     best = np.full(int(contest.max()) + 1, np.inf)
     np.minimum.at(best, contest, state.value)
-    behind = state.value[rows] - PATIENCE * gain > best[contest[rows]]
-    return behind & (gain > 0) & (left[rows] < ITERATIONS - LEAST_STEPS)
+    least, most = patience
+    behind = state.value[rows] - most * gain > best[contest[rows]]
+    return behind & (gain > 0) & (left[rows] < ITERATIONS - least)

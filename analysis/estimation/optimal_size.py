@@ -32,16 +32,14 @@ GRID_STEP = 0.025  # of ln N, where draws are looked at
 def choice_draws(ensemble: Ensemble, minima: Minima, *, draws: int, seed: int) -> list[Array]:
     """Parameters of every choice refitted to the same resamples of runs, (draws, k) each."""
     counts = uncertainty.resamples(uncertainty.clusters(ensemble.runs, "run"), draws=draws, seed=seed)
-    found = []
-    for choice, fit in zip(ensemble.choices, ensemble.fits, strict=True):
-        if not choice.frontier:
-            found.append(refitted(choice, fit, ensemble.runs, counts))
-        elif minima.draws is not None:
+    found = refitted(ensemble.choices, ensemble.fits, ensemble.runs, counts)
+    for i, (choice, fit) in enumerate(zip(ensemble.choices, ensemble.fits, strict=True)):
+        if choice.frontier and minima.draws is not None:
             used = {"C": np.array([p.budget for p in minima.used])}
-            found.append(solve.refit(fit, used, minima.draws[np.arange(draws) % len(minima.draws), 2:]))
-        else:
-            found.append(np.full((draws, choice.law.dimension), np.nan))
-    return found
+            found[i] = solve.refit(fit, used, minima.draws[np.arange(draws) % len(minima.draws), 2:])
+        elif choice.frontier:
+            found[i] = np.full((draws, choice.law.dimension), np.nan)
+    return [found[i] for i in range(len(found))]
 
 
 def optimal_points(

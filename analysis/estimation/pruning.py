@@ -194,12 +194,11 @@ def _answers(found: _Answer, ln_loss: Array, kept: NDArray[np.bool_]) -> Array:
     """ln L and ln N* at the target, (cases, 2), with other losses (cases, runs) or without some of the runs."""
     whole, table = found.ensemble, found.table
     minima = [_minima(found, table.assign(loss=np.exp(row))[on]) for row, on in zip(ln_loss, kept, strict=True)]
-    thetas = []
-    for choice, fit in zip(whole.choices, whole.fits, strict=True):
-        if choice.frontier:
-            thetas.append(np.stack([_of_minima(fit, each) for each in minima]))
-        else:
-            thetas.append(refitted(choice, fit, table, kept.astype(float), ln_loss))
+    by_place = refitted(whole.choices, whole.fits, table, kept.astype(float), ln_loss)
+    thetas = [
+        np.stack([_of_minima(fit, each) for each in minima]) if choice.frontier else by_place[i]
+        for i, (choice, fit) in enumerate(zip(whole.choices, whole.fits, strict=True))
+    ]
     pairs = zip(whole.choices, thetas, strict=True)
     each = np.stack([choice_ln_loss(choice, theta, found.point)[:, 0] for choice, theta in pairs])
     answers = []
@@ -219,7 +218,7 @@ def _minima(found: _Answer, table: pd.DataFrame) -> Minima:
     if len(used) < LEAST_BUDGETS:
         return Minima(parabolas=every)
     inflation = 1.0 if found.minima.family is None else found.minima.family.inflation
-    return Minima(parabolas=every, family=replace(isoflop.through(used, table), inflation=inflation))
+    return Minima(parabolas=every, family=replace(isoflop.through(used), inflation=inflation))
 
 
 def _of_minima(fit: solve.Fit, minima: Minima) -> Array:

@@ -13,7 +13,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.estimation.minimise import BATCH, ITERATIONS, ROWS, Solution, minimise
+from analysis.estimation.minimise import BATCH, HASTY, ITERATIONS, PATIENT, ROWS, Solution, minimise
 from analysis.estimation.robust import HUBER, RHOS, Rho
 from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
 from analysis.laws.fixed import FixedExponents
@@ -85,31 +85,51 @@ def fit(law: Law, data: Data, loss: Array, *, rho: Rho = HUBER, weights: Array |
     return fit_each(law, data, loss, [(rho, weights)])[0]
 
 
-def fit_each(law: Law, data: Data, loss: Array, asked: Sequence[tuple[Rho, Array | None]]) -> list[Fit]:
+Asked = Sequence[tuple[Rho, Array | None]]
+"""Robust functions and weights of the runs (n,), one each by default."""
+
+
+def fit_each(law: Law, data: Data, loss: Array, asked: Asked) -> list[Fit]:
     """The same under several robust functions and weights of the runs, all at once."""
     k, n = law.dimension, len(loss)
     if n <= k:
         reason = f"{n} runs for {k} parameters, {k + 1} are needed"
         return [Fit(law=law, status=FitStatus.TOO_FEW_RUNS, runs=n, reason=reason)] * len(asked)
-    evaluate, observed = law.on(data), np.log(loss)
+    evaluate, found = law.on(data), _solved(law, data, loss, asked, PATIENT)
+    return [_best(law, evaluate, each, rho, n) for each, (rho, _) in zip(found, asked, strict=True)]
+
+
+def optima(law: Law, data: Data, loss: Array, asked: Asked) -> list[Array | None]:
+    """Where each of them has its optimum and nothing else of the fits, theta (k,); None where there is no fit."""
+    if len(loss) <= law.dimension:
+        return [None] * len(asked)
+    found = _solved(law, data, loss, asked, HASTY)
+    best = [(each, int(np.argmin(each.objective))) for each in found]
+    return [_told(law, each.theta[i : i + 1])[0] if np.isfinite(each.objective[i]) else None for each, i in best]
+
+
+def _solved(law: Law, data: Data, loss: Array, asked: Asked, patience: tuple[int, int]) -> list[Solution]:
+    """Where the starts of each of them end."""
+    n, observed = len(loss), np.log(loss)
     weights = [np.ones(n) if given is None else given for _, given in asked]
     kept = _kept(law, data, loss, [rho for rho, _ in asked], weights)
-    fits: dict[int, Fit] = {}
+    solved: dict[int, Solution] = {}
     for name in {rho.name for rho, _ in asked}:
         chosen = [i for i, (rho, _) in enumerate(asked) if rho.name == name]
         counts = [len(kept[i]) for i in chosen]
         found = minimise(
-            evaluate,
+            law.on(data),
             observed,
             np.concatenate([kept[i] for i in chosen]),
             rho=asked[chosen[0]][0],
             deltas=np.repeat([asked[i][0].delta for i in chosen], counts),
             weights=np.repeat([weights[i] for i in chosen], counts, axis=0),
             contest=np.repeat(np.arange(len(chosen)), counts) if _gives_up(law, asked[chosen[0]][0]) else None,
+            patience=patience,
         )
         for i, rows in zip(chosen, np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]), strict=True):
-            fits[i] = _best(law, data, found.of(rows), asked[i][0], n)
-    return [fits[i] for i in range(len(asked))]
+            solved[i] = found.of(rows)
+    return [solved[i] for i in range(len(asked))]
 
 
 def _kept(law: Law, data: Data, loss: Array, rhos: Sequence[Rho], weights: Sequence[Array]) -> list[Array]:
@@ -122,15 +142,15 @@ def _kept(law: Law, data: Data, loss: Array, rhos: Sequence[Rho], weights: Seque
     return _screened(law.on(data), np.log(loss), starts, list(zip(rhos, weights, strict=True)))
 
 
-def _best(law: Law, data: Data, found: Solution, rho: Rho, n: int) -> Fit:
+def _best(law: Law, evaluate: Evaluated, found: Solution, rho: Rho, n: int) -> Fit:
     """The fit that the solutions from all starts give."""
     best = int(np.argmin(found.objective))
     found = replace(found, theta=_told(law, found.theta))
     if not np.isfinite(found.objective[best]):
         return Fit(law=law, status=FitStatus.NOT_CONVERGED, runs=n, reason="no start reached a finite objective")
     theta = found.theta[best]
-    condition = _condition(law.on(data)(theta[None])[1][0])
-    at_bounds = _at_bounds(law, data, theta)
+    jacobian = evaluate(theta[None])[1][0]
+    condition, at_bounds = _condition(jacobian), _at_bounds(law, jacobian)
     status, reason = FitStatus.OK, ""
     if not found.converged[best] and not at_bounds:  # a coefficient on its way to zero never arrives
         status, reason = FitStatus.NOT_CONVERGED, f"{ITERATIONS} iterations did not suffice"
@@ -198,22 +218,46 @@ def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None
         observed: ln loss, (n,), or one row a resample, (P, n).
         weights: of the runs in each resample, (P, n); bootstrap counts, for instance. One each by default.
     """
+    return refit_each([fit], data, observed, [np.ones(np.atleast_2d(observed).shape) if weights is None else weights])[
+        0
+    ]
+
+
+def refit_each(fits: Sequence[Fit], data: Data, observed: Array, weights: Sequence[Array]) -> list[Array]:
+    """The same of a law that was fitted to the same runs in several ways, all of them at once."""
+    evaluate, many = fits[0].law.on(data), observed.ndim == 1 and len(observed) > LINEAR_RUNS
+    if many and len(weights[0]) > 2 * LINEAR_CHECKED:
+        return [_mostly_linear(f, evaluate, observed, w) for f, w in zip(fits, weights, strict=True)]
+    found: dict[int, Array] = {}
+    for name in {fit.rho.name for fit in fits}:
+        chosen = [i for i, fit in enumerate(fits) if fit.rho.name == name]
+        ended = _refit([fits[i] for i in chosen], evaluate, observed, [weights[i] for i in chosen])
+        found |= zip(chosen, ended, strict=True)
+    return [found[i] for i in range(len(fits))]
+
+
+def _refit(fits: Sequence[Fit], evaluate: Evaluated, observed: Array, weights: Sequence[Array]) -> list[Array]:
+    """Each resample to its optimum, (P, k) of each fit; of one kind of robust function."""
+    starts = [_nearest_basins(fit, evaluate, observed, of) for fit, of in zip(fits, weights, strict=True)]
+    counts = [len(start) for start in starts]
+    found = minimise(
+        evaluate,
+        observed if observed.ndim == 1 else np.tile(observed, (len(fits), 1)),
+        np.concatenate(starts),
+        rho=fits[0].rho,
+        deltas=np.repeat([fit.rho.delta for fit in fits], counts),
+        weights=np.concatenate(weights),
+        tolerance=RESAMPLED,
+    )
+    return np.split(_told(fits[0].law, found.theta), np.cumsum(counts)[:-1])
+
+
+def _nearest_basins(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> Array:
+    """The basin that suits each resample best, (P, k)."""
     assert fit.basins is not None, "there is no fit to start from"
-    evaluate = fit.law.on(data)
-    if weights is not None and observed.ndim == 1 and len(observed) > LINEAR_RUNS and len(weights) > 2 * LINEAR_CHECKED:
-        return _mostly_linear(fit, evaluate, observed, weights)
-    return _refit(fit, evaluate, observed, weights)
-
-
-def _refit(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array | None) -> Array:
-    """Each resample to its optimum, (P, k)."""
-    assert fit.basins is not None
     residual = np.atleast_2d(observed)[:, None] - evaluate(fit.basins)[0][None]  # (P or 1, basins, n)
-    each = fit.rho.value(residual)
-    value = each.sum(2) if weights is None else (each @ weights[..., None])[..., 0]  # (P or 1, basins)
-    start = fit.basins[np.argmin(value, axis=1)]
-    found = minimise(evaluate, observed, start, rho=fit.rho, weights=weights, tolerance=RESAMPLED)
-    return _told(fit.law, found.theta)
+    value = (fit.rho.value(residual) @ weights[..., None])[..., 0]  # (P or 1, basins)
+    return np.asarray(fit.basins[np.argmin(value, axis=1)])
 
 
 def _mostly_linear(fit: Fit, evaluate: Evaluated, observed: Array, weights: Array) -> Array:
@@ -223,15 +267,16 @@ def _mostly_linear(fit: Fit, evaluate: Evaluated, observed: Array, weights: Arra
     2002). A few are refitted to their optimum: where the linearised law misses it, all are. Those that stray are too.
     """
     checked = np.linspace(0, len(weights) - 1, LINEAR_CHECKED).astype(int)
-    exact = _refit(fit, evaluate, observed, weights[checked])
+    (exact,) = _refit([fit], evaluate, observed, [weights[checked]])
     try:
         near, _ = _linearised(fit, evaluate, observed, weights[checked])
         if not (np.abs(near - exact) <= LINEAR_MISS * exact.std(0)).mean() >= LINEAR_ENOUGH:
-            return _refit(fit, evaluate, observed, weights)
+            return _refit([fit], evaluate, observed, [weights])[0]
         theta, moving = _linearised(fit, evaluate, observed, weights)
     except np.linalg.LinAlgError:  # the runs do not tell a parameter
-        return _refit(fit, evaluate, observed, weights)
-    theta[moving] = _refit(fit, evaluate, observed, weights[moving]) if len(moving) else theta[moving]
+        return _refit([fit], evaluate, observed, [weights])[0]
+    if len(moving):
+        (theta[moving],) = _refit([fit], evaluate, observed, [weights[moving]])
     theta[checked] = exact
     return theta
 
@@ -302,15 +347,17 @@ def _told(law: Law, theta: Array) -> Array:
     return within
 
 
-def _at_bounds(law: Law, data: Data, theta: Array) -> tuple[str, ...]:
+def _at_bounds(law: Law, jacobian: Array) -> tuple[str, ...]:
     """Coefficients of terms that have vanished, and repetitions that may as well be endless or none.
 
     By their logarithms they move no prediction by more than VANISHED.
+
+    Args:
+        jacobian: (k, n) of ln L; by ln of a coefficient it is the term's share of the loss.
     """
-    gradient = law.on(data)(theta[None])[1][0]  # of ln L by ln coefficient: the term's share of the loss
     return tuple(
         name
-        for name, row in zip(law.parameters, gradient, strict=False)
+        for name, row in zip(law.parameters, jacobian, strict=False)
         if name in ("E", "A", "B", "a", "b", *REPEATS) and np.abs(row).max() < VANISHED
     )
 

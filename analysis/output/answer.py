@@ -164,7 +164,7 @@ def _prediction(p: Prediction) -> str:
 def _trust(study: Study) -> str:
     """A word, and what it rests on: how many backtests, how far they reach beside the target, how they came out."""
     weighting, asked = study.weighting, [*study.predictions, *study.predicted_points]
-    if weighting is None or not asked:
+    if weighting is None:
         return ""
     calibration = weighting.calibration
     if not calibration.supported:
@@ -174,19 +174,24 @@ def _trust(study: Study) -> str:
             f"none: the laws follow these losses no better than they would follow noise (F test, p = "
             f"{study.explained.chance:.2g}); backtests that hold show only that the losses do not move"
         )
-    farthest = max(abs(p.decades) for p in asked)
-    held = study.coverage
-    covered = float((held.coverage95 * held.tests).sum() / held.tests.sum()) if len(held) else math.nan
+    farthest = max((abs(p.decades) for p in asked), default=0.0)
+    bins = study.coverage
+    told = bins.dropna(subset="coverage95") if len(bins) else bins
+    covered = float((told.coverage95 * told.tests).sum() / told.tests.sum()) if len(told) else math.nan
     grades = (
         any(p.interval_new_run is None for p in asked) or calibration.cuts < THIN_CUTS,
         farthest > calibration.farthest or covered < MISSES,
     )
     word = "poor" if grades[0] or all(grades) else "fair" if grades[1] else "good"
     wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
-    said = f"{word}: {number_of(calibration.cuts, 'backtest')}{wanted}, none beyond {calibration.farthest:.1f} decades"
-    if len(held):
-        said += f"; median miss at the farthest {float(held.median_abs_error.iloc[-1]):.1%}, and {covered:.0%} of all "
-        said += "held-out runs inside their 95% intervals"
+    of = "" if asked else " for runs of given N and D"
+    said = (
+        f"{word}{of}: {number_of(calibration.cuts, 'backtest')}{wanted}, none beyond {calibration.farthest:.1f} decades"
+    )
+    if len(bins):
+        said += f"; median miss at the farthest {float(bins.median_abs_error.iloc[-1]):.1%}"
+    if len(told):
+        said += f", and {covered:.0%} of all held-out runs inside their 95% intervals"
     return said
 
 

@@ -197,8 +197,7 @@ def _coverage(study: Study) -> list[Row]:
             str(r.tests),
             f"{r.median_abs_error:.2%}",
             f"{r.mean_miss:+.2%}",
-            f"{r.coverage80:.0%}",
-            f"{r.coverage95:.0%}",
+            *("-" if math.isnan(share) else f"{share:.0%}" for share in (r.coverage80, r.coverage95)),
         ]
         for r in study.coverage.itertuples()
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.estimation.backtest import LEVELS
+from analysis.estimation.backtest import LEVELS, held
 from analysis.laws import Array
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
@@ -48,12 +48,6 @@ def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
     last = pd.array(inside[:, -1].tolist(), dtype="boolean")  # empty where there is no interval
     found = rows[[name for name in (*ROWS, *HALVES) if name in rows]].assign(inside95=last)
     return Page(slug=SLUG, title=TITLE, about=_about(rows, inside), figure=figure, rows=found)
-
-
-def held(rows: pd.DataFrame) -> Array:
-    """Whether each level's interval holds what was measured, (rows, levels): 1 or 0; nan where there is no interval."""
-    halves = rows[list(HALVES)].to_numpy(float)
-    return np.where(np.isfinite(halves), rows.miss.abs().to_numpy(float)[:, None] <= halves, np.nan)
 
 
 def _about(rows: pd.DataFrame, inside: Array) -> str:

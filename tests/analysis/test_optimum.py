@@ -79,8 +79,8 @@ def test_the_minimum_that_a_law_implies_for_a_budget_is_its_own():
     n = n_star * np.geomspace(0.4, 3, 7)
     table = pd.DataFrame({"run_id": list("abcdefg"), "N": n, "D": 1e21 / (6 * n), "C": 1e21})
     table["loss"] = fit.predict({"N": n, "D": 1e21 / (6 * n)})
-    parabola = isoflop.parabola(table)
-    assert isoflop.implied(parabola, table, fit).n_star == pytest.approx(n_star, rel=1e-6)
+    parabola = isoflop.parabola(isoflop.Runs.of(table))
+    assert isoflop.implied(parabola, fit).n_star == pytest.approx(n_star, rel=1e-6)
     assert 6 * parabola.n_star * parabola.d_star == pytest.approx(1e21)
 
 

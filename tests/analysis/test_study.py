@@ -72,14 +72,14 @@ def test_minima_are_where_the_true_law_has_them(isolated):
 def test_a_parabola_is_found_exactly_and_refused_where_there_is_no_minimum():
     x = np.log(np.array([1e4, 2e4, 4e4, 8e4]))
     table = pd.DataFrame({"run_id": list("abcd"), "N": np.exp(x), "D": 1e12 / (6 * np.exp(x)), "C": 1e12})
-    exact = isoflop.parabola(table.assign(loss=np.exp(1.0 + 0.05 * (x - np.log(3e4)) ** 2)))
+    exact = isoflop.parabola(isoflop.Runs.of(table.assign(loss=np.exp(1.0 + 0.05 * (x - np.log(3e4)) ** 2))))
     assert exact.n_star == pytest.approx(3e4)
     assert exact.d_star == pytest.approx(1e12 / (6 * 3e4))
     assert exact.loss_star == pytest.approx(np.e)
-    falling = isoflop.parabola(table.assign(loss=np.exp(1.0 + 0.001 * (x - np.log(1e9)) ** 2)))
+    falling = isoflop.parabola(isoflop.Runs.of(table.assign(loss=np.exp(1.0 + 0.001 * (x - np.log(1e9)) ** 2))))
     assert not falling.ok
     assert "outside the sizes" in falling.reason
-    arch = isoflop.parabola(table.assign(loss=np.exp(1.0 - 0.001 * (x - np.log(3e4)) ** 2)))
+    arch = isoflop.parabola(isoflop.Runs.of(table.assign(loss=np.exp(1.0 - 0.001 * (x - np.log(3e4)) ** 2))))
     assert not arch.ok
     assert "downwards" in arch.reason
 
@@ -328,6 +328,6 @@ def test_the_bias_of_a_parabola_is_found_without_noise():
         n = n_star * spread
         table = pd.DataFrame({"run_id": list("abcdefg"), "N": n, "D": 1e20 / (6 * n), "C": 1e20})
         table["loss"] = fit.predict({"N": n, "D": 1e20 / (6 * n)})
-        found = isoflop.implied(isoflop.parabola(table), table, fit)
+        found = isoflop.implied(isoflop.parabola(isoflop.Runs.of(table)), fit)
         assert found.n_star == pytest.approx(float(n_star), rel=0.01)
         assert (abs(found.bias) > 0.05) == biased

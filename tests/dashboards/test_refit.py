@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import api
-from analysis.estimation.choices import fit_choices, predictor
+from analysis.estimation.choices import optima, predictor
 from analysis.output.answer import answer
 from analysis.runs.selection import select
 from analysis.settings import RunSettings, StudySettings
@@ -157,7 +157,7 @@ def test_a_cut_predicts_what_a_fit_of_the_runs_below_predicts(studied):
     assert cut.fitted == len(below)
     assert sorted(runs.run_id) == sorted(above.index)
     choices = studied.ensemble.choices
-    each = predictor(choices, fit_choices(choices, below))(above.loc[runs.run_id])
+    each = predictor(choices, optima(choices, below))(above.loc[runs.run_id])
     there = np.isfinite(each)
     mean = (np.where(there, each, 0) * weighting.weights).sum(1) / (there * weighting.weights).sum(1)
     assert np.log(runs.predicted.to_numpy()) == pytest.approx(mean, abs=1e-6)
