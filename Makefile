@@ -27,8 +27,11 @@ lint: install
 test: install
 	@$(MAKE) --no-print-directory -j 2 lint pytest
 
+# hundreds of processes of the same code: compiled once
+pytest soak: export PYTHONDONTWRITEBYTECODE :=
+
 pytest: install
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2  # hundreds of processes of the same code
+	$(BIN)/pytest -n 2
 
 soak: install
 	$(BIN)/pytest -n 2 -m soak
