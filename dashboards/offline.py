@@ -12,7 +12,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from dashboards import exports
-from dashboards.figures.style import COLOURS, CONFIG, Page
+from dashboards.figures.look import COLOURS, CONFIG
+from dashboards.figures.style import Page
 from dashboards.templates import render
 from gpt3core.store import files
 

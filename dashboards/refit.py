@@ -13,15 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
 from analysis.settings import COMPUTES, COUNTS, StudySettings
 from dashboards import typed
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.output.answer import Line
     from analysis.study import Study
     from dashboards.figures.style import Page
@@ -243,7 +242,7 @@ def cuts(study: Study) -> list[Cut]:
     rows = study.judged
     if rows.empty:
         return []
-    return [_cut(rows[rows.fitted_to == top]) for top in np.unique(rows.fitted_to.to_numpy(float))]
+    return [_cut(rows[rows.fitted_to == top]) for top in sorted(rows.fitted_to.unique())]
 
 
 def _cut(rows: pd.DataFrame) -> Cut:
@@ -266,6 +265,8 @@ def foretold(cut: Cut) -> str:
 
 def _missed(rows: pd.DataFrame) -> str:
     """How far off some predictions were, and how many of the intervals that there are held."""
+    import numpy as np
+
     from dashboards.figures.backtest import held
 
     inside = held(rows)[:, -1]

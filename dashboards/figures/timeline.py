@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.downsample import downsample
-from dashboards.figures.style import GREY, PALETTE, Page, add_scale, axes, faint, plain, shades
+from dashboards.figures.look import GREY, PALETTE, faint
+from dashboards.figures.style import Page, add_scale, axes, plain, shades
 from gpt3core.words import cost, duration, number_of
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay

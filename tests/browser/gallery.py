@@ -20,7 +20,7 @@ from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import live
 from dashboards.figures.frontier import frontier
-from dashboards.figures.style import CONFIG, PALETTE
+from dashboards.figures.look import CONFIG, PALETTE
 from dashboards.pages import shell
 from dashboards.security import Door
 from tests.analysis.synthetic import make_store

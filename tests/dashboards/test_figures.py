@@ -11,7 +11,7 @@ import pytest
 from analysis import api
 from analysis.estimation import training_curves
 from dashboards import report
-from dashboards.figures import catalogue, style
+from dashboards.figures import catalogue, look, style
 from dashboards.figures.accuracy import accuracy_compute
 from dashboards.figures.curves import CURVE_POINTS, curves, kept
 from dashboards.figures.frontier import frontier
@@ -44,7 +44,7 @@ def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(studied
 def test_sizes_are_ordered_by_a_scale_that_is_one_in_grey_too(studied):
     (runs,) = [trace for trace in frontier(studied).figure.data if trace.name == "runs"]
     assert runs.marker.color == pytest.approx(np.log10(studied.everything.N))
-    grey = [np.dot([int(c[i : i + 2], 16) for i in (1, 3, 5)], [0.299, 0.587, 0.114]) for c in style.SCALE]
+    grey = [np.dot([int(c[i : i + 2], 16) for i in (1, 3, 5)], [0.299, 0.587, 0.114]) for c in look.SCALE]
     assert np.all(np.diff(grey) > 5)
     assert style.shades([1e9, 1e6, 1e12]) == [style.shades([1e6, 1e9, 1e12])[i] for i in (1, 0, 2)]
     assert len(set(style.shades([1e6, 1e9, 1e12]))) == 3

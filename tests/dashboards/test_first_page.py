@@ -9,7 +9,7 @@ import pytest
 from analysis.output import text
 from analysis.output.answer import answer
 from dashboards import summary, typeset
-from dashboards.figures import catalogue, style
+from dashboards.figures import catalogue, look, style
 from dashboards.templates import render
 from gpt3core.words import THIN
 
@@ -172,12 +172,12 @@ def test_labels_of_a_figure_have_their_powers_raised(studied):
 
 
 def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):
-    light, dark = zip(*style.COLOURS, strict=True)
+    light, dark = zip(*look.COLOURS, strict=True)
     assert len(set(light)) == len(light)
     assert not set(light) & set(dark), "else a figure that is painted twice would change"
     named = {c for page in catalogue.pages(studied) for c in colours(page.figure.to_plotly_json())}
     assert named <= set(light)
-    paper = luminance(dict(style.COLOURS)[style.PAPER])
-    for on_white, on_black in style.COLOURS:
-        if len(on_white) != 4 and "0.1" not in on_white and on_white not in (style.PAPER, style.GRID):
+    paper = luminance(dict(look.COLOURS)[look.PAPER])
+    for on_white, on_black in look.COLOURS:
+        if len(on_white) != 4 and "0.1" not in on_white and on_white not in (look.PAPER, look.GRID):
             assert (luminance(on_black) + 0.05) / (paper + 0.05) > 3, f"{on_black} for {on_white}"
