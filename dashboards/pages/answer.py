@@ -10,10 +10,10 @@ from dash import dcc, html
 
 from dashboards import summary
 from dashboards.live import Live, View
-from dashboards.pages import fewshot, gallery, laws
+from dashboards.pages import fewshot, gallery, laws, tables
 
 if TYPE_CHECKING:
-    from analysis.output.answer import Line
+    from analysis.output.answer import Spelt
 
 PATH, TITLE = "/", "Answer"
 STATE: dict[str, str] = {}
@@ -51,12 +51,17 @@ def register(app: Any, live: Live) -> None:
 def _sentences(view: View) -> tuple[list[Any], list[Any]]:
     """The first lines of the answer as a paragraph each, and the others as a list."""
     lead, others = summary.split(view.answer)
-    paragraphs = [html.P([html.Strong([*_label(view, line), ": "]), *gallery.typeset(line[1])]) for line in lead]
-    listed = [part for line in others for part in (html.Dt(_label(view, line)), html.Dd(gallery.typeset(line[1])))]
+    store = view.study is not None and view.study.runs.store
+    paragraphs = [
+        html.P([html.Strong([*_label(view, line), ": "]), *tables.linked(line[1], store=store)]) for line in lead
+    ]
+    listed = [
+        part for line in others for part in (html.Dt(_label(view, line)), html.Dd(tables.linked(line[1], store=store)))
+    ]
     return paragraphs, listed
 
 
-def _label(view: View, line: Line) -> Sequence[Any]:
+def _label(view: View, line: Spelt) -> Sequence[Any]:
     """The label of a line, which leads to the figure behind it."""
     words = gallery.typeset(line[0])
     slug = summary.figure_of(line[0], [page.slug for page in view.pages])

@@ -16,12 +16,13 @@ from analysis.settings import COMPUTES, COUNTS
 from dashboards import exports, refit
 from dashboards.behind import Behind
 from dashboards.live import Live, View
-from dashboards.pages import gallery, inputs
+from dashboards.pages import gallery, inputs, tables
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
 
 if TYPE_CHECKING:
+    from analysis.output.answer import Spelt
     from dashboards.figures.style import Page
 
 PATH, TITLE = "/laws", "Laws"
@@ -272,13 +273,13 @@ def _drawn(
     return gallery.draw(desk.live, name, page, [of, axes], was, code)
 
 
-def _answer(fit: Fit, before: Sequence[tuple[str, str]]) -> list[Any]:
+def _answer(fit: Fit, before: Sequence[Spelt]) -> list[Any]:
     """The answer of the fit, and what it was as the app was started, where that is something else."""
-    parts = []
+    parts, store = [], fit.study.runs.store
     for label, now, was in refit.beside(fit.answer, before):
-        parts += [html.Dt(gallery.typeset(label)), html.Dd(gallery.typeset(now))]
+        parts += [html.Dt(gallery.typeset(label)), html.Dd(tables.linked(now, store=store))]
         if was:
-            parts.append(html.Dd(["as started: ", *gallery.typeset(was)], className="before"))
+            parts.append(html.Dd(["as started: ", *tables.linked(was, store=store)], className="before"))
     return parts
 
 

@@ -20,6 +20,7 @@ from dash import dcc, html
 from dashboards.figures.look import COLOURS
 from dashboards.live import Live, View
 from dashboards.pages import answer, compare, fewshot, laws, plan, runs, sweep
+from dashboards.pages.inputs import LONGEST
 from gpt3core.hints import nearest
 
 TICK_SECONDS = 2.0
@@ -32,7 +33,7 @@ PAGES: tuple[ModuleType, ...] = (
     plan,
     compare,
 )
-LONGEST, MOST_WORDS = 20_000, 100  # characters of a value in an address, and values
+MOST_WORDS = 100  # values in an address
 IN_VAIN = "Not taken from the address: "
 HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'
 
