@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from analysis.settings import DesignSettings, RunSettings, StudySettings
@@ -247,10 +247,18 @@ def why(run: Larger) -> list[str]:
 
 def settings(given: StudySettings, wanted: Asked) -> DesignSettings:
     """What analysis.design is asked: of the same runs as the study."""
-    same = {field.name: getattr(given, field.name) for field in fields(RunSettings)}
-    return DesignSettings(
-        **same, target=wanted.target, target_compute=wanted.compute, largest=wanted.largest, batch=wanted.batch
+    return replace(
+        same_runs(given),
+        target=wanted.target,
+        target_compute=wanted.compute,
+        largest=wanted.largest,
+        batch=wanted.batch,
     )
+
+
+def same_runs(given: StudySettings) -> DesignSettings:
+    """What analysis.design is asked where nothing but the runs is said."""
+    return DesignSettings(**{field.name: getattr(given, field.name) for field in fields(RunSettings)})
 
 
 def command(given: StudySettings, wanted: Asked) -> str:

@@ -1,19 +1,23 @@
 """Numbers lead to the runs that they rest on: these are those that were fitted, and the address shows no others."""
 
 import re
+import shlex
 from urllib.parse import urlsplit
 
 import plotly.graph_objects as go
 import pytest
 
+from analysis import fit
 from analysis.estimation import fitted_laws, isoflop
 from analysis.output import evidence, text
 from analysis.output.answer import answer, spelt
-from analysis.settings import StudySettings
+from analysis.settings import DesignSettings, StudySettings
 from dashboards import query, report, typeset
 from dashboards.figures.style import Page
-from dashboards.live import Live
+from dashboards.live import Live, View
+from dashboards.pages import answer as page_of_answer
 from dashboards.pages import runs, shell, tables
+from gpt3core import cli
 from sweeps.watching.run_table import RunTable
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -96,3 +100,14 @@ def test_a_report_lists_the_runs_of_every_number(studied, tmp_path, monkeypatch)
     for name in asked:
         assert f"#{name}:target ~ .wide tbody tr:not(.{name}) {{ display: none; }}" in listed
         assert listed.count(f'id="{name}"') == 1
+
+
+def test_the_first_page_has_the_command_that_the_terminal_prints(simulated, studied):
+    given = [f"runs={simulated}", "N=total", "exclude=[a b,c]", "target_compute=[1e14]", "bootstrap=20"]
+    live = Live(cli.settings(StudySettings(), given))
+    _, lines = page_of_answer._sentences(live, View(number=1, answer=spelt(studied), study=studied))
+    (code,) = [part.children for line in lines for part in line._traverse() if getattr(part, "id", "") == "answer-next"]
+    said, printed = (shlex.split(words) for words in (code, fit.following(given)))
+    assert said[:3] == printed[:3] == ["python", "-m", "analysis.design"]
+    assert cli.settings(DesignSettings(), said[3:]) == cli.settings(DesignSettings(), printed[3:])
+    assert "answer-next" not in str(page_of_answer._sentences(live, View(number=1, answer=spelt(studied))))
