@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PATH, TITLE = "/sweep", "Sweep"
 STATE = {"sweep": ""}  # a name; the one last driven by default
-FIGURES = ("timeline", "utilisation", "spending")
+FIGURES = ("timeline", "utilisation", "speed", "spending")
 OTHERS = 40  # runs that wait, failed or are held that are listed
 BAD = (standing.DEAD, "failed", standing.SILENT)
 
@@ -112,25 +112,31 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str) -> None:
         version = [chosen, past.number]
         if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
-        page = _page(past, figure) if past.history.stays else None  # nothing has started
+        page = _page(past, figure)
         return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure), of=chosen)
 
 
-def _page(past: Past, figure: str) -> Page:
-    """A figure of what became of a sweep."""
-    from dashboards.figures import timeline
+def _page(past: Past, figure: str) -> Page | None:
+    """A figure of what became of a sweep; None where it would be empty."""
+    from dashboards.figures import timeline, usage
 
+    history = past.history
     if figure == "timeline":
-        return timeline.timeline(past.history, past.sizes)
-    return {"utilisation": timeline.utilisation, "spending": timeline.spending}[figure](past.history)
+        return timeline.timeline(history, past.sizes) if history.stays or history.coming else None
+    if figure == "speed":
+        return usage.speed(history, past.speeds) if past.speeds else None
+    if figure == "spending":
+        return usage.spending(history) if history.stays or history.ends is not None else None
+    return usage.utilisation(history) if history.stays else None
 
 
 def _code(live: Live, sweep: str, figure: str) -> str:
     """The line of Python that draws a figure."""
-    given = "past.history, past.sizes" if figure == "timeline" else "past.history"
+    room = "timeline" if figure == "timeline" else "usage"
+    more = {"timeline": ", past.sizes", "speed": ", past.speeds"}.get(figure, "")
     return (
-        "from pathlib import Path; from dashboards.figures import timeline; from dashboards.watch import Watch; "
-        f"past = Watch(Path({str(live.root)!r})).past({sweep!r}); timeline.{figure}({given}).figure"
+        f"from pathlib import Path; from dashboards.figures import {room}; from dashboards.watch import Watch; "
+        f"past = Watch(Path({str(live.root)!r})).past({sweep!r}); {room}.{figure}(past.history{more}).figure"
     )
 
 
