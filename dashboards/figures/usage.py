@@ -168,16 +168,21 @@ def speed(history: History, of_runs: Mapping[str, Speed]) -> Page:
     """How well the devices that runs hold are used, over time: model-FLOPs utilisation, else the speed itself."""
     along = speeds.over_time(history, dict(of_runs))
     rated = any(at.mfu is not None for at in along)
-    values = [(100 * at.mfu if at.mfu is not None else None) if rated else at.flops_per_second / 1e9 for at in along]
-    kept = [v if v is not None else np.nan for v in values]
-    drawn = downsample([at.time for at in along], kept, MOST, log=False)
+    values = [100 * (np.nan if at.mfu is None else at.mfu) if rated else at.flops_per_second / 1e9 for at in along]
+    drawn = downsample([at.time for at in along], values, MOST, log=False)
+    points = list[tuple[float, float, str]]()
+    for i in drawn:
+        if np.isnan(values[i]) and points:  # the step before it goes on until here
+            points.append((along[i].time, *points[-1][1:]))
+        text = f"{along[i].flops_per_second / 1e9:,.3g} GFLOP/s on {along[i].devices:g} {history.unit}s"
+        points.append((along[i].time, values[i], text))
     figure, unit = go.Figure(), "MFU, %" if rated else "GFLOP/s"
     figure.add_scatter(
-        x=[moment(along[i].time) for i in drawn],
-        y=[values[i] for i in drawn],
+        x=[moment(time) for time, _, _ in points],
+        y=[value for _, value, _ in points],
         mode="lines",
         line={"shape": "hv", "color": PALETTE[2], "width": 1.5},
-        text=[f"{along[i].flops_per_second / 1e9:,.3g} GFLOP/s on {along[i].devices:g} {history.unit}s" for i in drawn],
+        text=[text for _, _, text in points],
         hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:.3g} " + ("%" if rated else "GFLOP/s") + "<br>%{text}<extra></extra>",
     )
     axes(figure, "", unit, log_x=False)

@@ -7,7 +7,7 @@ no clock.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt3core.errors import StoreError
@@ -32,7 +32,7 @@ class Moment:
     time: float  # seconds since the epoch
     devices: float  # of runs whose speed is known
     flops_per_second: float
-    mfu: float | None  # of these devices together; None where it is not known of any
+    mfu: float | None  # of these devices together; None where it is not known of any, or none is held
 
 
 def of_runs(root: Path, stays: Iterable[Stay], running: Iterable[Live], known: dict[str, Speed]) -> dict[str, Speed]:
@@ -56,7 +56,8 @@ def over_time(history: History, speeds: dict[str, Speed]) -> list[Moment]:
     changes = []
     for stay in history.stays:
         if (speed := speeds.get(stay.run_id)) is not None:
-            changes += [(stay.began, 1, stay, speed), (stay.until(history.now), -1, stay, speed)]
+            changes.append((stay.began, 1, stay, speed))
+            changes += [] if stay.ended is None else [(stay.until(history.now), -1, stay, speed)]
     changes.sort(key=lambda change: change[:2])
     found: dict[float, Moment] = {}
     devices = flops = rated = used = 0.0
@@ -69,7 +70,9 @@ def over_time(history: History, speeds: dict[str, Speed]) -> list[Moment]:
         found[time] = Moment(
             time=time, devices=devices if held else 0.0, flops_per_second=flops if held else 0.0, mfu=mfu
         )
-    return list(found.values())
+    moments = list(found.values())
+    going = moments[-1:] if devices > 1e-6 else []
+    return [*moments, *(replace(last, time=history.now) for last in going)]
 
 
 def _of_result(root: Path, run_id: str) -> Speed | None:

@@ -199,7 +199,10 @@ def test_utilisation_is_that_of_the_devices_held_together():
     assert rows.mfu[1000.0] == pytest.approx(2e12 / (2 * peak))
     assert rows.mfu[3000.0] == pytest.approx(1.2e13 / (4 * peak))
     assert rows.mfu[5000.0] == pytest.approx(6e12 / (2 * peak))
-    assert list(rows.devices) == [2.0, 4.0, 2.0, 0.0]
+    assert list(rows.devices) == [2.0, 4.0, 2.0, 2.0]
+    ended = usage.speed(replace(HISTORY, stays=HISTORY.stays[:1]), speeds).figure.data[0]
+    assert list(ended.y[:2]) == pytest.approx([20.0, 20.0])
+    assert [x.timestamp() for x in ended.x] == [1000, 3000, 3000], "a step is drawn to its end"
     assert "told of 3 of 4 starts" in page.about
     both = speed.over_time(
         replace(HISTORY, stays=(HISTORY.stays[0], stay("d16-1", 2000.0, 5000.0, devices=4.0))), speeds
@@ -207,7 +210,7 @@ def test_utilisation_is_that_of_the_devices_held_together():
     assert both[1].mfu == pytest.approx((2e12 + 1.2e13) / (6 * peak))
     slow = {name: replace(one, mfu=None) for name, one in speeds.items()}
     unrated = usage.speed(HISTORY, slow)
-    assert list(unrated.figure.data[0].y) == pytest.approx([2e3, 1.2e4, 6e3, 0.0])
+    assert list(unrated.figure.data[0].y) == pytest.approx([2e3, 1.2e4, 6e3, 6e3])
     assert "The peak of these GPUs is not known" in unrated.about
 
 
