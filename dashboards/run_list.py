@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gpt3core.words import count, flops
@@ -35,14 +36,21 @@ class RunList:
     study: Study
     sets: dict[Runs, str] = field(default_factory=dict)  # and the place of each on the page
 
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The runs that are listed."""
+        return frozenset(map(str, self.study.everything.run_id))
+
     def address(self, runs: Runs) -> str:
-        """Of the page with these runs alone."""
+        """Of the page with these runs alone; empty where some are not on it, as those that a sweep pruned."""
+        if not self.known.issuperset(runs):
+            return ""
         return f"{PAGE}#{self.sets.setdefault(runs, f'set-{len(self.sets) + 1}')}"
 
     def rows(self) -> list[Listed]:
         """All runs, small and short ones first."""
         out = {run: rule.name for rule in reversed(self.study.rules) if rule.on for run in rule.excluded}
-        within = {str(run): list[str]() for run in self.study.everything.run_id}
+        within = {run: list[str]() for run in self.known}
         for runs, name in self.sets.items():
             for run in runs:
                 within[run].append(name)

@@ -197,13 +197,13 @@ def _trust(study: Study) -> list[Part]:
     weighting, asked = study.weighting, [*study.predictions, *study.predicted_points]
     if weighting is None or not asked:
         return []
-    calibration, fitted = weighting.calibration, evidence.of_fit(study)
+    calibration = weighting.calibration
     if not calibration.supported:
         return [(f"none: {calibration.reason}", NONE)]
     if study.explained is not None and not study.explained.told:
         return [
             ("none: the laws follow these losses no better than they would follow noise (F test, p = ", NONE),
-            (f"{study.explained.chance:.2g}", fitted),
+            (f"{study.explained.chance:.2g}", evidence.of_fit(study)),
             ("); backtests that hold show only that the losses do not move", NONE),
         ]
     farthest = max(abs(p.decades) for p in asked)
@@ -215,6 +215,7 @@ def _trust(study: Study) -> list[Part]:
     )
     word = "poor" if grades[0] or all(grades) else "fair" if grades[1] else "good"
     wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
+    fitted = evidence.of_prediction(study, optimal=bool(study.predictions) and study.predictions[0].optimal)
     parts = [(f"{word}: ", NONE), (number_of(calibration.cuts, "backtest"), fitted), (wanted, NONE)]
     parts.append((f", none beyond {calibration.farthest:.1f} decades", fitted))
     if len(held):

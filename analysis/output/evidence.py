@@ -59,7 +59,7 @@ def of_prediction(study: Study, *, optimal: bool) -> Runs:
         return NONE
     weights = (study.ensemble.optimal if optimal else study.ensemble.anywhere).weights
     heavy = [choice for choice, weight in zip(study.ensemble.choices, weights, strict=True) if weight > 0]
-    return runs(run for choice in heavy for run in _of_choice(study, choice))
+    return _of_choices(study, heavy)
 
 
 def of_scores(study: Study, task: str, shots: int) -> Runs:
@@ -81,7 +81,7 @@ def of_row(study: Study, title: str, row: Sequence[str]) -> Runs:
     if title.startswith("Predictions"):
         return of_prediction(study, optimal=first.startswith("best at C"))
     if title.startswith("Ensemble") and study.ensemble is not None:
-        return next((_of_choice(study, choice) for choice in study.ensemble.choices if choice.name == first), NONE)
+        return _of_choices(study, [choice for choice in study.ensemble.choices if choice.name == first])
     return of_scores(study, first, int(row[1])) if title.startswith("Few-shot") else NONE
 
 
@@ -89,9 +89,12 @@ def _of_minima(study: Study) -> Runs:
     return runs(run for p in study.minima.used for run in p.run_ids)
 
 
-def _of_choice(study: Study, choice: Choice) -> Runs:
-    if choice.frontier:
-        return _of_minima(study)
+def _of_choices(study: Study, choices: Sequence[Choice]) -> Runs:
     assert study.ensemble is not None
     table = study.ensemble.runs
-    return runs(table.run_id[np.asarray(choice.takes(table))])
+    taken = np.zeros(len(table), bool)
+    for choice in choices:
+        if not choice.frontier:
+            taken |= choice.takes(table)
+    through = _of_minima(study) if any(choice.frontier for choice in choices) else NONE
+    return runs([*table.run_id[taken], *through])

@@ -17,6 +17,7 @@ from dashboards.figures.style import Page
 from dashboards.live import Live, View
 from dashboards.pages import answer as page_of_answer
 from dashboards.pages import runs, shell, tables
+from dashboards.run_list import RunList
 from gpt3core import cli
 from sweeps.watching.run_table import RunTable
 
@@ -85,6 +86,14 @@ def test_an_answer_links_what_it_was_fitted_to_and_what_stayed_out(studied):
     assert set(sets[2]) == set(studied.everything.run_id)
     (at,) = [parts for label, parts in by_label.items() if label.startswith("at ")]
     assert set(at[-1][1]) >= set(evidence.of_law(studied, studied.laws["chinchilla"]))
+
+
+def test_a_run_that_a_report_does_not_list_has_no_address(studied):
+    """A run that the sweep pruned has no result, and so no row."""
+    listed = RunList(study=studied)
+    assert listed.address(("d8-000000000000",)) == ""
+    assert listed.address(tuple(studied.table.run_id[:2])) == "runs.html#set-1"
+    assert sum(bool(row.sets) for row in listed.rows()) == 2
 
 
 def test_a_report_lists_the_runs_of_every_number(studied, tmp_path, monkeypatch):
