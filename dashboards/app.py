@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,19 @@ def main(argv: Sequence[str]) -> int:
         live = Live(given)
         server = serve(live, listener, at)
         live.follow()
-        server.serve_forever()
+        server.serve_forever()  # until Ctrl-C
+        leave()
     return 0
+
+
+def leave() -> None:
+    """End the process at once, whatever is fitted behind a page: nobody is there to see it.
+
+    Its threads are inside native code, which the interpreter waits for. What they write is absent or whole at any
+    moment (gpt3core.store.files).
+    """
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _require_sweep(root: Path, name: str | None) -> None:

@@ -79,7 +79,7 @@ class Behind(Generic[T]):
             return None if kept is None else kept.found.value
 
     def _begin(self, request: Request, work: Callable[[], T]) -> None:
-        """Start a thread on it; the lock is held. The process waits for its end, which is seconds away.
+        """Start a thread on it; the lock is held. A process that ends waits for it, unless it ends as the app does.
 
         A daemon would be cut off inside native code where the interpreter ends, which was seen to hang for it.
         """

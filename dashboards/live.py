@@ -18,7 +18,7 @@ from gpt3core.store.rundir import default_root
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.answer import Line
+    from analysis.output.answer import Spelt
     from analysis.study import Study
     from dashboards import data
     from dashboards.figures.style import Page
@@ -34,7 +34,7 @@ class View:
 
     number: int = 0  # of the study shown; grows
     name: str = ""
-    answer: list[Line] = field(default_factory=list)
+    answer: list[Spelt] = field(default_factory=list)
     pages: list[Page] = field(default_factory=list)
     study: Study | None = None
     curves: Mapping[str, pd.DataFrame] | None = None  # the loss curve of each run, thinned; None for a table
@@ -96,7 +96,7 @@ class Live:
             time.sleep(POLL_SECONDS)
 
     def _fitted(self) -> View:
-        from analysis.output.answer import answer
+        from analysis.output.answer import spelt
         from dashboards import data
         from dashboards.figures import catalogue
 
@@ -105,7 +105,7 @@ class Live:
         curves = data.losses(study.runs, self._curves)
         pages = catalogue.pages(study, curves)
         name, number = study.runs.name, self.view.number + 1
-        return View(number=number, name=name, answer=answer(study), pages=pages, study=study, curves=curves, made=made)
+        return View(number=number, name=name, answer=spelt(study), pages=pages, study=study, curves=curves, made=made)
 
 
 def _sentence(error: Exception) -> str:

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from dashboards import exports
-from dashboards.figures.style import COLOURS, CONFIG, Page
+from dashboards import exports, run_list
+from dashboards.figures.look import COLOURS, CONFIG
+from dashboards.figures.style import Page
+from dashboards.run_list import RunList
 from dashboards.templates import render
 from gpt3core.store import files
 
@@ -21,13 +23,20 @@ ASSETS = Path(__file__).resolve().parent / "assets"
 
 
 def write_pages(
-    name: str, made: Sequence[Page], out: Path, index: str, code: Mapping[str, str] | None = None, **values: Any
+    name: str,
+    made: Sequence[Page],
+    out: Path,
+    index: str,
+    code: Mapping[str, str] | None = None,
+    runs: RunList | None = None,
+    **values: Any,
 ) -> None:
     """Write a page a figure and the index, the rows behind each figure, and plotly's script once.
 
     Args:
         index: the template of the index page, which is given ``values``.
         code: Python that draws a figure, by its slug.
+        runs: have a page too, where there are any.
     """
     from plotly.offline import get_plotlyjs
 
@@ -41,6 +50,7 @@ def write_pages(
         "code": code or {},
         "css": Markup((ASSETS / "isoflop.css").read_text()),
         "colours": COLOURS,
+        "runs": runs,
     }
     for page in made:
         for kind, (write, _) in exports.KINDS.items():
@@ -50,6 +60,10 @@ def write_pages(
         behind = {"header": list(map(str, shown.columns)), "rows": rows, "count": len(page.rows)}
         text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
         files.write_bytes(out / f"{page.slug}.html", text.encode())
+    if runs is not None:
+        listed = {"header": run_list.HEADER, "rows": runs.rows()}
+        text = render("runs.html", **known, title=f"isoflop: {name}", current="runs", **listed)
+        files.write_bytes(out / run_list.PAGE, text.encode())
     text = render(index, **known, title=f"isoflop: {name}", current="index", **values)
     files.write_bytes(out / "index.html", text.encode())
 

@@ -6,18 +6,19 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dashboards.columns import COLUMNS
-from dashboards.figures import spikes
-from dashboards.figures.style import Page
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT
 from gpt3core.store import places
 from gpt3core.store.rundir import RunDir
 from gpt3core.words import fixed
-from sweeps.watching import incidents, last_words, reproduce
+from sweeps.watching import incidents, last_words
 from sweeps.watching.run_table import Row
+
+if TYPE_CHECKING:
+    from dashboards.figures.style import Page
 
 MOST_SAID = 200  # lines of the log, the last
 FACTS = (
@@ -66,6 +67,8 @@ def read(root: Path, row: Row) -> OneRun:
 
 def curve(root: Path, run_id: str) -> Page | None:
     """The loss and gradient norm of a run by step, with its spikes and restarts; None before its first step."""
+    from dashboards.figures import spikes
+
     run = RunDir(root, run_id)
     try:
         steps = run.curve()
@@ -89,6 +92,8 @@ def commands(root: Path, row: Row) -> list[tuple[str, str]]:
 
     Where nothing trains it again, why not. Half a second: what trains it again is tried out.
     """
+    from sweeps.watching import reproduce
+
     store = f"runs={places.portable(root)}"
     again, remark = reproduce.command(root, row.run_id, row.sweep.split(", ")[0])
     found = [(f"again ({remark})", again) if again else ("again", remark)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.runs import foreign, reading, store
 from analysis.settings import CompareSettings, StudySettings
+from gpt3core.store import sweepdir
 
 if TYPE_CHECKING:
     from analysis.estimation.compare import Comparison
@@ -35,8 +35,10 @@ def known(given: StudySettings, path: Path) -> dict[str, list[str]]:
         path: of the store or the table that is followed.
     """
     if path.is_dir():
-        names = list(store.sweeps(path))
+        names = sweepdir.names(path)
         return {SWEEP: names} if len(names) > 1 else {}
+    from analysis.runs import foreign, reading
+
     raw = foreign.headed(reading.load(path), path)
     read = set(foreign.named(raw, given.columns, path).attrs["sources"].values())
     used = {foreign.column_of(name) for name in read}

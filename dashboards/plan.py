@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from analysis import analyse
-from analysis.estimation.design import FARTHER
-from analysis.estimation.predict import Prediction
-from analysis.laws import Array
-from analysis.runs.conventions import Parameters
 from analysis.settings import DesignSettings, RunSettings, StudySettings
 from dashboards import typed
-from gpt3core import costs
 from gpt3core.errors import UsageError
-from gpt3core.parallel import choose
 from gpt3core.words import amount, count, duration, flops, number, outside, size, span
-from sweeps.planning import hardware, larger
-from sweeps.planning.larger import Ladder, Larger
-from sweeps.planning.recipe import Hardware
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.estimation.predict import Prediction
+    from analysis.laws import Array
     from analysis.next_runs import NextRuns
     from analysis.output.answer import Line
     from analysis.study import Study
+    from sweeps.planning.larger import Ladder, Larger
 
 STATE = {"compute": "", "largest": "", "batch": "4", "for": "loss", "gpu": "H100", "days": "30"}
 TARGETS = {"loss": "loss", "n_star": "best size"}
@@ -73,6 +65,9 @@ def asked(state: Mapping[str, str], highest: float) -> tuple[Asked, list[str]]:
     Args:
         highest: FLOPs of the highest-compute run.
     """
+    from analysis.estimation.design import FARTHER
+    from sweeps.planning import hardware
+
     wrong: list[str] = []
 
     def between(name: str, low: float, high: float, default: float, like: str, *, whole: bool = False) -> float:
@@ -122,11 +117,13 @@ def slid(decades: float, highest: float) -> str:
 
 def decades(text: str, highest: float) -> float:
     """Where a slider stands for what was typed; for nothing, at the usual target."""
+    from analysis.estimation.design import FARTHER
+
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    return float(np.clip(math.log10(value / highest if value > 0 else FARTHER), -1.0, SHOWN))
+    return min(SHOWN, max(-1.0, math.log10(value / highest if value > 0 else FARTHER)))
 
 
 # ----------------------------------------------------------------------------------------------------------- the answer
@@ -138,6 +135,11 @@ def outlook(study: Study) -> Outlook:
     Raises:
         UsageError: where the study knows no best size.
     """
+    import numpy as np
+    import pandas as pd
+
+    from analysis import analyse
+
     thetas = analyse.drawn(study.ensemble, study.minima, study.options)
     whole = Outlook(study=study, thetas=thetas, ladder=_ladder(study), along=pd.DataFrame())
     table = study.table
@@ -155,6 +157,8 @@ def at(known: Outlook, compute: float) -> Prediction | None:
 
 
 def _predicted(known: Outlook, compute: tuple[float, ...]) -> list[Prediction]:
+    from analysis import analyse
+
     study = known.study
     found, _ = analyse.best_runs(compute, study.ensemble, study.table, study.minima, study.options, known.thetas)
     return found
@@ -171,6 +175,9 @@ def _row(p: Prediction) -> dict[str, float]:
 
 def _ladder(study: Study) -> Ladder:
     """What the study's runs have in common; GPT-3's where they do not say."""
+    from analysis.runs.conventions import Parameters
+    from sweeps.planning.larger import Ladder
+
     table = study.runs.table
     shared: dict[str, int] = {}
     for name, column in (("n_layer", "n_layer"), ("n_ctx", "n_ctx"), ("vocab_size", "vocab")):
@@ -181,6 +188,9 @@ def _ladder(study: Study) -> Ladder:
 
 def trained(known: Outlook, p: Prediction, wanted: Asked) -> Larger:
     """The predicted run, laid out on the fewest GPUs that end it in time."""
+    from sweeps.planning import larger
+    from sweeps.planning.recipe import Hardware
+
     return larger.larger(p.n, p.d, known.ladder, Hardware(gpu=wanted.gpu, max_days=wanted.days))
 
 
@@ -201,6 +211,9 @@ def reached(p: Prediction) -> list[Line]:
 
 def taken(run: Larger, wanted: Asked) -> list[Line]:
     """What training it takes: shape, GPUs, time, price."""
+    from gpt3core import costs
+    from sweeps.planning import hardware
+
     model, optim, found = run.spec.model, run.spec.optim, run.found
     shape = (
         f"{getattr(model, 'n_layer', '?')} blocks of width {getattr(model, 'd_model', '?')}, "
@@ -224,6 +237,8 @@ def taken(run: Larger, wanted: Asked) -> list[Line]:
 
 def why(run: Larger) -> list[str]:
     """Why it is cut so, against simpler ways."""
+    from gpt3core.parallel import choose
+
     return [] if run.found.choice is None else choose.explain(run.found.task, run.found.choice)
 
 
@@ -232,10 +247,18 @@ def why(run: Larger) -> list[str]:
 
 def settings(given: StudySettings, wanted: Asked) -> DesignSettings:
     """What analysis.design is asked: of the same runs as the study."""
-    same = {field.name: getattr(given, field.name) for field in fields(RunSettings)}
-    return DesignSettings(
-        **same, target=wanted.target, target_compute=wanted.compute, largest=wanted.largest, batch=wanted.batch
+    return replace(
+        same_runs(given),
+        target=wanted.target,
+        target_compute=wanted.compute,
+        largest=wanted.largest,
+        batch=wanted.batch,
     )
+
+
+def same_runs(given: StudySettings) -> DesignSettings:
+    """What analysis.design is asked where nothing but the runs is said."""
+    return DesignSettings(**{field.name: getattr(given, field.name) for field in fields(RunSettings)})
 
 
 def command(given: StudySettings, wanted: Asked) -> str:

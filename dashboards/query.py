@@ -1,7 +1,8 @@
 """Which runs of a table, in which order, by what together, which page of them: from words to rows, without a browser.
 
 A filter is words with spaces between: ``loss<3.2`` ``size=d64`` ``status!=done`` ``lr>=1e-3`` ``sweep~lap``
-``loss=none``, and anything else, which is looked for in names, states and notes. ``"two words"`` are one.
+``loss=none``, and anything else, which is looked for in names, states and notes. ``"two words"`` are one, and
+``size=d8|d64`` is either.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sweeps.watching.run_table import Row
 T = TypeVar("T")
 Condition = Callable[[Row], bool]
 LETTERS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-NONE = "none"
+NONE, EITHER = "none", "|"
 SEARCHED = ("run_id", "sweep", "status", "note", "corpus")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]\w*)(?P<how>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _ORDERS: dict[str, Callable[[float, float], bool]] = {
@@ -72,6 +73,11 @@ def parse(text: str) -> Filter:
         except ValueError as error:
             problems.append(str(error))
     return Filter(conditions=tuple(found), problem="; ".join(problems))
+
+
+def of_runs(run_ids: Iterable[str]) -> str:
+    """The filter that gives these runs and no others."""
+    return f"run_id={EITHER.join(run_ids)}"
 
 
 def ordered(rows: Iterable[Row], by: str) -> list[Row]:
@@ -143,6 +149,9 @@ def _condition(name: str, how: str, value: str) -> Condition:
     column = COLUMNS.get(name) or next((c for c in COLUMNS.values() if c.title == name), None)
     if column is None:
         raise ValueError(f"{name}{how}{value:.40}: no such column{nearest(name, tuple(COLUMNS))}")
+    if EITHER in value and how in ("=", "!=") and column.kind != TEXT:
+        each = [_condition(name, "=", part) for part in value.split(EITHER)]
+        return lambda row: any(one(row) for one in each) == (how == "=")
     if value == NONE and how in ("=", "!="):
         return lambda row: (column.value(row) is None) == (how == "=")
     if column.kind == TEXT:
@@ -181,9 +190,11 @@ def _of_text(column: Column, how: str, value: str) -> Condition:
     if how == "~":
         return lambda row: wanted in str(getattr(row, column.name)).casefold()
 
+    either = {wanted, *wanted.split(EITHER)}
+
     def equal(row: Row) -> bool:
         found = str(getattr(row, column.name)).casefold()
-        return found == wanted or (column.name == "sweep" and wanted in found.split(", "))
+        return found in either or (column.name == "sweep" and not either.isdisjoint(found.split(", ")))
 
     return equal if how == "=" else lambda row: not equal(row)
 

@@ -13,16 +13,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
 from analysis.settings import COMPUTES, COUNTS, StudySettings
 from dashboards import typed
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of
 
 if TYPE_CHECKING:
-    from analysis.output.answer import Line
+    import pandas as pd
+
+    from analysis.output.answer import Part, Spelt
     from analysis.study import Study
     from dashboards.figures.style import Page
     from dashboards.live import View
@@ -190,7 +189,7 @@ class Fit:
     asked: StudySettings
     study: Study
     pages: list[Page]
-    answer: list[Line]
+    answer: list[Spelt]
     cuts: list[Cut]
 
 
@@ -203,7 +202,7 @@ def fit(given: StudySettings, chosen: Choice, view: View) -> Fit:
     Raises:
         UsageError, StoreError: in one sentence.
     """
-    from analysis.output.answer import answer
+    from analysis.output.answer import spelt
     from dashboards import data
     from dashboards.figures import catalogue
 
@@ -212,15 +211,17 @@ def fit(given: StudySettings, chosen: Choice, view: View) -> Fit:
     study, pages, said = view.study, view.pages, view.answer
     if asked != given:
         study = data.load(asked)[0]
-        pages, said = catalogue.pages(study, view.curves), answer(study)
+        pages, said = catalogue.pages(study, view.curves), spelt(study)
     shown = [page for page in pages if page.group == GROUP]
     return Fit(asked=asked, study=study, pages=shown, answer=said, cuts=cuts(study))
 
 
-def beside(now: Sequence[Line], before: Sequence[Line]) -> list[tuple[str, str, str]]:
-    """The lines of an answer with what another said in their place; empty where that was the same or nothing."""
+def beside(now: Sequence[Spelt], before: Sequence[Spelt]) -> list[tuple[str, list[Part], list[Part]]]:
+    """The lines of an answer with what another said in their place; nothing where that was the same or nothing."""
+    from analysis.output.answer import words
+
     known = dict(before)
-    return [(label, said, known.get(label, "") if known.get(label) != said else "") for label, said in now]
+    return [(n, said, was if words(was := known.get(n, [])) != words(said) else []) for n, said in now]
 
 
 # ----------------------------------------------------------------------------------------------------- a backtest's cut
@@ -243,7 +244,7 @@ def cuts(study: Study) -> list[Cut]:
     rows = study.judged
     if rows.empty:
         return []
-    return [_cut(rows[rows.fitted_to == top]) for top in np.unique(rows.fitted_to.to_numpy(float))]
+    return [_cut(rows[rows.fitted_to == top]) for top in sorted(rows.fitted_to.unique())]
 
 
 def _cut(rows: pd.DataFrame) -> Cut:
@@ -266,6 +267,8 @@ def foretold(cut: Cut) -> str:
 
 def _missed(rows: pd.DataFrame) -> str:
     """How far off some predictions were, and how many of the intervals that there are held."""
+    import numpy as np
+
     from dashboards.figures.backtest import held
 
     inside = held(rows)[:, -1]

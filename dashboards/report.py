@@ -48,24 +48,28 @@ def write(study: Study, out: Path, given: StudySettings | None = None, next_comm
         given: what the study was asked for by, for the line of Python below each figure.
         next_command: says what to run next.
     """
-    from analysis.output.answer import answer
+    from analysis.output.answer import spelt
     from dashboards import exports, offline, summary
+    from dashboards.run_list import RunList
 
     made = _pages(study)
     code = {page.slug: exports.code(given, page.slug) for page in made}
-    lead, others = summary.split(answer(study))
+    runs = RunList(study=study)
+    said = [(label, summary.linked(parts, runs.address)) for label, parts in spelt(study)]
+    lead, others = summary.split(said)
     offline.write_pages(
         study.runs.name,
         made,
         out,
         "summary.html",
         code,
+        runs,
         lead=lead,
         others=others,
         next_command=next_command if study.predictions else "",
         figure_of=summary.figure_of,
         slugs=[page.slug for page in made],
-        groups=summary.groups(study),
+        groups=summary.groups(study, runs.address),
         notes=study.notes,
     )
 

@@ -1,13 +1,19 @@
-"""What a first page says of a study, for the report and the app: the answer in a paragraph, the tables in groups."""
+"""What a first page says of a study, for the report and the app: the answer in a paragraph, the tables in groups.
+
+Numbers have an address: of the runs that they rest on, as far as it is known which these are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from dashboards import typeset
 
 if TYPE_CHECKING:  # the app answers before what fits is imported
-    from analysis.output.answer import Line
+    from analysis.output.answer import Part
+    from analysis.output.evidence import Runs
     from analysis.output.text import Table
     from analysis.study import Study
 
@@ -35,18 +41,39 @@ UNSAID = {  # what folds a row away, by its table and column: these rows give no
 }
 
 
+Said = TypeVar("Said")
+Address = Callable[["Runs"], str]  # of a page that shows these runs and no others; empty where there is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table, and the address of the runs that its numbers rest on."""
+
+    cells: Sequence[str]
+    address: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shown:
     """A table: rows to read, and those folded away with what they are."""
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    folded: Sequence[Sequence[str]]
+    rows: Sequence[Row]
+    folded: Sequence[Row]
     folded_are: str
 
 
-def split(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+def linked(parts: Iterable[Part], address: Address) -> list[tuple[str, str]]:
+    """A sentence in pieces, each with its address; only numbers have one."""
+    found = list[tuple[str, str]]()
+    for words, runs in parts:
+        to = address(runs) if runs else ""
+        found += [(text, to if is_number else "") for text, is_number in typeset.numbers(words)]
+    return found
+
+
+def split(lines: Sequence[tuple[str, Said]]) -> tuple[list[tuple[str, Said]], list[tuple[str, Said]]]:
     """The lines of an answer that come first (the first target, how far to trust it, what to mend), and the others."""
     target = next((label for label, _ in lines if label.startswith(AT)), None)
     lead = [line for line in lines if line[0] in (target, *LEADS)]
@@ -59,21 +86,26 @@ def figure_of(label: str, known: Sequence[str]) -> str | None:
     return slug if slug in known else None
 
 
-def groups(study: Study) -> list[tuple[str, list[Shown]]]:
+def groups(study: Study, address: Address) -> list[tuple[str, list[Shown]]]:
     """The tables of a study in groups."""
     from analysis.output import text
 
     tables = text.tables(study)
     found = [
-        (name, [_shown(t) for begin in begins for t in tables if t[0].startswith(begin)]) for name, begins in GROUPS
+        (name, [_shown(study, t, address) for begin in begins for t in tables if t[0].startswith(begin)])
+        for name, begins in GROUPS
     ]
     return [(name, shown) for name, shown in found if shown]
 
 
-def _shown(table: Table) -> Shown:
-    title, header, rows = table
+def _shown(study: Study, table: Table, address: Address) -> Shown:
+    from analysis.output import evidence
+
+    title, header, cells = table
+    behind = [evidence.of_row(study, title, row) for row in cells]
+    rows = [Row(cells=c, address=address(runs) if runs else "") for c, runs in zip(cells, behind, strict=True)]
     column, words, what = next((rule for begin, rule in UNSAID.items() if title.startswith(begin)), (0, (), ""))
-    folded = [row for row in rows if words and row[column].startswith(words)]
+    folded = [row for row in rows if words and row.cells[column].startswith(words)]
     if len(folded) == len(rows):  # nothing would be left to read
         folded = []
     kept = [row for row in rows if row not in folded]

@@ -1,4 +1,4 @@
-"""Words of the analysis as a paper prints them: powers of ten and exponents raised, minus and plus-minus signs."""
+"""Words of the analysis as a paper prints them: powers raised, minus and plus-minus signs; and the numbers in them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
 _POWER = r"(?<=[\w)])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "alpha_C": "α_C", "alpha_N": "α_N", "alpha_D": "α_D"}
+# in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on
+_SAID = re.compile(
+    r"(?<![\w.^+-])(?:\w\^)?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?[kMBT%]?(?!\w)(?: \([^()]* to [^()]*\))?"
+)
 _IS_NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?[kMBT%]?( \(.*\))?( to .*)?|-|")
 
 
@@ -30,6 +34,15 @@ def pieces(text: str) -> list[tuple[str, bool]]:
         end = match.end()
     found.append((text[end:], False))
     return [(part if raised else part.replace("+-", "±"), raised) for part, raised in found if part]
+
+
+def numbers(text: str) -> list[tuple[str, bool]]:
+    """A text in pieces, each with whether it is a number; put together they are the text."""
+    found, end = list[tuple[str, bool]](), 0
+    for match in _SAID.finditer(text):
+        found += [(text[end : match.start()], False), (match.group(), True)]
+        end = match.end()
+    return [(part, is_one) for part, is_one in [*found, (text[end:], False)] if part]
 
 
 def is_number(text: str) -> bool:

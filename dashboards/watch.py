@@ -15,9 +15,10 @@ from gpt3core import costs
 from gpt3core.errors import StoreError
 from gpt3core.store import places, sweepdir
 from gpt3core.store.rundir import RunDir
-from sweeps.watching import history, incidents, loss_trace, said, standing
+from sweeps.watching import history, incidents, loss_trace, said, speed, standing
 from sweeps.watching.history import History
 from sweeps.watching.loss_trace import Stamp
+from sweeps.watching.speed import Speed
 from sweeps.watching.standing import Standing
 
 SWEEPS = 8  # that readers look at, of which something is kept
@@ -44,6 +45,7 @@ class Past:
     told_by: tuple[object, ...]  # what it depends on, but for the time
     history: History
     sizes: dict[str, float]  # non-embedding parameters by the label of a size
+    speeds: dict[str, Speed]  # by run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class _Followed:
     under: dict[str, tuple[Stamp, Under]] = field(default_factory=dict)
     past: Past | None = None
     sizes: dict[str, float] = field(default_factory=dict)
+    speeds: dict[str, Speed] = field(default_factory=dict)  # of finished runs
 
 
 class Watch:
@@ -106,7 +109,10 @@ class Watch:
             for size, run_id in runs.items():
                 self._measure(known.sizes, size, run_id)
             self._pasts += 1
-            known.past = Past(number=self._pasts, told_by=told_by, history=found, sizes=dict(known.sizes))
+            speeds = speed.of_runs(self._root, found.stays, sweep.running, known.speeds)
+            known.past = Past(
+                number=self._pasts, told_by=told_by, history=found, sizes=dict(known.sizes), speeds=speeds
+            )
             return known.past
 
     def _of(self, name: str) -> _Followed:

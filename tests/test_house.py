@@ -150,7 +150,8 @@ HEAVY = ("torch", "ray", "pandas", "scipy", "numpy")
         ("gpt3core.data.prepare.__main__", HEAVY),
         ("gpt3core.evals.command", HEAVY),
         ("sweeps.driving.driver sweeps.cluster.launcher", HEAVY[:4]),
-        ("analysis.fit analysis.api analysis.design analysis.forecast dashboards.app dashboards.report", HEAVY[:2]),
+        ("analysis.fit analysis.api analysis.design analysis.forecast dashboards.report", HEAVY[:2]),
+        ("dashboards.app dashboards.pages.shell", HEAVY),
     ],
 )
 def test_commands_answer_before_anything_heavy_is_imported(modules, heavy):

@@ -1,6 +1,7 @@
 """The answer first: what was run, the law, what the target would reach, how far to trust it, the one thing to mend.
 
-A few labelled sentences that the terminal and the report open with; the tables behind them are in ``text``.
+A few labelled sentences that the terminal and the report open with; the tables behind them are in ``text``. A sentence
+is made in parts, each with the runs that its numbers rest on.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import REPEATS
 from analysis.note import Note
+from analysis.output import evidence
+from analysis.output.evidence import NONE, Runs
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from gpt3core.words import count, flops, number, number_of, outside, size, span
 
-Line = tuple[str, str]
+Line = tuple[str, str]  # a label, and what it says
+Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in them rest on
+Spelt = tuple[str, list[Part]]  # a line in parts
 MOST_TARGETS = 3
 AT_BOUND = " (at its bound)"
 MISSES = 0.8  # share of held-out runs inside their 95% intervals, below which these are not to be trusted much
@@ -51,18 +56,36 @@ GRAVEST = (
 
 def answer(study: Study) -> list[Line]:
     """Labels with their sentences; what is not known has no line."""
+    return [(label, words(parts)) for label, parts in spelt(study)]
+
+
+def spelt(study: Study) -> list[Spelt]:
+    """The same in parts."""
     lines = [("runs", _ran(study)), ("law", _law(study)), ("size", _exponent(study)), *_reached(study)]
     trust = _trust(study)
-    lines += [("trust", trust), ("weakest", _weakest(study, trust))]
-    return [(label, sentence) for label, sentence in lines if sentence]
+    lines += [("trust", trust), ("weakest", [(_weakest(study, words(trust)), NONE)])]
+    return [(label, parts) for label, parts in lines if words(parts)]
 
 
-def _ran(study: Study) -> str:
+def words(parts: Iterable[Part]) -> str:
+    """The sentence that parts make."""
+    return "".join(said for said, _ in parts)
+
+
+def _ran(study: Study) -> list[Part]:
     """What the fit rests on, and what stayed out."""
-    table, everything = study.table, study.everything
-    said = f"{len(table)} of {len(everything)} fitted"
-    out = [f"{len(rule.excluded)} {rule.name}" for rule in study.rules if rule.excluded and rule.on]
-    said += f" (out: {', '.join(out)})" if out else ""
+    every, fitted = evidence.runs(study.everything.run_id), evidence.of_fit(study)
+    parts: list[Part] = [(f"{len(study.table)}", fitted), (" of ", NONE), (f"{len(every)}", every), (" fitted", NONE)]
+    out = [rule for rule in study.rules if rule.excluded and rule.on]
+    for i, rule in enumerate(out):
+        parts.append((" (out: " if i == 0 else ", ", NONE))
+        parts.append((f"{len(rule.excluded)} {rule.name}", evidence.runs(rule.excluded)))
+    return [*parts, (")" if out else "", NONE), (_of_table(study), fitted)]
+
+
+def _of_table(study: Study) -> str:
+    """The sizes, tokens and computes of the runs that were fitted, and what they took."""
+    table, said = study.table, ""
     if table.N.notna().any():
         said += f": {number_of(table.N.nunique(), 'size')}, N {_range(table.N)} ({LABELS[study.convention.n]})"
     if table.D.notna().any():
@@ -78,26 +101,28 @@ def _ran(study: Study) -> str:
     return said
 
 
-def _range(values: Iterable[float], words: Callable[[float], str] = count) -> str:
+def _range(values: Iterable[float], spell: Callable[[float], str] = count) -> str:
     found = np.asarray(values, float)
     low, high = float(np.nanmin(found)), float(np.nanmax(found))
-    return words(low) if low == high else f"{words(low)} to {words(high)}"
+    return spell(low) if low == high else f"{spell(low)} to {spell(high)}"
 
 
-def _law(study: Study) -> str:
+def _law(study: Study) -> list[Part]:
     """Of the laws whose parameters are all fitted the one that weighs most in the predictions."""
     weighting = study.weighting
     if study.ensemble is None or weighting is None:
-        return ""
+        return []
     ordered = [study.ensemble.choices[i].law.name for i in np.argsort(-weighting.weights, kind="stable")]
     fitted = {law.fit.law.name: law for law in study.laws.values()}  # one with fixed exponents by its own name
     law = next((fitted[name] for name in ordered if name in fitted), None)
     if law is None or law.fit.theta is None:
-        return ""
+        return []
     fit = law.fit
     if fit.status is not FitStatus.OK:
-        return f"{fit.law.equation} weighs most and is {fit.status.value}: predict by it, do not quote its parameters"
-    return f"{fit.law.equation}: {', '.join(_parameter(law, name) for name in fit.params)}"
+        told = f"{fit.law.equation} weighs most and is {fit.status.value}: predict by it, do not quote its parameters"
+        return [(told, NONE)]
+    parameters = ", ".join(_parameter(law, name) for name in fit.params)
+    return [(f"{fit.law.equation}: ", NONE), (parameters, evidence.of_law(study, law))]
 
 
 def _parameter(law: FittedLaw, name: str) -> str:
@@ -116,11 +141,11 @@ def value_of(law: FittedLaw, name: str, digits: int = 3) -> str:
     return number(value, digits)
 
 
-def _exponent(study: Study) -> str:
+def _exponent(study: Study) -> list[Part]:
     """How the best size grows, by the approach that foresaw it best."""
     name, a = study.advice.approach, study.advice.a
     if not name or a is None or not math.isfinite(a):
-        return ""
+        return []
     joint = study.laws.get("chinchilla")
     draws = {"2": study.minima.draws, "3": joint.a_draws if joint else None}.get(name[0])
     inside = ""
@@ -129,51 +154,58 @@ def _exponent(study: Study) -> str:
     elif draws is not None and len(draws):
         inside = span(uncertainty.interval(draws[:, 0] if draws.ndim > 1 else draws))
     inside = f" ({inside})" if inside not in ("", "-") else ""
-    return f"N* ~ C^{a:.2f}{inside}, by approach {name}"
+    return [(f"N* ~ C^{a:.2f}{inside}", evidence.of_approach(study, name)), (f", by approach {name}", NONE)]
 
 
-def _reached(study: Study) -> list[Line]:
+def _reached(study: Study) -> list[Spelt]:
     """A line a target: the loss with the interval of a new run, and the size; and the scores at the first."""
-    lines = [(f"at {flops(p.compute)}", _prediction(p)) for p in study.predictions[:MOST_TARGETS]]
+    lines: list[Spelt] = [(f"at {flops(p.compute)}", _prediction(study, p)) for p in study.predictions[:MOST_TARGETS]]
     if more := len(study.predictions) - len(lines):
-        lines.append(("", f"and {more} more targets: tables=all, or fit.json"))
+        lines.append(("", [(f"and {more} more targets: tables=all, or fit.json", NONE)]))
     if study.predictions:
-        found = [_score(a) for a in study.accuracies[0] if a.accuracy is not None]
-        others = ["and others: tables=all, or fit.json"] if len(found) > MOST_TARGETS else []
-        return [*lines, ("scores", "; ".join(found[:MOST_TARGETS] + others))]
+        found = [a for a in study.accuracies[0] if a.accuracy is not None]
+        scores = [part for a in found[:MOST_TARGETS] for part in (*_score(study, a), ("; ", NONE))]
+        others = "and others: tables=all, or fit.json" if len(found) > MOST_TARGETS else ""
+        return [*lines, ("scores", [*scores, (others, NONE)] if others else scores[:-1])]
     told = [a for a in study.score_forecasts if a.accuracy is not None]
-    return [(f"at {flops(a.compute)}", _score(a)) for a in told[:MOST_TARGETS]]
+    return [(f"at {flops(a.compute)}", _score(study, a)) for a in told[:MOST_TARGETS]]
 
 
-def _score(found: Accuracy) -> str:
-    return f"{found.task}, K={found.shots}: {found.accuracy:.3f} ({span(found.interval_new_run)} for a new run)"
+def _score(study: Study, found: Accuracy) -> list[Part]:
+    """A score, which rests on the runs that were asked, and on those behind a loss that it goes through."""
+    asked = evidence.of_scores(study, found.task, found.shots)
+    through = evidence.of_prediction(study, optimal=study.predictions[0].optimal) if study.predictions else NONE
+    said = f"{found.accuracy:.3f} ({span(found.interval_new_run)} for a new run)"
+    return [(f"{found.task}, K={found.shots}: ", NONE), (said, evidence.runs([*asked, *through]))]
 
 
-def _prediction(p: Prediction) -> str:
+def _prediction(study: Study, p: Prediction) -> list[Part]:
     what = f"{p.name}: " if p.name and not p.optimal else ""
-    said = f"{what}loss {p.loss:.3f}"
+    said = f"loss {p.loss:.3f}"
     if p.interval_new_run is not None:
         said += f" ({span(p.interval_new_run, 4)} for a new run)"
     if p.optimal and p.interval_n is not None:
         said += f", best size {size(p.n, p.interval_n)} on {size(p.d, p.interval_d)} tokens"
     else:
         said += f", {count(p.n)} on {count(p.d)} tokens"
-    return f"{said}; {outside(p.decades)} the data"
+    said += f"; {outside(p.decades)} the data"
+    return [(what, NONE), (said, evidence.of_prediction(study, optimal=p.optimal))]
 
 
-def _trust(study: Study) -> str:
+def _trust(study: Study) -> list[Part]:
     """A word, and what it rests on: how many backtests, how far they reach beside the target, how they came out."""
     weighting, asked = study.weighting, [*study.predictions, *study.predicted_points]
     if weighting is None:
-        return ""
+        return []
     calibration = weighting.calibration
     if not calibration.supported:
-        return f"none: {calibration.reason}"
+        return [(f"none: {calibration.reason}", NONE)]
     if study.explained is not None and not study.explained.told:
-        return (
-            f"none: the laws follow these losses no better than they would follow noise (F test, p = "
-            f"{study.explained.chance:.2g}); backtests that hold show only that the losses do not move"
-        )
+        return [
+            ("none: the laws follow these losses no better than they would follow noise (F test, p = ", NONE),
+            (f"{study.explained.chance:.2g}", evidence.of_fit(study)),
+            ("); backtests that hold show only that the losses do not move", NONE),
+        ]
     farthest = max((abs(p.decades) for p in asked), default=0.0)
     bins = study.coverage
     told = bins.dropna(subset="coverage95") if len(bins) else bins
@@ -185,14 +217,14 @@ def _trust(study: Study) -> str:
     word = "poor" if grades[0] or all(grades) else "fair" if grades[1] else "good"
     wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
     of = "" if asked else " for runs of given N and D"
-    said = (
-        f"{word}{of}: {number_of(calibration.cuts, 'backtest')}{wanted}, none beyond {calibration.farthest:.1f} decades"
-    )
+    fitted = evidence.of_prediction(study, optimal=bool(study.predictions) and study.predictions[0].optimal)
+    parts = [(f"{word}{of}: ", NONE), (number_of(calibration.cuts, "backtest"), fitted), (wanted, NONE)]
+    parts.append((f", none beyond {calibration.farthest:.1f} decades", fitted))
     if len(bins):
-        said += f"; median miss at the farthest {float(bins.median_abs_error.iloc[-1]):.1%}"
+        parts.append((f"; median miss at the farthest {float(bins.median_abs_error.iloc[-1]):.1%}", fitted))
     if len(told):
-        said += f", and {covered:.0%} of all held-out runs inside their 95% intervals"
-    return said
+        parts += [(f", and {covered:.0%}", fitted), (" of all held-out runs inside their 95% intervals", NONE)]
+    return parts
 
 
 def _weakest(study: Study, trust: str) -> str:

@@ -14,7 +14,8 @@ from analysis.accuracy.trends import BELOW, MEAN, Trend
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import panels
-from dashboards.figures.style import AXIS, GREY, PALETTE, Page, add_scale, plain, shades
+from dashboards.figures.look import AXIS, GREY, PALETTE
+from dashboards.figures.style import Page, add_scale, plain, shades
 from gpt3core.words import count, flops
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")

@@ -11,7 +11,8 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
 from dashboards.figures.accuracy import BASELINE, BASELINE_NAME, WITHOUT_SIZES, counted, evaluations, measured, summary
-from dashboards.figures.style import MARKERS, PALETTE, Page, axes, plain
+from dashboards.figures.look import PALETTE
+from dashboards.figures.style import MARKERS, Page, axes, plain
 from gpt3core.words import count
 
 THIN = 0.25  # opacity of the lines of single tasks

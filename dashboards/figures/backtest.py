@@ -10,7 +10,8 @@ from analysis.estimation.backtest import LEVELS, held
 from analysis.laws import Array
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
-from dashboards.figures.style import GREY, LOSS, PALETTE, Page, plain, scale
+from dashboards.figures.look import GREY, PALETTE
+from dashboards.figures.style import LOSS, Page, plain, scale
 from gpt3core.words import flops, number_of
 
 SLUG, TITLE = "backtest", "Backtests: predicted against measured"

@@ -13,7 +13,8 @@ from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.laws import Array
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, panelled
-from dashboards.figures.style import GREY, PALETTE, Page, printed
+from dashboards.figures.look import GREY, PALETTE
+from dashboards.figures.style import Page, printed
 from gpt3core.words import span
 
 SLUG, TITLE = "clouds", "Exponents under resampling"

@@ -9,7 +9,8 @@ from analysis.estimation.compare import Comparison
 from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
 from dashboards.figures.drawing import label
-from dashboards.figures.style import AXIS, LOSS, MARKERS, PALETTE, Page, axes, behind, hover, plain
+from dashboards.figures.look import AXIS, PALETTE
+from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, plain
 from gpt3core.words import flops
 
 ABOUT = (

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from analysis.reference.tables import gpt3_models
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import GREY, Page, axes, behind, plain, printed, shades
+from dashboards.figures.look import GREY
+from dashboards.figures.style import Page, axes, behind, plain, printed, shades
 from gpt3core.costs import PF_DAY
 from gpt3core.words import count, flops, number_of
 

@@ -15,8 +15,9 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, band, label, nothing, panelled, percent_off, residuals, strip
+from dashboards.figures.look import PALETTE
 from dashboards.figures.optimum import BY_LAW, by_law
-from dashboards.figures.style import PALETTE, Page, behind, hover, scale
+from dashboards.figures.style import Page, behind, hover, scale
 from gpt3core.words import span
 
 SLUG, TITLE = "contours", "Lines of equal loss"

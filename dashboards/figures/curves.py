@@ -13,7 +13,8 @@ from analysis.study import Study
 from dashboards.downsample import downsample
 from dashboards.figures import published as overlay
 from dashboards.figures.drawing import Panel, arrange, label, law_line, law_points, panelled
-from dashboards.figures.style import LOSS, PALETTE, Page, behind, of_size, plain, shades
+from dashboards.figures.look import PALETTE
+from dashboards.figures.style import LOSS, Page, behind, of_size, plain, shades
 from gpt3core.words import count
 
 CURVE_POINTS = 400

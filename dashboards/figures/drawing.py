@@ -17,7 +17,8 @@ from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
 from analysis.study import Study
-from dashboards.figures.style import GREY, Page, axes, faint, log_ticks
+from dashboards.figures.look import GREY, faint
+from dashboards.figures.style import Page, axes, log_ticks
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend

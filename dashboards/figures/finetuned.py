@@ -6,7 +6,8 @@ import plotly.graph_objects as go
 
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
-from dashboards.figures.style import AXIS, MARKERS, PALETTE, Page, axes, plain
+from dashboards.figures.look import AXIS, PALETTE
+from dashboards.figures.style import MARKERS, Page, axes, plain
 
 
 def finetuned(study: Study) -> Page | None:

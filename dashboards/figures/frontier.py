@@ -16,7 +16,8 @@ from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import published as overlay
 from dashboards.figures.drawing import band, label, law_points, mean_band, minima_points, predicted_points
-from dashboards.figures.style import GREY, LOSS, Page, add_runs, axes, behind, of_runs, printed
+from dashboards.figures.look import GREY
+from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs, printed
 from gpt3core.words import flops, outside
 
 

@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 
 from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3
 from analysis.reference.tables import gpt3_models, gpt3_scores, loss_of_compute, reference
-from dashboards.figures.style import MARKERS, PALETTE, Page, axes, printed
+from dashboards.figures.look import PALETTE
+from dashboards.figures.style import MARKERS, Page, axes, printed
 from gpt3core.costs import PF_DAY
 
 SETTINGS = ("zero-shot", "one-shot", "few-shot")

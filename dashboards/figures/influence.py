@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from analysis.estimation.influence import Influence
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
-from dashboards.figures.style import GREY, PALETTE, Page, faint, plain
+from dashboards.figures.look import GREY, PALETTE, faint
+from dashboards.figures.style import Page, plain
 from gpt3core.words import change, flops, number_of
 
 SLUG, TITLE = "influence", "Influence on the prediction"

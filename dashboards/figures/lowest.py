@@ -14,7 +14,8 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
 from dashboards.figures.curves import kept
-from dashboards.figures.style import LOSS, PALETTE, Page, axes, behind, plain, printed, shades
+from dashboards.figures.look import PALETTE
+from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed, shades
 
 BLACK = "#000000"
 HEIGHT = 860  # pixels, of two panels: a phone has no room beside one

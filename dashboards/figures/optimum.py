@@ -20,7 +20,7 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, band, in_corner
-from dashboards.figures.style import PALETTE
+from dashboards.figures.look import PALETTE
 from gpt3core.words import count, flops, span
 
 POINTS, BY_LAW = 40, 14  # of a line; of one that is all but straight and takes longer

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from analysis.estimation.predict import Prediction
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.style import AXIS, GREY, LOSS, PALETTE, Page, axes, faint, printed
+from dashboards.figures.look import AXIS, GREY, PALETTE, faint
+from dashboards.figures.style import LOSS, Page, axes, printed
 from gpt3core.words import count, flops
 
 # where along a curve its name stands, on the side that is free

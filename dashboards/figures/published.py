@@ -12,7 +12,7 @@ from analysis.reference.tables import gpt3_models, loss_of_compute, reference
 from analysis.runs.conventions import LABELS, Compute
 from analysis.study import Study
 from dashboards.figures.drawing import label, place
-from dashboards.figures.style import GREY
+from dashboards.figures.look import GREY
 from gpt3core.costs import PF_DAY
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from analysis.estimation.solve import Fit, FitStatus
 from analysis.laws import CHINCHILLA
 from analysis.study import Study
-from dashboards.figures.style import AXIS, Page, add_runs, axes, behind
+from dashboards.figures.look import AXIS
+from dashboards.figures.style import Page, add_runs, axes, behind
 
 
 def residuals(study: Study) -> Page:

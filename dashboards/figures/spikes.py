@@ -12,7 +12,8 @@ from plotly.subplots import make_subplots
 
 from analysis.laws.base import Array
 from dashboards.downsample import downsample
-from dashboards.figures.style import GREY, LOSS, PALETTE, Page, axes, plain, round_values
+from dashboards.figures.look import GREY, PALETTE
+from dashboards.figures.style import LOSS, Page, axes, plain, round_values
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.words import number_of
 from sweeps.watching.incidents import START, Incident

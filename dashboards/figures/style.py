@@ -1,4 +1,4 @@
-"""What the figures share: colours, axes, texts, and the page that carries a figure and the rows behind it."""
+"""What the figures share: axes, texts, and the page that carries a figure and the rows behind it."""
 
 from __future__ import annotations
 
@@ -11,37 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import hex_to_rgb, sample_colorscale
 
+from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS
 from dashboards.typeset import pieces
 from gpt3core.words import count
 
-PALETTE = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#8C564B",
-)  # Okabe and Ito 2008, for all eyes
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
-# of every figure: plotly 7 shows a button that uploads it to a cloud service unless told not to
-CONFIG = {
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-    "displaylogo": False,
-    "responsive": True,
-    "modeBarButtonsToRemove": ["toImage"],
-}
 LOSS = "loss, nats per token"
-# what is ordered (a size, a budget) has its place on this scale: viridis without its end, which is pale on paper
-SCALE = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
-DARK_SCALE = ("#7b5ea7", "#6f76bd", "#5d8cc4", "#4aa0c0", "#3fb4b0", "#4fc597", "#78d478", "#abe060", "#e4ea5c")
-PAPER, INK, GRID, AXIS, GREY = "#ffffff", "#1a1a1a", "#e4e4e4", "#888", "#777777"
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
-BAND = 0.12  # opacity
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
 
@@ -180,37 +157,11 @@ def add_scale(figure: go.Figure, sizes: Iterable[float], *, pixels: int | None =
     figure.add_scatter(x=[None] * len(sizes), y=[None] * len(sizes), mode="markers", marker=marker, showlegend=False)
 
 
-def faint(color: str, opacity: float = BAND) -> str:
-    """A colour of a band, that lets what is behind it through."""
-    red, green, blue = hex_to_rgb(color)
-    return f"rgba({red},{green},{blue},{opacity})"
-
-
 def scale() -> list[list[Any]]:
     """SCALE as plotly takes one."""
     return [[i / (len(SCALE) - 1), color] for i, color in enumerate(SCALE)]
 
 
-def _steps(colors: tuple[str, ...]) -> list[str]:
-    """SHADES colours between those of a scale."""
-    return [str(color) for color in sample_colorscale(list(colors), np.linspace(0, 1, SHADES).tolist())]
-
-
-SHADES = 64
-_STEPS = _steps(SCALE)
-# each colour that a figure may have, on white paper and on black: a reader's theme is put on by exchanging them
-_LINES = [
-    *((GREY, "#a2a2a2"), ("#000000", "#f2f2f2")),
-    *(("#0072B2", "#4FA8E0"), ("#D55E00", "#F28C3C"), ("#009E73", "#2FC79B"), ("#CC79A7", "#E29BC4")),
-    *(("#E69F00", "#F5B93A"), ("#56B4E9", "#8CCBF2"), ("#8C564B", "#C4938A")),
-]
-COLOURS = [
-    *((PAPER, "#141414"), (INK, "#e6e6e6"), (GRID, "#303030"), (AXIS, "#909090"), ("#000", "#f4f4f4")),
-    *_LINES,
-    *((faint(light), faint(dark, 0.17)) for light, dark in _LINES),
-    *zip(SCALE, DARK_SCALE, strict=True),
-    *zip(_STEPS, _steps(DARK_SCALE), strict=True),
-]
 _AXES = {
     "automargin": True,
     "title": {"standoff": 12},
@@ -240,4 +191,4 @@ def shades(values: Iterable[float]) -> list[str]:
     if not len(log):
         return []
     place = (log - log.min()) / max(float(np.ptp(log)), 1e-9)
-    return [_STEPS[round(at * (SHADES - 1))] for at in place.tolist()]
+    return [STEPS[round(at * (SHADES - 1))] for at in place.tolist()]

@@ -1,23 +1,22 @@
-"""Figures of a sweep's operation, from its history: who held which devices when, how many of them, and what it cost."""
+"""The timeline of a sweep: who held which nodes when, and who is to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.downsample import downsample
-from dashboards.figures.style import GREY, PALETTE, Page, add_scale, axes, faint, plain, shades
-from gpt3core.words import cost, duration, number_of
+from dashboards.figures.look import GREY, PALETTE
+from dashboards.figures.style import Page, add_scale, axes, plain, shades
+from gpt3core.words import duration
 from sweeps.watching import history as past
 from sweeps.watching.history import Coming, History, Stay
 
-MOST = 2000  # stays that are drawn, the latest ones; and points of a line
+MOST = 2000  # stays that are drawn, the latest ones
 LANE, LOWEST, TALLEST = 16, 320, 1400  # pixels: of a run's bar, and of the figure
-LOW, SCALE = 340, 170  # pixels: of a figure of one line, and of the bar of sizes
+SCALE = 170  # pixels of the bar of sizes
 NAMED, MOST_NAMES = 8, 60  # characters of a node, as elsewhere; nodes that are named
 NOWHERE, TO_COME = "node not known", "to come"
 HATCH = "rgba(255,255,255,0.75)"
@@ -110,9 +109,11 @@ def _about(history: History, shown: int) -> str:
             f"Ticks: when a run was expected to end as it started; {late} of {len(ends)} that ended well took longer."
         )
     if len(history.drivers) > 1:
-        parts.append(f"Drivers: {len(history.drivers)}, the last since {_clock(history.drivers[-1])}.")
+        parts.append(f"Drivers: {len(history.drivers)}, the last since {clock(history.drivers[-1])}.")
     if history.coming:
-        parts.append("Outlined: when runs that wait are expected to run, by the driver's last word.")
+        many = len(history.coming)
+        some = f"{many:,} of the {history.waiting:,} runs" if history.waiting > many else "runs"
+        parts.append(f"Outlined: when {some} that wait are expected to run, by the driver's last word.")
     return " ".join(parts)
 
 
@@ -177,7 +178,7 @@ def _add_stays(
 def _said(stay: Stay, now: float) -> str:
     """A hover text."""
     ended = stay.until(now)
-    words = [f"<b>{plain(stay.run_id)}</b>: {stay.how}", f"{_clock(stay.began)} to {_clock(ended)}"]
+    words = [f"<b>{plain(stay.run_id)}</b>: {stay.how}", f"{clock(stay.began)} to {clock(ended)}"]
     words[1] += f", {duration(ended - stay.began)}"
     if stay.expected is not None:
         words.append(f"expected {duration(stay.expected - stay.began)}")
@@ -185,7 +186,8 @@ def _said(stay: Stay, now: float) -> str:
     return "<br>".join([*words, *([plain(stay.reason[:160])] if stay.reason else [])])
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A moment in short."""
     return f"{moment(seconds):%m-%d %H:%M:%S}"
 
 
@@ -201,7 +203,7 @@ def _add_expected(
             mode="markers",
             name="expected end",
             marker={"symbol": "line-ns", "size": 10, "line": {"width": 1.5, "color": "#D55E00"}},
-            text=[f"{plain(stay.run_id)}<br>expected to end at {_clock(end)}" for stay, end, _ in known],
+            text=[f"{plain(stay.run_id)}<br>expected to end at {clock(end)}" for stay, end, _ in known],
             hoverinfo="text",
         )
     if coming:
@@ -214,7 +216,7 @@ def _add_expected(
             showlegend=False,
             marker={"color": CLEAR, "line": {"color": [colors[run.size] for run, _ in coming], "width": 1.2}},
             hovertext=[
-                f"<b>{plain(run.run_id)}</b> waits<br>expected {_clock(run.starts)} to {_clock(run.ends)}"
+                f"<b>{plain(run.run_id)}</b> waits<br>expected {clock(run.starts)} to {clock(run.ends)}"
                 for run, _ in coming
             ],
             hoverinfo="text",
@@ -244,111 +246,15 @@ def _table(history: History) -> pd.DataFrame:
         }
         for s in history.stays
     ]
+    rows += [
+        {
+            "run_id": run.run_id,
+            "size": run.size,
+            "began": stamp(run.starts),
+            "expected_seconds": round(run.ends - run.starts, 1),
+            "how": TO_COME,
+        }
+        for run in history.coming
+    ]
     columns = ("run_id", "size", "nodes", "devices", "began", "seconds", "expected_seconds", "how", "reason")
     return pd.DataFrame(rows, columns=list(columns))
-
-
-# --------------------------------------------------------------------------------------------------- devices and cost
-
-
-def utilisation(history: History) -> Page:
-    """How many of the cluster's devices runs held, over time."""
-    held = past.in_use(history)
-    if held and (held[-1][1] > 0 or history.ends is not None):
-        held = [*held, (history.now, held[-1][1])]
-    figure = go.Figure()
-    unit = f"{history.unit}s"
-    drawn = [held[i] for i in downsample([t for t, _ in held], [n for _, n in held], MOST, log=False)]
-    figure.add_scatter(
-        x=[moment(t) for t, _ in drawn],
-        y=[n for _, n in drawn],
-        mode="lines",
-        line={"shape": "hv", "color": PALETTE[0], "width": 1.5},
-        fill="tozeroy",
-        fillcolor=faint(PALETTE[0]),
-        name="held by runs",
-        hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:g} held<extra></extra>",
-    )
-    if history.cluster and held:
-        known = [*history.cluster, history.cluster[-1]]
-        times = [max(held[0][0], has.time) for has in history.cluster] + [held[-1][0]]
-        figure.add_scatter(
-            x=[moment(t) for t in times],
-            y=[has.devices for has in known],
-            mode="lines",
-            line={"shape": "hv", "color": GREY, "dash": "dash", "width": 1.5},
-            name="of the living nodes",
-            hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:g} there<extra></extra>",
-        )
-    axes(figure, "", f"{unit} in use", log_x=False)
-    figure.update_xaxes(type="date")
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(height=LOW)
-    share = past.share_in_use(history)
-    about = (
-        f"Runs of this sweep held {share:.0%} of the {unit}' time since the first start."
-        if share is not None
-        else "How large the cluster was, this sweep's log does not say (an older driver wrote it)."
-    )
-    about = about if history.stays else "Nothing has started."
-    rows = pd.DataFrame([{"time": stamp(t), unit: n} for t, n in held], columns=["time", unit])
-    return Page(slug="utilisation", title=f"{unit[0].upper()}{unit[1:]} in use", about=about, figure=figure, rows=rows)
-
-
-def spending(history: History) -> Page:
-    """Device-hours taken over time, those to come, and the limit."""
-    taken = past.taken(history)
-    unit = history.unit
-    figure = go.Figure()
-    drawn = [*taken[: -1 : max(1, len(taken) // MOST)], *taken[-1:]]
-    figure.add_scatter(
-        x=[moment(t) for t, _, _ in drawn],
-        y=[hours for _, hours, _ in drawn],
-        mode="lines",
-        line={"color": PALETTE[0], "width": 2},
-        name="taken",
-        text=[cost(hours, usd, unit) for _, hours, usd in drawn],
-        hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{text}<extra></extra>",
-    )
-    last = taken[-1] if taken else (history.now, 0.0, 0.0)
-    more = history.to_come or {}
-    spoke = history.now if history.spoke is None else min(history.spoke, history.now)
-    then = _taken_at(taken, spoke)  # what is to come is counted from there on
-    end = (then[0] + more.get("hours", 0.0), then[1] + more.get("usd", 0.0))
-    if history.ends is not None and more.get("hours"):
-        figure.add_scatter(
-            x=[moment(spoke), moment(max(spoke, history.ends))],
-            y=[then[0], end[0]],
-            mode="lines+markers",
-            line={"color": PALETTE[0], "dash": "dash", "width": 2},
-            marker={"symbol": ["circle", "star"], "size": [1, 12]},
-            name="expected",
-            text=[cost(*then, unit), f"ends {_clock(history.ends)}<br>{cost(*end, unit)}"],
-            hovertemplate="%{text}<extra></extra>",
-        )
-    if (limit := (history.limit or {}).get("hours")) is not None:
-        figure.add_hline(
-            y=limit, line={"color": "#D55E00", "dash": "dot"}, annotation_text=f"limit {limit:g} {unit}-hours"
-        )
-    axes(figure, "", f"{unit}-hours", log_x=False)
-    figure.update_xaxes(type="date")
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(height=LOW)
-    about = f"Taken until now: {cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
-    if history.ends is not None and more.get("hours"):
-        left = history.ends - history.now
-        told = f"in {duration(left)}" if left >= 0 else f"overdue by {duration(-left)}"
-        about += f" Expected: {cost(*end, unit)} by {_clock(history.ends)}, {told}, by the driver's last word."
-    rows = pd.DataFrame(
-        [{"time": stamp(t), "hours": hours, "usd": usd} for t, hours, usd in taken],
-        columns=["time", "hours", "usd"],
-    )
-    return Page(slug="spending", title="Cost and end", about=about, figure=figure, rows=rows)
-
-
-def _taken_at(taken: Sequence[tuple[float, float, float]], time: float) -> tuple[float, float]:
-    """Hours and dollars until a moment."""
-    if not taken:
-        return 0.0, 0.0
-    times, hours, usd = np.array(taken).T
-    return float(np.interp(time, times, hours)), float(np.interp(time, times, usd))

@@ -13,7 +13,8 @@ from analysis.laws import Array
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, in_corner, law_line, panelled, percent_off, residuals, strip
-from dashboards.figures.style import LOSS, PALETTE, Page, hover, of_size
+from dashboards.figures.look import PALETTE
+from dashboards.figures.style import LOSS, Page, hover, of_size
 from gpt3core.words import flops, number
 
 SLUG, TITLE = "triptych", "Loss against size, data and compute"

@@ -12,7 +12,8 @@ from plotly.subplots import make_subplots
 from analysis.laws.base import Array
 from analysis.tuning import study as studies
 from analysis.tuning.study import Tuning
-from dashboards.figures.style import GREY, Page, add_scale, axes, faint, round_values, shades
+from dashboards.figures.look import GREY, faint
+from dashboards.figures.style import Page, add_scale, axes, round_values, shades
 from gpt3core.rule import DEEPSEEK, STEP_LAW
 from gpt3core.words import count, number_of
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import dash
 from dash import dcc, html
 
-from dashboards import summary
+from dashboards import plan, summary, typed
 from dashboards.live import Live, View
-from dashboards.pages import fewshot, gallery, laws
+from dashboards.pages import fewshot, gallery, inputs, laws, tables
 
 if TYPE_CHECKING:
-    from analysis.output.answer import Line
+    from analysis.output.answer import Spelt
 
 PATH, TITLE = "/", "Answer"
 STATE: dict[str, str] = {}
@@ -45,18 +45,33 @@ def register(app: Any, live: Live) -> None:
         view = live.view
         picture = view.pages[0] if view.pages else None
         drawn = gallery.draw(live, PICTURE, picture, view.number, was)
-        return (*_sentences(view), [dcc.Link(page.title, href=_href(view, page.slug)) for page in view.pages], *drawn)
+        return (
+            *_sentences(live, view),
+            [dcc.Link(page.title, href=_href(view, page.slug)) for page in view.pages],
+            *drawn,
+        )
 
 
-def _sentences(view: View) -> tuple[list[Any], list[Any]]:
-    """The first lines of the answer as a paragraph each, and the others as a list."""
+def _sentences(live: Live, view: View) -> tuple[list[Any], list[Any]]:
+    """The first lines of the answer as a paragraph each, and the others as a list, with the command that comes next."""
     lead, others = summary.split(view.answer)
-    paragraphs = [html.P([html.Strong([*_label(view, line), ": "]), *gallery.typeset(line[1])]) for line in lead]
-    listed = [part for line in others for part in (html.Dt(_label(view, line)), html.Dd(gallery.typeset(line[1])))]
-    return paragraphs, listed
+    store = view.study is not None and view.study.runs.store
+    paragraphs = [
+        html.P([html.Strong([*_label(view, line), ": "]), *tables.linked(line[1], store=store)]) for line in lead
+    ]
+    listed = [
+        part for line in others for part in (html.Dt(_label(view, line)), html.Dd(tables.linked(line[1], store=store)))
+    ]
+    return paragraphs, listed + (_next(live) if view.study is not None and view.study.predictions else [])
 
 
-def _label(view: View, line: Line) -> Sequence[Any]:
+def _next(live: Live) -> list[Any]:
+    """What to type to know better."""
+    line = inputs.copied("answer-next", typed.command("analysis.design", plan.same_runs(live.given)))
+    return [html.Dt("next"), html.Dd([line, "says what to run next, its price, and the command"])]
+
+
+def _label(view: View, line: Spelt) -> Sequence[Any]:
     """The label of a line, which leads to the figure behind it."""
     words = gallery.typeset(line[0])
     slug = summary.figure_of(line[0], [page.slug for page in view.pages])

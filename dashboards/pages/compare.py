@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dash
 from dash import dcc, html
 
-from analysis.estimation.compare import Comparison
-from analysis.output import comparison as words
-from analysis.runs.ladders import Ladders
 from dashboards import exports, pairs, typed
 from dashboards.behind import Behind, Found
-from dashboards.figures.comparison import frontiers, multipliers
 from dashboards.live import Live
 from dashboards.pages import gallery, inputs
 from dashboards.pairs import Pair
 from gpt3core.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from analysis.estimation.compare import Comparison
+    from analysis.runs.ladders import Ladders
 
 PATH, TITLE = "/compare", "Compare"
 STATE = pairs.STATE
@@ -29,7 +29,7 @@ ALONE = (
 )
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in pairs.STATE)
 Of = list[Any]  # what is shown: the number of the study of that time, and the pair
-Compared = list[tuple[Ladders, Comparison]]
+Compared: TypeAlias = "list[tuple[Ladders, Comparison]]"
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
@@ -149,6 +149,8 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
         dash.Input("compare-of", "data"),
     )
     def said(of: Of) -> tuple[Any, ...]:
+        from analysis.output import comparison as words
+
         parts = []
         for _, found in shown(of):
             sentences = [html.Li(gallery.typeset(line)) for line in words.sentences(found)]
@@ -158,11 +160,15 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
 
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
     def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
+        from dashboards.figures.comparison import multipliers
+
         page = multipliers([found for _, found in shown(of)])
         return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"), of=of[1:])
 
     @app.callback(*gallery.outputs(FRONTIERS), dash.Input("compare-of", "data"), gallery.shown(FRONTIERS))
     def both(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
+        from dashboards.figures.comparison import frontiers
+
         page = frontiers(*shown(of)[0])
         return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"), of=of[1:])
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dash
 from dash import dcc, html
 
 from dashboards import exports
-from dashboards.figures.style import CONFIG, Page
+from dashboards.figures.look import CONFIG
 from dashboards.live import Live
 from dashboards.typeset import pieces
+
+if TYPE_CHECKING:
+    from dashboards.figures.style import Page
 
 HIDDEN = {"display": "none"}
 WHOLE = ("annotations", "images", "shapes")  # of a layout: lists that a figure may be without

@@ -9,6 +9,8 @@ from dash import dcc, html
 
 from dashboards.live import Live
 
+LONGEST = 20_000  # characters of a value in an address
+
 
 def dropdown(name: str, label: str, options: Mapping[str, str], value: str) -> Any:
     """One of some values, by their words."""

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import unescape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dash
 from dash import dcc, html
 
-from analysis.laws import AUTHORS, LAWS
-from analysis.runs import conventions
 from analysis.settings import COMPUTES, COUNTS
 from dashboards import exports, refit
 from dashboards.behind import Behind
-from dashboards.figures.backtest import backtest
-from dashboards.figures.linear import linear
-from dashboards.figures.style import Page
 from dashboards.live import Live, View
-from dashboards.pages import gallery, inputs
+from dashboards.pages import gallery, inputs, tables
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
+
+if TYPE_CHECKING:
+    from analysis.output.answer import Spelt
+    from dashboards.figures.style import Page
 
 PATH, TITLE = "/laws", "Laws"
 STATE = {"figure": "frontier", "axes": "drawn", **refit.STATE, "cut": ""}
@@ -81,6 +80,9 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
 
 def _choices(state: Mapping[str, str]) -> Any:
     """The inputs of a choice, and what is left out by now."""
+    from analysis.laws import AUTHORS, LAWS
+    from analysis.runs import conventions
+
     chosen = refit.choice(state)
     authors = {law: author.capitalize() for author, law in reversed(AUTHORS.items())}
     laws = {"all": "all, weighted by their backtests"}
@@ -265,17 +267,19 @@ def _drawn(
     """A figure on the axes that were chosen."""
     code = None if page is None else exports.code(fit.asked, page.slug, linear=axes == "linear")
     if page is not None and axes == "linear":
+        from dashboards.figures.linear import linear
+
         page = linear(page)
     return gallery.draw(desk.live, name, page, [of, axes], was, code)
 
 
-def _answer(fit: Fit, before: Sequence[tuple[str, str]]) -> list[Any]:
+def _answer(fit: Fit, before: Sequence[Spelt]) -> list[Any]:
     """The answer of the fit, and what it was as the app was started, where that is something else."""
-    parts = []
+    parts, store = [], fit.study.runs.store
     for label, now, was in refit.beside(fit.answer, before):
-        parts += [html.Dt(gallery.typeset(label)), html.Dd(gallery.typeset(now))]
+        parts += [html.Dt(gallery.typeset(label)), html.Dd(tables.linked(now, store=store))]
         if was:
-            parts.append(html.Dd(["as started: ", *gallery.typeset(was)], className="before"))
+            parts.append(html.Dd(["as started: ", *tables.linked(was, store=store)], className="before"))
     return parts
 
 
@@ -300,6 +304,8 @@ def _register_cut(app: Any, desk: Desk) -> None:
         here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
         every = -(-len(found) // MOST_MARKS)
         marks = {i: powers(cut.fitted_to) if i % every == 0 else "" for i, cut in enumerate(found)}
+        from dashboards.figures.backtest import backtest
+
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
         written = flops(here.fitted_to) if moved else dash.no_update

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Any
 import dash
 from dash import dcc, html
 
-from analysis.output import proposals
-from analysis.runs.conventions import LABELS
 from dashboards import exports, plan
 from dashboards.behind import Behind, Found
-from dashboards.figures.plan import plan as figure
 from dashboards.live import Live, View
 from dashboards.pages import gallery, inputs, tables
 from dashboards.plan import Asked, Outlook
 from gpt3core.words import number_of
-from sweeps.planning import hardware
 
 if TYPE_CHECKING:
     from analysis.estimation.predict import Prediction
@@ -54,6 +50,8 @@ class Planner:
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Inputs, and places for what the callbacks say."""
+    from sweeps.planning import hardware
+
     highest = _highest(live.view)
     usual = "10x the largest run" if highest is None else plan.slid(1.0, highest)
     fields = [
@@ -106,6 +104,8 @@ def register(app: Any, live: Live) -> None:
         version, was = [found.of, compute], values[-1]
         if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
+        from dashboards.figures.plan import plan as figure
+
         page = figure(known.study, known.along, plan.at(known, compute))
         return gallery.draw(live, FIGURE, page, version, was, _code(live, compute))
 
@@ -185,6 +185,8 @@ def _spelt(
 
 def _answered(asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], list[Any]]:
     """The run that is planned, in lines, and why it is cut so."""
+    from analysis.runs.conventions import LABELS
+
     run = plan.trained(known, p, asked)
     convention = known.study.convention
     counted = f"N {LABELS[convention.n]}, C {LABELS[convention.c]}; shape and batch grow as GPT-3's do"
@@ -196,6 +198,8 @@ def _answered(asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], l
 
 def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
     """The runs proposed, whether they are worth it, and the commands."""
+    from analysis.output import proposals
+
     again = [html.P("The same at a terminal:"), inputs.copied("plan-again", plan.command(planner.live.given, asked))]
     found, told = design.value, ""
     if design.problem:
@@ -216,6 +220,8 @@ def _next(planner: Planner, asked: Asked, design: Found[NextRuns]) -> list[Any]:
 
 def _how(found: NextRuns) -> list[Any]:
     """How to run them: by a command, or by hand where there is no recipe."""
+    from analysis.output import proposals
+
     if not found.commands:
         return [html.P(_begun(proposals.BY_HAND))] if found.design.proposals else []
     return [html.P(_begun(proposals.how(found)[0])), inputs.copied("plan-run", "\n".join(found.commands))]

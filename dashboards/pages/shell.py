@@ -17,9 +17,10 @@ from urllib.parse import parse_qs
 import dash
 from dash import dcc, html
 
-from dashboards.figures import style
+from dashboards.figures.look import COLOURS
 from dashboards.live import Live, View
 from dashboards.pages import answer, compare, fewshot, laws, plan, runs, sweep
+from dashboards.pages.inputs import LONGEST
 from gpt3core.hints import nearest
 
 TICK_SECONDS = 2.0
@@ -32,7 +33,7 @@ PAGES: tuple[ModuleType, ...] = (
     plan,
     compare,
 )
-LONGEST, MOST_WORDS = 20_000, 100  # characters of a value in an address, and values
+MOST_WORDS = 100  # values in an address
 IN_VAIN = "Not taken from the address: "
 HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'
 
@@ -42,7 +43,7 @@ def app(live: Live) -> Any:
     folder = Path(__file__).resolve().parent.parent / "assets"
     made = dash.Dash("isoflop", title="isoflop", update_title="", assets_folder=str(folder))
     made.config.suppress_callback_exceptions = True  # a page's components are there while it is shown
-    made.index_string = made.index_string.replace("</head>", f"{HEAD.format(json.dumps(style.COLOURS))}</head>")
+    made.index_string = made.index_string.replace("</head>", f"{HEAD.format(json.dumps(COLOURS))}</head>")
     made.layout = _frame
     _register(made, live)
     for page in PAGES:

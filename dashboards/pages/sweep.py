@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import dash
 from dash import dcc, html
 
-from dashboards.figures import timeline
-from dashboards.figures.style import Page
 from dashboards.live import Live
 from dashboards.pages import gallery
 from dashboards.pages.tables import link, table
@@ -22,13 +20,12 @@ from gpt3core.words import counted, percent
 from sweeps.watching import said, standing
 from sweeps.watching.standing import Standing
 
+if TYPE_CHECKING:
+    from dashboards.figures.style import Page
+
 PATH, TITLE = "/sweep", "Sweep"
 STATE = {"sweep": ""}  # a name; the one last driven by default
-FIGURES: dict[str, Callable[[Past], Page]] = {
-    "timeline": lambda past: timeline.timeline(past.history, past.sizes),
-    "utilisation": lambda past: timeline.utilisation(past.history),
-    "spending": lambda past: timeline.spending(past.history),
-}
+FIGURES = ("timeline", "utilisation", "speed", "spending")
 OTHERS = 40  # runs that wait, failed or are held that are listed
 BAD = (standing.DEAD, "failed", standing.SILENT)
 
@@ -94,11 +91,11 @@ def register(app: Any, live: Live) -> None:
         kept = name if name and not chosen else dash.no_update
         return (names, kept, *(same[:2] if now == was else (body, now)))
 
-    for figure, draw in FIGURES.items():
-        _register_figure(app, live, watch, figure, draw)
+    for figure in FIGURES:
+        _register_figure(app, live, watch, figure)
 
 
-def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Callable[[Past], Page]) -> None:
+def _register_figure(app: Any, live: Live, watch: Watch, figure: str) -> None:
     """A figure of what became of the sweep follows its log."""
     name = f"sweep-{figure}"
 
@@ -115,16 +112,31 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str, draw: Call
         version = [chosen, past.number]
         if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
-        page = draw(past) if past.history.stays else None  # nothing has started
+        page = _page(past, figure)
         return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure), of=chosen)
+
+
+def _page(past: Past, figure: str) -> Page | None:
+    """A figure of what became of a sweep; None where it would be empty."""
+    from dashboards.figures import timeline, usage
+
+    history = past.history
+    if figure == "timeline":
+        return timeline.timeline(history, past.sizes) if history.stays or history.coming else None
+    if figure == "speed":
+        return usage.speed(history, past.speeds) if past.speeds else None
+    if figure == "spending":
+        return usage.spending(history) if history.stays or history.ends is not None else None
+    return usage.utilisation(history) if history.stays else None
 
 
 def _code(live: Live, sweep: str, figure: str) -> str:
     """The line of Python that draws a figure."""
-    given = "past.history, past.sizes" if figure == "timeline" else "past.history"
+    room = "timeline" if figure == "timeline" else "usage"
+    more = {"timeline": ", past.sizes", "speed": ", past.speeds"}.get(figure, "")
     return (
-        "from pathlib import Path; from dashboards.figures import timeline; from dashboards.watch import Watch; "
-        f"past = Watch(Path({str(live.root)!r})).past({sweep!r}); timeline.{figure}({given}).figure"
+        f"from pathlib import Path; from dashboards.figures import {room}; from dashboards.watch import Watch; "
+        f"past = Watch(Path({str(live.root)!r})).past({sweep!r}); {room}.{figure}(past.history{more}).figure"
     )
 
 

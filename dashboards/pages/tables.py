@@ -1,17 +1,44 @@
-"""Tables of words and components, and links to runs: what several pages of the app show alike."""
+"""Tables of words and components, and links to runs and from numbers: what several pages of the app show alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from dash import dcc, html
+
+from dashboards import query, summary
+from dashboards.pages.gallery import typeset
+from dashboards.pages.inputs import LONGEST
+
+if TYPE_CHECKING:
+    from analysis.output.answer import Part
 
 
 def link(run_id: str) -> Any:
     """A run by its name, which opens it."""
     return dcc.Link(run_id, href=f"/runs?{urlencode({'run': run_id})}")
+
+
+def address(run_ids: Iterable[str]) -> str:
+    """Of the page Runs with these runs and no others; empty where they are more than an address takes."""
+    words = query.of_runs(run_ids)
+    return f"/runs?{urlencode({'filter': words})}" if len(words) <= LONGEST else ""
+
+
+def linked(parts: Iterable[Part], *, store: bool) -> list[Any]:
+    """A sentence whose numbers lead to the runs that they rest on.
+
+    Args:
+        store: where these runs have a page; those of a table have none.
+    """
+    pieces = summary.linked(parts, address if store else lambda _: "")
+    return [_behind(text, to) if to else html.Span(typeset(text)) for text, to in pieces]
+
+
+def _behind(number: str, to: str) -> Any:
+    return dcc.Link(typeset(number), href=to, className="behind", title="the runs behind this")
 
 
 def table(

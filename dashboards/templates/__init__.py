@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,13 @@ def _environment() -> Environment:
         pieces = typeset.pieces(str(text))
         return Markup("").join(raise_(part) if raised else part for part, raised in pieces)  # join escapes what is text
 
+    def linked(pieces: Iterable[tuple[str, str]]) -> Markup:
+        link = Markup('<a class="behind" href="{}">{}</a>').format
+        return Markup("").join(link(to, typeset_(text)) if to else typeset_(text) for text, to in pieces)
+
+    def numbers(text: str, address: str) -> list[tuple[str, str]]:
+        return [(part, address if is_number else "") for part, is_number in typeset.numbers(text)]
+
     made = Environment(
         loader=PackageLoader("dashboards"),
         autoescape=True,
@@ -33,6 +41,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["typeset"] = typeset_
+    made.filters |= {"typeset": typeset_, "linked": linked, "numbers": numbers}
     made.tests["number_like"] = typeset.is_number
     return made

@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt3core.errors import StoreError
 from gpt3core.store import files, signs
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.scheduling.inventory import Inventory
-from sweeps.scheduling.scheduler import Running
+
+if TYPE_CHECKING:
+    from sweeps.scheduling.inventory import Inventory
+    from sweeps.scheduling.scheduler import Running
 
 TOOK, FREED, CLUSTER = "took", "freed", "cluster"  # events of the sweep's log
 

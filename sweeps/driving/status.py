@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt3core.errors import StoreError
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.driving.progress import Snapshot
+
+if TYPE_CHECKING:  # who reads a status draws no terminal
+    from sweeps.driving.progress import Snapshot
 
 WRITE_SECONDS = 1.0  # between two writings
 SPEAK_SECONDS = 10.0  # a driver speaks that often even if nothing changes

@@ -17,6 +17,7 @@ from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving.spending import CLUSTER, FREED, TOOK
 from sweeps.driving.status import DRIVING
 from sweeps.watching.last_words import logged
+from sweeps.watching.said import off_by
 from sweeps.watching.standing import SILENT, Standing
 from sweeps.watching.words import printable
 
@@ -84,7 +85,9 @@ class History:
     drivers: tuple[float, ...] = ()  # when one began
     ends: float | None = None  # expected, of the whole sweep
     to_come: Mapping[str, float] | None = None  # hours, usd, from when the driver spoke last
+    off_by: float | None = None  # the factor that what is to come is off by at most with 90%; see said.off_by
     spoke: float | None = None  # when that was
+    waiting: int = 0  # runs that wait, of which ``coming`` are some
     limit: Mapping[str, float] | None = None
 
 
@@ -113,7 +116,9 @@ def read(root: Path, sweep: Standing) -> History:
         drivers=tuple(_number(event, "time") for event in events if event.get("event") == "driver"),
         ends=sweep.ends,
         to_come=sweep.to_come,
+        off_by=off_by(sweep),
         spoke=sweep.spoke,
+        waiting=sweep.counts.get("waiting", 0),
         limit=sweep.limit,
     )
 

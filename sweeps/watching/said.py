@@ -40,13 +40,24 @@ def ends(sweep: Standing) -> str:
 def left_between(sweep: Standing) -> tuple[float, float] | None:
     """Seconds that are left, as a 90% interval: off as the estimates of the runs that ended were, all by one factor.
 
-    None where too few ended, or the sweep is overdue: then that factor is what was wrong.
+    None where ``off_by`` is.
+    """
+    factor = off_by(sweep)
+    if factor is None or sweep.ends is None:
+        return None
+    left = sweep.ends - sweep.time
+    return left / factor, left * factor
+
+
+def off_by(sweep: Standing) -> float | None:
+    """The factor that what is to come, time and cost, is off by at most with 90%, either way.
+
+    None where too few runs ended to tell it, or the sweep is overdue: then that factor is what was wrong.
     """
     error = sweep.estimates.get("error")
     if sweep.ends is None or sweep.ends < sweep.time or error is None or sweep.estimates.get("runs", 0) < TOLD:
         return None
-    left, factor = sweep.ends - sweep.time, math.exp(min(TO_90_PERCENT * error, 50.0))
-    return left / factor, left * factor
+    return math.exp(min(TO_90_PERCENT * error, 50.0))
 
 
 def driver(sweep: Standing) -> str:

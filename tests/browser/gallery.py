@@ -1,8 +1,8 @@
 """Pictures for README and docs: ``python -m tests.browser.gallery [runs=ROOT] [out=docs/gallery]``.
 
 The README's law, and every page of the app, light at 1200 pixels, and some of them dark at 390. Without runs= the
-pages of laws are of the laptop ladder that the tests keep, and those that need a store of simulated runs. Needs
-Chromium.
+pages of laws are of the laptop ladder that the tests keep, those that need a store of simulated runs, and what is
+compared are two of the texts of Gadre et al. 2024. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import live
 from dashboards.figures.frontier import frontier
-from dashboards.figures.style import CONFIG, PALETTE
+from dashboards.figures.look import CONFIG, PALETTE
 from dashboards.pages import shell
 from dashboards.security import Door
 from tests.analysis.synthetic import make_store
 from tests.browser.test_report import CHROMIUM, FLAGS
+from tests.browser.under_way import put_under_way
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LADDER = ROOT / "tests" / "analysis" / "data" / "laptop_ladder.csv"
 RECIPE_MOST = 1e6  # the recipe's own sizes have fewer parameters; one more was trained
 MEASURED = (1e14, 2.970)  # FLOPs and loss of the runs that were trained after the ladder
-OF_STORES = ("/runs", "/sweep", "/fewshot")
+GADRE = ROOT / "tests" / "benchmarks" / "data" / "gadre2024_models.csv"
+OF_STORES, SWEEP, COMPARE = ("/runs", "/fewshot"), "/sweep", "/compare?A=rpj&B=rw_original"
+TALL = {SWEEP: 960, COMPARE: 1080}  # pixels of pages whose figures lie farther down
+LOWER = {SWEEP: ("#sweep-timeline-about", 1740)}  # what stands at the top of a second picture, and its pixels
 SIZES = {"": (1200, 800, "light"), "-phone": (390, 844, "dark")}
 ON_PHONES = ("/", "/plan")
 LOOK_MS, MOST_LOOKS = 3000, 12  # between looks at a page that is not ready
@@ -53,10 +57,14 @@ def main(argv: list[str]) -> None:
         else:
             _law(browser, ROOT / "docs" / "law.png")
             ladder = StudySettings(runs=str(LADDER), min_tokens=4e5)
-            _pages(browser, ladder, [path for path in every if path not in OF_STORES], out)
-            make_store(Path(folder) / "simulated", noise=0.002)
-            simulated = StudySettings(runs=str(Path(folder) / "simulated"))
-            _pages(browser, simulated, [path for path in every if path in OF_STORES], out)
+            _pages(browser, ladder, [path for path in every if path not in (*OF_STORES, SWEEP, "/compare")], out)
+            columns = {"C": "flops", "loss": "loss_c4_val"}
+            _pages(browser, StudySettings(runs=str(GADRE), columns=columns), [COMPARE], out)
+            simulated = Path(folder) / "simulated"
+            make_store(simulated, noise=0.002)
+            _pages(browser, StudySettings(runs=str(simulated)), OF_STORES, out)
+            put_under_way(simulated)
+            _pages(browser, StudySettings(runs=str(simulated)), [SWEEP], out)
         browser.close()
 
 
@@ -100,15 +108,26 @@ def _pages(browser, given, paths, out):
         for suffix, (width, height, scheme) in SIZES.items():
             if suffix and path not in ON_PHONES:  # what differs there
                 continue
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            size = {"width": width, "height": TALL.get(path, height)}
+            page = browser.new_page(viewport=size, color_scheme=scheme)
             page.goto(f"http://127.0.0.1:{server.port}{path}")
             page.get_by_text("as of").wait_for()
             _settle(page)
-            picture = out / f"{path.strip('/') or 'answer'}{suffix}.png"
-            page.screenshot(path=str(picture))
+            name = path.partition("?")[0].strip("/") or "answer"
+            _take(page, out / f"{name}{suffix}.png")
+            if path in LOWER:
+                top, height = LOWER[path]
+                page.set_viewport_size({"width": width, "height": height})
+                page.locator(top).evaluate("it => it.scrollIntoView()")
+                page.wait_for_timeout(LOOK_MS)
+                _take(page, out / f"{name}-figures.png")
             page.close()
-            print(_size(picture), flush=True)
     server.shutdown()
+
+
+def _take(page, picture):
+    page.screenshot(path=str(picture))
+    print(_size(picture), flush=True)
 
 
 def _settle(page):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from analysis.output import evidence
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import live
@@ -173,6 +174,24 @@ def test_an_address_shows_what_its_sender_saw(served, opened):
     page.get_by_text("axes=cubic: allowed are drawn, linear; drawn is taken").wait_for()
     page.wait_for_timeout(1000 * 2 * shell.TICK_SECONDS)
     assert "figure=<script>: allowed are frontier, " in page.locator("#unread").text_content(), "it outlives the clock"
+
+
+@pytest.mark.soak
+@needs_chromium
+def test_a_number_leads_to_the_runs_that_it_rests_on(served, opened):
+    from playwright.sync_api import expect
+
+    following(served)
+    study, page = served.live.view.study, opened("/")
+    law = page.locator("#answer-lines dd", has_text="L(N,D)").locator("a.behind").first
+    law.wait_for()
+    rested = evidence.of_law(study, study.laws["chinchilla"])
+    law.click()
+    page.wait_for_url("**/runs?filter=run_id**")
+    count = f"{len(rested)} of {served.count} runs" if len(rested) < served.count else f"{served.count} runs"
+    expect(page.locator("#runs-count")).to_contain_text(f"{count}. ")
+    page.go_back()
+    expect(page.locator("#answer-next")).to_contain_text("python -m analysis.design runs=")
 
 
 @needs_chromium

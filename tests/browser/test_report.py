@@ -19,10 +19,11 @@ FLAGS = (
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_every_page_draws_offline(isolated):
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     make_store(isolated / "root", noise=0.002)
-    report.write(api.fit(isolated / "root", bootstrap=30), isolated / "report")
+    found = api.fit(isolated / "root", bootstrap=30)
+    report.write(found, isolated / "report")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         page = browser.new_page()
@@ -41,6 +42,14 @@ def test_every_page_draws_offline(isolated):
         point.hover(force=True)
         page.wait_for_selector(".hoverlayer .hovertext")
         assert "epochs" in (page.locator(".hoverlayer").text_content() or "")
+        page.goto((isolated / "report" / "index.html").as_uri())
+        number = page.get_by_role("heading", name="IsoFLOP minima").locator("xpath=following::a").first
+        name = (number.get_attribute("href") or "").partition("#")[2]
+        number.click()
+        page.get_by_text("those that the number rests on").locator("visible=true").wait_for()
+        assert 0 < page.locator("tbody tr:visible").count() == page.locator(f"tbody tr.{name}").count()
+        page.get_by_role("link", name="All runs").locator("visible=true").click()
+        expect(page.locator("tbody tr:visible")).to_have_count(len(found.everything))
         phone = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
         for slug in ("index", *catalogue.SLUGS):
             phone.goto((isolated / "report" / f"{slug}.html").as_uri())

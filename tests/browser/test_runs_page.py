@@ -11,11 +11,13 @@ from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards.live import Live
 from dashboards.pages import shell
+from dashboards.pages.sweep import FIGURES
 from dashboards.security import Door
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.watching.run_table import RunTable
 from tests.browser.test_report import CHROMIUM, FLAGS
+from tests.browser.under_way import put_under_way
 
 pytestmark = [
     pytest.mark.browser,
@@ -58,6 +60,22 @@ def opened(root):
         browser.close()
     server.shutdown()
     assert wrong == []
+
+
+def test_a_sweep_under_way_is_drawn(opened, simulated, tmp_path):
+    root = shutil.copytree(simulated, tmp_path / "root")
+    put_under_way(root)
+    server = dashboard.serve(Live(StudySettings(runs=str(root))), dashboard.listening(Door(), 0), Door())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = opened[0].context.browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/sweep")
+    page.get_by_text("17 of 24 done, 4 running, 3 waiting").wait_for()
+    for figure in FIGURES:
+        page.locator(f"#sweep-{figure} .main-svg").first.wait_for()
+    page.locator("#sweep-spending-about", has_text="90%: in ").wait_for()
+    page.locator("#sweep-spending .legendtext", has_text="90%").wait_for()
+    page.close()
+    server.shutdown()
 
 
 def first(page, column):

@@ -1,6 +1,7 @@
 """What a figure hands out: rows that are read back as they were, and the line of Python that draws it again."""
 
 import io
+import shutil
 import time
 
 import numpy as np
@@ -20,6 +21,7 @@ from dashboards.figures.style import Page
 from dashboards.pages import compare, laws, sweep
 from dashboards.pages import plan as plan_page
 from dashboards.security import Door
+from tests.browser.under_way import put_under_way
 
 pytestmark = pytest.mark.xdist_group("study")
 NOTHING = {"slug": "", "title": "", "about": "", "rows": pd.DataFrame()}
@@ -115,14 +117,15 @@ def test_what_the_page_of_laws_hands_out_draws_its_figures(studied, monkeypatch)
     assert run(laws._code(fit, cut)) == backtest(studied, rows=cut.rows).figure.to_json()
 
 
-def test_what_the_page_of_a_sweep_hands_out_draws_its_figures(simulated, monkeypatch):
+def test_what_the_page_of_a_sweep_hands_out_draws_its_figures(simulated, tmp_path, monkeypatch):
     """With the colours of its sizes; frozen, for what goes on is drawn up to now."""
-    now = time.time()
+    root, now = shutil.copytree(simulated, tmp_path / "root"), time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-    following = live.Live(StudySettings(runs=str(simulated)))
-    past = watch.Watch(simulated).past("laptop")
-    for name, draw in sweep.FIGURES.items():
-        assert run(sweep._code(following, "laptop", name)) == draw(past).figure.to_json(), name
+    put_under_way(root)
+    following = live.Live(StudySettings(runs=str(root)))
+    past = watch.Watch(root).past("laptop")
+    for name in sweep.FIGURES:
+        assert run(sweep._code(following, "laptop", name)) == sweep._page(past, name).figure.to_json(), name
 
 
 def test_what_the_page_of_a_run_hands_out_draws_its_curve(simulated):

@@ -8,8 +8,8 @@ import pytest
 
 from analysis.output import text
 from analysis.output.answer import answer
-from dashboards import summary, typeset
-from dashboards.figures import catalogue, style
+from dashboards import run_list, summary, typeset
+from dashboards.figures import catalogue, look, style
 from dashboards.templates import render
 from gpt3core.words import THIN
 
@@ -53,24 +53,29 @@ def test_words_do_not(cell):
     assert not typeset.is_number(cell)
 
 
+def _nowhere(_):
+    """No run has an address."""
+    return ""
+
+
 def test_every_table_is_in_a_group_and_every_row_is_shown_or_counted(studied):
     tables = {title: rows for title, _, rows in text.tables(studied)}
-    shown = [table for _, group in summary.groups(studied) for table in group]
+    shown = [table for _, group in summary.groups(studied, _nowhere) for table in group]
     assert sorted(table.title for table in shown) == sorted(tables)
     for table in shown:
-        assert sorted([*table.rows, *table.folded]) == sorted(tables[table.title])
+        assert sorted(row.cells for row in (*table.rows, *table.folded)) == sorted(tables[table.title])
         assert table.rows
     assert all(sum(t[0].startswith(b) for _, begins in summary.GROUPS for b in begins) == 1 for t in text._TABLES)
-    assert summary.groups(studied)[0][0] == "What a larger run would reach"
+    assert summary.groups(studied, _nowhere)[0][0] == "What a larger run would reach"
 
 
 def test_what_is_ill_determined_is_folded_away(studied):
-    (laws,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Laws")]
-    assert {row[3] for row in laws.rows} <= {"ok", "not tested"}
-    (shots,) = [t for _, group in summary.groups(studied) for t in group if t.title.startswith("Few-shot")]
-    assert "rising" in {row[0] for row in shots.rows}
-    assert "guessing" not in {row[0] for row in shots.rows}
-    assert "guessing" in {row[0] for row in shots.folded}
+    (laws,) = [t for _, group in summary.groups(studied, _nowhere) for t in group if t.title.startswith("Laws")]
+    assert {row.cells[3] for row in laws.rows} <= {"ok", "not tested"}
+    (shots,) = [t for _, group in summary.groups(studied, _nowhere) for t in group if t.title.startswith("Few-shot")]
+    assert "rising" in {row.cells[0] for row in shots.rows}
+    assert "guessing" not in {row.cells[0] for row in shots.rows}
+    assert "guessing" in {row.cells[0] for row in shots.folded}
 
 
 def test_the_target_comes_first_and_nothing_is_said_twice_or_lost(studied):
@@ -110,9 +115,12 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
         "code": {"s": evil},
         "css": "",
         "colours": [[evil, evil]],
+        "runs": None,
     }
     cells = {"header": [evil], "rows": [[evil]]}
-    table = summary.Shown(title=evil, folded=[[evil]], folded_are=evil, **cells)
+    row = summary.Row(cells=[evil, f"{evil} 7"], address=evil)
+    table = summary.Shown(title=evil, header=[evil], rows=[row], folded=[row], folded_are=evil)
+    listed = run_list.RunList(study=None, sets={(evil,): "set-1"})
     note = type("Note", (), {"severity": "warning", "message": evil, "code": evil})
     made = (
         render("figure.html", **known, **cells, title=evil, current="s", page=page, count=1),
@@ -121,9 +129,14 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
         render(
             "summary.html",
             **known,
-            **{"title": evil, "current": "index", "lead": [(evil, evil)], "others": [(evil, evil)]},
+            **{"title": evil, "current": "index", "lead": [(evil, [(evil, evil)])], "others": [(evil, [(evil, "")])]},
             **{"figure_of": lambda *_: None, "slugs": [], "groups": [(evil, [table])], "notes": [note, note]},
             next_command=evil,
+        ),
+        render(
+            "runs.html",
+            **{**known, "runs": listed, "header": [evil], "title": evil, "current": "runs"},
+            rows=[run_list.Listed(cells=(evil,), sets=("set-1",))],
         ),
     )
     for markup in made:
@@ -172,12 +185,12 @@ def test_labels_of_a_figure_have_their_powers_raised(studied):
 
 
 def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):
-    light, dark = zip(*style.COLOURS, strict=True)
+    light, dark = zip(*look.COLOURS, strict=True)
     assert len(set(light)) == len(light)
     assert not set(light) & set(dark), "else a figure that is painted twice would change"
     named = {c for page in catalogue.pages(studied) for c in colours(page.figure.to_plotly_json())}
     assert named <= set(light)
-    paper = luminance(dict(style.COLOURS)[style.PAPER])
-    for on_white, on_black in style.COLOURS:
-        if len(on_white) != 4 and "0.1" not in on_white and on_white not in (style.PAPER, style.GRID):
+    paper = luminance(dict(look.COLOURS)[look.PAPER])
+    for on_white, on_black in look.COLOURS:
+        if len(on_white) != 4 and "0.1" not in on_white and on_white not in (look.PAPER, look.GRID):
             assert (luminance(on_black) + 0.05) / (paper + 0.05) > 3, f"{on_black} for {on_white}"

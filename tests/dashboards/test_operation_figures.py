@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.figures import timeline
+from dashboards.figures import timeline, usage
 from dashboards.figures.spikes import spiked, spikes
 from dashboards.figures.trunks import trunks
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.train.anomaly import Guard
+from sweeps.watching import speed, standing
 from sweeps.watching.history import DONE, FAILED, RUNNING, Coming, Has, History, Stay
 from sweeps.watching.incidents import Incident
+from sweeps.watching.speed import Speed
 from tests.conftest import make_run
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -62,7 +64,7 @@ def test_a_bar_is_a_stay_on_a_node_and_none_lies_over_another():
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(inside))
     (ticks,) = [t for t in page.figure.data if t.name == "expected end"]
     assert [x.timestamp() for x in ticks.x] == [2800]
-    assert len(page.rows) == 4
+    assert list(page.rows.how) == ["done", "failed", "done", "running", "to come"]
     text = page.figure.to_json()
     assert "<b>x" not in text.replace("<b>d", "")
     assert "1 of 1 that ended well took longer" in page.about
@@ -70,19 +72,19 @@ def test_a_bar_is_a_stay_on_a_node_and_none_lies_over_another():
 
 
 def test_devices_and_cost_are_those_of_the_stays():
-    page = timeline.utilisation(HISTORY)
+    page = usage.utilisation(HISTORY)
     held, there = page.figure.data
     assert list(held.y) == [2, 4, 6, 4, 2, 2]
     assert list(there.y) == [4, 2, 2]
     hours = (2000 * 2 + 2000 * 2 + 2000 * 4 + 3000 * 2) / 3600
     assert f"{hours * 3600 / (4 * 4000 + 2 * 3000):.0%}" in page.about
-    cost = timeline.spending(HISTORY)
+    cost = usage.spending(HISTORY)
     taken, expected = cost.figure.data
     assert taken.y[-1] == pytest.approx(hours)
     assert list(expected.y) == pytest.approx([hours, hours + 1])
     assert f"{hours + 1:.3g} GPU-hours" in cost.about
     empty = replace(HISTORY, stays=(), coming=(), cluster=(), ends=None, to_come=None, limit=None)
-    for draw in (timeline.timeline, timeline.utilisation, timeline.spending):
+    for draw in (timeline.timeline, usage.utilisation, usage.spending):
         assert draw(empty).rows.empty
 
 
@@ -149,20 +151,90 @@ def test_a_long_run_is_drawn_as_densely_late_as_early():
 def test_what_is_to_come_is_counted_from_the_drivers_last_word():
     """A driver that fell silent at 6,500 has not been told of what its runs took since; at 8,000 it is overdue."""
     silent = replace(HISTORY, spoke=6500.0, ends=7500.0)
-    _, expected = timeline.spending(silent).figure.data
+    _, expected = usage.spending(silent).figure.data
     then = (2000 * 2 + 2000 * 2 + 2000 * 4 + 1500 * 2) / 3600
     assert list(expected.y) == pytest.approx([then, then + 1])
     assert [x.timestamp() for x in expected.x] == [6500, 7500]
-    about = timeline.spending(silent).about
+    about = usage.spending(silent).about
     assert f"Expected: {then + 1:.3g} GPU-hours" in about
     assert "overdue by 8:20" in about
+
+
+def test_the_interval_of_the_end_is_drawn_along_the_line_to_it():
+    """Time and cost that are to come are off by one factor, as the table says of the time."""
+    going = replace(HISTORY, off_by=2.0, spoke=8000.0)
+    taken, _, inside = usage.spending(going).figure.data
+    then = taken.y[-1]
+    assert list(inside.y) == pytest.approx([then + 0.5, then + 1, then + 2])
+    assert [x.timestamp() for x in inside.x] == [8000 + 750, 8000 + 1500, 8000 + 3000]
+    assert list(inside.marker.symbol) == ["line-ns", "circle", "line-ns"]
+    assert f"90%: in 12:30 to 50:00, {then + 0.5:.3g} GPU-hours" in usage.spending(going).about
+    *_, wide = usage.spending(replace(going, off_by=25.0)).figure.data
+    assert max(wide.y) == pytest.approx(then + 3)
+    assert wide.marker.symbol[-1] == "arrow-bar-right", "it goes on beyond what is drawn"
+
+
+def test_a_sweep_that_has_not_begun_shows_when_its_runs_should_run():
+    coming = tuple(Coming(run_id=f"d8-{i}", starts=8000.0 + 100 * i, ends=8100.0 + 100 * i) for i in range(3))
+    planned = replace(HISTORY, stays=(), cluster=(), coming=coming, waiting=40, limit=None)
+    page = timeline.timeline(planned, {"d8": 1e3})
+    assert [(b.timestamp(), x / 1000) for t in bars(page) for b, x in zip(t.base, t.x, strict=True)] == [
+        *((8000, 100), (8100, 100), (8200, 100))
+    ]
+    assert "nothing has started." in page.about
+    assert "Outlined: when 3 of the 40 runs that wait" in page.about
+    assert list(page.rows.expected_seconds) == [100.0] * 3
+    assert list(usage.spending(planned).figure.data[-1].y) == [0.0, 1.0]
+
+
+def test_utilisation_is_that_of_the_devices_held_together():
+    speeds = {
+        "d8-1": Speed(flops_per_second=2e12, mfu=0.2),
+        "d16-1": Speed(flops_per_second=1.2e13, mfu=0.6),
+        "d16-2": Speed(flops_per_second=6e12, mfu=0.6),
+    }
+    page = usage.speed(HISTORY, speeds)
+    rows = page.rows.assign(at=[datetime.fromisoformat(time).timestamp() for time in page.rows.time]).set_index("at")
+    peak = 5e12  # of a device: each of these speeds over its share of the peak of its devices
+    assert rows.mfu[1000.0] == pytest.approx(2e12 / (2 * peak))
+    assert rows.mfu[3000.0] == pytest.approx(1.2e13 / (4 * peak))
+    assert rows.mfu[5000.0] == pytest.approx(6e12 / (2 * peak))
+    assert list(rows.devices) == [2.0, 4.0, 2.0, 2.0]
+    ended = usage.speed(replace(HISTORY, stays=HISTORY.stays[:1]), speeds).figure.data[0]
+    assert list(ended.y[:2]) == pytest.approx([20.0, 20.0])
+    assert [x.timestamp() for x in ended.x] == [1000, 3000, 3000], "a step is drawn to its end"
+    assert "told of 3 of 4 starts" in page.about
+    both = speed.over_time(
+        replace(HISTORY, stays=(HISTORY.stays[0], stay("d16-1", 2000.0, 5000.0, devices=4.0))), speeds
+    )
+    assert both[1].mfu == pytest.approx((2e12 + 1.2e13) / (6 * peak))
+    slow = {name: replace(one, mfu=None) for name, one in speeds.items()}
+    unrated = usage.speed(HISTORY, slow)
+    assert list(unrated.figure.data[0].y) == pytest.approx([2e3, 1.2e4, 6e3, 6e3])
+    assert "The peak of these GPUs is not known" in unrated.about
+
+
+def test_speeds_are_those_of_results_and_of_the_drivers_last_word(tmp_path):
+    path = tmp_path / "runs" / "d8-1" / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"flops_per_second": 2e12, "mfu": 0.2}')
+    live = standing.Live(
+        **{"run_id": "d16-2", "phase": "training", "share": 0.5, "loss": 3.0, "tokens_per_second": 1e5},
+        **{"flops_per_second": 6e12, "mfu": 0.6, "stopping": False},
+        **dict.fromkeys(("since", "ends", "heartbeat", "checkpoint")),
+    )
+    known = {}
+    found = speed.of_runs(tmp_path, HISTORY.stays, [live], known)
+    assert found == {"d8-1": Speed(flops_per_second=2e12, mfu=0.2), "d16-2": Speed(flops_per_second=6e12, mfu=0.6)}
+    path.unlink()
+    assert speed.of_runs(tmp_path, HISTORY.stays, [], known) == {"d8-1": found["d8-1"]}, "a result is read once"
 
 
 def test_times_of_rows_are_moments_wherever_they_are_read(monkeypatch):
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
-        pages = [draw(HISTORY) for draw in (timeline.timeline, timeline.utilisation, timeline.spending)]
+        pages = [draw(HISTORY) for draw in (timeline.timeline, usage.utilisation, usage.spending)]
     finally:
         monkeypatch.undo()
         time.tzset()
