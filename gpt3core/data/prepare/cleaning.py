@@ -25,7 +25,7 @@ QUALITY, COPY, CUT = "quality", "copy", "contaminated"  # rules by which a docum
 
 def grams(out: Path, *, sets: Sequence[Path], rules: decontaminate.Rules) -> None:
     """Write the grams of evaluation sets."""
-    held = decontaminate.evaluation_grams({path.name.split(".")[0]: examples.texts(path) for path in sets}, rules=rules)
+    held = decontaminate.evaluation_grams({examples.name(path): examples.texts(path) for path in sets}, rules=rules)
     held.save(out)
 
 

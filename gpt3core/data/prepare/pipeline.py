@@ -16,7 +16,7 @@ from gpt3core.data.prepare import cleaning, copying, filtering, parts, read, sha
 from gpt3core.data.prepare.schema import Recipe
 from gpt3core.data.prepare.task import Task
 from gpt3core.data.prepare.units import Unit
-from gpt3core.data.sources import formats, walk
+from gpt3core.data.sources import examples, formats, walk
 from gpt3core.store import files
 
 FORMAT = 2  # of what stages leave for one another
@@ -39,6 +39,7 @@ class Prepared:
     cleaned: list[Path] = field(default_factory=list)  # a folder a part
     shards: dict[str, Path] = field(default_factory=dict)  # a folder a source
     text: str = ""  # names what was read
+    sets: dict[str, str] = field(default_factory=dict)  # the sha256 of each evaluation set's content
 
 
 def evaluation_sets(recipe: Recipe) -> list[Path]:
@@ -50,7 +51,7 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     found: dict[str, Path] = {}
     for given in recipe.decontaminate.against:
         for path in walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets"):
-            name = path.name.split(".")[0]
+            name = examples.name(path)
             if not formats.ending(path).startswith((".jsonl", ".txt")):
                 raise ValueError(
                     f"decontaminate.against has {path}, of which no examples are read: allowed are .jsonl files (an "
@@ -79,6 +80,7 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
     task.clear(work)
     made = Prepared(text=text_key(units, evaluation_sets(recipe)))
     held = _evaluated(recipe, work, do)  # first: what is wrong with an evaluation set is said before hours of reading
+    made.sets = {examples.name(path): examples.fingerprint(path) for path in evaluation_sets(recipe)}
     made.read = [work / f"01-read-{task.key(FORMAT, unit.key)}" for unit in units]
     pairs = zip(units, made.read, strict=True)
     do("read", [Task(out=out, work=read.read, given={"unit": unit}) for unit, out in pairs])
