@@ -174,7 +174,7 @@ def _compare(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) ->
     # of copies the one stays whose source comes first; curated ones do before web
     order = sorted(recipe.sources, key=lambda name: recipe.sources[name].role == "web")
     how = {"rule": rule, "order": order, "across": recipe.dedup.across}
-    key = task.key(key, how)
+    key = task.key(key, how) if recipe.dedup.across else task.key(key, how, "alike")
     made.copies = work / f"07-compare-{key}"
     whole = {"tables": made.parts, "scored": made.scored, "signatures": signatures, **how}
     do("compare", [Task(out=made.copies, work=copying.compare, given=whole)])
