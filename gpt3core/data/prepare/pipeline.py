@@ -131,11 +131,27 @@ def _check_read(recipe: Recipe, units: Sequence[Unit], folders: Sequence[Path]) 
 
 def _gather(made: Prepared, work: Path, key: str, do: Stage) -> str:
     of = read.number_of_parts(sum(counts["bytes"] for counts in read_counts(made.read).values()))
-    given = [{"folders": made.read, "number": n, "of": of} for n in range(of)]
     key = task.key(key, of)
-    made.parts = _over_parts("gather", 2, work, key, do, read.gather, given)
+    runs, level = read.chunks(made.read), 0
+    while len(runs) > read.FAN:
+        runs, level = _merge(runs, level, work, key, do), level + 1
+    made.parts = _over_parts("gather", 2, work, key, do, read.gather, read.stretches(runs, of))
     made.scored = [None] * of
     return key
+
+
+def _merge(runs: Sequence[read.Run], level: int, work: Path, key: str, do: Stage) -> list[read.Run]:
+    """Fewer and longer runs of the same documents."""
+    folder = work / f"02-merge-{key}" / f"level-{level}"
+    merged, tasks = [], []
+    for n, group in enumerate(read.groups(runs)):
+        size = sum(run.bytes for run in group)
+        given = read.stretches(group, read.number_of_parts(size))
+        outs = tuple(folder / f"run-{n:05d}" / f"part-{number:05d}.parquet" for number in range(len(given)))
+        tasks += [Task(out=out, work=read.merge, given=words) for out, words in zip(outs, given, strict=True)]
+        merged.append(read.Run(files=outs, bytes=size))
+    do("merge", tasks)
+    return merged
 
 
 def _filter(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> str:
