@@ -236,10 +236,14 @@ def _shard(made: Prepared, recipe: Recipe, held: Path | None, work: Path, key: s
         counted = _over_parts("recount", 11, work, key, do, sharding.count, again, ending=".npy")
         made.recounts = work / f"12-retotal-{key}"
         do("retotal", [Task(out=made.recounts, work=cleaning.total, given={"counted": counted, "held": held})])
+    key = task.key(key, recipe.tokenizer)
+    each = [{"cleaned": cleaned, "split": split, "tokenizer": recipe.tokenizer} for cleaned in made.cleaned]
+    tokenized = _over_parts("tokenize", 13, work, key, do, sharding.tokenize, each, ending="")
     tasks = []
     for name in recipe.sources:
-        given = {"source": name, "cleaned": made.cleaned, "split": split, "tokenizer": recipe.tokenizer}
-        made.shards[name] = work / f"13-shard-{task.key(key, name, recipe.tokenizer)}"
+        of = [path for path, had in zip(tokenized, counts, strict=True) if name in had]
+        made.shards[name] = work / f"14-shard-{task.key(key, name)}"
+        given = {"source": name, "tokenized": of, "tokenizer": recipe.tokenizer}
         tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
     do("shard", tasks)
 
