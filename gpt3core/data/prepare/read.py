@@ -84,7 +84,7 @@ def _write_chunk(path: Path, source: str, chunk: Sequence[Record]) -> None:
 
 
 def _group_rows(table: pa.Table) -> int:
-    return max(1, len(table) * GROUP_BYTES // max(1, table.column("text").nbytes))
+    return max(1, len(table) * GROUP_BYTES // max(1, int(table.column("text").nbytes)))
 
 
 # ----------------------------------------------------------------------------------------------------- chunks, gathered
