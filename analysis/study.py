@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.accuracy.overlap import Asked, overlaps
 from analysis.accuracy.trends import Accuracy, Trend
 from analysis.estimation import backtest, robust
 from analysis.estimation.approaches import Advice
@@ -99,6 +100,11 @@ class Study(Selection, Fitted):
         kinds = [kind for kind in (self.ensemble.anywhere, self.ensemble.at_optimum) if kind is not None]
         found = [backtest.judged(kind.tests, kind.weights, kind.calibration.noise) for kind in kinds]
         return pd.concat([rows for rows in found if len(rows)] or [pd.DataFrame()], ignore_index=True)
+
+    @cached_property
+    def overlaps(self) -> list[Asked]:
+        """Accuracies on what is in the training text and what is not, where a store's evaluations tell them apart."""
+        return overlaps(self.runs.evals, self.table)
 
     @cached_property
     def explained(self) -> Explained | None:

@@ -121,9 +121,16 @@ def refuse(order: Order) -> None:
     Raises:
         UsageError: where the text is too small, runs would drop out of the sweep, or a run needs what is not built.
     """
-    if reason := texts.refusal(order.text, order.recipe, order.grid.runs) or _misfit(order):
-        raise UsageError(reason)
+    if reasons := _refusals(order):
+        raise UsageError(reasons[0])
     asked.union(order.record, order.run_ids, replace=order.recipe.replace, extend=order.recipe.extend)
+
+
+def _refusals(order: Order) -> list[str]:
+    """Why the order may be planned and not run."""
+    runs = order.grid.runs
+    reasons = texts.refusal(order.text, order.recipe, runs), _misfit(order), texts.unanswerable(runs, order.grid.evals)
+    return [reason for reason in reasons if reason]
 
 
 def _misfit(order: Order) -> str:
@@ -143,10 +150,9 @@ def _show(order: Order) -> None:
     chosen, runs = order.recipe, order.grid.runs
     trained = {run_id for run_id in (run.run_id for run in runs) if rundir.RunDir(order.root, run_id).trained}
     pruned = set(_pruned(order)) - trained
-    refusals = [texts.refusal(order.text, chosen, runs), _misfit(order)]
     remarks = [*outlook, *_remarks(order), precedence.ruled_out(chosen), _forgotten(order), *_met(order, trained)]
     remarks += _limited(order, trained, pruned)
-    remarks += [f"only to plan, not to run as it stands: {reason}" for reason in refusals if reason]
+    remarks += [f"only to plan, not to run as it stands: {reason}" for reason in _refusals(order)]
     show.show(chosen, order.grid, order.text, trained, [remark for remark in remarks if remark], pruned)
     remote = places.of(order.root)
     how = soundness.choose(order.root) if remote is None else remote.how

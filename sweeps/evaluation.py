@@ -17,6 +17,7 @@ from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps.planning import checks, estimate, grid
 from sweeps.planning import recipe as recipes
+from sweeps.planning import text as texts
 from sweeps.planning.recipe import Evals, Recipe
 
 if TYPE_CHECKING:
@@ -79,9 +80,14 @@ def few_shot(argv: Sequence[str], usage: str) -> int:
     given = cli.settings(FewShot(), [word for word in words if word not in placed] + ["--keys"] * ("--keys" in flags))
     order = read(given, placed)
     _say(order)
+    reason = _unanswerable(order)
     if "--plan" in flags:
         _plan(order)
+        if reason:
+            print(f"only to plan, not to run as it stands: {reason}")
         return DONE
+    if reason:
+        raise UsageError(reason)
     if not order.jobs:
         print("nothing is left to ask")
         return FAILED if order.skipped else DONE
@@ -197,6 +203,13 @@ def chosen(record: SweepRecord, asked: Sequence[str]) -> list[str]:
 def _missing(run: RunDir, evals: EvalSpec) -> tuple[Question, ...]:
     known = {question(row) for row in run.measurements()}
     return tuple(asked for asked in evals.questions if asked not in known)
+
+
+def _unanswerable(order: Order) -> str:
+    """Why what is missing cannot be asked; empty where it can, or nothing is."""
+    missing = {task for job in order.jobs for task, *_ in job.missing}
+    tasks = [task for task in order.evals.tasks if task in missing]
+    return texts.unanswerable([job.spec for job in order.jobs], order.evals.of(*tasks)) if tasks else ""
 
 
 def _say(order: Order) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.accuracy.overlap import Asked
 from analysis.accuracy.trends import Accuracy, Trend
 from analysis.estimation import uncertainty
 from analysis.estimation.ensemble import Ensemble, Weighting
@@ -131,6 +132,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "score_forecasts": [vars(a) for a in study.score_forecasts],
         "few_shot": [_trend(t) for t in study.trends],
         "shot_gains": study.gains,
+        "overlaps": [_overlap(asked) for asked in study.overlaps],
         "notes": [vars(n) for n in study.notes],
         "receipt": dict(study.receipt),
     }
@@ -296,6 +298,16 @@ def _backtest(ensemble: Ensemble) -> list[dict[str, Any]]:
             rows = rows.assign(ln_error=miss, predicted=rows.measured * np.exp(-miss))
             found += [{str(k): v for k, v in row.items()} for row in rows[columns].to_dict("records")]
     return found
+
+
+def _overlap(asked: Asked) -> dict[str, Any]:
+    row = asked.row
+    return {
+        **{"task": row.name, "shots": asked.shots, "runs": asked.runs, "gram": row.n, "items": row.total},
+        **{"accuracy": row.score, "dirty": row.dirty, "accuracy_dirty": row.dirty_score},
+        **{"clean": row.clean, "accuracy_clean": row.clean_score, "clean_share": row.clean_share},
+        "difference": row.difference,
+    }
 
 
 def _trend(trend: Trend) -> dict[str, Any]:

@@ -261,6 +261,21 @@ def _gains(study: Study) -> list[Row]:
     ]
 
 
+def _overlaps(study: Study) -> list[Row]:
+    rows = []
+    for asked in study.overlaps:
+        row = asked.row
+        score, dirty, clean = (number(value) for value in (row.score, row.dirty_score, row.clean_score))
+        difference = f"{row.difference:+.0%}" if math.isfinite(row.difference) else "-"
+        rows.append(
+            [
+                *(row.name, str(asked.shots), str(row.n), score, f"{row.total:,}", dirty, f"{row.dirty:,}"),
+                *(clean, f"{row.clean:,}", f"{row.clean_share:.0%}", difference),
+            ]
+        )
+    return rows
+
+
 def _rules(study: Study) -> list[Row]:
     """Those that took runs out or are off, and the names of the others."""
     rows = [[r.name, r.meaning, _out(r.on, r.excluded)] for r in study.rules]
@@ -330,6 +345,14 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
         _accuracies,
     ),
     ("What K examples bring over none (mean over runs)", ["task", "K", "accuracy", "ln p(answer)"], _gains),
+    (
+        "Questions in the training text (dirty) and not (clean), runs of most compute",
+        [
+            *("task", "K", "words", "accuracy", "questions", "dirty accuracy", "dirty", "clean accuracy", "clean"),
+            *("clean share", "clean over all"),
+        ],
+        _overlaps,
+    ),
     ("Rules", ["rule", "meaning", "runs out"], _rules),
 )
 

@@ -15,7 +15,7 @@ from analysis.runs import domains, finetuned
 from analysis.runs.tidy import Runs, tidy
 from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
-from gpt3core.evals.spec import HELD_OUT, EvalSpec, question
+from gpt3core.evals.spec import HELD_OUT, SPLIT_ACCURACIES, EvalSpec, question
 from gpt3core.schedule import learning_rate
 from gpt3core.store import files
 from gpt3core.store.places import local as place
@@ -225,7 +225,8 @@ def _over_draws(scores: pd.DataFrame) -> pd.DataFrame:
     scores = scores.drop(columns="draw")
     if not scores.duplicated(["task", "shots"]).any():
         return scores
-    means = dict.fromkeys(("accuracy", "accuracy_se", "logprob", "logprob_se"), "mean")
+    split = [name for name in SPLIT_ACCURACIES if name in scores]
+    means = dict.fromkeys(("accuracy", "accuracy_se", "logprob", "logprob_se", *split), "mean")
     rest = {name: "first" for name in scores.columns if name not in (*means, "task", "shots", "items", "content")}
     floats = scores.astype(dict.fromkeys(means, float))
     keys = ["task", "shots", "items", *(["content"] if "content" in scores else [])]

@@ -198,23 +198,6 @@ def dirty(held: Grams, counts: Counts) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
-def overlap(name: str, n: int, dirty: NDArray[np.bool_], scores: NDArray[np.float64]) -> Overlap:
-    """A row of Table C.1, given which examples are dirty and the model's score of each."""
-
-    def mean(of: NDArray[np.float64]) -> float:
-        return float(of.mean()) if len(of) else float("nan")
-
-    return Overlap(
-        name=name,
-        n=n,
-        total=len(dirty),
-        dirty=int(dirty.sum()),
-        score=mean(scores),
-        dirty_score=mean(scores[dirty]),
-        clean_score=mean(scores[~dirty]),
-    )
-
-
 def _clean(texts: Sequence[str], held: Grams, counts: Counts) -> list[Cleaned]:
     rules = held.rules
     bare = words(texts, bare=True)

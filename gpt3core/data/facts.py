@@ -5,15 +5,18 @@ No torch, nothing is fetched, and at most some megabytes are tokenized.
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from gpt3core.data import corpus, shards, starter, weights
+from gpt3core.data import corpus, shards, starter, weights, writing
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.document import TRAIN, VALIDATION, Document
+from gpt3core.data.shards import Shards
 from gpt3core.spec import DataSpec
 
 SAMPLE_BYTES = 1_000_000  # of each side; a text below it is tokenized whole, and its figures are exact
@@ -137,6 +140,38 @@ def describe(spec: DataSpec) -> TextFacts:
         bytes=sum(_bytes(document) for side in sides for document in side),
         sources=_weighed({sides[0][0].source: (train, validation)}, spec),
         exact=all_of_train and all_of_validation,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unwritten:
+    """What tasks take of a text that has no shards yet, as its shards will have it."""
+
+    validation_documents: list[dict[str, str]]
+    words: list[str]
+
+
+def for_tasks(spec: DataSpec) -> Shards | Unwritten | None:
+    """What tasks are made from; None of a text that is not here, nor its shards, for nothing is fetched.
+
+    Raises:
+        ValueError: as ``describe``.
+    """
+    if (there := shards.unread(spec)) is not None:
+        return there
+    if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists():
+        return None
+    train, validation = corpus.sides(spec)
+    counted: collections.Counter[str] = collections.Counter()
+    read = 0
+    for document in train:
+        if read >= writing.COUNTED_BYTES:
+            break
+        counted.update(writing.WORD.findall(document.text))
+        read += _bytes(document)
+    return Unwritten(
+        validation_documents=[{"text": document.text, "domain": document.domain} for document in validation],
+        words=[word for word, _ in counted.most_common(writing.WORDS_KEPT)],
     )
 
 

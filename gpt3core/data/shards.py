@@ -124,6 +124,18 @@ def described(spec: DataSpec) -> dict[str, Any] | None:
     return files.find_object(folder_of(spec) / writing.MANIFEST)
 
 
+def unread(spec: DataSpec) -> Shards | None:
+    """What ``described`` says, with the files behind it, whose checksums are not verified; without episodes."""
+    meta = described(spec)
+    return None if meta is None else Shards(_place(spec), spec, meta)
+
+
+def _place(spec: DataSpec) -> Path:
+    if corpora.is_prepared(spec.corpus):
+        return Path(spec.corpus).expanduser().absolute()
+    return folder_of(spec)
+
+
 def prepare(spec: DataSpec, *, again: bool = False) -> Shards:
     """The shards of a corpus: as they were prepared, from the cache, or made there. Safe to call from many processes.
 
@@ -135,11 +147,11 @@ def prepare(spec: DataSpec, *, again: bool = False) -> Shards:
         DiskFullError: when there is no room for them; nothing half made stays.
     """
     corpora.check_version(spec)
+    folder = _place(spec)
     if corpora.is_prepared(spec.corpus):
-        folder, mend = Path(spec.corpus).expanduser().absolute(), "bring a sound copy of it, or prepare it again"
-        meta = corpora.manifest(spec)
+        mend, meta = "bring a sound copy of it, or prepare it again", corpora.manifest(spec)
     else:
-        folder, mend = folder_of(spec), REMAKE
+        mend = REMAKE
         meta = _cached(folder, lambda unfinished: _write(spec, unfinished, *corpora.sides(spec)))
     _verify(folder, meta, mend=mend, again=again)
     made = Shards(folder, spec, meta, _generated(spec, again=again) if spec.episodes else None)

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,7 +37,9 @@ SHARD_TOKENS = 1 << 30  # of a file, at most: a mapped file keeps a descriptor, 
 BLOCK_TOKENS = 1 << 22  # written at once
 WORDS_KEPT = 6000
 KEPT_BYTES = 1 << 26  # of a source's held-out text: its first documents, for evaluation
+WORD = re.compile(r"\b[a-z]{3,14}\b")
 COUNTED_BYTES = 1 << 21  # of its training text, in which words are counted; half as slow as to tokenize
+NOTED = {TRAIN: COUNTED_BYTES, VALIDATION: KEPT_BYTES}
 NAME = re.compile(rf"(?!{episodes.NAME}\Z)[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")  # generated text has that one
 
 
@@ -103,6 +105,17 @@ def header(tokens: int) -> bytes:
     return found.getvalue()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Documents of a source that follow one another on one side, as tokens."""
+
+    side: str
+    domain: str  # what a task calls them
+    tokens: np.ndarray  # (n,), end-of-text after each document
+    documents: int
+    bytes: int  # of text in UTF-8
+
+
 def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: str, tokenizer: str) -> Source:
     """Write the shards of one source into ``folder/source``, which nobody else writes.
 
@@ -115,38 +128,99 @@ def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: s
     Raises:
         ValueError: for a source's name that is no file's, an unknown tokenizer, or tokens that it does not have.
     """
-    if not NAME.fullmatch(source):
-        raise ValueError(
-            f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them; {episodes.NAME} "
-            "is the name of generated text"
-        )
     cut, end = _cutter(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
-    place = folder / source
-    place.mkdir(parents=True, exist_ok=True)
-    sides = {side: _Side(folder=place, stem=side, buffer=np.empty(BLOCK_TOKENS, TOKEN)) for side in SIDES}
-    counted: collections.Counter[str] = collections.Counter()
-    with open(place / "documents.jsonl", "wb") as kept:
+    with _Begun(folder, source) as begun:
         for side, domain, given in documents:
-            into = sides[side]
             text, tokens = cut(given)
-            if side == TRAIN and into.bytes < COUNTED_BYTES:
-                counted.update(re.findall(r"\b[a-z]{3,14}\b", text))
-            elif side == VALIDATION and into.bytes < KEPT_BYTES:
-                kept.write(json.dumps({"text": text, "domain": domain}).encode() + b"\n")
-            into.documents += 1
-            into.bytes += len(text.encode())
-            into.add(tokens)
-            into.add(end)
+            begun.note(side, domain, text)
+            begun.add(side, tokens, 1, len(text.encode()))
+            begun.add(side, end, 0, 0)
             pulse.beat()
-        _synced(kept)
-    for into in sides.values():
-        if into.used:
-            into.flush()
-    with open(place / "words.json", "wb") as file:
-        file.write(json.dumps(counted.most_common(WORDS_KEPT)).encode())
-        _synced(file)
-    files.sync_folder(place)
-    return _described(folder, place, sides)
+    return begun.described()
+
+
+def join(pieces: Iterable[Piece], folder: Path, *, source: str, tokenizer: str) -> Source:
+    """As ``write``, of documents that were cut before, a piece at a time: the same files, however they were pieced."""
+    encoding, end = tokenizers.load(tokenizer), tokenizers.end_of_text(tokenizer)
+    with _Begun(folder, source) as begun:
+        for piece in pieces:
+            before = 0
+            for tokens in _documents(piece.tokens, end):
+                if not begun.wants(piece.side, before):
+                    break
+                text = encoding.decode(tokens.tolist())
+                begun.note(piece.side, piece.domain, text, before)
+                before += len(text.encode())
+            begun.add(piece.side, piece.tokens, piece.documents, piece.bytes)
+            pulse.beat()
+    return begun.described()
+
+
+def _documents(tokens: np.ndarray, end: int) -> Iterator[np.ndarray]:
+    """The tokens of each document, without its end."""
+    begin = 0
+    for place in np.flatnonzero(tokens == end).tolist():
+        yield tokens[begin:place]
+        begin = place + 1
+
+
+class _Begun:
+    """A source's files under way; whole at the end of the block."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        if not NAME.fullmatch(source):
+            raise ValueError(
+                f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them; "
+                f"{episodes.NAME} is the name of generated text"
+            )
+        self._folder, self._place = folder, folder / source
+        self._place.mkdir(parents=True, exist_ok=True)
+        self._sides = {
+            side: _Side(folder=self._place, stem=side, buffer=np.empty(BLOCK_TOKENS, TOKEN)) for side in SIDES
+        }
+        self._counted: collections.Counter[str] = collections.Counter()
+
+    def __enter__(self) -> _Begun:
+        self._kept = open(self._place / "documents.jsonl", "wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._kept:
+            if kind is None:
+                _synced(self._kept)
+        if kind is not None:
+            return
+        for into in self._sides.values():
+            if into.used:
+                into.flush()
+        with open(self._place / "words.json", "wb") as file:
+            file.write(json.dumps(self._counted.most_common(WORDS_KEPT)).encode())
+            _synced(file)
+        files.sync_folder(self._place)
+
+    def wants(self, side: str, before: int = 0) -> bool:
+        """Whether the text of a side's next document is wanted, so many bytes after what was added."""
+        return self._sides[side].bytes + before < NOTED[side]
+
+    def note(self, side: str, domain: str, text: str, before: int = 0) -> None:
+        """Count the words of a document, or keep it whole, where that is wanted."""
+        if not self.wants(side, before):
+            return
+        if side == TRAIN:
+            self._counted.update(WORD.findall(text))
+        else:
+            self._kept.write(json.dumps({"text": text, "domain": domain}).encode() + b"\n")
+
+    def add(self, side: str, tokens: np.ndarray, documents: int, size: int) -> None:
+        """Put tokens behind those before, of so many documents and bytes of text."""
+        into = self._sides[side]
+        into.documents += documents
+        into.bytes += size
+        into.add(tokens)
+
+    def described(self) -> Source:
+        """What was written."""
+        return _described(self._folder, self._place, self._sides)
 
 
 def _cutter(name: str) -> Callable[[Text], tuple[str, np.ndarray]]:

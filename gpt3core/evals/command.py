@@ -100,12 +100,12 @@ def main(argv: Sequence[str]) -> int:
 def _corpus(given: ShowSettings, task: Task) -> Shards | None:
     """The text that a task takes its words from; one that it takes none from would have no effect."""
     from gpt3core.data import corpus, shards
-    from gpt3core.evals.tasks import generated
+    from gpt3core.evals import tasks
     from gpt3core.spec import DataSpec
 
     if given.corpus is None:
         return None
-    if getattr(task.source, "words", "") != generated.ONE_TOKEN and not hasattr(task.source, "domain"):
+    if not tasks.of_text(task):
         raise UsageError(f"corpus={given.corpus} has no effect: {given.task} takes no words from it")
     fingerprint = corpus.fingerprint(given.corpus)
     return shards.prepare(DataSpec(corpus=given.corpus, corpus_sha256=fingerprint, tokenizer=given.tokenizer))

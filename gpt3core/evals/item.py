@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,7 @@ class Item:
     aliases: tuple[str, ...] = ()  # other answers that are right too
     own: tuple[str, ...] = ()  # examples that only this query can have, where they are not items of the pool
     short_context: str | None = None  # the context when the item serves as an example, where that is shorter
+    number: int | None = field(default=None, compare=False)  # of its record in the file that it comes from, from 0
 
     @property
     def shown(self) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from gpt3core.data import formats
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.shards import Shards
-from gpt3core.evals import classifier, examples, held_out, metrics, prompts, scoring, tasks
+from gpt3core.evals import classifier, examples, held_out, metrics, overlap, prompts, scoring, tasks
 from gpt3core.evals.baselines import baselines
+from gpt3core.evals.overlap import Overlap
 from gpt3core.evals.scoring import Case
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
@@ -74,6 +75,7 @@ def evaluate(
     right answer, in nats, without what ends it. ``chance`` is the accuracy of a blind choice, ``prior_accuracy`` and
     ``prior_logprob`` are those of the pool's answers. ``shots_shown`` is the mean number of examples that fitted the
     context; ``fits`` is false where that is less than K of any item, or an answer has not the room to be written.
+    Where it is known which questions are in the training text there is ``spec.OVERLAP`` too.
 
     Args:
         model: as in ``scoring``.
@@ -95,9 +97,12 @@ def evaluate(
             where = spec.model.n_ctx, spec.data.tokenizer, data
             cell = _cell(task, shots, items, *where, draw, evals.source(task))
             encoding = tokenizers.load(spec.data.tokenizer)
-            row = cell.row | scoring.score(model, tasks.named(task), cell.cases, encoding, numerics, device)
+            row = cell.row | scoring.score(
+                model, tasks.named(task), cell.cases, encoding, numerics, device, cell.overlap
+            )
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
-    return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *held_out.columns(rows))}
+    more = (*overlap.columns(rows), *held_out.columns(rows))
+    return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *more)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,7 @@ class _Cell:
     """The encoded prompts of a task at K examples, and its row but for the scores."""
 
     cases: list[Case]
+    overlap: Overlap | None
     row: dict[str, Any]
     tokens: int
 
@@ -141,4 +147,9 @@ def _made(
     row = {"fits": fits, "shots_shown": sum(shown) / len(shown)} | baselines(split.queries, split.pool)
     cases = [scoring.case(task, prompt, encoding) for prompt in found]
     encoded = [case.encoded for case in cases]
-    return _Cell(cases=cases, row=row, tokens=sum(len(one.context) + sum(map(len, one.options)) for one in encoded))
+    return _Cell(
+        cases=cases,
+        overlap=overlap.known(data.meta, source[0], split.queries),
+        row=row,
+        tokens=sum(len(one.context) + sum(map(len, one.options)) for one in encoded),
+    )

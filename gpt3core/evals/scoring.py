@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt3core.evals import answers, engine, metrics
+from gpt3core.evals import answers, engine, metrics, overlap
 from gpt3core.evals.engine import Encoded, Reading, Tokens
 from gpt3core.evals.item import Prompt
+from gpt3core.evals.overlap import Mean, Overlap
 from gpt3core.evals.tasks.task import Task
 from gpt3core.numerics import Numerics
 
@@ -62,9 +63,19 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
 
 
 def score(
-    model: Any, task: Task, cases: Sequence[Case], encoding: tiktoken.Encoding, numerics: Numerics, device: str = "cpu"
+    model: Any,
+    task: Task,
+    cases: Sequence[Case],
+    encoding: tiktoken.Encoding,
+    numerics: Numerics,
+    device: str = "cpu",
+    overlap_of: Overlap | None = None,
 ) -> dict[str, Any]:
-    """The columns metric, accuracy and logprob of a task's prompts, with their standard errors."""
+    """The columns metric, accuracy and logprob of a task's prompts, with their standard errors.
+
+    Args:
+        overlap_of: which of them are in the training text, where that is known: then ``spec.OVERLAP`` too.
+    """
     read = engine.read(model, [one.encoded for one in cases], numerics, device)
     sums = [
         [_total(reading, scored) for reading, scored in zip(readings, one.scored, strict=True)]
@@ -72,13 +83,14 @@ def score(
     ]
     if task.kind == "multiple_choice":
         base = _without_context(model, task, cases, encoding, numerics, device)
-        accuracy, error = metrics.share([_right(task, one, base, s) for one, s in zip(cases, sums, strict=True)])
+        mean = _share([_right(task, one, base, s) for one, s in zip(cases, sums, strict=True)])
     elif task.forced:
-        accuracy, error = metrics.share([float(any(all(r.likeliest) for r in readings)) for readings in read])
+        mean = _share([float(any(all(r.likeliest) for r in readings)) for readings in read])
     else:
         contexts = [one.encoded.context for one in cases]
         texts = answers.write(model, contexts, encoding, stops=[task.stop], tokens=task.answer_tokens, beams=task.beams)
-        accuracy, error = metrics.mean(task.metric, texts, [one.rights for one in cases])
+        mean = _written(task.metric, texts, [one.rights for one in cases])
+    accuracy, error = mean(range(len(cases)))
     logprobs = [of_options[0] for of_options in sums]
     n = len(logprobs)
     return {
@@ -87,7 +99,16 @@ def score(
         "accuracy_se": error,
         "logprob": math.fsum(logprobs) / n,
         "logprob_se": float(np.std(logprobs, ddof=1) / math.sqrt(n)) if n > 1 else 0.0,
+        **overlap.given(overlap_of, mean),
     }
+
+
+def _share(right: Sequence[float]) -> Mean:
+    return lambda some: metrics.share([right[n] for n in some])
+
+
+def _written(metric: str, texts: Sequence[str], rights: Sequence[Sequence[str]]) -> Mean:
+    return lambda some: metrics.mean(metric, [texts[n] for n in some], [rights[n] for n in some])
 
 
 def _right(task: Task, one: Case, base: dict[Tokens, float], sums: list[float]) -> float:

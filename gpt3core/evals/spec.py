@@ -20,6 +20,8 @@ QUESTION = ("task", "shots", "items", "version", "draw", "content")  # the colum
 Question = tuple[str, int, int, int, int, str]
 INSTRUCTED = "+instruction"  # after a task's name: its instruction comes first
 CONTENT = 12  # hex digits of a file's sha256 that tell a row's questions from those of another file
+SPLIT_ACCURACIES = ("accuracy_dirty", "accuracy_clean")  # of the questions in the training text, and of the others
+OVERLAP = ("gram", "dirty", *SPLIT_ACCURACIES)  # the columns of a task whose questions were looked for there
 HELD_OUT = "held_out"  # the row of an evaluation's table that has the loss on held-out text
 
 

@@ -100,6 +100,17 @@ def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
     )
 
 
+def unanswerable(runs: Sequence[RunSpec], evals: EvalSpec) -> str:
+    """Why the tasks cannot be asked of these runs, which share a text; empty where they can, as far as it is known."""
+    from gpt3core.evals import enough
+
+    try:
+        enough.check(evals, runs[0].data, min(run.model.n_ctx for run in runs))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def repeated(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
     """What to say of runs that see their text more than four times; empty when there are none."""
     many = [run for run in runs if text.epochs(run) > HARMLESS_EPOCHS]

@@ -57,6 +57,30 @@ def spec(folder, **changes):
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
+@pytest.mark.parametrize("pieces", [1, 7, 160])
+def test_documents_cut_in_pieces_give_the_same_files(tmp_path, monkeypatch, pieces):
+    monkeypatch.setattr(writing, "SHARD_TOKENS", 5000)
+    monkeypatch.setattr(writing, "BLOCK_TOKENS", 1000)
+    monkeypatch.setattr(writing, "NOTED", {"train": 9000, "validation": 2000})  # bytes: neither all nor no document
+    every = list(documents("books", 160))
+    whole = writing.write(every, tmp_path / "whole", source="books", tokenizer=TOKENIZER)
+    assert len(whole.shards["train"]) > 3
+    assert 1 < len(list(files.read_lines(tmp_path / "whole" / "books" / "documents.jsonl"))) < 16
+    encoding = tokenizer.load(TOKENIZER)
+
+    def cut():
+        for some in np.array_split(np.arange(len(every)), pieces):
+            for side in ("train", "validation"):
+                texts = [every[n][2] for n in some if every[n][0] == side]
+                tokens = [token for text in texts for token in (*encoding.encode_ordinary(text), encoding.eot_token)]
+                size = sum(len(text.encode()) for text in texts)
+                array = np.array(tokens, writing.TOKEN)
+                yield writing.Piece(side=side, domain="books", tokens=array, documents=len(texts), bytes=size)
+
+    joined = writing.join(cut(), tmp_path / "joined", source="books", tokenizer=TOKENIZER)
+    assert joined == whole  # the sha256 of every file among it
+
+
 def test_what_is_written_is_tiktokens_tokens_whatever_the_size_of_a_file(tmp_path, monkeypatch):
     encoding = tokenizer.load(TOKENIZER)
     expected = {"train": [], "validation": []}

@@ -1,11 +1,9 @@
 """Evaluation examples in training text: Appendix C's rules one by one, and the arithmetic of Table C.1."""
 
-import math
-
 import numpy as np
 import pytest
 
-from gpt3core.data.decontaminate import Grams, Overlap, Rules, clean, count, dirty, evaluation_grams, overlap
+from gpt3core.data.decontaminate import Grams, Overlap, Rules, clean, count, dirty, evaluation_grams
 
 EXAMPLE = "the quick brown fox jumps over the lazy dog while seven silver spoons sing softly"
 RNG = np.random.default_rng(0)
@@ -155,16 +153,6 @@ def test_shares_and_differences_are_those_of_table_c1(name):
     assert row.clean == n_clean
     assert round(100 * row.clean_share) == pytest.approx(share, abs=0.6)  # "1%" of QuAC are 0.5%
     assert round(100 * row.difference) == difference
-
-
-def test_a_row_has_the_means_of_all_of_the_dirty_and_of_the_clean():
-    row = overlap("set", 8, np.array([True, False, True, False]), np.array([1.0, 0.0, 0.5, 1.0]))
-    assert (row.total, row.dirty, row.score, row.dirty_score, row.clean_score) == (4, 2, 0.625, 0.75, 0.5)
-
-
-def test_a_set_without_dirty_examples_has_no_score_of_them():
-    row = overlap("Winogrande", 13, np.zeros(3, bool), np.array([1.0, 0.0, 1.0]))
-    assert math.isnan(row.dirty_score) and row.difference == 0 and row.clean_share == 1
 
 
 def test_an_empty_evaluation_set_is_refused():

@@ -49,6 +49,7 @@ def packed_otherwise(folder):
 def test_order_and_compression_of_files_and_the_number_of_parts_change_no_byte(made, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "PART_BYTES", 9000)
     monkeypatch.setattr(read, "GROUP_BYTES", 500)
+    monkeypatch.setattr(read, "FAN", 3)  # runs are merged, and runs of runs
     corpora.write(tmp_path / "text")
     for source in corpora.SOURCES:
         (tmp_path / "text" / f"{source}.jsonl").unlink()
@@ -57,6 +58,29 @@ def test_order_and_compression_of_files_and_the_number_of_parts_change_no_byte(m
     assert len(list((tmp_path / "out" / "decisions").iterdir())) > 5
     assert corpora.shards(tmp_path / "out") == corpora.shards(made[1])
     assert corpus.fingerprint(str(tmp_path / "out")) == corpus.fingerprint(str(made[1]))
+
+
+def reads(chunks):
+    """How many files all tasks together read that bring so many chunks into parts, and the most that one reads."""
+    runs, count, most = [read.Run(files=(None,), bytes=parts.PART_BYTES)] * chunks, 0, 0
+    while runs:
+        last = len(runs) <= read.FAN
+        made = []
+        for group in [runs] if last else read.groups(runs):
+            given = read.stretches(group, read.number_of_parts(sum(run.bytes for run in group)))
+            count += sum(len(words["sorted_files"]) for words in given)
+            most = max(most, *(len(words["sorted_files"]) for words in given))
+            made.append(read.Run(files=(None,) * len(given), bytes=sum(run.bytes for run in group)))
+        runs = [] if last else made
+    return count, most
+
+
+def test_the_files_read_to_order_a_corpus_grow_as_it_does():
+    assert reads(read.FAN) == (read.FAN**2, read.FAN)
+    for chunks in (1000, 2000, 4000):
+        count, most = reads(chunks)
+        assert count <= 2 * read.FAN * chunks, "once chunks for each of the parts: 16 million of the last"
+        assert most <= 2 * read.FAN
 
 
 @pytest.mark.soak

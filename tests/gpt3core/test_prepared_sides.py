@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -44,6 +45,24 @@ def test_a_text_is_on_one_side_in_all_sources(tmp_path):
         ValueError, match=r"sources.two has no validation text: its documents are few, and lie in other"
     ):
         prepare(few(tmp_path, **pairs), tmp_path / "pairs", "validation_fraction=0.5")
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_copies_in_different_sources_are_on_one_side_where_all_of_them_stay(tmp_path, within):
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=60)) for _ in range(40)]
+    near = [f"{text} a b c" for text in texts]  # chains: the third is nearer to the second than to the first
+    far = [f"{text} d e f" for text in near]
+    path = few(tmp_path, one=texts + (near if within else []), two=near, three=far)
+    out = tmp_path / "out"
+    prepare(path, out, "validation_fraction=0.5", "dedup.rule=fuzzy", "dedup.across=false")
+    manifest = files.read_object(out / "manifest.json")["sources"]
+    assert [sum(manifest[source]["documents"].values()) for source in ("one", "two", "three")] == [40] * 3
+    one, two, three = (held_out(out, source) for source in ("one", "two", "three"))
+    assert 5 < len(two) < 35
+    assert [text in three for text in far] == [text in two for text in near]
+    copies = zip(texts, near, strict=True)
+    assert [bool({text, copy} & one) for text, copy in copies] == [text in two for text in near]
 
 
 def test_examples_are_dirty_by_what_is_trained_on_after_the_cut(tmp_path, capsys):

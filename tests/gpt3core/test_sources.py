@@ -7,8 +7,10 @@ import io
 import itertools
 import json
 import lzma
+import sys
 import tracemalloc
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,8 @@ from hypothesis import strategies as st
 from gpt3core.data.sources import formats, hub, packages, streams, walk
 from gpt3core.data.sources.formats import Span
 from gpt3core.data.sources.record import Bad, DamagedError, Reading, Record
+from gpt3core.store import files
+from tests.gpt3core import corpora
 
 REPAIR = Reading(encoding="repair")
 
@@ -199,5 +203,57 @@ def test_a_data_set_by_its_folder(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "one", "n": 1}\n{"text": "two", "n": 2}\n')
     got = list(hub.records(f"{tmp_path}\n\ntrain\n", Reading(id="n")))
     assert [(record.id, record.text) for record in got] == [("1", "one"), ("2", "two")]
-    with pytest.raises(ValueError, match="it has no column body but text, n"):
+    with pytest.raises(ValueError, match="train, has no column body but text, n: name one by text="):
         list(hub.records(f"{tmp_path}\n\ntrain\n", Reading(text="body")))
+    with pytest.raises(ValueError, match=r"split test, cannot be read \(.*\): check its name, config and split"):
+        list(hub.records(f"{tmp_path}\n\ntest\n", Reading()))
+
+
+class Library(ModuleType):
+    """What is asked of the package datasets, which streams some rows and then fails."""
+
+    def __init__(self, rows, error=None):
+        super().__init__("datasets")
+        self.rows, self.error, self.asked = rows, error, []
+
+    def load_dataset(self, *args, **kwargs):
+        self.asked.append((args, kwargs))
+        yield from self.rows
+        if self.error:
+            raise self.error
+
+
+def test_a_data_set_is_streamed_by_its_name_config_split_and_revision(monkeypatch):
+    library = Library([{"body": "one", "n": 7}, {"body": None, "n": 8}, {"body": "two", "n": 9}])
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    one, bad, two = hub.records("owner/set\nen\nvalidation\nv1", Reading(text="body", id="n"))
+    assert (one, two) == (Record(id="7", text="one"), Record(id="9", text="two"))
+    assert (bad.kind, bad.said) == ("text", "row 2: its text is null, a string is needed: mend or remove it")
+    assert library.asked == [(("owner/set", "en"), {"split": "validation", "revision": "v1", "streaming": True})]
+
+
+@pytest.mark.parametrize("rows", [[], [{"text": "one"}]])
+def test_without_a_network_a_data_set_is_one_sentence(monkeypatch, tmp_path, rows):
+    class UnreachableError(Exception):  # of whatever client the library has
+        pass
+
+    library = Library(rows, UnreachableError("Couldn't reach\n'owner/set' on the Hub"))
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("tokenizer: gpt2:300\nsources: {set: {dataset: owner/set}}\n")
+    sentence = (
+        r"^the data set owner/set, split train, cannot be read \(Couldn't reach 'owner/set' on the Hub\): check its "
+        "name, config and split, and the network, or bring its files and give their folder in place of its name$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        corpora.prepare(recipe, tmp_path / "out")
+    library.error = None
+    library.rows = [{"text": f"text number {n} " * 9} for n in range(40)]
+    corpora.prepare(recipe, tmp_path / "out")  # the same command goes on
+    assert sum(1 for _ in files.read_lines(tmp_path / "out" / "set" / "documents.jsonl"))
+
+
+def test_without_the_library_a_data_set_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r'read by the package datasets: pip install "isoflop\[datasets\]"'):
+        list(hub.records("owner/set\n\ntrain\n", Reading()))

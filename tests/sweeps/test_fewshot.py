@@ -10,7 +10,7 @@ import pytest
 
 from analysis.runs import store as stores
 from gpt3core import run as runs
-from gpt3core.errors import StoreError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.evals import runner
 from gpt3core.evals.spec import HELD_OUT, EvalSpec, question
 from gpt3core.store.rundir import RunDir, open_root
@@ -91,6 +91,15 @@ def test_what_is_missing_is_asked_once_and_the_fit_has_it(few, capsys, monkeypat
     assert len(again.answered) == 3
     more = evaluation.read(replace_shots(ASKED, [0, 1, 2, 3]))
     assert {q[1] for job in more.jobs for q in job.missing} == {3}
+
+
+def test_a_task_that_the_text_does_not_give_is_refused_before_a_cluster_starts(few, capsys):
+    asked = ["sweep=small", "tasks=[cloze_kjv,addition_2]"]
+    sentence = "task cloze_kjv: no held-out text of that domain; there are tales"
+    with pytest.raises(UsageError, match=sentence):
+        evaluation.few_shot(asked, "")
+    assert evaluation.few_shot([*asked, "--plan"], "") == 0
+    assert f"only to plan, not to run as it stands: {sentence}" in capsys.readouterr().out
 
 
 def replace_shots(given, shots):

@@ -25,7 +25,7 @@ QUALITY, COPY, CUT = "quality", "copy", "contaminated"  # rules by which a docum
 
 def grams(out: Path, *, sets: Sequence[Path], rules: decontaminate.Rules) -> None:
     """Write the grams of evaluation sets."""
-    held = decontaminate.evaluation_grams({path.name.split(".")[0]: examples.texts(path) for path in sets}, rules=rules)
+    held = decontaminate.evaluation_grams({examples.name(path): examples.texts(path) for path in sets}, rules=rules)
     held.save(out)
 
 
@@ -79,7 +79,7 @@ def clean(
         "score": pa.nulls(len(found), pa.float32()) if score is None else score,
         "detail": details,
     }
-    left_over, counted_left = _left(found, pieces)
+    left_over, counted_left = _left(found, pieces, _alike(found, scored, copies))
     with task.folder(out) as begun:
         parts.write_documents(begun / DOCUMENTS, left_over, counted_left)
         parts.write(begun / DECISIONS, decided, {"rules": _by_source(found.sources, rules)})
@@ -95,7 +95,18 @@ def _dropped(found: parts.Part, scored: Path | None, copies: Path | None) -> tup
     return rules, details
 
 
-def _left(found: parts.Part, pieces: dict[int, tuple[str, ...]]) -> tuple[parts.Part, dict[str, Any]]:
+def _alike(found: parts.Part, scored: Path | None, copies: Path | None) -> dict[int, str]:
+    """Of documents with copies that stay, in other sources, what all of these are named by."""
+    table = None if copies is None else parts.read(copies)
+    if table is None or "alike" not in table.column_names:
+        return {}
+    of = zip(copying.staying(found, scored), table.column("alike").to_pylist(), strict=True)
+    return {n: name for n, name in of if name is not None}
+
+
+def _left(
+    found: parts.Part, pieces: dict[int, tuple[str, ...]], alike: dict[int, str]
+) -> tuple[parts.Part, dict[str, Any]]:
     """The documents that are left, each piece one of its own; and of each source how many, and the bounds of draws."""
     ids, sources, texts, draws = [], [], [], []
     for n, kept in pieces.items():
@@ -103,7 +114,7 @@ def _left(found: parts.Part, pieces: dict[int, tuple[str, ...]]) -> tuple[parts.
             ids.append(found.ids[n] if len(kept) == 1 else f"{found.ids[n]}/{number + 1}")
             sources.append(found.sources[n])
             texts.append(text)
-            draws.append(draw(found.texts[n]))
+            draws.append(draw(alike.get(n, found.texts[n])))
     bounds = {name: [d for s, d in zip(sources, draws, strict=True) if s == name] for name in set(sources)}
     counts = {name: {"documents": len(of), "least": min(of), "most": max(of)} for name, of in bounds.items()}
     more = {"draw": pa.array(draws, pa.float64())}
@@ -111,7 +122,10 @@ def _left(found: parts.Part, pieces: dict[int, tuple[str, ...]]) -> tuple[parts.
 
 
 def draw(text: str) -> float:
-    """A number from 0 to 1 that a text has wherever it lies, by which it is held out or not: copies go one way."""
+    """A number from 0 to 1 that a text has wherever it lies, by which it is held out or not: copies go one way.
+
+    Documents that are nearly the same and all stay are drawn together, by a name that they share in place of a text.
+    """
     digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"side").digest()
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 

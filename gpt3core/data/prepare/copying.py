@@ -38,7 +38,10 @@ def compare(
     order: Sequence[str],
     across: bool,
 ) -> None:
-    """Write for each part, of each document that stays, the name of the copy that is kept in its place, if one is."""
+    """Write for each part, of each document that stays, the name of the copy that is kept in its place, if one is.
+
+    Where only copies within a source are dropped, also the name that a document shares with its copies in all sources.
+    """
     ids: list[str] = []
     sources: list[str] = []
     sizes = []
@@ -51,12 +54,17 @@ def compare(
         sizes.append(len(table))
     found = _stacked(signatures, sizes)
     kept = dedup.copies(ids, sources, found, SETTINGS[rule], order=order, across=across)
-    of = [None if k == n else f"{sources[k]}/{ids[k]}" for n, k in enumerate(kept.tolist())]
+    names = [f"{source}/{name}" for source, name in zip(sources, ids, strict=True)]
+    columns = {"copy_of": [None if k == n else names[k] for n, k in enumerate(kept.tolist())]}
+    if not across:
+        alike = dedup.copies(ids, sources, found, SETTINGS[rule], order=order)
+        several = np.bincount(alike, minlength=len(alike)) > 1
+        columns["alike"] = [names[k] if several[k] else None for k in alike.tolist()]
     with task.folder(out) as begun:
         first = 0
         for number, size in enumerate(sizes):
-            column = pa.array(of[first : first + size], pa.string())
-            parts.write(begun / part_name(number), {"copy_of": column}, {})
+            own = {name: pa.array(of[first : first + size], pa.string()) for name, of in columns.items()}
+            parts.write(begun / part_name(number), own, {})
             first += size
 
 

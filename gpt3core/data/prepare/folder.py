@@ -110,7 +110,9 @@ def _about(asked: Recipe, made: Prepared) -> dict[str, Any]:
         about["filter"] = files.read_object(made.classifier / filtering.JUDGEMENT)
     if made.counts is not None and made.recounts is not None:
         before, left = (files.read_object(path / cleaning.DIRTY) for path in (made.counts, made.recounts))
-        about["evaluation_sets"] = {name: {**left[name], "dirty_before_cut": before[name]["dirty"]} for name in left}
+        about["evaluation_sets"] = {
+            name: {**left[name], "dirty_before_cut": before[name]["dirty"], "sha256": made.sets[name]} for name in left
+        }
     return about
 
 

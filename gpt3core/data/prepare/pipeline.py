@@ -16,7 +16,7 @@ from gpt3core.data.prepare import cleaning, copying, filtering, parts, read, sha
 from gpt3core.data.prepare.schema import Recipe
 from gpt3core.data.prepare.task import Task
 from gpt3core.data.prepare.units import Unit
-from gpt3core.data.sources import formats, walk
+from gpt3core.data.sources import examples, formats, walk
 from gpt3core.store import files
 
 FORMAT = 2  # of what stages leave for one another
@@ -39,6 +39,7 @@ class Prepared:
     cleaned: list[Path] = field(default_factory=list)  # a folder a part
     shards: dict[str, Path] = field(default_factory=dict)  # a folder a source
     text: str = ""  # names what was read
+    sets: dict[str, str] = field(default_factory=dict)  # the sha256 of each evaluation set's content
 
 
 def evaluation_sets(recipe: Recipe) -> list[Path]:
@@ -50,7 +51,7 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     found: dict[str, Path] = {}
     for given in recipe.decontaminate.against:
         for path in walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets"):
-            name = path.name.split(".")[0]
+            name = examples.name(path)
             if not formats.ending(path).startswith((".jsonl", ".txt")):
                 raise ValueError(
                     f"decontaminate.against has {path}, of which no examples are read: allowed are .jsonl files (an "
@@ -79,6 +80,7 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
     task.clear(work)
     made = Prepared(text=text_key(units, evaluation_sets(recipe)))
     held = _evaluated(recipe, work, do)  # first: what is wrong with an evaluation set is said before hours of reading
+    made.sets = {examples.name(path): examples.fingerprint(path) for path in evaluation_sets(recipe)}
     made.read = [work / f"01-read-{task.key(FORMAT, unit.key)}" for unit in units]
     pairs = zip(units, made.read, strict=True)
     do("read", [Task(out=out, work=read.read, given={"unit": unit}) for unit, out in pairs])
@@ -129,11 +131,27 @@ def _check_read(recipe: Recipe, units: Sequence[Unit], folders: Sequence[Path]) 
 
 def _gather(made: Prepared, work: Path, key: str, do: Stage) -> str:
     of = read.number_of_parts(sum(counts["bytes"] for counts in read_counts(made.read).values()))
-    given = [{"folders": made.read, "number": n, "of": of} for n in range(of)]
     key = task.key(key, of)
-    made.parts = _over_parts("gather", 2, work, key, do, read.gather, given)
+    runs, level = read.chunks(made.read), 0
+    while len(runs) > read.FAN:
+        runs, level = _merge(runs, level, work, key, do), level + 1
+    made.parts = _over_parts("gather", 2, work, key, do, read.gather, read.stretches(runs, of))
     made.scored = [None] * of
     return key
+
+
+def _merge(runs: Sequence[read.Run], level: int, work: Path, key: str, do: Stage) -> list[read.Run]:
+    """Fewer and longer runs of the same documents."""
+    folder = work / f"02-merge-{key}" / f"level-{level}"
+    merged, tasks = [], []
+    for n, group in enumerate(read.groups(runs)):
+        size = sum(run.bytes for run in group)
+        given = read.stretches(group, read.number_of_parts(size))
+        outs = tuple(folder / f"run-{n:05d}" / f"part-{number:05d}.parquet" for number in range(len(given)))
+        tasks += [Task(out=out, work=read.merge, given=words) for out, words in zip(outs, given, strict=True)]
+        merged.append(read.Run(files=outs, bytes=size))
+    do("merge", tasks)
+    return merged
 
 
 def _filter(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) -> str:
@@ -172,7 +190,7 @@ def _compare(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) ->
     # of copies the one stays whose source comes first; curated ones do before web
     order = sorted(recipe.sources, key=lambda name: recipe.sources[name].role == "web")
     how = {"rule": rule, "order": order, "across": recipe.dedup.across}
-    key = task.key(key, how)
+    key = task.key(key, how) if recipe.dedup.across else task.key(key, how, "alike")
     made.copies = work / f"07-compare-{key}"
     whole = {"tables": made.parts, "scored": made.scored, "signatures": signatures, **how}
     do("compare", [Task(out=made.copies, work=copying.compare, given=whole)])
@@ -218,10 +236,14 @@ def _shard(made: Prepared, recipe: Recipe, held: Path | None, work: Path, key: s
         counted = _over_parts("recount", 11, work, key, do, sharding.count, again, ending=".npy")
         made.recounts = work / f"12-retotal-{key}"
         do("retotal", [Task(out=made.recounts, work=cleaning.total, given={"counted": counted, "held": held})])
+    key = task.key(key, recipe.tokenizer)
+    each = [{"cleaned": cleaned, "split": split, "tokenizer": recipe.tokenizer} for cleaned in made.cleaned]
+    tokenized = _over_parts("tokenize", 13, work, key, do, sharding.tokenize, each, ending="")
     tasks = []
     for name in recipe.sources:
-        given = {"source": name, "cleaned": made.cleaned, "split": split, "tokenizer": recipe.tokenizer}
-        made.shards[name] = work / f"13-shard-{task.key(key, name, recipe.tokenizer)}"
+        of = [path for path, had in zip(tokenized, counts, strict=True) if name in had]
+        made.shards[name] = work / f"14-shard-{task.key(key, name)}"
+        given = {"source": name, "tokenized": of, "tokenizer": recipe.tokenizer}
         tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
     do("shard", tasks)
 

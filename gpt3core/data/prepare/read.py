@@ -2,13 +2,18 @@
 
 A document stands at the hash of its source and name. Chunks are sorted by that, so that a part finds its stretch of
 each by the bounds that Parquet keeps of row groups. Where the parts begin changes nothing that comes after them.
+
+A part of a large corpus would have a few documents in each of very many chunks. So where there are more than FAN, as
+many at a time are merged before, into a run: files that have equal stretches of the places, in order; and runs again,
+until a part reads from no more than FAN of them. The cost of a document grows with the logarithm of the corpus alone.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from gpt3core.store import files
 
 GROUP_BYTES = 256 << 10  # of text in a row group of a chunk
 KEPT_BAD = 1000  # of a unit and a kind, with their excerpts; all are counted
+FAN = 64  # runs that a part is gathered from, at most
 PLACES = 1 << 63
 COUNTS = "counts.json"
 BAD = "bad.jsonl"
@@ -73,8 +79,12 @@ def _write_chunk(path: Path, source: str, chunk: Sequence[Record]) -> None:
         "id": pa.array([ids[i] for i in order], pa.string()),
         "text": pa.array([chunk[i].text for i in order], pa.large_string()),
     }
-    rows = max(1, len(chunk) * GROUP_BYTES // max(1, columns["text"].nbytes))
-    parts.write(path, columns, {"source": source}, rows=rows)
+    table = pa.table(columns)
+    parts.write(path, columns, {"source": source}, rows=_group_rows(table))
+
+
+def _group_rows(table: pa.Table) -> int:
+    return max(1, len(table) * GROUP_BYTES // max(1, int(table.column("text").nbytes)))
 
 
 # ----------------------------------------------------------------------------------------------------- chunks, gathered
@@ -85,13 +95,52 @@ def number_of_parts(size: int) -> int:
     return max(1, -(-size // parts.PART_BYTES))
 
 
-def gather(out: Path, *, folders: Sequence[Path], number: int, of: int) -> None:
-    """Write part ``number`` of a corpus: the documents of all chunks whose places lie in its stretch, in order."""
-    first, last = PLACES * number // of, PLACES * (number + 1) // of - 1
-    tables = [
-        _stretch(path, first, last) for folder in sorted(folders) for path in sorted(folder.glob("chunk-*.parquet"))
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Files that have equal stretches of the places, in order, each sorted; a chunk is one that has all of them."""
+
+    files: tuple[Path, ...]
+    bytes: int  # of text, about
+
+    def within(self, number: int, of: int) -> tuple[Path, ...]:
+        """The files with places of stretch ``number`` of so many equal ones."""
+        n = len(self.files)
+        return self.files[number * n // of : -(-(number + 1) * n // of)]
+
+
+def chunks(folders: Sequence[Path]) -> list[Run]:
+    """The chunks of units that were read, a run each."""
+    found = []
+    for folder in sorted(folders):
+        size = int(files.read_object(folder / COUNTS).get("bytes", 0))
+        paths = sorted(folder.glob("chunk-*.parquet"))
+        found += [Run(files=(path,), bytes=size // len(paths)) for path in paths]
+    return found
+
+
+def groups(runs: Sequence[Run]) -> list[Sequence[Run]]:
+    """The runs that are merged with one another."""
+    return [runs[first : first + FAN] for first in range(0, len(runs), FAN)]
+
+
+def stretches(runs: Sequence[Run], of: int) -> list[dict[str, Any]]:
+    """What a task is given for each of so many equal stretches of runs."""
+    return [
+        {"sorted_files": [path for run in runs for path in run.within(number, of)], "number": number, "of": of}
+        for number in range(of)
     ]
-    table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in ("place", "source", "id", "text")])
+
+
+def merge(out: Path, *, sorted_files: Sequence[Path], number: int, of: int) -> None:
+    """Write file ``number`` of a run: what files of other runs have in its stretch of the places."""
+    table = _merged(sorted_files, number, of)
+    columns = {name: table.column(name) for name in table.column_names}
+    parts.write(out, columns, {}, rows=_group_rows(table))
+
+
+def gather(out: Path, *, sorted_files: Sequence[Path], number: int, of: int) -> None:
+    """Write part ``number`` of a corpus: the documents of all runs whose places lie in its stretch, in order."""
+    table = _merged(sorted_files, number, of)
     ids, sources = table.column("id").to_pylist(), table.column("source").to_pylist()
     again = _number_copies(ids, sources)
     texts = table.column("text").combine_chunks()
@@ -103,16 +152,25 @@ def gather(out: Path, *, folders: Sequence[Path], number: int, of: int) -> None:
     parts.write(out, columns, counts)
 
 
+def _merged(sorted_files: Sequence[Path], number: int, of: int) -> pa.Table:
+    """The documents of a stretch of the places, in order: place, id, text, source."""
+    first, last = PLACES * number // of, PLACES * (number + 1) // of - 1
+    table = pa.concat_tables([_stretch(path, first, last) for path in sorted_files])
+    return table.sort_by([(name, "ascending") for name in ("place", "source", "id", "text")])
+
+
 def _stretch(path: Path, first: int, last: int) -> pa.Table:
-    """The rows of a chunk whose places lie from ``first`` to ``last``."""
+    """The rows of a file whose places lie from ``first`` to ``last``."""
     with parquet.ParquetFile(path) as file:
-        source = json.loads(file.schema_arrow.metadata[parts.COUNTS])["source"]
+        about: Mapping[str, str] = json.loads(file.schema_arrow.metadata[parts.COUNTS])
         bounds = [file.metadata.row_group(n).column(0).statistics for n in range(file.num_row_groups)]
         groups = [n for n, b in enumerate(bounds) if b.max >= first and b.min <= last]
         table = file.read_row_groups(groups)
     place = table.column("place")
     table = table.filter(pc.and_(pc.greater_equal(place, first), pc.less_equal(place, last)))
-    return table.append_column("source", pa.repeat(source, len(table))).replace_schema_metadata(None)
+    if "source" in about:  # a chunk is of one
+        table = table.append_column("source", pa.repeat(about["source"], len(table)))
+    return table.replace_schema_metadata(None)
 
 
 def _number_copies(ids: list[str], sources: list[str]) -> dict[str, int]:

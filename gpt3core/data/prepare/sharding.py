@@ -1,4 +1,8 @@
-"""What is left becomes token shards, a source at a time, each document on the side that its text's hash says."""
+"""What is left becomes token shards, each document on the side that its text's hash says.
+
+Parts are tokenized by themselves, so that a large source is not one worker's; then each source's shards are put
+together from its parts in their order, which is copying.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gpt3core.data import decontaminate, writing
+from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.prepare import cleaning, parts, task
 from gpt3core.store import files
 
 FACTS = "facts.json"
+COUNTS = "counts.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +76,36 @@ def count(out: Path, *, cleaned: Path, held: Path, split: Sides) -> None:
     parts.write_array(out, decontaminate.count(trained, decontaminate.Grams.load(held)))
 
 
-def shard(out: Path, *, source: str, cleaned: Sequence[Path], split: Sides, tokenizer: str) -> None:
-    """Write the shards of a source, and what there is to say of them.
+def tokenize(out: Path, *, cleaned: Path, split: Sides, tokenizer: str) -> None:
+    """Write the tokens of the documents of a part, a file a source and side."""
+    found = parts.documents(cleaned / cleaning.DOCUMENTS)
+    encode, end = tokenizers.encoder(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
+    pieces: dict[tuple[str, str], list[str]] = {}
+    for source, text, draw in zip(found.sources, found.texts, found.more["draw"], strict=True):
+        pieces.setdefault((source, VALIDATION if split.validation(draw) else TRAIN), []).append(text)
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    with task.folder(out) as begun:
+        for (source, side), texts in pieces.items():
+            cut = [part for text in texts for part in (encode(text), end)]
+            tokens = np.concatenate(cut, dtype=writing.TOKEN, casting="unsafe")
+            parts.write_array(begun / _tokens(source, side), tokens)
+            counted = {"documents": len(texts), "bytes": sum(len(text.encode()) for text in texts)}
+            counts.setdefault(source, {})[side] = counted
+        files.write_json(begun / COUNTS, counts)
+
+
+def _tokens(source: str, side: str) -> str:
+    return f"{source}.{side}.npy"
+
+
+def shard(out: Path, *, source: str, tokenized: Sequence[Path], tokenizer: str) -> None:
+    """Write the shards of a source from the tokens of parts, in order, and what there is to say of them.
 
     Raises:
         ValueError: when all of it is on one side, where its few documents have copies in other small sources.
     """
     with task.folder(out) as begun:
-        made = writing.write(_documents(cleaned, source, split), begun, source=source, tokenizer=tokenizer)
+        made = writing.join(_pieces(tokenized, source), begun, source=source, tokenizer=tokenizer)
         if lacking := [side for side in (TRAIN, VALIDATION) if not made.documents[side]]:
             raise ValueError(
                 f"sources.{source} has no {lacking[0]} text: its documents are few, and lie in other sources too, "
@@ -85,12 +115,8 @@ def shard(out: Path, *, source: str, cleaned: Sequence[Path], split: Sides, toke
         files.write_json(begun / FACTS, vars(made))
 
 
-def _documents(cleaned: Sequence[Path], source: str, split: Sides) -> Iterator[tuple[str, str, str]]:
-    for folder in cleaned:
-        path = folder / cleaning.DOCUMENTS
-        if source not in parts.counts(path):
-            continue
-        found = parts.documents(path)
-        for text, of, draw in zip(found.texts, found.sources, found.more["draw"], strict=True):
-            if of == source:
-                yield (VALIDATION if split.validation(draw) else TRAIN), source, text
+def _pieces(tokenized: Sequence[Path], source: str) -> Iterator[writing.Piece]:
+    for folder in tokenized:
+        for side, counts in files.read_object(folder / COUNTS)[source].items():
+            tokens = np.load(folder / _tokens(source, side), allow_pickle=False)
+            yield writing.Piece(side=side, domain=source, tokens=tokens, **counts)

@@ -24,7 +24,9 @@ from gpt3core.data.sources import streams
 UNPACKED = {**dict.fromkeys(streams.COMPRESSIONS, 3.0), ".parquet": 2.0}
 # MB of text a core reads, filters, compares, cuts and tokenizes in a second, all stages together, about
 MB_A_SECOND = 1.5
-DISK = 1.5  # bytes on disk at most beside the text's, while it goes on: two compressed copies, signatures, shards
+# bytes on disk beside the text's, while it goes on, at most: 3.0 of English in GPT-2's tokens (compressed as read, in
+# order and cut, signatures, tokens, shards), 3.7 of 1,024 tokens, 0.5 more where it is ordered in passes
+DISK = 4.0
 
 
 class Display:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 
 from gpt3core.data.sources import streams
 from gpt3core.data.sources.record import DamagedError
+
+
+def name(path: Path) -> str:
+    """What an evaluation set is called, by its file."""
+    return path.name.split(".")[0]
 
 
 def texts(path: Path) -> list[str]:
@@ -29,6 +35,14 @@ def texts(path: Path) -> list[str]:
     if not found:
         raise ValueError(f"the evaluation set {path} has no examples: give its text, or leave it out")
     return found
+
+
+def fingerprint(path: Path) -> str:
+    """The sha256 of the content, however it is compressed: an evaluation task knows its file by it."""
+    digest = hashlib.sha256()
+    for block in streams.blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -7,16 +7,12 @@ import importlib
 import pkgutil
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.evals.spec import INSTRUCTED
-from gpt3core.evals.tasks import cloze, files, labelled
-from gpt3core.evals.tasks.task import Material, Split, Task
+from gpt3core.evals.tasks import cloze, files, generated, labelled
+from gpt3core.evals.tasks.task import Material, Split, Task, Text
 from gpt3core.hints import nearest
-
-if TYPE_CHECKING:
-    from gpt3core.data.shards import Shards
 
 CLOZE = "cloze_"  # and a domain of the corpus
 
@@ -70,14 +66,20 @@ def fields(task: Task) -> str:
     return task.source.fields if isinstance(task.source, files.FromFile) else ""
 
 
+def of_text(task: Task) -> bool:
+    """Whether its items are made from a corpus, unless a file gives them."""
+    return getattr(task.source, "words", "") == generated.ONE_TOKEN or isinstance(task.source, cloze.HeldOut)
+
+
 @functools.lru_cache(maxsize=4)  # whole files: for every number of examples of a task, with and without instruction
 def items(
     name: str,
     count: int,
-    data: Shards | None = None,
+    data: Text | None = None,
     tokenizer: str | None = None,
     paths: tuple[str, ...] = (),
     content: str = "",
+    glance: bool = False,
 ) -> Split:
     """``count`` queries of a task and a pool of items for examples and the prior, always the same ones.
 
@@ -85,14 +87,14 @@ def items(
         data, tokenizer: of the run; some tasks take their words from it.
         paths, content: the file of the questions, that of the examples if they have one, and their sha256
             (``EvalSpec.source``).
+        glance: ask only whether there would be as many: of what is generated there are a few.
 
     Raises:
         ValueError: for an unknown task, or where these do not give as many.
     """
     task, plain = named(name), name.removesuffix(INSTRUCTED)
-    material = Material(
-        data=data, encoding=tokenizers.load(tokenizer) if tokenizer else None, paths=paths, content=content
-    )
+    encoding = tokenizers.load(tokenizer) if tokenizer else None
+    material = Material(data=data, encoding=encoding, paths=paths, content=content, glance=glance)
     source = task.source if fields(task) or not paths else files.RELEASED
     try:
         split = source.items(random.Random(f"isoflop:{plain}"), count, material)

@@ -44,14 +44,18 @@ class HeldOut:
             raise ValueError(
                 f"no held-out text of that domain; there are {', '.join(sorted({d['domain'] for d in known}))}"
             )
-        found = [place for text in documents for place in _places(text, rng, encoding)]
+        found: list[tuple[str, str, str]] = []
+        for text in documents:
+            found += _places(text, rng, encoding)
+            if material.glance and len(found) >= count + MIN_POOL and _answers(found) >= MIN_ANSWERS:
+                break
         rng.shuffle(found)
         if len(found) < count + MIN_POOL:
             raise ValueError(
                 f"the held-out text gives {len(found)} items, {count + MIN_POOL} are needed: give more text, or set "
                 "evals.items lower"
             )
-        if (answers := len({answer for _, _, answer in found})) < MIN_ANSWERS:
+        if (answers := _answers(found)) < MIN_ANSWERS:
             raise ValueError(
                 f"the held-out text has {answers} different words of one token, {MIN_ANSWERS} are needed: give more "
                 "text, or a larger tokenizer"
@@ -67,6 +71,11 @@ def _places(text: str, rng: random.Random, encoding: tiktoken.Encoding) -> Itera
         before = encoding.encode_ordinary(text[: match.start()])
         if len(before) >= QUERY_TOKENS:
             yield encoding.decode(before[-QUERY_TOKENS:]), encoding.decode(before[-EXAMPLE_TOKENS:]), match[0]
+
+
+def _answers(found: list[tuple[str, str, str]]) -> int:
+    """How many different ones there are."""
+    return len({answer for _, _, answer in found})
 
 
 def _item(place: tuple[str, str, str], found: list[tuple[str, str, str]], rng: random.Random) -> Item:

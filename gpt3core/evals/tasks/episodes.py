@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gpt3core.data import episodes
 from gpt3core.evals.item import Item
+from gpt3core.evals.tasks.generated import GLANCED, glanced
 from gpt3core.evals.tasks.task import Material, Split, Task
 
 SHOTS = 64  # that a question has at most
@@ -28,7 +29,10 @@ class Episodes:
         if material.encoding is None:
             raise ValueError("its symbols are words of one token: give a tokenizer, like tokenizer=gpt2:1024")
         symbols = episodes.symbols(material.encoding.name, held_out=True)
-        made = [_item(self.kind(rng, symbols, SHOTS + 1, True)) for _ in range(POOL + count)]
+        needed = 2 * GLANCED if material.glance else POOL + count
+        made = [_item(self.kind(rng, symbols, SHOTS + 1, True)) for _ in range(needed)]
+        if material.glance:
+            return glanced(made)
         return Split(queries=made[POOL:], pool=made[:POOL])
 
 

@@ -12,7 +12,7 @@ import json
 import random
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +48,10 @@ class FromFile:
         return Split(queries=shuffled[:count], pool=examples[0] if examples else questions)
 
     def _read(self, path: str) -> list[Item]:
-        return [self._item(record, f"{path}, line {number}") for number, record in records(path)]
+        return [
+            replace(self._item(record, f"{path}, line {line}"), number=number)
+            for number, (line, record) in enumerate(records(path))
+        ]
 
     def _item(self, record: Record, where: str) -> Item:
         try:
@@ -103,8 +106,16 @@ def fingerprint(paths: Sequence[str]) -> str:
     Raises:
         ValueError: for one that cannot be read.
     """
-    digests = [hashlib.sha256(_text(path).encode()).hexdigest() for path in paths]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(digest, paths)).encode()).hexdigest()
+
+
+def digest(path: str) -> str:
+    """sha256 of the content of one file, however it is compressed.
+
+    Raises:
+        ValueError: when it cannot be read.
+    """
+    return hashlib.sha256(_text(path).encode()).hexdigest()
 
 
 def _text(path: str) -> str:

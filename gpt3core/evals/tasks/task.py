@@ -12,21 +12,32 @@ from gpt3core.evals.item import Item
 if TYPE_CHECKING:
     import tiktoken
 
-    from gpt3core.data.shards import Shards
-
 Kind = Literal["multiple_choice", "cloze", "generate"]
 Score = Literal["sum", "per_token", "normalised"]
 Metric = Literal["choice", "exact", "match", "f1", "bleu", "number"]
+
+
+class Text(Protocol):
+    """What tasks take of a corpus."""
+
+    @property
+    def validation_documents(self) -> list[dict[str, str]]:
+        """Held-out documents as {"text", "domain"}."""
+
+    @property
+    def words(self) -> list[str]:
+        """Frequent lower-case words of the training text, most frequent first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
     """What items may be made from. Generated tasks need none of it."""
 
-    data: Shards | None = None  # the corpus: its frequent words, its held-out text
+    data: Text | None = None
     encoding: tiktoken.Encoding | None = None
     paths: tuple[str, ...] = ()  # the file of the questions, and that of the examples if they have one
     content: str = ""  # sha256 of the files, where it is known what they held
+    glance: bool = False  # only whether it suffices is asked: a few items will do where more could be made
 
 
 @dataclass(frozen=True, kw_only=True)

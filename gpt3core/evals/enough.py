@@ -1,0 +1,36 @@
+"""Whether a text, the files and the context suffice for what is asked: known before anything starts. No torch."""
+
+from __future__ import annotations
+
+import random
+
+from gpt3core.data import facts
+from gpt3core.data import tokenizer as tokenizers
+from gpt3core.evals import metrics, prompts, tasks
+from gpt3core.evals.spec import EvalSpec
+from gpt3core.spec import DataSpec
+
+
+def check(evals: EvalSpec, data: DataSpec, n_ctx: int) -> None:
+    """Refuse what a worker would refuse to ask a run, as far as it can be told without fetching or tokenizing a text.
+
+    Raises:
+        ValueError: for a task that the text or its file does not give, too few examples for K, questions that are
+            longer than ``n_ctx``, and a metric that needs what is not installed.
+    """
+    if not evals.tasks:
+        return
+    text = facts.for_tasks(data)
+    encode = tokenizers.load(data.tokenizer).encode_ordinary
+    for name in evals.tasks:
+        task = tasks.named(name)
+        metrics.require(task.metric)
+        if text is None and tasks.of_text(task) and not evals.source(name)[0]:
+            continue
+        split = tasks.items(name, evals.items, text, data.tokenizer, *evals.source(name), glance=True)
+        prompts.asked(name, task, split, 0, encode, n_ctx)
+        try:
+            for query in split.queries:
+                prompts.examples(random.Random(0), query, max(evals.shots), split.pool)
+        except ValueError as error:
+            raise ValueError(f"task {name}: {error}") from error

@@ -1,0 +1,80 @@
+"""What a text or the context lacks for the tasks of a sweep is said by the plan, in the worker's own words."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from gpt3core.data import shards
+from gpt3core.errors import UsageError
+from gpt3core.evals import enough, runner
+from gpt3core.evals.spec import EvalSpec
+from sweeps import command
+from tests.conftest import make_run
+
+SMALL = ("recipe=smoke", "data.tokenizer=gpt2:300", "evals.validation_tokens=4096")
+LACKING = [
+    (["evals.tasks=[cloze_tales]", "evals.items=5000"], r"task cloze_tales: the held-out text gives \d+ items, 5032"),
+    (["evals.tasks=[cloze_kjv]"], "task cloze_kjv: no held-out text of that domain; there are tales"),
+    (["evals.tasks=[induction]", "evals.shots=[65]"], "task induction: the corpus has 1 frequent words of one token"),
+    (["evals.tasks=[reversed_words]", "evals.items=9001"], "9001 questions and 1000 examples are of a word each"),
+    (["evals.tasks=[addition_2]", "evals.shots=[1001]"], "K=1001 examples are asked for, and there are 1000 items"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), LACKING)
+def test_what_is_lacking_is_said_by_the_plan_and_before_a_cluster_starts(tales, capsys, words, sentence):
+    asked = [*SMALL, f"data.corpus={tales}", *words]
+    assert command.sweep([*asked, "--plan"], "") == 0
+    planned = " ".join(capsys.readouterr().out.split())
+    assert "only to plan, not to run as it stands" in planned and re.search(sentence, planned)
+    with pytest.raises(UsageError, match=sentence):
+        command.sweep(asked, "")
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "lacking"),
+    [
+        ({"tasks": ("cloze_tales",), "items": 95}, True),
+        ({"tasks": ("cloze_tales",), "items": 94}, False),
+        ({"tasks": ("addition_2",), "items": 8}, False),
+        ({"tasks": ("three_operations",), "items": 8, "n_ctx": 16}, True),
+    ],
+)
+def test_the_plan_refuses_what_a_worker_would(tales, asked, lacking, prepared):
+    n_ctx = asked.get("n_ctx", 128)
+    asked = {name: value for name, value in asked.items() if name != "n_ctx"}
+    run = make_run(tales)
+    run = replace(run, data=replace(run.data, tokenizer="gpt2"))
+    spec = EvalSpec(**asked, shots=(0, 2))
+    if prepared:
+        shards.prepare(run.data)
+
+    def said(check):
+        try:
+            check()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    run = replace(run, model=replace(run.model, n_ctx=n_ctx))
+    planned = said(lambda: enough.check(spec, run.data, n_ctx))
+    working = said(lambda: runner.check(run, spec, shards.prepare(run.data)))
+    if asked["tasks"] == ("three_operations",):  # of generated questions the plan looks at a few
+        planned, working = (re.sub(r"\d+", "N", sentence) for sentence in (planned, working))
+    assert planned == working
+    assert bool(planned) == lacking
+
+
+def test_a_text_that_is_not_here_is_not_fetched_to_be_looked_at(monkeypatch):
+    def fetched(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(subprocess, "run", fetched)
+    order = command.read(["recipe=laptop"])
+    assert {"copy", "cloze_kjv"} <= set(order.grid.evals.tasks)
+    command.refuse(order)
