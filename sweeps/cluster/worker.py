@@ -280,10 +280,13 @@ def _run(
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
     from gpt3core.store import places
+    from gpt3core.train import process
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
     with mesh.joined(*place, job.device, layout=job.layout, hang_seconds=job.hang_seconds) as here:
+        if job.device == "cuda":
+            process.share_gpu(assignment.shape.gpus)
         return runs.run(
             job.spec,
             job.evals,
