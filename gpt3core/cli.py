@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core import terminal
+from gpt3core.errors import LostError, StoreError, UsageError, from_library
 from gpt3core.hints import SHOWN, nearest, nearest_keys
 
 T = TypeVar("T")
@@ -375,11 +377,12 @@ def run(main: Callable[[list[str]], int]) -> None:
             stream.reconfigure(errors="backslashreplace")  # what cannot be spelt here is no reason to stop
     try:
         code = main(sys.argv[1:])
+        sys.stdout.flush()
     except (UsageError, StoreError, LostError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except ValueError as error:
-        if error.__traceback__ is not None and _from_library(error):
+        if from_library(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -388,13 +391,11 @@ def run(main: Callable[[list[str]], int]) -> None:
         code = 130
     except BrokenPipeError:
         code = 141
-    sys.stdout.flush()
+        terminal.drop_output()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # of a store it is a StoreError
+            raise
+        print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
+        code = 2
+        terminal.drop_output()
     sys.exit(code)
-
-
-def _from_library(error: BaseException) -> bool:
-    """Whether an error was raised outside isoflop: then it is a defect, not a user's mistake."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and "site-packages" in frame.tb_frame.f_code.co_filename

@@ -5,7 +5,9 @@ Imports rich when something is printed, and not before.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
@@ -91,3 +93,9 @@ def bar(share: float, cells: int) -> str:
     halves = round(2 * cells * min(1.0, max(0.0, share)))
     full, half = divmod(halves, 2)
     return BAR[0] * full + BAR[1] * half + BAR[2] * (cells - full - half)
+
+
+def drop_output() -> None:
+    """Let go of what was printed and cannot be written: it would fail once more at the end of the process."""
+    with contextlib.suppress(OSError, ValueError):  # of a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
