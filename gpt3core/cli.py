@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -376,26 +375,21 @@ def run(main: Callable[[list[str]], int]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what cannot be spelt here is no reason to stop
     try:
-        code = main(sys.argv[1:])
+        code = _code(main)
         sys.stdout.flush()
-    except (UsageError, StoreError, LostError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except ValueError as error:
-        if from_library(error):
+    except OSError as error:
+        code = terminal.unwritten(error)
+    sys.exit(code)
+
+
+def _code(main: Callable[[list[str]], int]) -> int:
+    try:
+        return main(sys.argv[1:])
+    except (StoreError, LostError, ValueError) as error:
+        if isinstance(error, ValueError) and from_library(error):
             raise
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
-        code = 141
-        terminal.drop_output()
-    except OSError as error:
-        if error.errno != errno.ENOSPC:  # of a store it is a StoreError
-            raise
-        print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
-        code = 2
-        terminal.drop_output()
-    sys.exit(code)
+        return 130
