@@ -10,6 +10,7 @@ The child runs this very file as a script, so it imports the standard library on
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ from typing import Any
 PASSED = b"passed"
 ENDED = 10.0  # seconds in which a killed process is gone
 REFUSED = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "signal.pthread_kill")  # how audit events begin
+FILES = 64  # that a program may open to write: with the limit of each, what it may fill a disk with
 HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -85,10 +87,13 @@ def _child(cpu_seconds: int, seconds: int, memory: int, file: int) -> None:
 def _refuse_outside(folder: str) -> Any:
     """An audit hook (PEP 578) that lets a program read, compute, and write files in a folder."""
 
+    opened = itertools.count(1)
+
     def refuse(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
             path, _mode, flags = args
-            if flags & WRITING and not (isinstance(path, str) and os.path.realpath(path).startswith(folder + os.sep)):
+            inside = isinstance(path, str) and os.path.realpath(path).startswith(folder + os.sep)
+            if flags & WRITING and (not inside or next(opened) > FILES):
                 raise PermissionError(f"a program may not write {path!r}")
         elif event.startswith(REFUSED) and event not in HARMLESS:
             raise PermissionError(f"a program may not use {event}")

@@ -89,6 +89,7 @@ def test_files_stay_small_and_in_a_folder_that_goes(tmp_path):
         assert not passes(f"import os; {changes.format(repr(str(kept)))}", LIMITS)
     assert kept.read_text() == "x"
     assert passes("open('own', 'w').write('x')\nassert open('own').read() == 'x'", LIMITS)
+    assert not passes("for n in range(10**6): open(f'{n}', 'w').close()", LIMITS)
     assert not passes("file = open('own', 'wb')\nwhile True: file.write(bytes(1 << 14))", LIMITS)
 
 
