@@ -12,7 +12,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core import terminal
+from gpt3core.errors import LostError, StoreError, UsageError, from_library
 from gpt3core.hints import SHOWN, nearest, nearest_keys
 
 T = TypeVar("T")
@@ -374,27 +375,21 @@ def run(main: Callable[[list[str]], int]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what cannot be spelt here is no reason to stop
     try:
-        code = main(sys.argv[1:])
-    except (UsageError, StoreError, LostError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except ValueError as error:
-        if error.__traceback__ is not None and _from_library(error):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
-        code = 141
-    sys.stdout.flush()
+        code = _code(main)
+        sys.stdout.flush()
+    except OSError as error:
+        code = terminal.unwritten(error)
     sys.exit(code)
 
 
-def _from_library(error: BaseException) -> bool:
-    """Whether an error was raised outside isoflop: then it is a defect, not a user's mistake."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and "site-packages" in frame.tb_frame.f_code.co_filename
+def _code(main: Callable[[list[str]], int]) -> int:
+    try:
+        return main(sys.argv[1:])
+    except (StoreError, LostError, ValueError) as error:
+        if isinstance(error, ValueError) and from_library(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -5,7 +5,10 @@ Imports rich when something is printed, and not before.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import sys
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
@@ -91,3 +94,18 @@ def bar(share: float, cells: int) -> str:
     halves = round(2 * cells * min(1.0, max(0.0, share)))
     full, half = divmod(halves, 2)
     return BAR[0] * full + BAR[1] * half + BAR[2] * (cells - full - half)
+
+
+def unwritten(error: OSError) -> int:
+    """The exit code of a command whose output cannot be written; any other error is raised again.
+
+    A pipe that nobody reads any more is no mistake (141, as of SIGPIPE); of a store a full disk is a ``StoreError``.
+    """
+    if not isinstance(error, BrokenPipeError) and error.errno != errno.ENOSPC:
+        raise error
+    with contextlib.suppress(OSError, ValueError):  # what is held back would fail once more at the process's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 141
+    print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
+    return 2

@@ -41,6 +41,7 @@ class FewShot:
     seeds: int = 1
     items: int | None = None
     files: dict[str, list[str]] = field(default_factory=dict)
+    run_programs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,7 @@ def _evals(given: FewShot, record: SweepRecord) -> EvalSpec:
         items=items,
         files={**record.evals.of(*tasks).files, **given.files},
         validation_tokens=record.evals.validation_tokens,
+        run_programs=given.run_programs,
     )
     checks.check_evals(rules)
     return grid.asked(rules, given.seeds)

@@ -10,6 +10,7 @@ shots=[0,1,8]           examples in the context; what does not fit it is said, n
 seeds=3                 draws of the examples (without examples there is nothing to draw)
 items=200               questions a task; by default as many as the sweep asked
 files.hellaswag=PATH    where the items of a task lie (docs/evaluation.md); by default as in the sweep
+run_programs=true       for humaneval_pass: programs that a model writes are run, with limits but in no sandbox
 placement.workers=2     as in the sweep's recipe, and any other key of its placement
 --plan                  what would be asked of which run, at most how long it takes; starts nothing
 

@@ -124,6 +124,7 @@ def _beside(prompt: Prompt) -> str:
     words = [f"; choices {', '.join(map(repr, prompt.choices))}"] if prompt.choices else []
     words += [f"; scored is what follows each: {prompt.ending!r}"] if prompt.ending else []
     words += ["; the context ends before as long an answer as may be written"] if prompt.cut else []
+    words += [f"; it is run, and then {prompt.program[1]!r}"] if prompt.program[1] else []
     words += [f"; right too: {', '.join(map(repr, prompt.aliases))}"] if prompt.aliases else []
     return "".join(words)
 
@@ -139,9 +140,11 @@ def _line(given: ShowSettings, number: int, prompt: Prompt, task: Task, tokens: 
         "context": prompt.text,
         "completion": prompt.answer,
     }
-    beside = {"choices": prompt.choices, "ending": prompt.ending, "aliases": prompt.aliases, "stop": task.stop}
+    beside = {"choices": prompt.choices, "ending": prompt.ending, "aliases": prompt.aliases, "test": prompt.program[1]}
     if task.kind == "multiple_choice":
-        beside |= {"stop": "", "answer_context": task.answer_context}
+        beside["answer_context"] = task.answer_context
+    else:
+        beside |= {"stop": task.stop, "other_stops": task.other_stops}
     return json.dumps(said | {name: value for name, value in beside.items() if value}, ensure_ascii=False) + "\n"
 
 

@@ -15,6 +15,7 @@ class Item:
     ending: str = ""  # what follows the answer; where there is one it is scored, given each choice (Winograd)
     aliases: tuple[str, ...] = ()  # other answers that are right too
     own: tuple[str, ...] = ()  # examples that only this query can have, where they are not items of the pool
+    test: str = ""  # code that fails after ``context`` and a wrong answer, where the answer is the rest of a program
     short_context: str | None = None  # the context when the item serves as an example, where that is shorter
     number: int | None = field(default=None, compare=False)  # of its record in the file that it comes from, from 0
 
@@ -36,6 +37,7 @@ class Prompt:
     choices: tuple[str, ...] = ()
     ending: str = ""
     aliases: tuple[str, ...] = ()
+    program: tuple[str, str] = ("", "")  # what stands before and after an answer that is run
     shown: int = 0  # examples in the text
     cut: bool = False  # whether the context has no room for as long an answer as the task lets a model write
 

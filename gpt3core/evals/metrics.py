@@ -16,6 +16,11 @@ from collections.abc import Callable, Sequence
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 JACKKNIFE_GROUPS = 20
+PASSES = "passes"  # the metric that runs programs (gpt3core.evals.programs)
+NOT_ALLOWED = (
+    "humaneval_pass runs the programs that a model writes, with limits but in no sandbox (docs/evaluation.md): allow "
+    "it with run_programs=true, or ask humaneval, which runs none"
+)
 
 
 def exact(text: str, right: str) -> float:
@@ -80,14 +85,19 @@ def share(values: Sequence[float]) -> tuple[float, float]:
     return hits / n, math.sqrt(smoothed * (1 - smoothed) / n)
 
 
-def require(metric: str) -> None:
-    """Refuse a metric that needs what is not installed.
+def require(metric: str, run_programs: bool = False) -> None:
+    """Refuse a metric that needs what is not installed, or not allowed.
+
+    Args:
+        run_programs: whether programs that a model writes may be run.
 
     Raises:
         ValueError: in one sentence.
     """
     if metric == "bleu" and importlib.util.find_spec("sacrebleu") is None:
         raise ValueError("BLEU needs sacrebleu, which is not installed: pip install 'isoflop[bleu]'")
+    if metric == PASSES and not run_programs:
+        raise ValueError(NOT_ALLOWED)
 
 
 def _bleu(texts: Sequence[str], right: Sequence[Sequence[str]]) -> tuple[float, float]:

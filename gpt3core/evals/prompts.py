@@ -77,6 +77,7 @@ def compose(task: Task, query: Item, shown: Sequence[str]) -> Prompt:
         choices=query.choices,
         ending=query.ending,
         aliases=query.aliases,
+        program=(query.context, query.test),
         shown=len(shown),
     )
 

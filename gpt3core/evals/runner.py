@@ -47,7 +47,7 @@ def check(spec: RunSpec, evals: EvalSpec, data: Shards) -> None:
     """
     held_out.windows(data, spec.model.n_ctx, evals.validation_tokens)
     for task in evals.tasks:
-        metrics.require(tasks.named(task).metric)
+        metrics.require(tasks.named(task).metric, evals.run_programs)
         for shots in evals.shots:
             if classifier.knows(spec, task, shots):
                 found = examples.of_task(task, evals.items, data, spec.data.tokenizer, evals.source(task)[0])
@@ -94,6 +94,7 @@ def evaluate(
         elif row is None and classifier.knows(spec, task, shots):
             row = classifier.row(model, spec, items, evals.source(task), data, numerics, device)
         elif row is None:
+            metrics.require(tasks.named(task).metric, evals.run_programs)
             where = spec.model.n_ctx, spec.data.tokenizer, data
             cell = _cell(task, shots, items, *where, draw, evals.source(task))
             encoding = tokenizers.load(spec.data.tokenizer)

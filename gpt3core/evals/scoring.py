@@ -6,13 +6,15 @@ A model is what the ``engine`` asks; one that writes answers is a decoder of our
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt3core.evals import answers, engine, metrics, overlap
+from gpt3core import pulse
+from gpt3core.evals import answers, engine, metrics, overlap, programs
 from gpt3core.evals.engine import Encoded, Reading, Tokens
 from gpt3core.evals.item import Prompt
 from gpt3core.evals.overlap import Mean, Overlap
@@ -33,6 +35,7 @@ class Case:
     encoded: Encoded
     scored: tuple[range, ...]  # of each option the tokens whose probability counts
     rights: tuple[str, ...]
+    program: tuple[str, str]  # what stands before and after an answer that is run
 
 
 def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
@@ -59,6 +62,7 @@ def case(task: Task, prompt: Prompt, encoding: tiktoken.Encoding) -> Case:
         ),
         scored=tuple(range(len(given), len(given) + len(scored)) for given, scored in parts),
         rights=rights,
+        program=prompt.program,
     )
 
 
@@ -88,8 +92,10 @@ def score(
         mean = _share([float(any(all(r.likeliest) for r in readings)) for readings in read])
     else:
         contexts = [one.encoded.context for one in cases]
-        texts = answers.write(model, contexts, encoding, stops=[task.stop], tokens=task.answer_tokens, beams=task.beams)
-        mean = _written(task.metric, texts, [one.rights for one in cases])
+        stops = [task.stop, *task.other_stops]
+        texts = answers.write(model, contexts, encoding, stops=stops, tokens=task.answer_tokens, beams=task.beams)
+        passes = task.metric == metrics.PASSES
+        mean = _share(_passed(cases, texts)) if passes else _written(task.metric, texts, [one.rights for one in cases])
     accuracy, error = mean(range(len(cases)))
     logprobs = [of_options[0] for of_options in sums]
     n = len(logprobs)
@@ -118,6 +124,26 @@ def _right(task: Task, one: Case, base: dict[Tokens, float], sums: list[float]) 
     elif task.score == "normalised":
         sums = [total - base[option] for total, option in zip(sums, one.encoded.options, strict=True)]
     return float(sums[0] > max(sums[1:], default=-math.inf))
+
+
+def _passed(cases: Sequence[Case], texts: Sequence[str]) -> list[float]:
+    """Whether the program that each text completes passes its test.
+
+    Raises:
+        ValueError: where not even the first reference solution does.
+    """
+    before, after = cases[0].program
+    if not programs.passes(before + cases[0].rights[0] + after):
+        raise ValueError(
+            f"the reference solution after {before[-40:]!r} fails its own test: correct the item, or see whether "
+            f"{sys.executable} -I -S starts on this machine"
+        )
+    found = []
+    for one, text in zip(cases, texts, strict=True):
+        before, after = one.program
+        found.append(float(programs.passes(before + text + after)))
+        pulse.beat()
+    return found
 
 
 def _without_context(

@@ -37,6 +37,7 @@ class EvalSpec:
     seeds: int = field(default=1, metadata=specs.ADDED)  # draws of the examples shown; without examples there is one
     contents: dict[str, str] = field(default_factory=dict, hash=False, metadata=specs.ADDED)  # task -> sha256 of files
     files: dict[str, list[str]] = field(default_factory=dict, compare=False, metadata=specs.LABEL)  # where they lie
+    run_programs: bool = field(default=False, compare=False, metadata=specs.LABEL)  # that a model writes
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))

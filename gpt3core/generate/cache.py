@@ -75,7 +75,9 @@ class LayerCache:
 
     def _newest(self, x: Tensor) -> Tensor:
         """What stays of prompts (B, H, T, K), padded on the right: the newest position of every slot (B, H, S, K)."""
-        if x.size(2) <= self.slots:  # every position has a slot of its own
+        if x.size(2) == self.slots:
+            return x
+        if x.size(2) < self.slots:  # every position has a slot of its own
             return F.pad(x, (0, 0, 0, self.slots - x.size(2)))
         newest = torch.tensor(self.lengths, device=x.device)[:, None] - 1  # (B, 1)
         slots = torch.arange(self.slots, device=x.device)

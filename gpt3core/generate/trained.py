@@ -31,12 +31,15 @@ class Trained:
     encoding: tiktoken.Encoding
 
 
-def open_run(name: str, *, root: Path | None = None, step: str | None = None, device: str = "cpu") -> Trained:
+def open_run(
+    name: str, *, root: Path | None = None, step: str | None = None, device: str = "cpu", kernel: str = KERNEL
+) -> Trained:
     """The model of a run, by its id, label, or the beginning of its id.
 
     Args:
         root: the store; by default the one that ``ISOFLOP_ROOT`` names.
         step: a checkpoint's step or "last"; without it the run must be finished, and its last weights are meant.
+        kernel: of the model, which differs in the last bits alone.
 
     Raises:
         UsageError: for a run or step that there is not, or a run that is not finished, or diverged.
@@ -54,7 +57,7 @@ def open_run(name: str, *, root: Path | None = None, step: str | None = None, de
         run=run,
         spec=spec,
         step=chosen,
-        model=_read(run, spec, chosen).to(device),
+        model=_read(run, spec, chosen, kernel).to(device),
         encoding=tokenizer.load(spec.data.tokenizer),
     )
 
@@ -84,14 +87,14 @@ def _step(run: RunDir, spec: RunSpec, asked: str | None) -> int:
     return last
 
 
-def _read(run: RunDir, spec: RunSpec, step: int) -> Any:
+def _read(run: RunDir, spec: RunSpec, step: int, kernel: str) -> Any:
     """The module with the weights of a checkpoint."""
     import torch
 
     from gpt3core.model.parameters import named, whole
     from gpt3core.train import checkpoint
 
-    model = registry.of(spec.model).build(spec.model, kernel=KERNEL)
+    model = registry.of(spec.model).build(spec.model, kernel=kernel)
     try:
         contents = checkpoint.read(run.fetch_checkpoint(step), run.run_id)
         for name, parameter in named(model):

@@ -6,9 +6,12 @@ is longer than the context loses its beginning, as under the harness's own model
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from gpt3core.data.tokenizer import END_OF_TEXT
 from gpt3core.errors import UsageError
@@ -16,6 +19,7 @@ from gpt3core.evals import answers, engine
 from gpt3core.evals.engine import Encoded, Tokens
 from gpt3core.generate import trained
 from gpt3core.generate.cache import device_of
+from gpt3core.model import native
 from gpt3core.numerics import Numerics
 
 try:
@@ -42,8 +46,13 @@ def of_run(name: str, *, root: Path | None = None, step: str | None = None, devi
     Raises:
         UsageError, StoreError: as there.
     """
-    found = trained.open_run(name, root=root, step=step, device=device)
+    found = trained.open_run(name, root=root, step=step, device=device, kernel=kernel(device))
     return Decoder(found.model.eval(), found.encoding)
+
+
+def kernel(device: str) -> str:
+    """What reads whole prompts fastest: the functions in C, where there is a compiler and one thread of a CPU."""
+    return "native" if device == "cpu" and torch.get_num_threads() == 1 and native.library() else trained.KERNEL
 
 
 class Decoder(TemplateLM):
@@ -53,6 +62,10 @@ class Decoder(TemplateLM):
         super().__init__()
         self.model, self.encoding, self._device = model, encoding, device_of(model)
         self.max_length = int(model.spec.n_ctx)
+        # the harness asks for the tokens of a context once for every choice after it
+        self._tokens = functools.lru_cache(maxsize=8)(
+            functools.partial(encoding.encode, allowed_special={END_OF_TEXT}, disallowed_special=())
+        )
 
     @property
     def eot_token_id(self) -> int:
@@ -67,7 +80,7 @@ class Decoder(TemplateLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """The tokens of a text, an end of text written out as one."""
         del add_special_tokens  # there are none to add
-        return self.encoding.encode(string, allowed_special={END_OF_TEXT}, disallowed_special=())
+        return list(self._tokens(string))
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]], **_: Any

@@ -38,15 +38,17 @@ class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, given: Tensor, built: bool) -> Tensor:
         x = given.float()
+        slope = None
         if built:
             value, slope = native.gelu(x, slope=ctx.needs_input_grad[0])
-        else:
+        elif ctx.needs_input_grad[0]:
             square = x * x
             share = torch.sigmoid((square * CUBIC).add_(LINEAR).mul_(x))
             value = x * share
-            slope = None
-            if ctx.needs_input_grad[0]:  # share + value (1 - share) 2 u'
-                slope = square.mul_(3 * CUBIC).add_(LINEAR).mul_((1 - share).mul_(value)).add_(share)
+            slope = square.mul_(3 * CUBIC).add_(LINEAR)  # of 2 u
+            slope = slope.mul_((1 - share).mul_(value)).add_(share)  # share + value (1 - share) 2 u'
+        else:
+            value = (x * x).mul_(CUBIC).add_(LINEAR).mul_(x).sigmoid_().mul_(x)
         if slope is not None:
             ctx.save_for_backward(slope.to(given.dtype))
         return value.to(given.dtype)

@@ -1,4 +1,4 @@
-"""Settings of a process that trains: threads, determinism, and an allocator that keeps its memory."""
+"""Settings of a process that trains: threads, determinism, an allocator that keeps its memory, its share of a GPU."""
 
 from __future__ import annotations
 
@@ -35,3 +35,19 @@ def settle_process(device: str, threads: int = 1) -> None:
     torch.use_deterministic_algorithms(True)
     # a debugging aid that writes every new tensor twice
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def share_gpu(share: float) -> None:
+    """Keep this process to a share of its GPU's memory: others have the rest.
+
+    Args:
+        share: in GPUs; of one and more there is nothing to share.
+    """
+    torch.cuda.set_per_process_memory_fraction(min(1.0, float(share)))
+
+
+def device_memory(device: str) -> float | None:
+    """The bytes of its device's memory that this process may take; None on CPUs, where it is the host's affair."""
+    if device != "cuda":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory * torch.cuda.get_per_process_memory_fraction()

@@ -21,6 +21,7 @@ from gpt3core.spec import RunSpec, explain
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, compiling, timing, weights
+from gpt3core.train.process import device_memory
 from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
@@ -107,7 +108,7 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
     words: dict[str, Any] = {
         "sequences": max(1, spec.optim.ramp.start // spec.model.n_ctx),  # later batches are multiples of the first
         "numerics": spec.options.kept(Numerics(precision=chosen["precision"], kernel=chosen["kernel"])),
-        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device == "cuda" else None,
+        "memory_bytes": device_memory(device),
     }
     if mesh.planned:  # a layout says it: another layout, another micro-batch
         if words["memory_bytes"] is not None:  # the device may be another than the one that was planned for

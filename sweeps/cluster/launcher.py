@@ -121,7 +121,7 @@ class Launcher:
         for team in self._teams.values():
             if run_id in (None, team.run_id) and not self._forming.withdraw(team):
                 for member in team.members:
-                    member.actor.stop.remote()
+                    member.actor.stop.remote(team.run_id)
 
     def end(self, run_id: str) -> None:
         """End a run at once, whatever it does."""

@@ -57,7 +57,7 @@ class Worker:
         self._report = Report()
         self._work: Assignment | None = None
         self._over: Future[Report] = Future()
-        self._stop = threading.Event()
+        self._stopping = ""  # the run that is asked to end, perhaps before it is here
         self._settled = False  # a run has ended
         self._heard = time.monotonic()
         preload(entry)
@@ -76,7 +76,6 @@ class Worker:
         """Do this and tell its end; a gang's ranks meet at the address, which Ray hands over once the leader has it."""
         self._heard = time.monotonic()
         assert self._report.state != "running", "a worker runs one run at a time"
-        self._stop.clear()
         self._work, self._over, self._report = replace(assignment, address=address), Future(), Report(state="running")
         threading.Thread(target=self._perform, args=(self._work,), daemon=True).start()
         return await self.ended()
@@ -104,14 +103,14 @@ class Worker:
         if self._work is not None and self._work.run_id == run_id and self._report.state != "running":
             self._work, self._report = None, Report()
 
-    def stop(self) -> None:
-        """Ask the run to write its checkpoint and end."""
-        self._stop.set()
+    def stop(self, run_id: str) -> None:
+        """Ask a run to write its checkpoint and end. Of a worker that is being born this call may overtake ``run``."""
+        self._stopping = run_id
 
     def _terminate(self) -> None:
         """A batch system whose time is over sends SIGTERM: the run writes a checkpoint, then this process ends."""
-        if self._report.state == "running":
-            self._stop.set()
+        if self._work is not None and self._report.state == "running":
+            self.stop(self._work.run_id)
             with contextlib.suppress(TimeoutError):
                 self._over.result(timeout=CHECKPOINT_SECONDS)
 
@@ -119,12 +118,13 @@ class Worker:
         def report(live: Mapping[str, Any]) -> None:
             self._report = Report(state="running", progress=Progress.of(live))
 
-        ended = perform(assignment, report, self._stop.is_set)
+        ended = perform(assignment, report, lambda: self._stopping == assignment.run_id)
         with contextlib.suppress(Exception):  # of a device that is broken, say: the end is told whatever happens
             free_memory()
         if not self._settled:  # what the first run imported stays as well
             self._settled = True
             gc.freeze()
+        self._stopping = ""
         self._report = ended
         self._over.set_result(ended)
 
@@ -280,10 +280,13 @@ def _run(
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
     from gpt3core.store import places
+    from gpt3core.train import process
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
     with mesh.joined(*place, job.device, layout=job.layout, hang_seconds=job.hang_seconds) as here:
+        if job.device == "cuda":
+            process.share_gpu(assignment.shape.gpus)
         return runs.run(
             job.spec,
             job.evals,

@@ -211,13 +211,18 @@ def check_evals(rules: Evals) -> None:
     Raises:
         UsageError: in one sentence.
     """
-    from gpt3core.evals import tasks  # numpy, which --help and --keys do without
+    from gpt3core.evals import metrics, tasks  # numpy, which --help and --keys do without
 
+    wanted = set()
     for task in rules.tasks:
         try:
-            tasks.named(task)
+            wanted.add(tasks.named(task).metric)
         except ValueError as error:
             raise UsageError(f"evals.tasks: {error}") from error
+    if rules.run_programs and metrics.PASSES not in wanted:
+        raise UsageError(f"run_programs=true has no effect: no task of {rules.tasks} runs programs")
+    if metrics.PASSES in wanted and not rules.run_programs:
+        raise UsageError(f"evals.tasks={rules.tasks}: {metrics.NOT_ALLOWED}")
     require_between(rules, 1, 1_000_000, "items", where="evals.")
     require_between(rules, 1, MOST_TOKENS, "validation_tokens", where="evals.")
     if rules.tasks and not rules.shots:

@@ -133,6 +133,7 @@ def asked(rules: Evals, seeds: int = 1) -> EvalSpec:
         items=rules.items,
         validation_tokens=rules.validation_tokens,
         seeds=seeds,
+        run_programs=rules.run_programs,
         files=paths,
         contents={task: files.fingerprint(found) for task, found in paths.items()},
     )

@@ -88,6 +88,7 @@ class Evals:
     items: int = 200
     files: dict[str, list[str]] = field(default_factory=dict)  # a task's items: {hellaswag: val.jsonl}, or [val, train]
     validation_tokens: int = 262_144
+    run_programs: bool = False  # whether tasks that run what a model writes may do so: no sandbox (docs/evaluation.md)
 
 
 @dataclass

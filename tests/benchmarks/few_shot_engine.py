@@ -143,7 +143,7 @@ def measure(shape: Shape, rounds: int, scratch: Path) -> dict[str, float]:
     import transformers
     from lm_eval.models.huggingface import HFLM
 
-    from gpt3core.interop.harness import Decoder
+    from gpt3core.interop.harness import Decoder, kernel
 
     model = GPT(
         nano(
@@ -153,7 +153,8 @@ def measure(shape: Shape, rounds: int, scratch: Path) -> dict[str, float]:
             vocab_size=shape.vocab,
             attention=shape.attention,
             band=32,
-        )
+        ),
+        kernel=kernel("cpu"),
     )
     model.init_weights(0)
     name = f"gpt2:{shape.vocab}" if shape.vocab < tokenizer.GPT2_VOCAB else "gpt2"

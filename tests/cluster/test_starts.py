@@ -169,3 +169,13 @@ def test_a_driver_killed_in_the_middle_of_a_start_leaves_nothing_that_the_next_d
     adopted.start("gang", dict.fromkeys(gpu_nodes(adopted)[:2], 1), GPU, HOLD, a_job(tmp_path))
     assert finish(adopted, tmp_path, ["gang"]) == {"gang": "done"}
     assert len(places(tmp_path, "gang")) == 2
+
+
+def test_a_run_that_is_stopped_before_its_worker_is_born_stops(launcher, tmp_path):
+    """As by Ctrl-C in the first seconds: of calls to an actor that is not there yet a later one may come first."""
+    for index, node in enumerate(gpu_nodes(launcher)):
+        launcher.start(f"run{index}", {node: 1}, GPU, HOLD, a_job(tmp_path))
+    wait_until(lambda: all(team.stage == RUNNING for team in launcher._teams.values()))
+    assert not list(tmp_path.glob("started/*"))
+    launcher.stop()
+    wait_until(lambda: (launcher.poll(), not launcher.running())[1])

@@ -1,5 +1,6 @@
 """The grammar of all commands: key=value over dataclasses, errors of one sentence that name what was meant."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -176,6 +177,20 @@ def test_exit_codes(error, code, said, capsys, monkeypatch):
         cli.run(main)
     assert ended.value.code == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("lines", "buffered"), [(1, True), (1, False), (10**5, True)])
+def test_output_that_nobody_takes_ends_a_command_in_one_sentence_at_most(lines, buffered):
+    code = f"from gpt3core import cli; cli.run(lambda argv: print({lines} * 'a line\\n') or 0)"
+    words = [sys.executable, *([] if buffered else ["-u"]), "-c", code]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb", 0) as closed, Path("/dev/full").open("wb") as full:
+        ended = [
+            subprocess.run(words, stdout=o, stderr=subprocess.PIPE, text=True, check=False) for o in (closed, full)
+        ]
+    sentence = "error: the output cannot be written (No space left on device)\n"
+    assert [(one.returncode, one.stderr) for one in ended] == [(141, ""), (2, sentence)]
 
 
 def test_a_librarys_error_is_a_defect_of_ours_and_shows_its_traceback(monkeypatch):

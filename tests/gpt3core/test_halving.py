@@ -1,12 +1,20 @@
 """Half the micro-batch for want of memory: the same global batch, the same losses but for the last bits."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from gpt3core.errors import StoppedError
-from gpt3core.parallel.layout import halved
+from gpt3core.numerics import Numerics
+from gpt3core.parallel.layout import Layout, halved
+from gpt3core.parallel.memory import USABLE, memory
+from gpt3core.parallel.mesh import Mesh
 from gpt3core.run import run
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
+from gpt3core.train import process, resume
 from tests.conftest import EVALS, make_run
 
 TOLERANCE = 1e-5  # of a step's loss, nats per token: sums in another order, as between two layouts
@@ -43,3 +51,24 @@ def test_a_run_goes_on_with_half_its_micro_batch_to_the_same_losses(tales, isola
     assert here.loss.tolist() == pytest.approx(there.loss.tolist(), abs=TOLERANCE)
     run(spec, EVALS, isolated / "halved", halvings=1)  # asked again, nothing is halved again
     assert folder.micro_batch() == rows // 2
+
+
+@pytest.mark.parametrize(("share", "sequences"), [(0.25, 2), (0.5, 4), (1.0, 8), (2.0, 8)])
+def test_runs_that_share_a_gpu_fit_it_together(share, sequences, tales, monkeypatch):
+    spec = make_run(tales)
+    words = {"sequences": 8, "numerics": Numerics(precision="fp32", kernel="sdpa")}
+    spec = replace(spec, optim=replace(spec.optim, batch_tokens=8 * spec.model.n_ctx))
+
+    def needed(size):
+        return memory(spec.model, Layout(micro_batch=size), **words).total
+
+    room = max(needed(sequences) / min(1, share), needed(8)) / USABLE  # of the whole GPU
+    granted = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", granted.append)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: granted[-1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=room))
+    process.share_gpu(share)
+    chosen = {"precision": "fp32", "kernel": "sdpa", "compile": "none"}
+    size = resume._under_layout(chosen, spec, "cuda", Mesh())["micro_batch"]
+    assert needed(size) <= granted[-1] * USABLE * room
+    assert size >= sequences

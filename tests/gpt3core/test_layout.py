@@ -31,6 +31,7 @@ def test_the_published_layout_of_the_175b_is_one():
         ({"recompute": "all"}, "allowed are none, selective, full"),
         ({"virtual": 2}, "virtual=2 without a pipeline"),
         ({"zero_bubble": True}, "zero_bubble=True without a pipeline"),
+        ({"pipeline": 2, "data": 2, "shard": 2, "zero_bubble": True}, "zero_bubble=True with shard=2: .* give shard=1"),
     ],
 )
 def test_a_layout_that_is_none_is_one_sentence(given, sentence):

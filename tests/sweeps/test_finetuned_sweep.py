@@ -3,6 +3,10 @@
 import itertools
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from unittest import mock
 
@@ -12,12 +16,13 @@ from analysis.runs import finetuned
 from analysis.runs import store as stores
 from gpt3core import run as runs
 from gpt3core.errors import StoreError
-from gpt3core.store import sweepdir
+from gpt3core.store import files, sweepdir
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from sweeps import evaluation, finetuning
 from sweeps.evaluation import FewShot
 from sweeps.finetuning import Finetune
+from sweeps.line import CODE
 from sweeps.planning import recipe
 from sweeps.planning.finetuned import Rules
 from tests.conftest import EVALS, make_run, write_corpus
@@ -114,6 +119,63 @@ def test_a_sweep_that_was_stopped_ends_with_the_bits_of_one_that_was_not(small, 
         name = f"checkpoints/step-{run.steps:08d}/model-00000.safetensors"
         one, two = (RunDir(root, run.run_id).path / name for root in (small, other))
         assert one.read_bytes() == two.read_bytes()
+
+
+COMMAND = """
+import signal
+from gpt3core import cli
+from sweeps import finetuning
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands ignore it
+    cli.run(lambda argv: finetuning.finetune(argv, ""))
+"""
+
+
+def events(root, run):
+    return [e for attempt in RunDir(root, run.run_id).attempts() for e in files.read_lines(attempt / "events.jsonl")]
+
+
+@pytest.mark.soak
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_command_that_is_interrupted_on_a_local_ray_goes_on_and_trains_nothing_twice(small, trained, isolated):
+    given = wanted(trained, seeds=1, examples=[32, 96], train=Rules(epochs=300, batch=16, lr=0.01))
+    runs = finetuning.read(given).runs
+    (isolated / "command.py").write_text(COMMAND)
+    settings = ["task=labelled", f"file=[{','.join(given.file)}]", "examples=[32,96]", "items=24", "shots=[0]"]
+    settings += ["train.epochs=300", "train.batch=16", "train.lr=0.01"]
+    words = [sys.executable, str(isolated / "command.py"), *settings]
+    environment = {**os.environ, "ISOFLOP_ROOT": str(small), "PYTHONPATH": str(CODE)}
+
+    def command():
+        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def results():
+        found = (RunDir(small, run.run_id).path / "result.json" for run in runs)
+        return {path: path.stat().st_mtime_ns for path in found if path.exists()}
+
+    first = command()
+    while first.poll() is None and not (results() and sum(len(events(small, run)) for run in runs) > len(results())):
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)  # one run is done, another has begun
+    said, _ = first.communicate()
+    assert first.returncode == 130, said
+    assert "interrupted: start the same command again" in said
+    before = results()
+    assert 0 < len(before) < len(runs)
+    second = command()
+    said, _ = second.communicate()
+    assert second.returncode == 0, said
+    assert "4 of 4 runs fine-tuned, 0 failed; 2 of its parents asked by prompts" in said
+    assert before.items() <= results().items(), "what was done is not written again"
+    stops = 0
+    for run in runs:
+        told = events(small, run)
+        ends = [event["step"] for event in told if event["event"] == "stopped"]
+        starts = [event["step"] for event in told if event["event"] == "start"]
+        assert starts == [0, *ends], "each goes on where it stopped"
+        stops += len(ends)
+    assert stops
 
 
 def test_a_fine_tuning_sweep_is_never_the_one_that_is_meant_by_default(small, trained):

@@ -51,6 +51,7 @@ CHANGES = {
     "evals.items": "30",
     "evals.files": "{addition_2: FOLDER/items.jsonl}",
     "evals.validation_tokens": "50000",
+    "evals.run_programs": "true",
     "placement.workers": "2",  # changes the plan, or does not divide a batch
     "placement.tensor": "2",
     "placement.pipeline": "2",
@@ -162,6 +163,7 @@ BESIDE = {  # what gives a key its meaning
 }
 BESIDE_OF_FAMILY = {("gpt3", "model.mup_base_width=64"): "model.mup_base_width=768"}
 BESIDE_OF_FAMILY |= {("gpt3", words): words.replace(ONE_BATCH, "") for words in BESIDE.values() if ONE_BATCH in words}
+PERMITS = {"evals.run_programs": "evals.tasks=[humaneval_pass]"}  # what is refused without it
 READ_BY_DRIVER = {  # nothing of a plan shows them
     "beside",
     "ahead",
@@ -206,6 +208,11 @@ def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, fold
     words = [*base(family), *(beside or "").replace("SIZE", SIZES[family]).split()]
     value = (OF_FAMILY.get((family, key), CHANGES[key]) or "FOLDER/other").replace("FOLDER", str(folder))
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
+    if key in PERMITS:
+        for given, reason in ((words, "run_programs=true"), (changed, "give the file of its items")):
+            with pytest.raises(UsageError, match=reason):
+                command.read([*given, PERMITS[key]])
+        return
     if key in READ_BY_DRIVER:
         assert getattr_names(sweeps.driving) >= {key.rpartition(".")[2]}
         assert recipe.to_yaml(recipe.load(changed)) != written(tuple(words))
@@ -272,6 +279,11 @@ def getattr_names(package):
             ["evals.tasks=[labelled]"],
             "evals.files.labelled: give the file of its items, JSON lines with label and text",
         ),
+        (
+            ["evals.tasks=[humaneval_pass]"],
+            "humaneval_pass runs the programs that a model writes, with limits but in no",
+        ),
+        (["evals.run_programs=true"], "run_programs=true has no effect: no task of "),
         (["evals.files.piqa=a.jsonl"], "evals.files.piqa has no effect: evals.tasks does not ask piqa"),
         (
             ["evals.tasks=[piqa]", "evals.files.piqa=/no.jsonl"],

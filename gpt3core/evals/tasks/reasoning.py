@@ -1,10 +1,13 @@
 """Word problems, programs and translations, read from a file.
 
-GSM8K and HumanEval are younger than GPT-3: their formats are those of their own papers. No program is run: of HumanEval
-the log-probability of the reference solution tells, and exact says that it was written to the letter (not pass@k).
+GSM8K and HumanEval are younger than GPT-3: their formats are those of their own papers. ``humaneval`` runs no program:
+the log-probability of the reference solution tells, and exact says that it was written to the letter.
+``humaneval_pass`` runs what the model writes: the accuracy is pass@1 of the greedy answer.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from gpt3core.evals.item import Item
 from gpt3core.evals.tasks.files import FromFile, Record
@@ -21,6 +24,11 @@ def _gsm8k(record: Record) -> Item:
 def _humaneval(record: Record) -> Item:
     """Chen et al. 2021: the signature and docstring, and the body of the function."""
     return Item(context=record["prompt"].rstrip("\n"), answer="\n" + record["canonical_solution"].rstrip("\n"))
+
+
+def _tested(record: Record) -> Item:
+    """The same with its tests: a function ``check``, called with what was to be written."""
+    return replace(_humaneval(record), test=f"\n{record['test']}\ncheck({record['entry_point']})\n")
 
 
 def _translation(record: Record) -> Item:
@@ -41,6 +49,14 @@ TASKS: dict[str, Task] = {
         source=FromFile(read=_humaneval, fields="prompt, canonical_solution"),
         metric="exact",
         stop="\ndef",
+        answer_tokens=256,
+    ),
+    "humaneval_pass": Task(
+        kind="generate",
+        source=FromFile(read=_tested, fields="prompt, canonical_solution, test, entry_point"),
+        metric="passes",
+        stop="\ndef",
+        other_stops=("\nclass", "\n#", "\nif", "\nprint"),  # Chen et al. 2021, section 3
         answer_tokens=256,
     ),
     "translation": Task(

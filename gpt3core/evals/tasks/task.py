@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["multiple_choice", "cloze", "generate"]
 Score = Literal["sum", "per_token", "normalised"]
-Metric = Literal["choice", "exact", "match", "f1", "bleu", "number"]
+Metric = Literal["choice", "exact", "match", "f1", "bleu", "number", "passes"]
 
 
 class Text(Protocol):
@@ -70,8 +70,10 @@ class Task:
         score: of a choice: the sum of its log-probabilities, their mean over its tokens, or the sum less that after
             ``answer_context`` alone, which is log P(choice | context) / P(choice | answer_context).
         metric: choice (multiple_choice); exact: the very answer; match: equal to it or an alias after SQuAD's
-            normalisation; f1 of words; bleu; number: the last number is the answer's.
+            normalisation; f1 of words; bleu; number: the last number is the answer's; passes: the program that the
+            answer completes passes its item's test (run only where ``EvalSpec.run_programs`` allows it).
         stop: where an answer ends, not part of it. Without one (cloze only) it ends with its last token.
+        other_stops: where an answer that is written ends too.
         delimiter: between examples, one or two newlines; none where examples run on.
         leading: whether the delimiter stands before the first example too, as in GPT-3's released files.
         instruction: a line in natural language before the examples, shown where the task is asked as NAME+instruction.
@@ -86,6 +88,7 @@ class Task:
     metric: Metric = "exact"
     answer_context: str = ""
     stop: str = "\n"
+    other_stops: tuple[str, ...] = ()
     delimiter: str = "\n\n"
     leading: bool = False
     instruction: str = ""

@@ -39,6 +39,7 @@ def test_every_task_is_asked_with_and_without_examples(tales, tmp_path):
     names = (*paths, "lambada_blank+instruction", "random_insertion", "random_insertion+instruction")
     contents = {task: files.fingerprint(found) for task, found in paths.items()}
     asked = EvalSpec(tasks=names, shots=(0, 1), items=2, validation_tokens=2048, files=paths, contents=contents)
+    asked = replace(asked, run_programs=True)
     data = shards.prepare(run.data)
     runner.check(run, asked, data)
     table = runner.evaluate(model, run, asked, data, Numerics(precision="fp32", kernel="softmax"))

@@ -144,6 +144,18 @@ FORMATS = [
         "\n    return 1",
         {},
     ),
+    (
+        "humaneval_pass",
+        {
+            "prompt": "def f():\n",
+            "canonical_solution": "    return 1\n",
+            "test": "def check(f): ...",
+            "entry_point": "check",
+        },
+        "def f():",
+        "\n    return 1",
+        {"test": "\ndef check(f): ...\ncheck(check)\n"},
+    ),
     ("translation", {"source": "Guten Tag.", "target": "Good day."}, "Guten Tag. =", " Good day.", {}),  # G.36
     (
         "addition_2",
@@ -173,7 +185,9 @@ def words(text):
 def test_a_record_becomes_the_papers_format(task, record, context, answer, rest, tmp_path):
     (item,) = tasks.items(task, 1, paths=(write(tmp_path, record),)).queries
     assert (item.context, item.answer) == (context, answer)
-    assert {name: getattr(item, name) for name in ("choices", "ending", "aliases") if getattr(item, name)} == rest
+    assert {
+        name: getattr(item, name) for name in ("choices", "ending", "aliases", "test") if getattr(item, name)
+    } == rest
 
 
 @pytest.mark.parametrize(
