@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gpt3core.model import registry
@@ -89,6 +90,12 @@ def label(model: ModelSpec) -> str:
     return built or f"d{registry.of(model).width(model)}"
 
 
+def _divisors(n: int) -> list[int]:
+    """What divides n, smallest first."""
+    low = [k for k in range(1, math.isqrt(n) + 1) if n % k == 0]
+    return sorted({*low, *(n // k for k in low)})
+
+
 def nano(
     width: int,
     *,
@@ -110,8 +117,8 @@ def nano(
     n_head = given if given is not None else max(1, round(width / 32))
     if n_head < 1 or width % n_head:
         what = f"n_head={given}" if given is not None else f"{n_head} heads of about 32"
-        divisors = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
-        raise ValueError(f"width {width} does not divide into {what}: allowed are n_head {divisors}, or another width")
+        allowed = ", ".join(str(k) for k in _divisors(width))
+        raise ValueError(f"width {width} does not divide into {what}: allowed are n_head {allowed}, or another width")
     return GPTSpec(
         n_layer=n_layer,
         d_model=width,

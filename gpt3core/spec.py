@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -278,24 +278,26 @@ def to_json(spec: Any) -> str:
     return json.dumps(as_dict(spec), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
+_types = cache(get_type_hints)  # which reads every annotation anew
+
+
 def from_dict(cls: type[Any], data: Any) -> Any:
     """Rebuild a specification from plain data. Raises ValueError for missing or unknown fields."""
     if not isinstance(data, dict):
         raise ValueError(f"{cls.__name__}: an object with fields is needed, not {data!r:.50}")
-    if cls is ModelSpec:
-        cls = registry.named(data.get("architecture")).spec
-    types = get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}
+    kind: Any = registry.named(data.get("architecture")).spec if cls is ModelSpec else cls
+    types = _types(kind)
+    known = {f.name: f for f in fields(kind)}
     if unknown := sorted(set(data) - set(known)):
-        raise ValueError(f"{cls.__name__}: unknown field {unknown[0]!r}; known are {', '.join(known)}")
+        raise ValueError(f"{kind.__name__}: unknown field {unknown[0]!r}; known are {', '.join(known)}")
     values = {}
     for name, f in known.items():
         if name in data:
             nested = _dataclass_of(types[name])
             values[name] = data[name] if nested is None or data[name] is None else from_dict(nested, data[name])
         elif f.default is MISSING and f.default_factory is MISSING:
-            raise ValueError(f"{cls.__name__}: field {name!r} is missing")
-    return cls(**values)
+            raise ValueError(f"{kind.__name__}: field {name!r} is missing")
+    return kind(**values)
 
 
 def _dataclass_of(annotation: Any) -> type[Any] | None:

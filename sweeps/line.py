@@ -195,21 +195,25 @@ def _stop(child: subprocess.Popen[bytes], folder: str, token: str) -> None:
     child.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(STOP_SECONDS)
-    for pid in _processes(folder, child.pid, token):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + STOP_SECONDS
+    while (left := _processes(folder, child.pid, token)) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        child.poll()
+        time.sleep(0.05)
     child.wait()
 
 
 def _processes(folder: str, session: int, token: str) -> list[int]:
-    """Processes of a session, with a folder on their command line, or with a token in their environment."""
+    """Processes alive of a session, with a folder on their command line, or with a token in their environment."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
             words = (entry / "cmdline").read_bytes()
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
             known = token.encode() in (entry / "environ").read_bytes()
-            if known or folder.encode() in words or int(fields[3]) == session:
+            if fields[0] != "Z" and (known or folder.encode() in words or int(fields[3]) == session):
                 found.append(int(entry.name))
     return found
 

@@ -203,7 +203,7 @@ def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, fold
     changed = [*(word for word in words if not word.startswith(f"{key}=")), f"{key}={value}"]
     if key in READ_BY_DRIVER:
         assert getattr_names(sweeps.driving) >= {key.rpartition(".")[2]}
-        assert recipe.to_yaml(recipe.load(changed)) != recipe.to_yaml(recipe.load(words))
+        assert recipe.to_yaml(recipe.load(changed)) != written(tuple(words))
         return
     if (before := (family, BESIDE.get(key))) not in UNCHANGED:
         UNCHANGED[before] = consequences(words, capsys)
@@ -214,6 +214,12 @@ def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, fold
     except UsageError as error:
         assert key in {f"placement.{name}" for name in ("workers", "tensor", "pipeline", "context")}, "it has a meaning"
         assert re.search("do(es)? not divide", str(error))
+
+
+@cache
+def written(words):
+    """A recipe of these words in full."""
+    return recipe.to_yaml(recipe.load(words))
 
 
 @cache
