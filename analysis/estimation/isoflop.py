@@ -102,7 +102,7 @@ def parabola(group: pd.DataFrame) -> Parabola:
     _, size = np.unique(n, return_inverse=True)
     mean_loss = (np.bincount(size, loss) / np.bincount(size))[size]
     in_reach = (mean_loss <= mean_loss.min(initial=np.inf) * (1 + NEAR)) | rules.exempted(group, "near")
-    fitted = sorted(np.flatnonzero(in_reach), key=lambda row: (n[row], names[row]))
+    fitted = sorted(np.flatnonzero(in_reach).tolist(), key=lambda row: (n[row], names[row]))
     ids, x, y = list(names[fitted]), np.log(n[fitted]), np.log(loss[fitted])
     near, far = group.iloc[fitted], sorted(set(names) - set(ids))
     found = _fit(budget, ids, far, x, y)
