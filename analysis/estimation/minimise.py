@@ -22,11 +22,8 @@ TOLERANCE = 1e-12  # relative decrease of the objective at which a row has conve
 # A start is given up after so many steps, when at its pace so many more do not bring it to the best's; the second where
 # nothing is made of the other optima.
 PATIENT, HASTY = (10, 30), (4, 10)
-DAMPING, LESS, MORE = (
-    1e-4,
-    5.0,
-    8.0,
-)  # at a start; its fall after a step that improves, its rise after one that does not
+# at a start; its fall after a step that improves, its rise after one that does not
+DAMPING, LESS, MORE = 1e-4, 5.0, 8.0
 BATCH, ROWS = 2**15, 512  # numbers of an array and rows of a batch: its arrays stay in the cache
 
 # glibc gives what is freed beyond some size back to the system, and the arrays of the next step are then faulted in
@@ -82,8 +79,8 @@ def minimise(
         begin = _from_places(evaluate, function, theta, observed, weights, delta)
 
     def looking(at: NDArray[np.int_]) -> Look:
-        of = {"observed": _of(observed, at), "weights": _of(weights, at), "delta": delta[at]}
-        return partial(_look, evaluate, function, **of)
+        counted = None if weights is None else _of(weights, at)
+        return partial(_look, evaluate, function, observed=_of(observed, at), weights=counted, delta=delta[at])
 
     left, active, admitted = np.full(rows, ITERATIONS), np.empty(0, int), 0
     with np.errstate(all="ignore"):
@@ -103,9 +100,9 @@ def minimise(
     return Solution(theta=state.theta, objective=state.value, converged=left > 0)
 
 
-def _of(array: Array | None, rows: NDArray[np.int_]) -> Array | None:
+def _of(array: Array, rows: NDArray[np.int_]) -> Array:
     """What belongs to some rows of a batch: all of it where the rows share it."""
-    return array[rows] if array is not None and array.ndim == 2 else array
+    return array[rows] if array.ndim == 2 else array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +147,7 @@ def _look(
     *,
     observed: Array,
     weights: Array | None,
-    delta: Array | float,
+    delta: Array,
 ) -> Equations:
     """Where rows are."""
     predicted, gradient = evaluate(theta)

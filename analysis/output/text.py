@@ -193,13 +193,13 @@ def _held_out(study: Study) -> list[Row]:
 def _coverage(study: Study) -> list[Row]:
     return [
         [
-            f"up to {r.decades:g}",
-            str(r.tests),
-            f"{r.median_abs_error:.2%}",
-            f"{r.mean_miss:+.2%}",
-            *("-" if math.isnan(share) else f"{share:.0%}" for share in (r.coverage80, r.coverage95)),
+            f"up to {r['decades']:g}",
+            str(r["tests"]),
+            f"{r['median_abs_error']:.2%}",
+            f"{r['mean_miss']:+.2%}",
+            *("-" if math.isnan(share) else f"{share:.0%}" for share in (r["coverage80"], r["coverage95"])),
         ]
-        for r in study.coverage.itertuples()
+        for r in study.coverage.to_dict("records")
     ]
 
 

@@ -20,12 +20,11 @@ def render(name: str, /, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     def typeset_(text: object) -> Markup:
-        raise_ = Markup("<sup>{}</sup>").format
-        pieces = typeset.pieces(str(text))
-        return Markup("").join(raise_(part) if raised else part for part, raised in pieces)  # join escapes what is text
+        pieces = ((escape(part), raised) for part, raised in typeset.pieces(str(text)))
+        return Markup("".join(f"<sup>{part}</sup>" if raised else part for part, raised in pieces))
 
     def linked(pieces: Iterable[tuple[str, str]]) -> Markup:
         link = Markup('<a class="behind" href="{}">{}</a>').format

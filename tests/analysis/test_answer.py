@@ -71,6 +71,17 @@ def test_without_a_backtest_there_is_no_trust(published):
     assert lines["trust"] != f"none: {lines.get('weakest')}"  # nothing is said twice
 
 
+def test_laws_that_have_no_best_size_are_trusted_for_runs_of_given_n_and_d(published):
+    """Losses that tokens hardly move: the larger the model the better, so that no target has a best size."""
+    found = api.fit(published.assign(loss=1.7 + 400 * published.N**-0.34), law="chinchilla", bootstrap=5)
+    assert found.without_optimum
+    assert not found.predictions
+    lines = dict(answer(found))
+    calibration = found.weighting.calibration
+    assert lines["trust"].startswith(f"good for runs of given N and D: {calibration.cuts} backtest")
+    assert "no size is best" in lines["weakest"]
+
+
 @pytest.mark.soak
 def test_exponents_that_are_held_are_those_of_the_law_that_is_told(published):
     lines = dict(answer(api.fit(published[::4], bootstrap=5, fix={"alpha_equals_beta": True})))

@@ -180,3 +180,16 @@ def test_runs_of_one_size_tell_nothing_of_another():
     assert same.interval_new_run is not None
     assert other.interval_new_run is None
     assert "off-line" in {note.code for note in found.notes}
+
+
+def test_a_prediction_without_an_interval_counts_neither_inside_nor_outside():
+    """Two cuts, of which only one could be predicted: no other calibrates it, and its half width is infinite."""
+    rows = pd.DataFrame({"fitted_to": [1e18] * 3 + [1e19] * 3, "decades": 0.5, "span": 2.0, "measured": 1.0})
+    tests = Backtests(rows=rows, ln_predicted=np.array([[0.01], [-0.02], [0.03], [np.nan], [np.nan], [np.nan]]))
+    judged = backtest.judged(tests, np.ones(1), noise=0.001)
+    assert np.isinf(judged.half95).all()
+    (found,) = backtest.coverage(tests, np.ones(1), noise=0.001).to_dict("records")
+    assert (found["tests"], found["median_abs_error"]) == (3, pytest.approx(0.02))
+    assert np.isnan([found["coverage80"], found["coverage95"]]).all()
+    mixed = pd.concat([judged, judged.assign(half80=0.015, half95=0.025)], ignore_index=True)
+    np.testing.assert_array_equal(backtest.held(mixed), [[np.nan] * 2] * 3 + [[1, 1], [0, 1], [0, 0]])

@@ -216,3 +216,26 @@ def test_one_missing_budget_leaves_the_others_what_they_are():
     assert [len(p.run_ids) + len(p.far) for p in gap.minima.parabolas] == [4, *[5] * 4]
     names = {i.left_out for i in api.fit(table.drop(columns="budget_flops"), law="chinchilla", bootstrap=2).influences}
     assert not any(name.startswith("budget") for name in names), "what is no budget is not called one"
+
+
+@pytest.mark.parametrize("name", LOSS_FUNCTIONS)
+def test_resamples_refitted_at_once_end_where_each_ends_alone(name):
+    """Of one law by a narrow and a wide function: rows of one start are looked at together, alone they are not."""
+    table = grid().assign(loss=lambda t: t.loss * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(t))))
+    data, loss = choices.columns(table), table.loss.to_numpy(float)
+    fits = [solve.fit(laws.CHINCHILLA, data, loss, rho=robust.Rho(name=name, delta=delta)) for delta in (1e-3, 1e-2)]
+    counts = uncertainty.resamples(np.arange(len(table)), draws=12, seed=0)
+    many = solve.refit_each(fits, data, np.log(loss), [counts, counts])
+    for fit, thetas in zip(fits, many, strict=True):
+        assert np.ptp(thetas, axis=0).min() > 1e-6
+        alone = [solve.refit(fit, data, np.log(loss), weights=row[None])[0] for row in counts]
+        assert thetas == pytest.approx(np.array(alone), rel=1e-6)
+
+
+def test_an_optimum_alone_is_that_of_the_fit():
+    data, loss = choices.columns(plain()), plain().loss.to_numpy(float)
+    asked = [(robust.HUBER, None), (robust.Rho(delta=1e-2), loss / loss.mean())]
+    found = solve.optima(laws.CHINCHILLA, data, loss, asked)
+    for theta, fit in zip(found, solve.fit_each(laws.CHINCHILLA, data, loss, asked), strict=True):
+        assert theta == pytest.approx(fit.theta, rel=1e-6)
+    assert solve.optima(laws.CHINCHILLA, {k: v[:5] for k, v in data.items()}, loss[:5], asked) == [None, None]

@@ -173,3 +173,13 @@ def test_laws_are_known_by_their_authors():
     assert set(laws.AUTHORS.values()) <= set(laws.LAWS)
     with pytest.raises(UsageError, match="law=hofman, did you mean hoffmann"):
         api._options(StudySettings(law="hofman"))
+
+
+def test_a_window_of_compute_is_the_same_from_python_as_from_the_command():
+    table = rows()
+    compute = 6.0 * table.N * table.D
+    low, high = compute.quantile([0.2, 0.8])
+    study = api.fit(table, law="chinchilla", min_compute=low, max_compute=high, rules="none", bootstrap=2)
+    inside = compute.between(low, high)
+    assert sorted(study.table.loss) == pytest.approx(sorted(table.loss[inside]))
+    assert len(out(study)["outside-window"]) == (~inside).sum()
