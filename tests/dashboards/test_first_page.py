@@ -119,7 +119,7 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
     }
     cells = {"header": [evil], "rows": [[evil]]}
     row = summary.Row(cells=[evil, f"{evil} 7"], address=evil)
-    table = summary.Shown(title=evil, header=[evil], rows=[row], folded=[row], folded_are=evil)
+    table = summary.Shown(title=evil, header=[evil, evil], rows=[row], folded=[row], folded_are=evil)
     listed = run_list.RunList(study=None, sets={(evil,): "set-1"})
     note = type("Note", (), {"severity": "warning", "message": evil, "code": evil})
     made = (

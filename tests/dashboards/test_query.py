@@ -46,6 +46,12 @@ def kept(text):
         ("sweep=wide", ["d64", "d16", "d96"]),  # one of its sweeps
         ("sweep~lap", ["d64", "d128"]),
         ('note~"is gone"', ["d16"]),
+        ("size=d16|D96", ["d16", "d96"]),
+        ("size!=d16|d96", ["d64", "d128"]),
+        ("sweep=laptop|other", ["d64", "d128"]),
+        ("seed=1|200", ["d64", "d16", "d96"]),
+        ("loss=none|3.25", ["d64", "d128", "d16"]),
+        ("loss!=none|3.25", ["d96"]),
         ("<b>n1", ["d16"]),
         ("N<2e4 size!=d16", []),
         ("loss>3.2 running", []),
@@ -63,6 +69,7 @@ def test_a_filter_keeps_what_its_words_say(text, sizes):
         ("loss=nan", "loss=none where there is none"),
         ("size>d8", "size is text"),
         ("loss~3", "loss is a number"),
+        ("loss=3|low", "loss=low: a number is expected"),
     ],
 )
 def test_what_is_not_understood_is_said_and_the_rest_holds(text, said):
