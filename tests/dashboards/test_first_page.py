@@ -69,22 +69,12 @@ def test_what_is_in_the_training_text_has_its_table(studied):
     found = replace(studied, runs=replace(studied.runs, evals=known))
     (shown,) = [t for _, group in summary.groups(found) for t in group if t.title.startswith("Questions in the")]
     row = dict(zip(shown.header, shown.rows[0], strict=True))
-    items = f"{int(known['items'].iloc[0]):,}"
-    assert [row[name] for name in ("words", "questions", "dirty accuracy", "dirty", "clean")] == [
-        "8",
-        items,
-        "-",
-        "0",
-        items,
-    ]
-    assert [row[name] for name in ("accuracy", "clean accuracy", "clean share", "clean over all")] == [
-        "0.4",
-        "0.5",
-        "100%",
-        "+22%",
-    ]
+    items = int(known["items"].iloc[0])
+    expected = {"words": "8", "accuracy": "0.4", "questions": f"{items:,}", "dirty": "0", "dirty accuracy": "-"}
+    expected |= {"clean": f"{items:,}", "clean accuracy": "0.5", "clean share": "100%", "clean over all": "+22%"}
+    assert {name: row[name] for name in expected} == expected
     (first, *_) = documents.to_json(found)["overlaps"]
-    assert (first["clean"], first["accuracy_dirty"]) == (int(known["items"].iloc[0]), None)
+    assert (first["clean"], first["accuracy_dirty"]) == (items, None)
 
 
 def test_what_is_ill_determined_is_folded_away(studied):
