@@ -30,7 +30,7 @@ AT = "at "
 GROUPS = (  # by the beginnings of the tables' titles
     ("What a larger run would reach", ("Predictions", "Predicted accuracy", "Ensemble", "Backtests", "Influence")),
     ("The laws", ("Laws", "N* ~", "IsoFLOP minima", "N* of held-out", "Exponents")),
-    ("Few-shot", ("Few-shot", "What K examples")),
+    ("Few-shot", ("Few-shot", "What K examples", "Questions in the training text")),
     ("The runs", ("Unfinished", "Rules")),
 )
 UNSAID = {  # what folds a row away, by its table and column: these rows give no number that is to be quoted

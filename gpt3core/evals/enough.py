@@ -20,12 +20,13 @@ def check(evals: EvalSpec, data: DataSpec, n_ctx: int) -> None:
     """
     if not evals.tasks:
         return
-    text = facts.for_tasks(data)
+    made_of_text = {name for name in evals.tasks if tasks.of_text(tasks.named(name)) and not evals.source(name)[0]}
+    text = facts.for_tasks(data) if made_of_text else None
     encode = tokenizers.load(data.tokenizer).encode_ordinary
     for name in evals.tasks:
         task = tasks.named(name)
         metrics.require(task.metric)
-        if text is None and tasks.of_text(task) and not evals.source(name)[0]:
+        if text is None and name in made_of_text:
             continue
         split = tasks.items(name, evals.items, text, data.tokenizer, *evals.source(name), glance=True)
         prompts.asked(name, task, split, 0, encode, n_ctx)

@@ -29,16 +29,18 @@ def known(manifest: Mapping[str, Any], paths: Sequence[str], questions: Iterable
 
     Args:
         paths: the file of the questions first; none for generated ones.
+        questions: with their numbers in that file; where a task does not keep them nothing is known.
     """
     sets = manifest.get("evaluation_sets")
-    if not paths or not sets:
+    numbers = [question.number for question in questions]
+    if not paths or not sets or None in numbers:
         return None
     content = files.digest(paths[0])
     about = next((one for one in sets.values() if one.get("sha256") == content), None)
     if about is None:
         return None
     dirty = set(about["dirty"])
-    return Overlap(gram=about["n"], dirty=tuple(question.number in dirty for question in questions))
+    return Overlap(gram=about["n"], dirty=tuple(number in dirty for number in numbers))
 
 
 def given(found: Overlap | None, mean: Mean) -> dict[str, Any]:

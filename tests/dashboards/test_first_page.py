@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis.output import text
+from analysis.output import documents, text
 from analysis.output.answer import answer
 from dashboards import run_list, summary, typeset
 from dashboards.figures import catalogue, look, style
@@ -67,6 +67,19 @@ def test_every_table_is_in_a_group_and_every_row_is_shown_or_counted(studied):
         assert table.rows
     assert all(sum(t[0].startswith(b) for _, begins in summary.GROUPS for b in begins) == 1 for t in text._TABLES)
     assert summary.groups(studied, _nowhere)[0][0] == "What a larger run would reach"
+
+
+def test_what_is_in_the_training_text_has_its_table(studied):
+    known = studied.runs.evals.assign(gram=8.0, dirty=0.0, accuracy_dirty=None, accuracy_clean=0.5, accuracy=0.4)
+    found = replace(studied, runs=replace(studied.runs, evals=known))
+    (shown,) = [t for _, group in summary.groups(found) for t in group if t.title.startswith("Questions in the")]
+    row = dict(zip(shown.header, shown.rows[0], strict=True))
+    items = int(known["items"].iloc[0])
+    expected = {"words": "8", "accuracy": "0.4", "questions": f"{items:,}", "dirty": "0", "dirty accuracy": "-"}
+    expected |= {"clean": f"{items:,}", "clean accuracy": "0.5", "clean share": "100%", "clean over all": "+22%"}
+    assert {name: row[name] for name in expected} == expected
+    (first, *_) = documents.to_json(found)["overlaps"]
+    assert (first["clean"], first["accuracy_dirty"]) == (items, None)
 
 
 def test_what_is_ill_determined_is_folded_away(studied):

@@ -86,7 +86,7 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
     do("read", [Task(out=out, work=read.read, given={"unit": unit}) for unit, out in pairs])
     _check_read(recipe, units, made.read)
     key = task.key(FORMAT, sorted(unit.key for unit in units))
-    key = _gather(made, work, key, do)
+    key = gather(made, work, key, do)
     key = _filter(made, recipe, work, key, do)
     key = _compare(made, recipe, work, key, do)
     key = _clean(made, held, work, key, do)
@@ -129,7 +129,8 @@ def _check_read(recipe: Recipe, units: Sequence[Unit], folders: Sequence[Path]) 
             raise ValueError(f"sources.{name} has no document that can be read: bring other text, or leave it out")
 
 
-def _gather(made: Prepared, work: Path, key: str, do: Stage) -> str:
+def gather(made: Prepared, work: Path, key: str, do: Stage) -> str:
+    """Bring what was read into parts; the key of what follows from them."""
     of = read.number_of_parts(sum(counts["bytes"] for counts in read_counts(made.read).values()))
     key = task.key(key, of)
     runs, level = read.chunks(made.read), 0
