@@ -171,6 +171,7 @@ def test_a_driver_killed_in_the_middle_of_a_start_leaves_nothing_that_the_next_d
     assert len(places(tmp_path, "gang")) == 2
 
 
+@pytest.mark.soak
 def test_a_run_that_is_stopped_before_its_worker_is_born_stops(launcher, tmp_path):
     """As by Ctrl-C in the first seconds: of calls to an actor that is not there yet a later one may come first."""
     for index, node in enumerate(gpu_nodes(launcher)):
