@@ -84,7 +84,7 @@ class Grams:
         names = np.array([s.name for s in self.sets], str)
         buffer = io.BytesIO()  # the disk is written by files, which says when it is full
         np.savez(buffer, table=self.table, rules=rules, names=names, n=[s.n for s in self.sets], **arrays)
-        files.write_bytes(path, buffer.getbuffer())
+        files.write_bytes(path, buffer.getvalue())
 
     @staticmethod
     def load(path: Path) -> Grams:

@@ -58,7 +58,7 @@ class Classifier:
         """Write the weights as .npy, the bias last."""
         buffer = io.BytesIO()  # the disk is written by files, which says when it is full
         np.save(buffer, np.append(self.weights, self.bias), allow_pickle=False)
-        files.write_bytes(path, buffer.getbuffer())
+        files.write_bytes(path, buffer.getvalue())
 
     @staticmethod
     def load(path: Path) -> Classifier:

@@ -46,7 +46,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy whole or not at all."""
     buffer = io.BytesIO()  # numpy does not say that a disk is full when it writes to a file
     np.save(buffer, array, allow_pickle=False)
-    files.write_bytes(path, buffer.getbuffer())
+    files.write_bytes(path, buffer.getvalue())  # a view of it, kept by an error, ends Python 3.12.1 when collected
 
 
 def write_documents(path: Path, part: Part, counts: Mapping[str, Any]) -> None:
