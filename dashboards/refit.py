@@ -266,7 +266,7 @@ def foretold(cut: Cut) -> str:
 
 def _missed(rows: pd.DataFrame) -> str:
     """How far off some predictions were, and how many of the intervals that there are held."""
-    from dashboards.figures.backtest import held
+    from analysis.estimation.backtest import held
 
     inside = held(rows)[:, -1]
     inside, off = inside[np.isfinite(inside)], np.expm1(rows.miss.abs().median())
