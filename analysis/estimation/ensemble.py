@@ -162,8 +162,7 @@ def fit_ensemble(
     best = done.rows.optimal.to_numpy(bool) if done.cuts else np.zeros(0, bool)
     tests = done.where(~best) if done.cuts else done
     errors, weights = _weights(tests, kept)
-    spread = _spread(runs, kept, predictor(kept, [fit.theta for fit in fits]), weights)
-    anywhere = _weighting(tests, errors, weights, max(known, spread))
+    anywhere = _weighting(tests, errors, weights, max(known, _spread(runs, kept, fits, weights)))
     return Ensemble(
         choices=kept,
         fits=fits,
@@ -221,11 +220,12 @@ def missing_direction(table: pd.DataFrame) -> Array | None:
     return np.asarray(axes[-1]) if spread[-1] / np.sqrt(len(x)) < FLAT else None
 
 
-def _spread(table: pd.DataFrame, choices: list[Choice], predicted: Predictor, share: Array) -> float:
+def _spread(table: pd.DataFrame, choices: list[Choice], fits: list[Fit], share: Array) -> float:
     """Robust standard deviation of the runs around the mean of the choices, in ln L."""
     if all(choice.frontier for choice in choices):
         return 0.0
-    residual = np.log(table.loss.to_numpy(float)) - backtest.combine(predicted(table), share)
+    each = predictor(choices, [fit.theta for fit in fits])(table)
+    residual = np.log(table.loss.to_numpy(float)) - backtest.combine(each, share)
     freedom = max(1, len(table) - FREEDOM_USED)
     return 1.4826 * float(np.nanmedian(np.abs(residual))) * float(np.sqrt(len(table) / freedom))
 

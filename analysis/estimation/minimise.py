@@ -74,9 +74,7 @@ def minimise(
     delta = np.broadcast_to(rho.delta if deltas is None else deltas, rows)[:, None]
     batch = int(np.clip(BATCH // n, 1, ROWS))
     state, function = _State.before(theta), RHOS[rho.name]
-    begin = None
-    if weights is not None and weights.ndim > observed.ndim:
-        begin = _from_places(evaluate, function, theta, observed, weights, delta)
+    begin = _from_places(evaluate, function, theta, observed, weights, delta)
 
     def looking(at: NDArray[np.int_]) -> Look:
         counted = None if weights is None else _of(weights, at)
@@ -167,12 +165,14 @@ def _counted(parts: tuple[Array, Array, Array], weights: Array | None) -> tuple[
 
 
 def _from_places(
-    evaluate: Evaluated, rho: Function, theta: Array, observed: Array, weights: Array, delta: Array
+    evaluate: Evaluated, rho: Function, theta: Array, observed: Array, weights: Array | None, delta: Array
 ) -> Callable[[NDArray[np.int_]], Equations] | None:
     """The same for rows that start from a few places on the same runs, weighted: sums over runs, a product for all.
 
     None where the rows have nothing in common.
     """
+    if weights is None or weights.ndim == 1 or observed.ndim == 2:
+        return None
     places, of = np.unique(np.hstack([theta, delta]), axis=0, return_inverse=True)
     if FEW_PLACES * len(places) > len(theta):
         return None

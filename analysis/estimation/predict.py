@@ -16,6 +16,7 @@ from gpt3core.errors import UsageError
 
 QUANTILE = float(special.stdtrit(backtest.TAILS, (1 + uncertainty.LEVEL) / 2))  # intervals are so many sigmas
 HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
+ON_A_LINE = 3  # parameters that runs along one line tell
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 
 
@@ -77,11 +78,11 @@ def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> li
         ensemble.weights(points),
         ensemble.decades(points),
     )
-    found, names = [], [choice.name for choice in ensemble.choices]
+    found, names, wider = [], [choice.name for choice in ensemble.choices], few_runs(ensemble)
     for i, centre in enumerate(ln_loss):
         there = np.isfinite(each[i])
         share = there * weights[i] / weights[i][there].sum()
-        mean = [min(spans[i, 0], centre), max(spans[i, 1], centre)]
+        mean = [centre - wider * max(centre - spans[i, 0], 0.0), centre + wider * max(spans[i, 1] - centre, 0.0)]
         new = _no_surer(mean, centre, half[i])
         found.append(
             Prediction(
@@ -112,6 +113,20 @@ def _interval(points: pd.DataFrame, name: str, row: int) -> list[float] | None:
     if f"{name}_low" not in points or not np.isfinite(points[f"{name}_low"].iloc[row]):
         return None
     return [float(points[f"{name}_{end}"].iloc[row]) for end in ("low", "high")]
+
+
+def few_runs(ensemble: Ensemble) -> float:
+    """By how much the resamples of runs that vary along one line say too little of the mean law; one for other runs.
+
+    n points tell a level, a coefficient and an exponent there, and are few: resamples scatter by sqrt((n - 3)/n) of
+    what they should, and an interval has the tails of a t distribution with the n - 3 degrees of freedom left over.
+    """
+    points = len(np.unique(uncertainty.clusters(ensemble.runs, "run")))
+    freedom = points - ON_A_LINE
+    if ensemble.missing is None or freedom < 1:
+        return 1.0
+    tail = (1 + uncertainty.LEVEL) / 2
+    return float(np.sqrt(points / freedom) * special.stdtrit(freedom, tail) / special.ndtri(tail))
 
 
 def mean_intervals(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> Array:

@@ -218,9 +218,8 @@ def refit(fit: Fit, data: Data, observed: Array, *, weights: Array | None = None
         observed: ln loss, (n,), or one row a resample, (P, n).
         weights: of the runs in each resample, (P, n); bootstrap counts, for instance. One each by default.
     """
-    return refit_each([fit], data, observed, [np.ones(np.atleast_2d(observed).shape) if weights is None else weights])[
-        0
-    ]
+    counted = np.ones(np.atleast_2d(observed).shape) if weights is None else weights
+    return refit_each([fit], data, observed, [counted])[0]
 
 
 def refit_each(fits: Sequence[Fit], data: Data, observed: Array, weights: Sequence[Array]) -> list[Array]:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import api, fit
+from analysis.estimation import optimal_size, predict
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.laws import allocation, optimal_exponents
 
@@ -64,3 +65,18 @@ def test_runs_of_one_size_continue_at_that_size():
     assert prediction.n == pytest.approx(1e8, rel=1e-6)
     assert prediction.d == pytest.approx(1e12, rel=1e-6)
     assert "one-line" in {note.code for note in found.notes}
+
+
+def test_the_interval_of_few_runs_along_a_line_has_the_tails_of_what_is_left_over():
+    """14 runs less three parameters: sqrt(14/11) times the t quantile of 11 over the normal one; none in a grid."""
+    found = api.fit(one_ratio(0), law="over_training", bootstrap=40)
+    assert predict.few_runs(found.ensemble) == pytest.approx(np.sqrt(14 / 11) * 2.200985 / 1.959964, rel=1e-6)
+    (p,) = found.predictions
+    point = pd.DataFrame({"N": [p.n], "D": [p.d], "C": [p.compute], "U": [p.d], "optimal": [True]})
+    thetas = optimal_size.choice_draws(found.ensemble, found.minima, draws=predict.mean_share(40), seed=0)
+    ((low, high),) = predict.mean_intervals(found.ensemble, point, thetas)
+    plain, printed = high - low, np.log(p.interval_mean[1] / p.interval_mean[0])
+    assert low < p.ln_loss < high
+    assert printed / plain == pytest.approx(predict.few_runs(found.ensemble), rel=1e-6)
+    varied = one_ratio(0).assign(D=lambda t: t.D * np.tile([1, 8], 7), loss=lambda t: truth(t.N, t.D))
+    assert predict.few_runs(api.fit(varied, law="over_training", bootstrap=2).ensemble) == 1.0
