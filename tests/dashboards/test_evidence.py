@@ -66,7 +66,7 @@ def test_so_is_the_minimum_of_a_budget(studied):
     (minima,) = [rows for title, _, rows in text.tables(studied) if title.startswith("IsoFLOP minima")]
     for row, parabola in zip(minima, studied.minima.parabolas, strict=True):
         ids = evidence.of_row(studied, "IsoFLOP minima", row)
-        again = isoflop.parabola(studied.table[studied.table.run_id.isin(ids)])
+        again = isoflop.parabola(isoflop.Runs.of(studied.table[studied.table.run_id.isin(ids)]))
         assert again.n_star == pytest.approx(parabola.n_star, nan_ok=True)
         assert studied.table.set_index("run_id").budget_flops[list(ids)].nunique() == 1
 

@@ -223,7 +223,7 @@ def test_a_driver_that_dies_is_followed_by_one_that_repeats_nothing(isolated, cl
 def test_the_plan_says_where_each_budget_begins_and_what_it_may_cost(isolated, known_text, clock, capsys, monkeypatch):
     monkeypatch.setenv("ISOFLOP_ROOT", str(isolated / "root"))
     (isolated / "text.txt").write_text("words " * 100)
-    words = ["recipe=laptop_profiles", f"data.corpus={isolated / 'text.txt'}", "min_tokens=1e4"]
+    words = ["recipe=laptop_profiles", f"data.corpus={isolated / 'text.txt'}", "min_tokens=1e4", "evals.tasks=[]"]
     order = command.read(words)
     command.refuse(order)
     command._show(order)
