@@ -89,6 +89,7 @@ def hog(launcher, node):
     return held
 
 
+@pytest.mark.soak
 def test_a_gang_without_a_group_gives_all_back_and_one_taken_back_too(launcher, tmp_path, monkeypatch):
     import ray
 

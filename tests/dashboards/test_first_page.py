@@ -72,10 +72,9 @@ def test_every_table_is_in_a_group_and_every_row_is_shown_or_counted(studied):
 def test_what_is_in_the_training_text_has_its_table(studied):
     known = studied.runs.evals.assign(gram=8.0, dirty=0.0, accuracy_dirty=None, accuracy_clean=0.5, accuracy=0.4)
     found = replace(studied, runs=replace(studied.runs, evals=known))
-    (shown,) = [
-        t for _, group in summary.groups(found, _nowhere) for t in group if t.title.startswith("Questions in the")
-    ]
-    row = dict(zip(shown.header, shown.rows[0], strict=True))
+    every = [table for _, group in summary.groups(found, _nowhere) for table in group]
+    (shown,) = [table for table in every if table.title.startswith("Questions in the")]
+    row = dict(zip(shown.header, shown.rows[0].cells, strict=True))
     items = int(known["items"].iloc[0])
     expected = {"words": "8", "accuracy": "0.4", "questions": f"{items:,}", "dirty": "0", "dirty accuracy": "-"}
     expected |= {"clean": f"{items:,}", "clean accuracy": "0.5", "clean share": "100%", "clean over all": "+22%"}

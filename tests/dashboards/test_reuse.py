@@ -71,7 +71,8 @@ def drawn(study):
 CHANGED = {"law": "chinchilla", "target_compute": [1e14, 3e15], "N": "total", "C": "6nd"}
 
 
-@pytest.mark.parametrize("changed", [CHANGED, pytest.param({}, marks=pytest.mark.soak)], ids=["changed", "defaults"])
+@pytest.mark.soak
+@pytest.mark.parametrize("changed", [CHANGED, {}], ids=["changed", "defaults"])
 def test_what_is_drawn_from_the_disk_is_what_a_fresh_fit_draws(written, changed, monkeypatch):
     if changed:
         write(written, *(f"{key}={value}" for key, value in changed.items()))

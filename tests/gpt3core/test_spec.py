@@ -152,9 +152,7 @@ def test_what_is_evaluated_is_not_part_of_a_run_and_has_an_id_of_its_own():
     ]
     assert len({e.eval_id for e in [asked, *others]}) == 8
     unnamed = {"files", "run_programs"}
-    assert len(others) == len(dataclasses.fields(EvalSpec)) - len(unnamed), (
-        "where files lie and what is allowed is none"
-    )
+    assert len(others) == len(dataclasses.fields(EvalSpec)) - len(unnamed), "neither is part of it"
     assert replace(asked, run_programs=True).eval_id == asked.eval_id
     assert replace(read, files={"copy": ["moved.jsonl"]}).eval_id == read.eval_id
     for one in (asked, read):
