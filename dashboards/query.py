@@ -191,6 +191,7 @@ def _of_text(column: Column, how: str, value: str) -> Condition:
         return lambda row: wanted in str(getattr(row, column.name)).casefold()
 
     either = {wanted, *wanted.split(EITHER)}
+    either |= {""} if NONE in either - {wanted} else set()
 
     def equal(row: Row) -> bool:
         found = str(getattr(row, column.name)).casefold()

@@ -38,11 +38,3 @@ class LostError(BusyError):
 
 class PeerError(Exception):
     """Another rank of this run failed, died or stopped answering."""
-
-
-def from_library(error: BaseException) -> bool:
-    """Whether an error was raised outside isoflop: then it is a defect, not a user's mistake."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and "site-packages" in frame.tb_frame.f_code.co_filename

@@ -82,7 +82,8 @@ def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> li
     for i, centre in enumerate(ln_loss):
         there = np.isfinite(each[i])
         share = there * weights[i] / weights[i][there].sum()
-        mean = [centre - wider * max(centre - spans[i, 0], 0.0), centre + wider * max(spans[i, 1] - centre, 0.0)]
+        below, above = max(centre - spans[i, 0], 0.0), max(spans[i, 1] - centre, 0.0)
+        mean = [centre - wider * below, centre + wider * above] if np.isfinite(wider) else [np.nan, np.nan]
         new = _no_surer(mean, centre, half[i])
         found.append(
             Prediction(
@@ -91,7 +92,7 @@ def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> li
                 d=float(points.D.iloc[i]),
                 ln_loss=float(centre),
                 sigma=float(new[1] - new[0]) / 2 / QUANTILE,
-                interval_mean=np.exp(mean).tolist() if informed[i] else None,
+                interval_mean=np.exp(mean).tolist() if informed[i] and np.isfinite(wider) else None,
                 interval_new_run=np.exp(new).tolist() if np.isfinite(half[i]) else None,
                 decades=float(decades[i]),
                 by_choice={n: float(np.exp(v)) for n, v in zip(names, each[i], strict=True) if np.isfinite(v)},
@@ -105,7 +106,9 @@ def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> li
 
 def _no_surer(mean: list[float], centre: float, half: float) -> list[float]:
     """The interval of a new run in ln L, which is never surer than the mean law; the mean's where there is none."""
-    return [min(mean[0], centre - half), max(mean[1], centre + half)] if np.isfinite(half) else mean
+    if not np.isfinite(half):
+        return mean
+    return [np.fmin(mean[0], centre - half), np.fmax(mean[1], centre + half)]
 
 
 def _interval(points: pd.DataFrame, name: str, row: int) -> list[float] | None:
@@ -119,12 +122,15 @@ def few_runs(ensemble: Ensemble) -> float:
     """By how much the resamples of runs that vary along one line say too little of the mean law; one for other runs.
 
     n points tell a level, a coefficient and an exponent there, and are few: resamples scatter by sqrt((n - 3)/n) of
-    what they should, and an interval has the tails of a t distribution with the n - 3 degrees of freedom left over.
+    what they should, and an interval has the tails of a t distribution with the n - 3 degrees of freedom left over;
+    infinite where none is.
     """
     points = len(np.unique(uncertainty.clusters(ensemble.runs, "run")))
     freedom = points - ON_A_LINE
-    if ensemble.missing is None or freedom < 1:
+    if ensemble.missing is None:
         return 1.0
+    if freedom < 1:
+        return np.inf
     tail = (1 + uncertainty.LEVEL) / 2
     return float(np.sqrt(points / freedom) * special.stdtrit(freedom, tail) / special.ndtri(tail))
 

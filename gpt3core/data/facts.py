@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,22 +157,29 @@ def for_tasks(spec: DataSpec) -> Shards | Unwritten | None:
     Raises:
         ValueError: as ``describe``.
     """
-    if (there := shards.unread(spec)) is not None:
+    if (there := shards.unverified(spec)) is not None:
         return there
     if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists():
         return None
     train, validation = corpus.sides(spec)
     counted: collections.Counter[str] = collections.Counter()
-    read = 0
-    for document in train:
-        if read >= writing.COUNTED_BYTES:
-            break
+    for document in _first(train, writing.COUNTED_BYTES):
         counted.update(writing.WORD.findall(document.text))
-        read += _bytes(document)
+    kept = _first(validation, writing.KEPT_BYTES)
     return Unwritten(
-        validation_documents=[{"text": document.text, "domain": document.domain} for document in validation],
+        validation_documents=[{"text": document.text, "domain": document.domain} for document in kept],
         words=[word for word, _ in counted.most_common(writing.WORDS_KEPT)],
     )
+
+
+def _first(documents: Iterable[Document], size: int) -> Iterator[Document]:
+    """The first documents of so many bytes."""
+    read = 0
+    for document in documents:
+        if read >= size:
+            return
+        yield document
+        read += _bytes(document)
 
 
 def _weighed(tokens: Mapping[str, tuple[int, int]], spec: DataSpec) -> dict[str, SourceFacts]:

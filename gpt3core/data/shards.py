@@ -124,7 +124,7 @@ def described(spec: DataSpec) -> dict[str, Any] | None:
     return files.find_object(folder_of(spec) / writing.MANIFEST)
 
 
-def unread(spec: DataSpec) -> Shards | None:
+def unverified(spec: DataSpec) -> Shards | None:
     """What ``described`` says, with the files behind it, whose checksums are not verified; without episodes."""
     meta = described(spec)
     return None if meta is None else Shards(_place(spec), spec, meta)

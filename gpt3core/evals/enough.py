@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 from gpt3core.data import facts
 from gpt3core.data import tokenizer as tokenizers
@@ -11,8 +12,11 @@ from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import DataSpec
 
 
-def check(evals: EvalSpec, data: DataSpec, n_ctx: int) -> None:
+def check(evals: EvalSpec, data: DataSpec, n_ctx: int, *, answered: Collection[str] = ()) -> None:
     """Refuse what a worker would refuse to ask a run, as far as it can be told without fetching or tokenizing a text.
+
+    Args:
+        answered: tasks that a fine-tuned model's classifier answers where no examples are shown: no prompt is read.
 
     Raises:
         ValueError: for a task that the text or its file does not give, too few examples for K, questions that are
@@ -25,7 +29,9 @@ def check(evals: EvalSpec, data: DataSpec, n_ctx: int) -> None:
     encode = tokenizers.load(data.tokenizer).encode_ordinary
     for name in evals.tasks:
         task = tasks.named(name)
-        metrics.require(task.metric)
+        metrics.require(task.metric, evals.run_programs)
+        if not any(evals.shots) and name in answered:
+            continue
         if text is None and name in made_of_text:
             continue
         split = tasks.items(name, evals.items, text, data.tokenizer, *evals.source(name), glance=True)

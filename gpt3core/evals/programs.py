@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import os
 import resource
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,9 +21,17 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-PASSED = b"passed"
+TOKEN_BYTES = 16  # of what a program does not know and its end says
 ENDED = 10.0  # seconds in which a killed process is gone
-REFUSED = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "signal.pthread_kill")  # how audit events begin
+REFUSED = (
+    "os.",
+    "subprocess.",
+    "socket.",
+    "ctypes.",
+    "shutil.",
+    "sqlite3.",
+    "signal.pthread_kill",
+)  # how audit events begin
 FILES = 64  # that a program may open to write: with the limit of each, what it may fill a disk with
 HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -40,6 +49,7 @@ class Limits:
 
 def passes(program: str, limits: Limits = Limits()) -> bool:
     """Whether a program reaches its end within the limits, without an exception and without leaving before."""
+    token = secrets.token_bytes(TOKEN_BYTES)
     with tempfile.TemporaryDirectory(prefix="isoflop-program-", ignore_cleanup_errors=True) as folder:
         given = (limits.cpu_seconds, limits.seconds, limits.memory, limits.file)
         child = subprocess.Popen(
@@ -52,19 +62,20 @@ def passes(program: str, limits: Limits = Limits()) -> bool:
             start_new_session=True,
         )
         try:
-            said, _ = child.communicate(program.encode(), timeout=limits.seconds + 1)
+            said, _ = child.communicate(token + program.encode(), timeout=limits.seconds + 1)
         except subprocess.TimeoutExpired:
             return False
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)  # what it started too
             child.wait(ENDED)
-    return said == PASSED
+    return said == token
 
 
 def _child(cpu_seconds: int, seconds: int, memory: int, file: int) -> None:
     """Run the program on stdin, which ends with its tests, and say on stdout that it came to its end."""
-    program = sys.stdin.buffer.read()
+    given = sys.stdin.buffer.read()
+    token, program = given[:TOKEN_BYTES], given[TOKEN_BYTES:]
     answer, nothing = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nothing, stream)
@@ -78,10 +89,10 @@ def _child(cpu_seconds: int, seconds: int, memory: int, file: int) -> None:
     ):
         with contextlib.suppress(ValueError, OSError):  # macOS does not know all of them
             resource.setrlimit(getattr(resource, name), (most, most))
-    code = compile(program, "program", "exec")
+    code = compile(program, "program", "exec", dont_inherit=True)
     sys.addaudithook(_refuse_outside(os.path.realpath(os.curdir)))
     exec(code, {"__name__": "__main__"})  # noqa: S102  # what this process is for
-    os.write(answer, PASSED)
+    os.write(answer, token)
 
 
 def _refuse_outside(folder: str) -> Any:

@@ -102,6 +102,8 @@ class Worker:
         """The end of that run was taken note of."""
         if self._work is not None and self._work.run_id == run_id and self._report.state != "running":
             self._work, self._report = None, Report()
+            if self._stopping == run_id:  # it came after the end, and is of no later attempt
+                self._stopping = ""
 
     def stop(self, run_id: str) -> None:
         """Ask a run to write its checkpoint and end. Of a worker that is being born this call may overtake ``run``."""

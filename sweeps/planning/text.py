@@ -104,8 +104,10 @@ def unanswerable(runs: Sequence[RunSpec], evals: EvalSpec) -> str:
     """Why the tasks cannot be asked of these runs, which share a text; empty where they can, as far as it is known."""
     from gpt3core.evals import enough
 
+    own = [None if run.labelled is None else run.labelled.source for run in runs]
+    answered = {name for name in evals.tasks if all(name == of for of in own)}
     try:
-        enough.check(evals, runs[0].data, min(run.model.n_ctx for run in runs))
+        enough.check(evals, runs[0].data, min(run.model.n_ctx for run in runs), answered=answered)
     except ValueError as error:
         return str(error)
     return ""

@@ -54,10 +54,12 @@ def of_runs(root: Path, stays: Iterable[Stay], running: Iterable[Live], known: d
 def over_time(history: History, speeds: dict[str, Speed]) -> list[Moment]:
     """From each moment on at which it changes, up to now."""
     changes = []
-    for stay in history.stays:
-        if (speed := speeds.get(stay.run_id)) is not None:
+    trained: set[str] = set()  # a later stay of these is of questions
+    for stay in sorted(history.stays, key=lambda stay: stay.began):
+        if stay.run_id not in trained and (speed := speeds.get(stay.run_id)) is not None:
             changes.append((stay.began, 1, stay, speed))
             changes += [] if stay.ended is None else [(stay.until(history.now), -1, stay, speed)]
+        trained |= {stay.run_id} if stay.how == "done" else set()
     changes.sort(key=lambda change: change[:2])
     found: dict[float, Moment] = {}
     devices = flops = rated = used = 0.0

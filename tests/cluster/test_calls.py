@@ -79,8 +79,10 @@ def test_an_end_that_was_taken_note_of_is_forgotten_and_no_other(here, work):
     asyncio.run(here.run(assignment))
     here.clear("y")
     assert here.work() is not None
+    here.stop("x")  # which comes too late for this attempt, and is of no later one
     here.clear("x")
     assert here.work() is None
+    assert here._stopping == ""
     assert asyncio.run(here.ended()).state == "idle"
 
 

@@ -52,6 +52,7 @@ def kept(text):
         ("seed=1|200", ["d64", "d16", "d96"]),
         ("loss=none|3.25", ["d64", "d128", "d16"]),
         ("loss!=none|3.25", ["d96"]),
+        ("note=none|x", ["d64", "d128", "d96"]),
         ("<b>n1", ["d16"]),
         ("N<2e4 size!=d16", []),
         ("loss>3.2 running", []),

@@ -199,3 +199,13 @@ def test_a_librarys_error_is_a_defect_of_ours_and_shows_its_traceback(monkeypatc
     code = compile("raise ValueError('deep inside')", str(library / "made_up.py"), "exec")
     with pytest.raises(ValueError, match="deep inside"):
         cli.run(lambda argv: exec(code) or 0)  # noqa: S102  # a frame of a library's file
+
+
+def test_an_error_of_ours_is_the_users_wherever_we_are_installed(monkeypatch, capsys):
+    library = next(p for p in map(Path, sys.path) if p.name == "site-packages")
+    monkeypatch.setattr(cli, "CODE", library)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    code = compile("raise ValueError('no such budget')", str(library / "sweeps" / "made_up.py"), "exec")
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(lambda argv: exec(code) or 0)  # noqa: S102  # a frame of an installed file of ours
+    assert capsys.readouterr().err == "error: no such budget\n"

@@ -141,6 +141,16 @@ def test_a_disk_that_fills_at_any_write_is_one_sentence_and_the_same_command_goe
     assert corpora.shards(out) == corpora.shards(made[1])
 
 
+def test_a_stretch_without_documents_is_merged_as_one_with(tmp_path):
+    columns = {"place": pa.array([5], pa.int64()), **{name: pa.array(["x"], pa.string()) for name in ("id", "source")}}
+    one, none, both = (tmp_path / f"{name}.parquet" for name in ("one", "none", "both"))
+    parts.write(one, {**columns, "text": pa.array(["x"], pa.large_string())}, {})
+    read.merge(none, sorted_files=[one], number=3, of=4)
+    assert parquet.read_metadata(none).num_rows == 0
+    read.merge(both, sorted_files=[none, one], number=0, of=1)
+    assert parquet.read_table(both, columns=["place"]).column("place").to_pylist() == [5]
+
+
 # -------------------------------------------------------------------------------------------- what the folder says
 
 

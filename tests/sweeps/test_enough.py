@@ -78,3 +78,26 @@ def test_a_text_that_is_not_here_is_not_fetched_to_be_looked_at(monkeypatch):
     order = command.read(["recipe=laptop"])
     assert {"copy", "cloze_kjv"} <= set(order.grid.evals.tasks)
     command.refuse(order)
+
+
+def test_programs_that_may_be_run_are_asked(tales, tmp_path):
+    path = tmp_path / "items.jsonl"
+    record = (
+        '{"prompt": "def f():", "canonical_solution": "    return 1", "test": "def check(f): f()", "entry_point": "f"}'
+    )
+    path.write_text(f"{record}\n" * 40)
+    words = ["evals.tasks=[humaneval_pass]", f"evals.files.humaneval_pass={path}", "evals.items=8", "evals.shots=[0]"]
+    asked = [*SMALL, f"data.corpus={tales}", *words]
+    command.refuse(command.read([*asked, "evals.run_programs=true"]))
+    with pytest.raises(UsageError, match="humaneval_pass runs the programs that a model writes"):
+        command.refuse(command.read(asked))
+
+
+def test_a_question_that_a_classifier_answers_needs_no_room(tales):
+    data = make_run(tales).data
+    evals = EvalSpec(tasks=("three_operations",), items=8, shots=(0,))
+    with pytest.raises(ValueError, match="three_operations"):
+        enough.check(evals, data, 8)
+    enough.check(evals, data, 8, answered={"three_operations"})
+    with pytest.raises(ValueError, match="three_operations"):
+        enough.check(replace(evals, shots=(0, 1)), data, 8, answered={"three_operations"})

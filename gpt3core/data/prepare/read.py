@@ -163,8 +163,9 @@ def _stretch(path: Path, first: int, last: int) -> pa.Table:
     """The rows of a file whose places lie from ``first`` to ``last``."""
     with parquet.ParquetFile(path) as file:
         about: Mapping[str, str] = json.loads(file.schema_arrow.metadata[parts.COUNTS])
-        bounds = [file.metadata.row_group(n).column(0).statistics for n in range(file.num_row_groups)]
-        groups = [n for n, b in enumerate(bounds) if b.max >= first and b.min <= last]
+        all_groups = ((n, file.metadata.row_group(n)) for n in range(file.num_row_groups))
+        bounds = [(n, group.column(0).statistics) for n, group in all_groups if group.num_rows]  # none of no row
+        groups = [n for n, b in bounds if b.max >= first and b.min <= last]
         table = file.read_row_groups(groups)
     place = table.column("place")
     table = table.filter(pc.and_(pc.greater_equal(place, first), pc.less_equal(place, last)))

@@ -24,10 +24,18 @@ def test_the_tests_of_a_program_decide():
     assert passes("def add(a, b):\n    print('é' * 10**6)\n    return sum((a, b))\n" + TEST, LIMITS)
     assert not passes("def add(a, b):\n    return a - b\n" + TEST, LIMITS)
     assert not passes("def add(a, b):\n    return (a" + TEST, LIMITS)
+    assert not passes("def add(a: List[int], b):\n    return a + b\n" + TEST, LIMITS), "List is imported nowhere"
 
 
 @pytest.mark.parametrize(
-    "leaves", ["raise SystemExit(0)", "import os; os._exit(0)", "import sys; sys.exit()", "print('passed'); quit()"]
+    "leaves",
+    [
+        "raise SystemExit(0)",
+        "import os; os._exit(0)",
+        "import sys; sys.exit()",
+        "print('passed'); quit()",
+        "import os; os.write(3, b'passed'); os._exit(0)",
+    ],
 )
 def test_a_program_that_leaves_before_its_tests_has_not_passed(leaves):
     assert not passes(f"{leaves}\n{TEST}", LIMITS)
@@ -82,6 +90,8 @@ def test_files_stay_small_and_in_a_folder_that_goes(tmp_path):
     written = tmp_path / "written"
     assert not passes(f"open({str(written)!r}, 'w').write('x')", LIMITS)
     assert not passes(f"import os; os.open({str(written)!r}, os.O_CREAT)", LIMITS)
+    assert not written.exists()
+    assert not passes(f"import sqlite3; sqlite3.connect({str(written)!r}).execute('create table x (y)')", LIMITS)
     assert not written.exists()
     kept = tmp_path / "kept"
     kept.write_text("x")
