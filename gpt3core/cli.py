@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from gpt3core import terminal
-from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core.errors import PACKAGES, LostError, StoreError, UsageError, from_library
 from gpt3core.hints import SHOWN, nearest, nearest_keys
 
 T = TypeVar("T")
@@ -22,8 +22,6 @@ MAX_BYTES = 1_000_000  # of a file of settings
 MAX_NODES = 100_000  # of what its aliases stand for
 ALL_KEYS = "--keys"  # the flag of a command
 KEPT = 16  # files of settings, read and merged, that a process keeps
-PACKAGES = ("analysis", "dashboards", "gpt3core", "sweeps")  # whose modules are commands
-CODE = Path(__file__).parents[1]  # where they lie
 _MERGED: dict[tuple[type, str], Any] = {}
 
 
@@ -387,19 +385,10 @@ def _code(main: Callable[[list[str]], int]) -> int:
     try:
         return main(sys.argv[1:])
     except (StoreError, LostError, ValueError) as error:
-        if isinstance(error, ValueError) and _from_library(error):
+        if isinstance(error, ValueError) and from_library(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-def _from_library(error: BaseException) -> bool:
-    """Whether an error was raised outside isoflop, wherever that is installed: a defect, not a user's mistake."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    path = Path("" if frame is None else frame.tb_frame.f_code.co_filename)
-    return "site-packages" in path.parts and not any(path.is_relative_to(CODE / name) for name in PACKAGES)

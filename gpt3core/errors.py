@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+PACKAGES = ("analysis", "dashboards", "gpt3core", "sweeps")  # all of isoflop
+CODE = Path(__file__).parents[1]  # where they lie
 # what torch and its transports say of a collective that broke, or a send to a rank that is gone
 COLLECTIVE = re.compile(
     r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout"
@@ -38,3 +41,12 @@ class LostError(BusyError):
 
 class PeerError(Exception):
     """Another rank of this run failed, died or stopped answering."""
+
+
+def from_library(error: BaseException) -> bool:
+    """Whether an error was raised outside isoflop, wherever that is installed: a defect, not a user's mistake."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    path = Path("" if frame is None else frame.tb_frame.f_code.co_filename)
+    return "site-packages" in path.parts and not any(path.is_relative_to(CODE / name) for name in PACKAGES)

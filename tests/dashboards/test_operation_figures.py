@@ -210,9 +210,7 @@ def test_utilisation_is_that_of_the_devices_held_together():
     assert both[1].mfu == pytest.approx((2e12 + 1.2e13) / (6 * peak))
     trained = replace(HISTORY, stays=HISTORY.stays[:1])
     asked = replace(HISTORY, stays=(*trained.stays, stay("d8-1", 6000.0, 7000.0)))
-    assert speed.over_time(asked, speeds) == speed.over_time(trained, speeds), (
-        "questions put to a trained run train nothing"
-    )
+    assert speed.over_time(asked, speeds) == speed.over_time(trained, speeds), "questions train nothing"
     slow = {name: replace(one, mfu=None) for name, one in speeds.items()}
     unrated = usage.speed(HISTORY, slow)
     assert list(unrated.figure.data[0].y) == pytest.approx([2e3, 1.2e4, 6e3, 6e3])

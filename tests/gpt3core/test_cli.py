@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt3core import cli
+from gpt3core import cli, errors
 from gpt3core.errors import UsageError
 
 
@@ -203,7 +203,7 @@ def test_a_librarys_error_is_a_defect_of_ours_and_shows_its_traceback(monkeypatc
 
 def test_an_error_of_ours_is_the_users_wherever_we_are_installed(monkeypatch, capsys):
     library = next(p for p in map(Path, sys.path) if p.name == "site-packages")
-    monkeypatch.setattr(cli, "CODE", library)
+    monkeypatch.setattr(errors, "CODE", library)
     monkeypatch.setattr(sys, "argv", ["x"])
     code = compile("raise ValueError('no such budget')", str(library / "sweeps" / "made_up.py"), "exec")
     with pytest.raises(SystemExit, match="2"):

@@ -34,7 +34,7 @@ def test_the_tests_of_a_program_decide():
         "import os; os._exit(0)",
         "import sys; sys.exit()",
         "print('passed'); quit()",
-        "import os; os.write(3, b'passed'); os._exit(0)",
+        "import os; os.write(3, bytes(16)); os._exit(0)",
     ],
 )
 def test_a_program_that_leaves_before_its_tests_has_not_passed(leaves):
