@@ -23,15 +23,8 @@ from typing import Any
 
 TOKEN_BYTES = 16  # of what a program does not know and its end says
 ENDED = 10.0  # seconds in which a killed process is gone
-REFUSED = (
-    "os.",
-    "subprocess.",
-    "socket.",
-    "ctypes.",
-    "shutil.",
-    "sqlite3.",
-    "signal.pthread_kill",
-)  # how audit events begin
+# how audit events begin
+REFUSED = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "sqlite3.", "signal.pthread_kill")
 FILES = 64  # that a program may open to write: with the limit of each, what it may fill a disk with
 HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
