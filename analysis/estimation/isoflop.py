@@ -44,9 +44,9 @@ class Parabola:
     ln_n: Array  # of the fitted runs, in the order of run_ids
     ln_d: Array
     ln_loss: Array
-    coefficients: Array | None  # of ln L as a polynomial in ln N, highest power first
-    leverage: Array | None  # hat values of the fitted runs
-    residuals: Array | None  # in ln L
+    coefficients: Array | None = None  # of ln L as a polynomial in ln N, highest power first
+    leverage: Array | None = None  # hat values of the fitted runs
+    residuals: Array | None = None  # in ln L
     n_star: float = float("nan")
     loss_star: float = float("nan")
     d_star: float = float("nan")  # tokens at the minimum, by the budget's own D(N)
@@ -149,7 +149,9 @@ def parabola(runs: Runs) -> Parabola:
     near = runs.take(order[is_near[order]])
     far = sorted(runs.run_id[~is_near].tolist())
     x, y = np.log(near.n), np.log(near.loss)
-    found = _fit(budget, near.run_id.tolist(), far, x, np.log(near.d), y)
+    found = _fitted(
+        Parabola(budget=budget, run_ids=near.run_id.tolist(), far=far, ln_n=x, ln_d=np.log(near.d), ln_loss=y)
+    )
     if not found.ok:
         return found
     at = np.log(found.n_star)
@@ -166,40 +168,23 @@ def parabolas(table: pd.DataFrame) -> list[Parabola]:
     return [parabola(Runs.of(group)) for group in by_budget(table)]
 
 
-def _fit(budget: float, ids: list[str], far: list[str], x: Array, ln_d: Array, y: Array) -> Parabola:
-    def without(reason: str) -> Parabola:
-        return Parabola(
-            budget=budget,
-            run_ids=ids,
-            far=far,
-            ln_n=x,
-            ln_d=ln_d,
-            ln_loss=y,
-            coefficients=None,
-            leverage=None,
-            residuals=None,
-            reason=reason,
-        )
-
+def _fitted(points: Parabola) -> Parabola:
+    """The curve through the runs of a budget that has none yet, or why there is none."""
+    x, y = points.ln_n, points.ln_loss
     sizes = len(np.unique(x))
     if sizes < MIN_SIZES:
-        return without(f"{sizes} sizes near the best loss, {MIN_SIZES} are needed")
+        return replace(points, reason=f"{sizes} sizes near the best loss, {MIN_SIZES} are needed")
     centre = x.mean()
     design = np.stack([(x - centre) ** 2, x - centre, np.ones_like(x)], 1)
     solution, *_ = np.linalg.lstsq(design, y, rcond=None)
     if solution[0] <= 0:
-        return without("the parabola opens downwards: no minimum")
+        return replace(points, reason="the parabola opens downwards: no minimum")
     at = -solution[1] / (2 * solution[0])
     inside = bool(x.min() <= at + centre <= x.max())
     leverage = np.einsum("ij,ji->i", design, np.linalg.pinv(design))
     a, b, c = solution
-    return Parabola(
-        budget=budget,
-        run_ids=ids,
-        far=far,
-        ln_n=x,
-        ln_d=ln_d,
-        ln_loss=y,
+    return replace(
+        points,
         coefficients=np.array([a, b - 2 * a * centre, c - b * centre + a * centre**2]),
         leverage=leverage,
         residuals=y - design @ solution,
@@ -245,7 +230,9 @@ def implied(parabola: Parabola, law: Fit) -> Implied | None:
     minimum = lowest(along, x.min() - np.log(4), x.max() + np.log(4))
     if minimum is None:
         return None
-    through = _fit(parabola.budget, parabola.run_ids, [], x, parabola.ln_d, along(x))
+    through = _fitted(
+        Parabola(budget=parabola.budget, run_ids=parabola.run_ids, far=[], ln_n=x, ln_d=parabola.ln_d, ln_loss=along(x))
+    )
     bias = float(np.log(through.n_star) - minimum) if through.ok else float("nan")
     return Implied(n_star=float(np.exp(minimum)), bias=bias)
 
