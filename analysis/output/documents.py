@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,7 @@ def write(study: Study, out: Path) -> None:
     """
     files.make_folder(out)
     for name, table in (("runs.parquet", study.runs.table), ("bootstrap.parquet", bootstrap(study))):
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        files.write_bytes(out / name, buffer.getvalue())
+        files.write_streamed(out / name, partial(table.to_parquet, index=False))
     document = to_json(study)
     if not _stands(out / "fit.json", document):
         document["receipt"]["made"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

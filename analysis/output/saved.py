@@ -8,7 +8,6 @@ what was written, to the bit.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import types
 import typing
@@ -34,10 +33,9 @@ def write(fitted: Fitted, receipt: dict[str, Any], folder: Path) -> None:
     """Write the file; the same values give the same bytes."""
     arrays: list[np.ndarray] = []
     tree = {"receipt": receipt, "fitted": _plain(fitted, Fitted, arrays)}
-    buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
-    np.savez_compressed(buffer, tree=text, **{f"a{i}": array for i, array in enumerate(arrays)})  # type: ignore[arg-type]
-    files.write_bytes(folder / NAME, buffer.getvalue())
+    named: dict[str, Any] = {f"a{i}": array for i, array in enumerate(arrays)}
+    files.write_streamed(folder / NAME, lambda stream: np.savez_compressed(stream, tree=text, **named))
 
 
 DAMAGE = (

@@ -9,7 +9,6 @@ words, from 8 to 13. An example of fewer than N words has no gram and is clean.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,9 +81,10 @@ class Grams:
         arrays = {f"set{i}_{key}": getattr(s, key) for i, s in enumerate(self.sets) for key in ("offsets", "grams")}
         rules = [getattr(self.rules, name) for name in Rules.__annotations__]
         names = np.array([s.name for s in self.sets], str)
-        buffer = io.BytesIO()  # the disk is written by files, which says when it is full
-        np.savez(buffer, table=self.table, rules=rules, names=names, n=[s.n for s in self.sets], **arrays)
-        files.write_bytes(path, buffer.getvalue())
+        each = [s.n for s in self.sets]
+        files.write_streamed(
+            path, lambda stream: np.savez(stream, table=self.table, rules=rules, names=names, n=each, **arrays)
+        )
 
     @staticmethod
     def load(path: Path) -> Grams:

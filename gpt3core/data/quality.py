@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -56,9 +55,8 @@ class Classifier:
 
     def save(self, path: Path) -> None:
         """Write the weights as .npy, the bias last."""
-        buffer = io.BytesIO()  # the disk is written by files, which says when it is full
-        np.save(buffer, np.append(self.weights, self.bias), allow_pickle=False)
-        files.write_bytes(path, buffer.getvalue())
+        array = np.append(self.weights, self.bias)
+        files.write_streamed(path, lambda stream: np.save(stream, array, allow_pickle=False))
 
     @staticmethod
     def load(path: Path) -> Classifier:

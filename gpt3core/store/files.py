@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gpt3core.errors import DiskFullError, StoreError
 
@@ -94,6 +95,13 @@ def write_bytes(path: Path, data: bytes | memoryview, *, exclusive: bool = False
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def write_streamed(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """The same of what a library writes to a stream, by way of memory: not all of them say that a disk is full."""
+    buffer = io.BytesIO()
+    write(buffer)
+    write_bytes(path, buffer.getvalue())  # a view of it, kept by an error, ends Python 3.12.1 when it is collected
 
 
 @contextlib.contextmanager

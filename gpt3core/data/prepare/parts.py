@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,9 +43,7 @@ def write(path: Path, columns: Mapping[str, Any], counts: Mapping[str, Any], *, 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy whole or not at all."""
-    buffer = io.BytesIO()  # numpy does not say that a disk is full when it writes to a file
-    np.save(buffer, array, allow_pickle=False)
-    files.write_bytes(path, buffer.getvalue())  # a view of it, kept by an error, ends Python 3.12.1 when collected
+    files.write_streamed(path, lambda stream: np.save(stream, array, allow_pickle=False))
 
 
 def write_documents(path: Path, part: Part, counts: Mapping[str, Any]) -> None:
