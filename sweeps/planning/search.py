@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gpt3core import cli, costs
@@ -17,7 +17,7 @@ from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from sweeps.planning import grid, recipe
 from sweeps.planning.grid import Grid
-from sweeps.planning.recipe import Recipe
+from sweeps.planning.recipe import COMMANDS, Limit, Placement, Recipe
 
 SECTION = "search"
 SEARCHERS = ("tpe", "random", "qmc")
@@ -28,6 +28,7 @@ MOST_TRIALS = 10_000
 LEAST_PAIRS = 3
 LEAST_WHOLE = 5  # trials of a proxy that reach the end: analysis.tuning leaves out pairs of fewer
 MOST_FACTOR = 1e3
+PLACED = ("cpus", "gpus", "max_failures", "checkpoint_seconds")  # what a trial takes of ``placement``
 
 
 @dataclass
@@ -114,14 +115,21 @@ def check(chosen: Recipe, asked: Search) -> None:
 def _check_recipe(chosen: Recipe) -> None:
     """Refuse what a recipe may have and a search has not."""
     rules: Any = getattr(chosen, "optim")  # noqa: B009 (each ladder has one of its own)
-    wrong = {
+    place, limit = chosen.placement, chosen.limit
+    unused = [f.name for f in fields(Placement) if getattr(place, f.name) != f.default and f.name not in PLACED]
+    limited = [f.name for f in fields(Limit) if getattr(limit, f.name) is not None]
+    wrong: dict[str, object] = {
         "family": chosen.family == "gpt3" and "write the sizes as family: shapes",
         "replicas": chosen.replicas != 1 and "a search has one seed; give more search.trials",
         "adaptive": chosen.adaptive and "a search takes all of its proxies",
         "prune.by_value": chosen.prune.by_value is not None and "asha stops trials; leave it out",
         "train.stop_every": chosen.train.stop_every is not None and "rungs stop trials; leave it out",
         "optim.schedule": rules.schedule == "wsd" and "trials of several batches share no trunk; give cosine",
-        "placement.workers": chosen.placement.workers != 1 and "a trial has one worker: give smaller proxies",
+        **{f"placement.{name}": f"of placement a trial takes {', '.join(PLACED)}; leave it out" for name in unused},
+        "placement.workers": place.workers != 1 and "a trial has one worker: give smaller proxies",
+        "placement_of": chosen.placement_of and "all trials are placed alike; leave it out",
+        **{f"limit.{name}": "--plan says what its trials take; give fewer of them, or proxies" for name in limited},
+        **{name: getattr(chosen, name) and "it goes on with what was tried; leave it out" for name in COMMANDS},
     }
     for key, why in wrong.items():
         if why:
