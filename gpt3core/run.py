@@ -198,7 +198,7 @@ def _plain(value: Any) -> Any:
 
 def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: float) -> dict[str, Any]:
     """What result.json says of a training that ended."""
-    spec, size, seconds = here.spec, here.mesh.size, max(here.train_seconds, 1e-9)
+    spec, size, seconds = here.spec, here.mesh.world_size, max(here.train_seconds, 1e-9)
     tokens = spec.tokens_at(here.step)
     trained = tokens - spec.tokens_at(here.first_step)
     speed = costs.train_flops(spec.model, trained) / seconds

@@ -222,7 +222,7 @@ def _remarks(order: Order) -> list[str]:
     found = [f"{word} changes none of these runs, nor how they are evaluated" for word in order.idle]
     if order.record is not None and (lost := set(order.record.evals.questions) - set(order.grid.evals.questions)):
         tasks = ", ".join(sorted({task for task, *_ in lost}))
-        found.append(f"asked before under this name and not now, so no longer shown nor fitted: {tasks}")
+        found.append(f"asked before under this name and not so now, so those answers are not shown nor fitted: {tasks}")
     if order.record is not None and order.record.pruned:
         stay, before = _pruned(order), len(set(order.record.pruned) & set(order.run_ids))
         goes = f"; {before - len(stay)} go on" if before > len(stay) else ""

@@ -31,6 +31,7 @@ class Order:
     proxies: list[Proxy]
     text: Text
     root: Path
+    idle: list[str]  # sentences on settings that change nothing here
 
     def ledger(self) -> Ledger:
         """What was tried under its name; raises StoreError for a damaged record."""
@@ -76,7 +77,8 @@ def read(settings: Sequence[str]) -> Order:
     root = places.folder(rundir.default_root(), "a search of hyperparameters")
     cells, proxies = search.build(chosen, asked, fingerprint)
     text = texts.describe(cells.runs, cells.evals)
-    return Order(recipe=chosen, search=asked, grid=cells, proxies=proxies, text=text, root=root)
+    idle = [f"{word} changes none of the proxies" for word in search.idle(settings, chosen, cells)]
+    return Order(recipe=chosen, search=asked, grid=cells, proxies=proxies, text=text, root=root, idle=idle)
 
 
 def _yaml(chosen: Recipe, asked: Search) -> str:
@@ -112,7 +114,7 @@ def _show(order: Order) -> None:
     for proxy in order.proxies:
         table.add_row(*_row(order, proxy, known))
     console.print(table)
-    for line in _totals(order, known):
+    for line in [*_totals(order, known), *order.idle]:
         console.print(line)
     for left in order.grid.left:
         console.print(f"left out: {left.label} at {left.at} ({left.reason})")
@@ -183,6 +185,8 @@ def _drive(order: Order) -> int:
         say(f"search {sweep.name}: {wanted} trials of {len(order.proxies)} proxies, {ended} ended; store {order.root}")
         if ledger.strangers:
             say(f"{len(ledger.strangers)} runs of this name are no trials of these proxies, and take no part")
+        for sentence in order.idle:
+            say(sentence)
         ledger.write(_yaml(order.recipe, order.search))
         connection = Connection(driver.namespace(order.root, sweep.name))
         try:

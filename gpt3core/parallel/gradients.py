@@ -46,7 +46,7 @@ def finish(
         PeerError: when another rank is gone.
     """
     votes = [torch.full_like(loss, float(wish)) for wish in wishes]  # no copy from the host, which would wait
-    if mesh.size == 1:
+    if mesh.world_size == 1:
         return torch.stack([loss, torch.nn.utils.clip_grad_norm_(model.parameters(), most), *votes])
     _reduce(model, mesh, before_mean)
     said = _summed(model, mesh, loss, votes)
@@ -112,7 +112,7 @@ def _squares(model: nn.Module, mesh: Mesh) -> Tensor:
 def _counted(model: nn.Module, mesh: Mesh) -> Iterator[tuple[int, Tensor]]:
     """The gradients here, and by how many ranks each value is held; what the first stage has too is left to it."""
     twice = twice_held(model)
-    stage = mesh.size // mesh.degree("pipeline")
+    stage = mesh.world_size // mesh.degree("pipeline")
     for name, p in named(model):
         if p.grad is not None and name not in twice:
             copies = stage

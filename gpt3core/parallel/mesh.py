@@ -47,7 +47,7 @@ class Mesh:
     """This process's place among the ranks of a run; alone, the only one."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     layout: Layout = ALONE
     planned: bool = False  # whether somebody chose the layout, its micro-batch too
     devices: DeviceMesh | None = None  # the axes of more than one rank, by name
@@ -119,7 +119,7 @@ class Mesh:
 
     def agree(self, flag: bool) -> bool:
         """Whether any rank says so."""
-        if self.size == 1:
+        if self.world_size == 1:
             return flag
         votes = torch.tensor([float(flag)])
         with explained():
@@ -132,14 +132,14 @@ class Mesh:
 
     def gather(self, data: T) -> list[T]:
         """Every rank's plain data (what JSON holds; NaN too), in their order, on every rank."""
-        if self.size == 1:
+        if self.world_size == 1:
             return [data]
         mine = torch.frombuffer(bytearray(json.dumps(data).encode()), dtype=torch.uint8)
         with explained():
-            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
             dist.all_gather(sizes, torch.tensor([len(mine)]))
             longest = int(max(sizes))
-            found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.world_size)]
             dist.all_gather(found, torch.nn.functional.pad(mine, (0, longest - len(mine))))
         return [json.loads(f[: int(n)].numpy().tobytes()) for f, n in zip(found, sizes, strict=True)]
 
@@ -150,7 +150,7 @@ class Mesh:
             Exception: on the rank that failed its own; on the others the first of these, of the same kind where it is
                 one of isoflop's, with the rank's number before the sentence.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return [work()]
         done, failure = None, None
         try:
@@ -272,7 +272,7 @@ def joined(
         with explained():
             place: dict[str, Any] = {"init_method": f"tcp://{address}", "rank": rank, "world_size": world_size}
             dist.init_process_group(backend, timeout=timeout, **place)
-        require_same(Mesh(rank=rank, size=world_size), "layout", vars(layout))
+        require_same(Mesh(rank=rank, world_size=world_size), "layout", vars(layout))
         _require_size(layout, world_size)
         if hang_seconds is not None:
             timeout = datetime.timedelta(seconds=PATIENT_SECONDS)
@@ -281,7 +281,7 @@ def joined(
             with explained():
                 devices = _axes(layout, device, timeout)
                 ends = _ends(layout, timeout)
-            yield Mesh(rank=rank, size=world_size, layout=layout, planned=planned, devices=devices, ends=ends)
+            yield Mesh(rank=rank, world_size=world_size, layout=layout, planned=planned, devices=devices, ends=ends)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

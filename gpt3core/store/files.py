@@ -144,7 +144,8 @@ def read_object(path: Path) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict) or not found:
         raise StoreError(
-            f"{path} holds {found!r:.40} where an object is expected: restore it from a copy or move it away"
+            f"{path} holds {found!r:.40} where an object with fields is expected: restore it from a copy or move it "
+            "away"
         )
     return found
 

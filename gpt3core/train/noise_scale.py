@@ -63,7 +63,7 @@ class NoiseScale:
     def backward(self, held: Held, examples: list[Examples], share: float, step: int) -> Tensor:
         """As ``Held.backward``; in one process, the small batches are measured on the way."""
         self._small = None
-        if not self.due(step) or self._mesh.size > 1 or sum(len(some.inputs) for some in examples) < 2:
+        if not self.due(step) or self._mesh.world_size > 1 or sum(len(some.inputs) for some in examples) < 2:
             return held.backward(examples, share)
         parameters = list(held.model.parameters())
         if len(examples) == 1:

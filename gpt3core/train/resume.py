@@ -213,7 +213,7 @@ def restore(
         loaded = mesh.each(lambda step=step: _try_load(run, spec, step, model, optimizer, mesh))  # type: ignore[misc]
         if found := [(rank, problem) for rank, problem in enumerate(loaded) if isinstance(problem, str)]:
             rank, problem = found[0]
-            reason = problem if mesh.size == 1 else f"seen by rank {rank}: {problem}"
+            reason = problem if mesh.world_size == 1 else f"seen by rank {rank}: {problem}"
             damage.append(mesh.first(lambda step=step, reason=reason: run.set_checkpoint_aside(step, reason)))  # type: ignore[misc]
         else:
             assert not isinstance(loaded[0], str)
@@ -350,7 +350,7 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
 
 def _require_equal(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> None:
     """Refuse to train replicas that differ."""
-    if mesh.size == 1:
+    if mesh.world_size == 1:
         return
     first: dict[str, tuple[int, str]] = {}  # parts -> who holds them first, and their values
     for rank, (parts, values) in enumerate(mesh.gather(checkpoint.digest(model, optimizer))):

@@ -208,13 +208,13 @@ class Saves:
         for file, image in self._staging.images.items():
             written[file] = {"sha256": hashlib.sha256(image.data).hexdigest(), "index": image.index}
             files.write_bytes(begun / file, image.data)
-        if mesh.size > 1:
+        if mesh.world_size > 1:
             files.write_json(begun / _word(mesh.rank), {"files": written})
         if mesh.rank > 0:
             self._run.share(save.step, begun, _word(mesh.rank))
         save.written.set()
         if mesh.rank == 0:
-            if mesh.size > 1:
+            if mesh.world_size > 1:
                 written = self._words(save, begun)
             state = {**save.state, "run_id": self._run.run_id, "index": {f: w["index"] for f, w in written.items()}}
             sha256 = {file: word["sha256"] for file, word in written.items()}
@@ -223,7 +223,7 @@ class Saves:
 
     def _words(self, save: _Save, begun: Path) -> dict[str, dict[str, Any]]:
         """What all ranks wrote, when all have; their words go, for the manifest has it all."""
-        paths, found = [begun / _word(rank) for rank in range(self._mesh.size)], {}
+        paths, found = [begun / _word(rank) for rank in range(self._mesh.world_size)], {}
         for path in paths:
             while not self._run.shared(path):
                 if time.monotonic() > save.until:

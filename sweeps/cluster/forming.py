@@ -32,7 +32,7 @@ class Forming:
 
     def start(self, team: Team, entry: str, job: Job) -> None:
         """Begin: with a warm worker at once, otherwise in a thread, a gang once there is room."""
-        if team.size == 1:
+        if team.world_size == 1:
             (node,) = team.where
             if (member := self._pool.warm(node, team.shape)) is not None:
                 give(team, [member], entry, job)
@@ -48,7 +48,7 @@ class Forming:
         self.waiting = [waiting for waiting in self.waiting if not self._go_on(*waiting, now)]
 
     def _go_on(self, team: Team, entry: str, job: Job, now: float) -> bool:
-        if team.size > 1 and not self._pool.room(team.run_id, team.where, now):
+        if team.world_size > 1 and not self._pool.room(team.run_id, team.where, now):
             return False
         team.stage = FORMING
         self._pool.hands.submit(self._form, team, entry, job)
@@ -84,7 +84,7 @@ class Forming:
         Raises:
             StartError: when it was withdrawn, or the group is not there in time.
         """
-        if team.size == 1:
+        if team.world_size == 1:
             (node,) = team.where
             members.append(self._pool.single(node, team.shape, entry))
             return
@@ -108,7 +108,7 @@ class Forming:
 
 def give(team: Team, members: list[Member], entry: str, job: Job) -> None:
     """Give every rank its work; from now on the team runs."""
-    address: Any = members[0].actor.address.remote() if team.size > 1 else ""
+    address: Any = members[0].actor.address.remote() if team.world_size > 1 else ""
     for rank, member in enumerate(members):
         work = Assignment(
             entry=entry,
@@ -117,7 +117,7 @@ def give(team: Team, members: list[Member], entry: str, job: Job) -> None:
             node=member.node,
             shape=team.shape,
             rank=rank,
-            world_size=team.size,
+            world_size=team.world_size,
         )
         member.begin(work, address)
     team.members, team.stage = members, RUNNING

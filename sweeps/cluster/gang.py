@@ -37,7 +37,7 @@ class Team:
     said: Update | None = None  # and what was said of it
 
     @property
-    def size(self) -> int:
+    def world_size(self) -> int:
         """How many workers it has."""
         return sum(self.where.values())
 

@@ -34,6 +34,7 @@ class Head:
         self,
         address: str,
         *,
+        local: bool = False,
         seconds: float = HEAD_SECONDS,
         leave_by: Callable[[str], object] | None = None,
         caught: float = CAUGHT_SECONDS,
@@ -42,11 +43,12 @@ class Head:
 
         Args:
             address: ``host:port`` of the head's GCS.
+            local: whether this command started it, for itself alone.
             leave_by: ends this process with a sentence, where its main thread does not.
         """
         host, _, port = address.rpartition(":")
         self._place, self._address = (host.strip("[]"), int(port)), address
-        self._seconds, self._caught, self._leave = seconds, caught, leave_by or leave
+        self._local, self._seconds, self._caught, self._leave = local, seconds, caught, leave_by or leave
         self._over = threading.Event()
         self.lost, self._sure = False, -SURE_SECONDS
         threading.Thread(target=self._watch, name="head", daemon=True).start()
@@ -72,10 +74,11 @@ class Head:
         self._over.set()
 
     def _sentence(self) -> str:
+        whose = "local Ray of this sweep" if self._local else f"head of the Ray cluster at {self._address}"
+        again = "start" if self._local else "start the head again (ray start --head), then"
         return (
-            f"the head of the Ray cluster at {self._address} has not answered for {self._seconds:.0f} s: this driver "
-            "leaves, and nothing is lost but what runs have done since their checkpoints; start the head again "
-            "(ray start --head), then the same command, which goes on from the store"
+            f"the {whose} has not answered for {self._seconds:.0f} s: this driver leaves, and nothing is lost but what "
+            f"runs have done since their checkpoints; {again} the same command, which goes on from the store"
         )
 
     def _answers(self) -> bool:

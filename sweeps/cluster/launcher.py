@@ -53,7 +53,7 @@ class Launcher:
         self._hearing = Hearing(self._connection)
         self._forming = Forming(self._connection, self._pool, self._gangs)
         self._teams: dict[str, Team] = {}
-        self._head, self._news = Head(self._connection.head()), News(self._connection)
+        self._head, self._news = Head(self._connection.head(), local=self.local), News(self._connection)
         self._adopt()
 
     # ---------------------------------------------------------------------------------------------- what there is

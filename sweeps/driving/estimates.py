@@ -97,7 +97,8 @@ class Estimates:
     @property
     def common(self) -> Kind:
         """What a run of a size without a placement of its own asks of the cluster, where fewer workers do."""
-        return placing.kind(self.place, workers=self.place.min_workers, together=self.place.tensor or 1)
+        fewer = min(self.place.workers, self.place.min_workers or self.place.workers)
+        return placing.kind(self.place, workers=fewer, together=self.place.tensor or 1)
 
     def priority(self, state: RunState) -> int:
         """Of a run."""

@@ -37,7 +37,7 @@ class Survival:
         self._looked = math.inf
         self._sizes: dict[str, list[int]] = {}
         self._elastic: Elastic | None = None
-        if place.min_workers is not None and place.min_workers < place.workers:
+        if place.min_workers is not None:
             self._elastic = Elastic(self.sizes, estimates.job, place.shrink_seconds)
 
     def heard(self, update: Update, now: float) -> None:

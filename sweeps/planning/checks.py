@@ -58,7 +58,7 @@ def check(recipe: Recipe) -> None:
     train_options.check(recipe.train, schedule=schedule, adaptive=recipe.adaptive, pruned=pruned)
     require_positive(recipe.data, "max_epochs", where="data.")
     _check_placement(recipe.placement, "placement")
-    _check_elastic(recipe.placement)
+    _check_elastic(recipe)
     placing.check(recipe)
     for label in recipe.placement_of:
         _check_placement(placing.of(recipe, label), f"placement_of.{label}")
@@ -165,16 +165,18 @@ def _check_prune(prune: Prune) -> None:
         raise UsageError(f"prune.target={prune.target}: FLOPs, positive (like 1e14)")
 
 
-def _check_elastic(place: Placement) -> None:
+def _check_elastic(recipe: Recipe) -> None:
+    place, most = recipe.placement, max(placing.workers_of(recipe))
     if place.shrink_seconds != Placement().shrink_seconds and place.min_workers is None:
         raise UsageError(
             f"placement.shrink_seconds={place.shrink_seconds} has no effect without placement.min_workers: give the "
             "workers that do where nodes are missing, or leave it out"
         )
-    if place.min_workers is not None and not 1 <= place.min_workers <= place.workers:
+    if place.min_workers is not None and not 1 <= place.min_workers < most:
+        allowed = f"from 1 to {most - 1}" if most > 1 else "and every run has one worker: leave it out"
         raise UsageError(
-            f"placement.min_workers={place.min_workers}: the workers that do where nodes are missing, from 1 to "
-            f"placement.workers={place.workers}"
+            f"placement.min_workers={place.min_workers}: the workers that do where nodes are missing, fewer than "
+            f"placement.workers={most}, {allowed}"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gpt3core.errors import UsageError
 from sweeps.planning import grid, recipe
@@ -27,10 +27,15 @@ ELSEWHERE = (
 LATER = ("beside", "most_points", "ahead")
 
 
-def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
+def idle(
+    settings: Sequence[str], chosen: Recipe, cells: Grid, load: Callable[[Sequence[str]], Recipe] = recipe.load
+) -> list[str]:
     """The ``key=value`` words of a command without which it would ask for the same runs and evaluations.
 
     A word that says what the recipe says already is none of them.
+
+    Args:
+        load: the recipe of such words.
     """
     if len(cells.runs) > MOST_RUNS:
         return []
@@ -41,7 +46,7 @@ def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
         if key.startswith(ELSEWHERE) or key in LATER:
             continue
         try:
-            without = recipe.load([kept for kept in settings if kept != word])
+            without = load([kept for kept in settings if kept != word])
             other = grid.build(without, sha256)
             if without != chosen and (other.runs, other.evals) == (cells.runs, cells.evals):
                 found.append(word)

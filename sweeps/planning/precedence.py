@@ -160,8 +160,8 @@ def ruled_out(recipe: Any) -> str:
 
 def _written(value: Any) -> str:
     """A value as a user writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     if isinstance(value, dict):
         return f"{{{', '.join(map(str, value))}}}"
     return f"{value:g}" if isinstance(value, float) else str(value)

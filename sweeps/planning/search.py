@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gpt3core import cli, costs
@@ -16,10 +16,11 @@ from gpt3core.checks import require_between
 from gpt3core.errors import UsageError
 from gpt3core.spec import RunSpec
 from sweeps.planning import grid, recipe
+from sweeps.planning import idle as idling
 from sweeps.planning.grid import Grid
-from sweeps.planning.recipe import Recipe
+from sweeps.planning.recipe import COMMANDS, Limit, Placement, Recipe
 
-SECTION = "search"
+SECTION, DEFAULT = "search", "laptop_hparams"
 SEARCHERS = ("tpe", "random", "qmc")
 SCHEDULERS = ("asha", "none")
 DIGITS = 3  # of a learning rate
@@ -28,6 +29,8 @@ MOST_TRIALS = 10_000
 LEAST_PAIRS = 3
 LEAST_WHOLE = 5  # trials of a proxy that reach the end: analysis.tuning leaves out pairs of fewer
 MOST_FACTOR = 1e3
+CHOSEN = ("warmup_fraction", "final_fraction")  # from lists, in place of the recipe's own
+PLACED = ("cpus", "gpus", "max_failures", "checkpoint_seconds")  # what a trial takes of ``placement``
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Proxy:
         return f"{self.base.label} on {self.base.tokens / 1e6:.3g}M tokens"
 
 
-def load(settings: Sequence[str], default: str = "laptop_hparams") -> tuple[Recipe, Search]:
+def load(settings: Sequence[str], default: str = DEFAULT) -> tuple[Recipe, Search]:
     """The recipe that the settings name, and its section ``search``.
 
     Raises:
@@ -105,23 +108,38 @@ def check(chosen: Recipe, asked: Search) -> None:
                 f"{where}{name}={ends}: two factors of the recipe's own, the lower first (like [0.25, 4]), within "
                 f"{MOST_FACTOR:g}"
             )
-    for name in ("warmup_fraction", "final_fraction"):
+    for name in CHOSEN:
         if any(not 0 <= value < 1 for value in getattr(asked, name)):
             raise UsageError(f"{where}{name}={getattr(asked, name)}: shares from 0 to below 1, to choose from")
-    _check_recipe(chosen)
+    _check_recipe(chosen, asked)
 
 
-def _check_recipe(chosen: Recipe) -> None:
+def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
+    """The ``key=value`` words, but those of the search, without which the proxies would be the same."""
+    others = [word for word in settings if not word.startswith(f"{SECTION}.")]
+    return idling.idle(others, chosen, cells, lambda words: recipe.load(words, DEFAULT, beside={}))
+
+
+def _check_recipe(chosen: Recipe, asked: Search) -> None:
     """Refuse what a recipe may have and a search has not."""
     rules: Any = getattr(chosen, "optim")  # noqa: B009 (each ladder has one of its own)
-    wrong = {
+    place, limit = chosen.placement, chosen.limit
+    unused = [f.name for f in fields(Placement) if getattr(place, f.name) != f.default and f.name not in PLACED]
+    limited = [f.name for f in fields(Limit) if getattr(limit, f.name) is not None]
+    searched = [n for n in CHOSEN if getattr(asked, n) and getattr(rules, n) != getattr(type(rules), n)]
+    wrong: dict[str, object] = {
         "family": chosen.family == "gpt3" and "write the sizes as family: shapes",
         "replicas": chosen.replicas != 1 and "a search has one seed; give more search.trials",
         "adaptive": chosen.adaptive and "a search takes all of its proxies",
         "prune.by_value": chosen.prune.by_value is not None and "asha stops trials; leave it out",
         "train.stop_every": chosen.train.stop_every is not None and "rungs stop trials; leave it out",
         "optim.schedule": rules.schedule == "wsd" and "trials of several batches share no trunk; give cosine",
-        "placement.workers": chosen.placement.workers != 1 and "a trial has one worker: give smaller proxies",
+        **{f"optim.{name}": f"its trials have one of {SECTION}.{name}; leave one out" for name in searched},
+        **{f"placement.{name}": f"of placement a trial takes {', '.join(PLACED)}; leave it out" for name in unused},
+        "placement.workers": place.workers != 1 and "a trial has one worker: give smaller proxies",
+        "placement_of": chosen.placement_of and "all trials are placed alike; leave it out",
+        **{f"limit.{name}": "--plan says what its trials take; give fewer of them, or proxies" for name in limited},
+        **{name: getattr(chosen, name) and "it goes on with what was tried; leave it out" for name in COMMANDS},
     }
     for key, why in wrong.items():
         if why:

@@ -40,6 +40,14 @@ def out(selection):
     return {r.name: r.excluded for r in selection.rules if r.excluded}
 
 
+def test_a_run_is_worse_than_smaller_ones_from_five_percent_on():
+    table = badly_behaved().drop(index=[0, 1, 2, 3, 4]).reset_index(drop=True)
+    best, largest = table.loss.min(), table[["N", "D"]].max()
+    for row, times, above in ((0, 2, 1.04), (1, 3, 1.06)):
+        table.loc[row, ["N", "D"]], table.loc[row, "loss"] = times * largest, above * best
+    assert out(chosen("all", table=table)) == {"worse-than-smaller": [table.name[1]]}
+
+
 def test_a_replication_takes_every_run_that_has_a_loss():
     assert out(chosen("all")) == {
         "diverged": ["r0", "r1"],

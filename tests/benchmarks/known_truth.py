@@ -92,7 +92,7 @@ def one_ratio(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def repeated(rng: np.random.Generator) -> pd.DataFrame:
-    """IsoFLOP curves on 3B unique tokens: fresh at the cheap ones, up to a dozen epochs at the dear ones."""
+    """IsoFLOP curves on 3B unique tokens: fresh at the cheap ones, up to a dozen epochs at the high-compute ones."""
     found = pd.concat([budgets(rng, 6, 7), grid(rng).query("D < 1e11")], ignore_index=True)
     return found.assign(unique_tokens=np.minimum(found.D, 3e9)).query("D < 38 * unique_tokens").reset_index(drop=True)
 

@@ -7,7 +7,7 @@ The policies meet the same runs, lengths, crashes and lost nodes (``simulator.Fa
 The workload was chosen once, by what a scaling-law group runs, before anything was measured on it:
 
 - 128 nodes of 8 GPUs; 10,000 runs of the eight sizes of GPT-3's Table 2.1 and of smaller ones, as many of each size as
-  runs cost less (the sweep's grid has many cheap cells and few dear ones): 60% on 1 GPU, 15% on 2 or 4, 17% on a node,
+  runs cost less (the sweep's grid has many cheap cells and few others): 60% on 1 GPU, 15% on 2 or 4, 17% on a node,
   7.9% on 2 to 16 nodes, and the 175B gang on all 128, once, asked for when a fifth of the others has come.
 - Lengths are lognormal (sigma 1) about 1 hour on 1 GPU, 2 on a node, 6 on several, 12 for the 175B gang.
 - They come in sweeps: bursts of 50 to 500 at times of a Poisson process, so that the work that comes is 90% of what the

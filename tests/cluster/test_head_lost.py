@@ -24,14 +24,21 @@ def port():
         yield listens
 
 
-def test_a_head_that_answers_again_in_time_is_no_matter_and_one_that_does_not_is_lost(port):
+@pytest.mark.parametrize(
+    ("local", "said"),
+    [
+        (False, r"the head of the Ray cluster at .*; start the head again \(ray start --head\), then the same command"),
+        (True, "the local Ray of this sweep has not .*; start the same command, which goes on from the store"),
+    ],
+)
+def test_a_head_that_answers_again_in_time_is_no_matter_and_one_that_does_not_is_lost(port, local, said):
     address = f"127.0.0.1:{port.getsockname()[1]}"
-    watch = Head(address, seconds=0.5, leave_by=lambda said: None)
+    watch = Head(address, local=local, seconds=0.5, leave_by=lambda said: None)
     watch.require()
     port.close()
     time.sleep(0.3)  # an answer counts for a quarter of a second
     began = time.monotonic()
-    with pytest.raises(HeadLostError, match="nothing is lost but what runs have done since their checkpoints"):
+    with pytest.raises(HeadLostError, match=said):
         watch.require()
     assert 0.5 < time.monotonic() - began < 2.0
     assert watch.lost

@@ -26,6 +26,10 @@ from tests.analysis.test_training_curves import ALPHA, BETA, best, ladder
 pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
 
 
+def test_every_figure_has_its_place():
+    assert {*catalogue.PAGES, "curves", "lowest-curves"} == set(catalogue.SLUGS)
+
+
 def test_every_run_is_on_the_frontier_and_behind_it(studied):
     page = frontier(studied)
     shown = [text for trace in page.figure.data if trace.text is not None for text in trace.text]

@@ -68,10 +68,12 @@ def test_by_default_a_run_ends_as_diverged_at_a_loss_that_is_not_finite(tales, i
     assert not RunDir(isolated, spec.run_id).evaluation_path(EVALS.eval_id).exists()
 
 
-def test_skip_leaves_an_update_out_and_its_text(tales, isolated):
-    spec = guarded(tales, SKIP)
+def test_skip_leaves_an_update_out_and_its_text(tales, isolated, monkeypatch):
+    spec, said = guarded(tales, SKIP), []
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     with poisoned(at(7, 12), NAN):
-        result = run(spec, isolated)
+        result = run(spec, isolated, report=said.append)
+    assert [live["step"] for live in said if live["phase"] == "training" and live["loss"] is None] == [8, 13]
     assert (result["status"], result["steps"], result["tokens"]) == ("done", STEPS, spec.tokens)
     assert (result["anomalies"], result["skipped_steps"], result["skipped_tokens"]) == (2, 2, 256)
     kept = [step for step in range(STEPS) if step not in (7, 12)]

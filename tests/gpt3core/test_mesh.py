@@ -30,7 +30,7 @@ def _mesh(rank, size, address):
             except Exception as error:
                 failures.append((type(error).__name__, str(error)))
         return {
-            "place": (here.rank, here.size, here.data_rank, here.data_size),
+            "place": (here.rank, here.world_size, here.data_rank, here.data_size),
             "rows": here.rows(np.arange(6)).tolist(),
             "mean": values.tolist(),
             "agree": [here.agree(rank == 1), here.agree(False)],

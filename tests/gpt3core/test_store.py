@@ -35,8 +35,8 @@ def test_an_exclusive_write_never_replaces(tmp_path):
         ('{"format": 99}', "has store format 99, this isoflop reads and writes format 2: update isoflop"),
         ('{"format": 1}', "has store format 1, this isoflop reads and writes format 2: the isoflop that wrote it"),
         ('{"format": "2"}', "has store format 2, this isoflop"),
-        ("{}", "where an object is expected"),
-        ("[]", "where an object is expected"),
+        ("{}", "where an object with fields is expected"),
+        ("[]", "where an object with fields is expected"),
         ('{"form', "is not readable JSON"),
     ],
 )

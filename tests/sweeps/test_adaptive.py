@@ -86,6 +86,16 @@ def test_failed_and_diverged_runs_are_neither_data_nor_planned(monkeypatch):
     assert sorted(reads) == sorted(names[:12]), "each loss is read once"
 
 
+def test_where_no_run_ends_with_a_loss_the_sweep_ends():
+    chosen, runs = laptop()
+    taken, found = set(), adaptive.Next()
+    while not found.over:
+        found = adaptive.next_runs(chosen, runs, losses={}, taken=taken, under_way=set(), seconds=seconds)
+        assert found.over or set(found.run_ids) - taken
+        taken |= set(found.run_ids)
+    assert found.over == f"0 runs ended with a loss, {adaptive.LEAST_RESULTS} are needed"
+
+
 def test_the_next_run_is_one_that_was_not_taken():
     chosen, runs = laptop()
     losses = {run_id: 3.0 + 1e6 / run.tokens for run_id, run in list(runs.items())[:20]}

@@ -45,6 +45,14 @@ def test_a_lost_worker_is_replaced_and_a_hopeless_run_given_up(smoke):
     assert len(outcome.done) == 2
 
 
+def test_a_run_that_diverged_is_done_and_says_so(smoke):
+    cluster, display = FakeCluster(smoke[2]), Silent()
+    cluster.finish = lambda run_id: RunDir(smoke[2], run_id).finish({"status": "diverged"})
+    assert len(drive(some(smoke, 1), cluster, display).done) == 1
+    (line,) = [line for line in display.lines if line.startswith("done ")]
+    assert line.split()[1:] == [ids(smoke)[0], *["N", "1.76k", "D", "154k", "C", "1e10", "DIVERGED"]]
+
+
 def test_a_busy_run_is_looked_at_again(smoke):
     busy = ids(smoke)[0]
     cluster = FakeCluster(smoke[2], lambda run_id, n: "busy" if run_id == busy and n < 3 else "done")

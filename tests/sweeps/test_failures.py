@@ -57,6 +57,13 @@ def test_gangs_whose_node_stays_away_are_held_aloud_after_a_grace(smoke, clock):
     assert "start the same command again" in outcome.held[ids(smoke)[0]]
 
 
+def test_what_no_node_can_take_is_held_where_the_sweep_had_begun(smoke, clock):
+    small = FakeCluster(smoke[2], cpus=1.0)
+    drive(some(smoke, 1), small)
+    outcome = drive(gangs(smoke), small)
+    assert (outcome.failed, len(outcome.done), len(outcome.held)) == ({}, 1, 3)
+
+
 # ------------------------------------------------------------------------------------------------ starts, refused
 
 

@@ -16,6 +16,7 @@ from sweeps.driving.estimates import Estimates
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.survival import Survival
 from sweeps.planning import grid, hardware, recipe
+from sweeps.planning.recipe import Own
 from sweeps.scheduling.inventory import Node, Resources
 from sweeps.scheduling.scheduler import Job, Running
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids, some
@@ -231,8 +232,12 @@ class Dying(FakeCluster):
         return [Update(run_id=i, state="lost", error="gone", cause=Cause.NODE, node="b") for i in lost]
 
 
-def test_a_sweep_of_gangs_that_lost_a_node_goes_on_with_what_is_there(smoke, clock):
-    smoke[0].placement.workers = 2
+@pytest.mark.parametrize("of_its_own", [False, True])
+def test_a_sweep_of_gangs_that_lost_a_node_goes_on_with_what_is_there(smoke, clock, of_its_own):
+    if of_its_own:
+        smoke[0].placement_of = {run.label: Own(workers=2) for run in smoke[1].runs}
+    else:
+        smoke[0].placement.workers = 2
     vars(smoke[0].placement).update(min_workers=1, max_failures=1)
     cluster, began = Dying(smoke[2]), clock.now
     outcome = drive(some(smoke, 2), cluster)

@@ -31,6 +31,18 @@ def test_runs_are_replicas_unless_degrees_are_pinned():
         assert estimate.together(cut) == 2
 
 
+@pytest.mark.parametrize("name", ["smoke", "depth"])
+def test_workers_that_do_not_divide_a_batch_are_refused_when_planned(known_text, name):
+    with pytest.raises(UsageError, match=r"placement.workers=3: the batch of .* do not divide over them; take a div"):
+        command.read([f"recipe={name}", "placement.workers=3"])
+
+
+def test_sizes_of_profiles_whose_batch_does_not_divide_are_left_out_with_the_reason(known_text):
+    left = command.read(["recipe=smoke_profiles", "placement.workers=2"]).grid.left
+    assert left
+    assert all("do not divide over them" in cell.reason for cell in left)
+
+
 def test_placement_is_no_part_of_a_runs_identity():
     ids = [[run.run_id for run in runs_of(*words)[1]] for words in (["recipe=smoke", "model.n_head=2"], PINNED)]
     assert ids[0] == ids[1]

@@ -67,8 +67,8 @@ def test_ids_of_runs_do_not_change_with_their_place():
             "plan.gpu=A100 has no effect with placement.accelerator=H100",
         ),
         (["placement.accelerator=''"], "placement.accelerator='': the name of a GPU"),
-        (["plan.rack_nodes=4"], "plan.rack_nodes=4 has no effect with plan.gpus=None"),
-        (["plan.gpus=64", "plan.rack_nodes=4"], "plan.rack_nodes=4 has no effect with placement.rack=None"),
+        (["plan.rack_nodes=4"], "plan.rack_nodes=4 has no effect with plan.gpus=null"),
+        (["plan.gpus=64", "plan.rack_nodes=4"], "plan.rack_nodes=4 has no effect with placement.rack=null"),
         (["plan.gpus=64", "plan.node_hours=0"], "plan.node_hours=0"),
     ],
 )

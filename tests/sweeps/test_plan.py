@@ -342,6 +342,20 @@ def test_a_sweeps_name_is_not_taken_from_it_in_silence(known_text, capsys):
     assert "replace=true drops them" in plan_of(["recipe=smoke", "seed=1", "replace=true"], capsys)
 
 
+@pytest.mark.parametrize(
+    ("word", "lost"), [("evals.tasks=[copy]", "addition_2, cloze_kjv"), ("evals.validation_tokens=32768", "held_out")]
+)
+def test_questions_that_are_asked_no_more_are_told(known_text, capsys, word, lost):
+    order = command.read(["recipe=smoke"])
+    sweep = SweepDir(order.root, "smoke")
+    open_root(order.root, create=True)
+    sweep.path.mkdir(parents=True)
+    sweep.write_record(SweepRecord(runs=tuple(order.run_ids), evals=order.grid.evals))
+    told = "asked before under this name and not so now"
+    assert told not in plan_of(["recipe=smoke"], capsys)
+    assert f"{told}, so those answers are not shown nor fitted: {lost} " in plan_of(["recipe=smoke", word], capsys)
+
+
 def test_a_setting_that_changes_nothing_is_said_to(known_text, capsys):
     said = plan_of(["recipe=smoke", "optim.lr_max=0.5", "min_tokens=4.9e4", "widths=8"], capsys)
     assert "min_tokens=4.9e4 changes none of these runs, nor how they are evaluated" in said

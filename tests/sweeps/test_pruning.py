@@ -362,7 +362,7 @@ def test_an_adopted_pruned_worker_of_a_finished_sweep_is_asked_to_stop(wide):
         (["prune.by_value=0"], "above 0 and at most 1"),
         (["prune.by_value=1.5"], "above 0 and at most 1"),
         (["prune.by_value=0.05", "prune.target=-1"], "FLOPs, positive"),
-        (["prune.target=1e15"], "has no effect with prune.by_value=None"),
+        (["prune.target=1e15"], "has no effect with prune.by_value=null"),
     ],
 )
 def test_impossible_settings_are_refused(words, said):

@@ -141,7 +141,8 @@ SIZES = {"nano": "d32", "gpt3": "125M", "shapes": "d64", "profiles": "d16"}
 OF_FAMILY |= {(family, "placement_of"): f"{{{size}: {{priority: 1}}}}" for family, size in SIZES.items()}
 ONE_BATCH = "optim.batch_tokens_min=1024 optim.batch_tokens_max=1024"
 BESIDE = {  # what gives a key its meaning
-    "placement.shrink_seconds": "placement.min_workers=1",
+    "placement.min_workers": f"placement.workers=2 {ONE_BATCH}",
+    "placement.shrink_seconds": f"placement.min_workers=1 placement.workers=2 {ONE_BATCH}",
     "placement.rack": f"placement.workers=2 {ONE_BATCH}",
     "placement.preempt": "placement_of.SIZE.priority=1",
     "placement.patience_hours": "placement_of.SIZE.priority=1",
@@ -215,7 +216,7 @@ def test_every_key_of_every_ladder_has_an_effect(family, key, base, capsys, fold
         return
     if key in READ_BY_DRIVER:
         assert getattr_names(sweeps.driving) >= {key.rpartition(".")[2]}
-        assert recipe.to_yaml(recipe.load(changed)) != written(tuple(words))
+        assert recipe.to_yaml(command.read(changed).recipe) != written(tuple(words))
         return
     if (before := (family, BESIDE.get(key))) not in UNCHANGED:
         UNCHANGED[before] = consequences(words, capsys)
@@ -250,6 +251,8 @@ def getattr_names(package):
             ["train.stop_patience=5"],
             "train.stop_patience=5 has no effect .* or give train.stop_every=1e6",
         ),
+        (["placement.min_workers=1"], "placement.min_workers=1: .* every run has one worker: leave it out"),
+        (["placement.workers=2", "placement.min_workers=2"], "fewer than placement.workers=2, from 1 to 1"),
         (["train.stop_every=0"], "train.stop_every=0: tokens, 1 or more"),
         (["train.stop_every=1e5", "adaptive=true"], "train.stop_every=100000, adaptive=true: a run that stops early"),
         (["train.stop_every=1e5", "prune.by_value=0.1"], "prune.by_value: a run that stops early"),

@@ -9,6 +9,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.store.rundir import open_root
 from gpt3core.store.sweepdir import SweepDir
+from sweeps import search_command
 from sweeps.driving import searching
 from sweeps.planning import recipe, search
 
@@ -58,6 +59,14 @@ def test_rungs_and_what_halving_saves():
         (["search.trails=3"], "unknown key 'trails', did you mean trials"),
         (["optim.schedule=wsd"], "optim.schedule is not for a search"),
         (["replicas=2"], "replicas is not for a search"),
+        (["placement.workers=2"], "a trial has one worker"),
+        (["placement.accelerator=A100", "placement.gpus=1"], "placement.accelerator is not for a search"),
+        (["placement.stall_seconds=60"], "placement.stall_seconds is not for a search"),
+        (["placement_of={d12: {priority: 1}}"], "placement_of is not for a search"),
+        (["limit.hours=1"], "limit.hours is not for a search"),
+        (["optim.warmup_fraction=0.3"], "its trials have one of search.warmup_fraction"),
+        (["extend=true"], "extend is not for a search"),
+        (["replace=true"], "replace is not for a search"),
         (["search.warmup_fraction=[1.5]"], "shares from 0"),
         (["search.batch=[0.5,100]"], "another pair of N and D"),
         (["budgets=[1.2e11]", "widths_at={1.2e11: [12, 20]}"], "has 2 proxies"),
@@ -66,6 +75,14 @@ def test_rungs_and_what_halving_saves():
 def test_what_cannot_be_searched_is_refused_in_a_sentence(words, said):
     with pytest.raises(UsageError, match=said):
         built(*words)
+
+
+def test_a_setting_that_changes_no_proxy_is_told(capsys, isolated):
+    plan = [*LAPTOP, "optim.lr_times_width=0.7", "optim.clip=0.5", "search.warmup_fraction=0.1", "--plan"]
+    assert search_command.run(plan, "") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "optim.lr_times_width=0.7 changes none of the proxies" in said
+    assert said.count("changes none") == 1
 
 
 def test_a_sweep_of_sizes_says_that_it_is_a_search():
