@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -54,10 +52,7 @@ def known_text(monkeypatch: pytest.MonkeyPatch) -> Facts:
         scale = data.validation_fraction / 0.06
         return Facts(facts.documents, facts.train_tokens, int(facts.validation_tokens * scale), facts.exact)
 
-    module = ModuleType("gpt3core.data.facts")
-    module.describe = describe  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "gpt3core.data.facts", module)
-    monkeypatch.setattr("gpt3core.data.facts", module, raising=False)
+    monkeypatch.setattr("gpt3core.data.facts.describe", describe)
     return facts
 
 
