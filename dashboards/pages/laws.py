@@ -5,7 +5,7 @@ The choice is in the address. While it is fitted, what is shown is the fit befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
 
 if TYPE_CHECKING:
-    from analysis.output.answer import Spelt
     from dashboards.figures.style import Page
 
 PATH, TITLE = "/laws", "Laws"
@@ -253,7 +252,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked)
+        return _answer(fit, desk.live), out, refit.command(fit.asked)
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:
@@ -273,13 +272,13 @@ def _drawn(
     return gallery.draw(desk.live, name, page, [of, axes], was, code)
 
 
-def _answer(fit: Fit, before: Sequence[Spelt]) -> list[Any]:
+def _answer(fit: Fit, live: Live) -> list[Any]:
     """The answer of the fit, and what it was as the app was started, where that is something else."""
-    parts, store = [], fit.study.runs.store
-    for label, now, was in refit.beside(fit.answer, before):
-        parts += [html.Dt(gallery.typeset(label)), html.Dd(tables.linked(now, store=store))]
+    parts, sets = [], live.sets if fit.study.runs.store else None
+    for label, now, was in refit.beside(fit.answer, live.view.answer):
+        parts += [html.Dt(gallery.typeset(label)), html.Dd(tables.linked(now, sets))]
         if was:
-            parts.append(html.Dd(["as started: ", *tables.linked(was, store=store)], className="before"))
+            parts.append(html.Dd(["as started: ", *tables.linked(was, sets)], className="before"))
     return parts
 
 
