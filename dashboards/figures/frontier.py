@@ -145,4 +145,5 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         hoverinfo="text",
     )
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
-    label(figure, p.compute, p.loss, printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}"), corner="top right")
+    top = p.loss if new is None else new[1]
+    label(figure, p.compute, top, printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}"), corner="bottom right")

@@ -153,7 +153,7 @@ def add_scale(figure: go.Figure, sizes: Iterable[float], *, pixels: int | None =
     if pixels is not None:
         above = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "ypad": 22}
         marker["colorbar"] |= {**above, "lenmode": "pixels", "len": pixels, "thickness": 8, "title": {"text": ""}}
-        marker["colorbar"]["ticktext"] = [f"N {text}" for text in marker["colorbar"]["ticktext"]]
+        marker["colorbar"]["ticktext"][0] = f"N {marker['colorbar']['ticktext'][0]}"
     figure.add_scatter(x=[None] * len(sizes), y=[None] * len(sizes), mode="markers", marker=marker, showlegend=False)
 
 

@@ -55,7 +55,7 @@ def utilisation(history: History) -> Page:
         )
     axes(figure, "", f"{unit} in use", log_x=False)
     figure.update_xaxes(type="date")
-    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(range=[0, 1.08 * max([n for _, n in held] + [has.devices for has in history.cluster] + [1.0])])
     figure.update_layout(height=LOW)
     share = past.share_in_use(history)
     about = (

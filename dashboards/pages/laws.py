@@ -5,7 +5,7 @@ The choice is in the address. While it is fitted, what is shown is the fit befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
@@ -301,14 +301,32 @@ def _register_cut(app: Any, desk: Desk) -> None:
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
         here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
-        every = -(-len(found) // MOST_MARKS)
-        marks = {i: powers(cut.fitted_to) if i % every == 0 else "" for i, cut in enumerate(found)}
         from dashboards.figures.backtest import backtest
 
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
         written = flops(here.fitted_to) if moved else dash.no_update
-        return written, 0, len(found) - 1, marks, found.index(here), {}, gallery.typeset(refit.foretold(here)), *drawn
+        return (
+            written,
+            0,
+            len(found) - 1,
+            _marks(found),
+            found.index(here),
+            {},
+            gallery.typeset(refit.foretold(here)),
+            *drawn,
+        )
+
+
+def _marks(cuts: Sequence[Cut]) -> dict[int, str]:
+    """The computes of some cuts by their place on the slider, none twice."""
+    every, shown = -(-len(cuts) // MOST_MARKS), ""
+    marks = {}
+    for i, cut in enumerate(cuts):
+        said = powers(cut.fitted_to) if i % every == 0 else ""
+        marks[i] = said if said != shown else ""
+        shown = said or shown
+    return marks
 
 
 def _code(fit: Fit, cut: Cut) -> str:

@@ -28,7 +28,8 @@ CURVE = "runs-curve"
 
 def layout(state: Mapping[str, str]) -> list[Any]:
     """Places for both."""
-    one = [html.Div(id="runs-one"), *gallery.figure(CURVE), written.layout(state), html.Div(id="runs-commands")]
+    figure = html.Div(gallery.figure(CURVE) if state["run"] else [], id="runs-figure")
+    one = [html.Div(id="runs-one"), figure, written.layout(state), html.Div(id="runs-commands")]
     return [
         html.Section(id="runs-beside"),
         html.Section(one),
@@ -100,6 +101,17 @@ def _register_one(app: Any, live: Live, runs: RunTable) -> None:
 
 
 def _register_curve(app: Any, live: Live, runs: RunTable) -> None:
+    @app.callback(
+        dash.Output("runs-figure", "children"),
+        dash.Input({"state": "run"}, "value"),
+        dash.State("runs-figure", "children"),
+        prevent_initial_call=True,
+    )
+    def place(run_id: str | None, there: list[Any] | None) -> list[Any]:
+        if there or not run_id:  # what draws is five megabytes, which the table does without
+            raise dash.exceptions.PreventUpdate
+        return gallery.figure(CURVE)
+
     @app.callback(
         *gallery.outputs(CURVE),
         dash.Input({"state": "run"}, "value"),

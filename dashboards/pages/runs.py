@@ -102,6 +102,7 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
 def _table(state: Mapping[str, str]) -> Any:
     right = [{"if": {"column_id": name}, "textAlign": "right"} for name, c in COLUMNS.items() if c.kind != TEXT]
     right += [{"if": {"column_id": name}, "textAlign": "right"} for name in OF_GROUPS[1:]]
+    whole = {"if": {"column_id": "note"}, "whiteSpace": "normal", "minWidth": "220px"}
     return dash_table.DataTable(
         id="runs-table",
         page_action="custom",
@@ -115,7 +116,7 @@ def _table(state: Mapping[str, str]) -> Any:
         ],
         style_table={"overflowX": "auto"},
         style_cell=CELL,
-        style_cell_conditional=right,
+        style_cell_conditional=[*right, whole],
         style_header={"fontWeight": 600},
         style_data_conditional=[
             {"if": {"state": "active"}, "backgroundColor": "var(--paper)", "border": "1px solid var(--link)"},
