@@ -15,13 +15,12 @@ from analysis.output import evidence
 from analysis.output.answer import answer, value_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import change, count, number, outside, size, span
+from gpt3core.words import change, count, number, outside, size, some, span
 
 Row = list[str]
 MOST_INFLUENCES = 6
 MOST_PREDICTIONS = 40
 PREDICTIONS = "Predictions"
-MOST_NAMED = 8  # runs that a rule takes out; fit.json has all
 NONE = "none"  # of the runs that a rule takes out
 
 
@@ -293,8 +292,7 @@ def _out(on: bool, runs: list[str]) -> str:
     """How many runs a rule took out, and the first of them."""
     if not (on and runs):
         return NONE if on else "off"
-    more = ["..."] if len(runs) > MOST_NAMED else []
-    return f"{len(runs):,}: {', '.join([*runs[:MOST_NAMED], *more])}"
+    return f"{len(runs):,}: {some(runs)}"
 
 
 _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (

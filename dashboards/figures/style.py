@@ -136,6 +136,7 @@ def of_size(sizes: Iterable[float]) -> dict[str, Any]:
         "ticktext": [count(10**t) for t in ticks],
         "thickness": 12,
         "outlinewidth": 0,
+        **{"len": 0.88, "y": 1, "yanchor": "top"},  # a legend below that wraps takes room from the panel, not from it
     }
     return {"colorscale": scale(), "cmin": low, "cmax": max(high, low + 1e-9), "colorbar": bar}
 

@@ -306,16 +306,8 @@ def _register_cut(app: Any, desk: Desk) -> None:
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
         written = flops(here.fitted_to) if moved else dash.no_update
-        return (
-            written,
-            0,
-            len(found) - 1,
-            _marks(found),
-            found.index(here),
-            {},
-            gallery.typeset(refit.foretold(here)),
-            *drawn,
-        )
+        slider: tuple[Any, ...] = (0, len(found) - 1, _marks(found), found.index(here), {})
+        return written, *slider, gallery.typeset(refit.foretold(here)), *drawn
 
 
 def _marks(cuts: Sequence[Cut]) -> dict[int, str]:

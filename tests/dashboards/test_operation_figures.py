@@ -18,6 +18,7 @@ from gpt3core import costs
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.store.rundir import RunDir
 from gpt3core.train.anomaly import Guard
+from sweeps.watching import history as past
 from sweeps.watching import pace, speed, standing
 from sweeps.watching.history import DONE, FAILED, RUNNING, STOPPED, Coming, Has, History, Stay
 from sweeps.watching.incidents import Incident
@@ -239,6 +240,11 @@ def test_speeds_are_those_of_results_and_of_the_drivers_last_word(tmp_path):
     assert found == {"d8-1": Speed(flops_per_second=2e12, mfu=0.2), "d16-2": Speed(flops_per_second=6e12, mfu=0.6)}
     path.unlink()
     assert speed.of_runs(tmp_path, HISTORY.stays, [], known) == {"d8-1": found["d8-1"]}, "a result is read once"
+
+
+def test_a_device_that_goes_from_one_run_to_the_next_is_held_once():
+    handed = replace(HISTORY, stays=(stay("d8-1", 1000.0, 2000.02), stay("d8-2", 2000.0, 3000.0)))
+    assert past.in_use(handed) == [(1000.0, 2.0), (2000.0, 2.0), (3000.0, 0.0)]
 
 
 def left(run, attempt, began, step, lines):
