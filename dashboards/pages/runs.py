@@ -63,7 +63,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                         id={"state": "filter"},
                         value=state["filter"],
                         type="search",
-                        debounce=0.15,
+                        debounce=0.1,
                         placeholder="filter: loss<3.2 size=d64 status!=done lr>=1e-3, or any word",
                     ),
                     dcc.Dropdown(
