@@ -207,7 +207,7 @@ def in_use(history: History) -> list[tuple[float, float]]:
         if stay.ended is not None:
             end = stay.until(history.now)
             changes[end] = changes.get(end, 0.0) - stay.devices
-    held, found = 0.0, []
+    held, found = 0.0, list[tuple[float, float]]()
     for moment in sorted(changes):
         held += changes[moment]
         if found and moment - found[-1][0] < ONE_LOOK:
