@@ -70,21 +70,29 @@ class _Training:
     speed: Speed
     stays: list[Stay] = field(default_factory=list)
 
+    def along(self, now: float) -> tuple[Stretch, ...]:
+        """Where its logs put it; nothing where most of that lies outside its stays: that machine has another time."""
+        of_all = sum(s.ended - s.began for s in self.speed.along)
+        overlaps = (
+            min(s.ended, stay.until(now)) - max(s.began, stay.began) for s in self.speed.along for stay in self.stays
+        )
+        return self.speed.along if sum(max(0.0, seconds) for seconds in overlaps) > of_all / 2 else ()
+
     @property
     def peak(self) -> float:
         """FLOPs a second that one device could do; 0 where it is not known."""
         devices = self.speed.devices or self.stays[-1].devices
         return self.speed.flops_per_second / (self.speed.mfu * devices) if self.speed.mfu and devices else 0.0
 
-    def stretches(self, stay: Stay, now: float) -> Iterator[Stretch]:
+    def stretches(self, stay: Stay, along: tuple[Stretch, ...], now: float) -> Iterator[Stretch]:
         """Within one of the stays; the last one of a stay that goes on ends now."""
         end = stay.until(now)
-        if not self.speed.along:
+        if not along:
             held = sum(s.devices * (s.until(now) - s.began) for s in self.stays)
             mean = self.speed.flops_per_second * sum(s.until(now) - s.began for s in self.stays) / (held or 1.0)
             yield Stretch(began=stay.began, ended=end, flops_per_second=mean * stay.devices)
             return
-        within = [s for s in self.speed.along if s.began < end and s.ended > stay.began]
+        within = [s for s in along if s.began < end and s.ended > stay.began]
         for s in within:
             last = s is within[-1] and stay.ended is None and end - s.ended < FRESH_SECONDS
             yield replace(s, began=max(s.began, stay.began), ended=end if last else min(s.ended, end))
@@ -94,10 +102,11 @@ def over_time(history: History, speeds: dict[str, Speed]) -> list[Moment]:
     """From each moment on at which it changes, up to now."""
     changes: dict[float, Sums] = {}
     for training in _trainings(history, speeds):
+        along = training.along(history.now)
         for stay in training.stays:
             held = (stay.devices, 0.0, 0.0, training.peak * stay.devices)
             _add(changes, held, stay.began, None if stay.ended is None else stay.until(history.now))
-            for stretch in training.stretches(stay, history.now):
+            for stretch in training.stretches(stay, along, history.now):
                 flops = (0.0, stretch.flops_per_second, stretch.flops_per_second * (training.peak > 0), 0.0)
                 goes_on = stay.ended is None and stretch.ended >= history.now
                 _add(changes, flops, stretch.began, None if goes_on else stretch.ended)

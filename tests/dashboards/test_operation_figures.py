@@ -284,6 +284,11 @@ def test_a_gang_that_shrank_is_as_well_used_as_before(tales, tmp_path):
     assert (along[1045.0].devices, along[1045.0].mfu) == (0.0, None)
     assert "as its logs place it" in usage.speed(replace(HISTORY, stays=stays), found).about
     blind = {spec.run_id: replace(found[spec.run_id], along=())}
+    late = tuple(replace(s, began=s.began + 3600, ended=s.ended + 3600) for s in found[spec.run_id].along)
+    skewed = {spec.run_id: replace(found[spec.run_id], along=late)}
+    assert speed.over_time(replace(HISTORY, stays=stays), skewed) == speed.over_time(
+        replace(HISTORY, stays=stays), blind
+    ), "a machine whose clock is an hour off"
     assert len({round(at.mfu, 9) for at in speed.over_time(replace(HISTORY, stays=stays), blind) if at.devices}) == 1
 
 
