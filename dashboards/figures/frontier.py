@@ -88,6 +88,10 @@ def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
 def beside_published(study: Study) -> Page:
     """The same with all published results laid over it, a page of its own."""
     page = frontier(study, overlay.PUBLISHED)
+    compute = np.log10([float(c) for trace in page.figure.data for c in trace.x if c])
+    page.figure.update_xaxes(
+        range=[compute.min() - 0.3, compute.max() + 0.3]
+    )  # of its own a phone makes room for names
     rows = pd.concat([page.rows.assign(source=study.runs.name), overlay.rows(overlay.PUBLISHED)], ignore_index=True)
     return replace(page, slug="published", title="Beside published results", rows=rows)
 
@@ -145,4 +149,5 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         hoverinfo="text",
     )
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
-    label(figure, p.compute, p.loss, printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}"), corner="top right")
+    low, said = p.loss if new is None else new[0], printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}")
+    label(figure, p.compute, low, said, corner="top right", over=True)

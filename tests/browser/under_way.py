@@ -44,7 +44,7 @@ def put_under_way(root: Path, name: str = "laptop") -> None:
     lines = [(0.0, {"event": "driver"}), (0.0, {"event": "cluster", "nodes": 2, "gpus": 4.0, "cores": 64.0})]
     for run in placed:
         lines += _events(run, now)
-        _become(RunDir(root, run.run_id), run, now)
+        _become(RunDir(root, run.run_id), run, now, began)
     told = [json.dumps({"time": began + at, **line}, sort_keys=True) for at, line in sorted(lines, key=lambda e: e[0])]
     files.write_bytes(sweep.path / "events.jsonl", "".join(f"{line}\n" for line in told).encode())
     sweep.write_status(_status(name, placed, now, began))
@@ -89,19 +89,32 @@ def _events(run: Placed, now: float) -> list[tuple[float, dict]]:
     return found
 
 
-def _become(folder: RunDir, run: Placed, now: float) -> None:
+def _become(folder: RunDir, run: Placed, now: float, began: float) -> None:
     """Done, with its speed; or without a result; or without anything that it has not begun to write."""
     result = folder.path / "result.json"
+    if run.began <= now:
+        _log(folder, run, now, began + run.began)
     if run.ended <= now:
         known = files.read_object(result)
         files.write_json(result, {**known, "mfu": run.mfu, "flops_per_second": run.mfu * PEAK, "devices": 1})
         return
     result.unlink()
-    if run.began <= now:
-        files.append_line(folder.attempts()[-1] / "tail.jsonl", {"phase": "training"})
-    else:
+    if run.began > now:
         for part in (*folder.attempts(), folder.path / "evals"):
             shutil.rmtree(part)
+
+
+def _log(folder: RunDir, run: Placed, now: float, began: float) -> None:
+    """What its worker says of how far it is: it starts for a minute, and trains slower in between."""
+    spec, attempt, start = folder.spec(), folder.attempts()[-1], 60.0
+    files.append_line(attempt / "events.jsonl", {"event": "start", "time": began + start, "step": 0})
+    trains = max(1.0, run.ended - run.began - start)
+    for tenth in range(1, 11):
+        seconds = trains * (tenth - 0.6 * (tenth == 5)) / 10
+        if run.began + start + seconds <= now:
+            step = tenth * spec.steps // 10
+            speed = spec.tokens_at(step) / seconds
+            files.append_line(attempt / "tail.jsonl", {"phase": "training", "step": step, "tokens_per_second": speed})
 
 
 def _status(name: str, placed: list[Placed], now: float, began: float) -> dict:
