@@ -250,10 +250,7 @@ def getattr_names(package):
     [
         (["adaptive_share=0.4"], "adaptive_share=0.4 has no effect with adaptive=false: .* adaptive=true"),
         (["adaptive_target=1e14"], "adaptive_target=1e\\+14 has no effect"),
-        (
-            ["train.stop_patience=5"],
-            "train.stop_patience=5 has no effect .* or give train.stop_every=1e6",
-        ),
+        (["train.stop_patience=5"], "train.stop_patience=5 has no effect .* or give train.stop_every=1e6"),
         (["placement.min_workers=1"], "placement.min_workers=1: .* every run has one worker: leave it out"),
         (["placement.workers=2", "placement.min_workers=2"], "fewer than placement.workers=2, from 1 to 1"),
         (["train.stop_every=0"], "train.stop_every=0: tokens, 1 or more"),
