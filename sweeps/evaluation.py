@@ -15,7 +15,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import rundir, sweepdir
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps.planning import checks, estimate, grid
+from sweeps.planning import checks, estimate, grid, precedence
 from sweeps.planning import recipe as recipes
 from sweeps.planning import text as texts
 from sweeps.planning.recipe import Evals, Recipe
@@ -107,17 +107,29 @@ def read(given: FewShot, placed: Sequence[str] = ()) -> Order:
     root = rundir.open_root(rundir.default_root(), create=False)
     sweep, record = the_sweep(root, given.sweep)
     recipe = placement(sweep, placed)
-    return order(sweep, record, recipe, _evals(given, record), chosen(record, given.runs))
+    found = order(sweep, record, recipe, _evals(given, record), chosen(record, given.runs))
+    checks.check_workers(recipe, [job.spec for job in found.jobs])
+    return found
 
 
 def placement(sweep: SweepDir, placed: Sequence[str]) -> Recipe:
-    """Where the runs of a sweep may be placed, as its recipe says, for what is done with them afterwards."""
+    """Where the runs of a sweep may be placed, as its recipe says, for what is done with them afterwards.
+
+    Args:
+        placed: words on placement, over those of the recipe.
+
+    Raises:
+        UsageError, StoreError: in one sentence.
+    """
     if not sweep.recipe.exists():
         raise StoreError(
             f"{sweep.recipe} is gone: without it nothing says where the runs of {sweep.name} may be placed"
         )
     off = ["adaptive=false", "prune.by_value=null"]  # of the sweep, not of what comes after it
-    return recipes.load([f"recipe={sweep.recipe}", *off, *placed])
+    found = recipes.load([f"recipe={sweep.recipe}", *off, *placed])
+    checks.check_placements(found)
+    precedence.check(found)
+    return found
 
 
 def order(sweep: SweepDir, record: SweepRecord, recipe: Recipe, evals: EvalSpec, run_ids: Sequence[str]) -> Order:

@@ -57,17 +57,26 @@ def check(recipe: Recipe) -> None:
     schedule = recipe.optim.schedule  # type: ignore[attr-defined]
     train_options.check(recipe.train, schedule=schedule, adaptive=recipe.adaptive, pruned=pruned)
     require_positive(recipe.data, "max_epochs", where="data.")
-    _check_placement(recipe.placement, "placement")
-    _check_elastic(recipe)
-    placing.check(recipe)
-    for label in recipe.placement_of:
-        _check_placement(placing.of(recipe, label), f"placement_of.{label}")
+    check_placements(recipe)
     check_evals(recipe.evals)
     hardware.check(recipe.plan)
     _check_cluster(recipe)
     limits.check(recipe)
     check_model(recipe.family, recipe)
     precedence.check(recipe)
+
+
+def check_placements(recipe: Recipe) -> None:
+    """Refuse placements that have no meaning.
+
+    Raises:
+        ValueError: naming the first key that is wrong, what is allowed and what to do.
+    """
+    _check_placement(recipe.placement, "placement")
+    _check_elastic(recipe)
+    placing.check(recipe)
+    for label in recipe.placement_of:
+        _check_placement(placing.of(recipe, label), f"placement_of.{label}")
 
 
 def _check_cluster(recipe: Recipe) -> None:
