@@ -49,7 +49,7 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
         )
     laws = _law_lines(figure, study, float(table.C.min()))
     for p in study.predictions:
-        _add_prediction(figure, p)
+        _add_prediction(figure, p, named=not published)
     overlay.add(figure, published)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)
     about = (
@@ -132,8 +132,8 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
     return found
 
 
-def _add_prediction(figure: go.Figure, p: Prediction) -> None:
-    """A star, with the interval of a new run where there is one."""
+def _add_prediction(figure: go.Figure, p: Prediction, *, named: bool) -> None:
+    """A star, with the interval of a new run where there is one; in words too, where there is room for them."""
     new, error, said = p.interval_new_run, None, "no calibrated interval of a new run"
     if new is not None:
         error = {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]}
@@ -148,6 +148,8 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         text=[f"prediction {outside(p.decades)} the data<br>loss {p.loss:.3f}<br>{said}"],
         hoverinfo="text",
     )
+    if not named:
+        return
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
     low, said = p.loss if new is None else new[0], printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}")
     label(figure, p.compute, low, said, corner="top right", over=True)

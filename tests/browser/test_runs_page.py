@@ -72,7 +72,7 @@ def test_a_sweep_under_way_is_drawn(opened, simulated, tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     page = opened[0].context.browser.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/sweep")
-    page.get_by_text("17 of 24 done, 4 running, 3 waiting").wait_for()
+    page.get_by_text("16 of 24 done, 4 running, 4 waiting").wait_for()
     for figure in FIGURES:
         page.locator(f"#sweep-{figure} .main-svg").first.wait_for()
     page.locator("#sweep-spending-about", has_text="90%: in ").wait_for()
