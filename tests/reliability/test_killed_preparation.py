@@ -86,3 +86,36 @@ task._shut(SimpleNamespace(shutdown=threading.Event().wait), eval(sys.argv[1]))
 def test_a_pool_that_never_ends_is_left(error, code, sentence):
     done = subprocess.run([sys.executable, "-c", STUCK, error], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, sentence)
+
+
+BORN = """
+import os, signal, sys, time
+from multiprocessing import popen_forkserver
+from pathlib import Path
+from gpt3core.data.prepare import task
+
+def slow(out):
+    time.sleep(60)
+
+def interrupted(popen, process, launch=popen_forkserver.Popen._launch):
+    launch(popen, process)  # it is there, and the command does not know it yet
+    os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    popen_forkserver.Popen._launch = interrupted
+    work = [task.Task(out=Path(sys.argv[1], name), work=slow, given={}) for name in "ab"]
+    try:
+        list(task.in_processes(2)(work))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_a_worker_that_is_being_born_when_the_command_is_interrupted_ends_without_a_word(tmp_path):
+    (tmp_path / "born.py").write_text(BORN)
+    marked = {**os.environ, "MARK": str(tmp_path)}
+    words = [sys.executable, str(tmp_path / "born.py"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=marked)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+    assert not living(str(tmp_path))

@@ -79,7 +79,9 @@ def in_processes(workers: int | None) -> Spread:
             return
         with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_begin) as pool:
             try:
-                for future in as_completed([pool.submit(do, task) for task in tasks]):
+                with _uninterrupted():  # the first is what workers are born at
+                    futures = [pool.submit(do, task) for task in tasks]
+                for future in as_completed(futures):
                     yield future.result()
             except BaseException as error:
                 for child in active_children():
@@ -93,6 +95,22 @@ def in_processes(workers: int | None) -> Spread:
                 raise
 
     return spread
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes when the block has ended: a worker that is half born is known to nobody, who could end it."""
+    if threading.current_thread() is not threading.main_thread():  # to which it comes
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if asked:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _shut(pool: ProcessPoolExecutor, error: BaseException) -> None:
