@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dashboards.figures.style import Page
 
 MOST_KEPT = 20  # figures of one kind whose rows can be asked for; older ones say that they are gone
+LEAST_KEPT, MOST_ROWS = 3, 100_000  # and how many are where they have more rows than that together
 GONE = "the rows of this figure are kept no longer: load its page again\n"
 
 
@@ -91,11 +92,14 @@ class Shelf:
                     self._pages.move_to_end(key)
                     return key
             alike = [key for key, kept in self._pages.items() if kept.slug == page.slug]
-            if len(alike) >= MOST_KEPT:  # one that is drawn at every tick pushes no other kind out
-                del self._pages[alike[0]]
+            while len(alike) >= MOST_KEPT or (len(alike) >= LEAST_KEPT and self._rows(alike) > MOST_ROWS):
+                del self._pages[alike.pop(0)]  # one that is drawn at every tick pushes no other kind out
             key = secrets.token_hex(8)
             self._pages[key] = page
             return key
+
+    def _rows(self, keys: list[str]) -> int:
+        return sum(len(self._pages[key].rows) for key in keys)
 
     def get(self, key: str) -> Page | None:
         """The figure, if it is still kept: what is asked for is kept longest."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from analysis.settings import StudySettings
 from dashboards.exports import Shelf
+from dashboards.run_sets import RunSets
 from gpt3core.errors import LostError, StoreError, UsageError
 from gpt3core.store import places
 from gpt3core.store.rundir import default_root
@@ -51,13 +52,13 @@ class View:
 class Live:
     """Follows a store or a table, whose place is ``root``; ``view`` is what to show now.
 
-    ``shelf`` keeps the figures that are shown, for who asks for the rows behind them.
+    ``shelf`` keeps the figures that are shown, for who asks for the rows behind them; ``sets`` the runs behind numbers.
     """
 
     def __init__(self, given: StudySettings) -> None:
         self.given = given
         self.root = places.local(given.runs) if given.runs else default_root()
-        self.shelf = Shelf()
+        self.shelf, self.sets = Shelf(), RunSets(self.root)
         self._token: Token | None = None
         self._problem = ""  # of the last fit
         self._curves: data.Read = {}
@@ -104,8 +105,10 @@ class Live:
         made = self.view.fitting or time.time()
         curves = data.losses(study.runs, self._curves)
         pages = catalogue.pages(study, curves)
-        name, number = study.runs.name, self.view.number + 1
-        return View(number=number, name=name, answer=spelt(study), pages=pages, study=study, curves=curves, made=made)
+        name, number, answer = study.runs.name, self.view.number + 1, spelt(study)
+        if study.runs.store:  # whoever opens a link before any page that has it was shown
+            self.sets.learn(runs for _, parts in answer for _, runs in parts)
+        return View(number=number, name=name, answer=answer, pages=pages, study=study, curves=curves, made=made)
 
 
 def _sentence(error: Exception) -> str:

@@ -18,6 +18,7 @@ from dashboards.run_list import RunList
 from dashboards.templates import render
 from gpt3core.store import files
 
+MOST_COUNTED = 1e10  # that is printed in full
 MOST_ROWS = 300  # that a page shows; its files hold all
 ASSETS = Path(__file__).resolve().parent / "assets"
 
@@ -74,10 +75,11 @@ def _plot(page: Page) -> Markup:
 
 
 def _cell(value: Any) -> str:
-    """A cell: words as they are, large counts in full, other numbers to five digits."""
+    """A cell: words as they are, counts in full, other numbers to five digits."""
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
     if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
         return str(value)
     number = float(value)
-    return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.5g}"
+    is_count = abs(number) < 1e6 or number.is_integer()
+    return f"{number:,.0f}" if 1000 <= abs(number) < MOST_COUNTED and is_count else f"{number:.5g}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dashboards import writing
 from dashboards.columns import COLUMNS
 from gpt3core.errors import StoreError
 from gpt3core.evals.spec import HELD_OUT
@@ -98,8 +99,8 @@ def commands(root: Path, row: Row) -> list[tuple[str, str]]:
     again, remark = reproduce.command(root, row.run_id, row.sweep.split(", ")[0])
     found = [(f"again ({remark})", again) if again else ("again", remark)]
     found.append(("its last words", shlex.join(["python", "-m", "sweeps.logs", row.run_id, store])))
-    text = ["python", "-m", "gpt3core.generate", f"run={row.run_id}", store, "prompt=In the morning"]
-    return [*found, ("text that it writes (the store keeps none)", shlex.join(text))] if row.status == "done" else found
+    text = ("text that it writes", writing.command(root, row.run_id))
+    return [*found, text] if row.status in writing.TRAINED else found
 
 
 def _held_out(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from gpt3core.words import MINUS, THIN
 
 # alone: a name of a run may hold the like of 1e5, between hyphens or dots
 _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
-_POWER = r"(?<=[\w)])\^(\([^()]*\)|-?[\w.]*\w)"
+_POWER = r"(?<=[\w)\]])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "alpha_C": "α_C", "alpha_N": "α_N", "alpha_D": "α_D"}
 # in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on

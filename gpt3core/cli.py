@@ -10,9 +10,10 @@ from dataclasses import is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from gpt3core import terminal
+from gpt3core.checks import field_types
 from gpt3core.errors import PACKAGES, LostError, StoreError, UsageError, from_library
 from gpt3core.hints import SHOWN, nearest, nearest_keys
 
@@ -172,9 +173,6 @@ def to_object(config: Any, where: str) -> Any:
         raise UsageError(f"{where}: {_reason(error)}") from error
 
 
-_types = cache(get_type_hints)  # which reads every annotation anew
-
-
 def _listed(kind: Any, value: Any) -> Any:
     """Plain data with a list of one wherever a dataclass wants a list and has something else."""
     origin, inner = get_origin(kind), get_args(kind)
@@ -183,7 +181,7 @@ def _listed(kind: Any, value: Any) -> Any:
     if NoneType in inner:
         return _listed(next(a for a in inner if a is not NoneType), value)
     if is_dataclass(kind) and isinstance(value, dict):
-        types = _types(cast(Any, kind))
+        types = field_types(cast(Any, kind))
         return {name: _listed(types.get(name), item) for name, item in value.items()}
     if origin is dict and isinstance(value, dict):
         return {name: _listed(inner[1], item) for name, item in value.items()}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from gpt3core import sizes
 from gpt3core.anomaly import AnomalySpec
-from gpt3core.checks import as_floats, require_between, require_positive
+from gpt3core.checks import as_floats, field_types, require_between, require_positive
 from gpt3core.data import tokenizer, weights
 from gpt3core.labelled import LabelledSpec
 from gpt3core.model import registry
@@ -278,15 +278,12 @@ def to_json(spec: Any) -> str:
     return json.dumps(as_dict(spec), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-_types = cache(get_type_hints)  # which reads every annotation anew
-
-
 def from_dict(cls: type[Any], data: Any) -> Any:
     """Rebuild a specification from plain data. Raises ValueError for missing or unknown fields."""
     if not isinstance(data, dict):
         raise ValueError(f"{cls.__name__}: an object with fields is needed, not {data!r:.50}")
     kind: Any = registry.named(data.get("architecture")).spec if cls is ModelSpec else cls
-    types = _types(kind)
+    types = field_types(kind)
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(set(data) - set(known)):
         raise ValueError(f"{kind.__name__}: unknown field {unknown[0]!r}; known are {', '.join(known)}")

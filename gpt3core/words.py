@@ -24,6 +24,12 @@ def count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def some(names: Sequence[str], most: int = 8) -> str:
+    """Some names, and how many more there are."""
+    more = [] if len(names) <= most else [f"and {len(names) - most:,} more"]
+    return " ".join([", ".join(names[:most]), *more])
+
+
 def number_of(many: int, what: str) -> str:
     """1 run, 2 runs."""
     return f"{many} {what}{'' if many == 1 else 's'}"

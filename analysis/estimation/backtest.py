@@ -24,6 +24,7 @@ MOST_WEIGHT = 0.5  # of the choices, that a cut must have fitted to count
 LEAST_CUTS = 1  # fewer, and there is no calibrated interval
 THIN_CUTS = 3  # fewer, and a reader is warned
 LEVELS = (0.8, 0.95)  # of the intervals whose coverage is told
+EDGES = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0])  # decades of extrapolation, of the bins that it is told of
 
 # How the variance of a miss, in ln L, grows: sigma^2 = noise^2 + rate (reach + NEAR), reach = decades (1 + 10 decades
 # / span of the data). The rate is that of the cuts and a prior's, and cuts count for as many as they are worth: data
@@ -293,6 +294,20 @@ def held(rows: pd.DataFrame, levels: Sequence[float] = LEVELS) -> Array:
     return np.where(np.isfinite(halves), rows.miss.abs().to_numpy(float)[:, None] <= halves, np.nan)
 
 
+def bins(rows: pd.DataFrame) -> Array:
+    """The upper edge, in decades, of the bin that each prediction is in, (rows,).
+
+    Args:
+        rows: of ``judged``.
+    """
+    return np.asarray(EDGES[np.searchsorted(EDGES, rows.decades.to_numpy(float))])
+
+
+def spelt(edge: float) -> str:
+    """A bin in words."""
+    return f"up to {edge:g}"
+
+
 def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Median error, bias and coverage by decades of extrapolation, of the predictions ``judged``.
 
@@ -303,11 +318,11 @@ def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[fl
     if tests.cuts < 2:
         return pd.DataFrame()
     rows = judged(tests, weights, noise, levels)
-    edges, off = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0]), rows.miss.abs()
+    off = rows.miss.abs()
     named = [f"coverage{round(100 * level)}" for level in levels]
     table = pd.DataFrame(
         {
-            "decades": edges[np.searchsorted(edges, rows.decades.to_numpy(float))],
+            "decades": bins(rows),
             "miss": rows.miss,
             **dict(zip(named, held(rows, levels).T, strict=True)),
         }

@@ -230,11 +230,16 @@ def _spread(table: pd.DataFrame, choices: list[Choice], fits: list[Fit], share: 
     return 1.4826 * float(np.nanmedian(np.abs(residual))) * float(np.sqrt(len(table) / freedom))
 
 
+def minimum_name(budget: float) -> str:
+    """What the compute-optimal point of a budget is called among runs."""
+    return f"minimum at {budget:.3g}"
+
+
 def with_minima(table: pd.DataFrame) -> pd.DataFrame:
     """The runs, and below them the compute-optimal points of their budgets as if they were runs."""
     rows = [
         {
-            "run_id": f"minimum at {p.budget:.3g}",
+            "run_id": minimum_name(p.budget),
             "N": p.n_star,
             "D": p.d_star,
             "C": p.budget,

@@ -33,11 +33,16 @@ class Influence:
 
     left_out: str  # a run's name, "size N" or "budget C"
     kind: str  # run | size | budget
-    runs: int
+    run_ids: tuple[str, ...]
     loss: float  # predicted at the target without it
     loss_change: float  # relative
     n_star: float  # the best size at the target's compute without it, found as the prediction's is; nan where none is
     n_star_change: float
+
+    @property
+    def runs(self) -> int:
+        """How many were left out."""
+        return len(self.run_ids)
 
 
 def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, minima: Minima) -> list[Influence]:
@@ -74,7 +79,7 @@ def influences(ensemble: Ensemble, table: pd.DataFrame, point: pd.DataFrame, min
             Influence(
                 left_out=name,
                 kind=kind,
-                runs=len(out),
+                run_ids=tuple(map(str, table.run_id.iloc[out])),
                 loss=float(np.exp(row[0])),
                 loss_change=float(np.expm1(row[0] - base[0])),
                 n_star=without,

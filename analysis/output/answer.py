@@ -184,7 +184,7 @@ def _prediction(study: Study, p: Prediction) -> list[Part]:
     said = f"loss {p.loss:.3f}"
     if p.interval_new_run is not None:
         said += f" ({span(p.interval_new_run, 4)} for a new run)"
-    if p.optimal and p.interval_n is not None:
+    if p.optimal:
         said += f", best size {size(p.n, p.interval_n)} on {size(p.d, p.interval_d)} tokens"
     else:
         said += f", {count(p.n)} on {count(p.d)} tokens"

@@ -125,7 +125,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "backtest": [] if ensemble is None else _backtest(ensemble),
         "coverage": study.coverage.to_dict("records"),
         "fixed_exponents": None if study.fixed is None else dict(vars(study.fixed)),
-        "influence": [vars(i) for i in study.influences],
+        "influence": [{**vars(i), "runs": i.runs} for i in study.influences],
         "forecasts": study.forecasts.to_dict("records"),
         "score_forecasts": [vars(a) for a in study.score_forecasts],
         "few_shot": [_trend(t) for t in study.trends],

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from analysis.estimation import fitted_laws
+from analysis.estimation import backtest, ensemble, fitted_laws
 from analysis.estimation.approaches import CURVES, ENVELOPE, PARABOLAS, PARAMETRIC
 from analysis.estimation.choices import Choice
 from analysis.estimation.fitted_laws import FittedLaw
@@ -17,6 +17,7 @@ from analysis.study import Study
 
 Runs = tuple[str, ...]  # ids, in order, each once
 NONE: Runs = ()
+NEAR = "near"  # the rule of parabolas alone
 
 
 def runs(ids: Iterable[str]) -> Runs:
@@ -80,7 +81,35 @@ def of_row(study: Study, title: str, row: Sequence[str]) -> Runs:
         return of_prediction(study, optimal=first.startswith("best at C"))
     if title.startswith("Ensemble") and study.ensemble is not None:
         return _of_choices(study, [choice for choice in study.ensemble.choices if choice.name == first])
+    if title.startswith("Backtests"):
+        return of_backtests(study, first)
+    if title.startswith("Influence"):
+        return next((runs(i.run_ids) for i in study.influences if (i.left_out, i.kind) == (first, row[1])), NONE)
+    if title.startswith("Rules"):
+        return of_rule(study, first)
     return of_scores(study, first, int(row[1])) if title.startswith("Few-shot") else NONE
+
+
+def of_backtests(study: Study, distance: str) -> Runs:
+    """Those that were predicted from so far off; of the minimum of a budget its runs.
+
+    Args:
+        distance: as ``backtest.spelt`` has it.
+    """
+    weighting = study.weighting
+    if weighting is None:
+        return NONE
+    rows = backtest.judged(weighting.tests, weighting.weights, weighting.calibration.noise)
+    there = [backtest.spelt(decades) == distance for decades in backtest.bins(rows)]
+    minima = {ensemble.minimum_name(p.budget): p.run_ids for p in study.minima.parabolas}
+    return runs(run for name in rows.run_id[there] for run in minima.get(name, (name,)))
+
+
+def of_rule(study: Study, rule: str) -> Runs:
+    """Those that it took out."""
+    out = [run for r in study.rules if r.name == rule for run in r.excluded]
+    far = [run for p in study.minima.parabolas for run in p.far] if rule == NEAR and NEAR not in study.rules_off else []
+    return runs([*out, *far])
 
 
 def _of_minima(study: Study) -> Runs:

@@ -15,7 +15,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.note import Note
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
-from gpt3core.words import number_of
+from gpt3core.words import number_of, some
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out
@@ -36,7 +36,7 @@ def notes(study: Study) -> list[Note]:
 def _rules(study: Study) -> Iterator[Note]:
     for rule in study.rules:
         if rule.excluded:
-            message = f"{number_of(len(rule.excluded), 'run')}: {rule.meaning}: {', '.join(rule.excluded)}"
+            message = f"{number_of(len(rule.excluded), 'run')}: {rule.meaning}: {some(rule.excluded)}"
             yield Note(code=f"rule-{rule.name}", severity="info", message=message)
         if rule.name == "worse-than-smaller" and len(rule.excluded) > MOSTLY * len(study.everything):
             message = (
@@ -361,13 +361,12 @@ def _runs(study: Study) -> Iterator[Note]:
         message = f"{number_of(len(repeated), 'run')} saw the text more than once (epochs): {listed}{more}"
         yield Note(code="repeated-data", severity="info", message=message)
     if study.runs.unmeasured:
-        listed = ", ".join(study.runs.unmeasured)
         message = (
             f"{len(study.runs.unmeasured)} runs are trained and not measured on every task that is asked for now "
-            f"(start the sweep again): {listed}"
+            f"(start the sweep again): {some(study.runs.unmeasured)}"
         )
         yield Note(code="unmeasured", severity="warning", message=message)
     if study.runs.missing:
-        listed = ", ".join(study.runs.missing)
-        message = f"{number_of(len(study.runs.missing), 'run')} of the sweep without a result yet: {listed}"
+        without = some(study.runs.missing)
+        message = f"{number_of(len(study.runs.missing), 'run')} of the sweep without a result yet: {without}"
         yield Note(code="unfinished", severity="warning", message=message)

@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from analysis.estimation import isoflop, uncertainty
+from analysis.estimation import backtest, isoflop, uncertainty
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
+from analysis.output import evidence
 from analysis.output.answer import answer, value_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import change, count, number, outside, size, span
+from gpt3core.words import change, count, number, outside, size, some, span
 
 Row = list[str]
 MOST_INFLUENCES = 6
@@ -193,7 +194,7 @@ def _held_out(study: Study) -> list[Row]:
 def _coverage(study: Study) -> list[Row]:
     return [
         [
-            f"up to {r['decades']:g}",
+            backtest.spelt(r["decades"]),
             str(r["tests"]),
             f"{r['median_abs_error']:.2%}",
             f"{r['mean_miss']:+.2%}",
@@ -280,16 +281,18 @@ def _rules(study: Study) -> list[Row]:
     """Those that took runs out or are off, and the names of the others."""
     rows = [[r.name, r.meaning, _out(r.on, r.excluded)] for r in study.rules]
     if study.minima.parabolas:
-        far = [run_id for p in study.minima.parabolas for run_id in p.far]
         near = f"parabolas only: within {isoflop.NEAR:.0%} of the budget's best loss"
-        rows.append(["near", near, _out("near" not in study.rules_off, far)])
+        far = list(evidence.of_rule(study, evidence.NEAR))
+        rows.append([evidence.NEAR, near, _out(evidence.NEAR not in study.rules_off, far)])
     idle = [name for name, _, out in rows if out == NONE]
     return [*(row for row in rows if row[2] != NONE), ["others", ", ".join(idle), NONE]] if idle else rows
 
 
 def _out(on: bool, runs: list[str]) -> str:
-    """The runs that a rule took out."""
-    return ", ".join(runs) or NONE if on else "off"
+    """How many runs a rule took out, and the first of them."""
+    if not (on and runs):
+        return NONE if on else "off"
+    return f"{len(runs):,}: {some(runs)}"
 
 
 _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (

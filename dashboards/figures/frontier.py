@@ -49,7 +49,7 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
         )
     laws = _law_lines(figure, study, float(table.C.min()))
     for p in study.predictions:
-        _add_prediction(figure, p)
+        _add_prediction(figure, p, named=not published)
     overlay.add(figure, published)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)
     about = (
@@ -88,6 +88,10 @@ def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
 def beside_published(study: Study) -> Page:
     """The same with all published results laid over it, a page of its own."""
     page = frontier(study, overlay.PUBLISHED)
+    compute = np.log10([float(c) for trace in page.figure.data for c in trace.x if c])
+    page.figure.update_xaxes(
+        range=[compute.min() - 0.3, compute.max() + 0.3]
+    )  # of its own a phone makes room for names
     rows = pd.concat([page.rows.assign(source=study.runs.name), overlay.rows(overlay.PUBLISHED)], ignore_index=True)
     return replace(page, slug="published", title="Beside published results", rows=rows)
 
@@ -128,8 +132,8 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
     return found
 
 
-def _add_prediction(figure: go.Figure, p: Prediction) -> None:
-    """A star, with the interval of a new run where there is one."""
+def _add_prediction(figure: go.Figure, p: Prediction, *, named: bool) -> None:
+    """A star, with the interval of a new run where there is one; in words too, where there is room for them."""
     new, error, said = p.interval_new_run, None, "no calibrated interval of a new run"
     if new is not None:
         error = {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]}
@@ -144,5 +148,8 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         text=[f"prediction {outside(p.decades)} the data<br>loss {p.loss:.3f}<br>{said}"],
         hoverinfo="text",
     )
+    if not named:
+        return
     inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
-    label(figure, p.compute, p.loss, printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}"), corner="top right")
+    low, said = p.loss if new is None else new[0], printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}")
+    label(figure, p.compute, low, said, corner="top right", over=True)

@@ -61,10 +61,10 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
 
 
 def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFrame]) -> None:
-    """The runs whose curves were read, from where they were."""
-    read = None if study.training_curves is None else set(study.training_curves.runs)
+    """The runs whose curves were read, from where they were; all of them where none was."""
+    read = set() if study.training_curves is None else set(study.training_curves.runs)
     table = study.table.sort_values(["N", "C"])
-    shown = [run_id in losses and (read is None or run_id in read) for run_id in table.run_id.astype(str)]
+    shown = [run_id in losses and (not read or run_id in read) for run_id in table.run_id.astype(str)]
     table = table[shown]
     for run, color in zip(table.itertuples(), shades(table.N), strict=True):
         run_id, tokens, compute = str(run.run_id), float(str(run.D)), float(str(run.C))

@@ -79,7 +79,6 @@ def _add_law(figure: go.Figure, name: str, row: int | None) -> None:
     law = loss_of_compute()[name]
     grid = np.geomspace(law.low_pf_days, law.high_pf_days, POINTS)
     loss = law.loss(grid)
-    title = f"{law.label}: L ~ C<sup>−{law.exponent:.3g}</sup>"
     figure.add_scatter(
         x=grid * PF_DAY,
         y=loss,
@@ -91,7 +90,7 @@ def _add_law(figure: go.Figure, name: str, row: int | None) -> None:
         **place(row),
     )
     at, corner = (2 * POINTS // 3, "top right") if name == "gpt3" else (POINTS // 6, "bottom left")
-    label(figure, grid[at] * PF_DAY, loss[at], title, row=row, corner=corner, color=GREY)
+    label(figure, grid[at] * PF_DAY, loss[at], law.label, row=row, corner=corner, color=GREY)
     if name == "gpt3":
         models = gpt3_models()
         days = models.train_flops.to_numpy(float) / PF_DAY

@@ -136,6 +136,7 @@ def of_size(sizes: Iterable[float]) -> dict[str, Any]:
         "ticktext": [count(10**t) for t in ticks],
         "thickness": 12,
         "outlinewidth": 0,
+        **{"len": 0.88, "y": 1, "yanchor": "top"},  # a legend below that wraps takes room from the panel, not from it
     }
     return {"colorscale": scale(), "cmin": low, "cmax": max(high, low + 1e-9), "colorbar": bar}
 
@@ -153,7 +154,7 @@ def add_scale(figure: go.Figure, sizes: Iterable[float], *, pixels: int | None =
     if pixels is not None:
         above = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "ypad": 22}
         marker["colorbar"] |= {**above, "lenmode": "pixels", "len": pixels, "thickness": 8, "title": {"text": ""}}
-        marker["colorbar"]["ticktext"] = [f"N {text}" for text in marker["colorbar"]["ticktext"]]
+        marker["colorbar"]["ticktext"][0] = f"N {marker['colorbar']['ticktext'][0]}"
     figure.add_scatter(x=[None] * len(sizes), y=[None] * len(sizes), mode="markers", marker=marker, showlegend=False)
 
 

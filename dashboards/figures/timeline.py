@@ -20,13 +20,20 @@ SCALE = 170  # pixels of the bar of sizes
 NAMED, MOST_NAMES = 8, 60  # characters of a node, as elsewhere; nodes that are named
 NOWHERE, TO_COME = "node not known", "to come"
 HATCH = "rgba(255,255,255,0.75)"
+
+
+def _hatched(shape: str) -> dict[str, object]:
+    """A pattern in white over the colour of a size; in its place the pattern alone would be there, and no legend."""
+    return {"pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": HATCH, "size": 6}}
+
+
 # how a stay ended -> the look of its bar
 LOOKS: dict[str, dict[str, object]] = {
     past.DONE: {},
     past.RUNNING: {"opacity": 0.55},
-    past.STOPPED: {"pattern": {"shape": "/", "fgcolor": HATCH, "size": 6}},
-    past.FAILED: {"pattern": {"shape": "x", "fgcolor": HATCH, "size": 6}, "line": {"color": "#D55E00", "width": 2}},
-    past.UNSEEN: {"pattern": {"shape": ".", "fgcolor": HATCH, "size": 6}},
+    past.STOPPED: _hatched("/"),
+    past.FAILED: {**_hatched("x"), "line": {"color": "#D55E00", "width": 2}},
+    past.UNSEEN: _hatched("."),
 }
 CLEAR = "rgba(0,0,0,0)"
 

@@ -14,6 +14,7 @@ from dashboards.figures.style import Page, axes
 from dashboards.figures.timeline import clock, moment, stamp
 from gpt3core.words import cost, duration, number_of
 from sweeps.watching import history as past
+from sweeps.watching import said
 from sweeps.watching import speed as speeds
 from sweeps.watching.history import History
 from sweeps.watching.speed import Speed
@@ -54,7 +55,7 @@ def utilisation(history: History) -> Page:
         )
     axes(figure, "", f"{unit} in use", log_x=False)
     figure.update_xaxes(type="date")
-    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(range=[0, 1.08 * max([n for _, n in held] + [has.devices for has in history.cluster] + [1.0])])
     figure.update_layout(height=LOW)
     share = past.share_in_use(history)
     about = (
@@ -84,7 +85,7 @@ def spending(history: History) -> Page:
     )
     last = taken[-1] if taken else (history.now, 0.0, 0.0)
     more = history.to_come or {}
-    spoke = history.now if history.spoke is None else min(history.spoke, history.now)
+    spoke = _spoke(history)
     then = _taken_at(taken, spoke)  # what is to come is counted from there on
     end = (then[0] + more.get("hours", 0.0), then[1] + more.get("usd", 0.0))
     if history.ends is not None and more.get("hours"):
@@ -135,11 +136,11 @@ def _expected(history: History, then: tuple[float, float], more: Mapping[str, fl
 def _add_interval(figure: go.Figure, history: History, then: tuple[float, float], more: Mapping[str, float]) -> None:
     """Where the end lies with 90%, along the line to it: time and cost that are to come are off by one factor."""
     assert history.ends is not None and history.off_by is not None
-    left, high = history.ends - history.now, min(history.off_by, MOST_OFF)
+    spoke, high = _spoke(history), min(history.off_by, MOST_OFF)
     cut = high < history.off_by
     factors = (1 / history.off_by, 1.0, high)
     figure.add_scatter(
-        x=[moment(history.now + factor * left) for factor in factors],
+        x=[moment(spoke + factor * (history.ends - spoke)) for factor in factors],
         y=[then[0] + factor * more.get("hours", 0.0) for factor in factors],
         mode="lines+markers",
         line={"color": faint(PALETTE[0]), "width": 12},
@@ -158,10 +159,11 @@ def _add_interval(figure: go.Figure, history: History, then: tuple[float, float]
 def _between(history: History, then: tuple[float, float], more: Mapping[str, float]) -> str:
     """The interval in words."""
     assert history.ends is not None and history.off_by is not None
-    left, ends = history.ends - history.now, (1 / history.off_by, history.off_by)
     hours, usd = more.get("hours", 0.0), more.get("usd", 0.0)
-    costs = " to ".join(cost(then[0] + f * hours, then[1] + f * usd, history.unit) for f in ends)
-    return f"90%: in {' to '.join(duration(f * left) for f in ends)}, {costs}"
+    factors = (1 / history.off_by, history.off_by)
+    times = said.between(_spoke(history), history.ends, history.now, history.off_by)
+    costs = " to ".join(cost(then[0] + f * hours, then[1] + f * usd, history.unit) for f in factors)
+    return f"90%: in {' to '.join(map(duration, times))}, {costs}"
 
 
 def speed(history: History, of_runs: Mapping[str, Speed]) -> Page:
@@ -191,12 +193,19 @@ def speed(history: History, of_runs: Mapping[str, Speed]) -> Page:
     figure.update_layout(height=LOW)
     told = f"{sum(stay.run_id in of_runs for stay in history.stays):,} of {number_of(len(history.stays), 'start')}"
     what = "Model-FLOPs utilisation of the devices that runs held" if rated else "Training FLOPs a second of all runs"
-    about = f"{what}: each run by the mean of its training, which is told of {told}."
+    how = "as its logs place it (nothing is trained while it starts or is asked questions)"
+    how = how if any(run.along for run in of_runs.values()) else "by the mean of its training"
+    about = f"{what}: each run {how}, which is told of {told}."
     about += "" if rated else f" The peak of these {history.unit}s is not known, so neither is the share of it."
     columns = {"time": [stamp(at.time) for at in along], "devices": [at.devices for at in along]}
     columns |= {"flops_per_second": [at.flops_per_second for at in along], "mfu": [at.mfu for at in along]}
     title = "Model-FLOPs utilisation" if rated else "Training speed"
     return Page(slug="speed", title=title, about=about, figure=figure, rows=pd.DataFrame(columns))
+
+
+def _spoke(history: History) -> float:
+    """When the driver spoke last, from where on it told what is to come."""
+    return history.now if history.spoke is None else min(history.spoke, history.now)
 
 
 def _taken_at(taken: Sequence[tuple[float, float, float]], time: float) -> tuple[float, float]:

@@ -55,13 +55,9 @@ def register(app: Any, live: Live) -> None:
 def _sentences(live: Live, view: View) -> tuple[list[Any], list[Any]]:
     """The first lines of the answer as a paragraph each, and the others as a list, with the command that comes next."""
     lead, others = summary.split(view.answer)
-    store = view.study is not None and view.study.runs.store
-    paragraphs = [
-        html.P([html.Strong([*_label(view, line), ": "]), *tables.linked(line[1], store=store)]) for line in lead
-    ]
-    listed = [
-        part for line in others for part in (html.Dt(_label(view, line)), html.Dd(tables.linked(line[1], store=store)))
-    ]
+    sets = live.sets if view.study is not None and view.study.runs.store else None
+    paragraphs = [html.P([html.Strong([*_label(view, line), ": "]), *tables.linked(line[1], sets)]) for line in lead]
+    listed = [part for line in others for part in (html.Dt(_label(view, line)), html.Dd(tables.linked(line[1], sets)))]
     return paragraphs, listed + (_next(live) if view.study is not None and view.study.predictions else [])
 
 

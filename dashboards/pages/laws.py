@@ -22,7 +22,6 @@ from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
 
 if TYPE_CHECKING:
-    from analysis.output.answer import Spelt
     from dashboards.figures.style import Page
 
 PATH, TITLE = "/laws", "Laws"
@@ -253,7 +252,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return _answer(fit, desk.live.view.answer), out, refit.command(fit.asked)
+        return _answer(fit, desk.live), out, refit.command(fit.asked)
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:
@@ -273,13 +272,13 @@ def _drawn(
     return gallery.draw(desk.live, name, page, [of, axes], was, code)
 
 
-def _answer(fit: Fit, before: Sequence[Spelt]) -> list[Any]:
+def _answer(fit: Fit, live: Live) -> list[Any]:
     """The answer of the fit, and what it was as the app was started, where that is something else."""
-    parts, store = [], fit.study.runs.store
-    for label, now, was in refit.beside(fit.answer, before):
-        parts += [html.Dt(gallery.typeset(label)), html.Dd(tables.linked(now, store=store))]
+    parts, sets = [], live.sets if fit.study.runs.store else None
+    for label, now, was in refit.beside(fit.answer, live.view.answer):
+        parts += [html.Dt(gallery.typeset(label)), html.Dd(tables.linked(now, sets))]
         if was:
-            parts.append(html.Dd(["as started: ", *tables.linked(was, store=store)], className="before"))
+            parts.append(html.Dd(["as started: ", *tables.linked(was, sets)], className="before"))
     return parts
 
 
@@ -302,14 +301,24 @@ def _register_cut(app: Any, desk: Desk) -> None:
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
         here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
-        every = -(-len(found) // MOST_MARKS)
-        marks = {i: powers(cut.fitted_to) if i % every == 0 else "" for i, cut in enumerate(found)}
         from dashboards.figures.backtest import backtest
 
         page = backtest(fit.study, rows=here.rows)
         drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
         written = flops(here.fitted_to) if moved else dash.no_update
-        return written, 0, len(found) - 1, marks, found.index(here), {}, gallery.typeset(refit.foretold(here)), *drawn
+        slider: tuple[Any, ...] = (0, len(found) - 1, _marks(found), found.index(here), {})
+        return written, *slider, gallery.typeset(refit.foretold(here)), *drawn
+
+
+def _marks(cuts: Sequence[Cut]) -> dict[int, str]:
+    """The computes of some cuts by their place on the slider, none twice."""
+    every, shown = -(-len(cuts) // MOST_MARKS), ""
+    marks = {}
+    for i, cut in enumerate(cuts):
+        said = powers(cut.fitted_to) if i % every == 0 else ""
+        marks[i] = said if said != shown else ""
+        shown = said or shown
+    return marks
 
 
 def _code(fit: Fit, cut: Cut) -> str:

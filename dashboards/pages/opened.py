@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -12,7 +13,7 @@ from dash import dcc, html
 from dashboards import one_run, side_by_side
 from dashboards.live import Live
 from dashboards.one_run import OneRun
-from dashboards.pages import gallery
+from dashboards.pages import gallery, written
 from dashboards.pages.tables import table
 from dashboards.side_by_side import Line, SideBySide
 from gpt3core.errors import StoreError
@@ -25,9 +26,10 @@ BESIDE = 8  # runs beside each other at most
 CURVE = "runs-curve"
 
 
-def layout() -> list[Any]:
+def layout(state: Mapping[str, str]) -> list[Any]:
     """Places for both."""
-    one = [html.Div(id="runs-one"), *gallery.figure(CURVE), html.Div(id="runs-commands")]
+    figure = html.Div(gallery.figure(CURVE) if state["run"] else [], id="runs-figure")
+    one = [html.Div(id="runs-one"), figure, written.layout(state), html.Div(id="runs-commands")]
     return [
         html.Section(id="runs-beside"),
         html.Section(one),
@@ -41,6 +43,7 @@ def register(app: Any, live: Live, runs: RunTable) -> None:
     _register_one(app, live, runs)
     _register_curve(app, live, runs)
     _register_closing(app)
+    written.register(app, live, runs)
 
 
 def links(words: str) -> list[Any]:
@@ -98,6 +101,17 @@ def _register_one(app: Any, live: Live, runs: RunTable) -> None:
 
 
 def _register_curve(app: Any, live: Live, runs: RunTable) -> None:
+    @app.callback(
+        dash.Output("runs-figure", "children"),
+        dash.Input({"state": "run"}, "value"),
+        dash.State("runs-figure", "children"),
+        prevent_initial_call=True,
+    )
+    def place(run_id: str | None, there: list[Any] | None) -> list[Any]:
+        if there or not run_id:  # what draws is five megabytes, which the table does without
+            raise dash.exceptions.PreventUpdate
+        return gallery.figure(CURVE)
+
     @app.callback(
         *gallery.outputs(CURVE),
         dash.Input({"state": "run"}, "value"),

@@ -9,7 +9,7 @@ from typing import Any
 import dash
 from dash import dash_table, dcc, html
 
-from dashboards import curve_export, query
+from dashboards import curve_export, query, writing
 from dashboards.columns import COLUMNS, DEFAULT, TEXT
 from dashboards.live import Live
 from dashboards.pages import inputs, opened
@@ -30,6 +30,7 @@ STATE = {
     "page": "1",
     "chosen": "",  # run ids with commas, to be shown beside each other
     "run": "",  # the one that is open
+    "prompt": writing.PROMPT,  # after which it writes
 }
 CELL = {
     "backgroundColor": "var(--paper)",
@@ -62,7 +63,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                         id={"state": "filter"},
                         value=state["filter"],
                         type="search",
-                        debounce=0.15,
+                        debounce=0.1,
                         placeholder="filter: loss<3.2 size=d64 status!=done lr>=1e-3, or any word",
                     ),
                     dcc.Dropdown(
@@ -76,7 +77,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             ),
             html.P(id="runs-count", role="status"),
             _table(state),
-            *opened.layout(),
+            *opened.layout(state),
             *(inputs.hidden(name, state) for name in ("sort", "page", "chosen", "run")),
             dcc.Store(id="runs-shown"),
         ]
@@ -101,6 +102,7 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
 def _table(state: Mapping[str, str]) -> Any:
     right = [{"if": {"column_id": name}, "textAlign": "right"} for name, c in COLUMNS.items() if c.kind != TEXT]
     right += [{"if": {"column_id": name}, "textAlign": "right"} for name in OF_GROUPS[1:]]
+    whole = {"if": {"column_id": "note"}, "whiteSpace": "normal", "minWidth": "220px"}
     return dash_table.DataTable(
         id="runs-table",
         page_action="custom",
@@ -114,7 +116,7 @@ def _table(state: Mapping[str, str]) -> Any:
         ],
         style_table={"overflowX": "auto"},
         style_cell=CELL,
-        style_cell_conditional=right,
+        style_cell_conditional=[*right, whole],
         style_header={"fontWeight": 600},
         style_data_conditional=[
             {"if": {"state": "active"}, "backgroundColor": "var(--paper)", "border": "1px solid var(--link)"},
@@ -146,12 +148,12 @@ def register(app: Any, live: Live) -> None:
     """The page follows the store and what its reader chooses."""
     runs = RunTable(live.root)
     _serve_curves(app.server, live, runs)
-    _register_table(app, runs)
+    _register_table(app, live, runs)
     _register_choice(app)
     opened.register(app, live, runs)
 
 
-def _register_table(app: Any, runs: RunTable) -> None:
+def _register_table(app: Any, live: Live, runs: RunTable) -> None:
     @app.callback(
         *(dash.Output("runs-table", name) for name in ("data", "columns", "page_count", "page_current")),
         *(dash.Output("runs-table", name) for name in ("row_selectable", "selected_rows")),
@@ -179,22 +181,22 @@ def _register_table(app: Any, runs: RunTable) -> None:
         by_clock = was is not None and dash.ctx.triggered_id in ("tick", None)
         view = runs.look(at_most_every=opened.LOOK_SECONDS) if by_clock or was is None else runs.view
         order = ",".join(("-" if by["direction"] == "desc" else "") + by["column_id"] for by in sort_by or ())
+        wanted = query.parse(words or "", live.sets.find)
         asked = [words or "", group or "", order]
         at = 0 if was is not None and was[1] != asked else at or 0
         # of all that is asked, and not of the clock alone: an answer that a later tick overtook was discarded
-        if by_clock and was is not None and was[:4] == [view.number, asked, columns, at]:
+        if by_clock and was is not None and was[:5] == [view.number, asked, wanted.problem, columns, at]:
             raise dash.exceptions.PreventUpdate
-        wanted = query.parse(asked[0])
         kept = wanted.keep(view.rows)
         of_groups = asked[1] in COLUMNS
         data, heads, at, pages = _grouped(kept, asked[1], at) if of_groups else _listed(kept, order, columns, at)
         picked, ids = set((chosen or "").split(",")), [row["id"] for row in data]
         selected: Any = [] if of_groups else [i for i, name in enumerate(ids) if name in picked]
-        if by_clock and was is not None and was[4] == ids:
+        if by_clock and was is not None and was[5] == ids:
             selected = dash.no_update  # a box that was just ticked may not be in the address yet
         said = _count(view, kept, wanted.problem, asked[0])
         table = (data, heads, pages, at, False if of_groups else "multi", selected)
-        return (*table, said, order, str(at + 1), [view.number, asked, columns, at, ids])
+        return (*table, said, order, str(at + 1), [view.number, asked, wanted.problem, columns, at, ids])
 
 
 def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> tuple[Any, Any, int, int]:
@@ -287,7 +289,7 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
     def curves(kind: str) -> Any:
         if kind not in curve_export.KINDS:
             return flask.Response(f"curves.{kind:.10}: csv or parquet\n", 404, mimetype="text/plain")
-        wanted = query.parse(flask.request.args.get("filter", ""))
+        wanted = query.parse(flask.request.args.get("filter", ""), live.sets.find)
         if wanted.problem:
             return flask.Response(f"{wanted.problem}\n", 400, mimetype="text/plain")
         view = runs.whole()

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 PATH, TITLE = "/sweep", "Sweep"
 STATE = {"sweep": ""}  # a name; the one last driven by default
-FIGURES = ("timeline", "utilisation", "speed", "spending")
+FIGURES = {
+    "timeline": "Runs over nodes",
+    "utilisation": "Devices held",
+    "speed": "How well they are used",
+    "spending": "Cost and end",
+}
 OTHERS = 40  # runs that wait, failed or are held that are listed
 BAD = (standing.DEAD, "failed", standing.SILENT)
 
@@ -43,7 +48,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             ),
             html.Div(id="sweep-standing"),
             dcc.Store(id="sweep-shown"),
-            *(part for name in FIGURES for part in gallery.figure(f"sweep-{name}")),
+            *(part for name, what in FIGURES.items() for part in (html.H2(what), *gallery.figure(f"sweep-{name}"))),
         ]
     )
 

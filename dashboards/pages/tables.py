@@ -8,12 +8,12 @@ from urllib.parse import urlencode
 
 from dash import dcc, html
 
-from dashboards import query, summary
+from dashboards import summary
 from dashboards.pages.gallery import typeset
-from dashboards.pages.inputs import LONGEST
 
 if TYPE_CHECKING:
     from analysis.output.answer import Part
+    from dashboards.run_sets import RunSets
 
 
 def link(run_id: str) -> Any:
@@ -21,19 +21,13 @@ def link(run_id: str) -> Any:
     return dcc.Link(run_id, href=f"/runs?{urlencode({'run': run_id})}")
 
 
-def address(run_ids: Iterable[str]) -> str:
-    """Of the page Runs with these runs and no others; empty where they are more than an address takes."""
-    words = query.of_runs(run_ids)
-    return f"/runs?{urlencode({'filter': words})}" if len(words) <= LONGEST else ""
-
-
-def linked(parts: Iterable[Part], *, store: bool) -> list[Any]:
+def linked(parts: Iterable[Part], sets: RunSets | None) -> list[Any]:
     """A sentence whose numbers lead to the runs that they rest on.
 
     Args:
-        store: where these runs have a page; those of a table have none.
+        sets: of the store of these runs; None of a table, whose runs have no page.
     """
-    pieces = summary.linked(parts, address if store else lambda _: "")
+    pieces = summary.linked(parts, (lambda _: "") if sets is None else sets.address)
     return [_behind(text, to) if to else html.Span(typeset(text)) for text, to in pieces]
 
 

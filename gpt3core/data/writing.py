@@ -16,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +35,7 @@ MANIFEST = "manifest.json"
 TOKEN = np.dtype("<u2")  # GPT-2's vocabulary is of 50,257
 SHARD_TOKENS = 1 << 30  # of a file, at most: a mapped file keeps a descriptor, of which a process mostly has 1,024
 BLOCK_TOKENS = 1 << 22  # written at once
+BATCH = 1 << 20  # characters, or tokens, that are cut at once
 WORDS_KEPT = 6000
 KEPT_BYTES = 1 << 26  # of a source's held-out text: its first documents, for evaluation
 WORD = re.compile(r"\b[a-z]{3,14}\b")
@@ -128,15 +129,33 @@ def write(documents: Iterable[tuple[str, str, Text]], folder: Path, *, source: s
     Raises:
         ValueError: for a source's name that is no file's, an unknown tokenizer, or tokens that it does not have.
     """
-    cut, end = _cutter(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
+    cut = _cutter(tokenizer)
     with _Begun(folder, source) as begun:
-        for side, domain, given in documents:
-            text, tokens = cut(given)
-            begun.note(side, domain, text)
-            begun.add(side, tokens, 1, len(text.encode()))
-            begun.add(side, end, 0, 0)
+        for side, domains, given in _batches(documents):
+            texts, tokens = cut(given)
+            size = 0
+            for domain, text in zip(domains, texts, strict=True):
+                begun.note(side, domain, text, size)
+                size += len(text.encode())
+            begun.add(side, tokens, len(texts), size)
             pulse.beat()
     return begun.described()
+
+
+def _batches(documents: Iterable[tuple[str, str, Text]]) -> Iterator[tuple[str, list[str], list[Text]]]:
+    """Documents of one side that follow one another there: their domains, and what is given of each."""
+    waiting: dict[str, tuple[list[str], list[Text]]] = {}
+    length: collections.Counter[str] = collections.Counter()
+    for side, domain, given in documents:
+        domains, of = waiting.setdefault(side, ([], []))
+        domains.append(domain)
+        of.append(given)
+        length[side] += len(given)
+        if length[side] >= BATCH:
+            yield side, *waiting.pop(side)
+            length[side] = 0
+    for side, (domains, of) in waiting.items():
+        yield side, domains, of
 
 
 def join(pieces: Iterable[Piece], folder: Path, *, source: str, tokenizer: str) -> Source:
@@ -223,20 +242,26 @@ class _Begun:
         return _described(self._folder, self._place, self._sides)
 
 
-def _cutter(name: str) -> Callable[[Text], tuple[str, np.ndarray]]:
-    """What makes text and tokens of either, without the end of text that tokens may have."""
+def _cutter(name: str) -> Callable[[Sequence[Text]], tuple[Sequence[str], np.ndarray]]:
+    """What makes the texts of documents, and their tokens with end-of-text after each, of either."""
     encode, encoding, end = tokenizers.encoder(name), tokenizers.load(name), tokenizers.end_of_text(name)
 
-    def cut(given: Text) -> tuple[str, np.ndarray]:
-        if isinstance(given, str):
-            return given, encode(given)
-        tokens = given[:-1] if len(given) and given[-1] == end else given
-        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < end:
+    def whole(tokens: np.ndarray) -> np.ndarray:
+        ended = tokens if len(tokens) and tokens[-1] == end else np.append(tokens, end)
+        own = ended[:-1]
+        if len(own) and not 0 <= int(own.min()) <= int(own.max()) < end:
             raise ValueError(
-                f"a document has the tokens {tokens.min()} to {tokens.max()}, and {name} has 0 to {end - 1}: name the "
+                f"a document has the tokens {own.min()} to {own.max()}, and {name} has 0 to {end - 1}: name the "
                 "tokenizer by which it was made"
             )
-        return encoding.decode(tokens.tolist()), tokens
+        return ended
+
+    def cut(given: Sequence[Text]) -> tuple[Sequence[str], np.ndarray]:
+        texts = [one for one in given if isinstance(one, str)]
+        if len(texts) == len(given):
+            return texts, encode(texts)
+        tokens = [encode([one]) if isinstance(one, str) else whole(one) for one in given]
+        return [encoding.decode(one[:-1].tolist()) for one in tokens], np.concatenate(tokens)
 
     return cut
 

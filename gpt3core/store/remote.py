@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ from gpt3core.store.unit import Unit
 FRESH_SECONDS = 5.0  # between two looks at the store
 SHARE = 0.1  # of the time, at most, that a driver spends looking and committing how it stands
 READERS = 16
+STOP, GO = "-stop", "-go"
+REQUEST = re.compile(r"/stop/[^/]+/\d+-\d+-(stop|go)$")
 
 
 class Remote:
@@ -104,8 +107,8 @@ class Remote:
 
     def fetch_requests(self, sweep: str) -> None:
         """Have the requests to stop runs of a sweep as files here."""
-        keys = self.objects.list(f"sweeps/{sweep}/stop")
-        asked = {key.rpartition("/")[2] for key in keys}
+        last = {key.split("/")[-2]: key for key in sorted(self._requests(sweep))}
+        asked = {run_id for run_id, key in last.items() if key.endswith(STOP)}
         folder = self.root / "sweeps" / sweep / "stop"
         here = {path.name for path in folder.glob("*")} if folder.exists() else set()
         for run_id in here - asked:
@@ -114,12 +117,20 @@ class Remote:
             files.write_bytes(files.make_folder(folder) / run_id, b"")
 
     def request(self, sweep: str, run_id: str, *, stop: bool) -> None:
-        """Ask for a run to be stopped, or no more."""
-        key = f"sweeps/{sweep}/stop/{run_id}"
-        if stop:
-            self.objects.put(key, json.dumps({"stop": run_id}).encode())
-        else:
-            self.objects.delete([key])
+        """Ask for a run to be stopped, or no more: the last that was asked counts.
+
+        Each is an object of its own, so that one which arrives a second time, later, asks for nothing anew.
+        """
+        before = self._requests(sweep, run_id)
+        number = 1 + max((int(key.rpartition("/")[2].partition("-")[0]) for key in before), default=0)
+        key = f"sweeps/{sweep}/stop/{run_id}/{number:08d}-{time.time_ns()}{STOP if stop else GO}"
+        self.objects.put(key, json.dumps({"stop": stop}).encode())
+        self.objects.delete(before)
+
+    def _requests(self, sweep: str, run_id: str = "") -> list[str]:
+        """The keys of what was asked, of one run or of all."""
+        keys = self.objects.list(f"sweeps/{sweep}/stop/{run_id}".rstrip("/"))
+        return [key for key in keys if REQUEST.search(key)]
 
 
 class Follower:

@@ -328,6 +328,7 @@ class Driver:
                 self._job(state.spec, state.workers),
                 prefix=state.prefix,
                 keep=self.trunks.keep(state),
+                usd_per_hour=self.spending.price(state.run_id, allocation),
                 halvings=state.tally.halvings,
             )
             shape = self.estimates.kind(state.spec).worker
@@ -339,7 +340,6 @@ class Driver:
         self.happenings.note("start", run_id=state.run_id, allocation=dict(allocation), expected_seconds=round(left, 1))
 
     def _job(self, run: RunSpec, workers: int | None = None) -> Job:
-        peak, price = self.estimates.device(run)
         return Job(
             spec=run,
             evals=self.evals,
@@ -348,8 +348,7 @@ class Driver:
             threads=max(1, int(self.estimates.own(run).placement.cpus)),
             numerics=self._numerics(),
             checkpoint_seconds=self.place.checkpoint_seconds,
-            peak_flops=peak,
-            usd_per_hour=price,
+            peak_flops=self.estimates.peak_flops(run),
             layout=self.estimates.layout(run, workers),
             hang_seconds=self.place.hang_seconds,
         )
@@ -366,9 +365,9 @@ class Driver:
         self.record = replace(self.record, **changes)
         self.sweep.write_record(self.record)
 
-    def _price(self, run_id: str) -> float:
+    def _price(self, run_id: str, kind: str) -> float:
         state = self.states.get(run_id)
-        return self.estimates.price if state is None else self.estimates.device(state.spec)[1]
+        return self.estimates.price(None if state is None else state.spec, kind)
 
     def _loss(self, run_id: str) -> float | None:
         measured = held_out_loss(RunDir(self.root, run_id), self.evals)

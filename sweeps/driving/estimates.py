@@ -18,6 +18,7 @@ from gpt3core.spec import RunSpec
 from sweeps.driving.run_state import RunState
 from sweeps.driving.throughput import Seen, Throughput
 from sweeps.planning import estimate, hardware, placing
+from sweeps.planning.limits import Cost
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling.scheduler import Job, Kind
 
@@ -109,10 +110,22 @@ class Estimates:
         kind = self.kind(state.spec, state.workers)
         return kind.workers * (kind.worker.gpus or kind.worker.cpus)
 
-    @property
-    def price(self) -> float:
-        """USD per hour of a GPU of the recipe's; of a core there is nothing to say."""
-        return hardware.usd_per_hour(self.plan) if self.place.gpus else 0.0
+    def price(self, run: RunSpec | None, kind: str = "") -> float:
+        """USD per hour of a GPU; of a core there is nothing to say.
+
+        Args:
+            run: that has it; None for a preparation, which goes where the recipe's runs do.
+            kind: of its node, where that is known; by default what the run is estimated for.
+        """
+        if not self.place.gpus:
+            return 0.0
+        of = self._recipe if run is None else self.own(run)
+        return hardware.usd_per_hour(of.plan, kind or of.placement.accelerator)
+
+    def rate(self, state: RunState) -> Cost:
+        """What a second of a run takes, by what it is estimated for."""
+        devices = self.devices(state)
+        return Cost(devices, devices * self.price(state.spec) / 3600)
 
     def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:
         """How a run is cut over its workers, where more than replicas are asked for or needed.
@@ -128,12 +141,9 @@ class Estimates:
             self._layouts[key] = estimate.placed(run, own)
         return self._layouts[key]
 
-    def device(self, run: RunSpec) -> tuple[float | None, float]:
-        """Peak FLOP/s and USD per hour of a GPU that a run has; of a core there is nothing to say."""
-        if not self.place.gpus:
-            return None, 0.0
-        plan = self.own(run).plan
-        return hardware.gpu(plan).peak_flops, hardware.usd_per_hour(plan)
+    def peak_flops(self, run: RunSpec) -> float | None:
+        """Of a GPU that a run has; of a core there is nothing to say."""
+        return hardware.gpu(self.own(run).plan).peak_flops if self.place.gpus else None
 
     # ------------------------------------------------------------------------------------------------- what is learned
 

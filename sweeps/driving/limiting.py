@@ -21,7 +21,8 @@ from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.spending import Spending
-from sweeps.planning import hardware, limits, placing
+from sweeps.planning import limits, placing
+from sweeps.planning.limits import NOTHING, Cost
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import quota
 from sweeps.scheduling.inventory import Inventory
@@ -88,29 +89,25 @@ class Limits:
 
     # ------------------------------------------------------------------------------------------------- what is left
 
-    def _all(self) -> float:
-        """Device-seconds that the sweep may take in all."""
-        hours = [math.inf if self.limit.hours is None else self.limit.hours]
-        if self.limit.usd is not None:
-            hours.append(self.limit.usd / hardware.usd_per_hour(self.recipe.plan))
-        return 3600 * min(hours)
-
-    def _left(self, now: float) -> float:
-        """Device-seconds that are not spent; dollars by what they cost when they were."""
-        used, found = self.spending.used(now), [math.inf]
-        if self.limit.hours is not None:
-            found.append(self.limit.hours - (used.gpu_hours if self.recipe.placement.gpus else used.core_hours))
-        if self.limit.usd is not None:
-            found.append((self.limit.usd - used.usd) / hardware.usd_per_hour(self.recipe.plan))
-        return 3600 * min(found)
+    def _left(self, now: float) -> Cost:
+        """What is not spent; dollars by what they cost when they were."""
+        used = self.spending.used(now)
+        hours = used.gpu_hours if self.recipe.placement.gpus else used.core_hours
+        return limits.all_of(self.limit).plus(Cost(3600 * hours, used.usd), -1)
 
     def reached(self, now: float) -> bool:
         """Whether nothing more may run."""
         if not self.any:
             return False
-        held = sum(_devices(run) for run in self.cluster.running())
-        reserve = min(RESERVE_SECONDS * held, RESERVE * self._all()) if math.isfinite(self._all()) else 0.0
-        return self._left(now) <= reserve or now >= self._until - LAST_SECONDS
+        held = limits.total(map(self._holds, self.cluster.running()))
+        each = zip(self._left(now), held, limits.all_of(self.limit), strict=True)
+        spent = any(left <= min(RESERVE_SECONDS * rate, RESERVE * whole) for left, rate, whole in each)
+        return spent or now >= self._until - LAST_SECONDS
+
+    def _holds(self, run: Running) -> Cost:
+        """What a second of a run under way takes, or of a preparation."""
+        devices = sum(run.allocation.values()) * (run.worker.gpus or run.worker.cpus)
+        return Cost(devices, self.spending.usd_per_second(run.run_id) or 0.0)
 
     # ------------------------------------------------------------------------------------------------ what may happen
 
@@ -133,14 +130,14 @@ class Limits:
         """
         if not self.any or (self._chosen.order is None and len(waiting) > MANY and not self.reached(now)):
             return list(waiting)
-        left, found, closed = self._left(now) - self._promised(states), [], self.reached(now)
+        left, found, closed = self._left(now).plus(self._promised(states), -1), [], self.reached(now)
         refused = []
         for state in sorted(waiting, key=lambda s: self._rank(s.run_id)):
-            seconds, devices = self.estimates.job(state).seconds, self.estimates.devices(state)
-            if closed or seconds * devices > left or now + seconds > self._until - LAST_SECONDS:
+            cost = self.takes(state)
+            if closed or not cost.within(left) or now + self._seconds(state) > self._until - LAST_SECONDS:
                 refused.append(state)
                 continue
-            left -= seconds * devices
+            left = left.plus(cost, -1)
             found.append(state)
         if refused:
             self._refuse(refused, states, final=not found)
@@ -178,15 +175,22 @@ class Limits:
     def _rank(self, run_id: str) -> int:
         return 0 if self._chosen.order is None else self._chosen.order.get(run_id, len(self._chosen.order))
 
-    def _promised(self, states: Mapping[str, RunState]) -> float:
-        """Device-seconds that the runs under way still take; of those asked to stop, what a checkpoint does."""
+    def _promised(self, states: Mapping[str, RunState]) -> Cost:
+        """What the runs under way still take; those asked to stop, what a checkpoint does."""
         running = [s for s in states.values() if s.phase == Phase.RUNNING]
-        most = {s.run_id: STOP_SECONDS * self.estimates.devices(s) for s in running if s.stopping}
-        return sum(min(self._takes(s), most.get(s.run_id, math.inf)) for s in running)
+        return limits.total(self.takes(s, most=STOP_SECONDS if s.stopping else math.inf) for s in running)
 
-    def _takes(self, state: RunState) -> float:
-        """Device-seconds that a run still takes."""
-        return self.estimates.left(state) * self.estimates.devices(state)
+    def takes(self, state: RunState, most: float = math.inf) -> Cost:
+        """What a run still takes, of so many seconds at most."""
+        return self._rate(state).times(min(most, self._seconds(state)))
+
+    def _rate(self, state: RunState) -> Cost:
+        """What a second of a run takes: of dollars, what its nodes cost where it has some."""
+        rate, usd = self.estimates.rate(state), self.spending.usd_per_second(state.run_id)
+        return rate if usd is None else rate._replace(usd=usd)
+
+    def _seconds(self, state: RunState) -> float:
+        return self.estimates.job(state).seconds if state.phase == Phase.WAITING else self.estimates.left(state)
 
     def _stop_all(self, running: Sequence[RunState], now: float) -> None:
         if running and not self._stopped:
@@ -203,18 +207,18 @@ class Limits:
                     self._stop(state)
             return
         left = self._left(now)
-        promised = sum(map(self._takes, running))
-        if promised <= left * (1 + TOLERANCE):
+        promised = limits.total(map(self.takes, running))
+        if promised.within(left.times(1 + TOLERANCE)):
             self._over_since = math.inf
             return
         self._over_since = min(self._over_since, now)
-        patience = min(PATIENCE_SECONDS, PATIENCE * left / sum(map(self.estimates.devices, running)))
+        patience = min(PATIENCE_SECONDS, PATIENCE / limits.total(map(self._rate, running)).share(left))
         if now - self._over_since < patience:
             return  # a speed that was just measured may be a moment's
         for state in sorted(running, key=self._worth):
-            if promised <= left * (1 + TOLERANCE):
+            if promised.within(left.times(1 + TOLERANCE)):
                 return
-            promised -= self._takes(state)
+            promised = promised.plus(self.takes(state), -1)
             self.say(f"limit   {state.run_id} would end beyond {self._why(now)}: it writes its checkpoint")
             self._stop(state)
 
@@ -286,8 +290,8 @@ class Limits:
         on_the_way = (Phase.RUNNING, Phase.AWAITED, Phase.DONE)
         return limits.Left(
             seconds=[self.estimates.alone(s) for s in here],
-            devices=[self.estimates.devices(s) for s in here],
-            device_seconds=0.0 if self.reached(now) else self._left(now) - self._promised(states),
+            rates=list(map(self._rate, here)),
+            left=NOTHING if self.reached(now) else self._left(now).plus(self._promised(states), -1),
             until=self._until - LAST_SECONDS - now,
             places=sorted([*ends, *[0.0] * max(0, places - len(ends))]),
             **limits.common([s.spec for s in here]),
@@ -326,8 +330,8 @@ class Limits:
     def missing(self, states: Mapping[str, RunState]) -> Missing:
         """What the runs that did not end would still take."""
         left = [s for s in states.values() if s.phase in (Phase.WAITING, Phase.RUNNING, Phase.AWAITED, Phase.HELD)]
-        hours = sum(map(self._takes, left)) / 3600
-        return Missing(runs=len(left), device_hours=hours, usd=hours * self.estimates.price)
+        cost = limits.total(map(self.takes, left))
+        return Missing(runs=len(left), device_hours=cost.device_seconds / 3600, usd=cost.usd)
 
     def beyond(self, states: Mapping[str, RunState]) -> list[str]:
         """The runs that are held for a limit."""
@@ -353,7 +357,3 @@ class Limits:
 
     def _deadline(self) -> dict[str, float]:
         return {} if self.deadline is None else {"deadline": round(self.deadline, 1)}
-
-
-def _devices(run: Running) -> float:
-    return sum(run.allocation.values()) * (run.worker.gpus or run.worker.cpus)

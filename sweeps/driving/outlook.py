@@ -91,7 +91,7 @@ class Outlook:
 
     def _under_way(self, state: RunState, now: float, wall: float) -> dict[str, Any]:
         held, flops = self.spending.since(state.run_id, now), self.estimates.flops_per_second(state)
-        devices, peak = self.estimates.devices(state), self.estimates.device(state.spec)[0]
+        devices, peak = self.estimates.devices(state), self.estimates.peak_flops(state.spec)
         return {
             "since": None if held is None else round(wall - held, 1),
             "ends": round(wall + self.estimates.left(state), 1),
@@ -111,17 +111,13 @@ class Outlook:
         """Of the runs that are to end in this sweep; what is held is apart."""
         on = [s for s in states.values() if s.phase in (Phase.WAITING, Phase.RUNNING, Phase.SPARE)]
         held = [s for s in states.values() if s.phase == Phase.HELD]
-        price = self.estimates.price
-        hours, later = (sum(self._seconds(s) * self.estimates.devices(s) for s in group) / 3600 for group in (on, held))
+        now, later = (limits.total(map(self.limits.takes, group)) for group in (on, held))
         return {
-            "hours": round(hours, 5),
-            "usd": round(hours * price, 4),
-            "held_hours": round(later, 5),
-            "held_usd": round(later * price, 4),
+            "hours": round(now.device_seconds / 3600, 5),
+            "usd": round(now.usd, 4),
+            "held_hours": round(later.device_seconds / 3600, 5),
+            "held_usd": round(later.usd, 4),
         }
-
-    def _seconds(self, state: RunState) -> float:
-        return self.estimates.job(state).seconds if state.phase == Phase.WAITING else self.estimates.left(state)
 
     def _account(self) -> dict[str, float] | None:
         account = self.estimates.account()

@@ -18,9 +18,10 @@ from gpt3core.errors import StoreError
 from gpt3core.store import files, signs
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
+from sweeps.scheduling.inventory import ACCELERATOR
 
 if TYPE_CHECKING:
-    from sweeps.scheduling.inventory import Inventory
+    from sweeps.scheduling.inventory import Allocation, Inventory
     from sweeps.scheduling.scheduler import Running
 
 TOOK, FREED, CLUSTER = "took", "freed", "cluster"  # events of the sweep's log
@@ -134,23 +135,25 @@ def _number(event: Mapping[str, Any], name: str) -> float:
 class Spending:
     """Keeps a sweep's account while it is driven, by the driver's clock."""
 
-    def __init__(self, sweep: SweepDir, usd_per_hour: Callable[[str], float], note: Any) -> None:
+    def __init__(self, sweep: SweepDir, price: Callable[[str, str], float], note: Any) -> None:
         """Take up what earlier drivers left.
 
         Args:
-            usd_per_hour: of one GPU of a run's, by its name.
+            price: USD per hour of a GPU of this kind that a run has; the kind is empty where its node does not say it.
             note: writes a line of the sweep's log.
         """
-        self._root, self._usd_per_hour, self._note = sweep.root, usd_per_hour, note
+        self._root, self._price, self._note = sweep.root, price, note
         ledger = read(_events(sweep))
         self._closed = ledger.used
         self._left: dict[str, Spell] | None = dict(ledger.open)  # of an earlier driver, until the first look
         self._least = _said(sweep)
         self._open: dict[str, Spell] = {}
         self._living: dict[str, float] = {}  # what the nodes had at the last look
+        self._kinds: dict[str, str] = {}  # of the GPUs of every node that was seen
 
     def living(self, inventory: Inventory) -> None:
         """Take note of what the living nodes have, where that changed."""
+        self._kinds |= {node.name: node.labels.get(ACCELERATOR, "") for node in inventory}
         gpus, cores = (sum(getattr(node.total, name) for node in inventory) for name in ("gpus", "cpus"))
         there = {"nodes": len(inventory), "gpus": gpus, "cores": cores}
         if inventory and there != self._living:  # none at all: it is just starting, or cannot be seen now
@@ -165,13 +168,14 @@ class Spending:
         ended = {}
         for run_id, run in holding.items():
             workers = sum(run.allocation.values())
-            gpus, cores = workers * run.worker.gpus, workers * run.worker.cpus
+            rates = workers * run.worker.gpus, workers * run.worker.cpus, self.price(run_id, run.allocation)
             before = self._open.get(run_id)
-            if before is not None and (before.gpus, before.cores) == (gpus, cores):
+            if before is not None and (before.gpus, before.cores, before.usd_per_hour) == rates:
                 continue
-            if before is not None:  # a gang that grew or shrank
+            if before is not None:  # a gang that grew or shrank, or has other nodes or prices
                 self._close(before, now)
-            self._take(Spell(run_id=run_id, began=now, gpus=gpus, cores=cores, usd_per_hour=self._usd_per_hour(run_id)))
+            gpus, cores, price = rates
+            self._take(Spell(run_id=run_id, began=now, gpus=gpus, cores=cores, usd_per_hour=price))
         for run_id in [i for i in self._open if i not in holding]:
             ended[run_id] = self._close(self._open.pop(run_id), now)
         return ended
@@ -182,6 +186,16 @@ class Spending:
         for spell in self._open.values():
             used = used.plus((now - spell.began) / 3600, **_rates(vars(spell)))
         return used
+
+    def price(self, run_id: str, allocation: Allocation) -> float:
+        """USD per hour of one of a run's GPUs, on average over the nodes that it is on."""
+        prices = [n * self._price(run_id, self._kinds.get(node, "")) for node, n in allocation.items()]
+        return sum(prices) / max(1, sum(allocation.values()))
+
+    def usd_per_second(self, run_id: str) -> float | None:
+        """Of all GPUs that a run holds, None where it holds none."""
+        spell = self._open.get(run_id)
+        return None if spell is None else spell.gpus * spell.usd_per_hour / 3600
 
     def since(self, run_id: str, now: float) -> float | None:
         """For how many seconds a run has held its devices, None where it holds none."""

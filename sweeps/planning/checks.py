@@ -80,11 +80,12 @@ def check_placements(recipe: Recipe) -> None:
 
 
 def _check_cluster(recipe: Recipe) -> None:
-    gpus = recipe.plan.gpus
-    for place in (recipe.placement, *(placing.of(recipe, label) for label in recipe.placement_of)):
+    for found in (recipe, *(placing.own(recipe, label) for label in recipe.placement_of)):
+        place, gpus = found.placement, found.plan.gpus
         if gpus is not None and place.workers * (place.gpus or 1) > gpus:
+            kind = f" of {place.accelerator}" if recipe.plan.gpus_of and place.accelerator else ""
             raise UsageError(
-                f"plan.gpus={gpus}: a run takes placement.workers={place.workers} of placement.gpus="
+                f"plan.gpus={gpus}{kind}: a run takes placement.workers={place.workers} of placement.gpus="
                 f"{place.gpus or 1:g}; give a larger cluster, or fewer workers"
             )
 
@@ -190,7 +191,8 @@ def _check_elastic(recipe: Recipe) -> None:
 
 
 def _check_placement(place: Placement, where: str) -> None:
-    positive = ("workers", "max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds", "shrink_seconds")
+    require_between(place, 1, hardware.MOST_GPUS, "workers", where=f"{where}.")
+    positive = ("max_failures", "checkpoint_seconds", "stall_seconds", "hang_seconds", "shrink_seconds")
     require_positive(place, *positive, where=f"{where}.")
     for name, value in vars(estimate.pins(place)).items():
         if value is not None and value < 1:

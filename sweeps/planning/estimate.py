@@ -83,7 +83,7 @@ def on_gpus(spec: RunSpec, plan: Hardware, place: Placement = ALONE) -> GpuEstim
     worth = [gpus for gpus in counts if ideal / gpus <= plan.max_days]  # the others cannot end in time
     fastest: GpuEstimate | None = None
     for gpus in (*worth, *(gpus for gpus in reversed(counts) if gpus not in worth)):
-        found = _on(spec, plan, wanted, gpus)
+        found = _on(spec, wanted, gpus, hardware.usd_per_hour(plan, place.accelerator))
         if found is not None and (fastest is None or found.days < fastest.days):
             fastest = found
         if found is not None and found.days <= plan.max_days:
@@ -106,7 +106,7 @@ def _counts(wanted: Task, plan: Hardware, place: Placement) -> list[int]:
     return [*counts, most] if plan.gpus == most and most not in counts else counts
 
 
-def _on(spec: RunSpec, plan: Hardware, wanted: Task, gpus: int) -> GpuEstimate | None:
+def _on(spec: RunSpec, wanted: Task, gpus: int, usd_per_hour: float) -> GpuEstimate | None:
     """The estimate for so many GPUs, if a layout of them fits."""
     choice = choose.choose(wanted, gpus)
     if choice is None:
@@ -117,7 +117,7 @@ def _on(spec: RunSpec, plan: Hardware, wanted: Task, gpus: int) -> GpuEstimate |
         task=wanted,
         choice=choice,
         days=days,
-        usd=gpus * days * 24 * hardware.usd_per_hour(plan),
+        usd=gpus * days * 24 * usd_per_hour,
         mfu=costs.train_flops(spec.model, spec.tokens) / (gpus * days * 86_400 * wanted.device.peak_flops),
     )
 

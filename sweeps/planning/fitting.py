@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpt3core.spec import RunSpec
-from sweeps.planning import hardware, limits, totals
-from sweeps.planning.limits import Left
+from sweeps.planning import limits, totals
+from sweeps.planning.limits import Cost, Left
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.totals import Timed
 
@@ -89,19 +89,14 @@ def _limits(recipe: Recipe, taken: Taken) -> str:
 
 
 def _room(recipe: Recipe, known: Sequence[Timed], trained: Sequence[RunSpec], taken: Taken, places: int) -> Left:
-    limit, seconds = recipe.limit, [math.inf]
-    if limit.hours is not None:
-        seconds.append(3600 * (limit.hours - taken.hours))
-    if limit.usd is not None:
-        seconds.append(3600 * (limit.usd - taken.usd) / hardware.usd_per_hour(recipe.plan))
-    until = math.inf
+    limit, until = recipe.limit, math.inf
     if limit.deadline is not None:
         until = limits.deadline(limit.deadline, taken.deadline_began or taken.now) - taken.now
     specs = [run.spec for run in known]
     return Left(
         seconds=[run.seconds for run in known],
-        devices=[_each(run) for run in known],
-        device_seconds=min(seconds),
+        rates=[run.rate for run in known],
+        left=limits.all_of(limit).plus(Cost(3600 * taken.hours, taken.usd), -1),
         until=until,
         places=[0.0] * places,
         begun=limits.begun(trained),
@@ -129,15 +124,10 @@ def _where(recipe: Recipe) -> str:
     return f"{n:g} {limits.device(recipe)}{'s' * (n != 1)}"
 
 
-def _each(run: Timed) -> float:
-    """GPUs that a run takes; cores where it has none."""
-    return run.kind.workers * (run.kind.worker.gpus or run.kind.worker.cpus)
-
-
 def _cost(recipe: Recipe, runs: Sequence[Timed]) -> str:
-    hours = sum(run.seconds * _each(run) for run in runs) / 3600
-    usd = f", {hours * hardware.usd_per_hour(recipe.plan):,.3g} USD" if recipe.placement.gpus else ""
-    return f"{hours:,.3g} {limits.device(recipe)}-hours{usd}"
+    cost = limits.total(run.rate.times(run.seconds) for run in runs)
+    usd = f", {cost.usd:,.3g} USD" if recipe.placement.gpus else ""
+    return f"{cost.device_seconds / 3600:,.3g} {limits.device(recipe)}-hours{usd}"
 
 
 def _named(runs: Sequence[Timed]) -> str:

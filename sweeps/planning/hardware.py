@@ -63,9 +63,16 @@ def gpu(plan: Hardware) -> Gpu:
     return GPUS[plan.gpu]
 
 
-def usd_per_hour(plan: Hardware) -> float:
-    """The assumed price of one GPU."""
-    return plan.usd_per_gpu_hour if plan.usd_per_gpu_hour is not None else gpu(plan).usd_per_hour
+def usd_per_hour(plan: Hardware, kind: str | None = None) -> float:
+    """The assumed price of one GPU.
+
+    Args:
+        kind: as Ray labels its nodes; by default the plan's. One that nobody gave a price has the plan's.
+    """
+    kind = kind or plan.gpu
+    if kind in plan.usd_per_gpu_hour_of:
+        return plan.usd_per_gpu_hour_of[kind]
+    return plan.usd_per_gpu_hour if plan.usd_per_gpu_hour is not None else GPUS.get(kind, gpu(plan)).usd_per_hour
 
 
 def check(plan: Hardware) -> None:
@@ -88,6 +95,7 @@ def check(plan: Hardware) -> None:
         )
     if not plan.max_days > 0:
         raise UsageError(f"plan.max_days={plan.max_days}: days that a run may take, above 0")
-    price = plan.usd_per_gpu_hour
-    if price is not None and not 0 <= price < MOST_USD:
-        raise UsageError(f"plan.usd_per_gpu_hour={price}: US dollars, from 0 to {MOST_USD:g}")
+    prices = {"": plan.usd_per_gpu_hour, **{f"_of.{kind}": usd for kind, usd in plan.usd_per_gpu_hour_of.items()}}
+    for where, price in prices.items():
+        if price is not None and not 0 <= price < MOST_USD:
+            raise UsageError(f"plan.usd_per_gpu_hour{where}={price}: US dollars, from 0 to {MOST_USD:g}")

@@ -9,16 +9,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
 from gpt3core.spec import RunSpec
 from gpt3core.trunk import family, stable_steps
-from sweeps.planning import hardware, placing
+from sweeps.planning import placing
 from sweeps.planning.recipe import Limit, Recipe
 
 MOST_HOURS = 1e12
+LEAST_COST = 1e-15  # of a run, which is above 0
 MOST_FLOPS = 1e36
 MOST_SECONDS = 100 * 365.25 * 86_400
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -35,6 +37,11 @@ def devices(recipe: Recipe) -> float:
     """How many of them a run takes."""
     place = recipe.placement
     return place.workers * (place.gpus or place.cpus)
+
+
+def all_of(limit: Limit) -> Cost:
+    """What the whole sweep may take."""
+    return Cost(math.inf if limit.hours is None else 3600 * limit.hours, math.inf if limit.usd is None else limit.usd)
 
 
 def spends(limit: Limit) -> bool:
@@ -63,7 +70,7 @@ def check(recipe: Recipe) -> None:
             )
         if not 0 < limit.usd <= MOST_HOURS:
             raise UsageError(f"limit.usd={limit.usd:g}: US dollars that the whole sweep may cost, above 0")
-        if not hardware.usd_per_hour(recipe.plan):
+        if not any(placing.prices(recipe)):
             raise UsageError(f"limit.usd={limit.usd:g} has no effect with plan.usd_per_gpu_hour=0: give a price")
     most = max([1.0, devices(recipe), *(devices(placing.own(recipe, label)) for label in recipe.placement_of)])
     if limit.devices is not None and limit.devices < most:
@@ -118,16 +125,51 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
+class Cost(NamedTuple):
+    """Of a run or of a second of it, or what may be spent: a tuple, for thousands are made in a turn of the driver."""
+
+    device_seconds: float = math.inf
+    usd: float = math.inf
+
+    def plus(self, other: Cost, times: float = 1.0) -> Cost:
+        """With another so many times."""
+        return Cost(self.device_seconds + times * other.device_seconds, self.usd + times * other.usd)
+
+    def times(self, k: float) -> Cost:
+        """k of these."""
+        return Cost(k * self.device_seconds, k * self.usd)
+
+    def within(self, left: Cost) -> bool:
+        """Whether so much is left."""
+        return self.device_seconds <= left.device_seconds and self.usd <= left.usd
+
+    def share(self, left: Cost) -> float:
+        """Of what is left, by the limit that is nearer; where there is none, its device-seconds."""
+        if left == UNLIMITED:
+            return self.device_seconds
+        return max(
+            (part / whole if whole > 0 else math.inf) if part else 0.0 for part, whole in zip(self, left, strict=True)
+        )
+
+
+UNLIMITED, NOTHING = Cost(), Cost(0.0, 0.0)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """All of them."""
+    return reduce(Cost.plus, costs, NOTHING)
+
+
 @dataclass(kw_only=True)
 class Left:
-    """What is left to spend as runs are chosen, in seconds and devices of each run.
+    """What is left to spend as runs are chosen, and what they take of it.
 
     A run of a family that begins alike costs only what those chosen before have not trained already.
     """
 
     seconds: Sequence[float]  # of each run
-    devices: Sequence[float]
-    device_seconds: float = math.inf  # that may still be spent, by hours and by dollars
+    rates: Sequence[Cost]  # of a second of each
+    left: Cost = UNLIMITED
     until: float = math.inf  # seconds to the deadline
     places: list[float] = field(default_factory=list)  # when each place of the cluster is free, in seconds from now
     families: Sequence[str] = ()
@@ -143,12 +185,12 @@ class Left:
         return self.seconds[run] * (1 - shared / self.tokens[run]) if shared else self.seconds[run]
 
     def cost(self, run: int) -> float:
-        """Device-seconds of a run after those chosen."""
-        return max(1e-9, self.own(run) * self.devices[run])
+        """Of a run after those chosen, as a share of what is left."""
+        return max(LEAST_COST, self.rates[run].times(self.own(run)).share(self.left))
 
     def fits(self, run: int) -> bool:
         """Whether it would end within what is left."""
-        if self.own(run) * self.devices[run] > self.device_seconds:
+        if not self.rates[run].times(self.own(run)).within(self.left):
             return False
         begin = self.places[0] if self.places else 0.0
         return begin + self.own(run) <= self.until
@@ -156,7 +198,7 @@ class Left:
     def take(self, run: int) -> None:
         """Choose it."""
         seconds = self.own(run)
-        self.device_seconds -= seconds * self.devices[run]
+        self.left = self.left.plus(self.rates[run], -seconds)
         if self.places:
             heapq.heapreplace(self.places, self.places[0] + seconds)
         if self.families and (name := self.families[run]):

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
+from sweeps.planning import hardware
 from sweeps.planning.recipe import Own, Placement, Recipe
 from sweeps.scheduling.inventory import Kind, Resources
 from sweeps.scheduling.jobs import Rules
@@ -26,11 +27,37 @@ def of(recipe: Recipe, label: str) -> Placement:
 
 
 def own(recipe: Recipe, label: str) -> Recipe:
-    """The recipe as it is for one size, with its placement and the GPU that it runs on."""
+    """The recipe as it is for one size, with its placement, the GPU that it runs on, and how many there are of it."""
     place, plan = of(recipe, label), recipe.plan
-    if place.accelerator is not None and place.accelerator in _estimated():
-        plan = replace(plan, gpu=place.accelerator)
+    if place.accelerator is not None:
+        gpu = place.accelerator if place.accelerator in hardware.GPUS else plan.gpu
+        plan = replace(plan, gpu=gpu, gpus=plan.gpus and cluster_gpus(recipe).get(place.accelerator))
     return replace(recipe, placement=place, plan=plan)
+
+
+def cluster_gpus(recipe: Recipe) -> dict[str, int]:
+    """How many GPUs of each kind ``plan.gpus`` are, those of ``plan.gpu`` or of the placement's accelerator first."""
+    plan = recipe.plan
+    first = recipe.placement.accelerator or plan.gpu
+    return {first: (plan.gpus or 0) - sum(plan.gpus_of.values()), **plan.gpus_of}
+
+
+def price(recipe: Recipe, label: str) -> float:
+    """USD per hour of a GPU that the runs of a size are expected to have."""
+    found = own(recipe, label)
+    return hardware.usd_per_hour(found.plan, found.placement.accelerator)
+
+
+def prices(recipe: Recipe) -> list[float]:
+    """USD per hour of the GPUs that runs of a recipe may have."""
+    kinds = [place.accelerator for place in _places(recipe)]
+    anywhere = recipe.plan.usd_per_gpu_hour_of if None in kinds else ()
+    return [hardware.usd_per_hour(recipe.plan, kind) for kind in (*kinds, *anywhere)]
+
+
+def _places(recipe: Recipe) -> list[Placement]:
+    """Of all sizes: the recipe's, and those of their own."""
+    return [recipe.placement, *(of(recipe, label) for label in recipe.placement_of)]
 
 
 def priority(recipe: Recipe, label: str) -> int:
@@ -88,15 +115,46 @@ def check(recipe: Recipe) -> None:
             raise UsageError(f"placement_of.{label}.accelerator has no effect with placement.gpus=0: leave it out")
         if given.rack is not None and of(recipe, label).workers == 1 and recipe.family != "gpt3":
             raise UsageError(f"placement_of.{label}.rack has no effect on runs of one worker: leave it out")
-    for where, at in [("placement", place), *((f"placement_of.{i}", of(recipe, i)) for i in recipe.placement_of)]:
+    for where, at in zip(
+        ["placement", *(f"placement_of.{i}" for i in recipe.placement_of)], _places(recipe), strict=True
+    ):
         for name in ("accelerator", "rack"):
             if getattr(at, name) == "":
                 raise UsageError(f"{where}.{name}='': the name of a GPU or of a node's label, or null for any")
-    if place.accelerator in _estimated() and recipe.plan.gpu not in (type(recipe.plan)().gpu, place.accelerator):
+    _check_kinds(recipe)
+    if place.accelerator in hardware.GPUS and recipe.plan.gpu not in (type(recipe.plan)().gpu, place.accelerator):
         raise UsageError(
             f"plan.gpu={recipe.plan.gpu} has no effect with placement.accelerator={place.accelerator}, which is what "
             "runs are estimated for: leave it out"
         )
+
+
+def _check_kinds(recipe: Recipe) -> None:
+    """Refuse numbers and prices of kinds of GPUs that are no other kinds, or that no run can have."""
+    plan, kinds = recipe.plan, {place.accelerator for place in _places(recipe)}
+    first, *_ = counts = cluster_gpus(recipe)
+    for name in ("gpus_of", "usd_per_gpu_hour_of"):
+        for kind in getattr(plan, name):
+            if kind not in kinds and None not in kinds:
+                raise UsageError(
+                    f"plan.{name}.{kind[:40]} has no effect: all runs ask for {' or '.join(sorted(map(str, kinds)))}"
+                    f"{nearest(kind, sorted(map(str, kinds)))}; leave it out, or ask for it by placement_of"
+                )
+    if plan.gpus is None:
+        return
+    for kind, count in plan.gpus_of.items():
+        if count < 1 or counts[first] < 0:
+            raise UsageError(f"plan.gpus_of.{kind}={count}: GPUs of that kind, from 1 to plan.gpus={plan.gpus} in all")
+        if kind == first:
+            raise UsageError(
+                f"plan.gpus_of.{kind}: {kind} is what plan.gpus={plan.gpus} are but for those of other kinds"
+            )
+    for kind in kinds:
+        if kind is not None and not counts.get(kind):
+            raise UsageError(
+                f"plan.gpus={plan.gpus} are {', '.join(f'{n} of {k}' for k, n in counts.items())}, and runs ask for "
+                f"{kind}: say how many of them there are, like plan.gpus_of='{{{kind}: 8}}'"
+            )
 
 
 def check_labels(recipe: Recipe, labels: Iterable[str]) -> None:
@@ -112,16 +170,9 @@ def check_labels(recipe: Recipe, labels: Iterable[str]) -> None:
 
 def workers_of(recipe: Recipe) -> Sequence[int]:
     """The numbers of ranks that runs of the recipe may have."""
-    return [recipe.placement.workers, *(of(recipe, label).workers for label in recipe.placement_of)]
+    return [place.workers for place in _places(recipe)]
 
 
 def prioritised(recipe: Recipe) -> bool:
     """Whether runs differ in priority."""
     return any(given.priority for given in recipe.placement_of.values())
-
-
-def _estimated() -> Sequence[str]:
-    """GPUs whose figures are known."""
-    from sweeps.planning import hardware
-
-    return tuple(hardware.GPUS)

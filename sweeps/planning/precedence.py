@@ -91,7 +91,7 @@ def _placed(recipe: Any) -> list[tuple[str, tuple[str, ...], str]]:
     if not recipe.placement.gpus and not gpt3:
         found.append(("placement.gpus", ("placement.accelerator",), "placement.gpus=1"))
     if recipe.plan.gpus is None:
-        found.append(("plan.gpus", ("plan.rack_nodes", "plan.node_hours"), "plan.gpus=1024"))
+        found.append(("plan.gpus", ("plan.gpus_of", "plan.rack_nodes", "plan.node_hours"), "plan.gpus=1024"))
     if not recipe.placement.rack and not any(given.rack for given in own):
         found.append(("placement.rack", ("plan.rack_nodes",), "placement.rack=ray.io/gpu-domain"))
     return found

@@ -143,10 +143,12 @@ class Hardware:
     gpu: str = "H100"
     max_days: float = 30.0
     gpus: int | None = None  # of a cluster: the most that a run may take, and the whole sweep's wall-clock on it
+    gpus_of: dict[str, int] = field(default_factory=dict)  # of these, the ones of other kinds: {A100: 64}
     rack_nodes: int | None = None  # of that cluster, in each rack; by default all are one
     node_hours: float | None = None  # between two losses of one of its nodes, on average; by default none is lost
     mfu: float | None = None  # share of the peak that a working GPU reaches; recomputation and bubbles come on top
-    usd_per_gpu_hour: float | None = None
+    usd_per_gpu_hour: float | None = None  # of every kind but for those of ...
+    usd_per_gpu_hour_of: dict[str, float] = field(default_factory=dict)  # ... which have their own: {A100: 1.2}
 
 
 @dataclass(kw_only=True)

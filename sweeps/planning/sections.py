@@ -10,7 +10,7 @@ class Limit:
     """What the sweep may take, over all of its drivers; at a limit it stops with what it has, and goes on if raised."""
 
     hours: float | None = None  # GPU-hours; core-hours where placement.gpus is 0
-    usd: float | None = None  # of GPUs, at plan.usd_per_gpu_hour
+    usd: float | None = None  # of GPUs, at plan.usd_per_gpu_hour or that of their kind
     deadline: str | None = None  # 2027-01-31T18:00, or from the first command that gave it: 90m, 12h, 3d
     devices: int | None = None  # GPUs in use at once; cores where placement.gpus is 0
     target: float | None = None  # FLOPs about which runs tell, where not all fit; by default ten times the largest's

@@ -259,11 +259,14 @@ def _budget_row(
 
 
 def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> None:
-    device = hardware.gpu(recipe.plan)
-    title = (
-        f"{recipe.name} on {recipe.plan.gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and "
-        f"{device.memory_bytes / 1e9:.0f} GB a GPU; time by {_speed(recipe, device)}"
+    plans = {run.label: placing.own(recipe, run.label).plan for run in runs}
+    kinds = {plan.gpu: hardware.gpu(plan) for plan in plans.values()}
+    each = (
+        f"{gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and {device.memory_bytes / 1e9:.0f} GB a GPU; time by "
+        f"{_speed(recipe, device)}"
+        for gpu, device in kinds.items()
     )
+    title = f"{recipe.name} on {'; on '.join(each)}"
     columns = ("size", "tokens", "parameters", "of D.1", "6ND of D.1", "C exact", "PF-days", "epochs")
     layout = ("GPUs", "data", "state", "tensor", "pipe", "micro", "again", "GB", "bubble", "days", "USD", "MFU")
     why: dict[str, str] = {}
@@ -278,7 +281,8 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
     beyond = ("C exact", "MFU", "pipe", "tensor")
     terminal.table(out, title, (*columns, *layout), rows, words={"size"}, last=(*last, *beyond))
     for name, words in why.items():
-        out.print(f"{name}: {words}", markup=False)
+        on = f" on {plans[name].gpu}" * (len(kinds) > 1)
+        out.print(f"{name}{on}: {words}", markup=False)
     out.print(
         "parameters: exact, head tied; 6ND of D.1: with Table D.1's parameter counts and tokens in whole billions; "
         "C exact: matrix products incl. head and the pairs that causal and banded masks leave, x3. 1.3B and 13B are "
@@ -287,7 +291,12 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
         "messages, and with no failures; MFU is of the model's own FLOPs. Saves take at most 4% of the time."
     )
     if recipe.plan.usd_per_gpu_hour is None:
-        out.print(f"USD at {device.usd_per_hour:.2f} a GPU-hour, a round figure: set plan.usd_per_gpu_hour to yours.")
+        for gpu, device in kinds.items():
+            if gpu not in recipe.plan.usd_per_gpu_hour_of:
+                key = f"plan.usd_per_gpu_hour{f'_of={{{gpu}: ...}}' * (len(kinds) > 1)}"
+                out.print(
+                    f"USD at {device.usd_per_hour:.2f} a {gpu}-hour, a round figure: set {key} to yours.", markup=False
+                )
 
 
 def _speed(recipe: Recipe, device: hardware.Gpu) -> str:

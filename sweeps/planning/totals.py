@@ -10,6 +10,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
 from gpt3core.words import duration
 from sweeps.planning import estimate, hardware, placing, timeline, trunks
+from sweeps.planning.limits import Cost
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import simulator
 from sweeps.scheduling.inventory import ACCELERATOR, Inventory, Kind
@@ -28,13 +29,20 @@ class Timed:
     spec: RunSpec
     kind: Kind
     seconds: float  # of its own: from another's checkpoint on, where it starts from one
-    usd_per_hour: float  # of one GPU
+    gpu: str  # what it is expected to run on, and ...
+    usd_per_hour: float  # ... one costs
     after: tuple[str, float] | None = None  # that other run, and the seconds after which the checkpoint is there
 
     @property
     def gpu_hours(self) -> float:
         """Of all its workers."""
         return self.seconds * self.kind.workers * self.kind.worker.gpus / 3600
+
+    @property
+    def rate(self) -> Cost:
+        """What a second of it takes."""
+        worker, workers = self.kind.worker, self.kind.workers
+        return Cost(workers * (worker.gpus or worker.cpus), workers * worker.gpus * self.usd_per_hour / 3600)
 
 
 def timed(
@@ -65,8 +73,9 @@ def timed(
         if prefix is not None and prefix.run_id in coming:
             after = prefix.run_id, (1 - share) * seconds  # the trunk does these steps as fast
         kind = placing.kind(place, workers=workers, together=together)
-        price = hardware.usd_per_hour(plan)
-        found.append(Timed(spec=run, kind=kind, seconds=share * seconds, usd_per_hour=price, after=after))
+        gpu = kind.accelerator or plan.gpu
+        price = hardware.usd_per_hour(plan, gpu)
+        found.append(Timed(spec=run, kind=kind, seconds=share * seconds, gpu=gpu, usd_per_hour=price, after=after))
     return found, without
 
 
@@ -76,11 +85,9 @@ def lines(recipe: Recipe, runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix
         return []
     known, without = timed(recipe, runs, prefixes)
     usd = sum(run.gpu_hours * run.usd_per_hour for run in known)
-    prices = sorted({run.usd_per_hour for run in known}) or [hardware.usd_per_hour(recipe.plan)]
-    at = f"{prices[0]:.2f} a {recipe.plan.gpu}-hour" if len(prices) == 1 else "the prices of their GPUs"
     longest = max((run.seconds for run in known), default=0.0)
     found = [
-        f"in all: {sum(run.gpu_hours for run in known):,.0f} GPU-hours, {usd:,.0f} USD at {at} for "
+        f"in all: {sum(run.gpu_hours for run in known):,.0f} GPU-hours, {usd:,.0f} USD at {_prices(recipe, known)} for "
         f"{len(known):,} run{'s' * (len(known) != 1)}; the longest takes {duration(longest)}"
     ]
     if without:
@@ -91,11 +98,24 @@ def lines(recipe: Recipe, runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix
     return found
 
 
+def _prices(recipe: Recipe, known: Sequence[Timed]) -> str:
+    """What is paid for an hour of each kind of GPU, with the hours where there are several."""
+    hours: dict[tuple[str, float], float] = {}
+    for run in known:
+        hours[run.gpu, run.usd_per_hour] = hours.get((run.gpu, run.usd_per_hour), 0.0) + run.gpu_hours
+    first = recipe.placement.accelerator or recipe.plan.gpu
+    kinds = hours or {(first, hardware.usd_per_hour(recipe.plan, first)): 0.0}
+    many = len(kinds) > 1
+    return " and ".join(f"{usd:.2f} a {gpu}-hour{f' ({kinds[gpu, usd]:,.0f})' * many}" for gpu, usd in sorted(kinds))
+
+
 def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
     """When the sweep ends on ``plan.gpus`` GPUs, and its timeline."""
     total = recipe.plan.gpus
     assert total is not None
-    total = min(total, recipe.limit.devices or total)
+    if (most := recipe.limit.devices or total) < total and recipe.plan.gpus_of:
+        return [f"on {total:,} GPUs of several kinds, {most:,} in use at once (limit.devices): that is not simulated"]
+    total = min(total, most)
     if len(known) > MOST_SIMULATED:
         return [f"on {total:,} GPUs: more than {MOST_SIMULATED:,} runs are not simulated"]
     jobs = [
@@ -112,17 +132,17 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
     if recipe.plan.node_hours is not None:
         every = max(CHECKPOINT_SECONDS, recipe.placement.checkpoint_seconds)
         failures = Failures(node_hours=recipe.plan.node_hours, back_seconds=BACK_SECONDS, checkpoint=every)
-    nodes = cluster(recipe, known)
+    nodes = cluster(recipe, known, total)
     done = simulator.simulate(nodes, jobs, after, rules=placing.rules(recipe), failures=failures)
+    where, reason = f"on {total:,} GPUs{_kinds(recipe)}", next(iter(done.refused.values()), "nothing is left to train")
     if not done.spells:
-        return [f"on {total:,} GPUs: no run starts ({next(iter(done.refused.values()), 'nothing is left to train')})"]
-    never = f"; {len(done.refused):,} never start ({next(iter(done.refused.values()))})" if done.refused else ""
+        return [f"{where}: no run starts ({reason})"]
+    never = f"; {len(done.refused):,} never start ({reason})" if done.refused else ""
     each = recipe.plan.rack_nodes
     racks = f" in racks of {each} node{'s' * (each != 1)}" if each is not None else ""
     found = [
-        f"on {total:,} GPUs{racks}: {duration(done.seconds)} from the first start to the last end, by the scheduler on "
-        f"these estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it"
-        f"{_lost(done, recipe)}{never}"
+        f"{where}{racks}: {duration(done.seconds)} from the first start to the last end, by the scheduler on these "
+        f"estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it{_lost(done, recipe)}{never}"
     ]
     by_size = sorted(known, key=lambda run: costs.params(run.spec.model).total)
     sizes = {run.spec.run_id: run.spec.label for run in by_size}
@@ -131,6 +151,15 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
         "(. below a twentieth, # all), and the most at once"
     )
     return [*found, legend, *timeline.draw(done, sizes, total)]
+
+
+def _kinds(recipe: Recipe) -> str:
+    """How many there are of each kind, where there are several; and which are not those of the estimate."""
+    if not recipe.plan.gpus_of:
+        return ""
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in placing.cluster_gpus(recipe).items() if count)
+    free = "" if recipe.placement.accelerator else f", where runs that name none take as long as on {recipe.plan.gpu}"
+    return f" ({counts}{free})"
 
 
 def _lost(done: Simulated, recipe: Recipe) -> str:
@@ -144,16 +173,15 @@ def _lost(done: Simulated, recipe: Recipe) -> str:
     )
 
 
-def cluster(recipe: Recipe, known: Sequence[Timed]) -> Inventory:
-    """The nodes of ``plan.gpus`` GPUs, labelled as runs ask for them."""
-    plan, total = recipe.plan, recipe.plan.gpus
-    assert total is not None
+def cluster(recipe: Recipe, known: Sequence[Timed], most: int) -> Inventory:
+    """The nodes of ``plan.gpus`` GPUs, or of the most that may be used, labelled as runs ask for them."""
+    plan, found = recipe.plan, []
     cores = max((run.kind.worker.cpus / min(1.0, run.kind.worker.gpus) for run in known), default=1.0)
     racks = {run.kind.rack for run in known if run.kind.rack}
-    nodes = simulator.cluster(total, hardware.gpu(plan).node, max(1.0, cores))
-    in_rack = plan.rack_nodes or len(nodes)
-    labels = [
-        {ACCELERATOR: recipe.placement.accelerator or plan.gpu, **dict.fromkeys(racks, f"rack-{i // in_rack}")}
-        for i in range(len(nodes))
-    ]
-    return [replace(node, labels=its) for node, its in zip(nodes, labels, strict=True)]
+    for kind, gpus in placing.cluster_gpus(recipe).items():
+        each = hardware.GPUS.get(kind, hardware.gpu(plan)).node
+        for i, node in enumerate(simulator.cluster(min(gpus, most), each, max(1.0, cores))):
+            rack = f"rack-{kind}-{i // plan.rack_nodes}" if plan.rack_nodes else "rack"
+            labels = {ACCELERATOR: kind, **dict.fromkeys(racks, rack)}
+            found.append(replace(node, name=f"{kind}-{node.name}", labels=labels))
+    return found

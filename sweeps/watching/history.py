@@ -23,6 +23,7 @@ from sweeps.watching.words import printable
 
 RUNNING, DONE, FAILED, STOPPED, UNSEEN = "running", "done", "failed", "stopped", "without a driver"
 HOURS = 3600.0
+ONE_LOOK = 0.1  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,16 +197,21 @@ def _number(event: Mapping[str, Any], name: str) -> float:
 
 
 def in_use(history: History) -> list[tuple[float, float]]:
-    """Devices that runs hold from each moment on at which that changes: (seconds since the epoch, devices)."""
+    """Devices that runs hold from each moment on at which that changes: (seconds since the epoch, devices).
+
+    A device goes from one run to the next within one look of the driver, in whichever order the log says it.
+    """
     changes: dict[float, float] = {}
     for stay in history.stays:
         changes[stay.began] = changes.get(stay.began, 0.0) + stay.devices
         if stay.ended is not None:
             end = stay.until(history.now)
             changes[end] = changes.get(end, 0.0) - stay.devices
-    held, found = 0.0, []
+    held, found = 0.0, list[tuple[float, float]]()
     for moment in sorted(changes):
         held += changes[moment]
+        if found and moment - found[-1][0] < ONE_LOOK:
+            moment = found.pop()[0]
         found.append((moment, max(0.0, round(held, 6))))
     return found
 

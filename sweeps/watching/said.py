@@ -45,8 +45,14 @@ def left_between(sweep: Standing) -> tuple[float, float] | None:
     factor = off_by(sweep)
     if factor is None or sweep.ends is None:
         return None
-    left = sweep.ends - sweep.time
-    return left / factor, left * factor
+    spoke = sweep.time if sweep.spoke is None else min(sweep.spoke, sweep.time)
+    return between(spoke, sweep.ends, sweep.time, factor)
+
+
+def between(spoke: float, ends: float, now: float, factor: float) -> tuple[float, float]:
+    """Seconds from now to the ends of an interval: what a driver saw to come as it spoke last is off by a factor."""
+    low, high = (spoke + f * (ends - spoke) - now for f in (1 / factor, factor))
+    return max(0.0, low), max(0.0, high)
 
 
 def off_by(sweep: Standing) -> float | None:

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.estimation import within_budget
 from analysis.estimation.within_budget import choose
-from sweeps.planning.limits import Left
+from sweeps.planning.limits import Cost, Left
 from tests.analysis.synthetic import true_loss
 
 
@@ -18,7 +18,7 @@ def table(sizes=(3e3, 1e4, 3e4), tokens=(1e6, 4e6, 1.6e7)):
 
 def room(runs, budget, **changes):
     seconds = (runs.N * runs.D / 1e9).tolist()
-    return Left(seconds=seconds, devices=[1.0] * len(runs), device_seconds=budget * sum(seconds), **changes)
+    return Left(seconds=seconds, rates=[Cost(1.0, 0.0)] * len(runs), left=Cost(budget * sum(seconds)), **changes)
 
 
 def left_of_interval(candidates, rows, made=None):
@@ -47,12 +47,14 @@ def test_the_choice_is_within_a_twentieth_of_the_best_of_all_subsets(budget, mad
     left = room(candidates, budget)
     found = choose(candidates, left, made=known)
     cost = np.array(left.seconds)
-    assert cost[found.runs].sum() <= left.device_seconds * (1 + 1e-9)
+    assert cost[found.runs].sum() <= left.left.device_seconds * (1 + 1e-9)
     assert found.interval == pytest.approx(left_of_interval(candidates, found.runs, known), rel=1e-6)
     subsets = (s for k in range(10) for s in itertools.combinations(range(len(candidates)), k))
-    best = min(left_of_interval(candidates, s, known) for s in subsets if cost[list(s)].sum() <= left.device_seconds)
+    best = min(
+        left_of_interval(candidates, s, known) for s in subsets if cost[list(s)].sum() <= left.left.device_seconds
+    )
     assert found.interval <= 1.05 * best
-    cheap = list(np.argsort(cost)[: np.searchsorted(np.cumsum(np.sort(cost)), left.device_seconds)])
+    cheap = list(np.argsort(cost)[: np.searchsorted(np.cumsum(np.sort(cost)), left.left.device_seconds)])
     assert found.interval <= left_of_interval(candidates, cheap, known) + 1e-9, "no worse than the cheapest first"
 
 
@@ -83,7 +85,7 @@ def test_a_deadline_fills_the_places_that_there_are():
 def test_runs_that_begin_alike_cost_what_is_not_trained_yet():
     left = Left(
         seconds=[100.0, 60.0, 10.0],
-        devices=[2.0] * 3,
+        rates=[Cost(2.0, 0.0)] * 3,
         families=["a", "a", ""],
         stable=[80.0, 40.0, 0.0],
         tokens=[100.0, 60.0, 10.0],
@@ -92,7 +94,8 @@ def test_runs_that_begin_alike_cost_what_is_not_trained_yet():
     left.take(0)
     assert left.own(1) == pytest.approx(20.0), "40 of its 60 tokens are the trunk's"
     assert left.cost(1) == pytest.approx(40.0)
-    left = Left(seconds=[100.0, 60.0], devices=[1.0] * 2, families=["a"] * 2, stable=[80.0, 40.0], tokens=[100.0, 60.0])
+    rates = [Cost(1.0, 0.0)] * 2
+    left = Left(seconds=[100.0, 60.0], rates=rates, families=["a"] * 2, stable=[80.0, 40.0], tokens=[100.0, 60.0])
     left.take(1)
     assert left.own(0) == pytest.approx(60.0), "the longer one starts where the shorter one's decay began"
 

@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.estimation import design, within_budget
 from gpt3core import costs
 from sweeps.planning import estimate, grid, recipe
-from sweeps.planning.limits import Left
+from sweeps.planning.limits import Cost, Left
 from tests.benchmarks.target import target
 
 SHARES = (0.1, 0.2, 0.4, 0.6)
@@ -47,7 +47,9 @@ def table(*words: str) -> pd.DataFrame:
 
 def taken(rule: str, runs: pd.DataFrame, share: float) -> list[int]:
     """The runs that a rule makes of a share of all cost."""
-    left = Left(seconds=runs.cost.tolist(), devices=[1.0] * len(runs), device_seconds=share * float(runs.cost.sum()))
+    left = Left(
+        seconds=runs.cost.tolist(), rates=[Cost(1.0, 0.0)] * len(runs), left=Cost(share * float(runs.cost.sum()))
+    )
     if rule == "ours":
         return within_budget.choose(runs, left).runs
     key = {"cheapest": runs.cost, "longest": -runs.cost, "highest": -runs.budget * 1e6 + runs.cost}[rule]

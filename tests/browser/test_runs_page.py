@@ -9,10 +9,13 @@ import pytest
 
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
+from dashboards import writing
 from dashboards.live import Live
 from dashboards.pages import shell
 from dashboards.pages.sweep import FIGURES
+from dashboards.run_sets import RunSets
 from dashboards.security import Door
+from gpt3core.store import run_sets
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.watching.run_table import RunTable
@@ -69,7 +72,7 @@ def test_a_sweep_under_way_is_drawn(opened, simulated, tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     page = opened[0].context.browser.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/sweep")
-    page.get_by_text("17 of 24 done, 4 running, 3 waiting").wait_for()
+    page.get_by_text("16 of 24 done, 4 running, 4 waiting").wait_for()
     for figure in FIGURES:
         page.locator(f"#sweep-{figure} .main-svg").first.wait_for()
     page.locator("#sweep-spending-about", has_text="90%: in ").wait_for()
@@ -127,6 +130,45 @@ def test_runs_stand_beside_each_other_and_open_by_a_click(opened, root):
     page.get_by_text("2 runs beside each other").wait_for()
     page.locator("#runs-one h2", has_text=name).wait_for()
     assert page.locator("#runs-table input[type=checkbox]:checked").count() == 2
+
+
+def test_a_number_leads_to_its_runs_for_good(opened, root):
+    page, address, _ = opened
+    ids = [row.run_id for row in RunTable(root).look().rows if row.size == "d64"]
+    many = [*ids, *(f"gone-{i:012x}" for i in range(10_000))]
+    sets = RunSets(root)
+    path = sets.address(many)
+    page.goto(f"{address}{path}")
+    page.get_by_text("no number rests on these runs now").wait_for()
+    sets.find(run_sets.name_of(many))
+    page.get_by_text(f"{len(ids)} of ").wait_for()  # without another click
+    page.reload()
+    page.get_by_text(f"{len(ids)} of ").wait_for()
+    with urllib.request.urlopen(f"{address}{path.replace('/runs?', '/runs/curves.csv?')}") as answer:
+        assert {line.split(b",")[0].strip(b'"').decode() for line in answer.read().splitlines()[1:]} <= set(ids)
+
+
+def test_a_run_writes_when_it_is_asked_to(opened, root, monkeypatch):
+    page, address, _ = opened
+    name = next(row.run_id for row in RunTable(root).look().rows if row.status == "done")
+    asked = []
+    monkeypatch.setattr(
+        writing,
+        "write",
+        lambda _, row, prompt: asked.append((row.run_id, prompt)) or " <img src=x onerror=alert(3)>\nEnd",
+    )
+    page.goto(f"{address}/runs?run={name}&prompt=Once")
+    page.get_by_text("Write 64 tokens").wait_for()
+    page.wait_for_timeout(1000 * shell.TICK_SECONDS)
+    assert asked == [], "an address starts nothing"
+    page.locator(".prompt input").fill("Once <b>more")
+    page.get_by_text("Write 64 tokens").click()
+    page.get_by_text("Once <b>more <img src=x onerror=alert(3)>").wait_for()
+    assert asked == [(name, "Once <b>more")]
+    page.wait_for_url("**prompt=Once+%3Cb%3Emore**")
+    page.goto(f"{address}/runs")
+    first(page, "run_id").wait_for()
+    assert not page.locator("#runs-text").is_visible()
 
 
 def test_names_and_logs_are_text_and_an_address_opens_no_path(opened, root):

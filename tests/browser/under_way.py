@@ -18,7 +18,8 @@ from gpt3core.store.sweepdir import SweepDir
 from tests.analysis.synthetic import true_loss
 
 NODES, GPUS = ("node-a", "node-b"), 2  # of each
-PEAK, PRICE, HOURS = 989e12, 3.0, 6.0  # FLOP/s of a GPU, USD an hour of it, and how long the sweep takes
+MFU, PRICE, HOURS = 0.36, 3.0, 6.0  # of a run in the middle, USD an hour of a GPU, and how long the sweep takes
+STARTS = 60.0  # seconds until a run trains
 DONE = 0.5  # of that
 
 
@@ -31,6 +32,7 @@ class Placed:
     began: float
     ended: float
     guess: float  # seconds that it should take
+    flops_per_second: float
     mfu: float
     loss: float
 
@@ -44,7 +46,7 @@ def put_under_way(root: Path, name: str = "laptop") -> None:
     lines = [(0.0, {"event": "driver"}), (0.0, {"event": "cluster", "nodes": 2, "gpus": 4.0, "cores": 64.0})]
     for run in placed:
         lines += _events(run, now)
-        _become(RunDir(root, run.run_id), run, now)
+        _become(RunDir(root, run.run_id), run, now, began)
     told = [json.dumps({"time": began + at, **line}, sort_keys=True) for at, line in sorted(lines, key=lambda e: e[0])]
     files.write_bytes(sweep.path / "events.jsonl", "".join(f"{line}\n" for line in told).encode())
     sweep.write_status(_status(name, placed, now, began))
@@ -55,16 +57,18 @@ def _placed(root: Path, run_ids: tuple[str, ...]) -> list[Placed]:
     rng, free = np.random.default_rng(0), dict.fromkeys([(node, i) for node in NODES for i in range(GPUS)], 0.0)
     specs = {run_id: RunDir(root, run_id).spec() for run_id in run_ids}
     flops = {run_id: costs.train_flops(spec.model, spec.tokens) for run_id, spec in specs.items()}
-    second, found = HOURS * 3600 * len(free) / sum(flops.values()), []
+    second, found = HOURS * 3600 * len(free) / sum(flops.values()), []  # of a FLOP
     for run_id in rng.permutation(list(flops)).tolist():
         place, spec = min(free, key=free.__getitem__), specs[run_id]
-        began, seconds = free[place] + 20.0, max(60.0, flops[run_id] * second)
+        faster = 0.8 + 0.4 * len(found) / len(flops)  # the later it is
+        began, seconds = free[place] + 20.0, max(4 * STARTS, STARTS + flops[run_id] * second / faster)
         free[place] = began + seconds
         found.append(
             Placed(
                 **{"run_id": run_id, "node": place[0], "began": began, "ended": free[place]},
                 guess=seconds * rng.lognormal(0, 0.12),
-                mfu=round(0.28 + 0.16 * len(found) / len(flops), 3),
+                flops_per_second=flops[run_id] / (seconds - STARTS),
+                mfu=MFU * second * flops[run_id] / (seconds - STARTS),
                 loss=true_loss(costs.params(spec.model).nonembedding, spec.tokens),
             )
         )
@@ -89,19 +93,32 @@ def _events(run: Placed, now: float) -> list[tuple[float, dict]]:
     return found
 
 
-def _become(folder: RunDir, run: Placed, now: float) -> None:
+def _become(folder: RunDir, run: Placed, now: float, began: float) -> None:
     """Done, with its speed; or without a result; or without anything that it has not begun to write."""
     result = folder.path / "result.json"
+    if run.began <= now:
+        _log(folder, run, now, began + run.began)
     if run.ended <= now:
         known = files.read_object(result)
-        files.write_json(result, {**known, "mfu": run.mfu, "flops_per_second": run.mfu * PEAK, "devices": 1})
+        files.write_json(result, {**known, "mfu": run.mfu, "flops_per_second": run.flops_per_second, "devices": 1})
         return
     result.unlink()
-    if run.began <= now:
-        files.append_line(folder.attempts()[-1] / "tail.jsonl", {"phase": "training"})
-    else:
+    if run.began > now:
         for part in (*folder.attempts(), folder.path / "evals"):
             shutil.rmtree(part)
+
+
+def _log(folder: RunDir, run: Placed, now: float, began: float) -> None:
+    """What its worker says of how far it is: it starts for a minute, and trains slower in between."""
+    spec, attempt = folder.spec(), folder.attempts()[-1]
+    files.append_line(attempt / "events.jsonl", {"event": "start", "time": began + STARTS, "step": 0})
+    trains = run.ended - run.began - STARTS
+    for tenth in range(1, 11):
+        seconds = trains * (tenth - 0.6 * (tenth == 5)) / 10
+        if run.began + STARTS + seconds <= now:
+            step = tenth * spec.steps // 10
+            speed = spec.tokens_at(step) / seconds
+            files.append_line(attempt / "tail.jsonl", {"phase": "training", "step": step, "tokens_per_second": speed})
 
 
 def _status(name: str, placed: list[Placed], now: float, began: float) -> dict:
@@ -119,7 +136,7 @@ def _status(name: str, placed: list[Placed], now: float, began: float) -> dict:
     beside = {
         run.run_id: {
             **{"since": began + run.began, "ends": began + run.ended, "devices": 1, "stopping": False, "resumed": None},
-            **{"flops_per_second": run.mfu * PEAK, "mfu": run.mfu},
+            **{"flops_per_second": run.flops_per_second, "mfu": run.mfu},
         }
         for run in going
     }

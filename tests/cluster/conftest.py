@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,8 +56,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     watches: list[Head] = []
 
-    def watch(address: str) -> Head:
-        watches.append(Head(address))
+    def watch(*words: Any, **named: Any) -> Head:
+        watches.append(Head(*words, **named))
         return watches[-1]
 
     monkeypatch.setattr(launcher, "Head", watch)

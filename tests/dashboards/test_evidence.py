@@ -1,8 +1,9 @@
 """Numbers lead to the runs that they rest on: these are those that were fitted, and the address shows no others."""
 
+import json
 import re
 import shlex
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import plotly.graph_objects as go
 import pytest
@@ -18,8 +19,9 @@ from dashboards.live import Live, View
 from dashboards.pages import answer as page_of_answer
 from dashboards.pages import runs, shell, tables
 from dashboards.run_list import RunList
+from dashboards.run_sets import RunSets
 from gpt3core import cli
-from sweeps.watching.run_table import RunTable
+from sweeps.watching.run_table import Row, RunTable
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -35,21 +37,45 @@ def test_an_address_shows_the_runs_of_a_number_and_no_others(simulated, studied)
     live, rows = Live(StudySettings(runs=str(simulated))), RunTable(simulated).look().rows
     assert len(behind(studied)) > 5
     for wanted in behind(studied):
-        opened = urlsplit(tables.address(wanted))
+        opened = urlsplit(live.sets.address(wanted))
         assert opened.path == runs.PATH
         state, said = shell.taken(runs, live, f"?{opened.query}")
-        asked = query.parse(state["filter"])
+        asked = query.parse(state["filter"], live.sets.find)
         assert (said, asked.problem) == ("", "")
         assert tuple(sorted(row.run_id for row in asked.keep(rows))) == wanted
 
 
-def test_runs_beyond_what_an_address_takes_have_none(studied):
-    many = [f"d128-{i:012x}" for i in range(2000)]
-    assert tables.address(many) == ""
-    assert tables.address(many[:1000])
-    parts = [("loss 3.1", tuple(many))]
-    assert "href" not in str(tables.linked(parts, store=True))
-    assert "href" not in str(tables.linked([("loss 3.1", ("d8-1",))], store=False)), "runs of a table have no page"
+def test_ten_thousand_runs_have_a_short_address_that_lasts(tmp_path):
+    """Whoever opened it may open it again: after the app has ended, and after the number rests on others."""
+    many = [f"d128-{i:012x}" for i in range(10_000)]
+    rows = [Row(run_id=run_id, size="d128") for run_id in [*many, "d8-1"]]
+    sets = RunSets(tmp_path)
+    address = sets.address(reversed(many))
+    assert len(address) < 50
+    assert sets.address(many) == address
+    (words,) = parse_qs(urlsplit(address).query)["filter"]
+    assert "no number rests on these runs" in query.parse(words, RunSets(tmp_path).find).problem, "never opened"
+    for opened in (sets, RunSets(tmp_path)):
+        asked = query.parse(f"{words} d128-", opened.find)
+        assert (asked.problem, len(asked.keep(rows))) == ("", 10_000)
+        (other,) = query.parse(words.replace("=", "!="), opened.find).keep(rows)
+        assert other.run_id == "d8-1"
+    (file,) = (tmp_path / "sets").iterdir()
+    file.write_text(json.dumps(many[1:]))
+    assert query.parse(words, RunSets(tmp_path).find).problem, "a file that holds others than it is named by"
+    assert query.parse("set=../store", sets.find).problem
+    assert query.parse("set>1", sets.find).problem == "set>1: give set= or set!="
+
+
+def test_a_store_that_nobody_may_write_knows_its_sets_as_long_as_the_app_runs(tmp_path):
+    (tmp_path / "sets").write_text("in the way")
+    sets = RunSets(tmp_path)
+    (words,) = parse_qs(urlsplit(sets.address(map(str, range(99)))).query)["filter"]
+    assert len(sets.find(words.removeprefix("set="))) == 99
+
+
+def test_runs_of_a_table_have_no_page():
+    assert "href" not in str(tables.linked([("loss 3.1", ("d8-1",))], None))
 
 
 def test_a_law_is_the_same_fitted_to_the_runs_behind_it_alone(studied):
@@ -86,6 +112,24 @@ def test_an_answer_links_what_it_was_fitted_to_and_what_stayed_out(studied):
     assert set(sets[2]) == set(studied.everything.run_id)
     (at,) = [parts for label, parts in by_label.items() if label.startswith("at ")]
     assert set(at[-1][1]) >= set(evidence.of_law(studied, studied.laws["chinchilla"]))
+
+
+def test_backtests_influence_and_rules_lead_to_their_runs(studied):
+    found = {title.split()[0]: rows for title, _, rows in text.tables(studied)}
+    asked = {name: [evidence.of_row(studied, name, row) for row in found[name]] for name in found}
+    table = studied.everything.set_index("run_id")
+    for row, ids in zip(found["Backtests"], asked["Backtests"], strict=True):
+        assert 0 < table.budget_flops[list(ids)].nunique() <= int(row[1]), (
+            "budgets are predicted, some from several cuts"
+        )
+    assert table.C[list(asked["Backtests"][-1])].min() > table.C.min()
+    in_common = {"size": "N", "budget": "budget_flops"}
+    for row, ids in zip(found["Influence"], asked["Influence"], strict=True):
+        assert len(ids) == int(row[2])
+        assert ids == (row[0],) if row[1] == "run" else table[in_common[row[1]]][list(ids)].nunique() == 1
+    for rule, ids in zip(found["Rules"], asked["Rules"], strict=True):
+        counted = rule[2].partition(":")[0]
+        assert len(ids) == (int(counted) if counted.isdecimal() else 0)
 
 
 def test_a_run_that_a_report_does_not_list_has_no_address(studied):

@@ -75,6 +75,19 @@ def test_a_figure_drawn_again_and_again_pushes_out_its_own_kind_alone_and_the_on
     assert shelf.get(other) is not None
 
 
+def test_large_figures_that_are_drawn_anew_for_hours_do_not_pile_up():
+    shelf = exports.Shelf()
+    large = [
+        Page(slug="timeline", title="", about="", figure=go.Figure(), rows=pd.DataFrame({"x": range(60_000)}))
+        for _ in range(9)
+    ]
+    small = Page(slug="spending", title="", about="", figure=go.Figure(), rows=pd.DataFrame({"x": range(3)}))
+    other = shelf.put(small)
+    keys = [shelf.put(page) for page in large]
+    assert [shelf.get(key) is not None for key in keys] == [*[False] * 6, *[True] * 3]
+    assert shelf.get(other) is small
+
+
 def made(slug):
     return Page(slug=slug, title=slug, about="", figure=go.Figure(), rows=pd.DataFrame())
 

@@ -237,4 +237,4 @@ def test_a_figure_on_linear_axes_keeps_its_labels_at_their_points(studied):
     assert [list(t.y) for t in found.data] == [list(t.y) for t in page.figure.data]
     (label,) = [a for a in found.layout.annotations if f"{studied.predictions[0].loss:.2f}" in a.text]
     assert label.x == pytest.approx(studied.predictions[0].compute)
-    assert label.y == pytest.approx(studied.predictions[0].loss)
+    assert label.y == pytest.approx(studied.predictions[0].interval_new_run[0])

@@ -8,10 +8,10 @@ import pytest
 
 from analysis.output import documents, text
 from analysis.output.answer import answer
-from dashboards import run_list, summary, typeset
+from dashboards import offline, run_list, summary, typeset
 from dashboards.figures import catalogue, look, style
 from dashboards.templates import render
-from gpt3core.words import THIN
+from gpt3core.words import THIN, some
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.xdist_group("study")
         ("N* ~ C^0.56 (0.54 to 0.58)", "N* ~ C<sup>0.56</sup> (0.54 to 0.58)"),
         ("L = (C_c/C)^alpha_C", "L = (C_c/C)<sup>α_C</sup>"),
         ("(N_c/N)^(alpha_N/alpha_D) + 1", "(N_c/N)<sup>α_N/α_D</sup> + 1"),
+        ("[A/N + B/D]^alpha_D", "[A/N + B/D]<sup>α_D</sup>"),
         ("C^-0.13", "C<sup>−0.13</sup>"),
         ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
         ("0.5 +- 0.1", "0.5 ± 0.1"),
@@ -208,3 +209,23 @@ def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studie
     for on_white, on_black in look.COLOURS:
         if len(on_white) != 4 and "0.1" not in on_white and on_white not in (look.PAPER, look.GRID):
             assert (luminance(on_black) + 0.05) / (paper + 0.05) > 3, f"{on_black} for {on_white}"
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (1_540_200.0, "1,540,200"),
+        (1234.5, "1,234"),
+        (1.0002e11, "1.0002e+11"),
+        (2e11, "2e+11"),
+        (0.19253, "0.19253"),
+        (7, "7"),
+    ],
+)
+def test_counts_of_a_report_are_in_full(value, printed):
+    assert offline._cell(value) == printed
+
+
+def test_of_many_names_the_first_are_said_and_the_others_counted():
+    assert some(["a", "b"]) == "a, b"
+    assert some(list("abcdefghijk")) == "a, b, c, d, e, f, g, h and 3 more"

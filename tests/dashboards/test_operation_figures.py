@@ -1,6 +1,7 @@
 """Figures of operation: what is drawn is what the history says; spikes are those that training itself would call so."""
 
 import itertools
+import json
 import math
 import time
 from dataclasses import replace
@@ -13,10 +14,13 @@ import pytest
 from dashboards.figures import timeline, usage
 from dashboards.figures.spikes import spiked, spikes
 from dashboards.figures.trunks import trunks
+from gpt3core import costs
 from gpt3core.anomaly import AnomalySpec
+from gpt3core.store.rundir import RunDir
 from gpt3core.train.anomaly import Guard
-from sweeps.watching import speed, standing
-from sweeps.watching.history import DONE, FAILED, RUNNING, Coming, Has, History, Stay
+from sweeps.watching import history as past
+from sweeps.watching import pace, speed, standing
+from sweeps.watching.history import DONE, FAILED, RUNNING, STOPPED, Coming, Has, History, Stay
 from sweeps.watching.incidents import Incident
 from sweeps.watching.speed import Speed
 from tests.conftest import make_run
@@ -169,6 +173,11 @@ def test_the_interval_of_the_end_is_drawn_along_the_line_to_it():
     assert [x.timestamp() for x in inside.x] == [8000 + 750, 8000 + 1500, 8000 + 3000]
     assert list(inside.marker.symbol) == ["line-ns", "circle", "line-ns"]
     assert f"90%: in 12:30 to 50:00, {then + 0.5:.3g} GPU-hours" in usage.spending(going).about
+    silent = usage.spending(replace(HISTORY, off_by=2.0, spoke=6500.0))
+    expected, inside = silent.figure.data[1:]
+    assert [x.timestamp() for x in inside.x] == [6500 + 1500, 6500 + 3000, 6500 + 6000], "along that line"
+    assert (inside.x[1], inside.y[1]) == (expected.x[-1], expected.y[-1])
+    assert "90%: in 0:00 to 1:15:00" in silent.about, "from now on"
     *_, wide = usage.spending(replace(going, off_by=25.0)).figure.data
     assert max(wide.y) == pytest.approx(then + 3)
     assert wide.marker.symbol[-1] == "arrow-bar-right", "it goes on beyond what is drawn"
@@ -231,6 +240,71 @@ def test_speeds_are_those_of_results_and_of_the_drivers_last_word(tmp_path):
     assert found == {"d8-1": Speed(flops_per_second=2e12, mfu=0.2), "d16-2": Speed(flops_per_second=6e12, mfu=0.6)}
     path.unlink()
     assert speed.of_runs(tmp_path, HISTORY.stays, [], known) == {"d8-1": found["d8-1"]}, "a result is read once"
+
+
+def test_a_device_that_goes_from_one_run_to_the_next_is_held_once():
+    handed = replace(HISTORY, stays=(stay("d8-1", 1000.0, 2000.02), stay("d8-2", 2000.0, 3000.0)))
+    assert past.in_use(handed) == [(1000.0, 2.0), (2000.0, 2.0), (3000.0, 0.0)]
+
+
+def left(run, attempt, began, step, lines):
+    """An attempt's log: when it began at which step, and (step, tokens per second of the run until then)."""
+    folder = run.path / f"attempt-{attempt:03d}"
+    folder.mkdir(parents=True)
+    start = {"event": "start", "time": began, "step": step}
+    (folder / "events.jsonl").write_text(json.dumps(start) + "\n")
+    told = [{"phase": "training", "step": step, "tokens_per_second": speed} for step, speed in lines]
+    (folder / "tail.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+
+
+def test_a_gang_that_shrank_is_as_well_used_as_before(tales, tmp_path):
+    """Of four devices two are left, and it trains half as fast, from a checkpoint 10 steps before its end on."""
+    spec = make_run(tales, steps=100)
+    run, step = RunDir(tmp_path, spec.run_id), spec.tokens_at(1)
+    run.create(spec)
+    left(run, 1, 1000.0, 0, [(10, step), (40, step)])
+    left(run, 2, 2000.0, 30, [(50, step * 50 / 70), (100, step * 100 / 170)])
+    of_step = costs.train_flops(spec.model, step)
+    peak = of_step / 4 / 0.5
+    mean = of_step * 100 / 170
+    (run.path / "result.json").write_text(
+        json.dumps({"flops_per_second": mean, "mfu": mean / (2 * peak), "devices": 2})
+    )
+    stays = (stay(spec.run_id, 990.0, 1045.0, devices=4.0, how=STOPPED), stay(spec.run_id, 1995.0, 2200.0))
+    found = speed.of_runs(tmp_path, stays, [], {})
+    assert [(s.began, s.ended) for s in found[spec.run_id].along] == [
+        *((1000, 1010), (1010, 1040)),
+        *((2000, pytest.approx(2040)), (pytest.approx(2040), pytest.approx(2140))),
+    ]
+    along = {at.time: at for at in speed.over_time(replace(HISTORY, stays=stays), found)}
+    for began in (1000.0, 1010.0, 2000.0):
+        assert along[began].mfu == pytest.approx(0.5), "by what each attempt had"
+    assert along[2000.0].flops_per_second == pytest.approx(of_step / 2)
+    assert [along[began].mfu for began in (990.0, 1995.0)] == [0.0, 0.0], "it starts"
+    assert (along[1045.0].devices, along[1045.0].mfu) == (0.0, None)
+    assert "as its logs place it" in usage.speed(replace(HISTORY, stays=stays), found).about
+    blind = {spec.run_id: replace(found[spec.run_id], along=())}
+    late = tuple(replace(s, began=s.began + 3600, ended=s.ended + 3600) for s in found[spec.run_id].along)
+    skewed = {spec.run_id: replace(found[spec.run_id], along=late)}
+    assert speed.over_time(replace(HISTORY, stays=stays), skewed) == speed.over_time(
+        replace(HISTORY, stays=stays), blind
+    ), "a machine whose clock is an hour off"
+    assert len({round(at.mfu, 9) for at in speed.over_time(replace(HISTORY, stays=stays), blind) if at.devices}) == 1
+
+
+def test_of_a_long_log_some_lines_are_read_and_nothing_is_lost(tales, tmp_path):
+    spec = make_run(tales, steps=2000)
+    run, step = RunDir(tmp_path, spec.run_id), spec.tokens_at(1)
+    run.create(spec)
+    seconds = {i: i / 2 + max(0, i - 1000) / 2 for i in range(1, 2001)}  # half as fast from the middle on
+    left(run, 1, 1000.0, 0, [(i, step * i / until) for i, until in seconds.items()])
+    along = pace.read(run)
+    assert 10 < len(along) <= pace.LINES + 1
+    assert (along[0].began, along[-1].ended) == (1000.0, pytest.approx(1000 + seconds[2000]))
+    assert along[0].flops_per_second == pytest.approx(2 * along[-1].flops_per_second)
+    assert sum(s.flops_per_second * (s.ended - s.began) for s in along) == pytest.approx(
+        costs.train_flops(spec.model, spec.tokens)
+    )
 
 
 def test_times_of_rows_are_moments_wherever_they_are_read(monkeypatch):

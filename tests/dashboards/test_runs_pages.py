@@ -208,6 +208,8 @@ def test_an_end_is_told_with_the_interval_that_ended_runs_bear_out(midway):  # n
     factor = math.exp(0.1 * normal.inv_cdf(0.95) / normal.inv_cdf(0.75))
     assert (low, high) == pytest.approx((left / factor, left * factor), rel=1e-5)
     assert f"90%: {duration(low)} to {duration(high)}" in said.ends(sweep)
+    silent = replace(sweep, spoke=sweep.time - 600.0, ends=sweep.time + 400.0)
+    assert said.left_between(silent) == pytest.approx((1000 / factor - 600, 1000 * factor - 600), rel=1e-5)
     write_status(root, eta_seconds=1000.0, estimates={"runs": 2, "first": 1.0, "error": 0.1})
     assert said.left_between(standing.look(root, "laptop")) is None
     late = replace(sweep, ends=sweep.time - 90.0)

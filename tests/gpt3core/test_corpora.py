@@ -104,6 +104,7 @@ def test_memory_is_neither_that_of_the_text_nor_of_a_file(tmp_path, monkeypatch)
     import tracemalloc
 
     monkeypatch.setattr(writing, "BLOCK_TOKENS", 10_000)
+    monkeypatch.setattr(writing, "BATCH", 10_000)
     peaks = []
     for count in (50, 400):
         tracemalloc.start()
@@ -159,8 +160,9 @@ def test_a_faster_tokenizer_is_held_against_tiktoken(monkeypatch):
     tokenizer.encoder.cache_clear()
     fast, plain = tokenizer.encoder("gpt2"), tokenizer.load("gpt2")
     long = [f"a {letter * 499}" for letter in "-a0\n"] + ["-\x1c" * 300, "\u3000" * 167 + "b", f"a{' ' * 1_000_000}b"]
-    for text in [*(text for _, _, text in documents("web", 30)), *long]:
-        assert fast(text).tolist() == plain.encode_ordinary(text)
+    texts = [*(text for _, _, text in documents("web", 30)), *long]
+    each = [(*plain.encode_ordinary(text), plain.eot_token) for text in texts]
+    assert fast(texts).tolist() == [token for tokens in each for token in tokens]
 
 
 def test_a_tokenizer_that_errs_is_not_used(monkeypatch):

@@ -79,9 +79,35 @@ def test_a_long_run_of_spaces_is_cut_where_no_token_changes(letters):
 @pytest.mark.parametrize("space", [" ", "\n", "\u2028"])
 def test_a_run_of_a_million_spaces_is_tokenized(space):
     text = f"a{space * 1_000_000}b"
-    tokens = tokenizer.encoder("gpt2")(text).tolist()
-    assert tokens == tokenizer.load("gpt2").encode_ordinary(text)
-    assert tokenizer.load("gpt2").decode(tokens) == text
+    plain = tokenizer.load("gpt2")
+    *tokens, end = tokenizer.encoder("gpt2")([text]).tolist()
+    assert tokens == plain.encode_ordinary(text)
+    assert end == plain.eot_token
+    assert plain.decode(tokens) == text
+
+
+TEXTS = [
+    "",
+    " ",
+    "end ",
+    " begins",
+    "it's\n",
+    "\n\n",
+    "<|endoftext|>",
+    "a<|endoftext|",
+    "|endoftext|>",
+    f"{'x ' * 9}{' ' * 40}y",
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=8))
+def test_texts_that_are_cut_at_once_have_the_tokens_of_each(texts):
+    plain = tokenizer.load("gpt2")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tokenizer, "LONGEST_RUN", 16)
+        together = tokenizer._joined(plain, texts).tolist()
+    assert together == [token for text in texts for token in (*plain.encode_ordinary(text), plain.eot_token)]
 
 
 @pytest.mark.parametrize("name", ["gpt3", "gpt2:256", "gpt2:60000", "gpt2:x"])

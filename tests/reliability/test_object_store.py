@@ -362,6 +362,26 @@ def test_a_sweep_has_one_driver_among_machines_and_others_see_how_it_stands(fake
         assert second.status() == {"done": 1}
 
 
+def test_a_request_that_arrives_again_after_it_was_withdrawn_asks_for_nothing(fake, machine):
+    fake(Behaviour(duplicates=1.0, late=0.3))
+    sweep = SweepDir(machine("first"), "mine")
+
+    def asked() -> set[str]:
+        sweep._remote.fetch_requests("mine")
+        return sweep.stop_requests()
+
+    sweep.request_stop("a")
+    sweep.request_stop("b")
+    sweep.withdraw_stop("a")
+    assert asked() == {"b"}
+    time.sleep(0.35)
+    asked()  # with this call comes what comes twice
+    assert sweep._remote.objects._fs.calls["duplicate"] >= 2
+    assert asked() == {"b"}
+    sweep.request_stop("a")
+    assert asked() == {"a", "b"}
+
+
 def test_a_driver_that_lost_its_lease_writes_nothing(fake, machine, monkeypatch):
     monkeypatch.setattr("gpt3core.store.remote.FRESH_SECONDS", 0.1)
     sweep = SweepDir(machine("first"), "mine")

@@ -164,11 +164,11 @@ def test_a_run_that_was_asked_to_stop_takes_no_more_of_a_limit_than_its_checkpoi
     state.started(math.inf)
     state.trained, state.farthest = False, 0
     under_way = {state.run_id: state}
-    whole, left = found.limits.missing(under_way).device_hours, found.limits._left(world.now) / 3600
+    whole, left = found.limits.missing(under_way).device_hours, found.limits._left(world.now).device_seconds / 3600
     assert whole * 3600 > 2 * STOP_SECONDS
-    assert left - found.limits._room([state], under_way, world.now).device_seconds / 3600 == pytest.approx(whole)
+    assert left - found.limits._room([state], under_way, world.now).left.device_seconds / 3600 == pytest.approx(whole)
     state.stopping = True
-    taken = left - found.limits._room([state], under_way, world.now).device_seconds / 3600
+    taken = left - found.limits._room([state], under_way, world.now).left.device_seconds / 3600
     assert taken * 3600 == pytest.approx(STOP_SECONDS * found.estimates.devices(state))
 
 

@@ -81,6 +81,8 @@ CHANGES = {
     "plan.node_hours": "1000",
     "plan.mfu": "0.3",
     "plan.usd_per_gpu_hour": "1",
+    "plan.usd_per_gpu_hour_of": "{H100: 9}",
+    "plan.gpus_of": "{A100: 8}",
     "anomaly.policy": "skip",
     "anomaly.spike": "9",
     "anomaly.window": "16",
@@ -148,6 +150,7 @@ BESIDE = {  # what gives a key its meaning
     "placement.patience_hours": "placement_of.SIZE.priority=1",
     "plan.rack_nodes": f"plan.gpus=64 placement.rack=pod placement.workers=2 {ONE_BATCH}",
     "plan.node_hours": "plan.gpus=64",
+    "plan.gpus_of": "plan.gpus=64",
     "optim.decay_fraction": "optim.schedule=wsd",
     "optim.decay_shape": "optim.schedule=wsd",
     "optim.ramp_tokens": "optim.ramp_start=65536",
@@ -247,10 +250,7 @@ def getattr_names(package):
     [
         (["adaptive_share=0.4"], "adaptive_share=0.4 has no effect with adaptive=false: .* adaptive=true"),
         (["adaptive_target=1e14"], "adaptive_target=1e\\+14 has no effect"),
-        (
-            ["train.stop_patience=5"],
-            "train.stop_patience=5 has no effect .* or give train.stop_every=1e6",
-        ),
+        (["train.stop_patience=5"], "train.stop_patience=5 has no effect .* or give train.stop_every=1e6"),
         (["placement.min_workers=1"], "placement.min_workers=1: .* every run has one worker: leave it out"),
         (["placement.workers=2", "placement.min_workers=2"], "fewer than placement.workers=2, from 1 to 1"),
         (["train.stop_every=0"], "train.stop_every=0: tokens, 1 or more"),

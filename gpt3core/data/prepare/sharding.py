@@ -79,16 +79,14 @@ def count(out: Path, *, cleaned: Path, held: Path, split: Sides) -> None:
 def tokenize(out: Path, *, cleaned: Path, split: Sides, tokenizer: str) -> None:
     """Write the tokens of the documents of a part, a file a source and side."""
     found = parts.documents(cleaned / cleaning.DOCUMENTS)
-    encode, end = tokenizers.encoder(tokenizer), np.array([tokenizers.end_of_text(tokenizer)])
+    encode = tokenizers.encoder(tokenizer)
     pieces: dict[tuple[str, str], list[str]] = {}
     for source, text, draw in zip(found.sources, found.texts, found.more["draw"], strict=True):
         pieces.setdefault((source, VALIDATION if split.validation(draw) else TRAIN), []).append(text)
     counts: dict[str, dict[str, dict[str, int]]] = {}
     with task.folder(out) as begun:
         for (source, side), texts in pieces.items():
-            cut = [part for text in texts for part in (encode(text), end)]
-            tokens = np.concatenate(cut, dtype=writing.TOKEN, casting="unsafe")
-            parts.write_array(begun / _tokens(source, side), tokens)
+            parts.write_array(begun / _tokens(source, side), encode(texts).astype(writing.TOKEN))
             counted = {"documents": len(texts), "bytes": sum(len(text.encode()) for text in texts)}
             counts.setdefault(source, {})[side] = counted
         files.write_json(begun / COUNTS, counts)

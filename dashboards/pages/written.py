@@ -1,0 +1,79 @@
+"""Of a run that is open: the text that it writes after a prompt, when a reader asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dash
+from dash import dcc, html
+
+from dashboards import writing
+from dashboards.behind import Behind
+from dashboards.live import Live
+from sweeps.watching.run_table import RunTable
+
+FAST_SECONDS = 0.5  # between looks at a text that is being written
+HIDDEN = {"display": "none"}
+
+
+def layout(state: Mapping[str, str]) -> Any:
+    """A prompt, a button, and the place of the text; hidden until a run is open that can write."""
+    return html.Div(
+        [
+            html.H3("Text that it writes"),
+            html.Div(
+                [
+                    dcc.Input(id={"state": "prompt"}, type="text", value=state["prompt"], placeholder="a new document"),
+                    html.Button(f"Write {writing.TOKENS} tokens", id="runs-write"),
+                ],
+                className="prompt",
+            ),
+            html.Div(id="runs-written", role="status"),
+            dcc.Store(id="runs-asked"),
+            dcc.Interval(id="runs-write-tick", interval=1000 * FAST_SECONDS, disabled=True),
+        ],
+        id="runs-text",
+        style=HIDDEN,
+    )
+
+
+def register(app: Any, live: Live, runs: RunTable) -> None:
+    """Nothing is written before the button is pressed, and one text at a time."""
+    texts: Behind[str] = Behind()
+
+    @app.callback(dash.Output("runs-text", "style"), dash.Input("runs-opened", "data"))
+    def offered(now: list[str] | None) -> dict[str, str]:
+        row = runs.view.row(now[0]) if now else None
+        return {} if row is not None and row.status in writing.TRAINED else HIDDEN
+
+    @app.callback(
+        dash.Output("runs-asked", "data"),
+        dash.Input("runs-write", "n_clicks"),
+        dash.State({"state": "run"}, "value"),
+        dash.State({"state": "prompt"}, "value"),
+        prevent_initial_call=True,
+    )
+    def ask(clicks: int | None, run_id: str, prompt: str | None) -> list[str]:
+        if not clicks:  # the button has just come
+            raise dash.exceptions.PreventUpdate
+        return [run_id, prompt or ""]
+
+    @app.callback(
+        dash.Output("runs-written", "children"),
+        dash.Output("runs-write-tick", "disabled"),
+        dash.Input("runs-asked", "data"),
+        dash.Input({"state": "run"}, "value"),
+        dash.Input("runs-write-tick", "n_intervals"),
+    )
+    def written(asked: list[str] | None, run_id: str | None, _: int | None) -> tuple[Any, bool]:
+        row = runs.view.row(run_id) if asked and asked[0] == run_id else None
+        if row is None or asked is None:
+            return [], True
+        prompt = asked[1]
+        found = texts.ask((row.run_id, prompt), 1, lambda: writing.write(live.root, row, prompt))
+        if not found.done:
+            return html.P(f"It is being written, for {found.seconds:.0f} s by now."), False
+        if found.problem:
+            return html.P(found.problem, className="warning"), True
+        return html.Pre([html.Strong(prompt), found.value]), True

@@ -1,0 +1,67 @@
+"""The runs behind a number as an address names them: by their ids where these are few, else by the name of their set.
+
+A set is known as long as a page that is shown leads to it, and for good once a reader has opened it: the store has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlencode
+
+from dashboards import query
+from gpt3core.errors import StoreError
+from gpt3core.store import run_sets
+
+FEW = 60  # runs whose ids stand in the address
+MOST_KEPT = 200  # sets
+
+
+class RunSets:
+    """The sets of one store."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # a tenth of the memory of sets
+        self._opened = set[str]()
+
+    def address(self, run_ids: Iterable[str]) -> str:
+        """Of the page Runs with these runs and no others."""
+        ids = tuple(sorted(set(run_ids)))
+        return f"/runs?{urlencode({'filter': query.of_runs(ids) if len(ids) <= FEW else self._named(ids)})}"
+
+    def learn(self, sets: Iterable[Iterable[str]]) -> None:
+        """Know some sets, of which no page was made yet."""
+        for run_ids in sets:
+            self.address(run_ids)
+
+    def find(self, name: str) -> frozenset[str] | None:
+        """The runs of a set, which is kept from now on; None where nobody knows it."""
+        with self._lock:
+            ids = self._known.get(name)
+        ids = run_sets.find(self._root, name) if ids is None else ids
+        if ids is None:
+            return None
+        self._remember(name, ids)
+        if name not in self._opened:
+            self._opened.add(name)
+            with contextlib.suppress(StoreError, OSError):  # nobody may write there: it is known as long as the app is
+                run_sets.keep(self._root, ids)
+        return frozenset(ids)
+
+    def _named(self, ids: tuple[str, ...]) -> str:
+        """The filter of a set, which is known from now on."""
+        name = run_sets.name_of(ids)
+        self._remember(name, ids)
+        return query.of_set(name)
+
+    def _remember(self, name: str, ids: tuple[str, ...]) -> None:
+        with self._lock:
+            self._known[name] = ids
+            self._known.move_to_end(name)
+            if len(self._known) > MOST_KEPT:
+                self._known.popitem(last=False)

@@ -1,0 +1,58 @@
+"""Text that a run writes, on demand: by the command that prints it, in a process of its own.
+
+The app imports no torch, and takes neither a GPU nor much memory from what trains beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from gpt3core.errors import StoreError, UsageError
+from gpt3core.store import places
+from gpt3core.words import counted
+from sweeps.watching.run_table import Row
+
+PROMPT = "In the morning"
+TOKENS, SECONDS = 64, 300.0
+MOST_PARAMETERS = 1e9  # 4 GB in fp32
+TRAINED = ("done", "stopped early")
+
+
+def command(root: Path, run_id: str, prompt: str = PROMPT) -> str:
+    """The command, which writes the same text each time."""
+    return shlex.join(["python", *_words(root, run_id, prompt)])
+
+
+def _words(root: Path, run_id: str, prompt: str) -> list[str]:
+    how = [f"tokens={TOKENS}", "seed=0"]
+    return ["-m", "gpt3core.generate", f"run={run_id}", f"runs={places.portable(root)}", *how, f"prompt={prompt}"]
+
+
+def write(root: Path, row: Row, prompt: str) -> str:
+    """The text that a run writes after a prompt. Seconds: torch is started for it.
+
+    Raises:
+        UsageError: for a prompt that does not fit, or a run that this machine is not to read.
+        StoreError: in one sentence.
+    """
+    if "\0" in prompt:
+        raise UsageError("the prompt holds a character of no text (NUL): leave it out")
+    if (parameters := row.parameters or 0.0) > MOST_PARAMETERS:
+        raise UsageError(
+            f"{row.run_id} has {counted(parameters)} parameters, and no more than {counted(MOST_PARAMETERS)} are read "
+            "behind a page; the command below writes it where there is room"
+        )
+    words = [sys.executable, *_words(root, row.run_id, prompt)]
+    without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONIOENCODING": "utf-8"}
+    try:
+        done = subprocess.run(words, env=without_gpu, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise StoreError(f"{row.run_id} did not write {TOKENS} tokens within {SECONDS:.0f} s") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        raise StoreError(said[-1].removeprefix("error: "))
+    return done.stdout.decode(errors="replace").removesuffix("\n")

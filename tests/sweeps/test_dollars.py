@@ -1,0 +1,123 @@
+"""Dollars where a cluster has GPUs of several kinds: each costs what it costs, in the plan, a limit and the bill."""
+
+import re
+
+import pytest
+
+from gpt3core.store.sweepdir import SweepDir
+from gpt3core.words import duration
+from sweeps import command
+from sweeps.driving import spending
+from sweeps.planning import estimate, grid, hardware, recipe
+from sweeps.planning.recipe import Hardware
+from sweeps.scheduling.inventory import ACCELERATOR, Node, Resources
+from tests.sweeps.timed_cluster import Timed, World, driven
+
+GPT3 = ["recipe=gpt3", "sizes=[125M,1.3B]", "tokens=[30e9]", "data.max_epochs=1e6", "placement.gpus=1"]
+OWN = ["placement.accelerator=H100", "placement_of={125M: {accelerator: A100}}"]
+TWO_KINDS = [*OWN, "plan.gpus=2", "plan.gpus_of={A100: 1}"]
+SECONDS = 50.0
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return World(monkeypatch)
+
+
+def plan_of(words, capsys):
+    assert command.sweep([*words, "--plan"], usage="") == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_plan_of_two_kinds_counts_and_prices_each(known_text, capsys):
+    said = plan_of([*GPT3, *TWO_KINDS, "plan.usd_per_gpu_hour_of={A100: 0.5}"], capsys)
+    small, large = grid.build(recipe.load(GPT3), "0" * 64).runs
+    hours = [24 * estimate.on_gpus(run, Hardware(gpu=gpu)).days for run, gpu in ((small, "A100"), (large, "H100"))]
+    usd = 0.5 * hours[0] + hardware.GPUS["H100"].usd_per_hour * hours[1]
+    prices = f"0.50 a A100-hour ({hours[0]:,.0f}) and 3.00 a H100-hour ({hours[1]:,.0f})"
+    assert f"in all: {sum(hours):,.0f} GPU-hours, {usd:,.0f} USD at {prices} for 2 runs" in said
+    assert f"on 2 GPUs (1 H100, 1 A100): {duration(3600 * max(hours))} from the first start" in said
+    assert "never start" not in said
+    assert "set plan.usd_per_gpu_hour_of={H100: ...} to yours" in said
+    assert "{A100: ...}" not in said
+
+
+def test_a_plan_holds_to_a_limit_of_dollars_what_each_kind_costs(known_text, capsys):
+    said = plan_of([*GPT3, *TWO_KINDS, "limit.usd=100"], capsys)
+    small, large = grid.build(recipe.load(GPT3), "0" * 64).runs
+    usd = [estimate.on_gpus(run, Hardware(gpu=gpu)).usd for run, gpu in ((small, "A100"), (large, "H100"))]
+    assert usd[0] < 100 < usd[1]
+    assert re.search(rf"1 of 2 runs fit by the first estimates \([\d.]+ GPU-hours, {usd[0]:.3g} USD\)", said)
+    assert re.search(rf"held: 1.3B-\w+; they would take [\d.]+ GPU-hours, {usd[1]:.3g} USD more", said)
+
+
+def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
+    seconds = sum(
+        86_400 * estimate.on_gpus(run, Hardware()).days for run in grid.build(recipe.load(GPT3), "0" * 64).runs
+    )
+    assert f"on 1 GPUs: {duration(seconds)} from" in plan_of([*GPT3, "plan.gpus=64", "limit.devices=1"], capsys)
+    assert "that is not simulated" in plan_of([*GPT3, *TWO_KINDS, "limit.devices=1"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([*OWN, "plan.gpus=2"], "are 2 of H100, and runs ask for A100: .* plan.gpus_of='{A100: 8}'"),
+        (["plan.gpus=2", "plan.gpus_of={A100: 3}"], "plan.gpus_of.A100=3: .* from 1 to plan.gpus=2"),
+        (["plan.gpus=2", "plan.gpus_of={A100: 0}"], "plan.gpus_of.A100=0"),
+        (["plan.gpus=2", "plan.gpus_of={H100: 1}"], "H100 is what plan.gpus=2 are"),
+        (["plan.gpus_of={A100: 1}"], "plan.gpus_of=.* has no effect with plan.gpus=null"),
+        ([*TWO_KINDS, "placement_of.125M.workers=2"], "plan.gpus=1 of A100: a run takes placement.workers=2"),
+        (["plan.usd_per_gpu_hour_of={A100: -1}"], "plan.usd_per_gpu_hour_of.A100=-1.0: US dollars, from 0"),
+        ([*OWN, "plan.usd_per_gpu_hour_of={H10O: 2}"], "H10O has no effect.*did you mean H100"),
+        (["limit.usd=5", "plan.usd_per_gpu_hour=0"], "limit.usd=5 has no effect"),
+    ],
+)
+def test_numbers_and_prices_without_a_meaning_are_refused(words, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        grid.build(recipe.load([*GPT3, *words]), "0" * 64)
+
+
+def two_kinds(world, root, gpus=1):
+    """A node of each kind, of which one is in no table."""
+    cluster = Timed(world, root, lambda run: SECONDS)
+    total = Resources(cpus=16, gpus=gpus)
+    cluster.nodes = [Node(name=kind, total=total, labels={ACCELERATOR: kind}) for kind in ("H100", "L4")]
+    return cluster
+
+
+def test_a_run_is_billed_as_the_node_that_it_is_on(isolated, world):
+    words = ["recipe=laptop", "budgets=[1e12]", "placement.gpus=1", "plan.usd_per_gpu_hour_of={L4: 0.5}"]
+    chosen = recipe.load(words)
+    cluster = two_kinds(world, isolated / "root")
+    _, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
+    sweep, prices = SweepDir(isolated / "root", chosen.name), {"H100": 3.0, "L4": 0.5}
+    events = sweep.events()
+    where = {e["run_id"]: next(iter(e["allocation"])) for e in events if e["event"] == "start"}
+    freed = [e for e in events if e["event"] == spending.FREED]
+    assert set(where.values()) == set(prices)
+    assert {e["run_id"]: e["usd_per_hour"] for e in freed} == {run_id: prices[node] for run_id, node in where.items()}
+    usd = sum(e["seconds"] / 3600 * prices[where[e["run_id"]]] for e in freed)
+    assert found.spending.used(world.now).usd == pytest.approx(usd)
+    assert spending.so_far(sweep).usd == pytest.approx(usd)
+
+
+@pytest.mark.parametrize("usd", [0.05, 0.12])
+def test_a_limit_of_dollars_is_spent_on_what_each_kind_costs(isolated, world, usd):
+    """Half of the sizes are on GPUs of a tenth of the others' price."""
+    words = ["recipe=laptop", "budgets=[1e12]", "placement.accelerator=H100", "placement.gpus=1"]
+    runs = grid.build(recipe.load(words), "0" * 64).runs
+    cheap = [run.label for run in runs][::2]
+    own = f"placement_of={{{', '.join(f'{label}: {{accelerator: L4}}' for label in cheap)}}}"
+    chosen = recipe.load([*words, own, "plan.usd_per_gpu_hour_of={L4: 0.5, H100: 5}", f"limit.usd={usd}"])
+    cluster = two_kinds(world, isolated / "root")
+    outcome, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
+    price = {run.run_id: (0.5 if run.label in cheap else 5.0) * (SECONDS + cluster.rest) / 3600 for run in runs}
+    spent = sum(price[i] for i in outcome.done)
+    assert spent <= usd
+    assert outcome.beyond
+    assert usd - spent < max(price.values()), "no more would have"
+    assert {run.run_id for run in runs if run.label in cheap} <= set(outcome.done), "the cheap ones have room"
+    left = found.limits.missing(found.states)
+    assert left.usd == pytest.approx(sum(price[i] for i in outcome.beyond), rel=0.3)
+    assert f"{left.usd:,.3g} USD" in outcome.limited
