@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
@@ -85,6 +86,7 @@ class RunSettings:
         Raises:
             UsageError: in one sentence.
         """
+        _check_empty(self)
         self._check_rules()
         for name, allowed in (("N", COUNTS), ("C", COMPUTES)):
             value = getattr(self, name)
@@ -256,6 +258,7 @@ class CompareSettings:
 
     def check(self) -> None:
         """Refuse what cannot be meant; see RunSettings."""
+        _check_empty(self)
         self.of("").check()
         self.fix.check()
         _check_targets(self.target_compute)
@@ -319,6 +322,13 @@ class HparamSettings(RunSettings):
             raise UsageError(f"bootstrap={self.bootstrap}: resamples, zero or more")
         if self.out and Path(self.out).suffix not in (".yaml", ".yml"):
             raise UsageError(f"out={self.out}: the rule's file, a .yaml")
+
+
+def _check_empty(settings: Any) -> None:
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if f.name != "runs" and (value == "" or (isinstance(value, list) and "" in value)):
+            raise UsageError(f"{f.name}='': an empty text names nothing; leave it out")
 
 
 def _check_targets(compute: list[float]) -> None:

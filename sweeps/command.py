@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ class Order:
     def run_ids(self) -> list[str]:
         """Of the runs asked."""
         return [run.run_id for run in self.grid.asked(self.record.runs if self.record else ())]
+
+    @cached_property
+    def answerable(self) -> tuple[str, list[str]]:
+        """Why the tasks cannot be asked, empty where they can; and what to know of them."""
+        return texts.answerable(self.grid.runs, self.grid.evals)
 
 
 def sweep(argv: Sequence[str], usage: str) -> int:
@@ -129,7 +135,7 @@ def refuse(order: Order) -> None:
 def _refusals(order: Order) -> list[str]:
     """Why the order may be planned and not run."""
     runs = order.grid.runs
-    reasons = texts.refusal(order.text, order.recipe, runs), _misfit(order), texts.unanswerable(runs, order.grid.evals)
+    reasons = texts.refusal(order.text, order.recipe, runs), _misfit(order), order.answerable[0]
     return [reason for reason in reasons if reason]
 
 
@@ -230,7 +236,7 @@ def _remarks(order: Order) -> list[str]:
     found += rules.told(order.recipe.optim.rule, order.grid.runs)  # type: ignore[attr-defined]
     if repeated := texts.repeated(order.text, order.recipe, order.grid.runs):
         found.append(repeated)
-    return found
+    return [*found, *order.answerable[1]]
 
 
 def _pruned(order: Order) -> list[str]:

@@ -81,7 +81,9 @@ def few_shot(argv: Sequence[str], usage: str) -> int:
     given = cli.settings(FewShot(), [word for word in words if word not in placed] + ["--keys"] * ("--keys" in flags))
     order = read(given, placed)
     _say(order)
-    reason = _unanswerable(order)
+    reason, told = _answerable(order)
+    for sentence in told:
+        print(sentence)
     if "--plan" in flags:
         _plan(order)
         if reason:
@@ -219,11 +221,11 @@ def _missing(run: RunDir, evals: EvalSpec) -> tuple[Question, ...]:
     return tuple(asked for asked in evals.questions if asked not in known)
 
 
-def _unanswerable(order: Order) -> str:
-    """Why what is missing cannot be asked; empty where it can, or nothing is."""
+def _answerable(order: Order) -> tuple[str, list[str]]:
+    """Why what is missing cannot be asked, empty where it can, or nothing is; and what to know of it."""
     missing = {task for job in order.jobs for task, *_ in job.missing}
     tasks = [task for task in order.evals.tasks if task in missing]
-    return texts.unanswerable([job.spec for job in order.jobs], order.evals.of(*tasks)) if tasks else ""
+    return texts.answerable([job.spec for job in order.jobs], order.evals.of(*tasks)) if tasks else ("", [])
 
 
 def _say(order: Order) -> None:

@@ -100,17 +100,22 @@ def describe(runs: Sequence[RunSpec], evals: EvalSpec) -> Text:
     )
 
 
-def unanswerable(runs: Sequence[RunSpec], evals: EvalSpec) -> str:
-    """Why the tasks cannot be asked of these runs, which share a text; empty where they can, as far as it is known."""
+def answerable(runs: Sequence[RunSpec], evals: EvalSpec) -> tuple[str, list[str]]:
+    """Why the tasks cannot be asked of these runs, which share a text, empty where they can; and what to know of them.
+
+    Both as far as it is known.
+    """
     from gpt3core.evals import enough
 
     own = [None if run.labelled is None else run.labelled.source for run in runs]
     answered = {name for name in evals.tasks if all(name == of for of in own)}
+    n_ctx = min(run.model.n_ctx for run in runs)
     try:
-        enough.check(evals, runs[0].data, min(run.model.n_ctx for run in runs), answered=answered)
+        crowded = enough.check(evals, runs[0].data, n_ctx, answered=answered)
     except ValueError as error:
-        return str(error)
-    return ""
+        return str(error), []
+    told = f"not scored, for a context of {n_ctx} tokens holds fewer examples: {', '.join(crowded)}"
+    return "", [told] if crowded else []
 
 
 def repeated(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:

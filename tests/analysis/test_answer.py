@@ -9,6 +9,7 @@ from scipy import stats
 
 from analysis import api, fit
 from analysis.estimation import explained
+from analysis.estimation.backtest import TAILS
 from analysis.output import notes
 from analysis.output.answer import GRAVEST, answer
 from analysis.reference.tables import reference
@@ -36,6 +37,13 @@ def test_its_numbers_are_those_of_the_study(studied):
     assert f"C^{studied.advice.a:.2f}" in lines["size"]
     assert list(lines)[:2] == ["runs", "law"]
     assert len(lines) <= 7
+
+
+def test_the_scale_that_scores_are_forecast_with_is_the_intervals_own(studied):
+    (p,) = studied.predictions
+    low, high = np.log(p.interval_new_run)
+    inside = np.diff(stats.t(TAILS, loc=(low + high) / 2, scale=p.sigma).cdf([low, high]))
+    assert inside == pytest.approx(0.95, abs=1e-6)
 
 
 @pytest.mark.parametrize(

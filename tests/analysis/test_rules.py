@@ -191,3 +191,10 @@ def test_a_window_of_compute_is_the_same_from_python_as_from_the_command():
     inside = compute.between(low, high)
     assert sorted(study.table.loss) == pytest.approx(sorted(table.loss[inside]))
     assert len(out(study)["outside-window"]) == (~inside).sum()
+
+
+@pytest.mark.parametrize("word", ["target=", "predict=", "scores=", "precision=", "exclude=[a,{}]"])
+def test_an_empty_text_names_nothing_and_is_refused(word):
+    settings = cli.settings(FitSettings(), [word.format("''") if "{" in word else f"{word}''"])
+    with pytest.raises(UsageError, match="='': an empty text names nothing; leave it out"):
+        settings.check()
