@@ -252,7 +252,16 @@ def test_a_tool_that_is_not_there_is_named_with_its_extra(root, tmp_path, monkey
 def test_wrong_words_are_one_sentence(root, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
+    (tmp_path / "file").write_text("")
+    notes = ('{"sweep": "smoke"}', '{"sweep": "smoke", "to": "tensorboard", "runs": {"x": 7}}')
+    for i, note in enumerate(notes):
+        (tmp_path / f"note-{i}").mkdir()
+        (tmp_path / f"note-{i}" / export.NOTE).write_text(note)
     for words, said in (
+        (["to=tensorboard"], "a folder out=DIR are needed\n"),
+        (["to=tensorboard", f"out={tmp_path / 'file'}"], "is a file"),
+        (["to=tensorboard", f"out={tmp_path / 'note-0'}"], "holds something else"),
+        (["to=tensorboard", f"out={tmp_path / 'note-1'}"], "holds something else"),
         (["out=x"], "to= out=x: one of to=tensorboard, to=wandb, to=mlflow"),
         (["to=tensorbord", "out=x"], "did you mean tensorboard?"),
         (["to=tensorboard", "out=x", "name=smok"], "did you mean smoke?"),

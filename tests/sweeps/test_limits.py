@@ -200,6 +200,17 @@ def test_branches_of_a_trunk_that_does_not_fit_do_not_wait_for_it(isolated, worl
     assert cluster.held / 3600 <= 0.02 * 1.01
 
 
+def test_a_deadline_that_is_past_starts_nothing_and_leads_to_no_fit(isolated, world, capsys):
+    chosen, cells = laptop("limit.deadline=2020-01-01")
+    outcome, _ = driven(chosen, cells, isolated / "root", cluster := Timed(world, isolated / "root", guessed()))
+    assert cluster.started == outcome.done == []
+    assert len(outcome.beyond) == len(cells.runs)
+    assert command._conclude(SweepDir(isolated / "root", chosen.name), len(cells.runs), outcome) == command.LIMITED
+    said = capsys.readouterr().out
+    assert "stopped at limit.deadline=2020-01-01" in said
+    assert "analysis.fit" not in said, "there is nothing to fit"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
