@@ -132,7 +132,7 @@ class Driver:
     def _proposer(self, recipe: Recipe) -> Proposer:
         if self.profiles is not None:
             return SelfPlacing(self.profiles, self._loss)
-        return Adaptive(recipe, self._loss, self.estimates.seconds) if recipe.adaptive else WholeGrid()
+        return Adaptive(recipe, self._loss, self.estimates) if recipe.adaptive else WholeGrid()
 
     # ----------------------------------------------------------------------------------------------------- the loop
 
