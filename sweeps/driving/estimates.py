@@ -140,9 +140,14 @@ class Estimates:
             self._layouts[key] = estimate.placed(run, own)
         return self._layouts[key]
 
-    def peak_flops(self, run: RunSpec) -> float | None:
-        """Of a GPU that a run has; of a core there is nothing to say."""
-        return hardware.gpu(self.own(run).plan).peak_flops if self.place.gpus else None
+    def peak_flops(self, run: RunSpec, kind: str) -> float | None:
+        """Of a GPU; of a core there is nothing to say.
+
+        Args:
+            run: that has it.
+            kind: of its nodes; where that is not known, what the run is estimated for.
+        """
+        return hardware.GPUS.get(kind, hardware.gpu(self.own(run).plan)).peak_flops if self.place.gpus else None
 
     # ------------------------------------------------------------------------------------------------- what is learned
 

@@ -192,6 +192,11 @@ class Spending:
         prices = [n * self._price(run_id, self._kinds.get(node, "")) for node, n in allocation.items()]
         return sum(prices) / max(1, sum(allocation.values()))
 
+    def kind(self, allocation: Allocation) -> str:
+        """What GPUs all of these nodes have; empty where they have several or do not say it."""
+        kinds = {self._kinds.get(node, "") for node in allocation}
+        return kinds.pop() if len(kinds) == 1 else ""
+
     def usd_per_second(self, run_id: str) -> float | None:
         """Of all GPUs that a run holds, None where it holds none."""
         spell = self._open.get(run_id)
