@@ -64,6 +64,7 @@ class Estimates:
         self._recipe = recipe
         self._own: dict[str, Recipe] = {}  # by size
         self._kinds: dict[tuple[str, int | None], Kind] = {}
+        self._rates: dict[tuple[str, int | None], Cost] = {}
         self._layouts: dict[tuple[str, int | None], Layout | None] = {}
         self._ends: dict[str, float] = {}  # training seconds of runs that ended
         self._begun: dict[str, tuple[float, float]] = {}  # at a run's start: what it should take, by both accounts
@@ -123,8 +124,11 @@ class Estimates:
 
     def rate(self, state: RunState) -> Cost:
         """What a second of a run takes, by what it is estimated for."""
-        devices = self.devices(state)
-        return Cost(devices, devices * self.price(state.spec) / 3600)
+        key = state.spec.label, state.workers
+        if key not in self._rates:
+            devices = self.devices(state)
+            self._rates[key] = Cost(devices, devices * self.price(state.spec) / 3600)
+        return self._rates[key]
 
     def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:
         """How a run is cut over its workers, where more than replicas are asked for or needed.

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import export
@@ -287,6 +288,20 @@ def test_a_damaged_run_is_left_out_and_said(root, tmp_path):
     assert f"left out {one}" in do(root, "tensorboard", tmp_path / "out")
     shutil.rmtree(RunDir(root, one).path)
     assert "3 of 4 runs" in do(root, "tensorboard", tmp_path / "out")
+
+
+@pytest.mark.parametrize("nonsense", [None, [1], "x", -1, 1e300, math.inf])
+def test_nonsense_in_a_runs_files_is_left_out(root, nonsense):
+    one = max(exported(root))
+    run, sweep = RunDir(root, one), SweepDir(root, "smoke")
+    (run.attempts()[0] / "events.jsonl").write_text(
+        json.dumps({"event": "start", "time": nonsense, "damage": nonsense})
+    )
+    assert reading.read(sweep, one, reading.runs(sweep)[1]).started == 0.0
+    assert run.damage() == (["1"] if nonsense == [1] else [])
+    (run.path / "result.json").write_text(json.dumps({"status": nonsense}))
+    with pytest.raises(StoreError, match="status"):
+        reading.read(sweep, one, reading.runs(sweep)[1])
 
 
 def test_steps_are_in_order():
