@@ -135,6 +135,8 @@ def _check_kinds(recipe: Recipe) -> None:
     first, *_ = counts = cluster_gpus(recipe)
     for name in ("gpus_of", "usd_per_gpu_hour_of"):
         for kind in getattr(plan, name):
+            if not kind:
+                raise UsageError(f"plan.{name} has '': give the name of a GPU, as Ray labels its nodes")
             if kind not in kinds and None not in kinds:
                 raise UsageError(
                     f"plan.{name}.{kind[:40]} has no effect: all runs ask for {' or '.join(sorted(map(str, kinds)))}"

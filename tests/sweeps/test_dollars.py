@@ -68,6 +68,7 @@ def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
         (["plan.gpus=2", "plan.gpus_of={H100: 1}"], "H100 is what plan.gpus=2 are"),
         (["plan.gpus_of={A100: 1}"], "plan.gpus_of=.* has no effect with plan.gpus=None"),
         ([*TWO_KINDS, "placement_of.125M.workers=2"], "plan.gpus=1 of A100: a run takes placement.workers=2"),
+        (["plan.usd_per_gpu_hour_of={'': 1}"], "has '': give the name of a GPU"),
         (["plan.usd_per_gpu_hour_of={A100: -1}"], "plan.usd_per_gpu_hour_of.A100=-1.0: US dollars, from 0"),
         ([*OWN, "plan.usd_per_gpu_hour_of={H10O: 2}"], "H10O has no effect.*did you mean H100"),
         (["limit.usd=5", "plan.usd_per_gpu_hour=0"], "limit.usd=5 has no effect"),
