@@ -42,12 +42,6 @@ def cluster_gpus(recipe: Recipe) -> dict[str, int]:
     return {first: (plan.gpus or 0) - sum(plan.gpus_of.values()), **plan.gpus_of}
 
 
-def price(recipe: Recipe, label: str) -> float:
-    """USD per hour of a GPU that the runs of a size are expected to have."""
-    found = own(recipe, label)
-    return hardware.usd_per_hour(found.plan, found.placement.accelerator)
-
-
 def prices(recipe: Recipe) -> list[float]:
     """USD per hour of the GPUs that runs of a recipe may have."""
     kinds = [place.accelerator for place in _places(recipe)]
