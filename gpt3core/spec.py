@@ -279,7 +279,7 @@ def to_json(spec: Any) -> str:
 
 
 def from_dict(cls: type[Any], data: Any) -> Any:
-    """Rebuild a specification from plain data. Raises ValueError for missing or unknown fields."""
+    """Rebuild a specification from plain data. Raises ValueError for missing, unknown or mistyped fields."""
     if not isinstance(data, dict):
         raise ValueError(f"{cls.__name__}: an object with fields is needed, not {data!r:.50}")
     kind: Any = registry.named(data.get("architecture")).spec if cls is ModelSpec else cls
@@ -291,10 +291,21 @@ def from_dict(cls: type[Any], data: Any) -> Any:
     for name, f in known.items():
         if name in data:
             nested = _dataclass_of(types[name])
+            if wanted := _wrong(types[name], data[name]):
+                raise ValueError(f"{kind.__name__}: field {name!r} is {data[name]!r:.50}: {wanted} is needed")
             values[name] = data[name] if nested is None or data[name] is None else from_dict(nested, data[name])
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"{kind.__name__}: field {name!r} is missing")
     return kind(**values)
+
+
+def _wrong(annotation: Any, value: Any) -> str:
+    """What a field of this type needs and this value is not; empty where nothing is wrong, or its class will tell."""
+    if annotation is str and not isinstance(value, str):
+        return "text"
+    if annotation is int and not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        return "a whole number"
+    return "an object with fields" if value is None and is_dataclass(annotation) else ""
 
 
 def _dataclass_of(annotation: Any) -> type[Any] | None:

@@ -324,7 +324,8 @@ def _conclude(sweep: SweepDir, total: int, outcome: Outcome) -> int:
         return INTERRUPTED
     if outcome.failed or outcome.held:
         return FAILED
-    print(f"next: python -m analysis.fit runs={store} sweep={sweep.name}")
+    if outcome.done:
+        print(f"next: python -m analysis.fit runs={store} sweep={sweep.name}")
     for sentence in outcome.damage:
         print(f"  {sentence}")
     if outcome.limited:

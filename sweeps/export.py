@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     follow = "--follow" in argv
     given = cli.settings(ExportSettings(), [word for word in argv if word != "--follow"])
     if given.to not in TOOLS or not given.out:
-        near = hints.nearest(given.to, tuple(TOOLS)) if given.to else ""
+        near = hints.nearest(given.to, tuple(TOOLS)) if given.to and given.to not in TOOLS else ""
         raise UsageError(
             f"to={given.to or ''} out={given.out or ''}: one of to={', to='.join(TOOLS)} and a folder out=DIR are "
             f"needed{near}"
@@ -93,8 +93,10 @@ class Export:
         """
         self._sweep, self._to, self._out = sweep, to, out
         self._note: dict[str, Any] = {"sweep": sweep.name, "to": to, "runs": {}}
+        if out.is_file():
+            raise UsageError(f"out={out} is a file: name a folder")
         if out.exists() and any(out.iterdir()):
-            noted = files.find_object(out / NOTE)
+            noted = _noted(out)
             if noted is None or (noted["sweep"], noted["to"]) != (sweep.name, to):
                 held = f"the sweep {noted['sweep']} for {noted['to']}" if noted else "something else"
                 raise UsageError(f"out={out} holds {held}: name another folder, or the one of an earlier export")
@@ -135,6 +137,18 @@ class Export:
 
     def _keep(self) -> None:
         files.write_json(self._out / NOTE, self._note)
+
+
+def _noted(out: Path) -> dict[str, Any] | None:
+    """What an earlier export noted of itself; None where that is no such note."""
+    noted = files.find_object(out / NOTE) or {}
+    runs = noted.get("runs")
+    sound = (
+        {"sweep", "to"} <= set(noted)
+        and isinstance(runs, dict)
+        and all(isinstance(x, list) and x for x in runs.values())
+    )
+    return noted if sound else None
 
 
 def _sweep(root: Path, name: str | None) -> SweepDir:

@@ -264,8 +264,8 @@ class RunDir:
 
     def damage(self) -> list[str]:
         """What was found damaged in any attempt."""
-        events = (event for attempt in self.attempts() for event in files.read_lines(attempt / "events.jsonl"))
-        return [sentence for event in events for sentence in event.get("damage", [])]
+        found = (e.get("damage") for attempt in self.attempts() for e in files.read_lines(attempt / "events.jsonl"))
+        return [str(sentence) for told in found if isinstance(told, list) for sentence in told]
 
     # -------------------------------------------------------------------------------------------------- metrics
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.estimation import design
 from gpt3core import costs
@@ -22,6 +24,7 @@ from sweeps.planning.recipe import Recipe
 FIRST_BUDGETS = 2
 MOST_CANDIDATES = 2000  # a proposal weighs pairs of them: seconds beside the loop, and a few hundred megabytes
 LEAST_RESULTS = 4  # before the law is asked
+LATE = 1.05  # of the time until a sweep's end that one of its last runs may take
 EARLY_SHARE = 0.05  # at most, of what may be spent, on more runs of the first budgets while the law waits for results
 
 
@@ -39,7 +42,7 @@ def next_runs(
     *,
     losses: Mapping[str, float],
     taken: Set[str],
-    under_way: Set[str],
+    under_way: Mapping[str, float],
     seconds: Callable[[RunSpec], float],
     slots: int = 1,
 ) -> Next:
@@ -49,7 +52,8 @@ def next_runs(
         runs: the whole grid.
         losses: of runs that ended with one.
         taken: runs started, finished or failed: their FLOPs are spent.
-        under_way: those of them that may still end with a loss; failed and diverged runs tell nothing.
+        under_way: those of them that may still end with a loss, with the seconds that they still take; failed and
+            diverged runs tell nothing.
         seconds: estimate of a run's device time, the cost that is weighed.
         slots: runs that could start now.
     """
@@ -73,7 +77,7 @@ def next_runs(
     chosen, found = choose(
         _table([runs[i] for i in losses], seconds).assign(loss=[losses[i] for i in losses]),
         _table([runs[i] for i in affordable], seconds).assign(flops=[flops[i] for i in affordable]),
-        _table([runs[i] for i in sorted(under_way)], seconds),
+        _table([runs[i] for i in under_way], seconds).assign(left=[left / 3600 for left in under_way.values()]),
         compute=recipe.adaptive_target or design.FARTHER * max(flops.values()),
         slots=slots,
         rest=most - spent,
@@ -93,27 +97,52 @@ def choose(
     slots: int,
     rest: float,
 ) -> tuple[list[int], design.Design]:
-    """The rows of the candidates to start on free slots, and the design behind them.
+    """The rows of the candidates to start on free slots, and whether that is worth it, by a design of all of them.
 
-    What remains to be spent is planned to its end once it keeps all slots busy for less than the longest run takes,
-    runs under way counted as half done: all of that plan will run, and with the longest first the sweep ends sooner.
+    What remains to be spent is planned to its end once it keeps all slots busy for less than the longest run takes:
+    all of that plan will run, and with the longest first the sweep ends sooner. The plan changes with every result, so
+    from then on no run is taken that would go on when all others have ended.
 
     Args:
-        finished, candidates, running: as for ``design.propose``, costs in time; of candidates their ``flops`` too.
+        finished, candidates, running: as for ``design.propose``, costs in time; of candidates their ``flops`` too, of
+            running ones what is ``left`` of their cost.
         rest: FLOPs that may be spent.
     """
     cost, flops = candidates.cost.to_numpy(float), candidates.flops.to_numpy(float)
-    work = min(1.0, rest / float(flops.sum())) * float(cost.sum()) + float(running.cost.sum()) / 2
+    work = min(1.0, rest / float(flops.sum())) * float(cost.sum()) + float(running.left.sum())
     every = slots + len(running)
     last = every > 1 and work <= every * float(cost.max())
-    batch = len(candidates) if last else slots
-    found = design.propose(finished, candidates, compute=compute, running=running, batch=batch)
+    words: dict[str, Any] = {"compute": compute, "running": running}
+    found = design.propose(finished, candidates, batch=0 if last else slots, **words)
+    proposals, ready = found.proposals, np.arange(len(cost))
+    if last:
+        ready = _in_time(finished, candidates, running, work, every)
+        proposals = design.propose(finished, candidates.iloc[ready], batch=len(ready), **words).proposals
     chosen = []
-    for proposal in found.proposals:
-        if flops[proposal.index] <= rest:
-            rest -= flops[proposal.index]
-            chosen.append(proposal.index)
+    for k in (int(ready[proposal.index]) for proposal in proposals):
+        if flops[k] <= rest:
+            rest -= flops[k]
+            chosen.append(k)
     return (sorted(chosen, key=lambda k: (-cost[k], k)) if last else chosen)[:slots], found
+
+
+def _in_time(
+    finished: pd.DataFrame, candidates: pd.DataFrame, running: pd.DataFrame, work: float, slots: int
+) -> NDArray[np.intp]:
+    """The candidates that end with those under way, or by when busy slots had done it all; the shortest at least.
+
+    All, where nothing is under way: a sweep that begins, or goes on with more to spend.
+
+    Args:
+        work: time of all runs that is still to be spent.
+    """
+    cost = candidates.cost.to_numpy(float)
+    if not len(running):
+        return np.arange(len(cost))
+    spent = float(finished.cost.sum() + running.cost.sum() - running.left.sum())
+    longest = max(float(table.cost.max()) for table in (finished, candidates, running) if len(table))
+    ends = max((work + spent) / slots, longest) - spent / slots
+    return np.flatnonzero(cost <= max(LATE * ends, *running.left, float(cost.min())))
 
 
 def _first(runs: Mapping[str, RunSpec]) -> list[str]:

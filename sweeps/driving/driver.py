@@ -132,7 +132,7 @@ class Driver:
     def _proposer(self, recipe: Recipe) -> Proposer:
         if self.profiles is not None:
             return SelfPlacing(self.profiles, self._loss)
-        return Adaptive(recipe, self._loss, self.estimates.seconds) if recipe.adaptive else WholeGrid()
+        return Adaptive(recipe, self._loss, self.estimates) if recipe.adaptive else WholeGrid()
 
     # ----------------------------------------------------------------------------------------------------- the loop
 
@@ -328,6 +328,7 @@ class Driver:
                 self._job(state.spec, state.workers),
                 prefix=state.prefix,
                 keep=self.trunks.keep(state),
+                peak_flops=self.estimates.peak_flops(state.spec, self.spending.kind(allocation)),
                 usd_per_hour=self.spending.price(state.run_id, allocation),
                 halvings=state.tally.halvings,
             )
@@ -348,7 +349,6 @@ class Driver:
             threads=max(1, int(self.estimates.own(run).placement.cpus)),
             numerics=self._numerics(),
             checkpoint_seconds=self.place.checkpoint_seconds,
-            peak_flops=self.estimates.peak_flops(run),
             layout=self.estimates.layout(run, workers),
             hang_seconds=self.place.hang_seconds,
         )

@@ -64,6 +64,7 @@ class Estimates:
         self._recipe = recipe
         self._own: dict[str, Recipe] = {}  # by size
         self._kinds: dict[tuple[str, int | None], Kind] = {}
+        self._rates: dict[tuple[str, int | None], Cost] = {}
         self._layouts: dict[tuple[str, int | None], Layout | None] = {}
         self._ends: dict[str, float] = {}  # training seconds of runs that ended
         self._begun: dict[str, tuple[float, float]] = {}  # at a run's start: what it should take, by both accounts
@@ -124,8 +125,11 @@ class Estimates:
 
     def rate(self, state: RunState) -> Cost:
         """What a second of a run takes, by what it is estimated for."""
-        devices = self.devices(state)
-        return Cost(devices, devices * self.price(state.spec) / 3600)
+        key = state.spec.label, state.workers
+        if key not in self._rates:
+            devices = self.devices(state)
+            self._rates[key] = Cost(devices, devices * self.price(state.spec) / 3600)
+        return self._rates[key]
 
     def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:
         """How a run is cut over its workers, where more than replicas are asked for or needed.
@@ -141,9 +145,14 @@ class Estimates:
             self._layouts[key] = estimate.placed(run, own)
         return self._layouts[key]
 
-    def peak_flops(self, run: RunSpec) -> float | None:
-        """Of a GPU that a run has; of a core there is nothing to say."""
-        return hardware.gpu(self.own(run).plan).peak_flops if self.place.gpus else None
+    def peak_flops(self, run: RunSpec, kind: str) -> float | None:
+        """Of a GPU; of a core there is nothing to say.
+
+        Args:
+            run: that has it.
+            kind: of its nodes; where that is not known, what the run is estimated for.
+        """
+        return hardware.GPUS.get(kind, hardware.gpu(self.own(run).plan)).peak_flops if self.place.gpus else None
 
     # ------------------------------------------------------------------------------------------------- what is learned
 

@@ -80,7 +80,7 @@ class Outlook:
         looked = self.expect(states, now)
         return {
             "unit": limits.device(self.limits.recipe),
-            "under_way": {s.run_id: self._under_way(s, now, wall) for s in states.values() if s.phase == Phase.RUNNING},
+            "under_way": self._under_way(states, now, wall),
             "starts": {i: round(wall + t - now, 1) for i, t in looked.starts.items()},
             "ends": {i: round(wall + t - now, 1) for i, t in looked.ends.items()},
             "taken": self._taken(now),
@@ -89,9 +89,17 @@ class Outlook:
             "estimates": self._account(),
         }
 
-    def _under_way(self, state: RunState, now: float, wall: float) -> dict[str, Any]:
+    def _under_way(self, states: Mapping[str, RunState], now: float, wall: float) -> dict[str, Any]:
+        where = {run.run_id: run.allocation for run in self.cluster.running()}
+        return {
+            s.run_id: self._of_run(s, self.spending.kind(where.get(s.run_id, {})), now, wall)
+            for s in states.values()
+            if s.phase == Phase.RUNNING
+        }
+
+    def _of_run(self, state: RunState, kind: str, now: float, wall: float) -> dict[str, Any]:
         held, flops = self.spending.since(state.run_id, now), self.estimates.flops_per_second(state)
-        devices, peak = self.estimates.devices(state), self.estimates.peak_flops(state.spec)
+        devices, peak = self.estimates.devices(state), self.estimates.peak_flops(state.spec, kind)
         return {
             "since": None if held is None else round(wall - held, 1),
             "ends": round(wall + self.estimates.left(state), 1),

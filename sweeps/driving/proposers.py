@@ -19,6 +19,7 @@ from sweeps.planning.recipe import Recipe
 
 if TYPE_CHECKING:
     from sweeps.driving.adaptive import Next
+    from sweeps.driving.estimates import Estimates
 
 BESIDE = 1000  # runs of a sweep above which the next ones are chosen beside the driver's loop: half a second and more
 
@@ -62,15 +63,15 @@ class Adaptive:
         self,
         recipe: Recipe,
         losses: Callable[[str], float | None],
-        seconds: Callable[[RunSpec], float],
+        estimates: Estimates,
     ) -> None:
         """Choose.
 
         Args:
             losses: of a run that is done, None where it ended without one (diverged); asked once a run.
-            seconds: estimate of a run's device time.
+            estimates: of how long runs take, and what is left of them.
         """
-        self._recipe, self._read, self._seconds = recipe, losses, seconds
+        self._recipe, self._read, self._estimates = recipe, losses, estimates
         self._losses: dict[str, float | None] = {}
         self._seen: object = None
         self._over = ""
@@ -93,14 +94,14 @@ class Adaptive:
         for run_id, phase in phases.items():
             if phase == Phase.DONE and run_id not in self._losses:
                 self._losses[run_id] = self._read(run_id)
-        seconds = {i: self._seconds(state.spec) for i, state in states.items()}
+        seconds = {i: self._estimates.seconds(state.spec) for i, state in states.items()}
         ask = partial(
             adaptive.next_runs,
             self._recipe,
             {i: state.spec for i, state in states.items()},
             losses={i: loss for i, loss in self._losses.items() if loss is not None},
             taken=set(phases),
-            under_way={i for i, phase in phases.items() if phase in OPEN},
+            under_way={i: self._estimates.left(states[i]) for i, phase in phases.items() if phase in OPEN},
             seconds=lambda run: seconds[run.run_id],
             slots=room,
         )

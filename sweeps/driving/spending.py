@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gpt3core.errors import StoreError
 from gpt3core.store import files, signs
 from gpt3core.store.rundir import RunDir
-from gpt3core.store.sweepdir import SweepDir
+from gpt3core.store.sweepdir import NAME, SweepDir
 from sweeps.scheduling.inventory import ACCELERATOR
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def read(events: Iterable[Mapping[str, Any]]) -> Ledger:
     used, spells = Used(), dict[str, Spell]()
     for event in events:
         run_id = event.get("run_id")
-        if event.get("event") not in (TOOK, FREED) or not isinstance(run_id, str):
+        if event.get("event") not in (TOOK, FREED) or not isinstance(run_id, str) or not NAME.fullmatch(run_id):
             continue
         if event["event"] == TOOK:
             spells[run_id] = Spell(run_id=run_id, began=_number(event, "time"), **_rates(event))
@@ -191,6 +191,11 @@ class Spending:
         """USD per hour of one of a run's GPUs, on average over the nodes that it is on."""
         prices = [n * self._price(run_id, self._kinds.get(node, "")) for node, n in allocation.items()]
         return sum(prices) / max(1, sum(allocation.values()))
+
+    def kind(self, allocation: Allocation) -> str:
+        """What GPUs all of these nodes have; empty where they have several or do not say it."""
+        kinds = {self._kinds.get(node, "") for node in allocation}
+        return kinds.pop() if len(kinds) == 1 else ""
 
     def usd_per_second(self, run_id: str) -> float | None:
         """Of all GPUs that a run holds, None where it holds none."""

@@ -17,6 +17,7 @@ from gpt3core.store.sweepdir import SweepDir
 
 BESIDE = ("step", "attempt")  # columns of a curve that are no metrics
 FINAL = ("loss", "loss_se", "bits_per_byte")  # of the held-out text
+LATEST = 1e11  # seconds since the epoch; a log that says more is damaged
 FACTS = ("tokens_per_second", "flops_per_second", "mfu", "devices", "epochs", "skipped_tokens", "noise_scale")
 
 
@@ -68,11 +69,12 @@ def read(sweep: SweepDir, run_id: str, evals: EvalSpec) -> Exported | None:
     """
     folder = RunDir(sweep.root, run_id)
     spec = folder.spec()
-    result, attempts = folder.result(), folder.attempts()
+    result, attempts = folder.sound_result(), folder.attempts()
     curve = folder.curve()
     if result is None and not len(curve):
         return None
-    times = [event["time"] for attempt in attempts[:1] for event in files.read_lines(attempt / "events.jsonl")[:1]]
+    first = [event.get("time") for attempt in attempts[:1] for event in files.read_lines(attempt / "events.jsonl")[:1]]
+    times = [moment for moment in first if isinstance(moment, int | float) and 0 <= moment < LATEST]
     config = dict(_flat(specs.as_dict(spec)))
     config |= {"n_params": costs.params(spec.model).nonembedding, "flops": costs.train_flops(spec.model, spec.tokens)}
     measured = _final(folder, result, evals)

@@ -42,12 +42,6 @@ def cluster_gpus(recipe: Recipe) -> dict[str, int]:
     return {first: (plan.gpus or 0) - sum(plan.gpus_of.values()), **plan.gpus_of}
 
 
-def price(recipe: Recipe, label: str) -> float:
-    """USD per hour of a GPU that the runs of a size are expected to have."""
-    found = own(recipe, label)
-    return hardware.usd_per_hour(found.plan, found.placement.accelerator)
-
-
 def prices(recipe: Recipe) -> list[float]:
     """USD per hour of the GPUs that runs of a recipe may have."""
     kinds = [place.accelerator for place in _places(recipe)]
@@ -135,6 +129,8 @@ def _check_kinds(recipe: Recipe) -> None:
     first, *_ = counts = cluster_gpus(recipe)
     for name in ("gpus_of", "usd_per_gpu_hour_of"):
         for kind in getattr(plan, name):
+            if not kind:
+                raise UsageError(f"plan.{name} has '': give the name of a GPU, as Ray labels its nodes")
             if kind not in kinds and None not in kinds:
                 raise UsageError(
                     f"plan.{name}.{kind[:40]} has no effect: all runs ask for {' or '.join(sorted(map(str, kinds)))}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -174,6 +175,26 @@ def test_json_round_trip_keeps_the_identity():
         again = specs.from_dict(RunSpec, json.loads(specs.to_json(spec)))
         assert again == spec
         assert again.run_id == spec.run_id
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "needed"),
+    [
+        ("precision", 16, "text"),
+        ("model.attention", True, "text"),
+        ("data.tokenizer", None, "text"),
+        ("tokens", math.inf, "a whole number"),
+        ("optim.batch_tokens", "512", "a whole number"),
+        ("options", None, "an object with fields"),
+        ("options", [], "an object with fields"),
+    ],
+)
+def test_a_field_of_another_type_is_a_sentence(path, value, needed):
+    data = json.loads(specs.to_json(base()))
+    *outer, name = path.split(".")
+    (data[outer[0]] if outer else data)[name] = value
+    with pytest.raises(ValueError, match=f"{needed} is needed"):
+        specs.from_dict(RunSpec, data)
 
 
 def test_integers_and_floats_of_one_value_are_one_specification():

@@ -192,7 +192,19 @@ def test_what_a_sweep_was_asked_is_kept_and_has_one_driver(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", "null", '{"runs": "a"', '{"runs": ["a"], "evals": []}', '{"run": []}', '{"runs": "abc"}']
+    "text",
+    [
+        "[]",
+        "{}",
+        "null",
+        '{"runs": "a"',
+        '{"runs": ["a"], "evals": []}',
+        '{"run": []}',
+        '{"runs": "abc"}',
+        '{"runs": ["a"], "evals": null}',
+        '{"runs": ["a"], "evals": {"tasks": [NaN]}}',
+        '{"runs": ["a"], "evals": {"version": Infinity}}',
+    ],
 )
 def test_a_sweeps_record_that_is_none_is_a_sentence(tmp_path, text):
     sweep = SweepDir(tmp_path, "mine")

@@ -1,5 +1,9 @@
 """Adaptive sweeps: a share of the grid, spent on the runs that tell most."""
 
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from gpt3core import costs
@@ -51,6 +55,13 @@ def test_an_adaptive_sweep_spends_its_share_on_the_runs_that_tell_most(isolated,
     assert again.started == []
 
 
+def seconds(run):
+    return run.tokens / 1e4
+
+
+ESTIMATES = SimpleNamespace(seconds=seconds, left=lambda state: seconds(state.spec))
+
+
 def laptop():
     chosen = recipe.load(["recipe=laptop", "adaptive=true", "adaptive_share=1.0"])
     return chosen, {run.run_id: run for run in grid.build(chosen, "0" * 64).runs}
@@ -77,7 +88,7 @@ def test_failed_and_diverged_runs_are_neither_data_nor_planned(monkeypatch):
         reads.append(run_id)
         return None if run_id == names[0] else 3.0 + 1e6 / runs[run_id].tokens  # the first diverged
 
-    proposer = proposers.Adaptive(chosen, loss, lambda run: run.tokens / 1e4)
+    proposer = proposers.Adaptive(chosen, loss, ESTIMATES)
     (first,) = proposer.propose(states, lambda: 1).take
     assert asked == {"finished": 11, "running": 1}
     states[first].phase = Phase.RUNNING
@@ -100,7 +111,7 @@ def test_the_next_run_is_one_that_was_not_taken():
     chosen, runs = laptop()
     losses = {run_id: 3.0 + 1e6 / run.tokens for run_id, run in list(runs.items())[:20]}
     found = adaptive.next_runs(
-        chosen, runs, losses=losses, taken=set(losses), under_way=set(), seconds=lambda run: run.tokens / 1e4
+        chosen, runs, losses=losses, taken=set(losses), under_way={}, seconds=lambda run: run.tokens / 1e4
     )
     assert found.run_ids
     assert set(found.run_ids) <= set(runs) - set(losses)
@@ -112,15 +123,11 @@ def test_another_seed_of_a_run_that_ended_may_be_taken():
     losses = {i: 3.0 + 1e6 / run.tokens for i, run in runs.items() if run.seed == 0}
     first = set(adaptive._first(runs))
     found = adaptive.next_runs(
-        chosen, runs, losses=losses, taken=set(losses) | first, under_way=set(), seconds=lambda run: run.tokens / 1e4
+        chosen, runs, losses=losses, taken=set(losses) | first, under_way={}, seconds=lambda run: run.tokens / 1e4
     )
     assert bool(found.run_ids) != ("not worth it" in found.over)
     assert not set(found.run_ids) & set(losses)
     assert "to 100%" not in found.over, "they tell something"
-
-
-def seconds(run):
-    return run.tokens / 1e4
 
 
 def measured(runs, count):
@@ -134,17 +141,17 @@ def test_a_batch_is_chosen_as_one_run_after_another_would_be_with_those_before_i
     chosen = recipe.load(["recipe=laptop", "replicas=3", "adaptive=true", "adaptive_share=1.0"])
     runs = {run.run_id: run for run in grid.build(chosen, "0" * 64).runs}
     losses = measured(runs, 20)
-    taken, flying = {*losses, *adaptive._first(runs)}, set()
+    taken, flying = {*losses, *adaptive._first(runs)}, {}
     batch = adaptive.next_runs(
         chosen, runs, losses=losses, taken=taken, under_way=flying, seconds=seconds, slots=4
     ).run_ids
     assert len(set(batch)) == 4
     for run_id in batch:
         (alone,) = adaptive.next_runs(
-            chosen, runs, losses=losses, taken=taken | flying, under_way=flying, seconds=seconds
+            chosen, runs, losses=losses, taken={*taken, *flying}, under_way=flying, seconds=seconds
         ).run_ids
         assert (runs[alone].model, runs[alone].tokens) == (runs[run_id].model, runs[run_id].tokens)  # or its other seed
-        flying.add(run_id)
+        flying[run_id] = seconds(runs[run_id])
 
 
 def test_the_last_runs_start_with_the_longest_and_within_what_may_be_spent():
@@ -154,11 +161,33 @@ def test_the_last_runs_start_with_the_longest_and_within_what_may_be_spent():
     flops = {i: costs.train_flops(run.model, run.tokens) for i, run in runs.items()}
     rest = 0.4 * sum(flops.values()) - sum(flops[i] for i in losses)
     found = adaptive.next_runs(
-        chosen, runs, losses=losses, taken=set(losses), under_way=set(), seconds=seconds, slots=16
+        chosen, runs, losses=losses, taken=set(losses), under_way={}, seconds=seconds, slots=16
     ).run_ids
     assert 2 <= len(found) < 16
     assert sum(flops[i] for i in found) <= rest
     assert [seconds(runs[i]) for i in found] == sorted((seconds(runs[i]) for i in found), reverse=True)
+
+
+def some(sizes, ratio, hours, **columns):
+    table = pd.DataFrame({"N": sizes, "D": np.array(sizes) * ratio, "cost": hours})
+    return table.assign(flops=6 * table.N * table.D, **columns)
+
+
+def test_no_run_is_taken_that_would_go_on_when_all_others_have_ended():
+    sizes = np.geomspace(1e7, 1e8, 8)
+    finished = some(sizes, 20.0, 0.5).assign(loss=1.8 + 480 * sizes**-0.35 + 2000 * (20 * sizes) ** -0.37)
+    left = some([2.5e8, 3e8, 4e8], 30.0, [0.1, 0.2, 2.0])
+    words = {"compute": 1e19, "slots": 2, "rest": float(left.flops.sum())}
+    flying = some([2e8, 2.1e8], 20.0, [2.0, 2.0])
+    early, _ = adaptive.choose(finished, left, flying.assign(left=[1.9, 2.0]), **words)
+    assert 2 in early, "the others go on as long"
+    late, _ = adaptive.choose(finished, left, flying.assign(left=[0.1, 0.2]), **words)
+    assert late
+    assert 2 not in late
+    again, _ = adaptive.choose(finished, left, flying[:0].assign(left=[]), **words)
+    assert 2 in again, "nobody waits for it"
+    (alone,), _ = adaptive.choose(finished, left[2:], flying.assign(left=[0.1, 0.2]), **words)
+    assert alone == 0, "what is left of the budget is spent all the same"
 
 
 class Slow(Learning):
@@ -219,9 +248,9 @@ def test_a_choice_among_very_many_runs_is_made_beside_the_loop(monkeypatch):
     chosen, runs = laptop()
     losses = measured(runs, 12)
     states = {i: RunState(spec=run, phase=Phase.DONE if i in losses else Phase.SPARE) for i, run in runs.items()}
-    at_once = proposers.Adaptive(chosen, losses.get, seconds).propose(states, lambda: 2)
+    at_once = proposers.Adaptive(chosen, losses.get, ESTIMATES).propose(states, lambda: 2)
     monkeypatch.setattr(proposers, "BESIDE", 3)
-    proposer = proposers.Adaptive(chosen, losses.get, seconds)
+    proposer = proposers.Adaptive(chosen, losses.get, ESTIMATES)
     assert proposer.propose(states, lambda: 2) == proposers.Proposal(), "it answers at once"
     proposer._asked.result()
     assert proposer.propose(states, lambda: 2) == at_once

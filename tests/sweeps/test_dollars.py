@@ -68,6 +68,7 @@ def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
         (["plan.gpus=2", "plan.gpus_of={H100: 1}"], "H100 is what plan.gpus=2 are"),
         (["plan.gpus_of={A100: 1}"], "plan.gpus_of=.* has no effect with plan.gpus=null"),
         ([*TWO_KINDS, "placement_of.125M.workers=2"], "plan.gpus=1 of A100: a run takes placement.workers=2"),
+        (["plan.usd_per_gpu_hour_of={'': 1}"], "has '': give the name of a GPU"),
         (["plan.usd_per_gpu_hour_of={A100: -1}"], "plan.usd_per_gpu_hour_of.A100=-1.0: US dollars, from 0"),
         ([*OWN, "plan.usd_per_gpu_hour_of={H10O: 2}"], "H10O has no effect.*did you mean H100"),
         (["limit.usd=5", "plan.usd_per_gpu_hour=0"], "limit.usd=5 has no effect"),
@@ -87,13 +88,19 @@ def two_kinds(world, root, gpus=1):
 
 
 def test_a_run_is_billed_as_the_node_that_it_is_on(isolated, world):
-    words = ["recipe=laptop", "budgets=[1e12]", "placement.gpus=1", "plan.usd_per_gpu_hour_of={L4: 0.5}"]
-    chosen = recipe.load(words)
-    cluster = two_kinds(world, isolated / "root")
+    words = ["recipe=laptop", "budgets=[1e12]", "placement.gpus=1", "plan.gpu=A100"]
+    chosen = recipe.load([*words, "plan.usd_per_gpu_hour_of={L4: 0.5}"])
+    cluster, jobs = two_kinds(world, isolated / "root"), {}
+    start = cluster.start
+    cluster.start = lambda *words: (jobs.update({words[0]: words[-1]}), start(*words))
     _, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
     sweep, prices = SweepDir(isolated / "root", chosen.name), {"H100": 3.0, "L4": 0.5}
+    peaks = {"H100": hardware.GPUS["H100"].peak_flops, "L4": hardware.GPUS["A100"].peak_flops}  # none is known of it
     events = sweep.events()
     where = {e["run_id"]: next(iter(e["allocation"])) for e in events if e["event"] == "start"}
+    assert {i: (job.usd_per_hour, job.peak_flops) for i, job in jobs.items()} == {
+        i: (prices[node], peaks[node]) for i, node in where.items()
+    }
     freed = [e for e in events if e["event"] == spending.FREED]
     assert set(where.values()) == set(prices)
     assert {e["run_id"]: e["usd_per_hour"] for e in freed} == {run_id: prices[node] for run_id, node in where.items()}

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import export
@@ -252,7 +253,16 @@ def test_a_tool_that_is_not_there_is_named_with_its_extra(root, tmp_path, monkey
 def test_wrong_words_are_one_sentence(root, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
+    (tmp_path / "file").write_text("")
+    notes = ('{"sweep": "smoke"}', '{"sweep": "smoke", "to": "tensorboard", "runs": {"x": 7}}')
+    for i, note in enumerate(notes):
+        (tmp_path / f"note-{i}").mkdir()
+        (tmp_path / f"note-{i}" / export.NOTE).write_text(note)
     for words, said in (
+        (["to=tensorboard"], "a folder out=DIR are needed\n"),
+        (["to=tensorboard", f"out={tmp_path / 'file'}"], "is a file"),
+        (["to=tensorboard", f"out={tmp_path / 'note-0'}"], "holds something else"),
+        (["to=tensorboard", f"out={tmp_path / 'note-1'}"], "holds something else"),
         (["out=x"], "to= out=x: one of to=tensorboard, to=wandb, to=mlflow"),
         (["to=tensorbord", "out=x"], "did you mean tensorboard?"),
         (["to=tensorboard", "out=x", "name=smok"], "did you mean smoke?"),
@@ -278,6 +288,20 @@ def test_a_damaged_run_is_left_out_and_said(root, tmp_path):
     assert f"left out {one}" in do(root, "tensorboard", tmp_path / "out")
     shutil.rmtree(RunDir(root, one).path)
     assert "3 of 4 runs" in do(root, "tensorboard", tmp_path / "out")
+
+
+@pytest.mark.parametrize("nonsense", [None, [1], "x", -1, 1e300, math.inf])
+def test_nonsense_in_a_runs_files_is_left_out(root, nonsense):
+    one = max(exported(root))
+    run, sweep = RunDir(root, one), SweepDir(root, "smoke")
+    (run.attempts()[0] / "events.jsonl").write_text(
+        json.dumps({"event": "start", "time": nonsense, "damage": nonsense})
+    )
+    assert reading.read(sweep, one, reading.runs(sweep)[1]).started == 0.0
+    assert run.damage() == (["1"] if nonsense == [1] else [])
+    (run.path / "result.json").write_text(json.dumps({"status": nonsense}))
+    with pytest.raises(StoreError, match="status"):
+        reading.read(sweep, one, reading.runs(sweep)[1])
 
 
 def test_steps_are_in_order():

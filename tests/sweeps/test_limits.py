@@ -75,6 +75,16 @@ def test_restarts_reset_nothing_and_a_raised_limit_goes_on(isolated, world):
     assert found.spending.used(world.now).core_hours == pytest.approx((one.held + three.held) / 3600, rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["9" * 400, "../x", "", 7, None])
+def test_devices_of_a_run_that_has_no_such_name_count_nothing(isolated, name):
+    sweep, rates = SweepDir(isolated / "root", "laptop"), {"gpus": 0.0, "cores": 1.0, "usd_per_hour": 0.0}
+    files.make_folder(sweep.path)
+    for run_id in (name, "d8-1"):
+        files.append_line(sweep.path / "events.jsonl", {"event": "took", "time": 1.0, "run_id": run_id, **rates})
+    assert spending.so_far(sweep, 3601.0, driven=True).core_hours == 1.0
+    assert spending.so_far(sweep, 3601.0).core_hours == 0.0, "no sign of life"
+
+
 @pytest.mark.soak
 def test_a_log_that_is_lost_resets_nothing(isolated, world):
     root = isolated / "root"
@@ -198,6 +208,17 @@ def test_branches_of_a_trunk_that_does_not_fit_do_not_wait_for_it(isolated, worl
     assert outcome.done
     assert outcome.beyond
     assert cluster.held / 3600 <= 0.02 * 1.01
+
+
+def test_a_deadline_that_is_past_starts_nothing_and_leads_to_no_fit(isolated, world, capsys):
+    chosen, cells = laptop("limit.deadline=2020-01-01")
+    outcome, _ = driven(chosen, cells, isolated / "root", cluster := Timed(world, isolated / "root", guessed()))
+    assert cluster.started == outcome.done == []
+    assert len(outcome.beyond) == len(cells.runs)
+    assert command._conclude(SweepDir(isolated / "root", chosen.name), len(cells.runs), outcome) == command.LIMITED
+    said = capsys.readouterr().out
+    assert "stopped at limit.deadline=2020-01-01" in said
+    assert "analysis.fit" not in said, "there is nothing to fit"
 
 
 @pytest.mark.parametrize(
