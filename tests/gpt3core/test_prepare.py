@@ -250,6 +250,22 @@ def test_evaluation_sets_that_have_no_lines_are_refused(tmp_path, name):
     refused(tmp_path, match=rf"has /.*/{name}, of which no examples are read: allowed are .jsonl files")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"against=/.*/sets has no file: give evaluation sets, or leave it out"),
+        ("", "owls.jsonl has no examples"),
+        ('{"answer": 3}\n', "owls.jsonl has no examples"),
+        ("[" * 100_000, "owls.jsonl cannot be read"),
+    ],
+)
+def test_evaluation_sets_without_examples_are_refused(tmp_path, content, said):
+    corpora.write(tmp_path / "text")
+    owls = tmp_path / "text" / "sets" / "owls.jsonl"
+    owls.unlink() if content is None else owls.write_text(content)
+    refused(tmp_path, match=said)
+
+
 def test_the_command_says_what_it_needs(tmp_path):
     with pytest.raises(UsageError, match="one recipe is needed, not none"):
         main(["out=x"])
@@ -315,6 +331,16 @@ def test_duplicate_ids_are_numbered_and_copies_without_id_are_too(tmp_path):
     wiki = decisions(tmp_path / "out").query("source == 'wiki'")
     assert wiki["id"].is_unique
     assert wiki["id"].str.endswith("~2").sum() == 16
+
+
+def test_a_name_with_half_a_character_is_a_bad_line_or_repaired(tmp_path):
+    path = corpora.write(tmp_path / "text")
+    rows = [{"text": f"one {n}", "id": f"{n}\ud800"} for n in range(20)]
+    (tmp_path / "text" / "wiki.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(tmp_path, "sources.wiki.id=id", match=r"20 of 20 documents .*line 1: its id has half of a surrogate pair")
+    prepare(path, tmp_path / "repaired", "sources.wiki.id=id", "sources.wiki.encoding=repair", *PLAIN)
+    wiki = decisions(tmp_path / "repaired").query("source == 'wiki'")
+    assert set(wiki["id"]) == {f"{n}\ufffd" for n in range(20)}
 
 
 def test_every_recipe_that_comes_with_isoflop_is_sound():

@@ -51,7 +51,10 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for given in recipe.decontaminate.against:
-        for path in walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets"):
+        paths = walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets")
+        if not paths:
+            raise ValueError(f"decontaminate.against={given} has no file: give evaluation sets, or leave it out")
+        for path in paths:
             name = examples.name(path)
             if not formats.ending(path).startswith((".jsonl", ".txt")):
                 raise ValueError(
