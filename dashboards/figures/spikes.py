@@ -1,4 +1,7 @@
-"""Figure: a run's loss and gradient norm by step, with its spikes, restarts, and what it did about anomalies."""
+"""Figure: a run's loss and gradient norm by step, with its spikes, restarts, and what it did about anomalies.
+
+Where its gradient noise scale was measured, that too.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from plotly.subplots import make_subplots
 
 from analysis.laws.base import Array
 from dashboards.downsample import downsample
+from dashboards.figures import noise_scale
 from dashboards.figures.look import GREY, PALETTE
 from dashboards.figures.style import LOSS, Page, axes, plain, round_values
 from gpt3core.anomaly import AnomalySpec
@@ -37,7 +41,9 @@ def spikes(
         met: of ``incidents.read``.
         gone: of ``incidents.gone``: parts of the curve from which the run went back.
     """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.65, 0.35])
+    noise = noise_scale.measured(curve)
+    heights = [0.65, 0.35] if noise.empty else [0.5, 0.25, 0.25]
+    figure = make_subplots(rows=len(heights), cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=heights)
     found = {name: _spikes(curve, name) for name in SHOWN}
     drawn = {name: _shown(curve, name, met) for name in SHOWN}
     _add_curve(figure, drawn["loss"], "loss", 1)
@@ -59,14 +65,19 @@ def spikes(
     _add_curve(figure, drawn["grad_norm"], "grad_norm", 2)
     _add_spikes(figure, found["grad_norm"], "grad_norm", 2)
     _add_incidents(figure, curve, met)
-    figure.update_xaxes(title=None, row=1)
+    for row in range(1, len(heights)):
+        figure.update_xaxes(title=None, row=row)
     norms = curve.grad_norm[curve.grad_norm.gt(0) & np.isfinite(curve.grad_norm)]
     ticks = round_values(norms.min(), norms.max()) if len(norms) else []
     figure.update_yaxes(title="gradient norm", tickvals=ticks, tickformat="~g", row=2)
+    about = _about(found, met, len(curve))
+    if not noise.empty:
+        noise_scale.add(figure, noise, 3)
+        about = f"{about} {noise_scale.said(noise)}"
     summary, title = _rows(found, met), f"Spikes and restarts of {run_id}"
     points = [part.rename(columns={name: "value"}).assign(what=_words(name)) for name, part in drawn.items()]
+    points += [noise[["step", name]].rename(columns={name: "value"}).assign(what=name) for name in noise_scale.NAMES]
     rows = pd.concat([*points, summary], ignore_index=True).reindex(columns=list(COLUMNS))
-    about = _about(found, met, len(curve))
     return Page(slug="spikes", title=title, about=about, figure=figure, rows=rows, summary=summary)
 
 

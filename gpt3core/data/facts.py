@@ -193,12 +193,9 @@ def _weighed(tokens: Mapping[str, tuple[int, int]], spec: DataSpec) -> dict[str,
 
 def _starter(spec: DataSpec) -> TextFacts:
     """Of the starter corpus, whether it is fetched or not: the share held out is met to about a percent of it."""
-    size, share = math.log(tokenizers.vocab_size(spec.tokenizer)), spec.validation_fraction
-    known = np.log(list(STARTER_TOKENS))
-    tokens = {}
+    share, tokens = spec.validation_fraction, {}
     for name, documents in STARTER_DOCUMENTS.items():
-        logs = np.log([counts[name] for counts in STARTER_TOKENS.values()])
-        count = math.exp(np.interp(size, known, logs)) + documents
+        count = _starter_tokens(name, spec.tokenizer) + documents
         tokens[name] = round(count * (1 - share)), round(count * share)
     return TextFacts(
         documents=sum(STARTER_DOCUMENTS.values()),
@@ -206,6 +203,16 @@ def _starter(spec: DataSpec) -> TextFacts:
         sources=_weighed(tokens, spec),
         exact=False,
     )
+
+
+def _starter_tokens(source: str, tokenizer: str) -> float:
+    logs = np.log([counts[source] for counts in STARTER_TOKENS.values()])
+    return math.exp(np.interp(math.log(tokenizers.vocab_size(tokenizer)), np.log(list(STARTER_TOKENS)), logs))
+
+
+def tokens_a_byte(tokenizer: str) -> float:
+    """The tokens that a byte of English text becomes, about: as of the starter corpus."""
+    return sum(_starter_tokens(source, tokenizer) for source in STARTER_BYTES) / sum(STARTER_BYTES.values())
 
 
 def _tokens(documents: Sequence[Document], tokenizer: str) -> tuple[int, bool]:

@@ -24,6 +24,7 @@ from gpt3core import pulse
 from gpt3core.generate import branches
 from gpt3core.generate.branches import Tree
 from gpt3core.generate.cache import Cache, keeps, padded
+from gpt3core.model.products import whole_width
 from gpt3core.numerics import Numerics
 
 BATCH_TOKENS = 4096  # that a pass computes or looks back on, what fills up shorter sequences included
@@ -78,7 +79,7 @@ def read(
     families = _families(prompts) if cached and keeps(model) else []
     shared = {number for _, numbers in families for number in numbers}
     alone = [number for number in range(len(prompts)) if number not in shared]
-    with torch.inference_mode():
+    with torch.inference_mode(), whole_width(device):
         for hidden, asked in chain(
             _as_trees(model, prompts, families, arithmetic), _one_by_one(model, prompts, alone, arithmetic, device)
         ):

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt3core.generate.cache import Cache, last_logits
+from gpt3core.generate.cache import Cache, device_of, last_logits
+from gpt3core.model.products import whole_width
 
 
 class Reader:
@@ -71,7 +72,7 @@ class Reader:
 
     def _read(self) -> None:
         """Read the texts from their beginning."""
-        with torch.inference_mode():
+        with torch.inference_mode(), whole_width(device_of(self.model).type):
             if self.cached:
                 self.cache = Cache(self.model, self.limit)
                 self.logits = self._given(self.cache.read_prompts(self.model, self.texts))

@@ -139,6 +139,26 @@ def test_a_run_shows_its_spikes_restarts_and_what_it_went_back_from():
     assert spikes("d8-1", curve.iloc[:0]).rows.empty
 
 
+def test_a_run_shows_its_noise_scale_beside_its_batch_where_it_was_measured():
+    steps = np.arange(1, 101)
+    scale = np.where(steps % 10 == 0, 500.0 * steps, math.nan)
+    curve = pd.DataFrame({"step": steps, "loss": 3.0, "grad_norm": 1.0, "tokens": steps * 2048, "noise_scale": scale})
+    page = spikes("d8-1", curve)
+    drawn = {t.name: (list(t.x), list(t.y)) for t in page.figure.data if t.yaxis == "y3"}
+    measured = list(range(10, 101, 10))
+    assert drawn == {
+        "noise scale": (measured, [500.0 * step for step in measured]),
+        "batch": (measured, [2048.0] * 10),
+    }
+    for name, (x, y) in drawn.items():
+        rows = page.rows[page.rows.what == name]
+        assert (rows.step.tolist(), rows.value.tolist()) == (x, y)
+    assert (
+        "Its gradient noise scale was 50,000 tokens when it was last measured, and its batch 0.041 of it." in page.about
+    )
+    assert not [t for t in spikes("d8-1", curve.assign(noise_scale=math.nan)).figure.data if t.yaxis == "y3"]
+
+
 def test_a_long_run_is_drawn_as_densely_late_as_early():
     """Its axis is linear: of 100,000 steps each tenth has its part of the points, and the extremes."""
     steps = np.arange(1, 100_001)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
 import lzma
@@ -16,7 +15,7 @@ from pyarrow import parquet
 from gpt3core.data import corpus, shards
 from gpt3core.data.prepare import filtering, parts, read, recipe, task
 from gpt3core.data.prepare.__main__ import main
-from gpt3core.errors import DiskFullError, UsageError
+from gpt3core.errors import UsageError
 from gpt3core.spec import DataSpec
 from gpt3core.store import files
 from tests.gpt3core import corpora
@@ -87,58 +86,6 @@ def test_the_files_read_to_order_a_corpus_grow_as_it_does():
 def test_workers_in_processes_change_no_byte(made, tmp_path):
     prepare(made[0], tmp_path / "out", "workers=3", spread=task.in_processes)
     assert corpora.shards(tmp_path / "out") == corpora.shards(made[1])
-
-
-def test_a_command_stopped_after_any_task_goes_on_to_the_same_bytes(made, tmp_path):
-    def stopping(after):
-        def spread(tasks):
-            for done, item in enumerate(task.one_by_one(tasks)):
-                yield item
-                count.append(done)
-                if len(count) == after:
-                    raise KeyboardInterrupt
-
-        return lambda _: spread
-
-    out = tmp_path / "out"
-    for after in (1, 3, 2, 4, 1, 1):  # each goes on from where the last one stopped
-        count: list[int] = []
-        with pytest.raises(KeyboardInterrupt):
-            prepare(made[0], out, spread=stopping(after))
-        assert len(count) == after
-        assert not (out / "manifest.json").exists()
-    count = []
-    prepare(made[0], out, spread=stopping(-1))
-    assert 0 < len(count) < 12, "what was done was not done again"
-    assert corpora.shards(out) == corpora.shards(made[1])
-    assert {p.name for p in out.iterdir()} == {p.name for p in made[1].iterdir()}, "nothing half made stays"
-
-
-def test_a_disk_that_fills_at_any_write_is_one_sentence_and_the_same_command_goes_on(made, tmp_path, monkeypatch):
-    sync, left, out = os.fsync, [0], tmp_path / "out"
-
-    def full(descriptor):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
-    stops = 0
-    while True:
-        left[0] = 4 + stops  # so that each task gets further, and at last through
-        try:
-            prepare(made[0], out)
-            break
-        except DiskFullError as error:
-            said = str(error)
-            assert "\n" not in said
-            assert "no room to write" in said
-            assert "give the same command again" in said
-            stops += 1
-            assert not (out / "manifest.json").exists()
-    assert stops > 10
-    assert corpora.shards(out) == corpora.shards(made[1])
 
 
 def test_a_stretch_without_documents_is_merged_as_one_with(tmp_path):
@@ -303,6 +250,22 @@ def test_evaluation_sets_that_have_no_lines_are_refused(tmp_path, name):
     refused(tmp_path, match=rf"has /.*/{name}, of which no examples are read: allowed are .jsonl files")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"against=/.*/sets has no file: give evaluation sets, or leave it out"),
+        ("", "owls.jsonl has no examples"),
+        ('{"answer": 3}\n', "owls.jsonl has no examples"),
+        ("[" * 100_000, "owls.jsonl cannot be read"),
+    ],
+)
+def test_evaluation_sets_without_examples_are_refused(tmp_path, content, said):
+    corpora.write(tmp_path / "text")
+    owls = tmp_path / "text" / "sets" / "owls.jsonl"
+    owls.unlink() if content is None else owls.write_text(content)
+    refused(tmp_path, match=said)
+
+
 def test_the_command_says_what_it_needs(tmp_path):
     with pytest.raises(UsageError, match="one recipe is needed, not none"):
         main(["out=x"])
@@ -368,6 +331,16 @@ def test_duplicate_ids_are_numbered_and_copies_without_id_are_too(tmp_path):
     wiki = decisions(tmp_path / "out").query("source == 'wiki'")
     assert wiki["id"].is_unique
     assert wiki["id"].str.endswith("~2").sum() == 16
+
+
+def test_a_name_with_half_a_character_is_a_bad_line_or_repaired(tmp_path):
+    path = corpora.write(tmp_path / "text")
+    rows = [{"text": f"one {n}", "id": f"{n}\ud800"} for n in range(20)]
+    (tmp_path / "text" / "wiki.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(tmp_path, "sources.wiki.id=id", match=r"20 of 20 documents .*line 1: its id has half of a surrogate pair")
+    prepare(path, tmp_path / "repaired", "sources.wiki.id=id", "sources.wiki.encoding=repair", *PLAIN)
+    wiki = decisions(tmp_path / "repaired").query("source == 'wiki'")
+    assert set(wiki["id"]) == {f"{n}\ufffd" for n in range(20)}
 
 
 def test_every_recipe_that_comes_with_isoflop_is_sound():

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gpt3core.data.prepare import task
+from gpt3core.data.prepare import pipeline, task
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files
 from tests.gpt3core import corpora
@@ -43,6 +43,21 @@ def test_a_whole_folder_of_text_that_changed_is_refused(tmp_path, capsys):
     assert prepare(path, tmp_path / "out", *words) == 0
     said = capsys.readouterr().out
     assert "whether its text is still the same was not looked at: sources.wiki.path=" in said
+
+
+def test_a_whole_folder_of_former_rules_is_taken_as_it_is_and_that_is_said(tmp_path, capsys, monkeypatch):
+    path = corpora.write(tmp_path / "text")
+    prepare(path, tmp_path / "out", *PLAIN)
+    former = pipeline.FORMAT
+    monkeypatch.setattr(pipeline, "FORMAT", former + 1)
+    capsys.readouterr()
+    assert prepare(path, tmp_path / "out", *PLAIN) == 0  # once "prepared from other text", which is not so
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"prepared by version {former} of the rules, this isoflop has {former + 1}: runs can go on with it" in said
+    with open(tmp_path / "text" / "wiki.jsonl", "a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(UsageError, match="out was prepared from other text"):
+        prepare(path, tmp_path / "out", *PLAIN)
 
 
 def test_a_folder_that_got_whole_while_one_waited_is_not_made_again(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gpt3core import cli
 from gpt3core.data.prepare import recipe
-from gpt3core.data.prepare.task import Spread, in_processes
+from gpt3core.data.prepare.task import Spread, explained, in_processes
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files
 
@@ -50,22 +50,24 @@ def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_pro
 
     from gpt3core.data.prepare import folder, pipeline, show, units
 
-    manifest, unseen = folder.whole(out, asked)
+    manifest, notes = folder.whole(out, asked)
     if manifest is None:
         found, sets = units.units(asked), pipeline.evaluation_sets(asked)
         if "--plan" in flags:
             show.plan(asked, found, sets, out, workers or len(os.sched_getaffinity(0)))
             return 0
-        files.make_folder(out)
+        with explained(out):
+            files.make_folder(out)
         with files.locked(out / folder.LOCK) as alone:
             if not alone:
                 raise StoreError(f"another command is filling {out} now: wait for it, or give another folder")
-            manifest, unseen = folder.whole(out, asked)  # another command may have been at it until now
+            manifest, notes = folder.whole(out, asked)  # another command may have been at it until now
             if manifest is None:
                 display = show.Display(spread(workers))
                 made = pipeline.stages(asked, found, out / pipeline.WORK, display.stage)
-                manifest = folder.finish(out, asked, made)
-    show.report(manifest, out, unseen=unseen)
+                with explained(out):
+                    manifest = folder.finish(out, asked, made)
+    show.report(manifest, out, notes=notes)
     return 0
 
 

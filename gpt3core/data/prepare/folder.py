@@ -22,10 +22,10 @@ DECISIONS = "decisions"
 BAD = "bad.jsonl"
 
 
-def whole(out: Path, asked: Recipe) -> tuple[dict[str, Any] | None, str]:
+def whole(out: Path, asked: Recipe) -> tuple[dict[str, Any] | None, list[str]]:
     """The manifest of a folder that is whole and was made by this recipe; None for one that is new or under way.
 
-    With it goes why nobody can tell whether its text is still the same; empty where it is.
+    With it go notes: whether nobody can tell that its text is still the same, and that it was made by other rules.
 
     Raises:
         UsageError: when something else lies there, or it was made from other text.
@@ -36,19 +36,36 @@ def whole(out: Path, asked: Recipe) -> tuple[dict[str, Any] | None, str]:
         if keys:
             shown = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys[:3])
             raise UsageError(f"out={out} was prepared by other settings ({shown:.300}): give another folder")
-        return manifest, _unseen(manifest, out, asked)
+        return manifest, _notes(manifest, out, asked)
     entries = _entries(out)
     if entries and LOCK not in entries:
         raise UsageError(f"out={out} holds {', '.join(sorted(entries)[:3])} already: give a new or empty folder")
-    return None, ""
+    return None, []
 
 
-def _unseen(manifest: Mapping[str, Any], out: Path, asked: Recipe) -> str:
+def _notes(manifest: Mapping[str, Any], out: Path, asked: Recipe) -> list[str]:
+    """What is to be said of a whole folder.
+
+    Raises:
+        UsageError: when it was made from other text.
+    """
+    version = manifest.get("versions", {}).get("prepare", 0)
+    unseen = _unseen(manifest, out, asked, version)
+    found = [f"whether its text is still the same was not looked at: {unseen}"] if unseen else []
+    if version != pipeline.FORMAT:
+        found.append(
+            f"it was prepared by version {version} of the rules, this isoflop has {pipeline.FORMAT}: runs can go on "
+            "with it as it is; give another folder to prepare the text by today's"
+        )
+    return found
+
+
+def _unseen(manifest: Mapping[str, Any], out: Path, asked: Recipe, version: int) -> str:
     """Refuse a whole folder that was made from other text; why that cannot be told, where it cannot."""
     if "text" not in manifest:
         return "it was prepared by an older isoflop, which did not note it"
     try:
-        key = pipeline.text_key(units.units(asked), pipeline.evaluation_sets(asked))
+        key = pipeline.text_key(units.units(asked), pipeline.evaluation_sets(asked), version)
     except (ValueError, OSError, StoreError) as error:
         return str(error)
     if key != manifest["text"]:
@@ -123,17 +140,16 @@ def _publish(folder: Path, out: Path) -> None:
 
 
 def _publish_file(path: Path, out: Path) -> None:
-    with files.explained(out, setting="out"):
-        out.parent.mkdir(exist_ok=True)
-        if out.exists() and out.samefile(path):
-            return
-        begun = out.with_name(f".{out.name}.tmp")
-        begun.unlink(missing_ok=True)
-        try:
-            os.link(path, begun)
-        except OSError:  # a file system without second names
-            shutil.copyfile(path, begun)
-        os.replace(begun, out)
+    out.parent.mkdir(exist_ok=True)
+    if out.exists() and out.samefile(path):
+        return
+    begun = out.with_name(f".{out.name}.tmp")
+    begun.unlink(missing_ok=True)
+    try:
+        os.link(path, begun)
+    except OSError:  # a file system without second names
+        shutil.copyfile(path, begun)
+    os.replace(begun, out)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gpt3core.store import files
 
 PART_BYTES = 32 << 20  # of text, about
 COUNTS = b"counts"  # of a part's schema: JSON of what was counted
+EMPTIED = b"emptied"  # of the schema of a part whose documents are gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,32 @@ def write_documents(path: Path, part: Part, counts: Mapping[str, Any]) -> None:
 def read(path: Path, columns: Sequence[str] = ()) -> pa.Table:
     """A part's table, or some columns of it; a damaged file is named."""
     try:
-        return parquet.read_table(path, columns=list(columns) or None)
+        table = parquet.read_table(path, columns=list(columns) or None)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} cannot be read ({str(error)[:100]}): delete it and give the same command") from error
+    check_whole(path, table.schema)
+    return table
+
+
+def check_whole(path: Path, schema: pa.Schema) -> None:
+    """Refuse a part whose documents are gone.
+
+    Raises:
+        StoreError: which only a task meets that somebody else has done in the meantime.
+    """
+    if EMPTIED in (schema.metadata or {}):
+        raise StoreError(f"{path} was emptied, since all that reads it was done: give the same command again")
+
+
+def empty(path: Path) -> None:
+    """Take the documents out of a part, and leave what was counted; of an array nothing."""
+    if path.suffix == ".npy":
+        if path.stat().st_size:
+            files.write_bytes(path, b"")
+    elif EMPTIED not in (schema := parquet.read_schema(path)).metadata:
+        sink = pa.BufferOutputStream()
+        parquet.write_table(schema.with_metadata({**schema.metadata, EMPTIED: b""}).empty_table(), sink)
+        files.write_bytes(path, memoryview(sink.getvalue()))
 
 
 def documents(path: Path) -> Part:

@@ -1,7 +1,8 @@
 """The stages in their order: which tasks each has, and what follows from what.
 
-DIR/.work/NN-stage-KEY/ holds what a stage left; the key covers the settings and the text that it follows from. When all
-is done the shards and decisions get their names, the manifest is written, and DIR/.work goes.
+DIR/.work/NN-stage-KEY/ holds what a stage left; the key covers the settings and the text that it follows from. Its
+text goes when all that read it is done (``release``). When all is done the shards and decisions get their names, the
+manifest is written, and DIR/.work goes.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from gpt3core.data import decontaminate
-from gpt3core.data.prepare import cleaning, copying, filtering, parts, read, sharding, task
+from gpt3core.data.prepare import cleaning, copying, filtering, parts, read, release, sharding, task
 from gpt3core.data.prepare.schema import Recipe
 from gpt3core.data.prepare.task import Task
 from gpt3core.data.prepare.units import Unit
 from gpt3core.data.sources import examples, formats, walk
 from gpt3core.store import files
 
-FORMAT = 2  # of what stages leave for one another
+FORMAT = 3  # of what stages leave for one another, and of their rules
 WORK = ".work"
 
 Stage = Callable[[str, Sequence[Task]], None]  # does what is not done of a stage's tasks, by its name
@@ -50,7 +51,10 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for given in recipe.decontaminate.against:
-        for path in walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets"):
+        paths = walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets")
+        if not paths:
+            raise ValueError(f"decontaminate.against={given} has no file: give evaluation sets, or leave it out")
+        for path in paths:
             name = examples.name(path)
             if not formats.ending(path).startswith((".jsonl", ".txt")):
                 raise ValueError(
@@ -62,9 +66,9 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def text_key(units: Sequence[Unit], sets: Sequence[Path]) -> str:
-    """Names the text of a command: files by name, size and time, evaluation sets by their content."""
-    return task.key(FORMAT, sorted(unit.key for unit in units), _hashes(sets))
+def text_key(units: Sequence[Unit], sets: Sequence[Path], version: int = FORMAT) -> str:
+    """Names the text of a command as a version does: files by name, size and time, evaluation sets by their content."""
+    return task.key(version, sorted(unit.key for unit in units), _hashes(sets))
 
 
 def _hashes(sets: Sequence[Path]) -> list[list[str]]:
@@ -78,6 +82,19 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
         ValueError: for text that cannot be used: too much of it is bad, or a source has nothing left.
     """
     task.clear(work)
+
+    def sure(name: str, tasks: Sequence[Task]) -> None:
+        release.ask(work, tasks)
+        do(name, tasks)
+
+    while True:
+        try:
+            return _stages(recipe, units, work, sure)
+        except release.NeededError:
+            continue  # with the stages that are to be done again
+
+
+def _stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prepared:
     made = Prepared(text=text_key(units, evaluation_sets(recipe)))
     held = _evaluated(recipe, work, do)  # first: what is wrong with an evaluation set is said before hours of reading
     made.sets = {examples.name(path): examples.fingerprint(path) for path in evaluation_sets(recipe)}
@@ -134,16 +151,18 @@ def gather(made: Prepared, work: Path, key: str, do: Stage) -> str:
     of = read.number_of_parts(sum(counts["bytes"] for counts in read_counts(made.read).values()))
     key = task.key(key, of)
     runs, level = read.chunks(made.read), 0
-    while len(runs) > read.FAN:
-        runs, level = _merge(runs, level, work, key, do), level + 1
+    while len(left := runs) > read.FAN:
+        runs, level = _merge(left, level, work, key, do), level + 1
+        release.release(work, [path for run in left for path in run.files])
     made.parts = _over_parts("gather", 2, work, key, do, read.gather, read.stretches(runs, of))
+    release.release(work, [path for run in runs for path in run.files])
     made.scored = [None] * of
     return key
 
 
 def _merge(runs: Sequence[read.Run], level: int, work: Path, key: str, do: Stage) -> list[read.Run]:
     """Fewer and longer runs of the same documents."""
-    folder = work / f"02-merge-{key}" / f"level-{level}"
+    folder = work / f"02-merge-{key}-{level}"
     merged, tasks = [], []
     for n, group in enumerate(read.groups(runs)):
         size = sum(run.bytes for run in group)
@@ -191,10 +210,11 @@ def _compare(made: Prepared, recipe: Recipe, work: Path, key: str, do: Stage) ->
     # of copies the one stays whose source comes first; curated ones do before web
     order = sorted(recipe.sources, key=lambda name: recipe.sources[name].role == "web")
     how = {"rule": rule, "order": order, "across": recipe.dedup.across}
-    key = task.key(key, how) if recipe.dedup.across else task.key(key, how, "alike")
+    key = task.key(key, how)
     made.copies = work / f"07-compare-{key}"
     whole = {"tables": made.parts, "scored": made.scored, "signatures": signatures, **how}
     do("compare", [Task(out=made.copies, work=copying.compare, given=whole)])
+    release.release(work, signatures)
     return key
 
 
@@ -223,6 +243,7 @@ def _clean(made: Prepared, held: Path | None, work: Path, key: str, do: Stage) -
         counted = _over_parts("count", 8, work, key, do, cleaning.count, given, ending=".npy")
         made.counts = work / f"09-total-{key}"
         do("total", [Task(out=made.counts, work=cleaning.total, given={"counted": counted, "held": held})])
+        release.release(work, counted)
     given = [{**words, "held": held, "counts": made.counts} for words in each]
     made.cleaned = _over_parts("clean", 10, work, key, do, cleaning.clean, given, ending="")
     return key
@@ -231,15 +252,18 @@ def _clean(made: Prepared, held: Path | None, work: Path, key: str, do: Stage) -
 def _shard(made: Prepared, recipe: Recipe, held: Path | None, work: Path, key: str, do: Stage) -> None:
     counts = [parts.counts(folder / cleaning.DOCUMENTS) for folder in made.cleaned]
     split = sharding.sides(counts, list(recipe.sources), recipe.validation_fraction)
+    release.release(work, made.parts)  # not before: other rules, which that may ask for, begin with them
     key = task.key(key, vars(split))
     if held is not None:
         again = [{"cleaned": cleaned, "held": held, "split": split} for cleaned in made.cleaned]
         counted = _over_parts("recount", 11, work, key, do, sharding.count, again, ending=".npy")
         made.recounts = work / f"12-retotal-{key}"
         do("retotal", [Task(out=made.recounts, work=cleaning.total, given={"counted": counted, "held": held})])
+        release.release(work, counted)
     key = task.key(key, recipe.tokenizer)
     each = [{"cleaned": cleaned, "split": split, "tokenizer": recipe.tokenizer} for cleaned in made.cleaned]
     tokenized = _over_parts("tokenize", 13, work, key, do, sharding.tokenize, each, ending="")
+    release.release(work, [folder / cleaning.DOCUMENTS for folder in made.cleaned])
     tasks = []
     for name in recipe.sources:
         of = [path for path, had in zip(tokenized, counts, strict=True) if name in had]

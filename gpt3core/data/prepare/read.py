@@ -162,6 +162,7 @@ def _merged(sorted_files: Sequence[Path], number: int, of: int) -> pa.Table:
 def _stretch(path: Path, first: int, last: int) -> pa.Table:
     """The rows of a file whose places lie from ``first`` to ``last``."""
     with parquet.ParquetFile(path) as file:
+        parts.check_whole(path, file.schema_arrow)
         about: Mapping[str, str] = json.loads(file.schema_arrow.metadata[parts.COUNTS])
         all_groups = ((n, file.metadata.row_group(n)) for n in range(file.num_row_groups))
         bounds = [(n, group.column(0).statistics) for n, group in all_groups if group.num_rows]  # none of no row

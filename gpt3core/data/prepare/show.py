@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from gpt3core.data import facts, writing
 from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.prepare import checks, read
 from gpt3core.data.prepare.schema import Recipe
@@ -24,9 +25,9 @@ from gpt3core.data.sources import streams
 UNPACKED = {**dict.fromkeys(streams.COMPRESSIONS, 3.0), ".parquet": 2.0}
 # MB of text a core reads, filters, compares, cuts and tokenizes in a second, all stages together, about
 MB_A_SECOND = 1.5
-# bytes on disk beside the text's, while it goes on, at most: 3.0 of English in GPT-2's tokens (compressed as read, in
-# order and cut, signatures, tokens, shards), 3.7 of 1,024 tokens, 0.5 more where it is ordered in passes
-DISK = 4.0
+# bytes on disk a byte of text, at the most while it goes on, but for its tokens: they lie there twice when shards are
+# put together, which is more than the text of two stages before (measured: 1.2 in GPT-2's tokens, 1.8 in 1,024)
+DISK = 0.25
 
 
 class Display:
@@ -85,10 +86,11 @@ def plan(recipe: Recipe, units: Sequence[Unit], sets: Sequence[Path], out: Path,
     if not recipe.filters and recipe.quality.rule != "none":
         print("note: nothing is filtered: that needs a source with role: web and one with role: curated")
     hours = total / 1e6 / MB_A_SECOND / workers / 3600
+    disk = total * (DISK + 2 * writing.TOKEN.itemsize * facts.tokens_a_byte(recipe.tokenizer))
     took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     print(
         f"about {total / 1e6:,.0f} MB of text in {read.number_of_parts(int(total))} parts: {took} of {workers} "
-        f"{'process' if workers == 1 else 'processes'}, {total * DISK / 1e6:,.0f} MB of disk at {out}"
+        f"{'process' if workers == 1 else 'processes'}, {disk / 1e6:,.0f} MB of disk at {out}"
     )
 
 
@@ -96,11 +98,11 @@ def _text_bytes(unit: Unit) -> float:
     return unit.bytes * UNPACKED.get(Path(unit.name).suffix.lower(), 1.0)
 
 
-def report(manifest: Mapping[str, Any], out: Path, *, unseen: str = "") -> None:
+def report(manifest: Mapping[str, Any], out: Path, *, notes: Sequence[str] = ()) -> None:
     """Print what a whole folder holds: of each source what was read, dropped by which rule, and is left.
 
     Args:
-        unseen: why it cannot be told whether its text is as it was; empty where it is.
+        notes: what else is to be said of it.
     """
     rules = sorted({rule for counts in manifest["decided"].values() for rule in counts if rule != "kept"})
     table = Table(title=f"{out}", title_justify="left")
@@ -119,10 +121,8 @@ def report(manifest: Mapping[str, Any], out: Path, *, unseen: str = "") -> None:
             f"{source['tokens'][VALIDATION]:,}",
         )
     _console().print(table)
-    for line in _notes(manifest):
+    for line in (*_notes(manifest), *(f"note: {said}" for said in notes)):
         print(line)
-    if unseen:
-        print(f"note: whether its text is still the same was not looked at: {unseen}")
 
 
 def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -48,19 +48,26 @@ Spread = Callable[[Sequence[Task]], Iterator[Task]]  # does tasks somewhere, and
 
 
 def do(task: Task) -> Task:
-    """Do one task; the disk's refusals are one sentence."""
+    """Do one task."""
+    with explained(task.out):
+        task.out.parent.mkdir(parents=True, exist_ok=True)
+        task.work(task.out, **task.given)
+    return task
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What the disk refuses while something is written there is one sentence."""
     try:
-        with files.explained(task.out):
-            task.out.parent.mkdir(parents=True, exist_ok=True)
-            task.work(task.out, **task.given)
+        with files.explained(path):
+            yield
     except DiskFullError as error:
         raise DiskFullError(
-            f"no room to write {task.out}: what was done before is kept; free space there and give the same command "
-            "again, which goes on"
+            f"no room to write {path}: what was done before is kept; free space there and give the same command again, "
+            "which goes on"
         ) from error
     except StoreError as error:
         raise StoreError(f"{error}".replace("by ISOFLOP_ROOT", "by out=DIR")) from error
-    return task
 
 
 def one_by_one(tasks: Sequence[Task]) -> Iterator[Task]:

@@ -30,9 +30,9 @@ def texts(path: Path) -> list[str]:
             for _, line, _ in streams.lines(streams.blocks(path))
             if line.strip()
         ]
-    except (DamagedError, ValueError) as error:
+    except (DamagedError, ValueError, RecursionError) as error:
         raise ValueError(f"the evaluation set {path} cannot be read ({error!s:.200}): bring a sound copy") from error
-    if not found:
+    if not any(map(str.strip, found)):
         raise ValueError(f"the evaluation set {path} has no examples: give its text, or leave it out")
     return found
 

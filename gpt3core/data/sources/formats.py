@@ -290,19 +290,26 @@ def checked(value: Any, name: Any, where: str, how: Reading, repaired: bool = Fa
         said = f"{where}: its {how.id} is {kind(name)}, a name or a number is needed: mend or remove it"
         yield Bad(kind="id", said=said, excerpt=value[:EXCERPT_BYTES].encode(errors="replace"))
         return
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        if not how.repairs:
-            said = (
-                f"{where}: its text has half of a surrogate pair ({value[error.start]!a}), which is no character: "
-                "mend or remove it"
-            )
-            yield Bad(kind="encoding", said=said, excerpt=value[:EXCERPT_BYTES].encode(errors="replace"))
-            return
-        value, repaired = value.encode("utf-16", "surrogatepass").decode("utf-16", errors="replace"), True
+    name = None if name is None else str(name)
+    for what, given in (("text", value), (how.id, name or "")):
+        try:
+            given.encode()
+        except UnicodeEncodeError as error:
+            if not how.repairs:
+                said = (
+                    f"{where}: its {what} has half of a surrogate pair ({given[error.start]!a}), which is no "
+                    "character: mend or remove it"
+                )
+                yield Bad(kind="encoding", said=said, excerpt=value[:EXCERPT_BYTES].encode(errors="replace"))
+                return
+            value, name, repaired = _mended(value), name and _mended(name), True
     if value.strip():
-        yield Record(text=value, id=None if name is None else str(name), repaired=repaired)
+        yield Record(text=value, id=name, repaired=repaired)
+
+
+def _mended(text: str) -> str:
+    """With U+FFFD for half a surrogate pair."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", errors="replace")
 
 
 def kind(value: Any) -> str:

@@ -63,8 +63,11 @@ class FromFile:
         except KeyError as error:
             has = ", ".join(record) or "nothing"
             raise ValueError(f"{where} has no {error.args[0]!r}: {self.fields} are needed, and it has {has}") from error
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, IndexError) as error:
             raise ValueError(f"{where} is no such item ({error}): {self.fields} are needed") from error
+        except (TypeError, AttributeError) as error:
+            has = ", ".join(f"{name} {json.dumps(value):.20}" for name, value in record.items())
+            raise ValueError(f"{where} is no such item (it has {has:.200}): {self.fields} are needed") from error
 
 
 def located(paths: Sequence[str]) -> tuple[str, ...]:
@@ -90,7 +93,7 @@ def records(path: str) -> list[tuple[int, Record]]:
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # the first also for a number of thousands of digits
             raise ValueError(f"{path}, line {number} is not JSON ({error}): {line[:SHOWN]!r}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{path}, line {number} is no JSON object: {line[:SHOWN]!r}")

@@ -335,6 +335,8 @@ PIQA = '{"goal": "a", "sol1": "b", "sol2": "c", "label": 0}\n'
             "items.jsonl, line 3 has no 'sol2': goal, sol1, sol2, label are needed, and it has goal, sol1, label",
         ),
         (PIQA.replace("0", "7").encode(), "line 1 is no such item .the right choice is number 7 of 2, counted from 0"),
+        (PIQA.replace("0", "null").encode(), "line 1 is no such item .it has goal .*label null.: goal, sol1"),
+        (PIQA.replace("0", "9" * 5000).encode(), "items.jsonl, line 1 is not JSON"),
         (PIQA.replace("0", '""').encode(), "line 1 is no such item .invalid literal for int"),
         (PIQA.replace('"a"', "4").encode(), "line 1 is no such item .its context is no text: 4"),
         (PIQA.replace('"a"', '" "').encode(), "line 1 is no such item .its context is no text"),
