@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,10 +136,11 @@ def curve(root: Path, run_id: str) -> pa.Table:
 
 def _in_order(rows: pa.Table) -> pa.Table:
     """A row a step: the last one, in the order of steps."""
-    steps = rows["step"].to_pylist()
-    if all(a < b for a, b in pairwise(steps)):
+    import pyarrow.compute as pc
+
+    if pc.all(pc.less(rows["step"][:-1], rows["step"][1:]), min_count=0).as_py():
         return rows
-    last = {step: row for row, step in enumerate(steps)}
+    last = {step: row for row, step in enumerate(rows["step"].to_pylist())}
     return rows.take([last[step] for step in sorted(last)])
 
 

@@ -11,6 +11,8 @@ _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
 _POWER = r"(?<=[\w)\]])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "alpha_C": "α_C", "alpha_N": "α_N", "alpha_D": "α_D"}
+# a parameter: with the quantity that it is of, or with its value behind it; else it may be anybody's name
+_PARAMETER = re.compile(r"(?<![\w-])(alpha|beta|gamma)(?:(_[A-Z])(?![\w-])|(?=\s+[-+]?\d|\s+$))")
 # in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on
 _SAID = re.compile(
     r"(?<![\w.^+-])(?:\w\^)?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?[kMBT%]?(?!\w)(?: \([^()]* to [^()]*\))?"
@@ -33,7 +35,12 @@ def pieces(text: str) -> list[tuple[str, bool]]:
             found.append(("".join(words).replace("-", MINUS), True))
         end = match.end()
     found.append((text[end:], False))
-    return [(part if raised else part.replace("+-", "±"), raised) for part, raised in found if part]
+    return [(part if raised else _plain(part), raised) for part, raised in found if part]
+
+
+def _plain(text: str) -> str:
+    """Words between powers."""
+    return _PARAMETER.sub(lambda found: _GREEK[found[1]] + (found[2] or ""), text).replace("+-", "±")
 
 
 def numbers(text: str) -> list[tuple[str, bool]]:

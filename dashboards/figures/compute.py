@@ -70,7 +70,9 @@ def compute_bars(study: Study) -> Page:
         "parameter and token. The axis is logarithmic: a bar's length is no measure, its end is."
     )
     title = "Training compute beside GPT-3's"
-    return Page(slug="compute", title=title, about=about, figure=figure, rows=behind(table))
+    beside = pd.DataFrame({"what": "GPT-3, table D.1", "size": models.model, "C": models.train_flops})
+    rows = pd.concat([behind(table).assign(what="run"), beside], ignore_index=True)
+    return Page(slug="compute", title=title, about=about, figure=figure, rows=rows)
 
 
 def _sizes(table: pd.DataFrame) -> list[_Bar]:

@@ -50,8 +50,10 @@ def contours(study: Study) -> Page:
     figure.update_yaxes(
         range=[low, high], tickformat="", exponentformat="power", dtick="D2" if high - low > 1 else None, row=1, col=1
     )
-    rows = behind(table).join(pd.DataFrame({"fitted": fitted, "residual_percent": off}, index=table.index))
-    return Page(slug=SLUG, title=TITLE, about=_about(joint), figure=figure, rows=rows)
+    runs = behind(table).join(pd.DataFrame({"fitted": fitted, "residual_percent": off}, index=table.index))
+    line = best[["C", "N", "N_low", "N_high"]].dropna(subset="N").assign(what="efficient frontier")
+    rows = pd.concat([runs.assign(what="run"), line], ignore_index=True)
+    return Page(slug=SLUG, title=TITLE, about=_about(joint), figure=figure, rows=rows, summary=runs)
 
 
 def _about(joint: FittedLaw) -> str:

@@ -34,9 +34,9 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame], *, published: Seque
     figure = panelled(2)
     table = study.everything.sort_values(["N", "C"])
     drawn = table[table.run_id.astype(str).isin([run for run, curve in losses.items() if len(curve)])]
-    shown = drawn.iloc[np.unique(np.linspace(0, len(drawn) - 1, min(len(drawn), MOST_RUNS)).astype(int))]
+    shown = some_of(drawn)
     if len(shown):
-        most = int(np.clip(MOST_POINTS // (2 * len(shown)), LEAST_POINTS, CURVE_POINTS))
+        most = points_each(2 * len(shown))
         points = [_points(run, kept(losses[str(run["run_id"])], most)) for run in shown.to_dict("records")]
         traces = [t for run, color in zip(points, shades(shown.N), strict=True) for t in _curve(run, color)]
         rows = pd.concat(points, ignore_index=True).assign(what="training loss")
@@ -56,6 +56,16 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame], *, published: Seque
         about += f" {overlay.words(published, study)}"
     rows, summary = pd.concat([rows, law], ignore_index=True), behind(study.everything)
     return Page(slug="curves", title="Loss curves", about=about, figure=figure, rows=rows, summary=summary)
+
+
+def some_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """As many runs as are drawn, from all over the table."""
+    return runs.iloc[np.unique(np.linspace(0, len(runs) - 1, min(len(runs), MOST_RUNS)).astype(int))]
+
+
+def points_each(lines: int) -> int:
+    """How many points each of so many lines has."""
+    return int(np.clip(MOST_POINTS // max(1, lines), LEAST_POINTS, CURVE_POINTS))
 
 
 def _about(shown: int, there: int, most: int) -> str:

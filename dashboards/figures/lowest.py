@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from analysis.estimation.training_curves import CurveEnvelope
 from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
-from dashboards.figures.curves import kept
+from dashboards.figures.curves import kept, points_each, some_of
+from dashboards.figures.drawing import minima_points
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed, shades
 
@@ -29,14 +31,15 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     """
     found, table = study.training_curves, study.table
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.13)
-    _add_curves(figure, study, losses)
+    drawn, there = _add_curves(figure, study, losses)
     reason = "these runs are a table, which has no training curves" if found is None else found.reason
     law = found if found is not None and not reason else None
     if law is not None:
         _add_loss(figure, law)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)  # its ticks are those of the losses
+    points = list(drawn)
     if law is not None:
-        _add_sizes(figure, law)
+        points += _add_sizes(figure, law)
     _add_minima(figure, study)
     figure.update_yaxes(
         title=f"N*, parameters, {LABELS[study.convention.n]}",
@@ -56,32 +59,38 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
         about += f" N* ~ C^{law.a:.2f} ({law.interval_a[0]:.2f} to {law.interval_a[1]:.2f})."
     else:
         about += f" Approach 1 gives no law here: {reason}."
+    if there > len(drawn):
+        about += f" {len(drawn)} of {there} curves are drawn."
     title = "Approach 1: the lowest training curves"
-    return Page(slug="lowest-curves", title=title, about=about, figure=figure, rows=behind(table))
+    rows = pd.concat([*points, minima_points(study)], ignore_index=True)
+    rows = rows if len(rows) else behind(table)
+    return Page(slug="lowest-curves", title=title, about=about, figure=figure, rows=rows, summary=behind(table))
 
 
-def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFrame]) -> None:
-    """The runs whose curves were read, from where they were; all of them where none was."""
+def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFrame]) -> tuple[list[pd.DataFrame], int]:
+    """The runs whose curves were read, from where they were; all of them where none was.
+
+    Returns:
+        The points of those that are drawn, and how many there are.
+    """
     read = set() if study.training_curves is None else set(study.training_curves.runs)
     table = study.table.sort_values(["N", "C"])
     shown = [run_id in losses and (not read or run_id in read) for run_id in table.run_id.astype(str)]
-    table = table[shown]
-    for run, color in zip(table.itertuples(), shades(table.N), strict=True):
-        run_id, tokens, compute = str(run.run_id), float(str(run.D)), float(str(run.C))
-        thin = kept(losses[run_id])
-        thin = thin[thin.tokens >= FROM * tokens]
-        figure.add_scatter(
-            x=thin.tokens * compute / tokens,
-            y=thin.loss,
-            mode="lines",
-            name=plain(run_id),
-            showlegend=False,
-            line={"color": color, "width": 1},
-            opacity=0.6,
-            hovertemplate=f"<b>{plain(run_id)}</b><br>C %{{x:.3g}}<br>training loss %{{y:.3f}}<extra></extra>",
-            row=1,
-            col=1,
-        )
+    there, table = sum(shown), some_of(table[shown])
+    most, traces, found = points_each(len(table)), list[dict[str, Any]](), list[pd.DataFrame]()
+    for run, color in zip(table.to_dict("records"), shades(table.N), strict=True):
+        run_id, tokens = str(run["run_id"]), float(run["D"])
+        thin = losses[run_id]
+        thin = kept(thin[thin.tokens >= FROM * tokens], most)
+        compute = thin.tokens.to_numpy(float) * float(run["C"]) / tokens
+        known = {"what": "training loss", "run_id": run_id, "N": run["N"], "D": thin.tokens.to_numpy(float)}
+        found.append(pd.DataFrame({**known, "C": compute, "loss": thin.loss.to_numpy(float)}))
+        look = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.6, "showlegend": False}
+        hover = "<b>%{fullData.name}</b><br>C %{x:.3g}<br>training loss %{y:.3f}<extra></extra>"
+        named = {"name": plain(run_id), "hovertemplate": hover, "xaxis": "x", "yaxis": "y"}
+        traces.append({"type": "scatter", "x": compute, "y": found[-1].loss, **look, **named})
+    figure.add_traces(traces)
+    return found, there
 
 
 def _hover(found: CurveEnvelope) -> list[str]:
@@ -104,9 +113,9 @@ def _add_loss(figure: go.Figure, found: CurveEnvelope) -> None:
     )
 
 
-def _add_sizes(figure: go.Figure, found: CurveEnvelope) -> None:
-    """The sizes that the lowest losses are of, and the law through these."""
-    compute, n_star, _ = found.lowest.T
+def _add_sizes(figure: go.Figure, found: CurveEnvelope) -> list[pd.DataFrame]:
+    """The sizes that the lowest losses are of, and the law through these; returns the points of both."""
+    compute, n_star, loss = found.lowest.T
     figure.add_scatter(
         x=compute,
         y=n_star,
@@ -129,6 +138,8 @@ def _add_sizes(figure: go.Figure, found: CurveEnvelope) -> None:
         row=2,
         col=1,
     )
+    lowest_ones = pd.DataFrame({"what": "lowest curve", "N": n_star, "C": compute, "loss": loss})
+    return [lowest_ones, pd.DataFrame({"what": "law of approach 1", "N": found.k * ends**found.a, "C": ends})]
 
 
 def _add_minima(figure: go.Figure, study: Study) -> None:

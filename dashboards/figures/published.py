@@ -20,6 +20,7 @@ from gpt3core.hints import nearest
 PUBLISHED = ("gpt3", "kaplan", "chinchilla")
 DASHES = {"gpt3": "dash", "kaplan": "dot"}
 RUNS = "hoffmann2022_runs_234.csv"
+OF_SIZES = "GPT-3's sizes, by its law"
 POINTS = 60
 
 
@@ -71,6 +72,7 @@ def rows(names: Sequence[str]) -> pd.DataFrame:
         compute = np.geomspace(laws[name].low_pf_days, laws[name].high_pf_days, POINTS)
         loss = laws[name].loss(compute)
         found.append(pd.DataFrame({"source": f"{laws[name].label}, law", "C": compute * PF_DAY, "loss": loss}))
+        found += [_sizes()] if name == "gpt3" else []
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
@@ -92,19 +94,25 @@ def _add_law(figure: go.Figure, name: str, row: int | None) -> None:
     at, corner = (2 * POINTS // 3, "top right") if name == "gpt3" else (POINTS // 6, "bottom left")
     label(figure, grid[at] * PF_DAY, loss[at], law.label, row=row, corner=corner, color=GREY)
     if name == "gpt3":
-        models = gpt3_models()
-        days = models.train_flops.to_numpy(float) / PF_DAY
+        sizes = _sizes()
         figure.add_scatter(
-            x=models.train_flops,
-            y=law.loss(days),
+            x=sizes["C"],
+            y=sizes.loss,
             mode="markers",
-            name="GPT-3's sizes, by its law",
+            name=OF_SIZES,
             marker={"symbol": "square-open", "size": 8, "color": GREY},
             showlegend=False,
-            text=[f"{model}<br>where the law puts it" for model in models.model],
+            text=[f"{size}<br>where the law puts it" for size in sizes["size"]],
             hoverinfo="text",
             **place(row),
         )
+
+
+def _sizes() -> pd.DataFrame:
+    """GPT-3's sizes where its law puts them, for no table has their losses."""
+    models = gpt3_models()
+    loss = loss_of_compute()["gpt3"].loss(models.train_flops.to_numpy(float) / PF_DAY)
+    return pd.DataFrame({"source": OF_SIZES, "size": models.model, "C": models.train_flops, "loss": loss})
 
 
 def _add_runs(figure: go.Figure, row: int | None) -> None:

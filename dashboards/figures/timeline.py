@@ -8,7 +8,7 @@ from datetime import datetime
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.figures.look import GREY, PALETTE
+from dashboards.figures.look import GREY, PALETTE, faint
 from dashboards.figures.style import Page, add_scale, axes, plain, shades
 from gpt3core.words import duration
 from sweeps.watching import history as past
@@ -179,7 +179,8 @@ def _add_stays(
         hovertext=[_said(stay, now) for stay, _ in some],
         hoverinfo="text",
     )
-    figure.add_bar(orientation="h", x=[None], y=[None], name=how, marker={"color": GREY, **look})  # in the legend
+    grey = faint(GREY, float(str(look["opacity"]))) if "opacity" in look else GREY  # of which a legend knows nothing
+    figure.add_bar(orientation="h", x=[None], y=[None], name=how, marker={**look, "color": grey})
 
 
 def _said(stay: Stay, now: float) -> str:

@@ -12,9 +12,19 @@ from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures.drawing import Panel, arrange, in_corner, law_line, panelled, percent_off, residuals, strip
+from dashboards.figures.drawing import (
+    Panel,
+    arrange,
+    in_corner,
+    law_line,
+    law_points,
+    panelled,
+    percent_off,
+    residuals,
+    strip,
+)
 from dashboards.figures.look import PALETTE
-from dashboards.figures.style import LOSS, Page, hover, of_size
+from dashboards.figures.style import LOSS, Page, behind, hover, of_size
 from gpt3core.words import flops, number
 
 SLUG, TITLE = "triptych", "Loss against size, data and compute"
@@ -26,7 +36,7 @@ HEIGHT = 230  # pixels of a panel
 
 def triptych(study: Study) -> Page:
     """Three panels with the same losses, each with the points that its law was fitted to and what it leaves of them."""
-    figure, said, rows = panelled(2 * len(LAWS)), [], []
+    figure, said, rows, lines = panelled(2 * len(LAWS)), [], [], []
     for i, (variable, name) in enumerate(LAWS.items()):
         found = study.laws.get(name)
         _add_runs(figure, study, variable, 2 * i + 1)
@@ -36,7 +46,7 @@ def triptych(study: Study) -> Page:
         seen = observe(found.fit.law, study.table, study.minima, study.options.rho)
         said.append(_words(found, variable))
         if isinstance(seen, Observed) and found.fit.theta is not None:
-            _add_law(figure, found, variable, seen.data[variable], 2 * i + 1)
+            lines.append(_add_law(figure, found, variable, seen.data[variable], 2 * i + 1))
             rows.append(_add_points(figure, study, found, variable, seen, 2 * i + 1))
     arrange(figure, _panels(study))
     _same_losses(figure, study)
@@ -45,8 +55,10 @@ def triptych(study: Study) -> Page:
         "beats, or the minima of the budgets. Lines are the laws with the 95% interval of the mean law (shaded; dotted "
         f"where it is not determined), strips what they leave. {'; '.join(said)}."
     )
-    behind = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=behind)
+    runs = behind(study.everything[study.everything.loss.notna()]).assign(what="run")
+    drawn = pd.concat([*(part.assign(what="fitted to") for part in rows), runs, *lines], ignore_index=True)
+    fitted = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=drawn, summary=fitted)
 
 
 def _panels(study: Study) -> list[Panel]:
@@ -94,12 +106,13 @@ def _add_runs(figure: go.Figure, study: Study, variable: str, row: int) -> None:
     )
 
 
-def _add_law(figure: go.Figure, found: FittedLaw, variable: str, fitted: Array, row: int) -> None:
-    """Its line with the band, and its name on it."""
+def _add_law(figure: go.Figure, found: FittedLaw, variable: str, fitted: Array, row: int) -> pd.DataFrame:
+    """Its line with the band, and its name on it; returns the points of both."""
     grid = np.geomspace(fitted.min() / 1.2, fitted.max() * BEYOND, 60)
     law_line(figure, found, variable, grid, color=COLOR, name=f"L({variable})", row=row)
     figure.data[-1].showlegend = False
     in_corner(figure, _short(found, variable), row=row, corner="bottom left", color=COLOR)
+    return law_points(found, variable, grid, f"L({variable})")
 
 
 def _short(found: FittedLaw, variable: str) -> str:

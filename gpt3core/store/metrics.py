@@ -118,5 +118,5 @@ def _names(folder: Path) -> list[str]:
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:  # pandas takes five times as long
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # pandas takes five times as long, its threads a quarter more
         return file.read(columns, use_threads=False)

@@ -34,7 +34,7 @@ MEASURED = (1e14, 2.970)  # FLOPs and loss of the runs that were trained after t
 GADRE = ROOT / "tests" / "benchmarks" / "data" / "gadre2024_models.csv"
 OF_STORES, SWEEP, COMPARE = ("/runs", "/fewshot"), "/sweep", "/compare?A=rpj&B=rw_original"
 TALL = {SWEEP: 960, COMPARE: 1080}  # pixels of pages whose figures lie farther down
-LOWER = {SWEEP: ("#sweep-timeline-about", 1740)}  # what stands at the top of a second picture, and its pixels
+LOWER = {SWEEP: ("h2:has(+ #sweep-timeline-about)", 1740)}  # what stands at the top of a second picture, and its pixels
 SIZES = {"": (1200, 800, "light"), "-phone": (390, 844, "dark")}
 ON_PHONES = ("/", "/plan")
 LOOK_MS, MOST_LOOKS = 3000, 12  # between looks at a page that is not ready

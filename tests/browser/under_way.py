@@ -109,16 +109,17 @@ def _become(folder: RunDir, run: Placed, now: float, began: float) -> None:
 
 
 def _log(folder: RunDir, run: Placed, now: float, began: float) -> None:
-    """What its worker says of how far it is: it starts for a minute, and trains slower in between."""
+    """What its worker says of how far it is: it starts for a minute, and is faster for a while."""
     spec, attempt = folder.spec(), folder.attempts()[-1]
     files.append_line(attempt / "events.jsonl", {"event": "start", "time": began + STARTS, "step": 0})
-    trains = run.ended - run.began - STARTS
-    for tenth in range(1, 11):
-        seconds = trains * (tenth - 0.6 * (tenth == 5)) / 10
-        if run.began + STARTS + seconds <= now:
-            step = tenth * spec.steps // 10
-            speed = spec.tokens_at(step) / seconds
-            files.append_line(attempt / "tail.jsonl", {"phase": "training", "step": step, "tokens_per_second": speed})
+    trains, passed = run.ended - run.began - STARTS, min(now, run.ended) - run.began - STARTS
+    if passed <= 0:
+        return
+    tenths = [*(tenth for tenth in range(1, 11) if trains * tenth / 10 < passed), 10 * passed / trains]
+    for tenth in tenths:
+        step, seconds = int(tenth * spec.steps / 10), trains * (tenth - 0.2 * (tenth == 5)) / 10
+        line = {"phase": "training", "step": step, "tokens_per_second": spec.tokens_at(step) / seconds}
+        files.append_line(attempt / "tail.jsonl", line)
 
 
 def _status(name: str, placed: list[Placed], now: float, began: float) -> dict:

@@ -195,6 +195,7 @@ def test_bars_of_compute_end_at_the_largest_run_of_a_size_and_at_table_d1(studie
     assert named == pytest.approx(most.to_dict())
     (marks,) = [t for t in page.figure.data if t.type == "scatter"]
     assert len(marks.x) == len(studied.everything) - len(most), "every other run has its mark"
+    assert {c for name, c in bars.items() if name != "all runs together"} <= set(page.rows.C), "handed out"
 
 
 def test_bars_of_many_sizes_are_of_ranges(studied):

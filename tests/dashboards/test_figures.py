@@ -81,6 +81,24 @@ def test_approach_1_shows_the_lowest_curves_and_their_sizes(studied):
     stars = traces["minima of the budgets (approach 2)"]
     assert list(stars.y) == [p.n_star for p in studied.minima.used]
     assert "gives no law here: 0 points" in lowest(studied, {}).about
+    rows = dict(list(page.rows.groupby("what")))
+    assert list(rows["lowest curve"].N) == list(sizes.y)
+    assert list(rows["law of approach 1"].N) == list(line.y)
+    assert list(rows["minimum"].N) == list(stars.y)
+
+
+def test_of_thousands_of_curves_some_are_drawn(studied):
+    """A browser takes a hundred thousand points; the rows are those that are drawn."""
+    many = pd.concat(
+        [studied.table.assign(run_id=studied.table.run_id + f"-{i}") for i in range(40)], ignore_index=True
+    )
+    tokens = np.linspace(0.3, 1, 400)
+    losses = {r.run_id: pd.DataFrame({"tokens": r.D * tokens, "loss": 3 + 1 / tokens}) for r in many.itertuples()}
+    page = lowest(replace(studied, table=many, training_curves=None), losses)
+    lines = [t for t in page.figure.data if t.mode == "lines"]
+    assert (len(lines), len(page.summary)) == (400, len(many))
+    assert f"400 of {len(many)} curves are drawn" in page.about
+    assert sum(len(t.x) for t in lines) == (page.rows.what == "training loss").sum() <= 100_000
 
 
 def test_what_is_at_chance_gets_no_curve(studied):

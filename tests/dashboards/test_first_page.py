@@ -28,6 +28,7 @@ pytestmark = pytest.mark.xdist_group("study")
         ("(N_c/N)^(alpha_N/alpha_D) + 1", "(N_c/N)<sup>α_N/α_D</sup> + 1"),
         ("[A/N + B/D]^alpha_D", "[A/N + B/D]<sup>α_D</sup>"),
         ("C^-0.13", "C<sup>−0.13</sup>"),
+        ("alpha_C 0.0587, beta 0.3: alpha-1 of alpha_run, beta", "α_C 0.0587, β 0.3: alpha-1 of alpha_run, beta"),
         ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
         ("0.5 +- 0.1", "0.5 ± 0.1"),
         ("n12-1e5f00aa1e22", "n12-1e5f00aa1e22"),

@@ -66,6 +66,16 @@ def test_the_triptych_has_the_studys_laws_their_bands_and_residuals(studied, var
     assert len(points.x) == fitted.fit.runs
 
 
+def test_the_triptych_hands_out_its_lines_and_all_of_its_points(studied):
+    page = triptych(studied)
+    for row, variable in ((1, "N"), (3, "D"), (5, "C")):
+        known = set(page.rows[[variable, "loss"]].itertuples(index=False, name=None))
+        drawn = [t for t in panel(page, row) if t.fill is None and t.x is not None]
+        assert {t.name for t in drawn} >= {"runs", f"L({variable})", f"fitted by L({variable})"}
+        for trace in drawn:
+            assert set(zip(trace.x, trace.y, strict=True)) <= known, (variable, trace.name)
+
+
 def test_what_the_triptych_rings_no_smaller_run_beats(studied):
     points = named(triptych(studied), "fitted by L(N)")
     for n, loss in zip(points.x, points.y, strict=True):
@@ -122,7 +132,9 @@ def test_lines_of_equal_loss_are_of_the_law_and_the_frontier_is_their_lowest_alo
     runs = named(page, "runs")
     assert sorted(runs.marker.color) == sorted(studied.table.loss)
     assert (runs.marker.cmin, runs.marker.cmax) == (surface.zmin, surface.zmax), "one scale for lines and runs"
-    assert page.rows.residual_percent.tolist() == pytest.approx(list(100 * (page.rows.loss / page.rows.fitted - 1)))
+    of_runs, of_line = (page.rows[page.rows.what == what] for what in ("run", "efficient frontier"))
+    assert of_runs.residual_percent.tolist() == pytest.approx(list(100 * (of_runs.loss / of_runs.fitted - 1)))
+    assert (list(of_line.C), list(of_line.N)) == (list(line.x), list(line.y))
 
 
 @pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8)])
@@ -248,6 +260,7 @@ def test_published_results_lie_where_their_papers_have_them(studied):
     assert sorted(named(page, "Chinchilla, 234 runs").y) == sorted(reference("hoffmann2022_runs_234.csv").loss)
     assert "slopes compare, levels do not" in page.about
     assert page.rows.source.value_counts()["Chinchilla, run"] == 234
+    assert list(page.rows.C[page.rows.source == sizes.name]) == list(sizes.x)
     assert (page.rows.source == studied.runs.name).sum() == len(frontier(studied).rows)
     assert [t.name for t in frontier(studied).figure.data if t.name in ("GPT-3", "Kaplan et al.")] == []
     with pytest.raises(UsageError, match=r"published=kapan.*kaplan"):
