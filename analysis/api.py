@@ -82,7 +82,7 @@ def fit(
         N=N,
         C=C,
         exclude=list(exclude),
-        rules=[rules] if isinstance(rules, str) else list(rules),
+        rules=_listed(rules),
         min_tokens=min_tokens,
         min_compute=min_compute,
         max_compute=max_compute,
@@ -151,22 +151,23 @@ def compare(
     N: str | None = None,
     C: str | None = None,
     exclude: Sequence[str] = (),
+    rules: str | Sequence[str] = EVERY,
+    min_tokens: float | None = None,
+    min_compute: float | None = None,
+    max_compute: float | None = None,
+    precision: str | None = None,
     paired: bool | None = None,
     target_compute: Sequence[float] = (),
     fix: Mapping[str, float] | None = None,
 ) -> list[Comparison]:
     """Is ladder ``b`` better than ``a``, and by how much compute; ``python -m analysis.compare --help`` says more.
 
+    One comparison for each held-out domain; its ``at`` and ``beyond`` hold the multipliers.
+
     Args:
         a, b: both tables in memory, or both files or stores.
         names: of tables in memory.
         fix: exponents held fixed, as ``{"a": 0.5}`` or ``{"alpha_equals_beta": True}``.
-
-    Returns:
-        One comparison for each held-out domain; its ``at`` and ``beyond`` hold the multipliers.
-
-    Raises:
-        UsageError, StoreError: in one sentence.
     """
     tables = {n: t for n, t in zip(names, (a, b), strict=True) if isinstance(t, pd.DataFrame)}
     if len(tables) == 1:
@@ -179,6 +180,11 @@ def compare(
         N=N,
         C=C,
         exclude=list(exclude),
+        rules=_listed(rules),
+        min_tokens=min_tokens,
+        min_compute=min_compute,
+        max_compute=max_compute,
+        precision=precision,
         paired=paired,
         target_compute=list(map(float, target_compute)),
         fix=_fix(fix),
@@ -204,6 +210,7 @@ def compared(settings: CompareSettings, pair: Ladders) -> Comparison:
         pair.b.table[b],
         names=pair.names,
         domain=pair.domain,
+        texts=pair.texts,
         paired=settings.paired,
         targets=tuple(settings.target_compute),
         law=law,
@@ -265,6 +272,11 @@ def _options(settings: StudySettings) -> Options:
         joint=_joint(settings.fix),
         fixed_a=settings.fix.a,
     )
+
+
+def _listed(rules: str | Sequence[str]) -> list[str]:
+    """Rules, or the one word for them, from Python."""
+    return [rules] if isinstance(rules, str) else list(rules)
 
 
 def _fix(given: Mapping[str, float] | None) -> Fix:

@@ -45,6 +45,7 @@ class Multiplier:
     loss_a: float  # on each frontier, by the law of both
     loss_b: float
     decades: float  # outside the computes that both ladders reach
+    carried: float  # decades that the nearer ladder is carried on by, outside its runs, to the loss of the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,12 @@ class Comparison:
     shapes: dict[str, float]  # weights
     backtest: Backtest | None
     cellwise: pd.DataFrame  # of each shared cell: N, D, C, difference (ln L_B - ln L_A)
+    texts: tuple[str, str] = ("", "")  # what each one's losses were measured on; empty where that is not known
+
+    @property
+    def one_text(self) -> bool:
+        """Whether nothing says that the losses are of different held-out texts."""
+        return self.texts[0] == self.texts[1] or not all(self.texts)
 
 
 def compare(
@@ -87,6 +94,7 @@ def compare(
     *,
     names: tuple[str, str] = ("A", "B"),
     domain: str = "",
+    texts: tuple[str, str] = ("", ""),
     paired: bool | None = None,
     targets: tuple[float, ...] = (),
     law: Law = laws.CHINCHILLA,
@@ -101,26 +109,25 @@ def compare(
         backtested: fit below a decade under the top too.
 
     Raises:
-        UsageError: when there are too few runs, too few shared cells for a paired comparison that was asked for, or a
-            target lies more than MOST_DECADES decades outside the data.
+        UsageError: for too few runs, or shared cells if paired=True, or a target MOST_DECADES outside the data.
     """
     a, b = _weighed(a, b)
     shared = pairs(a, b)
     by_cell = _checked(a, b, shared, names, paired)
     _within_reach(np.array(targets, float), (a, b))
     found = multiplier.fit(a, b, shared if by_cell else None, law)
-    run = _at(found, _budgets(a, b), (a, b))
-    beyond = np.array(targets or (FARTHER * max(a.C.max(), b.C.max()),), float)
+    run, beyond = _at(found, _budgets(a, b), (a, b)), targets or (FARTHER * max(a.C.max(), b.C.max()),)
     growth, growth_interval = _growth(found)
     return Comparison(
         names=names,
         domain=domain,
+        texts=texts,
         paired=by_cell,
         cells=len(shared.a),
         runs=(len(a), len(b)),
         law=found.law.law.equation,
         at=run,
-        beyond=_at(found, beyond, (a, b)),
+        beyond=_at(found, np.array(beyond, float), (a, b)),
         verdict=_verdict(run),
         growth=growth,
         growth_interval=growth_interval,
@@ -172,8 +179,23 @@ def _both_reach(tables: tuple[pd.DataFrame, pd.DataFrame]) -> tuple[float, float
 
 def _outside(compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> Array:
     """Decades outside of these, (n,)."""
-    bottom, top = _both_reach(tables)
-    return np.asarray(np.log10(np.maximum(np.maximum(compute / top, bottom / compute), 1.0)))
+    return _beyond(compute, *_both_reach(tables))
+
+
+def _carried(compute: Array, m: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> Array:
+    """Decades from its runs to where A reaches the loss of B at each compute, or B that of A; the fewer, (n,)."""
+    a, b = ((float(t.C.min()), float(t.C.max())) for t in tables)
+    return np.minimum(_beyond(compute * m, *a), _beyond(compute / m, *b))
+
+
+def _beyond(compute: Array, low: float, high: float) -> Array:
+    """Decades outside of two computes, (n,)."""
+    return np.asarray(np.log10(np.maximum(np.maximum(compute / high, low / compute), 1.0)))
+
+
+def _some(decades: Array) -> Array:
+    """Decades outside of runs, none where these are of the budget: its compute is the mean of theirs."""
+    return np.where(decades <= np.log10(1 + isoflop.SAME_BUDGET), 0.0, decades)
 
 
 def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Multiplier]:
@@ -182,8 +204,7 @@ def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame
     centre = found.by_shape(compute)[0][found.best]
     apart = np.abs(centre) > np.maximum(_reach(found, compute), ROUNDING)
     loss_a, loss_b = found.frontier(compute)
-    outside = _outside(compute, tables)
-    outside = np.where(outside <= np.log10(1 + isoflop.SAME_BUDGET), 0.0, outside)  # a budget is its runs' mean compute
+    outside, carried = _some(_outside(compute, tables)), _some(_carried(compute, np.exp(middle), tables))
     return [
         Multiplier(
             compute=float(c),
@@ -193,6 +214,7 @@ def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame
             loss_a=float(loss_a[i]),
             loss_b=float(loss_b[i]),
             decades=float(outside[i]),
+            carried=float(carried[i]),
         )
         for i, c in enumerate(compute)
     ]

@@ -15,7 +15,7 @@ from analysis.estimation import isoflop
 from analysis.estimation.fitted_laws import FittedLaw, Request, fit_once
 from analysis.estimation.isoflop import Minima
 from analysis.runs import conventions, rules
-from analysis.runs.conventions import Convention
+from analysis.runs.conventions import Convention, Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,26 +47,28 @@ def by_convention(
         minima, fitted: of ``table``.
     """
     found = []
+    joint: dict[Parameters, FittedLaw] = {}  # L(N, D) does not read C: one for each count of N
+    if laws.CHINCHILLA.name in fitted:
+        joint[chosen.n] = fitted[laws.CHINCHILLA.name]
     budgets = [[*p.run_ids, *p.far] for p in minima.parabolas]
     for convention in conventions.available(runs):
         if convention == chosen:
-            points, here, known = table, minima, dict(fitted)
+            points, here, frontier = table, minima, fitted.get(laws.LOSS_OF_C.name)
         else:
             points = conventions.points(runs, convention)
             points = rules.exempt(points[points.run_id.isin(table.run_id)].reset_index(drop=True), request.rules_off)
-            here, known = _minima(points, request, budgets), {}
+            here, frontier = _minima(points, request, budgets), None
         if points.empty:
             continue
-        joint, frontier = (
-            known.get(name) or fit_once(law, points, here, request.rho)
-            for name, law in ((laws.CHINCHILLA.name, request.joint), (laws.LOSS_OF_C.name, laws.LOSS_OF_C))
-        )
+        if convention.n not in joint:
+            joint[convention.n] = fit_once(request.joint, points, here, request.rho)
+        frontier = frontier or fit_once(laws.LOSS_OF_C, points, here, request.rho)
         found.append(
             Exponents(
                 convention=convention,
                 chosen=convention == chosen,
                 isoflop=here.exponent,
-                parametric=joint.a_and_b[0],
+                parametric=joint[convention.n].a_and_b[0],
                 alpha_c=frontier.fit.params.get("alpha_C", float("nan")),
             )
         )
@@ -74,4 +76,4 @@ def by_convention(
 
 
 def _minima(points: pd.DataFrame, request: Request, budgets: list[list[str]]) -> Minima:
-    return isoflop.analyse(points, draws=request.bootstrap, seed=request.seed, a=request.fixed_a, budgets=budgets)
+    return isoflop.analyse(points, draws=0, seed=request.seed, a=request.fixed_a, budgets=budgets)

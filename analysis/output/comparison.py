@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.estimation.compare import APART, CUT, SAME, SURE, Comparison, Multiplier
+from analysis.note import Note
 from analysis.output.documents import finite
 from gpt3core.store import files
 
@@ -32,12 +33,16 @@ def sentences(found: Comparison) -> list[str]:
     inside = [m for m in found.at if not m.decades] or found.at
     top = ([m for m in inside if m.told_apart] or inside)[-1]
     answer = DIRECTIONS.get(found.verdict, f"{SAME}: the difference is inside the noise")
+    doubts = notes(found)
     here = f"{answer}: at C={top.compute:.3g} B is worth {top.value:.3g}x the compute ({_span(top.interval)})"
+    if doubts:
+        here += ", with a warning"
     low, high = found.growth_interval
     trend = "grows" if low > 1 else "shrinks" if high < 1 else "no trend is told"
     how = f"paired over {found.cells} shared cells" if found.paired else "not paired: all runs of both, with one law"
     lines = [
         here,
+        *(f"{note.severity}: {note.message}" for note in doubts),
         f"with compute the multiplier {trend}: x{found.growth:.3g} a decade ({_span(found.growth_interval)})"
         if trend != "no trend is told"
         else f"{trend} in the multiplier: x{found.growth:.3g} a decade ({_span(found.growth_interval)})",
@@ -57,6 +62,29 @@ def sentences(found: Comparison) -> list[str]:
     if len(found.shapes) > 1:
         lines.append(f"surface {found.law}; shapes of ln m in ln C: {_shares(found.shapes)}")
     return [*lines, *_backtest(found), *_far(found)]
+
+
+def notes(found: Comparison) -> list[Note]:
+    """What a reader must know before a multiplier is believed."""
+    said = []
+    if not found.one_text:
+        first, second = (f"{name} on {text}" for name, text in zip(found.names, found.texts, strict=True))
+        told = (
+            f"the losses on {found.domain} compare where both hold out the same of it"
+            if found.domain
+            else "what one is worth in compute may be the texts' difference and not the models'"
+        )
+        message = f"the losses are not known to be of one held-out text ({first}; {second}): {told}"
+        said.append(Note(code="held-out-texts", severity="warning", message=message))
+    if far := [m for m in found.at if m.carried and not m.decades]:
+        most = max(far, key=lambda m: m.carried)
+        at = ", ".join(f"{m.compute:.3g}" for m in far)
+        message = (
+            f"at C={at} no run of either is near the loss that the other reaches: {most.value:.3g}x carries the law on "
+            f"by {most.carried:.1f} decades outside the runs, and is its form's and not measured"
+        )
+        said.append(Note(code="carried-on", severity="warning", message=message))
+    return said
 
 
 def _seeds(found: Comparison) -> str:
@@ -141,6 +169,7 @@ def _entry(found: Comparison) -> dict[str, Any]:
     entry = dict(vars(found))
     entry["at"], entry["beyond"] = ([_multiplier(m) for m in part] for part in (found.at, found.beyond))
     entry["cellwise"] = found.cellwise.to_dict("records")
+    entry["notes"] = [dict(vars(note)) for note in notes(found)]
     entry["backtest"] = None if found.backtest is None else dict(vars(found.backtest))
     return entry
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from analysis.runs.tidy import Runs
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
+from gpt3core.spec import DataSpec
 
 MEASURES = ("loss", "loss_se", "bits_per_byte")
 DOMAIN, DOMAIN_SE = "loss.", "loss_se."
@@ -25,6 +26,17 @@ def names(columns: Iterable[str]) -> list[str]:
 def is_of_domain(column: str) -> bool:
     """Whether a column is of one domain."""
     return column.startswith(tuple(f"{measure}." for measure in MEASURES))
+
+
+def held_out(data: DataSpec) -> str:
+    """Which text losses are measured on, by the content that it is held out of, and how: equal where it is the same."""
+    how = f"{data.validation_fraction:.6g} held out by version {data.pipeline_version}, as {data.tokenizer}"
+    return f"text {data.corpus_sha256[:12]}, {how}"
+
+
+def mixture(data: DataSpec) -> str:
+    """In which shares its sources count in the loss; empty where they count as they are."""
+    return ", ".join(f"{name} {share:.6g}" for name, share in data.weights)
 
 
 def of(runs: Runs, domain: str) -> Runs:

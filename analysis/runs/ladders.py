@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.runs import domains, foreign, reading, selection, store
@@ -26,6 +27,11 @@ class Ladders:
     domain: str
     a: Selection
     b: Selection
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """What the losses of each were measured on; empty where that is not known, as of a table."""
+        return _text(self.a, self.domain), _text(self.b, self.domain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,16 @@ def ladders(settings: CompareSettings, tables: Mapping[str, pd.DataFrame] | None
         a, b = _selected(runs, settings)
         found.append(Ladders(names=names, domain=domain, a=a, b=b))
     return found
+
+
+def _text(ladder: Selection, domain: str) -> str:
+    """The held-out text of a store's runs that passed the rules, and the shares of its sources in a loss of all."""
+    runs = ladder.runs.table
+    if not ladder.runs.store:
+        return ""
+    kept = runs[runs.run_id.isin(ladder.table.run_id)].fillna({"mixture": ""})
+    each = kept.held_out if domain else kept.held_out + np.where(kept.mixture == "", "", " mixed " + kept.mixture)
+    return " and ".join(sorted(set(each)))
 
 
 def _sources(settings: CompareSettings, tables: Mapping[str, pd.DataFrame]) -> tuple[_Source, _Source]:

@@ -191,6 +191,8 @@ def _planned(run: RunDir, sweep: str, tokens: int | None = None) -> dict[str, An
         "size": spec.label,
         "budget_flops": spec.budget_flops,
         "corpus_sha256": spec.data.corpus_sha256,
+        "held_out": domains.held_out(spec.data),
+        "mixture": domains.mixture(spec.data),
         "episodes": spec.data.episodes,
         **costs.run_costs(spec),
     }

@@ -47,6 +47,8 @@ COLUMNS = {
     "precision": "string",
     "kernel": "string",
     "corpus_sha256": "string",
+    "held_out": "string",
+    "mixture": "string",
     "episodes": "float64",
     "noise_scale": "float64",
     "mup_base_width": "float64",

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.estimation.compare import Comparison
+from analysis.output.comparison import notes
 from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
 from dashboards.figures.drawing import label
 from dashboards.figures.look import AXIS, PALETTE
-from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, plain
+from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, loss_ticks, plain
 from gpt3core.words import flops
 
 ABOUT = (
     "How much compute A needs for the loss that B reaches, in units of B's. Bars are 95% intervals; open marks lie "
     "beyond the data; filled marks that are told from one are larger."
 )
+
+
+FARTHEST = 100.0  # factor beyond which a bar leaves the axis
+MARGIN = 0.02  # of the axis, in decades
 
 
 def multipliers(comparisons: list[Comparison]) -> Page:
@@ -44,8 +52,30 @@ def multipliers(comparisons: list[Comparison]) -> Page:
         )
     figure.add_hline(y=1.0, line={"color": AXIS, "dash": "dot"})
     first, second = map(plain, comparisons[0].names)
-    axes(figure, "compute, FLOPs", f"compute multiplier of {second} over {first}")
-    return Page(slug="multiplier", title="Compute multiplier", about=ABOUT, figure=figure, rows=_rows(comparisons))
+    axes(figure, "compute, FLOPs", f"compute multiplier of {second} over {first}", log_y=True)
+    rows = _rows(comparisons)
+    low, high = _span(rows)
+    figure.update_yaxes(
+        range=[math.log10(low) - MARGIN, math.log10(high) + MARGIN],
+        tickmode="array",
+        tickvals=loss_ticks(low, high),
+        tickformat="~g",
+    )
+    about = " ".join([ABOUT, *_warned(comparisons)])
+    return Page(slug="multiplier", title="Compute multiplier", about=about, figure=figure, rows=rows)
+
+
+def _span(rows: pd.DataFrame) -> tuple[float, float]:
+    """What the axis has to hold: one, the multipliers, and their bars as far as these are within FARTHEST of them."""
+    low = float(np.maximum(rows.low95, rows.multiplier / FARTHEST).min())
+    high = float(np.minimum(rows.high95, rows.multiplier * FARTHEST).max())
+    return min(low, 1.0), max(high, 1.0)
+
+
+def _warned(comparisons: list[Comparison]) -> list[str]:
+    """The warnings of all of them, each once."""
+    every = {f"{n.severity.capitalize()}: {n.message}.": None for found in comparisons for n in notes(found)}
+    return list(every)
 
 
 def _rows(comparisons: list[Comparison]) -> pd.DataFrame:
@@ -82,10 +112,11 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
         corner = "top right" if loss == min(last.loss_a, last.loss_b) else "bottom left"
         label(figure, last.compute, loss, plain(name), corner=corner, color=PALETTE[i])
     axes(figure, f"compute, {LABELS[pair.a.convention.c]}", LOSS, log_y=True)
-    about = (
+    how = (
         "Each point a run; lines are what the best sizes reach by one law of both, carried to C = "
         f"{flops(every[-1].compute)}: their distance along the axis of compute is the multiplier."
     )
+    about = " ".join([how, *_warned([found])])
     summary = pd.concat([behind(table).assign(ladder=name) for name, table in tables.items()], ignore_index=True)
     best = [
         {"ladder": name, "what": "best sizes, by the law of both", "C": m.compute, "loss": (m.loss_a, m.loss_b)[i]}

@@ -1,7 +1,8 @@
 """Two ladders compared, on pairs whose compute multiplier is known; and exponents that are held fixed."""
 
+import inspect
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -141,6 +142,24 @@ def test_ladders_of_one_ratio_are_compared_by_compute():
 # ------------------------------------------------------------------------------------------------ grammar and files
 
 
+def test_every_option_of_the_command_is_one_of_the_function():
+    two_files = {"runs", "by", "arms"}  # these name the two ladders, which the function is given
+    asked = {field.name for field in fields(CompareSettings)} - two_files - {"out", "figures"}
+    assert asked <= set(inspect.signature(api.compare).parameters)
+
+
+def test_what_takes_runs_out_does_so_from_python_too(monkeypatch):
+    monkeypatch.setattr(comparing, "compare", lambda a, b, **_: (len(a), len(b)))
+    a, b = (t.assign(precision=np.where(t.N > t.N.median(), "bf16", "fp32")) for t in ladders(CLEAN, 0))
+    a = a.assign(loss=np.where(a.index == 9, 9.0, a.loss))
+    low, high = float(a.C.min()) * 1.5, float(a.C.max()) / 1.5
+    assert api.compare(a, b) == [(15, 16)]
+    assert api.compare(a, b, rules="none") == api.compare(a, b, rules=["near"]) == [(16, 16)]
+    assert api.compare(a, b, min_compute=low, max_compute=high, rules="none") == [(8, 8)]
+    assert api.compare(a, b, min_tokens=float(a.D.median()) * 1.001) == [(7, 8)]
+    assert api.compare(a, b, precision="fp32", rules="none") == [(8, 8)]
+
+
 @pytest.fixture
 def files(tmp_path):
     a, b = ladders(replace(CLEAN, noise=0.001), 0)
@@ -228,6 +247,48 @@ def test_a_domains_standard_errors_are_its_own(files):
         t.assign(**{"loss.web": t.loss * 1.1, "loss_se": 0.5, "loss_se.web": 0.01}).to_csv(files / name, index=False)
     found = list(ladders_of(CompareSettings(runs=[str(files / "a.csv"), str(files / "b.csv")])))
     assert [(pair.domain, float(pair.a.table.loss_se.iloc[0])) for pair in found] == [("", 0.5), ("web", 0.01)]
+
+
+def test_a_multiplier_that_carries_both_ladders_outside_their_runs_is_warned_of():
+    """Over two decades a multiplier of 1,000 has no run of either near the other's loss; one of 20 has, at the ends."""
+    for m, doubted in ((1.2, False), (20.0, False), (1000.0, True)):
+        found = compared(replace(CLEAN, multiplier=m))
+        assert [n.code for n in comparison.notes(found)] == ["carried-on"] * doubted
+        at = np.log10([each.compute for each in found.at])
+        truth = np.log10(m) - np.maximum(at[-1] - at, at - at[0])  # of A beyond its top, of B below its bottom
+        assert [each.carried for each in found.at] == pytest.approx(np.maximum(truth, 0.0), abs=0.03)
+    said = comparison.sentences(found)
+    assert said[0].endswith(", with a warning")
+    assert f"1e+03x carries the law on by {max(truth):.1f} decades outside the runs" in said[1]
+    (entry,) = comparison.to_json([found])["comparisons"]
+    assert [n["code"] for n in entry["notes"]] == ["carried-on"]
+    assert said[1] == f"warning: {entry['notes'][0]['message']}"
+    page = multipliers([found])
+    assert entry["notes"][0]["message"] in page.about
+    assert page.figure.layout.yaxis.type == "log"
+    low, high = page.figure.layout.yaxis.range
+    assert low <= 0 <= np.log10(1000) <= high
+
+
+def test_losses_on_different_held_out_texts_are_warned_of(isolated):
+    """Two sweeps of a store: on one text, on one text mixed otherwise, and on another text."""
+    root = isolated / "root"
+    make_store(root, "name=one", evals=False)
+    make_store(root, "name=two", evals=False)
+    (pair,) = ladders_of(CompareSettings(runs=[str(root)], sweep=["one", "two"]))
+    assert pair.texts[0] == pair.texts[1] != ""
+    found = compared(CLEAN)
+    assert found.texts == ("", "")
+    assert not comparison.notes(found), "of tables it is not known"
+    table = pair.b.runs.table
+    for column, other in (("mixture", "web 0.5, books 0.5"), ("held_out", "text 0123456789ab")):
+        runs = replace(pair.b.runs, table=table.assign(**{column: other}))
+        moved = replace(pair, b=replace(pair.b, runs=runs))
+        (note,) = comparison.notes(replace(found, texts=moved.texts))
+        assert (note.code, note.severity) == ("held-out-texts", "warning")
+        assert other in note.message
+        of_domain = replace(moved, domain="web").texts
+        assert (of_domain[0] == of_domain[1]) is (column == "mixture"), "the text of one source is not mixed"
 
 
 @pytest.mark.soak

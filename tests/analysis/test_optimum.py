@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import api, laws
-from analysis.estimation import information, isoflop, optimal_size, optimum, size_information, solve
+from analysis.estimation import exponents, information, isoflop, optimal_size, optimum, size_information, solve
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.output import documents, text
 from tests.analysis.test_laws_and_solver import TRUE
@@ -109,6 +109,19 @@ def test_all_conventions_are_fitted_the_same_way():
     table = ladder(0.004).assign(C=lambda t: 6 * t.N * t.D, loss_se=lambda t: np.where(t.D > t.D.median(), 0.05, 0.002))
     exact, six = api.fit(table, bootstrap=30).exponents
     assert (exact.parametric, exact.alpha_c) == (six.parametric, six.alpha_c)
+
+
+def test_conventions_that_differ_in_compute_alone_share_a_fit_of_n_and_d(monkeypatch):
+    """Two counts of N, each with compute as recorded and 6ND, and Kaplan's: five conventions, two fits of L(N, D)."""
+    table = ladder(0.004).assign(C=lambda t: 6.5 * t.N * t.D, params_nonembedding=lambda t: t.N - 3 * t.N**0.7)
+    once, fits = exponents.fit_once, []
+    monkeypatch.setattr(exponents, "fit_once", lambda law, *rest: fits.append(law) or once(law, *rest))
+    found = api.fit(table.rename(columns={"N": "params_total"}), law="kaplan_d", bootstrap=2).exponents
+    assert len(found) == 5
+    assert fits.count(laws.CHINCHILLA) == 2
+    by_count = {count: {e.parametric for e in found if e.convention.n == count} for count in ("nonembedding", "total")}
+    assert [len(values) for values in by_count.values()] == [1, 1]
+    assert by_count["nonembedding"] != by_count["total"]
 
 
 def test_n_star_of_an_ensemble_is_the_mean_of_the_laws_that_measure_it():
