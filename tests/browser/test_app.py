@@ -160,15 +160,15 @@ def test_an_address_shows_what_its_sender_saw(served, opened):
     page.get_by_text("Residuals of").click()
     page.wait_for_url("**/laws?figure=residuals*")
     expect(page.locator("#unread")).to_be_empty()  # said until the reader chooses
-    page.get_by_text("Patterns here are misfit").wait_for()
+    page.locator("#laws-figure-about", has_text="Patterns here are misfit").wait_for()
     other = opened(page.url.removeprefix(served.address))
-    other.get_by_text("Patterns here are misfit").wait_for()
+    other.locator("#laws-figure-about", has_text="Patterns here are misfit").wait_for()
     assert _checked(other) == "residuals"
     page.get_by_role("link", name="Few-shot", exact=True).click()
     page.get_by_text("standard errors of the questions").wait_for()
     assert page.url == f"{served.address}/fewshot", "what is as by default is left out"
     page.go_back()
-    page.get_by_text("Patterns here are misfit").wait_for()
+    page.locator("#laws-figure-about", has_text="Patterns here are misfit").wait_for()
     page.goto(f"{served.address}/laws?figure=<script>&axes=cubic")
     page.get_by_text("Each point a run").wait_for()
     page.get_by_text("axes=cubic: allowed are drawn, linear; drawn is taken").wait_for()
