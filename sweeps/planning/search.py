@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gpt3core import cli, costs
@@ -28,6 +28,12 @@ MOST_TRIALS = 10_000
 LEAST_PAIRS = 3
 LEAST_WHOLE = 5  # trials of a proxy that reach the end: analysis.tuning leaves out pairs of fewer
 MOST_FACTOR = 1e3
+# what a search uses of the sections that say where runs go and what they may take; the other keys have no effect
+USED = {
+    "limit": (),
+    "placement": ("workers", "cpus", "gpus", "max_failures", "checkpoint_seconds"),
+    "plan": ("gpu", "mfu"),
+}
 
 
 @dataclass
@@ -114,15 +120,24 @@ def check(chosen: Recipe, asked: Search) -> None:
 def _check_recipe(chosen: Recipe) -> None:
     """Refuse what a recipe may have and a search has not."""
     rules: Any = getattr(chosen, "optim")  # noqa: B009 (each ladder has one of its own)
-    wrong = {
+    wrong: dict[str, bool | str] = {
         "family": chosen.family == "gpt3" and "write the sizes as family: shapes",
         "replicas": chosen.replicas != 1 and "a search has one seed; give more search.trials",
+        "replace": chosen.replace and "what was tried stays, and counts; leave it out",
+        "extend": chosen.extend and "what was tried stays, and counts; leave it out",
         "adaptive": chosen.adaptive and "a search takes all of its proxies",
         "prune.by_value": chosen.prune.by_value is not None and "asha stops trials; leave it out",
         "train.stop_every": chosen.train.stop_every is not None and "rungs stop trials; leave it out",
         "optim.schedule": rules.schedule == "wsd" and "trials of several batches share no trunk; give cosine",
         "placement.workers": chosen.placement.workers != 1 and "a trial has one worker: give smaller proxies",
+        "placement_of": bool(chosen.placement_of) and "Ray Tune places all trials alike; leave it out",
     }
+    for section, used in USED.items():
+        given = getattr(chosen, section)
+        who = "search.trials says how much is tried" if section == "limit" else "Ray Tune places the trials"
+        for name in (f.name for f in fields(given) if f.name not in used):
+            changed = getattr(given, name) != getattr(type(given)(), name)
+            wrong[f"{section}.{name}"] = changed and f"{who}, this would have no effect; leave it out"
     for key, why in wrong.items():
         if why:
             raise UsageError(f"{key} is not for a search of hyperparameters: {why}")
