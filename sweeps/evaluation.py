@@ -127,7 +127,8 @@ def placement(sweep: SweepDir, placed: Sequence[str]) -> Recipe:
         raise StoreError(
             f"{sweep.recipe} is gone: without it nothing says where the runs of {sweep.name} may be placed"
         )
-    off = ["adaptive=false", "prune.by_value=null"]  # of the sweep, not of what comes after it
+    # of the sweep, not of what comes after it
+    off = ["adaptive=false", "prune.by_value=null", *(f"limit.{name}=null" for name in ("hours", "usd", "deadline"))]
     found = recipes.load([f"recipe={sweep.recipe}", *off, *placed])
     checks.check_placements(found)
     precedence.check(found)

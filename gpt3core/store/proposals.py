@@ -30,7 +30,7 @@ class Proposals:
     def asked(self) -> dict[str, str]:
         """The runs that are wanted and not taken yet, with their evaluation's id."""
         found = {}
-        for path in sorted(self._asked.glob("[!.]*")):
+        for path in sorted(path for path in self._asked.glob("[!.]*") if path.is_file()):
             try:
                 found[path.name] = str((files.find_object(path) or {}).get("eval_id", ""))
             except StoreError:

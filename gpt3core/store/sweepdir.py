@@ -176,11 +176,13 @@ class SweepDir:
             self._remote.request(self.name, run_id, stop=False)
 
     def stop_requests(self) -> set[str]:
-        """The runs that were asked to stop."""
+        """The runs that were asked to stop; the empty name where a file is in the place of their folder."""
         try:
             return {path.name for path in (self.path / "stop").iterdir() if not path.name.startswith(".")}
         except FileNotFoundError:
             return set()
+        except NotADirectoryError:
+            return {""}
 
     def status(self) -> dict[str, Any] | None:
         """How the sweep stands by its driver's last word, or None where it has not spoken.

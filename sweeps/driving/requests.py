@@ -26,7 +26,10 @@ class Requests:
             self._next = now + LOOK_SECONDS
             asked = self._sweep.stop_requests()
             for name in sorted(asked - set(states) - self._unknown):
-                self._say(f"stop/{name} in {self._sweep.path} names no run of this sweep")
+                self._say(
+                    f"stop/{name} in {self._sweep.path} names no run of this sweep: a file stop/RUN_ID holds that run, "
+                    "Ctrl-C or SIGTERM to the driver stops all"
+                )
             self._unknown |= asked - set(states)
             for run_id in sorted(self._held - asked):
                 self._go_on(states[run_id])

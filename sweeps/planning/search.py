@@ -18,7 +18,7 @@ from gpt3core.spec import RunSpec
 from sweeps.planning import grid, recipe
 from sweeps.planning import idle as idling
 from sweeps.planning.grid import Grid
-from sweeps.planning.recipe import COMMANDS, Limit, Placement, Recipe
+from sweeps.planning.recipe import COMMANDS, Recipe
 
 SECTION, DEFAULT = "search", "laptop_hparams"
 SEARCHERS = ("tpe", "random", "qmc")
@@ -30,7 +30,12 @@ LEAST_PAIRS = 3
 LEAST_WHOLE = 5  # trials of a proxy that reach the end: analysis.tuning leaves out pairs of fewer
 MOST_FACTOR = 1e3
 CHOSEN = ("warmup_fraction", "final_fraction")  # from lists, in place of the recipe's own
-PLACED = ("cpus", "gpus", "max_failures", "checkpoint_seconds")  # what a trial takes of ``placement``
+# what a search uses of the sections that say where runs go and what they may take; the other keys have no effect
+USED = {
+    "limit": (),
+    "placement": ("workers", "cpus", "gpus", "max_failures", "checkpoint_seconds"),
+    "plan": ("gpu", "mfu"),
+}
 
 
 @dataclass
@@ -123,9 +128,6 @@ def idle(settings: Sequence[str], chosen: Recipe, cells: Grid) -> list[str]:
 def _check_recipe(chosen: Recipe, asked: Search) -> None:
     """Refuse what a recipe may have and a search has not."""
     rules: Any = getattr(chosen, "optim")  # noqa: B009 (each ladder has one of its own)
-    place, limit = chosen.placement, chosen.limit
-    unused = [f.name for f in fields(Placement) if getattr(place, f.name) != f.default and f.name not in PLACED]
-    limited = [f.name for f in fields(Limit) if getattr(limit, f.name) is not None]
     searched = [n for n in CHOSEN if getattr(asked, n) and getattr(rules, n) != getattr(type(rules), n)]
     wrong: dict[str, object] = {
         "family": chosen.family == "gpt3" and "write the sizes as family: shapes",
@@ -135,12 +137,16 @@ def _check_recipe(chosen: Recipe, asked: Search) -> None:
         "train.stop_every": chosen.train.stop_every is not None and "rungs stop trials; leave it out",
         "optim.schedule": rules.schedule == "wsd" and "trials of several batches share no trunk; give cosine",
         **{f"optim.{name}": f"its trials have one of {SECTION}.{name}; leave one out" for name in searched},
-        **{f"placement.{name}": f"of placement a trial takes {', '.join(PLACED)}; leave it out" for name in unused},
-        "placement.workers": place.workers != 1 and "a trial has one worker: give smaller proxies",
+        "placement.workers": chosen.placement.workers != 1 and "a trial has one worker: give smaller proxies",
         "placement_of": chosen.placement_of and "all trials are placed alike; leave it out",
-        **{f"limit.{name}": "--plan says what its trials take; give fewer of them, or proxies" for name in limited},
-        **{name: getattr(chosen, name) and "it goes on with what was tried; leave it out" for name in COMMANDS},
+        **{name: getattr(chosen, name) and "what was tried stays, and counts; leave it out" for name in COMMANDS},
     }
+    for section, used in USED.items():
+        given = getattr(chosen, section)
+        who = "search.trials says how much is tried" if section == "limit" else "Ray Tune places the trials"
+        for name in (f.name for f in fields(given) if f.name not in used):
+            changed = getattr(given, name) != getattr(type(given)(), name)
+            wrong[f"{section}.{name}"] = changed and f"{who}, this would have no effect; leave it out"
     for key, why in wrong.items():
         if why:
             raise UsageError(f"{key} is not for a search of hyperparameters: {why}")

@@ -234,6 +234,15 @@ def test_a_request_to_stop_what_is_not_there_is_said(smoke):
     assert any("stop/nobody" in line and "no run of this sweep" in line for line in display.lines)
 
 
+def test_a_file_in_the_place_of_the_requests_is_said_and_stops_nothing(smoke):
+    sweep, display = SweepDir(smoke[2], smoke[0].name), Silent()
+    sweep.path.mkdir(parents=True)
+    (sweep.path / "stop").touch()
+    assert len(drive(smoke, FakeCluster(smoke[2]), display).done) == 4
+    (said,) = (line for line in display.lines if line.startswith("stop/"))
+    assert "names no run of this sweep: a file stop/RUN_ID holds that run" in said
+
+
 def test_a_run_that_stopped_early_is_done_with_a_line_that_says_so_and_never_tried_again(smoke):
     class Stopping(FakeCluster):
         def finish(self, run_id):

@@ -93,6 +93,14 @@ def test_what_is_missing_is_asked_once_and_the_fit_has_it(few, capsys, monkeypat
     assert {q[1] for job in more.jobs for q in job.missing} == {3}
 
 
+def test_what_the_sweep_might_take_does_not_bound_what_is_asked_of_it_later(few):
+    spent = ["limit.deadline=2020-01-01", "limit.hours=1e-9", "limit.target=1e15", "limit.devices=1"]
+    SweepDir(few, "small").write_recipe(recipe.to_yaml(recipe.load(["recipe=smoke", *spent])))
+    order, outcome = ask(FewShot(sweep="small", tasks=["subtraction_2"], shots=[0]), Working(few))
+    assert order.recipe.limit == recipe.Limit(devices=1), "a part of the cluster is what it was"
+    assert len(outcome.done) == 3
+
+
 def test_a_task_that_the_text_does_not_give_is_refused_before_a_cluster_starts(few, capsys):
     asked = ["sweep=small", "tasks=[cloze_kjv,addition_2]"]
     sentence = "task cloze_kjv: no held-out text of that domain; there are tales"

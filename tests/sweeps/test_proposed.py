@@ -108,6 +108,15 @@ def test_a_damaged_question_is_refused_too(smoke):
         RunDir(root, "d8-000000000000").spec()
 
 
+def test_a_folder_among_the_questions_is_none(smoke):
+    folder = SweepDir(smoke[2], smoke[0].name).path / "asked" / "copies"
+    folder.mkdir(parents=True)
+    _, outcome, proposals = drive(smoke, FakeCluster(smoke[2]), {})
+    assert len(outcome.done) == 2
+    assert proposals.asked() == {}
+    assert folder.is_dir(), "it is not ours"
+
+
 def test_what_is_asked_is_started_though_the_proposer_has_ended(smoke):
     """An adaptive sweep says that there are no more runs; whoever asks for one gets it all the same."""
     made, outcome, _ = drive(smoke, FakeCluster(smoke[2]), {6: [smoke[1].runs[3]]}, over="enough is known")
