@@ -320,9 +320,10 @@ def _check_ladder(keys: Sequence[str], family: str) -> None:
     for key in keys:
         owners = [name for name in FAMILIES if key in known[name]]
         if owners and family not in owners:
-            near = hints.nearest(key, known[family])
+            near = hints.nearest_keys(key, known[family], 1)
+            meant = f", did you mean {near[0]}?" if near else ""
             raise UsageError(
-                f"{key}: the family {family} does not have it, only {' and '.join(owners)} (an unknown key here{near})"
+                f"{key}: the family {family} does not have it, only {' and '.join(owners)} (an unknown key here{meant})"
             )
 
 

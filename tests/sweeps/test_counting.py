@@ -18,6 +18,10 @@ from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids, some
 COUNTED = [cause for cause in Cause if cause not in (*causes.UNCOUNTED, Cause.USER, Cause.MEMORY)]
 
 
+def test_pauses_between_tries_grow_to_a_minute():
+    assert [backoff(tries) for tries in range(1, 9)] == [1, 3, 7, 15, 31, 60, 60, 60]
+
+
 class OutOfMemoryError(RuntimeError):
     """As torch's, and as Ray's in name."""
 

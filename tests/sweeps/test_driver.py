@@ -53,11 +53,12 @@ def test_a_run_that_diverged_is_done_and_says_so(smoke):
     assert line.split()[1:] == [ids(smoke)[0], *["N", "1.76k", "D", "154k", "C", "1e10", "DIVERGED"]]
 
 
-def test_a_busy_run_is_looked_at_again(smoke):
-    busy = ids(smoke)[0]
+def test_a_busy_run_is_looked_at_again_after_a_while(smoke, clock):
+    busy, began = ids(smoke)[0], clock.now
     cluster = FakeCluster(smoke[2], lambda run_id, n: "busy" if run_id == busy and n < 3 else "done")
     assert len(drive(smoke, cluster).done) == 4
     assert cluster.started.count(busy) == 3
+    assert clock.now - began >= 2 * happenings.BUSY_SECONDS
 
 
 def test_an_impossible_run_is_refused_with_the_reason(smoke):

@@ -9,10 +9,13 @@ from dataclasses import replace
 import pytest
 
 from gpt3core.data import shards
+from gpt3core.data.facts import SourceFacts
 from gpt3core.errors import UsageError
 from gpt3core.evals import enough, runner
 from gpt3core.evals.spec import EvalSpec
 from sweeps import command
+from sweeps.planning import recipe
+from sweeps.planning.text import Text, refusal, repeated
 from tests.conftest import make_run
 
 SMALL = ("recipe=smoke", "data.tokenizer=gpt2:300", "evals.validation_tokens=4096")
@@ -108,3 +111,18 @@ def test_a_question_that_a_classifier_answers_needs_no_room(tales):
     enough.check(evals, data, 8, answered={"three_operations"})
     with pytest.raises(ValueError, match="three_operations"):
         enough.check(replace(evals, shots=(0, 1)), data, 8, answered={"three_operations"})
+
+
+def test_epochs_are_those_of_the_source_that_is_repeated_most(tales):
+    run = make_run(tales)
+    sources = {
+        "large": SourceFacts(weight=0.5, train_tokens=100 * run.tokens, validation_tokens=9),
+        "small": SourceFacts(weight=0.5, train_tokens=run.tokens // 20, validation_tokens=9),
+    }
+    counted = {"documents": 2, "validation_tokens": 18, "measured_tokens": 18, "resolution": 0.1, "exact": True}
+    text = Text(sources=sources, train_tokens=101 * run.tokens, **counted)
+    assert text.epochs(run) == pytest.approx(10, rel=0.01)
+    chosen = recipe.load(["recipe=smoke"])
+    assert " of small more than 4 times " in repeated(text, chosen, [run])
+    chosen.data.max_epochs = 9.0
+    assert "training tokens of small more than 9 times" in refusal(text, chosen, [run])

@@ -1,5 +1,7 @@
 """The runs that a recipe's keys give: widths, shapes, sizes, replicas, and what a file and a command say together."""
 
+import re
+
 import pytest
 
 from gpt3core.errors import UsageError
@@ -122,3 +124,12 @@ def test_gpt3s_batch_grows_from_32k_tokens_over_4_to_12_billion(size, batch, ram
     assert run.optim.ramp_tokens == pytest.approx(ramp, rel=0.02)
     assert run.tokens == pytest.approx(300e9, abs=batch)
     assert run.steps > run.tokens / batch
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("sizes=125M", ""), ("tokens=[1e9]", ", did you mean min_tokens?"), ("points=3", "")]
+)
+def test_a_key_of_another_ladder_hints_at_nothing_that_is_unlike_it(word, meant):
+    key = word.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"^{key}: the family nano .*an unknown key here{re.escape(meant)}\)$"):
+        recipe.load(["recipe=smoke", word])

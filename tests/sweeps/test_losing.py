@@ -210,6 +210,13 @@ def test_a_gang_shrinks_only_to_numbers_that_share_its_batch(isolated):
     assert survival.sizes(RunState(spec=run)) == [6, 4, 3, 2]
 
 
+def test_fewer_workers_are_not_more_than_a_size_has():
+    chosen = recipe.load(["recipe=smoke", "placement.min_workers=2", "placement_of={d8: {workers: 3}}"])
+    assert Estimates(chosen).common.workers == 1
+    chosen.placement.workers = 4
+    assert Estimates(chosen).common.workers == 2
+
+
 class Dying(FakeCluster):
     """Two nodes, of which one dies with the first gang; notes with how many workers each run is started."""
 
