@@ -125,8 +125,10 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
                 OmegaConf.update(config, key, {}, merge=False)  # a mapping is replaced, as a list is
             config = OmegaConf.unsafe_merge(config, OmegaConf.create(_listed(kind, plain)))  # ours: no copy is needed
         except _unusable() as error:
+            whole, _, entry = key.rpartition(".")
             now = f"{key} is {_describe(config, key)} now"
-            raise UsageError(f"{_short(setting)}: {_reason(error)}; {now}") from error
+            hint = f"give the whole mapping, {whole}='{{{entry}: ...}}'" if whole in mappings else now
+            raise UsageError(f"{_short(setting)}: {_reason(error)}; {hint}") from error
     return config
 
 

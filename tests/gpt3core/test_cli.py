@@ -103,6 +103,7 @@ def test_every_commands_hint_prints_its_own_keys(capsys):
         ("budgets={a: 1}", "a list of float is meant"),
         ("optim.names=[[a]]", "a list of str is meant"),
         ("optim=3", "optim=3: "),
+        ("widths_at.1e11=[8]", "widths_at.1e11=.*give the whole mapping, widths_at='{1e11: ...}'"),
         ("budgets=" + 3000 * "[" + 3000 * "]", "budgets=.*: it is nested too deeply"),
         ("seed=${oc.env:NOTHING_OF_THIS_NAME}", "settings: .*NOTHING_OF_THIS_NAME"),
         ("seed=???", "seed=\\?\\?\\?: '\\?\\?\\?' is not a value"),

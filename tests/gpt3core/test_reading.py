@@ -31,6 +31,11 @@ def byte_order_mark(folder):
     (folder / "marked.jsonl").write_text(LINES, encoding="utf-8-sig")
 
 
+def byte_order_marks(folder):
+    marked = ["\ufeff" + line for line in LINES.splitlines(keepends=True)]  # files with marks, put together
+    (folder / "marked.jsonl").write_text("".join(marked))
+
+
 def compressed(folder):
     (folder / "packed.jsonl.gz").write_bytes(gzip.compress(LINES.encode()))
 
@@ -57,7 +62,7 @@ def folder(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("write", [byte_order_mark, compressed, columns, mixed_and_in_folders])
+@pytest.mark.parametrize("write", [byte_order_mark, byte_order_marks, compressed, columns, mixed_and_in_folders])
 def test_the_same_documents_are_the_same_text_in_every_format(tmp_path, write):
     for folder, writer in (("plain", plain), ("other", write)):
         (tmp_path / folder).mkdir()

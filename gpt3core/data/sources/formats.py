@@ -124,7 +124,7 @@ def _object(line: bytes, where: str, place: int, how: Reading, *, repaired: bool
     """The document of a line of JSON."""
     excerpt = line[:EXCERPT_BYTES]
     try:
-        raw = line.decode()
+        raw = line.decode("utf-8-sig")  # a mark is there too where files with marks were put together
     except UnicodeDecodeError as error:
         if not how.repairs:
             yield Bad(kind="encoding", said=_not_utf8(error, place), excerpt=excerpt)
