@@ -30,6 +30,7 @@ Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in
 Spelt = tuple[str, list[Part]]  # a line in parts
 MOST_TARGETS = 3
 AT_BOUND = " (at its bound)"
+TOLD_APART = 0.05  # of an exponent: two that are nearer are not shown beside one another
 MISSES = 0.8  # share of held-out runs inside their 95% intervals, below which these are not to be trusted much
 # warnings, the one that takes most away from an answer first; others come behind, in the order of the notes
 GRAVEST = (
@@ -154,7 +155,22 @@ def _exponent(study: Study) -> list[Part]:
     elif draws is not None and len(draws):
         inside = span(uncertainty.interval(draws[:, 0] if draws.ndim > 1 else draws))
     inside = f" ({inside})" if inside not in ("", "-") else ""
-    return [(f"N* ~ C^{a:.2f}{inside}", evidence.of_approach(study, name)), (f", by approach {name}", NONE)]
+    found = [(f"N* ~ C^{a:.2f}{inside}", evidence.of_approach(study, name)), (f", by approach {name}", NONE)]
+    return [*found, (_beyond(study, a), NONE)]
+
+
+def _beyond(study: Study, a: float) -> str:
+    """How the best size grows from the highest budget to the first target, where that is another exponent."""
+    family = study.minima.family
+    if not study.predictions or family is None or not study.minima.trusted:
+        return ""
+    p, end = study.predictions[0], float(np.exp(family.ln_compute[-1]))
+    if not (p.optimal and p.compute > end and math.isfinite(p.n)):
+        return ""
+    growth = (math.log(p.n) - float(family.centre[-1])) / math.log(p.compute / end)
+    if abs(growth - a) < TOLD_APART:
+        return ""
+    return f"; from {flops(end)} to {flops(p.compute)} it is expected to grow as C^{growth:.2f}"
 
 
 def _reached(study: Study) -> list[Spelt]:

@@ -1,5 +1,6 @@
 """N* and D* with intervals: budgets whose minima are known in closed form, and ladders on which laws steepen."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from analysis import api
 from analysis.estimation import family, isoflop
 from analysis.output import documents, text
+from analysis.output.answer import answer
 from analysis.runs.ratio import per_6nd, tokens
 from tests.benchmarks import known_truth
 from tests.benchmarks.known_truth import EXPONENT, budgets, true_loss
@@ -208,10 +210,25 @@ def test_known_truth_is_covered_in_short():
 
 
 @pytest.fixture(scope="module")
-def beyond_the_laptop_ladder():
-    """The prediction at 1e14 FLOPs from the 25 runs of the laptop sweep, which end at 1e13."""
-    (p,) = api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[1e14], bootstrap=200).predictions
+def laptop_ladder():
+    """The 25 runs of the laptop sweep, which end at 1e13 FLOPs, asked for 1e14."""
+    return api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[1e14], bootstrap=200)
+
+
+@pytest.fixture(scope="module")
+def beyond_the_laptop_ladder(laptop_ladder):
+    (p,) = laptop_ladder.predictions
     return p
+
+
+def test_the_answer_says_where_the_best_size_is_not_expected_to_grow_on_as_before(laptop_ladder):
+    (line,) = [said for label, said in answer(laptop_ladder) if label == "size"]
+    before, then = re.match(
+        r"N\* ~ C\^([\d.]+) .*; from 1e13 to 1e14 it is expected to grow as C\^([\d.]+)$", line
+    ).groups()
+    largest = max(laptop_ladder.minima.used, key=lambda p: p.budget)
+    assert float(then) == pytest.approx(np.log10(laptop_ladder.predictions[0].n / largest.n_star), abs=0.05)
+    assert float(before) > float(then) + 0.05
 
 
 def test_the_laptop_ladder_says_what_ten_times_its_largest_budget_gave(beyond_the_laptop_ladder):
