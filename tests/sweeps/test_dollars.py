@@ -109,7 +109,7 @@ def test_a_run_is_billed_as_the_node_that_it_is_on(isolated, world):
     assert spending.so_far(sweep).usd == pytest.approx(usd)
 
 
-@pytest.mark.parametrize("usd", [0.05, 0.12])
+@pytest.mark.parametrize("usd", [0.12, pytest.param(0.05, marks=pytest.mark.soak)])
 def test_a_limit_of_dollars_is_spent_on_what_each_kind_costs(isolated, world, usd):
     """Half of the sizes are on GPUs of a tenth of the others' price."""
     words = ["recipe=laptop", "budgets=[1e12]", "placement.accelerator=H100", "placement.gpus=1"]
