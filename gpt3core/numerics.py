@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 AUTO = "auto"  # timed once on the machine that trains, recorded with the run, kept on resume
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
-KERNELS = (AUTO, "softmax", "sdpa", "native")
-COMPILES = (AUTO, "none", "blocks")  # blocks: one by one, by torch.compile; the native kernel cannot be compiled so
+WIDE = "wide"
+BUILT = ("native", WIDE)  # kernels with functions in C: they cannot be compiled, and their attention drops nothing
+KERNELS = (AUTO, "softmax", "sdpa", *BUILT)
+COMPILES = (AUTO, "none", "blocks")  # blocks: one by one, by torch.compile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,9 @@ class Numerics:
     """A choice of both; weights, optimizer and loss stay fp32 in any precision."""
 
     precision: str  # fp32 | bf16 | fp16 (autocast; with a loss scale, and never chosen by "auto")
-    kernel: str  # softmax | sdpa: of the attention | native: functions of our own wherever torch makes several passes
+    # softmax | sdpa: of the attention | native: functions of our own wherever torch makes several passes
+    # wide: native's functions, and the fp32 products of layers and head by all of the processor's vector width
+    kernel: str
 
     @property
     def element_bytes(self) -> int:
@@ -33,4 +37,6 @@ class Numerics:
         return allowed and kernel in (AUTO, self.kernel)
 
 
-CANDIDATES = tuple(Numerics(precision=p, kernel=k) for p in PRECISIONS[1:] for k in KERNELS[1:])
+CANDIDATES = tuple(
+    Numerics(precision=p, kernel=k) for p in PRECISIONS[1:] for k in KERNELS[1:] if k != WIDE or p == "fp32"
+)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from gpt3core.checks import as_floats, require_between
 from gpt3core.model.architecture import ADDED
-from gpt3core.numerics import Numerics
+from gpt3core.numerics import BUILT, Numerics
 
 STOP_FIELDS = ("stop_patience", "stop_validation_tokens")  # what only a run that may stop early has
 
@@ -51,7 +51,7 @@ class Options:
     @property
     def without_kernels(self) -> tuple[str, ...]:
         """Kernels that a run with these options is not trained with."""
-        return ("native",) if self.attention_dropout else ()
+        return BUILT if self.attention_dropout else ()
 
     def kept(self, numerics: Numerics) -> Numerics:
         """The arithmetic whose memory a run takes: attention that drops probabilities keeps them."""

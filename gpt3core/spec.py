@@ -21,7 +21,7 @@ from gpt3core.labelled import LabelledSpec
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
-from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS
+from gpt3core.numerics import AUTO, BUILT, COMPILES, KERNELS, PRECISIONS, WIDE
 from gpt3core.options import Options
 from gpt3core.ramp import Ramp
 
@@ -167,8 +167,13 @@ class RunSpec:
 
     def _check_together(self) -> None:
         """Refuse what does not go together."""
-        if (self.kernel, self.compile) == ("native", "blocks"):
-            raise ValueError("kernel='native' is compiled already: give compile=none, or another kernel")
+        if self.kernel in BUILT and self.compile == "blocks":
+            raise ValueError(f"kernel={self.kernel!r} is compiled already: give compile=none, or another kernel")
+        if self.kernel == WIDE and self.precision not in (AUTO, "fp32"):
+            raise ValueError(
+                f"kernel={self.kernel} with precision={self.precision}: its products are of fp32; give precision=fp32 "
+                "or auto, or another kernel"
+            )
         if self.compile == "blocks" and self.options.drops:
             raise ValueError(
                 "compile='blocks' with dropout: masks are drawn by the numbers of sequences, which every step would "

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gpt3core.model import blocks
 from gpt3core.model.documents import block_mask, flash, hidden
 from gpt3core.model.patterns import Pattern
+from gpt3core.numerics import BUILT
 
 SDPA_BLOCK = 64  # queries that share a run of keys, at least, where SDPA computes a band
 
@@ -35,12 +36,12 @@ def attend(
 
     Args:
         kernel: "softmax" (matrix products and a softmax with a backward pass of our own, in the input's precision; on
-            some CPUs SDPA's in bf16 is several times slower), "native" (the same with functions in C), or "sdpa":
-            torch's SDPA, and FlexAttention for what is not dense on a GPU (it has no backward pass on CPUs).
+            some CPUs SDPA's in bf16 is several times slower), "native" or "wide" (the same with functions in C), or
+            "sdpa": torch's SDPA, and FlexAttention for what is not dense on a GPU (it has no backward pass on CPUs).
         sparse: a strided or fixed pattern in place of the window; on CPUs it has one way to be computed.
         documents: where each position's document begins (B, T): no query sees a key before it (``documents.py``).
     """
-    t, built = q.size(2), kernel == "native"
+    t, built = q.size(2), kernel in BUILT
     if sparse is not None and t <= sparse.size:
         sparse, window = None, n_ctx  # all inside the first block
     whole = window >= min(t, n_ctx) and sparse is None

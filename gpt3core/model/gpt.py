@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt3core.model import native
+from gpt3core.model import native, products
 from gpt3core.model.attention import attend
 from gpt3core.model.blocks import split_heads
 from gpt3core.model.documents import begins
@@ -22,6 +22,12 @@ from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.model.losses import cross_entropy_sum
 from gpt3core.model.parameters import PartOf, draw_, named, whole
 from gpt3core.model.past import Past, Seen
+from gpt3core.numerics import BUILT, WIDE
+
+
+def _linear(kernel: str) -> type[nn.Linear]:
+    """The layers of a kernel."""
+    return products.Linear if kernel == WIDE else nn.Linear
 
 
 class Attention(nn.Module):
@@ -37,8 +43,8 @@ class Attention(nn.Module):
         self.sharpness = spec.factors.queries  # of scores, beside 1 / sqrt(K)
         inner = spec.n_head * spec.d_head
         # rows (H, 3, K): a cut of them is whole heads, and one product is faster than three at small widths
-        self.qkv = nn.Linear(spec.d_model, 3 * inner)
-        self.out = nn.Linear(inner, spec.d_model)
+        self.qkv = _linear(kernel)(spec.d_model, 3 * inner)
+        self.out = _linear(kernel)(inner, spec.d_model)
 
     def forward(self, x: Tensor, past: Seen | None = None, documents: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), with where each position's document begins (B, T), if documents are masked."""
@@ -68,12 +74,12 @@ class Block(nn.Module):
 
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
-        self.built = kernel == "native"
+        self.built = kernel in BUILT
         self.norm1 = nn.LayerNorm(spec.d_model)
         self.attention = Attention(spec, layer, kernel)
         self.norm2 = nn.LayerNorm(spec.d_model)
-        self.up = nn.Linear(spec.d_model, 4 * spec.d_model)
-        self.down = nn.Linear(4 * spec.d_model, spec.d_model)
+        self.up = _linear(kernel)(spec.d_model, 4 * spec.d_model)
+        self.down = _linear(kernel)(4 * spec.d_model, spec.d_model)
 
     def forward(self, x: Tensor, past: Seen | None = None, documents: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D); documents as in ``Attention``."""
@@ -90,17 +96,17 @@ class Head(nn.Module):
     def __init__(self, weight: Tensor, kernel: str) -> None:
         super().__init__()
         assert isinstance(weight, nn.Parameter)
-        self.weight, self.built = weight, kernel == "native"
+        self.weight, self.built, self.wide = weight, kernel in BUILT, kernel == WIDE
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits of any positions: (..., D) to (..., V)."""
-        return F.linear(hidden, self.weight)
+        return (products.learnt if self.wide else F.linear)(hidden, self.weight)
 
     def loss_sum(self, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
         """The summed loss in nats and fp32: (B, T, D), targets (B, T), and how much each counts, if not all one."""
         counts = None if counts is None else counts.flatten()
         asked = hidden.flatten(0, 1), self.weight, targets.flatten(), counts
-        return cross_entropy_sum(*asked, built=self.built, smoothing=self.smoothing)
+        return cross_entropy_sum(*asked, built=self.built, wide=self.wide, smoothing=self.smoothing)
 
 
 class GPT(nn.Module):
@@ -114,8 +120,10 @@ class GPT(nn.Module):
 
     def __init__(self, spec: GPTSpec, *, kernel: str = "sdpa") -> None:
         super().__init__()
-        if kernel == "native":
-            native.require()
+        if kernel in BUILT:
+            native.require(kernel)
+        if kernel == WIDE:
+            products.require()
         self.spec = spec
         embedding = nn.Embedding(spec.vocab_size, spec.d_model)
         self.tokens: nn.Embedding | None = embedding

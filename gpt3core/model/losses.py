@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gpt3core.model import native
+from gpt3core.model import native, products
 from gpt3core.model.architecture import head_rows
 
 NARROW = 64  # widths up to which the weight's gradient is faster transposed (MKL: five times at 8, the same at 96)
@@ -26,15 +26,17 @@ def cross_entropy_sum(
     counts: Tensor | None,
     *,
     built: bool = False,
+    wide: bool = False,
     smoothing: float = 0.0,
 ) -> Tensor:
     """The summed cross-entropy of ``hidden @ weight.T`` in nats: (M, D), (V, D), (M), and the counts (M) of losses.
 
     Args:
         built: whether to use the functions of native.c.
+        wide: whether to multiply by oneDNN, where the tensors are plain and of fp32.
         smoothing: share of each target that the gradient spreads over the vocabulary; the value stays the plain one.
     """
-    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, built, smoothing)  # type: ignore[no-untyped-call]
+    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, built, wide, smoothing)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -64,6 +66,55 @@ def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
     return (b.t() @ a).t().contiguous() if b.size(1) <= NARROW else a.t() @ b
 
 
+class _Head:
+    """The products of chunks of positions with the weight (V, D), and the sum of what they give it."""
+
+    def __init__(self, weight: Tensor, *, whole: bool) -> None:
+        self.weight, self.whole = weight, whole  # whether all is one chunk
+        self.sum: Tensor | None = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(rows, D) to (rows, V)."""
+        return x @ self.weight.t()
+
+    def learn(self, gradient: Tensor, x: Tensor, dx: Tensor) -> None:
+        """Fill in dx (rows, D), and add to the sum, from the gradient of logits (rows, V)."""
+        torch.mm(gradient, self.weight, out=dx)
+        if self.sum is None:
+            self.sum = _transposed_product(gradient, x)
+            self.sum = self.sum if self.whole else self.sum.float()
+        elif self.sum.dtype == gradient.dtype:
+            self.sum.addmm_(gradient.t(), x)
+        else:
+            self.sum += gradient.t() @ x
+
+    def to_weight(self) -> Tensor | None:
+        """The sum (V, D)."""
+        return self.sum
+
+
+class _WideHead(_Head):
+    """By oneDNN, which copies its first factor where that lies transposed: never the logits', so the sum is (D, V)."""
+
+    across: Tensor | None = None  # the weight (D, V)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return products.linear(x, self.weight)
+
+    def learn(self, gradient: Tensor, x: Tensor, dx: Tensor) -> None:
+        if self.across is None:
+            self.across = self.weight.t().contiguous()
+        if x.size(1) <= products.NARROW:
+            dx.copy_(products.linear(self.across, gradient).t())
+        else:
+            dx.copy_(products.linear(gradient, self.across))
+        added = products.linear(x.t(), gradient.t())
+        self.sum = added if self.sum is None else self.sum.add_(added)
+
+    def to_weight(self) -> Tensor | None:
+        return None if self.sum is None else self.sum.t().contiguous()
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -73,6 +124,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         counts: Tensor | None,
         built: bool,
+        wide: bool,
         smoothing: float,
     ) -> Tensor:
         kind = hidden.device.type
@@ -82,12 +134,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         counts = None if counts is None else counts.float()
         wanted = any(ctx.needs_input_grad[:2])
         rows = head_rows(len(w))
-        whole, total = len(x) <= rows, torch.zeros((), device=x.device)
+        total = torch.zeros((), device=x.device)
         dx = torch.empty_like(x) if wanted else None
-        dw = None
+        head = (_WideHead if wide and products.plain(x, w) else _Head)(w, whole=len(x) <= rows)
         for first in range(0, len(x), rows):
             some = slice(first, first + rows)
-            logits = (x[some] @ w.t()).float()
+            logits = head.logits(x[some]).float()
             here = None if counts is None else counts[some]
             losses, gradient = _rows_(logits, targets[some], here, built)
             total += losses.sum()
@@ -96,21 +148,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if smoothing:
                 _smooth_(gradient, targets[some], here, smoothing)
             gradient = gradient.to(dtype)
-            torch.mm(gradient, w, out=dx[some])
-            if dw is None:
-                dw = _transposed_product(gradient, x[some])
-                dw = dw if whole else dw.float()
-            elif dw.dtype == dtype:
-                dw.addmm_(gradient.t(), x[some])
-            else:
-                dw += gradient.t() @ x[some]
+            head.learn(gradient, x[some], dx[some])
             del logits, gradient  # before the next chunk's are made
         if wanted:
-            ctx.save_for_backward(dx, dw)
+            ctx.save_for_backward(dx, head.to_weight())
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         dx, dw = ctx.saved_tensors
-        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None, None
+        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None, None, None

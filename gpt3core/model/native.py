@@ -77,8 +77,8 @@ def _build(compiler: str, built: Path) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def require() -> ctypes.CDLL:
-    """The built functions.
+def require(kernel: str = "native") -> ctypes.CDLL:
+    """The built functions, for a kernel that has them.
 
     Raises:
         ValueError: where they cannot be built.
@@ -86,8 +86,9 @@ def require() -> ctypes.CDLL:
     found = library()
     if found is None:
         raise ValueError(
-            f"kernel=native needs a C compiler ({', '.join(COMPILERS)}) that builds {SOURCE.name} in {cache_folder()}, "
-            "and there is none here: install one, or train with kernel=softmax or sdpa (a run keeps its kernel)"
+            f"kernel={kernel} needs a C compiler ({', '.join(COMPILERS)}) that builds {SOURCE.name} in "
+            f"{cache_folder()}, and there is none here: install one, or train with kernel=softmax or sdpa (a run keeps "
+            "its kernel)"
         )
     return found
 

@@ -16,7 +16,7 @@ import torch
 from gpt3core import costs
 from gpt3core.data.cache import cache_folder
 from gpt3core.model import registry
-from gpt3core.numerics import AUTO, Numerics
+from gpt3core.numerics import AUTO, BUILT, Numerics
 from gpt3core.parallel.compiled import compile_blocks
 from gpt3core.parallel.layout import Layout
 from gpt3core.spec import TRAINER_VERSION, RunSpec
@@ -50,7 +50,7 @@ def choose(
     if costs.train_flops(spec.model, spec.tokens) < LEAST_SECONDS * threads * CORE_FLOPS:
         return numerics, "none"
     other = numerics
-    if numerics.kernel == "native":  # it has no compiled form: its torch match has
+    if numerics.kernel in BUILT:  # they have no compiled form: their torch match has
         if spec.kernel != AUTO:
             return numerics, "none"
         other = replace(numerics, kernel="softmax")

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from gpt3core.data.cache import cache_folder
-from gpt3core.model import native, registry
+from gpt3core.model import native, products, registry
 from gpt3core.model.architecture import ModelSpec
-from gpt3core.numerics import AUTO, CANDIDATES, Numerics
+from gpt3core.numerics import AUTO, BUILT, CANDIDATES, WIDE, Numerics
 from gpt3core.spec import TRAINER_VERSION, RunSpec
 from gpt3core.store import files
 from gpt3core.train.objective import model_loss_sum, next_token
@@ -88,12 +88,17 @@ def choose(
 
 def excluded(spec: RunSpec) -> set[str]:
     """Kernels that a run is not trained with: some have no dropout, and some cannot be compiled."""
-    return {*spec.options.without_kernels, *(("native",) if spec.compile == "blocks" else ())}
+    return {*spec.options.without_kernels, *(BUILT if spec.compile == "blocks" else ())}
 
 
 def possible(numerics: Numerics, device: str) -> bool:
-    """Whether this machine can train so: the native kernel is the CPU's, and needs a C compiler."""
-    return numerics.kernel != "native" or (device == "cpu" and native.library() is not None)
+    """Whether this machine can train so, and may win by it.
+
+    Functions in C are the CPU's, and need a compiler; products by oneDNN are for processors where it is the faster.
+    """
+    if numerics.kernel in BUILT and (device != "cpu" or native.library() is None):
+        return False
+    return numerics.kernel != WIDE or products.taken_for_less()
 
 
 def step_seconds(model: ModelSpec, candidates: Sequence[Numerics], device: str) -> dict[Numerics, float]:

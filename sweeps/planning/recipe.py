@@ -166,7 +166,7 @@ class Recipe:
     adaptive_target: float | None = None  # FLOPs; by default ten times the largest run's
     prune: Prune = field(default_factory=Prune)
     precision: str = "auto"  # auto | fp32 | bf16 | fp16 (with a loss scale; never by auto)
-    kernel: str = "auto"  # auto | softmax | sdpa | native
+    kernel: str = "auto"  # auto | softmax | sdpa | native | wide
     compile: str = "auto"  # auto | none | blocks: torch.compile, where it pays within the run
     anomaly: Anomaly = field(default_factory=Anomaly)
     train: Train = field(default_factory=Train)

@@ -38,7 +38,7 @@ import torch._inductor.config as inductor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt3core.model import native
+from gpt3core.model import native, products
 from gpt3core.model.gpt import GPT
 from gpt3core.model.gpt_spec import ENTRY, GPTSpec
 from gpt3core.parallel.compiled import compile_blocks
@@ -206,12 +206,13 @@ def arms(shape: Shape, bf16: bool, asked: argparse.Namespace, *, ours: bool) -> 
     }
     if ours:
         kernels = ["softmax", "sdpa", *(["native"] if native.library() else [])]
+        kernels += ["wide"] if native.library() and products.taken_for_less() and not bf16 else []
         builders |= {f"ours-{kernel}": functools.partial(Ours, shape, kernel) for kernel in kernels}
     if asked.compile:
         builders |= {
             f"{name}-compiled": functools.partial(compiled, build)
             for name, build in builders.items()
-            if name != "ours-native"
+            if name not in ("ours-native", "ours-wide")
         }
     return {
         name: stepper(build(), shape, bf16) for name, build in builders.items() if not asked.only or name in asked.only

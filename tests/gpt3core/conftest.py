@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from gpt3core.model import native
+from gpt3core.model import native, products
 from gpt3core.spec import RunSpec
 from tests.gpt3core import finetuning, stores
 
 built = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="no C compiler")
+onednn = pytest.mark.skipif(not products.there(), reason="this torch has no oneDNN")
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,14 @@ from gpt3core.store.rundir import RunDir
 from gpt3core.train.objective import model_loss_sum, next_token, told_apart
 from tests.conftest import make_run, sentence
 from tests.gpt3core import outcomes, ranks, test_layouts
-from tests.gpt3core.conftest import built
+from tests.gpt3core.conftest import built, onednn
 from tests.gpt3core.test_attention import BANDS, DENSE, SPARSE, Largest, drawn, with_gradients
 
 END = 9
 PATTERNS = [DENSE, *BANDS, *SPARSE]
 pytestmark = pytest.mark.usefixtures("library")
 KERNELS = ["softmax", "sdpa", pytest.param("native", marks=built)]
+MODELS = [*KERNELS, pytest.param("wide", marks=[built, onednn])]  # of its own are only products outside attention
 
 
 def packed(b, t, mean=20.0, seed=0):
@@ -206,7 +207,7 @@ def spans(row):
     return list(itertools.pairwise(cuts))
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", MODELS)
 @pytest.mark.parametrize("fields", [{}, {"attention": "dense"}, {"attention": "strided,banded", "stride": 5}], ids=str)
 def test_a_packed_row_trains_as_each_document_in_a_row_of_its_own(fields, kernel):
     """Loss and gradients; alone a document lies at the first places, so it is given the positions that it had."""

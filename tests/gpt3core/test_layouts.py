@@ -24,6 +24,7 @@ from gpt3core.train.objective import Examples
 from tests import conftest
 from tests.conftest import make_run, write_corpus
 from tests.gpt3core import ranks
+from tests.gpt3core.conftest import built, onednn
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
 
@@ -128,6 +129,21 @@ def test_a_cut_run_has_the_losses_of_one_process(one, isolated, layout):
     assert isinstance(result, dict), result
     assert (result["status"], others) == ("done", [None] * (layout.world_size - 1))
     assert_equal(isolated, place, spec)
+
+
+@pytest.mark.soak
+@built
+@onednn
+@pytest.mark.parametrize("layout", [*CUTS[:3], CUTS[4]], ids=lambda layout: layout.describe())
+def test_the_wide_kernel_has_the_losses_of_one_process_too(one, isolated, layout):
+    """Cut by tensor its layers are DTensors, which torch multiplies."""
+    spec, place = one
+    wide = replace(spec, kernel="wide")
+    cut(isolated, wide, layout)
+    losses, _, held_out = curve(isolated, wide)
+    expected, _, whole = curve(place, spec)
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert held_out == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.soak

@@ -11,10 +11,11 @@ from gpt3core import schedule
 from gpt3core.generate.choices import Sampling
 from gpt3core.generate.decode import complete
 from gpt3core.generate.sampling import Sampler
-from gpt3core.model import native
+from gpt3core.model import native, products
 from gpt3core.model.gpt import GPT
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.model.parameters import named
+from gpt3core.numerics import BUILT
 from gpt3core.spec import OptimSpec
 from gpt3core.train import optimizer
 from gpt3core.train.objective import loss_per_token, model_loss_sum, next_token
@@ -155,12 +156,12 @@ def test_an_update_is_adamws_with_the_factors(tiny_run, isolated):
         torch.testing.assert_close(p.detach().double()[large], expected[large], rtol=1e-3, atol=2e-6, msg=name)
 
 
-@pytest.mark.parametrize("kernel", ["softmax", "sdpa", "native"])
+@pytest.mark.parametrize("kernel", ["softmax", "sdpa", *BUILT])
 @pytest.mark.parametrize("attention", ["alternating", "strided,fixed"])
 def test_every_kernel_has_the_loss_and_gradients_of_weights_with_the_factors_in_them(kernel, attention):
     """A standard model whose query rows and last norm are multiplied by hand."""
-    if kernel == "native" and native.library() is None:
-        pytest.skip("no C compiler")
+    if kernel in BUILT and not (native.library() and products.there()):
+        pytest.skip("no C compiler, or no oneDNN")
     spec = replace(shape(96, d_head=48), attention=attention)
     if "strided" in attention:
         spec = replace(spec, stride=5, summary=2)

@@ -10,15 +10,17 @@ from torch.nn import functional as F
 from gpt3core.model import losses, native, registry
 from gpt3core.model.attention import attend
 from gpt3core.model.gelu import gelu
-from gpt3core.numerics import Numerics
+from gpt3core.numerics import BUILT, Numerics
 from gpt3core.sizes import nano
 from gpt3core.train import objective, timing
 from gpt3core.train.objective import loss_per_token, loss_sum
-from tests.gpt3core.conftest import built
+from tests.conftest import make_run
+from tests.gpt3core.conftest import built, onednn
 from tests.gpt3core.outcomes import outcome, run, stopped
 
 pytestmark = pytest.mark.usefixtures("library")
 BOTH = [False, pytest.param(True, marks=built)]
+WIDE = pytest.param("wide", marks=[built, onednn])
 
 
 @pytest.mark.parametrize("how", BOTH)
@@ -44,12 +46,14 @@ def test_gelu_in_bf16_is_fp32s_rounded_once(how):
         torch.testing.assert_close(a.double(), b, atol=2e-7, rtol=2**-8)
 
 
-@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("how", [*BOTH, WIDE])
 @pytest.mark.parametrize("counted", [False, True])
-def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, monkeypatch):
+@pytest.mark.parametrize("width", [12, 40])
+def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, width, monkeypatch):
     monkeypatch.setattr(losses, "head_rows", lambda _: 7)  # several chunks, the last of them short
     generator = torch.Generator().manual_seed(0)
-    hidden, weight = (torch.randn(n, 12, generator=generator) for n in (20, 33))
+    hidden, weight = (torch.randn(n, width, generator=generator) for n in (20, 33))
+    weight *= math.sqrt(12 / width)  # scores of one size
     targets = torch.randint(33, (20,), generator=generator)
     counts = torch.rand(20, generator=generator).round(decimals=1) if counted else None
     x, w = hidden.double().requires_grad_(), weight.double().requires_grad_()
@@ -57,7 +61,7 @@ def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, monkey
     expected = (each if counts is None else each * counts).sum()
     (expected / 3).backward()
     a, b = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-    found = losses.cross_entropy_sum(a, b, targets, counts, built=how)
+    found = losses.cross_entropy_sum(a, b, targets, counts, built=bool(how), wide=how == "wide")
     (found / 3).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(a.grad.double(), x.grad, rtol=1e-5, atol=1e-6)
@@ -106,11 +110,12 @@ def test_native_attention_is_the_softmax_kernels(window):
 
 
 @built
+@onednn
 def test_a_model_gives_the_same_loss_and_gradients_by_every_kernel():
     shape = nano(64, n_layer=2, n_ctx=32, vocab_size=300, attention="alternating", band=4)
     ids = torch.randint(300, (3, 33), generator=torch.Generator().manual_seed(0))
     found = {}
-    for kernel in ("plain", "softmax", "sdpa", "native"):
+    for kernel in ("plain", "softmax", "sdpa", "native", "wide"):
         model = registry.of(shape).build(shape, kernel="softmax" if kernel == "plain" else kernel)
         model.init_weights(0)
         examples = objective.next_token(ids, None)
@@ -148,8 +153,9 @@ def test_without_a_compiler_another_kernel_is_taken_and_native_is_one_sentence(n
     assert timing.choose(tiny_run.model, "fp32").kernel in ("softmax", "sdpa")
     suggested = Numerics(precision="fp32", kernel="native")
     assert not timing.possible(suggested, "cpu")
-    with pytest.raises(ValueError, match=r"kernel=native needs a C compiler .*a run keeps its kernel"):
-        registry.of(tiny_run.model).build(tiny_run.model, kernel="native")
+    for kernel in BUILT:
+        with pytest.raises(ValueError, match=rf"kernel={kernel} needs a C compiler .*a run keeps its kernel"):
+            registry.of(tiny_run.model).build(tiny_run.model, kernel=kernel)
 
 
 def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path):
@@ -162,9 +168,9 @@ def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path):
     native.library.cache_clear()
 
 
-@built
-def test_a_run_by_the_native_kernel_resumes_to_the_bit(tiny_run, isolated):
-    spec = replace(tiny_run, kernel="native")
+@pytest.mark.parametrize("kernel", [pytest.param("native", marks=built), WIDE])
+def test_a_run_by_functions_in_c_resumes_to_the_bit(kernel, tales, isolated):
+    spec = replace(make_run(tales, width=32), kernel=kernel)
     run(spec, isolated / "whole")
     stopped(spec, isolated / "killed", 13)
     run(spec, isolated / "killed")

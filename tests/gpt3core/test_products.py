@@ -1,20 +1,27 @@
-"""Products by oneDNN against double precision, and where they are left to torch."""
+"""Products by oneDNN against double precision, where they are left to torch, and the kernel that trains by them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt3core.model import products
+from gpt3core.model import products, registry
+from gpt3core.numerics import CANDIDATES, Numerics
+from gpt3core.options import Options
+from gpt3core.train import timing
+from tests.gpt3core.conftest import built, onednn
 
-pytestmark = pytest.mark.skipif(not products._there(), reason="this torch has no oneDNN")
+pytestmark = [onednn, pytest.mark.usefixtures("library")]
+FP32 = Numerics(precision="fp32", kernel="wide")
 
 
 @pytest.fixture
 def called(monkeypatch):
     """As on a processor of AMD with AVX-512; how often oneDNN was asked."""
-    monkeypatch.setattr(products, "_taken_for_less", lambda: True)
+    monkeypatch.setattr(products, "taken_for_less", lambda: True)
     asked, own = [], products.linear
     monkeypatch.setattr(products, "linear", lambda *given: asked.append(given) or own(*given))
     return asked
@@ -47,3 +54,55 @@ def test_what_is_learnt_from_or_is_not_fp32_or_has_few_rows_is_torchs(called):
     with torch.inference_mode(), products.whole_width("cuda"):
         F.linear(x, weight)
     assert not called
+
+
+# -------------------------------------------------------------------------------------------------------- kernel=wide
+
+
+@pytest.mark.parametrize(("outputs", "width", "asked"), [(96, 40, 3), (40, 96, 3), (16, 40, 0), (40, 16, 0)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_what_is_learnt_is_as_exact_as_by_torch(called, outputs, width, asked, biased):
+    """Products of double precision; both ways by oneDNN but for narrow matrices."""
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(n, generator=generator) for n in ((3, 50, width), (outputs, width), (outputs,))][: 2 + biased]
+    upstream = torch.randn(50, 3, outputs, generator=generator).transpose(0, 1)  # does not lie as the output does
+
+    def found(function, dtype):
+        leaves = [x.to(dtype).requires_grad_() for x in given]
+        value = function(*leaves)
+        return [value.detach(), *torch.autograd.grad(value, leaves, upstream.to(dtype))]
+
+    exact, torchs = found(F.linear, torch.float64), found(F.linear, torch.float32)
+    own = found(products.learnt, torch.float32)
+    assert len(called) == asked
+    for value, theirs, ours in zip(exact, torchs, own, strict=True):
+        assert (ours - value).abs().max() <= 1.5 * (theirs - value).abs().max()
+        assert ours.is_contiguous()
+
+
+@built
+@pytest.mark.parametrize("wins", [True, False])
+def test_it_is_chosen_where_it_can_win_and_a_run_keeps_it_elsewhere(wins, tiny_run, isolated, monkeypatch):
+    monkeypatch.setattr(products, "taken_for_less", lambda: wins)
+    monkeypatch.setattr(timing, "step_seconds", lambda _, asked, __: {c: float(c.kernel != "wide") for c in asked})
+    assert timing.possible(FP32, "cpu") is wins
+    assert not timing.possible(FP32, "cuda")
+    assert timing.choose(tiny_run.model) == (FP32 if wins else Numerics(precision="fp32", kernel="softmax"))
+    assert registry.of(tiny_run.model).build(tiny_run.model, kernel="wide")
+
+
+def test_without_onednn_it_is_one_sentence(tiny_run, monkeypatch):
+    monkeypatch.setattr(products, "there", lambda: False)
+    with pytest.raises(ValueError, match=r"kernel=wide needs a torch .* with oneDNN.*a run keeps its kernel"):
+        products.require()
+
+
+def test_what_it_does_not_do_is_refused(tiny_run):
+    assert [c for c in CANDIDATES if c.kernel == "wide"] == [FP32]
+    for asked, words in (
+        ({"precision": "bf16"}, "kernel=wide with precision=bf16: its products are of fp32"),
+        ({"compile": "blocks"}, "kernel='wide' is compiled already"),
+        ({"options": Options(attention_dropout=0.1)}, "kernel=wide, options.attention_dropout=0.1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            replace(tiny_run, kernel="wide", **asked)
