@@ -198,11 +198,10 @@ def _plain(value: Any) -> Any:
 
 def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: float) -> dict[str, Any]:
     """What result.json says of a training that ended."""
-    spec, size, seconds = here.spec, here.mesh.world_size, max(here.train_seconds, 1e-9)
+    spec, seconds, device_seconds = here.spec, max(here.train_seconds, 1e-9), max(here.device_seconds, 1e-9)
     tokens = spec.tokens_at(here.step)
     trained = tokens - spec.tokens_at(here.first_step)
-    speed = costs.train_flops(spec.model, trained) / seconds
-    device_hours = size * here.train_seconds / 3600
+    flops = costs.train_flops(spec.model, trained)
     return {
         "status": status,
         "run_id": spec.run_id,
@@ -218,13 +217,13 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "attempt": here.attempt_name,
         "attempts": len(here.dir.attempts()),
         "train_seconds": round(here.train_seconds, 3),
-        "devices": size,
+        "devices": here.mesh.world_size,
         "device": timing.machine(here.device),
-        "gpu_hours": device_hours if here.device == "cuda" else 0.0,
-        "cost": device_hours * usd_per_hour,
-        "mfu": speed / (size * peak_flops) if peak_flops else None,
+        "gpu_hours": device_seconds / 3600 if here.device == "cuda" else 0.0,
+        "cost": device_seconds / 3600 * usd_per_hour,
+        "mfu": flops / (device_seconds * peak_flops) if peak_flops else None,
         "tokens_per_second": round(trained / seconds, 1),
-        "flops_per_second": round(speed),
+        "flops_per_second": round(flops / seconds),
         "torch": torch.__version__,
         "noise_scale": here.noise.value,
         "batch_beyond_noise_scale": here.noise.beyond,

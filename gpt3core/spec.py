@@ -11,7 +11,7 @@ import json
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from gpt3core import sizes
 from gpt3core.anomaly import AnomalySpec
@@ -273,6 +273,10 @@ def as_dict(spec: Any) -> dict[str, Any]:
     return {name: as_dict(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
+AN_OBJECT = "an object with fields"
+PLAIN: dict[Any, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
 def canonical_json(data: Any) -> str:
     """JSON with one spelling: sorted keys, no spaces, shortest floats, no NaN."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -306,11 +310,30 @@ def from_dict(cls: type[Any], data: Any) -> Any:
 
 def _wrong(annotation: Any, value: Any) -> str:
     """What a field of this type needs and this value is not; empty where nothing is wrong, or its class will tell."""
-    if annotation is str and not isinstance(value, str):
-        return "text"
-    if annotation is int and not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
-        return "a whole number"
-    return "an object with fields" if value is None and is_dataclass(annotation) else ""
+    if annotation in PLAIN:
+        return "" if _plain(annotation, value) else PLAIN[annotation]
+    inner, origin = get_args(annotation), get_origin(annotation)
+    if NoneType in inner:
+        return "" if value is None else _wrong(next(a for a in inner if a is not NoneType), value)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return "a list"
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        if len(kinds) != len(value):
+            return f"a list of {len(kinds)}"
+        return next(filter(None, map(_wrong, kinds, value)), "")
+    if origin is dict:
+        if not isinstance(value, dict):
+            return AN_OBJECT
+        return next(filter(None, (_wrong(inner[1], v) for v in value.values())), "")
+    return AN_OBJECT if value is None and is_dataclass(annotation) else ""
+
+
+def _plain(kind: type[Any], value: Any) -> bool:
+    """Whether this is text, a number or a truth; a whole number may be written as 1.0, and true is none."""
+    if kind is int and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _dataclass_of(annotation: Any) -> type[Any] | None:

@@ -6,7 +6,7 @@ ray job submit sweeps/fewshot.py, or python sweeps/fewshot.py here, with
 sweep=laptop            whose runs; by default the sweep last driven
 runs=[d96,d160-c90966]  only these: ids, their beginnings, or labels of sizes; by default all that are done
 tasks=[copy,addition_2] by default those of the sweep; beside them cloze_DOMAIN for every domain of the text
-shots=[0,1,8]           examples in the context; what does not fit it is said, not scored
+shots=[0,1,8]           examples in the context; where fewer fit, that is said
 seeds=3                 draws of the examples (without examples there is nothing to draw)
 items=200               questions a task; by default as many as the sweep asked
 files.hellaswag=PATH    where the items of a task lie (docs/evaluation.md); by default as in the sweep

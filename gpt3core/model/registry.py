@@ -16,7 +16,7 @@ def named(name: Any) -> Architecture:
     Raises:
         ValueError: when there is none.
     """
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(f"model.architecture={name!r}: allowed are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[name]
 

@@ -24,7 +24,7 @@ FRESH_SECONDS = 5.0  # between two looks at the store
 SHARE = 0.1  # of the time, at most, that a driver spends looking and committing how it stands
 READERS = 16
 STOP, GO = "-stop", "-go"
-REQUEST = re.compile(r"/stop/[^/]+/\d+-\d+-(stop|go)$")
+REQUEST = re.compile(r"/requests/[^/]+/\d+-\d+-(stop|go)$")
 
 
 class Remote:
@@ -109,6 +109,7 @@ class Remote:
         """Have the requests to stop runs of a sweep as files here."""
         last = {key.split("/")[-2]: key for key in sorted(self._requests(sweep))}
         asked = {run_id for run_id, key in last.items() if key.endswith(STOP)}
+        asked |= {key.rpartition("/")[2] for key in self.objects.list(f"sweeps/{sweep}/stop")}  # put there by hand
         folder = self.root / "sweeps" / sweep / "stop"
         here = {path.name for path in folder.glob("*")} if folder.exists() else set()
         for run_id in here - asked:
@@ -123,13 +124,13 @@ class Remote:
         """
         before = self._requests(sweep, run_id)
         number = 1 + max((int(key.rpartition("/")[2].partition("-")[0]) for key in before), default=0)
-        key = f"sweeps/{sweep}/stop/{run_id}/{number:08d}-{time.time_ns()}{STOP if stop else GO}"
+        key = f"sweeps/{sweep}/requests/{run_id}/{number:08d}-{time.time_ns()}{STOP if stop else GO}"
         self.objects.put(key, json.dumps({"stop": stop}).encode())
-        self.objects.delete(before)
+        self.objects.delete([*before, *([] if stop else [f"sweeps/{sweep}/stop/{run_id}"])])
 
     def _requests(self, sweep: str, run_id: str = "") -> list[str]:
         """The keys of what was asked, of one run or of all."""
-        keys = self.objects.list(f"sweeps/{sweep}/stop/{run_id}".rstrip("/"))
+        keys = self.objects.list(f"sweeps/{sweep}/requests/{run_id}".rstrip("/"))
         return [key for key in keys if REQUEST.search(key)]
 
 

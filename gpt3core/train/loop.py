@@ -139,7 +139,10 @@ class Trainer:
 
     def _begin(self, state: dict[str, Any]) -> None:
         """Take up what a checkpoint says beside its tensors."""
-        self.step, self.train_seconds, self.first_step = state["step"], state["train_seconds"], state["first_step"]
+        self.step, self.first_step = state["step"], state["first_step"]
+        self.train_seconds: float = state["train_seconds"]
+        spent = self.mesh.world_size * self.train_seconds
+        self._other_devices: float = state.get("device_seconds", spent) - spent  # seconds, in attempts of another size
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.guard = Guard(self.spec, state)
         self._observe(state)
@@ -284,6 +287,11 @@ class Trainer:
         return said
 
     @property
+    def device_seconds(self) -> float:
+        """Of all ranks, in all attempts, which may have had fewer or more of them."""
+        return self.mesh.world_size * self.train_seconds + self._other_devices
+
+    @property
     def answers(self) -> Any:
         """The model as an evaluation asks it, all of it on every rank."""
         cut = self.mesh.layout.model_parallel * self.mesh.layout.shard > 1
@@ -345,7 +353,8 @@ class Trainer:
     def _save(self, rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
         """Begin to write the curve so far and a checkpoint, of all ranks or of none."""
         observed = {"early_stop": self.early.state(), "noise_scale": self.noise.state()}
-        state = {"train_seconds": self.train_seconds, "first_step": self.first_step, "trunk": self.trunk}
+        spent = {name: getattr(self, name) for name in resume.SPENT}
+        state = {**spent, "first_step": self.first_step, "trunk": self.trunk}
         state |= {"observed": observed, **self.guard.state}
         self.saves.begin(self.step, state, rows, keep=self._kept(), waited=waited)
 

@@ -114,8 +114,8 @@ def answerable(runs: Sequence[RunSpec], evals: EvalSpec) -> tuple[str, list[str]
         crowded = enough.check(evals, runs[0].data, n_ctx, answered=answered)
     except ValueError as error:
         return str(error), []
-    told = f"not scored, for a context of {n_ctx} tokens holds fewer examples: {', '.join(crowded)}"
-    return "", [told] if crowded else []
+    told = f"asked with fewer examples, and left out of fits, for a context of {n_ctx} tokens holds no more: "
+    return "", [told + ", ".join(crowded)] if crowded else []
 
 
 def repeated(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:

@@ -1,6 +1,7 @@
 """Runs that are cut by a layout, with real processes on gloo: the losses and the norms of one process."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -46,7 +47,8 @@ def train(rank, size, address, root, spec, layout=None, stop_after=None, hurt=No
     count = itertools.count(1)
     stop = (lambda: next(count) >= stop_after) if stop_after else (lambda: False)
     with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=seconds) as here:
-        return runs.run(spec, EVALS, Path(root), mesh=here, stop=stop, checkpoint_seconds=1000.0)
+        how = {"stop": stop, "checkpoint_seconds": 1000.0, "usd_per_hour": 3600.0}
+        return runs.run(spec, EVALS, Path(root), mesh=here, **how)
 
 
 def cut(root, spec, layout, *args, **words):
@@ -73,6 +75,13 @@ def files_of(root, spec):
     """The last checkpoint, by file."""
     folder = RunDir(root, spec.run_id).checkpoint(spec.steps)
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def taken(root, spec):
+    """Seconds of training and of devices, by the last checkpoint."""
+    run = RunDir(root, spec.run_id)
+    state = json.loads((run.checkpoint(max(run.checkpoint_steps())) / "state.json").read_text())
+    return state["train_seconds"], state["device_seconds"]
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +161,15 @@ def test_a_resume_has_the_same_bits_by_the_same_layout_and_the_same_losses_by_an
     layout = Layout(pipeline=2, data=2, shard=2)
     cut(isolated / "whole", spec, layout)
     assert [kind for kind, _ in cut(isolated / "cut", spec, layout, 3)] == ["StoppedError"] * 4
+    seconds, spent = taken(isolated / "cut", spec)
+    assert spent == pytest.approx(4 * seconds)
     for name, other in (("alone", Layout()), ("tensor", Layout(tensor=2, micro_batch=2))):
         shutil.copytree(isolated / "cut", isolated / name)
-        cut(isolated / name, spec, other)
+        result = cut(isolated / name, spec, other)[0]
         assert_equal(isolated / name, place, spec)
+        after, in_all = taken(isolated / name, spec)
+        assert in_all - spent == pytest.approx(other.world_size * (after - seconds))
+        assert result["cost"] == pytest.approx(in_all, rel=0.05)  # at a dollar a second
     cut(isolated / "cut", spec, layout)
     assert len(files_of(isolated / "cut", spec)) == 8, "two kinds, two stages, two shards"
     assert files_of(isolated / "cut", spec) == files_of(isolated / "whole", spec)

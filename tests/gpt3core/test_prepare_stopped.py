@@ -115,6 +115,13 @@ def test_who_comes_late_to_a_task_does_not_take_text_that_went_for_none(tmp_path
             late()
 
 
+def test_a_part_that_cannot_be_read_is_named_by_whatever_opens_it(tmp_path):
+    (part := tmp_path / "part").write_bytes(b"no table")
+    for opened in (parts.read, parts.counts, parts.empty):
+        with pytest.raises(StoreError, match=f"{part} cannot be read .*delete it and give the same command"):
+            opened(part)
+
+
 def test_a_disk_that_fills_at_any_write_is_one_sentence_and_the_same_command_goes_on(made, tmp_path, monkeypatch):
     sync, left, out = os.fsync, [0], tmp_path / "out"
 

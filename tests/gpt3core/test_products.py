@@ -76,7 +76,7 @@ def test_what_is_learnt_is_as_exact_as_by_torch(called, outputs, width, asked, b
     own = found(products.learnt, torch.float32)
     assert len(called) == asked
     for value, theirs, ours in zip(exact, torchs, own, strict=True):
-        assert (ours - value).abs().max() <= 1.5 * (theirs - value).abs().max()
+        assert (ours - value).abs().max() <= 2 * (theirs - value).abs().max()
         assert ours.is_contiguous()
 
 

@@ -187,6 +187,14 @@ def test_json_round_trip_keeps_the_identity():
         ("optim.batch_tokens", "512", "a whole number"),
         ("options", None, "an object with fields"),
         ("options", [], "an object with fields"),
+        ("seed", True, "a whole number"),
+        ("budget_flops", "x", "a number"),
+        ("budget_flops", [], "a number"),
+        ("optim.lr", "0.1", "a number"),
+        ("optim.clip", True, "a number"),
+        ("data.weights", {"a": 1.0}, "a list"),
+        ("data.weights", [["a", 1.0, 2.0]], "a list of 2"),
+        ("data.weights", [["a", "b"]], "a number"),
     ],
 )
 def test_a_field_of_another_type_is_a_sentence(path, value, needed):
@@ -194,6 +202,13 @@ def test_a_field_of_another_type_is_a_sentence(path, value, needed):
     *outer, name = path.split(".")
     (data[outer[0]] if outer else data)[name] = value
     with pytest.raises(ValueError, match=f"{needed} is needed"):
+        specs.from_dict(RunSpec, data)
+
+
+def test_an_architecture_of_another_type_is_none():
+    data = json.loads(specs.to_json(base()))
+    data["model"]["architecture"] = ["gpt"]
+    with pytest.raises(ValueError, match="allowed are gpt"):
         specs.from_dict(RunSpec, data)
 
 

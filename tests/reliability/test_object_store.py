@@ -378,7 +378,7 @@ def test_a_request_that_arrives_again_after_it_was_withdrawn_asks_for_nothing(fa
     asked()  # with this call comes what comes twice
     assert sweep._remote.objects._fs.calls["duplicate"] >= 2
     assert asked() == {"b"}
-    sweep.request_stop("a")
+    sweep._remote.objects.put("sweeps/mine/stop/a", b"")  # as a user does it
     assert asked() == {"a", "b"}
 
 

@@ -42,7 +42,7 @@ def test_examples_that_the_context_does_not_hold_are_said_by_the_plan(tales, cap
     asked = [*SMALL, f"data.corpus={tales}", "evals.tasks=[addition_2]", "evals.shots=[0,2,50]", "--plan"]
     assert command.sweep(asked, "") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "not scored, for a context of 128 tokens holds fewer examples: addition_2 at 50 " in said
+    assert "left out of fits, for a context of 128 tokens holds no more: addition_2 at 50 " in said
 
 
 @pytest.mark.parametrize("prepared", [False, True])

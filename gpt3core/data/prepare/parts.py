@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,24 @@ def write_documents(path: Path, part: Part, counts: Mapping[str, Any]) -> None:
 
 def read(path: Path, columns: Sequence[str] = ()) -> pa.Table:
     """A part's table, or some columns of it; a damaged file is named."""
-    try:
+    with _named(path):
         table = parquet.read_table(path, columns=list(columns) or None)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} cannot be read ({str(error)[:100]}): delete it and give the same command") from error
     check_whole(path, table.schema)
     return table
+
+
+def _schema(path: Path) -> pa.Schema:
+    with _named(path):
+        return parquet.read_schema(path)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A file that cannot be read is named."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} cannot be read ({str(error)[:100]}): delete it and give the same command") from error
 
 
 def check_whole(path: Path, schema: pa.Schema) -> None:
@@ -83,7 +96,7 @@ def empty(path: Path) -> None:
     if path.suffix == ".npy":
         if path.stat().st_size:
             files.write_bytes(path, b"")
-    elif EMPTIED not in (schema := parquet.read_schema(path)).metadata:
+    elif EMPTIED not in (schema := _schema(path)).metadata:
         sink = pa.BufferOutputStream()
         parquet.write_table(schema.with_metadata({**schema.metadata, EMPTIED: b""}).empty_table(), sink)
         files.write_bytes(path, memoryview(sink.getvalue()))
@@ -100,7 +113,7 @@ def documents(path: Path) -> Part:
 
 def counts(path: Path) -> dict[str, Any]:
     """What was counted when a part was written."""
-    found: dict[str, Any] = json.loads(parquet.read_schema(path).metadata[COUNTS])
+    found: dict[str, Any] = json.loads(_schema(path).metadata[COUNTS])
     return found
 
 

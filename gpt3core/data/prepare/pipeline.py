@@ -84,7 +84,7 @@ def stages(recipe: Recipe, units: Sequence[Unit], work: Path, do: Stage) -> Prep
     task.clear(work)
 
     def sure(name: str, tasks: Sequence[Task]) -> None:
-        release.ask(work, tasks)
+        release.take_back(work, tasks)
         do(name, tasks)
 
     while True:

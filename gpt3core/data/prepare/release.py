@@ -33,11 +33,11 @@ def release(work: Path, left: Sequence[Path]) -> None:
             parts.empty(path)
 
 
-def ask(work: Path, tasks: Sequence[Task]) -> None:
-    """Make sure that what tasks read is there, where they are not done.
+def take_back(work: Path, tasks: Sequence[Task]) -> None:
+    """Remove the stages that were released and that tasks which are not done read: they are to be done again.
 
     Raises:
-        NeededError: where it is not.
+        NeededError: where there were any.
     """
     paths = (path for task in tasks if not task.done for path in _paths(task.given))
     read = {_stage(work, path) for path in paths if work in path.parents}
