@@ -218,6 +218,7 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "attempts": len(here.dir.attempts()),
         "train_seconds": round(here.train_seconds, 3),
         "devices": here.mesh.world_size,
+        "device_seconds": round(device_seconds, 3),
         "device": timing.machine(here.device),
         "gpu_hours": device_seconds / 3600 if here.device == "cuda" else 0.0,
         "cost": device_seconds / 3600 * usd_per_hour,

@@ -15,6 +15,7 @@ from typing import Any
 from gpt3core import costs
 from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
+from gpt3core.store import outcomes
 from sweeps.driving.run_state import RunState
 from sweeps.driving.throughput import Seen, Throughput
 from sweeps.planning import estimate, hardware, placing
@@ -156,13 +157,13 @@ class Estimates:
 
     # ------------------------------------------------------------------------------------------------- what is learned
 
-    def learn(self, run: RunSpec, result: Mapping[str, Any]) -> None:
+    def learn(self, run: RunSpec, result: dict[str, Any]) -> None:
         """Take a finished run's speed into account."""
         reached = result.get("flops_per_second")
         if not isinstance(reached, int | float) or not reached > 0:
             return
         guess = self._guessed(run)
-        ratio = math.log(reached / max(1, result.get("devices", 1)) / guess.flops_per_second)
+        ratio = math.log(reached / max(1.0, outcomes.mean_devices(result) or 1.0) / guess.flops_per_second)
         self._take({run.run_id: Seen(size=guess.size, ratio=ratio)})
         if result.get("attempts") == 1 and isinstance(seconds := result.get("train_seconds"), int | float):
             self._ends[run.run_id] = seconds

@@ -217,6 +217,15 @@ def test_fewer_workers_are_not_more_than_a_size_has():
     assert Estimates(chosen).common.workers == 2
 
 
+def test_a_gang_that_shrank_tells_the_speed_of_a_worker(isolated):
+    chosen = recipe.load(["recipe=smoke"])
+    run = grid.build(chosen, "0" * 64).runs[0]
+    whole, shrunk = Estimates(chosen), Estimates(chosen)
+    whole.learn(run, {"flops_per_second": 4e9, "devices": 4, "train_seconds": 100.0})
+    shrunk.learn(run, {"flops_per_second": 3e9, "devices": 2, "train_seconds": 100.0, "device_seconds": 300.0})
+    assert shrunk.seconds(run) == pytest.approx(whole.seconds(run))
+
+
 class Dying(FakeCluster):
     """Two nodes, of which one dies with the first gang; notes with how many workers each run is started."""
 
