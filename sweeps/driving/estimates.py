@@ -17,6 +17,7 @@ from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
 from gpt3core.store import outcomes
 from sweeps.driving.run_state import RunState
+from sweeps.driving.spending import Shapes
 from sweeps.driving.throughput import Seen, Throughput
 from sweeps.planning import estimate, hardware, placing
 from sweeps.planning.limits import Cost
@@ -65,7 +66,7 @@ class Estimates:
         self._recipe = recipe
         self._own: dict[str, Recipe] = {}  # by size
         self._kinds: dict[tuple[str, int | None], Kind] = {}
-        self._rates: dict[tuple[str, int | None], Cost] = {}
+        self._rates: dict[tuple[str, int | None, Shapes], Cost] = {}
         self._layouts: dict[tuple[str, int | None], Layout | None] = {}
         self._ends: dict[str, float] = {}  # training seconds of runs that ended
         self._begun: dict[str, tuple[float, float]] = {}  # at a run's start: what it should take, by both accounts
@@ -124,12 +125,18 @@ class Estimates:
         of = self._recipe if run is None else self.own(run)
         return hardware.usd_per_hour(of.plan, kind or of.placement.accelerator)
 
-    def rate(self, state: RunState) -> Cost:
-        """What a second of a run takes, by what it is estimated for."""
-        key = state.spec.label, state.workers
+    def rate(self, state: RunState, shapes: Shapes = frozenset()) -> Cost:
+        """What a second of a run takes, on the dearest of the living nodes that hold one of its workers.
+
+        Args:
+            shapes: of these nodes; where none holds one, it costs what it is estimated for.
+        """
+        key = state.spec.label, state.workers, shapes
         if key not in self._rates:
-            devices = self.devices(state)
-            self._rates[key] = Cost(devices, devices * self.price(state.spec) / 3600)
+            devices, asked = self.devices(state), self.kind(state.spec, state.workers)
+            there = {gpu for total, gpu in shapes if total.fits(asked.worker) and asked.accelerator in ("", gpu)}
+            price = max(self.price(state.spec, gpu) for gpu in there or {""})
+            self._rates[key] = Cost(devices, devices * price / 3600)
         return self._rates[key]
 
     def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:

@@ -79,11 +79,11 @@ def test_numbers_and_prices_without_a_meaning_are_refused(words, sentence):
         grid.build(recipe.load([*GPT3, *words]), "0" * 64)
 
 
-def two_kinds(world, root, gpus=1):
+def two_kinds(world, root, kinds=("H100", "L4")):
     """A node of each kind, of which one is in no table."""
     cluster = Timed(world, root, lambda run: SECONDS)
-    total = Resources(cpus=16, gpus=gpus)
-    cluster.nodes = [Node(name=kind, total=total, labels={ACCELERATOR: kind}) for kind in ("H100", "L4")]
+    total = Resources(cpus=16, gpus=1)
+    cluster.nodes = [Node(name=kind, total=total, labels={ACCELERATOR: kind}) for kind in kinds]
     return cluster
 
 
@@ -128,3 +128,15 @@ def test_a_limit_of_dollars_is_spent_on_what_each_kind_costs(isolated, world, us
     left = found.limits.missing(found.states)
     assert left.usd == pytest.approx(sum(price[i] for i in outcome.beyond), rel=0.3)
     assert f"{left.usd:,.3g} USD" in outcome.limited
+
+
+@pytest.mark.parametrize(("kinds", "all_fit"), [(("A100",), True), (("A100", "H100"), False)])
+def test_runs_that_name_no_gpu_are_held_to_what_the_living_nodes_cost(isolated, world, kinds, all_fit):
+    """To the dearest of those that hold one; they are estimated for an H100, at 3 USD an hour."""
+    words = ["recipe=laptop", "budgets=[1e12]", "placement.gpus=1", "plan.usd_per_gpu_hour_of={A100: 0.1}"]
+    chosen = recipe.load([*words, "limit.usd=0.01"])
+    cluster = two_kinds(world, isolated / "root", kinds)
+    cluster.nodes.append(Node(name="small", total=Resources(cpus=0.5, gpus=1), labels={ACCELERATOR: "H200"}))
+    outcome, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
+    assert bool(outcome.beyond) == (not all_fit)
+    assert found.spending.used(world.now).usd <= 0.01
