@@ -67,6 +67,14 @@ def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
         (["plan.gpus=2", "plan.gpus_of={A100: 0}"], "plan.gpus_of.A100=0"),
         (["plan.gpus=2", "plan.gpus_of={H100: 1}"], "H100 is what plan.gpus=2 are"),
         (["plan.gpus_of={A100: 1}"], "plan.gpus_of=.* has no effect with plan.gpus=null"),
+        (
+            ["plan.gpus=8", "plan.gpus_of={A100: 8}", "plan.usd_per_gpu_hour_of={A100: 0.1}"],
+            "plan.gpus=8 are 8 of A100, so none is the plan.gpu=H100 .* estimated and priced as: give the kind",
+        ),
+        (
+            ["plan.gpus=8", "plan.gpus_of={A100: 4}", "plan.usd_per_gpu_hour_of={A10: 1}"],
+            "plan.usd_per_gpu_hour_of.A10 has no effect: plan.gpus=8 are 4 of H100, 4 of A100.* did you mean A100",
+        ),
         ([*TWO_KINDS, "placement_of.125M.workers=2"], "plan.gpus=1 of A100: a run takes placement.workers=2"),
         (["plan.usd_per_gpu_hour_of={'': 1}"], "has '': give the name of a GPU"),
         (["plan.usd_per_gpu_hour_of={A100: -1}"], "plan.usd_per_gpu_hour_of.A100=-1.0: US dollars, from 0"),
