@@ -154,13 +154,15 @@ class Estimates:
         return self._layouts[key]
 
     def peak_flops(self, run: RunSpec, kind: str) -> float | None:
-        """Of a GPU; of a core there is nothing to say.
+        """Of a GPU, where its kind is in the table; of a core there is nothing to say.
 
         Args:
             run: that has it.
-            kind: of its nodes; where that is not known, what the run is estimated for.
+            kind: of its nodes; where that is not known, what the run asks for or is estimated for.
         """
-        return hardware.GPUS.get(kind, hardware.gpu(self.own(run).plan)).peak_flops if self.place.gpus else None
+        own = self.own(run)
+        gpu = hardware.GPUS.get(kind or own.placement.accelerator or own.plan.gpu)
+        return gpu.peak_flops if gpu is not None and self.place.gpus else None
 
     # ------------------------------------------------------------------------------------------------- what is learned
 

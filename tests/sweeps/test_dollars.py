@@ -103,7 +103,7 @@ def test_a_run_is_billed_as_the_node_that_it_is_on(isolated, world):
     cluster.start = lambda *words: (jobs.update({words[0]: words[-1]}), start(*words))
     _, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
     sweep, prices = SweepDir(isolated / "root", chosen.name), {"H100": 3.0, "L4": 0.5}
-    peaks = {"H100": hardware.GPUS["H100"].peak_flops, "L4": hardware.GPUS["A100"].peak_flops}  # none is known of it
+    peaks = {"H100": hardware.GPUS["H100"].peak_flops, "L4": None}  # which is in no table
     events = sweep.events()
     where = {e["run_id"]: next(iter(e["allocation"])) for e in events if e["event"] == "start"}
     assert {i: (job.usd_per_hour, job.peak_flops) for i, job in jobs.items()} == {
