@@ -24,6 +24,7 @@ from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import timing
 from gpt3core.train.loop import Trainer
+from gpt3core.train.spent import Devices
 
 
 def run(
@@ -53,8 +54,7 @@ def run(
         BusyError: when another live process has the run, or has taken it over from this one (LostError).
         StoppedError: when asked to stop.
     """
-    mesh = mesh or Mesh()
-    folder = RunDir(root, spec.run_id)
+    mesh, folder = mesh or Mesh(), RunDir(root, spec.run_id)
     _agree(mesh, spec, evals)
     with contextlib.ExitStack() as held:
         result, damage = mesh.first(lambda: _take_up(folder, spec, held))
@@ -63,7 +63,8 @@ def run(
         _require_version(spec)
         if spec.labelled is not None:
             options["deal"] = _labelled
-        here = Trainer(spec, root, mesh=mesh, damage=damage, folder=folder, **options)
+        devices = Devices(count=mesh.world_size, usd_per_hour=usd_per_hour, peak_flops=peak_flops)
+        here = Trainer(spec, root, mesh=mesh, damage=damage, folder=folder, devices=devices, **options)
         if result is not None and here.step < int(result.get("steps", spec.steps)):
             raise StoreError(
                 f"run {spec.run_id} is trained, but its last checkpoint is gone, so nothing more can be measured of "
@@ -73,7 +74,7 @@ def run(
         if status != "diverged":
             status = _measure(here, [*(evals.parts if in_parts else ()), evals], status)
         if result is None:
-            result = mesh.first(lambda: _result(here, status, peak_flops, usd_per_hour))
+            result = mesh.first(lambda: _result(here, status))
             mesh.first(lambda: folder.finish(result))
         return result if mesh.rank == 0 else None
 
@@ -196,9 +197,9 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: float) -> dict[str, Any]:
+def _result(here: Trainer, status: str) -> dict[str, Any]:
     """What result.json says of a training that ended."""
-    spec, seconds, device_seconds = here.spec, max(here.train_seconds, 1e-9), max(here.device_seconds, 1e-9)
+    spec, spent, seconds = here.spec, here.spent, max(here.train_seconds, 1e-9)
     tokens = spec.tokens_at(here.step)
     trained = tokens - spec.tokens_at(here.first_step)
     flops = costs.train_flops(spec.model, trained)
@@ -218,10 +219,11 @@ def _result(here: Trainer, status: str, peak_flops: float | None, usd_per_hour: 
         "attempts": len(here.dir.attempts()),
         "train_seconds": round(here.train_seconds, 3),
         "devices": here.mesh.world_size,
+        "device_seconds": round(spent.device_seconds, 3),
         "device": timing.machine(here.device),
-        "gpu_hours": device_seconds / 3600 if here.device == "cuda" else 0.0,
-        "cost": device_seconds / 3600 * usd_per_hour,
-        "mfu": flops / (device_seconds * peak_flops) if peak_flops else None,
+        "gpu_hours": spent.device_seconds / 3600 if here.device == "cuda" else 0.0,
+        "cost": spent.usd,
+        "mfu": flops / spent.peak_flops if spent.peak_flops else None,
         "tokens_per_second": round(trained / seconds, 1),
         "flops_per_second": round(flops / seconds),
         "torch": torch.__version__,

@@ -1,9 +1,11 @@
-"""How a training can end, and what no trainer would write of it."""
+"""How a training can end, what no trainer would write of it, and how many devices it had."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+from gpt3core.store import files
 
 STOPPED_EARLY = "stopped early"  # before its tokens, for its validation loss fell no more: no point on a law
 STATUSES = ("done", "diverged", STOPPED_EARLY)
@@ -21,3 +23,9 @@ def problem(result: dict[str, Any]) -> str:
     if not isinstance(damage, list) or not all(isinstance(sentence, str) for sentence in damage):
         return f"damage {damage!r:.40}"
     return ""
+
+
+def mean_devices(result: dict[str, Any]) -> float | None:
+    """How many devices a training had on average, over attempts that may have had more and fewer; None if unknown."""
+    of_all, seconds, last = (files.number(result.get(name)) for name in ("device_seconds", "train_seconds", "devices"))
+    return of_all / seconds if of_all and seconds else last

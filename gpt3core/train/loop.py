@@ -27,7 +27,7 @@ from gpt3core.parallel.whole import Whole
 from gpt3core.spec import RunSpec
 from gpt3core.store import files
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir
-from gpt3core.train import noise_scale, optimizer, resume, timing
+from gpt3core.train import noise_scale, optimizer, resume, spent, timing
 from gpt3core.train.anomaly import NOT_FINITE, Guard, Verdict
 from gpt3core.train.batches import Batches, Loader
 from gpt3core.train.early_stop import EarlyStop
@@ -36,6 +36,7 @@ from gpt3core.train.process import settle_process
 from gpt3core.train.readback import Readback
 from gpt3core.train.saving import Saves
 from gpt3core.train.snapshot import finite
+from gpt3core.train.spent import Devices, Spent
 from gpt3core.trunk import Prefix
 
 REPORT_SECONDS = 0.5
@@ -76,6 +77,7 @@ class Trainer:
         prefix: Prefix | None = None,
         keep: Collection[int] = (),
         halvings: int = 0,
+        devices: Devices | None = None,
         folder: RunDir | None = None,
         deal: Callable[[RunSpec, Shards], Loader] = of_text,
     ) -> None:
@@ -91,11 +93,13 @@ class Trainer:
             prefix: where another run has done the first steps, for a run that has no checkpoint of its own.
             keep: steps whose checkpoints stay, for others to start from; that before the decay does in any case.
             halvings: of the micro-batch, for want of memory.
+            devices: of all ranks, for what the training cost; by default without a price or a known peak.
             folder: the run's, claimed by this process; by default nobody is kept from writing it too.
             deal: makes the loader of its batches.
         """
         settle_process(device, threads)
         self.spec, self.dir, self.device, self.mesh = spec, folder or RunDir(root, spec.run_id), device, mesh or Mesh()
+        self.devices = devices or Devices(count=self.mesh.world_size)
         self.report, self.stop, self.keep = report, stop, frozenset({*keep, trunk.stable_steps(spec)} - {0})
         self.data, self.loader = self._prepared(deal)
         self.attempt_name = self.mesh.first(lambda: self.dir.new_attempt().name)
@@ -104,11 +108,8 @@ class Trainer:
         self.held = self._built()
         self.model = self.held.model
         self.optimizer = optimizer.build(self.model, spec.optim)
-        state, damaged = self._restored(prefix)
-        self._begin(state)
-        self.damage = [*damage, *unreadable, *damaged]
-        self.batches = self._dealt()
-        self.saves = self._saves(checkpoint_seconds)
+        self.damage = [*damage, *unreadable, *self._restored(prefix)]
+        self.batches, self.saves = self._dealt(), self._saves(checkpoint_seconds)
         self._log_start()
 
     @pulse.busy("preparing the text")
@@ -140,9 +141,8 @@ class Trainer:
     def _begin(self, state: dict[str, Any]) -> None:
         """Take up what a checkpoint says beside its tensors."""
         self.step, self.first_step = state["step"], state["first_step"]
-        self.train_seconds: float = state["train_seconds"]
-        spent = self.mesh.world_size * self.train_seconds
-        self._other_devices: float = state.get("device_seconds", spent) - spent  # seconds, in attempts of another size
+        self._before = spent.before(state, self.devices)  # this attempt
+        self.train_seconds = self._before.train_seconds
         self.trunk: str | None = state["trunk"]  # whose checkpoint the run began from
         self.guard = Guard(self.spec, state)
         self._observe(state)
@@ -162,8 +162,11 @@ class Trainer:
         return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
 
     @pulse.busy("reading its checkpoint")
-    def _restored(self, prefix: Prefix | None) -> tuple[dict[str, Any], list[str]]:
-        return resume.restore(self.dir, self.spec, self.model, self.optimizer, self.mesh, prefix)
+    def _restored(self, prefix: Prefix | None) -> list[str]:
+        """Begin where the run stands; what was found damaged."""
+        state, damaged = resume.restore(self.dir, self.spec, self.model, self.optimizer, self.mesh, prefix)
+        self._begin(state)
+        return damaged
 
     def _dealt(self) -> Batches:
         """This rank's part of the batches."""
@@ -287,9 +290,9 @@ class Trainer:
         return said
 
     @property
-    def device_seconds(self) -> float:
-        """Of all ranks, in all attempts, which may have had fewer or more of them."""
-        return self.mesh.world_size * self.train_seconds + self._other_devices
+    def spent(self) -> Spent:
+        """In all attempts."""
+        return self._before.plus(self.train_seconds - self._before.train_seconds, self.devices)
 
     @property
     def answers(self) -> Any:
@@ -353,8 +356,7 @@ class Trainer:
     def _save(self, rows: dict[str, list[Any]], *, waited: float = 0.0) -> None:
         """Begin to write the curve so far and a checkpoint, of all ranks or of none."""
         observed = {"early_stop": self.early.state(), "noise_scale": self.noise.state()}
-        spent = {name: getattr(self, name) for name in resume.SPENT}
-        state = {**spent, "first_step": self.first_step, "trunk": self.trunk}
+        state = {**vars(self.spent), "first_step": self.first_step, "trunk": self.trunk}
         state |= {"observed": observed, **self.guard.state}
         self.saves.begin(self.step, state, rows, keep=self._kept(), waited=waited)
 

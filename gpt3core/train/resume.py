@@ -20,14 +20,13 @@ from gpt3core.parallel.parts import part_of
 from gpt3core.spec import RunSpec, explain
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import checkpoint, compiling, timing, weights
+from gpt3core.train import checkpoint, compiling, spent, timing, weights
 from gpt3core.train.process import device_memory
 from gpt3core.trunk import Prefix, steps_in_common
 
 VISIBLE_SECONDS = 60.0  # until a file written on one node must be seen on the others (network file systems)
 CARRIED = ("anomaly", "loss_scale")  # what decides about later steps, beside tensors: a child has its parent's
-SPENT = ("train_seconds", "device_seconds")
-STATE = ("step", *SPENT, "first_step", "trunk", "observed", *CARRIED)  # of a run, beside its tensors
+STATE = ("step", *spent.KEPT, "first_step", "trunk", "observed", *CARRIED)  # of a run, beside its tensors
 OF_THE_MODEL = ("model.", "data.tokenizer")  # what a child has of its parent, whether it masks documents or not
 ARITHMETIC = ("precision", "kernel", "threads", "compile")  # what a run keeps for all its attempts
 
@@ -191,7 +190,7 @@ def restore(
         at_most: the last step that it may be of.
 
     Returns:
-        ``step`` and ``train_seconds`` so far, ``device_seconds`` where they were kept, ``first_step`` that this run did
+        ``step`` and ``train_seconds`` so far, what else was spent where it was kept, ``first_step`` that this run did
         itself, the ``trunk`` it began from, what it has ``observed`` of itself (a state by observer), and what was kept
         of anomalies; and a sentence for each checkpoint that was found damaged by any rank.
 

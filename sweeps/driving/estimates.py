@@ -15,7 +15,9 @@ from typing import Any
 from gpt3core import costs
 from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec
+from gpt3core.store import outcomes
 from sweeps.driving.run_state import RunState
+from sweeps.driving.spending import Shapes
 from sweeps.driving.throughput import Seen, Throughput
 from sweeps.planning import estimate, hardware, placing
 from sweeps.planning.limits import Cost
@@ -64,7 +66,7 @@ class Estimates:
         self._recipe = recipe
         self._own: dict[str, Recipe] = {}  # by size
         self._kinds: dict[tuple[str, int | None], Kind] = {}
-        self._rates: dict[tuple[str, int | None], Cost] = {}
+        self._rates: dict[tuple[str, int | None, Shapes], Cost] = {}
         self._layouts: dict[tuple[str, int | None], Layout | None] = {}
         self._ends: dict[str, float] = {}  # training seconds of runs that ended
         self._begun: dict[str, tuple[float, float]] = {}  # at a run's start: what it should take, by both accounts
@@ -123,12 +125,18 @@ class Estimates:
         of = self._recipe if run is None else self.own(run)
         return hardware.usd_per_hour(of.plan, kind or of.placement.accelerator)
 
-    def rate(self, state: RunState) -> Cost:
-        """What a second of a run takes, by what it is estimated for."""
-        key = state.spec.label, state.workers
+    def rate(self, state: RunState, shapes: Shapes = frozenset()) -> Cost:
+        """What a second of a run takes, on the dearest of the living nodes that hold one of its workers.
+
+        Args:
+            shapes: of these nodes; where none holds one, it costs what it is estimated for.
+        """
+        key = state.spec.label, state.workers, shapes
         if key not in self._rates:
-            devices = self.devices(state)
-            self._rates[key] = Cost(devices, devices * self.price(state.spec) / 3600)
+            devices, asked = self.devices(state), self.kind(state.spec, state.workers)
+            there = {gpu for total, gpu in shapes if total.fits(asked.worker) and asked.accelerator in ("", gpu)}
+            price = max(self.price(state.spec, gpu) for gpu in there or {""})
+            self._rates[key] = Cost(devices, devices * price / 3600)
         return self._rates[key]
 
     def layout(self, run: RunSpec, workers: int | None = None) -> Layout | None:
@@ -146,23 +154,25 @@ class Estimates:
         return self._layouts[key]
 
     def peak_flops(self, run: RunSpec, kind: str) -> float | None:
-        """Of a GPU; of a core there is nothing to say.
+        """Of a GPU, where its kind is in the table; of a core there is nothing to say.
 
         Args:
             run: that has it.
-            kind: of its nodes; where that is not known, what the run is estimated for.
+            kind: of its nodes; where that is not known, what the run asks for or is estimated for.
         """
-        return hardware.GPUS.get(kind, hardware.gpu(self.own(run).plan)).peak_flops if self.place.gpus else None
+        own = self.own(run)
+        gpu = hardware.GPUS.get(kind or own.placement.accelerator or own.plan.gpu)
+        return gpu.peak_flops if gpu is not None and self.place.gpus else None
 
     # ------------------------------------------------------------------------------------------------- what is learned
 
-    def learn(self, run: RunSpec, result: Mapping[str, Any]) -> None:
+    def learn(self, run: RunSpec, result: dict[str, Any]) -> None:
         """Take a finished run's speed into account."""
         reached = result.get("flops_per_second")
         if not isinstance(reached, int | float) or not reached > 0:
             return
         guess = self._guessed(run)
-        ratio = math.log(reached / max(1, result.get("devices", 1)) / guess.flops_per_second)
+        ratio = math.log(reached / max(1.0, outcomes.mean_devices(result) or 1.0) / guess.flops_per_second)
         self._take({run.run_id: Seen(size=guess.size, ratio=ratio)})
         if result.get("attempts") == 1 and isinstance(seconds := result.get("train_seconds"), int | float):
             self._ends[run.run_id] = seconds

@@ -186,7 +186,7 @@ class Limits:
 
     def _rate(self, state: RunState) -> Cost:
         """What a second of a run takes: of dollars, what its nodes cost where it has some."""
-        rate, usd = self.estimates.rate(state), self.spending.usd_per_second(state.run_id)
+        rate, usd = self.estimates.rate(state, self.spending.shapes), self.spending.usd_per_second(state.run_id)
         return rate if usd is None else rate._replace(usd=usd)
 
     def _seconds(self, state: RunState) -> float:

@@ -18,12 +18,13 @@ from gpt3core.errors import StoreError
 from gpt3core.store import files, signs
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import NAME, SweepDir
-from sweeps.scheduling.inventory import ACCELERATOR
+from sweeps.scheduling.inventory import ACCELERATOR, Resources
 
 if TYPE_CHECKING:
     from sweeps.scheduling.inventory import Allocation, Inventory
     from sweeps.scheduling.scheduler import Running
 
+Shapes = frozenset[tuple[Resources, str]]  # all that a node has, and what GPUs these are; empty where it does not say
 TOOK, FREED, CLUSTER = "took", "freed", "cluster"  # events of the sweep's log
 
 
@@ -150,10 +151,12 @@ class Spending:
         self._open: dict[str, Spell] = {}
         self._living: dict[str, float] = {}  # what the nodes had at the last look
         self._kinds: dict[str, str] = {}  # of the GPUs of every node that was seen
+        self.shapes: Shapes = frozenset()  # of the nodes that lived at the last look
 
     def living(self, inventory: Inventory) -> None:
         """Take note of what the living nodes have, where that changed."""
         self._kinds |= {node.name: node.labels.get(ACCELERATOR, "") for node in inventory}
+        self.shapes = frozenset((node.total, self._kinds[node.name]) for node in inventory) or self.shapes
         gpus, cores = (sum(getattr(node.total, name) for node in inventory) for name in ("gpus", "cpus"))
         there = {"nodes": len(inventory), "gpus": gpus, "cores": cores}
         if inventory and there != self._living:  # none at all: it is just starting, or cannot be seen now

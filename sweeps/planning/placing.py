@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import fields, replace
 
 from gpt3core.errors import UsageError
@@ -126,7 +126,6 @@ def check(recipe: Recipe) -> None:
 def _check_kinds(recipe: Recipe) -> None:
     """Refuse numbers and prices of kinds of GPUs that are no other kinds, or that no run can have."""
     plan, kinds = recipe.plan, {place.accelerator for place in _places(recipe)}
-    first, *_ = counts = cluster_gpus(recipe)
     for name in ("gpus_of", "usd_per_gpu_hour_of"):
         for kind in getattr(plan, name):
             if not kind:
@@ -136,8 +135,14 @@ def _check_kinds(recipe: Recipe) -> None:
                     f"plan.{name}.{kind[:40]} has no effect: all runs ask for {' or '.join(sorted(map(str, kinds)))}"
                     f"{nearest(kind, sorted(map(str, kinds)))}; leave it out, or ask for it by placement_of"
                 )
-    if plan.gpus is None:
-        return
+    if plan.gpus is not None:
+        _check_cluster(recipe, kinds)
+
+
+def _check_cluster(recipe: Recipe, kinds: Set[str | None]) -> None:
+    """Refuse what the GPUs of ``plan.gpus`` do not have: kinds that runs ask for or are estimated for, or prices."""
+    plan, counts = recipe.plan, cluster_gpus(recipe)
+    first, are = next(iter(counts)), ", ".join(f"{n} of {kind}" for kind, n in counts.items() if n)
     for kind, count in plan.gpus_of.items():
         if count < 1 or counts[first] < 0:
             raise UsageError(f"plan.gpus_of.{kind}={count}: GPUs of that kind, from 1 to plan.gpus={plan.gpus} in all")
@@ -145,11 +150,24 @@ def _check_kinds(recipe: Recipe) -> None:
             raise UsageError(
                 f"plan.gpus_of.{kind}: {kind} is what plan.gpus={plan.gpus} are but for those of other kinds"
             )
-    for kind in kinds:
-        if kind is not None and not counts.get(kind):
+    for asked in kinds:
+        if asked is not None and not counts.get(asked):
             raise UsageError(
-                f"plan.gpus={plan.gpus} are {', '.join(f'{n} of {k}' for k, n in counts.items())}, and runs ask for "
-                f"{kind}: say how many of them there are, like plan.gpus_of='{{{kind}: 8}}'"
+                f"plan.gpus={plan.gpus} are {are}, and runs ask for {asked}: say how many of them there are, like "
+                f"plan.gpus_of='{{{asked}: 8}}'"
+            )
+    if plan.gpus_of and not counts[first]:
+        raise UsageError(
+            f"plan.gpus={plan.gpus} are {are}, so none is the plan.gpu={first} that runs without placement.accelerator "
+            "are estimated and priced as: give the kind that most GPUs are as plan.gpu (as placement.accelerator where "
+            f"it is none of {', '.join(hardware.GPUS)}), and leave it out of plan.gpus_of"
+        )
+    for priced in plan.usd_per_gpu_hour_of:
+        if priced not in counts:
+            raise UsageError(
+                f"plan.usd_per_gpu_hour_of.{priced[:40]} has no effect: plan.gpus={plan.gpus} are {are}"
+                f"{nearest(priced, list(counts))}; leave it out, or say how many there are, like "
+                f"plan.gpus_of='{{{priced[:40]}: 8}}'"
             )
 
 

@@ -110,8 +110,19 @@ def settle(recipe: Any, typed: Set[str]) -> None:
                     _set(recipe, key, _default(recipe, key))
     if recipe.replicas > 1 and "replicas" in typed and "replicas_below_flops" not in typed:
         recipe.replicas_below_flops = None
+    if "placement.workers" in typed and "placement.min_workers" not in typed:
+        _settle_elastic(recipe, typed)
     if hasattr(recipe, "widths_at"):
         _settle_widths(recipe, typed)
+
+
+def _settle_elastic(recipe: Any, typed: Set[str]) -> None:
+    """Typed workers that are no more than the file says to do with: all of them are waited for."""
+    place = recipe.placement
+    most = max([place.workers, *(given.workers or 0 for given in recipe.placement_of.values())])
+    if place.min_workers is not None and place.min_workers >= most:
+        for key in {"placement.min_workers", "placement.shrink_seconds"} - typed:
+            _set(recipe, key, _default(recipe, key))
 
 
 def _settle_widths(recipe: Any, typed: Set[str]) -> None:

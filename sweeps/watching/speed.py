@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpt3core.errors import StoreError
-from gpt3core.store import files
+from gpt3core.store import files, outcomes
 from gpt3core.store.rundir import RunDir
 from sweeps.watching import pace
 from sweeps.watching.history import History, Stay
@@ -30,7 +30,7 @@ class Speed:
 
     flops_per_second: float  # of all its devices, the mean
     mfu: float | None = None  # share of what ``devices`` could do; None where that is not known, as of CPUs
-    devices: float | None = None  # that it was last trained on; None where nothing but its stay tells
+    devices: float | None = None  # the mean of its training; None where nothing but its stay tells
     along: tuple[Stretch, ...] = ()  # none where no log tells
 
 
@@ -164,5 +164,5 @@ def _of_result(root: Path, run_id: str) -> Speed | None:
         result = RunDir(root, run_id).result() or {}
     except (StoreError, OSError):
         return None
-    flops, mfu, devices = (files.number(result.get(name)) for name in ("flops_per_second", "mfu", "devices"))
-    return Speed(flops_per_second=flops, mfu=mfu, devices=devices) if flops else None
+    flops, mfu = (files.number(result.get(name)) for name in ("flops_per_second", "mfu"))
+    return Speed(flops_per_second=flops, mfu=mfu, devices=outcomes.mean_devices(result)) if flops else None

@@ -286,10 +286,10 @@ def test_a_gang_that_shrank_is_as_well_used_as_before(tales, tmp_path):
     left(run, 2, 2000.0, 30, [(50, step * 50 / 70), (100, step * 100 / 170)])
     of_step = costs.train_flops(spec.model, step)
     peak = of_step / 4 / 0.5
-    mean = of_step * 100 / 170
-    (run.path / "result.json").write_text(
-        json.dumps({"flops_per_second": mean, "mfu": mean / (2 * peak), "devices": 2})
-    )
+    spent = {"train_seconds": 30 + 140, "device_seconds": 4 * 30 + 2 * 140}  # without the 10 steps that were lost
+    mfu = of_step * 100 / (spent["device_seconds"] * peak)
+    result = {"flops_per_second": of_step * 100 / 170, "mfu": mfu, "devices": 2, **spent}
+    (run.path / "result.json").write_text(json.dumps(result))
     stays = (stay(spec.run_id, 990.0, 1045.0, devices=4.0, how=STOPPED), stay(spec.run_id, 1995.0, 2200.0))
     found = speed.of_runs(tmp_path, stays, [], {})
     assert [(s.began, s.ended) for s in found[spec.run_id].along] == [

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gpt3core import costs, schedule
 from gpt3core import run as runs
-from gpt3core import schedule
 from gpt3core.data import tokenizer
 from gpt3core.errors import BusyError, StoppedError, StoreError
 from gpt3core.numerics import Numerics
 from gpt3core.spec import TRAINER_VERSION, Parent
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import loop, process, timing
+from gpt3core.train import loop, process, spent, timing
 from tests.conftest import EVALS, make_run
 from tests.gpt3core.outcomes import outcome, run, stopped, weights
 
@@ -32,6 +32,30 @@ def test_a_run_interrupted_at_every_stage_ends_with_the_same_bits(tiny_run, isol
             stopped(tiny_run, root, after)
         run(tiny_run, root)
         assert outcome(root, tiny_run) == outcome(whole, tiny_run), stops
+
+
+def test_a_run_that_moved_to_other_devices_costs_what_each_attempt_did(tiny_run, isolated):
+    folder = stopped(tiny_run, isolated, 15, usd_per_hour=3600.0, peak_flops=1e9)
+    result = run(tiny_run, isolated, usd_per_hour=36.0, peak_flops=4e9)
+    states = [files.read_object(folder.checkpoint(step) / "state.json") for step in (15, tiny_run.steps)]
+    first, rest = states[0]["train_seconds"], states[1]["train_seconds"] - states[0]["train_seconds"]
+    assert result["cost"] == pytest.approx(first + rest / 100)
+    flops = costs.train_flops(tiny_run.model, tiny_run.tokens)
+    assert result["mfu"] == pytest.approx(flops / (1e9 * first + 4e9 * rest))
+
+
+def test_what_older_checkpoints_do_not_say_is_as_with_the_devices_of_now():
+    now = spent.Devices(count=2, usd_per_hour=3600.0, peak_flops=10.0)
+    assert spent.before({"train_seconds": 3.0}, now) == spent.Spent().plus(3.0, now)
+    grown = spent.before({"train_seconds": 3.0, "device_seconds": 3.0}, now)
+    assert vars(grown) == {"train_seconds": 3.0, "device_seconds": 3.0, "usd": 3.0, "peak_flops": 30.0}
+    known = {**vars(grown), "usd": 0.5, "peak_flops": None}
+    assert vars(spent.before({**known, "step": 1}, now).plus(1.0, now)) == {
+        "train_seconds": 4.0,
+        "device_seconds": 5.0,
+        "usd": 2.5,
+        "peak_flops": None,
+    }
 
 
 def test_the_same_specification_is_never_trained_twice(tiny_run, isolated):

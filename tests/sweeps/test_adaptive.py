@@ -101,7 +101,7 @@ def test_where_no_run_ends_with_a_loss_the_sweep_ends():
     chosen, runs = laptop()
     taken, found = set(), adaptive.Next()
     while not found.over:
-        found = adaptive.next_runs(chosen, runs, losses={}, taken=taken, under_way=set(), seconds=seconds)
+        found = adaptive.next_runs(chosen, runs, losses={}, taken=taken, under_way={}, seconds=seconds)
         assert found.over or set(found.run_ids) - taken
         taken |= set(found.run_ids)
     assert found.over == f"0 runs ended with a loss, {adaptive.LEAST_RESULTS} are needed"

@@ -67,6 +67,14 @@ def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
         (["plan.gpus=2", "plan.gpus_of={A100: 0}"], "plan.gpus_of.A100=0"),
         (["plan.gpus=2", "plan.gpus_of={H100: 1}"], "H100 is what plan.gpus=2 are"),
         (["plan.gpus_of={A100: 1}"], "plan.gpus_of=.* has no effect with plan.gpus=null"),
+        (
+            ["plan.gpus=8", "plan.gpus_of={A100: 8}", "plan.usd_per_gpu_hour_of={A100: 0.1}"],
+            "plan.gpus=8 are 8 of A100, so none is the plan.gpu=H100 .* estimated and priced as: give the kind",
+        ),
+        (
+            ["plan.gpus=8", "plan.gpus_of={A100: 4}", "plan.usd_per_gpu_hour_of={A10: 1}"],
+            "plan.usd_per_gpu_hour_of.A10 has no effect: plan.gpus=8 are 4 of H100, 4 of A100.* did you mean A100",
+        ),
         ([*TWO_KINDS, "placement_of.125M.workers=2"], "plan.gpus=1 of A100: a run takes placement.workers=2"),
         (["plan.usd_per_gpu_hour_of={'': 1}"], "has '': give the name of a GPU"),
         (["plan.usd_per_gpu_hour_of={A100: -1}"], "plan.usd_per_gpu_hour_of.A100=-1.0: US dollars, from 0"),
@@ -79,11 +87,11 @@ def test_numbers_and_prices_without_a_meaning_are_refused(words, sentence):
         grid.build(recipe.load([*GPT3, *words]), "0" * 64)
 
 
-def two_kinds(world, root, gpus=1):
+def two_kinds(world, root, kinds=("H100", "L4")):
     """A node of each kind, of which one is in no table."""
     cluster = Timed(world, root, lambda run: SECONDS)
-    total = Resources(cpus=16, gpus=gpus)
-    cluster.nodes = [Node(name=kind, total=total, labels={ACCELERATOR: kind}) for kind in ("H100", "L4")]
+    total = Resources(cpus=16, gpus=1)
+    cluster.nodes = [Node(name=kind, total=total, labels={ACCELERATOR: kind}) for kind in kinds]
     return cluster
 
 
@@ -95,7 +103,7 @@ def test_a_run_is_billed_as_the_node_that_it_is_on(isolated, world):
     cluster.start = lambda *words: (jobs.update({words[0]: words[-1]}), start(*words))
     _, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
     sweep, prices = SweepDir(isolated / "root", chosen.name), {"H100": 3.0, "L4": 0.5}
-    peaks = {"H100": hardware.GPUS["H100"].peak_flops, "L4": hardware.GPUS["A100"].peak_flops}  # none is known of it
+    peaks = {"H100": hardware.GPUS["H100"].peak_flops, "L4": None}  # which is in no table
     events = sweep.events()
     where = {e["run_id"]: next(iter(e["allocation"])) for e in events if e["event"] == "start"}
     assert {i: (job.usd_per_hour, job.peak_flops) for i, job in jobs.items()} == {
@@ -128,3 +136,15 @@ def test_a_limit_of_dollars_is_spent_on_what_each_kind_costs(isolated, world, us
     left = found.limits.missing(found.states)
     assert left.usd == pytest.approx(sum(price[i] for i in outcome.beyond), rel=0.3)
     assert f"{left.usd:,.3g} USD" in outcome.limited
+
+
+@pytest.mark.parametrize(("kinds", "all_fit"), [(("A100",), True), (("A100", "H100"), False)])
+def test_runs_that_name_no_gpu_are_held_to_what_the_living_nodes_cost(isolated, world, kinds, all_fit):
+    """To the dearest of those that hold one; they are estimated for an H100, at 3 USD an hour."""
+    words = ["recipe=laptop", "budgets=[1e12]", "placement.gpus=1", "plan.usd_per_gpu_hour_of={A100: 0.1}"]
+    chosen = recipe.load([*words, "limit.usd=0.01"])
+    cluster = two_kinds(world, isolated / "root", kinds)
+    cluster.nodes.append(Node(name="small", total=Resources(cpus=0.5, gpus=1), labels={ACCELERATOR: "H200"}))
+    outcome, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
+    assert bool(outcome.beyond) == (not all_fit)
+    assert found.spending.used(world.now).usd <= 0.01

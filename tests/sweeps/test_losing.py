@@ -15,7 +15,7 @@ from sweeps.driving.elastic import GAIN_SECONDS, ROOM_SECONDS, Elastic
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.survival import Survival
-from sweeps.planning import grid, hardware, recipe
+from sweeps.planning import checks, grid, hardware, recipe
 from sweeps.planning.recipe import Own
 from sweeps.scheduling.inventory import Node, Resources
 from sweeps.scheduling.scheduler import Job, Running
@@ -215,6 +215,30 @@ def test_fewer_workers_are_not_more_than_a_size_has():
     assert Estimates(chosen).common.workers == 1
     chosen.placement.workers = 4
     assert Estimates(chosen).common.workers == 2
+
+
+@pytest.mark.parametrize(("workers", "least"), [(1, None), (2, None), (3, 2)])
+def test_typed_workers_win_over_the_least_that_a_file_names(tmp_path, workers, least):
+    path = tmp_path / "four.yaml"
+    elastic = "placement={workers: 4, min_workers: 2, shrink_seconds: 5}"
+    path.write_text(recipe.to_yaml(recipe.load(["recipe=smoke", elastic])))
+    found = recipe.load([f"recipe={path}", f"placement.workers={workers}"])
+    checks.check_placements(found)
+    assert (found.placement.workers, found.placement.min_workers) == (workers, least)
+    assert found.placement.shrink_seconds == (5.0 if least else 60.0)
+    with pytest.raises(ValueError, match=r"placement.shrink_seconds=9.0 has no effect without placement.min_workers"):
+        checks.check_placements(recipe.load([f"recipe={path}", "placement.workers=2", "placement.shrink_seconds=9"]))
+    with pytest.raises(ValueError, match=r"placement.min_workers=2: .* fewer than placement.workers=2, from 1 to 1"):
+        checks.check_placements(recipe.load([f"recipe={path}", "placement.workers=2", "placement.min_workers=2"]))
+
+
+def test_a_gang_that_shrank_tells_the_speed_of_a_worker(isolated):
+    chosen = recipe.load(["recipe=smoke"])
+    run = grid.build(chosen, "0" * 64).runs[0]
+    whole, shrunk = Estimates(chosen), Estimates(chosen)
+    whole.learn(run, {"flops_per_second": 4e9, "devices": 4, "train_seconds": 100.0})
+    shrunk.learn(run, {"flops_per_second": 3e9, "devices": 2, "train_seconds": 100.0, "device_seconds": 300.0})
+    assert shrunk.seconds(run) == pytest.approx(whole.seconds(run))
 
 
 class Dying(FakeCluster):
