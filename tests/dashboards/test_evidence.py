@@ -19,8 +19,9 @@ from dashboards.live import Live, View
 from dashboards.pages import answer as page_of_answer
 from dashboards.pages import runs, shell, tables
 from dashboards.run_list import RunList
-from dashboards.run_sets import RunSets
+from dashboards.run_sets import FEW, MOST_KEPT, RunSets
 from gpt3core import cli
+from gpt3core.store import run_sets
 from sweeps.watching.run_table import Row, RunTable
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -65,6 +66,18 @@ def test_ten_thousand_runs_have_a_short_address_that_lasts(tmp_path):
     assert query.parse(words, RunSets(tmp_path).find).problem, "a file that holds others than it is named by"
     assert query.parse("set=../store", sets.find).problem
     assert query.parse("set>1", sets.find).problem == "set>1: give set= or set!="
+
+
+def test_the_answer_leads_to_its_runs_whatever_is_chosen_beside_it(tmp_path):
+    def numbered(number):
+        return [f"d{number}-{i}" for i in range(FEW + 1)]
+
+    sets = RunSets(tmp_path)
+    sets.learn([numbered(0), numbered(1)])
+    for number in range(2, 2 + 2 * MOST_KEPT):
+        sets.address(numbered(number))
+    named = [run_sets.name_of(numbered(number)) for number in range(3)]
+    assert [sets.find(name) is not None for name in named] == [True, True, False]
 
 
 def test_a_store_that_nobody_may_write_knows_its_sets_as_long_as_the_app_runs(tmp_path):
