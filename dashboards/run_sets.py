@@ -50,9 +50,9 @@ class RunSets:
             return None
         self._remember(name, ids)
         if name not in self._opened:
-            self._opened.add(name)
-            with contextlib.suppress(StoreError, OSError):  # nobody may write there: it is known as long as the app is
+            with contextlib.suppress(StoreError, OSError):  # not now: it is known here, and the next look tries again
                 run_sets.keep(self._root, ids)
+                self._opened.add(name)
         return frozenset(ids)
 
     def _named(self, ids: tuple[str, ...]) -> str:

@@ -68,6 +68,26 @@ def test_ten_thousand_runs_have_a_short_address_that_lasts(tmp_path):
     assert query.parse("set>1", sets.find).problem == "set>1: give set= or set!="
 
 
+def test_a_set_that_was_opened_is_written_until_it_is_whole(tmp_path):
+    many = [f"d8-{i}" for i in range(FEW + 1)]
+    name = run_sets.name_of(many)
+
+    def opened():
+        sets = RunSets(tmp_path)
+        sets.learn([many])
+        assert sets.find(name) == set(many)
+        return sets
+
+    (folder := tmp_path / "sets").write_text("in the way")
+    sets = opened()
+    folder.unlink()
+    assert sets.find(name) and RunSets(tmp_path).find(name) == set(many), "tried again"
+    for damaged in ("", "[]", json.dumps(many[1:])):
+        (folder / f"{name}.json").write_text(damaged)
+        opened()
+        assert RunSets(tmp_path).find(name) == set(many)
+
+
 def test_the_answer_leads_to_its_runs_whatever_is_chosen_beside_it(tmp_path):
     def numbered(number):
         return [f"d{number}-{i}" for i in range(FEW + 1)]
