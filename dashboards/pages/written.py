@@ -40,7 +40,7 @@ def layout(state: Mapping[str, str]) -> Any:
 
 def register(app: Any, live: Live, runs: RunTable) -> None:
     """Nothing is written before the button is pressed, and one text at a time."""
-    texts: Behind[str] = Behind()
+    texts: Behind[writing.Written] = Behind()
 
     @app.callback(dash.Output("runs-text", "style"), dash.Input("runs-opened", "data"))
     def offered(now: list[str] | None) -> dict[str, str]:
@@ -76,4 +76,5 @@ def register(app: Any, live: Live, runs: RunTable) -> None:
             return html.P(f"It is being written, for {found.seconds:.0f} s by now."), False
         if found.problem:
             return html.P(found.problem, className="warning"), True
-        return html.Pre([html.Strong(prompt), found.value]), True
+        assert found.value is not None
+        return [html.Pre([html.Strong(prompt), found.value.text]), *map(html.P, found.value.notes)], True
