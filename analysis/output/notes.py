@@ -15,7 +15,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.note import Note
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
-from gpt3core.words import number_of, some
+from gpt3core.words import Symbols, number_of, some
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out
@@ -157,7 +157,8 @@ def _fits(study: Study) -> Iterator[Note]:
         if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED, FitStatus.UNTESTED):
             message = f"{fit.law.equation} is {fit.status.value}: {fit.reason}"
             severity = "warning" if fit.law.name in (*MAIN_LAWS, study.options.law) else "info"
-            yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity=severity, message=message)
+            code = f"fit-{fit.status.name.lower().replace('_', '-')}"
+            yield Note(code=code, severity=severity, message=Symbols(message))
         elif fit.status is FitStatus.NOT_APPLICABLE and study.options.law == fit.law.name and study.ensemble:
             message = f"the parameters of law={fit.law.name} are not told, only what it predicts: {fit.reason}"
             yield Note(code="fit-not-applicable", severity="warning", message=message)
