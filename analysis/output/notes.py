@@ -357,9 +357,8 @@ def _runs(study: Study) -> Iterator[Note]:
     yield from _generated(study)
     repeated = study.table[study.table.epochs > 1]
     if len(repeated):
-        listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.head(30).itertuples())
-        more = "" if len(repeated) <= 30 else f" and {len(repeated) - 30} more"
-        message = f"{number_of(len(repeated), 'run')} saw the text more than once (epochs): {listed}{more}"
+        listed = some([f"{r.run_id} {r.epochs:.2f}" for r in repeated.itertuples()], 30)
+        message = f"{number_of(len(repeated), 'run')} saw the text more than once (epochs): {listed}"
         yield Note(code="repeated-data", severity="info", message=message)
     if study.runs.unmeasured:
         message = (
