@@ -1,6 +1,7 @@
 """The runs behind a number as an address names them: by their ids where these are few, else by the name of their set.
 
-A set is known as long as a page that is shown leads to it, and for good once a reader has opened it: the store has it.
+A set is known as long as the answer leads to it (of those that only choices of readers lead to, the last ones), and for
+good once a reader has opened it: the store has it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gpt3core.errors import StoreError
 from gpt3core.store import run_sets
 
 FEW = 60  # runs whose ids stand in the address
-MOST_KEPT = 200  # sets
+MOST_KEPT = 200  # sets beside those of the answer
 
 
 class RunSets:
@@ -26,6 +27,7 @@ class RunSets:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = threading.Lock()
+        self._answer: dict[str, tuple[str, ...]] = {}
         self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # a tenth of the memory of sets
         self._opened = set[str]()
 
@@ -35,22 +37,22 @@ class RunSets:
         return f"/runs?{urlencode({'filter': query.of_runs(ids) if len(ids) <= FEW else self._named(ids)})}"
 
     def learn(self, sets: Iterable[Iterable[str]]) -> None:
-        """Know some sets, of which no page was made yet."""
-        for run_ids in sets:
-            self.address(run_ids)
+        """Know the sets of a new answer, whose page may be made later or stay open for long: no more the former's."""
+        found = (tuple(sorted(set(run_ids))) for run_ids in sets)
+        self._answer = {run_sets.name_of(ids): ids for ids in found if len(ids) > FEW}
 
     def find(self, name: str) -> frozenset[str] | None:
         """The runs of a set, which is kept from now on; None where nobody knows it."""
         with self._lock:
-            ids = self._known.get(name)
+            ids = self._answer.get(name) or self._known.get(name)
         ids = run_sets.find(self._root, name) if ids is None else ids
         if ids is None:
             return None
         self._remember(name, ids)
         if name not in self._opened:
-            self._opened.add(name)
-            with contextlib.suppress(StoreError, OSError):  # nobody may write there: it is known as long as the app is
+            with contextlib.suppress(StoreError, OSError):  # not now: it is known here, and the next look tries again
                 run_sets.keep(self._root, ids)
+                self._opened.add(name)
         return frozenset(ids)
 
     def _named(self, ids: tuple[str, ...]) -> str:

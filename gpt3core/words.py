@@ -11,6 +11,10 @@ MINUS = "\u2212"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+class Symbols(str):
+    """Words that spell symbols, alpha_C 0.05, and hold no name from outside: a page prints α as a paper does."""
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number to so many digits; a dash where there is none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"

@@ -23,7 +23,7 @@ from analysis.output import evidence
 from analysis.output.evidence import NONE, Runs
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import count, flops, number, number_of, outside, size, span
+from gpt3core.words import Symbols, count, flops, number, number_of, outside, size, span
 
 Line = tuple[str, str]  # a label, and what it says
 Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in them rest on
@@ -122,7 +122,7 @@ def _law(study: Study) -> list[Part]:
     if fit.status is not FitStatus.OK:
         told = f"{fit.law.equation} weighs most and is {fit.status.value}: predict by it, do not quote its parameters"
         return [(told, NONE)]
-    parameters = ", ".join(_parameter(law, name) for name in fit.params)
+    parameters = Symbols(", ".join(_parameter(law, name) for name in fit.params))
     return [(f"{fit.law.equation}: ", NONE), (parameters, evidence.of_law(study, law))]
 
 

@@ -15,7 +15,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.note import Note
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
-from gpt3core.words import number_of, some
+from gpt3core.words import Symbols, number_of, some
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out
@@ -157,7 +157,8 @@ def _fits(study: Study) -> Iterator[Note]:
         if fit.status in (FitStatus.ILL_DETERMINED, FitStatus.NOT_CONVERGED, FitStatus.UNTESTED):
             message = f"{fit.law.equation} is {fit.status.value}: {fit.reason}"
             severity = "warning" if fit.law.name in (*MAIN_LAWS, study.options.law) else "info"
-            yield Note(code=f"fit-{fit.status.name.lower().replace('_', '-')}", severity=severity, message=message)
+            code = f"fit-{fit.status.name.lower().replace('_', '-')}"
+            yield Note(code=code, severity=severity, message=Symbols(message))
         elif fit.status is FitStatus.NOT_APPLICABLE and study.options.law == fit.law.name and study.ensemble:
             message = f"the parameters of law={fit.law.name} are not told, only what it predicts: {fit.reason}"
             yield Note(code="fit-not-applicable", severity="warning", message=message)
@@ -356,9 +357,8 @@ def _runs(study: Study) -> Iterator[Note]:
     yield from _generated(study)
     repeated = study.table[study.table.epochs > 1]
     if len(repeated):
-        listed = ", ".join(f"{r.run_id} {r.epochs:.2f}" for r in repeated.head(30).itertuples())
-        more = "" if len(repeated) <= 30 else f" and {len(repeated) - 30} more"
-        message = f"{number_of(len(repeated), 'run')} saw the text more than once (epochs): {listed}{more}"
+        listed = some([f"{r.run_id} {r.epochs:.2f}" for r in repeated.itertuples()], 30)
+        message = f"{number_of(len(repeated), 'run')} saw the text more than once (epochs): {listed}"
         yield Note(code="repeated-data", severity="info", message=message)
     if study.runs.unmeasured:
         message = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from analysis.output import evidence
 from analysis.output.answer import answer, value_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import change, count, number, outside, size, some, span
+from gpt3core.words import Symbols, change, count, number, outside, size, some, span
 
 Row = list[str]
 MOST_INFLUENCES = 6
@@ -59,13 +59,17 @@ def _laws(study: Study) -> list[Row]:
         rows.append(
             [
                 law.fit.law.equation,
-                ", ".join(f"{name} {value_of(law, name, 4)}" for name in law.fit.params) or "-",
-                ", ".join(f"{name} {span(_floored(name, v, law.no_floor))}" for name, v in published.items()) or "-",
-                law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else ""),
+                _symbols(f"{name} {value_of(law, name, 4)}" for name in law.fit.params),
+                _symbols(f"{name} {span(_floored(name, v, law.no_floor))}" for name, v in published.items()),
+                Symbols(law.fit.status.value + (f" ({law.fit.reason})" if law.fit.reason else "")),
             ]
         )
     reasons = "; ".join(f"{fit.law.name}: {fit.reason}" for fit in without)
     return [*rows, ["others", "-", "-", f"not applicable ({reasons})"]] if without else rows
+
+
+def _symbols(each: Iterable[str]) -> str:
+    return Symbols(", ".join(each) or "-")
 
 
 def _optimum(study: Study) -> list[Row]:
@@ -314,7 +318,7 @@ _TABLES: tuple[tuple[str, list[str], Callable[[Study], list[Row]]], ...] = (
     ),
     (
         "Exponents by convention (* chosen; budgets are the chosen convention's in all of them)",
-        ["N", "C", "a, IsoFLOP", "a, parametric", "alpha_C"],
+        ["N", "C", "a, IsoFLOP", "a, parametric", Symbols("alpha_C")],
         _exponents,
     ),
     (

@@ -71,8 +71,9 @@ def compute_bars(study: Study) -> Page:
     )
     title = "Training compute beside GPT-3's"
     beside = pd.DataFrame({"what": "GPT-3, table D.1", "size": models.model, "C": models.train_flops})
-    rows = pd.concat([behind(table).assign(what="run"), beside], ignore_index=True)
-    return Page(slug="compute", title=title, about=about, figure=figure, rows=rows)
+    listed = behind(table)
+    rows = pd.concat([listed.assign(what="run"), beside], ignore_index=True)
+    return Page(slug="compute", title=title, about=about, figure=figure, rows=rows, summary=listed)
 
 
 def _sizes(table: pd.DataFrame) -> list[_Bar]:

@@ -11,10 +11,10 @@ from dash import dcc, html
 from dashboards import writing
 from dashboards.behind import Behind
 from dashboards.live import Live
+from dashboards.pages import gallery
 from sweeps.watching.run_table import RunTable
 
 FAST_SECONDS = 0.5  # between looks at a text that is being written
-HIDDEN = {"display": "none"}
 
 
 def layout(state: Mapping[str, str]) -> Any:
@@ -34,18 +34,18 @@ def layout(state: Mapping[str, str]) -> Any:
             dcc.Interval(id="runs-write-tick", interval=1000 * FAST_SECONDS, disabled=True),
         ],
         id="runs-text",
-        style=HIDDEN,
+        style=gallery.HIDDEN,
     )
 
 
 def register(app: Any, live: Live, runs: RunTable) -> None:
     """Nothing is written before the button is pressed, and one text at a time."""
-    texts: Behind[str] = Behind()
+    texts: Behind[writing.Written] = Behind()
 
     @app.callback(dash.Output("runs-text", "style"), dash.Input("runs-opened", "data"))
     def offered(now: list[str] | None) -> dict[str, str]:
         row = runs.view.row(now[0]) if now else None
-        return {} if row is not None and row.status in writing.TRAINED else HIDDEN
+        return {} if row is not None and row.status in writing.TRAINED else gallery.HIDDEN
 
     @app.callback(
         dash.Output("runs-asked", "data"),
@@ -76,4 +76,5 @@ def register(app: Any, live: Live, runs: RunTable) -> None:
             return html.P(f"It is being written, for {found.seconds:.0f} s by now."), False
         if found.problem:
             return html.P(found.problem, className="warning"), True
-        return html.Pre([html.Strong(prompt), found.value]), True
+        assert found.value is not None
+        return [html.Pre([html.Strong(prompt), found.value.text]), *map(html.P, found.value.notes)], True

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dashboards import typeset
+from gpt3core.words import Symbols
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,7 +24,8 @@ def _environment() -> Environment:
     from markupsafe import Markup, escape
 
     def typeset_(text: object) -> Markup:
-        pieces = ((escape(part), raised) for part, raised in typeset.pieces(str(text)))
+        words = text if isinstance(text, Symbols) else str(text)
+        pieces = ((escape(part), raised) for part, raised in typeset.pieces(words))
         return Markup("".join(f"<sup>{part}</sup>" if raised else part for part, raised in pieces))
 
     def linked(pieces: Iterable[tuple[str, str]]) -> Markup:

@@ -29,8 +29,9 @@ def check(evals: EvalSpec, data: DataSpec, n_ctx: int, *, answered: Collection[s
         ValueError: for a task that the text or its file does not give, too few examples for K, questions that are
             longer than ``n_ctx``, and a metric that needs what is not installed.
     """
-    encode, crowded = tokenizers.load(data.tokenizer).encode_ordinary, []
+    crowded: list[str] = []
     for name, task, split in _glances(evals, data, answered):
+        encode = tokenizers.load(data.tokenizer).encode_ordinary
         prompts.asked(name, task, split, 0, encode, n_ctx)
         try:
             for query in split.queries:

@@ -22,14 +22,14 @@ def name_of(run_ids: Iterable[str]) -> str:
 
 
 def keep(root: Path, run_ids: Iterable[str]) -> None:
-    """Have the store remember a set.
+    """Have the store remember a set: a folder, or this machine's working copy of a store elsewhere.
 
     Raises:
         StoreError: where it cannot be written.
     """
     ids = sorted(run_ids)
-    path = _path(root, name_of(ids))
-    if not path.exists():
+    path = _path(root, name := name_of(ids))
+    if find(root, name) is None:
         files.make_folder(path.parent)
         files.write_json(path, ids)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpt3core.spec import RunSpec
+from gpt3core.words import some
 from sweeps.planning import limits, totals
 from sweeps.planning.limits import Cost, Left
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.totals import Timed
 
-NAMED = 8  # runs that a line lists
 Choose = Callable[[Sequence[RunSpec], Left, Mapping[RunSpec, float], float | None], Sequence[int]]
 
 
@@ -131,5 +131,4 @@ def _cost(recipe: Recipe, runs: Sequence[Timed]) -> str:
 
 
 def _named(runs: Sequence[Timed]) -> str:
-    more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
-    return ", ".join(run.spec.run_id for run in runs[:NAMED]) + more
+    return some([run.spec.run_id for run in runs])

@@ -145,17 +145,17 @@ def test_a_number_leads_to_its_runs_for_good(opened, root):
     page.reload()
     page.get_by_text(f"{len(ids)} of ").wait_for()
     with urllib.request.urlopen(f"{address}{path.replace('/runs?', '/runs/curves.csv?')}") as answer:
-        assert {line.split(b",")[0].strip(b'"').decode() for line in answer.read().splitlines()[1:]} <= set(ids)
+        assert {line.split(b",")[0].strip(b'"').decode() for line in answer.read().splitlines()[1:]} == set(ids)
 
 
 def test_a_run_writes_when_it_is_asked_to(opened, root, monkeypatch):
     page, address, _ = opened
     name = next(row.run_id for row in RunTable(root).look().rows if row.status == "done")
-    asked = []
+    asked, written = [], writing.Written(text=" <img src=x onerror=alert(3)>\nEnd", notes=("It <b>ends</b> there.",))
     monkeypatch.setattr(
         writing,
         "write",
-        lambda _, row, prompt: asked.append((row.run_id, prompt)) or " <img src=x onerror=alert(3)>\nEnd",
+        lambda _, row, prompt: asked.append((row.run_id, prompt)) or written,
     )
     page.goto(f"{address}/runs?run={name}&prompt=Once")
     page.get_by_text("Write 64 tokens").wait_for()
@@ -164,6 +164,7 @@ def test_a_run_writes_when_it_is_asked_to(opened, root, monkeypatch):
     page.locator(".prompt input").fill("Once <b>more")
     page.get_by_text("Write 64 tokens").click()
     page.get_by_text("Once <b>more <img src=x onerror=alert(3)>").wait_for()
+    page.get_by_text("It <b>ends</b> there.").wait_for()
     assert asked == [(name, "Once <b>more")]
     page.wait_for_url("**prompt=Once+%3Cb%3Emore**")
     page.goto(f"{address}/runs")

@@ -196,6 +196,7 @@ def test_bars_of_compute_end_at_the_largest_run_of_a_size_and_at_table_d1(studie
     (marks,) = [t for t in page.figure.data if t.type == "scatter"]
     assert len(marks.x) == len(studied.everything) - len(most), "every other run has its mark"
     assert {c for name, c in bars.items() if name != "all runs together"} <= set(page.rows.C), "handed out"
+    assert sorted(page.summary.run_id) == sorted(studied.everything.run_id), "the table below is of runs alone"
 
 
 def test_bars_of_many_sizes_are_of_ranges(studied):

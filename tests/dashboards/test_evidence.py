@@ -19,8 +19,9 @@ from dashboards.live import Live, View
 from dashboards.pages import answer as page_of_answer
 from dashboards.pages import runs, shell, tables
 from dashboards.run_list import RunList
-from dashboards.run_sets import RunSets
+from dashboards.run_sets import FEW, MOST_KEPT, RunSets
 from gpt3core import cli
+from gpt3core.store import run_sets
 from sweeps.watching.run_table import Row, RunTable
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -65,6 +66,38 @@ def test_ten_thousand_runs_have_a_short_address_that_lasts(tmp_path):
     assert query.parse(words, RunSets(tmp_path).find).problem, "a file that holds others than it is named by"
     assert query.parse("set=../store", sets.find).problem
     assert query.parse("set>1", sets.find).problem == "set>1: give set= or set!="
+
+
+def test_a_set_that_was_opened_is_written_until_it_is_whole(tmp_path):
+    many = [f"d8-{i}" for i in range(FEW + 1)]
+    name = run_sets.name_of(many)
+
+    def opened():
+        sets = RunSets(tmp_path)
+        sets.learn([many])
+        assert sets.find(name) == set(many)
+        return sets
+
+    (folder := tmp_path / "sets").write_text("in the way")
+    sets = opened()
+    folder.unlink()
+    assert sets.find(name) and RunSets(tmp_path).find(name) == set(many), "tried again"
+    for damaged in ("", "[]", json.dumps(many[1:])):
+        (folder / f"{name}.json").write_text(damaged)
+        opened()
+        assert RunSets(tmp_path).find(name) == set(many)
+
+
+def test_the_answer_leads_to_its_runs_whatever_is_chosen_beside_it(tmp_path):
+    def numbered(number):
+        return [f"d{number}-{i}" for i in range(FEW + 1)]
+
+    sets = RunSets(tmp_path)
+    sets.learn([numbered(0), numbered(1)])
+    for number in range(2, 2 + 2 * MOST_KEPT):
+        sets.address(numbered(number))
+    named = [run_sets.name_of(numbered(number)) for number in range(3)]
+    assert [sets.find(name) is not None for name in named] == [True, True, False]
 
 
 def test_a_store_that_nobody_may_write_knows_its_sets_as_long_as_the_app_runs(tmp_path):

@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from analysis.estimation.solve import FitStatus
 from analysis.output import documents, text
-from analysis.output.answer import answer
+from analysis.output.answer import answer, spelt
 from dashboards import offline, run_list, summary, typeset
 from dashboards.figures import catalogue, look, style
+from dashboards.pages import tables
 from dashboards.templates import render
-from gpt3core.words import THIN, some
+from gpt3core.words import THIN, Symbols, some
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -28,7 +30,8 @@ pytestmark = pytest.mark.xdist_group("study")
         ("(N_c/N)^(alpha_N/alpha_D) + 1", "(N_c/N)<sup>α_N/α_D</sup> + 1"),
         ("[A/N + B/D]^alpha_D", "[A/N + B/D]<sup>α_D</sup>"),
         ("C^-0.13", "C<sup>−0.13</sup>"),
-        ("alpha_C 0.0587, beta 0.3: alpha-1 of alpha_run, beta", "α_C 0.0587, β 0.3: alpha-1 of alpha_run, beta"),
+        (Symbols("alpha_C 0.0587 (0.05 to 0.06), beta 3e-09"), "α_C 0.0587 (0.05 to 0.06), β 3 × 10<sup>−9</sup>"),
+        ("(seeds of one point: alpha 0.30%, beta_D 0.20%)", "(seeds of one point: alpha 0.30%, beta_D 0.20%)"),
         ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
         ("0.5 +- 0.1", "0.5 ± 0.1"),
         ("n12-1e5f00aa1e22", "n12-1e5f00aa1e22"),
@@ -41,6 +44,26 @@ def test_numbers_are_printed_as_a_paper_does(typed, printed):
         f"<sup>{p}</sup>" if up else p.replace("<", "&lt;").replace(">", "&gt;") for p, up in typeset.pieces(typed)
     )
     assert parts.replace(THIN, " ") == printed
+
+
+def test_the_parameters_of_laws_are_greek_wherever_they_are_spelt(studied):
+    fits = {n: replace(law, fit=replace(law.fit, status=FitStatus.OK)) for n, law in studied.laws.items()}
+    law = dict(spelt(replace(studied, laws=fits)))["law"]
+    groups = [
+        ("", [t for _, found in summary.groups(studied, _nowhere) for t in found if t.title[:4] in ("Laws", "Expo")])
+    ]
+    known = {"name": "", "title": "", "current": "index", "css": "", "colours": [], "runs": None}
+    drawn = {
+        "pages": [style.Page(slug="s", title="", about="", figure=None, rows=None)],
+        "drawn": {"s": ""},
+        "code": {},
+    }
+    of_page = {"figure_of": lambda *_: None, "slugs": [], "lead": [], "notes": studied.notes, "next_command": ""}
+    line = ("law", summary.linked(law, lambda runs: f"{len(runs)}.html"))
+    report = render("summary.html", **known, **drawn, **of_page, others=[line], groups=groups)
+    for markup in (report.partition("<dl>")[2], str(tables.linked(law, None))):
+        assert re.search("α(<sup>|_C|</t|'| )", markup)
+        assert not re.search(r"\b(alpha|beta)(_[A-Z])?\b", markup)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +84,11 @@ def _nowhere(_):
 
 
 def test_every_table_is_in_a_group_and_every_row_is_shown_or_counted(studied):
-    tables = {title: rows for title, _, rows in text.tables(studied)}
+    found = {title: rows for title, _, rows in text.tables(studied)}
     shown = [table for _, group in summary.groups(studied, _nowhere) for table in group]
-    assert sorted(table.title for table in shown) == sorted(tables)
+    assert sorted(table.title for table in shown) == sorted(found)
     for table in shown:
-        assert sorted(row.cells for row in (*table.rows, *table.folded)) == sorted(tables[table.title])
+        assert sorted(row.cells for row in (*table.rows, *table.folded)) == sorted(found[table.title])
         assert table.rows
     assert all(sum(t[0].startswith(b) for _, begins in summary.GROUPS for b in begins) == 1 for t in text._TABLES)
     assert summary.groups(studied, _nowhere)[0][0] == "What a larger run would reach"

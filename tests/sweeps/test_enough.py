@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpt3core.data import shards
+from gpt3core.data import shards, tokenizer
 from gpt3core.data.facts import SourceFacts
 from gpt3core.errors import UsageError
 from gpt3core.evals import enough, runner
@@ -88,6 +88,16 @@ def test_a_text_that_is_not_here_is_not_fetched_to_be_looked_at(monkeypatch):
     order = command.read(["recipe=laptop"])
     assert {"copy", "cloze_kjv"} <= set(order.grid.evals.tasks)
     command.refuse(order)
+
+
+def test_a_plan_without_tasks_loads_no_tokenizer(tales, monkeypatch):
+    loaded = []
+    load, data = tokenizer.load, make_run(tales).data
+    monkeypatch.setattr(tokenizer, "load", lambda name: loaded.append(name) or load(name))
+    enough.check(EvalSpec(tasks=()), data, 128)
+    assert not loaded
+    enough.check(EvalSpec(tasks=("addition_2",), items=8, shots=(0,)), data, 128)
+    assert loaded
 
 
 def test_programs_that_may_be_run_are_asked(tales, tmp_path):
