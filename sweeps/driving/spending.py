@@ -156,7 +156,9 @@ class Spending:
     def living(self, inventory: Inventory) -> None:
         """Take note of what the living nodes have, where that changed."""
         self._accelerators |= {node.name: node.labels.get(ACCELERATOR, "") for node in inventory}
-        self.shapes = frozenset((node.total, self._accelerators[node.name]) for node in inventory) or self.shapes
+        shapes = frozenset((node.total, self._accelerators[node.name]) for node in inventory)
+        if shapes and shapes != self.shapes:  # by the one that is kept thousands of rates are looked up
+            self.shapes = shapes
         gpus, cores = (sum(getattr(node.total, name) for node in inventory) for name in ("gpus", "cpus"))
         there = {"nodes": len(inventory), "gpus": gpus, "cores": cores}
         if inventory and there != self._living:  # none at all: it is just starting, or cannot be seen now
