@@ -328,7 +328,7 @@ class Driver:
                 self._job(state.spec, state.workers),
                 prefix=state.prefix,
                 keep=self.trunks.keep(state),
-                peak_flops=self.estimates.peak_flops(state.spec, self.spending.kind(allocation)),
+                peak_flops=self.estimates.peak_flops(state.spec, self.spending.accelerator(allocation)),
                 usd_per_hour=self.spending.price(state.run_id, allocation),
                 halvings=state.tally.halvings,
             )
@@ -365,9 +365,9 @@ class Driver:
         self.record = replace(self.record, **changes)
         self.sweep.write_record(self.record)
 
-    def _price(self, run_id: str, kind: str) -> float:
+    def _price(self, run_id: str, accelerator: str) -> float:
         state = self.states.get(run_id)
-        return self.estimates.price(None if state is None else state.spec, kind)
+        return self.estimates.price(None if state is None else state.spec, accelerator)
 
     def _loss(self, run_id: str) -> float | None:
         measured = held_out_loss(RunDir(self.root, run_id), self.evals)

@@ -113,17 +113,17 @@ class Estimates:
         kind = self.kind(state.spec, state.workers)
         return kind.workers * (kind.worker.gpus or kind.worker.cpus)
 
-    def price(self, run: RunSpec | None, kind: str = "") -> float:
+    def price(self, run: RunSpec | None, accelerator: str = "") -> float:
         """USD per hour of a GPU; of a core there is nothing to say.
 
         Args:
             run: that has it; None for a preparation, which goes where the recipe's runs do.
-            kind: of its node, where that is known; by default what the run is estimated for.
+            accelerator: of its node, where that is known; by default what the run is estimated for.
         """
         if not self.place.gpus:
             return 0.0
         of = self._recipe if run is None else self.own(run)
-        return hardware.usd_per_hour(of.plan, kind or of.placement.accelerator)
+        return hardware.usd_per_hour(of.plan, accelerator or of.placement.accelerator)
 
     def rate(self, state: RunState, shapes: Shapes = frozenset()) -> Cost:
         """What a second of a run takes, on the dearest of the living nodes that hold one of its workers.
@@ -153,15 +153,15 @@ class Estimates:
             self._layouts[key] = estimate.placed(run, own)
         return self._layouts[key]
 
-    def peak_flops(self, run: RunSpec, kind: str) -> float | None:
-        """Of a GPU, where its kind is in the table; of a core there is nothing to say.
+    def peak_flops(self, run: RunSpec, accelerator: str) -> float | None:
+        """Of a GPU, where it is in the table; of a core there is nothing to say.
 
         Args:
             run: that has it.
-            kind: of its nodes; where that is not known, what the run asks for or is estimated for.
+            accelerator: of its nodes; where that is not known, what the run asks for or is estimated for.
         """
         own = self.own(run)
-        gpu = hardware.GPUS.get(kind or own.placement.accelerator or own.plan.gpu)
+        gpu = hardware.GPUS.get(accelerator or own.placement.accelerator or own.plan.gpu)
         return gpu.peak_flops if gpu is not None and self.place.gpus else None
 
     # ------------------------------------------------------------------------------------------------- what is learned

@@ -140,7 +140,7 @@ class Spending:
         """Take up what earlier drivers left.
 
         Args:
-            price: USD per hour of a GPU of this kind that a run has; the kind is empty where its node does not say it.
+            price: USD per hour of a GPU that a run has, by its name; that is empty where its node does not say it.
             note: writes a line of the sweep's log.
         """
         self._root, self._price, self._note = sweep.root, price, note
@@ -150,13 +150,15 @@ class Spending:
         self._least = _said(sweep)
         self._open: dict[str, Spell] = {}
         self._living: dict[str, float] = {}  # what the nodes had at the last look
-        self._kinds: dict[str, str] = {}  # of the GPUs of every node that was seen
+        self._accelerators: dict[str, str] = {}  # of the GPUs of every node that was seen
         self.shapes: Shapes = frozenset()  # of the nodes that lived at the last look
 
     def living(self, inventory: Inventory) -> None:
         """Take note of what the living nodes have, where that changed."""
-        self._kinds |= {node.name: node.labels.get(ACCELERATOR, "") for node in inventory}
-        self.shapes = frozenset((node.total, self._kinds[node.name]) for node in inventory) or self.shapes
+        self._accelerators |= {node.name: node.labels.get(ACCELERATOR, "") for node in inventory}
+        shapes = frozenset((node.total, self._accelerators[node.name]) for node in inventory)
+        if shapes and shapes != self.shapes:  # by the one that is kept thousands of rates are looked up
+            self.shapes = shapes
         gpus, cores = (sum(getattr(node.total, name) for node in inventory) for name in ("gpus", "cpus"))
         there = {"nodes": len(inventory), "gpus": gpus, "cores": cores}
         if inventory and there != self._living:  # none at all: it is just starting, or cannot be seen now
@@ -192,13 +194,13 @@ class Spending:
 
     def price(self, run_id: str, allocation: Allocation) -> float:
         """USD per hour of one of a run's GPUs, on average over the nodes that it is on."""
-        prices = [n * self._price(run_id, self._kinds.get(node, "")) for node, n in allocation.items()]
+        prices = [n * self._price(run_id, self._accelerators.get(node, "")) for node, n in allocation.items()]
         return sum(prices) / max(1, sum(allocation.values()))
 
-    def kind(self, allocation: Allocation) -> str:
+    def accelerator(self, allocation: Allocation) -> str:
         """What GPUs all of these nodes have; empty where they have several or do not say it."""
-        kinds = {self._kinds.get(node, "") for node in allocation}
-        return kinds.pop() if len(kinds) == 1 else ""
+        found = {self._accelerators.get(node, "") for node in allocation}
+        return found.pop() if len(found) == 1 else ""
 
     def usd_per_second(self, run_id: str) -> float | None:
         """Of all GPUs that a run holds, None where it holds none."""

@@ -63,16 +63,16 @@ def gpu(plan: Hardware) -> Gpu:
     return GPUS[plan.gpu]
 
 
-def usd_per_hour(plan: Hardware, kind: str | None = None) -> float:
+def usd_per_hour(plan: Hardware, accelerator: str | None = None) -> float:
     """The assumed price of one GPU.
 
     Args:
-        kind: as Ray labels its nodes; by default the plan's. One that nobody gave a price has the plan's.
+        accelerator: as Ray labels its nodes; by default the plan's. One that nobody gave a price has the plan's.
     """
-    kind = kind or plan.gpu
-    if kind in plan.usd_per_gpu_hour_of:
-        return plan.usd_per_gpu_hour_of[kind]
-    return plan.usd_per_gpu_hour if plan.usd_per_gpu_hour is not None else GPUS.get(kind, gpu(plan)).usd_per_hour
+    accelerator = accelerator or plan.gpu
+    if accelerator in plan.usd_per_gpu_hour_of:
+        return plan.usd_per_gpu_hour_of[accelerator]
+    return plan.usd_per_gpu_hour if plan.usd_per_gpu_hour is not None else GPUS.get(accelerator, gpu(plan)).usd_per_hour
 
 
 def check(plan: Hardware) -> None:

@@ -16,7 +16,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.trunk import Prefix
 from sweeps.planning import estimate, hardware, mup, placing, totals, train_options, trunks
 from sweeps.planning.grid import Grid
-from sweeps.planning.recipe import Placement, Recipe
+from sweeps.planning.recipe import Hardware, Placement, Recipe
 from sweeps.planning.text import Text
 
 MOST_ROWS = 300  # more runs are summed by budget
@@ -259,20 +259,16 @@ def _budget_row(
 
 
 def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> None:
-    plans = {run.label: placing.own(recipe, run.label).plan for run in runs}
-    kinds = {plan.gpu: hardware.gpu(plan) for plan in plans.values()}
-    each = (
-        f"{gpu}: {device.peak_flops / 1e12:.0f} TFLOP/s and {device.memory_bytes / 1e9:.0f} GB a GPU; time by "
-        f"{_speed(recipe, device)}"
-        for gpu, device in kinds.items()
-    )
-    title = f"{recipe.name} on {'; on '.join(each)}"
+    owns = {run.label: placing.own(recipe, run.label) for run in runs}
+    gpus = {label: own.placement.accelerator or own.plan.gpu for label, own in owns.items()}
+    plans = {gpus[label]: own.plan for label, own in owns.items()}
+    title = f"{recipe.name} on {'; on '.join(_device(gpu, plan) for gpu, plan in plans.items())}"
     columns = ("size", "tokens", "parameters", "of D.1", "6ND of D.1", "C exact", "PF-days", "epochs")
     layout = ("GPUs", "data", "state", "tensor", "pipe", "micro", "again", "GB", "bubble", "days", "USD", "MFU")
     why: dict[str, str] = {}
     rows = []
     for run in sorted(runs, key=lambda r: (-round(r.tokens, -9), costs.params(r.model).total)):
-        own = placing.own(recipe, run.label)
+        own = owns[run.label]
         found = estimate.on_gpus(run, own.plan, own.placement)
         rows.append([*_gpt3_row(run, text), *_layout_row(found, recipe.plan.max_days)])
         if run.label not in why and found.choice is not None:
@@ -281,7 +277,7 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
     beyond = ("C exact", "MFU", "pipe", "tensor")
     terminal.table(out, title, (*columns, *layout), rows, words={"size"}, last=(*last, *beyond))
     for name, words in why.items():
-        on = f" on {plans[name].gpu}" * (len(kinds) > 1)
+        on = f" on {gpus[name]}" * (len(plans) > 1)
         out.print(f"{name}{on}: {words}", markup=False)
     out.print(
         "parameters: exact, head tied; 6ND of D.1: with Table D.1's parameter counts and tokens in whole billions; "
@@ -291,19 +287,21 @@ def _gpt3(out: Console, recipe: Recipe, runs: Sequence[RunSpec], text: Text) -> 
         "messages, and with no failures; MFU is of the model's own FLOPs. Saves take at most 4% of the time."
     )
     if recipe.plan.usd_per_gpu_hour is None:
-        for gpu, device in kinds.items():
-            if gpu not in recipe.plan.usd_per_gpu_hour_of:
-                key = f"plan.usd_per_gpu_hour{f'_of={{{gpu}: ...}}' * (len(kinds) > 1)}"
-                out.print(
-                    f"USD at {device.usd_per_hour:.2f} a {gpu}-hour, a round figure: set {key} to yours.", markup=False
-                )
+        for gpu, plan in plans.items():
+            if gpu not in plan.usd_per_gpu_hour_of:
+                key = f"plan.usd_per_gpu_hour{f'_of={{{gpu}: ...}}' * (len(plans) > 1)}"
+                usd = hardware.usd_per_hour(plan, gpu)
+                out.print(f"USD at {usd:.2f} a {gpu}-hour, a round figure: set {key} to yours.", markup=False)
 
 
-def _speed(recipe: Recipe, device: hardware.Gpu) -> str:
-    """Where the time of a step comes from."""
-    if recipe.plan.mfu is not None:
-        return f"plan.mfu, {recipe.plan.mfu:.0%} of the peak while a GPU works"
-    return f"what was published ({device.source})"
+def _device(gpu: str, plan: Hardware) -> str:
+    """What is assumed of a GPU, and where the time of a step comes from."""
+    device, known = hardware.gpu(plan), gpu if gpu == plan.gpu else f"{gpu}, estimated as {plan.gpu}"
+    speed = f"what was published ({device.source})"
+    if plan.mfu is not None:
+        speed = f"plan.mfu, {plan.mfu:.0%} of the peak while a GPU works"
+    peak, memory = device.peak_flops / 1e12, device.memory_bytes / 1e9
+    return f"{known}: {peak:.0f} TFLOP/s and {memory:.0f} GB a GPU; time by {speed}"
 
 
 def _gpt3_row(run: RunSpec, text: Text) -> list[str]:

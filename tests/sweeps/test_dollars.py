@@ -42,6 +42,18 @@ def test_the_plan_of_two_kinds_counts_and_prices_each(known_text, capsys):
     assert "{A100: ...}" not in said
 
 
+def test_the_plan_of_a_gpu_that_is_in_no_table_says_its_own_price(known_text, capsys):
+    words = [*GPT3, "placement.accelerator=L4"]
+    said = plan_of([*words, "plan.usd_per_gpu_hour_of={L4: 0.7}"], capsys)
+    assert "gpt3 on L4, estimated as H100: 989 TFLOP/s" in said
+    assert "USD at 0.70 a L4-hour for 2 runs" in said
+    assert "H100-hour" not in said
+    assert "to yours" not in said
+    unpriced = plan_of(words, capsys)
+    assert "USD at 3.00 a L4-hour, a round figure: set plan.usd_per_gpu_hour to yours." in unpriced
+    assert "H100-hour" not in unpriced
+
+
 def test_a_plan_holds_to_a_limit_of_dollars_what_each_kind_costs(known_text, capsys):
     said = plan_of([*GPT3, *TWO_KINDS, "limit.usd=100"], capsys)
     small, large = grid.build(recipe.load(GPT3), "0" * 64).runs
