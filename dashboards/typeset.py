@@ -10,7 +10,7 @@ from gpt3core.words import MINUS, THIN, Symbols
 _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
 _POWER = r"(?<=[\w)\]])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
-_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", **{f"alpha_{of}": f"α_{of}" for of in "CNDS"}}
+_GREEK = {"alpha": "α", "beta": "β", "eta": "η", **{f"alpha_{of}": f"α_{of}" for of in "CNDS"}}
 # in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on
 _SAID = re.compile(
     r"(?<![\w.^+-])(?:\w\^)?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?[kMBT%]?(?!\w)(?: \([^()]* to [^()]*\))?"

@@ -35,26 +35,27 @@ def run(
     mesh: Mesh | None = None,
     peak_flops: float | None = None,
     usd_per_hour: float = 0.0,
+    share: float = 1.0,
     in_parts: bool = False,
     **options: Any,
 ) -> dict[str, Any] | None:
     """Train one run, once, and evaluate it; returns its result on rank 0, None on the others.
 
-    A run that is trained already is only evaluated, and only where this evaluation was not made. Every rank goes
-    through the same steps, to the end; what fails on one of them fails on all.
+    A run that is trained already is only evaluated, where this evaluation was not made. Every rank goes through the
+    same steps; what fails on one fails on all.
 
     Args:
         mesh: this process's place among the ranks.
-        peak_flops, usd_per_hour: of one device, for the result's mfu and cost; on CPUs there is no peak to speak of.
+        peak_flops, usd_per_hour, share: of one device, and what a rank has of it; on CPUs there is no peak to speak of.
         in_parts: write the evaluation task by task too: a stop or a death in between costs one task.
         options: see ``Trainer``.
 
     Raises:
         ValueError: when ranks were given different specifications, or a layout that cannot cut the run.
-        BusyError: when another live process has the run, or has taken it over from this one (LostError).
-        StoppedError: when asked to stop.
+        BusyError, StoppedError: when another live process has the run, or took it over (LostError); when asked to stop.
     """
     mesh, folder = mesh or Mesh(), RunDir(root, spec.run_id)
+    devices = Devices(count=mesh.world_size * share, usd_per_hour=usd_per_hour, peak_flops=peak_flops)
     _agree(mesh, spec, evals)
     with contextlib.ExitStack() as held:
         result, damage = mesh.first(lambda: _take_up(folder, spec, held))
@@ -63,7 +64,6 @@ def run(
         _require_version(spec)
         if spec.labelled is not None:
             options["deal"] = _labelled
-        devices = Devices(count=mesh.world_size, usd_per_hour=usd_per_hour, peak_flops=peak_flops)
         here = Trainer(spec, root, mesh=mesh, damage=damage, folder=folder, devices=devices, **options)
         if result is not None and here.step < int(result.get("steps", spec.steps)):
             raise StoreError(
@@ -223,7 +223,7 @@ def _result(here: Trainer, status: str) -> dict[str, Any]:
         "device": timing.machine(here.device),
         "gpu_hours": spent.device_seconds / 3600 if here.device == "cuda" else 0.0,
         "cost": spent.usd,
-        "mfu": flops / spent.peak_flops if spent.peak_flops else None,
+        "mfu": flops / spent.possible_flops if spent.possible_flops else None,
         "tokens_per_second": round(trained / seconds, 1),
         "flops_per_second": round(flops / seconds),
         "torch": torch.__version__,

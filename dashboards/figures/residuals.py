@@ -11,6 +11,7 @@ from analysis.laws import CHINCHILLA
 from analysis.study import Study
 from dashboards.figures.look import AXIS
 from dashboards.figures.style import Page, add_runs, axes, behind
+from gpt3core.words import Symbols
 
 
 def residuals(study: Study) -> Page:
@@ -30,11 +31,11 @@ def residuals(study: Study) -> Page:
         add_runs(figure, table, table.D, found.ln_residual)
         figure.add_hline(y=0, line={"color": AXIS, "width": 1})
         shown = ", ".join(f"{name} {value:.3g}" for name, value in fit.params.items())
-        about = (
+        about = Symbols(
             f"{fit.law.equation} with {shown}: {fit.status.value}{' - ' + fit.reason if fit.reason else ''}. "
             f"Patterns here are misfit, not noise."
         )
     else:
-        about = f"{fit.law.equation} was not fitted: {fit.reason}."
+        about = Symbols(f"{fit.law.equation} was not fitted: {fit.reason}.")
     axes(figure, "training tokens", "ln measured - ln fitted")
     return Page(slug="residuals", title="Residuals of L(N,D)", about=about, figure=figure, rows=rows)

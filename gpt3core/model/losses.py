@@ -104,7 +104,7 @@ class _WideHead(_Head):
     def learn(self, gradient: Tensor, x: Tensor, dx: Tensor) -> None:
         if self.across is None:
             self.across = self.weight.t().contiguous()
-        if x.size(1) <= products.NARROW:
+        if x.size(1) <= products.LEAST_SIDE:
             dx.copy_(products.linear(self.across, gradient).t())
         else:
             dx.copy_(products.linear(gradient, self.across))

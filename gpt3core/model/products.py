@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 ROWS = 8  # fewer are read faster by MKL
-NARROW = 16  # matrices with a side up to this are learnt faster by MKL (on Zen 5; at 32 oneDNN takes two thirds)
+LEAST_SIDE = 16  # matrices with a side up to this are learnt faster by MKL (on Zen 5; at 32 oneDNN takes two thirds)
 
 
 def whole_width(device: str) -> AbstractContextManager[Any]:
@@ -76,7 +76,7 @@ def require() -> None:
 
 def learnt(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As ``linear``, with a backward pass; of what is narrow, not fp32 or not here as it lies, by torch."""
-    if min(weight.shape) <= NARROW or not plain(x, weight, bias):
+    if min(weight.shape) <= LEAST_SIDE or not plain(x, weight, bias):
         return F.linear(x, weight, bias)
     found: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return found

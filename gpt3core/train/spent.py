@@ -11,7 +11,7 @@ from typing import Any
 class Devices:
     """Those of an attempt."""
 
-    count: int = 1
+    count: float = 1
     usd_per_hour: float = 0.0  # of one
     peak_flops: float | None = None  # a second, of one; None where it is not known, as of CPUs
 
@@ -23,7 +23,7 @@ class Spent:
     train_seconds: float = 0.0
     device_seconds: float = 0.0
     usd: float = 0.0
-    peak_flops: float | None = 0.0  # that the devices could have done; None where it is not known of some of them
+    possible_flops: float | None = 0.0  # of the devices in that time; None where it is not known of some of them
 
     def plus(self, seconds: float, devices: Devices) -> Spent:
         """With so long a training on such devices."""
@@ -32,7 +32,7 @@ class Spent:
             train_seconds=self.train_seconds + seconds,
             device_seconds=self.device_seconds + of_all,
             usd=self.usd + of_all / 3600 * devices.usd_per_hour,
-            peak_flops=None if self.peak_flops is None or peak is None else self.peak_flops + of_all * peak,
+            possible_flops=None if self.possible_flops is None or peak is None else self.possible_flops + of_all * peak,
         )
 
 

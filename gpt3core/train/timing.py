@@ -64,7 +64,8 @@ def choose(
     allowed = [
         c
         for c in CANDIDATES
-        if c.satisfies(precision, kernel) and (kernel == c.kernel or (possible(c, device) and c.kernel not in without))
+        if c.satisfies(precision, kernel)
+        and (kernel == c.kernel or (_worth_timing(c, device) and c.kernel not in without))
     ]
     if len(allowed) == 1:
         return allowed[0]
@@ -92,13 +93,15 @@ def excluded(spec: RunSpec) -> set[str]:
 
 
 def possible(numerics: Numerics, device: str) -> bool:
-    """Whether this machine can train so, and may win by it.
-
-    Functions in C are the CPU's, and need a compiler; products by oneDNN are for processors where it is the faster.
-    """
+    """Whether this machine can train so: functions in C are the CPU's, and need a compiler; some need oneDNN too."""
     if numerics.kernel in BUILT and (device != "cpu" or native.library() is None):
         return False
-    return numerics.kernel != WIDE or products.taken_for_less()
+    return numerics.kernel != WIDE or products.there()
+
+
+def _worth_timing(numerics: Numerics, device: str) -> bool:
+    """Whether it may win: products by oneDNN do on processors of which torch's own take half."""
+    return possible(numerics, device) and (numerics.kernel != WIDE or products.taken_for_less())
 
 
 def step_seconds(model: ModelSpec, candidates: Sequence[Numerics], device: str) -> dict[Numerics, float]:

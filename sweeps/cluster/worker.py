@@ -303,6 +303,7 @@ def _run(
             halvings=job.halvings,
             peak_flops=job.peak_flops,
             usd_per_hour=job.usd_per_hour,
+            share=assignment.shape.gpus or 1.0,
             report=report,
             stop=stop,
             in_parts=in_parts,

@@ -328,7 +328,7 @@ class Driver:
                 self._job(state.spec, state.workers),
                 prefix=state.prefix,
                 keep=self.trunks.keep(state),
-                peak_flops=self.estimates.peak_flops(state.spec, self.spending.accelerator(allocation)),
+                peak_flops=self.estimates.peak_flops(state.spec, self.spending.accelerators(allocation)),
                 usd_per_hour=self.spending.price(state.run_id, allocation),
                 halvings=state.tally.halvings,
             )

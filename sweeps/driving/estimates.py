@@ -126,15 +126,16 @@ class Estimates:
         return hardware.usd_per_hour(of.plan, accelerator or of.placement.accelerator)
 
     def rate(self, state: RunState, shapes: Shapes = frozenset()) -> Cost:
-        """What a second of a run takes, on the dearest of the living nodes that hold one of its workers.
+        """What a second of a run takes, on the dearest of the living nodes that hold what of it stays together.
 
         Args:
-            shapes: of these nodes; where none holds one, it costs what it is estimated for.
+            shapes: of these nodes; where none does, it costs what it is estimated for.
         """
         key = state.spec.label, state.workers, shapes
         if key not in self._rates:
             devices, asked = self.devices(state), self.kind(state.spec, state.workers)
-            there = {gpu for total, gpu in shapes if total.fits(asked.worker) and asked.accelerator in ("", gpu)}
+            least = asked.worker.times(asked.together)
+            there = {gpu for total, gpu in shapes if total.fits(least) and asked.accelerator in ("", gpu)}
             price = max(self.price(state.spec, gpu) for gpu in there or {""})
             self._rates[key] = Cost(devices, devices * price / 3600)
         return self._rates[key]
@@ -153,16 +154,17 @@ class Estimates:
             self._layouts[key] = estimate.placed(run, own)
         return self._layouts[key]
 
-    def peak_flops(self, run: RunSpec, accelerator: str) -> float | None:
-        """Of a GPU, where it is in the table; of a core there is nothing to say.
+    def peak_flops(self, run: RunSpec, accelerators: Mapping[str, int]) -> float | None:
+        """Of one of a run's GPUs, on average; None where one is in no table. Of a core there is nothing to say.
 
         Args:
-            run: that has it.
-            accelerator: of its nodes; where that is not known, what the run asks for or is estimated for.
+            accelerators: of how many workers; where one is not known, what the run asks for or is estimated for.
         """
         own = self.own(run)
-        gpu = hardware.GPUS.get(accelerator or own.placement.accelerator or own.plan.gpu)
-        return gpu.peak_flops if gpu is not None and self.place.gpus else None
+        asked = own.placement.accelerator or own.plan.gpu
+        found = [(hardware.GPUS.get(name or asked), n) for name, n in (accelerators or {"": 1}).items()]
+        peaks = [gpu.peak_flops * n for gpu, n in found if gpu is not None]
+        return sum(peaks) / sum(n for _, n in found) if self.place.gpus and len(peaks) == len(found) else None
 
     # ------------------------------------------------------------------------------------------------- what is learned
 

@@ -92,14 +92,14 @@ class Outlook:
     def _under_way(self, states: Mapping[str, RunState], now: float, wall: float) -> dict[str, Any]:
         where = {run.run_id: run.allocation for run in self.cluster.running()}
         return {
-            s.run_id: self._of_run(s, self.spending.accelerator(where.get(s.run_id, {})), now, wall)
+            s.run_id: self._of_run(s, self.spending.accelerators(where.get(s.run_id, {})), now, wall)
             for s in states.values()
             if s.phase == Phase.RUNNING
         }
 
-    def _of_run(self, state: RunState, accelerator: str, now: float, wall: float) -> dict[str, Any]:
+    def _of_run(self, state: RunState, accelerators: Mapping[str, int], now: float, wall: float) -> dict[str, Any]:
         held, flops = self.spending.since(state.run_id, now), self.estimates.flops_per_second(state)
-        devices, peak = self.estimates.devices(state), self.estimates.peak_flops(state.spec, accelerator)
+        devices, peak = self.estimates.devices(state), self.estimates.peak_flops(state.spec, accelerators)
         return {
             "since": None if held is None else round(wall - held, 1),
             "ends": round(wall + self.estimates.left(state), 1),

@@ -9,6 +9,7 @@ said in status.json.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,13 +195,15 @@ class Spending:
 
     def price(self, run_id: str, allocation: Allocation) -> float:
         """USD per hour of one of a run's GPUs, on average over the nodes that it is on."""
-        prices = [n * self._price(run_id, self._accelerators.get(node, "")) for node, n in allocation.items()]
+        prices = [n * self._price(run_id, name) for name, n in self.accelerators(allocation).items()]
         return sum(prices) / max(1, sum(allocation.values()))
 
-    def accelerator(self, allocation: Allocation) -> str:
-        """What GPUs all of these nodes have; empty where they have several or do not say it."""
-        found = {self._accelerators.get(node, "") for node in allocation}
-        return found.pop() if len(found) == 1 else ""
+    def accelerators(self, allocation: Allocation) -> Counter[str]:
+        """How many of its workers are on nodes with which GPUs; empty names where nodes do not say it."""
+        found: Counter[str] = Counter()
+        for node, n in allocation.items():
+            found[self._accelerators.get(node, "")] += n
+        return found
 
     def usd_per_second(self, run_id: str) -> float | None:
         """Of all GPUs that a run holds, None where it holds none."""

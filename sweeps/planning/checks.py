@@ -13,6 +13,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import INSTRUCTED
 from gpt3core.hints import nearest
 from gpt3core.model import patterns
+from gpt3core.numerics import BUILT
 from gpt3core.parallel.layout import Layout, noise_scale_problem
 from gpt3core.spec import DECAYS, PRETRAINING, RunSpec
 from gpt3core.store import sweepdir
@@ -63,7 +64,13 @@ def check(recipe: Recipe) -> None:
     _check_cluster(recipe)
     limits.check(recipe)
     check_model(recipe.family, recipe)
+    _check_kernel(recipe)
     precedence.check(recipe)
+
+
+def _check_kernel(recipe: Recipe) -> None:
+    if recipe.kernel in BUILT and (recipe.placement.gpus or recipe.family == "gpt3"):
+        raise UsageError(f"kernel={recipe.kernel} is for CPUs, and these runs are on GPUs: leave it out, or give sdpa")
 
 
 def check_placements(recipe: Recipe) -> None:

@@ -156,12 +156,6 @@ def _check_cluster(recipe: Recipe, kinds: Set[str | None]) -> None:
                 f"plan.gpus={plan.gpus} are {are}, and runs ask for {asked}: say how many of them there are, like "
                 f"plan.gpus_of='{{{asked}: 8}}'"
             )
-    if plan.gpus_of and not counts[first]:
-        raise UsageError(
-            f"plan.gpus={plan.gpus} are {are}, so none is the plan.gpu={first} that runs without placement.accelerator "
-            "are estimated and priced as: give the kind that most GPUs are as plan.gpu (as placement.accelerator where "
-            f"it is none of {', '.join(hardware.GPUS)}), and leave it out of plan.gpus_of"
-        )
     for priced in plan.usd_per_gpu_hour_of:
         if priced not in counts:
             raise UsageError(
@@ -180,6 +174,19 @@ def check_labels(recipe: Recipe, labels: Iterable[str]) -> None:
             raise UsageError(
                 f"placement_of.{label[:40]}: no such size{nearest(label, known)}; the recipe's sizes are {there}"
             )
+    _check_estimated(recipe, known)
+
+
+def _check_estimated(recipe: Recipe, labels: Sequence[str]) -> None:
+    """Refuse to estimate runs for a GPU of which the cluster has none."""
+    plan, counts = recipe.plan, cluster_gpus(recipe)
+    first, are = next(iter(counts)), ", ".join(f"{n} of {kind}" for kind, n in counts.items() if n)
+    if plan.gpus_of and not counts[first] and any(of(recipe, label).accelerator is None for label in labels):
+        raise UsageError(
+            f"plan.gpus={plan.gpus} are {are}, so none is the plan.gpu={first} that runs without placement.accelerator "
+            "are estimated and priced as: give the kind that most GPUs are as plan.gpu (as placement.accelerator where "
+            f"it is none of {', '.join(hardware.GPUS)}), and leave it out of plan.gpus_of"
+        )
 
 
 def workers_of(recipe: Recipe) -> Sequence[int]:

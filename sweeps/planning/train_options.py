@@ -17,7 +17,7 @@ class Train:
     """Off by default, as in GPT-3: a run with any of these is no point on the law of runs without."""
 
     dropout: float = 0.0  # of the embedding and of what attention and MLP add (GPT-2: 0.1)
-    attention_dropout: float = 0.0  # of attention probabilities (GPT-2: 0.1); any kernel but native
+    attention_dropout: float = 0.0  # of attention probabilities (GPT-2: 0.1); any kernel but native and wide
     label_smoothing: float = 0.0  # of the training loss; the loss that is reported stays the plain one
     lr_noise: float = 0.0  # standard deviation of the learning rate's logarithm, drawn anew each step
     # early stopping: such a run is no point on a law, and fits leave it out

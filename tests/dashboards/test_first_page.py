@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from analysis.estimation.solve import FitStatus
+from analysis.laws import EXPONENT_NAMES
 from analysis.output import documents, text
 from analysis.output.answer import answer, spelt
 from dashboards import offline, run_list, summary, typeset
@@ -44,6 +45,10 @@ def test_numbers_are_printed_as_a_paper_does(typed, printed):
         f"<sup>{p}</sup>" if up else p.replace("<", "&lt;").replace(">", "&gt;") for p, up in typeset.pieces(typed)
     )
     assert parts.replace(THIN, " ") == printed
+
+
+def test_every_exponent_of_a_law_has_its_letter():
+    assert {name for name in EXPONENT_NAMES if typeset._greek(name) == name} == set()
 
 
 def test_the_parameters_of_laws_are_greek_wherever_they_are_spelt(studied):

@@ -85,7 +85,7 @@ def test_what_is_learnt_is_as_exact_as_by_torch(called, outputs, width, asked, b
 def test_it_is_chosen_where_it_can_win_and_a_run_keeps_it_elsewhere(wins, tiny_run, isolated, monkeypatch):
     monkeypatch.setattr(products, "taken_for_less", lambda: wins)
     monkeypatch.setattr(timing, "step_seconds", lambda _, asked, __: {c: float(c.kernel != "wide") for c in asked})
-    assert timing.possible(FP32, "cpu") is wins
+    assert timing.possible(FP32, "cpu"), "what a sweep has settled holds on all of its nodes"
     assert not timing.possible(FP32, "cuda")
     assert timing.choose(tiny_run.model) == (FP32 if wins else Numerics(precision="fp32", kernel="softmax"))
     assert registry.of(tiny_run.model).build(tiny_run.model, kernel="wide")

@@ -44,17 +44,25 @@ def test_a_run_that_moved_to_other_devices_costs_what_each_attempt_did(tiny_run,
     assert result["mfu"] == pytest.approx(flops / (1e9 * first + 4e9 * rest))
 
 
+def test_a_run_on_a_share_of_a_device_costs_that_share(tiny_run, isolated):
+    result = run(tiny_run, isolated, usd_per_hour=3600.0, peak_flops=1e9, share=0.5)
+    (state,) = [files.read_object(RunDir(isolated, tiny_run.run_id).checkpoint(tiny_run.steps) / "state.json")]
+    assert result["cost"] == state["device_seconds"] == pytest.approx(state["train_seconds"] / 2)
+    flops = costs.train_flops(tiny_run.model, tiny_run.tokens)
+    assert result["mfu"] == pytest.approx(flops / (1e9 * state["device_seconds"]))
+
+
 def test_what_older_checkpoints_do_not_say_is_as_with_the_devices_of_now():
     now = spent.Devices(count=2, usd_per_hour=3600.0, peak_flops=10.0)
     assert spent.before({"train_seconds": 3.0}, now) == spent.Spent().plus(3.0, now)
     grown = spent.before({"train_seconds": 3.0, "device_seconds": 3.0}, now)
-    assert vars(grown) == {"train_seconds": 3.0, "device_seconds": 3.0, "usd": 3.0, "peak_flops": 30.0}
-    known = {**vars(grown), "usd": 0.5, "peak_flops": None}
+    assert vars(grown) == {"train_seconds": 3.0, "device_seconds": 3.0, "usd": 3.0, "possible_flops": 30.0}
+    known = {**vars(grown), "usd": 0.5, "possible_flops": None}
     assert vars(spent.before({**known, "step": 1}, now).plus(1.0, now)) == {
         "train_seconds": 4.0,
         "device_seconds": 5.0,
         "usd": 2.5,
-        "peak_flops": None,
+        "possible_flops": None,
     }
 
 

@@ -8,6 +8,8 @@ from gpt3core.store.sweepdir import SweepDir
 from gpt3core.words import duration
 from sweeps import command
 from sweeps.driving import spending
+from sweeps.driving.estimates import Estimates
+from sweeps.driving.run_state import RunState
 from sweeps.planning import estimate, grid, hardware, recipe
 from sweeps.planning.recipe import Hardware
 from sweeps.scheduling.inventory import ACCELERATOR, Node, Resources
@@ -92,11 +94,36 @@ def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
         (["plan.usd_per_gpu_hour_of={A100: -1}"], "plan.usd_per_gpu_hour_of.A100=-1.0: US dollars, from 0"),
         ([*OWN, "plan.usd_per_gpu_hour_of={H10O: 2}"], "H10O has no effect.*did you mean H100"),
         (["limit.usd=5", "plan.usd_per_gpu_hour=0"], "limit.usd=5 has no effect"),
+        (["kernel=wide"], "kernel=wide is for CPUs, and these runs are on GPUs"),
     ],
 )
 def test_numbers_and_prices_without_a_meaning_are_refused(words, sentence):
     with pytest.raises(ValueError, match=sentence):
         grid.build(recipe.load([*GPT3, *words]), "0" * 64)
+
+
+def test_a_cluster_of_one_other_kind_is_estimated_where_all_sizes_name_it():
+    words = [*GPT3, "plan.gpus=8", "plan.gpus_of={A100: 8}"]
+    named = "placement_of={125M: {accelerator: A100}, 1.3B: {accelerator: A100}}"
+    assert grid.build(recipe.load([*words, named]), "0" * 64).runs
+
+
+def test_a_waiting_run_is_priced_by_nodes_that_hold_what_stays_together():
+    chosen = recipe.load([*GPT3, "placement.workers=4", "placement.tensor=4", "plan.usd_per_gpu_hour_of={A100: 0.1}"])
+    estimates = Estimates(chosen)
+    state = RunState(spec=grid.build(chosen, "0" * 64).runs[0])
+    eight, two = Resources(cpus=64, gpus=8), Resources(cpus=64, gpus=2)
+    rate = estimates.rate(state, frozenset([(eight, "A100"), (two, "H100")]))
+    assert rate.usd == pytest.approx(4 * 0.1 / 3600)
+
+
+def test_the_peak_of_a_gang_is_the_mean_of_its_gpus_and_unknown_where_one_is():
+    chosen = recipe.load([*GPT3, "plan.gpu=A100"])
+    estimates, run = Estimates(chosen), grid.build(chosen, "0" * 64).runs[0]
+    h100, a100 = (hardware.GPUS[name].peak_flops for name in ("H100", "A100"))
+    assert estimates.peak_flops(run, {"H100": 3, "": 1}) == pytest.approx((3 * h100 + a100) / 4)
+    assert estimates.peak_flops(run, {}) == a100
+    assert estimates.peak_flops(run, {"H100": 1, "L4": 1}) is None
 
 
 def two_kinds(world, root, kinds=("H100", "L4")):
