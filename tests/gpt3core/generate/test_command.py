@@ -101,7 +101,7 @@ def test_beams(store, generate):
 def test_the_end_of_the_context_is_said(store, generate):
     options = (f"run={store[1].run_id}", "prompt=the", "tokens=90", "temperature=0")
     found = generate(*options)
-    note = "note: the text ends where the context of 32 tokens does; roll=true goes on\n"
+    note = "note: the text ends where the context of 32 tokens does; with roll=true the command goes on\n"
     assert (found.returncode, found.stderr) == (0, note)
     rolled = generate(*options, "roll=true")
     assert rolled.stdout.startswith(found.stdout[:-1])
