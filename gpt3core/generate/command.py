@@ -132,7 +132,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"the prompt has {len(ids)} tokens, and {n_ctx} fit the context of this run: shorten it")
     cut = _search(here, ids, given, how) if isinstance(how, Search) else _draw(here, ids, given, how)
     if cut:
-        print(f"note: the text ends where the context of {n_ctx} tokens does; with roll=true the command goes on", file=sys.stderr)
+        ends = f"the text ends where the context of {n_ctx} tokens does"
+        print(f"note: {ends}; with roll=true the command goes on", file=sys.stderr)
     return 0
 
 
