@@ -34,7 +34,7 @@ def test_a_gang_starts_within_its_reservation_while_small_runs_keep_coming(launc
             if update.state != "running":
                 assert update.state == "done", update.error
                 ended += ends.pop(update.run_id) > 0
-        if ended >= 2 * total and gang not in waiting:  # every worker is warm, every GPU busy
+        if ended >= 2 * total and gang not in waiting and ends:  # every worker is warm, and some GPU is busy
             waiting.insert(0, replace(gang, queued=waiting[0].queued - 0.5))
             gang = waiting[0]
         now = time.monotonic()
