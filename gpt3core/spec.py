@@ -273,10 +273,6 @@ def as_dict(spec: Any) -> dict[str, Any]:
     return {name: as_dict(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
-AN_OBJECT = "an object with fields"
-PLAIN: dict[Any, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
-
-
 def canonical_json(data: Any) -> str:
     """JSON with one spelling: sorted keys, no spaces, shortest floats, no NaN."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -285,6 +281,10 @@ def canonical_json(data: Any) -> str:
 def to_json(spec: Any) -> str:
     """The whole specification, labels included, as readable JSON."""
     return json.dumps(as_dict(spec), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+AN_OBJECT = "an object with fields"
+PLAIN: dict[Any, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def from_dict(cls: type[Any], data: Any) -> Any:

@@ -21,8 +21,6 @@ ABOUT = (
     "How much compute A needs for the loss that B reaches, in units of B's. Bars are 95% intervals; open marks lie "
     "beyond the data; filled marks that are told from one are larger."
 )
-
-
 FARTHEST = 100.0  # factor beyond which a bar leaves the axis
 MARGIN = 0.02  # of the axis, in decades
 

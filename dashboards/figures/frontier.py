@@ -89,9 +89,8 @@ def beside_published(study: Study) -> Page:
     """The same with all published results laid over it, a page of its own."""
     page = frontier(study, overlay.PUBLISHED)
     compute = np.log10([float(c) for trace in page.figure.data for c in trace.x if c])
-    page.figure.update_xaxes(
-        range=[compute.min() - 0.3, compute.max() + 0.3]
-    )  # of its own a phone makes room for names
+    # by itself the axis makes room for the names beside lines: on a phone, dozens of decades
+    page.figure.update_xaxes(range=[compute.min() - 0.3, compute.max() + 0.3])
     rows = pd.concat([page.rows.assign(source=study.runs.name), overlay.rows(overlay.PUBLISHED)], ignore_index=True)
     return replace(page, slug="published", title="Beside published results", rows=rows)
 

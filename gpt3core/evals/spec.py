@@ -41,8 +41,6 @@ class EvalSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        if not all(isinstance(task, str) for task in self.tasks):
-            raise ValueError(f"evals.tasks={list(self.tasks)!r:.80}: names are needed")
         object.__setattr__(self, "shots", tuple(int(k) for k in self.shots))
         require_positive(self, "items", "validation_tokens", "seeds", where="evals.")
         if any(k < 0 for k in self.shots):

@@ -21,6 +21,7 @@ from typing import Any
 from torch.distributed import distributed_c10d
 
 from gpt3core.pulse import HERE, LONG_SECONDS, Pulse
+from gpt3core.words import some
 
 BEAT_SECONDS = 1.0
 LEFT = "left"  # a rank's last word
@@ -126,8 +127,7 @@ def _numbered(ranks: Sequence[int]) -> str:
     """``rank 2 waits``, ``ranks 0, 1 wait``."""
     if len(ranks) == 1:
         return f"rank {ranks[0]} waits"
-    more = f" and {len(ranks) - 8} more" if len(ranks) > 8 else ""
-    return f"ranks {', '.join(map(str, ranks[:8]))}{more} wait"
+    return f"ranks {some(list(map(str, ranks)))} wait"
 
 
 @contextmanager

@@ -45,18 +45,7 @@ class SweepRecord:
 
     def __post_init__(self) -> None:
         for name in ("runs", "not_taken"):
-            ids = getattr(self, name)
-            if not isinstance(ids, list | tuple) or not all(isinstance(run_id, str) for run_id in ids):
-                raise ValueError(f"{name}={ids!r:.50}: a list of run ids is needed")
-            object.__setattr__(self, name, tuple(sorted(ids)))
-        for name in ("numerics", "pruned", "few_shot"):
-            if not isinstance(getattr(self, name), dict) or not all(
-                isinstance(value, dict) for value in getattr(self, name).values()
-            ):
-                raise ValueError(f"{name}={getattr(self, name)!r:.50}: objects by their names are needed")
-        for run_id, figures in self.pruned.items():
-            if not all(isinstance(v, int | float) for v in figures.values()):
-                raise ValueError(f"pruned.{run_id}={figures!r:.50}: numbers by their names are needed")
+            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
         for eval_id, asked in self.few_shot.items():
             if specs.from_dict(EvalSpec, asked).eval_id != eval_id:
                 raise ValueError(f"few_shot.{eval_id}={asked!r:.80}: an evaluation by its own id is needed")

@@ -110,8 +110,7 @@ class Estimates:
 
     def devices(self, state: RunState) -> float:
         """GPUs that a run takes, or would; cores where it has none."""
-        kind = self.kind(state.spec, state.workers)
-        return kind.workers * (kind.worker.gpus or kind.worker.cpus)
+        return self.kind(state.spec, state.workers).devices
 
     def price(self, run: RunSpec | None, accelerator: str = "") -> float:
         """USD per hour of a GPU; of a core there is nothing to say.

@@ -141,8 +141,8 @@ def _check_kinds(recipe: Recipe) -> None:
 
 def _check_cluster(recipe: Recipe, kinds: Set[str | None]) -> None:
     """Refuse what the GPUs of ``plan.gpus`` do not have: kinds that runs ask for or are estimated for, or prices."""
-    plan, counts = recipe.plan, cluster_gpus(recipe)
-    first, are = next(iter(counts)), ", ".join(f"{n} of {kind}" for kind, n in counts.items() if n)
+    plan, counts, are = recipe.plan, cluster_gpus(recipe), _are(recipe)
+    first = next(iter(counts))
     for kind, count in plan.gpus_of.items():
         if count < 1 or counts[first] < 0:
             raise UsageError(f"plan.gpus_of.{kind}={count}: GPUs of that kind, from 1 to plan.gpus={plan.gpus} in all")
@@ -153,16 +153,21 @@ def _check_cluster(recipe: Recipe, kinds: Set[str | None]) -> None:
     for asked in kinds:
         if asked is not None and not counts.get(asked):
             raise UsageError(
-                f"plan.gpus={plan.gpus} are {are}, and runs ask for {asked}: say how many of them there are, like "
-                f"plan.gpus_of='{{{asked}: 8}}'"
+                f"{are}, and runs ask for {asked}: say how many of them there are, like plan.gpus_of='{{{asked}: 8}}'"
             )
     for priced in plan.usd_per_gpu_hour_of:
         if priced not in counts:
             raise UsageError(
-                f"plan.usd_per_gpu_hour_of.{priced[:40]} has no effect: plan.gpus={plan.gpus} are {are}"
+                f"plan.usd_per_gpu_hour_of.{priced[:40]} has no effect: {are}"
                 f"{nearest(priced, list(counts))}; leave it out, or say how many there are, like "
                 f"plan.gpus_of='{{{priced[:40]}: 8}}'"
             )
+
+
+def _are(recipe: Recipe) -> str:
+    """What the GPUs of ``plan.gpus`` are, in words."""
+    counts = ", ".join(f"{n} of {kind}" for kind, n in cluster_gpus(recipe).items() if n)
+    return f"plan.gpus={recipe.plan.gpus} are {counts}"
 
 
 def check_labels(recipe: Recipe, labels: Iterable[str]) -> None:
@@ -179,11 +184,10 @@ def check_labels(recipe: Recipe, labels: Iterable[str]) -> None:
 
 def _check_estimated(recipe: Recipe, labels: Sequence[str]) -> None:
     """Refuse to estimate runs for a GPU of which the cluster has none."""
-    plan, counts = recipe.plan, cluster_gpus(recipe)
-    first, are = next(iter(counts)), ", ".join(f"{n} of {kind}" for kind, n in counts.items() if n)
-    if plan.gpus_of and not counts[first] and any(of(recipe, label).accelerator is None for label in labels):
+    first, count = next(iter(cluster_gpus(recipe).items()))
+    if recipe.plan.gpus_of and not count and any(of(recipe, label).accelerator is None for label in labels):
         raise UsageError(
-            f"plan.gpus={plan.gpus} are {are}, so none is the plan.gpu={first} that runs without placement.accelerator "
+            f"{_are(recipe)}, so none is the plan.gpu={first} that runs without placement.accelerator "
             "are estimated and priced as: give the kind that most GPUs are as plan.gpu (as placement.accelerator where "
             f"it is none of {', '.join(hardware.GPUS)}), and leave it out of plan.gpus_of"
         )

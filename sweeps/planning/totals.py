@@ -41,8 +41,7 @@ class Timed:
     @property
     def rate(self) -> Cost:
         """What a second of it takes."""
-        worker, workers = self.kind.worker, self.kind.workers
-        return Cost(workers * (worker.gpus or worker.cpus), workers * worker.gpus * self.usd_per_hour / 3600)
+        return Cost(self.kind.devices, self.kind.workers * self.kind.worker.gpus * self.usd_per_hour / 3600)
 
 
 def timed(

@@ -60,6 +60,11 @@ class Kind(NamedTuple):
     accelerator: str = ""  # what a node's ACCELERATOR label must be; empty for any
     rack: str = ""  # a label of which all its nodes must share the value; a node without the label is alone
 
+    @property
+    def devices(self) -> float:
+        """GPUs of all its workers; cores where they have none."""
+        return self.workers * (self.worker.gpus or self.worker.cpus)
+
     def __str__(self) -> str:
         groups = f" (each {self.together} on one node)" if self.together > 1 else ""
         many = str(self.worker) if self.workers == 1 else f"{self.workers} workers of {self.worker} at once{groups}"

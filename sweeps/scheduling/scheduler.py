@@ -230,7 +230,7 @@ class _Pass:
         if (known := self.fits.get(id(kind))) is not None:
             return known
         if (share := self.lasting.share(kind) or self.ledger.totals().share(kind)) is not None:
-            fit = _Fit(share=share, wide=self._needs(kind) > self._all(kind) / 2 + EPSILON)
+            fit = _Fit(share=share, wide=kind.devices > self._all(kind) / 2 + EPSILON)
         elif (reason := impossible(kind, self.largest)) is not None:
             fit = _Fit(verdict=Refuse(run_id="", reason=reason))
         else:
@@ -239,11 +239,6 @@ class _Pass:
             fit = _Fit(verdict=Hold(run_id="", reason=reason))
         self.fits[id(kind)] = fit
         return fit
-
-    @staticmethod
-    def _needs(kind: Kind) -> float:
-        """GPUs, or cores of what has none."""
-        return kind.workers * (kind.worker.gpus or kind.worker.cpus)
 
     def _all(self, kind: Kind) -> float:
         """As many as there are for it."""

@@ -7,7 +7,7 @@ import pytest
 
 from gpt3core.model import native, products
 from gpt3core.spec import RunSpec
-from tests.gpt3core import finetuning, stores
+from tests.gpt3core import corpora, finetuning, stores
 
 built = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="no C compiler")
 onednn = pytest.mark.skipif(not products.there(), reason="this torch has no oneDNN")
@@ -17,6 +17,15 @@ onednn = pytest.mark.skipif(not products.there(), reason="this torch has no oneD
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSpec, RunSpec]:
     """A store to read or to copy from, a finished run of it, and one that was stopped."""
     return stores.train(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with text and one that was prepared from it."""
+    place = tmp_path_factory.mktemp("made")
+    path = corpora.write(place / "text")
+    corpora.prepare(path, place / "out")
+    return path, place / "out"
 
 
 @pytest.fixture(scope="module")

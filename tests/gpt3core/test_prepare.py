@@ -21,16 +21,6 @@ from gpt3core.store import files
 from tests.gpt3core import corpora
 from tests.gpt3core.corpora import PLAIN, prepare
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with text and one that was prepared from it."""
-    folder = tmp_path_factory.mktemp("made")
-    path = corpora.write(folder / "text")
-    prepare(path, folder / "out")
-    return path, folder / "out"
-
-
 # ------------------------------------------------------------------------------------------------- the same bytes
 
 

@@ -16,15 +16,6 @@ from tests.gpt3core import corpora
 from tests.gpt3core.corpora import PLAIN, prepare
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with text and one that was prepared from it."""
-    place = tmp_path_factory.mktemp("made")
-    path = corpora.write(place / "text")
-    prepare(path, place / "out")
-    return path, place / "out"
-
-
 def test_a_command_stopped_after_any_task_goes_on_to_the_same_bytes(made, tmp_path):
     def stopping(after):
         def spread(tasks):

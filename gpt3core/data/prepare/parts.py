@@ -38,6 +38,10 @@ class Part:
 def write(path: Path, columns: Mapping[str, Any], counts: Mapping[str, Any], *, rows: int | None = None) -> None:
     """Write a part whole or not at all, in groups of so many rows."""
     table = pa.table(dict(columns)).replace_schema_metadata({COUNTS: json.dumps(counts, sort_keys=True).encode()})
+    _write(path, table, rows)
+
+
+def _write(path: Path, table: pa.Table, rows: int | None = None) -> None:
     sink = pa.BufferOutputStream()  # the disk is written by files, which says when it is full
     parquet.write_table(table, sink, compression="zstd", row_group_size=rows)
     files.write_bytes(path, memoryview(sink.getvalue()))
@@ -97,9 +101,7 @@ def empty(path: Path) -> None:
         if path.stat().st_size:
             files.write_bytes(path, b"")
     elif EMPTIED not in (schema := _schema(path)).metadata:
-        sink = pa.BufferOutputStream()
-        parquet.write_table(schema.with_metadata({**schema.metadata, EMPTIED: b""}).empty_table(), sink)
-        files.write_bytes(path, memoryview(sink.getvalue()))
+        _write(path, schema.with_metadata({**schema.metadata, EMPTIED: b""}).empty_table())
 
 
 def documents(path: Path) -> Part:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt3core.data.sources import formats, streams
+from gpt3core.words import some
 
 ALLOWED = (
     "allowed are .txt files, .jsonl files (one object with a text field a line) and .warc and .warc.wet archives, all "
@@ -50,9 +51,8 @@ def _matching(pattern: str) -> list[Path]:
 
 def _known(found: list[Path], named: str) -> list[Path]:
     if refused := [p for p in found if not formats.ending(p) or not p.is_file()]:
-        more = f" and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
         raise ValueError(
-            f"{named} has {', '.join(map(str, refused[:NAMED]))}{more}, which is no text that can be read: "
+            f"{named} has {some(list(map(str, refused)), NAMED)}, which is no text that can be read: "
             f"convert such files, or move them out or hide them by a leading dot; {ALLOWED}"
         )
     return found
