@@ -1,8 +1,8 @@
 """Rolling-origin backtests over compute: fitted below a cut, asked about every run above it; and what they teach.
 
 The miss of a law beyond its data is misspecification, not noise: reruns differ by 0.03% where laws miss by 0.3 to 5% a
-decade out. So the interval of a new run is taken from the misses themselves: their variance grows with the reach of an
-extrapolation, which is its decades beyond the data, and more where these decades are many beside those of the data.
+decade out. So the interval of a new run is taken from the misses themselves, which grow with the decades of an
+extrapolation, and the more slowly the more decades the data span.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ THIN_CUTS = 3  # fewer, and a reader is warned
 LEVELS = (0.8, 0.95)  # of the intervals whose coverage is told
 EDGES = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0])  # decades of extrapolation, of the bins that it is told of
 
-# How the variance of a miss, in ln L, grows: sigma^2 = noise^2 + rate (reach + NEAR), reach = decades (1 + 10 decades
-# / span of the data). The rate is that of the cuts and a prior's, and cuts count for as many as they are worth: data
-# that span three decades hold three stretches of one, however many cuts overlap in them, and one and a half of two. So
-# an interval far beyond data that span little rests on the prior and has its wide tails, and one near data that span
-# much rests on its own backtests. The constants are the best of a grid on the mean of families of tables, public and
-# simulated; leaving a family out chooses the same ones in most (tests/benchmarks/backtest.py --leave-one-out).
-# What gained nothing on 18 families: moving the prediction by the mean signed miss of the cuts, carried on a decade and
+# A miss, in ln L, has sigma^2 = noise^2 + pace^2 decades^2 / span: a slope that is a little wrong is carried on, and
+# the more decades of data there are the better it is known. The pace is that of the cuts and a prior's, and cuts count
+# for as many as they are worth: data that span three decades hold three stretches of one, however many cuts overlap in
+# them, and one and a half of two. So an interval far beyond data that span little rests on what other ladders miss by,
+# and one near data that span much on its own backtests. The constants are the best of a grid on the mean of families
+# of tables, public and simulated; leaving a family out chooses the same ones in most (tests/benchmarks/backtest.py
+# --leave-one-out).
+# What gained nothing there: moving the prediction by the mean signed miss of the cuts, carried on a decade and
 # shrunk by how well they agree (error 0.98 +- 0.02 of what it was, and twice as large on repeated data) or by the
-# residual of the runs at the top (1.00 +- 0.01); weights shrunk towards equal ones (1.03 +- 0.02).
-NEAR = 0.02
+# residual of the runs at the top (1.00 +- 0.01); weights shrunk towards equal ones (1.03 +- 0.02); tails by what the
+# cuts are worth, a variance that grows with decades too, means of variances (together: score 1.03, three constants).
 LEAST_SPAN, BOTTOM = 0.3, 0.05  # decades; the share of the runs that lie below what the data span
-TAILS = 6.0  # degrees of freedom of the t distribution by which an interval is passed on to what depends on the loss
+TAILS = 6.0  # degrees of freedom of the t distribution of a miss
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
     """The constants of how misses grow; these were chosen."""
 
-    reach: float = 10.0
-    freedom: float = 2.0  # of the t distribution, beside what the cuts are worth
-    prior_rate: float = 0.0015**2
+    prior_pace: float = 0.009
     prior_worth: float = 4.0  # independent cuts
 
 
@@ -172,10 +171,10 @@ def combine(ln_predicted: Array, weights: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The error of a new run, in ln L, by its reach beyond the data."""
+    """The error of a new run, in ln L, by its decades beyond the data."""
 
     noise: float  # of a run around the law within the data
-    rate: float  # variance per unit of reach, by the cuts
+    pace: float  # standard deviation a decade beyond data that span one, by the cuts
     cuts: int
     farthest: float  # decades that the backtests reached
     growth: Growth = GROWTH
@@ -198,36 +197,27 @@ class Calibration:
             f"decades: beyond that it is an extrapolation of the error itself"
         )
 
-    def worth(self, decades: Array, span: Array | float) -> Array:
-        """How many independent cuts there are to judge so many decades by, in data that span so many, (n,)."""
-        return np.asarray(np.minimum(self.cuts, span / np.maximum(decades, STEP)))
-
     def sigma(self, decades: Array, span: Array | float) -> Array:
         """Scale of the miss at so many decades beyond data that span so many (0 within them), (n,)."""
-        prior, worth = self.growth.prior_worth, self.worth(decades, span)
-        rate = (prior * self.growth.prior_rate + worth * self.rate) / (prior + worth)
-        return np.asarray(np.sqrt(self.noise**2 + rate * _reach(decades, span, self.growth)))
+        beyond = np.maximum(decades, 0.0)
+        prior = self.growth.prior_worth * beyond  # beside the span: the cuts are worth span / beyond
+        pace = (prior * self.growth.prior_pace + span * self.pace) / (prior + span)
+        return np.asarray(np.sqrt(self.noise**2 + pace**2 * beyond**2 / span))
 
     def half_width(self, decades: Array, span: Array | float, level: float) -> Array:
         """Half of the interval's width in ln L; infinite where the data do not support one."""
         if not self.supported:
             return np.full(np.shape(decades), np.inf)
-        freedom = self.growth.freedom + self.worth(decades, span)
-        return np.asarray(special.stdtrit(freedom, (1 + level) / 2) * self.sigma(decades, span))
-
-
-def _reach(decades: Array, span: Array | float, growth: Growth) -> Array:
-    beyond = np.maximum(decades, 0.0)
-    return np.asarray(beyond * (1 + growth.reach * beyond / span) + NEAR)
+        return np.asarray(special.stdtrit(TAILS, (1 + level) / 2) * self.sigma(decades, span))
 
 
 def calibrate(tests: Backtests, weights: Array, noise: float, growth: Growth = GROWTH) -> Calibration:
-    """The rate at which the misses of a weighted mean of the choices grow, cuts counting equally."""
-    return _calibrated(_by_cut(tests, weights, noise, growth)[1:], noise, growth)
+    """The pace at which the misses of a weighted mean of the choices grow, cuts counting equally."""
+    return _calibrated(_by_cut(tests, weights, noise)[1:], noise, growth)
 
 
-def _by_cut(tests: Backtests, weights: Array, noise: float, growth: Growth) -> Array:
-    """Of every cut with a prediction: fitted_to, the rate at which its misses grow, the farthest decades, (3, cuts)."""
+def _by_cut(tests: Backtests, weights: Array, noise: float) -> Array:
+    """Of every cut with a prediction: fitted_to, the pace at which its misses grow, the farthest decades, (3, cuts)."""
     if not tests.cuts:
         return np.empty((3, 0))
     miss = tests.misses(weights)
@@ -237,17 +227,17 @@ def _by_cut(tests: Backtests, weights: Array, noise: float, growth: Growth) -> A
     for fitted_to in np.unique(cut):
         here = cut == fitted_to
         excess = max(0.0, _variance(miss[there][here]) - noise**2)
-        rows.append([fitted_to, excess / _reach(decades[here], span[here], growth).mean(), decades[here].max()])
+        rows.append([fitted_to, np.sqrt(excess / (decades[here] ** 2 / span[here]).mean()), decades[here].max()])
     return np.array(rows).reshape(-1, 3).T
 
 
-def _calibrated(rate_and_farthest: Array, noise: float, growth: Growth) -> Calibration:
-    """By the rates and the farthest decades of some cuts, (2, cuts)."""
-    rates, farthest = rate_and_farthest
+def _calibrated(pace_and_farthest: Array, noise: float, growth: Growth) -> Calibration:
+    """By the paces and the farthest decades of some cuts, (2, cuts)."""
+    paces, farthest = pace_and_farthest
     return Calibration(
         noise=noise,
-        rate=float(rates.mean()) if len(rates) else 0.0,
-        cuts=len(rates),
+        pace=float(paces.mean()) if len(paces) else 0.0,
+        cuts=len(paces),
         farthest=float(farthest.max(initial=0.0)),
         growth=growth,
     )
@@ -273,7 +263,7 @@ def judged(tests: Backtests, weights: Array, noise: float, levels: Sequence[floa
     miss, rows = tests.misses(weights), tests.rows
     decades, spans = rows.decades.to_numpy(float), rows.span.to_numpy(float)
     half = np.full((len(rows), len(levels)), np.nan)
-    by_cut, fitted_to = _by_cut(tests, weights, noise, GROWTH), rows.fitted_to.to_numpy(float)
+    by_cut, fitted_to = _by_cut(tests, weights, noise), rows.fitted_to.to_numpy(float)
     for cut in np.unique(fitted_to):
         here, others = fitted_to == cut, by_cut[1:, by_cut[0] != cut]
         calibration = _calibrated(others, noise, GROWTH)

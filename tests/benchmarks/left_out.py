@@ -16,10 +16,8 @@ from tests.benchmarks.target import target
 LEVEL = 0.95
 COVER = (0.85, 0.99)  # what a nominal 95% has to cover, family by family
 TRIED = tuple(
-    Growth(reach=reach, freedom=freedom, prior_rate=prior**2, prior_worth=worth)
-    for reach, freedom, prior, worth in itertools.product(
-        (5.0, 10.0, 20.0), (2.0, 4.0, 6.0), (0.001, 0.0015, 0.002, 0.003), (2.0, 4.0)
-    )
+    Growth(prior_pace=pace, prior_worth=worth)
+    for pace, worth in itertools.product((0.006, 0.007, 0.008, 0.009, 0.01, 0.012), (2.0, 4.0, 8.0, 16.0))
 )
 PREFIX = "growth "
 
