@@ -144,8 +144,8 @@ def fit_ensemble(
     runs, out = _testable(table)
     table = pd.concat([runs, out], ignore_index=True) if len(out) else runs
     tried = choices(table, law=law, rho=rho, frontier=frontier, joint=joint)
-    fitted = zip(tried, fit_choices(tried, table), strict=True)
-    fitting = [(c, f) for c, f in fitted if f.theta is not None and (law != "all" or _enough(c, f)) and _falls(f)]
+    fitting = [(c, f) for c, f in zip(tried, fit_choices(tried, table), strict=True) if _falls(f)]
+    fitting = _determined(fitting, runs) if law == "all" else fitting
     if not fitting:
         return None
     kept, fits = [c for c, _ in fitting], [f for _, f in fitting]
@@ -203,14 +203,19 @@ def _weighting(tests: Backtests, errors: Array, weights: Array, noise: float) ->
     return Weighting(tests=tests, errors=errors, weights=weights, calibration=calibration)
 
 
-def _enough(choice: Choice, fit: Fit) -> bool:
-    """Whether a law of the minima has twice as many of them as parameters: minima are few."""
-    return not choice.frontier or fit.runs >= 2 * choice.law.dimension
+def _determined(fitted: list[tuple[Choice, Fit]], runs: pd.DataFrame) -> list[tuple[Choice, Fit]]:
+    """Those with fewer parameters than there are points, of which seeds of one tell no more; or those with the fewest.
+
+    Laws of the minima are so with twice as many minima as parameters: minima are few.
+    """
+    points = len(np.unique(uncertainty.clusters(runs, "run")))
+    most = max(points - 1, min((c.law.dimension for c, _ in fitted if not c.frontier), default=0))
+    return [(c, f) for c, f in fitted if (f.runs // 2 if c.frontier else most) >= c.law.dimension]
 
 
 def _falls(fit: Fit) -> bool:
-    """Whether the loss falls with scale by this fit: what does not cannot predict a larger run."""
-    return not laws.not_falling(fit.params)
+    """Whether there is a fit by which the loss falls with scale: what does not cannot predict a larger run."""
+    return fit.theta is not None and not laws.not_falling(fit.params)
 
 
 def missing_direction(table: pd.DataFrame) -> Array | None:

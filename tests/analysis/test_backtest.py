@@ -97,6 +97,18 @@ def test_seven_points_are_not_asked_for_the_exponents_alone():
     assert ours < 0.7 * alone
 
 
+def test_seeds_of_a_point_tell_no_more_parameters():
+    """Ten runs of each of two points: the law of three parameters alone predicts; of eight points, all do."""
+    of_two = pd.DataFrame({"N": np.repeat([2e8, 3e8], 10), "D": np.repeat([4e9, 5e9], 10)})
+    of_two = of_two.assign(C=6 * of_two.N * of_two.D, U=of_two.D, run_id=[f"r{i}" for i in range(20)])
+    noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(20))
+    of_two["loss"] = (1.69 + 406.4 / of_two.N**0.34 + 410.7 / of_two.D**0.28) * noise
+    of_eight = runs(count=8)
+    two, eight = ({c.law.name for c in ensemble.fit_ensemble(table).choices} for table in (of_two, of_eight))
+    assert two == {laws.HELD.name}
+    assert eight == {laws.CHINCHILLA.name, laws.OVER_TRAINING.name, laws.HELD.name}
+
+
 def test_a_few_badly_tuned_runs_do_not_rule_the_interval():
     clean, cloud = backtests_of(0.01, 0.003), backtests_of(0.01, 0.003)
     cloud.rows.loc[::12, "measured"] *= 1.1
