@@ -15,7 +15,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.note import Note
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
-from gpt3core.words import Symbols, number_of, some
+from gpt3core.words import Symbols, between, number_of, some
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out
@@ -212,7 +212,7 @@ def _predictions(study: Study) -> Iterator[Note]:
         if high / low - 1 > SPREAD:
             message = (
                 f"C={p.compute:.3g}: the fits that hold {predict.HEAVY:.0%} of the weight differ by "
-                f"{high / low - 1:.1%} there ({low:.3f} to {high:.3f})"
+                f"{high / low - 1:.1%} there ({between(p.spread)})"
             )
             yield Note(code="fits-differ", severity="info", message=message)
     for i in [i for i in study.influences if abs(i.loss_change) > MOVES][:3]:

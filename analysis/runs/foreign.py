@@ -130,7 +130,9 @@ def has_unit(expression: str) -> bool:
 
 
 def headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The rows with their columns' names as words without blanks around them."""
+    """The rows with their columns' names as words without blanks around them; what names an index is a column too."""
+    own = [name for name in raw.index.names if name is not None and name not in raw.columns]
+    raw = raw.reset_index(level=own) if own else raw
     names = [str(name).strip() for name in raw.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     refuse_names(twice, path)
