@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -73,10 +74,8 @@ def fit(
     seed: int = 0,
 ) -> Study:
     """Fit scaling laws to a table of runs, its file or a store; options as ``python -m analysis.fit --help`` says."""
-    _check_kinds(source=source, **({} if predict is None else {"predict": predict}))
-    points = predict if isinstance(predict, pd.DataFrame) else None
     settings = StudySettings(
-        runs=None if isinstance(source, pd.DataFrame) else str(source),
+        **_paths(source, predict),
         columns=_names(columns),
         **(scores if isinstance(scores, Asked) else Asked(scores=scores)).settings,
         sweep=sweep,
@@ -94,12 +93,11 @@ def fit(
         delta=delta,
         target_compute=_computes(target_compute),
         target=target,
-        predict=None if predict is None or points is not None else str(predict),
         fix=_fix(fix),
         bootstrap=bootstrap,
         seed=seed,
     )
-    return study(settings, table=source if isinstance(source, pd.DataFrame) else None, points=points)[0]
+    return study(settings, table=_frame("source", source), points=_frame("predict", predict))[0]
 
 
 def study(
@@ -172,12 +170,7 @@ def compare(
         names: of tables in memory.
         fix: exponents held fixed, as ``{"a": 0.5}`` or ``{"alpha_equals_beta": True}``.
     """
-    _check_kinds(a=a, b=b)
-    tables = {n: t for n, t in zip(names, (a, b), strict=True) if isinstance(t, pd.DataFrame)}
-    if tables and len(set(names)) == 1:
-        raise UsageError(f"names={names}: name the two tables apart")
-    if len(tables) == 1:
-        raise UsageError("compare takes two tables in memory or two paths, and was given one of each")
+    tables = _two(names, a, b)
     settings = CompareSettings(
         runs=[] if tables else [str(a)] if str(a) == str(b) else [str(a), str(b)],
         sweep=list(sweep),
@@ -280,13 +273,30 @@ def _options(settings: StudySettings) -> Options:
     )
 
 
-def _check_kinds(**given: object) -> None:
-    """Refuse what is no table, file or folder, as a dictionary or another library's table."""
-    for name, value in given.items():
-        if not isinstance(value, pd.DataFrame | Path | str):
-            raise UsageError(
-                f"{name}: a pandas DataFrame or a path is expected, and a {type(value).__name__} was given"
-            )
+def _frame(name: str, given: pd.DataFrame | Path | str | None) -> pd.DataFrame | None:
+    """A table in memory, None of a path; what is neither, as a dictionary or another library's table, is refused."""
+    if isinstance(given, pd.DataFrame):
+        return given
+    if not (isinstance(given, Path | str) or (given is None and name == "predict")):
+        raise UsageError(f"{name}: a pandas DataFrame or a path is expected, and a {type(given).__name__} was given")
+    return None
+
+
+def _paths(source: pd.DataFrame | Path | str, predict: pd.DataFrame | Path | str | None) -> dict[str, Any]:
+    """The settings of what is not in memory."""
+    given = {"runs": source, "predict": predict}
+    return {name: None if path is None or isinstance(path, pd.DataFrame) else str(path) for name, path in given.items()}
+
+
+def _two(names: tuple[str, str], *given: pd.DataFrame | Path | str) -> dict[str, pd.DataFrame]:
+    """Two tables in memory by name; none of two paths."""
+    frames = [_frame(name, each) for name, each in zip("ab", given, strict=True)]
+    tables = [frame for frame in frames if frame is not None]
+    if len(tables) == 1:
+        raise UsageError("compare takes two tables in memory or two paths, and was given one of each")
+    if tables and names[0] == names[1]:
+        raise UsageError(f"names={names}: name the two tables apart")
+    return dict(zip(names, tables, strict=False))
 
 
 def _names(columns: Mapping[str, str] | None) -> dict[str, str]:
