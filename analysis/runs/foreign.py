@@ -273,6 +273,9 @@ def check_points(table: pd.DataFrame, path: Path, cost: Ratio) -> pd.DataFrame:
     for name in ("N", "D", "C", "U"):
         if name in table:
             _positive(table[name], name, path, must=pd.Series(True, index=table.index))
+    for name in NOT_NEGATIVE:
+        if name in table:
+            _positive(table[name], name, path, must=table[name].notna(), zero=True)
     if {"N", "C"} <= set(table) and "D" not in table:
         table["D"] = tokens(cost, np.log(table.N.to_numpy(float)), table.C.to_numpy(float))
     if {"D", "C"} <= set(table) and "N" not in table:

@@ -131,6 +131,23 @@ def test_a_candidate_file_needs_no_loss_and_falls_back_to_n_and_d(header, column
     assert [p.index for p in found.design.proposals] == [p.index for p in expected.proposals]
 
 
+def test_hours_of_candidates_are_used_or_said_not_to_be_and_are_not_negative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = runs(FINISHED)[["N", "D", "loss"]]
+    made.to_csv("t.csv", index=False)
+    asked = DesignSettings(runs="t.csv", candidates="g.csv", target_compute=1e22)
+    grid()[["N", "D"]].assign(gpu_hours=5.0).to_csv("g.csv", index=False)
+    assert any(
+        "gpu_hours is not used, for the runs made do not say their hours" in said for said in next_runs(asked).remarks
+    )
+    made.assign(gpu_hours=3.0).to_csv("t.csv", index=False)
+    found = next_runs(asked)
+    assert (found.unit, found.remarks) == ("hours", [])
+    grid()[["N", "D"]].assign(gpu_hours=-5.0).to_csv("g.csv", index=False)
+    with pytest.raises(UsageError, match="gpu_hours is -5, it must be finite and zero or more"):
+        next_runs(asked)
+
+
 def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made = runs(FINISHED)[["N", "D", "loss"]]
