@@ -43,6 +43,7 @@ GRAVEST = (
     "target-not-predicted",
     "one-line",
     "off-line",
+    "size-not-told",
     "no-calibration",
     "no-minimum",
     "minimum-unsure",
