@@ -233,8 +233,8 @@ def _size_not_told(study: Study) -> Iterator[Note]:
         if p.optimal and not told and not bracketed(study.table, p.d / p.n):
             message = (
                 f"C={p.compute:.3g}: the laws have their best size at {p.d / p.n:.2g} tokens per parameter, and the "
-                f"runs have {run.min():.3g} to {run.max():.3g}: that size is the laws' form and not measured, and has no "
-                "interval; run sizes on both sides of the best"
+                f"runs have {run.min():.3g} to {run.max():.3g}: that size is the laws' form and not measured, and has "
+                "no interval; run sizes on both sides of the best"
             )
             yield Note(code="size-not-told", severity="warning", message=message)
 
