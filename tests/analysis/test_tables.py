@@ -77,6 +77,14 @@ def test_a_comma_that_may_mean_two_things_is_asked_about(tmp_path, text, sentenc
         foreign.read(tmp_path / "t.csv", {})
 
 
+@pytest.mark.parametrize("before", ["# made by me\n# N in parameters, D in tokens\n", "sep=,\n"])
+def test_remarks_before_the_first_line_are_no_rows(tmp_path, before):
+    (tmp_path / "t.csv").write_text(before + rows().to_csv(index=False))
+    pd.testing.assert_frame_equal(foreign.read(tmp_path / "t.csv", {}), foreign.named(rows(), {}, tmp_path))
+    (tmp_path / "n.csv").write_text(rows().to_csv(index_label="#"))
+    pd.testing.assert_frame_equal(foreign.read(tmp_path / "n.csv", {}), foreign.named(rows(), {}, tmp_path))
+
+
 def test_row_names_without_a_header_are_no_column(tmp_path):
     """As R's write.table leaves them."""
     (tmp_path / "t.csv").write_text('"N","D","loss"\n"1",70000000,1400000000,3.21\n"2",80000000,1500000000,3.1\n')
