@@ -235,4 +235,5 @@ def _at_points(
     if all(choice.frontier for choice in ensemble.choices) and not whole.optimal.all():
         raise UsageError(f"law={options.law} is a law of compute alone: give points by C, without N and D")
     whole["U"] = whole.U.fillna(whole.D)
-    return predict.predict(ensemble, whole, thetas)
+    predicted = predict.predict(ensemble, whole, thetas)
+    return [replace(p, optimal=bool(best)) for p, best in zip(predicted, whole.optimal, strict=True)]

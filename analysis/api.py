@@ -10,9 +10,10 @@ has columns N and D, or C, and ``Study.predicted_points`` one prediction for eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -65,17 +66,17 @@ def fit(
     law: str = "all",
     loss_function: str = RHO,
     delta: float = DELTA,
-    target_compute: Sequence[float] = (),
+    target_compute: float | Sequence[float] = (),
     target: str | None = None,
-    predict: pd.DataFrame | None = None,
+    predict: pd.DataFrame | Path | str | None = None,
     fix: Mapping[str, float] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Study:
     """Fit scaling laws to a table of runs, its file or a store; options as ``python -m analysis.fit --help`` says."""
     settings = StudySettings(
-        runs=None if isinstance(source, pd.DataFrame) else str(source),
-        columns=dict(columns or {}),
+        **_paths(source, predict),
+        columns=_names(columns),
         **(scores if isinstance(scores, Asked) else Asked(scores=scores)).settings,
         sweep=sweep,
         domain=domain,
@@ -90,13 +91,13 @@ def fit(
         law=law,
         loss_function=loss_function,
         delta=delta,
-        target_compute=list(map(float, target_compute)),
+        target_compute=_computes(target_compute),
         target=target,
         fix=_fix(fix),
         bootstrap=bootstrap,
         seed=seed,
     )
-    return study(settings, table=source if isinstance(source, pd.DataFrame) else None, points=predict)[0]
+    return study(settings, table=_frame("source", source), points=_frame("predict", predict))[0]
 
 
 def study(
@@ -157,7 +158,7 @@ def compare(
     max_compute: float | None = None,
     precision: str | None = None,
     paired: bool | None = None,
-    target_compute: Sequence[float] = (),
+    target_compute: float | Sequence[float] = (),
     fix: Mapping[str, float] | None = None,
 ) -> list[Comparison]:
     """Is ladder ``b`` better than ``a``, and by how much compute; ``python -m analysis.compare --help`` says more.
@@ -169,13 +170,11 @@ def compare(
         names: of tables in memory.
         fix: exponents held fixed, as ``{"a": 0.5}`` or ``{"alpha_equals_beta": True}``.
     """
-    tables = {n: t for n, t in zip(names, (a, b), strict=True) if isinstance(t, pd.DataFrame)}
-    if len(tables) == 1:
-        raise UsageError("compare takes two tables in memory or two paths, and was given one of each")
+    tables = _two(names, a, b)
     settings = CompareSettings(
         runs=[] if tables else [str(a)] if str(a) == str(b) else [str(a), str(b)],
         sweep=list(sweep),
-        columns=dict(columns or {}),
+        columns=_names(columns),
         domains=dict(domains or {}),
         N=N,
         C=C,
@@ -186,7 +185,7 @@ def compare(
         max_compute=max_compute,
         precision=precision,
         paired=paired,
-        target_compute=list(map(float, target_compute)),
+        target_compute=_computes(target_compute),
         fix=_fix(fix),
     )
     return comparisons(settings, tables)
@@ -272,6 +271,45 @@ def _options(settings: StudySettings) -> Options:
         joint=_joint(settings.fix),
         fixed_a=settings.fix.a,
     )
+
+
+def _frame(name: str, given: pd.DataFrame | Path | str | None) -> pd.DataFrame | None:
+    """A table in memory, None of a path; what is neither, as a dictionary or another library's table, is refused."""
+    if isinstance(given, pd.DataFrame):
+        return given
+    if not (isinstance(given, Path | str) or (given is None and name == "predict")):
+        raise UsageError(f"{name}: a pandas DataFrame or a path is expected, and a {type(given).__name__} was given")
+    return None
+
+
+def _paths(source: pd.DataFrame | Path | str, predict: pd.DataFrame | Path | str | None) -> dict[str, Any]:
+    """The settings of what is not in memory."""
+    given = {"runs": source, "predict": predict}
+    return {name: None if path is None or isinstance(path, pd.DataFrame) else str(path) for name, path in given.items()}
+
+
+def _two(names: tuple[str, str], *given: pd.DataFrame | Path | str) -> dict[str, pd.DataFrame]:
+    """Two tables in memory by name; none of two paths."""
+    frames = [_frame(name, each) for name, each in zip("ab", given, strict=True)]
+    tables = [frame for frame in frames if frame is not None]
+    if len(tables) == 1:
+        raise UsageError("compare takes two tables in memory or two paths, and was given one of each")
+    if tables and names[0] == names[1]:
+        raise UsageError(f"names={names}: name the two tables apart")
+    return dict(zip(names, tables, strict=False))
+
+
+def _names(columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Names of columns, from Python: those that a frame counts are words too."""
+    return {name: str(column) for name, column in (columns or {}).items()}
+
+
+def _computes(given: float | Sequence[float]) -> list[float]:
+    """One compute or several, from Python."""
+    try:
+        return [float(compute) for compute in (given if isinstance(given, Iterable) else [given])]
+    except (TypeError, ValueError):
+        raise UsageError(f"target_compute={given!r}: numbers of FLOPs are expected (like 1e24)") from None
 
 
 def _listed(rules: str | Sequence[str]) -> list[str]:

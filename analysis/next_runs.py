@@ -6,19 +6,25 @@ import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis import laws
 from analysis.accuracy.trends import BELOW, MEAN, Trend, trends
+from analysis.estimation import isoflop
 from analysis.estimation.design import FARTHER, Design, propose
+from analysis.estimation.ensemble import fit_ensemble
 from analysis.estimation.information import compute_optimal, posterior_mode
+from analysis.estimation.optimal_size import optimal_points
 from analysis.runs import candidates, selection, store
 from analysis.runs.candidates import Costed
 from analysis.runs.ladder import Ladder
 from analysis.runs.ratio import per_6nd
+from analysis.runs.rules import with_ruled_out
 from analysis.runs.scores import Asked
 from analysis.runs.selection import Selection
 from analysis.settings import DesignSettings
+from analysis.study import Options
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
 from gpt3core.store.places import portable
@@ -72,13 +78,36 @@ def next_runs(settings: DesignSettings) -> NextRuns:
     table = known.candidates.iloc[chosen].assign(interval=[p.interval for p in found.proposals])
     root = selected.runs.source
     environment = "" if root == store.default_root() else f"ISOFLOP_ROOT={shlex.quote(str(portable(root)))}"
+    centre = _as_fitted(selected, compute, target, trend)
     return NextRuns(
-        design=replace(found, compute=compute),
+        design=replace(found, compute=compute, centre=found.centre if centre is None else centre),
         unit=known.unit,
         table=table.reset_index(drop=True),
         commands=ladder.commands(chosen, environment) if ladder and chosen else [],
         remarks=remarks,
     )
+
+
+def _as_fitted(selected: Selection, compute: float, target: str, trend: Trend | None) -> float | None:
+    """What analysis.fit predicts of the target, as the centre of a design; None where it predicts nothing.
+
+    A design says how surely a target is known by a law and a prior; where it lies the laws that were backtested say.
+    """
+    minima = isoflop.analyse(selected.table, draws=Options.bootstrap, seed=Options.seed)
+    runs = with_ruled_out(selected.table, selected.everything, selected.rules)
+    ensemble = fit_ensemble(runs, frontier=minima.trusted)
+    if ensemble is None:
+        return None
+    point = optimal_points(np.array([compute]), ensemble, selected.table, minima)
+    if point.N.isna().any():
+        return None
+    if target == "n_star":
+        return float(np.log(point.N.iloc[0])) if ensemble.missing is None else None
+    ln_loss = float(ensemble.ln_loss(point)[0][0])
+    if trend is None:
+        return ln_loss
+    assert trend.by_loss is not None, "a target of accuracy has a trend over the loss"
+    return float(trend.by_loss.at(np.array(-np.exp(ln_loss))))
 
 
 def _six_nd(table: pd.DataFrame) -> float:

@@ -152,8 +152,8 @@ class StudySettings(ScoredSettings):
             raise UsageError(
                 f"fix.: {self.fix.words} concerns law=chinchilla (or all), not law={self.law}: leave it out"
             )
-        if self.bootstrap < 1 or not self.delta > 0:
-            raise UsageError(f"bootstrap={self.bootstrap}, delta={self.delta}: both must be positive")
+        if self.bootstrap < 1 or not 0 < self.delta < float("inf"):
+            raise UsageError(f"bootstrap={self.bootstrap}, delta={self.delta}: both must be positive and finite")
         if self.seed < 0:
             raise UsageError(f"seed={self.seed}: zero or more")
         if self.loss_function == "least_squares" and self.delta != DELTA:

@@ -82,8 +82,8 @@ class Study(Selection, Fitted):
         """How the ensemble is weighted for what is predicted first: compute-optimal runs, or points of a file."""
         if self.ensemble is None:
             return None
-        best = bool(self.predictions) and self.predictions[0].optimal
-        return self.ensemble.optimal if best else self.ensemble.anywhere
+        first = next(iter([*self.predictions, *self.predicted_points]), None)
+        return self.ensemble.optimal if first is not None and first.optimal else self.ensemble.anywhere
 
     @cached_property
     def coverage(self) -> pd.DataFrame:

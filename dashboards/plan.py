@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from analysis.settings import DesignSettings, RunSettings, StudySettings
 from dashboards import typed
 from gpt3core.errors import UsageError
-from gpt3core.words import amount, count, duration, flops, number, outside, size, span
+from gpt3core.words import amount, between, count, duration, flops, nats, number, outside, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,9 +196,9 @@ def trained(known: Outlook, p: Prediction, wanted: Asked) -> Larger:
 
 def reached(p: Prediction) -> list[Line]:
     """What the run is expected to be and to reach."""
-    loss = f"{p.loss:.3f}"
+    loss = nats(p.loss)
     if p.interval_new_run is not None:
-        loss += f" ({span(p.interval_new_run, 4)} for a new run)"
+        loss += f" ({between(p.interval_new_run)} for a new run)"
     far = f"{flops(p.compute)} FLOPs, {outside(p.decades)} the computes that were run"
     per = f"{p.d / p.n:.3g} tokens a parameter"
     return [

@@ -67,6 +67,18 @@ def span(values: Sequence[float] | None, digits: int = 3) -> str:
     return f"{number(values[0], digits)} to {number(values[1], digits)}"
 
 
+def nats(value: float) -> str:
+    """A loss to three decimals; one in another unit, too small or too large for these, to four digits."""
+    return f"{value:.3f}" if 0.1 <= value < 100 else f"{value:.4g}"
+
+
+def between(values: Sequence[float] | None) -> str:
+    """The same of the two ends of an interval; a dash where there is none."""
+    if values is None or not all(map(math.isfinite, values)):
+        return "-"
+    return f"{nats(values[0])} to {nats(values[1])}"
+
+
 def duration(seconds: float | None) -> str:
     """``2:03``, ``1:02:03``, and from 100 hours on ``4.2 days``: the one way in which time that passes is printed."""
     if seconds is None or not math.isfinite(seconds):

@@ -17,6 +17,7 @@ from scipy import special
 from analysis.laws import Array
 
 STEP = 0.25  # decades between cuts
+SAME = 0.02  # relative: how far below a cut a run of its budget may lie, whose N and D were rounded
 MOST_CUTS = 10
 LEAST_RUNS, LEAST_SHARE = 8, 0.25  # below a cut, of all
 LEAST_ABOVE = 2
@@ -106,7 +107,7 @@ def cuts(compute: Array) -> list[float]:
     found: list[float] = []
     counts: set[int] = set()
     for k in range(1, 200):
-        cut = ordered[-1] / 10 ** (STEP * k)
+        cut = (1 - SAME) * ordered[-1] / 10 ** (STEP * k)
         below = int((ordered < cut).sum())
         if below < max(LEAST_RUNS, LEAST_SHARE * len(ordered)) or len(found) == MOST_CUTS:
             break

@@ -1,13 +1,13 @@
 """From the fitted shift of one ladder against another to multipliers of compute, each with its interval.
 
 The shift is one of N and D; what it is worth in compute depends on what a token costs at a size, which each ladder's
-own runs say (6N, or more where the head and attention are counted). The two shapes of the shift are mixed by their
-weights; an interval holds 95% of the mixture of their t distributions.
+own runs say (6N, or more where the head and attention are counted). The shapes of the shift are mixed by their weights;
+an interval holds 95% of the mixture of their t distributions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from analysis import laws
 from analysis.estimation import optimum, shift, solve, uncertainty
 from analysis.estimation.ensemble import missing_direction
 from analysis.estimation.pairs import WORTH, Pairs
-from analysis.estimation.shift import LN10, SHAPES, TILTED, Estimate, Model, Points
+from analysis.estimation.shift import FLOOR, GROW, LEAST_LEFT, LN10, SHAPES, STEP, TILTED, Estimate, Model, Points
 from analysis.laws import Array, Law
 from gpt3core.errors import UsageError
 
@@ -79,18 +79,45 @@ class Shifted:
         return np.array([f[0] for f in found]), np.array([f[1] for f in found])
 
     def _by(self, shape: int, compute: Array) -> tuple[Array, Array]:
-        covariance = of_shift(self.estimates[shape])[1]
+        covariance = _of(self.estimates[shape], self.law.law.dimension)[1]
         centre, gradient = self.gradient(shape, compute)
         return centre, np.sqrt(np.einsum("ni,ij,nj->n", gradient, covariance, gradient))
 
     def gradient(self, shape: int, compute: Array) -> tuple[Array, Array]:
-        """Ln m at each compute and its derivatives by p, (n,) and (n, 3)."""
+        """Ln m at each compute and its derivatives by theta and p, (n,) and (n, k + 3)."""
+        parameters, k = _of(self.estimates[shape], self.law.law.dimension)[0], self.law.law.dimension
+        mu = self.models[shape].basis(np.log(compute)) @ parameters[k : k + 2]
+        ln_n = np.zeros_like(mu) if self.law.line else self._best_size(shape, compute, parameters[k:])
+        ln_m, by_p = self._by_shift(shape, compute, ln_n)
+        by = np.hstack([np.zeros((len(mu), k)), by_p])
+        if self.models[shape].shape != FLOOR:
+            return ln_m, by
+        more = self._by_floor(shape, compute, ln_n, parameters)
+        for i, step in enumerate(np.eye(k + 3) * STEP):
+            up, down = (self._by_floor(shape, compute, ln_n, parameters + sign * step) for sign in (1, -1))
+            by[:, i] += (up - down) / (2 * STEP)
+        return ln_m + more, by
+
+    def _by_floor(self, shape: int, compute: Array, ln_n: Array, parameters: Array) -> Array:
+        """What a lower floor of B adds to ln m at each compute, (n,).
+
+        A's reducible loss falls as C^-gamma along its frontier: delta less is worth (1 - delta/reducible)^(-1/gamma).
+        """
+        model, theta, p = self.models[shape], parameters[:-3], parameters[-3:]
+        known = self.law.law.describe(theta)
+        each = zip(np.log(compute), ln_n, strict=True)
+        reached = np.exp([self._at(shape, theta, p, np.array([c]), np.array([n]))[0] for c, n in each])
+        reducible = np.maximum(reached - known["E"], LEAST_LEFT * reached)
+        left = np.maximum(1 - model.lower * p[GROW] / reducible, LEAST_LEFT)
+        return np.asarray(-np.log(left) / np.clip(_frontier_exponent(known), *GAMMA))
+
+    def _by_shift(self, shape: int, compute: Array, ln_n: Array) -> tuple[Array, Array]:
+        """Ln m of the shift alone and its derivatives by p, (n, 3), at sizes that are best for B."""
         p = of_shift(self.estimates[shape])[0]
         basis = self.models[shape].basis(np.log(compute))
         mu = basis @ p[:2]
         if self.law.line:
             return mu, np.column_stack([basis, np.zeros(len(mu))])
-        ln_n = self._best_size(shape, compute, p)
 
         def ln_m(mu: Array, tilt: float) -> Array:
             theirs = self.costs[0].of(ln_n + mu / 2 + tilt)
@@ -111,12 +138,21 @@ class Shifted:
         return optimum.lowest(lambda n: self._along(shape, compute, n, p, shifted=shifted), *self.sizes)
 
     def _along(self, shape: int, compute: float, ln_n: Array, p: Array, *, shifted: bool) -> Array:
-        """Ln L of A or B at a compute and sizes, by the law."""
-        theta = self.surface.parameters[: self.law.law.dimension]
-        ln_c = np.full_like(ln_n, np.log(compute))
-        ln_d = ln_c - self.costs[int(shifted)].of(ln_n)
-        mu, tilt = (self.models[shape].basis(ln_c) @ p[:2], p[2]) if shifted else (np.zeros_like(ln_n), 0.0)
-        return self.law.ln_loss(theta, ln_n + mu / 2 + tilt, ln_d + mu / 2 - tilt, ln_c + mu)
+        """Ln L of A or B at a compute and sizes, by the law; of B before its floor is lowered."""
+        ln_c, theta = np.full_like(ln_n, np.log(compute)), self._theta(shape)
+        if shifted:
+            return self._at(shape, theta, p, ln_c, ln_n)
+        return self.law.ln_loss(theta, ln_n, ln_c - self.costs[0].of(ln_n), ln_c)
+
+    def _at(self, shape: int, theta: Array, p: Array, ln_c: Array, ln_n: Array) -> Array:
+        """Ln L of B before its floor is lowered."""
+        mu, ln_d = self.models[shape].basis(ln_c) @ p[:2], ln_c - self.costs[1].of(ln_n)
+        return self.law.ln_loss(theta, ln_n + mu / 2 + p[TILTED], ln_d + mu / 2 - p[TILTED], ln_c + mu)
+
+    def _theta(self, shape: int) -> Array:
+        """The law's parameters: of all runs with a line, or those that belong to a floor, which they hang on."""
+        k = self.law.law.dimension
+        return (self.estimates[shape] if self.models[shape].shape == FLOOR else self.surface).parameters[:k]
 
     def frontier(self, compute: Array) -> tuple[Array, Array]:
         """The losses of A and of B at each compute along the frontier, by the law; nan where it has no optimum."""
@@ -130,17 +166,18 @@ class Shifted:
             found.append(
                 np.nan if n is None else self._along(self.best, float(c), np.array([n]), p, shifted=shifted)[0]
             )
-        return np.exp(found)
+        return np.exp(self.models[self.best].lowered(np.array(found), p, float(shifted)))
 
     def predict(self, table: pd.DataFrame, *, shifted: bool) -> Array:
         """Ln L of A or B at runs or cells (n,), by the law and the shape that fits best."""
-        theta = self.surface.parameters[: self.law.law.dimension]
+        theta = self._theta(self.best)
         n, d, c = (np.log(table[name].to_numpy(float)) for name in ("N", "D", "C"))
         if not shifted:
             return self.law.ln_loss(theta, n, d, c)
         p = of_shift(self.estimates[self.best])[0]
         mu = self.models[self.best].basis(c) @ p[:2]
-        return self.law.ln_loss(theta, n + mu / 2 + p[TILTED], d + mu / 2 - p[TILTED], c + mu)
+        ln_loss = self.law.ln_loss(theta, n + mu / 2 + p[TILTED], d + mu / 2 - p[TILTED], c + mu)
+        return self.models[self.best].lowered(ln_loss, p)
 
     def interval(self, compute: Array, level: float = uncertainty.LEVEL) -> Array:
         """Low end, median and high end of the central interval of ln m at each compute, (n, 3)."""
@@ -165,8 +202,14 @@ def of_shift(estimate: Estimate) -> tuple[Array, Array]:
     return estimate.parameters[-3:], estimate.covariance[-3:, -3:]
 
 
+def _of(estimate: Estimate, k: int) -> tuple[Array, Array]:
+    """Theta and p without the correction's, (k + 3,), and their covariance."""
+    kept = np.r_[:k, -3:0] % len(estimate.parameters)
+    return estimate.parameters[kept], estimate.covariance[np.ix_(kept, kept)]
+
+
 def fit(a: pd.DataFrame, b: pd.DataFrame, cells: Pairs | None, law: Law, like: Shifted | None = None) -> Shifted:
-    """Both shapes fitted.
+    """Every shape fitted.
 
     Args:
         cells: the shared ones, where the ladders are compared cell by cell.
@@ -186,10 +229,13 @@ def fit(a: pd.DataFrame, b: pd.DataFrame, cells: Pairs | None, law: Law, like: S
     centre, half = float(points.ln_c.mean()), float(np.ptp(points.ln_c) / 2 / LN10)
     pure = Model(law=law, line=line, centre=centre, half=max(half, 0.1), corrections=0)
     surface = shift.joint(pure, points, theta)
-    gamma = float(np.clip(_frontier_exponent(law.describe(surface.parameters[: law.dimension])), *GAMMA))
+    known = law.describe(surface.parameters[: law.dimension])
+    gamma = float(np.clip(_frontier_exponent(known), *GAMMA))
+    middle = float(np.exp(np.median(points.ln_loss)))
+    lower = max(middle - known["E"], LEAST_LEFT * middle) / LN10  # then p[GROW] is the growth a decade there
     corrections = int(np.clip(len(np.unique(np.round(points.ln_c / LN10, 1))) - 3, 0, 2))
     models = [
-        Model(law=law, line=line, centre=centre, half=max(half, 0.1), corrections=corrections, shape=shape, gamma=gamma)
+        replace(pure, corrections=corrections, shape=shape, gamma=gamma, lower=lower if shape == FLOOR else 0.0)
         for shape in SHAPES
     ]
     estimates = [shift.joint(model, points, surface.parameters[: law.dimension]) for model in models]

@@ -3,7 +3,8 @@
 By the minima of the budgets where these are to be trusted (estimation.family), else where the laws of N and D are
 lowest along C(N, D). A law that ties alpha to beta has a = 1/2 by its form and does not measure N*, and one that takes
 repeated text for fresh measures another N*: neither has a say where another law has one. Runs that vary along one line
-of ln N and ln D only do not tell an optimum: then points continue that line, without an interval.
+of ln N and ln D only do not tell an optimum: then points continue that line, without an interval. Nor has one where
+the best ratio D/N at the highest compute lies outside of those run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from analysis.estimation.choices import Choice, refitted
 from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.family import Family
 from analysis.estimation.isoflop import Minima
+from analysis.estimation.predict import few_runs
 from analysis.laws import Array
 from analysis.runs.ratio import Ratio, per_6nd, tokens
 
@@ -26,6 +28,7 @@ MOST_WITHOUT = 0.025  # of the draws may have no optimum, or there is no interva
 DOUBTS = 2.0  # standard errors of the highest budget's N* by which a larger run's may lie below it
 LEAST_GROWN = 0.1  # of the draws
 TARGETS = ("N", "D")
+NEARLY = 2.0  # how far beyond the tokens per parameter that were run the best ones of the highest compute may lie
 GRID_STEP = 0.025  # of ln N, where draws are looked at
 
 
@@ -72,7 +75,12 @@ def optimal_points(
         n, d = line
         return _points(np.log(n), d, compute, nothing, nothing)
     else:
-        ln_n, drawn, share = _by_laws(compute, ensemble, cost, table, thetas)
+        top = ensemble.ends[1]
+        found, drawn, share = _by_laws(np.append(compute, top), ensemble, cost, table, thetas)
+        ln_n, at_top = found[:-1], found[-1:]
+        told = bracketed(table, float(tokens(cost, at_top, top)[0] / np.exp(at_top[0])))
+        if not told or np.isinf(few_runs(ensemble)):
+            return _points(ln_n, tokens(cost, ln_n, compute), compute, nothing, nothing)
     sizes, fed = nothing.copy(), nothing.copy()
     for i, c in enumerate(compute):
         there = np.isfinite(drawn[:, i])
@@ -84,6 +92,12 @@ def optimal_points(
         between = np.array([min(low, ln_n[i]), max(high, ln_n[i])])
         sizes[i], fed[i] = np.exp(between), np.sort(tokens(cost, between, float(c)))
     return _points(ln_n, tokens(cost, ln_n, compute), compute, sizes, fed)
+
+
+def bracketed(table: pd.DataFrame, ratio: float) -> bool:
+    """Whether runs have tokens per parameter on both sides of a ratio, or nearly; else the laws' form alone says it."""
+    run = (table.D / table.N).to_numpy(float)
+    return bool(run.min() / NEARLY <= ratio <= run.max() * NEARLY)
 
 
 def _growing(drawn: Array, compute: Array, family: Family, cost: Ratio) -> Array:

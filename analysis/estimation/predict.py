@@ -10,13 +10,14 @@ from scipy import special
 
 from analysis.estimation import backtest, uncertainty
 from analysis.estimation.choices import choice_ln_loss
-from analysis.estimation.ensemble import Ensemble
+from analysis.estimation.ensemble import FREEDOM_USED, Ensemble
 from analysis.laws import Array
 from gpt3core.errors import UsageError
 
 QUANTILE = float(special.stdtrit(backtest.TAILS, (1 + uncertainty.LEVEL) / 2))  # intervals are so many sigmas
 HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
 ON_A_LINE = 3  # parameters that runs along one line tell
+LEAST_FREEDOM = 3  # runs beyond the parameters of L(N, D), below which resamples of them say nothing
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 
 
@@ -121,6 +122,8 @@ def _interval(points: pd.DataFrame, name: str, row: int) -> list[float] | None:
 def few_runs(ensemble: Ensemble) -> float:
     """By how much the resamples of runs that vary along one line say too little of the mean law; one for other runs.
 
+    Infinite for the latter where they are hardly more than the parameters.
+
     n points tell a level, a coefficient and an exponent there, and are few: resamples scatter by sqrt((n - 3)/n) of
     what they should, and an interval has the tails of a t distribution with the n - 3 degrees of freedom left over;
     infinite where none is.
@@ -128,7 +131,7 @@ def few_runs(ensemble: Ensemble) -> float:
     points = len(np.unique(uncertainty.clusters(ensemble.runs, "run")))
     freedom = points - ON_A_LINE
     if ensemble.missing is None:
-        return 1.0
+        return 1.0 if points >= FREEDOM_USED + LEAST_FREEDOM else np.inf
     if freedom < 1:
         return np.inf
     tail = (1 + uncertainty.LEVEL) / 2

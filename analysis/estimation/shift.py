@@ -5,9 +5,10 @@ The multiplier mu = s + t of compute (in logarithms) is a smooth function of com
 turns a difference of losses into one of compute, by its slope. It is a law of N and D, or of C alone where the runs
 vary along one line only, times a smooth correction in compute that both ladders share.
 
-Two shapes of mu are tried, each with the level and one coefficient more: a line in ln C, which is what other
-coefficients and other exponents make of two power laws; and one that bends as C^gamma does, which is what another
-irreducible loss makes of them. They are weighted by how well they fit.
+Three shapes are tried, each with the level of mu and one coefficient more: a line in ln C, which is what other
+coefficients and other exponents make of two power laws; one that bends as C^gamma does, which is what a slightly lower
+irreducible loss makes of them; and that lower irreducible loss itself, L_B(N, D) = L_A(N e^s, D e^t) - delta, whose
+multiplier has no bound. They are weighted by how well they fit.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from analysis.estimation.robust import LEAST_SQUARES
 from analysis.laws import Array, Law
 
 LN10 = float(np.log(10))
-SHAPES = ("line", "bend")
+FLOOR = "floor"
+SHAPES = ("line", "bend", FLOOR)
 STEP = 1e-4  # of ln N and ln D, for slopes
 CORRECTION = 0.01  # standard deviation of the shared correction's coefficients, in ln L
 GROWTH, TILT = 0.5, 0.5  # of the growth of ln m a decade and of the tilt: they only bind where the runs do not tell
 LOOSE = {"E": 2.0, "alpha": 0.3, "beta": 0.3, "alpha_C": 0.3}  # of theta around the first fit's, ln E among them
 LOOSE_COEFFICIENT = 10.0  # of the others, logarithms of coefficients
 TURN = 2.5  # scatters from which on a run's residual counts linearly, not squared
+LEAST_LEFT = 1e-3  # of a loss, or of its reducible part, where a floor is taken off
 ROUNDS, CONVERGED = 4, 1e-10
 LEVEL, GROW, TILTED = 0, 1, 2  # places in p
 
@@ -55,7 +58,8 @@ class Model:
     half: float  # decades from there to the ends of the data
     corrections: int  # terms of the shared correction
     shape: str = "line"
-    gamma: float = 0.15
+    gamma: float = 0.15  # the exponent of the reducible loss along the frontier
+    lower: float = 0.0  # of the shape floor: what one of p[GROW] takes off B's loss
 
     @property
     def dimension(self) -> int:
@@ -66,6 +70,7 @@ class Model:
         """What p is multiplied with to give mu, (n, 2)."""
         x = ln_c - self.centre
         grown = x / LN10 if self.shape == "line" else np.expm1(self.gamma * x) / (self.gamma * LN10)
+        grown = np.zeros_like(x) if self.shape == FLOOR else grown
         return np.stack([np.ones_like(x), grown], 1)
 
     def evaluate(self, parameters: Array, points: Points) -> tuple[Array, Array]:
@@ -90,7 +95,15 @@ class Model:
             by_mu = by_mu + slopes @ parameters[k : self.dimension]
         jacobian[:, self.dimension : self.dimension + 2] = by_mu[:, None] * basis
         jacobian[:, self.dimension + 2] = by_tilt * points.shifted
-        return value, jacobian
+        lowered = self.lowered(value, p, points.shifted)
+        jacobian *= np.exp(value - lowered)[:, None]
+        jacobian[:, self.dimension + GROW] -= self.lower * points.shifted * np.exp(-lowered)
+        return lowered, jacobian
+
+    def lowered(self, ln_loss: Array, p: Array, shifted: Array | float = 1.0) -> Array:
+        """Ln L less what the floor of B lies lower, (n,)."""
+        share = self.lower * p[GROW] * shifted * np.exp(-ln_loss)
+        return np.asarray(ln_loss + np.log(np.maximum(1 - share, LEAST_LEFT)))
 
     def ln_loss(self, theta: Array, n: Array, d: Array, c: Array) -> Array:
         """Ln L of the law alone at logarithms of N, D and C, (n,)."""
@@ -143,7 +156,7 @@ def joint(model: Model, points: Points, start: Array) -> Estimate:
 
 
 def paired(model: Model, a: Points, b: Points, surface: Estimate) -> Estimate:
-    """The three of p from the differences at shared cells; the surface, with its doubt, is what all runs say it is.
+    """All parameters: the three of p from the differences at shared cells, the surface's as all runs have them.
 
     Args:
         a, b: the same cells in both ladders, in one order.
@@ -161,9 +174,9 @@ def paired(model: Model, a: Points, b: Points, surface: Estimate) -> Estimate:
     found = _minimise(residuals, surface.parameters[m:], _PRIOR, weights, centre=np.zeros(3))
     jacobian = model.evaluate(whole(found.parameters), b)[1] - model.evaluate(whole(found.parameters), a)[1]
     gain = found.covariance @ (jacobian[:, m:] * weights[:, None]).T / found.scatter**2
-    moved = gain @ jacobian[:, :m]
-    covariance = found.covariance + moved @ surface.covariance[:m, :m] @ moved.T
-    return Estimate(**{**vars(found), "covariance": covariance})
+    moved, doubt = gain @ jacobian[:, :m], surface.covariance[:m, :m]
+    covariance = np.block([[doubt, -doubt @ moved.T], [-moved @ doubt, found.covariance + moved @ doubt @ moved.T]])
+    return Estimate(**{**vars(found), "parameters": whole(found.parameters), "covariance": covariance})
 
 
 _PRIOR = np.array([10.0, GROWTH, TILT])

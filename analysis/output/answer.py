@@ -23,7 +23,7 @@ from analysis.output import evidence
 from analysis.output.evidence import NONE, Runs
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import Symbols, count, flops, number, number_of, outside, size, span
+from gpt3core.words import Symbols, between, count, flops, nats, number, number_of, outside, size, span
 
 Line = tuple[str, str]  # a label, and what it says
 Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in them rest on
@@ -31,6 +31,7 @@ Spelt = tuple[str, list[Part]]  # a line in parts
 MOST_TARGETS = 3
 AT_BOUND = " (at its bound)"
 TOLD_APART = 0.05  # of an exponent: two that are nearer are not shown beside one another
+UNTESTED = 2.0  # times the decades that the backtests reach, beyond which a target is not to be trusted much either
 MISSES = 0.8  # share of held-out runs inside their 95% intervals, below which these are not to be trusted much
 # warnings, the one that takes most away from an answer first; others come behind, in the order of the notes
 GRAVEST = (
@@ -42,6 +43,7 @@ GRAVEST = (
     "target-not-predicted",
     "one-line",
     "off-line",
+    "size-not-told",
     "no-calibration",
     "no-minimum",
     "minimum-unsure",
@@ -197,9 +199,9 @@ def _score(study: Study, found: Accuracy) -> list[Part]:
 
 def _prediction(study: Study, p: Prediction) -> list[Part]:
     what = f"{p.name}: " if p.name and not p.optimal else ""
-    said = f"loss {p.loss:.3f}"
+    said = f"loss {nats(p.loss)}"
     if p.interval_new_run is not None:
-        said += f" ({span(p.interval_new_run, 4)} for a new run)"
+        said += f" ({between(p.interval_new_run)} for a new run)"
     if p.optimal and p.interval_n is not None:
         said += f", best size {size(p.n, p.interval_n)} on {size(p.d, p.interval_d)} tokens"
     else:
@@ -227,13 +229,15 @@ def _trust(study: Study) -> list[Part]:
     told = bins.dropna(subset="coverage95") if len(bins) else bins
     covered = float((told.coverage95 * told.tests).sum() / told.tests.sum()) if len(told) else math.nan
     grades = (
-        any(p.interval_new_run is None for p in asked) or calibration.cuts < THIN_CUTS,
+        any(p.interval_new_run is None for p in asked)
+        or calibration.cuts < THIN_CUTS
+        or farthest > UNTESTED * calibration.farthest,
         farthest > calibration.farthest or covered < MISSES,
     )
-    word = "poor" if grades[0] or all(grades) else "fair" if grades[1] else "good"
+    word = "poor" if grades[0] else "fair" if grades[1] else "good"
     wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
     of = "" if asked else " for runs of given N and D"
-    fitted = evidence.of_prediction(study, optimal=bool(study.predictions) and study.predictions[0].optimal)
+    fitted = evidence.of_prediction(study, optimal=bool(asked) and asked[0].optimal)
     parts = [(f"{word}{of}: ", NONE), (number_of(calibration.cuts, "backtest"), fitted), (wanted, NONE)]
     parts.append((f", none beyond {calibration.farthest:.1f} decades", fitted))
     if len(bins):

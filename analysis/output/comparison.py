@@ -127,8 +127,8 @@ def rows(found: Comparison) -> list[Row]:
             f"{m.compute:.3g}{where}",
             _loss(m.loss_a),
             _loss(m.loss_b),
-            f"{m.value:.3f}",
-            _span(m.interval, 3),
+            _times(m.value),
+            _span(m.interval),
             ("yes" if m.told_apart else "no") if not where else "-",
         ]
         for m, where in every
@@ -188,5 +188,10 @@ def _loss(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
-def _span(interval: list[float], digits: int = 3) -> str:
-    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+def _times(multiplier: float) -> str:
+    """To three decimals; what is too small or too large for these to three digits."""
+    return f"{multiplier:.3f}" if 0.01 <= multiplier < 1000 else f"{multiplier:.3g}"
+
+
+def _span(interval: list[float]) -> str:
+    return f"{_times(interval[0])} to {_times(interval[1])}"

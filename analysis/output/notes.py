@@ -10,12 +10,13 @@ import pandas as pd
 from analysis.accuracy.trends import BELOW, MEAN, averaged
 from analysis.estimation import isoflop, predict, training_curves
 from analysis.estimation.backtest import THIN_CUTS
+from analysis.estimation.optimal_size import bracketed
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.note import Note
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
-from gpt3core.words import Symbols, number_of, some
+from gpt3core.words import Symbols, between, number_of, some
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out
@@ -196,6 +197,7 @@ def _predictions(study: Study) -> Iterator[Note]:
             "prediction; run sizes on both sides of the best, or give N and D of a point by predict="
         )
         yield Note(code="no-optimum", severity="warning", message=message)
+    yield from _size_not_told(study)
     yield from _models(study)
     everywhere = [*study.predictions, *study.predicted_points]
     if everywhere:
@@ -212,7 +214,7 @@ def _predictions(study: Study) -> Iterator[Note]:
         if high / low - 1 > SPREAD:
             message = (
                 f"C={p.compute:.3g}: the fits that hold {predict.HEAVY:.0%} of the weight differ by "
-                f"{high / low - 1:.1%} there ({low:.3f} to {high:.3f})"
+                f"{high / low - 1:.1%} there ({between(p.spread)})"
             )
             yield Note(code="fits-differ", severity="info", message=message)
     for i in [i for i in study.influences if abs(i.loss_change) > MOVES][:3]:
@@ -220,6 +222,21 @@ def _predictions(study: Study) -> Iterator[Note]:
             f", its N* by {i.n_star_change:+.0%}" if np.isfinite(i.n_star_change) else ""
         )
         yield Note(code="influential", severity="warning", message=message)
+
+
+def _size_not_told(study: Study) -> Iterator[Note]:
+    """A best size whose ratio of tokens to parameters no run is near, by laws alone."""
+    assert study.ensemble is not None
+    run = study.table.D / study.table.N
+    for p in study.predictions:
+        told = p.interval_n is not None or study.ensemble.missing is not None or study.minima.trusted
+        if p.optimal and not told and not bracketed(study.table, p.d / p.n):
+            message = (
+                f"C={p.compute:.3g}: the laws have their best size at {p.d / p.n:.2g} tokens per parameter, and the "
+                f"runs have {run.min():.3g} to {run.max():.3g}: that size is the laws' form and not measured, and has "
+                "no interval; run sizes on both sides of the best"
+            )
+            yield Note(code="size-not-told", severity="warning", message=message)
 
 
 def _why_nothing(study: Study) -> str:

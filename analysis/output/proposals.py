@@ -45,7 +45,8 @@ def _interval(found: NextRuns) -> str:
         width = f"{high / low:.2f} times" if design.target == "n_star" else f"{high - low:.3f}{unit} wide"
         parts.append(f"{low:{digits}} to {high:{digits}} {when} ({width})")
     name = NAMES.get(design.target, design.target)
-    return f"{name} at C={design.compute:.3g}, 95% by the design's own account: {', '.join(parts)}"
+    account = "95% by the design's own account, about what analysis.fit predicts"
+    return f"{name} at C={design.compute:.3g}, {account}: {', '.join(parts)}"
 
 
 def _verdict(found: NextRuns) -> list[str]:

@@ -15,7 +15,7 @@ from analysis.output import evidence
 from analysis.output.answer import answer, value_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import Symbols, change, count, number, outside, size, some, span
+from gpt3core.words import Symbols, between, change, count, nats, number, outside, size, some, span
 
 Row = list[str]
 MOST_INFLUENCES = 6
@@ -146,10 +146,10 @@ def _predictions(study: Study) -> list[Row]:
             outside(p.decades),
             size(p.n, p.interval_n),
             size(p.d, p.interval_d),
-            f"{p.loss:.3f}",
-            span(p.interval_mean, 4),
-            span(p.interval_new_run, 4),
-            span(p.spread, 4),
+            nats(p.loss),
+            between(p.interval_mean),
+            between(p.interval_new_run),
+            between(p.spread),
         ]
         for p in every[:MOST_PREDICTIONS]
     ]

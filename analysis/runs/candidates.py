@@ -44,6 +44,10 @@ def read(path: Path, columns: Mapping[str, str], selection: Selection) -> tuple[
     found, notes = points.counted(raw, selection, path, columns)
     if found.N.isna().any():
         raise UsageError(f"{path}: a candidate needs N and D")
+    if "gpu_hours" in raw and not np.isfinite(_hours(selection)).any():
+        hours = foreign.source_of(raw, "gpu_hours")
+        message = f"{path}: {hours} is not used, for the runs made do not say their hours: costs are FLOPs"
+        notes = [*notes, Note(code="candidates-hours", severity="warning", message=message)]
     return found.assign(**{name: raw[name] for name in ("gpu_hours", "seed") if name in raw}), notes
 
 

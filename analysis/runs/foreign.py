@@ -49,6 +49,8 @@ COUNTS = ("N", "N_total", "N_nonembedding")  # one of them has to be complete
 WHERE_GIVEN = ("budget_flops", "lr")  # positive where a row has one
 NOT_NEGATIVE = ("loss_se", "gpu_hours")  # the same, and zero is a value
 FINISHED = ("done", "ok", "finished", "complete", "completed", "success", "succeeded", "")
+SAME_RUN = ("N", "D", "U", "epochs", "seed", "lr", "batch_tokens", "precision")
+MANY_DIGITS = 6  # of a loss
 COUNTER = "Unnamed:"  # pandas' name for a column without one: the index of a frame that was written with it
 MOST_NAMES = 30  # of columns in an error
 _UNIT = re.compile(r"^(?P<column>.+?)\s*(?P<operation>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?[0-9]+)?)$")
@@ -130,7 +132,9 @@ def has_unit(expression: str) -> bool:
 
 
 def headed(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The rows with their columns' names as words without blanks around them."""
+    """The rows with their columns' names as words without blanks around them; what names an index is a column too."""
+    own = [name for name in raw.index.names if name is not None and name not in raw.columns]
+    raw = raw.reset_index(level=own) if own else raw
     names = [str(name).strip() for name in raw.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     refuse_names(twice, path)
@@ -189,6 +193,9 @@ def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = (), *, 
     table["run_id"] = _names(table)
     counted = done & ~table.run_id.isin(list(exclude))
     _check_numbers(table, path, counted, lossless=lossless)
+    again = _again(table[counted]).reindex(table.index, fill_value=False)
+    if again.any():
+        table["duplicate"] = again | (table.duplicate if "duplicate" in table else False)
     if "size" not in table:
         table["size"] = [f"{n:.4g}" if n > 0 else name for n, name in zip(table.N, table.run_id, strict=True)]
     if "epochs" not in table:
@@ -233,6 +240,16 @@ def _check_numbers(table: pd.DataFrame, path: Path, counted: pd.Series, *, lossl
             _positive(table[name], name, path, must=table[name].notna(), zero=True)
 
 
+def _again(table: pd.DataFrame) -> pd.Series:
+    """Which runs are an earlier one under another name: the same in all that a loss depends on and, to many digits, it.
+
+    A row an evaluation of a run, or a copy that was called otherwise: two runs differ in the third digit of a loss.
+    """
+    same = [name for name in (*SAME_RUN, "loss") if name in table]
+    digits = table.loss.map(lambda loss: len(repr(float(loss)).replace(".", "").lstrip("0")))
+    return table[same].duplicated() & (digits >= MANY_DIGITS)
+
+
 def _names(table: pd.DataFrame) -> list[str]:
     """The runs' own names where they are unique, else with their rows; copies of a row have their rows beside them."""
     rows = [f"row-{i + 1}" for i in range(len(table))]
@@ -271,6 +288,9 @@ def check_points(table: pd.DataFrame, path: Path, cost: Ratio) -> pd.DataFrame:
     for name in ("N", "D", "C", "U"):
         if name in table:
             _positive(table[name], name, path, must=pd.Series(True, index=table.index))
+    for name in NOT_NEGATIVE:
+        if name in table:
+            _positive(table[name], name, path, must=table[name].notna(), zero=True)
     if {"N", "C"} <= set(table) and "D" not in table:
         table["D"] = tokens(cost, np.log(table.N.to_numpy(float)), table.C.to_numpy(float))
     if {"D", "C"} <= set(table) and "N" not in table:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.runs import domains, foreign, reading, selection, store
+from analysis.runs import conventions, domains, foreign, reading, selection, store
 from analysis.runs.selection import Selection
 from analysis.runs.tidy import Runs
 from analysis.settings import CompareSettings, RunSettings
@@ -213,9 +213,16 @@ def _selected(runs: list[Runs], settings: CompareSettings) -> tuple[Selection, S
     if first.convention != second.convention:
         raise UsageError(
             f"N and C do not mean the same in both ladders ({first.convention.n}, {first.convention.c} and "
-            f"{second.convention.n}, {second.convention.c}): say N= and C= that both know"
+            f"{second.convention.n}, {second.convention.c}): {_common(first, second)}"
         )
     return first, second
+
+
+def _common(first: Selection, second: Selection) -> str:
+    """Which conventions both ladders know, for an error."""
+    known = conventions.available(second.runs.table)
+    both = [f"N={c.n} C={c.c}" for c in conventions.available(first.runs.table) if c in known]
+    return f"say {' or '.join(both)}, which both know" if both else "no N= and C= is known of both"
 
 
 def _excluding(settings: CompareSettings, names: list[str]) -> RunSettings:

@@ -13,6 +13,8 @@ from gpt3core.errors import UsageError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # as a file's name says; its first line has the last word
 KNOWN_SEPARATORS = (",", ";", "\t")
+FIRST = 20  # lines that are looked at for the first
+REMARK = r"#|\ufeff?\"?sep=.\"?$"
 DECIMAL_COMMA = r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?"
 THOUSANDS = r"[+-]?[1-9]\d{0,2},\d{3}"  # or three decimals
 NUMBER = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"  # with it, or whole
@@ -50,14 +52,21 @@ def kind(path: Path) -> str:
 
 
 def _separated(path: Path) -> pd.DataFrame:
-    """Rows parted by commas, semicolons or tabs; where it is not commas, decimals may be."""
-    line = str(pd.read_csv(path, sep="\0", header=None, nrows=1, dtype=str, quoting=csv.QUOTE_NONE).iat[0, 0])
+    """Rows parted by commas, semicolons or tabs; where it is not commas, decimals may be.
+
+    Lines before the first that begin with # and have fewer fields are remarks, and sep=; is Excel's.
+    """
+    first = pd.read_csv(path, sep="\0", header=None, nrows=FIRST, dtype=str, quoting=csv.QUOTE_NONE)[0].astype(str)
+    parted = np.array([max(line.count(one) for one in KNOWN_SEPARATORS) for line in first])
+    body = int((~first.str.match(REMARK)).to_numpy().argmax())
+    remarks = int((parted[: body + 1] >= parted[body]).argmax())
+    line = first[remarks]
     fields = {separator: next(csv.reader([line], delimiter=separator)) for separator in KNOWN_SEPARATORS}
     usual = SEPARATORS[kind(path)]
     separator = max(KNOWN_SEPARATORS, key=lambda one: (len(fields[one]), one == usual))
     names = [name.strip() for name in fields[separator] if name.strip()]
     refuse_names(sorted({name for name in names if names.count(name) > 1}), path)
-    table = pd.read_csv(path, sep=separator)
+    table = pd.read_csv(path, sep=separator, skiprows=remarks)
     _refuse_shifted(table, len(fields[separator]), path)
     return table if separator == "," else _with_points(table, path)
 

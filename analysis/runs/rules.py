@@ -133,7 +133,7 @@ def _checks(
     if "duplicate" in table:
         yield (
             "duplicate",
-            "its row is the same as an earlier one: identical rows are one run",
+            "its row is the same as an earlier one, or its N, D and loss are to the last digit: these are one run",
             table.duplicate.astype(bool),
         )
     yield from _ended(table, why, lost, off)

@@ -45,6 +45,7 @@ KNOWN: dict[str, tuple[float, int]] = {
 LIKE_SCORES = re.compile(
     r"(^|[^a-z])(acc|accuracy|em|exact_match|f1|err|error_rate|score|pass@\d+|truthfulqa|triviaqa|race|bbh|math)([^a-z]|$)"
 )
+LIKE_ERRORS = re.compile(r"(^|[^a-z])(err|errors?|error_rate)([^a-z]|$)")
 _SCORE = re.compile(r"^(?P<one>1\s*-\s*)?(?P<column>.+?)(?P<percent>\s*/\s*100)?$")
 
 
@@ -122,6 +123,9 @@ def remarks(raw: pd.DataFrame, asked: Asked, unread: Sequence[str]) -> list[Note
         if column != expression and expression.endswith("100") and 0 < most <= 1:
             message = f"scores={expression}: {column} is at most {most:g}: is it a fraction already ({column})?"
             found.append(Note(code="scores-scale", severity="warning", message=message))
+        if not expression.startswith("1") and LIKE_ERRORS.search(column.lower()):
+            message = f"scores={expression}: is it a share of errors? then give scores=[1-{expression}]"
+            found.append(Note(code="scores-errors", severity="warning", message=message))
     if unread:
         message = (
             f"{len(unread)} columns look like scores and are not read: {', '.join(unread)}; scores=[...] reads them"

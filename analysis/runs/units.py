@@ -20,11 +20,15 @@ from gpt3core.errors import UsageError
 LEAST_PARAMETERS, LEAST_TOKENS = 100.0, 1e3  # in the median; a law of language models begins above
 TOKENS_PER_PARAMETER = 1e-3, 1e6  # in the median; Kaplan et al.'s largest models had 0.1, over-trained small ones 1e4
 USUAL_RATIO = 20.0  # Hoffmann et al. 2022
+LEAST_6ND = 1e9  # FLOPs, in the median: a hundredth of a second of one core
+IN_PRINT = ((1e6, 1e9), (1e6, 1e6), (1e9, 1e9))  # units of parameters and tokens in tables of papers
 COMPUTE_OVER_6ND = 1e-3, 1e4  # in the median; experts make it small, a head on a tiny model large
 MILLIONS = 1e6  # parameters: below, so many tokens for each are of a size given in thousands or more
 SCALES = (1e3, 1e6, 1e9, 1e12)
 COMPUTE_UNITS = {"PF-days": PF_DAY, **{f"{p}FLOPs": 10.0**e for p, e in zip("GTPEZ", (9, 12, 15, 18, 21), strict=True)}}
-USUAL_LOSS = 0.1, 15.0  # nats per token, in the median; guessing among 256k tokens costs 12.5
+USUAL_LOSS = 0.1, 8.0  # nats per token, in the median; the frequencies of 50k tokens alone cost 7.5
+USUAL_BATCH = 4096.0  # tokens, in the median of models of ten million parameters and more
+LARGE = 1e7  # parameters, of such a model
 
 
 def question(table: pd.DataFrame, columns: Mapping[str, str], path: Path, *, uses_c: bool = True) -> list[Note]:
@@ -46,7 +50,8 @@ def question(table: pd.DataFrame, columns: Mapping[str, str], path: Path, *, use
     if counts and {"D", "C"} <= set(known) and uses_c and "C" in asked:
         n = np.fmax.reduce([known[name] for name in counts])
         _compute(table, known["C"] / (6 * n * known["D"]), path)
-    return _loss(table, columns)
+    large = bool(counts) and float(known[counts[0]].median()) > LARGE
+    return [*_loss(table, columns), *(_batch(table, columns) if large else [])]
 
 
 def _positive(column: pd.Series) -> pd.Series:
@@ -59,14 +64,40 @@ def _tokens_and_parameters(
 ) -> None:
     """Refuse D or N in thousands, millions or billions."""
     size, tokens = float(known[n].median()), float(known["D"].median())
-    ratio = float((known["D"] / known[n]).median())
+    ratio, compute = float((known["D"] / known[n]).median()), float((6 * known[n] * known["D"]).median())
     low, high = TOKENS_PER_PARAMETER
     if n in asked and (size < LEAST_PARAMETERS or (ratio > high and size < MILLIONS)):
         reference = tokens / USUAL_RATIO if tokens >= LEAST_TOKENS else 1e9
         _refuse(table, n, f"{size:.3g} in the median: parameters are meant", _nearest(reference / size), path)
     if "D" in asked and (tokens < LEAST_TOKENS or ratio < low):
         what = f"{tokens:.3g} in the median, {ratio:.2g} of the parameters: tokens are meant"
-        _refuse(table, "D", what, _nearest(USUAL_RATIO * max(size, LEAST_PARAMETERS) / tokens), path)
+        factor = _nearest(USUAL_RATIO * max(size, LEAST_PARAMETERS) / tokens)
+        if not (n in asked and compute * factor < LEAST_6ND):
+            _refuse(table, "D", what, factor, path)
+    if {n, "D"} <= asked and compute < LEAST_6ND:
+        _refuse_both(table, n, (size, tokens, compute), path)
+
+
+def _refuse_both(table: pd.DataFrame, n: str, medians: tuple[float, float, float], path: Path) -> None:
+    """Refuse N and D that are no run's together, as tables in millions and billions have them."""
+    size, tokens, compute = medians
+    off = {units: abs(np.log(units[1] * tokens / (units[0] * size) / USUAL_RATIO)) for units in IN_PRINT}
+    units = min(IN_PRINT, key=lambda pair: round(off[pair], 6))
+    columns = source_of(table, n), source_of(table, "D")
+    asked, right = (
+        " ".join(f"columns.{name}={column}*{unit}" for name, column, unit in zip((n, "D"), columns, each, strict=True))
+        for each in ([_digits(unit) for unit in units], "11")
+    )
+    words = " and ".join(dict.fromkeys("millions" if unit == MILLIONS else "billions" for unit in units))
+    raise UsageError(
+        f"{path}: {n} (column {columns[0]}) is {size:.3g} and D (column {columns[1]}) {tokens:.3g} in the median, "
+        f"{compute:.2g} FLOPs by 6ND: parameters and tokens are meant; are they in {words}? Give them as {asked}, or "
+        f"as {right} if they are right"
+    )
+
+
+def _digits(factor: float) -> str:
+    return f"{factor:.4g}".replace("e+0", "e").replace("e+", "e")
 
 
 def _compute(table: pd.DataFrame, ratio: pd.Series, path: Path) -> None:
@@ -90,7 +121,7 @@ def _refuse(
     given, right = f"{path}: {name} (column {column}) is {what}", f"columns.{name}={column}*1 if it is right"
     if factor is None:
         raise UsageError(f"{given}; name another column, or give it as {right}")
-    digits = f"{factor:.4g}".replace("e+0", "e").replace("e+", "e")
+    digits = _digits(factor)
     asked = f"multiply by {digits}" if unit is None else f"is it in {unit}"
     raise UsageError(f"{given}; {asked}? Give it as columns.{name}={column}*{digits}, or as {right}")
 
@@ -106,7 +137,22 @@ def _loss(table: pd.DataFrame, columns: Mapping[str, str]) -> list[Note]:
     meant = (
         f"is it in another unit (columns.loss={column}*1000)?"
         if middle < USUAL_LOSS[0]
-        else "more than guessing costs: is it a perplexity, whose logarithm is meant?"
+        else "more than to know nothing but how often tokens are: is it a perplexity, whose logarithm is meant?"
     )
     message = f"the loss (column {column}) is {middle:.3g} in the median, and nats per token are meant: {meant}"
     return [Note(code="loss-unit", severity="warning", message=message)]
+
+
+def _batch(table: pd.DataFrame, columns: Mapping[str, str]) -> list[Note]:
+    """Ask about batches of large models that are hardly tokens."""
+    if "batch_tokens" not in table or ("batch_tokens" in columns and has_unit(columns["batch_tokens"])):
+        return []
+    middle = float(_positive(table.batch_tokens).median())
+    if not middle < USUAL_BATCH:
+        return []
+    column = source_of(table, "batch_tokens")
+    message = (
+        f"the batch (column {column}) is {middle:.3g} in the median, and tokens are meant: is it in sequences "
+        f"(columns.batch_tokens={column}*2048, of so many tokens)?"
+    )
+    return [Note(code="batch-unit", severity="warning", message=message)]

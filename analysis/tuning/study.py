@@ -82,15 +82,15 @@ def tune(settings: HparamSettings, table: pd.DataFrame | None = None) -> Tuning:
         critical=critical.fit(kept),
         rule=rule,
         dropped=dropped,
-        notes=_notes(data, kept, judged, fitted, resampled, dropped),
+        notes=[*found.runs.notes, *_notes(data, kept, judged, fitted, resampled, dropped)],
     )
 
 
 def _usable(table: pd.DataFrame, source: str) -> tuple[pd.DataFrame, dict[str, int]]:
     """The runs of pairs with runs enough, and the others' pairs."""
-    for name, what in (("lr", "learning rate"), ("batch_tokens", "batch in tokens")):
+    for name, what, unit in (("lr", "learning rate", ""), ("batch_tokens", "batch in tokens", " (or NAME*2048)")):
         if name not in table or table[name].isna().all():
-            raise UsageError(f"{source} has no column for the {what}: give it as columns.{name}=NAME (or NAME*2048)")
+            raise UsageError(f"{source} has no column for the {what}: give it as columns.{name}=NAME{unit}")
     table = table[table[list(surface.X)].notna().all(axis=1)]
     pair = tuned.pairs(table)
     counts = pair.value_counts()

@@ -16,7 +16,7 @@ from analysis.reference.tables import reference
 from analysis.runs import units
 from dashboards import report
 from gpt3core.errors import UsageError
-from gpt3core.words import count, flops, outside
+from gpt3core.words import between, count, flops, nats, outside
 from tests.analysis.test_one_ratio import one_ratio
 from tests.commands import called
 
@@ -51,6 +51,7 @@ def test_the_scale_that_scores_are_forecast_with_is_the_intervals_own(studied):
     [
         ({"target_compute": [1e23]}, "good"),  # 0.9 decades beyond, backtests reach 2.5
         ({"target_compute": [1e27]}, "fair"),  # 4.9 decades beyond
+        ({"target_compute": [1e28]}, "poor"),  # most of the way was never tested
         ({"target_compute": [1e23], "exclude": 40}, "poor"),  # fewer runs, no three cuts
     ],
 )
@@ -255,3 +256,9 @@ def test_the_report_opens_with_it(studied, tmp_path):
     report.write(studied, tmp_path)
     text = (tmp_path / "index.html").read_text()
     assert text.index(">trust</a>") < text.index('id="frontier"') < text.index("Ensemble of fits")
+
+
+def test_a_loss_keeps_its_digits_in_any_unit():
+    assert [nats(loss) for loss in (2.17, 0.0021443, 1213.4)] == ["2.170", "0.002144", "1213"]
+    assert between([2.1, 2.17]) == "2.100 to 2.170"
+    assert between(None) == "-"

@@ -42,6 +42,16 @@ def test_cuts_leave_runs_on_either_side():
     assert backtest.cuts(np.geomspace(1e18, 1e22, 8)) == []
 
 
+@pytest.mark.parametrize("digits", [17, 3])
+def test_no_cut_goes_through_a_budget_whose_runs_differ_by_rounding(digits):
+    n = np.concatenate([np.sqrt(c / 120) * np.geomspace(0.25, 4, 5) for c in np.geomspace(1e19, 1e21, 5)])
+    budget = np.repeat(np.geomspace(1e19, 1e21, 5), 5)
+    rounded = [np.array([float(f"{v:.{digits}g}") for v in values]) for values in (n, budget / (6 * n))]
+    compute = 6 * rounded[0] * rounded[1]
+    below = [int((compute < cut).sum()) for cut in backtest.cuts(compute)]
+    assert below == [20, 15, 10]
+
+
 def backtests_of(pace, noise, span=4.0, seed=0):
     """Backtests whose misses are a slope carried on, of a known pace, plus noise."""
     rng = np.random.default_rng(seed)

@@ -371,3 +371,15 @@ def test_exponents_fixed_for_another_law_are_refused():
     table = ladders(CLEAN, 0)[0]
     with pytest.raises(UsageError, match="concerns law=chinchilla"):
         api.fit(table, law="over_training", fix={"a": 0.5})
+
+
+def test_a_compute_that_one_table_says_and_the_other_does_not_is_asked_about_by_what_both_know():
+    a, b = ladders(CLEAN, 0)
+    with pytest.raises(UsageError, match="N=given C=6nd, which both know"):
+        api.compare(a, b.drop(columns="C"))
+    assert api.compare(a, b.drop(columns="C"), C="6nd")[0].verdict == "better"
+
+
+def test_a_multiplier_beyond_all_measure_has_three_digits():
+    (row, *_) = comparison.rows(replace(compared(CLEAN), at=[replace(compared(CLEAN).at[0], value=1.7225386e19)]))
+    assert row[3] == "1.72e+19"

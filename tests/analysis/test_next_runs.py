@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import special
 
+from analysis import api
 from analysis import design as designing
 from analysis.estimation import design
 from analysis.estimation.information import Covariance
@@ -20,6 +21,7 @@ from gpt3core.store.rundir import RunDir
 from sweeps import command
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_design import FINISHED, grid, runs
+from tests.analysis.test_minima import LADDER
 from tests.conftest import write_corpus
 
 
@@ -129,6 +131,23 @@ def test_a_candidate_file_needs_no_loss_and_falls_back_to_n_and_d(header, column
     assert [p.index for p in found.design.proposals] == [p.index for p in expected.proposals]
 
 
+def test_hours_of_candidates_are_used_or_said_not_to_be_and_are_not_negative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = runs(FINISHED)[["N", "D", "loss"]]
+    made.to_csv("t.csv", index=False)
+    asked = DesignSettings(runs="t.csv", candidates="g.csv", target_compute=1e22)
+    grid()[["N", "D"]].assign(gpu_hours=5.0).to_csv("g.csv", index=False)
+    assert any(
+        "gpu_hours is not used, for the runs made do not say their hours" in said for said in next_runs(asked).remarks
+    )
+    made.assign(gpu_hours=3.0).to_csv("t.csv", index=False)
+    found = next_runs(asked)
+    assert (found.unit, found.remarks) == ("hours", [])
+    grid()[["N", "D"]].assign(gpu_hours=-5.0).to_csv("g.csv", index=False)
+    with pytest.raises(UsageError, match="gpu_hours is -5, it must be finite and zero or more"):
+        next_runs(asked)
+
+
 def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made = runs(FINISHED)[["N", "D", "loss"]]
@@ -142,6 +161,17 @@ def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):
     assert 1 <= len(chosen) <= 3
     assert ((chosen.C >= highest / 4) & (chosen.C <= 10.1 * highest)).all()
     np.testing.assert_allclose(6 * chosen.N * chosen.D, chosen.C, rtol=0.02)
+
+
+def test_a_target_lies_where_the_fit_predicts_it():
+    """Of the laptop's ladder, whose budget 1e14 was trained afterwards: loss 2.970 at 0.81M parameters."""
+    for target, measured in (("loss", 2.970), ("n_star", 0.81e6)):
+        found = next_runs(DesignSettings(runs=str(LADDER), target=target, target_compute=1e14)).design
+        for after in (1.0, found.proposals[-1].interval):
+            low, high = found.interval(after)
+            assert low < measured < high
+        (said,) = api.fit(LADDER, target_compute=1e14, bootstrap=20).predictions
+        assert np.exp(found.centre) == pytest.approx(said.loss if target == "loss" else said.n, rel=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------------- scores

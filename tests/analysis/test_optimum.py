@@ -145,3 +145,26 @@ def test_a_minimum_that_is_flat_to_the_last_digit_is_one():
     for centre in np.linspace(20.0, 21.0, 50):
         found = optimum.lowest(lambda x, c=centre: 0.02 * (x - c) ** 2 + 1e-12 * np.sin(1e9 * x), 10.9, 30.4)
         assert found == pytest.approx(centre, abs=1e-4)
+
+
+def test_an_optimum_at_ratios_that_were_not_run_has_no_interval_and_a_note():
+    """Kaplan's law at 10 to 40 tokens a parameter: 9.1B are best at 2.4e21, 239B (70B to 494B) were said to be."""
+    n = np.repeat(np.geomspace(3e7, 1e9, 6), 3)
+    d = n * np.tile([10.0, 20.0, 40.0], 6)
+    loss = ((8.8e13 / n) ** (0.076 / 0.095) + 5.4e13 / d) ** 0.095
+    table = pd.DataFrame(
+        {"N": n, "D": d, "loss": loss * np.exp(0.003 * np.random.default_rng(7000).standard_normal(18))}
+    )
+    for rows, told in ((table, False), (ladder(0.003), True), (ladder(0.003).iloc[::6], False)):
+        found = api.fit(rows, bootstrap=20, law="chinchilla")
+        assert [p.interval_n is not None for p in found.predictions] == [told]
+        noted = [n.message for n in found.notes if n.code == "size-not-told"]
+        assert bool(noted) == (rows is table)
+    said = [n.message for n in api.fit(table, bootstrap=20).notes if n.code == "size-not-told"]
+    assert "and the runs have 10 to 40" in said[0]
+
+
+def test_six_runs_do_not_tell_the_interval_of_five_parameters():
+    few = ladder(0.003).iloc[[0, 8, 16, 24, 32, 40]]
+    (p,) = api.fit(few, bootstrap=20).predictions
+    assert p.interval_mean is None and p.interval_n is None

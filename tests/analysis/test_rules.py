@@ -157,6 +157,14 @@ def test_identical_rows_are_one_run():
     assert len(chosen("none", table=pd.concat([table] * 2)).table) == 60
 
 
+def test_copies_under_other_names_and_rows_an_evaluation_are_one_run_too():
+    table = rows(30, noise=0.01)
+    tasks = pd.concat([table.assign(task=task, score=0.1 * k, name=f"r{k}") for k, task in enumerate(("a", "b", "c"))])
+    assert len(out(chosen("all", table=tasks))["duplicate"]) == 60
+    rounded = tasks.assign(loss=tasks.loss.round(2))
+    assert "duplicate" not in out(chosen("all", table=rounded)), "two runs may have the same three digits"
+
+
 def test_copies_keep_the_names_of_their_runs_and_the_index_of_a_frame_is_no_difference(tmp_path):
     table = rows(12).assign(name=[f"r{i}" for i in range(12)])
     pd.concat([table, table]).reset_index(drop=True).to_csv(tmp_path / "t.csv")

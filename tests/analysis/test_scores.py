@@ -57,6 +57,13 @@ def test_percent_and_errors_are_read_as_they_are_said():
     assert list(second.accuracy) == [0.25, 0.5, 0.75]
 
 
+def test_errors_that_are_taken_for_accuracies_are_asked_about():
+    wrong = table().assign(err_piqa=lambda t: 100 - 100 * t.MMLU)
+    for asked, doubts in (("err_piqa/100", ["scores=[1-err_piqa/100]"]), ("1-err_piqa/100", []), ("MMLU", [])):
+        found = api.fit(wrong, scores=[asked], bootstrap=5).notes
+        assert [n.message.split("give ")[1] for n in found if n.code == "scores-errors"] == doubts
+
+
 def test_a_percentage_below_one_percent_is_asked_about_and_read():
     found = api.fit(table(), scores=["MMLU/100"])
     assert "scores-scale" in {note.code for note in found.notes}

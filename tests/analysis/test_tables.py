@@ -77,6 +77,14 @@ def test_a_comma_that_may_mean_two_things_is_asked_about(tmp_path, text, sentenc
         foreign.read(tmp_path / "t.csv", {})
 
 
+@pytest.mark.parametrize("before", ["# made by me\n# N in parameters, D in tokens\n", "sep=,\n"])
+def test_remarks_before_the_first_line_are_no_rows(tmp_path, before):
+    (tmp_path / "t.csv").write_text(before + rows().to_csv(index=False))
+    pd.testing.assert_frame_equal(foreign.read(tmp_path / "t.csv", {}), foreign.named(rows(), {}, tmp_path))
+    (tmp_path / "n.csv").write_text(rows().to_csv(index_label="#"))
+    pd.testing.assert_frame_equal(foreign.read(tmp_path / "n.csv", {}), foreign.named(rows(), {}, tmp_path))
+
+
 def test_row_names_without_a_header_are_no_column(tmp_path):
     """As R's write.table leaves them."""
     (tmp_path / "t.csv").write_text('"N","D","loss"\n"1",70000000,1400000000,3.21\n"2",80000000,1500000000,3.1\n')
@@ -145,6 +153,7 @@ def test_points_come_back_in_the_files_order(tmp_path):
     found = pd.DataFrame(json.loads((tmp_path / "o2" / "fit.json").read_text())["predictions"])
     np.testing.assert_allclose(found.compute, [1e25, *points.C], rtol=1e-12)
     np.testing.assert_allclose(6 * found.N * found.D, found.compute, rtol=1e-6)
+    assert found.optimal.all(), "a point that is a compute alone is the best run of it"
 
 
 def test_python_gives_what_the_command_gives(tmp_path):
@@ -161,6 +170,29 @@ def test_python_gives_what_the_command_gives(tmp_path):
     one = api.fit(table, predict=points, bootstrap=20, law="chinchilla")
     assert list(one.laws) == ["chinchilla"]
     assert list(one.predicted_points[0].by_choice) == ["chinchilla, huber 0.001"]
+
+
+def test_python_takes_what_a_notebook_has_and_refuses_the_rest_in_a_sentence(tmp_path):
+    table = rows()
+    few = {"bootstrap": 5, "law": "chinchilla"}
+    (asked,) = api.fit(table, target_compute=1e24, **few).predictions
+    indexed = api.fit(table.set_index(["N", "D"]), target_compute=[1e24], **few)
+    counted = api.fit(
+        table.set_axis([0, 1, 2], axis=1), columns={"N": 0, "D": 1, "loss": 2}, target_compute=1e24, **few
+    )
+    assert indexed.predictions[0].loss == counted.predictions[0].loss == asked.loss
+    pd.DataFrame({"C": [1e24]}).to_csv(tmp_path / "p.csv", index=False)
+    assert api.fit(table, predict=tmp_path / "p.csv", **few).predicted_points[0].loss == asked.loss
+    for words, sentence in (
+        ({"source": table.to_dict()}, "source: a pandas DataFrame or a path is expected, and a dict was given"),
+        ({"predict": {"N": [1e9]}}, "predict: a pandas DataFrame or a path"),
+        ({"target_compute": ["x"]}, "numbers of FLOPs are expected"),
+        ({"delta": float("inf")}, "positive and finite"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            api.fit(**{"source": table, **few, **words})
+    with pytest.raises(UsageError, match="name the two tables apart"):
+        api.compare(table, table, names=("A", "A"))
 
 
 def test_a_run_that_did_not_finish_is_listed_and_not_refused(tmp_path):

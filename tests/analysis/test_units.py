@@ -27,6 +27,14 @@ def with_c(factor=1.0):
         (rows().assign(D=rows().D / 1e9), r"D \(column D\) is .* multiply by 1e9\? Give it as columns.D=D\*1e9"),
         (rows().assign(N=rows().N / 1e6), r"N \(column N\) is .* multiply by 1e6\?"),
         (rows().assign(N=rows().N / 1e9, D=rows().D / 1e9), r"N .* multiply by 1e9\?"),
+        (
+            rows().assign(N=rows().N / 1e6, D=rows().D / 1e9),
+            r"in millions and billions\? Give them as columns.N=N\*1e6 columns.D=D\*1e9, or as columns.N=N\*1",
+        ),
+        (
+            rows().assign(N=rows().N / 1e6, D=rows().D / 1e6),
+            r"in millions\? Give them as columns.N=N\*1e6 columns.D=D\*1e6",
+        ),
         (with_c(1 / 8.64e19), r"C \(column C\) is .* is it in PF-days\? Give it as columns.C=C\*8.64e19"),
         (with_c(1e-18), r"is it in EFLOPs\?"),
         (with_c(1e6), r"name another column, or give it as columns.C=C\*1 if it is right"),
@@ -75,6 +83,7 @@ def test_a_loss_in_another_unit_is_asked_about_and_fitted_as_well_as_before():
     assert other.fit.status is one.fit.status
     assert other.fit.params["E"] == pytest.approx(one.fit.params["E"] / 1e3, rel=1e-3)
     assert [n.code for n in chosen(table.assign(loss=np.exp(table.loss) + 9)).runs.notes] == ["loss-unit"]
+    assert [n.code for n in chosen(table.assign(loss=np.exp(table.loss))).runs.notes] == ["loss-unit"], "14 are usual"
     assert chosen(small, columns={"loss": "loss*1"}).runs.notes == []
     assert chosen(table).runs.notes == []
 
@@ -118,3 +127,13 @@ def test_a_target_of_no_compute_is_refused_by_the_design(compute):
         design.main(["candidates=g.csv", f"target_compute={compute}"])
     with pytest.raises(UsageError, match="FLOPs, positive"):
         api.propose(pd.DataFrame(), pd.DataFrame(), compute=float(compute))
+
+
+def test_batches_in_sequences_are_asked_about_and_small_ones_of_small_models_are_not():
+    table = rows().assign(batch_size=512.0)
+    (note,) = chosen(table, columns={"batch_tokens": "batch_size"}).runs.notes
+    assert note.code == "batch-unit" and "columns.batch_tokens=batch_size*2048" in note.message
+    assert chosen(table, columns={"batch_tokens": "batch_size*2048"}).runs.notes == []
+    assert (
+        chosen(table.assign(N=table.N / 1e5, D=table.D / 1e5), columns={"batch_tokens": "batch_size"}).runs.notes == []
+    )

@@ -1,16 +1,16 @@
 """Coverage of the compute multiplier's intervals on pairs of ladders whose multiplier is known.
 
 ``python -m tests.benchmarks.compare_truth [DRAWS [WORD OF A SCENARIO'S NAME]]``: B is A with its compute multiplied (by
-a constant, or growing with compute), its tokens or its parameters made more of; paired and not; with a misfit that both
-share: a size that is badly tuned, and a frontier that steepens. Judged in the middle of the data, at their top, and a
-decade beyond.
+a constant, or growing with compute), its tokens or its parameters made more of, or another irreducible loss; paired
+and not; with a misfit that both share: a size that is badly tuned, and a frontier that steepens. Judged in the middle
+of the data, at their top, and a decade beyond.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ class Scenario:
     name: str
     multiplier: float = 1.0  # in the middle of the compute
     growth: float = 1.0  # factor a decade
+    floor: float = 0.0  # by which B's irreducible loss lies lower
     tilt: float = 0.0  # half of ln(parameters made more of / tokens made more of)
     noise: float = 0.002
     paired: bool = True
@@ -52,7 +53,12 @@ class Scenario:
 
     def ln_m(self, compute: np.ndarray) -> np.ndarray:
         """The truth."""
-        return np.log(self.multiplier) + np.log(self.growth) * (np.log10(compute) - 19.5)
+        ln_m = np.log(self.multiplier) + np.log(self.growth) * (np.log10(compute) - 19.5)
+        if not self.floor:
+            return ln_m
+        n = np.geomspace(1e7, 1e13, 6001)
+        best = np.array([np.exp(ln_loss(n, c / (6 * n), NONE)).min() for c in compute * np.exp(ln_m)])
+        return ln_m - np.log(1 - self.floor / (best - E)) * (ALPHA + BETA) / (ALPHA * BETA)
 
 
 def ln_loss(n: np.ndarray, d: np.ndarray, law: Misfit) -> np.ndarray:
@@ -79,12 +85,14 @@ def ladders(scenario: Scenario, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not scenario.paired:
         second = cells(budgets * 1.3, scenario.sizes, 0.3 * rng.standard_normal(count))
     found = []
-    for table, mu, tilt in (
-        (first, np.zeros(count), 0.0),
-        (second, scenario.ln_m(second.C.to_numpy()), scenario.tilt),
+    shift = replace(scenario, floor=0.0).ln_m(second.C.to_numpy())
+    for table, mu, tilt, floor in (
+        (first, np.zeros(count), 0.0, 0.0),
+        (second, shift, scenario.tilt, scenario.floor),
     ):
         n, d = table.N.to_numpy(), table.D.to_numpy()
         mean = ln_loss(n * np.exp(mu / 2 + tilt), d * np.exp(mu / 2 - tilt), scenario.law) + scenario.shared(n, d)
+        mean = np.log(np.exp(mean) - floor)
         loss = np.exp(mean + scenario.noise * rng.standard_normal(count))
         names = [f"r{i}" for i in range(count)]
         found.append(table.assign(loss=loss, run_id=names, size=[f"{v:.4g}" for v in n], U=d))
@@ -98,20 +106,28 @@ def judged(scenario: Scenario, found: Comparison) -> list[bool]:
     return [bool(m.interval[0] <= t <= m.interval[1]) for m, t in zip(at, truth, strict=True)]
 
 
-SCENARIOS = [
-    Scenario(name=f"{how}_{m:g}_{growth:g}_noise{noise:g}", multiplier=m, growth=growth, noise=noise, paired=paired)
-    for how, paired in (("paired", True), ("unpaired", False))
-    for noise in (0.001, 0.01)
-    for m, growth in ((1.0, 1.0), (1.2, 1.0), (0.8, 1.0), (1.2, 1.1))
-] + [
-    Scenario(name="paired_tokens_only", multiplier=1.2, tilt=-np.log(1.2) / 2),
-    Scenario(name="unpaired_tokens_only", multiplier=1.2, tilt=-np.log(1.2) / 2, paired=False),
-    Scenario(name="paired_small", multiplier=1.2, noise=0.003, budgets=4, sizes=4),
-    Scenario(name="paired_badly_tuned_sizes", multiplier=1.2, noise=0.001, shared=badly_tuned),
-    Scenario(name="paired_null_badly_tuned_sizes", noise=0.001, shared=badly_tuned),
-    Scenario(name="paired_steepening", multiplier=1.2, noise=0.001, law=steepening),
-    Scenario(name="unpaired_steepening", multiplier=1.2, noise=0.003, law=steepening, paired=False),
-]
+SCENARIOS = (
+    [
+        Scenario(name=f"{how}_{m:g}_{growth:g}_noise{noise:g}", multiplier=m, growth=growth, noise=noise, paired=paired)
+        for how, paired in (("paired", True), ("unpaired", False))
+        for noise in (0.001, 0.01)
+        for m, growth in ((1.0, 1.0), (1.2, 1.0), (0.8, 1.0), (1.2, 1.1))
+    ]
+    + [
+        Scenario(name="paired_tokens_only", multiplier=1.2, tilt=-np.log(1.2) / 2),
+        Scenario(name="unpaired_tokens_only", multiplier=1.2, tilt=-np.log(1.2) / 2, paired=False),
+        Scenario(name="paired_small", multiplier=1.2, noise=0.003, budgets=4, sizes=4),
+        Scenario(name="paired_badly_tuned_sizes", multiplier=1.2, noise=0.001, shared=badly_tuned),
+        Scenario(name="paired_null_badly_tuned_sizes", noise=0.001, shared=badly_tuned),
+        Scenario(name="paired_steepening", multiplier=1.2, noise=0.001, law=steepening),
+        Scenario(name="unpaired_steepening", multiplier=1.2, noise=0.003, law=steepening, paired=False),
+    ]
+    + [
+        Scenario(name=f"{how}_floor{floor:g}", multiplier=m, floor=floor, paired=how == "paired")
+        for how in ("paired", "unpaired")
+        for m, floor in ((1.0, 0.03), (1.0, 0.1), (0.8, 0.05), (1.0, -0.05))
+    ]
+)
 
 
 def next_decade(seed: int) -> float:
@@ -128,12 +144,14 @@ def kind(scenario: Scenario) -> str:
     """What a target sums over."""
     if scenario.shared is not NONE or scenario.law is not NONE:
         return "misfit"
+    if scenario.floor:
+        return "floor"
     return "paired" if scenario.paired else "unpaired"
 
 
 def main(draws: int, word: str) -> None:
     """Every scenario whose name has a word in it, then the targets."""
-    held: dict[str, list[list[bool]]] = {"paired": [], "unpaired": [], "misfit": []}
+    held: dict[str, list[list[bool]]] = {"paired": [], "unpaired": [], "misfit": [], "floor": []}
     null: list[bool] = []
     print("coverage of nominal 95% intervals: middle, top, a decade beyond | not told apart")
     for k, scenario in enumerate(SCENARIOS):
@@ -142,7 +160,7 @@ def main(draws: int, word: str) -> None:
         pairs = [compare(*ladders(scenario, 1000 * k + i), backtested=False) for i in range(draws)]
         inside, same = [judged(scenario, found) for found in pairs], [found.verdict == SAME for found in pairs]
         held[kind(scenario)] += inside
-        null += same if scenario.multiplier == scenario.growth == 1.0 else []
+        null += same if scenario.multiplier == scenario.growth == 1.0 and not scenario.floor else []
         share = " ".join(f"{s:.3f}" for s in np.mean(inside, 0))
         print(f"{scenario.name:40} {share} | {np.mean(same):.3f}", flush=True)
     for name, rows in held.items():

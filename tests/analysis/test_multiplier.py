@@ -1,0 +1,44 @@
+"""The shapes of a compute multiplier: what each is exact for, and the derivatives behind its interval."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import laws
+from analysis.estimation import multiplier, shift
+from tests.analysis.test_compare import CLEAN, compared
+from tests.benchmarks.compare_truth import ladders
+
+
+@pytest.mark.parametrize(("paired", "floor"), [(True, 0.1), (False, -0.05)])
+def test_another_irreducible_loss_gives_the_multiplier_that_it_is_worth(paired, floor):
+    """Worth 2 to 3 times the compute on the ladder and 5 a decade beyond, where a bend in ln C says 4.5."""
+    scenario = replace(CLEAN, multiplier=1.0, floor=floor, paired=paired)
+    found = compared(scenario)
+    assert found.shapes["floor"] > 0.99
+    for at in (*found.at, *found.beyond):
+        assert np.log(at.value) == pytest.approx(scenario.ln_m(np.array([at.compute]))[0], abs=2e-3)
+
+
+@pytest.mark.parametrize("shape", shift.SHAPES)
+def test_derivatives_are_differences(shape):
+    a, b = ladders(replace(CLEAN, noise=0.002), 0)
+    found = multiplier.fit(a, b, None, laws.CHINCHILLA)
+    (i,) = (i for i, model in enumerate(found.models) if model.shape == shape)
+    points = multiplier.points_of(pd.concat([a, b]), np.repeat([0.0, 1.0], [len(a), len(b)]), np.ones(len(a) + len(b)))
+    at, compute = found.estimates[i].parameters, np.array([1e19, 1e22])
+    at[-3:] += [0.1, 0.2, 0.05]
+    jacobian = found.models[i].evaluate(at, points)[1]
+    by = found.gradient(i, compute)[1]
+    for j, step in enumerate(np.eye(len(at)) * 1e-5):
+        up, down = (found.models[i].evaluate(at + sign * step, points)[0] for sign in (1, -1))
+        np.testing.assert_allclose(jacobian[:, j], (up - down) / 2e-5, rtol=1e-3, atol=1e-6)
+    for j, step in enumerate(np.eye(3) * 1e-4, len(at) - 3):
+        ln_m = []
+        for sign in (1, -1):
+            at[-3:] += sign * step
+            ln_m.append(found.gradient(i, compute)[0])
+            at[-3:] -= sign * step
+        np.testing.assert_allclose(by[:, j - len(at)], (ln_m[0] - ln_m[1]) / 2e-4, rtol=0.02, atol=1e-3)
