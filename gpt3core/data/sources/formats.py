@@ -47,6 +47,11 @@ def ending(path: Path) -> str:
     return max((f for f in FORMATS if path.name.lower().endswith(f)), key=len, default="")
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a file is one text, as against documents in a format."""
+    return ending(path).startswith(".txt")
+
+
 def records(path: Path, how: Reading, span: Span = WHOLE) -> Found:
     """What a file gives, in its order, without empty texts.
 
@@ -61,7 +66,7 @@ def records(path: Path, how: Reading, span: Span = WHOLE) -> Found:
             from gpt3core.data.sources import warc  # an optional library
 
             yield from warc.records(path, how)
-        elif known.startswith(".txt"):
+        elif is_plain(path):
             yield from _text(streams.blocks(path), how)
         else:
             yield from _jsonl(path, how, span)
