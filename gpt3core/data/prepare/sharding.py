@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from gpt3core.data import decontaminate, split, writing
 from gpt3core.data import tokenizer as tokenizers
@@ -51,18 +53,16 @@ def sides(out: Path, *, cleaned: Sequence[Path], sources: Sequence[str], fractio
         OnePieceError: when it has not two documents of different groups.
     """
     tables = [parts.read(folder / cleaning.DOCUMENTS, ["source", "draw", "bytes"]) for folder in cleaned]
-    of, draws, sizes = (
-        np.concatenate([table.column(name).to_numpy() for table in tables]) for name in ("source", "draw", "bytes")
-    )
-    each = {source: _groups(source, draws[of == source], sizes[of == source]) for source in sources}
+    whole = pa.concat_tables(tables)
+    each = {source: _groups(source, whole.filter(pc.equal(whole.column("source"), source))) for source in sources}
     found: dict[str, Sides] = {}
     known, known_held = np.empty(0), np.empty(0, bool)
     for source in sorted(sources, key=lambda source: (each[source][1].sum(), source)):
-        groups, group_sizes = each[source]
+        groups, sizes = each[source]
         _, mine, theirs = np.intersect1d(groups, known, return_indices=True)
         decided = dict(zip(mine.tolist(), known_held[theirs].tolist(), strict=True))
         held = np.zeros(len(groups), bool)
-        held[list(split.held_out(group_sizes.tolist(), fraction, decided))] = True
+        held[list(split.held_out(sizes.tolist(), fraction, decided))] = True
         upto = float(groups[held.sum() - 1]) if held.any() else -1.0
         found[source] = Sides(upto=upto, other=tuple(groups[(groups <= upto) != held].tolist()))
         known, first = np.unique(np.concatenate([known, groups]), return_index=True)
@@ -75,21 +75,21 @@ def _sides(path: Path) -> dict[str, Sides]:
     return {source: Sides(**own) for source, own in files.read_object(path).items()}
 
 
-def _groups(source: str, draws: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _groups(source: str, documents: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """The draws of a source's groups in order, and the bytes of each group."""
-    if not len(draws):
+    if not len(documents):
         raise ValueError(
             f"nothing of sources.{source} is left: loosen quality, dedup or decontaminate for it, or leave it out"
         )
-    groups, member = np.unique(draws, return_inverse=True)
+    groups, member = np.unique(documents.column("draw").to_numpy(), return_inverse=True)
     if len(groups) < 2:
         raise OnePieceError(
             f"of sources.{source} one document is left, which cannot be split into training and validation text: give "
             f"more text, loosen the rules that drop it, or cut plain text by sources.{source}.stretch"
         )
-    group_sizes = np.zeros(len(groups), np.int64)
-    np.add.at(group_sizes, member, sizes)
-    return groups, group_sizes
+    sizes = np.zeros(len(groups), np.int64)
+    np.add.at(sizes, member, documents.column("bytes").to_numpy())
+    return groups, sizes
 
 
 def count(out: Path, *, cleaned: Path, held: Path, held_out: Path) -> None:
