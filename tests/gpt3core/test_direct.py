@@ -11,6 +11,7 @@ import pytest
 from gpt3core.data import corpus, facts, shards, split
 from gpt3core.data.prepare import copying
 from gpt3core.data.sources import own
+from gpt3core.data.sources.record import Reading
 from gpt3core.spec import DataSpec
 from tests.conftest import sentence, sides
 from tests.gpt3core import corpora
@@ -91,6 +92,14 @@ def test_a_text_that_changes_while_it_is_prepared_leaves_no_shards(tmp_path, mon
     with pytest.raises(ValueError, match="was specified on"):
         shards.prepare(named)
     assert shards.described(named) is None
+
+
+def test_a_line_that_is_no_document_is_refused_and_not_held(tmp_path, monkeypatch):
+    path = tmp_path / "text.jsonl"
+    path.write_text(corpora.lines([*pages(2, random.Random(5)), "x" * 5000]))
+    monkeypatch.setattr(own, "STRICT", Reading(most_bytes=4000))
+    with pytest.raises(ValueError, match=r"text\.jsonl line 3 is longer than 4000 bytes, .* a higher bad.longest_mb"):
+        corpus.fingerprint(str(path))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ from gpt3core.data.sources import own
 from gpt3core.errors import StoreError
 from gpt3core.spec import DataSpec
 
-WHOLE = Bad(share=0.0, files=0, longest_mb=own.MOST_BYTES / 1e6)
-
 
 def asked(spec: DataSpec) -> Recipe:
     """The recipe of a text.
@@ -41,7 +39,7 @@ def asked(spec: DataSpec) -> Recipe:
         validation_fraction=spec.validation_fraction,
         sources={own.SOURCE: Source(path=[spec.corpus], stretch=stretch)},
         quality=Quality(rule="none"),
-        bad=WHOLE,
+        bad=Bad(share=0.0),
     )
 
 

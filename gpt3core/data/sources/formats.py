@@ -103,7 +103,6 @@ def _jsonl(path: Path, how: Reading, span: Span) -> Found:
         if whole:
             yield from _object(line, where, before + place, how, repaired=bool(encoding))
         else:
-            assert how.most_bytes is not None
             yield _too_long(where, line, how.most_bytes)
 
 
@@ -121,7 +120,7 @@ def _next_line(content: Iterator[bytes], span: Span) -> tuple[Iterator[bytes], i
 
 
 def _too_long(where: str, line: bytes, most: int) -> Bad:
-    said = f"{where} is longer than {most} bytes, which no document is: split it, or raise the limit (longest_mb)"
+    said = f"{where} is longer than {most} bytes, which no document is: split it, or prepare the text with a higher bad.longest_mb"
     return Bad(kind="length", said=said, excerpt=line[:EXCERPT_BYTES])
 
 
@@ -191,7 +190,7 @@ def _piece(piece: bytes, place: int, how: Reading, *, repaired: bool) -> Found:
         yield Record(text=text, repaired=repaired)
 
 
-def _cut(content: Iterable[bytes], most: int | None) -> Iterator[bytes]:
+def _cut(content: Iterable[bytes], most: int) -> Iterator[bytes]:
     """The content whole, or in pieces of at most about ``most`` bytes that end with a line or a character.
 
     Where it is damaged, what lies before is given first, but for the last character, of which not all may be there.
@@ -202,7 +201,7 @@ def _cut(content: Iterable[bytes], most: int | None) -> Iterator[bytes]:
         for block in content:
             held.append(block)
             size += len(block)
-            if most is not None and size > most:
+            if size > most:
                 rest = b"".join(held)
                 while len(rest) > most:
                     at = rest.rfind(b"\n", 0, most) + 1 or _character(rest, most)
@@ -277,7 +276,7 @@ def _row(value: Any, name: Any, where: str, how: Reading) -> Found:
                 yield Bad(kind="encoding", said=said, excerpt=bytes(value[:EXCERPT_BYTES]))
                 return
             value, repaired = value.decode("cp1252", errors="replace"), True
-    if how.most_bytes is not None and isinstance(value, str) and len(value) > how.most_bytes:
+    if isinstance(value, str) and len(value) > how.most_bytes:
         yield _too_long(where, value[:EXCERPT_BYTES].encode(errors="replace"), how.most_bytes)
         return
     yield from checked(value, name, where, how, repaired)

@@ -12,8 +12,7 @@ from gpt3core.data.sources import formats, walk
 from gpt3core.data.sources.record import Bad, Reading
 
 SOURCE = "text"  # its name in the mixture
-MOST_BYTES = 1 << 30  # of a document
-STRICT = Reading(most_bytes=MOST_BYTES)
+STRICT = Reading()
 
 
 @dataclass(frozen=True, kw_only=True)

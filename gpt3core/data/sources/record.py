@@ -20,7 +20,7 @@ class Reading:
     id: str | None = None  # of the document's name; None derives it from the content
     encoding: str = "reject"
     stretch: int | None = None  # characters of plain text that are held out as a whole; None for those of a file
-    most_bytes: int | None = 64 << 20  # of a document: a longer line is bad, a longer plain text is cut at a line's end
+    most_bytes: int = 64_000_000  # of a document: a longer line is bad, a longer plain text is cut at a line's end
 
     @property
     def repairs(self) -> bool:
