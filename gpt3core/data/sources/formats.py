@@ -120,7 +120,8 @@ def _next_line(content: Iterator[bytes], span: Span) -> tuple[Iterator[bytes], i
 
 
 def _too_long(where: str, line: bytes, most: int) -> Bad:
-    said = f"{where} is longer than {most} bytes, which no document is: split it, or prepare the text with a higher bad.longest_mb"
+    meant = "split it, or prepare the text with a higher bad.longest_mb"
+    said = f"{where} is longer than {most} bytes, which no document is: {meant}"
     return Bad(kind="length", said=said, excerpt=line[:EXCERPT_BYTES])
 
 
