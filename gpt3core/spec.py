@@ -26,7 +26,7 @@ from gpt3core.options import Options
 from gpt3core.ramp import Ramp
 
 TRAINER_VERSION = 4  # raise when the same specification would train to other weights
-PIPELINE_VERSION = 3  # raise when the same text would give other tokens, in another order or split
+PIPELINE_VERSION = 4  # raise when the same text would give other tokens, in another order or split
 OBJECTIVES = ("next_token", "labelled")
 PRETRAINING = ("cosine", "wsd")  # schedules of a recipe
 SCHEDULES = (*PRETRAINING, "linear")

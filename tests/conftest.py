@@ -21,7 +21,8 @@ os.environ.pop("COLUMNS", None)
 # every Ray of the tests listens on loopback alone, mock clusters too; read when ray is first imported
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
-from gpt3core.data import corpus
+from gpt3core.data import corpus, shards
+from gpt3core.data import tokenizer as tokenizers
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.sizes import nano
 from gpt3core.spec import DataSpec, OptimSpec, RunSpec
@@ -139,6 +140,26 @@ def tales(tmp_path: Path) -> Path:
 def tiny_run(tales: Path) -> RunSpec:
     """A run that trains in a second or two."""
     return make_run(tales)
+
+
+def sides(path: Path | str, tokenizer: str = "gpt2:300", *, validation_fraction: float = 0.06) -> list[list[str]]:
+    """The documents of a text as it is trained on, and held out."""
+    spec = DataSpec(
+        corpus=str(path),
+        corpus_sha256=corpus.fingerprint(str(path)),
+        tokenizer=tokenizer,
+        validation_fraction=validation_fraction,
+    )
+    made, encoding = shards.prepare(spec), tokenizers.load(tokenizer)
+    return [
+        [
+            text
+            for stream in streams
+            for piece in stream.pieces
+            for text in encoding.decode(piece.tolist()).split(tokenizers.END_OF_TEXT)[:-1]
+        ]
+        for streams in (made.train, made.validation)
+    ]
 
 
 def make_run(text: Path, *, steps: int = 30, seed: int = 0, width: int = 16) -> RunSpec:

@@ -1,40 +1,42 @@
 """What a plan says of a text before anything starts: its size in tokens, and how fine a difference of losses it shows.
 
-No torch, nothing is fetched, and at most some megabytes are tokenized.
+No torch, nothing is fetched. A small text of one's own is prepared, of a larger one some megabytes are tokenized.
 """
 
 from __future__ import annotations
 
-import collections
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from gpt3core.data import corpus, shards, starter, weights, writing
+from gpt3core.data import corpus, shards, starter, weights
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import TRAIN, VALIDATION, Document
+from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.shards import Shards
+from gpt3core.data.sources import own
 from gpt3core.spec import DataSpec
 
-SAMPLE_BYTES = 1_000_000  # of each side; a text below it is tokenized whole, and its figures are exact
+PLANNED_BYTES = 16 << 20  # of own text: as much is prepared for a plan, in seconds
+SAMPLE_BYTES = 2_000_000  # of larger text, which are tokenized
 
-# The starter corpus's sources under version 3 of the preparation: documents, bytes, and the tokens that GPT-2's first K
+# The starter corpus's sources under version 4 of the preparation: documents, bytes, and the tokens that GPT-2's first K
 # - 1 ranks cut them into, end-of-text not counted (the long test measures them again).
-STARTER_DOCUMENTS = {"bible": 1_189, "literature": 3_808, "wikipedia": 10_033}
-STARTER_BYTES = {"bible": 4_136_263, "literature": 11_211_687, "wikipedia": 4_885_535}
+STARTER_DOCUMENTS = {"bible": 1_189, "literature": 3_805, "wikipedia": 10_033}
+STARTER_BYTES = {"bible": 4_136_263, "literature": 11_202_744, "wikipedia": 4_885_535}
 STARTER_TOKENS = {
-    257: {"bible": 4_136_263, "literature": 11_211_687, "wikipedia": 4_885_535},
-    512: {"bible": 1_929_836, "literature": 6_138_644, "wikipedia": 2_444_669},
-    1024: {"bible": 1_617_288, "literature": 5_234_223, "wikipedia": 1_999_017},
-    2048: {"bible": 1_431_398, "literature": 4_731_062, "wikipedia": 1_706_541},
-    4096: {"bible": 1_300_102, "literature": 4_340_730, "wikipedia": 1_484_256},
-    8192: {"bible": 1_208_513, "literature": 4_037_976, "wikipedia": 1_303_089},
-    16384: {"bible": 1_112_272, "literature": 3_773_833, "wikipedia": 1_170_725},
-    32768: {"bible": 1_053_176, "literature": 3_582_797, "wikipedia": 1_073_143},
-    50257: {"bible": 1_022_996, "literature": 3_485_939, "wikipedia": 1_029_772},
+    257: {"bible": 4_136_263, "literature": 11_202_744, "wikipedia": 4_885_535},
+    512: {"bible": 1_929_836, "literature": 6_133_973, "wikipedia": 2_444_669},
+    1024: {"bible": 1_617_288, "literature": 5_230_249, "wikipedia": 1_999_017},
+    2048: {"bible": 1_431_398, "literature": 4_727_479, "wikipedia": 1_706_541},
+    4096: {"bible": 1_300_102, "literature": 4_337_467, "wikipedia": 1_484_256},
+    8192: {"bible": 1_208_513, "literature": 4_034_983, "wikipedia": 1_303_089},
+    16384: {"bible": 1_112_272, "literature": 3_771_054, "wikipedia": 1_170_725},
+    32768: {"bible": 1_053_176, "literature": 3_580_210, "wikipedia": 1_073_143},
+    50257: {"bible": 1_022_996, "literature": 3_483_445, "wikipedia": 1_029_772},
 }
 
 # Nats per token: the standard deviation of the difference of two runs' losses on the same tokens, from the means of
@@ -133,53 +135,46 @@ def describe(spec: DataSpec) -> TextFacts:
         )
     if spec.corpus == starter.NAME:
         return _starter(spec)
-    sides = corpus.sides(spec)
-    (train, all_of_train), (validation, all_of_validation) = (_tokens(side, spec.tokenizer) for side in sides)
-    return TextFacts(
-        documents=sum(map(len, sides)),
-        bytes=sum(_bytes(document) for side in sides for document in side),
-        sources=_weighed({sides[0][0].source: (train, validation)}, spec),
-        exact=all_of_train and all_of_validation,
-    )
+    corpus.check(spec)
+    if _is_small(spec):
+        shards.prepare(replace(spec, episodes=0.0, weights=()))
+        return describe(spec)
+    return _sampled(spec)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Unwritten:
-    """What tasks take of a text that has no shards yet, as its shards will have it."""
-
-    validation_documents: list[dict[str, str]]
-    words: list[str]
-
-
-def for_tasks(spec: DataSpec) -> Shards | Unwritten | None:
-    """What tasks are made from; None of a text that is not here, nor its shards, for nothing is fetched.
+def for_tasks(spec: DataSpec) -> Shards | None:
+    """What tasks are made from; None of a text that is not here, or too large to prepare it for a plan.
 
     Raises:
         ValueError: as ``describe``.
     """
     if (there := shards.unverified(spec)) is not None:
         return there
-    if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists():
+    if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists() or not _is_small(spec):
         return None
-    train, validation = corpus.sides(spec)
-    counted: collections.Counter[str] = collections.Counter()
-    for document in _first(train, writing.COUNTED_BYTES):
-        counted.update(writing.WORD.findall(document.text))
-    kept = _first(validation, writing.KEPT_BYTES)
-    return Unwritten(
-        validation_documents=[{"text": document.text, "domain": document.domain} for document in kept],
-        words=[word for word, _ in counted.most_common(writing.WORDS_KEPT)],
-    )
+    return shards.prepare(replace(spec, episodes=0.0))
 
 
-def _first(documents: Iterable[Document], size: int) -> Iterator[Document]:
-    """The first documents of so many bytes."""
-    read = 0
-    for document in documents:
-        if read >= size:
-            return
-        yield document
-        read += _bytes(document)
+def _is_small(spec: DataSpec) -> bool:
+    """Whether own text is prepared for a plan: its figures are exact then, and the first run finds it done."""
+    return sum(path.stat().st_size for path in own.text_files(spec.corpus)) <= PLANNED_BYTES
+
+
+def _sampled(spec: DataSpec) -> TextFacts:
+    """Of own text, with its near-copies, from the tokens of documents whose hashes draw them."""
+    about = own.about(spec.corpus)
+    one_in = max(1, about.bytes // SAMPLE_BYTES)
+    encoding = tokenizers.load(spec.tokenizer)
+    documents = read = counted = 0
+    for text in own.texts(spec.corpus):
+        for document in text.documents(about.stretch(spec.validation_fraction)):
+            documents += 1
+            if zlib.crc32(encoded := document.encode()) % one_in == 0:
+                read += len(encoded)
+                counted += len(encoding.encode_ordinary(document))
+    tokens, share = about.bytes * counted / max(1, read) + documents, spec.validation_fraction
+    found = {own.SOURCE: (round(tokens * (1 - share)), round(tokens * share))}
+    return TextFacts(documents=documents, bytes=about.bytes, sources=_weighed(found, spec), exact=False)
 
 
 def _weighed(tokens: Mapping[str, tuple[int, int]], spec: DataSpec) -> dict[str, SourceFacts]:
@@ -213,20 +208,3 @@ def _starter_tokens(source: str, tokenizer: str) -> float:
 def tokens_a_byte(tokenizer: str) -> float:
     """The tokens that a byte of English text becomes, about: as of the starter corpus."""
     return sum(_starter_tokens(source, tokenizer) for source in STARTER_BYTES) / sum(STARTER_BYTES.values())
-
-
-def _tokens(documents: Sequence[Document], tokenizer: str) -> tuple[int, bool]:
-    """The tokens of documents in random order, and whether all were counted rather than the first ones."""
-    encoding = tokenizers.load(tokenizer)
-    counted = read = 0
-    for number, document in enumerate(documents):
-        if read >= SAMPLE_BYTES:
-            rest = sum(map(_bytes, documents[number:]))
-            return counted + round(rest * counted / read) + len(documents), False
-        counted += len(encoding.encode_ordinary(document.text))
-        read += _bytes(document)
-    return counted + len(documents), True
-
-
-def _bytes(document: Document) -> int:
-    return len(document.text.encode())

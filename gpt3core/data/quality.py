@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, special, stats
+from scipy import sparse, special
 
 from gpt3core.data.words import batches, words
 from gpt3core.store import files
@@ -207,6 +207,8 @@ def judge(
         labels: (documents,) curated or not.
     """
     n_curated, n_raw = labels.sum(), (~labels).sum()
+    from scipy import stats  # half a second, which text without a filter need not wait for
+
     ranks = stats.rankdata(scores)
     above = ranks[labels].sum() - n_curated * (n_curated + 1) / 2
     tenth = np.minimum((scores * BINS).astype(int), BINS - 1)

@@ -12,7 +12,7 @@ import collections
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any
 from gpt3core.data import checked, episodes, starter, weights, writing
 from gpt3core.data import corpus as corpora
 from gpt3core.data.cache import cache_folder
-from gpt3core.data.document import SIDES, TRAIN, VALIDATION, Document
+from gpt3core.data.document import SIDES, TRAIN, VALIDATION
+from gpt3core.data.sources import own
 from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
@@ -78,7 +79,8 @@ class Shards:
         for name in self.sources:
             found += files.read_lines(self.folder / name / "documents.jsonl")
         if self.spec.corpus != starter.NAME and self.folder == folder_of(self.spec):
-            domains = {d.text: d.domain for d in corpora.documents(self.spec)}
+            corpora.check(self.spec)
+            domains = own.domains(self.spec.corpus, self.spec.validation_fraction)
             found = [{**document, "domain": domains[document["text"]]} for document in found]
         return found
 
@@ -152,7 +154,7 @@ def prepare(spec: DataSpec, *, again: bool = False) -> Shards:
         mend, meta = "bring a sound copy of it, or prepare it again", corpora.manifest(spec)
     else:
         mend = REMAKE
-        meta = _cached(folder, lambda unfinished: _write(spec, unfinished, *corpora.sides(spec)))
+        meta = _cached(folder, lambda unfinished: _write(spec, unfinished))
     _verify(folder, meta, mend=mend, again=again)
     made = Shards(folder, spec, meta, _generated(spec, again=again) if spec.episodes else None)
     assert made.sources
@@ -202,18 +204,13 @@ def _build(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(spec: DataSpec, folder: Path, train: list[Document], validation: list[Document]) -> None:
-    """Every source's shards, then the manifest."""
+def _write(spec: DataSpec, folder: Path) -> None:
+    """The shards of a text that is the specified one, before and after it was read."""
+    from gpt3core.data.prepare import direct  # and so pyarrow and scipy
 
-    def of(source: str) -> Iterator[tuple[str, str, str]]:
-        for side, documents in ((TRAIN, train), (VALIDATION, validation)):
-            for document in documents:
-                if document.source == source:
-                    yield side, document.domain if spec.corpus == starter.NAME else "", document.text
-
-    names = sorted({document.source for document in train})
-    made = {name: writing.write(of(name), folder, source=name, tokenizer=spec.tokenizer) for name in names}
-    writing.finish(folder, made, tokenizer=spec.tokenizer, validation_fraction=spec.validation_fraction)
+    corpora.check(spec)
+    direct.write(spec, folder)
+    corpora.check(spec)
 
 
 def _write_episodes(tokenizer: str, folder: Path) -> None:

@@ -1,14 +1,13 @@
-"""Which text is held out: whole groups, in the order of their hash, until the share that was asked for is reached.
+"""Which text is held out: whole groups, in the order of their draws, until the share that was asked for is reached.
 
-A group is what must not be torn apart: one document, one work, or a stretch of a long text. Its name is a hash of its
-content (or the name of a work of the starter corpus), so the split knows neither paths nor the order of files.
+A group is what must not be torn apart: one document, the editions of one work, or a stretch of a long text. Its draw is
+a hash of its content or its work's name, so the split knows neither paths nor the order of files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 PASSAGE_CHARS = 3000  # a long text becomes passages of at most this length, so that shuffling mixes them
 GROUP_CHARS = 30_000  # of a long text: neighbouring passages resemble each other and stay on one side
@@ -22,27 +21,39 @@ def group_chars(total_chars: int, fraction: float) -> int:
     return max(GROUP_CHARS_MIN, min(GROUP_CHARS, int(smaller_side / GROUPS_HELD_OUT)))
 
 
-def held_out(sizes: Mapping[str, int], fraction: float) -> set[str]:
-    """The groups that are held out, given every group's bytes of text.
+def held_out(sizes: Sequence[int], fraction: float, decided: Mapping[int, bool]) -> set[int]:
+    """Which groups are held out, by their numbers, given every group's bytes of text in the order of their draws.
 
     A group of more than twice the share cannot bring it nearer and stays in the training text. One that would overshoot
     is taken if the share is nearer with it than without, and passed over else. Of two groups or more neither side is
-    empty.
+    empty, as far as it is not decided.
+
+    Args:
+        decided: of some groups, whether they are held out.
     """
-    target = fraction * sum(sizes.values())
-    order = sorted(sizes, key=lambda group: hashlib.sha256(f"split:{group}".encode()).digest())
-    small = [group for group in order if sizes[group] <= 2 * target] or [min(order, key=lambda group: sizes[group])]
-    chosen: set[str] = set()
-    size = 0
-    for group in small[: len(order) - 1]:
+    chosen = {n for n, side in decided.items() if side}
+    free = [n for n in range(len(sizes)) if n not in decided]
+    target, size = fraction * sum(sizes), sum(sizes[n] for n in chosen)
+    small = [n for n in free if sizes[n] <= 2 * target]
+    if free and not small and not chosen:
+        small = [min(free, key=lambda n: sizes[n])]
+    kept = 0 if len(chosen) < len(decided) else 1  # one must stay in the training text
+    for n in small[: max(0, len(free) - kept)]:
         missing = target - size
-        if abs(missing - sizes[group]) > missing and chosen:
-            continue  # a smaller one may follow
-        chosen.add(group)
-        size += sizes[group]
-        if size >= target:
+        if chosen and missing <= 0:
             break
+        if chosen and abs(missing - sizes[n]) > missing:
+            continue  # a smaller one may follow
+        chosen.add(n)
+        size += sizes[n]
     return chosen
+
+
+def passages(text: str, stretch: int) -> Iterator[tuple[str, str]]:
+    """Cut a long text into passages, each with the stretch of so many characters that it lies in."""
+    for whole in pieces(text, stretch):
+        for passage in pieces(whole, PASSAGE_CHARS):
+            yield whole, passage
 
 
 def pieces(text: str, chars: int) -> Iterator[str]:

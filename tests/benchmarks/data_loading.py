@@ -28,8 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt3core.data import corpus, shards, starter, tokenizer, weights, writing
+from gpt3core.data import corpus, shards, tokenizer, weights, writing
 from gpt3core.data.loader import Loader
+from gpt3core.data.sources import own, packages
 from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec
 from tests.benchmarks.target import target
@@ -42,13 +43,12 @@ PIECES = 281  # full shards: 302 billion tokens
 def texts() -> list[str]:
     """Documents to tokenize."""
     try:
-        return [document.text for document in starter.documents()]
+        return [record.text for name in ("kjv", "literature", "wikipedia") for record in packages.records(name)]
     except ValueError as error:
         print(f"made-up English, for the starter corpus is not there: {error}")
         with tempfile.TemporaryDirectory() as folder:
             made = write_corpus(Path(folder), documents=20_000)
-            spec = DataSpec(corpus=str(made), corpus_sha256=corpus.fingerprint(str(made)))
-            return [document.text for document in corpus.documents(spec)]
+            return [text.content for text in own.texts(str(made))]
 
 
 def in_turns(arms: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -79,7 +79,10 @@ def test_workers_in_processes_change_no_byte(made, tmp_path):
 
 
 def test_a_stretch_without_documents_is_merged_as_one_with(tmp_path):
-    columns = {"place": pa.array([5], pa.int64()), **{name: pa.array(["x"], pa.string()) for name in ("id", "source")}}
+    columns = {
+        "place": pa.array([5], pa.int64()),
+        **{name: pa.array(["x"], pa.string()) for name in ("id", "source", "group")},
+    }
     one, none, both = (tmp_path / f"{name}.parquet" for name in ("one", "none", "both"))
     parts.write(one, {**columns, "text": pa.array(["x"], pa.large_string())}, {})
     read.merge(none, sorted_files=[one], number=3, of=4)

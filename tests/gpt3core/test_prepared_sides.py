@@ -37,14 +37,13 @@ def test_a_text_is_on_one_side_in_all_sources(tmp_path):
         held = held_out(out, "small")
         assert 1 <= len(held) < 4
         assert held_out(out, "large") & set(small) == held
-    pairs = {
-        "one": texts[:2],
-        "two": [texts[1], texts[-1]],
-    }  # of what both have, one needs it in training, one held out
-    with pytest.raises(
-        ValueError, match=r"sources.two has no validation text: its documents are few, and lie in other"
-    ):
-        prepare(few(tmp_path, **pairs), tmp_path / "pairs", "validation_fraction=0.5")
+    one, two, three = texts[:3]
+    prepare(few(tmp_path, a=[one, two], b=[two, three]), tmp_path / "pairs", "validation_fraction=0.5")
+    held = [held_out(tmp_path / "pairs", source) for source in "ab"]
+    assert held[0] & {two} == held[1] & {two}
+    round_ = {"a": [one, two], "b": [two, three], "c": [three, one]}  # two of the three are on one side
+    with pytest.raises(ValueError, match=r"sources.c has no \w+ text: its documents are few, and lie in other"):
+        prepare(few(tmp_path, **round_), tmp_path / "round", "validation_fraction=0.5")
 
 
 @pytest.mark.parametrize("within", [False, True])
@@ -70,8 +69,8 @@ def test_examples_are_dirty_by_what_is_trained_on_after_the_cut(tmp_path, capsys
     filler = [" ".join(f"filler{text}x{n}" for n in range(60)) for text in range(40)]
     nine = {text: f"{text} {' '.join(short[:9])}" for text in filler}  # too short to be cut out, and dirty
     only = {text: f"{text} {' '.join(apart[:9])}" for text in filler}  # the same, and held out
-    trained = next(text for text in filler if cleaning.draw(nine[text]) > 0.3)
-    aside = next(text for text in filler if cleaning.draw(only[text]) <= 0.3)
+    trained = next(text for text in filler if cleaning.draw(nine[text]) > 0.5)
+    aside = next(text for text in filler if cleaning.draw(only[text]) <= 0.1)
     texts = [*filler, nine[trained], only[aside], f"{filler[0]} {' '.join(cut)}"]
     (tmp_path / "sets").mkdir()
     lines = [" ".join(example) for example in examples] + ["one two three four five six seven"] * 9

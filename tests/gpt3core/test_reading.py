@@ -13,14 +13,10 @@ from pyarrow import parquet
 from gpt3core.data import corpus, facts, shards
 from gpt3core.data.sources import own
 from gpt3core.spec import DataSpec
+from tests.conftest import sides
 
 DOCUMENTS = [f"This is document {n} of them, caf\u00e9 \U0001f600." for n in range(40)]
 LINES = "".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS)
-
-
-def sides(path):
-    spec = DataSpec(corpus=str(path), corpus_sha256=corpus.fingerprint(str(path)), tokenizer="gpt2:300")
-    return [[d.text for d in side] for side in corpus.sides(spec)]
 
 
 def plain(folder):

@@ -70,7 +70,8 @@ def test_a_line_past_the_limit_is_passed_over_and_not_held(tmp_path):
     tracemalloc.stop()
     assert [record.text for record in got if isinstance(record, Record)] == ["before", "after"]
     assert [bad.said for bad in got if isinstance(bad, Bad)] == [
-        "line 2 is longer than 1000000 bytes, which no document is: split it, or raise the limit (longest_mb)"
+        "line 2 is longer than 1000000 bytes, which no document is: split it, or prepare the text with a higher "
+        "bad.longest_mb"
     ]
     assert peak < 8_000_000
 

@@ -49,8 +49,8 @@ def test_examples_that_the_context_does_not_hold_are_said_by_the_plan(tales, cap
 @pytest.mark.parametrize(
     ("asked", "lacking"),
     [
-        ({"tasks": ("cloze_tales",), "items": 95}, True),
-        ({"tasks": ("cloze_tales",), "items": 94}, False),
+        ({"tasks": ("cloze_tales",), "items": 96}, True),
+        ({"tasks": ("cloze_tales",), "items": 95}, False),
         ({"tasks": ("addition_2",), "items": 8}, False),
         ({"tasks": ("three_operations",), "items": 8, "n_ctx": 16}, True),
     ],
@@ -86,7 +86,7 @@ def test_a_text_that_is_not_here_is_not_fetched_to_be_looked_at(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", fetched)
     order = command.read(["recipe=laptop"])
-    assert {"copy", "cloze_kjv"} <= set(order.grid.evals.tasks)
+    assert {"copy", "cloze_bible"} <= set(order.grid.evals.tasks)
     command.refuse(order)
 
 

@@ -343,7 +343,7 @@ def test_a_sweeps_name_is_not_taken_from_it_in_silence(known_text, capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "lost"), [("evals.tasks=[copy]", "addition_2, cloze_kjv"), ("evals.validation_tokens=32768", "held_out")]
+    ("word", "lost"), [("evals.tasks=[copy]", "addition_2, cloze_bible"), ("evals.validation_tokens=32768", "held_out")]
 )
 def test_questions_that_are_asked_no_more_are_told(known_text, capsys, word, lost):
     order = command.read(["recipe=smoke"])

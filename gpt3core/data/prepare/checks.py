@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gpt3core.data import split, weights
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data import weights
 from gpt3core.data.prepare.schema import ENCODINGS, ORIGINS, ROLES, Recipe, Source
 from gpt3core.data.sources import packages
 from gpt3core.errors import UsageError
@@ -80,6 +80,11 @@ def _check_numbers(recipe: Recipe) -> None:
         "bad.share": (bad.share, 0, 1),
         "bad.files": (bad.files, 0, 10**9),
         "bad.longest_mb": (bad.longest_mb, 1e-3, 1024),
+        **{
+            f"sources.{name}.stretch": (source.stretch, split.GROUP_CHARS_MIN, 10**9)
+            for name, source in recipe.sources.items()
+            if source.stretch is not None
+        },
     }
     for key, (value, low, high) in bounds.items():
         if not low <= value <= high:
@@ -110,6 +115,8 @@ def _check_effect(recipe: Recipe, given: Sequence[str]) -> None:
     for name, source in recipe.sources.items():
         if not source.dataset:
             why |= {f"sources.{name}.{key}": "it is of data sets only: leave it out" for key in OF_DATASETS}
+        if not source.path:
+            why[f"sources.{name}.stretch"] = "it is of plain text in files: leave it out"
         if source.package:
             why |= {f"sources.{name}.{key}": "a package's text has no fields: leave it out" for key in FIELDS}
     for key in given:

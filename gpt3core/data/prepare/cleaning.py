@@ -16,7 +16,7 @@ from gpt3core.data.prepare import copying, parts, task
 from gpt3core.data.sources import examples
 from gpt3core.store import files
 
-DOCUMENTS = "documents.parquet"  # what is left, with ``draw``: the hash of the text it came from, from 0 to 1
+DOCUMENTS = "documents.parquet"  # what is left, with ``draw`` (the hash of its group, from 0 to 1) and ``bytes``
 DECISIONS = "decisions.parquet"  # a row a document: id, source, bytes, kept, rule, score, detail
 COUNTS = "counts.npy"
 DIRTY = "dirty.json"
@@ -107,24 +107,24 @@ def _alike(found: parts.Part, scored: Path | None, copies: Path | None) -> dict[
 def _left(
     found: parts.Part, pieces: dict[int, tuple[str, ...]], alike: dict[int, str]
 ) -> tuple[parts.Part, dict[str, Any]]:
-    """The documents that are left, each piece one of its own; and of each source how many, and the bounds of draws."""
+    """The documents that are left, each piece one of its own; and how many each source has."""
     ids, sources, texts, draws = [], [], [], []
+    groups = found.more["group"]
     for n, kept in pieces.items():
         for number, text in enumerate(kept):
             ids.append(found.ids[n] if len(kept) == 1 else f"{found.ids[n]}/{number + 1}")
             sources.append(found.sources[n])
             texts.append(text)
-            draws.append(draw(alike.get(n, found.texts[n])))
-    bounds = {name: [d for s, d in zip(sources, draws, strict=True) if s == name] for name in set(sources)}
-    counts = {name: {"documents": len(of), "least": min(of), "most": max(of)} for name, of in bounds.items()}
-    more = {"draw": pa.array(draws, pa.float64())}
-    return parts.Part(ids=ids, sources=sources, texts=texts, more=more), counts
+            draws.append(draw(alike.get(n) or groups[n] or found.texts[n]))
+    more = {"draw": pa.array(draws, pa.float64()), "bytes": pa.array([len(t.encode()) for t in texts], pa.int64())}
+    return parts.Part(ids=ids, sources=sources, texts=texts, more=more), dict(Counter(sources))
 
 
 def draw(text: str) -> float:
     """A number from 0 to 1 that a text has wherever it lies, by which it is held out or not: copies go one way.
 
-    Documents that are nearly the same and all stay are drawn together, by a name that they share in place of a text.
+    Documents of one group, and those that are nearly the same and all stay, are drawn together, by a name that they
+    share in place of a text.
     """
     digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"side").digest()
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53

@@ -85,8 +85,12 @@ def _entries(out: Path) -> list[str]:
         raise UsageError(f"out={out} is no folder that can be used ({error.strerror}): give a new one") from error
 
 
-def finish(out: Path, asked: Recipe, made: Prepared) -> dict[str, Any]:
-    """Give everything its name, write the manifest and remove what stages left for one another."""
+def finish(out: Path, asked: Recipe, made: Prepared, *, named: bool = True) -> dict[str, Any]:
+    """Give everything its name, write the manifest and remove what stages left for one another.
+
+    Args:
+        named: whether the manifest says where the text came from, so that it is told whether that is the same still.
+    """
     sources = {}
     for name, folder in made.shards.items():
         sources[name] = writing.Source(**files.read_object(folder / sharding.FACTS))
@@ -103,24 +107,27 @@ def finish(out: Path, asked: Recipe, made: Prepared) -> dict[str, Any]:
         tokenizer=asked.tokenizer,
         validation_fraction=asked.validation_fraction,
         weights=checks.mixture(asked),
-        beside=_about(asked, made),
+        beside={**(_origin(asked, made) if named else {}), **_about(made)},
     )
     shutil.rmtree(out / pipeline.WORK, ignore_errors=True)
     return manifest
 
 
-def _about(asked: Recipe, made: Prepared) -> dict[str, Any]:
-    """What else the manifest says: the recipe in full, what was read and dropped, the filter, the evaluation sets."""
+def _origin(asked: Recipe, made: Prepared) -> dict[str, Any]:
+    """The recipe in full, and which text it met."""
+    return {"recipe": recipe.as_dict(asked), "text": made.text}
+
+
+def _about(made: Prepared) -> dict[str, Any]:
+    """What else the manifest says: what was read and dropped, the filter, the evaluation sets."""
     rules: dict[str, Counter[str]] = {}
     for folder in made.cleaned:
         for name, counts in parts.counts(folder / cleaning.DECISIONS)["rules"].items():
             rules.setdefault(name, Counter()).update(counts)
     about: dict[str, Any] = {
-        "recipe": recipe.as_dict(asked),
         "read": pipeline.read_counts(made.read),
         "decided": {name: dict(counts) for name, counts in rules.items()},
         "same_name": dict(sum((Counter(parts.counts(path)["same_name"]) for path in made.parts), Counter())),
-        "text": made.text,
         "versions": {"isoflop": metadata.version("isoflop"), "prepare": pipeline.FORMAT},
     }
     if made.classifier is not None:

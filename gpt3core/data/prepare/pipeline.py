@@ -20,7 +20,7 @@ from gpt3core.data.prepare.units import Unit
 from gpt3core.data.sources import examples, formats, walk
 from gpt3core.store import files
 
-FORMAT = 3  # of what stages leave for one another, and of their rules
+FORMAT = 4  # of what stages leave for one another, and of their rules
 WORK = ".work"
 
 Stage = Callable[[str, Sequence[Task]], None]  # does what is not done of a stage's tasks, by its name
@@ -251,23 +251,25 @@ def _clean(made: Prepared, held: Path | None, work: Path, key: str, do: Stage) -
 
 def _shard(made: Prepared, recipe: Recipe, held: Path | None, work: Path, key: str, do: Stage) -> None:
     counts = [parts.counts(folder / cleaning.DOCUMENTS) for folder in made.cleaned]
-    split = sharding.sides(counts, list(recipe.sources), recipe.validation_fraction)
+    how = {"sources": list(recipe.sources), "fraction": recipe.validation_fraction}
+    key = task.key(key, how)
+    sides = work / f"11-sides-{key}.json"
+    do("sides", [Task(out=sides, work=sharding.sides, given={"cleaned": made.cleaned, **how})])
     release.release(work, made.parts)  # not before: other rules, which that may ask for, begin with them
-    key = task.key(key, vars(split))
     if held is not None:
-        again = [{"cleaned": cleaned, "held": held, "split": split} for cleaned in made.cleaned]
-        counted = _over_parts("recount", 11, work, key, do, sharding.count, again, ending=".npy")
-        made.recounts = work / f"12-retotal-{key}"
+        again = [{"cleaned": cleaned, "held": held, "held_out": sides} for cleaned in made.cleaned]
+        counted = _over_parts("recount", 12, work, key, do, sharding.count, again, ending=".npy")
+        made.recounts = work / f"13-retotal-{key}"
         do("retotal", [Task(out=made.recounts, work=cleaning.total, given={"counted": counted, "held": held})])
         release.release(work, counted)
     key = task.key(key, recipe.tokenizer)
-    each = [{"cleaned": cleaned, "split": split, "tokenizer": recipe.tokenizer} for cleaned in made.cleaned]
-    tokenized = _over_parts("tokenize", 13, work, key, do, sharding.tokenize, each, ending="")
+    each = [{"cleaned": cleaned, "held_out": sides, "tokenizer": recipe.tokenizer} for cleaned in made.cleaned]
+    tokenized = _over_parts("tokenize", 14, work, key, do, sharding.tokenize, each, ending="")
     release.release(work, [folder / cleaning.DOCUMENTS for folder in made.cleaned])
     tasks = []
     for name in recipe.sources:
         of = [path for path, had in zip(tokenized, counts, strict=True) if name in had]
-        made.shards[name] = work / f"14-shard-{task.key(key, name)}"
+        made.shards[name] = work / f"15-shard-{task.key(key, name)}"
         given = {"source": name, "tokenized": of, "tokenizer": recipe.tokenizer}
         tasks.append(Task(out=made.shards[name], work=sharding.shard, given=given))
     do("shard", tasks)

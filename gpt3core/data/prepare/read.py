@@ -78,6 +78,7 @@ def _write_chunk(path: Path, source: str, chunk: Sequence[Record]) -> None:
         "place": pa.array([places[i] for i in order], pa.int64()),
         "id": pa.array([ids[i] for i in order], pa.string()),
         "text": pa.array([chunk[i].text for i in order], pa.large_string()),
+        "group": pa.array([chunk[i].group for i in order], pa.string()),
     }
     table = pa.table(columns)
     parts.write(path, columns, {"source": source}, rows=_group_rows(table))
@@ -149,14 +150,14 @@ def gather(out: Path, *, sorted_files: Sequence[Path], number: int, of: int) -> 
     for source, size in zip(sources, sizes, strict=True):
         counts["bytes"][source] += size
     columns = {"id": pa.array(ids, pa.string()), "source": pa.array(sources, pa.string()), "text": texts}
-    parts.write(out, columns, counts)
+    parts.write(out, {**columns, "group": table.column("group")}, counts)
 
 
 def _merged(sorted_files: Sequence[Path], number: int, of: int) -> pa.Table:
-    """The documents of a stretch of the places, in order: place, id, text, source."""
+    """The documents of a stretch of the places, in order: place, id, text, group, source."""
     first, last = PLACES * number // of, PLACES * (number + 1) // of - 1
     table = pa.concat_tables([_stretch(path, first, last) for path in sorted_files])
-    return table.sort_by([(name, "ascending") for name in ("place", "source", "id", "text")])
+    return table.sort_by([(name, "ascending") for name in ("place", "source", "id", "text", "group")])
 
 
 def _stretch(path: Path, first: int, last: int) -> pa.Table:

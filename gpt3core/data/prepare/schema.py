@@ -23,6 +23,7 @@ class Source:
     weight: float | None = None  # of the mixture, in shares or percent; by default all sources by their tokens
     text: str = "text"  # the field or column of the text
     id: str | None = None  # of a document's name (in WARC a header); by default it follows from the content
+    stretch: int | None = None  # characters of plain text that are held out as a whole; by default a file is a document
     encoding: str = "reject"  # reject | repair: what is not UTF-8 is a bad line, or read as Windows-1252
 
 

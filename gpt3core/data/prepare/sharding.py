@@ -1,4 +1,4 @@
-"""What is left becomes token shards, each document on the side that its text's hash says.
+"""What is left becomes token shards, each document on the side that the hash of its group says.
 
 Parts are tokenized by themselves, so that a large source is not one worker's; then each source's shards are put
 together from its parts in their order, which is copying.
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from gpt3core.data import decontaminate, writing
+from gpt3core.data import decontaminate, split, writing
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.prepare import cleaning, parts, task
@@ -22,67 +24,90 @@ FACTS = "facts.json"
 COUNTS = "counts.json"
 
 
+class OnePieceError(ValueError):
+    """What is left of a source cannot be split."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sides:
-    """On which side a text is, by its draw alone, so that copies are on one side in whatever sources they lie."""
+    """Which texts of a source are held out: those of the least draws, but for a few."""
 
-    fraction: float  # draws up to it are held out
-    other: tuple[float, ...]  # draws that go to the other side than that says
+    upto: float  # draws up to it are held out
+    other: tuple[float, ...]  # draws that are on the other side than that says
 
     def validation(self, draw: float) -> bool:
         """Whether a text is held out."""
-        return (draw <= self.fraction) != (draw in self.other)
+        return (draw <= self.upto) != (draw in self.other)
 
 
-def sides(counts: Sequence[dict[str, dict[str, float]]], sources: Sequence[str], fraction: float) -> Sides:
-    """The share of texts that was asked for is held out, and of no source none or all.
+def sides(out: Path, *, cleaned: Sequence[Path], sources: Sequence[str], fraction: float) -> None:
+    """Write which texts are held out: of each source the share that was asked for, as near as whole groups meet it.
 
-    Of a source with none below ``fraction`` the one of least draw goes to the other side, with its copies in other
-    sources; of one with all below it, the one of greatest.
+    What several sources have, the smallest of them decides.
 
     Args:
-        counts: of each part's documents that are left.
+        cleaned: what is left of each part.
 
     Raises:
-        ValueError: when a source has not two documents of different text.
+        ValueError: when a source has nothing left.
+        OnePieceError: when it has not two documents of different groups.
     """
-    other = set()
-    for source in sources:
-        least, most = _bounds(counts, source)
-        other |= {least} if least > fraction else {most} if most <= fraction else set()
-    return Sides(fraction=fraction, other=tuple(sorted(other)))
+    tables = [parts.read(folder / cleaning.DOCUMENTS, ["source", "draw", "bytes"]) for folder in cleaned]
+    whole = pa.concat_tables(tables)
+    each = {source: _groups(source, whole.filter(pc.equal(whole.column("source"), source))) for source in sources}
+    found: dict[str, Sides] = {}
+    known, known_held = np.empty(0), np.empty(0, bool)
+    for source in sorted(sources, key=lambda source: (each[source][1].sum(), source)):
+        groups, sizes = each[source]
+        _, mine, theirs = np.intersect1d(groups, known, return_indices=True)
+        decided = dict(zip(mine.tolist(), known_held[theirs].tolist(), strict=True))
+        held = np.zeros(len(groups), bool)
+        held[list(split.held_out(sizes.tolist(), fraction, decided))] = True
+        upto = float(groups[held.sum() - 1]) if held.any() else -1.0
+        found[source] = Sides(upto=upto, other=tuple(groups[(groups <= upto) != held].tolist()))
+        known, first = np.unique(np.concatenate([known, groups]), return_index=True)
+        known_held = np.concatenate([known_held, held])[first]
+    files.write_json(out, {source: vars(own) for source, own in found.items()})
 
 
-def _bounds(counts: Sequence[dict[str, dict[str, float]]], source: str) -> tuple[float, float]:
-    """The least and the greatest draw of a source."""
-    of = [part[source] for part in counts if source in part]
-    if not of:
+def _sides(path: Path) -> dict[str, Sides]:
+    """What ``sides`` wrote."""
+    return {source: Sides(**own) for source, own in files.read_object(path).items()}
+
+
+def _groups(source: str, documents: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """The draws of a source's groups in order, and the bytes of each group."""
+    if not len(documents):
         raise ValueError(
             f"nothing of sources.{source} is left: loosen quality, dedup or decontaminate for it, or leave it out"
         )
-    least, most = min(part["least"] for part in of), max(part["most"] for part in of)
-    if least == most:
-        raise ValueError(
+    groups, member = np.unique(documents.column("draw").to_numpy(), return_inverse=True)
+    if len(groups) < 2:
+        raise OnePieceError(
             f"of sources.{source} one document is left, which cannot be split into training and validation text: give "
-            "more text, or loosen the rules that drop it"
+            f"more text, loosen the rules that drop it, or cut plain text by sources.{source}.stretch"
         )
-    return least, most
+    sizes = np.zeros(len(groups), np.int64)
+    np.add.at(sizes, member, documents.column("bytes").to_numpy())
+    return groups, sizes
 
 
-def count(out: Path, *, cleaned: Path, held: Path, split: Sides) -> None:
+def count(out: Path, *, cleaned: Path, held: Path, held_out: Path) -> None:
     """Write how many of the training documents of what is left of a part have each gram of evaluation sets."""
     found = parts.documents(cleaned / cleaning.DOCUMENTS)
-    trained = [text for text, draw in zip(found.texts, found.more["draw"], strict=True) if not split.validation(draw)]
+    of = _sides(held_out)
+    each = zip(found.sources, found.texts, found.more["draw"], strict=True)
+    trained = [text for source, text, draw in each if not of[source].validation(draw)]
     parts.write_array(out, decontaminate.count(trained, decontaminate.Grams.load(held)))
 
 
-def tokenize(out: Path, *, cleaned: Path, split: Sides, tokenizer: str) -> None:
+def tokenize(out: Path, *, cleaned: Path, held_out: Path, tokenizer: str) -> None:
     """Write the tokens of the documents of a part, a file a source and side."""
     found = parts.documents(cleaned / cleaning.DOCUMENTS)
-    encode = tokenizers.encoder(tokenizer)
+    encode, of = tokenizers.encoder(tokenizer), _sides(held_out)
     pieces: dict[tuple[str, str], list[str]] = {}
     for source, text, draw in zip(found.sources, found.texts, found.more["draw"], strict=True):
-        pieces.setdefault((source, VALIDATION if split.validation(draw) else TRAIN), []).append(text)
+        pieces.setdefault((source, VALIDATION if of[source].validation(draw) else TRAIN), []).append(text)
     counts: dict[str, dict[str, dict[str, int]]] = {}
     with task.folder(out) as begun:
         for (source, side), texts in pieces.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt3core.data import split
+from gpt3core.data.prepare import parts
 from gpt3core.data.prepare.schema import Recipe, Source
 from gpt3core.data.sources import formats, hub, packages, streams, walk
 from gpt3core.data.sources.formats import WHOLE, Span
@@ -43,7 +45,11 @@ class Unit:
             return packages.records(self.name)
         if self.origin == "dataset":
             return hub.records(self.name, self.how)
-        return formats.records(Path(self.name), self.how, self.span)
+        path = Path(self.name)
+        found = formats.records(path, self.how, self.span)
+        if self.how.stretch is None or not formats.is_plain(path):
+            return found
+        return _passages(found, self.how.stretch)
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -57,7 +63,7 @@ def units(recipe: Recipe) -> list[Unit]:
 
 def _units(name: str, source: Source, recipe: Recipe) -> Iterator[Unit]:
     longest = int(recipe.bad.longest_mb * 1e6)
-    how = Reading(text=source.text, id=source.id, encoding=source.encoding, most_bytes=longest)
+    how = Reading(text=source.text, id=source.id, encoding=source.encoding, stretch=source.stretch, most_bytes=longest)
     if source.package:
         yield Unit(source=name, origin="package", name=source.package, how=how)
         return
@@ -78,8 +84,22 @@ def _units(name: str, source: Source, recipe: Recipe) -> Iterator[Unit]:
             yield Unit(source=name, origin="path", name=str(path), how=how, span=span, bytes=part, stamp=stamp)
 
 
+def _passages(found: Iterable[Record | Bad], stretch: int) -> Iterator[Record | Bad]:
+    """Long texts as passages, which are grouped by stretches."""
+    for text in found:
+        if isinstance(text, Bad):
+            yield text
+            continue
+        for whole, passage in split.passages(text.text, stretch):
+            yield Record(text=passage, repaired=text.repaired, group=parts.content_name(whole))
+
+
 def _check_fields(name: str, source: Source, found: Sequence[Path]) -> None:
-    """Refuse fields of text or name where no file has any."""
+    """Refuse fields of text or name where no file has any, and stretches where none is plain text."""
+    if source.stretch and not any(map(formats.is_plain, found)):
+        raise ValueError(
+            f"sources.{name}.stretch has no effect: it is of plain text, and no file is .txt: leave it out"
+        )
     endings = {formats.ending(path).split(".")[1] for path in found}
     for key, given, without in (("text", source.text != Source.text, {"txt", "warc"}), ("id", source.id, {"txt"})):
         if given and endings <= without:

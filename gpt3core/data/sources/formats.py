@@ -47,6 +47,11 @@ def ending(path: Path) -> str:
     return max((f for f in FORMATS if path.name.lower().endswith(f)), key=len, default="")
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a file is one text, as against documents in a format."""
+    return ending(path).startswith(".txt")
+
+
 def records(path: Path, how: Reading, span: Span = WHOLE) -> Found:
     """What a file gives, in its order, without empty texts.
 
@@ -61,7 +66,7 @@ def records(path: Path, how: Reading, span: Span = WHOLE) -> Found:
             from gpt3core.data.sources import warc  # an optional library
 
             yield from warc.records(path, how)
-        elif known.startswith(".txt"):
+        elif is_plain(path):
             yield from _text(streams.blocks(path), how)
         else:
             yield from _jsonl(path, how, span)
@@ -98,7 +103,6 @@ def _jsonl(path: Path, how: Reading, span: Span) -> Found:
         if whole:
             yield from _object(line, where, before + place, how, repaired=bool(encoding))
         else:
-            assert how.most_bytes is not None
             yield _too_long(where, line, how.most_bytes)
 
 
@@ -116,7 +120,8 @@ def _next_line(content: Iterator[bytes], span: Span) -> tuple[Iterator[bytes], i
 
 
 def _too_long(where: str, line: bytes, most: int) -> Bad:
-    said = f"{where} is longer than {most} bytes, which no document is: split it, or raise the limit (longest_mb)"
+    meant = "split it, or prepare the text with a higher bad.longest_mb"
+    said = f"{where} is longer than {most} bytes, which no document is: {meant}"
     return Bad(kind="length", said=said, excerpt=line[:EXCERPT_BYTES])
 
 
@@ -186,7 +191,7 @@ def _piece(piece: bytes, place: int, how: Reading, *, repaired: bool) -> Found:
         yield Record(text=text, repaired=repaired)
 
 
-def _cut(content: Iterable[bytes], most: int | None) -> Iterator[bytes]:
+def _cut(content: Iterable[bytes], most: int) -> Iterator[bytes]:
     """The content whole, or in pieces of at most about ``most`` bytes that end with a line or a character.
 
     Where it is damaged, what lies before is given first, but for the last character, of which not all may be there.
@@ -197,7 +202,7 @@ def _cut(content: Iterable[bytes], most: int | None) -> Iterator[bytes]:
         for block in content:
             held.append(block)
             size += len(block)
-            if most is not None and size > most:
+            if size > most:
                 rest = b"".join(held)
                 while len(rest) > most:
                     at = rest.rfind(b"\n", 0, most) + 1 or _character(rest, most)
@@ -272,7 +277,7 @@ def _row(value: Any, name: Any, where: str, how: Reading) -> Found:
                 yield Bad(kind="encoding", said=said, excerpt=bytes(value[:EXCERPT_BYTES]))
                 return
             value, repaired = value.decode("cp1252", errors="replace"), True
-    if how.most_bytes is not None and isinstance(value, str) and len(value) > how.most_bytes:
+    if isinstance(value, str) and len(value) > how.most_bytes:
         yield _too_long(where, value[:EXCERPT_BYTES].encode(errors="replace"), how.most_bytes)
         return
     yield from checked(value, name, where, how, repaired)

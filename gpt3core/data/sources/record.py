@@ -19,7 +19,8 @@ class Reading:
     text: str = "text"  # the field or column of the text
     id: str | None = None  # of the document's name; None derives it from the content
     encoding: str = "reject"
-    most_bytes: int | None = 64 << 20  # of a document: a longer line is bad, a longer plain text is cut at a line's end
+    stretch: int | None = None  # characters of plain text that are held out as a whole; None for those of a file
+    most_bytes: int = 64_000_000  # of a document: a longer line is bad, a longer plain text is cut at a line's end
 
     @property
     def repairs(self) -> bool:
@@ -34,6 +35,7 @@ class Record:
     text: str
     id: str | None = None
     repaired: bool = False
+    group: str | None = None  # documents of one are on one side of the split; None for one of its own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def _page(page: Any, where: str, how: Reading) -> Iterator[Record | Bad]:
     kind = page.http_headers.get_header("Content-Type") or "" if page.http_headers else ""
     if page.rec_type == "response" and not kind.startswith(HTML):
         return
-    if how.most_bytes is not None and length > how.most_bytes:
+    if length > how.most_bytes:
         yield Bad(kind="length", said=f"{where} is longer than {how.most_bytes} bytes, which no document is: leave it")
         return
     name = page.rec_headers.get_header(how.id) if how.id else None
