@@ -70,12 +70,16 @@ def flex(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, documents: Tensor | 
     """FlexAttention (arXiv 2412.05496), which skips the blocks that no query sees; compiled on a GPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    mask = _block_mask(pattern, q.size(2), q.device)
-    if documents is not None:
-        mask = block_mask(pattern, documents, mask)
-    attention = _compiled_flex() if q.is_cuda else flex_attention
-    found: Tensor = attention(q, k, v, block_mask=mask)
+    inside = torch.compiler.is_compiling()  # of what is compiled already, as whose part it will be
+    attention = _compiled_flex() if q.is_cuda and not inside else flex_attention
+    found: Tensor = attention(q, k, v, block_mask=kept_mask(pattern, q.size(2), q.device, documents))
     return found
+
+
+def kept_mask(pattern: Pattern, t: int, device: torch.device, documents: Tensor | None) -> Any:
+    """FlexAttention's mask of a pattern, kept for all layers and passes."""
+    mask = _block_mask(pattern, t, device)
+    return mask if documents is None else block_mask(pattern, documents, mask)
 
 
 @functools.cache

@@ -91,7 +91,9 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Logits from the token embedding's own weight (V, D)."""
 
-    smoothing = 0.0  # of labels in training (``losses``), set from outside
+    # set from outside
+    smoothing = 0.0  # of labels in training (``losses``)
+    compiled = False  # whether a GPU has what the loss does to logits compiled
 
     def __init__(self, weight: Tensor, kernel: str) -> None:
         super().__init__()
@@ -105,8 +107,13 @@ class Head(nn.Module):
     def loss_sum(self, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
         """The summed loss in nats and fp32: (B, T, D), targets (B, T), and how much each counts, if not all one."""
         counts = None if counts is None else counts.flatten()
-        asked = hidden.flatten(0, 1), self.weight, targets.flatten(), counts
-        return cross_entropy_sum(*asked, built=self.built, wide=self.wide, smoothing=self.smoothing)
+        return cross_entropy_sum(
+            *(hidden.flatten(0, 1), self.weight, targets.flatten(), counts),
+            built=self.built,
+            wide=self.wide,
+            compiled=self.compiled and hidden.is_cuda,
+            smoothing=self.smoothing,
+        )
 
 
 class GPT(nn.Module):

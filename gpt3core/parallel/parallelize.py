@@ -6,6 +6,7 @@ ranks last, around all. A model is built without memory, and each rank gives mem
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -152,7 +153,10 @@ def _held(
     """What was cut, with the loss and the schedule that fit the cut."""
     loss: Loss | None = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
-    pipeline = None
+    pipeline, device = None, next(model.parameters()).device
+    if mesh.layout.shard == 1 and mesh.layout.recompute != "full":
+        # all micro-batches share the casts of the weights, which are kept until the outermost context ends
+        around = functools.partial(torch.autocast, device.type, enabled=False)
     if mesh.layout.tensor > 1:
         from torch.distributed.tensor.parallel import loss_parallel
 
@@ -164,7 +168,6 @@ def _held(
     if mesh.layout.pipeline > 1:
         from gpt3core.parallel.pipeline import Pipeline
 
-        device = next(model.parameters()).device
         pipeline = Pipeline(stages, mesh, spec=spec, device=device, autocast=autocast, dropout=dropout)
     return Held(
         model=model,

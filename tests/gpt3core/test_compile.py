@@ -10,9 +10,12 @@ import torch
 
 from gpt3core import run as runs
 from gpt3core.errors import UsageError
+from gpt3core.model import attention, registry
+from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
 from gpt3core.parallel import compiled
 from gpt3core.parallel.layout import Layout
+from gpt3core.sizes import nano
 from gpt3core.spec import RunSpec, as_dict, explain, from_dict
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
@@ -21,6 +24,7 @@ from sweeps.planning import grid, recipe
 from tests.conftest import EVALS
 from tests.gpt3core.outcomes import outcome, run, stopped, weights
 
+SHAPE = nano(16, n_layer=2, n_ctx=32, vocab_size=300, attention="alternating", band=4)
 SOFTMAX = Numerics(precision="fp32", kernel="softmax")
 
 
@@ -52,6 +56,26 @@ def test_a_run_that_asks_for_compiled_blocks_has_their_graphs_alone_and_keeps_th
     plain = replace(spec, compile="none")
     run(plain, isolated)
     assert weights(isolated, spec) == weights(isolated, plain)
+
+
+@pytest.mark.soak  # torch's compiler is imported
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_gpus_masks_are_no_part_of_what_is_compiled(traced, isolated):
+    """Forward, on the CPU; with the mask inside, every pass would make it: a table of all pairs, and sorts."""
+    model = registry.of(SHAPE).build(SHAPE, kernel="sdpa")
+    compiled.compile_blocks(model, registry.of(SHAPE).cuts)
+    q = torch.randn(1, 1, 130, 16)
+
+    def attended(x):
+        return 2 * attention.flex(q, x, x, Pattern(kind="banded", size=8))
+
+    with torch.no_grad():
+        expected = attended(q)
+        found = compiled.torch.compile(attended)(q)
+    torch.testing.assert_close(found, expected)
+    operators = {str(getattr(node.target, "__name__", "")) for graph in traced for node in graph.graph.nodes}
+    assert "flex_attention" in operators
+    assert not operators & {"argsort", "arange"}
 
 
 def test_a_record_that_is_older_than_compilation_was_not_compiled(tiny_run, isolated):
