@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 
 from gpt3core.data.cache import cache_folder
-from gpt3core.model import attention
 from gpt3core.model.architecture import Cuts
 
 
@@ -30,17 +28,10 @@ def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
         inductor.compile_threads = 1  # a run has its cores, and no others
     # masks are cached by lru_cache, and made anew in compiled code: they are functions of their arguments
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
-    _leave_masks_out()
     for block in getattr(model, cuts.layers).values():
         block.forward = _where_it_trains(block.forward)
     if (head := getattr(model, cuts.head, None)) is not None:
         head.compiled = True
-
-
-@functools.cache
-def _leave_masks_out() -> None:
-    """FlexAttention's masks are made once; in a block's code every pass would make them: all pairs, and sorts."""
-    attention.kept_mask = torch.compiler.disable(attention.kept_mask)  # type: ignore[no-untyped-call]
 
 
 def _where_it_trains(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -128,9 +128,17 @@ def parallelize(
 
         for stage in stages:
             fsdp.shard(stage, cuts, mesh)
+    _give_memory(model, cuts, device, compiled)
+    return _held(spec, mesh, model, stages, autocast, options, dropout)
+
+
+def _give_memory(model: nn.Module, cuts: Cuts, device: str, compiled: bool) -> None:
+    """Put a model that was built without memory on a device, with what compiled code only reads there."""
     model.to_empty(device=device)
     tie(model)
-    return _held(spec, mesh, model, stages, autocast, options, dropout)
+    if compiled and device == "cuda":
+        for block in getattr(model, cuts.layers).values():
+            block.get_submodule(cuts.attention).prepare(torch.device(device))
 
 
 def _classify(spec: ModelSpec, mesh: Mesh, model: nn.Module, labelled: LabelledSpec | None, seed: int) -> None:

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from gpt3core import run as runs
 from gpt3core.errors import UsageError
 from gpt3core.model import attention, registry
+from gpt3core.model.gpt import Attention
 from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
-from gpt3core.parallel import compiled
+from gpt3core.parallel import compiled, recompute
 from gpt3core.parallel.layout import Layout
 from gpt3core.sizes import nano
 from gpt3core.spec import RunSpec, as_dict, explain, from_dict
@@ -24,7 +26,7 @@ from sweeps.planning import grid, recipe
 from tests.conftest import EVALS
 from tests.gpt3core.outcomes import outcome, run, stopped, weights
 
-SHAPE = nano(16, n_layer=2, n_ctx=32, vocab_size=300, attention="alternating", band=4)
+SHAPE = nano(16, n_layer=2, n_ctx=160, vocab_size=300, attention="alternating", band=4)
 SOFTMAX = Numerics(precision="fp32", kernel="softmax")
 
 
@@ -60,20 +62,30 @@ def test_a_run_that_asks_for_compiled_blocks_has_their_graphs_alone_and_keeps_th
 
 @pytest.mark.soak  # torch's compiler is imported
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_a_gpus_masks_are_no_part_of_what_is_compiled(traced, isolated):
-    """Forward, on the CPU; with the mask inside, every pass would make it: a table of all pairs, and sorts."""
-    model = registry.of(SHAPE).build(SHAPE, kernel="sdpa")
-    compiled.compile_blocks(model, registry.of(SHAPE).cuts)
-    q = torch.randn(1, 1, 130, 16)
-
-    def attended(x):
-        return 2 * attention.flex(q, x, x, Pattern(kind="banded", size=8))
-
+@pytest.mark.parametrize("how", ["none", "full"])
+def test_a_gpus_masks_are_no_part_of_what_is_compiled(traced, monkeypatch, how):
+    """Forward, on the CPU; with the mask inside, every pass would make it, and no block computed again is compiled."""
+    model, cuts = registry.of(SHAPE).build(SHAPE, kernel="sdpa"), registry.of(SHAPE).cuts
+    model.init_weights(0)
+    ids = torch.arange(160)[None]
     with torch.no_grad():
-        expected = attended(q)
-        found = compiled.torch.compile(attended)(q)
-    torch.testing.assert_close(found, expected)
-    operators = {str(getattr(node.target, "__name__", "")) for graph in traced for node in graph.graph.nodes}
+        expected = model(ids)
+
+    def as_on_a_gpu(q, k, v, *, window, n_ctx, mask, **_):
+        if window == n_ctx:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return attention.flex(q, k, v, Pattern(kind="banded", size=window), mask=mask)
+
+    monkeypatch.setattr(Attention, "attend", staticmethod(as_on_a_gpu))
+    recompute.wrap(model, cuts, how)
+    compiled.compile_blocks(model, cuts)
+    for block in model.blocks.values():
+        block.attention.prepare(torch.device("cpu"))
+    model.requires_grad_(False)  # on a CPU it has no backward pass
+    torch.testing.assert_close(model(ids), expected)
+    graphs = [part.graph for graph in traced for part in graph.modules() if hasattr(part, "graph")]
+    operators = {str(getattr(node.target, "__name__", "")) for graph in graphs for node in graph.nodes}
+    assert len(traced) == 2, "banded and dense, each in one piece"
     assert "flex_attention" in operators
     assert not operators & {"argsort", "arange"}
 
