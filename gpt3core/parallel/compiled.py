@@ -23,6 +23,8 @@ def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
     import torch._inductor.config as inductor
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    # what runs before left: torch compiles a function for eight shapes, and then runs it as it is without a word
+    torch._dynamo.reset()
     inductor.deterministic = True  # nothing that is timed decides about bits: a run resumes to the same ones
     if next(model.parameters()).device.type == "cpu" or not torch.cuda.is_available():
         inductor.compile_threads = 1  # a run has its cores, and no others

@@ -17,6 +17,7 @@ from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
 from gpt3core.parallel import compiled, recompute
 from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.mesh import Mesh
 from gpt3core.sizes import nano
 from gpt3core.spec import RunSpec, as_dict, explain, from_dict
 from gpt3core.store import files
@@ -58,6 +59,27 @@ def test_a_run_that_asks_for_compiled_blocks_has_their_graphs_alone_and_keeps_th
     plain = replace(spec, compile="none")
     run(plain, isolated)
     assert weights(isolated, spec) == weights(isolated, plain)
+
+
+def test_a_compiled_runs_micro_batches_all_have_the_same_shape(tiny_run, isolated):
+    """On a GPU they do in any case, where memory is known; each other shape would be compiled for itself."""
+    optim = replace(tiny_run.optim, batch_tokens=12 * 32, ramp_start=3 * 32, ramp_tokens=960)
+    spec = replace(tiny_run, optim=optim, tokens=optim.ramp.tokens_at(20))
+    record = {"precision": "fp32", "kernel": "softmax", "threads": 1, "compile": "blocks"}
+    for how, size in (("blocks", 3), ("none", 16_384 // 32)):
+        assert resume._under_layout({**record, "compile": how}, spec, "cpu", Mesh())["micro_batch"] == size
+    assert {spec.optim.ramp.batch_at(step) // 32 for step in range(20)} == {3, 6, 9, 12}
+
+
+@pytest.mark.soak  # torch's compiler is imported
+def test_a_worker_compiles_each_of_many_models(traced):
+    """Torch gives a function up after eight forms of it, and the blocks of all models are one function."""
+    for width in range(16, 96, 16):
+        model = registry.of(SHAPE).build(replace(SHAPE, n_ctx=32, d_model=width, d_head=width), kernel="softmax")
+        compiled.compile_blocks(model, registry.of(SHAPE).cuts)
+        before = len(traced)
+        model(torch.arange(32)[None])
+        assert len(traced) - before == 2, f"width {width}: dense and banded"
 
 
 @pytest.mark.soak  # torch's compiler is imported
