@@ -75,7 +75,7 @@ def flex(
     from torch.nn.attention.flex_attention import flex_attention
 
     inside = torch.compiler.is_compiling()  # of what is compiled already, as whose part it will be
-    attention = _compiled_flex() if q.is_cuda and not inside else flex_attention
+    attention = flex_attention if inside or not q.is_cuda else _compiled_flex(torch.is_grad_enabled())
     mask = flex_mask(pattern, q.size(2), q.device) if mask is None else mask
     if documents is not None:
         mask = block_mask(pattern, documents, mask)
@@ -84,10 +84,18 @@ def flex(
 
 
 @functools.cache
-def _compiled_flex() -> Any:
+def _compiled_flex(training: bool) -> Any:
+    """Uncompiled it computes all pairs. How training's is compiled must not depend on the lengths of an evaluation."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention)  # uncompiled it computes all pairs
+    return torch.compile(_training_flex, dynamic=False) if training else torch.compile(flex_attention)
+
+
+def _training_flex(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any) -> Any:
+    """A function of its own, for what is compiled belongs to a function."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention(q, k, v, block_mask=block_mask)
 
 
 @functools.lru_cache(maxsize=16)

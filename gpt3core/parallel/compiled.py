@@ -23,8 +23,7 @@ def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
     import torch._inductor.config as inductor
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-    # what runs before left: torch compiles a function for eight shapes, and then runs it as it is without a word
-    torch._dynamo.reset()
+    begin()
     inductor.deterministic = True  # nothing that is timed decides about bits: a run resumes to the same ones
     if next(model.parameters()).device.type == "cpu" or not torch.cuda.is_available():
         inductor.compile_threads = 1  # a run has its cores, and no others
@@ -34,6 +33,16 @@ def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
         block.forward = _where_it_trains(block.forward)
     if (head := getattr(model, cuts.head, None)) is not None:
         head.compiled = True
+
+
+def begin() -> None:
+    """Forget what was compiled for the runs before.
+
+    Torch compiles a function for so many forms of its inputs, and beyond them runs it as it is without a word. Those of
+    one run are few: its kinds of layers times its micro-batches.
+    """
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 64
 
 
 def _where_it_trains(forward: Callable[..., Any]) -> Callable[..., Any]:

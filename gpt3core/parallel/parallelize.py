@@ -119,10 +119,7 @@ def parallelize(
         from gpt3core.parallel import recompute
 
         recompute.wrap(model, cuts, layout.recompute, dropout)
-    if compiled:
-        from gpt3core.parallel import compiled as compiling
-
-        compiling.compile_blocks(model, cuts)
+    _compile(model, cuts, device, compiled)
     if layout.shard > 1:
         from gpt3core.parallel import fsdp
 
@@ -130,6 +127,17 @@ def parallelize(
             fsdp.shard(stage, cuts, mesh)
     _give_memory(model, cuts, device, compiled)
     return _held(spec, mesh, model, stages, autocast, options, dropout)
+
+
+def _compile(model: nn.Module, cuts: Cuts, device: str, blocks: bool) -> None:
+    """Have a model's blocks compiled, if they are to be; a GPU compiles attention in any case."""
+    if blocks or device == "cuda":
+        from gpt3core.parallel import compiled as compiling
+
+        if blocks:
+            compiling.compile_blocks(model, cuts)
+        else:
+            compiling.begin()
 
 
 def _give_memory(model: nn.Module, cuts: Cuts, device: str, compiled: bool) -> None:
