@@ -12,13 +12,15 @@ from gpt3core.model.mup import STANDARD, Factors
 from gpt3core.numerics import Numerics
 
 ADDED = {"added": True}  # metadata of a field that came later: not hashed while it has its default, so old ids stay
-CHUNK_BYTES = 1 << 25  # of the head's fp32 logits at a time (``losses.py``): what a processor's last cache holds
-CHUNK_ROWS = 256  # but no fewer rows: the weight's gradient is read and written once a chunk
+# of the head's fp32 logits at a time (``losses.py``): what a processor's last cache holds; a GPU's holds no useful part
+# of them, and the weight and its gradient are read and written once a chunk
+CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 30}
+CHUNK_ROWS = 256  # but no fewer rows
 
 
-def head_rows(vocab_size: int) -> int:
-    """Positions whose logits are made at a time where the head and the loss are one."""
-    return max(CHUNK_ROWS, CHUNK_BYTES // (4 * vocab_size))
+def head_rows(vocab_size: int, device: str) -> int:
+    """Positions whose logits are made at a time where the head and the loss are one, on a kind of device."""
+    return max(CHUNK_ROWS, CHUNK_BYTES.get(device, CHUNK_BYTES["cpu"]) // (4 * vocab_size))
 
 
 @dataclass(frozen=True, kw_only=True)

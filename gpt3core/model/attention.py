@@ -31,6 +31,7 @@ def attend(
     kernel: str,
     sparse: Pattern | None = None,
     documents: Tensor | None = None,
+    mask: Any = None,
 ) -> Tensor:
     """Attention over (B, H, T, K) tensors, T up to ``n_ctx``, each query seeing the last ``window`` keys.
 
@@ -40,6 +41,7 @@ def attend(
             "sdpa": torch's SDPA, and FlexAttention for what is not dense on a GPU (it has no backward pass on CPUs).
         sparse: a strided or fixed pattern in place of the window; on CPUs it has one way to be computed.
         documents: where each position's document begins (B, T): no query sees a key before it (``documents.py``).
+        mask: FlexAttention's of T = n_ctx (``flex_mask``), where it is made beforehand.
     """
     t, built = q.size(2), kernel in BUILT
     if sparse is not None and t <= sparse.size:
@@ -49,7 +51,7 @@ def attend(
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     pattern = sparse or (Pattern(kind="dense") if whole else Pattern(kind="banded", size=window))
     if kernel == "sdpa" and q.is_cuda:
-        return flex(q, k, v, pattern, documents)
+        return flex(q, k, v, pattern, documents, mask if t == n_ctx else None)
     if pattern.kind == "strided":
         return _strided(q, k, v, pattern.size, documents)
     if pattern.kind == "fixed":
@@ -66,28 +68,39 @@ def attend(
 # ---------------------------------------------------------------------------------------------------------------- GPU
 
 
-def flex(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, documents: Tensor | None = None) -> Tensor:
+def flex(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, documents: Tensor | None = None, mask: Any = None
+) -> Tensor:
     """FlexAttention (arXiv 2412.05496), which skips the blocks that no query sees; compiled on a GPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    mask = _block_mask(pattern, q.size(2), q.device)
+    inside = torch.compiler.is_compiling()  # of what is compiled already, as whose part it will be
+    attention = flex_attention if inside or not q.is_cuda else _compiled_flex(torch.is_grad_enabled())
+    mask = flex_mask(pattern, q.size(2), q.device) if mask is None else mask
     if documents is not None:
         mask = block_mask(pattern, documents, mask)
-    attention = _compiled_flex() if q.is_cuda else flex_attention
     found: Tensor = attention(q, k, v, block_mask=mask)
     return found
 
 
 @functools.cache
-def _compiled_flex() -> Any:
+def _compiled_flex(training: bool) -> Any:
+    """Uncompiled it computes all pairs. How training's is compiled must not depend on the lengths of an evaluation."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention)  # uncompiled it computes all pairs
+    return torch.compile(_training_flex, dynamic=False) if training else torch.compile(flex_attention)
+
+
+def _training_flex(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any) -> Any:
+    """A function of its own, for what is compiled belongs to a function."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention(q, k, v, block_mask=block_mask)
 
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
-def _block_mask(pattern: Pattern, t: int, device: torch.device) -> Any:
+def flex_mask(pattern: Pattern, t: int, device: torch.device) -> Any:
     """Which blocks of keys each block of queries needs, a bit for every 128 x 128 pairs; shared by all layers."""
     from torch.nn.attention.flex_attention import create_block_mask
 

@@ -51,6 +51,14 @@ def _stream(seed: int, name: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
 
+@functools.lru_cache(maxsize=4096)
+@torch.inference_mode(False)  # what is first made while evaluating must serve training too
+def _keys(streams: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Keys and starts of streams: (streams, 1, 1) each. Kept, for a copy to a GPU makes the host wait."""
+    key, start = torch.tensor(streams, dtype=torch.int64, device=device)[:, :, None, None].unbind(1)
+    return key, start
+
+
 def kept(
     probability: float,
     streams: Sequence[tuple[int, int]],
@@ -64,7 +72,7 @@ def kept(
     """Which values stay, of these sequences, positions and columns (of ``width``): bool (B, streams, T, columns)."""
     first, last = columns.start // FOUR, -(-columns.stop // FOUR)
     ints: dict[str, Any] = {"dtype": torch.int64, "device": device}
-    key, start = torch.tensor(streams, **ints)[:, :, None, None].unbind(1)  # (streams, 1, 1) each
+    key, start = _keys(tuple(streams), device)
     sequence = torch.arange(rows.start, rows.stop, rows.step, **ints)[:, None, None, None]
     place = torch.arange(positions.start, positions.stop, **ints)[:, None] * -(-width // FOUR)
     place = (place + torch.arange(first, last, **ints)) & philox.WORD  # (T, groups)

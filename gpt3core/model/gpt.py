@@ -7,14 +7,14 @@ Shape legend: B sequences, T positions, D d_model, H heads, K d_head, V vocabula
 from __future__ import annotations
 
 import math
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core.model import native, products
-from gpt3core.model.attention import attend
+from gpt3core.model.attention import attend, flex_mask
 from gpt3core.model.blocks import split_heads
 from gpt3core.model.documents import begins
 from gpt3core.model.gelu import gelu
@@ -34,17 +34,23 @@ class Attention(nn.Module):
     """Multi-head causal attention of one layer."""
 
     attend = staticmethod(attend)  # replaced from outside where positions are shared, or computed again
+    mask: Any = None  # made beforehand
 
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
         self.n_ctx, self.window, self.d_head, self.kernel = spec.n_ctx, spec.window(layer), spec.d_head, kernel
-        pattern = spec.pattern(layer)
+        self.pattern = pattern = spec.pattern(layer)
         self.sparse = pattern if pattern.kind in ("strided", "fixed") else None
         self.sharpness = spec.factors.queries  # of scores, beside 1 / sqrt(K)
         inner = spec.n_head * spec.d_head
         # rows (H, 3, K): a cut of them is whole heads, and one product is faster than three at small widths
         self.qkv = _linear(kernel)(spec.d_model, 3 * inner)
         self.out = _linear(kernel)(inner, spec.d_model)
+
+    def prepare(self, device: torch.device) -> None:
+        """Make what compiled code only reads: as part of it, every pass would make it anew, all pairs and sorts."""
+        if self.kernel == "sdpa" and self.pattern.kind != "dense":
+            self.mask = flex_mask(self.pattern, self.n_ctx, device)
 
     def forward(self, x: Tensor, past: Seen | None = None, documents: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), with where each position's document begins (B, T), if documents are masked."""
@@ -62,6 +68,7 @@ class Attention(nn.Module):
                 kernel=self.kernel,
                 sparse=self.sparse,
                 documents=documents,
+                mask=self.mask,
             )
         else:
             mixed = F.scaled_dot_product_attention(q, *seen)
@@ -91,7 +98,9 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Logits from the token embedding's own weight (V, D)."""
 
-    smoothing = 0.0  # of labels in training (``losses``), set from outside
+    # set from outside
+    smoothing = 0.0  # of labels in training (``losses``)
+    compiled = False  # whether a GPU has what the loss does to logits compiled
 
     def __init__(self, weight: Tensor, kernel: str) -> None:
         super().__init__()
@@ -105,8 +114,13 @@ class Head(nn.Module):
     def loss_sum(self, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
         """The summed loss in nats and fp32: (B, T, D), targets (B, T), and how much each counts, if not all one."""
         counts = None if counts is None else counts.flatten()
-        asked = hidden.flatten(0, 1), self.weight, targets.flatten(), counts
-        return cross_entropy_sum(*asked, built=self.built, wide=self.wide, smoothing=self.smoothing)
+        return cross_entropy_sum(
+            *(hidden.flatten(0, 1), self.weight, targets.flatten(), counts),
+            built=self.built,
+            wide=self.wide,
+            compiled=self.compiled and hidden.is_cuda,
+            smoothing=self.smoothing,
+        )
 
 
 class GPT(nn.Module):

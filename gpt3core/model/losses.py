@@ -6,6 +6,7 @@ So the logits of a whole batch never exist at once, and no pass over them is mad
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def cross_entropy_sum(
     *,
     built: bool = False,
     wide: bool = False,
+    compiled: bool = False,
     smoothing: float = 0.0,
 ) -> Tensor:
     """The summed cross-entropy of ``hidden @ weight.T`` in nats: (M, D), (V, D), (M), and the counts (M) of losses.
@@ -34,9 +36,10 @@ def cross_entropy_sum(
     Args:
         built: whether to use the functions of native.c.
         wide: whether to multiply by oneDNN, where the tensors are plain and of fp32.
+        compiled: whether to compile what is done to logits in training, without smoothing.
         smoothing: share of each target that the gradient spreads over the vocabulary; the value stays the plain one.
     """
-    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, built, wide, smoothing)  # type: ignore[no-untyped-call]
+    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, built, wide, compiled, smoothing)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -51,6 +54,21 @@ def _rows_(logits: Tensor, targets: Tensor, counts: Tensor | None, built: bool) 
     if counts is not None:
         losses, gradient = losses * counts, gradient.mul_(counts[:, None])
     return losses, gradient
+
+
+def _rows(logits: Tensor, targets: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The same from logits of any precision, which the gradient has too: for a compiler, which fuses all of it."""
+    logs = F.log_softmax(logits.float(), dim=-1)
+    losses = -logs.gather(-1, targets[:, None])[:, 0]
+    gradient = logs.exp() - (torch.arange(logits.size(-1), device=logits.device) == targets[:, None]).float()
+    if counts is not None:
+        losses, gradient = losses * counts, gradient * counts[:, None]
+    return losses, gradient.to(logits.dtype)
+
+
+@functools.cache
+def _compiled_rows() -> Any:
+    return torch.compile(_rows, dynamic=False)
 
 
 def _smooth_(gradient: Tensor, targets: Tensor, counts: Tensor | None, smoothing: float) -> None:
@@ -125,6 +143,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         counts: Tensor | None,
         built: bool,
         wide: bool,
+        compiled: bool,
         smoothing: float,
     ) -> Tensor:
         kind = hidden.device.type
@@ -133,15 +152,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         x, w = hidden.to(dtype), weight.to(dtype)
         counts = None if counts is None else counts.float()
         wanted = any(ctx.needs_input_grad[:2])
-        rows = head_rows(len(w))
+        rows = head_rows(len(w), kind)
         total = torch.zeros((), device=x.device)
         dx = torch.empty_like(x) if wanted else None
         head = (_WideHead if wide and products.plain(x, w) else _Head)(w, whole=len(x) <= rows)
         for first in range(0, len(x), rows):
             some = slice(first, first + rows)
-            logits = head.logits(x[some]).float()
+            logits = head.logits(x[some])
             here = None if counts is None else counts[some]
-            losses, gradient = _rows_(logits, targets[some], here, built)
+            if compiled and wanted and not smoothing:
+                losses, gradient = _compiled_rows()(logits, targets[some], here)
+            else:
+                logits = logits.float()
+                losses, gradient = _rows_(logits, targets[some], here, built)
             total += losses.sum()
             if dx is None:
                 continue
@@ -158,4 +181,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         dx, dw = ctx.saved_tensors
-        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None, None, None
+        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None, None, None, None

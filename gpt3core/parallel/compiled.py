@@ -17,11 +17,13 @@ from gpt3core.model.architecture import Cuts
 def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
     """Have each block of a model compiled at its first pass that trains; other passes have it as it is.
 
-    What is compiled is kept on disk, for all runs of a machine: the next process pays for the tracing only.
+    On a GPU what the loss does to logits is compiled too, where the head is whole. What is compiled is kept on disk,
+    for all runs of a machine: the next process pays for the tracing only.
     """
     import torch._inductor.config as inductor
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    begin()
     inductor.deterministic = True  # nothing that is timed decides about bits: a run resumes to the same ones
     if next(model.parameters()).device.type == "cpu" or not torch.cuda.is_available():
         inductor.compile_threads = 1  # a run has its cores, and no others
@@ -29,6 +31,18 @@ def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     for block in getattr(model, cuts.layers).values():
         block.forward = _where_it_trains(block.forward)
+    if (head := getattr(model, cuts.head, None)) is not None:
+        head.compiled = True
+
+
+def begin() -> None:
+    """Forget what was compiled for the runs before.
+
+    Torch compiles a function for so many forms of its inputs, and beyond them runs it as it is without a word. Those of
+    one run are few: its kinds of layers times its micro-batches.
+    """
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 64
 
 
 def _where_it_trains(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -49,6 +49,7 @@ def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[.
         kernel: str,
         sparse: Pattern | None = None,
         documents: Tensor | None = None,
+        mask: Any = None,
     ) -> Tensor:
         t = q.size(2)  # positions here
         first = 0 if sparse is not None else max(0, place * t - window + 1)  # the first key that any query here sees

@@ -216,7 +216,7 @@ def _chunked(layout: Layout) -> bool:
 def _chunked_head(model: ModelSpec, tokens: float, kept: float, e: float) -> _Head:
     """The head and the loss in one, which make both gradients in the forward pass, some positions at a time."""
     width, vocabulary = registry.of(model).width(model), model.vocab_size
-    rows, weight = min(tokens, head_rows(vocabulary)), vocabulary * width
+    rows, weight = min(tokens, head_rows(vocabulary, "cuda")), vocabulary * width
     cast = e if e < WEIGHT else 0.0
     of_weight = (e if rows == tokens else GRADIENT) * weight
     gradients = tokens * e * width + of_weight

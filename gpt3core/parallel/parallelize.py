@@ -6,6 +6,7 @@ ranks last, around all. A model is built without memory, and each rank gives mem
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -118,18 +119,34 @@ def parallelize(
         from gpt3core.parallel import recompute
 
         recompute.wrap(model, cuts, layout.recompute, dropout)
-    if compiled:
-        from gpt3core.parallel import compiled as compiling
-
-        compiling.compile_blocks(model, cuts)
+    _compile(model, cuts, device, compiled)
     if layout.shard > 1:
         from gpt3core.parallel import fsdp
 
         for stage in stages:
             fsdp.shard(stage, cuts, mesh)
+    _give_memory(model, cuts, device, compiled)
+    return _held(spec, mesh, model, stages, autocast, options, dropout)
+
+
+def _compile(model: nn.Module, cuts: Cuts, device: str, blocks: bool) -> None:
+    """Have a model's blocks compiled, if they are to be; a GPU compiles attention in any case."""
+    if blocks or device == "cuda":
+        from gpt3core.parallel import compiled as compiling
+
+        if blocks:
+            compiling.compile_blocks(model, cuts)
+        else:
+            compiling.begin()
+
+
+def _give_memory(model: nn.Module, cuts: Cuts, device: str, compiled: bool) -> None:
+    """Put a model that was built without memory on a device, with what compiled code only reads there."""
     model.to_empty(device=device)
     tie(model)
-    return _held(spec, mesh, model, stages, autocast, options, dropout)
+    if compiled and device == "cuda":
+        for block in getattr(model, cuts.layers).values():
+            block.get_submodule(cuts.attention).prepare(torch.device(device))
 
 
 def _classify(spec: ModelSpec, mesh: Mesh, model: nn.Module, labelled: LabelledSpec | None, seed: int) -> None:
@@ -152,7 +169,10 @@ def _held(
     """What was cut, with the loss and the schedule that fit the cut."""
     loss: Loss | None = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
-    pipeline = None
+    pipeline, device = None, next(model.parameters()).device
+    if mesh.layout.shard == 1 and mesh.layout.recompute != "full":
+        # all micro-batches share the casts of the weights, which are kept until the outermost context ends
+        around = functools.partial(torch.autocast, device.type, enabled=False)
     if mesh.layout.tensor > 1:
         from torch.distributed.tensor.parallel import loss_parallel
 
@@ -164,7 +184,6 @@ def _held(
     if mesh.layout.pipeline > 1:
         from gpt3core.parallel.pipeline import Pipeline
 
-        device = next(model.parameters()).device
         pipeline = Pipeline(stages, mesh, spec=spec, device=device, autocast=autocast, dropout=dropout)
     return Held(
         model=model,

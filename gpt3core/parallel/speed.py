@@ -128,6 +128,11 @@ def _seconds(model: ModelSpec, layout: Layout, device: Device, numerics: Numeric
     return forward, again, head / rate + logits / (3 * speed)  # what the loss moves is of all three passes
 
 
+def _speed(device: Device, neighbours: int) -> float:
+    """Bytes a second between so many neighbouring ranks: by the links of a node that has them all, else its network."""
+    return LINK * (device.link_speed if neighbours <= device.node else device.network_speed)
+
+
 def _tensor_message(model: ModelSpec, layout: Layout, device: Device) -> float:
     """Seconds a token and block of one pass's messages: two sums over the tensor group of 16-bit vectors (ring)."""
     if layout.tensor == 1:
@@ -141,8 +146,7 @@ def _context_message(model: ModelSpec, layout: Layout, device: Device, numerics:
     if layout.context == 1:
         return 0.0
     size = 2 * numerics.element_bytes * registry.of(model).width(model) / layout.tensor * (layout.context - 1)
-    inside_node = layout.tensor * layout.context <= device.node
-    return size / (LINK * (device.link_speed if inside_node else device.network_speed))
+    return size / _speed(device, layout.tensor * layout.context)
 
 
 def _between_stages(model: ModelSpec, layout: Layout, micro: int, device: Device) -> float:
@@ -164,13 +168,11 @@ def _between_replicas(
     """
     held = max(stage_params(model, layout, place) for place in {0, layout.pipeline - 1})
     optimizer = OPTIMIZER_BYTES * held / layout.shard / device.memory_speed
-    inside_node = layout.world_size <= device.node
-    speed = LINK * (device.link_speed if inside_node else device.network_speed)
-    across = layout.data // layout.shard
-    sums = 2 * (across - 1) / across * 4 * held / layout.shard / speed
+    across, beside = layout.data // layout.shard, layout.tensor * layout.context
+    sums = 2 * (across - 1) / across * 4 * held / layout.shard / _speed(device, beside * layout.data)
     if layout.shard == 1:
         return sums + optimizer
-    share = (layout.shard - 1) / layout.shard / speed
+    share = (layout.shard - 1) / layout.shard / _speed(device, beside * layout.shard)
     if layout.pipeline > 1:
         return sums + max(0.0, (4 + 4) * held * share - work) + optimizer
     gather = (2 * 4 + 4) * held * share

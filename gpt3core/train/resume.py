@@ -13,7 +13,7 @@ from torch import nn
 
 from gpt3core.errors import StoreError
 from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS, Numerics
-from gpt3core.parallel.layout import halved
+from gpt3core.parallel.layout import halved, largest_divisor
 from gpt3core.parallel.memory import micro_batch, require_room
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.parallel.parts import part_of
@@ -118,6 +118,8 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
         size = chosen["micro_batch"]
     else:
         size = max(1, micro_batch(spec.model, mesh.layout, **words) * spec.model.n_ctx // spec.unit_tokens)
+        if chosen["compile"] == "blocks" and spec.optim.ramp_start:  # each number of rows would be compiled for itself
+            size = largest_divisor(max(1, spec.optim.ramp.start // spec.unit_tokens // mesh.layout.data), size)
     if (more := halvings - chosen.get("halvings", 0)) > 0:
         rows = spec.optim.batch_tokens // spec.unit_tokens // mesh.layout.data  # a replica has no more at a time
         return {**chosen, "micro_batch": halved(min(size, rows), more), "halvings": halvings}

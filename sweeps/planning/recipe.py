@@ -103,7 +103,7 @@ class Prune:
 class Placement:
     """Where runs go. Changes the cost of a run, never its result; not part of its identity."""
 
-    workers: int = 1  # ranks a run
+    workers: int = 1  # ranks a run; plans of recipe=gpt3 take 1 for the fewest GPUs that do in plan.max_days
     tensor: int | None = None  # of these, ranks that share every matrix; chosen where runs are large, else 1
     pipeline: int | None = None  # ranks that share the blocks
     context: int | None = None  # ranks that share the positions of a sequence

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt3core.model import blocks
-from gpt3core.model.attention import _block_mask, attend, flex
+from gpt3core.model.attention import attend, flex, flex_mask
 from gpt3core.model.gpt_spec import GPTSpec
 from gpt3core.model.patterns import Pattern
 
@@ -193,7 +193,7 @@ def test_a_mask_made_while_evaluating_serves_training():
 def test_a_block_mask_made_while_evaluating_serves_training_too():
     """Autograd refuses to keep tensors of inference mode, and a warm worker trains after it evaluated."""
     with torch.inference_mode():
-        made = _block_mask(Pattern(kind="banded", size=3), 256, torch.device("cpu"))
+        made = flex_mask(Pattern(kind="banded", size=3), 256, torch.device("cpu"))
     kept = [x for x in made.as_tuple() if torch.is_tensor(x)]
     assert len(kept) > 3
     assert not any(x.is_inference() for x in kept)

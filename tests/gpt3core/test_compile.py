@@ -7,12 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from gpt3core import run as runs
 from gpt3core.errors import UsageError
+from gpt3core.model import attention, registry
+from gpt3core.model.gpt import Attention
+from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
-from gpt3core.parallel import compiled
+from gpt3core.parallel import compiled, recompute
 from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.mesh import Mesh
+from gpt3core.sizes import nano
 from gpt3core.spec import RunSpec, as_dict, explain, from_dict
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
@@ -21,6 +27,7 @@ from sweeps.planning import grid, recipe
 from tests.conftest import EVALS
 from tests.gpt3core.outcomes import outcome, run, stopped, weights
 
+SHAPE = nano(16, n_layer=2, n_ctx=160, vocab_size=300, attention="alternating", band=4)
 SOFTMAX = Numerics(precision="fp32", kernel="softmax")
 
 
@@ -52,6 +59,57 @@ def test_a_run_that_asks_for_compiled_blocks_has_their_graphs_alone_and_keeps_th
     plain = replace(spec, compile="none")
     run(plain, isolated)
     assert weights(isolated, spec) == weights(isolated, plain)
+
+
+def test_a_compiled_runs_micro_batches_all_have_the_same_shape(tiny_run, isolated):
+    """On a GPU they do in any case, where memory is known; each other shape would be compiled for itself."""
+    optim = replace(tiny_run.optim, batch_tokens=12 * 32, ramp_start=3 * 32, ramp_tokens=960)
+    spec = replace(tiny_run, optim=optim, tokens=optim.ramp.tokens_at(20))
+    record = {"precision": "fp32", "kernel": "softmax", "threads": 1, "compile": "blocks"}
+    for how, size in (("blocks", 3), ("none", 16_384 // 32)):
+        assert resume._under_layout({**record, "compile": how}, spec, "cpu", Mesh())["micro_batch"] == size
+    assert {spec.optim.ramp.batch_at(step) // 32 for step in range(20)} == {3, 6, 9, 12}
+
+
+@pytest.mark.soak  # torch's compiler is imported
+def test_a_worker_compiles_each_of_many_models(traced):
+    """Torch gives a function up after eight forms of it, and the blocks of all models are one function."""
+    for width in range(16, 96, 16):
+        model = registry.of(SHAPE).build(replace(SHAPE, n_ctx=32, d_model=width, d_head=width), kernel="softmax")
+        compiled.compile_blocks(model, registry.of(SHAPE).cuts)
+        before = len(traced)
+        model(torch.arange(32)[None])
+        assert len(traced) - before == 2, f"width {width}: dense and banded"
+
+
+@pytest.mark.soak  # torch's compiler is imported
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("how", ["none", "full"])
+def test_a_gpus_masks_are_no_part_of_what_is_compiled(traced, monkeypatch, how):
+    """Forward, on the CPU; with the mask inside, every pass would make it, and no block computed again is compiled."""
+    model, cuts = registry.of(SHAPE).build(SHAPE, kernel="sdpa"), registry.of(SHAPE).cuts
+    model.init_weights(0)
+    ids = torch.arange(160)[None]
+    with torch.no_grad():
+        expected = model(ids)
+
+    def as_on_a_gpu(q, k, v, *, window, n_ctx, mask, **_):
+        if window == n_ctx:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return attention.flex(q, k, v, Pattern(kind="banded", size=window), mask=mask)
+
+    monkeypatch.setattr(Attention, "attend", staticmethod(as_on_a_gpu))
+    recompute.wrap(model, cuts, how)
+    compiled.compile_blocks(model, cuts)
+    for block in model.blocks.values():
+        block.attention.prepare(torch.device("cpu"))
+    model.requires_grad_(False)  # on a CPU it has no backward pass
+    torch.testing.assert_close(model(ids), expected)
+    graphs = [part.graph for graph in traced for part in graph.modules() if hasattr(part, "graph")]
+    operators = {str(getattr(node.target, "__name__", "")) for graph in graphs for node in graph.nodes}
+    assert len(traced) == 2, "banded and dense, each in one piece"
+    assert "flex_attention" in operators
+    assert not operators & {"argsort", "arange"}
 
 
 def test_a_record_that_is_older_than_compilation_was_not_compiled(tiny_run, isolated):

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gpt3core import costs
 from gpt3core.generate.reader import Reader
 from gpt3core.model import documents, registry
-from gpt3core.model.attention import _block_mask, attend, flex
+from gpt3core.model.attention import attend, flex, flex_mask
 from gpt3core.model.patterns import Pattern
 from gpt3core.parallel.layout import Layout
 from gpt3core.sizes import nano
@@ -118,7 +118,7 @@ def test_flex_attention_is_the_mask_and_skips_blocks(pattern):
     with torch.no_grad():
         found = flex(q, k, v, pattern, begun)
     torch.testing.assert_close(found, F.scaled_dot_product_attention(q, k, v, attn_mask=mask), atol=1e-5, rtol=1e-5)
-    whole = _block_mask(pattern, t, q.device)
+    whole = flex_mask(pattern, t, q.device)
     blocks = documents.block_mask(pattern, begun, whole)
     assert documents.block_mask(pattern, begun, whole) is blocks, "one for all layers"
     n = -(-t // 128)

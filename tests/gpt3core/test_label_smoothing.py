@@ -38,7 +38,7 @@ def torchs(logits, targets, counts, smoothing=SMOOTHING):
 def test_the_head_and_loss_have_the_gradient_of_torchs_smoothed_loss(built, rows, counted, monkeypatch):
     if built and native.library() is None:
         pytest.skip("needs a C compiler")
-    monkeypatch.setattr(losses, "head_rows", lambda _: 256)
+    monkeypatch.setattr(losses, "head_rows", lambda *_: 256)
     torch.manual_seed(0)
     hidden, weight = torch.randn(rows, 24, requires_grad=True), torch.randn(VOCABULARY, 24, requires_grad=True)
     targets = torch.randint(VOCABULARY, (rows,))

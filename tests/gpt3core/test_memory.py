@@ -23,6 +23,7 @@ from gpt3core.parallel.parts import local
 from gpt3core.spec import OptimSpec
 from gpt3core.train import optimizer, timing
 from gpt3core.train.objective import loss_sum, model_loss_sum, next_token
+from sweeps.planning import hardware
 from tests.gpt3core import ranks
 from tests.gpt3core.test_cuts import SHAPE
 
@@ -125,7 +126,7 @@ def one_gelu(monkeypatch):
 def test_the_peak_of_a_step_is_the_one_that_torch_reaches(name, recompute, numerics, monkeypatch, one_gelu):
     """Never more than 2% below it, and 10% above: what is refused does not fit, what is planned does."""
     spec = SHAPES[name]
-    monkeypatch.setattr(architecture, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(architecture, "CHUNK_BYTES", dict.fromkeys(architecture.CHUNK_BYTES, 1))
     monkeypatch.setattr(architecture, "CHUNK_ROWS", 48)  # several chunks
     model = built(spec, numerics.kernel, recompute, monkeypatch)
     said = memory(spec, Layout(micro_batch=ROWS, recompute=recompute), sequences=ROWS, numerics=numerics)
@@ -247,6 +248,16 @@ def test_the_micro_batches_of_a_pipeline_share_their_casts(words):
         assert weights >= 16  # eight a block
 
 
+@pytest.mark.parametrize(("recompute", "shared"), [("none", True), ("selective", True), ("full", False)])
+def test_micro_batches_share_their_casts_where_these_stay_until_the_backward_pass_in_any_case(recompute, shared):
+    (few, many), weights = casts(0, 1, "", Layout(recompute=recompute))
+    blocks = 4 * 8
+    assert weights == blocks + 1
+    again = 1 if shared else 2  # forward passes
+    assert few == (blocks if shared else again * 2 * blocks) + 2, "the head casts its own"
+    assert many == (blocks if shared else again * 6 * blocks) + 6
+
+
 def buffers(rank, size, address, layout, steps):
     """Bytes of all tensors here after each step of so many micro-batches, parameters and gradients left out."""
 
@@ -324,6 +335,16 @@ def test_a_device_smaller_than_planned_is_one_sentence():
     require_room(model, layout, **words, memory_bytes=40e9)
     with pytest.raises(ValueError, match=r"state over 8 of them, micro-batch 4: \d+ GB a device are needed"):
         require_room(model, layout, **words, memory_bytes=16e9)
+
+
+@pytest.mark.parametrize("name", ["125M", "1.3B"])
+def test_the_weight_of_the_head_is_read_seldom_beside_its_products_on_a_gpu(name):
+    """A chunk of positions reads it twice in bf16, and once more with its gradient of bf16 and the sum in fp32."""
+    model, h100 = sizes.GPT3[name].model(), hardware.GPUS["H100"]
+    rows, weight = architecture.head_rows(model.vocab_size, "cuda"), model.vocab_size * model.d_model
+    moved = (2 * 2 + 2 * 2 + 4 * 2) * weight / h100.memory_speed
+    assert moved < 0.2 * 6 * rows * weight / h100.peak_flops
+    assert 10 * rows * model.vocab_size < 4e9, "bytes of a chunk's logits: a small part of a device's memory"
 
 
 def test_what_the_pipeline_of_the_largest_model_casts():

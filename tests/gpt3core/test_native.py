@@ -1,6 +1,7 @@
 """The functions in C and the fused head against torch's own, and what happens without a C compiler."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -46,11 +47,12 @@ def test_gelu_in_bf16_is_fp32s_rounded_once(how):
         torch.testing.assert_close(a.double(), b, atol=2e-7, rtol=2**-8)
 
 
-@pytest.mark.parametrize("how", [*BOTH, WIDE])
+@pytest.mark.parametrize("how", [*BOTH, WIDE, "compiled"])
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("width", [12, 40])
 def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, width, monkeypatch):
-    monkeypatch.setattr(losses, "head_rows", lambda _: 7)  # several chunks, the last of them short
+    monkeypatch.setattr(losses, "head_rows", lambda *_: 7)  # several chunks, the last of them short
+    monkeypatch.setattr(losses, "_compiled_rows", lambda: losses._rows)  # compiled: the benchmark of a GPU
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(n, width, generator=generator) for n in (20, 33))
     weight *= math.sqrt(12 / width)  # scores of one size
@@ -61,7 +63,9 @@ def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, width,
     expected = (each if counts is None else each * counts).sum()
     (expected / 3).backward()
     a, b = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-    found = losses.cross_entropy_sum(a, b, targets, counts, built=bool(how), wide=how == "wide")
+    found = losses.cross_entropy_sum(
+        a, b, targets, counts, built=how in (True, "wide"), wide=how == "wide", compiled=how == "compiled"
+    )
     (found / 3).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(a.grad.double(), x.grad, rtol=1e-5, atol=1e-6)
@@ -80,6 +84,20 @@ def test_the_fused_loss_is_fp32_under_autocast(how):
     found.backward()
     assert found.dtype == w.grad.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.soak  # the C++ compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_compiled_rows_are_the_others(kind):
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(64, 500, generator=generator).to(kind), torch.randint(500, (64,))
+    counts = torch.rand(64, generator=generator)
+    losses_, gradient = losses._compiled_rows()(logits, targets, counts)
+    expected, slope = losses._rows_(logits.float(), targets, counts, False)
+    torch.testing.assert_close(losses_, expected, rtol=1e-6, atol=1e-6)
+    assert (losses_.dtype, gradient.dtype) == (torch.float32, kind)
+    torch.testing.assert_close(gradient.float(), slope, rtol=2**-8 if kind == torch.bfloat16 else 1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("how", BOTH)

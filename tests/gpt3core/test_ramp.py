@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from gpt3core.model.gpt_spec import GPTSpec
+from gpt3core.options import Options
+from gpt3core.parallel.layout import Layout
 from gpt3core.ramp import Ramp
 from gpt3core.spec import OptimSpec
 from gpt3core.store.rundir import RunDir
-from tests.conftest import make_run
+from tests.conftest import make_run, write_corpus
 from tests.gpt3core.outcomes import outcome, run, stopped
+from tests.gpt3core.test_layouts import assert_equal, cut, make_spec
 
 GPT3 = Ramp(batch_tokens=3_145_728, start=32_768, tokens=12_000_000_000)  # the 175B: 3.2M after 12B
 
@@ -73,6 +76,24 @@ def test_a_ramped_run_resumes_in_the_midst_of_its_ramp_to_the_same_bits(ramped, 
         stopped(ramped, isolated / "parts", after)
     run(ramped, isolated / "parts")
     assert outcome(isolated / "parts", ramped) == outcome(isolated / "whole", ramped)
+
+
+@pytest.mark.soak
+@pytest.mark.xdist_group("ranks")  # one fork server serves them all
+def test_a_ramped_run_goes_on_by_other_layouts_to_the_losses_of_one_process(isolated, tmp_path):
+    """With all that is drawn or masked by a sequence's number and place: dropout, the rate's noise, documents."""
+    spec = make_spec(write_corpus(tmp_path / "text"))
+    optim = replace(spec.optim, ramp_start=64, ramp_tokens=900, batch_tokens=256)
+    options = Options(dropout=0.1, label_smoothing=0.1, lr_noise=0.1)
+    model = replace(spec.model, document_end=300)
+    spec = replace(spec, optim=optim, tokens=optim.ramp.tokens_at(11), model=model, options=options)
+    assert {optim.ramp.batch_at(step) for step in range(11)} == {64, 128, 192, 256}
+    cut(isolated / "one", spec, Layout())
+    layouts = Layout(data=2), Layout(tensor=2), Layout(pipeline=2), Layout(context=2), Layout(data=2, shard=2)
+    for layout in layouts[:-1]:
+        assert {kind for kind, _ in cut(isolated / "cut", spec, layout, 2)} == {"StoppedError"}
+    cut(isolated / "cut", spec, layouts[-1])
+    assert_equal(isolated / "cut", isolated / "one", spec)
 
 
 @pytest.mark.parametrize(

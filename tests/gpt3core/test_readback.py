@@ -3,16 +3,22 @@
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt3core import schedule
+from gpt3core.data.loader import Batch
 from gpt3core.errors import StoppedError
+from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.mesh import Mesh
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import loop, readback
+from gpt3core.train.batches import Batches
 from tests.gpt3core.outcomes import outcome, run, weights
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim"}
@@ -52,6 +58,29 @@ def test_no_operator_of_a_step_brings_a_value_to_the_host(tiny_run, isolated, ke
     with Asked() as asked:
         said[0].item()
     assert WAITS & set(asked.names), "what would have shown a wait"
+
+
+def test_what_a_replica_sends_to_a_gpu_lies_in_one_piece_of_pinned_memory(monkeypatch):
+    """Of its rows among those of others a copy would be made in other memory, for which the host waits."""
+    sent = []
+
+    class Pinned:
+        def __init__(self, rows):
+            sent.append(rows)
+
+        def to(self, device, *, non_blocking):
+            assert (device, non_blocking) == ("cuda", True)
+            return sent[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda rows: Pinned(rows))
+    mesh = Mesh(rank=1, world_size=2, layout=Layout(data=2))
+    monkeypatch.setattr(Mesh, "place", lambda self, axis: int(axis == "replicate"))
+    tokens = np.arange(4 * 6).reshape(4, 6)
+    loader = SimpleNamespace(batch=lambda first, last: Batch(tokens=tokens, mask=np.ones((4, 5), dtype=np.bool_)))
+    dealt = Batches(loader=loader, objective="next_token", mesh=mesh, device="cuda", micro_batch=1)
+    inputs = torch.cat([some.inputs for some in dealt.take(0, 4).examples])
+    assert inputs.tolist() == tokens[1::2, :-1].tolist()
+    assert [rows.is_contiguous() for rows in sent] == [True]
 
 
 def test_a_run_that_reads_late_has_the_same_bits(tiny_run, isolated, behind, monkeypatch):

@@ -74,6 +74,20 @@ def test_messages_inside_a_node_are_faster_than_between_nodes():
     assert of(Layout(data=8, tensor=8)).tensor > 0 == of(Layout(data=8)).tensor
 
 
+def test_a_state_that_a_node_shares_is_gathered_over_its_links():
+    """Two nodes that each hold one copy: only sums go between them. Stages of a pipeline may have a node each."""
+    model = sizes.GPT3["6.7B"].model()
+    one, two, far = (
+        of(Layout(data=data, shard=shard, micro_batch=2), sequences=64 * data, device=H100, model=model).data
+        for data, shard in ((8, 8), (16, 8), (16, 16))
+    )
+    sums = 4 * 6.66e9 / 8 / (0.7 * H100.network_speed)  # of an eighth, over two nodes
+    assert two - one == pytest.approx(sums, rel=0.05)
+    assert far > 10 * two
+    apart = of(Layout(data=8, pipeline=2), sequences=512, device=H100, model=model).data
+    assert apart < 1.2 * of(Layout(data=4, pipeline=2), sequences=256, device=H100, model=model).data
+
+
 def test_devices_that_share_positions_send_one_another_keys_and_values():
     """(c - 1) n_ctx / c positions of two 16-bit vectors each, there and as gradients back, by the fewest links."""
     model, sequences = sizes.GPT3["1.3B"].model(), 16

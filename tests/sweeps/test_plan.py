@@ -267,7 +267,7 @@ def test_the_micro_batch_is_what_memory_allows_and_divides_the_rows():
         assert memory.memory(run.model, Layout(data=8, micro_batch=size), **words).total <= 0.9 * gb * 1e9
     assert memory.micro_batch(run.model, Layout(data=512 // 6), memory_bytes=80e9, **words) == 6
     with pytest.raises(
-        ValueError, match=r"data 8, micro-batch 1: 28 GB a device are needed .* 18 of its 20 GB are usable"
+        ValueError, match=r"data 8, micro-batch 1: 29 GB a device are needed .* 18 of its 20 GB are usable"
     ):
         memory.micro_batch(run.model, Layout(data=8), memory_bytes=20e9, **words)
 
