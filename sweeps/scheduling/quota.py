@@ -7,11 +7,11 @@ promise it room that it may not have. So the nodes are cut: what may not be used
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from sweeps.scheduling.capacity import Capacity
-from sweeps.scheduling.inventory import EPSILON, Inventory, Kind, Node, Resources
+from sweeps.scheduling.capacity import WHOLE, Capacity
+from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Inventory, Kind, Node, Resources, rack_of
 from sweeps.scheduling.scheduler import Running
 
 
@@ -36,6 +36,66 @@ def within(
     return _within(inventory, running, others, kind.worker, most, share)
 
 
+def turned(
+    cut: Inventory,
+    inventory: Inventory,
+    running: Sequence[Running],
+    others: Sequence[Running],
+    kind: Kind,
+    most: float,
+) -> tuple[Inventory, Sequence[Running]]:
+    """A part of a cluster, or another one where that has no place for a kind; and what runs on it.
+
+    Runs on nodes that are not in the other one are shown on those that are, for they take of what may be used all the
+    same: so the kind gets a reservation for when enough of them have ended.
+
+    Args:
+        cut: as ``within`` found it.
+        running: the runs that count.
+        kind: of the first of the queue.
+    """
+    if Capacity.of(cut).share(kind) is not None or (share := Capacity.of(inventory).share(kind)) is None:
+        return cut, running
+    racks: dict[tuple[bool, str], set[str]] = {}
+    for node in inventory:
+        if kind.accelerator in ("", node.labels.get(ACCELERATOR)):
+            racks.setdefault(rack_of(node, kind.rack), set()).add(node.name)
+    for _, first in sorted(racks.items()):
+        for each in (math.inf, share):
+            found = _within(inventory, [], others, kind.worker, most, each, first)
+            if Capacity.of(found).share(kind) is not None:
+                return found, _moved(found, running, others, first)
+    return cut, running
+
+
+def _moved(
+    nodes: Inventory, running: Sequence[Running], others: Sequence[Running], last: Collection[str]
+) -> list[Running]:
+    """Runs where they are, or where there is room for as many devices: on the last nodes last."""
+    room, found, away = Capacity.of(nodes), list[Running](), list[Running]()
+    for other in others:
+        room.take(other.worker, other.allocation)
+    for run in running:
+        free = {name: room.free[name].workers(run.worker) if name in room.free else 0 for name in run.allocation}
+        if all(free[name] >= workers for name, workers in run.allocation.items()):
+            room.take(run.worker, run.allocation)
+            found.append(run)
+        else:
+            away.append(run)
+    order = sorted((node.name for node in nodes), key=lambda name: (name in last, name))
+    for run in away:
+        gpus, left = run.worker.gpus, sum(run.allocation.values())
+        unit = run.worker if gpus < WHOLE else Resources(gpus=1)  # whole ones are counted one by one
+        unit, left = replace(unit, cpus=0.0) if gpus else unit, left if gpus < WHOLE else round(left * gpus)
+        allocation: dict[str, int] = {}
+        for name in order:
+            if count := min(left, room.free[name].workers(unit)):
+                allocation[name], left = count, left - count
+        room.take(unit, allocation)
+        found.append(replace(run, worker=unit, allocation=allocation))
+    return found
+
+
 def _within(
     inventory: Inventory,
     running: Sequence[Running],
@@ -43,11 +103,13 @@ def _within(
     shape: Resources,
     most: float,
     share: float = math.inf,
+    first: Collection[str] = (),
 ) -> Inventory:
     """The same.
 
     Args:
         share: workers for which there is room on a node, at most.
+        first: the nodes that are taken before others.
     """
     name = "gpus" if shape.gpus else "cpus"
     each = getattr(shape, name)
@@ -58,7 +120,9 @@ def _within(
     if each < 1:  # a GPU that is shared counts whole
         ours = {node: float(math.ceil(amount - EPSILON)) for node, amount in ours.items()}
     left, found = most - sum(ours.get(node.name, 0.0) for node in inventory), []
-    for node in sorted(inventory, key=lambda n: (n.name not in ours, theirs.get(n.name, 0.0), n.name)):
+    for node in sorted(
+        inventory, key=lambda n: (n.name not in ours, n.name not in first, theirs.get(n.name, 0.0), n.name)
+    ):
         total, held, used = getattr(node.total, name), theirs.get(node.name, 0.0), ours.get(node.name, 0.0)
         more = max(0.0, math.floor((min(total - held - used, left, share * each - used) + EPSILON) / step) * step)
         left -= more

@@ -187,3 +187,15 @@ def test_runs_that_name_no_gpu_are_held_to_what_the_living_nodes_cost(isolated, 
     outcome, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
     assert bool(outcome.beyond) == (not all_fit)
     assert found.spending.used(world.now).usd <= 0.01
+
+
+@pytest.mark.parametrize("usd", [0.01, 0.002])
+def test_no_run_is_held_for_dollars_before_there_are_nodes_that_cost_some(isolated, world, usd):
+    """By the plan's 3 USD an hour none would fit; the nodes that come after a minute cost a thirtieth of that."""
+    words = ["recipe=laptop", "budgets=[1e12]", "placement.gpus=1", "plan.usd_per_gpu_hour_of={A100: 0.1}"]
+    chosen = recipe.load([*words, f"limit.usd={usd}"])
+    cluster, began = two_kinds(world, isolated / "root", ["A100"]), world.now
+    nodes, cluster.inventory = cluster.nodes, lambda: nodes if world.now > began + 60 else []
+    outcome, _ = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
+    assert len(outcome.done) == (5 if usd == 0.01 else 1)
+    assert world.now > began + 60
