@@ -7,10 +7,10 @@ promise it room that it may not have. So the nodes are cut: what may not be used
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from sweeps.scheduling.capacity import WHOLE, Capacity
+from sweeps.scheduling.capacity import Capacity
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Inventory, Kind, Node, Resources, rack_of
 from sweeps.scheduling.scheduler import Running
 
@@ -71,28 +71,36 @@ def turned(
 def _moved(
     nodes: Inventory, running: Sequence[Running], others: Sequence[Running], last: Collection[str]
 ) -> list[Running]:
-    """Runs where they are, or where there is room for as many devices: on the last nodes last."""
-    room, found, away = Capacity.of(nodes), list[Running](), list[Running]()
+    """Runs where they are, as far as that is on these nodes, and for the rest where there is room for as many devices.
+
+    What is left free of a node is free of it in truth: a run whose own node has no room for it fills that first.
+
+    Args:
+        last: the nodes that are filled last with what is elsewhere.
+    """
+    room, found, away = Capacity.of(nodes), list[Running](), list[tuple[Running, dict[str, int]]]()
+
+    def show(run: Running, worker: Resources, most: Mapping[str, int], left: float = math.inf) -> dict[str, int]:
+        """On these nodes, in their order, at most so many workers of each, and no more than are left."""
+        here: dict[str, int] = {}
+        for name, workers in most.items():
+            if name in room.free and (count := min(workers, left, room.free[name].workers(worker))):
+                here[name], left = int(count), left - count
+        room.take(worker, here)
+        found.append(replace(run, worker=worker, allocation=here))
+        return here
+
     for other in others:
         room.take(other.worker, other.allocation)
     for run in running:
-        free = {name: room.free[name].workers(run.worker) if name in room.free else 0 for name in run.allocation}
-        if all(free[name] >= workers for name, workers in run.allocation.items()):
-            room.take(run.worker, run.allocation)
-            found.append(run)
-        else:
-            away.append(run)
-    order = sorted((node.name for node in nodes), key=lambda name: (name in last, name))
-    for run in away:
-        gpus, left = run.worker.gpus, sum(run.allocation.values())
-        unit = run.worker if gpus < WHOLE else Resources(gpus=1)  # whole ones are counted one by one
-        unit, left = replace(unit, cpus=0.0) if gpus else unit, left if gpus < WHOLE else round(left * gpus)
-        allocation: dict[str, int] = {}
-        for name in order:
-            if count := min(left, room.free[name].workers(unit)):
-                allocation[name], left = count, left - count
-        room.take(unit, allocation)
-        found.append(replace(run, worker=unit, allocation=allocation))
+        here = show(run, run.worker, run.allocation)
+        if rest := {name: n - here.get(name, 0) for name, n in run.allocation.items() if n > here.get(name, 0)}:
+            away.append((run, rest))
+    for run, rest in away:
+        gpus = run.worker.gpus  # those of a node are counted whole, though they are shared
+        units = sum(math.ceil(n * gpus - EPSILON) if gpus else n for n in rest.values())
+        order = sorted(room.free, key=lambda name: (name not in run.allocation, name in last, name))
+        show(run, Resources(gpus=1) if gpus else run.worker, dict.fromkeys(order, units), units)
     return found
 
 
@@ -117,7 +125,7 @@ def _within(
     if sum(max(0.0, getattr(n.total, name) - theirs.get(n.name, 0.0)) for n in inventory) <= most + EPSILON:
         return inventory
     step = max(1.0, each)
-    if each < 1:  # a GPU that is shared counts whole
+    if name == "gpus":  # one that is shared counts whole
         ours = {node: float(math.ceil(amount - EPSILON)) for node, amount in ours.items()}
     left, found = most - sum(ours.get(node.name, 0.0) for node in inventory), []
     for node in sorted(

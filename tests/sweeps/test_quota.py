@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sweeps.scheduling import quota
 from sweeps.scheduling.capacity import Capacity
 from sweeps.scheduling.inventory import ACCELERATOR, Kind, Node, Resources
-from sweeps.scheduling.ledger import place
+from sweeps.scheduling.ledger import Ledger, place
 from sweeps.scheduling.scheduler import PLAIN, Job, Running, Start, decide
 
 
@@ -90,14 +90,13 @@ def turns(inventory, queue, most):
         nodes, shown = quota.turned(cut, inventory, running, [], first.kind, most)
         for start in (d for d in decide(now, nodes, waiting, shown, inventory) if isinstance(d, Start)):
             job = next(job for job in waiting if job.run_id == start.run_id)
+            there = Ledger(inventory, running).free.free
+            assert all(there[name].workers(job.worker) >= n for name, n in start.allocation.items())
             started[job.run_id] = now
             ends = now + job.seconds
             running.append(Running(run_id=job.run_id, worker=job.worker, allocation=start.allocation, ends=ends))
-        taken = Capacity.of(inventory)
-        for run in running:
-            taken.take(run.worker, run.allocation)
-        used = max(used, sum(sum(share < 1 for share in free.devices) for free in taken.free.values()))
-        assert all(free.cpus >= 0 for free in taken.free.values())
+        free = Ledger(inventory, running).free.free.values()
+        used = max(used, sum(share < 1 for node in free for share in node.devices))
         assert running, [job.run_id for job in waiting]
         now = min(run.ends for run in running)
         running = [run for run in running if run.ends > now]
