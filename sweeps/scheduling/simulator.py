@@ -1,8 +1,9 @@
 """What the scheduler would do with a queue on a cluster: its own decisions, on a clock that jumps from event to event.
 
 A discrete-event simulation. Runs take as long as they are estimated to, on nodes of other kinds of GPU so many times
-longer as is said, or as ``Failures`` draws it; nodes are lost and come back, runs crash and go on from their last checkpoint, some make room for others. Whatever is drawn depends on the
-seed and on the run or node alone, never on the order of events: two policies meet the same day.
+longer as is said, or as ``Failures`` draws it; nodes are lost and come back, runs crash and go on from their last
+checkpoint, some make room for others. Whatever is drawn depends on the seed and on the run or node alone, never on the
+order of events: two policies meet the same day.
 """
 
 from __future__ import annotations
