@@ -77,7 +77,7 @@ def timed(
         kind = placing.kind(place, workers=workers, together=together)
         gpu = kind.accelerator or plan.gpu
         price = hardware.usd_per_hour(plan, gpu)
-        others = {} if kind.accelerator else _others(recipe, run, kind.workers, seconds)
+        others = {} if kind.accelerator else _others(own[run.label], run, kind.workers, seconds)
         found.append(
             Timed(
                 spec=run,

@@ -86,8 +86,9 @@ def _moved(
         for name, workers in most.items():
             if name in room.free and (count := min(workers, left, room.free[name].workers(worker))):
                 here[name], left = int(count), left - count
-        room.take(worker, here)
-        found.append(replace(run, worker=worker, allocation=here))
+        if here:
+            room.take(worker, here)
+            found.append(replace(run, worker=worker, allocation=here))
         return here
 
     for other in others:
