@@ -122,9 +122,7 @@ class _Rack:
         self.counts: dict[Room, int] = {}  # room -> nodes
         for one in room.values():
             self.counts[one] = self.counts.get(one, 0) + 1
-        self.heaps: dict[
-            Room, list[tuple[float, float, str]]
-        ] = {}  # of those asked for; may hold entries that are past
+        self.heaps: dict[Room, list[tuple[float, float, str]]] = {}  # as asked for; may hold entries that are past
 
     def able(self, share: int, rank: float = math.inf) -> int:
         """How many nodes, of a rank at most, could take so many workers."""

@@ -249,7 +249,7 @@ class _Pass:
             fit = _Fit(verdict=Refuse(run_id="", reason=reason))
         else:
             alive = f"{len(self.ledger.inventory)} node{'s' * (len(self.ledger.inventory) != 1)}"
-            reason = f"needs {kind}: more than the {alive} alive now can offer; waits for nodes to come back"
+            reason = f"needs {kind}: more than the {alive} that may be used now can offer; waits for others"
             fit = _Fit(verdict=Hold(run_id="", reason=reason))
         self.fits[id(kind)] = fit
         return fit

@@ -160,7 +160,7 @@ def test_a_gang_too_large_for_the_nodes_that_are_left_waits_for_the_others_and_b
     queue = [job("gang", workers=16, queued=0.0), job("one", queued=1.0)]
     held, started = decide(0, cluster(1), queue, [], largest=cluster(2))
     assert isinstance(held, Hold)
-    assert "more than the 1 node alive now can offer" in held.reason
+    assert "more than the 1 node that may be used now can offer" in held.reason
     assert isinstance(started, Start)
     (refused,) = decide(0, cluster(1), [job("gang", workers=24)], [], largest=cluster(2))
     assert isinstance(refused, Refuse)
