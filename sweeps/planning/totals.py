@@ -202,8 +202,8 @@ def _as_placed(recipe: Recipe, done: Simulated, nodes: Inventory) -> str:
     usd = sum(hardware.usd_per_hour(recipe.plan, gpu) * amount for gpu, amount in hours.items())
     amounts = " and ".join(f"{amount:,.0f} {gpu}-hours" for gpu, amount in sorted(hours.items()))
     return (
-        f"runs that name no GPU are in that for what they take on the one that they get: {amounts}, {usd:,.0f} USD; "
-        f"above, they count as on {recipe.plan.gpu}"
+        f"by the GPUs that they get there: {amounts}, {usd:,.0f} USD; above, runs that name none count as on "
+        f"{recipe.plan.gpu}"
     )
 
 
