@@ -245,7 +245,7 @@ class Driver:
         if not open_runs:
             return self.proposed.waits(now)
         alive = self.cluster.inventory()
-        inventory = self.survival.usable(alive, open_runs, now)
+        inventory = usable = self.survival.usable(alive, open_runs, now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
         if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
             return True
@@ -262,8 +262,9 @@ class Driver:
         self._seen, self._decided, began = seen, now, time.monotonic()
         holding = yielding.seen(running, self.states, self.estimates.priority, lambda s: now + self.estimates.left(s))
         jobs = self.limits.ordered([self.estimates.job(state) for state in queue])
+        inventory, shown = self.limits.turned(inventory, usable, jobs, holding, others)
         nodes, lost = self.nodes.expected(inventory, alive, now)
-        held = [*holding, *others, *lost]
+        held = [*shown, *others, *lost]
         decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.limits.rules)
         self._passed = time.monotonic() - began
         for decision in decisions:

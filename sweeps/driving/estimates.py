@@ -46,6 +46,7 @@ class _Guess:
     """A run before anything was measured."""
 
     size: float  # ln N
+    workers: int
     seconds: float  # of training
     flops_per_token: float
     flops_per_second: float  # of a worker
@@ -59,7 +60,7 @@ class Estimates:
         self._cheap_first = recipe.prune.by_value is not None  # a law is known before the costly runs are far
         self.throughput = Throughput()
         self._guesses: dict[str, _Guess] = {}
-        self._used: dict[float, float] = {}  # what the queue's estimates took for the speed of each size
+        self._used: dict[tuple[float, int], float] = {}  # what the queue's estimates took for each size's speed
         self._beside: list[float] = []  # ln of the seconds that runs took beside their training
         self._rest = estimate.EVALUATION_SECONDS  # the same that is expected
         self._jobs: dict[tuple[object, ...], Job] = {}
@@ -173,8 +174,9 @@ class Estimates:
         if not isinstance(reached, int | float) or not reached > 0:
             return
         guess = self._guessed(run)
-        ratio = math.log(reached / max(1.0, outcomes.mean_devices(result) or 1.0) / guess.flops_per_second)
-        self._take({run.run_id: Seen(size=guess.size, ratio=ratio)})
+        workers = max(1.0, outcomes.mean_devices(result) or 1.0)
+        ratio = math.log(reached / workers / guess.flops_per_second)
+        self._take({run.run_id: Seen(size=guess.size, workers=round(workers), ratio=ratio)})
         if result.get("attempts") == 1 and isinstance(seconds := result.get("train_seconds"), int | float):
             self._ends[run.run_id] = seconds
 
@@ -192,7 +194,7 @@ class Estimates:
             workers = self.kind(state.spec, state.workers).workers
             flops = live.tokens_per_second * guess.flops_per_token / workers
             ratio = math.log(flops / guess.flops_per_second)
-            found[state.run_id] = Seen(size=guess.size, ratio=ratio, seconds=seconds)
+            found[state.run_id] = Seen(size=guess.size, workers=workers, ratio=ratio, seconds=seconds)
         if found:
             self._take(found)
 
@@ -223,7 +225,7 @@ class Estimates:
 
     def _take(self, seen: Mapping[str, Seen]) -> None:
         self.throughput.take(seen)
-        if any(abs(self.throughput.at(size)[0] - ratio) > NOTEWORTHY for size, ratio in self._used.items()):
+        if any(abs(self.throughput.at(*what)[0] - ratio) > NOTEWORTHY for what, ratio in self._used.items()):
             self._jobs.clear()
             self._used.clear()
 
@@ -236,7 +238,7 @@ class Estimates:
     def seconds(self, run: RunSpec) -> float:
         """How long a run takes on its workers, evaluation included."""
         guess = self._guessed(run)
-        return guess.seconds / math.exp(self.throughput.at(guess.size)[0]) + self._rest
+        return guess.seconds / math.exp(self.throughput.at(guess.size, guess.workers)[0]) + self._rest
 
     def flops_per_second(self, state: RunState) -> float:
         """Of a run under way, over all of its workers, by its tokens per second."""
@@ -251,6 +253,7 @@ class Estimates:
             seconds = whole - estimate.EVALUATION_SECONDS
             self._guesses[run.run_id] = _Guess(
                 size=math.log(costs.params(run.model).nonembedding),
+                workers=place.workers,
                 seconds=seconds,
                 flops_per_token=flops / run.tokens,
                 flops_per_second=flops / seconds / place.workers,
@@ -290,8 +293,8 @@ class Estimates:
         """A waiting run as the scheduler sees it."""
         key = (state.run_id, state.trained, _done(state), state.workers, state.queued)
         if key not in self._jobs:
-            size = self._guessed(state.spec).size
-            self._used[size] = self.throughput.at(size)[0]
+            what = (guess := self._guessed(state.spec)).size, guess.workers
+            self._used[what] = self.throughput.at(*what)[0]
             kind = self.kind(state.spec, state.workers)
             self._jobs[key] = Job(
                 run_id=state.run_id,

@@ -26,6 +26,7 @@ from sweeps.planning.limits import NOTHING, Cost
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import quota
 from sweeps.scheduling.inventory import Inventory
+from sweeps.scheduling.ledger import place
 from sweeps.scheduling.scheduler import Job, Rules, Running
 
 LOOK_SECONDS = 1.0  # between two looks for runs that came or ended
@@ -104,6 +105,10 @@ class Limits:
         spent = any(left <= min(RESERVE_SECONDS * rate, RESERVE * whole) for left, rate, whole in each)
         return spent or now >= self._until - LAST_SECONDS
 
+    def _early(self, now: float) -> bool:
+        """Whether no node has said yet what its GPUs cost: nothing starts before one does, and nothing is held."""
+        return self.limit.usd is not None and not self.spending.shapes and not self.reached(now)
+
     def _holds(self, run: Running) -> Cost:
         """What a second of a run under way takes, or of a preparation."""
         devices = sum(run.allocation.values()) * (run.worker.gpus or run.worker.cpus)
@@ -113,7 +118,7 @@ class Limits:
 
     def look(self, states: Mapping[str, RunState], now: float) -> None:
         """Stop the runs under way that have no room left; hold the waiting ones that have none, and let others go."""
-        if not self.any:
+        if not self.any or self._early(now):
             return
         running = [s for s in states.values() if s.phase == Phase.RUNNING and not s.stopping]
         if self.reached(now):
@@ -128,7 +133,11 @@ class Limits:
         Args:
             waiting: that could start now; others may wait for a checkpoint or after a failure.
         """
-        if not self.any or (self._chosen.order is None and len(waiting) > MANY and not self.reached(now)):
+        if (
+            not self.any
+            or self._early(now)
+            or (self._chosen.order is None and len(waiting) > MANY and not self.reached(now))
+        ):
             return list(waiting)
         left, found, closed = self._left(now).plus(self._promised(states), -1), [], self.reached(now)
         refused = []
@@ -171,6 +180,24 @@ class Limits:
         if self.limit.devices is None:
             return inventory
         return quota.within(inventory, running, others, self.estimates.common, self.limit.devices)
+
+    def turned(
+        self,
+        cut: Inventory,
+        inventory: Inventory,
+        jobs: Sequence[Job],
+        running: Sequence[Running],
+        others: Sequence[Running],
+    ) -> tuple[Inventory, Sequence[Running]]:
+        """The same, or another part where the first of the queue has no place on it; and the runs as seen there.
+
+        Args:
+            inventory: all of the cluster.
+        """
+        if self.limit.devices is None or cut is inventory or not jobs:
+            return cut, running
+        first = min(jobs, key=lambda job: place(job, self.rules))
+        return quota.turned(cut, inventory, running, others, first.kind, self.limit.devices)
 
     def _rank(self, run_id: str) -> int:
         return 0 if self._chosen.order is None else self._chosen.order.get(run_id, len(self._chosen.order))

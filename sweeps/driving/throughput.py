@@ -1,9 +1,10 @@
 """How fast runs of each size are, from all that was measured of them: pure.
 
 What is learned is ln(measured / expected) of a worker's FLOP/s, as a smooth function of ln N: one level that all sizes
-share, a slope, what bends beside it, and what is one size's own (a Gaussian process: Rasmussen and Williams 2006,
-chapter 2). A size that runs is believed by how long it has been seen, its neighbours by how near they are, and a size
-far from all that ran gets what they have in common. With nothing measured the expectation stands.
+share, a slope, what bends beside it, what a gang loses with every doubling of its workers, and what is one size's own
+(a Gaussian process: Rasmussen and Williams 2006, chapter 2). A size that runs is believed by how long it has been seen,
+its neighbours by how near they are, and a size far from all that ran gets what they have in common. With nothing
+measured the expectation stands.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 LEVEL = 1.5  # of all sizes together: another machine
 SLOPE = 0.15  # per factor e of N
 BEND, REACH = 0.25, 1.5  # of what is smooth beside that, and the factors of e of N that it is smooth over
+GANG = 0.6  # per factor e of workers; chosen by hand
 OWN = 0.1  # of a size
 RUN = 0.1  # of a run of a size: who else is on its machine
 SEEN_SECONDS = 20.0  # of a run under way, after which it tells as much as twice that noise
@@ -28,6 +30,7 @@ class Seen:
 
     size: float  # ln N
     ratio: float  # ln(measured / expected)
+    workers: int = 1
     seconds: float = math.inf  # of training that it was seen for; infinite of one that ended
 
     @property
@@ -38,9 +41,10 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class _Point:
-    """All runs of a size."""
+    """All runs of a size on so many workers."""
 
     size: float
+    workers: int
     ratio: float
     variance: float
 
@@ -50,7 +54,7 @@ class Throughput:
 
     def __init__(self) -> None:
         self._seen: dict[str, Seen] = {}
-        self._known: dict[float, tuple[float, float]] | None = None  # answers given
+        self._known: dict[tuple[float, int], tuple[float, float]] | None = None  # answers given
         self._solved: tuple[list[_Point], Any, Any] | None = None  # sizes, weights, inverse covariance
 
     def take(self, seen: Mapping[str, Seen]) -> None:
@@ -58,45 +62,49 @@ class Throughput:
         self._seen.update(seen)
         self._known = self._solved = None
 
-    def at(self, size: float) -> tuple[float, float]:
-        """What is expected of a size (ln N), and its standard deviation."""
+    def at(self, size: float, workers: int = 1) -> tuple[float, float]:
+        """What is expected of a size (ln N) on so many workers, and its standard deviation."""
         if self._known is None:
             self._known = {}
-        if size not in self._known:
-            self._known[size] = self._answer(size)
-        return self._known[size]
+        if (size, workers) not in self._known:
+            self._known[size, workers] = self._answer(size, workers)
+        return self._known[size, workers]
 
-    def _answer(self, size: float) -> tuple[float, float]:
+    def _answer(self, size: float, workers: int) -> tuple[float, float]:
         if not self._seen:
             return 0.0, LEVEL
         import numpy as np  # which a sweep that asks nothing does without
 
         if self._solved is None:
             points = _by_size(list(self._seen.values()))
-            matrix = np.array([[_covariance(a.size, b.size) for b in points] for a in points])
+            matrix = np.array([[_covariance(a.size, a.workers, b) for b in points] for a in points])
             matrix += np.diag([point.variance for point in points])
             inverse = np.linalg.inv(matrix)
             weights = inverse @ np.array([point.ratio for point in points])
             self._solved = points, weights, inverse
         points, weights, inverse = self._solved
-        row = np.array([_covariance(size, point.size) for point in points])
-        variance = _covariance(size, size) - float(row @ inverse @ row)
+        row = np.array([_covariance(size, workers, point) for point in points])
+        itself = _Point(size=size, workers=workers, ratio=0.0, variance=0.0)
+        variance = _covariance(size, workers, itself) - float(row @ inverse @ row)
         return float(row @ weights), math.sqrt(max(variance, 0.0))
 
 
-def _covariance(a: float, b: float) -> float:
+def _covariance(size: float, workers: int, other: _Point) -> float:
     """Prior, of two sizes; the slope is about ln N = 12, which only shifts what the level takes."""
-    near = math.exp(-0.5 * ((a - b) / REACH) ** 2)
-    return LEVEL**2 + SLOPE**2 * (a - 12) * (b - 12) + BEND**2 * near + (OWN**2 if a == b else 0.0)
+    near = math.exp(-0.5 * ((size - other.size) / REACH) ** 2)
+    gangs = GANG**2 * math.log(workers) * math.log(other.workers)
+    same = (size, workers) == (other.size, other.workers)
+    slope = SLOPE**2 * (size - 12) * (other.size - 12)
+    return LEVEL**2 + slope + BEND**2 * near + gangs + (OWN**2 if same else 0.0)
 
 
 def _by_size(seen: list[Seen]) -> list[_Point]:
-    """One point a size: the weighted median, which a run that stood still does not move."""
-    sizes: dict[float, list[Seen]] = {}
+    """One point a size and number of workers: the weighted median, which a run that stood still does not move."""
+    sizes: dict[tuple[float, int], list[Seen]] = {}
     for one in seen:
-        sizes.setdefault(one.size, []).append(one)
+        sizes.setdefault((one.size, one.workers), []).append(one)
     found = []
-    for size, runs in sorted(sizes.items()):
+    for (size, workers), runs in sorted(sizes.items()):
         runs.sort(key=lambda run: run.ratio)
         weights = [1 / run.variance for run in runs]
         half, total, middle = sum(weights) / 2, 0.0, runs[-1].ratio
@@ -105,5 +113,5 @@ def _by_size(seen: list[Seen]) -> list[_Point]:
             if total >= half:
                 middle = run.ratio
                 break
-        found.append(_Point(size=size, ratio=middle, variance=1 / sum(weights)))
+        found.append(_Point(size=size, workers=workers, ratio=middle, variance=1 / sum(weights)))
     return found

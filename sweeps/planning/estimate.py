@@ -122,6 +122,12 @@ def _on(spec: RunSpec, wanted: Task, gpus: int, usd_per_hour: float) -> GpuEstim
     )
 
 
+def training_seconds(spec: RunSpec, plan: Hardware, place: Placement, gpus: int) -> float | None:
+    """On so many GPUs; None where no layout of them fits."""
+    found = _on(spec, task(spec, plan, place), gpus, 0.0)
+    return None if found is None else 86_400 * found.days
+
+
 def _training_seconds(spec: RunSpec, wanted: Task, choice: Choice) -> float:
     """Of all steps; while the batch grows they are shorter, and wait longer in a pipeline."""
     assert choice.step is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gpt3core import costs
 from gpt3core.spec import RunSpec
@@ -31,6 +31,8 @@ class Timed:
     seconds: float  # of its own: from another's checkpoint on, where it starts from one
     gpu: str  # what it is expected to run on, and ...
     usd_per_hour: float  # ... one costs
+    others: Mapping[str, float] = field(default_factory=dict)  # that it may have too: how many times as long it takes
+    dearest: float = 0.0  # USD per hour, of these too
     after: tuple[str, float] | None = None  # that other run, and the seconds after which the checkpoint is there
 
     @property
@@ -41,7 +43,8 @@ class Timed:
     @property
     def rate(self) -> Cost:
         """What a second of it takes."""
-        return Cost(self.kind.devices, self.kind.workers * self.kind.worker.gpus * self.usd_per_hour / 3600)
+        price = max(self.usd_per_hour, self.dearest)
+        return Cost(self.kind.devices, self.kind.workers * self.kind.worker.gpus * price / 3600)
 
 
 def timed(
@@ -74,8 +77,36 @@ def timed(
         kind = placing.kind(place, workers=workers, together=together)
         gpu = kind.accelerator or plan.gpu
         price = hardware.usd_per_hour(plan, gpu)
-        found.append(Timed(spec=run, kind=kind, seconds=share * seconds, gpu=gpu, usd_per_hour=price, after=after))
+        others = {} if kind.accelerator else _others(own[run.label], run, kind.workers, seconds)
+        found.append(
+            Timed(
+                spec=run,
+                kind=kind,
+                seconds=share * seconds,
+                gpu=gpu,
+                usd_per_hour=price,
+                others=others,
+                dearest=max((hardware.usd_per_hour(plan, other) for other in others), default=0.0),
+                after=after,
+            )
+        )
     return found, without
+
+
+def _others(recipe: Recipe, run: RunSpec, workers: int, seconds: float) -> dict[str, float]:
+    """The kinds of GPU beside ``plan.gpu`` that a run may have which names none: how many times as long it takes there.
+
+    As long on a kind that is in no table, and on one that does not hold it.
+    """
+    found = {}
+    for gpu in recipe.plan.gpus_of:
+        plan, place = replace(recipe.plan, gpu=gpu if gpu in hardware.GPUS else recipe.plan.gpu), recipe.placement
+        if recipe.family == "gpt3":
+            there = estimate.training_seconds(run, plan, place, workers)
+        else:
+            there = estimate.seconds(run, workers=workers, gpus=place.gpus, plan=plan)
+        found[gpu] = 1.0 if there is None else there / seconds
+    return found
 
 
 def lines(recipe: Recipe, runs: Sequence[RunSpec], prefixes: Mapping[str, Prefix]) -> list[str]:
@@ -132,7 +163,8 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
         every = max(CHECKPOINT_SECONDS, recipe.placement.checkpoint_seconds)
         failures = Failures(node_hours=recipe.plan.node_hours, back_seconds=BACK_SECONDS, checkpoint=every)
     nodes = cluster(recipe, known, total)
-    done = simulator.simulate(nodes, jobs, after, rules=placing.rules(recipe), failures=failures)
+    slower = {run.spec.run_id: run.others for run in known if run.others}
+    done = simulator.simulate(nodes, jobs, after, rules=placing.rules(recipe), failures=failures, slower=slower)
     where, reason = f"on {total:,} GPUs{_kinds(recipe)}", next(iter(done.refused.values()), "nothing is left to train")
     if not done.spells:
         return [f"{where}: no run starts ({reason})"]
@@ -143,6 +175,8 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
         f"{where}{racks}: {duration(done.seconds)} from the first start to the last end, by the scheduler on these "
         f"estimates; GPUs at work {done.gpu_seconds() / (done.seconds * total):.0%} of it{_lost(done, recipe)}{never}"
     ]
+    if slower:
+        found.append(_as_placed(recipe, done, nodes))
     by_size = sorted(known, key=lambda run: costs.params(run.spec.model).total)
     sizes = {run.spec.run_id: run.spec.label for run in by_size}
     legend = (
@@ -153,12 +187,24 @@ def _wall_clock(recipe: Recipe, known: Sequence[Timed]) -> list[str]:
 
 
 def _kinds(recipe: Recipe) -> str:
-    """How many there are of each kind, where there are several; and which are not those of the estimate."""
-    if not recipe.plan.gpus_of:
-        return ""
+    """How many there are of each kind, where there are several."""
     counts = ", ".join(f"{count:,} {kind}" for kind, count in placing.cluster_gpus(recipe).items() if count)
-    free = "" if recipe.placement.accelerator else f", where runs that name none take as long as on {recipe.plan.gpu}"
-    return f" ({counts}{free})"
+    return f" ({counts})" if recipe.plan.gpus_of else ""
+
+
+def _as_placed(recipe: Recipe, done: Simulated, nodes: Inventory) -> str:
+    """The hours of each kind of GPU, and what they cost, where runs may have one or the other."""
+    gpus, hours = {node.name: node.labels[ACCELERATOR] for node in nodes}, dict[str, float]()
+    for spell in done.spells:
+        each = (spell.ended - spell.started) * spell.resources.gpus / sum(spell.allocation.values()) / 3600
+        for name, workers in spell.allocation.items():
+            hours[gpus[name]] = hours.get(gpus[name], 0.0) + workers * each
+    usd = sum(hardware.usd_per_hour(recipe.plan, gpu) * amount for gpu, amount in hours.items())
+    amounts = " and ".join(f"{amount:,.0f} {gpu}-hours" for gpu, amount in sorted(hours.items()))
+    return (
+        f"by the GPUs that they get there: {amounts}, {usd:,.0f} USD; above, runs that name none count as on "
+        f"{recipe.plan.gpu}"
+    )
 
 
 def _lost(done: Simulated, recipe: Recipe) -> str:

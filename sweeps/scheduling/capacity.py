@@ -2,7 +2,8 @@
 
 Ray packs fractions of a GPU by device, so devices are counted one by one: 0.75 of a GPU fits once on each, not five
 times on four. Placements are found without looking at every node: for each shape of worker that was asked for, the
-nodes are kept by how many of them they could take, rack by rack where a gang must lie in one.
+nodes are kept by how many of them they could take, rack by rack where a gang must lie in one. Who could run anywhere
+leaves alone what others need (``rank``): nodes with GPUs where it needs none, and the kinds of GPU that others name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ WHOLE = 1 - EPSILON
 Taken = list[tuple[int, float]]  # of one node's devices: which, and how much of it
 Held = tuple[float, Resources, Allocation, Mapping[str, Taken]]  # until when, of what shape, where, on which devices
 Scope = tuple[Resources, str, str]  # shape of a worker, accelerator, label of the rack
+Room = tuple[int, int]  # of a node: its rank, the lowest first, and how many workers it could take
 
 
 class Free:
@@ -115,44 +117,50 @@ class _Rack:
 
     __slots__ = ("counts", "first", "heaps", "room")
 
-    def __init__(self, room: dict[str, int]) -> None:
+    def __init__(self, room: dict[str, Room]) -> None:
         self.room, self.first = room, min(room)
-        self.counts: dict[int, int] = {}  # room -> nodes
-        for workers in room.values():
-            self.counts[workers] = self.counts.get(workers, 0) + 1
-        self.heaps: dict[int, list[tuple[float, float, str]]] = {}  # of rooms asked for; may hold entries that are past
+        self.counts: dict[Room, int] = {}  # room -> nodes
+        for one in room.values():
+            self.counts[one] = self.counts.get(one, 0) + 1
+        self.heaps: dict[Room, list[tuple[float, float, str]]] = {}  # as asked for; may hold entries that are past
 
-    def able(self, share: int) -> int:
-        """How many nodes could take so many workers."""
+    def able(self, share: int, rank: float = math.inf) -> int:
+        """How many nodes, of a rank at most, could take so many workers."""
         able = 0
-        for room, nodes in self.counts.items():
-            if room >= share:
+        for (its, room), nodes in self.counts.items():
+            if room >= share and its <= rank:
                 able += nodes
         return able
 
+    def rank(self, share: int, count: int) -> int | None:
+        """The lowest up to which so many nodes could take so many workers; None where there are too few."""
+        ranks = sorted({its for its, _ in self.counts})
+        return next((rank for rank in ranks if self.able(share, rank) >= count), None)
+
     def fullest(self, share: int, count: int) -> list[str]:
-        """So many nodes that could take so many workers, those with the least room first, then by name."""
-        by_room: dict[int, list[str]] = {}
+        """So many nodes that could take so many workers, by rank, those with the least room first, then by name."""
+        by_room: dict[Room, list[str]] = {}
         for name, room in self.room.items():
-            if room >= share:
+            if room[1] >= share:
                 by_room.setdefault(room, []).append(name)
         found: list[str] = []
         for room in sorted(by_room):
             found += heapq.nsmallest(count - len(found), by_room[room])
         return found
 
-    def move(self, name: str, room: int) -> None:
+    def move(self, name: str, workers: int) -> None:
         """A node has room for so many now."""
-        self.counts[self.room[name]] -= 1
+        before = self.room[name]
+        self.counts[before] -= 1
+        self.room[name] = room = before[0], workers
         self.counts[room] = self.counts.get(room, 0) + 1
-        self.room[name] = room
 
 
 class Capacity:
     """The free resources of all nodes."""
 
-    def __init__(self, nodes: Sequence[Node], free: Mapping[str, Free]) -> None:
-        self.nodes, self.free = nodes, dict(free)
+    def __init__(self, nodes: Sequence[Node], free: Mapping[str, Free], wanted: Sequence[str] = ()) -> None:
+        self.nodes, self.free, self.wanted = nodes, dict(free), wanted
         self._scopes: dict[Scope, tuple[list[_Rack], dict[str, _Rack]]] = {}  # racks in order; by node
 
     @classmethod
@@ -166,11 +174,18 @@ class Capacity:
 
     def copy(self) -> Capacity:
         """A cluster in the same state, to try things on."""
-        return Capacity(self.nodes, {name: free.copy() for name, free in self.free.items()})
+        return Capacity(self.nodes, {name: free.copy() for name, free in self.free.items()}, self.wanted)
 
     def least(self, other: Capacity) -> Capacity:
         """What is free in both."""
-        return Capacity(self.nodes, {name: mine.least(other.free[name]) for name, mine in self.free.items()})
+        least = {name: mine.least(other.free[name]) for name, mine in self.free.items()}
+        return Capacity(self.nodes, least, self.wanted)
+
+    def want(self, accelerators: Sequence[str]) -> None:
+        """From now on runs that name no kind of GPU take these last, the last of them last of all."""
+        if accelerators != self.wanted:
+            self.wanted = accelerators
+            self._scopes = {scope: racks for scope, racks in self._scopes.items() if scope[1]}
 
     def take(self, shape: Resources, allocation: Allocation) -> dict[str, Taken]:
         """Hold a run's resources; nodes that are gone are left out."""
@@ -194,10 +209,9 @@ class Capacity:
             for name in names:
                 if (rack := racks.get(name)) is None:
                     continue
-                room = self.free[name].workers(shape)
-                rack.move(name, room)
-                if room in rack.heaps:
-                    heapq.heappush(rack.heaps[room], self._fullness(name))
+                rack.move(name, self.free[name].workers(shape))
+                if (heap := rack.heaps.get(rack.room[name])) is not None:
+                    heapq.heappush(heap, self._fullness(name))
 
     def share(self, kind: Kind) -> int | None:
         """How many workers of a gang each of its nodes takes here: all where one can, else the largest equal share."""
@@ -206,7 +220,7 @@ class Capacity:
 
     @staticmethod
     def _share(rack: _Rack, kind: Kind) -> int | None:
-        most = max((room for room, n in rack.counts.items() if n), default=0)
+        most = max((room for (_, room), n in rack.counts.items() if n), default=0)
         if most >= kind.workers:
             return kind.workers
         for share in range(most - most % kind.together, 0, -kind.together):
@@ -215,20 +229,20 @@ class Capacity:
         return None
 
     def place(self, kind: Kind, share: int) -> Allocation | None:
-        """Nodes for a gang, so many workers on each: the fullest that can, in the fullest rack that can."""
+        """Nodes for a gang, so many workers on each: of low rank, then the fullest, in the fullest rack that can."""
         count, found = kind.workers // share, []
         for rack in self._racks(kind):
             if count == 1:
-                room = min((room for room, n in rack.counts.items() if n and room >= share), default=None)
+                room = min((room for room, n in rack.counts.items() if n and room[1] >= share), default=None)
                 if room is not None:
-                    found.append(((room, *self._fullest(rack, room)), rack))
-            elif (able := rack.able(share)) >= count:
-                found.append(((able, 0.0, 0.0, rack.first), rack))
+                    found.append(((*room, *self._fullest(rack, room)), rack))
+            elif (rank := rack.rank(share, count)) is not None:
+                found.append(((rank, rack.able(share), 0.0, 0.0, rack.first), rack))
         if not found:
             return None
         best, rack = min(found, key=lambda one: one[0])
         if count == 1:
-            return {best[3]: share}
+            return {best[-1]: share}
         return dict.fromkeys(rack.fullest(share, count), share)
 
     def earliest(self, kind: Kind, share: int, held: Sequence[Held], now: float) -> float:
@@ -243,7 +257,7 @@ class Capacity:
         count, shape = kind.workers // share, kind.worker
         racks = {id(rack): rack.able(share) for rack in self._racks(kind)}
         of = self._scopes[kind.worker, kind.accelerator, kind.rack][1]
-        short = {name: id(rack) for name, rack in of.items() if rack.room[name] < share}
+        short = {name: id(rack) for name, rack in of.items() if rack.room[name][1] < share}
         self._scopes = {}  # nodes change below without being looked at again
         free, enough = self.free, False
         for i, (ends, worker, allocation, taken) in enumerate(held):
@@ -261,7 +275,7 @@ class Capacity:
     def _racks(self, kind: Kind) -> list[_Rack]:
         scope = kind.worker, kind.accelerator, kind.rack
         if scope not in self._scopes:
-            shape, rooms = kind.worker, dict[tuple[bool, str], dict[str, int]]()
+            shape, rooms = kind.worker, dict[tuple[bool, str], dict[str, Room]]()
             known = self._rooms(shape)
             for node in self.nodes:
                 if kind.accelerator and node.labels.get(ACCELERATOR) != kind.accelerator:
@@ -270,10 +284,19 @@ class Capacity:
                 if where not in rooms:
                     rooms[where] = {}
                 name = node.name
-                rooms[where][name] = known[name].room[name] if name in known else self.free[name].workers(shape)
+                room = known[name].room[name][1] if name in known else self.free[name].workers(shape)
+                rooms[where][name] = self.rank(node, kind), room
             racks = [_Rack(room) for room in rooms.values()]
             self._scopes[scope] = racks, {name: rack for rack in racks for name in rack.room}
         return self._scopes[scope][0]
+
+    def rank(self, node: Node, kind: Kind) -> int:
+        """How late a node comes for a kind: the later, the more others need what it does not."""
+        rank = 0 if kind.worker.gpus or not node.total.gpus else len(self.wanted) + 1
+        accelerator = node.labels.get(ACCELERATOR)
+        if not kind.accelerator and accelerator in self.wanted:
+            rank += 1 + self.wanted.index(accelerator)
+        return rank
 
     def _rooms(self, shape: Resources) -> Mapping[str, _Rack]:
         """Where it is known already what room nodes have for a shape."""
@@ -283,7 +306,7 @@ class Capacity:
         free = self.free[name]
         return sum(free.devices), free.cpus, name
 
-    def _fullest(self, rack: _Rack, room: int) -> tuple[float, float, str]:
+    def _fullest(self, rack: _Rack, room: Room) -> tuple[float, float, str]:
         """Of the nodes with that room, the one with the least left."""
         if room not in rack.heaps:
             rack.heaps[room] = [self._fullness(name) for name, its in rack.room.items() if its == room]

@@ -7,11 +7,11 @@ promise it room that it may not have. So the nodes are cut: what may not be used
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from sweeps.scheduling.capacity import Capacity
-from sweeps.scheduling.inventory import EPSILON, Inventory, Kind, Node, Resources
+from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Inventory, Kind, Node, Resources, rack_of
 from sweeps.scheduling.scheduler import Running
 
 
@@ -36,6 +36,75 @@ def within(
     return _within(inventory, running, others, kind.worker, most, share)
 
 
+def turned(
+    cut: Inventory,
+    inventory: Inventory,
+    running: Sequence[Running],
+    others: Sequence[Running],
+    kind: Kind,
+    most: float,
+) -> tuple[Inventory, Sequence[Running]]:
+    """A part of a cluster, or another one where that has no place for a kind; and what runs on it.
+
+    Runs on nodes that are not in the other one are shown on those that are, for they take of what may be used all the
+    same: so the kind gets a reservation for when enough of them have ended.
+
+    Args:
+        cut: as ``within`` found it.
+        running: the runs that count.
+        kind: of the first of the queue.
+    """
+    if Capacity.of(cut).share(kind) is not None or (share := Capacity.of(inventory).share(kind)) is None:
+        return cut, running
+    racks: dict[tuple[bool, str], set[str]] = {}
+    for node in inventory:
+        if kind.accelerator in ("", node.labels.get(ACCELERATOR)):
+            racks.setdefault(rack_of(node, kind.rack), set()).add(node.name)
+    for _, first in sorted(racks.items()):
+        for each in (math.inf, share):
+            found = _within(inventory, [], others, kind.worker, most, each, first)
+            if Capacity.of(found).share(kind) is not None:
+                return found, _moved(found, running, others, first)
+    return cut, running
+
+
+def _moved(
+    nodes: Inventory, running: Sequence[Running], others: Sequence[Running], last: Collection[str]
+) -> list[Running]:
+    """Runs where they are, as far as that is on these nodes, and for the rest where there is room for as many devices.
+
+    What is left free of a node is free of it in truth: a run whose own node has no room for it fills that first.
+
+    Args:
+        last: the nodes that are filled last with what is elsewhere.
+    """
+    room, found, away = Capacity.of(nodes), list[Running](), list[tuple[Running, dict[str, int]]]()
+
+    def show(run: Running, worker: Resources, most: Mapping[str, int], left: float = math.inf) -> dict[str, int]:
+        """On these nodes, in their order, at most so many workers of each, and no more than are left."""
+        here: dict[str, int] = {}
+        for name, workers in most.items():
+            if name in room.free and (count := min(workers, left, room.free[name].workers(worker))):
+                here[name], left = int(count), left - count
+        if here:
+            room.take(worker, here)
+            found.append(replace(run, worker=worker, allocation=here))
+        return here
+
+    for other in others:
+        room.take(other.worker, other.allocation)
+    for run in running:
+        here = show(run, run.worker, run.allocation)
+        if rest := {name: n - here.get(name, 0) for name, n in run.allocation.items() if n > here.get(name, 0)}:
+            away.append((run, rest))
+    for run, rest in away:
+        gpus = run.worker.gpus  # those of a node are counted whole, though they are shared
+        units = sum(math.ceil(n * gpus - EPSILON) if gpus else n for n in rest.values())
+        order = sorted(room.free, key=lambda name: (name not in run.allocation, name in last, name))
+        show(run, Resources(gpus=1) if gpus else run.worker, dict.fromkeys(order, units), units)
+    return found
+
+
 def _within(
     inventory: Inventory,
     running: Sequence[Running],
@@ -43,11 +112,13 @@ def _within(
     shape: Resources,
     most: float,
     share: float = math.inf,
+    first: Collection[str] = (),
 ) -> Inventory:
     """The same.
 
     Args:
         share: workers for which there is room on a node, at most.
+        first: the nodes that are taken before others.
     """
     name = "gpus" if shape.gpus else "cpus"
     each = getattr(shape, name)
@@ -55,10 +126,12 @@ def _within(
     if sum(max(0.0, getattr(n.total, name) - theirs.get(n.name, 0.0)) for n in inventory) <= most + EPSILON:
         return inventory
     step = max(1.0, each)
-    if each < 1:  # a GPU that is shared counts whole
+    if name == "gpus":  # one that is shared counts whole
         ours = {node: float(math.ceil(amount - EPSILON)) for node, amount in ours.items()}
     left, found = most - sum(ours.get(node.name, 0.0) for node in inventory), []
-    for node in sorted(inventory, key=lambda n: (n.name not in ours, theirs.get(n.name, 0.0), n.name)):
+    for node in sorted(
+        inventory, key=lambda n: (n.name not in ours, n.name not in first, theirs.get(n.name, 0.0), n.name)
+    ):
         total, held, used = getattr(node.total, name), theirs.get(node.name, 0.0), ours.get(node.name, 0.0)
         more = max(0.0, math.floor((min(total - held - used, left, share * each - used) + EPSILON) / step) * step)
         left -= more

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
@@ -50,13 +51,15 @@ def decide(
     one_pass = _Pass(now, Ledger(inventory, running), largest or inventory, rules)
     decision, decisions = one_pass.decision, list[Decision]()
     ordered = sorted(queue, key=lambda job: place(job, rules))
+    ids = list(map(id, map(KIND, ordered)))
+    kinds = {i: job.kind for i, job in dict(zip(ids, ordered, strict=True)).items()}
+    one_pass.free.want(_wanted(inventory, ((kinds[i], runs) for i, runs in Counter(ids).items())))
     for job in ordered:
         decisions.append(decision(job))
         if one_pass.reserved:
             break
-    rest = ordered[len(decisions) :]
-    ids = list(map(id, map(KIND, rest)))
-    kinds = {i: job.kind for i, job in dict(zip(ids, rest, strict=True)).items()}
+    rest, ids = ordered[len(decisions) :], ids[len(decisions) :]
+    kinds = {i: kinds[i] for i in set(ids)}
     wide = {i for i, kind in kinds.items() if one_pass.fit(kind).wide}
     room = {i for i, kind in kinds.items() if one_pass.has_room(kind)}
     asked = [job for i, job in zip(ids, rest, strict=True) if i in room] if room else []
@@ -77,6 +80,7 @@ def skim(now: float, ledger: Ledger, queue: Queue, largest: Inventory, rules: Ru
     What starts holds its place in the ledger from then on.
     """
     one_pass, decisions = _Pass(now, ledger, largest, rules), list[Decision]()
+    ledger.free.want(_wanted(ledger.inventory, ((kind, len(queue.of(kind))) for kind in queue.kinds())))
     most: dict[Kind, float] = {}
     started: set[str] = set()
 
@@ -130,6 +134,16 @@ def impossible(kind: Kind, inventory: Inventory) -> str | None:
         f"needs {kind}, which this cluster of {len(inventory)} node{'s' * (len(inventory) != 1)} "
         f"({nodes} a node) can never offer (a gang takes one node, or equal shares of several): {remedy}"
     )
+
+
+def _wanted(inventory: Inventory, queued: Iterable[tuple[Kind, int]]) -> list[str]:
+    """The kinds of GPU that queued runs name, the one of which they ask most for what there is of it last."""
+    asked: dict[str, float] = {}
+    for kind, runs in queued:
+        if kind.accelerator:
+            asked[kind.accelerator] = asked.get(kind.accelerator, 0.0) + runs * kind.devices
+    there = Counter(node.labels.get(ACCELERATOR, "") for node in inventory) if asked else Counter[str]()
+    return sorted((name for name in asked if there[name]), key=lambda name: (asked[name] / there[name], name))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -235,7 +249,7 @@ class _Pass:
             fit = _Fit(verdict=Refuse(run_id="", reason=reason))
         else:
             alive = f"{len(self.ledger.inventory)} node{'s' * (len(self.ledger.inventory) != 1)}"
-            reason = f"needs {kind}: more than the {alive} alive now can offer; waits for nodes to come back"
+            reason = f"needs {kind}: more than the {alive} that may be used now can offer; waits for others"
             fit = _Fit(verdict=Hold(run_id="", reason=reason))
         self.fits[id(kind)] = fit
         return fit

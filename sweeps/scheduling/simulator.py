@@ -1,8 +1,9 @@
 """What the scheduler would do with a queue on a cluster: its own decisions, on a clock that jumps from event to event.
 
-A discrete-event simulation. Runs take as long as they are estimated to, or as ``Failures`` draws it; nodes are lost and
-come back, runs crash and go on from their last checkpoint, some make room for others. Whatever is drawn depends on the
-seed and on the run or node alone, never on the order of events: two policies meet the same day.
+A discrete-event simulation. Runs take as long as they are estimated to, on nodes of other kinds of GPU so many times
+longer as is said, or as ``Failures`` draws it; nodes are lost and come back, runs crash and go on from their last
+checkpoint, some make room for others. Whatever is drawn depends on the seed and on the run or node alone, never on the
+order of events: two policies meet the same day.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sweeps.scheduling.inventory import Inventory, Node, Resources
+from sweeps.scheduling.inventory import ACCELERATOR, Allocation, Inventory, Node, Resources
 from sweeps.scheduling.jobs import (
     RETURN_SECONDS,
     Decision,
@@ -43,6 +44,7 @@ class Spell:
     ended: float
     resources: Resources
     outcome: str = "done"  # done | stopped | crashed | lost: a node of it
+    allocation: Allocation = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ def simulate(
     *,
     rules: Rules = PLAIN,
     failures: Failures = NONE,
+    slower: Mapping[str, Mapping[str, float]] | None = None,
     policy: Policy = skim,
     watch: Watch | None = None,
 ) -> Simulated:
@@ -97,6 +100,7 @@ def simulate(
     Args:
         jobs: with estimates of their length, which must be finite; a job waits from its ``queued`` on.
         after: jobs that wait until another has done so many seconds of its work: what they need is not there before.
+        slower: by run, how many times as long as estimated it takes on which kinds of GPU; a gang as on its slowest.
         policy: what decides; the scheduler, or another to compare it with.
         watch: called at every pass, before what was decided happens.
 
@@ -106,6 +110,7 @@ def simulate(
     if unknown := [job.run_id for job in jobs if not 0 <= job.seconds < math.inf]:
         raise ValueError(f"{unknown[0]}: a run of unknown length cannot be simulated; estimate it first")
     day = _Day(inventory, jobs, after or {}, rules, failures)
+    day.slower = slower or {}
     while day.events and (len(day.queue) or day.attempts or day.coming):
         now = day.events[0][0]
         changed = False
@@ -129,8 +134,9 @@ class _Attempt:
     started: float
     order: int  # of the starts
     left: float  # seconds that it takes from here, in truth
+    slow: float  # times as long as it was asked for: of its nodes
     resources: Resources
-    nodes: set[str]
+    allocation: Allocation
 
 
 @dataclass(kw_only=True, slots=True)
@@ -157,6 +163,8 @@ class _Day:
     ) -> None:
         self.inventory, self.rules, self.failures = inventory, rules, failures
         self.ledger, self.queue = Ledger(inventory), Queue(rules)
+        self.slower: Mapping[str, Mapping[str, float]] = {}
+        self.gpus = {node.name: node.labels.get(ACCELERATOR, "") for node in inventory}
         self.down: dict[str, float] = {}  # since when a node is lost
         self.order = itertools.count()
         self.events: list[tuple[float, int, Callable[[float], bool]]] = []
@@ -229,17 +237,21 @@ class _Day:
     def start(self, job: Job, start: Start, now: float) -> None:
         """An attempt begins; what will end it is drawn."""
         work, held = self.works[job.run_id], job.worker.times(job.workers)
+        times = self.slower.get(job.run_id, {})
+        slow = max(times.get(self.gpus[name], 1.0) for name in start.allocation)
         work.attempts += 1
         attempt = _Attempt(
             job=job,
             started=now,
             order=next(self.order),
-            left=work.length - work.done,
+            left=slow * (work.length - work.done),
+            slow=slow,
             resources=held,
-            nodes=set(start.allocation),
+            allocation=start.allocation,
         )
         self.attempts[job.run_id] = attempt
-        self.ledger.change(replace(self.ledger.held[job.run_id][0], resumable=True))
+        ends = now + slow * job.seconds
+        self.ledger.change(replace(self.ledger.held[job.run_id][0], resumable=True, ends=ends))
         chance = self.failures.drawn("attempt", job.run_id, work.attempts)
         if self.failures.run_fails and chance.random() < self.failures.run_fails:
             self.at(now + chance.random() * attempt.left, lambda t: self.end(attempt, t, "crashed"))
@@ -247,14 +259,14 @@ class _Day:
         for seconds, other in self.later.pop(job.run_id, []):
             work.later.append((seconds * work.length / work.job.seconds if work.job.seconds else 0.0, other))
         for needed, _ in work.later:
-            self.at(now + max(0.0, needed - work.done), lambda t: self.free_later(attempt, t))
+            self.at(now + slow * max(0.0, needed - work.done), lambda t: self.free_later(attempt, t))
 
     def free_later(self, attempt: _Attempt, now: float) -> bool:
         """Who waited for a checkpoint of this attempt is queued."""
         if self.attempts.get(attempt.job.run_id) is not attempt:
             return False
         work = self.works[attempt.job.run_id]
-        done = work.done + now - attempt.started + 1e-9 * (1 + now)
+        done = work.done + (now - attempt.started) / attempt.slow + 1e-9 * (1 + now)
         ready = [other for needed, other in work.later if needed <= done]
         work.later = [(needed, other) for needed, other in work.later if needed > done]
         for other in ready:
@@ -268,7 +280,14 @@ class _Day:
             return False
         del self.attempts[run_id]
         self.ledger.release(run_id)
-        spell = Spell(run_id=run_id, started=attempt.started, ended=now, resources=attempt.resources, outcome=outcome)
+        spell = Spell(
+            run_id=run_id,
+            started=attempt.started,
+            ended=now,
+            resources=attempt.resources,
+            allocation=attempt.allocation,
+            outcome=outcome,
+        )
         self.spells.append((attempt.order, spell))
         work, ran = self.works[run_id], now - attempt.started
         if outcome == "done":
@@ -280,7 +299,7 @@ class _Day:
         kept = ran // every * every if every < math.inf else 0.0
         if outcome == "stopped":
             kept = max(0.0, ran - self.failures.stop)
-        work.done = min(work.length, work.done + kept)
+        work.done = min(work.length, work.done + kept / attempt.slow)
         share = 1 - work.done / work.length if work.length else 0.0
         self.wait(replace(work.job, queued=attempt.job.queued, seconds=share * work.job.seconds))  # with its old age
         return True
@@ -297,7 +316,7 @@ class _Day:
         """A node is lost at some time, and with it the runs that it had a part of."""
 
         def lost(then: float) -> bool:
-            for attempt in [a for a in self.attempts.values() if node.name in a.nodes]:
+            for attempt in [a for a in self.attempts.values() if node.name in a.allocation]:
                 self.end(attempt, then, "lost")
             self.down[node.name] = then
             self.at(then + self.failures.back_seconds, back)

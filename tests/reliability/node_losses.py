@@ -25,6 +25,7 @@ from typing import Any
 from gpt3core.store import files
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.cluster import connect
+from sweeps.driving.spending import FREED
 from tests.benchmarks.target import target
 from tests.reliability.kill_sweep import outcome, same, start
 
@@ -60,14 +61,8 @@ class Nodes:
         return self._cluster.add_node(num_cpus=1, object_store_memory=self._store)
 
     def training(self, root: Path) -> list[Any]:
-        """The nodes on which ranks of a run train, by the driver's log."""
-        holding: dict[str, Sequence[str]] = {}
-        for event in files.read_lines(SweepDir(root, "smoke").path / "events.jsonl"):
-            if event["event"] == "start":
-                holding[event["run_id"]] = list(event["allocation"])
-            else:
-                holding.pop(event.get("run_id", ""), None)
-        names = {name for allocation in holding.values() for name in allocation}
+        """The nodes on which ranks of a run train."""
+        names = under_way(root)
         return [node for node in self.nodes if node.node_id in names]
 
     def lose(self, node: Any) -> None:
@@ -87,6 +82,17 @@ class Nodes:
     def close(self) -> None:
         """The end of it."""
         self._cluster.shutdown()
+
+
+def under_way(root: Path) -> set[str]:
+    """The nodes that runs hold, by the driver's log."""
+    holding: dict[str, Sequence[str]] = {}
+    for event in files.read_lines(SweepDir(root, "smoke").path / "events.jsonl"):
+        if event["event"] == "start":
+            holding[event["run_id"]] = list(event["allocation"])
+        elif event["event"] == FREED:
+            holding.pop(event["run_id"], None)
+    return {name for allocation in holding.values() for name in allocation}
 
 
 def disturbed(nodes: Nodes, root: Path, rng: random.Random, losses: int, notice: float) -> Counter[str]:

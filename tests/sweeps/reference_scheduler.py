@@ -22,7 +22,8 @@ def decide(
     now: float, inventory: Inventory, queue: Sequence[Job], running: Sequence[Running], rules: Rules = PLAIN
 ) -> list[Decision]:
     """One decision for every queued run, and who must stop for the first that waits."""
-    plain, ordered = _Plain(now, inventory, list(running), rules), sorted(queue, key=lambda j: _order(j, rules))
+    ordered = sorted(queue, key=lambda j: _order(j, rules))
+    plain = _Plain(now, inventory, list(running), rules, wanted(inventory, queue))
     decisions: dict[str, Decision] = {}
     for job in ordered:
         decisions[job.run_id] = plain.decision(job)
@@ -46,9 +47,19 @@ def _ahead(job: Job, rules: Rules) -> tuple[float, int, float, str]:
     return queued, job.turn, job.seconds, job.run_id
 
 
+def wanted(inventory: Inventory, queue: Sequence[Job]) -> dict[str, int]:
+    """The kinds of GPU that runs name; the more devices a node they ask for, the higher the number."""
+    kinds = [node.labels.get(ACCELERATOR, "") for node in inventory]
+    asked = {k: sum(j.kind.devices for j in queue if k and j.accelerator == k) / kinds.count(k) for k in kinds}
+    return {k: 1 + i for i, k in enumerate(sorted((k for k in asked if asked[k]), key=lambda k: (asked[k], k)))}
+
+
 class _Plain:
-    def __init__(self, now: float, inventory: Inventory, running: list[Running], rules: Rules) -> None:
+    def __init__(
+        self, now: float, inventory: Inventory, running: list[Running], rules: Rules, wanted: dict[str, int]
+    ) -> None:
         self.now, self.inventory, self.running, self.rules = now, inventory, running, rules
+        self.late = {n.name: wanted.get(n.labels.get(ACCELERATOR, ""), 0) for n in inventory}
         self.lasting = [run for run in running if run.ends == math.inf and not run.stopping]
         self.totals: Free = {node.name: node.total for node in inventory}
         self.reserved: list[_Reservation] = []
@@ -152,13 +163,17 @@ class _Plain:
         count, found = job.workers // share, []
         for rack in self.racks(job, free):
             room = {name: capacity(left, job.worker) for name, left in rack.items()}
-            able = sorted((k, name) for name, k in room.items() if k >= share)
+            able = sorted((self.rank(job, name), k, name) for name, k in room.items() if k >= share)
             if count == 1:
-                found += [((k, free[name].gpus, free[name].cpus, name), {name: share}) for k, name in able]
+                found += [((r, k, free[name].gpus, free[name].cpus, name), {name: share}) for r, k, name in able]
             elif len(able) >= count:
-                full = len(able), 0.0, 0.0, min(rack)
-                found.append((full, {name: share for _, name in able[:count]}))
+                full = able[count - 1][0], len(able), 0.0, 0.0, min(rack)
+                found.append((full, {name: share for *_, name in able[:count]}))
         return min(found, key=lambda one: one[0])[1] if found else None
+
+    def rank(self, job: Job, name: str) -> tuple[bool, int]:
+        """Nodes with what a job does not need come last."""
+        return not job.worker.gpus and self.totals[name].gpus > 0, 0 if job.accelerator else self.late[name]
 
     def without(self, running: Sequence[Running]) -> Free:
         free = dict(self.totals)

@@ -65,6 +65,22 @@ def test_a_plan_holds_to_a_limit_of_dollars_what_each_kind_costs(known_text, cap
     assert re.search(rf"held: 1.3B-\w+; they would take [\d.]+ GPU-hours, {usd[1]:.3g} USD more", said)
 
 
+def test_a_plan_times_and_prices_runs_that_name_no_gpu_as_the_ones_that_they_get(known_text, capsys):
+    """Two sizes, a GPU of each kind: the longer run is first, on the kind that comes first by name."""
+    words = [*GPT3, "plan.max_days=1e6", "plan.gpus=2", "plan.gpus_of={A100: 1}"]
+    said = plan_of([*words, "plan.usd_per_gpu_hour_of={A100: 0.5}"], capsys)
+    small, large = grid.build(recipe.load(GPT3), "0" * 64).runs
+    on = {
+        (run, gpu): 24 * estimate.on_gpus(run, Hardware(gpu=gpu, gpus=1, max_days=1e6)).days
+        for run in (small, large)
+        for gpu in ("A100", "H100")
+    }
+    assert on[large, "A100"] > 2 * on[large, "H100"] > 2 * on[small, "H100"]
+    assert f"on 2 GPUs (1 H100, 1 A100): {duration(3600 * on[large, 'A100'])} from the first start" in said
+    usd = 0.5 * on[large, "A100"] + hardware.GPUS["H100"].usd_per_hour * on[small, "H100"]
+    assert f"{on[large, 'A100']:,.0f} A100-hours and {on[small, 'H100']:,.0f} H100-hours, {usd:,.0f} USD" in said
+
+
 def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
     seconds = sum(
         86_400 * estimate.on_gpus(run, Hardware()).days for run in grid.build(recipe.load(GPT3), "0" * 64).runs
@@ -187,3 +203,15 @@ def test_runs_that_name_no_gpu_are_held_to_what_the_living_nodes_cost(isolated, 
     outcome, found = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
     assert bool(outcome.beyond) == (not all_fit)
     assert found.spending.used(world.now).usd <= 0.01
+
+
+@pytest.mark.parametrize("usd", [0.01, 0.002])
+def test_no_run_is_held_for_dollars_before_there_are_nodes_that_cost_some(isolated, world, usd):
+    """By the plan's 3 USD an hour none would fit; the nodes that come after a minute cost a thirtieth of that."""
+    words = ["recipe=laptop", "budgets=[1e12]", "placement.gpus=1", "plan.usd_per_gpu_hour_of={A100: 0.1}"]
+    chosen = recipe.load([*words, f"limit.usd={usd}"])
+    cluster, began = two_kinds(world, isolated / "root", ["A100"]), world.now
+    nodes, cluster.inventory = cluster.nodes, lambda: nodes if world.now > began + 60 else []
+    outcome, _ = driven(chosen, grid.build(chosen, "0" * 64), isolated / "root", cluster)
+    assert len(outcome.done) == (5 if usd == 0.01 else 1)
+    assert world.now > began + 60

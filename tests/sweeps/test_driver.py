@@ -10,6 +10,7 @@ from sweeps.driving import happenings, view
 from sweeps.planning import grid, recipe
 from sweeps.scheduling.inventory import Resources
 from sweeps.scheduling.scheduler import Running
+from tests.reliability import node_losses
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids, some
 
 
@@ -194,6 +195,19 @@ def test_adopted_runs_that_are_no_longer_asked_for_are_stopped(smoke):
     cluster._running["gone"] = Running(run_id="gone", worker=Resources(cpus=1.0), allocation={"n": 1})
     drive(smoke, cluster)
     assert cluster.stopped == ["gone"]
+
+
+def test_a_chaos_script_finds_the_nodes_of_the_runs_under_way_in_the_log(smoke):
+    seen = []
+
+    class Watched(FakeCluster):
+        def poll(self):
+            seen.append((len(self._running), node_losses.under_way(self.root)))
+            return super().poll()
+
+    drive(smoke, Watched(smoke[2], lambda run_id, n: "vanished" if n < 2 else "done"))
+    assert {(bool(running), *nodes) for running, nodes in seen} == {(False,), (True, "n")}
+    assert node_losses.under_way(smoke[2]) == set()
 
 
 # ------------------------------------------------------------------------------------------------ stopping one run

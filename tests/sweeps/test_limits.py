@@ -12,6 +12,7 @@ from sweeps import command
 from sweeps.driving import spending
 from sweeps.driving.limiting import STOP_SECONDS
 from sweeps.planning import estimate, grid, limits, recipe
+from sweeps.scheduling.inventory import ACCELERATOR, Node, Resources
 from tests.sweeps.fake_cluster import Silent
 from tests.sweeps.timed_cluster import Timed, World, driven
 
@@ -165,6 +166,18 @@ def test_devices_at_once_are_kept_and_a_gang_is_not_starved(isolated, world):
     outcome, _ = driven(chosen, cells, isolated / "root", cluster)
     assert len(outcome.done) == len(cells.runs)
     assert cluster.most == 12
+
+
+def test_a_size_that_names_a_gpu_has_its_turn_where_the_others_may_be_all_that_is_used(isolated, world):
+    own = "placement_of={d64: {accelerator: H100}}"
+    chosen = recipe.load(["recipe=laptop", "placement.gpus=1", "limit.devices=2", "budgets=[1e12]", own])
+    cells = grid.build(chosen, "0" * 64)
+    cluster = Timed(world, isolated / "root", lambda run: 30.0)
+    total = Resources(cpus=64, gpus=8)
+    cluster.nodes = [Node(name=kind, total=total, labels={ACCELERATOR: kind}) for kind in ("A100", "H100")]
+    outcome, _ = driven(chosen, cells, isolated / "root", cluster)
+    assert len(outcome.done) == len(cells.runs)
+    assert cluster.most == 2
 
 
 def test_a_run_that_was_asked_to_stop_takes_no_more_of_a_limit_than_its_checkpoint(isolated, world):

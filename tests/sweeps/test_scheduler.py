@@ -160,7 +160,7 @@ def test_a_gang_too_large_for_the_nodes_that_are_left_waits_for_the_others_and_b
     queue = [job("gang", workers=16, queued=0.0), job("one", queued=1.0)]
     held, started = decide(0, cluster(1), queue, [], largest=cluster(2))
     assert isinstance(held, Hold)
-    assert "more than the 1 node alive now can offer" in held.reason
+    assert "more than the 1 node that may be used now can offer" in held.reason
     assert isinstance(started, Start)
     (refused,) = decide(0, cluster(1), [job("gang", workers=24)], [], largest=cluster(2))
     assert isinstance(refused, Refuse)
@@ -268,6 +268,35 @@ def test_a_run_for_one_kind_of_gpu_never_goes_to_another():
     (refused,) = decide(0, nodes, [job("x", accelerator="V100")], [])
     assert "no node is labelled ray.io/accelerator-type=V100 (there are: A100, H100)" in refused.reason
     assert "placement.accelerator" in refused.reason
+
+
+def test_a_run_that_names_no_gpu_leaves_those_that_queued_runs_name():
+    """It is first in the queue, and the kind that is asked for is the fuller one and the first by name."""
+    kinds = ["A100", "A100", "H100", "V100"]
+    nodes = [
+        Node(name=f"{kind}-{i}", total=Resources(cpus=16, gpus=8), labels={ACCELERATOR: kind})
+        for i, kind in enumerate(kinds)
+    ]
+    busy = [Running(run_id="r", worker=GPU, allocation={"A100-0": 6}, ends=9.0)]
+    anyone, named = job("any"), [job("a", workers=8, accelerator="A100"), job("h", accelerator="H100")]
+    alone, *_ = decide(0, nodes, [anyone], busy)
+    assert alone.allocation == {"A100-0": 1}, "nobody names any: the fullest"
+    first, *_ = decide(0, nodes, [replace(anyone, queued=-1.0), *named], busy)
+    assert first.allocation == {"V100-3": 1}
+    without = nodes[:3]
+    first, *_ = decide(0, without, [replace(anyone, queued=-1.0), *named], busy)
+    assert first.allocation == {"H100-2": 1}, "1 of 8 of these is asked for, of the others 8 of 16"
+    gang, *_ = decide(0, nodes, [job("gang", workers=16, queued=-1.0), *named], [])
+    assert gang.allocation == {"V100-3": 8, "H100-2": 8}
+
+
+def test_a_run_without_gpus_leaves_the_nodes_that_have_some():
+    nodes = [Node(name="a", total=Resources(cpus=4, gpus=8)), Node(name="b", total=Resources(cpus=64))]
+    small = Job(run_id="cores", worker=Resources(cpus=2), seconds=10)
+    (start,) = decide(0, nodes, [small], [])
+    assert start.allocation == {"b": 1}
+    (start,) = decide(0, nodes[:1], [small], [])
+    assert start.allocation == {"a": 1}
 
 
 def test_workers_of_different_shapes_share_one_cluster():

@@ -40,6 +40,20 @@ def test_sizes_differ_and_the_one_between_lies_between():
     assert -1.0 < found.at(SIZES[1])[0] < 0.5
 
 
+def test_a_gang_that_scales_badly_says_little_of_runs_on_one_worker():
+    """Of eight workers each is a third as fast; sizes on one worker that have not run are as the one that has."""
+    found = told(single=(SIZES[1], 0.1, math.inf))
+    found.take({"gang": Seen(size=SIZES[2], ratio=-1.0, workers=8)})
+    assert found.at(SIZES[2], 8)[0] == pytest.approx(-1.0, abs=0.1)
+    assert found.at(SIZES[3])[0] == pytest.approx(0.1, abs=0.25)
+    assert found.at(SIZES[3], 8)[0] == pytest.approx(-1.0, abs=0.25)
+    assert -1.0 < found.at(SIZES[2], 2)[0] < 0.1
+    alone = Throughput()
+    alone.take({"gang": Seen(size=SIZES[2], ratio=-1.0, workers=8)})
+    assert -1.0 < alone.at(SIZES[2])[0] < 0.0, "it may be the machine or the gang"
+    assert alone.at(SIZES[2])[1] > found.at(SIZES[2])[1]
+
+
 def test_a_run_that_stood_still_moves_its_size_by_nothing():
     runs = {f"r{i}": (SIZES[1], -0.5, math.inf) for i in range(5)}
     assert told(**runs, stuck=(SIZES[1], -6.0, math.inf)).at(SIZES[1])[0] == pytest.approx(-0.5, abs=0.05)
