@@ -104,7 +104,7 @@ def by_a_process(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[byte
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin as names:  # it says below how it ended
                 names.write("\n".join(run_ids).encode())
-            while piece := process.stdout.read1(PIPE):
+            while piece := os.read(process.stdout.fileno(), PIPE):
                 yield piece
         except BaseException:  # the reader left
             process.kill()
