@@ -132,7 +132,7 @@ def _words(found: FittedLaw, variable: str) -> str:
     scale = number(fit.params[f"{variable}_c"]).replace("e+", "e")
     doubt = f", {fit.status.value}: {fit.reason}" if fit.status is not FitStatus.OK else ""
     exponent = f"{fit.params[f'alpha_{variable}']:.4f}"
-    return f"L({variable}) = ({scale}/{variable})^{exponent}, fitted to {found.fitted_to}{doubt}"
+    return f"L({variable}) = ({scale} / {variable})^{exponent}, fitted to {found.fitted_to}{doubt}"
 
 
 def _add_points(

@@ -55,6 +55,10 @@ def test_what_speaks_of_parameters_is_printed_as_symbols(studied):
         ("(seeds of one point: alpha 0.30%, beta_D 0.20%)", "(seeds of one point: alpha 0.30%, beta_D 0.20%)"),
         ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
         ("0.5 +- 0.1", "0.5 ± 0.1"),
+        ("-4% (-0.1 to 0.9), 2026-11-29", "−4% (−0.1 to 0.9), 2026-11-29"),
+        ("0.4 -> 0.7", "0.4 → 0.7"),
+        ("L(N) = (1.9e10 / N)^0.14", "L(N) = (1.9 × 10<sup>10</sup> / N)<sup>0.14</sup>"),
+        ("a run called x-1 or -x", "a run called x-1 or -x"),
         ("n12-1e5f00aa1e22", "n12-1e5f00aa1e22"),
         ("d8-0123456789e1", "d8-0123456789e1"),
         ("<b>1e5</b>", "&lt;b&gt;10<sup>5</sup>&lt;/b&gt;"),
@@ -245,7 +249,8 @@ def test_labels_of_a_figure_have_their_powers_raised(studied):
         layout = page.figure.layout
         axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
         labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
-        assert not [label for label in labels if label and re.search(r"\d[eE][-+]?\d|\^", label)], page.slug
+        said = "".join(part for part, _ in typeset.pieces(page.about))
+        assert not [words for words in (*labels, said) if words and re.search(r"\d[eE][-+]?\d|\^", words)], page.slug
 
 
 def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):
