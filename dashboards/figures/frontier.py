@@ -47,7 +47,7 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
             text=text,
             hoverinfo="text",
         )
-    laws = _law_lines(figure, study, float(table.C.min()))
+    laws = _law_lines(figure, study, table.C)
     for p in study.predictions:
         _add_prediction(figure, p)
         if not published:  # where there is room for words
@@ -97,8 +97,9 @@ def beside_published(study: Study) -> Page:
     return replace(page, slug="published", title="Beside published results", rows=rows)
 
 
-def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFrame]:
+def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.DataFrame]:
     """The laws of compute with their band, and L(N,D) at its optimum, up to the farthest target; returns their rows."""
+    lowest = float(computes.min())
     highest = max([p.compute for p in study.predictions], default=lowest)
     grid, found = np.geomspace(lowest / 1.5, highest, 80), []
     for name, kind, dash, color in (
@@ -121,7 +122,7 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
         if name == "compute_frontier":
             if (ends := mean_band(law, {"C": grid})) is not None:
                 band(figure, grid, *ends, "#000000", name="95% of the mean law")
-            at = _free(grid[20:50], [p.budget for p in study.minima.used])
+            at = _free(grid[20:50], computes)
             said = f"L ~ C<sup>−{law.fit.params['alpha_C']:.4f}</sup>"
             label(figure, at, float(law.fit.predict({"C": np.array([at])})[0]), said)
     joint = study.laws.get("chinchilla")
@@ -134,10 +135,10 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
     return found
 
 
-def _free(grid: Array, taken: Sequence[float]) -> float:
-    """Where along a grid of compute words lie farthest from points."""
-    far = [np.abs(np.log(grid / compute)) for compute in taken]
-    return float(grid[np.argmax(np.min(far, axis=0))] if far else grid[len(grid) // 2])
+def _free(grid: Array, computes: pd.Series) -> float:
+    """Where along a grid of compute words lie farthest from runs."""
+    far = np.abs(np.log(grid)[:, None] - np.log(computes.unique()))
+    return float(grid[far.min(axis=1).argmax()])
 
 
 def _add_prediction(figure: go.Figure, p: Prediction) -> None:
