@@ -1,12 +1,17 @@
 """The training curves of many runs in one file: every row of every step, as the store has it, run after run.
 
-A file is written as it is read, so that ten million rows take no more memory than those of a few runs.
+A file is written as it is read, so that ten million rows take no more memory than those of a few runs, and by a process
+of its own (``python -m dashboards.curve_export ROOT KIND``, with names of runs on its input), which waits for no fit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,8 +25,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NUMBERS = ("loss", "lr", "grad_norm", "validation_loss", "noise_scale", "grad_sq", "grad_var")
+Curve = tuple[str, "pa.Table"]  # a run, and its rows as the store has them
 CHUNK_ROWS = 200_000
 READERS, AHEAD = 2, 8  # threads, and runs that they may be ahead of the writer
+PIPE = 1 << 20  # bytes
+COMMAND = ("-m", "dashboards.curve_export")
 
 
 class Pieces:
@@ -83,55 +91,86 @@ KINDS: dict[str, tuple[Callable[[Any, Any], AbstractContextManager[Any]], str]] 
 }
 
 
+def by_a_process(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
+    """What ``stream`` gives, made by a process that ends with whoever asks.
+
+    Raises:
+        StoreError: in the midst of it, where that process fails; what it says stands on the terminal.
+    """
+    words = [sys.executable, *COMMAND, str(root), kind]
+    ends = subprocess.PIPE
+    with subprocess.Popen(words, stdin=ends, stdout=ends, pipesize=PIPE, start_new_session=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as names:  # it says below how it ended
+                names.write("\n".join(run_ids).encode())
+            while piece := os.read(process.stdout.fileno(), PIPE):
+                yield piece
+        except BaseException:  # the reader left
+            process.kill()
+            raise
+    if process.returncode:
+        raise StoreError(f"the export of curves ended with status {process.returncode}")
+
+
+def main(root: str, kind: str) -> None:
+    """The process."""
+    try:
+        with sys.stdout.buffer as sink:
+            sink.writelines(stream(Path(root), sys.stdin.read().splitlines(), kind))
+    except BrokenPipeError:  # whoever asked has left
+        os._exit(1)
+
+
 def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
     """The file in pieces; a run whose curve cannot be read is one row that has its name and no step.
 
     Args:
         kind: csv or parquet.
     """
-    import pyarrow as pa
-
-    sink, columns = Pieces(), schema()
-    with KINDS[kind][0](sink, columns) as writer:
-        held: list[pa.Table] = []
-        for table in _ahead(root, run_ids):
-            held.append(table)
-            if sum(map(len, held)) >= CHUNK_ROWS:
-                writer.write_table(pa.concat_tables(held))
+    sink = Pieces()
+    with KINDS[kind][0](sink, schema()) as writer:
+        held: list[Curve] = []
+        for curve in _ahead(root, run_ids):
+            held.append(curve)
+            if sum(len(rows) for _, rows in held) >= CHUNK_ROWS:
+                writer.write_table(_joined(held))
                 held = []
                 yield sink.taken()
         if held:
-            writer.write_table(pa.concat_tables(held))
+            writer.write_table(_joined(held))
     yield sink.taken()
 
 
-def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[pa.Table]:
-    """The curves of runs in their order, a few of them read while the one before is written."""
-    waiting: deque[Future[pa.Table]] = deque()
+def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[Curve]:
+    """The curves of runs in their order, a few of them read while those before are written."""
+    waiting: deque[Future[Curve]] = deque()
     with ThreadPoolExecutor(READERS, thread_name_prefix="curves") as pool:
         for run_id in run_ids:
-            waiting.append(pool.submit(curve, root, run_id))
+            waiting.append(pool.submit(_curve, root, run_id))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         yield from (left.result() for left in waiting)
 
 
-def curve(root: Path, run_id: str) -> pa.Table:
-    """The rows of a run in the columns of an export, one a step, in order.
-
-    Where attempts overlap, the latest one's; one row without a step where they cannot be read.
-    """
+def _curve(root: Path, run_id: str) -> Curve:
+    """The rows of a run, one a step, in order; where attempts overlap, the latest one's."""
     import pyarrow as pa
 
-    columns = schema()
     try:
         parts = [table for attempt in RunDir(root, run_id).attempts() for table in metrics.read(attempt)]
         if not parts:
-            return columns.empty_table()
-        whole = parts[0] if len(parts) == 1 else _in_order(pa.concat_tables(parts, promote_options="permissive"))
-        return _cast(whole.append_column("run_id", pa.repeat(run_id, len(whole))), columns)
+            return run_id, _unread()[:0]
+        return run_id, parts[0] if len(parts) == 1 else _in_order(pa.concat_tables(parts, promote_options="permissive"))
     except (StoreError, OSError, KeyError, ValueError, pa.ArrowException):
-        return _cast(pa.table({"run_id": [run_id]}), columns)
+        return run_id, _unread()
+
+
+def _unread() -> pa.Table:
+    """What stands for the rows of a run that cannot be read."""
+    import pyarrow as pa
+
+    return pa.table({"step": pa.nulls(1, pa.int64())})
 
 
 def _in_order(rows: pa.Table) -> pa.Table:
@@ -144,6 +183,22 @@ def _in_order(rows: pa.Table) -> pa.Table:
     return rows.take([last[step] for step in sorted(last)])
 
 
+def _joined(held: Sequence[Curve]) -> pa.Table:
+    """Curves in the columns of an export: together, for a call a column takes longer than a thousand rows of it."""
+    import numpy as np
+    import pyarrow as pa
+
+    try:
+        rows = pa.concat_tables([rows for _, rows in held], promote_options="permissive")
+        which = np.repeat(np.arange(len(held), dtype=np.int32), [len(rows) for _, rows in held])
+        names = pa.DictionaryArray.from_arrays(which, [run_id for run_id, _ in held])
+        return _cast(rows.append_column("run_id", names), schema())
+    except (KeyError, ValueError, pa.ArrowException):  # a column of one of them is none of its kind
+        if len(held) > 1:
+            return pa.concat_tables([_joined([one]) for one in held])
+        return _joined([(held[0][0], _unread())])
+
+
 def _cast(whole: pa.Table, columns: pa.Schema) -> pa.Table:
     """With all columns; what the run did not measure is empty."""
     import pyarrow as pa
@@ -154,3 +209,7 @@ def _cast(whole: pa.Table, columns: pa.Schema) -> pa.Table:
         for field in columns
     ]
     return pa.table(arrays, schema=columns)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Words of the analysis as a paper prints them: powers raised, minus and plus-minus signs; and the numbers in them."""
+"""Words of the analysis as a paper prints them: powers raised, signs and arrows; and the numbers in them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gpt3core.words import MINUS, THIN, Symbols
 _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
 _POWER = r"(?<=[\w)\]])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
+_NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
 _GREEK = {"alpha": "α", "beta": "β", "eta": "η", **{f"alpha_{of}": f"α_{of}" for of in "CNDS"}}
 # in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on
 _SAID = re.compile(
@@ -36,7 +37,11 @@ def pieces(text: str) -> list[tuple[str, bool]]:
             found.append((_greek(power.strip("()")).replace("-", MINUS), True))
         end = match.end()
     found.append((text[end:], False))
-    return [(part if raised else part.replace("+-", "±"), raised) for part, raised in found if part]
+    return [(part if raised else _signs(part), raised) for part, raised in found if part]
+
+
+def _signs(text: str) -> str:
+    return _NEGATIVE.sub(MINUS, text).replace("+-", "±").replace(" -> ", " → ")
 
 
 def _greek(text: str) -> str:

@@ -12,6 +12,7 @@ from analysis.estimation.compare import APART, CUT, SAME, SURE, Comparison, Mult
 from analysis.note import Note
 from analysis.output.documents import finite
 from gpt3core.store import files
+from gpt3core.words import Symbols
 
 Row = list[str]
 LN_BITS, SAME_BITS = -math.log(math.log(2)), 0.03  # ln of bits in a nat; losses this near to it apart are asked about
@@ -60,7 +61,7 @@ def sentences(found: Comparison) -> list[str]:
         more, less = ("B", "A") if apart > 0 else ("A", "B")
         lines.append(f"losses of {more} are {np.exp(abs(apart)):.2f} times those of {less}: bits beside nats a token?")
     if len(found.shapes) > 1:
-        lines.append(f"surface {found.law}; shapes of ln m in ln C: {_shares(found.shapes)}")
+        lines.append(Symbols(f"surface {found.law}; shapes of ln m in ln C: {_shares(found.shapes)}"))
     return [*lines, *_backtest(found), *_far(found)]
 
 

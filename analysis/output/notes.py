@@ -162,10 +162,10 @@ def _fits(study: Study) -> Iterator[Note]:
             yield Note(code=code, severity=severity, message=Symbols(message))
         elif fit.status is FitStatus.NOT_APPLICABLE and study.options.law == fit.law.name and study.ensemble:
             message = f"the parameters of law={fit.law.name} are not told, only what it predicts: {fit.reason}"
-            yield Note(code="fit-not-applicable", severity="warning", message=message)
+            yield Note(code="fit-not-applicable", severity="warning", message=Symbols(message))
         elif fit.status is FitStatus.OK and fit.share_at_optimum < FEW_STARTS:
             message = f"{fit.law.equation}: {fit.share_at_optimum:.0%} of the starts found the optimum"
-            yield Note(code="fragile-optimum", severity="info", message=message)
+            yield Note(code="fragile-optimum", severity="info", message=Symbols(message))
 
 
 def _fixed(study: Study) -> Iterator[Note]:
@@ -179,7 +179,7 @@ def _fixed(study: Study) -> Iterator[Note]:
             f"{study.options.joint.equation}: in {cost.cuts} backtests the law misses by {cost.fixed:.2%} in the mean, "
             f"and by {cost.free:.2%} with free exponents"
         )
-    yield Note(code="fixed-exponents", severity="info", message=message)
+    yield Note(code="fixed-exponents", severity="info", message=Symbols(message))
 
 
 def _predictions(study: Study) -> Iterator[Note]:
@@ -188,7 +188,7 @@ def _predictions(study: Study) -> Iterator[Note]:
         yield Note(code="no-loss", severity="info", message=message)
         return
     if study.ensemble is None:
-        yield Note(code="no-prediction", severity="warning", message=_why_nothing(study))
+        yield Note(code="no-prediction", severity="warning", message=Symbols(_why_nothing(study)))
         return
     if study.without_optimum:
         listed = ", ".join(f"{c:.3g}" for c in study.without_optimum)

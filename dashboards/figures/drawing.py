@@ -17,7 +17,7 @@ from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
 from analysis.study import Study
-from dashboards.figures.look import GREY, PAPER, faint
+from dashboards.figures.look import GREY, faint
 from dashboards.figures.style import Page, axes, log_ticks
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
@@ -199,14 +199,12 @@ def label(
     row: int | None = None,
     corner: str = "bottom left",
     color: str | None = None,
-    over: bool = False,
 ) -> None:
     """A name at a point of a line, on axes that are both logarithmic.
 
     Args:
         corner: of the text, that touches the point: "bottom left" stands above and right of it, beside a line that
             falls; "bottom right" and "top left" stand beside one that rises.
-        over: lines that come by are interrupted.
     """
     y_anchor, x_anchor = corner.split()
     figure.add_annotation(
@@ -218,7 +216,6 @@ def label(
         yanchor=y_anchor,
         xshift=-6 if x_anchor == "right" else 6,
         font={"size": 13, **({"color": color} if color else {})},
-        bgcolor=PAPER if over else None,
         **place(row),
     )
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
-from analysis.laws import allocation
+from analysis.laws import Array, allocation
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import published as overlay
@@ -47,9 +47,11 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
             text=text,
             hoverinfo="text",
         )
-    laws = _law_lines(figure, study, float(table.C.min()))
+    laws = _law_lines(figure, study, table.C)
     for p in study.predictions:
-        _add_prediction(figure, p, named=not published)
+        _add_prediction(figure, p)
+        if not published:  # where there is room for words
+            _name(figure, p, laws)
     overlay.add(figure, published)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)
     about = (
@@ -95,8 +97,9 @@ def beside_published(study: Study) -> Page:
     return replace(page, slug="published", title="Beside published results", rows=rows)
 
 
-def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFrame]:
+def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.DataFrame]:
     """The laws of compute with their band, and L(N,D) at its optimum, up to the farthest target; returns their rows."""
+    lowest = float(computes.min())
     highest = max([p.compute for p in study.predictions], default=lowest)
     grid, found = np.geomspace(lowest / 1.5, highest, 80), []
     for name, kind, dash, color in (
@@ -119,8 +122,9 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
         if name == "compute_frontier":
             if (ends := mean_band(law, {"C": grid})) is not None:
                 band(figure, grid, *ends, "#000000", name="95% of the mean law")
-            at = float(law.fit.predict({"C": grid[30:31]})[0])
-            label(figure, grid[30], at, f"L ~ C<sup>−{law.fit.params['alpha_C']:.4f}</sup>")
+            at = _free(grid[20:50], computes)
+            said = f"L ~ C<sup>−{law.fit.params['alpha_C']:.4f}</sup>"
+            label(figure, at, float(law.fit.predict({"C": np.array([at])})[0]), said)
     joint = study.laws.get("chinchilla")
     if joint is not None and joint.fit.status is FitStatus.OK:
         n, d = allocation(joint.fit.params, grid)
@@ -131,8 +135,14 @@ def _law_lines(figure: go.Figure, study: Study, lowest: float) -> list[pd.DataFr
     return found
 
 
-def _add_prediction(figure: go.Figure, p: Prediction, *, named: bool) -> None:
-    """A star, with the interval of a new run where there is one; in words too, where there is room for them."""
+def _free(grid: Array, computes: pd.Series) -> float:
+    """Where along a grid of compute words lie farthest from runs."""
+    far = np.abs(np.log(grid)[:, None] - np.log(computes.unique()))
+    return float(grid[far.min(axis=1).argmax()])
+
+
+def _add_prediction(figure: go.Figure, p: Prediction) -> None:
+    """A star, with the interval of a new run where there is one."""
     new, error, said = p.interval_new_run, None, "no calibrated interval of a new run"
     if new is not None:
         error = {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]}
@@ -147,8 +157,14 @@ def _add_prediction(figure: go.Figure, p: Prediction, *, named: bool) -> None:
         text=[f"prediction {outside(p.decades)} the data<br>loss {p.loss:.3f}<br>{said}"],
         hoverinfo="text",
     )
-    if not named:
-        return
-    inside = f" ({new[0]:.2f} to {new[1]:.2f})" if new is not None else ""
-    low, said = p.loss if new is None else new[0], printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}")
-    label(figure, p.compute, low, said, corner="top right", over=True)
+
+
+def _name(figure: go.Figure, p: Prediction, laws: Sequence[pd.DataFrame]) -> None:
+    """A prediction in words, below all lines that come by."""
+    inside = "" if p.interval_new_run is None else " ({:.2f} to {:.2f})".format(*p.interval_new_run)
+    lowest = [p.loss, *(p.interval_new_run or ())]
+    for law in laws:
+        at = np.log(law.C), law.filter(["loss", "low95"]).min(axis=1)
+        lowest.append(float(np.interp(np.log(p.compute), *at)))
+    said = printed(f"{p.loss:.2f}{inside} at {flops(p.compute)}")
+    label(figure, p.compute, min(lowest), said, corner="top right")

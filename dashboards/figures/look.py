@@ -45,8 +45,8 @@ STEPS = _steps(SCALE)
 # each colour that a figure may have, on white paper and on black: a reader's theme is put on by exchanging them
 _LINES = [
     *((GREY, "#a2a2a2"), ("#000000", "#f2f2f2")),
-    *(("#0072B2", "#4FA8E0"), ("#D55E00", "#F28C3C"), ("#009E73", "#2FC79B"), ("#CC79A7", "#E29BC4")),
-    *(("#E69F00", "#F5B93A"), ("#56B4E9", "#8CCBF2"), ("#8C564B", "#C4938A")),
+    *(("#0072B2", "#3B8EEA"), ("#D55E00", "#F28C3C"), ("#009E73", "#2FC79B"), ("#CC79A7", "#E29BC4")),
+    *(("#E69F00", "#F7C548"), ("#56B4E9", "#9BD8FF"), ("#8C564B", "#B0704F")),
 ]
 COLOURS = [
     *((PAPER, "#141414"), (INK, "#e6e6e6"), (GRID, "#303030"), (AXIS, "#909090"), ("#000", "#f4f4f4")),

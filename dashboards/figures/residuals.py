@@ -37,5 +37,5 @@ def residuals(study: Study) -> Page:
         )
     else:
         about = Symbols(f"{fit.law.equation} was not fitted: {fit.reason}.")
-    axes(figure, "training tokens", "ln measured - ln fitted")
+    axes(figure, "training tokens", "ln measured − ln fitted")
     return Page(slug="residuals", title="Residuals of L(N,D)", about=about, figure=figure, rows=rows)

@@ -25,7 +25,7 @@ from dashboards.figures.drawing import (
 )
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, behind, hover, of_size
-from gpt3core.words import flops, number
+from gpt3core.words import Symbols, flops, number
 
 SLUG, TITLE = "triptych", "Loss against size, data and compute"
 LAWS = {"N": "kaplan_n", "D": "kaplan_d", "C": "compute_frontier"}
@@ -50,7 +50,7 @@ def triptych(study: Study) -> Page:
             rows.append(_add_points(figure, study, found, variable, seen, 2 * i + 1))
     arrange(figure, _panels(study))
     _same_losses(figure, study)
-    about = (
+    about = Symbols(
         "Every run faint, coloured by size; ringed what a law was fitted to: runs that none with less of the quantity "
         "beats, or the minima of the budgets. Lines are the laws with the 95% interval of the mean law (shaded; dotted "
         f"where it is not determined), strips what they leave. {'; '.join(said)}."
@@ -132,7 +132,7 @@ def _words(found: FittedLaw, variable: str) -> str:
     scale = number(fit.params[f"{variable}_c"]).replace("e+", "e")
     doubt = f", {fit.status.value}: {fit.reason}" if fit.status is not FitStatus.OK else ""
     exponent = f"{fit.params[f'alpha_{variable}']:.4f}"
-    return f"L({variable}) = ({scale}/{variable})^{exponent}, fitted to {found.fitted_to}{doubt}"
+    return f"L({variable}) = ({scale} / {variable})^{exponent}, fitted to {found.fitted_to}{doubt}"
 
 
 def _add_points(

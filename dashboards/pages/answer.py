@@ -10,7 +10,7 @@ from dash import dcc, html
 
 from dashboards import plan, summary, typed
 from dashboards.live import Live, View
-from dashboards.pages import fewshot, gallery, inputs, laws, tables
+from dashboards.pages import fewshot, gallery, inputs, laws, runs, sweep, tables
 
 if TYPE_CHECKING:
     from analysis.output.answer import Spelt
@@ -45,8 +45,10 @@ def register(app: Any, live: Live) -> None:
         view = live.view
         picture = view.pages[0] if view.pages else None
         drawn = gallery.draw(live, PICTURE, picture, view.number, was)
+        lead, lines = _sentences(live, view)
         return (
-            *_sentences(live, view),
+            lead if view.study is not None else _none_yet(live, view),
+            lines,
             [dcc.Link(page.title, href=_href(view, page.slug)) for page in view.pages],
             *drawn,
         )
@@ -59,6 +61,15 @@ def _sentences(live: Live, view: View) -> tuple[list[Any], list[Any]]:
     paragraphs = [html.P([html.Strong([*_label(view, line), ": "]), *tables.linked(line[1], sets)]) for line in lead]
     listed = [part for line in others for part in (html.Dt(_label(view, line)), html.Dd(tables.linked(line[1], sets)))]
     return paragraphs, listed + (_next(live) if view.study is not None and view.study.predictions else [])
+
+
+def _none_yet(live: Live, view: View) -> list[Any]:
+    """Why there is no answer, and where to look until there is one."""
+    why = html.P(view.waiting[:1].upper() + view.waiting[1:])
+    if not live.root.is_dir():
+        return [why]
+    places = [part for page in (sweep, runs) for part in (" ", dcc.Link(page.TITLE, href=page.PATH))]
+    return [why, html.P(["How it goes:", *places])]
 
 
 def _next(live: Live) -> list[Any]:

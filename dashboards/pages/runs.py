@@ -297,6 +297,7 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
             why = view.problem or f"{view.unseen + view.unread:,} runs cannot be read now"
             return flask.Response(f"{why}: the file would lack runs, try again\n", 503, mimetype="text/plain")
         ids = [row.run_id for row in wanted.keep(view.rows)]
-        answer = flask.Response(curve_export.stream(live.root, ids, kind), mimetype=curve_export.KINDS[kind][1])
+        pieces, mimetype = curve_export.by_a_process(live.root, ids, kind), curve_export.KINDS[kind][1]
+        answer = flask.Response(pieces, mimetype=mimetype)
         answer.headers.set("Content-Disposition", "attachment", filename=f"curves.{kind}")
         return answer

@@ -156,7 +156,10 @@ def drawn(watched: Watched) -> list[Any]:
         parts += [html.H2(f"Met on the way ({len(met):,})"), table(("run", "what"), [[link(r), w] for r, w in met])]
     others = said.others(sweep)
     if others:
-        rows = [[other.run, other.when, other.reason] for other in others[:OTHERS]]
+        rows = [
+            [link(other.run) if other.state == "failed" else other.run, other.when, other.reason]
+            for other in others[:OTHERS]
+        ]
         rows += [[f"and {len(others) - OTHERS:,} more", "", ""]] if len(others) > OTHERS else []
         parts += [html.H2("Waiting, held or failed"), table(("run", "starts in", "why"), rows, right=("starts in",))]
     if sweep.finished:

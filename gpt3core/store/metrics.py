@@ -30,6 +30,14 @@ def write_table(path: Path, table: pa.Table, fence: files.Fence | None = None) -
     files.write_bytes(path, sink.getvalue().to_pybytes(), fence=fence)
 
 
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file, or some columns of it, by the calling thread alone."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # pandas takes five times as long, its threads a quarter more
+        return file.read(columns, use_threads=False)
+
+
 def rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
     """Some columns of a small table, a dictionary a row: by the calling thread alone, for a quick look.
 
@@ -69,7 +77,7 @@ def read(attempt: Path, columns: list[str] | None = None) -> list[pa.Table]:
         if names != _names(folder):  # a listing made while files come and go may have neither the old nor the new
             continue
         try:
-            return [_read(folder / name, columns) for name in names]
+            return [read_table(folder / name, columns) for name in names]
         except FileNotFoundError:  # made into one since the listing
             continue
     raise StoreError(f"the files of {folder} change faster than they can be read: try again")
@@ -84,7 +92,7 @@ def compact(attempt: Path, *, most: int = MOST) -> None:
     names = _names(folder)
     if len(names) < max(2, most):
         return
-    whole = pa.concat_tables([_read(folder / name) for name in names], promote_options="default")
+    whole = pa.concat_tables([read_table(folder / name) for name in names], promote_options="default")
     steps = whole["step"].to_pylist()
     last = sorted({step: row for row, step in enumerate(steps)}.items())
     whole = whole.take([row for _, row in last])
@@ -102,7 +110,7 @@ def cut(attempt: Path, step: int) -> None:
 
     folder = attempt / "metrics"
     for name in _names(folder):
-        table = _read(folder / name)
+        table = read_table(folder / name)
         left = table.filter(pc.less_equal(table["step"], step))
         if not len(left):
             (folder / name).unlink()
@@ -113,10 +121,3 @@ def cut(attempt: Path, step: int) -> None:
 def _names(folder: Path) -> list[str]:
     """In the order of their first steps; of two with one first step, what was made of several comes first."""
     return sorted(path.name for path in folder.glob("part-*.parquet"))
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # pandas takes five times as long, its threads a quarter more
-        return file.read(columns, use_threads=False)

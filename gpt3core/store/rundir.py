@@ -214,11 +214,10 @@ class RunDir:
         Raises:
             StoreError: when the file is unreadable.
         """
-        import pandas as pd
-
         path = self.evaluation_path(eval_id)
         try:
-            return pd.read_parquet(path)
+            found: pd.DataFrame = metrics.read_table(path).to_pandas()
+            return found
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -155,7 +155,7 @@ def others(sweep: Standing) -> list[Other]:
         Other(
             run=named(group.runs, group.count),
             state="waiting",
-            when=starts(group.starts, sweep.time),
+            when=starts(group.starts, sweep.time) if sweep.driver in ALIVE else "",
             reason=group.reason or "its turn comes",
         )
         for group in sweep.waiting

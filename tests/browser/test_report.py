@@ -56,6 +56,10 @@ def test_every_page_draws_offline(isolated):
             phone.wait_for_selector(".plotly .main-svg")
             assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"{slug} runs off the page"
             assert phone.locator(".nsewdrag").first.bounding_box()["width"] > 175, slug
+        paper = browser.new_page(viewport={"width": 718, "height": 1050})  # A4 within its margins
+        paper.emulate_media(media="print")
+        paper.goto((isolated / "report" / "index.html").as_uri())
+        assert paper.evaluate("document.documentElement.scrollWidth") <= 718, "else all of it is made smaller"
         assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 20, 20)"
         browser.close()
     assert errors == []

@@ -197,3 +197,12 @@ def test_the_first_page_has_the_command_that_the_terminal_prints(simulated, stud
     assert said[:3] == printed[:3] == ["python", "-m", "analysis.design"]
     assert cli.settings(DesignSettings(), said[3:]) == cli.settings(DesignSettings(), printed[3:])
     assert "answer-next" not in str(page_of_answer._sentences(live, View(number=1, answer=spelt(studied))))
+
+
+def test_a_first_page_without_an_answer_says_why_and_where_to_look(simulated, tmp_path):
+    of_store = page_of_answer._none_yet(Live(StudySettings(runs=str(simulated))), View(problem="the sweep has no runs"))
+    assert "The sweep has no runs" in str(of_store)
+    assert "href='/sweep'" in str(of_store)
+    of_table = page_of_answer._none_yet(Live(StudySettings(runs=str(tmp_path / "runs.csv"))), View())
+    assert "The laws are being fitted." in str(of_table)
+    assert "href" not in str(of_table)

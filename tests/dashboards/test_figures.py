@@ -255,4 +255,15 @@ def test_a_figure_on_linear_axes_keeps_its_labels_at_their_points(studied):
     assert [list(t.y) for t in found.data] == [list(t.y) for t in page.figure.data]
     (label,) = [a for a in found.layout.annotations if f"{studied.predictions[0].loss:.2f}" in a.text]
     assert label.x == pytest.approx(studied.predictions[0].compute)
-    assert label.y == pytest.approx(studied.predictions[0].interval_new_run[0])
+    assert label.yanchor == "top"
+    lines = [float(np.interp(label.x, t.x, t.y)) for t in found.data if t.mode == "lines" and t.fill is None]
+    bands = [y for t in found.data if t.fill == "toself" for x, y in zip(t.x, t.y, strict=True) if x == max(t.x)]
+    assert lines
+    assert bands
+    lowest = min(*lines, *bands, studied.predictions[0].interval_new_run[0])
+    assert label.y == pytest.approx(lowest), "words stand below all lines that come by"
+
+
+def test_the_name_of_the_law_stands_between_budgets(studied):
+    (name,) = [a for a in frontier(studied).figure.layout.annotations if "L ~ C" in a.text]
+    assert np.abs(name.x - np.log10(studied.everything.C)).min() > 0.2

@@ -1,22 +1,42 @@
 """The first page: numbers as a paper prints them, the answer before the tables, all of it text; and the theme."""
 
+import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from plotly.colors import hex_to_rgb
 
 from analysis.estimation.solve import FitStatus
 from analysis.laws import EXPONENT_NAMES
 from analysis.output import documents, text
 from analysis.output.answer import answer, spelt
+from analysis.output.notes import notes
 from dashboards import offline, run_list, summary, typeset
 from dashboards.figures import catalogue, look, style
+from dashboards.figures.triptych import triptych
 from dashboards.pages import tables
 from dashboards.templates import render
 from gpt3core.words import THIN, Symbols, some
 
 pytestmark = pytest.mark.xdist_group("study")
+
+
+def test_what_speaks_of_parameters_is_printed_as_symbols(studied):
+    """In notes and below figures alike; E, A and B are Latin in the paper."""
+    reason = "95% intervals: alpha (-0.1 to 0.9), E (0 to 2)"
+    laws = dict(studied.laws)
+    for name in ("chinchilla", "kaplan_n"):
+        fit = replace(laws[name].fit, status=FitStatus.NOT_APPLICABLE, reason=reason, theta=None)
+        laws[name] = replace(laws[name], fit=fit)
+    doubted = replace(studied, options=replace(studied.options, law="chinchilla"), laws=laws)
+    said = [n.message for study in (doubted, replace(doubted, ensemble=None)) for n in notes(study)]
+    said = [words for words in said if reason in words]
+    assert len(said) == 2
+    for words in (*said, triptych(doubted).about):
+        assert "α (" in "".join(text for text, _ in typeset.pieces(words)), words
 
 
 @pytest.mark.parametrize(
@@ -35,6 +55,10 @@ pytestmark = pytest.mark.xdist_group("study")
         ("(seeds of one point: alpha 0.30%, beta_D 0.20%)", "(seeds of one point: alpha 0.30%, beta_D 0.20%)"),
         ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
         ("0.5 +- 0.1", "0.5 ± 0.1"),
+        ("-4% (-0.1 to 0.9), 2026-11-29", "−4% (−0.1 to 0.9), 2026-11-29"),
+        ("0.4 -> 0.7", "0.4 → 0.7"),
+        ("L(N) = (1.9e10 / N)^0.14", "L(N) = (1.9 × 10<sup>10</sup> / N)<sup>0.14</sup>"),
+        ("a run called x-1 or -x", "a run called x-1 or -x"),
         ("n12-1e5f00aa1e22", "n12-1e5f00aa1e22"),
         ("d8-0123456789e1", "d8-0123456789e1"),
         ("<b>1e5</b>", "&lt;b&gt;10<sup>5</sup>&lt;/b&gt;"),
@@ -225,7 +249,8 @@ def test_labels_of_a_figure_have_their_powers_raised(studied):
         layout = page.figure.layout
         axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
         labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
-        assert not [label for label in labels if label and re.search(r"\d[eE][-+]?\d|\^", label)], page.slug
+        said = "".join(part for part, _ in typeset.pieces(page.about))
+        assert not [words for words in (*labels, said) if words and re.search(r"\d[eE][-+]?\d|\^", words)], page.slug
 
 
 def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):
@@ -238,6 +263,32 @@ def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studie
     for on_white, on_black in look.COLOURS:
         if len(on_white) != 4 and "0.1" not in on_white and on_white not in (look.PAPER, look.GRID):
             assert (luminance(on_black) + 0.05) / (paper + 0.05) > 3, f"{on_black} for {on_white}"
+
+
+def test_colours_of_lines_are_as_far_apart_in_the_dark_as_on_paper():
+    """By Ottosson's OKLab (2020), in which distances are those that eyes see."""
+    on = dict(look.COLOURS)
+    light = [*look.PALETTE, look.GREY]
+    nearest = [
+        min(np.linalg.norm(oklab(a) - oklab(b)) for a, b in itertools.combinations(colours, 2))
+        for colours in (light, [on[color] for color in light])
+    ]
+    assert nearest[1] >= nearest[0]
+
+
+def oklab(color):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(hex_to_rgb(color)) / 255]
+    cones = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    lab = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    return np.array(lab) @ np.cbrt(np.array(cones) @ linear)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
+import subprocess
 import threading
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -19,6 +21,7 @@ from pyarrow import parquet as pq
 
 from dashboards import curve_export, one_run, side_by_side, watch
 from gpt3core import spec as specs
+from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from gpt3core.words import duration
@@ -122,6 +125,33 @@ def test_an_export_of_a_store_that_cannot_be_read_whole_is_refused(root, monkeyp
     refused = client.get("/runs/curves.csv")
     assert refused.status_code == 503
     assert b"cannot be read now" in refused.data
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_process_of_its_own_makes_the_same_file(root, kind):
+    ids = [row.run_id for row in RunTable(root).look().rows]
+    assert b"".join(curve_export.by_a_process(root, ids, kind)) == b"".join(curve_export.stream(root, ids, kind))
+
+
+def test_a_reader_who_leaves_ends_the_process_of_the_export(root, monkeypatch):
+    started = []
+    start = subprocess.Popen
+    monkeypatch.setattr(curve_export.subprocess, "Popen", lambda *a, **k: started.append(start(*a, **k)) or started[0])
+    monkeypatch.setattr(curve_export.sys, "executable", "/bin/sh")
+    monkeypatch.setattr(curve_export, "COMMAND", ("-c", "echo begun; sleep 600"))
+    pieces = curve_export.by_a_process(root, [], "csv")
+    assert next(pieces)
+    pieces.close()
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_an_export_that_fails_is_no_whole_file(root, monkeypatch):
+    monkeypatch.setattr(curve_export.sys, "executable", "/bin/sh")
+    monkeypatch.setattr(curve_export, "COMMAND", ("-c", "echo half; exit 3"))
+    pieces = curve_export.by_a_process(root, ["x"], "csv")
+    assert next(pieces)
+    with pytest.raises(StoreError, match="ended with status 3"):
+        next(pieces)
 
 
 def test_an_export_is_sent_as_it_is_read(root, monkeypatch):
@@ -249,6 +279,7 @@ def test_a_sweep_is_drawn_with_its_reasons_as_text(midway):  # noqa: F811
     shown = str(sweep.drawn(watch.Watch(root).look("laptop")))
     for words in ("2 of 11 done", "<b>out</b> of memory", "a disk is full", "taken: ", "Running (2)", "ends in"):
         assert words in shown
+    assert "/runs?run=d8-aaaaaaaaaaaa" in shown, "a run that failed is opened by a click"
 
 
 def test_a_filter_whose_answer_a_tick_overtook_is_applied_by_the_tick(root):
