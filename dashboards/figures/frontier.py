@@ -137,7 +137,7 @@ def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.
 
 def _free(grid: Array, computes: pd.Series) -> float:
     """Where along a grid of compute words lie farthest from runs."""
-    far = np.abs(np.log(grid)[:, None] - np.log(computes.unique()))
+    far = np.abs(np.log(grid)[:, None] - np.log(computes.dropna().unique()))
     return float(grid[far.min(axis=1).argmax()])
 
 

@@ -216,7 +216,7 @@ class RunDir:
         """
         path = self.evaluation_path(eval_id)
         try:
-            found: pd.DataFrame = metrics.read_table(path).to_pandas()
+            found: pd.DataFrame = metrics.read_table(path).to_pandas(use_threads=False)
             return found
         except FileNotFoundError:
             return None
@@ -288,7 +288,7 @@ class RunDir:
             parts += tables if columns else [t.append_column("attempt", pa.array([number] * len(t))) for t in tables]
         if not parts:
             return pd.DataFrame(columns=wanted or ["step", "tokens", "loss", "lr", "grad_norm", "attempt"])
-        rows: pd.DataFrame = pa.concat_tables(parts, promote_options="default").to_pandas()
+        rows: pd.DataFrame = pa.concat_tables(parts, promote_options="default").to_pandas(use_threads=False)
         return rows.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
 
     def forget_after(self, step: int, attempt: str, number: int, columns: dict[str, list[Any]]) -> None:

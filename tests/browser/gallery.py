@@ -136,7 +136,7 @@ def _settle(page):
     for _ in range(MOST_LOOKS):
         page.wait_for_timeout(LOOK_MS)
         now = page.inner_text("main")
-        if now == before and not any(word in now for word in AT_WORK):
+        if now and now == before and not any(word in now for word in AT_WORK):
             return
         before = now
 

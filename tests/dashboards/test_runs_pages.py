@@ -280,6 +280,10 @@ def test_a_sweep_is_drawn_with_its_reasons_as_text(midway):  # noqa: F811
     for words in ("2 of 11 done", "<b>out</b> of memory", "a disk is full", "taken: ", "Running (2)", "ends in"):
         assert words in shown
     assert "/runs?run=d8-aaaaaaaaaaaa" in shown, "a run that failed is opened by a click"
+    assert any(other.when for other in said.others(standing.look(root, "laptop")) if other.state == "waiting")
+    write_status(root, pid=2**22 + 1)
+    waiting = [other for other in said.others(standing.look(root, "laptop")) if other.state == "waiting"]
+    assert {other.when for other in waiting} == {""}, "nothing starts without a driver"
 
 
 def test_a_filter_whose_answer_a_tick_overtook_is_applied_by_the_tick(root):
