@@ -24,9 +24,10 @@ def group_chars(total_chars: int, fraction: float) -> int:
 def held_out(sizes: Sequence[int], fraction: float, decided: Mapping[int, bool]) -> set[int]:
     """Which groups are held out, by their numbers, given every group's bytes of text in the order of their draws.
 
-    A group of more than twice the share cannot bring it nearer and stays in the training text. One that would overshoot
-    is taken if the share is nearer with it than without, and passed over else. Of two groups or more neither side is
-    empty, as far as it is not decided.
+    A group of more than half the share stays in the training text where there are enough smaller ones: a loss is to be
+    measured on several. Where there are not, one of more than twice the share does, for it cannot bring it nearer. One
+    that would overshoot is taken if the share is nearer with it than without, and passed over else. Of two groups or
+    more neither side is empty, as far as it is not decided.
 
     Args:
         decided: of some groups, whether they are held out.
@@ -34,7 +35,9 @@ def held_out(sizes: Sequence[int], fraction: float, decided: Mapping[int, bool])
     chosen = {n for n, side in decided.items() if side}
     free = [n for n in range(len(sizes)) if n not in decided]
     target, size = fraction * sum(sizes), sum(sizes[n] for n in chosen)
-    small = [n for n in free if sizes[n] <= 2 * target]
+    small = [n for n in free if sizes[n] <= target / 2]
+    if size + sum(sizes[n] for n in small) < target:
+        small = [n for n in free if sizes[n] <= 2 * target]
     if free and not small and not chosen:
         small = [min(free, key=lambda n: sizes[n])]
     kept = 0 if len(chosen) < len(decided) else 1  # one must stay in the training text
