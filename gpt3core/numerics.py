@@ -9,7 +9,8 @@ PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 WIDE = "wide"
 BUILT = ("native", WIDE)  # kernels with functions in C: they cannot be compiled, and their attention drops nothing
 KERNELS = (AUTO, "softmax", "sdpa", *BUILT)
-COMPILES = (AUTO, "none", "blocks")  # blocks: one by one, by torch.compile
+COMPILED = ("blocks", "all")  # by torch.compile: blocks one by one; these, and what the loss does to logits
+COMPILES = (AUTO, "none", *COMPILED)
 
 
 @dataclass(frozen=True, kw_only=True)

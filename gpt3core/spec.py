@@ -21,7 +21,7 @@ from gpt3core.labelled import LabelledSpec
 from gpt3core.model import registry
 from gpt3core.model.architecture import ADDED as ADDED
 from gpt3core.model.architecture import ModelSpec
-from gpt3core.numerics import AUTO, BUILT, COMPILES, KERNELS, PRECISIONS, WIDE
+from gpt3core.numerics import AUTO, BUILT, COMPILED, COMPILES, KERNELS, PRECISIONS, WIDE
 from gpt3core.options import Options
 from gpt3core.ramp import Ramp
 
@@ -135,7 +135,7 @@ class RunSpec:
     seed: int = 0
     precision: str = AUTO  # what was asked for: "auto" stays "auto"
     kernel: str = AUTO
-    compile: str = field(default=AUTO, metadata=ADDED)  # none | blocks
+    compile: str = field(default=AUTO, metadata=ADDED)  # none | blocks | all
     anomaly: AnomalySpec = field(default=AnomalySpec(), metadata=ADDED)
     trainer_version: int = TRAINER_VERSION
     budget_flops: float | None = field(default=None, metadata=LABEL)
@@ -167,17 +167,17 @@ class RunSpec:
 
     def _check_together(self) -> None:
         """Refuse what does not go together."""
-        if self.kernel in BUILT and self.compile == "blocks":
+        if self.kernel in BUILT and self.compile in COMPILED:
             raise ValueError(f"kernel={self.kernel!r} is compiled already: give compile=none, or another kernel")
         if self.kernel == WIDE and self.precision not in (AUTO, "fp32"):
             raise ValueError(
                 f"kernel={self.kernel} with precision={self.precision}: its products are of fp32; give precision=fp32 "
                 "or auto, or another kernel"
             )
-        if self.compile == "blocks" and self.options.drops:
+        if self.compile in COMPILED and self.options.drops:
             raise ValueError(
-                "compile='blocks' with dropout: masks are drawn by the numbers of sequences, which every step would "
-                "compile anew; leave compile at auto, or dropout out"
+                f"compile={self.compile!r} with dropout: masks are drawn by the numbers of sequences, which every step "
+                "would compile anew; leave compile at auto, or dropout out"
             )
         if self.noise_scale_every and self.precision == "fp16":
             raise ValueError(
@@ -189,8 +189,8 @@ class RunSpec:
                 f"kernel={self.kernel}, options.attention_dropout={self.options.attention_dropout}: its attention "
                 "drops nothing; give kernel=softmax, sdpa or auto, or options.dropout alone"
             )
-        if self.model.document_end is not None and (self.options.attention_dropout or self.compile == "blocks"):
-            key = "compile='blocks'" if self.compile == "blocks" else "options.attention_dropout"
+        if self.model.document_end is not None and (self.options.attention_dropout or self.compile in COMPILED):
+            key = f"compile={self.compile!r}" if self.compile in COMPILED else "options.attention_dropout"
             raise ValueError(
                 f"model.document_end={self.model.document_end} with {key}: attention that is compiled, or drops "
                 "probabilities, does not tell documents apart; leave one of them out"

@@ -100,7 +100,7 @@ class Head(nn.Module):
 
     # set from outside
     smoothing = 0.0  # of labels in training (``losses``)
-    compiled = False  # whether a GPU has what the loss does to logits compiled
+    compiled = False  # whether what the loss does to logits is, in training
 
     def __init__(self, weight: Tensor, kernel: str) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Head(nn.Module):
             *(hidden.flatten(0, 1), self.weight, targets.flatten(), counts),
             built=self.built,
             wide=self.wide,
-            compiled=self.compiled and hidden.is_cuda,
+            compiled=self.compiled,
             smoothing=self.smoothing,
         )
 

@@ -14,11 +14,13 @@ from gpt3core.data.cache import cache_folder
 from gpt3core.model.architecture import Cuts
 
 
-def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
+def compile_blocks(model: nn.Module, cuts: Cuts, *, loss: bool = False) -> None:
     """Have each block of a model compiled at its first pass that trains; other passes have it as it is.
 
-    On a GPU what the loss does to logits is compiled too, where the head is whole. What is compiled is kept on disk,
-    for all runs of a machine: the next process pays for the tracing only.
+    What is compiled is kept on disk, for all runs of a machine: the next process pays for the tracing only.
+
+    Args:
+        loss: whether what the loss does to logits is compiled too.
     """
     import torch._inductor.config as inductor
 
@@ -31,8 +33,7 @@ def compile_blocks(model: nn.Module, cuts: Cuts) -> None:
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     for block in getattr(model, cuts.layers).values():
         block.forward = _where_it_trains(block.forward)
-    if (head := getattr(model, cuts.head, None)) is not None:
-        head.compiled = True
+    model.get_submodule(cuts.head).compiled = loss  # type: ignore[assignment]
 
 
 def begin() -> None:

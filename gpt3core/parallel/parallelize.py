@@ -21,6 +21,7 @@ from gpt3core.model import classifier, registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.model.dropout import Dropout, install
 from gpt3core.model.parameters import tie
+from gpt3core.numerics import COMPILED
 from gpt3core.options import Options
 from gpt3core.parallel.mesh import Mesh, explained
 from gpt3core.train.objective import Examples, Loss, loss_sum, model_loss_sum, smoothed
@@ -88,7 +89,7 @@ def parallelize(
     kernel: str,
     device: str,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    compiled: bool = False,
+    compiled: str = "none",
     options: Options = PLAIN,
     seed: int = 0,
     labelled: LabelledSpec | None = None,
@@ -98,7 +99,7 @@ def parallelize(
     Args:
         kernel: of the attention.
         autocast: what a forward pass runs in.
-        compiled: whether blocks are compiled.
+        compiled: "none", or which of COMPILED.
         options, seed: what is added to GPT-3's training, and what it draws by.
         labelled: what a classifier is put on the model for, if anything.
     """
@@ -129,22 +130,22 @@ def parallelize(
     return _held(spec, mesh, model, stages, autocast, options, dropout)
 
 
-def _compile(model: nn.Module, cuts: Cuts, device: str, blocks: bool) -> None:
+def _compile(model: nn.Module, cuts: Cuts, device: str, what: str) -> None:
     """Have a model's blocks compiled, if they are to be; a GPU compiles attention in any case."""
-    if blocks or device == "cuda":
+    if what in COMPILED or device == "cuda":
         from gpt3core.parallel import compiled as compiling
 
-        if blocks:
-            compiling.compile_blocks(model, cuts)
+        if what in COMPILED:
+            compiling.compile_blocks(model, cuts, loss=what == "all")
         else:
             compiling.begin()
 
 
-def _give_memory(model: nn.Module, cuts: Cuts, device: str, compiled: bool) -> None:
+def _give_memory(model: nn.Module, cuts: Cuts, device: str, compiled: str) -> None:
     """Put a model that was built without memory on a device, with what compiled code only reads there."""
     model.to_empty(device=device)
     tie(model)
-    if compiled and device == "cuda":
+    if compiled in COMPILED and device == "cuda":
         for block in getattr(model, cuts.layers).values():
             block.get_submodule(cuts.attention).prepare(torch.device(device))
 

@@ -16,7 +16,7 @@ import torch
 from gpt3core import costs
 from gpt3core.data.cache import cache_folder
 from gpt3core.model import registry
-from gpt3core.numerics import AUTO, BUILT, Numerics
+from gpt3core.numerics import AUTO, BUILT, COMPILED, Numerics
 from gpt3core.parallel.compiled import compile_blocks
 from gpt3core.parallel.layout import Layout
 from gpt3core.spec import TRAINER_VERSION, RunSpec
@@ -31,7 +31,7 @@ CORE_FLOPS = 2e11  # a second of one thread, at most: so a run's shortest time i
 def choose(
     spec: RunSpec, numerics: Numerics, device: str, threads: int = 1, layout: Layout | None = None
 ) -> tuple[Numerics, str]:
-    """How a run is compiled ("none" or "blocks"), and its numerics, whose kernel is then one that can be.
+    """How a run is compiled ("none", "blocks" or "all"), and its numerics, whose kernel is then one that can be.
 
     Raises:
         ValueError: where what is asked for cannot be had.
@@ -39,14 +39,14 @@ def choose(
     layout = layout or Layout()
     if spec.compile == "none":
         return numerics, "none"
-    if spec.compile == "blocks":
-        require(device, layout)
-        return numerics, "blocks"
+    if spec.compile in COMPILED:
+        require(spec.compile, device, layout)
+        return numerics, spec.compile
     alone = not spec.options.drops and spec.model.document_end is None  # with these it has not been tried
     if not (alone and layout.compilable and possible(device)):
         return numerics, "none"
     if device != "cpu":
-        return numerics, "blocks"
+        return numerics, "all"
     if costs.train_flops(spec.model, spec.tokens) < LEAST_SECONDS * threads * CORE_FLOPS:
         return numerics, "none"
     other = numerics
@@ -57,7 +57,7 @@ def choose(
     (_, plain), (once, compiled) = _timed(spec, numerics, device), _timed(spec, other, device, compile_too=True)
     passes = spec.tokens / 1024
     pays = once + passes * compiled < timing.GAIN * passes * plain
-    return (other, "blocks") if pays else (numerics, "none")
+    return (other, "all") if pays else (numerics, "none")
 
 
 def possible(device: str) -> bool:
@@ -69,7 +69,7 @@ def possible(device: str) -> bool:
     return bool(has_triton())
 
 
-def require(device: str, layout: Layout) -> None:
+def require(asked: str, device: str, layout: Layout) -> None:
     """Refuse to compile where that cannot be done, or has not been tried.
 
     Raises:
@@ -77,24 +77,26 @@ def require(device: str, layout: Layout) -> None:
     """
     if not layout.compilable:
         raise ValueError(
-            f"compile=blocks: blocks cut by tensor, pipeline or context parallelism ({layout.describe()}) are not "
+            f"compile={asked}: blocks cut by tensor, pipeline or context parallelism ({layout.describe()}) are not "
             "compiled; leave compile at auto, or cut the run by data only"
         )
     if not possible(device):
         needed = f"a C++ compiler ({', '.join(COMPILERS)})" if device == "cpu" else "Triton"
-        raise ValueError(f"compile=blocks needs {needed}, and there is none here: install it, or leave compile at auto")
+        raise ValueError(
+            f"compile={asked} needs {needed}, and there is none here: install it, or leave compile at auto"
+        )
 
 
 def _timed(spec: RunSpec, numerics: Numerics, device: str, *, compile_too: bool = False) -> tuple[float, float]:
     """Seconds of all that is done once, and of a pass over about 1,024 tokens: timed once a machine."""
     model, cuts = spec.model, registry.of(spec.model).cuts
     here = timing.machine(device), torch.get_num_threads(), torch.__version__, TRAINER_VERSION
-    key = hashlib.sha256(repr((here, model, numerics, compile_too)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((here, model, numerics, "all" if compile_too else "none")).encode()).hexdigest()[:16]
     remembered = cache_folder() / "compiling" / f"{key}.json"
     if remembered.exists():
         found = files.read_json(remembered)
         return found["once"], found["seconds"]
-    changed = (lambda network: compile_blocks(network, cuts)) if compile_too else (lambda _: None)
+    changed = (lambda network: compile_blocks(network, cuts, loss=True)) if compile_too else (lambda _: None)
     first, *others = timing.pass_seconds(model, numerics, device, changed)
     seconds = statistics.median(others)
     files.make_folder(remembered.parent)

@@ -157,7 +157,7 @@ class Trainer:
     def _built(self) -> Held:
         """What this rank holds of the model, its weights not yet drawn."""
         autocast = functools.partial(timing.autocast, self.numerics, self.device)
-        how: dict[str, Any] = {"kernel": self.numerics.kernel, "compiled": self.compile == "blocks"}
+        how: dict[str, Any] = {"kernel": self.numerics.kernel, "compiled": self.compile}
         how |= {"options": self.spec.options, "seed": self.spec.seed, "labelled": self.spec.labelled}
         return parallelize(self.spec.model, self.mesh, device=self.device, autocast=autocast, **how)
 

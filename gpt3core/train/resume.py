@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gpt3core.errors import StoreError
-from gpt3core.numerics import AUTO, COMPILES, KERNELS, PRECISIONS, Numerics
+from gpt3core.numerics import AUTO, COMPILED, COMPILES, KERNELS, PRECISIONS, Numerics
 from gpt3core.parallel.layout import halved, largest_divisor
 from gpt3core.parallel.memory import micro_batch, require_room
 from gpt3core.parallel.mesh import Mesh
@@ -103,7 +103,7 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
 
     What is compiled stays so where the layout allows it: another one has other last bits in any case.
     """
-    if chosen["compile"] == "blocks" and not mesh.layout.compilable:
+    if chosen["compile"] in COMPILED and not mesh.layout.compilable:
         chosen = {**chosen, "compile": "none"}
     words: dict[str, Any] = {
         "sequences": max(1, spec.optim.ramp.start // spec.model.n_ctx),  # later batches are multiples of the first
@@ -118,7 +118,7 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
         size = chosen["micro_batch"]
     else:
         size = max(1, micro_batch(spec.model, mesh.layout, **words) * spec.model.n_ctx // spec.unit_tokens)
-        if chosen["compile"] == "blocks" and spec.optim.ramp_start:  # each number of rows would be compiled for itself
+        if chosen["compile"] in COMPILED and spec.optim.ramp_start:  # each number of rows would be compiled for itself
             size = largest_divisor(max(1, spec.optim.ramp.start // spec.unit_tokens // mesh.layout.data), size)
     if (more := halvings - chosen.get("halvings", 0)) > 0:
         rows = spec.optim.batch_tokens // spec.unit_tokens // mesh.layout.data  # a replica has no more at a time

@@ -21,7 +21,7 @@ from torch import nn
 from gpt3core.data.cache import cache_folder
 from gpt3core.model import native, products, registry
 from gpt3core.model.architecture import ModelSpec
-from gpt3core.numerics import AUTO, BUILT, CANDIDATES, WIDE, Numerics
+from gpt3core.numerics import AUTO, BUILT, CANDIDATES, COMPILED, WIDE, Numerics
 from gpt3core.spec import TRAINER_VERSION, RunSpec
 from gpt3core.store import files
 from gpt3core.train.objective import model_loss_sum, next_token
@@ -89,7 +89,7 @@ def choose(
 
 def excluded(spec: RunSpec) -> set[str]:
     """Kernels that a run is not trained with: some have no dropout, and some cannot be compiled."""
-    return {*spec.options.without_kernels, *(BUILT if spec.compile == "blocks" else ())}
+    return {*spec.options.without_kernels, *(BUILT if spec.compile in COMPILED else ())}
 
 
 def possible(numerics: Numerics, device: str) -> bool:

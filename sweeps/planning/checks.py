@@ -13,7 +13,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import INSTRUCTED
 from gpt3core.hints import nearest
 from gpt3core.model import patterns
-from gpt3core.numerics import BUILT
+from gpt3core.numerics import BUILT, COMPILED
 from gpt3core.parallel.layout import Layout, noise_scale_problem
 from gpt3core.spec import DECAYS, PRETRAINING, RunSpec
 from gpt3core.store import sweepdir
@@ -281,10 +281,10 @@ def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
         if estimate.pins(own.placement) or recipe.family == "gpt3":
             if workers > 1 or recipe.family != "gpt3":
                 cut = estimate.layout_of(run, own)
-                if recipe.compile == "blocks" and not cut.compilable:
+                if recipe.compile in COMPILED and not cut.compilable:
                     raise UsageError(
-                        f"compile=blocks: {run.run_id} is cut by {cut.describe()}, and blocks that tensor, pipeline or "
-                        "context parallelism cuts are not compiled; leave compile at auto"
+                        f"compile={recipe.compile}: {run.run_id} is cut by {cut.describe()}, and blocks that tensor, "
+                        "pipeline or context parallelism cuts are not compiled; leave compile at auto"
                     )
         elif sequences % workers:
             raise UsageError(

@@ -167,7 +167,7 @@ class Recipe:
     prune: Prune = field(default_factory=Prune)
     precision: str = "auto"  # auto | fp32 | bf16 | fp16 (with a loss scale; never by auto)
     kernel: str = "auto"  # auto | softmax | sdpa | native | wide
-    compile: str = "auto"  # auto | none | blocks: torch.compile, where it pays within the run
+    compile: str = "auto"  # auto | none | blocks | all (blocks and loss): torch.compile, where it pays within the run
     anomaly: Anomaly = field(default_factory=Anomaly)
     train: Train = field(default_factory=Train)
     data: Data = field(default_factory=Data)

@@ -7,7 +7,7 @@ A step is forward, backward, clip to 1 and fused AdamW over the same random toke
 Arms take turns, a step each, for so many CPU-seconds an arm; medians of tokens per CPU-second are printed, with their
 ratio to the best peer of the same mode (eager or compiled) and allocator settings. ``plain`` is nanoGPT's shape written
 here with torch modules: pre-LayerNorm, learned positions, erf GELU, SDPA, tied head, F.cross_entropy; all its layers
-dense. Ours has GPT-3's alternation, its loss in fp32; compiled it is what ``compile=blocks`` does, and peers are
+dense. Ours has GPT-3's alternation, its loss in fp32; compiled it is what ``compile=all`` does, and peers are
 compiled whole. The allocator's settings (``settle_process``) hold for a process: --as-run times the peers without them,
 before all else, as people run them. Without bf16 products in the processor its rows are in short form (a step an arm
 after the first), and no target is held to them. litgpt and transformers take part where installed (``make peers``).
@@ -223,7 +223,7 @@ def compiled(build: Callable[[], nn.Module]) -> nn.Module:
     """A peer compiled whole, or ours by its blocks."""
     model = build()
     if isinstance(model, Ours):
-        compile_blocks(model.model, ENTRY.cuts)
+        compile_blocks(model.model, ENTRY.cuts, loss=True)
         return model
     return torch.compile(model)  # type: ignore[return-value]
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gpt3core import run as runs
 from gpt3core.errors import UsageError
-from gpt3core.model import attention, registry
+from gpt3core.model import attention, losses, registry
 from gpt3core.model.gpt import Attention
 from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
@@ -43,19 +43,24 @@ def traced(monkeypatch):
     here = functools.partial(torch.compile, backend=backend)
     monkeypatch.setattr(compiled.torch, "compile", here)
     torch._dynamo.reset()
-    return count
+    losses._compiled_rows.cache_clear()
+    yield count
+    losses._compiled_rows.cache_clear()
 
 
 @pytest.mark.soak
-def test_a_run_that_asks_for_compiled_blocks_has_their_graphs_alone_and_keeps_them(tiny_run, isolated, traced):
-    spec = replace(tiny_run, compile="blocks", model=replace(tiny_run.model, n_layer=4))
+@pytest.mark.parametrize(("how", "graphs"), [("blocks", 2), ("all", 3)])
+def test_a_run_that_asks_for_it_has_the_graphs_of_its_blocks_and_loss_and_keeps_them(
+    tiny_run, isolated, traced, how, graphs
+):
+    spec = replace(tiny_run, compile=how, model=replace(tiny_run.model, n_layer=4))
     folder = stopped(spec, isolated, 3)
-    assert files.read_object(folder.path / "numerics.json")["compile"] == "blocks"
-    assert len(traced) == 2, "dense and banded: equal blocks share one, and nothing breaks one"
-    assert run(spec, isolated)["compile"] == "blocks"
-    assert len(traced) <= 4, "evaluation has none"
+    assert files.read_object(folder.path / "numerics.json")["compile"] == how
+    assert len(traced) == graphs, "dense and banded: equal blocks share one, and nothing breaks one"
+    assert run(spec, isolated)["compile"] == how
+    assert len(traced) <= 2 * graphs, "evaluation has none"
     events = [event for attempt in folder.attempts() for event in files.read_lines(attempt / "events.jsonl")]
-    assert [event["compile"] for event in events if event["event"] == "start"] == ["blocks", "blocks"]
+    assert [event["compile"] for event in events if event["event"] == "start"] == [how, how]
     plain = replace(spec, compile="none")
     run(plain, isolated)
     assert weights(isolated, spec) == weights(isolated, plain)
@@ -133,8 +138,9 @@ def test_what_is_asked_for_is_hashed_and_its_default_is_not(tiny_run):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"compile": "whole"}, "compile='whole': allowed are auto, none, blocks"),
+        ({"compile": "whole"}, "compile='whole': allowed are auto, none, blocks, all"),
         ({"compile": "blocks", "kernel": "native"}, "give compile=none, or another kernel"),
+        ({"compile": "all", "kernel": "native"}, "give compile=none, or another kernel"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(tiny_run, fields, words):
@@ -181,7 +187,7 @@ class Timed:
     ("passes", "plain", "once", "chosen"),
     [
         (1_000, 1.0, 0.0, "none"),  # too short to be tried
-        (20_000_000, 1.0, 60.0, "blocks"),
+        (20_000_000, 1.0, 60.0, "all"),
         (20_000_000, 1.0, 60.0 + 0.3 * 20_000_000, "none"),  # a compilation that would eat its gain
         (20_000_000, 0.72, 60.0, "none"),  # no gain to speak of
     ],
@@ -196,7 +202,7 @@ def test_auto_compiles_on_a_cpu_where_it_pays_within_the_run(
     native = Numerics(precision="fp32", kernel="native")
     numerics, how = compiling.choose(spec, native, "cpu")
     assert how == chosen
-    assert numerics == (SOFTMAX if chosen == "blocks" else native)
+    assert numerics == (SOFTMAX if chosen == "all" else native)
     assert machine.calls == ([] if passes == 1_000 else [("native", False), ("softmax", True)])
     assert compiling.choose(spec, native, "cpu") == (numerics, how)
     assert len(machine.calls) in (0, 2), "timed once a machine"

@@ -264,7 +264,9 @@ def _compiled(rank, size, address, spec):
     with mesh.joined(rank, size, address, "cpu", layout=Layout(data=2, shard=2, recompute="full")) as here:
         found = {}
         for name, place, compiled in (("plain", mesh.Mesh(), False), ("cut", here, True)):
-            held = parallelize(spec.model, place, kernel="softmax", device="cpu", compiled=compiled)
+            held = parallelize(
+                spec.model, place, kernel="softmax", device="cpu", compiled="all" if compiled else "none"
+            )
             held.model.init_weights(0, part_of)
             held.backward(examples, 1.0)
             gradients = {n: p.grad for n, p in parameters.named(held.model)}
