@@ -18,7 +18,7 @@ WHOLE = 1 - EPSILON
 Taken = list[tuple[int, float]]  # of one node's devices: which, and how much of it
 Held = tuple[float, Resources, Allocation, Mapping[str, Taken]]  # until when, of what shape, where, on which devices
 Scope = tuple[Resources, str, str]  # shape of a worker, accelerator, label of the rack
-Room = tuple[int, int]  # of a node: its rank, the lowest first, and how many workers it could take
+RANK = 1 << 40  # a node's room is how many workers it could take, and so much more for each rank that it comes later
 
 
 class Free:
@@ -117,31 +117,32 @@ class _Rack:
 
     __slots__ = ("counts", "first", "heaps", "room")
 
-    def __init__(self, room: dict[str, Room]) -> None:
+    def __init__(self, room: dict[str, int]) -> None:
         self.room, self.first = room, min(room)
-        self.counts: dict[Room, int] = {}  # room -> nodes
+        self.counts: dict[int, int] = {}  # room -> nodes
         for one in room.values():
             self.counts[one] = self.counts.get(one, 0) + 1
-        self.heaps: dict[Room, list[tuple[float, float, str]]] = {}  # as asked for; may hold entries that are past
+        self.heaps: dict[int, list[tuple[float, float, str]]] = {}  # of rooms asked for; may hold entries that are past
 
     def able(self, share: int, rank: float = math.inf) -> int:
         """How many nodes, of a rank at most, could take so many workers."""
         able = 0
-        for (its, room), nodes in self.counts.items():
-            if room >= share and its <= rank:
+        for room, nodes in self.counts.items():
+            if room % RANK >= share and room // RANK <= rank:
                 able += nodes
         return able
 
     def rank(self, share: int, count: int) -> int | None:
         """The lowest up to which so many nodes could take so many workers; None where there are too few."""
-        ranks = sorted({its for its, _ in self.counts})
+        ranks = sorted({room // RANK for room in self.counts})
         return next((rank for rank in ranks if self.able(share, rank) >= count), None)
 
     def fullest(self, share: int, count: int) -> list[str]:
         """So many nodes that could take so many workers, by rank, those with the least room first, then by name."""
-        by_room: dict[Room, list[str]] = {}
+        able = {room for room, nodes in self.counts.items() if nodes and room % RANK >= share}
+        by_room: dict[int, list[str]] = {}
         for name, room in self.room.items():
-            if room[1] >= share:
+            if room in able:
                 by_room.setdefault(room, []).append(name)
         found: list[str] = []
         for room in sorted(by_room):
@@ -152,7 +153,7 @@ class _Rack:
         """A node has room for so many now."""
         before = self.room[name]
         self.counts[before] -= 1
-        self.room[name] = room = before[0], workers
+        self.room[name] = room = before - before % RANK + workers
         self.counts[room] = self.counts.get(room, 0) + 1
 
 
@@ -220,7 +221,7 @@ class Capacity:
 
     @staticmethod
     def _share(rack: _Rack, kind: Kind) -> int | None:
-        most = max((room for (_, room), n in rack.counts.items() if n), default=0)
+        most = max((room % RANK for room, n in rack.counts.items() if n), default=0)
         if most >= kind.workers:
             return kind.workers
         for share in range(most - most % kind.together, 0, -kind.together):
@@ -233,16 +234,16 @@ class Capacity:
         count, found = kind.workers // share, []
         for rack in self._racks(kind):
             if count == 1:
-                room = min((room for room, n in rack.counts.items() if n and room[1] >= share), default=None)
+                room = min((room for room, n in rack.counts.items() if n and room % RANK >= share), default=None)
                 if room is not None:
-                    found.append(((*room, *self._fullest(rack, room)), rack))
+                    found.append(((room, *self._fullest(rack, room)), rack))
             elif (rank := rack.rank(share, count)) is not None:
-                found.append(((rank, rack.able(share), 0.0, 0.0, rack.first), rack))
+                found.append(((rank * RANK + rack.able(share), 0.0, 0.0, rack.first), rack))
         if not found:
             return None
         best, rack = min(found, key=lambda one: one[0])
         if count == 1:
-            return {best[-1]: share}
+            return {best[3]: share}
         return dict.fromkeys(rack.fullest(share, count), share)
 
     def earliest(self, kind: Kind, share: int, held: Sequence[Held], now: float) -> float:
@@ -257,7 +258,7 @@ class Capacity:
         count, shape = kind.workers // share, kind.worker
         racks = {id(rack): rack.able(share) for rack in self._racks(kind)}
         of = self._scopes[kind.worker, kind.accelerator, kind.rack][1]
-        short = {name: id(rack) for name, rack in of.items() if rack.room[name][1] < share}
+        short = {name: id(rack) for name, rack in of.items() if rack.room[name] % RANK < share}
         self._scopes = {}  # nodes change below without being looked at again
         free, enough = self.free, False
         for i, (ends, worker, allocation, taken) in enumerate(held):
@@ -275,7 +276,7 @@ class Capacity:
     def _racks(self, kind: Kind) -> list[_Rack]:
         scope = kind.worker, kind.accelerator, kind.rack
         if scope not in self._scopes:
-            shape, rooms = kind.worker, dict[tuple[bool, str], dict[str, Room]]()
+            shape, rooms = kind.worker, dict[tuple[bool, str], dict[str, int]]()
             known = self._rooms(shape)
             for node in self.nodes:
                 if kind.accelerator and node.labels.get(ACCELERATOR) != kind.accelerator:
@@ -284,8 +285,8 @@ class Capacity:
                 if where not in rooms:
                     rooms[where] = {}
                 name = node.name
-                room = known[name].room[name][1] if name in known else self.free[name].workers(shape)
-                rooms[where][name] = self.rank(node, kind), room
+                room = known[name].room[name] % RANK if name in known else self.free[name].workers(shape)
+                rooms[where][name] = RANK * self.rank(node, kind) + room
             racks = [_Rack(room) for room in rooms.values()]
             self._scopes[scope] = racks, {name: rack for rack in racks for name in rack.room}
         return self._scopes[scope][0]
@@ -293,9 +294,8 @@ class Capacity:
     def rank(self, node: Node, kind: Kind) -> int:
         """How late a node comes for a kind: the later, the more others need what it does not."""
         rank = 0 if kind.worker.gpus or not node.total.gpus else len(self.wanted) + 1
-        accelerator = node.labels.get(ACCELERATOR)
-        if not kind.accelerator and accelerator in self.wanted:
-            rank += 1 + self.wanted.index(accelerator)
+        if self.wanted and not kind.accelerator and (gpu := node.labels.get(ACCELERATOR)) in self.wanted:
+            rank += 1 + self.wanted.index(gpu)
         return rank
 
     def _rooms(self, shape: Resources) -> Mapping[str, _Rack]:
@@ -306,7 +306,7 @@ class Capacity:
         free = self.free[name]
         return sum(free.devices), free.cpus, name
 
-    def _fullest(self, rack: _Rack, room: Room) -> tuple[float, float, str]:
+    def _fullest(self, rack: _Rack, room: int) -> tuple[float, float, str]:
         """Of the nodes with that room, the one with the least left."""
         if room not in rack.heaps:
             rack.heaps[room] = [self._fullness(name) for name, its in rack.room.items() if its == room]
