@@ -218,6 +218,9 @@ def test_held_out_text_is_not_trained_on_and_the_recorded_figures_hold(monkeypat
     train, validation = ({hash(g) for text in side for g in grams(text)} for side in sides("starter", "gpt2:1024"))
     assert len(train & validation) / len(validation) < 0.005
     made = shards.prepare(starter_spec())
+    held = {document["text"] for document in made.validation_documents}
+    works = {record.group for record in packages.records("literature") if record.text in held}
+    assert len(works) > 2, "a loss of literature is of several works"
     assert sum(made.total("documents").values()) == estimated.documents
     assert sum(made.total("bytes").values()) == estimated.bytes
     assert set(made.sources) == set(estimated.sources)
