@@ -230,5 +230,5 @@ def test_held_out_text_is_not_trained_on_and_the_recorded_figures_hold(monkeypat
         assert sum(source.bytes.values()) == facts.STARTER_BYTES[name]
         assert sum(source.tokens.values()) == facts.STARTER_TOKENS[1024][name] + facts.STARTER_DOCUMENTS[name]
         assert source.tokens["train"] == pytest.approx(own.train_tokens, rel=0.01)
-        assert source.tokens["validation"] == pytest.approx(own.validation_tokens, rel=0.1)
+        assert source.tokens["validation"] == pytest.approx(own.validation_tokens, rel=0.15)  # of whole works
         assert source.weight == pytest.approx(own.weight, rel=0.01)
