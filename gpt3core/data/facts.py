@@ -187,7 +187,7 @@ def _weighed(tokens: Mapping[str, tuple[int, int]], spec: DataSpec) -> dict[str,
 
 
 def _starter(spec: DataSpec) -> TextFacts:
-    """Of the starter corpus, whether it is fetched or not: the share held out is met to about a percent of it."""
+    """Of the starter corpus, fetched or not: the share held out is met to a percent, of literature to an eighth."""
     share, tokens = spec.validation_fraction, {}
     for name, documents in STARTER_DOCUMENTS.items():
         count = _starter_tokens(name, spec.tokenizer) + documents

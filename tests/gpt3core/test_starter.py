@@ -218,6 +218,9 @@ def test_held_out_text_is_not_trained_on_and_the_recorded_figures_hold(monkeypat
     train, validation = ({hash(g) for text in side for g in grams(text)} for side in sides("starter", "gpt2:1024"))
     assert len(train & validation) / len(validation) < 0.005
     made = shards.prepare(starter_spec())
+    held = {document["text"] for document in made.validation_documents}
+    works = {record.group for record in packages.records("literature") if record.text in held}
+    assert len(works) > 2, "a loss of literature is of several works"
     assert sum(made.total("documents").values()) == estimated.documents
     assert sum(made.total("bytes").values()) == estimated.bytes
     assert set(made.sources) == set(estimated.sources)
@@ -227,5 +230,5 @@ def test_held_out_text_is_not_trained_on_and_the_recorded_figures_hold(monkeypat
         assert sum(source.bytes.values()) == facts.STARTER_BYTES[name]
         assert sum(source.tokens.values()) == facts.STARTER_TOKENS[1024][name] + facts.STARTER_DOCUMENTS[name]
         assert source.tokens["train"] == pytest.approx(own.train_tokens, rel=0.01)
-        assert source.tokens["validation"] == pytest.approx(own.validation_tokens, rel=0.1)
+        assert source.tokens["validation"] == pytest.approx(own.validation_tokens, rel=0.15)  # of whole works
         assert source.weight == pytest.approx(own.weight, rel=0.01)
