@@ -1,10 +1,11 @@
 """How fast runs of each size are, from all that was measured of them: pure.
 
 What is learned is ln(measured / expected) of a worker's FLOP/s, as a smooth function of ln N: one level that all sizes
-share, a slope, what bends beside it, what a gang loses with every doubling of its workers, and what is one size's own
-(a Gaussian process: Rasmussen and Williams 2006, chapter 2). A size that runs is believed by how long it has been seen,
-its neighbours by how near they are, and a size far from all that ran gets what they have in common. With nothing
-measured the expectation stands.
+share, a slope, what bends beside it, what a gang loses, and what is one size's own (a Gaussian process: Rasmussen and
+Williams 2006, chapter 2). A size that runs is believed by how long it has been seen, its neighbours by how near they
+are, and a size far from all that ran gets what they have in common. What a gang loses is a random walk along
+ln(workers): gangs beyond the largest that ran lose as much as it, and less surely. With nothing measured the
+expectation stands.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 LEVEL = 1.5  # of all sizes together: another machine
 SLOPE = 0.15  # per factor e of N
 BEND, REACH = 0.25, 1.5  # of what is smooth beside that, and the factors of e of N that it is smooth over
-GANG = 0.6  # per factor e of workers; chosen by hand
+GANG = 0.9  # of a gang of e workers, growing with the root of ln(workers); chosen by hand
 OWN = 0.1  # of a size
 RUN = 0.1  # of a run of a size: who else is on its machine
 SEEN_SECONDS = 20.0  # of a run under way, after which it tells as much as twice that noise
@@ -92,7 +93,7 @@ class Throughput:
 def _covariance(size: float, workers: int, other: _Point) -> float:
     """Prior, of two sizes; the slope is about ln N = 12, which only shifts what the level takes."""
     near = math.exp(-0.5 * ((size - other.size) / REACH) ** 2)
-    gangs = GANG**2 * math.log(workers) * math.log(other.workers)
+    gangs = GANG**2 * math.log(min(workers, other.workers))
     same = (size, workers) == (other.size, other.workers)
     slope = SLOPE**2 * (size - 12) * (other.size - 12)
     return LEVEL**2 + slope + BEND**2 * near + gangs + (OWN**2 if same else 0.0)

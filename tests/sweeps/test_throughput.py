@@ -54,6 +54,16 @@ def test_a_gang_that_scales_badly_says_little_of_runs_on_one_worker():
     assert alone.at(SIZES[2])[1] > found.at(SIZES[2])[1]
 
 
+def test_a_gang_larger_than_all_that_ran_loses_what_the_largest_did_and_less_surely():
+    found = told(single=(SIZES[1], 0.5, math.inf))
+    found.take({"gang": Seen(size=SIZES[2], ratio=-0.5, workers=8)})
+    eight, thousand = found.at(SIZES[2], 8), found.at(SIZES[2], 1024)
+    assert eight[0] == pytest.approx(-0.5, abs=0.1)
+    assert thousand[0] == pytest.approx(eight[0], abs=0.1), "not as many times as slow as there are doublings more"
+    assert found.at(SIZES[3], 1024)[0] == pytest.approx(-0.5, abs=0.25)
+    assert thousand[1] > found.at(SIZES[2], 64)[1] > 2 * eight[1]
+
+
 def test_a_run_that_stood_still_moves_its_size_by_nothing():
     runs = {f"r{i}": (SIZES[1], -0.5, math.inf) for i in range(5)}
     assert told(**runs, stuck=(SIZES[1], -6.0, math.inf)).at(SIZES[1])[0] == pytest.approx(-0.5, abs=0.05)
