@@ -127,7 +127,8 @@ def _where(recipe: Recipe) -> str:
 def _cost(recipe: Recipe, runs: Sequence[Timed]) -> str:
     cost = limits.total(run.rate.times(run.seconds) for run in runs)
     usd = f", {cost.usd:,.3g} USD" if recipe.placement.gpus else ""
-    return f"{cost.device_seconds / 3600:,.3g} {limits.device(recipe)}-hours{usd}"
+    most = "at most " if any(run.others for run in runs) else ""
+    return f"{most}{cost.device_seconds / 3600:,.3g} {limits.device(recipe)}-hours{usd}"
 
 
 def _named(runs: Sequence[Timed]) -> str:

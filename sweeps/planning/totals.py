@@ -32,7 +32,7 @@ class Timed:
     gpu: str  # what it is expected to run on, and ...
     usd_per_hour: float  # ... one costs
     others: Mapping[str, float] = field(default_factory=dict)  # that it may have too: how many times as long it takes
-    dearest: float = 0.0  # USD per hour, of these too
+    dearest: float = 0.0  # USD on one of these, at most, for what takes an hour on ``gpu``
     after: tuple[str, float] | None = None  # that other run, and the seconds after which the checkpoint is there
 
     @property
@@ -42,9 +42,9 @@ class Timed:
 
     @property
     def rate(self) -> Cost:
-        """What a second of it takes."""
-        price = max(self.usd_per_hour, self.dearest)
-        return Cost(self.kind.devices, self.kind.workers * self.kind.worker.gpus * price / 3600)
+        """What a second of it takes, at most: on the slowest kind that it may have, and at the price of the dearest."""
+        slowest, price = max([1.0, *self.others.values()]), max(self.usd_per_hour, self.dearest)
+        return Cost(slowest * self.kind.devices, self.kind.workers * self.kind.worker.gpus * price / 3600)
 
 
 def timed(
@@ -86,7 +86,7 @@ def timed(
                 gpu=gpu,
                 usd_per_hour=price,
                 others=others,
-                dearest=max((hardware.usd_per_hour(plan, other) for other in others), default=0.0),
+                dearest=max((hardware.usd_per_hour(plan, one) * times for one, times in others.items()), default=0.0),
                 after=after,
             )
         )

@@ -81,6 +81,20 @@ def test_a_plan_times_and_prices_runs_that_name_no_gpu_as_the_ones_that_they_get
     assert f"{on[large, 'A100']:,.0f} A100-hours and {on[small, 'H100']:,.0f} H100-hours, {usd:,.0f} USD" in said
 
 
+@pytest.mark.parametrize("usd", [0.5, 2.0], ids=["the fast kind is dearer", "the slow kind is dearer for its time"])
+def test_a_limit_in_a_plan_counts_what_a_run_may_take_where_it_may_have_one_kind_or_the_other(known_text, capsys, usd):
+    words = [*GPT3, "plan.max_days=1e6", "plan.gpus=2", "plan.gpus_of={A100: 1}"]
+    said = plan_of([*words, f"plan.usd_per_gpu_hour_of={{A100: {usd}}}", "limit.usd=1e6"], capsys)
+    prices, runs = {"A100": usd, "H100": hardware.GPUS["H100"].usd_per_hour}, grid.build(recipe.load(GPT3), "0" * 64)
+    each = [
+        {gpu: 24 * estimate.on_gpus(run, Hardware(gpu=gpu, gpus=1, max_days=1e6)).days for gpu in prices}
+        for run in runs.runs
+    ]
+    hours = sum(max(of.values()) for of in each)
+    cost = sum(max(of[gpu] * prices[gpu] for gpu in prices) for of in each)
+    assert f"all 2 runs fit by the first estimates (at most {hours:,.3g} GPU-hours, {cost:,.3g} USD)" in said
+
+
 def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):
     seconds = sum(
         86_400 * estimate.on_gpus(run, Hardware()).days for run in grid.build(recipe.load(GPT3), "0" * 64).runs
