@@ -28,7 +28,7 @@ NUMBERS = ("loss", "lr", "grad_norm", "validation_loss", "noise_scale", "grad_sq
 Curve = tuple[str, "pa.Table"]  # a run, and its rows as the store has them
 CHUNK_ROWS = 200_000
 READERS, AHEAD = 2, 8  # threads, and runs that they may be ahead of the writer
-PIPE = 1 << 20  # bytes
+PIECE = 1 << 16  # bytes, as many as a pipe holds
 COMMAND = ("-m", "dashboards.curve_export")
 
 
@@ -92,25 +92,36 @@ KINDS: dict[str, tuple[Callable[[Any, Any], AbstractContextManager[Any]], str]] 
 
 
 def by_a_process(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
-    """What ``stream`` gives, made by a process that ends with whoever asks.
+    """What ``stream`` gives, made by a process that ends with whoever asks; its first piece is there already.
 
     Raises:
-        StoreError: in the midst of it, where that process fails; what it says stands on the terminal.
+        StoreError: at once or in the midst of it, where that process fails; what it says stands on the terminal.
+        OSError: where it cannot be started.
     """
-    words = [sys.executable, *COMMAND, str(root), kind]
+    pieces = _of_a_process([sys.executable, *COMMAND, str(root), kind], run_ids)
+    next(pieces, None)
+    return pieces
+
+
+def _of_a_process(words: Sequence[str], run_ids: Iterable[str]) -> Iterator[bytes]:
+    """What a process writes, after an empty piece as soon as there is any: what has begun ends it when it is closed."""
     ends = subprocess.PIPE
-    with subprocess.Popen(words, stdin=ends, stdout=ends, pipesize=PIPE, start_new_session=True) as process:
+    with subprocess.Popen(words, stdin=ends, stdout=ends, start_new_session=True) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin as names:  # it says below how it ended
                 names.write("\n".join(run_ids).encode())
-            while piece := os.read(process.stdout.fileno(), PIPE):
+            piece = os.read(process.stdout.fileno(), PIECE)
+            if piece:
+                yield b""
+            while piece:
                 yield piece
+                piece = os.read(process.stdout.fileno(), PIECE)
         except BaseException:  # the reader left
             process.kill()
             raise
     if process.returncode:
-        raise StoreError(f"the export of curves ended with status {process.returncode}")
+        raise StoreError(f"the export of curves ended with status {process.returncode}: the app's terminal says why")
 
 
 def main(root: str, kind: str) -> None:

@@ -14,6 +14,7 @@ from dashboards.columns import COLUMNS, DEFAULT, TEXT
 from dashboards.live import Live
 from dashboards.pages import inputs, opened
 from dashboards.query import Group
+from gpt3core.errors import StoreError
 from gpt3core.hints import nearest
 from gpt3core.words import plain
 from sweeps.watching.run_table import Row, RunsView, RunTable
@@ -297,7 +298,10 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
             why = view.problem or f"{view.unseen + view.unread:,} runs cannot be read now"
             return flask.Response(f"{why}: the file would lack runs, try again\n", 503, mimetype="text/plain")
         ids = [row.run_id for row in wanted.keep(view.rows)]
-        pieces, mimetype = curve_export.by_a_process(live.root, ids, kind), curve_export.KINDS[kind][1]
-        answer = flask.Response(pieces, mimetype=mimetype)
+        try:
+            pieces = curve_export.by_a_process(live.root, ids, kind)
+        except (StoreError, OSError) as error:
+            return flask.Response(f"no file of curves could be begun: {error}\n", 503, mimetype="text/plain")
+        answer = flask.Response(pieces, mimetype=curve_export.KINDS[kind][1])
         answer.headers.set("Content-Disposition", "attachment", filename=f"curves.{kind}")
         return answer

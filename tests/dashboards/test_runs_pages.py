@@ -136,13 +136,14 @@ def test_a_process_of_its_own_makes_the_same_file(root, kind):
 def test_a_reader_who_leaves_ends_the_process_of_the_export(root, monkeypatch):
     started = []
     start = subprocess.Popen
-    monkeypatch.setattr(curve_export.subprocess, "Popen", lambda *a, **k: started.append(start(*a, **k)) or started[0])
+    monkeypatch.setattr(curve_export.subprocess, "Popen", lambda *a, **k: started.append(start(*a, **k)) or started[-1])
     monkeypatch.setattr(curve_export.sys, "executable", "/bin/sh")
     monkeypatch.setattr(curve_export, "COMMAND", ("-c", "echo begun; sleep 600"))
-    pieces = curve_export.by_a_process(root, [], "csv")
-    assert next(pieces)
-    pieces.close()
-    assert started[0].returncode == -signal.SIGKILL
+    for begun in (True, False):
+        pieces = curve_export.by_a_process(root, [], "csv")
+        assert not begun or next(pieces)
+        pieces.close()
+        assert started.pop().returncode == -signal.SIGKILL
 
 
 def test_an_export_that_fails_is_no_whole_file(root, monkeypatch):
@@ -152,6 +153,33 @@ def test_an_export_that_fails_is_no_whole_file(root, monkeypatch):
     assert next(pieces)
     with pytest.raises(StoreError, match="ended with status 3"):
         next(pieces)
+
+
+@pytest.mark.parametrize(("shell", "why"), [("/bin/sh", b"ended with status 3"), ("/bin/none", b"No such file")])
+def test_an_export_that_cannot_begin_is_refused_in_a_sentence(root, monkeypatch, shell, why):
+    from analysis.settings import StudySettings
+    from dashboards.live import Live
+    from dashboards.pages import shell as pages
+
+    client = pages.app(Live(StudySettings(runs=str(root)))).server.test_client()
+    monkeypatch.setattr(curve_export.sys, "executable", shell)
+    monkeypatch.setattr(curve_export, "COMMAND", ("-c", "exit 3"))
+    refused = client.get("/runs/curves.csv")
+    assert refused.status_code == 503
+    assert why in refused.data
+
+
+def test_an_export_asks_for_no_larger_pipe_than_a_user_may_have(root, monkeypatch):
+    """The kernel refuses one where pipes of that user hold enough pages."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    monkeypatch.setattr(curve_export.sys, "executable", "/bin/sh")
+    monkeypatch.setattr(curve_export, "COMMAND", ("-c", "echo whole"))
+    assert b"".join(curve_export.by_a_process(root, [], "csv")) == b"whole\n"
 
 
 def test_an_export_is_sent_as_it_is_read(root, monkeypatch):
