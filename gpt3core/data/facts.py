@@ -6,7 +6,7 @@ No torch, nothing is fetched. A small text of one's own is prepared, of a larger
 from __future__ import annotations
 
 import math
-import zlib
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ from gpt3core.data.sources import own
 from gpt3core.spec import DataSpec
 
 PLANNED_BYTES = 16 << 20  # of own text: as much is prepared for a plan, in seconds
-SAMPLE_BYTES = 2_000_000  # of larger text, which are tokenized
+SAMPLE_BYTES = 2_000_000  # of larger text, which are tokenized, about
+SAMPLE_CHARS = 3000  # a piece of these: few long documents give as many as short ones do
 
 # The starter corpus's sources under version 4 of the preparation: documents, bytes, and the tokens that GPT-2's first K
 # - 1 ranks cut them into, end-of-text not counted (the long test measures them again).
@@ -161,18 +162,20 @@ def _is_small(spec: DataSpec) -> bool:
 
 
 def _sampled(spec: DataSpec) -> TextFacts:
-    """Of own text, with its near-copies, from the tokens of documents whose hashes draw them."""
+    """Of own text, with its near-copies, from the tokens of pieces of its documents that are drawn by chance."""
     about = own.about(spec.corpus)
-    one_in = max(1, about.bytes // SAMPLE_BYTES)
+    drawn, draw = SAMPLE_BYTES / about.bytes, random.Random(0)
     encoding = tokenizers.load(spec.tokenizer)
     documents = read = counted = 0
     for text in own.texts(spec.corpus):
         for document in text.documents(about.stretch(spec.validation_fraction)):
             documents += 1
-            if zlib.crc32(encoded := document.encode()) % one_in == 0:
-                read += len(encoded)
-                counted += len(encoding.encode_ordinary(document))
-    tokens, share = about.bytes * counted / max(1, read) + documents, spec.validation_fraction
+            for start in range(0, len(document), SAMPLE_CHARS):
+                if draw.random() < drawn:
+                    piece = document[start : start + SAMPLE_CHARS]
+                    read += len(piece.encode())
+                    counted += len(encoding.encode_ordinary(piece))
+    tokens, share = about.bytes * counted / read + documents, spec.validation_fraction
     found = {own.SOURCE: (round(tokens * (1 - share)), round(tokens * share))}
     return TextFacts(documents=documents, bytes=about.bytes, sources=_weighed(found, spec), exact=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,8 @@ import pytest
 
 from gpt3core.data import corpus, facts, shards, tokenizer
 from gpt3core.spec import DataSpec
-from tests.conftest import write_corpus
+from tests.conftest import sentence, write_corpus
+from tests.gpt3core import corpora
 
 
 def spec(path):
@@ -46,6 +48,21 @@ def test_a_large_text_is_estimated_from_a_sample(tmp_path, monkeypatch):
     assert planned.train_tokens == pytest.approx(tokens["train"], rel=0.01)
     assert facts.describe(text).train_tokens == tokens["train"]
     assert facts.describe(text).exact
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_a_few_long_documents_some_of_each_is_counted(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(facts, "PLANNED_BYTES", 10**5)
+    monkeypatch.setattr(facts, "SAMPLE_BYTES", 10**5)
+    draw = random.Random(seed)
+    books = [" ".join(sentence(draw) for _ in range(1000)) for _ in range(12)]
+    path = tmp_path / "books.jsonl"
+    path.write_text(corpora.lines(books))
+    planned = facts.describe(spec(path))
+    encoding = tokenizer.load("gpt2:300")
+    tokens = sum(len(encoding.encode_ordinary(book)) + 1 for book in books)
+    assert not planned.exact
+    assert planned.train_tokens + planned.validation_tokens == pytest.approx(tokens, rel=0.02)
 
 
 def test_a_cached_text_is_not_read_or_tokenized(tales, monkeypatch):
