@@ -1,10 +1,12 @@
 """What a plan says of a text before anything starts: its size in tokens, and how fine a difference of losses it shows.
 
-No torch, nothing is fetched. A small text of one's own is prepared, of a larger one some megabytes are tokenized.
+No torch, nothing is fetched. A small text of one's own is prepared, where the cache can be written; of another some
+megabytes are tokenized.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.shards import Shards
 from gpt3core.data.sources import own
+from gpt3core.errors import StoreError
 from gpt3core.spec import DataSpec
 
 PLANNED_BYTES = 16 << 20  # of own text: as much is prepared for a plan, in seconds
@@ -137,33 +140,33 @@ def describe(spec: DataSpec) -> TextFacts:
     if spec.corpus == starter.NAME:
         return _starter(spec)
     corpus.check(spec)
-    if _is_small(spec):
-        shards.prepare(replace(spec, episodes=0.0, weights=()))
-        return describe(spec)
-    return _sampled(spec)
+    return _sampled(spec) if _prepared(spec) is None else describe(spec)
 
 
 def for_tasks(spec: DataSpec) -> Shards | None:
-    """What tasks are made from; None of a text that is not here, or too large to prepare it for a plan.
+    """What tasks are made from; None of a text that is not here, or not prepared for a plan.
 
     Raises:
         ValueError: as ``describe``.
     """
     if (there := shards.unverified(spec)) is not None:
         return there
-    if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists() or not _is_small(spec):
+    if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists():
         return None
-    return shards.prepare(replace(spec, episodes=0.0))
+    return _prepared(spec)
 
 
-def _is_small(spec: DataSpec) -> bool:
-    """Whether own text is prepared for a plan: its figures are exact then, and the first run finds it done."""
-    return sum(path.stat().st_size for path in own.text_files(spec.corpus)) <= PLANNED_BYTES
+def _prepared(spec: DataSpec) -> Shards | None:
+    """Small own text, so that its figures are exact and the first run finds it done; None where it cannot be kept."""
+    if corpus.about(spec.corpus).bytes <= PLANNED_BYTES:
+        with contextlib.suppress(StoreError):  # a plan needs no room on a disk
+            return shards.prepare(replace(spec, episodes=0.0))
+    return None
 
 
 def _sampled(spec: DataSpec) -> TextFacts:
     """Of own text, with its near-copies, from the tokens of pieces of its documents that are drawn by chance."""
-    about = own.about(spec.corpus)
+    about = corpus.about(spec.corpus)
     drawn, draw = SAMPLE_BYTES / about.bytes, random.Random(0)
     encoding = tokenizers.load(spec.tokenizer)
     documents = read = counted = 0

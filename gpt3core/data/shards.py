@@ -20,7 +20,7 @@ from typing import Any
 
 from gpt3core.data import checked, episodes, starter, weights, writing
 from gpt3core.data import corpus as corpora
-from gpt3core.data.cache import cache_folder
+from gpt3core.data.cache import SETTING, cache_folder
 from gpt3core.data.document import SIDES, TRAIN, VALIDATION
 from gpt3core.data.sources import own
 from gpt3core.data.stream import Stream, mapped
@@ -183,7 +183,7 @@ def _verify(folder: Path, meta: dict[str, Any], *, mend: str, again: bool) -> No
 def _cached(folder: Path, write: Callable[[Path], None]) -> dict[str, Any]:
     """The manifest of a folder of the cache, which is made under another name and renamed when it is whole."""
     if not (folder / writing.MANIFEST).exists():
-        with files.locked(folder.with_suffix(".lock"), wait=True):
+        with files.locked(folder.with_suffix(".lock"), wait=True, setting=SETTING):
             if not (folder / writing.MANIFEST).exists():
                 _build(folder, write)
     return files.read_object(folder / writing.MANIFEST)
@@ -195,7 +195,7 @@ def _build(folder: Path, write: Callable[[Path], None]) -> None:
     for leftover in (unfinished, folder):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        with files.explained(folder, setting="ISOFLOP_CACHE"):
+        with files.explained(folder, setting=SETTING):
             unfinished.mkdir()
             write(unfinished)
             os.rename(unfinished, folder)
