@@ -21,8 +21,8 @@ from typing import Any
 from gpt3core.data import checked, episodes, starter, weights, writing
 from gpt3core.data import corpus as corpora
 from gpt3core.data.cache import SETTING, cache_folder
-from gpt3core.data.document import SIDES, TRAIN, VALIDATION
 from gpt3core.data.sources import own
+from gpt3core.data.document import SIDES, TRAIN, VALIDATION
 from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
@@ -80,7 +80,8 @@ class Shards:
             found += files.read_lines(self.folder / name / "documents.jsonl")
         if self.spec.corpus != starter.NAME and self.folder == folder_of(self.spec):
             corpora.check(self.spec)
-            domains = own.domains(self.spec.corpus, self.spec.validation_fraction)
+            stretch = corpora.about(self.spec.corpus).stretch(self.spec.validation_fraction)
+            domains = own.domains(self.spec.corpus, stretch, {document["text"] for document in found})
             found = [{**document, "domain": domains[document["text"]]} for document in found]
         return found
 
