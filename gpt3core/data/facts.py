@@ -17,9 +17,9 @@ import numpy as np
 
 from gpt3core.data import corpus, shards, starter, weights
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.shards import Shards
 from gpt3core.data.sources import own
+from gpt3core.data.split import TRAIN, VALIDATION
 from gpt3core.errors import StoreError
 from gpt3core.spec import DataSpec
 

@@ -22,7 +22,7 @@ from gpt3core.data import checked, episodes, starter, weights, writing
 from gpt3core.data import corpus as corpora
 from gpt3core.data.cache import SETTING, cache_folder
 from gpt3core.data.sources import own
-from gpt3core.data.document import SIDES, TRAIN, VALIDATION
+from gpt3core.data.split import SIDES, TRAIN, VALIDATION
 from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files

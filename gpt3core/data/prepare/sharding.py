@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from gpt3core.data import decontaminate, split, writing
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.prepare import cleaning, parts, task
-from gpt3core.data.document import TRAIN, VALIDATION
+from gpt3core.data.split import TRAIN, VALIDATION
 from gpt3core.store import files
 
 FACTS = "facts.json"
