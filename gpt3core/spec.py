@@ -165,19 +165,29 @@ class RunSpec:
                 f"tokens={self.tokens} is not a whole number of batches of {self.optim.batch_tokens}: {whole} are"
             )
 
+    def _check_compiled(self) -> None:
+        """Refuse what is not compiled."""
+        if self.kernel in BUILT:
+            raise ValueError(f"kernel={self.kernel!r} is compiled already: give compile=none, or another kernel")
+        if self.options.drops:
+            raise ValueError(
+                f"compile={self.compile!r} with dropout: masks are drawn by the numbers of sequences, which every step "
+                "would compile anew; leave compile at auto, or dropout out"
+            )
+        if self.compile == "all" and self.options.label_smoothing:
+            raise ValueError(
+                f"compile='all' with options.label_smoothing={self.options.label_smoothing}: a smoothed loss is not "
+                "compiled; give compile=blocks or auto, or leave the smoothing out"
+            )
+
     def _check_together(self) -> None:
         """Refuse what does not go together."""
-        if self.kernel in BUILT and self.compile in COMPILED:
-            raise ValueError(f"kernel={self.kernel!r} is compiled already: give compile=none, or another kernel")
+        if self.compile in COMPILED:
+            self._check_compiled()
         if self.kernel == WIDE and self.precision not in (AUTO, "fp32"):
             raise ValueError(
                 f"kernel={self.kernel} with precision={self.precision}: its products are of fp32; give precision=fp32 "
                 "or auto, or another kernel"
-            )
-        if self.compile in COMPILED and self.options.drops:
-            raise ValueError(
-                f"compile={self.compile!r} with dropout: masks are drawn by the numbers of sequences, which every step "
-                "would compile anew; leave compile at auto, or dropout out"
             )
         if self.noise_scale_every and self.precision == "fp16":
             raise ValueError(

@@ -6,6 +6,7 @@ files and how they are compressed change neither its name (``fingerprint``) nor 
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,15 @@ def fingerprint(corpus: str) -> str:
         return starter.fingerprint()
     if is_prepared(corpus):
         return prepared(corpus).corpus_sha256
+    return about(corpus).sha256
+
+
+def about(corpus: str) -> own.About:
+    """What a user's own text is, read once while it stays as it is; raises as ``fingerprint``."""
     paths = own.text_files(corpus)
-    key = f"text:{PIPELINE_VERSION}:{Path(corpus).expanduser().absolute()}"  # other rules may read it otherwise
-    return checked.remembered(key, paths, lambda: own.about(corpus).sha256)
+    key = f"about:{PIPELINE_VERSION}:{Path(corpus).expanduser().absolute()}"  # other rules may read it otherwise
+    found = checked.remembered(key, paths, lambda: json.dumps(vars(own.about(corpus))))
+    return own.About(**json.loads(found))
 
 
 def is_prepared(corpus: str) -> bool:

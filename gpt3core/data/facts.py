@@ -1,12 +1,14 @@
 """What a plan says of a text before anything starts: its size in tokens, and how fine a difference of losses it shows.
 
-No torch, nothing is fetched. A small text of one's own is prepared, of a larger one some megabytes are tokenized.
+No torch, nothing is fetched. A small text of one's own is prepared, where the cache can be written; of another some
+megabytes are tokenized.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-import zlib
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +17,15 @@ import numpy as np
 
 from gpt3core.data import corpus, shards, starter, weights
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.shards import Shards
 from gpt3core.data.sources import own
+from gpt3core.data.split import TRAIN, VALIDATION
+from gpt3core.errors import StoreError
 from gpt3core.spec import DataSpec
 
 PLANNED_BYTES = 16 << 20  # of own text: as much is prepared for a plan, in seconds
-SAMPLE_BYTES = 2_000_000  # of larger text, which are tokenized
+SAMPLE_BYTES = 2_000_000  # of larger text, which are tokenized, about
+SAMPLE_CHARS = 3000  # a piece of these: few long documents give as many as short ones do
 
 # The starter corpus's sources under version 4 of the preparation: documents, bytes, and the tokens that GPT-2's first K
 # - 1 ranks cut them into, end-of-text not counted (the long test measures them again).
@@ -136,43 +140,45 @@ def describe(spec: DataSpec) -> TextFacts:
     if spec.corpus == starter.NAME:
         return _starter(spec)
     corpus.check(spec)
-    if _is_small(spec):
-        shards.prepare(replace(spec, episodes=0.0, weights=()))
-        return describe(spec)
-    return _sampled(spec)
+    return _sampled(spec) if _prepared(spec) is None else describe(spec)
 
 
 def for_tasks(spec: DataSpec) -> Shards | None:
-    """What tasks are made from; None of a text that is not here, or too large to prepare it for a plan.
+    """What tasks are made from; None of a text that is not here, or not prepared for a plan.
 
     Raises:
         ValueError: as ``describe``.
     """
     if (there := shards.unverified(spec)) is not None:
         return there
-    if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists() or not _is_small(spec):
+    if spec.corpus == starter.NAME or not Path(spec.corpus).expanduser().exists():
         return None
-    return shards.prepare(replace(spec, episodes=0.0))
+    return _prepared(spec)
 
 
-def _is_small(spec: DataSpec) -> bool:
-    """Whether own text is prepared for a plan: its figures are exact then, and the first run finds it done."""
-    return sum(path.stat().st_size for path in own.text_files(spec.corpus)) <= PLANNED_BYTES
+def _prepared(spec: DataSpec) -> Shards | None:
+    """Small own text, so that its figures are exact and the first run finds it done; None where it cannot be kept."""
+    if corpus.about(spec.corpus).bytes <= PLANNED_BYTES:
+        with contextlib.suppress(StoreError):  # a plan needs no room on a disk
+            return shards.prepare(replace(spec, episodes=0.0))
+    return None
 
 
 def _sampled(spec: DataSpec) -> TextFacts:
-    """Of own text, with its near-copies, from the tokens of documents whose hashes draw them."""
-    about = own.about(spec.corpus)
-    one_in = max(1, about.bytes // SAMPLE_BYTES)
+    """Of own text, with its near-copies, from the tokens of pieces of its documents that are drawn by chance."""
+    about = corpus.about(spec.corpus)
+    drawn, draw = SAMPLE_BYTES / about.bytes, random.Random(0)
     encoding = tokenizers.load(spec.tokenizer)
     documents = read = counted = 0
     for text in own.texts(spec.corpus):
         for document in text.documents(about.stretch(spec.validation_fraction)):
             documents += 1
-            if zlib.crc32(encoded := document.encode()) % one_in == 0:
-                read += len(encoded)
-                counted += len(encoding.encode_ordinary(document))
-    tokens, share = about.bytes * counted / max(1, read) + documents, spec.validation_fraction
+            for start in range(0, len(document), SAMPLE_CHARS):
+                if draw.random() < drawn:
+                    piece = document[start : start + SAMPLE_CHARS]
+                    read += len(piece.encode())
+                    counted += len(encoding.encode_ordinary(piece))
+    tokens, share = about.bytes * counted / read + documents, spec.validation_fraction
     found = {own.SOURCE: (round(tokens * (1 - share)), round(tokens * share))}
     return TextFacts(documents=documents, bytes=about.bytes, sources=_weighed(found, spec), exact=False)
 

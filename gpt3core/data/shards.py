@@ -20,9 +20,9 @@ from typing import Any
 
 from gpt3core.data import checked, episodes, starter, weights, writing
 from gpt3core.data import corpus as corpora
-from gpt3core.data.cache import cache_folder
-from gpt3core.data.document import SIDES, TRAIN, VALIDATION
+from gpt3core.data.cache import SETTING, cache_folder
 from gpt3core.data.sources import own
+from gpt3core.data.split import SIDES, TRAIN, VALIDATION
 from gpt3core.data.stream import Stream, mapped
 from gpt3core.spec import DataSpec, canonical_json
 from gpt3core.store import files
@@ -80,7 +80,8 @@ class Shards:
             found += files.read_lines(self.folder / name / "documents.jsonl")
         if self.spec.corpus != starter.NAME and self.folder == folder_of(self.spec):
             corpora.check(self.spec)
-            domains = own.domains(self.spec.corpus, self.spec.validation_fraction)
+            stretch = corpora.about(self.spec.corpus).stretch(self.spec.validation_fraction)
+            domains = own.domains(self.spec.corpus, stretch, {document["text"] for document in found})
             found = [{**document, "domain": domains[document["text"]]} for document in found]
         return found
 
@@ -183,7 +184,7 @@ def _verify(folder: Path, meta: dict[str, Any], *, mend: str, again: bool) -> No
 def _cached(folder: Path, write: Callable[[Path], None]) -> dict[str, Any]:
     """The manifest of a folder of the cache, which is made under another name and renamed when it is whole."""
     if not (folder / writing.MANIFEST).exists():
-        with files.locked(folder.with_suffix(".lock"), wait=True):
+        with files.locked(folder.with_suffix(".lock"), wait=True, setting=SETTING):
             if not (folder / writing.MANIFEST).exists():
                 _build(folder, write)
     return files.read_object(folder / writing.MANIFEST)
@@ -195,7 +196,7 @@ def _build(folder: Path, write: Callable[[Path], None]) -> None:
     for leftover in (unfinished, folder):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        with files.explained(folder, setting="ISOFLOP_CACHE"):
+        with files.explained(folder, setting=SETTING):
             unfinished.mkdir()
             write(unfinished)
             os.rename(unfinished, folder)

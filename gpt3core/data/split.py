@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+SIDES = TRAIN, VALIDATION = "train", "validation"
 PASSAGE_CHARS = 3000  # a long text becomes passages of at most this length, so that shuffling mixes them
 GROUP_CHARS = 30_000  # of a long text: neighbouring passages resemble each other and stay on one side
 GROUPS_HELD_OUT = 8  # of a small text at least about this many groups are held out, so the share is met to 1/16 of it

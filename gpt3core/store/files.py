@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from gpt3core.errors import DiskFullError, StoreError
 
 Fence = Callable[[Path, Path], None]  # given what was begun and its final path; raises LostError
+ROOT = "ISOFLOP_ROOT"  # the environment variable that says where the store lies
 TAIL_BYTES = 1 << 16  # of a log that is read for its last lines
 LIVE_BYTES = 1 << 20  # of live lines before they are put behind: an hour's at two a second
 
@@ -33,15 +34,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> Path:
-    """Create a folder and its parents, or say in one sentence why that cannot be."""
-    with explained(folder):
+def make_folder(folder: Path, *, setting: str = ROOT) -> Path:
+    """Create a folder and its parents, or say in one sentence why that cannot be; ``setting`` as of ``explained``."""
+    with explained(folder, setting=setting):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @contextlib.contextmanager
-def explained(path: Path, *, setting: str = "ISOFLOP_ROOT") -> Iterator[None]:
+def explained(path: Path, *, setting: str = ROOT) -> Iterator[None]:
     """Turn the operating system's refusals into one sentence: what was being written, and what to do.
 
     Args:
@@ -264,13 +265,14 @@ def set_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = False, setting: str = ROOT) -> Iterator[bool]:
     """Hold an exclusive lock on a file for the block; yields whether it was obtained.
 
     The kernel releases the lock when its holder dies, however it dies, so there is no stale lock to break.
+    ``setting`` is as of ``explained``.
     """
-    make_folder(path.parent)
-    with explained(path):
+    make_folder(path.parent, setting=setting)
+    with explained(path, setting=setting):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -278,7 +280,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        with explained(path):
+        with explained(path, setting=setting):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.uname().nodename} pid {os.getpid()}\n".encode())
         yield True

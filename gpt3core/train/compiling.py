@@ -45,8 +45,9 @@ def choose(
     alone = not spec.options.drops and spec.model.document_end is None  # with these it has not been tried
     if not (alone and layout.compilable and possible(device)):
         return numerics, "none"
+    how = "blocks" if spec.options.label_smoothing else "all"
     if device != "cpu":
-        return numerics, "all"
+        return numerics, how
     if costs.train_flops(spec.model, spec.tokens) < LEAST_SECONDS * threads * CORE_FLOPS:
         return numerics, "none"
     other = numerics
@@ -54,10 +55,10 @@ def choose(
         if spec.kernel != AUTO:
             return numerics, "none"
         other = replace(numerics, kernel="softmax")
-    (_, plain), (once, compiled) = _timed(spec, numerics, device), _timed(spec, other, device, compile_too=True)
+    (_, plain), (once, compiled) = _timed(spec, numerics, device), _timed(spec, other, device, how)
     passes = spec.tokens / 1024
     pays = once + passes * compiled < timing.GAIN * passes * plain
-    return (other, "all") if pays else (numerics, "none")
+    return (other, how) if pays else (numerics, "none")
 
 
 def possible(device: str) -> bool:
@@ -87,18 +88,19 @@ def require(asked: str, device: str, layout: Layout) -> None:
         )
 
 
-def _timed(spec: RunSpec, numerics: Numerics, device: str, *, compile_too: bool = False) -> tuple[float, float]:
+def _timed(spec: RunSpec, numerics: Numerics, device: str, how: str = "none") -> tuple[float, float]:
     """Seconds of all that is done once, and of a pass over about 1,024 tokens: timed once a machine."""
     model, cuts = spec.model, registry.of(spec.model).cuts
     here = timing.machine(device), torch.get_num_threads(), torch.__version__, TRAINER_VERSION
-    key = hashlib.sha256(repr((here, model, numerics, "all" if compile_too else "none")).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((here, model, numerics, how)).encode()).hexdigest()[:16]
     remembered = cache_folder() / "compiling" / f"{key}.json"
     if remembered.exists():
         found = files.read_json(remembered)
         return found["once"], found["seconds"]
-    changed = (lambda network: compile_blocks(network, cuts, loss=True)) if compile_too else (lambda _: None)
+    compiled = how in COMPILED
+    changed = (lambda network: compile_blocks(network, cuts, loss=how == "all")) if compiled else (lambda _: None)
     first, *others = timing.pass_seconds(model, numerics, device, changed)
     seconds = statistics.median(others)
     files.make_folder(remembered.parent)
-    files.write_json(remembered, {"once": max(0.0, first - seconds), "seconds": seconds, "compiled": compile_too})
+    files.write_json(remembered, {"once": max(0.0, first - seconds), "seconds": seconds, "compiled": compiled})
     return max(0.0, first - seconds), seconds

@@ -15,6 +15,7 @@ from gpt3core.model import attention, losses, registry
 from gpt3core.model.gpt import Attention
 from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
+from gpt3core.options import Options
 from gpt3core.parallel import compiled, recompute
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.mesh import Mesh
@@ -29,6 +30,7 @@ from tests.gpt3core.outcomes import outcome, run, stopped, weights
 
 SHAPE = nano(16, n_layer=2, n_ctx=160, vocab_size=300, attention="alternating", band=4)
 SOFTMAX = Numerics(precision="fp32", kernel="softmax")
+SMOOTHED = Options(label_smoothing=0.1)
 
 
 @pytest.fixture
@@ -141,6 +143,7 @@ def test_what_is_asked_for_is_hashed_and_its_default_is_not(tiny_run):
         ({"compile": "whole"}, "compile='whole': allowed are auto, none, blocks, all"),
         ({"compile": "blocks", "kernel": "native"}, "give compile=none, or another kernel"),
         ({"compile": "all", "kernel": "native"}, "give compile=none, or another kernel"),
+        ({"compile": "all", "options": SMOOTHED}, "options.label_smoothing=0.1: .* give compile=blocks or auto"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(tiny_run, fields, words):
@@ -206,6 +209,16 @@ def test_auto_compiles_on_a_cpu_where_it_pays_within_the_run(
     assert machine.calls == ([] if passes == 1_000 else [("native", False), ("softmax", True)])
     assert compiling.choose(spec, native, "cpu") == (numerics, how)
     assert len(machine.calls) in (0, 2), "timed once a machine"
+
+
+def test_auto_compiles_the_blocks_alone_where_the_loss_is_smoothed(tiny_run, isolated, monkeypatch):
+    spec = replace(tiny_run, tokens=tiny_run.optim.batch_tokens << 26, options=SMOOTHED)
+    Timed(monkeypatch, 1.0, 0.7, 60.0)
+    monkeypatch.setattr(compiling, "possible", lambda _: True)
+    for device in ("cpu", "cuda"):
+        assert compiling.choose(spec, SOFTMAX, device) == (SOFTMAX, "blocks")
+        assert compiling.choose(replace(spec, options=Options()), SOFTMAX, device) == (SOFTMAX, "all")
+    replace(spec, compile="blocks")
 
 
 def test_a_layout_that_cuts_blocks_runs_a_compiled_record_as_it_is(tiny_run):

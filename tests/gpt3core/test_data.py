@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import resource
 import signal
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from gpt3core import spec as specs
 from gpt3core.data import corpus, shards, tokenizer
 from gpt3core.data.loader import Loader
+from gpt3core.data.sources import own
 from gpt3core.data.stream import Stream
 from gpt3core.errors import DiskFullError
 from gpt3core.spec import DataSpec
@@ -243,6 +245,17 @@ def test_domains_are_the_names_that_the_files_have_now(tales):
     after = shards.prepare(spec(renamed))
     assert after.folder == before.folder
     assert {document["domain"] for document in after.validation_documents} == {"stories"}
+
+
+def test_the_domains_of_held_out_text_take_one_reading_of_the_text_and_hold_no_other(tales, monkeypatch):
+    os.utime(tales, (1e9, 1e9))
+    made, read, found = shards.prepare(spec(tales)), [], []
+    texts, domains = own.texts, own.domains
+    monkeypatch.setattr(own, "texts", lambda path: read.append(path) or texts(path))
+    monkeypatch.setattr(own, "domains", lambda *given: found.append(domains(*given)) or found[-1])
+    held = {document["text"] for document in made.validation_documents}
+    assert [set(each) for each in found] == [held]
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize(

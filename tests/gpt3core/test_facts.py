@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +13,11 @@ import numpy as np
 import pytest
 
 from gpt3core.data import corpus, facts, shards, tokenizer
+from gpt3core.data.sources import own
+from gpt3core.errors import StoreError
 from gpt3core.spec import DataSpec
-from tests.conftest import write_corpus
+from tests.conftest import sentence, write_corpus
+from tests.gpt3core import corpora
 
 
 def spec(path):
@@ -46,6 +51,44 @@ def test_a_large_text_is_estimated_from_a_sample(tmp_path, monkeypatch):
     assert planned.train_tokens == pytest.approx(tokens["train"], rel=0.01)
     assert facts.describe(text).train_tokens == tokens["train"]
     assert facts.describe(text).exact
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_a_few_long_documents_some_of_each_is_counted(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(facts, "PLANNED_BYTES", 30_000)
+    monkeypatch.setattr(facts, "SAMPLE_BYTES", 30_000)
+    draw = random.Random(seed)
+    books = [" ".join(sentence(draw) for _ in range(1000)) for _ in range(12)]
+    path = tmp_path / "books.jsonl"
+    path.write_text(corpora.lines(books))
+    planned = facts.describe(spec(path))
+    encoding = tokenizer.load("gpt2:300")
+    tokens = sum(len(encoding.encode_ordinary(book)) + 1 for book in books)
+    assert not planned.exact
+    assert planned.train_tokens + planned.validation_tokens == pytest.approx(tokens, rel=0.02)
+
+
+def test_a_plan_where_no_cache_can_be_written_estimates_and_a_run_says_which_folder_it_is(tales, monkeypatch):
+    cache = tales.with_name("cache")
+    cache.symlink_to("a disk that is away")  # root may write whatever there is
+    monkeypatch.setenv("ISOFLOP_CACHE", str(cache))
+    text = spec(tales)
+    planned = facts.describe(text)
+    assert not planned.exact
+    assert facts.for_tasks(text) is None
+    with pytest.raises(StoreError, match="name a writable folder by ISOFLOP_CACHE"):
+        shards.prepare(text)
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tales.with_name("another cache")))
+    assert planned.train_tokens == pytest.approx(facts.describe(text).train_tokens, rel=0.01)
+
+
+def test_a_text_is_small_by_its_text_and_not_by_its_file(tmp_path, monkeypatch):
+    path = tmp_path / "packed.jsonl.gz"
+    path.write_bytes(gzip.compress(write_corpus(tmp_path / "text").read_bytes()))
+    monkeypatch.setattr(facts, "PLANNED_BYTES", 2 * path.stat().st_size)
+    assert own.about(str(path)).bytes > facts.PLANNED_BYTES
+    assert not facts.describe(spec(path)).exact
+    assert facts.for_tasks(spec(path)) is None
 
 
 def test_a_cached_text_is_not_read_or_tokenized(tales, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,8 @@ import pyarrow.compute as pc
 
 from gpt3core.data import decontaminate, split, writing
 from gpt3core.data import tokenizer as tokenizers
-from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.prepare import cleaning, parts, task
+from gpt3core.data.split import TRAIN, VALIDATION
 from gpt3core.store import files
 
 FACTS = "facts.json"
@@ -33,7 +34,7 @@ class Sides:
     """Which texts of a source are held out: those of the least draws, but for a few."""
 
     upto: float  # draws up to it are held out
-    other: tuple[float, ...]  # draws that are on the other side than that says
+    other: frozenset[float]  # draws that are on the other side than that says
 
     def validation(self, draw: float) -> bool:
         """Whether a text is held out."""
@@ -55,7 +56,7 @@ def sides(out: Path, *, cleaned: Sequence[Path], sources: Sequence[str], fractio
     tables = [parts.read(folder / cleaning.DOCUMENTS, ["source", "draw", "bytes"]) for folder in cleaned]
     whole = pa.concat_tables(tables)
     each = {source: _groups(source, whole.filter(pc.equal(whole.column("source"), source))) for source in sources}
-    found: dict[str, Sides] = {}
+    found: dict[str, dict[str, Any]] = {}
     known, known_held = np.empty(0), np.empty(0, bool)
     for source in sorted(sources, key=lambda source: (each[source][1].sum(), source)):
         groups, sizes = each[source]
@@ -64,15 +65,16 @@ def sides(out: Path, *, cleaned: Sequence[Path], sources: Sequence[str], fractio
         held = np.zeros(len(groups), bool)
         held[list(split.held_out(sizes.tolist(), fraction, decided))] = True
         upto = float(groups[held.sum() - 1]) if held.any() else -1.0
-        found[source] = Sides(upto=upto, other=tuple(groups[(groups <= upto) != held].tolist()))
+        found[source] = {"upto": upto, "other": groups[(groups <= upto) != held].tolist()}
         known, first = np.unique(np.concatenate([known, groups]), return_index=True)
         known_held = np.concatenate([known_held, held])[first]
-    files.write_json(out, {source: vars(own) for source, own in found.items()})
+    files.write_json(out, found)
 
 
 def _sides(path: Path) -> dict[str, Sides]:
     """What ``sides`` wrote."""
-    return {source: Sides(**own) for source, own in files.read_object(path).items()}
+    found = files.read_object(path)
+    return {source: Sides(upto=own["upto"], other=frozenset(own["other"])) for source, own in found.items()}
 
 
 def _groups(source: str, documents: pa.Table) -> tuple[np.ndarray, np.ndarray]:

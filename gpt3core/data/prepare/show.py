@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gpt3core.data import facts, writing
-from gpt3core.data.document import TRAIN, VALIDATION
 from gpt3core.data.prepare import checks, read
 from gpt3core.data.prepare.schema import Recipe
 from gpt3core.data.prepare.task import Spread, Task
 from gpt3core.data.prepare.units import Unit
 from gpt3core.data.sources import streams
+from gpt3core.data.split import TRAIN, VALIDATION
 
 # text in a file beside its size on disk, about: of English, compressed as crawls are
 UNPACKED = {**dict.fromkeys(streams.COMPRESSIONS, 3.0), ".parquet": 2.0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,13 +75,13 @@ def about(corpus: str) -> About:
     return About(sha256=sha256, chars=chars, bytes=size, long=long)
 
 
-def domains(corpus: str, fraction: float) -> dict[str, str]:
-    """The domain of each document; raises as ``texts``."""
-    stretch = about(corpus).stretch(fraction)
+def domains(corpus: str, stretch: int | None, documents: Collection[str]) -> dict[str, str]:
+    """The domain of each of some documents, given what long texts were cut into; raises as ``texts``."""
     found: dict[str, str] = {}
     for text in texts(corpus):
         for document in text.documents(stretch):
-            found[document] = min(text.domain, found.get(document, text.domain))  # files may come in any order
+            if document in documents:
+                found[document] = min(text.domain, found.get(document, text.domain))  # files may come in any order
     return found
 
 
