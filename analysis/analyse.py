@@ -224,9 +224,9 @@ def _at_points(
     if whole.optimal.any():
         compute = points.C[whole.optimal].to_numpy(float)
         found = optimal_size.optimal_points(compute, ensemble, table, minima, thetas, seed=options.seed)
-        estimated = ["N", "D", "N_low", "N_high", "D_low", "D_high"]
+        estimated = ["N", "D", "N_low", "N_high", "D_low", "D_high", predict.UNMEASURED]
         whole = whole.reindex(columns=[*whole.columns, *estimated[2:]])
-        whole.loc[whole.optimal, estimated] = found[estimated].to_numpy()
+        whole.loc[whole.optimal, estimated] = found.reindex(columns=estimated).to_numpy()
     if whole.N.isna().any():
         row = int(np.flatnonzero(whole.N.isna())[0])
         raise UsageError(

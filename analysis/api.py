@@ -307,6 +307,8 @@ def _names(columns: Mapping[str, str] | None) -> dict[str, str]:
 def _computes(given: float | Sequence[float]) -> list[float]:
     """One compute or several, from Python."""
     try:
+        if isinstance(given, str | bytes):
+            raise TypeError
         return [float(compute) for compute in (given if isinstance(given, Iterable) else [given])]
     except (TypeError, ValueError):
         raise UsageError(f"target_compute={given!r}: numbers of FLOPs are expected (like 1e24)") from None

@@ -41,6 +41,7 @@ class NextRuns:
     table: pd.DataFrame  # the runs proposed, in their order: size, N, D, C, hours, usd, cost, interval
     commands: list[str] = field(default_factory=list)  # that run the choice; none without a sweep's recipe
     remarks: list[str] = field(default_factory=list)
+    as_fitted: bool = True  # the interval lies about what analysis.fit predicts; else about the design's own law
 
 
 def next_runs(settings: DesignSettings) -> NextRuns:
@@ -85,6 +86,7 @@ def next_runs(settings: DesignSettings) -> NextRuns:
         table=table.reset_index(drop=True),
         commands=ladder.commands(chosen, environment) if ladder and chosen else [],
         remarks=remarks,
+        as_fitted=centre is not None,
     )
 
 

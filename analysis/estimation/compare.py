@@ -39,8 +39,8 @@ class Multiplier:
     """At one compute."""
 
     compute: float
-    value: float  # m
-    interval: list[float]  # 95%
+    value: float  # m; infinite where A reaches B's loss at no compute
+    interval: list[float]  # 95%; ends may be infinite too
     told_apart: bool  # from one, at all budgets run at once
     loss_a: float  # on each frontier, by the law of both
     loss_b: float
@@ -185,7 +185,8 @@ def _outside(compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> Array
 def _carried(compute: Array, m: Array, tables: tuple[pd.DataFrame, pd.DataFrame]) -> Array:
     """Decades from its runs to where A reaches the loss of B at each compute, or B that of A; the fewer, (n,)."""
     a, b = ((float(t.C.min()), float(t.C.max())) for t in tables)
-    return np.minimum(_beyond(compute * m, *a), _beyond(compute / m, *b))
+    with np.errstate(divide="ignore"):  # m may be infinite
+        return np.minimum(_beyond(compute * m, *a), _beyond(compute / m, *b))
 
 
 def _beyond(compute: Array, low: float, high: float) -> Array:

@@ -2,7 +2,9 @@
 
 The shift is one of N and D; what it is worth in compute depends on what a token costs at a size, which each ladder's
 own runs say (6N, or more where the head and attention are counted). The shapes of the shift are mixed by their weights;
-an interval holds 95% of the mixture of their t distributions.
+an interval holds 95% of the mixture of their t distributions. That of a lower irreducible loss is one of m^-gamma, the
+share of A's reducible loss that is left above B's: where none is left A reaches B's loss at no compute, and m is
+infinite.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from gpt3core.errors import UsageError
 SPARE = 4  # runs of both ladders beyond the parameters of a law of N and D
 GAMMA = (0.02, 0.6)  # between which the exponent of a frontier is believed
 BISECTIONS = 60
+FARTHEST = 100 * LN10  # of ln m: what lies beyond is infinite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class Shifted:
         return int(np.argmax(self.weights))
 
     def by_shape(self, compute: Array) -> tuple[Array, Array]:
-        """Ln m and its standard deviation by each shape, (shapes, n)."""
+        """Ln m and its standard deviation by each shape, as _bent has them, (shapes, n)."""
         found = [self._by(i, compute) for i in range(len(self.models))]
         return np.array([f[0] for f in found]), np.array([f[1] for f in found])
 
@@ -84,7 +87,7 @@ class Shifted:
         return centre, np.sqrt(np.einsum("ni,ij,nj->n", gradient, covariance, gradient))
 
     def gradient(self, shape: int, compute: Array) -> tuple[Array, Array]:
-        """Ln m at each compute and its derivatives by theta and p, (n,) and (n, k + 3)."""
+        """Ln m at each compute, as _bent has it, and its derivatives by theta and p, (n,) and (n, k + 3)."""
         parameters, k = _of(self.estimates[shape], self.law.law.dimension)[0], self.law.law.dimension
         mu = self.models[shape].basis(np.log(compute)) @ parameters[k : k + 2]
         ln_n = np.zeros_like(mu) if self.law.line else self._best_size(shape, compute, parameters[k:])
@@ -92,14 +95,31 @@ class Shifted:
         by = np.hstack([np.zeros((len(mu), k)), by_p])
         if self.models[shape].shape != FLOOR:
             return ln_m, by
-        more = self._by_floor(shape, compute, ln_n, parameters)
+        left, gamma = self._left(shape, compute, ln_n, parameters), self._gamma(shape)
+        share = np.exp(-gamma * ln_m)
+        by *= (share * left)[:, None]
         for i, step in enumerate(np.eye(k + 3) * STEP):
-            up, down = (self._by_floor(shape, compute, ln_n, parameters + sign * step) for sign in (1, -1))
-            by[:, i] += (up - down) / (2 * STEP)
-        return ln_m + more, by
+            up, down = (self._left(shape, compute, ln_n, parameters + sign * step) for sign in (1, -1))
+            by[:, i] -= share * (up - down) / (2 * STEP * gamma)
+        return (1 - share * left) / gamma, by
 
-    def _by_floor(self, shape: int, compute: Array, ln_n: Array, parameters: Array) -> Array:
-        """What a lower floor of B adds to ln m at each compute, (n,).
+    def _bent(self, ln_m: Array) -> Array:
+        """Ln m on the scale of each shape, (shapes, n): as it is, and (1 - m^-gamma)/gamma where B's floor is lower.
+
+        There it is linear in what the floor lies lower, and has no bound where A reaches B's loss at no compute.
+        """
+        gammas = [self._gamma(i) if model.shape == FLOOR else 0.0 for i, model in enumerate(self.models)]
+        return np.array([-np.expm1(-gamma * ln_m) / gamma if gamma else ln_m for gamma in gammas])
+
+    def _gamma(self, shape: int) -> float:
+        """The exponent of A's reducible loss along its frontier."""
+        return self._exponent(self.estimates[shape].parameters[: self.law.law.dimension])
+
+    def _exponent(self, theta: Array) -> float:
+        return float(np.clip(_frontier_exponent(self.law.law.describe(theta)), *GAMMA))
+
+    def _left(self, shape: int, compute: Array, ln_n: Array, parameters: Array) -> Array:
+        """The share m^-gamma of A's reducible loss that a lower floor leaves above B's, (n,): none where out of reach.
 
         A's reducible loss falls as C^-gamma along its frontier: delta less is worth (1 - delta/reducible)^(-1/gamma).
         """
@@ -108,8 +128,8 @@ class Shifted:
         each = zip(np.log(compute), ln_n, strict=True)
         reached = np.exp([self._at(shape, theta, p, np.array([c]), np.array([n]))[0] for c, n in each])
         reducible = np.maximum(reached - known["E"], LEAST_LEFT * reached)
-        left = np.maximum(1 - model.lower * p[GROW] / reducible, LEAST_LEFT)
-        return np.asarray(-np.log(left) / np.clip(_frontier_exponent(known), *GAMMA))
+        left = 1 - model.lower * p[GROW] / reducible
+        return np.asarray(np.sign(left) * np.abs(left) ** (self._gamma(shape) / self._exponent(theta)))
 
     def _by_shift(self, shape: int, compute: Array, ln_n: Array) -> tuple[Array, Array]:
         """Ln m of the shift alone and its derivatives by p, (n, 3), at sizes that are best for B."""
@@ -180,21 +200,20 @@ class Shifted:
         return self.models[self.best].lowered(ln_loss, p)
 
     def interval(self, compute: Array, level: float = uncertainty.LEVEL) -> Array:
-        """Low end, median and high end of the central interval of ln m at each compute, (n, 3)."""
+        """Low end, median and high end of the central interval of ln m at each compute, some infinite, (n, 3)."""
         centre, spread = self.by_shape(compute)
         at = [(1 - level) / 2, 0.5, (1 + level) / 2]
         return np.stack([self._quantile(centre, spread, q) for q in at], 1)
 
     def _quantile(self, centre: Array, spread: Array, q: float) -> Array:
         freedom = np.array([e.freedom for e in self.estimates])[:, None]
-        reach = 2 + special.stdtrit(freedom, 1 - 1e-6)
-        low, high = (centre - reach * spread).min(0), (centre + reach * spread).max(0)
+        low, high = np.full(centre.shape[1], -FARTHEST), np.full(centre.shape[1], FARTHEST)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             with np.errstate(all="ignore"):
-                below = self.weights @ special.stdtr(freedom, (middle - centre) / spread) < q
+                below = self.weights @ special.stdtr(freedom, (self._bent(middle) - centre) / spread) < q
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return np.asarray((low + high) / 2)
+        return np.where(high == FARTHEST, np.inf, (low + high) / 2)
 
 
 def of_shift(estimate: Estimate) -> tuple[Array, Array]:

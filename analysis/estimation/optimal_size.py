@@ -18,7 +18,7 @@ from analysis.estimation.choices import Choice, refitted
 from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.family import Family
 from analysis.estimation.isoflop import Minima
-from analysis.estimation.predict import few_runs
+from analysis.estimation.predict import UNMEASURED, few_points
 from analysis.laws import Array
 from analysis.runs.ratio import Ratio, per_6nd, tokens
 
@@ -61,7 +61,7 @@ def optimal_points(
 
     Returns:
         N, D, C, U and ``optimal``, nan where there is no optimum; N_low, N_high, D_low, D_high of the 95% intervals,
-        nan where the runs do not tell.
+        nan where the runs do not tell; UNMEASURED, D/N at the highest compute where none near it was run.
     """
     cost = per_6nd(table)
     nothing = np.full((len(compute), 2), np.nan)
@@ -78,9 +78,12 @@ def optimal_points(
         top = ensemble.ends[1]
         found, drawn, share = _by_laws(np.append(compute, top), ensemble, cost, table, thetas)
         ln_n, at_top = found[:-1], found[-1:]
-        told = bracketed(table, float(tokens(cost, at_top, top)[0] / np.exp(at_top[0])))
-        if not told or np.isinf(few_runs(ensemble)):
-            return _points(ln_n, tokens(cost, ln_n, compute), compute, nothing, nothing)
+        ratio = float(tokens(cost, at_top, top)[0] / np.exp(at_top[0]))
+        told = _bracketed(table, ratio)
+        if not told or few_points(ensemble):
+            points = _points(ln_n, tokens(cost, ln_n, compute), compute, nothing, nothing)
+            nearest = points.D / points.N if np.isnan(ratio) else ratio
+            return points.assign(**{UNMEASURED: np.nan if told else nearest})
     sizes, fed = nothing.copy(), nothing.copy()
     for i, c in enumerate(compute):
         there = np.isfinite(drawn[:, i])
@@ -94,7 +97,7 @@ def optimal_points(
     return _points(ln_n, tokens(cost, ln_n, compute), compute, sizes, fed)
 
 
-def bracketed(table: pd.DataFrame, ratio: float) -> bool:
+def _bracketed(table: pd.DataFrame, ratio: float) -> bool:
     """Whether runs have tokens per parameter on both sides of a ratio, or nearly; else the laws' form alone says it."""
     run = (table.D / table.N).to_numpy(float)
     return bool(run.min() / NEARLY <= ratio <= run.max() * NEARLY)

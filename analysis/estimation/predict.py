@@ -17,7 +17,8 @@ from gpt3core.errors import UsageError
 QUANTILE = float(special.stdtrit(backtest.TAILS, (1 + uncertainty.LEVEL) / 2))  # intervals are so many sigmas
 HEAVY = 0.95  # of the weight: choices beyond it do not widen the spread that is shown
 ON_A_LINE = 3  # parameters that runs along one line tell
-LEAST_FREEDOM = 3  # runs beyond the parameters of L(N, D), below which resamples of them say nothing
+LEAST_FREEDOM = 3  # points beyond the parameters of L(N, D), below which resamples say too little to be shown
+UNMEASURED = "unmeasured"  # column of points, and what the prediction has of it
 DRAWS_SHARE, LEAST_DRAWS = 4, 20  # of the bootstrap, for each of the ensemble's choices
 
 
@@ -36,6 +37,7 @@ class Prediction:
     by_choice: dict[str, float] = field(default_factory=dict)
     interval_n: list[float] | None = None  # of N*, where the point is a compute-optimal one that the runs tell of
     interval_d: list[float] | None = None  # of D* there
+    unmeasured: float | None = None  # best D/N at the highest compute, where no run is near it: then N* has none
     weights: dict[str, float] = field(default_factory=dict)  # of these choices, summing to one
     optimal: bool = False  # of the size that is best at its compute
     name: str = ""  # of the published model that it is, or is at the compute of
@@ -63,7 +65,7 @@ def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> li
     """A prediction a point, in their order.
 
     Args:
-        points: N, D, C, U; N_low and so on where N and D are estimates: see optimal_size.optimal_points.
+        points: N, D, C, U; where N and D are estimates all that optimal_size.optimal_points gives.
         thetas: parameters of the ensemble's choices under resamples: see optimal_size.choice_draws.
 
     Raises:
@@ -74,6 +76,7 @@ def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> li
         row = 1 + int(np.flatnonzero(~np.isfinite(ln_loss))[0])
         raise UsageError(f"point {row}: no law here speaks of it (text repeated too often?); leave it out")
     informed, half = ensemble.informed(points), ensemble.half_width(points, uncertainty.LEVEL)
+    enough = not few_points(ensemble)
     spans, weights, decades = (
         mean_intervals(ensemble, points, thetas),
         ensemble.weights(points),
@@ -93,12 +96,13 @@ def predict(ensemble: Ensemble, points: pd.DataFrame, thetas: list[Array]) -> li
                 d=float(points.D.iloc[i]),
                 ln_loss=float(centre),
                 sigma=float(new[1] - new[0]) / 2 / QUANTILE,
-                interval_mean=np.exp(mean).tolist() if informed[i] and np.isfinite(wider) else None,
+                interval_mean=np.exp(mean).tolist() if informed[i] and enough else None,
                 interval_new_run=np.exp(new).tolist() if np.isfinite(half[i]) else None,
                 decades=float(decades[i]),
                 by_choice={n: float(np.exp(v)) for n, v in zip(names, each[i], strict=True) if np.isfinite(v)},
                 interval_n=_interval(points, "N", i),
                 interval_d=_interval(points, "D", i),
+                unmeasured=_value(points, UNMEASURED, i),
                 weights={n: float(w) for n, w, ok in zip(names, share, there, strict=True) if ok},
             )
         )
@@ -114,24 +118,42 @@ def _no_surer(mean: list[float], centre: float, half: float) -> list[float]:
 
 def _interval(points: pd.DataFrame, name: str, row: int) -> list[float] | None:
     """Of N* or D* at a point, if it has one."""
-    if f"{name}_low" not in points or not np.isfinite(points[f"{name}_low"].iloc[row]):
-        return None
-    return [float(points[f"{name}_{end}"].iloc[row]) for end in ("low", "high")]
+    low, high = (_value(points, f"{name}_{end}", row) for end in ("low", "high"))
+    return None if low is None or high is None else [low, high]
+
+
+def _value(points: pd.DataFrame, name: str, row: int) -> float | None:
+    """A point's own, if it has one."""
+    value = float(points[name].iloc[row]) if name in points else np.nan
+    return value if np.isfinite(value) else None
+
+
+def count_points(ensemble: Ensemble) -> int:
+    """How many points of N and D the runs are of: seeds of one are no more."""
+    return len(np.unique(uncertainty.clusters(ensemble.runs, "run")))
+
+
+def least_points(ensemble: Ensemble) -> int:
+    """How many of them an interval of the mean law, and of the best size, takes."""
+    return FREEDOM_USED + LEAST_FREEDOM if ensemble.missing is None else ON_A_LINE + 1
+
+
+def few_points(ensemble: Ensemble) -> bool:
+    """Whether there are fewer: then resamples, which tell too little, only hold the interval of a new run open."""
+    return count_points(ensemble) < least_points(ensemble)
 
 
 def few_runs(ensemble: Ensemble) -> float:
     """By how much the resamples of runs that vary along one line say too little of the mean law; one for other runs.
 
-    Infinite for the latter where they are hardly more than the parameters.
-
     n points tell a level, a coefficient and an exponent there, and are few: resamples scatter by sqrt((n - 3)/n) of
     what they should, and an interval has the tails of a t distribution with the n - 3 degrees of freedom left over;
     infinite where none is.
     """
-    points = len(np.unique(uncertainty.clusters(ensemble.runs, "run")))
+    points = count_points(ensemble)
     freedom = points - ON_A_LINE
     if ensemble.missing is None:
-        return 1.0 if points >= FREEDOM_USED + LEAST_FREEDOM else np.inf
+        return 1.0
     if freedom < 1:
         return np.inf
     tail = (1 + uncertainty.LEVEL) / 2

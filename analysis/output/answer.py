@@ -44,6 +44,7 @@ GRAVEST = (
     "one-line",
     "off-line",
     "size-not-told",
+    "few-points",
     "no-calibration",
     "no-minimum",
     "minimum-unsure",

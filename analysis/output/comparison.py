@@ -35,7 +35,8 @@ def sentences(found: Comparison) -> list[str]:
     top = ([m for m in inside if m.told_apart] or inside)[-1]
     answer = DIRECTIONS.get(found.verdict, f"{SAME}: the difference is inside the noise")
     doubts = notes(found)
-    here = f"{answer}: at C={top.compute:.3g} B is worth {top.value:.3g}x the compute ({_span(top.interval)})"
+    worth = f"B is worth {top.value:.3g}x the compute ({_span(top.interval)})"
+    here = f"{answer}: at C={top.compute:.3g} {worth if math.isfinite(top.value) else 'A never reaches the loss of B'}"
     if doubts:
         here += ", with a warning"
     low, high = found.growth_interval
@@ -77,7 +78,14 @@ def notes(found: Comparison) -> list[Note]:
         )
         message = f"the losses are not known to be of one held-out text ({first}; {second}): {told}"
         said.append(Note(code="held-out-texts", severity="warning", message=message))
-    if far := [m for m in found.at if m.carried and not m.decades]:
+    if without := [m for m in (*found.at, *found.beyond) if math.isinf(m.interval[1])]:
+        never = ", ".join(f"{m.compute:.3g}" for m in without if math.isinf(m.value))
+        perhaps = ", ".join(f"{m.compute:.3g}" for m in without if math.isfinite(m.value))
+        parts = [f"at C={never} A reaches the loss of B at no compute, and there is no multiplier"] if never else []
+        parts += [f"at C={perhaps} perhaps not, and the interval has no high end"] if perhaps else []
+        message = f"by the law B's irreducible loss is lower than A's: {'; '.join(parts)}"
+        said.append(Note(code="out-of-reach", severity="warning", message=message))
+    if far := [m for m in found.at if 0 < m.carried < math.inf and not m.decades]:
         most = max(far, key=lambda m: m.carried)
         at = ", ".join(f"{m.compute:.3g}" for m in far)
         message = (
@@ -153,7 +161,7 @@ def to_markdown(comparisons: list[Comparison]) -> str:
 
 
 def to_json(comparisons: list[Comparison]) -> dict[str, Any]:
-    """The contract that scripts rely on. Numbers that do not exist are null."""
+    """The contract that scripts rely on. Numbers that do not exist are null, as multipliers that are infinite."""
     document = {"comparisons": [_entry(found) for found in comparisons]}
     cleaned: dict[str, Any] = finite(document)
     return cleaned
@@ -178,6 +186,7 @@ def _entry(found: Comparison) -> dict[str, Any]:
 def _multiplier(m: Multiplier) -> dict[str, Any]:
     entry = dict(vars(m))
     entry["interval95"] = entry.pop("interval")
+    entry["never"] = math.isinf(m.value)  # A reaches B's loss at no compute
     return entry
 
 

@@ -57,6 +57,7 @@ def write_design(found: NextRuns, out: str) -> list[Path]:
         **vars(design),
         "proposals": [vars(p) for p in design.proposals],
         "unit": found.unit,
+        "as_fitted": found.as_fitted,
         "interval95_now": design.interval(),
         "interval95_after": design.interval(chosen),
         "commands": found.commands,

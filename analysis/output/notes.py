@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.accuracy.trends import BELOW, MEAN, averaged
 from analysis.estimation import isoflop, predict, training_curves
 from analysis.estimation.backtest import THIN_CUTS
-from analysis.estimation.optimal_size import bracketed
+from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.note import Note
@@ -197,9 +197,10 @@ def _predictions(study: Study) -> Iterator[Note]:
             "prediction; run sizes on both sides of the best, or give N and D of a point by predict="
         )
         yield Note(code="no-optimum", severity="warning", message=message)
-    yield from _size_not_told(study)
-    yield from _models(study)
     everywhere = [*study.predictions, *study.predicted_points]
+    yield from _size_not_told(study, everywhere)
+    yield from _few_points(study.ensemble, everywhere)
+    yield from _models(study)
     if everywhere:
         assert study.weighting is not None
         calibration = study.weighting.calibration
@@ -224,19 +225,29 @@ def _predictions(study: Study) -> Iterator[Note]:
         yield Note(code="influential", severity="warning", message=message)
 
 
-def _size_not_told(study: Study) -> Iterator[Note]:
-    """A best size whose ratio of tokens to parameters no run is near, by laws alone."""
-    assert study.ensemble is not None
+def _size_not_told(study: Study, everywhere: list[Prediction]) -> Iterator[Note]:
+    """Best sizes whose ratio of tokens to parameters no run is near, by laws alone."""
     run = study.table.D / study.table.N
-    for p in study.predictions:
-        told = p.interval_n is not None or study.ensemble.missing is not None or study.minima.trusted
-        if p.optimal and not told and not bracketed(study.table, p.d / p.n):
-            message = (
-                f"C={p.compute:.3g}: the laws have their best size at {p.d / p.n:.2g} tokens per parameter, and the "
-                f"runs have {run.min():.3g} to {run.max():.3g}: that size is the laws' form and not measured, and has "
-                "no interval; run sizes on both sides of the best"
-            )
-            yield Note(code="size-not-told", severity="warning", message=message)
+    ratios = {f"{p.compute:.3g}": p.unmeasured for p in everywhere if p.optimal and p.unmeasured is not None}
+    if ratios:
+        message = (
+            f"C={some(list(ratios))}: nearest to the runs the laws have their best size at "
+            f"{next(iter(ratios.values())):.2g} tokens per parameter, and the runs have {run.min():.3g} to "
+            f"{run.max():.3g}: the size is the laws' form and not measured, and has no interval; run sizes on both "
+            "sides of the best"
+        )
+        yield Note(code="size-not-told", severity="warning", message=message)
+
+
+def _few_points(ensemble: Ensemble, everywhere: list[Prediction]) -> Iterator[Note]:
+    """Intervals that are withheld for want of points."""
+    if everywhere and predict.few_points(ensemble):
+        points = number_of(predict.count_points(ensemble), "point")
+        message = (
+            f"the runs are of {points} of N and D (seeds of one are no more), hardly more than a law has parameters: "
+            f"the mean law and the best size have no interval; {predict.least_points(ensemble)} points are needed"
+        )
+        yield Note(code="few-points", severity="warning", message=message)
 
 
 def _why_nothing(study: Study) -> str:

@@ -45,7 +45,10 @@ def _interval(found: NextRuns) -> str:
         width = f"{high / low:.2f} times" if design.target == "n_star" else f"{high - low:.3f}{unit} wide"
         parts.append(f"{low:{digits}} to {high:{digits}} {when} ({width})")
     name = NAMES.get(design.target, design.target)
-    account = "95% by the design's own account, about what analysis.fit predicts"
+    about = (
+        "what analysis.fit predicts" if found.as_fitted else "its law and prior, for analysis.fit predicts none here"
+    )
+    account = f"95% by the design's own account, about {about}"
     return f"{name} at C={design.compute:.3g}, {account}: {', '.join(parts)}"
 
 

@@ -51,6 +51,7 @@ NOT_NEGATIVE = ("loss_se", "gpu_hours")  # the same, and zero is a value
 FINISHED = ("done", "ok", "finished", "complete", "completed", "success", "succeeded", "")
 SAME_RUN = ("N", "D", "U", "epochs", "seed", "lr", "batch_tokens", "precision")
 MANY_DIGITS = 6  # of a loss
+DIGITS = "loss_digits"  # column: of the loss as the file has it, before a unit
 COUNTER = "Unnamed:"  # pandas' name for a column without one: the index of a frame that was written with it
 MOST_NAMES = 30  # of columns in an error
 _UNIT = re.compile(r"^(?P<column>.+?)\s*(?P<operation>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?[0-9]+)?)$")
@@ -118,6 +119,10 @@ def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataF
     if repeated.any():
         table["duplicate"] = repeated
     table.attrs |= {"sources": sources | dict(columns), "columns": list(raw.columns)}
+    if "loss" in table:
+        given = columns.get("loss", sources.get("loss", ""))
+        column = given if given in raw else column_of(given)
+        table[DIGITS] = _number(raw[column], column, path).map(_digits)
     return table
 
 
@@ -194,6 +199,7 @@ def check_runs(table: pd.DataFrame, path: Path, exclude: Sequence[str] = (), *, 
     counted = done & ~table.run_id.isin(list(exclude))
     _check_numbers(table, path, counted, lossless=lossless)
     again = _again(table[counted]).reindex(table.index, fill_value=False)
+    table = table.drop(columns=DIGITS, errors="ignore")
     if again.any():
         table["duplicate"] = again | (table.duplicate if "duplicate" in table else False)
     if "size" not in table:
@@ -243,11 +249,18 @@ def _check_numbers(table: pd.DataFrame, path: Path, counted: pd.Series, *, lossl
 def _again(table: pd.DataFrame) -> pd.Series:
     """Which runs are an earlier one under another name: the same in all that a loss depends on and, to many digits, it.
 
-    A row an evaluation of a run, or a copy that was called otherwise: two runs differ in the third digit of a loss.
+    A row an evaluation of a run, or a copy that was called otherwise: two seeds differ in the third or fourth digit.
     """
     same = [name for name in (*SAME_RUN, "loss") if name in table]
-    digits = table.loss.map(lambda loss: len(repr(float(loss)).replace(".", "").lstrip("0")))
+    digits = table[DIGITS] if DIGITS in table else table.loss.map(_digits)
     return table[same].duplicated() & (digits >= MANY_DIGITS)
+
+
+def _digits(value: float) -> int:
+    """Of a number in the narrowest format that holds it: 3.1 that was a float32 has two of them, not sixteen."""
+    with np.errstate(over="ignore"):
+        held = [kind(value) for kind in (np.float16, np.float32, np.float64) if float(kind(value)) == value]
+    return len(np.format_float_scientific(held[0], trim="-").split("e")[0].replace(".", "")) if held else 0
 
 
 def _names(table: pd.DataFrame) -> list[str]:

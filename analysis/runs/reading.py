@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -13,8 +16,8 @@ from gpt3core.errors import UsageError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # as a file's name says; its first line has the last word
 KNOWN_SEPARATORS = (",", ";", "\t")
-FIRST = 20  # lines that are looked at for the first
-REMARK = r"#|\ufeff?\"?sep=.\"?$"
+REMARK = re.compile(r"\s*#|\"?sep=.\"?\s*$|\s*$")  # or nothing
+A_NUMBER = re.compile(r"[\s\"]*[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?[\s\"]*")
 DECIMAL_COMMA = r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?"
 THOUSANDS = r"[+-]?[1-9]\d{0,2},\d{3}"  # or three decimals
 NUMBER = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"  # with it, or whole
@@ -54,21 +57,51 @@ def kind(path: Path) -> str:
 def _separated(path: Path) -> pd.DataFrame:
     """Rows parted by commas, semicolons or tabs; where it is not commas, decimals may be.
 
-    Lines before the first that begin with # and have fewer fields are remarks, and sep=; is Excel's.
+    Lines before the first that begin with # are remarks, and sep=; is Excel's.
     """
-    first = pd.read_csv(path, sep="\0", header=None, nrows=FIRST, dtype=str, quoting=csv.QUOTE_NONE)[0].astype(str)
-    parted = np.array([max(line.count(one) for one in KNOWN_SEPARATORS) for line in first])
-    body = int((~first.str.match(REMARK)).to_numpy().argmax())
-    remarks = int((parted[: body + 1] >= parted[body]).argmax())
-    line = first[remarks]
-    fields = {separator: next(csv.reader([line], delimiter=separator)) for separator in KNOWN_SEPARATORS}
-    usual = SEPARATORS[kind(path)]
-    separator = max(KNOWN_SEPARATORS, key=lambda one: (len(fields[one]), one == usual))
-    names = [name.strip() for name in fields[separator] if name.strip()]
-    refuse_names(sorted({name for name in names if names.count(name) > 1}), path)
-    table = pd.read_csv(path, sep=separator, skiprows=remarks)
+    with _opened(path) as text:
+        before, line = _first(text)
+        fields = {separator: next(csv.reader([line], delimiter=separator)) for separator in KNOWN_SEPARATORS}
+        usual = SEPARATORS[kind(path)]
+        separator = max(KNOWN_SEPARATORS, key=lambda one: (len(fields[one]), one == usual))
+        names = [name.strip() for name in fields[separator] if name.strip()]
+        refuse_names(sorted({name for name in names if names.count(name) > 1}), path)
+        text.seek(0)
+        for _ in range(before):
+            text.readline()
+        table = pd.read_csv(text, sep=separator)
     _refuse_shifted(table, len(fields[separator]), path)
     return table if separator == "," else _with_points(table, path)
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _first(text: TextIO) -> tuple[int, str]:
+    """How many lines stand before the one that names the columns, and that one.
+
+    It may begin with #, as the name of a column, where numbers follow.
+    """
+    lines = []
+    for line in iter(text.readline, ""):
+        lines.append(line)
+        if not REMARK.match(line):
+            break
+    if not lines:
+        return 0, ""
+    at = len(lines) - 1
+    above = next((i for i in reversed(range(at)) if lines[i].strip()), at)
+    named = lines[above].lstrip().startswith("#") and _parted(lines[above]) >= _parted(lines[at])
+    if named and any(A_NUMBER.fullmatch(cell) for cell in re.split(r"[,;\t]", lines[at])):
+        at = above
+    return at, lines[at]
+
+
+def _parted(line: str) -> int:
+    return max(line.count(one) for one in KNOWN_SEPARATORS)
 
 
 def _with_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.estimation.compare import Comparison
+from analysis.estimation.compare import Comparison, Multiplier
 from analysis.output.comparison import notes
 from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
@@ -19,7 +19,8 @@ from gpt3core.words import flops
 
 ABOUT = (
     "How much compute A needs for the loss that B reaches, in units of B's. Bars are 95% intervals; open marks lie "
-    "beyond the data; filled marks that are told from one are larger."
+    "beyond the data; filled marks that are told from one are larger. A triangle is the low end of an interval where A "
+    "reaches B's loss at no compute."
 )
 FARTHEST = 100.0  # factor beyond which a bar leaves the axis
 MARGIN = 0.02  # of the axis, in decades
@@ -32,19 +33,22 @@ def multipliers(comparisons: list[Comparison]) -> Page:
         every = [*found.at, *found.beyond]
         figure.add_scatter(
             x=[m.compute for m in every],
-            y=[m.value for m in every],
+            y=[_drawn(m) for m in every],
             mode="lines+markers",
             name=plain(found.domain or "loss"),
             line={"color": PALETTE[i % len(PALETTE)]},
             marker={
                 "size": [11 if m.told_apart else 7 for m in every],
-                "symbol": ["circle"] * len(found.at) + ["circle-open"] * len(found.beyond),
+                "symbol": [
+                    ("circle" if np.isfinite(m.value) else "triangle-up") + ("-open" if i >= len(found.at) else "")
+                    for i, m in enumerate(every)
+                ],
             },
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [m.interval[1] - m.value for m in every],
-                "arrayminus": [m.value - m.interval[0] for m in every],
+                "array": [min(m.interval[1], _drawn(m) * FARTHEST**2) - _drawn(m) for m in every],
+                "arrayminus": [_drawn(m) - m.interval[0] for m in every],
             },
             hovertemplate="C %{x:.3g}<br>multiplier %{y:.3f}<extra></extra>",
         )
@@ -65,9 +69,14 @@ def multipliers(comparisons: list[Comparison]) -> Page:
 
 def _span(rows: pd.DataFrame) -> tuple[float, float]:
     """What the axis has to hold: one, the multipliers, and their bars as far as these are within FARTHEST of them."""
-    low = float(np.maximum(rows.low95, rows.multiplier / FARTHEST).min())
-    high = float(np.minimum(rows.high95, rows.multiplier * FARTHEST).max())
-    return min(low, 1.0), max(high, 1.0)
+    drawn = rows.multiplier.where(np.isfinite(rows.multiplier), rows.low95)
+    low, high = np.maximum(rows.low95, drawn / FARTHEST), np.minimum(rows.high95, drawn * FARTHEST)
+    return min(low[np.isfinite(low)].min(), 1.0), max(high[np.isfinite(high)].max(), 1.0)
+
+
+def _drawn(m: Multiplier) -> float:
+    """Where a multiplier is drawn: an infinite one at the low end of its interval."""
+    return m.value if math.isfinite(m.value) else m.interval[0]
 
 
 def _warned(comparisons: list[Comparison]) -> list[str]:

@@ -8,6 +8,8 @@ import pytest
 
 from analysis import laws
 from analysis.estimation import multiplier, shift
+from analysis.output import comparison
+from dashboards.figures.comparison import multipliers
 from tests.analysis.test_compare import CLEAN, compared
 from tests.benchmarks.compare_truth import ladders
 
@@ -42,3 +44,21 @@ def test_derivatives_are_differences(shape):
             ln_m.append(found.gradient(i, compute)[0])
             at[-3:] -= sign * step
         np.testing.assert_allclose(by[:, j - len(at)], (ln_m[0] - ln_m[1]) / 2e-4, rtol=0.02, atol=1e-3)
+
+
+def test_a_loss_below_what_the_other_can_reach_is_worth_no_number():
+    """E of 1.5 for 1.69: from 1.2e24 on B's best loss is below A's irreducible one."""
+    targets = [1e22, 1e23, 1e25, 1e26]
+    found = compared(replace(CLEAN, multiplier=1.0, floor=0.19, noise=0.002, budgets=6), target_compute=targets)
+    assert all(np.isfinite(m.value) for m in (*found.at, found.beyond[0]))
+    never = found.beyond[-1]
+    assert never.value == never.interval[1] == np.inf
+    tops = [m.interval[1] for m in (*found.at, *found.beyond)]
+    assert tops == sorted(tops)
+    note = next(note for note in comparison.notes(found) if note.code == "out-of-reach")
+    assert "1e+26 A reaches the loss of B at no compute" in note.message
+    entry = comparison.to_json([found])["comparisons"][0]["beyond"][-1]
+    assert (entry["value"], entry["interval95"][1], entry["never"]) == (None, None, True)
+    page = multipliers([found])
+    assert np.all(np.isfinite(page.figure.layout.yaxis.range)) and note.message in page.about
+    assert page.figure.data[0].marker.symbol[-1] == "triangle-up-open"

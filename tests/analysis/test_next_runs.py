@@ -15,6 +15,7 @@ from analysis.estimation.information import Covariance
 from analysis.estimation.score_information import ScoreCovariance
 from analysis.laws.accuracy import fit_bounded
 from analysis.next_runs import next_runs
+from analysis.output import proposals
 from analysis.settings import DesignSettings
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
@@ -172,6 +173,18 @@ def test_a_target_lies_where_the_fit_predicts_it():
             assert low < measured < high
         (said,) = api.fit(LADDER, target_compute=1e14, bootstrap=20).predictions
         assert np.exp(found.centre) == pytest.approx(said.loss if target == "loss" else said.n, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("runs_of_one_ratio", "about"),
+    [(True, "its law and prior, for analysis.fit predicts none"), (False, "what analysis.fit predicts:")],
+)
+def test_it_says_what_an_interval_lies_about(tmp_path, runs_of_one_ratio, about):
+    cells = [(n, 20 * n) for n, _ in FINISHED] if runs_of_one_ratio else FINISHED
+    runs(cells)[["N", "D", "loss"]].to_csv(tmp_path / "t.csv", index=False)
+    grid()[["N", "D"]].to_csv(tmp_path / "g.csv", index=False)
+    asked = DesignSettings(runs=str(tmp_path / "t.csv"), candidates=str(tmp_path / "g.csv"), target="n_star")
+    assert any(about in said for said in proposals.sentences(next_runs(asked)))
 
 
 # ------------------------------------------------------------------------------------------------------------- scores

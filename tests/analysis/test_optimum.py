@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import api, laws
-from analysis.estimation import exponents, information, isoflop, optimal_size, optimum, size_information, solve
+from analysis.estimation import exponents, information, isoflop, optimal_size, optimum, predict, size_information, solve
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.output import documents, text
 from tests.analysis.test_laws_and_solver import TRUE
@@ -160,7 +160,9 @@ def test_an_optimum_at_ratios_that_were_not_run_has_no_interval_and_a_note():
         assert [p.interval_n is not None for p in found.predictions] == [told]
         noted = [n.message for n in found.notes if n.code == "size-not-told"]
         assert bool(noted) == (rows is table)
-    said = [n.message for n in api.fit(table, bootstrap=20).notes if n.code == "size-not-told"]
+    below = api.fit(table, bootstrap=20, target_compute=1e15)  # best at 11.6 there, and at 0.02 where it is decided
+    assert below.predictions[0].interval_n is None
+    said = [n.message for n in below.notes if n.code == "size-not-told"]
     assert "and the runs have 10 to 40" in said[0]
 
 
@@ -168,3 +170,20 @@ def test_six_runs_do_not_tell_the_interval_of_five_parameters():
     few = ladder(0.003).iloc[[0, 8, 16, 24, 32, 40]]
     (p,) = api.fit(few, bootstrap=20).predictions
     assert p.interval_mean is None and p.interval_n is None
+
+
+def test_few_points_with_seeds_hide_intervals_of_the_mean_law_and_no_new_run_is_surer_for_it(monkeypatch):
+    """Resamples of seven points tell too little to be shown, and still hold the interval of a new run open."""
+    few = pd.concat([ladder(0.003).iloc[[0, 8, 16, 23, 30, 34, 41]]] * 4, ignore_index=True)
+    few["loss"] *= np.exp(0.003 * np.random.default_rng(0).standard_normal(len(few)))
+    asked = {"bootstrap": 40, "target_compute": 1e23}
+    hidden = api.fit(few, **asked)
+    monkeypatch.setattr(predict, "few_points", lambda ensemble: False)
+    shown = api.fit(few, **asked)
+    (p,), (q,) = hidden.predictions, shown.predictions
+    assert p.interval_mean is None and p.interval_n is None and q.interval_mean is not None
+    assert (p.interval_new_run, p.sigma) == (q.interval_new_run, q.sigma)
+    assert p.interval_new_run[0] <= q.interval_mean[0] and q.interval_mean[1] <= p.interval_new_run[1]
+    (note,) = [n for n in hidden.notes if n.code == "few-points"]
+    assert "7 points of N and D" in note.message and "8 points are needed" in note.message
+    assert not [n for n in shown.notes if n.code == "few-points"]

@@ -165,6 +165,22 @@ def test_copies_under_other_names_and_rows_an_evaluation_are_one_run_too():
     assert "duplicate" not in out(chosen("all", table=rounded)), "two runs may have the same three digits"
 
 
+@pytest.mark.parametrize(
+    ("kind", "unit", "decimals", "copies"),
+    [
+        *[(float, 1, 2, 0), ("float32", 1, 2, 0), (float, 0.693147, 2, 0)],
+        *[(float, 1, 9, 40), ("float32", 1, 9, 40), (float, 0.693147, 9, 40)],
+    ],
+)
+def test_the_digits_of_a_loss_are_those_that_the_file_has(kind, unit, decimals, copies):
+    """Seeds that agree to two decimals are runs, in whatever format and unit; copies under other names are not."""
+    table = rows(20, noise=0.01)
+    seeds = pd.concat([table.assign(name=[f"s{k}-{i}" for i in range(20)]) for k in range(3)])
+    seeds["loss"] = (seeds.loss / unit).round(decimals).astype(kind)
+    found = chosen("all", table=seeds, columns={"loss": f"loss*{unit}"})
+    assert len(out(found).get("duplicate", [])) == copies
+
+
 def test_copies_keep_the_names_of_their_runs_and_the_index_of_a_frame_is_no_difference(tmp_path):
     table = rows(12).assign(name=[f"r{i}" for i in range(12)])
     pd.concat([table, table]).reset_index(drop=True).to_csv(tmp_path / "t.csv")

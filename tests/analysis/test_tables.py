@@ -77,7 +77,18 @@ def test_a_comma_that_may_mean_two_things_is_asked_about(tmp_path, text, sentenc
         foreign.read(tmp_path / "t.csv", {})
 
 
-@pytest.mark.parametrize("before", ["# made by me\n# N in parameters, D in tokens\n", "sep=,\n"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "# made by me\n# N in parameters, D in tokens\n",
+        "sep=,\n",
+        "\ufeffsep=,\r\n",
+        '# {"lr": 0.1, "wd": 0.1, "b": 2}\n',
+        "# N, D and, for each, the loss, in nats\n",
+        "\n# made by me\n\n# another\n \n",
+        '# one that says "nothing\n' * 30,
+    ],
+)
 def test_remarks_before_the_first_line_are_no_rows(tmp_path, before):
     (tmp_path / "t.csv").write_text(before + rows().to_csv(index=False))
     pd.testing.assert_frame_equal(foreign.read(tmp_path / "t.csv", {}), foreign.named(rows(), {}, tmp_path))
@@ -187,6 +198,7 @@ def test_python_takes_what_a_notebook_has_and_refuses_the_rest_in_a_sentence(tmp
         ({"source": table.to_dict()}, "source: a pandas DataFrame or a path is expected, and a dict was given"),
         ({"predict": {"N": [1e9]}}, "predict: a pandas DataFrame or a path"),
         ({"target_compute": ["x"]}, "numbers of FLOPs are expected"),
+        ({"target_compute": "123"}, "target_compute='123': numbers of FLOPs are expected"),
         ({"delta": float("inf")}, "positive and finite"),
     ):
         with pytest.raises(UsageError, match=sentence):
