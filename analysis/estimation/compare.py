@@ -133,7 +133,7 @@ def compare(
         growth_interval=growth_interval,
         scatter=found.estimates[found.best].scatter,
         noise=(uncertainty.noise(a).seed, uncertainty.noise(b).seed),
-        resolved=float(np.exp(_reach(found, np.array([m.compute for m in run])).min())),
+        resolved=float(np.exp(found.unbent(_reach(found, np.array([m.compute for m in run])))).min()),
         shapes={m.shape: float(w) for m, w in zip(found.models, found.weights, strict=True)},
         backtest=_backtest(a, b, by_cell, law, found) if backtested else None,
         cellwise=shared.a[["N", "D", "C"]].assign(difference=shared.b.ln_loss - shared.a.ln_loss),
@@ -222,7 +222,10 @@ def _at(found: Shifted, compute: Array, tables: tuple[pd.DataFrame, pd.DataFrame
 
 
 def _reach(found: Shifted, compute: Array) -> Array:
-    """Half widths in ln m of Scheffe's band of the two coefficients: it holds at every compute at once."""
+    """Half widths of Scheffe's band of the two coefficients, which holds at every compute at once.
+
+    In ln m, or on the scale of the shape that fits best.
+    """
     estimate = found.estimates[found.best]
     spread = found.by_shape(compute)[1][found.best]
     return np.asarray(np.sqrt(2 * special.fdtri(2, max(estimate.freedom, 1.0), SURE)) * spread)

@@ -111,6 +111,14 @@ class Shifted:
         gammas = [self._gamma(i) if model.shape == FLOOR else 0.0 for i, model in enumerate(self.models)]
         return np.array([-np.expm1(-gamma * ln_m) / gamma if gamma else ln_m for gamma in gammas])
 
+    def unbent(self, best: Array) -> Array:
+        """Ln m from the scale of the shape that fits best, (n,); infinite where A reaches B's loss at no compute."""
+        if self.models[self.best].shape != FLOOR:
+            return best
+        gamma = self._gamma(self.best)
+        with np.errstate(divide="ignore"):
+            return -np.log(np.maximum(1 - gamma * best, 0.0)) / gamma
+
     def _gamma(self, shape: int) -> float:
         """The exponent of A's reducible loss along its frontier."""
         return self._exponent(self.estimates[shape].parameters[: self.law.law.dimension])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.estimation.compare import APART, CUT, SAME, SURE, Comparison, Multiplier
+from analysis.estimation.shift import FLOOR
 from analysis.note import Note
 from analysis.output.documents import finite
 from gpt3core.store import files
@@ -81,9 +82,11 @@ def notes(found: Comparison) -> list[Note]:
     if without := [m for m in (*found.at, *found.beyond) if math.isinf(m.interval[1])]:
         never = ", ".join(f"{m.compute:.3g}" for m in without if math.isinf(m.value))
         perhaps = ", ".join(f"{m.compute:.3g}" for m in without if math.isfinite(m.value))
+        weight = f"{found.shapes.get(FLOOR, 0.0):.0%} of the weight is of laws by which"
+        message = f"{weight} B's irreducible loss is lower than A's: " if perhaps and not never else "by the law "
         parts = [f"at C={never} A reaches the loss of B at no compute, and there is no multiplier"] if never else []
-        parts += [f"at C={perhaps} perhaps not, and the interval has no high end"] if perhaps else []
-        message = f"by the law B's irreducible loss is lower than A's: {'; '.join(parts)}"
+        parts += [f"at C={perhaps} A may reach it at no compute, and the interval has no high end"] if perhaps else []
+        message += "; ".join(parts)
         said.append(Note(code="out-of-reach", severity="warning", message=message))
     if far := [m for m in found.at if 0 < m.carried < math.inf and not m.decades]:
         most = max(far, key=lambda m: m.carried)

@@ -122,7 +122,7 @@ def named(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataF
     if "loss" in table:
         given = columns.get("loss", sources.get("loss", ""))
         column = given if given in raw else column_of(given)
-        table[DIGITS] = _number(raw[column], column, path).map(_digits)
+        table[DIGITS] = _number(raw[column], column, path).pipe(_digits)
     return table
 
 
@@ -252,15 +252,19 @@ def _again(table: pd.DataFrame) -> pd.Series:
     A row an evaluation of a run, or a copy that was called otherwise: two seeds differ in the third or fourth digit.
     """
     same = [name for name in (*SAME_RUN, "loss") if name in table]
-    digits = table[DIGITS] if DIGITS in table else table.loss.map(_digits)
-    return table[same].duplicated() & (digits >= MANY_DIGITS)
+    digits = table[DIGITS] if DIGITS in table else _digits(table.loss)
+    many = digits.median() >= MANY_DIGITS
+    return table[same].duplicated() & many & (digits >= MANY_DIGITS - 1)  # one in ten ends in a zero, unwritten
 
 
-def _digits(value: float) -> int:
-    """Of a number in the narrowest format that holds it: 3.1 that was a float32 has two of them, not sixteen."""
+def _digits(values: pd.Series) -> pd.Series:
+    """Of numbers in the narrowest format that holds them all: 3.1 that was a float32 has two, not sixteen."""
+    known = values.dropna()
     with np.errstate(over="ignore"):
-        held = [kind(value) for kind in (np.float16, np.float32, np.float64) if float(kind(value)) == value]
-    return len(np.format_float_scientific(held[0], trim="-").split("e")[0].replace(".", "")) if held else 0
+        forms = [known.astype(kind) for kind in (np.float16, np.float32, np.float64)]
+    held = next(form for form in forms if (form.astype(float) == known).all())
+    written = [np.format_float_scientific(value, trim="-").split("e")[0].replace(".", "") for value in held.to_numpy()]
+    return pd.Series([len(digits) for digits in written], index=known.index).reindex(values.index, fill_value=0)
 
 
 def _names(table: pd.DataFrame) -> list[str]:

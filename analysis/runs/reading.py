@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -17,7 +18,7 @@ from gpt3core.errors import UsageError
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # as a file's name says; its first line has the last word
 KNOWN_SEPARATORS = (",", ";", "\t")
 REMARK = re.compile(r"\s*#|\"?sep=.\"?\s*$|\s*$")  # or nothing
-A_NUMBER = re.compile(r"[\s\"]*[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?[\s\"]*")
+A_NUMBER = re.compile(r"[\s\"]*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[\s\"]*")
 DECIMAL_COMMA = r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?"
 THOUSANDS = r"[+-]?[1-9]\d{0,2},\d{3}"  # or three decimals
 NUMBER = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"  # with it, or whole
@@ -45,7 +46,7 @@ def load(path: Path) -> pd.DataFrame:
         return reader(path)
     except UsageError:
         raise
-    except (ValueError, OSError) as error:  # parser errors of pandas and pyarrow are ValueErrors
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # parser errors of pandas and pyarrow are ValueErrors
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -93,10 +94,11 @@ def _first(text: TextIO) -> tuple[int, str]:
     if not lines:
         return 0, ""
     at = len(lines) - 1
-    above = next((i for i in reversed(range(at)) if lines[i].strip()), at)
-    named = lines[above].lstrip().startswith("#") and _parted(lines[above]) >= _parted(lines[at])
-    if named and any(A_NUMBER.fullmatch(cell) for cell in re.split(r"[,;\t]", lines[at])):
-        at = above
+    cells = [cell for cell in re.split(r"[,;\t]", lines[at]) if cell.strip()]
+    if 2 * sum(A_NUMBER.fullmatch(cell) is not None for cell in cells) >= len(cells):
+        above = next((i for i in reversed(range(at)) if lines[i].strip()), at)
+        if lines[above].lstrip().startswith("#") and _parted(lines[above]) == _parted(lines[at]):
+            at = above
     return at, lines[at]
 
 

@@ -20,7 +20,7 @@ from gpt3core.words import flops
 ABOUT = (
     "How much compute A needs for the loss that B reaches, in units of B's. Bars are 95% intervals; open marks lie "
     "beyond the data; filled marks that are told from one are larger. A triangle is the low end of an interval where A "
-    "reaches B's loss at no compute."
+    "reaches B's loss at no compute; where that is infinite too, nothing is drawn."
 )
 FARTHEST = 100.0  # factor beyond which a bar leaves the axis
 MARGIN = 0.02  # of the axis, in decades
@@ -71,12 +71,12 @@ def _span(rows: pd.DataFrame) -> tuple[float, float]:
     """What the axis has to hold: one, the multipliers, and their bars as far as these are within FARTHEST of them."""
     drawn = rows.multiplier.where(np.isfinite(rows.multiplier), rows.low95)
     low, high = np.maximum(rows.low95, drawn / FARTHEST), np.minimum(rows.high95, drawn * FARTHEST)
-    return min(low[np.isfinite(low)].min(), 1.0), max(high[np.isfinite(high)].max(), 1.0)
+    return min([1.0, *low[np.isfinite(low)]]), max([1.0, *high[np.isfinite(high)]])
 
 
 def _drawn(m: Multiplier) -> float:
-    """Where a multiplier is drawn: an infinite one at the low end of its interval."""
-    return m.value if math.isfinite(m.value) else m.interval[0]
+    """Where a multiplier is drawn: an infinite one at the low end of its interval, or nowhere."""
+    return next((value for value in (m.value, m.interval[0]) if math.isfinite(value)), math.nan)
 
 
 def _warned(comparisons: list[Comparison]) -> list[str]:

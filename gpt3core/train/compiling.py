@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from gpt3core import costs
-from gpt3core.data.cache import cache_folder
+from gpt3core.data.cache import SETTING, cache_folder
 from gpt3core.model import registry
 from gpt3core.numerics import AUTO, BUILT, COMPILED, Numerics
 from gpt3core.parallel.compiled import compile_blocks
@@ -101,6 +101,6 @@ def _timed(spec: RunSpec, numerics: Numerics, device: str, how: str = "none") ->
     changed = (lambda network: compile_blocks(network, cuts, loss=how == "all")) if compiled else (lambda _: None)
     first, *others = timing.pass_seconds(model, numerics, device, changed)
     seconds = statistics.median(others)
-    files.make_folder(remembered.parent)
+    files.make_folder(remembered.parent, setting=SETTING)
     files.write_json(remembered, {"once": max(0.0, first - seconds), "seconds": seconds, "compiled": compiled})
     return max(0.0, first - seconds), seconds

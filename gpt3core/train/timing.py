@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpt3core.data.cache import cache_folder
+from gpt3core.data.cache import SETTING, cache_folder
 from gpt3core.model import native, products, registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import AUTO, BUILT, CANDIDATES, COMPILED, WIDE, Numerics
@@ -81,7 +81,7 @@ def choose(
     for candidate in allowed[1:]:
         if times[candidate] < GAIN * times[best]:
             best = candidate
-    files.make_folder(remembered.parent)
+    files.make_folder(remembered.parent, setting=SETTING)
     report = {f"{c.precision}/{c.kernel}": round(1000 * seconds, 3) for c, seconds in times.items()}
     files.write_json(remembered, {"chosen": vars(best), "milliseconds": report, "machine": machine(device)})
     return best

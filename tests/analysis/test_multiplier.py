@@ -8,6 +8,7 @@ import pytest
 
 from analysis import laws
 from analysis.estimation import multiplier, shift
+from analysis.estimation.compare import compare
 from analysis.output import comparison
 from dashboards.figures.comparison import multipliers
 from tests.analysis.test_compare import CLEAN, compared
@@ -62,3 +63,29 @@ def test_a_loss_below_what_the_other_can_reach_is_worth_no_number():
     page = multipliers([found])
     assert np.all(np.isfinite(page.figure.layout.yaxis.range)) and note.message in page.about
     assert page.figure.data[0].marker.symbol[-1] == "triangle-up-open"
+
+
+def test_what_is_resolved_is_told_on_the_scale_of_multipliers():
+    a, b = ladders(replace(CLEAN, multiplier=1.0, floor=0.1, noise=0.002), 0)
+    found = multiplier.fit(a, b, None, laws.CHINCHILLA)
+    assert found.models[found.best].shape == shift.FLOOR
+    ln_m = np.array([-1.0, 0.0, 0.5, 20.0])
+    np.testing.assert_allclose(found.unbent(found._bent(ln_m)[found.best]), ln_m, atol=1e-9)
+    assert np.isinf(found.unbent(np.array([100.0])))
+
+
+def test_ladders_that_never_meet_are_still_drawn():
+    """As bits a byte beside nats a token: every multiplier is infinite, its interval's low end too."""
+    a, b = ladders(replace(CLEAN, multiplier=1.0, floor=0.0, noise=0.002, budgets=6), 0)
+    found = compare(a, b.assign(loss=0.3 * b.loss))
+    assert all(np.isinf(m.interval[0]) for m in (*found.at, *found.beyond))
+    drawn = multipliers([found]).figure
+    assert np.all(np.isfinite(drawn.layout.yaxis.range)) and np.all(np.isnan(drawn.data[0].y))
+
+
+def test_a_floor_that_is_only_possible_is_not_said_to_be():
+    """A drop of the floor by .05 in runs that scatter by 2%: the high end is infinite by a share of the weight."""
+    found = compared(replace(CLEAN, multiplier=1.0, floor=0.05, noise=0.02), seed=3, target_compute=[1e27])
+    assert np.isfinite(found.beyond[0].value) and np.isinf(found.beyond[0].interval[1])
+    (note,) = (note for note in comparison.notes(found) if note.code == "out-of-reach")
+    assert note.message.startswith(f"{found.shapes['floor']:.0%} of the weight is of laws by which B's irreducible")

@@ -1,5 +1,6 @@
 """Anybody's table: names, units, formats, and what is refused in one sentence."""
 
+import gzip
 import json
 
 import numpy as np
@@ -87,6 +88,7 @@ def test_a_comma_that_may_mean_two_things_is_asked_about(tmp_path, text, sentenc
         "# N, D and, for each, the loss, in nats\n",
         "\n# made by me\n\n# another\n \n",
         '# one that says "nothing\n' * 30,
+        "# a, b, c, d\n",
     ],
 )
 def test_remarks_before_the_first_line_are_no_rows(tmp_path, before):
@@ -94,6 +96,19 @@ def test_remarks_before_the_first_line_are_no_rows(tmp_path, before):
     pd.testing.assert_frame_equal(foreign.read(tmp_path / "t.csv", {}), foreign.named(rows(), {}, tmp_path))
     (tmp_path / "n.csv").write_text(rows().to_csv(index_label="#"))
     pd.testing.assert_frame_equal(foreign.read(tmp_path / "n.csv", {}), foreign.named(rows(), {}, tmp_path))
+
+
+@pytest.mark.parametrize("header", ["#loss,N,D\n", "# nats, parameters, tokens, on one text\n#loss,N,D\n\n"])
+def test_a_header_may_begin_as_a_remark(tmp_path, header):
+    (tmp_path / "t.csv").write_text(header + ".5,1e9,2e10\n.4,2e9,4e10\n")
+    assert reading.load(tmp_path / "t.csv").values.tolist() == [[0.5, 1e9, 2e10], [0.4, 2e9, 4e10]]
+
+
+def test_a_compressed_file_that_is_cut_off_is_one_sentence(tmp_path):
+    packed = gzip.compress(rows(200).to_csv(index=False).encode())
+    (tmp_path / "t.csv.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(UsageError, match=r"t\.csv\.gz cannot be read: Compressed file ended"):
+        foreign.read(tmp_path / "t.csv.gz", {})
 
 
 def test_row_names_without_a_header_are_no_column(tmp_path):
