@@ -54,11 +54,11 @@ def put_under_way(root: Path, name: str = "laptop") -> None:
 
 def _placed(root: Path, run_ids: tuple[str, ...]) -> list[Placed]:
     """The runs, in no order, each on the GPU that is free first."""
-    rng, free = np.random.default_rng(0), dict.fromkeys([(node, i) for node in NODES for i in range(GPUS)], 0.0)
+    rng, free = np.random.default_rng(20), dict.fromkeys([(node, i) for node in NODES for i in range(GPUS)], 0.0)
     specs = {run_id: RunDir(root, run_id).spec() for run_id in run_ids}
     flops = {run_id: costs.train_flops(spec.model, spec.tokens) for run_id, spec in specs.items()}
     second, found = HOURS * 3600 * len(free) / sum(flops.values()), []  # of a FLOP
-    for run_id in rng.permutation(list(flops)).tolist():
+    for run_id in rng.permutation(sorted(flops, key=flops.__getitem__)).tolist():  # whatever their ids are
         place, spec = min(free, key=free.__getitem__), specs[run_id]
         faster = 0.8 + 0.4 * len(found) / len(flops)  # the later it is
         began, seconds = free[place] + 20.0, max(4 * STARTS, STARTS + flops[run_id] * second / faster)
