@@ -150,10 +150,10 @@ def few_runs(ensemble: Ensemble) -> float:
     what they should, and an interval has the tails of a t distribution with the n - 3 degrees of freedom left over;
     infinite where none is.
     """
-    points = count_points(ensemble)
-    freedom = points - ON_A_LINE
     if ensemble.missing is None:
         return 1.0
+    points = count_points(ensemble)
+    freedom = points - ON_A_LINE
     if freedom < 1:
         return np.inf
     tail = (1 + uncertainty.LEVEL) / 2

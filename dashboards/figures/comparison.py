@@ -56,7 +56,7 @@ def multipliers(comparisons: list[Comparison]) -> Page:
     first, second = map(plain, comparisons[0].names)
     axes(figure, "compute, FLOPs", f"compute multiplier of {second} over {first}", log_y=True)
     rows = _rows(comparisons)
-    low, high = _span(rows)
+    low, high = _span([m for found in comparisons for m in (*found.at, *found.beyond)])
     figure.update_yaxes(
         range=[math.log10(low) - MARGIN, math.log10(high) + MARGIN],
         tickmode="array",
@@ -67,11 +67,12 @@ def multipliers(comparisons: list[Comparison]) -> Page:
     return Page(slug="multiplier", title="Compute multiplier", about=about, figure=figure, rows=rows)
 
 
-def _span(rows: pd.DataFrame) -> tuple[float, float]:
+def _span(every: list[Multiplier]) -> tuple[float, float]:
     """What the axis has to hold: one, the multipliers, and their bars as far as these are within FARTHEST of them."""
-    drawn = rows.multiplier.where(np.isfinite(rows.multiplier), rows.low95)
-    low, high = np.maximum(rows.low95, drawn / FARTHEST), np.minimum(rows.high95, drawn * FARTHEST)
-    return min([1.0, *low[np.isfinite(low)]]), max([1.0, *high[np.isfinite(high)]])
+    there = [(m.interval, drawn) for m in every if math.isfinite(drawn := _drawn(m))]
+    low = [max(interval[0], drawn / FARTHEST) for interval, drawn in there]
+    high = [min(interval[1], drawn * FARTHEST) for interval, drawn in there]
+    return min([1.0, *low]), max([1.0, *high])
 
 
 def _drawn(m: Multiplier) -> float:

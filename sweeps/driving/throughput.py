@@ -25,6 +25,9 @@ RUN = 0.1  # of a run of a size: who else is on its machine
 SEEN_SECONDS = 20.0  # of a run under way, after which it tells as much as twice that noise
 
 
+What = tuple[float, int]  # ln N of a size, and how many workers it is on
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """What one run showed."""
@@ -44,8 +47,7 @@ class Seen:
 class _Point:
     """All runs of a size on so many workers."""
 
-    size: float
-    workers: int
+    what: What
     ratio: float
     variance: float
 
@@ -55,7 +57,7 @@ class Throughput:
 
     def __init__(self) -> None:
         self._seen: dict[str, Seen] = {}
-        self._known: dict[tuple[float, int], tuple[float, float]] | None = None  # answers given
+        self._known: dict[What, tuple[float, float]] | None = None  # answers given
         self._solved: tuple[list[_Point], Any, Any] | None = None  # sizes, weights, inverse covariance
 
     def take(self, seen: Mapping[str, Seen]) -> None:
@@ -68,44 +70,42 @@ class Throughput:
         if self._known is None:
             self._known = {}
         if (size, workers) not in self._known:
-            self._known[size, workers] = self._answer(size, workers)
+            self._known[size, workers] = self._answer((size, workers))
         return self._known[size, workers]
 
-    def _answer(self, size: float, workers: int) -> tuple[float, float]:
+    def _answer(self, what: What) -> tuple[float, float]:
         if not self._seen:
             return 0.0, LEVEL
         import numpy as np  # which a sweep that asks nothing does without
 
         if self._solved is None:
             points = _by_size(list(self._seen.values()))
-            matrix = np.array([[_covariance(a.size, a.workers, b) for b in points] for a in points])
+            matrix = np.array([[_covariance(a.what, b.what) for b in points] for a in points])
             matrix += np.diag([point.variance for point in points])
             inverse = np.linalg.inv(matrix)
             weights = inverse @ np.array([point.ratio for point in points])
             self._solved = points, weights, inverse
         points, weights, inverse = self._solved
-        row = np.array([_covariance(size, workers, point) for point in points])
-        itself = _Point(size=size, workers=workers, ratio=0.0, variance=0.0)
-        variance = _covariance(size, workers, itself) - float(row @ inverse @ row)
+        row = np.array([_covariance(what, point.what) for point in points])
+        variance = _covariance(what, what) - float(row @ inverse @ row)
         return float(row @ weights), math.sqrt(max(variance, 0.0))
 
 
-def _covariance(size: float, workers: int, other: _Point) -> float:
+def _covariance(a: What, b: What) -> float:
     """Prior, of two sizes; the slope is about ln N = 12, which only shifts what the level takes."""
-    near = math.exp(-0.5 * ((size - other.size) / REACH) ** 2)
-    gangs = GANG**2 * math.log(min(workers, other.workers))
-    same = (size, workers) == (other.size, other.workers)
-    slope = SLOPE**2 * (size - 12) * (other.size - 12)
-    return LEVEL**2 + slope + BEND**2 * near + gangs + (OWN**2 if same else 0.0)
+    near = math.exp(-0.5 * ((a[0] - b[0]) / REACH) ** 2)
+    gangs = GANG**2 * math.log(min(a[1], b[1]))
+    slope = SLOPE**2 * (a[0] - 12) * (b[0] - 12)
+    return LEVEL**2 + slope + BEND**2 * near + gangs + (OWN**2 if a == b else 0.0)
 
 
 def _by_size(seen: list[Seen]) -> list[_Point]:
     """One point a size and number of workers: the weighted median, which a run that stood still does not move."""
-    sizes: dict[tuple[float, int], list[Seen]] = {}
+    sizes: dict[What, list[Seen]] = {}
     for one in seen:
         sizes.setdefault((one.size, one.workers), []).append(one)
     found = []
-    for (size, workers), runs in sorted(sizes.items()):
+    for what, runs in sorted(sizes.items()):
         runs.sort(key=lambda run: run.ratio)
         weights = [1 / run.variance for run in runs]
         half, total, middle = sum(weights) / 2, 0.0, runs[-1].ratio
@@ -114,5 +114,5 @@ def _by_size(seen: list[Seen]) -> list[_Point]:
             if total >= half:
                 middle = run.ratio
                 break
-        found.append(_Point(size=size, workers=workers, ratio=middle, variance=1 / sum(weights)))
+        found.append(_Point(what=what, ratio=middle, variance=1 / sum(weights)))
     return found

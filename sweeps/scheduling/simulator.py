@@ -109,8 +109,7 @@ def simulate(
     """
     if unknown := [job.run_id for job in jobs if not 0 <= job.seconds < math.inf]:
         raise ValueError(f"{unknown[0]}: a run of unknown length cannot be simulated; estimate it first")
-    day = _Day(inventory, jobs, after or {}, rules, failures)
-    day.slower = slower or {}
+    day = _Day(inventory, jobs, after or {}, rules, failures, slower or {})
     while day.events and (len(day.queue) or day.attempts or day.coming):
         now = day.events[0][0]
         changed = False
@@ -160,10 +159,10 @@ class _Day:
         after: Mapping[str, tuple[str, float]],
         rules: Rules,
         failures: Failures,
+        slower: Mapping[str, Mapping[str, float]],
     ) -> None:
-        self.inventory, self.rules, self.failures = inventory, rules, failures
+        self.inventory, self.rules, self.failures, self.slower = inventory, rules, failures, slower
         self.ledger, self.queue = Ledger(inventory), Queue(rules)
-        self.slower: Mapping[str, Mapping[str, float]] = {}
         self.gpus = {node.name: node.labels.get(ACCELERATOR, "") for node in inventory}
         self.down: dict[str, float] = {}  # since when a node is lost
         self.order = itertools.count()

