@@ -149,7 +149,9 @@ def head() -> Iterator[dict[str, str]]:
     )
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        _wait_for(address, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
+        # jobs are taken by the dashboard and started by the agent, which comes last
+        urls = [f"{address}/api/jobs/", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"]
+        _wait_for(urls, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
         print(
             f"started a Ray head on 127.0.0.1:{port} (loopback only, with a token of its own; it stops with the sweep)",
             flush=True,
@@ -176,14 +178,14 @@ def _free_ports(count: int) -> list[int]:
             s.close()
 
 
-def _wait_for(address: str, token: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the job server answers, which is after the head itself."""
-    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+def _wait_for(urls: Sequence[str], token: str, child: subprocess.Popen[bytes], log: Path) -> None:
+    """Until each of the head's servers has answered, in this order."""
+    waiting = [urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}) for url in urls]
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if child.poll() is not None:
-            break
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
+    while time.monotonic() < deadline and child.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(waiting[0], timeout=5):
+            del waiting[0]
+        if not waiting:
             return
         time.sleep(0.3)
     last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]

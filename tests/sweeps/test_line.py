@@ -1,8 +1,14 @@
 """The whole line: what it refuses before anything is started."""
 
+import contextlib
+import http.server
+import subprocess
+import threading
+import time
+
 import pytest
 
-from gpt3core.errors import UsageError
+from gpt3core.errors import StoreError, UsageError
 from sweeps import line
 
 
@@ -14,6 +20,52 @@ def test_what_cannot_run_is_refused_before_a_head_is_started(known_text, monkeyp
     for words in (["budgets=[-1]"], ["recipe=gpt3"], ["recipe=smoke", "data.max_epochs=0.001"]):
         with pytest.raises((UsageError, ValueError)):
             line.main(words)
+
+
+@contextlib.contextmanager
+def answering(asked, name, after=0):
+    """The address of a server that has an error for the first that ask, and notes who is asked."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(name)
+            self.send_response(200 if asked.count(name) > after else 503)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def child():
+    with subprocess.Popen(["sleep", "300"]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_job_is_handed_in_when_the_agent_that_starts_it_answers_too(child, tmp_path):
+    asked = []
+    with answering(asked, "dashboard", after=1) as dashboard, answering(asked, "agent", after=2) as agent:
+        line._wait_for([dashboard, agent], "token", child, tmp_path / "log")
+    assert asked == ["dashboard"] * 2 + ["agent"] * 3
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_head_without_an_agent_is_an_error_with_its_last_words(child, tmp_path, monkeypatch, ended):
+    monkeypatch.setattr(line, "START_SECONDS", 60 if ended else 0.5)
+    (tmp_path / "log").write_text("starting\nno port left\n")
+    if ended:
+        child.kill()
+    began = time.monotonic()
+    with answering([], "dashboard") as dashboard, pytest.raises(StoreError, match=r"did not start \(no port left\)"):
+        line._wait_for([dashboard, "http://127.0.0.1:9/"], "token", child, tmp_path / "log")
+    assert time.monotonic() - began < 30
 
 
 PRETTY = """\x1b[37mJob submission server address\x1b[39m: \x1b[1mhttp://127.0.0.1:35815\x1b[22m
