@@ -184,10 +184,10 @@ class RunSpec:
         """Refuse what does not go together."""
         if self.compile in COMPILED:
             self._check_compiled()
-        if self.kernel == WIDE and self.precision not in (AUTO, "fp32"):
+        if self.kernel == WIDE and self.precision == "fp16":
             raise ValueError(
-                f"kernel={self.kernel} with precision={self.precision}: its products are of fp32; give precision=fp32 "
-                "or auto, or another kernel"
+                f"kernel={self.kernel} with precision={self.precision}: it knows fp32 and bf16; give precision=fp32, "
+                "bf16 or auto, or another kernel"
             )
         if self.noise_scale_every and self.precision == "fp16":
             raise ValueError(

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from gpt3core.model import blocks
 from gpt3core.model.documents import block_mask, flash, hidden
 from gpt3core.model.patterns import Pattern
-from gpt3core.numerics import BUILT
 
 SDPA_BLOCK = 64  # queries that share a run of keys, at least, where SDPA computes a band
 
@@ -43,7 +42,7 @@ def attend(
         documents: where each position's document begins (B, T): no query sees a key before it (``documents.py``).
         mask: FlexAttention's of T = n_ctx (``flex_mask``), where it is made beforehand.
     """
-    t, built = q.size(2), kernel in BUILT
+    t = q.size(2)
     if sparse is not None and t <= sparse.size:
         sparse, window = None, n_ctx  # all inside the first block
     whole = window >= min(t, n_ctx) and sparse is None
@@ -59,9 +58,9 @@ def attend(
     if kernel == "sdpa":
         return flash(q, k, v, documents, pattern) if documents is not None else _banded_sdpa(q, k, v, window)
     return (
-        blocks.dense(q, k, v, documents, built=built)
+        blocks.dense(q, k, v, documents, kernel=kernel)
         if whole
-        else blocks.banded(q, k, v, window, documents, built=built)
+        else blocks.banded(q, k, v, window, documents, kernel=kernel)
     )
 
 

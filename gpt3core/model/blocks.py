@@ -24,27 +24,27 @@ BAND_BLOCK = 16  # or half of the window, if that is more
 NEIGHBOURS = 16  # keys up to which one at a time beats products of blocks
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None = None, *, built: bool = False) -> Tensor:
+def dense(q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None = None, *, kernel: str = "softmax") -> Tensor:
     """Causal attention: (B, H, T, K) three times to (B, H, T, K).
 
     Args:
         documents: where each position's document begins (B, T); no key before it is seen.
-        built: whether to use the functions of native.c, where they know the kind of tensor.
+        kernel: some have functions of native.c, for some kinds of tensors.
     """
-    found: Tensor = _Dense.apply(q, k, v, documents, built and native.knows(q))  # type: ignore[no-untyped-call]
+    found: Tensor = _Dense.apply(q, k, v, documents, native.knows(kernel, q))  # type: ignore[no-untyped-call]
     return found
 
 
 def banded(
-    q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None = None, *, built: bool = False
+    q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None = None, *, kernel: str = "softmax"
 ) -> Tensor:
     """Attention to the last ``window`` keys, the query's own included: (B, H, T, K) three times to (B, H, T, K).
 
     Args:
         documents: where each position's document begins (B, T); no key before it is seen.
-        built: whether to use the functions of native.c, where they know the kind of tensor and win.
+        kernel: some have functions of native.c, which are used where they win.
     """
-    if built and window <= NEIGHBOURS and native.knows(q):
+    if window <= NEIGHBOURS and native.knows(kernel, q):
         near: Tensor = _Neighbours.apply(q, k, v, window, documents)  # type: ignore[no-untyped-call]
         return near
     found: Tensor = _Banded.apply(q, k, v, window, documents)  # type: ignore[no-untyped-call]
@@ -145,15 +145,15 @@ class _Dense(torch.autograd.Function):
 class _Neighbours(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None) -> Tensor:
-        mixed, shares = native.band_forward(q, k, v, window, documents)
+        mixed, shares = native.band_forward(q.float(), k.float(), v.float(), window, documents)
         ctx.save_for_backward(q, k, v, shares)
-        return mixed
+        return mixed.to(q.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, shares = ctx.saved_tensors
-        return *native.band_backward(q, k, v, shares, gradient), None, None
+        return *native.band_backward(q.float(), k.float(), v.float(), shares, gradient.float()), None, None
 
 
 class _Banded(torch.autograd.Function):

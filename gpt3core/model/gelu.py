@@ -22,24 +22,24 @@ LINEAR = 2 * math.sqrt(2 / math.pi)  # 2 u = LINEAR x + CUBIC x^3
 CUBIC = 0.044715 * LINEAR
 
 
-def gelu(x: Tensor, *, built: bool = False) -> Tensor:
+def gelu(x: Tensor, kernel: str = "softmax") -> Tensor:
     """GELU of every element.
 
     Args:
-        built: whether to use the functions of native.c.
+        kernel: some have functions of native.c.
     """
     if x.device.type != "cpu":
         return F.gelu(x, approximate=GELU)  # one kernel, in fp32 inside
-    found: Tensor = _Gelu.apply(x, built)  # type: ignore[no-untyped-call]
+    found: Tensor = _Gelu.apply(x, kernel)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, given: Tensor, built: bool) -> Tensor:
-        x = given.float()
+    def forward(ctx: Any, given: Tensor, kernel: str) -> Tensor:
+        x = given if native.knows(kernel, given) else given.float()
         slope = None
-        if built:
+        if native.knows(kernel, x):
             value, slope = native.gelu(x, slope=ctx.needs_input_grad[0])
         elif ctx.needs_input_grad[0]:
             square = x * x

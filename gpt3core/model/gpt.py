@@ -81,7 +81,7 @@ class Block(nn.Module):
 
     def __init__(self, spec: GPTSpec, layer: int, kernel: str) -> None:
         super().__init__()
-        self.built = kernel in BUILT
+        self.kernel = kernel
         self.norm1 = nn.LayerNorm(spec.d_model)
         self.attention = Attention(spec, layer, kernel)
         self.norm2 = nn.LayerNorm(spec.d_model)
@@ -91,7 +91,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, past: Seen | None = None, documents: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D); documents as in ``Attention``."""
         x = x + self.attention(self.norm1(x), past, documents)
-        added: Tensor = self.down(gelu(self.up(self.norm2(x)), built=self.built))
+        added: Tensor = self.down(gelu(self.up(self.norm2(x)), self.kernel))
         return x + added
 
 
@@ -105,19 +105,18 @@ class Head(nn.Module):
     def __init__(self, weight: Tensor, kernel: str) -> None:
         super().__init__()
         assert isinstance(weight, nn.Parameter)
-        self.weight, self.built, self.wide = weight, kernel in BUILT, kernel == WIDE
+        self.weight, self.kernel = weight, kernel
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits of any positions: (..., D) to (..., V)."""
-        return (products.learnt if self.wide else F.linear)(hidden, self.weight)
+        return (products.learnt if self.kernel == WIDE else F.linear)(hidden, self.weight)
 
     def loss_sum(self, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
         """The summed loss in nats and fp32: (B, T, D), targets (B, T), and how much each counts, if not all one."""
         counts = None if counts is None else counts.flatten()
         return cross_entropy_sum(
             *(hidden.flatten(0, 1), self.weight, targets.flatten(), counts),
-            built=self.built,
-            wide=self.wide,
+            kernel=self.kernel,
             compiled=self.compiled,
             smoothing=self.smoothing,
         )

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from gpt3core.model import native, products
 from gpt3core.model.architecture import head_rows
+from gpt3core.numerics import WIDE
 
+TOGETHER = 4  # chunks whose bf16 gradients wait for one product with what was read: it takes less than adding in fp32
 NARROW = 64  # widths up to which the weight's gradient is faster transposed (MKL: five times at 8, the same at 96)
 
 
@@ -26,26 +28,25 @@ def cross_entropy_sum(
     targets: Tensor,
     counts: Tensor | None,
     *,
-    built: bool = False,
-    wide: bool = False,
+    kernel: str = "softmax",
     compiled: bool = False,
     smoothing: float = 0.0,
 ) -> Tensor:
     """The summed cross-entropy of ``hidden @ weight.T`` in nats: (M, D), (V, D), (M), and the counts (M) of losses.
 
     Args:
-        built: whether to use the functions of native.c.
-        wide: whether to multiply by oneDNN, where the tensors are plain and of fp32.
+        kernel: some have functions of native.c, and ``wide`` multiplies by oneDNN where tensors are plain and of fp32.
         compiled: whether to compile what is done to logits in training, without smoothing.
         smoothing: share of each target that the gradient spreads over the vocabulary; the value stays the plain one.
     """
-    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, built, wide, compiled, smoothing)  # type: ignore[no-untyped-call]
+    found: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, counts, kernel, compiled, smoothing)  # type: ignore[no-untyped-call]
     return found
 
 
-def _rows_(logits: Tensor, targets: Tensor, counts: Tensor | None, built: bool) -> tuple[Tensor, Tensor]:
-    """Losses (rows), and the gradient of their sum, in place of the fp32 logits (rows, V)."""
-    if built and native.knows(logits):
+def _rows_(logits: Tensor, targets: Tensor, counts: Tensor | None, kernel: str) -> tuple[Tensor, Tensor]:
+    """Losses (rows), and the gradient of their sum, in place of the logits (rows, V) where their kind allows it."""
+    logits = logits if native.knows(kernel, logits) else logits.float()
+    if native.knows(kernel, logits):
         return native.cross_entropy_(logits, targets, counts), logits
     logs = F.log_softmax(logits, dim=-1)
     losses = F.nll_loss(logs, targets, reduction="none")
@@ -85,19 +86,22 @@ def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Head:
-    """The products of chunks of positions with the weight (V, D), and the sum of what they give it."""
+    """The products of chunks of positions (M, D) with the weight (V, D), and the sum of what they give it."""
 
-    def __init__(self, weight: Tensor, *, whole: bool) -> None:
-        self.weight, self.whole = weight, whole  # whether all is one chunk
+    def __init__(self, x: Tensor, weight: Tensor, rows: int) -> None:
+        self.x, self.weight, self.whole = x, weight, len(x) <= rows  # whether all is one chunk
         self.sum: Tensor | None = None
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(rows, D) to (rows, V)."""
-        return x @ self.weight.t()
+    def logits(self, some: slice) -> Tensor:
+        """(rows, V)."""
+        return self.x[some] @ self.weight.t()
 
-    def learn(self, gradient: Tensor, x: Tensor, dx: Tensor) -> None:
-        """Fill in dx (rows, D), and add to the sum, from the gradient of logits (rows, V)."""
-        torch.mm(gradient, self.weight, out=dx)
+    def learn(self, gradient: Tensor, some: slice, dx: Tensor) -> None:
+        """Fill in rows of dx (M, D), and add to the sum, from the gradient of logits (rows, V)."""
+        torch.mm(gradient, self.weight, out=dx[some])
+        self._add(gradient, self.x[some])
+
+    def _add(self, gradient: Tensor, x: Tensor) -> None:
         if self.sum is None:
             self.sum = _transposed_product(gradient, x)
             self.sum = self.sum if self.whole else self.sum.float()
@@ -111,15 +115,35 @@ class _Head:
         return self.sum
 
 
+class _LateHead(_Head):
+    """In training in bf16, whose gradients are made in place of the logits: they wait, several chunks of them."""
+
+    def __init__(self, x: Tensor, weight: Tensor, rows: int) -> None:
+        super().__init__(x, weight, TOGETHER * rows)
+        self.room = x.new_empty(min(len(x), TOGETHER * rows), len(weight))
+
+    def logits(self, some: slice) -> Tensor:
+        x, first = self.x[some], some.start % len(self.room)
+        return torch.mm(x, self.weight.t(), out=self.room[first : first + len(x)])
+
+    def learn(self, gradient: Tensor, some: slice, dx: Tensor) -> None:
+        torch.mm(gradient, self.weight, out=dx[some])
+        stop = min(some.stop, len(self.x))
+        first = some.start - some.start % len(self.room)
+        if stop in (first + len(self.room), len(self.x)):
+            self._add(self.room[: stop - first], self.x[first:stop])
+
+
 class _WideHead(_Head):
     """By oneDNN, which copies its first factor where that lies transposed: never the logits', so the sum is (D, V)."""
 
     across: Tensor | None = None  # the weight (D, V)
 
-    def logits(self, x: Tensor) -> Tensor:
-        return products.linear(x, self.weight)
+    def logits(self, some: slice) -> Tensor:
+        return products.linear(self.x[some], self.weight)
 
-    def learn(self, gradient: Tensor, x: Tensor, dx: Tensor) -> None:
+    def learn(self, gradient: Tensor, some: slice, dx: Tensor) -> None:
+        x, dx = self.x[some], dx[some]
         if self.across is None:
             self.across = self.weight.t().contiguous()
         if x.size(1) <= products.LEAST_SIDE:
@@ -133,6 +157,13 @@ class _WideHead(_Head):
         return None if self.sum is None else self.sum.t().contiguous()
 
 
+def _kind_of_head(x: Tensor, weight: Tensor, kernel: str, *, in_place: bool) -> type[_Head]:
+    """How a kernel multiplies what is of this kind, where gradients are made in place of logits or not."""
+    if kernel == WIDE and products.plain(x, weight):
+        return _WideHead
+    return _LateHead if in_place and x.dtype == torch.bfloat16 and native.knows(kernel, x) else _Head
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -141,8 +172,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         counts: Tensor | None,
-        built: bool,
-        wide: bool,
+        kernel: str,
         compiled: bool,
         smoothing: float,
     ) -> Tensor:
@@ -155,23 +185,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = head_rows(len(w), kind)
         total = torch.zeros((), device=x.device)
         dx = torch.empty_like(x) if wanted else None
-        head = (_WideHead if wide and products.plain(x, w) else _Head)(w, whole=len(x) <= rows)
+        head = _kind_of_head(x, w, kernel, in_place=wanted and not smoothing)(x, w, rows)
         for first in range(0, len(x), rows):
             some = slice(first, first + rows)
-            logits = head.logits(x[some])
+            logits = head.logits(some)
             here = None if counts is None else counts[some]
             if compiled and wanted and not smoothing:
                 losses, gradient = _compiled_rows()(logits, targets[some], here)
             else:
-                logits = logits.float()
-                losses, gradient = _rows_(logits, targets[some], here, built)
+                losses, gradient = _rows_(logits, targets[some], here, kernel)
             total += losses.sum()
             if dx is None:
                 continue
             if smoothing:
+                gradient = gradient.float()
                 _smooth_(gradient, targets[some], here, smoothing)
             gradient = gradient.to(dtype)
-            head.learn(gradient, x[some], dx[some])
+            head.learn(gradient, some, dx)
             del logits, gradient  # before the next chunk's are made
         if wanted:
             ctx.save_for_backward(dx, head.to_weight())
@@ -181,4 +211,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         dx, dw = ctx.saved_tensors
-        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None, None, None, None
+        return (dx * gradient).to(ctx.dtypes[0]), (dw * gradient).to(ctx.dtypes[1]), None, None, None, None, None

@@ -175,3 +175,92 @@ void band_backward(const float *restrict q, const float *restrict k, const float
                 }
             }
 }
+
+/* ---- the same in bf16, the upper half of an fp32: read and written as such, computed in fp32, rounded to nearest */
+
+static inline float from(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline uint16_t to(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits += 0x7fff + (bits >> 16 & 1); /* to even */
+    return x != x ? 0x7fc0 : bits >> 16;
+}
+
+void gelu_bf16(const uint16_t *restrict x, uint16_t *restrict y, uint16_t *restrict slope, int64_t n) {
+    const float a = 1.5957691216057308f, b = 0.07135481282604193f;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float v = from(x[i]), square = v * v, u = v * (a + b * square), e = exp_(-fabsf(u));
+        float s = (u < 0.0f ? e : 1.0f) / (1.0f + e), value = v * s;
+        y[i] = to(value);
+        if (slope) slope[i] = to(s + value * (1.0f - s) * (a + 3.0f * b * square));
+    }
+}
+
+/* exp(row - max) into wide; the sum, and the max in *top */
+static inline float exp_row_bf16(const uint16_t *restrict row, float *restrict wide, int64_t n, float *top) {
+    float m = from(row[0]), sum = 0.0f;
+#pragma omp simd reduction(max : m)
+    for (int64_t j = 0; j < n; j++) m = from(row[j]) > m ? from(row[j]) : m;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n; j++) {
+        float e = exp_(from(row[j]) - m);
+        wide[j] = e;
+        sum += e;
+    }
+    *top = m;
+    return sum;
+}
+
+/* wide (vocabulary) is room to work in */
+void cross_entropy_bf16(uint16_t *restrict logits, const int64_t *restrict targets,
+                               const float *restrict counts, float *restrict losses, float *restrict wide,
+                               int64_t rows, int64_t vocabulary) {
+    for (int64_t i = 0; i < rows; i++) {
+        uint16_t *row = logits + i * vocabulary;
+        float wanted = from(row[targets[i]]), count = counts ? counts[i] : 1.0f, top;
+        float sum = exp_row_bf16(row, wide, vocabulary, &top), scale = count / sum;
+        losses[i] = count * (logf(sum) + (top - wanted));
+#pragma omp simd
+        for (int64_t j = 0; j < vocabulary; j++) row[j] = to(scale * wide[j]);
+        row[targets[i]] = to(scale * wide[targets[i]] - count);
+    }
+}
+
+/* wide (columns) is room to work in */
+void causal_softmax_bf16(uint16_t *restrict scores, float *restrict wide, int64_t n, int64_t rows,
+                                int64_t columns, int64_t first, const int64_t *restrict begins, int64_t heads) {
+    for (int64_t i = 0; i < n * rows; i++) {
+        uint16_t *row = scores + i * columns;
+        int64_t seen = first + i % rows + 1, before = begins ? begins[i / rows / heads * rows + i % rows] : 0;
+        float top;
+        memset(row, 0, before * sizeof *row);
+        row += before;
+        seen -= before;
+        float scale = 1.0f / exp_row_bf16(row, wide, seen, &top);
+#pragma omp simd
+        for (int64_t j = 0; j < seen; j++) row[j] = to(scale * wide[j]);
+        memset(row + seen, 0, (columns - before - seen) * sizeof *row);
+    }
+}
+
+void causal_slope_bf16(uint16_t *restrict gradient, const uint16_t *restrict shares, int64_t n, int64_t rows,
+                              int64_t columns, int64_t first) {
+    for (int64_t i = 0; i < n * rows; i++) {
+        uint16_t *g = gradient + i * columns;
+        const uint16_t *p = shares + i * columns;
+        int64_t seen = first + i % rows + 1;
+        float mean = 0.0f;
+#pragma omp simd reduction(+ : mean)
+        for (int64_t j = 0; j < seen; j++) mean += from(g[j]) * from(p[j]);
+#pragma omp simd
+        for (int64_t j = 0; j < seen; j++) g[j] = to(from(p[j]) * (from(g[j]) - mean));
+        memset(g + seen, 0, (columns - seen) * sizeof *g);
+    }
+}

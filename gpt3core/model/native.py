@@ -1,7 +1,7 @@
 """The functions of native.c: built once a machine where there is a C compiler, and their torch matches elsewhere.
 
 They are a kernel among others (``gpt3core.numerics``): chosen by timing, recorded with the run, and never taken where
-the run was recorded with another. They know fp32 on the CPU, and one thread.
+the run was recorded with another. They know fp32 on the CPU, kernel=wide bf16 too, and one thread.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt3core.data.cache import cache_folder
+from gpt3core.numerics import BUILT, WIDE
 
 SOURCE = Path(__file__).with_name("native.c")
 COMPILERS = ("cc", "gcc", "clang")
@@ -93,9 +95,20 @@ def require(kernel: str = "native") -> ctypes.CDLL:
     return found
 
 
-def knows(tensor: Tensor) -> bool:
-    """Whether the functions take a tensor of this kind."""
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+def knows(kernel: str, tensor: Tensor) -> bool:
+    """Whether a kernel has functions in C that take a tensor of this kind."""
+    kinds = (torch.float32, torch.bfloat16) if kernel == WIDE else (torch.float32,)
+    return kernel in BUILT and tensor.dtype in kinds and tensor.device.type == "cpu"
+
+
+def _function(name: str, tensor: Tensor) -> Any:
+    """The one for numbers of this kind."""
+    return getattr(require(), f"{name}_bf16" if tensor.dtype == torch.bfloat16 else name)
+
+
+def _room(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Where a row of bf16 is worked on in fp32."""
+    return (torch.empty(tensor.size(-1)),) if tensor.dtype == torch.bfloat16 else ()
 
 
 def _at(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -110,7 +123,7 @@ def gelu(x: Tensor, *, slope: bool) -> tuple[Tensor, Tensor | None]:
     """GPT-2's GELU, and its slope where asked."""
     x = x.contiguous()
     value, slopes = torch.empty_like(x), torch.empty_like(x) if slope else None
-    require().gelu(_at(x), _at(value), _at(slopes), _n(x.numel()))
+    _function("gelu", x)(_at(x), _at(value), _at(slopes), _n(x.numel()))
     return value, slopes
 
 
@@ -120,7 +133,8 @@ def cross_entropy_(logits: Tensor, targets: Tensor, counts: Tensor | None) -> Te
     assert counts is None or counts.dtype == torch.float32
     targets, counts = targets.contiguous(), None if counts is None else counts.contiguous()
     losses = torch.empty(len(logits))
-    require().cross_entropy(_at(logits), _at(targets), _at(counts), _at(losses), _n(len(logits)), _n(logits.size(1)))
+    given = logits, targets, counts, losses, *_room(logits)
+    _function("cross_entropy", logits)(*map(_at, given), *map(_n, logits.shape))
     return losses
 
 
@@ -132,13 +146,14 @@ def causal_softmax_(scores: Tensor, first: int, begins: Tensor | None = None) ->
     """
     begins = None if begins is None else begins.contiguous()
     heads = 1 if begins is None else len(scores) // len(begins)
-    require().causal_softmax(_at(scores), *map(_n, scores.shape), _n(first), _at(begins), _n(heads))
+    given = scores, *_room(scores)
+    _function("causal_softmax", scores)(*map(_at, given), *map(_n, scores.shape), _n(first), _at(begins), _n(heads))
     return scores
 
 
 def causal_slope_(gradient: Tensor, shares: Tensor, first: int) -> Tensor:
     """The gradient of shares (N, rows, columns) becomes that of the scores."""
-    require().causal_slope(_at(gradient), _at(shares), *map(_n, shares.shape), _n(first))
+    _function("causal_slope", gradient)(_at(gradient), _at(shares), *map(_n, shares.shape), _n(first))
     return gradient
 
 

@@ -100,8 +100,9 @@ def possible(numerics: Numerics, device: str) -> bool:
 
 
 def _worth_timing(numerics: Numerics, device: str) -> bool:
-    """Whether it may win: products by oneDNN do on processors of which torch's own take half."""
-    return possible(numerics, device) and (numerics.kernel != WIDE or products.taken_for_less())
+    """Whether it may win: fp32's products by oneDNN do on processors of which torch's own take half."""
+    elsewhere = numerics.kernel == WIDE and numerics.precision == "fp32" and not products.taken_for_less()
+    return possible(numerics, device) and not elsewhere
 
 
 def step_seconds(model: ModelSpec, candidates: Sequence[Numerics], device: str) -> dict[Numerics, float]:

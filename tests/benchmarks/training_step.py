@@ -206,7 +206,7 @@ def arms(shape: Shape, bf16: bool, asked: argparse.Namespace, *, ours: bool) -> 
     }
     if ours:
         kernels = ["softmax", "sdpa", *(["native"] if native.library() else [])]
-        kernels += ["wide"] if native.library() and products.taken_for_less() and not bf16 else []
+        kernels += ["wide"] if native.library() and products.there() and (bf16 or products.taken_for_less()) else []
         builders |= {f"ours-{kernel}": functools.partial(Ours, shape, kernel) for kernel in kernels}
     if asked.compile:
         builders |= {

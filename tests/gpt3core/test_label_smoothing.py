@@ -34,16 +34,16 @@ def torchs(logits, targets, counts, smoothing=SMOOTHING):
 
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("rows", [50, 700])  # one chunk, and three
-@pytest.mark.parametrize("built", [False, True])
-def test_the_head_and_loss_have_the_gradient_of_torchs_smoothed_loss(built, rows, counted, monkeypatch):
-    if built and native.library() is None:
+@pytest.mark.parametrize("kernel", ["softmax", "native"])
+def test_the_head_and_loss_have_the_gradient_of_torchs_smoothed_loss(kernel, rows, counted, monkeypatch):
+    if kernel == "native" and native.library() is None:
         pytest.skip("needs a C compiler")
     monkeypatch.setattr(losses, "head_rows", lambda *_: 256)
     torch.manual_seed(0)
     hidden, weight = torch.randn(rows, 24, requires_grad=True), torch.randn(VOCABULARY, 24, requires_grad=True)
     targets = torch.randint(VOCABULARY, (rows,))
     counts = torch.randint(2, (rows,)).float() if counted else None
-    found = losses.cross_entropy_sum(hidden, weight, targets, counts, built=built, smoothing=SMOOTHING)
+    found = losses.cross_entropy_sum(hidden, weight, targets, counts, kernel=kernel, smoothing=SMOOTHING)
     gradients = torch.autograd.grad(found, (hidden, weight))
     x, w = (t.detach().double().requires_grad_() for t in (hidden, weight))
     plain, smooth = (torchs(x @ w.t(), targets, counts, s) for s in (0.0, SMOOTHING))

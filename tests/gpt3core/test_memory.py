@@ -117,7 +117,7 @@ def test_what_is_kept_for_the_backward_pass_is_what_torch_saves(name, recompute,
 @pytest.fixture
 def one_gelu(monkeypatch):
     """As on a GPU, in one kernel: on CPUs it is computed in fp32 with tensors of its own."""
-    monkeypatch.setattr(gpt, "gelu", lambda x, built: F.gelu(x, approximate=GELU))
+    monkeypatch.setattr(gpt, "gelu", lambda x, kernel: F.gelu(x, approximate=GELU))
 
 
 @pytest.mark.parametrize("name", ["deep", "wide", pytest.param("many words", marks=pytest.mark.soak)])

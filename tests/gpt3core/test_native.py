@@ -1,5 +1,6 @@
 """The functions in C and the fused head against torch's own, and what happens without a C compiler."""
 
+import functools
 import math
 import shutil
 from dataclasses import replace
@@ -20,8 +21,9 @@ from tests.gpt3core.conftest import built, onednn
 from tests.gpt3core.outcomes import outcome, run, stopped
 
 pytestmark = pytest.mark.usefixtures("library")
-BOTH = [False, pytest.param(True, marks=built)]
+BOTH = ["softmax", pytest.param("native", marks=built)]
 WIDE = pytest.param("wide", marks=[built, onednn])
+BF16 = [*BOTH, WIDE]  # wide's functions read and write it
 
 
 @pytest.mark.parametrize("how", BOTH)
@@ -29,18 +31,18 @@ def test_gelu_is_gpt2s_with_its_gradient(how):
     x = torch.cat([torch.linspace(-30, 30, 4001), torch.tensor([0.0, -1e15, 1e15, 1e-30])]).requires_grad_()
     exact = x.detach().double().requires_grad_()
     F.gelu(exact, approximate="tanh").sum().backward()
-    gelu(x, built=how).sum().backward()
-    torch.testing.assert_close(gelu(x, built=how).double(), F.gelu(exact, approximate="tanh"), atol=2e-7, rtol=2e-6)
+    gelu(x, how).sum().backward()
+    torch.testing.assert_close(gelu(x, how).double(), F.gelu(exact, approximate="tanh"), atol=2e-7, rtol=2e-6)
     torch.testing.assert_close(x.grad.double(), exact.grad, atol=2e-6, rtol=2e-6)
-    assert gelu(torch.tensor([math.nan, 1.0]), built=how).isnan().tolist() == [True, False]
+    assert gelu(torch.tensor([math.nan, 1.0]), how).isnan().tolist() == [True, False]
 
 
-@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("how", BF16)
 def test_gelu_in_bf16_is_fp32s_rounded_once(how):
     x = torch.linspace(-8, 8, 999).bfloat16().requires_grad_()
     exact = x.detach().double().requires_grad_()
     F.gelu(exact, approximate="tanh").sum().backward()
-    found = gelu(x, built=how)
+    found = gelu(x, how)
     found.sum().backward()
     assert found.dtype == x.grad.dtype == torch.bfloat16
     for a, b in ((found, F.gelu(exact, approximate="tanh")), (x.grad, exact.grad)):
@@ -64,7 +66,7 @@ def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, width,
     (expected / 3).backward()
     a, b = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
     found = losses.cross_entropy_sum(
-        a, b, targets, counts, built=how in (True, "wide"), wide=how == "wide", compiled=how == "compiled"
+        a, b, targets, counts, kernel="softmax" if how == "compiled" else how, compiled=how == "compiled"
     )
     (found / 3).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
@@ -72,7 +74,7 @@ def test_the_fused_head_has_the_loss_and_gradients_of_torch(how, counted, width,
     torch.testing.assert_close(b.grad.double(), w.grad, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("how", BF16)
 def test_the_fused_loss_is_fp32_under_autocast(how):
     """bf16 products, but logarithm and sum in fp32: torch's own bf16 cross-entropy is off in the third digit."""
     hidden, weight = torch.randn(64, 32), 0.02 * torch.randn(500, 32)
@@ -80,7 +82,7 @@ def test_the_fused_loss_is_fp32_under_autocast(how):
     exact = F.cross_entropy(F.linear(hidden.bfloat16(), weight.bfloat16()).double(), targets, reduction="sum")
     w = weight.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = losses.cross_entropy_sum(hidden, w, targets, None, built=how)
+        found = losses.cross_entropy_sum(hidden, w, targets, None, kernel=how)
     found.backward()
     assert found.dtype == w.grad.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
@@ -94,7 +96,7 @@ def test_compiled_rows_are_the_others(kind):
     logits, targets = torch.randn(64, 500, generator=generator).to(kind), torch.randint(500, (64,))
     counts = torch.rand(64, generator=generator)
     losses_, gradient = losses._compiled_rows()(logits, targets, counts)
-    expected, slope = losses._rows_(logits.float(), targets, counts, False)
+    expected, slope = losses._rows_(logits.float(), targets, counts, "softmax")
     torch.testing.assert_close(losses_, expected, rtol=1e-6, atol=1e-6)
     assert (losses_.dtype, gradient.dtype) == (torch.float32, kind)
     torch.testing.assert_close(gradient.float(), slope, rtol=2**-8 if kind == torch.bfloat16 else 1e-5, atol=1e-7)
@@ -104,12 +106,12 @@ def test_compiled_rows_are_the_others(kind):
 def test_scores_that_are_extreme_or_no_numbers(how):
     weight = torch.eye(4)
     far = losses.cross_entropy_sum(
-        torch.tensor([[300.0, -300.0, 0.0, 0.0]]), weight, torch.tensor([1]), None, built=how
+        torch.tensor([[300.0, -300.0, 0.0, 0.0]]), weight, torch.tensor([1]), None, kernel=how
     )
     assert far.item() == pytest.approx(600.0)
     for bad in (math.nan, math.inf):
         hidden = torch.tensor([[bad, 0.0, 0.0, 0.0]])
-        assert not math.isfinite(losses.cross_entropy_sum(hidden, weight, torch.tensor([1]), None, built=how))
+        assert not math.isfinite(losses.cross_entropy_sum(hidden, weight, torch.tensor([1]), None, kernel=how))
 
 
 @built
@@ -125,6 +127,59 @@ def test_native_attention_is_the_softmax_kernels(window):
             found.append([out.detach(), *torch.autograd.grad(out, leaf, gradient)])
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+
+
+@built
+@onednn
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("window", [1, 4, 16, 17, 200])
+def test_wide_attention_in_bf16_is_no_further_from_the_exact_one(window, masked):
+    """Than softmax's, by its norm: both round scores, shares and slopes to bf16."""
+    for t in (1, 3, 64, 130):
+        generator = torch.Generator().manual_seed(0)
+        qkv = torch.randn(2, t, 3, 3, 8, generator=generator).bfloat16()
+        gradient = torch.randn(2, 3, t, 8, generator=generator).bfloat16()
+        documents = (torch.arange(t) // 50 * 50).expand(2, t) if masked else None
+        found = []
+        for kernel, kind in (("softmax", torch.float64), ("softmax", torch.bfloat16), ("wide", torch.bfloat16)):
+            leaf = qkv.to(kind).requires_grad_()
+            q, k, v = leaf.permute(3, 0, 2, 1, 4)  # views, as a model has them
+            out = attend(q, k, v, n_ctx=t, window=window, kernel=kernel, documents=documents)
+            assert out.dtype == kind
+            found.append([out.detach(), *torch.autograd.grad(out, leaf, gradient.to(kind))])
+        for exact, softmax, wide in zip(*found, strict=True):
+            off = [(value.double() - exact).norm() / exact.norm() for value in (softmax, wide)]
+            assert off[1] <= 1.1 * off[0] + 1e-12
+
+
+@built
+@onednn
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("rows", [7, 8, 64])
+def test_the_wide_head_in_bf16_is_as_exact_as_torchs_own(rows, counted, monkeypatch):
+    """Its products are rounded once, by autocast; several chunks in a group or one, and the last group short."""
+    monkeypatch.setattr(losses, "head_rows", lambda *_: rows)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(61, 40, generator=generator), torch.randn(333, 40, generator=generator)
+    targets = torch.randint(333, (61,), generator=generator)
+    counts = torch.rand(61, generator=generator).round(decimals=1) if counted else None
+
+    def torchs(x, w):
+        logits = F.linear(x, w).to(torch.promote_types(x.dtype, torch.float32))
+        each = F.cross_entropy(logits, targets, reduction="none")
+        return (each if counts is None else each * counts).sum()
+
+    exact = [x.bfloat16().double().requires_grad_() for x in (hidden, weight)]
+    torchs(*exact).backward()
+    found = []
+    wide = functools.partial(losses.cross_entropy_sum, targets=targets, counts=counts, kernel="wide")
+    for function in (torchs, wide):
+        leaves = [x.clone().requires_grad_() for x in (hidden, weight)]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            function(*leaves).backward()
+        pairs = zip(leaves, exact, strict=True)
+        found.append([((own.grad - true.grad).norm() / true.grad.norm()).item() for own, true in pairs])
+    assert all(own <= 1.1 * theirs for theirs, own in zip(*found, strict=True))
 
 
 @built
@@ -186,9 +241,15 @@ def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path):
     native.library.cache_clear()
 
 
-@pytest.mark.parametrize("kernel", [pytest.param("native", marks=built), WIDE])
-def test_a_run_by_functions_in_c_resumes_to_the_bit(kernel, tales, isolated):
-    spec = replace(make_run(tales, width=32), kernel=kernel)
+@pytest.mark.parametrize(
+    ("kernel", "precision"),
+    [
+        pytest.param("native", "fp32", marks=built),
+        *(pytest.param("wide", precision, marks=[built, onednn]) for precision in ("fp32", "bf16")),
+    ],
+)
+def test_a_run_by_functions_in_c_resumes_to_the_bit(kernel, precision, tales, isolated):
+    spec = replace(make_run(tales, width=32), kernel=kernel, precision=precision)
     run(spec, isolated / "whole")
     stopped(spec, isolated / "killed", 13)
     run(spec, isolated / "killed")

@@ -87,7 +87,8 @@ def test_it_is_chosen_where_it_can_win_and_a_run_keeps_it_elsewhere(wins, tiny_r
     monkeypatch.setattr(timing, "step_seconds", lambda _, asked, __: {c: float(c.kernel != "wide") for c in asked})
     assert timing.possible(FP32, "cpu"), "what a sweep has settled holds on all of its nodes"
     assert not timing.possible(FP32, "cuda")
-    assert timing.choose(tiny_run.model) == (FP32 if wins else Numerics(precision="fp32", kernel="softmax"))
+    assert timing.choose(tiny_run.model, "fp32") == (FP32 if wins else Numerics(precision="fp32", kernel="softmax"))
+    assert timing.choose(tiny_run.model, "bf16").kernel == "wide", "whose products are oneDNN's everywhere"
     assert registry.of(tiny_run.model).build(tiny_run.model, kernel="wide")
 
 
@@ -98,9 +99,9 @@ def test_without_onednn_it_is_one_sentence(tiny_run, monkeypatch):
 
 
 def test_what_it_does_not_do_is_refused(tiny_run):
-    assert [c for c in CANDIDATES if c.kernel == "wide"] == [FP32]
+    assert [c.precision for c in CANDIDATES if c.kernel == "wide"] == ["fp32", "bf16"]
     for asked, words in (
-        ({"precision": "bf16"}, "kernel=wide with precision=bf16: its products are of fp32"),
+        ({"precision": "fp16"}, "kernel=wide with precision=fp16: it knows fp32 and bf16"),
         ({"compile": "blocks"}, "kernel='wide' is compiled already"),
         ({"options": Options(attention_dropout=0.1)}, "kernel=wide, options.attention_dropout=0.1"),
     ):
