@@ -1,11 +1,13 @@
 """What ranks tell one another, with real processes on gloo: data, failures, and that one of them is gone."""
 
+import contextlib
 import math
 import time
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from gpt3core.errors import PeerError, StoppedError, StoreError
 from gpt3core.parallel import mesh
@@ -63,6 +65,22 @@ def test_a_broken_collective_inside_a_stage_is_told_by_its_own_cause_on_one_line
     with pytest.raises(PeerError) as caught, mesh.explained(all_of_them=False):
         raise stage from gone
     assert str(caught.value).endswith("stops too ([pair.cc:553] Connection closed by peer [127.0.0.1]:7556)")
+
+
+def _fails(rank, size, address, error):
+    """How often the groups are aborted where the block ends so, and whether any is left."""
+    abort, aborted = mesh.abort_groups, []
+    mesh.abort_groups = lambda: (aborted.append(None), abort())
+    with contextlib.suppress(type(error)), mesh.joined(rank, size, address, "cpu", seconds=20) as here:
+        here.agree(False)
+        raise error
+    return len(aborted), dist.is_initialized()
+
+
+def test_a_rank_that_fails_does_not_wait_for_what_the_others_never_come_to():
+    """Destroying NCCL's groups waits for all that a GPU was given, aborting them does not; gloo takes both."""
+    assert ranks.run(_fails, 2, MemoryError("on the GPU")) == [(1, False)] * 2
+    assert ranks.run(_fails, 2, StoppedError()) == [(0, False)] * 2
 
 
 def _silent(rank, size, address, told):
