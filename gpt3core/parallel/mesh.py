@@ -29,7 +29,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 
 from gpt3core import errors, pulse
 from gpt3core.errors import PeerError, StoppedError
-from gpt3core.parallel import watch
+from gpt3core.parallel import interface, watch
 from gpt3core.parallel.layout import Layout
 
 AXES = ("pipeline", "replicate", "shard", "context", "tensor")
@@ -277,7 +277,7 @@ def joined(
         return
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     timeout = datetime.timedelta(seconds=seconds)
-    with _groups():
+    with _groups(), interface.towards(address.rpartition(":")[0]):
         with explained():
             place: dict[str, Any] = {"init_method": f"tcp://{address}", "rank": rank, "world_size": world_size}
             dist.init_process_group(backend, timeout=timeout, **place)

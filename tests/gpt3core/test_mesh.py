@@ -2,7 +2,10 @@
 
 import contextlib
 import math
+import os
+import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from gpt3core.errors import PeerError, StoppedError, StoreError
-from gpt3core.parallel import mesh
+from gpt3core.parallel import interface, mesh
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -98,3 +101,43 @@ def test_a_rank_that_does_not_come_is_not_waited_for_for_ever(isolated):
     kind, sentence = ranks.run(_silent, 2, isolated / "told", seconds=30)[0]
     assert kind == "PeerError"
     assert "stopped answering" in sentence
+
+
+def _reached_at(rank, size, address, host):
+    """Where this process is reached, and what of it is left after."""
+    with mesh.joined(rank, size, f"{host}:{address.rpartition(':')[2]}", "cpu", seconds=20) as here:
+        here.agree(True)
+        sockets = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = [line for line in lines if f"socket:[{line[9]}]" in sockets and line[3] == LISTENS]
+    places = {socket.inet_ntoa(int(line[1].partition(":")[0], 16).to_bytes(4, "little")) for line in ours}
+    return sorted(places), os.environ.get(interface.SETTING)
+
+
+LISTENS = "0A"
+
+
+def _own_address():
+    """An address of this host by which others reach it; none where it has no network."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        return probe.getsockname()[0]
+    return None
+
+
+@pytest.mark.skipif(_own_address() is None, reason="no network")
+def test_ranks_are_reached_at_the_address_that_they_meet_by_whatever_the_hosts_name_stands_for():
+    own = _own_address()
+    for places, left in ranks.run(_reached_at, 2, own):
+        assert own in places
+        assert left is None
+
+
+def test_a_users_own_interface_stays(monkeypatch):
+    monkeypatch.setenv(interface.SETTING, "lo")
+    with interface.towards("192.0.2.1"):
+        assert os.environ[interface.SETTING] == "lo"
+    assert os.environ[interface.SETTING] == "lo"
+    monkeypatch.delenv(interface.SETTING)
+    with interface.towards("no host"):
+        assert interface.SETTING not in os.environ
