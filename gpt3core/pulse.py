@@ -21,6 +21,7 @@ class Pulse:
         self.beats = 0  # of any kind
         self.gates = 0  # collectives entered
         self.waiting = 0  # how deep in collectives the training thread is
+        self.working = 0  # of these, in how many it may also be at work
         self.doing = ""  # something long that cannot beat
         self._stuck: Callable[[str, int | None], None] | None = None
         self._lock = threading.Lock()
@@ -30,14 +31,20 @@ class Pulse:
         self.beats += 1
 
     @contextlib.contextmanager
-    def at_gate(self) -> Iterator[None]:
-        """In a collective: what follows waits for other ranks."""
+    def at_gate(self, *, works: bool = False) -> Iterator[None]:
+        """In a collective: what follows waits for other ranks.
+
+        Args:
+            works: whether it may as well be at work there: a pass with collectives inside, or what a GPU computes.
+        """
         self.gates += 1
         self.waiting += 1
+        self.working += works
         try:
             yield
         finally:
             self.waiting -= 1
+            self.working -= works
             self.beats += 1
 
     @contextlib.contextmanager
@@ -65,7 +72,7 @@ class Pulse:
                 and for which rank it waits.
         """
         with self._lock:
-            self.waiting, self.doing, self._stuck = 0, "", stuck
+            self.waiting, self.working, self.doing, self._stuck = 0, 0, "", stuck
 
     def give_up(self, why: str, rank: int | None) -> bool:
         """Say that the run cannot go on, and for which rank it waits; whether anybody hears it."""

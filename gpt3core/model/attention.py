@@ -68,16 +68,29 @@ def attend(
 
 
 def flex(
-    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, documents: Tensor | None = None, mask: Any = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern,
+    documents: Tensor | None = None,
+    mask: Any = None,
+    *,
+    query: int = 0,
+    key: int = 0,
 ) -> Tensor:
-    """FlexAttention (arXiv 2412.05496), which skips the blocks that no query sees; compiled on a GPU."""
+    """FlexAttention (arXiv 2412.05496), which skips the blocks that no query sees; compiled on a GPU.
+
+    Args:
+        documents: of whole sequences.
+        query, key: the positions of the first ones, of sequences that are not here whole.
+    """
     from torch.nn.attention.flex_attention import flex_attention
 
     inside = torch.compiler.is_compiling()  # of what is compiled already, as whose part it will be
     attention = flex_attention if inside or not q.is_cuda else _compiled_flex(torch.is_grad_enabled())
-    mask = flex_mask(pattern, q.size(2), q.device) if mask is None else mask
+    mask = flex_mask(pattern, q.size(2), q.device, query, key, k.size(2)) if mask is None else mask
     if documents is not None:
-        mask = block_mask(pattern, documents, mask)
+        mask = block_mask(pattern, documents, mask, query, key)
     found: Tensor = attention(q, k, v, block_mask=mask)
     return found
 
@@ -99,11 +112,20 @@ def _training_flex(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any) -> Any:
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a mask first made while evaluating must serve a backward pass too
-def flex_mask(pattern: Pattern, t: int, device: torch.device) -> Any:
-    """Which blocks of keys each block of queries needs, a bit for every 128 x 128 pairs; shared by all layers."""
+def flex_mask(
+    pattern: Pattern, t: int, device: torch.device, query: int = 0, key: int = 0, keys: int | None = None
+) -> Any:
+    """Which blocks of keys each block of queries needs, a bit for every 128 x 128 pairs; shared by all layers.
+
+    Args:
+        t: queries, and so many keys unless ``keys`` says otherwise; see ``flex``.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
-    return create_block_mask(lambda b, h, query, key: pattern.sees(query, key), None, None, t, t, device=str(device))
+    def sees(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Any:
+        return pattern.sees(q + query, k + key)
+
+    return create_block_mask(sees, None, None, t, keys or t, device=str(device))
 
 
 # ---------------------------------------------------------------------------------------------------------------- CPU

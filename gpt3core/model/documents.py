@@ -143,27 +143,32 @@ class _Flash(torch.autograd.Function):
 
 
 @functools.lru_cache(maxsize=16)  # by the tensor's identity: one mask a micro-batch and pattern, for all layers
-def block_mask(pattern: Pattern, documents: Tensor, whole: Any) -> Any:
+def block_mask(pattern: Pattern, documents: Tensor, whole: Any, query: int = 0, key: int = 0) -> Any:
     """Which blocks of keys each block of queries needs, for FlexAttention; no table of T x T is made.
 
     Args:
+        documents: of whole sequences.
         whole: the pattern's, of one document.
+        query, key: the positions of its first ones.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
-    t, (size, _) = documents.size(1), whole.BLOCK_SIZE
-    firsts = torch.arange(0, t, size, device=documents.device)
-    lasts = (firsts + size - 1).clamp(max=t - 1)
+    (t, keys), (size, _), device = whole.seq_lengths, whole.BLOCK_SIZE, documents.device
+    documents = documents[:, query : query + t]  # of the queries here
+    first_queries, first_keys = (torch.arange(0, n, size, device=device) for n in (t, keys))
+    last_queries, last_keys = (first_queries + size - 1).clamp(max=t - 1), (first_keys + size - 1).clamp(max=keys - 1)
     full = _table(whole.full_kv_num_blocks, whole.full_kv_indices)  # (1, 1, blocks of queries, blocks of keys)
     some = _table(whole.kv_num_blocks, whole.kv_indices) | full
-    some = some & (lasts >= documents[:, firsts, None])[:, None]  # documents begin later the later a query is
-    full = full & (firsts >= documents[:, lasts, None])[:, None]
+    some = (
+        some & (key + last_keys >= documents[:, first_queries, None])[:, None]
+    )  # the later a query, the later they begin
+    full = full & (key + first_keys >= documents[:, last_queries, None])[:, None]
     return BlockMask.from_kv_blocks(
         *_listed(some & ~full),
         *_listed(full),
         BLOCK_SIZE=whole.BLOCK_SIZE,
-        mask_mod=lambda b, h, query, key: pattern.sees(query, key) & (key >= documents[b, query]),
-        seq_lengths=(t, t),
+        mask_mod=lambda b, h, q, k: pattern.sees(q + query, k + key) & (k + key >= documents[b, q]),
+        seq_lengths=(t, keys),
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core.model.architecture import Cuts
-from gpt3core.model.attention import additive
+from gpt3core.model.attention import additive, flex
 from gpt3core.model.documents import flash, other
 from gpt3core.model.patterns import Pattern
 from gpt3core.parallel.mesh import Mesh
@@ -56,8 +56,10 @@ def attend_over(group: dist.ProcessGroup, place: int, degree: int) -> Callable[.
         keys, values = (x[..., first : (place + 1) * t, :] for x in gather(k, v))  # (B, H, keys, K)
         pattern = sparse or (Pattern(kind="banded", size=window) if window < n_ctx else Pattern(kind="dense"))
         last = (place + 1) * t
+        if kernel == "sdpa" and q.is_cuda:
+            return flex(q, keys, values, pattern, documents, query=place * t, key=first)
         begun = None if documents is None else documents[:, place * t : last]
-        if begun is not None and kernel != "softmax" and not q.is_cuda:
+        if begun is not None and kernel != "softmax":
             return flash(q, keys, values, begun, pattern, place * t, first)
         mask = additive(range(place * t, last), range(first, last), pattern, q.dtype, q.device)
         if begun is not None:

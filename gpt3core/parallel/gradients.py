@@ -64,8 +64,8 @@ def mean_square(model: nn.Module, mesh: Mesh) -> float:
 
 def _reduce(model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], None] | None) -> None:
     _complete(model, mesh)
-    if mesh.ends is not None:
-        shared = set(getattr(model, "tied", {}).values())
+    if mesh.degree("pipeline") > 1:
+        shared = set(getattr(model, "tied", {}).values()) if mesh.ends is not None else set()
         ends = sorted((name, p) for name, p in named(model) if name in shared)
         sum_([local(p.grad) for _, p in ends if p.grad is not None], mesh.ends)
     if before_mean is not None:
@@ -104,8 +104,11 @@ def _summed(model: nn.Module, mesh: Mesh, loss: Tensor, votes: list[Tensor]) -> 
 def _squares(model: nn.Module, mesh: Mesh) -> Tensor:
     """This rank's share of the squared norm of what all ranks hold."""
     squares = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+    held: dict[int, list[Tensor]] = {}
     for copies, gradient in _counted(model, mesh):
-        squares += torch.linalg.vector_norm(gradient).double().square() / copies
+        held.setdefault(copies, []).append(gradient)
+    for copies, some in held.items():
+        squares += torch.stack(torch._foreach_norm(some)).double().square().sum() / copies
     return squares
 
 
@@ -124,6 +127,4 @@ def _counted(model: nn.Module, mesh: Mesh) -> Iterator[tuple[int, Tensor]]:
 def _clip(model: nn.Module, norm: Tensor, most: float) -> None:
     """Scale gradients of a known norm, as torch's ``clip_grads_with_norm_`` does."""
     scale = torch.clamp(most / (norm + 1e-6), max=1.0)
-    for p in model.parameters():
-        if p.grad is not None:
-            local(p.grad).mul_(scale)
+    torch._foreach_mul_([local(p.grad) for p in model.parameters() if p.grad is not None], scale)

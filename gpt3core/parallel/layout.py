@@ -137,10 +137,11 @@ def _check_pipeline(layout: Layout, model: ModelSpec, sequences: int) -> None:
             f"pipeline={layout.pipeline}: a replica has {count} micro-batch{'es' * (count > 1)} a step, and a pipeline "
             "needs one a stage at least; give a smaller pipeline, data or micro_batch"
         )
-    if layout.virtual > 1 and count % layout.pipeline:
+    if (layout.virtual > 1 or layout.zero_bubble) and count % layout.pipeline:
+        key = f"virtual={layout.virtual}" if layout.virtual > 1 else "zero_bubble=True"
         raise ValueError(
-            f"virtual={layout.virtual}: interleaved stages take the micro-batches by rounds of pipeline="
-            f"{layout.pipeline}, and there are {count} a step; give virtual=1, or degrees by which they divide"
+            f"{key}: its stages take micro-batches by rounds of pipeline={layout.pipeline}, and there are {count} a "
+            "step; leave it out, or give degrees by which they divide"
         )
 
 

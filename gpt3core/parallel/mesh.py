@@ -24,11 +24,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _abort_process_group as abort_groups
 from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 
 from gpt3core import errors, pulse
-from gpt3core.errors import PeerError
-from gpt3core.parallel import watch
+from gpt3core.errors import PeerError, StoppedError
+from gpt3core.parallel import interface, watch
 from gpt3core.parallel.layout import Layout
 
 AXES = ("pipeline", "replicate", "shard", "context", "tensor")
@@ -188,14 +189,16 @@ def degrees(layout: Layout) -> dict[str, int]:
 
 def sum_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None, *, divide: int = 1) -> None:
     """Replace each tensor by its sum over a group's ranks."""
-    for bucket in _buckets(tensors):
-        flat = torch.cat([t.flatten() for t in bucket])
-        with explained():
-            dist.all_reduce(flat, group=group)
-        if divide > 1:
-            flat /= divide
-        for tensor, part in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+    with pulse.at_gate():  # one on every rank, however many buckets each has
+        for bucket in _buckets(tensors):
+            flat = torch.cat([t.flatten() for t in bucket])
+            with _told_apart():
+                dist.all_reduce(flat, group=group)
+            if divide > 1:
+                flat /= divide
+            for tensor, part in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+            pulse.beat()
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
@@ -217,9 +220,15 @@ def explained(*, all_of_them: bool = True) -> Iterator[None]:
     Args:
         all_of_them: whether every RuntimeError in the block is one of a collective's, or only those that say so.
     """
+    with pulse.at_gate(works=not all_of_them), _told_apart(all_of_them=all_of_them):
+        yield
+
+
+@contextlib.contextmanager
+def _told_apart(*, all_of_them: bool = True) -> Iterator[None]:
+    """As ``explained``, of something in a gate."""
     try:
-        with pulse.at_gate() if all_of_them else contextlib.nullcontext():
-            yield
+        yield
     except RuntimeError as error:
         if not all_of_them and not any(errors.COLLECTIVE.search(str(e)) for e in _causes(error)):
             raise
@@ -268,7 +277,7 @@ def joined(
         return
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     timeout = datetime.timedelta(seconds=seconds)
-    try:
+    with _groups(), interface.towards(address.rpartition(":")[0]):
         with explained():
             place: dict[str, Any] = {"init_method": f"tcp://{address}", "rank": rank, "world_size": world_size}
             dist.init_process_group(backend, timeout=timeout, **place)
@@ -282,6 +291,19 @@ def joined(
                 devices = _axes(layout, device, timeout)
                 ends = _ends(layout, timeout)
             yield Mesh(rank=rank, world_size=world_size, layout=layout, planned=planned, devices=devices, ends=ends)
+
+
+@contextlib.contextmanager
+def _groups() -> Iterator[None]:
+    """Leave the process groups that are made in the block, however it ends."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except BaseException:
+        if dist.is_initialized():  # others may never come to what a GPU waits for, and destroying waits for that
+            abort_groups()
+        raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

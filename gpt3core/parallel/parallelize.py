@@ -66,6 +66,13 @@ class Held:
                 pulse.beat()
             return total
 
+    def reshard(self) -> None:
+        """Give back what passes without a backward pass have left gathered: parameters are this rank's parts again."""
+        for stage in self.stages:
+            for module in stage.modules():
+                if callable(give_back := getattr(module, "reshard", None)):
+                    give_back()
+
     def _loss_sum(self, examples: Examples) -> Tensor:
         """Of a model in one stage."""
         drops = nullcontext() if self.dropout is None else self.dropout.at(examples.rows)

@@ -73,8 +73,14 @@ def _look_up(module: nn.Module, devices: DeviceMesh, ids: Tensor) -> Tensor:
     return partial.redistribute(placements=[Shard(1)]).to_local()
 
 
+def _as_read(x: Tensor) -> Tensor:
+    """In the type of the product that reads it, so that devices send one another no more than that."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def _all_positions(_: nn.Module, inputs: Any, devices: DeviceMesh) -> Any:
-    here = DTensor.from_local(inputs[0], devices, [Shard(1)], run_check=False)  # (B, T, D)
+    here = DTensor.from_local(_as_read(inputs[0]), devices, [Shard(1)], run_check=False)  # (B, T, D)
     return here.redistribute(placements=[Replicate()])
 
 
@@ -89,6 +95,9 @@ def _local(_: nn.Module, output: Any, __: DeviceMesh) -> Any:
 
 def cut(model: nn.Module, cuts: Cuts, devices: DeviceMesh) -> None:
     """Cut a model's parameters over the devices of a tensor group; what of it a stage lacks is left out."""
+    for module in getattr(model, cuts.layers).values():
+        for name in cuts.columns:  # before the hook that gathers
+            module.get_submodule(name).register_forward_pre_hook(lambda _, inputs: (_as_read(inputs[0]),))
     block: dict[str, ParallelStyle] = {name: ColwiseParallel(input_layouts=Shard(1)) for name in cuts.columns}
     block |= {name: RowwiseParallel(output_layouts=Shard(1)) for name in cuts.rows}
     block |= {name: SequenceParallel(use_local_output=True) for name in cuts.norms}

@@ -35,6 +35,7 @@ class Sign:
     gates: int  # collectives that it has entered
     beats: int
     waiting: bool  # in a collective
+    works: bool = False  # or at work there (``Pulse.at_gate``)
     doing: str = ""  # something long that cannot beat
 
 
@@ -91,11 +92,13 @@ class Judge:
         patient = [r for r, s in waiting.items() if now - s.moved > self.limit]
         if not patient:
             return ""
-        away = [(r, s) for r, s in here.items() if r not in waiting]
-        for rank, seen in away:
-            doing = seen.sign.doing if seen.sign is not None else ""
-            if now - seen.moved > (max(self.limit, LONG_SECONDS) if doing else self.limit):
-                said = f", where it is {doing}" if doing else ""
+        away = [r for r in here if r not in waiting]
+        if sure := [r for r in patient if not _works(waiting[r])]:  # they wait for who may be at work, too
+            patient, away = sure, away + [r for r in waiting if _works(waiting[r])]
+        for rank in away:
+            seen = here[rank]
+            if now - seen.moved > self._given(seen):
+                said = f", where it is {doing}" if (doing := _doing(seen)) else ""
                 self.missing = rank
                 return (
                     f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{said}, and "
@@ -104,6 +107,11 @@ class Judge:
         if not away and len(patient) == len(here):
             return self._all_wait(waiting, now)
         return ""
+
+    def _given(self, seen: _Seen) -> float:
+        """The seconds that a rank has for what it does, if it does not surely wait."""
+        waits = seen.sign is not None and seen.sign.waiting and not seen.sign.works
+        return max(self.limit, LONG_SECONDS) if _doing(seen) and not waits else self.limit
 
     def _here(self) -> dict[int, _Seen]:
         return {rank: seen for rank, seen in self._seen.items() if rank not in self._left}
@@ -114,9 +122,21 @@ class Judge:
         behind = [rank for rank, count in gates.items() if count < max(gates.values())]
         since = min(now - seen.moved for seen in waiting.values())
         if behind:
+            if since <= max(self._given(waiting[rank]) for rank in behind):
+                return ""
             self.missing = behind[0]
             return f"{_numbered(behind)} in an earlier collective than the others, for {since:.0f} s"
+        if since <= LONG_SECONDS and any(map(_works, waiting.values())):
+            return ""  # a step may be that long
         return f"all ranks have waited in the same collective for {since:.0f} s: is the network between them whole?"
+
+
+def _doing(seen: _Seen) -> str:
+    return seen.sign.doing if seen.sign is not None else ""
+
+
+def _works(seen: _Seen) -> bool:
+    return seen.sign is not None and seen.sign.works
 
 
 def _place(sign: Sign) -> tuple[int, int, bool, str]:
@@ -183,7 +203,8 @@ class _Watch:
         try:
             while not self._over.is_set():
                 tick, p = tick + 1, self._pulse
-                mine = Sign(tick=tick, gates=p.gates, beats=p.beats, waiting=p.waiting > 0, doing=p.doing)
+                where = {"waiting": p.waiting > 0, "works": p.waiting == p.working > 0}
+                mine = Sign(tick=tick, gates=p.gates, beats=p.beats, doing=p.doing, **where)
                 self._store.set(str(self._rank), json.dumps(vars(mine)))
                 there += [key for key in missing if self._store.check([key])]
                 missing = [key for key in missing if key not in there]

@@ -55,6 +55,7 @@ def held(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> dict
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in named(model):
+        assert not optimizer.state or parameter in optimizer.state, f"{name} is not what the optimizer steps"
         for moment, value in optimizer.state.get(parameter, {}).items():
             yield f"{name}.{moment}", value
 

@@ -254,6 +254,7 @@ class Trainer:
         if goes_on and self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
             assert held_out is not None, "a run that may stop early is told how to measure"
             values[VALIDATION] = loss = self.mesh.each(held_out)[0]  # rank 0's, on all of them
+            self.held.reshard()
             self.early.look(loss)
             if self.early.stopped:
                 self.event("stopped early", step=self.step, lowest=self.early.lowest)

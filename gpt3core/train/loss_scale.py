@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gpt3core.parallel.parts import local
@@ -35,9 +36,7 @@ class LossScale:
 
     def undo(self, model: nn.Module, loss: Tensor) -> Tensor:
         """Scale a model's gradients back, in place; the loss without the scale."""
-        for p in model.parameters():
-            if p.grad is not None:
-                local(p.grad).mul_(1 / self.value)
+        torch._foreach_mul_([local(p.grad) for p in model.parameters() if p.grad is not None], 1 / self.value)
         return loss / self.value
 
     def fits(self) -> None:

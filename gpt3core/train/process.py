@@ -7,6 +7,12 @@ import os
 
 import torch
 
+# segments that grow do not fragment; pinned memory comes in powers of two, of which a checkpoint might use just half
+ALLOCATOR = ["expandable_segments:True"]
+if torch.__version__ >= "2.13":  # earlier ones do not know the word
+    ALLOCATOR.append("pinned_max_round_threshold_mb:64")
+ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+
 
 def settle_process(device: str, threads: int = 1) -> None:
     """Settle this process for training on a device.
@@ -31,18 +37,33 @@ def settle_process(device: str, threads: int = 1) -> None:
             libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
         except (OSError, AttributeError):
             pass  # not glibc
+    else:
+        _settle_gpu()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # a debugging aid that writes every new tensor twice
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def share_gpu(share: float) -> None:
-    """Keep this process to a share of its GPU's memory: others have the rest.
+def _settle_gpu() -> None:
+    """Before a GPU is first used; what the user says of its allocator stays."""
+    if not any(name in os.environ for name in ALLOCATOR_SETTINGS):
+        os.environ[ALLOCATOR_SETTINGS[0]] = ",".join(ALLOCATOR)
+    # by default parts of long sums, as those over the tokens of a micro-batch, are added in 16 bits
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+
+
+def take_gpu(number: int, share: float) -> None:
+    """Work on a GPU from here on, in this thread, and keep to a share of its memory: others have the rest.
+
+    Before ranks meet: torch guesses a device for those that have none, by their rank.
 
     Args:
+        number: among the GPUs that this process sees.
         share: in GPUs; of one and more there is nothing to share.
     """
+    torch.cuda.set_device(number)
     torch.cuda.set_per_process_memory_fraction(min(1.0, float(share)))
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt3core import pulse
+
 LAG = {"cpu": 0, "cuda": 1}  # steps that the host may be ahead of what it has read
 
 
@@ -69,7 +71,10 @@ class Readback:
         while len(self._waiting) > (0 if everything else self.lag):
             known, said, arrives = self._waiting.popleft()
             if arrives is not None:
-                arrives.synchronize()
+                with pulse.at_gate(
+                    works=True
+                ):  # a rank that does not come is waited for here, not where that is queued
+                    arrives.synchronize()
             loss, norm, stop, due = said.tolist()
             found.append(Told(**known, loss=loss, grad_norm=norm, stop=stop > 0, due=due > 0))
         return found

@@ -227,6 +227,18 @@ def _of_a_collective(error: BaseException) -> bool:
     )
 
 
+def given_gpu(visible: int) -> int:
+    """The number of this worker's GPU among so many that its process sees: all of a node's where Ray hides none.
+
+    Ray does not where ``RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES`` is set, as some operators of clusters do.
+    """
+    given = ray.get_runtime_context().get_accelerator_ids().get("GPU")
+    if visible == 1 or not given:
+        return 0
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(visible)))
+    return seen.split(",").index(given[0])
+
+
 # ------------------------------------------------------------------------------------------------------- job bodies
 
 
@@ -236,10 +248,10 @@ def prepare(
     """Fetch and tokenize the text, make the evaluation's items, and time the numerics on one shape."""
     from gpt3core.data import shards, starter
     from gpt3core.evals import runner
-    from gpt3core.train import process, timing
+    from gpt3core.train import timing
 
     job = assignment.job
-    process.settle_process(job.device, job.threads)
+    _settle(assignment)
     data = shards.prepare(job.spec.data)
     runner.check(job.spec, job.evals, data)
     asked = job.spec.precision, job.spec.kernel
@@ -272,6 +284,18 @@ def evaluate(
     return _run(assignment, report, stop, in_parts=True)
 
 
+def _settle(assignment: Assignment) -> None:
+    """Settle this process, and take its GPU, before anything of the work is done."""
+    import torch
+
+    from gpt3core.train import process
+
+    job = assignment.job
+    process.settle_process(job.device, job.threads)
+    if job.device == "cuda":
+        process.take_gpu(given_gpu(torch.cuda.device_count()), assignment.shape.gpus)
+
+
 def _run(
     assignment: Assignment,
     report: Callable[[Mapping[str, Any]], None],
@@ -282,13 +306,11 @@ def _run(
     from gpt3core import run as runs
     from gpt3core.parallel import mesh
     from gpt3core.store import places
-    from gpt3core.train import process
 
     job = assignment.job
     place = assignment.rank, assignment.world_size, assignment.address
+    _settle(assignment)
     with mesh.joined(*place, job.device, layout=job.layout, hang_seconds=job.hang_seconds) as here:
-        if job.device == "cuda":
-            process.share_gpu(assignment.shape.gpus)
         return runs.run(
             job.spec,
             job.evals,

@@ -129,6 +129,24 @@ def test_flex_attention_is_the_mask_and_skips_blocks(pattern):
         assert computed_blocks[1:].sum() < 0.8 * 2 * whole.to_dense().sum(), "documents leave blocks out"
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("pattern", [DENSE, BANDS[3], SPARSE[2]], ids=str)
+def test_flex_attention_of_some_positions_is_that_of_the_whole(pattern, masked):
+    """As devices have them that share a sequence's positions: queries of some, keys from the first that they see."""
+    t, place, parts = 520, 2, 4
+    tokens = packed(3, t, mean=90.0)
+    q, k, v, _ = drawn(3, 2, t, 8)
+    begun = documents.begins(tokens, END) if masked else None
+    here = slice(place * t // parts, (place + 1) * t // parts)
+    first = max(0, here.start - pattern.size + 1) if pattern.kind == "banded" else 0
+    some = q[:, :, here], k[:, :, first : here.stop], v[:, :, first : here.stop]
+    with torch.no_grad():
+        whole = flex(q, k, v, pattern, begun)
+        found = flex(*some, pattern, begun, query=here.start, key=first)
+    torch.testing.assert_close(found, whole[:, :, here], atol=1e-5, rtol=1e-5)
+
+
 # ----------------------------------------------------------------------------------------------------------------- cost
 
 

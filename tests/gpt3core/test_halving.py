@@ -67,7 +67,8 @@ def test_runs_that_share_a_gpu_fit_it_together(share, sequences, tales, monkeypa
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", granted.append)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: granted[-1])
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=room))
-    process.share_gpu(share)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    process.take_gpu(0, share)
     chosen = {"precision": "fp32", "kernel": "sdpa", "compile": "none"}
     size = resume._under_layout(chosen, spec, "cuda", Mesh())["micro_batch"]
     assert needed(size) <= granted[-1] * USABLE * room

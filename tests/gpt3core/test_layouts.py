@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from gpt3core import run as runs
-from gpt3core.model import parameters
+from gpt3core.model import parameters, registry
+from gpt3core.options import Options
 from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
@@ -153,6 +154,25 @@ def test_the_wide_kernel_has_the_losses_of_one_process_too(one, isolated, layout
     expected, _, whole = curve(place, spec)
     assert losses == pytest.approx(expected, abs=1e-5)
     assert held_out == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.soak
+def test_a_checkpoint_after_a_look_at_the_validation_loss_has_all_moments_of_a_sharded_state(one, isolated):
+    """The look leaves what is around the blocks gathered, and no backward pass follows that gives it back."""
+    spec, _ = one
+    looks = Options(stop_every=2 * spec.optim.batch_tokens, stop_patience=1, stop_validation_tokens=512)
+    spec = replace(spec, options=looks)
+    cut(isolated, spec, Layout(data=2, shard=2))
+    run = RunDir(isolated, spec.run_id)
+    assert run.curve().validation_loss.notna().sum() == STEPS // 2
+    index = json.loads((run.checkpoint(STEPS) / "state.json").read_text())["index"]
+    parts = sorted(name for there in index.values() for name in there if not name.endswith(".step"))
+    (held,) = ranks.run(_parameters, 1, spec)
+    assert parts == sorted([name + kind for name in held for kind in ("", ".exp_avg", ".exp_avg_sq")] * 2)
+
+
+def _parameters(rank, size, address, spec):
+    return [name for name, _ in parameters.named(registry.of(spec.model).build(spec.model, kernel="softmax"))]
 
 
 @pytest.mark.soak

@@ -1,14 +1,19 @@
 """What ranks tell one another, with real processes on gloo: data, failures, and that one of them is gone."""
 
+import contextlib
 import math
+import os
+import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from gpt3core.errors import PeerError, StoppedError, StoreError
-from gpt3core.parallel import mesh
+from gpt3core.parallel import interface, mesh
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -65,6 +70,22 @@ def test_a_broken_collective_inside_a_stage_is_told_by_its_own_cause_on_one_line
     assert str(caught.value).endswith("stops too ([pair.cc:553] Connection closed by peer [127.0.0.1]:7556)")
 
 
+def _fails(rank, size, address, error):
+    """How often the groups are aborted where the block ends so, and whether any is left."""
+    abort, aborted = mesh.abort_groups, []
+    mesh.abort_groups = lambda: (aborted.append(None), abort())
+    with contextlib.suppress(type(error)), mesh.joined(rank, size, address, "cpu", seconds=20) as here:
+        here.agree(False)
+        raise error
+    return len(aborted), dist.is_initialized()
+
+
+def test_a_rank_that_fails_does_not_wait_for_what_the_others_never_come_to():
+    """Destroying NCCL's groups waits for all that a GPU was given, aborting them does not; gloo takes both."""
+    assert ranks.run(_fails, 2, MemoryError("on the GPU")) == [(1, False)] * 2
+    assert ranks.run(_fails, 2, StoppedError()) == [(0, False)] * 2
+
+
 def _silent(rank, size, address, told):
     """Rank 1 stays away, its connections open, until rank 0 has told that it waits no longer."""
     with mesh.joined(rank, size, address, "cpu", seconds=2) as here:
@@ -80,3 +101,43 @@ def test_a_rank_that_does_not_come_is_not_waited_for_for_ever(isolated):
     kind, sentence = ranks.run(_silent, 2, isolated / "told", seconds=30)[0]
     assert kind == "PeerError"
     assert "stopped answering" in sentence
+
+
+def _reached_at(rank, size, address, host):
+    """Where this process is reached, and what of it is left after."""
+    with mesh.joined(rank, size, f"{host}:{address.rpartition(':')[2]}", "cpu", seconds=20) as here:
+        here.agree(True)
+        sockets = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = [line for line in lines if f"socket:[{line[9]}]" in sockets and line[3] == LISTENS]
+    places = {socket.inet_ntoa(int(line[1].partition(":")[0], 16).to_bytes(4, "little")) for line in ours}
+    return sorted(places), os.environ.get(interface.SETTING)
+
+
+LISTENS = "0A"
+
+
+def _own_address():
+    """An address of this host by which others reach it; none where it has no network."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        return probe.getsockname()[0]
+    return None
+
+
+@pytest.mark.skipif(_own_address() is None, reason="no network")
+def test_ranks_are_reached_at_the_address_that_they_meet_by_whatever_the_hosts_name_stands_for():
+    own = _own_address()
+    for places, left in ranks.run(_reached_at, 2, own):
+        assert own in places
+        assert left is None
+
+
+def test_a_users_own_interface_stays(monkeypatch):
+    monkeypatch.setenv(interface.SETTING, "lo")
+    with interface.towards("192.0.2.1"):
+        assert os.environ[interface.SETTING] == "lo"
+    assert os.environ[interface.SETTING] == "lo"
+    monkeypatch.delenv(interface.SETTING)
+    with interface.towards("no host"):
+        assert interface.SETTING not in os.environ

@@ -8,11 +8,14 @@ import time
 from queue import SimpleQueue
 
 import pytest
+import torch
 
 from gpt3core import pulse
 from gpt3core.errors import PeerError
-from gpt3core.parallel import mesh
+from gpt3core.parallel import gradients, mesh
+from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.watch import Judge, Sign
+from gpt3core.train.readback import Readback
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -32,8 +35,8 @@ def judged(signs, seconds, limit=10.0):
     return judge.verdict(float(seconds)), judge.silent(float(seconds))
 
 
-def sign(now, *, gates=0, beats=0, waiting=False, doing=""):
-    return Sign(tick=now, gates=gates, beats=beats, waiting=waiting, doing=doing)
+def sign(now, *, gates=0, beats=0, waiting=False, works=False, doing=""):
+    return Sign(tick=now, gates=gates, beats=beats, waiting=waiting, works=works, doing=doing)
 
 
 @pytest.mark.parametrize(
@@ -66,12 +69,60 @@ def test_what_says_that_it_is_long_is_waited_for_an_hour():
     assert "rank 1 has not come to a collective for 3605 s, where it is compiling" in judged(signs, 3605)[0]
 
 
+@pytest.mark.parametrize(
+    ("second", "verdict"),
+    [
+        (lambda now: sign(now, gates=4, beats=7), "rank 1 has not come to a collective for 32 s, and ranks 0, 2"),
+        (lambda now: sign(now, gates=4, waiting=True, works=True), ""),  # all are at work, as far as one can tell
+        (lambda now: sign(now, gates=3, waiting=True, works=True), "rank 1 waits in an earlier collective"),
+        (lambda now: sign(now, gates=3, waiting=True, works=True, doing="in its first step"), ""),
+        (lambda now: sign(now, gates=5, waiting=True), "rank 0 has not come to a collective for 32 s, and rank 1 "),
+    ],
+)
+def test_in_a_pass_with_collectives_inside_or_for_a_gpu_a_rank_waits_or_works(second, verdict):
+    def signs(rank, now):
+        return second(now) if rank == 1 else sign(now, gates=4, waiting=True, works=True)
+
+    said, _ = judged(signs, 32)
+    assert said.startswith(verdict)
+    assert bool(said) == bool(verdict)
+
+
 def test_a_rank_that_sees_one_other_only_says_whether_that_one_lives():
     judge = Judge(ranks=range(1), limit=10.0, began=0.0)
     for now in range(100):
         judge.heard(0, sign(now, gates=4, waiting=True), float(now))
     assert judge.silent(99.0) == ""
     assert "rank 0" in judge.silent(120.0)
+
+
+class _Event:
+    """One of a GPU whose work never ends; what the watch is told meanwhile."""
+
+    def synchronize(self):
+        self.where = pulse.HERE.waiting, pulse.HERE.working
+
+
+def test_a_wait_for_a_gpu_is_one_for_other_ranks(monkeypatch):
+    told, event = Readback("cuda"), _Event()
+    told._waiting.append(({"step": 1, "tokens": 1, "lr": 1.0}, torch.zeros(4), event))
+    assert len(told.read(everything=True)) == 1
+    assert event.where == (1, 1)
+    assert (pulse.HERE.waiting, pulse.HERE.working) == (0, 0)
+
+
+def _gates(rank, size, address):
+    """Collectives that a stage counts: sums of more buckets than others have, and of what the ends alone share."""
+    with mesh.joined(rank, size, address, "cpu", layout=Layout(pipeline=size)) as here:
+        mesh.BUCKET = 4
+        before = pulse.HERE.gates
+        mesh.sum_([torch.ones(3)] * 4, None)
+        gradients._reduce(torch.nn.Module(), here, None)
+        return pulse.HERE.gates - before
+
+
+def test_stages_of_a_pipeline_count_the_same_collectives():
+    assert ranks.run(_gates, 3) == [2, 2, 2]
 
 
 def _watched(rank, size, address, bad, stop, pids):
