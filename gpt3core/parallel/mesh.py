@@ -215,10 +215,11 @@ def explained(*, all_of_them: bool = True) -> Iterator[None]:
     """Say of a broken collective what it means.
 
     Args:
-        all_of_them: whether every RuntimeError in the block is one of a collective's, or only those that say so.
+        all_of_them: whether the block is a collective, so that every RuntimeError is its, or a pass with some inside,
+            of which only those are that say so; what is compiled in a first pass is no wait for others.
     """
     try:
-        with pulse.at_gate() if all_of_them else contextlib.nullcontext():
+        with pulse.at_gate() if all_of_them or not pulse.HERE.doing else contextlib.nullcontext():
             yield
     except RuntimeError as error:
         if not all_of_them and not any(errors.COLLECTIVE.search(str(e)) for e in _causes(error)):
