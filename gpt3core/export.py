@@ -9,7 +9,8 @@ step=last            the newest checkpoint of a run that is not finished; step=1
 AutoModelForCausalLM.from_pretrained(DIR) gives the model in fp32, AutoTokenizer.from_pretrained(DIR) its tokenizer. A
 model of dense layers becomes a GPT2LMHeadModel, one of alternating bands a GPTNeoForCausalLM; both compute what the
 run's model computes, of a run with data.mask_documents for one document at a time: transformers masks nothing before an
-end of text. isoflop.json says which run and step it was.
+end of text. Of a fine-tuned run the language model is written, and not its classifier. isoflop.json says which run and
+step it was.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
         print(
             "note: the run was trained with data.mask_documents, which this layout has not: give it one document a text"
         )
+    if here.spec.labelled is not None:
+        print("note: the run was fine-tuned: this is its language model, without the classifier, which no layout has")
     return 0
 
 

@@ -130,6 +130,8 @@ def main(argv: Sequence[str]) -> int:
     ids = text.encode(here.encoding, _prompt(given))
     if len(ids) > (n_ctx := here.spec.model.n_ctx):
         raise UsageError(f"the prompt has {len(ids)} tokens, and {n_ctx} fit the context of this run: shorten it")
+    if given.top_k is not None and given.top_k >= (known := here.encoding.n_vocab):
+        raise UsageError(f"top_k={given.top_k} has no effect: this run knows {known} tokens; give fewer, or none")
     cut = _search(here, ids, given, how) if isinstance(how, Search) else _draw(here, ids, given, how)
     if cut:
         ends = f"the text ends where the context of {n_ctx} tokens does"

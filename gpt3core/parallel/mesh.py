@@ -218,7 +218,8 @@ def explained(*, all_of_them: bool = True) -> Iterator[None]:
     """Say of a broken collective what it means.
 
     Args:
-        all_of_them: whether every RuntimeError in the block is one of a collective's, or only those that say so.
+        all_of_them: whether the block is a collective, so that every RuntimeError is its, or a pass with some inside,
+            of which only those are that say so, and in which a rank may be at work.
     """
     with pulse.at_gate(works=not all_of_them), _told_apart(all_of_them=all_of_them):
         yield

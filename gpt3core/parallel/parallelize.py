@@ -44,6 +44,7 @@ class Held:
     autocast: Callable[[], AbstractContextManager[Any]]  # what a forward pass runs in
     loss: Loss | None  # summed over the targets that count, from cut logits
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
+    shared: bool = False  # whether other ranks take part in a pass
     dropout: Dropout | None = None  # told by ``backward`` whose sequences pass
 
     def backward(self, examples: list[Examples], share: float) -> Tensor:
@@ -53,7 +54,7 @@ class Held:
             PeerError: when a rank that takes part is gone.
         """
 
-        with explained(all_of_them=False), self.around():
+        with explained(all_of_them=False) if self.shared else nullcontext(), self.around():
             if self.pipeline is not None:
                 from_logits = self.loss or loss_sum
                 return self.pipeline.backward(examples, lambda logits, some: from_logits(logits, some) * share)
@@ -200,6 +201,7 @@ def _held(
         autocast=autocast,
         loss=loss,
         around=around,
+        shared=mesh.layout.model_parallel * mesh.layout.shard > 1,
         dropout=dropout,
     )
 

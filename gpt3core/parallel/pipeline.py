@@ -23,6 +23,7 @@ from torch.distributed.pipelining import (
     ScheduleInterleavedZeroBubble,
 )
 
+from gpt3core import pulse
 from gpt3core.model import registry
 from gpt3core.model.architecture import Cuts, ModelSpec
 from gpt3core.model.dropout import Dropout
@@ -130,6 +131,7 @@ class Pipeline:
         drops = contextlib.nullcontext() if self._dropout is None else self._dropout.at(self._examples[number].rows)
         with autocast(), drops:
             yield
+        pulse.beat()
 
     def _of(self, output: Tensor, number: Tensor) -> Tensor:
         """The loss of a micro-batch by its number."""

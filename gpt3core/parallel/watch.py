@@ -13,6 +13,7 @@ import contextlib
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from gpt3core.pulse import HERE, LONG_SECONDS, Pulse
 from gpt3core.words import some
 
 BEAT_SECONDS = 1.0
+PATIENCE, REMEMBERED = 4, 16  # ranks may be still for so many times the longest of each one's last so many pauses
 LEFT = "left"  # a rank's last word
 
 
@@ -46,6 +48,7 @@ class _Seen:
     ticked: float  # when its tick changed last
     moved: float  # when anything but its tick did
     sign: Sign | None = None
+    pauses: deque[float] = field(default_factory=lambda: deque([0.0], maxlen=REMEMBERED))  # between moves
 
 
 @dataclass(kw_only=True)
@@ -53,7 +56,7 @@ class Judge:
     """Tells from the ranks' signs which one does not come. Times are of one clock, that of whoever judges."""
 
     ranks: Sequence[int]
-    limit: float  # seconds
+    limit: float  # seconds, at least
     began: float
     missing: int | None = None  # the rank that the last verdict names
     _seen: dict[int, _Seen] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Judge:
         if seen.sign is None or sign.tick != seen.sign.tick:
             seen.ticked = now
         if seen.sign is None or _place(sign) != _place(seen.sign):
+            seen.pauses.append(0.0 if seen.sign is None else now - seen.moved)
             seen.moved = now
         seen.sign = sign
 
@@ -87,9 +91,9 @@ class Judge:
         """Which rank does not come, by whoever sees all of them, in a sentence; "" while all is well."""
         if said := self.silent(now):
             return said
-        here = self._here()
+        here, limit = self._here(), self._patience()
         waiting = {r: s for r, s in here.items() if s.sign is not None and s.sign.waiting}
-        patient = [r for r, s in waiting.items() if now - s.moved > self.limit]
+        patient = [r for r, s in waiting.items() if now - s.moved > limit]
         if not patient:
             return ""
         away = [r for r in here if r not in waiting]
@@ -111,7 +115,11 @@ class Judge:
     def _given(self, seen: _Seen) -> float:
         """The seconds that a rank has for what it does, if it does not surely wait."""
         waits = seen.sign is not None and seen.sign.waiting and not seen.sign.works
-        return max(self.limit, LONG_SECONDS) if _doing(seen) and not waits else self.limit
+        return max(self._patience(), LONG_SECONDS) if _doing(seen) and not waits else self._patience()
+
+    def _patience(self) -> float:
+        """Seconds that a rank may be still: the limit, or more where work is done in large pieces."""
+        return max(self.limit, PATIENCE * max(pause for seen in self._seen.values() for pause in seen.pauses))
 
     def _here(self) -> dict[int, _Seen]:
         return {rank: seen for rank, seen in self._seen.items() if rank not in self._left}

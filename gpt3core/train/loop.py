@@ -226,6 +226,8 @@ class Trainer:
                 self.progress("training", told[-1].loss)
             if ended := self._heed(self.verdict, rows):
                 return self._diverged(ended, rows)
+            if self.verdict is not None and self.verdict.action == "rollback":
+                continue  # the checkpoint there does not know of it: a stop or a save waits for a step that was gained
             if save:
                 if self.mesh.agree(not self._finite()):  # the last update has no next loss to show it
                     if ended := self._lost(rows):

@@ -9,6 +9,7 @@ all ranks decide alike.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -52,12 +53,12 @@ class Readback:
     def __init__(self, device: str) -> None:
         """Read behind by as many steps as the device's kind asks for."""
         self.lag = LAG.get(device, 0)
-        self.fresh = True  # no step has been taken in: what is compiled at the first one is not there yet
+        self.fresh = True  # no step has been read: what is compiled at the first one may not be there yet
         self._waiting: deque[tuple[dict[str, Any], Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, said: Tensor, **known: Any) -> None:
         """Take in a step: ``said`` is loss, norm, and above zero where some rank wants to stop, and to save."""
-        arrives, self.fresh = None, False
+        arrives = None
         if said.is_cuda:
             there = torch.empty(said.shape, dtype=said.dtype, pin_memory=True)
             said = there.copy_(said, non_blocking=True)
@@ -71,10 +72,11 @@ class Readback:
         while len(self._waiting) > (0 if everything else self.lag):
             known, said, arrives = self._waiting.popleft()
             if arrives is not None:
-                with pulse.at_gate(
-                    works=True
-                ):  # a rank that does not come is waited for here, not where that is queued
+                first = pulse.busy("in its first step") if self.fresh else contextlib.nullcontext()
+                # a rank that does not come is waited for here, not where that is queued
+                with pulse.at_gate(works=True), first:
                     arrives.synchronize()
+            self.fresh = False
             loss, norm, stop, due = said.tolist()
             found.append(Told(**known, loss=loss, grad_norm=norm, stop=stop > 0, due=due > 0))
         return found

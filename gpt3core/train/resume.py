@@ -316,7 +316,40 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
             f"run {run.run_id} goes on from step {step} of {parent.run_id}, and {folder} is not there "
             f"(checkpoints of it: {kept}): train the parent to that step first, or name one of these steps"
         )
-    there = parent.spec()
+    _check_parent(run, spec, parent)
+    try:
+        contents = checkpoint.read(folder, parent.run_id, model)
+        checkpoint.load(contents, model, optimizer)
+    except (checkpoint.DamageError, StoreError) as error:
+        raise StoreError(
+            f"run {run.run_id} cannot go on from step {step} of {parent.run_id}: {error}; restore {folder} from a "
+            "copy, or name another parent"
+        ) from error
+    return _carried(contents.state)
+
+
+def _check_parent(run: RunDir, spec: RunSpec, parent: RunDir) -> None:
+    """Refuse a parent from which a run cannot go on.
+
+    Raises:
+        StoreError: in one sentence.
+    """
+    assert spec.parent is not None
+    step, there = spec.parent.step, parent.spec()
+    if differing := [
+        line for line in explain(there, spec) if line.startswith(OF_THE_MODEL) and "document_end" not in line
+    ]:
+        raise StoreError(
+            f"run {run.run_id} is another model than its parent {parent.run_id} ({'; '.join(differing)}), to which the "
+            "parent's weights mean something else: give both the same, or name another parent"
+        )
+    before, now = there.data, spec.data
+    if before.corpus_sha256 == now.corpus_sha256 and before.validation_fraction != now.validation_fraction:
+        raise StoreError(
+            f"run {run.run_id} holds out {now.validation_fraction:g} of the text and its parent {parent.run_id} "
+            f"{before.validation_fraction:g}, so the parent trained on some of what this one measures its loss on: "
+            "give both the same data.validation_fraction"
+        )
     if there.optim.ramp != spec.optim.ramp:
         raise StoreError(
             f"run {run.run_id} has batches of {spec.optim.batch_tokens} tokens and its parent {parent.run_id} of "
@@ -332,22 +365,6 @@ def _load_parent(run: RunDir, spec: RunSpec, model: nn.Module, optimizer: torch.
         raise StoreError(
             f"run {run.run_id} has {spec.steps} steps and would go on from step {step} of its parent: give more tokens"
         )
-    try:
-        contents = checkpoint.read(folder, parent.run_id, model)
-        checkpoint.load(contents, model, optimizer)
-    except (checkpoint.DamageError, StoreError) as error:
-        raise StoreError(
-            f"run {run.run_id} cannot go on from step {step} of {parent.run_id}: {error}; restore {folder} from a "
-            "copy, or name another parent"
-        ) from error
-    if differing := [
-        line for line in explain(there, spec) if line.startswith(OF_THE_MODEL) and "document_end" not in line
-    ]:
-        raise StoreError(
-            f"run {run.run_id} is another model than its parent {parent.run_id} ({'; '.join(differing)}), to which the "
-            "parent's weights mean something else: give both the same, or name another parent"
-        )
-    return _carried(contents.state)
 
 
 def _require_equal(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh) -> None:

@@ -271,6 +271,8 @@ def _ramp(rules: Gpt3Optim, model: GPTSpec, batch: int, shrink: float) -> dict[s
     sequences = batch // model.n_ctx
     asked = min(sequences, int(rules.ramp_start // model.n_ctx))
     start = largest_divisor(sequences, asked)
+    if start == sequences:  # the first batches are whole: the same run as without a ramp, by the same id
+        return {}
     tokens = rules.ramp_tokens if rules.ramp_tokens is not None else _ramp_tokens(costs.params(model).total)
     return {"ramp_start": start * model.n_ctx, "ramp_tokens": max(1, round(tokens * shrink))}
 

@@ -117,7 +117,7 @@ class Placement:
     shrink_seconds: float = 60.0  # that a run waits for all of its workers where fewer do
     max_failures: int = 3  # crashes without a newer checkpoint in between; lost nodes count for nothing
     stall_seconds: float = 600.0  # without a new step (or 20 of its steps) a run is ended, and resumed
-    hang_seconds: float = 120.0  # a rank that does not come to a collective for so long is named, and its gang resumed
+    hang_seconds: float = 45.0  # a rank that does not come to a collective for so long is named, and its gang resumed
     checkpoint_seconds: float = 10.0
 
 

@@ -1,5 +1,6 @@
 """Anomalies: what is one, what is done about it, and that whoever is killed in between ends with the same bits."""
 
+import contextlib
 import itertools
 import math
 from dataclasses import replace
@@ -12,7 +13,7 @@ from scipy import stats
 
 from gpt3core import schedule, trunk
 from gpt3core.anomaly import AnomalySpec
-from gpt3core.errors import StoreError
+from gpt3core.errors import StoppedError, StoreError
 from gpt3core.spec import Parent
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
@@ -191,6 +192,19 @@ def test_a_run_stopped_before_any_update_was_applied_goes_on_from_there(tales, i
     assert outcome(isolated / "parts", spec) == outcome(isolated / "whole", spec)
     assert folder.damage() == []
     assert [event["step"] for event in events(isolated / "parts", spec, "start")] == [0, 2]
+
+
+def test_a_run_that_is_stopped_after_every_step_goes_back_once_and_ends(tales, isolated):
+    """A checkpoint of where it went back to does not know of it, and the next attempt would meet the same again."""
+    rule = AnomalySpec(policy="rollback", back=3, ahead=1, spike=9, window=8)
+    spec = guarded(tales, rule)
+    with poisoned(at(12), 1e4, gradient=True):
+        run(spec, isolated / "whole")
+        for _ in range(3 * STEPS):
+            with contextlib.suppress(StoppedError):
+                if run(spec, isolated, stop=lambda: True) is not None:
+                    break
+    assert outcome(isolated, spec) == outcome(isolated / "whole", spec)
 
 
 def test_a_damaged_checkpoint_to_go_back_to_changes_no_bit(tales, isolated, monkeypatch):

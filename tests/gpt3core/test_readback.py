@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpt3core import schedule
+from gpt3core import pulse, schedule
 from gpt3core.data.loader import Batch
 from gpt3core.errors import StoppedError
 from gpt3core.parallel.layout import Layout
@@ -123,3 +123,15 @@ def test_nothing_is_read_before_it_may_be():
     (last,) = late.read(everything=True)
     assert (last.step, last.tokens, last.loss, last.stop, last.due, last.finite) == (3, 30, 3.0, False, False, True)
     assert late.read(everything=True) == []
+
+
+def test_a_host_that_waits_for_a_step_waits_for_all_ranks_but_in_the_first_which_may_compile():
+    seen = []
+    there = SimpleNamespace(synchronize=lambda: seen.append((pulse.HERE.waiting, pulse.HERE.doing)))
+    reading = readback.Readback("cpu")
+    for step in (1, 2):
+        reading.add(torch.zeros(4), step=step, tokens=0, lr=0.0)
+        known, said, _ = reading._waiting.pop()
+        reading._waiting.append((known, said, there))
+        reading.read()
+    assert seen == [(0, "in its first step"), (1, "")]

@@ -234,9 +234,17 @@ def test_a_parent_of_another_shape_batch_or_length_is_refused(family, tales, iso
     _, half, child = family
     run(half, isolated)
     wider = replace(make_run(tales, width=32), parent=child.parent)
+    deeper = replace(child, model=replace(child.model, n_layer=3))
+    split = replace(child, data=replace(child.data, validation_fraction=0.2))
     larger = replace(child, optim=replace(child.optim, batch_tokens=256))
     shorter = replace(child, tokens=half.tokens)
-    for spec, words in ((wider, "of another shape"), (larger, "the same optim.batch_tokens"), (shorter, "more tokens")):
+    for spec, words in (
+        (wider, "is another model than its parent .*model.d_model: 16 -> 32"),
+        (deeper, r"is another model than its parent .*\(model.n_layer: 2 -> 3\)"),
+        (split, "holds out 0.2 of the text and its parent .* 0.1"),
+        (larger, "the same optim.batch_tokens"),
+        (shorter, "more tokens"),
+    ):
         with pytest.raises(StoreError, match=words):
             run(spec, isolated)
 

@@ -14,7 +14,11 @@ from gpt3core import pulse
 from gpt3core.errors import PeerError
 from gpt3core.parallel import gradients, mesh
 from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.parallelize import parallelize
+from gpt3core.parallel.parts import part_of
 from gpt3core.parallel.watch import Judge, Sign
+from gpt3core.sizes import nano
+from gpt3core.train.objective import Examples
 from gpt3core.train.readback import Readback
 from tests.gpt3core import ranks
 
@@ -88,6 +92,23 @@ def test_in_a_pass_with_collectives_inside_or_for_a_gpu_a_rank_waits_or_works(se
     assert bool(said) == bool(verdict)
 
 
+def test_ranks_that_work_in_large_pieces_are_waited_for_four_times_as_long():
+    """Passes of half a minute, in which all wait for one another, are no hang at a limit of ten seconds."""
+
+    def signs(rank, now):
+        return sign(now, gates=min(now, 300) // 30, waiting=True)
+
+    assert judged(signs, 300 + 119)[0] == ""
+    assert judged(signs, 300 + 122)[0].startswith("all ranks have waited in the same collective for 122 s")
+
+
+def test_a_long_pause_is_forgotten_in_time():
+    def signs(rank, now):
+        return sign(now, gates=0 if now < 100 else min(now, 130), waiting=True)
+
+    assert judged(signs, 130 + 12)[0].startswith("all ranks have waited in the same collective for 12 s")
+
+
 def test_a_rank_that_sees_one_other_only_says_whether_that_one_lives():
     judge = Judge(ranks=range(1), limit=10.0, began=0.0)
     for now in range(100):
@@ -125,22 +146,35 @@ def test_stages_of_a_pipeline_count_the_same_collectives():
     assert ranks.run(_gates, 3) == [2, 2, 2]
 
 
-def _watched(rank, size, address, bad, stop, pids):
-    """Ranks that meet again and again; one of them stops, or loops, after a while. What a rank is told, or None."""
+def _pass(here):
+    """A forward and backward pass of a model that these ranks share, as a function of nothing."""
+    spec = nano(16, n_layer=2, n_head=4, n_ctx=16, vocab_size=32, attention="dense", band=4)
+    held = parallelize(spec, here, kernel="softmax", device="cpu")
+    held.model.init_weights(0, part_of)
+    ids = torch.zeros(1, 16, dtype=torch.long)
+    return lambda: held.backward([Examples(inputs=ids, targets=ids, mask=None)] * 2, 1.0)
+
+
+def _watched(rank, size, address, bad, stop, pids, layout=None):
+    """Ranks that meet again and again, at a vote or inside a pass; one of them stops, or loops, after a while.
+
+    What a rank is told, or None.
+    """
     (pids / str(rank)).write_text(str(os.getpid()))
     told, ended = SimpleQueue(), SimpleQueue()
     pulse.HERE.begin(lambda said, named: told.put((said, named)))
 
     def work():
         try:
-            with mesh.joined(rank, size, address, "cpu", hang_seconds=LIMIT) as here:
+            with mesh.joined(rank, size, address, "cpu", layout=layout, hang_seconds=LIMIT) as here:
+                meet = _pass(here) if layout else lambda: here.agree(False)
                 for turn in range(20):
                     if rank == bad and turn == 10:
                         if stop:
                             os.kill(os.getpid(), signal.SIGSTOP)
                         while True:
                             time.sleep(0.01)
-                    here.agree(False)
+                    meet()
                     pulse.beat()
         except PeerError:  # whoever was told first has ended another rank
             pass
@@ -160,18 +194,21 @@ def _watched(rank, size, address, bad, stop, pids):
 
 
 @pytest.mark.parametrize(
-    ("bad", "stop", "sentence"),
+    ("bad", "stop", "layout", "sentence"),
     [
-        (1, True, "rank 1 has shown no sign of life"),
-        (0, True, "rank 0 has shown no sign of life"),
-        (1, False, "rank 1 has not come to a collective"),
-        (None, True, ""),
+        (1, True, None, "rank 1 has shown no sign of life"),
+        (0, True, None, "rank 0 has shown no sign of life"),
+        (1, False, None, "rank 1 has not come to a collective"),
+        (1, False, Layout(tensor=2), "rank 1 has not come to a collective"),
+        pytest.param(1, False, Layout(pipeline=2), "rank 1 has not come to a collective", marks=pytest.mark.soak),
+        pytest.param(1, False, Layout(data=2, shard=2), "rank 1 has not come", marks=pytest.mark.soak),
+        (None, True, None, ""),
     ],
-    ids=["stopped", "the first stopped", "in a loop", "well"],
+    ids=["stopped", "the first stopped", "in a loop", "of a tensor group", "of a pipeline", "of shards", "well"],
 )
-def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop, sentence):
+def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop, layout, sentence):
     if bad is not None and not stop:
-        found = _told_by_rank_0(isolated, bad)
+        found = _told_by_rank_0(isolated, bad, layout)
     else:
         found = [said for said in ranks.run(_watched, 3, bad, stop, isolated, seconds=40) if said is not None]
     assert bool(found) == (bad is not None)
@@ -181,18 +218,19 @@ def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop
         assert LIMIT < seconds < 5 * LIMIT
 
 
-def _loops(rank, size, address, bad, pids):
+def _loops(rank, size, address, bad, pids, layout):
     """As above, and whoever is told ends the others, as the driver does."""
     if rank != 0:
-        threading.Thread(target=_watched, args=(rank, size, address, bad, False, pids), daemon=True).start()
+        threading.Thread(target=_watched, args=(rank, size, address, bad, False, pids, layout), daemon=True).start()
         while not (pids / "told").exists():
             time.sleep(0.05)
         return None
     try:
-        return _watched(rank, size, address, bad, False, pids)
+        return _watched(rank, size, address, bad, False, pids, layout)
     finally:
         (pids / "told").touch()
 
 
-def _told_by_rank_0(folder, bad):
-    return [said for said in ranks.run(_loops, 3, bad, folder, seconds=40) if said is not None]
+def _told_by_rank_0(folder, bad, layout):
+    size = 3 if layout is None else layout.world_size
+    return [said for said in ranks.run(_loops, size, bad, folder, layout, seconds=40) if said is not None]

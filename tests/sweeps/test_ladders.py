@@ -126,6 +126,12 @@ def test_gpt3s_batch_grows_from_32k_tokens_over_4_to_12_billion(size, batch, ram
     assert run.steps > run.tokens / batch
 
 
+def test_a_first_batch_that_is_the_whole_batch_is_no_ramp():
+    words = ["recipe=gpt3", "sizes=[125M]", "tokens=[300e9]", "data.max_epochs=1e9"]
+    built = [grid.build(recipe.load([*words, *more]), "0" * 64).runs for more in ((), ("optim.ramp_start=1e9",))]
+    assert built[0] == built[1], "the same training has one id"
+
+
 @pytest.mark.parametrize(
     ("word", "meant"), [("sizes=125M", ""), ("tokens=[1e9]", ", did you mean min_tokens?"), ("points=3", "")]
 )

@@ -176,6 +176,7 @@ def test_a_run_that_diverged_is_one_sentence(store, generate, tmp_path):
         (["run=DONE", "top_p=0"], "top_p=0.0: it must lie above 0"),
         (["run=DONE", "top_p=1.1"], "top_p=1.1: it must lie above 0 and be at most 1"),
         (["run=DONE", "top_k=0"], "top_k=0"),
+        (["run=DONE", "top_k=300"], "top_k=300 has no effect: this run knows 300 tokens"),
         (["run=DONE", "seed=-3"], "seed=-3"),
         (["run=DONE", "n=0"], "n=0: 1 or more"),
         (["run=DONE", "threads=0"], "threads=0: a whole number of 1 or more"),

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from gpt3core import export
+from gpt3core import run as runs
 from gpt3core.errors import DiskFullError
 from gpt3core.generate import trained
 from gpt3core.generate.trained import open_run
 from gpt3core.interop import folder as folders
 from gpt3core.interop.folder import import_gpt2
 from tests.commands import called
-from tests.gpt3core import stores
+from tests.gpt3core import finetuning, stores
 
 NAMES = sorted(folders.WRITTEN)
 
@@ -125,3 +126,11 @@ def test_an_export_says_that_the_layout_masks_no_documents(store, tmp_path, monk
     monkeypatch.setattr(trained, "open_run", lambda *_, **__: replace(here, spec=replace(here.spec, model=masked)))
     assert export.main([f"run={done.run_id}", f"out={tmp_path / 'out'}"]) == 0
     assert "trained with data.mask_documents, which this layout has not: give" in capsys.readouterr().out
+
+
+def test_an_export_of_a_fine_tuned_run_says_that_its_classifier_is_not_there(parent, labelled_files, tmp_path, capsys):
+    root, done = parent
+    spec = finetuning.specified(done, *labelled_files)
+    runs.run(spec, finetuning.evaluation(spec), root)
+    assert export.main([f"run={spec.run_id}", f"runs={root}", f"out={tmp_path / 'out'}"]) == 0
+    assert "without the classifier" in capsys.readouterr().out
