@@ -163,9 +163,13 @@ def _sweep(root: Path, name: str | None) -> SweepDir:
 
 
 def _driving(sweep: SweepDir) -> bool:
-    from sweeps.driving import status
+    from sweeps.driving.status import DRIVING
+    from sweeps.watching import standing
 
-    return status.read(sweep)[1] == status.DRIVING
+    said: dict[str, Any] = {}
+    with contextlib.suppress(StoreError):  # one that is damaged tells nothing
+        said = sweep.status() or {}
+    return standing.driver_of(said, time.time()) == DRIVING
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def _print(root: Path, run: RunDir, attempt: int | None, count: int) -> None:
     for one in said:
         print(one.text())
     if not said:
-        print("nothing was logged of it: it has not started yet")
+        print("nothing was logged of it: it has not started yet; python -m sweeps.status says what it waits for")
     there = last_words.attempts(run)
     last = attempt or (there[-1] if there else None)
     if last is None:

@@ -35,9 +35,13 @@ srun --nodes=1 --ntasks=1 --nodelist="$head_node" --overlap \
     --node-ip-address="$head_ip" --port="$port" --dashboard-host=127.0.0.1 --dashboard-port=$((port + 10000)) \
     --ray-client-server-port=$((port + 10001)) --dashboard-agent-listen-port=$((port + 10002)) \
     --temp-dir="/tmp/ray-$SLURM_JOB_ID" --object-store-memory="$store_bytes" &
+head=$!
 
 export RAY_ADDRESS="$head_ip:$port" port store_bytes
-until python -c "import socket; socket.create_connection(('$head_ip', $port), 1)" 2>/dev/null; do sleep 1; done
+until python -c "import socket; socket.create_connection(('$head_ip', $port), 1)" 2>/dev/null; do
+    kill -0 "$head" 2>/dev/null || { echo "the Ray head ended before it answered at $RAY_ADDRESS: see above" >&2; exit 1; }
+    sleep 1
+done
 
 # a worker a node, the head's too; the switch above a node, where Slurm knows it, is its rack
 # shellcheck disable=SC2016  # the node's own variables

@@ -264,7 +264,7 @@ class Driver:
         jobs = self.limits.ordered([self.estimates.job(state) for state in queue])
         inventory, shown = self.limits.turned(inventory, usable, jobs, holding, others)
         nodes, lost = self.nodes.expected(inventory, alive, now)
-        held = [*shown, *others, *lost]
+        held = [*shown, *self.nodes.strangers(others, now), *lost]
         decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.limits.rules)
         self._passed = time.monotonic() - began
         for decision in decisions:

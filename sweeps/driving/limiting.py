@@ -25,7 +25,7 @@ from sweeps.planning import limits, placing
 from sweeps.planning.limits import NOTHING, Cost
 from sweeps.planning.recipe import Recipe
 from sweeps.scheduling import quota
-from sweeps.scheduling.inventory import Inventory
+from sweeps.scheduling.inventory import EPSILON, Inventory
 from sweeps.scheduling.ledger import place
 from sweeps.scheduling.scheduler import Job, Rules, Running
 
@@ -310,7 +310,8 @@ class Limits:
 
     def _room(self, here: Sequence[RunState], states: Mapping[str, RunState], now: float) -> limits.Left:
         """What is left beside the runs under way."""
-        ends = sorted(self.estimates.left(s) for s in states.values() if s.phase == Phase.RUNNING)
+        running = [s for s in states.values() if s.phase == Phase.RUNNING]
+        ends = [self.estimates.left(s) for s in running for _ in range(self._width(s))]
         others = self.cluster.others()
         cluster = self.cut(self.cluster.inventory(), self.cluster.running(), others)
         places = expected.places(self.estimates.common, cluster, others)
@@ -321,9 +322,14 @@ class Limits:
             left=NOTHING if self.reached(now) else self._left(now).plus(self._promised(states), -1),
             until=self._until - LAST_SECONDS - now,
             places=sorted([*ends, *[0.0] * max(0, places - len(ends))]),
+            widths=list(map(self._width, here)),
             **limits.common([s.spec for s in here]),
             begun=limits.begun([s.spec for s in states.values() if s.phase in on_the_way]),
         )
+
+    def _width(self, state: RunState) -> int:
+        """How many places of a common run it takes."""
+        return math.ceil(self.estimates.devices(state) / self.estimates.common.devices - EPSILON)
 
     def _informative(self, here: Sequence[RunState], states: Mapping[str, RunState], room: limits.Left) -> list[int]:
         from sweeps.driving.informative import choose  # scipy and the laws, which a sweep that fits does without

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.scheduling import scheduler
@@ -30,6 +31,7 @@ class Nodes:
         self._seen: Inventory | None = None
         self._known: dict[str, Node] = {}  # that were alive at the last look
         self._lost: dict[str, tuple[float, Node]] = {}  # since when
+        self._others: dict[str, float] = {}  # since when somebody else has held something, by their names
         self._missing: dict[Kind, str | None] = {}  # why such a run has no place on the nodes seen
         self._reasons: dict[str, str] = {}  # the same by run
         self._never: dict[Kind, bool] = {}  # whether the largest cluster seen has none either
@@ -97,6 +99,11 @@ class Nodes:
             return usable, []
         soon = [node for _, node in self._lost.values()]
         return [*usable, *soon], [missing(node, since) for since, node in self._lost.values()]
+
+    def strangers(self, others: Sequence[Running], now: float) -> list[Running]:
+        """What somebody else holds, with since when they were seen to hold something there."""
+        self._others = {run.run_id: self._others.get(run.run_id, now) for run in others}
+        return [replace(run, since=self._others[run.run_id]) for run in others]
 
     def remark(self, state: RunState) -> str:
         """What to add to a run's reason to wait where the living nodes have no place for it."""

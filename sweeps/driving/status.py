@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3core.errors import StoreError
@@ -123,31 +122,3 @@ def _plain(
         "damage": list(damage),
         **{name: value for name, value in more.items() if name not in OF_WAITING},
     }
-
-
-def driver(status: Mapping[str, Any] | None, now: float | None = None) -> str:
-    """What became of a sweep's driver by its last word: driving, ended, interrupted, failed, dead or none.
-
-    Args:
-        status: of ``SweepDir.status``.
-        now: seconds since the epoch.
-    """
-    if status is None:
-        return "none"
-    if status.get("state") != DRIVING:
-        return str(status.get("state", "none"))
-    here = status.get("host") == os.uname().nodename and Path("/proc").is_dir()
-    if here and not Path(f"/proc/{status.get('pid')}").exists():
-        return "dead"
-    spoke = status.get("time")
-    silent = (time.time() if now is None else now) - float(spoke) if isinstance(spoke, int | float) else float("inf")
-    return DRIVING if silent < SILENT_SECONDS else "dead"
-
-
-def read(sweep: SweepDir) -> tuple[dict[str, Any] | None, str]:
-    """A sweep's status and what became of its driver; a status that is damaged tells nothing."""
-    try:
-        found = sweep.status()
-    except StoreError:
-        found = None
-    return found, driver(found)

@@ -13,6 +13,7 @@ from sweeps.planning import limits, totals
 from sweeps.planning.limits import Cost, Left
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.totals import Timed
+from sweeps.scheduling.inventory import EPSILON
 
 Choose = Callable[[Sequence[RunSpec], Left, Mapping[RunSpec, float], float | None], Sequence[int]]
 
@@ -48,12 +49,11 @@ def lines(
     if not limits.any_of(limit):
         return found
     known, _ = totals.timed(recipe, runs, {})
-    places = _places(recipe)
-    room = _room(recipe, known, trained, taken, places)
+    room = _room(recipe, known, trained, taken)
     words = _limits(recipe, taken)
     if limit.deadline is not None:
-        where = f" on {_where(recipe)}" if places else "; how many run at once is not known: give plan.gpus="
-        words += where
+        n = _devices(recipe)
+        words += f" on {n:g} {unit}{'s' * (n != 1)}" if n else "; how many run at once is not known: give plan.gpus="
     if not known:
         return [*found, f"{words}: nothing is left to train"]
     if room.holds_all():
@@ -88,40 +88,30 @@ def _limits(recipe: Recipe, taken: Taken) -> str:
     return ", ".join(words)
 
 
-def _room(recipe: Recipe, known: Sequence[Timed], trained: Sequence[RunSpec], taken: Taken, places: int) -> Left:
+def _room(recipe: Recipe, known: Sequence[Timed], trained: Sequence[RunSpec], taken: Taken) -> Left:
+    """What is left, each run on the slowest kind of GPU that it may have."""
     limit, until = recipe.limit, math.inf
     if limit.deadline is not None:
         until = limits.deadline(limit.deadline, taken.deadline_began or taken.now) - taken.now
-    specs = [run.spec for run in known]
+    specs, slow = [run.spec for run in known], [max([1.0, *run.others.values()]) for run in known]
+    devices, least = _devices(recipe), min((run.kind.devices for run in known), default=1.0)
     return Left(
-        seconds=[run.seconds for run in known],
-        rates=[run.rate for run in known],
+        seconds=[run.seconds * times for run, times in zip(known, slow, strict=True)],
+        rates=[run.rate.times(1 / times) for run, times in zip(known, slow, strict=True)],
         left=limits.all_of(limit).plus(Cost(3600 * taken.hours, taken.usd), -1),
         until=until,
-        places=[0.0] * places,
+        places=[0.0] * (max(1, int(devices / least)) if devices else 0),
+        widths=[math.ceil(run.kind.devices / least - EPSILON) for run in known],
         begun=limits.begun(trained),
         **limits.common(specs),
     )
 
 
-def _places(recipe: Recipe) -> int:
-    """Runs that go on at once, as far as the recipe or this machine tell; 0 where nothing does."""
-    most = _devices(recipe)
-    if recipe.limit.devices is not None:
-        most = min(most or math.inf, recipe.limit.devices)
-    return 0 if not most else max(1, int(most / limits.devices(recipe)))
-
-
 def _devices(recipe: Recipe) -> float:
-    if recipe.placement.gpus or recipe.family == "gpt3":
-        return recipe.plan.gpus or 0
-    return len(os.sched_getaffinity(0))
-
-
-def _where(recipe: Recipe) -> str:
-    """The devices that a deadline is reckoned with."""
-    n = _places(recipe) * limits.devices(recipe)
-    return f"{n:g} {limits.device(recipe)}{'s' * (n != 1)}"
+    """How many are in use at once, as far as the recipe or this machine tell; 0 where nothing does."""
+    on_gpus = recipe.placement.gpus or recipe.family == "gpt3"
+    there = (recipe.plan.gpus or 0) if on_gpus else len(os.sched_getaffinity(0))
+    return min((n for n in (there, recipe.limit.devices) if n), default=0)
 
 
 def _cost(recipe: Recipe, runs: Sequence[Timed]) -> str:

@@ -172,6 +172,7 @@ class Left:
     left: Cost = UNLIMITED
     until: float = math.inf  # seconds to the deadline
     places: list[float] = field(default_factory=list)  # when each place of the cluster is free, in seconds from now
+    widths: Sequence[int] = ()  # places that each run takes; one where nothing is said
     families: Sequence[str] = ()
     stable: Sequence[float] = ()  # the share of each run that its family has in common with it ...
     tokens: Sequence[float] = ()  # ... and its tokens
@@ -192,15 +193,26 @@ class Left:
         """Whether it would end within what is left."""
         if not self.rates[run].times(self.own(run)).within(self.left):
             return False
-        begin = self.places[0] if self.places else 0.0
-        return begin + self.own(run) <= self.until
+        return self._begin(run) + self.own(run) <= self.until
+
+    def _begin(self, run: int) -> float:
+        """When as many places are free as it takes; never where there are fewer."""
+        width = self._width(run)
+        if not self.places:
+            return 0.0
+        return heapq.nsmallest(width, self.places)[-1] if width <= len(self.places) else math.inf
+
+    def _width(self, run: int) -> int:
+        return self.widths[run] if self.widths else 1
 
     def take(self, run: int) -> None:
         """Choose it."""
         seconds = self.own(run)
         self.left = self.left.plus(self.rates[run], -seconds)
         if self.places:
-            heapq.heapreplace(self.places, self.places[0] + seconds)
+            ends = self._begin(run) + seconds
+            for _ in range(self._width(run)):
+                heapq.heapreplace(self.places, ends)
         if self.families and (name := self.families[run]):
             self.begun[name] = max(self.begun.get(name, 0.0), self.stable[run])
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 from sweeps.scheduling.inventory import ACCELERATOR, EPSILON, Allocation, Inventory, Kind, Node, Resources, rack_of
 
@@ -230,7 +231,10 @@ class Capacity:
         return None
 
     def place(self, kind: Kind, share: int) -> Allocation | None:
-        """Nodes for a gang, so many workers on each: of low rank, then the fullest, in the fullest rack that can."""
+        """Nodes for a gang, so many workers on each: of low rank, then the fullest, in the fullest rack that can.
+
+        One that names no kind of GPU has nodes of one kind where some of such a rank can: the slowest is its pace.
+        """
         count, found = kind.workers // share, []
         for rack in self._racks(kind):
             if count == 1:
@@ -244,7 +248,21 @@ class Capacity:
         best, rack = min(found, key=lambda one: one[0])
         if count == 1:
             return {best[3]: share}
+        for name in self._alike(kind, best[0] // RANK):
+            if (alike := self.place(kind._replace(accelerator=name), share)) is not None:
+                return alike
         return dict.fromkeys(rack.fullest(share, count), share)
+
+    def _alike(self, kind: Kind, rank: int) -> list[str]:
+        """The kinds of GPU, of a rank at most, of which one could be all that a gang has that names none."""
+        if kind.accelerator or not kind.worker.gpus or len(self._accelerators) < 2:
+            return []
+        ranks = dict.fromkeys(self._accelerators, 0) | {name: 1 + i for i, name in enumerate(self.wanted)}
+        return sorted((n for n in ranks if n and ranks[n] <= rank), key=lambda n: (ranks[n], n))
+
+    @cached_property
+    def _accelerators(self) -> set[str]:
+        return {node.labels.get(ACCELERATOR, "") for node in self.nodes}
 
     def earliest(self, kind: Kind, share: int, held: Sequence[Held], now: float) -> float:
         """When the ends of what holds resources leave room for a gang first; gives back what has ended by then.

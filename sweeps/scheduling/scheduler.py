@@ -176,6 +176,7 @@ class _Fit:
     late: int = 9  # whom so many reservations bind, from the first on, finds no place; 9 while nobody was turned away
     room: bool = False  # some was found
     wide: bool = False  # it needs more than half of the cluster
+    others: bool = False  # it has no room before somebody else frees what they hold
 
 
 class _Pass:
@@ -243,8 +244,9 @@ class _Pass:
         """How runs of a kind lie on this cluster, or why they cannot: for ever, or until nodes come back."""
         if (known := self.fits.get(id(kind))) is not None:
             return known
-        if (share := self.lasting.share(kind) or self.ledger.totals().share(kind)) is not None:
-            fit = _Fit(share=share, wide=kind.devices > self._all(kind) / 2 + EPSILON)
+        lasting = self.lasting.share(kind)
+        if (share := lasting or self.ledger.totals().share(kind)) is not None:
+            fit = _Fit(share=share, wide=kind.devices > self._all(kind) / 2 + EPSILON, others=lasting is None)
         elif (reason := impossible(kind, self.largest)) is not None:
             fit = _Fit(verdict=Refuse(run_id="", reason=reason))
         else:
@@ -292,17 +294,17 @@ class _Pass:
         if self.reserved:
             fit.full = self._behind(job.kind)
             return Hold(run_id=job.run_id, reason=fit.full)
-        time, spare = self._earliest(job, fit.share, set())
+        time, spare = self._earliest(job, fit, set())
         stopped = self._stopped_for(job, fit.share) if time > self.now + WORTH_SECONDS else set()
         if stopped:
             self.preempted = [Preempt(run_id=i, by=job.run_id) for i in sorted(stopped)]
-            time, spare = self._earliest(job, fit.share, stopped)
-        why = f"would delay {job.run_id}, which is first in the queue{_at(time, self.now)}"
-        self._reserve(job, time, spare, self.free, why)
+            time, spare = self._earliest(job, fit, stopped)
+        at = ", for which somebody else must free what they hold" if fit.others else _at(time, self.now)
+        self._reserve(job, time, spare, self.free, f"would delay {job.run_id}, which is first in the queue{at}")
         fit.full = self._behind(job.kind)
         waits = f"{len(stopped)} of lower priority make room, " if stopped else ""
-        reason = f"first in the queue, {waits}needs {job.kind}{_at(time, self.now)}"
-        return Hold(run_id=job.run_id, reason=reason, eta=time if time < math.inf else None)
+        reason = f"first in the queue, {waits}needs {job.kind}{at}"
+        return Hold(run_id=job.run_id, reason=reason, eta=None if fit.others or time == math.inf else time)
 
     def _reserve(self, job: Job, time: float, spare: Capacity, both: Capacity, why: str) -> None:
         where = place(job, self.rules)
@@ -314,12 +316,18 @@ class _Pass:
     def _behind(self, kind: Kind) -> str:
         return f"needs {kind}, behind {self.reserved[0].run_id}"
 
-    def _earliest(self, job: Job, share: int, stopped: Set[str]) -> tuple[float, Capacity]:
-        """When the running runs leave room for a job at the earliest, and what is free beside it then."""
-        then, soon = self.free.copy(), self.now + STOP_SECONDS
+    def _earliest(self, job: Job, fit: _Fit, stopped: Set[str]) -> tuple[float, Capacity]:
+        """When the running runs leave room for a job at the earliest, and what is free beside it then.
+
+        Where it depends on somebody else, they are taken to stay for as long again as they have been there: what is
+        theirs for ever keeps nobody waiting for more than once his length, and what is brief does not cost it its turn.
+        """
+        then, soon, share = self.free.copy(), self.now + STOP_SECONDS, fit.share
         held: list[Held] = []
         for run, taken in self.ledger.held.values():
             ends = run.ends if run.ends >= self.now else self.now + OVERDUE * (self.now - run.ends)
+            if fit.others and run.since is not None:
+                ends = self.now + (self.now - run.since)
             ends = min(ends, soon) if run.stopping or run.run_id in stopped else ends
             held.append((ends, run.worker, run.allocation, taken))
         held.sort(key=itemgetter(0))

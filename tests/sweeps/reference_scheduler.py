@@ -159,7 +159,7 @@ class _Plain:
         return None
 
     def place(self, job: Job, free: Free, share: int) -> Allocation | None:
-        """The fullest nodes, of the fullest rack, that can."""
+        """The fullest nodes, of the fullest rack, that can; of one kind of GPU where some that come no later can."""
         count, found = job.workers // share, []
         for rack in self.racks(job, free):
             room = {name: capacity(left, job.worker) for name, left in rack.items()}
@@ -169,7 +169,15 @@ class _Plain:
             elif len(able) >= count:
                 full = able[count - 1][0], len(able), 0.0, 0.0, min(rack)
                 found.append((full, {name: share for *_, name in able[:count]}))
-        return min(found, key=lambda one: one[0])[1] if found else None
+        if not found:
+            return None
+        (rank, *_), best = min(found, key=lambda one: one[0])
+        if count > 1 and job.worker.gpus and not job.accelerator:
+            kinds = {(self.late[n.name], n.labels.get(ACCELERATOR, "")) for n in self.inventory}
+            for _, kind in sorted((late, kind) for late, kind in kinds if kind and late <= rank[1]):
+                if alike := self.place(replace(job, accelerator=kind), free, share):
+                    return alike
+        return best
 
     def rank(self, job: Job, name: str) -> tuple[bool, int]:
         """Nodes with what a job does not need come last."""

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,25 @@ def test_slurm_script_is_bash_and_gives_notice_before_the_end():
     assert int(notice) > 60, "checkpoints take up to a minute"
     assert "RAY_AUTH_MODE=token" in text
     assert "#SBATCH --requeue" in text
+
+
+def test_a_head_that_does_not_start_ends_the_slurm_job(tmp_path):
+    """It was waited for until the job's time was over, on all of its nodes."""
+    fakes = {
+        "scontrol": "echo here",
+        "srun": 'for word; do [ "$word" = hostname ] && { echo 127.0.0.1; exit 0; }; done; echo no port >&2; exit 1',
+    }
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "here", "SLURM_JOB_NUM_NODES": "1", "PATH": path}
+    environment = {**os.environ, **job, "ISOFLOP_ROOT": str(tmp_path / "root")}
+    done = subprocess.run(
+        ["bash", str(SLURM)], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert "the Ray head ended before it answered at 127.0.0.1:20007" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")

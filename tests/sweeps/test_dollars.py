@@ -11,7 +11,7 @@ from sweeps.driving import spending
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.run_state import RunState
 from sweeps.planning import estimate, grid, hardware, recipe
-from sweeps.planning.recipe import Hardware
+from sweeps.planning.recipe import Hardware, Placement
 from sweeps.scheduling.inventory import ACCELERATOR, Node, Resources
 from tests.sweeps.timed_cluster import Timed, World, driven
 
@@ -29,6 +29,10 @@ def world(monkeypatch):
 def plan_of(words, capsys):
     assert command.sweep([*words, "--plan"], usage="") == 0
     return " ".join(capsys.readouterr().out.split())
+
+
+def runs_of(words):
+    return grid.build(recipe.load(words), "0" * 64).runs
 
 
 def test_the_plan_of_two_kinds_counts_and_prices_each(known_text, capsys):
@@ -93,6 +97,24 @@ def test_a_limit_in_a_plan_counts_what_a_run_may_take_where_it_may_have_one_kind
     hours = sum(max(of.values()) for of in each)
     cost = sum(max(of[gpu] * prices[gpu] for gpu in prices) for of in each)
     assert f"all 2 runs fit by the first estimates (at most {hours:,.3g} GPU-hours, {cost:,.3g} USD)" in said
+
+
+def test_a_plan_holds_to_a_deadline_what_runs_one_after_another_and_on_the_slower_kind(known_text, capsys):
+    """As the simulation beside it says: a run that takes all GPUs leaves none to the next, on A100s it takes longer."""
+    all_of_them = ["recipe=gpt3", "sizes=[1.3B,2.7B]", "tokens=[30e9]", "data.max_epochs=1e6", "placement.gpus=1"]
+    all_of_them += ["placement.workers=8", "plan.gpus=8", "plan.max_days=1e6"]
+    days = [
+        estimate.on_gpus(r, Hardware(gpus=8, max_days=1e6), Placement(workers=8, gpus=1.0)).days
+        for r in runs_of(all_of_them)
+    ]
+    between = 24 * (max(days) + sum(days)) / 2
+    assert "1 of 2 runs fit by the first estimates" in plan_of([*all_of_them, f"limit.deadline={between:.0f}h"], capsys)
+    assert "all 2 runs fit" in plan_of([*all_of_them, f"limit.deadline={24 * sum(days) + 1:.0f}h"], capsys)
+    either = [GPT3[0], "sizes=125M", *GPT3[2:], "plan.max_days=1e6", "plan.gpus=2", "plan.gpus_of={A100: 1}"]
+    (run,), kinds = runs_of(either), [Hardware(gpu=gpu, gpus=1, max_days=1e6) for gpu in ("H100", "A100")]
+    fast, slow = (24 * estimate.on_gpus(run, kind).days for kind in kinds)
+    assert "0 of 1 runs fit" in plan_of([*either, f"limit.deadline={(fast + slow) / 2:.2f}h"], capsys)
+    assert "all 1 runs fit" in plan_of([*either, f"limit.deadline={slow + 1:.2f}h"], capsys)
 
 
 def test_the_plan_uses_no_more_gpus_than_the_limit_on_them(known_text, capsys):

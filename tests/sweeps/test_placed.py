@@ -8,7 +8,9 @@ from gpt3core.errors import UsageError
 from gpt3core.parallel.layout import Layout
 from sweeps import command
 from sweeps.planning import estimate, grid, hardware, recipe
+from sweeps.planning.recipe import Own
 from sweeps.scheduling.inventory import Node, Resources
+from sweeps.scheduling.scheduler import Running
 from tests.sweeps.fake_cluster import FakeCluster, drive
 
 PINNED = ["recipe=smoke", "placement.workers=4", "placement.tensor=2", "placement.pipeline=2", "model.n_head=2"]
@@ -95,3 +97,21 @@ def test_each_gang_gets_its_layout_and_tensor_groups_share_a_node(smoke):
         assert allocation == {"m": 4, "n": 4}, "six and two would part a group"
         assert isinstance(cut, Layout)
         assert (cut.world_size, cut.tensor, cut.pipeline, cut.context) == (8, 2, 2, 2)
+
+
+def test_what_somebody_else_holds_stops_the_gang_that_needs_it_and_not_the_sweep(smoke, clock):
+    """One of two cores is a stranger's until all but the gangs have ended: nothing started while they were first."""
+    chosen, cells, root = smoke
+    chosen.placement_of = {"d16": Own(workers=2)}
+
+    class Shared(FakeCluster):
+        def others(self):
+            small = [run.run_id for run in cells.runs if run.label == "d8"]
+            taken = [Running(run_id="others on n", worker=Resources(cpus=1), allocation={"n": 1})]
+            return [] if set(small) <= set(self.started) and not self._running else taken
+
+    cluster, began = Shared(root), clock.now
+    longest = max(estimate.seconds(run, workers=1, gpus=0, plan=chosen.plan) for run in cells.runs)
+    assert len(drive(smoke, cluster).done) == len(cells.runs)
+    assert [run_id.split("-")[0] for run_id in cluster.started] == ["d8", "d8", "d16", "d16"]
+    assert clock.now - began < 2 * longest + 60

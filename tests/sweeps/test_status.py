@@ -1,6 +1,5 @@
 """What a driver shows and keeps for others to read, and that nothing it shows ends it."""
 
-import os
 import time
 from unittest.mock import Mock
 
@@ -33,18 +32,18 @@ def test_the_status_is_kept_for_those_without_a_cluster(smoke, monkeypatch):
     sweep, seen = SweepDir(root, chosen.name), []
     cluster = FakeCluster(root, lambda run_id, n: "fatal" if run_id == ids(smoke)[0] else "done", cpus=1.0)
     display = Silent()
-    display.show = lambda snapshot: seen.append(status.read(sweep))
+    display.show = lambda snapshot: seen.append(sweep.status())
     drive(smoke, cluster, display)
-    during = [s for s, who in seen if s is not None and s["running"] and s["waiting"]]
+    during = [said for said in seen if said is not None and said["running"] and said["waiting"]]
     assert during
-    assert all(who == "driving" for _, who in seen[1:])
+    assert all(said["state"] == "driving" for said in seen[1:])
     group = during[0]["waiting"][0]
     assert group["count"] >= 1
     assert group["reason"]
     assert during[0]["eta_seconds"] > 0
     assert during[0]["one_driver_by"] == "lock"
-    after, who = status.read(sweep)
-    assert who == "ended"
+    after = sweep.status()
+    assert after["state"] == "ended"
     assert (after["asked"], after["done"], list(after["failed"])) == (4, 3, [ids(smoke)[0]])
 
 
@@ -56,16 +55,6 @@ def test_a_driver_that_ends_in_an_error_says_so_and_is_not_called_dead(smoke, mo
     monkeypatch.setattr(cluster, "poll", Mock(side_effect=[[], [], StoreError("no text")]))
     with pytest.raises(StoreError, match="no text"):
         drive(smoke, cluster)
-    said, who = status.read(SweepDir(root, chosen.name))
-    assert (who, said["damage"]) == ("failed", ["no text"])
+    said = SweepDir(root, chosen.name).status()
+    assert (said["state"], said["damage"]) == ("failed", ["no text"])
     assert standing.driver_of({**said, "pid": 2**22 + 1}, time.time()) == "failed"
-
-
-def test_a_dead_driver_is_told_from_a_living_one():
-    here = {"state": "driving", "host": os.uname().nodename, "pid": os.getpid(), "time": time.time()}
-    assert status.driver(here) == "driving"
-    assert status.driver({**here, "pid": 2**22 + 1}) == "dead"
-    away = {**here, "host": "elsewhere", "time": 1000.0}
-    assert status.driver(away, now=1030.0) == "driving"
-    assert status.driver(away, now=1000.0 + status.SILENT_SECONDS + 1) == "dead"
-    assert status.driver(None) == "none"
