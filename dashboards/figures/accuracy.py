@@ -16,7 +16,7 @@ from analysis.study import Study
 from dashboards.figures import panels
 from dashboards.figures.look import AXIS, GREY, PALETTE
 from dashboards.figures.style import Page, add_scale, plain, shades
-from gpt3core.words import count, flops
+from gpt3core.words import count, powers
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")
 BAR = 170  # pixels of the bar of sizes
@@ -154,14 +154,14 @@ def _said(r: Any) -> str:
     """A hover text of a row of by_size."""
     seeds = f", {r.runs} runs" if r.runs > 1 else ""
     return (
-        f"<b>{plain(r.task)}</b>, K={r.shots}<br>N {count(r.N)}, D {count(r.D)}, C {flops(r.C)}{seeds}<br>"
+        f"<b>{plain(r.task)}</b>, K={r.shots}<br>N {count(r.N)}, D {count(r.D)}, C {powers(r.C)} FLOPs{seeds}<br>"
         f"{measured(r.accuracy, r.accuracy_se)}, baseline {r.baseline:.3f}"
     )
 
 
 def measured(accuracy: float, error: float) -> str:
     """An accuracy with its standard error, where one is known."""
-    return f"{accuracy:.3f}" + (f" +- {error:.3f}" if np.isfinite(error) else "")
+    return f"{accuracy:.3f}" + (f" ± {error:.3f}" if np.isfinite(error) else "")
 
 
 def _add_published_shots(figure: go.Figure, tasks: list[str], at: dict[str, int]) -> bool:
@@ -303,7 +303,7 @@ def _add_published(figure: go.Figure, trend: Trend, tasks: list[str], at: dict[s
                 line={"color": GREY, "width": 1, "dash": dash},
                 showlegend=False,
                 legendgroup=plain(trend.task),
-                text=[f"{model}: {row.accuracy:.3f} at {flops(float(str(row.train_flops)))} FLOPs (table H.1)"] * 2,
+                text=[f"{model}: {row.accuracy:.3f} at {powers(float(str(row.train_flops)))} FLOPs (table H.1)"] * 2,
                 hoverinfo="text",
                 **at,
             )

@@ -13,12 +13,14 @@ from plotly.subplots import make_subplots
 
 from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.isoflop import Parabola
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks
+from dashboards.figures.style import Page, axes, log_ticks, printed
+from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
@@ -99,7 +101,9 @@ def nothing(slug: str, title: str, reason: str) -> Page:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.add_annotation(text="nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
-    return Page(slug=slug, title=title, about=f"Nothing to draw: {reason}.", figure=figure, rows=pd.DataFrame())
+    return Page(
+        slug=slug, title=title, about=Symbols(f"Nothing to draw: {reason}."), figure=figure, rows=pd.DataFrame()
+    )
 
 
 def band(
@@ -152,7 +156,7 @@ def law_line(
         mode="lines",
         name=name,
         line={"color": color, "width": 2, "dash": "solid" if law.fit.status is FitStatus.OK else "dot"},
-        hovertemplate=f"{law.fit.law.equation}<br>{variable} %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
+        hovertemplate=f"{printed(law.fit.law.equation)}<br>{variable} %{{x}}<br>loss %{{y:.3f}}<extra></extra>",
         **place(row),
     )
 
@@ -172,6 +176,12 @@ def minima_points(study: Study) -> pd.DataFrame:
             for p in study.minima.used
         ]
     )
+
+
+def of_minimum(p: Parabola) -> str:
+    """The hover text of a budget's minimum."""
+    found = f"N* {count(p.n_star)}, D* {count(p.d_star)}<br>loss {p.loss_star:.4f}"
+    return f"minimum at C {powers(p.budget)} FLOPs<br>{found}"
 
 
 def predicted_points(predictions: Sequence[Prediction]) -> pd.DataFrame:

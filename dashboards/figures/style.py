@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS
-from dashboards.typeset import pieces
-from gpt3core.words import count
+from dashboards.typeset import pieces, tagged
+from gpt3core.words import count, powers
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
@@ -33,6 +33,8 @@ class Page:
     rows: pd.DataFrame  # what is exported
     summary: pd.DataFrame | None = None  # what is printed below the figure where the rows are too many
     group: str = "laws"  # or few-shot
+    # of a panel each, what its axes have, both logarithmic: two of N, D, C and loss; None of another panel
+    panels: tuple[tuple[str, str] | None, ...] = ()
 
 
 def plain(name: object) -> str:
@@ -42,7 +44,7 @@ def plain(name: object) -> str:
 
 def printed(text: str) -> str:
     """A label of plotly's with its powers raised, as ``typeset`` has them on a page: 1e14, C^-0.05."""
-    return "".join(f"<sup>{part}</sup>" if raised else part for part, raised in pieces(text))
+    return "".join(map(tagged, pieces(text)))
 
 
 def behind(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,11 +108,15 @@ def round_values(low: float, high: float) -> list[float]:
 
 def hover(rows: pd.DataFrame) -> list[str]:
     """A hover text a run."""
-    return [
-        f"<b>{plain(r.run_id)}</b><br>N {r.N:,.4g}, D {r.D:,.4g} tokens, {r.epochs:.2f} epochs<br>C {r.C:.3g} FLOPs<br>"
-        f"loss {r.loss:.4f}" + (f" +- {r.loss_se:.4f}" if "loss_se" in rows else "") + f"<br>seed {plain(r.seed)}"
-        for r in rows.itertuples()
-    ]
+    return [_said(run) for run in rows.to_dict("records")]
+
+
+def _said(run: Mapping[Hashable, Any]) -> str:
+    error = f" ± {run['loss_se']:.4f}" if "loss_se" in run else ""
+    return (
+        f"<b>{plain(run['run_id'])}</b><br>N {count(run['N'])}, D {count(run['D'])} tokens, {run['epochs']:.2f} epochs"
+        f"<br>C {powers(run['C'])} FLOPs<br>loss {run['loss']:.4f}{error}<br>seed {plain(run['seed'])}"
+    )
 
 
 def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:

@@ -58,7 +58,8 @@ def triptych(study: Study) -> Page:
     runs = behind(study.everything[study.everything.loss.notna()]).assign(what="run")
     drawn = pd.concat([*(part.assign(what="fitted to") for part in rows), runs, *lines], ignore_index=True)
     fitted = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=drawn, summary=fitted)
+    measured = tuple(panel for variable in LAWS for panel in ((variable, "loss"), None))
+    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=drawn, summary=fitted, panels=measured)
 
 
 def _panels(study: Study) -> list[Panel]:
