@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks, printed
+from dashboards.figures.style import Page, axes, log_ticks, printed, roomy
 from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
@@ -52,7 +52,12 @@ def panelled(count: int) -> go.Figure:
 
 
 def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
-    """Set the places, axes and look of panels whose traces are drawn, each by its own height in pixels."""
+    """Set the places, axes and look of panels whose traces are drawn, each by its own height in pixels.
+
+    A panel that lies under another and has no trace takes no room.
+    """
+    bare = [panel.under and not _along(figure, row) for row, panel in enumerate(panels, start=1)]
+    panels = [replace(panel, height=0) if empty else panel for panel, empty in zip(panels, bare, strict=True)]
     gaps = [0, *(CLOSE if panel.under else GAP for panel in panels[1:])]
     inside = sum(gaps) + sum(panel.height for panel in panels)
     axes(figure, "", "", log_x=False)
@@ -60,11 +65,13 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
     top = inside
     for row, (panel, gap) in enumerate(zip(panels, gaps, strict=True), start=1):
         top -= gap
-        covered = row < len(panels) and panels[row].under
+        covered = row < len(panels) and panels[row].under and not bare[row]
         figure.update_xaxes(
             title=None if covered else {"text": panel.x, "standoff": 6},
             type="log" if panel.log_x else "linear",
             showticklabels=not covered,
+            visible=not bare[row - 1],
+            range=roomy(_along(figure, row)) if panel.log_x else None,
             row=row,
             col=1,
             **({"matches": _axis("x", row - 1)} if panel.under else {}),
@@ -74,11 +81,12 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
             title=panel.y,
             type="log" if panel.log_y else "-",
             domain=domain,
+            visible=not bare[row - 1],
             row=row,
             col=1,
             **(log_ticks(panel.y, _along(figure, row)) if panel.log_y else {}),
         )
-        if panel.y == RESIDUAL:
+        if panel.y == RESIDUAL and not bare[row - 1]:
             figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=row, col=1)
         top -= panel.height
 
@@ -93,7 +101,7 @@ def _along(figure: go.Figure, row: int) -> list[Any]:
     return [trace for trace in figure.data if (trace.yaxis or "y") == _axis("y", row)]
 
 
-def nothing(slug: str, title: str, reason: str) -> Page:
+def nothing(slug: str, title: str, reason: str, group: str = "laws") -> Page:
     """The page of a figure for which a study has nothing: it says why."""
     figure = go.Figure()
     axes(figure, "", "")
@@ -101,9 +109,8 @@ def nothing(slug: str, title: str, reason: str) -> Page:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.add_annotation(text="nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
-    return Page(
-        slug=slug, title=title, about=Symbols(f"Nothing to draw: {reason}."), figure=figure, rows=pd.DataFrame()
-    )
+    about = Symbols(f"Nothing to draw: {reason}.")
+    return Page(slug=slug, title=title, about=about, figure=figure, rows=pd.DataFrame(), group=group)
 
 
 def band(

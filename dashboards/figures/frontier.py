@@ -48,7 +48,9 @@ def frontier(study: Study) -> Page:
         "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
         "what a new run would reach."
     )
-    if not used:
+    if not laws:
+        about = "Each point a run. No law of compute was fitted to them."
+    elif not used:
         about = (
             "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs, bars are "
             "what a new run would reach."

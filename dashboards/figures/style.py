@@ -18,6 +18,8 @@ from gpt3core.words import count, powers
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
+NARROW, ROOM = 0.1, 0.3  # decades between points that are told apart by many digits, and beside them
+DIGITS = 4  # of a loss after its point, at most
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
@@ -62,6 +64,8 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
         hoverlabel={"align": "left"},
     )
     figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power")
+    if log_x:
+        figure.update_xaxes(range=roomy(figure.data))
     figure.update_yaxes(
         title={"text": y, "standoff": 8},
         type="log" if log_y else "linear",
@@ -83,17 +87,29 @@ def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:
     if LOSS not in title or not values:
         return {"exponentformat": "power"}
     ticks = loss_ticks(min(values), max(values))
-    return {"tickmode": "array", "tickvals": ticks, "tickformat": ".2~f" if ticks[-1] < 1e4 else ".3~g"}
+    return {"tickmode": "array", "tickvals": ticks, "tickformat": f".{DIGITS}~f" if ticks[-1] < 1e4 else ".3~g"}
+
+
+def roomy(traces: Iterable[Any]) -> list[float] | None:
+    """The range of a logarithmic x whose points lie so close that labels between them would be of many digits."""
+    shown = [np.asarray(trace.x, float) for trace in traces if trace.x is not None and len(trace.x)]
+    known = np.concatenate(shown) if shown else np.empty(0)
+    known = np.log10(known[known > 0])
+    if not len(known) or np.ptp(known) > NARROW:
+        return None
+    return [float(known.min()) - ROOM, float(known.max()) + ROOM]
 
 
 def loss_ticks(low: float, high: float) -> list[float]:
     """About eight round values between two losses, which would have one label within a decade; see round_values."""
     if high > 10 * low:
         return round_values(low, high)
-    least = max((high - low) / 9, 0.05)
+    if high == low:
+        return [round(low, DIGITS)]
+    least = max((high - low) / 9, 10.0**-DIGITS)
     unit = 10.0 ** np.floor(np.log10(least))
     step = float(unit * next(s for s in (1, 2, 5, 10) if s * unit > 0.999 * least))
-    return [round(k * step, 2) for k in range(int(low / step), int(high / step) + 2)]
+    return [round(k * step, DIGITS) for k in range(int(low / step), int(high / step) + 2)]
 
 
 def round_values(low: float, high: float) -> list[float]:

@@ -74,7 +74,7 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
     return [
         html.Dl(id="laws-answer"),
         dcc.RadioItems(id={"state": "figure"}, value=state["figure"], options=[], className="tabs", inline=True),
-        *looks,
+        html.Div(looks, className="looks"),
         *gallery.figure(FIGURE),
         *gallery.figure(RESIDUALS),
         html.H2("Fit below, predict above"),

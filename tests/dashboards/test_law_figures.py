@@ -13,7 +13,7 @@ from analysis.estimation.isoflop import Minima
 from analysis.laws import allocation
 from analysis.output import documents
 from analysis.reference.tables import gpt3_models, reference
-from dashboards.figures import catalogue, published, style
+from dashboards.figures import catalogue, drawing, published, style
 from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds, ellipse
 from dashboards.figures.contours import contours
@@ -138,13 +138,30 @@ def test_lines_of_equal_loss_are_of_the_law_and_the_frontier_is_their_lowest_alo
     assert (list(of_line.C), list(of_line.N)) == (list(line.x), list(line.y))
 
 
-@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8)])
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8), (2.9755, 2.9771)])
 def test_an_axis_of_losses_has_a_few_round_labels(low, high):
     ticks = loss_ticks(low, high)
     assert 3 <= len(ticks) <= 12
     assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
     assert f"{ticks[1] - ticks[0]:.0e}"[0] in "125"
     assert ticks[0] <= low and high <= ticks[-1]
+
+
+def test_runs_that_are_nearly_alike_have_labels_and_a_panel_without_points_takes_no_room():
+    """As of a sweep that has begun: two runs of one budget."""
+    runs = go.Scatter(x=[1.00003e14, 1.0001e14], y=[2.9755, 2.9771])
+    figure = style.axes(go.Figure(runs), "C", LOSS, log_y=True).layout
+    assert figure.xaxis.range[1] - figure.xaxis.range[0] == pytest.approx(0.6, abs=0.01), "not 1.00003 to 1.0001"
+    assert sum(2.9755 <= tick <= 2.9771 for tick in figure.yaxis.tickvals) > 2
+    assert loss_ticks(2.97551, 2.97551) == [2.9755]
+    arranged = panelled(3)
+    arranged.add_trace(runs, row=1, col=1)
+    arranged.add_scatter(x=[1.0, 2.0], y=[1.0, 2.0], row=3, col=1)
+    arrange(arranged, [Panel(x="C", y=LOSS, log_y=True), drawing.strip("C"), Panel(x="a", y="b", log_x=False)])
+    first, strip, _ = arranged.select_xaxes()
+    assert (first.title.text, first.showticklabels, strip.visible) == ("C", True, False)
+    above, _, below = (axis.domain for axis in arranged.select_yaxes())
+    assert (above[0] - below[1]) * (arranged.layout.height - drawing.TOP - drawing.BOTTOM) < drawing.GAP + 20
 
 
 @pytest.mark.parametrize("top", [4e2, 1e5, 4e7, 1e30, np.inf])
