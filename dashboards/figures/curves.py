@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.downsample import downsample
-from dashboards.figures.drawing import Panel, arrange, label, law_line, law_points, panelled
+from dashboards.figures.drawing import Panel, arrange, in_corner, law_line, law_points, panelled
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, behind, of_size, plain, shades
 from gpt3core.words import count
@@ -147,9 +147,8 @@ def _add_law(figure: go.Figure, study: Study) -> pd.DataFrame:
     grid = np.geomspace(float(compute.min()), float(compute.max()) * 3, 60)
     law_line(figure, law, "C", grid, color=PALETTE[1], name="law of compute", row=2)
     figure.data[-1].showlegend = False
-    height = float(law.fit.predict({"C": grid[20:21]})[0])
     text = f"L ~ C<sup>−{law.fit.params['alpha_C']:.3g}</sup>"
-    label(figure, grid[20], height, text, row=2, corner="top right", color=PALETTE[1])
+    in_corner(figure, text, row=2, corner="bottom left", color=PALETTE[1])
     return law_points(law, "C", grid, "law of compute")
 
 

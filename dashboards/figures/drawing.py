@@ -252,6 +252,7 @@ def in_corner(figure: go.Figure, text: str, *, row: int, corner: str, color: str
         xanchor=x_anchor,
         yanchor=y_anchor,
         yshift=LINE * line if y_anchor == "bottom" else -LINE * line,
+        align=x_anchor,
         text=text,
         showarrow=False,
         font={"size": 13, "color": color},
