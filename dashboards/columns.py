@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpt3core.words import counted, duration, percent, plain, powers, whole
+from gpt3core.words import count, duration, percent, plain, powers, whole
 from sweeps.watching.run_table import Row
 
 TEXT, WHOLE, NUMBER = "text", "whole", "number"
@@ -57,15 +57,15 @@ COLUMNS: dict[str, Column] = {
         Column(name="share", title="done", kind=NUMBER, words=percent),
         Column(name="loss", title="loss", kind=NUMBER, words=lambda v: f"{v:.4f}"),
         Column(name="train_loss", title="training loss", kind=NUMBER, words=lambda v: f"{v:.3f}"),
-        Column(name="n", title="N", kind=NUMBER, words=counted),
-        Column(name="parameters", title="all parameters", kind=NUMBER, words=counted),
-        Column(name="tokens", title="tokens", kind=NUMBER, words=counted),
+        Column(name="n", title="N", kind=NUMBER, words=count),
+        Column(name="parameters", title="all parameters", kind=NUMBER, words=count),
+        Column(name="tokens", title="tokens", kind=NUMBER, words=count),
         Column(name="flops", title="FLOPs", kind=NUMBER, words=powers),
         Column(name="budget", title="budget", kind=NUMBER, words=powers),
         Column(name="lr", title="learning rate", kind=NUMBER, words=powers),
         Column(name="batch_tokens", title="tokens a step", kind=WHOLE, words=whole),
         Column(name="schedule", title="schedule", kind=TEXT, words=str),
-        Column(name="seed", title="seed", kind=WHOLE, words=whole),
+        Column(name="seed", title="seed", kind=WHOLE, words="{:.0f}".format),
         Column(name="n_layer", title="layers", kind=WHOLE, words=whole),
         Column(name="d_model", title="width", kind=WHOLE, words=whole),
         Column(name="n_ctx", title="context", kind=WHOLE, words=whole),
@@ -78,7 +78,7 @@ COLUMNS: dict[str, Column] = {
         Column(name="device", title="device", kind=TEXT, words=str),
         Column(name="devices", title="workers", kind=WHOLE, words=whole),
         Column(name="train_seconds", title="training time", kind=NUMBER, words=duration),
-        Column(name="tokens_per_second", title="tokens/s", kind=NUMBER, words=counted),
+        Column(name="tokens_per_second", title="tokens/s", kind=NUMBER, words=count),
         Column(name="mfu", title="MFU", kind=NUMBER, words=percent),
         Column(name="gpu_hours", title="GPU-hours", kind=NUMBER, words=plain),
         Column(name="cost", title="USD", kind=NUMBER, words=lambda v: f"{v:,.2f}"),

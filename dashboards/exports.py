@@ -146,17 +146,20 @@ def row(page: Page, shelf: Shelf, figure: str, code: str) -> Any:
     return html.Div([html.Span("Export:"), *links, *drawn, shown], className="exports")
 
 
-def code(given: StudySettings | None, slug: str, *, linear: bool = False) -> str:
+def code(given: StudySettings | None, slug: str, *, linear: bool = False, published: bool = False) -> str:
     """The line of Python that draws a figure of a study.
 
     Args:
         given: what the study was asked for by; None for one in memory.
         linear: on linear axes, whatever they are as drawn.
+        published: with published results laid over it.
     """
-    page = f'catalogue.page(study, "{slug}")'
-    drawn = f"from dashboards.figures import catalogue; {page}.figure"
+    rooms, page = ["catalogue"], f'catalogue.page(study, "{slug}")'
+    if published:
+        rooms, page = [*rooms, "published"], f"published.over({page}, study)"
     if linear:
-        drawn = f"from dashboards.figures import catalogue, linear; linear.linear({page}).figure"
+        rooms, page = [*rooms, "linear"], f"linear.linear({page})"
+    drawn = f"from dashboards.figures import {', '.join(rooms)}; {page}.figure"
     return drawn if given is None else f"{study(given)}; {drawn}"
 
 

@@ -1,4 +1,4 @@
-"""Words of the analysis as a paper prints them: powers raised, signs and arrows; and the numbers in them."""
+"""Words of the analysis as a paper prints them: powers raised, indices lowered, signs; and the numbers in them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import re
 
 from gpt3core.words import MINUS, THIN, Symbols
 
+Piece = tuple[str, tuple[str, ...]]  # words, and the tags of HTML that they stand in, the outermost first: sup, sub
+
+_TYPED = re.compile(r"(?<![\w.])[a-z][a-z_.]+=\S+")  # a setting that a sentence says to give
 # alone: a name of a run may hold the like of 1e5, between hyphens or dots
 _NUMBER = r"(?<![\w./-])([-+]?\d+(?:\.\d+)?)e([-+]?\d+)(?![\w/=-]|\.\d)"
-_POWER = r"(?<=[\w)\]])\^(\([^()]*\)|-?[\w.]*\w)"
+_POWER = r"(?<=[\w)\]'])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
+_LOWERED = re.compile(r"(?<!\w)([αβ](?=_[A-Z])|[CNDS](?=_c|_min)|[UR](?=_[DNX])|B(?=_crit))_(\w|min|crit)(?!\w)")
 _NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
 _GREEK = {"alpha": "α", "beta": "β", "eta": "η", **{f"alpha_{of}": f"α_{of}" for of in "CNDS"}}
 # in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on
@@ -19,25 +23,48 @@ _SAID = re.compile(
 _IS_NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?[kMBT%]?( \(.*\))?( to .*)?|-|")
 
 
-def pieces(text: str) -> list[tuple[str, bool]]:
-    """A text in pieces, each with whether it is raised; put together they are the text as a reader reads it.
+def pieces(text: str) -> list[Piece]:
+    """A text in pieces, each with its tags; put together they are the text as a reader reads it.
 
-    Greek are exponents and what is marked as symbols: elsewhere alpha may be anybody's name.
+    Greek are exponents and what is marked as symbols: elsewhere alpha may be anybody's name. Settings stay as they are
+    typed.
     """
     text = _greek(text) if isinstance(text, Symbols) else text
-    found: list[tuple[str, bool]] = []
-    end = 0
+    found, end = list[Piece](), 0
+    for match in _TYPED.finditer(text):
+        found += [*_printed(text[end : match.start()]), (match.group(), ())]
+        end = match.end()
+    return [piece for piece in [*found, *_printed(text[end:])] if piece[0]]
+
+
+def tagged(piece: Piece) -> str:
+    """A piece as HTML; its words are to be escaped already."""
+    words, tags = piece
+    for tag in reversed(tags):
+        words = f"<{tag}>{words}</{tag}>"
+    return words
+
+
+def _printed(text: str) -> list[Piece]:
+    found, end = list[Piece](), 0
     for match in _RAISED.finditer(text):
-        found.append((text[end : match.start()], False))
+        found += _lowered(_signs(text[end : match.start()]))
         mantissa, exponent, power = match.groups()
         if power is None:
             lead = "" if mantissa == "1" else f"{mantissa.replace('-', MINUS)}{THIN}×{THIN}"
-            found += [(f"{lead}10", False), (str(int(exponent)).replace("-", MINUS), True)]
+            found += [(f"{lead}10", ()), (str(int(exponent)).replace("-", MINUS), ("sup",))]
         else:
-            found.append((_greek(power.strip("()")).replace("-", MINUS), True))
+            found += _lowered(_greek(power.strip("()")).replace("-", MINUS), "sup")
         end = match.end()
-    found.append((text[end:], False))
-    return [(part if raised else _signs(part), raised) for part, raised in found if part]
+    return [*found, *_lowered(_signs(text[end:]))]
+
+
+def _lowered(text: str, *tags: str) -> list[Piece]:
+    found, end = list[Piece](), 0
+    for match in _LOWERED.finditer(text):
+        found += [(text[end : match.end(1)], tags), (match[2], (*tags, "sub"))]
+        end = match.end()
+    return [*found, (text[end:], tags)]
 
 
 def _signs(text: str) -> str:

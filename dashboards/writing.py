@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places
-from gpt3core.words import counted
+from gpt3core.words import count
 from sweeps.watching.run_table import Row
 
 PROMPT = "In the morning"
@@ -56,7 +56,7 @@ def write(root: Path, row: Row, prompt: str) -> Written:
         raise UsageError(f"the prompt holds half a character ({half!a} at {error.start}): leave it out") from error
     if (parameters := row.parameters or 0.0) > MOST_PARAMETERS:
         raise UsageError(
-            f"{row.run_id} has {counted(parameters)} parameters, and no more than {counted(MOST_PARAMETERS)} are read "
+            f"{row.run_id} has {count(parameters)} parameters, and no more than {count(MOST_PARAMETERS)} are read "
             "behind a page; the command below writes it where there is room"
         )
     words = [sys.executable, *_words(root, row.run_id), "prompt_file=-"]

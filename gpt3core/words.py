@@ -129,10 +129,4 @@ def fixed(value: float, digits: int) -> str:
 
 def whole(value: float) -> str:
     """A whole number, in groups of three digits."""
-    return f"{value:,.0f}".replace(",", THIN if abs(value) >= 1e4 else "")
-
-
-def counted(value: float) -> str:
-    """1.23M, with the letter set apart."""
-    said = count(value)
-    return f"{said[:-1]}{THIN}{said[-1]}" if said[-1:].isalpha() else said
+    return f"{value:,.0f}"

@@ -107,8 +107,8 @@ def _of_table(study: Study) -> str:
 
 def _range(values: Iterable[float], spell: Callable[[float], str] = count) -> str:
     found = np.asarray(values, float)
-    low, high = float(np.nanmin(found)), float(np.nanmax(found))
-    return spell(low) if low == high else f"{spell(low)} to {spell(high)}"
+    low, high = spell(float(np.nanmin(found))), spell(float(np.nanmax(found)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _law(study: Study) -> list[Part]:

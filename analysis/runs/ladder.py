@@ -130,7 +130,7 @@ def read(recipe: Path, made: pd.DataFrame, largest: float) -> Ladder:
         if float(written["min_tokens"]) <= cell.tokens <= MAX_EPOCHS * text and not _is_made(cell, made):
             kept.append(cell)
     reasons = [f"{short} of fewer than {float(written['min_tokens']):.3g} tokens (min_tokens)"] if short else []
-    reasons += [f"{repeated} that would see their text more than {MAX_EPOCHS:g} times"] if repeated else []
+    reasons += [f"{repeated} whose text would be seen more than {MAX_EPOCHS:g} times"] if repeated else []
     left = f"left out of the recipe's grid: {', '.join(reasons)}" if reasons else ""
     if not kept:
         raise UsageError(

@@ -14,9 +14,10 @@ from analysis.accuracy.trends import BELOW, MEAN, Trend
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import panels
+from dashboards.figures.drawing import nothing
 from dashboards.figures.look import AXIS, GREY, PALETTE
 from dashboards.figures.style import Page, add_scale, plain, shades
-from gpt3core.words import count, flops
+from gpt3core.words import count, powers
 
 EVALS = ("task", "shots", "accuracy", "accuracy_se", "chance", "prior_accuracy", "logprob", "fits", "run_id", "size")
 BAR = 170  # pixels of the bar of sizes
@@ -24,7 +25,8 @@ MOST_GAINS = 4  # that are said
 BASELINE = {"color": GREY, "width": 1.5, "dash": "dot"}
 BASELINE_NAME = "best trivial baseline"
 MODELS = {"GPT-3 175B": "dash", "GPT-3 125M": "dashdot"}  # of the published scores: the largest and the smallest
-WITHOUT_SIZES = "Nothing to show: no run that counts has both a score and a number of parameters."
+UNASKED = "no run that counts was evaluated on any task"
+WITHOUT_SIZES = "no run that counts has both a score and a number of parameters"
 PUBLISHED = "Grey: GPT-3 where table H.1 of Brown et al. 2020 has the task and the number of examples."
 
 
@@ -39,6 +41,11 @@ def evaluations(study: Study) -> pd.DataFrame:
 def counted(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """Those of the runs that passed the rules."""
     return rows[rows.run_id.isin(study.table.run_id)]
+
+
+def why_none(mine: pd.DataFrame) -> str:
+    """Why a figure by size has no line."""
+    return WITHOUT_SIZES if mine.accuracy.notna().any() else UNASKED
 
 
 def summary(study: Study) -> pd.DataFrame:
@@ -78,9 +85,11 @@ def accuracy_shots(study: Study) -> Page:
     """Accuracy against the number of examples by size (Brown et al. 2020, figure 1.2): means of tasks, then each."""
     rows = evaluations(study)
     mine = counted(study, rows)
-    lines = by_size.largest(mine)
+    lines, title = by_size.largest(mine), "Accuracy against examples"
+    if lines.empty:
+        return nothing("accuracy-shots", title, why_none(mine), group="few-shot")
     tasks = list(dict.fromkeys(lines.task))
-    figure = panels.grid([_titled(lines, task) for task in tasks] or [""])
+    figure = panels.grid([_titled(lines, task) for task in tasks])
     colors = dict(zip(sizes := sorted(set(lines.N)), shades(sizes), strict=True))
     beside = False
     for i, task in enumerate(tasks):
@@ -95,8 +104,6 @@ def accuracy_shots(study: Study) -> Page:
         "in brackets: the mean of so many tasks. Bars are standard errors of the questions. "
         f"{_gains(study)}{' ' + PUBLISHED if beside else ''}"
     )
-    about = about if len(lines) else WITHOUT_SIZES
-    title = "Accuracy against examples"
     return Page(
         slug="accuracy-shots",
         title=title,
@@ -154,14 +161,14 @@ def _said(r: Any) -> str:
     """A hover text of a row of by_size."""
     seeds = f", {r.runs} runs" if r.runs > 1 else ""
     return (
-        f"<b>{plain(r.task)}</b>, K={r.shots}<br>N {count(r.N)}, D {count(r.D)}, C {flops(r.C)}{seeds}<br>"
+        f"<b>{plain(r.task)}</b>, K={r.shots}<br>N {count(r.N)}, D {count(r.D)}, C {powers(r.C)} FLOPs{seeds}<br>"
         f"{measured(r.accuracy, r.accuracy_se)}, baseline {r.baseline:.3f}"
     )
 
 
 def measured(accuracy: float, error: float) -> str:
     """An accuracy with its standard error, where one is known."""
-    return f"{accuracy:.3f}" + (f" +- {error:.3f}" if np.isfinite(error) else "")
+    return f"{accuracy:.3f}" + (f" ± {error:.3f}" if np.isfinite(error) else "")
 
 
 def _add_published_shots(figure: go.Figure, tasks: list[str], at: dict[str, int]) -> bool:
@@ -208,8 +215,10 @@ def accuracy_compute(study: Study) -> Page:
     """Accuracy without examples against compute, with what a guesser scores; a curve only where there is a trend."""
     rows = evaluations(study)
     mine = counted(study, rows)
-    found = _with_least_examples(study.trends)
-    figure = panels.grid([f"{t.task}{f', K={t.shots}' if t.shots else ''}: {t.verdict}" for t in found] or [""])
+    found, title = _with_least_examples(study.trends), "Accuracy against compute"
+    if not found:
+        return nothing("accuracy-compute", title, UNASKED, group="few-shot")
+    figure = panels.grid([f"{t.task}{f', K={t.shots}' if t.shots else ''}: {t.verdict}" for t in found])
     colors = dict(zip(sizes := sorted(set(mine.N.dropna())), shades(sizes), strict=True))
     beside = False
     for i, trend in enumerate(found):
@@ -217,9 +226,8 @@ def accuracy_compute(study: Study) -> Page:
         group = mine[(mine.shots == trend.shots) & mine.fits.astype(bool) & mine.task.isin(tasks)].sort_values("C")
         _add_runs(figure, trend, _over_tasks(group), colors, panels.place(i))
         beside |= _add_published(figure, trend, tasks, panels.place(i))
-    if found:
-        _name(figure, beside=beside)
-        add_scale(figure, sizes, pixels=BAR)
+    _name(figure, beside=beside)
+    add_scale(figure, sizes, pixels=BAR)
     panels.finish(figure, f"compute, {LABELS[study.convention.c]}", "accuracy")
     if len(mine) and np.log10(mine.C.max() / mine.C.min()) > 1.5:
         figure.update_xaxes(dtick=1)
@@ -229,7 +237,6 @@ def accuracy_compute(study: Study) -> Page:
         "the questions. A curve is drawn only where the trend is clear of the noise"
         f"{'; at chance: ' + ', '.join(at_chance) if at_chance else ''}.{' ' + PUBLISHED if beside else ''}"
     )
-    title = "Accuracy against compute"
     return Page(
         slug="accuracy-compute",
         title=title,
@@ -303,7 +310,7 @@ def _add_published(figure: go.Figure, trend: Trend, tasks: list[str], at: dict[s
                 line={"color": GREY, "width": 1, "dash": dash},
                 showlegend=False,
                 legendgroup=plain(trend.task),
-                text=[f"{model}: {row.accuracy:.3f} at {flops(float(str(row.train_flops)))} FLOPs (table H.1)"] * 2,
+                text=[f"{model}: {row.accuracy:.3f} at {powers(float(str(row.train_flops)))} FLOPs (table H.1)"] * 2,
                 hoverinfo="text",
                 **at,
             )

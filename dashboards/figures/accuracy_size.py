@@ -10,7 +10,8 @@ from analysis.accuracy.trends import MEAN
 from analysis.runs.conventions import LABELS
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
-from dashboards.figures.accuracy import BASELINE, BASELINE_NAME, WITHOUT_SIZES, counted, evaluations, measured, summary
+from dashboards.figures.accuracy import BASELINE, BASELINE_NAME, counted, evaluations, measured, summary, why_none
+from dashboards.figures.drawing import nothing
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import MARKERS, Page, axes, plain
 from gpt3core.words import count
@@ -22,7 +23,10 @@ def accuracy_size(study: Study) -> Page:
     """The mean of tasks, each of them thin behind it; of every size the run that was trained with most compute."""
     rows = evaluations(study)
     mine = counted(study, rows)
-    lines = by_size.largest(mine)
+    lines, title = by_size.largest(mine), "Accuracy against size"
+    tuned = _tuned(study)
+    if lines.empty and tuned.empty:
+        return nothing("accuracy-size", title, why_none(mine), group="few-shot")
     figure, means = go.Figure(), _means(lines)
     members = by_size.members(mine, str(means.task.iloc[0])) if len(means) else []
     if len(means):
@@ -32,7 +36,6 @@ def accuracy_size(study: Study) -> Page:
             _add_way(figure, f"{_named(shots)} (K={shots})", i, mean, each)
         below = means.groupby("N").baseline.mean()
         figure.add_scatter(x=below.index, y=below, mode="lines", line=BASELINE, name=BASELINE_NAME, hoverinfo="skip")
-    tuned = _tuned(study)
     for i, (name, line) in enumerate(_beside(tuned, set(members))):
         _add_way(figure, name, 3 + i, line)
     axes(figure, f"N, parameters, {LABELS[study.convention.n]}", "accuracy, mean of tasks")
@@ -43,8 +46,6 @@ def accuracy_size(study: Study) -> Page:
     )
     if len(tuned):
         about += " Fine-tuned: the same models after training on labelled examples, where a task has any."
-    about = about if len(lines) else WITHOUT_SIZES
-    title = "Accuracy against size"
     table = summary(study)
     return Page(
         slug="accuracy-size", title=title, about=about, figure=figure, rows=rows, summary=table, group="few-shot"

@@ -12,7 +12,7 @@ from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
 from dashboards.figures.look import GREY, PALETTE
 from dashboards.figures.style import LOSS, Page, plain, scale
-from gpt3core.words import flops, number_of
+from gpt3core.words import number_of, powers
 
 SLUG, TITLE = "backtest", "Backtests: predicted against measured"
 MISS, PART = "measured − predicted, %", "inside, %"
@@ -91,8 +91,8 @@ def _marks(rows: pd.DataFrame, inside: Array) -> dict[str, object]:
 
 def _texts(rows: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{plain(r['run_id'])}</b><br>C {flops(r['C'])}, {r['decades']:.2f} decades beyond "
-        f"{flops(r['fitted_to'])}<br>"
+        f"<b>{plain(r['run_id'])}</b><br>C {powers(r['C'])} FLOPs, {r['decades']:.2f} decades beyond "
+        f"{powers(r['fitted_to'])}<br>"
         f"predicted {r['predicted']:.4f}, measured {r['measured']:.4f} ({100 * np.expm1(r['miss']):+.2f}%)"
         for r in rows.to_dict("records")
     ]

@@ -16,10 +16,11 @@ from dashboards.figures.compute import compute_bars
 from dashboards.figures.contours import contours
 from dashboards.figures.curves import curves
 from dashboards.figures.finetuned import finetuned
-from dashboards.figures.frontier import beside_published, frontier
+from dashboards.figures.frontier import frontier
 from dashboards.figures.influence import influence
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.lowest import lowest
+from dashboards.figures.published import beside_published
 from dashboards.figures.residuals import residuals
 from dashboards.figures.style import Page
 from dashboards.figures.triptych import triptych

@@ -15,7 +15,7 @@ from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, panelled
 from dashboards.figures.look import GREY, PALETTE
 from dashboards.figures.style import Page, printed
-from gpt3core.words import span
+from gpt3core.words import Symbols, span
 
 SLUG, TITLE = "clouds", "Exponents under resampling"
 COLORS = dict(zip(uncertainty.CLUSTERS, (PALETTE[0], PALETTE[1], PALETTE[2]), strict=True))
@@ -65,7 +65,7 @@ def clouds(study: Study) -> Page:
     of_a = _of_a(study)
     for place, (name, draws, interval) in enumerate(of_a):
         _add_strip(figure, name, draws, interval, PALETTE[3 + place])
-    above = Panel(x="alpha, of N", y="beta, of D", height=380, log_x=False)
+    above = Panel(x="α, of N", y="β, of D", height=380, log_x=False)
     arrange(figure, [above, Panel(x=printed("a, of N* ~ C^a"), y="", height=60 + 40 * len(of_a), log_x=False)])
     figure.update_yaxes(autorange="reversed", row=2, col=1)
     if of_a:
@@ -90,7 +90,7 @@ def _about(study: Study, drawn: dict[str, Array], of_a: list[tuple[str, Array, l
         said.append(f"Below, a of N* ~ C^a with 95% intervals: {listed}. Dotted: 1/2, N and D growing alike.")
     else:
         said.append("No approach gives an interval of a.")
-    return " ".join(said)
+    return Symbols(" ".join(said))
 
 
 def _exponents(joint: FittedLaw) -> dict[str, Array]:
@@ -128,7 +128,7 @@ def _add_cloud(figure: go.Figure, by: str, draws: Array) -> None:
         marker={"color": color, "size": 4, "opacity": 0.35},
         name=f"by {by}",
         legendgroup=by,
-        hovertemplate="alpha %{x:.3f}<br>beta %{y:.3f}<extra></extra>",
+        hovertemplate="α %{x:.3f}<br>β %{y:.3f}<extra></extra>",
         row=1,
         col=1,
     )
@@ -156,7 +156,7 @@ def _add_estimate(figure: go.Figure, joint: FittedLaw) -> None:
         mode="markers",
         marker={"symbol": "x-thin", "size": 12, "line": {"width": 3, "color": PALETTE[7]}},
         name="the fit",
-        hovertemplate="alpha %{x:.4f}<br>beta %{y:.4f}<extra>the fit</extra>",
+        hovertemplate="α %{x:.4f}<br>β %{y:.4f}<extra>the fit</extra>",
         row=1,
         col=1,
     )

@@ -50,7 +50,7 @@ def multipliers(comparisons: list[Comparison]) -> Page:
                 "array": [min(m.interval[1], _drawn(m) * FARTHEST**2) - _drawn(m) for m in every],
                 "arrayminus": [_drawn(m) - m.interval[0] for m in every],
             },
-            hovertemplate="C %{x:.3g}<br>multiplier %{y:.3f}<extra></extra>",
+            hovertemplate="C %{x}<br>multiplier %{y:.3f}<extra></extra>",
         )
     figure.add_hline(y=1.0, line={"color": AXIS, "dash": "dot"})
     first, second = map(plain, comparisons[0].names)
@@ -114,7 +114,7 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
             mode="lines",
             name=f"{plain(name)}, best sizes",
             line={"color": PALETTE[i], "dash": ("solid", "dash")[i], "width": 2},
-            hovertemplate=f"{plain(name)}, best size<br>C %{{x:.3g}}<br>loss %{{y:.4f}}<extra></extra>",
+            hovertemplate=f"{plain(name)}, best size<br>C %{{x}}<br>loss %{{y:.4f}}<extra></extra>",
         )
         loss = last.loss_b if i else last.loss_a
         corner = "top right" if loss == min(last.loss_a, last.loss_b) else "bottom left"

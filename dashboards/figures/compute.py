@@ -14,7 +14,7 @@ from analysis.study import Study
 from dashboards.figures.look import GREY
 from dashboards.figures.style import Page, axes, behind, plain, printed, shades
 from gpt3core.costs import PF_DAY
-from gpt3core.words import count, flops, number_of
+from gpt3core.words import count, flops, number_of, powers
 
 MOST = 24  # sizes with a bar of their own; more are taken together
 ROW, AROUND = 22, 150  # pixels
@@ -101,8 +101,8 @@ def _name(rows: pd.DataFrame) -> str:
 def _said(runs: pd.Series) -> str:
     """Of a bar's runs: the most, how many, their sum."""
     most, whole = float(runs.max()), float(runs.sum())
-    beside = f"<br>{len(runs)} runs, {flops(whole)} FLOPs together" if len(runs) > 1 else ""
-    return f"{flops(most)} FLOPs, {most / PF_DAY:.3g} PF-days{beside}"
+    beside = f"<br>{len(runs)} runs, {powers(whole)} FLOPs together" if len(runs) > 1 else ""
+    return f"{powers(most)} FLOPs, {most / PF_DAY:.3g} PF-days{beside}"
 
 
 def _add_marks(figure: go.Figure, bars: list[_Bar]) -> None:
@@ -113,6 +113,6 @@ def _add_marks(figure: go.Figure, bars: list[_Bar]) -> None:
         y=[name for _, name in marks],
         mode="markers",
         marker={"symbol": "line-ns-open", "size": 11, "color": "#ffffff", "line": {"width": 1.5, "color": "#ffffff"}},
-        hovertemplate="%{y}<br>%{x:.3g} FLOPs<extra></extra>",
+        hovertemplate="%{y}<br>%{x} FLOPs<extra></extra>",
         showlegend=False,
     )

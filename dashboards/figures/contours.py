@@ -18,7 +18,7 @@ from dashboards.figures.drawing import Panel, arrange, band, label, nothing, pan
 from dashboards.figures.look import PALETTE
 from dashboards.figures.optimum import BY_LAW, by_law
 from dashboards.figures.style import Page, behind, hover, scale
-from gpt3core.words import span
+from gpt3core.words import Symbols, span
 
 SLUG, TITLE = "contours", "Lines of equal loss"
 POINTS = 80  # of the grid, each way
@@ -53,14 +53,15 @@ def contours(study: Study) -> Page:
     runs = behind(table).join(pd.DataFrame({"fitted": fitted, "residual_percent": off}, index=table.index))
     line = best[["C", "N", "N_low", "N_high"]].dropna(subset="N").assign(what="efficient frontier")
     rows = pd.concat([runs.assign(what="run"), line], ignore_index=True)
-    return Page(slug=SLUG, title=TITLE, about=_about(joint), figure=figure, rows=rows, summary=runs)
+    of = (("C", "N"), None)
+    return Page(slug=SLUG, title=TITLE, about=_about(joint), figure=figure, rows=rows, summary=runs, panels=of)
 
 
 def _about(joint: FittedLaw) -> str:
     fit = joint.fit
     shown = ", ".join(f"{name} {value_of(joint, name, 4)}" for name in fit.params)
     doubt = "" if fit.status is FitStatus.OK else f" The law is {fit.status.value}: {fit.reason}."
-    return (
+    return Symbols(
         f"Lines of equal loss, nats per token, by {fit.law.equation} ({shown}); runs in the colour of their measured "
         "loss, so that a run off its line is a miss, as in the strip below. Thick: the size that is best at each "
         f"compute, with its 95% interval under resampled runs.{doubt}"
@@ -102,7 +103,7 @@ def _add_contours(figure: go.Figure, compute: Array, sizes: Array, loss: Array, 
         zmax=high,
         colorscale=scale(),
         showscale=False,
-        hovertemplate="C %{x:.3g}<br>N %{y:.3g}<br>loss by the law %{z:.3f}<extra></extra>",
+        hovertemplate="C %{x}<br>N %{y}<br>loss by the law %{z:.3f}<extra></extra>",
         name="loss by L(N,D)",
         row=1,
         col=1,
@@ -124,7 +125,7 @@ def _add_frontier(figure: go.Figure, joint: FittedLaw, best: pd.DataFrame) -> No
         name="efficient frontier",
         line={"color": COLOR, "width": 3},
         showlegend=False,
-        hovertemplate="C %{x:.3g}<br>N* %{y:.3g}<extra>efficient frontier</extra>",
+        hovertemplate="C %{x}<br>N* %{y}<extra>efficient frontier</extra>",
         row=1,
         col=1,
     )

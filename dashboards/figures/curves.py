@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,7 @@ import plotly.graph_objects as go
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.downsample import downsample
-from dashboards.figures import published as overlay
-from dashboards.figures.drawing import Panel, arrange, label, law_line, law_points, panelled
+from dashboards.figures.drawing import Panel, arrange, in_corner, law_line, law_points, panelled
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, behind, of_size, plain, shades
 from gpt3core.words import count
@@ -24,12 +23,11 @@ LEAST_POINTS = 50  # of a curve
 HOVER = "<b>%{fullData.name}</b><br>%{x:.4s} %{meta}<br>loss %{y:.3f}<extra></extra>"
 
 
-def curves(study: Study, losses: Mapping[str, pd.DataFrame], *, published: Sequence[str] = ()) -> Page:
+def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     """Training loss against tokens and against compute; the final losses of each size where there are no curves.
 
     Args:
         losses: of each run, columns tokens and loss; a run without any is left out.
-        published: results laid over the panel of compute, of published.PUBLISHED.
     """
     figure = panelled(2)
     table = study.everything.sort_values(["N", "C"])
@@ -46,16 +44,21 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame], *, published: Seque
     figure.add_traces(traces)
     _add_bar(figure, shown if len(shown) else table)
     law = _add_law(figure, study)
-    overlay.add(figure, published, row=2)
     loss = f"training {LOSS}" if len(shown) else LOSS
     compute = f"C, {LABELS[study.convention.c]}"
     panels = [Panel(x=x, y=loss, height=340, log_y=True) for x in ("training tokens", compute)]
     arrange(figure, panels)
     about = _about(len(shown), len(drawn), most)
-    if published:
-        about += f" {overlay.words(published, study)}"
     rows, summary = pd.concat([rows, law], ignore_index=True), behind(study.everything)
-    return Page(slug="curves", title="Loss curves", about=about, figure=figure, rows=rows, summary=summary)
+    return Page(
+        slug="curves",
+        title="Loss curves",
+        about=about,
+        figure=figure,
+        rows=rows,
+        summary=summary,
+        panels=(("D", "loss"), ("C", "loss")),
+    )
 
 
 def some_of(runs: pd.DataFrame) -> pd.DataFrame:
@@ -144,9 +147,8 @@ def _add_law(figure: go.Figure, study: Study) -> pd.DataFrame:
     grid = np.geomspace(float(compute.min()), float(compute.max()) * 3, 60)
     law_line(figure, law, "C", grid, color=PALETTE[1], name="law of compute", row=2)
     figure.data[-1].showlegend = False
-    height = float(law.fit.predict({"C": grid[20:21]})[0])
     text = f"L ~ C<sup>−{law.fit.params['alpha_C']:.3g}</sup>"
-    label(figure, grid[20], height, text, row=2, corner="top right", color=PALETTE[1])
+    in_corner(figure, text, row=2, corner="bottom left", color=PALETTE[1])
     return law_points(law, "C", grid, "law of compute")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ from plotly.subplots import make_subplots
 
 from analysis.estimation import uncertainty
 from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.isoflop import Parabola
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks
+from dashboards.figures.style import Page, axes, log_ticks, printed, roomy
+from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
 TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
@@ -50,7 +52,12 @@ def panelled(count: int) -> go.Figure:
 
 
 def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
-    """Set the places, axes and look of panels whose traces are drawn, each by its own height in pixels."""
+    """Set the places, axes and look of panels whose traces are drawn, each by its own height in pixels.
+
+    A panel that lies under another and has no trace takes no room.
+    """
+    bare = [panel.under and not _along(figure, row) for row, panel in enumerate(panels, start=1)]
+    panels = [replace(panel, height=0) if empty else panel for panel, empty in zip(panels, bare, strict=True)]
     gaps = [0, *(CLOSE if panel.under else GAP for panel in panels[1:])]
     inside = sum(gaps) + sum(panel.height for panel in panels)
     axes(figure, "", "", log_x=False)
@@ -58,11 +65,13 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
     top = inside
     for row, (panel, gap) in enumerate(zip(panels, gaps, strict=True), start=1):
         top -= gap
-        covered = row < len(panels) and panels[row].under
+        covered = row < len(panels) and panels[row].under and not bare[row]
         figure.update_xaxes(
             title=None if covered else {"text": panel.x, "standoff": 6},
             type="log" if panel.log_x else "linear",
             showticklabels=not covered,
+            visible=not bare[row - 1],
+            range=roomy(_along(figure, row)) if panel.log_x else None,
             row=row,
             col=1,
             **({"matches": _axis("x", row - 1)} if panel.under else {}),
@@ -72,11 +81,12 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
             title=panel.y,
             type="log" if panel.log_y else "-",
             domain=domain,
+            visible=not bare[row - 1],
             row=row,
             col=1,
             **(log_ticks(panel.y, _along(figure, row)) if panel.log_y else {}),
         )
-        if panel.y == RESIDUAL:
+        if panel.y == RESIDUAL and not bare[row - 1]:
             figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=row, col=1)
         top -= panel.height
 
@@ -91,7 +101,7 @@ def _along(figure: go.Figure, row: int) -> list[Any]:
     return [trace for trace in figure.data if (trace.yaxis or "y") == _axis("y", row)]
 
 
-def nothing(slug: str, title: str, reason: str) -> Page:
+def nothing(slug: str, title: str, reason: str, group: str = "laws") -> Page:
     """The page of a figure for which a study has nothing: it says why."""
     figure = go.Figure()
     axes(figure, "", "")
@@ -99,7 +109,8 @@ def nothing(slug: str, title: str, reason: str) -> Page:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.add_annotation(text="nothing to draw", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
-    return Page(slug=slug, title=title, about=f"Nothing to draw: {reason}.", figure=figure, rows=pd.DataFrame())
+    about = Symbols(f"Nothing to draw: {reason}.")
+    return Page(slug=slug, title=title, about=about, figure=figure, rows=pd.DataFrame(), group=group)
 
 
 def band(
@@ -152,7 +163,7 @@ def law_line(
         mode="lines",
         name=name,
         line={"color": color, "width": 2, "dash": "solid" if law.fit.status is FitStatus.OK else "dot"},
-        hovertemplate=f"{law.fit.law.equation}<br>{variable} %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
+        hovertemplate=f"{printed(law.fit.law.equation)}<br>{variable} %{{x}}<br>loss %{{y:.3f}}<extra></extra>",
         **place(row),
     )
 
@@ -172,6 +183,12 @@ def minima_points(study: Study) -> pd.DataFrame:
             for p in study.minima.used
         ]
     )
+
+
+def of_minimum(p: Parabola) -> str:
+    """The hover text of a budget's minimum."""
+    found = f"N* {count(p.n_star)}, D* {count(p.d_star)}<br>loss {p.loss_star:.4f}"
+    return f"minimum at C {powers(p.budget)} FLOPs<br>{found}"
 
 
 def predicted_points(predictions: Sequence[Prediction]) -> pd.DataFrame:
@@ -235,6 +252,7 @@ def in_corner(figure: go.Figure, text: str, *, row: int, corner: str, color: str
         xanchor=x_anchor,
         yanchor=y_anchor,
         yshift=LINE * line if y_anchor == "bottom" else -LINE * line,
+        align=x_anchor,
         text=text,
         showarrow=False,
         font={"size": 13, "color": color},

@@ -29,7 +29,7 @@ def finetuned(study: Study) -> Page | None:
                 marker={"color": PALETTE[w % len(PALETTE)], "symbol": MARKERS[t % len(MARKERS)], "size": 8},
                 line={"width": 2 if tuned else 1, "dash": "solid" if tuned else "dash"},
                 text=[
-                    f"<b>{plain(r.run_id)}</b><br>{task}, {way}<br>{r.accuracy:.3f} +- {r.accuracy_se:.3f} of "
+                    f"<b>{plain(r.run_id)}</b><br>{task}, {way}<br>{r.accuracy:.3f} ± {r.accuracy_se:.3f} of "
                     f"{r.items:.0f} questions; runs: {r.runs}"
                     for r in line.itertuples()
                 ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,19 +13,14 @@ from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, allocation
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from dashboards.figures import published as overlay
-from dashboards.figures.drawing import band, label, law_points, mean_band, minima_points, predicted_points
+from dashboards.figures.drawing import band, label, law_points, mean_band, minima_points, of_minimum, predicted_points
 from dashboards.figures.look import GREY
 from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs, printed
 from gpt3core.words import flops, outside
 
 
-def frontier(study: Study, published: Sequence[str] = ()) -> Page:
-    """Loss against compute, the minima of the budgets, and the fitted laws carried to ten times the largest budget.
-
-    Args:
-        published: results laid over it, of published.PUBLISHED.
-    """
+def frontier(study: Study) -> Page:
+    """Loss against compute, the minima of the budgets, and the fitted laws carried to ten times the largest budget."""
     table = study.everything
     figure = go.Figure()
     fitted = table.run_id.isin(study.table.run_id)
@@ -35,41 +29,44 @@ def frontier(study: Study, published: Sequence[str] = ()) -> Page:
     _add_left_out(figure, study, table[~fitted])
     used = study.minima.used
     if used:
-        best = [p.budget for p in used]
-        text = [f"minimum at C={p.budget:.3g}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}" for p in used]
         marker = {"symbol": "circle-open", "size": 14, "color": "#000000", "line": {"width": 2}}
         figure.add_scatter(
-            x=best,
+            x=[p.budget for p in used],
             y=[p.loss_star for p in used],
             mode="markers",
             name="IsoFLOP minimum",
             marker=marker,
-            text=text,
+            text=list(map(of_minimum, used)),
             hoverinfo="text",
         )
     laws = _law_lines(figure, study, table.C)
     for p in study.predictions:
         _add_prediction(figure, p)
-        if not published:  # where there is room for words
-            _name(figure, p, laws)
-    overlay.add(figure, published)
+        _name(figure, p, laws)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)
     about = (
         "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
         "what a new run would reach."
     )
-    if not used:
+    if not laws:
+        about = "Each point a run. No law of compute was fitted to them."
+    elif not used:
         about = (
             "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs, bars are "
             "what a new run would reach."
         )
-    if published:
-        about += f" {overlay.words(published, study)}"
     runs = behind(table)
     runs = runs.assign(what=np.where(runs.run_id.isin(study.table.run_id), "run", "run, not fitted"))
     rows = pd.concat([runs, minima_points(study), *laws, predicted_points(study.predictions)], ignore_index=True)
-    title, summary = "Loss against compute", behind(table)
-    return Page(slug="frontier", title=title, about=about, figure=figure, rows=rows, summary=summary)
+    return Page(
+        slug="frontier",
+        title="Loss against compute",
+        about=about,
+        figure=figure,
+        rows=rows,
+        summary=behind(table),
+        panels=(("C", "loss"),),
+    )
 
 
 def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
@@ -85,16 +82,6 @@ def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
     ]
     marker = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": GREY}}
     figure.add_scatter(x=rows["C"], y=rows.loss, mode="markers", name="not fitted", marker=marker, **look)
-
-
-def beside_published(study: Study) -> Page:
-    """The same with all published results laid over it, a page of its own."""
-    page = frontier(study, overlay.PUBLISHED)
-    compute = np.log10([float(c) for trace in page.figure.data for c in trace.x if c])
-    # by itself the axis makes room for the names beside lines: on a phone, dozens of decades
-    page.figure.update_xaxes(range=[compute.min() - 0.3, compute.max() + 0.3])
-    rows = pd.concat([page.rows.assign(source=study.runs.name), overlay.rows(overlay.PUBLISHED)], ignore_index=True)
-    return replace(page, slug="published", title="Beside published results", rows=rows)
 
 
 def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.DataFrame]:
@@ -117,7 +104,7 @@ def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.
             mode="lines",
             name=f"{kind}: α<sub>C</sub> {law.fit.params['alpha_C']:.4f}{doubt}",
             line={"color": color, "dash": dash, "width": 2},
-            hovertemplate=f"{law.fit.law.equation}<br>C %{{x:.3g}}<br>loss %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{printed(law.fit.law.equation)}<br>C %{{x}}<br>loss %{{y:.3f}}<extra></extra>",
         )
         if name == "compute_frontier":
             if (ends := mean_band(law, {"C": grid})) is not None:

@@ -11,7 +11,16 @@ from analysis.laws import Array
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures import optimum
-from dashboards.figures.drawing import Panel, arrange, minima_points, panelled, predicted_points, residuals, strip
+from dashboards.figures.drawing import (
+    Panel,
+    arrange,
+    minima_points,
+    of_minimum,
+    panelled,
+    predicted_points,
+    residuals,
+    strip,
+)
 from dashboards.figures.style import LOSS, MARKERS, Page, behind, hover, of_runs, printed, shades
 from gpt3core.words import flops, number_of
 
@@ -29,7 +38,13 @@ def isoflop(study: Study) -> Page:
     arrange(figure, [*above, *optimum.panels(study)])
     about, summary = _about(study, lines), behind(study.table)
     return Page(
-        slug="isoflop", title="IsoFLOP curves", about=about, figure=figure, rows=_rows(study, lines), summary=summary
+        slug="isoflop",
+        title="IsoFLOP curves",
+        about=about,
+        figure=figure,
+        rows=_rows(study, lines),
+        summary=summary,
+        panels=(*((("N", "loss"), None) if above else ()), ("C", "N"), ("C", "D")),
     )
 
 
@@ -105,7 +120,7 @@ def _add_budget(figure: go.Figure, p: Parabola, table: pd.DataFrame, color: str,
             mode="markers",
             marker={"symbol": "star", "size": 13, "color": color, "line": {"width": 1, "color": "#000"}},
             showlegend=False,
-            text=[f"minimum at {name}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}"],
+            text=[of_minimum(p)],
             hoverinfo="text",
             legendgroup=name,
             row=1,

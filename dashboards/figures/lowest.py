@@ -15,9 +15,10 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
 from dashboards.figures.curves import kept, points_each, some_of
-from dashboards.figures.drawing import minima_points
+from dashboards.figures.drawing import minima_points, of_minimum
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed, shades
+from gpt3core.words import count, powers
 
 BLACK = "#000000"
 HEIGHT = 860  # pixels, of two panels: a phone has no room beside one
@@ -64,7 +65,15 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     title = "Approach 1: the lowest training curves"
     rows = pd.concat([*points, minima_points(study)], ignore_index=True)
     rows = rows if len(rows) else behind(table)
-    return Page(slug="lowest-curves", title=title, about=about, figure=figure, rows=rows, summary=behind(table))
+    return Page(
+        slug="lowest-curves",
+        title=title,
+        about=about,
+        figure=figure,
+        rows=rows,
+        summary=behind(table),
+        panels=(("C", "loss"), ("C", "N")),
+    )
 
 
 def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFrame]) -> tuple[list[pd.DataFrame], int]:
@@ -86,7 +95,7 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
         known = {"what": "training loss", "run_id": run_id, "N": run["N"], "D": thin.tokens.to_numpy(float)}
         found.append(pd.DataFrame({**known, "C": compute, "loss": thin.loss.to_numpy(float)}))
         look = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.6, "showlegend": False}
-        hover = "<b>%{fullData.name}</b><br>C %{x:.3g}<br>training loss %{y:.3f}<extra></extra>"
+        hover = "<b>%{fullData.name}</b><br>C %{x}<br>training loss %{y:.3f}<extra></extra>"
         named = {"name": plain(run_id), "hovertemplate": hover, "xaxis": "x", "yaxis": "y"}
         traces.append({"type": "scatter", "x": compute, "y": found[-1].loss, **look, **named})
     figure.add_traces(traces)
@@ -94,7 +103,7 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
 
 
 def _hover(found: CurveEnvelope) -> list[str]:
-    return [f"C {c:.3g}<br>N* {n:.3g}<br>training loss {x:.4f}" for c, n, x in found.lowest]
+    return [f"C {powers(c)} FLOPs<br>N* {count(n)}<br>training loss {x:.4f}" for c, n, x in found.lowest]
 
 
 def _add_loss(figure: go.Figure, found: CurveEnvelope) -> None:
@@ -153,7 +162,7 @@ def _add_minima(figure: go.Figure, study: Study) -> None:
         mode="markers",
         name="minima of the budgets (approach 2)",
         marker={"symbol": "star", "size": 12, "color": PALETTE[0], "line": {"width": 1, "color": BLACK}},
-        text=[f"minimum at C={p.budget:.3g}<br>N* {p.n_star:.3g}<br>L* {p.loss_star:.4f}" for p in used],
+        text=list(map(of_minimum, used)),
         hoverinfo="text",
         row=2,
         col=1,

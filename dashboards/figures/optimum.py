@@ -19,9 +19,9 @@ from analysis.laws import Array
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
-from dashboards.figures.drawing import Panel, band, in_corner
+from dashboards.figures.drawing import Panel, band, in_corner, of_minimum
 from dashboards.figures.look import PALETTE
-from gpt3core.words import count, flops, span
+from gpt3core.words import count, powers, span
 
 POINTS, BY_LAW = 40, 14  # of a line; of one that is all but straight and takes longer
 MOST_DRAWS = 200  # of the law, for a band
@@ -150,7 +150,7 @@ def _add_line(figure: go.Figure, line: Line, variable: str, row: int) -> None:
         name=name,
         line={"color": color, "width": 2, "dash": dash},
         showlegend=False,
-        hovertemplate=f"{name}<br>C %{{x:.3g}}<br>{variable}* %{{y:.3g}}<extra></extra>",
+        hovertemplate=f"{name}<br>C %{{x}}<br>{variable}* %{{y}}<extra></extra>",
         row=row,
         col=1,
     )
@@ -179,10 +179,7 @@ def _add_minima(figure: go.Figure, study: Study, variable: str, row: int) -> Non
         name=f"{variable}* of a budget",
         marker={"symbol": "circle", "size": 7, "color": WAYS["2"][0]},
         showlegend=False,
-        text=[
-            f"minimum at C = {flops(p.budget)}<br>N* {count(p.n_star)}, D* {count(p.d_star)}<br>L* {p.loss_star:.4f}"
-            for p in used
-        ],
+        text=list(map(of_minimum, used)),
         hoverinfo="text",
         row=row,
         col=1,
@@ -210,7 +207,7 @@ def _add_predictions(figure: go.Figure, study: Study, variable: str, row: int) -
         marker={"symbol": "star-diamond", "size": 11, "color": PALETTE[1]},
         showlegend=False,
         text=[
-            f"prediction at C = {flops(p.compute)}<br>{variable}* {count(v)} ({' to '.join(map(count, e))})"
+            f"prediction at C {powers(p.compute)} FLOPs<br>{variable}* {count(v)} ({' to '.join(map(count, e))})"
             for p, v, e in zip(best, y, ends, strict=True)
         ],
         hoverinfo="text",

@@ -77,7 +77,7 @@ def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color:
         mode="lines",
         name=label,
         line={"color": PALETTE[color], "width": 2},
-        hovertemplate=f"C %{{x:.3g}}<br>{label} %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"C %{{x}}<br>{label} %{{y{':.3f' if name == 'loss' else ''}}}<extra></extra>",
         yaxis=axis,
     )
     if len(along):
@@ -105,7 +105,7 @@ def _runs(figure: go.Figure, study: Study) -> None:
         mode="markers",
         name="runs",
         marker={"color": AXIS, "size": 5},
-        hovertemplate="C %{x:.3g}<br>loss %{y:.4f}<extra>a run</extra>",
+        hovertemplate="C %{x}<br>loss %{y:.4f}<extra>a run</extra>",
     )
 
 

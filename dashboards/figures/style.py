@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS
-from dashboards.typeset import pieces
-from gpt3core.words import count
+from dashboards.typeset import pieces, tagged
+from gpt3core.words import count, powers
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
+NARROW, ROOM = 0.1, 0.3  # decades between points that are told apart by many digits, and beside them
+DIGITS = 4  # of a loss after its point, at most
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
@@ -33,6 +35,8 @@ class Page:
     rows: pd.DataFrame  # what is exported
     summary: pd.DataFrame | None = None  # what is printed below the figure where the rows are too many
     group: str = "laws"  # or few-shot
+    # of a panel each, what its axes have, both logarithmic: two of N, D, C and loss; None of another panel
+    panels: tuple[tuple[str, str] | None, ...] = ()
 
 
 def plain(name: object) -> str:
@@ -42,7 +46,7 @@ def plain(name: object) -> str:
 
 def printed(text: str) -> str:
     """A label of plotly's with its powers raised, as ``typeset`` has them on a page: 1e14, C^-0.05."""
-    return "".join(f"<sup>{part}</sup>" if raised else part for part, raised in pieces(text))
+    return "".join(map(tagged, pieces(text)))
 
 
 def behind(table: pd.DataFrame) -> pd.DataFrame:
@@ -60,6 +64,8 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
         hoverlabel={"align": "left"},
     )
     figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power")
+    if log_x:
+        figure.update_xaxes(range=roomy(figure.data))
     figure.update_yaxes(
         title={"text": y, "standoff": 8},
         type="log" if log_y else "linear",
@@ -81,17 +87,29 @@ def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:
     if LOSS not in title or not values:
         return {"exponentformat": "power"}
     ticks = loss_ticks(min(values), max(values))
-    return {"tickmode": "array", "tickvals": ticks, "tickformat": ".2~f" if ticks[-1] < 1e4 else ".3~g"}
+    return {"tickmode": "array", "tickvals": ticks, "tickformat": f".{DIGITS}~f" if ticks[-1] < 1e4 else ".3~g"}
+
+
+def roomy(traces: Iterable[Any]) -> list[float] | None:
+    """The range of a logarithmic x whose points lie so close that labels between them would be of many digits."""
+    shown = [np.asarray(trace.x, float) for trace in traces if trace.x is not None and len(trace.x)]
+    known = np.concatenate(shown) if shown else np.empty(0)
+    known = np.log10(known[known > 0])
+    if not len(known) or np.ptp(known) > NARROW:
+        return None
+    return [float(known.min()) - ROOM, float(known.max()) + ROOM]
 
 
 def loss_ticks(low: float, high: float) -> list[float]:
     """About eight round values between two losses, which would have one label within a decade; see round_values."""
     if high > 10 * low:
         return round_values(low, high)
-    least = max((high - low) / 9, 0.05)
+    if high == low:
+        return [round(low, DIGITS)]
+    least = max((high - low) / 9, 10.0**-DIGITS)
     unit = 10.0 ** np.floor(np.log10(least))
     step = float(unit * next(s for s in (1, 2, 5, 10) if s * unit > 0.999 * least))
-    return [round(k * step, 2) for k in range(int(low / step), int(high / step) + 2)]
+    return [round(k * step, DIGITS) for k in range(int(low / step), int(high / step) + 2)]
 
 
 def round_values(low: float, high: float) -> list[float]:
@@ -106,11 +124,15 @@ def round_values(low: float, high: float) -> list[float]:
 
 def hover(rows: pd.DataFrame) -> list[str]:
     """A hover text a run."""
-    return [
-        f"<b>{plain(r.run_id)}</b><br>N {r.N:,.4g}, D {r.D:,.4g} tokens, {r.epochs:.2f} epochs<br>C {r.C:.3g} FLOPs<br>"
-        f"loss {r.loss:.4f}" + (f" +- {r.loss_se:.4f}" if "loss_se" in rows else "") + f"<br>seed {plain(r.seed)}"
-        for r in rows.itertuples()
-    ]
+    return [_said(run) for run in rows.to_dict("records")]
+
+
+def _said(run: Mapping[Hashable, Any]) -> str:
+    error = f" ± {run['loss_se']:.4f}" if "loss_se" in run else ""
+    return (
+        f"<b>{plain(run['run_id'])}</b><br>N {count(run['N'])}, D {count(run['D'])} tokens, {run['epochs']:.2f} epochs"
+        f"<br>C {powers(run['C'])} FLOPs<br>loss {run['loss']:.4f}{error}<br>seed {plain(run['seed'])}"
+    )
 
 
 def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) -> None:

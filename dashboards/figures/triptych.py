@@ -24,7 +24,7 @@ from dashboards.figures.drawing import (
     strip,
 )
 from dashboards.figures.look import PALETTE
-from dashboards.figures.style import LOSS, Page, behind, hover, of_size
+from dashboards.figures.style import LOSS, Page, behind, hover, loss_ticks, of_size
 from gpt3core.words import Symbols, flops, number
 
 SLUG, TITLE = "triptych", "Loss against size, data and compute"
@@ -58,7 +58,8 @@ def triptych(study: Study) -> Page:
     runs = behind(study.everything[study.everything.loss.notna()]).assign(what="run")
     drawn = pd.concat([*(part.assign(what="fitted to") for part in rows), runs, *lines], ignore_index=True)
     fitted = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=drawn, summary=fitted)
+    measured = tuple(panel for variable in LAWS for panel in ((variable, "loss"), None))
+    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=drawn, summary=fitted, panels=measured)
 
 
 def _panels(study: Study) -> list[Panel]:
@@ -79,10 +80,10 @@ def _same_losses(figure: go.Figure, study: Study) -> None:
     """The panels above the strips share the scale of the losses."""
     loss = study.everything.loss.dropna()
     if len(loss):
-        low, high = np.log10(loss.min()), np.log10(loss.max())
+        low, high, ticks = np.log10(loss.min()), np.log10(loss.max()), loss_ticks(loss.min(), loss.max())
         room = 0.08 * max(high - low, 0.02)
         for row in range(1, 2 * len(LAWS), 2):
-            figure.update_yaxes(range=[low - 2 * room, high + room], row=row, col=1)
+            figure.update_yaxes(range=[low - 2 * room, high + room], tickvals=ticks, row=row, col=1)
 
 
 def _add_runs(figure: go.Figure, study: Study, variable: str, row: int) -> None:
@@ -120,7 +121,7 @@ def _short(found: FittedLaw, variable: str) -> str:
     params = found.fit.params
     exponent = params[f"alpha_{variable}"]
     drawn = found.published.get(f"alpha_{variable}")
-    inside = f" ({' to '.join(f'{v:.3f}' for v in uncertainty.interval(drawn))})" if drawn is not None else ""
+    inside = f"<br>({' to '.join(f'{v:.3f}' for v in uncertainty.interval(drawn))})" if drawn is not None else ""
     return f"L ~ {variable}<sup>−{exponent:.3f}</sup>{inside}"
 
 

@@ -144,19 +144,19 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
             raise dash.exceptions.PreventUpdate
         return found
 
-    @app.callback(
-        *(dash.Output(name, "children") for name in ("compare-words", "compare-command")),
-        dash.Input("compare-of", "data"),
-    )
-    def said(of: Of) -> tuple[Any, ...]:
+    @app.callback(dash.Output("compare-command", "children"), *CHOSEN)
+    def command(by: str, a: str, b: str) -> str:
+        return typed.command("analysis.compare", pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b)))
+
+    @app.callback(dash.Output("compare-words", "children"), dash.Input("compare-of", "data"))
+    def said(of: Of) -> list[Any]:
         from analysis.output import comparison as words
 
         parts = []
         for _, found in shown(of):
             sentences = [html.Li(gallery.typeset(line)) for line in words.sentences(found)]
             parts += [html.H2(gallery.typeset(words.title(found))), html.Ul(sentences)]
-        asked = pairs.settings(live.given, live.root, Pair(by=of[1], a=of[2], b=of[3]))
-        return parts, typed.command("analysis.compare", asked)
+        return parts
 
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
     def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dash
@@ -124,5 +124,11 @@ def _changed(whole: dict[str, Any]) -> Any:
 
 
 def typeset(text: str) -> list[Any]:
-    """Words with their powers raised."""
-    return [html.Sup(part) if raised else part for part, raised in pieces(text)]
+    """Words with their powers raised and their indices lowered."""
+    return [_tagged(*piece) for piece in pieces(text)]
+
+
+def _tagged(part: Any, tags: Sequence[str]) -> Any:
+    for tag in reversed(tags):
+        part = {"sup": html.Sup, "sub": html.Sub}[tag](part)
+    return part

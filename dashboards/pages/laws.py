@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from dashboards.figures.style import Page
 
 PATH, TITLE = "/laws", "Laws"
-STATE = {"figure": "frontier", "axes": "drawn", **refit.STATE, "cut": ""}
+STATE = {"figure": "frontier", "axes": "drawn", "beside": "nothing", **refit.STATE, "cut": ""}
 FIGURE, RESIDUALS, CUT = "laws-figure", "laws-residuals", "laws-cut"
 AXES = {"drawn": "axes as drawn", "linear": "linear axes"}
+BESIDE = {"nothing": "these runs alone", "published": "published results over them"}
+LOOKS = {"axes": AXES, "beside": BESIDE}  # of a figure, how it is drawn
 MOST_MARKS = 5  # of the slider that are named: a phone has room for these
 BELOW = "residuals"  # the figure below each other one
 FAST_SECONDS = 0.5  # between looks at a fit that is under way
@@ -54,16 +56,25 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
 
 def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
     """What an address asks for that there is not; of a window and of runs left out, the page says so itself."""
-    return {**inputs.refused(state, {"figure": inputs.slugs(live, refit.GROUP), "axes": AXES}), **refit.unknown(state)}
+    return {**inputs.refused(state, {"figure": inputs.slugs(live, refit.GROUP), **LOOKS}), **refit.unknown(state)}
 
 
 def _shown(state: Mapping[str, str]) -> list[Any]:
     """What follows the fit: its answer, its figures and a cut of its backtests."""
-    axes = state["axes"] if state["axes"] in AXES else STATE["axes"]
+    looks = [
+        dcc.RadioItems(
+            id={"state": name},
+            value=state[name] if state[name] in words else STATE[name],
+            options=words,
+            className="tabs",
+            inline=True,
+        )
+        for name, words in LOOKS.items()
+    ]
     return [
         html.Dl(id="laws-answer"),
         dcc.RadioItems(id={"state": "figure"}, value=state["figure"], options=[], className="tabs", inline=True),
-        dcc.RadioItems(id={"state": "axes"}, value=axes, options=AXES, className="tabs", inline=True),
+        html.Div(looks, className="looks"),
         *gallery.figure(FIGURE),
         *gallery.figure(RESIDUALS),
         html.H2("Fit below, predict above"),
@@ -217,31 +228,33 @@ def short(fit: Fit) -> str:
 
 
 def _register_figures(app: Any, desk: Desk) -> None:
+    drawn_by = (
+        dash.Input({"state": "figure"}, "value"),
+        dash.Input("laws-of", "data"),
+        *(dash.Input({"state": name}, "value") for name in LOOKS),
+    )
+
     @app.callback(
         dash.Output({"state": "figure"}, "options"),
         *gallery.outputs(FIGURE),
-        dash.Input({"state": "figure"}, "value"),
-        dash.Input({"state": "axes"}, "value"),
-        dash.Input("laws-of", "data"),
+        *drawn_by,
         gallery.shown(FIGURE),
     )
-    def figure(slug: str, axes: str, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def figure(slug: str, of: Of | None, *more: Any) -> tuple[Any, ...]:
         fit = desk.fit(of)
         page = chosen_page(fit, slug)
-        about, *drawn = _drawn(desk, FIGURE, fit, page, of, axes, was)
+        about, *drawn = _drawn(desk, FIGURE, fit, page, of, *more)
         return [{"label": page.title, "value": page.slug} for page in fit.pages], about if page else EMPTY, *drawn
 
     @app.callback(
         *gallery.outputs(RESIDUALS),
-        dash.Input({"state": "figure"}, "value"),
-        dash.Input({"state": "axes"}, "value"),
-        dash.Input("laws-of", "data"),
+        *drawn_by,
         gallery.shown(RESIDUALS),
     )
-    def below(slug: str, axes: str, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def below(slug: str, of: Of | None, axes: str, _: str, was: list[Any] | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         page = None if slug == BELOW else next((page for page in fit.pages if page.slug == BELOW), None)
-        return _drawn(desk, RESIDUALS, fit, page, of, axes, was)
+        return _drawn(desk, RESIDUALS, fit, page, of, axes, STATE["beside"], was)
 
     @app.callback(
         *(dash.Output(name, "children") for name in ("laws-answer", "laws-out", "laws-command")),
@@ -261,15 +274,18 @@ def chosen_page(fit: Fit, slug: str) -> Page | None:
 
 
 def _drawn(
-    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, was: list[Any] | None
+    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, beside: str, was: list[Any] | None
 ) -> tuple[Any, ...]:
-    """A figure on the axes that were chosen."""
-    code = None if page is None else exports.code(fit.asked, page.slug, linear=axes == "linear")
-    if page is not None and axes == "linear":
+    """A figure on the axes, and with what is beside it, that were chosen."""
+    looks = {"published": beside == "published", "linear": axes == "linear"}
+    code = None if page is None else exports.code(fit.asked, page.slug, **looks)
+    if page is not None:
         from dashboards.figures.linear import linear
+        from dashboards.figures.published import over
 
-        page = linear(page)
-    return gallery.draw(desk.live, name, page, [of, axes], was, code)
+        page = over(page, fit.study) if looks["published"] else page
+        page = linear(page) if looks["linear"] else page
+    return gallery.draw(desk.live, name, page, [of, axes, beside], was, code)
 
 
 def _answer(fit: Fit, live: Live) -> list[Any]:

@@ -16,7 +16,7 @@ from dashboards.pages.tables import link, table
 from dashboards.watch import SHOWN, Past, Watch, Watched, sparkline
 from gpt3core.errors import StoreError
 from gpt3core.store import sweepdir
-from gpt3core.words import counted, percent
+from gpt3core.words import count, percent
 from sweeps.watching import said, standing
 from sweeps.watching.standing import Standing
 
@@ -203,7 +203,7 @@ def _running(watched: Watched) -> Any:
                 said.done(live),
                 "" if live.loss is None else f"{live.loss:.3f}",
                 html.Img(src=image, alt="loss of the training batches so far", className="spark") if image else "",
-                counted(live.tokens_per_second) if live.tokens_per_second else "",
+                count(live.tokens_per_second) if live.tokens_per_second else "",
                 percent(live.mfu) if speed == "MFU" else "" if not flops else f"{flops / 1e9:,.0f}",
                 said.ago(live.heartbeat, sweep.time),
                 said.ago(live.checkpoint, sweep.time),

@@ -25,8 +25,7 @@ def _environment() -> Environment:
 
     def typeset_(text: object) -> Markup:
         words = text if isinstance(text, Symbols) else str(text)
-        pieces = ((escape(part), raised) for part, raised in typeset.pieces(words))
-        return Markup("".join(f"<sup>{part}</sup>" if raised else part for part, raised in pieces))
+        return Markup("".join(typeset.tagged((escape(part), tags)) for part, tags in typeset.pieces(words)))
 
     def linked(pieces: Iterable[tuple[str, str]]) -> Markup:
         link = Markup('<a class="behind" href="{}">{}</a>').format

@@ -141,7 +141,7 @@ def _mixture(text: Text, largest: RunSpec) -> str:
     """As in Table 2.2 of the paper: every source's weight, tokens and epochs."""
     each = (
         f"{name} {source.weight:.1%} of the tokens, {_tokens(source.train_tokens)} "
-        f"({largest.tokens * (1 - text.episodes) * source.weight / source.train_tokens:.2f} epochs)"
+        f"({largest.tokens * (1 - text.episodes) * source.weight / source.train_tokens:,.2f} epochs)"
         for name, source in text.sources.items()
     )
     return f"mixture, with the epochs of the largest run, {largest.run_id}: {'; '.join(each)}"

@@ -119,7 +119,8 @@ def _others(sweep: Standing, rows: int, width: int, *, one_line: bool) -> Table:
     """Runs that failed, wait, or are held, with the reason in the columns that are left."""
     lines = said.others(sweep)
     taken = max((len(other.run) for other in lines[:rows]), default=0) + len("starts in") + 2 * 3
-    table = _table(("waiting", "starts in"), left=("waiting",))
+    states = ", ".join(dict.fromkeys(other.state for other in lines))
+    table = _table((states, "starts in"), left=(states,))
     reasons = max(width // 3, width - taken)
     table.add_column("why", no_wrap=one_line, overflow="ellipsis" if one_line else "fold", max_width=reasons)
     for other in lines[:rows]:

@@ -172,7 +172,7 @@ def test_a_table_with_scores_has_its_figures_whatever_else_it_has():
     assert list(points.x) == raw.flops.tolist()
     assert list(points.y) == pytest.approx(raw.MMLU.tolist())
     for empty in (accuracy_shots(alone), accuracy_size(alone)):
-        assert "Nothing to show" in empty.about
+        assert empty.about == "Nothing to draw: no run that counts has both a score and a number of parameters."
     assert len([t for t in compute_bars(alone).figure.data if t.type == "bar"]) == 9, "GPT-3's, and all runs together"
     assert {page.slug for page in catalogue.pages(alone)} == {*catalogue.OF_SCORES, "compute"}
     evals = alone.runs.evals.assign(shots=5)

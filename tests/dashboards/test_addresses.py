@@ -38,6 +38,7 @@ def tabled(tmp_path_factory):
         (laws, {"cut": "x"}, "cut=x: FLOPs, positive, like 1e18"),
         (laws, {"figure": "accuracy-shots"}, "figure=accuracy-shots: allowed are frontier, "),
         (laws, {"axes": "x"}, "axes=x: allowed are drawn, linear; drawn is taken"),
+        (laws, {"beside": "x"}, "beside=x: allowed are nothing, published; nothing is taken"),
         (fewshot, {"accuracy": "frontier"}, "accuracy=frontier: allowed are accuracy-compute, "),
         (runs, {"sort": "loss,-size,-lss"}, "sort=loss,-size,-lss: there is no column -lss, did you mean loss?"),
         (runs, {"group": "z"}, "group=z: allowed are "),
@@ -76,7 +77,7 @@ def test_so_is_a_pair_that_there_is_not(tabled, query, said):
 @pytest.mark.parametrize(
     ("page", "query"),
     [
-        (laws, "figure=isoflop&axes=linear&law=hoffmann&N=total&C=6nd&cut=1e12&from=1e11"),
+        (laws, "figure=isoflop&axes=linear&beside=published&law=hoffmann&N=total&C=6nd&cut=1e12&from=1e11"),
         (laws, "law=default&figure="),
         (fewshot, "accuracy=accuracy-shots"),
         (runs, "sort=-loss,size&group=size&columns=[%22loss%22]&page=2&filter=x"),

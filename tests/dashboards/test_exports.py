@@ -1,6 +1,7 @@
 """What a figure hands out: rows that are read back as they were, and the line of Python that draws it again."""
 
 import io
+import itertools
 import shutil
 import time
 
@@ -121,9 +122,9 @@ def test_what_the_page_of_laws_hands_out_draws_its_figures(studied, monkeypatch)
     monkeypatch.setattr(catalogue, "page", lambda study, slug: {"frontier": frontier}[slug](study))
     monkeypatch.setattr(laws.gallery, "draw", lambda live, name, page, version, was, code=None, **_: (page, code))
     fit = refit.Fit(asked=given, study=studied, pages=[], answer=[], cuts=refit.cuts(studied))
-    for axes in laws.AXES:
-        page, code = laws._drawn(laws.Desk(live.Live(given)), laws.FIGURE, fit, frontier(studied), None, axes, None)
-        assert run(code) == page.figure.to_json(), axes
+    for looks in itertools.product(laws.AXES, laws.BESIDE):
+        page, code = laws._drawn(laws.Desk(live.Live(given)), laws.FIGURE, fit, frontier(studied), None, *looks, None)
+        assert run(code) == page.figure.to_json(), looks
         handed.append(code)
     assert handed[0] != handed[1]
     cut = fit.cuts[1]

@@ -1,5 +1,6 @@
 """The first page: numbers as a paper prints them, the answer before the tables, all of it text; and the theme."""
 
+import html
 import itertools
 import re
 from dataclasses import replace
@@ -16,6 +17,9 @@ from analysis.output.answer import answer, spelt
 from analysis.output.notes import notes
 from dashboards import offline, run_list, summary, typeset
 from dashboards.figures import catalogue, look, style
+from dashboards.figures.contours import contours
+from dashboards.figures.published import over
+from dashboards.figures.residuals import residuals
 from dashboards.figures.triptych import triptych
 from dashboards.pages import tables
 from dashboards.templates import render
@@ -35,7 +39,8 @@ def test_what_speaks_of_parameters_is_printed_as_symbols(studied):
     said = [n.message for study in (doubted, replace(doubted, ensemble=None)) for n in notes(study)]
     said = [words for words in said if reason in words]
     assert len(said) == 2
-    for words in (*said, triptych(doubted).about):
+    figures = [figure(doubted) for figure in (triptych, contours, residuals)]
+    for words in (*said, *(page.about for page in (*figures, over(figures[0], doubted)))):
         assert "α (" in "".join(text for text, _ in typeset.pieces(words)), words
 
 
@@ -47,11 +52,21 @@ def test_what_speaks_of_parameters_is_printed_as_symbols(studied):
         ("E 2.36e-09", "E 2.36 × 10<sup>−9</sup>"),
         ("L(N,D) = E + A/N^alpha + B/D^beta", "L(N,D) = E + A/N<sup>α</sup> + B/D<sup>β</sup>"),
         ("N* ~ C^0.56 (0.54 to 0.58)", "N* ~ C<sup>0.56</sup> (0.54 to 0.58)"),
-        ("L = (C_c/C)^alpha_C", "L = (C_c/C)<sup>α_C</sup>"),
-        ("(N_c/N)^(alpha_N/alpha_D) + 1", "(N_c/N)<sup>α_N/α_D</sup> + 1"),
-        ("[A/N + B/D]^alpha_D", "[A/N + B/D]<sup>α_D</sup>"),
+        ("L = (C_c/C)^alpha_C", "L = (C<sub>c</sub>/C)<sup>α<sub>C</sub></sup>"),
+        ("(N_c/N)^(alpha_N/alpha_D) + 1", "(N<sub>c</sub>/N)<sup>α<sub>N</sub>/α<sub>D</sub></sup> + 1"),
+        ("[A/N + B/D]^alpha_D", "[A/N + B/D]<sup>α<sub>D</sub></sup>"),
+        ("1 + B/B_crit(L), C_min", "1 + B/B<sub>crit</sub>(L), C<sub>min</sub>"),
+        ("columns N_col, B_c and d_min", "columns N_col, B_c and d_min"),
+        (
+            "give min_compute=1e+17 or budgets=[3.16e12] at C=1e11",
+            "give min_compute=1e+17 or budgets=[3.16e12] at C=10<sup>11</sup>",
+        ),
+        ("A/N'^alpha", "A/N'<sup>α</sup>"),
         ("C^-0.13", "C<sup>−0.13</sup>"),
-        (Symbols("alpha_C 0.0587 (0.05 to 0.06), beta 3e-09"), "α_C 0.0587 (0.05 to 0.06), β 3 × 10<sup>−9</sup>"),
+        (
+            Symbols("alpha_C 0.0587 (0.05 to 0.06), beta 3e-09"),
+            "α<sub>C</sub> 0.0587 (0.05 to 0.06), β 3 × 10<sup>−9</sup>",
+        ),
         ("(seeds of one point: alpha 0.30%, beta_D 0.20%)", "(seeds of one point: alpha 0.30%, beta_D 0.20%)"),
         ("1e11, 1e12.", "10<sup>11</sup>, 10<sup>12</sup>."),
         ("0.5 +- 0.1", "0.5 ± 0.1"),
@@ -65,10 +80,8 @@ def test_what_speaks_of_parameters_is_printed_as_symbols(studied):
     ],
 )
 def test_numbers_are_printed_as_a_paper_does(typed, printed):
-    parts = "".join(
-        f"<sup>{p}</sup>" if up else p.replace("<", "&lt;").replace(">", "&gt;") for p, up in typeset.pieces(typed)
-    )
-    assert parts.replace(THIN, " ") == printed
+    parts = "".join(typeset.tagged((html.escape(part, quote=False), tags)) for part, tags in typeset.pieces(typed))
+    assert parts.replace(THIN, " ").replace("</sup><sup>", "") == printed
 
 
 def test_every_exponent_of_a_law_has_its_letter():
@@ -91,7 +104,7 @@ def test_the_parameters_of_laws_are_greek_wherever_they_are_spelt(studied):
     line = ("law", summary.linked(law, lambda runs: f"{len(runs)}.html"))
     report = render("summary.html", **known, **drawn, **of_page, others=[line], groups=groups)
     for markup in (report.partition("<dl>")[2], str(tables.linked(law, None))):
-        assert re.search("α(<sup>|_C|</t|'| )", markup)
+        assert re.search("α(<su[pb]>|</t|'| )", markup)
         assert not re.search(r"\b(alpha|beta)(_[A-Z])?\b", markup)
 
 
@@ -249,8 +262,12 @@ def test_labels_of_a_figure_have_their_powers_raised(studied):
         layout = page.figure.layout
         axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
         labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
+        hovers = [trace.hovertemplate for trace in page.figure.data if trace.hovertemplate]
+        texts = [str(text) for trace in page.figure.data for text in np.atleast_1d(trace.text)]
+        hovers += [re.sub("<b>.*?</b>", "", text) for text in texts]  # names of runs
         said = "".join(part for part, _ in typeset.pieces(page.about))
-        assert not [words for words in (*labels, said) if words and re.search(r"\d[eE][-+]?\d|\^", words)], page.slug
+        unset = re.compile(r"\d[eE][-+]?\d|\^|\+-|\balpha\b|\bbeta\b|_[cCND]\b")
+        assert not [words for words in (*labels, *hovers, said) if words and unset.search(words)], page.slug
 
 
 def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studied):

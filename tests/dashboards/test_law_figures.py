@@ -12,16 +12,17 @@ from analysis.estimation.approaches import Advice
 from analysis.estimation.isoflop import Minima
 from analysis.laws import allocation
 from analysis.output import documents
-from analysis.reference.tables import reference
-from dashboards.figures import catalogue, style
+from analysis.reference.tables import gpt3_models, reference
+from dashboards.figures import catalogue, drawing, published, style
 from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds, ellipse
 from dashboards.figures.contours import contours
 from dashboards.figures.curves import MOST_POINTS, curves
 from dashboards.figures.drawing import Panel, arrange, panelled
-from dashboards.figures.frontier import beside_published, frontier
+from dashboards.figures.frontier import frontier
 from dashboards.figures.influence import MOST, influence
 from dashboards.figures.isoflop import isoflop
+from dashboards.figures.published import beside_published
 from dashboards.figures.style import LOSS, loss_ticks
 from dashboards.figures.triptych import triptych
 from gpt3core.errors import UsageError
@@ -137,13 +138,30 @@ def test_lines_of_equal_loss_are_of_the_law_and_the_frontier_is_their_lowest_alo
     assert (list(of_line.C), list(of_line.N)) == (list(line.x), list(line.y))
 
 
-@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8)])
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.06), (2.2, 3.4), (1.7, 9.8), (2.9755, 2.9771)])
 def test_an_axis_of_losses_has_a_few_round_labels(low, high):
     ticks = loss_ticks(low, high)
     assert 3 <= len(ticks) <= 12
     assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
     assert f"{ticks[1] - ticks[0]:.0e}"[0] in "125"
     assert ticks[0] <= low and high <= ticks[-1]
+
+
+def test_runs_that_are_nearly_alike_have_labels_and_a_panel_without_points_takes_no_room():
+    """As of a sweep that has begun: two runs of one budget."""
+    runs = go.Scatter(x=[1.00003e14, 1.0001e14], y=[2.9755, 2.9771])
+    figure = style.axes(go.Figure(runs), "C", LOSS, log_y=True).layout
+    assert figure.xaxis.range[1] - figure.xaxis.range[0] == pytest.approx(0.6, abs=0.01), "not 1.00003 to 1.0001"
+    assert sum(2.9755 <= tick <= 2.9771 for tick in figure.yaxis.tickvals) > 2
+    assert loss_ticks(2.97551, 2.97551) == [2.9755]
+    arranged = panelled(3)
+    arranged.add_trace(runs, row=1, col=1)
+    arranged.add_scatter(x=[1.0, 2.0], y=[1.0, 2.0], row=3, col=1)
+    arrange(arranged, [Panel(x="C", y=LOSS, log_y=True), drawing.strip("C"), Panel(x="a", y="b", log_x=False)])
+    first, strip, _ = arranged.select_xaxes()
+    assert (first.title.text, first.showticklabels, strip.visible) == ("C", True, False)
+    above, _, below = (axis.domain for axis in arranged.select_yaxes())
+    assert (above[0] - below[1]) * (arranged.layout.height - drawing.TOP - drawing.BOTTOM) < drawing.GAP + 20
 
 
 @pytest.mark.parametrize("top", [4e2, 1e5, 4e7, 1e30, np.inf])
@@ -257,14 +275,35 @@ def test_published_results_lie_where_their_papers_have_them(studied):
     assert np.interp(8.64e19, gpt3.x, gpt3.y) == pytest.approx(2.57, rel=2e-3), "at one PF-day, in FLOPs"
     kaplan = named(page, "Kaplan et al.")
     assert np.interp(np.log(8.64e19), np.log(kaplan.x), kaplan.y) == pytest.approx(3.1e8**0.050, rel=1e-3)
-    assert sorted(named(page, "Chinchilla, 234 runs").y) == sorted(reference("hoffmann2022_runs_234.csv").loss)
+    assert sorted(named(page, "Chinchilla").y) == sorted(reference("hoffmann2022_runs_234.csv").loss)
     assert "slopes compare, levels do not" in page.about
-    assert page.rows.source.value_counts()["Chinchilla, run"] == 234
+    assert page.rows.source.value_counts()["Chinchilla"] == 234
     assert list(page.rows.C[page.rows.source == sizes.name]) == list(sizes.x)
     assert (page.rows.source == studied.runs.name).sum() == len(frontier(studied).rows)
     assert [t.name for t in frontier(studied).figure.data if t.name in ("GPT-3", "Kaplan et al.")] == []
     with pytest.raises(UsageError, match=r"published=kapan.*kaplan"):
-        frontier(studied, ("kapan",))
+        published.over(frontier(studied), studied, ("kapan",))
+
+
+def test_published_results_are_laid_over_every_panel_of_which_they_have_both_quantities(studied):
+    runs, models = reference("hoffmann2022_runs_234.csv"), gpt3_models()
+    models = models.rename(columns={"params": "N", "train_tokens": "D", "train_flops": "C"})
+    seen = 0
+    for page in catalogue.pages(studied, losses(studied, 20)):
+        over, axes = published.over(page, studied), page.figure.layout
+        assert (published.NOTHING in over.about) == (not any(page.panels)), page.slug
+        for row, panel_of in enumerate(page.panels, start=1):
+            axis = str(row) if row > 1 else ""
+            assert panel_of is None or {axes[f"{c}axis{axis}"].type for c in "xy"} == {"log"}, (page.slug, row)
+            added = panel(over, row)[len(panel(page, row)) :]
+            assert (panel_of is None) == (not added), (page.slug, row)
+            for trace in added:
+                table = {"Chinchilla": runs, published.OF_SIZES: models}.get(trace.name)
+                for quantity, values in zip(panel_of or (), (trace.x, trace.y), strict=True):
+                    if table is not None and quantity in table:
+                        assert sorted(values) == sorted(table[quantity]), (page.slug, row, trace.name)
+                        seen += 1
+    assert seen > 20
 
 
 def losses(study, steps):

@@ -15,10 +15,7 @@ def test_numbers_are_printed_as_in_a_paper():
     assert words.powers(1.234e14) == "1.23\u202f×\u202f10¹⁴"
     assert words.powers(3e-4) == "3.00\u202f×\u202f10⁻⁴"
     assert words.powers(0.012) == "0.012"
-    assert words.counted(1_234_567) == "1.23\u202fM"
-    assert words.counted(12) == "12"
-    assert words.whole(1408) == "1408"
-    assert words.whole(65536) == "65\u202f536"
+    assert words.whole(65536) == "65,536"
 
 
 @given(st.floats(1e-30, 1e30))
