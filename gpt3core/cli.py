@@ -373,6 +373,7 @@ def run(main: Callable[[list[str]], int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what cannot be spelt here is no reason to stop
+    terminal.heed_interrupts()
     try:
         code = _code(main)
         sys.stdout.flush()
@@ -391,4 +392,4 @@ def _code(main: Callable[[list[str]], int]) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return terminal.INTERRUPTED

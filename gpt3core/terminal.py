@@ -8,15 +8,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from rich.console import Console
 
 PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
+INTERRUPTED = 130  # exit code after Ctrl-C, as a shell's
 READABLE = 110  # columns of a sentence, on however wide a terminal
 BAR = ("━", "╸", " ")  # a whole, a half and an empty cell of a bar
 
@@ -109,3 +114,19 @@ def unwritten(error: OSError) -> int:
         return 141
     print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
     return 2
+
+
+def heed_interrupts() -> None:
+    """Let Ctrl-C end a command while it imports too: some compiled modules swallow, or die of, an exception there."""
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background commands ignore it
+    if heard and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(_: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"interrupted\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt

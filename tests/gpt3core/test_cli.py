@@ -180,6 +180,20 @@ def test_exit_codes(error, code, said, capsys, monkeypatch):
     assert capsys.readouterr().err == said
 
 
+def test_ctrl_c_ends_a_command_whose_imports_would_swallow_it(tmp_path):
+    (tmp_path / "deaf.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    )
+    code = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
+        "from gpt3core import cli\ncli.run(lambda argv: print(__import__('deaf')) or 0)"
+    )
+    path = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(cli.__file__).parents[1]}"}
+    words = [sys.executable, "-c", code]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, env=path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize(("lines", "buffered"), [(1, True), (1, False), (10**5, True)])
 def test_output_that_nobody_takes_ends_a_command_in_one_sentence_at_most(lines, buffered):
     code = f"from gpt3core import cli; cli.run(lambda argv: print({lines} * 'a line\\n') or 0)"
