@@ -56,6 +56,11 @@ class Layout:
         return self.data * self.context * self.tensor * self.pipeline
 
     @property
+    def whole_replicas(self) -> bool:
+        """Whether there are several devices, each with a whole model and its whole state."""
+        return self.data > 1 and self.shard == self.model_parallel == 1
+
+    @property
     def model_parallel(self) -> int:
         """Devices that hold one replica between them."""
         return self.context * self.tensor * self.pipeline
