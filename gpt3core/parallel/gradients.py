@@ -29,6 +29,8 @@ def finish(
     most: float,
     wishes: Sequence[bool] = (),
     before_mean: Callable[[nn.Module], None] | None = None,
+    *,
+    averaged: bool = False,
 ) -> Tensor:
     """Make every gradient here that of the global batch, clipped.
 
@@ -37,6 +39,7 @@ def finish(
         most: the norm that gradients are scaled down to.
         wishes: of this rank, which go with the sums that are made anyway.
         before_mean: called when every replica has the gradient of its own rows, before their mean.
+        averaged: whether the mean over replicas was taken already.
 
     Returns:
         The batch's loss, the norm before clipping, and how many ranks have each wish: the same on every rank, in fp32
@@ -48,7 +51,7 @@ def finish(
     votes = [torch.full_like(loss, float(wish)) for wish in wishes]  # no copy from the host, which would wait
     if mesh.world_size == 1:
         return torch.stack([loss, torch.nn.utils.clip_grad_norm_(model.parameters(), most), *votes])
-    _reduce(model, mesh, before_mean)
+    _reduce(model, mesh, before_mean, averaged=averaged)
     said = _summed(model, mesh, loss, votes)
     _clip(model, said[1], most)
     return said
@@ -62,7 +65,9 @@ def mean_square(model: nn.Module, mesh: Mesh) -> float:
     return float(squares)
 
 
-def _reduce(model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], None] | None) -> None:
+def _reduce(
+    model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], None] | None, *, averaged: bool = False
+) -> None:
     _complete(model, mesh)
     if mesh.degree("pipeline") > 1:
         shared = set(getattr(model, "tied", {}).values()) if mesh.ends is not None else set()
@@ -71,7 +76,7 @@ def _reduce(model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], Non
     if before_mean is not None:
         before_mean(model)
     gradients = [local(p.grad) for p in model.parameters() if p.grad is not None]
-    if mesh.degree("shard") == 1:
+    if mesh.degree("shard") == 1 and not averaged:
         mesh.mean_(gradients, "replicate")
     mesh.mean_(gradients, "context")
 

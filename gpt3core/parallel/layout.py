@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
+from gpt3core.numerics import COMPILED
 
 # selective: only what is inside the attention (scores, softmax) is computed again (Korthikanti et al. 2022, section 5);
 # full: a block's whole forward pass from its input
@@ -55,9 +56,9 @@ class Layout:
         return self.data * self.context * self.tensor * self.pipeline
 
     @property
-    def compilable(self) -> bool:
-        """Whether blocks are compiled: what cuts them puts collectives into them, or splits their backward pass."""
-        return self.model_parallel == 1
+    def whole_replicas(self) -> bool:
+        """Whether there are several devices, each with a whole model and its whole state."""
+        return self.data > 1 and self.shard == self.model_parallel == 1
 
     @property
     def model_parallel(self) -> int:
@@ -68,6 +69,16 @@ class Layout:
     def stages(self) -> int:
         """Stages of the pipeline, virtual ones counted."""
         return self.pipeline * self.virtual
+
+    def compiles(self, asked: str) -> str:
+        """What is compiled of what is asked for (``numerics.COMPILES``).
+
+        Devices that share positions gather keys inside of a block, a zero-bubble schedule takes its backward pass
+        apart, and logits that are cut, or of a pipeline's last stage, have a loss of their own.
+        """
+        if self.context > 1 or self.zero_bubble:
+            return "none"
+        return "blocks" if asked == "all" and self.tensor * self.pipeline > 1 else asked
 
     def micro_batches(self, sequences: int) -> int:
         """Micro-batches that one replica takes of a global batch of so many sequences."""
@@ -143,6 +154,13 @@ def _check_pipeline(layout: Layout, model: ModelSpec, sequences: int) -> None:
             f"{key}: its stages take micro-batches by rounds of pipeline={layout.pipeline}, and there are {count} a "
             "step; leave it out, or give degrees by which they divide"
         )
+
+
+def compile_problem(layout: Layout, asked: str) -> str:
+    """Why a run is not compiled as it asks for; "" where it is."""
+    if asked not in COMPILED or (allowed := layout.compiles(asked)) == asked:
+        return ""
+    return f"compile={asked}: not of a run over {layout.describe()}; leave compile at auto, or give compile={allowed}"
 
 
 def noise_scale_problem(layout: Layout, sequences: int) -> str:

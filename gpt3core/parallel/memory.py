@@ -238,7 +238,8 @@ def _copies(model: ModelSpec, layout: Layout, held: float) -> float:
     architecture = registry.of(model)
     if layout.shard == 1:
         largest = model.vocab_size * architecture.width(model) / layout.tensor
-        return GRADIENT * min(held, max(BUCKET, largest)) if layout.data * layout.context > 1 else 0.0
+        beside = BUCKET if layout.whole_replicas else 0  # another is under way (``replicas``)
+        return GRADIENT * min(held, max(BUCKET, largest) + beside) if layout.data * layout.context > 1 else 0.0
     if layout.pipeline > 1:  # gathered for all micro-batches, and gradients summed over these before they are shared
         return (WEIGHT + GRADIENT) * held
     n_layer = architecture.n_layer(model)

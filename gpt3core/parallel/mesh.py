@@ -190,18 +190,23 @@ def degrees(layout: Layout) -> dict[str, int]:
 def sum_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None, *, divide: int = 1) -> None:
     """Replace each tensor by its sum over a group's ranks."""
     with pulse.at_gate():  # one on every rank, however many buckets each has
-        for bucket in _buckets(tensors):
+        for bucket in buckets(tensors):
             flat = torch.cat([t.flatten() for t in bucket])
             with _told_apart():
                 dist.all_reduce(flat, group=group)
-            if divide > 1:
-                flat /= divide
-            for tensor, part in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
-                tensor.copy_(part.view_as(tensor))
+            give_back(flat, bucket, divide)
             pulse.beat()
 
 
-def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+def give_back(flat: Tensor, bucket: list[Tensor], divide: int) -> None:
+    """Put a sum over ranks, or their mean, where its parts came from."""
+    if divide > 1:
+        flat /= divide
+    for tensor, part in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """The tensors in their order, a few at a time."""
     bucket: list[Tensor] = []
     for tensor in tensors:

@@ -24,6 +24,7 @@ from gpt3core.model.parameters import tie
 from gpt3core.numerics import COMPILED
 from gpt3core.options import Options
 from gpt3core.parallel.mesh import Mesh, explained
+from gpt3core.parallel.replicas import Averaging
 from gpt3core.train.objective import Examples, Loss, loss_sum, model_loss_sum, smoothed
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ class Held:
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
     shared: bool = False  # whether other ranks take part in a pass
     dropout: Dropout | None = None  # told by ``backward`` whose sequences pass
+    averaging: Averaging | None = None  # of replicas that each hold a whole model
 
-    def backward(self, examples: list[Examples], share: float) -> Tensor:
+    def backward(self, examples: list[Examples], share: float, *, average: bool = True) -> Tensor:
         """Add the gradients of micro-batches, each loss times ``share``; the losses' sum, on the last stage.
+
+        Args:
+            average: over whole replicas at once (``averaged``), where this can be.
 
         Raises:
             PeerError: when a rank that takes part is gone.
@@ -60,12 +65,26 @@ class Held:
                 return self.pipeline.backward(examples, lambda logits, some: from_logits(logits, some) * share)
             total = torch.zeros((), device=examples[0].inputs.device)
             for number, some in enumerate(examples):
-                _last(self.model, number == len(examples) - 1)
+                self._begin(last=number == len(examples) - 1, average=average)
                 found = self._loss_sum(some) * share
                 torch.autograd.backward(found)
                 total += found.detach()
                 pulse.beat()
+            if self.averaging is not None:
+                self.averaging.end()
             return total
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the last ``backward`` has averaged gradients over replicas."""
+        return self.averaging is not None and self.averaging.done
+
+    def _begin(self, *, last: bool, average: bool) -> None:
+        """Tell what sums over ranks whether this is the step's last backward pass: it does so once."""
+        if self.averaging is not None:
+            self.averaging.begin(last=last and average)
+        if callable(tell := getattr(self.model, "set_requires_all_reduce", None)):  # copies of a sharded state
+            tell(last)
 
     def reshard(self) -> None:
         """Give back what passes without a backward pass have left gathered: parameters are this rank's parts again."""
@@ -82,12 +101,6 @@ class Held:
                 return model_loss_sum(self.model, examples)
             logits = self.model(examples.inputs, documents=examples.documents)
         return self.loss(logits, examples)
-
-
-def _last(model: nn.Module, last: bool) -> None:
-    """Tell a sharded model whether this is the step's last backward pass: copies of the state are summed once."""
-    if callable(tell := getattr(model, "set_requires_all_reduce", None)):
-        tell(last)
 
 
 def parallelize(
@@ -203,6 +216,7 @@ def _held(
         around=around,
         shared=mesh.layout.model_parallel * mesh.layout.shard > 1,
         dropout=dropout,
+        averaging=Averaging(model, mesh) if mesh.layout.whole_replicas else None,
     )
 
 

@@ -163,15 +163,17 @@ def _between_replicas(
 ) -> float:
     """Seconds a step of sharing gradients and weights that are not hidden by ``work`` (of a micro-batch), and of AdamW.
 
-    Replicas sum fp32 gradients once a step (ring). A sharded state is gathered twice a micro-batch, and its gradients
-    are shared as often, while blocks compute; in a pipeline once a step, at its first and last micro-batch.
+    Replicas sum fp32 gradients once a step (ring), whole ones during its last backward pass. A sharded state is
+    gathered twice a micro-batch, and its gradients are shared as often, while blocks compute; in a pipeline once a
+    step, at its first and last micro-batch.
     """
     held = max(stage_params(model, layout, place) for place in {0, layout.pipeline - 1})
     optimizer = OPTIMIZER_BYTES * held / layout.shard / device.memory_speed
     across, beside = layout.data // layout.shard, layout.tensor * layout.context
     sums = 2 * (across - 1) / across * 4 * held / layout.shard / _speed(device, beside * layout.data)
     if layout.shard == 1:
-        return sums + optimizer
+        hidden = work * 2 / 3 if layout.whole_replicas else 0.0
+        return max(0.0, sums - hidden) + optimizer
     share = (layout.shard - 1) / layout.shard / _speed(device, beside * layout.shard)
     if layout.pipeline > 1:
         return sums + max(0.0, (4 + 4) * held * share - work) + optimizer

@@ -65,7 +65,7 @@ class Whole:
         """Logits of any positions: (..., D) to (..., V)."""
         mesh, x = self._mesh, x.clone()
         with explained(all_of_them=False):
-            logits = self._logits(x) if mesh.last_stage else torch.empty(*x.shape[:-1], self._vocabulary).to(x)
+            logits = self._logits(x) if mesh.last_stage else x.new_empty(*x.shape[:-1], self._vocabulary)
             return logits if mesh.layout.pipeline == 1 else self._from(mesh.layout.pipeline - 1, logits)
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from gpt3core.data.cache import SETTING, cache_folder
 from gpt3core.model import registry
 from gpt3core.numerics import AUTO, BUILT, COMPILED, Numerics
 from gpt3core.parallel.compiled import compile_blocks
-from gpt3core.parallel.layout import Layout
+from gpt3core.parallel.layout import Layout, compile_problem
 from gpt3core.spec import TRAINER_VERSION, RunSpec
 from gpt3core.store import files
 from gpt3core.train import timing
@@ -43,10 +43,10 @@ def choose(
         require(spec.compile, device, layout)
         return numerics, spec.compile
     alone = not spec.options.drops and spec.model.document_end is None  # with these it has not been tried
-    if not (alone and layout.compilable and possible(device)):
+    if not (alone and possible(device)):
         return numerics, "none"
-    how = "blocks" if spec.options.label_smoothing else "all"
-    if device != "cpu":
+    how = layout.compiles("blocks" if spec.options.label_smoothing else "all")
+    if device != "cpu" or how == "none":
         return numerics, how
     if costs.train_flops(spec.model, spec.tokens) < LEAST_SECONDS * threads * CORE_FLOPS:
         return numerics, "none"
@@ -76,11 +76,8 @@ def require(asked: str, device: str, layout: Layout) -> None:
     Raises:
         ValueError: what is missing, and what to do.
     """
-    if not layout.compilable:
-        raise ValueError(
-            f"compile={asked}: blocks cut by tensor, pipeline or context parallelism ({layout.describe()}) are not "
-            "compiled; leave compile at auto, or cut the run by data only"
-        )
+    if problem := compile_problem(layout, asked):
+        raise ValueError(problem)
     if not possible(device):
         needed = f"a C++ compiler ({', '.join(COMPILERS)})" if device == "cpu" else "Triton"
         raise ValueError(

@@ -280,7 +280,8 @@ class Trainer:
             loss = scale.undo(self.model, loss)
         before_mean = self.noise.of_ranks(step.counted, self.step + 1)
         wishes = self.stop(), self.saves.due()
-        said = gradients.finish(self.model, self.mesh, loss, self.spec.optim.clip, wishes, before_mean)
+        clip, averaged = self.spec.optim.clip, self.held.averaged
+        said = gradients.finish(self.model, self.mesh, loss, clip, wishes, before_mean, averaged=averaged)
         # the device is waited for here only where the numbers decide about the update, or are measured
         self.verdict = self.guard.judge(self.step, *said[:2].tolist()) if self.guard.active else None
         norm = said[1].item() if self.noise.due(self.step + 1) else math.nan

@@ -64,7 +64,7 @@ class NoiseScale:
         """As ``Held.backward``; in one process, the small batches are measured on the way."""
         self._small = None
         if not self.due(step) or self._mesh.world_size > 1 or sum(len(some.inputs) for some in examples) < 2:
-            return held.backward(examples, share)
+            return held.backward(examples, share, average=not self.due(step))
         parameters = list(held.model.parameters())
         if len(examples) == 1:
             loss, parts = _halves(held, examples[0], share, parameters)

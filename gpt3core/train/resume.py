@@ -103,8 +103,7 @@ def _under_layout(chosen: dict[str, Any], spec: RunSpec, device: str, mesh: Mesh
 
     What is compiled stays so where the layout allows it: another one has other last bits in any case.
     """
-    if chosen["compile"] in COMPILED and not mesh.layout.compilable:
-        chosen = {**chosen, "compile": "none"}
+    chosen = {**chosen, "compile": mesh.layout.compiles(chosen["compile"])}
     words: dict[str, Any] = {
         "sequences": max(1, spec.optim.ramp.start // spec.model.n_ctx),  # later batches are multiples of the first
         "numerics": spec.options.kept(Numerics(precision=chosen["precision"], kernel=chosen["kernel"])),

@@ -13,8 +13,8 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import INSTRUCTED
 from gpt3core.hints import nearest
 from gpt3core.model import patterns
-from gpt3core.numerics import BUILT, COMPILED
-from gpt3core.parallel.layout import Layout, noise_scale_problem
+from gpt3core.numerics import BUILT
+from gpt3core.parallel.layout import Layout, compile_problem, noise_scale_problem
 from gpt3core.spec import DECAYS, PRETRAINING, RunSpec
 from gpt3core.store import sweepdir
 from sweeps.planning import estimate, hardware, limits, placing, precedence, train_options
@@ -279,13 +279,9 @@ def check_workers(recipe: Recipe, runs: Sequence[RunSpec]) -> None:
         workers = own.placement.workers
         sequences = run.optim.ramp.start // run.model.n_ctx  # of the first batch; later ones are multiples
         if estimate.pins(own.placement) or recipe.family == "gpt3":
-            if workers > 1 or recipe.family != "gpt3":
-                cut = estimate.layout_of(run, own)
-                if recipe.compile in COMPILED and not cut.compilable:
-                    raise UsageError(
-                        f"compile={recipe.compile}: {run.run_id} is cut by {cut.describe()}, and blocks that tensor, "
-                        "pipeline or context parallelism cuts are not compiled; leave compile at auto"
-                    )
+            cut = estimate.layout_of(run, own) if workers > 1 or recipe.family != "gpt3" else Layout()
+            if problem := compile_problem(cut, recipe.compile):
+                raise UsageError(f"{run.run_id}: {problem}")
         elif sequences % workers:
             raise UsageError(
                 f"placement.workers={workers}: the batch of {run.run_id} has {sequences} sequences, which do not "

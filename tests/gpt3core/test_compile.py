@@ -153,10 +153,13 @@ def test_what_cannot_be_compiled_is_refused(tiny_run, fields, words):
 
 def test_layouts_that_cut_blocks_and_machines_without_a_compiler_are_refused(tiny_run, monkeypatch):
     spec = replace(tiny_run, compile="blocks")
-    for layout in (Layout(tensor=2), Layout(pipeline=2), Layout(context=2)):
-        assert not layout.compilable
-        with pytest.raises(ValueError, match="leave compile at auto, or cut the run by data only"):
+    for layout in (Layout(context=2, tensor=2), Layout(pipeline=2, zero_bubble=True)):
+        with pytest.raises(ValueError, match=r"compile=blocks: not of .* leave compile at auto, or give compile=none"):
             compiling.choose(spec, SOFTMAX, "cpu", layout=layout)
+    for layout in (Layout(tensor=2), Layout(pipeline=2, virtual=2)):
+        assert compiling.choose(spec, SOFTMAX, "cpu", layout=layout) == (SOFTMAX, "blocks")
+        with pytest.raises(ValueError, match=r"compile=all: not of .* leave compile at auto, or give compile=blocks"):
+            compiling.choose(replace(spec, compile="all"), SOFTMAX, "cpu", layout=layout)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ValueError, match=r"needs a C\+\+ compiler .* leave compile at auto"):
         compiling.choose(spec, SOFTMAX, "cpu")
@@ -165,10 +168,14 @@ def test_layouts_that_cut_blocks_and_machines_without_a_compiler_are_refused(tin
 
 def test_a_plan_refuses_what_would_not_be_compiled():
     keys = ["recipe=gpt3", "placement.gpus=1", "placement.workers=8", "placement.tensor=8", "sizes=[13B]"]
-    for compile, refused in (("auto", False), ("blocks", True)):
+    for compile, refused in (("auto", False), ("blocks", False), ("all", True)):
         asked = recipe.load([*keys, f"compile={compile}"])
         assert asked.compile == compile
-        with pytest.raises(UsageError, match=r"compile=blocks: 13B.*tensor 8") if refused else nullcontext():
+        with (
+            pytest.raises(UsageError, match=r"13B.*compile=all: not of a run over tensor 8")
+            if refused
+            else nullcontext()
+        ):
             assert {run.compile for run in grid.build(asked, "0" * 64).runs} == {compile}
 
 
@@ -223,8 +230,14 @@ def test_auto_compiles_the_blocks_alone_where_the_loss_is_smoothed(tiny_run, iso
 
 def test_a_layout_that_cuts_blocks_runs_a_compiled_record_as_it_is(tiny_run):
     record = {"precision": "fp32", "kernel": "softmax", "threads": 1, "compile": "blocks", "micro_batch": 2}
-    mesh = type("Mesh", (), {"layout": Layout(tensor=2), "planned": False})()
-    assert resume._under_layout(record, tiny_run, "cpu", mesh)["compile"] == "none"
+    for layout, asked, there in (
+        (Layout(context=2), "blocks", "none"),
+        (Layout(tensor=2), "blocks", "blocks"),
+        (Layout(tensor=2), "all", "blocks"),
+        (Layout(data=2, shard=2), "all", "all"),
+    ):
+        mesh = type("Mesh", (), {"layout": layout, "planned": False})()
+        assert resume._under_layout({**record, "compile": asked}, tiny_run, "cpu", mesh)["compile"] == there
 
 
 @pytest.mark.long  # the C++ compiler takes a minute

@@ -1,5 +1,6 @@
 """Runs that are cut by a layout, with real processes on gloo: the losses and the norms of one process."""
 
+import functools
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ import torch
 from gpt3core import run as runs
 from gpt3core.model import parameters, registry
 from gpt3core.options import Options
-from gpt3core.parallel import mesh
+from gpt3core.parallel import gradients, mesh
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import part_of
@@ -301,6 +302,34 @@ def _compiled(rank, size, address, spec):
 def test_compiled_blocks_have_the_gradients_of_plain_ones(one):
     spec, _ = one
     assert ranks.run(_compiled, 2, spec, seconds=400) == [2 + 2 + 4 * 12] * 2
+
+
+def _traced(rank, size, address, spec, layout):
+    """The same of blocks that are cut, traced as for any compiler and run as they are: graphs, and what broke one."""
+    compile_, counters = torch.compile, torch._dynamo.utils.counters
+    torch.compile = functools.partial(compile_, backend="aot_eager")
+    ids = torch.randint(spec.model.vocab_size, (4, spec.model.n_ctx + 1), generator=torch.Generator().manual_seed(0))
+    examples = [Examples(inputs=some[:, :-1], targets=some[:, 1:], mask=None) for some in ids.split(1)]
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
+        found = []
+        for place, compiled in ((mesh.Mesh(), "none"), (here, "blocks")):
+            held = parallelize(spec.model, place, kernel="softmax", device="cpu", compiled=compiled)
+            held.model.init_weights(0, part_of)
+            gradients.finish(held.model, place, held.backward(examples, 1.0), 1e9)
+            found.append(
+                {n: getattr(p.grad, "full_tensor", lambda p=p: p.grad)() for n, p in parameters.named(held.model)}
+            )
+        one, cut = found
+        for name, gradient in cut.items():
+            torch.testing.assert_close(gradient, one[name], atol=1e-5, rtol=1e-4, msg=name)
+        return counters["stats"]["unique_graphs"], dict(counters["graph_break"])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("layout", [Layout(pipeline=2, virtual=2), Layout(tensor=2, recompute="full")], ids=str)
+def test_blocks_that_are_cut_are_compiled_whole_and_have_the_gradients_of_plain_ones(one, layout):
+    spec, _ = one
+    assert ranks.run(_traced, 2, spec, layout, seconds=200) == [(2, {})] * 2, "a graph a kind of layer"
 
 
 def _four(rank, size, address):

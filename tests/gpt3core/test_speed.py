@@ -74,6 +74,13 @@ def test_messages_inside_a_node_are_faster_than_between_nodes():
     assert of(Layout(data=8, tensor=8)).tensor > 0 == of(Layout(data=8)).tensor
 
 
+def test_whole_replicas_send_gradients_while_the_last_backward_pass_goes_on():
+    """Over a network: a micro-batch of 8 sequences hides the messages of 1.3B, one sequence does not."""
+    small = sizes.GPT3["1.3B"].model()
+    one, many = (of(Layout(data=64, micro_batch=size), device=H100, model=small, sequences=512) for size in (1, 8))
+    assert one.data - many.data == pytest.approx(2 / 3 * (many.model - one.model / 8), rel=0.01)
+
+
 def test_a_state_that_a_node_shares_is_gathered_over_its_links():
     """Two nodes that each hold one copy: only sums go between them. Stages of a pipeline may have a node each."""
     model = sizes.GPT3["6.7B"].model()

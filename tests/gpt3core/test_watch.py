@@ -117,6 +117,15 @@ def test_a_rank_that_sees_one_other_only_says_whether_that_one_lives():
     assert "rank 0" in judge.silent(120.0)
 
 
+def test_of_a_rank_in_a_collective_inside_a_pass_it_is_sure_that_it_waits():
+    here = pulse.Pulse()
+    with here.at_gate(works=True):
+        assert here.waiting == here.working == 1
+        with here.at_gate():
+            assert (here.waiting, here.working) == (2, 1)
+    assert (here.waiting, here.working, here.gates) == (0, 0, 2)
+
+
 class _Event:
     """One of a GPU whose work never ends; what the watch is told meanwhile."""
 
