@@ -201,6 +201,8 @@ def refused(tmp_path, *words, match, error=ValueError):
         (["sources.web.role=raw"], "sources.web.role='raw': allowed are curated, web"),
         (["sources.web.package=kjv"], "sources.web has path and package: give one of"),
         (["sources.a/b.path=x"], "letters, digits, - and _"),
+        (["sources.episodes.path=x"], "episodes is the name of generated text"),
+        (["sources.decisions.path=x"], "sources.decisions: that folder is the log's: give the source another name"),
         (["sources.wiki.path=[]"], "sources.wiki has no text: give one of path"),
         (["sources.wiki.path=/nowhere/x"], "sources.wiki.path=/nowhere/x: no such file or folder"),
         (["decontaminate.against=/nowhere/x.jsonl"], "decontaminate.against=/nowhere/x.jsonl: no such file or folder"),
