@@ -153,6 +153,18 @@ def test_a_plan_reads_and_writes_nothing(made, tmp_path, capsys):
     assert "0.600" in said
 
 
+def test_a_plan_does_not_say_how_much_text_there_is_that_is_not_fetched(made, tmp_path, capsys):
+    path = tmp_path / "few.yaml"
+    path.write_text(json.dumps({"sources": {"a": {"package": "kjv"}}, "quality": {"rule": "none"}}))
+    assert prepare(path, tmp_path / "out", "--plan") == 0
+    said = capsys.readouterr().out
+    assert "how long it takes, is not known before it is fetched" in said
+    assert "about 0 MB" not in said
+    files_beside = f"sources.b.path={made[0].parent}/books.jsonl"
+    assert prepare(path, tmp_path / "out", files_beside, "--plan") == 0
+    assert "; a not counted: known when it is fetched" in capsys.readouterr().out
+
+
 def test_the_data_choices_are_an_axis(made, tmp_path):
     prepare(made[0], tmp_path / "all", *PLAIN)
     manifest = files.read_object(tmp_path / "all" / "manifest.json")
