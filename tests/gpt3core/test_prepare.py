@@ -217,7 +217,7 @@ def refused(tmp_path, *words, match, error=ValueError):
         (["sources.decisions.path=x"], "sources.decisions: that folder is the log's: give the source another name"),
         (["sources.wiki.path=[]"], "sources.wiki has no text: give one of path"),
         (["sources.wiki.path=/nowhere/x"], "sources.wiki.path=/nowhere/x: no such file or folder"),
-        (["decontaminate.against=/nowhere/x.jsonl"], "decontaminate.against=/nowhere/x.jsonl: no such file or folder"),
+        (["decontaminate.against=/nowhere/x.jsonl"], "against=/nowhere/x.jsonl: no such .*: allowed are .jsonl files"),
         (["tokenizer=gpt3"], "tokenizer='gpt3'"),
         (["bad.share=2"], "bad.share=2: it lies between 0 and 1"),
         (["workers=none"], "workers=none: a number of processes"),
