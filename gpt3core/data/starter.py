@@ -109,7 +109,8 @@ def _download(package: Package, folder: Path) -> None:
         fetched = Path(temporary) / package.filename
         if finished.returncode or not fetched.exists():
             lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
-            reason = next((line for line in lines if line.startswith("ERROR")), "no such file on the index")
+            said = [line for line in lines if line.startswith("ERROR")] or lines[-1:]  # without pip Python says so
+            reason = said[0] if said else "no such file on the index"
             if "DO NOT MATCH THE HASHES" in reason:
                 reason = f"the index has a file of another sha256 than {package.sha256}; nothing in it was run"
             raise ValueError(

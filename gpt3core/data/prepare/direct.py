@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpt3core import pulse
+from gpt3core.data import corpus as corpora
 from gpt3core.data import starter
 from gpt3core.data.prepare import folder, pipeline, recipe, sharding, units
 from gpt3core.data.prepare.schema import Bad, Quality, Recipe, Source
@@ -32,7 +33,7 @@ def asked(spec: DataSpec) -> Recipe:
             tokenizer=spec.tokenizer,
             validation_fraction=spec.validation_fraction,
         )
-    stretch = own.about(spec.corpus).stretch(spec.validation_fraction)
+    stretch = corpora.about(spec.corpus).stretch(spec.validation_fraction)
     return Recipe(
         name=own.SOURCE,
         tokenizer=spec.tokenizer,
@@ -54,8 +55,8 @@ def write(spec: DataSpec, out: Path) -> None:
         folder.finish(out, how, pipeline.stages(how, units.units(how), out / pipeline.WORK, _do), named=False)
     except sharding.OnePieceError as error:
         raise ValueError(
-            f"corpus={spec.corpus!r} is one piece of {own.about(spec.corpus).bytes} bytes, near-copies left out, which "
-            "cannot be split into training and validation text: give more text"
+            f"corpus={spec.corpus!r} is one piece of {corpora.about(spec.corpus).bytes} bytes, near-copies left out, "
+            "which cannot be split into training and validation text: give more text"
         ) from error
     except StoreError as error:
         if isinstance(error.__cause__, OSError):  # the stages explain it for a command that goes on

@@ -18,7 +18,6 @@ from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files
 
 LOCK = ".lock"  # every command makes it first: what has it is ours
-DECISIONS = "decisions"
 BAD = "bad.jsonl"
 
 
@@ -96,7 +95,7 @@ def finish(out: Path, asked: Recipe, made: Prepared, *, named: bool = True) -> d
         sources[name] = writing.Source(**files.read_object(folder / sharding.FACTS))
         _publish(folder / name, out / name)
     for number, folder in enumerate(made.cleaned):
-        _publish_file(folder / cleaning.DECISIONS, out / DECISIONS / f"part-{number:05d}.parquet")
+        _publish_file(folder / cleaning.DECISIONS, out / checks.DECISIONS / f"part-{number:05d}.parquet")
     bad = b"".join((folder / read.BAD).read_bytes() for folder in made.read)
     files.write_bytes(out / BAD, bad)
     if made.classifier is not None:

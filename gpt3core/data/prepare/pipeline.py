@@ -22,6 +22,7 @@ from gpt3core.store import files
 
 FORMAT = 4  # of what stages leave for one another, and of their rules
 WORK = ".work"
+EVALUATION_SETS = "allowed are .jsonl files (an example a line) and .txt files (the same), also as .gz, .zst and .xz"
 
 Stage = Callable[[str, Sequence[Task]], None]  # does what is not done of a stage's tasks, by its name
 
@@ -51,16 +52,14 @@ def evaluation_sets(recipe: Recipe) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for given in recipe.decontaminate.against:
-        paths = walk.files(given, f"decontaminate.against={given}", "give the file or folder of evaluation sets")
+        where = f"decontaminate.against={given}"
+        paths = walk.files(given, where, "give the file or folder of evaluation sets", EVALUATION_SETS)
         if not paths:
-            raise ValueError(f"decontaminate.against={given} has no file: give evaluation sets, or leave it out")
+            raise ValueError(f"{where} has no file: give evaluation sets, or leave it out")
         for path in paths:
             name = examples.name(path)
             if not formats.ending(path).startswith((".jsonl", ".txt")):
-                raise ValueError(
-                    f"decontaminate.against has {path}, of which no examples are read: allowed are .jsonl files (an "
-                    "example a line) and .txt files (the same), also as .gz, .zst and .xz"
-                )
+                raise ValueError(f"decontaminate.against has {path}, of which no examples are read: {EVALUATION_SETS}")
             if found.setdefault(name, path.absolute()) != path.absolute():
                 raise ValueError(f"decontaminate.against has two sets of the name {name}, {found[name]} and {path}")
     return [found[name] for name in sorted(found)]

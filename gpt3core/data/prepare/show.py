@@ -20,6 +20,7 @@ from gpt3core.data.prepare.task import Spread, Task
 from gpt3core.data.prepare.units import Unit
 from gpt3core.data.sources import streams
 from gpt3core.data.split import TRAIN, VALIDATION
+from gpt3core.words import some
 
 # text in a file beside its size on disk, about: of English, compressed as crawls are
 UNPACKED = {**dict.fromkeys(streams.COMPRESSIONS, 3.0), ".parquet": 2.0}
@@ -28,6 +29,7 @@ MB_A_SECOND = 1.5
 # bytes on disk a byte of text, at the most while it goes on, but for its tokens: they lie there twice when shards are
 # put together, which is more than the text of two stages before (measured: 1.2 in GPT-2's tokens, 1.8 in 1,024)
 DISK = 0.25
+NAMED = 3  # sources whose size is not known
 
 
 class Display:
@@ -75,7 +77,7 @@ def plan(recipe: Recipe, units: Sequence[Unit], sets: Sequence[Path], out: Path,
         text = sum(_text_bytes(unit) for unit in mine)
         total += text
         weight = "by size" if weights is None else f"{weights[name]:.3f}"
-        known = all(unit.bytes for unit in mine)
+        known = source.path
         sizes = (f"{sum(unit.bytes for unit in mine) / 1e6:,.1f}", f"{text / 1e6:,.1f}") if known else ("?", "?")
         table.add_row(name, source.role, weight, str(len({unit.name for unit in mine})), *sizes)
     _console().print(table)
@@ -85,12 +87,17 @@ def plan(recipe: Recipe, units: Sequence[Unit], sets: Sequence[Path], out: Path,
     print(f"stages: {', '.join(steps)}, tokenize with {recipe.tokenizer}")
     if not recipe.filters and recipe.quality.rule != "none":
         print("note: nothing is filtered: that needs a source with role: web and one with role: curated")
+    unknown = [name for name, source in recipe.sources.items() if not source.path]
+    if len(unknown) == len(recipe.sources):
+        print("how much text that is, and how long it takes, is not known before it is fetched")
+        return
+    beside = f"; {some(unknown, NAMED)} not counted: known when it is fetched" if unknown else ""
     hours = total / 1e6 / MB_A_SECOND / workers / 3600
     disk = total * (DISK + 2 * writing.TOKEN.itemsize * facts.tokens_a_byte(recipe.tokenizer))
     took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     print(
         f"about {total / 1e6:,.0f} MB of text in {read.number_of_parts(int(total))} parts: {took} of {workers} "
-        f"{'process' if workers == 1 else 'processes'}, {disk / 1e6:,.0f} MB of disk at {out}"
+        f"{'process' if workers == 1 else 'processes'}, {disk / 1e6:,.0f} MB of disk at {out}{beside}"
     )
 
 

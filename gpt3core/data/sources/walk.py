@@ -18,13 +18,14 @@ ALLOWED = (
 NAMED = 3  # so many refused files are named
 
 
-def files(given: str, named: str, instead: str) -> list[Path]:
+def files(given: str, named: str, instead: str, allowed: str = ALLOWED) -> list[Path]:
     """The files at a path in order of their names, in a folder and below it, but for hidden ones.
 
     Args:
         given: a file, a folder, or a pattern with ``*``.
         named: how a refusal calls it.
         instead: what to give in place of a path that does not exist.
+        allowed: which files there may be, as a refusal says it.
 
     Raises:
         ValueError: for a path that does not exist, files that are none of the formats, and loops of links.
@@ -36,11 +37,11 @@ def files(given: str, named: str, instead: str) -> list[Path]:
         mode = path.stat().st_mode
     except (FileNotFoundError, RuntimeError):  # the second for the home of an unknown user
         if found := _matching(given):
-            return _known(found, named)
-        raise ValueError(f"{named}: no such file or folder; {instead}: {ALLOWED}") from None
+            return _known(found, named, allowed)
+        raise ValueError(f"{named}: no such file or folder; {instead}: {allowed}") from None
     except OSError as error:
         raise streams.unreadable(path, error) from error
-    return _known(sorted(_walk(path, ())) if stat.S_ISDIR(mode) else [path], named)
+    return _known(sorted(_walk(path, ())) if stat.S_ISDIR(mode) else [path], named, allowed)
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -49,11 +50,11 @@ def _matching(pattern: str) -> list[Path]:
     return sorted(map(Path, names))
 
 
-def _known(found: list[Path], named: str) -> list[Path]:
+def _known(found: list[Path], named: str, allowed: str) -> list[Path]:
     if refused := [p for p in found if not formats.ending(p) or not p.is_file()]:
         raise ValueError(
             f"{named} has {some(list(map(str, refused)), NAMED)}, which is no text that can be read: "
-            f"convert such files, or move them out or hide them by a leading dot; {ALLOWED}"
+            f"convert such files, or move them out or hide them by a leading dot; {allowed}"
         )
     return found
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant
+from gpt3core.evals.tasks.files import FromFile, Record, capital, chosen, counted, meant, text
 from gpt3core.evals.tasks.task import Score, Task
 
 ANSWER = "Answer:"  # what a choice is likely after, whatever was asked (section 2.4)
@@ -34,14 +34,18 @@ def _task(read: Any, fields: str, shots: int, score: Score = "per_token", answer
 
 def _hellaswag(record: Record) -> Item:
     """Figure G.9; where the second sentence begins by itself (ctx_b), it has a capital letter as there."""
-    context = record["ctx"]
-    if begun := record.get("ctx_b"):
-        context = f"{record['ctx_a']} {begun[0].upper()}{begun[1:]}"
-    return chosen(f"{record['activity_label']}: {context}", record["endings"], int(record["label"]))
+    context = text(record, "ctx")
+    if record.get("ctx_b"):
+        context = f"{text(record, 'ctx_a')} {capital(text(record, 'ctx_b'))}"
+    return _labelled(f"{text(record, 'activity_label')}: {context}", record["endings"], record)
+
+
+def _labelled(context: str, choices: list[str], record: Record) -> Item:
+    return chosen(context, choices, counted(record, "label", choices))
 
 
 def _piqa(record: Record) -> Item:
-    return chosen(record["goal"], [record["sol1"], record["sol2"]], int(record["label"]))
+    return _labelled(record["goal"], [record["sol1"], record["sol2"]], record)
 
 
 def _options(record: Record) -> tuple[list[str], int]:
@@ -49,13 +53,14 @@ def _options(record: Record) -> tuple[list[str], int]:
     listed = record["choices"]
     if isinstance(listed, list):
         listed = {name: [choice[name] for choice in listed] for name in ("text", "label")}
-    return listed["text"], listed["label"].index(record["answerKey"])
+    labels = {label: place for place, label in enumerate(listed["label"])}
+    return listed["text"], meant(record, "answerKey", labels)
 
 
 def _arc(record: Record) -> Item:
     if isinstance(record["question"], dict):
         record = {**record["question"], "question": record["question"]["stem"], "answerKey": record["answerKey"]}
-    return chosen(f"Question: {record['question']}\nAnswer:", *_options(record))
+    return chosen(f"Question: {text(record, 'question')}\nAnswer:", *_options(record))
 
 
 def _openbookqa(record: Record) -> Item:
@@ -67,35 +72,37 @@ def _openbookqa(record: Record) -> Item:
 def _copa(record: Record) -> Item:
     """Figure G.5: the premise goes on in a clause."""
     link = meant(record, "question", {"cause": "because", "effect": "therefore"})
-    premise = record["premise"].strip().removesuffix(".")
-    return chosen(
-        f"{premise} {link}", [_clause(record[name].strip()) for name in ("choice1", "choice2")], int(record["label"])
-    )
+    premise = text(record, "premise").strip().removesuffix(".")
+    clauses = [_clause(text(record, name).strip()) for name in ("choice1", "choice2")]
+    return _labelled(f"{premise} {link}", clauses, record)
 
 
 def _clause(sentence: str) -> str:
     """A sentence that another goes on in: without its capital, unless that may be a name's."""
-    if not sentence:
-        raise ValueError("a choice is blank")
     return sentence[0].lower() + sentence[1:] if OPENER.match(sentence) else sentence
 
 
 def _winogrande(record: Record) -> Item:
     """Figure G.14: what comes after the blank is scored, given each option in it."""
+    if (blanks := text(record, "sentence").count("_")) != 1:
+        raise ValueError(f"its sentence has {blanks} _, where one stands for the options")
     before, after = record["sentence"].split("_")
-    options = [record["option1"], record["option2"]]
-    return _partial(before, options, after, int(record["answer"]) - 1)
+    options = [text(record, name) for name in ("option1", "option2")]
+    return _partial(before, options, after, counted(record, "answer", options, first=1))
 
 
 def _winograd(record: Record) -> Item:
     """Figure G.13: what comes after the pronoun is scored, given each option in its place."""
-    start, pronoun = int(record["pronoun_loc"]), record["pronoun"]
-    before, after = record["text"][:start], record["text"][start + len(pronoun) :]
+    whole, pronoun = text(record, "text"), text(record, "pronoun")
+    start = int(record["pronoun_loc"])
+    before, there, after = whole[:start], whole[start : start + len(pronoun)], whole[start + len(pronoun) :]
+    if there != pronoun:
+        raise ValueError(f"at its pronoun_loc stands {there!r:.50}, and its pronoun is {pronoun!r:.50}")
     inside = bool(before.strip()) and not before.rstrip().endswith((".", "!", "?"))
     options = [o[0].lower() + o[1:] if inside and o.split()[0] in ARTICLES else o for o in record["options"]]
     if pronoun.lower() in POSSESSIVE and not (pronoun.lower() == "her" and not after.strip(" .,;!?")):
         options = [f"{option}'s" for option in options]
-    return _partial(before, options, after, int(record["label"]))
+    return _partial(before, options, after, counted(record, "label", options))
 
 
 def _partial(before: str, options: list[str], ending: str, right: int) -> Item:

@@ -57,8 +57,7 @@ class FromFile:
         try:
             item = self.read(record)
             for name in ("context", "answer"):
-                if not isinstance(text := getattr(item, name), str) or not text.strip():
-                    raise ValueError(f"its {name} is no text: {text!r:.50}")
+                text(vars(item), name)
             return item
         except KeyError as error:
             has = ", ".join(record) or "nothing"
@@ -162,6 +161,32 @@ def meant(record: Record, name: str, allowed: Mapping[Any, T]) -> T:
     if isinstance(value, list | dict) or value not in allowed:
         raise ValueError(f"{name} is {value!r:.50}, and {', '.join(map(repr, allowed))} are allowed")
     return allowed[value]
+
+
+def text(record: Record, name: str) -> str:
+    """A field that is read as text.
+
+    Raises:
+        ValueError: when it is none, or blank.
+    """
+    value = record[name]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"its {name} is no text: {value!r:.50}")
+    return value
+
+
+def capital(sentence: str) -> str:
+    """With a capital where it begins."""
+    return f"{sentence[0].upper()}{sentence[1:]}"
+
+
+def counted(record: Record, name: str, choices: Sequence[Any], first: int = 0) -> int:
+    """Which of some choices a field counts, from 0; in the record the first is ``first``, as a number or in digits.
+
+    Raises:
+        ValueError: when it is none of them.
+    """
+    return meant(record, name, {form(first + n): n for n in range(len(choices)) for form in (int, str)})
 
 
 def chosen(context: str, choices: Sequence[str], right: int) -> Item:

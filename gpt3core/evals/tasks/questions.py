@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record
+from gpt3core.evals.tasks.files import FromFile, Record, capital, text
 from gpt3core.evals.tasks.task import Task
 
 
@@ -23,8 +23,9 @@ def _answers(record: Record) -> list[str]:
 
 
 def _question(record: Record) -> Item:
-    question = record["question"] if "question" in record else record["qText"]
-    question = question if question.endswith("?") else f"{question}?"
+    """A question as it is written: data sets of searches have neither its capital nor its mark."""
+    question = text(record, "question" if "question" in record else "qText").strip()
+    question = f"{capital(question).removesuffix('?')}?"
     answer, *aliases = dict.fromkeys(f" {answer}" for answer in _answers(record))
     return Item(context=f"Q: {question}\n\nA:", answer=answer, aliases=tuple(aliases))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant
+from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant, text
 from gpt3core.evals.tasks.task import Task
 
 
 def _boolq(record: Record) -> Item:
     """Figure G.29: the passage begins with its title, as SuperGLUE has it."""
-    passage, title, question = record["passage"], record.get("title"), record["question"].removesuffix("?")
+    passage, title, question = text(record, "passage"), record.get("title"), text(record, "question").removesuffix("?")
     if title and not passage.startswith(f"{title} -- "):
         passage = f"{title} -- {passage}"
     right = meant(record, "answer" if "answer" in record else "label", {True: 0, False: 1})
@@ -19,21 +19,22 @@ def _boolq(record: Record) -> Item:
 def _rte(record: Record) -> Item:
     """Figure G.31."""
     right = meant(record, "label", {0: 0, 1: 1, "entailment": 0, "not_entailment": 1})
-    context = f"{record['premise']}\nquestion: {record['hypothesis']} True or False?\nanswer:"
+    context = f"{text(record, 'premise')}\nquestion: {text(record, 'hypothesis')} True or False?\nanswer:"
     return chosen(context, ["True", "False"], right)
 
 
 def _race(record: Record) -> Item:
     """Figures G.1 and G.3, one question after an article."""
     right = meant(record, "answer", {"A": 0, "B": 1, "C": 2, "D": 3})
-    return chosen(f"Article:\n\n{record['article']}\n\nQ: {record['question']}\n\nA:", record["options"], right)
+    context = f"Article:\n\n{text(record, 'article')}\n\nQ: {text(record, 'question')}\n\nA:"
+    return chosen(context, record["options"], right)
 
 
 def _squad(record: Record) -> Item:
     """Figure G.28, one question after a passage; the empty answer of SQuAD 2.0 is "unknown"."""
-    title, passage = record["title"].replace("_", " "), record["context"]
+    title, passage = record["title"].replace("_", " "), text(record, "context")
     answers = [f" {text}" for text in record["answers"]["text"]] or [" unknown"]
-    context = f"Title: {title}\n\nBackground: {passage}\n\nQ: {record['question']}\n\nA:"
+    context = f"Title: {title}\n\nBackground: {passage}\n\nQ: {text(record, 'question')}\n\nA:"
     return Item(context=context, answer=answers[0], aliases=tuple(dict.fromkeys(answers[1:])))
 
 

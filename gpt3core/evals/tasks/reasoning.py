@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record
+from gpt3core.evals.tasks.files import FromFile, Record, text
 from gpt3core.evals.tasks.task import Task
 
 
@@ -18,7 +18,7 @@ def _gsm8k(record: Record) -> Item:
     """Cobbe et al. 2021: the answer's reasoning, and its number after ####."""
     if "####" not in record["answer"]:
         raise ValueError("its answer has no #### before the number")
-    return Item(context=f"Question: {record['question']}\nAnswer:", answer=f" {record['answer'].strip()}")
+    return Item(context=f"Question: {text(record, 'question')}\nAnswer:", answer=f" {record['answer'].strip()}")
 
 
 def _humaneval(record: Record) -> Item:
@@ -33,7 +33,7 @@ def _tested(record: Record) -> Item:
 
 def _translation(record: Record) -> Item:
     """Brown et al. 2020, figures G.36 to G.41."""
-    return Item(context=f"{record['source']} =", answer=f" {record['target']}")
+    return Item(context=f"{text(record, 'source')} =", answer=f" {text(record, 'target')}")
 
 
 TASKS: dict[str, Task] = {

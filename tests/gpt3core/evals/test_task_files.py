@@ -14,6 +14,7 @@ ARC = {"choices": {"text": ["a lamp", "a stone"], "label": ["A", "B"]}, "answerK
 AI2 = {"stem": "What shines?", "choices": [{"text": "a lamp", "label": "1"}, {"text": "a stone", "label": "2"}]}
 SQUAD = {"title": "The_Mill", "context": "The mill burnt in 1850.", "question": "When did it burn?"}
 SHINES = "Question: What shines?\nAnswer:"
+PIQA = '{"goal": "a", "sol1": "b", "sol2": "c", "label": 0}\n'
 
 # task, record, context, answer, and of the rest what there is
 FORMATS = [
@@ -100,11 +101,11 @@ FORMATS = [
         " Ann Lee",
         {"aliases": (" A. Lee",)},
     ),
-    ("natural_questions", {"question": "who ran", "answer": ["Ann"]}, "Q: who ran?\n\nA:", " Ann", {}),  # G.24
+    ("natural_questions", {"question": "who ran", "answer": ["Ann"]}, "Q: Who ran?\n\nA:", " Ann", {}),  # G.24
     (
         "web_questions",
         {"qText": "who ran?", "answers": ["Ann", "Eve"]},
-        "Q: who ran?\n\nA:",
+        "Q: Who ran?\n\nA:",
         " Ann",
         {"aliases": (" Eve",)},
     ),
@@ -205,7 +206,7 @@ def test_a_clause_of_copa_keeps_the_capital_of_a_name(choice, clause, tmp_path):
     record = {"premise": "He sang.", "question": "cause", "choice1": choice, "choice2": "We ran.", "label": 0}
     (item,) = tasks.items("copa", 1, paths=(write(tmp_path, record),)).queries
     assert item.choices == (clause, " we ran.")
-    with pytest.raises(ValueError, match=r"line 1 is no such item .a choice is blank"):
+    with pytest.raises(ValueError, match=r"line 1 is no such item .its choice2 is no text: ' '"):
         tasks.items("copa", 1, paths=(write(tmp_path, {**record, "choice2": " "}, name="blank.jsonl"),))
 
 
@@ -317,59 +318,6 @@ def test_files_count_by_content_wherever_they_lie(tmp_path):
     assert one.eval_id != EvalSpec(tasks=("lambada",)).eval_id
     assert one.of("copy").files == {}
     assert tasks.items("lambada", 5, paths=(plain,)).queries == tasks.items("lambada", 5, paths=(moved,)).queries
-
-
-PIQA = '{"goal": "a", "sol1": "b", "sol2": "c", "label": 0}\n'
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (None, r"items.jsonl cannot be read \(No such file or directory\)"),
-        (b"", "items.jsonl is empty"),
-        (b"\xff\xfe", "items.jsonl is not UTF-8 text"),
-        (PIQA.encode() + b'{"goal": "a", "so', "items.jsonl, line 2 is not JSON"),
-        (PIQA.encode() + b"[1, 2]\n", "items.jsonl, line 2 is no JSON object"),
-        (
-            PIQA.encode() + b'\n{"goal": "a", "sol1": "b", "label": 0}\n',
-            "items.jsonl, line 3 has no 'sol2': goal, sol1, sol2, label are needed, and it has goal, sol1, label",
-        ),
-        (PIQA.replace("0", "7").encode(), "line 1 is no such item .the right choice is number 7 of 2, counted from 0"),
-        (PIQA.replace("0", "null").encode(), "line 1 is no such item .it has goal .*label null.: goal, sol1"),
-        (PIQA.replace("0", "9" * 5000).encode(), "items.jsonl, line 1 is not JSON"),
-        (PIQA.replace("0", '""').encode(), "line 1 is no such item .invalid literal for int"),
-        (PIQA.replace('"a"', "4").encode(), "line 1 is no such item .its context is no text: 4"),
-        (PIQA.replace('"a"', '" "').encode(), "line 1 is no such item .its context is no text"),
-        (PIQA.encode(), "items.jsonl has 1 items, and 2 are asked for: set items lower"),
-    ],
-)
-def test_what_is_wrong_with_a_file_is_one_sentence(content, sentence, tmp_path):
-    if content is not None:
-        (tmp_path / "items.jsonl").write_bytes(content)
-    with pytest.raises(ValueError, match=f"task piqa: .*{sentence}"):
-        tasks.items("piqa", 2, paths=(str(tmp_path / "items.jsonl"),))
-
-
-def test_a_value_that_is_none_of_the_allowed_is_one_sentence(tmp_path):
-    path = write(tmp_path, {"premise": "a", "hypothesis": "b", "label": -1})
-    with pytest.raises(
-        ValueError, match=r"line 1 is no such item \(label is -1, and 0, 1, 'entailment', .* are allowed"
-    ):
-        tasks.items("rte", 1, paths=(path,))
-
-
-@pytest.mark.parametrize(
-    ("task", "choices", "sentence"),
-    [
-        ("copy", [], "a question has the choices .*: two or more, ' a' among them"),
-        ("copy", [" b", " c"], "a question has the choices .*: two or more, ' a' among them"),
-        ("addition_2", [" a", " b"], "a question has the choices .*, and the task is no multiple choice"),
-    ],
-)
-def test_choices_that_a_task_cannot_ask_are_refused(task, choices, sentence, tmp_path):
-    path = write(tmp_path, {"context": "a =", "completion": " a", "choices": choices})
-    with pytest.raises(ValueError, match=f"task {task}: {sentence}"):
-        tasks.items(task, 1, paths=(path,))
 
 
 def test_a_damaged_gzip_a_changed_file_and_too_many_files_are_one_sentence(tmp_path):

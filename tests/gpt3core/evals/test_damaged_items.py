@@ -1,0 +1,85 @@
+"""What is wrong with an item of a file is one sentence, and no prompt spells it out."""
+
+import pytest
+
+from gpt3core.evals import tasks
+from tests.gpt3core.evals.test_task_files import FORMATS, PIQA, write
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, r"items.jsonl cannot be read \(No such file or directory\)"),
+        (b"", "items.jsonl is empty"),
+        (b"\xff\xfe", "items.jsonl is not UTF-8 text"),
+        (PIQA.encode() + b'{"goal": "a", "so', "items.jsonl, line 2 is not JSON"),
+        (PIQA.encode() + b"[1, 2]\n", "items.jsonl, line 2 is no JSON object"),
+        (
+            PIQA.encode() + b'\n{"goal": "a", "sol1": "b", "label": 0}\n',
+            "items.jsonl, line 3 has no 'sol2': goal, sol1, sol2, label are needed, and it has goal, sol1, label",
+        ),
+        (PIQA.replace("0", "7").encode(), "line 1 is no such item .label is 7, and 0, '0', 1, '1' are allowed.: goal"),
+        (PIQA.replace("0", "-1").encode(), "line 1 is no such item .label is -1, and 0"),
+        (PIQA.replace("0", "1.5").encode(), "line 1 is no such item .label is 1.5, and 0"),
+        (PIQA.replace("0", "null").encode(), "line 1 is no such item .label is None, and 0"),
+        (PIQA.replace("0", "9" * 5000).encode(), "items.jsonl, line 1 is not JSON"),
+        (PIQA.replace("0", '""').encode(), "line 1 is no such item .label is '', and 0"),
+        (PIQA.replace('"a"', "4").encode(), "line 1 is no such item .its context is no text: 4"),
+        (PIQA.replace('"a"', '" "').encode(), "line 1 is no such item .its context is no text"),
+        (PIQA.encode(), "items.jsonl has 1 items, and 2 are asked for: set items lower"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_sentence(content, sentence, tmp_path):
+    if content is not None:
+        (tmp_path / "items.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=f"task piqa: .*{sentence}"):
+        tasks.items("piqa", 2, paths=(str(tmp_path / "items.jsonl"),))
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "sentence"),
+    [
+        ("hellaswag", {"activity_label": None}, "its activity_label is no text: None"),
+        ("hellaswag", {"ctx_a": None}, "its ctx_a is no text: None"),
+        ("arc_easy", {"question": None}, "its question is no text: None"),
+        ("arc_easy", {"answerKey": "E"}, "answerKey is 'E', and 'A', 'B' are allowed"),
+        ("rte", {"premise": None}, "its premise is no text: None"),
+        ("boolq", {"passage": " "}, "its passage is no text: ' '"),
+        ("race", {"article": ["a"]}, "its article is no text: ..a.."),
+        ("squad", {"context": None}, "its context is no text: None"),
+        ("gsm8k", {"question": 3}, "its question is no text: 3"),
+        ("translation", {"target": None}, "its target is no text: None"),
+        ("web_questions", {"qText": ""}, "its qText is no text: ''"),
+        ("winogrande", {"answer": "-1"}, "answer is '-1', and 1, '1', 2, '2' are allowed"),
+        ("winogrande", {"sentence": "a _ b _ c"}, "its sentence has 2 _, where one stands for the options"),
+        ("winograd", {"label": -1}, "label is -1, and 0, '0', 1, '1' are allowed"),
+        ("winograd", {"pronoun_loc": -4}, "at its pronoun_loc stands 'one', and its pronoun is 'its'"),
+    ],
+)
+def test_a_field_that_a_prompt_would_spell_out_is_refused(task, change, sentence, tmp_path):
+    record = next(one[1] for one in FORMATS if one[0] == task)
+    path = write(tmp_path, {**record, **change})
+    with pytest.raises(ValueError, match=rf"items.jsonl, line 1 is no such item .{sentence}"):
+        tasks.items(task, 1, paths=(path,))
+
+
+def test_a_value_that_is_none_of_the_allowed_is_one_sentence(tmp_path):
+    path = write(tmp_path, {"premise": "a", "hypothesis": "b", "label": -1})
+    with pytest.raises(
+        ValueError, match=r"line 1 is no such item \(label is -1, and 0, 1, 'entailment', .* are allowed"
+    ):
+        tasks.items("rte", 1, paths=(path,))
+
+
+@pytest.mark.parametrize(
+    ("task", "choices", "sentence"),
+    [
+        ("copy", [], "a question has the choices .*: two or more, ' a' among them"),
+        ("copy", [" b", " c"], "a question has the choices .*: two or more, ' a' among them"),
+        ("addition_2", [" a", " b"], "a question has the choices .*, and the task is no multiple choice"),
+    ],
+)
+def test_choices_that_a_task_cannot_ask_are_refused(task, choices, sentence, tmp_path):
+    path = write(tmp_path, {"context": "a =", "completion": " a", "choices": choices})
+    with pytest.raises(ValueError, match=f"task {task}: {sentence}"):
+        tasks.items(task, 1, paths=(path,))
