@@ -173,5 +173,5 @@ def _widen(figure: go.Figure, place: str, *, of_loss: bool) -> None:
     traces = [trace for trace in figure.data if (trace.yaxis or "y") == f"y{place}" and trace.x is not None]
     x = np.log10(np.concatenate([np.asarray(trace.x, float) for trace in traces]))
     figure.layout[f"xaxis{place}"].range = [np.nanmin(x) - ROOM, np.nanmax(x) + ROOM]
-    ticks = log_ticks(LOSS, traces) if of_loss else {"dtick": None}
+    ticks = log_ticks(LOSS, traces) if of_loss else {"dtick": None, "tickmode": None}
     figure.layout[f"yaxis{place}"].update(range=None, **ticks)
