@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     given.check()
     with listening(at, int(port)) as listener:
         path = places.local(given.runs) if given.runs else default_root()
-        is_table = path.suffix and not path.is_dir()
+        is_table = places.is_table(path)
         if not is_table:
             _require_sweep(path, given.sweep)
         shown = f"[{at.host}]" if ":" in at.host else at.host
