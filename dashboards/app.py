@@ -130,13 +130,15 @@ def build(live: Live, at: Door) -> Any:
         StoreError: without dash.
     """
     try:
-        import dash  # noqa: F401
+        import dash
     except ImportError as error:
         raise StoreError("dashboards.app needs dash: pip install 'isoflop[app]', or use dashboards.report") from error
     from dashboards import exports
     from dashboards.pages import shell
 
     app = shell.app(live)
+    # a path below dash's own files that is none of them: dash raises
+    app.server.register_error_handler(dash.exceptions.DependencyException, lambda _: ("no such file\n", 404))
     exports.serve(app.server, live.shelf)
     guard(app.server, at, app.csp_hashes())
     return app

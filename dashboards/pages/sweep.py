@@ -161,7 +161,8 @@ def drawn(watched: Watched) -> list[Any]:
             for other in others[:OTHERS]
         ]
         rows += [[f"and {len(others) - OTHERS:,} more", "", ""]] if len(others) > OTHERS else []
-        parts += [html.H2("Waiting, held or failed"), table(("run", "starts in", "why"), rows, right=("starts in",))]
+        states = ", ".join(dict.fromkeys(other.state for other in others)).capitalize()
+        parts += [html.H2(states), table(("run", "starts in", "why"), rows, right=("starts in",))]
     if sweep.finished:
         rows = [
             [
