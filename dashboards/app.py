@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     given.check()
     with listening(at, int(port)) as listener:
         path = places.local(given.runs) if given.runs else default_root()
-        is_table = path.suffix and not path.is_dir()
+        is_table = places.is_table(path)
         if not is_table:
             _require_sweep(path, given.sweep)
         shown = f"[{at.host}]" if ":" in at.host else at.host
@@ -130,13 +130,15 @@ def build(live: Live, at: Door) -> Any:
         StoreError: without dash.
     """
     try:
-        import dash  # noqa: F401
+        import dash
     except ImportError as error:
         raise StoreError("dashboards.app needs dash: pip install 'isoflop[app]', or use dashboards.report") from error
     from dashboards import exports
     from dashboards.pages import shell
 
     app = shell.app(live)
+    # a path below dash's own files that is none of them: dash raises
+    app.server.register_error_handler(dash.exceptions.DependencyException, lambda _: ("no such file\n", 404))
     exports.serve(app.server, live.shelf)
     guard(app.server, at, app.csp_hashes())
     return app

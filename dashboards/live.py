@@ -64,6 +64,11 @@ class Live:
         self._curves: data.Read = {}
         self.view = View()
 
+    @property
+    def of_table(self) -> bool:
+        """Whether it follows a table, whose runs have no page of their own."""
+        return places.is_table(self.root)
+
     def follow(self) -> None:
         """Look at the store for ever, in a thread that ends with the process."""
         threading.Thread(target=self._follow, name="live", daemon=True).start()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.settings import CompareSettings, StudySettings
-from gpt3core.store import sweepdir
+from gpt3core.store import places, sweepdir
 
 if TYPE_CHECKING:
     from analysis.estimation.compare import Comparison
@@ -34,7 +34,7 @@ def known(given: StudySettings, path: Path) -> dict[str, list[str]]:
     Args:
         path: of the store or the table that is followed.
     """
-    if path.is_dir():
+    if not places.is_table(path):
         names = sweepdir.names(path)
         return {SWEEP: names} if len(names) > 1 else {}
     from analysis.runs import foreign, reading
@@ -71,7 +71,7 @@ def chosen(state: Mapping[str, str], ladders: Mapping[str, list[str]], shown: st
 
 def settings(given: StudySettings, path: Path, pair: Pair) -> CompareSettings:
     """What ``analysis.compare`` takes for the same comparison, under the settings that the app was started with."""
-    of_table = not path.is_dir()
+    of_table = places.is_table(path)
     return CompareSettings(
         runs=[str(path)],
         sweep=[] if of_table else [pair.a, pair.b],

@@ -15,6 +15,7 @@ from analysis.runs.tidy import Runs
 from analysis.settings import CompareSettings, RunSettings
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
+from gpt3core.store.places import is_table
 
 WAYS = "runs=[A.csv,B.csv], runs=ROOT sweep=[A,B], runs=[ROOT_A,ROOT_B], or runs=TABLE by=COLUMN arms=[A,B]"
 
@@ -45,8 +46,7 @@ class _Source:
 
     @property
     def is_table(self) -> bool:
-        path = Path(self.path).expanduser()
-        return self.table is not None or bool(path.suffix and not path.is_dir())
+        return self.table is not None or is_table(Path(self.path).expanduser())
 
     @property
     def raw(self) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from analysis.runs.scores import Asked
 from analysis.runs.tidy import Runs
 from analysis.settings import RunSettings
 from gpt3core.errors import UsageError
+from gpt3core.store.places import is_table
 
 PRUNED = "stopped by the sweep before its end, for no loss of it could change the law (prune.by_value); it has none"
 
@@ -98,8 +99,7 @@ def _place(settings: RunSettings) -> Path:
 
 
 def _is_store(settings: RunSettings, table: pd.DataFrame | None) -> bool:
-    path = _place(settings)
-    return table is None and (not path.suffix or path.is_dir())
+    return table is None and not is_table(_place(settings))
 
 
 def _foreign(raw: pd.DataFrame, path: Path, settings: RunSettings, asked: Asked) -> Runs:

@@ -66,7 +66,9 @@ def _about(rows: pd.DataFrame, inside: Array) -> str:
         for of, what in ((judged & ~best, "circles: runs"), (judged & best, "diamonds: minima of budgets"))
         if of.any()
     ]
-    alone = f" {(~judged).sum():,} have none, for no other cut could calibrate it." if not judged.all() else ""
+    without = int((~judged).sum())
+    alone = f" {without:,} {'has' if without == 1 else 'have'} none, for no other cut could calibrate it."
+    alone = alone if without else ""
     return (
         f"{said}{alone} Intervals of a new run, calibrated without the cut that they judge, hold {'; '.join(shares)}. "
         "How much each law counts was learned from all cuts. Crossed: "

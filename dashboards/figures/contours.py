@@ -14,7 +14,7 @@ from analysis.output.answer import value_of
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
-from dashboards.figures.drawing import Panel, arrange, band, label, nothing, panelled, percent_off, residuals, strip
+from dashboards.figures.drawing import Panel, arrange, band, in_corner, nothing, panelled, percent_off, residuals, strip
 from dashboards.figures.look import PALETTE
 from dashboards.figures.optimum import BY_LAW, by_law
 from dashboards.figures.style import Page, behind, hover, scale
@@ -129,11 +129,10 @@ def _add_frontier(figure: go.Figure, joint: FittedLaw, best: pd.DataFrame) -> No
         row=1,
         col=1,
     )
-    at = int(0.85 * len(compute))
     sure = joint.fit.status is FitStatus.OK and len(joint.a_draws)
     said = f" ({span(uncertainty.interval(joint.a_draws), 2)})" if sure else ""
     text = f"N* ~ C<sup>{joint.a_and_b[0]:.2f}</sup>{said}"
-    label(figure, compute[at], n_star[at], text, row=1, corner="bottom right", color=COLOR)
+    in_corner(figure, text, row=1, corner="top left", color=COLOR)
 
 
 def _add_runs(figure: go.Figure, table: pd.DataFrame, off: Array) -> None:

@@ -10,8 +10,8 @@ from analysis.estimation.influence import Influence
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
 from dashboards.figures.look import GREY, PALETTE, faint
-from dashboards.figures.style import Page, plain
-from gpt3core.words import change, flops, number_of
+from dashboards.figures.style import Page, plain, printed
+from gpt3core.words import change, count, flops, number_of
 
 SLUG, TITLE = "influence", "Influence on the prediction"
 MOST = 24  # that are drawn
@@ -37,7 +37,7 @@ def influence(study: Study) -> Page:
             Panel(x="change of N*, %", y="", height=height, log_x=False),
         ],
     )
-    names = [_name(i) for i in shown]
+    names = list(map(_label, shown))
     ticks = {"tickmode": "array", "tickvals": list(range(len(shown))), "ticktext": names, "tickfont": {"size": 11}}
     figure.update_yaxes(range=[len(shown) - 0.5, -0.5], zeroline=False, **ticks)
     figure.update_xaxes(zeroline=True, zerolinecolor=GREY)
@@ -71,9 +71,17 @@ def _interval(study: Study) -> tuple[float, float] | None:
 
 
 def _name(left_out: Influence) -> str:
-    """Of what was left out; runs are named from outside."""
-    name = plain(left_out.left_out)
-    return name if left_out.kind == "run" else name.replace("e+0", "e").replace("e+", "e")
+    """Of what was left out, as words."""
+    if left_out.kind == "run":
+        return left_out.left_out
+    kind, number = left_out.left_out.split()
+    return f"{kind} {count(float(number)) if kind == 'size' else flops(float(number))}"
+
+
+def _label(left_out: Influence) -> str:
+    """The same on a figure; runs are named from outside."""
+    name = _name(left_out)
+    return plain(name) if left_out.kind == "run" else printed(name)
 
 
 def _add(
@@ -92,7 +100,7 @@ def _add(
         name=f"without a {kind}",
         showlegend=row == 1 and bool(chosen),
         text=[
-            f"<b>without {_name(i)}</b> ({number_of(i.runs, 'run')})<br>loss {i.loss:.4f} "
+            f"<b>without {_label(i)}</b> ({number_of(i.runs, 'run')})<br>loss {i.loss:.4f} "
             f"({change(i.loss_change, 2)})<br>N* {change(i.n_star_change)}"
             for i in chosen.values()
         ],

@@ -44,11 +44,13 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     _add_minima(figure, study)
     figure.update_yaxes(
         title=f"N*, parameters, {LABELS[study.convention.n]}",
-        tickmode="auto",
+        tickmode="linear",
         tickformat="",
         exponentformat="power",
+        dtick="D2",  # all digits of a decade would lie on one another
         row=2,
     )
+    figure.update_xaxes(matches="x")
     figure.update_layout(height=HEIGHT)
     about = (
         f"Above, thin: training losses as trained, from {FROM:.0%} of a run on, small sizes dark. Black: the "

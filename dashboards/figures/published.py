@@ -22,6 +22,7 @@ from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
 from gpt3core.words import count, powers
 
+SLUG = "published"  # of the page of its own
 PUBLISHED = ("gpt3", "kaplan", "chinchilla")
 RUNS, RUNS_OF = "hoffmann2022_runs_234.csv", "Chinchilla"
 OF_SIZES = "GPT-3's sizes, by its law"
@@ -52,6 +53,8 @@ def over(page: Page, study: Study, names: Sequence[str] = PUBLISHED) -> Page:
         UsageError: for a name that is not known.
     """
     known, figure = rows(names), go.Figure(page.figure)
+    if page.slug == SLUG:
+        return page
     if not any(page.panels):
         return replace(page, about=_said(page, NOTHING))
     for place, panel in enumerate(page.panels, start=1):
@@ -68,7 +71,7 @@ def _said(page: Page, more: str) -> str:
 
 def beside_published(study: Study) -> Page:
     """Loss against compute, a page of its own."""
-    return replace(over(frontier(study), study), slug="published", title="Beside published results")
+    return replace(over(frontier(study), study), slug=SLUG, title="Beside published results")
 
 
 def rows(names: Sequence[str] = PUBLISHED) -> pd.DataFrame:
@@ -119,7 +122,7 @@ def _words(names: Sequence[str], study: Study) -> str:
 def _lay(figure: go.Figure, known: pd.DataFrame, panel: tuple[str, str], place: str) -> None:
     """What is known of both quantities of a panel, whose axes are logarithmic and have that number."""
     x, y = panel
-    there = known[known[x].notna() & known[y].notna()]
+    there = known.dropna(subset=[x, y])
     sources = list(dict.fromkeys(there.source))
     named = BESIDE_LAWS if "GPT-3" in sources else NAMED
     for source in sources:
@@ -173,5 +176,5 @@ def _widen(figure: go.Figure, place: str, *, of_loss: bool) -> None:
     traces = [trace for trace in figure.data if (trace.yaxis or "y") == f"y{place}" and trace.x is not None]
     x = np.log10(np.concatenate([np.asarray(trace.x, float) for trace in traces]))
     figure.layout[f"xaxis{place}"].range = [np.nanmin(x) - ROOM, np.nanmax(x) + ROOM]
-    ticks = log_ticks(LOSS, traces) if of_loss else {"dtick": None}
+    ticks = log_ticks(LOSS, traces) if of_loss else {"dtick": None, "tickmode": None}
     figure.layout[f"yaxis{place}"].update(range=None, **ticks)

@@ -43,6 +43,11 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds)
 
 
+def dated(figure: go.Figure) -> None:
+    """Make x an axis of times, with so few labels that a phone has room for them."""
+    figure.update_xaxes(type="date", nticks=5, tickangle=0)
+
+
 def stamp(seconds: float) -> str:
     """The same as rows have it, with its offset from UTC."""
     return moment(seconds).astimezone().isoformat(timespec="milliseconds")
@@ -79,7 +84,7 @@ def timeline(history: History, sizes: Mapping[str, float] | None = None) -> Page
     add_scale(figure, [n for label, n in (sizes or {}).items() if label in colors], pixels=SCALE)
     _add_expected(figure, [pair for some in bars.values() for pair in some], coming, colors)
     axes(figure, "", "", log_x=False)
-    figure.update_xaxes(type="date")
+    dated(figure)
     _name_rows(figure, ticks, lanes)
     height = min(TALLEST, max(LOWEST, 190 + LANE * lanes))
     figure.update_layout(height=height, barmode="overlay", bargap=0, margin={"t": 60})

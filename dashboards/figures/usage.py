@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dashboards.downsample import downsample
 from dashboards.figures.look import GREY, PALETTE, faint
 from dashboards.figures.style import Page, axes
-from dashboards.figures.timeline import clock, moment, stamp
+from dashboards.figures.timeline import clock, dated, moment, stamp
 from gpt3core.words import cost, duration, number_of
 from sweeps.watching import history as past
 from sweeps.watching import said
@@ -54,7 +54,7 @@ def utilisation(history: History) -> Page:
             hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:g} there<extra></extra>",
         )
     axes(figure, "", f"{unit} in use", log_x=False)
-    figure.update_xaxes(type="date")
+    dated(figure)
     figure.update_yaxes(range=[0, 1.08 * max([n for _, n in held] + [has.devices for has in history.cluster] + [1.0])])
     figure.update_layout(height=LOW)
     share = past.share_in_use(history)
@@ -106,7 +106,7 @@ def spending(history: History) -> Page:
             y=limit, line={"color": "#D55E00", "dash": "dot"}, annotation_text=f"limit {limit:g} {unit}-hours"
         )
     axes(figure, "", f"{unit}-hours", log_x=False)
-    figure.update_xaxes(type="date")
+    dated(figure)
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(height=LOW)
     about = f"Taken until now: {cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
@@ -188,7 +188,7 @@ def speed(history: History, of_runs: Mapping[str, Speed]) -> Page:
         hovertemplate="%{x|%m-%d %H:%M:%S}<br>%{y:.3g} " + ("%" if rated else "GFLOP/s") + "<br>%{text}<extra></extra>",
     )
     axes(figure, "", unit, log_x=False)
-    figure.update_xaxes(type="date")
+    dated(figure)
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(height=LOW)
     told = f"{sum(stay.run_id in of_runs for stay in history.stays):,} of {number_of(len(history.stays), 'start')}"

@@ -66,7 +66,7 @@ def _sentences(live: Live, view: View) -> tuple[list[Any], list[Any]]:
 def _none_yet(live: Live, view: View) -> list[Any]:
     """Why there is no answer, and where to look until there is one."""
     why = html.P(view.waiting[:1].upper() + view.waiting[1:])
-    if not live.root.is_dir():
+    if live.of_table:
         return [why]
     places = [part for page in (sweep, runs) for part in (" ", dcc.Link(page.TITLE, href=page.PATH))]
     return [why, html.P(["How it goes:", *places])]

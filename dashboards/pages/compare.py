@@ -36,7 +36,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Which two, what was found in sentences and figures, and the command for the same."""
     try:
         ladders = pairs.known(live.given, live.root)
-    except (UsageError, StoreError) as error:
+    except (UsageError, StoreError, OSError) as error:
         return html.Article(html.P(str(error), className="warning"))
     pair = pairs.chosen(state, ladders, live.view.name)
     if pair is None:
@@ -68,7 +68,7 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
     """What an address asks for that there is not; where nothing can be compared the page says why."""
     try:
         ladders = pairs.known(live.given, live.root)
-    except (UsageError, StoreError):
+    except (UsageError, StoreError, OSError):
         return {}
     wrong = inputs.refused(state, {"by": ladders})
     arms = ladders.get(state["by"]) or next(iter(ladders.values()), [])
@@ -93,7 +93,10 @@ def _register_choice(app: Any, live: Live) -> None:
         prevent_initial_call=True,
     )
     def arms(by: str, a: str, b: str) -> tuple[Any, ...]:
-        ladders = pairs.known(live.given, live.root)
+        try:
+            ladders = pairs.known(live.given, live.root)
+        except (UsageError, StoreError, OSError) as error:  # it is away: what is shown stays
+            raise dash.exceptions.PreventUpdate from error
         pair = pairs.chosen({"by": by, "A": a, "B": b}, ladders, live.view.name)
         if pair is None:
             raise dash.exceptions.PreventUpdate

@@ -52,7 +52,7 @@ OF_GROUPS = ("value", "runs", "done", "lowest", "median", "gpu_hours", "cost")
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
     """The table below what chooses its rows, and below it what was chosen of them."""
-    if not live.root.is_dir():
+    if live.of_table:
         return html.P("These runs come from a table, which has neither curves nor logs: its points are in the figures.")
     groups = [{"label": f"by {COLUMNS[name].title}", "value": name} for name in GROUPS]
     columns = [{"label": column.title, "value": name} for name, column in COLUMNS.items()]
@@ -87,7 +87,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
 
 def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
     """What an address says of the table that it cannot show; of its filter and its runs the page says so itself."""
-    if not live.root.is_dir():
+    if live.of_table:
         return {}
     wrong = inputs.refused(state, {"group": COLUMNS})
     unknown = [word for word in state["sort"].split(",") if word and word.removeprefix("-") not in COLUMNS]

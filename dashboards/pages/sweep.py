@@ -37,7 +37,7 @@ BAD = (standing.DEAD, "failed", standing.SILENT)
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Which sweep, and how it stands."""
-    if not live.root.is_dir():
+    if live.of_table:
         return html.P("These runs come from a table: there is no sweep to watch.")
     name = state["sweep"] or next(iter(_names(live)), "")  # else the address would change by itself
     return html.Article(
@@ -61,7 +61,7 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
 
 def _names(live: Live) -> list[str]:
     try:
-        return sweepdir.names(live.root) if live.root.is_dir() else []
+        return [] if live.of_table else sweepdir.names(live.root)
     except (StoreError, OSError):
         return []
 
@@ -161,7 +161,8 @@ def drawn(watched: Watched) -> list[Any]:
             for other in others[:OTHERS]
         ]
         rows += [[f"and {len(others) - OTHERS:,} more", "", ""]] if len(others) > OTHERS else []
-        parts += [html.H2("Waiting, held or failed"), table(("run", "starts in", "why"), rows, right=("starts in",))]
+        states = ", ".join(dict.fromkeys(other.state for other in others)).capitalize()
+        parts += [html.H2(states), table(("run", "starts in", "why"), rows, right=("starts in",))]
     if sweep.finished:
         rows = [
             [

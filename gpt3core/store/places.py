@@ -53,6 +53,11 @@ def local(where: str | Path) -> Path:
     return root
 
 
+def is_table(path: Path) -> bool:
+    """Whether ``runs=`` names a table and no store, even while neither is there."""
+    return bool(path.suffix) and not path.is_dir()
+
+
 def of(root: Path) -> Remote | None:
     """The truth of which a folder is a working copy, or None where it is the store itself."""
     return _REMOTES.get(root) if _REMOTES else None

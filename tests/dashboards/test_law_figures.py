@@ -291,6 +291,9 @@ def test_published_results_are_laid_over_every_panel_of_which_they_have_both_qua
     seen = 0
     for page in catalogue.pages(studied, losses(studied, 20)):
         over, axes = published.over(page, studied), page.figure.layout
+        if page.slug == published.SLUG:
+            assert over is page, "once"
+            continue
         assert (published.NOTHING in over.about) == (not any(page.panels)), page.slug
         for row, panel_of in enumerate(page.panels, start=1):
             axis = str(row) if row > 1 else ""

@@ -8,6 +8,7 @@ import pytest
 from analysis.settings import StudySettings
 from dashboards import live
 from dashboards.live import Live, View
+from dashboards.pages import shell
 from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 
@@ -72,3 +73,12 @@ def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch)
     assert all(second[name] is first[name] for name in first if name != changed.path.name)
     fewer = replace(runs, table=runs.table.head(2))
     assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
+
+
+def test_a_store_that_is_away_is_not_taken_for_a_table(root):
+    following = Live(StudySettings(runs=str(root)))
+    shutil.rmtree(root)
+    for page in shell.PAGES:
+        shown = str(page.layout(following, shell.taken(page, following, "")[0]))
+        assert "come from a table" not in shown, page.PATH
+        assert "or a file of" not in shown, page.PATH

@@ -305,7 +305,15 @@ def test_a_sweep_is_drawn_with_its_reasons_as_text(midway):  # noqa: F811
     root, _ = midway
     write_status(root, failed={"d8-aaaaaaaaaaaa": "<b>out</b> of memory"}, damage=["a disk is full"])
     shown = str(sweep.drawn(watch.Watch(root).look("laptop")))
-    for words in ("2 of 11 done", "<b>out</b> of memory", "a disk is full", "taken: ", "Running (2)", "ends in"):
+    for words in (
+        "2 of 11 done",
+        "<b>out</b> of memory",
+        "a disk is full",
+        "taken: ",
+        "Running (2)",
+        "ends in",
+        "Failed, waiting",
+    ):
         assert words in shown
     assert "/runs?run=d8-aaaaaaaaaaaa" in shown, "a run that failed is opened by a click"
     assert any(other.when for other in said.others(standing.look(root, "laptop")) if other.state == "waiting")

@@ -130,3 +130,8 @@ def test_no_path_of_an_address_is_opened(opened, path):
     answer = opened.get(path)
     assert b"root:" not in answer.data
     assert b"import" not in answer.data
+
+
+def test_a_file_of_dash_that_there_is_not_is_not_found(opened):
+    answer = opened.get("/_dash-component-suites/dash/..%2f..%2fetc/passwd")
+    assert (answer.status_code, answer.data) == (404, b"no such file\n")
