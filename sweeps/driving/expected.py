@@ -8,6 +8,7 @@ rather than late.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -58,7 +59,7 @@ def expect(
         queue: run and seconds of each waiting run, in the order in which they should start.
         ends: when each running one should end.
         room: runs that the cluster holds at once, the running ones among them.
-        known: starts that the scheduler expects, which count.
+        known: starts that the scheduler expects, which count; infinite where nothing tells them, nor the end then.
     """
     free = [max(now, end) for end in ends] + [now] * (room - len(ends))
     if not free:
@@ -68,9 +69,12 @@ def expect(
     ended: dict[str, float] = {}
     last = max([now, *ends])
     for run_id, seconds in queue:
+        if (said := (known or {}).get(run_id)) == math.inf:
+            last = math.inf
+            continue
         begin = heapq.heappop(free)
-        starts[run_id] = said if (said := (known or {}).get(run_id)) is not None else begin
+        starts[run_id] = begin if said is None else said
         ended[run_id] = starts[run_id] + seconds
         heapq.heappush(free, begin + seconds)
         last = max(last, begin + seconds)
-    return Expected(starts=starts, ends=ended, end=last)
+    return Expected(starts=starts, ends=ended, end=last if last < math.inf else None)

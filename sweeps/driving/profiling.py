@@ -226,7 +226,9 @@ def verdicts(profiles: Profiles, found: Mapping[float, Profile]) -> list[str]:
     law, told = line(profiles, found), []
     for budget, profile in found.items():
         at = law.at(math.log(budget))[0]
-        told.append(f"profile {budget:.3g} FLOPs: {_verdict(profile)}{_left(profiles, profile, at)}")
+        tried = len(profile.placed)
+        full = "" if profile.bracketed or tried < profiles.recipe.most_points else f"; most_points={tried} were tried"
+        told.append(f"profile {budget:.3g} FLOPs: {_verdict(profile)}{full}{_left(profiles, profile, at)}")
     return told
 
 
@@ -240,6 +242,8 @@ def _verdict(profile: Profile) -> str:
         at = profile.vertex()
         here = f"N* about {math.exp(at):.3g}, " if at is not None else ""
         return f"{here}between {len(sizes)} sizes ({sizes[0]} to {sizes[-1]}): the lowest is {lowest}"
+    if len(sizes) == 1:
+        return f"no minimum: {lowest} alone ended with a loss"
     return f"no minimum within the {len(sizes)} sizes ({sizes[0]} to {sizes[-1]}): the lowest is {lowest}"
 
 

@@ -79,7 +79,7 @@ class Start:
 
 
 class Hold(NamedTuple):
-    """This run waits; ``eta`` is the time at which it is expected to start, if that can be told."""
+    """This run waits; ``eta`` is when it should start, if that can be told; infinite where others must free room."""
 
     run_id: str
     reason: str

@@ -66,9 +66,9 @@ def decide(
     asked.sort(key=lambda job: ahead(job, rules))
     one_pass.reserve_too(next((job for i, job in zip(ids, rest, strict=True) if i in wide), None), asked)
     found = {job.run_id: decision(job) for job in asked}
-    full = {i: reason for i, kind in kinds.items() if i not in room and (reason := one_pass.fit(kind).full)}
+    full = {i: (fit.full, fit.eta) for i, kind in kinds.items() if i not in room and (fit := one_pass.fit(kind)).full}
     decisions += [
-        Hold(job.run_id, full[i]) if i in full else found.get(job.run_id) or decision(job)
+        Hold(job.run_id, *full[i]) if i in full else found.get(job.run_id) or decision(job)
         for i, job in zip(ids, rest, strict=True)
     ]
     return [*decisions, *one_pass.preempted]
@@ -178,6 +178,11 @@ class _Fit:
     wide: bool = False  # it needs more than half of the cluster
     others: bool = False  # it has no room before somebody else frees what they hold
 
+    @property
+    def eta(self) -> float | None:
+        """When those that wait behind another of their kind start."""
+        return math.inf if self.others else None
+
 
 class _Pass:
     """One look at the queue. Within it room only shrinks: what did not fit once does not fit again."""
@@ -196,7 +201,7 @@ class _Pass:
         kind = job.kind
         fit = self.fits.get(id(kind)) or self.fit(kind)
         if fit.full:
-            return Hold(run_id=job.run_id, reason=fit.full)
+            return Hold(run_id=job.run_id, reason=fit.full, eta=fit.eta)
         if fit.verdict is not None:
             return type(fit.verdict)(run_id=job.run_id, reason=fit.verdict.reason)
         bound = self._bound(job) if self.reserved else 0
@@ -293,7 +298,7 @@ class _Pass:
         """The first that does not fit gets a reservation, the others wait behind it."""
         if self.reserved:
             fit.full = self._behind(job.kind)
-            return Hold(run_id=job.run_id, reason=fit.full)
+            return Hold(run_id=job.run_id, reason=fit.full, eta=fit.eta)
         time, spare = self._earliest(job, fit, set())
         stopped = self._stopped_for(job, fit.share) if time > self.now + WORTH_SECONDS else set()
         if stopped:
@@ -304,7 +309,7 @@ class _Pass:
         fit.full = self._behind(job.kind)
         waits = f"{len(stopped)} of lower priority make room, " if stopped else ""
         reason = f"first in the queue, {waits}needs {job.kind}{at}"
-        return Hold(run_id=job.run_id, reason=reason, eta=None if fit.others or time == math.inf else time)
+        return Hold(run_id=job.run_id, reason=reason, eta=fit.eta or time)
 
     def _reserve(self, job: Job, time: float, spare: Capacity, both: Capacity, why: str) -> None:
         where = place(job, self.rules)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,18 +185,17 @@ def _events(sweep: SweepDir, remarks: list[str]) -> list[dict[str, Any]]:
 
 
 def _finished(events: list[dict[str, Any]]) -> tuple[Finished, ...]:
-    last: deque[Finished] = deque(maxlen=FINISHED)
+    last: dict[str, Finished] = {}  # a run that was asked more since has ended twice
     for event in events:
-        if event.get("event") == "finished" and isinstance(event.get("run_id"), str):
-            last.append(
-                Finished(
-                    run_id=event["run_id"],
-                    time=_number(event.get("time")) or 0.0,
-                    loss=_number(event.get("loss")),
-                    status=_text(event.get("status")),
-                )
+        if event.get("event") == "finished" and isinstance(run_id := event.get("run_id"), str):
+            last.pop(run_id, None)
+            last[run_id] = Finished(
+                run_id=run_id,
+                time=_number(event.get("time")) or 0.0,
+                loss=_number(event.get("loss")),
+                status=_text(event.get("status")),
             )
-    return tuple(reversed(last))
+    return tuple(reversed(last.values()))[:FINISHED]
 
 
 def _running(root: Path, said: Mapping[str, Any]) -> tuple[Live, ...]:

@@ -67,7 +67,8 @@ class _Plain:
         self.full: set[object] = set()
 
     def decision(self, job: Job) -> Decision:
-        share = self.share(job, self.without(self.lasting)) or self.share(job, self.totals)
+        lasting = self.share(job, self.without(self.lasting))
+        share = lasting or self.share(job, self.totals)
         if share is None:
             return Refuse(run_id=job.run_id, reason=f"needs {job.kind}")
         free = self.without(self.running)
@@ -85,7 +86,8 @@ class _Plain:
             self.reserved = [one.taken(started) if started.ends > one.time + EPSILON else one for one in self.reserved]
             return Start(run_id=job.run_id, allocation=allocation)
         if self.reserved:
-            return Hold(run_id=job.run_id, reason=f"behind {self.reserved[0].job.run_id}")
+            eta = None if lasting else math.inf
+            return Hold(run_id=job.run_id, reason=f"behind {self.reserved[0].job.run_id}", eta=eta)
         first = self.reserve(job, share)
         if first.time > self.now + WORTH_SECONDS and self.rules.preempt:
             stopped = self.cheapest(job, share)
@@ -93,7 +95,7 @@ class _Plain:
             self.running = [replace(r, stopping=True) if r.run_id in stopped else r for r in self.running]
             first = self.reserve(job, share) if stopped else first
         self.reserved = [first]
-        return Hold(run_id=job.run_id, reason="first in the queue", eta=first.time if first.time < math.inf else None)
+        return Hold(run_id=job.run_id, reason="first in the queue", eta=first.time)
 
     def wide(self, job: Job) -> bool:
         """Whether it could start on these nodes, and takes more than half of them."""

@@ -90,6 +90,8 @@ def test_the_end_of_a_queue_by_hand():
     known = expected.expect(0.0, [("a", 10.0)], [3.0], 1, {"a": 7.0})
     assert known.starts == {"a": 7.0}, "the scheduler knows better"
     assert expected.expect(0.0, [("a", 1.0)], [], 0).end is None
+    theirs = expected.expect(0.0, [("a", 10.0), ("b", 5.0)], [3.0], 1, {"a": math.inf})
+    assert (theirs.starts, theirs.ends, theirs.end) == ({"b": 3.0}, {"b": 8.0}, None), "a waits for somebody else"
 
 
 def test_places_are_counted_by_the_scarcer_resource():

@@ -98,6 +98,8 @@ def test_sizes_that_fail_are_passed_over_and_said():
     hopeless = simulate(World(fails=lambda run: True), profiles(budgets=[1e11]), 4)
     assert hopeless.told[-1].startswith("profile 1e+11 FLOPs: no size ended with a loss")
     assert len(hopeless.states) == 5
+    few = simulate(World(fails=lambda run: run.model.d_model != 24), profiles(budgets=[1e11], most_points=5), 4)
+    assert few.told[-1].startswith("profile 1e+11 FLOPs: no minimum: d24 alone ended with a loss; most_points=5 were")
 
 
 def test_what_is_not_feasible_is_left_out_with_the_reason():

@@ -58,3 +58,13 @@ def test_a_driver_that_ends_in_an_error_says_so_and_is_not_called_dead(smoke, mo
     said = SweepDir(root, chosen.name).status()
     assert (said["state"], said["damage"]) == ("failed", ["no text"])
     assert standing.driver_of({**said, "pid": 2**22 + 1}, time.time()) == "failed"
+
+
+def test_a_run_that_was_asked_more_is_listed_once_among_the_last_that_ended(smoke):
+    """fewshot.py writes of its jobs' ends into the same log."""
+    chosen, _, root = smoke
+    drive(smoke, FakeCluster(root))
+    SweepDir(root, chosen.name).event("finished", run_id=ids(smoke)[0], loss=4.0, status="done")
+    listed = [run.run_id for run in standing.look(root, chosen.name).finished]
+    assert listed[0] == ids(smoke)[0]
+    assert sorted(listed) == sorted(ids(smoke))
