@@ -120,7 +120,8 @@ def parallelize(
         from gpt3core.parallel import recompute
 
         recompute.wrap(model, cuts, layout.recompute, dropout)
-    _compile(model, cuts, device, compiled)
+    parted = layout.shard > 1 or layout.recompute != "none" or labelled is not None
+    _compile(model, cuts, device, compiled, parted=parted)
     if layout.shard > 1:
         from gpt3core.parallel import fsdp
 
@@ -130,13 +131,13 @@ def parallelize(
     return _held(spec, mesh, model, stages, autocast, options, dropout)
 
 
-def _compile(model: nn.Module, cuts: Cuts, device: str, what: str) -> None:
+def _compile(model: nn.Module, cuts: Cuts, device: str, what: str, *, parted: bool) -> None:
     """Have a model's blocks compiled, if they are to be; a GPU compiles attention in any case."""
     if what in COMPILED or device == "cuda":
         from gpt3core.parallel import compiled as compiling
 
         if what in COMPILED:
-            compiling.compile_blocks(model, cuts, loss=what == "all")
+            compiling.compile_blocks(model, cuts, device, loss=what == "all", parted=parted)
         else:
             compiling.begin()
 
