@@ -17,11 +17,11 @@ from torch import nn
 from gpt3core.data.cache import cache_folder
 from gpt3core.model.architecture import Cuts
 
-FEW = 4  # blocks
+FEW = 4  # blocks: of more the one piece would take longer to compile than a block of each kind and the loss
 
 
 def compile_blocks(model: nn.Module, cuts: Cuts, device: str, *, loss: bool = False, parted: bool = False) -> None:
-    """Have each block of a model compiled at its first pass that trains; other passes have it as it is.
+    """Have each block of a model, or all of it, compiled at its first pass that trains; other passes have it as it is.
 
     What is compiled is kept on disk, for all runs of a machine: the next process pays for the tracing only.
 
