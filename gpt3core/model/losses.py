@@ -191,7 +191,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = head.logits(some)
             here = None if counts is None else counts[some]
             if compiled and wanted and not smoothing:
-                losses, gradient = _compiled_rows()(logits, targets[some], here)
+                fused = _rows if torch.compiler.is_compiling() else _compiled_rows()  # part of what is compiled already
+                losses, gradient = fused(logits, targets[some], here)
             else:
                 losses, gradient = _rows_(logits, targets[some], here, kernel)
             total += losses.sum()

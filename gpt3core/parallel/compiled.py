@@ -1,4 +1,8 @@
-"""Blocks compiled one by one: equal blocks share one compilation, and other techniques stay outside of it."""
+"""Blocks compiled one by one: equal blocks share one compilation, and other techniques stay outside of it.
+
+Entering compiled code takes tens of microseconds, a hundredth of a step of the smallest models. So on a CPU a model of
+few blocks, with nothing between them, is compiled in one piece, its head and loss too.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,31 @@ from torch import nn
 from gpt3core.data.cache import cache_folder
 from gpt3core.model.architecture import Cuts
 
+FEW = 4  # blocks: of more the one piece would take longer to compile than a block of each kind and the loss
 
-def compile_blocks(model: nn.Module, cuts: Cuts, *, loss: bool = False) -> None:
-    """Have each block of a model compiled at its first pass that trains; other passes have it as it is.
+
+def compile_blocks(model: nn.Module, cuts: Cuts, device: str, *, loss: bool = False, parted: bool = False) -> None:
+    """Have each block of a model, or all of it, compiled at its first pass that trains; other passes have it as it is.
 
     What is compiled is kept on disk, for all runs of a machine: the next process pays for the tracing only.
 
     Args:
         loss: whether what the loss does to logits is compiled too.
+        parted: whether something is between the blocks: shards, what is computed again, or another loss.
     """
     import torch._inductor.config as inductor
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     begin()
     inductor.deterministic = True  # nothing that is timed decides about bits: a run resumes to the same ones
-    if next(model.parameters()).device.type == "cpu" or not torch.cuda.is_available():
+    if device == "cpu":
         inductor.compile_threads = 1  # a run has its cores, and no others
     # masks are cached by lru_cache, and made anew in compiled code: they are functions of their arguments
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
-    for block in getattr(model, cuts.layers).values():
-        block.forward = _where_it_trains(block.forward)
+    blocks = getattr(model, cuts.layers).values()
+    one_piece = device == "cpu" and loss and not parted and len(blocks) <= FEW
+    for part in [model] if one_piece else blocks:
+        part.forward = _where_it_trains(part.forward)
     if (head := getattr(model, cuts.head)) is not None:  # a stage of a pipeline may have none
         head.compiled = loss
 

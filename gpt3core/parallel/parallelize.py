@@ -45,7 +45,6 @@ class Held:
     autocast: Callable[[], AbstractContextManager[Any]]  # what a forward pass runs in
     loss: Loss | None  # summed over the targets that count, from cut logits
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
-    shared: bool = False  # whether other ranks take part in a pass
     dropout: Dropout | None = None  # told by ``backward`` whose sequences pass
     averaging: Averaging | None = None  # of replicas that each hold a whole model
 
@@ -59,7 +58,7 @@ class Held:
             PeerError: when a rank that takes part is gone.
         """
 
-        with explained(all_of_them=False) if self.shared else nullcontext(), self.around():
+        with explained(all_of_them=False), self.around():
             if self.pipeline is not None:
                 from_logits = self.loss or loss_sum
                 return self.pipeline.backward(examples, lambda logits, some: from_logits(logits, some) * share)
@@ -141,7 +140,8 @@ def parallelize(
         from gpt3core.parallel import recompute
 
         recompute.wrap(model, cuts, layout.recompute, dropout)
-    _compile(model, cuts, device, compiled)
+    parted = layout.shard > 1 or layout.recompute != "none" or labelled is not None
+    _compile(model, cuts, device, compiled, parted=parted)
     if layout.shard > 1:
         from gpt3core.parallel import fsdp
 
@@ -151,13 +151,13 @@ def parallelize(
     return _held(spec, mesh, model, stages, autocast, options, dropout)
 
 
-def _compile(model: nn.Module, cuts: Cuts, device: str, what: str) -> None:
+def _compile(model: nn.Module, cuts: Cuts, device: str, what: str, *, parted: bool) -> None:
     """Have a model's blocks compiled, if they are to be; a GPU compiles attention in any case."""
     if what in COMPILED or device == "cuda":
         from gpt3core.parallel import compiled as compiling
 
         if what in COMPILED:
-            compiling.compile_blocks(model, cuts, loss=what == "all")
+            compiling.compile_blocks(model, cuts, device, loss=what == "all", parted=parted)
         else:
             compiling.begin()
 
@@ -214,7 +214,6 @@ def _held(
         autocast=autocast,
         loss=loss,
         around=around,
-        shared=mesh.layout.model_parallel * mesh.layout.shard > 1,
         dropout=dropout,
         averaging=Averaging(model, mesh) if mesh.layout.whole_replicas else None,
     )

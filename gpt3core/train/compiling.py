@@ -95,7 +95,9 @@ def _timed(spec: RunSpec, numerics: Numerics, device: str, how: str = "none") ->
         found = files.read_json(remembered)
         return found["once"], found["seconds"]
     compiled = how in COMPILED
-    changed = (lambda network: compile_blocks(network, cuts, loss=how == "all")) if compiled else (lambda _: None)
+    changed = (
+        (lambda network: compile_blocks(network, cuts, device, loss=how == "all")) if compiled else (lambda _: None)
+    )
     first, *others = timing.pass_seconds(model, numerics, device, changed)
     seconds = statistics.median(others)
     files.make_folder(remembered.parent, setting=SETTING)

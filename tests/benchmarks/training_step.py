@@ -223,7 +223,7 @@ def compiled(build: Callable[[], nn.Module]) -> nn.Module:
     """A peer compiled whole, or ours by its blocks."""
     model = build()
     if isinstance(model, Ours):
-        compile_blocks(model.model, ENTRY.cuts, loss=True)
+        compile_blocks(model.model, ENTRY.cuts, "cpu", loss=True)
         return model
     return torch.compile(model)  # type: ignore[return-value]
 

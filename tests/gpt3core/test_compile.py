@@ -51,14 +51,14 @@ def traced(monkeypatch):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("how", "graphs"), [("blocks", 2), ("all", 3)])
+@pytest.mark.parametrize(("how", "n_layer", "graphs"), [("blocks", 4, 2), ("all", 4, 1), ("all", 6, 3)])
 def test_a_run_that_asks_for_it_has_the_graphs_of_its_blocks_and_loss_and_keeps_them(
-    tiny_run, isolated, traced, how, graphs
+    tiny_run, isolated, traced, how, n_layer, graphs
 ):
-    spec = replace(tiny_run, compile=how, model=replace(tiny_run.model, n_layer=4))
+    spec = replace(tiny_run, compile=how, model=replace(tiny_run.model, n_layer=n_layer))
     folder = stopped(spec, isolated, 3)
     assert files.read_object(folder.path / "numerics.json")["compile"] == how
-    assert len(traced) == graphs, "dense and banded: equal blocks share one, and nothing breaks one"
+    assert len(traced) == graphs, "dense and banded: equal blocks share one, and nothing breaks one; few are one"
     assert run(spec, isolated)["compile"] == how
     assert len(traced) <= 2 * graphs, "evaluation has none"
     events = [event for attempt in folder.attempts() for event in files.read_lines(attempt / "events.jsonl")]
@@ -83,7 +83,7 @@ def test_a_worker_compiles_each_of_many_models(traced):
     """Torch gives a function up after eight forms of it, and the blocks of all models are one function."""
     for width in range(16, 96, 16):
         model = registry.of(SHAPE).build(replace(SHAPE, n_ctx=32, d_model=width, d_head=width), kernel="softmax")
-        compiled.compile_blocks(model, registry.of(SHAPE).cuts)
+        compiled.compile_blocks(model, registry.of(SHAPE).cuts, "cpu")
         before = len(traced)
         model(torch.arange(32)[None])
         assert len(traced) - before == 2, f"width {width}: dense and banded"
@@ -107,7 +107,7 @@ def test_a_gpus_masks_are_no_part_of_what_is_compiled(traced, monkeypatch, how):
 
     monkeypatch.setattr(Attention, "attend", staticmethod(as_on_a_gpu))
     recompute.wrap(model, cuts, how)
-    compiled.compile_blocks(model, cuts)
+    compiled.compile_blocks(model, cuts, "cpu")
     for block in model.blocks.values():
         block.attention.prepare(torch.device("cpu"))
     model.requires_grad_(False)  # on a CPU it has no backward pass
