@@ -120,7 +120,7 @@ def test_a_cut_run_is_killed_and_goes_on_by_another_layout_to_the_losses_of_one_
     again = submit([*words, "placement.workers=4", "placement.pipeline=4"], environment)
     said, _ = again.communicate()
     assert again.returncode == 0, said
-    assert "1 of 1 runs done" in said
+    assert "1 of 1 run done" in said
     assert started_with(run) == [(2, 2, 2), (1, 1, 4)]
     runs.run(run.spec(), EVALS, tmp_path / "one")
     losses = run.curve()["loss"].tolist()
