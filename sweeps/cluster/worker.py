@@ -232,11 +232,10 @@ def given_gpu(visible: int) -> int:
 
     Ray does not where ``RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES`` is set, as some operators of clusters do.
     """
-    given = ray.get_runtime_context().get_accelerator_ids().get("GPU")
-    if visible == 1 or not given:
-        return 0
+    given = ray.get_runtime_context().get_accelerator_ids().get("GPU") or [""]
     seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(visible)))
-    return seen.split(",").index(given[0])
+    numbers = {name: number for number, name in enumerate(seen.split(","))}
+    return numbers.get(given[0], 0)
 
 
 # ------------------------------------------------------------------------------------------------------- job bodies

@@ -18,6 +18,7 @@ from sweeps.cluster import worker
         (2, "GPU-8a,GPU-91", ["GPU-91"], 1),
         (4, "", ["2"], 2),
         (8, None, [], 0),
+        (2, "0,1", ["5"], 0),  # a number of another list
     ],
 )
 def test_a_worker_takes_the_gpu_that_it_was_given(monkeypatch, visible, seen, given, number):
