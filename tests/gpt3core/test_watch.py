@@ -113,6 +113,8 @@ def _watched(rank, size, address, bad, stop, pids, layout=None):
     """
     (pids / str(rank)).write_text(str(os.getpid()))
     told, ended = SimpleQueue(), SimpleQueue()
+    if rank == bad and stop == "as it joins":
+        mesh.require_same = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
     pulse.HERE.begin(lambda said, named: told.put((said, named)))
 
     def work():
@@ -149,13 +151,23 @@ def _watched(rank, size, address, bad, stop, pids, layout=None):
     [
         (1, True, None, "rank 1 has shown no sign of life"),
         (0, True, None, "rank 0 has shown no sign of life"),
+        (1, "as it joins", None, "rank 1 has shown no sign of life"),
         (1, False, None, "rank 1 has not come to a collective"),
         (1, False, Layout(tensor=2), "rank 1 has not come to a collective"),
         pytest.param(1, False, Layout(pipeline=2), "rank 1 has not come to a collective", marks=pytest.mark.soak),
         pytest.param(1, False, Layout(data=2, shard=2), "rank 1 has not come", marks=pytest.mark.soak),
         (None, True, None, ""),
     ],
-    ids=["stopped", "the first stopped", "in a loop", "of a tensor group", "of a pipeline", "of shards", "well"],
+    ids=[
+        "stopped",
+        "the first stopped",
+        "stopped as it joins",
+        "in a loop",
+        "of a tensor group",
+        "of a pipeline",
+        "of shards",
+        "well",
+    ],
 )
 def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop, layout, sentence):
     if bad is not None and not stop:
