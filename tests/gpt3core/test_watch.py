@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from queue import SimpleQueue
 
 import pytest
 import torch
 
 from gpt3core import pulse
+from gpt3core import run as runs
 from gpt3core.errors import PeerError
 from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
@@ -19,6 +21,7 @@ from gpt3core.parallel.parts import part_of
 from gpt3core.parallel.watch import Judge, Sign
 from gpt3core.sizes import nano
 from gpt3core.train.objective import Examples
+from tests.conftest import EVALS
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -197,3 +200,25 @@ def _loops(rank, size, address, bad, pids, layout):
 def _told_by_rank_0(folder, bad, layout):
     size = 3 if layout is None else layout.world_size
     return [said for said in ranks.run(_loops, size, bad, folder, layout, seconds=40) if said is not None]
+
+
+def _claims_slowly(rank, size, address, root, spec):
+    """As where the run's former holder has gone silent, and is waited for; what a rank is told."""
+    told, claim = [], runs._take_up
+    pulse.HERE.begin(lambda said, named: told.append(said))
+
+    def slow(*words):
+        time.sleep(2 * LIMIT)
+        return claim(*words)
+
+    runs._take_up = slow
+    with mesh.joined(rank, size, address, "cpu", hang_seconds=LIMIT) as here:
+        runs.run(spec, replace(EVALS, tasks=(), validation_tokens=256), root, mesh=here)
+    return told
+
+
+@pytest.mark.soak
+def test_a_rank_that_waits_for_a_runs_former_holder_is_no_hang(isolated, tiny_run):
+    found = ranks.run(_claims_slowly, 2, isolated, tiny_run)
+    assert all(isinstance(told, list) for told in found), found
+    assert "has not come to a collective" not in str(found)
