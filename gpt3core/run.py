@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gpt3core import costs
+from gpt3core import costs, pulse
 from gpt3core.data import episodes, formats
 from gpt3core.data.labelled_loader import LabelledLoader
 from gpt3core.data.shards import Shards
@@ -58,7 +58,8 @@ def run(
     devices = Devices(count=mesh.world_size * share, usd_per_hour=usd_per_hour, peak_flops=peak_flops)
     _agree(mesh, spec, evals)
     with contextlib.ExitStack() as held:
-        result, damage = mesh.first(lambda: _take_up(folder, spec, held))
+        with pulse.busy("claiming the run"):  # a holder that has gone silent is waited for
+            result, damage = mesh.first(lambda: _take_up(folder, spec, held))
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
         _require_version(spec)

@@ -287,12 +287,12 @@ def joined(
         with explained():
             place: dict[str, Any] = {"init_method": f"tcp://{address}", "rank": rank, "world_size": world_size}
             dist.init_process_group(backend, timeout=timeout, **place)
-        require_same(Mesh(rank=rank, world_size=world_size), "layout", vars(layout))
-        _require_size(layout, world_size)
         if hang_seconds is not None:
             timeout = datetime.timedelta(seconds=PATIENT_SECONDS)
             set_timeout(timeout)
         with watch.watched(rank, world_size, hang_seconds, pulse.HERE.give_up):
+            require_same(Mesh(rank=rank, world_size=world_size), "layout", vars(layout))
+            _require_size(layout, world_size)
             with explained():
                 devices = _axes(layout, device, timeout)
                 ends = _ends(layout, timeout)

@@ -320,6 +320,7 @@ class Trainer:
             self._roll_back(verdict.step - 1, rows)
         return ""
 
+    @pulse.busy("going back to a checkpoint")
     def _roll_back(self, step: int, rows: dict[str, list[Any]]) -> None:
         """Go back to before what is passed over around an update, and take the rows since from the curve."""
         self.saves.wait()  # its checkpoint may be the one that is wanted, or one that goes

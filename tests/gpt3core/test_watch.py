@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from queue import SimpleQueue
 
 import pytest
 import torch
 
 from gpt3core import pulse
+from gpt3core import run as runs
 from gpt3core.errors import PeerError
 from gpt3core.parallel import gradients, mesh
 from gpt3core.parallel.layout import Layout
@@ -20,6 +22,7 @@ from gpt3core.parallel.watch import Judge, Sign
 from gpt3core.sizes import nano
 from gpt3core.train.objective import Examples
 from gpt3core.train.readback import Readback
+from tests.conftest import EVALS
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -171,6 +174,8 @@ def _watched(rank, size, address, bad, stop, pids, layout=None):
     """
     (pids / str(rank)).write_text(str(os.getpid()))
     told, ended = SimpleQueue(), SimpleQueue()
+    if rank == bad and stop == "as it joins":
+        mesh.require_same = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
     pulse.HERE.begin(lambda said, named: told.put((said, named)))
 
     def work():
@@ -207,13 +212,23 @@ def _watched(rank, size, address, bad, stop, pids, layout=None):
     [
         (1, True, None, "rank 1 has shown no sign of life"),
         (0, True, None, "rank 0 has shown no sign of life"),
+        (1, "as it joins", None, "rank 1 has shown no sign of life"),
         (1, False, None, "rank 1 has not come to a collective"),
         (1, False, Layout(tensor=2), "rank 1 has not come to a collective"),
         pytest.param(1, False, Layout(pipeline=2), "rank 1 has not come to a collective", marks=pytest.mark.soak),
         pytest.param(1, False, Layout(data=2, shard=2), "rank 1 has not come", marks=pytest.mark.soak),
         (None, True, None, ""),
     ],
-    ids=["stopped", "the first stopped", "in a loop", "of a tensor group", "of a pipeline", "of shards", "well"],
+    ids=[
+        "stopped",
+        "the first stopped",
+        "stopped as it joins",
+        "in a loop",
+        "of a tensor group",
+        "of a pipeline",
+        "of shards",
+        "well",
+    ],
 )
 def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop, layout, sentence):
     if bad is not None and not stop:
@@ -243,3 +258,25 @@ def _loops(rank, size, address, bad, pids, layout):
 def _told_by_rank_0(folder, bad, layout):
     size = 3 if layout is None else layout.world_size
     return [said for said in ranks.run(_loops, size, bad, folder, layout, seconds=40) if said is not None]
+
+
+def _claims_slowly(rank, size, address, root, spec):
+    """As where the run's former holder has gone silent, and is waited for; what a rank is told."""
+    told, claim = [], runs._take_up
+    pulse.HERE.begin(lambda said, named: told.append(said))
+
+    def slow(*words):
+        time.sleep(2 * LIMIT)
+        return claim(*words)
+
+    runs._take_up = slow
+    with mesh.joined(rank, size, address, "cpu", hang_seconds=LIMIT) as here:
+        runs.run(spec, replace(EVALS, tasks=(), validation_tokens=256), root, mesh=here)
+    return told
+
+
+@pytest.mark.soak
+def test_a_rank_that_waits_for_a_runs_former_holder_is_no_hang(isolated, tiny_run):
+    found = ranks.run(_claims_slowly, 2, isolated, tiny_run)
+    assert all(isinstance(told, list) for told in found), found
+    assert "has not come to a collective" not in str(found)
