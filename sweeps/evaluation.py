@@ -81,7 +81,7 @@ def few_shot(argv: Sequence[str], usage: str) -> int:
     given = cli.settings(FewShot(), [word for word in words if word not in placed] + ["--keys"] * ("--keys" in flags))
     order = read(given, placed)
     _say(order)
-    reason, told = _answerable(order)
+    reason, told = answerable(order)
     for sentence in told:
         print(sentence)
     if "--plan" in flags:
@@ -222,7 +222,7 @@ def _missing(run: RunDir, evals: EvalSpec) -> tuple[Question, ...]:
     return tuple(asked for asked in evals.questions if asked not in known)
 
 
-def _answerable(order: Order) -> tuple[str, list[str]]:
+def answerable(order: Order) -> tuple[str, list[str]]:
     """Why what is missing cannot be asked, empty where it can, or nothing is; and what to know of it."""
     missing = {task for job in order.jobs for task, *_ in job.missing}
     tasks = [task for task in order.evals.tasks if task in missing]

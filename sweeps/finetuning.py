@@ -74,9 +74,16 @@ def finetune(argv: Sequence[str], usage: str) -> int:
     given = cli.settings(Finetune(), [word for word in words if word not in placed] + ["--keys"] * ("--keys" in flags))
     order = read(given, placed)
     _say(order)
+    reason, told = ("", []) if order.prompts is None else evaluation.answerable(order.prompts)
+    for sentence in told:
+        print(f"prompts: {sentence}")
     if "--plan" in flags:
         _plan(order)
+        if reason:
+            print(f"only to plan, not to run as it stands: {reason}")
         return DONE
+    if reason:
+        raise UsageError(f"shots={given.shots}: {reason}")
     return _drive(order)
 
 

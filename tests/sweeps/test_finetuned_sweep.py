@@ -15,7 +15,7 @@ import pytest
 from analysis.runs import finetuned
 from analysis.runs import store as stores
 from gpt3core import run as runs
-from gpt3core.errors import StoreError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files, sweepdir
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
@@ -231,6 +231,17 @@ def test_the_plan_starts_nothing(small, trained, capsys):
     assert "32 examples, seed 0, 200 steps at lr 0.0025; to do" in said
     assert "then 2 parents are asked by prompts" in said
     assert not SweepDir(small, "small-finetuned-labelled").path.exists()
+
+
+def test_prompts_that_cannot_be_asked_are_told_before_anything_is_trained(small, trained, capsys):
+    words = ["task=labelled", f"file=[{trained[0] / 'test.jsonl'},{trained[0] / 'train.jsonl'}]", "examples=[32]"]
+    with pytest.raises(
+        UsageError, match=r"shots=\[0, 5000\]: task labelled: K=5000 examples are asked for, and there are"
+    ):
+        finetuning.finetune([*words, "items=24", "shots=[0,5000]"], "")
+    assert not SweepDir(small, "small-finetuned-labelled").path.exists()
+    assert finetuning.finetune([*words, "items=24", "shots=[100]", "--plan"], "") == 0
+    assert "prompts: asked with fewer examples, and left out of fits" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
