@@ -79,6 +79,13 @@ def between(values: Sequence[float] | None) -> str:
     return f"{nats(values[0])} to {nats(values[1])}"
 
 
+def shares(values: Sequence[float] | None) -> str:
+    """The ends of an interval of accuracies, to three decimals like these; a dash where there is none."""
+    if values is None or not all(map(math.isfinite, values)):
+        return "-"
+    return f"{values[0]:.3f} to {values[1]:.3f}"
+
+
 def duration(seconds: float | None) -> str:
     """``2:03``, ``1:02:03``, and from 100 hours on ``4.2 days``: the one way in which time that passes is printed."""
     if seconds is None or not math.isfinite(seconds):

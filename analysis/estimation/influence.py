@@ -20,6 +20,7 @@ from analysis.estimation.isoflop import Minima, Parabola
 from analysis.estimation.solve import Fit
 from analysis.laws import Array
 from analysis.runs.ratio import per_6nd, tokens
+from gpt3core.words import count, flops
 
 MOST = 60  # groups that are refitted
 LEAST_LEFT = 8  # runs that stay
@@ -189,6 +190,6 @@ def _groups(table: pd.DataFrame, most: int) -> list[tuple[str, str, NDArray[np.i
             if 1 < len(rows) <= most:
                 n, c = table.N.iloc[rows[0]], np.exp(np.log(table.C.iloc[rows]).mean())
                 stated = "budget_flops" in table and table.budget_flops.iloc[rows].notna().all()
-                name = f"size {n:.3g}" if kind == "size" else f"{'budget' if stated else 'C about'} {c:.2g}"
+                name = f"size {count(n)}" if kind == "size" else f"{'budget' if stated else 'C about'} {flops(c)}"
                 groups.append((name, kind, rows))
     return groups

@@ -23,7 +23,7 @@ from analysis.output import evidence
 from analysis.output.evidence import NONE, Runs
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import Symbols, between, count, flops, nats, number, number_of, outside, size, span
+from gpt3core.words import Symbols, between, count, flops, nats, number, number_of, outside, shares, size, span
 
 Line = tuple[str, str]  # a label, and what it says
 Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in them rest on
@@ -194,7 +194,7 @@ def _score(study: Study, found: Accuracy) -> list[Part]:
     """A score, which rests on the runs that were asked, and on those behind a loss that it goes through."""
     asked = evidence.of_scores(study, found.task, found.shots)
     through = evidence.of_prediction(study, optimal=study.predictions[0].optimal) if study.predictions else NONE
-    said = f"{found.accuracy:.3f} ({span(found.interval_new_run)} for a new run)"
+    said = f"{found.accuracy:.3f} ({shares(found.interval_new_run)} for a new run)"
     return [(f"{found.task}, K={found.shots}: ", NONE), (said, evidence.runs([*asked, *through]))]
 
 

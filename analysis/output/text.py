@@ -15,7 +15,7 @@ from analysis.output import evidence
 from analysis.output.answer import answer, value_of
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import Symbols, between, change, count, nats, number, outside, size, some, span
+from gpt3core.words import Symbols, between, change, count, nats, number, outside, shares, size, some, span
 
 Row = list[str]
 MOST_INFLUENCES = 6
@@ -175,7 +175,7 @@ def _choices(study: Study) -> list[Row]:
             study.ensemble.choices[i].name,
             f"{weighting.weights[i]:.2f}",
             "-" if math.isnan(weighting.errors[i]) else f"{weighting.errors[i]:.2%}",
-            number(target.get(study.ensemble.choices[i].name), 4),
+            "-" if (loss := target.get(study.ensemble.choices[i].name)) is None else nats(loss),
         ]
         for i in order
     ]
@@ -248,7 +248,7 @@ def _accuracies(study: Study) -> list[Row]:
     ]
     for what, compute, a in [*chained, *(("compute", a.compute, a) for a in study.score_forecasts)]:
         score = "-" if a.accuracy is None else f"{a.accuracy:.3f}"
-        spans = [span(a.interval_mean), span(a.interval_new_run)]
+        spans = [shares(a.interval_mean), shares(a.interval_new_run)]
         note = a.reason or ("by compute alone" if study.score_forecasts else "")
         rows.append([what, f"{compute:.3g}", a.task, str(a.shots), score, *spans, note])
     return rows

@@ -11,7 +11,7 @@ from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
 from dashboards.figures.look import GREY, PALETTE, faint
 from dashboards.figures.style import Page, plain, printed
-from gpt3core.words import change, count, flops, number_of
+from gpt3core.words import change, flops, number_of
 
 SLUG, TITLE = "influence", "Influence on the prediction"
 MOST = 24  # that are drawn
@@ -56,7 +56,7 @@ def _about(study: Study, found: list[Influence]) -> str:
     more = f"; the {len(found) - MOST} that move it less are among the rows" if len(found) > MOST else ""
     return (
         f"The prediction {target}, refitted without each run, size and budget, the weights of the fits kept: the "
-        f"{number_of(min(MOST, len(found)), 'most influential one')}{more}. Without {_name(most)} "
+        f"{number_of(min(MOST, len(found)), 'most influential one')}{more}. Without {most.left_out} "
         f"({number_of(most.runs, 'run')}) the loss would be {most.loss:.4f} ({change(most.loss_change, 2)})."
     )
 
@@ -70,18 +70,9 @@ def _interval(study: Study) -> tuple[float, float] | None:
     return low, high
 
 
-def _name(left_out: Influence) -> str:
-    """Of what was left out, as words."""
-    if left_out.kind == "run":
-        return left_out.left_out
-    kind, number = left_out.left_out.split()
-    return f"{kind} {count(float(number)) if kind == 'size' else flops(float(number))}"
-
-
 def _label(left_out: Influence) -> str:
-    """The same on a figure; runs are named from outside."""
-    name = _name(left_out)
-    return plain(name) if left_out.kind == "run" else printed(name)
+    """What was left out; runs are named from outside."""
+    return plain(left_out.left_out) if left_out.kind == "run" else printed(left_out.left_out)
 
 
 def _add(

@@ -32,6 +32,7 @@ BESIDE = {"nothing": "these runs alone", "published": "published results over th
 LOOKS = {"axes": AXES, "beside": BESIDE}  # of a figure, how it is drawn
 MOST_MARKS = 5  # of the slider that are named: a phone has room for these
 BELOW = "residuals"  # the figure below each other one
+UNFITTED, OLDER = "unfitted", "older"  # classes of what follows the fit: there is none; it is another one's
 FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
@@ -47,9 +48,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
             dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
-            html.Div(_shown(state), id="laws-shown"),
-            html.H2("The same at the command line"),
-            inputs.copied("laws-command"),
+            html.Div(_shown(state), id="laws-shown", className=UNFITTED),
         ]
     )
 
@@ -85,6 +84,8 @@ def _shown(state: Mapping[str, str]) -> list[Any]:
         ),
         inputs.hidden("cut", state),
         *gallery.figure(CUT),
+        html.H2("The same at the command line"),
+        inputs.copied("laws-command"),
     ]
 
 
@@ -190,15 +191,15 @@ def _register_fit(app: Any, desk: Desk) -> None:
         if view.study is None:
             if said == view.waiting:
                 raise dash.exceptions.PreventUpdate
-            return dash.no_update, view.waiting, True, ""
+            return dash.no_update, view.waiting, True, UNFITTED
         found = desk.ask(view, state)
         now = [found.of, state]
         parts = [f"{sentence}." for sentence in refit.unread(state, view.study)]
         parts += [progress(found, state, shown=desk.shown(of) if of != now else None)]
         told = " ".join(part for part in parts if part)
         ready = found.value is not None and of != now
-        older = "older" if of not in (None, now) and not ready else ""
-        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done, older
+        shown = "" if ready or of == now else UNFITTED if of is None else OLDER
+        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done, shown
 
 
 def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:

@@ -104,7 +104,7 @@ def test_a_score_that_was_asked_for_is_answered(published):
     (score,) = found.accuracies[0]
     low, high = score.interval_new_run
     said = dict(answer(found))["scores"]
-    assert said == f"quiz, K=0: {score.accuracy:.3f} ({low:.3g} to {high:.3g} for a new run)"
+    assert said == f"quiz, K=0: {score.accuracy:.3f} ({low:.3f} to {high:.3f} for a new run)"
 
 
 def test_a_target_below_the_data_is_said_to_be_there_and_its_interval_widens(published):

@@ -262,6 +262,8 @@ def test_influences_are_listed_by_what_they_move(studied):
     assert shown == {k: pytest.approx(100 * i.loss_change) for k, i in enumerate(studied.influences[:MOST])}
     axis, first = page.figure.layout.yaxis, studied.influences[0]
     assert axis.range[0] > axis.range[1], "the largest is on top"
+    odd = replace(studied, influences=[replace(studied.influences[0], left_out="C about 3.16e12", kind="budget")])
+    assert influence(odd).figure.layout.yaxis.ticktext[0] == style.printed("C about 3.16e12"), "as of a table"
     runs = [(k, i.left_out) for k, i in enumerate(studied.influences[:MOST]) if i.kind == "run"]
     assert all(axis.ticktext[k] == name for k, name in runs)
     assert f"{100 * first.loss_change:+.2f}%" in page.about

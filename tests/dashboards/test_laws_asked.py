@@ -31,8 +31,8 @@ def served(simulated, studied, monkeypatch):
     return shell.app(following), following, made
 
 
-def ask(app, state, of=None, said=""):
-    """What is shown after the page's callback, and what is said: [of, sentence], and whether nothing more comes."""
+def answered(app, state, of, said):
+    """What the page's callback sends; nothing where nothing changed."""
     key = next(key for key in app.callback_map if key.startswith("..laws-of.data"))
     outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
     values = {**refit.STATE, **state}
@@ -45,9 +45,14 @@ def ask(app, state, of=None, said=""):
     ]
     answer = app.server.test_client().post("/_dash-update-component", json=body)
     assert answer.status_code in (200, 204), answer.data[:500]
-    if answer.status_code == 204:
+    return {} if answer.status_code == 204 else json.loads(answer.data)["response"]
+
+
+def ask(app, state, of=None, said=""):
+    """What is shown after the page's callback, and what is said: [of, sentence], and whether nothing more comes."""
+    found = answered(app, state, of, said)
+    if not found:
         return of, said, True
-    found = json.loads(answer.data)["response"]
     get = lambda name, what, kept: found.get(name, {}).get(what, kept)  # noqa: E731
     return get("laws-of", "data", of), get("laws-said", "children", said), found["laws-tick"]["disabled"]
 
@@ -118,4 +123,12 @@ def test_before_the_first_fit_and_where_it_failed_the_page_says_so(served):
     assert ask(app, {}) == (None, live.FITTING, True)
     following.view = live.View(problem="the store has no runs yet")
     assert ask(app, {}) == (None, "the store has no runs yet", True)
-    assert laws.layout(following, laws.STATE) is not None
+    assert laws.UNFITTED in str(laws.layout(following, laws.STATE)), "a slider of no cuts and a command of nothing"
+    assert answered(app, {}, None, "")["laws-shown"]["className"] == laws.UNFITTED
+
+
+def test_what_follows_a_fit_is_there_once_there_is_one(served):
+    app, _, _ = served
+    of, said = settled(app, {"law": "chinchilla"})
+    assert answered(app, {"law": "chinchilla"}, None, said)["laws-shown"]["className"] == ""
+    assert answered(app, {"law": "kaplan_n"}, of, said)["laws-shown"]["className"] == laws.OLDER
