@@ -390,6 +390,12 @@ def _code(main: Callable[[list[str]], int]) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        what = "this machine starts no further thread (its memory, ulimit -u, or a container's limit of processes)"
+        print(f"error: {what}: make room, and start the same command again", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return terminal.INTERRUPTED

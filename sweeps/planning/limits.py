@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
-import heapq
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -171,7 +171,7 @@ class Left:
     rates: Sequence[Cost]  # of a second of each
     left: Cost = UNLIMITED
     until: float = math.inf  # seconds to the deadline
-    places: list[float] = field(default_factory=list)  # when each place of the cluster is free, in seconds from now
+    places: list[float] = field(default_factory=list)  # seconds until each place of the cluster is free, in order
     widths: Sequence[int] = ()  # places that each run takes; one where nothing is said
     families: Sequence[str] = ()
     stable: Sequence[float] = ()  # the share of each run that its family has in common with it ...
@@ -196,23 +196,22 @@ class Left:
         return self._begin(run) + self.own(run) <= self.until
 
     def _begin(self, run: int) -> float:
-        """When as many places are free as it takes; never where there are fewer."""
-        width = self._width(run)
-        if not self.places:
-            return 0.0
-        return heapq.nsmallest(width, self.places)[-1] if width <= len(self.places) else math.inf
+        """When as many places are free as it takes."""
+        return self.places[self._width(run) - 1] if self.places else 0.0
 
     def _width(self, run: int) -> int:
-        return self.widths[run] if self.widths else 1
+        """The places that it takes, no more than there are now: whether more will come is not for a limit to say."""
+        return min(self.widths[run] if self.widths else 1, len(self.places))
 
     def take(self, run: int) -> None:
         """Choose it."""
         seconds = self.own(run)
         self.left = self.left.plus(self.rates[run], -seconds)
         if self.places:
-            ends = self._begin(run) + seconds
-            for _ in range(self._width(run)):
-                heapq.heapreplace(self.places, ends)
+            ends, width = self._begin(run) + seconds, self._width(run)
+            del self.places[:width]
+            at = bisect.bisect(self.places, ends)
+            self.places[at:at] = [ends] * width
         if self.families and (name := self.families[run]):
             self.begun[name] = max(self.begun.get(name, 0.0), self.stable[run])
 

@@ -107,3 +107,18 @@ def test_too_many_to_be_weighed_are_taken_cheapest_first():
     assert found.rule == within_budget.CHEAP_FIRST
     cost = np.array(left.seconds)
     assert cost[found.runs].tolist() == sorted(cost)[: len(found.runs)]
+
+
+def test_a_gang_takes_as_many_places_as_it_is_wide_and_a_deadline_waits_for_them():
+    rates = [Cost(1.0, 0.0)] * 4
+    left = Left(seconds=[10.0] * 4, rates=rates, until=25.0, places=[0.0, 0.0, 5.0], widths=[1, 2, 3, 9])
+    left.take(0)
+    assert left.places == [0.0, 5.0, 10.0]
+    left.take(1)
+    assert left.places == [10.0, 15.0, 15.0]
+    assert left.fits(2), "from 15 to 25"
+    assert left.fits(3), "wider than what is there now: nodes may come"
+    left.take(1)
+    assert left.places == [15.0, 25.0, 25.0]
+    assert left.fits(0)
+    assert not left.fits(2)

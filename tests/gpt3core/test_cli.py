@@ -159,12 +159,20 @@ def test_a_file_is_read_with_its_aliases_and_numbers(tmp_path):
     assert cli.read_yaml(path) == {}
 
 
+THREADS = "starts no further thread (its memory, ulimit -u, or a container's limit of processes): make room"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (UsageError("give more"), 2, "error: give more\n"),
         (ValueError("not so"), 2, "error: not so\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            RuntimeError("can't start new thread"),
+            2,
+            f"error: this machine {THREADS}, and start the same command again\n",
+        ),
         (BrokenPipeError(), 141, ""),
     ],
 )

@@ -60,11 +60,14 @@ def test_a_driver_that_ends_in_an_error_says_so_and_is_not_called_dead(smoke, mo
     assert standing.driver_of({**said, "pid": 2**22 + 1}, time.time()) == "failed"
 
 
-def test_a_run_that_was_asked_more_is_listed_once_among_the_last_that_ended(smoke):
-    """fewshot.py writes of its jobs' ends into the same log."""
+def test_runs_that_were_asked_more_are_listed_once_and_are_not_all_of_their_sweep(smoke):
+    """fewshot.py writes of its jobs' ends into the sweep's log, and how they stand in place of its status."""
     chosen, _, root = smoke
-    drive(smoke, FakeCluster(root))
-    SweepDir(root, chosen.name).event("finished", run_id=ids(smoke)[0], loss=4.0, status="done")
-    listed = [run.run_id for run in standing.look(root, chosen.name).finished]
-    assert listed[0] == ids(smoke)[0]
-    assert sorted(listed) == sorted(ids(smoke))
+    drive(smoke, FakeCluster(root, lambda run_id, n: "done" if run_id == ids(smoke)[0] else "fatal"))
+    sweep = SweepDir(root, chosen.name)
+    for _ in range(2):
+        sweep.event("finished", run_id=ids(smoke)[0], loss=4.0, status="done")
+    sweep.write_status({**(sweep.status() or {}), "asked": 1, "done": 1, "failed": {}, "counts": {}})
+    found = standing.look(root, chosen.name)
+    assert [run.run_id for run in found.finished] == ids(smoke)[:1]
+    assert (found.done, found.asked) == (1, 4), "a sweep half done was said to be done"
