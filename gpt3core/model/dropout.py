@@ -13,7 +13,7 @@ import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -83,6 +83,19 @@ def kept(
     return levels >= threshold(probability) - LEVELS // 2
 
 
+class _At(contextlib.AbstractContextManager[None]):
+    """May be entered again: a zero-bubble pipeline repeats a forward pass for each half of its backward pass."""
+
+    def __init__(self, dropout: Dropout, rows: range | None) -> None:
+        self._dropout, self._rows = dropout, rows
+
+    def __enter__(self) -> None:
+        self._before, self._dropout.rows = self._dropout.rows, self._rows
+
+    def __exit__(self, *_: object) -> None:
+        self._dropout.rows = self._before
+
+
 class Dropout:
     """What a rank's modules drop; nothing outside of ``at``, as in an evaluation."""
 
@@ -99,17 +112,12 @@ class Dropout:
         self.context, self.tensor, self.cut = context, tensor, cut
         self.rows: range | None = None
 
-    @contextlib.contextmanager
-    def at(self, rows: range | None) -> Iterator[None]:
+    def at(self, rows: range | None) -> contextlib.AbstractContextManager[None]:
         """Drop in the block what belongs to these sequences of the run."""
-        before, self.rows = self.rows, rows
-        try:
-            yield
-        finally:
-            self.rows = before
+        return _At(self, rows)
 
     def contexts(self) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-        """Of a forward pass, and of its repetition: for the sequences of now (``torch.utils.checkpoint``)."""
+        """Of a forward pass, and of its repetitions: for the sequences of now (``torch.utils.checkpoint``)."""
         return contextlib.nullcontext(), self.at(self.rows)
 
     def drop(self, x: Tensor, name: str) -> Tensor:

@@ -157,12 +157,12 @@ LAYOUTS = [
     Layout(pipeline=2, micro_batch=1, recompute="full"),
     Layout(data=2, shard=2, recompute="full"),
     Layout(context=2, micro_batch=4, recompute="selective"),
+    Layout(pipeline=2, virtual=2, zero_bubble=True, recompute="full"),
 ]
 MORE = [
     Layout(data=2),
     Layout(tensor=2, pipeline=2, data=2, micro_batch=1),
     Layout(tensor=2, context=2, recompute="full"),
-    Layout(pipeline=2, virtual=2, zero_bubble=True, recompute="full"),
     Layout(pipeline=2, virtual=2),
 ]
 
