@@ -58,8 +58,7 @@ def run(
     devices = Devices(count=mesh.world_size * share, usd_per_hour=usd_per_hour, peak_flops=peak_flops)
     _agree(mesh, spec, evals)
     with contextlib.ExitStack() as held:
-        with pulse.busy("claiming the run"):  # a holder that has gone silent is waited for
-            result, damage = mesh.first(lambda: _take_up(folder, spec, held))
+        result, damage = mesh.first(lambda: _take_up(folder, spec, held))
         if mesh.first(lambda: _finished(folder, result, evals)):
             return result if mesh.rank == 0 else None
         _require_version(spec)
@@ -125,6 +124,7 @@ def _require_version(spec: RunSpec) -> None:
         )
 
 
+@pulse.busy("claiming the run")  # a holder that has gone silent is waited for
 def _take_up(folder: RunDir, spec: RunSpec, held: contextlib.ExitStack) -> tuple[dict[str, Any] | None, list[str]]:
     """Claim a run as long as ``held`` is open; its result, if any, and what was found damaged.
 

@@ -20,6 +20,7 @@ from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import part_of
 from gpt3core.parallel.watch import Judge, Sign
 from gpt3core.sizes import nano
+from gpt3core.store.rundir import RunDir
 from gpt3core.train.objective import Examples
 from gpt3core.train.readback import Readback
 from tests.conftest import EVALS
@@ -262,14 +263,14 @@ def _told_by_rank_0(folder, bad, layout):
 
 def _claims_slowly(rank, size, address, root, spec):
     """As where the run's former holder has gone silent, and is waited for; what a rank is told."""
-    told, claim = [], runs._take_up
+    told, claim = [], RunDir.claimed
     pulse.HERE.begin(lambda said, named: told.append(said))
 
     def slow(*words):
         time.sleep(2 * LIMIT)
         return claim(*words)
 
-    runs._take_up = slow
+    RunDir.claimed = slow
     with mesh.joined(rank, size, address, "cpu", hang_seconds=LIMIT) as here:
         runs.run(spec, replace(EVALS, tasks=(), validation_tokens=256), root, mesh=here)
     return told
