@@ -119,19 +119,7 @@ def head() -> Iterator[dict[str, str]]:
     """
     folder = scratch.make()
     port, dashboard, client, agent = _free_ports(4)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: all processes on loopback
-        **connect.UNUSED,
-    }
-    if sys.stdout.isatty():  # the job's output is a pipe, which a person reads here
-        environment["COLUMNS"] = str(shutil.get_terminal_size().columns)
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
-        environment.pop(name, None)
+    environment = _environment()
     words = ["ray", "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", f"--temp-dir={folder}"]
     words += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     words += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
@@ -149,9 +137,8 @@ def head() -> Iterator[dict[str, str]]:
     )
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        # jobs are taken by the dashboard and started by the agent, which comes last
-        urls = [f"{address}/api/jobs/", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"]
-        _wait_for(urls, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
+        servers = [f"{address}/api/jobs/", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"]
+        _wait_for(servers, environment["RAY_AUTH_TOKEN"], child, Path(folder) / "head.log")
         print(
             f"started a Ray head on 127.0.0.1:{port} (loopback only, with a token of its own; it stops with the sweep)",
             flush=True,
@@ -161,6 +148,24 @@ def head() -> Iterator[dict[str, str]]:
         _stop(child, folder, environment["RAY_AUTH_TOKEN"])
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    """What a head of its own, its jobs and their commands are given."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one machine: all processes on loopback
+        **connect.UNUSED,
+    }
+    if sys.stdout.isatty():  # the job's output is a pipe, which a person reads here
+        environment["COLUMNS"] = str(shutil.get_terminal_size().columns)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+        environment.pop(name, None)
+    return environment
 
 
 def _as_interrupt(*_: object) -> None:
@@ -179,7 +184,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _wait_for(urls: Sequence[str], token: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    """Until each of the head's servers has answered, in this order."""
+    """Until each server has answered, in this order: the dashboard, which takes jobs, the agent, which starts them."""
     waiting = [urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}) for url in urls]
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and child.poll() is None:

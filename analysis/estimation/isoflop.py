@@ -173,7 +173,7 @@ def _fitted(points: Parabola) -> Parabola:
     x, y = points.ln_n, points.ln_loss
     sizes = len(np.unique(x))
     if sizes < MIN_SIZES:
-        return replace(points, reason=f"{sizes} sizes near the best loss, {MIN_SIZES} are needed")
+        return replace(points, reason=f"sizes near the best loss: {sizes}, {MIN_SIZES} are needed")
     centre = x.mean()
     design = np.stack([(x - centre) ** 2, x - centre, np.ones_like(x)], 1)
     solution, *_ = np.linalg.lstsq(design, y, rcond=None)
@@ -217,11 +217,11 @@ class Implied:
 def implied(parabola: Parabola, law: Fit) -> Implied | None:
     """The minimum of a fitted L(N, D) along a budget, and how far this budget's parabola would miss it without noise.
 
-    None where there is no law, or its minimum lies outside four times the sizes that were run.
+    None where there is no law or a single size, or the minimum lies outside four times the sizes that were run.
     """
-    if law.theta is None or not parabola.run_ids:
-        return None
     x = parabola.ln_n
+    if law.theta is None or len(np.unique(x)) < 2:
+        return None
     line = np.polyfit(x, parabola.ln_d, 1)  # ln D as a line in ln N
 
     def along(ln_n: Array) -> Array:

@@ -1,5 +1,7 @@
 """Compute-optimal sizes against closed forms, and one exponent of a law in every table."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,6 +84,11 @@ def test_the_minimum_that_a_law_implies_for_a_budget_is_its_own():
     parabola = isoflop.parabola(isoflop.Runs.of(table))
     assert isoflop.implied(parabola, fit).n_star == pytest.approx(n_star, rel=1e-6)
     assert 6 * parabola.n_star * parabola.d_star == pytest.approx(1e21)
+    one = isoflop.parabola(isoflop.Runs.of(table.iloc[:1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isoflop.implied(one, fit) is None, "D along a budget of one size is no line"
+    assert one.reason == "sizes near the best loss: 1, 3 are needed"
 
 
 def test_one_law_has_one_exponent_in_every_table():

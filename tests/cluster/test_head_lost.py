@@ -40,7 +40,7 @@ def test_a_head_that_answers_again_in_time_is_no_matter_and_one_that_does_not_is
     began = time.monotonic()
     with pytest.raises(HeadLostError, match=said):
         watch.require()
-    assert 0.5 < time.monotonic() - began < 2.0
+    assert 0.5 < time.monotonic() - began < 10  # not Ray's minute; a busy machine takes its time
     assert watch.lost
     watch.close()
 
