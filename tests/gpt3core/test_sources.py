@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3core.data.sources import formats, hub, packages, streams, walk
+from gpt3core.data.sources import examples, formats, hub, packages, streams, walk
 from gpt3core.data.sources.formats import Span
 from gpt3core.data.sources.record import Bad, DamagedError, Reading, Record
 from gpt3core.store import files
@@ -258,3 +258,10 @@ def test_without_the_library_a_data_set_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r'read by the package datasets: pip install "isoflop\[datasets\]"'):
         list(hub.records("owner/set\n\ntrain\n", Reading()))
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.txt", "who ran?\n"), ("a.jsonl", '{"question": "who ran?"}\n')])
+def test_a_byte_order_mark_is_no_part_of_an_evaluation_set(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8-sig")
+    assert examples.texts(path) == ["who ran?"]

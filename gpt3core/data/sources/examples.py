@@ -26,7 +26,7 @@ def texts(path: Path) -> list[str]:
     as_json = ".jsonl" in path.name.lower()
     try:
         found = [
-            "\n".join(_strings(json.loads(line))) if as_json else line.decode()
+            "\n".join(_strings(json.loads(line))) if as_json else line.decode("utf-8-sig")
             for _, line, _ in streams.lines(streams.blocks(path))
             if line.strip()
         ]

@@ -87,7 +87,7 @@ def records(path: str) -> list[tuple[int, Record]]:
         ValueError: in one sentence, for a file that cannot be read or a damaged line.
     """
     found: list[tuple[int, Record]] = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(_text(path).removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
         try:

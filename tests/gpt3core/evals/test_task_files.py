@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -318,6 +319,12 @@ def test_files_count_by_content_wherever_they_lie(tmp_path):
     assert one.eval_id != EvalSpec(tasks=("lambada",)).eval_id
     assert one.of("copy").files == {}
     assert tasks.items("lambada", 5, paths=(plain,)).queries == tasks.items("lambada", 5, paths=(moved,)).queries
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    plain, marked = lambada(tmp_path, 5), tmp_path / "marked.jsonl"
+    marked.write_text(Path(plain).read_text(), encoding="utf-8-sig")
+    assert tasks.items("lambada", 5, paths=(str(marked),)) == tasks.items("lambada", 5, paths=(plain,))
 
 
 def test_a_damaged_gzip_a_changed_file_and_too_many_files_are_one_sentence(tmp_path):
