@@ -46,6 +46,8 @@ def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
     ]
     arrange(figure, panels)
     figure.update_yaxes(range=[0, 105], row=3, col=1)
+    for row in (2, 3):
+        figure.update_xaxes(rangemode="tozero", row=row, col=1)
     last = pd.array(inside[:, -1].tolist(), dtype="boolean")  # empty where there is no interval
     found = rows[[name for name in (*ROWS, *HALVES) if name in rows]].assign(inside95=last)
     return Page(slug=SLUG, title=TITLE, about=_about(rows, inside), figure=figure, rows=found)

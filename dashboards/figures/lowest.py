@@ -20,6 +20,8 @@ from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed, shades
 from gpt3core.words import count, powers
 
+SLUG, TITLE = "lowest-curves", "Approach 1: the lowest training curves"
+PANELS = (("C", "loss"), ("C", "N"))
 BLACK = "#000000"
 HEIGHT = 860  # pixels, of two panels: a phone has no room beside one
 
@@ -64,18 +66,9 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
         about += f" Approach 1 gives no law here: {reason}."
     if there > len(drawn):
         about += f" {len(drawn)} of {there} curves are drawn."
-    title = "Approach 1: the lowest training curves"
     rows = pd.concat([*points, minima_points(study)], ignore_index=True)
     rows = rows if len(rows) else behind(table)
-    return Page(
-        slug="lowest-curves",
-        title=title,
-        about=about,
-        figure=figure,
-        rows=rows,
-        summary=behind(table),
-        panels=(("C", "loss"), ("C", "N")),
-    )
+    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=rows, summary=behind(table), panels=PANELS)
 
 
 def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFrame]) -> tuple[list[pd.DataFrame], int]:

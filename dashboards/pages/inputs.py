@@ -19,6 +19,11 @@ def dropdown(name: str, label: str, options: Mapping[str, str], value: str) -> A
     return html.Label([label, box])
 
 
+def named(label: str, field: Any) -> Any:
+    """A field whose name is not seen, for what is in it says the same, but is read out."""
+    return html.Label([html.Span(label, className="unseen"), field])
+
+
 def hidden(name: str, state: Mapping[str, str]) -> Any:
     """What the address holds and no field shows."""
     return html.Div(dcc.Input(id={"state": name}, type="hidden", value=state[name]), hidden=True)

@@ -111,7 +111,9 @@ def _choices(state: Mapping[str, str]) -> Any:
             html.Div(
                 [
                     html.P([lasso, " ", html.Span("none selected", id="laws-selected")]),
-                    dcc.Input(id="laws-reason", type="text", placeholder="why they do not count"),
+                    inputs.named(
+                        "reason", dcc.Input(id="laws-reason", type="text", placeholder="why they do not count")
+                    ),
                     html.Button("Leave out", id="laws-leave"),
                     html.Button("Undo", id="laws-undo"),
                     html.Span(id="laws-refused", className="warning", role="alert"),

@@ -56,23 +56,22 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
         return html.P("These runs come from a table, which has neither curves nor logs: its points are in the figures.")
     groups = [{"label": f"by {COLUMNS[name].title}", "value": name} for name in GROUPS]
     columns = [{"label": column.title, "value": name} for name, column in COLUMNS.items()]
+    grouped = {"value": state["group"] or None, "placeholder": "group"}
+    chosen = {"value": shown_columns(state["columns"]), "multi": True}
+    search = dcc.Input(
+        id={"state": "filter"},
+        value=state["filter"],
+        type="search",
+        debounce=0.1,
+        placeholder="filter: loss<3.2 size=d64 status!=done lr>=1e-3, or any word",
+    )
     return html.Article(
         [
             html.Div(
                 [
-                    dcc.Input(
-                        id={"state": "filter"},
-                        value=state["filter"],
-                        type="search",
-                        debounce=0.1,
-                        placeholder="filter: loss<3.2 size=d64 status!=done lr>=1e-3, or any word",
-                    ),
-                    dcc.Dropdown(
-                        id={"state": "group"}, value=state["group"] or None, options=groups, placeholder="group"
-                    ),
-                    dcc.Dropdown(
-                        id={"state": "columns"}, value=shown_columns(state["columns"]), options=columns, multi=True
-                    ),
+                    inputs.named("filter", search),
+                    inputs.named("group", dcc.Dropdown(id={"state": "group"}, options=groups, **grouped)),
+                    inputs.named("columns", dcc.Dropdown(id={"state": "columns"}, options=columns, **chosen)),
                 ],
                 className="runs-choices",
             ),

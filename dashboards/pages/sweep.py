@@ -11,7 +11,7 @@ import dash
 from dash import dcc, html
 
 from dashboards.live import Live
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs
 from dashboards.pages.tables import link, table
 from dashboards.watch import SHOWN, Past, Watch, Watched, sparkline
 from gpt3core.errors import StoreError
@@ -43,7 +43,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     return html.Article(
         [
             html.Div(
-                dcc.Dropdown(id={"state": "sweep"}, value=name, options=[name], clearable=False),
+                inputs.named("sweep", dcc.Dropdown(id={"state": "sweep"}, value=name, options=[name], clearable=False)),
                 className="runs-choices",
             ),
             html.Div(id="sweep-standing"),

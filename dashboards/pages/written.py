@@ -11,7 +11,7 @@ from dash import dcc, html
 from dashboards import writing
 from dashboards.behind import Behind
 from dashboards.live import Live
-from dashboards.pages import gallery
+from dashboards.pages import gallery, inputs
 from sweeps.watching.run_table import RunTable
 
 FAST_SECONDS = 0.5  # between looks at a text that is being written
@@ -19,12 +19,13 @@ FAST_SECONDS = 0.5  # between looks at a text that is being written
 
 def layout(state: Mapping[str, str]) -> Any:
     """A prompt, a button, and the place of the text; hidden until a run is open that can write."""
+    words = {"value": state["prompt"], "placeholder": "a new document"}
     return html.Div(
         [
             html.H3("Text that it writes"),
             html.Div(
                 [
-                    dcc.Input(id={"state": "prompt"}, type="text", value=state["prompt"], placeholder="a new document"),
+                    inputs.named("prompt", dcc.Input(id={"state": "prompt"}, type="text", **words)),
                     html.Button(f"Write {writing.TOKENS} tokens", id="runs-write"),
                 ],
                 className="prompt",

@@ -92,3 +92,18 @@ def test_what_is_right_is_taken_and_nothing_is_said(following, page, query):
     given = dict(pair.split("=") for pair in query.replace("%22", '"').split("&"))
     assert state == {**page.STATE, **given}
     assert shell.taken(page, following, "") == (page.STATE, "")
+
+
+def test_every_field_has_a_name_that_is_read_out(following, tabled):
+    """A placeholder is none: it goes when something is typed."""
+
+    def unnamed(node, inside):
+        kind, props = type(node).__name__, getattr(node, "to_plotly_json", dict)().get("props", {})
+        if getattr(node, "type", None) != "hidden" and kind in ("Input", "Dropdown") and not inside:
+            yield node.id
+        children = props.get("children") or []
+        for child in children if isinstance(children, list | tuple) else [children]:
+            yield from unnamed(child, inside or kind == "Label")
+
+    for page, live_ in [*((page, following) for page in shell.PAGES), (compare, tabled)]:
+        assert list(unnamed(page.layout(live_, page.STATE), False)) == [], page.PATH
