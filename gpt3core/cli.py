@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 
 from gpt3core import terminal
 from gpt3core.checks import field_types
-from gpt3core.errors import PACKAGES, LostError, StoreError, UsageError, from_library
+from gpt3core.errors import NO_THREAD, PACKAGES, LostError, StoreError, UsageError, from_library
 from gpt3core.hints import SHOWN, nearest, nearest_keys
 
 T = TypeVar("T")
@@ -393,8 +393,7 @@ def _code(main: Callable[[list[str]], int]) -> int:
     except RuntimeError as error:
         if "can't start new thread" not in str(error):
             raise
-        what = "this machine starts no further thread (its memory, ulimit -u, or a container's limit of processes)"
-        print(f"error: {what}: make room, and start the same command again", file=sys.stderr)
+        print(f"error: {NO_THREAD}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -7,6 +7,10 @@ from pathlib import Path
 
 PACKAGES = ("analysis", "dashboards", "gpt3core", "sweeps")  # all of isoflop
 CODE = Path(__file__).parents[1]  # where they lie
+NO_THREAD = (
+    "this machine starts no further thread (its memory, ulimit -u, or a container's limit of processes): make room, "
+    "and start the same command again"
+)
 # what torch and its transports say of a collective that broke, or a send to a rank that is gone
 COLLECTIVE = re.compile(
     r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout"

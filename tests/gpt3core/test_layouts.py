@@ -62,7 +62,9 @@ def curve(root, spec):
     """Losses and norms by step, and the held-out loss."""
     run = RunDir(root, spec.run_id)
     found = run.curve()
-    return found["loss"].tolist(), found["grad_norm"].tolist(), run.evaluation(EVALS.eval_id)["loss"][0]
+    evaluation = run.evaluation(EVALS.eval_id)
+    assert evaluation is not None, "a rank has failed: what `ranks.run` returned has its error"
+    return found["loss"].tolist(), found["grad_norm"].tolist(), evaluation["loss"][0]
 
 
 def assert_equal(root, one, spec):
@@ -357,7 +359,7 @@ def test_the_layout_of_175b_at_tiny_width_has_the_losses_of_one_process_and_resu
     layout = Layout(tensor=2, pipeline=2, data=2, micro_batch=2)
     words = {"seconds": 3000.0}
     ranks.run(train, 1, str(tmp_path / "one"), spec, **words)
-    cut(tmp_path / "whole", spec, layout, None, None, 300, **words)
+    assert not [said for said in cut(tmp_path / "whole", spec, layout, None, None, 300, **words) if type(said) is tuple]
     assert_equal(tmp_path / "whole", tmp_path / "one", spec)
     cut(tmp_path / "cut", spec, layout, 10, None, 300, **words)
     for name, other in (("alone", Layout()), ("other", Layout(pipeline=4, data=2, shard=2))):
