@@ -1,7 +1,7 @@
 """Blocks compiled one by one: equal blocks share one compilation, and other techniques stay outside of it.
 
 Entering compiled code takes tens of microseconds, a hundredth of a step of the smallest models. So on a CPU a model of
-few blocks, with nothing between them, is compiled in one piece, its head and loss too.
+few blocks and words, with nothing between them, is compiled in one piece, its head and loss too.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from gpt3core.data.cache import cache_folder
-from gpt3core.model.architecture import Cuts
+from gpt3core.model.architecture import Cuts, head_rows
+from gpt3core.parallel.memory import MICRO_BATCH_TOKENS
 
-FEW = 4  # blocks: of more the one piece would take longer to compile than a block of each kind and the loss
+FEW = 4  # blocks, and chunks of the head: more take longer to compile in one piece (minutes at 50,304 words)
 
 
 def compile_blocks(model: nn.Module, cuts: Cuts, device: str, *, loss: bool = False, parted: bool = False) -> None:
@@ -39,7 +40,8 @@ def compile_blocks(model: nn.Module, cuts: Cuts, device: str, *, loss: bool = Fa
     # masks are cached by lru_cache, and made anew in compiled code: they are functions of their arguments
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     blocks = getattr(model, cuts.layers).values()
-    one_piece = device == "cpu" and loss and not parted and len(blocks) <= FEW
+    chunks = MICRO_BATCH_TOKENS / head_rows(len(model.get_submodule(cuts.head).weight), device)  # type: ignore[arg-type]
+    one_piece = device == "cpu" and loss and not parted and max(len(blocks), chunks) <= FEW
     for part in [model] if one_piece else blocks:
         part.forward = _where_it_trains(part.forward)
     if (head := getattr(model, cuts.head)) is not None:  # a stage of a pipeline may have none
