@@ -39,13 +39,17 @@ def compile_blocks(model: nn.Module, cuts: Cuts, device: str, *, loss: bool = Fa
         inductor.compile_threads = 1  # a run has its cores, and no others
     # masks are cached by lru_cache, and made anew in compiled code: they are functions of their arguments
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
-    blocks = getattr(model, cuts.layers).values()
-    chunks = MICRO_BATCH_TOKENS / head_rows(len(model.get_submodule(cuts.head).weight), device)  # type: ignore[arg-type]
-    one_piece = device == "cpu" and loss and not parted and max(len(blocks), chunks) <= FEW
-    for part in [model] if one_piece else blocks:
+    blocks, head = getattr(model, cuts.layers).values(), getattr(model, cuts.head)
+    for part in [model] if loss and not parted and _few(len(blocks), head, device) else blocks:
         part.forward = _where_it_trains(part.forward)
-    if (head := getattr(model, cuts.head)) is not None:  # a stage of a pipeline may have none
+    if head is not None:  # a stage of a pipeline may have none
         head.compiled = loss
+
+
+def _few(blocks: int, head: nn.Module, device: str) -> bool:
+    """Whether so many blocks and a head are one piece."""
+    chunks = MICRO_BATCH_TOKENS / head_rows(len(head.weight), device)  # type: ignore[arg-type]
+    return device == "cpu" and max(blocks, chunks) <= FEW
 
 
 def begin() -> None:

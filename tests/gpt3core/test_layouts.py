@@ -353,9 +353,9 @@ def test_a_layout_of_another_number_of_ranks_is_refused():
 @pytest.mark.timeout(7200)
 def test_the_layout_of_175b_at_tiny_width_has_the_losses_of_one_process_and_resumes(tmp_path):
     """Tensor 2 x pipeline 2 x data 2, 96 layers, 20 steps; killed in the middle, resumed by it, another and alone."""
-    run = make_spec(write_corpus(tmp_path / "text"), n_layer=96, steps=20)
+    run = make_spec(write_corpus(tmp_path / "text"), n_layer=96, steps=40)  # by half of the batch
     shape = nano(16, n_layer=96, n_head=2, n_ctx=32, vocab_size=301, attention="alternating", band=4)
-    spec = replace(run, model=shape, optim=replace(run.optim, lr=0.002))
+    spec = replace(run, model=shape, optim=replace(run.optim, lr=0.002, batch_tokens=256))
     layout = Layout(tensor=2, pipeline=2, data=2, micro_batch=2)
     words = {"seconds": 3000.0}
     ranks.run(train, 1, str(tmp_path / "one"), spec, **words)
