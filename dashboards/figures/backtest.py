@@ -55,11 +55,18 @@ def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
 
 def _about(rows: pd.DataFrame, inside: Array) -> str:
     cuts, off, best = int(rows.fitted_to.nunique()), np.expm1(rows.miss.abs()), rows.optimal.to_numpy(bool)
-    said = (
-        f"The laws were fitted below {number_of(cuts, 'cut')} of the compute and asked about what lies above: "
-        f"{number_of(len(rows), 'prediction')}, missed by {off.median():.2%} in the median and by {off.max():.1%} at "
-        f"most, {rows.decades.max():.1f} decades at the farthest."
-    )
+    minima = "1 minimum of a budget" if best.sum() == 1 else f"{best.sum()} minima of budgets"
+    kinds = [
+        f"{what}, missed by {off[of].median():.2%} in the median and by {off[of].max():.1%} at most, "
+        f"{rows.decades[of].max():.1f} decades at the farthest"
+        for of, what in (
+            (~best, number_of(int((~best).sum()), "run")),
+            (best, f"{minima}, as an answer at the best size"),
+        )
+        if of.any()
+    ]
+    asked = f"The laws were fitted below {number_of(cuts, 'cut')} of the compute and asked about what lies above"
+    said = f"{asked}: {'; '.join(kinds)}."
     judged = np.isfinite(inside[:, -1])
     if not judged.any():
         return f"{said} One cut judges itself by no other: there are no intervals to test."
@@ -69,7 +76,7 @@ def _about(rows: pd.DataFrame, inside: Array) -> str:
         if of.any()
     ]
     without = int((~judged).sum())
-    alone = f" {without:,} {'has' if without == 1 else 'have'} none, for no other cut could calibrate it."
+    alone = f" {without:,} {'has' if without == 1 else 'have'} no interval, for no other cut could calibrate it."
     alone = alone if without else ""
     return (
         f"{said}{alone} Intervals of a new run, calibrated without the cut that they judge, hold {'; '.join(shares)}. "

@@ -222,6 +222,9 @@ def test_backtests_show_every_prediction_and_the_coverage_that_the_tables_print(
     inside = (printed.coverage95 * printed.tests).sum() / printed.tests.sum()
     assert page.rows.inside95[page.rows.optimal == best].mean() == pytest.approx(inside)
     assert f"{inside:.0%} of the 95%" in page.about
+    runs = page.rows[~page.rows.optimal]
+    middle = np.expm1(runs.miss.abs()).median()
+    assert f"{len(runs)} runs, missed by {middle:.2%} in the median" in page.about, "minima are judged by themselves"
     assert [symbol.endswith("x") for symbol in points.marker.symbol] == list(~page.rows.inside95)
     assert [symbol.startswith("diamond") for symbol in points.marker.symbol] == list(page.rows.optimal)
 
@@ -243,7 +246,7 @@ def test_no_prediction_without_an_interval_counts_as_inside_one(studied):
     assert page.rows.inside95[cut].isna().all()
     others = rows[~cut]
     assert list(page.rows.inside95[~cut]) == list(others.miss.abs() <= others.half95)
-    assert f"{cut.sum()} have none, for no other cut could calibrate it" in page.about
+    assert f"{cut.sum()} have no interval, for no other cut could calibrate it" in page.about
     best = others.optimal.to_numpy(bool)
     share = (others.miss.abs() <= others.half95)[~best].mean()
     assert f"{share:.0%} of the 95% (circles: runs)" in page.about
