@@ -134,4 +134,4 @@ def test_a_host_that_waits_for_a_step_waits_for_all_ranks_but_in_the_first_which
         known, said, _ = reading._waiting.pop()
         reading._waiting.append((known, said, there))
         reading.read()
-    assert seen == [(0, "in its first step"), (1, "")]
+    assert seen == [(1, "in its first step"), (1, "")]
