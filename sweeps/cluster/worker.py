@@ -9,13 +9,14 @@ group, which nobody else would.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import ctypes
 import gc
 import importlib
 import os
 import queue
+import select
+import signal
 import socket
 import sys
 import threading
@@ -41,6 +42,24 @@ LISTEN_SECONDS = 600.0  # a driver that listens for an end is answered after so 
 PRELOAD = ("gpt3core.run",)  # what ``train`` and ``prepare`` need, imported at birth
 
 
+def _signals() -> list[int]:
+    """A descriptor that can be read once a signal has come to a worker, if this is one.
+
+    Python's handlers, Ray's of SIGTERM too, run in the main thread, which never comes back from Ray's C++. All that it
+    does of ours is the import of this module, and only it may ask for this.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or ray._private.worker.global_worker.mode != ray.WORKER_MODE:
+        return []
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    return [heard]
+
+
+SIGNALS = _signals()
+
+
 class Worker:
     """The actor. ``run`` and ``ended`` are answered when its run has ended, all else at once."""
 
@@ -61,7 +80,6 @@ class Worker:
         self._settled = False  # a run has ended
         self._heard = time.monotonic()
         preload(entry)
-        atexit.register(self._terminate)  # what SIGTERM comes to: Ray's handler ends the main thread, which is not this
         threading.Thread(target=self._watch, daemon=True).start()
 
     def address(self) -> str:
@@ -115,6 +133,8 @@ class Worker:
             self.stop(self._work.run_id)
             with contextlib.suppress(TimeoutError):
                 self._over.result(timeout=CHECKPOINT_SECONDS)
+            time.sleep(WATCH_SECONDS)  # the end is told
+        os._exit(1)
 
     def _perform(self, assignment: Assignment) -> None:
         def report(live: Mapping[str, Any]) -> None:
@@ -132,7 +152,9 @@ class Worker:
 
     def _watch(self) -> None:
         while not self._orphaned():
-            time.sleep(WATCH_SECONDS)
+            heard, _, _ = select.select(SIGNALS, [], [], WATCH_SECONDS)
+            if any(signal.SIGTERM in os.read(each, 16) for each in heard):
+                self._terminate()
         if self._group:
             with contextlib.suppress(Exception):  # whatever Ray says, this process ends now
                 ray.util.remove_placement_group(ray.util.get_placement_group(self._group))

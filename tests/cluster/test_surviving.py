@@ -32,10 +32,10 @@ def test_a_stopped_rank_is_noticed_within_its_limit_and_the_run_resumes_with_the
     gang.assert_same_bits(tmp_path / "undisturbed", ranks.run)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_a_worker_that_is_sent_sigterm_writes_a_checkpoint_and_its_run_goes_on(launcher, tmp_path, isolated):
     """As a batch system does, whose time is over."""
-    gang = Gang(tmp_path, "placement.checkpoint_seconds=3", steps=8000)
+    gang = Gang(tmp_path, "placement.checkpoint_seconds=3", steps=4000)
 
     def chaos():
         os.kill(gang.ranks()[0][0], signal.SIGTERM)
