@@ -27,7 +27,7 @@ RECIPE = """
 name: cut
 family: shapes
 shapes: [{n_layer: 8, d_model: 32, n_head: 2}]
-tokens: [5120]
+tokens: [15360]
 min_tokens: 1000
 model: {n_ctx: 32, band: 6}
 optim: {batch_tokens_min: 256, batch_tokens_max: 256, lr_max: 0.003}
@@ -105,7 +105,7 @@ def test_a_cut_run_is_killed_and_goes_on_by_another_layout_to_the_losses_of_one_
         "data.tokenizer=gpt2:300",
         "placement.max_failures=1",
     ]
-    words += ["placement.checkpoint_seconds=0.5"]
+    words += ["placement.checkpoint_seconds=0.1"]
     first = submit([*words, "placement.workers=8", "placement.tensor=2", "placement.pipeline=2"], environment)
     while (run := run_in(root)) is None or not run.checkpoint_steps():
         assert first.poll() is None, first.communicate()[0]
@@ -116,7 +116,7 @@ def test_a_cut_run_is_killed_and_goes_on_by_another_layout_to_the_losses_of_one_
     said, _ = first.communicate()
     assert first.returncode != 0, said
     assert not run.trained, said
-    assert 0 < max(run.checkpoint_steps()) < 20
+    assert 0 < max(run.checkpoint_steps()) < 60
     again = submit([*words, "placement.workers=4", "placement.pipeline=4"], environment)
     said, _ = again.communicate()
     assert again.returncode == 0, said
@@ -124,5 +124,5 @@ def test_a_cut_run_is_killed_and_goes_on_by_another_layout_to_the_losses_of_one_
     assert started_with(run) == [(2, 2, 2), (1, 1, 4)]
     runs.run(run.spec(), EVALS, tmp_path / "one")
     losses = run.curve()["loss"].tolist()
-    assert len(losses) == 20
+    assert len(losses) == 60
     assert losses == pytest.approx(RunDir(tmp_path / "one", run.run_id).curve()["loss"].tolist(), abs=1e-5)
