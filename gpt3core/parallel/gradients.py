@@ -30,7 +30,7 @@ def finish(
     wishes: Sequence[bool] = (),
     before_mean: Callable[[nn.Module], None] | None = None,
     *,
-    averaged: bool = False,
+    averaged: bool,
 ) -> Tensor:
     """Make every gradient here that of the global batch, clipped.
 
@@ -39,7 +39,7 @@ def finish(
         most: the norm that gradients are scaled down to.
         wishes: of this rank, which go with the sums that are made anyway.
         before_mean: called when every replica has the gradient of its own rows, before their mean.
-        averaged: whether the mean over replicas was taken already.
+        averaged: whether the mean over replicas was taken already (``Held.averaged``).
 
     Returns:
         The batch's loss, the norm before clipping, and how many ranks have each wish: the same on every rank, in fp32
@@ -65,9 +65,7 @@ def mean_square(model: nn.Module, mesh: Mesh) -> float:
     return float(squares)
 
 
-def _reduce(
-    model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], None] | None, *, averaged: bool = False
-) -> None:
+def _reduce(model: nn.Module, mesh: Mesh, before_mean: Callable[[nn.Module], None] | None, *, averaged: bool) -> None:
     _complete(model, mesh)
     if mesh.degree("pipeline") > 1:
         shared = set(getattr(model, "tied", {}).values()) if mesh.ends is not None else set()

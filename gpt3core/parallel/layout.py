@@ -70,6 +70,11 @@ class Layout:
         """Stages of the pipeline, virtual ones counted."""
         return self.pipeline * self.virtual
 
+    @property
+    def parted(self) -> bool:
+        """Whether something is done between the blocks of a model: shards are gathered, or activations made again."""
+        return self.shard > 1 or self.recompute != "none"
+
     def compiles(self, asked: str) -> str:
         """What is compiled of what is asked for (``numerics.COMPILES``).
 

@@ -302,17 +302,20 @@ def joined(
 @contextlib.contextmanager
 def _groups() -> Iterator[None]:
     """Leave the process groups that are made in the block, however it ends."""
+    failed = True
     try:
         yield
+        failed = False
     except StoppedError:
-        raise
-    except BaseException:
-        if dist.is_initialized():  # others may never come to what a GPU waits for, and destroying waits for that
-            abort_groups()
+        failed = False
         raise
     finally:
         if dist.is_initialized():
-            dist.destroy_process_group()
+            if failed:  # others may never come to what a GPU waits for, and destroying waits for that
+                with contextlib.suppress(Exception):  # what is told is why the run failed
+                    abort_groups()
+            else:
+                dist.destroy_process_group()
 
 
 def _require_size(layout: Layout, world_size: int) -> None:

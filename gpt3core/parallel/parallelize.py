@@ -140,8 +140,7 @@ def parallelize(
         from gpt3core.parallel import recompute
 
         recompute.wrap(model, cuts, layout.recompute, dropout)
-    parted = layout.shard > 1 or layout.recompute != "none" or labelled is not None
-    _compile(model, cuts, device, compiled, parted=parted)
+    _compile(model, cuts, device, compiled, parted=layout.parted or labelled is not None)
     if layout.shard > 1:
         from gpt3core.parallel import fsdp
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 import time
 from collections import deque
@@ -61,6 +62,7 @@ class Judge:
     missing: int | None = None  # the rank that the last verdict names
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _left: set[int] = field(default_factory=set)
+    _busy: float = -math.inf  # when a rank was last in something long that cannot beat
 
     def __post_init__(self) -> None:
         self._seen = {rank: _Seen(ticked=self.began, moved=self.began) for rank in self.ranks}
@@ -72,10 +74,13 @@ class Judge:
     def heard(self, rank: int, sign: Sign, now: float) -> None:
         """What a rank says."""
         seen = self._seen[rank]
+        if sign.doing:
+            self._busy = now
         if seen.sign is None or sign.tick != seen.sign.tick:
             seen.ticked = now
         if seen.sign is None or _place(sign) != _place(seen.sign):
-            seen.pauses.append(0.0 if seen.sign is None else now - seen.moved)
+            if seen.sign is not None and seen.moved > self._busy:  # neither it nor what it waited for was
+                seen.pauses.append(now - seen.moved)
             seen.moved = now
         seen.sign = sign
 

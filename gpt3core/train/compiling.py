@@ -6,6 +6,7 @@ it could win is not even tried.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import statistics
@@ -55,7 +56,8 @@ def choose(
         if spec.kernel != AUTO:
             return numerics, "none"
         other = replace(numerics, kernel="softmax")
-    (_, plain), (once, compiled) = _timed(spec, numerics, device), _timed(spec, other, device, how)
+    parted = layout.parted or spec.labelled is not None
+    (_, plain), (once, compiled) = _timed(spec, numerics, device), _timed(spec, other, device, how, parted=parted)
     passes = spec.tokens / 1024
     pays = once + passes * compiled < timing.GAIN * passes * plain
     return (other, how) if pays else (numerics, "none")
@@ -85,18 +87,22 @@ def require(asked: str, device: str, layout: Layout) -> None:
         )
 
 
-def _timed(spec: RunSpec, numerics: Numerics, device: str, how: str = "none") -> tuple[float, float]:
+def _timed(
+    spec: RunSpec, numerics: Numerics, device: str, how: str = "none", *, parted: bool = False
+) -> tuple[float, float]:
     """Seconds of all that is done once, and of a pass over about 1,024 tokens: timed once a machine."""
     model, cuts = spec.model, registry.of(spec.model).cuts
     here = timing.machine(device), torch.get_num_threads(), torch.__version__, TRAINER_VERSION
-    key = hashlib.sha256(repr((here, model, numerics, how)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((here, model, numerics, how, parted)).encode()).hexdigest()[:16]
     remembered = cache_folder() / "compiling" / f"{key}.json"
     if remembered.exists():
         found = files.read_json(remembered)
         return found["once"], found["seconds"]
     compiled = how in COMPILED
     changed = (
-        (lambda network: compile_blocks(network, cuts, device, loss=how == "all")) if compiled else (lambda _: None)
+        functools.partial(compile_blocks, cuts=cuts, device=device, loss=how == "all", parted=parted)
+        if compiled
+        else lambda _: None
     )
     first, *others = timing.pass_seconds(model, numerics, device, changed)
     seconds = statistics.median(others)

@@ -318,7 +318,8 @@ def _traced(rank, size, address, spec, layout):
         for place, compiled in ((mesh.Mesh(), "none"), (here, "blocks")):
             held = parallelize(spec.model, place, kernel="softmax", device="cpu", compiled=compiled)
             held.model.init_weights(0, part_of)
-            gradients.finish(held.model, place, held.backward(examples, 1.0), 1e9)
+            loss = held.backward(examples, 1.0)
+            gradients.finish(held.model, place, loss, 1e9, averaged=held.averaged)
             found.append(
                 {n: getattr(p.grad, "full_tensor", lambda p=p: p.grad)() for n, p in parameters.named(held.model)}
             )

@@ -86,6 +86,17 @@ def test_a_rank_that_fails_does_not_wait_for_what_the_others_never_come_to():
     assert ranks.run(_fails, 2, StoppedError()) == [(0, False)] * 2
 
 
+def test_groups_that_cannot_be_left_do_not_hide_why_a_rank_failed(monkeypatch):
+    def refuse():
+        raise RuntimeError("ncclCommAbort")
+
+    monkeypatch.setattr(mesh, "abort_groups", refuse)
+    monkeypatch.setattr(mesh.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(mesh.dist, "destroy_process_group", lambda: pytest.fail("it would wait"))
+    with pytest.raises(MemoryError, match="on the GPU"), mesh._groups():
+        raise MemoryError("on the GPU")
+
+
 def _silent(rank, size, address, told):
     """Rank 1 stays away, its connections open, until rank 0 has told that it waits no longer."""
     with mesh.joined(rank, size, address, "cpu", seconds=2) as here:

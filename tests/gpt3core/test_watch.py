@@ -113,6 +113,18 @@ def test_a_long_pause_is_forgotten_in_time():
     assert judged(signs, 130 + 12)[0].startswith("all ranks have waited in the same collective for 12 s")
 
 
+def test_what_was_said_to_be_long_does_not_make_a_hang_last_longer():
+    """Ten minutes in which one rank prepares a text and the other waits for it, steps of 20 s, then a hang."""
+
+    def signs(rank, now):
+        if now < 600:
+            return sign(now, gates=1, waiting=rank != 1, doing="preparing the text" if rank == 1 else "")
+        return sign(now, gates=min(now, 700) // 20, waiting=True)
+
+    assert judged(signs, 700 + 79, limit=45)[0] == ""
+    assert judged(signs, 700 + 82, limit=45)[0].startswith("all ranks have waited in the same collective for 82 s")
+
+
 def test_a_rank_that_sees_one_other_only_says_whether_that_one_lives():
     judge = Judge(ranks=range(1), limit=10.0, began=0.0)
     for now in range(100):
@@ -151,7 +163,7 @@ def _gates(rank, size, address):
         mesh.BUCKET = 4
         before = pulse.HERE.gates
         mesh.sum_([torch.ones(3)] * 4, None)
-        gradients._reduce(torch.nn.Module(), here, None)
+        gradients._reduce(torch.nn.Module(), here, None, averaged=False)
         return pulse.HERE.gates - before
 
 
