@@ -22,6 +22,8 @@ from dashboards.figures.residuals import residuals
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_training_curves import ALPHA, BETA, best, ladder
+from tests.test_house import CODE
+from tests.test_notebook import run as run_cell
 
 pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
 
@@ -38,6 +40,13 @@ def test_every_run_is_on_the_frontier_and_behind_it(studied):
     assert set(page.summary.run_id) == set(page.rows.run_id.dropna()) == set(studied.runs.table.run_id)
     (prediction,) = [trace for trace in page.figure.data if trace.name == "prediction"]
     assert prediction.x[0] == pytest.approx(studied.predictions[0].compute)
+
+
+def test_what_docs_say_of_a_notebook_draws(studied, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (CODE / "docs" / "analysis.md").read_text(), re.DOTALL)
+    monkeypatch.setattr(api, "fit", lambda runs: studied)
+    _, drawn = run_cell(code, {})
+    assert {"runs", "GPT-3", "Kaplan et al."} <= {trace.name for trace in drawn.data}
 
 
 def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(studied):
