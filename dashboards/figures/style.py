@@ -128,7 +128,7 @@ def hover(rows: pd.DataFrame) -> list[str]:
 
 
 def _said(run: Mapping[Hashable, Any]) -> str:
-    error = f" ± {run['loss_se']:.4f}" if "loss_se" in run else ""
+    error = f" ± {run['loss_se']:.4f}" if math.isfinite(run.get("loss_se", math.nan)) else ""
     return (
         f"<b>{plain(run['run_id'])}</b><br>N {count(run['N'])}, D {count(run['D'])} tokens, {run['epochs']:.2f} epochs"
         f"<br>C {powers(run['C'])} FLOPs<br>loss {run['loss']:.4f}{error}<br>seed {plain(run['seed'])}"

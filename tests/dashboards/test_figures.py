@@ -49,6 +49,13 @@ def test_what_docs_say_of_a_notebook_draws(studied, monkeypatch):
     assert {"runs", "GPT-3", "Kaplan et al."} <= {trace.name for trace in drawn.data}
 
 
+def test_a_run_without_a_standard_error_says_none(studied):
+    rows = studied.everything.head(2).assign(loss_se=[np.nan, 0.01])
+    without, with_one = style.hover(rows)
+    assert "±" not in without
+    assert "± 0.0100<" in with_one
+
+
 def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(studied):
     stars = [t for t in isoflop(studied).figure.data if t.marker.symbol == "star"]
     assert [s.x[0] for s in stars] == pytest.approx([p.n_star for p in studied.minima.used])
