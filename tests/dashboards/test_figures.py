@@ -18,6 +18,7 @@ from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.linear import linear
 from dashboards.figures.lowest import lowest
+from dashboards.figures.published import over
 from dashboards.figures.residuals import residuals
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
@@ -40,6 +41,22 @@ def test_every_run_is_on_the_frontier_and_behind_it(studied):
     assert set(page.summary.run_id) == set(page.rows.run_id.dropna()) == set(studied.runs.table.run_id)
     (prediction,) = [trace for trace in page.figure.data if trace.name == "prediction"]
     assert prediction.x[0] == pytest.approx(studied.predictions[0].compute)
+
+
+def test_no_axis_reaches_for_a_prediction_without_an_interval(studied):
+    """Six runs of one budget said a loss of 324 a decade beyond: the axis of their losses went from 2 to 500."""
+    wild = [replace(p, ln_loss=np.log(324.4), interval_new_run=None) for p in studied.predictions]
+    page, none = (frontier(replace(studied, predictions=given, laws={})) for given in (wild, []))
+    assert "324 at 1e14" in page.about
+    assert "without an interval of a new run" in page.about
+    assert "Bars" not in page.about
+    assert "Bars" in frontier(studied).about
+    for one, other in ((page, none), (over(page, studied), over(none, studied))):
+        (star,) = [trace for trace in one.figure.data if trace.marker.symbol == "star"]
+        assert star.visible == "legendonly", "plotly's own range is of what is visible"
+        assert not [a for a in one.figure.layout.annotations if "324" in a.text], "it would reach for words too"
+        assert one.figure.layout.yaxis.tickvals == other.figure.layout.yaxis.tickvals
+        assert one.figure.layout.xaxis.range == other.figure.layout.xaxis.range
 
 
 def test_what_docs_say_of_a_notebook_draws(studied, monkeypatch):
