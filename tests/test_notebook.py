@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, and what it says of the prediction holds.
+"""The notebook runs from top to bottom, what it says of the prediction holds, and README says the same.
 
 ``python -m tests.test_notebook`` runs it and keeps what its cells print.
 """
@@ -7,12 +7,17 @@ import ast
 import contextlib
 import io
 import json
-from pathlib import Path
+import re
 
 import plotly.graph_objects as go
 import pytest
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "from_recipe_to_prediction.ipynb"
+from analysis.output.answer import answer
+from tests.test_house import CODE
+
+pytestmark = pytest.mark.xdist_group("notebook")
+
+NOTEBOOK = CODE / "notebooks" / "from_recipe_to_prediction.ipynb"
 
 
 def cells():
@@ -33,20 +38,35 @@ def run(source, names):
     return printed.getvalue(), value
 
 
-@pytest.mark.xdist_group("notebook")
-def test_the_notebook_tells_the_story_in_ten_cells():
-    _, found = cells()
-    assert len(found) == 10
-    names, shown = {}, []
-    for cell in found:
-        shown.append(run("".join(cell["source"]), names))
-        assert shown[-1][0] or shown[-1][1] is not None, "every cell shows something"
+@pytest.fixture(scope="module")
+def told():
+    """What every cell shows, and the names that they leave."""
+    names = {}
+    return [run("".join(cell["source"]), names) for cell in cells()[1]], names
+
+
+def test_the_notebook_tells_the_story_in_ten_cells(told):
+    shown, names = told
+    assert len(shown) == 10
+    assert all(printed or value is not None for printed, value in shown), "every cell shows something"
     assert [type(value) for _, value in shown[5:7]] == [go.Figure, go.Figure], "figures are plain plotly"
     prediction, measured = names["prediction"], names["measured"]
     assert prediction.interval_new_run[0] < measured["loss"] < prediction.interval_new_run[1]
     assert prediction.interval_n[0] < measured["N"] < prediction.interval_n[1]
     assert len(names["runs"]) == 24
     assert 0 < names["proposed"].table.interval.iloc[-1] < 1
+
+
+def test_readme_has_the_notebooks_answer(told):
+    """Within 1%: other libraries draw other bootstraps."""
+    readme = re.sub(r"\n {9}", " ", (CODE / "README.md").read_text())
+    number = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
+    said = dict(answer(told[1]["study"]))
+    for label in ("law", "size", "at 1e14", "trust", "weakest"):
+        (pasted,) = re.findall(rf"^{label:<9}(.*)", readme, re.MULTILINE)
+        assert number.split(pasted) == number.split(said[label]), label
+        numbers = ([float(n) for n in number.findall(line)] for line in (pasted, said[label]))
+        assert next(numbers) == pytest.approx(next(numbers), rel=0.01), label
 
 
 def main():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,19 +42,15 @@ def frontier(study: Study) -> Page:
     laws = _law_lines(figure, study, table.C)
     for p in study.predictions:
         _add_prediction(figure, p)
-        _name(figure, p, laws)
+        if p.interval_new_run is not None:
+            _name(figure, p, p.interval_new_run, laws)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS, log_y=True)
-    about = (
-        "Each point a run. Rings are the minima of the IsoFLOP parabolas; lines are the laws through them, bars "
-        "what a new run would reach."
-    )
+    about = "Rings are the minima of the IsoFLOP parabolas; lines are the laws through them."
     if not laws:
-        about = "Each point a run. No law of compute was fitted to them."
+        about = "No law of compute was fitted to them."
     elif not used:
-        about = (
-            "Each point a run. No budget has a minimum inside its sizes: the laws go through the best runs, bars are "
-            "what a new run would reach."
-        )
+        about = "No budget has a minimum inside its sizes: the laws go through the best runs."
+    about = " ".join(["Each point a run.", about, *_foretold(study.predictions)])
     runs = behind(table)
     runs = runs.assign(what=np.where(runs.run_id.isin(study.table.run_id), "run", "run, not fitted"))
     rows = pd.concat([runs, minima_points(study), *laws, predicted_points(study.predictions)], ignore_index=True)
@@ -67,6 +63,15 @@ def frontier(study: Study) -> Page:
         summary=behind(table),
         panels=(("C", "loss"),),
     )
+
+
+def _foretold(predictions: Sequence[Prediction]) -> Iterator[str]:
+    """What bars are, and what is predicted without an interval of a new run, for which no axis reaches."""
+    unsure = [f"{p.loss:.3g} at {flops(p.compute)}" for p in predictions if p.interval_new_run is None]
+    if len(unsure) < len(predictions):
+        yield "Bars are what a new run would reach."
+    if unsure:
+        yield f"Predicted without an interval of a new run: {', '.join(unsure)}; a click in the legend draws it."
 
 
 def _add_left_out(figure: go.Figure, study: Study, rows: pd.DataFrame) -> None:
@@ -129,7 +134,7 @@ def _free(grid: Array, computes: pd.Series) -> float:
 
 
 def _add_prediction(figure: go.Figure, p: Prediction) -> None:
-    """A star, with the interval of a new run where there is one."""
+    """A star, with the interval of a new run; without one it is in the legend alone, for it may lie anywhere."""
     new, error, said = p.interval_new_run, None, "no calibrated interval of a new run"
     if new is not None:
         error = {"type": "data", "symmetric": False, "array": [new[1] - p.loss], "arrayminus": [p.loss - new[0]]}
@@ -141,15 +146,16 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         name=f"prediction of {p.name}" if p.name and not p.optimal else "prediction",
         marker={"symbol": "star", "size": 14, "color": "#D55E00"},
         error_y=error,
+        visible=True if new is not None else "legendonly",
         text=[f"prediction {outside(p.decades)} the data<br>loss {p.loss:.3f}<br>{said}"],
         hoverinfo="text",
     )
 
 
-def _name(figure: go.Figure, p: Prediction, laws: Sequence[pd.DataFrame]) -> None:
+def _name(figure: go.Figure, p: Prediction, ends: Sequence[float], laws: Sequence[pd.DataFrame]) -> None:
     """A prediction in words, below all lines that come by."""
-    inside = "" if p.interval_new_run is None else " ({:.2f} to {:.2f})".format(*p.interval_new_run)
-    lowest = [p.loss, *(p.interval_new_run or ())]
+    inside = " ({:.2f} to {:.2f})".format(*ends)
+    lowest = [p.loss, *ends]
     for law in laws:
         at = np.log(law.C), law.filter(["loss", "low95"]).min(axis=1)
         lowest.append(float(np.interp(np.log(p.compute), *at)))

@@ -16,7 +16,7 @@ from analysis.runs.conventions import LABELS, Compute
 from analysis.study import Study
 from dashboards.figures.frontier import frontier
 from dashboards.figures.look import GREY
-from dashboards.figures.style import LOSS, Page, log_ticks
+from dashboards.figures.style import LOSS, Page, log_ticks, visible
 from gpt3core.costs import PF_DAY
 from gpt3core.errors import UsageError
 from gpt3core.hints import nearest
@@ -173,7 +173,7 @@ def _widen(figure: go.Figure, place: str, *, of_loss: bool) -> None:
 
     By itself one makes room for the names beside lines: on a phone, dozens of decades.
     """
-    traces = [trace for trace in figure.data if (trace.yaxis or "y") == f"y{place}" and trace.x is not None]
+    traces = [trace for trace in visible(figure.data) if (trace.yaxis or "y") == f"y{place}" and trace.x is not None]
     x = np.log10(np.concatenate([np.asarray(trace.x, float) for trace in traces]))
     figure.layout[f"xaxis{place}"].range = [np.nanmin(x) - ROOM, np.nanmax(x) + ROOM]
     ticks = log_ticks(LOSS, traces) if of_loss else {"dtick": None, "tickmode": None}

@@ -82,7 +82,7 @@ def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:
     Args:
         traces: along the axis.
     """
-    shown = [float(v) for trace in traces if trace.y is not None for v in trace.y if v is not None]
+    shown = [float(v) for trace in visible(traces) if trace.y is not None for v in trace.y if v is not None]
     values = [v for v in shown if 0 < v < math.inf]
     if LOSS not in title or not values:
         return {"exponentformat": "power"}
@@ -90,9 +90,14 @@ def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": ticks, "tickformat": f".{DIGITS}~f" if ticks[-1] < 1e4 else ".3~g"}
 
 
+def visible(traces: Iterable[Any]) -> list[Any]:
+    """Those that axes reach for: all but what a reader has to ask for in the legend."""
+    return [trace for trace in traces if trace.visible != "legendonly"]
+
+
 def roomy(traces: Iterable[Any]) -> list[float] | None:
     """The range of a logarithmic x whose points lie so close that labels between them would be of many digits."""
-    shown = [np.asarray(trace.x, float) for trace in traces if trace.x is not None and len(trace.x)]
+    shown = [np.asarray(trace.x, float) for trace in visible(traces) if trace.x is not None and len(trace.x)]
     known = np.concatenate(shown) if shown else np.empty(0)
     known = np.log10(known[known > 0])
     if not len(known) or np.ptp(known) > NARROW:
@@ -128,7 +133,7 @@ def hover(rows: pd.DataFrame) -> list[str]:
 
 
 def _said(run: Mapping[Hashable, Any]) -> str:
-    error = f" ± {run['loss_se']:.4f}" if "loss_se" in run else ""
+    error = f" ± {run['loss_se']:.4f}" if math.isfinite(run.get("loss_se", math.nan)) else ""
     return (
         f"<b>{plain(run['run_id'])}</b><br>N {count(run['N'])}, D {count(run['D'])} tokens, {run['epochs']:.2f} epochs"
         f"<br>C {powers(run['C'])} FLOPs<br>loss {run['loss']:.4f}{error}<br>seed {plain(run['seed'])}"

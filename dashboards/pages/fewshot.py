@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dash
-from dash import dcc, html
+from dash import html
 
 from dashboards.live import Live
 from dashboards.pages import gallery, inputs
@@ -20,8 +20,7 @@ EMPTY = "These runs were not evaluated on any task."
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Tabs over a figure, whose slug is in the address; of the first, where there is none such."""
-    chosen = dcc.RadioItems(id={"state": KEY}, value=state[KEY], options=[], className="tabs", inline=True)
-    return html.Article([chosen, *gallery.figure(FIGURE)])
+    return html.Article([inputs.tabs(KEY, "figure", state[KEY], {}), *gallery.figure(FIGURE)])
 
 
 def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:

@@ -24,6 +24,17 @@ def named(label: str, field: Any) -> Any:
     return html.Label([html.Span(label, className="unseen"), field])
 
 
+def group(label: str, *inside: Any, **more: Any) -> Any:
+    """Radio buttons or a slider with a name that is read out; a label is of one box."""
+    return html.Div(list(inside), role="group", **{"aria-label": label}, **more)
+
+
+def tabs(name: str, label: str, value: str, options: Mapping[str, str]) -> Any:
+    """One of some values, all of them in sight."""
+    box = dcc.RadioItems(id={"state": name}, value=value, options=options, className="tabs", inline=True)
+    return group(label, box)
+
+
 def hidden(name: str, state: Mapping[str, str]) -> Any:
     """What the address holds and no field shows."""
     return html.Div(dcc.Input(id={"state": name}, type="hidden", value=state[name]), hidden=True)

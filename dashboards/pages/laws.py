@@ -61,24 +61,19 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
 def _shown(state: Mapping[str, str]) -> list[Any]:
     """What follows the fit: its answer, its figures and a cut of its backtests."""
     looks = [
-        dcc.RadioItems(
-            id={"state": name},
-            value=state[name] if state[name] in words else STATE[name],
-            options=words,
-            className="tabs",
-            inline=True,
-        )
+        inputs.tabs(name, name, state[name] if state[name] in words else STATE[name], words)
         for name, words in LOOKS.items()
     ]
     return [
         html.Dl(id="laws-answer"),
-        dcc.RadioItems(id={"state": "figure"}, value=state["figure"], options=[], className="tabs", inline=True),
+        inputs.tabs("figure", "figure", state["figure"], {}),
         html.Div(looks, className="looks"),
         *gallery.figure(FIGURE),
         *gallery.figure(RESIDUALS),
         html.H2("Fit below, predict above"),
         html.P(id="laws-cut-said"),
-        html.Div(
+        inputs.group(
+            "fitted up to, FLOPs",
             dcc.Slider(0, 0, step=1, value=0, id="laws-slider", included=False, allow_direct_input=False),
             id="laws-slider-box",
         ),

@@ -55,12 +55,16 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     highest = _highest(live.view)
     usual = "10x the largest run" if highest is None else plan.slid(1.0, highest)
     fields = [
-        _field("planned run, FLOPs", _text("compute", state, usual), _slider("compute", state, highest)),
-        _field("largest run before it, FLOPs", _text("largest", state, usual), _slider("largest", state, highest)),
-        _field("GPU", _choice("gpu", state, {name: name for name in hardware.GPUS})),
+        _field("planned run, FLOPs", _text("compute", state, usual), _slider("compute", "planned run", state, highest)),
+        _field(
+            "largest run before it, FLOPs",
+            _text("largest", state, usual),
+            _slider("largest", "largest run before it", state, highest),
+        ),
+        _choice("gpu", "GPU", state, {name: name for name in hardware.GPUS}),
         _field("days at most", _text("days", state)),
         _field("runs before it", _text("batch", state)),
-        _field("to narrow", _choice("for", state, plan.TARGETS)),
+        _choice("for", "to narrow", state, plan.TARGETS),
     ]
     return html.Article(
         [
@@ -243,13 +247,14 @@ def _text(name: str, state: Mapping[str, str], usual: str = "") -> Any:
     return dcc.Input(id={"state": name}, value=state[name], type="text", debounce=True, placeholder=usual)
 
 
-def _choice(name: str, state: Mapping[str, str], known: Mapping[str, str]) -> Any:
+def _choice(name: str, label: str, state: Mapping[str, str], known: Mapping[str, str]) -> Any:
     options = [{"value": value, "label": label} for value, label in known.items()]
-    return dcc.RadioItems(id={"state": name}, value=state[name], options=options, inline=True)
+    box = dcc.RadioItems(id={"state": name}, value=state[name], options=options, inline=True)
+    return inputs.group(label, html.Span(label), box)
 
 
-def _slider(name: str, state: Mapping[str, str], highest: float | None) -> Any:
-    return dcc.Slider(
+def _slider(name: str, label: str, state: Mapping[str, str], highest: float | None) -> Any:
+    box = dcc.Slider(
         id=f"plan-{name}-slider",
         min=-1,
         max=plan.SHOWN,
@@ -259,3 +264,4 @@ def _slider(name: str, state: Mapping[str, str], highest: float | None) -> Any:
         included=False,
         allow_direct_input=False,
     )
+    return inputs.group(f"{label}, decades beyond the runs", box)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpt3core.store.remote import Remote
 
 URI = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
-TABLES = (".csv", ".parquet", ".jsonl", ".json", ".gz")
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json", ".gz")  # endings of a table's name
 _REMOTES: dict[Path, Remote] = {}
 
 
@@ -38,7 +38,7 @@ def local(where: str | Path) -> Path:
     if match[1] == "file":
         return Path(match[2]).absolute()
     uri = f"{match[1]}://{match[2].strip('/')}"
-    if uri.endswith(TABLES):
+    if uri.lower().endswith(TABLES):
         raise UsageError(f"{uri:.200}: a table is read from a file of this machine: copy it here")
     if match[1] == "memory":
         raise UsageError(f"{uri:.200}: such a store is seen by one process only; give a folder or a bucket")
@@ -54,8 +54,10 @@ def local(where: str | Path) -> Path:
 
 
 def is_table(path: Path) -> bool:
-    """Whether ``runs=`` names a table and no store, even while neither is there."""
-    return bool(path.suffix) and not path.is_dir()
+    """Whether ``runs=`` names a table and no store, even while neither is there; a store's name may have dots."""
+    if path.name.lower().endswith(TABLES):
+        return not path.is_dir()
+    return bool(path.suffix) and path.is_file()
 
 
 def of(root: Path) -> Remote | None:

@@ -16,7 +16,7 @@ from tests.benchmarks import known_truth
 from tests.benchmarks.known_truth import EXPONENT, budgets, true_loss
 from tests.benchmarks.known_truth import optimal_size as true_size
 
-LADDER = Path(__file__).parent / "data" / "former_laptop_ladder.csv"  # on another split of the same text
+FORMER = Path(__file__).parent / "data" / "former_laptop_ladder.csv"  # on another split of the same text
 
 
 def ladder(seed, noise, count=5, sizes=5):
@@ -210,34 +210,34 @@ def test_known_truth_is_covered_in_short():
 
 
 @pytest.fixture(scope="module")
-def laptop_ladder():
-    """The 25 runs of the laptop sweep, which end at 1e13 FLOPs, asked for 1e14."""
-    return api.fit(pd.read_csv(LADDER), min_tokens=4e5, target_compute=[1e14], bootstrap=200)
+def former_ladder():
+    """The 25 runs of a former laptop sweep, which end at 1e13 FLOPs, asked for 1e14."""
+    return api.fit(pd.read_csv(FORMER), min_tokens=4e5, target_compute=[1e14], bootstrap=200)
 
 
 @pytest.fixture(scope="module")
-def beyond_the_laptop_ladder(laptop_ladder):
-    (p,) = laptop_ladder.predictions
+def beyond_the_former_ladder(former_ladder):
+    (p,) = former_ladder.predictions
     return p
 
 
-def test_the_answer_says_where_the_best_size_is_not_expected_to_grow_on_as_before(laptop_ladder):
-    (line,) = [said for label, said in answer(laptop_ladder) if label == "size"]
+def test_the_answer_says_where_the_best_size_is_not_expected_to_grow_on_as_before(former_ladder):
+    (line,) = [said for label, said in answer(former_ladder) if label == "size"]
     before, then = re.match(
         r"N\* ~ C\^([\d.]+) .*; from 1e13 to 1e14 it is expected to grow as C\^([\d.]+)$", line
     ).groups()
-    largest = max(laptop_ladder.minima.used, key=lambda p: p.budget)
-    assert float(then) == pytest.approx(np.log10(laptop_ladder.predictions[0].n / largest.n_star), abs=0.05)
+    largest = max(former_ladder.minima.used, key=lambda p: p.budget)
+    assert float(then) == pytest.approx(np.log10(former_ladder.predictions[0].n / largest.n_star), abs=0.05)
     assert float(before) > float(then) + 0.05
 
 
-def test_the_laptop_ladder_says_what_ten_times_its_largest_budget_gave(beyond_the_laptop_ladder):
+def test_the_former_ladder_says_what_ten_times_its_largest_budget_gave(beyond_the_former_ladder):
     """Four sizes at 1e14 FLOPs, minimum inside: N* 0.81M, L* 2.970; a line through five minima said 1.05M to 2.0M."""
-    p = beyond_the_laptop_ladder
+    p = beyond_the_former_ladder
     assert p.interval_n[0] < 0.81e6 < p.interval_n[1]
     assert p.interval_new_run[0] < 2.970 < p.interval_new_run[1]
 
 
-def test_the_laptop_ladder_says_it_within_a_factor_of_twelve(beyond_the_laptop_ladder):
+def test_the_former_ladder_says_it_within_a_factor_of_twelve(beyond_the_former_ladder):
     """No less than at the largest budget, nor on fewer tokens: that alone leaves a factor of ten."""
-    assert beyond_the_laptop_ladder.interval_n[1] / beyond_the_laptop_ladder.interval_n[0] < 12
+    assert beyond_the_former_ladder.interval_n[1] / beyond_the_former_ladder.interval_n[0] < 12

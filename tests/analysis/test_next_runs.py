@@ -22,7 +22,7 @@ from gpt3core.store.rundir import RunDir
 from sweeps import command
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_design import FINISHED, grid, runs
-from tests.analysis.test_minima import LADDER
+from tests.analysis.test_minima import FORMER
 from tests.conftest import write_corpus
 
 
@@ -165,13 +165,13 @@ def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):
 
 
 def test_a_target_lies_where_the_fit_predicts_it():
-    """Of the laptop's ladder, whose budget 1e14 was trained afterwards: loss 2.970 at 0.81M parameters."""
+    """Of the former laptop ladder, whose budget 1e14 was trained afterwards: loss 2.970 at 0.81M parameters."""
     for target, measured in (("loss", 2.970), ("n_star", 0.81e6)):
-        found = next_runs(DesignSettings(runs=str(LADDER), target=target, target_compute=1e14)).design
+        found = next_runs(DesignSettings(runs=str(FORMER), target=target, target_compute=1e14)).design
         for after in (1.0, found.proposals[-1].interval):
             low, high = found.interval(after)
             assert low < measured < high
-        (said,) = api.fit(LADDER, target_compute=1e14, bootstrap=20).predictions
+        (said,) = api.fit(FORMER, target_compute=1e14, bootstrap=20).predictions
         assert np.exp(found.centre) == pytest.approx(said.loss if target == "loss" else said.n, rel=1e-3)
 
 

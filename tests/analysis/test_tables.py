@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from analysis import api
 from analysis import fit as command
 from analysis.runs import foreign, reading
 from gpt3core.errors import UsageError
+from gpt3core.store import places
 from tests.analysis.test_laws_and_solver import ladder
 from tests.commands import called
 
@@ -39,6 +41,26 @@ def test_formats_names_and_units(tmp_path, suffix):
     np.testing.assert_allclose(found.D, rows().D, rtol=1e-9)
     np.testing.assert_allclose(found.C, 6 * rows().N * rows().D, rtol=1e-9)
     assert list(found.run_id[:2]) == ["row-1", "row-2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("t.ndjson", True), ("T.CSV.gz", True), ("runs.v2", False), ("2026.11", False), ("gpt-1.3B", False)],
+)
+def test_a_name_with_a_dot_is_not_yet_a_tables(tmp_path, name, table):
+    """While it is there and while it is not; one that is there is read as what it is."""
+    path = tmp_path / name
+    assert places.is_table(path) is table
+    path.mkdir()
+    assert not places.is_table(path)
+    path.rmdir()
+    path.touch()
+    assert places.is_table(path), "if only to be told what can be read"
+    with pytest.raises(UsageError) as refused:
+        reading.load(tmp_path / "t.xyz")
+    endings = re.findall(r"\.\w+", str(refused.value).partition(" a file of ")[2])
+    assert len(endings) > 3
+    assert set(endings) <= set(places.TABLES)
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz"])

@@ -9,7 +9,7 @@ from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import live
 from dashboards.security import Door
-from tests.analysis.test_minima import LADDER
+from tests.analysis.test_minima import FORMER
 from tests.browser.test_report import CHROMIUM, FLAGS
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak, pytest.mark.timeout(240)]
@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.soak, pytest.mark.timeout(240)]
 
 @pytest.fixture
 def address(isolated):
-    """Of a live app over the laptop ladder."""
-    pd.read_csv(LADDER).to_csv(isolated / "ladder.csv", index=False)
+    """Of a live app over a former laptop ladder."""
+    pd.read_csv(FORMER).to_csv(isolated / "ladder.csv", index=False)
     following = live.Live(StudySettings(runs=str(isolated / "ladder.csv"), min_tokens=4e5, bootstrap=20))
     server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -95,15 +95,18 @@ def test_what_is_right_is_taken_and_nothing_is_said(following, page, query):
 
 
 def test_every_field_has_a_name_that_is_read_out(following, tabled):
-    """A placeholder is none: it goes when something is typed."""
+    """A placeholder is none: it goes when something is typed; a label is of one box, and a group has a name itself."""
+    by_label, by_group = ("Input", "Dropdown"), ("RadioItems", "Checklist", "Slider", "RangeSlider")
 
     def unnamed(node, inside):
         kind, props = type(node).__name__, getattr(node, "to_plotly_json", dict)().get("props", {})
-        if getattr(node, "type", None) != "hidden" and kind in ("Input", "Dropdown") and not inside:
+        if kind in by_label and getattr(node, "type", None) != "hidden" and "Label" not in inside:
+            yield node.id
+        if kind in by_group and "group" not in inside:
             yield node.id
         children = props.get("children") or []
         for child in children if isinstance(children, list | tuple) else [children]:
-            yield from unnamed(child, inside or kind == "Label")
+            yield from unnamed(child, inside | {kind, props.get("aria-label") and props.get("role")})
 
     for page, live_ in [*((page, following) for page in shell.PAGES), (compare, tabled)]:
-        assert list(unnamed(page.layout(live_, page.STATE), False)) == [], page.PATH
+        assert list(unnamed(page.layout(live_, page.STATE), set())) == [], page.PATH

@@ -18,10 +18,13 @@ from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.linear import linear
 from dashboards.figures.lowest import lowest
+from dashboards.figures.published import over
 from dashboards.figures.residuals import residuals
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
 from tests.analysis.test_training_curves import ALPHA, BETA, best, ladder
+from tests.test_house import CODE
+from tests.test_notebook import run as run_cell
 
 pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
 
@@ -38,6 +41,36 @@ def test_every_run_is_on_the_frontier_and_behind_it(studied):
     assert set(page.summary.run_id) == set(page.rows.run_id.dropna()) == set(studied.runs.table.run_id)
     (prediction,) = [trace for trace in page.figure.data if trace.name == "prediction"]
     assert prediction.x[0] == pytest.approx(studied.predictions[0].compute)
+
+
+def test_no_axis_reaches_for_a_prediction_without_an_interval(studied):
+    """Six runs of one budget said a loss of 324 a decade beyond: the axis of their losses went from 2 to 500."""
+    wild = [replace(p, ln_loss=np.log(324.4), interval_new_run=None) for p in studied.predictions]
+    page, none = (frontier(replace(studied, predictions=given, laws={})) for given in (wild, []))
+    assert "324 at 1e14" in page.about
+    assert "without an interval of a new run" in page.about
+    assert "Bars" not in page.about
+    assert "Bars" in frontier(studied).about
+    for one, other in ((page, none), (over(page, studied), over(none, studied))):
+        (star,) = [trace for trace in one.figure.data if trace.marker.symbol == "star"]
+        assert star.visible == "legendonly", "plotly's own range is of what is visible"
+        assert not [a for a in one.figure.layout.annotations if "324" in a.text], "it would reach for words too"
+        assert one.figure.layout.yaxis.tickvals == other.figure.layout.yaxis.tickvals
+        assert one.figure.layout.xaxis.range == other.figure.layout.xaxis.range
+
+
+def test_what_docs_say_of_a_notebook_draws(studied, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (CODE / "docs" / "analysis.md").read_text(), re.DOTALL)
+    monkeypatch.setattr(api, "fit", lambda runs: studied)
+    _, drawn = run_cell(code, {})
+    assert {"runs", "GPT-3", "Kaplan et al."} <= {trace.name for trace in drawn.data}
+
+
+def test_a_run_without_a_standard_error_says_none(studied):
+    rows = studied.everything.head(2).assign(loss_se=[np.nan, 0.01])
+    without, with_one = style.hover(rows)
+    assert "±" not in without
+    assert "± 0.0100<" in with_one
 
 
 def test_isoflop_draws_a_curve_and_a_star_for_each_budget_with_a_minimum(studied):

@@ -15,7 +15,7 @@ from gpt3core.store.rundir import RunDir
 
 @pytest.fixture
 def root(simulated, tmp_path):
-    return shutil.copytree(simulated, tmp_path / "copy")
+    return shutil.copytree(simulated, tmp_path / "runs.v2")
 
 
 def test_a_store_that_does_not_answer_is_said_and_looked_at_again(root, monkeypatch):
