@@ -117,16 +117,24 @@ def unwritten(error: OSError) -> int:
 
 
 def heed_interrupts() -> None:
-    """Let Ctrl-C end a command while it imports too: some compiled modules swallow, or die of, an exception there."""
+    """Let Ctrl-C wait until an import is over: some compiled modules swallow, or die of, an exception in theirs."""
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background commands ignore it
     if heard and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
 
 
 def _interrupted(_: int, frame: FrameType | None) -> None:
+    outermost = None
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            os.write(2, b"interrupted\n")
-            os._exit(INTERRUPTED)
+            outermost = frame
         frame = frame.f_back
-    raise KeyboardInterrupt
+    if outermost is None or sys.getprofile() is not None:  # the second time it does not wait
+        raise KeyboardInterrupt
+
+    def look(left: FrameType, event: str, _: object) -> None:
+        if left is outermost and event == "return":
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(look)

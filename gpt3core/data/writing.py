@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpt3core import pulse
-from gpt3core.data import episodes
+from gpt3core.data import names
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.split import SIDES, TRAIN, VALIDATION
 from gpt3core.spec import canonical_json
@@ -41,23 +41,8 @@ KEPT_BYTES = 1 << 26  # of a source's held-out text: its first documents, for ev
 WORD = re.compile(r"\b[a-z]{3,14}\b")
 COUNTED_BYTES = 1 << 21  # of its training text, in which words are counted; half as slow as to tokenize
 NOTED = {TRAIN: COUNTED_BYTES, VALIDATION: KEPT_BYTES}
-NAME = re.compile(rf"(?!{episodes.NAME}\Z)[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")  # generated text has that one
-
 
 Text = str | np.ndarray  # of a document, or its tokens (n,)
-
-
-def check_name(source: str) -> None:
-    """Refuse what is no name of a source.
-
-    Raises:
-        ValueError: what a name may be.
-    """
-    if not NAME.fullmatch(source):
-        raise ValueError(
-            f"source {source!r:.80}: letters, digits, - and _ make its name, and at most 64 of them; "
-            f"{episodes.NAME} is the name of generated text"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +185,7 @@ class _Begun:
     """A source's files under way; whole at the end of the block."""
 
     def __init__(self, folder: Path, source: str) -> None:
-        check_name(source)
+        names.check(source)
         self._folder, self._place = folder, folder / source
         self._place.mkdir(parents=True, exist_ok=True)
         self._sides = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.scheduling import scheduler
-from sweeps.scheduling.inventory import Inventory, Node
+from sweeps.scheduling.inventory import Inventory, Node, Resources
 from sweeps.scheduling.jobs import RETURN_SECONDS, Running, missing
 from sweeps.scheduling.scheduler import Kind
 
@@ -31,7 +31,7 @@ class Nodes:
         self._seen: Inventory | None = None
         self._known: dict[str, Node] = {}  # that were alive at the last look
         self._lost: dict[str, tuple[float, Node]] = {}  # since when
-        self._others: dict[str, float] = {}  # since when somebody else has held something, by their names
+        self._others: dict[str, list[Running]] = {}  # what somebody else holds by its name, the oldest first
         self._missing: dict[Kind, str | None] = {}  # why such a run has no place on the nodes seen
         self._reasons: dict[str, str] = {}  # the same by run
         self._never: dict[Kind, bool] = {}  # whether the largest cluster seen has none either
@@ -101,9 +101,13 @@ class Nodes:
         return [*usable, *soon], [missing(node, since) for since, node in self._lost.values()]
 
     def strangers(self, others: Sequence[Running], now: float) -> list[Running]:
-        """What somebody else holds, with since when they were seen to hold something there."""
-        self._others = {run.run_id: self._others.get(run.run_id, now) for run in others}
-        return [replace(run, since=self._others[run.run_id]) for run in others]
+        """What somebody else holds, in as many parts as there are times since which so much of it was never free.
+
+        Nothing tells who holds it. What counts for a run that needs it is for how long there has been too little, so
+        of a notebook beside short jobs that take turns only the notebook's share grows old.
+        """
+        self._others = {run.run_id: _parts(self._others.get(run.run_id, ()), run, now) for run in others}
+        return [part for parts in self._others.values() for part in parts]
 
     def remark(self, state: RunState) -> str:
         """What to add to a run's reason to wait where the living nodes have no place for it."""
@@ -130,6 +134,17 @@ class Nodes:
             state.settle(phase, reason)
         self._say(f"{phase.value:7} {len(runs)} run{'s' * (len(runs) != 1)}: {reason}")
         return True
+
+
+def _parts(before: Sequence[Running], held: Running, now: float) -> list[Running]:
+    """What is held now: of the parts before, the oldest first, as much as that is, and what is more since now."""
+    parts, rest = [], held.worker
+    for part in (*before, replace(held, since=now)):
+        worker = Resources(cpus=min(part.worker.cpus, rest.cpus), gpus=min(part.worker.gpus, rest.gpus))
+        if not Resources().fits(worker):
+            parts.append(replace(part, worker=worker))
+            rest = rest.minus(worker)
+    return parts
 
 
 def _size(inventory: Inventory) -> tuple[float, float]:

@@ -48,7 +48,7 @@ class Running:
     queued: float = 0.0
     resumable: bool = False  # it could be stopped, and would go on from a checkpoint
     stopping: bool = False  # it was asked to, and writes that checkpoint
-    since: float | None = None  # of what somebody else holds, who does not say until when: since when it was seen
+    since: float | None = None  # of what somebody else holds, who does not say until when: since when it is
 
 
 def missing(node: Node, since: float) -> Running:

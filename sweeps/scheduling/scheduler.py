@@ -309,7 +309,7 @@ class _Pass:
         fit.full = self._behind(job.kind)
         waits = f"{len(stopped)} of lower priority make room, " if stopped else ""
         reason = f"first in the queue, {waits}needs {job.kind}{at}"
-        return Hold(run_id=job.run_id, reason=reason, eta=fit.eta or time)
+        return Hold(run_id=job.run_id, reason=reason, eta=fit.eta or (time if time < math.inf else None))
 
     def _reserve(self, job: Job, time: float, spare: Capacity, both: Capacity, why: str) -> None:
         where = place(job, self.rules)

@@ -188,18 +188,39 @@ def test_exit_codes(error, code, said, capsys, monkeypatch):
     assert capsys.readouterr().err == said
 
 
-def test_ctrl_c_ends_a_command_whose_imports_would_swallow_it(tmp_path):
-    (tmp_path / "deaf.py").write_text(
-        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
-    )
-    code = (
-        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
-        "from gpt3core import cli\ncli.run(lambda argv: print(__import__('deaf')) or 0)"
-    )
+STOP = "os.kill(os.getpid(), signal.SIGINT)"
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        f"try:\n    {STOP}\nexcept BaseException:\n    pass",
+        f"{STOP}\nraise ImportError",
+        f"{STOP}\n{STOP}\nprint('goes on')",
+    ],
+    ids=["swallows it", "is not there", "takes long, so that it is pressed again"],
+)
+def test_ctrl_c_while_a_command_imports_in_its_midst_ends_it_and_what_it_opened(tmp_path, imported):
+    (tmp_path / "lazy.py").write_text(f"import os, signal\n{imported}\n")
+    code = """if True:
+        import signal
+        from gpt3core import cli
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+        def main(argv):
+            try:
+                import lazy
+            except ImportError:
+                pass
+            finally:
+                print("closed")
+            print("goes on")
+            return 0
+        cli.run(main)
+    """
     path = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(cli.__file__).parents[1]}"}
     words = [sys.executable, "-c", code]
     ended = subprocess.run(words, capture_output=True, text=True, check=False, env=path)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "closed\n", "interrupted\n")
 
 
 @pytest.mark.parametrize(("lines", "buffered"), [(1, True), (1, False), (10**5, True)])

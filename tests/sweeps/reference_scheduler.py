@@ -85,8 +85,8 @@ class _Plain:
             self.running.append(started)
             self.reserved = [one.taken(started) if started.ends > one.time + EPSILON else one for one in self.reserved]
             return Start(run_id=job.run_id, allocation=allocation)
+        eta = None if lasting else math.inf
         if self.reserved:
-            eta = None if lasting else math.inf
             return Hold(run_id=job.run_id, reason=f"behind {self.reserved[0].job.run_id}", eta=eta)
         first = self.reserve(job, share)
         if first.time > self.now + WORTH_SECONDS and self.rules.preempt:
@@ -95,7 +95,9 @@ class _Plain:
             self.running = [replace(r, stopping=True) if r.run_id in stopped else r for r in self.running]
             first = self.reserve(job, share) if stopped else first
         self.reserved = [first]
-        return Hold(run_id=job.run_id, reason="first in the queue", eta=first.time)
+        return Hold(
+            run_id=job.run_id, reason="first in the queue", eta=eta or (first.time if first.time < math.inf else None)
+        )
 
     def wide(self, job: Job) -> bool:
         """Whether it could start on these nodes, and takes more than half of them."""

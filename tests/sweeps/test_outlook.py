@@ -9,7 +9,7 @@ from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving import expected
 from sweeps.planning import estimate, grid, recipe
 from sweeps.scheduling.inventory import Kind, Node, Resources
-from sweeps.scheduling.scheduler import Running
+from sweeps.scheduling.scheduler import Job, Running, decide
 from tests.sweeps.timed_cluster import Timed, World, driven
 
 
@@ -92,6 +92,14 @@ def test_the_end_of_a_queue_by_hand():
     assert expected.expect(0.0, [("a", 1.0)], [], 0).end is None
     theirs = expected.expect(0.0, [("a", 10.0), ("b", 5.0)], [3.0], 1, {"a": math.inf})
     assert (theirs.starts, theirs.ends, theirs.end) == ({"b": 3.0}, {"b": 8.0}, None), "a waits for somebody else"
+
+
+def test_the_end_of_a_queue_behind_a_run_of_unknown_length_is_told():
+    """The scheduler knows no time for the first that waits; infinite would mean that somebody else must free room."""
+    core = Resources(cpus=1)
+    queue = [Job(run_id="long", worker=core), Job(run_id="next", worker=core, seconds=5.0, queued=1.0)]
+    _, held = decide(0.0, [Node(name="n", total=core)], queue, [])
+    assert expected.expect(0.0, [("next", 5.0)], [3.0], 1, {"next": held.eta}).end == 8.0
 
 
 def test_places_are_counted_by_the_scarcer_resource():

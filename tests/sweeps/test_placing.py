@@ -9,7 +9,7 @@ from sweeps.driving.nodes import Nodes
 from sweeps.planning import grid, placing, recipe
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import ACCELERATOR, Kind, Node, Resources
-from sweeps.scheduling.scheduler import Job, Running
+from sweeps.scheduling.scheduler import Job, Running, Start
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 
 GPU = Resources(cpus=1, gpus=1)
@@ -186,3 +186,31 @@ def test_a_gang_keeps_its_reservation_while_a_lost_node_should_come_back():
     assert turn(both[:1], 900.0) == waits, "it is counted from the loss"
     assert turn(both[:1], 3700.0) == {"gang": ("Hold", None), "long": ("Start", None), "short": ("Start", None)}
     assert turn(both, 3800.0)["gang"] == ("Start", None)
+
+
+def test_of_what_others_hold_so_much_is_old_as_was_never_free():
+    """A notebook, and jobs that take turns beside it: they were as old as it, and a gang lost its turn to them."""
+    nodes, node = Nodes(lambda state: Kind(GPU), lambda line: None), Node(name="n", total=Resources(cpus=8, gpus=8))
+
+    def held(now, gpus):
+        taken = [Running(run_id="others on n", worker=GPU.times(gpus), allocation={"n": 1})] if gpus else []
+        return nodes.strangers(taken, now)
+
+    def parts(now, gpus):
+        return [(part.since, part.worker) for part in held(now, gpus)]
+
+    def starts(now, gpus, workers):
+        queue = [Job(run_id="gang", worker=GPU, workers=workers), Job(run_id="long", worker=GPU, seconds=600, queued=1)]
+        return [d.run_id for d in scheduler.decide(now, [node], queue, held(now, gpus)) if isinstance(d, Start)]
+
+    assert parts(0.0, 1) == [(0.0, GPU)]
+    for minute in range(60, 4980, 60):
+        assert parts(minute, 3) == [(0.0, GPU), (minute, GPU.times(2))], "others than a minute ago"
+        assert parts(minute + 30, 2) == [(0.0, GPU), (minute, GPU)]
+        assert parts(minute + 50, 1) == [(0.0, GPU)]
+    assert starts(5000.0, 3, workers=7) == []
+    assert starts(5030.0, 3, workers=7) == [], "the gang waits for those that came just now, and keeps its turn"
+    assert starts(5030.0, 3, workers=8) == ["long"], "for the notebook nobody waits"
+    assert starts(5600.0, 3, workers=7) == ["long"]
+    assert parts(5610.0, 0) == []
+    assert parts(5620.0, 1) == [(5620.0, GPU)]

@@ -178,7 +178,7 @@ def plan_of(words, capsys):
 
 def test_gpt3_on_the_starter_text_is_planned_and_not_run(known_text, capsys):
     said = plan_of(["recipe=gpt3"], capsys)
-    assert "only to plan, not to run as it stands: data.corpus=starter: 24 of 24 runs would see its 8.00M" in said
+    assert "only to plan, not to run as it stands: data.corpus=starter: 24 of 24 runs would see its 8M training" in said
     assert re.search(
         r"only to plan, not to run as it stands: 6.7B on H100 does not fit: one device, micro-batch 1", said
     )

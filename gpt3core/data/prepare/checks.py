@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpt3core.data import split, weights, writing
+from gpt3core.data import names, split, weights
 from gpt3core.data import tokenizer as tokenizers
 from gpt3core.data.prepare.schema import ENCODINGS, ORIGINS, ROLES, Recipe, Source
 from gpt3core.data.sources import packages
@@ -41,7 +41,7 @@ def check(recipe: Recipe, given: Sequence[str]) -> None:
 
 def _check_source(name: str, source: Source) -> None:
     where = f"sources.{name}"
-    writing.check_name(name)
+    names.check(name)
     if name == DECISIONS:
         raise UsageError(f"{where}: that folder is the log's: give the source another name")
     origins = [origin for origin in ORIGINS if getattr(source, origin)]
