@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 ROUNDS_UP = 0.9995  # of a unit: from here on three digits say a whole one
 THIN = "\u202f"  # a narrow space at which no line is broken
@@ -61,10 +61,8 @@ def change(value: float, digits: int = 0) -> str:
 
 
 def span(values: Sequence[float] | None, digits: int = 3) -> str:
-    """The two ends of an interval; a dash where there is none."""
-    if values is None or not all(map(math.isfinite, values)):
-        return "-"
-    return f"{number(values[0], digits)} to {number(values[1], digits)}"
+    """The two ends of an interval to so many digits; a dash where there is none."""
+    return between(values, lambda value: number(value, digits))
 
 
 def nats(value: float) -> str:
@@ -72,18 +70,16 @@ def nats(value: float) -> str:
     return f"{value:.3f}" if 0.1 <= value < 100 else f"{value:.4g}"
 
 
-def between(values: Sequence[float] | None) -> str:
-    """The same of the two ends of an interval; a dash where there is none."""
+def between(values: Sequence[float] | None, written: Callable[[float], str] = nats) -> str:
+    """The two ends of an interval, of losses where nothing else is said; a dash where there is none."""
     if values is None or not all(map(math.isfinite, values)):
         return "-"
-    return f"{nats(values[0])} to {nats(values[1])}"
+    return f"{written(values[0])} to {written(values[1])}"
 
 
 def shares(values: Sequence[float] | None) -> str:
     """The ends of an interval of accuracies, to three decimals like these; a dash where there is none."""
-    if values is None or not all(map(math.isfinite, values)):
-        return "-"
-    return f"{values[0]:.3f} to {values[1]:.3f}"
+    return between(values, "{:.3f}".format)
 
 
 def duration(seconds: float | None) -> str:

@@ -132,13 +132,13 @@ def _check(path: str, number: int, line: Mapping[str, Any], form: str) -> None:
     for name in TEXTS[form]:
         if not isinstance(line[name], str) or not line[name].strip():
             raise ValueError(f"{path}, line {number}: {name} is {line[name]!r:.40}; a text is needed")
-    if not isinstance(line[LABEL], str | int) or line[LABEL] == "":
+    if not isinstance(line[LABEL], str | int) or not str(line[LABEL]).strip():
         raise ValueError(f"{path}, line {number}: {LABEL} is {line[LABEL]!r:.40}; a name or a whole number is needed")
 
 
 def _with_choices(path: str, number: int, line: Mapping[str, Any]) -> Example:
     choices, answer = line["choices"], line[LABEL]
-    sound = isinstance(choices, list) and all(isinstance(choice, str) and choice for choice in choices)
+    sound = isinstance(choices, list) and all(isinstance(choice, str) and choice.strip() for choice in choices)
     if not sound or len(choices) < 2 or len(set(choices)) < len(choices):
         raise ValueError(f"{path}, line {number}: choices is {choices!r:.60}; a list of two different texts or more")
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):

@@ -16,7 +16,7 @@ from analysis.reference.tables import reference
 from analysis.runs import units
 from dashboards import report
 from gpt3core.errors import UsageError
-from gpt3core.words import between, count, flops, nats, outside
+from gpt3core.words import between, count, flops, nats, outside, shares, span
 from tests.analysis.test_one_ratio import one_ratio
 from tests.commands import called
 
@@ -261,4 +261,8 @@ def test_the_report_opens_with_it(studied, tmp_path):
 def test_a_loss_keeps_its_digits_in_any_unit():
     assert [nats(loss) for loss in (2.17, 0.0021443, 1213.4)] == ["2.170", "0.002144", "1213"]
     assert between([2.1, 2.17]) == "2.100 to 2.170"
-    assert between(None) == "-"
+
+
+def test_an_interval_is_written_as_its_ends_are():
+    assert (span([0.5, 1234.0], 2), shares([0.5, 0.625])) == ("0.5 to 1.2e+03", "0.500 to 0.625")
+    assert between(None) == span([0.5, float("nan")]) == shares(None) == "-"

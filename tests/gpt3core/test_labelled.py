@@ -111,6 +111,8 @@ def test_examples_are_dealt_without_replacement_and_fewer_are_the_first_of_more(
         ([{"text": "a"}], "examples with text are of the form classification and have the fields label, text"),
         ([{"question": "a", "label": 0}], "fields label, question are of no form; there are classification:"),
         ([{"context": "a", "choices": ["b"], "label": 0}], "choices is .*; a list of two different texts or more"),
+        ([{"context": "a", "choices": ["b", " "], "label": 0}], "choices is .*; a list of two different texts or more"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": " "}], "line 2: label is ' '; a name or a whole number"),
         ([{"context": "a", "choices": ["b", "c"], "label": 2}], "label 2 is the place of no choice; there are 0 to 1"),
     ],
 )

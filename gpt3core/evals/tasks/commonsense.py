@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, capital, chosen, counted, meant, text
+from gpt3core.evals.tasks.files import FromFile, Record, capital, chosen, counted, meant, text, texts
 from gpt3core.evals.tasks.task import Score, Task
 
 ANSWER = "Answer:"  # what a choice is likely after, whatever was asked (section 2.4)
@@ -35,9 +35,9 @@ def _task(read: Any, fields: str, shots: int, score: Score = "per_token", answer
 def _hellaswag(record: Record) -> Item:
     """Figure G.9; where the second sentence begins by itself (ctx_b), it has a capital letter as there."""
     context = text(record, "ctx")
-    if record.get("ctx_b"):
+    if record.get("ctx_b", "") != "":
         context = f"{text(record, 'ctx_a')} {capital(text(record, 'ctx_b'))}"
-    return _labelled(f"{text(record, 'activity_label')}: {context}", record["endings"], record)
+    return _labelled(f"{text(record, 'activity_label')}: {context}", texts(record, "endings"), record)
 
 
 def _labelled(context: str, choices: list[str], record: Record) -> Item:
@@ -45,7 +45,7 @@ def _labelled(context: str, choices: list[str], record: Record) -> Item:
 
 
 def _piqa(record: Record) -> Item:
-    return _labelled(record["goal"], [record["sol1"], record["sol2"]], record)
+    return _labelled(record["goal"], [text(record, name) for name in ("sol1", "sol2")], record)
 
 
 def _options(record: Record) -> tuple[list[str], int]:
@@ -54,7 +54,7 @@ def _options(record: Record) -> tuple[list[str], int]:
     if isinstance(listed, list):
         listed = {name: [choice[name] for choice in listed] for name in ("text", "label")}
     labels = {label: place for place, label in enumerate(listed["label"])}
-    return listed["text"], meant(record, "answerKey", labels)
+    return texts(listed, "text"), meant(record, "answerKey", labels)
 
 
 def _arc(record: Record) -> Item:
@@ -99,7 +99,7 @@ def _winograd(record: Record) -> Item:
     if there != pronoun:
         raise ValueError(f"at its pronoun_loc stands {there!r:.50}, and its pronoun is {pronoun!r:.50}")
     inside = bool(before.strip()) and not before.rstrip().endswith((".", "!", "?"))
-    options = [o[0].lower() + o[1:] if inside and o.split()[0] in ARTICLES else o for o in record["options"]]
+    options = [o[0].lower() + o[1:] if inside and o.split()[0] in ARTICLES else o for o in texts(record, "options")]
     if pronoun.lower() in POSSESSIVE and not (pronoun.lower() == "her" and not after.strip(" .,;!?")):
         options = [f"{option}'s" for option in options]
     return _partial(before, options, after, counted(record, "label", options))

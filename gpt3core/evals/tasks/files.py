@@ -175,6 +175,27 @@ def text(record: Record, name: str) -> str:
     return value
 
 
+def listed(record: Record, name: str) -> list[Any]:
+    """A field that is a list.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if not isinstance(record[name], list):
+        raise ValueError(f"its {name} is no list: {record[name]!r:.50}")
+    return list(record[name])
+
+
+def texts(record: Record, name: str) -> list[str]:
+    """A field that is a list of texts.
+
+    Raises:
+        ValueError: when it is no list, or one of it is none, or blank.
+    """
+    each = {f"{name}[{place}]": value for place, value in enumerate(listed(record, name))}
+    return [text(each, one) for one in each]
+
+
 def capital(sentence: str) -> str:
     """With a capital where it begins."""
     return f"{sentence[0].upper()}{sentence[1:]}"
@@ -203,9 +224,8 @@ def chosen(context: str, choices: Sequence[str], right: int) -> Item:
 
 def _released(record: Record) -> Item:
     """GPT-3's released files: a context with the delimiter before it, and a completion."""
-    return Item(
-        context=record["context"].lstrip("\n"), answer=record["completion"], choices=tuple(record.get("choices", ()))
-    )
+    choices = tuple(texts(record, "choices")) if "choices" in record else ()
+    return Item(context=record["context"].lstrip("\n"), answer=record["completion"], choices=choices)
 
 
 RELEASED = FromFile(read=_released, fields="context and completion (and choices)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, capital, text
+from gpt3core.evals.tasks.files import FromFile, Record, capital, listed, text
 from gpt3core.evals.tasks.task import Task
 
 
@@ -15,7 +15,7 @@ def _answers(record: Record) -> list[str]:
     """
     given = record["answers"] if "answers" in record else record["answer"]
     if isinstance(given, dict):
-        given = [given["value"], *given.get("aliases", ())]
+        given = [given["value"], *(listed(given, "aliases") if "aliases" in given else ())]
     given = [given] if isinstance(given, str) else list(given)
     if not (found := [answer.strip() for answer in given if answer.strip()]):
         raise ValueError(f"it has no answer: {given!r:.50}")

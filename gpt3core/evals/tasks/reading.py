@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant, text
+from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant, text, texts
 from gpt3core.evals.tasks.task import Task
 
 
 def _boolq(record: Record) -> Item:
     """Figure G.29: the passage begins with its title, as SuperGLUE has it."""
-    passage, title, question = text(record, "passage"), record.get("title"), text(record, "question").removesuffix("?")
-    if title and not passage.startswith(f"{title} -- "):
-        passage = f"{title} -- {passage}"
+    passage, question = text(record, "passage"), text(record, "question").removesuffix("?")
+    if "title" in record and not passage.startswith(begin := f"{text(record, 'title')} -- "):
+        passage = begin + passage
     right = meant(record, "answer" if "answer" in record else "label", {True: 0, False: 1})
     return chosen(f"{passage}\nquestion: {question}?\nanswer:", ["yes", "no"], right)
 
@@ -27,13 +27,13 @@ def _race(record: Record) -> Item:
     """Figures G.1 and G.3, one question after an article."""
     right = meant(record, "answer", {"A": 0, "B": 1, "C": 2, "D": 3})
     context = f"Article:\n\n{text(record, 'article')}\n\nQ: {text(record, 'question')}\n\nA:"
-    return chosen(context, record["options"], right)
+    return chosen(context, texts(record, "options"), right)
 
 
 def _squad(record: Record) -> Item:
     """Figure G.28, one question after a passage; the empty answer of SQuAD 2.0 is "unknown"."""
-    title, passage = record["title"].replace("_", " "), text(record, "context")
-    answers = [f" {text}" for text in record["answers"]["text"]] or [" unknown"]
+    title, passage = text(record, "title").replace("_", " "), text(record, "context")
+    answers = [f" {answer}" for answer in texts(record["answers"], "text")] or [" unknown"]
     context = f"Title: {title}\n\nBackground: {passage}\n\nQ: {text(record, 'question')}\n\nA:"
     return Item(context=context, answer=answers[0], aliases=tuple(dict.fromkeys(answers[1:])))
 

@@ -28,7 +28,7 @@ def _humaneval(record: Record) -> Item:
 
 def _tested(record: Record) -> Item:
     """The same with its tests: a function ``check``, called with what was to be written."""
-    return replace(_humaneval(record), test=f"\n{record['test']}\ncheck({record['entry_point']})\n")
+    return replace(_humaneval(record), test=f"\n{text(record, 'test')}\ncheck({text(record, 'entry_point')})\n")
 
 
 def _translation(record: Record) -> Item:

@@ -54,6 +54,25 @@ def test_what_is_wrong_with_a_file_is_one_sentence(content, sentence, tmp_path):
         ("winogrande", {"sentence": "a _ b _ c"}, "its sentence has 2 _, where one stands for the options"),
         ("winograd", {"label": -1}, "label is -1, and 0, '0', 1, '1' are allowed"),
         ("winograd", {"pronoun_loc": -4}, "at its pronoun_loc stands 'one', and its pronoun is 'its'"),
+        ("winograd", {"options": ["Ann", " "]}, r"its options\[1\] is no text: ' '"),
+        ("hellaswag", {"endings": ["bakes it.", ""]}, r"its endings\[1\] is no text: ''"),
+        ("hellaswag", {"endings": "abc"}, "its endings is no list: 'abc'"),
+        ("hellaswag", {"ctx_b": None}, "its ctx_b is no text: None"),
+        ("piqa", {"sol1": " "}, "its sol1 is no text: ' '"),
+        ("arc_easy", {"choices": {"text": ["a lamp", None], "label": ["A", "B"]}}, r"its text\[1\] is no text: None"),
+        ("openbookqa", {"choices": {"text": "ab", "label": ["A", "B"]}}, "its text is no list: 'ab'"),
+        ("race", {"options": ["a mill", 5]}, r"its options\[1\] is no text: 5"),
+        ("boolq", {"title": 5}, "its title is no text: 5"),
+        ("boolq", {"title": None}, "its title is no text: None"),
+        ("squad", {"title": " "}, "its title is no text: ' '"),
+        ("squad", {"answers": {"text": [None]}}, r"its text\[0\] is no text: None"),
+        ("squad", {"answers": {"text": ["x", ""]}}, r"its text\[1\] is no text: ''"),
+        ("squad", {"answers": {"text": "1850"}}, "its text is no list: '1850'"),
+        ("triviaqa", {"answer": {"value": "Ann Lee", "aliases": "Ann"}}, "its aliases is no list: 'Ann'"),
+        ("humaneval_pass", {"test": None}, "its test is no text: None"),
+        ("humaneval_pass", {"entry_point": ""}, "its entry_point is no text: ''"),
+        ("addition_2", {"choices": "ab"}, "its choices is no list: 'ab'"),
+        ("addition_2", {"choices": [" 3", " "]}, r"its choices\[1\] is no text: ' '"),
     ],
 )
 def test_a_field_that_a_prompt_would_spell_out_is_refused(task, change, sentence, tmp_path):
@@ -61,6 +80,26 @@ def test_a_field_that_a_prompt_would_spell_out_is_refused(task, change, sentence
     path = write(tmp_path, {**record, **change})
     with pytest.raises(ValueError, match=rf"items.jsonl, line 1 is no such item .{sentence}"):
         tasks.items(task, 1, paths=(path,))
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "without", "context"),
+    [
+        ("hellaswag", {"ctx_b": ""}, (), "Baking bread: A man kneads dough. he"),  # as of WikiHow, which has none
+        ("hellaswag", {}, ("ctx_a", "ctx_b"), "Baking bread: A man kneads dough. he"),
+        ("boolq", {}, ("title",), "A mill grinds.\nquestion: does a mill grind?\nanswer:"),  # as SuperGLUE has it
+    ],
+)
+def test_a_field_that_a_benchmark_leaves_out_may_be_missing(task, change, without, context, tmp_path):
+    record = {**next(one[1] for one in FORMATS if one[0] == task), **change}
+    path = write(tmp_path, {name: value for name, value in record.items() if name not in without})
+    assert tasks.items(task, 1, paths=(path,)).queries[0].context == context
+
+
+def test_a_question_without_an_answer_is_unknown(tmp_path):
+    record = next(one[1] for one in FORMATS if one[0] == "squad")
+    path = write(tmp_path, {**record, "answers": {"text": [], "answer_start": []}})  # as SQuAD 2.0 has it
+    assert tasks.items("squad", 1, paths=(path,)).queries[0].answer == " unknown"
 
 
 def test_a_value_that_is_none_of_the_allowed_is_one_sentence(tmp_path):
