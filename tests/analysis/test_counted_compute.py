@@ -57,6 +57,6 @@ def test_influence_is_on_the_size_that_is_printed():
     assert study.minima.trusted
     for influence in study.influences:
         assert influence.n_star / (1 + influence.n_star_change) == pytest.approx(prediction.n, rel=1e-9)
-    top = next(i for i in study.influences if i.left_out == "budget 1e+21")
+    top = next(i for i in study.influences if i.left_out == "budget 1e21")
     again = api.fit(table[table.C < 9e20], target_compute=[1e22], bootstrap=20)
     assert top.n_star == pytest.approx(again.predictions[0].n, rel=0.02)
