@@ -159,9 +159,8 @@ def block_mask(pattern: Pattern, documents: Tensor, whole: Any, query: int = 0, 
     last_queries, last_keys = (first_queries + size - 1).clamp(max=t - 1), (first_keys + size - 1).clamp(max=keys - 1)
     full = _table(whole.full_kv_num_blocks, whole.full_kv_indices)  # (1, 1, blocks of queries, blocks of keys)
     some = _table(whole.kv_num_blocks, whole.kv_indices) | full
-    some = (
-        some & (key + last_keys >= documents[:, first_queries, None])[:, None]
-    )  # the later a query, the later they begin
+    # documents begin later the later a query is
+    some = some & (key + last_keys >= documents[:, first_queries, None])[:, None]
     full = full & (key + first_keys >= documents[:, last_queries, None])[:, None]
     return BlockMask.from_kv_blocks(
         *_listed(some & ~full),
