@@ -18,6 +18,7 @@ from gpt3core.model.documents import block_mask, flash, hidden
 from gpt3core.model.patterns import Pattern
 
 SDPA_BLOCK = 64  # queries that share a run of keys, at least, where SDPA computes a band
+FLEX_WIDTH = 16  # of a head, at least, for FlexAttention's kernels
 
 
 def attend(
@@ -91,8 +92,11 @@ def flex(
     mask = flex_mask(pattern, q.size(2), q.device, query, key, k.size(2)) if mask is None else mask
     if documents is not None:
         mask = block_mask(pattern, documents, mask, query, key)
-    found: Tensor = attention(q, k, v, block_mask=mask)
-    return found
+    width = q.size(-1)
+    if width < FLEX_WIDTH:  # zeros add nothing to a score, and of what they mix nothing is kept
+        q, k, v = (F.pad(x, (0, FLEX_WIDTH - width)) for x in (q, k, v))
+    found: Tensor = attention(q, k, v, block_mask=mask, scale=1 / math.sqrt(width))
+    return found[..., :width]
 
 
 @functools.cache
@@ -103,11 +107,11 @@ def _compiled_flex(training: bool) -> Any:
     return torch.compile(_training_flex, dynamic=False) if training else torch.compile(flex_attention)
 
 
-def _training_flex(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any) -> Any:
+def _training_flex(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Any:
     """A function of its own, for what is compiled belongs to a function."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return flex_attention(q, k, v, block_mask=block_mask)
+    return flex_attention(q, k, v, **how)
 
 
 @functools.lru_cache(maxsize=16)

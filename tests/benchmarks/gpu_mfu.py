@@ -154,7 +154,7 @@ def main(words: list[str] | None = None) -> None:
             path = text(Path(root), MOST_MEGABYTES)
             for name in found:
                 model = replace(GPT3[name].model(CONTEXT), vocab_size=VOCABULARY)
-                spec = specification(model, path, "gpt2:50257", asked.tokens, asked)
+                spec = specification(model, path, "gpt2", asked.tokens, asked)
                 found[name] = measure(name, spec, Path(root), "cuda", asked.steps)
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()

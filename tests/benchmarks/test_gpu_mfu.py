@@ -3,6 +3,7 @@
 import pytest
 
 from gpt3core import costs
+from gpt3core.data.tokenizer import vocab_size
 from gpt3core.sizes import GPT3
 from tests.benchmarks import gpu_mfu
 
@@ -14,6 +15,19 @@ def test_the_same_path_runs_on_a_cpu_and_leaves_the_targets_open(capsys, isolate
     assert "median of 3 steps of 512 tokens" in row
     assert "bf16, sdpa, compile none" in row
     assert printed[-1] == "TARGET mfu_125M_percent - >= 40 not-run"
+
+
+def test_what_a_gpu_would_train_is_a_run(capsys, monkeypatch, isolated):
+    asked = []
+    monkeypatch.setattr(gpu_mfu.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_mfu.torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(gpu_mfu.torch.cuda, name, lambda: None)
+    monkeypatch.setattr(gpu_mfu, "measure", lambda name, spec, *_: asked.append((name, spec)) or 50.0)
+    gpu_mfu.main([])
+    assert [name for name, _ in asked] == list(gpu_mfu.GOALS)
+    assert all(vocab_size(spec.data.tokenizer) <= spec.model.vocab_size for _, spec in asked)
+    assert "TARGET mfu_760M_percent 50 >= 50 met" in capsys.readouterr().out.splitlines()
 
 
 def test_without_a_gpu_it_says_so(capsys, monkeypatch):

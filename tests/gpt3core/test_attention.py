@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -200,12 +201,28 @@ def test_a_block_mask_made_while_evaluating_serves_training_too():
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("width", [8, 24])
 @pytest.mark.parametrize("pattern", [DENSE, BANDS[3], *SPARSE[1:4]], ids=str)
-def test_flex_attention_is_the_mask(pattern):
+def test_flex_attention_is_the_mask(pattern, width):
     """Forward, uncompiled and on the CPU: its backward pass and its kernel exist on GPUs only."""
-    q, k, v, _ = drawn(1, 2, 130, 8)
+    q, k, v, _ = drawn(1, 2, 130, width)
     with torch.no_grad():
         torch.testing.assert_close(flex(q, k, v, pattern), by_mask(q, k, v, pattern), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [2, 8, 16, 24])
+def test_flex_attention_is_given_heads_as_wide_as_its_kernels_take(width, monkeypatch):
+    """Inductor refuses to make a kernel for less than 16, which the nano ladder's heads are."""
+    seen = []
+
+    def refuses(q, k, v, **how):
+        seen.append((q.size(-1), k.size(-1), v.size(-1), how["scale"]))
+        return q
+
+    monkeypatch.setattr(flex_attention, "flex_attention", refuses)
+    q, k, v, _ = drawn(1, 2, 130, width)
+    assert flex(q, k, v, BANDS[3]).shape == q.shape
+    assert seen == [(*[max(16, width)] * 3, pytest.approx(width**-0.5))]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
