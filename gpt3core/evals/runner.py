@@ -16,6 +16,7 @@ from gpt3core.evals.overlap import Overlap
 from gpt3core.evals.scoring import Case
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
+from gpt3core.parallel.mesh import Mesh
 from gpt3core.spec import RunSpec
 
 KEPT_TOKENS = 4_000_000  # of prompts, about 150 MB
@@ -64,6 +65,8 @@ def evaluate(
     numerics: Numerics,
     device: str = "cpu",
     known: Sequence[Mapping[str, Any]] = (),
+    *,
+    mesh: Mesh | None = None,
 ) -> dict[str, list[Any]]:
     """The held-out loss, then every task at every number of examples, a row each, as columns.
 
@@ -80,6 +83,7 @@ def evaluate(
     Args:
         model: as in ``scoring``.
         known: rows of earlier evaluations of the same model; what they answer is not asked again.
+        mesh: whose replicas share the held-out text out.
 
     Raises:
         ValueError: as ``check``.
@@ -90,20 +94,19 @@ def evaluate(
         task, shots, items, _, draw, _ = asked
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
-            row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device)}
+            row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device, mesh=mesh)}
         elif row is None and classifier.knows(spec, task, shots):
             row = classifier.row(model, spec, items, evals.source(task), data, numerics, device)
         elif row is None:
             metrics.require(tasks.named(task).metric, evals.run_programs)
-            where = spec.model.n_ctx, spec.data.tokenizer, data
-            cell = _cell(task, shots, items, *where, draw, evals.source(task))
+            cell = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw, evals.source(task))
             encoding = tokenizers.load(spec.data.tokenizer)
             row = cell.row | scoring.score(
                 model, tasks.named(task), cell.cases, encoding, numerics, device, cell.overlap
             )
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
-    more = (*overlap.columns(rows), *held_out.columns(rows))
-    return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *more)}
+    names = (*COLUMNS, *overlap.columns(rows), *held_out.columns(rows))
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,18 @@ class Mesh:
                 raise KINDS.get(kind, PeerError)(f"rank {rank}: {sentence}")
         return [found["done"] for found in told]
 
+    def spread(self, count: int, work: Callable[[int], T]) -> list[T]:
+        """Do so many pieces of work, each on one replica; the plain results of all, in their order, on every rank.
+
+        Replicas may share their state, and meet in each piece then: one that has none left does the last again.
+        """
+        if self.data_size == 1:
+            return [work(number) for number in range(count)]
+        turns = range(self.data_rank, -(-count // self.data_size) * self.data_size, self.data_size)
+        told = self.each(lambda: {str(number): work(min(number, count - 1)) for number in turns})
+        found = {number: done for one in told for number, done in one.items()}
+        return [found[str(number)] for number in range(count)]
+
     def first(self, work: Callable[[], T]) -> T:
         """Do something on rank 0 only; its plain result on every rank, or its failure."""
         return self.each(work if self.rank == 0 else lambda: None)[0]  # type: ignore[return-value]
