@@ -140,7 +140,7 @@ def parallelize(
         from gpt3core.parallel import recompute
 
         recompute.wrap(model, cuts, layout.recompute, dropout)
-    _compile(model, cuts, device, compiled, parted=layout.parted or labelled is not None)
+    _compile(model, cuts, device, compiled, n_ctx=spec.n_ctx, parted=layout.parted or labelled is not None)
     if layout.shard > 1:
         from gpt3core.parallel import fsdp
 
@@ -150,13 +150,13 @@ def parallelize(
     return _held(spec, mesh, model, stages, autocast, options, dropout)
 
 
-def _compile(model: nn.Module, cuts: Cuts, device: str, what: str, *, parted: bool) -> None:
+def _compile(model: nn.Module, cuts: Cuts, device: str, what: str, *, n_ctx: int, parted: bool) -> None:
     """Have a model's blocks compiled, if they are to be; a GPU compiles attention in any case."""
     if what in COMPILED or device == "cuda":
         from gpt3core.parallel import compiled as compiling
 
         if what in COMPILED:
-            compiling.compile_blocks(model, cuts, device, loss=what == "all", parted=parted)
+            compiling.compile_blocks(model, cuts, device, n_ctx=n_ctx, loss=what == "all", parted=parted)
         else:
             compiling.begin()
 

@@ -117,7 +117,6 @@ class Trainer:
         data = self.mesh.together(lambda: shard_cache.prepare(self.spec.data))
         return data, self.mesh.together(lambda: deal(self.spec, data))
 
-    @pulse.busy("choosing its arithmetic")
     def _saves(self, least: float) -> Saves:
         trained = self.model, self.optimizer, self.mesh
         return Saves(self.dir, self.attempt_name, *trained, device=self.device, least=least)
@@ -126,6 +125,7 @@ class Trainer:
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
         self.event("start", **begun, layout=vars(self.mesh.layout), **_process())
 
+    @pulse.busy("choosing its arithmetic")
     def _choose_arithmetic(
         self, suggested: Numerics | None, threads: int, prefix: Prefix | None, halvings: int
     ) -> list[str]:
