@@ -173,8 +173,9 @@ def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:
         return status
     here.progress("evaluating", None)
     known = mesh.first(lambda: [{name: _plain(value) for name, value in row.items()} for row in run.measurements()])
-    asked = here.spec, evals, here.data, here.numerics, here.device, known
-    table = mesh.together(lambda: runner.evaluate(here.answers, *asked, mesh=mesh))
+    model, asked = here.answers, (here.spec, evals, here.data)
+    known += runner.held_out_rows(model, *asked, here.device, known, mesh)
+    table = mesh.together(lambda: runner.evaluate(model, *asked, here.numerics, here.device, known))
     losses = [loss for loss in table["loss"] if loss is not None]
     if mesh.agree(not all(map(math.isfinite, losses))):
         here.event("diverged", step=here.step, reason="the held-out loss is not finite")

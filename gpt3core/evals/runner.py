@@ -65,8 +65,6 @@ def evaluate(
     numerics: Numerics,
     device: str = "cpu",
     known: Sequence[Mapping[str, Any]] = (),
-    *,
-    mesh: Mesh | None = None,
 ) -> dict[str, list[Any]]:
     """The held-out loss, then every task at every number of examples, a row each, as columns.
 
@@ -83,7 +81,6 @@ def evaluate(
     Args:
         model: as in ``scoring``.
         known: rows of earlier evaluations of the same model; what they answer is not asked again.
-        mesh: whose replicas share the held-out text out.
 
     Raises:
         ValueError: as ``check``.
@@ -94,19 +91,39 @@ def evaluate(
         task, shots, items, _, draw, _ = asked
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
-            row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device, mesh=mesh)}
+            (row,) = held_out_rows(model, spec, evals, data, device)
         elif row is None and classifier.knows(spec, task, shots):
             row = classifier.row(model, spec, items, evals.source(task), data, numerics, device)
         elif row is None:
             metrics.require(tasks.named(task).metric, evals.run_programs)
-            cell = _cell(task, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw, evals.source(task))
+            where = spec.model.n_ctx, spec.data.tokenizer, data
+            cell = _cell(task, shots, items, *where, draw, evals.source(task))
             encoding = tokenizers.load(spec.data.tokenizer)
             row = cell.row | scoring.score(
                 model, tasks.named(task), cell.cases, encoding, numerics, device, cell.overlap
             )
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
-    names = (*COLUMNS, *overlap.columns(rows), *held_out.columns(rows))
-    return {name: [row.get(name) for row in rows] for name in names}
+    more = (*overlap.columns(rows), *held_out.columns(rows))
+    return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *more)}
+
+
+def held_out_rows(
+    model: Any,
+    spec: RunSpec,
+    evals: EvalSpec,
+    data: Shards,
+    device: str = "cpu",
+    known: Sequence[Mapping[str, Any]] = (),
+    mesh: Mesh | None = None,
+) -> list[dict[str, Any]]:
+    """The row of the held-out loss, unless it is known; the replicas of a mesh share the text out."""
+    asked = {question(row) for row in known}
+    return [
+        {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, one[2], device, mesh=mesh)}
+        | dict(zip(QUESTION, one, strict=True))
+        for one in evals.questions
+        if one[0] == HELD_OUT and one not in asked
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

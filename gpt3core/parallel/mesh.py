@@ -175,7 +175,7 @@ class Mesh:
 
         Replicas may share their state, and meet in each piece then: one that has none left does the last again.
         """
-        if self.data_size == 1:
+        if self.world_size == 1:
             return [work(number) for number in range(count)]
         turns = range(self.data_rank, -(-count // self.data_size) * self.data_size, self.data_size)
         told = self.each(lambda: {str(number): work(min(number, count - 1)) for number in turns})

@@ -255,7 +255,7 @@ class Trainer:
         goes_on = self.verdict is None or self.verdict.action == "skip"
         if goes_on and self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
             assert held_out is not None, "a run that may stop early is told how to measure"
-            values[VALIDATION] = loss = self.mesh.each(held_out)[0]  # rank 0's, on all of them
+            values[VALIDATION] = loss = held_out()
             self.held.reshard()
             self.early.look(loss)
             if self.early.stopped:

@@ -190,7 +190,7 @@ def _spread(rank, size, address, layout, count):
             return done.append(number) or [number, math.nan if number == 2 else 1 / 3]
 
         found = here.spread(count, work)
-        failed = None
+        failed = ""
         try:
             here.spread(count, lambda number: 1 // (number - 1))
         except (ZeroDivisionError, PeerError) as error:
