@@ -13,7 +13,7 @@ from gpt3core import pulse
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.model.documents import begins
-from gpt3core.parallel.mesh import Mesh, explained
+from gpt3core.parallel.mesh import Mesh, passing
 from gpt3core.parallel.parallelize import Held
 
 
@@ -31,11 +31,12 @@ class Whole:
     def hidden(self, ids: Tensor) -> Tensor:
         """The normalised residual stream before the head: (B, T) to (B, T, D)."""
         mesh, length = self._mesh, ids.size(1)
+        self._held.gather_in(None)
         grain = mesh.layout.context * mesh.layout.tensor
         x = F.pad(ids.clone(), (0, -length % grain))  # on the right: causal
         documents = None if self._end is None else begins(x, self._end)
         x = x.chunk(mesh.layout.context, dim=1)[mesh.place("context")]
-        with self._beginning(), explained(all_of_them=False):
+        with self._beginning(), passing():
             x = self._through(x, documents)
             if mesh.layout.tensor > 1:
                 from gpt3core.parallel.tensor import gather_positions
@@ -68,7 +69,7 @@ class Whole:
     def head(self, x: Tensor) -> Tensor:
         """Logits of any positions: (..., D) to (..., V)."""
         mesh, x = self._mesh, x.clone()
-        with self._beginning(), explained(all_of_them=False):
+        with self._beginning(), passing():
             logits = self._logits(x) if mesh.last_stage else x.new_empty(*x.shape[:-1], self._vocabulary)
             logits = logits if mesh.layout.pipeline == 1 else self._from(mesh.layout.pipeline - 1, logits)
         self._fresh = False
