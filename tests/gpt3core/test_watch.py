@@ -14,6 +14,7 @@ import torch
 from gpt3core import pulse
 from gpt3core import run as runs
 from gpt3core.errors import PeerError
+from gpt3core.model.gpt import Block
 from gpt3core.parallel import gradients, mesh
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
@@ -23,7 +24,7 @@ from gpt3core.sizes import nano
 from gpt3core.store.rundir import RunDir
 from gpt3core.train.objective import Examples
 from gpt3core.train.readback import Readback
-from tests.conftest import EVALS
+from tests.conftest import EVALS, make_run
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -378,3 +379,25 @@ def test_a_rank_that_waits_for_a_runs_former_holder_is_no_hang(isolated, tiny_ru
     found = ranks.run(_claims_slowly, 2, isolated, tiny_run)
     assert all(isinstance(told, list) for told in found), found
     assert "has not come to a collective" not in str(found)
+
+
+def _works_slowly(rank, size, address, root, spec, layout):
+    """As on a machine whose last rank takes longer for a block than any is waited for at first, and at answers more."""
+    told, block = [], Block.forward
+    pulse.HERE.begin(lambda said, named: told.append(said))
+
+    def slow(self, *args, **words):
+        if rank == size - 1:
+            time.sleep(1.25 * LIMIT if torch.is_grad_enabled() else 3 * LIMIT)
+        return block(self, *args, **words)
+
+    Block.forward = slow
+    with mesh.joined(rank, size, address, "cpu", layout=layout, hang_seconds=LIMIT) as here:
+        runs.run(spec, replace(EVALS, tasks=(), validation_tokens=256), root, mesh=here, checkpoint_seconds=1.0)
+    return told
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("layout", [Layout(pipeline=2, micro_batch=2), Layout(data=2, shard=2, micro_batch=2)], ids=str)
+def test_ranks_that_wait_long_for_one_that_works_are_no_hang(tales, isolated, layout):
+    assert ranks.run(_works_slowly, 2, isolated, make_run(tales, steps=3), layout) == [[], []]
