@@ -79,7 +79,7 @@ class Pulse:
                 and for which rank it waits.
         """
         with self._lock:
-            self.waiting, self.working, self.doing, self._stuck = 0, 0, "", stuck
+            self.waiting, self.working, self.usual, self.doing, self._stuck = 0, 0, 0.0, "", stuck
 
     def give_up(self, why: str, rank: int | None) -> bool:
         """Say that the run cannot go on, and for which rank it waits; whether anybody hears it."""
