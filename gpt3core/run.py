@@ -150,7 +150,8 @@ def _finished(folder: RunDir, result: dict[str, Any] | None, evals: EvalSpec) ->
 def _held_out(here: Trainer) -> float:
     """The validation loss of a run that may stop early, on every rank."""
     tokens = here.spec.options.stop_validation_tokens
-    return held_out.measure(here.answers, here.data, here.spec.model.n_ctx, tokens, here.device)["loss"]
+    where = here.spec.model.n_ctx, tokens, here.device
+    return held_out.measure(here.answers, here.data, *where, mesh=here.mesh)["loss"]
 
 
 def _measure(here: Trainer, evaluations: Sequence[EvalSpec], status: str) -> str:
@@ -165,16 +166,16 @@ def _measure(here: Trainer, evaluations: Sequence[EvalSpec], status: str) -> str
 def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:
     """Measure the trained model, and write the table unless it is there; the status as it was, or "diverged".
 
-    Every rank measures all of it, so none waits for another longer than that takes.
+    Replicas share the held-out text out; every rank asks all tasks, so none waits for another longer than that takes.
     """
     run, mesh = here.dir, here.mesh
     if mesh.first(lambda: run.evaluated(evals.eval_id)):
         return status
     here.progress("evaluating", None)
     known = mesh.first(lambda: [{name: _plain(value) for name, value in row.items()} for row in run.measurements()])
-    table = mesh.together(
-        lambda: runner.evaluate(here.answers, here.spec, evals, here.data, here.numerics, here.device, known)
-    )
+    model, asked = here.answers, (here.spec, evals, here.data)
+    known += runner.held_out_rows(model, *asked, here.device, known, mesh)
+    table = mesh.together(lambda: runner.evaluate(model, *asked, here.numerics, here.device, known))
     losses = [loss for loss in table["loss"] if loss is not None]
     if mesh.agree(not all(map(math.isfinite, losses))):
         here.event("diverged", step=here.step, reason="the held-out loss is not finite")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from types import NoneType
@@ -31,6 +32,7 @@ OBJECTIVES = ("next_token", "labelled")
 PRETRAINING = ("cosine", "wsd")  # schedules of a recipe
 SCHEDULES = (*PRETRAINING, "linear")
 DECAYS = ("linear", "1-sqrt")
+RUN_ID = re.compile(r"[0-9A-Za-z.]+-[0-9a-f]{12}")
 LABEL = {"hashed": False}  # metadata of a field that cannot change the weights
 
 
@@ -119,6 +121,10 @@ class Parent:
     step: int
 
     def __post_init__(self) -> None:
+        if not RUN_ID.fullmatch(self.run_id):
+            raise ValueError(
+                f"parent.run_id={self.run_id[:80]!r}: a run's id is its size and 12 hex digits, like d16-0123456789ab"
+            )
         require_positive(self, "step", where="parent.")
 
 

@@ -17,6 +17,7 @@ from gpt3core import pulse
 from gpt3core.data import weights
 from gpt3core.data.shards import Shards
 from gpt3core.data.stream import Stream
+from gpt3core.parallel.mesh import Mesh
 
 BATCH_TOKENS = 4096
 MEASURES = ("loss", "loss_se", "bits_per_byte")  # and "loss.wikipedia" where there is more than one source
@@ -40,15 +41,20 @@ def windows(data: Shards, n_ctx: int, tokens: int) -> dict[str, int]:
     return {s.name: n for s, n in zip(streams, found, strict=True) if n >= weights.LEAST_WINDOWS}
 
 
-def measure(model: Any, data: Shards, n_ctx: int, tokens: int, device: str = "cpu") -> dict[str, float]:
+def measure(
+    model: Any, data: Shards, n_ctx: int, tokens: int, device: str = "cpu", *, mesh: Mesh | None = None
+) -> dict[str, float]:
     """Mean loss on held-out text, all in fp32: nats per token, its standard error over windows, and bits per byte.
 
     Of a mixture it is the mean of its sources' losses by their weights; each source's own measures are beside it, as
     ``loss.<source>`` and so on.
+
+    Args:
+        mesh: whose replicas share the windows out; batches are the same however many there are, and so are the bits.
     """
     counts = windows(data, n_ctx, tokens)
     streams = [stream for stream in data.validation if stream.name in counts]
-    each = {stream.name: _loss(model, stream, counts[stream.name], n_ctx, device) for stream in streams}
+    each = {stream.name: _loss(model, stream, counts[stream.name], n_ctx, device, mesh or Mesh()) for stream in streams}
     shares = {stream.name: stream.weight for stream in streams}
     bytes_per_token = {name: _bytes_per_token(data, name) for name in each}
     found = _mixed(each, shares, bytes_per_token)
@@ -78,18 +84,21 @@ def _bytes_per_token(data: Shards, name: str) -> float:
     return source.bytes["validation"] / source.tokens["validation"]
 
 
-def _loss(model: Any, stream: Stream, count: int, n_ctx: int, device: str) -> tuple[float, float]:
+def _loss(model: Any, stream: Stream, count: int, n_ctx: int, device: str, mesh: Mesh) -> tuple[float, float]:
     """The mean loss of a source's first windows, and its standard error over them."""
-    means: list[float] = []
     per_batch = max(1, BATCH_TOKENS // n_ctx)
-    for first in range(0, count, per_batch):
+
+    def of_batch(number: int) -> list[float]:
+        first = number * per_batch
         batch = stream.rows(first, min(first + per_batch, count), n_ctx)
         ids = torch.from_numpy(batch).to(device)  # (B, T+1)
         with torch.inference_mode():
             logits = model.head(model.hidden(ids[:, :-1])).float()  # (B, T, V)
             losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         pulse.beat()
-        means.extend(losses.view(len(batch), n_ctx).double().mean(1).tolist())
+        return losses.view(len(batch), n_ctx).double().mean(1).tolist()
+
+    means = [mean for batch in mesh.spread(-(-count // per_batch), of_batch) for mean in batch]
     loss = math.fsum(means) / count
     variance = math.fsum((m - loss) ** 2 for m in means) / (count - 1)
     return loss, math.sqrt(variance / count)

@@ -16,6 +16,7 @@ from gpt3core.evals.overlap import Overlap
 from gpt3core.evals.scoring import Case
 from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
 from gpt3core.numerics import Numerics
+from gpt3core.parallel.mesh import Mesh
 from gpt3core.spec import RunSpec
 
 KEPT_TOKENS = 4_000_000  # of prompts, about 150 MB
@@ -90,7 +91,7 @@ def evaluate(
         task, shots, items, _, draw, _ = asked
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
-            row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device)}
+            (row,) = held_out_rows(model, spec, evals, data, device)
         elif row is None and classifier.knows(spec, task, shots):
             row = classifier.row(model, spec, items, evals.source(task), data, numerics, device)
         elif row is None:
@@ -104,6 +105,25 @@ def evaluate(
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
     more = (*overlap.columns(rows), *held_out.columns(rows))
     return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *more)}
+
+
+def held_out_rows(
+    model: Any,
+    spec: RunSpec,
+    evals: EvalSpec,
+    data: Shards,
+    device: str = "cpu",
+    known: Sequence[Mapping[str, Any]] = (),
+    mesh: Mesh | None = None,
+) -> list[dict[str, Any]]:
+    """The row of the held-out loss, unless it is known; the replicas of a mesh share the text out."""
+    asked = {question(row) for row in known}
+    return [
+        {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, one[2], device, mesh=mesh)}
+        | dict(zip(QUESTION, one, strict=True))
+        for one in evals.questions
+        if one[0] == HELD_OUT and one not in asked
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

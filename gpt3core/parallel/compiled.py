@@ -6,6 +6,7 @@ few blocks and words, with nothing between them, is compiled in one piece, its h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpt3core import pulse
 from gpt3core.data.cache import cache_folder
 from gpt3core.model.architecture import Cuts, head_rows
 from gpt3core.parallel.memory import MICRO_BATCH_TOKENS
@@ -21,12 +23,15 @@ from gpt3core.parallel.memory import MICRO_BATCH_TOKENS
 FEW = 4  # blocks, and chunks of the head: more take longer to compile in one piece (minutes at 50,304 words)
 
 
-def compile_blocks(model: nn.Module, cuts: Cuts, device: str, *, loss: bool = False, parted: bool = False) -> None:
+def compile_blocks(
+    model: nn.Module, cuts: Cuts, device: str, *, n_ctx: int = 1, loss: bool = False, parted: bool = False
+) -> None:
     """Have each block of a model, or all of it, compiled at its first pass that trains; other passes have it as it is.
 
     What is compiled is kept on disk, for all runs of a machine: the next process pays for the tracing only.
 
     Args:
+        n_ctx: of the model, where that may be more than a micro-batch has otherwise.
         loss: whether what the loss does to logits is compiled too.
         parted: whether something is between the blocks: shards, what is computed again, or another loss.
     """
@@ -40,15 +45,15 @@ def compile_blocks(model: nn.Module, cuts: Cuts, device: str, *, loss: bool = Fa
     # masks are cached by lru_cache, and made anew in compiled code: they are functions of their arguments
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     blocks, head = getattr(model, cuts.layers).values(), getattr(model, cuts.head)
-    for part in [model] if loss and not parted and _few(len(blocks), head, device) else blocks:
+    for part in [model] if loss and not parted and _few(len(blocks), head, device, n_ctx) else blocks:
         part.forward = _where_it_trains(part.forward)
     if head is not None:  # a stage of a pipeline may have none
         head.compiled = loss
 
 
-def _few(blocks: int, head: nn.Module, device: str) -> bool:
+def _few(blocks: int, head: nn.Module, device: str, n_ctx: int) -> bool:
     """Whether so many blocks and a head are one piece."""
-    chunks = MICRO_BATCH_TOKENS / head_rows(len(head.weight), device)  # type: ignore[arg-type]
+    chunks = max(MICRO_BATCH_TOKENS, n_ctx) / head_rows(len(head.weight), device)  # type: ignore[arg-type]
     return device == "cpu" and max(blocks, chunks) <= FEW
 
 
@@ -60,6 +65,14 @@ def begin() -> None:
     """
     torch._dynamo.reset()
     torch._dynamo.config.recompile_limit = 64
+    _tell()
+
+
+def _tell() -> None:
+    """Have this process say whenever it compiles: at a first pass, and at one of a new length."""
+    said = contextlib.ExitStack()
+    torch._dynamo.on_compile_start(lambda _: said.enter_context(pulse.busy("compiling")))
+    torch._dynamo.on_compile_end(lambda _: said.close())
 
 
 def _where_it_trains(forward: Callable[..., Any]) -> Callable[..., Any]:

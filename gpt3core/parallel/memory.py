@@ -7,6 +7,7 @@ that FSDP2 gathers. A save copies weights and moments to the host's memory (``sn
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -156,7 +157,7 @@ def stage_memory(model: ModelSpec, layout: Layout, place: int, *, sequences: int
     e = numerics.element_bytes
     tokens = layout.micro_batch * model.n_ctx / layout.context
     kept, again = _blocks(model, layout, place, sequences, numerics)
-    copies = _copies(model, layout, held)
+    copies = _copies(model, layout, held, e)
     cast, left = _casts(model, layout, place, numerics)
     head = _head(model, layout, place, tokens, numerics)
     # a matrix's gradient, cast to fp32 and not yet added to what is there
@@ -233,31 +234,35 @@ def _chunked_head(model: ModelSpec, tokens: float, kept: float, e: float) -> _He
     )
 
 
-def _copies(model: ModelSpec, layout: Layout, held: float) -> float:
+def gathered(model: ModelSpec, layout: Layout, held: float, e: float, blocks: float = math.inf) -> float:
+    """Bytes of what FSDP2 gathers of ``held`` weights, so many blocks at once, whose matrices are as products are."""
+    architecture = registry.of(model)
+    each, here = architecture.layer_params(model) / layout.tensor, architecture.n_layer(model) / layout.pipeline
+    return e * min(blocks, here) * each + WEIGHT * (held - here * each)
+
+
+def _copies(model: ModelSpec, layout: Layout, held: float, e: float) -> float:
     """Bytes of weights and gradients beside the state: gathered by FSDP2, or in one piece to be averaged."""
     architecture = registry.of(model)
     if layout.shard == 1:
         largest = model.vocab_size * architecture.width(model) / layout.tensor
         beside = BUCKET if layout.whole_replicas else 0  # another is under way (``replicas``)
         return GRADIENT * min(held, max(BUCKET, largest) + beside) if layout.data * layout.context > 1 else 0.0
-    if layout.pipeline > 1:  # gathered for all micro-batches, and gradients summed over these before they are shared
-        return (WEIGHT + GRADIENT) * held
-    n_layer = architecture.n_layer(model)
-    block = architecture.layer_params(model) / layout.tensor
-    at_once = GATHERED_BLOCKS * block + (held - n_layer * block)  # embeddings and last norm stay
-    return (WEIGHT + GRADIENT) * at_once
+    # in a pipeline for all micro-batches, and gradients are summed over these; otherwise embeddings and last norm stay
+    blocks = GATHERED_BLOCKS if layout.pipeline == 1 else math.inf
+    return gathered(model, layout, held, e, blocks) + gathered(model, layout, held, GRADIENT, blocks)
 
 
 def _casts(model: ModelSpec, layout: Layout, place: int, numerics: Numerics) -> tuple[float, float]:
     """Bytes of the weights that autocast casts, at the end of the forward pass and in the backward pass.
 
     All micro-batches of a pipeline share them (``Pipeline.backward``). Outside of one, a block that is computed again
-    casts its own again.
+    casts its own again. Blocks of a sharded state are gathered as they would be cast (``fsdp``).
     """
     e, architecture = numerics.element_bytes, registry.of(model)
     if e == WEIGHT:
         return 0.0, 0.0
-    block = e * architecture.layer_params(model) / layout.tensor
+    block = e * architecture.layer_params(model) / layout.tensor if layout.shard == 1 else 0.0
     has_head = place == layout.pipeline - 1 and not _chunked(layout)  # which casts its weight itself
     head = e * model.vocab_size * architecture.width(model) / layout.tensor if has_head else 0.0
     every = block * architecture.n_layer(model) / layout.pipeline + head

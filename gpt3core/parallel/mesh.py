@@ -170,6 +170,18 @@ class Mesh:
                 raise KINDS.get(kind, PeerError)(f"rank {rank}: {sentence}")
         return [found["done"] for found in told]
 
+    def spread(self, count: int, work: Callable[[int], T]) -> list[T]:
+        """Do so many pieces of work, each on one replica; the plain results of all, in their order, on every rank.
+
+        Replicas may share their state, and meet in each piece then: one that has none left does the last again.
+        """
+        if self.world_size == 1:
+            return [work(number) for number in range(count)]
+        turns = range(self.data_rank, -(-count // self.data_size) * self.data_size, self.data_size)
+        told = self.each(lambda: {str(number): work(min(number, count - 1)) for number in turns})
+        found = {number: done for one in told for number, done in one.items()}
+        return [found[str(number)] for number in range(count)]
+
     def first(self, work: Callable[[], T]) -> T:
         """Do something on rank 0 only; its plain result on every rank, or its failure."""
         return self.each(work if self.rank == 0 else lambda: None)[0]  # type: ignore[return-value]
@@ -219,24 +231,30 @@ def buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextlib.contextmanager
-def explained(*, all_of_them: bool = True) -> Iterator[None]:
-    """Say of a broken collective what it means.
-
-    Args:
-        all_of_them: whether the block is a collective, so that every RuntimeError is its, or a pass with some inside,
-            of which only those are that say so, and in which a rank may be at work.
-    """
-    with pulse.at_gate(works=not all_of_them), _told_apart(all_of_them=all_of_them):
+def explained() -> Iterator[None]:
+    """Around a collective: say of one that breaks what it means."""
+    with pulse.at_gate(), _told_apart():
         yield
 
 
 @contextlib.contextmanager
-def _told_apart(*, all_of_them: bool = True) -> Iterator[None]:
-    """As ``explained``, of something in a gate."""
+def passing() -> Iterator[None]:
+    """Around a pass with collectives inside, between which a rank is at work: the same of those that break."""
+    with pulse.at_gate(works=True), _told_apart(others=True):
+        yield
+
+
+@contextlib.contextmanager
+def _told_apart(*, others: bool = False) -> Iterator[None]:
+    """Say of a broken collective what it means.
+
+    Args:
+        others: whether there are RuntimeErrors of other things too; then one of a collective is known by its words.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not all_of_them and not any(errors.COLLECTIVE.search(str(e)) for e in _causes(error)):
+        if others and not any(errors.COLLECTIVE.search(str(e)) for e in _causes(error)):
             raise
         said = next((str(e) for e in _causes(error) if errors.COLLECTIVE.search(str(e))), str(error))
         raise PeerError(

@@ -23,7 +23,7 @@ from gpt3core.model.dropout import Dropout, install
 from gpt3core.model.parameters import tie
 from gpt3core.numerics import COMPILED
 from gpt3core.options import Options
-from gpt3core.parallel.mesh import Mesh, explained
+from gpt3core.parallel.mesh import Mesh, passing
 from gpt3core.parallel.replicas import Averaging
 from gpt3core.train.objective import Examples, Loss, loss_sum, model_loss_sum, smoothed
 
@@ -45,6 +45,7 @@ class Held:
     autocast: Callable[[], AbstractContextManager[Any]]  # what a forward pass runs in
     loss: Loss | None  # summed over the targets that count, from cut logits
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
+    kind: torch.dtype | None = None  # what type a sharded state is gathered in, where it is another than its own
     dropout: Dropout | None = None  # told by ``backward`` whose sequences pass
     averaging: Averaging | None = None  # of replicas that each hold a whole model
 
@@ -57,8 +58,7 @@ class Held:
         Raises:
             PeerError: when a rank that takes part is gone.
         """
-
-        with explained(all_of_them=False), self.around():
+        with passing(), self.around():
             if self.pipeline is not None:
                 from_logits = self.loss or loss_sum
                 return self.pipeline.backward(examples, lambda logits, some: from_logits(logits, some) * share)
@@ -91,6 +91,15 @@ class Held:
             for module in stage.modules():
                 if callable(give_back := getattr(module, "reshard", None)):
                     give_back()
+        self.gather_in(self.kind)
+
+    def gather_in(self, kind: torch.dtype | None) -> None:
+        """Have what ranks share gathered in a type from here on, where the training gathers it in ``kind``."""
+        if self.kind is not None:
+            from gpt3core.parallel import fsdp
+
+            for stage in self.stages:
+                fsdp.gather_in(stage, kind)
 
     def _loss_sum(self, examples: Examples) -> Tensor:
         """Of a model in one stage."""
@@ -140,23 +149,29 @@ def parallelize(
         from gpt3core.parallel import recompute
 
         recompute.wrap(model, cuts, layout.recompute, dropout)
-    _compile(model, cuts, device, compiled, parted=layout.parted or labelled is not None)
+    _compile(model, cuts, device, compiled, n_ctx=spec.n_ctx, parted=layout.parted or labelled is not None)
     if layout.shard > 1:
         from gpt3core.parallel import fsdp
 
         for stage in stages:
-            fsdp.shard(stage, cuts, mesh)
+            fsdp.shard(stage, cuts, mesh, _kind(autocast, device))
     _give_memory(model, cuts, device, compiled)
     return _held(spec, mesh, model, stages, autocast, options, dropout)
 
 
-def _compile(model: nn.Module, cuts: Cuts, device: str, what: str, *, parted: bool) -> None:
+def _kind(autocast: Callable[[], AbstractContextManager[Any]], device: str) -> torch.dtype | None:
+    """What type products are of in a context, where it is another than the weights'."""
+    with autocast():
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _compile(model: nn.Module, cuts: Cuts, device: str, what: str, *, n_ctx: int, parted: bool) -> None:
     """Have a model's blocks compiled, if they are to be; a GPU compiles attention in any case."""
     if what in COMPILED or device == "cuda":
         from gpt3core.parallel import compiled as compiling
 
         if what in COMPILED:
-            compiling.compile_blocks(model, cuts, device, loss=what == "all", parted=parted)
+            compiling.compile_blocks(model, cuts, device, n_ctx=n_ctx, loss=what == "all", parted=parted)
         else:
             compiling.begin()
 
@@ -213,6 +228,7 @@ def _held(
         autocast=autocast,
         loss=loss,
         around=around,
+        kind=_kind(autocast, device.type) if mesh.layout.shard > 1 else None,
         dropout=dropout,
         averaging=Averaging(model, mesh) if mesh.layout.whole_replicas else None,
     )

@@ -15,7 +15,7 @@ from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.numerics import Numerics
 from gpt3core.parallel.layout import Layout
-from gpt3core.parallel.memory import LOSS_BYTES, stage_params
+from gpt3core.parallel.memory import LOSS_BYTES, gathered, stage_params
 
 TRAFFIC = 3.0  # bytes read and written a byte that is kept for the backward pass
 LINK = 0.7  # of a link's or network's data-sheet speed
@@ -164,8 +164,8 @@ def _between_replicas(
     """Seconds a step of sharing gradients and weights that are not hidden by ``work`` (of a micro-batch), and of AdamW.
 
     Replicas sum fp32 gradients once a step (ring), whole ones during its last backward pass. A sharded state is
-    gathered twice a micro-batch, and its gradients are shared as often, while blocks compute; in a pipeline once a
-    step, at its first and last micro-batch.
+    gathered once a micro-batch, its blocks twice, and its gradients are shared as often, while blocks compute; in a
+    pipeline once a step, at its first and last micro-batch.
     """
     held = max(stage_params(model, layout, place) for place in {0, layout.pipeline - 1})
     optimizer = OPTIMIZER_BYTES * held / layout.shard / device.memory_speed
@@ -175,7 +175,8 @@ def _between_replicas(
         hidden = work * 2 / 3 if layout.whole_replicas else 0.0
         return max(0.0, sums - hidden) + optimizer
     share = (layout.shard - 1) / layout.shard / _speed(device, beside * layout.shard)
+    once = gathered(model, layout, held, numerics.element_bytes)
     if layout.pipeline > 1:
-        return sums + max(0.0, (4 + 4) * held * share - work) + optimizer
-    gather = (2 * 4 + 4) * held * share
-    return sums + micro * max(0.0, gather - work) + optimizer
+        return sums + max(0.0, (once + 4 * held) * share - work) + optimizer
+    twice = 2 * once - gathered(model, layout, held, numerics.element_bytes, blocks=0)
+    return sums + micro * max(0.0, (twice + 4 * held) * share - work) + optimizer

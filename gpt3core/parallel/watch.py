@@ -5,6 +5,10 @@ long as the collective's own timeout, which must be long: ranks may prepare a te
 each rank tells once a second how far it is (``gpt3core.pulse``) through the store that the ranks met at. Rank 0 looks
 at all of them, the others look at rank 0, at whose process the store is. What they find is told to whoever runs the
 run, for the thread that waits in a collective cannot be called back.
+
+A pass of a model that ranks share is work with collectives inside. Each that begins is a sign of life, and whether the
+training thread is in one is seen from its stack. So a rank that is stuck between two of them is told from those that
+wait for it, and slow from stuck by how long the pieces between them took before.
 """
 
 from __future__ import annotations
@@ -12,12 +16,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from torch.distributed import distributed_c10d
@@ -27,6 +33,8 @@ from gpt3core.words import some
 
 BEAT_SECONDS = 1.0
 PATIENCE, REMEMBERED = 4, 16  # ranks may be still for so many times the longest of each one's last so many pauses
+MEETS, COMPUTES = "torch.distributed", "torch.distributed.tensor"  # where ranks are waited for, and where not
+CALLS = ("torch._ops", "torch._library.")  # what lies between one who calls an operator and the operator
 LEFT = "left"  # a rank's last word
 
 
@@ -39,7 +47,9 @@ class Sign:
     beats: int
     waiting: bool  # in a collective
     works: bool = False  # or at work there (``Pulse.at_gate``)
+    usual: float = 0.0  # seconds that it is there otherwise, where that is known
     doing: str = ""  # something long that cannot beat
+    line: str = ""  # of isoflop, that its training thread is at
 
 
 @dataclass(kw_only=True)
@@ -74,7 +84,7 @@ class Judge:
     def heard(self, rank: int, sign: Sign, now: float) -> None:
         """What a rank says."""
         seen = self._seen[rank]
-        if sign.doing:
+        if sign.doing and not sign.waiting:
             self._busy = now
         if seen.sign is None or sign.tick != seen.sign.tick:
             seen.ticked = now
@@ -107,10 +117,9 @@ class Judge:
         for rank in away:
             seen = here[rank]
             if now - seen.moved > self._given(seen):
-                said = f", where it is {doing}" if (doing := _doing(seen)) else ""
                 self.missing = rank
                 return (
-                    f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{said}, and "
+                    f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{_where(seen)}, and "
                     f"{_numbered(patient)} for it"
                 )
         if not away and len(patient) == len(here):
@@ -118,9 +127,10 @@ class Judge:
         return ""
 
     def _given(self, seen: _Seen) -> float:
-        """The seconds that a rank has for what it does, if it does not surely wait."""
-        waits = seen.sign is not None and seen.sign.waiting and not seen.sign.works
-        return max(self._patience(), LONG_SECONDS) if _doing(seen) and not waits else self._patience()
+        """The seconds that a rank has for what it does."""
+        if seen.sign is None:
+            return self._patience()
+        return max(self._patience(), PATIENCE * seen.sign.usual, LONG_SECONDS if seen.sign.doing else 0.0)
 
     def _patience(self) -> float:
         """Seconds that a rank may be still: the limit, or more where work is done in large pieces."""
@@ -134,18 +144,19 @@ class Judge:
         gates = {rank: seen.sign.gates for rank, seen in waiting.items() if seen.sign is not None}
         behind = [rank for rank, count in gates.items() if count < max(gates.values())]
         since = min(now - seen.moved for seen in waiting.values())
+        if since <= max(self._given(waiting[rank]) for rank in behind or waiting):
+            return ""
         if behind:
-            if since <= max(self._given(waiting[rank]) for rank in behind):
-                return ""
             self.missing = behind[0]
             return f"{_numbered(behind)} in an earlier collective than the others, for {since:.0f} s"
-        if since <= LONG_SECONDS and any(map(_works, waiting.values())):
-            return ""  # a step may be that long
         return f"all ranks have waited in the same collective for {since:.0f} s: is the network between them whole?"
 
 
-def _doing(seen: _Seen) -> str:
-    return seen.sign.doing if seen.sign is not None else ""
+def _where(seen: _Seen) -> str:
+    """What a rank says of where it is, as the rest of a sentence."""
+    sign = seen.sign
+    parts = [] if sign is None else [sign.doing, sign.line and f"at {sign.line}"]
+    return f", where it is {said}" if (said := " ".join(filter(None, parts))) else ""
 
 
 def _works(seen: _Seen) -> bool:
@@ -184,6 +195,46 @@ def watched(
         watch.end()
 
 
+def sign_of(p: Pulse, tick: int) -> Sign:
+    """What a pulse shows now."""
+    meets, line = standing(p.thread)
+    return Sign(
+        tick=tick,
+        gates=p.gates,
+        beats=p.beats + _begun(),
+        waiting=p.waiting > 0,
+        works=p.waiting == p.working > 0 and not meets,
+        usual=p.usual,
+        doing=p.doing,
+        line=line,
+    )
+
+
+def standing(thread: int) -> tuple[bool, str]:
+    """Whether a thread is inside a collective of torch's, and at which line of isoflop."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None and _module(frame).startswith(CALLS):
+        frame = frame.f_back
+    meets = frame is not None and _module(frame).startswith(MEETS) and not _module(frame).startswith(COMPUTES)
+    while frame is not None and not _module(frame).startswith("gpt3core."):
+        frame = frame.f_back
+    return meets, "" if frame is None else f"{_module(frame).replace('.', '/')}.py:{frame.f_lineno}"
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
+
+
+def _begun() -> int:
+    """The collectives that this process has begun, of any kind."""
+    begun = 0
+    groups: list[Any] = list(distributed_c10d._world.pg_names)
+    for group in groups:
+        with contextlib.suppress(RuntimeError):  # of a group that counts none
+            begun += group._get_sequence_number_for_group()
+    return begun
+
+
 class _Watch:
     """Two threads: one that talks to the store, which may hang with rank 0, and one that judges."""
 
@@ -215,10 +266,8 @@ class _Watch:
         tick, there, missing = 0, list[str](), [str(rank) for rank in self._judge.ranks]
         try:
             while not self._over.is_set():
-                tick, p = tick + 1, self._pulse
-                where = {"waiting": p.waiting > 0, "works": p.waiting == p.working > 0}
-                mine = Sign(tick=tick, gates=p.gates, beats=p.beats, doing=p.doing, **where)
-                self._store.set(str(self._rank), json.dumps(vars(mine)))
+                tick += 1
+                self._store.set(str(self._rank), json.dumps(vars(sign_of(self._pulse, tick))))
                 there += [key for key in missing if self._store.check([key])]
                 missing = [key for key in missing if key not in there]
                 self._take(there, self._store.multi_get(there) if there else [])

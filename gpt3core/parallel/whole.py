@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt3core import pulse
 from gpt3core.model import registry
 from gpt3core.model.architecture import ModelSpec
 from gpt3core.model.documents import begins
-from gpt3core.parallel.mesh import Mesh, explained
+from gpt3core.parallel.mesh import Mesh, passing
 from gpt3core.parallel.parallelize import Held
 
 
@@ -21,17 +24,19 @@ class Whole:
         self.spec, self.parameters = spec, held.model.parameters
         self._held, self._mesh, self._cuts, self._vocabulary = held, mesh, registry.of(spec).cuts, spec.vocab_size
         self._width, self._end = registry.of(spec).width(spec), spec.document_end
+        self._fresh = True  # nothing was asked: what is compiled at the first pass may not be there yet
 
     @torch.inference_mode(False)  # DTensor and FSDP keep what they make, and it must serve a backward pass too
     @torch.no_grad()
     def hidden(self, ids: Tensor) -> Tensor:
         """The normalised residual stream before the head: (B, T) to (B, T, D)."""
         mesh, length = self._mesh, ids.size(1)
+        self._held.gather_in(None)
         grain = mesh.layout.context * mesh.layout.tensor
         x = F.pad(ids.clone(), (0, -length % grain))  # on the right: causal
         documents = None if self._end is None else begins(x, self._end)
         x = x.chunk(mesh.layout.context, dim=1)[mesh.place("context")]
-        with explained(all_of_them=False):
+        with self._beginning(), passing():
             x = self._through(x, documents)
             if mesh.layout.tensor > 1:
                 from gpt3core.parallel.tensor import gather_positions
@@ -64,9 +69,14 @@ class Whole:
     def head(self, x: Tensor) -> Tensor:
         """Logits of any positions: (..., D) to (..., V)."""
         mesh, x = self._mesh, x.clone()
-        with explained(all_of_them=False):
+        with self._beginning(), passing():
             logits = self._logits(x) if mesh.last_stage else x.new_empty(*x.shape[:-1], self._vocabulary)
-            return logits if mesh.layout.pipeline == 1 else self._from(mesh.layout.pipeline - 1, logits)
+            logits = logits if mesh.layout.pipeline == 1 else self._from(mesh.layout.pipeline - 1, logits)
+        self._fresh = False
+        return logits
+
+    def _beginning(self) -> AbstractContextManager[None]:
+        return pulse.busy("in its first answers") if self._fresh else nullcontext()
 
     def _logits(self, x: Tensor) -> Tensor:
         last, layout = self._held.stages[-1], self._mesh.layout

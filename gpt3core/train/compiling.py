@@ -100,7 +100,7 @@ def _timed(
         return found["once"], found["seconds"]
     compiled = how in COMPILED
     changed = (
-        functools.partial(compile_blocks, cuts=cuts, device=device, loss=how == "all", parted=parted)
+        functools.partial(compile_blocks, cuts=cuts, device=device, n_ctx=model.n_ctx, loss=how == "all", parted=parted)
         if compiled
         else lambda _: None
     )

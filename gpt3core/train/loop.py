@@ -117,7 +117,6 @@ class Trainer:
         data = self.mesh.together(lambda: shard_cache.prepare(self.spec.data))
         return data, self.mesh.together(lambda: deal(self.spec, data))
 
-    @pulse.busy("choosing its arithmetic")
     def _saves(self, least: float) -> Saves:
         trained = self.model, self.optimizer, self.mesh
         return Saves(self.dir, self.attempt_name, *trained, device=self.device, least=least)
@@ -126,6 +125,7 @@ class Trainer:
         begun = {name: getattr(self, name) for name in BEGUN} | vars(self.numerics)
         self.event("start", **begun, layout=vars(self.mesh.layout), **_process())
 
+    @pulse.busy("choosing its arithmetic")
     def _choose_arithmetic(
         self, suggested: Numerics | None, threads: int, prefix: Prefix | None, halvings: int
     ) -> list[str]:
@@ -255,7 +255,7 @@ class Trainer:
         goes_on = self.verdict is None or self.verdict.action == "skip"
         if goes_on and self.early.due(*(self.spec.tokens_at(step) for step in (self.step - 1, self.step))):
             assert held_out is not None, "a run that may stop early is told how to measure"
-            values[VALIDATION] = loss = self.mesh.each(held_out)[0]  # rank 0's, on all of them
+            values[VALIDATION] = loss = held_out()
             self.held.reshard()
             self.early.look(loss)
             if self.early.stopped:

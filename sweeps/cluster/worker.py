@@ -86,9 +86,9 @@ class Worker:
         """A free ``host:port`` of this worker's node, for the ranks of a gang to meet at."""
         self._heard = time.monotonic()
         host = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.bind((host, 0))
-            return f"{host}:{probe.getsockname()[1]}"
+            return f"[{host}]:{probe.getsockname()[1]}" if ":" in host else f"{host}:{probe.getsockname()[1]}"
 
     async def run(self, assignment: Assignment, address: str = "") -> Report:
         """Do this and tell its end; a gang's ranks meet at the address, which Ray hands over once the leader has it."""

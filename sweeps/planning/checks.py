@@ -156,6 +156,18 @@ def check_schedule(rules: Optim | Gpt3Optim) -> None:
         )
 
 
+def decay_steps(rules: Optim | Gpt3Optim, tokens: int, batch: int) -> int:
+    """The steps that the decay under wsd has of a run of so many tokens; refuses none, and all."""
+    found, steps = round(rules.decay_fraction * tokens / batch), tokens // batch
+    if not 0 < found < steps:
+        part = "all" if found else "none"
+        raise UsageError(
+            f"optim.decay_fraction={rules.decay_fraction:g} is {part} of the {steps} steps of a run: give a share of "
+            f"{1 / steps:.2g} or more, and below all of them, or more tokens"
+        )
+    return found
+
+
 def _check_anomaly(rule: Anomaly) -> None:
     if rule.policy not in POLICIES:
         near = nearest(rule.policy, POLICIES)

@@ -198,7 +198,7 @@ def _schedule(rules: Optim | Gpt3Optim, *, warmup: int, whole: int, cosine: int,
     """
     if rules.schedule != "wsd":
         return {"schedule": rules.schedule, "warmup_tokens": warmup, "decay_tokens": cosine}
-    stable = whole - round(rules.decay_fraction * whole / batch) * batch
+    stable = whole - checks.decay_steps(rules, whole, batch) * batch
     return {
         "schedule": "wsd",
         "warmup_tokens": min(warmup, stable),

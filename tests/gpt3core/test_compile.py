@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.callback import CallbackTrigger
 from torch.nn import functional as F
 
+from gpt3core import pulse
 from gpt3core import run as runs
 from gpt3core.errors import UsageError
 from gpt3core.model import attention, losses, registry
-from gpt3core.model.gpt import Attention
+from gpt3core.model.gpt import Attention, Head
 from gpt3core.model.patterns import Pattern
 from gpt3core.numerics import Numerics
 from gpt3core.options import Options
@@ -48,6 +50,21 @@ def traced(monkeypatch):
     losses._compiled_rows.cache_clear()
     yield count
     losses._compiled_rows.cache_clear()
+
+
+def test_a_process_says_while_it_compiles_that_it_does_and_waits_for_no_rank_meanwhile():
+    compiled.begin()
+    compiles = torch._dynamo.callback_handler.install_callbacks(CallbackTrigger.DYNAMO, "0/0")
+    with pulse.HERE.at_gate(works=True):
+        with compiles:
+            assert (pulse.HERE.doing, pulse.HERE.waiting) == ("compiling", 0)
+        assert (pulse.HERE.doing, pulse.HERE.waiting) == ("", 1)
+
+
+@pytest.mark.parametrize(("n_ctx", "few"), [(256, True), (16_384, True), (65_536, False)])
+def test_the_chunks_of_a_head_are_those_of_a_micro_batch_which_has_a_sequence_at_least(n_ctx, few):
+    head = Head(torch.nn.Parameter(torch.empty(1024, 8)), "softmax")
+    assert compiled._few(4, head, "cpu", n_ctx) == few
 
 
 @pytest.mark.soak

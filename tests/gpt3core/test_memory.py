@@ -19,7 +19,7 @@ from gpt3core.parallel import mesh
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.memory import memory, require_room, stage_memory, stage_params
 from gpt3core.parallel.parallelize import parallelize
-from gpt3core.parallel.parts import local
+from gpt3core.parallel.parts import local, part_of
 from gpt3core.spec import OptimSpec
 from gpt3core.train import optimizer, timing
 from gpt3core.train.objective import loss_sum, model_loss_sum, next_token
@@ -64,7 +64,7 @@ def loss_of(model, spec, numerics):
 
 def saved_bytes(model, spec, numerics):
     """Bytes that the backward pass of a batch keeps, each storage once, weights not."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own = {local(p).untyped_storage().data_ptr() for p in model.parameters()}
     held = {}
 
     def pack(tensor):
@@ -296,13 +296,13 @@ def test_a_pipeline_has_buffers_for_every_micro_batch_of_a_step_and_of_one_step_
     assert buffered.arriving > 30e9, "without replicas the batch is 1,536 micro-batches"
 
 
-def kept_of_a_share(rank, size, address, spec, numerics):
+def kept_of_a_share(rank, size, address, spec, numerics, layout):
     """Bytes that a rank keeps of its positions of a batch for the backward pass."""
     held, autocast = {}, functools.partial(timing.autocast, numerics)
-    with mesh.joined(rank, size, address, "cpu", layout=Layout(context=size), seconds=30) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
         model = parallelize(spec, here, kernel=numerics.kernel, device="cpu", autocast=autocast).model
-        model.init_weights(0)
-        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        model.init_weights(0, part_of)
+        own = {local(p).untyped_storage().data_ptr() for p in model.parameters()}
 
         def pack(tensor):
             storage = tensor.untyped_storage()
@@ -310,7 +310,8 @@ def kept_of_a_share(rank, size, address, spec, numerics):
                 held[storage.data_ptr()] = tensor
             return tensor
 
-        ids = torch.randint(spec.vocab_size, (ROWS, spec.n_ctx // size + 1), generator=torch.Generator().manual_seed(0))
+        length = spec.n_ctx // layout.context
+        ids = torch.randint(spec.vocab_size, (ROWS, length + 1), generator=torch.Generator().manual_seed(0))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast():
             model_loss_sum(model, next_token(ids, None))
         return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
@@ -324,9 +325,21 @@ def test_devices_that_share_positions_keep_all_keys_and_values(numerics):
     block = registry.of(spec).activation_bytes(spec, numerics, 1, degree).all
     head = tokens * (4 + e) * spec.d_model + e * spec.vocab_size * spec.d_model  # the norm's, and two gradients
     casts = 2 * (total - (spec.vocab_size + spec.n_ctx) * spec.d_model) if e == 2 else 0
-    found = ranks.run(kept_of_a_share, degree, spec, numerics)
+    found = ranks.run(kept_of_a_share, degree, spec, numerics, Layout(context=degree))
 
     assert max(found) == pytest.approx(tokens * spec.n_layer * block + head + casts, rel=0.03)
+
+
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("numerics", [FP32, BF16], ids=repr)
+def test_blocks_of_a_sharded_state_are_gathered_as_products_are_and_nothing_of_them_stays(numerics):
+    spec, e = SHAPES["deep"], numerics.element_bytes
+    tokens, around = ROWS * spec.n_ctx, (spec.vocab_size + spec.n_ctx + 2) * spec.d_model
+    block = registry.of(spec).activation_bytes(spec, numerics, 1, 1).all
+    head = tokens * (4 + e) * spec.d_model + e * spec.vocab_size * spec.d_model
+    found = ranks.run(kept_of_a_share, 2, spec, numerics, Layout(data=2, shard=2))
+
+    assert max(found) == pytest.approx(tokens * spec.n_layer * block + head + 4 * around, rel=0.03)
 
 
 def test_a_device_smaller_than_planned_is_one_sentence():

@@ -17,7 +17,7 @@ from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
-from gpt3core.train import loop, readback
+from gpt3core.train import loop, readback, resume
 from gpt3core.train.batches import Batches
 from tests.gpt3core.outcomes import outcome, run, weights
 
@@ -125,6 +125,16 @@ def test_nothing_is_read_before_it_may_be():
     assert late.read(everything=True) == []
 
 
+def test_what_is_long_before_the_first_step_says_so(tiny_run, isolated, monkeypatch):
+    """Kernels are timed, and compiled, while other ranks wait for the choice."""
+    seen, chosen = [], resume.arithmetic
+    monkeypatch.setattr(resume, "arithmetic", lambda *asked: seen.append(pulse.HERE.doing) or chosen(*asked))
+    RunDir(isolated, tiny_run.run_id).create(tiny_run)
+    loop.Trainer(tiny_run, isolated)
+    assert seen == ["choosing its arithmetic"]
+    assert not pulse.HERE.doing
+
+
 def test_a_host_that_waits_for_a_step_waits_for_all_ranks_but_in_the_first_which_may_compile():
     seen = []
     there = SimpleNamespace(synchronize=lambda: seen.append((pulse.HERE.waiting, pulse.HERE.doing)))
@@ -135,3 +145,13 @@ def test_a_host_that_waits_for_a_step_waits_for_all_ranks_but_in_the_first_which
         reading._waiting.append((known, said, there))
         reading.read()
     assert seen == [(1, "in its first step"), (1, "")]
+
+
+def test_a_step_may_be_waited_for_as_long_as_the_last_ones_were(monkeypatch):
+    seconds, seen, reading = iter(range(0, 1000, 5)), [], readback.Readback("cpu")
+    monkeypatch.setattr(readback.time, "monotonic", lambda: next(seconds))
+    for _ in range(3):
+        reading._wait(SimpleNamespace(synchronize=lambda: seen.append(pulse.HERE.usual)))
+        reading.fresh = False
+    assert seen == [0.0, 0.0, 5.0], "of the first, which may compile, nothing is learnt"
+    assert pulse.HERE.usual == 0.0

@@ -4,9 +4,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from gpt3core.data import shards
+from gpt3core.evals import held_out
 from gpt3core.parallel import gradients, mesh
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
+from gpt3core.parallel.parts import part_of
+from gpt3core.parallel.whole import Whole
 from gpt3core.sizes import nano
 from gpt3core.train.objective import Examples
 from tests.gpt3core import ranks
@@ -55,6 +59,32 @@ def test_only_the_last_micro_batch_is_summed():
     for same, _, sums, count in ranks.run(_both, 2, 3):
         assert same
         assert sums == count
+
+
+def _measured(rank, size, address, spec, layout):
+    """What held-out text says of a model that is cut so, and how many passes of it this rank made."""
+    held_out.BATCH_TOKENS, passes = 256, []
+    with mesh.joined(rank, size, address, "cpu", layout=layout or Layout(data=size)) as here:
+        data = shards.prepare(spec.data)
+        held = parallelize(spec.model, here, kernel="softmax", device="cpu")
+        held.model.init_weights(0, part_of)
+        model = Whole(held, spec.model, here) if layout is not None else held.model
+        hidden = model.hidden
+        model.hidden = lambda ids: passes.append(len(ids)) or hidden(ids)
+        return held_out.measure(model, data, spec.model.n_ctx, 32 * 40, mesh=here), len(passes)
+
+
+def test_replicas_share_held_out_text_to_the_bits_of_one_process(tiny_run):
+    (alone,) = ranks.run(_measured, 1, tiny_run, None)
+    assert alone[1] == 5, "batches of eight windows"
+    for size in (2, 3):
+        for found, passes in ranks.run(_measured, size, tiny_run, None):
+            assert found == alone[0]
+            assert passes == -(-5 // size)
+    for layout in (Layout(data=2, shard=2), Layout(data=2, pipeline=2)):
+        for found, passes in ranks.run(_measured, layout.world_size, tiny_run, layout):
+            assert found == pytest.approx(alone[0], abs=1e-6)
+            assert passes == 3
 
 
 def test_replicas_that_are_cut_or_share_their_state_average_otherwise():

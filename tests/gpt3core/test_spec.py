@@ -45,7 +45,7 @@ OTHER = {
         "compile": "blocks",
         "trainer_version": 99,
         "budget_flops": 1e9,
-        "parent": Parent(run_id="d16-0", step=1),
+        "parent": Parent(run_id="d16-000000000000", step=1),
     },
     **{"anomaly.policy": "skip", "anomaly.spike": 9.5, "anomaly.window": 64, "anomaly.limit": 3},
     **{"anomaly.back": 50, "anomaly.ahead": 0},
@@ -173,7 +173,7 @@ def test_a_run_is_labelled_by_table_2_1_where_it_is_built_so(name):
 
 def test_json_round_trip_keeps_the_identity():
     guarded = replace(base(), anomaly=AnomalySpec(policy="skip", spike=9))
-    for spec in (base(), guarded, replace(base(), parent=Parent(run_id="d16-0", step=3), budget_flops=1e9)):
+    for spec in (base(), guarded, replace(base(), parent=Parent(run_id="d16-000000000000", step=3), budget_flops=1e9)):
         again = specs.from_dict(RunSpec, json.loads(specs.to_json(spec)))
         assert again == spec
         assert again.run_id == spec.run_id
@@ -222,8 +222,21 @@ def test_integers_and_floats_of_one_value_are_one_specification():
 def test_explain_names_the_differing_fields_that_are_hashed():
     other = changed(changed(changed(base(), "seed", 3), "optim.lr", 0.02), "data.corpus", "/moved")
     assert specs.explain(base(), other) == ["optim.lr: 0.01 -> 0.02", "seed: 0 -> 3"]
-    branch = replace(base(), parent=Parent(run_id="d16-0", step=3))
-    assert specs.explain(base(), branch) == ["parent.run_id: None -> d16-0", "parent.step: None -> 3"]
+    branch = replace(base(), parent=Parent(run_id="d16-000000000000", step=3))
+    assert specs.explain(base(), branch) == ["parent.run_id: None -> d16-000000000000", "parent.step: None -> 3"]
+
+
+@pytest.mark.parametrize(
+    "run_id", ["", "d16-0", "../d16-000000000000", "d16-000000000000/..", "d16-00000000000G", "-" * 99]
+)
+def test_a_parents_id_has_the_form_of_one(run_id):
+    with pytest.raises(ValueError, match=r"parent\.run_id=.*12 hex digits, like d16-0123456789ab"):
+        Parent(run_id=run_id, step=1)
+
+
+def test_every_size_may_be_a_parent():
+    for label in (*map(sizes.label, (row.model() for row in sizes.GPT3.values())), base().label):
+        Parent(run_id=f"{label}-0123456789ab", step=1)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from gpt3core import pulse
 from gpt3core import run as runs
 from gpt3core.errors import PeerError
+from gpt3core.model.gpt import Block
 from gpt3core.parallel import gradients, mesh
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
@@ -23,7 +24,7 @@ from gpt3core.sizes import nano
 from gpt3core.store.rundir import RunDir
 from gpt3core.train.objective import Examples
 from gpt3core.train.readback import Readback
-from tests.conftest import EVALS
+from tests.conftest import EVALS, make_run
 from tests.gpt3core import ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
@@ -43,8 +44,8 @@ def judged(signs, seconds, limit=10.0):
     return judge.verdict(float(seconds)), judge.silent(float(seconds))
 
 
-def sign(now, *, gates=0, beats=0, waiting=False, works=False, doing=""):
-    return Sign(tick=now, gates=gates, beats=beats, waiting=waiting, works=works, doing=doing)
+def sign(now, *, gates=0, beats=0, waiting=False, works=False, **words):
+    return Sign(tick=now, gates=gates, beats=beats, waiting=waiting, works=works, **words)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,10 @@ def test_what_says_that_it_is_long_is_waited_for_an_hour():
     ("second", "verdict"),
     [
         (lambda now: sign(now, gates=4, beats=7), "rank 1 has not come to a collective for 32 s, and ranks 0, 2"),
-        (lambda now: sign(now, gates=4, waiting=True, works=True), ""),  # all are at work, as far as one can tell
+        (lambda now: sign(now, gates=4, waiting=True, works=True), "all ranks have waited in the same collective"),
+        (lambda now: sign(now, gates=4, waiting=True, works=True, doing="in its first step"), ""),
+        (lambda now: sign(now, gates=4, waiting=True, works=True, usual=9.0), ""),  # a GPU's step is one wait
+        (lambda now: sign(now, gates=4, waiting=True, works=True, usual=7.0), "all ranks have waited in the same"),
         (lambda now: sign(now, gates=3, waiting=True, works=True), "rank 1 waits in an earlier collective"),
         (lambda now: sign(now, gates=3, waiting=True, works=True, doing="in its first step"), ""),
         (lambda now: sign(now, gates=5, waiting=True), "rank 0 has not come to a collective for 32 s, and rank 1 "),
@@ -94,6 +98,48 @@ def test_in_a_pass_with_collectives_inside_or_for_a_gpu_a_rank_waits_or_works(se
     said, _ = judged(signs, 32)
     assert said.startswith(verdict)
     assert bool(said) == bool(verdict)
+
+
+@pytest.mark.parametrize(
+    ("slow", "since", "verdict"),
+    [
+        (1, 12, "rank 1 has not come to a collective for 12 s, where it is at gpt.py:7, and ranks 0, 2 wait for it"),
+        (1, 10, ""),
+        (20, 79, ""),  # of ranks between whose collectives lie twenty seconds
+        (20, 82, "rank 1 has not come to a collective for 82 s, where it is at gpt.py:7, and ranks 0, 2 wait for it"),
+    ],
+)
+def test_a_rank_that_is_stuck_inside_a_pass_is_told_from_those_that_wait_for_it_there(slow, since, verdict):
+    """All are in the same pass, and begin a collective every so many seconds; rank 1 stops after the hundredth."""
+
+    def signs(rank, now):
+        begun = min(now, 100) // slow
+        return sign(now, gates=4, beats=begun, waiting=True, works=rank == 1, line="gpt.py:7" if rank == 1 else "")
+
+    assert judged(signs, 100 + since)[0] == verdict
+
+
+def test_a_first_step_says_how_long_the_next_may_be_unless_it_compiles():
+    """In the first step a rank computes for half a minute between two collectives, in the second a little longer."""
+
+    def signs(rank, now, doing):
+        first = now < 31
+        if rank == 1 and first and doing:
+            return sign(now, gates=4, doing=doing)  # it is not in the pass while it compiles
+        said = "in its first step" if first else ""
+        return sign(now, gates=4, beats=int(now >= 30), waiting=True, works=rank == 1, doing=said)
+
+    assert judged(lambda rank, now: signs(rank, now, ""), 30 + 45)[0] == ""
+    assert judged(lambda rank, now: signs(rank, now, ""), 30 + 125)[0].startswith("rank 1 has not come")
+    assert judged(lambda rank, now: signs(rank, now, "compiling"), 30 + 15)[0].startswith("rank 1 has not come")
+
+
+def test_what_compiles_inside_a_pass_is_not_waiting_there():
+    here = pulse.Pulse()
+    with here.at_gate(works=True):
+        with here.busy("compiling"):
+            assert (here.waiting, here.working, here.doing) == (0, 0, "compiling")
+        assert (here.waiting, here.working, here.doing) == (1, 1, "")
 
 
 def test_ranks_that_work_in_large_pieces_are_waited_for_four_times_as_long():
@@ -171,22 +217,46 @@ def test_stages_of_a_pipeline_count_the_same_collectives():
     assert ranks.run(_gates, 3) == [2, 2, 2]
 
 
-def _pass(here):
-    """A forward and backward pass of a model that these ranks share, as a function of nothing."""
+def _pass(here, inside=None):
+    """A forward and backward pass of a model that these ranks share, as a function of nothing.
+
+    Args:
+        inside: is called in the midst of the forward and of the backward pass, with which it is.
+    """
     spec = nano(16, n_layer=2, n_head=4, n_ctx=16, vocab_size=32, attention="dense", band=4)
     held = parallelize(spec, here, kernel="softmax", device="cpu")
     held.model.init_weights(0, part_of)
-    ids = torch.zeros(1, 16, dtype=torch.long)
+
+    def between(_, __, output):
+        inside("forward")
+        output.register_hook(lambda _: inside("backward"))
+
+    if inside is not None:
+        list(held.model.blocks.values())[-1].register_forward_hook(between)
+    ids = torch.zeros(1, 16 // here.layout.context, dtype=torch.long)
     return lambda: held.backward([Examples(inputs=ids, targets=ids, mask=None)] * 2, 1.0)
 
 
-def _watched(rank, size, address, bad, stop, pids, layout=None):
+def _loop():
+    while True:
+        time.sleep(0.01)
+
+
+def _watched(rank, size, address, bad, stop, pids, layout=None, inside=None):
     """Ranks that meet again and again, at a vote or inside a pass; one of them stops, or loops, after a while.
 
     What a rank is told, or None.
+
+    Args:
+        inside: in which half of a pass that rank loops; None for before it.
     """
     (pids / str(rank)).write_text(str(os.getpid()))
-    told, ended = SimpleQueue(), SimpleQueue()
+    told, ended, at = SimpleQueue(), SimpleQueue(), [0]
+
+    def between(half):
+        if rank == bad and at[0] == 10 and half == inside:
+            _loop()
+
     if rank == bad and stop == "as it joins":
         mesh.require_same = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
     pulse.HERE.begin(lambda said, named: told.put((said, named)))
@@ -194,13 +264,13 @@ def _watched(rank, size, address, bad, stop, pids, layout=None):
     def work():
         try:
             with mesh.joined(rank, size, address, "cpu", layout=layout, hang_seconds=LIMIT) as here:
-                meet = _pass(here) if layout else lambda: here.agree(False)
+                meet = _pass(here, between) if layout else lambda: here.agree(False)
                 for turn in range(20):
-                    if rank == bad and turn == 10:
+                    at[0] = turn
+                    if rank == bad and turn == 10 and inside is None:
                         if stop:
                             os.kill(os.getpid(), signal.SIGSTOP)
-                        while True:
-                            time.sleep(0.01)
+                        _loop()
                     meet()
                     pulse.beat()
         except PeerError:  # whoever was told first has ended another rank
@@ -255,22 +325,38 @@ def test_a_stopped_or_looping_rank_is_named_within_the_limit(isolated, bad, stop
         assert LIMIT < seconds < 5 * LIMIT
 
 
-def _loops(rank, size, address, bad, pids, layout):
+def _loops(rank, size, address, bad, pids, layout, inside=None):
     """As above, and whoever is told ends the others, as the driver does."""
+    how = rank, size, address, bad, False, pids, layout, inside
     if rank != 0:
-        threading.Thread(target=_watched, args=(rank, size, address, bad, False, pids, layout), daemon=True).start()
+        threading.Thread(target=_watched, args=how, daemon=True).start()
         while not (pids / "told").exists():
             time.sleep(0.05)
         return None
     try:
-        return _watched(rank, size, address, bad, False, pids, layout)
+        return _watched(*how)
     finally:
         (pids / "told").touch()
 
 
-def _told_by_rank_0(folder, bad, layout):
+def _told_by_rank_0(folder, bad, layout, inside=None):
     size = 3 if layout is None else layout.world_size
-    return [said for said in ranks.run(_loops, size, bad, folder, layout, seconds=40) if said is not None]
+    return [said for said in ranks.run(_loops, size, bad, folder, layout, inside, seconds=40) if said is not None]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("inside", ["forward", "backward"])
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(tensor=2), Layout(pipeline=2), Layout(data=2, shard=2), Layout(context=2), Layout(tensor=2, pipeline=2)],
+    ids=Layout.describe,
+)
+def test_a_rank_that_is_stuck_inside_a_pass_of_a_shared_model_is_named_within_the_limit(isolated, layout, inside):
+    bad = layout.world_size - 1
+    ((said, named, seconds),) = _told_by_rank_0(isolated, bad, layout, inside)
+    assert f"rank {bad} has not come to a collective" in said
+    assert named == bad
+    assert LIMIT < seconds < 5 * LIMIT
 
 
 def _claims_slowly(rank, size, address, root, spec):
@@ -293,3 +379,25 @@ def test_a_rank_that_waits_for_a_runs_former_holder_is_no_hang(isolated, tiny_ru
     found = ranks.run(_claims_slowly, 2, isolated, tiny_run)
     assert all(isinstance(told, list) for told in found), found
     assert "has not come to a collective" not in str(found)
+
+
+def _works_slowly(rank, size, address, root, spec, layout):
+    """As on a machine whose last rank takes longer for a block than any is waited for at first, and at answers more."""
+    told, block = [], Block.forward
+    pulse.HERE.begin(lambda said, named: told.append(said))
+
+    def slow(self, *args, **words):
+        if rank == size - 1:
+            time.sleep(1.25 * LIMIT if torch.is_grad_enabled() else 3 * LIMIT)
+        return block(self, *args, **words)
+
+    Block.forward = slow
+    with mesh.joined(rank, size, address, "cpu", layout=layout, hang_seconds=LIMIT) as here:
+        runs.run(spec, replace(EVALS, tasks=(), validation_tokens=256), root, mesh=here, checkpoint_seconds=1.0)
+    return told
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("layout", [Layout(pipeline=2, micro_batch=2), Layout(data=2, shard=2, micro_batch=2)], ids=str)
+def test_ranks_that_wait_long_for_one_that_works_are_no_hang(tales, isolated, layout):
+    assert ranks.run(_works_slowly, 2, isolated, make_run(tales, steps=3), layout) == [[], []]

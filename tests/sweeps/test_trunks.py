@@ -97,6 +97,8 @@ def test_what_a_branch_trains_itself_is_counted_in_tokens_where_batches_grow():
         (["optim.schedule=linear"], "allowed are cosine, wsd"),
         (["optim.schedule=wsd", "optim.decay_shape=sqrt"], "allowed are linear, 1-sqrt"),
         (["optim.schedule=wsd", "optim.decay_fraction=1"], "above 0 and below 1"),
+        (["optim.schedule=wsd", "optim.decay_fraction=1e-9"], "is none of the .* steps of a run"),
+        (["optim.schedule=wsd", "optim.decay_fraction=0.999999"], "is all of the .* steps of a run"),
         (["optim.decay_fraction=0.1"], "has no effect with optim.schedule=cosine"),
         (["optim.decay_shape=1-sqrt"], "has no effect with optim.schedule=cosine"),
     ],
