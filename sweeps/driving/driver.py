@@ -189,6 +189,7 @@ class Driver:
                     deadline, self.interrupted = now + STOP_SECONDS, True
                     self.display.say("stopping: runs write their checkpoints (Ctrl-C again to leave at once)")
                     self.cluster.stop()
+                view.interrupt(self.states)  # again, for those that have stopped wait too
                 if not self.cluster.running() or self.interrupts > 1 or now > deadline:
                     return
             elif not act(now):
@@ -375,7 +376,7 @@ class Driver:
 
     def _show(self, how: str = "driving") -> None:
         now = time.monotonic()
-        eta = self.outlook.eta(self.states, now)
+        eta = None if self.interrupted else self.outlook.eta(self.states, now)
         snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta, self.survival.avoided.told)
         self.display.show(snapshot)
         self.status.tell(

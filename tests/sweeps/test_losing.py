@@ -311,10 +311,17 @@ def test_a_driver_that_is_sent_sigterm_has_its_runs_write_checkpoints(smoke):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().poll()
 
-    cluster = Terminated(smoke[2], lambda run_id, n: "running")
-    outcome = drive(smoke, cluster)
+    cluster, display = Terminated(smoke[2], lambda run_id, n: "running"), Silent()
+    outcome = drive(smoke, cluster, display)
     assert outcome.interrupted
     assert sorted(cluster.stopped) == sorted(cluster.started)
+    last, words = display.snapshots[-1], "the sweep was interrupted; start the same command again to go on"
+    assert len(last.waiting) == last.total, "those that were stopped wait too"
+    assert set(last.waiting.values()) == {words}, "none is expected to start any more"
+    told = SweepDir(smoke[2], smoke[0].name).status()
+    assert (told["state"], told["eta_seconds"]) == ("interrupted", None)
+    assert [group["reason"] for group in told["waiting"]] == [words]
+    assert {start for group in told["waiting"] for start in group["starts"]} == {None}
 
 
 def test_a_small_gang_that_is_adopted_counts_what_it_has(smoke):
