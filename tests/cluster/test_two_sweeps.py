@@ -55,7 +55,12 @@ def test_a_second_sweep_has_its_share_within_seconds_and_a_gang_starts_beside_a_
         here = done(second)
         beside = [run for run in done(stream) if here[2]["ended"] < run["ended"] <= here[-1]["ended"]]
         assert 4 <= len(beside) <= 18, "nine are as many as the second had meanwhile"
-        whole = ("placement.cpus=8", "placement.workers=3", "optim.batch_tokens_min=1536", "optim.batch_tokens_max=1536")
+        whole = (
+            "placement.cpus=8",
+            "placement.workers=3",
+            "optim.batch_tokens_min=1536",
+            "optim.batch_tokens_max=1536",
+        )
         drivers.append(sweep(mock_cluster, gangs, "gangs", 2, 2.0, *whole))
         wait(lambda: drivers[2].poll() is not None, 120)
         assert drivers[2].returncode == 0

@@ -7,6 +7,7 @@ from sweeps.scheduling.inventory import Node, Resources
 from sweeps.scheduling.scheduler import Job, Preempt, Rules, Running, Start, decide
 
 CORE = Resources(cpus=1)
+PLAIN = Rules()
 LATE = 3  # seconds until a driver sees what others have taken or given back
 
 
@@ -15,9 +16,7 @@ def nodes(n, cores=1, **more):
 
 
 def runs(name, n, seconds, *, workers=1, worker=CORE, **more):
-    return [
-        Job(run_id=f"{name}-{i:04}", worker=worker, workers=workers, seconds=seconds, **more) for i in range(n)
-    ]
+    return [Job(run_id=f"{name}-{i:04}", worker=worker, workers=workers, seconds=seconds, **more) for i in range(n)]
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Sweep:
 class World:
     """The cluster, and the word that drivers leave there."""
 
-    def __init__(self, inventory, sweeps, *, share=True, rules=Rules()):
+    def __init__(self, inventory, sweeps, *, share=True, rules=PLAIN):
         self.inventory, self.sweeps, self.now, self.share, self.rules = inventory, sweeps, 0.0, share, rules
         self.texts, self.past = {}, []
         self.amongs = {s.name: Among(_Hands(self, s), s.name, s.said.append) for s in sweeps}
@@ -70,7 +69,7 @@ class World:
         self.now += 1
 
     def _end(self, sweep):
-        for run_id, (one, began) in list(sweep.live.items()):
+        for run_id, (_, began) in list(sweep.live.items()):
             if began is not None and self.now >= began + self._length(sweep, run_id):
                 del sweep.live[run_id]
                 sweep.took[run_id] = began, self.now

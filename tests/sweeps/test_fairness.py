@@ -96,7 +96,7 @@ def test_what_another_version_tells_is_no_claim(text):
     assert claims.from_text(text, "k", 0.0) is None
 
 
-# ------------------------------------------------------------------------------------------- seconds of a shared cluster
+# ------------------------------------------------------------------------------------- seconds of a shared cluster
 
 
 def shared(cluster, seconds, *sweeps, **more):

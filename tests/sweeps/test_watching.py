@@ -161,18 +161,6 @@ def test_dead_silent_and_ended_drivers_are_told_apart(midway):
     assert "driver: ended by an error" in run(status.main, f"runs={root}", cwd=root).stdout
 
 
-@pytest.mark.parametrize("changes", [{"pid": 2**22 + 1}, {"state": "failed"}, {"state": "interrupted"}])
-def test_what_a_driver_expected_is_not_told_once_it_is_gone(midway, changes):
-    root, _ = midway
-    waits = {"reason": "first in the queue, needs 1 core, expected in 12 s", "count": 1, "runs": ["d8-0"]}
-    said(root, waiting=[waits])
-    assert "expected in 12 s" in run(status.main, f"runs={root}", cwd=root).stdout
-    said(root, waiting=[waits], **changes)
-    text = run(status.main, f"runs={root}", cwd=root).stdout
-    assert "expected in" not in text
-    assert "start the same command again" in text.split("waiting")[-1], "it says how to go on where it says why not"
-
-
 def test_what_runs_did_without_their_driver_is_counted(midway):
     root, _ = midway
     said(root, pid=2**22 + 1)
