@@ -1,8 +1,8 @@
 """What the drivers of a cluster's sweeps tell one another, as text, and for how long it holds.
 
 A claim is a lease: it counts while it changes, by the reader's own clock, and a driver that lives writes a new one
-every second. So what a driver that died had claimed is free again after LEASE_SECONDS; what its runs go on to hold is seen as
-anything that a stranger holds.
+every second. So what a driver that died had claimed is free again after LEASE_SECONDS; what its runs go on to hold is
+seen as anything that a stranger holds.
 """
 
 from __future__ import annotations
