@@ -56,5 +56,5 @@ class Deciding:
                 mine = [job for job in jobs if job.run_id in starts]
                 may = {d.run_id: d for d in self.among.decide(now, nodes, mine, held, largest, rules)}
                 found = [may.get(d.run_id, d) for d in found]
-        self.among.tell(now, found, jobs, self.limits.limit.devices)
+        self.among.tell(now, found, queue, self.limits.limit.devices)
         return found

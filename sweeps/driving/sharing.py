@@ -45,6 +45,8 @@ class Among:
         self._mine = replace(self._mine, held=tuple(running))
         if now >= self._heard + TELL_SECONDS:
             self._heard, self._others = now, self._leases.look(self._cluster.claims(), now)
+        if not self.waited_for:
+            self._account(0.0, now)
 
     @property
     def waited_for(self) -> bool:
@@ -88,7 +90,6 @@ class Among:
             held: all that holds resources.
         """
         if not self.waited_for:
-            self._account(0.0, now)
             return self._remarked(scheduler.decide(now, nodes, jobs, held, largest, rules))
         others = [claim if self._takes(claim, now) else replace(claim, wants=()) for claim in self._others]
         shared = fairness.together(self._mine, others, jobs, nodes, rules)
@@ -103,6 +104,7 @@ class Among:
 
         Args:
             decisions: on all of its waiting runs, in their order.
+            jobs: these, with their own priorities.
             most: devices that it may hold at once.
         """
         if now < self._told + TELL_SECONDS:

@@ -11,10 +11,12 @@ from sweeps.driving import claims, yielding
 from sweeps.driving.claims import LEASE_SECONDS, Leases
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.sharing import PATIENCE_SECONDS
+from sweeps.planning import recipe
 from sweeps.scheduling import fairness
 from sweeps.scheduling.fairness import Claim
 from sweeps.scheduling.inventory import Resources
 from sweeps.scheduling.scheduler import Hold, Job, Rules, Running, decide
+from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 from tests.sweeps.many_sweeps import CORE, Sweep, World, mean, nodes, runs
 
 TOTAL = Resources(cpus=12)
@@ -187,7 +189,43 @@ def test_of_any_two_or_three_sweeps_nobody_starves_and_shares_become_fair(crowd)
         began = sorted(began for began, _ in sweep.took.values())
         assert began, f"{sweep.name} never started"
         assert began[0] <= sweep.comes + (len(sweeps) + 1) * (longest + 10)
-        assert mean(sweep, 100, 450) >= 0.35 * size / len(sweeps), "gangs of other widths leave nodes empty between them"
+        assert mean(sweep, 100, 450) >= 0.35 * size / len(sweeps), (
+            "gangs of other widths leave nodes empty between them"
+        )
+
+
+class Shared(FakeCluster):
+    """Another sweep's driver is on it, which lives and wants more than there is."""
+
+    def __init__(self, root, theirs):
+        super().__init__(root, lambda run_id, n: "running", cpus=4.0)
+        self.theirs, self.told = theirs, []
+
+    def claims(self):
+        return {"k": claims.to_text(self.theirs, 0.0, len(self.told) + self.polls)}
+
+    def claim(self, text, *, alone):
+        self.told.append((claims.from_text(text, "mine", 0.0), alone))
+
+
+@pytest.mark.parametrize(("words", "starts"), [([], 2), (["limit.devices=3"], 2), (["limit.devices=1"], 1)])
+def test_a_driver_starts_what_is_due_to_it_says_why_others_wait_and_tells_what_it_has(smoke, words, starts):
+    _, cells, root = smoke
+    cluster, display = Shared(root, claim("other", 100)), Silent()
+    cluster.behaviour = lambda run_id, n: ("running", cluster.polls) if cluster.polls < 20 else "done"
+    seen = []
+    display.show = lambda snapshot: seen.append((len(snapshot.running), dict(snapshot.waiting)))
+    outcome = drive((recipe.load(["recipe=smoke", *words]), cells, root), cluster, display)
+    assert len(outcome.done) == 4, "room that the other does not take is not kept for ever"
+    assert max(running for running, _ in seen[:15]) == starts
+    mine, alone = cluster.told[0]
+    assert not alone, "workers without work are not kept warm"
+    assert sum(sum(run.allocation.values()) for run in mine.held) == starts
+    limit = {"limit.devices=1": 0, "limit.devices=3": 1}.get("".join(words), 4 - starts)
+    assert sum(n for _, n in mine.wants) == limit, "what it may not hold it does not want"
+    if not words:
+        assert any("other-0 of sweep other" in why for _, waits in seen for why in waits.values())
+    assert sum(line.startswith("sharing  sweep other waits on this cluster too: 50%") for line in display.lines) == 1
 
 
 def test_a_run_of_which_nothing_new_is_heard_does_not_end_later_and_later(smoke):
