@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from sweeps.driving import claims, yielding
 from sweeps.driving.claims import LEASE_SECONDS, Leases
+from sweeps.driving.preparation import Preparation
 from sweeps.driving.run_state import Phase, RunState
-from sweeps.driving.sharing import PATIENCE_SECONDS
+from sweeps.driving.sharing import PATIENCE_SECONDS, Among
 from sweeps.planning import recipe
 from sweeps.scheduling import fairness
 from sweeps.scheduling.fairness import Claim
-from sweeps.scheduling.inventory import Resources
+from sweeps.scheduling.inventory import Kind, Resources
 from sweeps.scheduling.scheduler import Hold, Job, Rules, Running, decide
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 from tests.sweeps.many_sweeps import CORE, Sweep, World, mean, nodes, runs
@@ -226,6 +227,21 @@ def test_a_driver_starts_what_is_due_to_it_says_why_others_wait_and_tells_what_i
     if not words:
         assert any("other-0 of sweep other" in why for _, waits in seen for why in waits.values())
     assert sum(line.startswith("sharing  sweep other waits on this cluster too") for line in display.lines) == 1
+
+
+def test_what_comes_before_the_first_run_waits_for_its_share_too(smoke):
+    """A sweep that comes to a full cluster prepares first: others must know that it wants a core."""
+    _, cells, root = smoke
+    others = claim("other", 100, held=4)
+    cluster, said = Shared(root, others), []
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
+    among = Among(cluster, "mine", said.append)
+    (run, *_) = cells.runs
+    prepares = Preparation(cluster, Kind(CORE), run, 3, said.append, among, begun=False)
+    assert prepares.act(1.0)
+    assert prepares.reason.endswith("sweep other has 4 cores")
+    ((mine, _),) = cluster.told
+    assert [(job.run_id, n) for job, n in mine.wants] == [("preparation", 1)]
 
 
 def test_a_run_of_which_nothing_new_is_heard_does_not_end_later_and_later(smoke):
