@@ -258,7 +258,7 @@ class Driver:
         queue = self.limits.queue(self.trunks.ready(waiting, now), self.states, now)
         running, others = self.cluster.running(), self.cluster.others()
         cut = self.limits.cut(usable, running, others)
-        self.survival.fit(self.states, queue, cut, [*running, *others], now)
+        self.survival.fit(self.states, queue, cut, [*running, *others], now, shared=self.deciding.among.waited_for)
         seen = (cut, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
             return True

@@ -210,6 +210,20 @@ def test_a_gang_shrinks_only_to_numbers_that_share_its_batch(isolated):
     assert survival.sizes(RunState(spec=run)) == [6, 4, 3, 2]
 
 
+def test_no_gang_is_stopped_to_grow_into_room_that_another_sweep_waits_for(isolated):
+    words = ["placement.workers=6", "placement.min_workers=2", "optim.batch_tokens_min=1536", "model.n_ctx=128"]
+    chosen = recipe.load(["recipe=smoke", *words, "optim.batch_tokens_max=1536"])
+    cluster = FakeCluster(isolated)
+    survival = Survival(chosen.placement, Estimates(chosen), cluster, lambda line: None)
+    state = RunState(spec=grid.build(chosen, "0" * 64).runs[0], phase=Phase.RUNNING, workers=1)
+    cluster._running = {state.run_id: state}
+    survival._elastic.to_grow = lambda *about: [state]
+    survival.fit({state.run_id: state}, [], [], [], 0.0, shared=True)
+    assert cluster.stopped == []
+    survival.fit({state.run_id: state}, [], [], [], 0.0)
+    assert cluster.stopped == [state.run_id]
+
+
 def test_fewer_workers_are_not_more_than_a_size_has():
     chosen = recipe.load(["recipe=smoke", "placement.min_workers=2", "placement_of={d8: {workers: 3}}"])
     assert Estimates(chosen).common.workers == 1
