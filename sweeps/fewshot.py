@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, in a copy of the tree too
 
 from gpt3core import cli  # noqa: E402
-from sweeps import evaluation  # noqa: E402
+from sweeps import fewshot_command  # noqa: E402
 
 if __name__ == "__main__":
-    cli.run(lambda argv: evaluation.few_shot(argv, usage=__doc__ or ""))
+    cli.run(lambda argv: fewshot_command.few_shot(argv, usage=__doc__ or ""))

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, in a copy of the tree too
 
 from gpt3core import cli  # noqa: E402
-from sweeps import finetuning  # noqa: E402
+from sweeps import finetune_command  # noqa: E402
 
 if __name__ == "__main__":
-    cli.run(lambda argv: finetuning.finetune(argv, usage=__doc__ or ""))
+    cli.run(lambda argv: finetune_command.finetune(argv, usage=__doc__ or ""))

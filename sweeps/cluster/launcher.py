@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from sweeps.cluster.board import Board
 from sweeps.cluster.causes import PERHAPS_THE_NODE, Cause
 from sweeps.cluster.connect import Connection
 from sweeps.cluster.forming import Forming
@@ -22,7 +23,7 @@ from sweeps.cluster.head import Head
 from sweeps.cluster.hearing import Hearing, Member
 from sweeps.cluster.job import Assignment, Job, Update
 from sweeps.cluster.news import News
-from sweeps.cluster.pool import ORPHAN_SECONDS, Pool
+from sweeps.cluster.pool import IDLE_SECONDS, ORPHAN_SECONDS, Pool
 from sweeps.scheduling.inventory import Allocation, Inventory, Resources
 from sweeps.scheduling.scheduler import Running
 
@@ -53,6 +54,7 @@ class Launcher:
         self._hearing = Hearing(self._connection)
         self._forming = Forming(self._connection, self._pool, self._gangs)
         self._teams: dict[str, Team] = {}
+        self._board = Board(self._connection)
         self._head, self._news = Head(self._connection.head(), local=self.local), News(self._connection)
         self._adopt()
 
@@ -83,6 +85,15 @@ class Launcher:
             if rest != Resources():
                 found.append(Running(run_id=f"others on {node.name}", worker=rest, allocation={node.name: 1}))
         return found
+
+    def claims(self) -> Mapping[str, str]:
+        """What the drivers of other sweeps of this cluster told last."""
+        return self._board.read()
+
+    def claim(self, text: str, *, alone: bool) -> None:
+        """Tell the drivers of other sweeps; while this one is not alone, workers without work end at once."""
+        self._board.write(text)
+        self._pool.idle_seconds = IDLE_SECONDS if alone else 0.0
 
     def poll(self) -> list[Update]:
         """The state of every run that was started; ended ones are released."""
@@ -145,6 +156,7 @@ class Launcher:
         self._head.close()
         if self._head.lost:
             return  # whatever is asked of this cluster now does not return
+        self._board.clear()
         self._teams = {i: team for i, team in self._teams.items() if not self._forming.withdraw(team)}
         if self._teams:
             runs = "1 run is" if len(self._teams) == 1 else f"{len(self._teams)} runs are"

@@ -49,6 +49,7 @@ class Pool:
         self.hands = Threads(THREADS, "launch")
         self.idle: list[Member] = []
         self.leaving: list[Leaving] = []
+        self.idle_seconds = IDLE_SECONDS  # for which a worker without work is kept
         self._lock = threading.Lock()  # of ``leaving``
 
     def warm(self, node: str, shape: Resources) -> Member | None:
@@ -133,7 +134,7 @@ class Pool:
         """End idle workers after a while, and drop those that are dead."""
         now = time.monotonic()
         self.idle = [m for m in self.idle if m.report.state not in ("lost", "unstarted")]
-        self._end_idle(lambda member: now - member.idle > IDLE_SECONDS)
+        self._end_idle(lambda member: now - member.idle > self.idle_seconds)
 
     def close(self) -> None:
         """End the workers without work, and wait for the hands to be empty."""

@@ -24,6 +24,7 @@ from gpt3core.store import places
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
 from sweeps.driving import preparation, results, slots, taking, view, yielding
+from sweeps.driving.deciding import Deciding
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.happenings import Happenings
@@ -38,6 +39,7 @@ from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_los
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
+from sweeps.driving.sharing import Among
 from sweeps.driving.spending import Spending
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
 from sweeps.driving.survival import Survival
@@ -45,7 +47,6 @@ from sweeps.driving.taking import Taken
 from sweeps.driving.trunks import Trunks
 from sweeps.driving.view import Outcome
 from sweeps.planning.recipe import Recipe
-from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Allocation
 from sweeps.scheduling.scheduler import Preempt, Start
 
@@ -85,7 +86,7 @@ class Driver:
         self.place, self.cluster, self.entry = recipe.placement, cluster, entry
         self.display = display if isinstance(display, Sturdy) else Sturdy(display)
         self.sweep, self.root, self.evals, self.record = taken.sweep, taken.sweep.root, taken.evals, taken.record
-        self.estimates = Estimates(recipe)
+        self.estimates, self.status = Estimates(recipe), Status(self.sweep)
         self.states = {run.run_id: RunState(spec=run) for run in taken.runs}
         self.profiles = taken.profiles
         self.proposer = self._proposer(recipe)
@@ -94,7 +95,6 @@ class Driver:
         self.pruning = Pruning(recipe, self.sweep, self.evals, cluster, self._record, self.display.say)
         self.trunks = Trunks(self.root, self.states.values())
         self.nodes = Nodes(lambda state: self.estimates.least(state.spec), self.display.say)
-        self.status = Status(self.sweep)
         self.preparation: Preparation | None = None
         self.happenings = Happenings(
             self.sweep,
@@ -109,6 +109,7 @@ class Driver:
         self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self.spending = Spending(self.sweep, self._price, self.happenings.note)
         self.limits = self._limits(recipe)
+        self.deciding = Deciding(self.limits, self.nodes, Among(cluster, self.sweep.name, self.display.say))
         self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided, self._shown, self._passed = -math.inf, -math.inf, 0.0
@@ -188,6 +189,7 @@ class Driver:
                     deadline, self.interrupted = now + STOP_SECONDS, True
                     self.display.say("stopping: runs write their checkpoints (Ctrl-C again to leave at once)")
                     self.cluster.stop()
+                view.interrupt(self.states)  # again, for those that have stopped wait too
                 if not self.cluster.running() or self.interrupts > 1 or now > deadline:
                     return
             elif not act(now):
@@ -224,6 +226,7 @@ class Driver:
             self._job(largest),
             self.place.max_failures,
             self.display.say,
+            self.deciding.among,
             begun=self.begun,
         )
         self._loop(self.preparation.act)
@@ -245,27 +248,24 @@ class Driver:
         if not open_runs:
             return self.proposed.waits(now)
         alive = self.cluster.inventory()
-        inventory = usable = self.survival.usable(alive, open_runs, now)
+        usable = self.survival.usable(alive, open_runs, now)
         self.begun |= any(state.phase != Phase.WAITING for state in open_runs)
-        if self.nodes.look(inventory, open_runs, begun=self.begun, now=now):
+        if self.nodes.look(usable, open_runs, begun=self.begun, now=now):
             return True
         waiting = [s for s in open_runs if s.phase == Phase.WAITING and s.not_before <= now]
         for state in waiting:
             state.queued = state.queued or now
         queue = self.limits.queue(self.trunks.ready(waiting, now), self.states, now)
         running, others = self.cluster.running(), self.cluster.others()
-        inventory = self.limits.cut(inventory, running, others)
-        self.survival.fit(self.states, queue, inventory, [*running, *others], now)
-        seen = (inventory, queue, [run.run_id for run in running], others)
+        cut = self.limits.cut(usable, running, others)
+        self.survival.fit(self.states, queue, cut, [*running, *others], now, shared=self.deciding.among.waited_for)
+        seen = (cut, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
             return True
         self._seen, self._decided, began = seen, now, time.monotonic()
-        holding = yielding.seen(running, self.states, self.estimates.priority, lambda s: now + self.estimates.left(s))
-        jobs = self.limits.ordered([self.estimates.job(state) for state in queue])
-        inventory, shown = self.limits.turned(inventory, usable, jobs, holding, others)
-        nodes, lost = self.nodes.expected(inventory, alive, now)
-        held = [*shown, *self.nodes.strangers(others, now), *lost]
-        decisions = scheduler.decide(now, nodes, jobs, held, self.nodes.largest, self.limits.rules)
+        holding = yielding.seen(running, self.states, self.estimates.priority, self.estimates.left, now)
+        jobs = [self.estimates.job(state) for state in queue]
+        decisions = self.deciding.decide(now, jobs, holding, others, cut=cut, usable=usable, alive=alive)
         self._passed = time.monotonic() - began
         for decision in decisions:
             state = self.states[decision.run_id]
@@ -376,7 +376,7 @@ class Driver:
 
     def _show(self, how: str = "driving") -> None:
         now = time.monotonic()
-        eta = self.outlook.eta(self.states, now)
+        eta = None if self.interrupted else self.outlook.eta(self.states, now)
         snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta, self.survival.avoided.told)
         self.display.show(snapshot)
         self.status.tell(

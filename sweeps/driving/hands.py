@@ -22,6 +22,12 @@ class Cluster(Protocol):
     def others(self) -> list[Running]:
         """What somebody else holds."""
 
+    def claims(self) -> Mapping[str, str]:
+        """What the drivers of other sweeps last told with ``claim``, dead ones among them, by a key of each sweep."""
+
+    def claim(self, text: str, *, alone: bool) -> None:
+        """Tell the drivers of other sweeps; while this one is not alone, workers without work end at once."""
+
     def poll(self) -> list[Update]:
         """What became of every run that was started; whoever ended is told of once."""
 

@@ -11,6 +11,7 @@ from sweeps.cluster.job import Job, StartError, Update
 from sweeps.driving.failures import backoff
 from sweeps.driving.hands import Cluster
 from sweeps.driving.nodes import GRACE_SECONDS
+from sweeps.driving.sharing import Among
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Kind
 
@@ -28,6 +29,7 @@ class Preparation:
         job: Job,
         limit: int,
         say: Callable[[str], None],
+        among: Among,
         *,
         begun: bool,
     ) -> None:
@@ -36,11 +38,12 @@ class Preparation:
         Args:
             kind: of the runs, of which it takes one worker.
             begun: whether the sweep has run before: then nodes that are missing are waited for.
+            among: which may wait for the cluster too.
             job: of the run with the largest shape, for the numerics are timed on it.
             limit: failures after which it is given up.
         """
         self._cluster, self._shape, self._job, self._limit, self._say = cluster, kind.worker, job, limit, say
-        self._accelerator = kind.accelerator
+        self._among, self._accelerator = among, kind.accelerator
         self._begun = begun
         self.reason = ""  # why it waits
         self._without: float | None = None  # since when no node has room for it
@@ -61,7 +64,10 @@ class Preparation:
             return True
         queue = [scheduler.Job(run_id=NAME, worker=self._shape, accelerator=self._accelerator)]
         inventory = self._cluster.inventory()
-        (decision,) = scheduler.decide(now, inventory, queue, [*running, *self._cluster.others()])
+        self._among.look(now, running)
+        held = [*running, *self._among.strangers(self._cluster.others()), *self._among.held]
+        (decision,) = self._among.decide(now, inventory, queue, held)
+        self._among.tell(now, [decision], queue)
         assert not isinstance(decision, scheduler.Preempt), "one that has no priority stops nobody"
         self.reason = "" if isinstance(decision, scheduler.Start) else f"the preparation {decision.reason}"
         if isinstance(decision, scheduler.Refuse):

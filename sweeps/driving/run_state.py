@@ -40,7 +40,8 @@ class RunState:
     prefix: Prefix | None = None  # where it would start, in place of its first step
     awaits: Prefix | None = None  # the checkpoint that it waits for
     not_before: float = -math.inf  # of its next start
-    ends: float = math.inf  # when it is expected to end, while it runs
+    ends: float = math.inf  # when it is expected to end, while it runs, by what was heard when it ...
+    at: tuple[str, int] | None = None  # ... was there: phase and step
     expects: float | None = None  # when the scheduler expects to start it
     awaited: float = math.inf  # since when its result is awaited
     stopping: bool = False  # it was asked to stop
@@ -62,7 +63,7 @@ class RunState:
     def started(self, ends: float) -> None:
         """Its workers have it."""
         self.phase, self.reason, self.ends, self.progress = Phase.RUNNING, "", ends, None
-        self.stopping, self.again, self.resumed = False, False, None
+        self.stopping, self.again, self.resumed, self.at = False, False, None, None
 
     def begun(self, ends: float) -> None:
         """Its workers were given it, anew or again."""

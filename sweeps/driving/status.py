@@ -95,7 +95,7 @@ class Status:
 def _plain(
     snapshot: Snapshot, damage: Sequence[str], nodes: int, state: str, more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    waiting = {name: more.get(name, {}) for name in OF_WAITING}
+    waiting = {name: more.get(name, {}) if state == DRIVING else {} for name in OF_WAITING}
     return {
         "sweep": snapshot.name,
         "state": state,

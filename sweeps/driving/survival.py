@@ -84,12 +84,18 @@ class Survival:
         inventory: Inventory,
         held: Sequence[Running],
         now: float,
+        *,
+        shared: bool = False,
     ) -> None:
-        """Choose how many workers each waiting run is started with, and stop small gangs that may grow."""
+        """Choose how many workers each waiting run is started with, and stop small gangs that may grow.
+
+        Args:
+            shared: whether another sweep waits for room.
+        """
         if self._elastic is None:
             return
         self._elastic.choose(waiting, inventory, held, now)
-        if waiting:
+        if waiting or shared:
             return  # what is free is for them
         running = [state for state in states.values() if state.phase == Phase.RUNNING]
         for state in self._elastic.to_grow(running, inventory, held, now):

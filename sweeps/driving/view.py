@@ -26,6 +26,13 @@ class Outcome:
     told: list[str] = field(default_factory=list)  # what became of budgets whose profiles place themselves
 
 
+def interrupt(states: Mapping[str, RunState]) -> None:
+    """Nothing that waits is expected to start any more, and it says how it would."""
+    for state in states.values():
+        if state.phase == Phase.WAITING:
+            state.reason, state.expects = "the sweep was interrupted; start the same command again to go on", None
+
+
 def count(states: Mapping[str, RunState], phase: Phase) -> int:
     """How many runs stand there."""
     return sum(state.phase == phase for state in states.values())

@@ -15,11 +15,15 @@ def seen(
     running: Iterable[Running],
     states: Mapping[str, RunState],
     priority: Callable[[RunState], int],
-    ends: Callable[[RunState], float],
+    left: Callable[[RunState], float],
+    now: float,
 ) -> list[Running]:
     """What holds resources as the scheduler is told of it: until when, of what priority, and whether it could stop.
 
     A run that trains can stop at any step; one that is evaluated is as good as done.
+
+    Args:
+        left: seconds that a run still takes, by what was last heard of it.
     """
     found = []
     for run in running:
@@ -31,7 +35,7 @@ def seen(
         found.append(
             replace(
                 run,
-                ends=ends(state),
+                ends=_ends(state, left, now),
                 priority=priority(state),
                 queued=state.queued,
                 resumable=trains,
@@ -39,6 +43,14 @@ def seen(
             )
         )
     return found
+
+
+def _ends(state: RunState, left: Callable[[RunState], float], now: float) -> float:
+    """When a run ends, by the last step that it made: the reservation of whoever waits for it would slide otherwise."""
+    at = None if state.progress is None else (state.progress.phase, state.progress.step)
+    if at != state.at:
+        state.at, state.ends = at, now + left(state)
+    return state.ends
 
 
 def make_room(

@@ -28,6 +28,7 @@ class Job:
     priority: int = 0
     turn: int = 0  # among runs of one priority and age, lower first
     queued: float = 0.0  # when it was asked for; a run that comes back keeps its old age
+    rank: int = 0  # lower before all else: of sweeps that share the cluster (``fairness``)
 
     @cached_property
     def kind(self) -> Kind:

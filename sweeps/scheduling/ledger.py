@@ -11,7 +11,7 @@ from sweeps.scheduling.capacity import Capacity, Taken
 from sweeps.scheduling.inventory import Allocation, Inventory, Kind
 from sweeps.scheduling.jobs import Job, Rules, Running, Start
 
-Place = tuple[float, int, float, str]  # in the queue
+Place = tuple[int, float, int, float, str]  # in the queue
 HASTE = 1.0  # seconds later that a run may have come, for each by which it is shorter, to go ahead of another
 
 
@@ -157,10 +157,10 @@ class Queue:
 
 
 def place(job: Job, rules: Rules) -> Place:
-    """A run's place in the queue, the lowest first; ``jobs.turn`` is its first part."""
+    """A run's place in the queue, the lowest first: within a rank by ``jobs.turn``."""
     seconds = job.seconds
     length = -seconds if seconds < math.inf else 0.0
-    return job.queued - rules.patience * job.priority, job.turn, length, job.run_id
+    return job.rank, job.queued - rules.patience * job.priority, job.turn, length, job.run_id
 
 
 def ahead(job: Job, rules: Rules) -> Place:
@@ -169,4 +169,4 @@ def ahead(job: Job, rules: Rules) -> Place:
     A run lets shorter ones go ahead that came later, by what they are shorter and by the patience at the most.
     """
     late = min(HASTE * job.seconds, rules.patience)
-    return job.queued - rules.patience * job.priority + late, job.turn, job.seconds, job.run_id
+    return job.rank, job.queued - rules.patience * job.priority + late, job.turn, job.seconds, job.run_id

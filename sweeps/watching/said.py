@@ -15,6 +15,11 @@ from sweeps.watching.standing import Live, Standing
 
 ALIVE = ("driving", standing.SILENT)
 PHASES = ("running", "waiting", "failed", "held", "pruned")
+GONE = {  # why runs wait whose driver is no more: what it said last is past
+    "interrupted": "the sweep was interrupted; start the same command again to go on",
+    "failed": "the driver ended by an error; start the same command again once that is mended",
+    standing.DEAD: "the driver is dead; start the same command again to go on",
+}
 TOLD = 3  # runs that must have ended before anything is said of how far off the rest may be
 # of a normal distribution: its 95th percentile over its 75th, which is the median of the absolute deviations
 TO_90_PERCENT = 1.6448536 / 0.6744898
@@ -156,7 +161,7 @@ def others(sweep: Standing) -> list[Other]:
             run=named(group.runs, group.count),
             state="waiting",
             when=starts(group.starts, sweep.time) if sweep.driver in ALIVE else "",
-            reason=group.reason or "its turn comes",
+            reason=GONE.get(sweep.driver) or group.reason or "its turn comes",
         )
         for group in sweep.waiting
     ]

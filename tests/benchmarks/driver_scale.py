@@ -92,6 +92,11 @@ class Full:
     def others(self) -> list[Running]:
         return []
 
+    def claims(self) -> dict[str, str]:
+        return {}
+
+    def claim(self, text: str, *, alone: bool) -> None: ...
+
     def poll(self) -> list[Update]:
         live = Progress(phase="training", step=10, steps=100, loss=3.0, tokens_per_second=1e4)
         return [Update(run_id=run_id, state="running", progress=live) for run_id in self._running]

@@ -78,3 +78,22 @@ def nap(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
     """A short run."""
     time.sleep(0.3)
     return {}
+
+
+def short_of_memory(work: Assignment, report: Say, stop: Asked) -> dict[str, Any] | None:
+    """Train, and once some steps are done ask for more memory than there is, as long as no micro-batch is small enough.
+
+    The file ``enough`` says how often it must have been halved.
+    """
+    import torch
+
+    from sweeps.cluster import worker
+
+    short = work.job.halvings < int((work.job.root / "enough").read_text())
+
+    def told(live: Mapping[str, Any]) -> None:
+        report(live)
+        if short and live["step"] >= 3:
+            torch.empty(1 << 50, dtype=torch.uint8)  # torch's allocator refuses it
+
+    return worker.train(work, told, stop)

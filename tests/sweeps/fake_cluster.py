@@ -28,6 +28,12 @@ class FakeCluster:
     def others(self):
         return []
 
+    def claims(self):
+        return {}
+
+    def claim(self, text, *, alone):
+        pass
+
     def start(self, run_id, allocation, shape, entry, job):
         self.started.append(run_id)
         self.evals = job.evals

@@ -6,7 +6,7 @@ import pytest
 
 from gpt3core.errors import UsageError
 from gpt3core.store import places, rundir
-from sweeps import search_command, serve, status
+from sweeps import hparams_command, serve, status
 from sweeps.watching import words
 
 
@@ -23,7 +23,7 @@ def elsewhere(smoke, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("command", "given"), [(serve.main, ["recipe=smoke"]), (search_command.read, ["recipe=laptop_hparams"])]
+    ("command", "given"), [(serve.main, ["recipe=smoke"]), (hparams_command.read, ["recipe=laptop_hparams"])]
 )
 def test_what_asks_by_files_of_a_folder_refuses_a_bucket(elsewhere, command, given):
     with pytest.raises(UsageError, match="needs a store that is a folder of all nodes, not s3://bucket/runs"):

@@ -15,10 +15,10 @@ from gpt3core.evals import runner
 from gpt3core.evals.spec import HELD_OUT, EvalSpec, question
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps import evaluation
+from sweeps import fewshot_command
 from sweeps.cluster import worker
 from sweeps.cluster.job import Update
-from sweeps.evaluation import FewShot
+from sweeps.fewshot_command import FewShot
 from sweeps.planning import recipe
 from tests.conftest import EVALS, make_run, write_corpus
 from tests.gpt3core.stores import flip
@@ -54,9 +54,9 @@ def few(trained, isolated, clock, monkeypatch):
 
 
 def ask(given, cluster):
-    order = evaluation.read(given)
+    order = fewshot_command.read(given)
     with order.sweep.owned():
-        return order, evaluation.drive(order, cluster, Silent())
+        return order, fewshot_command.drive(order, cluster, Silent())
 
 
 def test_what_is_missing_is_asked_once_and_the_fit_has_it(few, capsys, monkeypatch):
@@ -66,7 +66,7 @@ def test_what_is_missing_is_asked_once_and_the_fit_has_it(few, capsys, monkeypat
     cluster = Working(few)
     order, outcome = ask(ASKED, cluster)
     assert len(outcome.done) == 3
-    assert evaluation.conclude(order, outcome) == 0
+    assert fewshot_command.conclude(order, outcome) == 0
     missing = 2 * (1 + 2 * 3) - 2  # K=0 and the first draw of K=1 of addition_2 were asked by the sweep
     assert len(scored) == 3 * missing
     assert [job.missing for job in order.jobs] == [order.jobs[0].missing] * 3
@@ -86,10 +86,10 @@ def test_what_is_missing_is_asked_once_and_the_fit_has_it(few, capsys, monkeypat
     assert float(one.logprob.iloc[0]) == pytest.approx(draws.logprob.astype(float).mean())
     assert draws.logprob.nunique() == 3, "other examples, other scores"
 
-    again = evaluation.read(ASKED)
+    again = fewshot_command.read(ASKED)
     assert not again.jobs
     assert len(again.answered) == 3
-    more = evaluation.read(replace_shots(ASKED, [0, 1, 2, 3]))
+    more = fewshot_command.read(replace_shots(ASKED, [0, 1, 2, 3]))
     assert {q[1] for job in more.jobs for q in job.missing} == {3}
 
 
@@ -105,8 +105,8 @@ def test_a_task_that_the_text_does_not_give_is_refused_before_a_cluster_starts(f
     asked = ["sweep=small", "tasks=[cloze_kjv,addition_2]"]
     sentence = "task cloze_kjv: no held-out text of that domain; there are tales"
     with pytest.raises(UsageError, match=sentence):
-        evaluation.few_shot(asked, "")
-    assert evaluation.few_shot([*asked, "--plan"], "") == 0
+        fewshot_command.few_shot(asked, "")
+    assert fewshot_command.few_shot([*asked, "--plan"], "") == 0
     assert f"only to plan, not to run as it stands: {sentence}" in capsys.readouterr().out
 
 
@@ -124,14 +124,14 @@ def test_a_stop_or_a_death_costs_one_task_and_the_next_command_goes_on(few, monk
         return real(model, spec, evals, *args)
 
     monkeypatch.setattr(runner, "evaluate", dying)
-    order = evaluation.read(ASKED)
+    order = fewshot_command.read(ASKED)
     monkeypatch.setattr(worker, "perform", lambda a, report, stop: worker.evaluate(a, report, stop))
     with pytest.raises(KeyboardInterrupt), order.sweep.owned():
-        evaluation.drive(order, Later(few), Silent())
+        fewshot_command.drive(order, Later(few), Silent())
     monkeypatch.undo()
     monkeypatch.setenv("ISOFLOP_ROOT", str(few))
     monkeypatch.setenv("ISOFLOP_CACHE", str(few.parent / "cache"))
-    left = evaluation.read(ASKED)
+    left = fewshot_command.read(ASKED)
     (cut,) = (job for job in left.jobs if len(job.missing) < len(order.jobs[0].missing))
     assert {q[0] for q in cut.missing} == {"subtraction_2"}, "addition_2 was written when it was measured"
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_asked_is_skipped_said_and_told_by_the_exit_code(few, tra
     assert outcome.done == [sound.run_id]
     assert "checkpoint" in outcome.failed[damaged.run_id]
     capsys.readouterr()
-    assert evaluation.conclude(order, outcome) == 1
+    assert fewshot_command.conclude(order, outcome) == 1
     said = capsys.readouterr().out
     assert gone.run_id in said
     assert damaged.run_id in said
@@ -176,24 +176,26 @@ def test_what_cannot_be_asked_is_skipped_said_and_told_by_the_exit_code(few, tra
 def test_a_run_without_a_result_is_never_trained(few, trained):
     spec = trained[1][0]
     (RunDir(few, spec.run_id).path / "result.json").unlink()
-    assert evaluation.read(ASKED).waiting == [spec.run_id]
+    assert fewshot_command.read(ASKED).waiting == [spec.run_id]
     job = Working(few)
-    order = evaluation.read(ASKED)
+    order = fewshot_command.read(ASKED)
     with order.sweep.owned():
-        evaluation.drive(replace(order, jobs=[evaluation.Job(spec=spec, missing=())]), job, Silent())
+        fewshot_command.drive(replace(order, jobs=[fewshot_command.Job(spec=spec, missing=())]), job, Silent())
     assert not RunDir(few, spec.run_id).trained
 
 
 def test_runs_are_chosen_by_id_beginning_or_label_and_the_plan_starts_nothing(few, trained, capsys):
     ids = [spec.run_id for spec in trained[1]]
-    assert len(evaluation.read(FewShot(**{**vars(ASKED), "runs": ["d16"]})).jobs) == 3
-    assert [j.spec.run_id for j in evaluation.read(FewShot(**{**vars(ASKED), "runs": [ids[1][:9]]})).jobs] == [ids[1]]
-    assert evaluation.few_shot(["--plan", "tasks=[subtraction_2]", "shots=[0,2]", "seeds=2"], "") == 0
+    assert len(fewshot_command.read(FewShot(**{**vars(ASKED), "runs": ["d16"]})).jobs) == 3
+    assert [j.spec.run_id for j in fewshot_command.read(FewShot(**{**vars(ASKED), "runs": [ids[1][:9]]})).jobs] == [
+        ids[1]
+    ]
+    assert fewshot_command.few_shot(["--plan", "tasks=[subtraction_2]", "shots=[0,2]", "seeds=2"], "") == 0
     said = capsys.readouterr().out
     assert "3 checkpoints to read" in said
     assert f"{ids[0]}: 3 of 4 evaluations are missing" in said
     assert not SweepDir(few, "small").record().few_shot
-    assert evaluation.few_shot(["tasks=[addition_2]", "shots=[0,1]"], "") == 0, "all of it was asked before"
+    assert fewshot_command.few_shot(["tasks=[addition_2]", "shots=[0,1]"], "") == 0, "all of it was asked before"
     assert "nothing is left to ask" in capsys.readouterr().out
 
 
@@ -217,7 +219,7 @@ def test_runs_are_chosen_by_id_beginning_or_label_and_the_plan_starts_nothing(fe
 )
 def test_what_cannot_be_meant_is_one_sentence(few, words, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
-        evaluation.few_shot([*words, "--plan"], "")
+        fewshot_command.few_shot([*words, "--plan"], "")
     assert "\n" not in str(caught.value)
 
 
@@ -247,17 +249,17 @@ def test_items_of_a_file_are_asked_and_asked_again_when_it_changes(few):
     order, outcome = ask(given, Working(few))
     assert [len(job.missing) for job in order.jobs] == [2, 2, 2], "other questions than those the sweep asked"
     assert not outcome.failed
-    assert evaluation.read(given).jobs == []
+    assert fewshot_command.read(given).jobs == []
     moved = path.rename(few.parent / "moved.jsonl")
-    assert evaluation.read(replace(given, files={"addition_2": [str(moved)]})).jobs == [], "wherever it lies"
+    assert fewshot_command.read(replace(given, files={"addition_2": [str(moved)]})).jobs == [], "wherever it lies"
     moved.write_text("".join(lines.format(n) for n in range(7)))
-    assert len(evaluation.read(replace(given, files={"addition_2": [str(moved)]})).jobs) == 3
+    assert len(fewshot_command.read(replace(given, files={"addition_2": [str(moved)]})).jobs) == 3
     loaded = stores.load(few, "small").evals
     assert len(loaded[loaded.task == "addition_2"].groupby(["run_id", "shots"])) == len(
         loaded[loaded.task == "addition_2"]
     )
     with pytest.raises(ValueError, match="has 7 items, and 9 are asked for"):
-        evaluation.read(replace(given, items=9, files={"addition_2": [str(moved)]}))
+        fewshot_command.read(replace(given, items=9, files={"addition_2": [str(moved)]}))
 
 
 def test_one_draw_is_what_it_was_and_others_differ():

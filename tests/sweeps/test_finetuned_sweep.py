@@ -19,9 +19,9 @@ from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files, sweepdir
 from gpt3core.store.rundir import RunDir, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps import evaluation, finetuning
-from sweeps.evaluation import FewShot
-from sweeps.finetuning import Finetune
+from sweeps import fewshot_command, finetune_command
+from sweeps.fewshot_command import FewShot
+from sweeps.finetune_command import Finetune
 from sweeps.line import CODE
 from sweeps.planning import recipe
 from sweeps.planning.finetuned import Rules
@@ -65,14 +65,14 @@ def wanted(trained, **changed):
 
 
 def ask(given, cluster):
-    order = finetuning.read(given)
+    order = finetune_command.read(given)
     with order.sweep.owned():
-        return order, finetuning.drive(order, cluster, Silent())
+        return order, finetune_command.drive(order, cluster, Silent())
 
 
 def prompted(order, cluster):
     with order.prompts.sweep.owned():
-        return evaluation.drive(order.prompts, cluster, Silent())
+        return fewshot_command.drive(order.prompts, cluster, Silent())
 
 
 @pytest.mark.soak
@@ -84,7 +84,7 @@ def test_sizes_times_examples_times_seeds_land_beside_what_prompts_get(small, tr
     assert len(outcome.done) == len(order.runs) == 2 * 2 * 2
     asked = prompted(order, cluster)
     assert sorted(asked.done) == sorted([long.run_id, wide.run_id])
-    assert finetuning.conclude(order, [outcome, asked]) == 0
+    assert finetune_command.conclude(order, [outcome, asked]) == 0
 
     loaded = stores.load(small, "small")
     assert set(loaded.table.run_id) == {s.run_id for s in trained[1]}, "none of them is a point of the law"
@@ -99,7 +99,7 @@ def test_sizes_times_examples_times_seeds_land_beside_what_prompts_get(small, tr
     assert tuned.parent.iloc[0] == one.parent.run_id
     assert tuned.trained_on.iloc[0] == one.labelled.count
 
-    again = finetuning.read(wanted(trained, seeds=3))
+    again = finetune_command.read(wanted(trained, seeds=3))
     assert len(again.runs) - len(again.done) == 4, "a third seed is all that is missing"
     assert not again.prompts.jobs
     assert again.sweep.record().runs == tuple(sorted(run.run_id for run in order.runs))
@@ -124,10 +124,10 @@ def test_a_sweep_that_was_stopped_ends_with_the_bits_of_one_that_was_not(small, 
 COMMAND = """
 import signal
 from gpt3core import cli
-from sweeps import finetuning
+from sweeps import finetune_command
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands ignore it
-    cli.run(lambda argv: finetuning.finetune(argv, ""))
+    cli.run(lambda argv: finetune_command.finetune(argv, ""))
 """
 
 
@@ -140,7 +140,7 @@ def events(root, run):
 @pytest.mark.timeout(300)
 def test_a_command_that_is_interrupted_on_a_local_ray_goes_on_and_trains_nothing_twice(small, trained, isolated):
     given = wanted(trained, seeds=1, examples=[32, 96], train=Rules(epochs=300, batch=16, lr=0.01))
-    runs = finetuning.read(given).runs
+    runs = finetune_command.read(given).runs
     (isolated / "command.py").write_text(COMMAND)
     settings = ["task=labelled", f"file=[{','.join(given.file)}]", "examples=[32,96]", "items=24", "shots=[0]"]
     settings += ["train.epochs=300", "train.batch=16", "train.lr=0.01"]
@@ -183,7 +183,7 @@ def test_a_fine_tuning_sweep_is_never_the_one_that_is_meant_by_default(small, tr
     name = "small-finetuned-labelled"
     assert set(sweepdir.names(small)) == {"small", name}
     assert stores.load(small).name == "small"
-    assert evaluation.read(FewShot(tasks=["addition_2"])).sweep.name == "small"
+    assert fewshot_command.read(FewShot(tasks=["addition_2"])).sweep.name == "small"
     with pytest.raises(StoreError, match=f"the sweep {name} fine-tunes runs of small, .* give sweep=small"):
         stores.load(small, name)
 
@@ -191,10 +191,10 @@ def test_a_fine_tuning_sweep_is_never_the_one_that_is_meant_by_default(small, tr
 def test_two_commands_join_one_sweep_and_a_run_of_two_sweeps_counts_once(small, trained):
     of_one = {"seeds": 1, "examples": [16], "shots": []}
     given = [wanted(trained, runs=[run.run_id], **of_one) for run in trained[1][1:]]
-    orders = [finetuning.read(each) for each in given]  # both before either is driven
+    orders = [finetune_command.read(each) for each in given]  # both before either is driven
     for order in orders:
         with order.sweep.owned():
-            finetuning.drive(order, Working(small), Silent())
+            finetune_command.drive(order, Working(small), Silent())
     runs = {order.runs[0].run_id for order in orders}
     assert set(orders[0].sweep.record().runs) == runs
 
@@ -225,7 +225,7 @@ def test_other_questions_are_put_to_the_same_runs_which_are_not_trained_again(sm
 
 def test_the_plan_starts_nothing(small, trained, capsys):
     words = ["task=labelled", f"file=[{trained[0] / 'test.jsonl'},{trained[0] / 'train.jsonl'}]", "examples=[32]"]
-    assert finetuning.finetune([*words, "items=24", "--plan"], "") == 0
+    assert finetune_command.finetune([*words, "items=24", "--plan"], "") == 0
     said = capsys.readouterr().out
     assert "2 fine-tuning runs of small on labelled (classification, 2 classes" in said
     assert "32 examples, seed 0, 200 steps at lr 0.0025; to do" in said
@@ -238,9 +238,9 @@ def test_prompts_that_cannot_be_asked_are_told_before_anything_is_trained(small,
     with pytest.raises(
         UsageError, match=r"shots=\[0, 5000\]: task labelled: K=5000 examples are asked for, and there are"
     ):
-        finetuning.finetune([*words, "items=24", "shots=[0,5000]"], "")
+        finetune_command.finetune([*words, "items=24", "shots=[0,5000]"], "")
     assert not SweepDir(small, "small-finetuned-labelled").path.exists()
-    assert finetuning.finetune([*words, "items=24", "shots=[100]", "--plan"], "") == 0
+    assert finetune_command.finetune([*words, "items=24", "shots=[100]", "--plan"], "") == 0
     assert "prompts: asked with fewer examples, and left out of fits" in capsys.readouterr().out
 
 
@@ -276,25 +276,25 @@ def test_what_cannot_be_meant_is_one_sentence(small, trained, words, sentence):
     known = {"task": "task=labelled", "file": files, "items": "items=24", "examples": "examples=[32]"}
     known |= {word.split("=")[0]: word for word in words}
     with pytest.raises(ValueError, match=sentence) as caught:
-        finetuning.finetune([*known.values(), "--plan"], "")
+        finetune_command.finetune([*known.values(), "--plan"], "")
     assert "\n" not in str(caught.value)
 
 
 def test_a_parent_that_cannot_be_fine_tuned_is_named(small, trained):
     gone = RunDir(small, trained[1][1].run_id)
     shutil.rmtree(gone.checkpoints)
-    assert {r.parent.run_id for r in finetuning.read(wanted(trained)).runs} == {
+    assert {r.parent.run_id for r in finetune_command.read(wanted(trained)).runs} == {
         trained[1][0].run_id,
         trained[1][2].run_id,
     }, "the longest that has its checkpoint"
     with pytest.raises(StoreError, match=f"run {gone.run_id} has lost its last checkpoint"):
-        finetuning.read(wanted(trained, runs=[gone.run_id]))
+        finetune_command.read(wanted(trained, runs=[gone.run_id]))
     (gone.path / "result.json").unlink()
     with pytest.raises(StoreError, match=f"run {gone.run_id} is not trained"):
-        finetuning.read(wanted(trained, runs=[gone.run_id]))
+        finetune_command.read(wanted(trained, runs=[gone.run_id]))
 
 
 def test_other_questions_under_the_same_name_are_refused(small, trained):
     ask(wanted(trained, seeds=1, examples=[16], shots=[]), Working(small))
     with pytest.raises(ValueError, match=r"its runs are asked other questions \(other files, or items=24 where now"):
-        finetuning.read(wanted(trained, items=30))
+        finetune_command.read(wanted(trained, items=30))

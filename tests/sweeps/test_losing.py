@@ -210,6 +210,20 @@ def test_a_gang_shrinks_only_to_numbers_that_share_its_batch(isolated):
     assert survival.sizes(RunState(spec=run)) == [6, 4, 3, 2]
 
 
+def test_no_gang_is_stopped_to_grow_into_room_that_another_sweep_waits_for(isolated):
+    words = ["placement.workers=6", "placement.min_workers=2", "optim.batch_tokens_min=1536", "model.n_ctx=128"]
+    chosen = recipe.load(["recipe=smoke", *words, "optim.batch_tokens_max=1536"])
+    cluster = FakeCluster(isolated)
+    survival = Survival(chosen.placement, Estimates(chosen), cluster, lambda line: None)
+    state = RunState(spec=grid.build(chosen, "0" * 64).runs[0], phase=Phase.RUNNING, workers=1)
+    cluster._running = {state.run_id: state}
+    survival._elastic.to_grow = lambda *about: [state]
+    survival.fit({state.run_id: state}, [], [], [], 0.0, shared=True)
+    assert cluster.stopped == []
+    survival.fit({state.run_id: state}, [], [], [], 0.0)
+    assert cluster.stopped == [state.run_id]
+
+
 def test_fewer_workers_are_not_more_than_a_size_has():
     chosen = recipe.load(["recipe=smoke", "placement.min_workers=2", "placement_of={d8: {workers: 3}}"])
     assert Estimates(chosen).common.workers == 1
@@ -311,10 +325,17 @@ def test_a_driver_that_is_sent_sigterm_has_its_runs_write_checkpoints(smoke):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().poll()
 
-    cluster = Terminated(smoke[2], lambda run_id, n: "running")
-    outcome = drive(smoke, cluster)
+    cluster, display = Terminated(smoke[2], lambda run_id, n: "running"), Silent()
+    outcome = drive(smoke, cluster, display)
     assert outcome.interrupted
     assert sorted(cluster.stopped) == sorted(cluster.started)
+    last, words = display.snapshots[-1], "the sweep was interrupted; start the same command again to go on"
+    assert len(last.waiting) == last.total, "those that were stopped wait too"
+    assert set(last.waiting.values()) == {words}, "none is expected to start any more"
+    told = SweepDir(smoke[2], smoke[0].name).status()
+    assert (told["state"], told["eta_seconds"]) == ("interrupted", None)
+    assert [group["reason"] for group in told["waiting"]] == [words]
+    assert {start for group in told["waiting"] for start in group["starts"]} == {None}
 
 
 def test_a_small_gang_that_is_adopted_counts_what_it_has(smoke):

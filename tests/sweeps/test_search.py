@@ -9,7 +9,7 @@ from gpt3core.errors import UsageError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.store.rundir import open_root
 from gpt3core.store.sweepdir import SweepDir
-from sweeps import search_command
+from sweeps import hparams_command
 from sweeps.driving import searching
 from sweeps.planning import recipe, search
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(words, said):
 
 def test_a_setting_that_changes_no_proxy_is_told(capsys, isolated):
     plan = [*LAPTOP, "optim.lr_times_width=0.7", "optim.clip=0.5", "search.warmup_fraction=0.1", "--plan"]
-    assert search_command.run(plan, "") == 0
+    assert hparams_command.run(plan, "") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "optim.lr_times_width=0.7 changes none of the proxies" in said
     assert said.count("changes none") == 1

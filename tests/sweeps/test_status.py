@@ -1,6 +1,7 @@
 """What a driver shows and keeps for others to read, and that nothing it shows ends it."""
 
 import time
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from gpt3core.errors import StoreError
 from gpt3core.store.sweepdir import SweepDir
 from sweeps.driving import status
-from sweeps.watching import standing
+from sweeps.watching import said, standing
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids
 
 
@@ -71,3 +72,13 @@ def test_runs_that_were_asked_more_are_listed_once_and_are_not_all_of_their_swee
     found = standing.look(root, chosen.name)
     assert [run.run_id for run in found.finished] == ids(smoke)[:1]
     assert (found.done, found.asked) == (1, 4), "a sweep half done was said to be done"
+
+
+@pytest.mark.parametrize("driver", ["interrupted", "failed", standing.DEAD])
+def test_what_a_driver_expected_is_not_told_once_it_is_gone(driver):
+    group = standing.Group(reason="first in the queue, needs 1 core, expected in 12 s", count=1, runs=("d8",))
+    told = standing.Standing(name="s", time=0.0, driver="driving", waiting=(group,))
+    assert [other.reason for other in said.others(told)] == [group.reason]
+    (other,) = said.others(replace(told, driver=driver))
+    assert "expected in" not in other.reason
+    assert "start the same command again" in other.reason, "it says how to go on where it says why not"

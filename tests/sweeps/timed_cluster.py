@@ -57,6 +57,12 @@ class Timed:
     def others(self):
         return []
 
+    def claims(self):
+        return {}
+
+    def claim(self, text, *, alone):
+        pass
+
     def running(self):
         return [live.running for live in self.live.values()]
 

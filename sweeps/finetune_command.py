@@ -15,8 +15,8 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import rundir
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import NAME, SweepDir, SweepRecord
-from sweeps import evaluation
-from sweeps.evaluation import DONE, FAILED, INTERRUPTED
+from sweeps import fewshot_command
+from sweeps.fewshot_command import DONE, FAILED, INTERRUPTED
 from sweeps.planning import checks, estimate, finetuned, grid
 from sweeps.planning.finetuned import Rules, Source
 from sweeps.planning.recipe import Evals, Recipe
@@ -56,7 +56,7 @@ class Order:
     runs: list[RunSpec]
     evals: EvalSpec
     left_out: int  # examples that ask what is asked
-    prompts: evaluation.Order | None  # what the parents are asked
+    prompts: fewshot_command.Order | None  # what the parents are asked
     done: set[str]
 
 
@@ -74,7 +74,7 @@ def finetune(argv: Sequence[str], usage: str) -> int:
     given = cli.settings(Finetune(), [word for word in words if word not in placed] + ["--keys"] * ("--keys" in flags))
     order = read(given, placed)
     _say(order)
-    reason, told = ("", []) if order.prompts is None else evaluation.answerable(order.prompts)
+    reason, told = ("", []) if order.prompts is None else fewshot_command.answerable(order.prompts)
     for sentence in told:
         print(f"prompts: {sentence}")
     if "--plan" in flags:
@@ -97,8 +97,8 @@ def read(given: Finetune, placed: Sequence[str] = ()) -> Order:
         UsageError, StoreError: in one sentence.
     """
     root = rundir.open_root(rundir.default_root(), create=False)
-    base, record = evaluation.the_sweep(root, given.sweep)
-    recipe = evaluation.placement(base, placed)
+    base, record = fewshot_command.the_sweep(root, given.sweep)
+    recipe = fewshot_command.placement(base, placed)
     if not 1 <= given.seeds <= MOST_SEEDS:
         raise UsageError(f"seeds={given.seeds}: draws of the examples, from 1 to {MOST_SEEDS}")
     if not given.examples or min(given.examples) < 1 or len(set(given.examples)) < len(given.examples):
@@ -117,7 +117,7 @@ def read(given: Finetune, placed: Sequence[str] = ()) -> Order:
     prompts = None
     if given.shots:
         asked = replace(evals, shots=tuple(given.shots))
-        prompts = evaluation.order(base, record, recipe, asked, [parent.run_id for parent, _ in parents])
+        prompts = fewshot_command.order(base, record, recipe, asked, [parent.run_id for parent, _ in parents])
     return Order(
         recipe=recipe,
         sweep=sweep,
@@ -153,7 +153,7 @@ def _evals(given: Finetune, record: SweepRecord) -> EvalSpec:
 def _parents(root: Path, record: SweepRecord, asked: Sequence[str]) -> list[tuple[RunSpec, int]]:
     """The runs that are fine-tuned, and their last steps: those asked for, or the longest of every size."""
     found: list[tuple[RunSpec, int]] = []
-    for run_id in evaluation.chosen(record, asked):
+    for run_id in fewshot_command.chosen(record, asked):
         run = RunDir(root, run_id)
         result = run.sound_result()
         problem = ""
@@ -282,7 +282,7 @@ def _drive(order: Order) -> int:
             prompts = order.prompts
             with prompts.sweep.owned():
                 outcomes.append(
-                    _shown(lambda display: evaluation.drive(prompts, launcher, display), progress.display())
+                    _shown(lambda display: fewshot_command.drive(prompts, launcher, display), progress.display())
                 )
     finally:
         launcher.close()

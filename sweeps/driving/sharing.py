@@ -1,0 +1,215 @@
+"""A sweep among the others of its cluster: what it tells them, what it hears, and the order that follows from that.
+
+The order itself is ``scheduling.fairness``. Every driver finds it for itself and starts its own runs only; for what
+others wait for it leaves room. Room that is left so and not taken for PATIENCE_SECONDS is not left any longer, until
+that sweep has started something: its driver is stuck, or knows of a reason that it does not tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import replace
+
+from sweeps.driving.claims import Leases, to_text
+from sweeps.driving.hands import Cluster
+from sweeps.scheduling import fairness, scheduler
+from sweeps.scheduling.fairness import Claim, Together
+from sweeps.scheduling.inventory import Inventory, Resources
+from sweeps.scheduling.jobs import Decision, Hold, Job, Rules, Running, Start
+from sweeps.scheduling.scheduler import PLAIN
+
+TELL_SECONDS = 1.0
+PATIENCE_SECONDS = 15.0
+MOST = 64  # entries of what a claim wants
+MOST_STEPS = 30  # of priority, each of which doubles what is due
+
+
+class Among:
+    """This sweep among others."""
+
+    def __init__(self, cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
+        self._cluster, self._say = cluster, say
+        self._mine, self._others = Claim(key="", name=name), list[Claim]()
+        self._leases, self._heard, self._told, self._number = Leases(), -math.inf, -math.inf, 0
+        self._accounted = math.inf  # when ``excess`` was reckoned last
+        self._left: dict[str, tuple[float, object]] = {}  # sweep -> since when room is left for it, and what it held
+        self._named: set[str] = set()  # sweeps of which it was said that they wait too
+
+    def look(self, now: float, running: Sequence[Running]) -> None:
+        """Hear what other sweeps of the cluster hold and want, at most once a second.
+
+        Args:
+            running: of this sweep.
+        """
+        self._mine = replace(self._mine, held=tuple(running))
+        if now >= self._heard + TELL_SECONDS:
+            self._heard, self._others = now, self._leases.look(self._cluster.claims(), now)
+        if not self.waited_for:
+            self._account(0.0, now)
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether another sweep waits for room."""
+        return any(claim.wants for claim in self._others)
+
+    @property
+    def held(self) -> list[Running]:
+        """What the other sweeps say that they hold."""
+        return [run for claim in self._others for run in claim.held]
+
+    def strangers(self, held: Sequence[Running]) -> list[Running]:
+        """What of all that others hold, node by node, no sweep says to be its own."""
+        theirs: dict[str, Resources] = {}
+        for run in (run for claim in self._others for run in claim.held):
+            for node, n in run.allocation.items():
+                theirs[node] = theirs.get(node, Resources()).plus(run.worker.times(n))
+        if not theirs:
+            return list(held)
+        found = []
+        for one in held:
+            (node,) = one.allocation
+            rest = one.worker.minus(theirs.get(node, Resources()))
+            rest = Resources(cpus=max(0.0, rest.cpus), gpus=max(0.0, rest.gpus))
+            found += [] if Resources().fits(rest) else [replace(one, worker=rest)]
+        return found
+
+    def decide(
+        self,
+        now: float,
+        nodes: Inventory,
+        jobs: Sequence[Job],
+        held: Sequence[Running],
+        largest: Inventory | None = None,
+        rules: Rules = PLAIN,
+    ) -> list[Decision]:
+        """The scheduler's decisions on this sweep's runs, in the queue of all sweeps.
+
+        Args:
+            nodes: that may be used.
+            held: all that holds resources.
+        """
+        if not self.waited_for:
+            return self._remarked(scheduler.decide(now, nodes, jobs, held, largest, rules))
+        others = [claim if self._takes(claim, now) else replace(claim, wants=()) for claim in self._others]
+        shared = fairness.together(self._mine, others, jobs, nodes, rules)
+        self._account(shared.holds - shared.share, now)
+        self._name(shared)
+        decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
+        self._leave({shared.theirs.get(d.run_id, "") for d in decisions if isinstance(d, Start)}, now)
+        return self._remarked([d for d in decisions if d.run_id not in shared.theirs])
+
+    def tell(self, now: float, decisions: Sequence[Decision], jobs: Sequence[Job], most: float | None = None) -> None:
+        """Tell other sweeps what this one holds and still wants, at most once a second.
+
+        Args:
+            decisions: on all of its waiting runs, in their order.
+            jobs: these, with their own priorities.
+            most: devices that it may hold at once.
+        """
+        if now < self._told + TELL_SECONDS:
+            return
+        self._told, self._number = now, self._number + 1
+        known = {job.run_id: job for job in jobs}
+        held = [*self._mine.held]
+        for d in decisions:
+            if isinstance(d, Start):
+                job = known[d.run_id]
+                held.append(
+                    Running(run_id=d.run_id, worker=job.worker, allocation=d.allocation, ends=now + job.seconds)
+                )
+        left = math.inf if most is None else most - sum(map(_devices, held))
+        wants = _wants((known[d.run_id] for d in decisions if isinstance(d, Hold)), left)
+        if wants:
+            self._mine = _urgent(self._mine, [job for job, _ in wants], now)
+        claim = replace(self._mine, held=_alike(held), wants=wants)
+        self._cluster.claim(to_text(claim, now, self._number), alone=not self.waited_for)
+
+    # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _takes(self, claim: Claim, now: float) -> bool:
+        """Whether a sweep takes the room that is left for it."""
+        since, held = self._left.get(claim.key, (now, None))
+        return now < since + PATIENCE_SECONDS or held != claim.holds()
+
+    def _leave(self, keys: Set[str], now: float) -> None:
+        """Room was left for these sweeps."""
+        holds = {claim.key: claim.holds() for claim in self._others}
+        kept = {key: left for key, left in self._left.items() if holds.get(key) == left[1]}
+        stuck = {key for key, left in kept.items() if now >= left[0] + PATIENCE_SECONDS}
+        self._left = {key: kept.get(key, (now, holds[key])) for key in holds if key in keys | stuck}
+
+    def _account(self, beyond: float, now: float) -> None:
+        """So much more than what is due to it does this sweep hold, while others wait."""
+        seconds, self._accounted = max(0.0, now - self._accounted), now
+        excess = fairness.excess(self._mine.excess, beyond, seconds, [self._mine, *self._others])
+        self._mine = replace(self._mine, excess=excess)
+
+    def _name(self, shared: Together) -> None:
+        """Say once of each sweep that it waits too."""
+        new = [claim for claim in self._others if claim.wants and claim.key not in self._named]
+        self._named |= {claim.key for claim in new}
+        if new:
+            names = " and ".join(f"sweep {claim.name}" for claim in new)
+            self._say(
+                f"sharing  {names} wait{'s' * (len(new) == 1)} on this cluster too: {shared.share:.0%} of it is due to "
+                f"this sweep, which has {shared.holds:.0%}; what ends beyond that is theirs next"
+            )
+
+    def _remarked(self, decisions: list[Decision]) -> list[Decision]:
+        """Whoever waits is told with whom the cluster is shared."""
+        has = ((claim.name, claim.holds()) for claim in self._others)
+        words = " and ".join(f"sweep {name} has {holds}" for name, holds in has if not Resources().fits(holds))
+        if not words:
+            return decisions
+        made: dict[str, str] = {}
+        return [
+            Hold(d.run_id, made.setdefault(d.reason, f"{d.reason}; {words}"), d.eta) if isinstance(d, Hold) else d
+            for d in decisions
+        ]
+
+
+def _urgent(claim: Claim, wants: Sequence[Job], now: float) -> Claim:
+    """A claim with how urgent it is, by what it wants."""
+    return replace(
+        claim,
+        weight=2.0 ** max(-MOST_STEPS, min(MOST_STEPS, max(job.priority for job in wants))),
+        lasts=max([claim.lasts, *(job.seconds for job in wants if job.seconds < math.inf)]),
+        waited=max(0.0, now - min(job.queued for job in wants)),
+    )
+
+
+def _devices(run: Running) -> float:
+    return sum(run.allocation.values()) * (run.worker.gpus or run.worker.cpus)
+
+
+def _alike(held: Sequence[Running]) -> tuple[Running, ...]:
+    """Runs of one shape on one node together, until the last of them ends."""
+    found: dict[object, Running] = {}
+    for run in held:
+        (node, n), *more = run.allocation.items()
+        key = run.run_id if more else (node, run.worker)
+        before = found.get(key)
+        found[key] = run if before is None else _both(before, run, node, n)
+    return tuple(found.values())
+
+
+def _both(one: Running, other: Running, node: str, n: int) -> Running:
+    return replace(one, allocation={node: one.allocation[node] + n}, ends=max(one.ends, other.ends))
+
+
+def _wants(waits: Iterable[Job], most: float) -> tuple[tuple[Job, int], ...]:
+    """The first that wait, those of a kind that follow one another together, within so many devices."""
+    found: list[tuple[Job, int]] = []
+    for job in waits:
+        most -= job.kind.devices
+        if most < 0:
+            break
+        if found and found[-1][0].kind is job.kind:
+            first, n = found[-1]
+            found[-1] = (first if first.seconds >= job.seconds else replace(first, seconds=job.seconds)), n + 1
+        elif len(found) < MOST:
+            found.append((job, 1))
+        else:
+            break
+    return tuple(found)

@@ -1,0 +1,148 @@
+"""How sweeps share a cluster: of what each says that it holds and waits for, all of them find the same order; pure.
+
+A sweep's fair share is by max-min fairness, of the resource of which it takes most (Ghodsi et al. 2011): nobody is
+given more than he wants, and the rest is for those who want more. What a sweep waits for within its share comes before
+what others want beyond theirs, so whatever ends is refilled by whoever has too little; nobody is stopped, and what
+nobody with too little can use is for anybody. A gang may be larger than a share, and is held whole: so within shares
+the sweep goes first that has had least of what was due to it, over about the length of a run. It comes before all
+others then, gets the reservation of the first of the queue, and starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sweeps.scheduling.capacity import Capacity
+from sweeps.scheduling.inventory import EPSILON, Inventory, Kind, Resources
+from sweeps.scheduling.jobs import DAY, Job, Rules, Running
+from sweeps.scheduling.ledger import place
+
+NEVER_FIRST = -(10**6)  # the priority of what another sweep waits for: nothing of this one is stopped for it
+STEP = 0.05  # of the cluster, by which what two sweeps have had must differ to change their order
+LEAST_SECONDS = 60.0  # over which it is looked at, where runs are shorter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a sweep holds of the cluster, and waits for."""
+
+    key: str  # of no other sweep
+    name: str  # as people call it
+    weight: float = 1.0  # how many times as much is due to it
+    excess: float = 0.0  # share of the cluster that it had beyond what was due to it, on an average of late
+    lasts: float = 0.0  # seconds of its longest run
+    waited: float = 0.0  # seconds for which the first that waits does
+    held: tuple[Running, ...] = ()
+    wants: tuple[tuple[Job, int], ...] = ()  # in its order: a run, and how many that are alike; of many the first
+
+    def holds(self) -> Resources:
+        """All that it has."""
+        return _sum(r.worker.times(sum(r.allocation.values())) for r in self.held)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """The queue of all sweeps, as one of them sees it."""
+
+    queue: list[Job]
+    theirs: dict[str, str]  # of what others wait for: run -> key of the sweep
+    share: float  # that is due to this sweep
+    holds: float  # and that it holds
+
+
+def together(mine: Claim, others: Sequence[Claim], jobs: Sequence[Job], nodes: Inventory, rules: Rules) -> Together:
+    """Put what other sweeps wait for among the runs of this one.
+
+    Args:
+        mine: its ``wants`` are not looked at: they are ...
+        jobs: ... all its waiting runs.
+        nodes: that may be used.
+    """
+    total, empty = _sum(node.total for node in nodes), Capacity.of(nodes)
+    possible: dict[Kind, bool] = {}
+
+    def can(job: Job) -> bool:
+        if job.kind not in possible:
+            possible[job.kind] = empty.share(job.kind) is not None
+        return possible[job.kind]
+
+    ordered = [job for job in sorted(jobs, key=lambda job: place(job, rules)) if can(job)]
+    claims = [replace(mine, wants=tuple((job, 1) for job in ordered))]
+    claims += [replace(one, wants=tuple(want for want in one.wants if can(want[0]))) for one in others]
+    due = shares(claims, total)
+    holds = [fraction(one.holds(), total) for one in claims]
+    turns = sorted(range(len(claims)), key=lambda i: _turn(claims[i], holds[i]))
+    us = turns.index(0)
+    queue, theirs = {id(job): job for job in jobs}, list[Job]()
+    for at, i in enumerate(turns):
+        one, later = claims[i], at - us  # 0 for this sweep's own, of which there may be thousands
+        for n, (job, within) in enumerate(_within(one, due[i], total)):
+            rank = later - len(claims) * within
+            if i > 0:
+                whose = f"{job.run_id} of sweep {one.name}"
+                theirs.append(replace(job, run_id=whose, rank=rank, turn=n, queued=0.0, priority=NEVER_FIRST))
+            elif not within:
+                break
+            else:
+                queue[id(job)] = replace(job, rank=rank)
+    return Together(
+        queue=[*queue.values(), *theirs],
+        theirs={f"{job.run_id} of sweep {one.name}": one.key for one in others for job, _ in one.wants},
+        share=due[0],
+        holds=holds[0],
+    )
+
+
+def shares(claims: Sequence[Claim], total: Resources) -> list[float]:
+    """What is due to each sweep, as a share of the cluster: all get as much, by weight, up to what they want."""
+    wanted = [min(1.0, fraction(_asks(one), total)) for one in claims]
+    found, left, open_ = [0.0] * len(claims), 1.0, set(range(len(claims)))
+    while open_:
+        level = left / sum(claims[i].weight for i in open_)
+        full = [i for i in sorted(open_) if wanted[i] <= level * claims[i].weight + EPSILON]
+        for i in full or sorted(open_):
+            found[i] = wanted[i] if full else level * claims[i].weight
+            left = max(0.0, left - found[i])
+            open_.discard(i)
+    return found
+
+
+def excess(before: float, beyond: float, seconds: float, claims: Sequence[Claim]) -> float:
+    """A sweep's ``Claim.excess`` after so many seconds in which it held so much beyond what was due to it."""
+    over = min(DAY, max([LEAST_SECONDS, *(one.lasts for one in claims)]))
+    return before + (1 - math.exp(-seconds / over)) * (beyond - before)
+
+
+def fraction(amount: Resources, total: Resources) -> float:
+    """Of the resource of which it is most, as a share of all there is."""
+    cpus = amount.cpus / total.cpus if total.cpus else 0.0
+    return max(cpus, amount.gpus / total.gpus if total.gpus else 0.0)
+
+
+def _turn(claim: Claim, holds: float) -> tuple[float, float, float, str]:
+    return round(claim.excess / STEP), holds / claim.weight, -claim.waited, claim.key
+
+
+def _within(claim: Claim, due: float, total: Resources) -> list[tuple[Job, bool]]:
+    """The runs that a sweep waits for one by one, as many as would fill the cluster, and whether its share has room."""
+    would, found = claim.holds(), list[tuple[Job, bool]]()
+    for job, count in claim.wants:
+        for _ in range(count):
+            if (holds := fraction(would, total)) >= 1.0:
+                return found
+            found.append((job, holds < due - EPSILON))
+            would = would.plus(job.worker.times(job.workers))
+    return found
+
+
+def _asks(claim: Claim) -> Resources:
+    return claim.holds().plus(_sum(job.worker.times(job.workers * count) for job, count in claim.wants))
+
+
+def _sum(amounts: Iterable[Resources]) -> Resources:
+    cpus = gpus = 0.0
+    for one in amounts:
+        cpus, gpus = cpus + one.cpus, gpus + one.gpus
+    return Resources(cpus=cpus, gpus=gpus)

@@ -1,0 +1,76 @@
+"""Two drivers on one real cluster: the second has its share within seconds, and a gang starts beside a stream."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gpt3core.store import files
+from gpt3core.store.sweepdir import SweepDir
+from sweeps import line
+
+pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(600)]
+
+
+def sweep(address, root, name, replicas, seconds, *settings):
+    """A driver."""
+    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    words = [sys.executable, "-m", "tests.cluster.shared_sweep", root, name, replicas, seconds, *settings]
+    log = open(root.parent / f"{name}.log", "w")  # noqa: SIM115
+    return subprocess.Popen(list(map(str, words)), env=environment, cwd=line.CODE, stdout=log, stderr=log)
+
+
+def done(root):
+    return files.read_lines(root / "done.jsonl") if (root / "done.jsonl").exists() else []
+
+
+def wait(until, seconds):
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def starts(root, name):
+    """Seconds from the driver's first word to its first start."""
+    events = SweepDir(root, name).events()
+    (here,) = (event["time"] for event in events if event["event"] == "driver")
+    return min(event["time"] for event in events if event["event"] == "start") - here
+
+
+def test_a_second_sweep_has_its_share_within_seconds_and_a_gang_starts_beside_a_stream(mock_cluster, tmp_path):
+    """Six runs of two seconds fill the cluster; before, the second sweep began when the first's queue had ended."""
+    stream, second, gangs = (tmp_path / name / "store" for name in ("stream", "second", "gangs"))
+    for root in (stream, second, gangs):
+        root.parent.mkdir()
+    drivers = [sweep(mock_cluster, stream, "stream", 1000, 2.0, "placement.cpus=4")]
+    try:
+        wait(lambda: len(done(stream)) >= 12, 120)
+        drivers.append(sweep(mock_cluster, second, "second", 12, 2.0, "placement.cpus=4"))
+        wait(lambda: drivers[1].poll() is not None, 120)
+        assert drivers[1].returncode == 0
+        assert starts(second, "second") < 20, "four on an idle machine"
+        here = done(second)
+        beside = [run for run in done(stream) if here[2]["ended"] < run["ended"] <= here[-1]["ended"]]
+        assert 4 <= len(beside) <= 18, "nine are as many as the second had meanwhile"
+        whole = (
+            "placement.cpus=8",
+            "placement.workers=3",
+            "optim.batch_tokens_min=1536",
+            "optim.batch_tokens_max=1536",
+        )
+        drivers.append(sweep(mock_cluster, gangs, "gangs", 2, 2.0, *whole))
+        wait(lambda: drivers[2].poll() is not None, 120)
+        assert drivers[2].returncode == 0
+        assert starts(gangs, "gangs") < 40
+        assert drivers[0].poll() is None, "the stream goes on"
+        said = (stream.parent / "stream.log").read_text()
+        assert "sharing  sweep second waits on this cluster too: 50% of it is due to this sweep" in said
+        assert "sharing  sweep gangs waits on this cluster too" in said
+        assert "sweep stream has 24 cores" in (gangs.parent / "gangs.log").read_text()
+    finally:
+        for driver in drivers:
+            driver.terminate()
+            driver.wait(60)
