@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -122,7 +124,13 @@ def _sentence(error: Exception) -> str:
 
 
 def _token(root: Path) -> Token:
-    """Changes when a result or an evaluation is added."""
-    written = [root] if root.is_file() else [*root.glob("runs/*/result.json"), *root.glob("runs/*/evals/*.parquet")]
-    times = [path.stat().st_mtime for path in written if path.exists()]
+    """Changes when a result or an evaluation is added: the folder of a run's evaluations then has another time."""
+    if root.is_file():
+        return 1, root.stat().st_mtime
+    times = []
+    with contextlib.suppress(OSError), os.scandir(root / "runs") as runs:
+        for run in runs:
+            for written in ("result.json", "evals"):
+                with contextlib.suppress(OSError):
+                    times.append(Path(f"{run.path}/{written}").stat().st_mtime)
     return len(times), max(times, default=0.0)

@@ -222,7 +222,7 @@ def first_view(browser: Any, app: Served, runs: int) -> tuple[float, float]:
 
 
 def _wait_for_rows(page: Any) -> None:
-    page.locator("#runs-table td[data-dash-column=run_id]").first.wait_for(timeout=PATIENCE)
+    page.locator("#runs-rows td[data-column=run_id]").first.wait_for(timeout=PATIENCE)
 
 
 def interactions(browser: Any, app: Served) -> list[float]:
@@ -235,17 +235,15 @@ def interactions(browser: Any, app: Served) -> list[float]:
     def words(text: str) -> Callable[[], None]:
         return lambda: box.fill(text)
 
-    sort = page.locator("th[data-dash-column=loss] .column-header--sort")
+    sort = page.locator("th[data-column=loss] button")
     acts = [sort.click, words("size=d64"), words("d128 loss<20"), words("")]
-    acts += [page.locator(".next-page").click, page.locator(".previous-page").click]
+    acts += [page.get_by_label("next page").click, page.get_by_label("previous page").click]
     found = []
     for i in range(INTERACTIONS):
         before = _rows(page)
         began = time.monotonic()
         acts[i % len(acts)]()
-        page.wait_for_function(
-            "was => window.document.querySelector('#runs-table tbody')?.innerText !== was", arg=before
-        )
+        page.wait_for_function("was => window.document.querySelector('#runs-rows')?.innerText !== was", arg=before)
         found.append(time.monotonic() - began)
         page.wait_for_timeout(150)
     page.close()
@@ -253,7 +251,7 @@ def interactions(browser: Any, app: Served) -> list[float]:
 
 
 def _rows(page: Any) -> str:
-    return str(page.evaluate("window.document.querySelector('#runs-table tbody')?.innerText"))
+    return str(page.evaluate("window.document.querySelector('#runs-rows')?.innerText"))
 
 
 def live(browser: Any, app: Served, written: Written, updates: int) -> tuple[float, float]:

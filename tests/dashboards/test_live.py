@@ -55,6 +55,22 @@ def test_why_the_last_fit_failed_is_said_until_the_store_changes(root, monkeypat
     assert "ZeroDivisionError" in following.view.problem
 
 
+def test_a_store_changes_with_every_result_and_evaluation(root):
+    run, seen = RunDir(root, next((root / "runs").iterdir()).name), []
+    result = (run.path / "result.json").read_bytes()
+    for change in (
+        lambda: None,
+        (run.path / "result.json").unlink,
+        lambda: (run.path / "result.json").write_bytes(result),
+        lambda: run.write_evaluation("another", {"task": ["held_out"], "loss": [1.0]}),
+        lambda: shutil.rmtree(root),
+    ):
+        change()
+        seen.append(live._token(root))
+    assert len(set(seen)) == len(seen)
+    assert live._token(root) == seen[-1]
+
+
 def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch):
     from analysis.runs.selection import select
     from dashboards import data
