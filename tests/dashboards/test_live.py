@@ -9,6 +9,7 @@ from analysis.settings import StudySettings
 from dashboards import live
 from dashboards.live import Live, View
 from dashboards.pages import shell
+from dashboards.watch import Watch
 from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 
@@ -98,3 +99,6 @@ def test_a_store_that_is_away_is_not_taken_for_a_table(root):
         shown = str(page.layout(following, shell.taken(page, following, "")[0]))
         assert "come from a table" not in shown, page.PATH
         assert "or a file of" not in shown, page.PATH
+        assert "There are no two to compare" not in shown, page.PATH
+    with pytest.raises(StoreError, match="holds no isoflop store"):
+        Watch(root).names()
