@@ -42,7 +42,7 @@ POINTS = 1000
 UNDER_WAY = 4  # runs that are left for the live updates, at least
 FIRST_VIEWS = 3
 INTERACTIONS = 60
-PATIENCE = 120_000  # milliseconds
+PATIENCE, FIRST_FIT = 120_000, 900_000  # milliseconds
 MEMORY = Path("/dev/shm")  # where writes are not waited for
 QUESTION = {"task": "held_out", "shots": 0, "items": 262_144, "version": 3, "draw": 0, "content": "", "fits": True}
 
@@ -259,13 +259,14 @@ def live(browser: Any, app: Served, written: Written, updates: int) -> tuple[flo
     pages = [browser.new_page() for _ in range(2)]
     for page, path in zip(pages, ("runs", "sweep"), strict=True):
         page.goto(f"{app.address}/{path}")
+    pages[0].locator("#state", has_text="as of").wait_for(timeout=FIRST_FIT)  # whose study and curves are loaded once
     begun = 0.0
     for i in range(updates):
         written.tell(i)
         if i % 10 == 5:
             written.end(1)
         time.sleep(1.0)
-        if i == updates // 4:  # what is loaded once is there
+        if i == updates // 4:  # what the pages load once is there
             begun = app.mb()
     for page in pages:
         page.close()
