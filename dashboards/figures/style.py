@@ -18,7 +18,7 @@ from gpt3core.words import count, powers
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
-CROWDED, A_LABEL = 3.0, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
+CROWDED, A_LABEL = 2.6, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
 NARROW, ROOM = 0.1, 0.3  # decades between points that are told apart by many digits, and beside them
 DIGITS = 4  # of a loss after its point, at most
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
