@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import threading
 import time
@@ -92,6 +93,7 @@ class Live:
         except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
             self.view = replace(self.view, fitting=None, problem=_sentence(error))
         self._token, self._problem = token, self.view.problem
+        give_back()
 
     def _shown(self, problem: str) -> None:
         """Say a problem, or that there is none any more; the view stays where it says so already."""
@@ -116,6 +118,12 @@ class Live:
         if study.runs.store:  # whoever opens a link before any page that has it was shown
             self.sets.learn(runs for _, parts in answer for _, runs in parts)
         return View(number=number, name=name, answer=answer, pages=pages, study=study, curves=curves, made=made)
+
+
+def give_back() -> None:
+    """Return what a fit took for a moment to the system: glibc keeps it, in pieces that the next fit does not fill."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # of other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,7 +1,10 @@
 """What follows a store: it goes on whatever a look meets, says so, and reads again only what changed."""
 
+import ctypes
+import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +93,18 @@ def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch)
     assert all(second[name] is first[name] for name in first if name != changed.path.name)
     fewer = replace(runs, table=runs.table.head(2))
     assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_memory_that_is_free_in_pieces_is_given_back():
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    pieces = [bytes(100_000) for _ in range(1000)]  # below what glibc maps by itself
+    del pieces[:-1]  # the last of them is in the way of the rest
+    before = held()
+    live.give_back()
+    assert held() < before - 50, "MB"
 
 
 def test_a_store_that_is_away_is_not_taken_for_a_table(root):
