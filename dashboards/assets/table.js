@@ -2,6 +2,7 @@
 // Called by dashboards/pages/runs.py.
 (() => {
   "use strict";
+  let sort = ""; // columns with commas, as last asked for
   let chosen = []; // run ids
 
   const choose = (name, value) => window.dash_clientside.set_props({ state: name }, { value });
@@ -30,18 +31,19 @@
   }
 
   // a click more: ascending, descending, not at all
-  function ordered(sort, name) {
+  function order(name) {
     const words = sort ? sort.split(",") : [];
     const at = words.findIndex((word) => word === name || word === `-${name}`);
     if (at < 0) words.push(name);
     else if (words[at] === name) words[at] = `-${name}`;
     else words.splice(at, 1);
-    return words.join(",");
+    sort = words.join(",");
+    choose("sort", sort);
   }
 
-  function head({ name, title, kind }, { sort, groups }) {
-    const order = () => choose("sort", ordered(sort, name));
-    const cell = element("th", { scope: "col", className: kind }, groups ? title : button(title, `order by ${title}`, order));
+  function head({ name, title, kind }, groups) {
+    const label = groups ? title : button(title, `order by ${title}`, () => order(name));
+    const cell = element("th", { scope: "col", className: kind }, label);
     cell.dataset.column = name;
     if (sort.split(",").includes(name)) cell.ariaSort = "ascending";
     if (sort.split(",").includes(`-${name}`)) cell.ariaSort = "descending";
@@ -51,7 +53,8 @@
   function box(id) {
     const onchange = ({ target }) => {
       const others = chosen.filter((one) => one !== id);
-      choose("chosen", (target.checked ? [...others, id] : others).join(","));
+      chosen = target.checked ? [...others, id] : others;
+      choose("chosen", chosen.join(","));
     };
     return element("input", { type: "checkbox", checked: chosen.includes(id), ariaLabel: `choose ${id}`, onchange });
   }
@@ -90,12 +93,13 @@
   function draw(table, picked) {
     const places = ["runs-heads", "runs-rows", "runs-pages"].map((id) => document.getElementById(id));
     if (!table || places.includes(null)) return;
-    const { heads, rows, sort, page, pages, groups } = table;
+    const { heads, rows, page, pages, groups } = table;
     const focused = document.activeElement;
     const here = places.some((place) => place.contains(focused));
+    sort = table.sort;
     chosen = (picked || "").split(",").filter(Boolean);
     const first = groups ? [] : [["", () => element("td")]];
-    fill(places[0], [...first, ...heads.map((one) => [[one, sort, groups], () => head(one, table)])]);
+    fill(places[0], [...first, ...heads.map((one) => [[one, sort, groups], () => head(one, groups)])]);
     fill(places[1], rows.map((one) => [[one, heads, groups, chosen.includes(one.id)], () => row(one, table)]));
     fill(places[2], pages > 1 ? [[[page, pages], () => pager(page, pages)]] : []);
     if (!here || focused.isConnected) return;
