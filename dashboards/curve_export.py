@@ -7,15 +7,16 @@ of its own (``python -m dashboards.curve_export ROOT KIND``, with names of runs 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpt3core.errors import StoreError
 from gpt3core.store import metrics
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 NUMBERS = ("loss", "lr", "grad_norm", "validation_loss", "noise_scale", "grad_sq", "grad_var")
 Curve = tuple[str, "pa.Table"]  # a run, and its rows as the store has them
 CHUNK_ROWS = 200_000
-READERS, AHEAD = 2, 8  # threads, and runs that they may be ahead of the writer
+THREADS, AHEAD = 2, 8  # and runs that are read before they are asked for
+T = TypeVar("T")
+S = TypeVar("S")
 PIECE = 1 << 16  # bytes, as many as a pipe holds
 COMMAND = ("-m", "dashboards.curve_export")
 
@@ -71,21 +74,33 @@ def schema() -> pa.Schema:
     return pa.schema([*first, *((name, pa.float64()) for name in NUMBERS), ("skipped", pa.bool_())])
 
 
-def parquet(sink: Any, columns: pa.Schema) -> AbstractContextManager[Any]:
-    """A writer of Parquet."""
+def parquet(tables: Iterable[pa.Table], pool: ThreadPoolExecutor) -> Iterator[bytes]:
+    """The pieces of a Parquet file."""
     import pyarrow.parquet as pq
 
-    return pq.ParquetWriter(sink, columns, compression="zstd", use_dictionary=["run_id"])  # type: ignore[no-any-return]
+    sink = Pieces()
+    with pq.ParquetWriter(sink, schema(), compression="zstd", use_dictionary=["run_id"]) as writer:
+        for table in tables:
+            writer.write_table(table)
+            yield sink.taken()
+    yield sink.taken()
 
 
-def csv(sink: Any, columns: pa.Schema) -> AbstractContextManager[Any]:
-    """A writer of CSV: numbers in the fewest digits that are read back as the same."""
+def csv(tables: Iterable[pa.Table], pool: ThreadPoolExecutor) -> Iterator[bytes]:
+    """The pieces of a CSV file, spelt side by side: numbers in the fewest digits that are read back as the same."""
+    yield _spelt(schema().empty_table(), header=True)
+    yield from _ahead(pool, _spelt, tables, THREADS)
+
+
+def _spelt(table: pa.Table, *, header: bool = False) -> bytes:
     from pyarrow import csv as writer
 
-    return writer.CSVWriter(sink, columns)  # type: ignore[no-any-return]
+    sink = io.BytesIO()
+    writer.write_csv(table, sink, writer.WriteOptions(include_header=header))
+    return sink.getvalue()
 
 
-KINDS: dict[str, tuple[Callable[[Any, Any], AbstractContextManager[Any]], str]] = {
+KINDS: dict[str, tuple[Callable[[Iterable[Any], ThreadPoolExecutor], Iterator[bytes]], str]] = {
     "csv": (csv, "text/csv; charset=utf-8"),
     "parquet": (parquet, "application/vnd.apache.parquet"),
 }
@@ -139,29 +154,31 @@ def stream(root: Path, run_ids: Iterable[str], kind: str) -> Iterator[bytes]:
     Args:
         kind: csv or parquet.
     """
-    sink = Pieces()
-    with KINDS[kind][0](sink, schema()) as writer:
-        held: list[Curve] = []
-        for curve in _ahead(root, run_ids):
-            held.append(curve)
-            if sum(len(rows) for _, rows in held) >= CHUNK_ROWS:
-                writer.write_table(_joined(held))
-                held = []
-                yield sink.taken()
-        if held:
-            writer.write_table(_joined(held))
-    yield sink.taken()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="curves") as pool:
+        curves = _ahead(pool, partial(_curve, root), run_ids, AHEAD)
+        yield from KINDS[kind][0](_tables(curves), pool)
 
 
-def _ahead(root: Path, run_ids: Iterable[str]) -> Iterator[Curve]:
-    """The curves of runs in their order, a few of them read while those before are written."""
-    waiting: deque[Future[Curve]] = deque()
-    with ThreadPoolExecutor(READERS, thread_name_prefix="curves") as pool:
-        for run_id in run_ids:
-            waiting.append(pool.submit(_curve, root, run_id))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        yield from (left.result() for left in waiting)
+def _tables(curves: Iterable[Curve]) -> Iterator[pa.Table]:
+    """Curves in the columns of an export, some of them together."""
+    held: list[Curve] = []
+    for curve in curves:
+        held.append(curve)
+        if sum(len(rows) for _, rows in held) >= CHUNK_ROWS:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], S], given: Iterable[T], most: int) -> Iterator[S]:
+    """The results of some work in the order of what it is given, at most so many begun before one is asked for."""
+    begun: deque[Future[S]] = deque()
+    for one in given:
+        begun.append(pool.submit(work, one))
+        if len(begun) > most:
+            yield begun.popleft().result()
+    yield from (left.result() for left in begun)
 
 
 def _curve(root: Path, run_id: str) -> Curve:

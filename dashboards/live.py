@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -90,6 +93,7 @@ class Live:
         except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
             self.view = replace(self.view, fitting=None, problem=_sentence(error))
         self._token, self._problem = token, self.view.problem
+        give_back()
 
     def _shown(self, problem: str) -> None:
         """Say a problem, or that there is none any more; the view stays where it says so already."""
@@ -116,13 +120,25 @@ class Live:
         return View(number=number, name=name, answer=answer, pages=pages, study=study, curves=curves, made=made)
 
 
+def give_back() -> None:
+    """Return what a fit took for a moment to the system: glibc keeps it, in pieces that the next fit does not fill."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # of other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _sentence(error: Exception) -> str:
     known = isinstance(error, UsageError | StoreError | LostError | OSError)
     return str(error) if known else f"not fitted: {type(error).__name__}: {error}"
 
 
 def _token(root: Path) -> Token:
-    """Changes when a result or an evaluation is added."""
-    written = [root] if root.is_file() else [*root.glob("runs/*/result.json"), *root.glob("runs/*/evals/*.parquet")]
-    times = [path.stat().st_mtime for path in written if path.exists()]
+    """Changes when a result or an evaluation is added: the folder of a run's evaluations then has another time."""
+    if root.is_file():
+        return 1, root.stat().st_mtime
+    times = []
+    with contextlib.suppress(OSError), os.scandir(root / "runs") as runs:
+        for run in runs:
+            for written in ("result.json", "evals"):
+                with contextlib.suppress(OSError):
+                    times.append(Path(f"{run.path}/{written}").stat().st_mtime)
     return len(times), max(times, default=0.0)

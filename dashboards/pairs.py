@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.settings import CompareSettings, StudySettings
 from gpt3core.store import places, sweepdir
+from gpt3core.store.rundir import open_root
 
 if TYPE_CHECKING:
     from analysis.estimation.compare import Comparison
@@ -33,9 +34,14 @@ def known(given: StudySettings, path: Path) -> dict[str, list[str]]:
 
     Args:
         path: of the store or the table that is followed.
+
+    Raises:
+        StoreError: where there is no store (any more).
     """
     if not places.is_table(path):
         names = sweepdir.names(path)
+        if not names:
+            open_root(path, create=False)
         return {SWEEP: names} if len(names) > 1 else {}
     from analysis.runs import foreign, reading
 

@@ -66,9 +66,13 @@ class Shown:
 
 def linked(parts: Iterable[Part], address: Address) -> list[tuple[str, str]]:
     """A sentence in pieces, each with its address; only numbers have one."""
+    from analysis.output.answer import ELSEWHERE
+
     found = list[tuple[str, str]]()
     for words, runs in parts:
         to = address(runs) if runs else ""
+        if words.endswith(ELSEWHERE):  # of a terminal: here it is below, or behind the line's label
+            words = words.removesuffix(ELSEWHERE)
         found += [(text, to if is_number else "") for text, is_number in typeset.numbers(words)]
     return found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from gpt3core import costs
 from gpt3core.errors import StoreError
 from gpt3core.store import places, sweepdir
-from gpt3core.store.rundir import RunDir
+from gpt3core.store.rundir import RunDir, open_root
 from sweeps.watching import history, incidents, loss_trace, said, speed, standing
 from sweeps.watching.history import History
 from sweeps.watching.loss_trace import Stamp
@@ -77,8 +77,15 @@ class Watch:
         self._pasts = 0  # read so far
 
     def names(self) -> list[str]:
-        """The sweeps that there are, the one last driven first."""
-        return sweepdir.names(self._root)
+        """The sweeps that there are, the one last driven first.
+
+        Raises:
+            StoreError: where there is no store (any more).
+        """
+        found = sweepdir.names(self._root)
+        if not found:
+            open_root(self._root, create=False)
+        return found
 
     def look(self, name: str) -> Watched:
         """A sweep of the store; ``name`` is one of ``names``."""

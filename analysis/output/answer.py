@@ -29,6 +29,7 @@ Line = tuple[str, str]  # a label, and what it says
 Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in them rest on
 Spelt = tuple[str, list[Part]]  # a line in parts
 MOST_TARGETS = 3
+ELSEWHERE = ": tables=all, or fit.json"  # what a terminal says of what is left out
 AT_BOUND = " (at its bound)"
 TOLD_APART = 0.05  # of an exponent: two that are nearer are not shown beside one another
 UNTESTED = 2.0  # times the decades that the backtests reach, beyond which a target is not to be trusted much either
@@ -180,11 +181,11 @@ def _reached(study: Study) -> list[Spelt]:
     """A line a target: the loss with the interval of a new run, and the size; and the scores at the first."""
     lines: list[Spelt] = [(f"at {flops(p.compute)}", _prediction(study, p)) for p in study.predictions[:MOST_TARGETS]]
     if more := len(study.predictions) - len(lines):
-        lines.append(("", [(f"and {more} more targets: tables=all, or fit.json", NONE)]))
+        lines.append(("", [(f"and {more} more targets{ELSEWHERE}", NONE)]))
     if study.predictions:
         found = [a for a in study.accuracies[0] if a.accuracy is not None]
         scores = [part for a in found[:MOST_TARGETS] for part in (*_score(study, a), ("; ", NONE))]
-        others = "and others: tables=all, or fit.json" if len(found) > MOST_TARGETS else ""
+        others = f"and others{ELSEWHERE}" if len(found) > MOST_TARGETS else ""
         return [*lines, ("scores", [*scores, (others, NONE)] if others else scores[:-1])]
     told = [a for a in study.score_forecasts if a.accuracy is not None]
     return [(f"at {flops(a.compute)}", _score(study, a)) for a in told[:MOST_TARGETS]]

@@ -19,7 +19,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks, printed, roomy
+from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed
 from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
@@ -71,10 +71,10 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
             type="log" if panel.log_x else "linear",
             showticklabels=not covered,
             visible=not bare[row - 1],
-            range=roomy(_along(figure, row)) if panel.log_x else None,
             row=row,
             col=1,
             **({"matches": _axis("x", row - 1)} if panel.under else {}),
+            **(log_x_ticks(_along(figure, row)) if panel.log_x else {}),
         )
         domain = [max(0.0, (top - panel.height) / inside), min(1.0, top / inside)]
         figure.update_yaxes(

@@ -15,7 +15,7 @@ def linear(page: Page) -> Page:
     logs = {name.replace("axis", "") for name in figure.layout if _is_log(figure, name)}  # x, y, x2, ...
     for short in logs:
         axis = figure.layout[f"{short[0]}axis{short[1:]}"]
-        axis.update(type="linear", tickmode="auto", tickvals=None, ticktext=None, tickformat=None)
+        axis.update(type="linear", tickmode="auto", tickvals=None, ticktext=None, tickformat=None, nticks=None)
         if axis.range is not None:
             axis.range = [10**end for end in axis.range]
     for note in figure.layout.annotations:  # plotly places these by the exponent where an axis is logarithmic

@@ -18,6 +18,7 @@ from gpt3core.words import count, powers
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
+CROWDED, A_LABEL = 2.6, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
 NARROW, ROOM = 0.1, 0.3  # decades between points that are told apart by many digits, and beside them
 DIGITS = 4  # of a loss after its point, at most
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
@@ -65,11 +66,12 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
     )
     figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power")
     if log_x:
-        figure.update_xaxes(range=roomy(figure.data))
+        figure.update_xaxes(**log_x_ticks(figure.data))
     figure.update_yaxes(
         title={"text": y, "standoff": 8},
         type="log" if log_y else "linear",
         automargin=True,
+        minexponent=6,  # 0.0002 and not 200 micro
     )
     if log_y:
         figure.update_yaxes(**log_ticks(y, figure.data))
@@ -95,14 +97,23 @@ def visible(traces: Iterable[Any]) -> list[Any]:
     return [trace for trace in traces if trace.visible != "legendonly"]
 
 
-def roomy(traces: Iterable[Any]) -> list[float] | None:
-    """The range of a logarithmic x whose points lie so close that labels between them would be of many digits."""
+def log_x_ticks(traces: Iterable[Any]) -> dict[str, Any]:
+    """What a logarithmic x takes to have few labels.
+
+    There is room beside points so close that labels between them would be of many digits.
+
+    Args:
+        traces: along the axis.
+    """
     shown = [np.asarray(trace.x, float) for trace in visible(traces) if trace.x is not None and len(trace.x)]
     known = np.concatenate(shown) if shown else np.empty(0)
     known = np.log10(known[known > 0])
-    if not len(known) or np.ptp(known) > NARROW:
-        return None
-    return [float(known.min()) - ROOM, float(known.max()) + ROOM]
+    decades = float(np.ptp(known)) if len(known) else math.inf
+    if decades <= NARROW:
+        return {"range": [float(known.min()) - ROOM, float(known.max()) + ROOM]}
+    if decades < 1:  # whose labels are whole numbers: 4k and no 0.4 x 10^4
+        return {"nticks": 5, "exponentformat": "B"}
+    return {"nticks": int(decades / A_LABEL)} if decades < CROWDED else {}
 
 
 def loss_ticks(low: float, high: float) -> list[float]:

@@ -42,7 +42,8 @@ def hidden(name: str, state: Mapping[str, str]) -> Any:
 
 def copied(name: str, text: str = "") -> Any:
     """A command, with a button that copies it."""
-    return html.Div([html.Code(text, id=name), dcc.Clipboard(target_id=name, title="copy")], className="copied")
+    button = html.Button("copy", **{"data-copy": name, "aria-label": "copy the command"})
+    return html.Div([html.Code(text, id=name), button], className="copied")
 
 
 def slugs(live: Live, group: str) -> list[str]:

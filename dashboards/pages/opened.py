@@ -132,18 +132,17 @@ def _register_closing(app: Any) -> None:
     """What was chosen or opened can be let go of at once."""
 
     @app.callback(
-        dash.Output({"state": "chosen"}, "value", allow_duplicate=True),
-        dash.Output("runs-table", "selected_rows", allow_duplicate=True),
+        dash.Output({"state": "chosen"}, "value"),
         dash.Input("runs-clear", "n_clicks"),
         prevent_initial_call=True,
     )
-    def clear(clicks: int | None) -> tuple[str, list[int]]:
+    def clear(clicks: int | None) -> str:
         if not clicks:  # the button has just come
             raise dash.exceptions.PreventUpdate
-        return "", []
+        return ""
 
     @app.callback(
-        dash.Output({"state": "run"}, "value", allow_duplicate=True),
+        dash.Output({"state": "run"}, "value"),
         dash.Input("runs-close", "n_clicks"),
         prevent_initial_call=True,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash
-from dash import dash_table, dcc, html
+from dash import dcc, html
 
 from dashboards import curve_export, query, writing
 from dashboards.columns import COLUMNS, DEFAULT, TEXT
@@ -33,21 +33,7 @@ STATE = {
     "run": "",  # the one that is open
     "prompt": writing.PROMPT,  # after which it writes
 }
-CELL = {
-    "backgroundColor": "var(--paper)",
-    "color": "var(--ink)",
-    "border": "none",
-    "borderBottom": "1px solid var(--line)",
-    "fontFamily": "system-ui, sans-serif",
-    "fontSize": "13px",
-    "fontVariantNumeric": "tabular-nums",
-    "maxWidth": "320px",
-    "overflow": "hidden",
-    "padding": "3px 10px 3px 0",
-    "textAlign": "left",
-    "textOverflow": "ellipsis",
-}
-OF_GROUPS = ("value", "runs", "done", "lowest", "median", "gpu_hours", "cost")
+OF_GROUPS = ("runs", "done", "lowest loss", "median loss", "GPU-hours", "USD")  # beside what they have in common
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
@@ -62,7 +48,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
         id={"state": "filter"},
         value=state["filter"],
         type="search",
-        debounce=0.1,
+        debounce=0.05,
         placeholder="filter: loss<3.2 size=d64 status!=done lr>=1e-3, or any word",
     )
     return html.Article(
@@ -76,10 +62,11 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
                 className="runs-choices",
             ),
             html.P(id="runs-count", role="status"),
-            _table(state),
+            html.Div(html.Table([html.Thead(html.Tr(id="runs-heads")), html.Tbody(id="runs-rows")]), className="wide"),
+            html.Nav(id="runs-pages", **{"aria-label": "pages of the table"}),
             *opened.layout(state),
             *(inputs.hidden(name, state) for name in ("sort", "page", "chosen", "run")),
-            dcc.Store(id="runs-shown"),
+            *(dcc.Store(id=name) for name in ("runs-table", "runs-shown")),
         ]
     )
 
@@ -97,32 +84,6 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
     if state["page"] and str(_whole(state["page"])) != state["page"].lstrip("0"):
         wrong["page"] = "pages are counted from 1"
     return wrong
-
-
-def _table(state: Mapping[str, str]) -> Any:
-    right = [{"if": {"column_id": name}, "textAlign": "right"} for name, c in COLUMNS.items() if c.kind != TEXT]
-    right += [{"if": {"column_id": name}, "textAlign": "right"} for name in OF_GROUPS[1:]]
-    whole = {"if": {"column_id": "note"}, "whiteSpace": "normal", "minWidth": "220px"}
-    return dash_table.DataTable(
-        id="runs-table",
-        page_action="custom",
-        page_current=max(0, _whole(state["page"]) - 1),
-        page_size=PAGE_ROWS,
-        sort_action="custom",
-        sort_mode="multi",
-        sort_by=[
-            {"column_id": c.name, "direction": "desc" if descending else "asc"}
-            for c, descending in query.orders(state["sort"])
-        ],
-        style_table={"overflowX": "auto"},
-        style_cell=CELL,
-        style_cell_conditional=[*right, whole],
-        style_header={"fontWeight": 600},
-        style_data_conditional=[
-            {"if": {"state": "active"}, "backgroundColor": "var(--paper)", "border": "1px solid var(--link)"},
-            {"if": {"column_id": "run_id"}, "color": "var(--link)", "cursor": "pointer"},
-        ],
-    )
 
 
 def shown_columns(text: str) -> list[str]:
@@ -149,23 +110,17 @@ def register(app: Any, live: Live) -> None:
     runs = RunTable(live.root)
     _serve_curves(app.server, live, runs)
     _register_table(app, live, runs)
-    _register_choice(app)
     opened.register(app, live, runs)
 
 
 def _register_table(app: Any, live: Live, runs: RunTable) -> None:
     @app.callback(
-        *(dash.Output("runs-table", name) for name in ("data", "columns", "page_count", "page_current")),
-        *(dash.Output("runs-table", name) for name in ("row_selectable", "selected_rows")),
+        dash.Output("runs-table", "data"),
         dash.Output("runs-count", "children"),
-        dash.Output({"state": "sort"}, "value"),
         dash.Output({"state": "page"}, "value"),
         dash.Output("runs-shown", "data"),
         dash.Input("tick", "n_intervals"),
-        *(dash.Input({"state": name}, "value") for name in ("filter", "group", "columns")),
-        dash.Input("runs-table", "sort_by"),
-        dash.Input("runs-table", "page_current"),
-        dash.State({"state": "chosen"}, "value"),
+        *(dash.Input({"state": name}, "value") for name in ("filter", "group", "columns", "sort", "page")),
         dash.State("runs-shown", "data"),
     )
     def show(
@@ -173,59 +128,55 @@ def _register_table(app: Any, live: Live, runs: RunTable) -> None:
         words: str | None,
         group: str | None,
         columns: list[str] | None,
-        sort_by: list[dict[str, str]] | None,
-        at: int | None,
-        chosen: str | None,
+        order: str | None,
+        page: str | None,
         was: list[Any] | None,
     ) -> tuple[Any, ...]:
         by_clock = was is not None and dash.ctx.triggered_id in ("tick", None)
         view = runs.look(at_most_every=opened.LOOK_SECONDS) if by_clock or was is None else runs.view
-        order = ",".join(("-" if by["direction"] == "desc" else "") + by["column_id"] for by in sort_by or ())
         wanted = query.parse(words or "", live.sets.find)
-        asked = [words or "", group or "", order]
-        at = 0 if was is not None and was[1] != asked else at or 0
+        asked = [words or "", group or "", order or ""]
+        at = 0 if was is not None and was[1] != asked else _whole(page or "1") - 1
         # of all that is asked, and not of the clock alone: an answer that a later tick overtook was discarded
-        if by_clock and was is not None and was[:5] == [view.number, asked, wanted.problem, columns, at]:
+        if by_clock and was == [view.number, asked, wanted.problem, columns, at]:
             raise dash.exceptions.PreventUpdate
         kept = wanted.keep(view.rows)
-        of_groups = asked[1] in COLUMNS
-        data, heads, at, pages = _grouped(kept, asked[1], at) if of_groups else _listed(kept, order, columns, at)
-        picked, ids = set((chosen or "").split(",")), [row["id"] for row in data]
-        selected: Any = [] if of_groups else [i for i, name in enumerate(ids) if name in picked]
-        if by_clock and was is not None and was[5] == ids:
-            selected = dash.no_update  # a box that was just ticked may not be in the address yet
+        if asked[1] in COLUMNS:
+            table, at = _grouped(kept, asked[1], at, asked[0])
+        else:
+            table, at = _listed(kept, asked[2], columns, at)
         said = _count(view, kept, wanted.problem, asked[0])
-        table = (data, heads, pages, at, False if of_groups else "multi", selected)
-        return (*table, said, order, str(at + 1), [view.number, asked, wanted.problem, columns, at, ids])
+        return table, said, str(at + 1), [view.number, asked, wanted.problem, columns, at]
+
+    app.clientside_callback(
+        dash.ClientsideFunction("table", "draw"),
+        dash.Input("runs-table", "data"),
+        dash.Input({"state": "chosen"}, "value"),
+    )
 
 
-def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> tuple[Any, Any, int, int]:
-    """A page of runs: its rows and columns, its number, and how many there are."""
+def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> tuple[dict[str, Any], int]:
+    """A page of runs for assets/table.js, and its number from zero."""
     rows, at, pages = query.page(query.ordered(kept, order or ORDER), at, PAGE_ROWS)
-    names = [name for name in columns or DEFAULT if name in COLUMNS]
-    data = [{"id": row.run_id, **{name: COLUMNS[name].shown(row) for name in names}} for row in rows]
-    return data, [{"id": name, "name": COLUMNS[name].title} for name in names], at, pages
+    shown = [COLUMNS[name] for name in columns or DEFAULT if name in COLUMNS]
+    heads = [{"name": c.name, "title": c.title, "kind": "" if c.kind == TEXT else "number"} for c in shown]
+    data = [{"id": row.run_id, "cells": [column.shown(row) for column in shown]} for row in rows]
+    return {"heads": heads, "rows": data, "sort": order, "page": at + 1, "pages": pages, "groups": False}, at
 
 
-def _grouped(kept: Sequence[Row], by: str, at: int) -> tuple[Any, Any, int, int]:
-    """The same of groups."""
+def _grouped(kept: Sequence[Row], by: str, at: int, words: str) -> tuple[dict[str, Any], int]:
+    """The same of groups, each by the filter that gives its runs."""
     groups, at, pages = query.page(query.grouped(kept, COLUMNS[by]), at, PAGE_ROWS)
-    titles = (COLUMNS[by].title, "runs", "done", "lowest loss", "median loss", "GPU-hours", "USD")
-    heads = [{"id": name, "name": title} for name, title in zip(OF_GROUPS, titles, strict=True)]
-    return [_group(one) for one in groups], heads, at, pages
+    heads = [{"name": by, "title": COLUMNS[by].title, "kind": ""}]
+    heads += [{"name": title, "title": title, "kind": "number"} for title in OF_GROUPS]
+    data = [{"id": f"{words} {one.word}".strip(), "cells": _group(one)} for one in groups]
+    return {"heads": heads, "rows": data, "sort": "", "page": at + 1, "pages": pages, "groups": True}, at
 
 
-def _group(one: Group) -> dict[str, Any]:
-    return {
-        "id": one.word,
-        "value": one.value,
-        "runs": f"{one.runs:,}",
-        "done": f"{one.done:,}",
-        "lowest": "" if one.lowest is None else f"{one.lowest:.4f}",
-        "median": "" if one.median is None else f"{one.median:.4f}",
-        "gpu_hours": plain(one.gpu_hours),
-        "cost": f"{one.cost:,.2f}",
-    }
+def _group(one: Group) -> list[str]:
+    """The cells of a group: what they have in common, and those of OF_GROUPS."""
+    losses = ["" if loss is None else f"{loss:.4f}" for loss in (one.lowest, one.median)]
+    return [one.value, f"{one.runs:,}", f"{one.done:,}", *losses, plain(one.gpu_hours), f"{one.cost:,.2f}"]
 
 
 def _count(view: RunsView, kept: Sequence[Row], problem: str, words: str) -> list[Any]:
@@ -238,47 +189,6 @@ def _count(view: RunsView, kept: Sequence[Row], problem: str, words: str) -> lis
     for sentence in filter(None, (problem, view.problem)):
         parts.append(html.Span(f" {sentence}", className="warning"))
     return parts
-
-
-def _register_choice(app: Any) -> None:
-    """What is clicked in the table becomes part of the address."""
-
-    @app.callback(
-        dash.Output({"state": "chosen"}, "value"),
-        dash.Input("runs-table", "selected_row_ids"),
-        dash.State("runs-table", "data"),
-        dash.State({"state": "chosen"}, "value"),
-        prevent_initial_call=True,
-    )
-    def choose(selected: list[str] | None, data: list[dict[str, Any]] | None, chosen: str | None) -> str:
-        before = [name for name in (chosen or "").split(",") if name]
-        here = {row["id"] for row in data or ()}
-        now = [name for name in before if name not in here or name in (selected or ())]
-        now += [name for name in selected or () if name not in now]
-        if now == before:
-            raise dash.exceptions.PreventUpdate
-        return ",".join(now)
-
-    @app.callback(
-        dash.Output({"state": "run"}, "value"),
-        dash.Output({"state": "filter"}, "value"),
-        dash.Output({"state": "group"}, "value"),
-        dash.Output("runs-table", "active_cell"),
-        dash.Output("runs-table", "selected_cells"),
-        dash.Input("runs-table", "active_cell"),
-        dash.State({"state": "filter"}, "value"),
-        dash.State({"state": "group"}, "value"),
-        prevent_initial_call=True,
-    )
-    def open_cell(cell: dict[str, Any] | None, words: str | None, group: str | None) -> tuple[Any, ...]:
-        if not cell or not cell.get("row_id"):
-            raise dash.exceptions.PreventUpdate
-        kept = dash.no_update
-        if group:
-            return kept, f"{words or ''} {cell['row_id']}".strip(), None, None, []
-        if cell.get("column_id") != "run_id":
-            raise dash.exceptions.PreventUpdate
-        return cell["row_id"], kept, kept, None, []
 
 
 def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:

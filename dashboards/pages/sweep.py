@@ -111,7 +111,7 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str) -> None:
         gallery.shown(name),
     )
     def show(_: int | None, chosen: str, was: list[Any] | None) -> tuple[Any, ...]:
-        if chosen not in watch.names():
+        if chosen not in _names(live):
             raise dash.exceptions.PreventUpdate
         past = watch.past(chosen)
         version = [chosen, past.number]

@@ -42,7 +42,7 @@ POINTS = 1000
 UNDER_WAY = 4  # runs that are left for the live updates, at least
 FIRST_VIEWS = 3
 INTERACTIONS = 60
-PATIENCE = 120_000  # milliseconds
+PATIENCE, FIRST_FIT = 120_000, 900_000  # milliseconds
 MEMORY = Path("/dev/shm")  # where writes are not waited for
 QUESTION = {"task": "held_out", "shots": 0, "items": 262_144, "version": 3, "draw": 0, "content": "", "fits": True}
 
@@ -222,7 +222,7 @@ def first_view(browser: Any, app: Served, runs: int) -> tuple[float, float]:
 
 
 def _wait_for_rows(page: Any) -> None:
-    page.locator("#runs-table td[data-dash-column=run_id]").first.wait_for(timeout=PATIENCE)
+    page.locator("#runs-rows td[data-column=run_id]").first.wait_for(timeout=PATIENCE)
 
 
 def interactions(browser: Any, app: Served) -> list[float]:
@@ -235,17 +235,15 @@ def interactions(browser: Any, app: Served) -> list[float]:
     def words(text: str) -> Callable[[], None]:
         return lambda: box.fill(text)
 
-    sort = page.locator("th[data-dash-column=loss] .column-header--sort")
+    sort = page.locator("th[data-column=loss] button")
     acts = [sort.click, words("size=d64"), words("d128 loss<20"), words("")]
-    acts += [page.locator(".next-page").click, page.locator(".previous-page").click]
+    acts += [page.get_by_label("next page").click, page.get_by_label("previous page").click]
     found = []
     for i in range(INTERACTIONS):
         before = _rows(page)
         began = time.monotonic()
         acts[i % len(acts)]()
-        page.wait_for_function(
-            "was => window.document.querySelector('#runs-table tbody')?.innerText !== was", arg=before
-        )
+        page.wait_for_function("was => window.document.querySelector('#runs-rows')?.innerText !== was", arg=before)
         found.append(time.monotonic() - began)
         page.wait_for_timeout(150)
     page.close()
@@ -253,7 +251,7 @@ def interactions(browser: Any, app: Served) -> list[float]:
 
 
 def _rows(page: Any) -> str:
-    return str(page.evaluate("window.document.querySelector('#runs-table tbody')?.innerText"))
+    return str(page.evaluate("window.document.querySelector('#runs-rows')?.innerText"))
 
 
 def live(browser: Any, app: Served, written: Written, updates: int) -> tuple[float, float]:
@@ -261,13 +259,14 @@ def live(browser: Any, app: Served, written: Written, updates: int) -> tuple[flo
     pages = [browser.new_page() for _ in range(2)]
     for page, path in zip(pages, ("runs", "sweep"), strict=True):
         page.goto(f"{app.address}/{path}")
+    pages[0].locator("#state", has_text="as of").wait_for(timeout=FIRST_FIT)  # whose study and curves are loaded once
     begun = 0.0
     for i in range(updates):
         written.tell(i)
         if i % 10 == 5:
             written.end(1)
         time.sleep(1.0)
-        if i == updates // 4:  # what is loaded once is there
+        if i == updates // 4:  # what the pages load once is there
             begun = app.mb()
     for page in pages:
         page.close()

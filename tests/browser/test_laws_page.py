@@ -174,5 +174,14 @@ def test_two_arms_are_compared_and_exchanged(page, address):
     page.locator("#compare-frontiers .scatterlayer .points path").first.wait_for()
     page.get_by_text("B is better").wait_for()
     assert "by=text arms=[web,books]" in page.locator("#compare-command").text_content().replace("'", "")
-    page.goto(f"{address}/compare?A=books&B=web")
-    page.get_by_text("B is worse").wait_for()
+    for i, arm in enumerate(("books", "web"), start=1):
+        page.locator(".chosen .dash-dropdown").nth(i).click()
+        page.locator(".dash-dropdown-content").get_by_text(arm, exact=True).click()
+        page.get_by_text("A and B are the same" if i == 1 else "B is worse").wait_for()
+    words, other = page.locator("#compare-words").inner_text(), page.context.browser.new_page()
+    for reader in (page, other):
+        reader.goto(page.url)
+        reader.get_by_text("B is worse").wait_for()
+        assert reader.locator("#compare-words").inner_text() == words
+        assert [box.inner_text() for box in reader.locator(".chosen .dash-dropdown").all()] == ["text", "books", "web"]
+    other.close()

@@ -50,6 +50,10 @@ def test_a_plan_is_a_link_and_a_slider_is_what_is_typed(address):
         assert float(moved) > 3e15
         assert f"compute={moved}" in page.url
         page.locator("#plan-again", has_text=f"target_compute={float(moved):g}").wait_for()
+        copy = page.locator("div.copied", has=page.locator("#plan-again")).get_by_label("copy the command")
+        copy.press("Enter")
+        copy.get_by_text("copied").wait_for()
+        assert page.evaluate("() => window.getSelection().toString()") == page.locator("#plan-again").text_content()
         field.fill("2e14")
         field.press("Enter")
         page.wait_for_url(lambda url: "compute=2e14" in url)

@@ -11,7 +11,7 @@ from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import writing
 from dashboards.live import Live
-from dashboards.pages import shell
+from dashboards.pages import runs, shell
 from dashboards.pages.sweep import FIGURES
 from dashboards.run_sets import RunSets
 from dashboards.security import Door
@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]
 HOSTILE = "<img src=x onerror=alert(1)>-aaaaaaaaaaaa"
-CELLS = "#runs-table td[data-dash-column={}]"
+CELLS = "#runs-rows td[data-column={}]"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_table_sorts_filters_and_groups_and_the_address_keeps_it(opened, roo
     page.goto(f"{address}/runs")
     first(page, "run_id").wait_for()
     assert page.locator(CELLS.format("run_id")).count() == len(rows)
-    page.locator("th[data-dash-column=loss] .column-header--sort").click()
+    page.locator("th[data-column=loss] button").click()
     lowest = min(row.loss for row in rows if row.loss is not None)
     page.get_by_text(f"{lowest:.4f}").first.wait_for()
     page.wait_for_url("**sort=loss**")
@@ -105,31 +105,65 @@ def test_the_table_sorts_filters_and_groups_and_the_address_keeps_it(opened, roo
     assert page.locator("input[type=search]").input_value() == "size=d64 loss<8"
     page.goto(f"{address}/runs?group=size&sort=-loss")
     page.get_by_text("lowest loss").wait_for()
-    shown = [label for label in page.locator(CELLS.format("value")).all_text_contents() if label.startswith("d")]
+    shown = [label for label in page.locator(CELLS.format("size")).all_text_contents() if label.startswith("d")]
     assert shown == sorted(shown, key=lambda label: int(label[1:]))
     page.get_by_text("d64", exact=True).click()
     first(page, "run_id").wait_for()
     assert {text.split("-")[0] for text in page.locator(CELLS.format("run_id")).all_text_contents()} == {"d64"}
 
 
+def test_the_table_is_used_by_the_keyboard_alone(opened, root, monkeypatch):
+    from playwright.sync_api import expect
+
+    page, address, _ = opened
+    monkeypatch.setattr(runs, "PAGE_ROWS", 10)
+    pages = -(-len(RunTable(root).look().rows) // 10)
+    page.goto(f"{address}/runs?sort=size")
+    order = page.get_by_role("button", name="order by loss")
+    first(page, "run_id").wait_for()
+    order.focus()
+    for sort, said in (("size,loss", "ascending"), ("size,-loss", "descending"), ("size", None)):
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**sort={sort.replace(',', '%2C')}")
+        cell = page.locator("th[data-column=loss]")
+        expect(cell).to_have_js_property("ariaSort", said)
+        expect(order).to_be_focused()
+    page.get_by_label("last page").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**page={pages}**")
+    name = first(page, "run_id").text_content()
+    box = page.get_by_label(f"choose {name}")
+    box.focus()
+    page.keyboard.press("Space")
+    page.get_by_text(f"{name} is chosen").wait_for()
+    expect(box).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator("#runs-one h2", has_text=name).wait_for()
+    page.locator("#runs-pages input").fill("1")
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "page=" not in url)
+    assert first(page, "run_id").text_content() != name
+
+
 def test_runs_stand_beside_each_other_and_open_by_a_click(opened, root):
     page, address, _ = opened
     page.goto(f"{address}/runs")
     first(page, "run_id").wait_for()
-    boxes = page.locator("#runs-table input[type=checkbox]")
+    boxes = page.locator("#runs-rows input[type=checkbox]")
     boxes.nth(0).check()
     page.get_by_text("with another one").wait_for()
     boxes.nth(5).check()
     page.get_by_text("2 runs beside each other").wait_for()
     page.wait_for_url("**chosen=**")
     name = page.locator(CELLS.format("run_id")).nth(2).text_content()
-    page.locator(CELLS.format("run_id")).nth(2).click()
+    page.locator(CELLS.format("run_id")).nth(2).locator("a").click()
     page.locator("#runs-one h2", has_text=name).wait_for()
     page.get_by_text("trains this run alone").wait_for()
     page.reload()
     page.get_by_text("2 runs beside each other").wait_for()
     page.locator("#runs-one h2", has_text=name).wait_for()
-    assert page.locator("#runs-table input[type=checkbox]:checked").count() == 2
+    assert page.locator("#runs-rows input[type=checkbox]:checked").count() == 2
 
 
 def test_a_number_leads_to_its_runs_for_good(opened, root):
@@ -176,7 +210,7 @@ def test_names_and_logs_are_text_and_an_address_opens_no_path(opened, root):
     page, address, _ = opened
     page.goto(f"{address}/runs?filter=onerror")
     page.get_by_text(HOSTILE, exact=True).first.wait_for()
-    page.locator(CELLS.format("run_id")).first.click()
+    page.locator(CELLS.format("run_id")).first.locator("a").click()
     page.get_by_text("<script>alert(2)</script>").first.wait_for()
     for wanted in ("../../etc/passwd", "nobody<b>"):
         page.goto(f"{address}/runs?run={wanted}&chosen={wanted}&sort=x,-y&page=-3&columns=7&group=z")

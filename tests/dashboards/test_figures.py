@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from analysis import api
@@ -300,3 +301,12 @@ def test_a_figure_on_linear_axes_keeps_its_labels_at_their_points(studied):
 def test_the_name_of_the_law_stands_between_budgets(studied):
     (name,) = [a for a in frontier(studied).figure.layout.annotations if "L ~ C" in a.text]
     assert np.abs(name.x - np.log10(studied.everything.C)).min() > 0.2
+
+
+@pytest.mark.parametrize(("top", "most"), [(5e6, 5), (1e7, 3), (4e7, 5), (9e7, 6), (2e8, 7), (5e8, None)])
+def test_an_axis_of_few_decades_has_no_label_a_digit(top, most):
+    """Plotly's own are 2 to 9; it takes 2s and 5s alone where a label has 0.3 decades, and powers alone from 0.7 on."""
+    axis = style.axes(go.Figure(go.Scatter(x=[1e6, top], y=[1, 2])), "N", style.LOSS).layout.xaxis
+    assert axis.nticks == most
+    assert axis.exponentformat == ("B" if top < 1e7 else "power"), "4M, and no 0.4 x 10^7"
+    assert top < 1e7 or most is None or 0.3 < np.log10(top / 1e6) / most < 0.7

@@ -13,7 +13,7 @@ from plotly.colors import hex_to_rgb
 from analysis.estimation.solve import FitStatus
 from analysis.laws import EXPONENT_NAMES
 from analysis.output import documents, text
-from analysis.output.answer import answer, spelt
+from analysis.output.answer import ELSEWHERE, MOST_TARGETS, answer, spelt
 from analysis.output.notes import notes
 from dashboards import offline, run_list, summary, typeset
 from dashboards.figures import catalogue, look, style
@@ -42,6 +42,14 @@ def test_what_speaks_of_parameters_is_printed_as_symbols(studied):
     figures = [figure(doubted) for figure in (triptych, contours, residuals)]
     for words in (*said, *(page.about for page in (*figures, over(figures[0], doubted)))):
         assert "α (" in "".join(text for text, _ in typeset.pieces(words)), words
+
+
+def test_a_page_does_not_send_its_reader_to_a_terminals_tables(studied):
+    many = replace(studied, predictions=studied.predictions * (MOST_TARGETS + 1))
+    said = ["".join(words for words, _ in parts) for _, parts in spelt(many)]
+    shown = ["".join(words for words, _ in summary.linked(parts, lambda _: "")) for _, parts in spelt(many)]
+    assert any(line.endswith(f"more targets{ELSEWHERE}") for line in said)
+    assert shown == [line.removesuffix(ELSEWHERE) for line in said]
 
 
 @pytest.mark.parametrize(

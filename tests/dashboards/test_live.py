@@ -1,7 +1,10 @@
 """What follows a store: it goes on whatever a look meets, says so, and reads again only what changed."""
 
+import ctypes
+import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,7 @@ from analysis.settings import StudySettings
 from dashboards import live
 from dashboards.live import Live, View
 from dashboards.pages import shell
+from dashboards.watch import Watch
 from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 
@@ -55,6 +59,22 @@ def test_why_the_last_fit_failed_is_said_until_the_store_changes(root, monkeypat
     assert "ZeroDivisionError" in following.view.problem
 
 
+def test_a_store_changes_with_every_result_and_evaluation(root):
+    run, seen = RunDir(root, next((root / "runs").iterdir()).name), []
+    result = (run.path / "result.json").read_bytes()
+    for change in (
+        lambda: None,
+        (run.path / "result.json").unlink,
+        lambda: (run.path / "result.json").write_bytes(result),
+        lambda: run.write_evaluation("another", {"task": ["held_out"], "loss": [1.0]}),
+        lambda: shutil.rmtree(root),
+    ):
+        change()
+        seen.append(live._token(root))
+    assert len(set(seen)) == len(seen)
+    assert live._token(root) == seen[-1]
+
+
 def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch):
     from analysis.runs.selection import select
     from dashboards import data
@@ -75,6 +95,18 @@ def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch)
     assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_memory_that_is_free_in_pieces_is_given_back():
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    pieces = [bytes(100_000) for _ in range(1000)]  # below what glibc maps by itself
+    del pieces[:-1]  # the last of them is in the way of the rest
+    before = held()
+    live.give_back()
+    assert held() < before - 50, "MB"
+
+
 def test_a_store_that_is_away_is_not_taken_for_a_table(root):
     following = Live(StudySettings(runs=str(root)))
     shutil.rmtree(root)
@@ -82,3 +114,6 @@ def test_a_store_that_is_away_is_not_taken_for_a_table(root):
         shown = str(page.layout(following, shell.taken(page, following, "")[0]))
         assert "come from a table" not in shown, page.PATH
         assert "or a file of" not in shown, page.PATH
+        assert "There are no two to compare" not in shown, page.PATH
+    with pytest.raises(StoreError, match="holds no isoflop store"):
+        Watch(root).names()

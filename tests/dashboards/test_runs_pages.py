@@ -352,7 +352,7 @@ def test_a_filter_whose_answer_a_tick_overtook_is_applied_by_the_tick(root):
         return asked.post("/_dash-update-component", json=body)
 
     shown = answer().json["response"]["runs-shown"]["data"]
-    seen = {"data": shown, "page_current": 0}
+    seen = {"data": shown, "page": "1"}
     assert answer(**seen).status_code == 204, "nothing is sent where nothing changed"
-    found = answer(**seen, filter="size=d64").json["response"]["runs-table"]["data"]
+    found = answer(**seen, filter="size=d64").json["response"]["runs-table"]["data"]["rows"]
     assert {row["id"].split("-")[0] for row in found} == {"d64"}
