@@ -139,7 +139,7 @@ def _compare(found: Sequence[Choice]) -> None:
         if alike := [source for source, text in ours.items() if text == theirs.get(source)]:
             print(f"    both hold out the same of {', '.join(alike)}: there the losses are of one text")
         elif ours and theirs:
-            print("    of no source they hold out the same")
+            print("    they hold out the same of no source")
 
 
 def _held_out(folder: Path) -> dict[str, list[str]]:
