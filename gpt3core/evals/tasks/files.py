@@ -24,6 +24,7 @@ Record = Mapping[str, Any]
 MOST_FILES = 2
 SHOWN = 80  # characters of a line in an error
 DATASETS = "datasets:"
+LINE = "line "  # the place of a record begins so, unless it is one of a document
 
 
 def _alone(record: Record) -> Iterable[Record]:
@@ -57,7 +58,7 @@ class FromFile:
 
     def _read(self, path: str) -> list[Item]:
         return [
-            replace(item, number=number)
+            replace(item, number=number if place.startswith(LINE) else None)
             for number, (place, whole) in enumerate(records(path))
             for item in self._items(whole, f"{path}, {place}")
         ]
@@ -99,7 +100,7 @@ def records(path: str) -> list[tuple[str, Record]]:
         ValueError: in one sentence, for a file that cannot be read or a damaged line.
     """
     content = _text(path).removeprefix("\ufeff")
-    lines = [(f"line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    lines = [(f"{LINE}{number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     found: list[tuple[str, Any]]
     if lines and (lines[0][1].lstrip().startswith("[") or lines[0][1].strip() == "{"):
         whole = _parsed(content, path)

@@ -56,6 +56,14 @@ def test_a_published_document_is_all_its_questions(task, document, items, indent
     assert [(item.context, item.answer, item.aliases) for item in split.pool] == items
 
 
+def test_the_number_of_a_question_is_that_of_its_line(tmp_path):
+    """Overlap with training text is known line by line: of an article all its questions, of a document nothing."""
+    path = write(tmp_path, RACE, RACE)
+    assert [item.number for item in tasks.items("race", 4, paths=(path,)).pool] == [0, 0, 1, 1]
+    (tmp_path / "list.jsonl").write_text(json.dumps([RACE, RACE]))
+    assert {item.number for item in tasks.items("race", 4, paths=(str(tmp_path / "list.jsonl"),)).pool} == {None}
+
+
 def test_a_list_is_read_as_its_lines_are(tmp_path):
     records = [{"text": f"word {n}"} for n in range(3)]
     (tmp_path / "list.json").write_text(json.dumps(records, indent=1))
