@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: install sweep lint test pytest soak peers
+.PHONY: install sweep lint test pytest soak long peers
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -28,13 +28,17 @@ test: install
 	@$(MAKE) --no-print-directory -j 2 lint pytest
 
 # hundreds of processes of the same code: compiled once
-pytest soak: export PYTHONDONTWRITEBYTECODE :=
+pytest soak long: export PYTHONDONTWRITEBYTECODE :=
 
 pytest: install
 	$(BIN)/pytest -n 2
 
 soak: install
 	$(BIN)/pytest -n 2 -m soak
+
+# by night, one test after another: what each of them starts is itself many processes
+long: install
+	$(BIN)/pytest -n 0 -m long
 
 # what tests/benchmarks compares with; it asks for Python 3.12 and runs on 3.11
 peers: install

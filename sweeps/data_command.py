@@ -60,7 +60,7 @@ def run(argv: Sequence[str], usage: str) -> int:
         prepare.main([*choice.prepared, *workers, f"out={choice.folder}", *plan])
         ladder = [word for word in settings if not word.startswith("name=")]  # it is the beginning of the sweeps' names
         here = [*ladder, f"name={choice.sweep}", f"data.corpus={choice.folder}"]
-        if plan and not (choice.folder / "manifest.json").exists():
+        if plan and not (choice.folder / writing.MANIFEST).exists():
             print("its runs can be planned when it is prepared", flush=True)
             continue
         code = command.sweep([*here, *plan], usage="")
@@ -135,3 +135,17 @@ def _compare(found: Sequence[Choice]) -> None:
     for other in others:
         print(f"  python -m analysis.compare runs={root} sweep=[{other.sweep},{base.sweep}]")
         print(f"    {BELIEVED[other.left_out]}")
+        ours, theirs = _held_out(base.folder), _held_out(other.folder)
+        if alike := [source for source, text in ours.items() if text == theirs.get(source)]:
+            print(f"    both hold out the same of {', '.join(alike)}: there the losses are of one text")
+        elif ours and theirs:
+            print("    they hold out the same of no source")
+
+
+def _held_out(folder: Path) -> dict[str, list[str]]:
+    """The sha256 of what is held out of each source; nothing before it is prepared."""
+    manifest = files.find_object(folder / writing.MANIFEST) or {"sources": {}}
+    return {
+        name: [source["files"][path]["sha256"] for path in source["shards"]["validation"]]
+        for name, source in manifest["sources"].items()
+    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 MOST_SEEDS = 1000
 LISTED = 40  # runs that a plan names
+KEY_OF_A_RECIPE = re.compile(r"(?<![\w./])evals\.(tasks|shots|items|files(?:\.\w+)?)")
 
 
 @dataclass
@@ -190,16 +193,26 @@ def _evals(given: FewShot, record: SweepRecord) -> EvalSpec:
     if given.seeds > 1 and not any(given.shots):
         raise UsageError(f"seeds={given.seeds} has no effect with shots={given.shots}: without examples none are drawn")
     items = record.evals.items if given.items is None else given.items
-    rules = Evals(
-        tasks=tasks,
-        shots=given.shots,
-        items=items,
-        files={**record.evals.of(*tasks).files, **given.files},
-        validation_tokens=record.evals.validation_tokens,
-        run_programs=given.run_programs,
-    )
-    checks.check_evals(rules)
-    return grid.asked(rules, given.seeds)
+    with own_keys():
+        rules = Evals(
+            tasks=tasks,
+            shots=given.shots,
+            items=items,
+            files={**record.evals.of(*tasks).files, **given.files},
+            validation_tokens=record.evals.validation_tokens,
+            run_programs=given.run_programs,
+        )
+        checks.check_evals(rules)
+        return grid.asked(rules, given.seeds)
+
+
+@contextmanager
+def own_keys(**named: str) -> Iterator[None]:
+    """What is wrong with ``evals`` is said by the keys of a command: without ``evals.``, or as ``named`` has it."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(KEY_OF_A_RECIPE.sub(lambda key: named.get(key[1], key[1]), str(error))) from error
 
 
 def chosen(record: SweepRecord, asked: Sequence[str]) -> list[str]:

@@ -116,7 +116,8 @@ def read(given: Finetune, placed: Sequence[str] = ()) -> Order:
     _before(sweep, base.name, evals)
     prompts = None
     if given.shots:
-        asked = replace(evals, shots=tuple(given.shots))
+        with fewshot_command.own_keys():
+            asked = replace(evals, shots=tuple(given.shots))
         prompts = fewshot_command.order(base, record, recipe, asked, [parent.run_id for parent, _ in parents])
     return Order(
         recipe=recipe,
@@ -146,8 +147,9 @@ def _evals(given: Finetune, record: SweepRecord) -> EvalSpec:
         files=files,
         validation_tokens=record.evals.validation_tokens,
     )
-    checks.check_evals(rules)
-    return grid.asked(rules)
+    with evaluation.own_keys(tasks="task", **{f"files.{given.task}": "file"}):
+        checks.check_evals(rules)
+        return grid.asked(rules)
 
 
 def _parents(root: Path, record: SweepRecord, asked: Sequence[str]) -> list[tuple[RunSpec, int]]:

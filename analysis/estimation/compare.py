@@ -81,6 +81,7 @@ class Comparison:
     backtest: Backtest | None
     cellwise: pd.DataFrame  # of each shared cell: N, D, C, difference (ln L_B - ln L_A)
     texts: tuple[str, str] = ("", "")  # what each one's losses were measured on; empty where that is not known
+    precisions: tuple[str, str] = ("", "")  # that each one's runs were trained in; empty where that is not known
 
     @property
     def one_text(self) -> bool:
@@ -112,8 +113,7 @@ def compare(
         UsageError: for too few runs, or shared cells if paired=True, or a target MOST_DECADES outside the data.
     """
     a, b = _weighed(a, b)
-    shared = pairs(a, b)
-    by_cell = _checked(a, b, shared, names, paired)
+    by_cell = _checked(a, b, shared := pairs(a, b), names, paired)
     _within_reach(np.array(targets, float), (a, b))
     found = multiplier.fit(a, b, shared if by_cell else None, law)
     run, beyond = _at(found, _budgets(a, b), (a, b)), targets or (FARTHER * max(a.C.max(), b.C.max()),)
@@ -122,6 +122,7 @@ def compare(
         names=names,
         domain=domain,
         texts=texts,
+        precisions=(_precisions(a), _precisions(b)),
         paired=by_cell,
         cells=len(shared.a),
         runs=(len(a), len(b)),
@@ -138,6 +139,11 @@ def compare(
         backtest=_backtest(a, b, by_cell, law, found) if backtested else None,
         cellwise=shared.a[["N", "D", "C"]].assign(difference=shared.b.ln_loss - shared.a.ln_loss),
     )
+
+
+def _precisions(table: pd.DataFrame) -> str:
+    found = sorted(set(table.precision)) if "precision" in table else ["unknown"]
+    return "" if "unknown" in found else " and ".join(found)
 
 
 def _weighed(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

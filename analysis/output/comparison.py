@@ -79,6 +79,13 @@ def notes(found: Comparison) -> list[Note]:
         )
         message = f"the losses are not known to be of one held-out text ({first}; {second}): {told}"
         said.append(Note(code="held-out-texts", severity="warning", message=message))
+    if all(found.precisions) and found.precisions[0] != found.precisions[1]:
+        first, second = (f"{name} in {bits}" for name, bits in zip(found.names, found.precisions, strict=True))
+        message = (
+            f"the runs were trained in different precisions ({first}; {second}): their losses may differ for that "
+            "alone; train both with one precision=NAME"
+        )
+        said.append(Note(code="mixed-precision", severity="warning", message=message))
     if without := [m for m in (*found.at, *found.beyond) if math.isinf(m.interval[1])]:
         never = ", ".join(f"{m.compute:.3g}" for m in without if math.isinf(m.value))
         perhaps = ", ".join(f"{m.compute:.3g}" for m in without if math.isfinite(m.value))

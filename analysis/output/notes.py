@@ -386,8 +386,8 @@ def _runs(study: Study) -> Iterator[Note]:
     repeated = study.table[study.table.epochs > 1]
     if len(repeated):
         listed = some([f"{r.run_id} {r.epochs:.2f}" for r in repeated.itertuples()], 30)
-        message = f"{number_of(len(repeated), 'run')} saw the text more than once (epochs): {listed}"
-        yield Note(code="repeated-data", severity="info", message=message)
+        seen = "saw the text, or a source of it, more than once (epochs)"
+        yield Note(code="repeated-data", severity="info", message=f"{number_of(len(repeated), 'run')} {seen}: {listed}")
     if study.runs.unmeasured:
         message = (
             f"{len(study.runs.unmeasured)} runs are trained and not measured on every task that is asked for now "

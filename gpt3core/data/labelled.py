@@ -43,22 +43,22 @@ class Example:
         return (*texts, *(sorted(self.choices) if self.form == MULTIPLE_CHOICE else ()))
 
 
-def parsed(path: str, lines: Sequence[tuple[int, Mapping[str, Any]]], classes: Sequence[str] = ()) -> list[Example]:
+def parsed(path: str, lines: Sequence[tuple[str, Mapping[str, Any]]], classes: Sequence[str] = ()) -> list[Example]:
     """The examples of a JSONL file, of which there is one at least.
 
     Args:
         path: for errors.
-        lines: its objects, with the numbers of their lines.
+        lines: its objects, with their places.
         classes: that labels may be, where another file has said so; by default those that the file has.
 
     Raises:
         ValueError: for a line that is none, a label that is not among the classes, or a file of one class.
     """
     form = _form(path, lines[0][1])
-    for number, line in lines:
-        _check(path, number, line, form)
+    for place, line in lines:
+        _check(f"{path}, {place}", line, form)
     if form == MULTIPLE_CHOICE:
-        return [_with_choices(path, number, line) for number, line in lines]
+        return [_with_choices(f"{path}, {place}", line) for place, line in lines]
     found = list(classes) or sorted({str(line[LABEL]) for _, line in lines})
     if len(found) < 2:
         raise ValueError(
@@ -66,10 +66,10 @@ def parsed(path: str, lines: Sequence[tuple[int, Mapping[str, Any]]], classes: S
             "class; give examples of two classes or more"
         )
     examples = []
-    for number, line in lines:
+    for place, line in lines:
         label = str(line[LABEL])
         if label not in found:
-            raise ValueError(f"{path}, line {number}: label {label!r} is none of {', '.join(found)}")
+            raise ValueError(f"{path}, {place}: label {label!r} is none of {', '.join(found)}")
         texts = tuple(line[name] for name in TEXTS[form])
         examples.append(Example(form=form, texts=texts, choices=tuple(found), answer=found.index(label)))
     return examples
@@ -123,26 +123,24 @@ def _fields(form: str) -> set[str]:
     return {*TEXTS[form], LABEL, *(("choices",) if form == MULTIPLE_CHOICE else ())}
 
 
-def _check(path: str, number: int, line: Mapping[str, Any], form: str) -> None:
+def _check(where: str, line: Mapping[str, Any], form: str) -> None:
     if set(line) != _fields(form):
         raise ValueError(
-            f"{path}, line {number} has the fields {', '.join(sorted(line))}; the first line is of the form {form}, "
+            f"{where} has the fields {', '.join(sorted(line))}; the first line is of the form {form}, "
             f"with {', '.join(sorted(_fields(form)))}"
         )
     for name in TEXTS[form]:
         if not isinstance(line[name], str) or not line[name].strip():
-            raise ValueError(f"{path}, line {number}: {name} is {line[name]!r:.40}; a text is needed")
+            raise ValueError(f"{where}: {name} is {line[name]!r:.40}; a text is needed")
     if not isinstance(line[LABEL], str | int) or not str(line[LABEL]).strip():
-        raise ValueError(f"{path}, line {number}: {LABEL} is {line[LABEL]!r:.40}; a name or a whole number is needed")
+        raise ValueError(f"{where}: {LABEL} is {line[LABEL]!r:.40}; a name or a whole number is needed")
 
 
-def _with_choices(path: str, number: int, line: Mapping[str, Any]) -> Example:
+def _with_choices(where: str, line: Mapping[str, Any]) -> Example:
     choices, answer = line["choices"], line[LABEL]
     sound = isinstance(choices, list) and all(isinstance(choice, str) and choice.strip() for choice in choices)
     if not sound or len(choices) < 2 or len(set(choices)) < len(choices):
-        raise ValueError(f"{path}, line {number}: choices is {choices!r:.60}; a list of two different texts or more")
+        raise ValueError(f"{where}: choices is {choices!r:.60}; a list of two different texts or more")
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise ValueError(
-            f"{path}, line {number}: label {answer!r} is the place of no choice; there are 0 to {len(choices) - 1}"
-        )
+        raise ValueError(f"{where}: label {answer!r} is the place of no choice; there are 0 to {len(choices) - 1}")
     return Example(form=MULTIPLE_CHOICE, texts=(line["context"],), choices=tuple(choices), answer=answer)

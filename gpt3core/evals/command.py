@@ -6,8 +6,9 @@ task=random_insertion  a task; task=random_insertion+instruction has its line in
 shots=8                examples (default 0), drawn for every item; fewer where the context is full, and said so
 items=3                so many of its questions (default 1): the first ones of any evaluation
 draw=1                 another draw of the examples (default 0)
-file=PATH              where the task's items lie: JSON lines, .gz or not; file=[QUESTIONS,EXAMPLES] draws examples from
-                       a file of their own; generated tasks read GPT-3's released {"context": ..., "completion": ...}
+file=PATH              where the task's items lie, as its benchmark publishes them in JSON, .gz or not;
+                       file=[QUESTIONS,EXAMPLES] draws examples from a file of their own; generated tasks read GPT-3's
+                       released {"context": ..., "completion": ...}
 n_ctx=2048             tokens of the context
 tokenizer=gpt2         what they are counted in
 corpus=starter         the text that copy, induction and cloze_DOMAIN take their words from, or a path

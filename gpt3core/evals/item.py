@@ -17,7 +17,7 @@ class Item:
     own: tuple[str, ...] = ()  # examples that only this query can have, where they are not items of the pool
     test: str = ""  # code that fails after ``context`` and a wrong answer, where the answer is the rest of a program
     short_context: str | None = None  # the context when the item serves as an example, where that is shorter
-    number: int | None = field(default=None, compare=False)  # of its record in the file that it comes from, from 0
+    number: int | None = field(default=None, compare=False)  # of its line in the file that it comes from, from 0
 
     @property
     def shown(self) -> str:

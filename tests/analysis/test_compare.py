@@ -291,6 +291,18 @@ def test_losses_on_different_held_out_texts_are_warned_of(isolated):
         assert (of_domain[0] == of_domain[1]) is (column == "mixture"), "the text of one source is not mixed"
 
 
+@pytest.mark.parametrize(
+    ("precisions", "warned"),
+    [(("fp32", "bf16"), True), (("bf16", "bf16"), False), (("fp32", "unknown"), False), (("", ""), False)],
+)
+def test_different_precisions_are_warned_of(precisions, warned):
+    tables = [t.assign(precision=bits) if bits else t for t, bits in zip(ladders(CLEAN, 0), precisions, strict=True)]
+    (found,) = api.compare(*tables)
+    said = comparison.notes(found)
+    assert [note.code for note in said] == ["mixed-precision"] * warned
+    assert all("(A in fp32; B in bf16)" in note.message for note in said)
+
+
 @pytest.mark.soak
 def test_two_sweeps_of_a_store_that_hold_the_same_runs_are_not_told_apart(isolated):
     root = isolated / "root"

@@ -199,7 +199,7 @@ def test_what_runs_do_not_tell_has_no_interval_of_the_mean_law():
     assert p.interval_new_run is None
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_known_truth_is_covered_in_short():
     """Four draws of a grid: the whole table is tests/benchmarks/known_truth.py's."""
     found = known_truth.measured(["grid 1%"], 4, bootstrap=40).reset_index()

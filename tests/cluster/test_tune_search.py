@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.settings import HparamSettings
+from analysis.tuning.study import tune
 from gpt3core import rule
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
@@ -82,7 +84,9 @@ def test_a_search_that_is_killed_goes_on_and_its_rule_is_used(isolated):
     assert record.pruned and not set(record.pruned) & set(after)
     assert all(RunDir(root, run_id).checkpoint_steps() for run_id in record.pruned), "a stopped one can be resumed"
     found = rule.read(str(root / "sweeps" / "tiny" / "rule.yaml"))
-    assert found.fitted.runs == len(after), "a stopped trial is no point of the law"
+    points = tune(HparamSettings(runs=str(root), sweep="tiny")).table
+    assert set(points.run_id) <= set(after), "a stopped trial is no point of the law"
+    assert found.fitted.runs <= len(points), "of those near the best of their pair, which ones depends on the order"
     third = subprocess.run(
         [sys.executable, "sweeps/hparams.py", f"recipe={recipe}", "--plan"], cwd=CODE, capture_output=True, text=True
     )

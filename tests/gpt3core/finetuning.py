@@ -53,7 +53,7 @@ def choices(count: int, seed: int) -> list[dict[str, Any]]:
 
 def parsed(lines: list[dict[str, Any]], classes: tuple[str, ...] = ()) -> list[Example]:
     """Examples of the lines of a file."""
-    return labelled.parsed("train.jsonl", list(enumerate(lines, 1)), classes)
+    return labelled.parsed("train.jsonl", [(f"line {n}", line) for n, line in enumerate(lines, 1)], classes)
 
 
 def specified(parent: RunSpec, train: Path, test: Path, *, count: int = 48, seed: int = 0, **rules: Any) -> RunSpec:

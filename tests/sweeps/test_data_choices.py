@@ -90,7 +90,9 @@ def test_the_same_ladder_is_driven_on_every_choice_and_a_failure_stops_the_line(
     manifests = [json.loads((Path(one["data.corpus"]) / "manifest.json").read_text()) for one in driven]
     documents = [manifest["sources"]["web"]["documents"] for manifest in manifests]
     assert sum(documents[1].values()) > sum(documents[0].values()), "copies are in the second"
-    assert "sweep=[x-no-dedup,x-all]" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "sweep=[x-no-dedup,x-all]" in said
+    assert "both hold out the same of books: there the losses are of one text" in said
     driven.clear()
     codes = {"x-all": command.LIMITED}
     assert run(words, usage="") == command.LIMITED

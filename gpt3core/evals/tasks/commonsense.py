@@ -53,8 +53,10 @@ def _options(record: Record) -> tuple[list[str], int]:
     listed = record["choices"]
     if isinstance(listed, list):
         listed = {name: [choice[name] for choice in listed] for name in ("text", "label")}
-    labels = {label: place for place, label in enumerate(listed["label"])}
-    return texts(listed, "text"), meant(record, "answerKey", labels)
+    choices, labels = texts(listed, "text"), texts(listed, "label")
+    if not len(choices) == len(labels) == len(set(labels)):
+        raise ValueError(f"its {len(choices)} choices have the labels {', '.join(labels):.80}: one of its own for each")
+    return choices, meant(record, "answerKey", {label: place for place, label in enumerate(labels)})
 
 
 def _arc(record: Record) -> Item:
@@ -115,7 +117,7 @@ def _partial(before: str, options: list[str], ending: str, right: int) -> Item:
 CHOICES = "choices (text and label), answerKey"
 TASKS: dict[str, Task] = {
     "hellaswag": _task(_hellaswag, "activity_label, ctx, endings, label (and ctx_a, ctx_b)", 20),
-    "piqa": _task(_piqa, "goal, sol1, sol2, label", 50),
+    "piqa": _task(_piqa, "goal, sol1, sol2, label (0 or 1, a line of the file of labels)", 50),
     "arc_easy": _task(_arc, f"question, {CHOICES}", 50, "normalised", ANSWER),
     "arc_challenge": _task(_arc, f"question, {CHOICES}", 50, "normalised", ANSWER),
     "openbookqa": _task(_openbookqa, f"question_stem, {CHOICES}", 100, "normalised", ANSWER),

@@ -1,4 +1,4 @@
-"""Items from a file that the user gives: JSON lines, an item each, as its benchmark publishes them.
+"""Items from a file that the user gives: JSON lines or one JSON document, as its benchmark publishes them.
 
 In place of a path, ``datasets:NAME:SPLIT`` or ``datasets:NAME:CONFIG:SPLIT`` names what Hugging Face's library loads.
 """
@@ -24,14 +24,23 @@ Record = Mapping[str, Any]
 MOST_FILES = 2
 SHOWN = 80  # characters of a line in an error
 DATASETS = "datasets:"
+LINE = "line "  # the place of a record begins so, unless it is one of a document
+
+
+def _alone(record: Record) -> Iterable[Record]:
+    return (record,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromFile:
-    """``read`` makes an item of a record; ``fields`` says what a record has, for errors and for ``--help``."""
+    """``read`` makes an item of a record; ``fields`` says what a record has, for errors and for ``--help``.
+
+    Where a benchmark puts several questions into a record, ``unfold`` makes records of it that ``read`` understands.
+    """
 
     read: Callable[[Record], Item]
     fields: str
+    unfold: Callable[[Record], Iterable[Record]] = _alone
 
     def items(self, rng: random.Random, count: int, material: Material) -> Split:
         """``count`` questions of the first file, and the items of the second, or else all of the first."""
@@ -49,16 +58,20 @@ class FromFile:
 
     def _read(self, path: str) -> list[Item]:
         return [
-            replace(self._item(record, f"{path}, line {line}"), number=number)
-            for number, (line, record) in enumerate(records(path))
+            replace(item, number=number if place.startswith(LINE) else None)
+            for number, (place, whole) in enumerate(records(path))
+            for item in self._items(whole, f"{path}, {place}")
         ]
 
-    def _item(self, record: Record, where: str) -> Item:
+    def _items(self, whole: Record, where: str) -> list[Item]:
+        record, found = whole, []
         try:
-            item = self.read(record)
-            for name in ("context", "answer"):
-                text(vars(item), name)
-            return item
+            for record in self.unfold(whole):
+                item = self.read(record)
+                for name in ("context", "answer"):
+                    text(vars(item), name)
+                found.append(item)
+            return found
         except KeyError as error:
             has = ", ".join(record) or "nothing"
             raise ValueError(f"{where} has no {error.args[0]!r}: {self.fields} are needed, and it has {has}") from error
@@ -80,26 +93,34 @@ def located(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(p if p.startswith(DATASETS) else str(Path(p).expanduser().absolute()) for p in paths)
 
 
-def records(path: str) -> list[tuple[int, Record]]:
-    """The records of a file of JSON lines, .gz or not, with their line numbers; empty lines are none.
+def records(path: str) -> list[tuple[str, Record]]:
+    """The records of a file, .gz or not, with their places: of JSON lines, or of one JSON document, a list or alone.
 
     Raises:
         ValueError: in one sentence, for a file that cannot be read or a damaged line.
     """
-    found: list[tuple[int, Record]] = []
-    for number, line in enumerate(_text(path).removeprefix("\ufeff").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the first also for a number of thousands of digits
-            raise ValueError(f"{path}, line {number} is not JSON ({error}): {line[:SHOWN]!r}") from error
+    content = _text(path).removeprefix("\ufeff")
+    lines = [(f"{LINE}{number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    found: list[tuple[str, Any]]
+    if lines and (lines[0][1].lstrip().startswith("[") or lines[0][1].strip() == "{"):
+        whole = _parsed(content, path)
+        each = whole if isinstance(whole, list) else [whole]
+        found = [(f"record {number}", record) for number, record in enumerate(each, 1)]
+    else:
+        found = [(place, _parsed(line, f"{path}, {place}")) for place, line in lines]
+    for place, record in found:
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number} is no JSON object: {line[:SHOWN]!r}")
-        found.append((number, record))
+            raise ValueError(f"{path}, {place} is no JSON object: {json.dumps(record)[:SHOWN]}")
     if not found:
         raise ValueError(f"{path} is empty")
     return found
+
+
+def _parsed(content: str, where: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # the first also for a number of thousands of digits
+        raise ValueError(f"{where} is not JSON ({error}): {content[:SHOWN]!r}") from error
 
 
 def fingerprint(paths: Sequence[str]) -> str:
@@ -158,7 +179,8 @@ def meant(record: Record, name: str, allowed: Mapping[Any, T]) -> T:
         ValueError: when it is none that is allowed.
     """
     value = record[name]
-    if isinstance(value, list | dict) or value not in allowed:
+    truth = isinstance(value, bool) and not any(isinstance(one, bool) for one in allowed)  # which equals 1 or 0
+    if truth or isinstance(value, list | dict) or value not in allowed:
         raise ValueError(f"{name} is {value!r:.50}, and {', '.join(map(repr, allowed))} are allowed")
     return allowed[value]
 

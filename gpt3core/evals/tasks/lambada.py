@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record
+from gpt3core.evals.tasks.files import FromFile, Record, text
 from gpt3core.evals.tasks.task import Task
 
 
 def _last_word(record: Record) -> Item:
-    context, word = record["text"].rstrip().rsplit(" ", 1)
+    context, _, word = text(record, "text").rstrip().rpartition(" ")
+    if not context:
+        raise ValueError(f"nothing comes before the last word: {word!r:.50}")
     return Item(context=context, answer=f" {word}")
 
 

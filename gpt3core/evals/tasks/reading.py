@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gpt3core.evals.item import Item
-from gpt3core.evals.tasks.files import FromFile, Record, chosen, meant, text, texts
+from gpt3core.evals.tasks.files import FromFile, Record, chosen, listed, meant, text, texts
 from gpt3core.evals.tasks.task import Task
 
 
@@ -30,6 +32,36 @@ def _race(record: Record) -> Item:
     return chosen(context, texts(record, "options"), right)
 
 
+def _of_article(record: Record) -> Iterable[Record]:
+    """An article with all its questions, as RACE's own files have it."""
+    if "questions" not in record:
+        return [record]
+    asked = [listed(record, name) for name in ("questions", "options", "answers")]
+    if len({len(column) for column in asked}) > 1:
+        raise ValueError(f"it has {len(asked[0])} questions, {len(asked[1])} options and {len(asked[2])} answers")
+    return [
+        {"article": record["article"], "question": question, "options": options, "answer": answer}
+        for question, options, answer in zip(*asked, strict=True)
+    ]
+
+
+def _of_paragraphs(record: Record) -> Iterable[Record]:
+    """Articles of paragraphs with all their questions, as SQuAD's own files have them."""
+    if "data" not in record:
+        return [record]
+    return [
+        {
+            "title": article["title"],
+            "context": paragraph["context"],
+            "question": asked["question"],
+            "answers": {"text": [answer["text"] for answer in listed(asked, "answers")]},
+        }
+        for article in listed(record, "data")
+        for paragraph in listed(article, "paragraphs")
+        for asked in listed(paragraph, "qas")
+    ]
+
+
 def _squad(record: Record) -> Item:
     """Figure G.28, one question after a passage; the empty answer of SQuAD 2.0 is "unknown"."""
     title, passage = text(record, "title").replace("_", " "), text(record, "context")
@@ -53,7 +85,7 @@ TASKS: dict[str, Task] = {
     ),
     "race": Task(
         kind="multiple_choice",
-        source=FromFile(read=_race, fields="article, question, options, answer (A, B, C or D)"),
+        source=FromFile(read=_race, unfold=_of_article, fields="article, question, options, answer (A, B, C or D)"),
         score="normalised",
         metric="choice",
         answer_context="A:",
@@ -61,7 +93,7 @@ TASKS: dict[str, Task] = {
     ),
     "squad": Task(
         kind="generate",
-        source=FromFile(read=_squad, fields="title, context, question, answers (with text)"),
+        source=FromFile(read=_squad, unfold=_of_paragraphs, fields="title, context, question, answers (with text)"),
         metric="f1",
         beams=4,
         paper_shots=16,
