@@ -1,6 +1,7 @@
 """The rank that does not come is named: by signs in the pure judge, and with real processes that stop or loop."""
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -152,11 +153,28 @@ def test_ranks_that_work_in_large_pieces_are_waited_for_four_times_as_long():
     assert judged(signs, 300 + 122)[0].startswith("all ranks have waited in the same collective for 122 s")
 
 
-def test_a_long_pause_is_forgotten_in_time():
-    def signs(rank, now):
-        return sign(now, gates=0 if now < 100 else min(now, 130), waiting=True)
+def test_a_long_pause_is_remembered_for_sixteen_times_as_long():
+    """A hiccup of twenty seconds among quick collectives; ranks hang a while later."""
 
-    assert judged(signs, 130 + 12)[0].startswith("all ranks have waited in the same collective for 12 s")
+    def signs(rank, now, quick):
+        return sign(now, gates=0 if now < 20 else min(now, 20 + quick), waiting=True)
+
+    assert judged(functools.partial(signs, quick=300), 320 + 12)[0] == ""
+    said, _ = judged(functools.partial(signs, quick=340), 360 + 12)
+    assert said.startswith("all ranks have waited in the same collective for 12 s")
+
+
+def test_quick_collectives_at_the_end_of_a_step_do_not_make_its_long_pieces_forgotten():
+    """Micro-batches of half a minute, then sums of many buckets; rank 1 is slower, and the others wait for it."""
+
+    judge = Judge(ranks=range(3), limit=10.0, began=0.0)
+    for now in range(3 * 145):
+        step, second = divmod(now, 120 + 25)
+        sums = max(0, second - 120)
+        for rank in range(3):
+            beats = step * 30 + sums + (second // 30 if rank == 1 else 0)
+            judge.heard(rank, sign(now, gates=step, beats=beats, waiting=rank != 1 or sums > 0), float(now))
+        assert step == 0 or judge.verdict(float(now)) == ""
 
 
 def test_what_was_said_to_be_long_does_not_make_a_hang_last_longer():
