@@ -47,7 +47,6 @@ class Sign:
     beats: int
     waiting: bool  # in a collective
     works: bool = False  # or at work there (``Pulse.at_gate``)
-    usual: float = 0.0  # seconds that it is there otherwise, where that is known
     doing: str = ""  # something long that cannot beat
     line: str = ""  # of isoflop, that its training thread is at
 
@@ -130,9 +129,8 @@ class Judge:
 
     def _given(self, seen: _Seen, now: float) -> float:
         """The seconds that a rank has for what it does."""
-        if seen.sign is None:
-            return self._patience(now)
-        return max(self._patience(now), PATIENCE * seen.sign.usual, LONG_SECONDS if seen.sign.doing else 0.0)
+        long = LONG_SECONDS if seen.sign is not None and seen.sign.doing else 0.0
+        return max(self._patience(now), long)
 
     def _patience(self, now: float) -> float:
         """Seconds that a rank may be still: the limit, or more where work is done in large pieces."""
@@ -207,7 +205,6 @@ def sign_of(p: Pulse, tick: int) -> Sign:
         beats=p.beats + _begun(),
         waiting=p.waiting > 0,
         works=p.waiting == p.working > 0 and not meets,
-        usual=p.usual,
         doing=p.doing,
         line=line,
     )

@@ -65,8 +65,6 @@ def test_what_says_that_it_is_long_is_waited_for_an_hour():
         (lambda now: sign(now, gates=4, beats=7), "rank 1 has not come to a collective for 32 s, and ranks 0, 2"),
         (lambda now: sign(now, gates=4, waiting=True, works=True), "all ranks have waited in the same collective"),
         (lambda now: sign(now, gates=4, waiting=True, works=True, doing="in its first step"), ""),
-        (lambda now: sign(now, gates=4, waiting=True, works=True, usual=9.0), ""),  # a GPU's step is one wait
-        (lambda now: sign(now, gates=4, waiting=True, works=True, usual=7.0), "all ranks have waited in the same"),
         (lambda now: sign(now, gates=3, waiting=True, works=True), "rank 1 waits in an earlier collective"),
         (lambda now: sign(now, gates=3, waiting=True, works=True, doing="in its first step"), ""),
         (lambda now: sign(now, gates=5, waiting=True), "rank 0 has not come to a collective for 32 s, and rank 1 "),
@@ -131,6 +129,18 @@ def test_ranks_that_work_in_large_pieces_are_waited_for_four_times_as_long():
 
     assert judged(signs, 300 + 119)[0] == ""
     assert judged(signs, 300 + 122)[0].startswith("all ranks have waited in the same collective for 122 s")
+
+
+def test_a_step_of_a_gpu_is_one_wait_and_a_longer_one_where_the_batch_grows_is_no_hang():
+    """A minute a step, then two and a half; and the last one does not end."""
+
+    def signs(rank, now):
+        steps = min(now, 180) // 60 + max(0, min(now, 480) - 180) // 150
+        return sign(now, gates=steps, waiting=True, works=True, doing="in its first step" if now < 60 else "")
+
+    for seconds in (110, 170, 320, 470, 480 + 590):
+        assert judged(signs, seconds, limit=45)[0] == ""
+    assert judged(signs, 480 + 610, limit=45)[0].startswith("all ranks have waited in the same collective for 610 s")
 
 
 def test_a_long_pause_is_remembered_for_sixteen_times_as_long():
