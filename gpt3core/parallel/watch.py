@@ -115,7 +115,7 @@ class Judge:
         away = [r for r in here if r not in waiting]
         if sure := [r for r in patient if not _works(waiting[r])]:  # they wait for who may be at work, too
             patient, away = sure, away + [r for r in waiting if _works(waiting[r])]
-        for rank in away:
+        for rank in sorted(away, key=lambda rank: here[rank].moved):  # who stopped first is waited for by the next
             seen = here[rank]
             if now - seen.moved > self._given(seen, now):
                 self.missing = rank

@@ -98,6 +98,15 @@ def test_a_rank_that_is_stuck_inside_a_pass_is_told_from_those_that_wait_for_it_
     assert judged(signs, 100 + since)[0] == verdict
 
 
+def test_of_two_that_may_be_at_work_the_one_that_stopped_first_is_named():
+    """Rank 1 waits for rank 2 in code that was compiled, where its stack does not tell."""
+
+    def signs(rank, now):
+        return sign(now, gates=4, beats=min(now, 102 - rank), waiting=True, works=rank > 0)
+
+    assert judged(signs, 120)[0].startswith("rank 2 has not come to a collective for 20 s")
+
+
 def test_a_first_step_says_how_long_the_next_may_be_unless_it_compiles():
     """In the first step a rank computes for half a minute between two collectives, in the second a little longer."""
 
