@@ -22,7 +22,6 @@ class Pulse:
         self.gates = 0  # collectives entered
         self.waiting = 0  # how deep in collectives the training thread is
         self.working = 0  # of these, in how many it may also be at work
-        self.usual = 0.0  # seconds that the collective or pass takes otherwise, where that is known
         self.thread = 0  # the training thread
         self.doing = ""  # something long that cannot beat
         self._stuck: Callable[[str, int | None], None] | None = None
@@ -33,22 +32,19 @@ class Pulse:
         self.beats += 1
 
     @contextlib.contextmanager
-    def at_gate(self, *, works: bool = False, usual: float = 0.0) -> Iterator[None]:
+    def at_gate(self, *, works: bool = False) -> Iterator[None]:
         """In a collective: what follows waits for other ranks.
 
         Args:
             works: whether it may as well be at work there: a pass with collectives inside, or what a GPU computes.
-            usual: seconds that it takes otherwise, where that is known.
         """
         self.thread = threading.get_ident()
         self.gates += 1
         self.waiting += 1
         self.working += works
-        before, self.usual = self.usual, usual
         try:
             yield
         finally:
-            self.usual = before
             self.waiting -= 1
             self.working -= works
             self.beats += 1
@@ -79,7 +75,7 @@ class Pulse:
                 and for which rank it waits.
         """
         with self._lock:
-            self.waiting, self.working, self.usual, self.doing, self._stuck = 0, 0, 0.0, "", stuck
+            self.waiting, self.working, self.doing, self._stuck = 0, 0, "", stuck
 
     def give_up(self, why: str, rank: int | None) -> bool:
         """Say that the run cannot go on, and for which rank it waits; whether anybody hears it."""

@@ -284,7 +284,7 @@ def joined(
     """Join the run's processes for the block (gloo on CPUs, NCCL beside it on GPUs).
 
     Args:
-        address: ``host:port`` of rank 0's node.
+        address: ``host:port`` of rank 0's node, ``[host]:port`` for IPv6.
         layout: how the run is cut over its ranks; by default they are data-parallel.
         seconds: after which a collective that some rank does not come to fails.
         hang_seconds: after which a rank that does not come is named (``gpt3core.parallel.watch``), to whoever runs the

@@ -45,7 +45,7 @@ class Held:
     autocast: Callable[[], AbstractContextManager[Any]]  # what a forward pass runs in
     loss: Loss | None  # summed over the targets that count, from cut logits
     around: Callable[[], AbstractContextManager[Any]]  # what a whole forward and backward pass runs in
-    kind: torch.dtype | None = None  # what type a sharded state is gathered in, where it is another than its own
+    gathers_in: torch.dtype | None = None  # the type of a sharded state's blocks in training, where it is another
     dropout: Dropout | None = None  # told by ``backward`` whose sequences pass
     averaging: Averaging | None = None  # of replicas that each hold a whole model
 
@@ -91,11 +91,11 @@ class Held:
             for module in stage.modules():
                 if callable(give_back := getattr(module, "reshard", None)):
                     give_back()
-        self.gather_in(self.kind)
+        self.gather_in(self.gathers_in)
 
     def gather_in(self, kind: torch.dtype | None) -> None:
-        """Have what ranks share gathered in a type from here on, where the training gathers it in ``kind``."""
-        if self.kind is not None:
+        """Have a sharded state's blocks gathered in a type from here on, where there are two; None for their own."""
+        if self.gathers_in is not None:
             from gpt3core.parallel import fsdp
 
             for stage in self.stages:
@@ -228,7 +228,7 @@ def _held(
         autocast=autocast,
         loss=loss,
         around=around,
-        kind=_kind(autocast, device.type) if mesh.layout.shard > 1 else None,
+        gathers_in=_kind(autocast, device.type) if mesh.layout.shard > 1 else None,
         dropout=dropout,
         averaging=Averaging(model, mesh) if mesh.layout.whole_replicas else None,
     )

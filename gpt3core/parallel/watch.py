@@ -19,7 +19,6 @@ import math
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +31,8 @@ from gpt3core.pulse import HERE, LONG_SECONDS, Pulse
 from gpt3core.words import some
 
 BEAT_SECONDS = 1.0
-PATIENCE, REMEMBERED = 4, 16  # ranks may be still for so many times the longest of each one's last so many pauses
+PATIENCE = 4  # ranks may be still for so many times the longest of their pauses, ...
+REMEMBERED = 16  # ... each of which is remembered for so many times as long as it was
 MEETS, COMPUTES = "torch.distributed", "torch.distributed.tensor"  # where ranks are waited for, and where not
 CALLS = ("torch._ops", "torch._library.")  # what lies between one who calls an operator and the operator
 LEFT = "left"  # a rank's last word
@@ -47,7 +47,6 @@ class Sign:
     beats: int
     waiting: bool  # in a collective
     works: bool = False  # or at work there (``Pulse.at_gate``)
-    usual: float = 0.0  # seconds that it is there otherwise, where that is known
     doing: str = ""  # something long that cannot beat
     line: str = ""  # of isoflop, that its training thread is at
 
@@ -59,7 +58,7 @@ class _Seen:
     ticked: float  # when its tick changed last
     moved: float  # when anything but its tick did
     sign: Sign | None = None
-    pauses: deque[float] = field(default_factory=lambda: deque([0.0], maxlen=REMEMBERED))  # between moves
+    pauses: list[tuple[float, float]] = field(default_factory=list)  # between moves, and until when they are remembered
 
 
 @dataclass(kw_only=True)
@@ -90,7 +89,9 @@ class Judge:
             seen.ticked = now
         if seen.sign is None or _place(sign) != _place(seen.sign):
             if seen.sign is not None and seen.moved > self._busy:  # neither it nor what it waited for was
-                seen.pauses.append(now - seen.moved)
+                pause = now - seen.moved
+                seen.pauses = [(until, some) for until, some in seen.pauses if until > now]
+                seen.pauses.append((now + REMEMBERED * pause, pause))
             seen.moved = now
         seen.sign = sign
 
@@ -106,7 +107,7 @@ class Judge:
         """Which rank does not come, by whoever sees all of them, in a sentence; "" while all is well."""
         if said := self.silent(now):
             return said
-        here, limit = self._here(), self._patience()
+        here, limit = self._here(), self._patience(now)
         waiting = {r: s for r, s in here.items() if s.sign is not None and s.sign.waiting}
         patient = [r for r, s in waiting.items() if now - s.moved > limit]
         if not patient:
@@ -114,9 +115,9 @@ class Judge:
         away = [r for r in here if r not in waiting]
         if sure := [r for r in patient if not _works(waiting[r])]:  # they wait for who may be at work, too
             patient, away = sure, away + [r for r in waiting if _works(waiting[r])]
-        for rank in away:
+        for rank in sorted(away, key=lambda rank: here[rank].moved):  # who stopped first is waited for by the next
             seen = here[rank]
-            if now - seen.moved > self._given(seen):
+            if now - seen.moved > self._given(seen, now):
                 self.missing = rank
                 return (
                     f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{_where(seen)}, and "
@@ -126,15 +127,15 @@ class Judge:
             return self._all_wait(waiting, now)
         return ""
 
-    def _given(self, seen: _Seen) -> float:
+    def _given(self, seen: _Seen, now: float) -> float:
         """The seconds that a rank has for what it does."""
-        if seen.sign is None:
-            return self._patience()
-        return max(self._patience(), PATIENCE * seen.sign.usual, LONG_SECONDS if seen.sign.doing else 0.0)
+        long = LONG_SECONDS if seen.sign is not None and seen.sign.doing else 0.0
+        return max(self._patience(now), long)
 
-    def _patience(self) -> float:
+    def _patience(self, now: float) -> float:
         """Seconds that a rank may be still: the limit, or more where work is done in large pieces."""
-        return max(self.limit, PATIENCE * max(pause for seen in self._seen.values() for pause in seen.pauses))
+        pauses = (some for seen in self._seen.values() for until, some in seen.pauses if until > now)
+        return max(self.limit, PATIENCE * max(pauses, default=0.0))
 
     def _here(self) -> dict[int, _Seen]:
         return {rank: seen for rank, seen in self._seen.items() if rank not in self._left}
@@ -144,7 +145,7 @@ class Judge:
         gates = {rank: seen.sign.gates for rank, seen in waiting.items() if seen.sign is not None}
         behind = [rank for rank, count in gates.items() if count < max(gates.values())]
         since = min(now - seen.moved for seen in waiting.values())
-        if since <= max(self._given(waiting[rank]) for rank in behind or waiting):
+        if since <= max(self._given(waiting[rank], now) for rank in behind or waiting):
             return ""
         if behind:
             self.missing = behind[0]
@@ -204,7 +205,6 @@ def sign_of(p: Pulse, tick: int) -> Sign:
         beats=p.beats + _begun(),
         waiting=p.waiting > 0,
         works=p.waiting == p.working > 0 and not meets,
-        usual=p.usual,
         doing=p.doing,
         line=line,
     )

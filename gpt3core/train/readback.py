@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from torch import Tensor
 from gpt3core import pulse
 
 LAG = {"cpu": 0, "cuda": 1}  # steps that the host may be ahead of what it has read
-REMEMBERED = 16  # steps, of which the longest wait says how long one may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,6 @@ class Readback:
         """Read behind by as many steps as the device's kind asks for."""
         self.lag = LAG.get(device, 0)
         self.fresh = True  # no step has been read: what is compiled at the first one may not be there yet
-        self._waits = deque([0.0], maxlen=REMEMBERED)  # seconds, for the last steps but the first
         self._waiting: deque[tuple[dict[str, Any], Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, said: Tensor, **known: Any) -> None:
@@ -75,17 +72,11 @@ class Readback:
         while len(self._waiting) > (0 if everything else self.lag):
             known, said, arrives = self._waiting.popleft()
             if arrives is not None:
-                self._wait(arrives)
+                first = pulse.busy("in its first step") if self.fresh else contextlib.nullcontext()
+                # a rank that does not come is waited for here, not where that is queued
+                with first, pulse.at_gate(works=True):
+                    arrives.synchronize()
             self.fresh = False
             loss, norm, stop, due = said.tolist()
             found.append(Told(**known, loss=loss, grad_norm=norm, stop=stop > 0, due=due > 0))
         return found
-
-    def _wait(self, arrives: torch.cuda.Event) -> None:
-        """Wait for a step: a rank that does not come is waited for here, not where what it does is queued."""
-        began = time.monotonic()
-        first = pulse.busy("in its first step") if self.fresh else contextlib.nullcontext()
-        with first, pulse.at_gate(works=True, usual=max(self._waits)):
-            arrives.synchronize()
-        if not self.fresh:
-            self._waits.append(time.monotonic() - began)

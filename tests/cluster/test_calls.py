@@ -24,6 +24,14 @@ def here():
     gc.unfreeze()
 
 
+@pytest.mark.parametrize(("host", "written"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")])
+def test_ranks_meet_at_a_free_port_of_an_address_of_either_version(here, monkeypatch, host, written):
+    monkeypatch.setattr(worker.ray.util, "get_node_ip_address", lambda: host)
+    told = here.address()
+    assert told.startswith(written)
+    assert int(told.removeprefix(written)) > 0
+
+
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """An assignment whose entry goes on until the test lets it go."""

@@ -145,13 +145,3 @@ def test_a_host_that_waits_for_a_step_waits_for_all_ranks_but_in_the_first_which
         reading._waiting.append((known, said, there))
         reading.read()
     assert seen == [(1, "in its first step"), (1, "")]
-
-
-def test_a_step_may_be_waited_for_as_long_as_the_last_ones_were(monkeypatch):
-    seconds, seen, reading = iter(range(0, 1000, 5)), [], readback.Readback("cpu")
-    monkeypatch.setattr(readback.time, "monotonic", lambda: next(seconds))
-    for _ in range(3):
-        reading._wait(SimpleNamespace(synchronize=lambda: seen.append(pulse.HERE.usual)))
-        reading.fresh = False
-    assert seen == [0.0, 0.0, 5.0], "of the first, which may compile, nothing is learnt"
-    assert pulse.HERE.usual == 0.0
