@@ -147,7 +147,7 @@ def _evals(given: Finetune, record: SweepRecord) -> EvalSpec:
         files=files,
         validation_tokens=record.evals.validation_tokens,
     )
-    with evaluation.own_keys(tasks="task", **{f"files.{given.task}": "file"}):
+    with fewshot_command.own_keys(tasks="task", **{f"files.{given.task}": "file"}):
         checks.check_evals(rules)
         return grid.asked(rules)
 
