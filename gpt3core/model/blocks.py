@@ -20,6 +20,7 @@ from gpt3core.model import native
 from gpt3core.model.documents import earliest, hide_
 
 DENSE_BLOCK = 64  # less computes fewer pairs that no one sees, in products too small for the processor
+WIDE_BLOCK = 128  # the same of bf16 with functions in C, whose products are the faster part
 BAND_BLOCK = 16  # or half of the window, if that is more
 NEIGHBOURS = 16  # keys up to which one at a time beats products of blocks
 
@@ -47,7 +48,7 @@ def banded(
     if window <= NEIGHBOURS and native.knows(kernel, q):
         near: Tensor = _Neighbours.apply(q, k, v, window, documents)  # type: ignore[no-untyped-call]
         return near
-    found: Tensor = _Banded.apply(q, k, v, window, documents)  # type: ignore[no-untyped-call]
+    found: Tensor = _Banded.apply(q, k, v, window, documents, _wide(q, native.knows(kernel, q)))  # type: ignore[no-untyped-call]
     return found
 
 
@@ -60,6 +61,16 @@ def split_heads(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def band_block(window: int) -> int:
     """Queries a block: each computes ``window - 1`` and so many scores."""
     return max(BAND_BLOCK, window // 2)
+
+
+def _wide(q: Tensor, built: bool) -> bool:
+    """Whether products are in bf16 and the rest in C, which is kernel=wide."""
+    return built and q.dtype == torch.bfloat16
+
+
+def _across(x: Tensor, wide: bool) -> Tensor:
+    """(N, rows, K) to (N, K, rows). In bf16 a product copies what has gaps, and that takes longer once it is across."""
+    return (x.contiguous() if wide else x).transpose(1, 2)
 
 
 def _slope(gradient: Tensor, shares: Tensor) -> Tensor:
@@ -100,11 +111,12 @@ class _Dense(torch.autograd.Function):
         b, h, t, width = q.shape
         scale = 1 / math.sqrt(width)
         queries, keys, values = ((x.reshape(b * h, t, width)) for x in (q * scale, k, v))
-        shares, mixed = [], []
-        starts = [0] * -(-t // DENSE_BLOCK) if documents is None else earliest(documents, DENSE_BLOCK)
-        for first, start in zip(range(0, t, DENSE_BLOCK), starts, strict=True):
-            last = min(first + DENSE_BLOCK, t)
-            scores = torch.bmm(queries[:, first:last], keys[:, start:last].transpose(1, 2))  # (N, c, last - start)
+        wide = _wide(q, built)
+        shares, mixed, block = [], [], WIDE_BLOCK if wide else DENSE_BLOCK
+        starts = [0] * -(-t // block) if documents is None else earliest(documents, block)
+        for first, start in zip(range(0, t, block), starts, strict=True):
+            last = min(first + block, t)
+            scores = torch.bmm(queries[:, first:last], _across(keys[:, start:last], wide))  # (N, c, last - start)
             begun = None if documents is None else documents[:, first:last] - start
             if built:
                 shares.append(native.causal_softmax_(scores, first - start, begun))
@@ -115,7 +127,7 @@ class _Dense(torch.autograd.Function):
                 shares.append(torch.softmax(scores, dim=-1, dtype=q.dtype))
             mixed.append(torch.bmm(shares[-1], values[:, start:last]))
         ctx.save_for_backward(queries, keys, values, *shares)
-        ctx.scale, ctx.built, ctx.starts = scale, built, starts
+        ctx.scale, ctx.built, ctx.wide, ctx.starts, ctx.block = scale, built, wide, starts, block
         return (mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)).view(b, h, t, width)
 
     @staticmethod
@@ -126,10 +138,10 @@ class _Dense(torch.autograd.Function):
         arriving = gradient.reshape(queries.shape).to(queries.dtype)
         dq, dk, dv = torch.empty_like(queries), keys, values
         for number in reversed(range(len(shares))):  # the last block sees all keys, and the others add to what it gives
-            first, start, share = number * DENSE_BLOCK, ctx.starts[number], shares[number]
-            last = min(first + DENSE_BLOCK, t)
+            first, start, share = number * ctx.block, ctx.starts[number], shares[number]
+            last = min(first + ctx.block, t)
             here = arriving[:, first:last]
-            slope = torch.bmm(here, values[:, start:last].transpose(1, 2))
+            slope = torch.bmm(here, _across(values[:, start:last], ctx.wide))
             slope = native.causal_slope_(slope, share, first - start) if ctx.built else _slope(slope, share)
             dq[:, first:last] = torch.bmm(slope, keys[:, start:last])
             to_keys = torch.bmm(slope.transpose(1, 2), queries[:, first:last])
@@ -158,39 +170,58 @@ class _Neighbours(torch.autograd.Function):
 
 class _Banded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int, documents: Tensor | None, wide: bool) -> Tensor:
         b, h, t, width = q.shape
-        size, halo, scale = band_block(window), window - 1, 1 / math.sqrt(width)
+        size, scale = band_block(window), 1 / math.sqrt(width)
+        halo = window if wide else window - 1  # products of 192 columns take less than those of 191
         tail = -t % size
         n = (t + tail) // size
         queries = F.pad(q * scale, (0, 0, 0, tail)).reshape(b * h * n, size, width)
         keys, values = (_runs(F.pad(x, (0, 0, 0, tail)).reshape(-1, width), size, halo) for x in (k, v))
-        scores = torch.bmm(queries, keys.transpose(1, 2))  # (N n, c, halo + c)
-        scores += _mask(size, halo, False, q.dtype, q.device)
-        of_sequence = scores.view(b * h, n, size, halo + size)
-        for block in range(min(n, -(-halo // size))):  # the run reaches into the sequence before
-            of_sequence[:, block, :, : halo - block * size] = -math.inf
-        if documents is not None:
-            begun = F.pad(documents, (0, tail)).view(b, n, size)
-            places = torch.arange(-halo, size, device=q.device) + size * torch.arange(n, device=q.device)[:, None]
-            hide_(of_sequence, begun, places)
-        share = torch.softmax(scores, dim=-1, dtype=q.dtype)
+        scores = torch.bmm(queries, _across(keys, wide))  # (N n, c, halo + c)
+        if wide:
+            first = _first_columns(n, size, window, documents)
+            share = native.causal_softmax_(scores, halo, first.expand(b, h, n, size).reshape(-1, size))
+        else:
+            share = _band_softmax(scores, n, halo, b, documents)
         ctx.save_for_backward(queries, keys, values, share)
-        ctx.halo, ctx.scale, ctx.tail = halo, scale, tail
+        ctx.halo, ctx.scale, ctx.tail, ctx.wide = halo, scale, tail, wide
         return torch.bmm(share, values).view(b, h, n * size, width)[:, :, :t]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         queries, keys, values, share = ctx.saved_tensors
         b, h, t, width = gradient.shape
         arriving = F.pad(gradient, (0, 0, 0, ctx.tail)).reshape(queries.shape).to(queries.dtype)
-        slope = _slope(torch.bmm(arriving, values.transpose(1, 2)), share)
+        slope = _slope(torch.bmm(arriving, _across(values, ctx.wide)), share)
         dq = torch.bmm(slope, keys).mul_(ctx.scale)
         dk = _sum_runs(torch.bmm(slope.transpose(1, 2), queries), ctx.halo)
         dv = _sum_runs(torch.bmm(share.transpose(1, 2), arriving), ctx.halo)
         dq, dk, dv = (x.view(b, h, t + ctx.tail, width)[:, :, :t] for x in (dq, dk, dv))
-        return dq, dk, dv, None, None
+        return dq, dk, dv, None, None, None
+
+
+def _band_softmax(scores: Tensor, n: int, halo: int, b: int, documents: Tensor | None) -> Tensor:
+    """Shares (N n, c, halo + c) of scores, which are hidden in place."""
+    size = scores.size(1)
+    scores += _mask(size, halo, False, scores.dtype, scores.device)
+    of_sequence = scores.view(-1, n, size, halo + size)
+    for block in range(min(n, -(-halo // size))):  # the run reaches into the sequence before
+        of_sequence[:, block, :, : halo - block * size] = -math.inf
+    if documents is not None:
+        begun = F.pad(documents, (0, n * size - documents.size(1))).view(b, n, size)
+        places = torch.arange(-halo, size, device=scores.device)
+        hide_(of_sequence, begun, places + size * torch.arange(n, device=scores.device)[:, None])
+    return torch.softmax(scores, dim=-1, dtype=scores.dtype)
+
+
+def _first_columns(n: int, size: int, window: int, documents: Tensor | None) -> Tensor:
+    """The first column that a query sees of its run, which begins ``window`` before the block: (B or 1, 1, n, c)."""
+    seen = torch.arange(1 - window, n * size + 1 - window).clamp_(min=0)[None]  # (1, T) positions
+    if documents is not None:
+        seen = torch.maximum(seen, F.pad(documents, (0, n * size - documents.size(1))))
+    return seen.view(-1, 1, n, size) + (window - size * torch.arange(n))[:, None]
 
 
 def _runs(x: Tensor, size: int, halo: int) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpt3core.model import native, registry
+from gpt3core.model import native, products, registry
 from gpt3core.sizes import nano
 from gpt3core.train.objective import model_loss_sum, next_token
 from gpt3core.train.process import settle_process
@@ -53,7 +53,8 @@ def measured(n_ctx: int, rounds: int) -> dict[str, tuple[float, float]]:
     shape = nano(width, n_layer=2, n_ctx=n_ctx, vocab_size=VOCAB, attention="alternating", band=band)
     ids = rows(n_ctx, count)
     arms: dict[tuple[str, bool], Any] = {}
-    for kernel in ["softmax", "sdpa", *(["native"] if native.library() else [])]:
+    built = [*(["native"] if native.library() else []), *(["wide"] if native.library() and products.there() else [])]
+    for kernel in ["softmax", "sdpa", *built]:
         for masked in (False, True):
             model = registry.of(shape).build(replace(shape, document_end=END if masked else None), kernel=kernel)
             model.init_weights(0)

@@ -132,7 +132,7 @@ def test_native_attention_is_the_softmax_kernels(window):
 @built
 @onednn
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("window", [1, 4, 16, 17, 200])
+@pytest.mark.parametrize("window", [1, 4, 16, 17, 41, 200])
 def test_wide_attention_in_bf16_is_no_further_from_the_exact_one(window, masked):
     """Than softmax's, by its norm: both round scores, shares and slopes to bf16."""
     for t in (1, 3, 64, 130):
