@@ -1,6 +1,6 @@
 """What it costs and gives that sweeps share a cluster: random crowds of two and three, with sharing and without.
 
-  python -m tests.benchmarks.sharing               half a minute; simulated, no Ray
+  python -m tests.benchmarks.sharing               a minute; simulated, no Ray
 
 Each crowd is simulated twice, with every driver's view seconds late: as it is, and as if each sweep took whatever is
 free and kept it for its next run. Runs take 20 s to two minutes, so what a change of hands costs is seen. Runs on one
@@ -54,9 +54,7 @@ def main() -> int:
     for gangs, use, part in ((False, 0.97, 0.8), (True, 0.88, 0.35)):
         what = "gangs" if gangs else "singles"
         ratio, due, starved = crowds(gangs=gangs)
-        print(
-            f"{what}: of an equal part each sweep had {statistics.median(due):.2f} in the median, {min(due):.2f} at least"
-        )
+        print(f"{what}: each had of an equal part {statistics.median(due):.2f} in the median, {min(due):.2f} at least")
         print(f"{what}: sweeps that had nothing: {starved[True]}; without sharing {starved[False]}")
         met += [
             target(f"sharing_{what}_use_of_the_cluster", ratio, ">=", use),
