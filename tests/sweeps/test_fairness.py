@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeps.cluster.job import Progress
 from sweeps.driving import claims, yielding
 from sweeps.driving.claims import LEASE_SECONDS, Leases
 from sweeps.driving.preparation import Preparation
@@ -252,3 +253,7 @@ def test_a_run_of_which_nothing_new_is_heard_does_not_end_later_and_later(smoke)
         return yielding.seen(running, {state.run_id: state}, lambda s: 0, lambda s: 10.0, now)[0].ends
 
     assert [ends(100.0), ends(105.0), ends(112.0)] == [110.0, 110.0, 110.0]
+    state.heard(Progress(phase="training", step=0, steps=9))
+    assert ends(104.0) == 110.0, "it has only said that it is there"
+    state.heard(Progress(phase="training", step=1, steps=9))
+    assert [ends(106.0), ends(108.0)] == [116.0, 116.0]
