@@ -47,7 +47,7 @@ def seen(
 
 def _ends(state: RunState, left: Callable[[RunState], float], now: float) -> float:
     """When a run ends, by the last step that it made: the reservation of whoever waits for it would slide otherwise."""
-    at = None if state.progress is None else (state.progress.phase, state.progress.step)
+    at = (state.progress.phase, state.progress.step) if state.progress is not None and state.progress.step else None
     if at != state.at:
         state.at, state.ends = at, now + left(state)
     return state.ends

@@ -68,17 +68,20 @@ def together(mine: Claim, others: Sequence[Claim], jobs: Sequence[Job], nodes: I
             possible[job.kind] = empty.share(job.kind) is not None
         return possible[job.kind]
 
-    ordered = [job for job in sorted(jobs, key=lambda job: place(job, rules)) if can(job)]
-    claims = [replace(mine, wants=tuple((job, 1) for job in ordered))]
-    claims += [replace(one, wants=tuple(want for want in one.wants if can(want[0]))) for one in others]
-    due = shares(claims, total)
+    ordered = (job for job in sorted(jobs, key=lambda job: place(job, rules)) if can(job))
+    claims = [mine, *others]
+    wants = [((job, 1) for job in ordered), *((want for want in one.wants if can(want[0])) for one in others)]
     holds = [fraction(one.holds(), total) for one in claims]
+    fills = [_filling(one.holds(), want, total) for one, want in zip(claims, wants, strict=True)]
+    due = shares([fill[-1][1] if fill else held for fill, held in zip(fills, holds, strict=True)], claims)
     turns = sorted(range(len(claims)), key=lambda i: _turn(claims[i], holds[i]))
     us = turns.index(0)
     queue, theirs = {id(job): job for job in jobs}, list[Job]()
     for at, i in enumerate(turns):
         one, later = claims[i], at - us  # 0 for this sweep's own, of which there may be thousands
-        for n, (job, within) in enumerate(_within(one, due[i], total)):
+        before = holds[i]
+        for n, (job, after) in enumerate(fills[i]):
+            within, before = before < due[i] - EPSILON, after
             rank = later - len(claims) * within
             if i > 0:
                 whose = f"{job.run_id} of sweep {one.name}"
@@ -95,9 +98,13 @@ def together(mine: Claim, others: Sequence[Claim], jobs: Sequence[Job], nodes: I
     )
 
 
-def shares(claims: Sequence[Claim], total: Resources) -> list[float]:
-    """What is due to each sweep, as a share of the cluster: all get as much, by weight, up to what they want."""
-    wanted = [min(1.0, fraction(_asks(one), total)) for one in claims]
+def shares(wanted: Sequence[float], claims: Sequence[Claim]) -> list[float]:
+    """What is due to each sweep, as a share of the cluster: all get as much, by weight, up to what they want.
+
+    Args:
+        wanted: what each holds and wants, as such a share.
+    """
+    wanted = [min(1.0, want) for want in wanted]
     found, left, open_ = [0.0] * len(claims), 1.0, set(range(len(claims)))
     while open_:
         level = left / sum(claims[i].weight for i in open_)
@@ -125,20 +132,18 @@ def _turn(claim: Claim, holds: float) -> tuple[float, float, float, str]:
     return round(claim.excess / STEP), holds / claim.weight, -claim.waited, claim.key
 
 
-def _within(claim: Claim, due: float, total: Resources) -> list[tuple[Job, bool]]:
-    """The runs that a sweep waits for one by one, as many as would fill the cluster, and whether its share has room."""
-    would, found = claim.holds(), list[tuple[Job, bool]]()
-    for job, count in claim.wants:
+def _filling(holds: Resources, wants: Iterable[tuple[Job, int]], total: Resources) -> list[tuple[Job, float]]:
+    """The runs that a sweep waits for, one by one, and what it would hold with each; until that is all there is."""
+    cpus, gpus, found = holds.cpus, holds.gpus, list[tuple[Job, float]]()
+    all_cpus, all_gpus = total.cpus or math.inf, total.gpus or math.inf
+    for job, count in wants:
+        more = job.worker.times(job.workers)
         for _ in range(count):
-            if (holds := fraction(would, total)) >= 1.0:
+            if cpus >= all_cpus or gpus >= all_gpus:
                 return found
-            found.append((job, holds < due - EPSILON))
-            would = would.plus(job.worker.times(job.workers))
+            cpus, gpus = cpus + more.cpus, gpus + more.gpus
+            found.append((job, max(cpus / all_cpus, gpus / all_gpus)))
     return found
-
-
-def _asks(claim: Claim) -> Resources:
-    return claim.holds().plus(_sum(job.worker.times(job.workers * count) for job, count in claim.wants))
 
 
 def _sum(amounts: Iterable[Resources]) -> Resources:

@@ -81,9 +81,9 @@ def nap(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
 
 
 def short_of_memory(work: Assignment, report: Say, stop: Asked) -> dict[str, Any] | None:
-    """Train, and once some steps are done ask for more memory than there is, as long as no micro-batch is small enough.
+    """Train, but ask for more memory than there is as long as the micro-batch was halved less often than is enough.
 
-    The file ``enough`` says how often it must have been halved.
+    The file ``enough`` says how often that is.
     """
     import torch
 
@@ -93,7 +93,7 @@ def short_of_memory(work: Assignment, report: Say, stop: Asked) -> dict[str, Any
 
     def told(live: Mapping[str, Any]) -> None:
         report(live)
-        if short and live["step"] >= 3:
+        if short:
             torch.empty(1 << 50, dtype=torch.uint8)  # torch's allocator refuses it
 
     return worker.train(work, told, stop)

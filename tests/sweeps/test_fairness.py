@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeps.cluster.job import Progress
 from sweeps.driving import claims, yielding
 from sweeps.driving.claims import LEASE_SECONDS, Leases
 from sweeps.driving.preparation import Preparation
@@ -19,8 +20,6 @@ from sweeps.scheduling.inventory import Kind, Resources
 from sweeps.scheduling.scheduler import Hold, Job, Rules, Running, decide
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 from tests.sweeps.many_sweeps import CORE, Sweep, World, mean, nodes, runs
-
-TOTAL = Resources(cpus=12)
 
 
 def claim(key, wants, held=0, *, cores=1, **more):
@@ -41,12 +40,12 @@ def claim(key, wants, held=0, *, cores=1, **more):
     ],
 )
 def test_the_shares_are_max_min_fair(asked, due):
-    found = fairness.shares([claim(f"s{i}", n) for i, n in enumerate(asked)], TOTAL)
+    found = fairness.shares([n / 12 for n in asked], [claim(f"s{i}", n) for i, n in enumerate(asked)])
     assert [12 * share for share in found] == pytest.approx(due)
 
 
 def test_a_weight_counts_as_often_and_the_scarcer_resource_is_what_counts():
-    assert fairness.shares([claim("a", 100, weight=2.0), claim("b", 100)], TOTAL) == pytest.approx([2 / 3, 1 / 3])
+    assert fairness.shares([8, 8], [claim("a", 100, weight=2.0), claim("b", 100)]) == pytest.approx([2 / 3, 1 / 3])
     both = Resources(cpus=12, gpus=4)
     assert fairness.fraction(Resources(cpus=3, gpus=2), both) == 0.5
     assert fairness.fraction(Resources(cpus=9, gpus=2), both) == 0.75
@@ -57,8 +56,8 @@ def test_a_weight_counts_as_often_and_the_scarcer_resource_is_what_counts():
 )
 def test_no_share_is_beyond_what_is_wanted_and_none_is_raised_but_at_the_cost_of_who_has_as_little(asked):
     given_ = [claim(f"s{i}", wants, held, weight=weight) for i, (wants, held, weight) in enumerate(asked)]
-    found = fairness.shares(given_, TOTAL)
     wanted = [min(1.0, (wants + held) / 12) for wants, held, _ in asked]
+    found = fairness.shares(wanted, given_)
     assert all(share <= want + 1e-6 for share, want in zip(found, wanted, strict=True))
     assert sum(found) == pytest.approx(min(1.0, sum(wanted)))
     most = max(share / one.weight for share, one in zip(found, given_, strict=True))
@@ -254,3 +253,7 @@ def test_a_run_of_which_nothing_new_is_heard_does_not_end_later_and_later(smoke)
         return yielding.seen(running, {state.run_id: state}, lambda s: 0, lambda s: 10.0, now)[0].ends
 
     assert [ends(100.0), ends(105.0), ends(112.0)] == [110.0, 110.0, 110.0]
+    state.heard(Progress(phase="training", step=0, steps=9))
+    assert ends(104.0) == 110.0, "it has only said that it is there"
+    state.heard(Progress(phase="training", step=1, steps=9))
+    assert [ends(106.0), ends(108.0)] == [116.0, 116.0]
