@@ -224,7 +224,7 @@ def test_one_run_is_stopped_and_the_others_go_on(launcher, tmp_path):
 
 
 def test_idle_workers_give_back_what_they_hold(launcher, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(launcher._pool, "idle_seconds", 0.5)
     (tmp_path / "release").touch()
     step(launcher, [Queued(run_id="x", worker=GPU)], a_job(tmp_path))
     assert finish(launcher, tmp_path, ["x"]) == {"x": "done"}

@@ -162,7 +162,7 @@ def test_a_reference_that_fails_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ask", [runner.check, lambda *asked: runner.evaluate(None, *asked, numerics=None)])
 def test_no_program_is_run_without_leave(ask, monkeypatch):
     monkeypatch.setattr(runner.held_out, "windows", lambda *_: None)
-    monkeypatch.setattr(runner.held_out, "measure", lambda *_: {})
+    monkeypatch.setattr(runner.held_out, "measure", lambda *_, **__: {})
     run = SimpleNamespace(model=SimpleNamespace(n_ctx=64), labelled=None)
     with pytest.raises(ValueError, match=r"in no sandbox .*: allow it with run_programs=true"):
         ask(run, EvalSpec(tasks=("humaneval_pass",)), None)
