@@ -31,13 +31,19 @@ def build(folder: Path) -> Path:
     """The library that is both runtime and driver, made for this torch."""
     import torch
 
+    if torch.version.cuda is None:
+        sys.exit(
+            f"torch {torch.__version__} was built without CUDA: take another environment (make install TORCH=torch)"
+        )
     libraries = Path(torch.__file__).parent / "lib"
     toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"
     headers = [*Path(torch.__file__).parents[1].glob("nvidia/cu*/include"), toolkit]
     listed = ["nm", "-D", "--undefined-only", *(str(libraries / name) for name in LIBRARIES)]
     names = set(RUNTIME.findall(subprocess.run(listed, check=True, capture_output=True, text=True).stdout))
-    header = next(path for path in (folder / "cuda.h" for folder in headers) if path.exists()).read_text()
-    names |= {plain or versioned for plain, versioned in DRIVER.findall(header)}
+    found = [path.read_text() for path in (folder / "cuda.h" for folder in headers) if path.exists()]
+    if not found or not (toolkit / "crt").is_dir():
+        sys.exit(f"CUDA's headers are missing (cuda.h, and crt in {toolkit}): give CUDA_HOME")
+    names |= {plain or versioned for plain, versioned in DRIVER.findall(found[0])}
     others = folder / "others.c"
     others.write_text("".join(f"__attribute__((weak)) int {name}(void) {{ return 0; }}\n" for name in sorted(names)))
     library, own = folder / "libcuda.so.1", Path(__file__).with_name("stand_in.c")
