@@ -16,7 +16,7 @@ from gpt3core.store import rundir
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import NAME, SweepDir, SweepRecord
 from sweeps import fewshot_command
-from sweeps.fewshot_command import DONE, FAILED, INTERRUPTED
+from sweeps.fewshot_command import DONE, FAILED, INTERRUPTED, MOST_SEEDS
 from sweeps.planning import checks, estimate, finetuned, grid
 from sweeps.planning.finetuned import Rules, Source
 from sweeps.planning.recipe import Evals, Recipe
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sweeps.driving.hands import Cluster
     from sweeps.driving.progress import Display
     from sweeps.driving.view import Outcome
-
-MOST_SEEDS = 1000
 
 
 @dataclass

@@ -36,11 +36,13 @@ class FromFile:
     """``read`` makes an item of a record; ``fields`` says what a record has, for errors and for ``--help``.
 
     Where a benchmark puts several questions into a record, ``unfold`` makes records of it that ``read`` understands.
+    ``document`` is the field of a record that holds a whole benchmark: its line is that of no question.
     """
 
     read: Callable[[Record], Item]
     fields: str
     unfold: Callable[[Record], Iterable[Record]] = _alone
+    document: str | None = None
 
     def items(self, rng: random.Random, count: int, material: Material) -> Split:
         """``count`` questions of the first file, and the items of the second, or else all of the first."""
@@ -58,7 +60,7 @@ class FromFile:
 
     def _read(self, path: str) -> list[Item]:
         return [
-            replace(item, number=number if place.startswith(LINE) else None)
+            replace(item, number=number if place.startswith(LINE) and self.document not in whole else None)
             for number, (place, whole) in enumerate(records(path))
             for item in self._items(whole, f"{path}, {place}")
         ]
@@ -102,12 +104,17 @@ def records(path: str) -> list[tuple[str, Record]]:
     content = _text(path).removeprefix("\ufeff")
     lines = [(f"{LINE}{number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     found: list[tuple[str, Any]]
-    if lines and (lines[0][1].lstrip().startswith("[") or lines[0][1].strip() == "{"):
-        whole = _parsed(content, path)
-        each = whole if isinstance(whole, list) else [whole]
-        found = [(f"record {number}", record) for number, record in enumerate(each, 1)]
-    else:
+    try:
         found = [(place, _parsed(line, f"{path}, {place}")) for place, line in lines]
+    except ValueError as of_line:
+        try:
+            found = [("record 1", _parsed(content, path))]
+        except ValueError:
+            if lines[0][1].lstrip().startswith("[") or lines[0][1].strip() == "{":  # no line of JSON lines
+                raise
+            raise of_line from None
+    if len(found) == 1 and isinstance(found[0][1], list):
+        found = [(f"record {number}", record) for number, record in enumerate(found[0][1], 1)]
     for place, record in found:
         if not isinstance(record, dict):
             raise ValueError(f"{path}, {place} is no JSON object: {json.dumps(record)[:SHOWN]}")

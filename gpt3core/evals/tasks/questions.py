@@ -10,18 +10,19 @@ from gpt3core.evals.tasks.files import FromFile, Record, capital, listed, text
 from gpt3core.evals.tasks.task import Task
 
 WITHHELD = "<unk>"  # an answer of TriviaQA's test split
+DOCUMENT = "Data"  # of TriviaQA's own files
 DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^()]*))\)')  # an answer of WebQuestions' own files
 
 
 def _unfold(record: Record) -> Iterable[Record]:
     """Of the files that TriviaQA and WebQuestions publish the records that Hugging Face makes of them."""
-    if "Data" in record:
+    if DOCUMENT in record:
         return [
             {
                 "question": one["Question"],
                 "answer": {"value": one["Answer"]["Value"], "aliases": one["Answer"]["Aliases"]},
             }
-            for one in listed(record, "Data")
+            for one in listed(record, DOCUMENT)
         ]
     if "targetValue" in record:
         found = DESCRIPTION.findall(text(record, "targetValue"))
@@ -47,7 +48,7 @@ def _answers(record: Record) -> list[str]:
 
 def _question(record: Record) -> Item:
     """A question as it is written: data sets of searches have neither its capital nor its mark."""
-    question = text(record, "qText" if "qText" in record else "question").strip()
+    question = text(record, "question" if "question" in record else "qText").strip()
     question = f"{capital(question).removesuffix('?')}?"
     answer, *aliases = dict.fromkeys(f" {answer}" for answer in _answers(record))
     return Item(context=f"Q: {question}\n\nA:", answer=answer, aliases=tuple(aliases))
@@ -59,6 +60,7 @@ TASKS: dict[str, Task] = {
         source=FromFile(
             read=_question,
             unfold=_unfold,
+            document=DOCUMENT,
             fields="question, answer or answers (a text, a list, or value and aliases)",
         ),
         metric="match",

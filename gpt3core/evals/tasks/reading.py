@@ -8,6 +8,8 @@ from gpt3core.evals.item import Item
 from gpt3core.evals.tasks.files import FromFile, Record, chosen, listed, meant, text, texts
 from gpt3core.evals.tasks.task import Task
 
+DOCUMENT = "data"  # of SQuAD's own files
+
 
 def _boolq(record: Record) -> Item:
     """Figure G.29: the passage begins with its title, as SuperGLUE has it."""
@@ -47,7 +49,7 @@ def _of_article(record: Record) -> Iterable[Record]:
 
 def _of_paragraphs(record: Record) -> Iterable[Record]:
     """Articles of paragraphs with all their questions, as SQuAD's own files have them."""
-    if "data" not in record:
+    if DOCUMENT not in record:
         return [record]
     return [
         {
@@ -56,7 +58,7 @@ def _of_paragraphs(record: Record) -> Iterable[Record]:
             "question": asked["question"],
             "answers": {"text": [answer["text"] for answer in listed(asked, "answers")]},
         }
-        for article in listed(record, "data")
+        for article in listed(record, DOCUMENT)
         for paragraph in listed(article, "paragraphs")
         for asked in listed(paragraph, "qas")
     ]
@@ -93,7 +95,12 @@ TASKS: dict[str, Task] = {
     ),
     "squad": Task(
         kind="generate",
-        source=FromFile(read=_squad, unfold=_of_paragraphs, fields="title, context, question, answers (with text)"),
+        source=FromFile(
+            read=_squad,
+            unfold=_of_paragraphs,
+            document=DOCUMENT,
+            fields="title, context, question, answers (with text)",
+        ),
         metric="f1",
         beams=4,
         paper_shots=16,

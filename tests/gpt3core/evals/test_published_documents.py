@@ -64,6 +64,31 @@ def test_the_number_of_a_question_is_that_of_its_line(tmp_path):
     assert {item.number for item in tasks.items("race", 4, paths=(str(tmp_path / "list.jsonl"),)).pool} == {None}
 
 
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize(("task", "document", "count"), [("squad", SQUAD_2, 2), ("triviaqa", TRIVIA, 1)])
+def test_questions_of_a_document_have_no_number(task, document, count, indent, tmp_path):
+    """Else one bit, whether anything of the document is in the training text, would mark all of them."""
+    (tmp_path / "dev.json").write_text(json.dumps(document, indent=indent))
+    pool = tasks.items(task, count, paths=(str(tmp_path / "dev.json"),)).pool
+    assert [item.number for item in pool] == [None] * count
+
+
+@pytest.mark.parametrize("content", [SQUAD_2, [SQUAD_2, SQUAD_2]])
+@pytest.mark.parametrize("between", [", ", "["])
+def test_a_document_may_break_anywhere_between_values(content, between, tmp_path):
+    whole = json.dumps(content)
+    (tmp_path / "dev.json").write_text(whole.replace(between, f"{between}\n"))
+    (tmp_path / "line.json").write_text(whole)
+    read = [tasks.items("squad", 2, paths=(str(tmp_path / name),)) for name in ("dev.json", "line.json")]
+    assert read[0] == read[1]
+
+
+@pytest.mark.parametrize("task", ["triviaqa", "natural_questions", "web_questions"])
+def test_a_question_is_taken_before_what_it_was_searched_by(task, tmp_path):
+    path = write(tmp_path, {"question": "Who ran?", "qText": "runner", "answer": ["Ann"]})
+    assert tasks.items(task, 1, paths=(path,)).pool[0].context == "Q: Who ran?\n\nA:"
+
+
 def test_a_list_is_read_as_its_lines_are(tmp_path):
     records = [{"text": f"word {n}"} for n in range(3)]
     (tmp_path / "list.json").write_text(json.dumps(records, indent=1))
