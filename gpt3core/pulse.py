@@ -8,10 +8,20 @@ worker and deep loops would otherwise hand one object through every signature.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 LONG_SECONDS = 3600.0  # for what says that it is long and cannot beat
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A collective, or something long, that is not over."""
+
+    doing: str = ""  # what is long and cannot beat; "" for a collective
+    works: bool = False  # in a collective: whether it may also be at work there
 
 
 class Pulse:
@@ -20,12 +30,27 @@ class Pulse:
     def __init__(self) -> None:
         self.beats = 0  # of any kind
         self.gates = 0  # collectives entered
-        self.waiting = 0  # how deep in collectives the training thread is
-        self.working = 0  # of these, in how many it may also be at work
-        self.thread = 0  # the training thread
-        self.doing = ""  # something long that cannot beat
+        self._parts: list[_Part] = []  # outermost first; threads enter and leave them in any order
         self._stuck: Callable[[str, int | None], None] | None = None
         self._lock = threading.Lock()
+
+    @property
+    def doing(self) -> str:
+        """Something long that cannot beat, the innermost."""
+        return next((part.doing for part in self._parts[::-1] if part.doing), "")
+
+    @property
+    def waiting(self) -> int:
+        """How many collectives it is in, in the innermost of what is long."""
+        return len(self._gates())
+
+    @property
+    def working(self) -> int:
+        """In how many of these it may also be at work."""
+        return sum(gate.works for gate in self._gates())
+
+    def _gates(self) -> list[_Part]:
+        return list(itertools.takewhile(lambda part: not part.doing, self._parts[::-1]))
 
     def beat(self) -> None:
         """Something was done."""
@@ -38,27 +63,25 @@ class Pulse:
         Args:
             works: whether it may as well be at work there: a pass with collectives inside, or what a GPU computes.
         """
-        self.thread = threading.get_ident()
         self.gates += 1
-        self.waiting += 1
-        self.working += works
-        try:
+        with self._inside(_Part(works=works)):
             yield
-        finally:
-            self.waiting -= 1
-            self.working -= works
-            self.beats += 1
 
     @contextlib.contextmanager
     def busy(self, doing: str) -> Iterator[None]:
         """In something long that cannot beat: it may take LONG_SECONDS, and in a collective it waits for nobody."""
-        before = self.doing, self.waiting, self.working
-        self.doing, self.waiting, self.working = doing, 0, 0
         self.beats += 1
+        with self._inside(_Part(doing=doing)):
+            yield
+
+    @contextlib.contextmanager
+    def _inside(self, part: _Part) -> Iterator[None]:
+        self._parts.append(part)
         try:
             yield
         finally:
-            self.doing, self.waiting, self.working = before
+            with contextlib.suppress(ValueError):  # of a run that was left behind
+                self._parts.remove(part)
             self.beats += 1
 
     @contextlib.contextmanager
@@ -75,7 +98,8 @@ class Pulse:
                 and for which rank it waits.
         """
         with self._lock:
-            self.waiting, self.working, self.doing, self._stuck = 0, 0, "", stuck
+            self._stuck = stuck
+            self._parts.clear()
 
     def give_up(self, why: str, rank: int | None) -> bool:
         """Say that the run cannot go on, and for which rank it waits; whether anybody hears it."""

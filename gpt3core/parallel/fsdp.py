@@ -76,8 +76,8 @@ def gather_in(stage: nn.Module, kind: torch.dtype | None) -> None:
             continue
         block.reshard()
         group.mp_policy = _policy(kind)
+        group._init_mp_dtypes()
         for parameter in group.fsdp_params:  # made anew at the next gathering
-            parameter.init_dtype_attrs(group.mp_policy)
             parameter.all_gather_outputs = []
             if hasattr(parameter, "_unsharded_param"):
                 del parameter._unsharded_param

@@ -19,6 +19,7 @@ import math
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from gpt3core.words import some
 
 BEAT_SECONDS = 1.0
 PATIENCE = 4  # ranks may be still for so many times the longest of their pauses, ...
-REMEMBERED = 16  # ... each of which is remembered for so many times as long as it was
+REMEMBERED = 64  # ... the last so many that make a difference, however long ago: a validation may lie between two steps
 MEETS, COMPUTES = "torch.distributed", "torch.distributed.tensor"  # where ranks are waited for, and where not
 CALLS = ("torch._ops", "torch._library.")  # what lies between one who calls an operator and the operator
 LEFT = "left"  # a rank's last word
@@ -58,7 +59,7 @@ class _Seen:
     ticked: float  # when its tick changed last
     moved: float  # when anything but its tick did
     sign: Sign | None = None
-    pauses: list[tuple[float, float]] = field(default_factory=list)  # between moves, and until when they are remembered
+    pauses: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))  # seconds between moves
 
 
 @dataclass(kw_only=True)
@@ -88,10 +89,9 @@ class Judge:
         if seen.sign is None or sign.tick != seen.sign.tick:
             seen.ticked = now
         if seen.sign is None or _place(sign) != _place(seen.sign):
-            if seen.sign is not None and seen.moved > self._busy:  # neither it nor what it waited for was
-                pause = now - seen.moved
-                seen.pauses = [(until, some) for until, some in seen.pauses if until > now]
-                seen.pauses.append((now + REMEMBERED * pause, pause))
+            pause, known = now - seen.moved, seen.sign is not None and seen.moved > self._busy  # nobody was in that
+            if known and PATIENCE * pause > self.limit:
+                seen.pauses.append(pause)
             seen.moved = now
         seen.sign = sign
 
@@ -107,7 +107,7 @@ class Judge:
         """Which rank does not come, by whoever sees all of them, in a sentence; "" while all is well."""
         if said := self.silent(now):
             return said
-        here, limit = self._here(), self._patience(now)
+        here, limit = self._here(), self._patience()
         waiting = {r: s for r, s in here.items() if s.sign is not None and s.sign.waiting}
         patient = [r for r, s in waiting.items() if now - s.moved > limit]
         if not patient:
@@ -117,40 +117,38 @@ class Judge:
             patient, away = sure, away + [r for r in waiting if _works(waiting[r])]
         for rank in sorted(away, key=lambda rank: here[rank].moved):  # who stopped first is waited for by the next
             seen = here[rank]
-            if now - seen.moved > self._given(seen, now):
+            if now - seen.moved > _given(seen, limit):
                 self.missing = rank
                 return (
                     f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{_where(seen)}, and "
                     f"{_numbered(patient)} for it"
                 )
         if not away and len(patient) == len(here):
-            return self._all_wait(waiting, now)
+            return self._all_wait(waiting, now, limit)
         return ""
 
-    def _given(self, seen: _Seen, now: float) -> float:
-        """The seconds that a rank has for what it does."""
-        long = LONG_SECONDS if seen.sign is not None and seen.sign.doing else 0.0
-        return max(self._patience(now), long)
-
-    def _patience(self, now: float) -> float:
+    def _patience(self) -> float:
         """Seconds that a rank may be still: the limit, or more where work is done in large pieces."""
-        pauses = (some for seen in self._seen.values() for until, some in seen.pauses if until > now)
+        pauses = (pause for seen in self._seen.values() for pause in seen.pauses)
         return max(self.limit, PATIENCE * max(pauses, default=0.0))
 
     def _here(self) -> dict[int, _Seen]:
         return {rank: seen for rank, seen in self._seen.items() if rank not in self._left}
 
-    def _all_wait(self, waiting: Mapping[int, _Seen], now: float) -> str:
-        """Every rank waits: for one that is behind, or for the network."""
+    def _all_wait(self, waiting: Mapping[int, _Seen], now: float, limit: float) -> str:
+        """Every rank waits: for one that is behind, for the network, or for GPUs."""
         gates = {rank: seen.sign.gates for rank, seen in waiting.items() if seen.sign is not None}
         behind = [rank for rank, count in gates.items() if count < max(gates.values())]
         since = min(now - seen.moved for seen in waiting.values())
-        if since <= max(self._given(waiting[rank], now) for rank in behind or waiting):
+        if since <= max(_given(waiting[rank], limit) for rank in behind or waiting):
             return ""
         if behind:
             self.missing = behind[0]
             return f"{_numbered(behind)} in an earlier collective than the others, for {since:.0f} s"
-        return f"all ranks have waited in the same collective for {since:.0f} s: is the network between them whole?"
+        return (
+            f"all ranks have waited in the same collective for {since:.0f} s: the network between them is broken, or a "
+            "rank's device does not end what it computes"
+        )
 
 
 def _where(seen: _Seen) -> str:
@@ -158,6 +156,13 @@ def _where(seen: _Seen) -> str:
     sign = seen.sign
     parts = [] if sign is None else [sign.doing, sign.line and f"at {sign.line}"]
     return f", where it is {said}" if (said := " ".join(filter(None, parts))) else ""
+
+
+def _given(seen: _Seen, limit: float) -> float:
+    """The seconds that a rank has for what it does; more where that is long, unless it surely waits inside it."""
+    sign = seen.sign
+    long = sign is not None and sign.doing and (sign.works or not sign.waiting)
+    return max(limit, LONG_SECONDS) if long else limit
 
 
 def _works(seen: _Seen) -> bool:
@@ -196,9 +201,9 @@ def watched(
         watch.end()
 
 
-def sign_of(p: Pulse, tick: int) -> Sign:
-    """What a pulse shows now."""
-    meets, line = standing(p.thread)
+def sign_of(p: Pulse, thread: int, tick: int) -> Sign:
+    """What a pulse and the training thread show now."""
+    meets, line = standing(thread)
     return Sign(
         tick=tick,
         gates=p.gates,
@@ -242,6 +247,7 @@ class _Watch:
         self, rank: int, size: int, limit: float, told: Callable[[str, int | None], object], pulse: Pulse
     ) -> None:
         self._rank, self._told, self._pulse = rank, told, pulse
+        self._thread = threading.get_ident()  # who joins trains, though others may enter collectives too
         self._judge = Judge(ranks=range(size) if rank == 0 else range(1), limit=limit, began=time.monotonic())
         self._every = min(BEAT_SECONDS, limit / 8)
         store: Any = distributed_c10d._get_default_store()
@@ -267,7 +273,7 @@ class _Watch:
         try:
             while not self._over.is_set():
                 tick += 1
-                self._store.set(str(self._rank), json.dumps(vars(sign_of(self._pulse, tick))))
+                self._store.set(str(self._rank), json.dumps(vars(sign_of(self._pulse, self._thread, tick))))
                 there += [key for key in missing if self._store.check([key])]
                 missing = [key for key in missing if key not in there]
                 self._take(there, self._store.multi_get(there) if there else [])

@@ -298,7 +298,7 @@ class Trainer:
         """In all attempts."""
         return self._before.plus(self.train_seconds - self._before.train_seconds, self.devices)
 
-    @property
+    @functools.cached_property  # one of which the first answers alone are the first
     def answers(self) -> Any:
         """The model as an evaluation asks it, all of it on every rank."""
         cut = self.mesh.layout.model_parallel * self.mesh.layout.shard > 1

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from gpt3core import schedule
 from gpt3core.anomaly import AnomalySpec
 from gpt3core.evals import held_out
 from gpt3core.options import Options
+from gpt3core.parallel.layout import Layout
 from gpt3core.store import files
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir
 from gpt3core.train import loop
@@ -125,6 +127,14 @@ def test_a_step_that_is_gone_back_from_is_not_looked_at(tales, isolated, monkeyp
         result = run(spec, isolated)
     assert (result["status"], result["steps"], result["roll_backs"]) == ("done", 12, 1)
     assert next(looks) == 6.0, "one look at step 8, when it was there to stay"
+
+
+def test_all_evaluations_of_a_run_ask_one_whole_model(monkeypatch):
+    """Which is in its first answers once: a rank that is stuck there has an hour."""
+    monkeypatch.setattr(loop, "Whole", lambda *_: object())
+    here = object.__new__(loop.Trainer)
+    here.held, here.spec, here.mesh = None, SimpleNamespace(model=None), SimpleNamespace(layout=Layout(tensor=2))
+    assert here.answers is here.answers
 
 
 def test_windows_of_a_look_are_those_of_the_evaluation(patient, isolated):

@@ -56,7 +56,9 @@ def _trained(rank, size, address, layout, words, *, low=True):
         own = range(here.place("context"), layout.context)[0] * 32 // layout.context
         parts = ids[:, own : own + 32 // layout.context + 1]
         examples = [Examples(inputs=row[None, :-1], targets=row[None, 1:], mask=None) for row in parts]
-        model, said = Whole(held, SHAPE, here), []
+        model = Whole(held, SHAPE, here)
+        said = [model.head(model.hidden(ids[:, :-1])).double().sum().item()]  # of weights that were not trained yet
+        held.reshard()
         for _ in range(3):
             with gathered() as step:
                 said.append(held.backward(examples, 0.1).item())

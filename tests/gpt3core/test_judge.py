@@ -60,6 +60,19 @@ def test_what_says_that_it_is_long_is_waited_for_an_hour():
 
 
 @pytest.mark.parametrize(
+    ("gates", "verdict"),
+    [(4, "all ranks have waited in the same collective for 32 s"), (3, "rank 1 waits in an earlier collective")],
+)
+def test_who_surely_waits_inside_something_long_is_not_waited_for_an_hour(gates, verdict):
+    """Ranks that prepare a text or write a checkpoint meet there too; one is left behind, or the network ends."""
+
+    def signs(rank, now):
+        return sign(now, gates=gates if rank == 1 else 4, waiting=True, doing="preparing the text")
+
+    assert judged(signs, 32)[0].startswith(verdict)
+
+
+@pytest.mark.parametrize(
     ("second", "verdict"),
     [
         (lambda now: sign(now, gates=4, beats=7), "rank 1 has not come to a collective for 32 s, and ranks 0, 2"),
@@ -130,6 +143,25 @@ def test_what_compiles_inside_a_pass_is_not_waiting_there():
         assert (here.waiting, here.working, here.doing) == (1, 1, "")
 
 
+def test_threads_leave_collectives_and_what_is_long_in_any_order():
+    here = pulse.Pulse()
+    gate, long = here.at_gate(works=True), here.busy("compiling")
+    gate.__enter__()
+    long.__enter__()
+    gate.__exit__(None, None, None)
+    assert (here.waiting, here.working, here.doing) == (0, 0, "compiling")
+    long.__exit__(None, None, None)
+    assert (here.waiting, here.working, here.doing) == (0, 0, "")
+
+
+def test_what_a_run_that_was_left_behind_leaves_is_nothing_of_the_next():
+    here = pulse.Pulse()
+    with here.at_gate():
+        here.begin(None)
+        assert here.waiting == 0
+    assert here.waiting == 0
+
+
 def test_ranks_that_work_in_large_pieces_are_waited_for_four_times_as_long():
     """Passes of half a minute, in which all wait for one another, are no hang at a limit of ten seconds."""
 
@@ -152,15 +184,30 @@ def test_a_step_of_a_gpu_is_one_wait_and_a_longer_one_where_the_batch_grows_is_n
     assert judged(signs, 480 + 610, limit=45)[0].startswith("all ranks have waited in the same collective for 610 s")
 
 
-def test_a_long_pause_is_remembered_for_sixteen_times_as_long():
-    """A hiccup of twenty seconds among quick collectives; ranks hang a while later."""
+def test_the_longest_pause_is_remembered_until_sixty_four_others_that_matter_have_come():
+    """One of twenty seconds, then quick ones for an hour; or some of three seconds. Then ranks hang."""
 
-    def signs(rank, now, quick):
-        return sign(now, gates=0 if now < 20 else min(now, 20 + quick), waiting=True)
+    def signs(rank, now, every, last):
+        gates = 0 if now < 20 else 1 + min(now - 20, last) // every
+        return sign(now, gates=gates, waiting=True)
 
-    assert judged(functools.partial(signs, quick=300), 320 + 12)[0] == ""
-    said, _ = judged(functools.partial(signs, quick=340), 360 + 12)
-    assert said.startswith("all ranks have waited in the same collective for 12 s")
+    assert judged(functools.partial(signs, every=1, last=3600), 3620 + 79)[0] == ""
+    assert judged(functools.partial(signs, every=1, last=3600), 3620 + 82)[0].startswith("all ranks have waited")
+    assert judged(functools.partial(signs, every=3, last=3 * 63), 20 + 3 * 63 + 79)[0] == ""
+    said = judged(functools.partial(signs, every=3, last=3 * 64), 20 + 3 * 64 + 14)[0]
+    assert said.startswith("all ranks have waited in the same collective for 14 s")
+
+
+def test_a_long_validation_between_two_steps_of_a_gpu_makes_nobody_impatient():
+    """Steps of fifty seconds, twenty minutes of batches of a second each, and a step again."""
+    judge, ends = Judge(ranks=range(3), limit=45.0, began=0.0), 200 + 1200
+    for now in range(ends + 400):
+        beats = min(now, 200) // 50 + min(max(0, now - 200), 1200)
+        for rank in range(3):
+            doing = "in its first step" if now < 50 else ""
+            waits = not 200 <= now < ends
+            judge.heard(rank, sign(now, beats=beats, waiting=waits, works=waits, doing=doing), float(now))
+        assert bool(judge.verdict(float(now))) == (now > ends + 200), now
 
 
 def test_quick_collectives_at_the_end_of_a_step_do_not_make_its_long_pieces_forgotten():
