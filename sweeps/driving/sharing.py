@@ -1,17 +1,18 @@
 """A sweep among the others of its cluster: what it tells them, what it hears, and the order that follows from that.
 
 The order itself is ``scheduling.fairness``. Every driver finds it for itself and starts its own runs only; for what
-others wait for it leaves room. Room that is left so and not taken for PATIENCE_SECONDS is not left any longer, until
-that sweep has started something: its driver is stuck, or knows of a reason that it does not tell.
+others wait for it leaves room. Room that is left so and not taken for PATIENCE_SECONDS is not left any longer: that
+driver is stuck, or knows of a reason that it does not tell. It is left again once that sweep has started something, or
+wanted nothing for a moment, and as a trial after a pause that doubles.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from sweeps.driving.claims import Leases, to_text
+from sweeps.driving.claims import LEASE_SECONDS, Leases, to_text
 from sweeps.driving.hands import Cluster
 from sweeps.scheduling import fairness, scheduler
 from sweeps.scheduling.fairness import Claim, Together
@@ -21,8 +22,30 @@ from sweeps.scheduling.scheduler import PLAIN
 
 TELL_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0
+MOST_PAUSES = 16  # times LEASE_SECONDS, between two trials
 MOST = 64  # entries of what a claim wants
 MOST_STEPS = 30  # of priority, each of which doubles what is due
+
+
+@dataclass(frozen=True)
+class Left:
+    """Room for another sweep, which waits."""
+
+    held: Resources  # what that sweep holds meanwhile
+    since: float  # when none was left for it last
+    pauses: int = 1  # times LEASE_SECONDS for which none is left where it does not take it
+
+    def pausing(self, now: float) -> bool:
+        """Whether none is left for it, since it did not take it."""
+        return 0.0 <= now - self.since - PATIENCE_SECONDS < self.pauses * LEASE_SECONDS
+
+    def later(self, now: float, left: bool) -> Left:
+        """The same, after a turn in which room was left for it, or not."""
+        if self.pausing(now):
+            return self
+        if now >= self.since + PATIENCE_SECONDS:
+            return replace(self, since=now, pauses=min(2 * self.pauses, MOST_PAUSES))
+        return self if left else replace(self, since=now)
 
 
 class Among:
@@ -33,7 +56,7 @@ class Among:
         self._mine, self._others = Claim(key="", name=name), list[Claim]()
         self._leases, self._heard, self._told, self._number = Leases(), -math.inf, -math.inf, 0
         self._accounted = math.inf  # when ``excess`` was reckoned last
-        self._left: dict[str, tuple[float, object]] = {}  # sweep -> since when room is left for it, and what it held
+        self._left: dict[str, Left] = {}  # of each sweep that waits
         self._named: set[str] = set()  # sweeps of which it was said that they wait too
 
     def look(self, now: float, running: Sequence[Running]) -> None:
@@ -45,6 +68,10 @@ class Among:
         self._mine = replace(self._mine, held=tuple(running))
         if now >= self._heard + TELL_SECONDS:
             self._heard, self._others = now, self._leases.look(self._cluster.claims(), now)
+            self._left = {
+                claim.key: left if left and left.held == claim.holds() else Left(claim.holds(), now)
+                for claim, left in ((claim, self._left.get(claim.key)) for claim in self._others if claim.wants)
+            }
         if not self.waited_for:
             self._account(0.0, now)
 
@@ -91,12 +118,14 @@ class Among:
         """
         if not self.waited_for:
             return self._remarked(scheduler.decide(now, nodes, jobs, held, largest, rules))
-        others = [claim if self._takes(claim, now) else replace(claim, wants=()) for claim in self._others]
+        stuck = {key for key, left in self._left.items() if left.pausing(now)}
+        others = [replace(claim, wants=()) if claim.key in stuck else claim for claim in self._others]
         shared = fairness.together(self._mine, others, jobs, nodes, rules)
         self._account(shared.holds - shared.share, now)
         self._name(shared)
         decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
-        self._leave({shared.theirs.get(d.run_id, "") for d in decisions if isinstance(d, Start)}, now)
+        theirs = {shared.theirs.get(d.run_id) for d in decisions if isinstance(d, Start)}
+        self._left = {key: left.later(now, key in theirs) for key, left in self._left.items()}
         return self._remarked([d for d in decisions if d.run_id not in shared.theirs])
 
     def tell(self, now: float, decisions: Sequence[Decision], jobs: Sequence[Job], most: float | None = None) -> None:
@@ -126,18 +155,6 @@ class Among:
         self._cluster.claim(to_text(claim, now, self._number), alone=not self.waited_for)
 
     # ---------------------------------------------------------------------------------------------------------- parts
-
-    def _takes(self, claim: Claim, now: float) -> bool:
-        """Whether a sweep takes the room that is left for it."""
-        since, held = self._left.get(claim.key, (now, None))
-        return now < since + PATIENCE_SECONDS or held != claim.holds()
-
-    def _leave(self, keys: Set[str], now: float) -> None:
-        """Room was left for these sweeps."""
-        holds = {claim.key: claim.holds() for claim in self._others}
-        kept = {key: left for key, left in self._left.items() if holds.get(key) == left[1]}
-        stuck = {key for key, left in kept.items() if now >= left[0] + PATIENCE_SECONDS}
-        self._left = {key: kept.get(key, (now, holds[key])) for key in holds if key in keys | stuck}
 
     def _account(self, beyond: float, now: float) -> None:
         """So much more than what is due to it does this sweep hold, while others wait."""

@@ -154,15 +154,44 @@ def test_a_driver_that_dies_leaves_its_share_to_others_within_its_lease():
 
 def test_room_that_a_living_driver_does_not_take_is_not_left_for_long():
     """It tells that it waits, and starts nothing: a reason that others do not see."""
-    first, stuck = Sweep("first", runs("a", 100, 20.0)), Sweep("stuck", runs("b", 100, 20.0), comes=30.0)
+    first, stuck = Sweep("first", runs("a", 200, 20.0)), Sweep("stuck", runs("b", 100, 20.0), comes=30.0)
     world = World(nodes(4), (first, stuck))
     drive = world._drive
     told = [Hold(job.run_id, "its nodes are avoided") for job in stuck.jobs]
     world._drive = lambda s: world.amongs["stuck"].tell(world.now, told, stuck.jobs) if s is stuck else drive(s)
     world.run(150)
     assert mean(first, 30, 60) < 3.5
-    assert mean(first, 60 + PATIENCE_SECONDS, 150) > 3.8
+    assert mean(first, 60 + PATIENCE_SECONDS, 150) > 3.5
+    world.run(450)
+    assert mean(first, 150, 600) > 3.7, "it is tried again, less and less often"
     assert any("; sweep " not in d.reason and " of sweep " not in d.reason for d in first.holds)
+
+
+@pytest.mark.parametrize(("prepares", "pauses"), [(20.0, 1), (40.0, 1), (5.0, 5), (5.0, 30), (5.0, 60)])
+def test_who_took_room_and_then_wanted_nothing_has_his_share_when_he_comes_back(prepares, pauses):
+    """A preparation, and gangs after it; room that is left for the first of them is not taken at once."""
+    lengths = [20.0 + (i % 8) * 0.9 + (i if i < 8 else 0) for i in range(100)]
+    first = Sweep("first", [replace(job, seconds=s) for job, s in zip(runs("a", 100, 1.0), lengths, strict=True)])
+    second = Sweep("second", runs("p", 1, prepares), comes=30.0)
+    world = World(nodes(8), (first, second))
+    world.run(100, until=lambda: second.took and not second.live).run(pauses)
+    gangs = [replace(job, queued=world.now) for job in runs("g", 40, 20.0, workers=3)]
+    second.waiting, second.jobs, came = [*gangs], [*second.jobs, *gangs], world.now
+    world.run(110)
+    assert mean(second, came + 50, came + 110) > 3.0
+
+
+@pytest.mark.parametrize("back", [37, 42, 46])
+def test_a_driver_that_is_away_for_less_than_its_lease_has_its_share_again(back):
+    """It took no room that was left for it meanwhile."""
+    lengths = [10.0 + i % 4 for i in range(60)]
+    first = Sweep("first", [replace(job, seconds=s) for job, s in zip(runs("a", 60, 1.0), lengths, strict=True)])
+    second = Sweep("second", runs("b", 40, 10.0), comes=15.0)
+    world = World(nodes(4), (first, second))
+    drive = world._drive
+    world._drive = lambda s: None if s is second and 17 <= world.now < back else drive(s)
+    world.run(150)
+    assert mean(second, back + LEASE_SECONDS + PATIENCE_SECONDS, 150) > 1.7
 
 
 @st.composite
