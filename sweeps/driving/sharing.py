@@ -9,7 +9,7 @@ wanted nothing for a moment, and as a trial after a pause that doubles.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from sweeps.driving.claims import LEASE_SECONDS, Leases, to_text
@@ -23,6 +23,7 @@ from sweeps.scheduling.scheduler import PLAIN
 TELL_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0
 MOST_PAUSES = 16  # times LEASE_SECONDS, between two trials
+RESTS = "placement.preempt rests while another sweep waits for its share, for what was freed would be that sweep's"
 MOST = 64  # entries of what a claim wants
 MOST_STEPS = 30  # of priority, each of which doubles what is due
 
@@ -126,7 +127,11 @@ class Among:
         decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
         theirs = {shared.theirs.get(d.run_id) for d in decisions if isinstance(d, Start)}
         self._left = {key: left.later(now, key in theirs) for key, left in self._left.items()}
-        return self._remarked([d for d in decisions if d.run_id not in shared.theirs])
+        first = next((d for d in decisions if not isinstance(d, Start)), None)
+        rests = rules.preempt and first is not None and first.run_id in shared.theirs
+        above = min((run.priority for run in self._mine.held if run.resumable), default=math.inf)
+        raised = {job.run_id for job in jobs if rests and job.priority > above}
+        return self._remarked([d for d in decisions if d.run_id not in shared.theirs], raised)
 
     def tell(self, now: float, decisions: Sequence[Decision], jobs: Sequence[Job], most: float | None = None) -> None:
         """Tell other sweeps what this one holds and still wants, at most once a second.
@@ -173,17 +178,23 @@ class Among:
                 f"this sweep, which has {shared.holds:.0%}; what ends beyond that is theirs next"
             )
 
-    def _remarked(self, decisions: list[Decision]) -> list[Decision]:
-        """Whoever waits is told with whom the cluster is shared."""
+    def _remarked(self, decisions: list[Decision], raised: Set[str] = frozenset()) -> list[Decision]:
+        """Whoever waits is told with whom the cluster is shared.
+
+        Args:
+            raised: runs that others of this sweep would make room for, were it alone.
+        """
         has = ((claim.name, claim.holds()) for claim in self._others)
         words = " and ".join(f"sweep {name} has {holds}" for name, holds in has if not Resources().fits(holds))
-        if not words:
-            return decisions
-        made: dict[str, str] = {}
-        return [
-            Hold(d.run_id, made.setdefault(d.reason, f"{d.reason}; {words}"), d.eta) if isinstance(d, Hold) else d
-            for d in decisions
-        ]
+        words = f"; {words}" if words else ""
+        rests = f"{words}; {RESTS}"
+        made: dict[tuple[str, bool], str] = {}
+
+        def told(hold: Hold) -> Hold:
+            key = hold.reason, hold.run_id in raised
+            return Hold(hold.run_id, made.setdefault(key, hold.reason + (rests if key[1] else words)), hold.eta)
+
+        return [told(d) if isinstance(d, Hold) else d for d in decisions] if words or raised else decisions
 
 
 def _urgent(claim: Claim, wants: Sequence[Job], now: float) -> Claim:

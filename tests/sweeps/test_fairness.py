@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from sweeps.cluster.job import Progress
 from sweeps.driving import claims, yielding
-from sweeps.driving.claims import LEASE_SECONDS, Leases
+from sweeps.driving.claims import LEASE_SECONDS, NEW_SECONDS, Leases
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.sharing import PATIENCE_SECONDS, Among
@@ -17,7 +18,7 @@ from sweeps.planning import recipe
 from sweeps.scheduling import fairness
 from sweeps.scheduling.fairness import Claim
 from sweeps.scheduling.inventory import Kind, Resources
-from sweeps.scheduling.scheduler import Hold, Job, Rules, Running, decide
+from sweeps.scheduling.scheduler import Hold, Job, Preempt, Rules, Running, decide
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 from tests.sweeps.many_sweeps import CORE, Sweep, World, mean, nodes, runs
 
@@ -87,9 +88,12 @@ def test_what_is_told_is_what_is_heard_until_it_does_not_change_any_more():
     leases, text = Leases(), claims.to_text(told, 100.0, 1)
     (heard,) = leases.look({"k": text}, 5000.0)
     assert heard == replace(told, held=(replace(held, run_id="sweep s", ends=5030.0),))
-    assert leases.look({"k": text}, 5000.0 + LEASE_SECONDS - 1) == [heard]
-    assert leases.look({"k": text}, 5000.0 + LEASE_SECONDS) == [], "its driver is dead"
-    assert len(leases.look({"k": claims.to_text(told, 100.0, 2)}, 6000.0)) == 1, "or was stopped, and goes on"
+    assert leases.look({"k": text}, 5000.0 + NEW_SECONDS) == [], "its driver may be dead long since"
+    later = {"k": claims.to_text(told, 100.0, 2)}
+    assert len(leases.look(later, 5005.0)) == 1, "it lives"
+    assert len(leases.look(later, 5005.0 + LEASE_SECONDS - 1)) == 1
+    assert leases.look(later, 5005.0 + LEASE_SECONDS) == [], "its driver is dead"
+    assert len(leases.look({"k": claims.to_text(told, 100.0, 3)}, 6000.0)) == 1, "or was stopped, and goes on"
     assert leases.look({}, 6001.0) == []
 
 
@@ -152,6 +156,12 @@ def test_a_driver_that_dies_leaves_its_share_to_others_within_its_lease():
     assert mean(first, 100 + LEASE_SECONDS + 8, 170) == pytest.approx(8.0, abs=0.2)
 
 
+def test_who_comes_to_a_free_cluster_does_not_wait_for_the_lease_of_a_driver_dead_long_ago():
+    dead, new = Sweep("dead", runs("d", 60, 30.0), dies=5.0), Sweep("new", runs("n", 60, 10.0), comes=70.0)
+    shared(nodes(4), 80, dead, new)
+    assert mean(new, 70 + NEW_SECONDS, 80) == 4.0
+
+
 def test_room_that_a_living_driver_does_not_take_is_not_left_for_long():
     """It tells that it waits, and starts nothing: a reason that others do not see."""
     first, stuck = Sweep("first", runs("a", 200, 20.0)), Sweep("stuck", runs("b", 100, 20.0), comes=30.0)
@@ -192,6 +202,24 @@ def test_a_driver_that_is_away_for_less_than_its_lease_has_its_share_again(back)
     world._drive = lambda s: None if s is second and 17 <= world.now < back else drive(s)
     world.run(150)
     assert mean(second, back + LEASE_SECONDS + PATIENCE_SECONDS, 150) > 1.7
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_run_for_which_its_sweep_would_make_room_says_why_nobody_does_while_another_waits(waits):
+    own = [
+        Running(run_id=f"a{i}", worker=CORE, allocation={f"n00{i}": 1}, ends=9e4, queued=1.0, resumable=True)
+        for i in range(4)
+    ]
+    jobs = [Job(run_id="high", worker=CORE, priority=1, queued=2.0), Job(run_id="low", worker=CORE, queued=2.0)]
+    theirs = claim("k", 50 * waits)
+    cluster = SimpleNamespace(claims=lambda: {"k": claims.to_text(theirs, 0.0, 1)}, claim=lambda text, alone: None)
+    among = Among(cluster, "s", list[str]().append)
+    among.look(3.0, own)
+    decisions = among.decide(3.0, nodes(4), jobs, own, rules=Rules(preempt=True))
+    assert any(isinstance(d, Preempt) for d in decisions) is not waits
+    assert {d.run_id for d in decisions if isinstance(d, Hold) and "placement.preempt rests" in d.reason} == (
+        {"high"} if waits else set()
+    )
 
 
 @st.composite
