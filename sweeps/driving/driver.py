@@ -154,8 +154,7 @@ class Driver:
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
             if self.profiles is not None and done == len(self.states):
                 self._propose()
-            ended = view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED)
-            unfinished = ended < len(self.states)
+            unfinished = view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED) < len(self.states)
             if unfinished:
                 results.preload()
                 self._prepare()
@@ -190,6 +189,7 @@ class Driver:
                     self.display.say("stopping: runs write their checkpoints (Ctrl-C again to leave at once)")
                     self.cluster.stop()
                 view.interrupt(self.states)  # again, for those that have stopped wait too
+                self.deciding.among.stay(now, [replace(run, ends=deadline) for run in self.cluster.running()])
                 if not self.cluster.running() or self.interrupts > 1 or now > deadline:
                     return
             elif not act(now):

@@ -61,6 +61,7 @@ class Preparation:
             return False
         running = self._cluster.running()
         if now < self._not_before or any(run.run_id == NAME for run in running):
+            self._among.stay(now, running)
             return True
         queue = [scheduler.Job(run_id=NAME, worker=self._shape, accelerator=self._accelerator)]
         inventory = self._cluster.inventory()

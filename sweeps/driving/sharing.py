@@ -123,7 +123,8 @@ class Among:
         others = [replace(claim, wants=()) if claim.key in stuck else claim for claim in self._others]
         shared = fairness.together(self._mine, others, jobs, nodes, rules)
         self._account(shared.holds - shared.share, now)
-        self._name(shared)
+        if jobs:
+            self._name(shared)
         decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
         theirs = {shared.theirs.get(d.run_id) for d in decisions if isinstance(d, Start)}
         self._left = {key: left.later(now, key in theirs) for key, left in self._left.items()}
@@ -158,6 +159,12 @@ class Among:
             self._mine = _urgent(self._mine, [job for job, _ in wants], now)
         claim = replace(self._mine, held=_alike(held), wants=wants)
         self._cluster.claim(to_text(claim, now, self._number), alone=not self.waited_for)
+
+    def stay(self, now: float, running: Sequence[Running]) -> None:
+        """Look and tell as one that wants nothing more, while what it has goes on."""
+        self.look(now, running)
+        held = [*running, *self.strangers(self._cluster.others()), *self.held]
+        self.tell(now, self.decide(now, self._cluster.inventory(), [], held), [])
 
     # ---------------------------------------------------------------------------------------------------------- parts
 

@@ -1,6 +1,8 @@
 """Sweeps that share a cluster: each has its share, nobody starves, nothing that somebody could use is idle."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -292,12 +294,42 @@ def test_what_comes_before_the_first_run_waits_for_its_share_too(smoke):
     cluster, said = Shared(root, others), []
     cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
     among = Among(cluster, "mine", said.append)
-    (run, *_) = cells.runs
-    prepares = Preparation(cluster, Kind(CORE), run, 3, said.append, among, begun=False)
+    job = SimpleNamespace(evals=cells.evals)
+    prepares = Preparation(cluster, Kind(CORE), job, 3, said.append, among, begun=False)
     assert prepares.act(1.0)
     assert prepares.reason.endswith("sweep other has 4 cores")
     ((mine, _),) = cluster.told
     assert [(job.run_id, n) for job, n in mine.wants] == [("preparation", 1)]
+    cluster.others = list
+    cluster.theirs = claim("other", 100, held=3)
+    assert prepares.act(2.0)
+    assert cluster.started == ["preparation"]
+    assert prepares.act(3.0)
+    mine, _ = cluster.told[-1]
+    assert len(cluster.told) == 3, "it goes on to tell that it is there"
+    assert (str(mine.holds()), mine.wants) == ("1 core", ())
+
+
+def test_a_driver_that_is_interrupted_tells_what_its_runs_hold_until_they_have_stopped(smoke):
+    """Their checkpoints may take a minute."""
+    _, cells, root = smoke
+
+    class Slow(Shared):
+        def stop(self, run_id=None):
+            self.asked = len(self.told)
+
+        def poll(self):
+            if self.polls == 20:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if self.polls == 60:
+                super().stop()
+            return super().poll()
+
+    cluster = Slow(root, claim("other", 100))
+    assert drive((recipe.load(["recipe=smoke"]), cells, root), cluster, Silent()).interrupted
+    after = [mine for mine, _ in cluster.told[cluster.asked :]]
+    assert len(after) >= 9, "one a second"
+    assert {(str(mine.holds()), mine.wants) for mine in after[:-1]} == {("2 cores", ())}
 
 
 def test_a_run_of_which_nothing_new_is_heard_does_not_end_later_and_later(smoke):
