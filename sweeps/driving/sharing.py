@@ -9,7 +9,7 @@ wanted nothing for a moment, and as a trial after a pause that doubles.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from sweeps.driving.claims import LEASE_SECONDS, Leases, to_text
@@ -110,21 +110,24 @@ class Among:
         held: Sequence[Running],
         largest: Inventory | None = None,
         rules: Rules = PLAIN,
+        wanted: Sequence[Job] | None = None,
     ) -> list[Decision]:
         """The scheduler's decisions on this sweep's runs, in the queue of all sweeps.
 
         Args:
             nodes: that may be used.
             held: all that holds resources.
+            wanted: by which its share is found, where it waits for more than these jobs.
         """
         if not self.waited_for:
             return self._remarked(scheduler.decide(now, nodes, jobs, held, largest, rules))
         stuck = {key for key, left in self._left.items() if left.pausing(now)}
         others = [replace(claim, wants=()) if claim.key in stuck else claim for claim in self._others]
         shared = fairness.together(self._mine, others, jobs, nodes, rules)
-        self._account(shared.holds - shared.share, now)
-        if jobs:
-            self._name(shared)
+        ours = shared if wanted is None else fairness.together(self._mine, others, wanted, nodes, rules)
+        self._account(ours.holds - ours.share, now)
+        if jobs or wanted:
+            self._name(ours)
         decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
         theirs = {shared.theirs.get(d.run_id) for d in decisions if isinstance(d, Start)}
         self._left = {key: left.later(now, key in theirs) for key, left in self._left.items()}
@@ -153,8 +156,7 @@ class Among:
                 held.append(
                     Running(run_id=d.run_id, worker=job.worker, allocation=d.allocation, ends=now + job.seconds)
                 )
-        left = math.inf if most is None else most - sum(map(_devices, held))
-        wants = _wants((known[d.run_id] for d in decisions if isinstance(d, Hold)), left)
+        wants = _wants(within((known[d.run_id] for d in decisions if isinstance(d, Hold)), held, most))
         if wants:
             self._mine = _urgent(self._mine, [job for job, _ in wants], now)
         claim = replace(self._mine, held=_alike(held), wants=wants)
@@ -233,13 +235,20 @@ def _both(one: Running, other: Running, node: str, n: int) -> Running:
     return replace(one, allocation={node: one.allocation[node] + n}, ends=max(one.ends, other.ends))
 
 
-def _wants(waits: Iterable[Job], most: float) -> tuple[tuple[Job, int], ...]:
-    """The first that wait, those of a kind that follow one another together, within so many devices."""
+def within(waits: Iterable[Job], held: Sequence[Running], most: float | None) -> Iterator[Job]:
+    """The first that wait, as many as fit beside what is held into so many devices."""
+    left = math.inf if most is None else most - sum(map(_devices, held))
+    for job in waits:
+        left -= job.kind.devices
+        if left < 0:
+            return
+        yield job
+
+
+def _wants(waits: Iterable[Job]) -> tuple[tuple[Job, int], ...]:
+    """The first that wait, those of a kind that follow one another together."""
     found: list[tuple[Job, int]] = []
     for job in waits:
-        most -= job.kind.devices
-        if most < 0:
-            break
         if found and found[-1][0].kind is job.kind:
             first, n = found[-1]
             found[-1] = (first if first.seconds >= job.seconds else replace(first, seconds=job.seconds)), n + 1

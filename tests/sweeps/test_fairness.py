@@ -287,6 +287,26 @@ def test_a_driver_starts_what_is_due_to_it_says_why_others_wait_and_tells_what_i
     assert sum(line.startswith("sharing  sweep other waits on this cluster too") for line in display.lines) == 1
 
 
+def test_a_sweep_with_a_limit_finds_its_share_by_what_the_limit_lets_it_want(smoke):
+    """It starts nothing at the moment, and that is not what it wants: its share was told as nothing."""
+    _, cells, root = smoke
+    display = Silent()
+    cluster = Shared(root, claim("other", 100, held=4))
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
+    cluster.behaviour = lambda run_id, n: ("running", cluster.polls) if cluster.polls < 20 else "done"
+
+    def poll():
+        if cluster.polls == 40:
+            cluster.others, cluster.theirs = list, claim("other", 0)
+        return FakeCluster.poll(cluster)
+
+    cluster.poll = poll
+    drive((recipe.load(["recipe=smoke", "limit.devices=1"]), cells, root), cluster, display)
+    (said,) = (line for line in display.lines if line.startswith("sharing"))
+    assert "25% of it is due to this sweep, which has 0%" in said
+    assert cluster.told[8][0].excess < -0.01, "and it is owed"
+
+
 def test_what_comes_before_the_first_run_waits_for_its_share_too(smoke):
     """A sweep that comes to a full cluster prepares first: others must know that it wants a core."""
     _, cells, root = smoke
