@@ -24,6 +24,7 @@ TELL_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0
 MOST_PAUSES = 16  # times LEASE_SECONDS, between two trials
 RESTS = "placement.preempt rests while another sweep waits for its share, for what was freed would be that sweep's"
+FAR = 1e12  # seconds, for a run that is not known to end
 MOST = 64  # entries of what a claim wants
 MOST_STEPS = 30  # of priority, each of which doubles what is due
 
@@ -52,9 +53,14 @@ class Left:
 class Among:
     """This sweep among others."""
 
-    def __init__(self, cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, key: str, name: str, say: Callable[[str], None]) -> None:
+        """Among them.
+
+        Args:
+            key: by which others hear of this sweep: all break ties by it.
+        """
         self._cluster, self._say = cluster, say
-        self._mine, self._others = Claim(key="", name=name), list[Claim]()
+        self._mine, self._others = Claim(key=key, name=name), list[Claim]()
         self._leases, self._heard, self._told, self._number = Leases(), -math.inf, -math.inf, 0
         self._accounted = math.inf  # when ``excess`` was reckoned last
         self._left: dict[str, Left] = {}  # of each sweep that waits
@@ -159,7 +165,7 @@ class Among:
         wants = _wants(within((known[d.run_id] for d in decisions if isinstance(d, Hold)), held, most))
         if wants:
             self._mine = _urgent(self._mine, [job for job, _ in wants], now)
-        claim = replace(self._mine, held=_alike(held), wants=wants)
+        claim = replace(self._mine, held=_alike(held, now), wants=wants)
         self._cluster.claim(to_text(claim, now, self._number), alone=not self.waited_for)
 
     def stay(self, now: float, running: Sequence[Running]) -> None:
@@ -220,12 +226,12 @@ def _devices(run: Running) -> float:
     return sum(run.allocation.values()) * (run.worker.gpus or run.worker.cpus)
 
 
-def _alike(held: Sequence[Running]) -> tuple[Running, ...]:
-    """Runs of one shape on one node together, until the last of them ends."""
+def _alike(held: Sequence[Running], now: float) -> tuple[Running, ...]:
+    """Runs of one shape on one node together, until the last ends, where all do within a power of two of seconds."""
     found: dict[object, Running] = {}
     for run in held:
         (node, n), *more = run.allocation.items()
-        key = run.run_id if more else (node, run.worker)
+        key = run.run_id if more else (node, run.worker, math.frexp(min(max(0.0, run.ends - now), FAR))[1])
         before = found.get(key)
         found[key] = run if before is None else _both(before, run, node, n)
     return tuple(found.values())

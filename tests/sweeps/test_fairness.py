@@ -20,7 +20,7 @@ from sweeps.planning import recipe
 from sweeps.scheduling import fairness
 from sweeps.scheduling.fairness import Claim
 from sweeps.scheduling.inventory import Kind, Resources
-from sweeps.scheduling.scheduler import Hold, Job, Preempt, Rules, Running, decide
+from sweeps.scheduling.scheduler import Hold, Job, Preempt, Rules, Running, Start, decide
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 from tests.sweeps.many_sweeps import CORE, Sweep, World, mean, nodes, runs
 
@@ -206,6 +206,37 @@ def test_a_driver_that_is_away_for_less_than_its_lease_has_its_share_again(back)
     assert mean(second, back + LEASE_SECONDS + PATIENCE_SECONDS, 150) > 1.7
 
 
+class Told(SimpleNamespace):
+    """A cluster on which another sweep told something."""
+
+    def claims(self):
+        return {self.theirs.key: claims.to_text(self.theirs, 0.0, 1)} if self.theirs else {}
+
+    def claim(self, text, *, alone):
+        self.text = text
+
+
+def test_of_two_that_are_alike_both_drivers_find_the_same_first():
+    starts = []
+    for me, other in (("a", "b"), ("b", "a")):
+        among = Among(Told(theirs=claim(other, 5)), me, me, list[str]().append)
+        among.look(0.0, [])
+        starts += [d.run_id for d in among.decide(0.0, nodes(1), runs(me, 5, 10.0), []) if isinstance(d, Start)]
+    assert starts == ["a-0000"]
+
+
+def test_what_ends_soon_is_not_told_to_last_as_long_as_what_is_beside_it():
+    """A node's runs were told as one that ends with the last: 22 seconds became an hour."""
+    ends = [*(20.0 + i for i in range(6)), 3600.0, math.inf]
+    held = [Running(run_id=f"r{i}", worker=CORE, allocation={"n": 1}, ends=end) for i, end in enumerate(ends)]
+    cluster = Told(theirs=None)
+    among = Among(cluster, "s", "s", list[str]().append)
+    among.look(0.0, held)
+    among.tell(0.0, [], [])
+    told = claims.from_text(cluster.text, "s", 0.0).held
+    assert [(run.allocation["n"], run.ends) for run in told] == [(6, 25.0), (1, 3600.0), (1, math.inf)]
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_run_for_which_its_sweep_would_make_room_says_why_nobody_does_while_another_waits(waits):
     own = [
@@ -213,9 +244,7 @@ def test_a_run_for_which_its_sweep_would_make_room_says_why_nobody_does_while_an
         for i in range(4)
     ]
     jobs = [Job(run_id="high", worker=CORE, priority=1, queued=2.0), Job(run_id="low", worker=CORE, queued=2.0)]
-    theirs = claim("k", 50 * waits)
-    cluster = SimpleNamespace(claims=lambda: {"k": claims.to_text(theirs, 0.0, 1)}, claim=lambda text, alone: None)
-    among = Among(cluster, "s", list[str]().append)
+    among = Among(Told(theirs=claim("k", 50 * waits)), "s", "s", list[str]().append)
     among.look(3.0, own)
     decisions = among.decide(3.0, nodes(4), jobs, own, rules=Rules(preempt=True))
     assert any(isinstance(d, Preempt) for d in decisions) is not waits
@@ -313,13 +342,14 @@ def test_what_comes_before_the_first_run_waits_for_its_share_too(smoke):
     others = claim("other", 100, held=4)
     cluster, said = Shared(root, others), []
     cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
-    among = Among(cluster, "mine", said.append)
+    among = Among(cluster, "mine", "mine", said.append)
     job = SimpleNamespace(evals=cells.evals)
     prepares = Preparation(cluster, Kind(CORE), job, 3, said.append, among, begun=False)
     assert prepares.act(1.0)
     assert prepares.reason.endswith("sweep other has 4 cores")
     ((mine, _),) = cluster.told
     assert [(job.run_id, n) for job, n in mine.wants] == [("preparation", 1)]
+    assert mine.waited == 0.0, "it was not asked for before"
     cluster.others = list
     cluster.theirs = claim("other", 100, held=3)
     assert prepares.act(2.0)
