@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from sweeps.driving.limiting import Limits
 from sweeps.driving.nodes import Nodes
-from sweeps.driving.sharing import Among
+from sweeps.driving.sharing import Among, within
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Inventory
+from sweeps.scheduling.ledger import place
 from sweeps.scheduling.scheduler import Decision, Job, Running, Start
 
 
@@ -45,8 +46,11 @@ class Deciding:
         strangers = [*self.nodes.strangers(self.among.strangers(others), now), *self.among.held]
         nodes, lost = self.nodes.expected(usable, alive, now)
         held = [*holding, *strangers, *lost]
+        most, wanted = self.limits.limit.devices, None
+        if most is not None:
+            wanted = list(within(sorted(jobs, key=lambda job: place(job, rules)), holding, most))
         if cut is usable:
-            found = self.among.decide(now, nodes, jobs, held, largest, rules)
+            found = self.among.decide(now, nodes, jobs, held, largest, rules, wanted)
         else:  # a place within the limit, and then whether another sweep comes before it
             part, shown = self.limits.turned(cut, usable, jobs, holding, others)
             limited, _ = self.nodes.expected(part, alive, now)
@@ -54,7 +58,7 @@ class Deciding:
             if self.among.waited_for:
                 starts = {d.run_id for d in found if isinstance(d, Start)}
                 mine = [job for job in jobs if job.run_id in starts]
-                may = {d.run_id: d for d in self.among.decide(now, nodes, mine, held, largest, rules)}
+                may = {d.run_id: d for d in self.among.decide(now, nodes, mine, held, largest, rules, wanted)}
                 found = [may.get(d.run_id, d) for d in found]
-        self.among.tell(now, found, queue, self.limits.limit.devices)
+        self.among.tell(now, found, queue, most)
         return found

@@ -109,13 +109,13 @@ class Driver:
         self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self.spending = Spending(self.sweep, self._price, self.happenings.note)
         self.limits = self._limits(recipe)
-        self.deciding = Deciding(self.limits, self.nodes, Among(cluster, self.sweep.name, self.display.say))
+        key = namespace(self.root, self.sweep.name)
+        self.deciding = Deciding(self.limits, self.nodes, Among(cluster, key, self.sweep.name, self.display.say))
         self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided, self._shown, self._passed = -math.inf, -math.inf, 0.0
-        self.told: list[str] = []  # what the proposer has to say at the end
-        self.over, self.begun = "", False  # why no run is proposed any more; whether any has ever started
-        self.interrupts, self.interrupted = 0, False
+        self.told, self.over = list[str](), ""  # what the proposer has to say at the end; why it proposes no more
+        self.begun, self.interrupts, self.interrupted = False, 0, False  # begun: whether any run has ever started
 
     def _limits(self, recipe: Recipe) -> Limits:
         return Limits(
@@ -154,8 +154,7 @@ class Driver:
             self.pruning.look(self.states, self.record.pruned, time.monotonic())
             if self.profiles is not None and done == len(self.states):
                 self._propose()
-            ended = view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED)
-            unfinished = ended < len(self.states)
+            unfinished = view.count(self.states, Phase.DONE) + view.count(self.states, Phase.PRUNED) < len(self.states)
             if unfinished:
                 results.preload()
                 self._prepare()
@@ -190,6 +189,7 @@ class Driver:
                     self.display.say("stopping: runs write their checkpoints (Ctrl-C again to leave at once)")
                     self.cluster.stop()
                 view.interrupt(self.states)  # again, for those that have stopped wait too
+                self.deciding.among.stay(now, [replace(run, ends=deadline) for run in self.cluster.running()])
                 if not self.cluster.running() or self.interrupts > 1 or now > deadline:
                     return
             elif not act(now):
@@ -333,8 +333,7 @@ class Driver:
                 usd_per_hour=self.spending.price(state.run_id, allocation),
                 halvings=state.tally.halvings,
             )
-            shape = self.estimates.kind(state.spec).worker
-            self.cluster.start(state.run_id, allocation, shape, self.entry, job)
+            self.cluster.start(state.run_id, allocation, self.estimates.kind(state.spec).worker, self.entry, job)
         except StartError as error:
             self.happenings.misstarted(state, str(error), now)
             return

@@ -46,6 +46,7 @@ class Preparation:
         self._among, self._accelerator = among, kind.accelerator
         self._begun = begun
         self.reason = ""  # why it waits
+        self._queued: float | None = None  # since when it is asked for
         self._without: float | None = None  # since when no node has room for it
         self._failures = 0
         self._not_before = 0.0
@@ -61,13 +62,15 @@ class Preparation:
             return False
         running = self._cluster.running()
         if now < self._not_before or any(run.run_id == NAME for run in running):
+            self._among.stay(now, running)
             return True
-        queue = [scheduler.Job(run_id=NAME, worker=self._shape, accelerator=self._accelerator)]
+        self._queued = now if self._queued is None else self._queued
+        job = scheduler.Job(run_id=NAME, worker=self._shape, accelerator=self._accelerator, queued=self._queued)
         inventory = self._cluster.inventory()
         self._among.look(now, running)
         held = [*running, *self._among.strangers(self._cluster.others()), *self._among.held]
-        (decision,) = self._among.decide(now, inventory, queue, held)
-        self._among.tell(now, [decision], queue)
+        (decision,) = self._among.decide(now, inventory, [job], held)
+        self._among.tell(now, [decision], [job])
         assert not isinstance(decision, scheduler.Preempt), "one that has no priority stops nobody"
         self.reason = "" if isinstance(decision, scheduler.Start) else f"the preparation {decision.reason}"
         if isinstance(decision, scheduler.Refuse):

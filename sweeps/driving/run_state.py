@@ -11,6 +11,8 @@ from gpt3core.trunk import Prefix
 from sweeps.cluster.job import Progress
 from sweeps.driving.failures import Tally, Verdict, backoff
 
+AGAIN = "starts again after: "  # a cause, which stays true whatever becomes of the driver
+
 
 class Phase(StrEnum):
     """Where a run stands."""
@@ -95,7 +97,7 @@ class RunState:
         if verdict.wait is None:
             self.settle(Phase.FAILED, verdict.reason)
             return True
-        self.wait(f"starts again after: {verdict.reason}", now + verdict.wait)
+        self.wait(AGAIN + verdict.reason, now + verdict.wait)
         return False
 
     def misstarted(self, error: str, cluster: object, limit: int, now: float) -> bool:
@@ -113,5 +115,5 @@ class RunState:
                 "placement.cpus and placement.gpus against what one node has",
             )
             return True
-        self.wait(f"starts again after: {error}", now + backoff(self.misstarts + 2))
+        self.wait(AGAIN + error, now + backoff(self.misstarts + 2))
         return False

@@ -1,17 +1,18 @@
 """A sweep among the others of its cluster: what it tells them, what it hears, and the order that follows from that.
 
 The order itself is ``scheduling.fairness``. Every driver finds it for itself and starts its own runs only; for what
-others wait for it leaves room. Room that is left so and not taken for PATIENCE_SECONDS is not left any longer, until
-that sweep has started something: its driver is stuck, or knows of a reason that it does not tell.
+others wait for it leaves room. Room that is left so and not taken for PATIENCE_SECONDS is not left any longer: that
+driver is stuck, or knows of a reason that it does not tell. It is left again once that sweep has started something, or
+wanted nothing for a moment, and as a trial after a pause that doubles.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 
-from sweeps.driving.claims import Leases, to_text
+from sweeps.driving.claims import LEASE_SECONDS, Leases, to_text
 from sweeps.driving.hands import Cluster
 from sweeps.scheduling import fairness, scheduler
 from sweeps.scheduling.fairness import Claim, Together
@@ -21,19 +22,48 @@ from sweeps.scheduling.scheduler import PLAIN
 
 TELL_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0
+MOST_PAUSES = 16  # times LEASE_SECONDS, between two trials
+RESTS = "placement.preempt rests while another sweep waits for its share, for what was freed would be that sweep's"
+FAR = 1e12  # seconds, for a run that is not known to end
 MOST = 64  # entries of what a claim wants
 MOST_STEPS = 30  # of priority, each of which doubles what is due
+
+
+@dataclass(frozen=True)
+class Left:
+    """Room for another sweep, which waits."""
+
+    held: Resources  # what that sweep holds meanwhile
+    since: float  # when none was left for it last
+    pauses: int = 1  # times LEASE_SECONDS for which none is left where it does not take it
+
+    def pausing(self, now: float) -> bool:
+        """Whether none is left for it, since it did not take it."""
+        return 0.0 <= now - self.since - PATIENCE_SECONDS < self.pauses * LEASE_SECONDS
+
+    def later(self, now: float, left: bool) -> Left:
+        """The same, after a turn in which room was left for it, or not."""
+        if self.pausing(now):
+            return self
+        if now >= self.since + PATIENCE_SECONDS:
+            return replace(self, since=now, pauses=min(2 * self.pauses, MOST_PAUSES))
+        return self if left else replace(self, since=now)
 
 
 class Among:
     """This sweep among others."""
 
-    def __init__(self, cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, key: str, name: str, say: Callable[[str], None]) -> None:
+        """Among them.
+
+        Args:
+            key: by which others hear of this sweep: all break ties by it.
+        """
         self._cluster, self._say = cluster, say
-        self._mine, self._others = Claim(key="", name=name), list[Claim]()
+        self._mine, self._others = Claim(key=key, name=name), list[Claim]()
         self._leases, self._heard, self._told, self._number = Leases(), -math.inf, -math.inf, 0
         self._accounted = math.inf  # when ``excess`` was reckoned last
-        self._left: dict[str, tuple[float, object]] = {}  # sweep -> since when room is left for it, and what it held
+        self._left: dict[str, Left] = {}  # of each sweep that waits
         self._named: set[str] = set()  # sweeps of which it was said that they wait too
 
     def look(self, now: float, running: Sequence[Running]) -> None:
@@ -45,6 +75,10 @@ class Among:
         self._mine = replace(self._mine, held=tuple(running))
         if now >= self._heard + TELL_SECONDS:
             self._heard, self._others = now, self._leases.look(self._cluster.claims(), now)
+            self._left = {
+                claim.key: left if left and left.held == claim.holds() else Left(claim.holds(), now)
+                for claim, left in ((claim, self._left.get(claim.key)) for claim in self._others if claim.wants)
+            }
         if not self.waited_for:
             self._account(0.0, now)
 
@@ -82,22 +116,32 @@ class Among:
         held: Sequence[Running],
         largest: Inventory | None = None,
         rules: Rules = PLAIN,
+        wanted: Sequence[Job] | None = None,
     ) -> list[Decision]:
         """The scheduler's decisions on this sweep's runs, in the queue of all sweeps.
 
         Args:
             nodes: that may be used.
             held: all that holds resources.
+            wanted: by which its share is found, where it waits for more than these jobs.
         """
         if not self.waited_for:
             return self._remarked(scheduler.decide(now, nodes, jobs, held, largest, rules))
-        others = [claim if self._takes(claim, now) else replace(claim, wants=()) for claim in self._others]
+        stuck = {key for key, left in self._left.items() if left.pausing(now)}
+        others = [replace(claim, wants=()) if claim.key in stuck else claim for claim in self._others]
         shared = fairness.together(self._mine, others, jobs, nodes, rules)
-        self._account(shared.holds - shared.share, now)
-        self._name(shared)
+        ours = shared if wanted is None else fairness.together(self._mine, others, wanted, nodes, rules)
+        self._account(ours.holds - ours.share, now)
+        if jobs or wanted:
+            self._name(ours)
         decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
-        self._leave({shared.theirs.get(d.run_id, "") for d in decisions if isinstance(d, Start)}, now)
-        return self._remarked([d for d in decisions if d.run_id not in shared.theirs])
+        theirs = {shared.theirs.get(d.run_id) for d in decisions if isinstance(d, Start)}
+        self._left = {key: left.later(now, key in theirs) for key, left in self._left.items()}
+        first = next((d for d in decisions if not isinstance(d, Start)), None)
+        rests = rules.preempt and first is not None and first.run_id in shared.theirs
+        above = min((run.priority for run in self._mine.held if run.resumable), default=math.inf)
+        raised = {job.run_id for job in jobs if rests and job.priority > above}
+        return self._remarked([d for d in decisions if d.run_id not in shared.theirs], raised)
 
     def tell(self, now: float, decisions: Sequence[Decision], jobs: Sequence[Job], most: float | None = None) -> None:
         """Tell other sweeps what this one holds and still wants, at most once a second.
@@ -118,26 +162,19 @@ class Among:
                 held.append(
                     Running(run_id=d.run_id, worker=job.worker, allocation=d.allocation, ends=now + job.seconds)
                 )
-        left = math.inf if most is None else most - sum(map(_devices, held))
-        wants = _wants((known[d.run_id] for d in decisions if isinstance(d, Hold)), left)
+        wants = _wants(within((known[d.run_id] for d in decisions if isinstance(d, Hold)), held, most))
         if wants:
             self._mine = _urgent(self._mine, [job for job, _ in wants], now)
-        claim = replace(self._mine, held=_alike(held), wants=wants)
+        claim = replace(self._mine, held=_alike(held, now), wants=wants)
         self._cluster.claim(to_text(claim, now, self._number), alone=not self.waited_for)
 
+    def stay(self, now: float, running: Sequence[Running]) -> None:
+        """Look and tell as one that wants nothing more, while what it has goes on."""
+        self.look(now, running)
+        held = [*running, *self.strangers(self._cluster.others()), *self.held]
+        self.tell(now, self.decide(now, self._cluster.inventory(), [], held), [])
+
     # ---------------------------------------------------------------------------------------------------------- parts
-
-    def _takes(self, claim: Claim, now: float) -> bool:
-        """Whether a sweep takes the room that is left for it."""
-        since, held = self._left.get(claim.key, (now, None))
-        return now < since + PATIENCE_SECONDS or held != claim.holds()
-
-    def _leave(self, keys: Set[str], now: float) -> None:
-        """Room was left for these sweeps."""
-        holds = {claim.key: claim.holds() for claim in self._others}
-        kept = {key: left for key, left in self._left.items() if holds.get(key) == left[1]}
-        stuck = {key for key, left in kept.items() if now >= left[0] + PATIENCE_SECONDS}
-        self._left = {key: kept.get(key, (now, holds[key])) for key in holds if key in keys | stuck}
 
     def _account(self, beyond: float, now: float) -> None:
         """So much more than what is due to it does this sweep hold, while others wait."""
@@ -156,17 +193,23 @@ class Among:
                 f"this sweep, which has {shared.holds:.0%}; what ends beyond that is theirs next"
             )
 
-    def _remarked(self, decisions: list[Decision]) -> list[Decision]:
-        """Whoever waits is told with whom the cluster is shared."""
+    def _remarked(self, decisions: list[Decision], raised: Set[str] = frozenset()) -> list[Decision]:
+        """Whoever waits is told with whom the cluster is shared.
+
+        Args:
+            raised: runs that others of this sweep would make room for, were it alone.
+        """
         has = ((claim.name, claim.holds()) for claim in self._others)
         words = " and ".join(f"sweep {name} has {holds}" for name, holds in has if not Resources().fits(holds))
-        if not words:
-            return decisions
-        made: dict[str, str] = {}
-        return [
-            Hold(d.run_id, made.setdefault(d.reason, f"{d.reason}; {words}"), d.eta) if isinstance(d, Hold) else d
-            for d in decisions
-        ]
+        words = f"; {words}" if words else ""
+        rests = f"{words}; {RESTS}"
+        made: dict[tuple[str, bool], str] = {}
+
+        def told(hold: Hold) -> Hold:
+            key = hold.reason, hold.run_id in raised
+            return Hold(hold.run_id, made.setdefault(key, hold.reason + (rests if key[1] else words)), hold.eta)
+
+        return [told(d) if isinstance(d, Hold) else d for d in decisions] if words or raised else decisions
 
 
 def _urgent(claim: Claim, wants: Sequence[Job], now: float) -> Claim:
@@ -183,12 +226,12 @@ def _devices(run: Running) -> float:
     return sum(run.allocation.values()) * (run.worker.gpus or run.worker.cpus)
 
 
-def _alike(held: Sequence[Running]) -> tuple[Running, ...]:
-    """Runs of one shape on one node together, until the last of them ends."""
+def _alike(held: Sequence[Running], now: float) -> tuple[Running, ...]:
+    """Runs of one shape on one node together, until the last ends, where all do within a power of two of seconds."""
     found: dict[object, Running] = {}
     for run in held:
         (node, n), *more = run.allocation.items()
-        key = run.run_id if more else (node, run.worker)
+        key = run.run_id if more else (node, run.worker, math.frexp(min(max(0.0, run.ends - now), FAR))[1])
         before = found.get(key)
         found[key] = run if before is None else _both(before, run, node, n)
     return tuple(found.values())
@@ -198,13 +241,20 @@ def _both(one: Running, other: Running, node: str, n: int) -> Running:
     return replace(one, allocation={node: one.allocation[node] + n}, ends=max(one.ends, other.ends))
 
 
-def _wants(waits: Iterable[Job], most: float) -> tuple[tuple[Job, int], ...]:
-    """The first that wait, those of a kind that follow one another together, within so many devices."""
+def within(waits: Iterable[Job], held: Sequence[Running], most: float | None) -> Iterator[Job]:
+    """The first that wait, as many as fit beside what is held into so many devices."""
+    left = math.inf if most is None else most - sum(map(_devices, held))
+    for job in waits:
+        left -= job.kind.devices
+        if left < 0:
+            return
+        yield job
+
+
+def _wants(waits: Iterable[Job]) -> tuple[tuple[Job, int], ...]:
+    """The first that wait, those of a kind that follow one another together."""
     found: list[tuple[Job, int]] = []
     for job in waits:
-        most -= job.kind.devices
-        if most < 0:
-            break
         if found and found[-1][0].kind is job.kind:
             first, n = found[-1]
             found[-1] = (first if first.seconds >= job.seconds else replace(first, seconds=job.seconds)), n + 1

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.progress import Snapshot
-from sweeps.driving.run_state import Phase, RunState
+from sweeps.driving.run_state import AGAIN, Phase, RunState
+
+GO_ON = "the sweep was interrupted; start the same command again to go on"
 
 
 @dataclass(kw_only=True)
@@ -27,10 +29,11 @@ class Outcome:
 
 
 def interrupt(states: Mapping[str, RunState]) -> None:
-    """Nothing that waits is expected to start any more, and it says how it would."""
+    """Nothing that waits is expected to start any more, and it says how it would; what failed, why."""
     for state in states.values():
-        if state.phase == Phase.WAITING:
-            state.reason, state.expects = "the sweep was interrupted; start the same command again to go on", None
+        if state.phase == Phase.WAITING and not state.reason.endswith(GO_ON):
+            state.reason = f"{state.reason}; {GO_ON}" if state.reason.startswith(AGAIN) else GO_ON
+            state.expects = None
 
 
 def count(states: Mapping[str, RunState], phase: Phase) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gpt3core.words import cost, duration
+from sweeps.driving.run_state import AGAIN
 from sweeps.driving.status import SILENT_SECONDS
 from sweeps.watching import standing
 from sweeps.watching.last_words import LATEST
@@ -161,7 +162,7 @@ def others(sweep: Standing) -> list[Other]:
             run=named(group.runs, group.count),
             state="waiting",
             when=starts(group.starts, sweep.time) if sweep.driver in ALIVE else "",
-            reason=GONE.get(sweep.driver) or group.reason or "its turn comes",
+            reason=_waits(group.reason, GONE.get(sweep.driver, "")) or "its turn comes",
         )
         for group in sweep.waiting
     ]
@@ -171,6 +172,13 @@ def others(sweep: Standing) -> list[Other]:
         for group in groups
     ]
     return [*failed, *waiting, *rest]
+
+
+def _waits(reason: str, gone: str) -> str:
+    """Why a run waits: of a driver that is gone what it expected is past, not what failed."""
+    if not gone or reason.endswith(gone):
+        return reason
+    return f"{reason}; {gone}" if reason.startswith(AGAIN) else gone
 
 
 def silent(live: Live, sweep: Standing) -> bool:

@@ -44,7 +44,7 @@ class World:
     def __init__(self, inventory, sweeps, *, share=True, rules=PLAIN):
         self.inventory, self.sweeps, self.now, self.share, self.rules = inventory, sweeps, 0.0, share, rules
         self.texts, self.past = {}, []
-        self.amongs = {s.name: Among(_Hands(self, s), s.name, s.said.append) for s in sweeps}
+        self.amongs = {s.name: Among(_Hands(self, s), s.name, s.name, s.said.append) for s in sweeps}
 
     def run(self, seconds, until=lambda: False):
         for _ in range(int(seconds)):

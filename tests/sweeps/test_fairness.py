@@ -1,7 +1,10 @@
 """Sweeps that share a cluster: each has its share, nobody starves, nothing that somebody could use is idle."""
 
 import math
+import os
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from sweeps.cluster.job import Progress
 from sweeps.driving import claims, yielding
-from sweeps.driving.claims import LEASE_SECONDS, Leases
+from sweeps.driving.claims import LEASE_SECONDS, NEW_SECONDS, Leases
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.sharing import PATIENCE_SECONDS, Among
@@ -17,7 +20,7 @@ from sweeps.planning import recipe
 from sweeps.scheduling import fairness
 from sweeps.scheduling.fairness import Claim
 from sweeps.scheduling.inventory import Kind, Resources
-from sweeps.scheduling.scheduler import Hold, Job, Rules, Running, decide
+from sweeps.scheduling.scheduler import Hold, Job, Preempt, Rules, Running, Start, decide
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
 from tests.sweeps.many_sweeps import CORE, Sweep, World, mean, nodes, runs
 
@@ -87,9 +90,12 @@ def test_what_is_told_is_what_is_heard_until_it_does_not_change_any_more():
     leases, text = Leases(), claims.to_text(told, 100.0, 1)
     (heard,) = leases.look({"k": text}, 5000.0)
     assert heard == replace(told, held=(replace(held, run_id="sweep s", ends=5030.0),))
-    assert leases.look({"k": text}, 5000.0 + LEASE_SECONDS - 1) == [heard]
-    assert leases.look({"k": text}, 5000.0 + LEASE_SECONDS) == [], "its driver is dead"
-    assert len(leases.look({"k": claims.to_text(told, 100.0, 2)}, 6000.0)) == 1, "or was stopped, and goes on"
+    assert leases.look({"k": text}, 5000.0 + NEW_SECONDS) == [], "its driver may be dead long since"
+    later = {"k": claims.to_text(told, 100.0, 2)}
+    assert len(leases.look(later, 5005.0)) == 1, "it lives"
+    assert len(leases.look(later, 5005.0 + LEASE_SECONDS - 1)) == 1
+    assert leases.look(later, 5005.0 + LEASE_SECONDS) == [], "its driver is dead"
+    assert len(leases.look({"k": claims.to_text(told, 100.0, 3)}, 6000.0)) == 1, "or was stopped, and goes on"
     assert leases.look({}, 6001.0) == []
 
 
@@ -152,17 +158,99 @@ def test_a_driver_that_dies_leaves_its_share_to_others_within_its_lease():
     assert mean(first, 100 + LEASE_SECONDS + 8, 170) == pytest.approx(8.0, abs=0.2)
 
 
+def test_who_comes_to_a_free_cluster_does_not_wait_for_the_lease_of_a_driver_dead_long_ago():
+    dead, new = Sweep("dead", runs("d", 60, 30.0), dies=5.0), Sweep("new", runs("n", 60, 10.0), comes=70.0)
+    shared(nodes(4), 80, dead, new)
+    assert mean(new, 70 + NEW_SECONDS, 80) == 4.0
+
+
 def test_room_that_a_living_driver_does_not_take_is_not_left_for_long():
     """It tells that it waits, and starts nothing: a reason that others do not see."""
-    first, stuck = Sweep("first", runs("a", 100, 20.0)), Sweep("stuck", runs("b", 100, 20.0), comes=30.0)
+    first, stuck = Sweep("first", runs("a", 200, 20.0)), Sweep("stuck", runs("b", 100, 20.0), comes=30.0)
     world = World(nodes(4), (first, stuck))
     drive = world._drive
     told = [Hold(job.run_id, "its nodes are avoided") for job in stuck.jobs]
     world._drive = lambda s: world.amongs["stuck"].tell(world.now, told, stuck.jobs) if s is stuck else drive(s)
     world.run(150)
     assert mean(first, 30, 60) < 3.5
-    assert mean(first, 60 + PATIENCE_SECONDS, 150) > 3.8
+    assert mean(first, 60 + PATIENCE_SECONDS, 150) > 3.5
+    world.run(450)
+    assert mean(first, 150, 600) > 3.7, "it is tried again, less and less often"
     assert any("; sweep " not in d.reason and " of sweep " not in d.reason for d in first.holds)
+
+
+@pytest.mark.parametrize(("prepares", "pauses"), [(20.0, 1), (40.0, 1), (5.0, 5), (5.0, 30), (5.0, 60)])
+def test_who_took_room_and_then_wanted_nothing_has_his_share_when_he_comes_back(prepares, pauses):
+    """A preparation, and gangs after it; room that is left for the first of them is not taken at once."""
+    lengths = [20.0 + (i % 8) * 0.9 + (i if i < 8 else 0) for i in range(100)]
+    first = Sweep("first", [replace(job, seconds=s) for job, s in zip(runs("a", 100, 1.0), lengths, strict=True)])
+    second = Sweep("second", runs("p", 1, prepares), comes=30.0)
+    world = World(nodes(8), (first, second))
+    world.run(100, until=lambda: second.took and not second.live).run(pauses)
+    gangs = [replace(job, queued=world.now) for job in runs("g", 40, 20.0, workers=3)]
+    second.waiting, second.jobs, came = [*gangs], [*second.jobs, *gangs], world.now
+    world.run(110)
+    assert mean(second, came + 50, came + 110) > 3.0
+
+
+@pytest.mark.parametrize("back", [37, 42, 46])
+def test_a_driver_that_is_away_for_less_than_its_lease_has_its_share_again(back):
+    """It took no room that was left for it meanwhile."""
+    lengths = [10.0 + i % 4 for i in range(60)]
+    first = Sweep("first", [replace(job, seconds=s) for job, s in zip(runs("a", 60, 1.0), lengths, strict=True)])
+    second = Sweep("second", runs("b", 40, 10.0), comes=15.0)
+    world = World(nodes(4), (first, second))
+    drive = world._drive
+    world._drive = lambda s: None if s is second and 17 <= world.now < back else drive(s)
+    world.run(150)
+    assert mean(second, back + LEASE_SECONDS + PATIENCE_SECONDS, 150) > 1.7
+
+
+class Told(SimpleNamespace):
+    """A cluster on which another sweep told something."""
+
+    def claims(self):
+        return {self.theirs.key: claims.to_text(self.theirs, 0.0, 1)} if self.theirs else {}
+
+    def claim(self, text, *, alone):
+        self.text = text
+
+
+def test_of_two_that_are_alike_both_drivers_find_the_same_first():
+    starts = []
+    for me, other in (("a", "b"), ("b", "a")):
+        among = Among(Told(theirs=claim(other, 5)), me, me, list[str]().append)
+        among.look(0.0, [])
+        starts += [d.run_id for d in among.decide(0.0, nodes(1), runs(me, 5, 10.0), []) if isinstance(d, Start)]
+    assert starts == ["a-0000"]
+
+
+def test_what_ends_soon_is_not_told_to_last_as_long_as_what_is_beside_it():
+    """A node's runs were told as one that ends with the last: 22 seconds became an hour."""
+    ends = [*(20.0 + i for i in range(6)), 3600.0, math.inf]
+    held = [Running(run_id=f"r{i}", worker=CORE, allocation={"n": 1}, ends=end) for i, end in enumerate(ends)]
+    cluster = Told(theirs=None)
+    among = Among(cluster, "s", "s", list[str]().append)
+    among.look(0.0, held)
+    among.tell(0.0, [], [])
+    told = claims.from_text(cluster.text, "s", 0.0).held
+    assert [(run.allocation["n"], run.ends) for run in told] == [(6, 25.0), (1, 3600.0), (1, math.inf)]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_run_for_which_its_sweep_would_make_room_says_why_nobody_does_while_another_waits(waits):
+    own = [
+        Running(run_id=f"a{i}", worker=CORE, allocation={f"n00{i}": 1}, ends=9e4, queued=1.0, resumable=True)
+        for i in range(4)
+    ]
+    jobs = [Job(run_id="high", worker=CORE, priority=1, queued=2.0), Job(run_id="low", worker=CORE, queued=2.0)]
+    among = Among(Told(theirs=claim("k", 50 * waits)), "s", "s", list[str]().append)
+    among.look(3.0, own)
+    decisions = among.decide(3.0, nodes(4), jobs, own, rules=Rules(preempt=True))
+    assert any(isinstance(d, Preempt) for d in decisions) is not waits
+    assert {d.run_id for d in decisions if isinstance(d, Hold) and "placement.preempt rests" in d.reason} == (
+        {"high"} if waits else set()
+    )
 
 
 @st.composite
@@ -228,19 +316,70 @@ def test_a_driver_starts_what_is_due_to_it_says_why_others_wait_and_tells_what_i
     assert sum(line.startswith("sharing  sweep other waits on this cluster too") for line in display.lines) == 1
 
 
+def test_a_sweep_with_a_limit_finds_its_share_by_what_the_limit_lets_it_want(smoke):
+    """It starts nothing at the moment, and that is not what it wants: its share was told as nothing."""
+    _, cells, root = smoke
+    display = Silent()
+    cluster = Shared(root, claim("other", 100, held=4))
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
+    cluster.behaviour = lambda run_id, n: ("running", cluster.polls) if cluster.polls < 20 else "done"
+
+    def poll():
+        if cluster.polls == 40:
+            cluster.others, cluster.theirs = list, claim("other", 0)
+        return FakeCluster.poll(cluster)
+
+    cluster.poll = poll
+    drive((recipe.load(["recipe=smoke", "limit.devices=1"]), cells, root), cluster, display)
+    (said,) = (line for line in display.lines if line.startswith("sharing"))
+    assert "25% of it is due to this sweep, which has 0%" in said
+    assert cluster.told[8][0].excess < -0.01, "and it is owed"
+
+
 def test_what_comes_before_the_first_run_waits_for_its_share_too(smoke):
     """A sweep that comes to a full cluster prepares first: others must know that it wants a core."""
     _, cells, root = smoke
     others = claim("other", 100, held=4)
     cluster, said = Shared(root, others), []
     cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
-    among = Among(cluster, "mine", said.append)
-    (run, *_) = cells.runs
-    prepares = Preparation(cluster, Kind(CORE), run, 3, said.append, among, begun=False)
+    among = Among(cluster, "mine", "mine", said.append)
+    job = SimpleNamespace(evals=cells.evals)
+    prepares = Preparation(cluster, Kind(CORE), job, 3, said.append, among, begun=False)
     assert prepares.act(1.0)
     assert prepares.reason.endswith("sweep other has 4 cores")
     ((mine, _),) = cluster.told
     assert [(job.run_id, n) for job, n in mine.wants] == [("preparation", 1)]
+    assert mine.waited == 0.0, "it was not asked for before"
+    cluster.others = list
+    cluster.theirs = claim("other", 100, held=3)
+    assert prepares.act(2.0)
+    assert cluster.started == ["preparation"]
+    assert prepares.act(3.0)
+    mine, _ = cluster.told[-1]
+    assert len(cluster.told) == 3, "it goes on to tell that it is there"
+    assert (str(mine.holds()), mine.wants) == ("1 core", ())
+
+
+def test_a_driver_that_is_interrupted_tells_what_its_runs_hold_until_they_have_stopped(smoke):
+    """Their checkpoints may take a minute."""
+    _, cells, root = smoke
+
+    class Slow(Shared):
+        def stop(self, run_id=None):
+            self.asked = len(self.told)
+
+        def poll(self):
+            if self.polls == 20:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if self.polls == 60:
+                super().stop()
+            return super().poll()
+
+    cluster = Slow(root, claim("other", 100))
+    assert drive((recipe.load(["recipe=smoke"]), cells, root), cluster, Silent()).interrupted
+    after = [mine for mine, _ in cluster.told[cluster.asked :]]
+    assert len(after) >= 9, "one a second"
+    assert {(str(mine.holds()), mine.wants) for mine in after[:-1]} == {("2 cores", ())}
 
 
 def test_a_run_of_which_nothing_new_is_heard_does_not_end_later_and_later(smoke):

@@ -8,7 +8,8 @@ import pytest
 
 from gpt3core.errors import StoreError
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.driving import status
+from sweeps.driving import failures, status, view
+from sweeps.driving.run_state import RunState
 from sweeps.watching import said, standing
 from tests.sweeps.fake_cluster import FakeCluster, Silent, drive, ids
 
@@ -82,3 +83,17 @@ def test_what_a_driver_expected_is_not_told_once_it_is_gone(driver):
     (other,) = said.others(replace(told, driver=driver))
     assert "expected in" not in other.reason
     assert "start the same command again" in other.reason, "it says how to go on where it says why not"
+    failed = replace(group, reason="starts again after: CUDA out of memory")
+    (again,) = said.others(replace(told, driver=driver, waiting=(failed,)))
+    assert again.reason == f"{failed.reason}; {other.reason}", "what failed is no expectation"
+    assert said.others(replace(told, driver=driver, waiting=(replace(failed, reason=again.reason),))) == [again]
+
+
+def test_an_interrupt_leaves_the_cause_of_a_run_that_failed_and_waits(smoke):
+    first, second = (RunState(spec=run) for run in smoke[1].runs[:2])
+    first.wait("first in the queue, needs 1 core, expected in 12 s")
+    second.failed(failures.Verdict(tally=second.tally, wait=3.0, reason="CUDA out of memory"), 1.0)
+    for _ in range(2):
+        view.interrupt({"first": first, "second": second})
+    assert first.reason == said.GONE["interrupted"]
+    assert second.reason == f"starts again after: CUDA out of memory; {first.reason}"
