@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 3.0  # between looks at the store
 FITTING = "The laws are being fitted."
-Token = tuple[int, float]
+Token = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +132,16 @@ def _sentence(error: Exception) -> str:
 
 
 def _token(root: Path) -> Token:
-    """Changes when a result or an evaluation is added: the folder of a run's evaluations then has another time."""
+    """Changes when a result or an evaluation is added: the folder of a run's evaluations then has another time.
+
+    All times count, not the newest alone: what is copied with its time, as by rsync -a, may be older than others.
+    """
     if root.is_file():
-        return 1, root.stat().st_mtime
+        return 1, root.stat().st_mtime_ns
     times = []
     with contextlib.suppress(OSError), os.scandir(root / "runs") as runs:
         for run in runs:
             for written in ("result.json", "evals"):
                 with contextlib.suppress(OSError):
-                    times.append(Path(f"{run.path}/{written}").stat().st_mtime)
-    return len(times), max(times, default=0.0)
+                    times.append(Path(f"{run.path}/{written}").stat().st_mtime_ns)
+    return len(times), sum(times)
