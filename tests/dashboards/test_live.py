@@ -1,9 +1,11 @@
 """What follows a store: it goes on whatever a look meets, says so, and reads again only what changed."""
 
 import ctypes
+import gc
 import os
 import resource
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +95,25 @@ def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch)
     second = data.losses(runs, known)
     assert read == [changed.path.name]
     assert not second[changed.path.name].equals(first[changed.path.name])
-    assert all(second[name] is first[name] for name in first if name != changed.path.name)
+    assert all(second[name].equals(first[name].reset_index(drop=True)) for name in first if name != changed.path.name)
     fewer = replace(runs, table=runs.table.head(2))
     assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
+
+
+def test_curves_that_are_kept_from_fit_to_fit_gather_no_notes_of_views(root):
+    from analysis.runs.selection import select
+    from dashboards import data
+
+    def noted():
+        return sum(type(one) is weakref.ReferenceType for one in gc.get_objects())
+
+    runs, known, held = select(StudySettings(runs=str(root))).runs, {}, []
+    for _ in range(2):
+        for _ in range(2):
+            for curve in data.losses(runs, known).values():
+                assert not curve[["tokens", "loss"]].iloc[1:].tokens.empty  # what figures do
+        held.append(noted())
+    assert held[1] - held[0] < len(known)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
