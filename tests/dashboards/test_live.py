@@ -128,6 +128,18 @@ def test_memory_that_is_free_in_pieces_is_given_back():
     assert held() < before - 50, "MB"
 
 
+def test_a_study_that_nobody_shows_any_more_is_gone_though_it_be_a_cycle():
+    class Part:
+        whole = None
+
+    part = Part()
+    part.whole, left = part, weakref.ref(part)
+    del part
+    assert left() is not None
+    live.give_back()
+    assert left() is None
+
+
 def test_a_store_that_is_away_is_not_taken_for_a_table(root):
     following = Live(StudySettings(runs=str(root)))
     shutil.rmtree(root)
