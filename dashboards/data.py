@@ -40,6 +40,13 @@ def losses(runs: Runs, read: Read | None = None) -> dict[str, pd.DataFrame] | No
         stamp = loss_trace.stamp(RunDir(runs.source, run_id))
         if run_id not in read or read[run_id][0] != stamp:
             read[run_id] = stamp, kept(store.curve(runs.source, run_id))
+        else:
+            read[run_id] = stamp, _anew(read[run_id][1])
     for gone in set(read) - set(runs.table.run_id):
         del read[gone]
     return {run_id: read[run_id][1] for run_id in runs.table.run_id}
+
+
+def _anew(curve: pd.DataFrame) -> pd.DataFrame:
+    """The same, sharing nothing: pandas keeps a note of each view that figures took of a frame, hundreds deep."""
+    return pd.DataFrame({name: column.to_numpy(copy=True) for name, column in curve.items()})

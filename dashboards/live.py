@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import threading
 import time
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 3.0  # between looks at the store
 FITTING = "The laws are being fitted."
-Token = tuple[int, float]
+Token = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,14 @@ class Live:
 
 
 def give_back() -> None:
-    """Return what a fit took for a moment to the system: glibc keeps it, in pieces that the next fit does not fill."""
+    """Return what a fit took for a moment to the system, the former study with it, much of which are cycles.
+
+    Arrow and glibc keep what is free, the latter in pieces that the next fit does not fill.
+    """
+    import pyarrow as pa
+
+    gc.collect()
+    pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # of other C libraries
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -132,13 +140,16 @@ def _sentence(error: Exception) -> str:
 
 
 def _token(root: Path) -> Token:
-    """Changes when a result or an evaluation is added: the folder of a run's evaluations then has another time."""
+    """Changes when a result or an evaluation is added: the folder of a run's evaluations then has another time.
+
+    All times count, not the newest alone: what is copied with its time, as by rsync -a, may be older than others.
+    """
     if root.is_file():
-        return 1, root.stat().st_mtime
+        return 1, root.stat().st_mtime_ns
     times = []
     with contextlib.suppress(OSError), os.scandir(root / "runs") as runs:
         for run in runs:
             for written in ("result.json", "evals"):
                 with contextlib.suppress(OSError):
-                    times.append(Path(f"{run.path}/{written}").stat().st_mtime)
-    return len(times), max(times, default=0.0)
+                    times.append(Path(f"{run.path}/{written}").stat().st_mtime_ns)
+    return len(times), sum(times)

@@ -1,10 +1,10 @@
-// Buttons that copy a command: those of dashboards/pages/inputs.py.
+// Buttons that copy a command, each before the place that says what came of it: those of dashboards/pages/inputs.py.
 document.addEventListener("click", ({ target }) => {
   const button = target.closest("button[data-copy]");
   if (!button) return;
   window.getSelection().selectAllChildren(document.getElementById(button.dataset.copy));
-  if (!document.execCommand("copy")) return; // unlike navigator.clipboard it works without TLS too
-  const label = button.firstChild;
-  label.data = "copied";
-  setTimeout(() => { label.data = "copy"; }, 1500);
+  const done = document.execCommand("copy"); // unlike navigator.clipboard it works without TLS too
+  const said = button.nextElementSibling;
+  said.textContent = done ? "copied" : "select and copy by hand";
+  setTimeout(() => { said.textContent = ""; }, done ? 1500 : 6000);
 });

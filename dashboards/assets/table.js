@@ -84,7 +84,10 @@
   function pager(page, pages) {
     const to = (label, which, number) =>
       button(label, `${which} page`, () => choose("page", String(number)), number < 1 || number > pages || number === page);
-    const onchange = ({ target }) => choose("page", target.value);
+    const onchange = ({ target }) => {
+      target.value = Math.min(Math.max(Math.trunc(target.value) || page, 1), pages); // what else was typed is no page
+      choose("page", target.value);
+    };
     const field = element("input", { type: "number", min: 1, max: pages, value: page, ariaLabel: "page", onchange });
     const before = [to("«", "first", 1), to("‹", "previous", page - 1)];
     return element("div", {}, ...before, field, ` of ${pages} `, to("›", "next", page + 1), to("»", "last", pages));

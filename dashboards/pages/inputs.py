@@ -41,9 +41,9 @@ def hidden(name: str, state: Mapping[str, str]) -> Any:
 
 
 def copied(name: str, text: str = "") -> Any:
-    """A command, with a button that copies it."""
-    button = html.Button("copy", **{"data-copy": name, "aria-label": "copy the command"})
-    return html.Div([html.Code(text, id=name), button], className="copied")
+    """A command, with a button that copies it and a place where what came of that is read out."""
+    button = html.Button(["copy", html.Span(" the command", className="unseen")], **{"data-copy": name})
+    return html.Div([html.Code(text, id=name), button, html.Span(role="status")], className="copied")
 
 
 def slugs(live: Live, group: str) -> list[str]:

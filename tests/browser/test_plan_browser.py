@@ -50,10 +50,14 @@ def test_a_plan_is_a_link_and_a_slider_is_what_is_typed(address):
         assert float(moved) > 3e15
         assert f"compute={moved}" in page.url
         page.locator("#plan-again", has_text=f"target_compute={float(moved):g}").wait_for()
-        copy = page.locator("div.copied", has=page.locator("#plan-again")).get_by_label("copy the command")
+        again = page.locator("div.copied", has=page.locator("#plan-again"))
+        copy, said = again.get_by_role("button", name="copy the command"), again.get_by_role("status")
         copy.press("Enter")
-        copy.get_by_text("copied").wait_for()
+        said.get_by_text("copied").wait_for()
         assert page.evaluate("() => window.getSelection().toString()") == page.locator("#plan-again").text_content()
+        page.evaluate("() => { document.execCommand = () => false; }")
+        copy.press("Enter")
+        said.get_by_text("select and copy by hand").wait_for()
         field.fill("2e14")
         field.press("Enter")
         page.wait_for_url(lambda url: "compute=2e14" in url)

@@ -131,6 +131,11 @@ def test_the_table_is_used_by_the_keyboard_alone(opened, root, monkeypatch):
     page.get_by_label("last page").focus()
     page.keyboard.press("Enter")
     page.wait_for_url(f"**page={pages}**")
+    number = page.get_by_label("page", exact=True)
+    for typed in ("99", ""):
+        number.fill(typed)
+        number.press("Enter")
+        expect(number).to_have_value(f"{pages}")
     name = first(page, "run_id").text_content()
     box = page.get_by_label(f"choose {name}")
     box.focus()

@@ -1,8 +1,11 @@
 """What follows a store: it goes on whatever a look meets, says so, and reads again only what changed."""
 
 import ctypes
+import gc
+import os
 import resource
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +70,8 @@ def test_a_store_changes_with_every_result_and_evaluation(root):
         (run.path / "result.json").unlink,
         lambda: (run.path / "result.json").write_bytes(result),
         lambda: run.write_evaluation("another", {"task": ["held_out"], "loss": [1.0]}),
+        lambda: os.utime(run.path / "evals", ns=(0, 10**18)),  # as rsync -a leaves it
+        lambda: os.utime(run.path / "evals", ns=(0, 10**18 + 1)),
         lambda: shutil.rmtree(root),
     ):
         change()
@@ -90,9 +95,25 @@ def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch)
     second = data.losses(runs, known)
     assert read == [changed.path.name]
     assert not second[changed.path.name].equals(first[changed.path.name])
-    assert all(second[name] is first[name] for name in first if name != changed.path.name)
+    assert all(second[name].equals(first[name].reset_index(drop=True)) for name in first if name != changed.path.name)
     fewer = replace(runs, table=runs.table.head(2))
     assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
+
+
+def test_curves_that_are_kept_from_fit_to_fit_gather_no_notes_of_views(root):
+    from analysis.runs.selection import select
+    from dashboards import data
+
+    def noted():
+        return sum(type(one) is weakref.ReferenceType for one in gc.get_objects())
+
+    runs, known, held = select(StudySettings(runs=str(root))).runs, {}, []
+    for _ in range(2):
+        for _ in range(2):
+            for curve in data.losses(runs, known).values():
+                assert not curve[["tokens", "loss"]].iloc[1:].tokens.empty  # what figures do
+        held.append(noted())
+    assert held[1] - held[0] < len(known)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
@@ -105,6 +126,18 @@ def test_memory_that_is_free_in_pieces_is_given_back():
     before = held()
     live.give_back()
     assert held() < before - 50, "MB"
+
+
+def test_a_study_that_nobody_shows_any_more_is_gone_though_it_be_a_cycle():
+    class Part:
+        whole = None
+
+    part = Part()
+    part.whole, left = part, weakref.ref(part)
+    del part
+    assert left() is not None
+    live.give_back()
+    assert left() is None
 
 
 def test_a_store_that_is_away_is_not_taken_for_a_table(root):
