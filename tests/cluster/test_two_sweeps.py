@@ -69,7 +69,7 @@ def test_a_second_sweep_has_its_share_within_seconds_and_a_gang_starts_beside_a_
         said = (stream.parent / "stream.log").read_text()
         assert "sharing  sweep second waits on this cluster too: 50% of it is due to this sweep" in said
         assert "sharing  sweep gangs waits on this cluster too" in said
-        assert "sharing  sweep stream waits on this cluster too: 50%" in (gangs.parent / "gangs.log").read_text()
+        assert "sharing  sweep stream waits on this cluster too" in (gangs.parent / "gangs.log").read_text()
     finally:
         for driver in drivers:
             driver.terminate()
