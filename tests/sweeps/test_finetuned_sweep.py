@@ -139,10 +139,10 @@ def events(root, run):
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_command_that_is_interrupted_on_a_local_ray_goes_on_and_trains_nothing_twice(small, trained, isolated):
-    given = wanted(trained, seeds=1, examples=[32, 96], train=Rules(epochs=300, batch=16, lr=0.01))
+    given = wanted(trained, seeds=1, examples=[64, 96], train=Rules(epochs=300, batch=16, lr=0.01))
     runs = finetune_command.read(given).runs
     (isolated / "command.py").write_text(COMMAND)
-    settings = ["task=labelled", f"file=[{','.join(given.file)}]", "examples=[32,96]", "items=24", "shots=[0]"]
+    settings = ["task=labelled", f"file=[{','.join(given.file)}]", "examples=[64,96]", "items=24", "shots=[0]"]
     settings += ["train.epochs=300", "train.batch=16", "train.lr=0.01"]
     words = [sys.executable, str(isolated / "command.py"), *settings]
     environment = {**os.environ, "ISOFLOP_ROOT": str(small), "PYTHONPATH": str(CODE)}
@@ -154,10 +154,13 @@ def test_a_command_that_is_interrupted_on_a_local_ray_goes_on_and_trains_nothing
         found = (RunDir(small, run.run_id).path / "result.json" for run in runs)
         return {path: path.stat().st_mtime_ns for path in found if path.exists()}
 
+    def begun():
+        return max((event["time"] for run in runs for event in events(small, run)), default=0.0)
+
     first = command()
-    while first.poll() is None and not (results() and sum(len(events(small, run)) for run in runs) > len(results())):
+    while first.poll() is None and not any(ended < begun() * 1e9 for ended in results().values()):
         time.sleep(0.05)
-    first.send_signal(signal.SIGINT)  # one run is done, another has begun
+    first.send_signal(signal.SIGINT)  # one run is done, and another that began after it has most of its way to go
     said, _ = first.communicate()
     assert first.returncode == 130, said
     assert "interrupted: start the same command again" in said
