@@ -33,7 +33,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(list(PRELOADED))
 
 
-def run(body: Callable[..., Any], size: int, *args: Any, seconds: float = 60.0) -> list[Any]:
+def run(body: Callable[..., Any], size: int, *args: Any, seconds: float = 200.0) -> list[Any]:
     """Run ``body(rank, size, address, *args)`` in each of ``size`` processes.
 
     Returns:

@@ -45,7 +45,7 @@ def train(rank, size, address, root, spec, layout, stop_after=None, factor=math.
     count = itertools.count(1)
     stop = (lambda: next(count) >= stop_after) if stop_after else (lambda: False)
     bad = poisoned(BAD, factor) if factor != 1.0 else contextlib.nullcontext()
-    with bad, mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
+    with bad, mesh.joined(rank, size, address, "cpu", layout=layout) as here:
         return runs.run(spec, EVALS, Path(root), mesh=here, stop=stop, checkpoint_seconds=1000.0)
 
 
@@ -114,7 +114,7 @@ def test_what_one_rank_sees_all_do_and_killed_after_it_they_end_with_the_same_bi
 def test_fp16_lowers_its_scale_on_all_ranks_alike(tales, isolated, layout):
     spec, size = make_spec(tales, SKIP, "fp16"), layout.world_size
     ranks.run(_train_fp16, 1, str(isolated / "one"), spec, None)
-    result = ranks.run(_train_fp16, size, str(isolated / "cut"), spec, layout, seconds=200)[0]
+    result = ranks.run(_train_fp16, size, str(isolated / "cut"), spec, layout)[0]
     assert (result["status"], result["anomalies"]) == ("done", 0)
     assert result["overflows"] > 0
     assert_close(isolated / "cut", isolated / "one", spec)

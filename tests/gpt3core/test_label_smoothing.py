@@ -76,7 +76,7 @@ def test_logits_whole_or_cut_by_tokens_have_it_too(counted):
 def _gradients(rank, size, address, layout):
     """A step's loss and gradients of a layout, gathered as parts."""
     spec = nano(32, n_layer=4, n_head=2, n_ctx=16, vocab_size=VOCABULARY, attention="alternating", band=4)
-    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=20) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
         held = parallelize(spec, here, kernel="softmax", device="cpu", options=Options(label_smoothing=SMOOTHING))
         held.model.init_weights(0, part_of)
         ids = torch.randint(VOCABULARY, (4, 17), generator=torch.Generator().manual_seed(1))

@@ -225,7 +225,7 @@ def casts(rank, size, address, layout):
                 found.append(local(args[0]).untyped_storage().data_ptr())
             return op(*args, **(kwargs or {}))
 
-    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
         autocast = functools.partial(timing.autocast, BF16)
         held = parallelize(replace(SHAPE, n_layer=4), here, kernel="sdpa", device="cpu", autocast=autocast)
         held.model.init_weights(0)
@@ -266,7 +266,7 @@ def buffers(rank, size, address, layout, steps):
         found = [x for x in gc.get_objects() if torch.is_tensor(x) and x.device.type == "cpu"]
         return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in found}.values())
 
-    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
         held = parallelize(replace(SHAPE, n_layer=6), here, kernel="sdpa", device="cpu")
         held.model.init_weights(0)
         found = []
@@ -299,7 +299,7 @@ def test_a_pipeline_has_buffers_for_every_micro_batch_of_a_step_and_of_one_step_
 def kept_of_a_share(rank, size, address, spec, numerics, layout):
     """Bytes that a rank keeps of its positions of a batch for the backward pass."""
     held, autocast = {}, functools.partial(timing.autocast, numerics)
-    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=30) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
         model = parallelize(spec, here, kernel=numerics.kernel, device="cpu", autocast=autocast).model
         model.init_weights(0, part_of)
         own = {local(p).untyped_storage().data_ptr() for p in model.parameters()}

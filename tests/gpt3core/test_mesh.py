@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
 
 
 def _mesh(rank, size, address):
-    with mesh.joined(rank, size, address, "cpu", seconds=20) as here:
+    with mesh.joined(rank, size, address, "cpu") as here:
         values = torch.tensor([float(rank), 1.0])
         here.mean_([values])
         failures = []
@@ -77,7 +77,7 @@ def _fails(rank, size, address, error):
     """How often the groups are aborted where the block ends so, and whether any is left."""
     abort, aborted = mesh.abort_groups, []
     mesh.abort_groups = lambda: (aborted.append(None), abort())
-    with contextlib.suppress(type(error)), mesh.joined(rank, size, address, "cpu", seconds=20) as here:
+    with contextlib.suppress(type(error)), mesh.joined(rank, size, address, "cpu") as here:
         here.agree(False)
         raise error
     return len(aborted), dist.is_initialized()
@@ -112,14 +112,14 @@ def _silent(rank, size, address, told):
 
 
 def test_a_rank_that_does_not_come_is_not_waited_for_for_ever(isolated):
-    kind, sentence = ranks.run(_silent, 2, isolated / "told", seconds=30)[0]
+    kind, sentence = ranks.run(_silent, 2, isolated / "told")[0]
     assert kind == "PeerError"
     assert "stopped answering" in sentence
 
 
 def _reached_at(rank, size, address, host):
     """Where this process is reached, and what of it is left after."""
-    with mesh.joined(rank, size, f"{host}:{address.rpartition(':')[2]}", "cpu", seconds=20) as here:
+    with mesh.joined(rank, size, f"{host}:{address.rpartition(':')[2]}", "cpu") as here:
         here.agree(True)
         sockets = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
         lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -182,7 +182,7 @@ def test_ranks_meet_at_an_address_of_version_6():
 def _spread(rank, size, address, layout, count):
     """What came of pieces of work that replicas share, and which of them this rank did."""
     done = []
-    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=20) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
 
         def work(number):
             if here.degree("shard") > 1:  # replicas that share their state meet in each piece

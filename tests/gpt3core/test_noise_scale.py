@@ -132,7 +132,7 @@ def test_a_ramp_says_from_which_step_its_batches_are_beyond_the_scale(tiny_run, 
 def _train(rank, size, address, root, spec, layout=None, stop_after=None):
     count = itertools.count(1)
     stop = (lambda: next(count) >= stop_after) if stop_after else (lambda: False)
-    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=20) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
         return runs.run(spec, EVALS, Path(root), mesh=here, stop=stop, checkpoint_seconds=1000.0)
 
 

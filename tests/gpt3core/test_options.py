@@ -62,7 +62,7 @@ def _train(rank, size, address, root, spec, stop_after=None):
         runs._held_out = lambda here: here.mesh.spread(1, lambda _: next(losses))[0]
     count = itertools.count(1)
     stop = (lambda: next(count) >= stop_after) if stop_after else (lambda: False)
-    with mesh.joined(rank, size, address, "cpu", seconds=20) as here:
+    with mesh.joined(rank, size, address, "cpu") as here:
         return runs.run(spec, EVALS, Path(root), mesh=here, stop=stop, checkpoint_seconds=1000.0)
 
 

@@ -33,7 +33,7 @@ def _train(rank, size, address, root, spec, stop_after=None, hurt=None, evals=EV
         globals()[hurt](rank)
     count = itertools.count(1)
     stop = (lambda: next(count) >= stop_after) if stop_after else (lambda: False)
-    with mesh.joined(rank, size, address, "cpu", seconds=20) as here:
+    with mesh.joined(rank, size, address, "cpu") as here:
         return runs.run(spec, evals, Path(root), mesh=here, stop=stop, checkpoint_seconds=1000.0)
 
 

@@ -243,7 +243,7 @@ def _train(rank, size, address, root, spec, hurt=None, nth=0, layout=None):
     saving.Saves.due = lambda self: next(calls) % 2 == 0
     if hurt:
         globals()[hurt](rank, nth)
-    with mesh.joined(rank, size, address, "cpu", seconds=20, layout=layout) as here:
+    with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
         return runs.run(spec, EVALS, Path(root), mesh=here)
 
 
