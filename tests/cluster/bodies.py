@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -72,6 +73,26 @@ def noted(work: Assignment, report: Say, stop: Asked) -> dict[str, Any] | None:
     files.make_folder(work.job.root / "pids")
     (work.job.root / "pids" / f"{work.run_id}-{work.rank}").write_text(f"{os.getpid()} {work.node} {work.world_size}")
     return worker.train(work, report, stop)
+
+
+def one_ahead(work: Assignment, report: Say, stop: Asked) -> dict[str, Any] | None:
+    """The same, but in its third step each waits to be stopped, or for the file ``release``; not who is there first.
+
+    That one leaves the file ``ahead``, those that wait ``waits``.
+    """
+    root, steps = work.job.root, itertools.count(1)
+
+    def asked() -> bool:
+        if next(steps) == 3:
+            try:
+                (root / "ahead").touch(exist_ok=False)
+            except FileExistsError:
+                (root / "waits").touch()
+                while not stop() and not (root / "release").exists():
+                    time.sleep(0.05)
+        return stop()
+
+    return noted(work, report, asked)
 
 
 def nap(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:

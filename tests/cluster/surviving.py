@@ -20,7 +20,7 @@ from sweeps.driving import driver, taking
 from sweeps.planning import grid, recipe
 from tests.conftest import write_corpus
 
-NOTED = "tests.cluster.bodies:noted"
+NOTED, ONE_AHEAD = "tests.cluster.bodies:noted", "tests.cluster.bodies:one_ahead"
 RECIPE = """
 name: gang
 family: shapes
@@ -61,19 +61,30 @@ class Gang:
         (self.spec,) = self.cells.runs
         self.run, self.heard = RunDir(self.root, self.spec.run_id), Heard()
 
-    def drive(self, launcher, chaos: Callable[[], None]) -> None:
-        """Drive the sweep to its end; ``chaos`` goes on beside it once the run has a checkpoint."""
+    def drive(self, launcher, chaos: Callable[[], None], *, waits: bool = False) -> None:
+        """Drive the sweep to its end; ``chaos`` goes on beside it once the run has a checkpoint.
+
+        Args:
+            waits: the run waits in its third step to be stopped, and ``chaos`` goes on then.
+        """
+        if waits:
+            files.make_folder(self.root)
+            (self.root / "ahead").touch()
 
         def later():
-            while not self.run.checkpoint_steps():
+            while not ((self.root / "waits").exists() if waits else self.run.checkpoint_steps()):
                 time.sleep(0.05)
             chaos()
+            while waits and len(self.run.attempts()) < 2:
+                time.sleep(0.05)
+            (self.root / "release").touch()
 
         threading.Thread(target=later, daemon=True).start()
         sweep = SweepDir(self.root, self.recipe.name)
         with sweep.owned():
             taken = taking.take(self.recipe, self.cells, sweep)
-            outcome = driver.Driver(self.recipe, taken, launcher, self.heard, entry=NOTED).drive()
+            entry = ONE_AHEAD if waits else NOTED
+            outcome = driver.Driver(self.recipe, taken, launcher, self.heard, entry=entry).drive()
         assert outcome.done == [self.spec.run_id], (outcome, self.heard.lines)
 
     def ranks(self) -> list[tuple[int, str, int]]:

@@ -15,7 +15,7 @@ from sweeps.driving import driver, taking
 from sweeps.planning import grid, recipe
 from sweeps.planning.grid import Grid
 from sweeps.scheduling import scheduler
-from tests.cluster.surviving import NOTED, Heard
+from tests.cluster.surviving import ONE_AHEAD, Heard
 from tests.conftest import write_corpus
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(300)]
@@ -23,7 +23,7 @@ RECIPE = """
 name: room
 family: shapes
 shapes: [{{n_layer: 2, d_model: 16, n_head: 2}}, {{n_layer: 1, d_model: 24, n_head: 2}}]
-tokens: [4.0e+4, 2.0e+6]
+tokens: [4.0e+4, 8.0e+4]
 min_tokens: 100
 model: {{n_ctx: 32, band: 6}}
 optim: {{batch_tokens_min: 384, batch_tokens_max: 384, lr_max: 0.003}}
@@ -38,24 +38,30 @@ placement_of: {{d24: {{workers: 3, cpus: 8, priority: 1}}}}
 
 def test_a_run_that_makes_room_for_a_gang_goes_on_to_the_same_bits(launcher, tmp_path, isolated, monkeypatch):
     """It is asked for while the other trains, and takes all three nodes; no checkpoint is due before that."""
-    monkeypatch.setattr(scheduler, "WORTH_SECONDS", 1.0)  # that are worth a stop: the run takes twenty
+    monkeypatch.setattr(scheduler, "WORTH_SECONDS", -1.0)  # any wait is worth a stop
     (tmp_path / "room.yaml").write_text(RECIPE.format(text=(text := write_corpus(tmp_path / "text", documents=1500))))
     chosen = recipe.load([f"recipe={tmp_path / 'room.yaml'}"])
     cells, root = grid.build(chosen, corpus.fingerprint(str(text))), tmp_path / "root"
-    (low,) = (run for run in cells.runs if run.label == "d16" and run.tokens > 1e6)
-    (gang,) = (run for run in cells.runs if run.label == "d24" and run.tokens < 1e6)
+    (low,) = (run for run in cells.runs if run.label == "d16" and run.tokens > 6e4)
+    (gang,) = (run for run in cells.runs if run.label == "d24" and run.tokens < 6e4)
     sweep, run, heard = SweepDir(root, chosen.name), RunDir(root, low.run_id), Heard()
 
     def later():
-        while not run.attempts() or not files.read_lines(run.attempts()[0] / "tail.jsonl"):
+        while not (root / "waits").exists():
             time.sleep(0.05)
-        RunDir(root, gang.run_id).create(gang)
+        other = RunDir(root, gang.run_id)
+        other.create(gang)
         Proposals(sweep).ask(gang.run_id, cells.evals.eval_id)
+        while not other.attempts():
+            time.sleep(0.05)
+        (root / "release").touch()
 
+    files.make_folder(root)
+    (root / "ahead").touch()
     with sweep.owned():
         taken = taking.take(chosen, Grid(runs=[low], left=[], evals=cells.evals), sweep)
         threading.Thread(target=later, daemon=True).start()
-        outcome = driver.Driver(chosen, taken, launcher, heard, entry=NOTED).drive()
+        outcome = driver.Driver(chosen, taken, launcher, heard, entry=ONE_AHEAD).drive()
     assert sorted(outcome.done) == sorted([low.run_id, gang.run_id]), (outcome, heard.lines)
     events = sweep.events()
     told = [(e["event"], e["run_id"]) for e in events if e["event"] in ("start", "preempt", "freed", "failed")]

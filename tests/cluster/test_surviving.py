@@ -35,12 +35,12 @@ def test_a_stopped_rank_is_noticed_within_its_limit_and_the_run_resumes_with_the
 @pytest.mark.soak
 def test_a_worker_that_is_sent_sigterm_writes_a_checkpoint_and_its_run_goes_on(launcher, tmp_path, isolated):
     """As a batch system does, whose time is over."""
-    gang = Gang(tmp_path, "placement.checkpoint_seconds=3", steps=4000)
+    gang = Gang(tmp_path, "placement.checkpoint_seconds=1000", steps=60)
 
     def chaos():
         os.kill(gang.ranks()[0][0], signal.SIGTERM)
 
-    gang.drive(launcher, chaos)
+    gang.drive(launcher, chaos, waits=True)
     told = [event["event"] for attempt in gang.run.attempts() for event in files.read_lines(attempt / "events.jsonl")]
     assert told == ["start", "stopped", "start"], "its last words are that its checkpoint is written"
     gang.assert_same_bits(tmp_path / "undisturbed", ranks.run)
