@@ -33,11 +33,12 @@ def wait(until, seconds):
         time.sleep(0.1)
 
 
-def starts(root, name):
-    """Seconds from the driver's first word to its first start."""
+def before_it(stream, root, name):
+    """The runs of the stream that ended between a driver's first word and its first start."""
     events = SweepDir(root, name).events()
     (here,) = (event["time"] for event in events if event["event"] == "driver")
-    return min(event["time"] for event in events if event["event"] == "start") - here
+    start = min(event["time"] for event in events if event["event"] == "start")
+    return sum(here < run["ended"] < start for run in done(stream))
 
 
 def test_a_second_sweep_has_its_share_within_seconds_and_a_gang_starts_beside_a_stream(mock_cluster, tmp_path):
@@ -51,7 +52,7 @@ def test_a_second_sweep_has_its_share_within_seconds_and_a_gang_starts_beside_a_
         drivers.append(sweep(mock_cluster, second, "second", 18, 2.0, "placement.cpus=4"))
         wait(lambda: drivers[1].poll() is not None, 120)
         assert drivers[1].returncode == 0
-        assert starts(second, "second") < 20, "four on an idle machine"
+        assert before_it(stream, second, "second") < 60, "twelve on an idle machine, of a thousand that wait"
         here = done(second)
         beside = [run for run in done(stream) if here[2]["ended"] < run["ended"] <= here[-4]["ended"]]
         assert 6 <= len(beside) <= 24, "twelve are as many as the second had meanwhile, while it wanted more"
@@ -64,7 +65,7 @@ def test_a_second_sweep_has_its_share_within_seconds_and_a_gang_starts_beside_a_
         drivers.append(sweep(mock_cluster, gangs, "gangs", 2, 2.0, *whole))
         wait(lambda: drivers[2].poll() is not None, 120)
         assert drivers[2].returncode == 0
-        assert starts(gangs, "gangs") < 40
+        assert before_it(stream, gangs, "gangs") < 120
         assert drivers[0].poll() is None, "the stream goes on"
         said = (stream.parent / "stream.log").read_text()
         assert "sharing  sweep second waits on this cluster too: 50% of it is due to this sweep" in said
