@@ -14,7 +14,7 @@ from gpt3core.store import claims, files, lease, soundness
 from gpt3core.store.lease import FolderBoard, Lease
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 
-SILENCE = 0.3
+SILENCE = 0.3  # of who is gone
 # lines as Linux writes them: proc(5); the options of nfs from nfs(5)
 MOUNTS = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -112,13 +112,15 @@ def test_a_lock_whose_file_was_deleted_is_lost(tmp_path):
 
 @pytest.fixture
 def board(tmp_path, monkeypatch):
-    monkeypatch.setenv(lease.SETTING, str(SILENCE))
+    """Who is there renews often, and may be silent for as long as a busy machine takes."""
+    monkeypatch.setenv(lease.SETTING, "30")
+    monkeypatch.setattr(lease, "RENEWALS", 1000)
     return FolderBoard(tmp_path / "it.lease")
 
 
 def elsewhere(term):
     """The same term as another machine sees it, which cannot look whether the process is there."""
-    return replace(term, host="elsewhere", process="")
+    return replace(term, host="elsewhere", process="", silence=SILENCE)
 
 
 def test_a_holder_that_renews_is_not_taken_over_and_is_named(board):

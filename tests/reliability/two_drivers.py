@@ -28,7 +28,7 @@ from gpt3core.store import lease, soundness
 from gpt3core.store.sweepdir import SweepDir
 from tests.benchmarks.target import target
 
-SILENCE_SECONDS = 1.0
+SILENCE_SECONDS, RENEWALS = 10.0, 100  # often, and with time for a busy machine
 KILLED = 20  # of that many races one ends with a kill
 PATIENCE = 60.0
 
@@ -48,6 +48,7 @@ class Tally:
 def contend(pipe: Any, barrier: Any, mechanism: str) -> None:
     """A process that drives when it is told to, until it is told to stop."""
     os.environ[soundness.SETTING], os.environ[lease.SETTING] = mechanism, str(SILENCE_SECONDS)
+    lease.RENEWALS = RENEWALS
     while (order := pipe.recv()) is not None:
         root, name, wait = order
         barrier.wait()
