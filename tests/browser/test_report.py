@@ -4,10 +4,8 @@ import shutil
 
 import pytest
 
-from analysis import api
 from dashboards import report
 from dashboards.figures import catalogue
-from tests.analysis.synthetic import make_store
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak, pytest.mark.timeout(180)]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -18,26 +16,29 @@ FLAGS = (
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_every_page_draws_offline(isolated):
+def test_every_page_draws_offline(isolated, studied):
     from playwright.sync_api import expect, sync_playwright
 
-    make_store(isolated / "root", noise=0.002)
-    found = api.fit(isolated / "root", bootstrap=30)
-    report.write(found, isolated / "report")
+    report.write(studied, isolated / "report")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        page = browser.new_page()
         asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        for slug in ("index", *catalogue.SLUGS):
-            page.goto((isolated / "report" / f"{slug}.html").as_uri())
-            page.wait_for_selector(".plotly .main-svg")
-            if slug in ("frontier", "isoflop", "residuals"):
-                assert page.locator(".scatterlayer .points path").count() > 3, slug
-            assert page.get_by_text("Share chart").count() == 0
-            assert page.locator("[data-title*='loud']").count() == 0
-        page.goto((isolated / "report" / "frontier.html").as_uri())
+
+        def opened(slugs, **options):
+            """Open some pages, one after another: each draws and offers no upload."""
+            page = browser.new_page(**options)
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            for slug in slugs:
+                page.goto((isolated / "report" / f"{slug}.html").as_uri())
+                page.wait_for_selector(".plotly .main-svg")
+                assert page.get_by_text("Share chart").count() == 0
+                assert page.locator("[data-title*='loud']").count() == 0
+                yield slug, page
+
+        for slug, page in opened(("index", "isoflop", "residuals", "frontier")):
+            if slug != "index":
+                page.locator(".scatterlayer .points path").nth(3).wait_for(state="attached")
         point = page.locator(".scatterlayer .trace .points path").first
         point.hover(force=True)
         page.wait_for_selector(".hoverlayer .hovertext")
@@ -49,11 +50,9 @@ def test_every_page_draws_offline(isolated):
         page.get_by_text("those that the number rests on").locator("visible=true").wait_for()
         assert 0 < page.locator("tbody tr:visible").count() == page.locator(f"tbody tr.{name}").count()
         page.get_by_role("link", name="All runs").locator("visible=true").click()
-        expect(page.locator("tbody tr:visible")).to_have_count(len(found.everything))
-        phone = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
-        for slug in ("index", *catalogue.SLUGS):
-            phone.goto((isolated / "report" / f"{slug}.html").as_uri())
-            phone.wait_for_selector(".plotly .main-svg")
+        expect(page.locator("tbody tr:visible")).to_have_count(len(studied.everything))
+        dark = {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark"}
+        for slug, phone in opened(("index", *catalogue.SLUGS), **dark):
             assert phone.evaluate("document.documentElement.scrollWidth") <= 390, f"{slug} runs off the page"
             assert phone.locator(".nsewdrag").first.bounding_box()["width"] > 175, slug
         paper = browser.new_page(viewport={"width": 718, "height": 1050})  # A4 within its margins
