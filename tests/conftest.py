@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # threads of torch that wait spin: on a busy machine a test of two threads was seen to take 19 s of CPU in place of half
 # a second; read when torch is first loaded
@@ -78,9 +79,14 @@ MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # a folder in memory, and the bytes th
 
 
 def pytest_configure() -> None:
-    """Keep the tests' folders in memory where there is room: the store syncs every write, and a disk takes its time."""
+    """Keep the tests' folders in memory where there is room: the store syncs every write, and a disk takes its time.
+
+    How long hypothesis takes for an example, or to draw one, says how busy the machine is, and fails nothing.
+    """
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 # what starts a cluster or a browser: one process each when tests run in parallel, and first, for they take longest

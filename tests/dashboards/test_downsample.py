@@ -23,7 +23,7 @@ def test_a_short_series_is_left_alone():
     assert np.array_equal(downsample(x, y), np.arange(2000))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     y=st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(np.nan)), min_size=1, max_size=400),
     most=st.integers(8, 60),

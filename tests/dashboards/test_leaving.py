@@ -19,6 +19,10 @@ WORK = (
     "from dashboards import app, behind; from gpt3core import cli; "
     "behind.Behind().ask('a fit', 1, lambda: time.sleep(60)); "
 )
+FITS = (
+    "from dashboards import live; fitted = live.Live._fitted; "
+    "live.Live._fitted = lambda self: print('fits', flush=True) or fitted(self); "
+)
 
 
 def test_nothing_behind_a_page_is_waited_for():
@@ -35,9 +39,9 @@ def test_ctrl_c_ends_a_fit_in_its_midst(isolated):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [f"runs={isolated / 'root'}", f"port={port}"]
+    words = [f"runs={isolated / 'root'}", f"port={port}", "bootstrap=100000"]  # minutes
     app = subprocess.Popen(
-        [sys.executable, "-c", f"{WORK}cli.run(app.main)", *words],
+        [sys.executable, "-c", f"{WORK}{FITS}cli.run(app.main)", *words],
         cwd=CODE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -45,10 +49,9 @@ def test_ctrl_c_ends_a_fit_in_its_midst(isolated):
     assert b"Ctrl-C ends it" in app.stdout.readline()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/_dash-layout") as answer:
         answer.read()
-    time.sleep(1.0)  # into the first fit
+    assert app.stdout.readline() == b"fits\n"
+    time.sleep(1.0)  # into its native code
     os.kill(app.pid, signal.SIGINT)
-    began = time.monotonic()
     _, errors = app.communicate(timeout=50)
-    assert time.monotonic() - began < 3.0  # not to the fit's end; on a busy machine more than its second
     assert (app.returncode, errors) == (0, b"")
     assert sorted((isolated / "root").rglob("*")) == there

@@ -64,7 +64,7 @@ ODD = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(ODD), st.sampled_from([1, 1, 2, 15, 16, 17, 40])), max_size=8))
 def test_a_long_run_of_spaces_is_cut_where_no_token_changes(letters):
     text = "".join(letter * count for letter, count in letters)
@@ -102,7 +102,7 @@ TEXTS = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=8))
 def test_texts_that_are_cut_at_once_have_the_tokens_of_each(texts):
     plain = tokenizer.load("gpt2")

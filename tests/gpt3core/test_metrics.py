@@ -77,26 +77,27 @@ def test_a_part_that_is_written_again_wins_over_what_was_made_one(attempt):
 # ------------------------------------------------------------------------------------------------------------ readers
 
 
-def _writes(folder, parts):
+def _writes(folder, parts, read):
+    """Every fourth part waits for one more read."""
     os.fsync = lambda _: None
-    for first in range(1, 1 + parts * ROWS, ROWS):
+    for number, first in enumerate(range(1, 1 + parts * ROWS, ROWS)):
+        assert number % 4 or read.acquire(timeout=30)
         metrics.write(Path(folder), rows(first))
         metrics.compact(Path(folder), most=4)
 
 
 def test_who_reads_while_another_process_writes_never_misses_a_row(attempt):
     """Every curve that is read has all steps up to its last, and what was read before stays."""
-    writer = ranks.CONTEXT.Process(target=_writes, args=(str(attempt), 40))
+    read, seen = ranks.CONTEXT.Semaphore(0), 0
+    writer = ranks.CONTEXT.Process(target=_writes, args=(str(attempt), 40, read))
     writer.start()
-    seen, reads = 0, 0
-    while writer.is_alive() or reads == 0:
+    while writer.is_alive():
         steps = curve(attempt, ("step",))["step"].tolist()
         assert steps == list(range(1, len(steps) + 1))
         assert len(steps) >= seen
-        seen, reads = len(steps), reads + 1
-    writer.join(30)
+        seen = len(steps)
+        read.release()
     assert writer.exitcode == 0
-    assert reads > 5
     assert curve(attempt)["step"].tolist() == list(range(1, 1 + 40 * ROWS))
 
 

@@ -96,7 +96,7 @@ def test_weights_name_the_sources_that_there_are():
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=8).filter(any), st.integers(0, 2**33))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_stretch_of_a_run_has_its_shares(parts, first):
     """Of any number of sequences each source has its share to within as many as there are sources, anywhere."""
     taken = mixture.shares(parts)
@@ -112,7 +112,7 @@ def test_every_stretch_of_a_run_has_its_shares(parts, first):
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_epoch_is_a_permutation(n, seed):
     drawn = mixture.shuffled(np.arange(2 * n), n, seed=seed, name="a").reshape(2, n)
     assert (np.sort(drawn, axis=1) == np.arange(n)).all()

@@ -45,7 +45,7 @@ def test_lines_are_those_of_a_split_wherever_blocks_end(blocks, most):
         assert line == real if complete else real.startswith(line)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=12), st.lists(st.integers(1, 300), max_size=4))
 def test_stretches_of_a_file_have_each_line_once(tmp_path_factory, texts, cuts):
     path = tmp_path_factory.mktemp("spans") / "x.jsonl"

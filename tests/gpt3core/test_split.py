@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt3core.data import split
@@ -48,7 +48,6 @@ def test_other_shares_are_met_too(tmp_path, fraction):
 SIZES = st.lists(st.integers(1, 10**6), min_size=2, max_size=60)
 
 
-@settings(deadline=None)
 @given(SIZES, st.floats(0.001, 0.999))
 def test_neither_side_is_empty_and_no_group_is_worth_moving_alone(sizes, fraction):
     chosen = split.held_out(sizes, fraction, {})
@@ -61,7 +60,6 @@ def test_neither_side_is_empty_and_no_group_is_worth_moving_alone(sizes, fractio
         assert missed <= max(sizes[n] for n in within_reach) / 2 + 1e-6 or chosen == set(within_reach)
 
 
-@settings(deadline=None)
 @given(SIZES, st.floats(0.001, 0.999), st.data())
 def test_what_is_decided_stays_and_the_others_bring_the_share_nearer(sizes, fraction, data):
     known = data.draw(st.dictionaries(st.integers(0, len(sizes) - 1), st.booleans()))
@@ -91,7 +89,6 @@ def test_a_document_larger_than_the_share_is_not_held_out_in_place_of_nothing():
         assert split.held_out(sizes, 0.05, {}) != {place}
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab \n\té\u4e2d", max_size=400), st.integers(1, 50))
 def test_pieces_lose_only_white_space_and_keep_to_the_length(text, chars):
     found = list(split.pieces(text, chars))

@@ -266,7 +266,7 @@ def crowds(draw):
 
 
 @pytest.mark.soak
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20)
 @given(crowds())
 def test_of_any_two_or_three_sweeps_nobody_starves_and_shares_become_fair(crowd):
     size, asked = crowd

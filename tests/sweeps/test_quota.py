@@ -22,7 +22,7 @@ def started(cluster, shape, workers, count):
     return [d for d in decide(0.0, cluster, jobs, []) if isinstance(d, Start)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 6),
     most=st.integers(1, 50),
@@ -103,7 +103,7 @@ def turns(inventory, queue, most):
     return started, used
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(labels=st.lists(st.sampled_from(LABELS), min_size=1, max_size=5), most=st.integers(1, 24), rows=queue_st)
 def test_every_run_has_its_turn_on_nodes_and_with_shapes_of_several_kinds(labels, most, rows):
     inventory = [Node(name=f"n{i}", total=Resources(cpus=32, gpus=8), labels=its) for i, its in enumerate(labels)]

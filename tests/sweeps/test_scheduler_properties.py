@@ -97,7 +97,7 @@ def told(decision):
     return type(decision).__name__, decision.run_id, "first" in reason, getattr(decision, "eta", None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(nodes=nodes_st, queue=jobs_of([*LENGTHS, math.inf]), busy=busy_st)
 def test_the_decisions_are_those_of_the_plain_scheduler(nodes, queue, busy):
     running, rules = running_on(nodes, busy), Rules(patience=PATIENCE)
@@ -105,7 +105,7 @@ def test_the_decisions_are_those_of_the_plain_scheduler(nodes, queue, busy):
     assert list(map(told, mine)) == list(map(told, reference_scheduler.decide(100.0, nodes, queue, running, rules)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     nodes=st.integers(3, 8),
     busy=st.lists(st.sampled_from([1.0, 5.0, 50.0, 500.0]), min_size=1, max_size=4),
@@ -128,7 +128,7 @@ def test_the_decisions_on_whole_nodes_are_those_of_the_plain_scheduler(nodes, bu
     assert list(map(told, mine)) == list(map(told, reference_scheduler.decide(100.0, cells, jobs, running, rules)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(nodes=nodes_st, queue=jobs_of(LENGTHS, 4), busy=busy_st)
 def test_who_is_stopped_may_be_and_is_needed_and_the_run_then_fits(nodes, queue, busy):
     """Against all sets of runs: none is stopped in vain, none where stopping all would not do, no more than needed."""
@@ -173,7 +173,7 @@ def test_who_is_stopped_may_be_and_is_needed_and_the_run_then_fits(nodes, queue,
 
 
 @pytest.mark.soak
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(nodes=nodes_st, queue=jobs_of(LENGTHS), busy=busy_st, rules=RULES)
 def test_the_same_input_gives_the_same_decisions(nodes, queue, busy, rules):
     running = running_on(nodes, busy)
@@ -239,7 +239,7 @@ OVERTAKEN = [  # the run of three workers is promised the time 2, when one of a 
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(nodes=nodes_st, queue=jobs_of(LENGTHS, 20), rules=RULES)
 @example(nodes=[Node(name="n0", total=Resources(cpus=8.0))], queue=OVERTAKEN, rules=Rules(patience=PATIENCE))
 def test_everything_possible_ends_and_the_first_of_the_queue_starts_no_later_than_promised(nodes, queue, rules):
@@ -249,7 +249,7 @@ def test_everything_possible_ends_and_the_first_of_the_queue_starts_no_later_tha
     assert set(done.refused) == {job.run_id for job in queue} - possible(nodes, queue)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     nodes=nodes_st,
     queue=jobs_of(LENGTHS, 20),
@@ -269,7 +269,7 @@ def test_everything_possible_ends_though_nodes_are_lost_runs_fail_and_estimates_
     assert again == done, "the same seed, the same day"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     patient=st.integers(1, 4),
     stream=st.lists(st.tuples(st.integers(1, 8), st.integers(1, 3), st.integers(1, 30)), min_size=60, max_size=60),
@@ -296,7 +296,7 @@ def test_nobody_is_overtaken_for_longer_than_the_patience(patient, stream, preem
     assert starts[-1] < greedy + longest * len(ahead)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     nodes=st.integers(2, 8),
     under_way=st.lists(st.tuples(st.integers(1, 3), st.sampled_from(LENGTHS)), max_size=5),
@@ -322,7 +322,7 @@ def test_a_run_that_needs_most_of_the_cluster_starts_as_if_nobody_stood_behind_i
         assert started[1]["wide"] <= started[0]["wide"] + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(nodes=nodes_st, queue=jobs_of([200.0, 500.0], 16))
 def test_two_runs_never_stop_each_other(nodes, queue):
     stops = []
@@ -336,7 +336,7 @@ def test_two_runs_never_stop_each_other(nodes, queue):
 
 
 @pytest.mark.soak
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(nodes=nodes_st, queue=jobs_of([*LENGTHS, math.inf], 20), busy=busy_st, rules=RULES)
 def test_a_pass_that_skims_starts_and_stops_the_same_runs(nodes, queue, busy, rules):
     running = running_on(nodes, busy)
