@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis import api
 from analysis.runs import store
@@ -15,7 +19,29 @@ from dashboards.figures.curves import kept
 from gpt3core.store.rundir import RunDir
 from sweeps.watching import loss_trace
 
-Read = dict[str, tuple[loss_trace.Stamp, pd.DataFrame]]  # the curve of a run, and when it was changed last
+COLUMNS = ("tokens", "loss", "attempt")  # of a curve, that figures read
+Points = tuple[NDArray[Any], ...]  # each of COLUMNS
+Read = dict[str, tuple[loss_trace.Stamp, Points]]  # the curve of a run, and when it was changed last
+
+
+class Curves(Mapping[str, pd.DataFrame]):
+    """The loss curve of each run, a few of its points for display.
+
+    Kept are arrays, and frames are made for who asks: thousands of them are most of an app's memory, and pandas notes
+    each view that was ever taken of one.
+    """
+
+    def __init__(self, points: Mapping[str, Points]) -> None:
+        self._points = points
+
+    def __getitem__(self, run_id: str) -> pd.DataFrame:
+        return pd.DataFrame(dict(zip(COLUMNS, self._points[run_id], strict=True)), copy=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
 
 
 def load(settings: StudySettings) -> tuple[Study, Path]:
@@ -27,8 +53,8 @@ def load(settings: StudySettings) -> tuple[Study, Path]:
     return api.study(settings, reuse=True)
 
 
-def losses(runs: Runs, read: Read | None = None) -> dict[str, pd.DataFrame] | None:
-    """The loss curve of each run, a few of its points for display; None for a table, which has none.
+def losses(runs: Runs, read: Read | None = None) -> Curves | None:
+    """The loss curve of each run; None for a table, which has none.
 
     Args:
         read: the curves of an earlier call, of which those that changed are read again; it is brought up to date.
@@ -39,14 +65,16 @@ def losses(runs: Runs, read: Read | None = None) -> dict[str, pd.DataFrame] | No
     for run_id in runs.table.run_id:
         stamp = loss_trace.stamp(RunDir(runs.source, run_id))
         if run_id not in read or read[run_id][0] != stamp:
-            read[run_id] = stamp, kept(store.curve(runs.source, run_id))
-        else:
-            read[run_id] = stamp, _anew(read[run_id][1])
+            read[run_id] = stamp, _points(store.curve(runs.source, run_id))
     for gone in set(read) - set(runs.table.run_id):
         del read[gone]
-    return {run_id: read[run_id][1] for run_id in runs.table.run_id}
+    return Curves({run_id: read[run_id][1] for run_id in runs.table.run_id})
 
 
-def _anew(curve: pd.DataFrame) -> pd.DataFrame:
-    """The same, sharing nothing: pandas keeps a note of each view that figures took of a frame, hundreds deep."""
-    return pd.DataFrame({name: column.to_numpy(copy=True) for name, column in curve.items()})
+def _points(curve: pd.DataFrame) -> Points:
+    """Some of a curve, as arrays that nobody writes to."""
+    thin = kept(curve).astype({"attempt": np.int16})
+    found = tuple(thin[name].to_numpy(copy=True) for name in COLUMNS)
+    for column in found:
+        column.flags.writeable = False
+    return found

@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from gpt3core.store.rundir import default_root
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dashboards.figures.style import Page
 
 MOST_KEPT = 20  # figures of one kind whose rows can be asked for; older ones say that they are gone
-LEAST_KEPT, MOST_ROWS = 3, 100_000  # and how many are where they have more rows than that together
+LEAST_KEPT, MOST_ROWS = 3, 20_000  # and how many are where they have more rows than that together
 GONE = "the rows of this figure are kept no longer: load its page again\n"
 
 
@@ -77,36 +77,44 @@ def _flat(table: pa.Table) -> pa.Table:
     return table
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shelved:
+    """What is handed out of a figure, which itself takes several times the memory."""
+
+    slug: str
+    rows: pd.DataFrame
+
+
 class Shelf:
     """The figures that pages show at present, by a key of each: what is asked for is looked up, never opened."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pages: OrderedDict[str, Page] = OrderedDict()
+        self._kept: OrderedDict[str, Shelved] = OrderedDict()
 
     def put(self, page: Page) -> str:
         """The key of a figure; the same while it is the same."""
         with self._lock:
-            for key, kept in self._pages.items():
-                if kept is page:
-                    self._pages.move_to_end(key)
+            for key, kept in self._kept.items():
+                if kept.rows is page.rows and kept.slug == page.slug:
+                    self._kept.move_to_end(key)
                     return key
-            alike = [key for key, kept in self._pages.items() if kept.slug == page.slug]
+            alike = [key for key, kept in self._kept.items() if kept.slug == page.slug]
             while len(alike) >= MOST_KEPT or (len(alike) >= LEAST_KEPT and self._rows(alike) > MOST_ROWS):
-                del self._pages[alike.pop(0)]  # one that is drawn at every tick pushes no other kind out
+                del self._kept[alike.pop(0)]  # one that is drawn at every tick pushes no other kind out
             key = secrets.token_hex(8)
-            self._pages[key] = page
+            self._kept[key] = Shelved(slug=page.slug, rows=page.rows)
             return key
 
     def _rows(self, keys: list[str]) -> int:
-        return sum(len(self._pages[key].rows) for key in keys)
+        return sum(len(self._kept[key].rows) for key in keys)
 
-    def get(self, key: str) -> Page | None:
-        """The figure, if it is still kept: what is asked for is kept longest."""
+    def get(self, key: str) -> Shelved | None:
+        """The rows, if they are still kept: what is asked for is kept longest."""
         with self._lock:
-            if key in self._pages:
-                self._pages.move_to_end(key)
-            return self._pages.get(key)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
 
 def serve(server: Flask, shelf: Shelf) -> None:
@@ -115,12 +123,12 @@ def serve(server: Flask, shelf: Shelf) -> None:
 
     @server.get("/export/<key>.<kind>")
     def export(key: str, kind: str) -> Any:
-        page = shelf.get(key)
-        if page is None or kind not in KINDS:
+        kept = shelf.get(key)
+        if kept is None or kind not in KINDS:
             return flask.Response(GONE, 410, mimetype="text/plain")
         write, mimetype = KINDS[kind]
-        answer = flask.Response(write(page.rows), mimetype=mimetype)
-        answer.headers.set("Content-Disposition", "attachment", filename=f"{page.slug}.{kind}")
+        answer = flask.Response(write(kept.rows), mimetype=mimetype)
+        answer.headers.set("Content-Disposition", "attachment", filename=f"{kept.slug}.{kind}")
         return answer
 
 

@@ -102,6 +102,9 @@ class Live:
             self.view = replace(self.view, problem=problem)
 
     def _follow(self) -> None:
+        with contextlib.suppress(Exception):  # the first look says it
+            from dashboards.figures import catalogue  # noqa: F401
+        gc.freeze()  # modules are most of what cycles are sought in, for which every request waits, and they stay
         while True:
             self.look()
             time.sleep(POLL_SECONDS)

@@ -29,7 +29,7 @@ class RunSets:
         self._lock = threading.Lock()
         self._answer: dict[str, tuple[str, ...]] = {}
         self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # a tenth of the memory of sets
-        self._opened = set[str]()
+        self._opened = set[str]()  # of those known, which the store has
 
     def address(self, run_ids: Iterable[str]) -> str:
         """Of the page Runs with these runs and no others."""
@@ -66,4 +66,4 @@ class RunSets:
             self._known[name] = ids
             self._known.move_to_end(name)
             if len(self._known) > MOST_KEPT:
-                self._known.popitem(last=False)
+                self._opened.discard(self._known.popitem(last=False)[0])

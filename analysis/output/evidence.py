@@ -5,6 +5,7 @@ A number that does not say of itself which runs these are (a nominal level, a co
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,8 +22,8 @@ NEAR = "near"  # the rule of parabolas alone
 
 
 def runs(ids: Iterable[str]) -> Runs:
-    """Names of runs as evidence."""
-    return tuple(sorted(set(map(str, ids))))
+    """Names of runs as evidence; many sets are of the same runs, and share their names."""
+    return tuple(sorted({sys.intern(str(run_id)) for run_id in ids}))
 
 
 def of_fit(study: Study) -> Runs:

@@ -88,16 +88,31 @@ def test_a_set_that_was_opened_is_written_until_it_is_whole(tmp_path):
         assert RunSets(tmp_path).find(name) == set(many)
 
 
-def test_the_answer_leads_to_its_runs_whatever_is_chosen_beside_it(tmp_path):
-    def numbered(number):
-        return [f"d{number}-{i}" for i in range(FEW + 1)]
+def numbered(number):
+    return [f"d{number}-{i}" for i in range(FEW + 1)]
 
+
+def test_the_answer_leads_to_its_runs_whatever_is_chosen_beside_it(tmp_path):
     sets = RunSets(tmp_path)
     sets.learn([numbered(0), numbered(1)])
     for number in range(2, 2 + 2 * MOST_KEPT):
         sets.address(numbered(number))
     named = [run_sets.name_of(numbered(number)) for number in range(3)]
     assert [sets.find(name) is not None for name in named] == [True, True, False]
+
+
+def test_of_the_sets_that_readers_opened_no_more_is_kept_than_of_those_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_sets, "keep", lambda root, ids: None)
+    sets = RunSets(tmp_path)
+    for number in range(2 * MOST_KEPT):
+        sets.address(ids := numbered(number))
+        assert sets.find(run_sets.name_of(ids)) == set(ids)
+    assert len(sets._opened) == MOST_KEPT
+
+
+def test_sets_of_the_same_runs_share_their_names():
+    one, other = (evidence.runs(f"d8-{i}" for i in range(3)) for _ in range(2))
+    assert all(a is b for a, b in zip(one, other, strict=True))
 
 
 def test_a_store_that_nobody_may_write_knows_its_sets_as_long_as_the_app_runs(tmp_path):

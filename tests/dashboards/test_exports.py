@@ -1,9 +1,11 @@
 """What a figure hands out: rows that are read back as they were, and the line of Python that draws it again."""
 
+import gc
 import io
 import itertools
 import shutil
 import time
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -67,10 +69,10 @@ def test_a_figure_drawn_again_and_again_pushes_out_its_own_kind_alone_and_the_on
     monkeypatch.setattr(exports, "MOST_KEPT", 3)
     other, first, second = (shelf.put(page) for page in (made("frontier"), *monitored[:2]))
     for page in monitored[2:4]:
-        assert shelf.get(first) is monitored[0]
+        assert shelf.get(first).rows is monitored[0].rows
         shelf.put(page)
     assert shelf.get(second) is None
-    assert shelf.get(first) is monitored[0]
+    assert shelf.get(first).rows is monitored[0].rows
     for page in monitored[4:]:
         shelf.put(page)
     assert shelf.get(other) is not None
@@ -86,7 +88,16 @@ def test_large_figures_that_are_drawn_anew_for_hours_do_not_pile_up():
     other = shelf.put(small)
     keys = [shelf.put(page) for page in large]
     assert [shelf.get(key) is not None for key in keys] == [*[False] * 6, *[True] * 3]
-    assert shelf.get(other) is small
+    assert shelf.get(other).rows is small.rows
+
+
+def test_of_a_figure_that_is_shown_no_more_only_its_rows_are_kept():
+    shelf, page = exports.Shelf(), made("timeline")
+    key, drawn = shelf.put(page), weakref.ref(page.figure)
+    del page
+    gc.collect()
+    assert shelf.get(key) is not None
+    assert drawn() is None
 
 
 def made(slug):

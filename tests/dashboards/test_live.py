@@ -5,6 +5,7 @@ import gc
 import os
 import resource
 import shutil
+import tracemalloc
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,39 @@ def test_curves_that_are_kept_from_fit_to_fit_gather_no_notes_of_views(root):
                 assert not curve[["tokens", "loss"]].iloc[1:].tokens.empty  # what figures do
         held.append(noted())
     assert held[1] - held[0] < len(known)
+
+
+def test_a_fit_takes_no_curves_again_that_did_not_change_while_those_of_the_fit_before_are_shown(root):
+    from analysis.runs.selection import select
+    from dashboards import data
+
+    runs, known = select(StudySettings(runs=str(root))).runs, {}
+    shown = data.losses(runs, known)
+    tracemalloc.start()
+    try:
+        again = data.losses(runs, known)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(again) == len(shown)
+    assert taken < 1000 * len(shown), "bytes: a frame of a few points takes thousands"
+
+
+def test_modules_are_no_part_of_what_cycles_are_sought_in(root, monkeypatch):
+    """Every request waits for it, once a fit: it went through 140,000 objects of modules that stay."""
+    following, sought = Live(StudySettings(runs=str(root))), []
+
+    def looked(_):
+        sought.append(len(gc.get_objects()))
+        raise SystemExit
+
+    monkeypatch.setattr(Live, "look", looked)
+    try:
+        with pytest.raises(SystemExit):
+            following._follow()
+    finally:
+        gc.unfreeze()
+    assert sought[0] < 10_000
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
