@@ -194,6 +194,7 @@ class Driver:
                     return
             elif not act(now):
                 return
+            self.deciding.among.renew(now)
             self.outlook.account(self.states, now)
             if now >= self._shown + TICK_SECONDS:  # a turn at an end is short: the next run waits for it
                 self._shown = now
@@ -231,8 +232,7 @@ class Driver:
         )
         self._loop(self.preparation.act)
         if self.preparation.result is not None and self._numerics() is None:
-            settled = {**self.record.numerics, self._device(): self.preparation.result["numerics"]}
-            self._record(numerics=settled)
+            self._record(numerics={**self.record.numerics, self._device(): self.preparation.result["numerics"]})
         if (numerics := self._numerics()) is not None:
             self.display.say(f"numerics: {numerics.precision}, kernel {numerics.kernel}")
 
@@ -246,6 +246,7 @@ class Driver:
         self.limits.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
+            self.deciding.among.stay(now, self.cluster.running())
             return self.proposed.waits(now)
         alive = self.cluster.inventory()
         usable = self.survival.usable(alive, open_runs, now)
