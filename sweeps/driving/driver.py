@@ -35,7 +35,7 @@ from sweeps.driving.preparation import Preparation
 from sweeps.driving.profiling import SelfPlacing
 from sweeps.driving.progress import Display, Sturdy
 from sweeps.driving.proposed import Proposed
-from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
+from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
@@ -371,7 +371,7 @@ class Driver:
         return self.estimates.price(None if state is None else state.spec, accelerator)
 
     def _loss(self, run_id: str) -> float | None:
-        measured = held_out_loss(RunDir(self.root, run_id), self.evals)
+        measured = results.held_out_loss(RunDir(self.root, run_id), self.evals)
         return measured[0] if measured is not None else None
 
     def _show(self, how: str = "driving") -> None:
