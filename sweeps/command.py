@@ -192,7 +192,7 @@ def _expected(order: Order) -> tuple[Order, list[str]]:
     if profiles is None:
         return order, []
     from sweeps.driving import profiling
-    from sweeps.driving.proposers import held_out_loss
+    from sweeps.driving.results import held_out_loss
     from sweeps.driving.run_state import Phase
 
     before, losses = order.record.runs if order.record else (), {}

@@ -1,19 +1,21 @@
 """Where the drivers of one cluster's sweeps leave word for one another: the key-value store of Ray's head.
 
-It goes with the head, costs a call each and needs no service. Who died leaves his word there; it counts for seconds
-(``driving.claims``), and whoever has seen it unchanged for long takes it down.
+It goes with the head, costs a call each and needs no service. Who died leaves his word there: the head's table of jobs
+says so, and whoever reads the word then takes it down. One that is stopped lives, and his word counts for seconds
+(``driving.claims``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from sweeps.cluster.connect import Connection
 
 SPACE = b"isoflop-sweeps"  # Ray's own, and other programs', are beside it
-OLD_SECONDS = 600.0
+SILENT_SECONDS = 2.0  # without a new word, after which it is asked whether a driver lives
 
 
 class Board:
@@ -23,34 +25,50 @@ class Board:
         from ray.experimental import internal_kv
 
         self._kv, self._key, self._ray = internal_kv, connection.namespace, connection.ray
-        self._since: dict[str, tuple[str, float]] = {}  # what was told, and since when it has been that
+        self._job = self._ray.get_runtime_context().get_job_id()
+        self._told: dict[str, tuple[str, float]] = {}  # by others: a job and its words, and when these were new
 
     def read(self) -> Mapping[str, str]:
-        """What others told; nothing while the head does not answer, which is told elsewhere."""
-        now, since = time.monotonic(), self._since
-        self._since = {}
+        """What others told who live; while the head does not answer, which is told elsewhere, what they told last."""
         with self._quietly():
-            for key in self._kv._internal_kv_list("", namespace=SPACE):
-                name = key.decode()
-                told = self._kv._internal_kv_get(key, namespace=SPACE) if name != self._key else None
-                if told is None:
-                    continue
-                text = told.decode(errors="replace")
-                before, at = since.get(name, (text, now))
-                self._since[name] = text, at if text == before else now
-                if now - self._since[name][1] > OLD_SECONDS:
-                    self._kv._internal_kv_del(key, namespace=SPACE)
-        return {name: text for name, (text, _) in self._since.items()}
+            self._told = self._living(self._all(), time.monotonic())
+        return {name: words.partition("\n")[2] for name, (words, _) in self._told.items()}
 
     def write(self, text: str) -> None:
         """Tell others, in place of what was told before."""
         with self._quietly():
-            self._kv._internal_kv_put(self._key, text, namespace=SPACE)
+            self._kv._internal_kv_put(self._key, f"{self._job}\n{text}", namespace=SPACE)
 
     def clear(self) -> None:
         """Tell nothing any more."""
         with self._quietly():
             self._kv._internal_kv_del(self._key, namespace=SPACE)
+
+    def _all(self) -> dict[str, str]:
+        found = {}
+        for key in self._kv._internal_kv_list("", namespace=SPACE):
+            told = self._kv._internal_kv_get(key, namespace=SPACE) if key.decode() != self._key else None
+            if told is not None:
+                found[key.decode()] = told.decode(errors="replace")
+        return found
+
+    def _living(self, told: Mapping[str, str], now: float) -> dict[str, tuple[str, float]]:
+        """Without those whose driver is dead, which is asked of who has said nothing new for a while, or not yet."""
+        found = {}
+        for name, words in told.items():
+            before, since = self._told.get(name, (words, -math.inf))
+            found[name] = words, since if words == before else now
+        silent = [name for name, (_, since) in found.items() if now - since > SILENT_SECONDS]
+        dead = self._dead() if silent else set()
+        for name in silent:
+            if told[name].partition("\n")[0] in dead:
+                self._kv._internal_kv_del(name, namespace=SPACE)
+                del found[name]
+        return found
+
+    def _dead(self) -> Set[str]:
+        """The jobs that are over; Ray's public list of them needs its dashboard."""
+        return {job["JobID"] for job in self._ray._private.state.state.job_table() if job["IsDead"]}
 
     @contextlib.contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -100,7 +100,7 @@ class Trial(tune.Trainable):
         return {METRIC: self._held_out(result), TIME: WHOLE, "done": True}
 
     def _held_out(self, result: Mapping[str, Any]) -> float:
-        from sweeps.driving.proposers import held_out_loss
+        from sweeps.driving.results import held_out_loss
         from sweeps.driving.searching import DIVERGED
 
         measured = None if result["status"] == "diverged" else held_out_loss(self.run, self.given.evals)

@@ -78,8 +78,8 @@ class Worker:
         self._over: Future[Report] = Future()
         self._stopping = ""  # the run that is asked to end, perhaps before it is here
         self._settled = False  # a run has ended
+        preload(entry)  # a minute from a slow disk
         self._heard = time.monotonic()
-        preload(entry)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def address(self) -> str:

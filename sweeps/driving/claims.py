@@ -1,8 +1,8 @@
 """What the drivers of a cluster's sweeps tell one another, as text, and for how long it holds.
 
-A claim is a lease: it counts while it changes, by the reader's own clock, and a driver that lives writes a new one
-every second. So what a driver that died had claimed is free again after LEASE_SECONDS, and after NEW_SECONDS for who
-comes later and never sees it change; what its runs go on to hold is seen as anything that a stranger holds.
+A claim is a lease: it counts while it changes, by the reader's own clock, and a driver that works writes a new one
+within seconds. So what a driver had claimed that was stopped is free again after LEASE_SECONDS; of who died no word is
+read any more. What the runs of either go on to hold is seen as anything that a stranger holds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from sweeps.scheduling.jobs import Job, Running
 
 FORM = 1  # of the text: drivers with another one are strangers
 LEASE_SECONDS = 30.0
-NEW_SECONDS = 3.0  # of the first text that is seen of a driver: until then Ray has told of its latest starts
 
 
 def to_text(claim: Claim, now: float, number: int) -> str:
@@ -93,8 +92,7 @@ class Leases:
         """
         for key, text in texts.items():
             if key not in self._seen or self._seen[key][0] != text:
-                until = now + (LEASE_SECONDS if key in self._seen else NEW_SECONDS)
-                self._seen[key] = text, until, from_text(text, key, now)
+                self._seen[key] = text, now + LEASE_SECONDS, from_text(text, key, now)
         self._seen = {key: seen for key, seen in self._seen.items() if key in texts}
         living = (seen for _, seen in sorted(self._seen.items()) if now < seen[1])
         return [claim for _, _, claim in living if claim is not None]

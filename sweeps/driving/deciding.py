@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps.driving.limiting import Limits
 from sweeps.driving.nodes import Nodes
@@ -54,6 +54,7 @@ class Deciding:
         else:  # a place within the limit, and then whether another sweep comes before it
             part, shown = self.limits.turned(cut, usable, jobs, holding, others)
             limited, _ = self.nodes.expected(part, alive, now)
+            rules = replace(rules, preempt=rules.preempt and not self.among.waited_for)
             found = scheduler.decide(now, limited, jobs, [*shown, *strangers, *lost], largest, rules)
             if self.among.waited_for:
                 starts = {d.run_id for d in found if isinstance(d, Start)}

@@ -35,7 +35,7 @@ from sweeps.driving.preparation import Preparation
 from sweeps.driving.profiling import SelfPlacing
 from sweeps.driving.progress import Display, Sturdy
 from sweeps.driving.proposed import Proposed
-from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid, held_out_loss
+from sweeps.driving.proposers import Adaptive, Proposer, WholeGrid
 from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
@@ -194,6 +194,7 @@ class Driver:
                     return
             elif not act(now):
                 return
+            self.deciding.among.renew(now)
             self.outlook.account(self.states, now)
             if now >= self._shown + TICK_SECONDS:  # a turn at an end is short: the next run waits for it
                 self._shown = now
@@ -231,8 +232,7 @@ class Driver:
         )
         self._loop(self.preparation.act)
         if self.preparation.result is not None and self._numerics() is None:
-            settled = {**self.record.numerics, self._device(): self.preparation.result["numerics"]}
-            self._record(numerics=settled)
+            self._record(numerics={**self.record.numerics, self._device(): self.preparation.result["numerics"]})
         if (numerics := self._numerics()) is not None:
             self.display.say(f"numerics: {numerics.precision}, kernel {numerics.kernel}")
 
@@ -246,6 +246,7 @@ class Driver:
         self.limits.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
+            self.deciding.among.stay(now, self.cluster.running())
             return self.proposed.waits(now)
         alive = self.cluster.inventory()
         usable = self.survival.usable(alive, open_runs, now)
@@ -370,7 +371,7 @@ class Driver:
         return self.estimates.price(None if state is None else state.spec, accelerator)
 
     def _loss(self, run_id: str) -> float | None:
-        measured = held_out_loss(RunDir(self.root, run_id), self.evals)
+        measured = results.held_out_loss(RunDir(self.root, run_id), self.evals)
         return measured[0] if measured is not None else None
 
     def _show(self, how: str = "driving") -> None:

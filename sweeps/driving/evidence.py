@@ -21,7 +21,7 @@ from gpt3core.errors import StoreError
 from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
-from sweeps.driving.proposers import held_out_loss
+from sweeps.driving.results import held_out_loss
 from sweeps.planning.recipe import Recipe
 
 

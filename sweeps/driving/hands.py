@@ -23,7 +23,7 @@ class Cluster(Protocol):
         """What somebody else holds."""
 
     def claims(self) -> Mapping[str, str]:
-        """What the drivers of other sweeps last told with ``claim``, dead ones among them, by a key of each sweep."""
+        """What the drivers of other sweeps that live told last with ``claim``, by a key of each sweep."""
 
     def claim(self, text: str, *, alone: bool) -> None:
         """Tell the drivers of other sweeps; while this one is not alone, workers without work end at once."""

@@ -18,7 +18,6 @@ from sweeps.cluster.job import Update
 from sweeps.driving import failures, results
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
-from sweeps.driving.proposers import held_out_loss
 from sweeps.driving.run_state import Phase, RunState
 
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
@@ -136,7 +135,7 @@ class Happenings:
         state.settle(Phase.DONE)
         self._estimates.learn(state.spec, found.result)
         if fresh:
-            loss = held_out_loss(folder, self._evals)
+            loss = results.held_out_loss(folder, self._evals)
             self.note("finished", run_id=state.run_id, status=found.result["status"], loss=loss[0] if loss else None)
             self.damaged(found.result.get("damage", []))
             self._say(results.summary(state.spec, folder, self._evals, found.result))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from gpt3core.errors import StoreError
-from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.spec import RunSpec
-from gpt3core.store import metrics
-from gpt3core.store.rundir import RunDir
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.planning.recipe import Recipe
 
@@ -116,15 +111,3 @@ class Adaptive:
         self._asked, self._over = None, found.over
         take = tuple(run_id for run_id in found.run_ids if states[run_id].phase == Phase.SPARE)
         return Proposal(take=take, over=found.over)
-
-
-def held_out_loss(run: RunDir, evals: EvalSpec) -> tuple[float, float] | None:
-    """Loss on held-out text and its standard error (nats per token), None where they were not measured."""
-    try:
-        rows = metrics.rows(run.evaluation_path(evals.eval_id), ["task", "loss", "loss_se"])
-    except (StoreError, FileNotFoundError):
-        return None
-    row = next((row for row in rows if row["task"] == HELD_OUT), None)
-    if row is None or row["loss"] is None or not math.isfinite(row["loss"]):
-        return None
-    return float(row["loss"]), math.nan if row["loss_se"] is None else float(row["loss_se"])

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import math
 import threading
 from dataclasses import dataclass
 from typing import Any
 
 from gpt3core import anomaly, costs
 from gpt3core.errors import StoreError
-from gpt3core.evals.spec import EvalSpec
+from gpt3core.evals.spec import HELD_OUT, EvalSpec
 from gpt3core.spec import RunSpec
-from gpt3core.store import files
+from gpt3core.store import files, metrics
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir
 from gpt3core.words import count
 from sweeps.driving.progress import DONE
-from sweeps.driving.proposers import held_out_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,18 @@ def look(run: RunDir, evals: EvalSpec) -> Look:
 def preload() -> None:
     """Import what reads evaluations while runs start: a quarter of a second that the first end would wait for."""
     threading.Thread(target=importlib.import_module, args=("pyarrow.parquet",), daemon=True).start()
+
+
+def held_out_loss(run: RunDir, evals: EvalSpec) -> tuple[float, float] | None:
+    """Loss on held-out text and its standard error (nats per token), None where they were not measured."""
+    try:
+        rows = metrics.rows(run.evaluation_path(evals.eval_id), ["task", "loss", "loss_se"])
+    except (StoreError, FileNotFoundError):
+        return None
+    row = next((row for row in rows if row["task"] == HELD_OUT), None)
+    if row is None or row["loss"] is None or not math.isfinite(row["loss"]):
+        return None
+    return float(row["loss"]), math.nan if row["loss_se"] is None else float(row["loss_se"])
 
 
 def summary(run: RunSpec, folder: RunDir, evals: EvalSpec, result: dict[str, Any]) -> str:

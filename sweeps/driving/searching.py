@@ -17,7 +17,7 @@ from gpt3core.evals.spec import EvalSpec
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
-from sweeps.driving.proposers import held_out_loss
+from sweeps.driving.results import held_out_loss
 from sweeps.planning import search
 from sweeps.planning.search import Proxy, Search
 

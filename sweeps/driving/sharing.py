@@ -21,6 +21,7 @@ from sweeps.scheduling.jobs import Decision, Hold, Job, Rules, Running, Start
 from sweeps.scheduling.scheduler import PLAIN
 
 TELL_SECONDS = 1.0
+RENEW_SECONDS = 5.0  # without a decision, after which what was told is told again: drivers that live keep their lease
 PATIENCE_SECONDS = 15.0
 MOST_PAUSES = 16  # times LEASE_SECONDS, between two trials
 RESTS = "placement.preempt rests while another sweep waits for its share, for what was freed would be that sweep's"
@@ -62,18 +63,19 @@ class Among:
         self._cluster, self._say = cluster, say
         self._mine, self._others = Claim(key=key, name=name), list[Claim]()
         self._leases, self._heard, self._told, self._number = Leases(), -math.inf, -math.inf, 0
+        self._last = self._mine  # what was told
         self._accounted = math.inf  # when ``excess`` was reckoned last
         self._left: dict[str, Left] = {}  # of each sweep that waits
         self._named: set[str] = set()  # sweeps of which it was said that they wait too
 
     def look(self, now: float, running: Sequence[Running]) -> None:
-        """Hear what other sweeps of the cluster hold and want, at most once a second.
+        """Hear what other sweeps of the cluster hold and want; where there are none, at most once a second.
 
         Args:
             running: of this sweep.
         """
         self._mine = replace(self._mine, held=tuple(running))
-        if now >= self._heard + TELL_SECONDS:
+        if self._others or now >= self._heard + TELL_SECONDS:
             self._heard, self._others = now, self._leases.look(self._cluster.claims(), now)
             self._left = {
                 claim.key: left if left and left.held == claim.holds() else Left(claim.holds(), now)
@@ -144,16 +146,18 @@ class Among:
         return self._remarked([d for d in decisions if d.run_id not in shared.theirs], raised)
 
     def tell(self, now: float, decisions: Sequence[Decision], jobs: Sequence[Job], most: float | None = None) -> None:
-        """Tell other sweeps what this one holds and still wants, at most once a second.
+        """Tell other sweeps what this one holds and still wants, at most once a second, and whenever something starts.
+
+        Who told later that his runs had ended than what he started in their place would share that room with another.
 
         Args:
             decisions: on all of its waiting runs, in their order.
             jobs: these, with their own priorities.
             most: devices that it may hold at once.
         """
-        if now < self._told + TELL_SECONDS:
+        starts = bool(self._others) and any(isinstance(d, Start) for d in decisions)
+        if not starts and now < self._told + TELL_SECONDS:
             return
-        self._told, self._number = now, self._number + 1
         known = {job.run_id: job for job in jobs}
         held = [*self._mine.held]
         for d in decisions:
@@ -165,8 +169,13 @@ class Among:
         wants = _wants(within((known[d.run_id] for d in decisions if isinstance(d, Hold)), held, most))
         if wants:
             self._mine = _urgent(self._mine, [job for job, _ in wants], now)
-        claim = replace(self._mine, held=_alike(held, now), wants=wants)
-        self._cluster.claim(to_text(claim, now, self._number), alone=not self.waited_for)
+        self._last = replace(self._mine, held=_alike(held, now), wants=wants)
+        self._tell(now)
+
+    def renew(self, now: float) -> None:
+        """Tell the same again, where decisions are far between: at thousands of runs a pass may take a second."""
+        if now >= self._told + RENEW_SECONDS:
+            self._tell(now)
 
     def stay(self, now: float, running: Sequence[Running]) -> None:
         """Look and tell as one that wants nothing more, while what it has goes on."""
@@ -175,6 +184,10 @@ class Among:
         self.tell(now, self.decide(now, self._cluster.inventory(), [], held), [])
 
     # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _tell(self, now: float) -> None:
+        self._told, self._number = now, self._number + 1
+        self._cluster.claim(to_text(self._last, now, self._number), alone=not self.waited_for)
 
     def _account(self, beyond: float, now: float) -> None:
         """So much more than what is due to it does this sweep hold, while others wait."""

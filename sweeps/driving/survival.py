@@ -43,7 +43,8 @@ class Survival:
     def heard(self, update: Update, now: float) -> None:
         """What is said of a run, before its state takes note of it."""
         self._stalls.heard(update, now)
-        if update.state in ("failed", "lost", "unstarted"):
+        taken = update.state == "unstarted" and any(update.node in run.allocation for run in self._cluster.others())
+        if update.state in ("failed", "lost", "unstarted") and not taken:  # somebody else was faster
             cause = Cause.DEATH if update.state == "unstarted" else update.cause
             self.avoided.failed(update.node, update.run_id, cause, update.error, now)
 

@@ -65,10 +65,10 @@ def decide(
     asked = [job for i, job in zip(ids, rest, strict=True) if i in room] if room else []
     asked.sort(key=lambda job: ahead(job, rules))
     one_pass.reserve_too(next((job for i, job in zip(ids, rest, strict=True) if i in wide), None), asked)
-    found = {job.run_id: decision(job) for job in asked}
+    found = {id(job): decision(job) for job in asked}
     full = {i: (fit.full, fit.eta) for i, kind in kinds.items() if i not in room and (fit := one_pass.fit(kind)).full}
     decisions += [
-        Hold(job.run_id, *full[i]) if i in full else found.get(job.run_id) or decision(job)
+        Hold(job.run_id, *full[i]) if i in full else found.get(id(job)) or decision(job)
         for i, job in zip(ids, rest, strict=True)
     ]
     return [*decisions, *one_pass.preempted]

@@ -1,63 +1,96 @@
-"""What drivers tell one another through the head: their own is not theirs to read, and what is old is taken down."""
+"""What drivers tell one another through the head: their own is not theirs to read, and dead ones tell nothing."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from sweeps.cluster import board
-from sweeps.cluster.board import OLD_SECONDS, Board
+from sweeps.cluster.board import SILENT_SECONDS, Board
 
 
-class Kv:
-    """Ray's key-value store."""
+class Head:
+    """Ray's key-value store, and its table of jobs."""
 
     def __init__(self):
-        self.held, self.broken = {}, False
+        self.held, self.dead, self.broken, self.asked, self.now = {}, set(), False, 0, 0.0
 
     def _internal_kv_list(self, prefix, *, namespace):
-        if self.broken:
-            raise RuntimeError("the head does not answer")
         return list(self.held)
 
     def _internal_kv_get(self, key, *, namespace):
+        if self.broken:
+            raise RuntimeError("the head does not answer")
         return self.held.get(key)
 
     def _internal_kv_put(self, key, value, *, namespace):
         self.held[key.encode()] = value.encode()
 
     def _internal_kv_del(self, key, *, namespace):
-        self.held.pop(key if isinstance(key, bytes) else key.encode(), None)
+        self.held.pop(key.encode(), None)
+
+    def job_table(self):
+        self.asked += 1
+        return [{"JobID": job, "IsDead": job in self.dead} for job in ("job-a", "job-b", "job-b2")]
 
 
 @pytest.fixture
-def boards(monkeypatch):
-    kv, clock = Kv(), SimpleNamespace(now=0.0)
-    monkeypatch.setattr(board.time, "monotonic", lambda: clock.now)
-    ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=OSError))
-    made = [Board(SimpleNamespace(namespace=name, ray=ray)) for name in ("a", "b")]
-    for each in made:
-        each._kv = kv
-    return made, kv, clock
+def head(monkeypatch):
+    found = Head()
+    monkeypatch.setattr(board.time, "monotonic", lambda: found.now)
+    return found
 
 
-def test_each_reads_what_the_others_told_and_what_nobody_renews_is_taken_down(boards):
-    (mine, other), kv, clock = boards
+def joined(head, name, job):
+    ray = SimpleNamespace(
+        exceptions=SimpleNamespace(RayError=OSError),
+        get_runtime_context=lambda: SimpleNamespace(get_job_id=lambda: job),
+        _private=SimpleNamespace(state=SimpleNamespace(state=head)),
+    )
+    made = Board(SimpleNamespace(namespace=name, ray=ray))
+    made._kv = head
+    return made
+
+
+def test_each_reads_what_the_others_told_until_they_clear_it(head):
+    mine, other = joined(head, "a", "job-a"), joined(head, "b", "job-b")
     mine.write("1")
     other.write("2")
     assert (mine.read(), other.read()) == ({"b": "2"}, {"a": "1"})
-    clock.now = OLD_SECONDS
-    mine.write("3")
-    assert (mine.read(), other.read()) == ({"b": "2"}, {"a": "3"})
-    clock.now = OLD_SECONDS + 1
-    mine.read()
-    assert mine.read() == {}, "its driver is long dead"
-    assert other.read() == {"a": "3"}
-    mine.clear()
-    assert other.read() == {}
-    assert not kv.held
-
-
-def test_a_head_that_does_not_answer_is_told_elsewhere(boards):
-    (mine, _), kv, _ = boards
-    kv.broken = True
+    asked = head.asked
+    other.write("3")
+    assert mine.read() == {"b": "3"}
+    head.now += SILENT_SECONDS
+    assert mine.read() == {"b": "3"}
+    assert head.asked == asked, "who told something new lives"
+    head.now += 1
+    assert mine.read() == {"b": "3"}, "who has told nothing new may"
+    assert head.asked == asked + 1
+    other.clear()
     assert mine.read() == {}
+
+
+def test_what_a_driver_told_that_died_is_taken_down_by_who_reads_it(head):
+    """It was counted for 30 seconds by those who had seen it change, and for three by every driver that came."""
+    mine, other = joined(head, "a", "job-a"), joined(head, "b", "job-b")
+    other.write("1")
+    assert mine.read() == {"b": "1"}
+    head.dead.add("job-b")
+    assert mine.read() == {}
+    assert not head.held
+    other.write("2")
+    assert joined(head, "new", "job-a").read() == {}, "nor does one count that was dead before"
+    again = joined(head, "b", "job-b2")
+    again.write("2")
+    assert mine.read() == {"b": "2"}, "the next driver of the sweep"
+
+
+def test_while_the_head_does_not_answer_what_was_read_last_stands(head):
+    """Who took others for gone for a second took the room that they waited for."""
+    mine, other = joined(head, "a", "job-a"), joined(head, "b", "job-b")
+    other.write("1")
+    assert mine.read() == {"b": "1"}
+    head.broken = True
+    assert mine.read() == {"b": "1"}
+    head.broken = False
+    other.write("2")
+    assert mine.read() == {"b": "2"}

@@ -32,6 +32,22 @@ def test_ranks_meet_at_a_free_port_of_an_address_of_either_version(here, monkeyp
     assert int(told.removeprefix(written)) > 0
 
 
+def test_a_worker_whose_imports_take_long_is_no_orphan(monkeypatch):
+    """It ended itself before it was given its run, where they took longer than that."""
+    clock = SimpleNamespace(now=0.0)
+
+    def imports(entry):
+        clock.now += 60.0
+
+    monkeypatch.setattr(worker, "preload", imports)
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(worker.threading, "Thread", lambda **how: SimpleNamespace(start=lambda: None))
+    born = worker.Worker(orphan_seconds=20.0)
+    assert not born._orphaned()
+    clock.now += 21.0
+    assert born._orphaned()
+
+
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """An assignment whose entry goes on until the test lets it go."""

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field, replace
 
 from sweeps.driving.sharing import Among
+from sweeps.scheduling.fairness import Claim
 from sweeps.scheduling.inventory import Node, Resources
 from sweeps.scheduling.scheduler import Job, Preempt, Rules, Running, Start, decide
 
 CORE = Resources(cpus=1)
 PLAIN = Rules()
 LATE = 3  # seconds until a driver sees what others have taken or given back
+SEEN = 2  # and until it knows that another is dead
 
 
 def nodes(n, cores=1, **more):
@@ -19,6 +21,12 @@ def runs(name, n, seconds, *, workers=1, worker=CORE, **more):
     return [Job(run_id=f"{name}-{i:04}", worker=worker, workers=workers, seconds=seconds, **more) for i in range(n)]
 
 
+def claim(key, wants, held=0, *, cores=1, **more):
+    holding = (Running(run_id=key, worker=CORE, allocation={"n000": held}),) if held else ()
+    waiting = ((Job(run_id=f"{key}-0", worker=Resources(cpus=cores), seconds=10.0), wants),) if wants else ()
+    return Claim(key=key, name=key, held=holding, wants=waiting, **more)
+
+
 @dataclass
 class Sweep:
     """One sweep, its driver and its hands."""
@@ -27,6 +35,7 @@ class Sweep:
     jobs: list
     comes: float = 0.0
     dies: float = 1e9
+    stops: float = 1e9  # its driver's process, which nobody ends
     waiting: list = field(default_factory=list)
     live: dict = field(default_factory=dict)  # run -> what it is, and when it really began (None: not yet)
     took: dict = field(default_factory=dict)  # run -> (start, end)
@@ -59,7 +68,7 @@ class World:
         for sweep in self.sweeps:
             self._begin(sweep)
         for sweep in self.sweeps:
-            if sweep.comes <= self.now < sweep.dies:
+            if sweep.comes <= self.now < min(sweep.dies, sweep.stops):
                 self._drive(sweep)
         for sweep in self.sweeps:
             self._begin(sweep)
@@ -136,7 +145,8 @@ class _Hands:
     sweep: Sweep
 
     def claims(self):
-        return {name: text for name, text in self.world.texts.items() if name != self.sweep.name}
+        living = [s.name for s in self.world.sweeps if s is not self.sweep and self.world.now < s.dies + SEEN]
+        return {name: text for name, text in self.world.texts.items() if name in living}
 
     def claim(self, text, *, alone):
         self.world.texts[self.sweep.name] = text

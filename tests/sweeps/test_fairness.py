@@ -1,34 +1,20 @@
 """Sweeps that share a cluster: each has its share, nobody starves, nothing that somebody could use is idle."""
 
 import math
-import os
-import signal
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.cluster.job import Progress
-from sweeps.driving import claims, yielding
-from sweeps.driving.claims import LEASE_SECONDS, NEW_SECONDS, Leases
-from sweeps.driving.preparation import Preparation
-from sweeps.driving.run_state import Phase, RunState
-from sweeps.driving.sharing import PATIENCE_SECONDS, Among
-from sweeps.planning import recipe
+from sweeps.driving import claims
+from sweeps.driving.claims import LEASE_SECONDS, Leases
+from sweeps.driving.sharing import PATIENCE_SECONDS
 from sweeps.scheduling import fairness
 from sweeps.scheduling.fairness import Claim
-from sweeps.scheduling.inventory import Kind, Resources
-from sweeps.scheduling.scheduler import Hold, Job, Preempt, Rules, Running, Start, decide
-from tests.sweeps.fake_cluster import FakeCluster, Silent, drive
-from tests.sweeps.many_sweeps import CORE, Sweep, World, mean, nodes, runs
-
-
-def claim(key, wants, held=0, *, cores=1, **more):
-    holding = (Running(run_id=key, worker=CORE, allocation={"n000": held}),) if held else ()
-    waiting = ((Job(run_id=f"{key}-0", worker=Resources(cpus=cores), seconds=10.0), wants),) if wants else ()
-    return Claim(key=key, name=key, held=holding, wants=waiting, **more)
+from sweeps.scheduling.inventory import Resources
+from sweeps.scheduling.scheduler import Hold, Job, Rules, Running, decide
+from tests.sweeps.many_sweeps import CORE, SEEN, Sweep, World, claim, mean, nodes, runs
 
 
 @pytest.mark.parametrize(
@@ -90,12 +76,11 @@ def test_what_is_told_is_what_is_heard_until_it_does_not_change_any_more():
     leases, text = Leases(), claims.to_text(told, 100.0, 1)
     (heard,) = leases.look({"k": text}, 5000.0)
     assert heard == replace(told, held=(replace(held, run_id="sweep s", ends=5030.0),))
-    assert leases.look({"k": text}, 5000.0 + NEW_SECONDS) == [], "its driver may be dead long since"
     later = {"k": claims.to_text(told, 100.0, 2)}
     assert len(leases.look(later, 5005.0)) == 1, "it lives"
     assert len(leases.look(later, 5005.0 + LEASE_SECONDS - 1)) == 1
-    assert leases.look(later, 5005.0 + LEASE_SECONDS) == [], "its driver is dead"
-    assert len(leases.look({"k": claims.to_text(told, 100.0, 3)}, 6000.0)) == 1, "or was stopped, and goes on"
+    assert leases.look(later, 5005.0 + LEASE_SECONDS) == [], "its driver was stopped"
+    assert len(leases.look({"k": claims.to_text(told, 100.0, 3)}, 6000.0)) == 1, "and goes on"
     assert leases.look({}, 6001.0) == []
 
 
@@ -151,17 +136,13 @@ def test_before_a_second_sweep_got_nothing_while_the_firsts_queue_lasted():
     assert mean(second, 0, 200) == 0.0
 
 
-def test_a_driver_that_dies_leaves_its_share_to_others_within_its_lease():
-    first, second = Sweep("first", runs("a", 200, 20.0)), Sweep("second", runs("b", 200, 20.0), comes=30.0, dies=100.0)
+@pytest.mark.parametrize(("how", "free"), [("dies", 20 + SEEN + 2), ("stops", LEASE_SECONDS + 8)])
+def test_a_driver_that_dies_leaves_its_share_to_others_as_its_runs_end_one_that_is_stopped_within_its_lease(how, free):
+    first = Sweep("first", runs("a", 200, 20.0))
+    second = Sweep("second", runs("b", 200, 20.0), comes=30.0, **{how: 100.0})
     shared(nodes(8), 170, first, second)
     assert mean(first, 70, 100) == pytest.approx(4.0, abs=0.5)
-    assert mean(first, 100 + LEASE_SECONDS + 8, 170) == pytest.approx(8.0, abs=0.2)
-
-
-def test_who_comes_to_a_free_cluster_does_not_wait_for_the_lease_of_a_driver_dead_long_ago():
-    dead, new = Sweep("dead", runs("d", 60, 30.0), dies=5.0), Sweep("new", runs("n", 60, 10.0), comes=70.0)
-    shared(nodes(4), 80, dead, new)
-    assert mean(new, 70 + NEW_SECONDS, 80) == 4.0
+    assert mean(first, 100 + free, 170) == pytest.approx(8.0, abs=0.2)
 
 
 def test_room_that_a_living_driver_does_not_take_is_not_left_for_long():
@@ -206,53 +187,6 @@ def test_a_driver_that_is_away_for_less_than_its_lease_has_its_share_again(back)
     assert mean(second, back + LEASE_SECONDS + PATIENCE_SECONDS, 150) > 1.7
 
 
-class Told(SimpleNamespace):
-    """A cluster on which another sweep told something."""
-
-    def claims(self):
-        return {self.theirs.key: claims.to_text(self.theirs, 0.0, 1)} if self.theirs else {}
-
-    def claim(self, text, *, alone):
-        self.text = text
-
-
-def test_of_two_that_are_alike_both_drivers_find_the_same_first():
-    starts = []
-    for me, other in (("a", "b"), ("b", "a")):
-        among = Among(Told(theirs=claim(other, 5)), me, me, list[str]().append)
-        among.look(0.0, [])
-        starts += [d.run_id for d in among.decide(0.0, nodes(1), runs(me, 5, 10.0), []) if isinstance(d, Start)]
-    assert starts == ["a-0000"]
-
-
-def test_what_ends_soon_is_not_told_to_last_as_long_as_what_is_beside_it():
-    """A node's runs were told as one that ends with the last: 22 seconds became an hour."""
-    ends = [*(20.0 + i for i in range(6)), 3600.0, math.inf]
-    held = [Running(run_id=f"r{i}", worker=CORE, allocation={"n": 1}, ends=end) for i, end in enumerate(ends)]
-    cluster = Told(theirs=None)
-    among = Among(cluster, "s", "s", list[str]().append)
-    among.look(0.0, held)
-    among.tell(0.0, [], [])
-    told = claims.from_text(cluster.text, "s", 0.0).held
-    assert [(run.allocation["n"], run.ends) for run in told] == [(6, 25.0), (1, 3600.0), (1, math.inf)]
-
-
-@pytest.mark.parametrize("waits", [True, False])
-def test_a_run_for_which_its_sweep_would_make_room_says_why_nobody_does_while_another_waits(waits):
-    own = [
-        Running(run_id=f"a{i}", worker=CORE, allocation={f"n00{i}": 1}, ends=9e4, queued=1.0, resumable=True)
-        for i in range(4)
-    ]
-    jobs = [Job(run_id="high", worker=CORE, priority=1, queued=2.0), Job(run_id="low", worker=CORE, queued=2.0)]
-    among = Among(Told(theirs=claim("k", 50 * waits)), "s", "s", list[str]().append)
-    among.look(3.0, own)
-    decisions = among.decide(3.0, nodes(4), jobs, own, rules=Rules(preempt=True))
-    assert any(isinstance(d, Preempt) for d in decisions) is not waits
-    assert {d.run_id for d in decisions if isinstance(d, Hold) and "placement.preempt rests" in d.reason} == (
-        {"high"} if waits else set()
-    )
-
-
 @st.composite
 def crowds(draw):
     """Two or three sweeps that want more than there is, of runs of any shape that fits."""
@@ -280,119 +214,3 @@ def test_of_any_two_or_three_sweeps_nobody_starves_and_shares_become_fair(crowd)
         assert mean(sweep, 100, 450) >= 0.35 * size / len(sweeps), (
             "gangs of other widths leave nodes empty between them"
         )
-
-
-class Shared(FakeCluster):
-    """Another sweep's driver is on it, which lives and wants more than there is."""
-
-    def __init__(self, root, theirs):
-        super().__init__(root, lambda run_id, n: "running", cpus=4.0)
-        self.theirs, self.told = theirs, []
-
-    def claims(self):
-        return {"k": claims.to_text(self.theirs, 0.0, len(self.told) + self.polls)}
-
-    def claim(self, text, *, alone):
-        self.told.append((claims.from_text(text, "mine", 0.0), alone))
-
-
-@pytest.mark.parametrize(("words", "starts"), [([], 2), (["limit.devices=3"], 2), (["limit.devices=1"], 1)])
-def test_a_driver_starts_what_is_due_to_it_says_why_others_wait_and_tells_what_it_has(smoke, words, starts):
-    _, cells, root = smoke
-    cluster, display = Shared(root, claim("other", 100)), Silent()
-    cluster.behaviour = lambda run_id, n: ("running", cluster.polls) if cluster.polls < 20 else "done"
-    seen = []
-    display.show = lambda snapshot: seen.append((len(snapshot.running), dict(snapshot.waiting)))
-    outcome = drive((recipe.load(["recipe=smoke", *words]), cells, root), cluster, display)
-    assert len(outcome.done) == 4, "room that the other does not take is not kept for ever"
-    assert max(running for running, _ in seen[:15]) == starts
-    mine, alone = cluster.told[0]
-    assert not alone, "workers without work are not kept warm"
-    assert sum(sum(run.allocation.values()) for run in mine.held) == starts
-    limit = {"limit.devices=1": 0, "limit.devices=3": 1}.get("".join(words), 4 - starts)
-    assert sum(n for _, n in mine.wants) == limit, "what it may not hold it does not want"
-    if not words:
-        assert any("other-0 of sweep other" in why for _, waits in seen for why in waits.values())
-    assert sum(line.startswith("sharing  sweep other waits on this cluster too") for line in display.lines) == 1
-
-
-def test_a_sweep_with_a_limit_finds_its_share_by_what_the_limit_lets_it_want(smoke):
-    """It starts nothing at the moment, and that is not what it wants: its share was told as nothing."""
-    _, cells, root = smoke
-    display = Silent()
-    cluster = Shared(root, claim("other", 100, held=4))
-    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
-    cluster.behaviour = lambda run_id, n: ("running", cluster.polls) if cluster.polls < 20 else "done"
-
-    def poll():
-        if cluster.polls == 40:
-            cluster.others, cluster.theirs = list, claim("other", 0)
-        return FakeCluster.poll(cluster)
-
-    cluster.poll = poll
-    drive((recipe.load(["recipe=smoke", "limit.devices=1"]), cells, root), cluster, display)
-    (said,) = (line for line in display.lines if line.startswith("sharing"))
-    assert "25% of it is due to this sweep, which has 0%" in said
-    assert cluster.told[8][0].excess < -0.01, "and it is owed"
-
-
-def test_what_comes_before_the_first_run_waits_for_its_share_too(smoke):
-    """A sweep that comes to a full cluster prepares first: others must know that it wants a core."""
-    _, cells, root = smoke
-    others = claim("other", 100, held=4)
-    cluster, said = Shared(root, others), []
-    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
-    among = Among(cluster, "mine", "mine", said.append)
-    job = SimpleNamespace(evals=cells.evals)
-    prepares = Preparation(cluster, Kind(CORE), job, 3, said.append, among, begun=False)
-    assert prepares.act(1.0)
-    assert prepares.reason.endswith("sweep other has 4 cores")
-    ((mine, _),) = cluster.told
-    assert [(job.run_id, n) for job, n in mine.wants] == [("preparation", 1)]
-    assert mine.waited == 0.0, "it was not asked for before"
-    cluster.others = list
-    cluster.theirs = claim("other", 100, held=3)
-    assert prepares.act(2.0)
-    assert cluster.started == ["preparation"]
-    assert prepares.act(3.0)
-    mine, _ = cluster.told[-1]
-    assert len(cluster.told) == 3, "it goes on to tell that it is there"
-    assert (str(mine.holds()), mine.wants) == ("1 core", ())
-
-
-def test_a_driver_that_is_interrupted_tells_what_its_runs_hold_until_they_have_stopped(smoke):
-    """Their checkpoints may take a minute."""
-    _, cells, root = smoke
-
-    class Slow(Shared):
-        def stop(self, run_id=None):
-            self.asked = len(self.told)
-
-        def poll(self):
-            if self.polls == 20:
-                os.kill(os.getpid(), signal.SIGTERM)
-            if self.polls == 60:
-                super().stop()
-            return super().poll()
-
-    cluster = Slow(root, claim("other", 100))
-    assert drive((recipe.load(["recipe=smoke"]), cells, root), cluster, Silent()).interrupted
-    after = [mine for mine, _ in cluster.told[cluster.asked :]]
-    assert len(after) >= 9, "one a second"
-    assert {(str(mine.holds()), mine.wants) for mine in after[:-1]} == {("2 cores", ())}
-
-
-def test_a_run_of_which_nothing_new_is_heard_does_not_end_later_and_later(smoke):
-    """Its reservation slid with the time, and a gang behind a stream of runs that say little never started."""
-    state = RunState(spec=smoke[1].runs[0], phase=Phase.RUNNING)
-    state.started(110.0)
-    running = [Running(run_id=state.run_id, worker=CORE, allocation={"n": 1})]
-
-    def ends(now):
-        return yielding.seen(running, {state.run_id: state}, lambda s: 0, lambda s: 10.0, now)[0].ends
-
-    assert [ends(100.0), ends(105.0), ends(112.0)] == [110.0, 110.0, 110.0]
-    state.heard(Progress(phase="training", step=0, steps=9))
-    assert ends(104.0) == 110.0, "it has only said that it is there"
-    state.heard(Progress(phase="training", step=1, steps=9))
-    assert [ends(106.0), ends(108.0)] == [116.0, 116.0]

@@ -7,7 +7,7 @@ import pytest
 from gpt3core.errors import StoreError
 from gpt3core.store import metrics
 from gpt3core.store.rundir import RunDir
-from sweeps.driving.proposers import held_out_loss
+from sweeps.driving.results import held_out_loss
 from tests.conftest import EVALS
 
 TABLE = {"task": ["copy", "held_out"], "loss": [1.0, 4.25], "loss_se": [0.5, 0.125], "accuracy": [0.5, None]}
