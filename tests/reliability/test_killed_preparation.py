@@ -71,7 +71,8 @@ def test_a_command_that_is_ended_goes_on(tmp_path, how):
             time.sleep(0.05)
         assert not living(str(tmp_path)), "its workers ended with it"
         assert command.returncode == (0 if not ends else -how if how == signal.SIGKILL else 130), said
-        assert "Traceback" not in said
+        # nobody is left to end a worker that is being born when its command is killed, and it finds its queue gone
+        assert how == signal.SIGKILL or "Traceback" not in said, said
     assert corpora.shards(tmp_path / "out") == corpora.shards(tmp_path / "one")
     assert not (tmp_path / "out" / ".work").exists()
 
@@ -125,3 +126,53 @@ def test_a_worker_that_is_being_born_when_the_command_is_interrupted_ends_withou
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=marked)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
     assert not living(str(tmp_path))
+
+
+LATE = """
+import os, signal, sys, threading, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import set_forkserver_preload
+from pathlib import Path
+from gpt3core import cli
+from gpt3core.data.prepare import task
+mark = Path(os.environ["MARK"])
+
+def quick(out):
+    out.touch()
+
+def late():
+    try:
+        (mark / "first").touch(exist_ok=False)
+    except FileExistsError:
+        while not (mark / "over").exists():
+            time.sleep(0.05)
+
+def shut(pool, *words, shutdown=ProcessPoolExecutor.shutdown, **more):
+    if not (mark / "asked").exists():
+        (mark / "asked").touch()
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    shutdown(pool, *words, **more)
+
+def main(argv):
+    work = [task.Task(out=mark / name, work=quick, given={}) for name in "ab"]
+    return len(list(task.in_processes(2)(work)))
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ProcessPoolExecutor.shutdown = shut
+    set_forkserver_preload([])  # each worker imports this file
+    cli.run(main)
+else:  # all workers but one are born when the command is over
+    late()
+"""
+
+
+def test_a_worker_that_is_born_after_an_interrupt_at_a_stages_end_says_nothing(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    marked = {**os.environ, "MARK": str(tmp_path)}
+    with (tmp_path / "said").open("w") as said:
+        command = subprocess.run([sys.executable, str(tmp_path / "late.py")], stderr=said, timeout=100, env=marked)
+    (tmp_path / "over").touch()
+    while living(str(tmp_path)):
+        time.sleep(0.05)
+    assert (command.returncode, (tmp_path / "said").read_text()) == (130, "interrupted\n")
