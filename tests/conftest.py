@@ -89,7 +89,8 @@ def pytest_configure() -> None:
     settings.load_profile("busy")
 
 
-# what starts a cluster or a browser: one process each when tests run in parallel, and first, for they take longest
+# what starts a cluster or a browser: one process each when tests run in parallel, and first, for they take longest,
+# before what starts a Ray of its own
 TOGETHER = {"mock_cluster": "mock cluster", "head": "head"}
 
 
@@ -104,8 +105,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if found:
             groups[item] = found[0]
             item.add_marker(pytest.mark.xdist_group(found[0]))
-    order = [*TOGETHER.values(), "browser"]
-    items.sort(key=lambda item: order.index(groups[item]) if item in groups else len(order))
+    order = [*TOGETHER.values(), "browser", None]
+    items.sort(key=lambda item: (order.index(groups.get(item)), item.get_closest_marker("cluster") is None))
 
 
 @pytest.fixture(autouse=True)

@@ -142,9 +142,13 @@ def test_impossible_assumptions_are_refused(settings):
         estimate.on_gpus(gpt3("125M"), settings)
 
 
-def cpu_seconds_of_children():
+def ran(code):
+    """A Python of its own, and its CPU-seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wide = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=wide)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return done, used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_the_plan_of_gpt3_needs_no_cluster_and_answers_at_once():
@@ -153,15 +157,11 @@ def test_the_plan_of_gpt3_needs_no_cluster_and_answers_at_once():
 from sweeps import command
 code = command.sweep(['recipe=gpt3', '--plan'], '')
 print({heavy} & set(sys.modules), code)"""
-    most = 2.0  # CPU-seconds: half a one on a core of its own, 1.1 were seen on a core that others share
     for _ in range(3):
-        began = cpu_seconds_of_children()
-        wide = {**os.environ, "COLUMNS": "200"}
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=wide)
-        took = cpu_seconds_of_children() - began
-        if took < most:
+        (done, took), (_, numpy) = ran(code), ran("import numpy")
+        if took < 15 * numpy:
             break
-    assert took < most
+    assert took < 15 * numpy, "CPU-seconds; five imports of numpy where nothing else runs"
     assert done.stdout.splitlines()[-1] == "set() 0"
     head, *lines = [line for line in done.stdout.splitlines() if "300B" in line or "┃" in line]
     names = re.split(r"\s*┃\s*", head.strip("┃ "))
@@ -383,5 +383,5 @@ def test_ten_thousand_runs_are_planned_in_a_few_seconds(known_text, capsys):
     words = [f"widths={widths}", f"budgets=[{','.join(budgets)}]", "span=1e9", "model.n_head=1"]
     began = time.process_time()
     said = plan_of([*words, "name=large", "data.max_epochs=1e9"], capsys)
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 20, "two where nothing else runs; a pass over all for each would take minutes"
     assert int(re.search(r"large: ([\d,]+) runs, by budget", said)[1].replace(",", "")) >= 9_900

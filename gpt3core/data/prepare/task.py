@@ -84,22 +84,23 @@ def in_processes(workers: int | None) -> Spread:
         if min(workers, len(tasks)) < 2:
             yield from one_by_one(tasks)
             return
-        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_begin) as pool:
-            try:
-                with _uninterrupted():  # the first is what workers are born at
-                    futures = [pool.submit(do, task) for task in tasks]
-                for future in as_completed(futures):
-                    yield future.result()
-            except BaseException as error:
-                for child in active_children():
-                    child.terminate()  # what they were at is absent, not half there
-                _shut(pool, error)
-                if isinstance(error, BrokenProcessPool):
-                    raise StoreError(
-                        "a worker process was killed, perhaps for memory: what was done is kept; give the same command "
-                        "again, with fewer workers if it happens again"
-                    ) from None
-                raise
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_begin)
+        try:
+            with _uninterrupted():  # the first is what workers are born at
+                futures = [pool.submit(do, task) for task in tasks]
+            for future in as_completed(futures):
+                yield future.result()
+            pool.shutdown()  # which waits for workers that are still being born
+        except BaseException as error:
+            for child in active_children():
+                child.terminate()  # what they were at is absent, not half there
+            _shut(pool, error)
+            if isinstance(error, BrokenProcessPool):
+                raise StoreError(
+                    "a worker process was killed, perhaps for memory: what was done is kept; give the same command "
+                    "again, with fewer workers if it happens again"
+                ) from None
+            raise
 
     return spread
 
