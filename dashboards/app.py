@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.settings import StudySettings
+from dashboards import memory
 from dashboards.live import Live
 from dashboards.security import Door, door, guard
 from gpt3core import cli
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
     at = door(texts.get("host"), texts.get("token"))
     given = cli.settings(StudySettings(), words)
     given.check()
+    memory.settle()
     with listening(at, int(port)) as listener:
         path = places.local(given.runs) if given.runs else default_root()
         is_table = places.is_table(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.settings import StudySettings
+from dashboards import memory
 from dashboards.exports import Shelf
 from dashboards.run_sets import RunSets
 from gpt3core.errors import LostError, StoreError, UsageError
@@ -94,7 +94,7 @@ class Live:
         except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
             self.view = replace(self.view, fitting=None, problem=_sentence(error))
         self._token, self._problem = token, self.view.problem
-        give_back()
+        memory.give_back()
 
     def _shown(self, problem: str) -> None:
         """Say a problem, or that there is none any more; the view stays where it says so already."""
@@ -122,19 +122,6 @@ class Live:
         if study.runs.store:  # whoever opens a link before any page that has it was shown
             self.sets.learn(runs for _, parts in answer for _, runs in parts)
         return View(number=number, name=name, answer=answer, pages=pages, study=study, curves=curves, made=made)
-
-
-def give_back() -> None:
-    """Return what a fit took for a moment to the system, the former study with it, much of which are cycles.
-
-    Arrow and glibc keep what is free, the latter in pieces that the next fit does not fill.
-    """
-    import pyarrow as pa
-
-    gc.collect()
-    pa.default_memory_pool().release_unused()
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # of other C libraries
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,14 +1,11 @@
 """What follows a store: it goes on whatever a look meets, says so, and reads again only what changed."""
 
-import ctypes
 import gc
 import os
-import resource
 import shutil
 import tracemalloc
 import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -148,30 +145,6 @@ def test_modules_are_no_part_of_what_cycles_are_sought_in(root, monkeypatch):
     finally:
         gc.unfreeze()
     assert sought[0] < 10_000
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
-def test_memory_that_is_free_in_pieces_is_given_back():
-    def held():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-
-    pieces = [bytes(100_000) for _ in range(1000)]  # below what glibc maps by itself
-    del pieces[:-1]  # the last of them is in the way of the rest
-    before = held()
-    live.give_back()
-    assert held() < before - 50, "MB"
-
-
-def test_a_study_that_nobody_shows_any_more_is_gone_though_it_be_a_cycle():
-    class Part:
-        whole = None
-
-    part = Part()
-    part.whole, left = part, weakref.ref(part)
-    del part
-    assert left() is not None
-    live.give_back()
-    assert left() is None
 
 
 def test_a_store_that_is_away_is_not_taken_for_a_table(root):

@@ -1,0 +1,70 @@
+"""An app that is left open holds what it shows, and gives back what it needed for a moment."""
+
+import ctypes
+import resource
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+
+from dashboards import memory
+from tests.test_house import CODE
+
+GLIBC = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+PROCESS = """
+import ctypes, threading
+from tests.dashboards.test_memory import held
+from dashboards import memory
+
+memory.settle()
+everyone = threading.Barrier(9)
+for _ in range(8):
+    threading.Thread(target=lambda: (bytes(100_000), everyone.wait())).start()
+everyone.wait()
+free = 30_000_000 * b"x"
+del free
+before, pieces = held(), [500_000 * b"x" for _ in range(100)]
+del pieces[:-1]  # the last of them is in the way of the rest
+print(held() - before, flush=True)
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+def held():
+    """MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+@GLIBC
+def test_threads_share_a_heap_and_large_pieces_lie_outside_it():
+    """Else there are nine of them, and what was free below the last piece stays: 50 MB."""
+    told = subprocess.check_output([sys.executable, "-c", PROCESS], cwd=CODE, text=True)
+    grown, _, heaps = told.partition("\n")
+    assert heaps.count("<heap ") == 1
+    assert float(grown) < 5
+
+
+@GLIBC
+def test_memory_that_is_free_in_pieces_is_given_back():
+    pieces = [100_000 * b"x" for _ in range(2000)]  # below what glibc maps by itself
+    del pieces[:-1]  # the last of them is in the way of the rest
+    before = held()
+    memory.give_back()
+    assert held() < before - 100
+
+
+def test_a_study_that_nobody_shows_any_more_is_gone_though_it_be_a_cycle():
+    class Part:
+        whole = None
+
+    part = Part()
+    part.whole, left = part, weakref.ref(part)
+    del part
+    assert left() is not None
+    memory.give_back()
+    assert left() is None
