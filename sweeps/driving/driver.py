@@ -321,8 +321,8 @@ class Driver:
         self.trunks = Trunks(self.root, self.states.values())
 
     def _slots(self) -> int:
-        holding = [*self.cluster.running(), *self.cluster.others()]
-        return slots.free(self.cluster.inventory(), holding, self.estimates.common, self.states)
+        nodes, holding = self.cluster.inventory(), [*self.cluster.running(), *self.cluster.others()]
+        return slots.free(nodes, holding, self.estimates.common, self.states, self.deciding.among.due(nodes))
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:

@@ -89,6 +89,10 @@ class Among:
         """Whether another sweep waits for room."""
         return any(claim.wants for claim in self._others)
 
+    def due(self, nodes: Inventory) -> float:
+        """The share of the cluster that this sweep could have while another waits, whatever is free now."""
+        return fairness.due(self._mine, self._others, nodes) if self.waited_for else 0.0
+
     @property
     def held(self) -> list[Running]:
         """What the other sweeps say that they hold."""

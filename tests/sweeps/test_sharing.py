@@ -292,3 +292,19 @@ def test_a_start_that_found_its_place_taken_is_not_its_nodes_fault(smoke):
     cluster.others = list
     misstarts()
     assert len(said) == 1
+
+
+def test_a_sweep_that_chooses_its_runs_as_it_goes_asks_for_as_many_as_its_share_has_room_for(smoke):
+    """It asked for what is free at the moment, which is nothing beside another's queue: it had one run at a time."""
+    _, cells, root = smoke
+    cluster = Shared(root, claim("other", 100, held=4))
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
+
+    def poll():
+        if cluster.polls == 20:
+            cluster.others, cluster.theirs = list, claim("other", 100)
+        return FakeCluster.poll(cluster)
+
+    cluster.poll, cluster.behaviour = poll, lambda run_id, n: "done"
+    drive((recipe.load(["recipe=smoke", "adaptive=true"]), cells, root), cluster, Silent())
+    assert sum(n for _, n in cluster.told[2][0].wants) == 2
