@@ -34,7 +34,12 @@ def free(
         room.take(kind.worker, place)
         found += 1
     phases = Counter(state.phase for state in states.values())
-    if due and (one := fraction(kind.worker.times(kind.workers), total(inventory))):
-        found = max(found, int(due / one + EPSILON) - phases[Phase.RUNNING])
+    found = max(found, fair(due, kind, inventory) - phases[Phase.RUNNING])
     found = min(MOST, found) - phases[Phase.WAITING]
     return found if any(state.phase in OPEN for state in states.values()) else max(1, found)
+
+
+def fair(share: float, kind: Kind, inventory: Inventory) -> int:
+    """Runs of a kind that a share of the cluster is as much as."""
+    one = fraction(kind.worker.times(kind.workers), total(inventory))
+    return int(share / one + EPSILON) if one else 0

@@ -308,3 +308,18 @@ def test_a_sweep_that_chooses_its_runs_as_it_goes_asks_for_as_many_as_its_share_
     cluster.poll, cluster.behaviour = poll, lambda run_id, n: "done"
     drive((recipe.load(["recipe=smoke", "adaptive=true"]), cells, root), cluster, Silent())
     assert sum(n for _, n in cluster.told[2][0].wants) == 2
+
+
+def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_free(smoke):
+    """It held back what would not end in time on the one free core, asked for no more, and had no more."""
+    _, cells, root = smoke
+    cluster = Shared(root, claim("other", 100, held=3))
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(3), allocation={"n": 1})]
+    chosen = recipe.load(["recipe=smoke", "limit.deadline=2001-09-09T01:46:49Z"])
+    sweep = SweepDir(root, chosen.name)
+    with sweep.owned():
+        made = driver.Driver(chosen, taking.take(chosen, cells, sweep), cluster, Silent(), entry="fake:fake")
+        made.among.look(driver.time.monotonic(), [])  # as its preparation does
+        made.drive()
+    mine, _ = cluster.told[0]
+    assert (str(mine.holds()), sum(n for _, n in mine.wants)) == ("1 core", 1)
