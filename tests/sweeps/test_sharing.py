@@ -323,3 +323,14 @@ def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_f
         made.drive()
     mine, _ = cluster.told[0]
     assert (str(mine.holds()), sum(n for _, n in mine.wants)) == ("1 core", 1)
+
+
+def test_what_is_due_is_said_again_where_it_has_changed():
+    """The first word of a sweep is of its preparation, which wants one worker."""
+    cluster, said = Told(theirs=claim("k", 1)), list[str]()
+    among, jobs = Among(cluster, "s", "s", said.append), runs("s", 90, 10.0)
+    for now in range(90):
+        cluster.theirs = claim("k", 50, held=2, excess=0.001 * now) if now > 3 else claim("k", 1)
+        among.look(float(now), [])
+        among.decide(float(now), nodes(1, 4), jobs, among.held)
+    assert [line.partition("too: ")[2].partition(" of it")[0] for line in said] == ["75%", "50%"]
