@@ -108,9 +108,9 @@ class Driver:
         self.happenings.damage += taken.damage
         self.survival = Survival(self.place, self.estimates, cluster, self.display.say)
         self.spending = Spending(self.sweep, self._price, self.happenings.note)
+        self.among = Among(cluster, namespace(self.root, self.sweep.name), self.sweep.name, self.display.say)
         self.limits = self._limits(recipe)
-        key = namespace(self.root, self.sweep.name)
-        self.deciding = Deciding(self.limits, self.nodes, Among(cluster, key, self.sweep.name, self.display.say))
+        self.deciding = Deciding(self.limits, self.nodes, self.among)
         self.outlook = Outlook(estimates=self.estimates, spending=self.spending, limits=self.limits, cluster=cluster)
         self._seen: object = None  # what the scheduler was shown last, and when
         self._decided, self._shown, self._passed = -math.inf, -math.inf, 0.0
@@ -123,6 +123,7 @@ class Driver:
             estimates=self.estimates,
             spending=self.spending,
             cluster=self.cluster,
+            due=self.among.due,
             say=self.display.say,
             loss=self._loss,
             began=self.record.deadline_began,
@@ -189,15 +190,14 @@ class Driver:
                     self.display.say("stopping: runs write their checkpoints (Ctrl-C again to leave at once)")
                     self.cluster.stop()
                 view.interrupt(self.states)  # again, for those that have stopped wait too
-                self.deciding.among.stay(now, [replace(run, ends=deadline) for run in self.cluster.running()])
+                self.among.stay(now, [replace(run, ends=deadline) for run in self.cluster.running()])
                 if not self.cluster.running() or self.interrupts > 1 or now > deadline:
                     return
             elif not act(now):
                 return
-            self.deciding.among.renew(now)
+            self.among.renew(now)
             self.outlook.account(self.states, now)
             if now >= self._shown + TICK_SECONDS:  # a turn at an end is short: the next run waits for it
-                self._shown = now
                 self._show()
             self.cluster.wait(TICK_SECONDS)
 
@@ -227,7 +227,7 @@ class Driver:
             self._job(largest),
             self.place.max_failures,
             self.display.say,
-            self.deciding.among,
+            self.among,
             begun=self.begun,
         )
         self._loop(self.preparation.act)
@@ -246,7 +246,7 @@ class Driver:
         self.limits.look(self.states, now)
         open_runs = [state for state in self.states.values() if state.phase in OPEN]
         if not open_runs:
-            self.deciding.among.stay(now, self.cluster.running())
+            self.among.stay(now, self.cluster.running())
             return self.proposed.waits(now)
         alive = self.cluster.inventory()
         usable = self.survival.usable(alive, open_runs, now)
@@ -259,7 +259,7 @@ class Driver:
         queue = self.limits.queue(self.trunks.ready(waiting, now), self.states, now)
         running, others = self.cluster.running(), self.cluster.others()
         cut = self.limits.cut(usable, running, others)
-        self.survival.fit(self.states, queue, cut, [*running, *others], now, shared=self.deciding.among.waited_for)
+        self.survival.fit(self.states, queue, cut, [*running, *others], now, shared=self.among.waited_for)
         seen = (cut, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
             return True
@@ -321,8 +321,8 @@ class Driver:
         self.trunks = Trunks(self.root, self.states.values())
 
     def _slots(self) -> int:
-        holding = [*self.cluster.running(), *self.cluster.others()]
-        return slots.free(self.cluster.inventory(), holding, self.estimates.common, self.states)
+        nodes, holding = self.cluster.inventory(), [*self.cluster.running(), *self.cluster.others()]
+        return slots.free(nodes, holding, self.estimates.common, self.states, self.among.due(nodes))
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:
@@ -375,7 +375,7 @@ class Driver:
         return measured[0] if measured is not None else None
 
     def _show(self, how: str = "driving") -> None:
-        now = time.monotonic()
+        self._shown = now = time.monotonic()
         eta = None if self.interrupted else self.outlook.eta(self.states, now)
         snapshot = view.snapshot(self.sweep.name, self.states, self.preparation, eta, self.survival.avoided.told)
         self.display.show(snapshot)

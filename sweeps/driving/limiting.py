@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpt3core import costs
-from sweeps.driving import expected
+from sweeps.driving import expected, slots
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.run_state import Phase, RunState
@@ -66,6 +66,7 @@ class Limits:
     estimates: Estimates
     spending: Spending
     cluster: Cluster
+    due: Callable[[Inventory], float]  # share of the cluster that this sweep could have, while another waits
     say: Callable[[str], None]
     loss: Callable[[str], float | None]  # of a run that is done
     began: float | None  # from when a deadline that is a duration counts, seconds since the epoch
@@ -312,9 +313,12 @@ class Limits:
         """What is left beside the runs under way."""
         running = [s for s in states.values() if s.phase == Phase.RUNNING]
         ends = [self.estimates.left(s) for s in running for _ in range(self._width(s))]
-        others = self.cluster.others()
-        cluster = self.cut(self.cluster.inventory(), self.cluster.running(), others)
-        places = expected.places(self.estimates.common, cluster, others)
+        nodes, others, common = self.cluster.inventory(), self.cluster.others(), self.estimates.common
+        places = expected.places(common, self.cut(nodes, self.cluster.running(), others), others)
+        fair = slots.fair(self.due(nodes), common, nodes)
+        if self.limit.devices is not None:
+            fair = min(fair, int(self.limit.devices // common.devices))
+        places = max(places, fair)
         on_the_way = (Phase.RUNNING, Phase.AWAITED, Phase.DONE)
         return limits.Left(
             seconds=[self.estimates.alone(s) for s in here],

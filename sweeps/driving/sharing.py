@@ -25,6 +25,7 @@ RENEW_SECONDS = 5.0  # without a decision, after which what was told is told aga
 PATIENCE_SECONDS = 15.0
 MOST_PAUSES = 16  # times LEASE_SECONDS, between two trials
 RESTS = "placement.preempt rests while another sweep waits for its share, for what was freed would be that sweep's"
+NEWS, NEWS_SECONDS = 0.1, 60.0  # change of what is due that is said, and how often: who prepares wants one worker first
 FAR = 1e12  # seconds, for a run that is not known to end
 MOST = 64  # entries of what a claim wants
 MOST_STEPS = 30  # of priority, each of which doubles what is due
@@ -66,7 +67,8 @@ class Among:
         self._last = self._mine  # what was told
         self._accounted = math.inf  # when ``excess`` was reckoned last
         self._left: dict[str, Left] = {}  # of each sweep that waits
-        self._named: set[str] = set()  # sweeps of which it was said that they wait too
+        self._named: set[str] = set()  # sweeps of which it was said that they wait too, ...
+        self._said, self._spoke = 0.0, -math.inf  # ... what is due to this one, and when
 
     def look(self, now: float, running: Sequence[Running]) -> None:
         """Hear what other sweeps of the cluster hold and want; where there are none, at most once a second.
@@ -88,6 +90,10 @@ class Among:
     def waited_for(self) -> bool:
         """Whether another sweep waits for room."""
         return any(claim.wants for claim in self._others)
+
+    def due(self, nodes: Inventory) -> float:
+        """The share of the cluster that this sweep could have while another waits, whatever is free now."""
+        return fairness.due(self._mine, self._others, nodes) if self.waited_for else 0.0
 
     @property
     def held(self) -> list[Running]:
@@ -134,8 +140,8 @@ class Among:
         shared = fairness.together(self._mine, others, jobs, nodes, rules)
         ours = shared if wanted is None else fairness.together(self._mine, others, wanted, nodes, rules)
         self._account(ours.holds - ours.share, now)
-        if jobs or wanted:
-            self._name(ours)
+        if (jobs or wanted) and not stuck:
+            self._name(ours, now)
         decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
         theirs = {shared.theirs.get(d.run_id) for d in decisions if isinstance(d, Start)}
         self._left = {key: left.later(now, key in theirs) for key, left in self._left.items()}
@@ -195,15 +201,16 @@ class Among:
         excess = fairness.excess(self._mine.excess, beyond, seconds, [self._mine, *self._others])
         self._mine = replace(self._mine, excess=excess)
 
-    def _name(self, shared: Together) -> None:
-        """Say once of each sweep that it waits too."""
-        new = [claim for claim in self._others if claim.wants and claim.key not in self._named]
-        self._named |= {claim.key for claim in new}
-        if new:
-            names = " and ".join(f"sweep {claim.name}" for claim in new)
+    def _name(self, shared: Together, now: float) -> None:
+        """Say which sweeps wait too, and what is due to this one: when one is new, and where that has changed since."""
+        names = {claim.key: f"sweep {claim.name}" for claim in self._others if claim.wants}
+        changed = abs(shared.share - self._said) > NEWS and now >= self._spoke + NEWS_SECONDS
+        if changed or names.keys() - self._named:
+            self._named, self._said, self._spoke = self._named | names.keys(), shared.share, now
+            who = f"{' and '.join(names.values())} wait{'s' * (len(names) == 1)}"
             self._say(
-                f"sharing  {names} wait{'s' * (len(new) == 1)} on this cluster too: {shared.share:.0%} of it is due to "
-                f"this sweep, which has {shared.holds:.0%}; what ends beyond that is theirs next"
+                f"sharing  {who} on this cluster too: {shared.share:.0%} of it is due to this sweep, which has "
+                f"{shared.holds:.0%}; what ends beyond that is theirs next"
             )
 
     def _remarked(self, decisions: list[Decision], raised: Set[str] = frozenset()) -> list[Decision]:

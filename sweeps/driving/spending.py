@@ -62,14 +62,14 @@ class Spell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ledger:
+class Spent:
     """A sweep's log, added up."""
 
     used: Used
     open: Mapping[str, Spell]  # no line says that they ended
 
 
-def read(events: Iterable[Mapping[str, Any]]) -> Ledger:
+def read(events: Iterable[Mapping[str, Any]]) -> Spent:
     """Add up a sweep's log. Lines that say nonsense count nothing."""
     used, spells = Used(), dict[str, Spell]()
     for event in events:
@@ -81,7 +81,7 @@ def read(events: Iterable[Mapping[str, Any]]) -> Ledger:
         else:
             spells.pop(run_id, None)
             used = used.plus(_number(event, "seconds") / 3600, **_rates(event))
-    return Ledger(used=used, open=spells)
+    return Spent(used=used, open=spells)
 
 
 def _events(sweep: SweepDir) -> list[dict[str, Any]]:
@@ -100,9 +100,9 @@ def so_far(sweep: SweepDir, now: float | None = None, *, driven: bool = False) -
         driven: whether a driver lives, so that runs without an end go on.
     """
     now = time.time() if now is None else now
-    ledger = read(_events(sweep))
-    used = ledger.used
-    for spell in ledger.open.values():
+    spent = read(_events(sweep))
+    used = spent.used
+    for spell in spent.open.values():
         end = now if driven else min(now, _last_sign(sweep.root, spell))
         used = used.plus(max(0.0, end - spell.began) / 3600, **_rates(vars(spell)))
     return used.at_least(_said(sweep))
@@ -145,9 +145,9 @@ class Spending:
             note: writes a line of the sweep's log.
         """
         self._root, self._price, self._note = sweep.root, price, note
-        ledger = read(_events(sweep))
-        self._closed = ledger.used
-        self._left: dict[str, Spell] | None = dict(ledger.open)  # of an earlier driver, until the first look
+        spent = read(_events(sweep))
+        self._closed = spent.used
+        self._left: dict[str, Spell] | None = dict(spent.open)  # of an earlier driver, until the first look
         self._least = _said(sweep)
         self._open: dict[str, Spell] = {}
         self._living: dict[str, float] = {}  # what the nodes had at the last look

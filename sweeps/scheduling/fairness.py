@@ -11,7 +11,7 @@ others then, gets the reservation of the first of the queue, and starts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sweeps.scheduling.capacity import Capacity
@@ -60,20 +60,13 @@ def together(mine: Claim, others: Sequence[Claim], jobs: Sequence[Job], nodes: I
         jobs: ... all its waiting runs.
         nodes: that may be used.
     """
-    total, empty = _sum(node.total for node in nodes), Capacity.of(nodes)
-    possible: dict[Kind, bool] = {}
-
-    def can(job: Job) -> bool:
-        if job.kind not in possible:
-            possible[job.kind] = empty.share(job.kind) is not None
-        return possible[job.kind]
-
+    whole, can = total(nodes), _possible(nodes)
     ordered = (job for job in sorted(jobs, key=lambda job: place(job, rules)) if can(job))
     claims = [mine, *others]
     wants = [((job, 1) for job in ordered), *((want for want in one.wants if can(want[0])) for one in others)]
-    holds = [fraction(one.holds(), total) for one in claims]
-    fills = [_filling(one.holds(), want, total) for one, want in zip(claims, wants, strict=True)]
-    due = shares([fill[-1][1] if fill else held for fill, held in zip(fills, holds, strict=True)], claims)
+    holds = [fraction(one.holds(), whole) for one in claims]
+    fills = [_filling(one.holds(), want, whole) for one, want in zip(claims, wants, strict=True)]
+    fair = shares(list(map(_end, fills, holds)), claims)
     turns = sorted(range(len(claims)), key=lambda i: _turn(claims[i], holds[i]))
     us = turns.index(0)
     queue, theirs = {id(job): job for job in jobs}, list[Job]()
@@ -81,7 +74,7 @@ def together(mine: Claim, others: Sequence[Claim], jobs: Sequence[Job], nodes: I
         one, later = claims[i], at - us  # 0 for this sweep's own, of which there may be thousands
         before = holds[i]
         for n, (job, after) in enumerate(fills[i]):
-            within, before = before < due[i] - EPSILON, after
+            within, before = before < fair[i] - EPSILON, after
             rank = later - len(claims) * within
             if i > 0:
                 whose = f"{job.run_id} of sweep {one.name}"
@@ -93,9 +86,17 @@ def together(mine: Claim, others: Sequence[Claim], jobs: Sequence[Job], nodes: I
     return Together(
         queue=[*queue.values(), *theirs],
         theirs={f"{job.run_id} of sweep {one.name}": one.key for one in others for job, _ in one.wants},
-        share=due[0],
+        share=fair[0],
         holds=holds[0],
     )
+
+
+def due(mine: Claim, others: Sequence[Claim], nodes: Inventory) -> float:
+    """What would be due to a sweep that wants all there is, as a share of the cluster."""
+    whole, can = total(nodes), _possible(nodes)
+    fills = [_filling(one.holds(), (want for want in one.wants if can(want[0])), whole) for one in others]
+    wanted = map(_end, fills, (fraction(one.holds(), whole) for one in others))
+    return shares([1.0, *wanted], [mine, *others])[0]
 
 
 def shares(wanted: Sequence[float], claims: Sequence[Claim]) -> list[float]:
@@ -122,20 +123,37 @@ def excess(before: float, beyond: float, seconds: float, claims: Sequence[Claim]
     return before + (1 - math.exp(-seconds / over)) * (beyond - before)
 
 
-def fraction(amount: Resources, total: Resources) -> float:
+def fraction(amount: Resources, whole: Resources) -> float:
     """Of the resource of which it is most, as a share of all there is."""
-    cpus = amount.cpus / total.cpus if total.cpus else 0.0
-    return max(cpus, amount.gpus / total.gpus if total.gpus else 0.0)
+    cpus = amount.cpus / whole.cpus if whole.cpus else 0.0
+    return max(cpus, amount.gpus / whole.gpus if whole.gpus else 0.0)
+
+
+def total(nodes: Inventory) -> Resources:
+    """All that they have."""
+    return _sum(node.total for node in nodes)
+
+
+def _possible(nodes: Inventory) -> Callable[[Job], bool]:
+    """Whether a run has a place on these nodes, were they empty."""
+    empty, known = Capacity.of(nodes), dict[Kind, bool]()
+
+    def can(job: Job) -> bool:
+        if job.kind not in known:
+            known[job.kind] = empty.share(job.kind) is not None
+        return known[job.kind]
+
+    return can
 
 
 def _turn(claim: Claim, holds: float) -> tuple[float, float, float, str]:
     return round(claim.excess / STEP), holds / claim.weight, -claim.waited, claim.key
 
 
-def _filling(holds: Resources, wants: Iterable[tuple[Job, int]], total: Resources) -> list[tuple[Job, float]]:
+def _filling(holds: Resources, wants: Iterable[tuple[Job, int]], whole: Resources) -> list[tuple[Job, float]]:
     """The runs that a sweep waits for, one by one, and what it would hold with each; until that is all there is."""
     cpus, gpus, found = holds.cpus, holds.gpus, list[tuple[Job, float]]()
-    all_cpus, all_gpus = total.cpus or math.inf, total.gpus or math.inf
+    all_cpus, all_gpus = whole.cpus or math.inf, whole.gpus or math.inf
     for job, count in wants:
         more = job.worker.times(job.workers)
         for _ in range(count):
@@ -144,6 +162,11 @@ def _filling(holds: Resources, wants: Iterable[tuple[Job, int]], total: Resource
             cpus, gpus = cpus + more.cpus, gpus + more.gpus
             found.append((job, max(cpus / all_cpus, gpus / all_gpus)))
     return found
+
+
+def _end(filling: Sequence[tuple[Job, float]], holds: float) -> float:
+    """What it would hold with all that it waits for."""
+    return filling[-1][1] if filling else holds
 
 
 def _sum(amounts: Iterable[Resources]) -> Resources:

@@ -267,6 +267,7 @@ nodes = [n.name for n in launcher.inventory() if n.total.gpus]
 job = a_job(Path(sys.argv[3]))
 launcher.start("gang", {nodes[0]: 1, nodes[1]: 1}, GPU, HOLD, job)
 launcher.start("one", {nodes[2]: 1}, GPU, HOLD, job)
+launcher.claim("all of it", alone=False)
 if sys.argv[4:] == ["raise"]:
     while not len(list(Path(sys.argv[3]).glob("started/*"))) == 3:
         launcher.poll()
@@ -296,8 +297,10 @@ def test_what_a_killed_driver_leaves_ends_by_itself_and_frees_the_cluster(launch
     """The runs go on to their ends; then no group and no worker is left, though no driver comes back."""
     killed = start_driver(mock_cluster, tmp_path)
     wait_until(lambda: len(list(tmp_path.glob("started/*"))) == 3)
+    assert launcher.claims() == {f"killed-{tmp_path.name}": "all of it"}
     killed.send_signal(signal.SIGKILL)
     killed.wait()
+    wait_until(lambda: not launcher.claims())
     assert len(list(tmp_path.glob("places/*"))) == 0, "nothing has ended by the driver's death"
     (tmp_path / "release").touch()
     assert everything_free(60)

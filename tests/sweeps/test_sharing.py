@@ -292,3 +292,45 @@ def test_a_start_that_found_its_place_taken_is_not_its_nodes_fault(smoke):
     cluster.others = list
     misstarts()
     assert len(said) == 1
+
+
+def test_a_sweep_that_chooses_its_runs_as_it_goes_asks_for_as_many_as_its_share_has_room_for(smoke):
+    """It asked for what is free at the moment, which is nothing beside another's queue: it had one run at a time."""
+    _, cells, root = smoke
+    cluster = Shared(root, claim("other", 100, held=4))
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
+
+    def poll():
+        if cluster.polls == 20:
+            cluster.others, cluster.theirs = list, claim("other", 100)
+        return FakeCluster.poll(cluster)
+
+    cluster.poll, cluster.behaviour = poll, lambda run_id, n: "done"
+    drive((recipe.load(["recipe=smoke", "adaptive=true"]), cells, root), cluster, Silent())
+    assert sum(n for _, n in cluster.told[2][0].wants) == 2
+
+
+def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_free(smoke):
+    """It held back what would not end in time on the one free core, asked for no more, and had no more."""
+    _, cells, root = smoke
+    cluster = Shared(root, claim("other", 100, held=3))
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(3), allocation={"n": 1})]
+    chosen = recipe.load(["recipe=smoke", "limit.deadline=2001-09-09T01:46:49Z"])
+    sweep = SweepDir(root, chosen.name)
+    with sweep.owned():
+        made = driver.Driver(chosen, taking.take(chosen, cells, sweep), cluster, Silent(), entry="fake:fake")
+        made.among.look(driver.time.monotonic(), [])  # as its preparation does
+        made.drive()
+    mine, _ = cluster.told[0]
+    assert (str(mine.holds()), sum(n for _, n in mine.wants)) == ("1 core", 1)
+
+
+def test_what_is_due_is_said_again_where_it_has_changed():
+    """The first word of a sweep is of its preparation, which wants one worker."""
+    cluster, said = Told(theirs=claim("k", 1)), list[str]()
+    among, jobs = Among(cluster, "s", "s", said.append), runs("s", 90, 10.0)
+    for now in range(90):
+        cluster.theirs = claim("k", 50, held=2, excess=0.001 * now) if now > 3 else claim("k", 1)
+        among.look(float(now), [])
+        among.decide(float(now), nodes(1, 4), jobs, among.held)
+    assert [line.partition("too: ")[2].partition(" of it")[0] for line in said] == ["75%", "50%"]
