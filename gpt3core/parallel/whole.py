@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt3core import pulse
@@ -22,7 +22,7 @@ from gpt3core.parallel.parallelize import Held
 
 
 class Whole:
-    """``hidden`` and ``head`` of a model over the ranks that hold it, without gradients; as ``evals`` asks."""
+    """What ``evals`` asks of a model, over the ranks that hold it and without gradients."""
 
     def __init__(self, held: Held, spec: ModelSpec, mesh: Mesh) -> None:
         self.spec, self.parameters = spec, held.model.parameters
@@ -116,13 +116,24 @@ class Whole:
     def _beginning(self) -> AbstractContextManager[None]:
         return pulse.busy("in its first answers") if self._fresh else nullcontext()
 
-    def _logits(self, x: Tensor) -> Tensor:
-        last, layout = self._held.stages[-1], self._mesh.layout
-        if layout.shard > 1:
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def classifier(self, x: Tensor, ends: Tensor) -> Tensor:
+        """The scores of a run's classifier, which no layout cuts: of (B W, T, D) as ``model.classifier`` gives them."""
+        scores: Tensor = self._last().classifier(x.clone(), ends.clone())  # type: ignore[operator]
+        return scores
+
+    def _last(self) -> nn.Module:
+        """The last stage, what is around its blocks gathered."""
+        last = self._held.stages[-1]
+        if self._mesh.layout.shard > 1:
             last.unshard()  # type: ignore[operator]
-        weight = last.get_submodule(self._cuts.head).weight
+        return last
+
+    def _logits(self, x: Tensor) -> Tensor:
+        weight = self._last().get_submodule(self._cuts.head).weight
         assert isinstance(weight, Tensor)
-        if layout.tensor == 1:
+        if self._mesh.layout.tensor == 1:
             return F.linear(x, weight)
         from gpt3core.parallel.tensor import logits_of
 
