@@ -114,7 +114,7 @@ class Whole:
         return logits
 
     def _beginning(self) -> AbstractContextManager[None]:
-        return pulse.busy("in its first answers") if self._fresh else nullcontext()
+        return pulse.busy("in its first answers", computes=True) if self._fresh else nullcontext()
 
     @torch.inference_mode(False)
     @torch.no_grad()
