@@ -22,6 +22,7 @@ class _Part:
 
     doing: str = ""  # what is long and cannot beat; "" for a collective
     works: bool = False  # in a collective: whether it may also be at work there
+    computes: bool = False  # what is long: whether it takes a processor all the time
 
 
 class Pulse:
@@ -38,6 +39,11 @@ class Pulse:
     def doing(self) -> str:
         """Something long that cannot beat, the innermost."""
         return next((part.doing for part in self._parts[::-1] if part.doing), "")
+
+    @property
+    def computes(self) -> bool:
+        """Whether that takes a processor, of this process or of one that it started, all the time."""
+        return next((part.computes for part in self._parts[::-1] if part.doing), False)
 
     @property
     def waiting(self) -> int:
@@ -68,10 +74,14 @@ class Pulse:
             yield
 
     @contextlib.contextmanager
-    def busy(self, doing: str) -> Iterator[None]:
-        """In something long that cannot beat: it may take LONG_SECONDS, and in a collective it waits for nobody."""
+    def busy(self, doing: str, *, computes: bool = False) -> Iterator[None]:
+        """In something long that cannot beat: it may take LONG_SECONDS, and in a collective it waits for nobody.
+
+        Args:
+            computes: whether it takes a processor all the time, so that one which takes none is stuck.
+        """
         self.beats += 1
-        with self._inside(_Part(doing=doing)):
+        with self._inside(_Part(doing=doing, computes=computes)):
             yield
 
     @contextlib.contextmanager

@@ -166,16 +166,15 @@ def _measure(here: Trainer, evaluations: Sequence[EvalSpec], status: str) -> str
 def _evaluate(here: Trainer, evals: EvalSpec, status: str) -> str:
     """Measure the trained model, and write the table unless it is there; the status as it was, or "diverged".
 
-    Replicas share the held-out text out; every rank asks all tasks, so none waits for another longer than that takes.
+    Replicas share text and questions out.
     """
     run, mesh = here.dir, here.mesh
     if mesh.first(lambda: run.evaluated(evals.eval_id)):
         return status
     here.progress("evaluating", None)
     known = mesh.first(lambda: [{name: _plain(value) for name, value in row.items()} for row in run.measurements()])
-    model, asked = here.answers, (here.spec, evals, here.data)
-    known += runner.held_out_rows(model, *asked, here.device, known, mesh)
-    table = mesh.together(lambda: runner.evaluate(model, *asked, here.numerics, here.device, known))
+    asked = here.answers, here.spec, evals, here.data
+    table = runner.evaluate(*asked, here.numerics, here.device, known, mesh)
     losses = [loss for loss in table["loss"] if loss is not None]
     if mesh.agree(not all(map(math.isfinite, losses))):
         here.event("diverged", step=here.step, reason="the held-out loss is not finite")

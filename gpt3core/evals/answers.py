@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from gpt3core import pulse
@@ -11,6 +12,7 @@ from gpt3core.generate.cache import keeps
 from gpt3core.generate.choices import Sampling, Search
 from gpt3core.generate.decode import complete
 from gpt3core.generate.sampling import Sampler
+from gpt3core.parallel.mesh import Mesh
 
 if TYPE_CHECKING:
     import tiktoken
@@ -26,12 +28,14 @@ def write(
     stops: Sequence[str],
     tokens: int,
     beams: int = 1,
+    mesh: Mesh | None = None,
 ) -> list[str]:
     """The continuation of every prompt, without the first of the stops or the end of text and what follows it.
 
     Args:
         tokens: of each at most; the context's end cuts it sooner.
         beams: 1 takes the likeliest token each time; more search for the likeliest text, with GPT-3's length penalty.
+        mesh: whose replicas share the texts out, as many together as in one process.
     """
     search, greedy = Search(beam=beams), Sampler(Sampling(temperature=0))
     ends = _ends(encoding, stops)
@@ -42,16 +46,21 @@ def write(
         "over": ends,
         "cached": keeps(model),
     }
-    found: dict[int, Sequence[int]] = {}
-    for batch in _alike(prompts, BATCH if beams == 1 else 1):
+    batches = list(_alike(prompts, BATCH if beams == 1 else 1))
+
+    def written(number: int) -> list[list[int]]:
+        batch = [prompts[n] for n in batches[number]]
         if beams == 1:
-            texts = complete(model, [prompts[n] for n in batch], choose=greedy, **shared)
-            found |= {n: text.tokens for n, text in zip(batch, texts, strict=True)}
+            texts = [text.tokens for text in complete(model, batch, choose=greedy, **shared)]
         else:
-            best = beam_search(model, prompts[batch[0]], how=search, **shared)
-            found[batch[0]] = best[0].tokens if best else ()
+            best = beam_search(model, batch[0], how=search, **shared)
+            texts = [list(best[0].tokens) if best else []]
         pulse.beat()
-    return [_until(encoding.decode(list(found[n])), stops) for n in range(len(prompts))]
+        return texts
+
+    told = (mesh or Mesh()).spread(len(batches), written, asks=model)
+    found = dict(zip(chain(*batches), chain(*told), strict=True))
+    return [_until(encoding.decode(found[n]), stops) for n in range(len(prompts))]
 
 
 def _ends(encoding: tiktoken.Encoding, stops: Sequence[str]) -> Callable[[Sequence[int]], bool]:

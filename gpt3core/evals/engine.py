@@ -6,6 +6,8 @@ whose next token is asked for go through the head, a bounded number at a time.
 
 A model is anything with ``hidden``: token ids (B, T) to the stream before the head (B, T, D), causal; and ``head``: any
 positions (..., D) to logits (..., V). One whose ``hidden`` takes no ``past`` reads every continuation whole.
+
+Replicas share the passes out. What is in a pass does not depend on how many they are, and so neither do the bits.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from gpt3core.generate.branches import Tree
 from gpt3core.generate.cache import Cache, keeps, padded
 from gpt3core.model.products import whole_width
 from gpt3core.numerics import Numerics
+from gpt3core.parallel.mesh import Mesh
 
 BATCH_TOKENS = 4096  # that a pass computes or looks back on, what fills up shorter sequences included
 HEAD_PLACES = 256  # whose logits exist at a time: 50 MB in fp32 at GPT-2's vocabulary
@@ -62,16 +64,28 @@ class _Asked(NamedTuple):
     nth: int
 
 
-Pass = tuple[Tensor, list[_Asked]]  # what the head reads (B, T, D), and what is asked of it
+class _Pass(NamedTuple):
+    """A pass that is to be made."""
+
+    tokens: float  # that are read, and its share of what several passes read once
+    asked: list[_Asked]
+    hidden: Callable[[], Tensor]  # what the head reads of it: (B, T, D)
 
 
 def read(
-    model: Any, prompts: Sequence[Encoded], numerics: Numerics, device: str = "cpu", *, cached: bool = True
+    model: Any,
+    prompts: Sequence[Encoded],
+    numerics: Numerics,
+    device: str = "cpu",
+    *,
+    cached: bool = True,
+    mesh: Mesh | None = None,
 ) -> list[list[Reading]]:
     """Of every prompt a reading of each option; the head is in fp32.
 
     Args:
         cached: keep keys and values; without, every continuation is read with all of its context.
+        mesh: whose replicas share the passes out.
     """
     kind = numerics.autocast
     arithmetic = functools.partial(torch.autocast, device, getattr(torch, kind or "bfloat16"), enabled=kind is not None)
@@ -79,15 +93,23 @@ def read(
     families = _families(prompts) if cached and keeps(model) else []
     shared = {number for _, numbers in families for number in numbers}
     alone = [number for number in range(len(prompts)) if number not in shared]
-    with torch.inference_mode(), whole_width(device):
-        for hidden, asked in chain(
-            _as_trees(model, prompts, families, arithmetic), _one_by_one(model, prompts, alone, arithmetic, device)
-        ):
-            tokens = [prompts[a.prompt].options[a.option][a.nth] for a in asked]
-            for a, logprob, likeliest in zip(asked, *_next(model.head, hidden, asked, tokens), strict=True):
-                logprobs, greedy = found[a.prompt][a.option]
-                logprobs[a.nth], greedy[a.nth] = logprob, likeliest
-            pulse.beat()
+    trees = list(_as_trees(model, prompts, families, arithmetic))
+    passes = [*trees, *_one_by_one(model, prompts, alone, arithmetic, device)]
+
+    def made(number: int) -> tuple[list[float], list[bool]]:
+        _, asked, hidden = passes[number]
+        tokens = [prompts[a.prompt].options[a.option][a.nth] for a in asked]
+        with torch.inference_mode(), whole_width(device):
+            answers = _next(model.head, hidden(), asked, tokens)
+        pulse.beat()
+        return answers
+
+    costs = [one.tokens for one in passes] if trees else None  # neighbours may go on from the same text
+    told = (mesh or Mesh()).spread(len(passes), made, costs=costs, asks=model)
+    for one, answers in zip(passes, told, strict=True):
+        for a, logprob, likeliest in zip(one.asked, *answers, strict=True):
+            logprobs, greedy = found[a.prompt][a.option]
+            logprobs[a.nth], greedy[a.nth] = logprob, likeliest
     return [[Reading(logprobs=tuple(logs), likeliest=tuple(best)) for logs, best in options] for options in found]
 
 
@@ -116,7 +138,7 @@ def _next(
 
 def _one_by_one(
     model: Any, prompts: Sequence[Encoded], numbers: Sequence[int], arithmetic: Arithmetic, device: str
-) -> Iterator[Pass]:
+) -> Iterator[_Pass]:
     """Whole continuations, those that differ in their last token once, the shortest first."""
     rows: dict[Tokens, list[tuple[int, int]]] = {}
     for number in numbers:
@@ -124,17 +146,20 @@ def _one_by_one(
             rows.setdefault(prompts[number].context + option[:-1], []).append((number, k))
     ordered = sorted(rows, key=lambda row: (len(row), row))
     for chunk in _batches(ordered, [len(row) for row in ordered]):
-        with arithmetic():
-            hidden = model.hidden(padded(chunk).to(device))
-        yield (
-            hidden,
-            [
-                _Asked(line, len(prompts[number].context) - 1 + index, number, k, index)
-                for line, row in enumerate(chunk)
-                for number, k in rows[row]
-                for index in range(len(prompts[number].options[k]))
-            ],
-        )
+        asked = [
+            _Asked(line, len(prompts[number].context) - 1 + index, number, k, index)
+            for line, row in enumerate(chunk)
+            for number, k in rows[row]
+            for index in range(len(prompts[number].options[k]))
+        ]
+        yield _Pass(sum(map(len, chunk)), asked, functools.partial(_whole, model, chunk, arithmetic, device))
+
+
+def _whole(model: Any, chunk: Sequence[Tokens], arithmetic: Arithmetic, device: str) -> Tensor:
+    """What the head reads of whole continuations: (B, T, D)."""
+    with arithmetic():
+        found: Tensor = model.hidden(padded(chunk).to(device))
+    return found
 
 
 def _batches(items: Sequence[Item], tokens: Sequence[int]) -> Iterator[Sequence[Item]]:
@@ -185,19 +210,35 @@ def _common(a: Tokens, b: Tokens) -> Tokens:
 
 def _as_trees(
     model: Any, prompts: Sequence[Encoded], families: Sequence[Family], arithmetic: Arithmetic
-) -> Iterator[Pass]:
+) -> Iterator[_Pass]:
     """What each family shares, then the rest of every prompt's context with its options as branches."""
+    stems = _Stems(model, arithmetic)
     for batch in _batches(families, [len(stem) for stem, _ in families]):
-        stems, longest = [stem for stem, _ in batch], len(batch[-1][0])
-        cache = Cache(model, longest)
-        with arithmetic():
-            cache.take_in(model, stems)
+        shared, longest = tuple(stem for stem, _ in batch), len(batch[-1][0])
         lines = [line for row, family in enumerate(batch) for line in _lines(row, family, prompts)]
         lines.sort(key=lambda line: len(line.tree.tokens))
-        for chunk in _batches(lines, [longest + len(line.tree.tokens) for line in lines]):
-            with arithmetic():
-                hidden = branches.read(model, cache, [line.row for line in chunk], [line.tree for line in chunk])
-            yield hidden, [asked for number, line in enumerate(chunk) for asked in _asked(number, line, prompts)]
+        chunks = list(_batches(lines, [longest + len(line.tree.tokens) for line in lines]))
+        for chunk in chunks:
+            tokens = sum(map(len, shared)) / len(chunks) + sum(len(line.tree.tokens) for line in chunk)
+            asked = [asked for number, line in enumerate(chunk) for asked in _asked(number, line, prompts)]
+            yield _Pass(tokens, asked, functools.partial(stems.read_on, shared, chunk))
+
+
+class _Stems:
+    """What some families share, which is read once for the passes that follow one another."""
+
+    def __init__(self, model: Any, arithmetic: Arithmetic) -> None:
+        self._model, self._arithmetic = model, arithmetic
+        self._shared: tuple[Tokens, ...] = ()
+        self._cache: Cache | None = None
+
+    def read_on(self, shared: tuple[Tokens, ...], lines: Sequence[_Line]) -> Tensor:
+        """What the head reads of lines after the texts that they go on from: (B, T, D)."""
+        with self._arithmetic():
+            if self._cache is None or self._shared is not shared:
+                self._shared, self._cache = shared, Cache(self._model, len(shared[-1]))
+                self._cache.take_in(self._model, shared)
+            return branches.read(self._model, self._cache, [one.row for one in lines], [one.tree for one in lines])
 
 
 class _Line(NamedTuple):

@@ -98,7 +98,8 @@ def _loss(model: Any, stream: Stream, count: int, n_ctx: int, device: str, mesh:
         pulse.beat()
         return losses.view(len(batch), n_ctx).double().mean(1).tolist()
 
-    means = [mean for batch in mesh.spread(-(-count // per_batch), of_batch) for mean in batch]
+    found = mesh.spread(-(-count // per_batch), of_batch, asks=model)
+    means = [mean for batch in found for mean in batch]
     loss = math.fsum(means) / count
     variance = math.fsum((m - loss) ** 2 for m in means) / (count - 1)
     return loss, math.sqrt(variance / count)

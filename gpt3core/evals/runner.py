@@ -14,7 +14,7 @@ from gpt3core.evals import classifier, examples, held_out, metrics, overlap, pro
 from gpt3core.evals.baselines import baselines
 from gpt3core.evals.overlap import Overlap
 from gpt3core.evals.scoring import Case
-from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, question
+from gpt3core.evals.spec import HELD_OUT, QUESTION, EvalSpec, Question, question
 from gpt3core.numerics import Numerics
 from gpt3core.parallel.mesh import Mesh
 from gpt3core.spec import RunSpec
@@ -65,6 +65,7 @@ def evaluate(
     numerics: Numerics,
     device: str = "cpu",
     known: Sequence[Mapping[str, Any]] = (),
+    mesh: Mesh | None = None,
 ) -> dict[str, list[Any]]:
     """The held-out loss, then every task at every number of examples, a row each, as columns.
 
@@ -81,49 +82,47 @@ def evaluate(
     Args:
         model: as in ``scoring``.
         known: rows of earlier evaluations of the same model; what they answer is not asked again.
+        mesh: whose replicas share text and questions out; all ranks come here together, and all have the table.
 
     Raises:
         ValueError: as ``check``.
     """
-    answered = {question(row): row for row in known}
+    mesh, answered = mesh or Mesh(), {question(row): row for row in known}
     rows: list[Mapping[str, Any]] = []
     for asked in evals.questions:
-        task, shots, items, _, draw, _ = asked
+        task, shots, items, *_ = asked
         row = answered.get(asked)
         if row is None and task == HELD_OUT:
-            (row,) = held_out_rows(model, spec, evals, data, device)
+            row = {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, items, device, mesh=mesh)}
         elif row is None and classifier.knows(spec, task, shots):
-            row = classifier.row(model, spec, items, evals.source(task), data, numerics, device)
+            row = classifier.row(model, spec, items, evals.source(task), data, numerics, device, mesh)
         elif row is None:
-            metrics.require(tasks.named(task).metric, evals.run_programs)
-            where = spec.model.n_ctx, spec.data.tokenizer, data
-            cell = _cell(task, shots, items, *where, draw, evals.source(task))
-            encoding = tokenizers.load(spec.data.tokenizer)
-            row = cell.row | scoring.score(
-                model, tasks.named(task), cell.cases, encoding, numerics, device, cell.overlap
-            )
+            row = _scored(model, spec, evals, data, numerics, device, mesh, asked)
         rows.append({**row, **dict(zip(QUESTION, asked, strict=True))})
     more = (*overlap.columns(rows), *held_out.columns(rows))
     return {name: [row.get(name) for row in rows] for name in (*COLUMNS, *more)}
 
 
-def held_out_rows(
+def _scored(
     model: Any,
     spec: RunSpec,
     evals: EvalSpec,
     data: Shards,
-    device: str = "cpu",
-    known: Sequence[Mapping[str, Any]] = (),
-    mesh: Mesh | None = None,
-) -> list[dict[str, Any]]:
-    """The row of the held-out loss, unless it is known; the replicas of a mesh share the text out."""
-    asked = {question(row) for row in known}
-    return [
-        {"fits": True, **held_out.measure(model, data, spec.model.n_ctx, one[2], device, mesh=mesh)}
-        | dict(zip(QUESTION, one, strict=True))
-        for one in evals.questions
-        if one[0] == HELD_OUT and one not in asked
-    ]
+    numerics: Numerics,
+    device: str,
+    mesh: Mesh,
+    asked: Question,
+) -> dict[str, Any]:
+    """The row of a task at K examples."""
+    name, shots, items, _, draw, _ = asked
+    task, source = tasks.named(name), evals.source(name)
+
+    def cell() -> _Cell:
+        metrics.require(task.metric, evals.run_programs)
+        return _cell(name, shots, items, spec.model.n_ctx, spec.data.tokenizer, data, draw, source)
+
+    found, encoding = mesh.together(cell), tokenizers.load(spec.data.tokenizer)
+    return found.row | scoring.score(model, task, found.cases, encoding, numerics, device, found.overlap, mesh)
 
 
 @dataclass(frozen=True, kw_only=True)

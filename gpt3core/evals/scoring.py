@@ -20,6 +20,7 @@ from gpt3core.evals.item import Prompt
 from gpt3core.evals.overlap import Mean, Overlap
 from gpt3core.evals.tasks.task import Task
 from gpt3core.numerics import Numerics
+from gpt3core.parallel.mesh import Mesh
 
 if TYPE_CHECKING:
     import tiktoken
@@ -74,28 +75,34 @@ def score(
     numerics: Numerics,
     device: str = "cpu",
     overlap_of: Overlap | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """The columns metric, accuracy and logprob of a task's prompts, with their standard errors.
 
     Args:
         overlap_of: which of them are in the training text, where that is known: then ``spec.OVERLAP`` too.
+        mesh: whose replicas share the prompts out.
     """
-    read = engine.read(model, [one.encoded for one in cases], numerics, device)
+    mesh = mesh or Mesh()
+    read = engine.read(model, [one.encoded for one in cases], numerics, device, mesh=mesh)
     sums = [
         [_total(reading, scored) for reading, scored in zip(readings, one.scored, strict=True)]
         for readings, one in zip(read, cases, strict=True)
     ]
     if task.kind == "multiple_choice":
-        base = _without_context(model, task, cases, encoding, numerics, device)
+        base = _without_context(model, task, cases, encoding, numerics, device, mesh)
         mean = _share([_right(task, one, base, s) for one, s in zip(cases, sums, strict=True)])
     elif task.forced:
         mean = _share([float(any(all(r.likeliest) for r in readings)) for readings in read])
     else:
         contexts = [one.encoded.context for one in cases]
         stops = [task.stop, *task.other_stops]
-        texts = answers.write(model, contexts, encoding, stops=stops, tokens=task.answer_tokens, beams=task.beams)
-        passes = task.metric == metrics.PASSES
-        mean = _share(_passed(cases, texts)) if passes else _written(task.metric, texts, [one.rights for one in cases])
+        tokens, beams = task.answer_tokens, task.beams
+        texts = answers.write(model, contexts, encoding, stops=stops, tokens=tokens, beams=beams, mesh=mesh)
+        if task.metric == metrics.PASSES:
+            mean = _share(_passed(cases, texts, mesh))
+        else:
+            mean = _written(task.metric, texts, [one.rights for one in cases])
     accuracy, error = mean(range(len(cases)))
     logprobs = [of_options[0] for of_options in sums]
     n = len(logprobs)
@@ -126,35 +133,44 @@ def _right(task: Task, one: Case, base: dict[Tokens, float], sums: list[float]) 
     return float(sums[0] > max(sums[1:], default=-math.inf))
 
 
-def _passed(cases: Sequence[Case], texts: Sequence[str]) -> list[float]:
-    """Whether the program that each text completes passes its test.
+def _passed(cases: Sequence[Case], texts: Sequence[str], mesh: Mesh) -> list[float]:
+    """Whether the program that each text completes passes its test; a replica runs its share of them.
 
     Raises:
         ValueError: where not even the first reference solution does.
     """
-    before, after = cases[0].program
-    if not programs.passes(before + cases[0].rights[0] + after):
-        raise ValueError(
-            f"the reference solution after {before[-40:]!r} fails its own test: correct the item, or see whether "
-            f"{sys.executable} -I -S starts on this machine"
-        )
-    found = []
-    for one, text in zip(cases, texts, strict=True):
+
+    def passes(one: Case, text: str) -> bool:
         before, after = one.program
-        found.append(float(programs.passes(before + text + after)))
-        pulse.beat()
-    return found
+        with pulse.beating():
+            return programs.passes(before + text + after)
+
+    def begin() -> None:
+        if not passes(cases[0], cases[0].rights[0]):
+            raise ValueError(
+                f"the reference solution after {cases[0].program[0][-40:]!r} fails its own test: correct the item, or "
+                f"see whether {sys.executable} -I -S starts on this machine"
+            )
+
+    mesh.together(begin)
+    return mesh.spread(len(cases), lambda n: float(passes(cases[n], texts[n])))
 
 
 def _without_context(
-    model: Any, task: Task, cases: Sequence[Case], encoding: tiktoken.Encoding, numerics: Numerics, device: str
+    model: Any,
+    task: Task,
+    cases: Sequence[Case],
+    encoding: tiktoken.Encoding,
+    numerics: Numerics,
+    device: str,
+    mesh: Mesh,
 ) -> dict[Tokens, float]:
     """The log-probability of every option after ``answer_context`` alone, where a task is scored so."""
     if task.score != "normalised":
         return {}
     scored = {o: r for one in cases for o, r in zip(one.encoded.options, one.scored, strict=True)}
     context = (encoding.eot_token, *encoding.encode_ordinary(task.answer_context))
-    (readings,) = engine.read(model, [Encoded(context, tuple(scored))], numerics, device)
+    (readings,) = engine.read(model, [Encoded(context, tuple(scored))], numerics, device, mesh=mesh)
     return {o: _total(reading, r) for (o, r), reading in zip(scored.items(), readings, strict=True)}
 
 

@@ -71,7 +71,7 @@ def begin() -> None:
 def _tell() -> None:
     """Have this process say whenever it compiles: at a first pass, and at one of a new length."""
     said = contextlib.ExitStack()
-    torch._dynamo.on_compile_start(lambda _: said.enter_context(pulse.busy("compiling")))
+    torch._dynamo.on_compile_start(lambda _: said.enter_context(pulse.busy("compiling", computes=True)))
     torch._dynamo.on_compile_end(lambda _: said.close())
 
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -170,17 +172,33 @@ class Mesh:
                 raise KINDS.get(kind, PeerError)(f"rank {rank}: {sentence}")
         return [found["done"] for found in told]
 
-    def spread(self, count: int, work: Callable[[int], T]) -> list[T]:
+    def spread(
+        self, count: int, work: Callable[[int], T], *, costs: Sequence[float] | None = None, asks: Any = None
+    ) -> list[T]:
         """Do so many pieces of work, each on one replica; the plain results of all, in their order, on every rank.
 
-        Replicas may share their state, and meet in each piece then: one that has none left does the last again.
+        Args:
+            costs: of each piece, where neighbours have something in common: a replica then takes a run of them.
+            asks: the model that pieces ask, if any; replicas may share its state (``whole.Whole.in_step``).
         """
         if self.world_size == 1:
             return [work(number) for number in range(count)]
-        turns = range(self.data_rank, -(-count // self.data_size) * self.data_size, self.data_size)
-        told = self.each(lambda: {str(number): work(min(number, count - 1)) for number in turns})
-        found = {number: done for one in told for number, done in one.items()}
+        mine = range(self.data_rank, count, self.data_size) if costs is None else self._run_of(costs)
+        leads = all(self.place(axis) == 0 for axis in ("pipeline", "context", "tensor"))  # of those with the same rows
+
+        def own() -> dict[str, T]:
+            with getattr(asks, "in_step", contextlib.nullcontext)():
+                done = {str(number): work(number) for number in mine}
+            return done if leads else {}
+
+        found = {number: done for one in self.each(own) for number, done in one.items()}
         return [found[str(number)] for number in range(count)]
+
+    def _run_of(self, costs: Sequence[float]) -> list[int]:
+        """This replica's pieces, of runs that cost about the same: a piece is of the run that its middle is in."""
+        total, ends = math.fsum(costs), itertools.accumulate(costs)
+        middles = (end - cost / 2 for end, cost in zip(ends, costs, strict=True))
+        return [n for n, middle in enumerate(middles) if int(self.data_size * middle / total) == self.data_rank]
 
     def first(self, work: Callable[[], T]) -> T:
         """Do something on rank 0 only; its plain result on every rank, or its failure."""

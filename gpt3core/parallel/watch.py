@@ -8,7 +8,8 @@ run, for the thread that waits in a collective cannot be called back.
 
 A pass of a model that ranks share is work with collectives inside. Each that begins is a sign of life, and whether the
 training thread is in one is seen from its stack. So a rank that is stuck between two of them is told from those that
-wait for it, and slow from stuck by how long the pieces between them took before.
+wait for it, and slow from stuck by how long the pieces between them took before. Where there was no piece before, in a
+first step or a compiler, a rank is stuck that takes no processor, unless another one is at something long and does.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from typing import Any
 
 from torch.distributed import distributed_c10d
 
+from gpt3core.parallel import processor
 from gpt3core.pulse import HERE, LONG_SECONDS, Pulse
 from gpt3core.words import some
 
 BEAT_SECONDS = 1.0
+STILL_SECONDS = 60.0  # without a processor, after which what only computes is stuck
+AT_WORK = 0.02  # of a processor in that time; threads that only listen take less
 PATIENCE = 4  # ranks may be still for so many times the longest of their pauses, ...
 REMEMBERED = 64  # ... the last so many that make a difference, however long ago: a validation may lie between two steps
 MEETS, COMPUTES = "torch.distributed", "torch.distributed.tensor"  # where ranks are waited for, and where not
@@ -49,6 +53,8 @@ class Sign:
     waiting: bool  # in a collective
     works: bool = False  # or at work there (``Pulse.at_gate``)
     doing: str = ""  # something long that cannot beat
+    computes: bool = False  # all the time (``Pulse.busy``)
+    spent: float = 0.0  # CPU seconds so far
     line: str = ""  # of isoflop, that its training thread is at
 
 
@@ -57,8 +63,9 @@ class _Seen:
     """A rank by what was seen of it, on the clock of whoever looks."""
 
     ticked: float  # when its tick changed last
-    moved: float  # when anything but its tick did
+    moved: float  # when its place did
     sign: Sign | None = None
+    spent: float = 0.0  # CPU seconds, as far as they were counted as work
     pauses: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))  # seconds between moves
 
 
@@ -72,7 +79,8 @@ class Judge:
     missing: int | None = None  # the rank that the last verdict names
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _left: set[int] = field(default_factory=set)
-    _busy: float = -math.inf  # when a rank was last in something long that cannot beat
+    _busy: float = -math.inf  # when a rank was last in something long that cannot beat, ...
+    _worked: float = -math.inf  # ... and when one took a processor there
 
     def __post_init__(self) -> None:
         self._seen = {rank: _Seen(ticked=self.began, moved=self.began) for rank in self.ranks}
@@ -94,6 +102,9 @@ class Judge:
                 seen.pauses.append(pause)
             seen.moved = now
         seen.sign = sign
+        if sign.spent - seen.spent > AT_WORK * STILL_SECONDS:
+            seen.spent = sign.spent
+            self._worked = now if _long(seen) else self._worked
 
     def silent(self, now: float) -> str:
         """A rank of which nothing is heard any more, in a sentence; "" while there is none."""
@@ -108,6 +119,7 @@ class Judge:
         if said := self.silent(now):
             return said
         here, limit = self._here(), self._patience()
+        still = now - self._worked > STILL_SECONDS
         waiting = {r: s for r, s in here.items() if s.sign is not None and s.sign.waiting}
         patient = [r for r, s in waiting.items() if now - s.moved > limit]
         if not patient:
@@ -117,14 +129,14 @@ class Judge:
             patient, away = sure, away + [r for r in waiting if _works(waiting[r])]
         for rank in sorted(away, key=lambda rank: here[rank].moved):  # who stopped first is waited for by the next
             seen = here[rank]
-            if now - seen.moved > _given(seen, limit):
+            if now - seen.moved > _given(seen, limit, still):
                 self.missing = rank
                 return (
                     f"rank {rank} has not come to a collective for {now - seen.moved:.0f} s{_where(seen)}, and "
                     f"{_numbered(patient)} for it"
                 )
         if not away and len(patient) == len(here):
-            return self._all_wait(waiting, now, limit)
+            return self._all_wait(waiting, now, limit, still)
         return ""
 
     def _patience(self) -> float:
@@ -135,12 +147,12 @@ class Judge:
     def _here(self) -> dict[int, _Seen]:
         return {rank: seen for rank, seen in self._seen.items() if rank not in self._left}
 
-    def _all_wait(self, waiting: Mapping[int, _Seen], now: float, limit: float) -> str:
+    def _all_wait(self, waiting: Mapping[int, _Seen], now: float, limit: float, still: bool) -> str:
         """Every rank waits: for one that is behind, for the network, or for GPUs."""
         gates = {rank: seen.sign.gates for rank, seen in waiting.items() if seen.sign is not None}
         behind = [rank for rank, count in gates.items() if count < max(gates.values())]
         since = min(now - seen.moved for seen in waiting.values())
-        if since <= max(_given(waiting[rank], limit) for rank in behind or waiting):
+        if since <= max(_given(waiting[rank], limit, still) for rank in behind or waiting):
             return ""
         if behind:
             self.missing = behind[0]
@@ -158,11 +170,20 @@ def _where(seen: _Seen) -> str:
     return f", where it is {said}" if (said := " ".join(filter(None, parts))) else ""
 
 
-def _given(seen: _Seen, limit: float) -> float:
-    """The seconds that a rank has for what it does; more where that is long, unless it surely waits inside it."""
+def _given(seen: _Seen, limit: float, still: bool) -> float:
+    """The seconds that a rank has for what it does.
+
+    Args:
+        still: whether no rank that was at something long has taken a processor for STILL_SECONDS.
+    """
+    stuck = still and seen.sign is not None and seen.sign.computes
+    return max(limit, STILL_SECONDS if stuck else LONG_SECONDS) if _long(seen) else limit
+
+
+def _long(seen: _Seen) -> bool:
+    """Whether a rank is at something long, unless it surely waits inside it."""
     sign = seen.sign
-    long = sign is not None and sign.doing and (sign.works or not sign.waiting)
-    return max(limit, LONG_SECONDS) if long else limit
+    return sign is not None and bool(sign.doing) and (sign.works or not sign.waiting)
 
 
 def _works(seen: _Seen) -> bool:
@@ -211,6 +232,8 @@ def sign_of(p: Pulse, thread: int, tick: int) -> Sign:
         waiting=p.waiting > 0,
         works=p.waiting == p.working > 0 and not meets,
         doing=p.doing,
+        computes=p.computes,
+        spent=processor.seconds() - time.thread_time(),  # without this thread's, which shows it
         line=line,
     )
 

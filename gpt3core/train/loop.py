@@ -202,7 +202,7 @@ class Trainer:
         while self.step < self.spec.steps and not self.early.stopped:
             lr = schedule.learning_rate(self.spec.optim, self.step)
             lr *= rate_factor(self.spec.options, self.spec.seed, self.step)
-            with pulse.busy("in its first step") if readback.fresh else pulse.beating():
+            with pulse.busy("in its first step", computes=True) if readback.fresh else pulse.beating():
                 said = self._update(lr)
             self.step += 1
             known = {"tokens": self.spec.tokens_at(self.step), "lr": lr, "beside": self._observed(held_out)}

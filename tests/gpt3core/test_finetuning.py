@@ -18,13 +18,17 @@ from gpt3core.data import shards, tokenizer
 from gpt3core.errors import StoppedError
 from gpt3core.evals import runner
 from gpt3core.labelled import LabelledSpec
+from gpt3core.numerics import Numerics
 from gpt3core.parallel import mesh
+from gpt3core.parallel.layout import Layout
 from gpt3core.spec import RunSpec, as_dict, from_dict
 from gpt3core.store.rundir import RunDir
 from gpt3core.train.loop import Trainer
 from tests.gpt3core import ranks
 from tests.gpt3core.finetuning import HELD_OUT, choices, evaluation, pairs, sentiments, specified, write
 from tests.gpt3core.outcomes import weights
+
+FP32 = Numerics(precision="fp32", kernel="softmax")
 
 # ------------------------------------------------------------------------------------------------------------ the loss
 
@@ -268,20 +272,37 @@ def test_what_a_classifier_answers_need_not_fit_a_prompt(parent, tmp_path):
         runner.check(spec, asked, data)
 
 
-def _rank(rank, size, address, root, spec):
-    with mesh.joined(rank, size, address, "cpu") as here:
-        runs.run(spec, evaluation(spec), Path(root), mesh=here)
-    return RunDir(Path(root), spec.run_id).curve().loss.tolist()
+def _rank(rank, size, address, root, spec, layout, most):
+    """As one of the ranks, which are stopped after so many steps."""
+    count = itertools.count(1)
+    with mesh.joined(rank, size, address, "cpu", layout=layout, seconds=20) as here:
+        stop = {"stop": lambda: next(count) >= most} if most else {}
+        return runs.run(spec, evaluation(spec), Path(root), mesh=here, suggested=FP32, **stop)
 
 
 @pytest.mark.soak
-def test_two_ranks_train_on_the_loss_of_one(parent, choice_files, tmp_path):
+@pytest.mark.parametrize("kind", ["labelled_files", "choice_files"])
+@pytest.mark.parametrize(
+    "layout", [Layout(data=2), Layout(data=2, shard=2), Layout(data=4, shard=2)], ids=Layout.describe
+)
+def test_ranks_train_to_the_losses_and_answers_of_one(parent, kind, request, tmp_path, layout):
+    """Whole replicas, and those that share their state; stopped on the way, and gone on with."""
     root, done = parent
-    spec = specified(done, *choice_files)
-    one, two = (shutil.copytree(root, tmp_path / name) for name in ("one", "two"))
-    runs.run(spec, evaluation(spec), one)
-    losses = ranks.run(_rank, 2, str(two), spec)
-    assert losses[0] == pytest.approx(RunDir(one, spec.run_id).curve().loss.tolist(), rel=1e-4)
+    spec = specified(done, *request.getfixturevalue(kind))
+    one, many = (shutil.copytree(root, tmp_path / name) for name in ("one", "many"))
+    runs.run(spec, evaluation(spec), one, suggested=FP32)
+    stopped = ranks.run(_rank, layout.world_size, str(many), spec, layout, 3)
+    assert [kind for kind, _ in stopped] == ["StoppedError"] * layout.world_size
+    first, *others = ranks.run(_rank, layout.world_size, str(many), spec, layout, None)
+    assert first["status"] == "done"
+    assert others == [None] * len(others)
+    alone, together = (RunDir(root, spec.run_id) for root in (one, many))
+    assert together.curve().loss.tolist() == pytest.approx(alone.curve().loss.tolist(), rel=1e-5)
+    theirs, ours = (run.evaluation(evaluation(spec).eval_id).set_index("task") for run in (alone, together))
+    for column in ("accuracy", "logprob", "loss"):
+        assert ours[column].astype(float).tolist() == pytest.approx(
+            theirs[column].astype(float).tolist(), abs=1e-5, nan_ok=True
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ identity

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from gpt3core import pulse
-from gpt3core.parallel.watch import Judge, Sign, standing
+from gpt3core.parallel.watch import STILL_SECONDS, Judge, Sign, standing
 
 
 def judged(signs, seconds, limit=10.0):
@@ -57,6 +57,27 @@ def test_what_says_that_it_is_long_is_waited_for_an_hour():
 
     assert judged(signs, pulse.LONG_SECONDS - 1)[0] == ""
     assert "rank 1 has not come to a collective for 3605 s, where it is compiling" in judged(signs, 3605)[0]
+
+
+@pytest.mark.parametrize(
+    ("takes", "other", "stuck"),
+    [
+        (lambda now: 0.1 * now, None, pulse.LONG_SECONDS),  # a tenth of a processor
+        (lambda now: 0.01 * now, None, STILL_SECONDS),  # what threads take that only listen
+        (lambda now: min(now, 100), None, 100 + STILL_SECONDS),
+        (lambda now: 0.0, lambda now: min(now, 200), 200 + STILL_SECONDS),  # it may wait for what another one compiles
+    ],
+)
+def test_what_computes_for_long_is_stuck_when_it_takes_no_processor(takes, other, stuck):
+    def signs(rank, now):
+        if rank == 1:
+            return sign(now, doing="compiling", computes=True, spent=5.0 + takes(now))
+        if rank == 2 and other is not None and now < 230:
+            return sign(now, doing="compiling", computes=True, spent=5.0 + other(now))
+        return sign(now, gates=4, waiting=True, doing="in its first step", computes=True)
+
+    assert judged(signs, stuck - 1)[0] == ""
+    assert judged(signs, stuck + 15)[0].startswith("rank 1 has not come to a collective")
 
 
 @pytest.mark.parametrize(

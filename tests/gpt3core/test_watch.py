@@ -1,8 +1,11 @@
 """The rank that does not come is named, with real processes that stop or loop."""
 
 import contextlib
+import inspect
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +20,7 @@ from gpt3core import pulse
 from gpt3core import run as runs
 from gpt3core.errors import PeerError
 from gpt3core.model.gpt import Block
-from gpt3core.parallel import gradients, mesh
+from gpt3core.parallel import gradients, mesh, watch
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import part_of
@@ -203,6 +206,65 @@ def _loops(rank, size, address, bad, pids, layout, inside=None):
 def test_a_rank_that_is_stuck_inside_a_pass_of_a_shared_model_is_named_within_the_limit(isolated, layout):
     bad = layout.world_size - 1
     _named(isolated, *((bad, False, layout, half, AWAY) for half in ("forward", "backward")))
+
+
+def _works_a_little():
+    """A tenth of a processor for longer than any rank is waited for that takes none."""
+    end = time.monotonic() + 3 * LIMIT
+    while time.monotonic() < end:
+        time.sleep(0.09)
+        until = time.thread_time() + 0.01
+        while time.thread_time() < until:
+            pass
+
+
+IN_A_FIRST_STEP = {
+    "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "in a loop that takes no processor": _loop,
+    "at work": _works_a_little,
+    "waiting for a process that is at work": lambda: subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import time; LIMIT = {LIMIT}\n{inspect.getsource(_works_a_little)}\n_works_a_little()",
+        ],
+        check=True,
+    ),
+}
+
+
+def _begins(rank, size, address, where, folder):
+    """Ranks in their first step, where the last one is for long or for ever; what the first one is told."""
+    watch.STILL_SECONDS, told, over = LIMIT, [], threading.Event()
+    (folder / str(rank)).write_text(str(os.getpid()))
+    pulse.HERE.begin(lambda said, named: (told.append((said, named)), over.set()))
+
+    def work():
+        joined = mesh.joined(rank, size, address, "cpu", hang_seconds=LIMIT)
+        with contextlib.suppress(PeerError), joined as here, pulse.busy("in its first step", computes=True):
+            if rank == size - 1:
+                IN_A_FIRST_STEP[where]()
+            here.agree(False)
+        over.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    if rank == 0:
+        over.wait(30)
+        (folder / "over").touch()
+        if where == "stopped":
+            os.kill(int((folder / str(size - 1)).read_text()), signal.SIGKILL)
+    while not (folder / "over").exists():
+        time.sleep(0.05)
+    return told
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("where", IN_A_FIRST_STEP)
+def test_a_rank_in_its_first_step_is_stuck_when_it_takes_no_processor(isolated, where):
+    told, *_ = ranks.run(_begins, 3, where, isolated, seconds=40)
+    words = {"stopped": "rank 2 has shown no sign of life", "in a loop that takes no processor": "in its first step"}
+    assert [named for _, named in told] == [2] * (where in words)
+    assert all(words[where] in said for said, _ in told)
 
 
 def _claims_slowly(rank, size, address, root, spec):

@@ -141,7 +141,8 @@ def cases(path):
 
 
 def score(monkeypatch, task, asked, encoding, texts):
-    monkeypatch.setattr(scoring.engine, "read", lambda *_: [[scoring.Reading(logprobs=(0.0,) * 999, likeliest=())]] * 3)
+    reading = scoring.Reading(logprobs=(0.0,) * 999, likeliest=())
+    monkeypatch.setattr(scoring.engine, "read", lambda *_, **__: [[reading]] * 3)
     monkeypatch.setattr(scoring.answers, "write", lambda *_, **how: texts if "\nclass" in how["stops"] else None)
     return scoring.score(None, task, asked, encoding, Numerics(precision="fp32", kernel="softmax"))
 
