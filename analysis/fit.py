@@ -67,24 +67,26 @@ def main(argv: Sequence[str]) -> int:
     out = given.folder(folder)
     documents.write(study, out)
     _print(study, whole=given.tables == EVERY, next_command=following(argv))
-    _labelled([("written", str(out)), ("", "fit.json, runs.parquet, bootstrap.parquet, law.md, study.npz")])
+    written = [("written", str(out))]
     if given.figures:
-        _draw(study, given, following(argv), out / "figures")
+        written.append(("report", str(_drawn(study, given, following(argv), out / "figures"))))
+    _labelled(written)
     return 0
 
 
-def _draw(study: Study, given: FitSettings, next_command: str, folder: Path) -> None:
+def _drawn(study: Study, given: FitSettings, next_command: str, folder: Path) -> Path:
+    """Draw the study; the page to open."""
     pages = importlib.import_module(DRAWING)
     pages.write(study, folder, given, next_command)
     pages.write_svg(study, folder)
-    print(f"figures: {folder / 'index.html'}")
+    return folder / "index.html"
 
 
 def _labelled(lines: Sequence[tuple[str, str]]) -> None:
     """Sentences under their labels; commands and paths whole, to be copied."""
     from gpt3core import terminal
 
-    print("\n".join(terminal.labelled(lines, terminal.console(PIPE_WIDTH).width, whole=(NEXT, "written"))))
+    print("\n".join(terminal.labelled(lines, terminal.console(PIPE_WIDTH).width, whole=(NEXT, "written", "report"))))
 
 
 def _print(study: Study, *, whole: bool, next_command: str) -> None:
@@ -98,19 +100,17 @@ def _print(study: Study, *, whole: bool, next_command: str) -> None:
 
     out, runs, lines = terminal.console(PIPE_WIDTH), study.runs, answer(study)
     domain = f", losses on {runs.domain}" if runs.domain else ""
-    print(f"{'sweep ' if runs.store else ''}{runs.name}{domain}, from {runs.source}")
-    if others := [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []:
-        lines.append(("others", f"{', '.join(others)}: sweep=NAME"))
-    if known := domains.names(runs.table.columns):
-        listed = ", ".join(known)
-        lines.append(("domains", f"this is the loss on the mixture of {listed}; domain=NAME fits that of one"))
-    if study.predictions:
-        lines += [(NEXT, next_command), ("", "says what to run next, its price, and the command")]
+    others = [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []
+    more = f" (other sweeps: {', '.join(others)})" if others else ""
+    print(f"{'sweep ' if runs.store else ''}{runs.name}{domain}, from {runs.source}{more}")
+    if study.ensemble is not None:
+        lines.append((NEXT, next_command))
     if not whole:
         warned = number_of(sum(note.severity == "warning" for note in study.notes), "warning")
-        lines.append(
-            ("more", f"tables=all prints every table and the {number_of(len(study.notes), 'note')} ({warned})")
-        )
+        said = f"tables=all prints every table and the {number_of(len(study.notes), 'note')} ({warned})"
+        if known := domains.names(runs.table.columns):
+            said += f"; domain=NAME fits the losses on one of {', '.join(known)}"
+        lines.append(("more", said))
     _labelled(lines)
     for title, header, rows in text.tables(study) if whole else text.asked(study):
         terminal.table(out, title, header, rows, words=header)

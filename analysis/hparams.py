@@ -59,7 +59,7 @@ def write(found: Tuning, out: Path) -> Path:
     from gpt3core import rule
     from gpt3core.store import files
 
-    files.make_folder(out.parent)
+    files.make_folder(out.parent, setting="out=")
     files.write_bytes(out, rule.to_yaml(found.rule).encode())
     return out
 

@@ -47,7 +47,7 @@ def parquet(rows: pd.DataFrame) -> bytes:
 
 
 KINDS: dict[str, tuple[Callable[[pd.DataFrame], bytes], str]] = {
-    "csv": (csv, "text/csv; charset=utf-8"),
+    "csv": (csv, "text/csv"),
     "parquet": (parquet, "application/vnd.apache.parquet"),
 }
 

@@ -41,7 +41,7 @@ def write_pages(
     """
     from plotly.offline import get_plotlyjs
 
-    files.make_folder(out / "data")
+    files.make_folder(out / "data", setting="out=")
     files.write_bytes(out / "plotly.min.js", get_plotlyjs().encode())
     files.write_bytes(out / "figures.js", (ASSETS / "figures.js").read_bytes())
     known = {

@@ -66,7 +66,7 @@ def write(study: Study, out: Path, given: StudySettings | None = None, next_comm
         runs,
         lead=lead,
         others=others,
-        next_command=next_command if study.predictions else "",
+        next_command=next_command if study.ensemble is not None else "",
         figure_of=summary.figure_of,
         slugs=[page.slug for page in made],
         groups=summary.groups(study, runs.address),

@@ -35,6 +35,7 @@ GROUPS = (  # by the beginnings of the tables' titles
 )
 UNSAID = {  # what folds a row away, by its table and column: these rows give no number that is to be quoted
     "Laws": (3, ("ill-determined", "too few runs", "not converged", "not applicable"), "ill-determined or not fitted"),
+    "Ensemble": (1, ("0.00",), "with a weight below 0.005"),
     "IsoFLOP minima": (2, ("-",), "without a minimum inside their sizes"),
     "Few-shot": (6, ("at chance", "not measured"), "at chance or not measured"),
     "Predicted accuracy": (4, ("-",), "not predicted"),

@@ -29,7 +29,7 @@ LEAST_ERROR = 1e-3  # miss below which choices are not told apart
 FLAT = 0.05  # standard deviation of ln N or ln D below which runs do not vary in that direction ...
 OFF_LINE = 0.5  # ... and how far from them a point may then lie in it
 FREEDOM_USED = 5  # parameters of L(N, D)
-LEVEL_LINE = 0.1  # a line in ln N and ln D that rises less than this in ln ND is one of equal compute
+LEVEL_LINE = 0.1  # a line in ln N and ln D along which ln C rises less than this is one of equal compute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +98,33 @@ class Ensemble:
         off = (np.log(points[["N", "D"]].to_numpy(float)) - self.centre) @ self.missing
         return np.asarray(np.abs(off) <= OFF_LINE)
 
+    @property
+    def _along(self) -> Array:
+        """The direction of ln N and ln D in which the runs vary, where it is one."""
+        assert self.missing is not None
+        return np.array([-self.missing[1], self.missing[0]])
+
+    @property
+    def of_one_compute(self) -> bool:
+        """Whether the runs vary along a line of equal compute: they tell nothing of another compute."""
+        if self.missing is None:
+            return False
+        length = np.ptp(np.log(self.runs[["N", "D"]].to_numpy(float)) @ self._along)
+        return bool(np.log(self.ends[1] / self.ends[0]) < LEVEL_LINE * length)
+
     def on_line(self, compute: Array, cost: Ratio) -> tuple[Array, Array] | None:
         """N and D of each compute on the one line along which the runs vary.
 
-        None where the runs vary in both directions, or along a line of equal compute.
+        None where the runs vary in both directions; nan where they vary along a line of equal compute.
 
         Args:
             cost: C/(6ND) by size.
         """
         if self.missing is None:
             return None
-        along = np.array([-self.missing[1], self.missing[0]])
-        if abs(along.sum()) < LEVEL_LINE:
-            return None
+        if self.of_one_compute:
+            return np.full_like(compute, np.nan), np.full_like(compute, np.nan)
+        along = self._along
         step = (np.log(compute / 6) - self.centre.sum()) / along.sum()
         for _ in range(STEPS):
             left = np.log(compute / 6) - cost.ln(self.centre[0] + along[0] * step) - self.centre.sum()

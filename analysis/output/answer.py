@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import pandas as pd
 
 from analysis.accuracy.trends import Accuracy
 from analysis.estimation import uncertainty
@@ -89,21 +90,39 @@ def _ran(study: Study) -> list[Part]:
 
 
 def _of_table(study: Study) -> str:
-    """The sizes, tokens and computes of the runs that were fitted, and what they took."""
+    """The sizes, tokens and computes of the runs that were fitted, and what all of them took."""
     table, said = study.table, ""
     if table.N.notna().any():
         said += f": {number_of(table.N.nunique(), 'size')}, N {_range(table.N)} ({LABELS[study.convention.n]})"
     if table.D.notna().any():
-        said += f"; D {_range(table.D)} tokens"
+        said += f"; D {_range(table.D)} tokens{_text(study)}"
     if table.C.notna().any():
         budgets = int(table.budget_flops.nunique()) if "budget_flops" in table else 0
         at = f"{number_of(budgets, 'budget')} of " if budgets else ""
         said += f"; {at}C {_range(table.C, flops)} FLOPs ({LABELS[study.convention.c]})"
-    hours = float(table.gpu_hours.sum()) if "gpu_hours" in table else 0.0
-    said += f"; {hours:.3g} GPU-hours" if hours > 0 else ""
+    said += _took(study.runs.table)
     if study.rules_off:
         said += f"; rules that are off: {', '.join(study.rules_off)}"
     return said
+
+
+def _took(table: pd.DataFrame) -> str:
+    """What all runs took, as far as it was recorded: hours of GPUs, else of the training itself, and dollars."""
+    sums = {name: float(table[name].sum()) if name in table else 0.0 for name in ("gpu_hours", "cost")}
+    hours, what = sums["gpu_hours"], "GPU-hours"
+    if not hours and {"tokens", "tokens_per_second"} <= set(table):
+        hours, what = float((table.tokens / table.tokens_per_second).sum()) / 3600, "hours of training"
+    took = f"; {hours:.3g} {what}" if 0 < hours < math.inf else ""
+    return took + (f", {sums['cost']:,.2f} USD" if sums["cost"] else "")
+
+
+def _text(study: Study) -> str:
+    """Which text a store's runs were trained on, and how often they saw it."""
+    if not study.runs.text:
+        return ""
+    epochs = study.table.epochs
+    often = f", {_range(epochs, lambda n: number(n, 2))} epochs" if epochs.notna().any() else ""
+    return f" of {', '.join(study.runs.text)}{often}"
 
 
 def _range(values: Iterable[float], spell: Callable[[float], str] = count) -> str:
@@ -184,19 +203,25 @@ def _reached(study: Study) -> list[Spelt]:
         lines.append(("", [(f"and {more} more targets{ELSEWHERE}", NONE)]))
     if study.predictions:
         found = [a for a in study.accuracies[0] if a.accuracy is not None]
-        scores = [part for a in found[:MOST_TARGETS] for part in (*_score(study, a), ("; ", NONE))]
+        shown = zip([None, *found], found[:MOST_TARGETS], strict=False)
+        scores = [part for before, a in shown for part in (*_score(study, a, before), ("; ", NONE))]
         others = f"and others{ELSEWHERE}" if len(found) > MOST_TARGETS else ""
         return [*lines, ("scores", [*scores, (others, NONE)] if others else scores[:-1])]
     told = [a for a in study.score_forecasts if a.accuracy is not None]
     return [(f"at {flops(a.compute)}", _score(study, a)) for a in told[:MOST_TARGETS]]
 
 
-def _score(study: Study, found: Accuracy) -> list[Part]:
-    """A score, which rests on the runs that were asked, and on those behind a loss that it goes through."""
+def _score(study: Study, found: Accuracy, before: Accuracy | None = None) -> list[Part]:
+    """A score, which rests on the runs that were asked, and on those behind a loss that it goes through.
+
+    Args:
+        before: the one that stands before it; what both have in common is not said again.
+    """
     asked = evidence.of_scores(study, found.task, found.shots)
     through = evidence.of_prediction(study, optimal=study.predictions[0].optimal) if study.predictions else NONE
-    said = f"{found.accuracy:.3f} ({shares(found.interval_new_run)} for a new run)"
-    return [(f"{found.task}, K={found.shots}: ", NONE), (said, evidence.runs([*asked, *through]))]
+    said = f"{found.accuracy:.3f} ({shares(found.interval_new_run)}{'' if before else ' for a new run'})"
+    task = "" if before is not None and before.task == found.task else f"{found.task}, "
+    return [(f"{task}K={found.shots}: ", NONE), (said, evidence.runs([*asked, *through]))]
 
 
 def _prediction(study: Study, p: Prediction) -> list[Part]:

@@ -37,7 +37,7 @@ def write(study: Study, out: Path) -> None:
 
     A fit that stands there already with the same numbers keeps its receipt's time: it is the same fit.
     """
-    files.make_folder(out)
+    files.make_folder(out, setting="out=")
     for name, table in (("runs.parquet", study.runs.table), ("bootstrap.parquet", bootstrap(study))):
         files.write_streamed(out / name, partial(table.to_parquet, index=False))
     document = to_json(study)

@@ -172,13 +172,11 @@ def _fixed(study: Study) -> Iterator[Note]:
     if study.fixed is None:
         return
     cost = study.fixed
-    if not cost.cuts:
-        message = f"{study.options.joint.equation}: no cut leaves enough runs to backtest what fixing costs"
-    else:
-        message = (
-            f"{study.options.joint.equation}: in {cost.cuts} backtests the law misses by {cost.fixed:.2%} in the mean, "
-            f"and by {cost.free:.2%} with free exponents"
-        )
+    said = "no cut leaves enough runs to backtest what fixing costs"
+    if cost.cuts:
+        said = f"in {cost.cuts} backtests the law misses by {cost.fixed:.2%} in the mean, and by {cost.free:.2%} with"
+        said += " free exponents"
+    message = f"{study.options.joint.equation}: {said}"
     yield Note(code="fixed-exponents", severity="info", message=Symbols(message))
 
 
@@ -192,10 +190,11 @@ def _predictions(study: Study) -> Iterator[Note]:
         return
     if study.without_optimum:
         listed = ", ".join(f"{c:.3g}" for c in study.without_optimum)
-        message = (
-            f"no size is best at C={listed} by these laws, within a factor 1000 of the sizes that were run: no "
-            "prediction; run sizes on both sides of the best, or give N and D of a point by predict="
-        )
+        why = f"no size is best at C={listed} by these laws, within a factor 1000 of the sizes that were run"
+        if alike := study.ensemble.of_one_compute:
+            why = f"the runs are all of one compute and tell nothing of C={listed}"
+        what = f"run {'another budget' if alike else 'sizes on both sides of the best'}"
+        message = f"{why}: no prediction; {what}, or give N and D of a point by predict="
         yield Note(code="no-optimum", severity="warning", message=message)
     everywhere = [*study.predictions, *study.predicted_points]
     yield from _size_not_told(study, everywhere)

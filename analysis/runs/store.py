@@ -51,8 +51,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, prompts, missing, pruned, unmeasured = [], [], [], [], []
-    met: dict[str, str] = {}
+    rows, prompts, missing, pruned, unmeasured, met = [], [], [], [], [], dict[str, str]()
     for run_id in record.runs:
         run = RunDir(root, run_id)
         measured = _measured(run, record.evals)
@@ -73,9 +72,9 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             single = [name for name in every if domains.is_of_domain(str(name))]
             scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
             prompts.append(_over_draws(scores).assign(run_id=run_id))
-    evals = [*map(_of_most, prompts), *finetuned.read(root, name)]
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
+    evals = [*map(_of_most, prompts), *finetuned.read(root, name)]
     return Runs(
         source=root,
         name=name,
@@ -86,6 +85,7 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         missing=missing,
         pruned=pruned,
         unmeasured=unmeasured,
+        text=tuple(sorted({row["corpus"] for row in rows})),
         min_tokens=record.min_tokens,
         notes=_anomalies(met),
     )
@@ -190,6 +190,7 @@ def _planned(run: RunDir, sweep: str, tokens: int | None = None) -> dict[str, An
         "parent": None if spec.parent is None else f"{spec.parent.run_id}@{spec.parent.step}",
         "size": spec.label,
         "budget_flops": spec.budget_flops,
+        "corpus": spec.data.corpus,
         "corpus_sha256": spec.data.corpus_sha256,
         "held_out": domains.held_out(spec.data),
         "mixture": domains.mixture(spec.data),

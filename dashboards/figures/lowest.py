@@ -55,7 +55,7 @@ def lowest(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     figure.update_xaxes(matches="x")
     figure.update_layout(height=HEIGHT)
     about = (
-        f"Above, thin: training losses as trained, from {FROM:.0%} of a run on, small sizes dark. Black: the "
+        f"Above, thin: training losses as trained, from {FROM:.0%} of a run on, coloured by size. Dots: the "
         "curve of the size that is lowest at every compute once each moment is brought to the end of a schedule of its "
         "own. Below: that size, between its neighbours; the line through these (approach 1); the minima of the budgets "
         "(approach 2, stars)."

@@ -57,11 +57,20 @@ def over(page: Page, study: Study, names: Sequence[str] = PUBLISHED) -> Page:
         return page
     if not any(page.panels):
         return replace(page, about=_said(page, NOTHING))
+    _into_corner(figure)
     for place, panel in enumerate(page.panels, start=1):
         if panel is not None:
             _lay(figure, known, panel, str(place) if place > 1 else "")
     drawn = pd.concat([page.rows.assign(source=study.runs.name), known], ignore_index=True)
     return replace(page, figure=figure, rows=drawn, about=_said(page, _words(names, study)))
+
+
+def _into_corner(figure: go.Figure) -> None:
+    """What stands left of its point would leave a phone's panel once that reaches far to the right."""
+    for note in figure.layout.annotations:
+        if note.xref in (None, "x") and note.xanchor == "right":
+            corner = {"x": 0.01, "y": 0.04, "xanchor": "left", "yanchor": "bottom", "xshift": 0}
+            note.update(xref="x domain", yref="y domain", **corner)
 
 
 def _said(page: Page, more: str) -> str:

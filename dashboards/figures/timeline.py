@@ -12,7 +12,7 @@ from dashboards.figures.look import GREY, PALETTE, faint
 from dashboards.figures.style import Page, add_scale, axes, plain, shades
 from gpt3core.words import duration
 from sweeps.watching import history as past
-from sweeps.watching.history import Coming, History, Stay
+from sweeps.watching.history import PREPARATION, Coming, History, Stay
 
 MOST = 2000  # stays that are drawn, the latest ones
 LANE, LOWEST, TALLEST = 16, 320, 1400  # pixels: of a run's bar, and of the figure
@@ -97,7 +97,7 @@ def _name_rows(figure: go.Figure, rows: Sequence[tuple[int, int, str]], lanes: i
     """Names at the middle of the lanes of each row, as many as there is room for, and lines between rows."""
     every = max(1, -(-len(rows) // MOST_NAMES))
     named = [(first + (count - 1) / 2, name) for first, count, name in rows][::every]
-    short = [name if name in (NOWHERE, TO_COME) else name[:NAMED] for _, name in named]
+    short = [name if name in (NOWHERE, TO_COME, PREPARATION) else name[:NAMED] for _, name in named]
     marks = {"tickvals": [y for y, _ in named], "ticktext": list(map(plain, short))}
     figure.update_yaxes(tickmode="array", range=[lanes - 0.5, -0.5], **marks)
     if every == 1:
@@ -109,9 +109,9 @@ def _name_rows(figure: go.Figure, rows: Sequence[tuple[int, int, str]], lanes: i
 
 def _about(history: History, shown: int) -> str:
     """What was drawn, in sentences."""
-    ends = [s.ended - s.expected for s in history.stays if s.how == past.DONE and s.ended and s.expected]
+    ends = [s.ended - s.expected for s in history.of_runs if s.how == past.DONE and s.ended and s.expected]
     late = sum(1 for seconds in ends if seconds > 0)
-    how = pd.Series([s.how for s in history.stays], dtype=str).value_counts()
+    how = pd.Series([s.how for s in history.of_runs], dtype=str).value_counts()
     told = ", ".join(f"{n} {name}" for name, n in how.items())
     parts = [f"A bar is a run on a node, coloured by its size; {told or 'nothing has started'}."]
     if shown < len(history.stays):
@@ -133,7 +133,7 @@ def _by_node(stays: Sequence[Stay]) -> list[tuple[str, list[Stay | Coming]]]:
     """The stays of every node, the node first used first."""
     found: dict[str, list[Stay | Coming]] = {}
     for stay in stays:
-        for node in stay.nodes or (NOWHERE,):
+        for node in stay.nodes or (stay.run_id if stay.prepares else NOWHERE,):
             found.setdefault(node, []).append(stay)
     return list(found.items())
 

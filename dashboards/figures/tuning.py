@@ -47,7 +47,7 @@ def basins(found: Tuning) -> Page:
     about = (
         f"A line a pair of N and D, coloured by N: the best run of any batch at learning rates a factor of {APART:.2g} "
         f"apart; {number_of(len(found.table), 'run')} of {number_of(len(pairs), 'pair')}. Below, in units of what the "
-        "law says for each N and D: where it holds, all basins lie over one another, lowest at one. Black: the fitted "
+        "law says for each N and D: where it holds, all basins lie over one another, lowest at one. Thick: the fitted "
         "surface at its best batch, at the level of the middle pair (zero is each pair's luckiest run)."
     )
     return Page(slug="basins", title="Learning-rate basins", about=about, figure=figure, rows=_trials(found))

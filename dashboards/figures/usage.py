@@ -109,7 +109,7 @@ def spending(history: History) -> Page:
     dated(figure)
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(height=LOW)
-    about = f"Taken until now: {cost(last[1], last[2], unit)}, over {number_of(len(history.stays), 'start')}."
+    about = f"Taken until now: {cost(last[1], last[2], unit)}, over {number_of(len(history.of_runs), 'start')}."
     if history.ends is not None and more.get("hours"):
         about += _expected(history, then, more)
     rows = pd.DataFrame(
@@ -191,7 +191,8 @@ def speed(history: History, of_runs: Mapping[str, Speed]) -> Page:
     dated(figure)
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(height=LOW)
-    told = f"{sum(stay.run_id in of_runs for stay in history.stays):,} of {number_of(len(history.stays), 'start')}"
+    starts = history.of_runs
+    told = f"{sum(stay.run_id in of_runs for stay in starts):,} of {number_of(len(starts), 'start')}"
     what = "Model-FLOPs utilisation of the devices that runs held" if rated else "Training FLOPs a second of all runs"
     how = "as its logs place it (nothing is trained while it starts or is asked questions)"
     how = how if any(run.along for run in of_runs.values()) else "by the mean of its training"

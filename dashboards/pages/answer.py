@@ -60,7 +60,7 @@ def _sentences(live: Live, view: View) -> tuple[list[Any], list[Any]]:
     sets = live.sets if view.study is not None and view.study.runs.store else None
     paragraphs = [html.P([html.Strong([*_label(view, line), ": "]), *tables.linked(line[1], sets)]) for line in lead]
     listed = [part for line in others for part in (html.Dt(_label(view, line)), html.Dd(tables.linked(line[1], sets)))]
-    return paragraphs, listed + (_next(live) if view.study is not None and view.study.predictions else [])
+    return paragraphs, listed + (_next(live) if view.study is not None and view.study.ensemble is not None else [])
 
 
 def _none_yet(live: Live, view: View) -> list[Any]:

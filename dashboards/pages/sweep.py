@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dashboards.figures.style import Page
 
 PATH, TITLE = "/sweep", "Sweep"
-STATE = {"sweep": ""}  # a name; the one last driven by default
+STATE = {"sweep": ""}  # a name; by default the one that the app was started for, or the one last driven
 FIGURES = {
     "timeline": "Runs over nodes",
     "utilisation": "Devices held",
@@ -39,7 +39,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     """Which sweep, and how it stands."""
     if live.of_table:
         return html.P("These runs come from a table: there is no sweep to watch.")
-    name = state["sweep"] or next(iter(_names(live)), "")  # else the address would change by itself
+    name = state["sweep"] or _first(live, _names(live))  # else the address would change by itself
     return html.Article(
         [
             html.Div(
@@ -66,6 +66,12 @@ def _names(live: Live) -> list[str]:
         return []
 
 
+def _first(live: Live, names: Sequence[str]) -> str:
+    """The sweep to show where none was chosen; empty where there is none."""
+    asked = live.given.sweep
+    return asked if asked is not None and asked in names else next(iter(names), "")
+
+
 def register(app: Any, live: Live) -> None:
     """The page follows the store."""
     watch = Watch(live.root)
@@ -87,7 +93,7 @@ def register(app: Any, live: Live) -> None:
             names, problem = [], str(error)
         else:
             problem = "" if names else "This store has no sweeps yet: python sweeps/sizes.py starts one."
-        name = chosen if chosen in names else names[0] if names else ""
+        name = chosen if chosen in names else _first(live, names)
         body = drawn(watch.look(name)) if name else [html.P(problem)]
         now = hashlib.sha256(repr(body).encode()).hexdigest()
         same = [dash.no_update] * 3

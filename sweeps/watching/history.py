@@ -14,6 +14,7 @@ from typing import Any
 from gpt3core.store import files, signs
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
+from sweeps.driving import preparation
 from sweeps.driving.spending import CLUSTER, FREED, TOOK
 from sweeps.driving.status import DRIVING
 from sweeps.watching.last_words import logged
@@ -21,6 +22,7 @@ from sweeps.watching.said import off_by
 from sweeps.watching.standing import SILENT, Standing
 from sweeps.watching.words import printable
 
+PREPARATION = preparation.NAME
 RUNNING, DONE, FAILED, STOPPED, UNSEEN = "running", "done", "failed", "stopped", "without a driver"
 HOURS = 3600.0
 ONE_LOOK = 0.1  # seconds
@@ -28,7 +30,7 @@ ONE_LOOK = 0.1  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Stay:
-    """One time that a run held devices. Moments in seconds since the epoch."""
+    """One time that a run, or what comes before the first, held devices. Moments in seconds since the epoch."""
 
     run_id: str
     nodes: tuple[str, ...]  # none where the log does not say
@@ -44,6 +46,11 @@ class Stay:
     def size(self) -> str:
         """The label of its size."""
         return size_of(self.run_id)
+
+    @property
+    def prepares(self) -> bool:
+        """Whether no run held them, but what comes before the first."""
+        return self.run_id == PREPARATION
 
     def until(self, now: float) -> float:
         """When it ended, or now."""
@@ -90,6 +97,11 @@ class History:
     spoke: float | None = None  # when that was
     waiting: int = 0  # runs that wait, of which ``coming`` are some
     limit: Mapping[str, float] | None = None
+
+    @property
+    def of_runs(self) -> tuple[Stay, ...]:
+        """The stays of runs."""
+        return tuple(stay for stay in self.stays if not stay.prepares)
 
 
 def size_of(run_id: str) -> str:

@@ -34,6 +34,9 @@ def test_its_numbers_are_those_of_the_study(studied):
     assert said.startswith(f"loss {p.loss:.3f} ({low:.4g} to {high:.4g} for a new run), best size {count(p.n)} (")
     assert said.endswith("1.0 decades beyond the data")
     assert lines["runs"].startswith(f"{len(studied.table)} of {len(studied.everything)} fitted")
+    assert " tokens of starter, " in lines["runs"], "its text"
+    hours = (studied.runs.table.tokens / 1e4).sum() / 3600  # at the speed of every simulated run
+    assert lines["runs"].endswith(f"; {hours:.3g} hours of training"), "its cost"
     assert f"C^{studied.advice.a:.2f}" in lines["size"]
     assert list(lines)[:2] == ["runs", "law"]
     assert len(lines) <= 7

@@ -42,6 +42,20 @@ def test_the_command_predicts_along_the_line_and_says_that_no_size_is_known_to_b
         assert "optimum" not in law
 
 
+def test_runs_of_one_compute_tell_nothing_of_another(tmp_path, capsys):
+    """Exact FLOPs of one budget: 6ND rises a little along it, and continued to ten times C it is nonsense."""
+    n = np.geomspace(1.5e5, 6e5, 6)
+    d = 1e13 / 6 / n * (n / n[0]) ** 0.15
+    table = pd.DataFrame({"N": n, "D": d, "C": 1e13, "loss": 3.39 + 0.03 * np.log(n / n[1]) ** 2})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    words = [f"runs={tmp_path / 't.csv'}", f"out={tmp_path / 'o'}", "bootstrap=20", "figures=false"]
+    assert fit.main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the runs are all of one compute and tell nothing of C=1e+14: no prediction; run another budget" in said
+    assert "next python -m analysis.design" in said
+    assert not json.loads((tmp_path / "o" / "fit.json").read_text())["predictions"]
+
+
 def test_a_law_with_a_negative_exponent_has_no_optimum():
     params = {"E": 1.0, "A": 2.0, "B": 3.0, "alpha": -0.05, "beta": 0.3}
     n, d = allocation(params, np.array([1e20, 1e21]))

@@ -110,3 +110,10 @@ def test_every_field_has_a_name_that_is_read_out(following, tabled):
 
     for page, live_ in [*((page, following) for page in shell.PAGES), (compare, tabled)]:
         assert list(unnamed(page.layout(live_, page.STATE), set())) == [], page.PATH
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(None, "newest"), ("laptop", "laptop"), ("gone", "newest")])
+def test_the_page_of_sweeps_begins_with_the_one_that_the_app_was_started_for(simulated, monkeypatch, asked, shown):
+    monkeypatch.setattr(sweep, "_names", lambda _: ["newest", "laptop"])
+    started = live.Live(StudySettings(runs=str(simulated), sweep=asked))
+    assert f"value='{shown}'" in str(sweep.layout(started, sweep.STATE))

@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 
 from analysis import api
 from analysis.settings import Fix, StudySettings
-from dashboards import app, exports, live, one_run, pairs, plan, refit, watch
+from dashboards import app, exports, live, one_run, pairs, plan, refit, report, watch
 from dashboards.figures import catalogue, comparison
 from dashboards.figures.backtest import backtest
 from dashboards.figures.frontier import frontier
@@ -24,6 +24,7 @@ from dashboards.figures.style import Page
 from dashboards.pages import compare, laws, sweep
 from dashboards.pages import plan as plan_page
 from dashboards.security import Door
+from gpt3core.errors import StoreError
 from tests.browser.under_way import put_under_way
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -51,6 +52,12 @@ def test_whatever_a_table_holds_is_written():
     assert exports.csv(pd.DataFrame({"a": []})).decode().strip() == '"a"'
 
 
+def test_a_folder_that_cannot_be_written_is_named_by_its_key(studied, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="name a writable folder by out="):
+        report.write(studied, tmp_path / "file" / "report")
+
+
 def test_a_figure_is_fetched_by_its_key_and_no_other(studied):
     following = live.Live(StudySettings(runs="nowhere"))
     browser = app.build(following, Door()).server.test_client()
@@ -59,6 +66,7 @@ def test_a_figure_is_fetched_by_its_key_and_no_other(studied):
     assert following.shelf.put(page) == key
     answer = browser.get(f"/export/{key}.csv")
     assert answer.headers["Content-Disposition"] == "attachment; filename=frontier.csv"
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert len(read_csv(answer.data)) == len(page.rows)
     for name in ("other.csv", f"{key}.pkl"):
         assert browser.get(f"/export/{name}").status_code == 410, name

@@ -165,6 +165,11 @@ def test_what_is_ill_determined_is_folded_away(studied):
     assert "rising" in {row.cells[0] for row in shots.rows}
     assert "guessing" not in {row.cells[0] for row in shots.rows}
     assert "guessing" in {row.cells[0] for row in shots.folded}
+    (fits,) = [t for _, group in summary.groups(studied, _nowhere) for t in group if t.title.startswith("Ensemble")]
+    assert fits.rows
+    assert fits.folded
+    assert {row.cells[1] for row in fits.folded} == {"0.00"}
+    assert "0.00" not in {row.cells[1] for row in fits.rows}
 
 
 def test_the_target_comes_first_and_nothing_is_said_twice_or_lost(studied):

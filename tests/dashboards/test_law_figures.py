@@ -286,6 +286,8 @@ def test_published_results_lie_where_their_papers_have_them(studied):
     assert list(page.rows.C[page.rows.source == sizes.name]) == list(sizes.x)
     assert (page.rows.source == studied.runs.name).sum() == len(frontier(studied).rows)
     assert [t.name for t in frontier(studied).figure.data if t.name in ("GPT-3", "Kaplan et al.")] == []
+    (predicted,) = [note for note in page.figure.layout.annotations if " at 10" in note.text]
+    assert (predicted.xref, predicted.xanchor) == ("x domain", "left"), "left of its point it would leave a phone"
     with pytest.raises(UsageError, match=r"published=kapan.*kaplan"):
         published.over(frontier(studied), studied, ("kapan",))
 

@@ -57,6 +57,16 @@ def bars(page):
     return [t for t in page.figure.data if t.type == "bar" and t.base is not None]
 
 
+def test_what_comes_before_the_first_run_is_no_run():
+    prepared = replace(HISTORY, stays=(stay(past.PREPARATION, 950.0, 990.0, nodes=()), *HISTORY.stays))
+    with_it, without = (timeline.timeline(history) for history in (prepared, HISTORY))
+    assert with_it.about == without.about
+    assert list(with_it.figure.layout.yaxis.ticktext) == [past.PREPARATION, *without.figure.layout.yaxis.ticktext]
+    assert "over 4 starts." in usage.spending(prepared).about
+    of_runs = {"d8-1": Speed(flops_per_second=1e9)}
+    assert "told of 1 of 4 starts" in usage.speed(prepared, of_runs).about
+
+
 def test_a_bar_is_a_stay_on_a_node_and_none_lies_over_another():
     page = timeline.timeline(HISTORY, {"d8": 1e3, "d16": 1e4})
     drawn = [(y, base.timestamp(), x / 1000) for t in bars(page) for y, base, x in zip(t.y, t.base, t.x, strict=True)]
