@@ -157,7 +157,7 @@ def _named(folder, *cases):
         for said, named, seconds in found.result():
             assert f"rank {bad} {sentence}" in said
             assert named == bad
-            assert LIMIT < seconds < 5 * LIMIT
+            assert LIMIT < seconds < 20 * LIMIT, "six where nothing else runs; without a watch it would be two hours"
 
 
 SILENT, AWAY = "has shown no sign of life", "has not come to a collective"
