@@ -32,6 +32,7 @@ _FROM_RESULT = (
 )
 SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
 MOST_NAMED = 30
+AT_ONCE = 256  # frames that are joined
 _FROM_HELD_OUT = ("loss", "loss_se", "bits_per_byte")
 _FROM_MODEL = (
     *("n_layer", "d_model", "n_head", "d_head", "n_ctx", "attention"),
@@ -51,7 +52,9 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, prompts, missing, pruned, unmeasured, met = [], [], [], [], [], dict[str, str]()
+    rows, missing, pruned, unmeasured = [], [], [], []
+    evals, prompts = _Rows(), _Rows()
+    met: dict[str, str] = {}
     for run_id in record.runs:
         run = RunDir(root, run_id)
         measured = _measured(run, record.evals)
@@ -68,20 +71,19 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         if measured is not None and len(measured) < len(record.evals.questions):
             unmeasured.append(run_id)
         if measured is not None:
-            every = pd.concat([measured, *_few_shot(run, record)], ignore_index=True)
-            single = [name for name in every if domains.is_of_domain(str(name))]
-            scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
-            prompts.append(_over_draws(scores).assign(run_id=run_id))
+            prompts.add(scores := _scores(measured, run, record))
+            evals.add(_of_most(scores))
     if not rows:
         raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
-    evals = [*map(_of_most, prompts), *finetuned.read(root, name)]
+    for tuned in finetuned.read(root, name):
+        evals.add(tuned)
     return Runs(
         source=root,
         name=name,
         store=True,
         table=tidy(pd.DataFrame(rows)),
-        evals=pd.concat(evals, ignore_index=True) if evals else pd.DataFrame(),
-        prompts=pd.concat(prompts, ignore_index=True) if prompts else pd.DataFrame(),
+        evals=evals.joined(),
+        prompts=prompts.joined(),
         missing=missing,
         pruned=pruned,
         unmeasured=unmeasured,
@@ -89,6 +91,22 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         min_tokens=record.min_tokens,
         notes=_anomalies(met),
     )
+
+
+class _Rows:
+    """Rows of many runs, joined every few hundred: a frame a run, of a row or none, takes 15 kB of it."""
+
+    def __init__(self) -> None:
+        self._parts: list[pd.DataFrame] = []
+
+    def add(self, rows: pd.DataFrame) -> None:
+        if len(rows) or not self._parts:  # the first has the columns
+            self._parts.append(rows)
+        if len(self._parts) > AT_ONCE:
+            self._parts = [self.joined()]
+
+    def joined(self) -> pd.DataFrame:
+        return pd.concat(self._parts, ignore_index=True) if self._parts else pd.DataFrame()
 
 
 def _anomalies(met: dict[str, str]) -> list[Note]:
@@ -207,6 +225,14 @@ def _measured(run: RunDir, asked: EvalSpec) -> pd.DataFrame | None:
     known = {question(row): row for row in run.measurements()}
     rows = [known[each] for each in asked.questions if each in known]
     return pd.DataFrame(rows) if rows and rows[0]["task"] == HELD_OUT else None
+
+
+def _scores(measured: pd.DataFrame, run: RunDir, record: SweepRecord) -> pd.DataFrame:
+    """What a run answered beside the held-out text; see _over_draws."""
+    every = pd.concat([measured, *_few_shot(run, record)], ignore_index=True)
+    single = [name for name in every if domains.is_of_domain(str(name))]
+    scores = every[every.task != HELD_OUT].drop(columns=[*_FROM_HELD_OUT, *single])
+    return _over_draws(scores).assign(run_id=run.run_id)
 
 
 def _few_shot(run: RunDir, record: SweepRecord) -> list[pd.DataFrame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import sys
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -139,8 +140,8 @@ def round_values(low: float, high: float) -> list[float]:
 
 
 def hover(rows: pd.DataFrame) -> list[str]:
-    """A hover text a run."""
-    return [_said(run) for run in rows.to_dict("records")]
+    """A hover text a run: most of what figures take, so those of one fit and of the next share it."""
+    return [sys.intern(_said(run)) for run in rows.to_dict("records")]
 
 
 def _said(run: Mapping[Hashable, Any]) -> str:
@@ -159,7 +160,7 @@ def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) 
 
 def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
     """What points of runs say, and whose they are: the app asks for the names (as text) inside a reader's lasso."""
-    return {"text": hover(rows), "hoverinfo": "text", "customdata": [plain(run) for run in rows.run_id]}
+    return {"text": hover(rows), "hoverinfo": "text", "customdata": [sys.intern(plain(run)) for run in rows.run_id]}
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:

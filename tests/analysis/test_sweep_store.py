@@ -1,8 +1,10 @@
 """A sweep read from a store: what is asked of a run and not measured yet hides nothing that is."""
 
+import gc
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from analysis.runs import store
@@ -55,6 +57,24 @@ def test_prompts_of_fewer_questions_are_kept_beside_those_of_the_most(isolated):
     assert list(of_run[0]["items"]) == [32]
     assert sorted(of_run[1]["items"]) == [8, 32]
     assert len(after.evals) == len(before.evals) + 1
+
+
+def test_answers_of_runs_are_the_same_rows_however_few_runs_are_held_apart(simulated, monkeypatch):
+    """A frame for each of ten thousand was most of what a study takes for a moment, and it left holes."""
+    whole, apart, draws = store.load(simulated), [], store._over_draws
+
+    def counted(scores):
+        apart.append(sum(type(one) is pd.DataFrame for one in gc.get_objects()))
+        return draws(scores)
+
+    monkeypatch.setattr(store, "_over_draws", counted)
+    monkeypatch.setattr(store, "AT_ONCE", 2)
+    again = store.load(simulated)
+    assert len(apart) == len(whole.table) > 20
+    assert max(apart) - apart[0] < 10
+    assert len(whole.prompts) > len(apart)
+    for name in ("evals", "prompts"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(whole, name))
 
 
 def test_a_run_that_stopped_early_is_listed_as_it_was_and_left_out_of_fits(isolated):

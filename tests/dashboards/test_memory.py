@@ -15,7 +15,6 @@ from tests.test_house import CODE
 GLIBC = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
 PROCESS = """
 import ctypes, threading
-from tests.dashboards.test_memory import held
 from dashboards import memory
 
 memory.settle()
@@ -23,11 +22,6 @@ everyone = threading.Barrier(9)
 for _ in range(8):
     threading.Thread(target=lambda: (bytes(100_000), everyone.wait())).start()
 everyone.wait()
-free = 30_000_000 * b"x"
-del free
-before, pieces = held(), [500_000 * b"x" for _ in range(100)]
-del pieces[:-1]  # the last of them is in the way of the rest
-print(held() - before, flush=True)
 libc = ctypes.CDLL(None)
 libc.fdopen.restype = ctypes.c_void_p
 libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
@@ -41,12 +35,9 @@ def held():
 
 
 @GLIBC
-def test_threads_share_a_heap_and_large_pieces_lie_outside_it():
-    """Else there are nine of them, and what was free below the last piece stays: 50 MB."""
+def test_threads_share_a_heap():
     told = subprocess.check_output([sys.executable, "-c", PROCESS], cwd=CODE, text=True)
-    grown, _, heaps = told.partition("\n")
-    assert heaps.count("<heap ") == 1
-    assert float(grown) < 5
+    assert told.count("<heap ") == 1, "else nine"
 
 
 @GLIBC
