@@ -31,7 +31,16 @@ HALVES = 0x8000800080008000 - (1 << 64)  # the highest bit of four levels, as an
 QUERIES = 64  # of attention at a time
 
 Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Runs = Callable[[int], list[range]]
 Draw = Callable[..., Tensor]
+
+
+def _all(t: int) -> list[range]:
+    return [range(t)]
+
+
+def _arange(places: range, device: torch.device) -> Tensor:
+    return torch.arange(places.start, places.stop, device=device)
 
 
 def threshold(probability: float) -> int:
@@ -63,18 +72,18 @@ def kept(
     probability: float,
     streams: Sequence[tuple[int, int]],
     rows: range,
-    positions: range,
+    positions: Tensor,
     columns: range,
     *,
     width: int,
     device: torch.device,
 ) -> Tensor:
-    """Which values stay, of these sequences, positions and columns (of ``width``): bool (B, streams, T, columns)."""
+    """Which values stay, of sequences, positions (T) and columns (of ``width``): bool (B, streams, T, columns)."""
     first, last = columns.start // FOUR, -(-columns.stop // FOUR)
     ints: dict[str, Any] = {"dtype": torch.int64, "device": device}
     key, start = _keys(tuple(streams), device)
     sequence = torch.arange(rows.start, rows.stop, rows.step, **ints)[:, None, None, None]
-    place = torch.arange(positions.start, positions.stop, **ints)[:, None] * -(-width // FOUR)
+    place = positions[:, None] * -(-width // FOUR)
     place = (place + torch.arange(first, last, **ints)) & philox.WORD  # (T, groups)
     a, b = philox.words(place, (sequence + start) & philox.WORD, key)
     # four levels a counter, read where they lie; less half of LEVELS, for the type has a sign
@@ -100,16 +109,17 @@ class Dropout:
     """What a rank's modules drop; nothing outside of ``at``, as in an evaluation."""
 
     def __init__(
-        self, seed: int, stream: float, attention: float, *, context: int = 0, tensor: int = 0, cut: int = 1
+        self, seed: int, stream: float, attention: float, *, runs: Runs = _all, tensor: int = 0, cut: int = 1
     ) -> None:
         """Drop shares of the residual stream and of attention probabilities.
 
         Args:
-            context, tensor: this rank's place among those that share positions, and those that share matrices.
+            runs: the runs of positions that are here, by how many these are.
+            tensor: this rank's place among those that share matrices.
             cut: ranks that share matrices, which share the stream's positions too.
         """
         self.seed, self.stream, self.attention = seed, stream, attention
-        self.context, self.tensor, self.cut = context, tensor, cut
+        self.runs, self.tensor, self.cut = runs, tensor, cut
         self.rows: range | None = None
 
     def at(self, rows: range | None) -> contextlib.AbstractContextManager[None]:
@@ -126,11 +136,11 @@ class Dropout:
             return x
         rows, (b, t, width) = self.rows, x.shape
         assert len(rows) == b, f"masks of {len(rows)} sequences, and there are {b}"
-        first = (self.context * self.cut + self.tensor) * t
-        streams, places = [_stream(self.seed, name)], (range(first, first + t), range(width))
+        streams, first = [_stream(self.seed, name)], self.tensor * t
 
         def draw() -> Tensor:
-            return kept(self.stream, streams, rows, *places, width=width, device=x.device)[:, 0]
+            places = torch.cat([_arange(run, x.device) for run in self.runs(t * self.cut)])[first : first + t]
+            return kept(self.stream, streams, rows, places, range(width), width=width, device=x.device)[:, 0]
 
         found: Tensor = _Drop.apply(x, draw, scale(self.stream))  # type: ignore[no-untyped-call]
         return found
@@ -140,7 +150,7 @@ class Dropout:
 
         Args:
             base: what it is where nothing is dropped.
-            gather: keys and values of all positions up to the last one here, where these are shared.
+            gather: keys and values of all positions, where these are shared.
         """
 
         def attend(q: Tensor, k: Tensor, v: Tensor, **words: Any) -> Tensor:
@@ -154,12 +164,17 @@ class Dropout:
             streams = [_stream(self.seed, f"{layer}.attention.{head}") for head in mine]
 
             def draw(queries: range, columns: range) -> Tensor:
-                return kept(self.attention, streams, rows, queries, columns, width=n_ctx, device=q.device)
+                places = _arange(queries, q.device)
+                return kept(self.attention, streams, rows, places, columns, width=n_ctx, device=q.device)
 
-            first = self.context * t
-            asked = pattern, first, draw, scale(self.attention)
-            found: Tensor = _Attention.apply(q, keys, values, *asked)  # type: ignore[no-untyped-call]
-            return found
+            here, runs = scale(self.attention), self.runs(t)
+            return torch.cat(
+                [
+                    _Attention.apply(queries, keys, values, pattern, run.start, draw, here)  # type: ignore[no-untyped-call]
+                    for queries, run in zip(q.chunk(len(runs), dim=2), runs, strict=True)
+                ],
+                dim=2,
+            )
 
         return attend
 

@@ -113,7 +113,7 @@ def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int, context: i
     Theirs is 34 h + 5 a s bytes with a stream of 16 bits and three dropout masks; here the stream is fp32 (2 x 2 h
     more), nothing is dropped (3 h and 3 a s less), and the softmax keeps its probabilities alone. A tensor-parallel
     layer keeps its gathered input whole: theirs keeps a shard and gathers again in the backward pass. Devices that
-    share the positions each keep the keys and values of all of them.
+    share the positions each keep the keys and values of all of them, and what SDPA gives of their two runs apart.
     """
     d, inner, e = model.d_model, model.n_head * model.d_head, numerics.element_bytes
     norm = 4 * d + 8  # the norm's input, mean and inverse deviation, in fp32
@@ -126,7 +126,7 @@ def activation_bytes(model: GPTSpec, numerics: Numerics, tensor: int, context: i
         mixed += e * inner
         inside -= e * inner if numerics.kernel == "softmax" else 0
     if context > 1:
-        inside += 2 * e * inner * context
+        inside += 2 * e * inner * context + (0 if numerics.kernel == "softmax" else e * inner)
     return BlockBytes(
         entry=4 * d / tensor,
         inside=inside / tensor,

@@ -6,6 +6,7 @@ share one copy of weights, gradients and moments (1: each has its own; data: ful
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gpt3core.model import registry
@@ -66,6 +67,14 @@ class Layout:
         return self.context * self.tensor * self.pipeline
 
     @property
+    def grain(self) -> int:
+        """What the positions of a sequence divide by: a device of context has two runs, each of tensor the same of it.
+
+        Between blocks the devices of tensor share positions too.
+        """
+        return self.context * (self.tensor if self.context == 1 else math.lcm(2, self.tensor))
+
+    @property
     def stages(self) -> int:
         """Stages of the pipeline, virtual ones counted."""
         return self.pipeline * self.virtual
@@ -115,11 +124,10 @@ def check(layout: Layout, model: ModelSpec, sequences: int) -> None:
     """
     _check_tensor(layout, model)
     _check_pipeline(layout, model, sequences)
-    positions = layout.context * layout.tensor  # between blocks the tensor's devices share positions too
-    if model.n_ctx % positions:
+    if model.n_ctx % layout.grain:
         raise ValueError(
-            f"context={layout.context} x tensor={layout.tensor} devices share the positions of a sequence, and "
-            f"model.n_ctx={model.n_ctx} does not divide by {positions}: give degrees whose product divides it"
+            f"context={layout.context} x tensor={layout.tensor} devices share the positions of a sequence (two runs a "
+            f"device of context), and model.n_ctx={model.n_ctx} does not divide by {layout.grain}: give other degrees"
         )
 
 

@@ -24,6 +24,7 @@ from gpt3core.model.parameters import tie
 from gpt3core.numerics import COMPILED
 from gpt3core.options import Options
 from gpt3core.parallel.mesh import Mesh, passing
+from gpt3core.parallel.positions import runs
 from gpt3core.parallel.replicas import Averaging
 from gpt3core.train.objective import Examples, Loss, loss_sum, model_loss_sum, smoothed
 
@@ -238,13 +239,20 @@ def _dropout(model: nn.Module, cuts: Cuts, mesh: Mesh, options: Options, seed: i
     """What the parts here drop, if anything; by the places of this rank among those that share positions or heads."""
     if not options.dropout and not options.attention_dropout:
         return None
-    places = {axis: mesh.place(axis) for axis in ("context", "tensor")}
-    found = Dropout(seed, options.dropout, options.attention_dropout, **places, cut=mesh.degree("tensor"))
+    place, degree = mesh.place("context"), mesh.degree("context")
+    found = Dropout(
+        seed,
+        options.dropout,
+        options.attention_dropout,
+        runs=lambda here: runs(degree * here, place, degree),
+        tensor=mesh.place("tensor"),
+        cut=mesh.degree("tensor"),
+    )
     gather = None
-    if mesh.degree("context") > 1:
+    if degree > 1:
         from gpt3core.parallel import context
 
-        gather = context.gather_over(mesh.group("context"), mesh.degree("context"))
+        gather = context.gather_over(mesh.group("context"), degree)
     install(model, cuts, found, gather)
     return found
 

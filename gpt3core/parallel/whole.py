@@ -19,6 +19,7 @@ from gpt3core.model.architecture import ModelSpec
 from gpt3core.model.documents import begins
 from gpt3core.parallel.mesh import Mesh, explained, passing
 from gpt3core.parallel.parallelize import Held
+from gpt3core.parallel.positions import parts, whole
 
 
 class Whole:
@@ -70,10 +71,10 @@ class Whole:
     def _pass(self, ids: Tensor) -> Tensor:
         mesh, length = self._mesh, ids.size(1)
         self._held.gather_in(None)
-        grain = mesh.layout.context * mesh.layout.tensor
-        x = F.pad(ids.clone(), (0, -length % grain))  # on the right: causal
+        x = F.pad(ids.clone(), (0, -length % mesh.layout.grain))  # on the right: causal
         documents = None if self._end is None else begins(x, self._end)
-        x = x.chunk(mesh.layout.context, dim=1)[mesh.place("context")]
+        if mesh.layout.context > 1:
+            x = parts(x, mesh.layout.context)[mesh.place("context")]
         with self._beginning(), passing():
             x = self._through(x, documents)
             if mesh.layout.tensor > 1:
@@ -83,7 +84,7 @@ class Whole:
             if mesh.layout.context > 1:
                 found = [torch.empty_like(x) for _ in range(mesh.layout.context)]
                 dist.all_gather(found, x.contiguous(), group=mesh.group("context"))
-                x = torch.cat(found, dim=1)
+                x = whole(found)
         return x[:, :length]
 
     def _through(self, x: Tensor, documents: Tensor | None) -> Tensor:

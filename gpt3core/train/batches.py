@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gpt3core.data.loader import Batch, Seen
 from gpt3core.parallel.mesh import Mesh
+from gpt3core.parallel.positions import parts
 from gpt3core.train.objective import OBJECTIVES, Examples, numbered, told_apart
 
 
@@ -76,6 +77,6 @@ class Batches:
         degree, place = self.mesh.layout.context, self.mesh.place("context")
         if degree == 1:
             return examples
-        inputs, targets = (whole.chunk(degree, dim=1)[place] for whole in (examples.inputs, examples.targets))
-        mask = None if examples.mask is None else examples.mask.chunk(degree, dim=1)[place]
+        inputs, targets = (parts(whole, degree)[place] for whole in (examples.inputs, examples.targets))
+        mask = None if examples.mask is None else parts(examples.mask, degree)[place]
         return replace(examples, inputs=inputs, targets=targets, mask=mask)

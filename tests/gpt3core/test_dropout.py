@@ -43,7 +43,7 @@ def test_philox_has_the_published_words(rounds, counter, key, words):
 
 def draw(rows=range(6), positions=range(5), columns=range(64), *, seed=0, name="0.down", p=0.1):
     stream = [dropout._stream(seed, name)]
-    return dropout.kept(p, stream, rows, positions, columns, width=64, device=torch.device("cpu"))[:, 0]
+    return dropout.kept(p, stream, rows, torch.tensor(positions), columns, width=64, device=torch.device("cpu"))[:, 0]
 
 
 def test_a_part_of_a_mask_is_drawn_as_the_whole_has_it():
@@ -90,7 +90,7 @@ def test_attention_that_drops_is_the_masked_product_by_autograd(pattern, first):
     streams = [dropout._stream(0, str(head)) for head in range(h)]
 
     def draw(queries, keys):
-        return dropout.kept(0.3, streams, range(b), queries, keys, width=128, device=q.device)
+        return dropout.kept(0.3, streams, range(b), torch.tensor(queries), keys, width=128, device=q.device)
 
     found = dropout._Attention.apply(q, k, v, pattern, first, draw, dropout.scale(0.3))
     rows, columns = torch.arange(first, first + t)[:, None], torch.arange(first + t)[None]

@@ -49,7 +49,7 @@ def test_a_layout_that_is_none_is_one_sentence(given, sentence):
         ({"data": 4, "pipeline": 4}, "2 micro-batches a step, and a pipeline needs one a stage"),
         ({"data": 8, "pipeline": 2}, "has 1 micro-batch a step"),
         ({"data": 2, "micro_batch": 1, "pipeline": 2, "virtual": 4}, "give a product among 1, 2, 4"),
-        ({"context": 3}, "model.n_ctx=32 does not divide by 3"),
+        ({"context": 3}, "model.n_ctx=32 does not divide by 6"),
         ({"context": 16, "tensor": 4}, "model.n_ctx=32 does not divide by 64"),
     ],
 )

@@ -281,7 +281,7 @@ def test_ranks_that_disagree_do_not_start(one, isolated, hurt, words):
         (Layout(tensor=3), "tensor=3 does not divide model.n_head=2"),
         (Layout(pipeline=3), "do not share n_layer=4 blocks evenly"),
         (Layout(data=3), "a batch of 4 sequences does not divide over them"),
-        (Layout(context=3), "model.n_ctx=32 does not divide by 3"),
+        (Layout(context=3), "model.n_ctx=32 does not divide by 6"),
     ],
     ids=lambda value: value.describe() if isinstance(value, Layout) else "",
 )

@@ -3,10 +3,12 @@
 import functools
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from gpt3core import run as runs
 from gpt3core.data import shards
 from gpt3core.evals import answers, engine, runner, tasks
 from gpt3core.evals.item import Item
@@ -19,7 +21,8 @@ from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import part_of
 from gpt3core.parallel.whole import Whole
-from tests.gpt3core import ranks
+from gpt3core.store.rundir import RunDir
+from tests.gpt3core import ranks, stores
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one fork server serves them all
 
@@ -99,6 +102,30 @@ def test_replicas_in_parts_find_the_table_of_one_process(tiny_run, layout):
     assert [table for table, _ in told] == [told[0][0]] * len(told)
     for name, column in alone.items():
         assert told[0][0][name] == pytest.approx(column, abs=1e-5), name
+
+
+MORE = EvalSpec(tasks=("addition_2", "subtraction_2"), shots=(0, 1), items=8, validation_tokens=2048)
+
+
+def _in_parts(rank, size, address, root, spec, stops):
+    """Ask a run that is trained; the ranks may be stopped after the first task."""
+    with mesh.joined(rank, size, address, "cpu", seconds=30) as here:
+        return runs.run(spec, MORE, Path(root), mesh=here, in_parts=True, stop=lambda: stops, suggested=FP32)
+
+
+@pytest.mark.soak
+def test_replicas_that_are_stopped_between_two_tasks_go_on_with_the_next_to_the_bits_of_one_process(store, tmp_path):
+    root, done, _ = store
+    one, two = (stores.copied(root, tmp_path / name) for name in ("one", "two"))
+    runs.run(done, MORE, one, suggested=FP32)
+    stopped = ranks.run(_in_parts, 2, str(two), done, True)
+    assert [kind for kind, _ in stopped] == ["StoppedError"] * 2
+    first, *_ = MORE.parts
+    alone, together = (RunDir(root, done.run_id) for root in (one, two))
+    assert together.evaluated(first.eval_id)
+    assert not together.evaluated(MORE.eval_id)
+    ranks.run(_in_parts, 2, str(two), done, False)
+    assert together.evaluation(MORE.eval_id).equals(alone.evaluation(MORE.eval_id))
 
 
 def _hurt(rank, size, address, spec):
