@@ -4,6 +4,8 @@
   let shown = null; // [pathname, search] that the page is of, as last routed or written
   let acted = false; // and whether the reader has touched it since: else the page itself changes what is written
 
+  const PLACES = ["run", "figure", "accuracy", "sweep"]; // that a reader goes to, and comes back from by the browser's button
+
   for (const touch of ["pointerdown", "keydown"]) window.addEventListener(touch, () => { acted = true; }, true);
 
   function text(value) {
@@ -24,8 +26,10 @@
     const { no_update, set_props } = window.dash_clientside;
     if (!ids.length || !shown || shown[0] !== window.location.pathname) return no_update;
     const query = new URLSearchParams(window.location.search);
+    let moved = false;
     ids.forEach((id, i) => {
       const value = text(values[i]);
+      moved ||= acted && PLACES.includes(id.state) && value !== (query.get(id.state) ?? text(defaults[id.state]));
       if (value === text(defaults[id.state])) query.delete(id.state);
       else query.set(id.state, value);
     });
@@ -33,7 +37,7 @@
     if (search === window.location.search) return no_update;
     if (acted) set_props("unread", { children: "" });
     shown = [window.location.pathname, search];
-    window.history.replaceState(window.history.state, "", search || window.location.pathname);
+    window.history[moved ? "pushState" : "replaceState"](window.history.state, "", search || window.location.pathname);
     set_props("url", { search, href: window.location.href }); // else it would put its own address back
     return search;
   }

@@ -14,6 +14,7 @@ from analysis.laws import Array
 from analysis.reference.tables import gpt3_models, loss_of_compute, reference
 from analysis.runs.conventions import LABELS, Compute
 from analysis.study import Study
+from dashboards.figures import drawing
 from dashboards.figures.frontier import frontier
 from dashboards.figures.look import GREY
 from dashboards.figures.style import LOSS, Page, log_ticks, visible
@@ -67,10 +68,17 @@ def over(page: Page, study: Study, names: Sequence[str] = PUBLISHED) -> Page:
 
 def _into_corner(figure: go.Figure) -> None:
     """What stands left of its point would leave a phone's panel once that reaches far to the right."""
-    for note in figure.layout.annotations:
-        if note.xref in (None, "x") and note.xanchor == "right":
-            corner = {"x": 0.01, "y": 0.04, "xanchor": "left", "yanchor": "bottom", "xshift": 0}
-            note.update(xref="x domain", yref="y domain", **corner)
+    beside = [note for note in figure.layout.annotations if note.xref in (None, "x") and note.xanchor == "right"]
+    for line, note in enumerate(reversed(beside)):
+        corner = {
+            "x": 0.01,
+            "y": 0.04,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "xshift": 0,
+            "yshift": drawing.LINE * line,
+        }
+        note.update(xref="x domain", yref="y domain", **corner)
 
 
 def _said(page: Page, more: str) -> str:

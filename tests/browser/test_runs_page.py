@@ -171,6 +171,26 @@ def test_runs_stand_beside_each_other_and_open_by_a_click(opened, root):
     assert page.locator("#runs-rows input[type=checkbox]:checked").count() == 2
 
 
+def test_the_browsers_back_goes_to_what_was_open_before(opened, root):
+    page, address, _ = opened
+    one, other = sorted(row.run_id for row in RunTable(root).look().rows if row.loss is not None)[:2]
+    page.goto(f"{address}/sweep")
+    page.goto(f"{address}/runs?sort=run_id")
+    for run_id in (one, other):
+        page.locator(CELLS.format("run_id")).get_by_text(run_id).click()
+        page.locator("h2", has_text=run_id).wait_for()
+        page.wait_for_url(f"**run={run_id}**")
+    page.locator("input[type=search]").fill("size=d8")  # a filter is no place to come back to
+    page.wait_for_url("**filter=size**")
+    page.go_back()
+    page.locator("h2", has_text=one).wait_for()
+    page.go_back()
+    page.wait_for_url("**/runs?sort=run_id")
+    page.locator("h2", has_text=one).wait_for(state="detached")
+    page.go_forward()
+    page.locator("h2", has_text=one).wait_for()
+
+
 def test_a_number_leads_to_its_runs_for_good(opened, root):
     page, address, _ = opened
     ids = [row.run_id for row in RunTable(root).look().rows if row.size == "d64"]
