@@ -52,9 +52,8 @@ def load(root: Path, sweep: str | None = None) -> Runs:
     name = known(root, sweep)
     record = SweepDir(root, name).record()
     assert record is not None, "a sweep is listed by its record"
-    rows, missing, pruned, unmeasured = [], [], [], []
+    rows, missing, pruned, unmeasured, met = [], [], [], [], dict[str, str]()
     evals, prompts = _Rows(), _Rows()
-    met: dict[str, str] = {}
     for run_id in record.runs:
         run = RunDir(root, run_id)
         measured = _measured(run, record.evals)
