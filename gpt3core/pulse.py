@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+MANY = 1 << 32  # collectives, more than there are in any work that ranks share out
 LONG_SECONDS = 3600.0  # for what says that it is long and cannot beat
 
 
@@ -74,6 +75,15 @@ class Pulse:
             yield
 
     @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Inside it a rank enters collectives with some ranks only; who is done is ahead of all that are inside."""
+        before = self.gates
+        try:
+            yield
+        finally:
+            self.gates = before + MANY
+
+    @contextlib.contextmanager
     def busy(self, doing: str, *, computes: bool = False) -> Iterator[None]:
         """In something long that cannot beat: it may take LONG_SECONDS, and in a collective it waits for nobody.
 
@@ -121,4 +131,4 @@ class Pulse:
 
 
 HERE = Pulse()
-beat, beating, at_gate, busy = HERE.beat, HERE.beating, HERE.at_gate, HERE.busy
+beat, beating, at_gate, apart, busy = HERE.beat, HERE.beating, HERE.at_gate, HERE.apart, HERE.busy

@@ -55,7 +55,6 @@ def write(
         else:
             best = beam_search(model, batch[0], how=search, **shared)
             texts = [list(best[0].tokens) if best else []]
-        pulse.beat()
         return texts
 
     told = (mesh or Mesh()).spread(len(batches), written, asks=model)
@@ -68,6 +67,7 @@ def _ends(encoding: tiktoken.Encoding, stops: Sequence[str]) -> Callable[[Sequen
     newest = max((len(stop.encode()) for stop in stops), default=0)  # a token is a byte at least
 
     def over(tokens: Sequence[int]) -> bool:
+        pulse.beat()  # a batch of texts may take minutes
         text = encoding.decode(list(tokens[-newest:])) if newest else ""
         return any(stop in text for stop in stops)
 

@@ -187,7 +187,7 @@ class Mesh:
         leads = all(self.place(axis) == 0 for axis in ("pipeline", "context", "tensor"))  # of those with the same rows
 
         def own() -> dict[str, T]:
-            with getattr(asks, "in_step", contextlib.nullcontext)():
+            with pulse.apart(), getattr(asks, "in_step", contextlib.nullcontext)():
                 done = {str(number): work(number) for number in mine}
             return done if leads else {}
 

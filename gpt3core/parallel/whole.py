@@ -31,7 +31,7 @@ class Whole:
         self._width, self._end = registry.of(spec).width(spec), spec.document_end
         self._fresh = True  # nothing was asked: what is compiled at the first pass may not be there yet
         self._meets = False  # whether replicas say before each pass that one comes
-        self._passing = False
+        self._passing = False  # a pass that failed is none that others can go on from
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
@@ -42,13 +42,16 @@ class Whole:
         if self._mesh.degree("shard") == 1:
             yield
             return
-        self._meets = True
+        self._meets, failure = True, None
         try:
             yield
-        finally:
-            self._meets = False
-            while not self._passing and self._any_passes(False):
-                self._pass(torch.zeros(1, 1, dtype=torch.long, device=next(self.parameters()).device))
+        except Exception as error:
+            failure = error
+        self._meets = False
+        while not self._passing and self._any_passes(False):
+            self._pass(torch.zeros(1, 1, dtype=torch.long, device=next(self.parameters()).device))
+        if failure is not None:
+            raise failure
 
     def _any_passes(self, here: bool) -> bool:
         """Whether a replica of those that share a state has something to ask."""

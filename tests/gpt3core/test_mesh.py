@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from gpt3core import pulse
 from gpt3core.errors import PeerError, StoppedError, StoreError
 from gpt3core.parallel import interface, mesh
 from gpt3core.parallel.layout import Layout
@@ -185,6 +186,8 @@ def _spread(rank, size, address, layout, count, costs):
     with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
 
         def work(number):
+            with pulse.at_gate():  # of a replica's own ranks
+                pass
             return done.append(number) or [number, math.nan if number == 2 else 1 / 3]
 
         found = here.spread(count, work, costs=costs)
@@ -193,7 +196,7 @@ def _spread(rank, size, address, layout, count, costs):
             here.spread(count, lambda number: 1 // (number - 1))
         except (ZeroDivisionError, PeerError) as error:
             failed = str(error)
-    return found, done, failed
+    return found, done, failed, pulse.HERE.gates
 
 
 @pytest.mark.parametrize(
@@ -209,10 +212,11 @@ def _spread(rank, size, address, layout, count, costs):
 )
 def test_replicas_share_work_out_and_all_have_all_results_in_order(layout, count, costs, numbers):
     told = ranks.run(_spread, layout.world_size, layout, count, costs)
-    for found, _, failed in told:
+    for found, _, failed, gates in told:
         assert [number for number, _ in found] == list(range(count))
         assert [value for _, value in found] == pytest.approx(
             [math.nan if n == 2 else 1 / 3 for n in range(count)], nan_ok=True
         )
         assert "division" in failed
-    assert [done for _, done, _ in told] == numbers
+        assert gates == told[0][3], "ranks have entered as many collectives, whoever did what"
+    assert [done for _, done, *_ in told] == numbers

@@ -20,7 +20,7 @@ from gpt3core import pulse
 from gpt3core import run as runs
 from gpt3core.errors import PeerError
 from gpt3core.model.gpt import Block
-from gpt3core.parallel import gradients, mesh, watch
+from gpt3core.parallel import gradients, mesh, processor, watch
 from gpt3core.parallel.layout import Layout
 from gpt3core.parallel.parallelize import parallelize
 from gpt3core.parallel.parts import part_of
@@ -206,6 +206,16 @@ def _loops(rank, size, address, bad, pids, layout, inside=None):
 def test_a_rank_that_is_stuck_inside_a_pass_of_a_shared_model_is_named_within_the_limit(isolated, layout):
     bad = layout.world_size - 1
     _named(isolated, *((bad, False, layout, half, AWAY) for half in ("forward", "backward")))
+
+
+def test_the_processors_time_is_that_of_all_that_a_process_has_started_too():
+    before, burn = processor.seconds(), "import time\nwhile time.process_time() < 0.1: pass\ninput()"
+    under = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    with subprocess.Popen([sys.executable, "-c", under], stdin=subprocess.PIPE, text=True) as child:
+        while processor.seconds() - before < 0.1:
+            time.sleep(0.01)
+        child.communicate("over\n")
+    assert processor.seconds() - before > 0.1, "when it has ended too"
 
 
 def _works_a_little():
