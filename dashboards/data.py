@@ -12,6 +12,7 @@ from analysis.runs.tidy import Runs
 from analysis.settings import StudySettings
 from analysis.study import Study
 from dashboards.figures.curves import kept
+from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 from sweeps.watching import loss_trace
 
@@ -39,12 +40,20 @@ def losses(runs: Runs, read: Read | None = None) -> dict[str, pd.DataFrame] | No
     for run_id in runs.table.run_id:
         stamp = loss_trace.stamp(RunDir(runs.source, run_id))
         if run_id not in read or read[run_id][0] != stamp:
-            read[run_id] = stamp, kept(store.curve(runs.source, run_id))
+            read[run_id] = stamp, _curve(runs.source, run_id)
         else:
             read[run_id] = stamp, _anew(read[run_id][1])
     for gone in set(read) - set(runs.table.run_id):
         del read[gone]
     return {run_id: read[run_id][1] for run_id in runs.table.run_id}
+
+
+def _curve(root: Path, run_id: str) -> pd.DataFrame:
+    """Some points of a run's curve; none of one that cannot be read, for what was fitted stands without it."""
+    try:
+        return kept(store.curve(root, run_id))
+    except (StoreError, OSError, ValueError):
+        return pd.DataFrame({"tokens": [], "loss": []}, dtype=float)
 
 
 def _anew(curve: pd.DataFrame) -> pd.DataFrame:
