@@ -16,6 +16,7 @@ from analysis.runs.tidy import Runs
 from analysis.settings import StudySettings
 from analysis.study import Study
 from dashboards.figures.curves import kept
+from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 from sweeps.watching import loss_trace
 
@@ -65,15 +66,18 @@ def losses(runs: Runs, read: Read | None = None) -> Curves | None:
     for run_id in runs.table.run_id:
         stamp = loss_trace.stamp(RunDir(runs.source, run_id))
         if run_id not in read or read[run_id][0] != stamp:
-            read[run_id] = stamp, _points(store.curve(runs.source, run_id))
+            read[run_id] = stamp, _points(runs.source, run_id)
     for gone in set(read) - set(runs.table.run_id):
         del read[gone]
     return Curves({run_id: read[run_id][1] for run_id in runs.table.run_id})
 
 
-def _points(curve: pd.DataFrame) -> Points:
-    """Some of a curve, as arrays that nobody writes to."""
-    thin = kept(curve).astype({"attempt": np.int16})
+def _points(root: Path, run_id: str) -> Points:
+    """Some of a run's curve, as arrays that nobody writes to; none of one that cannot be read, without which fits stand."""
+    try:
+        thin = kept(store.curve(root, run_id)).astype({"attempt": np.int16})
+    except (StoreError, OSError, ValueError):
+        thin = pd.DataFrame({name: [] for name in COLUMNS}, dtype=float)
     found = tuple(thin[name].to_numpy(copy=True) for name in COLUMNS)
     for column in found:
         column.flags.writeable = False

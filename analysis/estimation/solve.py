@@ -18,6 +18,7 @@ from analysis.estimation.robust import HUBER, RHOS, Rho
 from analysis.laws.base import Array, Data, Evaluated, Law, PowerSum
 from analysis.laws.fixed import FixedExponents
 from analysis.laws.repeated import MOST_REPEATS, REPEATS
+from gpt3core.words import number_of
 
 STARTS_KEPT = 24  # of the screened starts: the best
 MANY_RUNS, SAMPLE_KEPT = 500, 6  # beyond so many runs, starts are tried on a sample, and so many go on
@@ -93,7 +94,7 @@ def fit_each(law: Law, data: Data, loss: Array, asked: Asked) -> list[Fit]:
     """The same under several robust functions and weights of the runs, all at once."""
     k, n = law.dimension, len(loss)
     if n <= k:
-        reason = f"{n} runs for {k} parameters, {k + 1} are needed"
+        reason = f"{number_of(n, 'run')} for {number_of(k, 'parameter')}, {k + 1} are needed"
         return [Fit(law=law, status=FitStatus.TOO_FEW_RUNS, runs=n, reason=reason)] * len(asked)
     evaluate, found = law.on(data), _solved(law, data, loss, asked, PATIENT)
     return [_best(law, evaluate, each, rho, n) for each, (rho, _) in zip(found, asked, strict=True)]

@@ -43,6 +43,11 @@ def counted(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.run_id.isin(study.table.run_id)]
 
 
+def with_drawn(rows: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs, and those of the lines that were drawn: of each size its largest run, and means of tasks."""
+    return pd.concat([rows.assign(what="run"), lines.assign(what="line")], ignore_index=True)
+
+
 def why_none(mine: pd.DataFrame) -> str:
     """Why a figure by size has no line."""
     return WITHOUT_SIZES if mine.accuracy.notna().any() else UNASKED
@@ -109,7 +114,7 @@ def accuracy_shots(study: Study) -> Page:
         title=title,
         about=about,
         figure=figure,
-        rows=rows,
+        rows=with_drawn(rows, lines),
         summary=summary(study),
         group="few-shot",
     )

@@ -10,7 +10,16 @@ from analysis.accuracy.trends import MEAN
 from analysis.runs.conventions import LABELS
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
-from dashboards.figures.accuracy import BASELINE, BASELINE_NAME, counted, evaluations, measured, summary, why_none
+from dashboards.figures.accuracy import (
+    BASELINE,
+    BASELINE_NAME,
+    counted,
+    evaluations,
+    measured,
+    summary,
+    why_none,
+    with_drawn,
+)
 from dashboards.figures.drawing import nothing
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import MARKERS, Page, axes, plain
@@ -46,7 +55,7 @@ def accuracy_size(study: Study) -> Page:
     )
     if len(tuned):
         about += " Fine-tuned: the same models after training on labelled examples, where a task has any."
-    table = summary(study)
+    rows, table = with_drawn(rows, lines), summary(study)
     return Page(
         slug="accuracy-size", title=title, about=about, figure=figure, rows=rows, summary=table, group="few-shot"
     )

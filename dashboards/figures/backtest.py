@@ -57,32 +57,32 @@ def _about(rows: pd.DataFrame, inside: Array) -> str:
     cuts, off, best = int(rows.fitted_to.nunique()), np.expm1(rows.miss.abs()), rows.optimal.to_numpy(bool)
     minima = "1 minimum of a budget" if best.sum() == 1 else f"{best.sum()} minima of budgets"
     kinds = [
-        f"{what}, missed by {off[of].median():.2%} in the median and by {off[of].max():.1%} at most, "
-        f"{rows.decades[of].max():.1f} decades at the farthest"
+        f"{what}: median miss {off[of].median():.2%}, at most {off[of].max():.1%}, up to "
+        f"{rows.decades[of].max():.1f} decades beyond"
         for of, what in (
             (~best, number_of(int((~best).sum()), "run")),
-            (best, f"{minima}, as an answer at the best size"),
+            (best, f"{minima} (the answer at the best size)"),
         )
         if of.any()
     ]
-    asked = f"The laws were fitted below {number_of(cuts, 'cut')} of the compute and asked about what lies above"
-    said = f"{asked}: {'; '.join(kinds)}."
+    said = f"The laws, fitted below {number_of(cuts, 'cut')} of compute, asked for what lies above. {'; '.join(kinds)}."
     judged = np.isfinite(inside[:, -1])
     if not judged.any():
         return f"{said} One cut judges itself by no other: there are no intervals to test."
     shares = [
-        " and ".join(f"{inside[of, j].mean():.0%} of the {level:.0%}" for j, level in enumerate(LEVELS)) + f" ({what})"
-        for of, what in ((judged & ~best, "circles: runs"), (judged & best, "diamonds: minima of budgets"))
+        " and ".join(f"{inside[of, j].mean():.0%}" for j in range(len(LEVELS))) + what
+        for of, what in ((judged & ~best, " of the runs (circles)"), (judged & best, " of the minima (diamonds)"))
         if of.any()
     ]
     without = int((~judged).sum())
     alone = f" {without:,} {'has' if without == 1 else 'have'} no interval, for no other cut could calibrate it."
     alone = alone if without else ""
+    levels = " and ".join(f"{level:.0%}" for level in LEVELS)
     return (
-        f"{said}{alone} Intervals of a new run, calibrated without the cut that they judge, hold {'; '.join(shares)}. "
-        "How much each law counts was learned from all cuts. Crossed: "
-        "outside its 95% interval, whose ends are the grey lines. At the bottom the share inside by decades, larger "
-        "where it rests on more predictions; dotted, the nominal levels."
+        f"{said}{alone} Inside intervals of {levels} of a new run, calibrated "
+        f"on the other cuts: {'; '.join(shares)}. The laws' weights are from all cuts. Crossed: outside that of 95%, "
+        "whose ends are the grey lines. At the bottom the share inside by decades, larger where it rests on more; "
+        "dotted, the nominal levels."
     )
 
 

@@ -48,7 +48,7 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     compute = f"C, {LABELS[study.convention.c]}"
     panels = [Panel(x=x, y=loss, height=340, log_y=True) for x in ("training tokens", compute)]
     arrange(figure, panels)
-    about = _about(len(shown), len(drawn), most)
+    about = _about(len(shown), len(drawn), len(table), most)
     rows, summary = pd.concat([rows, law], ignore_index=True), behind(study.everything)
     return Page(
         slug="curves",
@@ -71,7 +71,7 @@ def points_each(lines: int) -> int:
     return int(np.clip(MOST_POINTS // max(1, lines), LEAST_POINTS, CURVE_POINTS))
 
 
-def _about(shown: int, there: int, most: int) -> str:
+def _about(shown: int, there: int, runs: int, most: int) -> str:
     law = "The line below is the law of compute with the 95% interval of its mean; it is one of held-out losses."
     if not shown:
         return (
@@ -79,6 +79,7 @@ def _about(shown: int, there: int, most: int) -> str:
             f"{law}"
         )
     left = f" {there - shown} of {there} runs are not drawn." if there > shown else ""
+    left += f" {runs - there} of {runs} runs have no curve, or one that cannot be read." if runs > there else ""
     return (
         f"One line a run, coloured by size, as measured: the lowest and the highest loss of every stretch of "
         f"ln(tokens), both ends, gaps and restarts, at most {most} points a run. The rows are these points; the app's "

@@ -47,7 +47,10 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
         "Above, the loss of the best run at each compute; below, its parameters and tokens. Bands are 95%: of a new "
         "run, and of N* and D*; where there is none, the runs do not tell. Points are runs, the line the planned one."
     )
-    return Page(slug="plan", title="The run that is planned", about=about, figure=figure, rows=along)
+    runs = study.table[["run_id", "N", "D", "C", "loss"]].assign(what="run")
+    planned = [] if p is None else [{"what": "planned", "C": p.compute, "N": p.n, "D": p.d, "loss": p.loss}]
+    rows = pd.concat([along.assign(what="best"), runs, pd.DataFrame(planned)], ignore_index=True)
+    return Page(slug="plan", title="The run that is planned", about=about, figure=figure, rows=rows)
 
 
 def _step(losses: pd.Series) -> float:

@@ -111,7 +111,7 @@ def log_x_ticks(traces: Iterable[Any]) -> dict[str, Any]:
     known = np.log10(known[known > 0])
     decades = float(np.ptp(known)) if len(known) else math.inf
     if decades <= NARROW:
-        return {"range": [float(known.min()) - ROOM, float(known.max()) + ROOM]}
+        return {"range": [float(known.min()) - ROOM, float(known.max()) + ROOM], "nticks": 3}
     if decades < 1:  # whose labels are whole numbers: 4k and no 0.4 x 10^4
         return {"nticks": 5, "exponentformat": "B"}
     return {"nticks": int(decades / A_LABEL)} if decades < CROWDED else {}

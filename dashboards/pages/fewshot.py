@@ -42,6 +42,8 @@ def register(app: Any, live: Live) -> None:
         view = live.view
         pages = [page for page in view.pages if page.group == GROUP]
         page = next((page for page in pages if page.slug == chosen), pages[0] if pages else None)
-        about, *drawn = gallery.draw(live, FIGURE, page, view.number, was)
+        why = EMPTY if view.number else view.waiting
+        version = view.number if pages else why  # what is said there changes too
+        about, *drawn = gallery.draw(live, FIGURE, page, version, was)
         labels = [{"label": page.title, "value": page.slug} for page in pages]
-        return labels, about if pages or not view.number else EMPTY, *drawn
+        return labels, about if pages else why, *drawn

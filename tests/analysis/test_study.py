@@ -12,7 +12,7 @@ import pytest
 
 from analysis import api, fit, laws
 from analysis.accuracy.trends import trends
-from analysis.estimation import isoflop, solve
+from analysis.estimation import isoflop, solve, unfinished
 from analysis.output import documents, text
 from analysis.output.answer import answer
 from analysis.output.receipt import receipt
@@ -279,7 +279,7 @@ def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
     """Curves that drop with their schedule; one run has done 60%, and ends where its siblings say."""
     root, ends = isolated / "root", {}
     ids = make_store(root)
-    unfinished = ids[5]
+    begun = ids[5]
     for i, run_id in enumerate(ids):
         run = RunDir(root, run_id)
         spec = run.spec()
@@ -287,17 +287,20 @@ def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
         steps = np.arange(11, spec.steps + 1)
         loss = 3.5 + 0.02 * i + 2.0 * steps**-0.5 + (0.3 + 0.002 * i) * np.sqrt(lr[steps - 1] / lr.max())
         ends[run_id] = float(loss[-1])
-        seen = steps <= (0.6 if run_id == unfinished else 1.0) * spec.steps
+        seen = steps <= (0.6 if run_id == begun else 1.0) * spec.steps
         columns = {"step": steps[seen], "tokens": steps[seen] * spec.optim.batch_tokens, "loss": loss[seen]}
         run.write_metrics(run.attempts()[-1], {name: values.tolist() for name, values in columns.items()})
-    (RunDir(root, unfinished).path / "result.json").unlink()
+    (RunDir(root, begun).path / "result.json").unlink()
     found = api.fit(root, bootstrap=50)
     (row,) = found.forecasts.to_dict("records")
-    assert (row["run_id"], row["method"]) == (unfinished, "finished runs")
+    assert (row["run_id"], row["method"]) == (begun, "finished runs")
     assert row["done"] == pytest.approx(0.6, abs=0.05)
-    assert row["loss"] == pytest.approx(ends[unfinished], rel=0.005)
+    assert row["loss"] == pytest.approx(ends[begun], rel=0.005)
     assert row["low"] < row["loss"] < row["high"]
-    assert documents.to_json(found)["forecasts"][0]["run_id"] == unfinished
+    assert documents.to_json(found)["forecasts"][0]["run_id"] == begun
+    for part in (RunDir(root, ids[4]).attempts()[0] / "metrics").iterdir():
+        part.write_bytes(part.read_bytes()[:100])
+    assert len(unfinished.unfinished(found.runs)) == 1, "no forecast rests on a curve that cannot be read"
 
 
 def test_accuracy_at_a_target_is_carried_through_the_loss_or_refused(studied):

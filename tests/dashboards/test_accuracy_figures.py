@@ -131,6 +131,8 @@ def test_examples_by_size_have_a_panel_a_task_and_the_papers_lines(asked):
     assert list(arithmetic[0].y) == pytest.approx([0.769, 0.996, 1.0])
     assert not [t for t in page.figure.data if t.xaxis == "x4" and t.marker.symbol == "diamond-open"]
     assert "K=50" in page.about
+    drawn = {y for t in page.figure.data if t.mode == "lines+markers" and t.marker.symbol is None for y in t.y}
+    assert drawn <= set(page.rows.accuracy), "handed out"
 
 
 def test_the_summary_is_a_row_a_task_and_the_rows_are_for_the_csv(asked):

@@ -1,6 +1,7 @@
 """What an address says wrongly is said, and the default stands in its place."""
 
 import dataclasses
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pandas as pd
@@ -117,3 +118,13 @@ def test_the_page_of_sweeps_begins_with_the_one_that_the_app_was_started_for(sim
     monkeypatch.setattr(sweep, "_names", lambda _: ["newest", "laptop"])
     started = live.Live(StudySettings(runs=str(simulated), sweep=asked))
     assert f"value='{shown}'" in str(sweep.layout(started, sweep.STATE))
+
+
+def test_the_page_of_accuracies_says_why_it_is_empty(simulated):
+    started, taken = live.Live(StudySettings(runs=str(simulated))), {}
+    app = SimpleNamespace(callback=lambda *_: lambda show: taken.update(show=show))
+    fewshot.register(app, started)
+    _, said, *drawn = taken["show"]("accuracy-size", None, None)
+    assert said == live.FITTING
+    started.view = dataclasses.replace(started.view, problem="no run is finished")
+    assert taken["show"]("accuracy-size", None, drawn[-1])[1] == "no run is finished"

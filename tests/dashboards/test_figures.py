@@ -303,10 +303,13 @@ def test_the_name_of_the_law_stands_between_budgets(studied):
     assert np.abs(name.x - np.log10(studied.everything.C)).min() > 0.2
 
 
-@pytest.mark.parametrize(("top", "most"), [(5e6, 5), (1e7, 3), (4e7, 5), (9e7, 6), (2e8, 7), (5e8, None)])
+@pytest.mark.parametrize(
+    ("top", "most"), [(1e6, 3), (1.2e6, 3), (5e6, 5), (1e7, 3), (4e7, 5), (9e7, 6), (2e8, 7), (5e8, None)]
+)
 def test_an_axis_of_few_decades_has_no_label_a_digit(top, most):
     """Plotly's own are 2 to 9; it takes 2s and 5s alone where a label has 0.3 decades, and powers alone from 0.7 on."""
     axis = style.axes(go.Figure(go.Scatter(x=[1e6, top], y=[1, 2])), "N", style.LOSS).layout.xaxis
     assert axis.nticks == most
-    assert axis.exponentformat == ("B" if top < 1e7 else "power"), "4M, and no 0.4 x 10^7"
+    if top > 2e6:
+        assert axis.exponentformat == ("B" if top < 1e7 else "power"), "4M, and no 0.4 x 10^7"
     assert top < 1e7 or most is None or 0.3 < np.log10(top / 1e6) / most < 0.7

@@ -211,7 +211,7 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
         "colours": [[evil, evil]],
         "runs": None,
     }
-    cells = {"header": [evil], "rows": [[evil]]}
+    cells = {"header": [evil, "run_id"], "rows": [[evil, evil]]}
     row = summary.Row(cells=[evil, f"{evil} 7"], address=evil)
     table = summary.Shown(title=evil, header=[evil, evil], rows=[row], folded=[row], folded_are=evil)
     listed = run_list.RunList(study=None, sets={(evil,): "set-1"})
@@ -229,8 +229,8 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
         ),
         render(
             "runs.html",
-            **{**known, "runs": listed, "header": [evil], "title": evil, "current": "runs"},
-            rows=[run_list.Listed(cells=(evil,), sets=("set-1",))],
+            **{**known, "runs": listed, "header": [evil, "run"], "title": evil, "current": "runs"},
+            rows=[run_list.Listed(cells=(evil, evil), sets=("set-1",))],
         ),
     )
     for markup in made:
@@ -238,6 +238,16 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
         assert tags.count("script") == 3, "plotly's, ours, and the colours"
         assert not {"img", "svg"} & set(tags)
         assert "49" not in re.sub(r"<style>.*?</style>", "", markup)
+
+
+def test_a_name_is_shown_as_it_is_written():
+    """lr^2 of a table is no power: whoever copies a name wants that name."""
+    page = style.Page(slug="s", title="t", about="", figure=None, rows=None)
+    known = {"name": "n", "pages": [page], "drawn": {"s": ""}, "code": {}, "css": "", "colours": [], "runs": None}
+    cells = {"header": ["run_id", "law"], "rows": [["a^2", "C^0.5"]], "title": "t", "current": "s", "count": 1}
+    markup = render("figure.html", **known, **cells, page=page)
+    assert "<td>a^2</td>" in markup
+    assert "C<sup>0.5</sup>" in markup
 
 
 def colours(node):

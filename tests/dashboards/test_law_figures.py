@@ -221,10 +221,10 @@ def test_backtests_show_every_prediction_and_the_coverage_that_the_tables_print(
     printed, best = studied.coverage, studied.weighting is studied.ensemble.at_optimum
     inside = (printed.coverage95 * printed.tests).sum() / printed.tests.sum()
     assert page.rows.inside95[page.rows.optimal == best].mean() == pytest.approx(inside)
-    assert f"{inside:.0%} of the 95%" in page.about
+    assert f" and {inside:.0%} of the {'minima' if best else 'runs'} (" in page.about
     runs = page.rows[~page.rows.optimal]
     middle = np.expm1(runs.miss.abs()).median()
-    assert f"{len(runs)} runs, missed by {middle:.2%} in the median" in page.about, "minima are judged by themselves"
+    assert f"{len(runs)} runs: median miss {middle:.2%}" in page.about, "minima are judged by themselves"
     assert [symbol.endswith("x") for symbol in points.marker.symbol] == list(~page.rows.inside95)
     assert [symbol.startswith("diamond") for symbol in points.marker.symbol] == list(page.rows.optimal)
 
@@ -249,7 +249,7 @@ def test_no_prediction_without_an_interval_counts_as_inside_one(studied):
     assert f"{cut.sum()} have no interval, for no other cut could calibrate it" in page.about
     best = others.optimal.to_numpy(bool)
     share = (others.miss.abs() <= others.half95)[~best].mean()
-    assert f"{share:.0%} of the 95% (circles: runs)" in page.about
+    assert f" and {share:.0%} of the runs (circles)" in page.about
     crossed = [symbol.endswith("x") for symbol in named(page, "predictions").marker.symbol]
     assert not any(np.array(crossed)[cut])
     assert "no intervals to test" in backtest(studied, rows[cut]).about

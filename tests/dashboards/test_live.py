@@ -98,6 +98,20 @@ def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch)
     assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
 
 
+def test_a_curve_that_cannot_be_read_is_said_and_takes_no_page_away(root, studied):
+    from dashboards import data
+    from dashboards.figures.curves import curves
+
+    runs = replace(studied.runs, source=root)
+    damaged, gone = runs.table.run_id[:2]
+    for part in (RunDir(root, damaged).attempts()[0] / "metrics").iterdir():
+        part.write_bytes(part.read_bytes()[:100])
+    shutil.rmtree(RunDir(root, gone).attempts()[0] / "metrics")
+    found = data.losses(runs)
+    assert [name for name, curve in found.items() if curve.empty] == [damaged, gone]
+    assert "2 of 24 runs have no curve, or one that cannot be read." in curves(studied, found).about
+
+
 def test_curves_that_are_kept_from_fit_to_fit_gather_no_notes_of_views(root):
     from analysis.runs.selection import select
     from dashboards import data
