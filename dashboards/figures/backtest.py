@@ -11,7 +11,7 @@ from analysis.laws import Array
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
 from dashboards.figures.look import GREY, PALETTE
-from dashboards.figures.style import LOSS, Page, plain, scale
+from dashboards.figures.style import LOSS, Page, plain, scale, shared
 from gpt3core.words import number_of, powers
 
 SLUG, TITLE = "backtest", "Backtests: predicted against measured"
@@ -101,12 +101,12 @@ def _marks(rows: pd.DataFrame, inside: Array) -> dict[str, object]:
 
 
 def _texts(rows: pd.DataFrame) -> list[str]:
-    return [
+    return shared(
         f"<b>{plain(r['run_id'])}</b><br>C {powers(r['C'])} FLOPs, {r['decades']:.2f} decades beyond "
         f"{powers(r['fitted_to'])}<br>"
         f"predicted {r['predicted']:.4f}, measured {r['measured']:.4f} ({100 * np.expm1(r['miss']):+.2f}%)"
         for r in rows.to_dict("records")
-    ]
+    )
 
 
 def _add_pairs(figure: go.Figure, rows: pd.DataFrame, inside: Array) -> None:

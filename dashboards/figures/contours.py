@@ -17,7 +17,7 @@ from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, band, in_corner, nothing, panelled, percent_off, residuals, strip
 from dashboards.figures.look import PALETTE
 from dashboards.figures.optimum import BY_LAW, by_law
-from dashboards.figures.style import Page, behind, hover, scale
+from dashboards.figures.style import Page, behind, hover, scale, shared
 from gpt3core.words import Symbols, span
 
 SLUG, TITLE = "contours", "Lines of equal loss"
@@ -140,7 +140,7 @@ def _add_runs(figure: go.Figure, table: pd.DataFrame, off: Array) -> None:
     low, high = figure.data[0].zmin, figure.data[0].zmax
     marker = {"color": table.loss, "colorscale": scale(), "cmin": low, "cmax": high, "size": 8}
     marker |= {"line": {"width": 1, "color": "#ffffff"}}
-    texts = [f"{t}<br>{o:+.2f}% of L(N,D)" for t, o in zip(hover(table), off, strict=True)]
+    texts = shared(f"{t}<br>{o:+.2f}% of L(N,D)" for t, o in zip(hover(table), off, strict=True))
     figure.add_scatter(
         x=table["C"],
         y=table.N,

@@ -19,7 +19,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed
+from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed, shared
 from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
@@ -268,7 +268,7 @@ def residuals(
         y=percent,
         mode="markers",
         marker=marker,
-        text=list(text),
+        text=shared(text),
         hoverinfo="text",
         showlegend=False,
         **place(row),

@@ -139,9 +139,14 @@ def round_values(low: float, high: float) -> list[float]:
     return [tick for tick in known if low / 2.5 < tick < high * 2.5]
 
 
+def shared(texts: Iterable[str]) -> list[str]:
+    """Texts of points, most of what figures take: those of one fit, and mostly of the next, are the same in memory."""
+    return [sys.intern(text) for text in texts]
+
+
 def hover(rows: pd.DataFrame) -> list[str]:
-    """A hover text a run: most of what figures take, so those of one fit and of the next share it."""
-    return [sys.intern(_said(run)) for run in rows.to_dict("records")]
+    """A hover text a run."""
+    return shared(_said(run) for run in rows.to_dict("records"))
 
 
 def _said(run: Mapping[Hashable, Any]) -> str:
@@ -160,7 +165,7 @@ def add_runs(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, y: pd.Series) 
 
 def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
     """What points of runs say, and whose they are: the app asks for the names (as text) inside a reader's lasso."""
-    return {"text": hover(rows), "hoverinfo": "text", "customdata": [sys.intern(plain(run)) for run in rows.run_id]}
+    return {"text": hover(rows), "hoverinfo": "text", "customdata": shared(map(plain, rows.run_id))}
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:

@@ -121,6 +121,17 @@ def test_approach_1_shows_the_lowest_curves_and_their_sizes(studied):
     assert list(rows["minimum"].N) == list(stars.y)
 
 
+def test_what_points_say_is_kept_once_for_the_figures_of_one_fit_and_the_next(studied):
+    def said():
+        pages = [catalogue.PAGES[slug](studied) for slug in ("isoflop", "triptych", "contours", "backtest")]
+        texts = [text for page in pages for trace in page.figure.data for text in trace.text or ()]
+        return [text for text in texts if text.startswith("<b>d")]  # of runs
+
+    one, other = said(), said()
+    assert len(one) > 5 * len(studied.table)
+    assert all(a is b for a, b in zip(one, other, strict=True))
+
+
 def test_of_thousands_of_curves_some_are_drawn(studied):
     """A browser takes a hundred thousand points; the rows are those that are drawn."""
     many = pd.concat(

@@ -18,6 +18,8 @@ import ctypes, threading
 from dashboards import memory
 
 memory.settle()
+import pyarrow
+print(pyarrow.default_memory_pool().backend_name, flush=True)
 everyone = threading.Barrier(9)
 for _ in range(8):
     threading.Thread(target=lambda: (bytes(100_000), everyone.wait())).start()
@@ -35,9 +37,10 @@ def held():
 
 
 @GLIBC
-def test_threads_share_a_heap():
+def test_threads_and_arrow_share_a_heap():
     told = subprocess.check_output([sys.executable, "-c", PROCESS], cwd=CODE, text=True)
     assert told.count("<heap ") == 1, "else nine"
+    assert told.startswith("system")
 
 
 @GLIBC
