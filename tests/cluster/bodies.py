@@ -102,7 +102,7 @@ def nap(work: Assignment, report: Say, stop: Asked) -> dict[str, Any]:
 
 
 def short_of_memory(work: Assignment, report: Say, stop: Asked) -> dict[str, Any] | None:
-    """Train, but ask for more memory than there is as long as the micro-batch was halved less often than is enough.
+    """Train, but ask for more memory than there is, in the first step, where the micro-batch was halved too seldom.
 
     The file ``enough`` says how often that is.
     """
@@ -112,9 +112,9 @@ def short_of_memory(work: Assignment, report: Say, stop: Asked) -> dict[str, Any
 
     short = work.job.halvings < int((work.job.root / "enough").read_text())
 
-    def told(live: Mapping[str, Any]) -> None:
-        report(live)
+    def asked() -> bool:
         if short:
             torch.empty(1 << 50, dtype=torch.uint8)  # torch's allocator refuses it
+        return stop()
 
-    return worker.train(work, told, stop)
+    return worker.train(work, report, asked)
