@@ -38,6 +38,9 @@ class Curves(Mapping[str, pd.DataFrame]):
     def __getitem__(self, run_id: str) -> pd.DataFrame:
         return pd.DataFrame(dict(zip(COLUMNS, self._points[run_id], strict=True)), copy=False)
 
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._points
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._points)
 
