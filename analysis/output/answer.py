@@ -86,11 +86,18 @@ def _ran(study: Study) -> list[Part]:
     for i, rule in enumerate(out):
         parts.append((" (out: " if i == 0 else ", ", NONE))
         parts.append((f"{len(rule.excluded)} {rule.name}", evidence.runs(rule.excluded)))
-    return [*parts, (")" if out else "", NONE), (_of_table(study), fitted)]
+    off = f"; rules that are off: {', '.join(study.rules_off)}" if study.rules_off else ""
+    return [
+        *parts,
+        (")" if out else "", NONE),
+        (_of_table(study), fitted),
+        (_took(study.runs.table), every),
+        (off, NONE),
+    ]
 
 
 def _of_table(study: Study) -> str:
-    """The sizes, tokens and computes of the runs that were fitted, and what all of them took."""
+    """The sizes, tokens and computes of the runs that were fitted."""
     table, said = study.table, ""
     if table.N.notna().any():
         said += f": {number_of(table.N.nunique(), 'size')}, N {_range(table.N)} ({LABELS[study.convention.n]})"
@@ -100,20 +107,17 @@ def _of_table(study: Study) -> str:
         budgets = int(table.budget_flops.nunique()) if "budget_flops" in table else 0
         at = f"{number_of(budgets, 'budget')} of " if budgets else ""
         said += f"; {at}C {_range(table.C, flops)} FLOPs ({LABELS[study.convention.c]})"
-    said += _took(study.runs.table)
-    if study.rules_off:
-        said += f"; rules that are off: {', '.join(study.rules_off)}"
     return said
 
 
 def _took(table: pd.DataFrame) -> str:
-    """What all runs took, as far as it was recorded: hours of GPUs, else of the training itself, and dollars."""
-    sums = {name: float(table[name].sum()) if name in table else 0.0 for name in ("gpu_hours", "cost")}
-    hours, what = sums["gpu_hours"], "GPU-hours"
-    if not hours and {"tokens", "tokens_per_second"} <= set(table):
-        hours, what = float((table.tokens / table.tokens_per_second).sum()) / 3600, "hours of training"
-    took = f"; {hours:.3g} {what}" if 0 < hours < math.inf else ""
-    return took + (f", {sums['cost']:,.2f} USD" if sums["cost"] else "")
+    """What all runs took, as far as it was recorded: hours of GPUs, else of cores that trained, and dollars."""
+    gpu, cores, usd = (
+        float(table[name].sum()) / unit if name in table else 0.0
+        for name, unit in (("gpu_hours", 1), ("device_seconds", 3600), ("cost", 1))
+    )
+    took = f"; {gpu:.3g} GPU-hours" if gpu else f"; {cores:.3g} core-hours of training" if cores else ""
+    return took + (f", {usd:,.2f} USD" if usd else "")
 
 
 def _text(study: Study) -> str:

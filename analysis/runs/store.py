@@ -28,7 +28,7 @@ __all__ = ["curve", "default_root", "in_flight", "load", "place", "rates", "reci
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "unique_tokens"),
     *("precision", "kernel"),
-    "noise_scale",
+    *("noise_scale", "device_seconds"),
 )
 SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
 MOST_NAMED = 30

@@ -52,6 +52,7 @@ COLUMNS = {
     "episodes": "float64",
     "noise_scale": "float64",
     "mup_base_width": "float64",
+    "device_seconds": "float64",
 }
 
 

@@ -1,5 +1,6 @@
 """What the terminal and the report open with: few lines, whose numbers are the study's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,20 @@ def test_its_numbers_are_those_of_the_study(studied):
     assert said.endswith("1.0 decades beyond the data")
     assert lines["runs"].startswith(f"{len(studied.table)} of {len(studied.everything)} fitted")
     assert " tokens of starter, " in lines["runs"], "its text"
-    hours = (studied.runs.table.tokens / 1e4).sum() / 3600  # at the speed of every simulated run
-    assert lines["runs"].endswith(f"; {hours:.3g} hours of training"), "its cost"
     assert f"C^{studied.advice.a:.2f}" in lines["size"]
     assert list(lines)[:2] == ["runs", "law"]
     assert len(lines) <= 7
+
+
+def test_what_runs_took_is_said(studied):
+    table = studied.runs.table
+    for took, said in (
+        ({"device_seconds": 36.0}, "; 0.24 core-hours of training"),
+        ({"device_seconds": 36.0, "gpu_hours": 0.5, "cost": 1.0}, "; 12 GPU-hours, 24.00 USD"),
+        ({}, "training FLOPs as recorded)"),
+    ):
+        runs = replace(studied.runs, table=table.assign(**took))
+        assert dict(answer(replace(studied, runs=runs)))["runs"].endswith(said)
 
 
 def test_the_scale_that_scores_are_forecast_with_is_the_intervals_own(studied):
