@@ -76,7 +76,7 @@ def losses(runs: Runs, read: Read | None = None) -> Curves | None:
 
 
 def _points(root: Path, run_id: str) -> Points:
-    """Some of a run's curve, as arrays that nobody writes to; none of one that cannot be read: fits stand without it."""
+    """Some of a run's curve, as arrays that nobody writes to; of one that cannot be read none, for fits stand so."""
     try:
         thin = kept(store.curve(root, run_id)).astype({"attempt": np.int16})
     except (StoreError, OSError, ValueError):
