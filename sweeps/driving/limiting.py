@@ -313,23 +313,26 @@ class Limits:
         """What is left beside the runs under way."""
         running = [s for s in states.values() if s.phase == Phase.RUNNING]
         ends = [self.estimates.left(s) for s in running for _ in range(self._width(s))]
-        nodes, others, common = self.cluster.inventory(), self.cluster.others(), self.estimates.common
-        places = expected.places(common, self.cut(nodes, self.cluster.running(), others), others)
-        fair = slots.fair(self.due(nodes), common, nodes)
-        if self.limit.devices is not None:
-            fair = min(fair, int(self.limit.devices // common.devices))
-        places = max(places, fair)
         on_the_way = (Phase.RUNNING, Phase.AWAITED, Phase.DONE)
         return limits.Left(
             seconds=[self.estimates.alone(s) for s in here],
             rates=list(map(self._rate, here)),
             left=NOTHING if self.reached(now) else self._left(now).plus(self._promised(states), -1),
             until=self._until - LAST_SECONDS - now,
-            places=sorted([*ends, *[0.0] * max(0, places - len(ends))]),
+            places=sorted([*ends, *[0.0] * max(0, self.places() - len(ends))]),
             widths=list(map(self._width, here)),
             **limits.common([s.spec for s in here]),
             begun=limits.begun([s.spec for s in states.values() if s.phase in on_the_way]),
         )
+
+    def places(self) -> int:
+        """How many common runs there may be at once: what has room beside others, or within this sweep's share."""
+        nodes, others, common = self.cluster.inventory(), self.cluster.others(), self.estimates.common
+        free = expected.places(common, self.cut(nodes, self.cluster.running(), others), others)
+        fair = slots.fair(self.due(nodes), common, nodes)
+        if self.limit.devices is not None:
+            fair = min(fair, int(self.limit.devices // common.devices))
+        return max(free, fair)
 
     def _width(self, state: RunState) -> int:
         """How many places of a common run it takes."""

@@ -55,9 +55,7 @@ class Outlook:
         jobs = self.limits.ordered([self.estimates.job(s) for s in waiting])
         jobs.sort(key=lambda job: ledger.place(job, self.limits.rules))
         ends = [now + self.estimates.left(s) for s in states.values() if s.phase == Phase.RUNNING]
-        others, running = self.cluster.others(), self.cluster.running()
-        cluster = self.limits.cut(self.cluster.inventory(), running, others)
-        room = max(expected.places(self.estimates.common, cluster, others), len(ends))
+        room = max(self.limits.places(), len(ends))
         known = {s.run_id: s.expects for s in waiting}
         self._expected = expected.expect(now, [(j.run_id, j.seconds) for j in jobs], ends, room, known)
         self._next = now + max(LOOK_SECONDS, (time.thread_time() - began) / DUTY)

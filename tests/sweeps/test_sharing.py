@@ -334,3 +334,24 @@ def test_what_is_due_is_said_again_where_it_has_changed():
         among.look(float(now), [])
         among.decide(float(now), nodes(1, 4), jobs, among.held)
     assert [line.partition("too: ")[2].partition(" of it")[0] for line in said] == ["75%", "50%"]
+
+
+def test_a_sweep_that_waits_for_its_share_says_when_it_should_end(smoke):
+    """On a full cluster it said nothing."""
+    _, cells, root = smoke
+    full = Running(run_id="k", worker=CORE, allocation={"n": 4}, ends=20.0)
+    cluster, display = Shared(root, replace(claim("other", 100), held=(full,))), Silent()
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(4), allocation={"n": 1})]
+    cluster.behaviour = lambda run_id, n: "done"
+
+    def poll():
+        if cluster.polls == 30:
+            cluster.others, cluster.theirs = list, claim("other", 100)
+        return FakeCluster.poll(cluster)
+
+    cluster.poll = poll
+    drive((recipe.load(["recipe=smoke"]), cells, root), cluster, display)
+    seen = display.snapshots[15]
+    assert not seen.running
+    assert seen.eta_seconds is not None
+    assert seen.eta_seconds < 60
