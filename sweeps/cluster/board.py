@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 
 from sweeps.cluster.connect import Connection
 
 SPACE = b"isoflop-sweeps"  # Ray's own, and other programs', are beside it
-SILENT_SECONDS = 2.0  # without a new word, after which it is asked whether a driver lives
+SILENT_SECONDS = 2.0  # without a new word, after which it is asked whether a driver lives, ...
+ASK_SECONDS = 1.0  # ... which costs milliseconds where a head has had thousands of jobs
 
 
 class Board:
@@ -27,6 +28,7 @@ class Board:
         self._kv, self._key, self._ray = internal_kv, connection.namespace, connection.ray
         self._job = self._ray.get_runtime_context().get_job_id()
         self._told: dict[str, tuple[str, float]] = {}  # by others: a job and its words, and when these were new
+        self._dead, self._asked = set[str](), -math.inf  # jobs that are over, and when that was asked
 
     def read(self) -> Mapping[str, str]:
         """What others told who live; while the head does not answer, which is told elsewhere, what they told last."""
@@ -46,11 +48,14 @@ class Board:
 
     def _all(self) -> dict[str, str]:
         found = {}
-        for key in self._kv._internal_kv_list("", namespace=SPACE):
-            told = self._kv._internal_kv_get(key, namespace=SPACE) if key.decode() != self._key else None
-            if told is not None:
-                found[key.decode()] = told.decode(errors="replace")
+        for name in (key.decode() for key in self._kv._internal_kv_list("", namespace=SPACE)):
+            if name != self._key and (told := self._words(name)) is not None:
+                found[name] = told
         return found
+
+    def _words(self, name: str) -> str | None:
+        told = self._kv._internal_kv_get(name, namespace=SPACE)
+        return None if told is None else told.decode(errors="replace")
 
     def _living(self, told: Mapping[str, str], now: float) -> dict[str, tuple[str, float]]:
         """Without those whose driver is dead, which is asked of who has said nothing new for a while, or not yet."""
@@ -59,16 +64,15 @@ class Board:
             before, since = self._told.get(name, (words, -math.inf))
             found[name] = words, since if words == before else now
         silent = [name for name, (_, since) in found.items() if now - since > SILENT_SECONDS]
-        dead = self._dead() if silent else set()
+        if silent and now >= self._asked + ASK_SECONDS:  # Ray's public list of jobs needs its dashboard
+            table = self._ray._private.state.state.job_table()
+            self._dead, self._asked = {job["JobID"] for job in table if job["IsDead"]}, now
         for name in silent:
-            if told[name].partition("\n")[0] in dead:
-                self._kv._internal_kv_del(name, namespace=SPACE)
+            if told[name].partition("\n")[0] in self._dead:
+                if self._words(name) == told[name]:  # no other driver of that sweep has come meanwhile
+                    self._kv._internal_kv_del(name, namespace=SPACE)
                 del found[name]
         return found
-
-    def _dead(self) -> Set[str]:
-        """The jobs that are over; Ray's public list of them needs its dashboard."""
-        return {job["JobID"] for job in self._ray._private.state.state.job_table() if job["IsDead"]}
 
     @contextlib.contextmanager
     def _quietly(self) -> Iterator[None]:

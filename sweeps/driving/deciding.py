@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from sweeps.driving.limiting import Limits
 from sweeps.driving.nodes import Nodes
-from sweeps.driving.sharing import Among, within
+from sweeps.driving.sharing import RESTS, Among, within
 from sweeps.scheduling import scheduler
 from sweeps.scheduling.inventory import Inventory
 from sweeps.scheduling.ledger import place
-from sweeps.scheduling.scheduler import Decision, Job, Running, Start
+from sweeps.scheduling.scheduler import Decision, Hold, Job, Running, Start
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,11 @@ class Deciding:
         else:  # a place within the limit, and then whether another sweep comes before it
             part, shown = self.limits.turned(cut, usable, jobs, holding, others)
             limited, _ = self.nodes.expected(part, alive, now)
-            rules = replace(rules, preempt=rules.preempt and not self.among.waited_for)
+            rests = rules.preempt and self.among.waited_for
+            rules = replace(rules, preempt=rules.preempt and not rests)
             found = scheduler.decide(now, limited, jobs, [*shown, *strangers, *lost], largest, rules)
+            raised = self.among.raised(jobs) if rests else ()
+            found = [_resting(d) if isinstance(d, Hold) and d.run_id in raised else d for d in found]
             if self.among.waited_for:
                 starts = {d.run_id for d in found if isinstance(d, Start)}
                 mine = [job for job in jobs if job.run_id in starts]
@@ -63,3 +66,7 @@ class Deciding:
                 found = [may.get(d.run_id, d) for d in found]
         self.among.tell(now, found, queue, most)
         return found
+
+
+def _resting(hold: Hold) -> Hold:
+    return hold._replace(reason=f"{hold.reason}; {RESTS}")

@@ -140,16 +140,20 @@ class Among:
         shared = fairness.together(self._mine, others, jobs, nodes, rules)
         ours = shared if wanted is None else fairness.together(self._mine, others, wanted, nodes, rules)
         self._account(ours.holds - ours.share, now)
-        if (jobs or wanted) and not stuck:
-            self._name(ours, now)
+        if jobs or wanted:
+            self._name(ours, [claim.key for claim in others if claim.wants], now)
         decisions = scheduler.decide(now, nodes, shared.queue, held, largest, rules)
         theirs = {shared.theirs.get(d.run_id) for d in decisions if isinstance(d, Start)}
         self._left = {key: left.later(now, key in theirs) for key, left in self._left.items()}
         first = next((d for d in decisions if not isinstance(d, Start)), None)
         rests = rules.preempt and first is not None and first.run_id in shared.theirs
-        above = min((run.priority for run in self._mine.held if run.resumable), default=math.inf)
-        raised = {job.run_id for job in jobs if rests and job.priority > above}
+        raised = self.raised(jobs) if rests else frozenset[str]()
         return self._remarked([d for d in decisions if d.run_id not in shared.theirs], raised)
+
+    def raised(self, jobs: Sequence[Job]) -> Set[str]:
+        """The runs for which others of this sweep would make room, were it alone."""
+        above = min((run.priority for run in self._mine.held if run.resumable), default=math.inf)
+        return {job.run_id for job in jobs if job.priority > above}
 
     def tell(self, now: float, decisions: Sequence[Decision], jobs: Sequence[Job], most: float | None = None) -> None:
         """Tell other sweeps what this one holds and still wants, at most once a second, and whenever something starts.
@@ -201,9 +205,15 @@ class Among:
         excess = fairness.excess(self._mine.excess, beyond, seconds, [self._mine, *self._others])
         self._mine = replace(self._mine, excess=excess)
 
-    def _name(self, shared: Together, now: float) -> None:
-        """Say which sweeps wait too, and what is due to this one: when one is new, and where that has changed since."""
-        names = {claim.key: f"sweep {claim.name}" for claim in self._others if claim.wants}
+    def _name(self, shared: Together, waiting: Sequence[str], now: float) -> None:
+        """Say which sweeps wait too, and what is due to this one: when one is new, and where that has changed since.
+
+        Args:
+            waiting: their keys.
+        """
+        names = {claim.key: f"sweep {claim.name}" for claim in self._others if claim.key in waiting}
+        if not names:
+            return
         changed = abs(shared.share - self._said) > NEWS and now >= self._spoke + NEWS_SECONDS
         if changed or names.keys() - self._named:
             self._named, self._said, self._spoke = self._named | names.keys(), shared.share, now
@@ -217,7 +227,7 @@ class Among:
         """Whoever waits is told with whom the cluster is shared.
 
         Args:
-            raised: runs that others of this sweep would make room for, were it alone.
+            raised: runs for which others of this sweep would have made room.
         """
         has = ((claim.name, claim.holds()) for claim in self._others)
         words = " and ".join(f"sweep {name} has {holds}" for name, holds in has if not Resources().fits(holds))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sweeps.cluster import board
-from sweeps.cluster.board import SILENT_SECONDS, Board
+from sweeps.cluster.board import ASK_SECONDS, SILENT_SECONDS, Board
 
 
 class Head:
@@ -20,7 +20,7 @@ class Head:
     def _internal_kv_get(self, key, *, namespace):
         if self.broken:
             raise RuntimeError("the head does not answer")
-        return self.held.get(key)
+        return self.held.get(key.encode())
 
     def _internal_kv_put(self, key, value, *, namespace):
         self.held[key.encode()] = value.encode()
@@ -75,6 +75,7 @@ def test_what_a_driver_told_that_died_is_taken_down_by_who_reads_it(head):
     other.write("1")
     assert mine.read() == {"b": "1"}
     head.dead.add("job-b")
+    head.now += SILENT_SECONDS + 1
     assert mine.read() == {}
     assert not head.held
     other.write("2")
@@ -82,6 +83,26 @@ def test_what_a_driver_told_that_died_is_taken_down_by_who_reads_it(head):
     again = joined(head, "b", "job-b2")
     again.write("2")
     assert mine.read() == {"b": "2"}, "the next driver of the sweep"
+
+
+def test_the_jobs_of_a_head_are_asked_for_once_a_second_at_most(head):
+    """At every pass, while a driver that lives was silent: a head that has had ten thousand takes a tenth of one."""
+    mine, other = joined(head, "a", "job-a"), joined(head, "b", "job-b")
+    other.write("1")
+    for _ in range(40):
+        assert mine.read() == {"b": "1"}
+        head.now += ASK_SECONDS / 4
+    assert head.asked == 10
+
+
+def test_a_driver_that_comes_while_its_dead_predecessor_is_found_out_keeps_its_word(head):
+    mine, other = joined(head, "a", "job-a"), joined(head, "b", "job-b")
+    other.write("1")
+    head.dead.add("job-b")
+    table = head.job_table
+    head.job_table = lambda: joined(head, "b", "job-b2").write("2") or table()
+    assert mine.read() == {}
+    assert mine.read() == {"b": "2"}
 
 
 def test_while_the_head_does_not_answer_what_was_read_last_stands(head):

@@ -224,8 +224,11 @@ def test_with_a_limit_nobody_makes_room_either_while_another_sweep_waits(waits):
     ]
     deciding = Deciding(limits, seen, Among(cluster, "s", "s", list[str]().append))
     high = Job(run_id="high", worker=CORE, priority=1, queued=2.0)
-    decisions = deciding.decide(3.0, [high], own, [], cut=cut, usable=all_, alive=all_)
+    low = Job(run_id="low", worker=CORE, queued=2.0)
+    decisions = deciding.decide(3.0, [high, low], own, [], cut=cut, usable=all_, alive=all_)
     assert any(isinstance(d, Preempt) for d in decisions) is not waits
+    said = {d.run_id for d in decisions if isinstance(d, Hold) and "placement.preempt rests" in d.reason}
+    assert said == ({"high"} if waits else set())
 
 
 def test_what_starts_is_told_and_what_others_started_is_heard_at_once():
@@ -334,6 +337,20 @@ def test_what_is_due_is_said_again_where_it_has_changed():
         among.look(float(now), [])
         among.decide(float(now), nodes(1, 4), jobs, among.held)
     assert [line.partition("too: ")[2].partition(" of it")[0] for line in said] == ["75%", "50%"]
+
+
+def test_a_sweep_that_does_not_take_its_room_keeps_no_other_from_being_named():
+    """Nothing was said of a third one, nor of what was due beside it, while there was none left for a stuck one."""
+    stuck, cluster, said = claim("stuck", 50), Told(theirs=None), list[str]()
+    among, jobs, told = Among(cluster, "s", "s", said.append), runs("s", 90, 10.0), [stuck]
+    cluster.claims = lambda: {one.key: claims.to_text(one, 0.0, now) for one in told}
+    for now in range(40):
+        told = [stuck, claim("third", 50)] if now > 20 else [stuck]
+        among.look(float(now), [])
+        among.decide(float(now), nodes(1, 4), jobs, among.held)
+    assert len(said) == 2
+    assert said[0].startswith("sharing  sweep stuck waits on this cluster too: 50% of it")
+    assert said[1].startswith("sharing  sweep third waits on this cluster too: 50% of it")
 
 
 def test_a_sweep_that_waits_for_its_share_says_when_it_should_end(smoke):
