@@ -23,7 +23,7 @@ RECIPE = """
 name: room
 family: shapes
 shapes: [{{n_layer: 2, d_model: 16, n_head: 2}}, {{n_layer: 1, d_model: 24, n_head: 2}}]
-tokens: [4.0e+4, 2.0e+6]
+tokens: [4.0e+4, 1.2e+6]
 min_tokens: 100
 model: {{n_ctx: 32, band: 6}}
 optim: {{batch_tokens_min: 384, batch_tokens_max: 384, lr_max: 0.003}}
@@ -38,7 +38,7 @@ placement_of: {{d24: {{workers: 3, cpus: 8, priority: 1}}}}
 
 def test_a_run_that_makes_room_for_a_gang_goes_on_to_the_same_bits(launcher, tmp_path, isolated, monkeypatch):
     """It is asked for while the other trains, and takes all three nodes; no checkpoint is due before that."""
-    monkeypatch.setattr(scheduler, "WORTH_SECONDS", 1.0)  # that are worth a stop: the run takes twenty
+    monkeypatch.setattr(scheduler, "WORTH_SECONDS", 1.0)  # that are worth a stop: the run takes twelve
     (tmp_path / "room.yaml").write_text(RECIPE.format(text=(text := write_corpus(tmp_path / "text", documents=1500))))
     chosen = recipe.load([f"recipe={tmp_path / 'room.yaml'}"])
     cells, root = grid.build(chosen, corpus.fingerprint(str(text))), tmp_path / "root"
