@@ -134,7 +134,7 @@ def _right(task: Task, one: Case, base: dict[Tokens, float], sums: list[float]) 
 
 
 def _passed(cases: Sequence[Case], texts: Sequence[str], mesh: Mesh) -> list[float]:
-    """Whether the program that each text completes passes its test; a replica runs its share of them.
+    """Whether the program that each text completes passes its test; a replica's first rank runs its share of them.
 
     Raises:
         ValueError: where not even the first reference solution does.
@@ -142,7 +142,7 @@ def _passed(cases: Sequence[Case], texts: Sequence[str], mesh: Mesh) -> list[flo
 
     def passes(one: Case, text: str) -> bool:
         before, after = one.program
-        with pulse.beating():
+        with pulse.busy("running a program that was written"):  # which ends, by its limits
             return programs.passes(before + text + after)
 
     def begin() -> None:

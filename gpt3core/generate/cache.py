@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt3core import pulse
 from gpt3core.model.patterns import Pattern
 
 
@@ -45,6 +46,7 @@ class LayerCache:
             and a mask (B, 1, 1, S) where some sequences fill fewer slots than others, the pattern leaves some out, or
             some are of another document.
         """
+        pulse.beat()  # the prompts of a batch may take minutes
         if self.keys is None or self.values is None:
             self.keys, self.values = self._newest(k), self._newest(v)
             if self.enough:

@@ -179,7 +179,8 @@ class Mesh:
 
         Args:
             costs: of each piece, where neighbours have something in common: a replica then takes a run of them.
-            asks: the model that pieces ask, if any; replicas may share its state (``whole.Whole.in_step``).
+            asks: the model that pieces ask, by all ranks of a replica (``whole.Whole.in_step``); without, the first
+                of them works alone.
         """
         if self.world_size == 1:
             return [work(number) for number in range(count)]
@@ -188,7 +189,7 @@ class Mesh:
 
         def own() -> dict[str, T]:
             with pulse.apart(), getattr(asks, "in_step", contextlib.nullcontext)():
-                done = {str(number): work(number) for number in mine}
+                done = {str(number): work(number) for number in mine if leads or asks is not None}
             return done if leads else {}
 
         found = {number: done for one in self.each(own) for number, done in one.items()}

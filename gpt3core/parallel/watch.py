@@ -102,9 +102,10 @@ class Judge:
                 seen.pauses.append(pause)
             seen.moved = now
         seen.sign = sign
+        seen.spent = min(seen.spent, sign.spent)  # less where a process has ended before one that it started
         if sign.spent - seen.spent > AT_WORK * STILL_SECONDS:
             seen.spent = sign.spent
-            self._worked = now if _long(seen) else self._worked
+            self._worked = now if _long(seen) and sign.computes else self._worked
 
     def silent(self, now: float) -> str:
         """A rank of which nothing is heard any more, in a sentence; "" while there is none."""

@@ -42,7 +42,7 @@ class Whole:
         if self._mesh.degree("shard") == 1:
             yield
             return
-        self._meets, failure = True, None
+        self._meets, self._passing, failure = True, False, None
         try:
             yield
         except Exception as error:
@@ -50,6 +50,7 @@ class Whole:
         self._meets = False
         while not self._passing and self._any_passes(False):
             self._pass(torch.zeros(1, 1, dtype=torch.long, device=next(self.parameters()).device))
+            self._fresh = False
         if failure is not None:
             raise failure
 

@@ -72,8 +72,8 @@ class Readback:
         while len(self._waiting) > (0 if everything else self.lag):
             known, said, arrives = self._waiting.popleft()
             if arrives is not None:
-                first = pulse.busy("in its first step", computes=True) if self.fresh else contextlib.nullcontext()
-                # a rank that does not come is waited for here, not where that is queued
+                first = pulse.busy("in its first step") if self.fresh else contextlib.nullcontext()
+                # a rank that does not come is waited for here, not where that is queued; the host computes nothing
                 with first, pulse.at_gate(works=True):
                     arrives.synchronize()
             self.fresh = False

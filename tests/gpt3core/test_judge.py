@@ -65,6 +65,7 @@ def test_what_says_that_it_is_long_is_waited_for_an_hour():
         (lambda now: 0.1 * now, None, pulse.LONG_SECONDS),  # a tenth of a processor
         (lambda now: 0.01 * now, None, STILL_SECONDS),  # what threads take that only listen
         (lambda now: min(now, 100), None, 100 + STILL_SECONDS),
+        (lambda now: now if now < 300 else 0.05 * now, None, pulse.LONG_SECONDS),  # without what an ended process took
         (lambda now: 0.0, lambda now: min(now, 200), 200 + STILL_SECONDS),  # it may wait for what another one compiles
     ],
 )
@@ -78,6 +79,18 @@ def test_what_computes_for_long_is_stuck_when_it_takes_no_processor(takes, other
 
     assert judged(signs, stuck - 1)[0] == ""
     assert judged(signs, stuck + 15)[0].startswith("rank 1 has not come to a collective")
+
+
+def test_a_host_that_waits_for_its_gpu_is_no_sign_that_another_rank_computes():
+    """It takes a processor, in its first step too (``train.readback``), for as long as the other rank is stuck."""
+
+    def signs(rank, now):
+        if rank == 1:
+            return sign(now, doing="compiling", computes=True, spent=5.0)
+        return sign(now, gates=4, waiting=True, works=True, doing="in its first step", spent=float(now))
+
+    assert judged(signs, STILL_SECONDS - 1)[0] == ""
+    assert judged(signs, STILL_SECONDS + 1)[0].startswith("rank 1 has not come to a collective")
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_ranks_meet_at_an_address_of_version_6():
     assert [left for _, left in ranks.run(_reached_at, 2, "[::1]")] == [None, None]
 
 
-def _spread(rank, size, address, layout, count, costs):
+def _spread(rank, size, address, layout, count, costs, asks):
     """What came of pieces of work that replicas share, and which of them this rank did."""
     done = []
     with mesh.joined(rank, size, address, "cpu", layout=layout) as here:
@@ -190,7 +190,7 @@ def _spread(rank, size, address, layout, count, costs):
                 pass
             return done.append(number) or [number, math.nan if number == 2 else 1 / 3]
 
-        found = here.spread(count, work, costs=costs)
+        found = here.spread(count, work, costs=costs, asks=asks)
         failed = ""
         try:
             here.spread(count, lambda number: 1 // (number - 1))
@@ -200,18 +200,19 @@ def _spread(rank, size, address, layout, count, costs):
 
 
 @pytest.mark.parametrize(
-    ("layout", "count", "costs", "numbers"),
+    ("layout", "count", "costs", "asks", "numbers"),
     [
-        (Layout(data=3), 5, None, [[0, 3], [1, 4], [2]]),
-        (Layout(data=2, shard=2), 3, None, [[0, 2], [1]]),
-        (Layout(data=2, tensor=2), 4, None, [[0, 2], [0, 2], [1, 3], [1, 3]]),
-        (Layout(tensor=2), 2, None, [[0, 1], [0, 1]]),
-        (Layout(data=3), 6, [1, 1, 1, 3, 2, 1], [[0, 1, 2], [3], [4, 5]]),
-        (Layout(data=3), 2, [1, 9], [[0], [1], []]),
+        (Layout(data=3), 5, None, None, [[0, 3], [1, 4], [2]]),
+        (Layout(data=2, shard=2), 3, None, None, [[0, 2], [1]]),
+        (Layout(data=2, tensor=2), 4, None, "a model", [[0, 2], [0, 2], [1, 3], [1, 3]]),
+        (Layout(data=2, tensor=2), 4, None, None, [[0, 2], [], [1, 3], []]),
+        (Layout(tensor=2), 2, None, "a model", [[0, 1], [0, 1]]),
+        (Layout(data=3), 6, [1, 1, 1, 3, 2, 1], None, [[0, 1, 2], [3], [4, 5]]),
+        (Layout(data=3), 2, [1, 9], None, [[0], [1], []]),
     ],
 )
-def test_replicas_share_work_out_and_all_have_all_results_in_order(layout, count, costs, numbers):
-    told = ranks.run(_spread, layout.world_size, layout, count, costs)
+def test_replicas_share_work_out_and_all_have_all_results_in_order(layout, count, costs, asks, numbers):
+    told = ranks.run(_spread, layout.world_size, layout, count, costs, asks)
     for found, _, failed, gates in told:
         assert [number for number, _ in found] == list(range(count))
         assert [value for _, value in found] == pytest.approx(

@@ -136,12 +136,12 @@ def test_what_is_long_before_the_first_step_says_so(tiny_run, isolated, monkeypa
 
 
 def test_a_host_that_waits_for_a_step_waits_for_all_ranks_but_in_the_first_which_may_compile():
-    seen = []
-    there = SimpleNamespace(synchronize=lambda: seen.append((pulse.HERE.waiting, pulse.HERE.doing)))
+    seen, here = [], pulse.HERE
+    there = SimpleNamespace(synchronize=lambda: seen.append((here.waiting, here.doing, here.computes)))
     reading = readback.Readback("cpu")
     for step in (1, 2):
         reading.add(torch.zeros(4), step=step, tokens=0, lr=0.0)
         known, said, _ = reading._waiting.pop()
         reading._waiting.append((known, said, there))
         reading.read()
-    assert seen == [(1, "in its first step"), (1, "")]
+    assert seen == [(1, "in its first step", False), (1, "", False)]

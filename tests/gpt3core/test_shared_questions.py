@@ -4,6 +4,7 @@ import functools
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -142,6 +143,40 @@ def _hurt(rank, size, address, spec):
             here.spread(6, work, asks=model)
         except ValueError as error:
             return str(error), len(passes)
+
+
+@pytest.fixture
+def sharing(tiny_run, monkeypatch):
+    """A model that two replicas share, of which the other has so many more passes to make, and its passes here."""
+
+    def make(others):
+        model = Whole(
+            SimpleNamespace(model=torch.nn.Linear(1, 1)), tiny_run.model, SimpleNamespace(degree=lambda axis: 2)
+        )
+        monkeypatch.setattr(model, "_any_passes", lambda here: here or next(others, False))
+        monkeypatch.setattr(model, "_pass", lambda ids: len(ids) or 1 // 0)
+        return model
+
+    return make
+
+
+def test_who_only_passes_on_with_the_others_is_not_in_its_first_answers(sharing):
+    model, other = sharing(iter([True])), sharing(iter([]))
+    for one in (model, other):
+        with one.in_step():
+            pass
+    assert (model._fresh, other._fresh) == (False, True)
+
+
+def test_after_a_pass_that_failed_a_replica_passes_on_with_the_others_again(sharing):
+    others = iter([True] * 3)
+    model = sharing(others)
+    with pytest.raises(ZeroDivisionError), model.in_step():
+        model.hidden(torch.zeros(0, 8))
+    assert next(others), "nobody goes on from it"
+    with model.in_step():
+        pass
+    assert not list(others)
 
 
 def test_a_replica_that_fails_where_another_goes_on_is_told_to_it(tiny_run):

@@ -218,6 +218,17 @@ def test_the_processors_time_is_that_of_all_that_a_process_has_started_too():
     assert processor.seconds() - before > 0.1, "when it has ended too"
 
 
+@pytest.mark.parametrize("told", ["", "self/stat"])
+def test_where_a_system_does_not_tell_what_a_process_started_it_is_as_if_it_always_worked(told, isolated, monkeypatch):
+    """As on macOS, and on a Linux kernel that lists no children."""
+    if told:
+        (isolated / told).parent.mkdir(parents=True)
+        (isolated / told).touch()
+    monkeypatch.setattr(processor, "PROCESSES", isolated)
+    monkeypatch.setattr(time, "monotonic", lambda: 7e9)
+    assert processor.seconds() == 7e9
+
+
 def _works_a_little():
     """A tenth of a processor for longer than any rank is waited for that takes none."""
     end = time.monotonic() + 3 * LIMIT

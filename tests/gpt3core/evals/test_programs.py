@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gpt3core import pulse
 from gpt3core.data import tokenizer
 from gpt3core.evals import metrics, programs, prompts, runner, scoring, tasks
 from gpt3core.evals.programs import Limits, passes
@@ -153,6 +154,13 @@ def test_pass_at_1_is_the_share_of_programs_that_pass_their_own_tests(tmp_path, 
     row = score(monkeypatch, task, asked, encoding, [right[0], "\n    return a - 1", right[2]])
     assert (row["metric"], row["accuracy"]) == ("passes", pytest.approx(2 / 3))
     assert row["accuracy_se"] == metrics.share([1.0, 0.0, 1.0])[1]
+
+
+def test_who_runs_a_program_says_so_as_long_as_it_takes(tmp_path, monkeypatch):
+    doing = []
+    monkeypatch.setattr(programs, "passes", lambda _: doing.append(pulse.HERE.doing) or True)
+    score(monkeypatch, *cases(items(tmp_path)), [""] * 3)
+    assert doing == ["running a program that was written"] * 4
 
 
 def test_a_reference_that_fails_is_said(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from gpt3core import pulse
 from gpt3core.generate.cache import Cache, last_logits
 from gpt3core.generate.choices import Sampling
 from gpt3core.generate.decode import CONTEXT, END, LENGTH, complete, stream
@@ -239,3 +240,9 @@ def test_rows_and_seeds_draw_differently_and_a_seed_draws_again():
 def test_settings_that_mean_nothing_are_refused(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         Sampling(**wrong)
+
+
+def test_prompts_that_are_read_are_a_sign_of_life_with_every_layer():
+    model, before = make(), pulse.HERE.beats
+    Reader(model, prompts(), tokens=1)
+    assert pulse.HERE.beats >= before + model.spec.n_layer
