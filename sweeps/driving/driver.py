@@ -179,7 +179,7 @@ class Driver:
         while True:
             now = time.monotonic()
             for update in (*self.cluster.poll(), *self.survival.look(self.states, now)):
-                self.survival.heard(update, now)
+                self.survival.heard(update, now, self.states.get(update.run_id))
                 if update.run_id == preparation.NAME and self.preparation is not None:
                     self.preparation.take(update, now)
                 self.happenings.take(update, now)

@@ -15,6 +15,7 @@ from sweeps.driving import claims, driver, taking, yielding
 from sweeps.driving.claims import LEASE_SECONDS
 from sweeps.driving.deciding import Deciding
 from sweeps.driving.estimates import Estimates
+from sweeps.driving.happenings import Happenings
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.sharing import Among
@@ -289,12 +290,37 @@ def test_a_start_that_found_its_place_taken_is_not_its_nodes_fault(smoke):
         survival.usable([*cluster.inventory(), *nodes(1)], [RunState(spec=run) for run in cells], 2.0)
 
     cells = smoke[1].runs
-    cluster.others = lambda: [Running(run_id="others on n", worker=CORE, allocation={"n": 1})]
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(2), allocation={"n": 1})]
     misstarts()
     assert said == []
     cluster.others = list
     misstarts()
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(("held", "blamed"), [(1, True), (60, True), (63, False), (64, False)])
+def test_a_large_node_on_which_nothing_starts_is_avoided_though_others_use_it(smoke, held, blamed):
+    """Whatever others held there was taken for the reason, and it was tried without end."""
+    chosen, cells, root = smoke
+    vars(chosen.placement)["cpus"] = 2.0
+    cluster, said, state = FakeCluster(root), list[str](), RunState(spec=cells.runs[0])
+    cluster.inventory = lambda: nodes(2, 64)
+    survival = Survival(chosen.placement, Estimates(chosen), cluster, said.append)
+    sweep = SweepDir(root, chosen.name)
+    told = Happenings(
+        sweep, cells.evals, {state.run_id: state}, cluster, Estimates(chosen), said.append, max_failures=3
+    )
+    for now in range(3):
+        others = CORE.times(held), CORE.times(1 + now)
+        cluster.others = lambda others=others: [
+            Running(run_id=f"others on n00{i}", worker=one, allocation={f"n00{i}": 1}) for i, one in enumerate(others)
+        ]
+        update = Update(run_id=state.run_id, state="unstarted", node="n000", error="it did not start")
+        survival.heard(update, 1.0, state)
+        told.take(update, 1.0)
+    usable = survival.usable(cluster.inventory(), [state], 2.0)
+    assert [node.name for node in usable] == (["n001"] if blamed else ["n000", "n001"])
+    assert (state.phase == Phase.FAILED) == blamed, "and it is not tried there for ever, where it is the only node"
 
 
 def test_a_sweep_that_chooses_its_runs_as_it_goes_asks_for_as_many_as_its_share_has_room_for(smoke):
