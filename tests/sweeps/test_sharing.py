@@ -306,10 +306,8 @@ def test_a_large_node_on_which_nothing_starts_is_avoided_though_others_use_it(sm
     cluster, said, state = FakeCluster(root), list[str](), RunState(spec=cells.runs[0])
     cluster.inventory = lambda: nodes(2, 64)
     survival = Survival(chosen.placement, Estimates(chosen), cluster, said.append)
-    sweep = SweepDir(root, chosen.name)
-    told = Happenings(
-        sweep, cells.evals, {state.run_id: state}, cluster, Estimates(chosen), said.append, max_failures=3
-    )
+    about = {state.run_id: state}, cluster, Estimates(chosen), said.append
+    told = Happenings(SweepDir(root, chosen.name), cells.evals, *about, max_failures=3)
     for now in range(3):
         others = CORE.times(held), CORE.times(1 + now)
         cluster.others = lambda others=others: [
@@ -339,10 +337,12 @@ def test_a_sweep_that_chooses_its_runs_as_it_goes_asks_for_as_many_as_its_share_
     assert sum(n for _, n in cluster.told[2][0].wants) == 2
 
 
-def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_free(smoke):
+@pytest.mark.parametrize(("ends", "wants"), [(math.inf, 1), (1.0, 1), (1e6, 0)])
+def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_free(smoke, ends, wants):
     """It held back what would not end in time on the one free core, asked for no more, and had no more."""
     _, cells, root = smoke
-    cluster = Shared(root, claim("other", 100, held=3))
+    theirs = Running(run_id="k", worker=CORE, allocation={"n": 3}, ends=ends)
+    cluster = Shared(root, replace(claim("other", 100), held=(theirs,)))
     cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(3), allocation={"n": 1})]
     chosen = recipe.load(["recipe=smoke", "limit.deadline=2001-09-09T01:46:49Z"])
     sweep = SweepDir(root, chosen.name)
@@ -351,7 +351,7 @@ def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_f
         made.among.look(driver.time.monotonic(), [])  # as its preparation does
         made.drive()
     mine, _ = cluster.told[0]
-    assert (str(mine.holds()), sum(n for _, n in mine.wants)) == ("1 core", 1)
+    assert (str(mine.holds()), sum(n for _, n in mine.wants)) == ("1 core", wants)
 
 
 def test_what_is_due_is_said_again_where_it_has_changed():
