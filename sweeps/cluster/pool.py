@@ -22,7 +22,7 @@ from sweeps.scheduling.inventory import Resources
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
 CODE = Path(__file__).resolve().parent.parent.parent
 IDLE_SECONDS = 30.0  # a worker without work keeps its cores and GPUs from others for so long
-ORPHAN_SECONDS = 20.0  # a worker that has neither work nor driver ends itself after so long
+ORPHAN_SECONDS = 40.0  # a worker with neither work nor driver ends itself after so long: later than one that is kept
 RELEASE_SECONDS = 0.3  # the cluster's view of free resources is that old
 THREADS = 8  # calls to the cluster under way at once: each mostly waits, and the driver's turns want the processor too
 

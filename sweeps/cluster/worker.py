@@ -118,6 +118,7 @@ class Worker:
 
     def clear(self, run_id: str) -> None:
         """The end of that run was taken note of."""
+        self._heard = time.monotonic()
         if self._work is not None and self._work.run_id == run_id and self._report.state != "running":
             self._work, self._report = None, Report()
             if self._stopping == run_id:  # it came after the end, and is of no later attempt
@@ -147,6 +148,7 @@ class Worker:
             self._settled = True
             gc.freeze()
         self._stopping = ""
+        self._heard = time.monotonic()  # its driver may have been paused, or asks many in turns
         self._report = ended
         self._over.set_result(ended)
 

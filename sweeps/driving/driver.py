@@ -23,7 +23,7 @@ from gpt3core.spec import RunSpec
 from gpt3core.store import places
 from gpt3core.store.rundir import RunDir
 from sweeps.cluster.job import Job, StartError
-from sweeps.driving import preparation, results, slots, taking, view, yielding
+from sweeps.driving import preparation, results, taking, view, yielding
 from sweeps.driving.deciding import Deciding
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
@@ -40,6 +40,7 @@ from sweeps.driving.pruning import Pruning
 from sweeps.driving.requests import Requests
 from sweeps.driving.run_state import OPEN, Phase, RunState
 from sweeps.driving.sharing import Among
+from sweeps.driving.slots import Slots
 from sweeps.driving.spending import Spending
 from sweeps.driving.status import ENDED, INTERRUPTED, Status
 from sweeps.driving.survival import Survival
@@ -123,7 +124,7 @@ class Driver:
             estimates=self.estimates,
             spending=self.spending,
             cluster=self.cluster,
-            due=self.among.due,
+            slots=Slots(cluster=self.cluster, estimates=self.estimates, among=self.among, devices=recipe.limit.devices),
             say=self.display.say,
             loss=self._loss,
             began=self.record.deadline_began,
@@ -179,7 +180,7 @@ class Driver:
         while True:
             now = time.monotonic()
             for update in (*self.cluster.poll(), *self.survival.look(self.states, now)):
-                self.survival.heard(update, now)
+                self.survival.heard(update, now, self.states.get(update.run_id))
                 if update.run_id == preparation.NAME and self.preparation is not None:
                     self.preparation.take(update, now)
                 self.happenings.take(update, now)
@@ -258,7 +259,7 @@ class Driver:
             state.queued = state.queued or now
         queue = self.limits.queue(self.trunks.ready(waiting, now), self.states, now)
         running, others = self.cluster.running(), self.cluster.others()
-        cut = self.limits.cut(usable, running, others)
+        cut = self.limits.slots.cut(usable, running, others)
         self.survival.fit(self.states, queue, cut, [*running, *others], now, shared=self.among.waited_for)
         seen = (cut, queue, [run.run_id for run in running], others)
         if seen == self._seen and now < self._decided + max(DECIDE_SECONDS, self._passed * DECIDE_SHARE):
@@ -292,7 +293,7 @@ class Driver:
     def _propose(self) -> None:
         if self.over:
             return
-        proposal = self.proposer.propose(self.states, self._slots)
+        proposal = self.proposer.propose(self.states, lambda: self.limits.slots.more(self.states))
         if proposal.over:
             self.told += proposal.told
         else:
@@ -319,10 +320,6 @@ class Driver:
                 state.wait("")
         self.happenings.note("added", runs=[run.run_id for run in runs])
         self.trunks = Trunks(self.root, self.states.values())
-
-    def _slots(self) -> int:
-        nodes, holding = self.cluster.inventory(), [*self.cluster.running(), *self.cluster.others()]
-        return slots.free(nodes, holding, self.estimates.common, self.states, self.among.due(nodes))
 
     def _start(self, state: RunState, allocation: Allocation, now: float) -> None:
         try:

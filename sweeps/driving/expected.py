@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sweeps.scheduling.inventory import Inventory
+from sweeps.scheduling.inventory import EPSILON, Inventory, Resources
 from sweeps.scheduling.scheduler import Kind, Running
 
 
@@ -27,23 +27,32 @@ class Expected:
 
 def places(kind: Kind, inventory: Inventory, others: Sequence[Running] = ()) -> int:
     """How many runs of a kind the cluster could hold at once, by its workers' number."""
-    shape = kind.worker
-    taken: dict[str, list[float]] = {}
-    for other in others:
-        for name in other.allocation:
-            held = taken.setdefault(name, [0.0, 0.0])
-            held[0] += other.worker.cpus
-            held[1] += other.worker.gpus
-    room = 0
-    for node in inventory:
-        cpus, gpus = taken.get(node.name, (0.0, 0.0))
-        fits = []
-        if shape.gpus:
-            fits.append((node.total.gpus - gpus + 1e-6) / shape.gpus)
-        if shape.cpus:
-            fits.append((node.total.cpus - cpus + 1e-6) / shape.cpus)
-        room += max(0, int(min(fits, default=0.0)))
-    return room // kind.workers
+    return frees(kind, inventory, others).count(-math.inf)
+
+
+def frees(kind: Kind, inventory: Inventory, others: Sequence[Running]) -> list[float]:
+    """When each place of the cluster for runs of a kind is free, in order, as what others hold ends; -inf: at once."""
+    left = {node.name: node.total for node in inventory}
+    for run in others:
+        for name in run.allocation.keys() & left.keys():
+            left[name] = left[name].minus(run.worker.times(run.allocation[name]))
+    room = {name: _fits(rest, kind.worker) for name, rest in left.items()}
+    workers = sum(room.values())
+    found = [-math.inf] * (workers // kind.workers)
+    for run in sorted(others, key=lambda run: run.ends):
+        for name in run.allocation.keys() & left.keys():
+            left[name] = left[name].plus(run.worker.times(run.allocation[name]))
+            workers -= room[name]
+            room[name] = _fits(left[name], kind.worker)
+            workers += room[name]
+        found += [run.ends] * (workers // kind.workers - len(found))
+    return found
+
+
+def _fits(left: Resources, worker: Resources) -> int:
+    fits = [(left.gpus + EPSILON) / worker.gpus] if worker.gpus else []
+    fits += [(left.cpus + EPSILON) / worker.cpus] if worker.cpus else []
+    return max(0, int(min(fits, default=0.0)))
 
 
 def expect(
@@ -52,6 +61,7 @@ def expect(
     ends: Sequence[float],
     room: int,
     known: Mapping[str, float | None] | None = None,
+    later: Sequence[float] = (),
 ) -> Expected:
     """Go through the queue.
 
@@ -60,8 +70,9 @@ def expect(
         ends: when each running one should end.
         room: runs that the cluster holds at once, the running ones among them.
         known: starts that the scheduler expects, which count; infinite where nothing tells them, nor the end then.
+        later: when places are free that others hold.
     """
-    free = [max(now, end) for end in ends] + [now] * (room - len(ends))
+    free = [max(now, end) for end in [*ends, *later]] + [now] * (room - len(ends))
     if not free:
         return Expected(end=None if queue else now)
     heapq.heapify(free)

@@ -18,6 +18,7 @@ from sweeps.cluster.job import Update
 from sweeps.driving import failures, results
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
+from sweeps.driving.misstarts import taken
 from sweeps.driving.run_state import Phase, RunState
 
 BUSY_SECONDS = 5.0  # before looking again at a run that another process has
@@ -72,7 +73,8 @@ class Happenings:
         elif update.state == "stopped":
             state.wait("stopped, its checkpoint is written")
         elif update.state == "unstarted":
-            self.misstarted(state, update.error, now)
+            room = bool(update.node) and not taken(update, self._estimates.kind(state.spec).worker, self._cluster)
+            self.misstarted(state, update.error, now, room=room)
         else:
             self.failed(state, update, now)
 
@@ -99,10 +101,14 @@ class Happenings:
         final = state.failed(verdict, now)
         self._say(f"{'failed ' if final else 'again  '} {state.run_id}: {verdict.reason}")
 
-    def misstarted(self, state: RunState, error: str, now: float) -> None:
-        """The cluster refused a run's start."""
+    def misstarted(self, state: RunState, error: str, now: float, *, room: bool = False) -> None:
+        """The cluster refused a run's start.
+
+        Args:
+            room: whether there was room all the same, whatever others hold.
+        """
         self.note("misstart", run_id=state.run_id, error=error)
-        cluster = [*self._cluster.inventory(), *self._cluster.others()]
+        cluster = [*self._cluster.inventory(), *(() if room else self._cluster.others())]
         final = state.misstarted(error, cluster, self._max_failures, now)
         self._say(f"{'failed ' if final else 'again  '} {state.run_id}: {state.reason}")
 

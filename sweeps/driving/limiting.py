@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpt3core import costs
-from sweeps.driving import expected, slots
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
 from sweeps.driving.run_state import Phase, RunState
+from sweeps.driving.slots import Slots
 from sweeps.driving.spending import Spending
 from sweeps.planning import limits, placing
 from sweeps.planning.limits import NOTHING, Cost
@@ -66,7 +66,7 @@ class Limits:
     estimates: Estimates
     spending: Spending
     cluster: Cluster
-    due: Callable[[Inventory], float]  # share of the cluster that this sweep could have, while another waits
+    slots: Slots
     say: Callable[[str], None]
     loss: Callable[[str], float | None]  # of a run that is done
     began: float | None  # from when a deadline that is a duration counts, seconds since the epoch
@@ -176,12 +176,6 @@ class Limits:
         found = placing.rules(self.recipe)
         return found if self._chosen.order is None else replace(found, preempt=False)
 
-    def cut(self, inventory: Inventory, running: Sequence[Running], others: Sequence[Running]) -> Inventory:
-        """The part of the cluster that may be used at once."""
-        if self.limit.devices is None:
-            return inventory
-        return quota.within(inventory, running, others, self.estimates.common, self.limit.devices)
-
     def turned(
         self,
         cut: Inventory,
@@ -190,7 +184,7 @@ class Limits:
         running: Sequence[Running],
         others: Sequence[Running],
     ) -> tuple[Inventory, Sequence[Running]]:
-        """The same, or another part where the first of the queue has no place on it; and the runs as seen there.
+        """What ``limit.devices`` leaves, or as much elsewhere if the first has no place there; and the runs as seen so.
 
         Args:
             inventory: all of the cluster.
@@ -313,26 +307,18 @@ class Limits:
         """What is left beside the runs under way."""
         running = [s for s in states.values() if s.phase == Phase.RUNNING]
         ends = [self.estimates.left(s) for s in running for _ in range(self._width(s))]
+        room, later = self.slots.places(now)
         on_the_way = (Phase.RUNNING, Phase.AWAITED, Phase.DONE)
         return limits.Left(
             seconds=[self.estimates.alone(s) for s in here],
             rates=list(map(self._rate, here)),
             left=NOTHING if self.reached(now) else self._left(now).plus(self._promised(states), -1),
             until=self._until - LAST_SECONDS - now,
-            places=sorted([*ends, *[0.0] * max(0, self.places() - len(ends))]),
+            places=sorted([*ends, *[0.0] * max(0, room - len(ends)), *(free - now for free in later)]),
             widths=list(map(self._width, here)),
             **limits.common([s.spec for s in here]),
             begun=limits.begun([s.spec for s in states.values() if s.phase in on_the_way]),
         )
-
-    def places(self) -> int:
-        """How many common runs there may be at once: what has room beside others, or within this sweep's share."""
-        nodes, others, common = self.cluster.inventory(), self.cluster.others(), self.estimates.common
-        free = expected.places(common, self.cut(nodes, self.cluster.running(), others), others)
-        fair = slots.fair(self.due(nodes), common, nodes)
-        if self.limit.devices is not None:
-            fair = min(fair, int(self.limit.devices // common.devices))
-        return max(free, fair)
 
     def _width(self, state: RunState) -> int:
         """How many places of a common run it takes."""

@@ -55,9 +55,11 @@ class Outlook:
         jobs = self.limits.ordered([self.estimates.job(s) for s in waiting])
         jobs.sort(key=lambda job: ledger.place(job, self.limits.rules))
         ends = [now + self.estimates.left(s) for s in states.values() if s.phase == Phase.RUNNING]
-        room = max(self.limits.places(), len(ends))
+        room, later = self.limits.slots.places(now)
         known = {s.run_id: s.expects for s in waiting}
-        self._expected = expected.expect(now, [(j.run_id, j.seconds) for j in jobs], ends, room, known)
+        self._expected = expected.expect(
+            now, [(j.run_id, j.seconds) for j in jobs], ends, max(room, len(ends)), known, later
+        )
         self._next = now + max(LOOK_SECONDS, (time.thread_time() - began) / DUTY)
         return self._expected
 

@@ -17,6 +17,7 @@ from sweeps.driving.avoided import Avoided
 from sweeps.driving.elastic import Elastic
 from sweeps.driving.estimates import Estimates
 from sweeps.driving.hands import Cluster
+from sweeps.driving.misstarts import taken
 from sweeps.driving.notices import Notices
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.stalls import Stalls
@@ -40,11 +41,15 @@ class Survival:
         if place.min_workers is not None:
             self._elastic = Elastic(self.sizes, estimates.job, place.shrink_seconds)
 
-    def heard(self, update: Update, now: float) -> None:
-        """What is said of a run, before its state takes note of it."""
+    def heard(self, update: Update, now: float, state: RunState | None = None) -> None:
+        """What is said of a run, before its state takes note of it.
+
+        Args:
+            state: of the run; None of the preparation.
+        """
         self._stalls.heard(update, now)
-        taken = update.state == "unstarted" and any(update.node in run.allocation for run in self._cluster.others())
-        if update.state in ("failed", "lost", "unstarted") and not taken:  # somebody else was faster
+        kind = self._estimates.common if state is None else self._estimates.kind(state.spec)
+        if update.state in ("failed", "lost", "unstarted") and not taken(update, kind.worker, self._cluster):
             cause = Cause.DEATH if update.state == "unstarted" else update.cause
             self.avoided.failed(update.node, update.run_id, cause, update.error, now)
 

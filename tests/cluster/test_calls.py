@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeps.cluster import worker
-from sweeps.cluster.job import Assignment, Job
+from sweeps.cluster import pool, worker
+from sweeps.cluster.job import Assignment, Job, Report
 from sweeps.scheduling.inventory import Resources
 from tests.conftest import EVALS, make_run, write_corpus
 
@@ -40,12 +40,39 @@ def test_a_worker_whose_imports_take_long_is_no_orphan(monkeypatch):
         clock.now += 60.0
 
     monkeypatch.setattr(worker, "preload", imports)
-    monkeypatch.setattr(worker.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(worker.threading, "Thread", lambda **how: SimpleNamespace(start=lambda: None))
-    born = worker.Worker(orphan_seconds=20.0)
+    born = alone(monkeypatch, clock)
     assert not born._orphaned()
     clock.now += 21.0
     assert born._orphaned()
+
+
+def alone(monkeypatch, clock):
+    """A worker by this clock, which watches nothing of itself."""
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(worker.threading, "Thread", lambda **how: SimpleNamespace(start=lambda: None))
+    return worker.Worker(orphan_seconds=20.0)
+
+
+def test_a_worker_that_was_not_asked_for_long_is_no_orphan_the_moment_its_run_ends(monkeypatch, work):
+    """Its driver was paused, or asks many in turns: it ended itself before it could be given another."""
+    clock, (assignment, _) = SimpleNamespace(now=0.0), work
+    monkeypatch.setattr(worker, "preload", lambda entry: None)
+    monkeypatch.setattr(worker, "perform", lambda *about: Report(state="done"))
+    here = alone(monkeypatch, clock)
+    clock.now += 30.0
+    here._perform(assignment)
+    clock.now += 19.0
+    assert not here._orphaned()
+    here.clear("x")
+    clock.now += 19.0
+    assert not here._orphaned(), "its driver keeps it for the next run"
+    clock.now += 2.0
+    assert here._orphaned()
+
+
+def test_a_worker_that_a_driver_keeps_does_not_end_itself_meanwhile():
+    """As one of a thousand it may not be asked for longer than half a minute."""
+    assert pool.ORPHAN_SECONDS > pool.IDLE_SECONDS
 
 
 @pytest.fixture

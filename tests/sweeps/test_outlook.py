@@ -2,14 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.driving import expected
+from sweeps.driving import claims, expected
+from sweeps.driving.estimates import Estimates
+from sweeps.driving.sharing import Among
+from sweeps.driving.slots import Slots
 from sweeps.planning import estimate, grid, recipe
 from sweeps.scheduling.inventory import Kind, Node, Resources
 from sweeps.scheduling.scheduler import Job, Running, decide
+from tests.sweeps import many_sweeps
 from tests.sweeps.timed_cluster import Timed, World, driven
 
 
@@ -110,6 +116,51 @@ def test_places_are_counted_by_the_scarcer_resource():
     assert expected.places(Kind(Resources(cpus=4, gpus=1), 1), nodes) == 8
     others = [Running(run_id="o", worker=Resources(gpus=6), allocation={"n0": 1})]
     assert expected.places(Kind(one, 1), nodes, others) == 10
+
+
+def test_places_that_others_hold_are_free_when_their_runs_end():
+    core, nodes = Resources(cpus=1), [Node(name=f"n{i}", total=Resources(cpus=4)) for i in range(2)]
+    held = [("a", {"n0": 2}, 9.0), ("b", {"n0": 1, "n1": 1}, 3.0), ("c", {"n1": 1}, math.inf)]
+    others = [Running(run_id=i, worker=core, allocation=where, ends=ends) for i, where, ends in held]
+    assert expected.frees(Kind(core, 1), nodes, others) == [*[-math.inf] * 3, 3.0, 3.0, 9.0, 9.0, math.inf]
+    assert expected.frees(Kind(core, 3), nodes, others) == [-math.inf, 9.0]
+    found = expected.expect(0.0, [("a", 10.0), ("b", 5.0)], [], 1, later=[4.0])
+    assert (found.starts, found.end) == ({"a": 0.0, "b": 4.0}, 10.0)
+
+
+def sharing(theirs, words=(), nodes=1, cores=8):
+    """The places of a sweep beside another that waits too."""
+    told = claims.to_text(theirs, 0.0, 1)
+    held = [
+        Running(run_id="others", worker=run.worker.times(n), allocation={node: 1})
+        for run in theirs.held
+        for node, n in run.allocation.items()
+    ]
+    cluster = SimpleNamespace(
+        inventory=lambda: many_sweeps.nodes(nodes, cores), running=list, others=lambda: held, claims=lambda: {"k": told}
+    )
+    chosen = recipe.load(["recipe=smoke", *words])
+    among = Among(cluster, "s", "s", list[str]().append)
+    among.look(0.0, [])
+    return Slots(cluster=cluster, estimates=Estimates(chosen), among=among, devices=chosen.limit.devices)
+
+
+def test_a_share_is_there_when_those_who_hold_it_end_and_as_much_as_fits_on_nodes():
+    """It counted as places that are free now, though the other's runs held them for days."""
+    days = Running(run_id="k", worker=Resources(cpus=1), allocation={"n000": 7}, ends=2e5)
+    theirs = replace(many_sweeps.claim("k", 100), held=(days,))
+    assert sharing(theirs).places(0.0) == (1, [2e5] * 3)
+    assert sharing(replace(theirs, held=(replace(days, ends=math.inf),))).places(0.0) == (1, [0.0] * 3), "who knows"
+    assert sharing(theirs, ["limit.devices=2"]).places(0.0) == (1, [2e5])
+    five = replace(theirs, held=(replace(days, allocation={f"n00{i}": 8 for i in range(4)}),))
+    assert sharing(five, ["placement.cpus=5"], nodes=4).places(0.0) == (0, [2e5] * 3)
+    assert sharing(replace(five, weight=0.01), ["placement.cpus=5"], nodes=4).places(0.0) == (0, [2e5] * 4)
+
+
+def test_a_sweep_that_chooses_as_it_goes_asks_for_no_more_than_its_limit():
+    theirs = many_sweeps.claim("k", 100, held=8)
+    assert (sharing(theirs).more({}), sharing(theirs, ["limit.devices=2"]).more({})) == (4, 2)
+    assert sharing(many_sweeps.claim("k", 0), ["limit.devices=2"]).more({}) == 2
 
 
 def test_an_adaptive_sweep_keeps_its_limit_and_ends(isolated, world):

@@ -15,6 +15,7 @@ from sweeps.driving import claims, driver, taking, yielding
 from sweeps.driving.claims import LEASE_SECONDS
 from sweeps.driving.deciding import Deciding
 from sweeps.driving.estimates import Estimates
+from sweeps.driving.happenings import Happenings
 from sweeps.driving.preparation import Preparation
 from sweeps.driving.run_state import Phase, RunState
 from sweeps.driving.sharing import Among
@@ -289,12 +290,35 @@ def test_a_start_that_found_its_place_taken_is_not_its_nodes_fault(smoke):
         survival.usable([*cluster.inventory(), *nodes(1)], [RunState(spec=run) for run in cells], 2.0)
 
     cells = smoke[1].runs
-    cluster.others = lambda: [Running(run_id="others on n", worker=CORE, allocation={"n": 1})]
+    cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(2), allocation={"n": 1})]
     misstarts()
     assert said == []
     cluster.others = list
     misstarts()
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(("held", "blamed"), [(1, True), (60, True), (63, False), (64, False)])
+def test_a_large_node_on_which_nothing_starts_is_avoided_though_others_use_it(smoke, held, blamed):
+    """Whatever others held there was taken for the reason, and it was tried without end."""
+    chosen, cells, root = smoke
+    vars(chosen.placement)["cpus"] = 2.0
+    cluster, said, state = FakeCluster(root), list[str](), RunState(spec=cells.runs[0])
+    cluster.inventory = lambda: nodes(2, 64)
+    survival = Survival(chosen.placement, Estimates(chosen), cluster, said.append)
+    about = {state.run_id: state}, cluster, Estimates(chosen), said.append
+    told = Happenings(SweepDir(root, chosen.name), cells.evals, *about, max_failures=3)
+    for now in range(3):
+        others = CORE.times(held), CORE.times(1 + now)
+        cluster.others = lambda others=others: [
+            Running(run_id=f"others on n00{i}", worker=one, allocation={f"n00{i}": 1}) for i, one in enumerate(others)
+        ]
+        update = Update(run_id=state.run_id, state="unstarted", node="n000", error="it did not start")
+        survival.heard(update, 1.0, state)
+        told.take(update, 1.0)
+    usable = survival.usable(cluster.inventory(), [state], 2.0)
+    assert [node.name for node in usable] == (["n001"] if blamed else ["n000", "n001"])
+    assert (state.phase == Phase.FAILED) == blamed, "and it is not tried there for ever, where it is the only node"
 
 
 def test_a_sweep_that_chooses_its_runs_as_it_goes_asks_for_as_many_as_its_share_has_room_for(smoke):
@@ -313,10 +337,12 @@ def test_a_sweep_that_chooses_its_runs_as_it_goes_asks_for_as_many_as_its_share_
     assert sum(n for _, n in cluster.told[2][0].wants) == 2
 
 
-def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_free(smoke):
+@pytest.mark.parametrize(("ends", "wants"), [(math.inf, 1), (1.0, 1), (1e6, 0)])
+def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_free(smoke, ends, wants):
     """It held back what would not end in time on the one free core, asked for no more, and had no more."""
     _, cells, root = smoke
-    cluster = Shared(root, claim("other", 100, held=3))
+    theirs = Running(run_id="k", worker=CORE, allocation={"n": 3}, ends=ends)
+    cluster = Shared(root, replace(claim("other", 100), held=(theirs,)))
     cluster.others = lambda: [Running(run_id="others on n", worker=CORE.times(3), allocation={"n": 1})]
     chosen = recipe.load(["recipe=smoke", "limit.deadline=2001-09-09T01:46:49Z"])
     sweep = SweepDir(root, chosen.name)
@@ -325,7 +351,7 @@ def test_before_a_deadline_a_sweep_counts_on_its_share_and_not_only_on_what_is_f
         made.among.look(driver.time.monotonic(), [])  # as its preparation does
         made.drive()
     mine, _ = cluster.told[0]
-    assert (str(mine.holds()), sum(n for _, n in mine.wants)) == ("1 core", 1)
+    assert (str(mine.holds()), sum(n for _, n in mine.wants)) == ("1 core", wants)
 
 
 def test_what_is_due_is_said_again_where_it_has_changed():
