@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,12 @@ def test_a_figure_drawn_again_and_again_pushes_out_its_own_kind_alone_and_the_on
     for page in monitored[4:]:
         shelf.put(page)
     assert shelf.get(other) is not None
+
+
+def test_links_of_figures_of_ten_thousand_runs_stay_while_several_tabs_show_them():
+    shelf, rows = exports.Shelf(), pd.DataFrame({"x": range(10_000)})
+    keys = [shelf.put(replace(made("contours"), rows=rows.copy())) for _ in range(10)]
+    assert all(shelf.get(key) for key in keys)
 
 
 def test_large_figures_that_are_drawn_anew_for_hours_do_not_pile_up():
