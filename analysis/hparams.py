@@ -59,8 +59,9 @@ def write(found: Tuning, out: Path) -> Path:
     from gpt3core import rule
     from gpt3core.store import files
 
-    files.make_folder(out.parent, setting="out=")
-    files.write_bytes(out, rule.to_yaml(found.rule).encode())
+    with files.explained(out, setting=files.OUT):
+        files.make_folder(out.parent)
+        files.write_bytes(out, rule.to_yaml(found.rule).encode())
     return out
 
 

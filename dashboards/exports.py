@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dashboards.figures.style import Page
 
 MOST_KEPT = 20  # figures of one kind whose rows can be asked for; older ones say that they are gone
-LEAST_KEPT, MOST_ROWS = 3, 20_000  # and how many are where they have more rows than that together
+LEAST_KEPT, MOST_ROWS = 3, 100_000  # and how many are where they have more rows than that together: 5 to 28 MB
 GONE = "the rows of this figure are kept no longer: load its page again\n"
 
 

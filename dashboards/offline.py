@@ -41,9 +41,6 @@ def write_pages(
     """
     from plotly.offline import get_plotlyjs
 
-    files.make_folder(out / "data", setting="out=")
-    files.write_bytes(out / "plotly.min.js", get_plotlyjs().encode())
-    files.write_bytes(out / "figures.js", (ASSETS / "figures.js").read_bytes())
     known = {
         "name": name,
         "pages": made,
@@ -53,20 +50,24 @@ def write_pages(
         "colours": COLOURS,
         "runs": runs,
     }
-    for page in made:
-        for kind, (write, _) in exports.KINDS.items():
-            files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
-        shown = page.rows if page.summary is None else page.summary
-        rows = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
-        behind = {"header": list(map(str, shown.columns)), "rows": rows, "count": len(page.rows)}
-        text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
-        files.write_bytes(out / f"{page.slug}.html", text.encode())
-    if runs is not None:
-        listed = {"header": run_list.HEADER, "rows": runs.rows()}
-        text = render("runs.html", **known, title=f"isoflop: {name}", current="runs", **listed)
-        files.write_bytes(out / run_list.PAGE, text.encode())
-    text = render(index, **known, title=f"isoflop: {name}", current="index", **values)
-    files.write_bytes(out / "index.html", text.encode())
+    with files.explained(out, setting=files.OUT):
+        files.make_folder(out / "data")
+        files.write_bytes(out / "plotly.min.js", get_plotlyjs().encode())
+        files.write_bytes(out / "figures.js", (ASSETS / "figures.js").read_bytes())
+        for page in made:
+            for kind, (write, _) in exports.KINDS.items():
+                files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
+            shown = page.rows if page.summary is None else page.summary
+            rows = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
+            behind = {"header": list(map(str, shown.columns)), "rows": rows, "count": len(page.rows)}
+            text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
+            files.write_bytes(out / f"{page.slug}.html", text.encode())
+        if runs is not None:
+            listed = {"header": run_list.HEADER, "rows": runs.rows()}
+            text = render("runs.html", **known, title=f"isoflop: {name}", current="runs", **listed)
+            files.write_bytes(out / run_list.PAGE, text.encode())
+        text = render(index, **known, title=f"isoflop: {name}", current="index", **values)
+        files.write_bytes(out / "index.html", text.encode())
 
 
 def _plot(page: Page) -> Markup:

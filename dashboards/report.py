@@ -86,7 +86,8 @@ def write_svg(study: Study, out: Path) -> None:
         except (RuntimeError, ValueError, OSError) as error:  # no browser: the HTML is there
             print(f"no SVG figures: {' '.join(str(error).split())[:120]}")
             return
-        files.write_bytes(out / f"{page.slug}.svg", image)
+        with files.explained(out, setting=files.OUT):
+            files.write_bytes(out / f"{page.slug}.svg", image)
 
 
 def _pages(study: Study) -> list[Page]:

@@ -102,9 +102,10 @@ class Export:
                 raise UsageError(f"out={out} holds {held}: name another folder, or the one of an earlier export")
             self._note = noted
         reading.runs(sweep)
-        self._writer = TOOLS[to](out, sweep.name)
-        files.make_folder(out)
-        self._keep()
+        with files.explained(out, setting=files.OUT):
+            self._writer = TOOLS[to](out, sweep.name)
+            files.make_folder(out)
+            self._keep()
 
     def look(self) -> str:
         """Write what is new; says how far it is."""
@@ -130,9 +131,10 @@ class Export:
         if before == run.extent:
             return False
         # after a look that was killed the note is behind what was written: a writer adds only what is not there
-        self._writer.write(run, anew=before is not None and before[-1] != run.rollbacks)
-        self._note["runs"][run.run_id] = run.extent
-        self._keep()
+        with files.explained(self._out, setting=files.OUT):
+            self._writer.write(run, anew=before is not None and before[-1] != run.rollbacks)
+            self._note["runs"][run.run_id] = run.extent
+            self._keep()
         return True
 
     def _keep(self) -> None:

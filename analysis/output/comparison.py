@@ -179,9 +179,10 @@ def to_json(comparisons: list[Comparison]) -> dict[str, Any]:
 
 def write(comparisons: list[Comparison], out: Path) -> None:
     """Write compare.json and compare.md."""
-    files.make_folder(out, setting="out=")
-    files.write_json(out / "compare.json", to_json(comparisons))
-    files.write_bytes(out / "compare.md", to_markdown(comparisons).encode())
+    with files.explained(out, setting=files.OUT):
+        files.make_folder(out)
+        files.write_json(out / "compare.json", to_json(comparisons))
+        files.write_bytes(out / "compare.md", to_markdown(comparisons).encode())
 
 
 def _entry(found: Comparison) -> dict[str, Any]:

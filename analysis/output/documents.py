@@ -37,20 +37,21 @@ def write(study: Study, out: Path) -> None:
 
     A fit that stands there already with the same numbers keeps its receipt's time: it is the same fit.
     """
-    files.make_folder(out, setting="out=")
-    for name, table in (("runs.parquet", study.runs.table), ("bootstrap.parquet", bootstrap(study))):
-        files.write_streamed(out / name, partial(table.to_parquet, index=False))
-    document = to_json(study)
-    if not _stands(out / "fit.json", document):
-        document["receipt"]["made"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        files.write_json(out / "fit.json", document)
-    files.write_bytes(out / "law.md", text.to_markdown(study).encode())
-    saved.write(Fitted(**{field.name: getattr(study, field.name) for field in fields(Fitted)}), study.receipt, out)
+    with files.explained(out, setting=files.OUT):
+        files.make_folder(out)
+        for name, table in (("runs.parquet", study.runs.table), ("bootstrap.parquet", bootstrap(study))):
+            files.write_streamed(out / name, partial(table.to_parquet, index=False))
+        document = to_json(study)
+        if not _stands(out / "fit.json", document):
+            document["receipt"]["made"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            files.write_json(out / "fit.json", document)
+        files.write_bytes(out / "law.md", text.to_markdown(study).encode())
+        saved.write(Fitted(**{field.name: getattr(study, field.name) for field in fields(Fitted)}), study.receipt, out)
 
 
 def write_design(found: NextRuns, out: str) -> list[Path]:
     """Write what to run next as design.json, and the choice as next.csv; returns their paths."""
-    folder = files.make_folder(Path(out).expanduser().absolute())
+    folder = Path(out).expanduser().absolute()
     design = found.design
     chosen = design.proposals[-1].interval if design.proposals else 1.0
     document = {
@@ -62,9 +63,11 @@ def write_design(found: NextRuns, out: str) -> list[Path]:
         "interval95_after": design.interval(chosen),
         "commands": found.commands,
     }
-    files.write_json(folder / "design.json", finite(document))
     shown = [name for name in ("size", "N", "D", "C", "hours", "usd", "interval") if name in found.table]
-    files.write_bytes(folder / "next.csv", found.table[shown].to_csv(index=False).encode())
+    with files.explained(folder, setting=files.OUT):
+        files.make_folder(folder)
+        files.write_json(folder / "design.json", finite(document))
+        files.write_bytes(folder / "next.csv", found.table[shown].to_csv(index=False).encode())
     return [folder / "design.json", folder / "next.csv"]
 
 

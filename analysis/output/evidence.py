@@ -5,7 +5,6 @@ A number that does not say of itself which runs these are (a nominal level, a co
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from analysis.estimation import backtest, ensemble, fitted_laws
 from analysis.estimation.approaches import CURVES, ENVELOPE, PARABOLAS, PARAMETRIC
 from analysis.estimation.choices import Choice
 from analysis.estimation.fitted_laws import FittedLaw
+from analysis.output.texts import shared
 from analysis.study import Study
 
 Runs = tuple[str, ...]  # ids, in order, each once
@@ -23,7 +23,7 @@ NEAR = "near"  # the rule of parabolas alone
 
 def runs(ids: Iterable[str]) -> Runs:
     """Names of runs as evidence; many sets are of the same runs, and share their names."""
-    return tuple(sorted({sys.intern(str(run_id)) for run_id in ids}))
+    return tuple(sorted(set(shared(map(str, ids)))))
 
 
 def of_fit(study: Study) -> Runs:

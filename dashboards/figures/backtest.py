@@ -8,10 +8,11 @@ import plotly.graph_objects as go
 
 from analysis.estimation.backtest import LEVELS, held
 from analysis.laws import Array
+from analysis.output.texts import shared
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
 from dashboards.figures.look import GREY, PALETTE
-from dashboards.figures.style import LOSS, Page, plain, scale, shared
+from dashboards.figures.style import LOSS, Page, plain, scale
 from gpt3core.words import number_of, powers
 
 SLUG, TITLE = "backtest", "Backtests: predicted against measured"

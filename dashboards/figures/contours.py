@@ -11,13 +11,14 @@ from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array
 from analysis.output.answer import value_of
+from analysis.output.texts import shared
 from analysis.runs.conventions import LABELS
 from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, band, in_corner, nothing, panelled, percent_off, residuals, strip
 from dashboards.figures.look import PALETTE
 from dashboards.figures.optimum import BY_LAW, by_law
-from dashboards.figures.style import Page, behind, hover, scale, shared
+from dashboards.figures.style import Page, behind, hover, scale
 from gpt3core.words import Symbols, span
 
 SLUG, TITLE = "contours", "Lines of equal loss"

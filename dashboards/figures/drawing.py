@@ -17,9 +17,10 @@ from analysis.estimation.isoflop import Parabola
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
 from analysis.laws import Array, Data
+from analysis.output.texts import shared
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed, shared
+from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed
 from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import sys
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.output.texts import shared
 from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS
 from dashboards.typeset import pieces, tagged
 from gpt3core.words import count, powers
@@ -139,13 +139,8 @@ def round_values(low: float, high: float) -> list[float]:
     return [tick for tick in known if low / 2.5 < tick < high * 2.5]
 
 
-def shared(texts: Iterable[str]) -> list[str]:
-    """Texts of points, most of what figures take: those of one fit, and mostly of the next, are the same in memory."""
-    return [sys.intern(text) for text in texts]
-
-
 def hover(rows: pd.DataFrame) -> list[str]:
-    """A hover text a run."""
+    """A hover text a run: most of what figures take, so those of one fit and the next share them."""
     return shared(_said(run) for run in rows.to_dict("records"))
 
 

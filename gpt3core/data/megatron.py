@@ -63,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
     out = Path(given.out).expanduser().absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"out={given.out}: there is something already: name a new folder")
-    files.make_folder(out)
-    with files.explained(out, setting="out="):
+    with files.explained(out, setting=files.OUT):
+        files.make_folder(out)
         lines = _prepare(given, out) if given.indexed else _export(given, out)
     print("\n".join(lines))
     return 0

@@ -120,7 +120,7 @@ def _write(folder: Path, content: dict[str, bytes]) -> None:
     """Write a folder under another name, then give it its own."""
     begun = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with files.explained(folder, setting="out="):
+        with files.explained(folder, setting=files.OUT):
             begun.mkdir(parents=True)
             for name, data in content.items():
                 with open(begun / name, "wb") as file:

@@ -14,6 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,9 @@ from gpt3core.errors import DiskFullError, StoreError
 
 Fence = Callable[[Path, Path], None]  # given what was begun and its final path; raises LostError
 ROOT = "ISOFLOP_ROOT"  # the environment variable that says where the store lies
+OUT = "out="  # the key of a command that says where its files go
+RESUMED = ": finished runs stay, the others resume"
+_setting: ContextVar[str] = ContextVar("setting", default=ROOT)  # of what is written now
 TAIL_BYTES = 1 << 16  # of a log that is read for its last lines
 LIVE_BYTES = 1 << 20  # of live lines before they are put behind: an hour's at two a second
 
@@ -34,7 +38,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path, *, setting: str = ROOT) -> Path:
+def make_folder(folder: Path, *, setting: str | None = None) -> Path:
     """Create a folder and its parents, or say in one sentence why that cannot be; ``setting`` as of ``explained``."""
     with explained(folder, setting=setting):
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,23 +46,29 @@ def make_folder(folder: Path, *, setting: str = ROOT) -> Path:
 
 
 @contextlib.contextmanager
-def explained(path: Path, *, setting: str = ROOT) -> Iterator[None]:
+def explained(path: Path, *, setting: str | None = None) -> Iterator[None]:
     """Turn the operating system's refusals into one sentence: what was being written, and what to do.
 
     Args:
-        setting: the environment variable that says where such files go.
+        setting: the environment variable or key that says where such files go; by default that of the block around
+            this one, and without one the store's.
     """
+    outer = _setting.get()
+    setting = setting or outer
+    _setting.set(setting)
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(
                 f"no room to write {path} ({error.strerror}): what was there is as it was; free space there or set "
-                f"{setting} to another disk, and start again: finished runs stay, the others resume"
+                f"{setting} to another disk, and start again{'' if setting == OUT else RESUMED}"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise StoreError(f"cannot write {path} ({error.strerror}): name a writable folder by {setting}") from error
         raise
+    finally:
+        _setting.set(outer)
 
 
 def only_looking(check: Callable[[], None] | None) -> Fence | None:
@@ -265,7 +275,7 @@ def set_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = False, setting: str = ROOT) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = False, setting: str | None = None) -> Iterator[bool]:
     """Hold an exclusive lock on a file for the block; yields whether it was obtained.
 
     The kernel releases the lock when its holder dies, however it dies, so there is no stale lock to break.

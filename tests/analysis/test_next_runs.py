@@ -15,9 +15,9 @@ from analysis.estimation.information import Covariance
 from analysis.estimation.score_information import ScoreCovariance
 from analysis.laws.accuracy import fit_bounded
 from analysis.next_runs import next_runs
-from analysis.output import proposals
+from analysis.output import documents, proposals
 from analysis.settings import DesignSettings
-from gpt3core.errors import UsageError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.store.rundir import RunDir
 from sweeps import command
 from tests.analysis.synthetic import make_store
@@ -147,6 +147,16 @@ def test_hours_of_candidates_are_used_or_said_not_to_be_and_are_not_negative(tmp
     grid()[["N", "D"]].assign(gpu_hours=-5.0).to_csv("g.csv", index=False)
     with pytest.raises(UsageError, match="gpu_hours is -5, it must be finite and zero or more"):
         next_runs(asked)
+
+
+def test_a_folder_that_cannot_be_written_is_said_by_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs(FINISHED)[["N", "D", "loss"]].to_csv("t.csv", index=False)
+    grid()[["N", "D"]].to_csv("g.csv", index=False)
+    found = next_runs(DesignSettings(runs="t.csv", candidates="g.csv", target_compute=1e22))
+    for there in ("/proc", "t.csv/x"):  # which even root may not write
+        with pytest.raises(StoreError, match="name a writable folder by out="):
+            documents.write_design(found, there)
 
 
 def test_a_table_gets_a_grid_of_its_own_range(tmp_path, monkeypatch, capsys):

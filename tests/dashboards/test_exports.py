@@ -1,11 +1,15 @@
 """What a figure hands out: rows that are read back as they were, and the line of Python that draws it again."""
 
+import errno
 import gc
 import io
 import itertools
+import os
 import shutil
 import time
 import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +18,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from analysis import api
+from analysis.output import documents
 from analysis.settings import Fix, StudySettings
 from dashboards import app, exports, live, one_run, pairs, plan, refit, report, watch
 from dashboards.figures import catalogue, comparison
@@ -24,7 +29,7 @@ from dashboards.figures.style import Page
 from dashboards.pages import compare, laws, sweep
 from dashboards.pages import plan as plan_page
 from dashboards.security import Door
-from gpt3core.errors import StoreError
+from gpt3core.errors import DiskFullError, StoreError
 from tests.browser.under_way import put_under_way
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -54,8 +59,20 @@ def test_whatever_a_table_holds_is_written():
 
 def test_a_folder_that_cannot_be_written_is_named_by_its_key(studied, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="name a writable folder by out="):
-        report.write(studied, tmp_path / "file" / "report")
+    for there in (tmp_path / "file" / "report", Path("/proc")):  # which even root may not write
+        for write in (report.write, documents.write):
+            with pytest.raises(StoreError, match="name a writable folder by out="):
+                write(studied, there)
+
+
+def test_a_full_disk_is_said_by_the_key_that_names_its_folder(studied, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (report.write, documents.write):
+        with pytest.raises(DiskFullError, match=r"free space there or set out= to another disk, and start again$"):
+            write(studied, tmp_path / "out")
 
 
 def test_a_figure_is_fetched_by_its_key_and_no_other(studied):
@@ -84,6 +101,12 @@ def test_a_figure_drawn_again_and_again_pushes_out_its_own_kind_alone_and_the_on
     for page in monitored[4:]:
         shelf.put(page)
     assert shelf.get(other) is not None
+
+
+def test_links_of_figures_of_ten_thousand_runs_stay_while_several_tabs_show_them():
+    shelf, rows = exports.Shelf(), pd.DataFrame({"x": range(10_000)})
+    keys = [shelf.put(replace(made("contours"), rows=rows.copy())) for _ in range(10)]
+    assert all(shelf.get(key) for key in keys)
 
 
 def test_large_figures_that_are_drawn_anew_for_hours_do_not_pile_up():

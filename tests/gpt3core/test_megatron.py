@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt3core.data import corpus, megatron, shards, tokenizer
-from gpt3core.errors import UsageError
+from gpt3core.errors import StoreError, UsageError
 from gpt3core.spec import DataSpec
 
 
@@ -108,6 +108,12 @@ def test_what_cannot_be_is_refused(words, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=sentence):
         megatron.main(words)
+
+
+def test_a_folder_that_cannot_be_made_is_said_by_out(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="name a writable folder by out="):
+        megatron.main(["corpus=starter", f"out={tmp_path / 'file' / 'x'}"])
 
 
 def test_a_prepared_folder_is_that_content_wherever_it_lies(tales, tmp_path):

@@ -29,6 +29,23 @@ def test_an_exclusive_write_never_replaces(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
+def test_what_cannot_be_written_is_said_by_the_innermost_setting_that_was_named(tmp_path):
+    (tmp_path / "file").touch()
+    within = tmp_path / "file" / "a.json"
+
+    def said():
+        with pytest.raises(StoreError) as caught:
+            files.write_json(within, {})
+        return str(caught.value).rpartition(" by ")[2]
+
+    with files.explained(tmp_path, setting=files.OUT):
+        assert said() == "out="
+        with files.explained(tmp_path, setting="ISOFLOP_CACHE"):
+            assert said() == "ISOFLOP_CACHE"
+        assert said() == "out="
+    assert said() == "ISOFLOP_ROOT"
+
+
 @pytest.mark.parametrize(
     ("marker", "sentence"),
     [

@@ -1,8 +1,10 @@
 """A sweep written for TensorBoard, W&B and MLflow, and read back by each tool's own reader: the store's values."""
 
+import errno
 import itertools
 import json
 import math
+import os
 import shutil
 import socket
 import struct
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpt3core.errors import StoreError
+from gpt3core.errors import DiskFullError, StoreError
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
 from sweeps import export
@@ -273,6 +275,15 @@ def test_wrong_words_are_one_sentence(root, tmp_path):
     ):
         done = called(export.main, [f"runs={root}", *words], tmp_path)
         assert (done.returncode, said in done.stderr) == (2, True), (words, done.stderr)
+
+
+def test_a_full_disk_is_said_by_out(root, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=r"set out= to another disk, and start again$"):
+        export.Export(SweepDir(root, "smoke"), "tensorboard", tmp_path / "out")
 
 
 def test_a_folder_is_one_sweeps_for_one_tool(root, tmp_path):

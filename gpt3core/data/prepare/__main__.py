@@ -56,9 +56,7 @@ def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_pro
         if "--plan" in flags:
             show.plan(asked, found, sets, out, workers or len(os.sched_getaffinity(0)))
             return 0
-        with explained(out):
-            files.make_folder(out)
-        with files.locked(out / folder.LOCK) as alone:
+        with files.locked(out / folder.LOCK, setting=files.OUT) as alone:
             if not alone:
                 raise StoreError(f"another command is filling {out} now: wait for it, or give another folder")
             manifest, notes = folder.whole(out, asked)  # another command may have been at it until now

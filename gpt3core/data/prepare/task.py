@@ -59,15 +59,13 @@ def do(task: Task) -> Task:
 def explained(path: Path) -> Iterator[None]:
     """What the disk refuses while something is written there is one sentence."""
     try:
-        with files.explained(path):
+        with files.explained(path, setting=files.OUT):
             yield
     except DiskFullError as error:
         raise DiskFullError(
             f"no room to write {path}: what was done before is kept; free space there and give the same command again, "
             "which goes on"
         ) from error
-    except StoreError as error:
-        raise StoreError(f"{error}".replace("by ISOFLOP_ROOT", "by out=DIR")) from error
 
 
 def one_by_one(tasks: Sequence[Task]) -> Iterator[Task]:
