@@ -58,8 +58,8 @@ class Slots:
     def _fair(self) -> int:
         """Runs that this sweep could have at once while another waits, whatever is free now."""
         nodes, common = self.cluster.inventory(), self.estimates.common
-        most = MOST if self.devices is None else int(self.devices // common.devices)
-        return min(most, fair(self.among.due(nodes), common, nodes))
+        runs = fair(self.among.due(nodes), common, nodes)
+        return runs if self.devices is None else min(runs, int(self.devices // common.devices))
 
 
 def free(

@@ -48,8 +48,10 @@ class Survival:
             state: of the run; None of the preparation.
         """
         self._stalls.heard(update, now)
+        if update.state not in ("failed", "lost", "unstarted"):
+            return
         kind = self._estimates.common if state is None else self._estimates.kind(state.spec)
-        if update.state in ("failed", "lost", "unstarted") and not taken(update, kind.worker, self._cluster):
+        if not taken(update, kind.worker, self._cluster):
             cause = Cause.DEATH if update.state == "unstarted" else update.cause
             self.avoided.failed(update.node, update.run_id, cause, update.error, now)
 
