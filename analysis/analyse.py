@@ -229,9 +229,7 @@ def _at_points(
         whole.loc[whole.optimal, estimated] = found.reindex(columns=estimated).to_numpy()
     if whole.N.isna().any():
         row = int(np.flatnonzero(whole.N.isna())[0])
-        raise UsageError(
-            f"point {row + 1}: no size is best at C={whole.C.iloc[row]:.3g} by the laws fitted here: give its N and D"
-        )
+        raise UsageError(f"point {row + 1}: {optimal_size.unanswered(ensemble, [whole.C.iloc[row]])}")
     if all(choice.frontier for choice in ensemble.choices) and not whole.optimal.all():
         raise UsageError(f"law={options.law} is a law of compute alone: give points by C, without N and D")
     whole["U"] = whole.U.fillna(whole.D)

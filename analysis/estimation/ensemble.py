@@ -30,6 +30,7 @@ FLAT = 0.05  # standard deviation of ln N or ln D below which runs do not vary i
 OFF_LINE = 0.5  # ... and how far from them a point may then lie in it
 FREEDOM_USED = 5  # parameters of L(N, D)
 LEVEL_LINE = 0.1  # a line in ln N and ln D along which ln C rises less than this is one of equal compute
+SETTLED = 1e-6  # of ln N and ln D: a point on a line that still moves by more is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Ensemble:
     span: float  # decades of compute over which the runs lie
     centre: Array  # (2,) mean ln N and ln D of the runs
     missing: Array | None  # (2,) the direction of ln N and ln D in which the runs do not vary; None where they do
+    of_one_compute: bool  # or nearly, by C or 6ND, or of one budget: the runs tell nothing of another compute
 
     @property
     def optimal(self) -> Weighting:
@@ -91,44 +93,39 @@ class Ensemble:
     def informed(self, points: pd.DataFrame) -> Array:
         """Whether the runs tell of each point at all, (n,).
 
-        Runs of one size say nothing of another, runs of one ratio of tokens to parameters nothing of another ratio.
+        Runs of one size say nothing of another, runs of one ratio of tokens to parameters nothing of another ratio,
+        runs of one compute nothing of another compute.
         """
-        if self.missing is None:
-            return np.ones(len(points), bool)
-        off = (np.log(points[["N", "D"]].to_numpy(float)) - self.centre) @ self.missing
-        return np.asarray(np.abs(off) <= OFF_LINE)
-
-    @property
-    def _along(self) -> Array:
-        """The direction of ln N and ln D in which the runs vary, where it is one."""
-        assert self.missing is not None
-        return np.array([-self.missing[1], self.missing[0]])
-
-    @property
-    def of_one_compute(self) -> bool:
-        """Whether the runs vary along a line of equal compute: they tell nothing of another compute."""
-        if self.missing is None:
-            return False
-        length = np.ptp(np.log(self.runs[["N", "D"]].to_numpy(float)) @ self._along)
-        return bool(np.log(self.ends[1] / self.ends[0]) < LEVEL_LINE * length)
+        told = np.ones(len(points), bool)
+        if self.of_one_compute:
+            told &= np.abs(self.decades(points)) * np.log(10) <= OFF_LINE
+        if self.missing is not None:
+            off = (np.log(points[["N", "D"]].to_numpy(float)) - self.centre) @ self.missing
+            told &= np.abs(off) <= OFF_LINE
+        return told
 
     def on_line(self, compute: Array, cost: Ratio) -> tuple[Array, Array] | None:
         """N and D of each compute on the one line along which the runs vary.
 
-        None where the runs vary in both directions; nan where they vary along a line of equal compute.
+        None where the runs vary in both directions; nan where they are of one compute, or C does not rise all the way.
 
         Args:
             cost: C/(6ND) by size.
         """
-        if self.missing is None:
-            return None
         if self.of_one_compute:
             return np.full_like(compute, np.nan), np.full_like(compute, np.nan)
-        along = self._along
+        if self.missing is None:
+            return None
+        along = _along(self.missing)
         step = (np.log(compute / 6) - self.centre.sum()) / along.sum()
         for _ in range(STEPS):
             left = np.log(compute / 6) - cost.ln(self.centre[0] + along[0] * step) - self.centre.sum()
-            step = left / along.sum()
+            before, step = step, left / along.sum()
+        way = np.linspace(0, step, STEPS)  # (STEPS, n)
+        ln_c = way * along.sum() + cost.ln(self.centre[0] + along[0] * way)
+        rises = np.diff(ln_c, axis=0) * np.sign(along.sum() * step)
+        leads = (rises >= LEVEL_LINE * np.abs(np.diff(way, axis=0))).all(0)
+        step = np.where(leads & (np.abs(step - before) < SETTLED), step, np.nan)
         n, d = np.exp(self.centre[:, None] + along[:, None] * step)
         return n, d
 
@@ -176,17 +173,17 @@ def fit_ensemble(
     best = done.rows.optimal.to_numpy(bool) if done.cuts else np.zeros(0, bool)
     tests = done.where(~best) if done.cuts else done
     errors, weights = _weights(tests, kept)
-    anywhere = _weighting(tests, errors, weights, max(known, _spread(runs, kept, fits, weights)))
     return Ensemble(
         choices=kept,
         fits=fits,
         runs=table,
-        anywhere=anywhere,
+        anywhere=_weighting(tests, errors, weights, max(known, _spread(runs, kept, fits, weights))),
         at_optimum=_at_optimum(done.where(best), kept, runs, known) if best.any() else None,
         ends=(float(runs.C.min()), float(runs.C.max())),
         span=backtest.span(runs.C.to_numpy(float)),
         centre=np.log(runs[["N", "D"]].to_numpy(float)).mean(0),
         missing=missing_direction(runs),
+        of_one_compute=_of_one_compute(runs),
     )
 
 
@@ -237,6 +234,20 @@ def missing_direction(table: pd.DataFrame) -> Array | None:
     x = np.log(table[["N", "D"]].to_numpy(float))
     _, spread, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)
     return np.asarray(axes[-1]) if spread[-1] / np.sqrt(len(x)) < FLAT else None
+
+
+def _of_one_compute(table: pd.DataFrame) -> bool:
+    """Whether C, 6ND or the budget is the same throughout, or along a line changes little beside N and D."""
+    missing = missing_direction(table)
+    x = np.log(table[["N", "D"]].to_numpy(float))
+    counts = [x.sum(1), *(np.log(table[name].to_numpy(float)) for name in ("C", "budget_flops") if name in table)]
+    least = FLAT if missing is None else LEVEL_LINE * np.ptp(x @ _along(missing))
+    return any(bool(np.ptp(ln_c) < least) for ln_c in counts)
+
+
+def _along(missing: Array) -> Array:
+    """The direction of ln N and ln D in which runs vary that do not in another."""
+    return np.array([-missing[1], missing[0]])
 
 
 def _spread(table: pd.DataFrame, choices: list[Choice], fits: list[Fit], share: Array) -> float:

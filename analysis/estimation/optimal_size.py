@@ -9,6 +9,8 @@ the best ratio D/N at the highest compute lies outside of those run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -29,6 +31,7 @@ DOUBTS = 2.0  # standard errors of the highest budget's N* by which a larger run
 LEAST_GROWN = 0.1  # of the draws
 TARGETS = ("N", "D")
 NEARLY = 2.0  # how far beyond the tokens per parameter that were run the best ones of the highest compute may lie
+ONE_COMPUTE = "the runs are all of one compute, or nearly, and"
 GRID_STEP = 0.025  # of ln N, where draws are looked at
 
 
@@ -95,6 +98,20 @@ def optimal_points(
         between = np.array([min(low, ln_n[i]), max(high, ln_n[i])])
         sizes[i], fed[i] = np.exp(between), np.sort(tokens(cost, between, float(c)))
     return _points(ln_n, tokens(cost, ln_n, compute), compute, sizes, fed)
+
+
+def unanswered(ensemble: Ensemble, compute: Sequence[float]) -> str:
+    """Why no size is best at these computes, and what would tell one."""
+    at = f"C={', '.join(f'{c:.3g}' for c in compute)}"
+    if ensemble.of_one_compute:
+        return f"{ONE_COMPUTE} tell nothing of {at}: no prediction; run another budget"
+    if ensemble.missing is not None:
+        line = "the one line of ln N and ln D along which the runs vary"
+        return f"{line} does not lead to {at}: no prediction; run other ratios D/N"
+    return (
+        f"no size is best at {at} by these laws, within a factor 1000 of the sizes that were run: no prediction; run "
+        "sizes on both sides of the best, or give N and D of a point by predict="
+    )
 
 
 def _bracketed(table: pd.DataFrame, ratio: float) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.accuracy.trends import BELOW, MEAN, averaged
-from analysis.estimation import isoflop, predict, training_curves
+from analysis.estimation import isoflop, optimal_size, predict, training_curves
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.estimation.ensemble import Ensemble
 from analysis.estimation.predict import Prediction
@@ -189,12 +189,7 @@ def _predictions(study: Study) -> Iterator[Note]:
         yield Note(code="no-prediction", severity="warning", message=Symbols(_why_nothing(study)))
         return
     if study.without_optimum:
-        listed = ", ".join(f"{c:.3g}" for c in study.without_optimum)
-        why = f"no size is best at C={listed} by these laws, within a factor 1000 of the sizes that were run"
-        if alike := study.ensemble.of_one_compute:
-            why = f"the runs are all of one compute and tell nothing of C={listed}"
-        what = f"run {'another budget' if alike else 'sizes on both sides of the best'}"
-        message = f"{why}: no prediction; {what}, or give N and D of a point by predict="
+        message = optimal_size.unanswered(study.ensemble, study.without_optimum)
         yield Note(code="no-optimum", severity="warning", message=message)
     everywhere = [*study.predictions, *study.predicted_points]
     yield from _size_not_told(study, everywhere)
@@ -208,7 +203,7 @@ def _predictions(study: Study) -> Iterator[Note]:
             severity="info" if calibration.cuts >= THIN_CUTS else "warning",
             message=calibration.reason,
         )
-        yield from _informed(study, everywhere, supported=calibration.supported)
+        yield from _informed(study, everywhere)
     for p in study.predictions:
         low, high = p.spread
         if high / low - 1 > SPREAD:
@@ -282,19 +277,23 @@ def _models(study: Study) -> Iterator[Note]:
             yield Note(code="target-count", severity="warning", message=message)
 
 
-def _informed(study: Study, predictions: list[Prediction], *, supported: bool) -> Iterator[Note]:
-    """What runs along one line of ln N and ln D say, and what they do not."""
-    assert study.ensemble is not None
-    if study.ensemble.missing is not None and study.predictions and not study.minima.trusted:
+def _informed(study: Study, predictions: list[Prediction]) -> Iterator[Note]:
+    """What runs along one line of ln N and ln D, or of one compute, say, and what they do not."""
+    ensemble = study.ensemble
+    assert ensemble is not None
+    if ensemble.missing is not None and study.predictions and not study.minima.trusted:
         message = (
             "the runs vary along one line of ln N and ln D only, so that no size is known to be best: predictions at a "
             "compute continue that line, and exponents of L(N,D) mean nothing; run other ratios D/N too"
         )
         yield Note(code="one-line", severity="warning", message=message)
-    outside = [f"N={p.n:.3g} D={p.d:.3g}" for p in predictions if supported and p.interval_new_run is None]
+    told = ensemble.informed(pd.DataFrame([{"N": p.n, "D": p.d, "C": p.compute} for p in predictions]))
+    outside = [f"N={p.n:.3g} D={p.d:.3g}" for p, known in zip(predictions, told, strict=True) if not known]
     if outside:
+        line = "the runs vary along one line of ln N and ln D only and"
+        why = optimal_size.ONE_COMPUTE if ensemble.of_one_compute else line
         message = (
-            f"the runs vary along one line of ln N and ln D only and tell nothing of {', '.join(outside[:5])}: "
+            f"{why} tell nothing of {', '.join(outside[:5])}: "
             "no interval of a new run there, and the prediction rests on the form of the laws alone"
         )
         yield Note(code="off-line", severity="warning", message=message)

@@ -10,6 +10,8 @@ from analysis import api, fit
 from analysis.estimation import optimal_size, predict
 from analysis.estimation.ensemble import fit_ensemble
 from analysis.laws import allocation, optimal_exponents
+from gpt3core.errors import UsageError
+from tests.analysis.synthetic import make_store
 
 
 def one_ratio(seed, ratio=20, runs=14):
@@ -42,18 +44,65 @@ def test_the_command_predicts_along_the_line_and_says_that_no_size_is_known_to_b
         assert "optimum" not in law
 
 
-def test_runs_of_one_compute_tell_nothing_of_another(tmp_path, capsys):
-    """Exact FLOPs of one budget: 6ND rises a little along it, and continued to ten times C it is nonsense."""
-    n = np.geomspace(1.5e5, 6e5, 6)
-    d = 1e13 / 6 / n * (n / n[0]) ** 0.15
-    table = pd.DataFrame({"N": n, "D": d, "C": 1e13, "loss": 3.39 + 0.03 * np.log(n / n[1]) ** 2})
+def level(rise):
+    """N and D of one budget; ND rises by so much an e-fold of N."""
+    n = np.geomspace(2e4, 6e5, 8)
+    d = 1e13 / 6 / n * (n / n[0]) ** rise
+    return pd.DataFrame({"N": n, "D": d, "loss": 3.39 + 0.03 * np.log(n / n[3]) ** 2})
+
+
+def exact(table):
+    """Of models so small that what 6ND leaves out is most of their compute: C falls by 2.6 along the line."""
+    return 6 * table.N * table.D * (1 + 3 * np.sqrt(2e4 / table.N))
+
+
+ONE = "the runs are all of one compute, or nearly, and tell nothing of "
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        level(0.15).assign(C=1e13),
+        level(0.0).assign(C=exact),
+        level(0.03).assign(C=exact),
+        level(0.3).assign(budget_flops=1e13),
+        level(0.0).assign(D=lambda t: 1e14 / exact(t.assign(D=1.0)), C=1e14),  # in ln N and ln D no line
+    ],
+)
+def test_runs_of_one_compute_tell_nothing_of_another(tmp_path, capsys, table):
+    """6ND rises or falls a little along one budget, and continued to ten times C that is nonsense."""
     table.to_csv(tmp_path / "t.csv", index=False)
     words = [f"runs={tmp_path / 't.csv'}", f"out={tmp_path / 'o'}", "bootstrap=20", "figures=false"]
     assert fit.main(words) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "the runs are all of one compute and tell nothing of C=1e+14: no prediction; run another budget" in said
-    assert "next python -m analysis.design" in said
+    assert f"{ONE}C=" in said
+    assert ": no prediction; run another budget next python -m analysis.design" in said
     assert not json.loads((tmp_path / "o" / "fit.json").read_text())["predictions"]
+    points = api.fit(table, predict=pd.DataFrame({"N": [1e6], "D": [1e9]}), bootstrap=5, law="chinchilla")
+    assert points.predicted_points[0].interval_mean is None
+    assert f"{ONE}N=1e+06 D=1e+09: no interval" in "; ".join(note.message for note in points.notes)
+    with pytest.raises(UsageError, match=r"point 1: the runs are all of one compute.*; run another budget$"):
+        api.fit(table, predict=pd.DataFrame({"C": [1e15]}), bootstrap=5, law="chinchilla")
+
+
+@pytest.mark.parametrize("count", ["exact", "6nd", "kaplan"])
+def test_a_sweep_of_one_budget_tells_nothing_of_another_however_its_compute_is_counted(isolated, count):
+    """6ND varies by half along the one budget."""
+    make_store(isolated / "root", "budgets=[1e12]", evals=False)
+    found = api.fit(isolated / "root", C=count, bootstrap=5)
+    assert (found.predictions, len(found.without_optimum)) == ([], 1)
+    assert any(note.message.startswith(ONE) for note in found.notes)
+
+
+def test_a_line_that_does_not_lead_to_a_compute_is_said_to_be_one():
+    """D rises as N falls, so that below the runs C, which the head and the attention make most of, rises again."""
+    n = np.geomspace(1e5, 1e8, 10)
+    d = 1e9 * (n / 1e5) ** -0.5
+    c = 6 * n * d * (1 + 3 * (1e5 / n) ** 0.6)
+    found = api.fit(pd.DataFrame({"N": n, "D": d, "C": c, "loss": truth(n, d)}), target_compute=[1e12], bootstrap=5)
+    assert not found.predictions
+    (said,) = [note.message for note in found.notes if note.code == "no-optimum"]
+    assert "does not lead to C=1e+12: no prediction; run other ratios D/N" in said
 
 
 def test_a_law_with_a_negative_exponent_has_no_optimum():
