@@ -2,9 +2,10 @@
 (() => {
   "use strict";
   let shown = null; // [pathname, search] that the page is of, as last routed or written
-  let acted = false; // and whether the reader has touched it since: else the page itself changes what is written
+  let acted = false; // and whether the reader has touched it since: else the page itself changes what is written next
 
   const PLACES = ["run", "figure", "accuracy", "sweep"]; // that a reader goes to, and comes back from by the browser's button
+  const OPTIONAL = "run"; // of which none is a place too: where there is no other yet, the page fills in the first
 
   for (const touch of ["pointerdown", "keydown"]) window.addEventListener(touch, () => { acted = true; }, true);
 
@@ -29,13 +30,15 @@
     let moved = false;
     ids.forEach((id, i) => {
       const value = text(values[i]);
-      moved ||= acted && PLACES.includes(id.state) && value !== (query.get(id.state) ?? text(defaults[id.state]));
+      const former = query.get(id.state) ?? text(defaults[id.state]);
+      moved ||= acted && PLACES.includes(id.state) && value !== former && (former !== "" || id.state === OPTIONAL);
       if (value === text(defaults[id.state])) query.delete(id.state);
       else query.set(id.state, value);
     });
     const search = query.size ? `?${query}` : "";
     if (search === window.location.search) return no_update;
     if (acted) set_props("unread", { children: "" });
+    acted = false;
     shown = [window.location.pathname, search];
     window.history[moved ? "pushState" : "replaceState"](window.history.state, "", search || window.location.pathname);
     set_props("url", { search, href: window.location.href }); // else it would put its own address back

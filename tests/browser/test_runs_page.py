@@ -191,6 +191,22 @@ def test_the_browsers_back_goes_to_what_was_open_before(opened, root):
     page.locator("h2", has_text=one).wait_for()
 
 
+def test_what_the_page_fills_in_is_no_place_to_come_back_to(opened, simulated, tmp_path):
+    root = shutil.copytree(simulated, tmp_path / "root")
+    (root / "sweeps").rename(tmp_path / "later")
+    server = dashboard.serve(Live(StudySettings(runs=str(root))), dashboard.listening(Door(), 0), Door())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = opened[0].context.browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/sweep")
+    page.get_by_text("This store has no sweeps yet").click()
+    length = page.evaluate("history.length")
+    (tmp_path / "later").rename(root / "sweeps")
+    page.wait_for_url("**/sweep?sweep=**")
+    assert page.evaluate("history.length") == length
+    page.close()
+    server.shutdown()
+
+
 def test_a_number_leads_to_its_runs_for_good(opened, root):
     page, address, _ = opened
     ids = [row.run_id for row in RunTable(root).look().rows if row.size == "d64"]

@@ -39,7 +39,7 @@ def test_ctrl_c_ends_a_fit_in_its_midst(isolated):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [f"runs={isolated / 'root'}", f"port={port}", "bootstrap=100000"]  # minutes
+    words = [f"runs={isolated / 'root'}", f"port={port}", "bootstrap=1000000"]  # minutes, not to be waited for
     app = subprocess.Popen(
         [sys.executable, "-c", f"{WORK}{FITS}cli.run(app.main)", *words],
         cwd=CODE,
