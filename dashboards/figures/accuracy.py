@@ -43,9 +43,20 @@ def counted(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.run_id.isin(study.table.run_id)]
 
 
-def with_drawn(rows: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
-    """The rows of runs, and those of the lines that were drawn: of each size its largest run, and means of tasks."""
-    return pd.concat([rows.assign(what="run"), lines.assign(what="line")], ignore_index=True)
+def with_drawn(rows: pd.DataFrame, lines: pd.DataFrame, *more: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs, and those of the lines that were drawn: of each size its largest run, and means of tasks.
+
+    Args:
+        more: of what else was drawn, with the column ``what``.
+    """
+    return pd.concat([rows.assign(what="run"), lines.assign(what="line"), *more], ignore_index=True)
+
+
+def _published(tasks: Sequence[str]) -> pd.DataFrame:
+    """What the models that are drawn scored on a task, or on several in the mean, as rows."""
+    known = published.scores(*tasks)
+    known = known[known.model.isin(list(MODELS))].rename(columns={"params": "N", "train_flops": "C"})
+    return known.assign(what="GPT-3, table H.1", size=known.model)
 
 
 def why_none(mine: pd.DataFrame) -> str:
@@ -96,25 +107,26 @@ def accuracy_shots(study: Study) -> Page:
     tasks = list(dict.fromkeys(lines.task))
     figure = panels.grid([_titled(lines, task) for task in tasks])
     colors = dict(zip(sizes := sorted(set(lines.N)), shades(sizes), strict=True))
-    beside = False
+    known = {task: _published(by_size.members(mine, task)) for task in tasks}
     for i, task in enumerate(tasks):
         _add_sizes(figure, lines[lines.task == task], colors, panels.place(i))
-        beside |= _add_published_shots(figure, by_size.members(mine, task), panels.place(i))
-    _name(figure, beside=beside)
+        _add_published_shots(figure, known[task], panels.place(i))
+    printed = [scores.assign(task=task) for task, scores in known.items() if len(scores)]
+    _name(figure, beside=bool(printed))
     add_scale(figure, sizes, pixels=BAR)
     panels.finish(figure, "examples in the context (K)", "accuracy")
     _examples_axes(figure, sorted({int(k) for k in lines.shots}))
     about = (
         "One line a size, coloured by N: the run of it that was trained with most compute (seeds together). A number "
         "in brackets: the mean of so many tasks. Bars are standard errors of the questions. "
-        f"{_gains(study)}{' ' + PUBLISHED if beside else ''}"
+        f"{_gains(study)}{' ' + PUBLISHED if printed else ''}"
     )
     return Page(
         slug="accuracy-shots",
         title=title,
         about=about,
         figure=figure,
-        rows=with_drawn(rows, lines),
+        rows=with_drawn(rows, lines, *printed),
         summary=summary(study),
         group="few-shot",
     )
@@ -176,9 +188,8 @@ def measured(accuracy: float, error: float) -> str:
     return f"{accuracy:.3f}" + (f" ± {error:.3f}" if np.isfinite(error) else "")
 
 
-def _add_published_shots(figure: go.Figure, tasks: list[str], at: dict[str, int]) -> bool:
-    """GPT-3's lines of a panel; whether there are any."""
-    known = published.scores(*tasks)
+def _add_published_shots(figure: go.Figure, known: pd.DataFrame, at: dict[str, int]) -> None:
+    """GPT-3's lines of a panel."""
     for model, dash in MODELS.items():
         line = known[known.model == model]
         if len(line):
@@ -193,7 +204,6 @@ def _add_published_shots(figure: go.Figure, tasks: list[str], at: dict[str, int]
                 hoverinfo="text",
                 **at,
             )
-    return bool(len(known))
 
 
 def _name(figure: go.Figure, *, beside: bool) -> None:
@@ -225,12 +235,15 @@ def accuracy_compute(study: Study) -> Page:
         return nothing("accuracy-compute", title, UNASKED, group="few-shot")
     figure = panels.grid([f"{t.task}{f', K={t.shots}' if t.shots else ''}: {t.verdict}" for t in found])
     colors = dict(zip(sizes := sorted(set(mine.N.dropna())), shades(sizes), strict=True))
-    beside = False
+    beside, drawn = False, list[pd.DataFrame]()
     for i, trend in enumerate(found):
         tasks = by_size.members(mine, trend.task)
         group = mine[(mine.shots == trend.shots) & mine.fits.astype(bool) & mine.task.isin(tasks)].sort_values("C")
-        _add_runs(figure, trend, _over_tasks(group), colors, panels.place(i))
-        beside |= _add_published(figure, trend, tasks, panels.place(i))
+        known = _published(tasks)
+        known = known[known.shots == trend.shots]
+        drawn += [_add_runs(figure, trend, _over_tasks(group), colors, panels.place(i)), known.assign(task=trend.task)]
+        _add_published(figure, trend, known, panels.place(i))
+        beside |= bool(len(known))
     _name(figure, beside=beside)
     add_scale(figure, sizes, pixels=BAR)
     panels.finish(figure, f"compute, {LABELS[study.convention.c]}", "accuracy")
@@ -247,7 +260,7 @@ def accuracy_compute(study: Study) -> Page:
         title=title,
         about=about,
         figure=figure,
-        rows=rows,
+        rows=pd.concat([rows.assign(what="run"), *drawn], ignore_index=True),
         summary=summary(study),
         group="few-shot",
     )
@@ -273,8 +286,8 @@ def _over_tasks(group: pd.DataFrame) -> pd.DataFrame:
 
 def _add_runs(
     figure: go.Figure, trend: Trend, group: pd.DataFrame, colors: Mapping[float, str], at: dict[str, int]
-) -> None:
-    """One panel: the runs, the baseline, and the trend where there is one."""
+) -> pd.DataFrame:
+    """One panel: the runs, the baseline, and the trend where there is one; returns the rows of what is drawn."""
     task = plain(trend.task)
     figure.add_scatter(
         x=group.C,
@@ -294,17 +307,19 @@ def _add_runs(
     ends = np.array([group.C.min(), group.C.max()])
     common = {"mode": "lines", "showlegend": False, "legendgroup": task, "hoverinfo": "skip", **at}
     figure.add_scatter(x=ends, y=[trend.baseline] * 2, line=BASELINE, **common)
+    rows = [pd.DataFrame({"what": "baseline", "C": ends, "accuracy": trend.baseline})]
+    if trend.task == MEAN:
+        rows.append(group.assign(what="mean of tasks"))
     if trend.by_compute is not None:
         grid = np.geomspace(ends[0], ends[1], 50)
-        figure.add_scatter(
-            x=grid, y=trend.by_compute.at(np.log10(grid)), line={"color": "#D55E00", "width": 2}, **common
-        )
+        curve = trend.by_compute.at(np.log10(grid))
+        figure.add_scatter(x=grid, y=curve, line={"color": "#D55E00", "width": 2}, **common)
+        rows.append(pd.DataFrame({"what": "trend", "C": grid, "accuracy": curve}))
+    return pd.concat(rows).assign(task=trend.task, shots=trend.shots)
 
 
-def _add_published(figure: go.Figure, trend: Trend, tasks: list[str], at: dict[str, int]) -> bool:
-    """GPT-3's scores as lines over a panel, for their compute lies decades beyond; whether there are any."""
-    known = published.scores(*tasks)
-    known = known[known.shots == trend.shots]
+def _add_published(figure: go.Figure, trend: Trend, known: pd.DataFrame, at: dict[str, int]) -> None:
+    """GPT-3's scores as lines over a panel, for their compute lies decades beyond."""
     ends = [x for trace in figure.data[-2:] for x in (trace.x[0], trace.x[-1])]
     for model, dash in MODELS.items():
         for row in known[known.model == model].itertuples():
@@ -315,8 +330,7 @@ def _add_published(figure: go.Figure, trend: Trend, tasks: list[str], at: dict[s
                 line={"color": GREY, "width": 1, "dash": dash},
                 showlegend=False,
                 legendgroup=plain(trend.task),
-                text=[f"{model}: {row.accuracy:.3f} at {powers(float(str(row.train_flops)))} FLOPs (table H.1)"] * 2,
+                text=[f"{model}: {row.accuracy:.3f} at {powers(float(str(row.C)))} FLOPs (table H.1)"] * 2,
                 hoverinfo="text",
                 **at,
             )
-    return bool(len(known))

@@ -45,7 +45,8 @@ def accuracy_size(study: Study) -> Page:
             _add_way(figure, f"{_named(shots)} (K={shots})", i, mean, each)
         below = means.groupby("N").baseline.mean()
         figure.add_scatter(x=below.index, y=below, mode="lines", line=BASELINE, name=BASELINE_NAME, hoverinfo="skip")
-    for i, (name, line) in enumerate(_beside(tuned, set(members))):
+    beside = _beside(tuned, set(members))
+    for i, (name, line) in enumerate(beside):
         _add_way(figure, name, 3 + i, line)
     axes(figure, f"N, parameters, {LABELS[study.convention.n]}", "accuracy, mean of tasks")
     about = (
@@ -55,7 +56,8 @@ def accuracy_size(study: Study) -> Page:
     )
     if len(tuned):
         about += " Fine-tuned: the same models after training on labelled examples, where a task has any."
-    rows, table = with_drawn(rows, lines), summary(study)
+    ways = [line.assign(what="line", task=name) for name, line in beside]
+    rows, table = with_drawn(rows, lines, *ways), summary(study)
     return Page(
         slug="accuracy-size", title=title, about=about, figure=figure, rows=rows, summary=table, group="few-shot"
     )

@@ -51,7 +51,21 @@ def backtest(study: Study, rows: pd.DataFrame | None = None) -> Page:
         figure.update_xaxes(rangemode="tozero", row=row, col=1)
     last = pd.array(inside[:, -1].tolist(), dtype="boolean")  # empty where there is no interval
     found = rows[[name for name in (*ROWS, *HALVES) if name in rows]].assign(inside95=last)
-    return Page(slug=SLUG, title=TITLE, about=_about(rows, inside), figure=figure, rows=found)
+    about, drawn = _about(rows, inside), pd.concat([_in_percent(found), _shares(bins)], ignore_index=True)
+    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=drawn, summary=found)
+
+
+def _in_percent(found: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with their misses and the ends of the 95% interval as they are drawn."""
+    half = found[HALVES[-1]].where(np.isfinite(found[HALVES[-1]]))
+    ends = {"miss": found.miss, "low95": -half, "high95": half}
+    return found.assign(what="prediction", **{f"{name}_percent": 100 * np.expm1(end) for name, end in ends.items()})
+
+
+def _shares(bins: pd.DataFrame) -> pd.DataFrame:
+    """The lines at the bottom, as rows."""
+    inside = {half.replace("half", "inside") + "_percent": 100 * bins[half] for half in HALVES}
+    return pd.DataFrame({"what": "share inside", "decades": bins.index, "tests": bins.tests, **inside})
 
 
 def _about(rows: pd.DataFrame, inside: Array) -> str:

@@ -58,20 +58,17 @@ def clouds(study: Study) -> Page:
     """Draws of (alpha, beta) with 95% ellipses, by run, size and budget; below, draws and intervals of a."""
     figure, joint = panelled(2), study.laws.get("chinchilla")
     drawn = {} if joint is None else _exponents(joint)
-    for by, draws in drawn.items():
-        _add_cloud(figure, by, draws)
+    rows = [_add_cloud(figure, by, draws) for by, draws in drawn.items()]
     if joint is not None and {"alpha", "beta"} <= set(joint.fit.params):
-        _add_estimate(figure, joint)
+        rows.append(_add_estimate(figure, joint))
     of_a = _of_a(study)
     for place, (name, draws, interval) in enumerate(of_a):
-        _add_strip(figure, name, draws, interval, PALETTE[3 + place])
+        rows.append(_add_strip(figure, name, draws, interval, PALETTE[3 + place]))
     above = Panel(x="α, of N", y="β, of D", height=380, log_x=False)
     arrange(figure, [above, Panel(x=printed("a, of N* ~ C^a"), y="", height=60 + 40 * len(of_a), log_x=False)])
     figure.update_yaxes(autorange="reversed", row=2, col=1)
     if of_a:
         figure.add_vline(x=0.5, line={"color": GREY, "dash": "dot", "width": 1}, row=2, col=1)
-    rows = [pd.DataFrame({"resampled": by, "alpha": d[:, 0], "beta": d[:, 1]}) for by, d in drawn.items()]
-    rows += [pd.DataFrame({"approach": name, "a": draws}) for name, draws, _ in of_a if len(draws)]
     behind = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
     return Page(slug=SLUG, title=TITLE, about=_about(study, drawn, of_a), figure=figure, rows=behind)
 
@@ -119,8 +116,10 @@ def _of_a(study: Study) -> list[tuple[str, Array, list[float]]]:
     return found
 
 
-def _add_cloud(figure: go.Figure, by: str, draws: Array) -> None:
+def _add_cloud(figure: go.Figure, by: str, draws: Array) -> pd.DataFrame:
+    """The draws and the ellipse around them; returns their rows."""
     color = COLORS[by]
+    rows = pd.DataFrame({"what": "draw", "alpha": draws[:, 0], "beta": draws[:, 1]})
     figure.add_scatter(
         x=draws[:MOST_SHOWN, 0],
         y=draws[:MOST_SHOWN, 1],
@@ -146,9 +145,12 @@ def _add_cloud(figure: go.Figure, by: str, draws: Array) -> None:
             row=1,
             col=1,
         )
+        rows = pd.concat([rows, pd.DataFrame({"what": "ellipse", "alpha": x, "beta": y})])
+    return rows.assign(resampled=by)
 
 
-def _add_estimate(figure: go.Figure, joint: FittedLaw) -> None:
+def _add_estimate(figure: go.Figure, joint: FittedLaw) -> pd.DataFrame:
+    """The fit's cross; returns its row."""
     params = joint.fit.params
     figure.add_scatter(
         x=[params["alpha"]],
@@ -160,10 +162,11 @@ def _add_estimate(figure: go.Figure, joint: FittedLaw) -> None:
         row=1,
         col=1,
     )
+    return pd.DataFrame([{"what": "fit", "alpha": params["alpha"], "beta": params["beta"]}])
 
 
-def _add_strip(figure: go.Figure, name: str, draws: Array, interval: list[float], color: str) -> None:
-    """One approach: its draws as a cloud of ticks, and the interval over them."""
+def _add_strip(figure: go.Figure, name: str, draws: Array, interval: list[float], color: str) -> pd.DataFrame:
+    """One approach: its draws as a cloud of ticks, and the interval over them; returns their rows."""
     shown = draws[:MOST_SHOWN]
     figure.add_scatter(
         x=shown,
@@ -187,3 +190,5 @@ def _add_strip(figure: go.Figure, name: str, draws: Array, interval: list[float]
         row=2,
         col=1,
     )
+    what = ["draw"] * len(draws) + ["end of the 95% interval"] * len(interval)
+    return pd.DataFrame({"what": what, "approach": name, "a": [*draws, *interval]})

@@ -18,6 +18,7 @@ from gpt3core.words import count, flops, number_of, powers
 
 MOST = 24  # sizes with a bar of their own; more are taken together
 ROW, AROUND = 22, 150  # pixels
+TOGETHER = "all runs together"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,10 +33,8 @@ class _Bar:
 def compute_bars(study: Study) -> Page:
     """A bar a size up to its run of most compute, with a mark a run; the whole sweep, and the eight GPT-3 models."""
     table = study.everything
-    bars = [
-        _Bar(name="all runs together", color="#000000", runs=pd.Series([float(table.C.sum())])),
-        *_sizes(table[table.N.notna()]),
-    ]
+    sizes = _sizes(table[table.N.notna()])
+    bars = [_Bar(name=TOGETHER, color="#000000", runs=pd.Series([float(table.C.sum())])), *sizes]
     models = gpt3_models()
     published = [
         _Bar(name=str(model), color=GREY, runs=pd.Series([float(c)], dtype=float))
@@ -70,9 +69,11 @@ def compute_bars(study: Study) -> Page:
         "parameter and token. The axis is logarithmic: a bar's length is no measure, its end is."
     )
     title = "Training compute beside GPT-3's"
-    beside = pd.DataFrame({"what": "GPT-3, table D.1", "size": models.model, "C": models.train_flops})
-    listed = behind(table)
-    rows = pd.concat([listed.assign(what="run"), beside], ignore_index=True)
+    listed, of = behind(table), {run: bar.name for bar in sizes for run in bar.runs.index}
+    runs = listed.assign(what="run", bar=listed.index.map(of))
+    total = pd.DataFrame([{"what": TOGETHER, "bar": TOGETHER, "C": whole}])
+    beside = {"what": "GPT-3, table D.1", "bar": models.model, "size": models.model, "C": models.train_flops}
+    rows = pd.concat([runs, total, pd.DataFrame(beside)], ignore_index=True)
     return Page(slug="compute", title=title, about=about, figure=figure, rows=rows, summary=listed)
 
 

@@ -53,7 +53,8 @@ def contours(study: Study) -> Page:
     )
     runs = behind(table).join(pd.DataFrame({"fitted": fitted, "residual_percent": off}, index=table.index))
     line = best[["C", "N", "N_low", "N_high"]].dropna(subset="N").assign(what="efficient frontier")
-    rows = pd.concat([runs.assign(what="run"), line], ignore_index=True)
+    surface = pd.DataFrame({"what": "surface", "N": n.ravel(), "D": d, "C": c.ravel(), "loss": loss.ravel()})
+    rows = pd.concat([runs.assign(what="run"), line, surface], ignore_index=True)
     of = (("C", "N"), None)
     return Page(slug=SLUG, title=TITLE, about=_about(joint), figure=figure, rows=rows, summary=runs, panels=of)
 

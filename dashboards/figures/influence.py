@@ -45,8 +45,9 @@ def influence(study: Study) -> Page:
     if (half := _interval(study)) is not None:
         figure.add_vrect(*half, fillcolor=faint(GREY), line_width=0, layer="below", row=1, col=1)
         about += f" Shaded: the 95% interval of the mean law, {half[0]:+.1f}% to {half[1]:+.1f}%."
-    rows = pd.DataFrame([{**vars(i), "runs": i.runs} for i in found]).drop(columns="run_ids")
-    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=rows)
+    listed = pd.DataFrame([{**vars(i), "runs": i.runs} for i in found]).drop(columns="run_ids")
+    rows = listed.rename_axis("place").reset_index()
+    return Page(slug=SLUG, title=TITLE, about=about, figure=figure, rows=rows, summary=listed)
 
 
 def _about(study: Study, found: list[Influence]) -> str:

@@ -131,8 +131,6 @@ def test_examples_by_size_have_a_panel_a_task_and_the_papers_lines(asked):
     assert list(arithmetic[0].y) == pytest.approx([0.769, 0.996, 1.0])
     assert not [t for t in page.figure.data if t.xaxis == "x4" and t.marker.symbol == "diamond-open"]
     assert "K=50" in page.about
-    drawn = {y for t in page.figure.data if t.mode == "lines+markers" and t.marker.symbol is None for y in t.y}
-    assert drawn <= set(page.rows.accuracy), "handed out"
 
 
 def test_the_summary_is_a_row_a_task_and_the_rows_are_for_the_csv(asked):
@@ -141,7 +139,7 @@ def test_the_summary_is_a_row_a_task_and_the_rows_are_for_the_csv(asked):
     (trend,) = [t for t in asked.trends if t.task == "copy" and t.shots == 50]
     assert table.loc["copy", "K=50"] == pytest.approx(trend.accuracy_large, abs=5e-4)
     page = accuracy_compute(asked)
-    assert len(page.rows) == len(asked.runs.evals)
+    assert (page.rows.what == "run").sum() == len(asked.runs.evals)
     assert len(page.summary) == 4
 
 
@@ -197,7 +195,6 @@ def test_bars_of_compute_end_at_the_largest_run_of_a_size_and_at_table_d1(studie
     assert named == pytest.approx(most.to_dict())
     (marks,) = [t for t in page.figure.data if t.type == "scatter"]
     assert len(marks.x) == len(studied.everything) - len(most), "every other run has its mark"
-    assert {c for name, c in bars.items() if name != "all runs together"} <= set(page.rows.C), "handed out"
     assert sorted(page.summary.run_id) == sorted(studied.everything.run_id), "the table below is of runs alone"
 
 

@@ -220,21 +220,21 @@ def test_backtests_show_every_prediction_and_the_coverage_that_the_tables_print(
     assert sorted(points.y) == pytest.approx(sorted(row["measured"] for row in told))
     printed, best = studied.coverage, studied.weighting is studied.ensemble.at_optimum
     inside = (printed.coverage95 * printed.tests).sum() / printed.tests.sum()
-    assert page.rows.inside95[page.rows.optimal == best].mean() == pytest.approx(inside)
+    assert page.summary.inside95[page.summary.optimal == best].mean() == pytest.approx(inside)
     assert f" and {inside:.0%} of the {'minima' if best else 'runs'} (" in page.about
-    runs = page.rows[~page.rows.optimal]
+    runs = page.summary[~page.summary.optimal]
     middle = np.expm1(runs.miss.abs()).median()
     assert f"{len(runs)} runs: median miss {middle:.2%}" in page.about, "minima are judged by themselves"
-    assert [symbol.endswith("x") for symbol in points.marker.symbol] == list(~page.rows.inside95)
-    assert [symbol.startswith("diamond") for symbol in points.marker.symbol] == list(page.rows.optimal)
+    assert [symbol.endswith("x") for symbol in points.marker.symbol] == list(~page.summary.inside95)
+    assert [symbol.startswith("diamond") for symbol in points.marker.symbol] == list(page.summary.optimal)
 
 
 def test_one_cut_of_the_backtests_can_be_seen_alone(studied):
     rows = studied.judged
     cut = rows.fitted_to.max()
     page = backtest(studied, rows[rows.fitted_to == cut])
-    assert set(page.rows.fitted_to) == {cut}
-    assert (page.rows.C > cut).all()
+    assert set(page.summary.fitted_to) == {cut}
+    assert (page.summary.C > cut).all()
 
 
 def test_no_prediction_without_an_interval_counts_as_inside_one(studied):
@@ -243,9 +243,9 @@ def test_no_prediction_without_an_interval_counts_as_inside_one(studied):
     cut = rows.fitted_to == rows.fitted_to.max()
     rows.loc[cut, ["half80", "half95"]] = np.inf
     page = backtest(studied, rows)
-    assert page.rows.inside95[cut].isna().all()
+    assert page.summary.inside95[cut].isna().all()
     others = rows[~cut]
-    assert list(page.rows.inside95[~cut]) == list(others.miss.abs() <= others.half95)
+    assert list(page.summary.inside95[~cut]) == list(others.miss.abs() <= others.half95)
     assert f"{cut.sum()} have no interval, for no other cut could calibrate it" in page.about
     best = others.optimal.to_numpy(bool)
     share = (others.miss.abs() <= others.half95)[~best].mean()

@@ -169,7 +169,7 @@ def test_a_cut_has_the_predictions_of_the_figure_of_backtests_and_of_the_answer(
     found = pd.concat([cut.rows for cut in refit.cuts(studied)])
     page = backtest(studied)
     assert sorted(zip(found.fitted_to, found.miss, strict=True)) == sorted(
-        zip(page.rows.fitted_to, page.rows.miss, strict=True)
+        zip(page.summary.fitted_to, page.summary.miss, strict=True)
     )
     answered = found[found.optimal.to_numpy(bool) == studied.predictions[0].optimal]
     table = studied.coverage
