@@ -96,13 +96,14 @@ def _print(study: Study, *, whole: bool, next_command: str) -> None:
     from analysis.runs import domains
     from analysis.runs.store import sweeps
     from gpt3core import terminal
-    from gpt3core.words import number_of
+    from gpt3core.words import number_of, some
 
     out, runs, lines = terminal.console(PIPE_WIDTH), study.runs, answer(study)
     domain = f", losses on {runs.domain}" if runs.domain else ""
     others = [name for name in sweeps(runs.source) if name != runs.name] if runs.store else []
-    more = f" (other sweeps: {', '.join(others)})" if others else ""
-    print(f"{'sweep ' if runs.store else ''}{runs.name}{domain}, from {runs.source}{more}")
+    print(f"{'sweep ' if runs.store else ''}{runs.name}{domain}, from {runs.source}")
+    if others:
+        lines.append(("others", f"{some(others)}: sweep=NAME"))
     if study.ensemble is not None:
         lines.append((NEXT, next_command))
     if not whole:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gpt3core.words import MINUS, THIN, Symbols
+from gpt3core.words import MINUS, THIN, Name, Symbols
 
 Piece = tuple[str, tuple[str, ...]]  # words, and the tags of HTML that they stand in, the outermost first: sup, sub
 
@@ -29,6 +29,8 @@ def pieces(text: str) -> list[Piece]:
     Greek are exponents and what is marked as symbols: elsewhere alpha may be anybody's name. Settings stay as they are
     typed.
     """
+    if isinstance(text, Name):
+        return [(text, ())]
     text = _greek(text) if isinstance(text, Symbols) else text
     found, end = list[Piece](), 0
     for match in _TYPED.finditer(text):
@@ -77,6 +79,8 @@ def _greek(text: str) -> str:
 
 def numbers(text: str) -> list[tuple[str, bool]]:
     """A text in pieces, each with whether it is a number; put together they are the text, and symbols where it is."""
+    if isinstance(text, Name):
+        return [(text, False)]
     kind = Symbols if isinstance(text, Symbols) else str
     found, end = list[tuple[str, bool]](), 0
     for match in _SAID.finditer(text):

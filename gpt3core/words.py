@@ -15,6 +15,10 @@ class Symbols(str):
     """Words that spell symbols, alpha_C 0.05, and hold no name from outside: a page prints α as a paper does."""
 
 
+class Name(str):
+    """Words from outside, a folder of somebody's: a page prints them as they are, without signs and numbers."""
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number to so many digits; a dash where there is none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"

@@ -24,7 +24,7 @@ from analysis.output import evidence
 from analysis.output.evidence import NONE, Runs
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
-from gpt3core.words import Symbols, between, count, flops, nats, number, number_of, outside, shares, size, span
+from gpt3core.words import Name, Symbols, between, count, flops, nats, number, number_of, outside, shares, size, span
 
 Line = tuple[str, str]  # a label, and what it says
 Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in them rest on
@@ -86,32 +86,30 @@ def _ran(study: Study) -> list[Part]:
     for i, rule in enumerate(out):
         parts.append((" (out: " if i == 0 else ", ", NONE))
         parts.append((f"{len(rule.excluded)} {rule.name}", evidence.runs(rule.excluded)))
-    off = f"; rules that are off: {', '.join(study.rules_off)}" if study.rules_off else ""
-    return [
-        *parts,
-        (")" if out else "", NONE),
-        (_of_table(study), fitted),
-        (_took(study.runs.table), every),
-        (off, NONE),
-    ]
+    return [*parts, (")" if out else "", NONE), *_of_table(study, fitted)]
 
 
-def _of_table(study: Study) -> str:
-    """The sizes, tokens and computes of the runs that were fitted."""
-    table, said = study.table, ""
+def _of_table(study: Study, fitted: Runs) -> list[Part]:
+    """The sizes, tokens and computes of the runs that were fitted, their text, and what they took."""
+    table, said, text = study.table, "", list[Part]()
+    made = study.runs.table[study.runs.table.run_id.astype(str).isin(table.run_id)]
     if table.N.notna().any():
         said += f": {number_of(table.N.nunique(), 'size')}, N {_range(table.N)} ({LABELS[study.convention.n]})"
     if table.D.notna().any():
-        said += f"; D {_range(table.D)} tokens{_text(study)}"
+        said += f"; D {_range(table.D)} tokens"
+        text, said = _text(made, said, fitted), ""
     if table.C.notna().any():
         budgets = int(table.budget_flops.nunique()) if "budget_flops" in table else 0
         at = f"{number_of(budgets, 'budget')} of " if budgets else ""
         said += f"; {at}C {_range(table.C, flops)} FLOPs ({LABELS[study.convention.c]})"
-    return said
+    said += _took(made)
+    if study.rules_off:
+        said += f"; rules that are off: {', '.join(study.rules_off)}"
+    return [*text, (said, fitted)]
 
 
 def _took(table: pd.DataFrame) -> str:
-    """What all runs took, as far as it was recorded: hours of GPUs, else of cores that trained, and dollars."""
+    """What runs took, as far as it was recorded: hours of GPUs, else of cores that trained, and dollars."""
     gpu, cores, usd = (
         float(table[name].sum()) / unit if name in table else 0.0
         for name, unit in (("gpu_hours", 1), ("device_seconds", 3600), ("cost", 1))
@@ -120,13 +118,14 @@ def _took(table: pd.DataFrame) -> str:
     return took + (f", {usd:,.2f} USD" if usd else "")
 
 
-def _text(study: Study) -> str:
-    """Which text a store's runs were trained on, and how often they saw it."""
-    if not study.runs.text:
-        return ""
-    epochs = study.table.epochs
+def _text(table: pd.DataFrame, said: str, fitted: Runs) -> list[Part]:
+    """What was said, on which text a store's runs were trained, whatever place it had, and how often they saw it."""
+    if "corpus" not in table:
+        return [(said, fitted)]
+    names = table.drop_duplicates("corpus_sha256").corpus.unique()
+    epochs = table.epochs
     often = f", {_range(epochs, lambda n: number(n, 2))} epochs" if epochs.notna().any() else ""
-    return f" of {', '.join(study.runs.text)}{often}"
+    return [(f"{said} of ", fitted), (Name(", ".join(sorted(names))), NONE), (often, fitted)]
 
 
 def _range(values: Iterable[float], spell: Callable[[float], str] = count) -> str:

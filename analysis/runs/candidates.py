@@ -136,8 +136,8 @@ def _recorded(selection: Selection, name: str) -> Array:
 
 
 def _hours(selection: Selection) -> Array:
-    """Of every run: GPU-hours, or else the hours that its tokens took at its speed."""
-    took = selection.everything.D.to_numpy(float) / _recorded(selection, "tokens_per_second") / 3600
+    """Of every run: GPU-hours, or else the core-hours that its training took."""
+    took = _recorded(selection, "device_seconds") / 3600
     gpu = _recorded(selection, "gpu_hours")
     return gpu if np.isfinite(gpu).any() else took
 

@@ -27,8 +27,7 @@ __all__ = ["curve", "default_root", "in_flight", "load", "place", "rates", "reci
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "unique_tokens"),
-    *("precision", "kernel"),
-    *("noise_scale", "device_seconds"),
+    *("precision", "kernel", "noise_scale", "device_seconds"),
 )
 SKIPPED = "skipped"  # column of a curve: whether the step's update was left out
 MOST_NAMED = 30
@@ -86,7 +85,6 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         missing=missing,
         pruned=pruned,
         unmeasured=unmeasured,
-        text=tuple(sorted({row["corpus"] for row in rows})),
         min_tokens=record.min_tokens,
         notes=_anomalies(met),
     )
@@ -207,7 +205,7 @@ def _planned(run: RunDir, sweep: str, tokens: int | None = None) -> dict[str, An
         "parent": None if spec.parent is None else f"{spec.parent.run_id}@{spec.parent.step}",
         "size": spec.label,
         "budget_flops": spec.budget_flops,
-        "corpus": spec.data.corpus,
+        "corpus": Path(spec.data.corpus).name,
         "corpus_sha256": spec.data.corpus_sha256,
         "held_out": domains.held_out(spec.data),
         "mixture": domains.mixture(spec.data),

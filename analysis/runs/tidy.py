@@ -46,6 +46,7 @@ COLUMNS = {
     "unique_tokens": "float64",
     "precision": "string",
     "kernel": "string",
+    "corpus": "string",
     "corpus_sha256": "string",
     "held_out": "string",
     "mixture": "string",
@@ -71,7 +72,6 @@ class Runs:
     evals: pd.DataFrame = field(default_factory=pd.DataFrame)
     prompts: pd.DataFrame = field(default_factory=pd.DataFrame)  # all that prompts asked; evals has the most of a task
     domain: str | None = None  # of held-out text, of which the losses are; else they are of all of it
-    text: tuple[str, ...] = ()  # corpora that a store's runs were trained on, by name
     missing: list[str] = field(default_factory=list)  # runs of the sweep without a result
     pruned: list[str] = field(default_factory=list)  # runs that the sweep stopped, their value for the law being nil
     unmeasured: list[str] = field(default_factory=list)  # runs that lack some of the scores asked for now

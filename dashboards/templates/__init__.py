@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dashboards import typeset
-from gpt3core.words import Symbols
+from gpt3core.words import Name, Symbols
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,7 +24,7 @@ def _environment() -> Environment:
     from markupsafe import Markup, escape
 
     def typeset_(text: object) -> Markup:
-        words = text if isinstance(text, Symbols) else str(text)
+        words = text if isinstance(text, Symbols | Name) else str(text)
         return Markup("".join(typeset.tagged((escape(part), tags)) for part, tags in typeset.pieces(words)))
 
     def linked(pieces: Iterable[tuple[str, str]]) -> Markup:

@@ -1,6 +1,6 @@
 """What the terminal and the report open with: few lines, whose numbers are the study's."""
 
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ from analysis import api, fit
 from analysis.estimation import explained
 from analysis.estimation.backtest import TAILS
 from analysis.output import notes
-from analysis.output.answer import GRAVEST, answer
+from analysis.output.answer import GRAVEST, answer, spelt, words
 from analysis.reference.tables import reference
-from analysis.runs import units
-from dashboards import report
+from analysis.runs import candidates, store, units
+from dashboards import report, summary, typeset
 from gpt3core.errors import UsageError
 from gpt3core.words import between, count, flops, nats, outside, shares, span
+from tests.analysis.synthetic import make_store
 from tests.analysis.test_one_ratio import one_ratio
 from tests.commands import called
 
@@ -36,20 +37,60 @@ def test_its_numbers_are_those_of_the_study(studied):
     assert said.endswith("1.0 decades beyond the data")
     assert lines["runs"].startswith(f"{len(studied.table)} of {len(studied.everything)} fitted")
     assert " tokens of starter, " in lines["runs"], "its text"
+    hours = (studied.table.D / 1e4).sum() / 3600  # at the speed of every simulated run
+    assert lines["runs"].endswith(f"; {hours:.3g} core-hours of training"), "its cost"
     assert f"C^{studied.advice.a:.2f}" in lines["size"]
     assert list(lines)[:2] == ["runs", "law"]
     assert len(lines) <= 7
 
 
-def test_what_runs_took_is_said(studied):
-    table = studied.runs.table
-    for took, said in (
-        ({"device_seconds": 36.0}, "; 0.24 core-hours of training"),
-        ({"device_seconds": 36.0, "gpu_hours": 0.5, "cost": 1.0}, "; 12 GPU-hours, 24.00 USD"),
-        ({}, "training FLOPs as recorded)"),
-    ):
-        runs = replace(studied.runs, table=table.assign(**took))
-        assert dict(answer(replace(studied, runs=runs)))["runs"].endswith(said)
+@pytest.fixture
+def branched(isolated):
+    """A sweep whose largest run went on from a trunk, and took 9 s; its texts lie in folders of another machine."""
+    make_store(root := isolated / "root", evals=False)
+    largest = max((root / "runs").glob("*/result.json"), key=lambda p: json.loads(p.read_text())["device_seconds"])
+    largest.write_text(json.dumps(json.loads(largest.read_text()) | {"device_seconds": 9.0, "trunk": "d8-1@2"}))
+    for path in (root / "runs").glob("*/spec.json"):
+        spec = json.loads(path.read_text())
+        spec["data"]["corpus"] = f"/data/{path.parent.name}/{CORPUS}"
+        path.write_text(json.dumps(spec))
+    return root, largest.parent.name
+
+
+CORPUS = "fineweb-2024 v3_x^2 & 10BT.txt"
+
+
+def test_hours_are_those_that_the_fitted_runs_were_trained_for(branched):
+    root, branch = branched
+    for most in (None, 1e12):
+        found = api.fit(root, max_compute=most, law="chinchilla", bootstrap=2)
+        taken = found.table[found.table.run_id != branch]
+        hours = ((taken.D / 1e4).sum() + 9.0 * (branch in set(found.table.run_id))) / 3600
+        assert dict(answer(found))["runs"].endswith(f"; {hours:.3g} core-hours of training")
+    every = candidates.costed(api.fit(root, law="chinchilla", bootstrap=2), found.table[:0])
+    assert every.finished.set_index("run_id").hours[branch] == pytest.approx(9 / 3600)
+
+
+def test_a_text_is_named_once_and_as_it_is_named(branched):
+    found = api.fit(branched[0], law="chinchilla", bootstrap=2)
+    parts = dict(spelt(found))["runs"]
+    assert f" tokens of {CORPUS}, 0.0" in words(parts)
+    shown = summary.linked(parts, lambda _: "#")
+    assert (CORPUS, "") in shown, "no number of it is one"
+    assert "".join(words for words, _ in typeset.pieces(next(w for w, _ in shown if w == CORPUS))) == CORPUS
+
+
+def test_other_sweeps_are_some_of_them_with_the_key_that_names_one(studied, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(
+        store, "sweeps", lambda _: [studied.runs.name, *(f"sweep-of-a-long-name-{i}" for i in range(300))]
+    )
+    fit._print(studied, whole=False, next_command="next")
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"sweep {studied.runs.name}, from {studied.runs.source}"
+    assert max(map(len, rest)) <= 100
+    assert "others sweep-of-a-long-name-0, " in (said := " ".join(" ".join(rest).split()))
+    assert "and 292 more: sweep=NAME" in said
 
 
 def test_the_scale_that_scores_are_forecast_with_is_the_intervals_own(studied):
