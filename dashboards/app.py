@@ -28,6 +28,7 @@ from gpt3core.store import places, sweepdir
 from gpt3core.store.rundir import default_root, open_root
 
 PORT = 8050
+OWN = ("host", "port", "token")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,12 +36,12 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv:
         print(__doc__)
         return 0
-    words, texts = cli.verbatim(argv, ("host", "port", "token"))
+    words, texts = cli.verbatim(argv, OWN)
     port = texts.get("port", str(PORT))
     if not (port.isdecimal() and 0 < int(port) < 65_536):
         raise UsageError(f"port={port:.80}: a number from 1 to 65535")
     at = door(texts.get("host"), texts.get("token"))
-    given = cli.settings(StudySettings(), words)
+    given = cli.settings(StudySettings(), words, beside=OWN)
     given.check()
     memory.settle()
     with listening(at, int(port)) as listener:

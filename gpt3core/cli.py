@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 from gpt3core import terminal
 from gpt3core.checks import field_types
 from gpt3core.errors import NO_THREAD, PACKAGES, LostError, StoreError, UsageError, from_library
-from gpt3core.hints import SHOWN, nearest, nearest_keys
+from gpt3core.hints import nearest, nearest_keys, short
 
 T = TypeVar("T")
 
@@ -37,16 +37,19 @@ def split(argv: Sequence[str], flags: Sequence[str]) -> tuple[list[str], set[str
         if word in flags:
             given.add(word)
         elif word.startswith("-"):
-            raise UsageError(f"unknown flag {_short(word)}{nearest(word, flags)}; flags are {', '.join(flags)}")
+            raise UsageError(f"unknown flag {short(word)}{nearest(word, flags)}; flags are {', '.join(flags)}")
         elif "=" in word:
             settings.append(word)
         else:
-            raise UsageError(f"{_short(word)!r} is neither key=value nor a flag ({', '.join(flags)})")
+            raise UsageError(f"{short(word)!r} is neither key=value nor a flag ({', '.join(flags)})")
     return settings, given
 
 
-def settings(defaults: T, argv: Sequence[str]) -> T:
+def settings(defaults: T, argv: Sequence[str], *, beside: Sequence[str] = ()) -> T:
     """A dataclass of defaults with the ``key=value`` words of a command over it; ``--keys`` prints them and ends.
+
+    Args:
+        beside: keys that the command took out before (``verbatim``), which a wrong one may have meant.
 
     Raises:
         UsageError: for a flag other than --help and --keys, an unknown key or a wrong value.
@@ -54,7 +57,7 @@ def settings(defaults: T, argv: Sequence[str]) -> T:
     from omegaconf import OmegaConf
 
     words, flags = split(argv, ("--help", "--keys"))
-    given = to_object(merge(defaults, words, command=f"{_command()} --keys".strip()), "settings")
+    given = to_object(merge(defaults, words, command=f"{_command()} --keys".strip(), beside=beside), "settings")
     assert isinstance(given, type(defaults))
     if "--keys" in flags:
         print(OmegaConf.to_yaml(OmegaConf.structured(given)), end="")
@@ -75,7 +78,7 @@ def verbatim(argv: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[
         if not equals or key not in keys:
             rest.append(word)
         elif key in texts:
-            raise UsageError(f"{_short(word)}: {key}={_short(texts[key])} was given too; leave one out")
+            raise UsageError(f"{short(word)}: {key}={short(texts[key])} was given too; leave one out")
         else:
             texts[key] = text
     return rest, texts
@@ -91,13 +94,14 @@ def _command() -> str:
 # ------------------------------------------------------------------------------------------------------------ merging
 
 
-def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any:
+def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS, beside: Sequence[str] = ()) -> Any:
     """Typed settings over a dataclass, or over what ``merge_config`` returned, which is changed in place.
 
     A scalar is taken where a list of one is meant.
 
     Args:
         command: prints all keys; errors name it.
+        beside: as of ``settings``.
 
     Raises:
         UsageError: for an unknown key (naming the nearest ones), one given twice, or a value of the wrong type.
@@ -111,11 +115,11 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
     seen: dict[str, str] = {}
     for setting in settings:
         key = setting.split("=", 1)[0]
-        check_keys(config, [key], command=command)
+        check_keys(config, [key], command=command, beside=beside)
         if setting.partition("=")[2].strip() == "":
-            raise UsageError(f"{_short(setting)} has no value: give one, null for none, or '' for an empty text")
+            raise UsageError(f"{short(setting)} has no value: give one, null for none, or '' for an empty text")
         if key in seen:
-            raise UsageError(f"{_short(setting)}: {_short(seen[key])} was given too; leave one out")
+            raise UsageError(f"{short(setting)}: {short(seen[key])} was given too; leave one out")
         seen[key] = setting
         try:
             if twice := _spelt_twice(yaml.compose(setting.partition("=")[2], Loader=yaml.SafeLoader)):
@@ -128,7 +132,7 @@ def merge(base: Any, settings: Sequence[str], *, command: str = ALL_KEYS) -> Any
             whole, _, entry = key.rpartition(".")
             now = f"{key} is {_describe(config, key)} now"
             hint = f"give the whole mapping, {whole}='{{{entry}: ...}}'" if whole in mappings else now
-            raise UsageError(f"{_short(setting)}: {_reason(error)}; {hint}") from error
+            raise UsageError(f"{short(setting)}: {_reason(error)}; {hint}") from error
     return config
 
 
@@ -211,7 +215,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError) or "nesting depth" in str(error):  # PyYAML has a limit since 6.0.4
         return "it is nested too deeply"
     said = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
-    return _short(" ".join(said[-2:] if isinstance(error, YAMLError) else said[:1]), 300)
+    return short(" ".join(said[-2:] if isinstance(error, YAMLError) else said[:1]), 300)
 
 
 def _describe(config: Any, key: str) -> str:
@@ -219,14 +223,8 @@ def _describe(config: Any, key: str) -> str:
 
     value = OmegaConf.select(config, key)
     if OmegaConf.is_list(value):
-        return f"the list {_short(str(value))}"
-    return f"{type(value).__name__} {_short(repr(value))}"
-
-
-def _short(text: str, length: int = SHOWN) -> str:
-    """A user's word as it can stand in a sentence."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[:length]}..."
+        return f"the list {short(str(value))}"
+    return f"{type(value).__name__} {short(repr(value))}"
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -319,7 +317,9 @@ def dotted(written: dict[str, Any], prefix: str = "") -> Iterator[str]:
 # --------------------------------------------------------------------------------------------------------------- keys
 
 
-def check_keys(config: Any, keys: Iterator[str] | Sequence[str], *, command: str = ALL_KEYS) -> None:
+def check_keys(
+    config: Any, keys: Iterator[str] | Sequence[str], *, command: str = ALL_KEYS, beside: Sequence[str] = ()
+) -> None:
     """Refuse keys that the configuration does not have, naming the nearest ones and the command that prints all."""
     from omegaconf import OmegaConf
 
@@ -328,9 +328,9 @@ def check_keys(config: Any, keys: Iterator[str] | Sequence[str], *, command: str
     own = tuple(f"{key}." for key in mappings)
     for key in keys:
         if key not in known and not key.startswith(own):
-            near = nearest_keys(key, known)
+            near = nearest_keys(key, [*known, *beside])
             meant = f", did you mean {' or '.join(near)}?" if near else ";"
-            raise UsageError(f"unknown key {_short(key)!r}{meant} {command} prints all keys")
+            raise UsageError(f"unknown key {short(key)!r}{meant} {command} prints all keys")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a word that is not known was probably meant to be."""
+"""What a word that is not known was probably meant to be, and how one is repeated in a sentence."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def _likeness(word: str, key: str) -> float:
     starts = contained and (other.startswith(mine) or mine.startswith(other))
     alike = max(letters, 0.9 if starts else 0.8 if contained and min(len(mine), len(other)) > 2 else 0.0)
     return alike + (0.1 if section and section == where and alike >= ALIKE else 0.0)
+
+
+def short(text: str, length: int = SHOWN) -> str:
+    """A user's word as it can stand in a sentence."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

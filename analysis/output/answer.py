@@ -265,7 +265,7 @@ def _trust(study: Study) -> list[Part]:
         farthest > calibration.farthest or covered < MISSES,
     )
     word = "poor" if grades[0] else "fair" if grades[1] else "good"
-    wanted = f" ({THIN_CUTS} are wanted)" if calibration.cuts < THIN_CUTS else ""
+    wanted = f" ({THIN_CUTS} are wanted: more budgets give more)" if calibration.cuts < THIN_CUTS else ""
     of = "" if asked else " for runs of given N and D"
     fitted = evidence.of_prediction(study, optimal=bool(asked) and asked[0].optimal)
     parts = [(f"{word}{of}: ", NONE), (number_of(calibration.cuts, "backtest"), fitted), (wanted, NONE)]

@@ -30,8 +30,8 @@ def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
     colors = dict(zip(sizes := sorted(set(rows.N)), shades(sizes), strict=True))
     branches = rows[rows.begins > 0]
     shown = float(branches.begins.min()) / BEFORE
-    for run in rows.to_dict("records"):
-        _add_run(figure, run, losses[str(run["run_id"])], colors[run["N"]], shown)
+    runs = rows.to_dict("records")
+    drawn = [_add_run(figure, run, losses[str(run["run_id"])], colors[run["N"]], shown) for run in runs]
     figure.add_scatter(
         x=branches.begins,
         y=branches.loss_there,
@@ -55,7 +55,8 @@ def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
         f"been alone. With their trunks they trained on {count(own)} tokens in place of {count(alone)} "
         f"({1 - own / alone:.0%} less). Shown from shortly before the first branch on, extremes of every stretch."
     )
-    return Page(slug="trunks", title="Trunks and branches", about=about, figure=figure, rows=rows)
+    whole = pd.concat([rows.assign(what="run"), *drawn], ignore_index=True)
+    return Page(slug="trunks", title="Trunks and branches", about=about, figure=figure, rows=whole, summary=rows)
 
 
 def _families(study: Study, losses: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -79,8 +80,10 @@ def _families(study: Study, losses: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return rows.sort_values(["N", "D"], ascending=[True, False], ignore_index=True)
 
 
-def _add_run(figure: go.Figure, run: Mapping[Hashable, Any], curve: pd.DataFrame, color: str, shown: float) -> None:
-    """A run's curve from so many tokens on, a trunk's thick."""
+def _add_run(
+    figure: go.Figure, run: Mapping[Hashable, Any], curve: pd.DataFrame, color: str, shown: float
+) -> pd.DataFrame:
+    """A run's curve from so many tokens on, a trunk's thick; returns its points."""
     name, thin = plain(run["run_id"]), _means(curve[curve.tokens >= shown])
     figure.add_scatter(
         x=thin.tokens,
@@ -91,6 +94,7 @@ def _add_run(figure: go.Figure, run: Mapping[Hashable, Any], curve: pd.DataFrame
         line={"color": color, "width": 1.2 if run["trunk"] else 2.5},
         hovertemplate=f"<b>{name}</b><br>%{{x:,}} tokens<br>training loss %{{y:.3f}}<extra></extra>",
     )
+    return thin.assign(what="training loss", run_id=run["run_id"], N=run["N"])
 
 
 def _at_first(curve: pd.DataFrame) -> float:

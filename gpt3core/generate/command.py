@@ -110,8 +110,8 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv:
         print(__doc__)
         return 0
-    words, texts = cli.verbatim(argv, ("prompt", "prompt_file"))
-    given = cli.settings(GenerateSettings(), words)
+    words, texts = cli.verbatim(argv, own := ("prompt", "prompt_file"))
+    given = cli.settings(GenerateSettings(), words, beside=own)
     given.prompt, given.prompt_file = texts.get("prompt"), texts.get("prompt_file")
     how = given.how()
 

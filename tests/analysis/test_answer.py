@@ -118,6 +118,7 @@ def test_trust_is_a_word_and_what_it_rests_on(published, words, grade):
     calibration = found.weighting.calibration
     assert said.startswith(f"{grade}: {calibration.cuts} backtest")
     assert f"none beyond {calibration.farthest:.1f} decades" in said
+    assert ("more budgets give more" in said) == (calibration.cuts < 3)
 
 
 @pytest.mark.soak

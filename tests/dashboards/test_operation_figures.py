@@ -24,6 +24,7 @@ from sweeps.watching.history import DONE, FAILED, RUNNING, STOPPED, Coming, Has,
 from sweeps.watching.incidents import Incident
 from sweeps.watching.speed import Speed
 from tests.conftest import make_run
+from tests.dashboards.test_figure_rows import lost
 
 pytestmark = pytest.mark.xdist_group("study")
 EVIL = "<b>x</b>"
@@ -370,6 +371,7 @@ def test_branches_begin_where_their_own_steps_do(studied):
     rings = next(t for t in page.figure.data if t.name == "a branch begins")
     assert sorted(rings.x) == [40_000, 70_000]
     assert set(page.rows.run_id) == {trunk, early, late}
+    assert not lost(page), "handed out"
     thick = {t.name for t in page.figure.data if t.mode == "lines" and t.line.width > 2}
     assert thick == {trunk}
     assert "120k tokens in place of 230k (48% less)" in page.about

@@ -135,3 +135,9 @@ def test_no_path_of_an_address_is_opened(opened, path):
 def test_a_file_of_dash_that_there_is_not_is_not_found(opened):
     answer = opened.get("/_dash-component-suites/dash/..%2f..%2fetc/passwd")
     assert (answer.status_code, answer.data) == (404, b"no such file\n")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("prot=8050", "port"), ("tokne=x", "token"), ("rnus=x", "runs")])
+def test_a_mistyped_key_is_met_with_the_one_that_was_meant(typed, meant):
+    with pytest.raises(UsageError, match=f"did you mean {meant}"):
+        app.main([typed])
