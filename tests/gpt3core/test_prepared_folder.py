@@ -63,10 +63,10 @@ def test_a_whole_folder_of_former_rules_is_taken_as_it_is_and_that_is_said(tmp_p
 def test_a_folder_that_got_whole_while_one_waited_is_not_made_again(tmp_path, monkeypatch):
     path, locked = corpora.write(tmp_path / "text"), files.locked
 
-    def filled_before(lock):
+    def filled_before(lock, **how):
         monkeypatch.setattr(files, "locked", locked)
         prepare(path, tmp_path / "out", *PLAIN)
-        return locked(lock)
+        return locked(lock, **how)
 
     monkeypatch.setattr(files, "locked", filled_before)
     assert prepare(path, tmp_path / "out", *PLAIN, spread=lambda _: pytest.fail("made again")) == 0

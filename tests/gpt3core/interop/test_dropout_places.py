@@ -24,7 +24,7 @@ class Ours(nn.Module):
     def forward(self, x):
         t, width = x.shape[-2:]
         keep = dropout.kept(
-            self.p, self.streams, ROWS, range(t), range(width), width=self.width, device=torch.device("cpu")
+            self.p, self.streams, ROWS, torch.arange(t), range(width), width=self.width, device=torch.device("cpu")
         )
         return x * keep.view(x.shape) * dropout.scale(self.p)
 
