@@ -6,5 +6,6 @@ document.addEventListener("click", ({ target }) => {
   const done = document.execCommand("copy"); // unlike navigator.clipboard it works without TLS too
   const said = button.nextElementSibling;
   said.textContent = done ? "copied" : "select and copy by hand";
-  setTimeout(() => { said.textContent = ""; }, done ? 1500 : 6000);
+  clearTimeout(said.until); // else an earlier one would take this down
+  said.until = setTimeout(() => { said.textContent = ""; }, done ? 1500 : 6000);
 });

@@ -29,7 +29,7 @@ from analysis.runs import store as runs
 from gpt3core.store.rundir import RunDir
 from sweeps import line
 
-MEASURED = ["gpu_hours", "cost", "tokens_per_second", "mfu", "attempts"]
+MEASURED = ["gpu_hours", "device_seconds", "cost", "tokens_per_second", "mfu", "attempts"]
 SETTINGS = ("recipe=smoke", "placement.checkpoint_seconds=0.3", "placement.max_failures=1000")
 LONGEST = 18.0  # seconds until a kill; a driver takes about six to get its workers going
 PATIENCE = 300.0
