@@ -16,7 +16,6 @@ from analysis.runs.tidy import Runs
 from analysis.settings import StudySettings
 from analysis.study import Study
 from dashboards.figures.curves import kept
-from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 from sweeps.watching import loss_trace
 
@@ -76,11 +75,12 @@ def losses(runs: Runs, read: Read | None = None) -> Curves | None:
 
 
 def _points(root: Path, run_id: str) -> Points:
-    """Some of a run's curve, as arrays that nobody writes to; of one that cannot be read none, for fits stand so."""
-    try:
-        thin = kept(store.curve(root, run_id)).astype({"attempt": np.int16})
-    except (StoreError, OSError, ValueError):
+    """Some of a run's curve, as arrays that nobody writes to; none of one that cannot be read."""
+    rows = store.readable_curve(root, run_id)
+    if rows is None:
         thin = pd.DataFrame({name: [] for name in COLUMNS}, dtype=float)
+    else:
+        thin = kept(rows).astype({"attempt": np.int16})
     found = tuple(thin[name].to_numpy(copy=True) for name in COLUMNS)
     for column in found:
         column.flags.writeable = False

@@ -182,8 +182,8 @@ def fit_ensemble(
         ends=(float(runs.C.min()), float(runs.C.max())),
         span=backtest.span(runs.C.to_numpy(float)),
         centre=np.log(runs[["N", "D"]].to_numpy(float)).mean(0),
-        missing=missing_direction(runs),
-        of_one_compute=_of_one_compute(runs),
+        missing=(missing := missing_direction(runs)),
+        of_one_compute=_of_one_compute(runs, missing),
     )
 
 
@@ -236,9 +236,8 @@ def missing_direction(table: pd.DataFrame) -> Array | None:
     return np.asarray(axes[-1]) if spread[-1] / np.sqrt(len(x)) < FLAT else None
 
 
-def _of_one_compute(table: pd.DataFrame) -> bool:
+def _of_one_compute(table: pd.DataFrame, missing: Array | None) -> bool:
     """Whether C, 6ND or the budget is the same throughout, or along a line changes little beside N and D."""
-    missing = missing_direction(table)
     x = np.log(table[["N", "D"]].to_numpy(float))
     counts = [x.sum(1), *(np.log(table[name].to_numpy(float)) for name in ("C", "budget_flops") if name in table)]
     least = FLAT if missing is None else LEVEL_LINE * np.ptp(x @ _along(missing))

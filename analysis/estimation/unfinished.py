@@ -10,7 +10,6 @@ import pandas as pd
 from analysis.estimation.curve_forecast import LEAST_POINTS, Curve, forecast_loss
 from analysis.runs import store
 from analysis.runs.tidy import Runs
-from gpt3core.errors import StoreError
 
 BUCKETS = 24  # of a curve: between the end of the warm-up and the end of the run
 
@@ -36,11 +35,8 @@ def unfinished(runs: Runs) -> pd.DataFrame:
 
 def so_far(root: Path, run_id: str) -> Curve | None:
     """A run's training loss after the warm-up, mean over buckets of equal width in ln(step); None without a curve."""
-    try:
-        rows = store.curve(root, run_id, ("step", "loss"))
-    except (StoreError, OSError, ValueError):
-        return None  # damaged: no forecast rests on it
-    if rows.empty:
+    rows = store.readable_curve(root, run_id, ("step", "loss"))
+    if rows is None or rows.empty:
         return None
     lr, cost = store.schedule(root, run_id)
     rows = rows[rows.step > int(lr.argmax())]

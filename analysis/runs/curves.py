@@ -63,11 +63,8 @@ def read(root: Path, table: pd.DataFrame) -> TrainingCurves:
 
 def _curve(root: Path, run_id: str, row: Mapping[Hashable, Any]) -> TrainingCurve | None:
     """One run's, or None where there is not enough of it."""
-    try:
-        rows = store.curve(root, run_id, ("step", "tokens", "loss"))
-    except (OSError, ValueError):
-        return None  # damaged: the run's result stands without it
-    if rows.empty:
+    rows = store.readable_curve(root, run_id, ("step", "tokens", "loss"))
+    if rows is None or rows.empty:
         return None
     total, rate = store.rates(root, run_id, PROGRESS)
     progress, loss = rows.tokens.to_numpy(float) / total, rows.loss.to_numpy(float)

@@ -23,7 +23,19 @@ from gpt3core.store.rundir import STOPPED_EARLY, RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from gpt3core.store.sweepdir import names as sweeps
 
-__all__ = ["curve", "default_root", "in_flight", "load", "place", "rates", "recipe", "schedule", "sweeps", "unfinished"]
+__all__ = [
+    "curve",
+    "default_root",
+    "in_flight",
+    "load",
+    "place",
+    "rates",
+    "readable_curve",
+    "recipe",
+    "schedule",
+    "sweeps",
+    "unfinished",
+]
 
 _FROM_RESULT = (
     *("status", "gpu_hours", "cost", "tokens_per_second", "mfu", "attempts", "epochs", "unique_tokens"),
@@ -150,6 +162,14 @@ def curve(root: Path, run_id: str, columns: tuple[str, ...] | None = None) -> pd
     if SKIPPED not in rows:
         return rows
     return rows[rows[SKIPPED].ne(True)].drop(columns=SKIPPED).reset_index(drop=True)
+
+
+def readable_curve(root: Path, run_id: str, columns: tuple[str, ...] | None = None) -> pd.DataFrame | None:
+    """The same; None of one that is damaged, for what was fitted stands without it."""
+    try:
+        return curve(root, run_id, columns)
+    except (StoreError, OSError, ValueError):
+        return None
 
 
 def schedule(root: Path, run_id: str) -> tuple[Array, float]:
